@@ -1,0 +1,56 @@
+"""Errors with an address: what went wrong, which value, what to do.
+
+Exit codes of the command line: 0 done, 2 the user's mistake (`UserError`), 3 a gate stopped the run (`GateStop`), 1 our fault
+(anything else).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ForethoughtError(Exception):
+    """Base of the errors that are raised on purpose."""
+
+    exit_code = 1
+
+
+class UserError(ForethoughtError):
+    """Something the user can mend: a recipe, a path, a data file, a setting."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """A recipe that cannot run. `where` is the dotted address of the value, such as `stage.1.tree.plans`."""
+
+    def __init__(self, where: str, message: str):
+        self.where = where
+        super().__init__(f"{where}: {message}" if where else message)
+
+
+class GateStop(ForethoughtError):
+    """A gate with `on_fail = "stop"` failed: the run ended as its recipe asked."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is incomplete or damaged; the message names it and the one before it."""
+
+
+class Interrupted(ForethoughtError):
+    """Ctrl-C or SIGTERM: the run has written a checkpoint and can be resumed."""
+
+    def __init__(self, message: str, signal_number: int):
+        self.exit_code = 128 + signal_number
+        super().__init__(message)
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """One sentence for a name that is not known: the name, the nearest known one, and the list."""
+    known = sorted(str(k) for k in known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(known) or 'none'})"

@@ -1,0 +1,183 @@
+"""Everything a recipe can say, on one page. Field order is reading order; every default is a setting that works.
+
+The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check` in this module
+refuses what cannot work together, with the reason, before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ROLES = ("plan", "act")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """A task family and its knobs. Keys beyond `name` and `levels` belong to the domain, which checks them."""
+
+    name: str = "desk"
+    levels: tuple[int, ...] = ()  # empty: the domain's own
+    options: dict[str, Any] = field(default_factory=dict)  # written flat in TOML: task = { name = "desk", slip = 0.1 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """`init = "small"`: a Qwen2 from scratch in the given size. `path`: any Hugging Face causal LM on disk or by hub name."""
+
+    init: Literal["small", ""] = "small"
+    path: str = ""  # wins over init
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    mlp: int = 256
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """LoRA (arXiv 2106.09685) for layout "adapters"."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ()  # module names; empty: every linear layer but the head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    device: str = "auto"  # auto | cpu | cuda
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # autocast; auto: bf16 where the machine has it in hardware
+    threads: int = 0  # 0: one per core that this process may use, at most 8
+    pack_tokens: int = 8192  # most tokens of one forward and backward
+    sample_rows: int = 1024  # most sequences decoded together
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSpec:
+    """Factored evaluation on held-out tasks, greedy, the same tasks every time, so that differences are paired."""
+
+    tasks: int = 100  # per level
+    levels: tuple[int, ...] = ()  # empty: the task's levels
+    every: int = 25  # steps, inside a stage; 0: only at its start and end
+    noise: bool = False  # keep the domain's noise (slip); off: measure the policy alone
+    seed: int = 99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimSpec:
+    """AdamW, or Muon on the hidden matrices with AdamW on the rest. Linear warm-up, then constant or linear decay."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 3e-4
+    muon_lr: float = 0.02  # only for muon: the matrices' own rate
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    warmup: int = 5  # steps
+    decay: float = 0.0  # share of the stage's steps, at its end, in which the rate falls linearly to zero
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSpec:
+    """m plans per task, z executions per plan. acts = 0: plans only. m x 1 and a flat group are special cases."""
+
+    plans: int = 4
+    acts: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    oracle_plan: bool = False  # act under the oracle's plan: groups of acts only
+    plan_tokens: int = 0  # 0: the domain's own budget
+    act_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditSpec:
+    name: str = "grpo"  # a row of forethought.credit.CREDITS
+    eps: float = 1e-4  # added to the standard deviation where one is divided by
+    plan_weight: float = 1.0  # factor on the advantages of plan tokens
+    act_weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UntilSpec:
+    """The stage ends after `steps`, or earlier when `metric` has reached `at_least` / `at_most` at an evaluation."""
+
+    steps: int = 100
+    metric: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    patience: int = 1  # evaluations in a row that must satisfy it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSpec:
+    """A written condition on a metric. Exactly one of the conditions; checked at each evaluation of its stage.
+
+    `max_drop` / `max_rise` compare with the stage's start, on the same tasks: the gate fails when the change is larger than
+    the bound *and* the paired interval at `confidence` excludes no change (confidence = 0: the number alone decides).
+    `max_slope_down` fails when the metric falls by more than this per evaluation over the last `window` evaluations.
+    """
+
+    metric: str = "eval/act"
+    at_least: float | None = None
+    at_most: float | None = None
+    max_drop: float | None = None
+    max_rise: float | None = None
+    max_slope_down: float | None = None
+    window: int = 4
+    confidence: float = 0.95
+    on_fail: Literal["stop", "roll_back", "warn"] = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpec:
+    kind: Literal["imitate", "reinforce"] = "imitate"
+    name: str = ""  # empty: the kind
+    roles: tuple[str, ...] = ROLES  # what trains; the other roles are frozen
+    weights: Literal["auto", "base", "adapter"] = "auto"  # auto: the adapter of each role in layout adapters, else the base
+    until: UntilSpec = field(default_factory=UntilSpec)
+    levels: tuple[int, ...] = ()  # empty: the task's levels
+    level_weights: tuple[float, ...] = ()  # one per level; empty: equal
+    easy_first: float = 0.0  # share of the steps at the stage's start in which only `easy_levels` are drawn
+    easy_levels: tuple[int, ...] = ()
+    batch: int = 32  # tasks a step
+    share: int = 1  # tasks on the same context (screen), whose computation is shared; divides batch
+    loss_share: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss (absent: all)
+    tree: TreeSpec = field(default_factory=TreeSpec)
+    reward: dict[str, dict[str, float]] = field(default_factory=dict)
+    # reinforce: role -> part -> weight. plan: valid, outcome, format; act: outcome, follows, format. Empty: outcome = 1
+    credit: CreditSpec = field(default_factory=CreditSpec)
+    loss_norm: Literal["tokens", "sequences"] = "tokens"  # what the pg stream is divided by
+    ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
+    updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    skip_zero: bool = True  # groups without a spread of rewards are left out of the backward pass (same gradient)
+    optim: OptimSpec = field(default_factory=OptimSpec)
+    gates: tuple[GateSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveSpec:
+    every: int = 50  # steps between checkpoints; always one at the start and the end of each stage
+    keep: int = 2  # newest checkpoints kept (a rollback target is kept as long as its stage runs)
+    trees_every: int = 25  # steps between saved sample trees
+    trees: int = 8  # trees saved each time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    name: str = "recipe"
+    about: str = ""  # what it shows, its cost, the result it gave
+    seed: int = 0
+    layout: Literal["shared", "adapters"] = "adapters"
+    task: TaskSpec = field(default_factory=TaskSpec)
+    model: ModelSpec = field(default_factory=ModelSpec)
+    adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    eval: EvalSpec = field(default_factory=EvalSpec)
+    save: SaveSpec = field(default_factory=SaveSpec)
+    max_bad_updates: int = 3  # refused updates (NaN, inf) after which the run stops
+    stage: tuple[StageSpec, ...] = ()

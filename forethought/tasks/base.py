@@ -1,0 +1,62 @@
+"""What a task family is: text in, text out, exact verdicts. Domains know no tokens and no model.
+
+A new family is a module with one class that satisfies `Domain` and one row in `forethought.tasks.DOMAINS`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from forethought.types import Outcome, Task, Turn, Verdict
+
+Split = Literal["train", "eval"]
+
+
+class Episode(Protocol):
+    """One execution, used once. `step` takes what the acting role wrote and answers with an Outcome."""
+
+    def step(self, text: str) -> Outcome: ...
+
+
+class Domain(Protocol):
+    """A task family. Options come from the recipe's task table; the constructor raises `RecipeError` for a bad one.
+
+    Text convention: the model reads `task.context`, `task.prompt`, then writes the plan up to and including
+    `stops["plan"]`, then acts up to and including `stops["act"]`. All are words separated by single spaces.
+    """
+
+    name: str
+    levels: tuple[int, ...]  # every level the family has
+    stops: Mapping[str, str]  # role -> the word that ends its turn
+    budgets: Mapping[str, int]  # role -> most words of one turn, the stop included
+    turns: int  # most acting turns of one episode (1: the whole execution in one turn)
+
+    def vocabulary(self) -> list[str]:
+        """Every word that any text of this family can hold, for a word-level tokenizer."""
+
+    def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
+        """One task per entry of `levels`, all on the same context where the family has contexts to share.
+
+        The splits are disjoint by content, whatever the seeds.
+        """
+
+    def oracle_plan(self, task: Task) -> str:
+        """A correct plan, stop word included."""
+
+    def demonstrate(self, task: Task) -> list[Turn]:
+        """The oracle's plan, then its acts (with observations between them when `turns` > 1)."""
+
+    def parse_plan(self, task: Task, text: str) -> Verdict:
+        """The interface's strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0 and the position
+        and reason. What it refuses is never executed."""
+
+    def judge_plan(self, task: Task, text: str) -> Verdict:
+        """The exact executor of plans: score 1.0 when the plan, perfectly executed, reaches the goal."""
+
+    def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
+        """Score 1.0 when the acts are a correct execution of this plan, whether or not the plan is right."""
+
+    def episode(self, task: Task, rng: random.Random, noise: bool) -> Episode:
+        """A fresh environment. `noise` switches the family's own noise (slips, verifier flips) on."""
