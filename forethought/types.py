@@ -170,3 +170,19 @@ class Decision:
     outcome: str  # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume | interrupt | end
     reason: str
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a run tells whoever watches it (the live display, plain lines, a test). Watching never changes a run."""
+
+    kind: Literal["start", "stage", "step", "eval", "decision", "note", "end"]
+    text: str = ""  # start: the run's directory; stage: its name and what it trains; note, decision, end: a sentence
+    step: int = 0  # of the whole run
+    steps: int = 0  # of the whole run, if no stage ends early
+    stage: int = 0  # index
+    stages: int = 0
+    stage_step: int = 0
+    stage_steps: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)  # the log line of a step or an evaluation
+    outcome: str = ""  # of a decision
