@@ -1,0 +1,40 @@
+"""What a person sees while a run works: a live picture on a terminal, plain lines elsewhere. Watching never changes a run.
+
+    with choose(sys.stdout, plain=False) as observe:
+        run.train(recipe, out, observe)
+
+The values of an Event that are shown: of an evaluation `eval/<name>` and `eval/<name>@<level>`; of a step `loss...`,
+`reward...`, `entropy...`, `kl...`, and `tokens/s`, or else the rates of `tokens/trained` and `tokens/sampled`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import IO, TYPE_CHECKING
+
+from forethought.display.lines import Lines
+from forethought.display.observer import Observer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def choose(stream: IO[str], plain: bool) -> Observer:
+    """The live display where `stream` is a terminal that can show it, plain lines otherwise or when asked for."""
+    if plain or not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return Lines(stream)
+    from rich.console import Console
+
+    return live(Console(file=stream, highlight=False))
+
+
+def plain(stream: IO[str]) -> Observer:
+    """One line per stage, evaluation, decision and note, and a step line at most every 5 s or 25 steps."""
+    return Lines(stream)
+
+
+def live(console: Console) -> Observer:
+    """A picture redrawn in place; when the run ends (or the observer closes) a summary stays in the scrollback."""
+    from forethought.display.terminal import Terminal
+
+    return Terminal(console)

@@ -1,0 +1,50 @@
+"""Plain lines for pipes and logs: no colour, no carriage return, one event a line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import IO
+
+from forethought.display.observer import Observer
+from forethought.display.seen import Seen, evaluation, shown_values
+from forethought.types import Event
+
+
+class Lines(Observer):
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic):
+        self.stream, self.clock = stream, clock
+        self.seen = Seen()
+        self.told: tuple[float, int] | None = None  # time and step of the last step line
+
+    def see(self, event: Event) -> None:
+        now = self.clock()
+        self.seen.see(event, now)
+        if event.kind == "step":
+            if self.told and now - self.told[0] < 5 and event.step - self.told[1] < 25:
+                return
+            self.told = (now, event.step)
+        if event.kind == "stage":
+            self.told = None  # the first step of every stage is told: it shows that the stage works
+        self.stream.write(" ".join(line(event, self.seen).split()) + "\n")
+        self.stream.flush()
+
+
+def line(event: Event, seen: Seen) -> str:
+    stage = f"stage {event.stage + 1}/{event.stages}"
+    if event.kind == "start":
+        return f"start {event.text}: stages {event.stages}, steps {event.steps}"
+    if event.kind == "stage":
+        return f"{stage} {event.text}: steps {event.stage_steps}"
+    if event.kind == "step":
+        parts = [f"{name} {value:.3g}" for name, value in shown_values(event.values).items()] + seen.rates()
+        return f"step {event.step}/{event.steps} {stage} {event.stage_step}/{event.stage_steps} {' '.join(parts)}"
+    if event.kind == "eval":
+        overall, by_level = evaluation(event.values)
+        cells = [f"{name} {value:.3f}" for name, value in overall.items()]
+        for name, levels in by_level.items():
+            cells.append(f"{name}@{','.join(map(str, levels))} " + " ".join(f"{value:.2f}" for value in levels.values()))
+        return f"eval step {event.step} {' '.join(cells)}"
+    if event.kind == "decision":
+        return f"decision {event.outcome}: {event.text}"
+    return f"{event.kind}: {event.text}"

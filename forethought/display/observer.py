@@ -1,0 +1,45 @@
+"""Who watches a run: called with every Event, closed at the end, and never a reason for the run to fail."""
+
+from __future__ import annotations
+
+import sys
+
+from forethought.types import Event
+
+
+class Observer:
+    """A callable for Events that also closes. Whatever fails inside is told once on stderr, then it stays silent."""
+
+    dead = False
+
+    def __call__(self, event: Event) -> None:
+        if self.dead:
+            return
+        try:
+            self.see(event)
+        except Exception as error:
+            self.drop(error)
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.close()
+        except Exception as error:
+            self.drop(error)
+
+    def see(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Put the terminal back; may be called twice."""
+
+    def drop(self, error: Exception) -> None:
+        if self.dead:
+            return
+        self.dead = True
+        try:
+            print(f"forethought: the display stopped ({type(error).__name__}: {error}); the run goes on", file=sys.stderr)
+        except Exception:
+            pass  # stderr is gone as well; the run still has its files

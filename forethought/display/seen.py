@@ -1,0 +1,121 @@
+"""The story of a run so far, folded from its Events. Nothing here draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from forethought.types import Event
+
+FACTORS = ("plan", "act", "e2e")
+
+
+def evaluation(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
+    """(name -> value, name -> level -> value) from `eval/plan`, `eval/plan@3`; the three factors first, levels in order."""
+    overall: dict[str, float] = {}
+    by_level: dict[str, dict[int, float]] = {}
+    for key, value in values.items():
+        name, at, level = key.removeprefix("eval/").partition("@")
+        if not key.startswith("eval/") or "/" in name:
+            continue
+        if not at:
+            overall[name] = value
+        elif level.isdecimal():
+            by_level.setdefault(name, {})[int(level)] = value
+    names = [*FACTORS, *sorted({*overall, *by_level} - {*FACTORS})]
+    return ({n: overall[n] for n in names if n in overall},
+            {n: dict(sorted(by_level[n].items())) for n in names if n in by_level})
+
+
+def shown_values(values: Mapping[str, float]) -> dict[str, float]:
+    families = ("loss", "reward", "entropy", "kl")
+    return {name: values[name] for family in families for name in values if name.split("/")[0] == family}
+
+
+@dataclass
+class StageSeen:
+    text: str = ""
+    done: int = 0
+    steps: int = 0  # 0: not known (a stage to come, or one that ended before a resume)
+    first: dict[str, float] = field(default_factory=dict)  # the evaluation at its start
+    last: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Seen:
+    """Times are seconds of whatever clock the caller uses."""
+
+    where: str = ""
+    step: int = 0
+    steps: int = 0
+    current: int = 0
+    ended: str | None = None
+    began: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    evals: dict[str, float] = field(default_factory=dict)
+    stages: list[StageSeen] = field(default_factory=list)
+    decisions: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    paces: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)  # (time, step, values) of recent steps
+
+    def see(self, event: Event, now: float) -> None:
+        if self.began is None:
+            self.began = now
+        if event.kind in ("start", "note", "end", "decision"):  # these may come without a position in the run
+            self._hear(event)
+            return
+        self.step, self.steps, self.current = event.step, max(event.steps, self.steps), event.stage
+        self._make_room(max(event.stages, event.stage + 1))
+        stage = self.stages[event.stage]
+        stage.done, stage.steps = event.stage_step, event.stage_steps or stage.steps
+        if event.kind == "stage":
+            stage.text, stage.first, stage.last = event.text, dict(self.evals), dict(self.evals)
+            self.paces = []
+        elif event.kind == "step":
+            self.values = dict(event.values)
+            self.paces = [*self.paces[-49:], (now, event.step, self.values)]
+        elif event.kind == "eval":
+            self.evals = dict(event.values)
+            stage.last = self.evals
+            if event.stage_step == 0 or not stage.first:
+                stage.first = self.evals
+
+    def _hear(self, event: Event) -> None:
+        if event.kind == "start":
+            self.where, self.step, self.steps = event.text, event.step, event.steps
+            self._make_room(event.stages)
+        elif event.kind == "end":
+            self.ended = event.text
+        elif event.kind == "decision":
+            self.decisions.append((event.outcome, event.text))
+        else:
+            self.notes.append(event.text)
+
+    def _make_room(self, stages: int) -> None:
+        self.stages += [StageSeen() for _ in range(stages - len(self.stages))]
+
+    def rates(self) -> list[str]:
+        """Tokens per second over the last steps, in words."""
+        if "tokens/s" in self.values:
+            return [f"{thousands(self.values['tokens/s'])} tok/s"]
+        if len(self.paces) < 2 or self.paces[-1][0] <= self.paces[0][0]:
+            return []
+        seconds = self.paces[-1][0] - self.paces[0][0]
+        totals = {n: sum(values.get(f"tokens/{n}", 0.0) for _, _, values in self.paces[1:]) for n in ("trained", "sampled")}
+        return [f"{n} {thousands(total / seconds)} tok/s" for n, total in totals.items() if total]
+
+    def left(self) -> float | None:
+        """Seconds to go at the pace of this stage's last steps; None while there is no pace."""
+        if len(self.paces) < 3 or self.paces[-1][1] <= self.paces[0][1]:
+            return None
+        pace = (self.paces[-1][0] - self.paces[0][0]) / (self.paces[-1][1] - self.paces[0][1])
+        known = self.stages[: self.current + 1]
+        stage = self.stages[self.current]
+        to_go = self.steps - self.step
+        if all(s.steps for s in known):  # a stage that ended early leaves steps that nobody will take
+            to_go = min(to_go, stage.steps - stage.done + self.steps - sum(s.steps for s in known))
+        return pace * max(to_go, 0)
+
+
+def thousands(value: float) -> str:
+    return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"

@@ -1,0 +1,106 @@
+"""What the command line prints about a recipe, an evaluation and samples: text for people, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+def outline(recipe: Recipe) -> str:
+    """The stages of a recipe in words, as comment lines, so that a recipe may follow them in one TOML file."""
+    steps = sum(stage.until.steps for stage in recipe.stage)
+    lines = [f"{recipe.name}: stages {len(recipe.stage)}, steps at most {steps}, layout {recipe.layout}, seed {recipe.seed}"]
+    for i, stage in enumerate(recipe.stage):
+        lines.append(f"stage {i + 1}/{len(recipe.stage)} {_stage(stage, recipe)}")
+        lines += [f"  gate: {_gate(gate)}" for gate in stage.gates]
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def _stage(stage: StageSpec, recipe: Recipe) -> str:
+    frozen = [role for role in ROLES if role not in stage.roles]
+    on_base = recipe.layout == "shared" or stage.weights == "base"
+    levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
+    parts = [
+        f"{stage.name or stage.kind}: trains {' and '.join(stage.roles)} ({'base' if on_base else 'adapter'})",
+        *([f"frozen {' and '.join(frozen)}"] if frozen and not on_base else []),
+        f"{stage.until.steps} steps of {stage.batch} tasks",
+        f"levels {levels}",
+    ]
+    if stage.kind == "reinforce":
+        plans = "the oracle's plan" if stage.tree.oracle_plan else f"{stage.tree.plans} plans"
+        parts.append(f"{plans} x {stage.tree.acts} acts, credit {stage.credit.name}")
+    if stage.until.metric:
+        parts.append(f"ends earlier on {stage.until.metric}")
+    return ", ".join(parts)
+
+
+def _gate(gate: GateSpec) -> str:
+    names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
+    condition = ", ".join(f"{name} {getattr(gate, name)}" for name in names if getattr(gate, name) is not None)
+    return f"{gate.metric} {condition}, else {gate.on_fail}"
+
+
+def evaluation_table(result: Mapping[str, Any]) -> str:
+    """A table of `{"plan": {"value", "low", "high", "n", "by_level"}, ...}`: shares with their 95 % interval, then by level.
+
+    A level's entry is a number or a table with `value`. Keys that are no measurement follow as `key: value` lines.
+    """
+    rows = {name: entry for name, entry in result.items() if isinstance(entry, Mapping) and "value" in entry}
+    levels = sorted({int(level) for entry in rows.values() for level in entry.get("by_level", {})})
+    head = f"{'':12}{'value':>7}  {'95 % interval':^15}{'n':>6}"
+    lines = [head + "".join(f"{f'level {level}':>10}" for level in levels)]
+    for name, entry in rows.items():
+        interval = f"{entry['low']:.3f} to {entry['high']:.3f}" if "low" in entry and "high" in entry else ""
+        by_level = {int(level): value for level, value in entry.get("by_level", {}).items()}
+        cells = "".join(f"{_share(by_level.get(level)):>10}" for level in levels)
+        lines.append(f"{name:12}{_share(entry):>7}  {interval:^15}{entry.get('n', ''):>6}{cells}")
+    lines += [f"{name}: {entry}" for name, entry in result.items() if name not in rows]
+    return "\n".join(lines)
+
+
+def _share(entry: Any) -> str:
+    value = entry.get("value") if isinstance(entry, Mapping) else entry
+    return "-" if value is None else f"{value:.3f}"
+
+
+def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
+    """Write tasks with the plans and acts that a policy wrote and what the verifiers said; colour only on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    for row in rows:
+        console.print(Text(f"task {row['task']}  level {row['level']}", style="bold"))
+        for name in ("context", "prompt"):
+            if row.get(name):
+                console.print(_line(name, row[name], "dim"))
+        console.print(_line("oracle", row.get("oracle_plan"), "dim"))
+        console.print(_line("plan", row.get("plan")).append_text(_verdict(row.get("plan_verdict"), row.get("plan_reason"))))
+        for act in row.get("acts") or ():
+            console.print(_line("act", act))
+        console.print(_line("result", "").append_text(_verdict(row.get("success"), row.get("reason"))))
+        console.print()
+
+
+def _line(name: str, text: Any, style: str = "") -> Text:
+    from rich.text import Text
+
+    # A model may write anything, escape sequences too: what is no printable character is shown as its code.
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text if text is not None else "-"))
+    return Text(f"  {name:8}", style="dim").append(shown, style=style)
+
+
+def _verdict(good: Any, reason: Any) -> Text:
+    """Scores and truths alike: 1.0 and True are right; nothing is not known."""
+    from rich.text import Text
+
+    if good is None:
+        word, style = "not judged", "dim"
+    else:
+        word, style = ("right", "green") if good >= 1 else ("wrong", "red")
+    return Text("  [").append(word, style=style).append(f": {reason}]" if reason else "]")

@@ -1,0 +1,130 @@
+"""One attention function, registered with `transformers` under one name: every model that goes through its attention interface
+trains and samples on shared prefixes without a line of its own.
+
+Three modes, chosen by context manager around the model's forward:
+- none: plain scaled-dot-product attention (the model behaves as everywhere else);
+- `forest(layout)`: the single row of tokens is a packed forest (`packing.py`), each token computed once;
+- `decode(state)`: one new token per row against a prefix that all rows of a context share, and the row's own tail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from forethought.engines.torch.packing import Layout
+
+NAME = "forethought"
+
+
+@dataclass(slots=True)
+class Forest:
+    layout: Layout
+    capture: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None  # layer -> keys, values [N, kv_heads, d]
+
+
+@dataclass(slots=True)
+class Decode:
+    """`B` contexts with `n` rows each. The tail's slot `t` is written by the forward of step t.
+
+    prefix: layer -> keys, values [B, kv_heads, P, d]; bias_B11P: -inf on padding;
+    tail: layer -> keys, values [B * n, kv_heads, T, d].
+    """
+
+    n: int
+    prefix: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    bias_B11P: torch.Tensor
+    room: int
+    t: int = 0
+    tail: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def keep(self, contexts: torch.Tensor) -> None:
+        """Drop all contexts but these (indices); finished ones stop costing anything."""
+        rows = (contexts[:, None] * self.n + torch.arange(self.n, device=contexts.device)).flatten()
+        self.prefix = {layer: (k[contexts], v[contexts]) for layer, (k, v) in self.prefix.items()}
+        self.tail = {layer: (k[rows], v[rows]) for layer, (k, v) in self.tail.items()}
+        self.bias_B11P = self.bias_B11P[contexts]
+
+
+_mode: ContextVar[Forest | Decode | None] = ContextVar("mode", default=None)
+
+
+@contextmanager
+def using(mode: Forest | Decode) -> Iterator[None]:
+    token = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+    """query [rows, heads, tokens, d], key and value [rows, kv_heads, tokens, d] -> ([rows, tokens, heads, d], None)."""
+    mode = _mode.get()
+    if mode is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if isinstance(mode, Decode):
+        return _decode(mode, module.layer_idx, query, key, value), None
+    if mode.capture is not None:
+        mode.capture[module.layer_idx] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
+    return _forest(mode.layout, query, key, value), None
+
+
+def _forest(layout: Layout, query, key, value) -> torch.Tensor:
+    heads, d = query.shape[1], query.shape[-1]
+    repeat = heads // key.shape[1]
+    rows = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)]  # [N, heads * d] each
+    outputs = []
+    for g in layout.groups:
+        # embedding() gathers rows and has the fastest backward of all ways to gather on a CPU (index: 3x slower)
+        q, k, v = (
+            F.embedding(i, x).unflatten(-1, (-1, d)).transpose(1, 2)
+            for x, i in zip(rows, (g.query_BQ, g.key_BK, g.key_BK), strict=True)
+        )
+        if repeat > 1:
+            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
+        weight_BHQK = ((q @ k.transpose(-1, -2)).float() + g.bias_B1QK).softmax(-1).to(v.dtype)
+        outputs.append((weight_BHQK @ v).transpose(1, 2).flatten(0, 1).flatten(1))
+    return F.embedding(layout.place_N, torch.cat(outputs)).unflatten(-1, (heads, d))[None].to(value.dtype)
+
+
+def _decode(state: Decode, layer: int, query, key, value) -> torch.Tensor:
+    rows, heads, _, d = query.shape
+    kv_heads = key.shape[1]
+    if layer not in state.tail:
+        shape = (rows, kv_heads, state.room, d)
+        state.tail[layer] = (key.new_empty(shape), value.new_empty(shape))
+    tail_k, tail_v = state.tail[layer]
+    tail_k[:, :, state.t] = key[:, :, 0]
+    tail_v[:, :, state.t] = value[:, :, 0]
+    prefix_k, prefix_v = state.prefix[layer]
+    contexts = rows // state.n
+    q_RkgD = query.view(rows, kv_heads, heads // kv_heads, d)
+    # All rows of a context against its one prefix, as one matrix product per context and kv head.
+    q_BkmD = q_RkgD.view(contexts, state.n, kv_heads, -1, d).transpose(1, 2).flatten(2, 3)
+    at_prefix = (q_BkmD @ prefix_k.transpose(-1, -2)).float() + state.bias_B11P
+    at_prefix = at_prefix.view(contexts, kv_heads, state.n, -1, at_prefix.shape[-1]).transpose(1, 2).flatten(0, 1)
+    at_tail = (q_RkgD @ tail_k[:, :, : state.t + 1].transpose(-1, -2)).float()
+    weight = torch.cat([at_prefix, at_tail], -1).softmax(-1).to(value.dtype)
+    p = prefix_k.shape[2]
+    on_prefix = weight[..., :p].view(contexts, state.n, kv_heads, -1, p).transpose(1, 2).flatten(2, 3) @ prefix_v
+    on_prefix = on_prefix.view(contexts, kv_heads, state.n, -1, d).transpose(1, 2).flatten(0, 1)
+    out = on_prefix + weight[..., p:] @ tail_v[:, :, : state.t + 1]
+    return out.reshape(rows, 1, heads, d)
+
+
+def _mask(*args, **kwargs):
+    return None if _mode.get() is not None else sdpa_mask(*args, **kwargs)
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, _mask)

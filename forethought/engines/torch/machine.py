@@ -1,0 +1,77 @@
+"""What the engine runs on: device, threads, precision."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from forethought.errors import RecipeError
+from forethought.recipe.schema import EngineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    device: torch.device
+    threads: int
+    bf16: bool
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def facts(self) -> dict[str, object]:
+        chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+        return {"device": self.device.type, "chip": chip, "cores": cores(), "threads": self.threads,
+                "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__, "python": platform.python_version()}
+
+
+def prepare(spec: EngineSpec) -> Machine:
+    """Set threads and memory up for this process. RecipeError for a device or precision the machine does not have."""
+    if spec.device not in ("auto", "cpu") and not spec.device.startswith("cuda"):
+        raise RecipeError("engine.device", f"expected auto, cpu or cuda, found {spec.device!r}")
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise RecipeError("engine.device", "no CUDA device is visible to PyTorch here; use cpu")
+    device = torch.device("cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu"))
+    threads = spec.threads or min(cores(), 8)
+    torch.set_num_threads(threads)
+    if device.type == "cpu":
+        _keep_memory()
+    bf16 = spec.precision == "bf16" or (spec.precision == "auto" and (device.type == "cuda" or _fast_bf16()))
+    return Machine(device, threads, bf16)
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def _fast_bf16() -> bool:
+    """bf16 pays where the CPU multiplies it in hardware; elsewhere it is emulated and slower than fp32."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    try:
+        with open("/proc/cpuinfo") as f:
+            flags = next((line for line in f if line.startswith("flags")), "")
+    except OSError:
+        flags = ""
+    return "AVX512" in capability and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def _keep_memory() -> None:
+    """Let glibc keep large blocks instead of giving each tensor's pages back: fresh pages cost more than the arithmetic here."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        return  # not glibc: nothing to set, nothing lost but speed

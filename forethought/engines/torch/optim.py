@@ -1,0 +1,65 @@
+"""Optimizers of a policy, one parameter group a kind, and their state as plain tensors (no pickles)."""
+
+from __future__ import annotations
+
+import torch
+
+from forethought.recipe.schema import OptimSpec
+
+
+class Optimizer:
+    """AdamW on everything, or Muon (torch.optim.Muon) on the matrices inside the layers and AdamW on the rest."""
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec):
+        self.spec = spec
+        self.parameters = parameters
+        matrices = [k for k, p in parameters.items() if spec.name == "muon" and p.ndim == 2 and ".layers." in f".{k}"]
+        rest = [k for k in parameters if k not in matrices]
+        self.parts: list[tuple[list[str], torch.optim.Optimizer, float]] = []
+        if rest:
+            adam = torch.optim.AdamW([parameters[k] for k in rest], lr=spec.lr, betas=tuple(spec.betas),
+                                     weight_decay=spec.weight_decay, fused=True)
+            self.parts.append((rest, adam, spec.lr))
+        if matrices:
+            muon = torch.optim.Muon([parameters[k] for k in matrices], lr=spec.muon_lr, weight_decay=spec.weight_decay)
+            self.parts.append((matrices, muon, spec.muon_lr))
+
+    def gradient_norm(self) -> torch.Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+
+    def step(self, norm: torch.Tensor, lr_scale: float) -> None:
+        """Clip by the given total norm, update, clear."""
+        if self.spec.clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(list(self.parameters.values()), self.spec.clip_norm, norm)
+        for _, optimizer, lr in self.parts:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * lr_scale
+            optimizer.step()
+        self.clear()
+
+    def clear(self) -> None:
+        for p in self.parameters.values():
+            p.grad = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """`PARAMETER|KEY` -> tensor."""
+        out = {}
+        for names, optimizer, _ in self.parts:
+            for name in names:
+                for key, value in optimizer.state.get(self.parameters[name], {}).items():
+                    out[f"{name}|{key}"] = torch.as_tensor(value).detach().clone().contiguous()
+        return out
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        by_name: dict[str, dict[str, torch.Tensor]] = {}
+        for full, value in state.items():
+            name, key = full.rsplit("|", 1)
+            by_name.setdefault(name, {})[key] = value.clone()
+        for names, optimizer, _ in self.parts:
+            optimizer.state.clear()
+            for name in names:
+                if name in by_name:
+                    device = self.parameters[name].device
+                    optimizer.state[self.parameters[name]] = {
+                        k: v if k == "step" and device.type == "cpu" else v.to(device) for k, v in by_name[name].items()
+                    }

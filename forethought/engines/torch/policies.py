@@ -1,0 +1,192 @@
+"""Named weights on one set of modules: the base, LoRA adapters on it (PEFT), and frozen copies that serve as references.
+
+PEFT's `set_adapter` flips `requires_grad` of the adapters it leaves; here gradients are switched by our own table after every
+change of adapter, so that exactly one policy can receive them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+
+from forethought.engines.base import BASE
+from forethought.errors import RecipeError
+from forethought.recipe.schema import AdapterSpec
+
+
+class Policies:
+    """`models[name]` is what runs for that policy. Adapters share the base's modules; frozen copies have their own."""
+
+    def __init__(self, model: torch.nn.Module, spec: AdapterSpec):
+        self.base = model
+        self.spec = spec
+        self.peft = None  # wraps the base once there is an adapter
+        self.adapters: list[str] = []
+        self.copies: dict[str, torch.nn.Module] = {}
+        self.active = BASE
+        self.base_moved = False  # whether the base differs from what it was loaded from
+        model.requires_grad_(False)
+
+    def names(self) -> list[str]:
+        return [BASE, *self.adapters, *self.copies]
+
+    def model(self, name: str) -> torch.nn.Module:
+        """The module to call, with this policy's weights switched on."""
+        if name in self.copies:
+            return self.copies[name]
+        if name not in (BASE, *self.adapters):
+            raise KeyError(f"no policy {name!r}; there are {self.names()}")
+        if self.peft is not None and name != self.active:
+            for layer in self._lora_layers():
+                if name != BASE:
+                    layer.set_adapter(name)
+                layer.enable_adapters(name != BASE)
+            self._no_gradients()
+        self.active = name
+        return self.base
+
+    def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
+        """The policy's own weights, by the name they have in its saved file; tied weights once."""
+        if name in self.copies:
+            return {}
+        if name == BASE:
+            return {_clean(k): p for k, p in self.base.named_parameters() if "lora_" not in k}
+        return {k: p for k, p in self.base.named_parameters() if f".{name}." in k and "lora_" in k}
+
+    @contextmanager
+    def training(self, name: str) -> Iterator[torch.nn.Module]:
+        """Gradients on for this policy alone."""
+        model = self.model(name)
+        for p in self.parameters(name).values():
+            p.requires_grad_(True)
+        try:
+            yield model
+        finally:
+            self._no_gradients()
+
+    def fork(self, src: str, dst: str, frozen: bool) -> None:
+        if dst in self.names():
+            raise ValueError(f"policy {dst!r} exists already")
+        if frozen and src == BASE:
+            self.copies[dst] = self._plain_copy()
+            return
+        config = LoraConfig(r=self.spec.rank, lora_alpha=self.spec.alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+                            target_modules=list(self.spec.targets) or "all-linear", init_lora_weights=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(sum(dst.encode()))  # LoRA's A is random: the same name begins the same way in every run
+            try:
+                if self.peft is None:
+                    self.peft = get_peft_model(self.base, config, adapter_name=dst)
+                else:
+                    self.peft.add_adapter(dst, config)
+            except ValueError as e:
+                raise RecipeError("adapter.targets", str(e)) from e
+        self.adapters.append(dst)
+        if src != BASE:
+            self._load_adapter(dst, self.adapter_state(src))
+        self.active = ""
+        self.model(src if src in self.adapters else BASE)
+        self._no_gradients()
+
+    def drop(self, name: str) -> None:
+        if name in self.copies:
+            del self.copies[name]
+        elif name in self.adapters:
+            self.peft.delete_adapter(name)
+            self.adapters.remove(name)
+            self.active = ""
+            self.model(BASE)
+            self._no_gradients()
+        else:
+            raise KeyError(f"policy {name!r} cannot be dropped; there are {self.names()}")
+
+    # ---- files
+
+    def save(self, directory: Path, tokenizer, source: str) -> None:
+        """`base/` as `AutoModelForCausalLM` reads it (only a note where it is still what `source` holds), `adapters/NAME/` as
+        `PeftModel` reads them, `copies/NAME.safetensors`."""
+        base = directory / BASE
+        base.mkdir(parents=True)
+        if self.base_moved or not source:
+            save_file(self.base_state(), base / "model.safetensors", metadata={"format": "pt"})
+            self.base.config.save_pretrained(base)
+            if self.base.generation_config is not None:
+                self.base.generation_config.save_pretrained(base)
+        tokenizer.save_pretrained(base)
+        for name in self.adapters:
+            folder = directory / "adapters" / name
+            folder.mkdir(parents=True)
+            save_file(self.adapter_state(name), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+            config = copy.deepcopy(self.peft.peft_config[name])
+            config.base_model_name_or_path = source if source and not self.base_moved else f"../../{BASE}"
+            config.inference_mode = True
+            config.save_pretrained(folder)
+        for name, model in self.copies.items():
+            (directory / "copies").mkdir(exist_ok=True)
+            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, directory / "copies" / f"{name}.safetensors")
+
+    def load(self, directory: Path) -> None:
+        """Weights into place; adapters and copies are made or dropped until they are those of the directory."""
+        weights = directory / BASE / "model.safetensors"
+        if weights.exists():
+            state = load_file(weights)
+            with torch.no_grad():
+                for name, p in self.parameters(BASE).items():
+                    p.copy_(state[name])
+            self.base_moved = True
+        wanted = sorted(p.name for p in (directory / "adapters").glob("*")) if (directory / "adapters").exists() else []
+        for name in [n for n in self.adapters if n not in wanted] + list(self.copies):
+            self.drop(name)
+        for name in wanted:
+            if name not in self.adapters:
+                self.fork(BASE, name, frozen=False)
+            self._load_adapter(name, load_file(directory / "adapters" / name / "adapter_model.safetensors"))
+        for path in sorted((directory / "copies").glob("*.safetensors")) if (directory / "copies").exists() else []:
+            self.copies[path.stem] = self._plain_copy()
+            self.copies[path.stem].load_state_dict(load_file(path), strict=False)
+
+    def base_state(self) -> dict[str, torch.Tensor]:
+        """The base's own tensors under the names of an unwrapped model; weights tied to another name are left out."""
+        own = {p.data_ptr() for p in self.parameters(BASE).values()}
+        state = {k: p.detach().contiguous() for k, p in self.parameters(BASE).items()}
+        for key, buffer in self.base.state_dict().items():
+            if "lora_" not in key and _clean(key) not in state and buffer.data_ptr() not in own:
+                state[_clean(key)] = buffer.contiguous()
+        return state
+
+    def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
+        state = get_peft_model_state_dict(self.peft, adapter_name=name)
+        return {k: v.detach().contiguous() for k, v in state.items()}
+
+    def _load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        set_peft_model_state_dict(self.peft, state, adapter_name=name)
+        self._no_gradients()
+
+    # ---- helpers
+
+    def _lora_layers(self) -> list[LoraLayer]:
+        return [m for m in self.base.modules() if isinstance(m, LoraLayer)]
+
+    def _no_gradients(self) -> None:
+        self.base.requires_grad_(False)
+
+    def _plain_copy(self) -> torch.nn.Module:
+        """The base without its adapters, frozen."""
+        model = type(self.base)(copy.deepcopy(self.base.config))
+        model.set_attn_implementation(self.base.config._attn_implementation)
+        model.load_state_dict(self.base_state(), strict=False)
+        model.tie_weights()
+        reference = next(self.base.parameters())
+        return model.to(reference.device, reference.dtype).requires_grad_(False).eval()
+
+
+def _clean(name: str) -> str:
+    """The name a base weight has without PEFT around it."""
+    return name.replace(".base_layer.", ".")

@@ -1,0 +1,211 @@
+"""Refuse what cannot work together, with the reason, before anything heavy starts.
+
+Keys, types and choices are `load`'s business; here are ranges and combinations. A domain checks its own levels and options.
+"""
+
+from __future__ import annotations
+
+import re
+
+from forethought.errors import RecipeError, unknown
+from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
+from forethought.recipe.check_reinforce import check_reinforce
+from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
+from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec, UntilSpec
+
+EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
+METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups")
+REINFORCE_ONLY = ("reward", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
+
+
+def check(recipe: Recipe) -> None:
+    """Raise RecipeError, with the address of the value to change, for the first thing in `recipe` that cannot work."""
+    if not recipe.stage:
+        raise RecipeError("stage", 'a recipe needs at least one stage: [[stage]] with kind = "imitate" or "reinforce"')
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
+        raise RecipeError("name", f"{recipe.name!r} names run directories: use letters, digits, '.', '_' and '-'")
+    at_least("max_bad_updates", recipe.max_bad_updates, 1)
+    _check_task_and_eval(recipe)
+    _check_machine(recipe)
+    for i, stage in enumerate(recipe.stage):
+        _check_stage(f"stage.{i}", stage, recipe)
+
+
+def eval_levels(recipe: Recipe) -> tuple[int, ...]:
+    """The levels that an evaluation covers; empty: the domain's own, which the recipe does not know."""
+    return recipe.eval.levels or recipe.task.levels
+
+
+def _check_task_and_eval(recipe: Recipe) -> None:
+    task, evaluation, save = recipe.task, recipe.eval, recipe.save
+    for key in ("name", "levels", "options"):
+        if key in task.options:
+            raise RecipeError(f"task.{key}", "is a key of every task, so a domain's option cannot have this name")
+    known_levels("task.levels", task.levels, (), "")
+    known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
+    at_least("eval.tasks", evaluation.tasks, 1)
+    at_least("eval.every", evaluation.every, 0)
+    at_least("save.every", save.every, 1)
+    at_least("save.keep", save.keep, 1)
+    at_least("save.trees_every", save.trees_every, 1)
+    at_least("save.trees", save.trees, 0)
+
+
+def _check_machine(recipe: Recipe) -> None:
+    model, engine, adapter = recipe.model, recipe.engine, recipe.adapter
+    if not model.init and not model.path:
+        raise RecipeError("model", 'nothing to start from: give init = "small" or path = "a model on disk or on the hub"')
+    for key in ("layers", "width", "heads", "mlp"):
+        at_least(f"model.{key}", getattr(model, key), 1)
+    if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers
+        raise RecipeError("model.width", f"{model.width} must divide into {model.heads} heads of an even width")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", engine.device):
+        raise RecipeError("engine.device", unknown("device", engine.device, ("auto", "cpu", "cuda", "cuda:0")))
+    at_least("engine.threads", engine.threads, 0)
+    at_least("engine.pack_tokens", engine.pack_tokens, 1)
+    at_least("engine.sample_rows", engine.sample_rows, 1)
+    at_least("adapter.rank", adapter.rank, 1)
+    above("adapter.alpha", adapter.alpha, 0)
+
+
+def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    _check_roles(where, stage)
+    _check_weights(where, stage, recipe)
+    _check_until(f"{where}.until", stage.until, recipe)
+    _check_mix(where, stage, recipe)
+    _check_optim(where, stage)
+    for i, gate in enumerate(stage.gates):
+        _check_gate(f"{where}.gates.{i}", gate, recipe)
+    if stage.kind == "imitate":
+        _check_imitate(where, stage, recipe)
+    else:
+        check_reinforce(where, stage)
+
+
+def _check_roles(where: str, stage: StageSpec) -> None:
+    if not stage.roles:
+        raise RecipeError(f"{where}.roles", f"a stage trains at least one role (known: {', '.join(ROLES)})")
+    for i, role in enumerate(stage.roles):
+        if role not in ROLES:
+            raise RecipeError(f"{where}.roles.{i}", unknown("role", role, ROLES))
+        if role in stage.roles[:i]:
+            raise RecipeError(f"{where}.roles.{i}", f"role {role!r} is listed twice")
+
+
+def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    if recipe.layout == "shared" and stage.weights == "adapter":
+        raise RecipeError(f"{where}.weights", 'layout "shared" has no adapters; use "auto" or "base", or layout = "adapters"')
+    frozen = [role for role in ROLES if role not in stage.roles]
+    if recipe.layout == "adapters" and stage.weights == "base" and frozen:
+        raise RecipeError(
+            f"{where}.weights",
+            f"the base lies under the adapter of every role, so training it for {listed(stage.roles)} would move the frozen "
+            f"{listed(frozen)}; train both roles on the base, or use the adapter (where sharing is the point: layout = \"shared\")",
+        )
+
+
+def _check_until(where: str, until: UntilSpec, recipe: Recipe) -> None:
+    at_least(f"{where}.steps", until.steps, 1)
+    at_least(f"{where}.patience", until.patience, 1)
+    bounds = {"at_least": until.at_least, "at_most": until.at_most}
+    given = {key: bound for key, bound in bounds.items() if bound is not None}
+    if given and not until.metric:
+        raise RecipeError(f"{where}.metric", f"{listed(list(given))} needs a metric to compare, such as eval/plan")
+    if not until.metric:
+        return
+    if not given:
+        raise RecipeError(where, f"metric {until.metric!r} needs at_least or at_most")
+    if recipe.eval.every == 0:
+        raise RecipeError("eval.every", f"0 leaves no evaluation inside a stage, so {where}.metric could never end it earlier")
+    _check_metric(f"{where}.metric", until.metric, recipe)
+    _check_shares(where, until.metric, given)
+
+
+def _check_mix(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    """Which tasks a step draws."""
+    levels = stage.levels or recipe.task.levels
+    known_levels(f"{where}.levels", stage.levels, recipe.task.levels, "task.levels")
+    known_levels(f"{where}.easy_levels", stage.easy_levels, levels, "the stage's levels")
+    within(f"{where}.easy_first", stage.easy_first, 0, 1)
+    if stage.easy_first and not stage.easy_levels:
+        raise RecipeError(f"{where}.easy_levels", f"easy_first = {stage.easy_first} needs the levels to draw from at first")
+    if stage.level_weights:
+        one_per_level(f"{where}.level_weights", stage.level_weights, levels)
+        for i, weight in enumerate(stage.level_weights):
+            at_least(f"{where}.level_weights.{i}", weight, 0)
+        weights = dict(zip(levels, stage.level_weights, strict=True))
+        for drawn in (levels, stage.easy_levels):
+            if drawn and not any(weights[level] for level in drawn):
+                raise RecipeError(f"{where}.level_weights", f"levels {listed(drawn)} all have weight 0, so there is nothing to draw")
+    at_least(f"{where}.batch", stage.batch, 1)
+    at_least(f"{where}.share", stage.share, 1)
+    if stage.batch % stage.share:
+        raise RecipeError(f"{where}.share", f"{stage.share} tasks on one context do not divide a batch of {stage.batch}")
+
+
+def _check_optim(where: str, stage: StageSpec) -> None:
+    optim = stage.optim
+    above(f"{where}.optim.lr", optim.lr, 0)
+    above(f"{where}.optim.muon_lr", optim.muon_lr, 0)
+    for i, beta in enumerate(optim.betas):
+        if not 0 <= beta < 1:
+            raise RecipeError(f"{where}.optim.betas.{i}", f"must be at least 0 and less than 1, found {beta}")
+    at_least(f"{where}.optim.weight_decay", optim.weight_decay, 0)
+    above(f"{where}.optim.clip_norm", optim.clip_norm, 0)
+    at_least(f"{where}.optim.warmup", optim.warmup, 0)
+    within(f"{where}.optim.decay", optim.decay, 0, 1)
+
+
+def _check_gate(where: str, gate: GateSpec, recipe: Recipe) -> None:
+    names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
+    given = {name: getattr(gate, name) for name in names if getattr(gate, name) is not None}
+    if len(given) != 1:
+        found = listed(list(given)) if given else "none"
+        raise RecipeError(where, f"a gate has exactly one condition of {', '.join(names)}; found {found}")
+    _check_metric(f"{where}.metric", gate.metric, recipe)
+    for name, bound in given.items():
+        if name.startswith("max_"):
+            at_least(f"{where}.{name}", bound, 0)
+    _check_shares(where, gate.metric, given)
+    if not 0 <= gate.confidence < 1:
+        raise RecipeError(f"{where}.confidence", f"must be at least 0 and less than 1, found {gate.confidence}")
+    at_least(f"{where}.window", gate.window, 2)
+
+
+def _check_metric(where: str, metric: str, recipe: Recipe) -> None:
+    family, _, rest = metric.partition("/")
+    if family not in METRIC_FAMILIES:
+        raise RecipeError(where, f"{metric!r}: {unknown('family of metrics', family, METRIC_FAMILIES)}")
+    if family != "eval":
+        return
+    name, at, level = rest.partition("@")
+    if name not in EVALS:
+        raise RecipeError(where, f"{metric!r}: {unknown('measurement', name, EVALS)}")
+    if at and not level.isdecimal():
+        raise RecipeError(where, f"{metric!r}: what follows @ is a level, such as eval/{name}@5")
+    levels = eval_levels(recipe)
+    if at and levels and int(level) not in levels:
+        raise RecipeError(where, f"{metric!r}: level {level} is not evaluated (levels: {', '.join(map(str, levels))})")
+
+
+def _check_shares(where: str, metric: str, bounds: dict[str, float]) -> None:
+    for name, bound in bounds.items():
+        if metric.startswith("eval/") and not 0 <= bound <= 1:
+            raise RecipeError(f"{where}.{name}", f"{metric} is a share between 0 and 1, found {bound}")
+
+
+def _check_imitate(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    default = StageSpec()
+    for key in REINFORCE_ONLY:
+        if getattr(stage, key) != getattr(default, key):
+            why = "reads no rewards" if key in ("reward", "credit") else "samples no trees" if key == "tree" else "does not read it"
+            raise RecipeError(f"{where}.{key}", f'imitate {why}; take {key} out, or make the stage kind = "reinforce"')
+    for role, shares in stage.loss_share.items():
+        here = f"{where}.loss_share.{role}"
+        if role not in stage.roles:
+            raise RecipeError(here, unknown("role of this stage", role, stage.roles))
+        one_per_level(here, shares, stage.levels or recipe.task.levels)
+        for i, share in enumerate(shares):
+            within(f"{here}.{i}", share, 0, 1)
+        if not any(shares):
+            raise RecipeError(here, f"no {role} token would ever carry loss; take {role!r} out of roles instead")

@@ -1,0 +1,184 @@
+"""Plain tables to the records of `schema.py` and back, driven by the annotations there and strict about every key.
+
+    from_dict(to_dict(recipe)) == recipe
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from forethought.errors import RecipeError, unknown
+from forethought.recipe.schema import Recipe, TaskSpec
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def from_dict(data: Mapping[str, Any]) -> Recipe:
+    """The recipe that these tables say; RecipeError names the address of the first key or value that does not fit."""
+    return _convert(Recipe, data, "")
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Every setting, defaults included, as JSON can hold it: lists for tuples, a task's options flat beside its name."""
+    return _plain(recipe)
+
+
+def join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)
+
+
+def describe(value: Any) -> str:
+    """What was found, for an error message: its kind and, shortened, itself."""
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    for kind, word in ((NoneType, "nothing"), (bool, "the truth value"), (int, "the whole number"), (float, "the number")):
+        if isinstance(value, kind):
+            return word if value is None else f"{word} {str(value).lower()}"
+    if isinstance(value, str):
+        return f"the text {shown}"
+    if isinstance(value, Mapping):
+        return f"a table with {', '.join(map(str, value)) or 'no keys'}"
+    if isinstance(value, (list, tuple)):
+        return f"the list {shown}"
+    return f"a {type(value).__name__}, {shown}"
+
+
+def fields_of(kind: type) -> dict[str, Any]:
+    """Field name -> annotation of a record of the schema, as a recipe's text may write them."""
+    hints = get_type_hints(kind)
+    if kind is TaskSpec:
+        del hints["options"]  # written flat, beside `name`
+    return hints
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return _option(value, where)
+    if dataclasses.is_dataclass(kind):
+        return _record(kind, value, where)
+    if origin is Literal:
+        return _choice(args, value, where)
+    if origin in (Union, UnionType):  # the schema knows only `X | None`
+        return None if value is None else _convert(next(k for k in args if k is not NoneType), value, where)
+    if origin is tuple:
+        return _tuple(args, value, where)
+    if origin is dict:
+        _need(isinstance(value, Mapping), "a table", value, where)
+        return {str(k): _convert(args[1], v, join(where, k)) for k, v in value.items()}
+    return _scalar(kind, value, where)
+
+
+def _record(kind: type, value: Any, where: str) -> Any:
+    _need(isinstance(value, Mapping), "a table", value, where)
+    hints = fields_of(kind)
+    known = {k: _convert(hints[k], v, join(where, k)) for k, v in value.items() if k in hints}
+    rest = {k: v for k, v in value.items() if k not in hints}
+    if kind is TaskSpec:
+        if "options" in rest:
+            raise RecipeError(join(where, "options"), 'write options beside the name: task = { name = "desk", slip = 0.1 }')
+        return TaskSpec(**known, options={k: _option(v, join(where, k)) for k, v in rest.items()})
+    for key in rest:
+        raise RecipeError(join(where, key), unknown("key", key, hints))
+    return kind(**known)
+
+
+def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        how = "a list of tables is written [[...]] or [{ ... }]" if dataclasses.is_dataclass(args[0]) else "a list is written [1, 2]"
+        raise RecipeError(where, f"expected a list, found {describe(value)}; {how}")
+    if args[-1] is Ellipsis:
+        kinds = [args[0]] * len(value)
+    else:
+        kinds = list(args)
+        if len(value) != len(kinds):
+            raise RecipeError(where, f"expected a list of exactly {len(kinds)}, found {len(value)}: {describe(value)}")
+    return tuple(_convert(k, v, join(where, i)) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+
+
+def _choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    if isinstance(value, str) and value in choices:
+        return value
+    if isinstance(value, str) and "" not in choices:
+        raise RecipeError(where, unknown("choice", value, choices))
+    raise RecipeError(where, f"expected one of {', '.join(map(repr, choices))}, found {describe(value)}")
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if isinstance(value, bool) and kind is not bool:  # Python counts True as 1; a recipe does not
+        fits = False
+    _need(fits, _WORDS[kind], value, where)
+    try:
+        return _finite(float(value) if kind is float else value, where)
+    except OverflowError:
+        raise RecipeError(where, "expected a finite number, found a whole number that is too large for one") from None
+
+
+def _finite(value: Any, where: str) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(where, f"expected a finite number, found {value}")
+    return value
+
+
+def _option(value: Any, where: str) -> Any:
+    """A domain's own option: any finite plain value. Lists become tuples, so that a recipe cannot change under a run."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_option(v, join(where, i)) for i, v in enumerate(value))
+    if isinstance(value, Mapping):
+        return {str(k): _option(v, join(where, k)) for k, v in value.items()}
+    _need(value is None or isinstance(value, (str, bool, int, float)), "a number, text, a list or a table", value, where)
+    return _finite(value, where)
+
+
+def _need(fits: bool, expected: str, found: Any, where: str) -> None:
+    if not fits:
+        raise RecipeError(where, f"expected {expected}, found {describe(found)}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, TaskSpec):
+        return {"name": value.name, "levels": list(value.levels), **_plain(value.options)}
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The whole recipe as a TOML file that loads back to an equal one. What TOML cannot say (nothing) is left out."""
+    data = to_dict(recipe)
+    tables = {k: v for k, v in data.items() if isinstance(v, dict)}
+    lines = _assignments({k: v for k, v in data.items() if k not in tables and k != "stage"})
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *_assignments(table)]
+    for stage in data["stage"]:
+        lines += ["", "[[stage]]", *_assignments(stage)]
+    return "\n".join(lines) + "\n"
+
+
+def _assignments(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(k)} = {_toml(v)}" for k, v in table.items() if v is not None]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        inside = ", ".join(_assignments(value))
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a JSON string is a TOML string but for DEL
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)

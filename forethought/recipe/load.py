@@ -1,0 +1,143 @@
+"""A recipe from a TOML file, from a shipped recipe's name, or from the recipe.json of a run, with overrides on top."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from forethought.errors import RecipeError, unknown
+from forethought.recipe.convert import describe, fields_of, from_dict, join, to_dict
+from forethought.recipe.schema import Recipe, TaskSpec
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe at `source`, with `overrides` such as "stage.0.until.steps=50" applied in order.
+
+    `source` is a TOML file, the name of a shipped recipe ("desk"), a run's recipe.json, or the run's directory. Every fault
+    is a RecipeError with the address of the value (or, for a syntax error, file and line). What cannot work together is
+    the business of `check`.
+    """
+    recipe = from_dict(_read(_find(source)))
+    overrides = list(overrides)
+    if not overrides:
+        return recipe
+    data = to_dict(recipe)  # the resolved one: an override reaches defaults as well
+    for text in overrides:
+        _override(data, text)
+    return from_dict(data)
+
+
+def shipped() -> list[tuple[str, Path, str]]:
+    """(name, file, about) of every recipe that comes with the library, by name."""
+    files = sorted(_shipped_folder().glob("*.toml"), key=lambda path: path.stem)
+    return [(path.stem, path, str(_read(path).get("about", ""))) for path in files]
+
+
+def write_resolved(recipe: Recipe, path: Path) -> None:
+    """Write the whole recipe as JSON that `load` reads back to an equal one. Written beside and renamed: never half there."""
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "w", encoding="utf-8") as file:
+        json.dump(to_dict(recipe), file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def _shipped_folder() -> Path:
+    # A wheel carries the recipes inside the package; in a checkout they lie beside it. Never look beside an installed
+    # package: that folder is site-packages, where `recipes` may be anybody's.
+    inside = _PACKAGE / "recipes"
+    return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    names = {p.stem: p for p in _shipped_folder().glob("*.toml")}
+    if str(source) in names:  # a bare name is the shipped one, whatever lies in this directory; ./desk is the path
+        return names[str(source)]
+    if path.is_dir():
+        if not (path / "recipe.json").is_file():
+            raise RecipeError(str(path), "is a directory without a recipe.json, so it is no run; give a run, a .toml file or a name")
+        return path / "recipe.json"
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(str(source), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(sorted(names)) or "none"
+    raise RecipeError(str(source), f"is neither a file nor a shipped recipe{hint} (shipped: {shown})")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise RecipeError(str(path), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(str(path), f"not valid TOML: {_with_line(error, text)}") from None
+    except json.JSONDecodeError as error:
+        raise RecipeError(str(path), f"not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
+    if not isinstance(data, dict):
+        raise RecipeError(str(path), f"expected a table, found {describe(data)}")
+    return data
+
+
+def _with_line(error: tomllib.TOMLDecodeError, text: str) -> str:
+    message = str(error)
+    return message.replace("at end of document", f"at line {text.count(chr(10)) + 1}, the end of the file")
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    """Set one value in resolved tables, in place. The value's own type is checked when the tables become a recipe."""
+    address, equals, raw = (part.strip() for part in text.partition("="))
+    if not equals or not address:
+        raise RecipeError(text, "an override is written address=value, such as stage.0.until.steps=50")
+    node, kind, where = data, Recipe, ""
+    *above, last = address.split(".")
+    for key in above:
+        key, child = _child(kind, node, key, where)
+        if isinstance(node, dict) and key not in node:  # only where the recipe chooses the names: reward.plan, task.option
+            node[key] = [] if get_origin(child) is tuple else {}
+        node, kind, where = node[key], child, join(where, key)
+    last, child = _child(kind, node, last, where)
+    node[last] = _value(raw, child)
+
+
+def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
+    """The key or index that `key` means inside `node`, and the annotation of what is there."""
+    origin = get_origin(kind)
+    if is_dataclass(kind):
+        hints = fields_of(kind)
+        if key not in hints and kind is not TaskSpec:
+            raise RecipeError(join(where, key), unknown("key", key, hints))
+        return key, hints.get(key, Any)
+    if isinstance(node, dict) and (origin is dict or kind is Any):
+        return key, get_args(kind)[1] if origin is dict else Any
+    if isinstance(node, list):
+        if not key.isdecimal() or int(key) >= len(node):
+            exists = f"{where} has {len(node)} entries, 0 to {len(node) - 1}" if node else f"{where} is empty; set the whole list"
+            raise RecipeError(join(where, key), f"no such entry: {exists}")
+        return int(key), get_args(kind)[0] if origin is tuple else Any
+    raise RecipeError(join(where, key), f"nothing lies under {where}, which is {describe(node)}")
+
+
+def _value(raw: str, kind: Any) -> Any:
+    """A TOML value, or the bare text where that is no TOML (layout=shared) or where text is wanted anyway (name=7)."""
+    try:
+        parsed = tomllib.loads(f"value = {raw}")
+    except tomllib.TOMLDecodeError:
+        return raw
+    if parsed.keys() != {"value"} or (kind is str and not isinstance(parsed["value"], str)):
+        return raw
+    return parsed["value"]

@@ -1,0 +1,157 @@
+// From columns to charts: which series make a chart, in which colour, on which x axis and at which level.
+
+const view = { axis: "step", level: "all", smooth: false, fit: false };
+const OTHER = Array.from({ length: 8 }, (_, i) => `var(--c${i})`);
+
+const GROUPS = { // prefix of a metric -> its chart
+  entropy: ["Entropy by role", "nats per token"],
+  loss: ["Losses", ""],
+  reward: ["Rewards", "mean of the step"],
+  parts: ["Reward parts", "mean of the step"],
+  groups: ["Groups", "share of groups without a spread of rewards"],
+  gap: ["Sampler and trainer", "mean difference of log-probs, nats"],
+  kl: ["KL divergence", "nats"],
+  grad_norm: ["Gradient norms", "before clipping"],
+  lr: ["Learning rate", ""],
+  tokens: ["Tokens per step", ""],
+  tokens_per_second: ["Speed", "tokens per second"],
+};
+
+// --- small tools of the plots ---
+
+function ticks([low, high], most, sexagesimal = false) {
+  const span = high - low;
+  if (!(span > 0)) return [low];
+  const raw = span / Math.max(most, 1.5);
+  const size = 10 ** Math.floor(Math.log10(raw));
+  let step = [1, 2, 5, 10].map((m) => m * size).find((s) => s >= raw);
+  if (sexagesimal && raw > 10) step = [15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400].find((s) => s >= raw) || Math.ceil(raw / 86400) * 86400;
+  const out = [];
+  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+  return out;
+}
+
+function fit(text, short, room) { // about 6.4 px a letter
+  if (text.length * 6.4 <= room) return text;
+  return room > 60 ? text.slice(0, Math.floor(room / 6.4) - 1) + "…" : room > 8 ? short : "";
+}
+
+const rank = (mark) => ({ bad: 2, warn: 1 })[TONES[mark.outcome]] || 0;
+
+function lastStanding(line) {
+  for (let i = line.x.length - 1; i >= 0; i--) if (!line.lost[i]) return i;
+  return line.x.length ? line.x.length - 1 : null;
+}
+
+function near(line, x) { // the point of a line that stands for x; none beyond its ends
+  const n = line.x.length;
+  if (!n || x < line.x[0] || x > line.x[n - 1]) return null;
+  let low = 0, high = n - 1;
+  while (low < high) { const mid = (low + high) >> 1; if (line.x[mid] < x) low = mid + 1; else high = mid; }
+  return low > 0 && x - line.x[low - 1] < line.x[low] - x ? low - 1 : low;
+}
+
+// Points that a line may join. It breaks where training was thrown away, and where whole stages did not have the metric.
+function stretches(line) {
+  const out = [];
+  for (let i = 0; i < line.x.length; i++) {
+    const run = out[out.length - 1], before = i - 1;
+    if (run && run.lost === line.lost[i] && line.stage[i] - line.stage[before] < 2) run.at.push(i);
+    else out.push({ lost: line.lost[i], at: run && line.lost[i] && !run.lost ? [before, i] : [i] });
+  }
+  return out;
+}
+
+function smoothed(y) { // centred moving mean over a thirtieth of the line
+  const half = Math.max(2, Math.round(y.length / 60));
+  return y.map((_, i) => {
+    const part = y.slice(Math.max(0, i - half), i + half + 1);
+    return part.reduce((a, b) => a + b, 0) / part.length;
+  });
+}
+
+// --- lines of a run ---
+
+function makeLine(run, key, label, colour, smooth = false) {
+  const series = run.series[key];
+  if (!series) return null;
+  const pick = (column) => series.i.map((i) => column[i]);
+  const soft = smooth && series.v.length > 12;
+  return { id: label, label, colour, x: pick(run.axis[view.axis]), y: soft ? smoothed(series.v) : series.v, raw: soft ? series.v : null,
+    lo: series.lo, hi: series.hi, lost: pick(run.axis.lost), stage: pick(run.axis.stage) };
+}
+
+const stageBands = (run) => run.stages.filter((s) => s.span).map((s) =>
+  ({ from: s.span[view.axis][0], to: s.span[view.axis][1], label: `${s.index + 1} ${s.name}`, short: String(s.index + 1) }));
+
+const lostRanges = (run) => run.rolled_back.map((r) => ({ from: r.from[view.axis], to: r.to[view.axis] }));
+
+const marksOf = (run, prefix = "") => run.decisions.map((d) => ({ x: d.at[view.axis], outcome: d.outcome, reason: d.reason,
+  label: `${prefix}${d.kind} ${d.name}`, head: `step ${whole(d.step)}` })).sort((a, b) => a.x - b.x);
+
+function domain(runs) {
+  const columns = runs.map((run) => run.axis[view.axis]).filter((column) => column.length);
+  const high = Math.max(...columns.map((column) => column[column.length - 1]), 0);
+  return [Math.min(...columns.map((column) => column[0]), high), high || 1];
+}
+
+const frame = (run, more) => ({ bands: stageBands(run), lost: lostRanges(run), marks: [], axis: view.axis, domain: domain([run]), format: num, height: 210, ...more });
+const shares = () => ({ share: true, fixed: view.fit ? null : [0, 1], format: (v, exact) => pct(v, exact || (view.fit && v % 0.01) ? 1 : 0) });
+const atLevel = (side) => (view.level === "all" ? side : `${side}@${view.level}`);
+const levelColour = (i, n) => `color-mix(in oklab, var(--deep) ${n > 1 ? Math.round((i / (n - 1)) * 100) : 100}%, var(--shallow))`;
+
+function controls(board, levels, extra = []) {
+  const again = () => { board.zoom = null; board.redraw(); };
+  const some = (axis) => (DATA.runs || [DATA]).some((run) => run.axis[axis].some((v) => v > 0));
+  const axes = Object.keys(AXES).filter((axis) => axis === "step" || some(axis)).map((axis) => [axis, AXES[axis].label]);
+  return el("div.controls", {},
+    choice("x axis", axes, view.axis, (axis) => { view.axis = axis; again(); }),
+    levels.length ? choice("level", [["all", "all"], ...levels.map((l) => [l, l]), ...extra], view.level, (level) => { view.level = level; board.redraw(); }) : null,
+    el("div.choice", {}, toggle("fit y", view.fit, (on) => { view.fit = on; board.redraw(); }, "let the shares fill the height"),
+      toggle("smooth", view.smooth, (on) => { view.smooth = on; board.redraw(); }, "moving mean of step metrics; the raw line stays, faint")),
+    el("p.hint", {}, "Drag to zoom, double-click to reset."));
+}
+
+// --- the charts of one run ---
+
+function factoredCharts(run, board) {
+  const main = new Plot(board, () => view.level === "each" ? null : frame(run, {
+    title: view.level === "all" ? "plan, act and e2e" : `plan, act and e2e at level ${view.level}`, note: "share of held-out tasks solved; the ribbon is the 95 % interval",
+    lines: SIDES.map((side) => makeLine(run, "eval/" + atLevel(side), side, ROLE_COLOURS[side])).filter(Boolean),
+    marks: marksOf(run), rail: true, height: 360, ...shares() }));
+  const each = SIDES.map((side) => new Plot(board, () => view.level !== "each" ? null : frame(run, {
+    title: side, note: SIDE_MEANS[side], height: 260,
+    lines: run.levels.map((l, i) => makeLine(run, `eval/${side}@${l}`, `level ${l}`, levelColour(i, run.levels.length))).filter(Boolean), ...shares() })));
+  return [main.figure, el("div.grid.three", {}, each.map((p) => p.figure))];
+}
+
+function groupOf(key) {
+  const [prefix, rest] = key.split("/", 2);
+  return prefix === "reward" && rest && rest.includes(".") ? "parts" : prefix;
+}
+
+// Metric names by chart, the known ones first; whatever else a run writes gets a chart of its own prefix.
+function grouped(names) {
+  const found = new Map(Object.keys(GROUPS).map((g) => [g, []]));
+  for (const name of names) {
+    if (name.startsWith("eval/")) continue;
+    const group = groupOf(name);
+    if (!found.has(group)) found.set(group, []);
+    found.get(group).push(name);
+  }
+  return [...found].filter(([, keys]) => keys.length);
+}
+
+function metricCharts(run, board) {
+  const figures = grouped(Object.keys(run.series)).map(([group, keys]) => {
+    const [title, note] = GROUPS[group] || [group, ""];
+    const plot = new Plot(board, () => frame(run, { title, note, lines: keys.map((key, i) => {
+      const label = key.includes("/") ? key.slice(key.indexOf("/") + 1) : key;
+      return makeLine(run, key, label, ROLE_COLOURS[label] || OTHER[i % OTHER.length], view.smooth);
+    }) }));
+    return [group, plot.figure];
+  });
+  const first = ["entropy", "loss", "reward", "parts"];
+  return [el("div.grid.two", {}, figures.filter(([g]) => first.includes(g)).map(([, f]) => f)),
+    el("div.grid.three", {}, figures.filter(([g]) => !first.includes(g)).map(([, f]) => f))];
+}

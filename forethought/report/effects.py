@@ -1,0 +1,163 @@
+"""What each stage did to planning, to acting and to both together: evaluations before and after, and the change with its interval.
+
+A key is a side (`plan`, `act`, `e2e`) or a side at a level (`plan@5`). Values are shares in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forethought.report.load import Run
+
+SIDES = ("plan", "act", "e2e")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One evaluation of one key."""
+
+    step: int
+    value: float
+    low: float | None = None  # 95 % interval
+    high: float | None = None
+    n: int | None = None  # tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """after - before, in shares. Without an interval nobody can call it clear."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    paired: bool = False
+
+    @property
+    def clear(self) -> bool:
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One stage. `after` is what its training reached, `kept` what it left to the next stage: they differ after a roll back."""
+
+    index: int
+    name: str
+    kind: str
+    roles: tuple[str, ...]
+    steps: int  # trained
+    first: int | None  # position of its first metric line, None: not begun
+    last: int | None
+    before: Mapping[str, Point]
+    after: Mapping[str, Point]
+    kept: Mapping[str, Point]
+    changes: Mapping[str, Change]  # before -> after
+    rolled_back_to: int | None = None  # step
+
+
+def points(line: Mapping[str, Any]) -> dict[str, Point]:
+    """The evaluation that a metric line carries, by key; empty where it carries none."""
+    out = {}
+    for name, value in line.items():
+        if name.startswith("eval/") and _finite(value):
+            key = name.removeprefix("eval/")
+            low, high = line.get(f"eval_low/{key}"), line.get(f"eval_high/{key}")
+            both = _finite(low) and _finite(high)
+            n = line.get(f"eval_n/{key}")
+            out[key] = Point(step=line["step"], value=value, low=low if both else None, high=high if both else None,
+                             n=int(n) if _finite(n) else None)
+    return out
+
+
+def change(before: Point, after: Point) -> Change:
+    """Newcombe's interval of a difference of two proportions, from the two Wilson intervals (his method 10, 1998).
+
+    It takes the evaluations as independent. On the same tasks they are not, so the true interval is usually narrower.
+    """
+    d = after.value - before.value
+    if None in (before.low, before.high, after.low, after.high):
+        return Change(value=d)
+    down = math.hypot(after.value - after.low, before.high - before.value)
+    up = math.hypot(after.high - after.value, before.value - before.low)
+    return Change(value=d, low=d - down, high=d + up)
+
+
+def lost_lines(run: Run) -> tuple[list[bool], list[tuple[int, int, int]]]:
+    """For each metric line whether a roll back threw its training away, and the roll backs as (stage, back to step, at step)."""
+    lost = [False] * len(run.lines)
+    backs: list[tuple[int, int, int]] = []
+
+    def throw_away(stage: int, to: int, last: int) -> None:
+        backs.append((stage, to, run.lines[last]["step"]))
+        for i in range(last + 1):
+            lost[i] = lost[i] or run.lines[i]["step"] > to
+
+    for i, line in enumerate(run.lines):
+        if _finite(line.get("rolled_back_to")) and i:
+            throw_away(run.lines[i - 1]["stage"], int(line["rolled_back_to"]), i - 1)
+    for decision in run.decisions:  # a roll back that ended the run: no line came after it
+        if decision["outcome"] == "roll_back" and run.lines and decision["step"] >= run.lines[-1]["step"] > 0:
+            starts = [line["step"] for line in run.lines if line["stage"] == decision["stage"]]
+            if starts and not any(back[2] >= decision["step"] for back in backs):
+                to = decision.get("numbers", {}).get("rolled_back_to", starts[0])
+                throw_away(decision["stage"], int(to), len(run.lines) - 1)
+    return lost, backs
+
+
+def effects(run: Run) -> list[Effect]:
+    """One Effect per stage of the recipe (or of the metrics, where they know more), begun or not."""
+    lost, backs = lost_lines(run)
+    specs = run.recipe.get("stage", [])
+    count = max([len(specs), *(line["stage"] + 1 for line in run.lines)])
+    out, standing = [], {}  # standing: the newest evaluation that no roll back threw away
+    for index in range(count):
+        at = [i for i, line in enumerate(run.lines) if line["stage"] == index]
+        measured = [i for i in at if points(run.lines[i])]
+        # an evaluation in the middle of training cannot stand for the stage's start where the stage before left one
+        opens = bool(measured) and (not standing or run.lines[measured[0]].get("stage_step", 0) == 0)
+        before = points(run.lines[measured[0]]) if opens else dict(standing) if at else {}
+        after = points(run.lines[measured[-1]]) if len(measured) > opens else {}
+        for i in measured:
+            if not lost[i]:
+                standing = points(run.lines[i])
+        back = [to for stage, to, _ in backs if stage == index]
+        undone = bool(back) and bool(measured) and lost[measured[-1]]
+        changes = {key: _paired(run.lines[measured[-1]], key) or change(before[key], after[key]) for key in after if key in before}
+        out.append(Effect(
+            index=index, **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}, index),
+            steps=sum(run.lines[i].get("stage_step", 1) > 0 for i in at), first=at[0] if at else None, last=at[-1] if at else None,
+            before=before, after=after, kept=dict(standing) if undone else after, changes=changes,
+            rolled_back_to=back[-1] if back else None))
+    return out
+
+
+def whole(run: Run) -> tuple[dict[str, Point], dict[str, Point]]:
+    """The run's first evaluation, and the last one that no roll back threw away (empty where there was no second one)."""
+    lost, _ = lost_lines(run)
+    measured = [i for i, line in enumerate(run.lines) if points(line)]
+    standing = [i for i in measured if not lost[i]]
+    return (points(run.lines[measured[0]]) if measured else {}), (points(run.lines[standing[-1]]) if len(measured) > 1 and standing else {})
+
+
+def levels(run: Run) -> list[str]:
+    """Every level that was measured, smallest first."""
+    found = {key.split("@", 1)[1] for line in run.lines for key in points(line) if "@" in key}
+    return sorted(found, key=lambda level: (not level.lstrip("-").isdigit(), int(level) if level.lstrip("-").isdigit() else 0, level))
+
+
+def _paired(line: Mapping[str, Any], key: str) -> Change | None:
+    """The change since the stage's start over the same tasks, where the run itself wrote it."""
+    value, low, high = (line.get(f"eval_{part}/{key}") for part in ("change", "change_low", "change_high"))
+    return Change(value=value, low=low, high=high, paired=True) if all(map(_finite, (value, low, high))) else None
+
+
+def _who(spec: Mapping[str, Any], line: Mapping[str, Any], index: int) -> dict[str, Any]:
+    kind = line.get("kind") or spec.get("kind") or "stage"
+    return {"name": line.get("stage_name") or spec.get("name") or kind, "kind": kind, "roles": tuple(spec.get("roles", ()))}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,154 @@
+"""Reads a run directory. Tolerant of what a run may lack, strict about what is malformed.
+
+A run that is still going, or was cut off in the middle of a line, is read as far as it goes; `Run.notes` says so. Anything else
+that is not what a run writes is a `UserError` with the file and the line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forethought.errors import UserError
+
+REQUIRED = ("recipe.json", "metrics.jsonl")
+STATUSES = ("done", "stopped", "interrupted", "running")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run directory says, in the order it was written."""
+
+    path: Path
+    recipe: dict[str, Any]
+    lines: list[dict[str, Any]]  # metrics.jsonl; steps never fall
+    decisions: list[dict[str, Any]]
+    summary: dict[str, Any]  # empty while the run has written none
+    notes: list[str]  # sentences that a reader must know before trusting the page
+
+    @property
+    def name(self) -> str:
+        return str(self.summary.get("name") or self.recipe.get("name") or self.path.name)
+
+    @property
+    def status(self) -> str:
+        """done | stopped | interrupted | running; running also stands for "was cut off", which a directory cannot tell apart."""
+        return self.summary.get("status", "running")
+
+
+def load(path: Path) -> Run:
+    """The run in directory `path`. `UserError`: it is no run (says what is missing), or a file of it is malformed."""
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path} is no directory: give the directory of a run, where recipe.json lies")
+    missing = [name for name in REQUIRED if not (path / name).is_file()]
+    if missing:
+        raise UserError(f"{path} is no run directory: it has no {' and no '.join(missing)}")
+    notes: list[str] = []
+    recipe = _object(path / "recipe.json")
+    _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
+    lines = _newest(_rows(path / "metrics.jsonl", _check_metrics, notes), notes)
+    decisions = _rows(path / "decisions.jsonl", _check_decision, notes) if (path / "decisions.jsonl").is_file() else []
+    summary = _object(path / "summary.json") if (path / "summary.json").is_file() else {}
+    status = summary.get("status", "running")
+    _require(status in STATUSES, path / "summary.json", f"status {status!r} is none of {', '.join(STATUSES)}")
+    _state_notes(status, lines, notes)
+    return Run(path=path, recipe=recipe, lines=lines, decisions=decisions, summary=summary, notes=notes)
+
+
+def parse_lines(raw: Iterable[bytes], source: Path, check: Callable[[Any], str]) -> tuple[list[dict[str, Any]], bool]:
+    """(objects, cut): `raw` are lines with their line ends. A last line without an end that does not parse was cut off in writing.
+
+    `check` returns what is wrong with an object, or "". `UserError` names the line.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(raw, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):  # only the last line of a file can lack its end
+                return rows, True
+            raise UserError(f"{source} line {number} is not JSON: {error}") from error
+        _require(isinstance(row, dict), source, f"line {number} is no JSON object")
+        wrong = check(row)
+        _require(not wrong, source, f"line {number}: {wrong}")
+        rows.append(row)
+    return rows, False
+
+
+def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dict[str, Any]]:
+    with path.open("rb") as file:
+        rows, cut = parse_lines(file, path, check)
+    if cut:
+        notes.append(f"The last line of {path.name} is cut off: the run was writing it, or was killed. It is left out.")
+    return rows
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    _require(isinstance(value, dict), path, "must be a JSON object")
+    return value
+
+
+def _require(ok: bool, source: Path, message: str) -> None:
+    if not ok:
+        raise UserError(f"{source} {message}" if message.startswith(("line", "must")) else f"{source}: {message}")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_metrics(row: dict[str, Any]) -> str:
+    for key in ("step", "stage"):
+        if not _is_int(row.get(key)) or row[key] < 0:
+            return f"{key!r} must be a whole number from 0, not {row.get(key)!r}"
+    for key, value in row.items():
+        if key in ("stage_name", "kind"):
+            if not isinstance(value, str):
+                return f"{key!r} must be text, not {value!r}"
+        elif value is not None and not isinstance(value, int | float):
+            return f"{key!r} must be a number, not {value!r}"
+    return ""
+
+
+def _check_decision(row: dict[str, Any]) -> str:
+    for key in ("step", "stage"):
+        if not _is_int(row.get(key)):
+            return f"{key!r} must be a whole number, not {row.get(key)!r}"
+    for key in ("kind", "name", "outcome", "reason"):
+        if not isinstance(row.get(key), str):
+            return f"{key!r} must be text, not {row.get(key)!r}"
+    return "" if isinstance(row.get("numbers", {}), dict) else "'numbers' must be an object"
+
+
+def _newest(lines: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
+    """A run that was killed and resumed from an older checkpoint may write steps again: the later lines are the run."""
+    kept: list[dict[str, Any]] = []
+    dropped = 0
+    for line in lines:
+        while kept and kept[-1]["step"] > line["step"]:
+            kept.pop()
+            dropped += 1
+        kept.append(line)  # equal steps are no repetition: a stage's opening evaluation has the step of the line before it
+    if dropped:
+        notes.append(f"{dropped} metric lines were written again after a resume; the later ones are shown.")
+    return kept
+
+
+def _state_notes(status: str, lines: list[dict[str, Any]], notes: list[str]) -> None:
+    at = f"step {lines[-1]['step']:,}" if lines else "its start"
+    if status == "running":
+        notes.insert(0, f"The run is still going or was cut off: this page is its state at {at}.")
+    elif status == "interrupted":
+        notes.insert(0, f"The run was interrupted at {at} and can be resumed.")
+    if not lines:
+        notes.append("Nothing was measured yet.")

@@ -1,0 +1,102 @@
+"""Puts the page together: what the run directory says as one JSON island, and the package's own HTML, CSS and JavaScript around it.
+
+The page fetches nothing (its Content-Security-Policy forbids it) and every text of a run reaches it through `textContent`.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from forethought.errors import UserError
+from forethought.report import payload, words
+from forethought.report.effects import SIDES
+from forethought.report.load import load
+
+SCRIPTS = {"run": ("dom.js", "plot.js", "charts.js", "tables.js", "trees.js", "run.js"),
+           "compare": ("dom.js", "plot.js", "charts.js", "tables.js", "compare.js")}
+
+
+def write(run_dir: Path) -> Path:
+    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is no run, or a file of it is malformed."""
+    run = load(Path(run_dir))
+    data = payload.of_run(run)
+    return _write(Path(run_dir) / "report.html", _render("run", run.name, data, [data["headline"], *data["sentences"]]))
+
+
+def compare(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Write the page that lays several runs over each other to `out` and return its path.
+
+    `UserError`: fewer than two runs, the same directory twice, or one of them is no run.
+    """
+    paths = [Path(path) for path in run_dirs]
+    if len(paths) < 2:
+        raise UserError(f"compare needs at least two run directories, not {len(paths)}")
+    again = [str(path) for i, path in enumerate(paths) if path.resolve() in [p.resolve() for p in paths[:i]]]
+    if again:
+        raise UserError(f"compare was given {again[0]} twice")
+    data = payload.of_runs([load(path) for path in paths])
+    return _write(Path(out), _render("compare", words.join([run["label"] for run in data["runs"]], " against "), data, data["sentences"]))
+
+
+def island(data: Mapping[str, Any]) -> str:
+    """JSON that can stand inside a script element whatever text it holds: every `<` is written as an escape."""
+    return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: a number that is not finite becomes null, a lone surrogate (which no file can hold) a question mark."""
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
+def _render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
+    parts = {
+        "TITLE": html.escape(title),
+        "CSS": _asset("page.css"),
+        "PLAIN": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),  # for a reader without JavaScript
+        "DATA": island({"page": kind, "title": title, "sides": SIDES} | dict(data)),
+        "JS": "\n".join(_asset(name) for name in SCRIPTS[kind]),
+    }
+    first, *rest = _asset("page.html").split("{{")
+    out = [first]
+    for piece in rest:  # one pass, so that a placeholder inside a run's own text stays text
+        name, _, tail = piece.partition("}}")
+        out += [parts[name], tail]
+    return "".join(out)
+
+
+def _asset(name: str) -> str:
+    return resources.files("forethought.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> Path:
+    """Whole or not at all: written beside, synced, renamed. `UserError` where the directory cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)  # mkstemp makes it private; a report is for others to read
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,124 @@
+"""What the page needs to know, as plain data: `of_run` for a report, `of_runs` for a comparison."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from forethought.report import words
+from forethought.report.effects import SIDES, Change, Effect, Point, change, effects, levels, lost_lines, whole
+from forethought.report.load import Run
+from forethought.report.series import clocks, columns, short
+from forethought.report.settings import changed, differences
+from forethought.report.trees import load_trees
+
+
+def of_run(run: Run) -> dict[str, Any]:
+    """Everything report.html shows. `UserError` where a file of trees is malformed."""
+    notes: list[str] = []
+    trees, left_out = load_trees(run.path, notes)
+    base = _base(run)
+    start, end = whole(run)
+    bad = [f"{words.count(n, 'value')} of {name}" for name, n in base["not_finite"].items()]
+    if bad:
+        notes.append(f"Not finite, and so not drawn: {words.join(bad)}.")
+    stages = effects(run)
+    return base | {
+        "notes": base["notes"] + notes,
+        "headline": words.headline(run.status, stages, start, end),
+        "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
+        "big": {side: _move(side, start, end) for side in SIDES},
+        "trees": {"items": trees, "left_out": left_out},
+        "recipe": run.recipe,
+        "changed": changed(run.recipe),
+    }
+
+
+def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Everything the compare page shows. Runs with the same name are told apart by their directories."""
+    names = Counter(run.name for run in runs)
+    labels = [run.name if names[run.name] == 1 else f"{run.name} ({run.path.resolve().name})" for run in runs]
+    for i, label in enumerate(labels):  # same name and same directory name: only the whole path is left
+        if labels.count(label) > 1:
+            labels[i] = f"{runs[i].name} ({runs[i].path})"
+    ends = {label: (whole(run)[1] or whole(run)[0]) for label, run in zip(labels, runs, strict=True)}
+    notes = [f"{label}: {note}" for label, run in zip(labels, runs, strict=True) for note in run.notes]
+    measured_by = [row["key"] for row in differences([{k: run.recipe.get(k) for k in ("task", "eval")} for run in runs])]
+    if measured_by:
+        notes.insert(0, f"The runs were not measured in the same way ({words.join(measured_by)} differ), so their numbers may not compare.")
+    return {
+        "runs": [_base(run) | {"label": label, "end": {key: asdict(p) for key, p in ends[label].items()}}
+                 for label, run in zip(labels, runs, strict=True)],
+        "levels": list(dict.fromkeys(level for run in runs for level in levels(run))),
+        "sentences": [words.ranking(side, {label: end[side] for label, end in ends.items() if side in end}) for side in SIDES],
+        "differences": differences([run.recipe for run in runs]),
+        "notes": notes,
+    }
+
+
+def _base(run: Run) -> dict[str, Any]:
+    """What both pages show of one run."""
+    times = clocks(run)
+    roles = list(dict.fromkeys(role for stage in run.recipe.get("stage", []) for role in stage.get("roles", ())))
+    return columns(run) | {
+        "name": run.name, "about": run.recipe.get("about", ""), "seed": run.summary.get("seed", run.recipe.get("seed")),
+        "status": run.status, "notes": run.notes, "levels": levels(run),
+        "stages": [_stage(run, effect, times, roles) for effect in effects(run)],
+        "decisions": [_decision(run, decision, times) for decision in run.decisions],
+        "rolled_back": [{"stage": stage, "from": _at(run, to, times), "to": _at(run, at, times)} for stage, to, at in lost_lines(run)[1]],
+        "cost": _cost(run, times), "machine": run.summary.get("machine", {}),
+    }
+
+
+def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Sequence[str]) -> dict[str, Any]:
+    """One stage: who trains, where it lies on each axis, and its row for all levels (level null) and for each level."""
+    rows = [{"level": level, "sides": {side: _effect(effect, side if level is None else f"{side}@{level}") for side in SIDES}}
+            for level in (None, *levels(run))]
+    listed = run.summary.get("stages", [])
+    told = listed[effect.index] if effect.index < len(listed) else {}
+    out = {"index": effect.index, "name": effect.name, "kind": effect.kind, "roles": list(effect.roles), "steps": effect.steps,
+           "frozen": [role for role in roles if role not in effect.roles] if effect.roles else [],
+           "rolled_back_to": effect.rolled_back_to, "rows": rows, "span": None}
+    if effect.first is None or effect.last is None:
+        return out
+    first = max(effect.first - 1, 0)  # a stage lasts from the last line of the one before it
+    span = {axis: [short(column[first]), short(column[effect.last])] for axis, column in times.items()}
+    trained = sum(line.get("tokens/trained") or 0 for line in run.lines[effect.first:effect.last + 1])
+    cost = {"seconds": span["seconds"][1] - span["seconds"][0], "tokens_sampled": span["tokens"][1] - span["tokens"][0],
+            "tokens_trained": trained}
+    return out | {"span": span, "cost": cost | {key: told[key] for key in cost if isinstance(told.get(key), int | float)}}
+
+
+def _effect(effect: Effect, key: str) -> dict[str, Any]:
+    kept = effect.kept.get(key)
+    return _move(key, effect.before, effect.after, effect.changes.get(key)) | {"kept": asdict(kept) if kept and effect.kept != effect.after else None}
+
+
+def _move(key: str, before: Mapping[str, Point], after: Mapping[str, Point], known: Change | None = None) -> dict[str, Any]:
+    """{"before": Point or null, "after": ..., "change": {value, low, high, paired, clear} or null}."""
+    a, b = before.get(key), after.get(key)
+    diff = known or (change(a, b) if a and b else None)
+    return {"before": asdict(a) if a else None, "after": asdict(b) if b else None,
+            "change": asdict(diff) | {"clear": diff.clear} if diff else None}
+
+
+def _decision(run: Run, decision: Mapping[str, Any], times: Mapping[str, list[float]]) -> dict[str, Any]:
+    keys = ("step", "stage", "kind", "name", "outcome", "reason")
+    return {key: decision[key] for key in keys} | {"numbers": decision.get("numbers", {}), "at": _at(run, decision["step"], times)}
+
+
+def _at(run: Run, step: int, times: Mapping[str, list[float]]) -> dict[str, float]:
+    """A step on every axis, read off the last line that is not after it."""
+    i = max(bisect_right(times["step"], step) - 1, 0)
+    return {axis: short(column[i]) if column else 0 for axis, column in times.items()} | {"step": step}
+
+
+def _cost(run: Run, times: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Totals from the metric lines; the summary's seconds win, since they count to the very end."""
+    last = {axis: column[-1] if column else 0 for axis, column in times.items()}
+    trained = sum(line.get("tokens/trained") or 0 for line in run.lines)
+    return {"steps": last["step"], "seconds": run.summary.get("seconds", last["seconds"]), "tokens_sampled": last["tokens"],
+            "tokens_trained": trained}

@@ -1,0 +1,81 @@
+"""Metrics as columns for drawing: each series thinned to what an eye can see, its peaks kept, with three x axes beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from forethought.report.effects import lost_lines
+from forethought.report.load import Run
+
+MOST_POINTS = 2000  # per series
+NO_SERIES = {"step", "stage", "stage_name", "kind", "stage_step", "seconds", "rolled_back_to"}
+BESIDE = ("eval_low/", "eval_high/", "eval_n/", "eval_change/", "eval_change_low/", "eval_change_high/")  # ride on their eval/ series
+
+
+def columns(run: Run) -> dict[str, Any]:
+    """{"axis": {step, seconds, tokens, stage, lost: one entry per kept line}, "series": {name: {i, v, lo?, hi?}}, "not_finite": {...}}.
+
+    `i` indexes the axis columns. `tokens` are sampled tokens, accumulated before any thinning. Values that are NaN or infinite
+    are no points; `not_finite` counts them by series.
+    """
+    lost, _ = lost_lines(run)
+    chosen, bad = {}, {}
+    for name in dict.fromkeys(key for line in run.lines for key in line if key not in NO_SERIES and not key.startswith(BESIDE)):
+        at = [i for i, line in enumerate(run.lines) if line.get(name) is not None]
+        good = [i for i in at if math.isfinite(run.lines[i][name])]
+        if len(good) < len(at):
+            bad[name] = len(at) - len(good)
+        if good:
+            chosen[name] = [good[k] for k in thin([run.lines[i][name] for i in good], MOST_POINTS)]
+    ends = [i for i, line in enumerate(run.lines) if i in (0, len(run.lines) - 1) or line["stage"] != run.lines[i - 1]["stage"]]
+    kept = sorted({i for indices in chosen.values() for i in indices}.union(ends))
+    place = {i: k for k, i in enumerate(kept)}
+    every = clocks(run)
+    axis = {name: [short(every[name][i]) for i in kept] for name in every}
+    axis["stage"] = [run.lines[i]["stage"] for i in kept]
+    axis["lost"] = [int(lost[i]) for i in kept]
+    series = {name: {"i": [place[i] for i in indices]} | _values(run, name, indices) for name, indices in chosen.items()}
+    return {"axis": axis, "series": series, "not_finite": bad}
+
+
+def clocks(run: Run) -> dict[str, list[float]]:
+    """step, seconds of training and sampled tokens so far, at each metric line. A line without a value has the one before it."""
+    out: dict[str, list[float]] = {"step": [], "seconds": [], "tokens": []}
+    seconds = tokens = 0.0
+    for line in run.lines:
+        seconds = max(seconds, line.get("seconds") or 0.0)
+        tokens += line.get("tokens/sampled") or 0
+        for name, value in (("step", line["step"]), ("seconds", seconds), ("tokens", tokens)):
+            out[name].append(value)
+    return out
+
+
+def thin(values: Sequence[float], most: int) -> list[int]:
+    """Positions of at most `most` values (at least 4): both ends, and the lowest and highest of each bucket, so no spike is lost."""
+    n = len(values)
+    if n <= most:
+        return list(range(n))
+    buckets = (most - 2) // 2
+    keep = {0, n - 1}
+    for b in range(buckets):
+        span = range(1 + b * (n - 2) // buckets, 1 + (b + 1) * (n - 2) // buckets)
+        keep.update((min(span, key=values.__getitem__), max(span, key=values.__getitem__)))
+    return sorted(keep)
+
+
+def short(value: float) -> float:
+    """Six significant digits are more than a screen shows."""
+    return value if isinstance(value, int) else float(f"{value:.6g}")
+
+
+def _values(run: Run, name: str, indices: Sequence[int]) -> dict[str, list[float]]:
+    lines = [run.lines[i] for i in indices]
+    out = {"v": [short(line[name]) for line in lines]}
+    if name.startswith("eval/"):
+        key = name.removeprefix("eval/")
+        if all(f"eval_low/{key}" in line and f"eval_high/{key}" in line for line in lines):
+            out["lo"] = [short(line[f"eval_low/{key}"]) for line in lines]
+            out["hi"] = [short(line[f"eval_high/{key}"]) for line in lines]
+    return out

@@ -1,0 +1,121 @@
+"""The verdict in words: what happened to plan, act and e2e, and what the gates decided.
+
+"rose" and "fell" are said only where the 95 % interval of the change excludes zero, or where no interval is known.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forethought.report.effects import SIDES, Effect, Point, change
+
+
+def percent(share: float) -> str:
+    """0.613 -> "61.3 %"."""
+    return f"{share * 100:.1f} %"
+
+
+def points_of(share: float) -> str:
+    """A difference of shares: -0.041 -> "-4.1 points"."""
+    return f"{share * 100:+.1f} points"
+
+
+def join(words: Sequence[str], last: str = " and ") -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + last + words[-1] if words else ""
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def moved(side: str, before: Point | None, after: Point | None) -> str:
+    """One side in a clause: "act fell from 97.0 % to 81.0 %"."""
+    if before is None or after is None:
+        known = after or before
+        return f"{side} was measured once ({percent(known.value)})" if known else f"{side} was not measured"
+    if after.value == before.value:
+        return f"{side} stayed at {percent(after.value)}"
+    diff = change(before, after)
+    if diff.clear or diff.low is None:
+        return f"{side} {'rose' if diff.value > 0 else 'fell'} from {percent(before.value)} to {percent(after.value)}"
+    return f"{side} showed no clear change ({percent(before.value)} to {percent(after.value)})"
+
+
+def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
+    """What the gates of a stage decided, in a clause."""
+    mine = [d for d in decisions if d["kind"] == "gate" and d["stage"] == effect.index]
+    if not mine:
+        return "no gate judged it"
+    clauses = []
+    for name in dict.fromkeys(d["name"] for d in mine):
+        outcomes = Counter(d["outcome"] for d in mine if d["name"] == name)
+        said = []
+        if outcomes["roll_back"]:
+            back = "" if effect.rolled_back_to is None else f" to step {effect.rolled_back_to:,}"
+            said.append(f"rolled it back{back}")
+        if outcomes["stop"]:
+            said.append("stopped the run")
+        if outcomes["warn"]:
+            said.append(f"warned {_times(outcomes['warn'])}")
+        if not said:
+            said.append(f"passed {_times(outcomes['pass'])}")
+        clauses.append(f"the gate on {name} {join(said)}")
+    return join(clauses)
+
+
+def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
+    """One stage in one sentence, roll back and all."""
+    who = f"Stage {effect.index + 1}, {effect.name}"
+    if effect.first is None:
+        return f"{who}: not begun."
+    trains = f"trains {join(effect.roles)}, " if effect.roles else ""
+    head = f"{who} ({trains}{count(effect.steps, 'step')}): "
+    if not effect.before:
+        return f"{head}no evaluation was made; {gates(effect, decisions)}."
+    text = head + join([moved(side, effect.before.get(side), effect.after.get(side)) for side in _measured(effect.before)])
+    text += f"; {gates(effect, decisions)}"
+    if effect.kept != effect.after:
+        text += ", which leaves " + join([f"{side} at {percent(effect.kept[side].value)}" for side in SIDES if side in effect.kept])
+    return text + "."
+
+
+def headline(status: str, stages: Sequence[Effect], start: Mapping[str, Point], end: Mapping[str, Point]) -> str:
+    """The whole run in one sentence."""
+    begun = [effect for effect in stages if effect.first is not None]
+    steps = sum(effect.steps for effect in begun)
+    span = f"{count(len(begun), 'stage')} and {count(steps, 'step')}"
+    lead = {"running": f"So far, over {span}", "interrupted": f"Interrupted after {span}",
+            "stopped": f"Stopped after {span}"}.get(status, f"Over {span}")
+    if not start:
+        return f"{lead}: no evaluation was made, so nothing can be said about plan, act or e2e."
+    comma = ":" if status in ("interrupted", "stopped") else ","
+    text = f"{lead}{comma} " + join([moved(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and ")
+    undone = [f"stage {effect.index + 1} ({effect.name})" for effect in begun if effect.rolled_back_to is not None]
+    if undone:
+        text += f"; {join(undone)} {'was' if len(undone) == 1 else 'were'} rolled back"
+    return text + "."
+
+
+def ranking(side: str, ends: Mapping[str, Point]) -> str:
+    """Runs by name -> where each ends on a side, and whether the best one is clearly ahead of the next."""
+    if len(ends) < 2:
+        return f"{side}: fewer than two runs were measured."
+    (best, top), (second, next_), *_ = sorted(ends.items(), key=lambda item: -item[1].value)
+    if top.value == next_.value:
+        return f"{side}: {best} and {second} both end at {percent(top.value)}."
+    diff = change(next_, top)
+    interval = f" [{diff.low * 100:+.1f}, {diff.high * 100:+.1f}]" if diff.low is not None else ""
+    verdict = "" if diff.clear or diff.low is None else ", which is no clear difference"
+    return (f"{side}: {best} ends highest at {percent(top.value)}, {second} at {percent(next_.value)}: "
+            f"{points_of(diff.value)}{interval}{verdict}.")
+
+
+def _measured(found: Mapping[str, Point]) -> list[str]:
+    return [side for side in SIDES if side in found]
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
