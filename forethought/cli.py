@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     except ForethoughtError as error:
         return _say(" ".join(str(error).splitlines()), error.exit_code)
     except KeyboardInterrupt:
-        return _say("interrupted before anything was started", 130)
+        return _say(f"interrupted{_resume_hint(args.run_dir)}", 130)
     except OSError as error:
         return _say(_about_machine(error) + _resume_hint(args.run_dir), 1)
     except Exception as error:  # our fault: keep the traceback, spare the terminal
@@ -233,13 +233,17 @@ def _need_runs(dirs: list[Path]) -> None:
 
 
 def _recipes(args: argparse.Namespace) -> int:
+    import shutil
+    import textwrap
+
     from forethought.errors import unknown
     from forethought.recipe.load import shipped
 
     recipes = shipped()
     if args.name is None:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize  # a pipe gets one line each
         for name, _, about in recipes:
-            print(f"{name:14} {about}")
+            print(textwrap.fill(about, width, initial_indent=f"{name:14} ", subsequent_indent=" " * 15))
         return 0
     files = {name: path for name, path, _ in recipes}
     if args.name not in files:
@@ -268,7 +272,7 @@ def _about_machine(error: OSError) -> str:
 def _resume_hint(run_dir: Path | None) -> str:
     if run_dir is None or not (run_dir / "checkpoints").is_dir():
         return ""
-    return f"; then continue with: forethought train --resume {run_dir}"
+    return f"; continue with: forethought train --resume {run_dir}"
 
 
 def _about_fault(error: Exception, run_dir: Path | None) -> str:

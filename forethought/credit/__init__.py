@@ -1,0 +1,45 @@
+"""Credit: pure functions from a rewarded tree to one advantage per token of the nodes that policies wrote.
+
+A new one is a function `(Tree, CreditSpec) -> Advantages` and a row in `CREDITS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from forethought.credit.flat import dr_grpo, grpo, rloo
+from forethought.credit.roles import role_baseline
+from forethought.recipe.schema import CreditSpec
+from forethought.types import Advantages, Tree
+
+CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "rloo": rloo,
+    "role_baseline": role_baseline,
+}
+
+
+def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str]) -> Advantages:
+    """Advantages of the tokens that train: nodes of `roles`, scaled by the recipe's role weights, coverage checked."""
+    roles = set(roles)
+    factor = {"plan": spec.plan_weight, "act": spec.act_weight}
+    scored = CREDITS[spec.name](tree, spec)
+    advantages = {
+        n.id: tuple(a * factor.get(n.role, 1.0) for a in scored[n.id]) for n in tree.nodes if n.role in roles and n.id in scored
+    }
+    check_coverage(tree, advantages, roles)
+    return advantages
+
+
+def check_coverage(tree: Tree, advantages: Advantages, roles: set[str]) -> None:
+    """Every token of a node that trains has exactly one advantage, every other token none (ValueError says which node)."""
+    for node in tree.nodes:
+        given = len(advantages.get(node.id, ()))
+        trains = node.role in roles and node.policy is not None and node.status != "failed"
+        wanted = len(node.token_ids) if trains else 0
+        if given != wanted:
+            raise ValueError(f"tree {tree.task.id}: node {node.id} ({node.role}, {node.status}) has {given} advantages for "
+                             f"{wanted} trained tokens")
+    if strangers := set(advantages) - {n.id for n in tree.nodes}:
+        raise ValueError(f"tree {tree.task.id}: advantages for nodes {sorted(strangers)} that it does not have")

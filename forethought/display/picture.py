@@ -75,7 +75,7 @@ def _stage_name(i: int, stage: StageSeen, seen: Seen, signs: dict[str, str]) -> 
     done = i < seen.current or (0 < stage.steps <= stage.done)
     sign, style = ("done", "green") if done else ("now", "cyan") if i == seen.current and seen.ended is None else ("wait", "dim")
     row = Text("  ").append(signs[sign], style=style).append(f" stage {i + 1}/{len(seen.stages)} ", style="dim")
-    return row.append(_one_line(stage.text), style="" if i == seen.current else "dim")
+    return row.append(_one_line(stage.text) or ("to come" if i > seen.current else ""), style="" if i == seen.current else "dim")
 
 
 def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:

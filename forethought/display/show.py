@@ -26,7 +26,7 @@ def _stage(stage: StageSpec, recipe: Recipe) -> str:
     on_base = recipe.layout == "shared" or stage.weights == "base"
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
     parts = [
-        f"{stage.name or stage.kind}: trains {' and '.join(stage.roles)} ({'base' if on_base else 'adapter'})",
+        f"{' '.join(stage.name.split()) or stage.kind}: trains {' and '.join(stage.roles)} ({'base' if on_base else 'adapter'})",
         *([f"frozen {' and '.join(frozen)}"] if frozen and not on_base else []),
         f"{stage.until.steps} steps of {stage.batch} tasks",
         f"levels {levels}",

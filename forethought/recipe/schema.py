@@ -149,7 +149,8 @@ class StageSpec:
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
     # reinforce: role -> part -> weight. plan: valid, outcome, format; act: outcome, follows, format. Empty: outcome = 1
     credit: CreditSpec = field(default_factory=CreditSpec)
-    loss_norm: Literal["tokens", "sequences"] = "tokens"  # what the pg stream is divided by
+    loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
+    # what the pg stream is divided by: its tokens, its turns (each turn averaged first), or turns x budget (Dr. GRPO)
     ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
     updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
     clip_low: float = 0.2

@@ -67,6 +67,11 @@ def sentence(steps: Sequence[Step], stop: str) -> str:
     return " ".join([*(word for step in steps for word in step), stop])
 
 
+def pddl_steps(steps: Sequence[Step]) -> list[Step]:
+    """Acts under the action names of PlanBench's domain file, for a validator outside."""
+    return [(PDDL_NAMES[step[0]], *step[1:]) for step in steps]
+
+
 # --- the grammars ---
 
 

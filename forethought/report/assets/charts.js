@@ -1,6 +1,6 @@
 // From columns to charts: which series make a chart, in which colour, on which x axis and at which level.
 
-const view = { axis: "step", level: "all", smooth: false, fit: false };
+const view = { axis: "step", level: "all", smooth: true, fit: false };
 const OTHER = Array.from({ length: 8 }, (_, i) => `var(--c${i})`);
 
 const GROUPS = { // prefix of a metric -> its chart
@@ -56,17 +56,22 @@ function stretches(line) {
   const out = [];
   for (let i = 0; i < line.x.length; i++) {
     const run = out[out.length - 1], before = i - 1;
-    if (run && run.lost === line.lost[i] && line.stage[i] - line.stage[before] < 2) run.at.push(i);
-    else out.push({ lost: line.lost[i], at: run && line.lost[i] && !run.lost ? [before, i] : [i] });
+    const near = run && line.stage[i] - line.stage[before] < 2;
+    if (near && run.lost === line.lost[i]) run.at.push(i);
+    else out.push({ lost: line.lost[i], at: near && line.lost[i] ? [before, i] : [i] });
   }
   return out;
 }
 
-function smoothed(y) { // centred moving mean over a thirtieth of the line
-  const half = Math.max(2, Math.round(y.length / 60));
+function smoothed(y, same) { // centred moving mean over a thirtieth of the line; never across stages or a roll back
+  const most = Math.max(2, Math.round(y.length / 60));
   return y.map((_, i) => {
-    const part = y.slice(Math.max(0, i - half), i + half + 1);
-    return part.reduce((a, b) => a + b, 0) / part.length;
+    let half = 0, sum = y[i];
+    while (half < most && i > half && i + half + 1 < y.length && same(i, i - half - 1) && same(i, i + half + 1)) {
+      half += 1;
+      sum += y[i - half] + y[i + half];
+    }
+    return sum / (2 * half + 1);
   });
 }
 
@@ -76,9 +81,9 @@ function makeLine(run, key, label, colour, smooth = false) {
   const series = run.series[key];
   if (!series) return null;
   const pick = (column) => series.i.map((i) => column[i]);
-  const soft = smooth && series.v.length > 12;
-  return { id: label, label, colour, x: pick(run.axis[view.axis]), y: soft ? smoothed(series.v) : series.v, raw: soft ? series.v : null,
-    lo: series.lo, hi: series.hi, lost: pick(run.axis.lost), stage: pick(run.axis.stage) };
+  const soft = smooth && series.v.length > 12, lost = pick(run.axis.lost), stage = pick(run.axis.stage);
+  const y = soft ? smoothed(series.v, (a, b) => stage[a] === stage[b] && lost[a] === lost[b]) : series.v;
+  return { id: label, label, colour, x: pick(run.axis[view.axis]), y, raw: soft ? series.v : null, lo: series.lo, hi: series.hi, lost, stage };
 }
 
 const stageBands = (run) => run.stages.filter((s) => s.span).map((s) =>

@@ -32,7 +32,7 @@ function fill(node, attrs, children) {
     else if (name === "style") for (const [key, v] of Object.entries(value)) node.style.setProperty(key, v);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(3).filter((c) => c !== null && c !== undefined && c !== false).map((c) => (c instanceof Node ? c : String(c))));
+  node.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false).map((c) => (c instanceof Node ? c : String(c))));
   return node;
 }
 
@@ -46,7 +46,7 @@ const whole = (v) => Math.round(v).toLocaleString("en-US");
 
 function num(v) {
   if (!known(v)) return "—";
-  if (v !== 0 && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e6)) return minus(v.toExponential(2).replace("e+", "e"));
+  if (v !== 0 && (Math.abs(v) < 1e-3 || Math.abs(v) >= 1e6)) return minus(v.toExponential(2).replace(/\.?0*e\+?/, "e"));
   return minus(Math.abs(v) >= 1e4 ? whole(v) : String(Number(v.toPrecision(4))));
 }
 

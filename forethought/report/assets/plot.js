@@ -109,14 +109,14 @@ class Plot {
 
   line(into, line) {
     const style = { style: { "--c": line.colour } };
-    const dots = line.x.length <= 80;
+    const sparse = (this.box.right - this.box.left) / line.x.length > 14; // evaluations: every point is to be seen
     for (const run of stretches(line)) {
       const at = (values) => run.at.map((i) => `${this.X(line.x[i]).toFixed(1)},${this.Y(values[i]).toFixed(1)}`);
-      const lost = run.lost ? " lost" : "";
+      const lost = (run.lost ? " lost" : "") + (sparse ? " sparse" : "");
       if (line.lo && run.at.length > 1) into.append(svg("path", { d: "M" + at(line.hi).concat(at(line.lo).reverse()).join("L") + "Z", class: "ribbon" + lost, ...style }));
       if (line.raw && run.at.length > 1) into.append(svg("path", { d: "M" + at(line.raw).join("L"), class: "raw", ...style }));
       if (run.at.length > 1) into.append(svg("path", { d: "M" + at(line.y).join("L"), class: "line" + lost, ...style }));
-      if (dots || run.at.length === 1) for (const i of run.at) {
+      if (sparse || run.at.length === 1) for (const i of run.at) {
         if (line.lost[i] === run.lost) into.append(svg("circle", { cx: this.X(line.x[i]), cy: this.Y(line.y[i]), r: 2.4, class: "dot" + lost, ...style }));
       }
     }

@@ -4,7 +4,7 @@
   const run = DATA;
   const board = new Board();
   const [status, tone] = STATUS[run.status];
-  const chapters = [["stages", "Stages"], ["curves", "Curves"], ["decisions", "Decisions"], ["trees", "Sample trees"], ["recipe", "Recipe"], ["cost", "Cost"]];
+  const chapters = [["curves", "Curves"], ["stages", "Stages"], ["decisions", "Decisions"], ["trees", "Sample trees"], ["recipe", "Recipe"], ["cost", "Cost"]];
   document.getElementById("page").append(
     el("header.top", {},
       el("div.title", {}, el("h1", {}, run.name), pill(status, tone), el("span.dim", {}, [known(run.seed) ? `seed ${run.seed}` : "", duration(run.cost.seconds), `${whole(run.cost.steps)} steps`].filter(Boolean).join(" · "))),

@@ -58,7 +58,7 @@ function bar(change, scale) { // from the middle: the change, with its interval 
   if (!change) return null;
   const at = (v) => 60 + (v / scale) * 56;
   const tone = change.clear ? (change.value > 0 ? "good" : "bad") : "unclear";
-  return svg("svg", { viewBox: "0 0 120 10", class: "bar " + tone, "aria-hidden": "true" },
+  return svg("svg", { viewBox: "0 0 120 10", preserveAspectRatio: "none", class: "bar " + tone, "aria-hidden": "true" },
     svg("rect", { x: Math.min(60, at(change.value)), y: 2, width: Math.abs(at(change.value) - 60), height: 6, rx: 1.5 }),
     known(change.low) ? svg("line", { x1: at(change.low), x2: at(change.high), y1: 5, y2: 5, class: "whisker" }) : null,
     svg("line", { x1: 60, x2: 60, y1: 0, y2: 10, class: "zero" }));

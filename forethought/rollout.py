@@ -1,0 +1,134 @@
+"""Plan, then act: from tasks to trees of rollouts.
+
+Plans of all tasks are sampled together, then the executions of all plans, turn by turn. What the interface refuses is kept as
+data with its reason and is never executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from forethought.engines.base import Engine
+from forethought.recipe.schema import TreeSpec
+from forethought.tasks.base import Domain
+from forethought.types import Completion, Node, Request, Task, Tree
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed that depends on all parts and on nothing else (not on the process, not on the order of calls)."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
+
+
+def piece(engine: Engine, text: str) -> tuple[int, ...]:
+    """Token ids of a piece that follows other text. The space is what a subword tokenizer expects before a word."""
+    return engine.encode(" " + text)
+
+
+def root_ids(engine: Engine, task: Task) -> tuple[int, ...]:
+    return engine.encode(task.context) + piece(engine, task.prompt) if task.context else engine.encode(task.prompt)
+
+
+class Rollouts:
+    """Grows trees for one engine and one domain.
+
+    `budgets`: role -> most tokens of a turn, from the domain's budget in words (words of a subword tokenizer are several tokens).
+    """
+
+    def __init__(self, engine: Engine, domain: Domain):
+        self.engine, self.domain = engine, domain
+        longest = max(len(piece(engine, word)) for word in domain.vocabulary())
+        self.budgets = {role: words * longest for role, words in domain.budgets.items()}
+
+    def grow(self, tasks: Sequence[Task], tree: TreeSpec, policies: Mapping[str, str], seed: int, *, noise: bool = True) -> list[Tree]:
+        """One tree per task: `tree.plans` plans (or the oracle's), `tree.acts` executions of each that the interface accepts.
+
+        `policies` maps each role to the policy that speaks for it. The same seed gives the same trees.
+        """
+        growing = [_Growing(self.engine, task, seed_of(seed, i)) for i, task in enumerate(tasks)]
+        self._plan(growing, tree, policies["plan"])
+        if tree.acts:
+            self._act(growing, tree, policies["act"], noise)
+        return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
+
+    def _plan(self, growing: list[_Growing], tree: TreeSpec, policy: str) -> None:
+        engine, domain = self.engine, self.domain
+        if tree.oracle_plan:
+            for g in growing:
+                text = domain.oracle_plan(g.task)
+                g.add(parent=0, role="plan", text=text, token_ids=piece(engine, text))
+            return
+        requests = [
+            Request(policy=policy, context=g.nodes[0].token_ids, n=tree.plans, stops=(domain.stops["plan"],),
+                    max_tokens=tree.plan_tokens or self.budgets["plan"], temperature=tree.temperature, top_p=tree.top_p,
+                    seed=seed_of(g.seed, "plan"))
+            for g in growing
+        ]
+        for g, outs in zip(growing, engine.sample(requests), strict=True):
+            for out in outs:
+                node = g.said(engine, 0, "plan", policy, out)
+                parsed = domain.parse_plan(g.task, node.text)
+                valid = domain.judge_plan(g.task, node.text) if parsed.score else parsed
+                status = node.status if parsed.score or node.status == "truncated" else "refused"
+                g.nodes[node.id] = replace(node, status=status, reason=parsed.reason or valid.reason,
+                                           reward_parts={"format": parsed.score, "valid": valid.score})
+
+    def _act(self, growing: list[_Growing], tree: TreeSpec, policy: str, noise: bool) -> None:
+        engine, domain = self.engine, self.domain
+        budget = tree.act_tokens or self.budgets["act"]
+
+        def ask(g: _Growing, node: Node, n: int, turn: int) -> Request:
+            return Request(policy=policy, context=g.ids_to(node), n=n, stops=(domain.stops["act"],), max_tokens=budget,
+                           temperature=tree.temperature, top_p=tree.top_p, seed=seed_of(g.seed, "act", node.id, turn))
+
+        plans = [(g, n) for g in growing for n in list(g.nodes) if n.role == "plan" and n.status in ("given", "finished")]
+        first = engine.sample([ask(g, n, tree.acts, 0) for g, n in plans])
+        live = []  # (tree, plan, episode, texts so far, last node, completion)
+        for (g, plan), outs in zip(plans, first, strict=True):
+            for k, out in enumerate(outs):
+                rng = random.Random(seed_of(g.seed, "episode", plan.id, k))
+                live.append((g, plan, domain.episode(g.task, rng, noise), [], plan, out))
+        for turn in range(1, domain.turns + 1):
+            going = []
+            for g, plan, episode, texts, above, out in live:
+                node = g.said(engine, above.id, "act", policy, out)
+                texts.append(node.text)
+                outcome = episode.step(node.text)
+                if outcome.done or turn == domain.turns:
+                    parts = {"format": float(out.status == "finished"), "outcome": float(outcome.success),
+                             "follows": domain.follows(g.task, plan.text, texts).score}
+                    g.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
+                else:
+                    seen = g.add(parent=node.id, role=None, text=outcome.observation or "", token_ids=piece(engine, outcome.observation or ""))
+                    going.append((g, plan, episode, texts, seen))
+            if not going:
+                return
+            outs = engine.sample([ask(g, node, 1, turn) for g, _, _, _, node in going])
+            live = [(*item, out[0]) for item, out in zip(going, outs, strict=True)]
+
+class _Growing:
+    """A tree in the making."""
+
+    def __init__(self, engine: Engine, task: Task, seed: int):
+        self.task, self.seed = task, seed
+        self.nodes = [Node(id=0, parent=None, role=None, text=f"{task.context} {task.prompt}".strip(),
+                           token_ids=root_ids(engine, task))]
+
+    def add(self, **fields) -> Node:
+        node = Node(id=len(self.nodes), **fields)
+        self.nodes.append(node)
+        return node
+
+    def said(self, engine: Engine, parent: int, role: str, policy: str, out: Completion) -> Node:
+        return self.add(parent=parent, role=role, text=engine.decode(out.token_ids).strip(), token_ids=out.token_ids,
+                        status=out.status, policy=policy, version=out.version, logprobs=out.logprobs)
+
+    def ids_to(self, node: Node) -> tuple[int, ...]:
+        ids: tuple[int, ...] = ()
+        at: int | None = node.id
+        while at is not None:
+            ids = self.nodes[at].token_ids + ids
+            at = self.nodes[at].parent
+        return ids
