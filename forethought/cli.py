@@ -182,13 +182,13 @@ def _eval(args: argparse.Namespace) -> int:
     import json
     from contextlib import redirect_stdout
 
-    from forethought import run
+    from forethought import look
 
     if args.problems is not None and not args.problems.is_file():
         raise UserError(f"--problems {args.problems}: no such file")
     overrides = [*([f"task.name={args.task}"] if args.task else []), *args.overrides]
     with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
-        result = run.evaluate(args.source, overrides, args.problems, args.tasks, args.levels)
+        result = look.evaluate(args.source, overrides, args.problems, args.tasks, args.levels)
     if args.json:
         print(json.dumps(result, allow_nan=False))
     else:
@@ -199,10 +199,10 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    from forethought import run
+    from forethought import look
     from forethought.display.show import samples
 
-    samples(run.sample(args.dir, args.n, args.level, args.temperature, args.seed), sys.stdout)
+    samples(look.sample(args.dir, args.n, args.level, args.temperature, args.seed), sys.stdout)
     return 0
 
 
@@ -210,8 +210,7 @@ def _report(args: argparse.Namespace) -> int:
     from forethought import report
 
     _need_runs([args.dir])
-    report.write(args.dir)
-    print(args.dir / "report.html")
+    print(report.write(args.dir))
     return 0
 
 
@@ -221,8 +220,7 @@ def _compare(args: argparse.Namespace) -> int:
     if len(args.dirs) < 2:
         raise UserError("compare needs at least two run directories")
     _need_runs(args.dirs)
-    report.compare(args.dirs, args.out)
-    print(args.out)
+    print(report.compare(args.dirs, args.out))
     return 0
 
 

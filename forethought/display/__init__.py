@@ -4,7 +4,7 @@
         run.train(recipe, out, observe)
 
 The values of an Event that are shown: of an evaluation `eval/<name>` and `eval/<name>@<level>`; of a step `loss...`,
-`reward...`, `entropy...`, `kl...`, and `tokens/s`, or else the rates of `tokens/trained` and `tokens/sampled`.
+`reward...`, `entropy...`, `kl...`, and `tokens_per_second`, or else the rates of `tokens/trained` and `tokens/sampled`.
 """
 
 from __future__ import annotations

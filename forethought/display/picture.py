@@ -34,7 +34,7 @@ def picture(seen: Seen, now: float, width: int, height: int, signs: dict[str, st
 
 def summary(seen: Seen, now: float, signs: dict[str, str] = FANCY) -> list[Text]:
     """What stays when the run is over: each stage with the three numbers at its start and end, and what was decided."""
-    rows = [Text("forethought ", style="bold").append(seen.where).append(f"  {clock_text(now - (seen.began or now))}", style="dim")]
+    rows = [Text("forethought ", style="bold").append(seen.where).append(f"  {clock_text(seen.elapsed(now))}", style="dim")]
     for i, stage in enumerate(seen.stages[: seen.current + 1]):
         rows.append(_stage_name(i, stage, seen, signs).append(f"  {stage.done}/{stage.steps} steps" if stage.steps else ""))
         first, last = evaluation(stage.first)[0], evaluation(stage.last)[0]
@@ -49,7 +49,7 @@ def summary(seen: Seen, now: float, signs: dict[str, str] = FANCY) -> list[Text]
 
 def _header(seen: Seen, now: float, width: int) -> Text:
     left = seen.left()
-    clock = clock_text(now - (seen.began or now)) + (f", about {clock_text(left)} left" if left is not None else "")
+    clock = clock_text(seen.elapsed(now)) + (f", about {clock_text(left)} left" if left is not None else "")
     row = Text("forethought ", style="bold").append(_one_line(seen.where), style="not bold")
     row.truncate(max(width - len(clock) - 2, 0), overflow="ellipsis")
     return row.append(" " * max(width - row.cell_len - len(clock), 1)).append(clock, style="dim")

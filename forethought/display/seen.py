@@ -28,8 +28,9 @@ def evaluation(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str,
 
 
 def shown_values(values: Mapping[str, float]) -> dict[str, float]:
+    """The values of a step that a person follows, by family; parts of a reward (`reward/plan.valid`) are left to the report."""
     families = ("loss", "reward", "entropy", "kl")
-    return {name: values[name] for family in families for name in values if name.split("/")[0] == family}
+    return {name: values[name] for family in families for name in values if name.split("/")[0] == family and "." not in name}
 
 
 @dataclass
@@ -71,11 +72,13 @@ class Seen:
         if event.kind == "stage":
             stage.text, stage.first, stage.last = event.text, dict(self.evals), dict(self.evals)
             self.paces = []
-        elif event.kind == "step":
-            self.values = dict(event.values)
-            self.paces = [*self.paces[-49:], (now, event.step, self.values)]
-        elif event.kind == "eval":
-            self.evals = dict(event.values)
+            return
+        values = {name: value for name, value in event.values.items() if not name.startswith("eval")}
+        if event.kind == "step" or shown_values(values):  # an evaluation after a step comes in one line with it
+            self.values = values
+            self.paces = [*self.paces[-49:], (now, event.step, values)]
+        if event.kind == "eval":
+            self.evals = {name: value for name, value in event.values.items() if name.startswith("eval/")}
             stage.last = self.evals
             if event.stage_step == 0 or not stage.first:
                 stage.first = self.evals
@@ -94,10 +97,13 @@ class Seen:
     def _make_room(self, stages: int) -> None:
         self.stages += [StageSeen() for _ in range(stages - len(self.stages))]
 
+    def elapsed(self, now: float) -> float:
+        return 0.0 if self.began is None else now - self.began
+
     def rates(self) -> list[str]:
         """Tokens per second over the last steps, in words."""
-        if "tokens/s" in self.values:
-            return [f"{thousands(self.values['tokens/s'])} tok/s"]
+        if "tokens_per_second" in self.values:
+            return [f"{thousands(self.values['tokens_per_second'])} tok/s"]
         if len(self.paces) < 2 or self.paces[-1][0] <= self.paces[0][0]:
             return []
         seconds = self.paces[-1][0] - self.paces[0][0]

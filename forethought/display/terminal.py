@@ -28,6 +28,7 @@ class Terminal(Observer):
         # Held while folding and while building rows, never while writing: rich takes its own locks there.
         self.lock = threading.Lock()
         self.closing = threading.Event()
+        self.blank = False  # after a failure: rich draws once more when it stops, and that must not fail again
         self.live: Live | None = None
         self.thread: threading.Thread | None = None
 
@@ -49,6 +50,7 @@ class Terminal(Observer):
                 self.console.print(row, soft_wrap=True)
 
     def drop(self, error: Exception) -> None:
+        self.blank = True
         try:
             self._stop()
         except Exception:
@@ -56,6 +58,8 @@ class Terminal(Observer):
         super().drop(error)
 
     def draw(self) -> RenderableType:
+        if self.blank:
+            return Group()
         with self.lock:
             width, height = self.console.size
             return Group(*picture(self.seen, self.clock(), width, max(height - 2, 1), self.signs))

@@ -29,6 +29,7 @@ def check(recipe: Recipe) -> None:
     _check_machine(recipe)
     for i, stage in enumerate(recipe.stage):
         _check_stage(f"stage.{i}", stage, recipe)
+    _check_order(recipe)
 
 
 def eval_levels(recipe: Recipe) -> tuple[int, ...]:
@@ -102,6 +103,20 @@ def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
             f"the base lies under the adapter of every role, so training it for {listed(stage.roles)} would move the frozen "
             f"{listed(frozen)}; train both roles on the base, or use the adapter (where sharing is the point: layout = \"shared\")",
         )
+
+
+def _check_order(recipe: Recipe) -> None:
+    """In layout "adapters" the base is finished before the first adapter lies on it."""
+    adapted = None
+    for i, stage in enumerate(recipe.stage):
+        if stage.weights != "base":
+            adapted = i if adapted is None else adapted
+        elif adapted is not None and recipe.layout == "adapters":
+            raise RecipeError(
+                f"stage.{i}.weights",
+                f"stage.{adapted} has trained an adapter on this base, and training the base now would move it under that adapter; "
+                'train the base first, or use "adapter"',
+            )
 
 
 def _check_until(where: str, until: UntilSpec, recipe: Recipe) -> None:

@@ -20,8 +20,8 @@ from forethought.report import payload, words
 from forethought.report.effects import SIDES
 from forethought.report.load import load
 
-SCRIPTS = {"run": ("dom.js", "plot.js", "charts.js", "tables.js", "trees.js", "run.js"),
-           "compare": ("dom.js", "plot.js", "charts.js", "tables.js", "compare.js")}
+SCRIPTS = {"run": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "trees.js", "run.js"),
+           "compare": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "compare.js")}
 
 
 def write(run_dir: Path) -> Path:

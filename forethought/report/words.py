@@ -19,7 +19,13 @@ def percent(share: float) -> str:
 
 def points_of(share: float) -> str:
     """A difference of shares: -0.041 -> "-4.1 points"."""
-    return f"{share * 100:+.1f} points"
+    return f"{signed(share)} points"
+
+
+def signed(share: float) -> str:
+    """A difference of shares in points, with its sign; what rounds to nothing is 0.0."""
+    rounded = round(share * 100, 1)
+    return f"{rounded:+.1f}" if rounded else "0.0"
 
 
 def join(words: Sequence[str], last: str = " and ") -> str:
@@ -107,7 +113,7 @@ def ranking(side: str, ends: Mapping[str, Point]) -> str:
     if top.value == next_.value:
         return f"{side}: {best} and {second} both end at {percent(top.value)}."
     diff = change(next_, top)
-    interval = f" [{diff.low * 100:+.1f}, {diff.high * 100:+.1f}]" if diff.low is not None else ""
+    interval = f" [{signed(diff.low)}, {signed(diff.high)}]" if diff.low is not None else ""
     verdict = "" if diff.clear or diff.low is None else ", which is no clear difference"
     return (f"{side}: {best} ends highest at {percent(top.value)}, {second} at {percent(next_.value)}: "
             f"{points_of(diff.value)}{interval}{verdict}.")

@@ -16,7 +16,7 @@ from forethought.tasks import blocksworld_classes as pools
 from forethought.tasks import blocksworld_words as words
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld_files import classes_in, from_strips, held_out, held_out_text, lettered, records
-from forethought.tasks.blocksworld_problem import Problem, chains, class_hash, solve
+from forethought.tasks.blocksworld_problem import Problem, class_hash, solve
 from forethought.tasks.strips import Step, Trace
 from forethought.types import Outcome, Task, Turn, Verdict
 

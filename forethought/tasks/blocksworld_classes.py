@@ -7,8 +7,8 @@ problems are 240 classes, 185 of the 210 classes of 4 blocks among them. Held-ou
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from forethought.tasks.base import Split
@@ -68,24 +68,34 @@ def pool(blocks: int, split: Split, held_out: frozenset[str]) -> Pool:
     return found
 
 
-def draw(rng: random.Random, pools: Sequence[Pool], levels: list[int]) -> list[Problem]:
+def draw(rng: random.Random, pools: Sequence[Pool], levels: Sequence[int]) -> list[Problem]:
     """One problem per level, all on one initial state with random letters and a random order of towers; [] when no initial state
-    has all the levels. Goals differ as long as there are enough classes.
+    has all the levels. Goals differ where some initial state has enough of them; else they repeat.
 
     A number of blocks is drawn with the square root of its number of classes, so that the few classes of 4 blocks are neither
     drowned by those of 5 nor learnt by heart; then an initial state with its number of classes.
     """
-    sizes = [{heights: min(len(cells.get(level, ())) for level in levels) for heights, cells in p.items()} for p in pools]
-    totals = [sum(size.values()) ** 0.5 for size in sizes]
-    if not any(totals):
+    times = Counter(levels)
+    sizes = _sizes(pools, times) or _sizes(pools, dict.fromkeys(times, 1))
+    if not sizes:
         return []
-    chosen = rng.choices(range(len(pools)), totals)[0]
+    chosen = rng.choices(list(sizes), [sum(size.values()) ** 0.5 for size in sizes.values()])[0]
     heights = rng.choices(list(sizes[chosen]), list(sizes[chosen].values()))[0]
-    goals: dict[int, list[Goal]] = {}  # level -> one goal for each time it is asked for
-    for level in sorted(set(levels)):
-        cell, number = pools[chosen][heights][level], levels.count(level)
+    goals: dict[int, list[Goal]] = {}
+    for level, number in times.items():
+        cell = pools[chosen][heights][level]
         goals[level] = rng.sample(cell, number) if number <= len(cell) else rng.choices(cell, k=number)
     return _instances(rng, heights, [goals[level].pop() for level in levels])
+
+
+def _sizes(pools: Sequence[Pool], times: Mapping[int, int]) -> dict[int, dict[Heights, int]]:
+    """Index of a pool -> initial state -> how many disjoint draws of `times` it has, by its scarcest level; nothing for none."""
+    sizes = {}
+    for index, cells in enumerate(pools):
+        counts = {heights: min(len(by.get(level, ())) // n for level, n in times.items()) for heights, by in cells.items()}
+        if any(counts.values()):
+            sizes[index] = {heights: count for heights, count in counts.items() if count}
+    return sizes
 
 
 def _instances(rng: random.Random, heights: Heights, goals: Sequence[Goal]) -> list[Problem]:

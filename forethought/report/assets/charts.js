@@ -1,9 +1,11 @@
 // From columns to charts: which series make a chart, in which colour, on which x axis and at which level.
 
 const view = { axis: "step", level: "all", smooth: true, fit: false };
+const RUNS = Array.from({ length: 8 }, (_, i) => `var(--r${i})`); // no run has the colour of a side
 const OTHER = Array.from({ length: 8 }, (_, i) => `var(--c${i})`);
 
-const GROUPS = { // prefix of a metric -> its chart
+const GROUPS = {
+  // prefix of a metric -> its chart
   entropy: ["Entropy by role", "nats per token"],
   loss: ["Losses", ""],
   reward: ["Rewards", "mean of the step"],
@@ -25,13 +27,18 @@ function ticks([low, high], most, sexagesimal = false) {
   const raw = span / Math.max(most, 1.5);
   const size = 10 ** Math.floor(Math.log10(raw));
   let step = [1, 2, 5, 10].map((m) => m * size).find((s) => s >= raw);
-  if (sexagesimal && raw > 10) step = [15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400].find((s) => s >= raw) || Math.ceil(raw / 86400) * 86400;
+  if (sexagesimal && raw > 10)
+    step =
+      [15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400].find((s) => s >= raw) ||
+      Math.ceil(raw / 86400) * 86400;
   const out = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
+  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step)
+    out.push(Math.abs(v) < step * 1e-9 ? 0 : v);
   return out;
 }
 
-function fit(text, short, room) { // about 6.4 px a letter
+function fit(text, short, room) {
+  // about 6.4 px a letter
   if (text.length * 6.4 <= room) return text;
   return room > 60 ? text.slice(0, Math.floor(room / 6.4) - 1) + "…" : room > 8 ? short : "";
 }
@@ -43,11 +50,17 @@ function lastStanding(line) {
   return line.x.length ? line.x.length - 1 : null;
 }
 
-function near(line, x) { // the point of a line that stands for x; none beyond its ends
+function near(line, x) {
+  // the point of a line that stands for x; none beyond its ends
   const n = line.x.length;
   if (!n || x < line.x[0] || x > line.x[n - 1]) return null;
-  let low = 0, high = n - 1;
-  while (low < high) { const mid = (low + high) >> 1; if (line.x[mid] < x) low = mid + 1; else high = mid; }
+  let low = 0,
+    high = n - 1;
+  while (low < high) {
+    const mid = (low + high) >> 1;
+    if (line.x[mid] < x) low = mid + 1;
+    else high = mid;
+  }
   return low > 0 && x - line.x[low - 1] < line.x[low] - x ? low - 1 : low;
 }
 
@@ -55,7 +68,8 @@ function near(line, x) { // the point of a line that stands for x; none beyond i
 function stretches(line) {
   const out = [];
   for (let i = 0; i < line.x.length; i++) {
-    const run = out[out.length - 1], before = i - 1;
+    const run = out[out.length - 1],
+      before = i - 1;
     const near = run && line.stage[i] - line.stage[before] < 2;
     if (near && run.lost === line.lost[i]) run.at.push(i);
     else out.push({ lost: line.lost[i], at: near && line.lost[i] ? [before, i] : [i] });
@@ -63,15 +77,18 @@ function stretches(line) {
   return out;
 }
 
-function smoothed(y, same) { // centred moving mean over a thirtieth of the line; never across stages or a roll back
-  const most = Math.max(2, Math.round(y.length / 60));
+function smoothed(y, same) {
+  // moving mean over a thirtieth of the line; never across stages or a roll back
+  const half = Math.max(2, Math.round(y.length / 60));
   return y.map((_, i) => {
-    let half = 0, sum = y[i];
-    while (half < most && i > half && i + half + 1 < y.length && same(i, i - half - 1) && same(i, i + half + 1)) {
-      half += 1;
-      sum += y[i - half] + y[i + half];
-    }
-    return sum / (2 * half + 1);
+    let sum = 0,
+      n = 0;
+    for (let k = Math.max(0, i - half); k <= Math.min(y.length - 1, i + half); k++)
+      if (same(i, k)) {
+        sum += y[k];
+        n += 1;
+      }
+    return sum / n;
   });
 }
 
@@ -81,18 +98,46 @@ function makeLine(run, key, label, colour, smooth = false) {
   const series = run.series[key];
   if (!series) return null;
   const pick = (column) => series.i.map((i) => column[i]);
-  const soft = smooth && series.v.length > 12, lost = pick(run.axis.lost), stage = pick(run.axis.stage);
+  const soft = smooth && series.v.length > 12,
+    lost = pick(run.axis.lost),
+    stage = pick(run.axis.stage);
   const y = soft ? smoothed(series.v, (a, b) => stage[a] === stage[b] && lost[a] === lost[b]) : series.v;
-  return { id: label, label, colour, x: pick(run.axis[view.axis]), y, raw: soft ? series.v : null, lo: series.lo, hi: series.hi, lost, stage };
+  return {
+    id: label,
+    label,
+    colour,
+    x: pick(run.axis[view.axis]),
+    y,
+    raw: soft ? series.v : null,
+    lo: series.lo,
+    hi: series.hi,
+    lost,
+    stage,
+  };
 }
 
-const stageBands = (run) => run.stages.filter((s) => s.span).map((s) =>
-  ({ from: s.span[view.axis][0], to: s.span[view.axis][1], label: `${s.index + 1} ${s.name}`, short: String(s.index + 1) }));
+const stageBands = (run) =>
+  run.stages
+    .filter((s) => s.span)
+    .map((s) => ({
+      from: s.span[view.axis][0],
+      to: s.span[view.axis][1],
+      label: `${s.index + 1} ${s.name}`,
+      short: String(s.index + 1),
+    }));
 
 const lostRanges = (run) => run.rolled_back.map((r) => ({ from: r.from[view.axis], to: r.to[view.axis] }));
 
-const marksOf = (run, prefix = "") => run.decisions.map((d) => ({ x: d.at[view.axis], outcome: d.outcome, reason: d.reason,
-  label: `${prefix}${d.kind} ${d.name}`, head: `step ${whole(d.step)}` })).sort((a, b) => a.x - b.x);
+const marksOf = (run, prefix = "") =>
+  run.decisions
+    .map((d) => ({
+      x: d.at[view.axis],
+      outcome: d.outcome,
+      reason: d.reason,
+      label: `${prefix}${d.kind} ${d.name}`,
+      head: `step ${whole(d.step)}`,
+    }))
+    .sort((a, b) => a.x - b.x);
 
 function domain(runs) {
   const columns = runs.map((run) => run.axis[view.axis]).filter((column) => column.length);
@@ -100,34 +145,108 @@ function domain(runs) {
   return [Math.min(...columns.map((column) => column[0]), high), high || 1];
 }
 
-const frame = (run, more) => ({ bands: stageBands(run), lost: lostRanges(run), marks: [], axis: view.axis, domain: domain([run]), format: num, height: 210, ...more });
-const shares = () => ({ share: true, fixed: view.fit ? null : [0, 1], format: (v, exact) => pct(v, exact || (view.fit && v % 0.01) ? 1 : 0) });
+function frame(run, more) {
+  if (!more.lines.length) return null; // the run does not have these metrics
+  const rest = { bands: stageBands(run), lost: lostRanges(run), marks: [], axis: view.axis, domain: domain([run]) };
+  return { ...rest, format: num, height: 210, ...more };
+}
+const shares = () => ({
+  share: true,
+  fixed: view.fit ? null : [0, 1],
+  format: (v, exact) => pct(v, exact || Math.abs(v * 100 - Math.round(v * 100)) > 1e-6 ? 1 : 0),
+});
 const atLevel = (side) => (view.level === "all" ? side : `${side}@${view.level}`);
-const levelColour = (i, n) => `color-mix(in oklab, var(--deep) ${n > 1 ? Math.round((i / (n - 1)) * 100) : 100}%, var(--shallow))`;
+const levelColour = (i, n) =>
+  `color-mix(in oklab, var(--deep) ${n > 1 ? Math.round((i / (n - 1)) * 100) : 100}%, var(--shallow))`;
 
 function controls(board, levels, extra = []) {
-  const again = () => { board.zoom = null; board.redraw(); };
+  const again = () => {
+    board.zoom = null;
+    board.redraw();
+  };
   const some = (axis) => (DATA.runs || [DATA]).some((run) => run.axis[axis].some((v) => v > 0));
-  const axes = Object.keys(AXES).filter((axis) => axis === "step" || some(axis)).map((axis) => [axis, AXES[axis].label]);
-  return el("div.controls", {},
-    choice("x axis", axes, view.axis, (axis) => { view.axis = axis; again(); }),
-    levels.length ? choice("level", [["all", "all"], ...levels.map((l) => [l, l]), ...extra], view.level, (level) => { view.level = level; board.redraw(); }) : null,
-    el("div.choice", {}, toggle("fit y", view.fit, (on) => { view.fit = on; board.redraw(); }, "let the shares fill the height"),
-      toggle("smooth", view.smooth, (on) => { view.smooth = on; board.redraw(); }, "moving mean of step metrics; the raw line stays, faint")),
-    el("p.hint", {}, "Drag to zoom, double-click to reset."));
+  const axes = Object.keys(AXES)
+    .filter((axis) => axis === "step" || some(axis))
+    .map((axis) => [axis, AXES[axis].label]);
+  return el(
+    "div.controls",
+    {},
+    choice("x axis", axes, view.axis, (axis) => {
+      view.axis = axis;
+      again();
+    }),
+    levels.length
+      ? choice("level", [["all", "all"], ...levels.map((l) => [l, l]), ...extra], view.level, (level) => {
+          view.level = level;
+          board.redraw();
+        })
+      : null,
+    el(
+      "div.choice",
+      {},
+      toggle(
+        "fit y",
+        view.fit,
+        (on) => {
+          view.fit = on;
+          board.redraw();
+        },
+        "let the shares fill the height",
+      ),
+      toggle(
+        "smooth",
+        view.smooth,
+        (on) => {
+          view.smooth = on;
+          board.redraw();
+        },
+        "moving mean of step metrics; the raw line stays, faint",
+      ),
+    ),
+    el("p.hint", {}, "Drag to zoom, double-click to reset."),
+  );
 }
 
 // --- the charts of one run ---
 
 function factoredCharts(run, board) {
-  const main = new Plot(board, () => view.level === "each" ? null : frame(run, {
-    title: view.level === "all" ? "plan, act and e2e" : `plan, act and e2e at level ${view.level}`, note: "share of held-out tasks solved; the ribbon is the 95 % interval",
-    lines: SIDES.map((side) => makeLine(run, "eval/" + atLevel(side), side, ROLE_COLOURS[side])).filter(Boolean),
-    marks: marksOf(run), rail: true, height: 360, ...shares() }));
-  const each = SIDES.map((side) => new Plot(board, () => view.level !== "each" ? null : frame(run, {
-    title: side, note: SIDE_MEANS[side], height: 260,
-    lines: run.levels.map((l, i) => makeLine(run, `eval/${side}@${l}`, `level ${l}`, levelColour(i, run.levels.length))).filter(Boolean), ...shares() })));
-  return [main.figure, el("div.grid.three", {}, each.map((p) => p.figure))];
+  const main = new Plot(board, () =>
+    view.level === "each"
+      ? null
+      : frame(run, {
+          title: view.level === "all" ? "plan, act and e2e" : `plan, act and e2e at level ${view.level}`,
+          note: "share of held-out tasks solved; the ribbon is the 95 % interval",
+          lines: SIDES.map((side) => makeLine(run, "eval/" + atLevel(side), side, ROLE_COLOURS[side])).filter(Boolean),
+          marks: marksOf(run),
+          rail: true,
+          height: 360,
+          ...shares(),
+        }),
+  );
+  const each = SIDES.map(
+    (side) =>
+      new Plot(board, () =>
+        view.level !== "each"
+          ? null
+          : frame(run, {
+              title: side,
+              note: SIDE_MEANS[side],
+              height: 260,
+              lines: run.levels
+                .map((l, i) => makeLine(run, `eval/${side}@${l}`, `level ${l}`, levelColour(i, run.levels.length)))
+                .filter(Boolean),
+              ...shares(),
+            }),
+      ),
+  );
+  return [
+    main.figure,
+    el(
+      "div.grid.three",
+      {},
+      each.map((p) => p.figure),
+    ),
+  ];
 }
 
 function groupOf(key) {
@@ -150,13 +269,29 @@ function grouped(names) {
 function metricCharts(run, board) {
   const figures = grouped(Object.keys(run.series)).map(([group, keys]) => {
     const [title, note] = GROUPS[group] || [group, ""];
-    const plot = new Plot(board, () => frame(run, { title, note, lines: keys.map((key, i) => {
-      const label = key.includes("/") ? key.slice(key.indexOf("/") + 1) : key;
-      return makeLine(run, key, label, ROLE_COLOURS[label] || OTHER[i % OTHER.length], view.smooth);
-    }) }));
+    const plot = new Plot(board, () =>
+      frame(run, {
+        title,
+        note,
+        lines: keys.map((key, i) => {
+          const label = key.includes("/") ? key.slice(key.indexOf("/") + 1) : key;
+          return makeLine(run, key, label, ROLE_COLOURS[label] || OTHER[i % OTHER.length], view.smooth);
+        }),
+      }),
+    );
     return [group, plot.figure];
   });
   const first = ["entropy", "loss", "reward", "parts"];
-  return [el("div.grid.two", {}, figures.filter(([g]) => first.includes(g)).map(([, f]) => f)),
-    el("div.grid.three", {}, figures.filter(([g]) => !first.includes(g)).map(([, f]) => f))];
+  return [
+    el(
+      "div.grid.two",
+      {},
+      figures.filter(([g]) => first.includes(g)).map(([, f]) => f),
+    ),
+    el(
+      "div.grid.three",
+      {},
+      figures.filter(([g]) => !first.includes(g)).map(([, f]) => f),
+    ),
+  ];
 }

@@ -1,52 +1,165 @@
 // Several runs over each other.
 
 (() => {
-  const board = new Board();
-  const runs = DATA.runs.map((run, i) => ({ ...run, colour: OTHER[i % OTHER.length] }));
-  const common = { axis: () => view.axis, domain: () => domain(runs) };
-  const overlay = (key, more) => new Plot(board, () => {
-    const lines = runs.map((run) => makeLine(run, typeof key === "function" ? key() : key, run.label, run.colour, !more.share && view.smooth)).filter(Boolean);
-    return lines.length ? { bands: [], lost: [], marks: [], format: num, height: 210, lines, axis: common.axis(), domain: common.domain(), ...more, ...(more.share ? shares() : {}) } : null;
-  }).figure;
+  const board = new Board(new Set()); // a run that is hidden in one chart is hidden in all
+  const runs = DATA.runs.map((run, i) => ({ ...run, colour: RUNS[i % RUNS.length] }));
+
+  // One metric of all runs. `of` returns what belongs to its kind of chart, and the key, on each drawing.
+  const overlay = (of) => {
+    const make = () => {
+      const { key, smooth, ...more } = of();
+      const lines = runs.map((run) => makeLine(run, key, run.label, run.colour, smooth)).filter(Boolean);
+      if (!lines.length) return null;
+      return { bands: [], lost: [], marks: [], format: num, height: 210, axis: view.axis, domain: domain(runs), lines, ...more };
+    };
+    return new Plot(board, make).figure;
+  };
   const loud = () => runs.flatMap((run) => marksOf(run, run.label + ": ").filter((m) => rank(m) > 0)).sort((a, b) => a.x - b.x);
-  const sides = SIDES.map((side) => new Plot(board, () => {
-    const lines = runs.map((run) => makeLine(run, "eval/" + atLevel(side), run.label, run.colour)).filter(Boolean);
+  const sideChart = (side) => () => {
     const title = view.level === "all" ? side : `${side} at level ${view.level}`;
-    return lines.length ? { title, note: SIDE_MEANS[side], bands: [], lost: [], marks: loud(), rail: true, height: 300, lines, axis: view.axis, domain: domain(runs), ...shares() } : null;
-  }).figure);
+    return { key: "eval/" + atLevel(side), title, note: SIDE_MEANS[side], marks: loud(), rail: true, height: 300, ...shares() };
+  };
+  const sides = SIDES.map((side) => overlay(sideChart(side)));
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.series)))];
-  const more = grouped(names).flatMap(([group, keys]) => keys.map((key) => overlay(key, { title: key, note: (GROUPS[group] || ["", ""])[1] })));
+  const metricChart = (group, key) => () => ({ key, smooth: view.smooth, title: key, note: (GROUPS[group] || ["", ""])[1] });
+  const more = grouped(names).flatMap(([group, keys]) => keys.map((key) => overlay(metricChart(group, key))));
 
   const endCell = (run, key) => {
     const p = run.end[key];
     return el("td.n", {}, p ? [el("b", {}, pct(p.value)), interval(p) ? el("small.dim", {}, interval(p)) : null] : "—");
   };
-  const ends = scroll(el("table.ends", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), runs.map((run) => el("th.n", {}, runName(run))))),
-    SIDES.map((side) => el("tbody", {}, [null, ...DATA.levels].map((level) => el(level === null ? "tr.stage" : "tr.level", {},
-      el("th", { scope: "row" }, level === null ? el("b", { style: { "--c": ROLE_COLOURS[side] } }, side) : `level ${level}`),
-      runs.map((run) => endCell(run, level === null ? side : `${side}@${level}`))))))));
+  const ends = scroll(
+    el(
+      "table.ends",
+      {},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          el("th", {}, ""),
+          runs.map((run) => el("th.n", {}, runName(run))),
+        ),
+      ),
+      SIDES.map((side) =>
+        el(
+          "tbody",
+          {},
+          [null, ...DATA.levels].map((level) =>
+            el(
+              level === null ? "tr.stage" : "tr.level",
+              {},
+              el(
+                "th",
+                { scope: "row" },
+                level === null ? el("b", { style: { "--c": ROLE_COLOURS[side] } }, side) : `level ${level}`,
+              ),
+              runs.map((run) => endCell(run, level === null ? side : `${side}@${level}`)),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 
   const value = (v) => (v === "—" ? v : typeof v === "string" ? v : JSON.stringify(v));
-  const differing = DATA.differences.length ? scroll(el("table.diff", {}, el("thead", {}, el("tr", {}, el("th", {}, "setting"), runs.map((run) => el("th", {}, runName(run))))),
-    el("tbody", {}, DATA.differences.map((row) => el("tr", {}, el("th", { scope: "row" }, row.key), row.values.map((v) => el("td", {}, value(v))))))))
+  const differing = DATA.differences.length
+    ? scroll(
+        el(
+          "table.diff",
+          {},
+          el(
+            "thead",
+            {},
+            el(
+              "tr",
+              {},
+              el("th", {}, "setting"),
+              runs.map((run) => el("th", {}, runName(run))),
+            ),
+          ),
+          el(
+            "tbody",
+            {},
+            DATA.differences.map((row) =>
+              el(
+                "tr",
+                {},
+                el("th", { scope: "row" }, row.key),
+                row.values.map((v) => el("td", {}, value(v))),
+              ),
+            ),
+          ),
+        ),
+      )
     : el("p.dim", {}, "The recipes are the same.");
 
   const machines = [...new Set(runs.flatMap((run) => Object.keys(run.machine)))];
-  const costRows = [["status", (r) => STATUS[r.status][0]], ["time", (r) => duration(r.cost.seconds)], ["steps", (r) => whole(r.cost.steps)], ["stages begun", (r) => r.stages.filter((s) => s.span).length],
-    ["tokens sampled", (r) => compact(r.cost.tokens_sampled)], ["tokens trained", (r) => compact(r.cost.tokens_trained)], ["seed", (r) => r.seed ?? "—"],
-    ...machines.map((key) => [key, (r) => r.machine[key] ?? "—"])];
-  const cost = scroll(el("table.diff", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), runs.map((run) => el("th", {}, runName(run))))),
-    el("tbody", {}, costRows.map(([name, of]) => el("tr", {}, el("th", { scope: "row" }, name), runs.map((run) => el("td", {}, of(run))))))));
+  const costRows = [
+    ["status", (r) => STATUS[r.status][0]],
+    ["time", (r) => duration(r.cost.seconds)],
+    ["steps", (r) => whole(r.cost.steps)],
+    ["stages begun", (r) => r.stages.filter((s) => s.span).length],
+    ["tokens sampled", (r) => compact(r.cost.tokens_sampled)],
+    ["tokens trained", (r) => compact(r.cost.tokens_trained)],
+    ["seed", (r) => r.seed ?? "—"],
+    ...machines.map((key) => [key, (r) => r.machine[key] ?? "—"]),
+  ];
+  const cost = scroll(
+    el(
+      "table.diff",
+      {},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          el("th", {}, ""),
+          runs.map((run) => el("th", {}, runName(run))),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
+        costRows.map(([name, of]) =>
+          el(
+            "tr",
+            {},
+            el("th", { scope: "row" }, name),
+            runs.map((run) => el("td", {}, of(run))),
+          ),
+        ),
+      ),
+    ),
+  );
 
   document.getElementById("page").append(
-    el("header.top", {}, el("div.title", {}, el("h1", {}, `${runs.length} runs`)), el("p.runs", {}, runs.map(runName)),
-      el("ul.ranking", {}, DATA.sentences.map((text) => el("li", {}, sentence(text)))), notesBox(DATA.notes)),
+    el(
+      "header.top",
+      {},
+      el("div.title", {}, el("h1", {}, `${runs.length} runs`)),
+      el("p.runs", {}, runs.map(runName)),
+      el(
+        "ul.ranking",
+        {},
+        DATA.sentences.map((text) => el("li", {}, sentence(text))),
+      ),
+      notesBox(DATA.notes),
+    ),
     section("curves", "Curves", null, controls(board, DATA.levels), el("div.grid.three", {}, sides)),
-    section("ends", "Where each run ends", "The last evaluation that no roll back threw away, with its 95" + NB + "% interval.", ends),
+    section(
+      "ends",
+      "Where each run ends",
+      "The last evaluation that no roll back threw away, with its 95" + NB + "% interval.",
+      ends,
+    ),
     section("settings", "Where the recipes differ", "Only the settings that are not the same in all runs.", differing),
     section("decisions", "Decisions", null, decisionTable(runs)),
     section("more", "More metrics", null, el("div.grid.three", {}, more)),
     section("cost", "Cost", null, cost),
-    el("footer", {}, "Written by forethought from the run directories alone."));
+    el("footer", {}, "Written by forethought from the run directories alone."),
+  );
   board.redraw();
 })();

@@ -11,7 +11,18 @@ const SIDE_MEANS = {
 };
 const ROLE_COLOURS = { plan: "var(--plan)", act: "var(--act)", e2e: "var(--e2e)" };
 const TONES = { pass: "good", stop: "bad", roll_back: "bad", warn: "warn", refuse: "warn", interrupt: "warn" };
-const GLYPHS = { pass: "✓", stop: "■", roll_back: "↩", warn: "!", refuse: "!", interrupt: "‖", resume: "▸", start: "▸", end: "●", advance: "→" };
+const GLYPHS = {
+  pass: "✓",
+  stop: "■",
+  roll_back: "↩",
+  warn: "!",
+  refuse: "!",
+  interrupt: "‖",
+  resume: "▸",
+  start: "▸",
+  end: "●",
+  advance: "→",
+};
 
 // el("p.small", { title: "x", onclick: f, style: { "--c": "red" } }, "text", child, [children])
 function el(spec, attrs = {}, ...children) {
@@ -32,7 +43,12 @@ function fill(node, attrs, children) {
     else if (name === "style") for (const [key, v] of Object.entries(value)) node.style.setProperty(key, v);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false).map((c) => (c instanceof Node ? c : String(c))));
+  node.append(
+    ...children
+      .flat(Infinity)
+      .filter((c) => c !== null && c !== undefined && c !== false)
+      .map((c) => (c instanceof Node ? c : String(c))),
+  );
   return node;
 }
 
@@ -40,8 +56,8 @@ const NB = "\u00a0";
 const known = (v) => typeof v === "number" && Number.isFinite(v);
 const minus = (text) => text.replace(/-(?=\d)/g, "−");
 const pct = (v, digits = 1) => (known(v) ? minus((v * 100).toFixed(digits)) + NB + "%" : "—");
-const signed = (v, digits = 1) => (v > 0 ? "+" : "") + minus((v * 100).toFixed(digits));
-const nbsp = (text) => text.replace(/(\d) (%|points)/g, "$1" + NB + "$2");
+const signed = (v) => minus((v > 0 ? "+" : "") + ((Math.round(v * 1000) || 0) / 10).toFixed(1)); // || 0: no minus before a zero
+const nbsp = (text) => text.replace(/(\d) (%|points)/g, "$1" + NB + "$2").replace(/([\s[])-(?=\d)/g, "$1−");
 const whole = (v) => Math.round(v).toLocaleString("en-US");
 
 function num(v) {
@@ -52,7 +68,11 @@ function num(v) {
 
 function compact(v) {
   if (!known(v)) return "—";
-  for (const [size, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [size, unit] of [
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(v) >= size) return Number((v / size).toPrecision(3)) + NB + unit;
   }
   return String(Math.round(v));
@@ -82,19 +102,40 @@ const outcomePill = (outcome) => pill(outcome.replace("_", " "), TONES[outcome],
 // A row of buttons of which one is on. `options` are [value, label, count?].
 function choice(label, options, current, onpick) {
   const buttons = options.map(([value, text, count]) =>
-    el("button", { type: "button", "aria-pressed": String(value === current), "data-value": value, onclick: () => {
-      for (const b of buttons) b.setAttribute("aria-pressed", String(b === buttons[options.findIndex((o) => o[0] === value)]));
-      onpick(value);
-    } }, text, count === undefined ? null : el("span.count", {}, count)));
+    el(
+      "button",
+      {
+        type: "button",
+        "aria-pressed": String(value === current),
+        "data-value": value,
+        onclick: () => {
+          for (const b of buttons)
+            b.setAttribute("aria-pressed", String(b === buttons[options.findIndex((o) => o[0] === value)]));
+          onpick(value);
+        },
+      },
+      text,
+      count === undefined ? null : el("span.count", {}, count),
+    ),
+  );
   return el("div.choice", { role: "group", "aria-label": label }, el("span.label", {}, label), el("span.buttons", {}, buttons));
 }
 
 function toggle(label, on, onflip, title) {
-  const button = el("button.toggle", { type: "button", "aria-pressed": String(on), title, onclick: () => {
-    const now = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", String(now));
-    onflip(now);
-  } }, label);
+  const button = el(
+    "button.toggle",
+    {
+      type: "button",
+      "aria-pressed": String(on),
+      title,
+      onclick: () => {
+        const now = button.getAttribute("aria-pressed") !== "true";
+        button.setAttribute("aria-pressed", String(now));
+        onflip(now);
+      },
+    },
+    label,
+  );
   return button;
 }
 

@@ -2,13 +2,21 @@
 // a legend that toggles. A Board is several charts that share crosshair and zoom.
 
 class Board {
-  constructor() {
+  constructor(hidden = null) {
+    this.hidden = hidden; // names of lines that are hidden everywhere; null: each chart has its own
     this.plots = [];
     this.zoom = null; // [from, to] on the current x axis
   }
-  redraw() { for (const plot of this.plots) plot.draw(); }
-  hover(x, source) { for (const plot of this.plots) plot.point(x, plot === source); }
-  zoomTo(range) { this.zoom = range; this.redraw(); }
+  redraw() {
+    for (const plot of this.plots) plot.draw();
+  }
+  hover(x, source) {
+    for (const plot of this.plots) plot.point(x, plot === source);
+  }
+  zoomTo(range) {
+    this.zoom = range;
+    this.redraw();
+  }
 }
 
 let plotCount = 0;
@@ -19,7 +27,7 @@ class Plot {
   constructor(board, make) {
     this.board = board;
     this.make = make;
-    this.hidden = new Set();
+    this.hidden = board.hidden || new Set();
     this.id = "plot" + plotCount++;
     this.title = el("h3");
     this.note = el("p.note");
@@ -29,7 +37,9 @@ class Plot {
     this.figure = el("figure.plot", {}, el("figcaption", {}, this.title, this.note, this.legend), this.stagebox, this.tip);
     board.plots.push(this);
     this.width = 0;
-    new ResizeObserver(() => { if (Math.abs(this.stagebox.clientWidth - this.width) > 1) this.draw(); }).observe(this.stagebox);
+    new ResizeObserver(() => {
+      if (Math.abs(this.stagebox.clientWidth - this.width) > 1) this.draw();
+    }).observe(this.stagebox);
   }
 
   draw() {
@@ -45,12 +55,26 @@ class Plot {
     const top = spec.rail ? 40 : 10;
     this.box = { left: 50, right: this.width - 14, top, bottom: spec.height - 24 };
     this.xs = this.board.zoom || spec.domain;
+    this.stops = null;
     this.ys = spec.fixed || this.range();
-    this.root = svg("svg", { viewBox: `0 0 ${this.width} ${spec.height}`, role: "img", tabindex: "0",
-      "aria-label": `${spec.title}: ${spec.lines.map((l) => l.label).join(", ")}. Arrow keys move along it.` });
-    this.root.append(svg("defs", {}, svg("clipPath", { id: this.id }, this.rect(this.box.left, this.box.top - 4, this.box.right, this.box.bottom + 4)),
-      svg("pattern", { id: this.id + "h", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
-        svg("line", { x1: 0, y1: 0, x2: 0, y2: 7, class: "hatch" }))));
+    this.root = svg("svg", {
+      viewBox: `0 0 ${this.width} ${spec.height}`,
+      role: "img",
+      tabindex: "0",
+      "aria-label": `${spec.title}: ${spec.lines.map((l) => l.label).join(", ")}. Arrow keys move along it.`,
+    });
+    this.root.append(
+      svg(
+        "defs",
+        {},
+        svg("clipPath", { id: this.id }, this.rect(this.box.left, this.box.top - 4, this.box.right, this.box.bottom + 4)),
+        svg(
+          "pattern",
+          { id: this.id + "h", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+          svg("line", { x1: 0, y1: 0, x2: 0, y2: 7, class: "hatch" }),
+        ),
+      ),
+    );
     this.ground(spec);
     const inside = svg("g", { "clip-path": `url(#${this.id})` });
     for (const line of this.lines) this.line(inside, line);
@@ -63,17 +87,28 @@ class Plot {
     this.writeLegend();
   }
 
-  X(v) { const [a, b] = this.xs; return this.box.left + ((v - a) / (b - a || 1)) * (this.box.right - this.box.left); }
-  Y(v) { const [a, b] = this.ys; return this.box.bottom - ((v - a) / (b - a || 1)) * (this.box.bottom - this.box.top); }
-  rect(x0, y0, x1, y1, attrs = {}) { return svg("rect", { x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0), ...attrs }); }
+  X(v) {
+    const [a, b] = this.xs;
+    return this.box.left + ((v - a) / (b - a || 1)) * (this.box.right - this.box.left);
+  }
+  Y(v) {
+    const [a, b] = this.ys;
+    return this.box.bottom - ((v - a) / (b - a || 1)) * (this.box.bottom - this.box.top);
+  }
+  rect(x0, y0, x1, y1, attrs = {}) {
+    return svg("rect", { x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0), ...attrs });
+  }
 
-  range() { // of what is visible, with air; zero is kept where it is near
-    let low = Infinity, high = -Infinity;
-    for (const line of this.lines) line.x.forEach((x, i) => {
-      if (x < this.xs[0] || x > this.xs[1]) return;
-      low = Math.min(low, line.lo ? line.lo[i] : line.y[i]);
-      high = Math.max(high, line.hi ? line.hi[i] : line.y[i]);
-    });
+  range() {
+    // of what is visible, with air; zero is kept where it is near
+    let low = Infinity,
+      high = -Infinity;
+    for (const line of this.lines)
+      line.x.forEach((x, i) => {
+        if (x < this.xs[0] || x > this.xs[1]) return;
+        low = Math.min(low, (line.lo || line.raw || line.y)[i]);
+        high = Math.max(high, (line.hi || line.raw || line.y)[i]);
+      });
     if (low > high) return [0, 1];
     if (low > 0 && low < (high - low) * 0.6) low = 0;
     const air = (high - low || Math.abs(high) || 1) * 0.06;
@@ -85,25 +120,33 @@ class Plot {
     const { left, right, top, bottom } = this.box;
     const cut = (v) => Math.min(Math.max(v, left), right);
     spec.bands.forEach((band, i) => {
-      const x0 = cut(this.X(band.from)), x1 = cut(this.X(band.to));
+      const x0 = cut(this.X(band.from)),
+        x1 = cut(this.X(band.to));
       if (x1 - x0 < 1) return;
       if (i % 2 === 0) this.root.append(this.rect(x0, spec.rail ? 0 : top, x1, bottom, { class: "band" }));
-      if (spec.rail) this.root.append(svg("text", { x: x0 + 7, y: 14, class: "bandname" }, fit(band.label, band.short, x1 - x0 - 12)));
+      if (spec.rail)
+        this.root.append(svg("text", { x: x0 + 7, y: 14, class: "bandname" }, fit(band.label, band.short, x1 - x0 - 12)));
       if (i) this.root.append(svg("line", { x1: x0, x2: x0, y1: spec.rail ? 0 : top, y2: bottom, class: "border" }));
     });
     for (const tick of ticks(this.ys, (bottom - top) / 38)) {
-      this.root.append(svg("line", { x1: left, x2: right, y1: this.Y(tick), y2: this.Y(tick), class: "gridline" }),
-        svg("text", { x: left - 8, y: this.Y(tick) + 4, class: "tick y" }, spec.format(tick)));
+      this.root.append(
+        svg("line", { x1: left, x2: right, y1: this.Y(tick), y2: this.Y(tick), class: "gridline" }),
+        svg("text", { x: left - 8, y: this.Y(tick) + 4, class: "tick y" }, spec.format(tick)),
+      );
     }
     for (const tick of ticks(this.xs, (right - left) / 90, spec.axis === "seconds")) {
       const text = AXES[spec.axis].format(tick);
-      this.root.append(svg("text", { x: Math.min(this.X(tick), right - text.length * 2.4), y: bottom + 17, class: "tick x" }, text));
+      this.root.append(
+        svg("text", { x: Math.min(this.X(tick), right - text.length * 2.4), y: bottom + 17, class: "tick x" }, text),
+      );
     }
     for (const range of spec.lost) {
-      const x0 = cut(this.X(range.from)), x1 = cut(this.X(range.to));
+      const x0 = cut(this.X(range.from)),
+        x1 = cut(this.X(range.to));
       if (x1 - x0 < 1) continue;
       this.root.append(this.rect(x0, top, x1, bottom, { fill: `url(#${this.id}h)` }));
-      if (spec.rail && x1 - x0 > 74) this.root.append(svg("text", { x: (x0 + x1) / 2, y: bottom - 7, class: "lostname" }, "rolled back"));
+      if (spec.rail && x1 - x0 > 74)
+        this.root.append(svg("text", { x: (x0 + x1) / 2, y: bottom - 7, class: "lostname" }, "rolled back"));
     }
   }
 
@@ -113,19 +156,26 @@ class Plot {
     for (const run of stretches(line)) {
       const at = (values) => run.at.map((i) => `${this.X(line.x[i]).toFixed(1)},${this.Y(values[i]).toFixed(1)}`);
       const lost = (run.lost ? " lost" : "") + (sparse ? " sparse" : "");
-      if (line.lo && run.at.length > 1) into.append(svg("path", { d: "M" + at(line.hi).concat(at(line.lo).reverse()).join("L") + "Z", class: "ribbon" + lost, ...style }));
+      if (line.lo && run.at.length > 1)
+        into.append(
+          svg("path", { d: "M" + at(line.hi).concat(at(line.lo).reverse()).join("L") + "Z", class: "ribbon" + lost, ...style }),
+        );
       if (line.raw && run.at.length > 1) into.append(svg("path", { d: "M" + at(line.raw).join("L"), class: "raw", ...style }));
       if (run.at.length > 1) into.append(svg("path", { d: "M" + at(line.y).join("L"), class: "line" + lost, ...style }));
-      if (sparse || run.at.length === 1) for (const i of run.at) {
-        if (line.lost[i] === run.lost) into.append(svg("circle", { cx: this.X(line.x[i]), cy: this.Y(line.y[i]), r: 2.4, class: "dot" + lost, ...style }));
-      }
+      if (sparse || run.at.length === 1)
+        for (const i of run.at) {
+          if (line.lost[i] === run.lost)
+            into.append(svg("circle", { cx: this.X(line.x[i]), cy: this.Y(line.y[i]), r: 2.4, class: "dot" + lost, ...style }));
+        }
     }
   }
 
-  marks(marks) { // decisions on the rail; those that would overlap become one mark that tells them all
+  marks(marks) {
+    // decisions on the rail; those that would overlap become one mark that tells them all
     const groups = [];
     for (const mark of marks) {
-      const x = this.X(mark.x), last = groups[groups.length - 1];
+      const x = this.X(mark.x),
+        last = groups[groups.length - 1];
       if (x < this.box.left - 1 || x > this.box.right + 1) continue;
       if (last && x - last.x < 11) last.all.push(mark);
       else groups.push({ x, all: [mark] });
@@ -133,16 +183,39 @@ class Plot {
     for (const group of groups) {
       const head = group.all.reduce((a, b) => (rank(b) > rank(a) ? b : a));
       const loud = rank(head) > 0;
-      const show = () => this.showTip(group.x, [el("div.tiphead", {}, group.all[0].head), group.all.slice(0, 6).map((m) =>
-        el("div.tipdecision", {}, outcomePill(m.outcome), el("span", {}, ` ${m.label}`), el("p", {}, m.reason))),
-        group.all.length > 6 ? el("p.more", {}, `and ${group.all.length - 6} more`) : null]);
+      const show = () =>
+        this.showTip(group.x, [
+          el("div.tiphead", {}, group.all[0].head),
+          group.all
+            .slice(0, 6)
+            .map((m) => el("div.tipdecision", {}, outcomePill(m.outcome), el("span", {}, ` ${m.label}`), el("p", {}, m.reason))),
+          group.all.length > 6 ? el("p.more", {}, `and ${group.all.length - 6} more`) : null,
+        ]);
       const hide = () => (this.tip.hidden = true);
-      if (loud) this.root.append(svg("line", { x1: group.x, x2: group.x, y1: 38, y2: this.box.bottom, class: "event " + TONES[head.outcome] }));
-      this.root.append(svg("g", { class: "mark " + (TONES[head.outcome] || "plain"), tabindex: "0", role: "img", "data-outcome": head.outcome,
-        "aria-label": group.all.map((m) => `${m.outcome}: ${m.reason}`).join("; "),
-        onpointerenter: show, onpointerdown: show, onfocus: show, onpointerleave: hide, onblur: hide },
-        svg("circle", { cx: group.x, cy: 29, r: 13, class: "target" }), svg("circle", { cx: group.x, cy: 29, r: loud ? 8 : 5, class: "knob" }),
-        loud ? svg("text", { x: group.x, y: 33 }, GLYPHS[head.outcome] || "") : null));
+      if (loud)
+        this.root.append(
+          svg("line", { x1: group.x, x2: group.x, y1: 38, y2: this.box.bottom, class: "event " + TONES[head.outcome] }),
+        );
+      this.root.append(
+        svg(
+          "g",
+          {
+            class: "mark " + (TONES[head.outcome] || "plain"),
+            tabindex: "0",
+            role: "img",
+            "data-outcome": head.outcome,
+            "aria-label": group.all.map((m) => `${m.outcome}: ${m.reason}`).join("; "),
+            onpointerenter: show,
+            onpointerdown: show,
+            onfocus: show,
+            onpointerleave: hide,
+            onblur: hide,
+          },
+          svg("circle", { cx: group.x, cy: 29, r: 13, class: "target" }),
+          svg("circle", { cx: group.x, cy: 29, r: loud ? 8 : 5, class: "knob" }),
+          loud ? svg("text", { x: group.x, y: 33 }, GLYPHS[head.outcome] || "") : null,
+        ),
+      );
     }
   }
 
@@ -189,10 +262,19 @@ class Plot {
     this.root.append(drag, area);
   }
 
-  places() { return [...new Set(this.lines.flatMap((l) => l.x))].filter((x) => x >= this.xs[0] && x <= this.xs[1]).sort((a, b) => a - b); }
-  nearest(x) { return this.places().reduce((best, p) => (best === null || Math.abs(p - x) < Math.abs(best - x) ? p : best), null); }
+  places() {
+    // every x of a visible line, once a drawing
+    this.stops ??= [...new Set(this.lines.flatMap((l) => l.x))]
+      .filter((x) => x >= this.xs[0] && x <= this.xs[1])
+      .sort((a, b) => a - b);
+    return this.stops;
+  }
+  nearest(x) {
+    return this.places().reduce((best, p) => (best === null || Math.abs(p - x) < Math.abs(best - x) ? p : best), null);
+  }
 
-  point(x, mine) { // the crosshair at x (null: none), and every legend reads there
+  point(x, mine) {
+    // the crosshair at x (null: none), and every legend reads there
     this.at = x;
     if (!this.spec || !this.cross) return;
     this.cross.replaceChildren();
@@ -201,20 +283,43 @@ class Plot {
     if (x === null || x < this.xs[0] || x > this.xs[1]) return;
     this.cross.append(svg("line", { x1: this.X(x), x2: this.X(x), y1: this.box.top, y2: this.box.bottom }));
     const rows = this.lines.map((line) => ({ line, i: near(line, x) })).filter((row) => row.i !== null);
-    for (const { line, i } of rows) this.cross.append(svg("circle", { cx: this.X(line.x[i]), cy: this.Y(line.y[i]), r: 4, style: { "--c": line.colour } }));
+    for (const { line, i } of rows)
+      this.cross.append(svg("circle", { cx: this.X(line.x[i]), cy: this.Y(line.y[i]), r: 4, style: { "--c": line.colour } }));
     if (!mine || !rows.length) return;
     const band = this.spec.bands.find((b) => x >= b.from && x <= b.to && x > this.spec.domain[0]) || this.spec.bands[0];
     rows.sort((a, b) => b.line.y[b.i] - a.line.y[a.i]);
-    this.showTip(this.X(x), [el("div.tiphead", {}, this.spec.axis === "step" ? "step " : "", AXES[this.spec.axis].format(x), band ? ` · ${band.label}` : ""),
-      rows.map(({ line, i }) => el("div.tiprow", {}, el("i", { style: { "--c": line.colour } }), el("span", {}, line.label), el("b", {}, this.spec.format((line.raw || line.y)[i], true)),
-        line.lo ? el("small", {}, `${this.spec.format(line.lo[i], true)} – ${this.spec.format(line.hi[i], true)}`) : el("small", {}, line.lost[i] ? "thrown away" : "")))]);
+    this.showTip(this.X(x), [
+      el(
+        "div.tiphead",
+        {},
+        this.spec.axis === "step" ? "step " : "",
+        AXES[this.spec.axis].format(x),
+        band ? ` · ${band.label}` : "",
+      ),
+      rows.map(({ line, i }) =>
+        el(
+          "div.tiprow",
+          {},
+          el("i", { style: { "--c": line.colour } }),
+          el("span", {}, line.label),
+          el("b", {}, this.spec.format((line.raw || line.y)[i], true)),
+          line.lo
+            ? el("small", {}, `${this.spec.format(line.lo[i], true)} – ${this.spec.format(line.hi[i], true)}`)
+            : el("small", {}, line.lost[i] ? "thrown away" : ""),
+        ),
+      ),
+    ]);
   }
 
   showTip(x, content) {
-    this.tip.replaceChildren(...content.flat());
+    this.tip.replaceChildren();
+    fill(this.tip, {}, content);
     this.tip.hidden = false;
-    const width = this.tip.offsetWidth, room = this.figure.clientWidth, left = this.stagebox.offsetLeft + x;
-    this.tip.style.left = Math.max(4, Math.min(left + 14 + width > room ? left - width - 14 : left + 14, room - width - 4)) + "px";
+    const width = this.tip.offsetWidth,
+      room = this.figure.clientWidth,
+      left = this.stagebox.offsetLeft + x;
+    this.tip.style.left =
+      Math.max(4, Math.min(left + 14 + width > room ? left - width - 14 : left + 14, room - width - 4)) + "px";
     this.tip.style.top = this.stagebox.offsetTop + (this.spec.rail ? 46 : 4) + "px";
   }
 
@@ -223,15 +328,32 @@ class Plot {
       const i = x === null ? lastStanding(line) : near(line, x);
       return i === null ? "" : this.spec.format((line.raw || line.y)[i], true);
     });
-    const shape = this.spec.lines.map((l) => l.id + l.colour + this.hidden.has(l.id)).join("|");
+    const shape = this.spec.lines.map((l) => l.id + l.colour).join("|");
     if (shape !== this.shape || !this.legend.childElementCount) {
       this.shape = shape;
-      this.legend.replaceChildren(...this.spec.lines.map((line) => el("button", { type: "button", "aria-pressed": String(!this.hidden.has(line.id)), title: "show or hide",
-        style: { "--c": line.colour }, onclick: () => {
-          if (!this.hidden.delete(line.id)) this.hidden.add(line.id);
-          this.draw();
-        } }, el("i"), el("span", {}, line.label), el("b"))));
+      this.legend.replaceChildren(
+        ...this.spec.lines.map((line) =>
+          el(
+            "button",
+            {
+              type: "button",
+              title: "show or hide",
+              style: { "--c": line.colour },
+              onclick: () => {
+                if (!this.hidden.delete(line.id)) this.hidden.add(line.id);
+                this.board.hidden ? this.board.redraw() : this.draw();
+              },
+            },
+            el("i"),
+            el("span", {}, line.label),
+            el("b"),
+          ),
+        ),
+      );
     }
-    [...this.legend.children].forEach((button, i) => (button.lastChild.textContent = values[i]));
+    [...this.legend.children].forEach((button, i) => {
+      button.setAttribute("aria-pressed", String(!this.hidden.has(this.spec.lines[i].id)));
+      button.lastChild.textContent = values[i];
+    });
   }
 }

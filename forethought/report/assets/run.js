@@ -4,22 +4,67 @@
   const run = DATA;
   const board = new Board();
   const [status, tone] = STATUS[run.status];
-  const chapters = [["curves", "Curves"], ["stages", "Stages"], ["decisions", "Decisions"], ["trees", "Sample trees"], ["recipe", "Recipe"], ["cost", "Cost"]];
+  const chapters = [
+    ["curves", "Curves"],
+    ["stages", "Stages"],
+    ["decisions", "Decisions"],
+    ["trees", "Sample trees"],
+    ["recipe", "Recipe"],
+    ["cost", "Cost"],
+  ];
   document.getElementById("page").append(
-    el("header.top", {},
-      el("div.title", {}, el("h1", {}, run.name), pill(status, tone), el("span.dim", {}, [known(run.seed) ? `seed ${run.seed}` : "", duration(run.cost.seconds), `${whole(run.cost.steps)} steps`].filter(Boolean).join(" · "))),
+    el(
+      "header.top",
+      {},
+      el(
+        "div.title",
+        {},
+        el("h1", {}, run.name),
+        pill(status, tone),
+        el(
+          "span.dim",
+          {},
+          [known(run.seed) ? `seed ${run.seed}` : "", duration(run.cost.seconds), `${whole(run.cost.steps)} steps`]
+            .filter(Boolean)
+            .join(" · "),
+        ),
+      ),
       run.about ? el("p.about", {}, run.about) : null,
       el("p.headline", {}, sentence(run.headline)),
       notesBox(run.notes),
       bigNumbers(run.big),
-      stageSentences(run, run.sentences)),
-    el("nav", { "aria-label": "chapters" }, chapters.map(([id, name]) => el("a", { href: "#" + id }, name))),
-    section("curves", "Curves", null, controls(board, run.levels, run.levels.length > 1 ? [["each", "each"]] : []), factoredCharts(run, board), metricCharts(run, board)),
-    section("stages", "What each stage did to each side", "Before and after the stage, on the same held-out tasks.", effectTable(run)),
+      stageSentences(run, run.sentences),
+    ),
+    el(
+      "nav",
+      { "aria-label": "chapters" },
+      chapters.map(([id, name]) => el("a", { href: "#" + id }, name)),
+    ),
+    section(
+      "curves",
+      "Curves",
+      null,
+      controls(board, run.levels, run.levels.length > 1 ? [["each", "each"]] : []),
+      Object.keys(run.series).length ? null : el("p.dim", {}, "Nothing was measured yet."),
+      factoredCharts(run, board),
+      metricCharts(run, board),
+    ),
+    section(
+      "stages",
+      "What each stage did to each side",
+      "Before and after the stage, on the same held-out tasks.",
+      effectTable(run),
+    ),
     section("decisions", "Decisions", "What gates, schedules and guards decided, and why.", decisionTable([run])),
-    section("trees", "Sample trees", "Every plan and every action of the saved tasks. A coloured number is the advantage.", treeBrowser(run.trees)),
+    section(
+      "trees",
+      "Sample trees",
+      "Every plan and every action of the saved tasks. A coloured number is the advantage.",
+      treeBrowser(run.trees),
+    ),
     section("recipe", "Recipe", "What this recipe changes from the defaults.", recipeView(run.recipe, run.changed)),
     section("cost", "Cost", null, costView(run)),
-    el("footer", {}, "Written by forethought from the run directory alone."));
+    el("footer", {}, "Written by forethought from the run directory alone."),
+  );
   board.redraw();
 })();

@@ -1,0 +1,69 @@
+"""From demonstrations and rewarded trees to segments: what is shared is stored once, what trains carries its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from forethought.rollout import Rollouts, piece
+from forethought.types import Advantages, Batch, Node, Segment, Task, Tree
+
+
+def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]]) -> list[Segment]:
+    """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it."""
+    engine, domain = rollouts.engine, rollouts.domain
+    segments: list[Segment] = []
+    contexts: dict[str, int] = {}
+    for task, roles in zip(tasks, loss_roles, strict=True):
+        above = _context(segments, contexts, rollouts, task)
+        prompt = piece(engine, task.prompt) if task.context else engine.encode(task.prompt)
+        above = _add(segments, Segment(parent=above, token_ids=prompt))
+        for turn in domain.demonstrate(task):
+            ids = piece(engine, turn.text)
+            stream = {"stream": "sft", "weight": (1.0,) * len(ids)} if turn.role in roles else {}
+            above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **stream))
+    return segments
+
+
+def tree_segments(rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str) -> list[Segment]:
+    """Every node of every tree once. `norm` "sequences" gives each turn a total weight of 1, else each token weighs 1."""
+    segments: list[Segment] = []
+    contexts: dict[str, int] = {}
+    for tree, given in zip(trees, advantages, strict=True):
+        at: dict[int, int] = {}
+        for node in tree.nodes:
+            if node.parent is None:
+                above = _context(segments, contexts, rollouts, tree.task)
+                shared = len(segments[above].token_ids) if above >= 0 else 0
+                at[node.id] = _add(segments, Segment(parent=above, token_ids=node.token_ids[shared:]))
+            else:
+                at[node.id] = _add(segments, _trained(node, at[node.parent], given.get(node.id, ()), norm))
+    return segments
+
+
+def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str) -> Segment:
+    if not advantage:
+        return Segment(parent=parent, token_ids=node.token_ids, role=node.role)
+    weight = 1.0 / len(advantage) if norm == "sequences" else 1.0
+    return Segment(parent=parent, token_ids=node.token_ids, role=node.role, stream="pg", weight=(weight,) * len(advantage),
+                   advantage=advantage, old_logprobs=node.logprobs)
+
+
+def for_policy(segments: Sequence[Segment], policy: str, policies: Mapping[str, str]) -> Batch:
+    """The same forest with targets only where `policy` speaks; other roles' tokens are context."""
+    own = [s if s.stream is None or policies[s.role] == policy
+           else replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=()) for s in segments]
+    return Batch(policy=policy, segments=tuple(own))
+
+
+def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollouts, task: Task) -> int:
+    if not task.context:
+        return -1
+    if task.context not in contexts:
+        contexts[task.context] = _add(segments, Segment(parent=-1, token_ids=rollouts.engine.encode(task.context)))
+    return contexts[task.context]
+
+
+def _add(segments: list[Segment], segment: Segment) -> int:
+    segments.append(segment)
+    return len(segments) - 1

@@ -1,0 +1,74 @@
+"""Factored evaluation: the planning alone, the acting alone, and both.
+
+    plan  own plan, judged by the domain's exact executor
+    act   own acting under the oracle's plan
+    e2e   own acting under the own plan (a refused plan is not executed and counts as a failure of e2e)
+
+Always greedy, always on the same held-out tasks, so that two evaluations can be compared task by task.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from forethought.gates import Evaluation
+from forethought.metrics import wilson
+from forethought.recipe.schema import EvalSpec, TreeSpec
+from forethought.rollout import Rollouts
+from forethought.tasks.base import Domain
+from forethought.types import Task, Tree
+
+SIDES = ("plan", "act", "e2e")
+
+
+def held_out(domain: Domain, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
+    """`spec.tasks` tasks of each level, from the evaluation split, the same for the same seed."""
+    tasks = []
+    for level in levels:
+        rng = random.Random(f"{spec.seed}/{level}")
+        tasks += [domain.family(rng, [level], "eval")[0] for _ in range(spec.tasks)]
+    return tasks
+
+
+def evaluate(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False, seed: int = 0) -> Evaluation:
+    """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
+
+    Metrics: `eval/SIDE`, `eval/SIDE@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each.
+    """
+    own, oracle = play(rollouts, tasks, policies, noise=noise, seed=seed)
+    scores = score(own, oracle)
+    return Evaluation(metrics=summary(scores), scores=scores)
+
+
+def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False,
+         seed: int = 0) -> tuple[list[Tree], list[Tree]]:
+    """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each."""
+    own = TreeSpec(plans=1, acts=1, temperature=0.0)
+    oracle = TreeSpec(plans=1, acts=1, temperature=0.0, oracle_plan=True)
+    return (rollouts.grow(tasks, own, policies, seed, noise=noise), rollouts.grow(tasks, oracle, policies, seed, noise=noise))
+
+
+def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float]]:
+    """`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks."""
+    scores: dict[str, list[float]] = {f"eval/{side}": [] for side in SIDES}
+    for mine, given in zip(own, oracle, strict=True):
+        plan = next(n for n in mine.nodes if n.role == "plan")
+        row = {"plan": plan.reward_parts["valid"], "act": success(given), "e2e": success(mine)}
+        for side, value in row.items():
+            scores[f"eval/{side}"].append(value)
+            scores.setdefault(f"eval/{side}@{mine.task.level}", []).append(value)
+    return scores
+
+
+def success(tree: Tree) -> float:
+    return max((n.reward_parts["outcome"] for n in tree.nodes if n.role == "act" and "outcome" in n.reward_parts), default=0.0)
+
+
+def summary(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for name, values in sorted(scores.items()):
+        key = name.split("/", 1)[1]
+        low, high = wilson(sum(values), len(values))
+        flat |= {name: sum(values) / len(values), f"eval_low/{key}": low, f"eval_high/{key}": high, f"eval_n/{key}": len(values)}
+    return flat

@@ -1,0 +1,198 @@
+"""The floors of docs/design.md, section 3: who may import whom. Imports inside functions and under TYPE_CHECKING count."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import forethought
+
+ROOT = Path(forethought.__file__).parent
+
+# Room -> floor. A module belongs to the room with the longest name that its own begins with; arrows point down only.
+FLOORS = {
+    "cli": 7, "__main__": 7,
+    "run": 6, "look": 6,
+    "stage": 5, "evaluate": 5,
+    "rollout": 4, "batches": 4, "runtimes": 4, "envs": 4, "probes": 4, "report": 4, "tasks": 4, "display": 4,
+    "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
+    "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
+    "interrupts": 3, "trackers": 3,
+    "recipe": 2, "types": 2, "metrics": 2,
+    "errors": 1,
+    "": 0,  # forethought/__init__.py
+}  # fmt: skip
+ONE_ROOM = {
+    "batches": "rollout",  # a tree grows in one and becomes segments in the other; they share its vocabulary
+    "look": "run",  # builds from a recipe what run builds, to look at it instead of training it
+}
+TORCH = {"torch", "transformers", "peft", "safetensors.torch", "accelerate"}
+TORCH_ROOMS = ("engines.torch", "probes")
+NOWHERE = {"trl", "vllm", "ray", "datasets", "playwright", "pickle"}
+MOST_LINES = 400
+
+Sources = dict[str, str]  # module name below forethought ("" for its __init__) -> source
+
+
+def package() -> Sources:
+    names = {path: path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py")}
+    return {".".join(p for p in parts if p != "__init__"): path.read_text("utf-8") for path, parts in sorted(names.items())}
+
+
+def imports(module: str, sources: Sources, is_package: bool) -> set[str]:
+    """Dotted names that `module` imports, anywhere in it; those of the library begin with `forethought`."""
+    found: set[str] = set()
+    here = ["forethought", *module.split(".")] if module else ["forethought"]
+    for node in ast.walk(ast.parse(sources[module])):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + is_package] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{origin}.{alias.name}"
+                found.add(inner if below(inner) in sources or not origin.startswith("forethought") else origin)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            found |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    return found
+
+
+def below(name: str) -> str | None:
+    """`forethought.a.b` -> `a.b`, `forethought` -> "", anything else -> None."""
+    return "" if name == "forethought" else name.removeprefix("forethought.") if name.startswith("forethought.") else None
+
+
+def room_of(module: str) -> str | None:
+    words = module.split(".")
+    names = (".".join(words[:n]) for n in range(len(words), 0, -1))
+    room = next((name for name in names if name in FLOORS), None)
+    return ONE_ROOM.get(room, room)
+
+
+def is_within(name: str, packages: set[str]) -> bool:
+    return any(name == p or name.startswith(p + ".") for p in packages)
+
+
+def graph(sources: Sources, packages: set[str]) -> dict[str, set[str]]:
+    return {module: imports(module, sources, module in packages) for module in sources}
+
+
+def violations(sources: Sources, packages: set[str] = frozenset({""})) -> list[str]:
+    """Every arrow that the floors forbid, as one sentence each. `packages`: the modules that are an __init__.py."""
+    wrong = []
+    for module, names in graph(sources, packages).items():
+        room = room_of(module)
+        if room is None:
+            wrong.append(f"{module}: stands on no floor; give it one in this test and in docs/design.md")
+            continue
+        for name in sorted(names):
+            target = below(name)
+            if target is None:
+                if is_within(name, NOWHERE):
+                    wrong.append(f"{module} imports {name}, which has no place in the package")
+                if is_within(name, TORCH) and not is_within(module, set(TORCH_ROOMS)):
+                    wrong.append(f"{module} imports {name}: torch lives in {' and '.join(TORCH_ROOMS)} alone")
+                continue
+            other = room_of(target)
+            if other is not None and other != room and FLOORS[other] >= FLOORS[room]:
+                wrong.append(f"{module} (floor {FLOORS[room]}) imports {target} (floor {FLOORS[other]}): arrows point down only")
+    return wrong
+
+
+def cycle(sources: Sources, packages: set[str]) -> list[str]:
+    arrows = {m: {below(n) for n in names if below(n) in sources} for m, names in graph(sources, packages).items()}
+    try:
+        graphlib.TopologicalSorter(arrows).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def packages_on_disk() -> set[str]:
+    return {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.rglob("__init__.py")}
+
+
+# The package -------------------------------------------------------------------------------------------------------------
+
+
+def test_arrows_point_down_only():
+    assert violations(package(), packages_on_disk()) == []
+
+
+def test_no_import_cycles():
+    assert cycle(package(), packages_on_disk()) == []
+
+
+def test_no_module_is_longer_than_a_sitting():
+    long = {name: source.count("\n") for name, source in package().items() if source.count("\n") > MOST_LINES}
+    assert long == {}
+
+
+def test_nothing_but_engines_and_probes_loads_torch():
+    """Import everything else in one fresh process, answer --help, load a recipe, and look what came along."""
+    free = [m for m in package() if m and FLOORS.get(room_of(m), 99) in (1, 2, 3, 4, 7) and not is_within(m, set(TORCH_ROOMS))]
+    script = f"""
+import contextlib, importlib, io, json, sys
+from forethought import cli
+with contextlib.redirect_stdout(io.StringIO()):
+    for argv in (["--help"], ["recipes"], ["train", "--dry-run"]):
+        with contextlib.suppress(SystemExit):
+            cli.main(argv)
+early = sorted(set(sys.modules) & {{"torch", "transformers", "peft", "numpy", "rich"}})
+for name in {free!r}:
+    importlib.import_module("forethought." + name)
+late = sorted(set(sys.modules) & {TORCH | NOWHERE - {'pickle'}!r})
+print(json.dumps([early, late]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[], []]
+    assert {"cli", "recipe.load", "recipe.check", "display"} <= set(free)
+
+
+# The walk itself: each rule is broken once, by hand ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("module", "source", "sentence"), [
+    ("gates", "from forethought import run", "gates (floor 3) imports run (floor 6): arrows point down only"),
+    ("gates", "def f():\n    import forethought.store", "gates (floor 3) imports store (floor 3): arrows point down only"),
+    ("gates", "if TYPE_CHECKING:\n    from forethought.store import Store", "gates (floor 3) imports store (floor 3): arrows point down only"),
+    ("gates", "importlib.import_module('forethought.run')", "gates (floor 3) imports run (floor 6): arrows point down only"),
+    ("recipe.x", "from .. import store", "recipe.x (floor 2) imports store (floor 3): arrows point down only"),
+    ("recipe.x", "from ..store import Store", "recipe.x (floor 2) imports store (floor 3): arrows point down only"),
+    ("errors", "from forethought.types import Task", "errors (floor 1) imports types (floor 2): arrows point down only"),
+    ("", "import forethought.errors", " (floor 0) imports errors (floor 1): arrows point down only"),
+    ("gates", "def f():\n    import torch.nn", "gates imports torch.nn: torch lives in engines.torch and probes alone"),
+    ("store", "from torch.utils.tensorboard import SummaryWriter",
+     "store imports torch.utils.tensorboard.SummaryWriter: torch lives in engines.torch and probes alone"),
+    ("engines.base", "from safetensors import torch", "engines.base imports safetensors.torch: torch lives in engines.torch and probes alone"),
+    ("engines.torch.policies", "import vllm", "engines.torch.policies imports vllm, which has no place in the package"),
+    ("tasks.base", "from forethought.tasks.desk import Desk", "tasks.base (floor 3) imports tasks.desk (floor 4): arrows point down only"),
+    ("display.seen", "import forethought.report.page", "display.seen (floor 4) imports report.page (floor 4): arrows point down only"),
+    ("helpers", "", "helpers: stands on no floor; give it one in this test and in docs/design.md"),
+])  # fmt: skip
+def test_a_forbidden_arrow_is_found(module, source, sentence):
+    rooms = {"run": "", "store": "", "types": "", "errors": "", "": ""}
+    assert violations(rooms | {module: source}) == [sentence]
+
+
+def test_allowed_arrows_are_allowed():
+    assert violations({
+        "": "", "cli": "from forethought import __version__, run", "run": "import forethought.engines.torch", "store": "",
+        "report": "from forethought import store", "tasks.desk": "from forethought.interface import parse\nfrom .base import Domain",
+        "tasks.base": "", "interface": "", "engines.torch": "import torch, peft", "probes": "from transformers import X",
+        "rollout": "from forethought.tasks.base import Domain", "batches": "from forethought.rollout import piece",
+        "credit.grpo": "from forethought.credit.groups import peers", "credit.groups": "import torchlike",
+    }) == []  # fmt: skip
+
+
+def test_a_cycle_is_found():
+    circle = {"": "", "credit.a": "from forethought.credit import b", "credit.b": "def f():\n    from .a import x"}
+    assert sorted(set(cycle(circle, {""}))) == ["credit.a", "credit.b"]
+    assert cycle(circle | {"credit.b": ""}, {""}) == []
