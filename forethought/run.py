@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from forethought import __version__, gates, tasks
+from forethought import __version__, gates, report, tasks
 from forethought.curriculum import LevelSampler
 from forethought.engines.base import BASE, Engine, UpdateRefused
 from forethought.errors import GateStop, Interrupted, RecipeError, UserError
@@ -16,9 +16,10 @@ from forethought.gates import Evaluation
 from forethought.interrupts import Interrupts
 from forethought.metrics import reduce
 from forethought.recipe.check import check
+from forethought.recipe.layout import weights_of
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
-from forethought.recipe.schema import GateSpec, Recipe, StageSpec
+from forethought.recipe.schema import Recipe, StageSpec
 from forethought.rollout import Rollouts, seed_of
 from forethought.schedule import reached
 from forethought.stage import Stage, Step
@@ -133,14 +134,14 @@ class Runner:
                     progress.finished = True
                     self._save()
             except Interrupted:
-                self._summary("interrupted")
+                self._close("interrupted")
                 raise
             except GateStop:
-                self._summary("stopped")
+                self._close("stopped")
                 raise
             self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
-            self._summary("done")
-            self.emit("end", text=f"done in {progress.seconds:.0f} s", values=self.values)
+            page = self._close("done")
+            self.emit("end", text=f"done in {progress.seconds:.0f} s; the report: {page}", values=self.values)
         return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
 
     # ---- one stage
@@ -159,7 +160,7 @@ class Runner:
             last = p.stage_step == spec.until.steps
             measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
             if measured:
-                line |= self._measure()
+                line |= self._measure(line)
             self._log(line, "eval" if measured else "step", spec)
             self._save_trees(spec, result, last)
             p.curriculum = stage.curriculum.state_dict()
@@ -176,7 +177,7 @@ class Runner:
     def _prepare(self, spec: StageSpec) -> Stage:
         """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its own)."""
         p, name = self.progress, spec.name or spec.kind
-        own = spec.weights == "adapter" or (spec.weights == "auto" and self.recipe.layout == "adapters")
+        own = weights_of(self.recipe, spec) == "adapter"
         for role in spec.roles if own and not p.begun else ():
             if p.policies[role] == BASE:
                 self.engine.fork(BASE, role)
@@ -201,8 +202,8 @@ class Runner:
         carried = p.evaluations[-1] if p.evaluations else None
         p.evaluations = []
         if carried:
-            p.evaluations.append(carried)
-            line = dict(carried["metrics"])
+            line = {k: v for k, v in carried["metrics"].items() if k.startswith("eval")}
+            p.evaluations.append({"metrics": line, "scores": carried["scores"]})
         else:
             line = self._measure()
         p.records.append({"name": spec.name or spec.kind, "kind": spec.kind, "roles": list(spec.roles), "steps": 0, "seconds": 0.0,
@@ -224,7 +225,7 @@ class Runner:
                 return Step({})
             last = self.store.steps()[-1]
             self._decide("guard", "finite", "stop", f"{p.bad_updates} updates were refused")
-            self._summary("stopped")
+            self._close("stopped")
             raise UserError(f"{p.bad_updates} updates were refused, the last because {e}; the weights of step {last} are intact in "
                             f"{self.store.checkpoints}. Lower the learning rate (stage.{p.stage}.optim.lr) or check the rewards") from e
 
@@ -264,10 +265,11 @@ class Runner:
 
     # ---- measuring, logging, saving
 
-    def _measure(self) -> dict[str, float]:
+    def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
+        """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
         found = evaluate(self.rollouts, self.held_out, self.progress.policies, noise=self.recipe.eval.noise,
                          seed=seed_of(self.recipe.eval.seed, "eval"))
-        self.progress.evaluations.append({"metrics": dict(found.metrics), "scores": {k: list(v) for k, v in found.scores.items()}})
+        self.progress.evaluations.append({"metrics": {**(line or {}), **found.metrics}, "scores": {k: list(v) for k, v in found.scores.items()}})
         self.values = dict(found.metrics)
         return dict(found.metrics)
 
@@ -313,6 +315,10 @@ class Runner:
                             reason=reason, numbers=dict(numbers or {}))
         self.store.decide(decision)
         self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
+
+    def _close(self, status: str) -> Path:
+        self._summary(status)
+        return report.write(self.store.out)
 
     def _summary(self, status: str) -> None:
         p = self.progress

@@ -107,16 +107,16 @@ def test_an_evaluation_is_read_factors_first_and_levels_in_order():
 
 def test_the_picture_shows_stages_numbers_changes_levels_and_decisions():
     rows = [row.plain.rstrip() for row in picture(seen_of(story()), now=60.0, width=80, height=30, signs=ASCII)]
-    # 40 steps one second apart: 10 steps left are 10 seconds. Bars are 30 cells wide.
+    # 40 steps one second apart: 10 steps left are 10 seconds. Bars are 30 and 28 cells wide.
     assert rows == [
         "forethought runs/desk-1" + " " * 36 + "1:00, about 0:10 left",
         "  x stage 1/2 imitate plan, act" + " " * 44 + "50/50",
         "  > stage 2/2 reinforce plan" + " " * 16 + "#" * 24 + "-" * 6 + " 40/50",
         "",
-        "  plan        0.750 " + "#" * 22 + "-" * 8 + " ^ +0.250",
-        "  act         0.938 " + "#" * 28 + "-" * 2 + " v -0.062",
-        "  e2e         0.500 " + "#" * 15 + "-" * 15 + " = 0.000",
-        "  goal        0.125 " + "#" * 4 + "-" * 26 + "  since the stage began",
+        "  plan        0.750 " + "#" * 21 + "-" * 7 + " ^ +0.250",
+        "  act         0.938 " + "#" * 26 + "-" * 2 + " v -0.062",
+        "  e2e         0.500 " + "#" * 14 + "-" * 14 + " = 0.000",
+        "  goal        0.125 " + "#" * 4 + "-" * 24 + "  since the stage began",
         "",
         "  level           3    10",
         "  plan         0.75  0.50",

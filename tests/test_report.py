@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 
@@ -30,7 +31,8 @@ EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)>"
 
 
 def recipe(name="plan-then-act", seed=0, lr=3e-4, plans=4):
-    stages = [{"kind": kind, "name": stage, "roles": roles, "until": {"steps": steps, "metric": "", "at_least": None, "at_most": None, "patience": 1},
+    stages = [{"kind": kind, "name": stage, "roles": roles,
+               "until": {"steps": steps, "metric": "", "at_least": None, "at_most": None, "patience": 1},
                "batch": 32, "tree": {"plans": plans, "acts": 3, "temperature": 1.0}, "credit": {"name": "pta_grpo", "plan_weight": 0.5},
                "optim": {"name": "adamw", "lr": lr, "warmup": 5},
                "gates": [] if kind == "imitate" else [{"metric": "eval/act", "max_drop": 0.01, "on_fail": "roll_back"}]}
@@ -81,15 +83,17 @@ def fake_run(path, *, name="plan-then-act", seed=0, status="done", lr=3e-4, plan
                 if kind == "reinforce":
                     bad = index == 2 and k == steps
                     drop = start_eval["eval/act"] - line["eval/act"]
-                    decisions.append(decision(step, index, "gate", "eval/act", "roll_back" if bad else "pass", (
-                        f"eval/act fell by {drop * 100:.1f} points since the stage's start, more than 1.0 allowed." if bad else
-                        "eval/act is within 1.0 points of the stage's start."), {"before": start_eval["eval/act"], "after": line["eval/act"], "drop": drop}))
+                    reason = (f"eval/act fell by {drop * 100:.1f} points since the stage's start, more than 1.0 allowed." if bad else
+                              "eval/act is within 1.0 points of the stage's start.")
+                    decisions.append(decision(step, index, "gate", "eval/act", "roll_back" if bad else "pass", reason,
+                                              {"before": start_eval["eval/act"], "after": line["eval/act"], "drop": drop}))
                 write_trees(path, rng, step, index, share, plans, text if k == steps else "")
             lines.append(line)
         if index == 2:
             undone = step - steps
     step += 1  # the guard refuses one update after the roll back, and the run ends
-    lines.append({"step": step, **head, "stage_step": steps + 1, "seconds": seconds + 2, "rolled_back_to": undone, "tokens/sampled": 30000, "entropy/act": 0.21})
+    lines.append({"step": step, **head, "stage_step": steps + 1, "seconds": seconds + 2, "rolled_back_to": undone,
+                  "tokens/sampled": 30000, "entropy/act": 0.21})
     decisions += [decision(step, 2, "guard", "finite", "refuse", "The gradient of act@17 was not finite; the update was refused."),
                   decision(step, 2, "run", name, "end", "All stages are done.")]
     (path / "recipe.json").write_text(json.dumps(recipe(name, seed, lr, plans)))
@@ -97,7 +101,8 @@ def fake_run(path, *, name="plan-then-act", seed=0, status="done", lr=3e-4, plan
     (path / "decisions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in decisions))
     (path / "summary.json").write_text(json.dumps({
         "name": name, "seed": seed, "status": status, "seconds": seconds + 9,
-        "machine": {"cpu": "AMD EPYC 9354", "cores": 8, "threads": 8, "device": "cpu", "torch": "2.13.0", "python": "3.11.7", "forethought": "0.1.0"},
+        "machine": {"cpu": "AMD EPYC 9354", "cores": 8, "threads": 8, "device": "cpu", "torch": "2.13.0", "python": "3.11.7",
+                    "forethought": "0.1.0"},
         "stages": [{"name": stage, "kind": kind, "roles": roles, "steps": steps, "seconds": steps * (0.35 if kind == "imitate" else 2.4)}
                    for stage, kind, roles, steps, _ in STAGES]}))
     return path
@@ -111,10 +116,11 @@ def training(rng, kind, roles, share):
     line |= {f"grad_norm/{role}": noisy(0.9 - 0.4 * share) for role in roles}
     if kind == "imitate":
         return line | {"loss/sft": noisy(2.2 - 1.9 * share), "tokens/sampled": 0}
-    line |= {"loss/pg": round(rng.gauss(0, 0.02), 5), "gap/sampler": noisy(2e-4), "kl/ref": noisy(0.03 * share + 1e-4), "groups/zero": noisy(0.3 + 0.3 * share),
-             "tokens/sampled": rng.randrange(30000, 36000)}
+    line |= {"loss/pg": round(rng.gauss(0, 0.02), 5), "gap/sampler": noisy(2e-4), "kl/ref": noisy(0.03 * share + 1e-4),
+             "groups/zero": noisy(0.3 + 0.3 * share), "tokens/sampled": rng.randrange(30000, 36000)}
     for role in roles:
-        line |= {f"reward/{role}": noisy(0.4 + 0.5 * share), f"reward/{role}.valid": noisy(0.85 + 0.1 * share), f"reward/{role}.outcome": noisy(0.35 + 0.5 * share)}
+        line |= {f"reward/{role}": noisy(0.4 + 0.5 * share), f"reward/{role}.valid": noisy(0.85 + 0.1 * share),
+                 f"reward/{role}.outcome": noisy(0.35 + 0.5 * share)}
     return line
 
 
@@ -124,30 +130,35 @@ def write_trees(path, rng, step, index, share, plans, text):
         names = rng.sample("abcdefghkmnpqrs", 6)
         goal, oracle = names[0], f"{names[0]} {names[1]} {names[2]} </plan>"
         cells = {n: f"x{rng.randrange(10)} y{rng.randrange(10)}" for n in names}
-        nodes = [{"id": 0, "parent": None, "role": None, "text": f"GOAL {goal} v3 <plan>", "status": "given", "reason": "", "reward_parts": {}, "reward": None,
-                  "advantage": None, "policy": None, "version": 0, "tokens": 44, "logprob": None}]
+        nodes = [{"id": 0, "parent": None, "role": None, "text": f"GOAL {goal} v3 <plan>", "status": "given", "reason": "",
+                  "reward_parts": {}, "reward": None, "advantage": None, "policy": None, "version": 0, "tokens": 44, "logprob": None}]
         for p in range(plans):
             right = rng.random() < 0.4 + 0.5 * share
             refused = not right and rng.random() < 0.3
-            plan = oracle if right else f"{names[0]} {names[1]} {names[5]} </plan>" if not refused else f"{names[0]} {names[0]} v3 </plan>"
+            plan, reason = (oracle, "") if right else (
+                (f"{goal} {goal} v3 </plan>", "word 3: a value cannot stand in a plan") if refused else
+                (f"{goal} {names[1]} {names[5]} </plan>", f"{names[5]} is not inside {names[1]}"))
             plan_id = len(nodes)
-            nodes.append(sampled(rng, plan_id, 0, "plan", plan + text, "refused" if refused else "finished", {"valid": float(not refused), "outcome": float(right)},
-                                 "word 3: a value cannot stand in a plan" if refused else "" if right else f"{names[5]} is not inside {names[1]}", index))
+            nodes.append(sampled(rng, plan_id, 0, "plan", plan + text, "refused" if refused else "finished",
+                                 {"valid": float(not refused), "outcome": float(right)}, reason, index))
             for _ in range(0 if refused else 3):
                 done = right and rng.random() < 0.85
                 act = " ".join(f"{n} {cells[n]}" for n in (names[2], names[1], names[0])) + " v3 </act>"
-                nodes.append(sampled(rng, len(nodes), plan_id, "act", act, "finished", {"outcome": float(done), "follows": float(done or not right)},
+                nodes.append(sampled(rng, len(nodes), plan_id, "act", act, "finished",
+                                     {"outcome": float(done), "follows": float(done or not right)},
                                      "" if done else f"{names[1]} was not at the clicked cell", index))
         rows.append({"step": step, "stage": index, "task": f"desk-{step}-{number}{text}", "domain": "desk", "level": LEVELS[number % 3],
-                     "context": "desk " + " ".join(f"{n} desk {cells[n]}" for n in names), "prompt": f"GOAL {goal} v3 <plan>", "oracle_plan": oracle, "nodes": nodes})
+                     "context": "desk " + " ".join(f"{n} desk {cells[n]}" for n in names), "prompt": f"GOAL {goal} v3 <plan>",
+                     "oracle_plan": oracle, "nodes": nodes})
     with gzip.open(path / "trees" / f"step-{step:06d}.jsonl.gz", "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def sampled(rng, id_, parent, role, text, status, parts, reason, index):
     reward = sum(parts.values()) / len(parts)
-    return {"id": id_, "parent": parent, "role": role, "text": text, "status": status, "reason": reason, "reward_parts": parts, "reward": reward,
-            "advantage": round((reward - 0.6) * rng.uniform(0.8, 2.2), 3), "policy": role, "version": index * 10 + 7, "tokens": len(text.split()), "logprob": -rng.random() / 3}
+    return {"id": id_, "parent": parent, "role": role, "text": text, "status": status, "reason": reason, "reward_parts": parts,
+            "reward": reward, "advantage": round((reward - 0.6) * rng.uniform(0.8, 2.2), 3), "policy": role,
+            "version": index * 10 + 7, "tokens": len(text.split()), "logprob": -rng.random() / 3}
 
 
 def decision(step, stage, kind, name, outcome, reason, numbers=None):
@@ -157,3 +168,320 @@ def decision(step, stage, kind, name, outcome, reason, numbers=None):
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     return fake_run(tmp_path_factory.mktemp("runs") / "first", text=EVIL)
+
+
+def point(value, low=None, high=None, step=0):
+    return Point(step=step, value=value, low=low, high=high)
+
+
+def effect(**changes):
+    """A stage that trained plan from 61 to 94 percent while act stayed inside its interval."""
+    fields = {"index": 1, "name": "reinforce-plan", "kind": "reinforce", "roles": ("plan",), "steps": 150, "first": 10, "last": 160,
+              "before": {"plan": point(0.61, 0.55, 0.66), "act": point(0.97, 0.94, 0.98), "e2e": point(0.6, 0.54, 0.65)},
+              "after": {"plan": point(0.94, 0.91, 0.96), "act": point(0.967, 0.94, 0.98), "e2e": point(0.91, 0.87, 0.94)}, "changes": {}}
+    fields |= {"kept": fields["after"]} | changes
+    return Effect(**fields)
+
+
+# --- the verdict in words ---
+
+
+def test_a_stage_in_one_sentence():
+    passes = [decision(step, 1, "gate", "eval/act", "pass", "") for step in (25, 50, 75)]
+    assert words.stage_sentence(effect(), passes) == (
+        "Stage 2, reinforce-plan (trains plan, 150 steps): plan rose from 61.0 % to 94.0 %, act showed no clear change (97.0 % to 96.7 %) "
+        "and e2e rose from 60.0 % to 91.0 %; the gate on eval/act passed 3 times.")
+
+
+def test_a_rolled_back_stage_says_what_fell_and_what_stays():
+    fallen = {"plan": point(0.62, 0.56, 0.67), "act": point(0.81, 0.76, 0.85), "e2e": point(0.6, 0.54, 0.65)}
+    stage = effect(index=2, name="more", roles=("plan", "act"), steps=1, after=fallen, kept=effect().before, rolled_back_to=1300)
+    decisions = [decision(1301, 2, "gate", "eval/act", "pass", ""), decision(1302, 2, "gate", "eval/act", "roll_back", "act fell"),
+                 decision(1302, 2, "gate", "kl/ref", "warn", ""), decision(1302, 1, "gate", "eval/e2e", "stop", "another stage's")]
+    assert words.stage_sentence(stage, decisions) == (
+        "Stage 3, more (trains plan and act, 1 step): plan showed no clear change (61.0 % to 62.0 %), act fell from 97.0 % to 81.0 % "
+        "and e2e stayed at 60.0 %; the gate on eval/act rolled it back to step 1,300 and the gate on kl/ref warned once, "
+        "which leaves plan at 61.0 %, act at 97.0 % and e2e at 60.0 %.")
+
+
+def test_stages_without_measurements_say_so():
+    assert words.stage_sentence(effect(first=None), []) == "Stage 2, reinforce-plan: not begun."
+    assert words.stage_sentence(effect(before={}, after={}, kept={}), []) == (
+        "Stage 2, reinforce-plan (trains plan, 150 steps): no evaluation was made; no gate judged it.")
+    assert words.stage_sentence(effect(before={"act": point(0.5)}, after={}, kept={}), []) == (
+        "Stage 2, reinforce-plan (trains plan, 150 steps): act was measured once (50.0 %); no gate judged it.")
+
+
+def test_the_headline_by_status():
+    start, end = {"plan": point(0.02), "act": point(0.01), "e2e": point(0.0)}, {"plan": point(0.94), "act": point(0.97), "e2e": point(0.9)}
+    moves = "plan rose from 2.0 % to 94.0 %, act rose from 1.0 % to 97.0 %, and e2e rose from 0.0 % to 90.0 %"
+    assert words.headline("done", [effect(), effect(index=2, steps=1050)], start, end) == f"Over 2 stages and 1,200 steps, {moves}."
+    back = effect(rolled_back_to=7)
+    assert words.headline("stopped", [back], start, end) == f"Stopped after 1 stage and 150 steps: {moves}; stage 2 (reinforce-plan) was rolled back."
+    assert words.headline("running", [effect(), effect(first=None)], start, end) == f"So far, over 1 stage and 150 steps, {moves}."
+    assert words.headline("interrupted", [effect()], {}, {}) == (
+        "Interrupted after 1 stage and 150 steps: no evaluation was made, so nothing can be said about plan, act or e2e.")
+
+
+def test_a_ranking_claims_only_what_the_intervals_carry():
+    ahead = {"a": point(0.85, 0.81, 0.88), "b": point(0.94, 0.91, 0.96), "c": point(0.2, 0.1, 0.3)}
+    assert words.ranking("e2e", ahead) == "e2e: b ends highest at 94.0 %, a at 85.0 %: +9.0 points [+4.8, +13.5]."
+    close = {"a": point(0.93, 0.9, 0.95), "b": point(0.94, 0.91, 0.96)}
+    assert words.ranking("act", close) == "act: b ends highest at 94.0 %, a at 93.0 %: +1.0 points [-2.6, +4.6], which is no clear difference."
+    assert words.ranking("plan", {"a": point(0.5), "b": point(0.5)}) == "plan: a and b both end at 50.0 %."
+    assert words.ranking("plan", {"a": point(0.5)}) == "plan: fewer than two runs were measured."
+
+
+def test_newcombe_by_hand():
+    """56/70 against 48/80, the worked example of Newcombe (1998), method 10: 0.2 with interval 0.0524 to 0.3339."""
+    a, b = point(48 / 80, *wilson(48, 80)), point(56 / 70, *wilson(56, 70))
+    diff = change(a, b)
+    assert (round(diff.value, 4), round(diff.low, 4), round(diff.high, 4), diff.clear) == (0.2, 0.0524, 0.3339, True)
+
+
+# --- what stages did ---
+
+
+def test_effects_follow_a_roll_back(run_dir):
+    run = load(run_dir)
+    first, second, third = effects(run)
+    by_step = {}
+    for line in run.lines:
+        if "eval/act" in line:
+            by_step[line["step"]] = line  # at 240 and 390 the opening evaluation of the next stage wins
+    assert (first.before["plan"].value, second.after["e2e"].value) == (run.lines[0]["eval/plan"], next(
+        line["eval/e2e"] for line in run.lines if line["step"] == 390))
+    assert (third.rolled_back_to, third.after["act"].value, third.kept["act"].value) == (390, by_step[465]["eval/act"], by_step[390]["eval/act"])
+    assert third.before["act@5"].value > third.after["act@5"].value and third.changes["act"].high < 0
+    assert (first.rolled_back_to, second.rolled_back_to, first.kept, second.kept) == (None, None, first.after, second.after)
+    start, end = whole(run)
+    assert (start["e2e"].step, end["e2e"].step, end["act"].value) == (0, 390, by_step[390]["eval/act"])
+    axis = columns(run)["axis"]
+    assert [step for step, lost in zip(axis["step"], axis["lost"], strict=True) if lost] == list(range(391, 466))
+
+
+def test_a_roll_back_that_ended_the_run(tmp_path):
+    lines = [{"step": 0, "stage": 0, "stage_step": 0, "eval/act": 0.9}, {"step": 1, "stage": 0, "stage_step": 1, "eval/act": 0.5}]
+    run = load(small_run(tmp_path, lines, [decision(1, 0, "gate", "eval/act", "roll_back", "act fell")]))
+    (only,) = effects(run)
+    assert (only.rolled_back_to, only.after["act"].value, only.kept["act"].value, whole(run)[1]["act"].value) == (0, 0.5, 0.9, 0.9)
+
+
+def test_a_stage_without_an_opening_evaluation_starts_where_the_last_one_ended(tmp_path):
+    lines = [{"step": 0, "stage": 0, "stage_step": 0, "eval/act": 0.1}, {"step": 5, "stage": 0, "stage_step": 5, "eval/act": 0.4},
+             {"step": 10, "stage": 1, "stage_step": 5, "eval/act": 0.3,
+              "eval_change/act": -0.1, "eval_change_low/act": -0.15, "eval_change_high/act": -0.05}]
+    second = effects(load(small_run(tmp_path, lines)))[1]
+    assert (second.before["act"].value, second.after["act"].value) == (0.4, 0.3)
+    assert (second.changes["act"].paired, second.changes["act"].high) == (True, -0.05)  # the run's own paired interval wins
+
+
+# --- reading ---
+
+
+def small_run(path, lines, decisions=(), recipe_=None):
+    path.mkdir(exist_ok=True)
+    (path / "recipe.json").write_text(json.dumps(recipe_ or {"name": "small", "stage": []}))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (path / "decisions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in decisions))
+    return path
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="is no directory"):
+        report.write(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="it has no recipe.json and no metrics.jsonl"):
+        report.write(tmp_path)
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(UserError, match="it has no metrics.jsonl"):
+        report.write(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["recipe.json"]  # nothing half written
+
+
+def test_a_cut_off_run_is_reported_and_says_so(tmp_path):
+    path = fake_run(tmp_path / "cut")
+    (path / "summary.json").unlink()
+    whole_text = (path / "metrics.jsonl").read_bytes()
+    (path / "metrics.jsonl").write_bytes(whole_text[: whole_text.index(b'"step": 300') + 25])
+    tree = path / "trees" / "step-000025.jsonl.gz"
+    tree.write_bytes(tree.read_bytes()[:-200])
+    data = page_data(report.write(path))
+    assert data["notes"] == [
+        "The run is still going or was cut off: this page is its state at step 299.",
+        "The last line of metrics.jsonl is cut off: the run was writing it, or was killed. It is left out.",
+        "step-000025.jsonl.gz is cut off: its last trees are missing."]
+    assert data["headline"].startswith("So far, over 2 stages and 299 steps, plan rose from ")
+    assert data["sentences"][2] == "Stage 3, reinforce-act: not begun."
+    assert data["stages"][2]["span"] is None and data["cost"]["steps"] == 299
+
+
+def test_a_run_that_measured_nothing_yet(tmp_path):
+    data = page_data(report.write(small_run(tmp_path / "new", [], recipe_=recipe())))
+    assert data["notes"] == ["The run is still going or was cut off: this page is its state at its start.", "Nothing was measured yet."]
+    assert [stage["span"] for stage in data["stages"]] == [None, None, None]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("metrics.jsonl", '{"step": 1, "stage": 0}\n{"step": 2,\n', "metrics.jsonl line 2 is not JSON"),
+    ("metrics.jsonl", '{"step": "1", "stage": 0}\n', "metrics.jsonl line 1: 'step' must be a whole number from 0, not '1'"),
+    ("metrics.jsonl", '{"step": 1, "stage": 0, "lr": [1]}\n', r"line 1: 'lr' must be a number, not \[1\]"),
+    ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is no JSON object"),
+    ("decisions.jsonl", '{"step": 1, "stage": 0, "kind": "gate"}\n', "decisions.jsonl line 1: 'name' must be text, not None"),
+    ("recipe.json", '{"stage": {}}', "recipe.json: `stage` must be a list"),
+    ("summary.json", '{"status": "fine"}', "status 'fine' is none of done, stopped, interrupted, running"),
+])
+def test_malformed_files_are_refused_with_their_address(tmp_path, name, text, message):
+    path = small_run(tmp_path, [])
+    (path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        report.write(path)
+
+
+def test_steps_written_again_after_a_kill_are_told_once(tmp_path):
+    lines = [{"step": s, "stage": 0, "lr": v} for s, v in ((1, 0.1), (2, 0.2), (3, 0.3), (2, 0.4), (3, 0.5))]
+    run = load(small_run(tmp_path, lines))
+    assert [(line["step"], line["lr"]) for line in run.lines] == [(1, 0.1), (2, 0.4), (3, 0.5)]
+    assert "2 metric lines were written again after a resume; the later ones are shown." in run.notes
+
+
+def test_numbers_that_are_not_finite_are_counted_not_drawn(tmp_path):
+    lines = [{"step": 1, "stage": 0, "loss/pg": float("nan")}, {"step": 2, "stage": 0, "loss/pg": 0.5}]
+    data = page_data(report.write(small_run(tmp_path, lines)))
+    assert data["notes"][-1] == "Not finite, and so not drawn: 1 value of loss/pg."
+    assert (data["series"]["loss/pg"]["v"], data["axis"]["step"]) == ([0.5], [1, 2])
+
+
+def test_long_runs_are_thinned_and_keep_their_spikes(tmp_path):
+    values = [0.0] * 50_000
+    values[31_234], values[40_001] = 9.0, -7.0
+    kept = thin(values, 2000)
+    assert len(kept) <= 2000 and {0, 31_234, 40_001, 49_999} <= set(kept) and kept == sorted(set(kept))
+    assert thin([3.0, 1.0], 2000) == [0, 1]
+    lines = [{"step": s, "stage": 0, "lr": float(s % 2), "tokens/sampled": 10} for s in range(1, 5001)]
+    data = columns(load(small_run(tmp_path, lines)))
+    assert len(data["series"]["lr"]["v"]) <= 2000 and data["axis"]["tokens"][-1] == 50_000  # counted before thinning
+    assert all(0.3 < mean < 0.7 for mean in data["series"]["lr"]["m"])  # peaks are kept, but the mean around them stays true
+
+
+# --- sample trees ---
+
+
+def node(id_, parent, role, status="finished", outcome=None):
+    return {"id": id_, "parent": parent, "role": role, "text": "", "status": status, "reward_parts": {} if outcome is None else {"outcome": outcome}}
+
+
+def test_trees_are_judged_by_plan_and_by_what_was_done_under_it():
+    tree = judge({"step": 1, "nodes": [
+        node(0, None, None, "given"), node(1, 0, "plan", outcome=1.0), node(2, 1, "act", outcome=0.0), node(3, 1, "act", outcome=1.0),
+        node(4, 0, "plan", outcome=0.0), node(5, 4, "act", outcome=0.0), node(6, 0, "plan", "refused", 0.0),
+        node(7, 0, "plan", outcome=1.0), node(8, 7, "act", "failed"), node(9, 0, "plan", "given"), node(10, 9, "act")]})
+    assert [n["verdict"] for n in tree["nodes"]] == [
+        "", "act_failed", "wrong", "right", "wrong", "wrong", "refused", "right", "failed", "right", "unjudged"]
+    assert tree["tags"] == ["act_failed", "plan_wrong", "refused"]
+    assert judge({"step": 1, "nodes": [node(0, None, None, "given"), node(1, 0, "plan", outcome=1.0)]})["tags"] == []
+
+
+def test_too_many_trees_keep_every_step_and_count_the_rest(run_dir):
+    everything, left = load_trees(run_dir, [])
+    assert (len(everything), left) == (19 * 4, 0)
+    some, left = load_trees(run_dir, [], most=20)
+    assert (len(some), left, len({tree["step"] for tree in some})) == (20, 56, 19)
+    few, left = load_trees(run_dir, [], most=5)
+    assert [tree["step"] for tree in few] == [everything[0]["step"], 125, 240, 340, 465] and left == 71
+    none, left = load_trees(run_dir, [], room=10)
+    assert (none, left) == ([], 76)
+
+
+# --- recipes ---
+
+
+def test_what_a_recipe_changes():
+    assert changed(recipe(lr=3e-4))[:5] == ["name", "about", "task.levels", "stage.0.name", "stage.0.until.steps"]
+    assert "stage.1.gates.0.max_drop" in changed(recipe()) and "stage.1.gates.0.metric" not in changed(recipe())
+    assert changed({"task": {"name": "desk", "slip": 0.1}, "stage": []}) == ["task.slip"]  # a domain's own option
+
+
+def test_differences_show_only_what_differs():
+    rows = differences([recipe(), recipe(name="other", lr=1e-4), recipe()])
+    assert [(row["key"], row["values"]) for row in rows] == [
+        ("name", ["plan-then-act", "other", "plan-then-act"]),
+        *((f"stage.{i}.optim.lr", [3e-4, 1e-4, 3e-4]) for i in range(3))]
+    assert differences([{"stage": [{"a": 1}]}, {"stage": [{"a": 1}, {"a": 2}]}]) == [{"key": "stage.1.a", "values": ["—", 2]}]
+
+
+# --- the pages ---
+
+
+def page_data(path):
+    """The JSON island, found as a browser finds it: up to the first end of a script."""
+    island_ = re.search(r'<script type="application/json" id="data">(.*?)</script', path.read_text(encoding="utf-8"), re.DOTALL)
+    return json.loads(island_.group(1))
+
+
+def test_the_page_holds_the_run_and_reaches_nowhere(run_dir):
+    path = report.write(run_dir)
+    page = path.read_text(encoding="utf-8")
+    assert path == run_dir / "report.html" and not list(run_dir.glob(".report*"))
+    assert not re.search(r"https?://|//[a-z]+\.|url\((?!#)|@import|\bfetch\(|XMLHttpRequest|innerHTML|document\.write", page)
+    assert "default-src 'none'" in page and "{{" not in page.split("<style>")[0]
+    data = page_data(path)
+    assert (data["name"], data["status"], data["levels"], len(data["trees"]["items"])) == ("plan-then-act", "done", ["3", "4", "5"], 76)
+    assert data["big"]["act"]["after"]["step"] == 390 and data["rolled_back"][0]["from"]["step"] == 390
+    assert [stage["frozen"] for stage in data["stages"]] == [[], ["act"], ["plan"]]
+    assert sum(stage["cost"]["tokens_sampled"] for stage in data["stages"]) == data["cost"]["tokens_sampled"]
+    again = report.write(run_dir).read_text(encoding="utf-8")
+    assert again == page  # the same directory gives the same page
+
+
+def test_text_of_a_model_cannot_break_out(run_dir, tmp_path):
+    page = report.write(run_dir).read_text(encoding="utf-8")
+    assert EVIL not in page and "<script>alert" not in page and page.count("</script") == 2 and page.count("<!--") == 0
+    texts = [n["text"] for tree in page_data(run_dir / "report.html")["trees"]["items"] for n in tree["nodes"]]
+    assert any(EVIL in text for text in texts)  # and yet it is all there
+    named = small_run(tmp_path / "named", [], recipe_={"name": f"{EVIL}{{{{DATA}}}}", "stage": []})
+    page = report.write(named).read_text(encoding="utf-8")
+    assert page.count("</script") == 2 and page.count('id="data"') == 1 and "{{DATA}}" in page  # a name is never a placeholder
+    assert json.loads(island({"x": ["</script>", float("nan"), "\ud800", {"y": (1, None)}]})) == {"x": ["</script>", None, "?", {"y": [1, None]}]}
+
+
+def test_compare_lays_runs_side_by_side(run_dir, tmp_path):
+    other = fake_run(tmp_path / "second", name="slow", lr=1e-4, boost=-0.08)
+    path = report.compare([run_dir, other], tmp_path / "deep" / "compare.html")
+    data = page_data(path)
+    assert [run["label"] for run in data["runs"]] == ["plan-then-act", "slow"]
+    assert [row["key"] for row in data["differences"]] == ["name", "stage.0.optim.lr", "stage.1.optim.lr", "stage.2.optim.lr"]
+    assert data["sentences"][0].startswith("plan: plan-then-act ends highest at ") and data["notes"] == []
+    assert data["runs"][1]["end"]["e2e@5"]["n"] == 100
+    assert not re.search(r"https?://", path.read_text(encoding="utf-8"))
+
+
+def test_compare_tells_namesakes_apart_and_warns_of_unlike_measures(run_dir, tmp_path):
+    twin = fake_run(tmp_path / "twin")
+    text = json.loads((twin / "recipe.json").read_text())
+    (twin / "recipe.json").write_text(json.dumps(text | {"eval": {"tasks": 10}}))
+    data = page_data(report.compare([run_dir, twin], tmp_path / "x.html"))
+    assert [run["label"] for run in data["runs"]] == ["plan-then-act (first)", "plan-then-act (twin)"]
+    assert data["notes"] == [
+        "The runs were not measured in the same way (eval.tasks, eval.levels and eval.every differ), so their numbers may not compare."]
+    with pytest.raises(UserError, match="at least two run directories, not 1"):
+        report.compare([run_dir], tmp_path / "y.html")
+    with pytest.raises(UserError, match="twice"):
+        report.compare([run_dir, run_dir.parent / "first"], tmp_path / "y.html")
+    with pytest.raises(UserError, match="is no run directory"):
+        report.compare([run_dir, tmp_path], tmp_path / "y.html")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to parse JavaScript")
+def test_the_scripts_parse(run_dir, tmp_path):
+    pages = [report.write(run_dir), report.compare([run_dir, fake_run(tmp_path / "b", name="b")], tmp_path / "c.html")]
+    for number, page in enumerate(pages):
+        script = tmp_path / f"{number}.js"
+        script.write_text(re.search(r"<script>\n(.*)</script>", page.read_text(encoding="utf-8"), re.DOTALL).group(1))
+        subprocess.run(["node", "--check", str(script)], check=True, timeout=60)
+
+
+def test_the_report_needs_no_torch_and_no_numpy(run_dir):
+    code = ("import sys; from pathlib import Path; from forethought import report; report.write(Path(sys.argv[1])); "
+            "print([m for m in ('torch', 'numpy', 'transformers', 'rich') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code, str(run_dir)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ from forethought.display.seen import FACTORS, Seen, StageSeen, evaluation, shown
 FANCY = {"full": "━", "rest": "─", "done": "✓", "now": "▶", "wait": "·", "up": "▲", "down": "▼", "to": "→"}
 ASCII = {"full": "#", "rest": "-", "done": "x", "now": ">", "wait": ".", "up": "^", "down": "v", "to": "->"}
 OUTCOMES = {"pass": "green", "advance": "green", "roll_back": "bold red", "stop": "bold red", "warn": "yellow", "refuse": "yellow"}
+ROUTINE = ("pass", "start", "resume", "fork", "advance", "end")  # decisions that a summary need not repeat
 MOST_STAGES = 5
 
 
@@ -41,7 +42,7 @@ def summary(seen: Seen, now: float, signs: dict[str, str] = FANCY) -> list[Text]
         pairs = [f"{name} {_number(first.get(name))} {signs['to']} {last[name]:.3f}" for name in FACTORS if name in last]
         if pairs:
             rows.append(Text("    " + "   ".join(pairs)))
-    rows += [_decision(outcome, text) for outcome, text in seen.decisions if outcome != "pass"][-8:]
+    rows += [_decision(outcome, text) for outcome, text in seen.decisions if outcome not in ROUTINE][-8:]
     if seen.ended:
         rows.append(Text(f"  {seen.ended}"))
     return rows
@@ -86,7 +87,7 @@ def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
     rows = [Text("")]
     for name, value in values.items():
         row = Text(f"  {name:11}", style="bold" if name in FACTORS else "").append(f"{value:6.3f} ", style="not bold")
-        row.append_text(_bar(value, max(10, min(40, width - 50)), "green" if name in FACTORS else "blue", signs))
+        row.append_text(_bar(value, max(10, min(40, width - 52)), "green" if name in FACTORS else "blue", signs))
         rows.append(row.append_text(_change(value, first.get(name), signs)))
     rows[-1].append("  since the stage began", style="dim")
     return rows

@@ -11,6 +11,7 @@ from forethought.errors import RecipeError, unknown
 from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
 from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
+from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
@@ -97,7 +98,7 @@ def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
     if recipe.layout == "shared" and stage.weights == "adapter":
         raise RecipeError(f"{where}.weights", 'layout "shared" has no adapters; use "auto" or "base", or layout = "adapters"')
     frozen = [role for role in ROLES if role not in stage.roles]
-    if recipe.layout == "adapters" and stage.weights == "base" and frozen:
+    if recipe.layout == "adapters" and weights_of(recipe, stage) == "base" and frozen:
         raise RecipeError(
             f"{where}.weights",
             f"the base lies under the adapter of every role, so training it for {listed(stage.roles)} would move the frozen "
@@ -109,7 +110,7 @@ def _check_order(recipe: Recipe) -> None:
     """In layout "adapters" the base is finished before the first adapter lies on it."""
     adapted = None
     for i, stage in enumerate(recipe.stage):
-        if stage.weights != "base":
+        if weights_of(recipe, stage) != "base":
             adapted = i if adapted is None else adapted
         elif adapted is not None and recipe.layout == "adapters":
             raise RecipeError(

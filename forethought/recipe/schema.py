@@ -135,7 +135,7 @@ class StageSpec:
     kind: Literal["imitate", "reinforce"] = "imitate"
     name: str = ""  # empty: the kind
     roles: tuple[str, ...] = ROLES  # what trains; the other roles are frozen
-    weights: Literal["auto", "base", "adapter"] = "auto"  # auto: the adapter of each role in layout adapters, else the base
+    weights: Literal["auto", "base", "adapter"] = "auto"  # auto: see recipe/layout.py
     until: UntilSpec = field(default_factory=UntilSpec)
     levels: tuple[int, ...] = ()  # empty: the task's levels
     level_weights: tuple[float, ...] = ()  # one per level; empty: equal

@@ -119,18 +119,19 @@ def effects(run: Run) -> list[Effect]:
         # an evaluation in the middle of training cannot stand for the stage's start where the stage before left one
         opens = bool(measured) and (not standing or run.lines[measured[0]].get("stage_step", 0) == 0)
         before = points(run.lines[measured[0]]) if opens else dict(standing) if at else {}
-        after = points(run.lines[measured[-1]]) if len(measured) > opens else {}
+        # the line after a roll back measures what was restored, not what the training reached
+        reached = [i for i in measured[opens:] if "rolled_back_to" not in run.lines[i]]
+        after = points(run.lines[reached[-1]]) if reached else {}
         for i in measured:
             if not lost[i]:
                 standing = points(run.lines[i])
         back = [to for stage, to, _ in backs if stage == index]
-        undone = bool(back) and bool(measured) and lost[measured[-1]]
-        changes = {key: _paired(run.lines[measured[-1]], key) or change(before[key], after[key]) for key in after if key in before}
+        undone = bool(back) and bool(reached) and lost[reached[-1]]
         out.append(Effect(
-            index=index, **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}, index),
-            steps=sum(run.lines[i].get("stage_step", 1) > 0 for i in at), first=at[0] if at else None, last=at[-1] if at else None,
-            before=before, after=after, kept=dict(standing) if undone else after, changes=changes,
-            rolled_back_to=back[-1] if back else None))
+            index=index, **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}), steps=_steps(run, at),
+            first=at[0] if at else None, last=at[-1] if at else None, before=before, after=after,
+            kept=dict(standing) if undone else after, rolled_back_to=back[-1] if back else None,
+            changes={key: _paired(run, index, key, after[key]) or change(before[key], after[key]) for key in after if key in before}))
     return out
 
 
@@ -148,13 +149,23 @@ def levels(run: Run) -> list[str]:
     return sorted(found, key=lambda level: (not level.lstrip("-").isdigit(), int(level) if level.lstrip("-").isdigit() else 0, level))
 
 
-def _paired(line: Mapping[str, Any], key: str) -> Change | None:
-    """The change since the stage's start over the same tasks, where the run itself wrote it."""
-    value, low, high = (line.get(f"eval_{part}/{key}") for part in ("change", "change_low", "change_high"))
-    return Change(value=value, low=low, high=high, paired=True) if all(map(_finite, (value, low, high))) else None
+def _paired(run: Run, stage: int, key: str, after: Point) -> Change | None:
+    """The change since the stage's start over the same tasks, where a gate compared it at this evaluation at 95 %."""
+    for decision in run.decisions:
+        if (decision["kind"], decision["stage"], decision["name"], decision["step"]) == ("gate", stage, f"eval/{key}", after.step):
+            value, low, high, confidence = (decision.get("numbers", {}).get(n) for n in ("change", "low", "high", "confidence"))
+            if confidence == 0.95 and all(map(_finite, (value, low, high))):
+                return Change(value=value, low=low, high=high, paired=True)
+    return None
 
 
-def _who(spec: Mapping[str, Any], line: Mapping[str, Any], index: int) -> dict[str, Any]:
+def _steps(run: Run, at: list[int]) -> int:
+    """Trained steps among the lines of one stage: those that moved its own count of steps."""
+    counts = [run.lines[i].get("stage_step", k + 1) for k, i in enumerate(at)]
+    return sum(count > 0 and count != before for before, count in zip([0, *counts], counts, strict=False))
+
+
+def _who(spec: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     kind = line.get("kind") or spec.get("kind") or "stage"
     return {"name": line.get("stage_name") or spec.get("name") or kind, "kind": kind, "roles": tuple(spec.get("roles", ()))}
 

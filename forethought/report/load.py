@@ -132,15 +132,17 @@ def _check_decision(row: dict[str, Any]) -> str:
 
 def _newest(lines: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
     """A run that was killed and resumed from an older checkpoint may write steps again: the later lines are the run."""
+    def place(line: dict[str, Any]) -> tuple[int, int, float]:  # a stage's opening evaluation has the step of the line before it
+        return line["step"], line["stage"], line.get("stage_step") or 0
+
     kept: list[dict[str, Any]] = []
-    dropped = 0
     for line in lines:
-        while kept and kept[-1]["step"] > line["step"]:
-            kept.pop()
-            dropped += 1
-        kept.append(line)  # equal steps are no repetition: a stage's opening evaluation has the step of the line before it
-    if dropped:
-        notes.append(f"{dropped} metric lines were written again after a resume; the later ones are shown.")
+        if kept and kept[-1]["step"] > line["step"]:
+            while kept and place(kept[-1]) >= place(line):
+                kept.pop()
+        kept.append(line)
+    if len(kept) < len(lines):
+        notes.append(f"{len(lines) - len(kept):,} metric lines were written again after a resume; the later ones are shown.")
     return kept
 
 

@@ -61,40 +61,41 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _base(run: Run) -> dict[str, Any]:
     """What both pages show of one run."""
-    times = clocks(run)
+    times, measured = clocks(run), levels(run)
     roles = list(dict.fromkeys(role for stage in run.recipe.get("stage", []) for role in stage.get("roles", ())))
     return columns(run) | {
         "name": run.name, "about": run.recipe.get("about", ""), "seed": run.summary.get("seed", run.recipe.get("seed")),
-        "status": run.status, "notes": run.notes, "levels": levels(run),
-        "stages": [_stage(run, effect, times, roles) for effect in effects(run)],
+        "status": run.status, "notes": run.notes, "levels": measured,
+        "stages": [_stage(run, effect, times, roles, measured) for effect in effects(run)],
         "decisions": [_decision(run, decision, times) for decision in run.decisions],
         "rolled_back": [{"stage": stage, "from": _at(run, to, times), "to": _at(run, at, times)} for stage, to, at in lost_lines(run)[1]],
         "cost": _cost(run, times), "machine": run.summary.get("machine", {}),
     }
 
 
-def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Sequence[str]) -> dict[str, Any]:
+def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Sequence[str],
+           measured: Sequence[str]) -> dict[str, Any]:
     """One stage: who trains, where it lies on each axis, and its row for all levels (level null) and for each level."""
     rows = [{"level": level, "sides": {side: _effect(effect, side if level is None else f"{side}@{level}") for side in SIDES}}
-            for level in (None, *levels(run))]
-    listed = run.summary.get("stages", [])
-    told = listed[effect.index] if effect.index < len(listed) else {}
+            for level in (None, *measured)]
     out = {"index": effect.index, "name": effect.name, "kind": effect.kind, "roles": list(effect.roles), "steps": effect.steps,
            "frozen": [role for role in roles if role not in effect.roles] if effect.roles else [],
            "rolled_back_to": effect.rolled_back_to, "rows": rows, "span": None}
     if effect.first is None or effect.last is None:
         return out
     first = max(effect.first - 1, 0)  # a stage lasts from the last line of the one before it
-    span = {axis: [short(column[first]), short(column[effect.last])] for axis, column in times.items()}
+    span = {axis: [column[first], column[effect.last]] for axis, column in times.items()}
     trained = sum(line.get("tokens/trained") or 0 for line in run.lines[effect.first:effect.last + 1])
     cost = {"seconds": span["seconds"][1] - span["seconds"][0], "tokens_sampled": span["tokens"][1] - span["tokens"][0],
             "tokens_trained": trained}
-    return out | {"span": span, "cost": cost | {key: told[key] for key in cost if isinstance(told.get(key), int | float)}}
+    rounded = {axis: [short(a), short(b)] for axis, (a, b) in span.items()}
+    return out | {"span": rounded, "cost": cost}
 
 
 def _effect(effect: Effect, key: str) -> dict[str, Any]:
     kept = effect.kept.get(key)
-    return _move(key, effect.before, effect.after, effect.changes.get(key)) | {"kept": asdict(kept) if kept and effect.kept != effect.after else None}
+    undone = kept is not None and effect.kept != effect.after
+    return _move(key, effect.before, effect.after, effect.changes.get(key)) | {"kept": asdict(kept) if undone else None}
 
 
 def _move(key: str, before: Mapping[str, Point], after: Mapping[str, Point], known: Change | None = None) -> dict[str, Any]:

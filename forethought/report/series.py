@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from forethought.report.effects import lost_lines
@@ -11,23 +12,25 @@ from forethought.report.load import Run
 
 MOST_POINTS = 2000  # per series
 NO_SERIES = {"step", "stage", "stage_name", "kind", "stage_step", "seconds", "rolled_back_to"}
-BESIDE = ("eval_low/", "eval_high/", "eval_n/", "eval_change/", "eval_change_low/", "eval_change_high/")  # ride on their eval/ series
+BESIDE = ("eval_low/", "eval_high/", "eval_n/")  # ride on their eval/ series
 
 
 def columns(run: Run) -> dict[str, Any]:
-    """{"axis": {step, seconds, tokens, stage, lost: one entry per kept line}, "series": {name: {i, v, lo?, hi?}}, "not_finite": {...}}.
+    """{"axis": {step, seconds, tokens, stage, lost: one entry per kept line}, "series": {name: {i, v, lo?, hi?, m?}}, "not_finite"}.
 
-    `i` indexes the axis columns. `tokens` are sampled tokens, accumulated before any thinning. Values that are NaN or infinite
-    are no points; `not_finite` counts them by series.
+    `i` indexes the axis columns. `m`, of a thinned series: the mean of all values around each kept one, since peaks alone
+    mislead. `tokens` are sampled tokens, accumulated before any thinning. Values that are NaN or infinite are no points;
+    `not_finite` counts them by series.
     """
     lost, _ = lost_lines(run)
-    chosen, bad = {}, {}
+    chosen, every_point, bad = {}, {}, {}
     for name in dict.fromkeys(key for line in run.lines for key in line if key not in NO_SERIES and not key.startswith(BESIDE)):
         at = [i for i, line in enumerate(run.lines) if line.get(name) is not None]
         good = [i for i in at if math.isfinite(run.lines[i][name])]
         if len(good) < len(at):
             bad[name] = len(at) - len(good)
         if good:
+            every_point[name] = good
             chosen[name] = [good[k] for k in thin([run.lines[i][name] for i in good], MOST_POINTS)]
     ends = [i for i, line in enumerate(run.lines) if i in (0, len(run.lines) - 1) or line["stage"] != run.lines[i - 1]["stage"]]
     kept = sorted({i for indices in chosen.values() for i in indices}.union(ends))
@@ -36,7 +39,7 @@ def columns(run: Run) -> dict[str, Any]:
     axis = {name: [short(every[name][i]) for i in kept] for name in every}
     axis["stage"] = [run.lines[i]["stage"] for i in kept]
     axis["lost"] = [int(lost[i]) for i in kept]
-    series = {name: {"i": [place[i] for i in indices]} | _values(run, name, indices) for name, indices in chosen.items()}
+    series = {name: {"i": [place[i] for i in indices]} | _values(run, name, indices, every_point[name]) for name, indices in chosen.items()}
     return {"axis": axis, "series": series, "not_finite": bad}
 
 
@@ -70,9 +73,20 @@ def short(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.6g}")
 
 
-def _values(run: Run, name: str, indices: Sequence[int]) -> dict[str, list[float]]:
+def local_means(values: Sequence[float], kept: Sequence[int]) -> list[float]:
+    """For each kept position the mean of the values around it, as many as make one bucket of `thin`."""
+    sums = [0.0, *accumulate(values)]
+    half = math.ceil(len(values) / len(kept))
+    spans = [(max(k - half, 0), min(k + half + 1, len(values))) for k in kept]
+    return [(sums[b] - sums[a]) / (b - a) for a, b in spans]
+
+
+def _values(run: Run, name: str, indices: Sequence[int], good: Sequence[int]) -> dict[str, list[float]]:
     lines = [run.lines[i] for i in indices]
     out = {"v": [short(line[name]) for line in lines]}
+    if len(indices) < len(good):
+        at = {i: k for k, i in enumerate(good)}
+        out["m"] = [short(mean) for mean in local_means([run.lines[i][name] for i in good], [at[i] for i in indices])]
     if name.startswith("eval/"):
         key = name.removeprefix("eval/")
         if all(f"eval_low/{key}" in line and f"eval_high/{key}" in line for line in lines):

@@ -47,13 +47,15 @@ def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: in
 def judge(tree: dict[str, Any]) -> dict[str, Any]:
     """The tree with a `verdict` on each node (right | wrong | act_failed | refused | failed | unjudged | "") and `tags` to filter by.
 
-    A plan is `act_failed` when it is right and an execution under it went wrong. `failed` is the engine's or the environment's
-    failure, which is nobody's mistake and has no tag.
+    A plan is judged by its part `valid` (the exact executor), an act by its part `outcome` (the episode). A plan is `act_failed`
+    when it is right and an execution under it went wrong, `refused` when the interface did not accept it, cut off ones included.
+    `failed` is the engine's or the environment's failure, which is nobody's mistake and has no tag.
     """
     nodes = [dict(node) for node in tree["nodes"]]
     by_id = {node["id"]: node for node in nodes}
+    parents = {node.get("parent") for node in nodes}
     for node in nodes:
-        node["verdict"] = _verdict(node)
+        node["verdict"] = _verdict(node, node["id"] not in parents)
     tags = {"refused" for node in nodes if node["verdict"] == "refused"}
     tags |= {"plan_wrong" for node in nodes if node.get("role") == "plan" and node["verdict"] == "wrong"}
     for node in nodes:
@@ -65,15 +67,20 @@ def judge(tree: dict[str, Any]) -> dict[str, Any]:
     return tree | {"nodes": nodes, "tags": sorted(tags)}
 
 
-def _verdict(node: dict[str, Any]) -> str:
-    if node.get("role") is None:
+def _verdict(node: dict[str, Any], leaf: bool) -> str:
+    role, parts = node.get("role"), node.get("reward_parts") or {}
+    if role is None:
         return ""
     if node.get("status") in ("refused", "failed"):
         return node["status"]
-    outcome = (node.get("reward_parts") or {}).get("outcome")
-    if outcome is None:
-        return "right" if node["role"] == "plan" and node.get("status") == "given" else "unjudged"  # given: the oracle's
-    return "right" if outcome >= 1 else "wrong"
+    if role == "plan" and not parts and node.get("status") == "given":
+        return "right"  # the oracle's
+    if role == "plan" and parts.get("format") == 0:
+        return "refused"
+    score = parts.get("valid" if role == "plan" else "outcome")
+    if score is None:
+        return "unjudged" if leaf or role == "plan" else ""  # a turn in the middle of an episode is not judged by itself
+    return "right" if score >= 1 else "wrong"
 
 
 def _plan_above(node: dict[str, Any], by_id: dict[Any, dict[str, Any]]) -> dict[str, Any] | None:

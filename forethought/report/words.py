@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forethought.report.effects import SIDES, Effect, Point, change
+from forethought.report.effects import SIDES, Change, Effect, Point, change
 
 
 def percent(share: float) -> str:
@@ -37,14 +37,14 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def moved(side: str, before: Point | None, after: Point | None) -> str:
-    """One side in a clause: "act fell from 97.0 % to 81.0 %"."""
+def moved(side: str, before: Point | None, after: Point | None, known: Change | None = None) -> str:
+    """One side in a clause: "act fell from 97.0 % to 81.0 %". `known`: a better interval of the change than the two points give."""
     if before is None or after is None:
-        known = after or before
-        return f"{side} was measured once ({percent(known.value)})" if known else f"{side} was not measured"
+        only = after or before
+        return f"{side} was measured once ({percent(only.value)})" if only else f"{side} was not measured"
     if after.value == before.value:
         return f"{side} stayed at {percent(after.value)}"
-    diff = change(before, after)
+    diff = known or change(before, after)
     if diff.clear or diff.low is None:
         return f"{side} {'rose' if diff.value > 0 else 'fell'} from {percent(before.value)} to {percent(after.value)}"
     return f"{side} showed no clear change ({percent(before.value)} to {percent(after.value)})"
@@ -81,7 +81,8 @@ def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> st
     head = f"{who} ({trains}{count(effect.steps, 'step')}): "
     if not effect.before:
         return f"{head}no evaluation was made; {gates(effect, decisions)}."
-    text = head + join([moved(side, effect.before.get(side), effect.after.get(side)) for side in _measured(effect.before)])
+    moves = [(side, effect.before.get(side), effect.after.get(side), effect.changes.get(side)) for side in _measured(effect.before)]
+    text = head + join([moved(*move) for move in moves])
     text += f"; {gates(effect, decisions)}"
     if effect.kept != effect.after:
         text += ", which leaves " + join([f"{side} at {percent(effect.kept[side].value)}" for side in SIDES if side in effect.kept])
@@ -124,4 +125,4 @@ def _measured(found: Mapping[str, Point]) -> list[str]:
 
 
 def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n:,} times"
+    return {1: "once", 2: "twice"}.get(n) or f"{n:,} times"

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from forethought.engines.base import BASE, UpdateRefused
 from forethought.engines.torch import machine, objectives
@@ -19,6 +19,7 @@ from forethought.engines.torch.attention import Forest, using
 from forethought.engines.torch.loading import Loaded, stop_tokens
 from forethought.engines.torch.optim import Optimizer
 from forethought.engines.torch.packing import pack
+from forethought.engines.torch.files import write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.sampling import Sampler
 from forethought.errors import UserError
@@ -234,7 +235,7 @@ class TorchEngine:
                 "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()}}
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
         for name, optimizer in self.optimizers.items():
-            save_file(optimizer.state(), directory / f"optimizer-{name}.safetensors")
+            write_tensors(directory / f"optimizer-{name}.safetensors", optimizer.state())
 
     def load(self, directory: Path) -> None:
         meta = json.loads((directory / "engine.json").read_text())

@@ -7,6 +7,7 @@ change of adapter, so that exactly one policy can receive them.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from forethought.engines.base import BASE
+from forethought.engines.torch.files import write_tensors
 from forethought.errors import RecipeError
 from forethought.recipe.schema import AdapterSpec
 
@@ -79,7 +81,8 @@ class Policies:
             return
         config = LoraConfig(r=self.spec.rank, lora_alpha=self.spec.alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
                             target_modules=list(self.spec.targets) or "all-linear", init_lora_weights=True)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name; nothing of ours
             torch.manual_seed(sum(dst.encode()))  # LoRA's A is random: the same name begins the same way in every run
             try:
                 if self.peft is None:
@@ -115,7 +118,7 @@ class Policies:
         base = directory / BASE
         base.mkdir(parents=True)
         if self.base_moved or not source:
-            save_file(self.base_state(), base / "model.safetensors", metadata={"format": "pt"})
+            write_tensors(base / "model.safetensors", self.base_state())
             self.base.config.save_pretrained(base)
             if self.base.generation_config is not None:
                 self.base.generation_config.save_pretrained(base)
@@ -123,14 +126,15 @@ class Policies:
         for name in self.adapters:
             folder = directory / "adapters" / name
             folder.mkdir(parents=True)
-            save_file(self.adapter_state(name), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+            write_tensors(folder / "adapter_model.safetensors", self.adapter_state(name))
             config = copy.deepcopy(self.peft.peft_config[name])
             config.base_model_name_or_path = source if source and not self.base_moved else f"../../{BASE}"
             config.inference_mode = True
             config.save_pretrained(folder)
         for name, model in self.copies.items():
             (directory / "copies").mkdir(exist_ok=True)
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, directory / "copies" / f"{name}.safetensors")
+            own = {k: p.contiguous() for k, p in model.named_parameters()} | {k: b.contiguous() for k, b in model.named_buffers()}
+            write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
 
     def load(self, directory: Path) -> None:
         """Weights into place; adapters and copies are made or dropped until they are those of the directory."""

@@ -5,19 +5,28 @@ const RUNS = Array.from({ length: 8 }, (_, i) => `var(--r${i})`); // no run has 
 const OTHER = Array.from({ length: 8 }, (_, i) => `var(--c${i})`);
 
 const GROUPS = {
-  // prefix of a metric -> its chart
+  // chart of metrics -> its title and unit; in this order
   entropy: ["Entropy by role", "nats per token"],
   loss: ["Losses", ""],
   reward: ["Rewards", "mean of the step"],
   parts: ["Reward parts", "mean of the step"],
-  groups: ["Groups", "share of groups without a spread of rewards"],
+  ends: ["Refused, truncated, failed", "share of turns"],
+  lengths: ["Length of a turn", "tokens, mean"],
+  groups: ["Groups without a spread", "share; they train nothing"],
+  filtered: ["Groups left out", "count, by reason"],
+  curriculum: ["Curriculum", "what the sampler of tasks sees"],
   gap: ["Sampler and trainer", "mean difference of log-probs, nats"],
+  gap_max: ["Sampler and trainer, largest", "difference of log-probs, nats"],
+  clip: ["Clipped tokens", "share"],
   kl: ["KL divergence", "nats"],
   grad_norm: ["Gradient norms", "before clipping"],
   lr: ["Learning rate", ""],
   tokens: ["Tokens per step", ""],
   tokens_per_second: ["Speed", "tokens per second"],
+  seconds: ["Time per step", "seconds"],
 };
+const ALONE = { "groups/zero": "groups", "gap/sampler_max": "gap_max" };
+const TOGETHER = { refused: "ends", truncated: "ends", failed: "ends", groups: "filtered" };
 
 // --- small tools of the plots ---
 
@@ -101,7 +110,7 @@ function makeLine(run, key, label, colour, smooth = false) {
   const soft = smooth && series.v.length > 12,
     lost = pick(run.axis.lost),
     stage = pick(run.axis.stage);
-  const y = soft ? smoothed(series.v, (a, b) => stage[a] === stage[b] && lost[a] === lost[b]) : series.v;
+  const y = soft ? smoothed(series.m || series.v, (a, b) => stage[a] === stage[b] && lost[a] === lost[b]) : series.v;
   return {
     id: label,
     label,
@@ -249,17 +258,26 @@ function factoredCharts(run, board) {
   ];
 }
 
-function groupOf(key) {
+function groupOf(key, roles) {
   const [prefix, rest] = key.split("/", 2);
-  return prefix === "reward" && rest && rest.includes(".") ? "parts" : prefix;
+  if (ALONE[key]) return ALONE[key];
+  if (prefix === "tokens" && roles.includes(rest)) return "lengths";
+  if (prefix === "reward" && rest && rest.includes(".")) return "parts";
+  return TOGETHER[prefix] || prefix;
 }
 
+function labelOf(key, group) {
+  return group === "ends" ? key.replace("/", " ") : key.includes("/") ? key.slice(key.indexOf("/") + 1) : key;
+}
+
+const rolesOf = (run) => [...new Set(run.stages.flatMap((stage) => stage.roles))];
+
 // Metric names by chart, the known ones first; whatever else a run writes gets a chart of its own prefix.
-function grouped(names) {
+function grouped(names, roles) {
   const found = new Map(Object.keys(GROUPS).map((g) => [g, []]));
   for (const name of names) {
     if (name.startsWith("eval/")) continue;
-    const group = groupOf(name);
+    const group = groupOf(name, roles);
     if (!found.has(group)) found.set(group, []);
     found.get(group).push(name);
   }
@@ -267,15 +285,17 @@ function grouped(names) {
 }
 
 function metricCharts(run, board) {
-  const figures = grouped(Object.keys(run.series)).map(([group, keys]) => {
+  const figures = grouped(Object.keys(run.series), rolesOf(run)).map(([group, keys]) => {
     const [title, note] = GROUPS[group] || [group, ""];
+    const roleColour = (label) => ROLE_COLOURS[label.replace(/^sft_/, "")];
+    const others = keys.some((key) => roleColour(labelOf(key, group))) ? 3 : 0; // beside roles, colours that are not a role's
     const plot = new Plot(board, () =>
       frame(run, {
         title,
         note,
         lines: keys.map((key, i) => {
-          const label = key.includes("/") ? key.slice(key.indexOf("/") + 1) : key;
-          return makeLine(run, key, label, ROLE_COLOURS[label] || OTHER[i % OTHER.length], view.smooth);
+          const label = labelOf(key, group);
+          return makeLine(run, key, label, roleColour(label) || OTHER[(i + others) % OTHER.length], view.smooth);
         }),
       }),
     );

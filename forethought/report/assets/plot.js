@@ -160,7 +160,10 @@ class Plot {
         into.append(
           svg("path", { d: "M" + at(line.hi).concat(at(line.lo).reverse()).join("L") + "Z", class: "ribbon" + lost, ...style }),
         );
-      if (line.raw && run.at.length > 1) into.append(svg("path", { d: "M" + at(line.raw).join("L"), class: "raw", ...style }));
+      if (line.raw && run.at.length > 1)
+        into.append(
+          svg("path", { d: "M" + at(line.raw).join("L"), class: "raw" + (line.x.length > this.width ? " dense" : ""), ...style }),
+        );
       if (run.at.length > 1) into.append(svg("path", { d: "M" + at(line.y).join("L"), class: "line" + lost, ...style }));
       if (sparse || run.at.length === 1)
         for (const i of run.at) {

@@ -25,7 +25,7 @@ function effectTable(run) {
   const cell = (stage, side, row) => {
     const { before, after, kept, change } = row.sides[side];
     const role =
-      row.level !== null
+      row.level !== null || !stage.span
         ? null
         : stage.roles.includes(side)
           ? el("span.tag.on", { style: { "--c": ROLE_COLOURS[side] } }, "trained")
