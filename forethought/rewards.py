@@ -29,9 +29,10 @@ def reward(tree: Tree, weights: Mapping[str, Mapping[str, float]]) -> Tree:
             plan = next((n for n in tree.path(leaf) if n.role == "plan"), None)
             if plan is not None:
                 executions.setdefault(plan.id, []).append(leaf.reward_parts["outcome"])
+    acted = any(node.role == "act" for node in tree.nodes)  # a tree of plans alone says nothing about outcomes
     nodes = []
     for node in tree.nodes:
-        if node.role == "plan" and node.reward_parts:
+        if node.role == "plan" and node.reward_parts and acted:
             done = executions.get(node.id)
             outcome = sum(done) / len(done) if done else 0.0
             node = replace(node, reward_parts={**node.reward_parts, "outcome": outcome})

@@ -24,8 +24,8 @@ from forethought.report.trees import judge, load_trees
 LEVELS = (3, 4, 5)
 STAGES = (  # name, kind, roles, steps, {side: (start, end)}
     ("imitate", "imitate", ["plan", "act"], 240, {"plan": (0.01, 0.62), "act": (0.02, 0.965), "e2e": (0.0, 0.60)}),
-    ("reinforce-plan", "reinforce", ["plan"], 150, {"plan": (0.62, 0.94), "act": (0.965, 0.96), "e2e": (0.60, 0.905)}),
-    ("reinforce-act", "reinforce", ["act"], 75, {"plan": (0.94, 0.945), "act": (0.96, 0.83), "e2e": (0.905, 0.79)}),
+    ("reinforce-act", "reinforce", ["act"], 75, {"plan": (0.62, 0.625), "act": (0.965, 0.83), "e2e": (0.60, 0.51)}),
+    ("reinforce-plan", "reinforce", ["plan"], 150, {"plan": (0.62, 0.94), "act": (0.965, 0.965), "e2e": (0.60, 0.905)}),
 )
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)>"
 
@@ -63,39 +63,36 @@ def write_share(line, key, hits, n):
 
 
 def fake_run(path, *, name="plan-then-act", seed=0, status="done", lr=3e-4, plans=4, boost=0.0, text=""):
-    """A run directory as a run writes it: three stages, the third thrown back to its start by a gate. `text` goes into the trees."""
+    """A run directory as a run writes it: three stages, the second thrown back to its start by a gate. `text` goes into the trees."""
     rng = random.Random(seed)
     (path / "trees").mkdir(parents=True)
-    lines, decisions = [], [decision(0, 0, "run", name, "start", "The run started.")]
-    step, seconds, undone = 0, 0.0, None
+    lines, decisions = [], [decision(0, 0, "run", name, "start", "forethought 0.1.0, seed 0")]
+    step, seconds, start = 0, 0.0, evaluation({side: a for side, (a, _) in STAGES[0][4].items()})
     for index, (stage, kind, roles, steps, moves) in enumerate(STAGES):
-        start_eval = evaluation({side: min(a + boost * (a > 0.1), 1) for side, (a, _) in moves.items()})
-        head = {"stage": index, "stage_name": stage, "kind": kind}
-        lines.append({"step": step, **head, "stage_step": 0, "seconds": seconds} | start_eval)
-        if index:
-            decisions.append(decision(step, index, "schedule", "stages", "advance", f"Stage {index} reached its {STAGES[index - 1][3]} steps."))
+        def line(stage_step, **more):
+            return {"step": step, "stage": index, "stage_name": stage, "kind": kind, "stage_step": stage_step, "seconds": round(seconds, 3)} | more
+
+        anchor = step
+        lines.append(line(0, **start))
         for k in range(1, steps + 1):
             step, seconds = step + 1, seconds + (0.35 if kind == "imitate" else 2.4) * rng.uniform(0.9, 1.1)
             share = 1 - 2.718 ** (-4.5 * k / steps)
-            line = {"step": step, **head, "stage_step": k, "seconds": round(seconds, 3)} | training(rng, kind, roles, share)
+            lines.append(line(k, **training(rng, kind, roles, share)))
             if k % 25 == 0 or k == steps:
-                line |= evaluation({side: min(a + (b - a) * share + boost * (b > 0.1), 1) for side, (a, b) in moves.items()})
+                found = evaluation({side: min(a + (b - a) * share + boost * (b > 0.1), 1) for side, (a, b) in moves.items()})
+                lines[-1] |= found
                 if kind == "reinforce":
-                    bad = index == 2 and k == steps
-                    drop = start_eval["eval/act"] - line["eval/act"]
-                    reason = (f"eval/act fell by {drop * 100:.1f} points since the stage's start, more than 1.0 allowed." if bad else
-                              "eval/act is within 1.0 points of the stage's start.")
-                    decisions.append(decision(step, index, "gate", "eval/act", "roll_back" if bad else "pass", reason,
-                                              {"before": start_eval["eval/act"], "after": line["eval/act"], "drop": drop}))
+                    decisions.append(gate(step, index, start["eval/act"], found["eval/act"], index == 1 and k == steps))
                 write_trees(path, rng, step, index, share, plans, text if k == steps else "")
-            lines.append(line)
-        if index == 2:
-            undone = step - steps
-    step += 1  # the guard refuses one update after the roll back, and the run ends
-    lines.append({"step": step, **head, "stage_step": steps + 1, "seconds": seconds + 2, "rolled_back_to": undone,
-                  "tokens/sampled": 30000, "entropy/act": 0.21})
-    decisions += [decision(step, 2, "guard", "finite", "refuse", "The gradient of act@17 was not finite; the update was refused."),
-                  decision(step, 2, "run", name, "end", "All stages are done.")]
+        if index == 1:
+            step += 1
+            lines.append(line(steps, rolled_back_to=anchor, **start))
+            decisions.append(decision(step, index, "schedule", stage, "advance", "a gate rolled it back (eval/act)"))
+        else:
+            start = found
+            decisions.append(decision(step, index, "schedule", stage, "advance", f"its {steps} steps are done"))
+    decisions += [decision(step, 2, "guard", "finite", "refuse", "update refused: the gradient of act is not finite", {"refused": 1}),
+                  decision(step, 2, "run", name, "end", f"{step} steps")]
     (path / "recipe.json").write_text(json.dumps(recipe(name, seed, lr, plans)))
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (path / "decisions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in decisions))
@@ -106,6 +103,14 @@ def fake_run(path, *, name="plan-then-act", seed=0, status="done", lr=3e-4, plan
         "stages": [{"name": stage, "kind": kind, "roles": roles, "steps": steps, "seconds": steps * (0.35 if kind == "imitate" else 2.4)}
                    for stage, kind, roles, steps, _ in STAGES]}))
     return path
+
+
+def gate(step, index, before, after, bad):
+    change_ = after - before
+    interval = {"low": change_ - 0.02, "high": change_ + 0.02, "confidence": 0.95} if bad else {}
+    reason = f"eval/act {'fell' if bad else 'has not fallen'} by more than 0.01: {before:.3f} -> {after:.3f}, change {change_:+.3f}"
+    return decision(step, index, "gate", "eval/act", "roll_back" if bad else "pass", reason,
+                    {"start": before, "value": after, "change": change_, "bound": 0.01} | interval)
 
 
 def training(rng, kind, roles, share):
@@ -140,7 +145,7 @@ def write_trees(path, rng, step, index, share, plans, text):
                 (f"{goal} {names[1]} {names[5]} </plan>", f"{names[5]} is not inside {names[1]}"))
             plan_id = len(nodes)
             nodes.append(sampled(rng, plan_id, 0, "plan", plan + text, "refused" if refused else "finished",
-                                 {"valid": float(not refused), "outcome": float(right)}, reason, index))
+                                 {"format": float(not refused), "valid": float(right)}, reason, index))
             for _ in range(0 if refused else 3):
                 done = right and rng.random() < 0.85
                 act = " ".join(f"{n} {cells[n]}" for n in (names[2], names[1], names[0])) + " v3 </act>"
@@ -245,19 +250,28 @@ def test_newcombe_by_hand():
 def test_effects_follow_a_roll_back(run_dir):
     run = load(run_dir)
     first, second, third = effects(run)
-    by_step = {}
-    for line in run.lines:
-        if "eval/act" in line:
-            by_step[line["step"]] = line  # at 240 and 390 the opening evaluation of the next stage wins
-    assert (first.before["plan"].value, second.after["e2e"].value) == (run.lines[0]["eval/plan"], next(
-        line["eval/e2e"] for line in run.lines if line["step"] == 390))
-    assert (third.rolled_back_to, third.after["act"].value, third.kept["act"].value) == (390, by_step[465]["eval/act"], by_step[390]["eval/act"])
-    assert third.before["act@5"].value > third.after["act@5"].value and third.changes["act"].high < 0
-    assert (first.rolled_back_to, second.rolled_back_to, first.kept, second.kept) == (None, None, first.after, second.after)
+    at = {(line["step"], line["stage"]): line for line in run.lines}
+    assert (first.before["plan"].value, first.after["act"].value, first.steps) == (at[0, 0]["eval/plan"], at[240, 0]["eval/act"], 240)
+    assert (second.before, second.steps, second.rolled_back_to) == ({**second.before, "act": first.after["act"]}, 75, 240)
+    assert (second.after["act"].step, second.after["act"].value) == (315, at[315, 1]["eval/act"])  # what the training did, not what was restored
+    assert (second.kept["act"].step, second.kept["act"].value) == (316, at[240, 0]["eval/act"])
+    assert (second.changes["act"].paired, second.changes["e2e"].paired) == (True, False)  # the gate compared act task by task
+    assert second.changes["act"].low == pytest.approx(at[315, 1]["eval/act"] - at[240, 0]["eval/act"] - 0.02)
+    assert second.changes["act@5"].clear and second.changes["act@5"].value < 0
+    assert (third.before["plan"].value, third.after["plan"].step, third.steps) == (at[240, 0]["eval/plan"], 466, 150)
+    assert (first.rolled_back_to, third.rolled_back_to, first.kept, third.kept) == (None, None, first.after, third.after)
     start, end = whole(run)
-    assert (start["e2e"].step, end["e2e"].step, end["act"].value) == (0, 390, by_step[390]["eval/act"])
+    assert (start["e2e"].step, end["e2e"].step) == (0, 466)
     axis = columns(run)["axis"]
-    assert [step for step, lost in zip(axis["step"], axis["lost"], strict=True) if lost] == list(range(391, 466))
+    assert [step for step, lost in zip(axis["step"], axis["lost"], strict=True) if lost] == list(range(241, 316))
+
+
+def test_a_roll_back_told_by_the_next_stage(tmp_path):
+    lines = [{"step": 0, "stage": 0, "stage_step": 0, "eval/act": 0.9}, {"step": 4, "stage": 0, "stage_step": 4, "eval/act": 0.5},
+             {"step": 5, "stage": 1, "stage_step": 1, "rolled_back_to": 0}, {"step": 6, "stage": 1, "stage_step": 2, "eval/act": 0.95}]
+    first, second = effects(load(small_run(tmp_path, lines)))
+    assert (first.rolled_back_to, first.after["act"].value, first.kept["act"].value) == (0, 0.5, 0.9)
+    assert (second.rolled_back_to, second.before["act"].value, second.after["act"].value, second.steps) == (None, 0.9, 0.95, 2)
 
 
 def test_a_roll_back_that_ended_the_run(tmp_path):
@@ -269,11 +283,9 @@ def test_a_roll_back_that_ended_the_run(tmp_path):
 
 def test_a_stage_without_an_opening_evaluation_starts_where_the_last_one_ended(tmp_path):
     lines = [{"step": 0, "stage": 0, "stage_step": 0, "eval/act": 0.1}, {"step": 5, "stage": 0, "stage_step": 5, "eval/act": 0.4},
-             {"step": 10, "stage": 1, "stage_step": 5, "eval/act": 0.3,
-              "eval_change/act": -0.1, "eval_change_low/act": -0.15, "eval_change_high/act": -0.05}]
+             {"step": 10, "stage": 1, "stage_step": 5, "eval/act": 0.3}]
     second = effects(load(small_run(tmp_path, lines)))[1]
     assert (second.before["act"].value, second.after["act"].value) == (0.4, 0.3)
-    assert (second.changes["act"].paired, second.changes["act"].high) == (True, -0.05)  # the run's own paired interval wins
 
 
 # --- reading ---
@@ -311,7 +323,7 @@ def test_a_cut_off_run_is_reported_and_says_so(tmp_path):
         "The last line of metrics.jsonl is cut off: the run was writing it, or was killed. It is left out.",
         "step-000025.jsonl.gz is cut off: its last trees are missing."]
     assert data["headline"].startswith("So far, over 2 stages and 299 steps, plan rose from ")
-    assert data["sentences"][2] == "Stage 3, reinforce-act: not begun."
+    assert data["sentences"][2] == "Stage 3, reinforce-plan: not begun."
     assert data["stages"][2]["span"] is None and data["cost"]["steps"] == 299
 
 
@@ -366,19 +378,22 @@ def test_long_runs_are_thinned_and_keep_their_spikes(tmp_path):
 # --- sample trees ---
 
 
-def node(id_, parent, role, status="finished", outcome=None):
-    return {"id": id_, "parent": parent, "role": role, "text": "", "status": status, "reward_parts": {} if outcome is None else {"outcome": outcome}}
+def node(id_, parent, role, status="finished", score=None, **parts):
+    parts |= {} if score is None else {"valid": score, "outcome": 0.5} if role == "plan" else {"outcome": score}
+    return {"id": id_, "parent": parent, "role": role, "text": "", "status": status, "reward_parts": parts}
 
 
 def test_trees_are_judged_by_plan_and_by_what_was_done_under_it():
     tree = judge({"step": 1, "nodes": [
-        node(0, None, None, "given"), node(1, 0, "plan", outcome=1.0), node(2, 1, "act", outcome=0.0), node(3, 1, "act", outcome=1.0),
-        node(4, 0, "plan", outcome=0.0), node(5, 4, "act", outcome=0.0), node(6, 0, "plan", "refused", 0.0),
-        node(7, 0, "plan", outcome=1.0), node(8, 7, "act", "failed"), node(9, 0, "plan", "given"), node(10, 9, "act")]})
+        node(0, None, None, "given"), node(1, 0, "plan", score=1.0), node(2, 1, "act", score=0.0), node(3, 1, "act", score=1.0),
+        node(4, 0, "plan", score=0.0), node(5, 4, "act", score=0.0), node(6, 0, "plan", "refused", 0.0),
+        node(7, 0, "plan", score=1.0), node(8, 7, "act", "failed"), node(9, 0, "plan", "given"), node(10, 9, "act"),
+        node(11, 0, "plan", "truncated", 0.0, format=0.0), node(12, 9, "act"), node(13, 12, None, "given"), node(14, 13, "act", score=1.0)]})
     assert [n["verdict"] for n in tree["nodes"]] == [
-        "", "act_failed", "wrong", "right", "wrong", "wrong", "refused", "right", "failed", "right", "unjudged"]
+        "", "act_failed", "wrong", "right", "wrong", "wrong", "refused", "right", "failed", "right", "unjudged",
+        "refused", "", "", "right"]  # a cut off plan is refused too; a turn with more to come is not judged
     assert tree["tags"] == ["act_failed", "plan_wrong", "refused"]
-    assert judge({"step": 1, "nodes": [node(0, None, None, "given"), node(1, 0, "plan", outcome=1.0)]})["tags"] == []
+    assert judge({"step": 1, "nodes": [node(0, None, None, "given"), node(1, 0, "plan", score=1.0)]})["tags"] == []
 
 
 def test_too_many_trees_keep_every_step_and_count_the_rest(run_dir):
@@ -387,7 +402,7 @@ def test_too_many_trees_keep_every_step_and_count_the_rest(run_dir):
     some, left = load_trees(run_dir, [], most=20)
     assert (len(some), left, len({tree["step"] for tree in some})) == (20, 56, 19)
     few, left = load_trees(run_dir, [], most=5)
-    assert [tree["step"] for tree in few] == [everything[0]["step"], 125, 240, 340, 465] and left == 71
+    assert [tree["step"] for tree in few] == [25, 125, 240, 341, 466] and left == 71
     none, left = load_trees(run_dir, [], room=10)
     assert (none, left) == ([], 76)
 
@@ -426,8 +441,9 @@ def test_the_page_holds_the_run_and_reaches_nowhere(run_dir):
     assert "default-src 'none'" in page and "{{" not in page.split("<style>")[0]
     data = page_data(path)
     assert (data["name"], data["status"], data["levels"], len(data["trees"]["items"])) == ("plan-then-act", "done", ["3", "4", "5"], 76)
-    assert data["big"]["act"]["after"]["step"] == 390 and data["rolled_back"][0]["from"]["step"] == 390
-    assert [stage["frozen"] for stage in data["stages"]] == [[], ["act"], ["plan"]]
+    assert data["big"]["act"]["after"]["step"] == 466 and [(r["from"]["step"], r["to"]["step"]) for r in data["rolled_back"]] == [(240, 315)]
+    assert [stage["frozen"] for stage in data["stages"]] == [[], ["plan"], ["act"]]
+    assert data["headline"].endswith("; stage 2 (reinforce-act) was rolled back.")
     assert sum(stage["cost"]["tokens_sampled"] for stage in data["stages"]) == data["cost"]["tokens_sampled"]
     again = report.write(run_dir).read_text(encoding="utf-8")
     assert again == page  # the same directory gives the same page

@@ -29,8 +29,8 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 SHIFTS = (1, 2, 3)
 SHARPNESS = 20.0  # of the shift heads: logit advantage of the right distance over its neighbour is about 0.67 times this
 EMBEDDING_STD = 0.5
-MATCH = 1.5  # scale of the matching heads' queries and keys
-VALUE = 0.5  # scale of the matching heads' values and outputs
+MATCH = 1.0  # scale of the matching heads' queries and keys
+VALUE = 0.8  # scale of the matching heads' values and outputs
 
 
 def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:

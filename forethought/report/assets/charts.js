@@ -288,6 +288,8 @@ function metricCharts(run, board) {
   const figures = grouped(Object.keys(run.series), rolesOf(run)).map(([group, keys]) => {
     const [title, note] = GROUPS[group] || [group, ""];
     const roleColour = (label) => ROLE_COLOURS[label.replace(/^sft_/, "")];
+    const place = (key) => SIDES.indexOf(labelOf(key, group)) + 1 || SIDES.length + 1;
+    keys.sort((a, b) => place(a) - place(b)); // plan before act, as everywhere
     const others = keys.some((key) => roleColour(labelOf(key, group))) ? 3 : 0; // beside roles, colours that are not a role's
     const plot = new Plot(board, () =>
       frame(run, {

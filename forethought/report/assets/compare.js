@@ -22,7 +22,9 @@
   const sides = SIDES.map((side) => overlay(sideChart(side)));
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.series)))];
   const metricChart = (group, key) => () => ({ key, smooth: view.smooth, title: key, note: (GROUPS[group] || ["", ""])[1] });
-  const more = grouped(names, runs.flatMap(rolesOf)).flatMap(([group, keys]) => keys.map((key) => overlay(metricChart(group, key))));
+  const more = grouped(names, runs.flatMap(rolesOf)).flatMap(([group, keys]) =>
+    keys.map((key) => overlay(metricChart(group, key))),
+  );
 
   const endCell = (run, key) => {
     const p = run.end[key];

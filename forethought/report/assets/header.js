@@ -25,7 +25,10 @@ function stageSentences(run, sentences) {
     "ol.story",
     {},
     run.stages.map((stage, i) => {
-      const [head, ...rest] = sentences[i].split(": ");
+      const text = sentences[i]; // "Stage 1, name (who, steps): what happened"; a name may hold a colon
+      const colon = text.includes("): ") ? text.indexOf("): ") + 1 : text.lastIndexOf(": ");
+      const head = text.slice(0, colon),
+        rest = text.slice(colon + 2);
       const gates = run.decisions.filter((d) => d.stage === stage.index && d.kind === "gate").map((d) => d.outcome);
       const worst = ["roll_back", "stop", "warn", "pass"].find((o) => gates.includes(o));
       return el(
@@ -37,7 +40,7 @@ function stageSentences(run, sentences) {
           {},
           el("span.who", {}, head.replace(/^Stage \d+, /, "")),
           worst ? outcomePill(worst) : null,
-          rest.length ? el("p", {}, sentence(rest.join(": "))) : null,
+          el("p", {}, sentence(rest)),
         ),
       );
     }),
@@ -115,6 +118,6 @@ function changeText(change, unit = "") {
     {},
     signed(change.value),
     unit,
-    known(change.low) ? el("small", {}, ` [${signed(change.low)}, ${signed(change.high)}]`) : null,
+    known(change.low) ? el("small", {}, ` [${signed(change.low)}, ${signed(change.high)}]`, change.paired ? " ≍" : "") : null,
   );
 }

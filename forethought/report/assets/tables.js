@@ -102,8 +102,8 @@ function effectTable(run) {
       {},
       "Changes in points with 95" + NB + "% intervals; colour where the interval excludes zero. ",
       paired
-        ? "Intervals are paired over the same tasks."
-        : "Intervals are Newcombe's for independent samples; on the same tasks they are usually too wide, never a claim too much.",
+        ? "Where a gate compared task by task (≍) the interval is that paired one; elsewhere it is Newcombe's for independent samples, on the same tasks usually too wide."
+        : "Intervals are Newcombe's for independent samples; on the same tasks they are usually too wide.",
     ),
   ];
 }
@@ -179,28 +179,18 @@ function recipeView(recipe, changed) {
     v !== null && typeof v === "object" && (!Array.isArray(v) || v.some((x) => x !== null && typeof x === "object"));
   const leaves = (v, path) =>
     isTable(v) && Object.keys(v).length ? Object.entries(v).flatMap(([key, x]) => leaves(x, `${path}.${key}`)) : [[path, v]];
+  const row = ([path, v], cut) => {
+    const text = typeof v === "string" ? v || '""' : JSON.stringify(v);
+    const kind = (set.has(path) ? ".set" : ".usual") + (text.length > 40 ? ".wide" : "");
+    return el("div" + kind, {}, el("dt", {}, path.slice(cut)), el("dd", {}, text));
+  };
   const block = (title, items, cut) => {
     // items: [dotted path, value]; cut: letters of the path that the title says
     const any = items.some(([path]) => set.has(path));
-    return el(
-      "details" + (any ? "" : ".usual"),
-      { open: any },
-      el("summary", {}, title),
-      el(
-        "dl.settings",
-        {},
-        items.map(([path, v]) =>
-          el(
-            set.has(path) ? "div.set" : "div.usual",
-            {},
-            el("dt", {}, path.slice(cut)),
-            el("dd", {}, typeof v === "string" ? v || '""' : JSON.stringify(v)),
-          ),
-        ),
-      ),
-    );
+    const list = items.map((item) => row(item, cut));
+    return el("details" + (any ? "" : ".usual"), { open: any }, el("summary", {}, title), el("dl.settings", {}, list));
   };
-  const top = Object.entries(recipe).map(([key, v]) => [key, v]);
+  const top = Object.entries(recipe);
   const box = el(
     "div.recipe.onlyset",
     {},

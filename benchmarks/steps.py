@@ -1,0 +1,330 @@
+"""One GRPO step of forethought against one of TRL's GRPOTrainer: same model, weights, prompts, group size, lengths, optimizer.
+
+    python benchmarks/steps.py [--rows small,wide,long] [--repeats 9] [--precision fp32] [--threads 1] [--json FILE]
+
+Each side runs in its own process and does one step when told to; the two take turns, so that whatever else the machine does
+hits both alike. A step is everything between two updates: encode the prompts, sample, decode, reward, advantages, loss, backward,
+clip, AdamW, and the metrics that each side always computes. Logging, saving, evaluation and progress bars are off on both.
+
+- Ours is `Stage.step`, the library's own step, with a one-role domain (`Parity`). TRL's is what `GRPOTrainer.train()` does from
+  the end of one step to the end of the next, read by a callback; its batch is one micro-batch, its loss type is "grpo".
+- Every completion has exactly T tokens: the end token's id lies outside the model's vocabulary, so nobody can sample it and
+  nobody pays for forbidding it. The reward is the share of odd token ids, on both sides from the same function.
+- Both processes get the memory settings that forethought makes for itself (glibc keeps large blocks), TRL's through the environment.
+- Warm-up steps are left out of the medians. The time from the start of a process to the end of its first step (Python and imports,
+  load the model, one step) is measured apart, in fresh processes.
+- Checked on every step, and the run fails if one does not hold: as many tokens are sampled and trained as asked for, losses and entropies are finite, both
+  sides see the same entropy (to 1 %), and, ours, the trainer's log-probs are those of the sampler.
+
+Exit code 2 where TRL is not installed: pip install 'forethought[bench]'
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROWS = {  # layers, width, heads, prompts x group, prompt tokens, new tokens
+    "small": dict(layers=2, width=64, heads=4, prompts=4, group=4, prompt=64, new=16),
+    "wide": dict(layers=4, width=128, heads=4, prompts=8, group=8, prompt=64, new=32),
+    "long": dict(layers=4, width=128, heads=4, prompts=8, group=8, prompt=256, new=32),
+}
+WORDS = 128  # the model's vocabulary; the end token has this id, one past it
+LR, BETAS, DECAY, CLIP, EPS = 1e-4, (0.9, 0.95), 0.01, 1.0, 1e-4
+WARM = 2  # steps left out
+GAP = {"fp32": 1e-4, "bf16": 0.2}  # most difference in nats between sampler and trainer
+
+
+def share_odd(ids) -> float:
+    return sum(i & 1 for i in ids) / len(ids)
+
+
+def prompts_of(row: dict, steps: int) -> list[str]:
+    rng = random.Random(0)
+    return [" ".join(f"w{rng.randrange(2, WORDS)}" for _ in range(row["prompt"])) for _ in range(row["prompts"] * steps)]
+
+
+def write_model(row: dict, folder: Path) -> None:
+    """A Llama with random weights and a word tokenizer, as `from_pretrained` reads them."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=WORDS, hidden_size=row["width"], intermediate_size=4 * row["width"], num_hidden_layers=row["layers"],
+                         num_attention_heads=row["heads"], num_key_value_heads=row["heads"], max_position_embeddings=512,
+                         pad_token_id=0, eos_token_id=WORDS, bos_token_id=None, tie_word_embeddings=False)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    words = {"<pad>": 0, "<unk>": 1} | {f"w{i}": i for i in range(2, WORDS)} | {"<eos>": WORDS}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>",
+                            padding_side="left").save_pretrained(folder)
+
+
+# The two sides, each in its own process ------------------------------------------------------------------------------------
+
+
+class Line:
+    """The worker's end of the conversation: wait for the word to go on, answer with what the last step did."""
+
+    def __init__(self):
+        self.out = os.fdopen(os.dup(1), "w")  # what libraries print goes to stderr
+        os.dup2(2, 1)
+
+    def wait(self) -> None:
+        if not sys.stdin.readline():
+            os._exit(0)
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def done(self, **facts) -> None:
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        print(json.dumps({"wall": wall, "cpu": cpu, **facts}), file=self.out, flush=True)
+
+
+def ours(args, row: dict, line: Line) -> None:
+    from forethought.curriculum import LevelSampler
+    from forethought.engines.torch.engine import TorchEngine
+    from forethought.engines.torch.loading import from_path
+    from forethought.metrics import reduce
+    from forethought.recipe.schema import AdapterSpec, CreditSpec, EngineSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
+    from forethought.rollout import Rollouts
+    from forethought.stage import Stage
+    from forethought.types import Task, Verdict
+
+    class Parity:
+        """Plans alone, of a fixed length: the prompts in order, rewarded by the share of odd token ids."""
+
+        name, levels, turns = "parity", (1,), 1
+        stops, budgets = {"plan": "<eos>"}, {"plan": row["new"]}
+
+        def __init__(self, prompts: list[str]):
+            self.prompts = iter(enumerate(prompts))
+
+        def vocabulary(self):
+            return [f"w{i}" for i in range(2, WORDS)]
+
+        def family(self, rng, levels, split):
+            return [Task(id=str(i), domain=self.name, level=1, context="", prompt=p) for i, p in (next(self.prompts) for _ in levels)]
+
+        def parse_plan(self, task, text):
+            return Verdict(score=1.0)
+
+        def judge_plan(self, task, text):
+            return Verdict(score=share_odd([int(word[1:]) if word[0] == "w" else word == "<unk>" for word in text.split()]))
+
+    engine = TorchEngine(from_path(args.model), EngineSpec(device="cpu", precision=args.precision, threads=args.threads), AdapterSpec())
+    spec = StageSpec(kind="reinforce", roles=("plan",), until=UntilSpec(steps=args.steps), batch=row["prompts"],
+                     tree=TreeSpec(plans=row["group"], acts=0), reward={"plan": {"valid": 1.0}}, credit=CreditSpec(eps=EPS),
+                     optim=OptimSpec(lr=LR, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP, warmup=0))
+    stage = Stage(engine, Rollouts(engine, Parity(prompts_of(row, args.steps))), spec, {"plan": "base"}, LevelSampler([1]), seed=1)
+    engine.prepare("base", spec.optim)
+    for k in range(args.steps):
+        line.wait()
+        m = reduce(stage.step(k).metrics)
+        line.done(sampled=m["tokens/sampled"], trained=m["tokens/trained"], loss=m["loss/pg"], entropy=m["entropy/plan"],
+                  gap=m["gap/sampler_max"])
+
+
+def trl(args, row: dict, line: Line) -> None:
+    """The one place that imports TRL."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    torch.set_num_threads(args.threads)
+    batch = row["prompts"] * row["group"]
+    config = GRPOConfig(
+        output_dir=tempfile.mkdtemp(dir=args.model), use_cpu=True, bf16=args.precision == "bf16", fp16=False,
+        per_device_train_batch_size=batch, gradient_accumulation_steps=1, num_generations=row["group"], max_steps=args.steps,
+        max_completion_length=row["new"], temperature=1.0, beta=0.0, loss_type="grpo", shuffle_dataset=False,
+        learning_rate=LR, lr_scheduler_type="constant", warmup_steps=0, optim="adamw_torch_fused", adam_beta1=BETAS[0],
+        adam_beta2=BETAS[1], weight_decay=DECAY, max_grad_norm=CLIP, gradient_checkpointing=False, logging_strategy="no",
+        save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True, seed=1,
+    )
+
+    seen = {}
+
+    class Watched(GRPOTrainer):
+        def compute_loss(self, model, inputs, **k):
+            loss = super().compute_loss(model, inputs, **k)
+            seen.update(loss=loss.detach(), trained=inputs["completion_mask"].sum())
+            return loss
+
+    class TakeTurns(TrainerCallback):
+        def on_train_begin(self, *a, **k):
+            line.wait()
+
+        def on_step_end(self, *a, **k):
+            m = trainer._metrics["train"]
+            line.done(sampled=seen["sampled"], trained=seen["trained"].item(), loss=seen["loss"].item(), entropy=m["entropy"][-1])
+            line.wait()
+
+    def reward(completion_ids, **_):
+        seen["sampled"] = sum(map(len, completion_ids))
+        return [share_odd(ids) for ids in completion_ids]
+
+    trainer = Watched(
+        model=AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32), reward_funcs=reward, args=config,
+        train_dataset=Dataset.from_dict({"prompt": prompts_of(row, args.steps)}),
+        processing_class=AutoTokenizer.from_pretrained(args.model), callbacks=[TakeTurns()],
+    )
+    trainer.train()
+
+
+# The one that tells them when ------------------------------------------------------------------------------------------------
+
+SIDES = {"ours": ours, "trl": trl}
+
+
+class Worker:
+    """A side in its own process. `step()` lets it do one step; `cold` is the time from its start to the end of its first."""
+
+    def __init__(self, side: str, row: str, model: Path, args, steps: int):
+        env = os.environ | {
+            "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TRANSFORMERS_VERBOSITY": "error",
+            "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(args.threads),
+            "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+        }
+        command = [sys.executable, __file__, "--worker", side, "--rows", row, "--model", str(model), "--steps", str(steps),
+                   "--precision", args.precision, "--threads", str(args.threads)]
+        self.errors = tempfile.TemporaryFile("w+")
+        started = time.perf_counter()
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=env)
+        self.first = self.step()
+        self.cold = time.perf_counter() - started
+
+    def step(self) -> dict:
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            self.errors.seek(0)
+            sys.exit(f"a worker died ({' '.join(self.process.args)}):\n{self.errors.read()[-3000:]}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def check(side: str, row: dict, fact: dict, precision: str) -> None:
+    tokens = row["prompts"] * row["group"] * row["new"]
+    wrong = [f"{what} {fact[what]} tokens of {tokens}" for what in ("sampled", "trained") if fact[what] != tokens]
+    wrong += [f"{what} is {fact[what]}" for what in ("loss", "entropy") if not math.isfinite(fact[what])]
+    if fact.get("gap", 0.0) > GAP[precision]:
+        wrong.append(f"sampler and trainer differ by {fact['gap']} nats")
+    if wrong:
+        sys.exit(f"the comparison does not hold: {side} " + ", ".join(wrong))
+
+
+def measure(name: str, args, folder: Path) -> dict:
+    """Both sides of one row, step by step in turn."""
+    row = ROWS[name]
+    model = folder / name
+    write_model(row, model)
+    workers = {side: Worker(side, name, model, args, WARM + args.repeats) for side in SIDES}
+    took: dict[str, dict[str, list[float]]] = {side: {"wall": [], "cpu": []} for side in SIDES}
+    facts = {side: w.first for side, w in workers.items()}
+    for k in range(1, WARM + args.repeats):
+        for side, worker in workers.items():
+            facts[side] = worker.step()
+            check(side, row, facts[side], args.precision)
+            if k >= WARM:
+                took[side]["wall"].append(facts[side]["wall"])
+                took[side]["cpu"].append(facts[side]["cpu"])
+    for worker in workers.values():
+        worker.close()
+    if abs(facts["ours"]["entropy"] / facts["trl"]["entropy"] - 1) > 0.01:
+        sys.exit(f"the comparison does not hold: entropy {facts['ours']['entropy']} here, {facts['trl']['entropy']} there")
+    medians = {side: {clock: statistics.median(v) for clock, v in t.items()} for side, t in took.items()}
+    ratio = {clock: medians["trl"][clock] / medians["ours"][clock] for clock in ("wall", "cpu")}
+    return {"row": name, **row, "seconds": took, "median": medians, "ratio": ratio, "last_step": facts, "load": os.getloadavg()[0]}
+
+
+def cold_starts(args, folder: Path) -> dict:
+    """Seconds from the start of a process to the end of its first step, median of three, in turn."""
+    model = folder / "cold"
+    write_model(ROWS["small"], model)
+    took: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(3):
+        for side in SIDES:
+            worker = Worker(side, "small", model, args, 1)
+            took[side].append(worker.cold)
+            worker.close()
+    return {"seconds": took, "median": {side: statistics.median(v) for side, v in took.items()}}
+
+
+def machine(args) -> dict:
+    import importlib.metadata as meta
+    import platform
+
+    names = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "forethought")
+    with open("/proc/cpuinfo") as f:
+        chip = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine())
+    return {"chip": chip, "cores": len(os.sched_getaffinity(0)), "threads": args.threads, "precision": args.precision,
+            "load": os.getloadavg(), "python": platform.python_version(), "versions": {n: meta.version(n) for n in names}}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--repeats", type=int, default=9, help="measured steps of each side")
+    parser.add_argument("--precision", choices=tuple(GAP), default="fp32")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-cold", action="store_true", help="leave out the cold starts")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--worker", choices=tuple(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    names = args.rows.split(",")
+    if unknown := [n for n in names if n not in ROWS]:
+        parser.error(f"no row {unknown[0]!r}; there are {', '.join(ROWS)}")
+    if args.worker:
+        SIDES[args.worker](args, ROWS[names[0]], Line())
+        return 0
+    if missing := [n for n in ("trl", "datasets") if importlib.util.find_spec(n) is None]:
+        print(f"this comparison needs {' and '.join(missing)}: pip install 'forethought[bench]'", file=sys.stderr)
+        return 2
+    result = {"machine": machine(args), "rows": []}
+    m = result["machine"]
+    print(f"{m['chip']}, {m['cores']} cores, {m['threads']} thread(s), {m['precision']}, load {m['load'][0]:.1f}; "
+          + ", ".join(f"{k} {v}" for k, v in m["versions"].items()))
+    print(f"{args.repeats} steps of each side in turn, medians; a process pays its imports once (cold start)\n")
+    print("| row | layers x width | prompts x group | prompt + new | TRL ms | ours ms | ratio | TRL cpu ms | ours cpu ms | ratio | load |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            r = measure(name, args, Path(folder))
+            result["rows"].append(r)
+            ms = {(side, clock): 1000 * r["median"][side][clock] for side in SIDES for clock in ("wall", "cpu")}
+            print(f"| {name} | {r['layers']} x {r['width']} | {r['prompts']} x {r['group']} | {r['prompt']} + {r['new']} "
+                  f"| {ms['trl', 'wall']:.0f} | {ms['ours', 'wall']:.0f} | {r['ratio']['wall']:.1f} "
+                  f"| {ms['trl', 'cpu']:.0f} | {ms['ours', 'cpu']:.0f} | {r['ratio']['cpu']:.1f} | {r['load']:.1f} |", flush=True)
+        if not args.no_cold:
+            result["cold"] = c = cold_starts(args, Path(folder))
+            print(f"\ncold start to the end of the first step (row small): TRL {c['median']['trl']:.1f} s, ours {c['median']['ours']:.1f} s")
+    last = {side: result["rows"][-1]["last_step"][side] for side in SIDES}
+    print(f"checked on every step: {last['ours']['trained']:.0f} tokens sampled and trained on both sides; ours: sampler and trainer "
+          f"differ by at most {last['ours']['gap']:.1e} nats; entropy {last['ours']['entropy']:.3f} and {last['trl']['entropy']:.3f}")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
