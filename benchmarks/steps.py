@@ -8,7 +8,7 @@ clip, AdamW, and the metrics that each side always computes. Logging, saving, ev
 
 - Ours is `Stage.step`, the library's own step, with a one-role domain (`Parity`). TRL's is what `GRPOTrainer.train()` does from
   the end of one step to the end of the next, read by a callback; its batch is one micro-batch, its loss type is "grpo".
-- Every completion has exactly T tokens: the end token's id lies outside the model's vocabulary, so nobody can sample it and
+- Every completion has exactly T tokens: the model's own weights give the end token a probability of 0, so nobody samples it and
   nobody pays for forbidding it. The reward is the share of odd token ids, on both sides from the same function.
 - Both processes get the memory settings that forethought makes for itself (glibc keeps large blocks), TRL's through the environment.
 - Warm-up steps are left out of the medians. The time from the start of a process to the end of its first step (Python and imports,
@@ -39,7 +39,8 @@ ROWS = {  # layers, width, heads, prompts x group, prompt tokens, new tokens
     "wide": dict(layers=4, width=128, heads=4, prompts=8, group=8, prompt=64, new=32),
     "long": dict(layers=4, width=128, heads=4, prompts=8, group=8, prompt=256, new=32),
 }
-WORDS = 128  # the model's vocabulary; the end token has this id, one past it
+VOCABULARY = ["<pad>", "<unk>", "<eos>"] + [f"w{i}" for i in range(3, 128)]
+EOS = 2
 LR, BETAS, DECAY, CLIP, EPS = 1e-4, (0.9, 0.95), 0.01, 1.0, 1e-4
 WARM = 2  # steps left out
 GAP = {"fp32": 1e-4, "bf16": 0.2}  # most difference in nats between sampler and trainer
@@ -51,22 +52,29 @@ def share_odd(ids) -> float:
 
 def prompts_of(row: dict, steps: int) -> list[str]:
     rng = random.Random(0)
-    return [" ".join(f"w{rng.randrange(2, WORDS)}" for _ in range(row["prompt"])) for _ in range(row["prompts"] * steps)]
+    return [" ".join(rng.choices(VOCABULARY[3:], k=row["prompt"])) for _ in range(row["prompts"] * steps)]
 
 
 def write_model(row: dict, folder: Path) -> None:
-    """A Llama with random weights and a word tokenizer, as `from_pretrained` reads them."""
+    """A Llama with random weights and a word tokenizer, as `from_pretrained` reads them. One hidden dimension is a positive
+    constant that no layer writes to, and the head's row of the end token reads it alone, with a large negative weight."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=WORDS, hidden_size=row["width"], intermediate_size=4 * row["width"], num_hidden_layers=row["layers"],
-                         num_attention_heads=row["heads"], num_key_value_heads=row["heads"], max_position_embeddings=512,
-                         pad_token_id=0, eos_token_id=WORDS, bos_token_id=None, tie_word_embeddings=False)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    words = {"<pad>": 0, "<unk>": 1} | {f"w{i}": i for i in range(2, WORDS)} | {"<eos>": WORDS}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    config = LlamaConfig(vocab_size=len(VOCABULARY), hidden_size=row["width"], intermediate_size=4 * row["width"],
+                         num_hidden_layers=row["layers"], num_attention_heads=row["heads"], num_key_value_heads=row["heads"],
+                         max_position_embeddings=512, pad_token_id=0, eos_token_id=EOS, bos_token_id=None, tie_word_embeddings=False)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 0.1
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
+        model.lm_head.weight[:, 0] = model.lm_head.weight[EOS] = 0
+        model.lm_head.weight[EOS, 0] = -100
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>",
                             padding_side="left").save_pretrained(folder)
@@ -102,6 +110,8 @@ def ours(args, row: dict, line: Line) -> None:
     from forethought.stage import Stage
     from forethought.types import Task, Verdict
 
+    index = {word: i for i, word in enumerate(VOCABULARY)}
+
     class Parity:
         """Plans alone, of a fixed length: the prompts in order, rewarded by the share of odd token ids."""
 
@@ -112,7 +122,7 @@ def ours(args, row: dict, line: Line) -> None:
             self.prompts = iter(enumerate(prompts))
 
         def vocabulary(self):
-            return [f"w{i}" for i in range(2, WORDS)]
+            return VOCABULARY[3:]
 
         def family(self, rng, levels, split):
             return [Task(id=str(i), domain=self.name, level=1, context="", prompt=p) for i, p in (next(self.prompts) for _ in levels)]
@@ -121,7 +131,7 @@ def ours(args, row: dict, line: Line) -> None:
             return Verdict(score=1.0)
 
         def judge_plan(self, task, text):
-            return Verdict(score=share_odd([int(word[1:]) if word[0] == "w" else word == "<unk>" for word in text.split()]))
+            return Verdict(score=share_odd([index[word] for word in text.split()]))
 
     engine = TorchEngine(from_path(args.model), EngineSpec(device="cpu", precision=args.precision, threads=args.threads), AdapterSpec())
     spec = StageSpec(kind="reinforce", roles=("plan",), until=UntilSpec(steps=args.steps), batch=row["prompts"],

@@ -9,6 +9,8 @@ from statistics import NormalDist
 from forethought.metrics import paired_difference
 from forethought.recipe.schema import GateSpec
 
+ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01, and a change of exactly the bound passes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -40,7 +42,8 @@ def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
         return _bound(gate.metric, value, value <= gate.at_most, f"at most {gate.at_most}", gate.at_most)
     if gate.max_slope_down is not None:
         return _trend(gate, evaluations)
-    return _change(gate, evaluations[0], evaluations[-1])
+    # A step's own numbers (entropy, reward) have none at the stage's start: the first evaluation that has one is the start.
+    return _change(gate, next(e for e in evaluations if gate.metric in e.metrics), evaluations[-1])
 
 
 def _bound(metric: str, value: float, passed: bool, words: str, bound: float) -> Judgement:
@@ -50,9 +53,7 @@ def _bound(metric: str, value: float, passed: bool, words: str, bound: float) ->
 
 def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
     """A change counts when it is larger than the bound and its paired interval excludes no change."""
-    before, value = start.metrics.get(gate.metric), now.metrics[gate.metric]
-    if before is None:
-        return Judgement(passed=False, reason=f"{gate.metric} was not measured at the stage's start", numbers={"value": value})
+    before, value = start.metrics[gate.metric], now.metrics[gate.metric]
     change = value - before
     numbers = {"start": before, "value": value, "change": change}
     low = high = change
@@ -62,10 +63,10 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
         numbers |= {"low": low, "high": high, "confidence": gate.confidence}
     if gate.max_drop is not None:
         bound, words = gate.max_drop, f"fell by more than {gate.max_drop}"
-        failed = -change > gate.max_drop and (high < 0 or not gate.confidence)
+        failed = -change > gate.max_drop + ROUNDING and (high < 0 or not gate.confidence)
     else:
         bound, words = gate.max_rise, f"rose by more than {gate.max_rise}"
-        failed = change > gate.max_rise and (low > 0 or not gate.confidence)
+        failed = change > gate.max_rise + ROUNDING and (low > 0 or not gate.confidence)
     interval = f" [{low:+.3f}, {high:+.3f}]" if "low" in numbers else ""
     reason = f"{gate.metric} {'' if failed else 'has not '}{words if failed else words.replace('fell', 'fallen').replace('rose', 'risen')}"
     return Judgement(passed=not failed, reason=f"{reason}: {before:.3f} -> {value:.3f}, change {change:+.3f}{interval}",
@@ -80,7 +81,7 @@ def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
         return Judgement(passed=True, reason=f"{gate.metric}: {n} of {gate.window} evaluations for a trend", numbers={"n": n})
     mean_x, mean_y = (n - 1) / 2, sum(values) / n
     slope = sum((i - mean_x) * (v - mean_y) for i, v in enumerate(values)) / sum((i - mean_x) ** 2 for i in range(n))
-    passed = slope >= -gate.max_slope_down
+    passed = slope >= -gate.max_slope_down - ROUNDING
     words = "moves" if passed else "falls too fast: it moves"
     return Judgement(passed=passed, reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-gate.max_slope_down}",
                      numbers={"slope": slope, "bound": -gate.max_slope_down, "n": n})

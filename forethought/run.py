@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from forethought import __version__, gates, report, tasks
@@ -24,10 +24,12 @@ from forethought.rollout import Rollouts, seed_of
 from forethought.schedule import reached
 from forethought.stage import Stage, Step
 from forethought.store import Store
+from forethought.tasks.base import Domain
 from forethought.trackers import EventFiles
 from forethought.types import Decision, Event
 
 Observer = Callable[[Event], None]
+EngineOf = Callable[[Recipe, Domain], Engine]
 
 
 @dataclass(slots=True)
@@ -56,17 +58,23 @@ class Result:
     exit_code: int
 
 
-def build(recipe: Recipe) -> tuple[Engine, Rollouts]:
+def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
+    """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and length."""
+    from forethought.engines.torch.engine import TorchEngine
+    from forethought.engines.torch.loading import load
+
+    return TorchEngine(load(recipe.model, domain.vocabulary(), _context(domain), recipe.seed), recipe.engine, recipe.adapter)
+
+
+def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
     """Engine and rollouts for a recipe; everything that can be refused is refused before a model is loaded."""
     check(recipe)
     domain = tasks.build(recipe.task)
     for where, levels in [("eval.levels", recipe.eval.levels)] + [(f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)]:
         if wrong := [level for level in levels if level not in domain.levels]:
             raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}")
-    from forethought.engines.torch.engine import TorchEngine
-    from forethought.engines.torch.loading import load
-
-    engine = TorchEngine(load(recipe.model, domain.vocabulary(), _context(domain), recipe.seed), recipe.engine, recipe.adapter)
+    check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
+    engine = engine_of(recipe, domain)
     engine.check_words(domain.vocabulary(), list(domain.stops.values()))
     return engine, Rollouts(engine, domain)
 
@@ -83,22 +91,23 @@ def _context(domain) -> int:
     return -(-2 * (longest + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
 
 
-def train(recipe: Recipe, out: Path, observe: Observer) -> Result:
+def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
     """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
-    engine, rollouts = build(recipe)
+    engine, rollouts = build(recipe, engine_of)
     store = Store.create(out)
     write_resolved(recipe, out / "recipe.json")
     return Runner(recipe, engine, rollouts, store, observe).go(Progress(), "start")
 
 
-def resume(out: Path, observe: Observer) -> Result:
+def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
     """Continue a run from its newest checkpoint, cutting its logs back to it."""
     store = Store.open(out)
     recipe = load_recipe(out / "recipe.json")
+    store.mend()
     latest = store.latest()
-    if latest and latest[1]["progress"]["finished"]:
+    if latest and latest[1]["progress"]["finished"] and store.read_json("summary.json").get("status") == "done":
         raise UserError(f"{out} is finished; there is nothing to resume")
-    engine, rollouts = build(recipe)
+    engine, rollouts = build(recipe, engine_of)
     progress = Progress()
     if latest:
         folder, state = latest
@@ -115,10 +124,10 @@ class Runner:
         self.recipe, self.engine, self.rollouts, self.store, self.observe = recipe, engine, rollouts, store, observe
         levels = recipe.eval.levels or rollouts.domain.levels
         self.held_out = held_out(rollouts.domain, recipe.eval, levels)
-        self.values: dict[str, float] = {}
 
     def go(self, progress: Progress, how: str) -> Result:
         self.progress = progress
+        self.values = _evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
         self.clock = time.perf_counter() - progress.seconds
         with EventFiles(self.store.out / "tensorboard", progress.step) as self.events, Interrupts() as self.interrupts:
             self.emit("start", text=str(self.store.out))
@@ -168,10 +177,11 @@ class Runner:
                 self._end(spec, ending)
                 return
             # The stage's last step is saved with the start of the next stage, or as the finished run.
-            if not last and (p.step % self.recipe.save.every == 0 or self.interrupts.caught):
+            asked = self.interrupts.caught  # read once: who leaves has saved
+            if not last and (asked or p.step % self.recipe.save.every == 0):
                 self._save()
-            if not last:
-                self._leave_if_asked()
+            if not last and asked:
+                self._leave(asked)
         self._end(spec, f"its {spec.until.steps} steps are done")
 
     def _prepare(self, spec: StageSpec) -> Stage:
@@ -202,7 +212,7 @@ class Runner:
         carried = p.evaluations[-1] if p.evaluations else None
         p.evaluations = []
         if carried:
-            line = {k: v for k, v in carried["metrics"].items() if k.startswith("eval")}
+            line = _evaluated(carried["metrics"])
             p.evaluations.append({"metrics": line, "scores": carried["scores"]})
         else:
             line = self._measure()
@@ -303,11 +313,10 @@ class Runner:
         self.store.save(p.step, {"progress": asdict(p)}, lambda folder: self.engine.save(folder / "engine"))
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
 
-    def _leave_if_asked(self) -> None:
-        if number := self.interrupts.caught:
-            self._decide("run", self.recipe.name, "interrupt", f"signal {number}")
-            raise Interrupted(f"interrupted at step {self.progress.step}, everything is saved; continue with: "
-                              f"forethought train --resume {self.store.out}", number)
+    def _leave(self, number: int) -> None:
+        self._decide("run", self.recipe.name, "interrupt", f"signal {number}")
+        raise Interrupted(f"interrupted at step {self.progress.step}, everything is saved; continue with: "
+                          f"forethought train --resume {self.store.out}", number)
 
     def _decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
         p = self.progress
@@ -332,3 +341,6 @@ class Runner:
         self.observe(Event(kind=kind, step=p.step, steps=total, stage=p.stage, stages=len(self.recipe.stage), stage_step=p.stage_step,
                            **fields))
 
+
+def _evaluated(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith("eval")}

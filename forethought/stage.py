@@ -71,7 +71,7 @@ class Stage:
         advantages = [credit.assign(tree, spec.credit, spec.roles) for tree in trees]
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)
-        train = kept if spec.skip_zero else range(len(trees))
+        train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))  # KL has a gradient where credit has none
         segments = tree_segments(self.rollouts, [trees[i] for i in train], [advantages[i] for i in train], spec.loss_norm)
         if spec.ref_kl:
             segments = self._with_references(segments)

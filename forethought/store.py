@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -73,6 +74,11 @@ class Store:
         beside.write_text(json.dumps(record, indent=1), encoding="utf-8")
         os.replace(beside, self.out / name)
 
+    def read_json(self, name: str) -> dict:
+        """What `write_json` wrote, or {} if it never did."""
+        path = self.out / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
     # ---- checkpoints
 
     def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Path:
@@ -82,6 +88,7 @@ class Store:
         """
         final = self.checkpoints / f"step-{step:06d}"
         beside = self.checkpoints / f".step-{step:06d}.tmp"
+        old = self.checkpoints / f".step-{step:06d}.old"
         try:
             shutil.rmtree(beside, ignore_errors=True)
             beside.mkdir(parents=True)
@@ -90,10 +97,10 @@ class Store:
             (beside / "state.json").write_text(json.dumps({**state, "step": step, "logs": lengths}), encoding="utf-8")
             files = {str(p.relative_to(beside)): [p.stat().st_size, _digest(p)] for p in sorted(beside.rglob("*")) if p.is_file()}
             (beside / "manifest.json").write_text(json.dumps(files, indent=1), encoding="utf-8")
-            for path in [*beside.rglob("*"), beside]:
+            logs = [self.out / name for name in LOGS if (self.out / name).exists()]
+            for path in [*logs, *beside.rglob("*"), beside]:
                 _sync(path)
             if final.exists():  # the same step again (a stage that begins where the last one ended): the newer one holds
-                old = self.checkpoints / f".step-{step:06d}.old"
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(final, old)
                 os.rename(beside, final)
@@ -103,13 +110,15 @@ class Store:
             _sync(self.checkpoints)
         except OSError:
             shutil.rmtree(beside, ignore_errors=True)
+            if old.exists() and not final.exists():
+                os.rename(old, final)
             raise
         return final
 
     def steps(self) -> list[int]:
         """Steps of all checkpoints, the newest last. Half-written ones have another name and are not among them."""
-        found = self.checkpoints.glob("step-*") if self.checkpoints.exists() else []
-        return sorted(int(p.name.split("-")[1]) for p in found)
+        found = self.checkpoints.iterdir() if self.checkpoints.exists() else []
+        return sorted(int(p.name.removeprefix("step-")) for p in found if re.fullmatch(r"step-\d{6,}", p.name))
 
     def state(self, step: int) -> tuple[Path, dict]:
         """(folder, loop state) of a checkpoint after checking every file. CheckpointError names a damaged one and the way on."""
@@ -126,13 +135,19 @@ class Store:
         steps = self.steps()
         return self.state(steps[-1]) if steps else None
 
+    def mend(self) -> None:
+        """Give a checkpoint its name back that was being replaced when the run was killed. Only for who resumes, never for who reads."""
+        for old in self.checkpoints.glob(".step-*.old"):
+            if not (final := old.with_name(old.name[1:-4])).exists():
+                os.rename(old, final)
+
     def cut_back(self, state: Mapping) -> None:
-        """Undo everything that was logged after the checkpoint with this state."""
+        """Undo everything that was logged after the checkpoint with this state (a log that a crash cut shorter stays so)."""
         for name, length in state["logs"].items():
             path = self.out / name
             if path.exists():
                 with open(path, "r+b") as f:
-                    f.truncate(length)
+                    f.truncate(min(length, path.stat().st_size))
         for path in (self.out / "trees").glob("step-*.jsonl.gz"):
             if int(path.name.split("-")[1].split(".")[0]) > state["step"]:
                 path.unlink()

@@ -15,7 +15,7 @@ from forethought.types import Advantages, Node, Tree
 
 
 def grpo(tree: Tree, spec: CreditSpec) -> Advantages:
-    """GRPO (arXiv 2402.03300): A = (R - mean) / (std + eps), population std over the group. A group without spread gets 0."""
+    """GRPO (arXiv 2402.03300): A = (R - mean) / (std + eps), population std over the group."""
 
     def rule(rewards: list[float], weights: list[float]) -> list[float]:
         total = sum(weights)
@@ -51,11 +51,10 @@ def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[floa
     parent = {n.id: n.parent for n in tree.nodes}
     by_id = {n.id: n for n in tree.nodes}
     leaves = [n for n in tree.leaves() if n.role is not None and n.status != "failed"]
-    if not leaves:
-        return {}
     weights = _responses(tree, leaves)
     rewards = [sum(by_id[i].reward or 0.0 for i in _up(leaf.id, parent)) for leaf in leaves]
-    advantages = rule(rewards, weights)
+    # A group without spread gets 0 by rule, not by arithmetic: a mean of equal rewards may differ from them in its last bit.
+    advantages = rule(rewards, weights) if len(set(rewards)) > 1 else [0.0] * len(rewards)
     total: dict[int, float] = {}
     weight: dict[int, float] = {}
     for leaf, a, w in zip(leaves, advantages, weights, strict=True):

@@ -30,6 +30,8 @@ def role_baseline(tree: Tree, spec: CreditSpec) -> Advantages:
     advantages = {n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.status != "failed"}
     for members in groups.values():
         rewards = [r for _, r in members]
+        if len(set(rewards)) == 1:
+            continue  # 0 by rule: a mean of equal rewards may differ from them in its last bit
         mean = sum(rewards) / len(rewards)
         std = math.sqrt(sum((r - mean) ** 2 for r in rewards) / len(rewards))
         for nodes, r in members:

@@ -21,14 +21,21 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from forethought.engines.torch.packing import Layout
+from forethought.errors import ForethoughtError
 
 NAME = "forethought"
+CHANGES = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")  # what changes the numbers, and is not done here
+
+
+class Unsupported(ForethoughtError):
+    """The model asks its attention for something that packed forests do not compute."""
 
 
 @dataclass(slots=True)
 class Forest:
     layout: Layout
     capture: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None  # layer -> keys, values [N, kv_heads, d]
+    windows: set[int] | None = None  # sliding windows and chunks that the model asked for (`exact.py` looks)
 
 
 @dataclass(slots=True)
@@ -71,38 +78,47 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
     mode = _mode.get()
     if mode is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    _refuse(attention_mask, query.shape[2] > 1 and kwargs.get("is_causal") is False, kwargs)
     query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if isinstance(mode, Decode):
         return _decode(mode, module.layer_idx, query, key, value), None
+    if mode.windows is not None and kwargs.get("sliding_window"):
+        mode.windows.add(kwargs["sliding_window"])
     if mode.capture is not None:
         mode.capture[module.layer_idx] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
     return _forest(mode.layout, query, key, value), None
 
 
+def _refuse(attention_mask: torch.Tensor | None, both_ways: bool, kwargs: dict) -> None:
+    asked = [name for name in CHANGES if kwargs.get(name) is not None]
+    if asked or both_ways or attention_mask is not None:
+        what = ", ".join(asked) or ("attention to later tokens" if both_ways else "a mask of its own")
+        raise Unsupported(f"asks its attention for {what}")
+
+
 def _forest(layout: Layout, query, key, value) -> torch.Tensor:
-    heads, d = query.shape[1], query.shape[-1]
-    repeat = heads // key.shape[1]
+    heads, kv_heads = query.shape[1], key.shape[1]
+    repeat = heads // kv_heads
     rows = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)]  # [N, heads * d] each
     outputs = []
     for g in layout.groups:
         # embedding() gathers rows and has the fastest backward of all ways to gather on a CPU (index: 3x slower)
         q, k, v = (
-            F.embedding(i, x).unflatten(-1, (-1, d)).transpose(1, 2)
-            for x, i in zip(rows, (g.query_BQ, g.key_BK, g.key_BK), strict=True)
+            F.embedding(i, x).unflatten(-1, (h, -1)).transpose(1, 2)
+            for x, i, h in zip(rows, (g.query_BQ, g.key_BK, g.key_BK), (heads, kv_heads, kv_heads), strict=True)
         )
         if repeat > 1:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         weight_BHQK = ((q @ k.transpose(-1, -2)).float() + g.bias_B1QK).softmax(-1).to(v.dtype)
         outputs.append((weight_BHQK @ v).transpose(1, 2).flatten(0, 1).flatten(1))
-    return F.embedding(layout.place_N, torch.cat(outputs)).unflatten(-1, (heads, d))[None].to(value.dtype)
+    return F.embedding(layout.place_N, torch.cat(outputs)).unflatten(-1, (heads, -1))[None].to(value.dtype)
 
 
 def _decode(state: Decode, layer: int, query, key, value) -> torch.Tensor:
     rows, heads, _, d = query.shape
     kv_heads = key.shape[1]
     if layer not in state.tail:
-        shape = (rows, kv_heads, state.room, d)
-        state.tail[layer] = (key.new_empty(shape), value.new_empty(shape))
+        state.tail[layer] = tuple(x.new_empty(rows, kv_heads, state.room, x.shape[-1]) for x in (key, value))
     tail_k, tail_v = state.tail[layer]
     tail_k[:, :, state.t] = key[:, :, 0]
     tail_v[:, :, state.t] = value[:, :, 0]
@@ -117,13 +133,18 @@ def _decode(state: Decode, layer: int, query, key, value) -> torch.Tensor:
     weight = torch.cat([at_prefix, at_tail], -1).softmax(-1).to(value.dtype)
     p = prefix_k.shape[2]
     on_prefix = weight[..., :p].view(contexts, state.n, kv_heads, -1, p).transpose(1, 2).flatten(2, 3) @ prefix_v
-    on_prefix = on_prefix.view(contexts, kv_heads, state.n, -1, d).transpose(1, 2).flatten(0, 1)
+    on_prefix = on_prefix.view(contexts, kv_heads, state.n, -1, value.shape[-1]).transpose(1, 2).flatten(0, 1)
     out = on_prefix + weight[..., p:] @ tail_v[:, :, : state.t + 1]
-    return out.reshape(rows, 1, heads, d)
+    return out.reshape(rows, 1, heads, value.shape[-1])
 
 
 def _mask(*args, **kwargs):
-    return None if _mode.get() is not None else sdpa_mask(*args, **kwargs)
+    mode = _mode.get()
+    if mode is None:
+        return sdpa_mask(*args, **kwargs)
+    if isinstance(mode, Forest) and mode.windows is not None and kwargs.get("local_size"):
+        mode.windows.add(kwargs["local_size"])
+    return None
 
 
 AttentionInterface.register(NAME, attend)

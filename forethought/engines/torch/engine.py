@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from forethought.engines.base import BASE, UpdateRefused
 from forethought.engines.torch import machine, objectives
 from forethought.engines.torch.attention import Forest, using
+from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded, stop_tokens
 from forethought.engines.torch.optim import Optimizer
 from forethought.engines.torch.packing import pack
@@ -85,6 +86,7 @@ class TorchEngine:
         self.weights.base_moved |= policy == BASE
 
     def publish(self, policy: str) -> int:
+        self.weights.publish(policy)
         self.versions[policy] += 1
         return self.versions[policy]
 
@@ -109,8 +111,8 @@ class TorchEngine:
         return results
 
     def _wave(self, policy: str, requests: list[Request]) -> list[list[Completion]]:
-        model = self.weights.model(policy)
-        sampler = Sampler(model.base_model, self._head(model), self.machine.device, self.config.num_hidden_layers, self.eos)
+        model = self.weights.sampling_model(policy)
+        sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, self.eos)
         stops = [self._stop(r.stops) for r in requests]
         long_stops = any(words for _, words in stops)
 
@@ -165,7 +167,7 @@ class TorchEngine:
         with using(self._forest):
             hidden = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None],
                                       use_cache=False).last_hidden_state[0]
-        logp_N, entropy_N = objectives.logprobs_of(self._head(model), hidden[packed.before_N[tokens]], packed.ids_N[tokens],
+        logp_N, entropy_N = objectives.logprobs_of(logits_of(model), hidden[packed.before_N[tokens]], packed.ids_N[tokens],
                                                    self.config.vocab_size)
         return logp_N, entropy_N, spans
 
@@ -214,18 +216,6 @@ class TorchEngine:
             raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
         optimizer.step(norm, lr_scale)
         return {f"grad_norm/{policy}": Last(norm.item()), "lr": Last(optimizer.spec.lr * lr_scale)}
-
-    def _head(self, model):
-        """Hidden states to logits, with the scalings that some models apply after their head."""
-        head, c = model.get_output_embeddings(), self.config
-        scale = getattr(c, "logit_scale", None) or 1 / (getattr(c, "logits_scaling", None) or 1)
-        cap = getattr(c, "final_logit_softcapping", None)
-
-        def logits(hidden: torch.Tensor) -> torch.Tensor:
-            out = head(hidden) if scale == 1 else head(hidden) * scale
-            return out if cap is None else torch.tanh(out / cap) * cap
-
-        return logits
 
     # ---- files
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.engines.torch.attention import NAME
+from forethought.engines.torch.exact import check_config, check_model
 from forethought.engines.torch.small import small_model, tokenizer_of
 from forethought.errors import UserError
 from forethought.recipe.schema import ModelSpec
@@ -30,33 +32,43 @@ def load(spec: ModelSpec, words: list[str], context: int, seed: int) -> Loaded:
 
 
 def from_path(path: str, trust_remote_code: bool = False) -> Loaded:
-    """UserError where the path holds no causal LM, its tokenizer lacks an end token, or its attention is not supported."""
-    local = Path(path)
-    if (local.exists() or path.startswith((".", "/", "~"))) and not (local.expanduser() / "config.json").is_file():
+    """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would compute wrongly."""
+    local = Path(path).expanduser()
+    if (local.exists() or path.startswith((".", "/", "~"))) and not (local / "config.json").is_file():
         raise UserError(f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` wrote or a hub name")
-    name = str(local.expanduser()) if local.expanduser().exists() else path
+    name = str(local) if local.exists() else path
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        check_config(config, path)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-        _supported(config, path)
-        model = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME,
-                                                     trust_remote_code=trust_remote_code, dtype="auto")
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{path} cannot be loaded as a causal language model: {str(e).splitlines()[0]}") from e
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of {path} has no end-of-text token (eos_token); set one and save it")
+        model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype="auto",
+                                                            trust_remote_code=trust_remote_code, output_loading_info=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
+        raise UserError(f"{path} cannot be loaded as a causal language model: {_sentence(e)}") from e
+    _check_files(path, model, tokenizer, found)
     if model.dtype == torch.float16 or not torch.cuda.is_available():
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
+    check_model(model.eval(), path)
     return Loaded(model, tokenizer, name)
 
 
-def _supported(config, path: str) -> None:
-    """Packed forests need attention that sees exactly the tokens it is told to."""
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
-    if kinds - {"full_attention"} or (window and window < text.max_position_embeddings and "sliding_attention" in kinds):
-        raise UserError(f"{path} ({config.model_type}) mixes {', '.join(sorted(kinds))}; only full attention is supported")
+def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: dict) -> None:
+    """Weights that are there, and a tokenizer that fits them."""
+    if absent := sorted(found["missing_keys"]):
+        raise UserError(f"{path} lacks weights of {type(model).__name__}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}; "
+                        "they would be drawn at random")
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {path} has no end-of-text token (eos_token); set one and save it")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(f"the tokenizer of {path} has {len(tokenizer)} tokens, its model embeds {rows}; they do not belong together "
+                        "(resize_token_embeddings and save the model)")
+
+
+def _sentence(e: Exception) -> str:
+    if isinstance(e, KeyError) and e.args == (NAME,):
+        return "its attention does not go through the attention interface of transformers"
+    return next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
 
 
 def stop_tokens(tokenizer: PreTrainedTokenizerBase, words: tuple[str, ...]) -> tuple[set[int], list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from forethought.recipe.schema import OptimSpec
@@ -13,7 +15,8 @@ class Optimizer:
     def __init__(self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec):
         self.spec = spec
         self.parameters = parameters
-        matrices = [k for k, p in parameters.items() if spec.name == "muon" and p.ndim == 2 and ".layers." in f".{k}"]
+        inside = re.compile(r"\.\d+\.")  # a numbered layer, whatever the model calls it (layers.0, h.0, blocks.0)
+        matrices = [k for k, p in parameters.items() if spec.name == "muon" and p.ndim == 2 and inside.search(k)]
         rest = [k for k in parameters if k not in matrices]
         self.parts: list[tuple[list[str], torch.optim.Optimizer, float]] = []
         if rest:

@@ -7,6 +7,7 @@ change of adapter, so that exactly one policy can receive them.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,17 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
+from transformers.core_model_loading import revert_weight_conversion
 
 from forethought.engines.base import BASE
 from forethought.engines.torch.files import write_tensors
-from forethought.errors import RecipeError
+from forethought.errors import CheckpointError, RecipeError
 from forethought.recipe.schema import AdapterSpec
+
+MERGE_BELOW = 200_000_000  # parameters of a base that is worth keeping twice
+
+
+WEIGHTS = "model.safetensors"
 
 
 class Policies:
@@ -32,7 +39,9 @@ class Policies:
         self.peft = None  # wraps the base once there is an adapter
         self.adapters: list[str] = []
         self.copies: dict[str, torch.nn.Module] = {}
+        self.merged: dict[str, torch.nn.Module] = {}  # adapter -> the base with it added in, for sampling
         self.active = BASE
+        self.size = sum(p.numel() for p in model.parameters())
         self.base_moved = False  # whether the base differs from what it was loaded from
         model.requires_grad_(False)
 
@@ -54,13 +63,38 @@ class Policies:
         self.active = name
         return self.base
 
+    def sampling_model(self, name: str) -> torch.nn.Module:
+        """The module to sample from. Sampling is many small steps, where an adapter's extra products cost as much as the layers
+        themselves, so a small base is kept a second time with the adapter added in; a large one runs as it is."""
+        if name not in self.adapters or self.size > MERGE_BELOW:
+            return self.model(name)
+        if name not in self.merged:
+            self.publish(name)
+        return self.merged[name]
+
+    @torch.no_grad()
+    def publish(self, name: str) -> None:
+        """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each time."""
+        if name == BASE:
+            self.merged.clear()  # they stand on a base that has moved
+        if name not in self.adapters or self.size > MERGE_BELOW:
+            return
+        if name not in self.merged:
+            self.merged[name] = self._plain_copy()
+        modules = dict(self.merged[name].named_modules())
+        for path, layer in self.base.named_modules():
+            if isinstance(layer, LoraLayer) and name in layer.lora_A:
+                base = layer.get_base_layer().weight
+                modules[path].weight.copy_(base + layer.get_delta_weight(name).to(base.dtype))
+
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """The policy's own weights, by the name they have in its saved file; tied weights once."""
         if name in self.copies:
             return {}
         if name == BASE:
             return {_clean(k): p for k, p in self.base.named_parameters() if "lora_" not in k}
-        return {k: p for k, p in self.base.named_parameters() if f".{name}." in k and "lora_" in k}
+        own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
+        return {k: p for k, p in self.base.named_parameters() if own.search(k)}
 
     @contextmanager
     def training(self, name: str) -> Iterator[torch.nn.Module]:
@@ -103,6 +137,7 @@ class Policies:
             del self.copies[name]
         elif name in self.adapters:
             self.peft.delete_adapter(name)
+            self.merged.pop(name, None)
             self.adapters.remove(name)
             self.active = ""
             self.model(BASE)
@@ -118,10 +153,12 @@ class Policies:
         base = directory / BASE
         base.mkdir(parents=True)
         if self.base_moved or not source:
-            write_tensors(base / "model.safetensors", self.base_state())
+            write_tensors(base / WEIGHTS, revert_weight_conversion(self.base, self.base_state()))  # experts apart, as on the hub
+            self.base.config.architectures = [type(self.base).__name__]
+            self.base.config.dtype = str(self.base.dtype).removeprefix("torch.")  # as trained, which may not be as loaded
             self.base.config.save_pretrained(base)
-            if self.base.generation_config is not None:
-                self.base.generation_config.save_pretrained(base)
+            if self.base.generation_config is not None:  # as it is: its own save_pretrained refuses some that hubs hold
+                self.base.generation_config.to_json_file(base / "generation_config.json")
         tokenizer.save_pretrained(base)
         for name in self.adapters:
             folder = directory / "adapters" / name
@@ -138,13 +175,11 @@ class Policies:
 
     def load(self, directory: Path) -> None:
         """Weights into place; adapters and copies are made or dropped until they are those of the directory."""
-        weights = directory / BASE / "model.safetensors"
-        if weights.exists():
-            state = load_file(weights)
-            with torch.no_grad():
-                for name, p in self.parameters(BASE).items():
-                    p.copy_(state[name])
-            self.base_moved = True
+        self.merged.clear()
+        if (directory / BASE / WEIGHTS).exists():
+            self._load_base(directory / BASE)
+        elif self.base_moved:
+            raise CheckpointError(f"{directory} was saved before the base moved and holds no weights of it; resume in a new process")
         wanted = sorted(p.name for p in (directory / "adapters").glob("*")) if (directory / "adapters").exists() else []
         for name in [n for n in self.adapters if n not in wanted] + list(self.copies):
             self.drop(name)
@@ -156,6 +191,15 @@ class Policies:
             self.copies[path.stem] = self._plain_copy()
             self.copies[path.stem].load_state_dict(load_file(path), strict=False)
 
+    @torch.no_grad()
+    def _load_base(self, folder: Path) -> None:
+        state, own = load_file(folder / WEIGHTS), self.parameters(BASE)
+        if not own.keys() <= state.keys():  # a layout of the hub that `transformers` turns into this model's
+            state = dict(type(self.base).from_pretrained(folder, dtype=self.base.dtype).named_parameters())
+        for name, p in own.items():
+            p.copy_(state[name])
+        self.base_moved = True
+
     def base_state(self) -> dict[str, torch.Tensor]:
         """The base's own tensors under the names of an unwrapped model; weights tied to another name are left out."""
         own = {p.data_ptr() for p in self.parameters(BASE).values()}
@@ -166,7 +210,7 @@ class Policies:
         return state
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
-        state = get_peft_model_state_dict(self.peft, adapter_name=name)
+        state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
         return {k: v.detach().contiguous() for k, v in state.items()}
 
     def _load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
@@ -182,13 +226,19 @@ class Policies:
         self.base.requires_grad_(False)
 
     def _plain_copy(self) -> torch.nn.Module:
-        """The base without its adapters, frozen."""
-        model = type(self.base)(copy.deepcopy(self.base.config))
+        """The base without its adapters, frozen: the same tensors in the same types, those outside the weights' file too."""
+        with torch.device("meta"):  # nothing is drawn and nothing is held twice
+            model = type(self.base)(copy.deepcopy(self.base.config))
         model.set_attn_implementation(self.base.config._attn_implementation)
-        model.load_state_dict(self.base_state(), strict=False)
+        own = {_clean(k): p for k, p in self.base.named_parameters(remove_duplicate=False) if "lora_" not in k}
+        own |= {_clean(k): b for k, b in self.base.named_buffers(remove_duplicate=False) if "lora_" not in k}
+        model.load_state_dict({k: own[k].detach().clone() for k in model.state_dict()}, assign=True)
+        for module_name, module in model.named_modules():
+            for key in module._non_persistent_buffers_set & module._buffers.keys():
+                if module._buffers[key] is not None:
+                    module._buffers[key] = own[f"{module_name}.{key}".lstrip(".")].clone()
         model.tie_weights()
-        reference = next(self.base.parameters())
-        return model.to(reference.device, reference.dtype).requires_grad_(False).eval()
+        return model.requires_grad_(False).eval()
 
 
 def _clean(name: str) -> str:

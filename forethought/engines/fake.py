@@ -1,0 +1,230 @@
+"""An engine without torch, for tests of everything above it: scripted words, or a tiny policy that really learns. Always exact.
+
+The parameters of a policy are one row of logits a role, over whole continuations (`choices`). A continuation is chosen with its
+first token, which carries all of its log-probability; the tokens after it are certain. So gradients can be worked out by hand:
+d log p_k / d logit_j = [j = k] - p_j.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from forethought.engines.base import BASE, UpdateRefused
+from forethought.errors import UserError
+from forethought.metrics import Last, Max, Mean, Metric, Sum, merge
+from forethought.recipe.schema import OptimSpec
+from forethought.types import Batch, Completion, Objective, Request, Segment
+
+Choices = Callable[[str, str], Sequence[str]]
+"""(text of the path so far, role) -> continuations; a role has equally many of them in every context, in the same order."""
+
+Script = Callable[[str, str, int, int], str]
+"""(policy, text of the path so far, index of the sample, seed of the request) -> what the policy says."""
+
+Rows = dict[str, list[float]]  # role -> one number a choice
+
+
+class FakeEngine:
+    """See `engines.base.Engine`. One token a word; no clock, no threads, no global state.
+
+    `choices`: by default the first three words of the vocabulary, each with the role's stop word. `script` replaces the drawing
+    (not the training). `nan_losses`, `nan_gradients`: which calls of forward_backward and of optim_step, counted from 0, find
+    numbers that are not finite. What is none of the choices has probability 1 and no gradient. The optimizer is SGD with
+    `betas[0]` as momentum, so that it has a state to restore. `sample` speaks with published weights only.
+    """
+
+    def __init__(self, words: Sequence[str], stops: Mapping[str, str], *, choices: Choices | None = None, script: Script | None = None,
+                 context: int = 4096, nan_losses: Collection[int] = (), nan_gradients: Collection[int] = ()):
+        self.words = list(words)
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        self.roles = {stop: role for role, stop in stops.items()}
+        self.choices = choices or (lambda text, role: [f"{word} {stops[role]}" for word in self.words[:3]])
+        self.script, self.context = script, context
+        self.nan_losses, self.nan_gradients = nan_losses, nan_gradients
+        self.weights: dict[str, Rows] = {BASE: {}}  # a row that is absent is all zeros
+        self.served: dict[str, Rows] = {BASE: {}}
+        self.versions = {BASE: 0}
+        self.frozen: list[str] = []
+        self.optimizers: dict[str, OptimSpec] = {}
+        self.momentum: dict[str, Rows] = {}
+        self.gradients: dict[str, Rows] = {}
+        self.losses = self.steps = 0  # calls of forward_backward and optim_step
+
+    # ---- words
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        self.check_words(text.split(), ())
+        return tuple(self.ids[word] for word in text.split())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(self.words[i] for i in ids)
+
+    def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
+        if lost := [word for word in [*words, *stops] if word not in self.ids]:
+            raise UserError(f"the fake's vocabulary lacks {', '.join(lost)}")
+
+    # ---- policies
+
+    def policies(self) -> dict[str, int]:
+        return dict(self.versions)
+
+    def fork(self, src: str, dst: str, *, frozen: bool = False) -> None:
+        if dst in self.versions:
+            raise ValueError(f"policy {dst!r} exists already")
+        self.weights[dst], self.served[dst] = copy.deepcopy(self.weights[src]), copy.deepcopy(self.weights[src])
+        self.versions[dst] = 0
+        self.frozen += [dst] * frozen
+
+    def drop(self, name: str) -> None:
+        if name == BASE or name not in self.versions:
+            raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.versions)}")
+        for table in (self.weights, self.served, self.versions, self.optimizers, self.momentum, self.gradients):
+            table.pop(name, None)
+        self.frozen = [n for n in self.frozen if n != name]
+
+    def prepare(self, policy: str, optim: OptimSpec) -> None:
+        if policy not in self.versions or policy in self.frozen:
+            raise ValueError(f"policy {policy!r} cannot train; there are {sorted(self.versions)}, frozen {self.frozen}")
+        self.optimizers[policy], self.momentum[policy], self.gradients[policy] = optim, {}, {}
+
+    def publish(self, policy: str) -> int:
+        self.served[policy] = copy.deepcopy(self.weights[policy])
+        self.versions[policy] += 1
+        return self.versions[policy]
+
+    # ---- sampling
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        return [[self._say(request, i) for i in range(request.n)] for request in requests]
+
+    def _say(self, r: Request, i: int) -> Completion:
+        if not r.context or len(r.context) + r.max_tokens > self.context:
+            raise UserError(f"a prompt of {len(r.context)} tokens and {r.max_tokens} new ones do not fit {self.context}")
+        text, role = self.decode(r.context), self.roles[r.stops[0]]
+        said = self.script(r.policy, text, i, r.seed) if self.script else self._draw(r, i, text, role)
+        tokens = self.encode(said)[: r.max_tokens]
+        ends = [t for t, token in enumerate(tokens) if self.words[token] in r.stops]
+        tokens = tokens[: ends[0] + 1] if ends else tokens
+        logprobs = self._logprobs(self.served[r.policy], text, role, tokens)
+        return Completion(token_ids=tokens, logprobs=logprobs, status="finished" if ends else "truncated", version=self.versions[r.policy])
+
+    def _draw(self, r: Request, i: int, text: str, role: str) -> str:
+        choices = self.choices(text, role)
+        logits = self.served[r.policy].get(role, [0.0] * len(choices))
+        if r.temperature == 0:
+            return choices[logits.index(max(logits))]
+        p = softmax([logit / r.temperature for logit in logits])
+        order = sorted(range(len(p)), key=lambda k: -p[k])
+        kept = [k for n, k in enumerate(order) if sum(p[j] for j in order[:n]) < r.top_p]
+        return choices[random.Random(f"{r.seed}/{i}").choices(kept, [p[k] for k in kept])[0]]
+
+    # ---- training
+
+    def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
+        rows = self.weights[batch.policy]
+        return [self._logprobs(rows, self._text(batch, s.parent), s.role, s.token_ids) if s.stream else () for s in batch.segments]
+
+    def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        self.losses += 1
+        if self.losses - 1 in self.nan_losses:
+            self.gradients[batch.policy] = {}
+            raise UpdateRefused(f"the loss of policy {batch.policy!r} is nan")
+        trained = [s for s in batch.segments if s.stream]
+        parts: list[dict[str, Metric]] = [{"tokens/trained": Sum(sum(w != 0 for s in trained for w in s.weight)),
+                                           "tokens/forward": Sum(sum(len(s.token_ids) for s in batch.segments))}]
+        return merge(parts + [self._learn(batch, s, objective) for s in trained])
+
+    def _learn(self, batch: Batch, s: Segment, o: Objective) -> dict[str, Metric]:
+        """Add the gradient of one segment; its loss, entropy and gap to the sampler."""
+        text = self._text(batch, s.parent)
+        logps = self._logprobs(self.weights[batch.policy], text, s.role, s.token_ids)
+        scale = o.weights.get(s.stream, 1.0) / o.denominators[s.stream]
+        metrics: dict[str, Metric] = {}
+        if s.stream == "sft":
+            losses, slope = [-w * logp for w, logp in zip(s.weight, logps, strict=True)], -s.weight[0]
+        else:
+            ratios = [math.exp(new - old) for new, old in zip(logps, s.old_logprobs or logps, strict=True)]
+            low_high = [min(max(r, 1 - o.clip_low), 1 + o.clip_high) for r in ratios]
+            losses = [-w * min(r * a, c * a) for w, r, c, a in zip(s.weight, ratios, low_high, s.advantage, strict=True)]
+            held = [w * (c * a < r * a) for w, r, c, a in zip(s.weight, ratios, low_high, s.advantage, strict=True)]
+            slope = 0.0 if held[0] else -s.weight[0] * ratios[0] * s.advantage[0]
+            gaps = [abs(new - old) for new, old in zip(logps, s.old_logprobs or logps, strict=True)]
+            metrics = {"clip/share": Mean(sum(held), sum(s.weight)), "gap/sampler_max": Max(max(gaps)),
+                       "gap/sampler": Mean(sum(w * gap for w, gap in zip(s.weight, gaps, strict=True)), sum(s.weight))}
+        if o.ref_kl and s.ref_logprobs:
+            away = [math.exp(ref - new) for new, ref in zip(logps, s.ref_logprobs, strict=True)]
+            metrics["kl/ref"] = Mean(sum(w * (x - math.log(x) - 1) for w, x in zip(s.weight, away, strict=True)), sum(s.weight))
+            slope += o.ref_kl * s.weight[0] * (1 - away[0])
+        k, p = self._chosen(self.weights[batch.policy], text, s.role, s.token_ids)
+        if k is not None:
+            row = self.gradients[batch.policy].setdefault(s.role, [0.0] * len(p))
+            for j, p_j in enumerate(p):
+                row[j] += scale * slope * ((j == k) - p_j)
+        entropy = -sum(p_j * math.log(p_j) for p_j in p if p_j > 0) if k is not None else 0.0
+        return metrics | {f"loss/{s.stream}": Mean(sum(losses), sum(s.weight)), f"entropy/{s.role}": Mean(entropy, len(logps))}
+
+    def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
+        self.steps += 1
+        spec, gradient = self.optimizers[policy], self.gradients[policy]
+        self.gradients[policy] = {}
+        if self.steps - 1 in self.nan_gradients:
+            raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
+        norm = math.sqrt(sum(g * g for row in gradient.values() for g in row))
+        clip = min(1.0, spec.clip_norm / norm) if norm else 1.0
+        for role, row in gradient.items():
+            logits = self.weights[policy].setdefault(role, [0.0] * len(row))
+            momentum = self.momentum[policy].setdefault(role, [0.0] * len(row))
+            for j, g in enumerate(row):
+                momentum[j] = spec.betas[0] * momentum[j] + clip * g
+                logits[j] -= spec.lr * lr_scale * momentum[j]
+        return {f"grad_norm/{policy}": Last(norm), "lr": Last(spec.lr * lr_scale)}
+
+    def _text(self, batch: Batch, at: int) -> str:
+        """The words of the path that ends with segment `at`."""
+        words: list[str] = []
+        while at >= 0:
+            words = [self.words[i] for i in batch.segments[at].token_ids] + words
+            at = batch.segments[at].parent
+        return " ".join(words)
+
+    def _chosen(self, rows: Rows, text: str, role: str, tokens: Sequence[int]) -> tuple[int | None, list[float]]:
+        """(index of the choice that `tokens` are, or begin: None if they are no choice; the probabilities of all choices)"""
+        choices = [self.encode(choice) for choice in self.choices(text, role)]
+        same = [k for k, c in enumerate(choices) if c == tuple(tokens)]
+        begun = [k for k, c in enumerate(choices) if tokens and c[: len(tokens)] == tuple(tokens)]
+        return next(iter(same + begun), None), softmax(rows.get(role, [0.0] * len(choices)))
+
+    def _logprobs(self, rows: Rows, text: str, role: str, tokens: Sequence[int]) -> tuple[float, ...]:
+        k, p = self._chosen(rows, text, role, tokens)
+        return () if not tokens else (math.log(p[k]) if k is not None else 0.0, *[0.0] * (len(tokens) - 1))
+
+    # ---- files
+
+    def save(self, directory: Path) -> None:
+        state = {"weights": self.weights, "served": self.served, "versions": self.versions, "frozen": self.frozen,
+                 "optimizers": {name: asdict(spec) for name, spec in self.optimizers.items()}, "momentum": self.momentum,
+                 "losses": self.losses, "steps": self.steps}
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "fake.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        state = json.loads((directory / "fake.json").read_text(encoding="utf-8"))
+        specs = {name: OptimSpec(**{**spec, "betas": tuple(spec["betas"])}) for name, spec in state.pop("optimizers").items()}
+        for key, value in state.items():
+            setattr(self, key, value)
+        self.optimizers, self.gradients = specs, {name: {} for name in specs}
+
+    def facts(self) -> Mapping[str, object]:
+        return {"model": "fake", "device": "none", "parameters": sum(len(row) for row in self.weights[BASE].values())}
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    top = max(logits)
+    e = [math.exp(logit - top) for logit in logits]
+    return [x / sum(e) for x in e]

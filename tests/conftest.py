@@ -1,0 +1,75 @@
+"""What several tests build from: hand-made trees, and `desk` as the fake engine plays it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from forethought.engines.fake import FakeEngine
+from forethought.recipe.convert import from_dict
+from forethought.recipe.schema import Recipe
+from forethought.types import Node, Task, Tree
+
+TASK = Task(id="t", domain="made", level=3, context="", prompt="GOAL")
+
+
+def tree_of(outcomes: Sequence[Sequence[float] | None], *, task: Task = TASK, plan_tokens: int = 2, act_tokens: int = 3) -> Tree:
+    """Root -> one plan an entry -> one execution an outcome. None is a plan that the interface refused."""
+    nodes = [Node(id=0, parent=None, role=None, text="GOAL", token_ids=(9,))]
+    for row in outcomes:
+        parts = {"format": float(row is not None), "valid": float(bool(row) and max(row) > 0)}
+        nodes.append(node(len(nodes), 0, "plan", plan_tokens, status="refused" if row is None else "finished", reward_parts=parts))
+        plan = nodes[-1].id
+        for outcome in row or ():
+            nodes.append(node(len(nodes), plan, "act", act_tokens, reward_parts={"format": 1.0, "outcome": outcome, "follows": 1.0}))
+    return Tree(task=task, nodes=tuple(nodes))
+
+
+def node(id: int, parent: int, role: str | None, tokens: int, **fields) -> Node:
+    fields = {"status": "finished", "policy": "base", "logprobs": (-1.0,) * tokens} | fields
+    return Node(id=id, parent=parent, role=role, text=f"{role}{id}", token_ids=tuple(range(tokens)), **fields)
+
+
+# `desk` for the fake engine: a role has three continuations, and only one is right -----------------------------------------
+
+WRONG, RIGHT, REFUSED = range(3)  # all logits begin at 0 and greedy takes the first of the best: untrained is wrong
+
+
+def desk_choices(text: str, role: str) -> list[str]:
+    """Plans: one that starts beside the goal, the right one, one that is no plan. Acts: under the plan of the text, with the
+    wrong value, exactly, and without an end."""
+    screen, _, asked = text.partition(" GOAL ")
+    words = screen.split()
+    parent = {words[i]: words[i + 1] for i in range(0, len(words), 4)}
+    cell = {words[i]: words[i + 2 : i + 4] for i in range(0, len(words), 4)}
+    goal, value, *said = asked.split()
+    if role == "plan":
+        path = [goal]
+        while parent[path[-1]] != "desk":
+            path.append(parent[path[-1]])
+        return [f"{min(set(parent) - {goal})} </plan>", f"{' '.join(path)} </plan>", "GOAL </plan>"]
+    plan = said[1 : said.index("</plan>")]
+    clicks = " ".join(" ".join([name, *cell[name]]) for name in reversed(plan))
+    return [f"{clicks} v{(int(value[1:]) + 1) % 8} </act>", f"{clicks} {value} </act>", f"{value} {clicks}"]
+
+
+def fake_desk(**fields):
+    """What `run.train(..., engine_of=...)` takes."""
+    return lambda recipe, domain: FakeEngine(domain.vocabulary(), domain.stops, choices=desk_choices, **fields)
+
+
+def desk_recipe(*stages: dict, **fields) -> Recipe:
+    """A tiny desk: levels 1 and 2 on screens of four widgets."""
+    tables = {"name": "made", "task": {"name": "desk", "levels": [1, 2], "widgets": 4}, "eval": {"tasks": 2, "every": 2},
+              "save": {"every": 2, "trees_every": 2, "trees": 2}} | fields
+    return from_dict(tables | {"stage": [dict(stage) for stage in stages]})
+
+
+def nothing(event) -> None:
+    pass
+
+
+def lines_of(path: Path) -> list[dict]:
+    import json
+
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
