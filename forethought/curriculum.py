@@ -59,7 +59,7 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
     reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0}
     for i in dropped:
         rewards = [n.reward for n in trees[i].nodes if n.reward is not None]
-        reason = "all_solved" if rewards and min(rewards) > 0 else "all_failed" if rewards and max(rewards) <= 0 else "no_spread"
+        reason = "all_failed" if max(rewards, default=0.0) <= 0 else "all_solved" if min(rewards) > 0 else "no_spread"
         reasons[reason] += 1
     metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
     return kept, metrics | {f"groups/{reason}": Sum(n) for reason, n in reasons.items()}

@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from forethought.gates import Evaluation
-from forethought.metrics import wilson
+from forethought.metrics import paired_difference, wilson
 from forethought.recipe.schema import EvalSpec, TreeSpec
 from forethought.rollout import Rollouts
 from forethought.tasks.base import Domain
@@ -59,6 +59,16 @@ def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float]]
             scores[f"eval/{side}"].append(value)
             scores.setdefault(f"eval/{side}@{mine.task.level}", []).append(value)
     return scores
+
+
+def changes(start: Evaluation, now: Evaluation) -> dict[str, float]:
+    """`eval_change/KEY` with `eval_change_low/KEY` and `eval_change_high/KEY`: 95 % intervals of the change task by task."""
+    flat: dict[str, float] = {}
+    for name, scores in sorted(now.scores.items()):
+        key = name.split("/", 1)[1]
+        change, low, high = paired_difference(list(start.scores[name]), list(scores))
+        flat |= {f"eval_change/{key}": change, f"eval_change_low/{key}": low, f"eval_change_high/{key}": high}
+    return flat
 
 
 def success(tree: Tree) -> float:

@@ -11,7 +11,7 @@ from forethought import __version__, gates, report, tasks
 from forethought.curriculum import LevelSampler
 from forethought.engines.base import BASE, Engine, UpdateRefused
 from forethought.errors import GateStop, Interrupted, RecipeError, UserError
-from forethought.evaluate import evaluate, held_out
+from forethought.evaluate import changes, evaluate, held_out
 from forethought.gates import Evaluation
 from forethought.interrupts import Interrupts
 from forethought.metrics import reduce
@@ -281,7 +281,8 @@ class Runner:
                          seed=seed_of(self.recipe.eval.seed, "eval"))
         self.progress.evaluations.append({"metrics": {**(line or {}), **found.metrics}, "scores": {k: list(v) for k, v in found.scores.items()}})
         self.values = dict(found.metrics)
-        return dict(found.metrics)
+        start = Evaluation(**self.progress.evaluations[0])
+        return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})
 
     def _line(self, spec: StageSpec, result: Step, seconds: float) -> dict[str, float]:
         line = reduce(result.metrics)

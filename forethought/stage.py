@@ -46,7 +46,7 @@ class Stage:
         return sorted({self.policies[role] for role in self.spec.roles})
 
     def step(self, k: int) -> Step:
-        """Step `k` of the stage (from 0). Raises UpdateRefused before anything moves if a loss or gradient is not finite."""
+        """Step `k` of the stage (from 0). Raises UpdateRefused if a loss (then no policy has moved) or a gradient is not finite."""
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share

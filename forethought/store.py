@@ -34,8 +34,9 @@ class Store:
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file; give a folder that is new or empty")
         if out.is_dir() and any(out.iterdir()):
-            what = "another run" if (out / "recipe.json").exists() else "files"
-            raise UserError(f"{out} already holds {what}; choose a new --out, or continue with --resume {out}")
+            run = (out / "recipe.json").exists()
+            way = f", or continue with --resume {out}" if run else ""
+            raise UserError(f"{out} already holds {'another run' if run else 'files'}; choose a new --out{way}")
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as e:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from forethought.engines.fake import FakeEngine
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
+from forethought.rollout import Rollouts
+from forethought.tasks.desk import Desk, Goal
 from forethought.types import Node, Task, Tree
 
 TASK = Task(id="t", domain="made", level=3, context="", prompt="GOAL")
@@ -70,6 +73,37 @@ def nothing(event) -> None:
 
 
 def lines_of(path: Path) -> list[dict]:
-    import json
-
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# `desk` by hand, for scripts: one screen, one goal ---------------------------------------------------------------------------
+
+HAND = Task(
+    id="hand", domain="desk", level=3, context="e desk x8 y9 s e x5 y7 c s x3 y4 o desk x1 y3", prompt="GOAL c v3 <plan>",
+    state=Goal(parents={"e": ("desk",), "s": ("e",), "c": ("s",), "o": ("desk",)},
+               cells={"e": ("x8", "y9"), "s": ("x5", "y7"), "c": ("x3", "y4"), "o": ("x1", "y3")}, goal="c", value="v3"),
+)  # fmt: skip
+PLAN, ACT = "c s e </plan>", "e x8 y9 s x5 y7 c x3 y4 v3 </act>"
+
+
+class Listening(FakeEngine):
+    """Keeps what it was asked to say and to learn."""
+
+    def __init__(self, *args, **fields):
+        super().__init__(*args, **fields)
+        self.asked, self.learned, self.waves = [], [], 0
+
+    def sample(self, requests):
+        self.asked += requests
+        self.waves += 1
+        return super().sample(requests)
+
+    def forward_backward(self, batch, objective):
+        self.learned.append((batch, objective))
+        return super().forward_backward(batch, objective)
+
+
+def scripted(say, **options) -> Rollouts:
+    """Rollouts of `desk` where `say(policy, text, i, seed)` speaks."""
+    desk = Desk((1, 2, 3), widgets=4, **options)
+    return Rollouts(Listening(desk.vocabulary(), desk.stops, script=say), desk)

@@ -15,7 +15,7 @@ BASE = "base"
 
 
 class UpdateRefused(ForethoughtError):
-    """A loss or gradient was not finite: the weights were not touched and the gradients are cleared."""
+    """A loss or gradient was not finite: the policy's weights were not touched, and the gradients of every policy are cleared."""
 
 
 class Engine(Protocol):

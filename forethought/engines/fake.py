@@ -133,7 +133,7 @@ class FakeEngine:
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
         self.losses += 1
         if self.losses - 1 in self.nan_losses:
-            self.gradients[batch.policy] = {}
+            self._forget()
             raise UpdateRefused(f"the loss of policy {batch.policy!r} is nan")
         trained = [s for s in batch.segments if s.stream]
         parts: list[dict[str, Metric]] = [{"tokens/trained": Sum(sum(w != 0 for s in trained for w in s.weight)),
@@ -174,6 +174,7 @@ class FakeEngine:
         spec, gradient = self.optimizers[policy], self.gradients[policy]
         self.gradients[policy] = {}
         if self.steps - 1 in self.nan_gradients:
+            self._forget()
             raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
         norm = math.sqrt(sum(g * g for row in gradient.values() for g in row))
         clip = min(1.0, spec.clip_norm / norm) if norm else 1.0
@@ -184,6 +185,9 @@ class FakeEngine:
                 momentum[j] = spec.betas[0] * momentum[j] + clip * g
                 logits[j] -= spec.lr * lr_scale * momentum[j]
         return {f"grad_norm/{policy}": Last(norm), "lr": Last(spec.lr * lr_scale)}
+
+    def _forget(self) -> None:
+        self.gradients = {name: {} for name in self.gradients}
 
     def _text(self, batch: Batch, at: int) -> str:
         """The words of the path that ends with segment `at`."""

@@ -131,7 +131,7 @@ def effects(run: Run) -> list[Effect]:
             index=index, **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}), steps=_steps(run, at),
             first=at[0] if at else None, last=at[-1] if at else None, before=before, after=after,
             kept=dict(standing) if undone else after, rolled_back_to=back[-1] if back else None,
-            changes={key: _paired(run, index, key, after[key]) or change(before[key], after[key]) for key in after if key in before}))
+            changes={key: _logged(run.lines[reached[-1]], key) or change(before[key], after[key]) for key in after if key in before}))
     return out
 
 
@@ -149,14 +149,10 @@ def levels(run: Run) -> list[str]:
     return sorted(found, key=lambda level: (not level.lstrip("-").isdigit(), int(level) if level.lstrip("-").isdigit() else 0, level))
 
 
-def _paired(run: Run, stage: int, key: str, after: Point) -> Change | None:
-    """The change since the stage's start over the same tasks, where a gate compared it at this evaluation at 95 %."""
-    for decision in run.decisions:
-        if (decision["kind"], decision["stage"], decision["name"], decision["step"]) == ("gate", stage, f"eval/{key}", after.step):
-            value, low, high, confidence = (decision.get("numbers", {}).get(n) for n in ("change", "low", "high", "confidence"))
-            if confidence == 0.95 and all(map(_finite, (value, low, high))):
-                return Change(value=value, low=low, high=high, paired=True)
-    return None
+def _logged(line: Mapping[str, Any], key: str) -> Change | None:
+    """The change since the stage's start over the same tasks, which the run writes beside each evaluation inside a stage."""
+    value, low, high = (line.get(f"{name}/{key}") for name in ("eval_change", "eval_change_low", "eval_change_high"))
+    return Change(value=value, low=low, high=high, paired=True) if all(map(_finite, (value, low, high))) else None
 
 
 def _steps(run: Run, at: list[int]) -> int:

@@ -78,7 +78,7 @@ class Desk:
             raise RecipeError("task.widgets", f"2 to {len(NAMES)} widgets have names, found {self.widgets}")
         if self.parents not in (1, 2):
             raise RecipeError("task.parents", f"a widget lists 1 or 2 parents, found {self.parents}")
-        if not 0 <= self.dead < self.widgets:
+        if self.parents == 2 and not 0 <= self.dead < self.widgets:
             raise RecipeError("task.dead", f"0 to {self.widgets - 1} widgets can hang from void, found {self.dead}")
         for key in ("bushiness", "slip", "flip"):
             if not 0 <= getattr(self, key) <= 1:
@@ -232,7 +232,8 @@ class DeskEpisode:
         if self.stepwise and not words and last is not None and self.taken < self.turns:
             return Outcome(done=False, observation=observe(self.state, last))
         if last != self.state.goal:
-            return self._end(False, f"the last click was on {last}, the goal is {self.state.goal}")
+            clicked = f"the last click was on {last}" if last else "nothing was clicked"
+            return self._end(False, f"{clicked}, the goal is {self.state.goal}")
         if words != [self.state.value]:
             return self._end(False, f"the value set was {' '.join(words)!r}, the goal's is {self.state.value!r}")
         return self._end(True, "")

@@ -10,7 +10,7 @@ Three modes, chosen by context manager around the model's forward:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -65,12 +65,17 @@ _mode: ContextVar[Forest | Decode | None] = ContextVar("mode", default=None)
 
 
 @contextmanager
-def using(mode: Forest | Decode) -> Iterator[None]:
+def using(mode: Forest | Decode | None) -> Iterator[None]:
     token = _mode.set(mode)
     try:
         yield
     finally:
         _mode.reset(token)
+
+
+def again() -> AbstractContextManager[None]:
+    """The mode of this moment, to be entered later, perhaps in another thread."""
+    return using(_mode.get())
 
 
 def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):

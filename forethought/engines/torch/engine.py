@@ -17,12 +17,14 @@ from forethought.engines.base import BASE, UpdateRefused
 from forethought.engines.torch import machine, objectives
 from forethought.engines.torch.attention import Forest, using
 from forethought.engines.torch.heads import logits_of
-from forethought.engines.torch.loading import Loaded, stop_tokens
+from forethought.engines.torch.loading import Loaded
 from forethought.engines.torch.optim import Optimizer
 from forethought.engines.torch.packing import pack
 from forethought.engines.torch.files import write_tensors
 from forethought.engines.torch.policies import Policies
+from forethought.engines.torch.recompute import recompute
 from forethought.engines.torch.sampling import Sampler
+from forethought.engines.torch.stops import Stops
 from forethought.errors import UserError
 from forethought.metrics import Last, Max, Mean, Metric, Sum, merge
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
@@ -38,16 +40,15 @@ class TorchEngine:
         self.tokenizer, self.source = loaded.tokenizer, loaded.source
         model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
         if spec.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute(model)
         self.config = model.config.get_text_config()
         self.context = self.config.max_position_embeddings
         self.weights = Policies(model, adapter)
         self.optimizers: dict[str, Optimizer] = {}
         self.versions = {BASE: 0}
         eos = model.generation_config.eos_token_id if model.generation_config else None
-        eos = self.tokenizer.eos_token_id if eos is None else eos
-        self.eos = set(eos if isinstance(eos, list) else [eos])
-        self._stops: dict[tuple[str, ...], tuple[set[int], list[str]]] = {}
+        self.eos = {self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+        self._stops: dict[tuple[str, ...], Stops] = {}
 
     # ---- words
 
@@ -55,17 +56,21 @@ class TorchEngine:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
-        unk = self.tokenizer.unk_token_id
-        lost = [w for w in words if not (ids := self.encode(w)) or (unk is not None and unk in ids)
-                or self.decode(ids).strip() != w]
+        lost = [w for w in dict.fromkeys([*words, *stops]) if not self._writes(w)]
         if lost:
             what = "special tokens" if set(lost) & set(stops) else "words"
             raise UserError(f"the tokenizer of {self.source or 'the small model'} cannot write {len(lost)} {what} of the task: "
                             f"{', '.join(lost[:12])}{', ...' if len(lost) > 12 else ''}; "
                             "use a model whose tokenizer covers them, or leave out --model to train a small one")
+
+    def _writes(self, word: str) -> bool:
+        """Whether the tokenizer gives the word back: alone, after a space, and after another word."""
+        unk, pieces = self.tokenizer.unk_token_id, [self.encode(word), self.encode(" " + word)]
+        return (all(ids and unk not in ids and self.decode(ids).strip() == word for ids in pieces)
+                and self.decode(pieces[0] + pieces[1]).split() == [word, word])
 
     # ---- policies
 
@@ -82,7 +87,9 @@ class TorchEngine:
         self.optimizers.pop(name, None)
 
     def prepare(self, policy: str, optim: OptimSpec) -> None:
-        self.optimizers[policy] = Optimizer(self.weights.parameters(policy), optim)
+        if not (own := self.weights.parameters(policy)):
+            raise ValueError(f"policy {policy!r} is frozen or has no weights of its own; it cannot train")
+        self.optimizers[policy] = Optimizer(own, optim)
         self.weights.base_moved |= policy == BASE
 
     def publish(self, policy: str) -> int:
@@ -113,20 +120,12 @@ class TorchEngine:
     def _wave(self, policy: str, requests: list[Request]) -> list[list[Completion]]:
         model = self.weights.sampling_model(policy)
         sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, self.eos)
-        stops = [self._stop(r.stops) for r in requests]
-        long_stops = any(words for _, words in stops)
-
-        def stopped(request: Request, tokens: list[int]) -> bool:
-            words = self._stop(request.stops)[1]
-            return bool(words) and any(self.decode(tokens[-16:]).rstrip().endswith(w) for w in words)
-
+        for r in requests:
+            if r.stops not in self._stops:
+                self._stops[r.stops] = Stops(self.tokenizer, r.stops)
+        stops = [self._stops[r.stops] for r in requests]
         with self.machine.autocast():
-            return sampler.wave(requests, [ids for ids, _ in stops], self.versions[policy], stopped if long_stops else None)
-
-    def _stop(self, words: tuple[str, ...]) -> tuple[set[int], list[str]]:
-        if words not in self._stops:
-            self._stops[words] = stop_tokens(self.tokenizer, words)
-        return self._stops[words]
+            return sampler.wave(requests, stops, self.versions[policy])
 
     # ---- training
 
@@ -147,7 +146,7 @@ class TorchEngine:
             with self.weights.training(batch.policy) as model, self.machine.autocast():
                 loss, metrics = self._loss(model, segments, objective)
             if not torch.isfinite(loss):
-                self.optimizers[batch.policy].clear()
+                self._forget()
                 raise UpdateRefused(f"the loss of policy {batch.policy!r} is {loss.item()}")
             parts.append(metrics)
         return merge(parts)
@@ -155,16 +154,20 @@ class TorchEngine:
     def _forward(self, model, segments: list[Segment]):
         """(log-probs, entropies, spans): all trained tokens in order; a span is (segment, first, count)."""
         packed = pack(segments, self.machine.device)
+        if packed.longest > self.context:
+            raise UserError(f"a demonstration or rollout of {packed.longest} tokens does not fit the model's context of {self.context}; "
+                            "take lower levels or a shorter task, or use a model with a longer context")
         spans, tokens, offset = [], [], 0
         for i, s in enumerate(segments):
             if s.stream is not None:
+                if s.parent < 0:
+                    raise ValueError(f"segment {i} trains its tokens, but nothing stands before the first of them")
                 n = len(s.token_ids)
                 spans.append((i, offset, n))
                 tokens.extend(range(packed.starts[i], packed.starts[i] + n))
                 offset += n
         tokens = torch.tensor(tokens, device=self.machine.device)
-        self._forest = Forest(packed.layout)
-        with using(self._forest):
+        with using(Forest(packed.layout)):
             hidden = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None],
                                       use_cache=False).last_hidden_state[0]
         logp_N, entropy_N = objectives.logprobs_of(logits_of(model), hidden[packed.before_N[tokens]], packed.ids_N[tokens],
@@ -204,18 +207,22 @@ class TorchEngine:
             if "sft" in objective.denominators:
                 metrics[f"loss/sft_{role}"] = Mean(-(logp_N.detach() * role_N * sft_N).sum().item(), float((role_N * sft_N).sum()))
         if torch.isfinite(loss) and loss.requires_grad:
-            with using(self._forest):  # gradient checkpointing runs the forward again
-                loss.backward()
+            loss.backward()
         return loss.detach(), metrics
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         optimizer = self.optimizers[policy]
         norm = optimizer.gradient_norm()
         if not torch.isfinite(norm):
-            optimizer.clear()
+            self._forget()
             raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
         optimizer.step(norm, lr_scale)
         return {f"grad_norm/{policy}": Last(norm.item()), "lr": Last(optimizer.spec.lr * lr_scale)}
+
+    def _forget(self) -> None:
+        """What other policies gathered for a refused update must not be left over for the next one."""
+        for optimizer in self.optimizers.values():
+            optimizer.clear()
 
     # ---- files
 

@@ -16,6 +16,7 @@ from forethought.engines.torch.attention import NAME, Forest, Unsupported, using
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.packing import pack
 from forethought.engines.torch.sampling import Sampler
+from forethought.engines.torch.stops import Stops
 from forethought.errors import UserError
 from forethought.types import Request, Segment
 
@@ -50,7 +51,7 @@ def check_model(model: PreTrainedModel, path: str) -> None:
     except Unsupported as e:
         raise UserError(f"{name} {e}, which packed forests do not compute; use a model with plain full attention") from e
     except Exception as e:  # anything a foreign model can raise on inputs it was not written for
-        raise UserError(f"{name} does not run on packed forests ({type(e).__name__}: {str(e).splitlines()[:1]})") from e
+        raise UserError(f"{name} does not run on packed forests ({type(e).__name__}: {next(iter(str(e).splitlines()), '')})") from e
     if narrow := sorted(w for w in windows if w < text.max_position_embeddings):
         raise UserError(f"{name} has a sliding window of {narrow[0]} tokens in a context of {text.max_position_embeddings}; "
                         "only full attention is supported")
@@ -93,7 +94,7 @@ def _sampling_error(model: PreTrainedModel, contexts: list[tuple[int, ...]]) -> 
     sampler = Sampler(model.base_model, logits_of(model), model.device, model.config.get_text_config().num_hidden_layers, set())
     requests = [Request(policy="", context=ids, n=2, stops=(), max_tokens=STEPS, seed=i) for i, ids in enumerate(contexts)]
     total, count = 0.0, 0
-    for request, outs in zip(requests, sampler.wave(requests, [set()] * len(requests), 0, None), strict=True):
+    for request, outs in zip(requests, sampler.wave(requests, [Stops(None, ())] * 2, 0), strict=True):
         for out in outs:
             logp = _plain(model, request.context + out.token_ids).log_softmax(-1)[len(request.context) - 1 : -1]
             found = logp.gather(-1, torch.tensor(out.token_ids, device=logp.device)[:, None])[:, 0]

@@ -69,15 +69,3 @@ def _sentence(e: Exception) -> str:
     if isinstance(e, KeyError) and e.args == (NAME,):
         return "its attention does not go through the attention interface of transformers"
     return next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
-
-
-def stop_tokens(tokenizer: PreTrainedTokenizerBase, words: tuple[str, ...]) -> tuple[set[int], list[str]]:
-    """Stops that are one token, as ids, and the others, as text that has to be looked for."""
-    ids, texts = set(), []
-    for word in words:
-        pieces = tokenizer.encode(word, add_special_tokens=False)
-        if len(pieces) == 1:
-            ids.add(pieces[0])
-        else:
-            texts.append(word)
-    return ids, texts

@@ -42,6 +42,7 @@ class Packed:
     positions_N: torch.Tensor
     before_N: torch.Tensor
     starts: tuple[int, ...]  # segment -> index of its first token in the row
+    longest: int  # tokens of the longest path
     layout: Layout
 
 
@@ -59,8 +60,8 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
     for i, s in enumerate(segments):
         if not s.token_ids:
             raise ValueError(f"segment {i} has no tokens")
-        if s.parent >= i:
-            raise ValueError(f"segment {i} has parent {s.parent}; parents must come first")
+        if not -1 <= s.parent < i:
+            raise ValueError(f"segment {i} has parent {s.parent}; parents must come first, and -1 is a root's")
         if s.parent >= 0:
             children[s.parent] += 1
     ids: list[int] = []
@@ -89,7 +90,7 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
     # chain that ends in the branching segment, and parents come first.
     layout = _layout(blocks, len(ids), device)
     long = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
-    return Packed(long(ids), long(positions), long(before), tuple(starts), layout)
+    return Packed(long(ids), long(positions), long(before), tuple(starts), max(positions) + 1, layout)
 
 
 def _layout(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> Layout:

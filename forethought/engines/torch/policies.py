@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear, LoraLayer
 from safetensors.torch import load_file
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -25,8 +25,6 @@ from forethought.errors import CheckpointError, RecipeError
 from forethought.recipe.schema import AdapterSpec
 
 MERGE_BELOW = 200_000_000  # parameters of a base that is worth keeping twice
-
-
 WEIGHTS = "model.safetensors"
 
 
@@ -66,7 +64,7 @@ class Policies:
     def sampling_model(self, name: str) -> torch.nn.Module:
         """The module to sample from. Sampling is many small steps, where an adapter's extra products cost as much as the layers
         themselves, so a small base is kept a second time with the adapter added in; a large one runs as it is."""
-        if name not in self.adapters or self.size > MERGE_BELOW:
+        if not self._merges(name):
             return self.model(name)
         if name not in self.merged:
             self.publish(name)
@@ -77,7 +75,7 @@ class Policies:
         """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each time."""
         if name == BASE:
             self.merged.clear()  # they stand on a base that has moved
-        if name not in self.adapters or self.size > MERGE_BELOW:
+        if not self._merges(name):
             return
         if name not in self.merged:
             self.merged[name] = self._plain_copy()
@@ -86,6 +84,13 @@ class Policies:
             if isinstance(layer, LoraLayer) and name in layer.lora_A:
                 base = layer.get_base_layer().weight
                 modules[path].weight.copy_(base + layer.get_delta_weight(name).to(base.dtype))
+
+    def _merges(self, name: str) -> bool:
+        """Plain linear layers only. Embeddings and heads may be tied: adding to one would add to both."""
+        if name not in self.adapters or self.size > MERGE_BELOW:
+            return False
+        ends = (self.base.get_input_embeddings(), self.base.get_output_embeddings())
+        return all(type(layer) is Linear and layer not in ends for layer in self._lora_layers() if name in layer.r)
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """The policy's own weights, by the name they have in its saved file; tied weights once."""
@@ -243,4 +248,4 @@ class Policies:
 
 def _clean(name: str) -> str:
     """The name a base weight has without PEFT around it."""
-    return name.replace(".base_layer.", ".")
+    return re.sub(r"(\.base_layer)+\.", ".", name)  # experts are wrapped once for each of their weights

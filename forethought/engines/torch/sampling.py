@@ -7,6 +7,7 @@ else is in the batch and nothing has to be saved to resume. Log-probs of sampled
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 
 from forethought.engines.torch.attention import Decode, Forest, using
 from forethought.engines.torch.packing import pack
+from forethought.engines.torch.stops import Stops
+from forethought.errors import UserError
 from forethought.types import Completion, Request, Segment
 
 
@@ -53,16 +56,15 @@ class Sampler:
         self.inner, self.head, self.device, self.layers, self.eos = inner, head, device, layers, eos
 
     @torch.no_grad()
-    def wave(self, requests: Sequence[Request], stop_ids: list[set[int]], version: int,
-             stopped: Callable[[Request, list[int]], bool] | None) -> list[list[Completion]]:
-        """Requests with the same `n`, decoded together. `stop_ids`: single-token stops of each request; `stopped` judges stops
-        that are longer than a token (None where there are none)."""
+    def wave(self, requests: Sequence[Request], stops: Sequence[Stops], version: int) -> list[list[Completion]]:
+        """Requests with the same `n`, decoded together; each has its own `stops`."""
         n = requests[0].n
         logits_BV, state, lengths_B = self._prefill(requests)
         rows = [_Row(r, j) for r in requests for j in range(n)]
         logits_RV = logits_BV.repeat_interleave(n, 0)
-        stops = [s | self.eos for s in stop_ids]
+        ends = [s.ids | self.eos for s in stops]
         active = list(range(len(requests)))  # contexts still in the state
+        last_B = lengths_B + torch.tensor([r.max_tokens - 1 for r in requests], device=self.device)
         most = max(r.max_tokens for r in requests)
         noise_RT = np.concatenate([_uniforms(r, n, most) for r in requests])
         greedy, shape = _shaping(requests, n, self.device)
@@ -71,7 +73,7 @@ class Sampler:
             token_R, logp_R = _choose(logits_RV, torch.from_numpy(noise_RT[live, t]).to(self.device), greedy[live],
                                       shape[live] if shape is not None else None)
             for row, token, logp in zip(live, token_R.tolist(), logp_R.tolist(), strict=True):
-                rows[row].take(token, logp, stops[row // n], stopped)
+                rows[row].take(token, logp, ends[row // n], stops[row // n].found)
             still = [i for i, b in enumerate(active) if not all(rows[b * n + j].done for j in range(n))]
             if not still or t + 1 == most:
                 break
@@ -79,11 +81,12 @@ class Sampler:
                 keep = torch.tensor(still, device=self.device)
                 state.keep(keep)
                 token_R = token_R.view(-1, n)[keep].flatten()
-                lengths_B = lengths_B[keep]
+                lengths_B, last_B = lengths_B[keep], last_B[keep]
                 active = [active[i] for i in still]
             state.t = t
             with using(state):
-                hidden = self.inner(input_ids=token_R[:, None], position_ids=(lengths_B + t).repeat_interleave(n)[:, None],
+                at_B = torch.minimum(lengths_B + t, last_B)  # rows that are done may not run out of the model's positions
+                hidden = self.inner(input_ids=token_R[:, None], position_ids=at_B.repeat_interleave(n)[:, None],
                                     use_cache=False).last_hidden_state
             logits_RV = self.head(hidden[:, 0]).float()
         return [[rows[b * n + j].completion(version) for j in range(n)] for b in range(len(requests))]
@@ -119,12 +122,15 @@ class _Row:
     def __init__(self, request: Request, member: int):
         self.request, self.tokens, self.logps, self.done, self.status = request, [], [], False, "truncated"
 
-    def take(self, token: int, logp: float, stops: set[int], stopped: Callable | None) -> None:
+    def take(self, token: int, logp: float, ends: set[int], found: Callable[[list[int]], bool]) -> None:
         if self.done:
             return
+        if math.isnan(logp):
+            raise UserError(f"policy {self.request.policy!r} gives logits that are not finite: its weights have diverged; lower the "
+                            "learning rate, and go on from an earlier checkpoint")
         self.tokens.append(token)
         self.logps.append(logp)
-        if token in stops or (stopped is not None and stopped(self.request, self.tokens)):
+        if token in ends or found(self.tokens):
             self.status, self.done = "finished", True
         elif len(self.tokens) == self.request.max_tokens:
             self.done = True

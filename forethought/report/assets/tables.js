@@ -102,7 +102,7 @@ function effectTable(run) {
       {},
       "Changes in points with 95" + NB + "% intervals; colour where the interval excludes zero. ",
       paired
-        ? "Where a gate compared task by task (≍) the interval is that paired one; elsewhere it is Newcombe's for independent samples, on the same tasks usually too wide."
+        ? "The intervals marked ≍ compare task by task; the others are Newcombe's for independent samples, on the same tasks usually too wide."
         : "Intervals are Newcombe's for independent samples; on the same tasks they are usually too wide.",
     ),
   ];

@@ -1,0 +1,212 @@
+"""Packed forests give what the model's own plain forward gives, for every kind of decoder that is accepted; every other kind is
+refused by name when it is loaded."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch_kit import KINDS, WORDS, config_of, engine_of, forest, model_of, on_disk, path_to, plain_logits, plain_logp, stir
+from transformers import AutoModelForCausalLM
+
+from forethought.engines.torch import exact
+from forethought.engines.torch.attention import NAME, Decode, Forest, Unsupported, using
+from forethought.engines.torch.heads import logits_of
+from forethought.engines.torch.loading import from_path
+from forethought.engines.torch.packing import pack
+from forethought.errors import UserError
+from forethought.types import Batch, Request, Segment
+
+
+def shape(kind: str, seed: int) -> dict:
+    """A random small size: heads, grouped or not, layers, widths, tied or not."""
+    rng = random.Random(f"{kind}/{seed}")
+    heads = rng.choice([2, 4])
+    grouped = rng.choice([1, heads]) if kind != "deepseek_v3" else heads
+    layers = rng.choice([1, 2, 3]) if "layer_types" not in KINDS[kind] else 2
+    tied = {} if kind in ("gpt_neox", "phi") else {"tie_word_embeddings": rng.random() < 0.5}
+    return {"num_attention_heads": heads, "num_key_value_heads": grouped, "num_hidden_layers": layers,
+            "hidden_size": rng.choice([16, 32]) * heads // 2, **tied}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapter", [False, True], ids=["base", "lora"])
+def test_forests_are_the_plain_forward(kind, adapter):
+    for seed in range(2):
+        engine = engine_of(model_of(kind, seed, **shape(kind, seed)))
+        policy = "plan" if adapter else "base"
+        if adapter:
+            before = engine.logprobs(Batch(policy="base", segments=tuple(forest(seed, stream="sft"))))
+            engine.fork("base", "plan")
+            stir(engine, "plan", seed)
+        segments = forest(seed, stream="sft")
+        found = engine.logprobs(Batch(policy=policy, segments=tuple(segments)))
+        if adapter:  # it does something, or the comparison below would say nothing about it
+            assert max(abs(a - b) for x, y in zip(before, found, strict=True) for a, b in zip(x, y, strict=True)) > 1e-2
+        model = engine.weights.model(policy)
+        with torch.no_grad():
+            for i, segment in enumerate(segments):
+                wanted = plain_logp(model, segments, i).tolist() if segment.stream else []
+                assert found[i] == pytest.approx(wanted, abs=1e-5)
+            packed = pack(segments)
+            with using(Forest(packed.layout)):
+                hidden = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False)
+            for i, segment in enumerate(segments):
+                row = model.base_model(input_ids=torch.tensor([path_to(segments, i)]), use_cache=False).last_hidden_state[0]
+                own = hidden.last_hidden_state[0, packed.starts[i] : packed.starts[i] + len(segment.token_ids)]
+                torch.testing.assert_close(own, row[-len(segment.token_ids) :], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("adapter", [False, True], ids=["base", "lora"])
+def test_sampled_tokens_have_the_log_probs_of_the_plain_forward(kind, adapter):
+    engine = engine_of(model_of(kind, 3, **shape(kind, 3)))
+    policy = "plan" if adapter else "base"
+    if adapter:
+        engine.fork("base", "plan")
+        stir(engine, "plan")
+    contexts = [(3, 4, 5), (3, 4, 5, 6, 7), (3, 9)]
+    requests = [Request(policy=policy, context=c, n=3, stops=(), max_tokens=6, seed=i) for i, c in enumerate(contexts)]
+    answers = engine.sample(requests)
+    model = engine.weights.model(policy)  # the adapter beside the weights, where sampling has it inside them
+    for c, outs in zip(contexts, answers, strict=True):
+        for out in outs:
+            with torch.no_grad():
+                logp = plain_logits(model, c + out.token_ids).log_softmax(-1)[len(c) - 1 : -1]
+            wanted = logp.gather(-1, torch.tensor(out.token_ids)[:, None])[:, 0]
+            assert out.logprobs == pytest.approx(wanted.tolist(), abs=1e-5)
+
+
+def test_a_prompt_alone_is_enough_to_predict_its_first_token_and_a_root_has_nothing_to_predict_it_from():
+    engine = engine_of()
+    alone = Segment(parent=-1, token_ids=(3,)), Segment(parent=0, token_ids=(4,), stream="sft")
+    with torch.no_grad():
+        wanted = plain_logp(engine.weights.model("base"), alone, 1).tolist()
+    assert engine.logprobs(Batch(policy="base", segments=alone))[1] == pytest.approx(wanted, abs=1e-5)
+    with pytest.raises(ValueError, match="segment 0 trains its tokens, but nothing stands before"):
+        engine.logprobs(Batch(policy="base", segments=(Segment(parent=-1, token_ids=(3, 4), stream="sft"),)))
+
+
+def test_a_path_longer_than_the_context_is_refused():
+    engine = engine_of(model_of(max_position_embeddings=8))
+    long = forest(1, roots=1, segments=9, stream="sft")
+    assert pack(long).longest > 8
+    with pytest.raises(UserError, match=f"rollout of {pack(long).longest} tokens does not fit the model's context of 8"):
+        engine.logprobs(Batch(policy="base", segments=tuple(long)))
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "lfm2": ({"layer_types": ["conv", "full_attention"]}, "layers of kind conv"),
+    "mamba": ({}, "layers of kind linear_attention"),
+    "gemma3_text": ({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}, "layers of kind sliding_attention"),
+    "gpt_oss": ({"num_local_experts": 4, "layer_types": ["full_attention"] * 2, "head_dim": 8}, "asks its attention for s_aux"),
+    "gemma2": ({"head_dim": 8, "layer_types": ["full_attention"] * 2}, "asks its attention for softcap"),
+    "mistral": ({"sliding_window": 16}, "a sliding window of 16 tokens in a context of 96"),
+    "mixtral": ({"sliding_window": 16, "num_local_experts": 4}, "a sliding window of 16 tokens in a context of 96"),
+    "phi3": ({"sliding_window": 16}, "a sliding window of 16 tokens in a context of 96"),
+    "starcoder2": ({"sliding_window": 16}, "a sliding window of 16 tokens in a context of 96"),
+    "qwen2": ({"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}, "layers of kind sliding_attention"),
+    "bloom": ({}, "0 of 2 layers attend through the attention interface"),
+    "mpt": ({"d_model": 32, "n_heads": 4, "n_layers": 2}, "does not run on packed forests"),
+    "rwkv": ({}, "0 of 2 layers attend through the attention interface"),
+    "falcon": ({"alibi": True}, "does not go through the attention interface"),
+    "gptj": ({"rotary_dim": 8}, "does not go through the attention interface"),
+    "xglm": ({}, "0 of 2 layers attend through the attention interface"),
+    "codegen": ({"rotary_dim": 8}, "codegen"),
+    "diffllama": ({}, "computes other numbers on packed forests than row by row"),
+    "bert": ({}, "bert"),
+    "t5": ({}, "cannot be loaded as a causal language model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_would_be_computed_wrongly_is_refused_by_name(kind, tmp_path):
+    fields, reason = REFUSED[kind]
+    if kind == "t5":
+        config_of(kind, **fields).save_pretrained(tmp_path)
+    else:
+        torch.manual_seed(0)
+        config = config_of(kind, **({k: v for k, v in KINDS.get(kind, {}).items() if k not in fields} | fields))
+        on_disk(tmp_path, AutoModelForCausalLM.from_config(config))
+    with pytest.raises(UserError) as e:
+        from_path(str(tmp_path))
+    assert reason in str(e.value) and str(tmp_path) in str(e.value), e.value
+    assert kind in str(e.value) or "causal language model" in str(e.value)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe", "gpt2", "mistral"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_computed_rightly_passes_in_either_precision(kind, dtype):
+    exact.check_model(model_of(kind).to(dtype), "here")
+
+
+@pytest.mark.parametrize(("broken", "dtype"), [
+    ("mask", torch.float32), ("positions", torch.float32), ("scale", torch.float32), ("value", torch.float32), ("decode", torch.float32),
+    ("mask", torch.bfloat16), ("positions", torch.bfloat16),
+])  # fmt: skip
+def test_the_check_finds_an_attention_that_is_slightly_wrong(broken, dtype, monkeypatch):
+    """Sensitivity, on an otherwise sound model: 1 % of error in fp32, and in bf16, whose rounding hides that, a wrong structure."""
+    from forethought.engines.torch import attention, sampling
+
+    model = model_of("llama", initializer_range=0.3).to(dtype)
+    forest_of, decode_of, pack_of = attention._forest, attention._decode, exact.pack
+    if broken == "mask":  # a branch sees its neighbour
+        monkeypatch.setattr(attention, "_forest", lambda layout, q, k, v: forest_of(layout, q, k, v.roll(1, 2)))
+    elif broken == "scale":
+        monkeypatch.setattr(attention, "_forest", lambda layout, q, k, v: forest_of(layout, q * 1.01, k, v))
+    elif broken == "value":
+        monkeypatch.setattr(attention, "_forest", lambda layout, q, k, v: forest_of(layout, q, k, v * 1.01))
+    elif broken == "decode":
+        monkeypatch.setattr(attention, "_decode", lambda state, i, q, k, v: decode_of(state, i, q, k, v * 1.01))
+    else:
+        from dataclasses import replace
+
+        shifted = lambda *args: (p := pack_of(*args)) and replace(p, positions_N=p.positions_N // 2)  # noqa: E731
+        monkeypatch.setattr(exact, "pack", shifted)
+        monkeypatch.setattr(sampling, "pack", shifted)
+    with pytest.raises(UserError, match="computes other numbers on packed forests"):
+        exact.check_model(model, "here")
+
+
+def test_attention_refuses_what_it_does_not_compute_at_any_time():
+    """Beyond the check at loading: a model that asks for more later is stopped, never computed without it."""
+    q = torch.randn(1, 2, 3, 4)
+    attend = __import__("transformers").AttentionInterface()[NAME]
+    layout = pack(forest(0, roots=1, segments=1)).layout
+    for asked in ({"softcap": 30.0}, {"s_aux": torch.zeros(2)}, {"position_bias": torch.zeros(1)}, {"is_causal": False}):
+        with using(Forest(layout)), pytest.raises(Unsupported, match="asks its attention for"):
+            attend(torch.nn.Module(), q, q, q, None, **asked)
+    with using(Forest(layout)), pytest.raises(Unsupported, match="a mask of its own"):
+        attend(torch.nn.Module(), q, q, q, torch.zeros(1, 1, 3, 3))
+    state = Decode(n=1, prefix={}, bias_B11P=torch.zeros(1, 1, 1, 1), room=1)
+    with using(state), pytest.raises(Unsupported, match="softcap"):
+        attend(torch.nn.Module(), q[:, :, :1], q[:, :, :1], q[:, :, :1], None, softcap=30.0)
+
+
+def test_without_a_mode_the_model_is_what_it_is_everywhere_else():
+    model = model_of("qwen2", 5)
+    ids = torch.tensor([[3, 4, 5, 6, 7], [9, 8, 7, 6, 5]])
+    with torch.no_grad():
+        mine = model(input_ids=ids, attention_mask=torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])).logits
+        model.set_attn_implementation("eager")
+        theirs = model(input_ids=ids, attention_mask=torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])).logits
+    torch.testing.assert_close(mine[:, 1:], theirs[:, 1:], atol=1e-5, rtol=1e-5)
+
+
+def test_heads_that_scale_are_followed():
+    """Granite divides, Cohere multiplies, Gemma 2 caps: hidden states to the model's own logits."""
+    for kind, fields in [("granite", {}), ("cohere", {}), ("gemma2", {"head_dim": 8, "final_logit_softcapping": 0.5})]:
+        model = model_of(kind, **fields)
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor([[3, 4, 5]]), output_hidden_states=True)
+            hidden = model.base_model(input_ids=torch.tensor([[3, 4, 5]])).last_hidden_state
+            torch.testing.assert_close(logits_of(model)(hidden), out.logits)
+            assert (model.get_output_embeddings()(hidden) - out.logits).abs().max() > 1e-2, kind
+
+
+def test_the_words_are_the_vocabulary():
+    assert len(WORDS) == 29
