@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from forethought.engines.base import Engine
+from forethought.errors import UserError
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.base import Domain
 from forethought.types import Completion, Node, Request, Task, Tree
@@ -41,6 +42,15 @@ class Rollouts:
         self.engine, self.domain = engine, domain
         longest = max(len(piece(engine, word)) for word in domain.vocabulary())
         self.budgets = {role: words * longest for role, words in domain.budgets.items()}
+
+    def check_room(self) -> None:
+        """UserError where a task of the deepest level, with the longest turns allowed, does not fit the model's context."""
+        rng, level = random.Random(0), max(self.domain.levels)
+        prompt = max(len(root_ids(self.engine, self.domain.family(rng, [level], "train")[0])) for _ in range(8))
+        needed = prompt + self.budgets["plan"] + self.domain.turns * self.budgets["act"]
+        if needed > self.engine.context:
+            raise UserError(f"{self.domain.name} at level {level} takes prompts of {prompt} tokens and {needed - prompt} for plan and acts; "
+                            f"the model's context is {self.engine.context}. Take lower levels or a model with a longer context")
 
     def grow(self, tasks: Sequence[Task], tree: TreeSpec, policies: Mapping[str, str], seed: int, *, noise: bool = True) -> list[Tree]:
         """One tree per task: `tree.plans` plans (or the oracle's), `tree.acts` executions of each that the interface accepts.

@@ -76,7 +76,9 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
     check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
     engine = engine_of(recipe, domain)
     engine.check_words(domain.vocabulary(), list(domain.stops.values()))
-    return engine, Rollouts(engine, domain)
+    rollouts = Rollouts(engine, domain)
+    rollouts.check_room()
+    return engine, rollouts
 
 
 def _context(domain) -> int:

@@ -215,10 +215,12 @@ class Policies:
         return state
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
+        self.peft.active_adapter = name  # peft may look its configuration up, and the one it remembers may be dropped
         state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
         return {k: v.detach().contiguous() for k, v in state.items()}
 
     def _load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        self.peft.active_adapter = name
         set_peft_model_state_dict(self.peft, state, adapter_name=name)
         self._no_gradients()
 
