@@ -90,9 +90,8 @@ def _add_train(verbs) -> None:
 
 def _add_eval(verbs) -> None:
     verb = _verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
-    verb.add_argument("source", metavar="DIR_OR_MODEL", type=Path, help="a run directory, or a model")
+    verb.add_argument("source", metavar="DIR", type=Path, help="a run directory")
     verb.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    verb.add_argument("--task", metavar="NAME", help="the task family (default: the run's)")
     verb.add_argument("--levels", metavar="L", type=_levels, help="such as 3,4,5 or 3-5 (default: the run's)")
     verb.add_argument("--tasks", metavar="N", type=_positive, help="tasks per level (default: the run's)")
     verb.add_argument("--problems", metavar="FILE.jsonl", type=Path, help="evaluate on these problems instead of generated ones")
@@ -186,9 +185,8 @@ def _eval(args: argparse.Namespace) -> int:
 
     if args.problems is not None and not args.problems.is_file():
         raise UserError(f"--problems {args.problems}: no such file")
-    overrides = [*([f"task.name={args.task}"] if args.task else []), *args.overrides]
     with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
-        result = look.evaluate(args.source, overrides, args.problems, args.tasks, args.levels)
+        result = look.evaluate(args.source, args.overrides, args.problems, args.tasks, args.levels)
     if args.json:
         print(json.dumps(result, allow_nan=False))
     else:

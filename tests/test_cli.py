@@ -222,10 +222,10 @@ ANSWER = {
 def test_eval_json_is_one_object_and_nothing_else(run, capsys):
     run.answer = ANSWER
     Path("p.jsonl").touch()
-    argv = ["eval", "Qwen/Qwen3", "--json", "--task", "desk", "--levels", "3-5,9", "--tasks", "7", "--problems", "p.jsonl",
+    argv = ["eval", "Qwen/Qwen3", "--json", "--levels", "3-5,9", "--tasks", "7", "--problems", "p.jsonl",
             "--set", "eval.seed=1"]  # fmt: skip
     assert cli.main(argv) == 0
-    assert run.calls == [("evaluate", Path("Qwen/Qwen3"), ["task.name=desk", "eval.seed=1"], Path("p.jsonl"), 7, (3, 4, 5, 9))]
+    assert run.calls == [("evaluate", Path("Qwen/Qwen3"), ["eval.seed=1"], Path("p.jsonl"), 7, (3, 4, 5, 9))]
     printed = capsys.readouterr()
     assert json.loads(printed.out) == json.loads(json.dumps(ANSWER)) and printed.out.count("\n") == 1
     assert printed.err == "a library prints this\n"
