@@ -1,6 +1,6 @@
 """Plan, then act, trained with GRPO, in one file to be read from top to bottom. Needs torch and transformers, takes a minute.
 
-    python examples/one_file_grpo.py [--imitate 120] [--steps 40] [--seed 0] [--check FILE]
+    python examples/one_file_grpo.py [--imitate 150] [--steps 40] [--seed 0] [--check FILE]
 
 The task. A desk shows nested widgets, each listed as NAME PARENT X Y. To close one, close it and then all its ancestors, from
 the inside out, by clicking their cells:
@@ -29,13 +29,13 @@ import time
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
-NAMES, GRID, WIDGETS, DEPTH = "abcdefghijklmnop", 8, 7, 4
-SHOWN = {1: 1.0, 2: 1.0, 3: 0.2, 4: 0.05}  # depth -> share of demonstrations in which the plan carries loss
+NAMES, GRID, WIDGETS, DEPTH = "abcdefghijklmnop", 8, 6, 3
+SHOWN = {1: 1.0, 2: 1.0, 3: 0.01}  # depth -> share of demonstrations in which the plan carries loss
 WORDS = ["<pad>", "desk", "CLOSE", "<plan>", "</plan>", "</act>", *NAMES, *(f"{axis}{i}" for axis in "xy" for i in range(GRID))]
 ID = {word: i for i, word in enumerate(WORDS)}
 END_PLAN, END_ACT = ID["</plan>"], ID["</act>"]
 MOST_PLAN, MOST_ACT = DEPTH + 2, 3 * DEPTH + 1  # tokens
-TASKS, PLANS, ACTS = 16, 8, 1  # of one step of GRPO: tasks, plans of each, executions of each plan
+TASKS, PLANS, ACTS = 16, 4, 2  # of one step of GRPO: tasks, plans of each, executions of each plan
 CLIP, EPS = 0.2, 1e-4
 
 
@@ -249,7 +249,7 @@ def update(model, loss, optimizers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--imitate", type=int, default=120, help="steps of imitation")
+    parser.add_argument("--imitate", type=int, default=150, help="steps of imitation")
     parser.add_argument("--steps", type=int, default=40, help="steps of GRPO")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", help="write losses, rewards and evaluations to this file, as JSON")
@@ -283,7 +283,7 @@ def main():
 
     optimizers = [torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95))]
     for k in range(args.steps):
-        *tree, right = rollout(model, [make_task(rng, make_screen(rng), rng.choice((3, 4))) for _ in range(TASKS)])
+        *tree, right = rollout(model, [make_task(rng, make_screen(rng), rng.randint(2, DEPTH)) for _ in range(TASKS)])
         for _ in range(2):  # the second update is off-policy: there the ratio is not 1 and the clip at work
             loss = grpo_loss(model, *tree)
             update(model, loss, optimizers)

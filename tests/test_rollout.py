@@ -11,6 +11,7 @@ from forethought.errors import UserError
 from forethought.recipe.schema import TreeSpec
 from forethought.rollout import Rollouts, piece, root_ids, seed_of
 from forethought.tasks.desk import Desk
+from forethought.types import Outcome
 
 SAME = {"plan": "base", "act": "base"}
 
@@ -150,6 +151,17 @@ def test_what_does_not_fit_the_model_is_refused_in_words():
         rollouts.grow([HAND], TreeSpec(plans=1), SAME, seed=1)
 
 
+def test_a_model_that_the_deepest_level_does_not_fit_is_refused_before_anything_runs():
+    rollouts = scripted(say(PLAN))
+    rollouts.engine.context = 4 * 4 + 4 + 5 + 12  # the screen, the task, the longest plan, the longest act
+    rollouts.check_room()
+    rollouts.engine.context -= 1
+    with pytest.raises(UserError) as caught:
+        rollouts.check_room()
+    assert str(caught.value) == ("desk at level 3 takes prompts of 20 tokens and 17 for plan and acts; the model's context is 36. "
+                                 "Take lower levels or a model with a longer context")  # fmt: skip
+
+
 # turn by turn ------------------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +205,18 @@ def test_the_last_turn_ends_an_episode_that_would_go_on():
     assert tree.leaves() == [acts[-1]]
 
 
+def test_turns_are_counted_for_an_environment_that_never_ends(monkeypatch):
+    class Endless:
+        def step(self, text):
+            return Outcome(done=False, observation="<obs> </obs>")
+
+    rollouts = scripted(say(PLAN), stepwise=True)
+    monkeypatch.setattr(rollouts.domain, "episode", lambda task, rng, noise: Endless())
+    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1, act_tokens=12), SAME, seed=1)
+    assert [n.role for n in tree.nodes] == [None, "plan", "act", None, "act", None, "act"]
+    assert tree.nodes[-1].reward_parts == {"format": 1.0, "outcome": 0.0, "follows": 0.0}
+
+
 # chance ------------------------------------------------------------------------------------------------------------------
 
 
@@ -234,12 +258,31 @@ def test_samples_come_at_their_probabilities():
         assert n == pytest.approx(3000 * p, abs=4 * (3000 * p * (1 - p)) ** 0.5)
 
 
+@pytest.mark.parametrize(("top_p", "temperature", "kinds"), [(0.5, 1.0, 1), (0.9, 1.0, 2), (1.0, 1.0, 3), (0.5, 5.0, 2), (1.0, 0.0, 1)])
+def test_top_p_and_temperature_narrow_what_is_said(top_p, temperature, kinds):
+    """Probabilities 0.245, 0.665, 0.090; at temperature 5 they are 0.331, 0.404, 0.271 (and a half needs two of them)."""
+    rollouts, tasks = desk_rollouts()
+    rollouts.engine.served["base"]["plan"] = [0.0, 1.0, -1.0]
+    [tree] = rollouts.grow(tasks[:1], TreeSpec(plans=200, acts=0, top_p=top_p, temperature=temperature), SAME, 1)
+    assert len({n.text for n in tree.nodes[1:]}) == kinds
+    assert all(n.logprobs[0] == pytest.approx(-0.4076, abs=1e-4) for n in tree.nodes[1:] if kinds == 1)  # at temperature 1, always
+
+
 @pytest.mark.parametrize(("noise", "success"), [(True, 0.0), (False, 1.0)])
 def test_noise_is_the_domains_own_and_can_be_switched_off(noise, success):
     rollouts = scripted(say(PLAN), slip=1.0)
     [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1), SAME, seed=1, noise=noise)
     assert tree.nodes[-1].reward_parts["outcome"] == success
     assert tree.nodes[-1].reward_parts["follows"] == 1.0  # the words were right all the same
+
+
+def test_every_execution_has_luck_of_its_own():
+    rollouts = scripted(say(*[PLAN] * 20), slip=0.5)
+    trees = rollouts.grow([HAND] * 2, TreeSpec(plans=20, acts=3), SAME, seed=1)
+    lucks = [[n.reason for n in tree.nodes if n.role == "act" and n.parent == plan.id] for tree in trees for plan in tree.nodes if plan.role == "plan"]
+    for k in range(3):  # neither the k-th of every plan alike, nor all of one plan, nor both trees
+        assert len({luck[k] for luck in lucks}) > 1
+    assert any(len(set(luck)) > 1 for luck in lucks) and lucks[:20] != lucks[20:]
 
 
 def test_seeds_depend_on_all_parts_and_on_nothing_else():

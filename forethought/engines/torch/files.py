@@ -16,6 +16,6 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as e:
-        found = re.search(r"code: (\d+)", str(e))
+        found = re.search(r"(?:os error|code:) (\d+)", str(e))
         number = int(found.group(1)) if found else errno.EIO
         raise OSError(number, f"cannot write tensors ({e})", str(path)) from e

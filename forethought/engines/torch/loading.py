@@ -7,7 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from forethought.engines.torch.attention import NAME
 from forethought.engines.torch.exact import check_config, check_model
@@ -40,7 +48,7 @@ def from_path(path: str, trust_remote_code: bool = False) -> Loaded:
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         check_config(config, path)
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        tokenizer = _tokenizer(name, trust_remote_code)
         model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype="auto",
                                                             trust_remote_code=trust_remote_code, output_loading_info=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
@@ -50,6 +58,14 @@ def from_path(path: str, trust_remote_code: bool = False) -> Loaded:
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
     check_model(model.eval(), path)
     return Loaded(model, tokenizer, name)
+
+
+def _tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """What its files say. For some kinds of models (qwen2 and phi3 are among them) `AutoTokenizer` builds the kind's own tokenizer
+    from any other's vocabulary, even where the files ask for no kind: a word-level one then finds no words at all."""
+    said = get_tokenizer_config(name).get("tokenizer_class")
+    reader = PreTrainedTokenizerFast if said in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
+    return reader.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: dict) -> None:
@@ -68,4 +84,6 @@ def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 def _sentence(e: Exception) -> str:
     if isinstance(e, KeyError) and e.args == (NAME,):
         return "its attention does not go through the attention interface of transformers"
+    if "trust_remote_code" in str(e):
+        return "it comes with code of its own, which runs only with model.trust_remote_code = true"
     return next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)

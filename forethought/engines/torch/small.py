@@ -1,11 +1,11 @@
-"""A small model from scratch: a standard Qwen2 with a word-level tokenizer, and an initialisation under which it learns to look
+"""A small model from scratch: a standard decoder with a word-level tokenizer, and an initialisation under which it learns to look
 things up in a minute rather than in an hour.
 
 Why an initialisation. The tasks here need look-ups ("which parent follows this name on the screen?"). A decoder learns them as
 a pair of heads: one that moves each token's content a few positions on, and one that matches the current token against the moved
 content (the induction circuit, arXiv 2209.11895). From the usual initialisation a plain decoder of this size does not form the
 pair within our budget. Nothing in the architecture forbids to begin with it:
-- layer 0, heads 1 to 3 attend exactly 1, 2 and 3 tokens back: Qwen2's query and key have biases, and under rotary embeddings a
+- layer 0, heads 1 to 3 attend exactly 1, 2 and 3 tokens back: query and key have biases, and under rotary embeddings a
   pair of biases is a function of distance alone; their values are written to a random subspace each;
 - in later layers, heads 1 to 3 begin with query = the current token's content and key = the content that was moved 1, 2 or 3
   tokens (the same random subspaces), and with values of a useful size.
@@ -19,7 +19,8 @@ import math
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from forethought.engines.torch.attention import NAME
 from forethought.errors import RecipeError
@@ -42,8 +43,8 @@ def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
                                    clean_up_tokenization_spaces=False)
 
 
-def small_model(spec: ModelSpec, vocabulary: int, context: int, seed: int) -> Qwen2ForCausalLM:
-    """A Qwen2 in the recipe's size. RecipeError where the size cannot hold the circuit (4 heads, 2 layers at least)."""
+def small_model(spec: ModelSpec, vocabulary: int, context: int, seed: int) -> LlamaForCausalLM:
+    """A decoder in the recipe's size. RecipeError where the size cannot hold the circuit (4 heads, 2 layers at least)."""
     if spec.width % spec.heads or (spec.width // spec.heads) % 2:
         raise RecipeError("model.width", f"{spec.width} must be an even multiple of heads = {spec.heads}")
     if spec.heads <= len(SHIFTS) or spec.layers < 2:
@@ -59,7 +60,27 @@ def small_model(spec: ModelSpec, vocabulary: int, context: int, seed: int) -> Qw
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
         _begin_with_lookup(model, config)
-    return model
+    return _as_llama(model)
+
+
+def _as_llama(model: Qwen2ForCausalLM) -> LlamaForCausalLM:
+    """The same function, tensor by tensor, under Llama's name.
+
+    `transformers` opens the tokenizer of any folder whose model is a qwen2 as Qwen's own, whatever its files say, and that one
+    finds no words in ours. Llama with biases has one that Qwen2 lacks, on the attention's output: it is zero and never trains.
+    """
+    own = LlamaConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version", "attention_bias"}
+    config = LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k in own}, attention_bias=True,
+                         attn_implementation=model.config._attn_implementation)
+    with torch.device("meta"):
+        llama = LlamaForCausalLM(config)
+    for layer in llama.model.layers:
+        del layer.self_attn.o_proj.bias
+        layer.self_attn.o_proj.register_buffer("bias", torch.zeros(config.hidden_size))
+    llama.load_state_dict(model.state_dict(), strict=False, assign=True)
+    llama.model.rotary_emb = LlamaRotaryEmbedding(config)
+    llama.generation_config = model.generation_config
+    return llama
 
 
 @torch.no_grad()
