@@ -19,6 +19,17 @@ PARTS = {"plan": ("format", "valid", "outcome"), "act": ("format", "outcome", "f
 DEFAULT = {"plan": {"outcome": 1.0}, "act": {"outcome": 1.0}}
 
 
+def default_weights(credit: str, acts: int) -> Mapping[str, Mapping[str, float]]:
+    """What an empty reward table means: success, counted once.
+
+    Credit over whole paths adds the rewards along a path, so there the executions alone are paid; credit by role needs a reward of
+    its own on each side. Plans that nobody executes are paid for being valid.
+    """
+    if not acts:
+        return {"plan": {"valid": 1.0}}
+    return DEFAULT if credit == "role_baseline" else {"act": DEFAULT["act"]}
+
+
 def reward(tree: Tree, weights: Mapping[str, Mapping[str, float]]) -> Tree:
     """The tree with `reward` set on plans and on the last turn of each execution.
 

@@ -270,8 +270,11 @@ class Runner:
 
     def _end(self, spec: StageSpec, why: str) -> None:
         p = self.progress
-        for name in [n for n in self.engine.policies() if n.endswith(f"-at-stage-{p.stage}")]:
-            self.engine.drop(name)
+        for name in self.engine.policies():
+            if name.endswith(f"-at-stage-{p.stage}"):
+                self.engine.drop(name)
+            else:
+                self.engine.release(name)
         p.records[-1] |= {"ended": why}
         self._decide("schedule", spec.name or spec.kind, "advance", why)
 

@@ -15,7 +15,7 @@ from forethought.curriculum import LevelSampler, admit
 from forethought.engines.base import Engine
 from forethought.metrics import Mean, Metric, Sum, merge
 from forethought.recipe.schema import StageSpec
-from forethought.rewards import DEFAULT, reward
+from forethought.rewards import default_weights, reward
 from forethought.rollout import Rollouts, seed_of
 from forethought.schedule import lr_scale
 from forethought.types import Advantages, Objective, Segment, Task, Tree
@@ -67,7 +67,8 @@ class Stage:
     def _reinforce(self, k: int, tasks: list[Task]) -> Step:
         spec = self.spec
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
-        trees = [reward(tree, spec.reward or DEFAULT) for tree in trees]
+        weights = spec.reward or default_weights(spec.credit.name, spec.tree.acts)
+        trees = [reward(tree, weights) for tree in trees]
         advantages = [credit.assign(tree, spec.credit, spec.roles) for tree in trees]
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)

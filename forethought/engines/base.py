@@ -41,6 +41,9 @@ class Engine(Protocol):
     def prepare(self, policy: str, optim: OptimSpec) -> None:
         """A fresh optimizer for `policy`, which becomes trainable."""
 
+    def release(self, policy: str) -> None:
+        """Forget the optimizer of a policy whose stage is over (nothing happens where there is none)."""
+
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`n` completions for each request, in order. Contexts that share a prefix compute it once."""
 
@@ -59,7 +62,9 @@ class Engine(Protocol):
     def save(self, directory: Path) -> None:
         """Everything needed to go on: weights of every policy in Hugging Face and PEFT layout, optimizers, versions."""
 
-    def load(self, directory: Path) -> None: ...
+    def load(self, directory: Path) -> None:
+        """Back to what `save` wrote. A policy that has published more often since gets a new version, never an old one: a version
+        number names one set of weights for as long as the engine lives."""
 
     def facts(self) -> Mapping[str, object]:
         """What the run's summary says about model and machine."""

@@ -93,6 +93,10 @@ class FakeEngine:
             raise ValueError(f"policy {policy!r} cannot train; there are {sorted(self.versions)}, frozen {self.frozen}")
         self.optimizers[policy], self.momentum[policy], self.gradients[policy] = optim, {}, {}
 
+    def release(self, policy: str) -> None:
+        self.optimizers.pop(policy, None)
+        self.momentum.pop(policy, None)
+
     def publish(self, policy: str) -> int:
         self.served[policy] = copy.deepcopy(self.weights[policy])
         self.versions[policy] += 1
@@ -220,8 +224,10 @@ class FakeEngine:
     def load(self, directory: Path) -> None:
         state = json.loads((directory / "fake.json").read_text(encoding="utf-8"))
         specs = {name: OptimSpec(**{**spec, "betas": tuple(spec["betas"])}) for name, spec in state.pop("optimizers").items()}
+        known = self.versions
         for key, value in state.items():
             setattr(self, key, value)
+        self.versions = {k: v if known.get(k, 0) <= v else known[k] + 1 for k, v in self.versions.items()}
         self.optimizers, self.gradients = specs, {name: {} for name in specs}
 
     def facts(self) -> Mapping[str, object]:

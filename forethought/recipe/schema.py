@@ -147,7 +147,7 @@ class StageSpec:
     # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss (absent: all)
     tree: TreeSpec = field(default_factory=TreeSpec)
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
-    # reinforce: role -> part -> weight. plan: valid, outcome, format; act: outcome, follows, format. Empty: outcome = 1
+    # reinforce: role -> part -> weight. plan: valid, outcome, format; act: outcome, follows, format. Empty: success, counted once (rewards.default_weights)
     credit: CreditSpec = field(default_factory=CreditSpec)
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
     # what the pg stream is divided by: its tokens, its turns (each turn averaged first), or turns x budget (Dr. GRPO)

@@ -92,6 +92,9 @@ class TorchEngine:
         self.optimizers[policy] = Optimizer(own, optim)
         self.weights.base_moved |= policy == BASE
 
+    def release(self, policy: str) -> None:
+        self.optimizers.pop(policy, None)
+
     def publish(self, policy: str) -> int:
         self.weights.publish(policy)
         self.versions[policy] += 1
@@ -237,7 +240,7 @@ class TorchEngine:
     def load(self, directory: Path) -> None:
         meta = json.loads((directory / "engine.json").read_text())
         self.weights.load(directory)
-        self.versions = dict(meta["versions"])
+        self.versions = {k: v if self.versions.get(k, 0) <= v else self.versions[k] + 1 for k, v in meta["versions"].items()}
         self.weights.base_moved = meta["base_moved"]
         self.optimizers = {}
         for name, spec in meta["optimizers"].items():
