@@ -42,13 +42,13 @@ class Forest:
 class Decode:
     """`B` contexts with `n` rows each. The tail's slot `t` is written by the forward of step t.
 
-    prefix: layer -> keys, values [B, kv_heads, P, d]; bias_B11P: -inf on padding;
+    prefix: layer -> keys, values [B, kv_heads, P, d]; bias_B11P: -inf on padding, None where all prefixes are equally long;
     tail: layer -> keys, values [B * n, kv_heads, T, d].
     """
 
     n: int
     prefix: dict[int, tuple[torch.Tensor, torch.Tensor]]
-    bias_B11P: torch.Tensor
+    bias_B11P: torch.Tensor | None
     room: int
     t: int = 0
     tail: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Decode:
         rows = (contexts[:, None] * self.n + torch.arange(self.n, device=contexts.device)).flatten()
         self.prefix = {layer: (k[contexts], v[contexts]) for layer, (k, v) in self.prefix.items()}
         self.tail = {layer: (k[rows], v[rows]) for layer, (k, v) in self.tail.items()}
-        self.bias_B11P = self.bias_B11P[contexts]
+        self.bias_B11P = None if self.bias_B11P is None else self.bias_B11P[contexts]
 
 
 _mode: ContextVar[Forest | Decode | None] = ContextVar("mode", default=None)
@@ -84,7 +84,9 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
     if mode is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     _refuse(attention_mask, query.shape[2] > 1 and kwargs.get("is_causal") is False, kwargs)
-    query = query * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    # Autocast leaves queries and keys in fp32 behind the rotary embedding, and would round them anew for each product.
+    query = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)).to(value.dtype)
+    key = key.to(value.dtype)
     if isinstance(mode, Decode):
         return _decode(mode, module.layer_idx, query, key, value), None
     if mode.windows is not None and kwargs.get("sliding_window"):
@@ -132,10 +134,12 @@ def _decode(state: Decode, layer: int, query, key, value) -> torch.Tensor:
     q_RkgD = query.view(rows, kv_heads, heads // kv_heads, d)
     # All rows of a context against its one prefix, as one matrix product per context and kv head.
     q_BkmD = q_RkgD.view(contexts, state.n, kv_heads, -1, d).transpose(1, 2).flatten(2, 3)
-    at_prefix = (q_BkmD @ prefix_k.transpose(-1, -2)).float() + state.bias_B11P
+    at_prefix = q_BkmD @ prefix_k.transpose(-1, -2)
+    if state.bias_B11P is not None:
+        at_prefix = at_prefix + state.bias_B11P
     at_prefix = at_prefix.view(contexts, kv_heads, state.n, -1, at_prefix.shape[-1]).transpose(1, 2).flatten(0, 1)
-    at_tail = (q_RkgD @ tail_k[:, :, : state.t + 1].transpose(-1, -2)).float()
-    weight = torch.cat([at_prefix, at_tail], -1).softmax(-1).to(value.dtype)
+    at_tail = q_RkgD @ tail_k[:, :, : state.t + 1].transpose(-1, -2)
+    weight = torch.cat([at_prefix, at_tail], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
     p = prefix_k.shape[2]
     on_prefix = weight[..., :p].view(contexts, state.n, kv_heads, -1, p).transpose(1, 2).flatten(2, 3) @ prefix_v
     on_prefix = on_prefix.view(contexts, kv_heads, state.n, -1, value.shape[-1]).transpose(1, 2).flatten(0, 1)

@@ -121,13 +121,12 @@ class TorchEngine:
         return results
 
     def _wave(self, policy: str, requests: list[Request]) -> list[list[Completion]]:
-        model = self.weights.sampling_model(policy)
-        sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, self.eos)
         for r in requests:
             if r.stops not in self._stops:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
-        with self.machine.autocast():
+        with self.weights.sampling(policy) as model, self.machine.autocast():
+            sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, self.eos)
             return sampler.wave(requests, stops, self.versions[policy])
 
     # ---- training

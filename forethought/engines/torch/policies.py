@@ -70,6 +70,17 @@ class Policies:
             self.publish(name)
         return self.merged[name]
 
+    @contextmanager
+    def sampling(self, name: str) -> Iterator[torch.nn.Module]:
+        """The module to sample from, inside. Autocast keeps the bf16 copy of a weight, instead of making it anew for every token,
+        only if the weight could have a gradient; none is ever computed here."""
+        model = self.sampling_model(name)
+        model.requires_grad_(True)
+        try:
+            yield model
+        finally:
+            model.requires_grad_(False)
+
     @torch.no_grad()
     def publish(self, name: str) -> None:
         """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each time."""

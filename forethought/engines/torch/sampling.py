@@ -55,7 +55,7 @@ class Sampler:
     def __init__(self, inner: Callable, head: Callable, device: torch.device, layers: int, eos: set[int]):
         self.inner, self.head, self.device, self.layers, self.eos = inner, head, device, layers, eos
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def wave(self, requests: Sequence[Request], stops: Sequence[Stops], version: int) -> list[list[Completion]]:
         """Requests with the same `n`, decoded together; each has its own `stops`."""
         n = requests[0].n
@@ -106,9 +106,12 @@ class Sampler:
         last = torch.tensor([tokens[-1] for tokens in index], device=self.device)
         index_BP = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in index], device=self.device)
         lengths_B = torch.tensor(lengths, device=self.device)
-        hole = torch.arange(longest, device=self.device)[None] >= lengths_B[:, None]
-        bias_B11P = torch.zeros(hole.shape, device=self.device).masked_fill(hole, float("-inf"))[:, None, None]
-        prefix = {layer: tuple(F.embedding(index_BP, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2) for x in kv)
+        bias_B11P = None
+        if min(lengths) < longest:
+            hole = torch.arange(longest, device=self.device)[None] >= lengths_B[:, None]
+            bias_B11P = torch.zeros(hole.shape, device=self.device).masked_fill(hole, float("-inf"))[:, None, None]
+        # In the order in which every step reads them: each product would otherwise move them there first.
+        prefix = {layer: tuple(F.embedding(index_BP, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2).contiguous() for x in kv)
                   for layer, kv in capture.items()}
         state = Decode(n=requests[0].n, prefix=prefix, bias_B11P=bias_B11P, room=max(r.max_tokens for r in requests))
         return self.head(hidden[last]).float(), state, lengths_B
