@@ -63,7 +63,7 @@ def write_model(row: dict, folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(VOCABULARY), hidden_size=row["width"], intermediate_size=4 * row["width"],
+    config = LlamaConfig(vocab_size=len(VOCABULARY), hidden_size=row["width"], intermediate_size=2 * row["width"],
                          num_hidden_layers=row["layers"], num_attention_heads=row["heads"], num_key_value_heads=row["heads"],
                          max_position_embeddings=512, pad_token_id=0, eos_token_id=EOS, bos_token_id=None, tie_word_embeddings=False)
     model = LlamaForCausalLM(config)

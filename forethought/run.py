@@ -109,7 +109,9 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
     latest = store.latest()
     if latest and latest[1]["progress"]["finished"] and store.read_json("summary.json").get("status") == "done":
         raise UserError(f"{out} is finished; there is nothing to resume")
-    engine, rollouts = build(recipe, engine_of)
+    # Sums depend on the number of threads in their last bits: a resumed run keeps the number that the run began with.
+    threads = store.read_json("summary.json").get("machine", {}).get("threads", recipe.engine.threads)
+    engine, rollouts = build(replace(recipe, engine=replace(recipe.engine, threads=threads)), engine_of)
     progress = Progress()
     if latest:
         folder, state = latest

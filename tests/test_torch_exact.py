@@ -33,7 +33,7 @@ def shape(kind: str, seed: int) -> dict:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("adapter", [False, True], ids=["base", "lora"])
 def test_forests_are_the_plain_forward(kind, adapter):
-    for seed in range(2):
+    for seed in [1] if adapter else [0, 1]:
         engine = engine_of(model_of(kind, seed, **shape(kind, seed)))
         policy = "plan" if adapter else "base"
         if adapter:
@@ -58,8 +58,9 @@ def test_forests_are_the_plain_forward(kind, adapter):
                 torch.testing.assert_close(own, row[-len(segment.token_ids) :], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("adapter", [False, True], ids=["base", "lora"])
+@pytest.mark.parametrize(("kind", "adapter"), [
+    *((kind, False) for kind in KINDS), ("llama", True), ("gpt2", True), ("granite", True), ("qwen3_moe", True), ("deepseek_v3", True),
+])  # fmt: skip
 def test_sampled_tokens_have_the_log_probs_of_the_plain_forward(kind, adapter):
     engine = engine_of(model_of(kind, 3, **shape(kind, 3)))
     policy = "plan" if adapter else "base"

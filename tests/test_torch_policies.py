@@ -39,8 +39,7 @@ def flags(model: PreTrainedModel) -> set[str]:
     return {k for k, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "qwen3_moe", "gpt2"])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(("kind", "optimizer"), [("llama", "muon"), ("gpt_neox", "adamw"), ("qwen3_moe", "muon"), ("gpt2", "adamw")])
 def test_training_one_adapter_moves_that_adapter_alone(kind, optimizer, tmp_path):
     engine = engine_of(model_of(kind, tie_word_embeddings=kind in ("llama", "gpt2")))
     for name in ("plan", "act"):
@@ -329,13 +328,12 @@ def test_a_target_that_the_model_lacks_is_named():
 # Save and load -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "mixtral", "qwen3_moe", "phi"])
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(("kind", "optimizer", "tied"), [
+    ("llama", "adamw", False), ("llama", "muon", True), ("gpt2", "adamw", True), ("mixtral", "muon", False), ("qwen3_moe", "adamw", True),
+    ("phi", "muon", False),
+])  # fmt: skip
 def test_going_on_after_a_load_is_going_on(kind, optimizer, tied, tmp_path):
     """Two steps, save, two steps; a fresh engine with other weights loads and takes the same two: the same bits."""
-    if tied and kind == "phi":
-        pytest.skip("Phi has a bias on its head and never ties")
     engine = engine_of(model_of(kind, tie_word_embeddings=tied))
     learn(engine, "base", name=optimizer)
     engine.fork("base", "plan")
@@ -373,7 +371,7 @@ def test_a_second_load_takes_everything_back(tmp_path):
     learn(engine, "act")
     drawn(engine, "plan")
     engine.load(tmp_path / "a")
-    assert engine.policies() == {"base": 0, "plan": 2} and set(engine.optimizers) == {"plan"}
+    assert engine.policies() == {"base": 0, "plan": 5} and set(engine.optimizers) == {"plan"}  # version 4 was another's; 5 is new
     assert all(same(wanted[name], snapshot(engine, name)) for name in wanted)
     assert same(state, engine.optimizers["plan"].state()) and drawn(engine, "plan") == spoken
 

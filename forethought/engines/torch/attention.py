@@ -107,6 +107,7 @@ def _forest(layout: Layout, query, key, value) -> torch.Tensor:
     heads, kv_heads = query.shape[1], key.shape[1]
     repeat = heads // kv_heads
     rows = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)]  # [N, heads * d] each
+    fused = value.is_cuda or value.dtype == torch.float32  # on a CPU its backward in bf16 is slower than the products one by one
     outputs = []
     for g in layout.groups:
         # embedding() gathers rows and has the fastest backward of all ways to gather on a CPU (index: 3x slower)
@@ -116,8 +117,11 @@ def _forest(layout: Layout, query, key, value) -> torch.Tensor:
         )
         if repeat > 1:
             k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        weight_BHQK = ((q @ k.transpose(-1, -2)).float() + g.bias_B1QK).softmax(-1).to(v.dtype)
-        outputs.append((weight_BHQK @ v).transpose(1, 2).flatten(0, 1).flatten(1))
+        if fused:
+            out_BHQd = F.scaled_dot_product_attention(q, k, v, attn_mask=g.bias_B1QK.to(q.dtype), scale=1.0)
+        else:
+            out_BHQd = ((q @ k.transpose(-1, -2)).float() + g.bias_B1QK).softmax(-1).to(v.dtype) @ v
+        outputs.append(out_BHQd.transpose(1, 2).flatten(0, 1).flatten(1))
     return F.embedding(layout.place_N, torch.cat(outputs)).unflatten(-1, (heads, -1))[None].to(value.dtype)
 
 

@@ -181,7 +181,8 @@ class TorchEngine:
         field = lambda name: [x for i, _, n in spans for x in (getattr(segments[i], name) or (0.0,) * n)]  # noqa: E731
         tensor = lambda values: torch.tensor(values, dtype=torch.float32, device=logp_N.device)  # noqa: E731
         weight_N, old_N = tensor(field("weight")), tensor(field("old_logprobs"))
-        ones = lambda test: tensor([float(bool(test(segments[i]))) for i, _, n in spans for _ in range(n)])  # noqa: E731
+        sizes = torch.tensor([n for _, _, n in spans], device=logp_N.device)
+        ones = lambda test: tensor([float(bool(test(segments[i]))) for i, _, _ in spans]).repeat_interleave(sizes)  # noqa: E731
         trained_N = (weight_N != 0).float()
         metrics: dict[str, Metric] = {"tokens/trained": Sum(int(trained_N.sum())), "tokens/forward": Sum(sum(len(s.token_ids) for s in segments))}
         loss = logp_N.new_zeros(())

@@ -6,11 +6,12 @@ import re
 
 import torch
 
+from forethought.engines.torch.muon import Muon
 from forethought.recipe.schema import OptimSpec
 
 
 class Optimizer:
-    """AdamW on everything, or Muon (torch.optim.Muon) on the matrices inside the layers and AdamW on the rest."""
+    """AdamW on everything, or Muon on the matrices inside the layers and AdamW on the rest."""
 
     def __init__(self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec):
         self.spec = spec
@@ -24,7 +25,7 @@ class Optimizer:
                                      weight_decay=spec.weight_decay, fused=True)
             self.parts.append((rest, adam, spec.lr))
         if matrices:
-            muon = torch.optim.Muon([parameters[k] for k in matrices], lr=spec.muon_lr, weight_decay=spec.weight_decay)
+            muon = Muon([parameters[k] for k in matrices], lr=spec.muon_lr, weight_decay=spec.weight_decay)
             self.parts.append((matrices, muon, spec.muon_lr))
 
     def gradient_norm(self) -> torch.Tensor:

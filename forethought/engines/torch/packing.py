@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from forethought.types import Segment
@@ -103,26 +104,26 @@ def _layout(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> 
             bins[-1].append(block)
         else:
             bins.append([block])
-    place = [0] * n_tokens
+    place_N = np.zeros(n_tokens, dtype=np.int64)
     groups = []
     offset = 0
     for members in bins:
-        most_q = max(len(m.tokens) for m in members)
-        most_a = max(len(m.ancestors) for m in members)
-        query, key, mask = [], [], torch.zeros(len(members), most_q, most_a + most_q, dtype=torch.bool)
-        causal = torch.ones(most_q, most_q, dtype=torch.bool).tril()
-        for i, m in enumerate(members):
-            q, a = len(m.tokens), len(m.ancestors)
-            query.append(m.tokens + [0] * (most_q - q))
-            key.append(m.ancestors + [0] * (most_a - a) + query[-1])
-            mask[i, :, :a] = True
-            mask[i, :, most_a:] = causal  # padding queries see themselves, so that no softmax is empty
-            for j, token in enumerate(m.tokens):
-                place[token] = offset + i * most_q + j
+        queries = [len(m.tokens) for m in members]
+        above = [len(m.ancestors) for m in members]
+        most_q, most_a = max(queries), max(above)
+        query_BQ = np.zeros((len(members), most_q), dtype=np.int64)
+        key_BK = np.zeros((len(members), most_a + most_q), dtype=np.int64)
+        for i, (m, q, a) in enumerate(zip(members, queries, above, strict=True)):
+            query_BQ[i, :q] = m.tokens
+            key_BK[i, :a] = m.ancestors
+            place_N[query_BQ[i, :q]] = np.arange(offset + i * most_q, offset + i * most_q + q)
+        key_BK[:, most_a:] = query_BQ
         offset += len(members) * most_q
-        bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))
-        groups.append(Group(torch.tensor(query, device=device), torch.tensor(key, device=device), bias[:, None].to(device)))
-    return Layout(tuple(groups), torch.tensor(place, device=device))
+        bias_BQK = np.empty((len(members), most_q, most_a + most_q), dtype=np.float32)
+        bias_BQK[:, :, :most_a] = np.where(np.arange(most_a) < np.array(above)[:, None, None], 0, -np.inf)
+        bias_BQK[:, :, most_a:] = np.where(np.tri(most_q), 0, -np.inf)  # padding queries see themselves: no softmax is empty
+        groups.append(Group(*(torch.from_numpy(x).to(device) for x in (query_BQ, key_BK, bias_BQK[:, None]))))
+    return Layout(tuple(groups), torch.from_numpy(place_N).to(device))
 
 
 def _fits(members: list[_Block], block: _Block) -> bool:
