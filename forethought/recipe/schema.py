@@ -47,7 +47,7 @@ class AdapterSpec:
 class EngineSpec:
     device: str = "auto"  # auto | cpu | cuda
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # autocast; auto: bf16 where the machine has it in hardware
-    threads: int = 0  # 0: one, or one per core (at most 8) where that is measured to be clearly faster at the start
+    threads: int = 0  # 0: one for a small model, else one per core that this process may use, at most 8
     pack_tokens: int = 8192  # most tokens of one forward and backward
     sample_rows: int = 1024  # most sequences decoded together
     gradient_checkpointing: bool = False

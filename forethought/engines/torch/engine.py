@@ -36,7 +36,7 @@ class TorchEngine:
 
     def __init__(self, loaded: Loaded, spec: EngineSpec, adapter: AdapterSpec):
         self.spec = spec
-        self.machine = machine.prepare(spec)
+        self.machine = machine.prepare(spec, loaded.model.num_parameters())
         self.tokenizer, self.source = loaded.tokenizer, loaded.source
         model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
         if spec.gradient_checkpointing:

@@ -6,14 +6,16 @@ import contextlib
 import ctypes
 import os
 import platform
-import statistics
-import time
 from dataclasses import dataclass
 
 import torch
 
 from forethought.errors import RecipeError
 from forethought.recipe.schema import EngineSpec
+
+# Two threads make a step of a small model a little faster on an idle machine, and several times slower as soon as another process
+# wants a core, because they wait for each other at every operation.
+ONE_THREAD_BELOW = 20_000_000  # parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Machine:
                 "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__, "python": platform.python_version()}
 
 
-def prepare(spec: EngineSpec) -> Machine:
+def prepare(spec: EngineSpec, parameters: int) -> Machine:
     """Set threads and memory up for this process. RecipeError for a device or precision the machine does not have."""
     if spec.device not in ("auto", "cpu") and not spec.device.startswith("cuda"):
         raise RecipeError("engine.device", f"expected auto, cpu or cuda, found {spec.device!r}")
@@ -40,7 +42,7 @@ def prepare(spec: EngineSpec) -> Machine:
     device = torch.device("cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu"))
     if device.type == "cpu":
         _keep_memory()
-    threads = spec.threads or _fastest(min(cores(), 8))
+    threads = spec.threads or (1 if parameters < ONE_THREAD_BELOW else min(cores(), 8))
     torch.set_num_threads(threads)
     bf16 = spec.precision == "bf16" or (spec.precision == "auto" and (device.type == "cuda" or _fast_bf16()))
     return Machine(device, threads, bf16)
@@ -56,30 +58,6 @@ def cpu_name() -> str:
             return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine())
     except OSError:
         return platform.processor() or platform.machine()
-
-
-def _fastest(most: int) -> int:
-    """How many threads the products of a small model run fastest on, right now: 1 or `most`, whichever wins clearly.
-
-    Measured, because threads that wait for each other lose far more than they gain once another process holds a core. More than
-    one thread has to be a quarter faster to be worth that risk.
-    """
-    if most == 1:
-        return 1
-    a, b = torch.randn(3000, 128), torch.randn(128, 256)
-
-    def seconds(threads: int) -> float:
-        torch.set_num_threads(threads)
-        rounds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            for _ in range(8):
-                (a @ b).relu_()
-            rounds.append(time.perf_counter() - start)
-        return statistics.median(rounds)
-
-    seconds(most)  # the first use starts the threads
-    return most if seconds(most) * 1.25 < seconds(1) else 1
 
 
 def _fast_bf16() -> bool:
