@@ -13,8 +13,8 @@ clip, AdamW, and the metrics that each side always computes. Logging, saving, ev
 - Both processes get the memory settings that forethought makes for itself (glibc keeps large blocks), TRL's through the environment.
 - Warm-up steps are left out of the medians. The time from the start of a process to the end of its first step (Python and imports,
   load the model, one step) is measured apart, in fresh processes.
-- Checked on every step, and the run fails if one does not hold: as many tokens are sampled and trained as asked for, losses and entropies are finite, both
-  sides see the same entropy (to 1 %), and, ours, the trainer's log-probs are those of the sampler.
+- Checked, and the run fails where one does not hold: on every step as many tokens are sampled and trained as asked for, losses and
+  entropies are finite, and, ours, the trainer's log-probs are those of the sampler; after the last, both see the same entropy (1 %).
 
 Exit code 2 where TRL is not installed: pip install 'forethought[bench]'
 """

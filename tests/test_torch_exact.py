@@ -3,6 +3,7 @@ refused by name when it is loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -91,10 +92,11 @@ def test_a_prompt_alone_is_enough_to_predict_its_first_token_and_a_root_has_noth
 
 def test_a_path_longer_than_the_context_is_refused():
     engine = engine_of(model_of(max_position_embeddings=8))
-    long = forest(1, roots=1, segments=9, stream="sft")
-    assert pack(long).longest > 8
-    with pytest.raises(UserError, match=f"rollout of {pack(long).longest} tokens does not fit the model's context of 8"):
-        engine.logprobs(Batch(policy="base", segments=tuple(long)))
+    batch = lambda n: Batch(policy="base", segments=(Segment(parent=-1, token_ids=(3,) * 5), Segment(parent=0, token_ids=(4,)),  # noqa: E731
+                                                     Segment(parent=0, token_ids=(5,) * n, stream="sft")))
+    assert len(engine.logprobs(batch(3))[2]) == 3
+    with pytest.raises(UserError, match="rollout of 9 tokens does not fit the model's context of 8"):
+        engine.logprobs(batch(4))
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------------
@@ -182,6 +184,10 @@ def test_attention_refuses_what_it_does_not_compute_at_any_time():
             attend(torch.nn.Module(), q, q, q, None, **asked)
     with using(Forest(layout)), pytest.raises(Unsupported, match="a mask of its own"):
         attend(torch.nn.Module(), q, q, q, torch.zeros(1, 1, 3, 3))
+    seen: set[int] = set()
+    with using(Forest(layout, None, seen)), contextlib.suppress(Exception):
+        attend(torch.nn.Module(), q, q, q, None, sliding_window=7)
+    assert seen == {7}  # a window that only the call tells of is noticed too
     state = Decode(n=1, prefix={}, bias_B11P=torch.zeros(1, 1, 1, 1), room=1)
     with using(state), pytest.raises(Unsupported, match="softcap"):
         attend(torch.nn.Module(), q[:, :, :1], q[:, :, :1], q[:, :, :1], None, softcap=30.0)

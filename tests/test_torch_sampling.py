@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,8 +14,12 @@ from torch_kit import SIZE, WORDS, bpe_of, engine_of, model_of, plain_logits, st
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.sampling import Sampler
 from forethought.engines.torch.stops import Stops
+from forethought.engines.torch.small import tokenizer_of
 from forethought.errors import UserError
-from forethought.types import Request
+from forethought.recipe.schema import TreeSpec
+from forethought.rollout import Rollouts, seed_of
+from forethought.tasks.desk import Desk
+from forethought.types import Batch, Request, Segment
 
 
 def ask(context, seed=0, n=2, policy="base", stops=(), max_tokens=8, **fields) -> Request:
@@ -116,6 +121,43 @@ def test_executions_on_a_tree_are_those_of_unrolled_rows():
             logits = plain_logits(engine.weights.base, request.context + out.token_ids)
             logp = logits.log_softmax(-1)[len(request.context) - 1 : -1].gather(-1, torch.tensor(out.token_ids)[:, None])[:, 0]
             assert out.logprobs == pytest.approx(logp.tolist(), abs=1e-5)
+
+
+def test_a_grown_tree_is_what_its_requests_give_one_by_one():
+    """`Rollouts` asks for all tasks at once, on screens that tasks share; every node is its own request's answer."""
+    domain = Desk(levels=(1, 2), widgets=4)
+    words = domain.vocabulary()
+    engine = engine_of(model_of("llama", vocab_size=len(words) + 3, initializer_range=0.3), tokenizer_of(words))
+    tasks = domain.family(random.Random(0), [1, 2, 2], "train") + domain.family(random.Random(1), [2], "train")
+    rollouts, voices = Rollouts(engine, domain), {"plan": "base", "act": "base"}
+    plans = rollouts.grow(tasks, TreeSpec(plans=3, acts=0), voices, 7)
+    acts = rollouts.grow(tasks, TreeSpec(oracle_plan=True, acts=2), voices, 7)
+    assert len({node.token_ids for tree in [*plans, *acts] for node in tree.nodes if node.policy}) > 15
+    for i, tree in enumerate(plans):
+        root, *said = tree.nodes
+        alone = ask(root.token_ids, seed_of(seed_of(7, i), "plan"), n=3, stops=("</plan>",), max_tokens=domain.budgets["plan"])
+        assert tokens(engine.sample([alone])[0]) == [node.token_ids for node in said]
+    for i, tree in enumerate(acts):
+        root, plan, *said = tree.nodes
+        alone = ask(root.token_ids + plan.token_ids, seed_of(seed_of(7, i), "act", plan.id, 0), n=2, stops=("</act>",),
+                    max_tokens=domain.budgets["act"])
+        assert tokens(engine.sample([alone])[0]) == [node.token_ids for node in said]
+
+
+def test_in_bf16_sampler_trainer_and_full_precision_stay_close():
+    """Autocast rounds, and differently in steps of one token than in a forest; it must not do more than round."""
+    engine, rounded = sharp("qwen2"), engine_of(model_of("qwen2", initializer_range=0.3), precision="bf16")
+    assert rounded.machine.bf16 and not engine.machine.bf16
+    for e in (engine, rounded):
+        e.fork("base", "plan")
+        stir(e, "plan")
+    (outs,) = rounded.sample([ask((3, 4, 5, 6), n=8, policy="plan")])
+    segments = (Segment(parent=-1, token_ids=(3, 4, 5, 6)), *(Segment(parent=0, token_ids=o.token_ids, stream="sft") for o in outs))
+    batch = Batch(policy="plan", segments=segments)
+    trainer, exact = rounded.logprobs(batch)[1:], engine.logprobs(batch)[1:]
+    for other in (trainer, exact):
+        gaps = [abs(a - b) for out, logps in zip(outs, other, strict=True) for a, b in zip(out.logprobs, logps, strict=True)]
+        assert 0 < sum(gaps) / len(gaps) < 0.05 and max(gaps) < 0.5
 
 
 # What is drawn -------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from forethought.types import Batch, Objective, Segment
 SFT = {"stream": "sft", "weight": lambda rng, n: tuple(rng.choice([0.0, 0.5, 1.0]) for _ in range(n)), "role": lambda rng, n: rng.choice(["plan", "act"])}
 PG = {"stream": "pg", "role": "plan", "weight": lambda rng, n: (rng.choice([0.5, 1.0]),) * n,
       "advantage": lambda rng, n: (rng.uniform(-1, 1),) * n, "old_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n))}
-KL = PG | {"ref_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n))}  # fmt: skip
+KL = PG | {"ref_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n))}
+SOME_KL = PG | {"ref_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n)) if rng.random() < 0.5 else ()}  # fmt: skip
 
 
 def losses(logp: torch.Tensor, s: Segment, objective: Objective) -> torch.Tensor:
@@ -75,6 +76,7 @@ STREAMS = {
     "pg": (PG, Objective(denominators={"pg": 5.0}, clip_low=0.3, clip_high=0.4)),
     "pg on-policy": (PG | {"old_logprobs": ()}, Objective(denominators={"pg": 5.0})),
     "pg with ref_kl": (KL, Objective(denominators={"pg": 5.0}, ref_kl=0.7)),
+    "pg with ref_kl on some": (SOME_KL, Objective(denominators={"pg": 5.0}, ref_kl=0.7)),
 }
 
 
@@ -95,7 +97,8 @@ def test_the_gradient_on_shared_prefixes_is_that_of_unpacked_rows(stream, policy
         name = fields["stream"]
         weight = sum(sum(s.weight) for s in batch.segments)
         total = metrics[f"loss/{name}"] * weight / objective.denominators[name] * objective.weights.get(name, 1.0)
-        total += objective.ref_kl * metrics.get("kl/ref", 0.0) * weight / objective.denominators[name]
+        held = sum(sum(s.weight) for s in batch.segments if s.ref_logprobs)
+        total += objective.ref_kl * metrics.get("kl/ref", 0.0) * held / objective.denominators[name]
         assert total == pytest.approx(loss, rel=1e-4)
         assert metrics["tokens/forward"] <= sum(len(s.token_ids) for s in batch.segments)
         assert metrics["tokens/trained"] == sum(w != 0 for s in batch.segments for w in s.weight)
