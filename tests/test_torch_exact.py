@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 
 import pytest
 import torch
@@ -92,8 +93,11 @@ def test_a_prompt_alone_is_enough_to_predict_its_first_token_and_a_root_has_noth
 
 def test_a_path_longer_than_the_context_is_refused():
     engine = engine_of(model_of(max_position_embeddings=8))
-    batch = lambda n: Batch(policy="base", segments=(Segment(parent=-1, token_ids=(3,) * 5), Segment(parent=0, token_ids=(4,)),  # noqa: E731
-                                                     Segment(parent=0, token_ids=(5,) * n, stream="sft")))
+
+    def batch(n):
+        root, branch = Segment(parent=-1, token_ids=(3,) * 5), Segment(parent=0, token_ids=(4,))
+        return Batch(policy="base", segments=(root, branch, Segment(parent=0, token_ids=(5,) * n, stream="sft")))
+
     assert len(engine.logprobs(batch(3))[2]) == 3
     with pytest.raises(UserError, match="rollout of 9 tokens does not fit the model's context of 8"):
         engine.logprobs(batch(4))
@@ -103,7 +107,7 @@ def test_a_path_longer_than_the_context_is_refused():
 
 REFUSED = {
     "lfm2": ({"layer_types": ["conv", "full_attention"]}, "layers of kind conv"),
-    "mamba": ({}, "layers of kind linear_attention"),
+    "mamba": ({}, "layers of kind (linear_attention|mamba)"),
     "gemma3_text": ({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}, "layers of kind sliding_attention"),
     "gpt_oss": ({"num_local_experts": 4, "layer_types": ["full_attention"] * 2, "head_dim": 8}, "asks its attention for s_aux"),
     "gemma2": ({"head_dim": 8, "layer_types": ["full_attention"] * 2}, "asks its attention for softcap"),
@@ -119,7 +123,7 @@ REFUSED = {
     "gptj": ({"rotary_dim": 8}, "does not go through the attention interface"),
     "xglm": ({}, "0 of 2 layers attend through the attention interface"),
     "codegen": ({"rotary_dim": 8}, "codegen"),
-    "diffllama": ({}, "computes other numbers on packed forests than row by row"),
+    "diffllama": ({}, "computes other numbers on packed forests than row by row|does not go through the attention interface"),
     "bert": ({}, "bert"),
     "t5": ({}, "cannot be loaded as a causal language model"),
 }  # fmt: skip
@@ -136,7 +140,7 @@ def test_what_would_be_computed_wrongly_is_refused_by_name(kind, tmp_path):
         on_disk(tmp_path, AutoModelForCausalLM.from_config(config))
     with pytest.raises(UserError) as e:
         from_path(str(tmp_path))
-    assert reason in str(e.value) and str(tmp_path) in str(e.value), e.value
+    assert re.search(reason, str(e.value)) and str(tmp_path) in str(e.value), e.value
     assert kind in str(e.value) or "causal language model" in str(e.value)
 
 

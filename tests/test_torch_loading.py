@@ -85,7 +85,7 @@ def test_a_tokenizer_that_is_missing(tmp_path):
     on_disk(tmp_path, model_of())
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).unlink()
-    assert "cannot be loaded as a causal language model: " in refusal(tmp_path) or "has no end-of-text token" in refusal(tmp_path)
+    assert "has no tokenizer; save the model's own beside it" in refusal(tmp_path)
 
 
 def test_a_tokenizer_without_an_end(tmp_path):
@@ -102,7 +102,8 @@ def test_a_tokenizer_of_another_model(tmp_path):
 def test_code_of_strangers_is_not_run(tmp_path):
     on_disk(tmp_path, model_of())
     (tmp_path / "stranger.py").write_text("raise SystemExit('this ran')")
-    edit(tmp_path / "config.json", model_type="strange", auto_map={"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"})
+    code = {"AutoConfig": "stranger.Config", "AutoModelForCausalLM": "stranger.Model"}
+    edit(tmp_path / "config.json", model_type="strange", auto_map=code)
     assert "trust_remote_code" in refusal(tmp_path)
 
 
@@ -186,7 +187,8 @@ def test_a_tokenizer_that_changes_words_is_found():
     with pytest.raises(UserError, match="cannot write 1 words of the task: GOAL"):
         engine_of(tokenizer=lower).check_words(DESK.vocabulary(), STOPS)
     glued = bpe_of(desk_texts())
-    glued.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    pieces = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    glued.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(pieces)
     with pytest.raises(UserError, match="cannot write"):  # it loses the space between words
         engine_of(tokenizer=glued).check_words(DESK.vocabulary(), STOPS)
 

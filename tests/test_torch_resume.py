@@ -35,7 +35,7 @@ def recipe(**fields) -> Recipe:
             {"kind": "imitate", "weights": "base", "until": {"steps": 5}, "batch": 6, "share": 2, "easy_first": 0.5, "easy_levels": [1],
              "loss_share": {"plan": [1, 0.5]}, "optim": {"name": "muon", "lr": 5e-3, "muon_lr": 0.02, "decay": 0.5}},
             {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 5}, "batch": 4, "tree": {"plans": 3, "acts": 2}, "ref_kl": 0.05,
-             "skip_zero": False, "updates": 2, "credit": {"name": "rloo"}, "reward": {"plan": {"format": 1, "valid": 1}},
+             "updates": 2, "credit": {"name": "rloo"}, "reward": {"plan": {"format": 1, "valid": 1}},
              "optim": {"lr": 0.01}},
             {"kind": "reinforce", "roles": ["act"], "until": {"steps": 3}, "batch": 3, "tree": {"oracle_plan": True, "acts": 3},
              "reward": {"act": {"format": 1, "follows": 1}}, "optim": {"lr": 0.01}},
@@ -46,8 +46,8 @@ def recipe(**fields) -> Recipe:
 
 SHARED = {"layout": "shared", "stage": [
     {"kind": "imitate", "until": {"steps": 4}, "batch": 4, "optim": {"lr": 5e-3}},
-    {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 5}, "batch": 4, "tree": {"plans": 3, "acts": 1}, "ref_kl": 0.05, "skip_zero": False,
-     "reward": {"plan": {"format": 1}}, "optim": {"name": "muon", "lr": 5e-3}},
+    {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 5}, "batch": 4, "tree": {"plans": 3, "acts": 1},
+     "ref_kl": 0.05, "reward": {"plan": {"format": 1}}, "optim": {"name": "muon", "lr": 5e-3}},
 ]}  # fmt: skip
 
 

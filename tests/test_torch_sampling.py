@@ -248,7 +248,8 @@ class Says:
         return sampler.wave([ask((0,), n=1, max_tokens=max_tokens)], [stops], 0)[0][0]
 
 
-TEXTS = ["open the door </plan> then click x3 y4 </act> and a plan of planning is a </plan> again " * 3, "GOAL <plan> stop nonstop END BEND"]
+TEXTS = ["open the door </plan> then click x3 y4 </act> and a plan of planning is a </plan> again " * 3,
+         "GOAL <plan> stop nonstop END BEND"]  # fmt: skip
 
 
 def subword(**fields):
@@ -325,7 +326,8 @@ def test_budgets_and_ends():
     engine = sharp()
     words = engine.encode("w1 w2 w3 w4")
     stops = Stops(engine.tokenizer, ("w3",))
-    cases = [(2, set(), "truncated", 2), (3, set(), "finished", 3), (4, set(), "finished", 3), (4, {words[1]}, "finished", 2), (2, {words[1]}, "finished", 2)]
+    cases = [(2, set(), "truncated", 2), (3, set(), "finished", 3), (4, set(), "finished", 3),
+             (4, {words[1]}, "finished", 2), (2, {words[1]}, "finished", 2)]  # fmt: skip
     for most, eos, status, length in cases:
         out = Says(list(words), SIZE, eos).wave(stops, most)
         assert (out.status, out.token_ids) == (status, words[:length])
@@ -346,7 +348,8 @@ def test_what_does_not_fit_the_context_is_refused():
     engine = engine_of(model_of(max_position_embeddings=16))
     assert len(engine.sample([ask([3] * 12, max_tokens=4)])[0]) == 2
     for bad in (ask([3] * 13, max_tokens=4), ask([3] * 17, max_tokens=1), ask([], max_tokens=4)):
-        with pytest.raises(UserError, match=f"a prompt of {len(bad.context)} tokens and {bad.max_tokens} new ones do not fit the model's context of 16"):
+        refusal = f"a prompt of {len(bad.context)} tokens and {bad.max_tokens} new ones do not fit the model's context of 16"
+        with pytest.raises(UserError, match=refusal):
             engine.sample([ask((3, 4)), bad])
 
 

@@ -23,6 +23,8 @@ from forethought.engines.torch.small import small_model, tokenizer_of
 from forethought.errors import UserError
 from forethought.recipe.schema import ModelSpec
 
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # what holds a tokenizer's words
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -63,6 +65,10 @@ def from_path(path: str, trust_remote_code: bool = False) -> Loaded:
 def _tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """What its files say. For some kinds of models (qwen2 and phi3 are among them) `AutoTokenizer` builds the kind's own tokenizer
     from any other's vocabulary, even where the files ask for no kind: a word-level one then finds no words at all."""
+    local = Path(name)
+    if local.is_dir() and not any(next(local.glob(pattern), None) for pattern in TOKENIZERS):
+        # Some kinds of models would make one up.
+        raise ValueError("it has no tokenizer; save the model's own beside it (tokenizer.save_pretrained)")
     said = get_tokenizer_config(name).get("tokenizer_class")
     reader = PreTrainedTokenizerFast if said in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
     return reader.from_pretrained(name, trust_remote_code=trust_remote_code)

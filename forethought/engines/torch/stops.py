@@ -11,7 +11,8 @@ class Stops:
     """The stop words of a request under one tokenizer.
 
     `ids`: tokens that are a whole stop word. `texts`: stop words that can also be spelled with several tokens, or as other ones,
-    and have to be looked for in the text. No words need no tokenizer. A word-level tokenizer has one spelling for each word, so there `texts` is empty.
+    and have to be looked for in the text. A word-level tokenizer has one spelling for each word, so there `texts` is empty. No
+    words need no tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None, words: Sequence[str]):
