@@ -60,10 +60,9 @@ def check_model(model: PreTrainedModel, path: str) -> None:
                         "transformers; the others (recurrent, convolutional, or with an attention of their own) are not supported")
     n = len(root)
     order = {0: [*range(n), *range(n, n + 3), *range(n + 7, n + 9)], 1: [*range(n), *range(n + 3, n + 7)]}
-    plain = [_plain(model, ids) for ids in contexts]
-    other = [_plain(model, (*root[::-1], *ids[n:])) for ids in contexts]
-    error = torch.cat([(forest[order[i]] - p).abs().mean(-1) for i, p in enumerate(plain)]).mean().item()
-    signal = torch.cat([(o[n:] - p[n:]).abs().mean(-1) for o, p in zip(other, plain, strict=True)]).mean().item()
+    pairs = [_plain(model, [ids, (*root[::-1], *ids[n:])]) for ids in contexts]  # each with another context before its end
+    error = torch.cat([(forest[order[i]] - plain).abs().mean(-1) for i, (plain, _) in enumerate(pairs)]).mean().item()
+    signal = torch.cat([(other[n:] - plain[n:]).abs().mean(-1) for plain, other in pairs]).mean().item()
     error = max(error, _sampling_error(model, contexts))
     most = MOST * signal + 1e-6 if model.dtype == torch.float32 else MOST_BF16 * signal + FLOOR_BF16
     if not error <= most:  # NaN is refused too
@@ -80,11 +79,11 @@ def _on_forest(model: PreTrainedModel, segments: list[Segment]) -> tuple[torch.T
     return logits_of(model)(hidden.last_hidden_state[0]).float(), sorted(mode.capture), mode.windows
 
 
-def _plain(model: PreTrainedModel, ids: tuple[int, ...]) -> torch.Tensor:
-    """Logits of one row as the model computes them by itself, with the attention that its authors wrote out."""
+def _plain(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> torch.Tensor:
+    """[rows, tokens, vocabulary]: logits as the model computes them by itself, with the attention that its authors wrote out."""
     model.set_attn_implementation("eager")
     try:
-        return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0].float()
+        return model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits.float()
     finally:
         model.set_attn_implementation(NAME)
 
@@ -95,8 +94,9 @@ def _sampling_error(model: PreTrainedModel, contexts: list[tuple[int, ...]]) -> 
     requests = [Request(policy="", context=ids, n=2, stops=(), max_tokens=STEPS, seed=i) for i, ids in enumerate(contexts)]
     total, count = 0.0, 0
     for request, outs in zip(requests, sampler.wave(requests, [Stops(None, ())] * 2, 0), strict=True):
-        for out in outs:
-            logp = _plain(model, request.context + out.token_ids).log_softmax(-1)[len(request.context) - 1 : -1]
+        plain = _plain(model, [request.context + out.token_ids for out in outs])
+        for out, logits in zip(outs, plain, strict=True):
+            logp = logits[len(request.context) - 1 : -1].log_softmax(-1)
             found = logp.gather(-1, torch.tensor(out.token_ids, device=logp.device)[:, None])[:, 0]
             total += (found - torch.tensor(out.logprobs, device=logp.device)).abs().sum().item()
             count += len(out.token_ids)
