@@ -31,7 +31,7 @@ def test_every_oracle_plan_solves_its_problem_under_planbenchs_own_domain(path):
         plan, act = domain.demonstrate(task)
         assert domain.judge_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
         assert domain.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
-        steps = words.pddl_steps(words.parse(act.text, words.PRIMITIVES, words.ACT_END, task.state.names))
+        steps = words.pddl_steps(words.act_grammar(task.state.names).parse(act.text).value)
         assert len(steps) == task.level
         assert validate(pddl, record.problem, steps).goal  # objects are letters already, so names carry over
         assert not validate(pddl, record.problem, steps[:-1]).goal

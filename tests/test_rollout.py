@@ -92,8 +92,9 @@ def test_a_budget_in_words_is_as_many_tokens_as_its_longest_word_needs():
 
 
 @pytest.mark.parametrize(("refused", "reason"), [
-    ("c desk </plan>", "word 2: 'desk' may not stand in a plan"), ("</plan>", "0 words; a plan has 1 to 4"),
-    ("c s e o c </plan>", "5 words; a plan has 1 to 4"),
+    ("c desk </plan>", "word 2: found 'desk', expected a widget's name or '</plan>'"),
+    ("</plan>", "word 1: found '</plan>', expected a widget's name"),
+    ("c s e o c </plan>", "word 5: found 'c', one more than the 4 that may stand in a row"),
 ])  # fmt: skip
 def test_a_refused_plan_is_kept_with_its_reason_and_never_executed(refused, reason):
     rollouts = scripted(say(refused, PLAN, refused))
@@ -109,7 +110,7 @@ def test_a_plan_that_runs_out_of_budget_is_truncated_and_never_executed():
     rollouts = scripted(say("c s e c s e c s e", PLAN))
     [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=1), SAME, seed=1)
     assert (tree.nodes[1].status, tree.nodes[1].text, len(tree.nodes[1].token_ids)) == ("truncated", "c s e c s", 5)
-    assert tree.nodes[1].reason == "the plan does not end with '</plan>'"
+    assert tree.nodes[1].reason == "word 5: found 's', one more than the 4 that may stand in a row"
     assert dict(tree.nodes[1].reward_parts) == {"format": 0.0, "valid": 0.0}
     assert [(n.id, n.parent) for n in tree.nodes[3:]] == [(3, 2)]
 

@@ -55,6 +55,9 @@ class Domain(Protocol):
     def judge_plan(self, task: Task, text: str) -> Verdict:
         """The exact executor of plans: score 1.0 when the plan, perfectly executed, reaches the goal."""
 
+    def meaning(self, task: Task, text: str) -> str:
+        """What an accepted plan says, however it is written: plans of one meaning count as one (semantic entropy)."""
+
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """Score 1.0 when the acts are a correct execution of this plan, whether or not the plan is right."""
 

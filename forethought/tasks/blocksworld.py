@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from forethought.errors import ForethoughtError, RecipeError, UserError, unknown
+from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.tasks import blocksworld_classes as pools
 from forethought.tasks import blocksworld_words as words
 from forethought.tasks.base import Split
@@ -129,53 +130,55 @@ class Blocksworld:
 
     def oracle_plan(self, task: Task) -> str:
         """An optimal plan: shortest in primitives, its moves to the table merged into `clear` where they follow each other."""
-        return words.sentence(_oracle(task.state), words.PLAN_END)
+        return words.plan_grammar(task.state.names).render(_oracle(task.state))
 
     def demonstrate(self, task: Task) -> list[Turn]:
-        plan = _oracle(task.state)
+        plan, names = _oracle(task.state), task.state.names
         acts = words.expand(task.state, plan).acts
         return [
-            Turn(role="plan", text=words.sentence(plan, words.PLAN_END)),
-            Turn(role="act", text=words.sentence(acts, words.ACT_END)),
+            Turn(role="plan", text=words.plan_grammar(names).render(plan)),
+            Turn(role="act", text=words.act_grammar(names).render(acts)),
         ]
 
     # --- verdicts ---
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        plan = _parse_plan(task, text)
-        return Verdict(score=0.0, reason=plan) if isinstance(plan, str) else Verdict(score=1.0)
+        return verdict(_parse_plan(task, text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
         plan = _parse_plan(task, text)
-        if isinstance(plan, str):
-            return Verdict(score=0.0, reason=plan)
-        carried = words.expand(task.state, plan)
+        if isinstance(plan, Refusal):
+            return verdict(plan)
+        carried = words.expand(task.state, plan.value)
         reason = carried.reason or words.unmet(task.state, carried.under)
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def meaning(self, task: Task, text: str) -> str:
+        return str(_parse_plan(task, text))  # what was parsed: spacing and spelling are gone
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """The acts must be, word for word, the one legal execution of the plan; a plan without one is followed by nothing."""
         subgoals = _parse_plan(task, plan)
-        if isinstance(subgoals, str):
+        if isinstance(subgoals, Refusal):
             return Verdict(score=0.0, reason=f"the plan: {subgoals}")
-        carried = words.expand(task.state, subgoals)
+        carried = words.expand(task.state, subgoals.value)
         if carried.reason:
             return Verdict(score=0.0, reason=f"the plan cannot be carried out: {carried.reason}")
         if len(acts) != 1:
             return Verdict(score=0.0, reason=f"expected 1 turn of acts, found {len(acts)}")
         steps = _parse_acts(task, acts[0])
-        if isinstance(steps, str):
-            return Verdict(score=0.0, reason=steps)
-        reason = _difference(carried.acts, steps)
+        if isinstance(steps, Refusal):
+            return verdict(steps)
+        reason = _difference(carried.acts, steps.value)
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
 
     def judge_acts(self, task: Task, text: str) -> dict[str, bool]:
         """executable: a sentence of acts, each legal; goal: and the goal holds after them; optimal: and no shorter acts exist."""
         steps = _parse_acts(task, text)
-        if isinstance(steps, str):
+        if isinstance(steps, Refusal):
             return {"executable": False, "goal": False, "optimal": False}
-        trace = words.run_acts(task.state, steps)
-        return {"executable": trace.executable, "goal": trace.goal, "optimal": trace.goal and len(steps) == task.level}
+        trace = words.run_acts(task.state, steps.value)
+        return {"executable": trace.executable, "goal": trace.goal, "optimal": trace.goal and len(steps.value) == task.level}
 
     def episode(self, task: Task, rng: random.Random, noise: bool) -> Execution:
         return Execution(task, rng, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
@@ -193,13 +196,16 @@ class Execution:
             raise ForethoughtError(f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one")
         self._over = True
         steps = _parse_acts(self._task, text)
-        trace = None if isinstance(steps, str) else self._run(steps)
-        success, reason = (False, steps) if trace is None else (trace.goal, trace.reason)
+        if isinstance(steps, Refusal):
+            success, reason = False, str(steps)
+        else:
+            trace = self._run(steps.value)
+            success, reason = trace.goal, trace.reason
         if self._flip and self._rng.random() < self._flip:
             success, reason = not success, f"flipped by noise; truly: {reason or 'success'}"
         return Outcome(done=True, success=success, reason=reason)
 
-    def _run(self, steps: list[Step]) -> Trace:
+    def _run(self, steps: Sequence[Step]) -> Trace:
         def slips(step: Step) -> bool:
             return step[0] in ("put", "stack") and self._rng.random() < self._slip
 
@@ -214,17 +220,17 @@ def _task(name: str, problem: Problem, level: int, goal_towers: list[list[str]])
     return Task(id=name, domain=Blocksworld.name, level=level, context=context, prompt=prompt, state=problem)
 
 
-def _oracle(problem: Problem) -> list[Step]:
-    return words.merge(problem, solve(problem.below, problem.goal))
+def _oracle(problem: Problem) -> tuple[Step, ...]:
+    return tuple(words.merge(problem, solve(problem.below, problem.goal)))
 
 
-def _parse_plan(task: Task, text: str) -> list[Step] | str:
-    plan = words.parse(text, words.SUBGOALS, words.PLAN_END, task.state.names)
-    return "word 1: the plan is empty and the goal does not hold yet" if not plan and task.level > 0 else plan
+def _parse_plan(task: Task, text: str) -> Parsed | Refusal:
+    """An empty plan is one only where the goal holds already."""
+    return words.plan_grammar(task.state.names, min(task.level, 1)).parse(text)
 
 
-def _parse_acts(task: Task, text: str) -> list[Step] | str:
-    return words.parse(text, words.PRIMITIVES, words.ACT_END, task.state.names)
+def _parse_acts(task: Task, text: str) -> Parsed | Refusal:
+    return words.act_grammar(task.state.names).parse(text)
 
 
 def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:

@@ -10,10 +10,11 @@ change nothing is an error of the plan. Acts are the four actions of the STRIPS 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from forethought.interface.grammar import Choice, Fixed, Grammar, Repeat, Sequence, Word
 from forethought.tasks.blocksworld_problem import FREE, Move, Problem, inverse
 from forethought.tasks.pddl import parse_domain
 from forethought.tasks.strips import State, Step, StripsDomain, Trace, execute
@@ -23,7 +24,6 @@ INIT, GOAL, PLAN, PLAN_END, ACT_END, TOWER = "<init>", "<goal>", "<plan>", "</pl
 SUBGOALS = {"clear": 1, "on": 2}  # verb -> number of blocks
 PRIMITIVES = {"pick": 1, "put": 1, "unstack": 2, "stack": 2}
 PDDL_NAMES = {"pick": "pick-up", "put": "put-down", "unstack": "unstack", "stack": "stack"}  # in PlanBench's domain file
-NUMBERS = {1: "one block", 2: "two blocks"}
 
 # The four-operator domain of the International Planning Competition, with this family's words.
 DOMAIN_PDDL = """
@@ -59,15 +59,11 @@ def context_text(problem: Problem) -> str:
     return INIT + "".join(f" {TOWER} {' '.join(tower)}" for tower in problem.towers())
 
 
-def prompt_text(goal_towers: Sequence[Sequence[str]]) -> str:
+def prompt_text(goal_towers: Iterable[Iterable[str]]) -> str:
     return GOAL + "".join(f" {TOWER} {' '.join(tower)}" for tower in goal_towers) + f" {PLAN}"
 
 
-def sentence(steps: Sequence[Step], stop: str) -> str:
-    return " ".join([*(word for step in steps for word in step), stop])
-
-
-def pddl_steps(steps: Sequence[Step]) -> list[Step]:
+def pddl_steps(steps: Iterable[Step]) -> list[Step]:
     """Acts under the action names of PlanBench's domain file, for a validator outside."""
     return [(PDDL_NAMES[step[0]], *step[1:]) for step in steps]
 
@@ -75,32 +71,22 @@ def pddl_steps(steps: Sequence[Step]) -> list[Step]:
 # --- the grammars ---
 
 
-def parse(text: str, verbs: Mapping[str, int], stop: str, blocks: Sequence[str]) -> list[Step] | str:
-    """The steps of a sentence `(verb block [block])* stop`, or a sentence with the position (words from 1) and the reason."""
-    words = text.split()
-    steps: list[Step] = []
-    at = 0
-    while at < len(words) and words[at] != stop:
-        verb = words[at]
-        if verb not in verbs:
-            return f"word {at + 1}: expected {', '.join(map(repr, verbs))} or {stop!r}, found {verb!r}"
-        arguments = words[at + 1 : at + 1 + verbs[verb]]
-        for offset, word in enumerate(arguments, at + 2):
-            if word not in LETTERS:
-                return f"word {offset}: {verb!r} needs {NUMBERS[verbs[verb]]}, found {word!r}"
-            if word not in blocks:
-                return f"word {offset}: block {word!r} is not in this problem (blocks: {' '.join(blocks)})"
-        if len(arguments) < verbs[verb]:
-            return f"word {len(words) + 1}: {verb!r} needs {NUMBERS[verbs[verb]]}, found the end of the text"
-        if len(set(arguments)) < len(arguments):
-            return f"word {at + 3}: {verb!r} needs two different blocks, found {arguments[0]!r} twice"
-        steps.append((verb, *arguments))
-        at += 1 + len(arguments)
-    if at == len(words):
-        return f"word {at + 1}: {stop!r} is missing at the end"
-    if at + 1 < len(words):
-        return f"word {at + 2}: nothing may follow {stop!r}, found {words[at + 1]!r}"
-    return steps
+@lru_cache(maxsize=1024)  # a problem is parsed many times, and its blocks are those of many others
+def plan_grammar(blocks: tuple[str, ...], least: int = 0) -> Grammar:
+    """Subgoals over these blocks, at least `least` of them, then the stop word. Values: tuples of steps."""
+    return _steps(SUBGOALS, blocks, least, PLAN_END)
+
+
+@lru_cache(maxsize=1024)
+def act_grammar(blocks: tuple[str, ...]) -> Grammar:
+    """Primitives over these blocks, then the stop word. Values: tuples of steps."""
+    return _steps(PRIMITIVES, blocks, 0, ACT_END)
+
+
+def _steps(verbs: Mapping[str, int], blocks: tuple[str, ...], least: int, stop: str) -> Grammar:
+    block = Word(blocks, f"a block of this problem ({' '.join(blocks)})")
+    steps = [Sequence((Word((verb,)), *[block] * number), distinct=True) for verb, number in verbs.items()]
+    return Grammar(Sequence((Repeat(Choice(tuple(steps)), least), Fixed(stop))))
 
 
 # --- executing a plan ---
@@ -115,7 +101,7 @@ class Expansion:
     reason: str = ""  # why a subgoal could not be carried out; `acts` and `under` then stop before it
 
 
-def expand(problem: Problem, subgoals: Sequence[Step]) -> Expansion:
+def expand(problem: Problem, subgoals: Iterable[Step]) -> Expansion:
     """The only legal execution of each subgoal, one after the other."""
     under = problem.under()
     over = {support: block for block, support in under.items() if support is not None}
@@ -162,7 +148,7 @@ def unmet(problem: Problem, under: Mapping[str, str | None]) -> str:
     return next((f"the goal fact (on {x} {y}) does not hold at the end" for x, y in problem.wanted().items() if under[x] != y), "")
 
 
-def merge(problem: Problem, moves: Sequence[Move]) -> list[Step]:
+def merge(problem: Problem, moves: Iterable[Move]) -> list[Step]:
     """The subgoals that say these moves: a move to the table is `clear` of what it uncovers; going on down the same tower
     only lowers the block that is cleared."""
     names, below = problem.names, list(problem.below)
@@ -189,6 +175,6 @@ def state(problem: Problem) -> State:
     return frozenset(facts | {("handempty",)})
 
 
-def run_acts(problem: Problem, steps: Sequence[Step], slips: Callable[[Step], bool] | None = None) -> Trace:
+def run_acts(problem: Problem, steps: Iterable[Step], slips: Callable[[Step], bool] | None = None) -> Trace:
     """The primitives under the strict STRIPS rules, and whether the goal holds after them."""
     return execute(domain(), state(problem), steps, [("on", x, y) for x, y in problem.wanted().items()], slips)

@@ -10,7 +10,8 @@ executor (the tree itself), the acting an exact simulator, so both sides are jud
 
 With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those through widgets that
 hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor clicks one widget a turn and is told what
-the click opened. `slip` makes clicks fail, `flip` makes the verifier lie; both only where noise is asked for.
+the click opened. `slip` makes clicks fail, `flip` makes the verifier lie; both only where noise is asked for. `plans` is the
+language of the plans (desk_plans.py), `tags = { plan = "steps", act = "do" }` gives other names to the tags.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from forethought.errors import RecipeError, unknown
-from forethought.interface.sequence import Sequence
+from forethought.errors import RecipeError, UserError, unknown
+from forethought.interface.result import Refusal, verdict
+from forethought.interface.tags import Tags
 from forethought.tasks.base import Split
+from forethought.tasks.desk_plans import PLANS, Plan, plans_of
 from forethought.types import Outcome, Task, Turn, Verdict
 
 NAMES = tuple("abcdefghijklmnopqrstuvwx")
 GRID = 10
-VALUES = 8
+VALUES = tuple(f"v{i}" for i in range(8))
 ROOT, VOID = "desk", "void"
-OPTIONS = {"widgets": 10, "bushiness": 0.9, "parents": 1, "dead": 2, "stepwise": False, "slip": 0.0, "flip": 0.0}
+OPTIONS = {"widgets": 10, "bushiness": 0.9, "parents": 1, "dead": 2, "stepwise": False, "slip": 0.0, "flip": 0.0, "plans": "words",
+           "tags": {}}  # fmt: skip
 EVAL_SHARE = 32  # of 256 hash values of a screen: one screen in eight is held out
 
 
@@ -47,7 +51,8 @@ class Goal:
 class Desk:
     """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors), `bushiness` (probability
     that a widget hangs from another one rather than from the desk), `parents`, `dead` (widgets hung from `void`, only with two
-    parents), `stepwise`, `slip`, `flip` (probabilities). Raises RecipeError for an option or level it does not have."""
+    parents), `stepwise`, `slip`, `flip` (probabilities), `plans` ("words" or "json"), `tags` (names of the plan and act tags).
+    Raises RecipeError for an option or level it does not have."""
 
     name = "desk"
 
@@ -61,17 +66,18 @@ class Desk:
                 raise RecipeError(f"task.{key}", f"expected {type(default).__name__}, found {value!r}")
             setattr(self, key, value)
         self._check_ranges()
+        self.tags = _tags(self.tags)
         deepest = 7 if not self.stepwise else 6
         self.levels = levels or (1, 2, 3, 4, 5)
         for level in self.levels:
             if not 1 <= level <= min(deepest, self.widgets - (self.dead if self.parents == 2 else 0)):
                 raise RecipeError("task.levels", f"desk has levels 1 to {deepest} and needs a widget for each; found {level}")
         self.depth = max(self.levels)
-        self.stops = {"plan": "</plan>", "act": "</act>"}
+        self.stops = {role: self.tags.close(role) for role in ("plan", "act")}
         longest = self.depth if self.parents == 1 else self.widgets
-        self.budgets = {"plan": longest + 2, "act": 5 if self.stepwise else 3 * longest + 3}
+        self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)  # a widget too many is wrong, not refused
+        self.budgets = {"plan": self.language.budget, "act": 5 if self.stepwise else 3 * longest + 3}
         self.turns = longest if self.stepwise else 1
-        self.grammar = Sequence(words=frozenset(NAMES), stop="</plan>", most=longest + 1)
 
     def _check_ranges(self) -> None:
         if not 2 <= self.widgets <= len(NAMES):
@@ -83,11 +89,13 @@ class Desk:
         for key in ("bushiness", "slip", "flip"):
             if not 0 <= getattr(self, key) <= 1:
                 raise RecipeError(f"task.{key}", f"a probability from 0 to 1 is needed, found {getattr(self, key)}")
+        if self.plans not in PLANS:
+            raise RecipeError("task.plans", unknown("language of plans", self.plans, PLANS))
 
     def vocabulary(self) -> list[str]:
-        special = ["GOAL", "<plan>", "</plan>", "</act>", "<obs>", "</obs>", ROOT, VOID]
+        special = ["GOAL", self.tags.open("plan"), *self.stops.values(), "<obs>", "</obs>", ROOT, VOID]
         cells = [f"{axis}{i}" for axis in "xy" for i in range(GRID)]
-        return special + list(NAMES) + cells + [f"v{i}" for i in range(VALUES)]
+        return list(dict.fromkeys([*special, *NAMES, *cells, *VALUES, *self.language.words()]))
 
     # ---- generator
 
@@ -105,10 +113,10 @@ class Desk:
         tasks = []
         for level in levels:
             goal = rng.choice([n for n, d in depth.items() if d == level])
-            value = f"v{rng.randrange(VALUES)}"
+            value = VALUES[rng.randrange(len(VALUES))]
             state = Goal(parents=parents, cells=cells, goal=goal, value=value)
             tasks.append(Task(id=f"desk-{digest.hex()}-{goal}{value}", domain="desk", level=level, context=context,
-                              prompt=f"GOAL {goal} {value} <plan>", state=state))
+                              prompt=f"GOAL {goal} {value} {self.tags.open('plan')}", state=state))
         return tasks
 
     def _screen(self, rng: random.Random) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, str]], str]:
@@ -150,48 +158,58 @@ class Desk:
     # ---- oracle
 
     def oracle_plan(self, task: Task) -> str:
-        return " ".join([*shortest_path(task.state.parents, task.state.goal), "</plan>"])
+        return self.language.render(shortest_path(task.state.parents, task.state.goal), task.state.value)
 
     def demonstrate(self, task: Task) -> list[Turn]:
-        plan = self.oracle_plan(task)
-        turns = [Turn(role="plan", text=plan)]
-        acts = self._expand(task.state, plan.split()[:-1])
+        turns = [Turn(role="plan", text=self.oracle_plan(task))]
+        acts = self._expand(task.state, shortest_path(task.state.parents, task.state.goal), task.state.value)
         for i, act in enumerate(acts):
             turns.append(Turn(role="act", text=act))
             if i + 1 < len(acts):
                 turns.append(Turn(role=None, text=observe(task.state, act.split()[0])))
         return turns
 
-    def _expand(self, state: Goal, path: list[str]) -> list[str]:
+    def _expand(self, state: Goal, path: tuple[str, ...], value: str) -> list[str]:
         """The exact acting of a plan: clicks from the top of the path down to the goal, then the value."""
         clicks = [" ".join((n, *state.cells.get(n, ("?", "?")))) for n in reversed(path)]
+        stop = self.stops["act"]
         if self.stepwise:
-            return [f"{c} </act>" for c in clicks[:-1]] + [f"{clicks[-1]} {state.value} </act>"]
-        return [" ".join([*clicks, state.value, "</act>"])]
+            return [f"{c} {stop}" for c in clicks[:-1]] + [f"{clicks[-1]} {value} {stop}"]
+        return [" ".join([*clicks, value, stop])]
 
     # ---- verdicts
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        return self.grammar.parse(text)
+        return verdict(self.language.parse(text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
-        """The plan must climb from the goal to the desk through listed parents."""
-        parsed = self.grammar.parse(text)
-        if not parsed.score:
-            return parsed
-        state, path = task.state, text.split()[:-1]
+        """The plan must climb from the goal to the desk through listed parents, and set the goal's value where it says one."""
+        parsed = self.language.parse(text)
+        if isinstance(parsed, Refusal):
+            return verdict(parsed)
+        reason = self._mistake(task.state, parsed.value)
+        return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def meaning(self, task: Task, text: str) -> str:
+        return str(self.language.parse(text))  # what was parsed: spacing and spelling are gone
+
+    def _mistake(self, state: Goal, plan: Plan) -> str:
+        """Where the plan leaves what the screen allows; empty when it is right."""
+        path, place = plan.path, self.language.place
         if path[0] != state.goal:
-            return Verdict(score=0.0, reason=f"the plan starts at {path[0]}, the goal is {state.goal}")
-        for i, (name, parent) in enumerate(zip(path, [*path[1:], ROOT], strict=True), start=1):
+            return f"{place(0, len(path))}: the plan is for {path[0]}, the goal is {state.goal}"
+        for i, (name, parent) in enumerate(zip(path, [*path[1:], ROOT], strict=True)):
             if parent not in state.parents.get(name, ()):
-                return Verdict(score=0.0, reason=f"word {i}: {name} does not hang from {parent}")
-        return Verdict(score=1.0)
+                return f"{place(i, len(path))}: {name} does not hang from {parent}"
+        if plan.value not in (None, state.value):
+            return f"{place(0, len(path))}: the plan sets {plan.value}, the goal's value is {state.value}"
+        return ""
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
-        parsed = self.grammar.parse(plan)
-        if not parsed.score:
-            return parsed
-        wanted = self._expand(task.state, plan.split()[:-1])
+        parsed = self.language.parse(plan)
+        if isinstance(parsed, Refusal):
+            return verdict(parsed)
+        wanted = self._expand(task.state, parsed.value.path, parsed.value.value or task.state.value)
         for i, (want, got) in enumerate(zip(wanted, acts, strict=False), start=1):
             if want.split() != got.split():
                 return Verdict(score=0.0, reason=f"turn {i}: expected {want!r}, found {got!r}")
@@ -200,7 +218,7 @@ class Desk:
         return Verdict(score=1.0)
 
     def episode(self, task: Task, rng: random.Random, noise: bool) -> DeskEpisode:
-        return DeskEpisode(task.state, rng, self.stepwise, self.turns,
+        return DeskEpisode(task.state, rng, self.stepwise, self.turns, self.stops["act"],
                            slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
 
 
@@ -210,8 +228,9 @@ class DeskEpisode:
     The widget's name in an act is a comment for the reader of traces: only coordinates count.
     """
 
-    def __init__(self, state: Goal, rng: random.Random, stepwise: bool, turns: int, slip: float, flip: float):
-        self.state, self.rng, self.stepwise, self.turns, self.slip, self.flip = state, rng, stepwise, turns, slip, flip
+    def __init__(self, state: Goal, rng: random.Random, stepwise: bool, turns: int, stop: str, slip: float, flip: float):
+        self.state, self.rng, self.stepwise, self.turns, self.stop = state, rng, stepwise, turns, stop
+        self.slip, self.flip = slip, flip
         self.open = {ROOT}
         self.by_cell = {cell: name for name, cell in state.cells.items()}
         self.taken = 0
@@ -219,8 +238,8 @@ class DeskEpisode:
     def step(self, text: str) -> Outcome:
         self.taken += 1
         words = text.split()
-        if not words or words[-1] != "</act>":
-            return self._end(False, "the acting does not end with </act>")
+        if not words or words[-1] != self.stop:
+            return self._end(False, f"the acting does not end with {self.stop}")
         words = words[:-1]
         last = None
         while len(words) >= 3:
@@ -254,6 +273,18 @@ class DeskEpisode:
         return Outcome(done=True, success=success, reason=reason)
 
 
+def _tags(names: Mapping[str, object]) -> Tags:
+    for key in names:
+        if key not in ("plan", "act"):
+            raise RecipeError(f"task.tags.{key}", unknown("tag of desk", key, ("plan", "act")))
+    if "obs" in names.values():
+        raise RecipeError("task.tags", "'obs' is the tag of observations; give plan and act other names")
+    try:
+        return Tags(**names)
+    except UserError as error:
+        raise RecipeError("task.tags", str(error)) from None
+
+
 def observe(state: Goal, opened: str) -> str:
     """What a click shows: the widgets that list the opened one as a parent, with their cells."""
     shown = [" ".join((n, *state.cells[n])) for n, ps in state.parents.items() if opened in ps]
@@ -273,11 +304,11 @@ def depths(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
     return depth
 
 
-def shortest_path(parents: Mapping[str, tuple[str, ...]], goal: str) -> list[str]:
+def shortest_path(parents: Mapping[str, tuple[str, ...]], goal: str) -> tuple[str, ...]:
     """From the goal up to a top-level widget, through the parents nearest to the desk (ties: the first listed)."""
     depth, path = depths(parents) | {ROOT: 0}, [goal]
     while True:
         parent = min((p for p in parents[path[-1]] if p in depth), key=lambda p: depth[p])
         if parent == ROOT:
-            return path
+            return tuple(path)
         path.append(parent)

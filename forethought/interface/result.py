@@ -1,0 +1,51 @@
+"""What every parser of the interface answers: a value, or a refusal with its position and reason. None of them raises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from forethought.types import Verdict
+
+END = "the end of the text"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The text is a sentence of the grammar, and `value` is what it says."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The text is none. `position` counts from 1, in `unit`: the furthest place up to which the text could still have been one."""
+
+    position: int
+    reason: str
+    unit: Literal["word", "character", "step"] = "word"
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.position}: {self.reason}"
+
+
+class Refused(Exception):
+    """Carries a refusal out of the depth of a parser; it never leaves this package."""
+
+    def __init__(self, refusal: Refusal):
+        self.refusal = refusal
+
+
+def verdict(answer: Parsed | Refusal) -> Verdict:
+    """As the boundary of a task family says it: score 1.0, or 0.0 with position and reason."""
+    return Verdict(score=0.0, reason=str(answer)) if isinstance(answer, Refusal) else Verdict(score=1.0)
+
+
+def shown(text: str, most: int = 40) -> str:
+    """A piece of model output for a message: quoted, escaped, and never long."""
+    return repr(text if len(text) <= most else text[: most - 3] + "...")
+
+
+def listed(names: list[str], last: str = "or") -> str:
+    """`a, b or c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

@@ -1,0 +1,143 @@
+"""Tagged free text: `<plan>...</plan> <think>...</think> <act>...</act>`, extracted strictly.
+
+What a language model writes around its plan is where silent leniency hides: a pattern that takes the first match accepts two plans,
+a plan that never ends, or text after the last tag. Here each tag stands at most once, closed, in order, not nested and not
+empty, with nothing but white space around it; anything else is refused with the character (from 1) and the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from forethought.errors import UserError
+from forethought.interface.result import END, Parsed, Refusal, Refused, listed, shown
+
+SECTIONS = ("plan", "think", "act")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What stands between two tags, without the white space around it, and where it begins (characters from 1)."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tags:
+    """The tag of each section; Blink-Think-Link (arXiv 2509.15566) is Tags(plan="blink", act="link").
+
+    `order` is the order of the sections in a text; `required` those that must be there; `strict = False` lets other text stand
+    outside of the sections, but no tag of these. UserError for a tag that is no name or stands for two sections.
+    """
+
+    plan: str = "plan"
+    think: str = "think"
+    act: str = "act"
+    order: tuple[str, ...] = SECTIONS
+    required: tuple[str, ...] = ("plan",)
+    strict: bool = True
+    _marks: re.Pattern[str] = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        names = [self.name(section) for section in SECTIONS]
+        for section, name in zip(SECTIONS, names, strict=True):
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                raise UserError(f"the tag of {section} is a name of letters, digits, _ and -, such as {section!r}; found {name!r}")
+        if len(set(names)) < len(names):
+            raise UserError(f"two sections share a tag: {', '.join(names)}; give each its own")
+        if sorted(self.order) != sorted(SECTIONS) or not set(self.required) <= set(SECTIONS):
+            raise UserError(f"order names each of {', '.join(SECTIONS)} once and required some of them, "
+                            f"found {self.order} and {self.required}")
+        object.__setattr__(self, "_marks", re.compile(rf"<(/?)({'|'.join(map(re.escape, names))})>"))
+
+    def name(self, section: str) -> str:
+        return getattr(self, section)
+
+    def open(self, section: str) -> str:
+        return f"<{self.name(section)}>"
+
+    def close(self, section: str) -> str:
+        return f"</{self.name(section)}>"
+
+    def parse(self, text: str) -> Parsed | Refusal:
+        """Section -> Section, of those that the text has; or the first place that breaks a rule."""
+        try:
+            return Parsed(self._sections(text))
+        except Refused as refused:
+            return refused.refusal
+
+    def turn(self, section: str, text: str) -> Parsed | Refusal:
+        """The Section of a turn whose opening tag ends the prompt: a body, then the closing tag, then nothing."""
+        try:
+            mark = self._marks.search(text)
+            if mark is None:
+                _refuse(len(text), f"found {END}, expected {self.close(section)!r}")
+            if mark[0] != self.close(section):
+                _refuse(mark.start(), f"{mark[0]!r} inside {self.open(section)!r}")
+            found = self._section(section, text, 0, mark.start())
+            self._need_blank(text, mark.end(), len(text), f"nothing may follow {mark[0]!r}")
+            return Parsed(found)
+        except Refused as refused:
+            return refused.refusal
+
+    def render(self, sections: Mapping[str, str]) -> str:
+        """The text with these sections, one a line. ValueError for sections that `parse` would not give back."""
+        text = "\n".join(f"{self.open(s)}{sections[s]}{self.close(s)}" for s in self.order if s in sections)
+        found = self.parse(text)
+        if isinstance(found, Refusal):
+            raise ValueError(f"no text has the sections {dict(sections)!r}: {found}")
+        if {s: part.text for s, part in found.value.items()} != dict(sections):
+            raise ValueError(f"no text has the sections {dict(sections)!r}: they are read otherwise")
+        return text
+
+    def _sections(self, text: str) -> dict[str, Section]:
+        found: dict[str, Section] = {}
+        of_tag = {self.name(section): section for section in SECTIONS}
+        opened: tuple[str, re.Match[str]] | None = None
+        outside = 0  # where the text after the last section begins
+        for mark in self._marks.finditer(text):
+            section = of_tag[mark[2]]
+            if opened is not None:
+                if not mark[1] or section != opened[0]:
+                    _refuse(mark.start(), f"{mark[0]!r} inside {opened[1][0]!r}")
+                found[section] = self._section(section, text, opened[1].end(), mark.start())
+                opened, outside = None, mark.end()
+            else:
+                if self.strict:
+                    self._need_blank(text, outside, mark.start(), "nothing may stand outside of the tags")
+                self._need_place(section, mark, found)
+                opened = (section, mark)
+        if opened is not None:
+            _refuse(opened[1].start(), f"{opened[1][0]!r} is never closed")
+        if self.strict:
+            self._need_blank(text, outside, len(text), "nothing may stand outside of the tags")
+        if missing := [self.open(section) for section in self.order if section in self.required and section not in found]:
+            _refuse(len(text), f"found {END}, expected {listed(missing, 'and')}")
+        return found
+
+    def _need_place(self, section: str, mark: re.Match[str], found: Mapping[str, Section]) -> None:
+        """Whether a section may open here."""
+        if section in found:
+            _refuse(mark.start(), f"{mark[0]!r} a second time")
+        if mark[1]:
+            _refuse(mark.start(), f"{mark[0]!r} closes nothing")
+        if later := [s for s in found if self.order.index(s) > self.order.index(section)]:
+            _refuse(mark.start(), f"{mark[0]!r} after {self.open(later[0])!r}; the order is {', '.join(map(self.open, self.order))}")
+
+    def _section(self, section: str, text: str, start: int, end: int) -> Section:
+        body = text[start:end].strip()
+        if not body:
+            _refuse(end, f"{self.open(section)!r} is empty")
+        return Section(body, end - len(text[start:end].lstrip()) + 1)
+
+    def _need_blank(self, text: str, start: int, end: int, rule: str) -> None:
+        if other := text[start:end].lstrip():
+            _refuse(end - len(other), f"{rule}, found {shown(other.rstrip())}")
+
+
+def _refuse(at: int, reason: str) -> NoReturn:
+    raise Refused(Refusal(position=at + 1, reason=reason, unit="character"))
