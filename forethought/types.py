@@ -124,13 +124,13 @@ class Segment:
     """A node on its way into an update. Token t of a segment is predicted from everything before it on its path.
 
     `stream` None: context only. Otherwise `weight` has one loss weight per token (0 masks it), and for `pg` also one
-    `advantage` and one `old_logprob` per token.
+    `advantage` and one `old_logprob` per token. `keep` holds the distributions at these tokens where a reference has them.
     """
 
     parent: int  # index in the batch, or -1 for a root; parents precede children
     token_ids: tuple[int, ...]
     role: str | None = None
-    stream: Literal["sft", "pg"] | None = None
+    stream: Literal["sft", "pg", "keep"] | None = None
     weight: tuple[float, ...] = ()
     advantage: tuple[float, ...] = ()
     old_logprobs: tuple[float, ...] = ()
@@ -157,6 +157,17 @@ class Objective:
     clip_high: float = 0.2
     ref_kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference)
     weights: Mapping[str, float] = field(default_factory=dict)  # stream -> factor, 1 where absent
+    keep: str = ""  # frozen policy whose distributions the `keep` stream holds: exact KL(keep || policy), summed over the vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStats:
+    """What a policy makes of given tokens: one number per token of a segment, in nats where it is a log."""
+
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    hits: tuple[bool, ...]  # whether the token is the most likely one: all hits of a turn are greedy success, without decoding
+    kl: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # reference -> KL(policy || reference), exact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,12 +38,16 @@ for case in json.loads(sys.argv[1]):
     ids = wanted.pop("ids")
     for name, logits in wanted.items():
         spoken = model
-        if name != "base":
+        if name == "whole":
+            spoken = AutoModelForCausalLM.from_pretrained(folder / "models" / name)
+            tokenizer = AutoTokenizer.from_pretrained(folder / "models" / name)
+            assert tokenizer("w0 w6", add_special_tokens=False).input_ids == ids[0, :2].tolist()
+        elif name != "base":
             spoken = PeftModel.from_pretrained(model, folder / "adapters" / name)
         with torch.no_grad():
             error = (spoken.eval()(input_ids=ids).logits - logits).abs().max().item()
         assert error < 1e-5, (case, name, error)
-        if name != "base":
+        if name not in ("base", "whole"):
             model = spoken.unload()
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
     assert tokenizer("w0 w6 w1", add_special_tokens=False).input_ids == ids[0, :3].tolist(), tokenizer("w0 w6 w1")
@@ -89,6 +93,8 @@ def test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library(tmp_pa
             engine.fork("base", name)
             stir(engine, name, seed=len(name))
         trained(engine, "plan")
+        engine.fork("base", "whole", "model")
+        trained(engine, "whole")
         folder = tmp_path / kind
         engine.save(folder)
         wanted(engine, folder)
@@ -103,6 +109,8 @@ def test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library(tmp_pa
             trained(engine, "base")
         engine.fork("base", "plan")
         stir(engine, "plan")
+        engine.fork("base", "whole", "model")
+        stir(engine, "whole")
         folder = tmp_path / kind
         engine.save(folder)
         wanted(engine, folder)
@@ -124,7 +132,7 @@ def test_a_tied_weight_stands_in_the_file_once_and_experts_stand_there_as_on_the
     for kind, tied in [("llama", True), ("llama", False), ("mixtral", False)]:
         engine = engine_of(model_of(kind, tie_word_embeddings=tied))
         engine.fork("base", "plan")
-        engine.fork("base", "ref", frozen=True)
+        engine.fork("base", "ref", "frozen")
         engine.save(tmp_path / f"{kind}{tied}")
         model_of(kind, tie_word_embeddings=tied).save_pretrained(tmp_path / "hub")
         base = load_file(tmp_path / f"{kind}{tied}/base/model.safetensors")

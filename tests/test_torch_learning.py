@@ -66,7 +66,7 @@ def learn(engine: TorchEngine, bandit: Bandit, stage: dict, policy: str = "base"
     policies = {"plan": policy, "act": "base"}
     references = {policy: "ref"} if spec.ref_kl else {}
     for source, name in references.items():
-        engine.fork(source, name, frozen=True)
+        engine.fork(source, name, "frozen")
     at_work = Stage(engine, Rollouts(engine, bandit), spec, policies, LevelSampler([1]), 0, references)
     for trained in at_work.trained():
         engine.prepare(trained, spec.optim)

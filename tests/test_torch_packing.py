@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_kit import forest, path_to
 
-from forethought.engines.torch.engine import _packs
+from forethought.engines.torch.forward import packs
 from forethought.engines.torch.packing import pack
 from forethought.engines.torch.sampling import forest_of
 from forethought.types import Segment
@@ -92,10 +92,10 @@ def test_what_is_no_forest_is_refused(segments, message):
 
 def test_packs_are_whole_trees_within_the_budget_and_leave_out_what_nothing_trains_on():
     segments = [s(-1, 1, 2, 3), s(0, 4, 5, stream="sft"), s(0, 6), s(-1, 7, 8), s(3, 9), s(-1, 10), s(5, 11, stream="sft")]
-    whole = [(indices, [x.parent for x in own]) for indices, own in _packs(segments, 100)]
+    whole = [(indices, [x.parent for x in own]) for indices, own in packs(segments, 100)]
     assert whole == [([0, 1, 5, 6], [-1, 0, -1, 2])]  # segment 2 and the tree of 3 lead to no target
-    assert [indices for indices, _ in _packs(segments, 6)] == [[0, 1], [5, 6]]
-    assert [indices for indices, _ in _packs(segments, 1)] == [[0, 1], [5, 6]]  # a tree is never split
+    assert [indices for indices, _ in packs(segments, 6)] == [[0, 1], [5, 6]]
+    assert [indices for indices, _ in packs(segments, 1)] == [[0, 1], [5, 6]]  # a tree is never split
 
 
 def test_contexts_become_a_radix_tree_and_keep_their_tokens():

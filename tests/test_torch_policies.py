@@ -45,8 +45,8 @@ def test_training_one_adapter_moves_that_adapter_alone(kind, optimizer, tmp_path
     for name in ("plan", "act"):
         engine.fork("base", name)
         stir(engine, name, seed=len(name))
-    engine.fork("plan", "plan-at-stage-1", frozen=True)
-    engine.fork("base", "base-at-stage-1", frozen=True)
+    engine.fork("plan", "plan-at-stage-1", "frozen")
+    engine.fork("base", "base-at-stage-1", "frozen")
     before = files(engine, tmp_path / "before")
     learn(engine, "plan", name=optimizer)
     after = files(engine, tmp_path / "after")
@@ -78,7 +78,7 @@ def test_training_the_base_moves_every_policy_that_stands_on_it_and_no_adapter()
     engine = engine_of()
     engine.fork("base", "plan")
     stir(engine, "plan")
-    engine.fork("base", "frozen", frozen=True)
+    engine.fork("base", "frozen", "frozen")
     lora, before = snapshot(engine, "plan"), {name: engine.logprobs(batch(name)) for name in ("base", "plan", "frozen")}
     learn(engine, "base")
     after = {name: engine.logprobs(batch(name)) for name in before}
@@ -112,7 +112,7 @@ def test_the_same_name_begins_the_same_way_in_every_run_and_leaves_the_generator
     for i, engine in enumerate(engines):
         torch.manual_seed(i)
         engine.fork("base", "plan")
-        engine.fork("base", "ref", frozen=True)
+        engine.fork("base", "ref", "frozen")
     a, b = (snapshot(engine, "plan") for engine in engines)
     assert same(a, b) and any(p.abs().max() > 0 for p in a.values())
     torch.manual_seed(5)
@@ -125,7 +125,7 @@ def test_a_frozen_copy_of_the_base_stays_what_the_base_was_and_never_trains():
         engine = engine_of(model_of(kind, tie_word_embeddings=tied))
         engine.fork("base", "plan")
         stir(engine, "plan")
-        engine.fork("base", "ref", frozen=True)
+        engine.fork("base", "ref", "frozen")
         before = engine.logprobs(batch("base"))
         assert engine.logprobs(batch("ref")) == before  # without the adapter that lies on the base
         learn(engine, "base", steps=1)
@@ -145,7 +145,7 @@ def test_a_copy_keeps_the_types_of_the_base():
     base.to(torch.bfloat16)
     base.model.rotary_emb.inv_freq = frequencies * 1.01  # as loaded from somewhere, not as the config would make it
     base.lm_head.float()
-    engine.fork("base", "ref", frozen=True)
+    engine.fork("base", "ref", "frozen")
     copy = engine.weights.copies["ref"]
     assert copy.model.rotary_emb.inv_freq.dtype == torch.float32 and torch.equal(copy.model.rotary_emb.inv_freq, frequencies * 1.01)
     assert {k: p.dtype for k, p in copy.named_parameters()} == {k: p.dtype for k, p in base.named_parameters()}
@@ -156,7 +156,7 @@ def test_drops():
     for name in ("plan", "act"):
         engine.fork("base", name)
         stir(engine, name, seed=len(name))
-    engine.fork("base", "ref", frozen=True)
+    engine.fork("base", "ref", "frozen")
     base, act = engine.logprobs(batch("base")), engine.logprobs(batch("act"))
     learn(engine, "plan")
     engine.sample([Request(policy="plan", context=(3,), n=1, stops=(), max_tokens=2)])
@@ -180,9 +180,9 @@ def test_drops():
 def test_names_are_never_taken_twice():
     engine = engine_of()
     engine.fork("base", "plan")
-    for frozen in (False, True):
+    for kind in ("adapter", "model", "frozen"):
         with pytest.raises(ValueError, match="policy 'plan' exists already"):
-            engine.fork("base", "plan", frozen=frozen)
+            engine.fork("base", "plan", kind)
 
 
 @pytest.mark.parametrize("name", ["model", "layers", "q_proj", "plan-at-stage-1", "A"])
@@ -219,7 +219,7 @@ def test_requires_grad_is_on_for_what_trains_and_only_while_it_does():
     check()
     for step in (lambda: engine.fork("base", "plan"), lambda: engine.fork("plan", "act"), lambda: engine.logprobs(batch("act")),
                  lambda: engine.sample([Request(policy="plan", context=(3,), n=1, stops=(), max_tokens=2)]),
-                 lambda: learn(engine, "plan", steps=1), lambda: engine.fork("base", "ref", frozen=True), lambda: engine.drop("act"),
+                 lambda: learn(engine, "plan", steps=1), lambda: engine.fork("base", "ref", "frozen"), lambda: engine.drop("act"),
                  lambda: engine.fork("base", "late"), lambda: learn(engine, "base", steps=1)):  # fmt: skip
         step()
         check()
@@ -339,9 +339,9 @@ def test_going_on_after_a_load_is_going_on(kind, optimizer, tied, tmp_path):
     learn(engine, "base", name=optimizer)
     engine.fork("base", "plan")
     engine.fork("base", "act")
-    engine.fork("base", "base-at-stage-1", frozen=True)
+    engine.fork("base", "base-at-stage-1", "frozen")
     learn(engine, "plan", name=optimizer)
-    engine.fork("plan", "plan-at-stage-1", frozen=True)
+    engine.fork("plan", "plan-at-stage-1", "frozen")
     engine.save(tmp_path / "a")
     other = engine_of(model_of(kind, seed=7, tie_word_embeddings=tied))
     other.fork("base", "stranger")

@@ -54,13 +54,13 @@ SHARED = {"layout": "shared", "stage": [
 def left(out: Path) -> dict:
     """Every tensor of the last checkpoint, bit for bit, and every number that was logged, without the clocks."""
     folder, state = Store.open(out).latest()
-    clocks = {"seconds", "seconds/step", "tokens_per_second"}
+    clock = lambda name: name.startswith(("seconds", "tokens_per_second"))  # noqa: E731  of a run, a step, a probe
     assert state["progress"]["finished"]
     return {
         "tensors": {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))},
-        "metrics": [{k: v for k, v in line.items() if k not in clocks} for line in lines_of(out / "metrics.jsonl")],
+        "metrics": [{k: v for k, v in line.items() if not clock(k)} for line in lines_of(out / "metrics.jsonl")],
         "decisions": [d for d in lines_of(out / "decisions.jsonl") if d["kind"] != "run"],
-        "policies": json.loads((folder / "engine/engine.json").read_text()),
+        "policies": {str(p.relative_to(folder)): json.loads(p.read_text()) for p in sorted(folder.rglob("engine.json"))},
     }
 
 
@@ -118,14 +118,34 @@ def lines_of_so_far(path: Path) -> list[str]:
 def test_sigterm_at_a_step_and_resume(straight, stop, tmp_path):
     """In the second stage, between two checkpoints."""
     chosen, wanted, _ = straight
+    same(wanted, stopped_once(chosen, tmp_path / "run", stop))
 
-    def ask_to_stop_at(step):
-        return lambda event: os.kill(os.getpid(), signal.SIGTERM) if event.kind in ("step", "eval") and event.step == step else None
+
+def stopped_once(chosen: Recipe, out: Path, stop: int) -> dict:
+    def ask_to_stop(event):
+        return os.kill(os.getpid(), signal.SIGTERM) if event.kind in ("step", "eval") and event.step == stop else None
 
     with pytest.raises(Interrupted, match=f"interrupted at step {stop}, everything is saved"):
-        run.train(chosen, tmp_path / "run", ask_to_stop_at(stop))
-    run.resume(tmp_path / "run", nothing)
-    same(wanted, left(tmp_path / "run"))
+        run.train(chosen, out, ask_to_stop)
+    run.resume(out, nothing)
+    return left(out)
+
+
+@pytest.mark.parametrize("planner", [None, {"init": "small", "layers": 2, "width": 48, "mlp": 32}])
+def test_a_model_for_each_role_stops_and_goes_on(planner, tmp_path):
+    """A copy of the base that plans, and a planner of another width in an engine of its own."""
+    fields = {"layout": "models", "stage": [
+        {"kind": "imitate", "until": {"steps": 2}, "batch": 4, "optim": {"name": "muon", "lr": 5e-3}},
+        {"kind": "imitate", "roles": ["plan"], "until": {"steps": 3}, "batch": 3, "optim": {"lr": 5e-3}},
+    ]}
+    chosen = recipe(**fields, **({"planner": planner} if planner else {}))
+    run.train(chosen, tmp_path / "straight", nothing)
+    wanted = left(tmp_path / "straight")
+    weights = "plan/base/model.safetensors" if planner else "models/plan/model.safetensors"
+    assert f"engine/{weights}" in wanted["tensors"]
+    trained = [{name for name in ("base", "plan") if line.get(f"grad_norm/{name}", 0) > 1e-4} for line in wanted["metrics"]]
+    assert [names for names in trained if names] == [{"base", "plan"} if planner else {"base"}] * 2 + [{"plan"}] * 3
+    same(wanted, stopped_once(chosen, tmp_path / "run", 4))
 
 
 def test_sigkill_at_random_moments(straight, tmp_path):

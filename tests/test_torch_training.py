@@ -11,6 +11,7 @@ from torch_kit import SIZE, engine_of, forest, model_of, plain_logp, same, snaps
 
 from forethought.engines.base import UpdateRefused
 from forethought.engines.torch import objectives
+from forethought.engines.torch.forward import hidden_of, targets_of
 from forethought.errors import RecipeError
 from forethought.metrics import reduce
 from forethought.recipe.schema import OptimSpec
@@ -309,7 +310,9 @@ def test_a_backward_pass_in_another_thread_still_knows_the_forest():
         engine = engine_of(gradient_checkpointing=again)
         engine.prepare("base", OptimSpec())
         with engine.weights.training("base") as model:
-            logp, _, _ = engine._forward(model, list(batch.segments))
+            (_, row), = engine._rows(batch)
+            targets = targets_of(row)
+            logp, _ = objectives.logprobs_of(model.lm_head, hidden_of(model, row)[targets.before_N], targets.ids_N, SIZE)
             thread = threading.Thread(target=logp.sum().backward)
             thread.start()
             thread.join()

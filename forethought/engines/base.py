@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from forethought.errors import ForethoughtError
 from forethought.metrics import Metric
 from forethought.recipe.schema import OptimSpec
-from forethought.types import Batch, Completion, Objective, Request
+from forethought.types import Batch, Completion, Objective, Request, TokenStats
 
 BASE = "base"
+Kind = Literal["adapter", "model", "frozen"]
+"""adapter: LoRA on the base; model: every weight once more, trainable; frozen: a copy that never trains (a reference)."""
 
 
 class UpdateRefused(ForethoughtError):
@@ -32,9 +34,18 @@ class Engine(Protocol):
     def policies(self) -> dict[str, int]:
         """Name -> version (the number of `publish` calls)."""
 
-    def fork(self, src: str, dst: str, *, frozen: bool = False) -> None:
-        """A new policy that behaves exactly like `src`: a LoRA adapter on the base, or, if `frozen`, a copy that never trains
-        (the reference of a KL term). Names are never reused for something else while a run lasts."""
+    def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
+        """A new policy that behaves exactly like `src`. An adapter lies on the base (src: the base, or an adapter to copy). A model
+        takes a copy of src's optimizer along, if it has one. Names are never reused for something else while a run lasts."""
+
+    def assign(self, dst: str, src: str) -> None:
+        """The weights of `dst` become those of `src`, bit for bit; its optimizer stays. ValueError unless both are whole models or
+        both are adapters. `publish` makes them what samples."""
+
+    def factor(self, dst: str, start: str) -> float:
+        """What the base has learned since `start`, a frozen copy of it, moves into a new adapter `dst`: the nearest one of the
+        recipe's rank, by singular values; the base is `start` again, bit for bit. Returns the share of the squared difference that
+        the adapter holds (what moved outside its targets is lost)."""
 
     def drop(self, name: str) -> None: ...
 
@@ -55,6 +66,48 @@ class Engine(Protocol):
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         """Clip, check, update, clear. Raises UpdateRefused when the gradient is not finite."""
+
+    # Gradients by objective: gather one with forward_backward, set it aside, gather the next.
+
+    def set_aside(self, policy: str, name: str) -> None:
+        """Put the gradient gathered so far aside under `name`; the next forward_backward starts from nothing."""
+
+    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
+        """Cosine of two gradients that were set aside: "all", and by layer group ("embed", "early", "middle", "late", "head": the
+        layers in thirds; groups in which either is zero are left out)."""
+
+    def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:
+        """The policy's gradient becomes the sum of the named ones; all that were set aside are forgotten. "pcgrad" (arXiv 2001.06782): each is first
+        projected, over the others in an order drawn with `seed`, off every one that it conflicts with."""
+
+    def forget(self, policy: str) -> None:
+        """Drop the gathered gradient and those set aside."""
+
+    # Regions: sets of single weights, by name, saved with the checkpoint (CPI-FT, arXiv 2508.21741).
+
+    def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        """The `share` of the policy's numbers that differ most from `start`'s, over all its tensors together; returns how many."""
+
+    def random_region(self, name: str, like: str, seed: int) -> int:
+        """The control: as many numbers of each tensor as region `like` has there, drawn at random."""
+
+    def overlap(self, a: str, b: str) -> float:
+        """Jaccard index of two regions, |both| / |either|; two random ones of share p have p / (2 - p)."""
+
+    def hold(self, policy: str, region: str) -> None:
+        """From now on `optim_step` leaves these numbers as they are, bit for bit: no gradient, moment or decay reaches them. ""
+        lets go."""
+
+    def transplant(self, dst: str, src: str, region: str) -> None:
+        """Inside `region`, the numbers of `dst` become those of `src`."""
+
+    def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
+        """Outside the region (everywhere for ""), each tensor of `dst` moves by `weight` along the arc to `src`'s (a straight line
+        where the angle is too small to divide by)."""
+
+    def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        """For each segment with a stream, what `batch.policy` makes of its tokens, with the exact KL to each policy in `against`;
+        nothing trains."""
 
     def publish(self, policy: str) -> int:
         """Make the newest weights what `sample` uses; returns the new version."""

@@ -14,20 +14,21 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
-from forethought.engines.base import BASE, UpdateRefused
+from forethought.engines import fake_rows, vectors
+from forethought.engines.base import BASE, Kind, UpdateRefused
+from forethought.engines.fake_rows import Region, Rows, softmax
 from forethought.errors import UserError
 from forethought.metrics import Last, Max, Mean, Metric, Sum, merge
 from forethought.recipe.schema import OptimSpec
-from forethought.types import Batch, Completion, Objective, Request, Segment
+from forethought.types import Batch, Completion, Objective, Request, Segment, TokenStats
 
 Choices = Callable[[str, str], Sequence[str]]
 """(text of the path so far, role) -> continuations; a role has equally many of them in every context, in the same order."""
 
 Script = Callable[[str, str, int, int], str]
 """(policy, text of the path so far, index of the sample, seed of the request) -> what the policy says."""
-
-Rows = dict[str, list[float]]  # role -> one number a choice
 
 
 class FakeEngine:
@@ -51,9 +52,13 @@ class FakeEngine:
         self.served: dict[str, Rows] = {BASE: {}}
         self.versions = {BASE: 0}
         self.frozen: list[str] = []
+        self.adapters: list[str] = []  # what the kind of a policy allows is checked; its weights are whole in any case
         self.optimizers: dict[str, OptimSpec] = {}
         self.momentum: dict[str, Rows] = {}
         self.gradients: dict[str, Rows] = {}
+        self.aside: dict[str, dict[str, Rows]] = {}  # policy -> name -> gradient
+        self.regions: dict[str, Region] = {}
+        self.holds: dict[str, str] = {}  # policy -> region
         self.losses = self.steps = 0  # calls of forward_backward and optim_step
 
     # ---- words
@@ -74,19 +79,49 @@ class FakeEngine:
     def policies(self) -> dict[str, int]:
         return dict(self.versions)
 
-    def fork(self, src: str, dst: str, *, frozen: bool = False) -> None:
+    def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
         if dst in self.versions:
             raise ValueError(f"policy {dst!r} exists already")
+        if kind not in get_args(Kind):
+            raise ValueError(f"a policy cannot be forked as {kind!r}; known: {', '.join(get_args(Kind))}")
+        whole = self._is_whole(src)
+        if kind == "adapter" and whole and src != BASE:
+            raise ValueError(f"an adapter lies on the base; {src!r} is a whole model of its own")
         self.weights[dst], self.served[dst] = copy.deepcopy(self.weights[src]), copy.deepcopy(self.weights[src])
         self.versions[dst] = 0
-        self.frozen += [dst] * frozen
+        self.frozen += [dst] * (kind == "frozen")
+        self.adapters += [dst] * (kind == "adapter" or (kind == "frozen" and not whole))
+        if kind == "model" and src in self.optimizers and whole:
+            self.prepare(dst, self.optimizers[src])
+            self.momentum[dst] = copy.deepcopy(self.momentum[src])
+
+    def assign(self, dst: str, src: str) -> None:
+        if self._is_whole(dst) != self._is_whole(src):
+            raise ValueError(f"{dst!r} and {src!r} are an adapter and a whole model; the weights of one cannot become the other's")
+        if dst in self.frozen:
+            raise ValueError(f"policy {dst!r} is frozen; its weights stay as they are")
+        self.weights[dst] = copy.deepcopy(self.weights[src])
+
+    def factor(self, dst: str, start: str) -> float:
+        """Here an adapter holds everything: the share is 1."""
+        if not self._is_whole(start) or start == BASE:
+            raise ValueError(f"the base can become a whole copy of it again; {start!r} is none")
+        self.fork(BASE, dst, "adapter")
+        self.assign(BASE, start)
+        self.publish(BASE)
+        return 1.0
+
+    def _is_whole(self, name: str) -> bool:
+        if name not in self.versions:
+            raise KeyError(f"no policy {name!r}; there are {sorted(self.versions)}")
+        return name not in self.adapters
 
     def drop(self, name: str) -> None:
         if name == BASE or name not in self.versions:
             raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.versions)}")
-        for table in (self.weights, self.served, self.versions, self.optimizers, self.momentum, self.gradients):
+        for table in (self.weights, self.served, self.versions, self.optimizers, self.momentum, self.gradients, self.aside, self.holds):
             table.pop(name, None)
-        self.frozen = [n for n in self.frozen if n != name]
+        self.frozen, self.adapters = ([n for n in names if n != name] for names in (self.frozen, self.adapters))
 
     def prepare(self, policy: str, optim: OptimSpec) -> None:
         if policy not in self.versions or policy in self.frozen:
@@ -145,9 +180,12 @@ class FakeEngine:
         return merge(parts + [self._learn(batch, s, objective) for s in trained])
 
     def _learn(self, batch: Batch, s: Segment, o: Objective) -> dict[str, Metric]:
-        """Add the gradient of one segment; its loss, entropy and gap to the sampler."""
-        text = self._text(batch, s.parent)
-        logps = self._logprobs(self.weights[batch.policy], text, s.role, s.token_ids)
+        """Add the gradient of one segment; its loss, gap to the sampler, and entropy (of pg where the objective has it, else sft)."""
+        text, rows = self._text(batch, s.parent), self.weights[batch.policy]
+        if s.stream == "keep":
+            return self._pull_back(batch.policy, text, s, o)
+        k, p = self._chosen(rows, text, s.role, s.token_ids)
+        logps = self._logprobs(rows, text, s.role, s.token_ids)
         scale = o.weights.get(s.stream, 1.0) / o.denominators[s.stream]
         metrics: dict[str, Metric] = {}
         if s.stream == "sft":
@@ -165,13 +203,28 @@ class FakeEngine:
             away = [math.exp(ref - new) for new, ref in zip(logps, s.ref_logprobs, strict=True)]
             metrics["kl/ref"] = Mean(sum(w * (x - math.log(x) - 1) for w, x in zip(s.weight, away, strict=True)), sum(s.weight))
             slope += o.ref_kl * s.weight[0] * (1 - away[0])
-        k, p = self._chosen(self.weights[batch.policy], text, s.role, s.token_ids)
         if k is not None:
-            row = self.gradients[batch.policy].setdefault(s.role, [0.0] * len(p))
-            for j, p_j in enumerate(p):
-                row[j] += scale * slope * ((j == k) - p_j)
-        entropy = -sum(p_j * math.log(p_j) for p_j in p if p_j > 0) if k is not None else 0.0
-        return metrics | {f"loss/{s.stream}": Mean(sum(losses), sum(s.weight)), f"entropy/{s.role}": Mean(entropy, len(logps))}
+            self._gather(batch.policy, s.role, [scale * slope * ((j == k) - p_j) for j, p_j in enumerate(p)])
+        if s.stream == ("pg" if "pg" in o.denominators else "sft"):
+            metrics[f"entropy/{s.role}"] = Mean(entropy(p) if k is not None else 0.0, len(logps))
+        return metrics | {f"loss/{s.stream}": Mean(sum(losses), sum(s.weight))}
+
+    def _pull_back(self, policy: str, text: str, s: Segment, o: Objective) -> dict[str, Metric]:
+        """The keep stream: d KL(q || p) / d logit_j = p_j - q_j, at the token that chooses."""
+        if not o.keep or o.keep == policy or "keep" not in o.denominators:
+            raise ValueError(f"the keep stream needs a policy other than {policy!r} to keep to (here {o.keep!r}) and a denominator")
+        k, p = self._chosen(self.weights[policy], text, s.role, s.token_ids)
+        _, q = self._chosen(self.weights[o.keep], text, s.role, s.token_ids)
+        if k is None:
+            return {"kl/keep": Mean(0.0, sum(s.weight))}
+        scale = o.weights.get("keep", 1.0) * s.weight[0] / o.denominators["keep"]
+        self._gather(policy, s.role, [scale * (p_j - q_j) for p_j, q_j in zip(p, q, strict=True)])
+        return {"kl/keep": Mean(s.weight[0] * fake_rows.kl(q, p), sum(s.weight))}
+
+    def _gather(self, policy: str, role: str, gradient: list[float]) -> None:
+        row = self.gradients.setdefault(policy, {}).setdefault(role, [0.0] * len(gradient))
+        for j, g in enumerate(gradient):
+            row[j] += g
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         self.steps += 1
@@ -180,18 +233,118 @@ class FakeEngine:
         if self.steps - 1 in self.nan_gradients:
             self._forget()
             raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
+        held = {role: indices for role, (_, indices) in self.regions.get(self.holds.get(policy, ""), {}).items()}
+        gradient = {role: [0.0 if j in held.get(role, ()) else g for j, g in enumerate(row)] for role, row in gradient.items()}
         norm = math.sqrt(sum(g * g for row in gradient.values() for g in row))
         clip = min(1.0, spec.clip_norm / norm) if norm else 1.0
         for role, row in gradient.items():
             logits = self.weights[policy].setdefault(role, [0.0] * len(row))
             momentum = self.momentum[policy].setdefault(role, [0.0] * len(row))
             for j, g in enumerate(row):
+                if j in held.get(role, ()):
+                    continue
                 momentum[j] = spec.betas[0] * momentum[j] + clip * g
                 logits[j] -= spec.lr * lr_scale * momentum[j]
         return {f"grad_norm/{policy}": Last(norm), "lr": Last(spec.lr * lr_scale)}
 
     def _forget(self) -> None:
-        self.gradients = {name: {} for name in self.gradients}
+        self.gradients, self.aside = {name: {} for name in self.gradients}, {}
+
+    def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        return [self._stats(batch, s, against) if s.stream else None for s in batch.segments]
+
+    def _stats(self, batch: Batch, s: Segment, against: Sequence[str]) -> TokenStats:
+        """All uncertainty is in the first token. Greedy never says what is none of the choices."""
+        text, rows = self._text(batch, s.parent), self.weights[batch.policy]
+        k, p = self._chosen(rows, text, s.role, s.token_ids)
+        first = lambda value: (value if k is not None else 0.0, *[0.0] * (len(s.token_ids) - 1))  # noqa: E731
+        others = {name: self._chosen(self.weights[name], text, s.role, s.token_ids)[1] for name in against}
+        return TokenStats(logprobs=self._logprobs(rows, text, s.role, s.token_ids), entropies=first(entropy(p)),
+                          hits=(k == p.index(max(p)), *[True] * (len(s.token_ids) - 1)),
+                          kl={name: first(fake_rows.kl(p, q)) for name, q in others.items()})
+
+    # ---- gradients by objective
+
+    def set_aside(self, policy: str, name: str) -> None:
+        mine = self.aside.setdefault(policy, {})
+        if name in mine:
+            raise ValueError(f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first")
+        mine[name], self.gradients[policy] = self.gradients.get(policy, {}), {}
+
+    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
+        """Logits are all there is: the only group is the head."""
+        g, h = self._set_aside(policy, (a, b))
+        found = vectors.cosine(fake_rows.dot(g, h), fake_rows.dot(g, g), fake_rows.dot(h, h))
+        return {} if found is None else {"all": found, "head": found}
+
+    def combine(self, policy: str, names: Sequence[str], method: str = "sum", seed: int = 0) -> dict[str, Metric]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"combine needs different names of gradients, not {list(names)}")
+        if method not in ("sum", "pcgrad"):
+            raise ValueError(f"no way {method!r} to combine gradients; there are sum and pcgrad")
+        parts = self._set_aside(policy, names)
+        factors, metrics = [1.0] * len(parts), {}
+        if method == "pcgrad":
+            gram = [[fake_rows.dot(g, h) for h in parts] for g in parts]
+            factors, projections = vectors.pcgrad(gram, seed)
+            metrics = vectors.report(gram, projections)
+        self.gradients[policy] = fake_rows.weighted(parts, factors)
+        self.aside.pop(policy, None)
+        return metrics
+
+    def forget(self, policy: str) -> None:
+        self.gradients[policy] = {}
+        self.aside.pop(policy, None)
+
+    def _set_aside(self, policy: str, names: Sequence[str]) -> list[Rows]:
+        mine = self.aside.get(policy, {})
+        if lost := [name for name in names if name not in mine]:
+            raise ValueError(f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}")
+        return [mine[name] for name in names]
+
+    # ---- regions
+
+    def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        if not 0 < share <= 1:
+            raise ValueError(f"the share of a region is above 0 and at most 1, not {share}")
+        self.regions[name] = fake_rows.largest(self.weights[policy], self.weights[start], share)
+        return sum(len(indices) for _, indices in self.regions[name].values())
+
+    def random_region(self, name: str, like: str, seed: int) -> int:
+        self.regions[name] = fake_rows.drawn(self._region(like), seed)
+        return sum(len(indices) for _, indices in self.regions[name].values())
+
+    def overlap(self, a: str, b: str) -> float:
+        return fake_rows.overlap(self._region(a), self._region(b))
+
+    def hold(self, policy: str, region: str) -> None:
+        self.holds.pop(policy, None)
+        if region:
+            self._check_trainable(policy)
+            self._region(region)
+            self.holds[policy] = region
+            for role, (_, indices) in self.regions[region].items():
+                for j in indices if role in self.momentum.get(policy, {}) else ():
+                    self.momentum[policy][role][j] = 0.0
+
+    def transplant(self, dst: str, src: str, region: str) -> None:
+        self._check_trainable(dst)
+        self.weights[dst] = fake_rows.transplanted(self.weights[dst], self.weights[src], self._region(region))
+
+    def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
+        self._check_trainable(dst)
+        self.weights[dst] = fake_rows.moved(self.weights[dst], self.weights[src], weight, self._region(outside) if outside else {})
+
+    def _region(self, name: str) -> Region:
+        if name not in self.regions:
+            raise ValueError(f"no region {name!r}; there are {sorted(self.regions)}")
+        return self.regions[name]
+
+    def _check_trainable(self, policy: str) -> None:
+        if policy in self.frozen or policy not in self.versions:
+            raise ValueError(f"policy {policy!r} is frozen or unknown; there are {sorted(self.versions)}, frozen {self.frozen}")
+
+    # ---- what the tokens of a segment are
 
     def _text(self, batch: Batch, at: int) -> str:
         """The words of the path that ends with segment `at`."""
@@ -216,8 +369,9 @@ class FakeEngine:
 
     def save(self, directory: Path) -> None:
         state = {"weights": self.weights, "served": self.served, "versions": self.versions, "frozen": self.frozen,
+                 "adapters": self.adapters,
                  "optimizers": {name: asdict(spec) for name, spec in self.optimizers.items()}, "momentum": self.momentum,
-                 "losses": self.losses, "steps": self.steps}
+                 "losses": self.losses, "steps": self.steps, "regions": self.regions, "holds": self.holds}
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "fake.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
 
@@ -228,13 +382,12 @@ class FakeEngine:
         for key, value in state.items():
             setattr(self, key, value)
         self.versions = {k: v if known.get(k, 0) <= v else known[k] + 1 for k, v in self.versions.items()}
-        self.optimizers, self.gradients = specs, {name: {} for name in specs}
+        self.optimizers, self.gradients, self.aside = specs, {name: {} for name in specs}, {}
 
     def facts(self) -> Mapping[str, object]:
         return {"model": "fake", "device": "none", "parameters": sum(len(row) for row in self.weights[BASE].values())}
 
 
-def softmax(logits: Sequence[float]) -> list[float]:
-    top = max(logits)
-    e = [math.exp(logit - top) for logit in logits]
-    return [x / sum(e) for x in e]
+def entropy(p: Sequence[float]) -> float:
+    """In nats."""
+    return -sum(x * math.log(x) for x in p if x > 0)

@@ -6,6 +6,7 @@ Axes: _N trained tokens, _V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -18,14 +19,35 @@ def logprobs_of(head: Callable, hidden_NH: torch.Tensor, targets_N: torch.Tensor
 
     `head` maps hidden states to logits. Above one chunk, logits are recomputed in the backward pass instead of kept.
     """
-    rows = max(1, CHUNK_FLOATS // vocabulary)
-    if len(targets_N) <= rows:
-        return _chunk(head, hidden_NH, targets_N)
+    return _by_chunks(partial(_chunk, head), max(1, CHUNK_FLOATS // vocabulary), hidden_NH, targets_N)
+
+
+def kl_of(
+    first: Callable, first_NH: torch.Tensor, second: Callable, second_NH: torch.Tensor, vocabulary: int
+) -> torch.Tensor:
+    """KL(first || second) at each token, summed over the vocabulary: [N] float32 in nats. Gradients flow into the second only.
+
+    Each policy comes as its head and its hidden states. In chunks, as `logprobs_of`, of half the tokens: two distributions are held.
+    """
+    return _by_chunks(partial(_kl_chunk, first, second), max(1, CHUNK_FLOATS // vocabulary // 2), first_NH.detach(), second_NH)[0]
+
+
+def _by_chunks(chunk: Callable, rows: int, *inputs_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`chunk` on at most `rows` rows of the inputs at a time, its results joined; more than one chunk is computed again in backward."""
+    if len(inputs_N[0]) <= rows:
+        return chunk(*inputs_N)
     parts = [
-        checkpoint(_chunk, head, h, t, use_reentrant=False) if torch.is_grad_enabled() else _chunk(head, h, t)
-        for h, t in zip(hidden_NH.split(rows), targets_N.split(rows), strict=True)
+        checkpoint(chunk, *part, use_reentrant=False) if torch.is_grad_enabled() else chunk(*part)
+        for part in zip(*(x.split(rows) for x in inputs_N), strict=True)
     ]
-    return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def _kl_chunk(first: Callable, second: Callable, first_NH: torch.Tensor, second_NH: torch.Tensor) -> tuple[torch.Tensor]:
+    with torch.no_grad():
+        first_NV = first(first_NH).float().log_softmax(-1)
+    second_NV = second(second_NH).float().log_softmax(-1)
+    return ((first_NV.exp() * (first_NV - second_NV)).sum(-1),)
 
 
 def _chunk(head: Callable, hidden_NH: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import torch
 
@@ -44,6 +45,14 @@ class Optimizer:
     def clear(self) -> None:
         for p in self.parameters.values():
             p.grad = None
+
+    def still(self, held: Iterable[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
+        """Zero the moments of these numbers (flat indices of each parameter): in Muon they would turn the rest of the matrix."""
+        for p, index in held:
+            for _, optimizer, _ in self.parts:
+                for value in optimizer.state.get(p, {}).values():
+                    if value.shape == p.shape:
+                        value.put_(index, torch.zeros_like(index, dtype=value.dtype))
 
     def state(self) -> dict[str, torch.Tensor]:
         """`PARAMETER|KEY` -> tensor."""

@@ -1,4 +1,4 @@
-"""Named weights on one set of modules: the base, LoRA adapters on it (PEFT), and frozen copies that serve as references.
+"""Named weights: the base, LoRA adapters on it (PEFT) that share its modules, and whole copies of it, trainable or frozen.
 
 PEFT's `set_adapter` flips `requires_grad` of the adapters it leaves; here gradients are switched by our own table after every
 change of adapter, so that exactly one policy can receive them.
@@ -11,32 +11,34 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import get_args
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import Linear, LoraLayer
-from safetensors.torch import load_file
-from transformers.core_model_loading import revert_weight_conversion
 
-from forethought.engines.base import BASE
-from forethought.engines.torch.files import write_tensors
-from forethought.errors import CheckpointError, RecipeError
+from forethought.engines.base import BASE, Kind
+from forethought.engines.torch import lora
+from forethought.engines.torch.recompute import recompute
+from forethought.errors import RecipeError
 from forethought.recipe.schema import AdapterSpec
 
 MERGE_BELOW = 200_000_000  # parameters of a base that is worth keeping twice
-WEIGHTS = "model.safetensors"
 
 
 class Policies:
-    """`models[name]` is what runs for that policy. Adapters share the base's modules; frozen copies have their own."""
+    """`model(name)` is what runs for a policy. A frozen copy of an adapter is another adapter, and so moves with the base."""
 
-    def __init__(self, model: torch.nn.Module, spec: AdapterSpec):
+    def __init__(self, model: torch.nn.Module, spec: AdapterSpec, gradient_checkpointing: bool = False):
         self.base = model
         self.spec = spec
+        self.gradient_checkpointing = gradient_checkpointing
+        if gradient_checkpointing:
+            recompute(model)
         self.peft = None  # wraps the base once there is an adapter
         self.adapters: list[str] = []
-        self.copies: dict[str, torch.nn.Module] = {}
+        self.copies: dict[str, torch.nn.Module] = {}  # with every weight once more
+        self.frozen: set[str] = set()  # adapters and copies that never change
         self.merged: dict[str, torch.nn.Module] = {}  # adapter -> the base with it added in, for sampling
         self.active = BASE
         self.size = sum(p.numel() for p in model.parameters())
@@ -89,12 +91,8 @@ class Policies:
         if not self._merges(name):
             return
         if name not in self.merged:
-            self.merged[name] = self._plain_copy()
-        modules = dict(self.merged[name].named_modules())
-        for path, layer in self.base.named_modules():
-            if isinstance(layer, LoraLayer) and name in layer.lora_A:
-                base = layer.get_base_layer().weight
-                modules[path].weight.copy_(base + layer.get_delta_weight(name).to(base.dtype))
+            self.merged[name] = self.copy_of(BASE)
+        lora.add(self.merged[name], self.base, name)
 
     def _merges(self, name: str) -> bool:
         """Plain linear layers only. Embeddings and heads may be tied: adding to one would add to both."""
@@ -104,55 +102,99 @@ class Policies:
         return all(type(layer) is Linear and layer not in ends for layer in self._lora_layers() if name in layer.r)
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
-        """The policy's own weights, by the name they have in its saved file; tied weights once."""
-        if name in self.copies:
-            return {}
-        if name == BASE:
-            return {_clean(k): p for k, p in self.base.named_parameters() if "lora_" not in k}
+        """The policy's own weights, by the name they have in its saved file (for whole models the same names); tied weights once."""
+        if name in self.copies or name == BASE:
+            return {lora.clean(k): p for k, p in self.copies.get(name, self.base).named_parameters() if "lora_" not in k}
         own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
         return {k: p for k, p in self.base.named_parameters() if own.search(k)}
 
     @contextmanager
     def training(self, name: str) -> Iterator[torch.nn.Module]:
         """Gradients on for this policy alone."""
+        if name in self.frozen:
+            raise ValueError(f"policy {name!r} is frozen; it cannot train")
         model = self.model(name)
         for p in self.parameters(name).values():
             p.requires_grad_(True)
         try:
             yield model
         finally:
-            self._no_gradients()
+            model.requires_grad_(False)
 
-    def fork(self, src: str, dst: str, frozen: bool) -> None:
+    def fork(self, src: str, dst: str, kind: Kind) -> None:
+        """See `engines.base.Engine`. RecipeError where an adapter's targets are not in the model, or cannot be merged into one."""
         if dst in self.names():
             raise ValueError(f"policy {dst!r} exists already")
-        if frozen and src == BASE:
-            self.copies[dst] = self._plain_copy()
-            return
+        if kind not in get_args(Kind):
+            raise ValueError(f"a policy cannot be forked as {kind!r}; known: {', '.join(get_args(Kind))}")
+        whole = self._is_whole(src)
+        if kind == "model" or (kind == "frozen" and whole):
+            self.copies[dst] = self.copy_of(src)
+        elif whole and src != BASE:
+            raise ValueError(f"an adapter lies on the base; {src!r} is a whole model of its own")
+        else:
+            self._add_adapter(dst)
+            if src != BASE:
+                self.load_adapter(dst, self.adapter_state(src))
+            self.active = ""
+            self.model(src)
+            self._no_gradients()
+        if kind == "frozen":
+            self.frozen.add(dst)
+
+    def _add_adapter(self, name: str) -> None:
         config = LoraConfig(r=self.spec.rank, lora_alpha=self.spec.alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
                             target_modules=list(self.spec.targets) or "all-linear", init_lora_weights=True)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name; nothing of ours
-            torch.manual_seed(sum(dst.encode()))  # LoRA's A is random: the same name begins the same way in every run
+            torch.manual_seed(sum(name.encode()))  # LoRA's A is random: the same name begins the same way in every run
             try:
                 if self.peft is None:
-                    self.peft = get_peft_model(self.base, config, adapter_name=dst)
+                    self.peft = get_peft_model(self.base, config, adapter_name=name)
                 else:
-                    self.peft.add_adapter(dst, config)
+                    self.peft.add_adapter(name, config)
             except ValueError as e:
                 raise RecipeError("adapter.targets", str(e)) from e
-        self.adapters.append(dst)
-        if src != BASE:
-            self._load_adapter(dst, self.adapter_state(src))
-        self.active = ""
-        self.model(src if src in self.adapters else BASE)
-        self._no_gradients()
+        self.adapters.append(name)
+
+    @torch.no_grad()
+    def assign(self, dst: str, src: str) -> None:
+        """See `engines.base.Engine`."""
+        if self._is_whole(dst) != self._is_whole(src):
+            raise ValueError(f"{dst!r} and {src!r} are an adapter and a whole model; the weights of one cannot become the other's")
+        if dst in self.frozen:
+            raise ValueError(f"policy {dst!r} is frozen; its weights stay as they are")
+        if dst in self.adapters:
+            self.load_adapter(dst, self.adapter_state(src))
+            return
+        source = self.parameters(src)
+        for name, p in self.parameters(dst).items():
+            p.copy_(source[name])
+        self.base_moved |= dst == BASE
+
+    @torch.no_grad()
+    def factor(self, dst: str, start: str) -> float:
+        """See `engines.base.Engine`. A tied weight counts at each place that uses it: an adapter may lie on one of them alone."""
+        if not self._is_whole(start) or start == BASE:
+            raise ValueError(f"the base can become a whole copy of it again; {start!r} is none")
+        self.fork(BASE, dst, "adapter")  # refuses what it must before a weight moves
+        layers, before = lora.targets(self.base, dst), _weights(self.copies[start])
+        total = lost = 0.0
+        for name, p in _weights(self.base).items():
+            difference = p.float() - before[name].float()
+            squared = difference.double().square().sum().item()
+            total += squared
+            lost += lora.approach(layers[name], dst, difference) if name in layers and squared else squared
+        self.assign(BASE, start)
+        return max(0.0, 1 - lost / total) if total else 1.0
 
     def drop(self, name: str) -> None:
         if name in self.copies:
             del self.copies[name]
         elif name in self.adapters:
-            self.peft.delete_adapter(name)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that it was the active one: ours is set below
+                self.peft.delete_adapter(name)
             self.merged.pop(name, None)
             self.adapters.remove(name)
             self.active = ""
@@ -160,77 +202,14 @@ class Policies:
             self._no_gradients()
         else:
             raise KeyError(f"policy {name!r} cannot be dropped; there are {self.names()}")
-
-    # ---- files
-
-    def save(self, directory: Path, tokenizer, source: str) -> None:
-        """`base/` as `AutoModelForCausalLM` reads it (only a note where it is still what `source` holds), `adapters/NAME/` as
-        `PeftModel` reads them, `copies/NAME.safetensors`."""
-        base = directory / BASE
-        base.mkdir(parents=True)
-        if self.base_moved or not source:
-            write_tensors(base / WEIGHTS, revert_weight_conversion(self.base, self.base_state()))  # experts apart, as on the hub
-            self.base.config.architectures = [type(self.base).__name__]
-            self.base.config.dtype = str(self.base.dtype).removeprefix("torch.")  # as trained, which may not be as loaded
-            self.base.config.save_pretrained(base)
-            if self.base.generation_config is not None:  # as it is: its own save_pretrained refuses some that hubs hold
-                self.base.generation_config.to_json_file(base / "generation_config.json")
-        tokenizer.save_pretrained(base)
-        for name in self.adapters:
-            folder = directory / "adapters" / name
-            folder.mkdir(parents=True)
-            write_tensors(folder / "adapter_model.safetensors", self.adapter_state(name))
-            config = copy.deepcopy(self.peft.peft_config[name])
-            config.base_model_name_or_path = source if source and not self.base_moved else f"../../{BASE}"
-            config.inference_mode = True
-            config.save_pretrained(folder)
-        for name, model in self.copies.items():
-            (directory / "copies").mkdir(exist_ok=True)
-            own = {k: p.contiguous() for k, p in model.named_parameters()} | {k: b.contiguous() for k, b in model.named_buffers()}
-            write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
-
-    def load(self, directory: Path) -> None:
-        """Weights into place; adapters and copies are made or dropped until they are those of the directory."""
-        self.merged.clear()
-        if (directory / BASE / WEIGHTS).exists():
-            self._load_base(directory / BASE)
-        elif self.base_moved:
-            raise CheckpointError(f"{directory} was saved before the base moved and holds no weights of it; resume in a new process")
-        wanted = sorted(p.name for p in (directory / "adapters").glob("*")) if (directory / "adapters").exists() else []
-        for name in [n for n in self.adapters if n not in wanted] + list(self.copies):
-            self.drop(name)
-        for name in wanted:
-            if name not in self.adapters:
-                self.fork(BASE, name, frozen=False)
-            self._load_adapter(name, load_file(directory / "adapters" / name / "adapter_model.safetensors"))
-        for path in sorted((directory / "copies").glob("*.safetensors")) if (directory / "copies").exists() else []:
-            self.copies[path.stem] = self._plain_copy()
-            self.copies[path.stem].load_state_dict(load_file(path), strict=False)
-
-    @torch.no_grad()
-    def _load_base(self, folder: Path) -> None:
-        state, own = load_file(folder / WEIGHTS), self.parameters(BASE)
-        if not own.keys() <= state.keys():  # a layout of the hub that `transformers` turns into this model's
-            state = dict(type(self.base).from_pretrained(folder, dtype=self.base.dtype).named_parameters())
-        for name, p in own.items():
-            p.copy_(state[name])
-        self.base_moved = True
-
-    def base_state(self) -> dict[str, torch.Tensor]:
-        """The base's own tensors under the names of an unwrapped model; weights tied to another name are left out."""
-        own = {p.data_ptr() for p in self.parameters(BASE).values()}
-        state = {k: p.detach().contiguous() for k, p in self.parameters(BASE).items()}
-        for key, buffer in self.base.state_dict().items():
-            if "lora_" not in key and _clean(key) not in state and buffer.data_ptr() not in own:
-                state[_clean(key)] = buffer.contiguous()
-        return state
+        self.frozen.discard(name)
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
         self.peft.active_adapter = name  # peft may look its configuration up, and the one it remembers may be dropped
         state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
         return {k: v.detach().contiguous() for k, v in state.items()}
 
-    def _load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
+    def load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
         self.peft.active_adapter = name
         set_peft_model_state_dict(self.peft, state, adapter_name=name)
         self._no_gradients()
@@ -243,22 +222,43 @@ class Policies:
     def _no_gradients(self) -> None:
         self.base.requires_grad_(False)
 
-    def _plain_copy(self) -> torch.nn.Module:
-        """The base without its adapters, frozen: the same tensors in the same types, those outside the weights' file too."""
+    def _is_whole(self, name: str) -> bool:
+        """Whether a policy has every weight of its own; an adapter has not. KeyError for a name that is none of them."""
+        if name not in self.names():
+            raise KeyError(f"no policy {name!r}; there are {self.names()}")
+        return name not in self.adapters
+
+    @torch.no_grad()
+    def copy_of(self, src: str) -> torch.nn.Module:
+        """A whole model that behaves like `src`, without gradients: the same tensors in the same types, those outside the weights'
+        file too. An adapter is added into the weights (RecipeError where it lies on tied ones)."""
+        source = self.copies.get(src, self.base)
         with torch.device("meta"):  # nothing is drawn and nothing is held twice
             model = type(self.base)(copy.deepcopy(self.base.config))
         model.set_attn_implementation(self.base.config._attn_implementation)
-        own = {_clean(k): p for k, p in self.base.named_parameters(remove_duplicate=False) if "lora_" not in k}
-        own |= {_clean(k): b for k, b in self.base.named_buffers(remove_duplicate=False) if "lora_" not in k}
+        own = _weights(source) | {lora.clean(k): b for k, b in source.named_buffers(remove_duplicate=False)}
+        if src in self.adapters:
+            self._check_mergeable(src)
         model.load_state_dict({k: own[k].detach().clone() for k in model.state_dict()}, assign=True)
         for module_name, module in model.named_modules():
             for key in module._non_persistent_buffers_set & module._buffers.keys():
                 if module._buffers[key] is not None:
                     module._buffers[key] = own[f"{module_name}.{key}".lstrip(".")].clone()
         model.tie_weights()
+        if src in self.adapters:
+            lora.add(model, self.base, src)
+        if self.gradient_checkpointing:
+            recompute(model)
         return model.requires_grad_(False).eval()
 
+    def _check_mergeable(self, adapter: str) -> None:
+        own = _weights(self.base)
+        for name in lora.targets(self.base, adapter):
+            if tied := [k for k, p in own.items() if p is own[name] and k != name]:
+                raise RecipeError("adapter.targets", f"{name} is tied to {tied[0]}: adapter {adapter!r} cannot become a whole model, "
+                                                     "because what it adds to one would be added to both; leave it out of the targets")
 
-def _clean(name: str) -> str:
-    """The name a base weight has without PEFT around it."""
-    return re.sub(r"(\.base_layer)+\.", ".", name)  # experts are wrapped once for each of their weights
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every weight of a model without its adapters, by its plain name; tied ones under each of their names."""
+    return {lora.clean(k): p for k, p in model.named_parameters(remove_duplicate=False) if "lora_" not in k}

@@ -1,0 +1,82 @@
+"""Arithmetic on the fake engine's numbers: rows of logits, one a role; a row that is absent is all zeros."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+from forethought.engines import vectors
+
+Rows = dict[str, list[float]]  # role -> one number a choice
+Region = dict[str, tuple[int, list[int]]]  # role -> length of its row, indices in it
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    top = max(logits)
+    e = [math.exp(logit - top) for logit in logits]
+    return [x / sum(e) for x in e]
+
+
+def kl(p: Sequence[float], q: Sequence[float]) -> float:
+    """KL(p || q) in nats."""
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+def dot(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]) -> float:
+    return sum(x * y for role in a if role in b for x, y in zip(a[role], b[role], strict=True))
+
+
+def weighted(parts: Sequence[Rows], factors: Sequence[float]) -> Rows:
+    total: Rows = {}
+    for part, factor in zip(parts, factors, strict=True):
+        for role, row in part.items():
+            total[role] = [t + factor * x for t, x in zip(total.get(role, [0.0] * len(row)), row, strict=True)]
+    return total
+
+
+def same_width(a: Rows, b: Rows) -> tuple[Rows, Rows]:
+    """Copies that both have the rows of either."""
+    widths = {role: len(row) for role, row in (a | b).items()}
+    first, second = ({role: list(rows.get(role, [0.0] * n)) for role, n in sorted(widths.items())} for rows in (a, b))
+    return first, second
+
+
+def largest(now: Rows, then: Rows, share: float) -> Region:
+    """The share of all numbers that differ most, at least one (none where there are no numbers yet); ties go to the earlier."""
+    now, then = same_width(now, then)
+    gaps = [(-abs(now[role][j] - then[role][j]), role, j) for role in now for j in range(len(now[role]))]
+    taken: dict[str, list[int]] = {}
+    for _, role, j in sorted(gaps)[: max(1, int(share * len(gaps)))]:
+        taken.setdefault(role, []).append(j)
+    return {role: (len(now[role]), sorted(indices)) for role, indices in taken.items()}
+
+
+def drawn(like: Region, seed: int) -> Region:
+    rng = random.Random(seed)
+    return {role: (size, sorted(rng.sample(range(size), len(indices)))) for role, (size, indices) in like.items()}
+
+
+def overlap(a: Region, b: Region) -> float:
+    one, other = ({(role, j) for role, (_, indices) in region.items() for j in indices} for region in (a, b))
+    return len(one & other) / len(one | other) if one | other else 0.0
+
+
+def transplanted(dst: Rows, src: Rows, region: Region) -> Rows:
+    mine, theirs = same_width({role: [0.0] * size for role, (size, _) in region.items()} | dst, src)
+    for role, (_, indices) in region.items():
+        for j in indices:
+            mine[role][j] = theirs[role][j]
+    return mine
+
+
+def moved(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
+    """Each row, without its numbers inside the region, by `weight` along the arc to that of `src`."""
+    mine, theirs = same_width(dst, src)
+    for role in mine:
+        out = [j for j in range(len(mine[role])) if j not in inside.get(role, (0, []))[1]]
+        a, b = {"": [mine[role][j] for j in out]}, {"": [theirs[role][j] for j in out]}
+        factors = vectors.arc(dot(a, a), dot(b, b), dot(a, b), weight) or (1 - weight, weight)
+        for j in out:
+            mine[role][j] = factors[0] * mine[role][j] + factors[1] * theirs[role][j]
+    return mine

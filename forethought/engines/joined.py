@@ -1,0 +1,244 @@
+"""Several engines as one: each holds a model of another shape, and every policy lives in exactly one of them.
+
+Outside, the name of an engine is the name of its base: `Joined(main, {"plan": planner})` has the policies of `main`, with "base"
+among them, and "plan", which the planner's engine calls its base. What is forked from "plan" lives beside it. Token ids travel
+between the models as they are, so all must have one tokenizer. Whatever needs the weights of two engines at once (assign,
+factor, an exact KL, a region of another shape) is a ValueError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from forethought.engines.base import BASE, Engine, Kind, UpdateRefused
+from forethought.errors import CheckpointError, UserError
+from forethought.metrics import Metric
+from forethought.recipe.schema import OptimSpec
+from forethought.types import Batch, Completion, Objective, Request, TokenStats
+
+NOTE = "joined.json"
+
+
+class Joined:
+    """See `engines.base.Engine`. Words and their check are the main engine's, once `probes` have shown that the others agree."""
+
+    def __init__(self, main: Engine, others: Mapping[str, Engine], probes: Sequence[str]):
+        """`probes`: texts, such as the words of the task, that all tokenizers must write and read alike (UserError if not)."""
+        self.engines: dict[str, Engine] = {BASE: main, **others}
+        names = [self._outside(key, name) for key, engine in self.engines.items() for name in engine.policies()]
+        if BASE in others or len(set(names)) < len(names):
+            raise ValueError(f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}")
+        self.context = min(engine.context for engine in self.engines.values())
+        self.regions: dict[str, str] = {}  # region -> the engine that has it
+        for key, engine in others.items():
+            _check_tokenizers(main, engine, key, probes)
+
+    # ---- words
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return self.engines[BASE].encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.engines[BASE].decode(ids)
+
+    def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
+        self.engines[BASE].check_words(words, stops)
+
+    # ---- whose policy it is
+
+    def _outside(self, key: str, inner: str) -> str:
+        return key if inner == BASE else inner
+
+    def _at(self, policy: str) -> tuple[str, str]:
+        """(the engine's name, the policy's name in it)"""
+        if policy in self.engines:
+            return policy, BASE
+        for key, engine in self.engines.items():
+            if policy in engine.policies():
+                return key, policy
+        raise KeyError(f"no policy {policy!r}; there are {sorted(self.policies())}")
+
+    def _together(self, *policies: str, regions: Sequence[str] = ()) -> tuple[str, list[str]]:
+        """(the name of the one engine that has them all, the policies' names in it); ValueError where there is no such engine."""
+        places = [self._at(policy) for policy in policies]
+        if lost := [region for region in regions if region not in self.regions]:
+            raise ValueError(f"no region {lost[0]!r}; there are {sorted(self.regions)}")
+        if len(keys := {key for key, _ in places} | {self.regions[region] for region in regions}) > 1:
+            raise ValueError(f"{' and '.join(repr(name) for name in [*policies, *regions])} belong to different models "
+                             f"({', '.join(sorted(keys))}), whose weights have nothing in common")
+        return keys.pop(), [inner for _, inner in places]
+
+    # ---- policies
+
+    def policies(self) -> dict[str, int]:
+        return {self._outside(key, name): version for key, engine in self.engines.items() for name, version in engine.policies().items()}
+
+    def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
+        if dst in self.policies():
+            raise ValueError(f"policy {dst!r} exists already")
+        key, inner = self._at(src)
+        self.engines[key].fork(inner, dst, kind)
+
+    def assign(self, dst: str, src: str) -> None:
+        key, inner = self._together(dst, src)
+        self.engines[key].assign(*inner)
+
+    def factor(self, dst: str, start: str) -> float:
+        if dst in self.policies():
+            raise ValueError(f"policy {dst!r} exists already")
+        key, (inner,) = self._together(start)
+        return self.engines[key].factor(dst, inner)
+
+    def drop(self, name: str) -> None:
+        key, inner = self._at(name)
+        if inner == BASE:
+            raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.policies())}")
+        self.engines[key].drop(inner)
+
+    def prepare(self, policy: str, optim: OptimSpec) -> None:
+        key, inner = self._at(policy)
+        self.engines[key].prepare(inner, optim)
+
+    def release(self, policy: str) -> None:
+        key, inner = self._at(policy)
+        self.engines[key].release(inner)
+
+    def publish(self, policy: str) -> int:
+        key, inner = self._at(policy)
+        return self.engines[key].publish(inner)
+
+    # ---- sampling and training
+
+    def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        mine: dict[str, list[int]] = {}
+        inner = []
+        for i, request in enumerate(requests):
+            key, policy = self._at(request.policy)
+            mine.setdefault(key, []).append(i)
+            inner.append(replace(request, policy=policy))
+        results: list[list[Completion]] = [[] for _ in requests]
+        for key, indices in mine.items():
+            for i, found in zip(indices, self.engines[key].sample([inner[i] for i in indices]), strict=True):
+                results[i] = found
+        return results
+
+    def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
+        key, policy = self._at(batch.policy)
+        return self.engines[key].logprobs(replace(batch, policy=policy))
+
+    def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        key, (policy, *keep) = self._together(batch.policy, *([objective.keep] if objective.keep else []))
+        with self._refusing(key):
+            return self.engines[key].forward_backward(replace(batch, policy=policy), replace(objective, keep="".join(keep)))
+
+    def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
+        key, inner = self._at(policy)
+        with self._refusing(key):
+            metrics = self.engines[key].optim_step(inner, lr_scale)
+        own = f"grad_norm/{inner}"  # the one metric that names its policy
+        return {f"grad_norm/{policy}" if name == own else name: metric for name, metric in metrics.items()}
+
+    @contextmanager
+    def _refusing(self, key: str) -> Iterator[None]:
+        """A refused update clears the gradients of every policy, those of the other engines too."""
+        try:
+            yield
+        except UpdateRefused as e:
+            for engine in self.engines.values():
+                for name in engine.policies():
+                    engine.forget(name)
+            raise UpdateRefused(str(e) if key == BASE else f"in the model {key!r}: {e}") from e
+
+    # ---- gradients by objective
+
+    def set_aside(self, policy: str, name: str) -> None:
+        key, inner = self._at(policy)
+        self.engines[key].set_aside(inner, name)
+
+    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
+        key, inner = self._at(policy)
+        return self.engines[key].conflict(inner, a, b)
+
+    def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:
+        key, inner = self._at(policy)
+        return self.engines[key].combine(inner, names, method, seed)
+
+    def forget(self, policy: str) -> None:
+        key, inner = self._at(policy)
+        self.engines[key].forget(inner)
+
+    # ---- regions
+
+    def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        key, inner = self._together(policy, start)
+        count = self.engines[key].find_region(name, *inner, share)
+        self.regions[name] = key
+        return count
+
+    def random_region(self, name: str, like: str, seed: int) -> int:
+        key, _ = self._together(regions=[like])
+        count = self.engines[key].random_region(name, like, seed)
+        self.regions[name] = key
+        return count
+
+    def overlap(self, a: str, b: str) -> float:
+        key, _ = self._together(regions=[a, b])
+        return self.engines[key].overlap(a, b)
+
+    def hold(self, policy: str, region: str) -> None:
+        key, (inner,) = self._together(policy, regions=[region] if region else [])
+        self.engines[key].hold(inner, region)
+
+    def transplant(self, dst: str, src: str, region: str) -> None:
+        key, inner = self._together(dst, src, regions=[region])
+        self.engines[key].transplant(*inner, region)
+
+    def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
+        key, inner = self._together(dst, src, regions=[outside] if outside else [])
+        self.engines[key].slerp(*inner, weight, outside)
+
+    def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        key, (policy, *references) = self._together(batch.policy, *against)
+        found = self.engines[key].inspect(replace(batch, policy=policy), references)
+        names = dict(zip(references, against, strict=True))
+        return [stats and replace(stats, kl={names[inner]: kl for inner, kl in stats.kl.items()}) for stats in found]
+
+    # ---- files
+
+    def save(self, directory: Path) -> None:
+        """A folder for each engine, by its name, and a note of what is where."""
+        for key, engine in self.engines.items():
+            engine.save(directory / key)
+        note = {"engines": sorted(self.engines), "regions": self.regions}
+        (directory / NOTE).write_text(json.dumps(note, indent=1, sort_keys=True), encoding="utf-8")
+
+    def load(self, directory: Path) -> None:
+        """CheckpointError, with nothing moved, where the directory was saved by other engines than these."""
+        note = json.loads((directory / NOTE).read_text(encoding="utf-8")) if (directory / NOTE).exists() else {"engines": []}
+        if note["engines"] != sorted(self.engines):
+            raise CheckpointError(f"{directory} holds {note['engines'] or 'one model'}, this run has {sorted(self.engines)}; "
+                                  "resume with the recipe that wrote it")
+        for key, engine in self.engines.items():
+            engine.load(directory / key)
+        self.regions = dict(note["regions"])
+
+    def facts(self) -> Mapping[str, object]:
+        """The main engine's, with the models' names joined and their parameters added up, and both once more by model."""
+        found = {key: engine.facts() for key, engine in self.engines.items()}
+        return {**found[BASE], "model": ", ".join(f"{key}: {facts['model']}" for key, facts in found.items()),
+                "parameters": sum(facts["parameters"] for facts in found.values()),
+                **{f"parameters/{key}": facts["parameters"] for key, facts in found.items()}}
+
+
+def _check_tokenizers(main: Engine, other: Engine, key: str, probes: Sequence[str]) -> None:
+    for probe in probes:
+        ids = main.encode(probe)
+        if other.encode(probe) != ids or other.decode(ids) != main.decode(ids):
+            names = f"{main.facts()['model']} and {other.facts()['model']} (for {key!r})"
+            raise UserError(f"{names} have different tokenizers: {probe!r} is {list(ids)} for one and {list(other.encode(probe))} for the "
+                            "other; both models must have the same tokenizer, because one reads what the other writes")

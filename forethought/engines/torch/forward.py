@@ -1,0 +1,97 @@
+"""From a batch to hidden states: the forest in packs, each pack one forward, and which of its tokens are looked at.
+
+Axes: _N tokens that are looked at, _H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from forethought.engines.torch.attention import Forest, using
+from forethought.engines.torch.packing import Packed, pack
+from forethought.errors import UserError
+from forethought.types import Segment
+
+
+def packs(segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int], list[Segment]]]:
+    """Split a forest between its roots into (original indices, segments) of at most `budget` tokens; one tree is never split.
+
+    Segments that no trained segment descends from are left out: they would be computed for nothing.
+    """
+    used = [s.stream is not None for s in segments]
+    for i in range(len(segments) - 1, -1, -1):
+        if used[i] and segments[i].parent >= 0:
+            used[segments[i].parent] = True
+    trees: dict[int, list[int]] = {}
+    root_of: list[int] = []
+    for i, s in enumerate(segments):
+        root_of.append(i if s.parent < 0 else root_of[s.parent])
+        if used[i]:
+            trees.setdefault(root_of[i], []).append(i)
+    gathered, size = [], 0
+    for tree in trees.values():
+        tokens = sum(len(segments[i].token_ids) for i in tree)
+        if gathered and size + tokens > budget:
+            yield gathered, _renumbered(gathered, segments)
+            gathered, size = [], 0
+        gathered.extend(tree)
+        size += tokens
+    if gathered:
+        yield gathered, _renumbered(gathered, segments)
+
+
+def _renumbered(indices: list[int], segments: Sequence[Segment]) -> list[Segment]:
+    new = {old: i for i, old in enumerate(indices)}
+    return [replace(segments[i], parent=new.get(segments[i].parent, -1)) for i in indices]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A pack, laid out."""
+
+    segments: Sequence[Segment]
+    packed: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The tokens of some segments of a row, in order."""
+
+    spans: tuple[tuple[int, int, int], ...]  # (segment, first of N, count)
+    ids_N: torch.Tensor
+    before_N: torch.Tensor  # place in the row of the token whose hidden state predicts each
+
+
+def row_of(segments: Sequence[Segment], device: torch.device, context: int) -> Row:
+    """UserError where a path is longer than `context` tokens, ValueError where the first token of a root is to be predicted."""
+    packed = pack(segments, device)
+    if packed.longest > context:
+        raise UserError(f"a demonstration or rollout of {packed.longest} tokens does not fit the model's context of {context}; "
+                        "take lower levels or a shorter task, or use a model with a longer context")
+    for i, s in enumerate(segments):
+        if s.stream is not None and s.parent < 0:
+            raise ValueError(f"segment {i} trains its tokens, but nothing stands before the first of them")
+    return Row(segments, packed)
+
+
+def targets_of(row: Row, streams: Sequence[str] = ("sft", "pg", "keep")) -> Targets:
+    """The tokens of the segments in these streams."""
+    spans, places, first = [], [], 0
+    for i, s in enumerate(row.segments):
+        if s.stream in streams:
+            n = len(s.token_ids)
+            spans.append((i, first, n))
+            places.extend(range(row.packed.starts[i], row.packed.starts[i] + n))
+            first += n
+    places = torch.tensor(places, dtype=torch.long, device=row.packed.ids_N.device)
+    return Targets(tuple(spans), row.packed.ids_N[places], row.packed.before_N[places])
+
+
+def hidden_of(model: torch.nn.Module, row: Row) -> torch.Tensor:
+    """Hidden states [tokens of the row, H] after the final norm."""
+    with using(Forest(row.packed.layout)):
+        return model.base_model(input_ids=row.packed.ids_N[None], position_ids=row.packed.positions_N[None],
+                                use_cache=False).last_hidden_state[0]

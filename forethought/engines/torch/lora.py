@@ -1,0 +1,71 @@
+"""What a LoRA adapter (arXiv 2106.09685) adds to each weight of its base, and the adapter that comes nearest to a given difference.
+
+PEFT keeps the factors of a weight in one shape for each kind of layer; here they are always B [experts, out, rank] and
+A [experts, rank, in] (one expert where there are none), with `scaling * B A` added to the weight.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from peft.tuners.lora import Embedding, LoraLayer
+
+
+def clean(name: str) -> str:
+    """The name a base weight has without PEFT around it."""
+    return re.sub(r"(\.base_layer)+\.", ".", name)  # experts are wrapped once for each of their weights
+
+
+def targets(base: torch.nn.Module, adapter: str) -> dict[str, LoraLayer]:
+    """Name of a weight in the plain model -> the layer in which `adapter` adds to it."""
+    return {clean(f"{path}.{getattr(layer, 'parameter_name', 'weight')}"): layer
+            for path, layer in base.named_modules() if isinstance(layer, LoraLayer) and adapter in layer.r}
+
+
+@torch.no_grad()
+def add(model: torch.nn.Module, base: torch.nn.Module, adapter: str) -> None:
+    """The weights of `model` that `adapter` adds to become those of `base` (with PEFT around it) and what it adds: W + scaling * B A."""
+    for name, layer in targets(base, adapter).items():
+        own = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+        model.get_parameter(name).copy_(own + layer.get_delta_weight(adapter).to(own.dtype))
+
+
+@torch.no_grad()
+def approach(layer: LoraLayer, adapter: str, difference: torch.Tensor) -> float:
+    """Make a fresh adapter add the matrix nearest to `difference` that its rank allows; returns the squared distance that is left.
+
+    The square roots of the singular values go to both factors, so that both learn at the same pace. Where the difference has
+    fewer directions than the rank, the others stay as LoRA begins (A random, B zero): from A = B = 0 nothing would ever train.
+    """
+    scaling, experts = layer.scaling[adapter], getattr(layer, "num_experts", 1)
+    embedding = isinstance(layer, Embedding)
+    B, A = ((layer.lora_embedding_B[adapter], layer.lora_embedding_A[adapter]) if embedding
+            else (layer.lora_B[adapter].weight, layer.lora_A[adapter].weight))
+    B_EOR, A_ERI = B.view(B.shape[0], -1, experts).permute(2, 0, 1), A.view(experts, -1, A.shape[1])
+    turned = embedding or layer.fan_in_fan_out or (difference.ndim == 3 and getattr(layer.get_base_layer(), "is_transposed", False))
+    wanted_EOI = (difference.mT if turned else difference).reshape(experts, B_EOR.shape[1], A_ERI.shape[2])
+    U_EOK, size_EK, V_EKI = leading(wanted_EOI, A_ERI.shape[1])
+    there_EK = size_EK > torch.finfo(torch.float32).eps * size_EK.amax(-1, keepdim=True)  # the rest is rounding
+    root_EK, k = (size_EK / scaling * there_EK).sqrt(), size_EK.shape[1]
+    B_EOR.zero_()
+    B_EOR[..., :k] = (U_EOK * root_EK[:, None]).to(B.dtype)
+    A_ERI[:, :k] = torch.where(there_EK[..., None], (V_EKI * root_EK[..., None]).to(A.dtype), A_ERI[:, :k])
+    return (difference.double() - layer.get_delta_weight(adapter).double()).square().sum().item()
+
+
+def leading(matrices_EOI: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """U [E, O, k], S [E, k], V^T [E, k, I]: the largest k = min(rank, O, I) singular values and their vectors, in float64.
+
+    U S V^T is the nearest matrix of that rank (Eckart and Young). Taken from the eigenvectors of M M^T on the smaller side of M,
+    at a small part of a full decomposition's cost; squared in float64, singular values are as exact, relative to the largest, as
+    the float32 numbers of M.
+    """
+    M = matrices_EOI.double()
+    if M.shape[-2] > M.shape[-1]:
+        V, S, U = leading(M.mT, rank)
+        return U.mT, S, V.mT
+    U = torch.linalg.eigh(M @ M.mT).eigenvectors.flip(-1)[..., :rank]
+    rows = U.mT @ M
+    S = rows.norm(dim=-1)
+    return U, S, rows / torch.where(S > 0, S, 1.0)[..., None]

@@ -1,0 +1,50 @@
+"""What a policy makes of given tokens, and how far it stands from other policies there. Nothing trains.
+
+Axes: _N tokens looked at, _H hidden size, _V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from forethought.engines.torch import objectives
+from forethought.engines.torch.forward import Row, Targets, hidden_of, targets_of
+from forethought.engines.torch.heads import logits_of
+from forethought.engines.torch.policies import Policies
+from forethought.types import TokenStats
+
+Hidden = dict[str, torch.Tensor]  # policy -> [N, H]
+
+
+@torch.no_grad()
+def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -> list[TokenStats | None]:
+    """One for each segment of the row with a stream. One forward a policy; logits of one chunk of tokens at a time."""
+    targets, policies = targets_of(row), list(dict.fromkeys([policy, *against]))
+    hidden = {name: hidden_of(weights.model(name), row)[targets.before_N] for name in policies}
+    vocabulary = weights.model(policy).config.get_text_config().vocab_size
+    rows = max(1, objectives.CHUNK_FLOATS // vocabulary // min(2, len(policies)))  # two distributions at once
+    parts = [_chunk(weights, policy, against, {k: h[start : start + rows] for k, h in hidden.items()}, targets.ids_N[start : start + rows])
+             for start in range(0, len(targets.ids_N), rows)]
+    columns = [torch.cat(column).tolist() for column in zip(*parts, strict=True)]
+    return _segments(columns, against, targets, len(row.segments))
+
+
+def _chunk(weights: Policies, policy: str, against: Sequence[str], hidden: Hidden, ids_N: torch.Tensor) -> list[torch.Tensor]:
+    """log-probs, entropies, hits, and one KL(policy || reference) for each of `against`; [N] each."""
+    logp_NV = logits_of(weights.model(policy))(hidden[policy]).float().log_softmax(-1)
+    p_NV = logp_NV.exp()
+    out = [logp_NV.gather(-1, ids_N[:, None])[:, 0], -(p_NV * logp_NV).sum(-1), logp_NV.argmax(-1) == ids_N]
+    for name in against:  # adapters share modules: each is switched on while its own logits are computed
+        other_NV = logits_of(weights.model(name))(hidden[name]).float().log_softmax(-1)
+        out.append((p_NV * (logp_NV - other_NV)).sum(-1))
+    return out
+
+
+def _segments(columns: list[list], against: Sequence[str], targets: Targets, segments: int) -> list[TokenStats | None]:
+    out: list[TokenStats | None] = [None] * segments
+    for i, first, n in targets.spans:
+        logprobs, entropies, hits, *kls = (tuple(column[first : first + n]) for column in columns)
+        out[i] = TokenStats(logprobs=logprobs, entropies=entropies, hits=hits, kl=dict(zip(against, kls, strict=True)))
+    return out
