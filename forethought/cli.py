@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(verbs)
     _add_eval(verbs)
     _add_sample(verbs)
+    _add_arms(verbs)
 
     verb = _verb(verbs, "report", _report, "write DIR/report.html from what a run recorded")
     verb.add_argument("dir", metavar="DIR", type=Path, help="a run directory")
@@ -92,7 +93,7 @@ def _add_eval(verbs) -> None:
     verb = _verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
     verb.add_argument("source", metavar="DIR", type=Path, help="a run directory")
     verb.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    verb.add_argument("--levels", metavar="L", type=_levels, help="such as 3,4,5 or 3-5 (default: the run's)")
+    verb.add_argument("--levels", metavar="L", type=_numbers, help="such as 3,4,5 or 3-5 (default: the run's)")
     verb.add_argument("--tasks", metavar="N", type=_positive, help="tasks per level (default: the run's)")
     verb.add_argument("--problems", metavar="FILE.jsonl", type=Path, help="evaluate on these problems instead of generated ones")
     _add_set(verb)
@@ -107,20 +108,36 @@ def _add_sample(verbs) -> None:
     verb.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
 
 
+def _add_arms(verbs) -> None:
+    verb = _verb(verbs, "arms", _arms, "train a declared set of recipes x seeds in parallel, and lay every arm side by side")
+    verb.add_argument("file", metavar="FILE.toml", type=Path, help="the arms: seeds, [group.NAME], [[arm]] and [[claim]]")
+    verb.add_argument("--out", metavar="DIR", type=Path, help="where the runs and the page go (default: arms/<name>); finished runs stay")
+    verb.add_argument("--workers", metavar="N", type=_positive, default=0, help="runs at a time (default: one a core)")
+    verb.add_argument("--only", metavar="ARM,ARM", type=_words, default=(), help="only these arms, as ARM or GROUP/ARM")
+    verb.add_argument("--seeds", metavar="S", type=_numbers, default=(), help="only these seeds of the file, such as 0,1 or 0-4")
+    verb.add_argument("--redo", metavar="ARM,ARM", type=_words, default=(), help="throw the runs of these arms away and train them again")
+    verb.add_argument("--dry-run", action="store_true", help="list what would be trained, and stop")
+    verb.add_argument("--page", action="store_true", help="only write the page and the tables of what is there")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
 
 
-def _levels(text: str) -> tuple[int, ...]:
-    levels: list[int] = []
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
-            raise argparse.ArgumentTypeError(f"expected levels such as 3,4,5 or 3-5, found {text!r}")
-        levels += range(int(low), int(high or low) + 1)
-    return tuple(levels)
+            raise argparse.ArgumentTypeError(f"expected numbers such as 3,4,5 or 3-5, found {text!r}")
+        numbers += range(int(low), int(high or low) + 1)
+    return tuple(numbers)
 
 
 # Verbs: each returns an exit code ---------------------------------------------------------------------------------------
@@ -202,6 +219,13 @@ def _sample(args: argparse.Namespace) -> int:
 
     samples(look.sample(args.dir, args.n, args.level, args.temperature, args.seed), sys.stdout)
     return 0
+
+
+def _arms(args: argparse.Namespace) -> int:
+    from forethought.arms.command import Options, arms
+
+    return arms(Options(file=args.file, out=args.out, workers=args.workers, only=args.only, seeds=args.seeds, redo=args.redo,
+                        dry_run=args.dry_run, page=args.page), sys.stdout)
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -109,3 +109,47 @@ def paired_difference(before: list[float], after: list[float], z: float = 1.96) 
     var = sum((x - mean) ** 2 for x in d) / max(n - 1, 1)
     half = z * math.sqrt(var / n)
     return mean, mean - half, mean + half
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
+    """Mean of independent values (one a seed), with Student's t interval: (mean, low, high).
+
+    One value gives (value, None, None): how seeds scatter is then unknown. None at all is a ValueError.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values to take a mean of")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return mean, None, None
+    variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
+    half = t_quantile(n - 1, confidence) * math.sqrt(variance / n)
+    return mean, mean - half, mean + half
+
+
+def t_quantile(df: int, confidence: float = 0.95) -> float:
+    """The t with P(|T| <= t) = confidence for Student's t of `df` >= 1 degrees of freedom (12.706 for df = 1, 4.303 for df = 2).
+
+    By bisection on the exact finite sum for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """
+    if df < 1 or not 0 < confidence < 1:
+        raise ValueError(f"needs df >= 1 and a confidence inside (0, 1), found {df} and {confidence}")
+    low, high = 0.0, 1.0
+    while _t_within(high, df) < confidence:
+        low, high = high, 2 * high
+    for _ in range(60):  # halves the bracket until it is narrower than a float can tell
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, df) < confidence else (low, middle)
+    return (low + high) / 2
+
+
+def _t_within(t: float, df: int) -> float:
+    """P(|T| <= t): with theta = atan(t / sqrt(df)), a sum of powers of cos(theta)."""
+    theta = math.atan(t / math.sqrt(df))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    odd = df % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for k in range(odd + 2, df + 1, 2):  # the next power of cos is two higher, its factor (k - 1) / k of the one before
+        total += term
+        term *= cosine * cosine * (k - 1) / k
+    return 2 / math.pi * (theta + sine * total) if odd else sine * total

@@ -21,7 +21,7 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
     """The recipe that these tables say; RecipeError names the address of the first key or value that does not fit."""
-    return _convert(Recipe, data, "")
+    return to_record(Recipe, data, "")
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def fields_of(kind: type) -> dict[str, Any]:
     return hints
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def to_record(kind: Any, value: Any, where: str) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return _option(value, where)
@@ -65,19 +65,19 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         return _choice(args, value, where)
     if origin in (Union, UnionType):  # the schema knows only `X | None`
-        return None if value is None else _convert(next(k for k in args if k is not NoneType), value, where)
+        return None if value is None else to_record(next(k for k in args if k is not NoneType), value, where)
     if origin is tuple:
         return _tuple(args, value, where)
     if origin is dict:
         _need(isinstance(value, Mapping), "a table", value, where)
-        return {str(k): _convert(args[1], v, join(where, k)) for k, v in value.items()}
+        return {str(k): to_record(args[1], v, join(where, k)) for k, v in value.items()}
     return _scalar(kind, value, where)
 
 
 def _record(kind: type, value: Any, where: str) -> Any:
     _need(isinstance(value, Mapping), "a table", value, where)
     hints = fields_of(kind)
-    known = {k: _convert(hints[k], v, join(where, k)) for k, v in value.items() if k in hints}
+    known = {k: to_record(hints[k], v, join(where, k)) for k, v in value.items() if k in hints}
     rest = {k: v for k, v in value.items() if k not in hints}
     if kind is TaskSpec:
         if "options" in rest:
@@ -98,7 +98,7 @@ def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         kinds = list(args)
         if len(value) != len(kinds):
             raise RecipeError(where, f"expected a list of exactly {len(kinds)}, found {len(value)}: {describe(value)}")
-    return tuple(_convert(k, v, join(where, i)) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    return tuple(to_record(k, v, join(where, i)) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
 
 
 def _choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:

@@ -25,7 +25,7 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     is a RecipeError with the address of the value (or, for a syntax error, file and line). What cannot work together is
     the business of `check`.
     """
-    recipe = from_dict(_read(_find(source)))
+    recipe = from_dict(read_tables(_find(source)))
     overrides = list(overrides)
     if not overrides:
         return recipe
@@ -38,7 +38,12 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 def shipped() -> list[tuple[str, Path, str]]:
     """(name, file, about) of every recipe that comes with the library, by name."""
     files = sorted(_shipped_folder().glob("*.toml"), key=lambda path: path.stem)
-    return [(path.stem, path, str(_read(path).get("about", ""))) for path in files]
+    return [(path.stem, path, str(read_tables(path).get("about", ""))) for path in files]
+
+
+def shipped_arms() -> dict[str, Path]:
+    """Name -> file of every set of arms that comes with the library."""
+    return {path.stem: path for path in sorted((_shipped_folder() / "arms").glob("*.toml"))}
 
 
 def write_resolved(recipe: Recipe, path: Path) -> None:
@@ -76,7 +81,7 @@ def _find(source: str | Path) -> Path:
     raise RecipeError(str(source), f"is neither a file nor a shipped recipe{hint} (shipped: {shown})")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tables(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -20,7 +20,8 @@ from forethought.report import payload, words
 from forethought.report.effects import SIDES
 from forethought.report.load import load
 
-SCRIPTS = {"run": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "trees.js", "run.js"),
+SCRIPTS = {"arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
+           "run": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "trees.js", "run.js"),
            "compare": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "compare.js")}
 
 
@@ -28,7 +29,7 @@ def write(run_dir: Path) -> Path:
     """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is no run, or a file of it is malformed."""
     run = load(Path(run_dir))
     data = payload.of_run(run)
-    return _write(Path(run_dir) / "report.html", _render("run", run.name, data, [data["headline"], *data["sentences"]]))
+    return write_page(Path(run_dir) / "report.html", render("run", run.name, data, [data["headline"], *data["sentences"]]))
 
 
 def compare(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -43,7 +44,7 @@ def compare(run_dirs: Sequence[Path], out: Path) -> Path:
     if again:
         raise UserError(f"compare was given {again[0]} twice")
     data = payload.of_runs([load(path) for path in paths])
-    return _write(Path(out), _render("compare", words.join([run["label"] for run in data["runs"]], " against "), data, data["sentences"]))
+    return write_page(Path(out), render("compare", words.join([run["label"] for run in data["runs"]], " against "), data, data["sentences"]))
 
 
 def island(data: Mapping[str, Any]) -> str:
@@ -62,7 +63,7 @@ def _plain(value: Any) -> Any:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 
-def _render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
+def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
     parts = {
         "TITLE": html.escape(title),
         "CSS": _asset("page.css"),
@@ -82,7 +83,7 @@ def _asset(name: str) -> str:
     return resources.files("forethought.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _write(path: Path, text: str) -> Path:
+def write_page(path: Path, text: str) -> Path:
     """Whole or not at all: written beside, synced, renamed. `UserError` where the directory cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,116 @@
+"""The numbers of all arms, from run directories alone: means over seeds with t intervals, and differences paired by seed.
+
+Everything is about a run's last stage: `start` is its first evaluation, `end` the last one of the run (after a roll back: what
+was restored). Only finished runs count; the others are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forethought import __version__
+from forethought.arms.claims import judge
+from forethought.arms.declare import Arm, Declared
+from forethought.arms.jobs import Job
+from forethought.arms.seeds import Runs, curve, interval, paired_ends
+from forethought.arms.state import FINISHED, read_outcome, state_of, status_of
+from forethought.errors import UserError
+from forethought.report.load import Run
+from forethought.report.load import load as load_run
+
+Line = Mapping[str, Any]
+
+
+def collect(declared: Declared, jobs: Sequence[Job], out: Path) -> dict[str, Any]:
+    """What arms.json holds. `jobs`: of every declared run, whether it was made or not."""
+    by_run = {(job.name, job.seed): job for job in jobs}
+    groups, notes = [], []
+    for name, group in declared.group.items():
+        metrics = list(dict.fromkeys([*group.metrics, *(c.metric for c in declared.claim if c.group == name)]))
+        arms = [_arm(arm, [by_run[f"{name}/{arm.name}", seed] for seed in declared.seeds], metrics, out) for arm in declared.arms(name)]
+        runs = {arm["name"]: counted(arm) for arm in arms}
+        for arm in arms:
+            against = None if arm["name"] == group.baseline else runs.get(group.baseline)
+            arm["metrics"] = {m: _statistics(m, runs[arm["name"]], against) for m in metrics}
+            notes += [f"{name}/{arm['name']}, seed {run['seed']}: {run['reason']}." for run in arm["runs"] if run["reason"]]
+        claims = [judge(claim, runs) for claim in declared.claim if claim.group == name]
+        groups.append({"name": name, "about": group.about, "baseline": group.baseline, "metrics": list(group.metrics), "claims": claims,
+                       "arms": arms})
+    return {"name": declared.name, "about": declared.about, "seeds": list(declared.seeds), "forethought": __version__, "groups": groups,
+            "notes": notes}
+
+
+def counted(arm: Mapping[str, Any]) -> Runs:
+    """The finished runs of an arm by seed."""
+    return {run["seed"]: run for run in arm["runs"] if run["status"] in FINISHED}
+
+
+def _arm(arm: Arm, jobs: Sequence[Job], metrics: Sequence[str], out: Path) -> dict[str, Any]:
+    runs = [_run(job, metrics, out) for job in jobs]
+    good = [run for run in runs if run["status"] in FINISHED]
+    stage = jobs[0].recipe.stage[-1]
+    costs = ("tokens_sampled", "tokens_trained", "seconds", "run_seconds")
+    return {"name": arm.name, "about": arm.about or jobs[0].recipe.about, "stage": stage.name or stage.kind, "runs": runs,
+            "finished": len(good), "failed": sum(run["status"] in ("failed", "killed") for run in runs),
+            "costs": {key: interval([run[key] for run in good]) for key in costs},
+            "curves": {m: curve([run["curve"][m] for run in good]) for m in metrics}}
+
+
+def _run(job: Job, metrics: Sequence[str], out: Path) -> dict[str, Any]:
+    """One run. Without a finished run there is a reason instead of numbers."""
+    status, reason = _standing(job)
+    record: dict[str, Any] = {"seed": job.seed, "status": status, "reason": reason, "path": job.out.relative_to(out).as_posix()}
+    if status not in FINISHED:
+        return record
+    try:
+        found = load_run(job.out)
+    except UserError as error:
+        return record | {"status": "failed", "reason": str(error)}
+    numbers = last_stage(found, metrics)
+    if numbers["stage"] < len(job.recipe.stage) - 1:
+        record["reason"] = f"ended in stage {numbers['stage'] + 1} of {len(job.recipe.stage)}, whose numbers are shown"
+    return record | {"report": (job.out / "report.html").is_file()} | numbers
+
+
+def _standing(job: Job) -> tuple[str, str]:
+    """(status, reason): done, stopped, or why the run does not count."""
+    state = state_of(job)
+    if state == "finished":
+        return status_of(job.out, len(job.recipe.stage)), ""
+    if state == "changed":
+        return "changed", "was trained with another recipe"
+    last = read_outcome(job.out)
+    if last and last.status in ("failed", "killed"):
+        return last.status, last.reason
+    return ("unfinished", "is not finished") if state == "begun" else ("missing", "was not run")
+
+
+def last_stage(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
+    """Start, end and curve of each metric along the run's last stage, and what the stage cost. Steps count from the stage's start."""
+    stage = run.lines[-1]["stage"] if run.lines else 0
+    lines = [line for line in run.lines if line["stage"] == stage]
+    before = [line for line in run.lines if line["stage"] < stage]
+    first = {m: next((line[m] for line in lines if _known(line, m)), None) for m in metrics}
+    last = {m: next((line[m] for line in reversed(run.lines) if _known(line, m)), None) for m in metrics}
+    origin = lines[0]["step"] if lines else 0
+    seconds = float(run.lines[-1].get("seconds") or 0.0) if run.lines else 0.0
+    return {"stage": stage, "rolled_back": any(d["outcome"] == "roll_back" and d["stage"] == stage for d in run.decisions),
+            "start": first, "end": last,
+            "change": {m: None if first[m] is None or last[m] is None else last[m] - first[m] for m in metrics},
+            "tokens_sampled": sum(line.get("tokens/sampled") or 0 for line in lines),
+            "tokens_trained": sum(line.get("tokens/trained") or 0 for line in lines),
+            "seconds": seconds - float(before[-1].get("seconds") or 0.0) if before else seconds, "run_seconds": seconds,
+            "curve": {m: [[line["step"] - origin, line[m]] for line in lines if _known(line, m)] for m in metrics}}
+
+
+def _statistics(metric: str, runs: Runs, baseline: Runs | None) -> dict[str, Any]:
+    """Intervals over seeds. `baseline`: what `difference` is taken from, None where there is none or it is this arm."""
+    of = {key: interval([run[key][metric] for run in runs.values()]) for key in ("start", "end", "change")}
+    return of | {"difference": interval(paired_ends(runs, baseline, metric)) if baseline is not None else None}
+
+
+def _known(line: Line, metric: str) -> bool:
+    """Whether an evaluation's line has the metric (steps in between have metrics of their own)."""
+    return isinstance(line.get(metric), (int, float)) and any(key.startswith("eval/") for key in line)

@@ -1,0 +1,111 @@
+"""What a job's folder already holds, and what is to be done about it.
+
+Beside the run directory `seed-N` lie its log `seed-N.log` and `seed-N.outcome.json`: how the last process that worked on it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from forethought.arms.jobs import Job
+from forethought.errors import RecipeError, UserError
+from forethought.recipe.convert import to_dict
+from forethought.recipe.load import load
+from forethought.report.settings import differences
+from forethought.store import Store
+
+Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
+State = Literal["new", "finished", "begun", "failed", "changed"]
+FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a process left its run. killed: it ended without a word (a signal, no memory), so its run can be resumed."""
+
+    status: Status
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def bad(self) -> bool:
+        return self.status in ("failed", "killed")
+
+
+def log_of(run: Path) -> Path:
+    return run.with_name(run.name + ".log")
+
+
+def write_outcome(run: Path, outcome: Outcome) -> None:
+    Store(run.parent).write_json(f"{run.name}.outcome.json", asdict(outcome))
+
+
+def read_outcome(run: Path) -> Outcome | None:
+    """None: no process has left a word about this run."""
+    try:
+        return Outcome(**Store(run.parent).read_json(f"{run.name}.outcome.json"))
+    except (OSError, ValueError, TypeError):  # none there, or cut off: as good as none
+        return None
+
+
+def state_of(job: Job) -> State:
+    """begun: can be resumed; failed: holds nothing that counts; changed: holds a run of another recipe."""
+    last = read_outcome(job.out)
+    if last and last.status == "failed":
+        return "failed"
+    if not (job.out / "recipe.json").is_file():
+        return "failed" if last or job.out.exists() else "new"
+    if recipe_differences(job):
+        return "changed"
+    return "finished" if status_of(job.out, len(job.recipe.stage)) in FINISHED else "begun"
+
+
+def status_of(run: Path, stages: int) -> str:
+    """The status in the summary of a run of so many stages; "" where it has none that can be read.
+
+    A run that is about to be extended has the summary of the shorter one, which is done: that does not make it done.
+    """
+    try:
+        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        status, begun = str(summary["status"]), len(summary["stages"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return "running" if status == "done" and begun < stages else status
+
+
+def recipe_differences(job: Job) -> list[str]:
+    """Where the recipe in the job's folder is another one, as "key: there -> here". Names and descriptions may differ."""
+    try:
+        there = to_dict(load(job.out / "recipe.json"))
+    except RecipeError as error:
+        return [str(error)]
+    here = to_dict(job.recipe)
+    unread = {"name", "about", *(["layout"] if job.is_prefix else [])}  # a prefix has the layout of whichever arm came first
+    rows = differences([{k: v for k, v in table.items() if k not in unread} for table in (there, here)])
+    return [f"{row['key']}: {_short(row['values'][0])} -> {_short(row['values'][1])}" for row in rows]
+
+
+def refuse_changed(jobs: Iterable[Job], redo: Collection[str]) -> None:
+    """UserError for the first job whose folder holds a run of another recipe, unless its arm is to be done again."""
+    for job in jobs:
+        if job.name not in redo and state_of(job) == "changed":
+            found = recipe_differences(job)
+            more = f" and {len(found) - 4} more" if len(found) > 4 else ""
+            raise UserError(f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); choose another --out, "
+                            f"or train it again with --redo {job.name}")
+
+
+def forget(job: Job) -> None:
+    """Remove what a job left: its run directory and the word about it (its log is written anew)."""
+    shutil.rmtree(job.out, ignore_errors=True)
+    job.out.with_name(f"{job.out.name}.outcome.json").unlink(missing_ok=True)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,70 @@
+"""The results as Markdown, for a document: each group's claims with their verdicts, a table a metric, and what the arms cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forethought.report.words import count, signed
+
+Interval = Mapping[str, Any] | None
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The whole of arms.md from what arms.json holds."""
+    lines = [f"# {results['name']}", ""]
+    lines += [results["about"], ""] if results["about"] else []
+    lines += [f"{count(len(results['seeds']), 'seed')} an arm. Means over seeds with 95 % t intervals; changes run from the start to the "
+              "end of the last stage; differences are paired by seed. Only finished runs count.", ""]
+    for group in results["groups"]:
+        lines += _group(group)
+    if results["notes"]:
+        lines += ["## Notes", "", *(f"- {note}" for note in results["notes"]), ""]
+    return "\n".join(lines)
+
+
+def _group(group: Mapping[str, Any]) -> list[str]:
+    lines = [f"## {group['name']}", ""]
+    lines += [group["about"], ""] if group["about"] else []
+    lines += [f"- **{claim['verdict']}**: {claim['text']} ({claim['sentence']})" for claim in group["claims"]]
+    lines += [""] if group["claims"] else []
+    against = f"difference from {group['baseline']}" if group["baseline"] else ""
+    for metric in group["metrics"]:
+        rows = [[arm["name"], *_cells(metric, arm["metrics"][metric], bool(against))] for arm in group["arms"]]
+        lines += [f"### {metric}", "", *table(["arm", "start", "end", "change", *([against] if against else [])], rows), ""]
+    costs = ("tokens_sampled", "tokens_trained", "seconds", "run_seconds")
+    rows = [[arm["name"], str(arm["finished"]), str(arm["failed"]), *(_whole(arm["costs"][key]) for key in costs), arm["about"]]
+            for arm in group["arms"]]
+    header = ["arm", "seeds", "failed", "tokens sampled", "tokens trained", "seconds", "seconds of the run", "what it is"]
+    return [*lines, f"### Cost of the last stage of {group['name']}", "", *table(header, rows), ""]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table; a bar or a line end inside a cell cannot break it."""
+    clean = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    lines = [f"| {' | '.join(row)} |" for row in clean]
+    return [lines[0], "|" + " --- |" * len(header), *lines[1:]]
+
+
+def _cells(metric: str, found: Mapping[str, Interval], compared: bool) -> list[str]:
+    cells = [shown(metric, found["start"]), shown(metric, found["end"]), shown(metric, found["change"], change=True)]
+    return [*cells, shown(metric, found["difference"], change=True)] if compared else cells
+
+
+def shown(metric: str, found: Interval, change: bool = False) -> str:
+    """Mean with its interval: shares in percent, their changes in points; "—" for what nobody measured."""
+    if found is None or found["mean"] is None:
+        return "—"
+    share = metric.startswith("eval/")
+
+    def one(value: float) -> str:
+        if share:
+            return signed(value) if change else f"{value * 100:.1f}"
+        return f"{value:+.4g}" if change else f"{value:.4g}"
+
+    around = "" if found["low"] is None else f" [{one(found['low'])}, {one(found['high'])}]"
+    return f"{one(found['mean'])}{' %' if share and not change else ''}{around}"
+
+
+def _whole(found: Interval) -> str:
+    return "—" if found is None or found["mean"] is None else f"{found['mean']:,.0f}"
