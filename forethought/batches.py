@@ -9,8 +9,9 @@ from forethought.rollout import Rollouts, piece
 from forethought.types import Advantages, Batch, Node, Segment, Task, Tree
 
 
-def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]]) -> list[Segment]:
-    """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it."""
+def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]], stream: str = "sft") -> list[Segment]:
+    """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it. The tokens of
+    a task's `loss_roles` go into `stream`."""
     engine, domain = rollouts.engine, rollouts.domain
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
@@ -20,8 +21,8 @@ def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles
         above = _add(segments, Segment(parent=above, token_ids=prompt))
         for turn in domain.demonstrate(task):
             ids = piece(engine, turn.text)
-            stream = {"stream": "sft", "weight": (1.0,) * len(ids)} if turn.role in roles else {}
-            above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **stream))
+            loss = {"stream": stream, "weight": (1.0,) * len(ids)} if turn.role in roles else {}
+            above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **loss))
     return segments
 
 
@@ -51,9 +52,26 @@ def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str) -
 
 def for_policy(segments: Sequence[Segment], policy: str, policies: Mapping[str, str]) -> Batch:
     """The same forest with targets only where `policy` speaks; other roles' tokens are context."""
-    own = [s if s.stream is None or policies[s.role] == policy
-           else replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=()) for s in segments]
-    return Batch(policy=policy, segments=tuple(own))
+    return Batch(policy=policy, segments=tuple(s if s.stream is None or policies[s.role] == policy else _context_only(s) for s in segments))
+
+
+def for_role(batch: Batch, role: str) -> Batch:
+    """The same forest with targets only on one role's tokens."""
+    return replace(batch, segments=tuple(s if s.role == role else _context_only(s) for s in batch.segments))
+
+
+def joined(first: Sequence[Segment], second: Sequence[Segment]) -> list[Segment]:
+    """Two forests as one."""
+    return [*first, *(replace(s, parent=s.parent + len(first)) if s.parent >= 0 else s for s in second)]
+
+
+def targets(segments: Sequence[Segment], stream: str) -> float:
+    """Total weight of a stream's tokens."""
+    return sum(sum(s.weight) for s in segments if s.stream == stream)
+
+
+def _context_only(s: Segment) -> Segment:
+    return replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=())
 
 
 def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollouts, task: Task) -> int:

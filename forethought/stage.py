@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from forethought import credit
-from forethought.batches import demonstration_segments, for_policy, tree_segments
+from forethought.batches import demonstration_segments, for_policy, for_role, joined, targets, tree_segments
 from forethought.curriculum import LevelSampler, admit
 from forethought.engines.base import Engine
-from forethought.metrics import Mean, Metric, Sum, merge
-from forethought.recipe.schema import StageSpec
+from forethought.metrics import Last, Mean, Metric, Sum, merge
+from forethought.recipe.schema import ROLES, StageSpec
 from forethought.rewards import default_weights, reward
 from forethought.rollout import Rollouts, seed_of
 from forethought.schedule import lr_scale
-from forethought.types import Advantages, Objective, Segment, Task, Tree
+from forethought.types import Advantages, Batch, Objective, Segment, Task, Tree
+
+DEMOS_SHARE = 8  # demonstrations of the other role that share a context, where the domain has contexts
 
 
 @dataclass(slots=True)
@@ -45,26 +48,30 @@ class Stage:
     def trained(self) -> list[str]:
         return sorted({self.policies[role] for role in self.spec.roles})
 
-    def step(self, k: int) -> Step:
-        """Step `k` of the stage (from 0). Raises UpdateRefused if a loss (then no policy has moved) or a gradient is not finite."""
+    def others(self) -> list[str]:
+        """Roles that do not train but speak through weights that do: what interference can reach."""
+        return [role for role in self.policies if role not in self.spec.roles and self.policies[role] in self.trained()]
+
+    def step(self, k: int, conflict: bool = False) -> Step:
+        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the two roles' gradients. Raises
+        UpdateRefused if a loss (then no policy has moved) or a gradient is not finite."""
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share
         tasks = [t for i in range(0, len(levels), share) for t in self.rollouts.domain.family(rng, levels[i : i + share], "train")]
-        return self._imitate(k, tasks, rng) if self.spec.kind == "imitate" else self._reinforce(k, tasks)
+        return self._imitate(k, tasks, rng, conflict) if self.spec.kind == "imitate" else self._reinforce(k, tasks, conflict)
 
-    def _imitate(self, k: int, tasks: list[Task], rng: random.Random) -> Step:
+    def _imitate(self, k: int, tasks: list[Task], rng: random.Random, conflict: bool) -> Step:
         segments = demonstration_segments(self.rollouts, tasks, self._loss_roles(tasks, rng))
-        tokens = sum(sum(s.weight) for s in segments)
-        objective = Objective(denominators={"sft": max(tokens, 1.0)})
-        return Step(self._update(k, segments, objective))
+        objective = Objective(denominators={"sft": max(targets(segments, "sft"), 1.0)})
+        return Step(self._update(k, *self._keeping(k, segments, objective), conflict))
 
     def _loss_roles(self, tasks: list[Task], rng: random.Random) -> list[set[str]]:
         """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the task's level."""
         shares = {role: dict(zip(self.curriculum.levels, row, strict=True)) for role, row in self.spec.loss_share.items()}
         return [{r for r in self.spec.roles if rng.random() < shares.get(r, {}).get(t.level, 1.0)} for t in tasks]
 
-    def _reinforce(self, k: int, tasks: list[Task]) -> Step:
+    def _reinforce(self, k: int, tasks: list[Task], conflict: bool) -> Step:
         spec = self.spec
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
         weights = spec.reward or default_weights(spec.credit.name, spec.tree.acts)
@@ -78,22 +85,76 @@ class Stage:
             segments = self._with_references(segments)
         objective = Objective(denominators={"pg": self._denominator(trees, advantages)}, clip_low=spec.clip_low,
                               clip_high=spec.clip_high, ref_kl=spec.ref_kl)
+        segments, objective = self._keeping(k, segments, objective)
         parts = [counts, self.curriculum.metrics(), tree_metrics(trees)]
-        for _ in range(spec.updates if segments else 0):
-            parts.append(self._update(k, segments, objective))
+        for i in range(spec.updates if segments else 0):
+            parts.append(self._update(k, segments, objective, conflict and i == 0))
         return Step(merge(parts), trees, advantages)
 
-    def _update(self, k: int, segments: list[Segment], objective: Objective) -> dict[str, Metric]:
+    def _keeping(self, k: int, segments: list[Segment], objective: Objective) -> tuple[list[Segment], Objective]:
+        """With demonstrations of the roles that do not train: their tokens to imitate (replay), or to speak about as at the start (KL)."""
+        isolation, denominators, weights = self.spec.isolation, dict(objective.denominators), dict(objective.weights)
+        if isolation.replay and self.others():
+            replayed = self._demonstrations(k, "replay", "sft")
+            if "sft" in denominators:  # imitation: one stream, in which the other role's tokens weigh less
+                scale = isolation.replay * denominators["sft"] / targets(replayed, "sft")
+                replayed = [replace(s, weight=tuple(scale * w for w in s.weight)) for s in replayed]
+            else:
+                denominators["sft"], weights["sft"] = targets(replayed, "sft"), isolation.replay
+            segments = joined(segments, replayed)
+        if isolation.keep_kl and self.others():
+            kept = self._demonstrations(k, "keep", "keep")
+            denominators["keep"], weights["keep"] = targets(kept, "keep"), isolation.keep_kl
+            segments = joined(segments, kept)
+        keep = self.references.get(self.policies[self.others()[0]], "") if "keep" in denominators else ""
+        return segments, replace(objective, denominators=denominators, weights=weights, keep=keep)
+
+    def _demonstrations(self, k: int, name: str, stream: str) -> list[Segment]:
+        rng = random.Random(seed_of(self.seed, k, name))
+        n = max(1, round(self.spec.isolation.demos * self.spec.batch))
+        levels = rng.choices(self.rollouts.domain.levels, k=n)
+        tasks = [t for i in range(0, n, DEMOS_SHARE) for t in self.rollouts.domain.family(rng, levels[i : i + DEMOS_SHARE], "train")]
+        return demonstration_segments(self.rollouts, tasks, [set(self.others())] * n, stream)
+
+    def _update(self, k: int, segments: list[Segment], objective: Objective, conflict: bool) -> dict[str, Metric]:
         """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as context."""
         scale = lr_scale(self.spec.optim, k, self.spec.until.steps)
         parts = []
         batches = [for_policy(segments, policy, self.policies) for policy in self.trained()]
         for batch in batches:  # all gradients first: if one is refused, no policy has moved
-            parts.append(self.engine.forward_backward(batch, objective))
+            shared = all(self.policies.get(role) == batch.policy for role in ROLES)
+            if shared and (conflict or self.spec.isolation.surgery != "none"):
+                parts.append(self._by_role(k, batch, objective, conflict))
+            else:
+                parts.append(self.engine.forward_backward(batch, objective))
         for batch in batches:
             if any(s.stream for s in batch.segments):
                 parts.append(self.engine.optim_step(batch.policy, scale))
                 self.engine.publish(batch.policy)
+        return merge(parts)
+
+    def _by_role(self, k: int, batch: Batch, objective: Objective, conflict: bool) -> dict[str, Metric]:
+        """The gradient, gathered role by role: to be reconciled (PCGrad), or to see how far the two pull apart."""
+        engine, surgery, parts, names, seconds = self.engine, self.spec.isolation.surgery != "none", [], [], 0.0
+        for role in ROLES:
+            own, started = for_role(batch, role), time.perf_counter()
+            if any(s.stream for s in own.segments):
+                parts.append(engine.forward_backward(own, objective))
+                engine.set_aside(batch.policy, role)
+                seconds += (time.perf_counter() - started) * bool(names and not surgery)  # one pass would have done for both
+                names.append(role)
+        if conflict and names:
+            started, pair = time.perf_counter(), list(names)
+            if missing := [role for role in self.others() if role not in names]:  # no objective here: what imitation would ask for
+                shown = for_policy(self._demonstrations(k, "conflict", "sft"), batch.policy, self.policies)
+                engine.forward_backward(shown, Objective(denominators={"sft": targets(shown.segments, "sft")}))
+                engine.set_aside(batch.policy, missing[0])
+                pair.append(missing[0])
+            if len(pair) == 2:
+                parts.append({f"conflict/{group}": Last(c) for group, c in engine.conflict(batch.policy, *pair).items()})
+            parts.append({"seconds_probe/conflict": Sum(seconds + time.perf_counter() - started)})
+        if names:
+            parts.append(engine.combine(batch.policy, names, "pcgrad" if surgery else "sum", seed_of(self.seed, k, "surgery")))
         return merge(parts)
 
     def _denominator(self, trees: Sequence[Tree], advantages: Sequence[Advantages]) -> float:
@@ -108,8 +169,6 @@ class Stage:
         return float(max(sum(budgets[role] for role, _ in sizes), 1))
 
     def _with_references(self, segments: list[Segment]) -> list[Segment]:
-        from dataclasses import replace
-
         out = list(segments)
         for policy, reference in self.references.items():
             batch = for_policy(segments, policy, self.policies)

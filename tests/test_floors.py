@@ -18,9 +18,9 @@ ROOT = Path(forethought.__file__).parent
 # Room -> floor. A module belongs to the room with the longest name that its own begins with; arrows point down only.
 FLOORS = {
     "cli": 7, "__main__": 7,
-    "run": 6, "look": 6,
-    "stage": 5, "evaluate": 5,
-    "rollout": 4, "batches": 4, "runtimes": 4, "envs": 4, "probes": 4, "report": 4, "tasks": 4, "display": 4,
+    "run": 6, "runner": 6, "look": 6, "arms": 6,
+    "stage": 5, "handover": 5, "isolation": 5, "progress": 5, "evaluate": 5, "probes": 5,
+    "rollout": 4, "batches": 4, "runtimes": 4, "envs": 4, "report": 4, "tasks": 4, "display": 4,
     "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
     "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
     "interrupts": 3, "trackers": 3,
@@ -29,11 +29,14 @@ FLOORS = {
     "": 0,  # forethought/__init__.py
 }  # fmt: skip
 ONE_ROOM = {
+    "arms": "run",  # many runs, each in its own process
+    "runner": "run",  # builds and resumes; the stages in order
+    "handover": "stage", "isolation": "stage", "progress": "stage",  # who holds which weights while a stage trains
     "batches": "rollout",  # a tree grows in one and becomes segments in the other; they share its vocabulary
     "look": "run",  # builds from a recipe what run builds, to look at it instead of training it
 }
 TORCH = {"torch", "transformers", "peft", "safetensors.torch", "accelerate"}
-TORCH_ROOMS = ("engines.torch", "probes")
+TORCH_ROOMS = ("engines.torch",)
 NOWHERE = {"trl", "vllm", "ray", "datasets", "playwright", "pickle"}
 MOST_LINES = 400
 
@@ -168,10 +171,10 @@ print(json.dumps([early, late]))
     ("recipe.x", "from ..store import Store", "recipe.x (floor 2) imports store (floor 3): arrows point down only"),
     ("errors", "from forethought.types import Task", "errors (floor 1) imports types (floor 2): arrows point down only"),
     ("", "import forethought.errors", " (floor 0) imports errors (floor 1): arrows point down only"),
-    ("gates", "def f():\n    import torch.nn", "gates imports torch.nn: torch lives in engines.torch and probes alone"),
+    ("gates", "def f():\n    import torch.nn", "gates imports torch.nn: torch lives in engines.torch alone"),
     ("store", "from torch.utils.tensorboard import SummaryWriter",
-     "store imports torch.utils.tensorboard.SummaryWriter: torch lives in engines.torch and probes alone"),
-    ("engines.base", "from safetensors import torch", "engines.base imports safetensors.torch: torch lives in engines.torch and probes alone"),
+     "store imports torch.utils.tensorboard.SummaryWriter: torch lives in engines.torch alone"),
+    ("engines.base", "from safetensors import torch", "engines.base imports safetensors.torch: torch lives in engines.torch alone"),
     ("engines.torch.policies", "import vllm", "engines.torch.policies imports vllm, which has no place in the package"),
     ("tasks.base", "from forethought.tasks.desk import Desk", "tasks.base (floor 3) imports tasks.desk (floor 4): arrows point down only"),
     ("display.seen", "import forethought.report.page", "display.seen (floor 4) imports report.page (floor 4): arrows point down only"),
@@ -186,7 +189,7 @@ def test_allowed_arrows_are_allowed():
     assert violations({
         "": "", "cli": "from forethought import __version__, run", "run": "import forethought.engines.torch", "store": "",
         "report": "from forethought import store", "tasks.desk": "from forethought.interface import parse\nfrom .base import Domain",
-        "tasks.base": "", "interface": "", "engines.torch": "import torch, peft", "probes": "from transformers import X",
+        "tasks.base": "", "interface": "", "engines.torch": "import torch, peft", "probes": "from forethought.batches import for_policy",
         "rollout": "from forethought.tasks.base import Domain", "batches": "from forethought.rollout import piece",
         "credit.grpo": "from forethought.credit.groups import peers", "credit.groups": "import torchlike",
     }) == []  # fmt: skip

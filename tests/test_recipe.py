@@ -144,7 +144,7 @@ def test_a_shipped_name_wins_over_a_directory_and_a_path_reaches_it(tmp_path, mo
     ("eval = { noise = 1 }", "eval.noise: expected true or false, found the whole number 1"),
     ("about = 3", "about: expected text, found the whole number 3"),
     ("task = 3", "task: expected a table, found the whole number 3"),
-    ('layout = "adaptors"', "layout: unknown choice 'adaptors'; did you mean 'adapters'? (known: adapters, shared)"),
+    ('layout = "adaptors"', "layout: unknown choice 'adaptors'; did you mean 'adapters'? (known: adapters, mixed, models, shared)"),
     ('model = { init = "big" }', "model.init: expected one of 'small', '', found the text 'big'"),
     ('[stage]\nkind = "imitate"', "stage: expected a list, found a table with kind; a list of tables is written [[...]] or [{ ... }]"),
     ('[[stage]]\nroles = "plan"', "stage.0.roles: expected a list, found the text 'plan'; a list is written [1, 2]"),
@@ -333,8 +333,9 @@ def test_one_role_may_not_move_the_base_under_the_others():
     check(from_dict({"layout": "shared", "stage": [stage]}))
     check(from_dict({"layout": "adapters", "stage": [{"weights": "base"}]}))
     assert refusal(check, from_dict({"layout": "adapters", "stage": [stage]})) == (
-        "stage.0.weights: the base lies under the adapter of every role, so training it for plan would move the frozen act; "
-        'train both roles on the base, or use the adapter (where sharing is the point: layout = "shared")'
+        "stage.0.weights: the base lies under the weights of every role, so training it for plan would move the frozen act; "
+        "train both roles on the base, or use the role's own weights "
+        '(where sharing is the point: layout = "shared")'
     )
 
 
@@ -343,7 +344,7 @@ def test_the_base_is_finished_before_the_first_adapter_lies_on_it():
     check(from_dict({"layout": "adapters", "stage": [base, base, adapter, adapter]}))
     check(from_dict({"layout": "shared", "stage": [adapter, base]}))
     assert refusal(check, from_dict({"layout": "adapters", "stage": [base, adapter, base]})).startswith(
-        "stage.2.weights: stage.1 has trained an adapter on this base, and training the base now would move it under that adapter"
+        "stage.2.weights: stage.1 has given a role weights of its own from this base, and training the base now would move it under them"
     )
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from conftest import REFUSED, RIGHT, WRONG, desk_choices, desk_recipe, fake_desk, lines_of, nothing
 
-from forethought import cli, run
+from forethought import cli, run, runner
 from forethought import store as store_module
 from forethought.engines.fake import FakeEngine
 from forethought.errors import CheckpointError, GateStop, Interrupted, UserError
 from forethought.recipe.load import write_resolved
-from forethought.run import Progress, Runner
+from forethought.progress import Progress
+from forethought.runner import Runner
 from forethought.store import Store
 
 SGD = {"lr": 0.5, "warmup": 2, "decay": 0.5, "betas": [0.5, 0.9]}
@@ -52,18 +53,18 @@ def tmp_path():
 
 @pytest.fixture
 def no_report(monkeypatch):
-    monkeypatch.setattr(run.report, "write", lambda out: out / "report.html")
+    monkeypatch.setattr(runner.report, "write", lambda out: out / "report.html")
 
 
 class Killed(BaseException):
     """What nothing catches: as good as SIGKILL, and the test lives on."""
 
 
-def train(recipe, out: Path, observe=nothing, engine_of=None) -> run.Result:
+def train(recipe, out: Path, observe=nothing, engine_of=None) -> runner.Result:
     return run.train(recipe, out, observe, engine_of or fake_desk())
 
 
-def resume(out: Path, observe=nothing, engine_of=None) -> run.Result:
+def resume(out: Path, observe=nothing, engine_of=None) -> runner.Result:
     return run.resume(out, observe, engine_of or fake_desk())
 
 
@@ -74,8 +75,11 @@ def events_of(recipe, out: Path, **fields) -> list:
 
 
 def metrics(out: Path) -> list[dict]:
-    clocks = {"seconds", "seconds/step", "tokens_per_second"}
-    return [{k: v for k, v in line.items() if k not in clocks} for line in lines_of(out / "metrics.jsonl")]
+    return [{k: v for k, v in line.items() if not _clock(k)} for line in lines_of(out / "metrics.jsonl")]
+
+
+def _clock(name: str) -> bool:
+    return name.startswith("seconds") or name == "tokens_per_second"
 
 
 def decisions(out: Path, kind: str | None = None) -> list[dict]:
@@ -91,7 +95,7 @@ def newest(out: Path) -> tuple[dict, dict]:
 def timeless(value):
     """The same value without anything that a clock wrote."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "seconds/step", "tokens_per_second", "logs")}
+        return {k: timeless(v) for k, v in value.items() if not _clock(k) and k != "logs"}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
@@ -640,7 +644,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
     (STAGE.replace("plans = 4, acts = 1", "plans = 1, acts = 4"),
      "stage.0.tree.plans: role 'plan' trains, and one plan has no peers to be compared with; use at least 2"),
     ('task = { name = "desk", widget = 4 }\n' + STAGE,
-     "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, parents, slip, stepwise, widgets)"),
+     "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, parents, plans, slip, stepwise, tags, widgets)"),
 ])  # fmt: skip
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_made(tmp_path, monkeypatch, capsys, text, message):
     assert refused(tmp_path, monkeypatch, capsys, text) == message

@@ -192,7 +192,7 @@ def test_the_pull_to_the_reference_is_on_groups_without_a_spread_too(skip):
     stage = stage_of(reinforce(ref_kl=0.5, skip_zero=skip, batch=1, levels=(1,)),
                      script=lambda policy, text, i, seed: desk_choices(text, "plan")[WRONG])  # fmt: skip
     stage.references = {"base": "start"}
-    stage.engine.fork("base", "start", frozen=True)
+    stage.engine.fork("base", "start", "frozen")
     stage.engine.weights["base"]["plan"] = [1.0, 0.0, 0.0]
     stage.engine.publish("base")
     line = reduce(stage.step(0).metrics)
@@ -208,7 +208,7 @@ def test_the_reference_of_each_policy_is_its_own():
     stage = stage_of(reinforce(roles=BOTH, ref_kl=0.1, tree=TreeSpec(plans=2, acts=2), reward={}), TWO)
     stage.references = {name: f"{name}-start" for name in stage.trained()}
     for name, reference in stage.references.items():
-        stage.engine.fork(name, reference, frozen=True)
+        stage.engine.fork(name, reference, "frozen")
     stage.engine.weights["act-start"]["act"] = [0.0, 0.0, 3.0]
     stage.step(0)
     plans, acts = ([s.ref_logprobs[0] for b, _ in stage.engine.learned if b.policy == name for s in b.segments if s.stream] for name in ("plan", "act"))

@@ -11,11 +11,13 @@ from forethought.errors import RecipeError, unknown
 from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
 from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
-from forethought.recipe.layout import weights_of
+from forethought.recipe.check_isolation import check_after, check_isolation, check_probes
+from forethought.recipe.layout import OWN, given, has_planner, weights_of
 from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
-METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups")
+METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups",
+                   "probe", "probe_rel", "interference", "conflict", "meaning", "phase")
 REINFORCE_ONLY = ("reward", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
 
 
@@ -47,6 +49,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
     at_least("eval.tasks", evaluation.tasks, 1)
     at_least("eval.every", evaluation.every, 0)
+    check_probes(recipe)
     at_least("save.every", save.every, 1)
     at_least("save.keep", save.keep, 1)
     at_least("save.trees_every", save.trees_every, 1)
@@ -54,13 +57,18 @@ def _check_task_and_eval(recipe: Recipe) -> None:
 
 
 def _check_machine(recipe: Recipe) -> None:
-    model, engine, adapter = recipe.model, recipe.engine, recipe.adapter
-    if not model.init and not model.path:
+    engine, adapter = recipe.engine, recipe.adapter
+    if not given(recipe.model):
         raise RecipeError("model", 'nothing to start from: give init = "small" or path = "a model on disk or on the hub"')
-    for key in ("layers", "width", "heads", "mlp"):
-        at_least(f"model.{key}", getattr(model, key), 1)
-    if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers
-        raise RecipeError("model.width", f"{model.width} must divide into {model.heads} heads of an even width")
+    if has_planner(recipe) and recipe.layout != "models":
+        raise RecipeError("planner", f'layout "{recipe.layout}" has one base; a planner of its own needs layout = "models"')
+    if has_planner(recipe) and bool(recipe.planner.path) != bool(recipe.model.path):
+        raise RecipeError("planner", "a model from scratch and one from a path have different tokenizers; give both a path, or neither")
+    for name, model in (("model", recipe.model), ("planner", recipe.planner)):
+        for key in ("layers", "width", "heads", "mlp"):
+            at_least(f"{name}.{key}", getattr(model, key), 1)
+        if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers
+            raise RecipeError(f"{name}.width", f"{model.width} must divide into {model.heads} heads of an even width")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", engine.device):
         raise RecipeError("engine.device", unknown("device", engine.device, ("auto", "cpu", "cuda", "cuda:0")))
     at_least("engine.threads", engine.threads, 0)
@@ -77,11 +85,12 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
     _check_mix(where, stage, recipe)
     _check_optim(where, stage)
     for i, gate in enumerate(stage.gates):
-        _check_gate(f"{where}.gates.{i}", gate, recipe)
+        _check_gate(f"{where}.gates.{i}", gate, stage, recipe)
     if stage.kind == "imitate":
         _check_imitate(where, stage, recipe)
     else:
         check_reinforce(where, stage)
+    check_isolation(where, stage, recipe)
 
 
 def _check_roles(where: str, stage: StageSpec) -> None:
@@ -95,28 +104,36 @@ def _check_roles(where: str, stage: StageSpec) -> None:
 
 
 def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
-    if recipe.layout == "shared" and stage.weights == "adapter":
-        raise RecipeError(f"{where}.weights", 'layout "shared" has no adapters; use "auto" or "base", or layout = "adapters"')
+    own = OWN[recipe.layout]
+    if stage.weights not in ("auto", "base", *own):
+        has = f"has {own[0]}s, no {stage.weights}s" if own else f"has no {stage.weights}s"
+        raise RecipeError(f"{where}.weights", f'layout "{recipe.layout}" {has}; use "auto" or another layout')
+    if has_planner(recipe):
+        if stage.weights == "base":
+            raise RecipeError(f"{where}.weights", 'every role has a model of its own here (planner is given); use "auto"')
+        return
     frozen = [role for role in ROLES if role not in stage.roles]
-    if recipe.layout == "adapters" and weights_of(recipe, stage) == "base" and frozen:
+    if own and weights_of(recipe, stage) == "base" and frozen:
+        acts = ' (in layout "mixed" the base acts, and only the planner has weights of its own)' if recipe.layout == "mixed" else ""
         raise RecipeError(
             f"{where}.weights",
-            f"the base lies under the adapter of every role, so training it for {listed(stage.roles)} would move the frozen "
-            f"{listed(frozen)}; train both roles on the base, or use the adapter (where sharing is the point: layout = \"shared\")",
+            f"the base lies under the weights of every role, so training it for {listed(stage.roles)} would move the frozen "
+            f"{listed(frozen)}{acts}; train both roles on the base, or use the role's own weights "
+            '(where sharing is the point: layout = "shared")',
         )
 
 
 def _check_order(recipe: Recipe) -> None:
-    """In layout "adapters" the base is finished before the first adapter lies on it."""
-    adapted = None
+    """The base is finished before the first adapter lies on it, or the first model is copied from it."""
+    own = None
     for i, stage in enumerate(recipe.stage):
         if weights_of(recipe, stage) != "base":
-            adapted = i if adapted is None else adapted
-        elif adapted is not None and recipe.layout == "adapters":
+            own = i if own is None else own
+        elif own is not None and recipe.layout != "shared":
             raise RecipeError(
                 f"stage.{i}.weights",
-                f"stage.{adapted} has trained an adapter on this base, and training the base now would move it under that adapter; "
-                'train the base first, or use "adapter"',
+                f"stage.{own} has given a role weights of its own from this base, and training the base now would move it under them; "
+                'train the base first, or use "auto"',
             )
 
 
@@ -172,7 +189,7 @@ def _check_optim(where: str, stage: StageSpec) -> None:
     within(f"{where}.optim.decay", optim.decay, 0, 1)
 
 
-def _check_gate(where: str, gate: GateSpec, recipe: Recipe) -> None:
+def _check_gate(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) -> None:
     names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
     given = {name: getattr(gate, name) for name in names if getattr(gate, name) is not None}
     if len(given) != 1:
@@ -186,6 +203,7 @@ def _check_gate(where: str, gate: GateSpec, recipe: Recipe) -> None:
     if not 0 <= gate.confidence < 1:
         raise RecipeError(f"{where}.confidence", f"must be at least 0 and less than 1, found {gate.confidence}")
     at_least(f"{where}.window", gate.window, 2)
+    check_after(where, gate, stage, recipe)
 
 
 def _check_metric(where: str, metric: str, recipe: Recipe) -> None:

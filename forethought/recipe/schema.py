@@ -128,6 +128,66 @@ class GateSpec:
     window: int = 4
     confidence: float = 0.95
     on_fail: Literal["stop", "roll_back", "warn"] = "stop"
+    then: Literal["skip", "stop", "isolate", "lower_rate"] = "skip"
+    # after a roll back: go on with the next stage, stop the run, or run the stage again isolated or with a lower rate
+    isolate: Literal["adapter", "model", "replay", "keep_kl"] = "adapter"  # for then = "isolate"; see AdaptiveSpec.to
+    rate: float = 0.5  # for then = "lower_rate": factor on the stage's learning rates, at each retry
+    retries: int = 1  # runs of the stage after the first; when they are used up, the run goes on with the next stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolationSpec:
+    """Ways to keep the other role in place while a stage trains one role in weights that both share. Each works alone; all are
+    off by default. (Separate adapters are `layout`; a loss on one role's tokens alone is `roles`.)"""
+
+    demos: float = 0.25  # demonstrations of the other role that replay, keep_kl and surgery read, per task of the batch
+    replay: float = 0.0  # weight of the supervised loss on the other role's tokens in them
+    keep_kl: float = 0.0  # weight of KL(stage's start || policy) on the same tokens
+    surgery: Literal["none", "pcgrad"] = "none"  # PCGrad between the gradients of the two roles' objectives (arXiv 2001.06782)
+    core: Literal["none", "core", "random"] = "none"
+    # freeze the other role's core region (CPI-FT, arXiv 2508.21741), or as many random weights: the control that the paper lacks
+    core_share: float = 0.01  # of all weights
+    core_steps: int = 40  # updates of the short imitation that finds a role's region (the paper does not say)
+    core_lr: float = 1e-3  # its AdamW rate (the paper does not say)
+    group_above: float = 0.1  # Jaccard index from which two roles count as one group, whose weights are not held (tau)
+    transplant: bool = False  # at the stage's end the other role's region gets the values that its short imitation gave it
+    slerp: float = 0.0  # and the weights outside move by this much along the arc to the other role's model (0: not at all)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveSpec:
+    """Isolation that switches itself on: the roles share their weights until the probes see interference.
+
+    Read at every held-out probe of the stage (`probes.every`). It switches when the other role's success on demonstrations has
+    fallen by more than `max_drop` since the stage's start, with a paired interval that excludes no change; or when the mean
+    cosine between the two roles' gradients over the last `window` conflict probes is below `min_cosine`. The role that suffered
+    gets the weights of the stage's start back; the other goes on with what it has learned.
+    """
+
+    to: Literal["off", "adapter", "model", "replay", "keep_kl"] = "off"
+    # adapter: the difference to the stage's start becomes an adapter; model: each role gets all weights for itself;
+    # replay, keep_kl: that method is switched on, in the weights that go on being shared
+    max_drop: float = 0.02
+    min_cosine: float = -1.0  # -1: not read
+    window: int = 3
+    confidence: float = 0.95
+    lr: float = 0.0  # the adapter's rate after the switch; 0: the stage's own
+    weight: float = 0.1  # of replay or keep_kl after the switch
+    rejoin: int = 0  # probes in a row without harm after which the roles share again; 0: never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSpec:
+    """Measurements that do not train, on fixed held-out demonstrations. What each costs is a metric too: seconds_probe/NAME."""
+
+    tasks: int = 8  # per level
+    every: int = 5  # steps between held-out probes (entropy, perplexity, KL and success by role); 0: none
+    conflict_every: int = 25  # steps between probes of the gradients' cosine; 0: none
+    kl_start: bool = True  # KL of what a reinforce stage trains to the stage's start; keeps a copy of those weights
+    kl_base: bool = False  # also KL to the model as the run found it (from scratch: as its first stage left it); keeps a copy
+    formats: dict[str, str] = field(default_factory=dict)  # name -> regular expression on a whole rollout; the first match counts
+    collapse: float = 0.9  # share of one format from which the formats count as collapsed
+    phase_window: int = 10  # steps over which the two-phase detector takes its slopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +195,7 @@ class StageSpec:
     kind: Literal["imitate", "reinforce"] = "imitate"
     name: str = ""  # empty: the kind
     roles: tuple[str, ...] = ROLES  # what trains; the other roles are frozen
-    weights: Literal["auto", "base", "adapter"] = "auto"  # auto: see recipe/layout.py
+    weights: Literal["auto", "base", "adapter", "model"] = "auto"  # auto: see recipe/layout.py
     until: UntilSpec = field(default_factory=UntilSpec)
     levels: tuple[int, ...] = ()  # empty: the task's levels
     level_weights: tuple[float, ...] = ()  # one per level; empty: equal
@@ -156,6 +216,8 @@ class StageSpec:
     clip_low: float = 0.2
     clip_high: float = 0.2
     skip_zero: bool = True  # groups without a spread of rewards are left out of the backward pass (same gradient)
+    isolation: IsolationSpec = field(default_factory=IsolationSpec)
+    adaptive: AdaptiveSpec = field(default_factory=AdaptiveSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     gates: tuple[GateSpec, ...] = ()
 
@@ -173,12 +235,16 @@ class Recipe:
     name: str = "recipe"
     about: str = ""  # what it shows, its cost, the result it gave
     seed: int = 0
-    layout: Literal["shared", "adapters"] = "adapters"
+    layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
+    # who holds the roles' weights: one base; a base with an adapter a role; a model a role; a base that acts, an adapter that plans
     task: TaskSpec = field(default_factory=TaskSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
+    planner: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
+    # layout "models": another model for planning (it may be larger; its tokenizer must be the same); absent: a copy of `model`
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     eval: EvalSpec = field(default_factory=EvalSpec)
+    probes: ProbeSpec = field(default_factory=ProbeSpec)
     save: SaveSpec = field(default_factory=SaveSpec)
     max_bad_updates: int = 3  # refused updates (NaN, inf) after which the run stops
     stage: tuple[StageSpec, ...] = ()

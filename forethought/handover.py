@@ -1,0 +1,123 @@
+"""Who holds which weights: at a stage's start, when isolation switches on or off, and at the stage's end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from forethought.engines.base import BASE, Engine
+from forethought.isolation.adaptive import Move
+from forethought.isolation.core import region_of
+from forethought.progress import Progress
+from forethought.recipe.layout import has_planner, weights_of
+from forethought.recipe.schema import ROLES, OptimSpec, Recipe, StageSpec
+from forethought.stage import Stage
+
+Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
+AT_START = "-at-stage-"
+
+
+def first_policies(recipe: Recipe) -> dict[str, str]:
+    """Role -> policy before the first stage: a planner of its own is there from the beginning."""
+    return {"plan": "plan" if has_planner(recipe) else BASE, "act": BASE}
+
+
+def changed(spec: StageSpec, changes: dict) -> StageSpec:
+    """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation` (a table)."""
+    optim = replace(spec.optim, lr=spec.optim.lr * changes.get("lr", 1.0), muon_lr=spec.optim.muon_lr * changes.get("lr", 1.0))
+    return replace(spec, weights=changes.get("weights", spec.weights), optim=optim,
+                   isolation=replace(spec.isolation, **changes.get("isolation", {})))
+
+
+def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:
+    """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares, fresh optimizers."""
+    own = weights_of(recipe, spec)
+    if recipe.probes.kl_base and not p.found and (recipe.model.path or p.stage):
+        for policy in set(p.policies.values()):
+            p.found[policy] = fresh(p, f"{policy}-as-found")
+            engine.fork(policy, p.found[policy], "frozen")
+    for role in spec.roles if own != "base" else ():
+        if p.policies[role] == BASE and not has_planner(recipe):
+            name = fresh(p, role)
+            engine.fork(BASE, name, own)
+            p.policies[role] = name
+            decide("layout", "fork", f"{role} speaks through {'an adapter' if own == 'adapter' else 'a model'} of its own from here on")
+            if BASE in p.found:
+                p.found[name] = p.found[BASE]
+    trained = sorted({p.policies[role] for role in spec.roles})
+    p.references = {}
+    for policy in trained if _compares(recipe, spec) else ():
+        name = f"{policy}{AT_START}{p.stage}"
+        if name not in engine.policies():  # a stage that was rolled back still has it
+            engine.fork(policy, name, "frozen")
+        p.references[policy] = name
+    for policy in trained:
+        engine.prepare(policy, spec.optim)
+
+
+def _compares(recipe: Recipe, spec: StageSpec) -> bool:
+    isolation = spec.isolation
+    needed = spec.ref_kl or isolation.keep_kl or isolation.core != "none" or spec.adaptive.to != "off"
+    return bool(needed or (spec.kind == "reinforce" and recipe.probes.every and recipe.probes.kl_start))
+
+
+def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimSpec) -> str:
+    """The harmed role has the weights of the stage's start again, the other goes on with what it has learned. Returns what was done."""
+    adaptive, harmed = stage.spec.adaptive, move.role
+    if adaptive.to in ("replay", "keep_kl"):
+        p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}}
+        return f"{adaptive.to} of {harmed} is on with weight {adaptive.weight}"
+    other = next(role for role in ROLES if role != harmed)
+    shared = p.policies[other]
+    if shared != BASE:  # they were apart before and have shared again since
+        p.policies[harmed] = BASE
+        return f"{harmed} speaks through its own weights again"
+    name, start = fresh(p, other), p.references[BASE]
+    if adaptive.to == "model":
+        engine.fork(BASE, name, "model")  # its optimizer goes along
+        engine.assign(BASE, start)
+        done = f"{other} goes on in a model of its own"
+    else:
+        share = engine.factor(name, start)
+        engine.prepare(name, replace(optim, lr=adaptive.lr or optim.lr))
+        done = f"{other} goes on in an adapter that holds {share:.0%} of the squared difference"
+    for policy in (BASE, name):
+        engine.publish(policy)
+    p.policies[other], p.references[name] = name, start
+    if BASE in p.found:
+        p.found[name] = p.found[BASE]
+    engine.release(BASE)
+    if harmed in stage.spec.roles:
+        engine.prepare(BASE, optim)
+    return f"{done}; {harmed} has the weights of the stage's start"
+
+
+def rejoin(stage: Stage, p: Progress, role: str) -> str:
+    """The roles share again what the other one has learned since."""
+    to = stage.spec.adaptive.to
+    if to in ("replay", "keep_kl"):
+        p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), to: 0.0}}
+        return f"{to} is off again"
+    other = next(r for r in ROLES if r != role)
+    p.policies[role] = p.policies[other]
+    return f"{role} speaks through the weights of {other}"
+
+
+def lay_down(engine: Engine, p: Progress) -> None:
+    """At a stage's end: references are dropped, optimizers forgotten, held weights let go."""
+    for policy in list(engine.policies()):
+        if AT_START in policy or policy in map(region_of, ROLES):
+            engine.drop(policy)
+        else:
+            engine.release(policy)
+    for policy in set(p.policies.values()):
+        engine.hold(policy, "")
+    p.references = {}
+
+
+def fresh(p: Progress, name: str) -> str:
+    """`name`, or `name-2` and so on: a policy's name is never used for something else."""
+    n = sum(used == name or used.startswith(f"{name}~") for used in p.used)
+    chosen = name if not n else f"{name}~{n + 1}"
+    p.used.append(chosen)
+    return chosen

@@ -1,0 +1,91 @@
+"""What the policies make of fixed held-out demonstrations, teacher-forced: uncertainty, drift and success by role.
+
+One forward pass a policy, no decoding, so it can run every few steps. On a demonstration whose every acting token is the most likely
+one, greedy decoding under the oracle's plan would write exactly that acting: `success` needs no sampling. Where a task has other
+correct answers it is a lower bound of what an evaluation finds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from forethought.batches import demonstration_segments, for_policy
+from forethought.metrics import paired_difference
+from forethought.recipe.schema import ROLES
+from forethought.rollout import Rollouts
+from forethought.types import Segment, TokenStats
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy decoding would write the demonstration."""
+
+    metrics: dict[str, float]
+    scores: dict[str, list[float]]
+
+
+class HeldOut:
+    """`tasks` demonstrations of each level, from the evaluation split, the same for the same seed."""
+
+    def __init__(self, rollouts: Rollouts, levels: Sequence[int], tasks: int, seed: int):
+        self.engine = rollouts.engine
+        drawn = []
+        for i in range(tasks):  # all levels on one context: it is computed once
+            drawn += rollouts.domain.family(random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
+        self.segments: list[Segment] = []
+        self.task_of: list[int] = []  # segment -> task, -1 for what several share
+        segments = demonstration_segments(rollouts, drawn, [set(ROLES)] * len(drawn))
+        prompts = 0
+        for i, s in enumerate(segments):
+            begins = s.role is None and (i + 1 < len(segments) and segments[i + 1].role == "plan" and segments[i + 1].parent == i)
+            prompts += begins
+            self.task_of.append(prompts - 1)
+            self.segments.append(s)
+        self.tasks = len(drawn)
+        assert prompts == self.tasks
+
+    def measure(self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None) -> Found:
+        """`references`: name (start, base) -> policy -> the frozen copy that KL(policy || copy) is taken to."""
+        references = references or {}
+        stats: list[TokenStats | None] = [None] * len(self.segments)
+        names: dict[int, dict[str, str]] = {}
+        for policy in sorted(set(policies.values())):
+            against = {name: table[policy] for name, table in references.items() if policy in table}
+            batch = for_policy(self.segments, policy, policies)
+            for i, found in enumerate(self.engine.inspect(batch, sorted(set(against.values())))):
+                if found is not None:
+                    stats[i], names[i] = found, against
+        metrics: dict[str, float] = {}
+        scores: dict[str, list[float]] = {}
+        for role in ROLES:
+            own = [(i, s) for i, s in enumerate(stats) if s is not None and self.segments[i].role == role]
+            tokens = sum(len(s.logprobs) for _, s in own)
+            right = [1.0] * self.tasks
+            for i, s in own:
+                right[self.task_of[i]] *= float(all(s.hits))
+            scores[role] = right
+            metrics |= {f"probe/success_{role}": sum(right) / len(right),
+                        f"probe/entropy_{role}": sum(sum(s.entropies) for _, s in own) / tokens,
+                        f"probe/ppl_{role}": math.exp(min(-sum(sum(s.logprobs) for _, s in own) / tokens, 700.0))}
+            for name in references:
+                kl = [s.kl[names[i][name]] for i, s in own if name in names[i]]
+                if kl:
+                    metrics[f"probe/kl_{name}_{role}"] = sum(map(sum, kl)) / sum(map(len, kl))
+        return Found(metrics, scores)
+
+
+def since(start: Found, now: Found, z: float = 1.96) -> dict[str, float]:
+    """Against the stage's start, on the same tasks: `interference/ROLE` is the change of success (negative: harm) with its paired
+    interval; `probe_rel/ppl_ROLE` and `probe_rel/entropy_ROLE` are ratios (relative perplexity as in arXiv 2509.03646)."""
+    out: dict[str, float] = {}
+    for role, scores in now.scores.items():
+        change, low, high = paired_difference(start.scores[role], scores, z)
+        out |= {f"interference/{role}": change, f"interference_low/{role}": low, f"interference_high/{role}": high}
+        for name in ("ppl", "entropy"):
+            before = start.metrics[f"probe/{name}_{role}"]
+            if before > 0:
+                out[f"probe_rel/{name}_{role}"] = now.metrics[f"probe/{name}_{role}"] / before
+    return out

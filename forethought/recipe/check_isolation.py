@@ -1,0 +1,110 @@
+"""What isolation, adaptive isolation, probes and a gate's follow-up need from the rest of a recipe, and why."""
+
+from __future__ import annotations
+
+import re
+
+from forethought.errors import RecipeError
+from forethought.recipe.layout import weights_of
+from forethought.recipe.ranges import above, at_least, listed, within
+from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSpec, Recipe, StageSpec
+
+
+def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    """Raise RecipeError for the first thing in `isolation` or `adaptive` of the stage at `where` that cannot work."""
+    _check_ranges(f"{where}.isolation", stage.isolation)
+    used = methods(stage.isolation)
+    others = [role for role in ROLES if role not in stage.roles]
+    if used and weights_of(recipe, stage) != "base":
+        raise RecipeError(f"{where}.isolation.{used[0]}", f"{listed(stage.roles)} trains weights of its own here, so nothing else can "
+                          'move; isolation is for weights that both roles share (layout = "shared")')
+    for name in used:
+        if name == "surgery" and others and not stage.isolation.replay:
+            raise RecipeError(f"{where}.isolation.surgery", f"{listed(others)} has no objective in this stage to be reconciled with; "
+                              "give it one with isolation.replay, or train both roles")
+        if name != "surgery" and not others:
+            raise RecipeError(f"{where}.isolation.{name}", "both roles train in this stage, so there is no other role to keep in place")
+    _check_adaptive(f"{where}.adaptive", stage, recipe)
+
+
+def methods(isolation: IsolationSpec) -> list[str]:
+    """Names of the methods that are on."""
+    core = isolation.core != "none"
+    on = {"replay": isolation.replay > 0, "keep_kl": isolation.keep_kl > 0, "surgery": isolation.surgery != "none", "core": core,
+          "transplant": isolation.transplant, "slerp": isolation.slerp > 0}
+    return [name for name, used in on.items() if used]
+
+
+def _check_ranges(where: str, isolation: IsolationSpec) -> None:
+    above(f"{where}.demos", isolation.demos, 0)
+    at_least(f"{where}.replay", isolation.replay, 0)
+    at_least(f"{where}.keep_kl", isolation.keep_kl, 0)
+    above(f"{where}.core_share", isolation.core_share, 0)
+    within(f"{where}.core_share", isolation.core_share, 0, 1)
+    at_least(f"{where}.core_steps", isolation.core_steps, 1)
+    above(f"{where}.core_lr", isolation.core_lr, 0)
+    above(f"{where}.group_above", isolation.group_above, 0)
+    within(f"{where}.slerp", isolation.slerp, 0, 1)
+    for name in ("transplant", "slerp"):
+        if getattr(isolation, name) and isolation.core != "core":
+            raise RecipeError(f"{where}.{name}", 'needs a core region and the model that showed it: core = "core"')
+
+
+def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    adaptive: AdaptiveSpec = stage.adaptive
+    at_least(f"{where}.max_drop", adaptive.max_drop, 0)
+    within(f"{where}.min_cosine", adaptive.min_cosine, -1, 1)
+    at_least(f"{where}.window", adaptive.window, 1)
+    if not 0 <= adaptive.confidence < 1:
+        raise RecipeError(f"{where}.confidence", f"must be at least 0 and less than 1, found {adaptive.confidence}")
+    at_least(f"{where}.lr", adaptive.lr, 0)
+    above(f"{where}.weight", adaptive.weight, 0)
+    at_least(f"{where}.rejoin", adaptive.rejoin, 0)
+    if adaptive.to == "off":
+        return
+    if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
+        raise RecipeError(f"{where}.to", f'a stage that becomes isolated starts shared: layout = "shared", found "{recipe.layout}"')
+    if not recipe.probes.every:
+        raise RecipeError("probes.every", f"0 leaves nothing for {where} to read")
+    if adaptive.min_cosine > -1 and not recipe.probes.conflict_every:
+        raise RecipeError("probes.conflict_every", f"0 leaves no cosine for {where}.min_cosine to read")
+    if adaptive.to in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
+        raise RecipeError(f"{where}.to", f'both roles train in this stage, so there is no other role for "{adaptive.to}"; use "adapter" or "model"')
+    if getattr(stage.isolation, adaptive.to, 0):
+        raise RecipeError(f"{where}.to", f"isolation.{adaptive.to} is on from the start, so there is nothing to switch on")
+    if adaptive.to in ("adapter", "model") and methods(stage.isolation):
+        raise RecipeError(f"{where}.to", f"isolation.{methods(stage.isolation)[0]} belongs to shared weights, which end at the switch; use one of the two")
+
+
+def check_after(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) -> None:
+    """What follows a roll back."""
+    default = GateSpec()
+    above(f"{where}.rate", gate.rate, 0)
+    at_least(f"{where}.retries", gate.retries, 1)
+    if gate.on_fail != "roll_back":
+        for key in ("then", "isolate", "rate", "retries"):
+            if getattr(gate, key) != getattr(default, key):
+                raise RecipeError(f"{where}.{key}", f'follows a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"')
+    if gate.then == "isolate":
+        if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
+            raise RecipeError(f"{where}.then", f'{listed(stage.roles)} trains weights of its own already (layout "{recipe.layout}"); '
+                              '"isolate" is for layout = "shared"')
+        if gate.isolate in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
+            raise RecipeError(f"{where}.isolate", f'both roles train, so there is no other role for "{gate.isolate}"')
+
+
+def check_probes(recipe: Recipe) -> None:
+    probes = recipe.probes
+    at_least("probes.tasks", probes.tasks, 1)
+    at_least("probes.every", probes.every, 0)
+    at_least("probes.conflict_every", probes.conflict_every, 0)
+    at_least("probes.phase_window", probes.phase_window, 3)
+    above("probes.collapse", probes.collapse, 0)
+    within("probes.collapse", probes.collapse, 0, 1)
+    for name, pattern in probes.formats.items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise RecipeError(f"probes.formats.{name}", "names a metric: use letters, digits, '_' and '-'")
+        try:
+            re.compile(pattern)
+        except re.error as e:
+            raise RecipeError(f"probes.formats.{name}", f"{pattern!r} is not a regular expression: {e}") from e

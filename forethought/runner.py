@@ -1,0 +1,345 @@
+"""The stages of a run in order: hand-over between them, probes, gates and what follows from them, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from forethought import __version__, gates, handover, report
+from forethought.curriculum import LevelSampler
+from forethought.engines.base import Engine, UpdateRefused
+from forethought.errors import GateStop, Interrupted, UserError
+from forethought.evaluate import changes, evaluate, held_out
+from forethought.gates import Evaluation
+from forethought.interrupts import Interrupts
+from forethought.isolation.adaptive import Controller, Move
+from forethought.isolation.core import find_cores, fuse
+from forethought.metrics import reduce
+from forethought.probes.monitor import Monitor
+from forethought.progress import Progress
+from forethought.recipe.schema import GateSpec, Recipe, StageSpec
+from forethought.rollout import Rollouts, seed_of
+from forethought.schedule import reached
+from forethought.stage import Stage, Step
+from forethought.store import Store
+from forethought.trackers import EventFiles
+from forethought.types import Decision, Event
+
+Observer = Callable[[Event], None]
+AGAIN = "again"  # what an attempt at a stage ends with when the stage is to be run once more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    out: Path
+    status: str
+    values: dict[str, float]
+    exit_code: int
+
+
+class Runner:
+    def __init__(self, recipe: Recipe, engine: Engine, rollouts: Rollouts, store: Store, observe: Observer):
+        self.recipe, self.engine, self.rollouts, self.store, self.observe = recipe, engine, rollouts, store, observe
+        levels = recipe.eval.levels or rollouts.domain.levels
+        self.held_out = held_out(rollouts.domain, recipe.eval, levels)
+        self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
+
+    def go(self, progress: Progress, how: str) -> Result:
+        self.progress = progress
+        self.values = _evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
+        self.clock = time.perf_counter() - progress.seconds
+        if progress.probes:
+            self.monitor.load_state_dict(progress.probes)
+        with EventFiles(self.store.out / "tensorboard", progress.step) as self.events, Interrupts() as self.interrupts:
+            self.emit("start", text=str(self.store.out))
+            self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
+            self._summary("running")
+            try:
+                while progress.stage < len(self.recipe.stage):
+                    self._stage(self.recipe.stage[progress.stage])
+                    progress.stage, progress.stage_step, progress.begun = progress.stage + 1, 0, False
+                    progress.curriculum = {}
+                    if progress.stage < len(self.recipe.stage):
+                        continue
+                    progress.finished = True
+                    self._save()
+            except Interrupted:
+                self._close("interrupted")
+                raise
+            except GateStop:
+                self._close("stopped")
+                raise
+            self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
+            page = self._close("done")
+            self.emit("end", text=f"done in {progress.seconds:.0f} s; the report: {page}", values=self.values)
+        return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
+
+    # ---- one stage
+
+    def _stage(self, spec: StageSpec) -> None:
+        """A stage until it ends; a gate can send it back to its start, to be run again in another way."""
+        while self._attempt(handover.changed(spec, self.progress.changed)) == AGAIN:
+            pass
+
+    def _attempt(self, spec: StageSpec) -> str:
+        p = self.progress
+        stage = self._prepare(spec)
+        self.emit("stage", text=f"{spec.name or spec.kind}: trains {', '.join(spec.roles)}", stage_steps=spec.until.steps)
+        if not p.begun:
+            self._begin(stage)
+        while p.stage_step < spec.until.steps:
+            started = time.perf_counter()
+            result = self._guarded_step(stage)
+            p.step, p.stage_step = p.step + 1, p.stage_step + 1
+            line = self._line(spec, result, time.perf_counter() - started)
+            line |= self._probe(stage, result, line)
+            last = p.stage_step == spec.until.steps
+            measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
+            if measured:
+                line |= self._measure(line)
+            self._log(line, "eval" if measured else "step", spec)
+            self._save_trees(spec, result, last)
+            p.curriculum = stage.curriculum.state_dict()
+            if measured and (ending := self._judge(spec)):
+                if ending != AGAIN:
+                    self._end(spec, ending)
+                return ending
+            # The stage's last step is saved with the start of the next stage, or as the finished run.
+            asked = self.interrupts.caught  # read once: who leaves has saved
+            if not last and (asked or p.step % self.recipe.save.every == 0):
+                self._save()
+            if not last and asked:
+                self._leave(asked)
+        self._end(spec, f"its {spec.until.steps} steps are done")
+        return ""
+
+    def _prepare(self, spec: StageSpec) -> Stage:
+        """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its own)."""
+        p = self.progress
+        if not p.begun:
+            handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
+        self.controller = Controller(spec.adaptive)
+        sampler = LevelSampler(spec.levels or self.rollouts.domain.levels, spec.level_weights, spec.easy_levels,
+                               round(spec.easy_first * spec.until.steps))
+        if p.begun:
+            sampler.load_state_dict(p.curriculum)
+            if p.adaptive:
+                self.controller.load_state_dict(p.adaptive)
+        return Stage(self.engine, self.rollouts, spec, p.policies, sampler, seed_of(self.recipe.seed, p.stage), p.references)
+
+    def _begin(self, stage: Stage) -> None:
+        """Measure the start (the last stage's end is the same model on the same tasks), and save it as the anchor."""
+        p, spec = self.progress, stage.spec
+        carried = p.evaluations[-1] if p.evaluations else None
+        p.evaluations = []
+        if carried:
+            line = _evaluated(carried["metrics"])
+            p.evaluations.append({"metrics": line, "scores": carried["scores"]})
+        else:
+            line = self._measure()
+        if not p.attempts:
+            p.records.append({"name": spec.name or spec.kind, "kind": spec.kind, "roles": list(spec.roles), "steps": 0, "seconds": 0.0,
+                              "tokens_sampled": 0, "tokens_trained": 0})
+        if spec.isolation.core != "none":
+            found = find_cores(self.engine, self.rollouts, spec, stage.trained()[0], p.references[stage.trained()[0]], stage.seed)
+            p.records[-1]["tokens_trained"] += found.tokens
+            self._decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
+        line |= self.monitor.begin(p.step, p.policies, self._references())
+        p.begun, p.anchor, p.adaptive = True, p.step, {}
+        p.curriculum = stage.curriculum.state_dict()
+        self._log(line, "eval", spec)
+        self._save()
+
+    # ---- probes and what follows from them
+
+    def _references(self) -> dict[str, dict[str, str]]:
+        p, probes = self.progress, self.recipe.probes
+        return {**({"start": p.references} if probes.kl_start else {}), **({"base": p.found} if p.found else {})}
+
+    def _probe(self, stage: Stage, result: Step, line: dict[str, float]) -> dict[str, float]:
+        """The probes that are due; where isolation is adaptive, it reads them and may change who holds which weights."""
+        p, monitor = self.progress, self.monitor
+        monitor.seconds += line.get("seconds_probe/conflict", 0.0)
+        found = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references())
+        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage, line.get("conflict/all"))):
+            if move.outcome == "isolate":
+                done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
+            else:
+                done = f"; {handover.rejoin(stage, p, move.role)}" if self.was_apart else ""
+            stage.spec = handover.changed(self.recipe.stage[p.stage], p.changed)
+            stage.references = p.references
+            self._decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
+        p.adaptive = self.controller.state_dict()
+        return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
+
+    def _read(self, stage: Stage, cosine: float | None) -> Move | None:
+        """What the controller makes of the newest held-out probe."""
+        controller, monitor, p = self.controller, self.monitor, self.progress
+        self.was_apart = controller.apart
+        if not controller.apart:
+            return controller.read(stage.others() or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, cosine)
+        if not stage.spec.adaptive.rejoin:
+            return None
+        if stage.spec.adaptive.to in ("replay", "keep_kl"):  # is there harm still, with the method on?
+            return controller.reread(controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart])
+        shared = dict.fromkeys(p.policies, next(policy for role, policy in p.policies.items() if role != controller.apart))
+        asked = monitor.ask(shared)
+        return controller.reread(controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart])
+
+    def _guarded_step(self, stage: Stage) -> Step:
+        """A step whose update was refused moves nothing; too many of them stop the run."""
+        p = self.progress
+        try:
+            return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
+        except UpdateRefused as e:
+            p.bad_updates += 1
+            self._decide("guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates})
+            if p.bad_updates < self.recipe.max_bad_updates:
+                return Step({})
+            last = self.store.steps()[-1]
+            self._decide("guard", "finite", "stop", f"{p.bad_updates} updates were refused")
+            self._close("stopped")
+            raise UserError(f"{p.bad_updates} updates were refused, the last because {e}; the weights of step {last} are intact in "
+                            f"{self.store.checkpoints}. Lower the learning rate (stage.{p.stage}.optim.lr) or check the rewards") from e
+
+    def _judge(self, spec: StageSpec) -> str:
+        """Check the gates on the newest evaluation. Returns why the stage ends now, or "". GateStop ends the run."""
+        p = self.progress
+        history = [Evaluation(**e) for e in p.evaluations]
+        for i, gate in enumerate(spec.gates):
+            judged = gates.judge(gate, history)
+            outcome = "pass" if judged.passed else gate.on_fail
+            self._decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
+            if outcome == "stop":
+                self._save()
+                raise GateStop(f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is kept in {self.store.out}")
+            if outcome == "roll_back":
+                self._roll_back(spec)
+                return self._after_roll_back(gate, i, judged.reason)
+        why = reached(spec.until, [e.metrics for e in history])
+        return why if p.stage_step < spec.until.steps else ""
+
+    def _roll_back(self, spec: StageSpec) -> None:
+        """Weights, optimizers and curriculum are those of the stage's start again; the start is measured anew to show it."""
+        p = self.progress
+        folder, state = self.store.state(p.anchor)
+        self.engine.load(folder / "engine")
+        start = state["progress"]
+        p.curriculum, p.adaptive, p.references = start["curriculum"], start["adaptive"], start["references"]
+        p.policies.clear()
+        p.policies.update(start["policies"])
+        p.step += 1
+        self._log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
+
+    def _after_roll_back(self, gate: GateSpec, i: int, reason: str) -> str:
+        """What the gate's `then` asks for: AGAIN, or why the stage ends. GateStop ends the run."""
+        p = self.progress
+        if gate.then == "stop":
+            self._save()
+            raise GateStop(f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: {reason}; everything is kept in "
+                           f"{self.store.out}")
+        if gate.then == "skip" or p.attempts >= gate.retries:
+            tried = f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed" if gate.then != "skip" else ""
+            return f"a gate rolled it back ({gate.metric}){tried}"
+        p.attempts += 1
+        if gate.then == "lower_rate":
+            p.changed = {"lr": gate.rate**p.attempts}
+            how = f"with {p.changed['lr']:g} of its learning rate"
+        elif gate.isolate in ("replay", "keep_kl"):
+            p.changed = {"isolation": {gate.isolate: self.recipe.stage[p.stage].adaptive.weight}}
+            how = f"with {gate.isolate} of weight {self.recipe.stage[p.stage].adaptive.weight}"
+        else:
+            spec = self.recipe.stage[p.stage]
+            p.changed = {"weights": gate.isolate} | ({"lr": spec.adaptive.lr / spec.optim.lr} if spec.adaptive.lr else {})
+            how = f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
+        self._decide("schedule", self.recipe.stage[p.stage].name or self.recipe.stage[p.stage].kind, "retry", f"once more, {how}")
+        p.records[-1]["attempts"] = p.attempts + 1
+        p.stage_step, p.begun = 0, False
+        return AGAIN
+
+    def _end(self, spec: StageSpec, why: str) -> None:
+        p = self.progress
+        if spec.isolation.core == "core" and (done := fuse(self.engine, spec, p.policies[spec.roles[0]])):
+            self._decide("schedule", "core", "fuse", done)
+            p.step += 1
+            self._log(self._measure(), "eval", spec)
+        handover.lay_down(self.engine, p)
+        p.records[-1] |= {"ended": why}
+        p.attempts, p.changed, p.adaptive = 0, {}, {}
+        self._decide("schedule", spec.name or spec.kind, "advance", why)
+
+    # ---- measuring, logging, saving
+
+    def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
+        """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
+        found = evaluate(self.rollouts, self.held_out, self.progress.policies, noise=self.recipe.eval.noise,
+                         seed=seed_of(self.recipe.eval.seed, "eval"))
+        self.progress.evaluations.append({"metrics": {**(line or {}), **found.metrics}, "scores": {k: list(v) for k, v in found.scores.items()}})
+        self.values = dict(found.metrics)
+        start = Evaluation(**self.progress.evaluations[0])
+        return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})
+
+    def _line(self, spec: StageSpec, result: Step, seconds: float) -> dict[str, float]:
+        line = reduce(result.metrics)
+        tokens = line.get("tokens/sampled", 0) + line.get("tokens/forward", 0)
+        record = self.progress.records[-1]
+        record["steps"] += 1
+        record["seconds"] += seconds
+        record["tokens_sampled"] += int(line.get("tokens/sampled", 0))
+        record["tokens_trained"] += int(line.get("tokens/trained", 0))
+        return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
+
+    def _log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
+        p = self.progress
+        p.seconds = time.perf_counter() - self.clock
+        self.store.log(p.step, {"stage": p.stage, "stage_name": spec.name or spec.kind, "kind": spec.kind, "stage_step": p.stage_step,
+                                "seconds": round(p.seconds, 3), **line})
+        self.events.write(p.step, line)
+        self.emit(kind, values=line, stage_steps=spec.until.steps)
+
+    def _save_trees(self, spec: StageSpec, result: Step, last: bool) -> None:
+        save, p = self.recipe.save, self.progress
+        if result.trees and (last or p.stage_step % save.trees_every == 0 or p.stage_step == 1):
+            self.store.save_trees(p.step, p.stage, result.trees[: save.trees], result.advantages[: save.trees],
+                                  self.rollouts.domain.oracle_plan)
+
+    def _save(self) -> None:
+        p = self.progress
+        p.seconds = time.perf_counter() - self.clock
+        p.probes = self.monitor.state_dict()
+        self.store.save(p.step, {"progress": asdict(p)}, lambda folder: self.engine.save(folder / "engine"))
+        self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
+
+    def _leave(self, number: int) -> None:
+        self._decide("run", self.recipe.name, "interrupt", f"signal {number}")
+        raise Interrupted(f"interrupted at step {self.progress.step}, everything is saved; continue with: "
+                          f"forethought train --resume {self.store.out}", number)
+
+    def _decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
+        p = self.progress
+        decision = Decision(step=p.step, stage=min(p.stage, len(self.recipe.stage) - 1), kind=kind, name=name, outcome=outcome,
+                            reason=reason, numbers=dict(numbers or {}))
+        self.store.decide(decision)
+        self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
+
+    def _close(self, status: str) -> Path:
+        self._summary(status)
+        return report.write(self.store.out)
+
+    def _summary(self, status: str) -> None:
+        p = self.progress
+        self.store.write_json("summary.json", {"name": self.recipe.name, "seed": self.recipe.seed, "status": status, "step": p.step,
+                                               "seconds": round(time.perf_counter() - self.clock, 1), "stages": p.records,
+                                               "machine": {**self.engine.facts(), "forethought": __version__}})
+
+    def emit(self, kind: str, **fields) -> None:
+        p = self.progress
+        total = sum(s.until.steps for s in self.recipe.stage)
+        self.observe(Event(kind=kind, step=p.step, steps=total, stage=p.stage, stages=len(self.recipe.stage), stage_step=p.stage_step,
+                           **fields))
+
+
+def _evaluated(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name.startswith("eval")}
