@@ -7,8 +7,9 @@ import torch
 from test_torch_policies import OBJECTIVE, batch, drawn, learn
 from torch_kit import engine_of, model_of, same, snapshot, stir
 
+from forethought.engines.torch.small import small_model
 from forethought.errors import RecipeError
-from forethought.recipe.schema import OptimSpec
+from forethought.recipe.schema import ModelSpec, OptimSpec
 from forethought.types import Batch, Request, Segment
 
 
@@ -239,3 +240,13 @@ def test_going_on_with_models_after_a_load_is_going_on(kind, optimizer, tied, tm
     again = engine_of(model_of(kind, tie_word_embeddings=tied))
     again.load(tmp_path / "a")
     assert same(snapshot(other, "plan"), snapshot(again, "plan"))
+
+
+def test_a_copy_of_the_small_model_trains_what_the_small_model_trains():
+    """The small model's output bias is a buffer, zero for ever; in a copy it must not become a parameter."""
+    engine = engine_of(small_model(ModelSpec(layers=2, width=32, heads=4, mlp=32), 32, 64, 0))
+    for kind in ("model", "frozen"):
+        engine.fork("base", kind, kind)
+        assert engine.weights.parameters(kind).keys() == engine.weights.parameters("base").keys()
+    learn(engine, "model")
+    assert not any(layer.self_attn.o_proj.bias.any() for layer in engine.weights.copies["model"].model.layers)

@@ -239,6 +239,10 @@ class Policies:
         own = _weights(source) | {lora.clean(k): b for k, b in source.named_buffers(remove_duplicate=False)}
         if src in self.adapters:
             self._check_mergeable(src)
+        fixed = {lora.clean(k) for k, _ in source.named_buffers(remove_duplicate=False)}
+        for module_name, module in model.named_modules():  # what is a buffer here (a bias that stays zero) must not train there
+            for key in [k for k in module._parameters if f"{module_name}.{k}".lstrip(".") in fixed]:
+                module.register_buffer(key, module._parameters.pop(key).data)
         model.load_state_dict({k: own[k].detach().clone() for k in model.state_dict()}, assign=True)
         for module_name, module in model.named_modules():
             for key in module._non_persistent_buffers_set & module._buffers.keys():
