@@ -109,12 +109,13 @@ class Stage:
         keep = self.references.get(self.policies[self.others()[0]], "") if "keep" in denominators else ""
         return segments, replace(objective, denominators=denominators, weights=weights, keep=keep)
 
-    def _demonstrations(self, k: int, name: str, stream: str) -> list[Segment]:
+    def _demonstrations(self, k: int, name: str, stream: str, roles: set[str] | None = None) -> list[Segment]:
+        """Demonstrations on all levels of the task, drawn anew at every step; `roles` (default: those that do not train) carry loss."""
         rng = random.Random(seed_of(self.seed, k, name))
         n = max(1, round(self.spec.isolation.demos * self.spec.batch))
         levels = rng.choices(self.rollouts.domain.levels, k=n)
         tasks = [t for i in range(0, n, DEMOS_SHARE) for t in self.rollouts.domain.family(rng, levels[i : i + DEMOS_SHARE], "train")]
-        return demonstration_segments(self.rollouts, tasks, [set(self.others())] * n, stream)
+        return demonstration_segments(self.rollouts, tasks, [roles or set(self.others())] * n, stream)
 
     def _update(self, k: int, segments: list[Segment], objective: Objective, conflict: bool) -> dict[str, Metric]:
         """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as context."""
@@ -122,40 +123,47 @@ class Stage:
         parts = []
         batches = [for_policy(segments, policy, self.policies) for policy in self.trained()]
         for batch in batches:  # all gradients first: if one is refused, no policy has moved
-            shared = all(self.policies.get(role) == batch.policy for role in ROLES)
-            if shared and (conflict or self.spec.isolation.surgery != "none"):
-                parts.append(self._by_role(k, batch, objective, conflict))
+            if self.spec.isolation.surgery != "none":
+                parts.append(self._by_role(k, batch, objective))
             else:
                 parts.append(self.engine.forward_backward(batch, objective))
+            if conflict and all(self.policies.get(role) == batch.policy for role in ROLES):
+                parts.append(self._conflict(k, batch, objective))
         for batch in batches:
             if any(s.stream for s in batch.segments):
                 parts.append(self.engine.optim_step(batch.policy, scale))
                 self.engine.publish(batch.policy)
         return merge(parts)
 
-    def _by_role(self, k: int, batch: Batch, objective: Objective, conflict: bool) -> dict[str, Metric]:
-        """The gradient, gathered role by role: to be reconciled (PCGrad), or to see how far the two pull apart."""
-        engine, surgery, parts, names, seconds = self.engine, self.spec.isolation.surgery != "none", [], [], 0.0
+    def _by_role(self, k: int, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        """The gradient, gathered role by role and reconciled (PCGrad)."""
+        parts, names = [], []
         for role in ROLES:
-            own, started = for_role(batch, role), time.perf_counter()
+            own = for_role(batch, role)
             if any(s.stream for s in own.segments):
-                parts.append(engine.forward_backward(own, objective))
-                engine.set_aside(batch.policy, role)
-                seconds += (time.perf_counter() - started) * bool(names and not surgery)  # one pass would have done for both
+                parts.append(self.engine.forward_backward(own, objective))
+                self.engine.set_aside(batch.policy, role)
                 names.append(role)
-        if conflict and names:
-            started, pair = time.perf_counter(), list(names)
-            if missing := [role for role in self.others() if role not in names]:  # no objective here: what imitation would ask for
-                shown = for_policy(self._demonstrations(k, "conflict", "sft"), batch.policy, self.policies)
-                engine.forward_backward(shown, Objective(denominators={"sft": targets(shown.segments, "sft")}))
-                engine.set_aside(batch.policy, missing[0])
-                pair.append(missing[0])
-            if len(pair) == 2:
-                parts.append({f"conflict/{group}": Last(c) for group, c in engine.conflict(batch.policy, *pair).items()})
-            parts.append({"seconds_probe/conflict": Sum(seconds + time.perf_counter() - started)})
-        if names:
-            parts.append(engine.combine(batch.policy, names, "pcgrad" if surgery else "sum", seed_of(self.seed, k, "surgery")))
+        parts.append(self.engine.combine(batch.policy, names, self.spec.isolation.surgery, seed_of(self.seed, k, "surgery")))
         return merge(parts)
+
+    def _conflict(self, k: int, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        """How far the two roles' gradients pull apart. One more pass, for one of them; the gathered gradient stays as it is."""
+        engine, policy, started = self.engine, batch.policy, time.perf_counter()
+        roles = [role for role in ROLES if any(s.stream and s.role == role for s in batch.segments)]
+        if not roles:
+            return {}
+        engine.set_aside(policy, "all")
+        if len(roles) == 2:  # both have an objective: the whole, less one of them, is the other
+            engine.forward_backward(for_role(batch, "act"), objective)
+        else:  # the other role's is what imitation would ask for
+            shown = self._demonstrations(k, "conflict", "sft", {role for role in ROLES if role not in roles})
+            shown = for_policy(shown, policy, self.policies)
+            engine.forward_backward(shown, Objective(denominators={"sft": targets(shown.segments, "sft")}))
+        engine.set_aside(policy, "one")
+        found = engine.conflict(policy, "all", "one", part=len(roles) == 2)
+        engine.combine(policy, ["all"])
+        return {f"conflict/{group}": Last(c) for group, c in found.items()} | {"seconds_probe/conflict": Sum(time.perf_counter() - started)}
 
     def _denominator(self, trees: Sequence[Tree], advantages: Sequence[Advantages]) -> float:
         """Over all groups, those without gradient too: leaving them out must not change the update."""

@@ -222,3 +222,10 @@ def test_a_combined_gradient_is_what_the_step_takes():
         engine.optim_step("base")
         results.append(snapshot(engine, "base"))
     assert same(*results)
+
+
+def test_a_part_is_compared_with_the_rest():
+    a, b = {"w": torch.tensor([3.0, 1.0])}, {"w": torch.tensor([0.0, 1.0])}
+    assert cosines(a, b, layers=1, part=True)["all"] == pytest.approx(0.0)  # (3, 0) with (0, 1)
+    assert cosines({"w": torch.tensor([2.0, -2.0])}, {"w": torch.tensor([1.0, 0.0])}, layers=1, part=True)["all"] == pytest.approx(1 / 5**0.5)
+    assert cosines(b, b, layers=1, part=True) == {}  # nothing is left to compare with

@@ -203,3 +203,11 @@ def test_extending_a_run_gives_the_bits_of_the_straight_one(tmp_path, begun):
     run.extend(recipe(PLAN), begun, tmp_path / "extended", nothing)
     go(tmp_path / "straight", PLAN)
     assert moved(base_of(tmp_path / "extended"), base_of(tmp_path / "straight")) == 0
+
+
+@pytest.mark.parametrize("isolation", [{}, {"replay": 0.5}, {"replay": 0.5, "surgery": "pcgrad"}])
+def test_probes_change_no_bit_of_a_run(tmp_path, isolation):
+    stage = PLAN | {"isolation": isolation}
+    go(tmp_path / "probed", stage)
+    go(tmp_path / "plain", stage, probes={"every": 0, "conflict_every": 0})
+    assert moved(base_of(tmp_path / "probed"), base_of(tmp_path / "plain")) == 0

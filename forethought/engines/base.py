@@ -72,8 +72,8 @@ class Engine(Protocol):
     def set_aside(self, policy: str, name: str) -> None:
         """Put the gradient gathered so far aside under `name`; the next forward_backward starts from nothing."""
 
-    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
-        """Cosine of two gradients that were set aside: "all", and by layer group ("embed", "early", "middle", "late", "head": the
+    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
+        """Cosine of two gradients that were set aside (`part`: b is a part of a, and what is compared with it is the rest of a): "all", and by layer group ("embed", "early", "middle", "late", "head": the
         layers in thirds; groups in which either is zero are left out)."""
 
     def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:

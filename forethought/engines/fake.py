@@ -271,10 +271,11 @@ class FakeEngine:
             raise ValueError(f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first")
         mine[name], self.gradients[policy] = self.gradients.get(policy, {}), {}
 
-    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
+    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
         """Logits are all there is: the only group is the head."""
         g, h = self._set_aside(policy, (a, b))
-        found = vectors.cosine(fake_rows.dot(g, h), fake_rows.dot(g, g), fake_rows.dot(h, h))
+        three = (fake_rows.dot(g, h), fake_rows.dot(g, g), fake_rows.dot(h, h))
+        found = vectors.cosine(*(vectors.rest(*three) if part else three))
         return {} if found is None else {"all": found, "head": found}
 
     def combine(self, policy: str, names: Sequence[str], method: str = "sum", seed: int = 0) -> dict[str, Metric]:

@@ -160,9 +160,9 @@ class Joined:
         key, inner = self._at(policy)
         self.engines[key].set_aside(inner, name)
 
-    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
+    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
         key, inner = self._at(policy)
-        return self.engines[key].conflict(inner, a, b)
+        return self.engines[key].conflict(inner, a, b, part)
 
     def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:
         key, inner = self._at(policy)

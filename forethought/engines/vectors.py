@@ -21,6 +21,11 @@ def cosine(dot: float, square_a: float, square_b: float) -> float | None:
     return value if math.isnan(value) else max(-1.0, min(1.0, value))
 
 
+def rest(dot: float, square_a: float, square_b: float) -> tuple[float, float, float]:
+    """The inner products of (a, b), as those of (a - b, b)."""
+    return dot - square_b, max(square_a - 2 * dot + square_b, 0.0), square_b
+
+
 def pcgrad(gram: Gram, seed: int) -> tuple[list[float], int]:
     """PCGrad (Yu et al. 2020, arXiv 2001.06782, algorithm 1): the factors w of the update sum_k w_k g_k, and the number of projections.
 

@@ -182,7 +182,7 @@ class ProbeSpec:
 
     tasks: int = 8  # per level
     every: int = 5  # steps between held-out probes (entropy, perplexity, KL and success by role); 0: none
-    conflict_every: int = 25  # steps between probes of the gradients' cosine; 0: none
+    conflict_every: int = 50  # steps between probes of the gradients' cosine; 0: none
     kl_start: bool = True  # KL of what a reinforce stage trains to the stage's start; keeps a copy of those weights
     kl_base: bool = False  # also KL to the model as the run found it (from scratch: as its first stage left it); keeps a copy
     formats: dict[str, str] = field(default_factory=dict)  # name -> regular expression on a whole rollout; the first match counts

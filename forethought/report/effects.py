@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forethought.report.load import Run
+from forethought.report.load import Run, finite
 
 SIDES = ("plan", "act", "e2e")
 
@@ -56,19 +56,20 @@ class Effect:
     kept: Mapping[str, Point]
     changes: Mapping[str, Change]  # before -> after
     rolled_back_to: int | None = None  # step
+    attempts: int = 1  # more where a gate sent it through again
 
 
 def points(line: Mapping[str, Any]) -> dict[str, Point]:
     """The evaluation that a metric line carries, by key; empty where it carries none."""
     out = {}
     for name, value in line.items():
-        if name.startswith("eval/") and _finite(value):
+        if name.startswith("eval/") and finite(value):
             key = name.removeprefix("eval/")
             low, high = line.get(f"eval_low/{key}"), line.get(f"eval_high/{key}")
-            both = _finite(low) and _finite(high)
+            both = finite(low) and finite(high)
             n = line.get(f"eval_n/{key}")
             out[key] = Point(step=line["step"], value=value, low=low if both else None, high=high if both else None,
-                             n=int(n) if _finite(n) else None)
+                             n=int(n) if finite(n) else None)
     return out
 
 
@@ -96,7 +97,7 @@ def lost_lines(run: Run) -> tuple[list[bool], list[tuple[int, int, int]]]:
             lost[i] = lost[i] or run.lines[i]["step"] > to
 
     for i, line in enumerate(run.lines):
-        if _finite(line.get("rolled_back_to")) and i:
+        if finite(line.get("rolled_back_to")) and i:
             throw_away(run.lines[i - 1]["stage"], int(line["rolled_back_to"]), i - 1)
     for decision in run.decisions:  # a roll back that ended the run: no line came after it
         if decision["outcome"] == "roll_back" and run.lines and decision["step"] >= run.lines[-1]["step"] > 0:
@@ -119,8 +120,8 @@ def effects(run: Run) -> list[Effect]:
         # an evaluation in the middle of training cannot stand for the stage's start where the stage before left one
         opens = bool(measured) and (not standing or run.lines[measured[0]].get("stage_step", 0) == 0)
         before = points(run.lines[measured[0]]) if opens else dict(standing) if at else {}
-        # the line after a roll back measures what was restored, not what the training reached
-        reached = [i for i in measured[opens:] if "rolled_back_to" not in run.lines[i]]
+        # the line after a roll back, and one that opens another attempt, measure what was restored, not what the training reached
+        reached = [i for i in measured[opens:] if "rolled_back_to" not in run.lines[i] and run.lines[i].get("stage_step") != 0]
         after = points(run.lines[reached[-1]]) if reached else {}
         for i in measured:
             if not lost[i]:
@@ -131,6 +132,7 @@ def effects(run: Run) -> list[Effect]:
             index=index, **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}), steps=_steps(run, at),
             first=at[0] if at else None, last=at[-1] if at else None, before=before, after=after,
             kept=dict(standing) if undone else after, rolled_back_to=back[-1] if back else None,
+            attempts=1 + sum(d["outcome"] == "retry" and d["stage"] == index for d in run.decisions),
             changes={key: _logged(run.lines[reached[-1]], key) or change(before[key], after[key]) for key in after if key in before}))
     return out
 
@@ -152,7 +154,7 @@ def levels(run: Run) -> list[str]:
 def _logged(line: Mapping[str, Any], key: str) -> Change | None:
     """The change since the stage's start over the same tasks, which the run writes beside each evaluation inside a stage."""
     value, low, high = (line.get(f"{name}/{key}") for name in ("eval_change", "eval_change_low", "eval_change_high"))
-    return Change(value=value, low=low, high=high, paired=True) if all(map(_finite, (value, low, high))) else None
+    return Change(value=value, low=low, high=high, paired=True) if all(map(finite, (value, low, high))) else None
 
 
 def _steps(run: Run, at: list[int]) -> int:
@@ -164,7 +166,3 @@ def _steps(run: Run, at: list[int]) -> int:
 def _who(spec: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     kind = line.get("kind") or spec.get("kind") or "stage"
     return {"name": line.get("stage_name") or spec.get("name") or kind, "kind": kind, "roles": tuple(spec.get("roles", ()))}
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -7,6 +7,7 @@ that is not what a run writes is a `UserError` with the file and the line.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,11 @@ def load(path: Path) -> Run:
     _require(status in STATUSES, path / "summary.json", f"status {status!r} is none of {', '.join(STATUSES)}")
     _state_notes(status, lines, notes)
     return Run(path=path, recipe=recipe, lines=lines, decisions=decisions, summary=summary, notes=notes)
+
+
+def finite(value: Any) -> bool:
+    """Whether a metric can be drawn and compared."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def parse_lines(raw: Iterable[bytes], source: Path, check: Callable[[Any], str]) -> tuple[list[dict[str, Any]], bool]:

@@ -21,15 +21,16 @@ from forethought.report.effects import SIDES
 from forethought.report.load import load
 
 SCRIPTS = {"arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
-           "run": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "trees.js", "run.js"),
-           "compare": ("dom.js", "plot.js", "charts.js", "header.js", "tables.js", "compare.js")}
+           "run": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "trees.js", "run.js"),
+           "compare": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "compare.js")}
 
 
 def write(run_dir: Path) -> Path:
     """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is no run, or a file of it is malformed."""
     run = load(Path(run_dir))
     data = payload.of_run(run)
-    return write_page(Path(run_dir) / "report.html", render("run", run.name, data, [data["headline"], *data["sentences"]]))
+    said = [data["headline"], *data["sentences"], *(data["probes"]["sentences"] if data["probes"] else [])]
+    return write_page(Path(run_dir) / "report.html", render("run", run.name, data, said))
 
 
 def compare(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -44,7 +45,8 @@ def compare(run_dirs: Sequence[Path], out: Path) -> Path:
     if again:
         raise UserError(f"compare was given {again[0]} twice")
     data = payload.of_runs([load(path) for path in paths])
-    return write_page(Path(out), render("compare", words.join([run["label"] for run in data["runs"]], " against "), data, data["sentences"]))
+    title = words.join([run["label"] for run in data["runs"]], " against ")
+    return write_page(Path(out), render("compare", title, data, data["sentences"]))
 
 
 def island(data: Mapping[str, Any]) -> str:

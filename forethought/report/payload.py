@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forethought.report import words
+from forethought.report import probes, words
 from forethought.report.effects import SIDES, Change, Effect, Point, change, effects, levels, lost_lines, whole
 from forethought.report.load import Run
 from forethought.report.series import clocks, columns, short
@@ -69,7 +69,7 @@ def _base(run: Run) -> dict[str, Any]:
         "stages": [_stage(run, effect, times, roles, measured) for effect in effects(run)],
         "decisions": [_decision(run, decision, times) for decision in run.decisions],
         "rolled_back": [{"stage": stage, "from": _at(run, to, times), "to": _at(run, at, times)} for stage, to, at in lost_lines(run)[1]],
-        "cost": _cost(run, times), "machine": run.summary.get("machine", {}),
+        "probes": _probes(run, times), "cost": _cost(run, times), "machine": run.summary.get("machine", {}),
     }
 
 
@@ -80,7 +80,7 @@ def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Se
             for level in (None, *measured)]
     out = {"index": effect.index, "name": effect.name, "kind": effect.kind, "roles": list(effect.roles), "steps": effect.steps,
            "frozen": [role for role in roles if role not in effect.roles] if effect.roles else [],
-           "rolled_back_to": effect.rolled_back_to, "rows": rows, "span": None}
+           "rolled_back_to": effect.rolled_back_to, "attempts": effect.attempts, "rows": rows, "span": None}
     if effect.first is None or effect.last is None:
         return out
     first = max(effect.first - 1, 0)  # a stage lasts from the last line of the one before it
@@ -109,6 +109,12 @@ def _move(key: str, before: Mapping[str, Point], after: Mapping[str, Point], kno
 def _decision(run: Run, decision: Mapping[str, Any], times: Mapping[str, list[float]]) -> dict[str, Any]:
     keys = ("step", "stage", "kind", "name", "outcome", "reason")
     return {key: decision[key] for key in keys} | {"numbers": decision.get("numbers", {}), "at": _at(run, decision["step"], times)}
+
+
+def _probes(run: Run, times: Mapping[str, list[float]]) -> dict[str, Any] | None:
+    found = probes.summary(run)
+    spans = [phase | {end: _at(run, phase[end], times) for end in ("from", "to")} for phase in found.get("phases", [])]
+    return found | {"phases": spans} if found else None
 
 
 def _at(run: Run, step: int, times: Mapping[str, list[float]]) -> dict[str, float]:

@@ -8,23 +8,24 @@ from itertools import accumulate
 from typing import Any
 
 from forethought.report.effects import lost_lines
-from forethought.report.load import Run
+from forethought.report.load import Run, finite
 
 MOST_POINTS = 2000  # per series
 NO_SERIES = {"step", "stage", "stage_name", "kind", "stage_step", "seconds", "rolled_back_to"}
-BESIDE = ("eval_low/", "eval_high/", "eval_n/")  # ride on their eval/ series
+BESIDE = ("eval_low/", "eval_high/", "eval_n/", "interference_low/", "interference_high/")  # ride on the series that they are bounds of
+TOLD = ("eval_change", "phase/", "seconds_probe/")  # shown as tables, marks or sentences
 
 
 def columns(run: Run) -> dict[str, Any]:
-    """{"axis": {step, seconds, tokens, stage, lost: one entry per kept line}, "series": {name: {i, v, lo?, hi?, m?}}, "not_finite"}.
+    """{"axis": {step, seconds, tokens, stage, lost, begun: one entry per kept line}, "series": {name: {i, v, lo?, hi?, m?}}, "not_finite"}.
 
-    `i` indexes the axis columns. `m`, of a thinned series: the mean of all values around each kept one, since peaks alone
-    mislead. `tokens` are sampled tokens, accumulated before any thinning. Values that are NaN or infinite are no points;
-    `not_finite` counts them by series.
+    `i` indexes the axis columns; `begun` counts the starts of stages, each attempt at one. `m`, of a thinned series: the mean of
+    all values around each kept one, since peaks alone mislead. `tokens` are sampled tokens, accumulated before any thinning.
+    Values that are NaN or infinite are no points; `not_finite` counts them by series.
     """
     lost, _ = lost_lines(run)
     chosen, every_point, bad = {}, {}, {}
-    for name in dict.fromkeys(key for line in run.lines for key in line if key not in NO_SERIES and not key.startswith(BESIDE)):
+    for name in dict.fromkeys(key for line in run.lines for key in line if key not in NO_SERIES and not key.startswith((*BESIDE, *TOLD))):
         at = [i for i, line in enumerate(run.lines) if line.get(name) is not None]
         good = [i for i in at if math.isfinite(run.lines[i][name])]
         if len(good) < len(at):
@@ -39,6 +40,9 @@ def columns(run: Run) -> dict[str, Any]:
     axis = {name: [short(every[name][i]) for i in kept] for name in every}
     axis["stage"] = [run.lines[i]["stage"] for i in kept]
     axis["lost"] = [int(lost[i]) for i in kept]
+    begun = list(accumulate(int(i == 0 or line["stage"] != run.lines[i - 1]["stage"] or line.get("stage_step") == 0)
+                            for i, line in enumerate(run.lines)))
+    axis["begun"] = [begun[i] for i in kept]
     series = {name: {"i": [place[i] for i in indices]} | _values(run, name, indices, every_point[name]) for name, indices in chosen.items()}
     return {"axis": axis, "series": series, "not_finite": bad}
 
@@ -87,9 +91,8 @@ def _values(run: Run, name: str, indices: Sequence[int], good: Sequence[int]) ->
     if len(indices) < len(good):
         at = {i: k for k, i in enumerate(good)}
         out["m"] = [short(mean) for mean in local_means([run.lines[i][name] for i in good], [at[i] for i in indices])]
-    if name.startswith("eval/"):
-        key = name.removeprefix("eval/")
-        if all(f"eval_low/{key}" in line and f"eval_high/{key}" in line for line in lines):
-            out["lo"] = [short(line[f"eval_low/{key}"]) for line in lines]
-            out["hi"] = [short(line[f"eval_high/{key}"]) for line in lines]
+    family, _, key = name.partition("/")
+    if all(finite(line.get(f"{family}_{bound}/{key}")) for line in lines for bound in ("low", "high")):
+        out["lo"] = [short(line[f"{family}_low/{key}"]) for line in lines]
+        out["hi"] = [short(line[f"{family}_high/{key}"]) for line in lines]
     return out

@@ -57,11 +57,15 @@ def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
         return "no gate judged it"
     clauses = []
     for name in dict.fromkeys(d["name"] for d in mine):
-        outcomes = Counter(d["outcome"] for d in mine if d["name"] == name)
+        order = [d["outcome"] for d in mine if d["name"] == name]
+        outcomes = Counter(order)
         said = []
         if outcomes["roll_back"]:
-            back = "" if effect.rolled_back_to is None else f" to step {effect.rolled_back_to:,}"
-            said.append(f"rolled it back{back}")
+            to = "" if effect.rolled_back_to is None else f" to step {effect.rolled_back_to:,}"
+            again = f" {_times(n)}, the last time" if (n := outcomes["roll_back"]) > 1 else ""
+            said.append(f"rolled it back{again}{to}")
+            if passed := order[::-1].index("roll_back"):  # what it said after that, of another attempt
+                said.append(f"then passed {_times(passed)}" if set(order[-passed:]) == {"pass"} else "then judged it again")
         if outcomes["stop"]:
             said.append("stopped the run")
         if outcomes["warn"]:
@@ -72,21 +76,42 @@ def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
     return join(clauses)
 
 
+def turns(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each time that a stage was isolated, shared again, forked, held in part, fused or sent through again."""
+    out, apart = [], False
+    for decision in decisions:
+        if decision["stage"] != effect.index or decision["kind"] != "schedule":
+            continue
+        outcome, at, reason = decision["outcome"], f"At step {decision['step']:,}", decision["reason"].removesuffix(".")
+        if outcome == "retry":
+            out.append(f"{at} it was sent through again, {reason.removeprefix('once more, ')}.")
+            apart = False
+        elif decision["name"] == "isolation":
+            switch = "isolation switched on" if outcome == "isolate" else "isolation switched off" if apart else "sharing went on"
+            out.append(f"{at} {switch}: {reason}.")
+            apart = outcome == "isolate"
+        elif decision["name"] in ("core", "layout"):
+            what = {"random": "random weights held as a control", "core": "core weights", "fuse": "fused"}.get(outcome, "weights")
+            out.append(f"{at}, {what}: {reason}.")
+    return out
+
+
 def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
-    """One stage in one sentence, roll back and all."""
+    """One stage in one sentence, roll back and all, and one more for each change of who holds which weights."""
     who = f"Stage {effect.index + 1}, {effect.name}"
     if effect.first is None:
         return f"{who}: not begun."
     trains = f"trains {join(effect.roles)}, " if effect.roles else ""
-    head = f"{who} ({trains}{count(effect.steps, 'step')}): "
+    attempts = f" in {effect.attempts} attempts" if effect.attempts > 1 else ""
+    head = f"{who} ({trains}{count(effect.steps, 'step')}{attempts}): "
     if not effect.before:
-        return f"{head}no evaluation was made; {gates(effect, decisions)}."
+        return " ".join([f"{head}no evaluation was made; {gates(effect, decisions)}.", *turns(effect, decisions)])
     moves = [(side, effect.before.get(side), effect.after.get(side), effect.changes.get(side)) for side in _measured(effect.before)]
     text = head + join([moved(*move) for move in moves])
     text += f"; {gates(effect, decisions)}"
     if effect.kept != effect.after:
         text += ", which leaves " + join([f"{side} at {percent(effect.kept[side].value)}" for side in SIDES if side in effect.kept])
-    return text + "."
+    return " ".join([f"{text}.", *turns(effect, decisions)])
 
 
 def headline(status: str, stages: Sequence[Effect], start: Mapping[str, Point], end: Mapping[str, Point]) -> str:
@@ -100,9 +125,13 @@ def headline(status: str, stages: Sequence[Effect], start: Mapping[str, Point], 
         return f"{lead}: no evaluation was made, so nothing can be said about plan, act or e2e."
     comma = ":" if status in ("interrupted", "stopped") else ","
     text = f"{lead}{comma} " + join([moved(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and ")
-    undone = [f"stage {effect.index + 1} ({effect.name})" for effect in begun if effect.rolled_back_to is not None]
+    back = [effect for effect in begun if effect.rolled_back_to is not None]
+    held = [effect for effect in back if effect.attempts > 1 and effect.kept == effect.after]
+    undone = [f"stage {effect.index + 1} ({effect.name})" for effect in back if effect not in held]
     if undone:
         text += f"; {join(undone)} {'was' if len(undone) == 1 else 'were'} rolled back"
+    for effect in held:
+        text += f"; stage {effect.index + 1} ({effect.name}) was rolled back and held at attempt {effect.attempts}"
     return text + "."
 
 

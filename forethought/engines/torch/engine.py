@@ -199,8 +199,8 @@ class TorchEngine:
     def set_aside(self, policy: str, name: str) -> None:
         self.gradients.set_aside(policy, name)
 
-    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
-        return self.gradients.conflict(policy, a, b)
+    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
+        return self.gradients.conflict(policy, a, b, part)
 
     def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:
         return self.gradients.combine(policy, names, method, seed)

@@ -32,9 +32,9 @@ class Gradients:
         for p in own.values():
             p.grad = None
 
-    def conflict(self, policy: str, a: str, b: str) -> dict[str, float]:
+    def conflict(self, policy: str, a: str, b: str, part: bool) -> dict[str, float]:
         """See `Engine.conflict`; "all" too is left out where a gradient is zero."""
-        return cosines(*self._take(policy, (a, b)), layers=self.layers)
+        return cosines(*self._take(policy, (a, b)), layers=self.layers, part=part)
 
     @torch.no_grad()
     def combine(self, policy: str, names: Sequence[str], method: str, seed: int) -> dict[str, Metric]:
@@ -84,14 +84,14 @@ def layer_group(name: str, layers: int) -> str:
 
 
 @torch.no_grad()
-def cosines(a: Gradient, b: Gradient, layers: int) -> dict[str, float]:
-    """Cosine overall ("all") and by `layer_group`, without those in which either gradient is zero."""
+def cosines(a: Gradient, b: Gradient, layers: int, part: bool = False) -> dict[str, float]:
+    """Cosine overall ("all") and by `layer_group`, without those in which either gradient is zero. `part`: of a - b with b."""
     sums: dict[str, torch.Tensor] = {}  # group -> a.b, a.a, b.b
     for key in {**a, **b}:  # in the model's order: sums do not depend on the process
         both = torch.stack([_dot(a.get(key), b.get(key)), _dot(a.get(key), a.get(key)), _dot(b.get(key), b.get(key))])
         for group in ("all", layer_group(key, layers)):
             sums[group] = sums[group] + both if group in sums else both
-    found = {group: vectors.cosine(*three.tolist()) for group, three in sums.items()}
+    found = {group: vectors.cosine(*(vectors.rest(*three.tolist()) if part else three.tolist())) for group, three in sums.items()}
     return {group: found[group] for group in ("all", "embed", *THIRDS, "head") if found.get(group) is not None}
 
 

@@ -24,6 +24,12 @@ const GROUPS = {
   tokens: ["Tokens per step", ""],
   tokens_per_second: ["Speed", "tokens per second"],
   seconds: ["Time per step", "seconds"],
+  interference: ["Interference", "change of success on held-out demonstrations since the stage's start"],
+  probe: ["Held-out demonstrations", "teacher-forced; entropy and KL in nats per token"],
+  probe_rel: ["Against the stage's start", "ratio, on held-out demonstrations"],
+  conflict: ["Gradient conflict", "cosine of the two roles' gradients"],
+  meaning: ["Meanings of plans", "of one task's plans; entropy in nats"],
+  format: ["Formats", "of the rollouts; entropy in nats"],
 };
 const ALONE = { "groups/zero": "groups", "gap/sampler_max": "gap_max" };
 const TOGETHER = { refused: "ends", truncated: "ends", failed: "ends", groups: "filtered" };
@@ -46,13 +52,21 @@ function ticks([low, high], most, sexagesimal = false) {
   return out;
 }
 
+function decades([low, high]) {
+  // of a logarithmic range, given as powers of ten; where few fit, 2 and 5 between them
+  const out = [];
+  for (let k = Math.floor(low); k <= Math.ceil(high); k++)
+    for (const m of high - low < 2.5 ? [1, 2, 5] : [1]) out.push(m * 10 ** k);
+  return out.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);
+}
+
 function fit(text, short, room) {
   // about 6.4 px a letter
   if (text.length * 6.4 <= room) return text;
   return room > 60 ? text.slice(0, Math.floor(room / 6.4) - 1) + "…" : room > 8 ? short : "";
 }
 
-const rank = (mark) => ({ bad: 2, warn: 1 })[TONES[mark.outcome]] || 0;
+const rank = (mark) => ({ bad: 2, warn: 1 })[TONES[mark.outcome]] || Number(mark.outcome === "share");
 
 function lastStanding(line) {
   for (let i = line.x.length - 1; i >= 0; i--) if (!line.lost[i]) return i;
@@ -70,16 +84,19 @@ function near(line, x) {
     if (line.x[mid] < x) low = mid + 1;
     else high = mid;
   }
-  return low > 0 && x - line.x[low - 1] < line.x[low] - x ? low - 1 : low;
+  const at = low > 0 && x - line.x[low - 1] < line.x[low] - x ? low - 1 : low;
+  const across = line.part && line.x[at] !== x && line.part[at] !== line.part[at + (line.x[at] < x ? 1 : -1)];
+  return across ? null : at; // where a line breaks, it has no value
 }
 
-// Points that a line may join. It breaks where training was thrown away, and where whole stages did not have the metric.
+// Points that a line may join. It breaks where training was thrown away, where whole stages did not have the metric, and
+// between its parts: what is measured since a stage's start begins anew with each.
 function stretches(line) {
   const out = [];
   for (let i = 0; i < line.x.length; i++) {
     const run = out[out.length - 1],
       before = i - 1;
-    const near = run && line.stage[i] - line.stage[before] < 2;
+    const near = run && (line.part ? line.part[i] === line.part[before] : line.stage[i] - line.stage[before] < 2);
     if (near && run.lost === line.lost[i]) run.at.push(i);
     else out.push({ lost: line.lost[i], at: near && line.lost[i] ? [before, i] : [i] });
   }
@@ -103,9 +120,12 @@ function smoothed(y, same) {
 
 // --- lines of a run ---
 
-function makeLine(run, key, label, colour, smooth = false) {
-  const series = run.series[key];
-  if (!series) return null;
+const SINCE = /^(interference|probe_rel|conflict)\/|^probe\/kl_start_/; // belongs to its stage, and to no other
+
+// `within`: the stages (by index) that the line shows; null: all.
+function makeLine(run, key, label, colour, smooth = false, within = null) {
+  const series = run.series[key] && cutTo(run, run.series[key], within);
+  if (!series || !series.i.length) return null;
   const pick = (column) => series.i.map((i) => column[i]);
   const soft = smooth && series.v.length > 12,
     lost = pick(run.axis.lost),
@@ -122,7 +142,14 @@ function makeLine(run, key, label, colour, smooth = false) {
     hi: series.hi,
     lost,
     stage,
+    part: SINCE.test(key) ? pick(run.axis.begun) : null,
   };
+}
+
+function cutTo(run, series, within) {
+  if (!within) return series;
+  const at = series.i.map((_, k) => k).filter((k) => within.includes(run.axis.stage[series.i[k]]));
+  return Object.fromEntries(Object.entries(series).map(([name, column]) => [name, at.map((k) => column[k])]));
 }
 
 const stageBands = (run) =>
@@ -270,6 +297,8 @@ function labelOf(key, group) {
   return group === "ends" ? key.replace("/", " ") : key.includes("/") ? key.slice(key.indexOf("/") + 1) : key;
 }
 
+const PROBED = /^(interference|probe|probe_rel|conflict|meaning|format)\//; // have charts of their own
+const isMetric = (name) => !PROBED.test(name) && !name.startsWith("eval/");
 const rolesOf = (run) => [...new Set(run.stages.flatMap((stage) => stage.roles))];
 
 // Metric names by chart, the known ones first; whatever else a run writes gets a chart of its own prefix.
@@ -285,7 +314,7 @@ function grouped(names, roles) {
 }
 
 function metricCharts(run, board) {
-  const figures = grouped(Object.keys(run.series), rolesOf(run)).map(([group, keys]) => {
+  const figures = grouped(Object.keys(run.series).filter(isMetric), rolesOf(run)).map(([group, keys]) => {
     const [title, note] = GROUPS[group] || [group, ""];
     const roleColour = (label) => ROLE_COLOURS[label.replace(/^sft_/, "")];
     const place = (key) => SIDES.indexOf(labelOf(key, group)) + 1 || SIDES.length + 1;

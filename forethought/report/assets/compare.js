@@ -105,6 +105,7 @@
     ["stages begun", (r) => r.stages.filter((s) => s.span).length],
     ["tokens sampled", (r) => compact(r.cost.tokens_sampled)],
     ["tokens trained", (r) => compact(r.cost.tokens_trained)],
+    ...(runs.some((run) => run.probes) ? [["probes", (r) => (r.probes ? probeShare(r) : "—")]] : []),
     ["seed", (r) => r.seed ?? "—"],
     ...machines.map((key) => [key, (r) => r.machine[key] ?? "—"]),
   ];

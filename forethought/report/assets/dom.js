@@ -10,7 +10,17 @@ const SIDE_MEANS = {
   e2e: "both together, end to end",
 };
 const ROLE_COLOURS = { plan: "var(--plan)", act: "var(--act)", e2e: "var(--e2e)" };
-const TONES = { pass: "good", stop: "bad", roll_back: "bad", warn: "warn", refuse: "warn", interrupt: "warn" };
+const TONES = {
+  pass: "good",
+  share: "good",
+  stop: "bad",
+  roll_back: "bad",
+  warn: "warn",
+  refuse: "warn",
+  interrupt: "warn",
+  isolate: "warn",
+  retry: "warn",
+};
 const GLYPHS = {
   pass: "✓",
   stop: "■",
@@ -22,6 +32,13 @@ const GLYPHS = {
   start: "▸",
   end: "●",
   advance: "→",
+  isolate: "≠",
+  share: "=",
+  retry: "↻",
+  fork: "⇉",
+  core: "◆",
+  random: "◇",
+  fuse: "∪",
 };
 
 // el("p.small", { title: "x", onclick: f, style: { "--c": "red" } }, "text", child, [children])

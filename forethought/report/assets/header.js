@@ -29,8 +29,10 @@ function stageSentences(run, sentences) {
       const colon = text.includes("): ") ? text.indexOf("): ") + 1 : text.lastIndexOf(": ");
       const head = text.slice(0, colon),
         rest = text.slice(colon + 2);
-      const gates = run.decisions.filter((d) => d.stage === stage.index && d.kind === "gate").map((d) => d.outcome);
+      const mine = run.decisions.filter((d) => d.stage === stage.index);
+      const gates = mine.filter((d) => d.kind === "gate").map((d) => d.outcome);
       const worst = ["roll_back", "stop", "warn", "pass"].find((o) => gates.includes(o));
+      const turns = ["isolate", "retry"].filter((o) => mine.some((d) => d.kind === "schedule" && d.outcome === o));
       return el(
         "li",
         {},
@@ -39,8 +41,8 @@ function stageSentences(run, sentences) {
           "div",
           {},
           el("span.who", {}, head.replace(/^Stage \d+, /, "")),
-          worst ? outcomePill(worst) : null,
-          el("p", {}, sentence(rest)),
+          el("span.outcomes", {}, (worst ? [worst, ...turns] : turns).map(outcomePill)),
+          rest.split(/(?<=\.) (?=At step \d)/).map((line) => el("p", {}, sentence(line))),
         ),
       );
     }),

@@ -21,8 +21,8 @@ class Board {
 
 let plotCount = 0;
 
-// make() -> { title, note, lines: [{ id, label, colour, x, y, raw, lo, hi, lost, stage }], bands, lost, marks, fixed, format, axis,
-//             domain, height, rail } or null where there is nothing to draw.
+// make() -> { title, note, lines: [{ id, label, colour, x, y, raw, lo, hi, lost, stage, part, thin }], bands, lost, marks, strip,
+//             fixed, least, log, format, axis, domain, height, rail } or null where there is nothing to draw.
 class Plot {
   constructor(board, make) {
     this.board = board;
@@ -52,7 +52,8 @@ class Plot {
     this.width = this.stagebox.clientWidth;
     if (!this.width) return;
     this.lines = spec.lines.filter((line) => !this.hidden.has(line.id));
-    const top = spec.rail ? 40 : 10;
+    const top = spec.rail ? 40 : spec.strip && spec.strip.length ? 36 : 10;
+    this.scale = spec.log ? (v) => Math.log10(Math.max(v, 1e-9)) : (v) => v;
     this.box = { left: 50, right: this.width - 14, top, bottom: spec.height - 24 };
     this.xs = this.board.zoom || spec.domain;
     this.stops = null;
@@ -93,26 +94,26 @@ class Plot {
   }
   Y(v) {
     const [a, b] = this.ys;
-    return this.box.bottom - ((v - a) / (b - a || 1)) * (this.box.bottom - this.box.top);
+    return this.box.bottom - ((this.scale(v) - a) / (b - a || 1)) * (this.box.bottom - this.box.top);
   }
   rect(x0, y0, x1, y1, attrs = {}) {
     return svg("rect", { x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0), ...attrs });
   }
 
   range() {
-    // of what is visible, with air; zero is kept where it is near
-    let low = Infinity,
-      high = -Infinity;
+    // of what is visible, with air; zero is kept where it is near; `least` is always in it
+    const visible = this.lines.some((line) => line.x.some((x) => x >= this.xs[0] && x <= this.xs[1]));
+    let [low, high] = (visible && this.spec.least) || [Infinity, -Infinity];
     for (const line of this.lines)
       line.x.forEach((x, i) => {
         if (x < this.xs[0] || x > this.xs[1]) return;
-        low = Math.min(low, (line.lo || line.raw || line.y)[i]);
-        high = Math.max(high, (line.hi || line.raw || line.y)[i]);
+        low = Math.min(low, this.scale((line.lo || line.raw || line.y)[i]));
+        high = Math.max(high, this.scale((line.hi || line.raw || line.y)[i]));
       });
     if (low > high) return [0, 1];
-    if (low > 0 && low < (high - low) * 0.6) low = 0;
+    if (low > 0 && low < (high - low) * 0.6 && !this.spec.log) low = 0;
     const air = (high - low || Math.abs(high) || 1) * 0.06;
-    const [a, b] = [low === 0 ? 0 : low - air, high + air];
+    const [a, b] = [low === 0 && !this.spec.log ? 0 : low - air, high + air];
     return this.spec.share ? [Math.max(a, 0), Math.min(b, 1)] : [a, b];
   }
 
@@ -128,9 +129,10 @@ class Plot {
         this.root.append(svg("text", { x: x0 + 7, y: 14, class: "bandname" }, fit(band.label, band.short, x1 - x0 - 12)));
       if (i) this.root.append(svg("line", { x1: x0, x2: x0, y1: spec.rail ? 0 : top, y2: bottom, class: "border" }));
     });
-    for (const tick of ticks(this.ys, (bottom - top) / 38)) {
+    for (const tick of spec.log ? decades(this.ys) : ticks(this.ys, (bottom - top) / 38)) {
+      const zero = spec.least && tick === 0 ? " zero" : "";
       this.root.append(
-        svg("line", { x1: left, x2: right, y1: this.Y(tick), y2: this.Y(tick), class: "gridline" }),
+        svg("line", { x1: left, x2: right, y1: this.Y(tick), y2: this.Y(tick), class: "gridline" + zero }),
         svg("text", { x: left - 8, y: this.Y(tick) + 4, class: "tick y" }, spec.format(tick)),
       );
     }
@@ -138,6 +140,17 @@ class Plot {
       const text = AXES[spec.axis].format(tick);
       this.root.append(
         svg("text", { x: Math.min(this.X(tick), right - text.length * 2.4), y: bottom + 17, class: "tick x" }, text),
+      );
+    }
+    for (const phase of spec.strip || []) {
+      const x0 = cut(this.X(phase.from)),
+        x1 = cut(this.X(phase.to));
+      if (x1 - x0 < 1) continue;
+      const text = [phase.label, phase.short].find((name) => fit(name, "", x1 - x0 - 12) === name) || "";
+      this.root.append(
+        this.rect(x0, 8, x1 - 1, 28, { class: "phase " + phase.tone, rx: 4 }),
+        svg("text", { x: x0 + 7, y: 22, class: "phasename" }, text),
+        svg("line", { x1: x0, x2: x0, y1: 28, y2: bottom, class: "border" }),
       );
     }
     for (const range of spec.lost) {
@@ -164,7 +177,8 @@ class Plot {
         into.append(
           svg("path", { d: "M" + at(line.raw).join("L"), class: "raw" + (line.x.length > this.width ? " dense" : ""), ...style }),
         );
-      if (run.at.length > 1) into.append(svg("path", { d: "M" + at(line.y).join("L"), class: "line" + lost, ...style }));
+      const thin = line.thin ? " thin" : "";
+      if (run.at.length > 1) into.append(svg("path", { d: "M" + at(line.y).join("L"), class: "line" + thin + lost, ...style }));
       if (sparse || run.at.length === 1)
         for (const i of run.at) {
           if (line.lost[i] === run.lost)
@@ -290,6 +304,7 @@ class Plot {
       this.cross.append(svg("circle", { cx: this.X(line.x[i]), cy: this.Y(line.y[i]), r: 4, style: { "--c": line.colour } }));
     if (!mine || !rows.length) return;
     const band = this.spec.bands.find((b) => x >= b.from && x <= b.to && x > this.spec.domain[0]) || this.spec.bands[0];
+    const phase = (this.spec.strip || []).findLast((p) => x >= p.from && x <= p.to);
     rows.sort((a, b) => b.line.y[b.i] - a.line.y[a.i]);
     this.showTip(this.X(x), [
       el(
@@ -298,6 +313,7 @@ class Plot {
         this.spec.axis === "step" ? "step " : "",
         AXES[this.spec.axis].format(x),
         band ? ` · ${band.label}` : "",
+        phase ? ` · ${phase.label}` : "",
       ),
       rows.map(({ line, i }) =>
         el(
@@ -323,7 +339,7 @@ class Plot {
       left = this.stagebox.offsetLeft + x;
     this.tip.style.left =
       Math.max(4, Math.min(left + 14 + width > room ? left - width - 14 : left + 14, room - width - 4)) + "px";
-    this.tip.style.top = this.stagebox.offsetTop + (this.spec.rail ? 46 : 4) + "px";
+    this.tip.style.top = this.stagebox.offsetTop + (this.box.top > 10 ? this.box.top + 6 : 4) + "px";
   }
 
   writeLegend(x = null) {
@@ -347,7 +363,7 @@ class Plot {
                 this.board.hidden ? this.board.redraw() : this.draw();
               },
             },
-            el("i"),
+            el(line.thin ? "i.thin" : "i"),
             el("span", {}, line.label),
             el("b"),
           ),

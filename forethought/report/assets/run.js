@@ -4,8 +4,11 @@
   const run = DATA;
   const board = new Board();
   const [status, tone] = STATUS[run.status];
+  const probed = Object.keys(run.series).some((name) => PROBED.test(name));
   const chapters = [
     ["curves", "Curves"],
+    ...(probed ? [["probes", "Probes"]] : []),
+    ...(Object.keys(run.series).some(isMetric) ? [["metrics", "Metrics"]] : []),
     ["stages", "Stages"],
     ["decisions", "Decisions"],
     ["trees", "Sample trees"],
@@ -47,8 +50,9 @@
       controls(board, run.levels, run.levels.length > 1 ? [["each", "each"]] : []),
       Object.keys(run.series).length ? null : el("p.dim", {}, "Nothing was measured yet."),
       factoredCharts(run, board),
-      metricCharts(run, board),
     ),
+    probed ? section("probes", "Probes", "Measured beside the training, mostly on held-out demonstrations.", probeCharts(run, board)) : "",
+    Object.keys(run.series).some(isMetric) ? section("metrics", "Metrics", "What the steps logged.", metricCharts(run, board)) : "",
     section(
       "stages",
       "What each stage did to each side",

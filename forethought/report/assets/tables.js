@@ -64,6 +64,7 @@ function effectTable(run) {
                 badge(stage.index),
                 el("span.name", {}, stage.name),
                 el("div.dim", {}, stage.span ? `${whole(stage.steps)} steps` : "not begun"),
+                stage.attempts > 1 ? el("div.dim", {}, `${stage.attempts} attempts`) : null,
                 stage.rolled_back_to === null ? null : el("div.dim", {}, `rolled back to step ${whole(stage.rolled_back_to)}`),
               ),
           SIDES.map((side) => cell(stage, side, row)),
@@ -115,7 +116,7 @@ function decisionTable(runs) {
   const rows = runs.flatMap((run) =>
     run.decisions.map((d) => ({ ...d, label: run.label, colour: run.colour, where: (run.stages[d.stage] || {}).name })),
   );
-  const quiet = (d) => !(TONES[d.outcome] in { bad: 1, warn: 1 }); // a pass, a start, an advance: nothing that anyone must read
+  const quiet = (d) => !rank(d); // a pass, a start, an advance: nothing that anyone must read
   const table = el("table.decisions");
   const draw = (all) =>
     table.replaceChildren(
@@ -280,6 +281,7 @@ function costView(run) {
         ),
       ),
     ),
+    run.probes && Object.keys(run.probes.seconds).length ? probeCost(run) : null,
     Object.keys(machine).length
       ? el(
           "dl.machine",
