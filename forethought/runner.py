@@ -162,7 +162,7 @@ class Runner:
         """The probes that are due; where isolation is adaptive, it reads them and may change who holds which weights."""
         p, monitor = self.progress, self.monitor
         monitor.seconds += line.get("seconds_probe/conflict", 0.0)
-        found = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references())
+        found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references()), monitor.seconds
         if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage, line.get("conflict/all"))):
             if move.outcome == "isolate":
                 done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
@@ -172,6 +172,7 @@ class Runner:
             stage.references = p.references
             self._decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
         p.adaptive = self.controller.state_dict()
+        found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
         return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
 
     def _read(self, stage: Stage, cosine: float | None) -> Move | None:

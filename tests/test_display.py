@@ -14,7 +14,9 @@ from forethought.display.lines import Lines
 from forethought.display.observer import Observer
 from forethought.display.picture import ASCII, clock_text, picture, summary
 from forethought.display.seen import Seen, evaluation
+from forethought.display.show import outline
 from forethought.display.terminal import Terminal
+from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe, StageSpec
 from forethought.types import Event
 
 FIRST = {"eval/plan": 0.5, "eval/act": 1.0, "eval/e2e": 0.5, "eval/plan@3": 0.75, "eval/plan@10": 0.25, "eval/act@3": 1.0}
@@ -185,6 +187,66 @@ def test_time_left_leaves_out_the_steps_of_a_stage_that_ended_early():
     seen = seen_of(events, seconds_per_event=2.0)
     # The second stage has taken 4 of 40 steps, 2 s each; the 50 steps that the first one did not need are not to come.
     assert seen.left() == 72.0 and (seen.stages[0].done, seen.stages[0].steps) == (10, 60)
+
+
+def test_a_stage_that_runs_again_takes_its_steps_again():
+    stage = {"steps": 100, "stages": 2, "stage": 0, "stage_steps": 60}
+    events = [Event(kind="start", steps=100, stages=2), Event(kind="stage", **stage)]
+    events += [Event(kind="step", step=i, stage_step=i, **stage) for i in range(1, 61)]
+    events += [Event(kind="eval", step=61, stage_step=60, values=FIRST, **stage)]  # measured after the roll back: a step of the run
+    events += [Event(kind="decision", text="imitate: once more, with 0.5 of its learning rate", outcome="retry")]
+    events += [Event(kind="stage", step=61, **stage)]
+    events += [Event(kind="step", step=61 + i, stage_step=i, **stage) for i in range(1, 11)]
+    seen, stream = seen_of(events, seconds_per_event=2.0), io.StringIO()
+    # 71 steps are taken; 50 of the stage and 40 of the next one, 2 s each, are to come.
+    assert (seen.to_go(), seen.total(), seen.left()) == (90, 161, 180.0)
+    observe = Lines(stream, Ticks(10.0))
+    for event in events:
+        observe(event)
+    assert stream.getvalue().splitlines()[-1] == "step 71/161 stage 1/2 10/60"
+
+
+def test_steps_to_go_after_a_resume_that_knows_nothing_of_the_first_stage():
+    seen = seen_of([Event(kind="start", step=80, steps=100, stages=2),
+                    Event(kind="step", step=81, steps=100, stages=2, stage=1, stage_step=1, stage_steps=40)])
+    assert (seen.to_go(), seen.total()) == (39, 120)  # the first stage ran longer than planned: 39 of the second are left, not 19
+    assert Seen(step=3, steps=10).to_go() == 7
+
+
+@pytest.mark.parametrize(("outcome", "style"), [("isolate", "yellow"), ("share", "green"), ("retry", "yellow"), ("fork", "cyan"),
+                                                ("core", "cyan"), ("random", "cyan"), ("fuse", "cyan")])
+def test_decisions_on_weights_have_a_colour_and_fit(outcome, style):
+    text = f"{outcome}: act under oracle plans changed by -0.175 [-0.294, -0.056] since the stage's start,\n" + "and may fall; " * 20
+    seen = seen_of([*story(), Event(kind="decision", text=text, outcome=outcome)])
+    for width in (20, 40, 80):
+        rows = picture(seen, 60.0, width, 30)
+        assert all(row.cell_len <= width for row in rows)
+    row = next(row for row in rows if row.plain.strip().startswith(outcome))
+    assert row.plain.startswith(f"  {outcome}: act under oracle plans changed by -0.175")  # a name that is the outcome is said once
+    assert {row.plain[span.start : span.end]: str(span.style) for span in row.spans}[outcome] == style
+    assert any(kept.plain.startswith(f"  {outcome}: act") for kept in summary(seen, 60.0)) == (outcome != "fork")
+
+
+def test_a_decision_is_one_plain_line():
+    stream = io.StringIO()
+    Lines(stream)(Event(kind="decision", text="core: regions of 6 weights;\nJaccard 0.03", outcome="core"))
+    Lines(stream)(Event(kind="decision", text="isolation: act fell", outcome="isolate"))
+    assert stream.getvalue() == "decision core: regions of 6 weights; Jaccard 0.03\ndecision isolate: isolation: act fell\n"
+
+
+def test_the_outline_says_whose_weights_train_and_what_follows_a_roll_back():
+    gates = (GateSpec(max_drop=0.01, on_fail="roll_back", then="isolate", isolate="model"),
+             GateSpec(max_drop=0.01, on_fail="roll_back", then="lower_rate", rate=0.25), GateSpec(at_least=0.5, then="isolate"))
+    stage = StageSpec(roles=("plan",), gates=gates, adaptive=AdaptiveSpec(to="keep_kl"))
+    text = outline(Recipe(layout="models", stage=(stage, StageSpec(roles=("plan",), weights="base"))))
+    assert text.splitlines()[1:] == [
+        "# stage 1/2 imitate: trains plan (model), frozen act, 100 steps of 32 tasks, levels all of the domain's, "
+        "isolates by keep_kl where a role is harmed",
+        "#   gate: eval/act max_drop 0.01, else roll_back and run it again isolated (model)",
+        "#   gate: eval/act max_drop 0.01, else roll_back and run it again with 0.25 of its rate",
+        "#   gate: eval/act at_least 0.5, else stop",
+        "# stage 2/2 imitate: trains plan (base), 100 steps of 32 tasks, levels all of the domain's",
+    ]
 
 
 def test_clock_text():

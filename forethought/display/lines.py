@@ -38,7 +38,7 @@ def line(event: Event, seen: Seen) -> str:
         return f"{stage} {event.text}: steps {event.stage_steps}"
     if event.kind == "step":
         parts = [f"{name} {value:.3g}" for name, value in shown_values(event.values).items()] + seen.rates()
-        return f"step {event.step}/{event.steps} {stage} {event.stage_step}/{event.stage_steps} {' '.join(parts)}"
+        return f"step {event.step}/{seen.total()} {stage} {event.stage_step}/{event.stage_steps} {' '.join(parts)}"
     if event.kind == "eval":
         overall, by_level = evaluation(event.values)
         cells = [f"{name} {value:.3f}" for name, value in overall.items()]
@@ -46,5 +46,5 @@ def line(event: Event, seen: Seen) -> str:
             cells.append(f"{name}@{','.join(map(str, levels))} " + " ".join(f"{value:.2f}" for value in levels.values()))
         return f"eval step {event.step} {' '.join(cells)}"
     if event.kind == "decision":
-        return f"decision {event.outcome}: {event.text}"
+        return f"decision {event.outcome}: {event.text.removeprefix(f'{event.outcome}: ')}"  # a name may be the outcome too: core
     return f"{event.kind}: {event.text}"

@@ -8,7 +8,8 @@ from forethought.display.seen import FACTORS, Seen, StageSeen, evaluation, shown
 
 FANCY = {"full": "━", "rest": "─", "done": "✓", "now": "▶", "wait": "·", "up": "▲", "down": "▼", "to": "→"}
 ASCII = {"full": "#", "rest": "-", "done": "x", "now": ">", "wait": ".", "up": "^", "down": "v", "to": "->"}
-OUTCOMES = {"pass": "green", "advance": "green", "roll_back": "bold red", "stop": "bold red", "warn": "yellow", "refuse": "yellow"}
+OUTCOMES = {"pass": "green", "advance": "green", "share": "green", "roll_back": "bold red", "stop": "bold red", "warn": "yellow",
+            "refuse": "yellow", "isolate": "yellow", "retry": "yellow"}
 ROUTINE = ("pass", "start", "resume", "fork", "advance", "end")  # decisions that a summary need not repeat
 MOST_STAGES = 5
 
@@ -129,7 +130,7 @@ def _decisions(seen: Seen) -> list[Text]:
 
 
 def _decision(outcome: str, text: str) -> Text:
-    return Text("  ").append(outcome, style=OUTCOMES.get(outcome, "cyan")).append(f": {_one_line(text)}")
+    return Text("  ").append(outcome, style=OUTCOMES.get(outcome, "cyan")).append(f": {_one_line(text.removeprefix(f'{outcome}: '))}")
 
 
 def _notes(seen: Seen) -> list[Text]:

@@ -115,12 +115,21 @@ class Seen:
         if len(self.paces) < 3 or self.paces[-1][1] <= self.paces[0][1]:
             return None
         pace = (self.paces[-1][0] - self.paces[0][0]) / (self.paces[-1][1] - self.paces[0][1])
-        known = self.stages[: self.current + 1]
-        stage = self.stages[self.current]
-        to_go = self.steps - self.step
-        if all(s.steps for s in known):  # a stage that ended early leaves steps that nobody will take
-            to_go = min(to_go, stage.steps - stage.done + self.steps - sum(s.steps for s in known))
-        return pace * max(to_go, 0)
+        return pace * self.to_go()
+
+    def to_go(self) -> int:
+        """Steps still to be taken, if no stage ends early from here on and none is sent back to its start."""
+        if not self.stages:
+            return max(self.steps - self.step, 0)
+        known, stage = self.stages[: self.current + 1], self.stages[self.current]
+        of_stage = max(stage.steps - stage.done, 0)
+        if not all(s.steps for s in known):  # resumed: nobody knows what the stages before have left out or repeated
+            return max(self.steps - self.step, of_stage)
+        return of_stage + max(self.steps - sum(s.steps for s in known), 0)
+
+    def total(self) -> int:
+        """Steps of the whole run as it stands: fewer than planned after a stage that ended early, more after one that ran again."""
+        return self.step + self.to_go()
 
 
 def thousands(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ def outline(recipe: Recipe) -> str:
 
 def _stage(stage: StageSpec, recipe: Recipe) -> str:
     frozen = [role for role in ROLES if role not in stage.roles]
-    on_base = recipe.layout == "shared" or stage.weights == "base"
+    weights = weights_of(recipe, stage)
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
     parts = [
-        f"{' '.join(stage.name.split()) or stage.kind}: trains {' and '.join(stage.roles)} ({'base' if on_base else 'adapter'})",
-        *([f"frozen {' and '.join(frozen)}"] if frozen and not on_base else []),
+        f"{' '.join(stage.name.split()) or stage.kind}: trains {' and '.join(stage.roles)} ({weights})",
+        *([f"frozen {' and '.join(frozen)}"] if frozen and weights != "base" else []),
         f"{stage.until.steps} steps of {stage.batch} tasks",
         f"levels {levels}",
     ]
     if stage.kind == "reinforce":
         plans = "the oracle's plan" if stage.tree.oracle_plan else f"{stage.tree.plans} plans"
         parts.append(f"{plans} x {stage.tree.acts} acts, credit {stage.credit.name}")
+    if stage.adaptive.to != "off":
+        parts.append(f"isolates by {stage.adaptive.to} where a role is harmed")
     if stage.until.metric:
         parts.append(f"ends earlier on {stage.until.metric}")
     return ", ".join(parts)
@@ -42,7 +45,9 @@ def _stage(stage: StageSpec, recipe: Recipe) -> str:
 def _gate(gate: GateSpec) -> str:
     names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
     condition = ", ".join(f"{name} {getattr(gate, name)}" for name in names if getattr(gate, name) is not None)
-    return f"{gate.metric} {condition}, else {gate.on_fail}"
+    then = {"stop": " and stop", "isolate": f" and run it again isolated ({gate.isolate})",
+            "lower_rate": f" and run it again with {gate.rate:g} of its rate"}.get(gate.then, "")
+    return f"{gate.metric} {condition}, else {gate.on_fail}{then if gate.on_fail == 'roll_back' else ''}"
 
 
 def evaluation_table(result: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ function effectTable(run) {
         : stage.roles.includes(side)
           ? el("span.tag.on", { style: { "--c": ROLE_COLOURS[side] } }, "trained")
           : stage.frozen.includes(side)
-            ? el("span.tag", {}, "frozen")
+            ? el("span.tag", {}, "not trained")
             : null;
     if (!before && !after)
       return el("td", { "data-side": side, style: { "--c": ROLE_COLOURS[side] } }, role, el("span.dim", {}, "—"));

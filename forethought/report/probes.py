@@ -1,0 +1,105 @@
+"""What the probes of a run show: whose change is interference, the two phases, formats, and what the measuring cost.
+
+Empty where a run has no probes; steps that lack a value are skipped, never read as zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from forethought.report.load import Run, finite
+from forethought.report.words import percent, signed
+
+PHASES = {1: "execution consolidates", 2: "planning bottleneck", 0: "neither"}
+PREFIXES = ("probe/", "probe_rel/", "interference/", "conflict/", "meaning/", "format/", "phase/", "seconds_probe/")
+COST = "seconds_probe/"
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """{"watched", "phases", "sentences", "seconds"}: everything but the curves. Empty for a run without probes."""
+    if not any(key.startswith(PREFIXES) for line in run.lines for key in line):
+        return {}
+    said = [harm(run), phases_sentence(run), collapse(run)]
+    return {"watched": [watched(spec) for spec in run.recipe.get("stage", [])], "phases": phases(run),
+            "sentences": [sentence for sentence in said if sentence], "seconds": seconds(run)}
+
+
+def watched(spec: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Of a stage's two roles: `others`, whose change is interference, and `own`, whose change is what the stage is for.
+
+    Where both train, RL and adaptive isolation watch both; a stage that imitates both teaches both, and there is nothing to watch.
+    """
+    trained = [role for role in ("plan", "act") if role in spec.get("roles", ("plan", "act"))]
+    others = [role for role in ("plan", "act") if role not in trained]
+    if others:
+        return {"others": others, "own": trained}
+    together = spec.get("kind") == "reinforce" or spec.get("adaptive", {}).get("to", "off") != "off"
+    return {"others": trained if together else [], "own": []}
+
+
+def harm(run: Run) -> str:
+    """The largest loss of a role by a stage that trains the other one, where its interval excludes zero; "" where nothing was watched."""
+    specs, found = run.recipe.get("stage", []), []
+    for line in run.lines:
+        for role in watched(specs[line["stage"]])["others"] if line["stage"] < len(specs) else ():
+            change = tuple(line.get(f"{name}/{role}") for name in ("interference", "interference_low", "interference_high"))
+            if all(map(finite, change)):
+                found.append((change, role, line["step"], line["stage"]))
+    if not found:
+        return ""
+    worst = [item for item in found if item[0][2] < 0]
+    if not worst:
+        return "No stage clearly harmed a role that it watched."
+    (value, low, high), role, step, stage = min(worst)
+    return (f"The largest harm: by step {step:,}, stage {stage + 1} had changed {role} by {signed(value)} points "
+            f"[{signed(low)}, {signed(high)}] since its start.")
+
+
+def phases(run: Run) -> list[dict[str, Any]]:
+    """The phases in order, as [{"phase", "label", "from", "to"}] in steps; each lasts until the next is said, the last one to the end."""
+    seen = [(line["step"], int(line["phase/now"])) for line in run.lines if finite(line.get("phase/now"))]
+    starts = [(next(group)[0], phase) for phase, group in groupby(seen, key=lambda item: item[1])]
+    ends = [step for step, _ in starts[1:]] + [run.lines[-1]["step"]] if run.lines else []
+    return [{"phase": phase, "label": PHASES.get(phase, str(phase)), "from": start, "to": end}
+            for (start, phase), end in zip(starts, ends, strict=False)]
+
+
+def phases_sentence(run: Run) -> str:
+    last = next((line for line in reversed(run.lines) if finite(line.get("phase/now"))), None)
+    if last is None:
+        return ""
+    consolidated, bottleneck = last.get("phase/consolidated_at"), last.get("phase/bottleneck_at")
+    if not finite(consolidated):
+        return f"Execution had not consolidated by step {last['step']:,}."
+    text = f"Execution had consolidated at step {int(consolidated):,}"
+    if not finite(bottleneck):
+        return f"{text}; planning was never the bottleneck after that."
+    text += "; from then on planning " if bottleneck == consolidated else f"; from step {int(bottleneck):,} on planning "
+    if last["phase/now"] == 2:
+        return f"{text}is the bottleneck."
+    return f"{text}was the bottleneck until step {phases(run)[-1]['from']:,}."
+
+
+def collapse(run: Run) -> str:
+    """Whether one format holds the rollouts at the end, and since when; "" where no formats were declared."""
+    told = [line for line in run.lines if finite(line.get("format/collapsed"))]
+    if not told or not told[-1]["format/collapsed"]:
+        return ""
+    since = next((before["step"] for line, before in zip(told[-2::-1], told[:0:-1], strict=True) if not line["format/collapsed"]),
+                 told[0]["step"])
+    shares = {key.removeprefix("format/share_"): value for key, value in told[-1].items() if key.startswith("format/share_")}
+    name = max(shares, key=shares.__getitem__, default="")
+    return f"The formats have collapsed since step {since:,}: {percent(shares[name])} of the rollouts are {name}." if shares else ""
+
+
+def seconds(run: Run) -> dict[str, float]:
+    """Probe -> seconds over the whole run, the dearest first."""
+    total: dict[str, float] = {}
+    for line in run.lines:
+        for key, value in line.items():
+            if key.startswith(COST) and key != f"{COST}share" and finite(value):
+                name = key.removeprefix(COST)
+                total[name] = total.get(name, 0.0) + value
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
