@@ -10,7 +10,7 @@ from forethought.isolation.adaptive import Move
 from forethought.isolation.core import region_of
 from forethought.progress import Progress
 from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import ROLES, OptimSpec, Recipe, StageSpec
+from forethought.recipe.schema import ROLES, AdaptiveSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
 from forethought.stage import Stage
 
 Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
@@ -23,10 +23,12 @@ def first_policies(recipe: Recipe) -> dict[str, str]:
 
 
 def changed(spec: StageSpec, changes: dict) -> StageSpec:
-    """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation` (a table)."""
+    """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation` (a table). In weights of
+    its own a role needs no isolation and no controller."""
     optim = replace(spec.optim, lr=spec.optim.lr * changes.get("lr", 1.0), muon_lr=spec.optim.muon_lr * changes.get("lr", 1.0))
-    return replace(spec, weights=changes.get("weights", spec.weights), optim=optim,
-                   isolation=replace(spec.isolation, **changes.get("isolation", {})))
+    if "weights" in changes:
+        return replace(spec, weights=changes["weights"], optim=optim, isolation=IsolationSpec(), adaptive=AdaptiveSpec())
+    return replace(spec, optim=optim, isolation=replace(spec.isolation, **changes.get("isolation", {})))
 
 
 def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:
@@ -41,9 +43,14 @@ def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide
             name = fresh(p, role)
             engine.fork(BASE, name, own)
             p.policies[role] = name
+            p.adapters += [name] if own == "adapter" else []
             decide("layout", "fork", f"{role} speaks through {'an adapter' if own == 'adapter' else 'a model'} of its own from here on")
             if BASE in p.found:
                 p.found[name] = p.found[BASE]
+    for role in spec.roles:
+        if p.policies[role] == BASE and set(p.policies.values()) & set(p.adapters):
+            _own_model(engine, p, role)  # the base lies under another role's adapter: it must not move
+            decide("layout", "fork", f"{role} speaks through a model of its own from here on, since an adapter lies on the base")
     trained = sorted({p.policies[role] for role in spec.roles})
     p.references = {}
     for policy in trained if _compares(recipe, spec) else ():
@@ -69,27 +76,55 @@ def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimS
         return f"{adaptive.to} of {harmed} is on with weight {adaptive.weight}"
     other = next(role for role in ROLES if role != harmed)
     shared = p.policies[other]
-    if shared != BASE:  # they were apart before and have shared again since
-        p.policies[harmed] = BASE
+    start = p.references[shared]
+    if "apart" in p.changed:  # they were apart before in this stage and have shared again since
+        p.policies[harmed] = p.changed["apart"]
         return f"{harmed} speaks through its own weights again"
-    name, start = fresh(p, other), p.references[BASE]
-    if adaptive.to == "model":
-        engine.fork(BASE, name, "model")  # its optimizer goes along
+    if shared != BASE:  # what they share is not the base: an earlier stage has taken it apart from it
+        name = fresh(p, harmed)
+        engine.fork(start, name, "adapter" if shared in p.adapters else "model")
+        p.adapters += [name] if shared in p.adapters else []
+        p.policies[harmed], p.references[name] = name, start
+        done = f"{other} goes on as it is"
+    else:
+        done = _split_base(engine, p, other, start, replace(optim, lr=adaptive.lr or optim.lr) if adaptive.to == "adapter" else None)
+    if harmed in stage.spec.roles:
+        if p.policies[harmed] == BASE and set(p.policies.values()) & set(p.adapters):
+            _own_model(engine, p, harmed)
+            p.references[p.policies[harmed]] = start
+        engine.prepare(p.policies[harmed], optim)
+    p.changed = p.changed | {"apart": p.policies[harmed]}
+    return f"{done}; {harmed} has the weights of the stage's start"
+
+
+def _split_base(engine: Engine, p: Progress, role: str, start: str, optim: OptimSpec | None) -> str:
+    """`role` leaves the base with what it has learned there, as an adapter (trained with `optim`) or, without one, as a model that goes
+    on with the base's optimizer; the base is `start` again."""
+    name = fresh(p, role)
+    if optim is None:
+        engine.fork(BASE, name, "model")
         engine.assign(BASE, start)
-        done = f"{other} goes on in a model of its own"
+        done = f"{role} goes on in a model of its own"
     else:
         share = engine.factor(name, start)
-        engine.prepare(name, replace(optim, lr=adaptive.lr or optim.lr))
-        done = f"{other} goes on in an adapter that holds {share:.0%} of the squared difference"
+        engine.prepare(name, optim)
+        p.adapters.append(name)
+        done = f"{role} goes on in an adapter that holds {share:.0%} of the squared difference"
     for policy in (BASE, name):
         engine.publish(policy)
-    p.policies[other], p.references[name] = name, start
+    engine.release(BASE)
+    p.policies[role], p.references[name] = name, start
     if BASE in p.found:
         p.found[name] = p.found[BASE]
-    engine.release(BASE)
-    if harmed in stage.spec.roles:
-        engine.prepare(BASE, optim)
-    return f"{done}; {harmed} has the weights of the stage's start"
+    return done
+
+
+def _own_model(engine: Engine, p: Progress, role: str) -> None:
+    name = fresh(p, role)
+    engine.fork(BASE, name, "model")
+    p.policies[role] = name
+    if BASE in p.found:
+        p.found[name] = p.found[BASE]
 
 
 def rejoin(stage: Stage, p: Progress, role: str) -> str:
@@ -116,7 +151,7 @@ def lay_down(engine: Engine, p: Progress) -> None:
 
 
 def fresh(p: Progress, name: str) -> str:
-    """`name`, or `name-2` and so on: a policy's name is never used for something else."""
+    """`name`, or `name~2` and so on: a policy's name is never used for something else."""
     n = sum(used == name or used.startswith(f"{name}~") for used in p.used)
     chosen = name if not n else f"{name}~{n + 1}"
     p.used.append(chosen)

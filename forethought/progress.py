@@ -20,6 +20,7 @@ class Progress:
     bad_updates: int = 0
     policies: dict[str, str] = field(default_factory=lambda: {"plan": BASE, "act": BASE})
     used: list[str] = field(default_factory=list)  # names of policies that were ever forked
+    adapters: list[str] = field(default_factory=list)  # those of them that lie on the base
     references: dict[str, str] = field(default_factory=dict)  # policy -> frozen copy of it at the stage's start
     found: dict[str, str] = field(default_factory=dict)  # policy -> the model as the run found it
     evaluations: list[dict] = field(default_factory=list)  # of this stage, its start first

@@ -84,7 +84,7 @@ class Runner:
             pass
 
     def _attempt(self, spec: StageSpec) -> str:
-        p = self.progress
+        p, self.rolled_back = self.progress, False
         stage = self._prepare(spec)
         self.emit("stage", text=f"{spec.name or spec.kind}: trains {', '.join(spec.roles)}", stage_steps=spec.until.steps)
         if not p.begun:
@@ -103,17 +103,14 @@ class Runner:
             self._save_trees(spec, result, last)
             p.curriculum = stage.curriculum.state_dict()
             if measured and (ending := self._judge(spec)):
-                if ending != AGAIN:
-                    self._end(spec, ending)
-                return ending
+                return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run.
             asked = self.interrupts.caught  # read once: who leaves has saved
             if not last and (asked or p.step % self.recipe.save.every == 0):
                 self._save()
             if not last and asked:
                 self._leave(asked)
-        self._end(spec, f"its {spec.until.steps} steps are done")
-        return ""
+        return self._end(spec, f"its {spec.until.steps} steps are done")
 
     def _prepare(self, spec: StageSpec) -> Stage:
         """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its own)."""
@@ -145,8 +142,10 @@ class Runner:
         if spec.isolation.core != "none":
             found = find_cores(self.engine, self.rollouts, spec, stage.trained()[0], p.references[stage.trained()[0]], stage.seed)
             p.records[-1]["tokens_trained"] += found.tokens
+            line["tokens/trained"] = float(found.tokens)
             self._decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
         line |= self.monitor.begin(p.step, p.policies, self._references())
+        p.evaluations[0]["metrics"] = dict(line)
         p.begun, p.anchor, p.adaptive = True, p.step, {}
         p.curriculum = stage.curriculum.state_dict()
         self._log(line, "eval", spec)
@@ -163,7 +162,9 @@ class Runner:
         p, monitor = self.progress, self.monitor
         monitor.seconds += line.get("seconds_probe/conflict", 0.0)
         found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references()), monitor.seconds
-        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage, line.get("conflict/all"))):
+        if "conflict/all" in line:
+            self.controller.hear(line["conflict/all"])
+        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage)):
             if move.outcome == "isolate":
                 done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
             else:
@@ -175,12 +176,15 @@ class Runner:
         found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
         return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
 
-    def _read(self, stage: Stage, cosine: float | None) -> Move | None:
-        """What the controller makes of the newest held-out probe."""
+    def _read(self, stage: Stage) -> Move | None:
+        """What the controller makes of the newest held-out probe. Roles that were apart before this stage are none of its business."""
         controller, monitor, p = self.controller, self.monitor, self.progress
         self.was_apart = controller.apart
         if not controller.apart:
-            return controller.read(stage.others() or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, cosine)
+            if len(set(p.policies.values())) > 1:
+                return None
+            others = stage.others()
+            return controller.read(others or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, training=not others)
         if not stage.spec.adaptive.rejoin:
             return None
         if stage.spec.adaptive.to in ("replay", "keep_kl"):  # is there harm still, with the method on?
@@ -206,7 +210,15 @@ class Runner:
                             f"{self.store.checkpoints}. Lower the learning rate (stage.{p.stage}.optim.lr) or check the rewards") from e
 
     def _judge(self, spec: StageSpec) -> str:
-        """Check the gates on the newest evaluation. Returns why the stage ends now, or "". GateStop ends the run."""
+        """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once more), or "". GateStop ends
+        the run."""
+        p = self.progress
+        if why := self._gates(spec):
+            return why
+        why = reached(spec.until, [e["metrics"] for e in p.evaluations])
+        return why if p.stage_step < spec.until.steps else ""
+
+    def _gates(self, spec: StageSpec) -> str:
         p = self.progress
         history = [Evaluation(**e) for e in p.evaluations]
         for i, gate in enumerate(spec.gates):
@@ -219,8 +231,7 @@ class Runner:
             if outcome == "roll_back":
                 self._roll_back(spec)
                 return self._after_roll_back(gate, i, judged.reason)
-        why = reached(spec.until, [e.metrics for e in history])
-        return why if p.stage_step < spec.until.steps else ""
+        return ""
 
     def _roll_back(self, spec: StageSpec) -> None:
         """Weights, optimizers and curriculum are those of the stage's start again; the start is measured anew to show it."""
@@ -231,13 +242,15 @@ class Runner:
         p.curriculum, p.adaptive, p.references = start["curriculum"], start["adaptive"], start["references"]
         p.policies.clear()
         p.policies.update(start["policies"])
-        p.step += 1
+        p.adapters, p.found = start["adapters"], start["found"]
+        p.step, self.rolled_back = p.step + 1, True
         self._log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
 
     def _after_roll_back(self, gate: GateSpec, i: int, reason: str) -> str:
         """What the gate's `then` asks for: AGAIN, or why the stage ends. GateStop ends the run."""
         p = self.progress
         if gate.then == "stop":
+            p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
             self._save()
             raise GateStop(f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: {reason}; everything is kept in "
                            f"{self.store.out}")
@@ -245,31 +258,38 @@ class Runner:
             tried = f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed" if gate.then != "skip" else ""
             return f"a gate rolled it back ({gate.metric}){tried}"
         p.attempts += 1
+        spec = self.recipe.stage[p.stage]
         if gate.then == "lower_rate":
-            p.changed = {"lr": gate.rate**p.attempts}
+            p.changed = p.changed | {"lr": p.changed.get("lr", 1.0) * gate.rate}
             how = f"with {p.changed['lr']:g} of its learning rate"
         elif gate.isolate in ("replay", "keep_kl"):
-            p.changed = {"isolation": {gate.isolate: self.recipe.stage[p.stage].adaptive.weight}}
-            how = f"with {gate.isolate} of weight {self.recipe.stage[p.stage].adaptive.weight}"
+            p.changed = p.changed | {"isolation": {gate.isolate: spec.adaptive.weight}}
+            how = f"with {gate.isolate} of weight {spec.adaptive.weight}"
         else:
-            spec = self.recipe.stage[p.stage]
-            p.changed = {"weights": gate.isolate} | ({"lr": spec.adaptive.lr / spec.optim.lr} if spec.adaptive.lr else {})
+            rate = spec.adaptive.lr / spec.optim.lr if spec.adaptive.lr and gate.isolate == "adapter" else p.changed.get("lr", 1.0)
+            p.changed = p.changed | {"weights": gate.isolate, "lr": rate}
             how = f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
-        self._decide("schedule", self.recipe.stage[p.stage].name or self.recipe.stage[p.stage].kind, "retry", f"once more, {how}")
+        p.changed = {k: v for k, v in p.changed.items() if k != "apart"}
+        self._decide("schedule", spec.name or spec.kind, "retry", f"once more, {how}")
         p.records[-1]["attempts"] = p.attempts + 1
         p.stage_step, p.begun = 0, False
         return AGAIN
 
-    def _end(self, spec: StageSpec, why: str) -> None:
+    def _end(self, spec: StageSpec, why: str) -> str:
+        """Close the stage, unless it is to be run once more. What core isolation does at the end is measured, and gates judge it."""
         p = self.progress
-        if spec.isolation.core == "core" and (done := fuse(self.engine, spec, p.policies[spec.roles[0]])):
+        if why != AGAIN and not self.rolled_back and spec.isolation.core == "core" and (done := fuse(self.engine, spec, p.policies[spec.roles[0]])):
             self._decide("schedule", "core", "fuse", done)
             p.step += 1
             self._log(self._measure(), "eval", spec)
+            why = self._gates(spec) or why
+        if why == AGAIN:
+            return why
         handover.lay_down(self.engine, p)
         p.records[-1] |= {"ended": why}
         p.attempts, p.changed, p.adaptive = 0, {}, {}
         self._decide("schedule", spec.name or spec.kind, "advance", why)
+        return why
 
     # ---- measuring, logging, saving
 

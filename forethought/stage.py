@@ -75,8 +75,9 @@ class Stage:
         spec = self.spec
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
         weights = spec.reward or default_weights(spec.credit.name, spec.tree.acts)
-        trees = [reward(tree, weights) for tree in trees]
-        advantages = [credit.assign(tree, spec.credit, spec.roles) for tree in trees]
+        trees = [reward(tree, weights, spec.shaping) for tree in trees]
+        entropies = self._entropies(trees) if spec.credit.alpha and spec.credit.mask == "entropy" else [None] * len(trees)
+        advantages = [credit.assign(tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i), entropies[i]) for i, tree in enumerate(trees)]
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)
         train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))  # KL has a gradient where credit has none
@@ -90,6 +91,20 @@ class Stage:
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
         return Step(merge(parts), trees, advantages)
+
+    def _entropies(self, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
+        """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more forward pass)."""
+        written = [{n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None} for tree in trees]
+        segments = tree_segments(self.rollouts, trees, written, "tokens")
+        found = [dict.fromkeys(row, ()) for row in written]
+        order = [(i, n.id) for i, tree in enumerate(trees) for n in tree.nodes if n.policy is not None]
+        at = [j for j, s in enumerate(segments) if s.stream is not None]
+        for policy in sorted(set(self.policies.values())):
+            stats = self.engine.inspect(for_policy(segments, policy, self.policies))
+            for (i, node), j in zip(order, at, strict=True):
+                if stats[j] is not None:
+                    found[i][node] = stats[j].entropies
+        return found
 
     def _keeping(self, k: int, segments: list[Segment], objective: Objective) -> tuple[list[Segment], Objective]:
         """With demonstrations of the roles that do not train: their tokens to imitate (replay), or to speak about as at the start (KL)."""
@@ -123,11 +138,12 @@ class Stage:
         parts = []
         batches = [for_policy(segments, policy, self.policies) for policy in self.trained()]
         for batch in batches:  # all gradients first: if one is refused, no policy has moved
+            shared = all(self.policies.get(role) == batch.policy for role in ROLES)
             if self.spec.isolation.surgery != "none":
-                parts.append(self._by_role(k, batch, objective))
-            else:
-                parts.append(self.engine.forward_backward(batch, objective))
-            if conflict and all(self.policies.get(role) == batch.policy for role in ROLES):
+                parts.append(self._by_role(k, batch, objective, conflict and shared))
+                continue
+            parts.append(self.engine.forward_backward(batch, objective))
+            if conflict and shared:
                 parts.append(self._conflict(k, batch, objective))
         for batch in batches:
             if any(s.stream for s in batch.segments):
@@ -135,8 +151,8 @@ class Stage:
                 self.engine.publish(batch.policy)
         return merge(parts)
 
-    def _by_role(self, k: int, batch: Batch, objective: Objective) -> dict[str, Metric]:
-        """The gradient, gathered role by role and reconciled (PCGrad)."""
+    def _by_role(self, k: int, batch: Batch, objective: Objective, conflict: bool) -> dict[str, Metric]:
+        """The gradient, gathered role by role and reconciled (PCGrad); its conflict is that of before."""
         parts, names = [], []
         for role in ROLES:
             own = for_role(batch, role)
@@ -144,6 +160,8 @@ class Stage:
                 parts.append(self.engine.forward_backward(own, objective))
                 self.engine.set_aside(batch.policy, role)
                 names.append(role)
+        if conflict and len(names) == 2:
+            parts.append({f"conflict/{group}": Last(c) for group, c in self.engine.conflict(batch.policy, *names).items()})
         parts.append(self.engine.combine(batch.policy, names, self.spec.isolation.surgery, seed_of(self.seed, k, "surgery")))
         return merge(parts)
 

@@ -9,7 +9,9 @@ ALL, HALF = [1.0] * 40, [1.0, 0.0] * 20
 
 
 def read(controller: Controller, now: list[float], cosine: float | None = None, start: list[float] = ALL):
-    return controller.read(["act"], {"act": start}, {"act": now}, cosine)
+    if cosine is not None:
+        controller.hear(cosine)
+    return controller.read(["act"], {"act": start}, {"act": now})
 
 
 def test_nothing_happens_while_nothing_changes():
@@ -35,7 +37,7 @@ def test_one_task_of_forty_is_not_enough_evidence():
 
 def test_the_most_harmed_of_two_roles_is_the_one():
     controller = Controller(AdaptiveSpec(to="model"))
-    move = controller.read(["plan", "act"], {"plan": ALL, "act": ALL}, {"plan": HALF, "act": [1.0] * 30 + [0.0] * 10}, None)
+    move = controller.read(["plan", "act"], {"plan": ALL, "act": ALL}, {"plan": HALF, "act": [1.0] * 30 + [0.0] * 10})
     assert move.role == "plan"
 
 
@@ -52,6 +54,11 @@ def test_positive_transfer_is_said_once():
     first = read(controller, ALL, start=HALF)
     assert first.outcome == "share" and "positive" in first.reason and controller.apart == ""
     assert read(controller, ALL, start=HALF) is None
+
+
+def test_what_a_role_learns_itself_is_no_transfer():
+    controller = Controller(AdaptiveSpec(to="model"))
+    assert controller.read(["act"], {"act": HALF}, {"act": ALL}, training=True) is None
 
 
 def test_after_enough_probes_without_harm_the_roles_share_again():

@@ -5,9 +5,10 @@ A new one is a function `(Tree, CreditSpec) -> Advantages` and a row in `CREDITS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from forethought.credit.flat import dr_grpo, grpo, rloo
+from forethought.credit.hicra import Mask, entropy_mask, hicra, placebo_mask, plan_mask
 from forethought.credit.roles import role_baseline
 from forethought.recipe.schema import CreditSpec
 from forethought.types import Advantages, Tree
@@ -20,16 +21,30 @@ CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
 }
 
 
-def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str]) -> Advantages:
-    """Advantages of the tokens that train: nodes of `roles`, scaled by the recipe's role weights, coverage checked."""
+Entropies = Mapping[int, tuple[float, ...]]
+"""Node id -> entropy of the policy at each of its tokens (nats)."""
+
+
+def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str], seed: int = 0, entropies: Entropies | None = None) -> Advantages:
+    """Advantages of the tokens that train: nodes of `roles`, scaled by the recipe's role weights and, where `alpha` is set, by HICRA;
+    coverage checked. `seed` draws a placebo mask, `entropies` make an entropy mask."""
     roles = set(roles)
     factor = {"plan": spec.plan_weight, "act": spec.act_weight}
     scored = CREDITS[spec.name](tree, spec)
     advantages = {
         n.id: tuple(a * factor.get(n.role, 1.0) for a in scored[n.id]) for n in tree.nodes if n.role in roles and n.id in scored
     }
+    if spec.alpha:
+        mask = _mask(tree, spec, seed, entropies or {})
+        advantages = hicra(advantages, {i: mask[i] for i in advantages}, spec.alpha)
     check_coverage(tree, advantages, roles)
     return advantages
+
+
+def _mask(tree: Tree, spec: CreditSpec, seed: int, entropies: Entropies) -> Mask:
+    if spec.mask == "plan":
+        return plan_mask(tree)
+    return placebo_mask(tree, seed) if spec.mask == "placebo" else entropy_mask(tree, entropies, spec.mask_share)
 
 
 def check_coverage(tree: Tree, advantages: Advantages, roles: set[str]) -> None:

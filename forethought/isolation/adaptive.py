@@ -34,22 +34,26 @@ class Controller:
     quiet: int = 0  # probes in a row without harm, while apart
     said: bool = False  # whether positive transfer has been said since the last change
 
-    def read(self, roles: Sequence[str], start: Scores, now: Scores, cosine: float | None) -> Move | None:
-        """One held-out probe while the roles share. `roles`: those that could be harmed; `cosine` where a new one was measured."""
-        if cosine is not None:
+    def hear(self, cosine: float) -> None:
+        """A conflict probe's cosine, whenever one was measured."""
+        if not self.apart:
             self.cosines = [*self.cosines, cosine][-self.spec.window :]
+
+    def read(self, roles: Sequence[str], start: Scores, now: Scores, training: bool = False) -> Move | None:
+        """One held-out probe while the roles share. `roles`: those that could be harmed; `training`: they learn themselves, so that a
+        rise is their own and no transfer."""
         z = NormalDist().inv_cdf(0.5 + self.spec.confidence / 2) if self.spec.confidence else 0.0
         found = {role: paired_difference(list(start[role]), list(now[role]), z) for role in roles}
         worst = min(found, key=lambda role: found[role][0])
         change, low, high = found[worst]
         numbers = {"change": change, "low": low, "high": high, "bound": self.spec.max_drop}
         if -change > self.spec.max_drop and (high < 0 or not self.spec.confidence):
-            return self._isolate(worst, f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, {high:+.3f}] since the stage's "
+            return self._isolate(worst, f"{worst} on demonstrations changed by {change:+.3f} [{low:+.3f}, {high:+.3f}] since the stage's "
                                  f"start, and may fall by {self.spec.max_drop}", numbers)
         if len(self.cosines) == self.spec.window and (mean := sum(self.cosines) / self.spec.window) < self.spec.min_cosine:
             return self._isolate(worst, f"the cosine of the roles' gradients is {mean:+.3f} over {self.spec.window} probes, below "
                                  f"{self.spec.min_cosine}", numbers | {"cosine": mean, "min_cosine": self.spec.min_cosine})
-        if low > 0 and not self.said:
+        if low > 0 and not training and not self.said:
             self.said = True
             return Move("share", worst, f"transfer is positive: {worst} changed by {change:+.3f} [{low:+.3f}, {high:+.3f}]", numbers)
         return None

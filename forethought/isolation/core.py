@@ -48,12 +48,12 @@ def find_cores(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str,
     chance = isolation.core_share / (2 - isolation.core_share)
     numbers = {"weights": count, "share": isolation.core_share, "jaccard": overlap, "jaccard_by_chance": chance}
     said = f"regions of {count} weights each; Jaccard {overlap:.3f}, {chance:.4f} by chance"
+    if overlap >= isolation.group_above:  # the control too: it differs from the method in which weights are held, not in whether
+        return Cores(f"{said}: at least {isolation.group_above}, so plan and act are one group and nothing is held", numbers, tokens)
     if isolation.core == "random":
         engine.random_region("control", region_of(other), seed_of(seed, "control"))
         engine.hold(policy, "control")
         return Cores(f"{said}; as many random weights are held, the control", numbers, tokens)
-    if overlap >= isolation.group_above:
-        return Cores(f"{said}: at least {isolation.group_above}, so plan and act are one group and nothing is held", numbers, tokens)
     engine.hold(policy, region_of(other))
     return Cores(f"{said}: below {isolation.group_above}, so the region of {other} is held", numbers, tokens)
 

@@ -31,9 +31,9 @@ class Phases:
         self.first = act if self.first is None else self.first
         self.seen = [*self.seen, (step, act, plan)][-self.window :]
         if self.consolidated is None and len(self.seen) == self.window:
-            gained = self.first - act
-            recent = -slope([a for _, a, _ in self.seen]) * (self.window - 1)
-            if recent <= FLAT * gained or abs(gained) < NOTHING and abs(recent) < NOTHING:
+            gained = max(self.first - act, NOTHING)
+            recent = abs(slope([a for _, a, _ in self.seen])) * (self.window - 1)  # a rise is no consolidation either
+            if recent <= FLAT * gained or recent < NOTHING:
                 self.consolidated = step
         planning = plan > act and plan > SOLVED
         if self.consolidated is not None and planning and self.bottleneck is None:

@@ -13,12 +13,12 @@ from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.check_isolation import check_after, check_isolation, check_probes
 from forethought.recipe.layout import OWN, given, has_planner, weights_of
-from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec, UntilSpec
+from forethought.recipe.schema import ROLES, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
 METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups",
                    "probe", "probe_rel", "interference", "conflict", "meaning", "phase")
-REINFORCE_ONLY = ("reward", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
+REINFORCE_ONLY = ("reward", "shaping", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
 
 
 def check(recipe: Recipe) -> None:
@@ -60,6 +60,8 @@ def _check_machine(recipe: Recipe) -> None:
     engine, adapter = recipe.engine, recipe.adapter
     if not given(recipe.model):
         raise RecipeError("model", 'nothing to start from: give init = "small" or path = "a model on disk or on the hub"')
+    if not has_planner(recipe) and recipe.planner != ModelSpec(init=""):
+        raise RecipeError("planner", 'has settings but nothing to start from: add init = "small" or path = "a model on disk or on the hub"')
     if has_planner(recipe) and recipe.layout != "models":
         raise RecipeError("planner", f'layout "{recipe.layout}" has one base; a planner of its own needs layout = "models"')
     if has_planner(recipe) and bool(recipe.planner.path) != bool(recipe.model.path):

@@ -60,6 +60,10 @@ def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
     at_least(f"{where}.lr", adaptive.lr, 0)
     above(f"{where}.weight", adaptive.weight, 0)
     at_least(f"{where}.rejoin", adaptive.rejoin, 0)
+    default, read = AdaptiveSpec(), {"adapter": ("lr",), "replay": ("weight",), "keep_kl": ("weight",)}.get(adaptive.to, ())
+    for key in ("lr", "weight", *(["max_drop", "min_cosine", "window", "confidence", "rejoin"] if adaptive.to == "off" else [])):
+        if key not in read and getattr(adaptive, key) != getattr(default, key) and not _read_by_a_gate(key, stage):
+            raise RecipeError(f"{where}.{key}", f'is not read with to = "{adaptive.to}"; take it out')
     if adaptive.to == "off":
         return
     if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
@@ -76,19 +80,34 @@ def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
         raise RecipeError(f"{where}.to", f"isolation.{methods(stage.isolation)[0]} belongs to shared weights, which end at the switch; use one of the two")
 
 
+def _read_by_a_gate(key: str, stage: StageSpec) -> bool:
+    """A stage that a gate sends back isolated takes its adapter's rate, or its replay's weight, from `adaptive`."""
+    wanted = {"lr": ("adapter",), "weight": ("replay", "keep_kl")}.get(key, ())
+    return any(gate.then == "isolate" and gate.isolate in wanted for gate in stage.gates)
+
+
 def check_after(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) -> None:
     """What follows a roll back."""
     default = GateSpec()
     above(f"{where}.rate", gate.rate, 0)
     at_least(f"{where}.retries", gate.retries, 1)
-    if gate.on_fail != "roll_back":
-        for key in ("then", "isolate", "rate", "retries"):
-            if getattr(gate, key) != getattr(default, key):
-                raise RecipeError(f"{where}.{key}", f'follows a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"')
+    read = {"isolate": ("then", "isolate"), "lower_rate": ("then", "rate", "retries")}.get(gate.then, ("then",))
+    for key in ("then", "isolate", "rate", "retries"):
+        if getattr(gate, key) == getattr(default, key):
+            continue
+        if gate.on_fail != "roll_back":
+            raise RecipeError(f"{where}.{key}", f'follows a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"')
+        if key not in read:
+            why = "the same seeds and settings would give the same run once more" if key == "retries" else "is not read"
+            raise RecipeError(f"{where}.{key}", f'{why} with then = "{gate.then}"; take it out')
+    if gate.then == "lower_rate" and gate.rate >= 1:
+        raise RecipeError(f"{where}.rate", f"a factor below 1 lowers the rate, found {gate.rate}")
     if gate.then == "isolate":
         if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
             raise RecipeError(f"{where}.then", f'{listed(stage.roles)} trains weights of its own already (layout "{recipe.layout}"); '
                               '"isolate" is for layout = "shared"')
+        if getattr(stage.isolation, gate.isolate, 0):
+            raise RecipeError(f"{where}.isolate", f"isolation.{gate.isolate} is on from the start, so there is nothing to switch on")
         if gate.isolate in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
             raise RecipeError(f"{where}.isolate", f'both roles train, so there is no other role for "{gate.isolate}"')
 

@@ -7,7 +7,7 @@ from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.schema import ROLES, CreditSpec, StageSpec
 
 CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline")  # the rows of forethought.credit.CREDITS; a test compares them
-REWARD_PARTS = {"plan": ("valid", "outcome", "format"), "act": ("outcome", "follows", "format")}
+REWARD_PARTS = {"plan": ("valid", "outcome", "format", "analytic"), "act": ("outcome", "follows", "format", "structure", "length")}
 
 
 def check_reinforce(where: str, stage: StageSpec) -> None:
@@ -53,11 +53,13 @@ def _check_reward(where: str, stage: StageSpec) -> None:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, REWARD_PARTS[role]))
     if stage.reward and not any(weight for parts in stage.reward.values() for weight in parts.values()):
         raise RecipeError(here, "every weight is 0, so every advantage would be; give a part a weight")
-    plan_needs_acts = "outcome" in stage.reward.get("plan", {}) or not stage.reward
-    if plan_needs_acts and stage.tree.acts == 0:
-        address = f"{here}.plan.outcome" if stage.reward else here
+    needs_acts = [part for part in ("outcome", "analytic") if part in stage.reward.get("plan", {})] if stage.reward else ["outcome"]
+    if needs_acts and stage.tree.acts == 0:
+        address = f"{here}.plan.{needs_acts[0]}" if stage.reward else here
         default = "" if stage.reward else "an empty table means outcome = 1, and "
         raise RecipeError(address, f"{default}a plan's outcome needs tree.acts >= 1; without acting, reward.plan.valid judges it")
+    above(f"{where}.shaping.tau", stage.shaping.tau, 0)
+    at_least(f"{where}.shaping.length_max", stage.shaping.length_max, 0)
     if stage.credit.name == "role_baseline" and stage.reward:
         for role in stage.roles:
             if not any(stage.reward.get(role, {}).values()):
@@ -83,6 +85,11 @@ def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:
     if credit.name not in CREDITS:
         raise RecipeError(f"{where}.name", unknown("credit", credit.name, CREDITS))
     above(f"{where}.eps", credit.eps, 0)
+    at_least(f"{where}.alpha", credit.alpha, 0)
+    above(f"{where}.mask_share", credit.mask_share, 0)
+    within(f"{where}.mask_share", credit.mask_share, 0, 1)
+    if credit.alpha == 0 and credit.mask != CreditSpec().mask:
+        raise RecipeError(f"{where}.mask", f'"{credit.mask}" says where alpha acts, and alpha is 0; set alpha = 0.2, or take mask out')
     weights = {"plan": credit.plan_weight, "act": credit.act_weight}
     for role, weight in weights.items():
         at_least(f"{where}.{role}_weight", weight, 0)

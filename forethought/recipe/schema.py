@@ -97,6 +97,18 @@ class CreditSpec:
     eps: float = 1e-4  # added to the standard deviation where one is divided by
     plan_weight: float = 1.0  # factor on the advantages of plan tokens
     act_weight: float = 1.0
+    alpha: float = 0.0  # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with dr_grpo's A
+    mask: Literal["plan", "placebo", "entropy"] = "plan"
+    # plan: the tokens of plans; placebo: as many tokens drawn at random, the control; entropy: the most uncertain tokens of each turn
+    mask_share: float = 0.3  # of the tokens of a turn, for mask = "entropy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapingSpec:
+    """What the reward parts `analytic` and `length` of PTA-GRPO (arXiv 2510.01833) need. The paper gives neither value."""
+
+    tau: float = 1.0  # temperature of the softmax of success rates over a task's plans
+    length_max: int = 0  # T_max, tokens of a whole response (plan and acts); 0: the longest response of the group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +142,10 @@ class GateSpec:
     on_fail: Literal["stop", "roll_back", "warn"] = "stop"
     then: Literal["skip", "stop", "isolate", "lower_rate"] = "skip"
     # after a roll back: go on with the next stage, stop the run, or run the stage again isolated or with a lower rate
-    isolate: Literal["adapter", "model", "replay", "keep_kl"] = "adapter"  # for then = "isolate"; see AdaptiveSpec.to
+    isolate: Literal["adapter", "model", "replay", "keep_kl"] = "adapter"
+    # for then = "isolate": see AdaptiveSpec.to; the adapter's rate and the weight of replay or keep_kl are those of stage.adaptive
     rate: float = 0.5  # for then = "lower_rate": factor on the stage's learning rates, at each retry
-    retries: int = 1  # runs of the stage after the first; when they are used up, the run goes on with the next stage
+    retries: int = 1  # for then = "lower_rate": runs of the stage after the first; after the last one the run goes on with the next stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +200,7 @@ class ProbeSpec:
     kl_base: bool = False  # also KL to the model as the run found it (from scratch: as its first stage left it); keeps a copy
     formats: dict[str, str] = field(default_factory=dict)  # name -> regular expression on a whole rollout; the first match counts
     collapse: float = 0.9  # share of one format from which the formats count as collapsed
-    phase_window: int = 10  # steps over which the two-phase detector takes its slopes
+    phase_window: int = 10  # held-out probes over which the two-phase detector takes its slopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +220,8 @@ class StageSpec:
     # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss (absent: all)
     tree: TreeSpec = field(default_factory=TreeSpec)
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
-    # reinforce: role -> part -> weight. plan: valid, outcome, format; act: outcome, follows, format. Empty: success, counted once (rewards.default_weights)
+    # reinforce: role -> part -> weight (the parts: rewards.py). Empty: success, counted once (rewards.default_weights)
+    shaping: ShapingSpec = field(default_factory=ShapingSpec)
     credit: CreditSpec = field(default_factory=CreditSpec)
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
     # what the pg stream is divided by: its tokens, its turns (each turn averaged first), or turns x budget (Dr. GRPO)
