@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from forethought.gates import Evaluation
 from forethought.metrics import paired_difference, wilson
 from forethought.recipe.schema import EvalSpec, TreeSpec
 from forethought.rollout import Rollouts
 from forethought.tasks.base import Domain
-from forethought.types import Task, Tree
+from forethought.types import Node, Task, Tree
 
 SIDES = ("plan", "act", "e2e")
 
@@ -44,9 +45,18 @@ def evaluate(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, s
 def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False,
          seed: int = 0) -> tuple[list[Tree], list[Tree]]:
     """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each."""
-    own = TreeSpec(plans=1, acts=1, temperature=0.0)
-    oracle = TreeSpec(plans=1, acts=1, temperature=0.0, oracle_plan=True)
-    return (rollouts.grow(tasks, own, policies, seed, noise=noise), rollouts.grow(tasks, oracle, policies, seed, noise=noise))
+    trees = rollouts.grow(tasks, TreeSpec(plans=1, acts=1, temperature=0.0), policies, seed, noise=noise, beside=True)
+    parts = [[_under(tree, plan) for plan in tree.children(0)] for tree in trees]
+    return [own for own, _ in parts], [oracle for _, oracle in parts]
+
+
+def _under(tree: Tree, plan: Node) -> Tree:
+    """The tree with one of its plans alone."""
+    kept = {0, plan.id}
+    for node in tree.nodes:  # parents precede children
+        if node.parent in kept and node.parent != 0:
+            kept.add(node.id)
+    return replace(tree, nodes=tuple(n for n in tree.nodes if n.id in kept))
 
 
 def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float]]:

@@ -52,13 +52,17 @@ class Rollouts:
             raise UserError(f"{self.domain.name} at level {level} takes prompts of {prompt} tokens and {needed - prompt} for plan and acts; "
                             f"the model's context is {self.engine.context}. Take lower levels or a model with a longer context")
 
-    def grow(self, tasks: Sequence[Task], tree: TreeSpec, policies: Mapping[str, str], seed: int, *, noise: bool = True) -> list[Tree]:
+    def grow(self, tasks: Sequence[Task], tree: TreeSpec, policies: Mapping[str, str], seed: int, *, noise: bool = True,
+             beside: bool = False) -> list[Tree]:
         """One tree per task: `tree.plans` plans (or the oracle's), `tree.acts` executions of each that the interface accepts.
 
-        `policies` maps each role to the policy that speaks for it. The same seed gives the same trees.
+        `policies` maps each role to the policy that speaks for it. The same seed gives the same trees. `beside`: the oracle's plan
+        stands beside the policy's own as the last plan, and is executed with them, so that a prompt is computed once for both.
         """
         growing = [_Growing(self.engine, task, seed_of(seed, i)) for i, task in enumerate(tasks)]
         self._plan(growing, tree, policies["plan"])
+        if beside:
+            self._oracle(growing)
         if tree.acts:
             self._act(growing, tree, policies["act"], noise)
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
@@ -66,9 +70,7 @@ class Rollouts:
     def _plan(self, growing: list[_Growing], tree: TreeSpec, policy: str) -> None:
         engine, domain = self.engine, self.domain
         if tree.oracle_plan:
-            for g in growing:
-                text = domain.oracle_plan(g.task)
-                g.add(parent=0, role="plan", text=text, token_ids=piece(engine, text))
+            self._oracle(growing)
             return
         requests = [
             Request(policy=policy, context=g.nodes[0].token_ids, n=tree.plans, stops=(domain.stops["plan"],),
@@ -84,6 +86,11 @@ class Rollouts:
                 status = node.status if parsed.score or node.status == "truncated" else "refused"
                 g.nodes[node.id] = replace(node, status=status, reason=parsed.reason or valid.reason,
                                            reward_parts={"format": parsed.score, "valid": valid.score})
+
+    def _oracle(self, growing: list[_Growing]) -> None:
+        for g in growing:
+            text = self.domain.oracle_plan(g.task)
+            g.add(parent=0, role="plan", text=text, token_ids=piece(self.engine, text))
 
     def _act(self, growing: list[_Growing], tree: TreeSpec, policy: str, noise: bool) -> None:
         engine, domain = self.engine, self.domain

@@ -15,7 +15,7 @@ from forethought.recipe.load import load
 
 
 def test_an_arm_is_a_recipe_with_the_groups_changes_and_its_own(tmp_path):
-    more = '[[arm]]\ngroup = "desk"\nname = "long"\nset = ["stage.1.until.steps=9", "seed=7", "engine.threads=3"]\nrecipe = "desk-shared"\n'
+    more = '[[arm]]\ngroup = "desk"\nname = "long"\nset = ["stage.1.until.steps=9"]\nrecipe = "desk-shared"\n'
     declared, recipes = read(write_files(tmp_path, more))
     assert list(recipes) == [("desk", arm, seed) for arm in ("shared", "adapters", "long") for seed in (0, 1)]
     assert recipes["desk", "shared", 1] == load(tmp_path / "made.toml", ["seed=1", "engine.threads=1"])
@@ -134,3 +134,16 @@ def test_a_run_alone_shares_nothing(tmp_path):
     _, recipes = read(write_files(tmp_path))
     alone = {key: recipe for key, recipe in recipes.items() if key[1] == "shared"}
     assert [(job.name, job.after) for job in jobs_of(alone, Path("out"))] == [("desk/shared", None)] * 2
+
+
+@pytest.mark.parametrize("text", ["seed=4", "engine.threads=2"])
+def test_what_the_command_decides_cannot_be_set_by_an_arm(tmp_path, text):
+    path = tmp_path / "arms.toml"
+    path.write_text(f'name = "a"\n[group.g]\nrecipe = "desk"\n[[arm]]\ngroup = "g"\nname = "x"\nset = ["{text}"]\n')
+    with pytest.raises(RecipeError, match="cannot be set here"):
+        read(path)
+
+
+def test_a_folder_is_no_file_of_arms(tmp_path):
+    with pytest.raises(RecipeError, match="is a folder"):
+        read(tmp_path)

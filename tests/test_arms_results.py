@@ -16,7 +16,7 @@ from forethought import cli
 from forethought.arms.claims import judge
 from forethought.arms.declare import Claim, read
 from forethought.arms.jobs import jobs_of
-from forethought.arms.results import collect
+from forethought.arms.results import collect, counted
 from forethought.arms.seeds import curve, interval, paired_ends
 from forethought.arms.state import Outcome, write_outcome
 from forethought.arms.tables import markdown, table
@@ -167,14 +167,15 @@ def test_a_run_that_is_about_to_be_extended_is_not_finished(made):
     assert collect(declared, jobs, out)["groups"][0]["arms"][0]["runs"][0]["status"] == "unfinished"
 
 
-def test_a_run_that_a_gate_ended_before_its_last_stage_counts_and_is_noted(made):
+def test_a_run_that_a_gate_ended_before_its_last_stage_is_noted_and_does_not_count(made):
     declared, jobs, out = made
     (jobs[0].out / "summary.json").write_text(json.dumps({"status": "stopped", "stages": [{}]}))
     (jobs[0].out / "metrics.jsonl").write_text('{"step": 0, "stage": 0, "eval/act": 0.5}\n{"step": 2, "stage": 0, "eval/act": 0.25}\n')
     results = collect(declared, jobs, out)
     run = results["groups"][0]["arms"][0]["runs"][0]
     assert (run["status"], run["start"]["eval/act"], run["end"]["eval/act"], run["end"]["eval/plan"]) == ("stopped", 0.5, 0.25, None)
-    assert results["notes"] == ["desk/shared, seed 0: ended in stage 1 of 2, whose numbers are shown."]
+    assert results["notes"] == ["desk/shared, seed 0: ended in stage 1 of 2, so it has no end to compare."]
+    assert 0 not in counted(results["groups"][0]["arms"][0]) and results["groups"][0]["arms"][0]["finished"] == 1
 
 
 def test_tables_in_markdown(made):

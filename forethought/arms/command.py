@@ -45,6 +45,8 @@ def arms(options: Options, stream: IO[str]) -> int:
     if options.page:
         print(_write(declared, runs, out, stream), file=stream)
         return 0
+    if left_out := redo - {job.name for job in chosen}:
+        raise UserError(f"--redo: {sorted(left_out)[0]} is not among what --only chooses; name it there too")
     refuse_changed(chosen, redo)
     todo = _to_do(jobs, chosen, redo)
     if options.dry_run:
@@ -148,7 +150,9 @@ def _write(declared: Declared, runs: Sequence[Job], out: Path, stream: IO[str]) 
 
 
 def _verdicts(results: Mapping[str, Any]) -> list[str]:
-    return [f"{claim['verdict']}: {claim['text']} ({claim['sentence']})" for group in results["groups"] for claim in group["claims"]]
+    """Claims of groups of which something was run."""
+    groups = [group for group in results["groups"] if any(arm["finished"] for arm in group["arms"])]
+    return [f"{claim['verdict']}: {claim['text']} ({claim['sentence']})" for group in groups for claim in group["claims"]]
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[Declared, Recipes]:
     """The declaration in the TOML file `path` (or shipped under that name) and every recipe that it asks for, all of them checked."""
     path = path if path.is_file() else shipped_arms().get(str(path), path)
     if not path.is_file():
-        raise RecipeError(str(path), "no such file; a file of arms is a TOML file with seeds, [group.NAME] and [[arm]]")
+        raise RecipeError(str(path), f"{'is a folder' if path.is_dir() else 'no such file'}; a file of arms is a TOML file with seeds, [group.NAME] and [[arm]]")
     declared = to_record(Declared, read_tables(path), "")
     _check_names(declared)
     recipes = {(arm.group, arm.name, seed): _resolve(declared, i, arm, seed, path)
@@ -147,6 +147,11 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Rec
     source = arm.recipe or group.recipe
     if not source:
         raise RecipeError(f"arm.{i}.recipe", f"neither the arm nor group.{arm.group} names a recipe")
+    for text in [*group.set, *arm.set]:
+        key = text.partition("=")[0].strip()
+        if key in ("seed", "engine.threads"):
+            own = "the file's seeds say which seeds run" if key == "seed" else "every run has one thread, one worker a core"
+            raise RecipeError(f"arm.{i} ({arm.group}/{arm.name})", f"{text!r} cannot be set here: {own}")
     if source not in {name for name, _, _ in shipped()}:
         source = path.parent / source
     try:

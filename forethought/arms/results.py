@@ -43,13 +43,17 @@ def collect(declared: Declared, jobs: Sequence[Job], out: Path) -> dict[str, Any
 
 
 def counted(arm: Mapping[str, Any]) -> Runs:
-    """The finished runs of an arm by seed."""
-    return {run["seed"]: run for run in arm["runs"] if run["status"] in FINISHED}
+    """The finished runs of an arm by seed. One that a gate ended before its last stage has no number of that stage."""
+    return {run["seed"]: run for run in arm["runs"] if _counts(run)}
+
+
+def _counts(run: Mapping[str, Any]) -> bool:
+    return run["status"] in FINISHED and not run["early"]
 
 
 def _arm(arm: Arm, jobs: Sequence[Job], metrics: Sequence[str], out: Path) -> dict[str, Any]:
     runs = [_run(job, metrics, out) for job in jobs]
-    good = [run for run in runs if run["status"] in FINISHED]
+    good = [run for run in runs if _counts(run)]
     stage = jobs[0].recipe.stage[-1]
     costs = ("tokens_sampled", "tokens_trained", "seconds", "run_seconds")
     return {"name": arm.name, "about": arm.about or jobs[0].recipe.about, "stage": stage.name or stage.kind, "runs": runs,
@@ -61,7 +65,8 @@ def _arm(arm: Arm, jobs: Sequence[Job], metrics: Sequence[str], out: Path) -> di
 def _run(job: Job, metrics: Sequence[str], out: Path) -> dict[str, Any]:
     """One run. Without a finished run there is a reason instead of numbers."""
     status, reason = _standing(job)
-    record: dict[str, Any] = {"seed": job.seed, "status": status, "reason": reason, "path": job.out.relative_to(out).as_posix()}
+    record: dict[str, Any] = {"seed": job.seed, "status": status, "reason": reason, "path": job.out.relative_to(out).as_posix(),
+                              "early": False}
     if status not in FINISHED:
         return record
     try:
@@ -70,7 +75,7 @@ def _run(job: Job, metrics: Sequence[str], out: Path) -> dict[str, Any]:
         return record | {"status": "failed", "reason": str(error)}
     numbers = last_stage(found, metrics)
     if numbers["stage"] < len(job.recipe.stage) - 1:
-        record["reason"] = f"ended in stage {numbers['stage'] + 1} of {len(job.recipe.stage)}, whose numbers are shown"
+        record |= {"early": True, "reason": f"ended in stage {numbers['stage'] + 1} of {len(job.recipe.stage)}, so it has no end to compare"}
     return record | {"report": (job.out / "report.html").is_file()} | numbers
 
 

@@ -21,6 +21,8 @@ from forethought.store import Store
 
 Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
+OURS = {"recipe.json", "recipe.json.new", "metrics.jsonl", "decisions.jsonl", "summary.json", "checkpoints", "trees", "tensorboard",
+        "report.html", "error.txt"}  # what a run directory can hold
 FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 
 
@@ -91,13 +93,20 @@ def recipe_differences(job: Job) -> list[str]:
 
 
 def refuse_changed(jobs: Iterable[Job], redo: Collection[str]) -> None:
-    """UserError for the first job whose folder holds a run of another recipe, unless its arm is to be done again."""
+    """UserError for the first job whose folder holds a run of another recipe, unless its arm is to be done again, or holds what is
+    not ours: it would be thrown away."""
     for job in jobs:
+        if job.out.exists() and (strange := [p.name for p in _inside(job.out) if p.name not in OURS and not p.name.startswith(".")]):
+            raise UserError(f"{job.out} holds {strange[0]}, which is no part of a run; move it away, or choose another --out")
         if job.name not in redo and state_of(job) == "changed":
             found = recipe_differences(job)
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             raise UserError(f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); choose another --out, "
                             f"or train it again with --redo {job.name}")
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else [folder]
 
 
 def forget(job: Job) -> None:

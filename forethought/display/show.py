@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from forethought.recipe.layout import weights_of
+from forethought.recipe.layout import has_planner, weights_of
 from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def outline(recipe: Recipe) -> str:
 
 def _stage(stage: StageSpec, recipe: Recipe) -> str:
     frozen = [role for role in ROLES if role not in stage.roles]
-    weights = weights_of(recipe, stage)
+    weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
     parts = [
         f"{' '.join(stage.name.split()) or stage.kind}: trains {' and '.join(stage.roles)} ({weights})",
