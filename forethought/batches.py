@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from forethought.rollout import Rollouts, piece
+from forethought.rollout import Rollouts
 from forethought.types import Advantages, Batch, Node, Segment, Task, Tree
 
 
 def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]], stream: str = "sft") -> list[Segment]:
     """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it. The tokens of
     a task's `loss_roles` go into `stream`."""
-    engine, domain = rollouts.engine, rollouts.domain
+    domain = rollouts.domain
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     for task, roles in zip(tasks, loss_roles, strict=True):
         above = _context(segments, contexts, rollouts, task)
-        prompt = piece(engine, task.prompt) if task.context else engine.encode(task.prompt)
+        prompt = rollouts.piece(task.prompt) if task.context else rollouts.root_ids(task)
         above = _add(segments, Segment(parent=above, token_ids=prompt))
         for turn in domain.demonstrate(task):
-            ids = piece(engine, turn.text)
+            ids = rollouts.turn(turn.role, turn.text)
             loss = {"stream": stream, "weight": (1.0,) * len(ids)} if turn.role in roles else {}
             above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **loss))
     return segments

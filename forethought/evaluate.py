@@ -28,7 +28,11 @@ def held_out(domain: Domain, spec: EvalSpec, levels: Sequence[int]) -> list[Task
     tasks = []
     for level in levels:
         rng = random.Random(f"{spec.seed}/{level}")
-        tasks += [domain.family(rng, [level], "eval")[0] for _ in range(spec.tasks)]
+        if hasattr(domain, "pool"):  # a finite set of problems: each at most once, and all where there are no more
+            pool = domain.pool(level, "eval")
+            tasks += rng.sample(pool, min(spec.tasks, len(pool)))
+        else:
+            tasks += [domain.family(rng, [level], "eval")[0] for _ in range(spec.tasks)]
     return tasks
 
 
@@ -44,8 +48,12 @@ def evaluate(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, s
 
 def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False,
          seed: int = 0) -> tuple[list[Tree], list[Tree]]:
-    """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each."""
-    trees = rollouts.grow(tasks, TreeSpec(plans=1, acts=1, temperature=0.0), policies, seed, noise=noise, beside=True)
+    """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each; the second is empty where the
+    domain knows no plans."""
+    known = getattr(rollouts.domain, "has_plans", True)  # without an oracle's plans acting cannot be measured alone
+    trees = rollouts.grow(tasks, TreeSpec(plans=1, acts=1, temperature=0.0), policies, seed, noise=noise, beside=known)
+    if not known:
+        return trees, []
     parts = [[_under(tree, plan) for plan in tree.children(0)] for tree in trees]
     return [own for own, _ in parts], [oracle for _, oracle in parts]
 
@@ -60,11 +68,11 @@ def _under(tree: Tree, plan: Node) -> Tree:
 
 
 def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float]]:
-    """`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks."""
+    """`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks; without `oracle` there is no act."""
     scores: dict[str, list[float]] = {f"eval/{side}": [] for side in SIDES}
-    for mine, given in zip(own, oracle, strict=True):
+    for mine, given in zip(own, oracle or [None] * len(own), strict=True):
         plan = next(n for n in mine.nodes if n.role == "plan")
-        row = {"plan": plan.reward_parts["valid"], "act": success(given), "e2e": success(mine)}
+        row = {"plan": plan.reward_parts["valid"], **({"act": success(given)} if given else {}), "e2e": success(mine)}
         for side, value in row.items():
             scores[f"eval/{side}"].append(value)
             scores.setdefault(f"eval/{side}@{mine.task.level}", []).append(value)

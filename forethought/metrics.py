@@ -127,6 +127,43 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     return mean, mean - half, mean + half
 
 
+def avg_at_k(correct: Sequence[float]) -> float:
+    """avg@k of one problem: the mean over its k samples (each 0 or 1). ValueError for none."""
+    if not correct:
+        raise ValueError("no samples to take a mean of")
+    return math.fsum(correct) / len(correct)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The unbiased estimate of P(at least one of k samples is right) from n samples of which `correct` were (arXiv 2107.03374).
+
+    1 - C(n - correct, k) / C(n, k): the share of k-subsets that hold a right one; for k = n it is whether there is any.
+    ValueError unless 1 <= k <= n and 0 <= correct <= n.
+    """
+    if not (1 <= k <= n and 0 <= correct <= n):
+        raise ValueError(f"needs 1 <= k <= n and 0 <= correct <= n, found k = {k}, n = {n}, correct = {correct}")
+    return 1 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+def maj_at_k(votes: Sequence[str | None], correct: Sequence[float]) -> float:
+    """maj@k of one problem (self-consistency, arXiv 2203.11171): whether the answer given most often is right.
+
+    `votes` holds one spelling for each answer (None: no answer, which votes for nothing), `correct` what the grader says of each. Of
+    answers that are equally frequent each counts the same, so that the order of the samples does not matter: 1/2 where one of two is
+    right. Samples that vote alike and are graded differently give their mean. Nobody votes: 0. ValueError for unequal lengths or
+    no samples.
+    """
+    if len(votes) != len(correct) or not votes:
+        raise ValueError(f"needs a grade for each vote and at least one: {len(votes)} votes, {len(correct)} grades")
+    graded: dict[str, list[float]] = {}
+    for vote, right in zip(votes, correct, strict=True):
+        if vote is not None:
+            graded.setdefault(vote, []).append(right)
+    most = max(map(len, graded.values()), default=0)
+    leading = [avg_at_k(grades) for grades in graded.values() if len(grades) == most]
+    return avg_at_k(leading) if leading else 0.0
+
+
 def t_quantile(df: int, confidence: float = 0.95) -> float:
     """The t with P(|T| <= t) = confidence for Student's t of `df` >= 1 degrees of freedom (12.706 for df = 1, 4.303 for df = 2).
 

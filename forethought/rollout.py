@@ -23,30 +23,45 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
 
 
-def piece(engine: Engine, text: str) -> tuple[int, ...]:
-    """Token ids of a piece that follows other text. The space is what a subword tokenizer expects before a word."""
-    return engine.encode(" " + text)
-
-
-def root_ids(engine: Engine, task: Task) -> tuple[int, ...]:
-    return engine.encode(task.context) + piece(engine, task.prompt) if task.context else engine.encode(task.prompt)
-
-
 class Rollouts:
     """Grows trees for one engine and one domain.
 
-    `budgets`: role -> most tokens of a turn, from the domain's budget in words (words of a subword tokenizer are several tokens).
+    `budgets`: role -> most tokens of a turn, from the domain's budget in words (words of a subword tokenizer are several tokens);
+    where the domain is free text (`spaced` False) it says tokens itself.
     """
 
     def __init__(self, engine: Engine, domain: Domain):
         self.engine, self.domain = engine, domain
-        longest = max(len(piece(engine, word)) for word in domain.vocabulary())
+        self.spaced = getattr(domain, "spaced", True)
+        longest = max(len(self.piece(word)) for word in domain.vocabulary()) if self.spaced else 1
         self.budgets = {role: words * longest for role, words in domain.budgets.items()}
+
+    # ---- words to tokens: pieces are encoded apart and joined as ids, so that what was sampled is what trains
+
+    def piece(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece that follows other text. The space is what a subword tokenizer expects before a word."""
+        return self.engine.encode(" " + text if self.spaced else text)
+
+    def turn(self, role: str | None, text: str) -> tuple[int, ...]:
+        """A demonstrated turn; one that the model ends by itself (its stop is "") has the model's own end."""
+        ends = role is not None and not self.domain.stops.get(role, " ") and self.engine.end is not None
+        return self.piece(text) + ((self.engine.end,) if ends else ())
+
+    def root_ids(self, task: Task) -> tuple[int, ...]:
+        """What stands before the first turn: the words of the task, or in free text the conversation by the chat template of the
+        model, where it has one, and the opening of its turn."""
+        if self.spaced:
+            return self.engine.encode(task.context) + self.piece(task.prompt) if task.context else self.engine.encode(task.prompt)
+        told = self.engine.chat(self.domain.messages(task))
+        return told + self.engine.encode(self.domain.opening) if told else self.engine.encode(task.prompt + self.domain.opening)
+
+    def stops(self, role: str) -> tuple[str, ...]:
+        return (self.domain.stops[role],) if self.domain.stops[role] else ()
 
     def check_room(self) -> None:
         """UserError where a task of the deepest level, with the longest turns allowed, does not fit the model's context."""
         rng, level = random.Random(0), max(self.domain.levels)
-        prompt = max(len(root_ids(self.engine, self.domain.family(rng, [level], "train")[0])) for _ in range(8))
+        prompt = max(len(self.root_ids(self.domain.family(rng, [level], "train")[0])) for _ in range(8))
         needed = prompt + self.budgets["plan"] + self.domain.turns * self.budgets["act"]
         if needed > self.engine.context:
             raise UserError(f"{self.domain.name} at level {level} takes prompts of {prompt} tokens and {needed - prompt} for plan and acts; "
@@ -59,7 +74,7 @@ class Rollouts:
         `policies` maps each role to the policy that speaks for it. The same seed gives the same trees. `beside`: the oracle's plan
         stands beside the policy's own as the last plan, and is executed with them, so that a prompt is computed once for both.
         """
-        growing = [_Growing(self.engine, task, seed_of(seed, i)) for i, task in enumerate(tasks)]
+        growing = [_Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks)]
         self._plan(growing, tree, policies["plan"])
         if beside:
             self._oracle(growing)
@@ -73,14 +88,14 @@ class Rollouts:
             self._oracle(growing)
             return
         requests = [
-            Request(policy=policy, context=g.nodes[0].token_ids, n=tree.plans, stops=(domain.stops["plan"],),
+            Request(policy=policy, context=g.nodes[0].token_ids, n=tree.plans, stops=self.stops("plan"),
                     max_tokens=tree.plan_tokens or self.budgets["plan"], temperature=tree.temperature, top_p=tree.top_p,
                     seed=seed_of(g.seed, "plan"))
             for g in growing
         ]
         for g, outs in zip(growing, engine.sample(requests), strict=True):
             for out in outs:
-                node = g.said(engine, 0, "plan", policy, out)
+                node = g.said(0, "plan", policy, out)
                 parsed = domain.parse_plan(g.task, node.text)
                 valid = domain.judge_plan(g.task, node.text) if parsed.score else parsed
                 status = node.status if parsed.score or node.status == "truncated" else "refused"
@@ -90,14 +105,14 @@ class Rollouts:
     def _oracle(self, growing: list[_Growing]) -> None:
         for g in growing:
             text = self.domain.oracle_plan(g.task)
-            g.add(parent=0, role="plan", text=text, token_ids=piece(self.engine, text))
+            g.add(parent=0, role="plan", text=text, token_ids=self.turn("plan", text))
 
     def _act(self, growing: list[_Growing], tree: TreeSpec, policy: str, noise: bool) -> None:
         engine, domain = self.engine, self.domain
         budget = tree.act_tokens or self.budgets["act"]
 
         def ask(g: _Growing, node: Node, n: int, turn: int) -> Request:
-            return Request(policy=policy, context=g.ids_to(node), n=n, stops=(domain.stops["act"],), max_tokens=budget,
+            return Request(policy=policy, context=g.ids_to(node), n=n, stops=self.stops("act"), max_tokens=budget,
                            temperature=tree.temperature, top_p=tree.top_p, seed=seed_of(g.seed, "act", node.id, turn))
 
         plans = [(g, n) for g in growing for n in list(g.nodes) if n.role == "plan" and n.status in ("given", "finished")]
@@ -110,7 +125,7 @@ class Rollouts:
         for turn in range(1, domain.turns + 1):
             going = []
             for g, plan, episode, texts, above, out in live:
-                node = g.said(engine, above.id, "act", policy, out)
+                node = g.said(above.id, "act", policy, out)
                 texts.append(node.text)
                 outcome = episode.step(node.text)
                 if outcome.done or turn == domain.turns:
@@ -118,7 +133,7 @@ class Rollouts:
                              "follows": domain.follows(g.task, plan.text, texts).score}
                     g.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
                 else:
-                    seen = g.add(parent=node.id, role=None, text=outcome.observation or "", token_ids=piece(engine, outcome.observation or ""))
+                    seen = g.add(parent=node.id, role=None, text=outcome.observation or "", token_ids=self.piece(outcome.observation or ""))
                     going.append((g, plan, episode, texts, seen))
             if not going:
                 return
@@ -128,19 +143,21 @@ class Rollouts:
 class _Growing:
     """A tree in the making."""
 
-    def __init__(self, engine: Engine, task: Task, seed: int):
-        self.task, self.seed = task, seed
+    def __init__(self, rollouts: Rollouts, task: Task, seed: int):
+        self.rollouts, self.task, self.seed = rollouts, task, seed
         self.nodes = [Node(id=0, parent=None, role=None, text=f"{task.context} {task.prompt}".strip(),
-                           token_ids=root_ids(engine, task))]
+                           token_ids=rollouts.root_ids(task))]
 
     def add(self, **fields) -> Node:
         node = Node(id=len(self.nodes), **fields)
         self.nodes.append(node)
         return node
 
-    def said(self, engine: Engine, parent: int, role: str, policy: str, out: Completion) -> Node:
-        return self.add(parent=parent, role=role, text=engine.decode(out.token_ids).strip(), token_ids=out.token_ids,
-                        status=out.status, policy=policy, version=out.version, logprobs=out.logprobs)
+    def said(self, parent: int, role: str, policy: str, out: Completion) -> Node:
+        engine, ids = self.rollouts.engine, out.token_ids
+        shown = ids[:-1] if not self.rollouts.spaced and ids[-1:] == (engine.end,) else ids  # the model's own end is no text
+        return self.add(parent=parent, role=role, text=engine.decode(shown).strip(), token_ids=ids, status=out.status, policy=policy,
+                        version=out.version, logprobs=out.logprobs)
 
     def ids_to(self, node: Node) -> tuple[int, ...]:
         ids: tuple[int, ...] = ()

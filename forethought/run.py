@@ -47,8 +47,10 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
         if wrong := [level for level in levels if level not in domain.levels]:
             raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}")
     check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
+    if not getattr(domain, "spaced", True) and not recipe.model.path:
+        raise RecipeError("model", f"{domain.name} is free text, and a model from scratch knows words alone; give --model PATH")
     engine = engine_of(recipe, domain)
-    engine.check_words(domain.vocabulary(), list(domain.stops.values()))
+    engine.check_words(domain.vocabulary(), [stop for stop in domain.stops.values() if stop])
     rollouts = Rollouts(engine, domain)
     rollouts.check_room()
     return engine, rollouts

@@ -19,7 +19,7 @@ ROOT = Path(forethought.__file__).parent
 FLOORS = {
     "cli": 7, "__main__": 7,
     "run": 6, "runner": 6, "look": 6, "arms": 6,
-    "stage": 5, "handover": 5, "isolation": 5, "progress": 5, "evaluate": 5, "probes": 5,
+    "stage": 5, "handover": 5, "isolation": 5, "progress": 5, "evaluate": 5, "probes": 5, "distill": 5,
     "rollout": 4, "batches": 4, "runtimes": 4, "envs": 4, "report": 4, "tasks": 4, "display": 4,
     "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
     "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
@@ -37,7 +37,8 @@ ONE_ROOM = {
 }
 TORCH = {"torch", "transformers", "peft", "safetensors.torch", "accelerate"}
 TORCH_ROOMS = ("engines.torch",)
-NOWHERE = {"trl", "vllm", "ray", "datasets", "playwright", "pickle"}
+NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
+ONE_PLACE = {"httpx": {"distill.transport"}, "datasets": {"distill.parquet", "tasks.math_files"}}  # extras: one place of a room each
 MOST_LINES = 400
 
 Sources = dict[str, str]  # module name below forethought ("" for its __init__) -> source
@@ -99,6 +100,9 @@ def violations(sources: Sources, packages: set[str] = frozenset({""})) -> list[s
             if target is None:
                 if is_within(name, NOWHERE):
                     wrong.append(f"{module} imports {name}, which has no place in the package")
+                for extra, places in ONE_PLACE.items():
+                    if is_within(name, {extra}) and module not in places:
+                        wrong.append(f"{module} imports {name}, which is for {' and '.join(sorted(places))} alone")
                 if is_within(name, TORCH) and not is_within(module, set(TORCH_ROOMS)):
                     wrong.append(f"{module} imports {name}: torch lives in {' and '.join(TORCH_ROOMS)} alone")
                 continue
@@ -150,7 +154,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 early = sorted(set(sys.modules) & {{"torch", "transformers", "peft", "numpy", "rich"}})
 for name in {free!r}:
     importlib.import_module("forethought." + name)
-late = sorted(set(sys.modules) & {TORCH | NOWHERE - {'pickle'}!r})
+late = sorted(set(sys.modules) & {(TORCH | NOWHERE | set(ONE_PLACE)) - {'pickle'}!r})
 print(json.dumps([early, late]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
@@ -176,6 +180,7 @@ print(json.dumps([early, late]))
      "store imports torch.utils.tensorboard.SummaryWriter: torch lives in engines.torch alone"),
     ("engines.base", "from safetensors import torch", "engines.base imports safetensors.torch: torch lives in engines.torch alone"),
     ("engines.torch.policies", "import vllm", "engines.torch.policies imports vllm, which has no place in the package"),
+    ("store", "def f():\n    import httpx", "store imports httpx, which is for distill.transport alone"),
     ("tasks.base", "from forethought.tasks.desk import Desk", "tasks.base (floor 3) imports tasks.desk (floor 4): arrows point down only"),
     ("display.seen", "import forethought.report.page", "display.seen (floor 4) imports report.page (floor 4): arrows point down only"),
     ("helpers", "", "helpers: stands on no floor; give it one in this test and in docs/design.md"),
@@ -190,7 +195,7 @@ def test_allowed_arrows_are_allowed():
         "": "", "cli": "from forethought import __version__, run", "run": "import forethought.engines.torch", "store": "",
         "report": "from forethought import store", "tasks.desk": "from forethought.interface import parse\nfrom .base import Domain",
         "tasks.base": "", "interface": "", "engines.torch": "import torch, peft", "probes": "from forethought.batches import for_policy",
-        "rollout": "from forethought.tasks.base import Domain", "batches": "from forethought.rollout import piece",
+        "rollout": "from forethought.tasks.base import Domain", "batches": "from forethought.rollout import Rollouts",
         "credit.grpo": "from forethought.credit.groups import peers", "credit.groups": "import torchlike",
     }) == []  # fmt: skip
 

@@ -9,7 +9,7 @@ from conftest import ACT, HAND, PLAN, Listening, desk_choices, scripted
 
 from forethought.errors import UserError
 from forethought.recipe.schema import TreeSpec
-from forethought.rollout import Rollouts, piece, root_ids, seed_of
+from forethought.rollout import Rollouts, seed_of
 from forethought.tasks.desk import Desk
 from forethought.types import Outcome
 
@@ -147,7 +147,7 @@ def test_the_oracles_plan_is_given_and_no_policy_wrote_it():
 
 def test_what_does_not_fit_the_model_is_refused_in_words():
     rollouts = scripted(say(PLAN))
-    rollouts.engine.context = len(root_ids(rollouts.engine, HAND)) + rollouts.budgets["plan"] - 1
+    rollouts.engine.context = len(rollouts.root_ids(HAND)) + rollouts.budgets["plan"] - 1
     with pytest.raises(UserError, match="do not fit"):
         rollouts.grow([HAND], TreeSpec(plans=1), SAME, seed=1)
 
@@ -295,4 +295,4 @@ def test_seeds_depend_on_all_parts_and_on_nothing_else():
 def test_pieces_are_joined_as_ids():
     rollouts = scripted(say(PLAN))
     engine = rollouts.engine
-    assert root_ids(engine, HAND) == engine.encode(HAND.context) + piece(engine, HAND.prompt)
+    assert rollouts.root_ids(HAND) == engine.encode(HAND.context) + engine.encode(HAND.prompt)

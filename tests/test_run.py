@@ -627,7 +627,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ('task = { name = "dsk" }\n' + STAGE, "task.name: unknown task 'dsk'; did you mean 'desk'? (known: blocksworld, desk)"),
+    ('task = { name = "dsk" }\n' + STAGE, "task.name: unknown task 'dsk'; did you mean 'desk'? (known: blocksworld, desk, math)"),
     ('name = "empty"\n', 'stage: a recipe needs at least one stage: [[stage]] with kind = "imitate" or "reinforce"'),
     ('task = { name = "desk", levels = [3, 9] }\n' + STAGE, "task.levels: desk has levels 1 to 7 and needs a widget for each; found 9"),
     (STAGE + "levels = [2, 6]\n", "stage.0.levels: desk has no level 6 here; its levels are [1, 2, 3, 4, 5]"),

@@ -15,7 +15,7 @@ from forethought.engines.torch.loading import load
 from forethought.metrics import reduce
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import AdapterSpec, EngineSpec, ModelSpec, StageSpec
-from forethought.rollout import Rollouts, piece
+from forethought.rollout import Rollouts
 from forethought.stage import Stage
 from forethought.types import Batch, Segment, Task, Turn, Verdict
 
@@ -78,7 +78,7 @@ def probabilities(engine: TorchEngine, policy: str) -> dict[str, dict[str, float
     out = {}
     for colour in COLOURS:
         segments = [Segment(parent=-1, token_ids=engine.encode(f"ASK {colour} <plan>"))]
-        segments += [Segment(parent=0, token_ids=piece(engine, arm), stream="sft") for arm in ARMS]
+        segments += [Segment(parent=0, token_ids=engine.encode(" " + arm), stream="sft") for arm in ARMS]
         logps = engine.logprobs(Batch(policy=policy, segments=tuple(segments)))[1:]
         out[colour] = {arm: math.exp(logp[0]) for arm, logp in zip(ARMS, logps, strict=True)}
     return out

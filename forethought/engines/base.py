@@ -22,11 +22,16 @@ class UpdateRefused(ForethoughtError):
 
 class Engine(Protocol):
     context: int  # most tokens of a path
+    end: int | None  # the token with which the model ends what it says
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a piece of text, without special tokens. Pieces are encoded apart and joined as ids, never as text."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
+        """Token ids of a conversation ({"role", "content"}) up to where the assistant speaks, by the tokenizer's chat template; None
+        where it has none."""
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         """UserError naming the words of a task that the tokenizer cannot write."""

@@ -42,7 +42,7 @@ class FakeEngine:
 
     def __init__(self, words: Sequence[str], stops: Mapping[str, str], *, choices: Choices | None = None, script: Script | None = None,
                  context: int = 4096, nan_losses: Collection[int] = (), nan_gradients: Collection[int] = ()):
-        self.words = list(words)
+        self.words, self.end = list(words), None
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.roles = {stop: role for role, stop in stops.items()}
         self.choices = choices or (lambda text, role: [f"{word} {stops[role]}" for word in self.words[:3]])
@@ -69,6 +69,9 @@ class FakeEngine:
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(self.words[i] for i in ids)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> None:
+        return None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         if lost := [word for word in [*words, *stops] if word not in self.ids]:

@@ -33,6 +33,7 @@ class Joined:
         names = [self._outside(key, name) for key, engine in self.engines.items() for name in engine.policies()]
         if BASE in others or len(set(names)) < len(names):
             raise ValueError(f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}")
+        self.end = main.end
         self.context = min(engine.context for engine in self.engines.values())
         self.regions: dict[str, str] = {}  # region -> the engine that has it
         for key, engine in others.items():
@@ -45,6 +46,9 @@ class Joined:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.engines[BASE].decode(ids)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
+        return self.engines[BASE].chat(messages)
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         self.engines[BASE].check_words(words, stops)

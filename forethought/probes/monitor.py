@@ -22,7 +22,8 @@ class Monitor:
 
     def __init__(self, rollouts: Rollouts, spec: ProbeSpec, levels: Sequence[int], seed: int):
         self.domain, self.spec = rollouts.domain, spec
-        self.held_out = HeldOut(rollouts, levels, spec.tasks, seed) if spec.every else None
+        shown = getattr(self.domain, "has_plans", True)  # a demonstration needs a plan
+        self.held_out = HeldOut(rollouts, levels, spec.tasks, seed) if spec.every and shown else None
         self.formats = {name: re.compile(pattern) for name, pattern in spec.formats.items()}
         self.phases = Phases(spec.phase_window)
         self.start: Found | None = None

@@ -19,7 +19,13 @@ def _blocksworld(levels, **options) -> Domain:
     return Blocksworld(levels, **options)
 
 
-DOMAINS = {"desk": _desk, "blocksworld": _blocksworld}
+def _math(levels, **options) -> Domain:
+    from forethought.tasks.math import Math
+
+    return Math(levels, **options)
+
+
+DOMAINS = {"desk": _desk, "blocksworld": _blocksworld, "math": _math}
 
 
 def build(spec: TaskSpec) -> Domain:

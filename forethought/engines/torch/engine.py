@@ -49,6 +49,7 @@ class TorchEngine:
         self.regions = Regions(self.weights)
         self.versions = {BASE: 0}
         eos = model.generation_config.eos_token_id if model.generation_config else None
+        self.end = self.tokenizer.eos_token_id
         self.eos = {self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
         self._stops: dict[tuple[str, ...], Stops] = {}
 
@@ -59,6 +60,12 @@ class TorchEngine:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
+        if not self.tokenizer.chat_template:
+            return None
+        text = self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
+        return self.encode(text)  # the template writes the special tokens, as text
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         lost = [w for w in dict.fromkeys([*words, *stops]) if not self._writes(w)]

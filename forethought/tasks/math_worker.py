@@ -1,0 +1,65 @@
+r"""The process that compares answers with math-verify; `math_grading` starts it, the package never imports it.
+
+One JSON array a line in, [gold, answer]; one JSON object a line out, {"same": bool, "reason": str}; the first line out is "ready".
+It is run as a file, not as a module, so that starting it loads nothing of the package.
+
+    python math_worker.py SECONDS BYTES < pairs
+
+SECONDS: after this long in one comparison the operating system ends the process (the parent usually has before; this is for a
+parent that died). BYTES: most memory (10^(10^10) is a short answer). Answers are read by math-verify's LaTeX grammar alone: its
+reader of plain expressions calls `eval` inside of sympy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def comparer():
+    """(gold, answer) -> (whether they are equal, reason why not). Without math-verify's own time limits, which this process has."""
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    config = [LatexExtractionConfig(boxed_match_priority=0)]
+
+    def read(text: str) -> list:
+        return parse(f"\\boxed{{{text}}}", extraction_config=config, parsing_timeout=None)
+
+    def compare(gold: str, answer: str) -> tuple[bool, str]:
+        golds, answers = read(gold), read(answer)
+        if not answers:
+            return False, "math-verify cannot read the answer"
+        return (True, "") if verify(golds, answers, timeout_seconds=None) else (False, "")
+
+    return compare
+
+
+def limits(seconds: float, size: int):
+    """Set the memory limit; returns what starts (True) and stops (False) the clock of one comparison. Neither exists on Windows."""
+    try:
+        import resource
+        import signal
+    except ImportError:
+        return lambda on: None
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where C code never looks at Python's handlers
+    return lambda on: signal.setitimer(signal.ITIMER_REAL, seconds if on else 0)
+
+
+def main(seconds: float, size: int) -> None:
+    compare = comparer()
+    clock = limits(seconds, size)
+    print('"ready"', flush=True)
+    for line in sys.stdin:
+        gold, answer = json.loads(line)
+        clock(True)
+        try:
+            same, reason = compare(gold, answer)
+        except Exception as error:  # whatever an answer does to the reader, it is an answer that is not equal
+            same, reason = False, f"math-verify: {type(error).__name__}"
+        clock(False)
+        print(json.dumps({"same": bool(same), "reason": reason}), flush=True)
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,215 @@
+r"""Final answers: found or refused, in one spelling for each value, and compared in a process that may hang."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from forethought.errors import ForethoughtError, UserError
+from forethought.interface.result import Parsed
+from forethought.tasks import math_grading, math_worker
+from forethought.tasks.math_answers import boxed, canonical, hashed, same
+from forethought.tasks.math_grading import GRADERS, MathVerify, exact, installed
+
+GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "test.jsonl"
+needs_data = pytest.mark.skipif(not GSM8K.exists(), reason=f"GSM8K's test problems are not at {GSM8K}")
+needs_math_verify = pytest.mark.skipif(not installed(), reason="math-verify (the extra `math`) is not installed")
+
+
+# Finding it --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "answer"), [
+    (r"so \boxed{18}.", "18"),
+    (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+    (r"first \boxed{1}, then \boxed{2}", "2"),
+    (r"\boxed{\boxed{5}}", "5"),
+    (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+    (r"\boxed{a \} b}", r"a \} b"),
+    (r"$\boxed 2$", "2"),
+    (r"\fbox{3}", "3"),
+    ("\\boxed{ 7\n}", "7"),
+])  # fmt: skip
+def test_a_box_is_found(text, answer):
+    assert boxed(text) == Parsed(answer)
+
+
+@pytest.mark.parametrize(("text", "refusal"), [
+    ("the answer is 18", r"character 17: found the end of the text, expected a final answer in \boxed{...}"),
+    ("", r"character 1: found the end of the text, expected a final answer in \boxed{...}"),
+    (r"ab \boxed{ }", r"character 4: \boxed{} is empty"),
+    (r"\boxed{1} or \boxed{2", r"character 14: the last \boxed{ is never closed"),  # cut off: the 1 is not what it would have said
+    (r"\boxed{\frac{1}{2}", r"character 1: the last \boxed{ is never closed"),
+    (r"\boxed 12", r"character 10: found the end of the text, expected a final answer in \boxed{...}"),  # TeX would box the 1
+])  # fmt: skip
+def test_no_box_is_a_refusal_and_never_a_guess(text, refusal):
+    assert str(boxed(text)) == refusal
+
+
+def test_the_gold_of_gsm8k():
+    assert hashed("He ran <<3*3=9>>9 miles.\n#### 1,234").value == ("1,234", "He ran <<3*3=9>>9 miles.")
+    for text in ("9", "####", "#### 9\nand more"):
+        assert hashed(text).reason == "found no last line '#### ANSWER'"
+
+
+# One spelling ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "spellings"), [
+    ("18", ["18", "$18", r"\$18", "$18$", "18.0", "18.", "+18", "0018", "18 eggs", "18 miles per hour", r"18\text{ cm}^2", r"18^\circ",
+            "18%", r"18\%", "x = 18", r"\(18\)", r"\text{18}", r"\frac{36}{2}", "36/2"]),
+    ("1234", ["1,234", "1{,}234", r"1\,234", r"1\!,234", "1 234", "$1,234.00 dollars"]),
+    ("7/2", ["3.5", r"\frac72", r"\dfrac{7}{2}", r"3\frac{1}{2}", "3 1/2", r"\frac{-7}{-2}", "7/2 hours"]),
+    ("-1/3", ["-1/3", r"-\frac{1}{3}", r"\frac{-1}{3}", "\u22121/3", r"\frac{1}{-3}"]),
+    ("(1/2,3)", [r"\left(\frac12, 3\right)", "(0.5,3)", "( 1/2 , 3.0 )"]),
+    ("C", ["C", "(C)", r"\text{(C)}", r"\textbf{(C)}"]),
+    ("evelyn", ["Evelyn", r"\text{evelyn}"]),
+    (r"2\sqrt{3}", [r"2\sqrt{3}", r"2 \sqrt{3}", r"$2\sqrt{3}$."]),
+])  # fmt: skip
+def test_spellings_of_one_value(value, spellings):
+    assert {spelling: canonical(spelling) for spelling in spellings} == dict.fromkeys(spellings, value)
+
+
+@pytest.mark.parametrize(("gold", "answer"), [
+    ("18", "19"), ("18", "-18"), ("1/3", "0.333"), ("3", "3 million"), ("3", r"3\text{ million}"), ("2", "2x"), ("2", "2 pi"),
+    ("2", r"2\pi"),
+    ("5", "5!"), ("5", r"5 \text{ or } 6"), ("10:30 a.m.", "10:30 p.m."), ("C", "c"), ("(1,234)", "1234"), ("1/0", "1"), ("12", "1,2"),
+    ("(1,2)", "[1,2]"), ("(1,2)", "(2,1)"), (r"3\frac{-1}{2}", "2.5"), ("0", ""), ("50%", "0.5"), ("12", "1 2"),
+    ("5", "5 sixths"), ("1234", "12 34"),
+])  # fmt: skip
+def test_other_values_stay_apart(gold, answer):
+    assert not same(gold, answer)
+
+
+def test_a_very_long_answer_is_text():
+    """Python refuses to read whole numbers of more than 4,300 digits; nobody means one."""
+    assert canonical("9" * 5000) == "9" * 5000
+    assert not same("9", "9" * 5000)
+
+
+@needs_data
+def test_every_gold_of_gsm8k_is_a_whole_number():
+    golds = [hashed(json.loads(line)["answer"]).value[0] for line in GSM8K.read_text("utf-8").splitlines()]
+    assert len(golds) == 1319
+    assert [g for g in golds if canonical(g) != str(int(g.replace(",", "")))] == []
+
+
+@needs_data
+@needs_math_verify
+def test_graders_agree_with_math_verify_on_every_gold_of_gsm8k():
+    compare = math_worker.comparer()
+    for line in GSM8K.read_text("utf-8").splitlines():
+        gold = hashed(json.loads(line)["answer"]).value[0]
+        number = int(gold.replace(",", ""))
+        for answer, right in ((f"{number}", True), (f"{number:,}", True), (f"{number + 1}", False)):
+            assert bool(exact(gold, answer).score) == compare(gold, answer)[0] == right, (gold, answer)
+
+
+# A process of its own ----------------------------------------------------------------------------------------------------
+
+STANDS_IN = """
+import json, sys, time
+print('"ready"', flush=True)
+for line in sys.stdin:
+    gold, answer = json.loads(line)
+    open(sys.argv[1], "a").write(answer + "\\n")
+    if answer == "hang":
+        time.sleep(60)
+    if answer == "crash":
+        sys.exit(1)
+    print(json.dumps({"same": answer == "twin of " + gold, "reason": "unreadable" if answer == "?" else ""}), flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """(a grader whose worker plays math-verify, the answers that the worker saw)."""
+    seen = tmp_path / "seen"
+    seen.touch()
+    grade = MathVerify(seconds=0.5, command=[sys.executable, "-I", "-c", STANDS_IN, str(seen)])
+    yield grade, lambda: seen.read_text().split("\n")[:-1]
+    grade.close()
+
+
+def test_the_worker_is_asked_once_for_what_spelling_does_not_settle(stand_in):
+    grade, seen = stand_in
+    assert grade("1/2", r"\frac12").score == 1.0
+    assert seen() == []  # the same spelling
+    assert [grade("a", "twin of a").score for _ in range(3)] == [1.0] * 3
+    assert grade("b", "twin of a").score == 0.0  # another gold is another question
+    assert grade("a", "?").reason == "unreadable"
+    assert grade("a", "b").reason == "expected 'a', found 'b'"
+    assert seen() == ["twin of a", "twin of a", "?", "b"]
+
+
+def test_an_answer_that_hangs_costs_the_limit_once_and_the_next_one_is_compared(stand_in):
+    grade, seen = stand_in
+    for _ in range(3):
+        verdict = grade("a", "hang")
+        assert (verdict.score, verdict.reason) == (0.0, "timed out: comparing with 'hang' took more than 0.5 s")
+    assert grade("a", "twin of a").score == 1.0  # by a new worker
+    assert seen() == ["hang", "twin of a"]
+
+
+def test_an_answer_that_ends_the_worker_twice_is_not_equal(stand_in):
+    grade, seen = stand_in
+    assert grade("a", "crash").reason == "comparing with 'crash' ended its process twice"
+    assert grade("a", "twin of a").score == 1.0
+    assert seen() == ["crash", "crash", "twin of a"]
+
+
+def test_threads_share_one_worker(stand_in):
+    grade, seen = stand_in
+    scores: dict[int, float] = {}
+
+    def ask(i: int) -> None:
+        scores[i] = grade(f"g{i}", f"twin of g{i if i % 2 else 0}").score
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert scores == {i: float(i % 2) for i in range(1, 9)}
+
+
+def test_a_long_answer_never_reaches_the_worker(stand_in):
+    grade, seen = stand_in
+    assert grade("a", "b" * 401).reason == "an answer of 401 characters; at most 400 are read"
+    assert seen() == []
+
+
+def test_a_worker_that_does_not_start():
+    with pytest.raises(ForethoughtError, match="did not start"):
+        MathVerify(command=[sys.executable, "-I", "-c", "raise SystemExit(1)"])("a", "b")
+
+
+def test_without_the_extra_only_who_asks_for_it_is_told(monkeypatch):
+    monkeypatch.setattr(math_grading, "installed", lambda: False)
+    math_grading.shared.cache_clear()
+    assert GRADERS["auto"]() is exact
+    with pytest.raises(UserError, match=r'pip install "forethought\[math\]", or take grader = "exact"'):
+        GRADERS["math-verify"]()
+
+
+@needs_math_verify
+def test_math_verify_in_its_worker(tmp_path):
+    grade = MathVerify(seconds=20)
+    try:
+        assert grade(r"2\sqrt{2}", r"\sqrt{8}").score == 1.0
+        assert grade(r"\{1,2\}", r"\{2,1\}").score == 1.0
+        assert grade("x^2+2x+1", "(x+1)^2").score == 1.0
+        assert grade("7", "8").score == 0.0
+        mark = tmp_path / "ran"
+        assert grade("7", f"__import__('pathlib').Path('{mark}').touch()").score == 0.0
+        assert not mark.exists()
+        grade.seconds = 0.5
+        assert grade("2", "9^{9^{9^{9^{9}}}}").score == 0.0  # refused or timed out, and no memory filled
+        grade.seconds = 20
+        assert grade("3", r"\frac{\sqrt{36}}{2}").score == 1.0
+    finally:
+        grade.close()
