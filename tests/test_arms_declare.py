@@ -11,7 +11,7 @@ from forethought.arms.declare import read
 from forethought.arms.jobs import identity, jobs_of
 from forethought.arms.pool import by_urgency
 from forethought.errors import RecipeError
-from forethought.recipe.load import load
+from forethought.recipe.load import load, shipped_arms
 
 
 def test_an_arm_is_a_recipe_with_the_groups_changes_and_its_own(tmp_path):
@@ -147,3 +147,9 @@ def test_what_the_command_decides_cannot_be_set_by_an_arm(tmp_path, text):
 def test_a_folder_is_no_file_of_arms(tmp_path):
     with pytest.raises(RecipeError, match="is a folder"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_arms()))
+def test_every_shipped_set_of_arms_can_be_read_by_name(name):
+    declared, recipes = read(Path(name))
+    assert declared.name == name and declared.about and len(recipes) == len(declared.arm) * len(declared.seeds)

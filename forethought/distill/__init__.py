@@ -1,0 +1,1 @@
+"""Guidance distillation: demonstrations with chains of thought become (question, plan, chain, answer), filtered and on disk."""
