@@ -19,6 +19,7 @@ from forethought.arms.state import FINISHED, read_outcome, state_of, status_of
 from forethought.errors import UserError
 from forethought.report.load import Run
 from forethought.report.load import load as load_run
+from forethought.report.words import join
 
 Line = Mapping[str, Any]
 
@@ -34,12 +35,21 @@ def collect(declared: Declared, jobs: Sequence[Job], out: Path) -> dict[str, Any
         for arm in arms:
             against = None if arm["name"] == group.baseline else runs.get(group.baseline)
             arm["metrics"] = {m: _statistics(m, runs[arm["name"]], against) for m in metrics}
-            notes += [f"{name}/{arm['name']}, seed {run['seed']}: {run['reason']}." for run in arm["runs"] if run["reason"]]
+            notes += _notes(f"{name}/{arm['name']}", arm["runs"])
         claims = [judge(claim, runs) for claim in declared.claim if claim.group == name]
         groups.append({"name": name, "about": group.about, "baseline": group.baseline, "metrics": list(group.metrics), "claims": claims,
                        "arms": arms})
     return {"name": declared.name, "about": declared.about, "seeds": list(declared.seeds), "forethought": __version__, "groups": groups,
             "notes": notes}
+
+
+def _notes(arm: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why runs do not count, one sentence for the seeds that share a reason."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        if run["reason"]:
+            seeds.setdefault(run["reason"], []).append(str(run["seed"]))
+    return [f"{arm}, seed{'s' * (len(which) > 1)} {join(which)}: {reason}." for reason, which in seeds.items()]
 
 
 def counted(arm: Mapping[str, Any]) -> Runs:
