@@ -69,7 +69,7 @@ def _under(tree: Tree, plan: Node) -> Tree:
 
 def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float]]:
     """`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks; without `oracle` there is no act."""
-    scores: dict[str, list[float]] = {f"eval/{side}": [] for side in SIDES}
+    scores: dict[str, list[float]] = {f"eval/{side}": [] for side in SIDES if oracle or side != "act"}
     for mine, given in zip(own, oracle or [None] * len(own), strict=True):
         plan = next(n for n in mine.nodes if n.role == "plan")
         row = {"plan": plan.reward_parts["valid"], **({"act": success(given)} if given else {}), "e2e": success(mine)}

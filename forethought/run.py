@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought import handover, tasks
+from forethought.distill.stage import check_distill
 from forethought.engines.base import Engine
 from forethought.errors import RecipeError, UserError
 from forethought.progress import Progress
@@ -32,7 +33,8 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
     from forethought.engines.torch.loading import load
 
     def one(model: ModelSpec, seed: int) -> Engine:
-        return TorchEngine(load(model, domain.vocabulary(), _context(domain), seed), recipe.engine, recipe.adapter)
+        context = 0 if model.path else _context(domain)
+        return TorchEngine(load(model, domain.vocabulary(), context, seed), recipe.engine, recipe.adapter)
 
     if not given(recipe.planner):
         return one(recipe.model, recipe.seed)
@@ -47,6 +49,9 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
         if wrong := [level for level in levels if level not in domain.levels]:
             raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}")
     check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
+    for i, stage in enumerate(recipe.stage):
+        if stage.kind == "distill":
+            check_distill(f"stage.{i}", stage.distill, domain)
     if not getattr(domain, "spaced", True) and not recipe.model.path:
         raise RecipeError("model", f"{domain.name} is free text, and a model from scratch knows words alone; give --model PATH")
     engine = engine_of(recipe, domain)

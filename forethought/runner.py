@@ -9,6 +9,7 @@ from pathlib import Path
 
 from forethought import __version__, gates, handover, report
 from forethought.curriculum import LevelSampler
+from forethought.distill.stage import guide
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.errors import GateStop, Interrupted, UserError
 from forethought.evaluate import changes, evaluate, held_out
@@ -57,6 +58,9 @@ class Runner:
             self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
             self._summary("running")
             try:
+                for i, spec in enumerate(self.recipe.stage[: progress.stage]):
+                    if spec.kind == "distill":  # what an earlier stage distilled is part of the task
+                        guide(spec.distill, self.rollouts, progress.policies, self.recipe.model.path, self.store.out / "guided" / f"stage-{i}")
                 while progress.stage < len(self.recipe.stage):
                     self._stage(self.recipe.stage[progress.stage])
                     progress.stage, progress.stage_step, progress.begun = progress.stage + 1, 0, False
@@ -86,16 +90,19 @@ class Runner:
     def _attempt(self, spec: StageSpec) -> str:
         p, self.rolled_back = self.progress, False
         stage = self._prepare(spec)
-        self.emit("stage", text=f"{spec.name or spec.kind}: trains {', '.join(spec.roles)}", stage_steps=spec.until.steps)
+        trains = "distils plans" if spec.kind == "distill" else f"trains {', '.join(spec.roles)}"
+        self.emit("stage", text=f"{spec.name or spec.kind}: {trains}", stage_steps=spec.steps)
         if not p.begun:
             self._begin(stage)
-        while p.stage_step < spec.until.steps:
+        if spec.kind == "distill":
+            return self._end(spec, self._distill(spec))
+        while p.stage_step < spec.steps:
             started = time.perf_counter()
             result = self._guarded_step(stage)
             p.step, p.stage_step = p.step + 1, p.stage_step + 1
             line = self._line(spec, result, time.perf_counter() - started)
             line |= self._probe(stage, result, line)
-            last = p.stage_step == spec.until.steps
+            last = p.stage_step == spec.steps
             measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
             if measured:
                 line |= self._measure(line)
@@ -110,16 +117,16 @@ class Runner:
                 self._save()
             if not last and asked:
                 self._leave(asked)
-        return self._end(spec, f"its {spec.until.steps} steps are done")
+        return self._end(spec, f"its {spec.steps} steps are done")
 
     def _prepare(self, spec: StageSpec) -> Stage:
         """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its own)."""
         p = self.progress
-        if not p.begun:
+        if not p.begun and spec.kind != "distill":
             handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
         self.controller = Controller(spec.adaptive)
         sampler = LevelSampler(spec.levels or self.rollouts.domain.levels, spec.level_weights, spec.easy_levels,
-                               round(spec.easy_first * spec.until.steps))
+                               round(spec.easy_first * spec.steps))
         if p.begun:
             sampler.load_state_dict(p.curriculum)
             if p.adaptive:
@@ -150,6 +157,16 @@ class Runner:
         p.curriculum = stage.curriculum.state_dict()
         self._log(line, "eval", spec)
         self._save()
+
+    def _distill(self, spec: StageSpec) -> str:
+        """Plans for the training problems, once; a resumed run reads what is there."""
+        p = self.progress
+        rows, provenance = guide(spec.distill, self.rollouts, p.policies, self.recipe.model.path, self.store.out / "guided" / f"stage-{p.stage}",
+                                 lambda text: self.emit("note", text=text))
+        dropped = {f"dropped: {reason}": float(n) for reason, n in provenance.drops.items()}
+        self._decide("schedule", "distill", "data", f"{len(rows)} of {provenance.items} demonstrations have a plan now, by "
+                     f"{provenance.summariser} ({provenance.model})", {"kept": float(len(rows)), "items": float(provenance.items), **dropped})
+        return f"{len(rows)} plans are there"
 
     # ---- probes and what follows from them
 
@@ -216,7 +233,7 @@ class Runner:
         if why := self._gates(spec):
             return why
         why = reached(spec.until, [e["metrics"] for e in p.evaluations])
-        return why if p.stage_step < spec.until.steps else ""
+        return why if p.stage_step < spec.steps else ""
 
     def _gates(self, spec: StageSpec) -> str:
         p = self.progress
@@ -318,7 +335,7 @@ class Runner:
         self.store.log(p.step, {"stage": p.stage, "stage_name": spec.name or spec.kind, "kind": spec.kind, "stage_step": p.stage_step,
                                 "seconds": round(p.seconds, 3), **line})
         self.events.write(p.step, line)
-        self.emit(kind, values=line, stage_steps=spec.until.steps)
+        self.emit(kind, values=line, stage_steps=spec.steps)
 
     def _save_trees(self, spec: StageSpec, result: Step, last: bool) -> None:
         save, p = self.recipe.save, self.progress
@@ -357,7 +374,7 @@ class Runner:
 
     def emit(self, kind: str, **fields) -> None:
         p = self.progress
-        total = sum(s.until.steps for s in self.recipe.stage)
+        total = sum(s.steps for s in self.recipe.stage)
         self.observe(Event(kind=kind, step=p.step, steps=total, stage=p.stage, stages=len(self.recipe.stage), stage_step=p.stage_step,
                            **fields))
 

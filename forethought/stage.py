@@ -58,7 +58,9 @@ class Stage:
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share
-        tasks = [t for i in range(0, len(levels), share) for t in self.rollouts.domain.family(rng, levels[i : i + share], "train")]
+        domain = self.rollouts.domain  # one whose problems come without plans shows those that were given some
+        draw = domain.shown if self.spec.kind == "imitate" and hasattr(domain, "shown") else lambda rng, some: domain.family(rng, some, "train")
+        tasks = [t for i in range(0, len(levels), share) for t in draw(rng, levels[i : i + share])]
         return self._imitate(k, tasks, rng, conflict) if self.spec.kind == "imitate" else self._reinforce(k, tasks, conflict)
 
     def _imitate(self, k: int, tasks: list[Task], rng: random.Random, conflict: bool) -> Step:

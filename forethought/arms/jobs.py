@@ -41,7 +41,7 @@ class Job:
 
     def work(self) -> int:
         """Rollouts and demonstrations that its own stages ask for: a scale for which job is longer, no measure of time."""
-        return sum(s.until.steps * s.batch * (s.tree.plans * (1 + s.tree.acts) if s.kind == "reinforce" else 1)
+        return sum(s.steps * s.batch * (s.tree.plans * (1 + s.tree.acts) if s.kind == "reinforce" else 1)
                    for s in self.recipe.stage[self.shared :])
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def outline(recipe: Recipe) -> str:
     """The stages of a recipe in words, as comment lines, so that a recipe may follow them in one TOML file."""
-    steps = sum(stage.until.steps for stage in recipe.stage)
+    steps = sum(stage.steps for stage in recipe.stage)
     lines = [f"{recipe.name}: stages {len(recipe.stage)}, steps at most {steps}, layout {recipe.layout}, seed {recipe.seed}"]
     for i, stage in enumerate(recipe.stage):
         lines.append(f"stage {i + 1}/{len(recipe.stage)} {_stage(stage, recipe)}")
@@ -23,6 +23,9 @@ def outline(recipe: Recipe) -> str:
 
 
 def _stage(stage: StageSpec, recipe: Recipe) -> str:
+    if stage.kind == "distill":
+        taken = f"{stage.distill.problems} training problems" if stage.distill.problems else "all training problems"
+        return f"{' '.join(stage.name.split()) or stage.kind}: plans for {taken}, by {stage.distill.summariser}; trains nothing"
     frozen = [role for role in ROLES if role not in stage.roles]
     weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"

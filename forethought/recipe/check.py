@@ -6,6 +6,7 @@ Keys, types and choices are `load`'s business; here are ranges and combinations.
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 from forethought.errors import RecipeError, unknown
 from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
@@ -13,7 +14,7 @@ from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.check_isolation import check_after, check_isolation, check_probes
 from forethought.recipe.layout import OWN, given, has_planner, weights_of
-from forethought.recipe.schema import ROLES, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
+from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
 METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups",
@@ -81,6 +82,11 @@ def _check_machine(recipe: Recipe) -> None:
 
 
 def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
+    if stage.kind == "distill":
+        _check_distill(where, stage)
+        return
+    if stage.distill != DistillSpec():
+        raise RecipeError(f"{where}.distill", f'{stage.kind} does not read it; take it out, or make the stage kind = "distill"')
     _check_roles(where, stage)
     _check_weights(where, stage, recipe)
     _check_until(f"{where}.until", stage.until, recipe)
@@ -93,6 +99,14 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
     else:
         check_reinforce(where, stage)
     check_isolation(where, stage, recipe)
+
+
+def _check_distill(where: str, stage: StageSpec) -> None:
+    """Nothing trains in it; what it distils with is the business of the task family."""
+    default = StageSpec(kind="distill", name=stage.name, distill=stage.distill)
+    for field in fields(StageSpec):
+        if getattr(stage, field.name) != getattr(default, field.name):
+            raise RecipeError(f"{where}.{field.name}", "distill trains nothing and does not read it; take it out")
 
 
 def _check_roles(where: str, stage: StageSpec) -> None:
@@ -129,6 +143,8 @@ def _check_order(recipe: Recipe) -> None:
     """The base is finished before the first adapter lies on it, or the first model is copied from it."""
     own = None
     for i, stage in enumerate(recipe.stage):
+        if stage.kind == "distill":
+            continue
         if weights_of(recipe, stage) != "base":
             own = i if own is None else own
         elif own is not None and recipe.layout != "shared":

@@ -204,12 +204,28 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DistillSpec:
+    """Guidance distillation (stage 1 of PTA-GRPO, arXiv 2510.01833): worked solutions of the training problems become plans, which the
+    imitation after it shows. Nothing trains; the data set lies in the run's `guided/`."""
+
+    summariser: Literal["rules", "policy", "endpoint"] = "rules"
+    # rules: the steps of a GSM8K solution without their calculations; policy: the model itself, asked for a plan; endpoint: any server
+    # that speaks as OpenAI's does
+    problems: int = 0  # training problems to take, in order; 0: all
+    plan_tokens: int = 256  # most tokens of a plan that the policy writes
+    most_chars: int = 1500  # longer plans are dropped
+    most_numbers: int = 2  # and those with more numbers that the problem does not state
+    endpoint: dict[str, Any] = field(default_factory=dict)  # base_url, model, key_env, ...: see distill/endpoint_spec.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    kind: Literal["imitate", "reinforce"] = "imitate"
+    kind: Literal["imitate", "reinforce", "distill"] = "imitate"
     name: str = ""  # empty: the kind
     roles: tuple[str, ...] = ROLES  # what trains; the other roles are frozen
     weights: Literal["auto", "base", "adapter", "model"] = "auto"  # auto: see recipe/layout.py
     until: UntilSpec = field(default_factory=UntilSpec)
+    distill: DistillSpec = field(default_factory=DistillSpec)
     levels: tuple[int, ...] = ()  # empty: the task's levels
     level_weights: tuple[float, ...] = ()  # one per level; empty: equal
     easy_first: float = 0.0  # share of the steps at the stage's start in which only `easy_levels` are drawn
@@ -234,6 +250,11 @@ class StageSpec:
     adaptive: AdaptiveSpec = field(default_factory=AdaptiveSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     gates: tuple[GateSpec, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """At most; a stage that distils takes none."""
+        return 0 if self.kind == "distill" else self.until.steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from forethought.types import Outcome, Task, Turn, Verdict
 
 Split = Literal["train", "eval"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """A training problem with its worked solution, from which a plan can be distilled. `id` is the task's."""
+
+    id: str
+    question: str
+    chain: str
+    answer: str
+    level: int
+    source: str
 
 
 class Episode(Protocol):

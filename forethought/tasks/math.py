@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from forethought.errors import ForethoughtError, RecipeError, UserError
 from forethought.interface.result import Parsed, Refusal, verdict
-from forethought.tasks.base import Split
+from forethought.tasks.base import Split, Worked
 from forethought.tasks.math_files import HUB, Record, read
 from forethought.tasks.math_grading import Grader
 from forethought.tasks.math_options import read_options
@@ -67,6 +68,7 @@ class Math:
         self._need_apart(evaluated, "task.eval")
         self._pools = {"train": _by_level(self._train), "eval": _by_level(evaluated)}
         self.levels = self._checked_levels(levels)
+        self._shown: dict[int, list[Task]] = {}  # training problems that distillation has given plans
         self.has_plans = all(task.state.plan for pool in self._pools.values() for tasks in pool.values() for task in tasks)
 
     def vocabulary(self) -> list[str]:
@@ -138,6 +140,26 @@ class Math:
                 raise RecipeError("task.levels", f"no problem of {split} has level {missing[0]}; it has {sorted(found)}")
         return tuple(sorted(set(levels)))
 
+    # --- plans for training problems (distill/stage.py) ---
+
+    def worked(self) -> list[Worked]:
+        """Every training problem with a worked solution, without the answer line of GSM8K."""
+        told = [(task, task.state.chain or task.state.solution.partition("\n####")[0].strip()) for task in self._train]
+        return [Worked(id=task.id, question=task.state.problem, chain=chain, answer=task.state.answer, level=task.level,
+                       source=task.state.where) for task, chain in told if chain]
+
+    def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
+        """Task id -> (plan, chain): from now on imitation shows these problems. UserError where a level has none."""
+        given = [replace(task, state=replace(task.state, plan=plans[task.id][0], chain=_without_marks(plans[task.id][1])))
+                 for task in self._train if task.id in plans]
+        self._shown = _by_level(given)
+        if empty := [level for level in self.levels if level not in self._shown]:
+            raise UserError(f"no training problem of level {empty[0]} got a plan; distil more problems, or leave the level out (task.levels)")
+
+    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+        """Training problems that can be demonstrated, one per level."""
+        return [rng.choice(self._shown[level] if self._shown else self.pool(level, "train")) for level in levels]
+
     # --- demonstrations ---
 
     def oracle_plan(self, task: Task) -> str:
@@ -203,6 +225,11 @@ class Execution:
             return Outcome(done=True, reason=str(answer))
         graded = self._grade(self._task.state.answer, answer.value)
         return Outcome(done=True, success=graded.score == 1.0, reason=graded.reason)
+
+
+def _without_marks(chain: str) -> str:
+    """A chain without GSM8K's marked calculations, <<16-3=13>>, which repeat what stands beside them."""
+    return re.sub(r"<<[^>]*>>", "", chain)
 
 
 def _by_level(tasks: Sequence[Task]) -> dict[int, list[Task]]:

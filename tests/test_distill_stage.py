@@ -1,0 +1,116 @@
+"""A stage that distils, then imitation that shows what it made: on problems in free text with a tiny real model."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from conftest import desk_recipe, lines_of, nothing
+from torch_kit import bpe_of, model_of, on_disk
+
+from forethought import run
+from forethought.display.show import outline
+from forethought.distill import files
+from forethought.errors import RecipeError, UserError
+from forethought.recipe.check import check
+from forethought.recipe.convert import from_dict
+
+
+def gsm8k(path: Path, seed: int, n: int = 8) -> str:
+    """Problems as GSM8K writes them, with marked calculations and the answer in a last line."""
+    rng, lines = random.Random(seed), []
+    for i in range(n):
+        a, b = rng.randrange(100 * seed + 11, 100 * seed + 99), rng.randrange(2, 9)
+        solution = f"Ann has {a} + {b} = <<{a}+{b}={a + b}>>{a + b} apples.\n#### {a + b}"
+        lines.append({"question": f"Problem {seed}-{i}: Ann has {a} apples and gets {b} more. How many does she have?", "answer": solution})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("distil")
+    train, test = gsm8k(folder / "train.jsonl", 1), gsm8k(folder / "test.jsonl", 7)
+    tokenizer = bpe_of([Path(train).read_text()], 420)
+    model = on_disk(folder / "model", model_of("llama", vocab_size=len(tokenizer), max_position_embeddings=1024,
+                                               eos_token_id=tokenizer.eos_token_id), tokenizer)
+    return {"name": "distilled", "layout": "adapters", "model": {"path": model}, "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
+            "task": {"name": "math", "train": train, "eval": [test], "budgets": {"plan": 24, "act": 24}, "grader": "exact"},
+            "eval": {"tasks": 2, "every": 0}, "save": {"every": 1},
+            "stage": [{"kind": "distill"}, {"kind": "imitate", "until": {"steps": 2}, "batch": 2}]}  # fmt: skip
+
+
+def recipe(tables: dict, **distill):
+    return from_dict(tables | {"stage": [{"kind": "distill", "distill": distill}, *tables["stage"][1:]]})
+
+
+def test_solutions_become_plans_that_imitation_shows(tables, tmp_path):
+    run.train(recipe(tables), tmp_path / "run", nothing)
+    rows, provenance = files.read(tmp_path / "run" / "guided" / "stage-0")
+    assert len(rows) == provenance.kept == provenance.items == 8
+    assert all("=" not in row.plan and row.answer not in row.plan for row in rows)
+    lines = lines_of(tmp_path / "run" / "metrics.jsonl")
+    assert {"loss/sft_plan", "loss/sft_act"} <= lines[-1].keys()
+    [said] = [d for d in lines_of(tmp_path / "run" / "decisions.jsonl") if d["name"] == "distill" and d["outcome"] == "data"]
+    assert said["numbers"] == {"kept": 8.0, "items": 8.0} and "8 of 8 demonstrations have a plan now" in said["reason"]
+    assert "eval/act" not in lines[-1] and "eval/e2e" in lines[-1]  # test problems have no plan to act under
+
+
+def test_a_run_that_is_stopped_after_it_reads_the_plans_again(tables, tmp_path):
+    class Stop(BaseException):
+        pass
+
+    def watch(event):
+        if event.kind == "step" and event.step == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run.train(recipe(tables, problems=6), tmp_path / "run", watch)
+    before = (tmp_path / "run/guided/stage-0/provenance.json").read_bytes()
+    run.resume(tmp_path / "run", nothing)
+    assert (tmp_path / "run/guided/stage-0/provenance.json").read_bytes() == before
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
+
+
+def test_where_no_plan_is_left_it_says_what_was_dropped(tables, tmp_path):
+    with pytest.raises(UserError, match="all 8 plans were dropped"):
+        run.train(recipe(tables, most_chars=3), tmp_path / "run", nothing)
+
+
+def test_the_model_itself_can_be_asked(tables, tmp_path):
+    """A random model writes no plan; that is what the run says, and what it wrote is in the examples."""
+    with pytest.raises(UserError, match="all 2 plans were dropped"):
+        run.train(recipe(tables, summariser="policy", problems=2, plan_tokens=4), tmp_path / "run", nothing)
+    assert len(json.loads((tmp_path / "run/guided/stage-0/provenance.json").read_text())["examples"]) > 0
+
+
+@pytest.mark.parametrize(("distill", "where"), [
+    ({"problems": -1}, "stage.0.distill.problems"), ({"plan_tokens": 0}, "stage.0.distill.plan_tokens"),
+    ({"endpoint": {"model": "x"}}, "stage.0.distill.endpoint"), ({"most_chars": 0}, "stage.0.distill"),
+    ({"summariser": "endpoint", "endpoint": {"url": "x"}}, "stage.0.distill.endpoint.url"),
+    ({"summariser": "endpoint", "endpoint": {"base_url": "ftp://x", "model": "m"}}, "stage.0.distill.endpoint"),
+    ({"summariser": "endpoint"}, "stage.0.distill.endpoint"),
+])  # fmt: skip
+def test_bad_settings_are_refused_before_a_model_is_loaded(tables, distill, where):
+    with pytest.raises(RecipeError) as e:
+        run.build(recipe(tables, **distill), engine_of=lambda recipe, domain: pytest.fail("a model was loaded"))
+    assert e.value.where == where
+
+
+def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
+    for change in ({"optim": {"lr": 0.1}}, {"roles": ["plan"]}, {"until": {"steps": 5}}):
+        with pytest.raises(RecipeError, match="trains nothing"):
+            check(desk_recipe({"kind": "distill"} | change))
+    with pytest.raises(RecipeError, match="does not read it"):
+        check(desk_recipe({"kind": "imitate", "distill": {"problems": 3}}))
+
+
+def test_the_outline_says_what_is_distilled(tables):
+    assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))
+
+
+def test_a_family_with_plans_of_its_own_has_nothing_to_distil():
+    with pytest.raises(RecipeError, match="shows plans of its own"):
+        run.build(desk_recipe({"kind": "distill"}, {"kind": "imitate"}), engine_of=lambda recipe, domain: pytest.fail("a model was loaded"))
