@@ -10,7 +10,7 @@ from forethought.isolation.adaptive import Move
 from forethought.isolation.core import region_of
 from forethought.progress import Progress
 from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import ROLES, AdaptiveSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
+from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
 from forethought.stage import Stage
 
 Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
@@ -29,6 +29,18 @@ def changed(spec: StageSpec, changes: dict) -> StageSpec:
     if "weights" in changes:
         return replace(spec, weights=changes["weights"], optim=optim, isolation=IsolationSpec(), adaptive=AdaptiveSpec())
     return replace(spec, optim=optim, isolation=replace(spec.isolation, **changes.get("isolation", {})))
+
+
+def once_more(gate: GateSpec, spec: StageSpec, changes: dict) -> tuple[dict, str]:
+    """What a gate changes in a stage that it sends back to its start, and that in words."""
+    changes = {k: v for k, v in changes.items() if k != "apart"}
+    if gate.then == "lower_rate":
+        changes["lr"] = changes.get("lr", 1.0) * gate.rate
+        return changes, f"with {changes['lr']:g} of its learning rate"
+    if gate.isolate in ("replay", "keep_kl"):
+        return changes | {"isolation": {gate.isolate: spec.adaptive.weight}}, f"with {gate.isolate} of weight {spec.adaptive.weight}"
+    own = spec.adaptive.lr / spec.optim.lr if spec.adaptive.lr and gate.isolate == "adapter" else changes.get("lr", 1.0)
+    return changes | {"weights": gate.isolate, "lr": own}, f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
 
 
 def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:

@@ -107,6 +107,8 @@ class Runner:
             if measured:
                 line |= self._measure(line)
             self._log(line, "eval" if measured else "step", spec)
+            if measured:
+                self._read_evaluation(stage)
             self._save_trees(spec, result, last)
             p.curriculum = stage.curriculum.state_dict()
             if measured and (ending := self._judge(spec)):
@@ -182,16 +184,36 @@ class Runner:
         if "conflict/all" in line:
             self.controller.hear(line["conflict/all"])
         if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage)):
-            if move.outcome == "isolate":
-                done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
-            else:
-                done = f"; {handover.rejoin(stage, p, move.role)}" if self.was_apart else ""
-            stage.spec = handover.changed(self.recipe.stage[p.stage], p.changed)
-            stage.references = p.references
-            self._decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
+            self._follow(stage, move)
         p.adaptive = self.controller.state_dict()
         found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
         return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
+
+    def _follow(self, stage: Stage, move: Move) -> None:
+        """Do what the controller decided, and record why."""
+        p = self.progress
+        if move.outcome == "isolate":
+            done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
+        else:
+            done = f"; {handover.rejoin(stage, p, move.role)}" if self.was_apart else ""
+        stage.spec = handover.changed(self.recipe.stage[p.stage], p.changed)
+        stage.references = p.references
+        self._decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
+        p.adaptive = self.controller.state_dict()
+
+    def _read_evaluation(self, stage: Stage) -> None:
+        """An evaluation sees what the probe's few tasks may miss: the controller reads it too. What it leads to is measured again."""
+        p, spec, controller = self.progress, stage.spec, self.controller
+        roles = [r for r in stage.others() or stage.spec.roles if f"eval/{r}" in p.evaluations[-1]["scores"]]
+        if spec.adaptive.to == "off" or controller.apart or len(set(p.policies.values())) > 1 or not roles:
+            return
+        start, now = ({r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1]))
+        self.was_apart = ""
+        if move := controller.read(roles, start, now, training=not stage.others()):
+            self._follow(stage, move)
+            if move.outcome == "isolate":
+                p.step += 1
+                self._log(self._measure(), "eval", spec)
 
     def _read(self, stage: Stage) -> Move | None:
         """What the controller makes of the newest held-out probe. Roles that were apart before this stage are none of its business."""
@@ -276,17 +298,7 @@ class Runner:
             return f"a gate rolled it back ({gate.metric}){tried}"
         p.attempts += 1
         spec = self.recipe.stage[p.stage]
-        if gate.then == "lower_rate":
-            p.changed = p.changed | {"lr": p.changed.get("lr", 1.0) * gate.rate}
-            how = f"with {p.changed['lr']:g} of its learning rate"
-        elif gate.isolate in ("replay", "keep_kl"):
-            p.changed = p.changed | {"isolation": {gate.isolate: spec.adaptive.weight}}
-            how = f"with {gate.isolate} of weight {spec.adaptive.weight}"
-        else:
-            rate = spec.adaptive.lr / spec.optim.lr if spec.adaptive.lr and gate.isolate == "adapter" else p.changed.get("lr", 1.0)
-            p.changed = p.changed | {"weights": gate.isolate, "lr": rate}
-            how = f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
-        p.changed = {k: v for k, v in p.changed.items() if k != "apart"}
+        p.changed, how = handover.once_more(gate, spec, p.changed)
         self._decide("schedule", spec.name or spec.kind, "retry", f"once more, {how}")
         p.records[-1]["attempts"] = p.attempts + 1
         p.stage_step, p.begun = 0, False

@@ -230,3 +230,14 @@ def test_a_planner_that_is_only_half_said_is_not_dropped(override):
 def test_adaptive_settings_that_nothing_reads_are_refused(adaptive):
     with pytest.raises(RecipeError):
         check(shared(ACT, PLAN | {"adaptive": adaptive}))
+
+
+def test_harm_that_only_an_evaluation_sees_isolates_too(tmp_path):
+    """Held-out probes are never due in this stage; its evaluation at step 2 sees that acting is lost, and the next one that it is back."""
+    stage = PLAN | {"adaptive": {"to": "model"} | AT_ONCE}
+    recipe = desk_recipe(ACT, stage, layout="shared", probes={"tasks": 4, "every": 99, "conflict_every": 0})
+    run.train(recipe, tmp_path / "run", nothing, told(s21_base={"act": WRONG}))
+    assert moves(tmp_path / "run") == [(1, "isolate")]
+    seen = [(line["step"], line["eval/act"]) for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line["stage"] == 1 and "eval/act" in line]
+    assert seen == [(20, 1.0), (22, 0.0), (23, 1.0), (25, 1.0)]
+    assert policies(tmp_path / "run") == {"plan": "plan", "act": "base"}

@@ -48,7 +48,7 @@ class Controller:
         change, low, high = found[worst]
         numbers = {"change": change, "low": low, "high": high, "bound": self.spec.max_drop}
         if -change > self.spec.max_drop and (high < 0 or not self.spec.confidence):
-            return self._isolate(worst, f"{worst} on demonstrations changed by {change:+.3f} [{low:+.3f}, {high:+.3f}] since the stage's "
+            return self._isolate(worst, f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, {high:+.3f}] since the stage's "
                                  f"start, and may fall by {self.spec.max_drop}", numbers)
         if len(self.cosines) == self.spec.window and (mean := sum(self.cosines) / self.spec.window) < self.spec.min_cosine:
             return self._isolate(worst, f"the cosine of the roles' gradients is {mean:+.3f} over {self.spec.window} probes, below "

@@ -171,7 +171,7 @@ class IsolationSpec:
 class AdaptiveSpec:
     """Isolation that switches itself on: the roles share their weights until the probes see interference.
 
-    Read at every held-out probe of the stage (`probes.every`). It switches when the other role's success on demonstrations has
+    Read at every held-out probe of the stage (`probes.every`) and at every evaluation. It switches when the other role's success has
     fallen by more than `max_drop` since the stage's start, with a paired interval that excludes no change; or when the mean
     cosine between the two roles' gradients over the last `window` conflict probes is below `min_cosine`. The role that suffered
     gets the weights of the stage's start back; the other goes on with what it has learned.
