@@ -28,6 +28,7 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     lines += [group["about"], ""] if group["about"] else []
     lines += [f"- **{claim['verdict']}**: {claim['text']} ({claim['sentence']})" for claim in group["claims"]]
     lines += [""] if group["claims"] else []
+    lines += _glance(group)
     against = f"difference from {group['baseline']}" if group["baseline"] else ""
     for metric in group["metrics"]:
         rows = [[arm["name"], *_cells(metric, arm["metrics"][metric], bool(against))] for arm in group["arms"]]
@@ -37,6 +38,17 @@ def _group(group: Mapping[str, Any]) -> list[str]:
             for arm in group["arms"]]
     header = ["arm", "seeds", "failed", "tokens sampled", "tokens trained", "seconds", "seconds of the run", "what it is"]
     return [*lines, f"### Cost of the last stage of {group['name']}", "", *table(header, rows), ""]
+
+
+def _glance(group: Mapping[str, Any]) -> list[str]:
+    """One row an arm: where each metric ended, and what that cost. The start is the first finished arm's: arms of a group begin alike."""
+    metrics, arms = group["metrics"], group["arms"]
+    first = next((arm for arm in arms if arm["finished"]), arms[0])
+    rows = [[f"*start of the stage* ({first['name']})", *(shown(m, first["metrics"][m]["start"]) for m in metrics), "", ""]]
+    for arm in arms:
+        cost = [_thousands(arm["costs"][key]) for key in ("tokens_sampled", "tokens_trained")]
+        rows.append([arm["name"], *(shown(m, arm["metrics"][m]["end"]) for m in metrics), " / ".join(cost), _whole(arm["costs"]["seconds"])])
+    return ["### The end at a glance", "", *table(["arm", *metrics, "tokens sampled / trained", "seconds"], rows), ""]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -64,6 +76,10 @@ def shown(metric: str, found: Interval, change: bool = False) -> str:
 
     around = "" if found["low"] is None else f" [{one(found['low'])}, {one(found['high'])}]"
     return f"{one(found['mean'])}{' %' if share and not change else ''}{around}"
+
+
+def _thousands(found: Interval) -> str:
+    return "—" if found is None or found["mean"] is None else f"{found['mean'] / 1e3:,.0f}k"
 
 
 def _whole(found: Interval) -> str:
