@@ -145,6 +145,21 @@ def test_a_policy_that_knows_nothing_of_the_demonstrations(desk):
     assert set(found.metrics) == {f"probe/{name}_{role}" for name in ("success", "entropy", "ppl") for role in ("plan", "act")}
 
 
+def test_weights_that_did_not_move_are_looked_at_once(desk, monkeypatch):
+    engine, rollouts = desk
+    held_out, calls, inspect = HeldOut(rollouts, (1,), 2, seed=0), [], engine.inspect
+    monkeypatch.setattr(engine, "inspect", lambda batch, against: calls.append(batch.policy) or inspect(batch, against))
+    first = held_out.measure(SHARED)
+    assert held_out.measure(SHARED) == first and calls == [BASE]
+    engine.weights[BASE]["plan"] = [0.0, 9.0, 0.0]
+    engine.publish(BASE)
+    held_out.measure(SHARED)
+    assert calls == [BASE, BASE]
+    engine.fork(BASE, "plan")
+    held_out.measure({"plan": "plan", "act": BASE})  # other tokens are asked of the base now
+    assert calls == [BASE, BASE, BASE, "plan"]
+
+
 def test_held_out_demonstrations_are_the_same_every_time_and_of_the_evaluation_split(desk):
     engine, rollouts = desk
     one, two = (HeldOut(rollouts, (1, 2), 3, seed=0) for _ in range(2))
