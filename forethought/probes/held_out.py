@@ -36,17 +36,11 @@ class HeldOut:
         for i in range(tasks):  # all levels on one context: it is computed once
             drawn += rollouts.domain.family(random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
         self.seen: dict[str, tuple[int, tuple, list[TokenStats | None]]] = {}  # policy -> version, what was asked, the answer
-        self.segments: list[Segment] = []
-        self.task_of: list[int] = []  # segment -> task, -1 for what several share
-        segments = demonstration_segments(rollouts, drawn, [set(ROLES)] * len(drawn))
-        prompts = 0
-        for i, s in enumerate(segments):
-            begins = s.role is None and (i + 1 < len(segments) and segments[i + 1].role == "plan" and segments[i + 1].parent == i)
-            prompts += begins
-            self.task_of.append(prompts - 1)
-            self.segments.append(s)
+        self.segments: list[Segment] = demonstration_segments(rollouts, drawn, [set(ROLES)] * len(drawn))
+        self.task_of: list[int] = []  # segment -> task: each demonstration begins to speak with its one plan
+        for s in self.segments:
+            self.task_of.append((self.task_of[-1] if self.task_of else -1) + (s.role == "plan"))
         self.tasks = len(drawn)
-        assert prompts == self.tasks
 
     def measure(self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None) -> Found:
         """`references`: name (start, base) -> policy -> the frozen copy that KL(policy || copy) is taken to."""
