@@ -99,7 +99,9 @@ def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimS
         p.policies[harmed], p.references[name] = name, start
         done = f"{other} goes on as it is"
     else:
-        done = _split_base(engine, p, other, start, replace(optim, lr=adaptive.lr or optim.lr) if adaptive.to == "adapter" else None)
+        # Muon's step does not shrink with LoRA's B, which may be near zero: adapters take AdamW
+        own = replace(optim, name="adamw", lr=adaptive.lr or optim.lr) if adaptive.to == "adapter" else None
+        done = _split_base(engine, p, other, start, own)
     if harmed in stage.spec.roles:
         if p.policies[harmed] == BASE and set(p.policies.values()) & set(p.adapters):
             _own_model(engine, p, harmed)

@@ -55,6 +55,20 @@ class Rollouts:
         told = self.engine.chat(self.domain.messages(task))
         return told + self.engine.encode(self.domain.opening) if told else self.engine.encode(task.prompt + self.domain.opening)
 
+    # ---- what the domain can show; families whose problems come without plans can show those that were given some
+
+    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+        """Training tasks to demonstrate, one per level."""
+        return self.domain.shown(rng, levels) if hasattr(self.domain, "shown") else self.domain.family(rng, levels, "train")
+
+    def shows(self) -> bool:
+        """Whether every task that `shown` can draw has a demonstration."""
+        return getattr(self.domain, "shows", True)
+
+    def oracle_plan(self, task: Task) -> str:
+        """The oracle's plan, "" where the domain knows none."""
+        return self.domain.oracle_plan(task) if getattr(self.domain, "has_plans", True) else ""
+
     def stops(self, role: str) -> tuple[str, ...]:
         return (self.domain.stops[role],) if self.domain.stops[role] else ()
 

@@ -93,8 +93,9 @@ def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of:
     for name in ("metrics.jsonl", "decisions.jsonl", "summary.json"):
         shutil.copy(begun / name, out / name)
     shutil.copytree(begun / "checkpoints", out / "checkpoints")
-    if (begun / "trees").exists():
-        shutil.copytree(begun / "trees", out / "trees")
+    for name in ("trees", "guided"):
+        if (begun / name).exists():
+            shutil.copytree(begun / name, out / name)
     write_resolved(recipe, out / "recipe.json")
     return resume(out, observe, engine_of)
 

@@ -353,7 +353,7 @@ class Runner:
         save, p = self.recipe.save, self.progress
         if result.trees and (last or p.stage_step % save.trees_every == 0 or p.stage_step == 1):
             self.store.save_trees(p.step, p.stage, result.trees[: save.trees], result.advantages[: save.trees],
-                                  self.rollouts.domain.oracle_plan)
+                                  self.rollouts.oracle_plan)
 
     def _save(self) -> None:
         p = self.progress

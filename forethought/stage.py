@@ -58,10 +58,10 @@ class Stage:
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share
-        domain = self.rollouts.domain  # one whose problems come without plans shows those that were given some
-        draw = domain.shown if self.spec.kind == "imitate" and hasattr(domain, "shown") else lambda rng, some: domain.family(rng, some, "train")
+        imitates = self.spec.kind == "imitate"
+        draw = self.rollouts.shown if imitates else lambda rng, some: self.rollouts.domain.family(rng, some, "train")
         tasks = [t for i in range(0, len(levels), share) for t in draw(rng, levels[i : i + share])]
-        return self._imitate(k, tasks, rng, conflict) if self.spec.kind == "imitate" else self._reinforce(k, tasks, conflict)
+        return self._imitate(k, tasks, rng, conflict) if imitates else self._reinforce(k, tasks, conflict)
 
     def _imitate(self, k: int, tasks: list[Task], rng: random.Random, conflict: bool) -> Step:
         segments = demonstration_segments(self.rollouts, tasks, self._loss_roles(tasks, rng))
@@ -131,7 +131,7 @@ class Stage:
         rng = random.Random(seed_of(self.seed, k, name))
         n = max(1, round(self.spec.isolation.demos * self.spec.batch))
         levels = rng.choices(self.rollouts.domain.levels, k=n)
-        tasks = [t for i in range(0, n, DEMOS_SHARE) for t in self.rollouts.domain.family(rng, levels[i : i + DEMOS_SHARE], "train")]
+        tasks = [t for i in range(0, n, DEMOS_SHARE) for t in self.rollouts.shown(rng, levels[i : i + DEMOS_SHARE])]
         return demonstration_segments(self.rollouts, tasks, [roles or set(self.others())] * n, stream)
 
     def _update(self, k: int, segments: list[Segment], objective: Objective, conflict: bool) -> dict[str, Metric]:
@@ -171,7 +171,7 @@ class Stage:
         """How far the two roles' gradients pull apart. One more pass, for one of them; the gathered gradient stays as it is."""
         engine, policy, started = self.engine, batch.policy, time.perf_counter()
         roles = [role for role in ROLES if any(s.stream and s.role == role for s in batch.segments)]
-        if not roles:
+        if not roles or (len(roles) == 1 and not self.rollouts.shows()):  # nothing to compare, or nothing to compare it with
             return {}
         engine.set_aside(policy, "all")
         if len(roles) == 2:  # both have an objective: the whole, less one of them, is the other

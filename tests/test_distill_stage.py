@@ -74,6 +74,29 @@ def test_a_run_that_is_stopped_after_it_reads_the_plans_again(tables, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
 
 
+RL = {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 1}, "batch": 2, "tree": {"plans": 2, "acts": 1}, "skip_zero": False,
+      "ref_kl": 0.1}  # fmt: skip
+
+
+@pytest.mark.parametrize("distil", [True, False])
+def test_reinforcement_needs_no_plans(tables, tmp_path, distil):
+    """On raw problems nobody knows a plan: trees are saved and gradients compared without one."""
+    stages = [*(tables["stage"] if distil else []), RL]
+    made = from_dict(tables | {"layout": "shared", "stage": stages, "probes": {"conflict_every": 1}})
+    run.train(made, tmp_path / "run", nothing)
+    lines = lines_of(tmp_path / "run" / "metrics.jsonl")
+    assert lines[-1]["tokens/sampled"] > 0 and (tmp_path / "run" / "trees").is_dir()
+    assert ("seconds_probe/conflict" in lines[-1]) == distil  # plans that were distilled can be shown, and compared with
+
+
+def test_a_run_that_distilled_can_be_extended(tables, tmp_path):
+    run.train(recipe(tables), tmp_path / "first", nothing)
+    longer = from_dict(tables | {"stage": [{"kind": "distill"}, *tables["stage"][1:], RL]})
+    run.extend(longer, tmp_path / "first", tmp_path / "whole", nothing)
+    assert files.read(tmp_path / "whole" / "guided" / "stage-0") == files.read(tmp_path / "first" / "guided" / "stage-0")
+    assert lines_of(tmp_path / "whole" / "metrics.jsonl")[-1]["stage"] == 2
+
+
 def test_where_no_plan_is_left_it_says_what_was_dropped(tables, tmp_path):
     with pytest.raises(UserError, match="all 8 plans were dropped"):
         run.train(recipe(tables, most_chars=3), tmp_path / "run", nothing)

@@ -82,7 +82,7 @@ def _imitate(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, r
     for k in range(isolation.core_steps):
         rng = random.Random(seed_of(seed, "core", role, k))
         levels = rng.choices(rollouts.domain.levels, k=spec.batch)
-        tasks = [t for i in range(0, len(levels), SHARE) for t in rollouts.domain.family(rng, levels[i : i + SHARE], "train")]
+        tasks = [t for i in range(0, len(levels), SHARE) for t in rollouts.shown(rng, levels[i : i + SHARE])]
         segments = demonstration_segments(rollouts, tasks, [{role}] * len(tasks))
         tokens = targets(segments, "sft")
         engine.forward_backward(Batch(policy=name, segments=tuple(segments)), Objective(denominators={"sft": tokens}))

@@ -184,7 +184,7 @@ class AdaptiveSpec:
     min_cosine: float = -1.0  # -1: not read
     window: int = 3
     confidence: float = 0.95
-    lr: float = 0.0  # the adapter's rate after the switch; 0: the stage's own
+    lr: float = 0.0  # the adapter's AdamW rate after the switch; 0: the stage's own
     weight: float = 0.1  # of replay or keep_kl after the switch
     rejoin: int = 0  # probes in a row without harm after which the roles share again; 0: never
 

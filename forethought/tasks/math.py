@@ -156,6 +156,11 @@ class Math:
         if empty := [level for level in self.levels if level not in self._shown]:
             raise UserError(f"no training problem of level {empty[0]} got a plan; distil more problems, or leave the level out (task.levels)")
 
+    @property
+    def shows(self) -> bool:
+        """Whether every problem that `shown` can draw has a plan and a chain."""
+        return bool(self._shown) or all(task.state.plan and task.state.chain for task in self._train)
+
     def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training problems that can be demonstrated, one per level."""
         return [rng.choice(self._shown[level] if self._shown else self.pool(level, "train")) for level in levels]
