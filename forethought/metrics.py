@@ -83,7 +83,7 @@ def reduce(metrics: Mapping[str, Metric]) -> dict[str, float]:
     return {name: value for name, value in flat.items() if not math.isnan(value)}
 
 
-def wilson(successes: float, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson score interval of a proportion (95 % for z = 1.96). n = 0 gives (0, 1): nothing is known."""
     if n == 0:
         return 0.0, 1.0
@@ -111,6 +111,26 @@ def paired_difference(before: list[float], after: list[float], z: float = 1.96) 
     return mean, mean - half, mean + half
 
 
+def share_interval(values: Sequence[float], samples: int = 1) -> tuple[float, float, float]:
+    """Mean of one value in [0, 1] per problem, with a 95 % interval over problems: (mean, low, high).
+
+    Wilson's interval with the effective sample size (Korn and Graubard 1998, for clustered proportions): as many independent
+    samples as would scatter like the problems do, p (1 - p) / (their variance / n), at least n. So samples of one problem never count
+    as problems. For values of 0 and 1 it is `wilson`; unlike the mean plus or minus two standard errors it leaves room where every
+    problem has the same value. `samples`: independent measurements behind one value; the size is at most n * samples (one problem
+    says nothing of how problems scatter: 1). ValueError for no values.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values to take a mean of")
+    mean = math.fsum(values) / n
+    if all(v in (0, 1) for v in values):
+        return mean, *wilson(sum(values), n)
+    variance = math.fsum((v - mean) ** 2 for v in values) / max(n - 1, 1)
+    size = min(max(n, mean * (1 - mean) * n / variance if variance else math.inf), n * samples if n > 1 else 1)
+    return mean, *wilson(mean * size, size)
+
+
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
     """Mean of independent values (one a seed), with Student's t interval: (mean, low, high).
 
@@ -125,6 +145,13 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
     half = t_quantile(n - 1, confidence) * math.sqrt(variance / n)
     return mean, mean - half, mean + half
+
+
+def entropy(counts: Iterable[float]) -> float:
+    """Shannon entropy (nats) of a frequency distribution given by its counts."""
+    counts = [c for c in counts if c > 0]
+    total = sum(counts)
+    return sum(-c / total * math.log(c / total) for c in counts)
 
 
 def avg_at_k(correct: Sequence[float]) -> float:

@@ -9,10 +9,11 @@ import pytest
 from conftest import TASK, node, tree_of
 
 from forethought.credit import CREDITS, assign, check_coverage
+from forethought.credit.hicra import hicra, placebo_mask, released_mask
 from forethought.recipe import check
 from forethought.recipe.schema import CreditSpec
 from forethought.rewards import PARTS, reward
-from forethought.types import Tree
+from forethought.types import Node, Tree
 
 OUTCOME = {"act": {"outcome": 1.0}}
 BOTH = ("plan", "act")
@@ -164,6 +165,90 @@ def test_a_singleton_has_advantage_zero(name):
 def test_equal_rewards_have_advantage_zero_exactly(name, value):
     assert set(advantages([[value]] * 3, name, {"act": {"outcome": 1.0}, "plan": {"outcome": 1.0}}).values()) == {0.0}
     assert set(advantages([[value] * 3], name).values()) == {0.0}
+
+
+# planning tokens: HICRA and its controls ----------------------------------------------------------------------------------
+
+
+def count(mask) -> int:
+    return sum(map(sum, mask.values()))
+
+
+def test_grams_decide_which_tokens_get_more_whatever_their_role():
+    """A right and a wrong execution of one plan, Dr. GRPO: +-1/2. One token of each execution is planning, none of the plan."""
+    tree = reward(tree_of([[1, 0]]), OUTCOME)
+    mask = {0: (False,), 1: (False, False), 2: (True, False, False), 3: (False, True, False)}
+    given = assign(tree, CreditSpec(name="dr_grpo", alpha=0.2, mask="grams", grams="x"), BOTH, planning=mask)
+    assert given == {1: (0.0, 0.0), 2: pytest.approx((0.6, 0.5, 0.5)), 3: pytest.approx((-0.5, -0.4, -0.5))}
+    assert assign(tree, CreditSpec(name="dr_grpo", alpha=0.0, grams="x"), BOTH, planning=mask)[2] == (0.5, 0.5, 0.5)
+
+
+def test_the_placebo_of_grams_has_as_many_tokens_as_they_have():
+    tree = tree_of([[1, 0], [0, 0]])  # 16 tokens, 4 of them in plans
+    mask = {n.id: (n.id == 3,) * len(n.token_ids) for n in tree.nodes}
+    for seed in range(5):
+        assert count(placebo_mask(tree, seed, mask)) == 3 and not any(placebo_mask(tree, seed, mask)[0])
+    assert len({str(placebo_mask(tree, seed, mask)) for seed in range(5)}) == 5
+    given = assign(reward(tree, OUTCOME), CreditSpec(name="grpo", alpha=0.5, mask="placebo"), BOTH, 3, planning=mask)
+    plain = assign(reward(tree, OUTCOME), CreditSpec(name="grpo"), BOTH)
+    assert sum(a != b for i in given for a, b in zip(given[i], plain[i], strict=True)) == 3
+
+
+def flat(*responses: tuple[float, int]) -> Tree:
+    """(outcome, tokens) of each response: a plan of one token, the rest acting."""
+    nodes = [Node(id=0, parent=None, role=None, text="", token_ids=(9,))]
+    for outcome, tokens in responses:
+        own = {"status": "finished", "policy": "base"}
+        nodes.append(Node(id=len(nodes), parent=0, role="plan", text="", token_ids=(0,), logprobs=(-1.0,), **own))
+        nodes.append(Node(id=len(nodes), parent=len(nodes) - 1, role="act", text="", token_ids=(0,) * (tokens - 1),
+                          logprobs=(-1.0,) * (tokens - 1), reward_parts={"outcome": outcome}, **own))
+    return Tree(task=TASK, nodes=tuple(nodes))
+
+
+NOBODY = {i: (False,) * n for i, n in enumerate([1, 1, 4, 1, 2, 1, 4, 1, 1])}
+ROWS = {1: (0.5,), 2: (0.1, 0.9, 0.2, 0.3), 3: (0.5,), 4: (0.9, 0.8), 5: (0.5,), 6: (0.4, 0.9, 0.1, 0.1), 7: (0.5,), 8: (0.7,)}
+
+
+def test_the_released_code_credits_uncertain_tokens_of_right_responses_above_the_mean_length():
+    """Lengths 5 (right), 3 (right), 5 (wrong), 2 (wrong): the mean is 3.75. The first alone is right and longer. Its entropies
+    .5 .1 .9 .2 .3 have the 70 % quantile .3 + .8 (.5 - .3) = .46: two tokens lie above it, of which one is the plan."""
+    tree = reward(flat((1, 5), (1, 3), (0, 5), (0, 2)), OUTCOME)
+    spec = CreditSpec(name="dr_grpo", alpha=0.2, mask="released")
+    mask = released_mask(tree, assign(tree, replace(spec, alpha=0.0), BOTH), ROWS, 0.3, NOBODY)
+    assert {i: row for i, row in mask.items() if any(row)} == {1: (True,), 2: (False, True, False, False)}
+    given = assign(tree, spec, BOTH, entropies=ROWS, planning=NOBODY)
+    assert given[1] == pytest.approx((0.6,)) and given[2] == pytest.approx((0.5, 0.6, 0.5, 0.5)) and given[6] == (-0.5,) * 4
+
+
+def test_planning_tokens_are_credited_too_in_every_response_and_against_the_sign():
+    tree = reward(flat((1, 5), (1, 3), (0, 5), (0, 2)), OUTCOME)
+    planning = NOBODY | {6: (False, True, False, False), 4: (True, False)}
+    given = assign(tree, CreditSpec(name="dr_grpo", alpha=0.2, mask="released"), BOTH, entropies=ROWS, planning=planning)
+    assert given[6] == pytest.approx((-0.5, -0.4, -0.5, -0.5)) and given[4] == pytest.approx((0.6, 0.5))
+    assert given[2] == pytest.approx((0.5, 0.6, 0.5, 0.5))
+
+
+def test_where_nobody_is_right_or_all_are_equally_long_only_planning_tokens_are_left():
+    for tree in (flat((0, 5), (0, 3), (0, 5), (0, 2)), flat((1, 5), (0, 5))):
+        tree = reward(tree, OUTCOME)
+        nobody = {n.id: (False,) * len(n.token_ids) for n in tree.nodes}
+        scored = assign(tree, CreditSpec(name="dr_grpo"), BOTH)
+        assert count(released_mask(tree, scored, {n.id: (0.1,) * (len(n.token_ids) - 1) + (0.9,) for n in tree.nodes}, 0.3, nobody)) == 0
+
+
+def test_advantages_that_come_in_are_not_touched_and_those_that_go_out_are_others():
+    """Multiplying a copy in place changes nothing, without a word: the published code's kind of bug."""
+    tree = reward(tree_of([[1, 0]]), OUTCOME)
+    before = assign(tree, CreditSpec(name="dr_grpo"), BOTH)
+    everything = {n.id: (True,) * len(n.token_ids) for n in tree.nodes}
+    after = hicra(before, everything, 0.2)
+    assert before == {1: (0.0, 0.0), 2: (0.5,) * 3, 3: (-0.5,) * 3}
+    assert after == {1: (0.0, 0.0), 2: pytest.approx((0.6,) * 3), 3: pytest.approx((-0.4,) * 3)}
+
+
+def test_grams_without_their_tokens_are_our_own_fault():
+    with pytest.raises(ValueError, match="needs the planning tokens"):
+        assign(reward(tree_of([[1, 0]]), OUTCOME), CreditSpec(alpha=0.2, mask="grams", grams="x"), BOTH)
 
 
 # the gate before the batch -----------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ A new one is a function `(Tree, CreditSpec) -> Advantages` and a row in `CREDITS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
+from forethought.credit.classes import class_metrics as class_metrics
 from forethought.credit.flat import dr_grpo, grpo, rloo
-from forethought.credit.hicra import Mask, entropy_mask, hicra, placebo_mask, plan_mask
+from forethought.credit.hicra import Entropies, Mask, entropy_mask, hicra, placebo_mask, plan_mask, released_mask
 from forethought.credit.roles import role_baseline
 from forethought.recipe.schema import CreditSpec
 from forethought.types import Advantages, Tree
@@ -19,15 +20,14 @@ CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
     "rloo": rloo,
     "role_baseline": role_baseline,
 }
+NEED_ENTROPIES = ("entropy", "released")  # masks
 
 
-Entropies = Mapping[int, tuple[float, ...]]
-"""Node id -> entropy of the policy at each of its tokens (nats)."""
-
-
-def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str], seed: int = 0, entropies: Entropies | None = None) -> Advantages:
+def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str], seed: int = 0, entropies: Entropies | None = None,
+           planning: Mask | None = None) -> Advantages:
     """Advantages of the tokens that train: nodes of `roles`, scaled by the recipe's role weights and, where `alpha` is set, by HICRA;
-    coverage checked. `seed` draws a placebo mask, `entropies` make an entropy mask."""
+    coverage checked. `seed` draws a placebo mask, `entropies` make an entropy mask; `planning` are the planning tokens where a list of
+    grams says which they are (None: those of plans)."""
     roles = set(roles)
     factor = {"plan": spec.plan_weight, "act": spec.act_weight}
     scored = CREDITS[spec.name](tree, spec)
@@ -35,16 +35,22 @@ def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str], seed: int = 0, en
         n.id: tuple(a * factor.get(n.role, 1.0) for a in scored[n.id]) for n in tree.nodes if n.role in roles and n.id in scored
     }
     if spec.alpha:
-        mask = _mask(tree, spec, seed, entropies or {})
+        if spec.mask == "grams" and planning is None:
+            raise ValueError('mask "grams" needs the planning tokens')
+        mask = _mask(tree, spec, scored, seed, entropies or {}, plan_mask(tree) if planning is None else planning)
         advantages = hicra(advantages, {i: mask[i] for i in advantages}, spec.alpha)
     check_coverage(tree, advantages, roles)
     return advantages
 
 
-def _mask(tree: Tree, spec: CreditSpec, seed: int, entropies: Entropies) -> Mask:
-    if spec.mask == "plan":
-        return plan_mask(tree)
-    return placebo_mask(tree, seed) if spec.mask == "placebo" else entropy_mask(tree, entropies, spec.mask_share)
+def _mask(tree: Tree, spec: CreditSpec, scored: Advantages, seed: int, entropies: Entropies, planning: Mask) -> Mask:
+    if spec.mask == "placebo":
+        return placebo_mask(tree, seed, planning)
+    if spec.mask == "entropy":
+        return entropy_mask(tree, entropies, spec.mask_share)
+    if spec.mask == "released":
+        return released_mask(tree, scored, entropies, spec.mask_share, planning)
+    return planning
 
 
 def check_coverage(tree: Tree, advantages: Advantages, roles: set[str]) -> None:

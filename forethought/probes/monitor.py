@@ -41,9 +41,12 @@ class Monitor:
     def conflict_due(self, stage_step: int) -> bool:
         return bool(self.spec.conflict_every and stage_step % self.spec.conflict_every == 0)
 
-    def after(self, step: int, stage_step: int, trees: Sequence[Tree], policies: Mapping[str, str], references: References) -> dict[str, float]:
-        """After step `stage_step` (from 1) of a stage, with the trees that it grew."""
+    def after(self, step: int, stage_step: int, trees: Sequence[Tree], policies: Mapping[str, str], references: References,
+              said: Mapping[str, float] | None = None) -> dict[str, float]:
+        """After step `stage_step` (from 1) of a stage, with the trees that it grew and the metrics that it has (`said`)."""
         line = self._plans(trees) if trees else {}
+        if not self.held_out and said and {"hicra/ppl_plan", "hicra/ppl_exec"} <= said.keys():  # the step's own tokens instead
+            line |= self.phases.observe(step, math.log(said["hicra/ppl_exec"]), math.log(said["hicra/ppl_plan"]))
         if self.due(stage_step):
             line |= self._held_out(step, policies, references)
         return line

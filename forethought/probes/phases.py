@@ -5,6 +5,9 @@ The paper shows the phases as curves and gives no rule. Ours reads log-perplexit
     execution has consolidated   the last `window` observations brought less than `flat` of all that it has gained so far
     planning is the bottleneck   from then on, while planning is the more uncertain of the two and has not stopped mattering:
                                  its log-perplexity is above the execution's and above `solved`
+
+Where a run has no held-out demonstrations, the tokens that its own steps sample stand in for them, in stages that tell the two classes
+apart (`hicra/ppl_exec`, `hicra/ppl_plan`): as in the paper, but on tasks that change from step to step.
 """
 
 from __future__ import annotations

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from forethought.metrics import entropy
 from forethought.types import Tree
-
-
-def entropy(counts: Iterable[float]) -> float:
-    """Shannon entropy (nats) of a frequency distribution given by its counts."""
-    counts = [c for c in counts if c > 0]
-    total = sum(counts)
-    return sum(-c / total * math.log(c / total) for c in counts)
 
 
 def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) -> dict[str, float]:
