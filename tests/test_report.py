@@ -19,7 +19,8 @@ from forethought.report.load import load
 from forethought.report.page import island
 from forethought.report.series import columns, thin
 from forethought.report.settings import changed, differences
-from forethought.report.trees import judge, load_trees
+from forethought.report.trees import load_trees, spread
+from forethought.traces.judged import SIGNS
 
 LEVELS = (3, 4, 5)
 STAGES = (  # name, kind, roles, steps, {side: (start, end)}
@@ -377,36 +378,35 @@ def test_long_runs_are_thinned_and_keep_their_spikes(tmp_path):
     assert all(0.3 < mean < 0.7 for mean in data["series"]["lr"]["m"])  # peaks are kept, but the mean around them stays true
 
 
-# --- sample trees ---
+# --- the trees of the page (what a tree is judged: test_traces.py) ---
 
 
-def node(id_, parent, role, status="finished", score=None, **parts):
-    parts |= {} if score is None else {"valid": score, "outcome": 0.5} if role == "plan" else {"outcome": score}
-    return {"id": id_, "parent": parent, "role": role, "text": "", "status": status, "reward_parts": parts}
+def test_too_many_trees_show_the_course_of_training_and_every_sign(run_dir):
+    """76 trees, 4 at each of 19 steps: half of the places go to the course of training, half to the signs."""
+    whole_, notes = load_trees(run_dir, []), []
+    assert (len(whole_["items"]), whole_["left_out"], notes) == (76, 0, [])
+    places = [(tree["step"], tree["place"]) for tree in whole_["items"]]
+    assert places == sorted(places) and places[:5] == [(25, 0), (25, 1), (25, 2), (25, 3), (50, 0)]
+    counts = {sign: sum(sign in tree["signs"] for tree in whole_["items"]) for sign in SIGNS}
+    some = load_trees(run_dir, [], most=40)
+    assert (len(some["items"]), some["left_out"]) == (40, 36)
+    assert {tree["step"] for tree in some["items"]} == {tree["step"] for tree in whole_["items"]}
+    assert some["counts"] == whole_["counts"] == {sign: n for sign, n in counts.items() if n}
+    assert {sign for tree in some["items"] for sign in tree["signs"]} == set(whole_["counts"])
+    few = load_trees(run_dir, [], most=3)["items"]
+    assert 466 in [tree["step"] for tree in few] and any("disagree" in tree["signs"] for tree in few)
+    assert load_trees(run_dir, [], room=10) | {"counts": {}} == whole_ | {"counts": {}, "items": [], "left_out": 76}
 
 
-def test_trees_are_judged_by_plan_and_by_what_was_done_under_it():
-    tree = judge({"step": 1, "nodes": [
-        node(0, None, None, "given"), node(1, 0, "plan", score=1.0), node(2, 1, "act", score=0.0), node(3, 1, "act", score=1.0),
-        node(4, 0, "plan", score=0.0), node(5, 4, "act", score=0.0), node(6, 0, "plan", "refused", 0.0),
-        node(7, 0, "plan", score=1.0), node(8, 7, "act", "failed"), node(9, 0, "plan", "given"), node(10, 9, "act"),
-        node(11, 0, "plan", "truncated", 0.0, format=0.0), node(12, 9, "act"), node(13, 12, None, "given"), node(14, 13, "act", score=1.0)]})
-    assert [n["verdict"] for n in tree["nodes"]] == [
-        "", "act_failed", "wrong", "right", "wrong", "wrong", "refused", "right", "failed", "right", "unjudged",
-        "refused", "", "", "right"]  # a cut off plan is refused too; a turn with more to come is not judged
-    assert tree["tags"] == ["act_failed", "plan_wrong", "refused"]
-    assert judge({"step": 1, "nodes": [node(0, None, None, "given"), node(1, 0, "plan", score=1.0)]})["tags"] == []
+def test_the_page_holds_as_much_as_it_has_room_for(run_dir):
+    room = 30_000
+    trees = load_trees(run_dir, [], room=room)["items"]
+    assert 0 < len(trees) < 76 and 0.7 * room < len(json.dumps(trees)) < 1.4 * room  # sizes are estimated
+    assert all(tree["nodes"][0]["text"] == "" and tree["prompt"].startswith("GOAL") for tree in trees)
 
 
-def test_too_many_trees_keep_every_step_and_count_the_rest(run_dir):
-    everything, left = load_trees(run_dir, [])
-    assert (len(everything), left) == (19 * 4, 0)
-    some, left = load_trees(run_dir, [], most=20)
-    assert (len(some), left, len({tree["step"] for tree in some})) == (20, 56, 19)
-    few, left = load_trees(run_dir, [], most=5)
-    assert [tree["step"] for tree in few] == [25, 125, 240, 341, 466] and left == 71
-    none, left = load_trees(run_dir, [], room=10)
-    assert (none, left) == ([], 76)
+def test_a_part_of_a_run_is_spread_over_it():
+    assert spread(list("abcdefgh")) == list("hdfbgcea") and spread([1]) == [1] and spread([]) == []
 
 
 # --- recipes ---

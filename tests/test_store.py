@@ -312,7 +312,7 @@ def test_saved_trees_hold_every_node_and_are_the_same_bytes_again(store):
     first, second = (store.out / "trees" / f"step-{step:06d}.jsonl.gz" for step in (1, 2))
     [record], [again] = ([json.loads(line) for line in gzip.open(p, "rt")] for p in (first, second))
     assert {k: v for k, v in record.items() if k != "nodes"} == {
-        "step": 1, "stage": 1, "task": "t", "domain": "made", "level": 3, "context": "", "prompt": "GOAL", "oracle_plan": "oracle of t"}
+        "step": 1, "stage": 1, "free_text": False, "task": "t", "domain": "made", "level": 3, "context": "", "prompt": "GOAL", "oracle_plan": "oracle of t"}
     assert [(n["id"], n["parent"], n["role"], n["status"], n["reward"], n["advantage"], n["tokens"], n["logprob"]) for n in record["nodes"]] == [
         (0, None, None, "given", None, None, 1, None), (1, 0, "plan", "finished", 1.0, pytest.approx(0.6), 2, -1.0),
         (2, 1, "act", "finished", 1.0, 1.0, 3, -1.0), (3, 0, "plan", "refused", 0.0, -1.0, 2, -1.0),

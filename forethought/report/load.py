@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forethought.errors import UserError
+from forethought.jsonl import parse_lines
 
 REQUIRED = ("recipe.json", "metrics.jsonl")
 STATUSES = ("done", "stopped", "interrupted", "running")
@@ -63,28 +64,6 @@ def load(path: Path) -> Run:
 def finite(value: Any) -> bool:
     """Whether a metric can be drawn and compared."""
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def parse_lines(raw: Iterable[bytes], source: Path, check: Callable[[Any], str]) -> tuple[list[dict[str, Any]], bool]:
-    """(objects, cut): `raw` are lines with their line ends. A last line without an end that does not parse was cut off in writing.
-
-    `check` returns what is wrong with an object, or "". `UserError` names the line.
-    """
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(raw, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            if not line.endswith(b"\n"):  # only the last line of a file can lack its end
-                return rows, True
-            raise UserError(f"{source} line {number} is not JSON: {error}") from error
-        _require(isinstance(row, dict), source, f"line {number} is no JSON object")
-        wrong = check(row)
-        _require(not wrong, source, f"line {number}: {wrong}")
-        rows.append(row)
-    return rows, False
 
 
 def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dict[str, Any]]:

@@ -21,8 +21,10 @@ from forethought.report.effects import SIDES
 from forethought.report.load import load
 
 SCRIPTS = {"arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
-           "run": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "trees.js", "run.js"),
+           "run": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "tree_filter.js",
+                   "tree_view.js", "tree_controls.js", "trees.js", "run.js"),
            "compare": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "compare.js")}
+STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("page.css",)}
 
 
 def write(run_dir: Path) -> Path:
@@ -68,7 +70,7 @@ def _plain(value: Any) -> Any:
 def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
     parts = {
         "TITLE": html.escape(title),
-        "CSS": _asset("page.css"),
+        "CSS": "\n".join(_asset(name) for name in STYLES[kind]),
         "PLAIN": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),  # for a reader without JavaScript
         "DATA": island({"page": kind, "title": title, "sides": SIDES} | dict(data)),
         "JS": "\n".join(_asset(name) for name in SCRIPTS[kind]),

@@ -19,7 +19,7 @@ from forethought.report.trees import load_trees
 def of_run(run: Run) -> dict[str, Any]:
     """Everything report.html shows. `UserError` where a file of trees is malformed."""
     notes: list[str] = []
-    trees, left_out = load_trees(run.path, notes)
+    trees = load_trees(run.path, notes)
     base = _base(run)
     start, end = whole(run)
     bad = [f"{words.count(n, 'value')} of {name}" for name, n in base["not_finite"].items()]
@@ -31,7 +31,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "headline": words.headline(run.status, stages, start, end),
         "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
         "big": {side: _move(side, start, end) for side in SIDES},
-        "trees": {"items": trees, "left_out": left_out},
+        "trees": trees,
         "recipe": run.recipe,
         "changed": changed(run.recipe),
     }

@@ -1,115 +1,82 @@
-"""The sample trees of a run: read, judged for the filters of the page, and capped so that the page stays light."""
+"""The trees that the page holds: all that a run saved while they are few, else a choice that shows all of training and every sign."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from forethought.errors import UserError
-from forethought.report.load import parse_lines
+from forethought.traces.files import read_trees, saved_steps
+from forethought.traces.judged import DISAGREEMENTS, MEASURES, SIGNS, judge
 
-MOST_TREES = 240
-MOST_CHARACTERS = 4_000_000  # of JSON
+MOST_TREES = 400
+MOST_CHARACTERS = 6_000_000  # of the page's JSON
+NODE = 300  # characters of a node's JSON beside its text
 
 
-def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: int = MOST_CHARACTERS) -> tuple[list[dict[str, Any]], int]:
-    """(trees to show, by step and place; how many were left out). Each node gets a `verdict`, each tree its `tags`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A tree on disk, without its text: enough to choose by."""
 
-    The cap keeps the first tree of every saved step before the second of any, so that all of training stays visible. `UserError`
-    names a malformed file; a file that was cut off in writing is read as far as it goes and noted.
+    file: int
+    place: int  # in its file
+    size: int  # characters, nearly
+    signs: tuple[str, ...]
+
+
+def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: int = MOST_CHARACTERS) -> dict[str, Any]:
+    """{"items": judged trees by step and place, "left_out": how many are on disk alone, "counts": sign -> trees on disk, "signs",
+    "disagreements", "measures"}.
+
+    Files are read twice, one at a time, so that a run may have more trees than fit into memory. `UserError` names a malformed file; one
+    that was cut off in writing is read as far as it goes and noted.
     """
-    ranked: list[tuple[int, int, dict[str, Any]]] = []  # (place in its file, number of its file, tree)
-    files = sorted(Path(run_dir).glob("trees/step-*.jsonl.gz"))
-    for number, path in enumerate(files):
-        trees, cut = parse_lines(_gzip_lines(path, cut_off := []), path, _check_tree)
-        if cut or cut_off:
-            notes.append(f"{path.name} is cut off: its last trees are missing.")
-        ranked += [(place, number, tree) for place, tree in enumerate(trees)]
-    total = len(ranked)
-    ranked.sort(key=lambda item: item[:2])
-    first = [item for item in ranked if item[0] == 0]
-    if len(first) > most:  # more saved steps than room: spread over the run, both ends included
-        ranked = [first[k * (len(first) - 1) // max(most - 1, 1)] for k in range(most)]
-    kept: list[tuple[int, int, dict[str, Any]]] = []
-    for item in ranked[:most]:
-        room -= len(json.dumps(item[2]))
-        if room < 0:
+    files = list(saved_steps(run_dir).values())
+    rows = [row for number, path in enumerate(files) for row in _rows(number, path, notes)]
+    chosen: dict[int, set[int]] = {}
+    for row in _choose(rows, most, room):
+        chosen.setdefault(row.file, set()).add(row.place)
+    items = [_slim(judge(tree), place) for number in sorted(chosen)
+             for place, tree in zip(sorted(chosen[number]), read_trees(files[number], [], chosen[number]), strict=True)]
+    return {"items": items, "left_out": len(rows) - len(items), "counts": Counter(sign for row in rows for sign in row.signs),
+            "signs": [[name, *said] for name, said in SIGNS.items()], "disagreements": DISAGREEMENTS, "measures": MEASURES}
+
+
+def _rows(number: int, path: Path, notes: list[str]) -> Iterator[_Row]:
+    for place, tree in enumerate(map(judge, read_trees(path, notes))):
+        said = (str(text or "") for text in (tree.get("context"), tree.get("prompt"), *(node.get("text") for node in tree["nodes"][1:])))
+        yield _Row(file=number, place=place, size=sum(map(len, said)) + NODE * len(tree["nodes"]), signs=tuple(tree["signs"]))
+
+
+def _choose(rows: Sequence[_Row], most: int, room: int) -> list[_Row]:
+    """At most `most` rows of `room` characters together: in turn one for the course of training (the first tree of a step, when all are
+    in then any) and one for a sign, the signs in turn; each spread over the run."""
+    first = [row for row in rows if row.place == 0]
+    course = spread(first) + sorted((row for row in rows if row.place), key=lambda row: (row.place, row.file))
+    by_sign = zip_longest(*(spread([row for row in rows if sign in row.signs]) for sign in SIGNS))
+    signs = [row for group in by_sign for row in group if row]
+    kept: dict[tuple[int, int], _Row] = {}
+    for row in (row for pair in zip_longest(course, signs) for row in pair if row):
+        if (row.file, row.place) in kept:
+            continue
+        room -= row.size
+        if len(kept) >= most or room < 0:
             break
-        kept.append(item)
-    kept.sort(key=lambda item: (item[1], item[0]))
-    return [judge(tree) for _, _, tree in kept], total - len(kept)
+        kept[row.file, row.place] = row
+    return list(kept.values())
 
 
-def judge(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree with a `verdict` on each node (right | wrong | act_failed | refused | failed | unjudged | "") and `tags` to filter by.
-
-    A plan is judged by its part `valid` (the exact executor), an act by its part `outcome` (the episode). A plan is `act_failed`
-    when it is right and an execution under it went wrong, `refused` when the interface did not accept it, cut off ones included.
-    `failed` is the engine's or the environment's failure, which is nobody's mistake and has no tag.
-    """
-    nodes = [dict(node) for node in tree["nodes"]]
-    by_id = {node["id"]: node for node in nodes}
-    parents = {node.get("parent") for node in nodes}
-    for node in nodes:
-        node["verdict"] = _verdict(node, node["id"] not in parents)
-    tags = {"refused" for node in nodes if node["verdict"] == "refused"}
-    tags |= {"plan_wrong" for node in nodes if node.get("role") == "plan" and node["verdict"] == "wrong"}
-    for node in nodes:
-        if node.get("role") == "act" and node["verdict"] in ("wrong", "refused"):
-            plan = _plan_above(node, by_id)
-            if plan is not None and plan["verdict"] in ("right", "act_failed"):
-                plan["verdict"] = "act_failed"
-                tags.add("act_failed")
-    return tree | {"nodes": nodes, "tags": sorted(tags)}
+def spread(rows: Sequence[_Row]) -> list[_Row]:
+    """Reordered so that every beginning of it is spread over the whole, the last one first (van der Corput's order)."""
+    bits = max(len(rows) - 1, 1).bit_length()
+    order = sorted(range(len(rows)), key=lambda i: f"{i:0{bits}b}"[::-1])
+    return [rows[len(rows) - 1 - i] for i in order]
 
 
-def _verdict(node: dict[str, Any], leaf: bool) -> str:
-    role, parts = node.get("role"), node.get("reward_parts") or {}
-    if role is None:
-        return ""
-    if node.get("status") in ("refused", "failed"):
-        return node["status"]
-    if role == "plan" and not parts and node.get("status") == "given":
-        return "right"  # the oracle's
-    if role == "plan" and parts.get("format") == 0:
-        return "refused"
-    score = parts.get("valid" if role == "plan" else "outcome")
-    if score is None:
-        return "unjudged" if leaf or role == "plan" else ""  # a turn in the middle of an episode is not judged by itself
-    return "right" if score >= 1 else "wrong"
-
-
-def _plan_above(node: dict[str, Any], by_id: dict[Any, dict[str, Any]]) -> dict[str, Any] | None:
-    above = by_id.get(node.get("parent"))
-    while above is not None and above.get("role") != "plan":
-        above = by_id.get(above.get("parent"))
-    return above
-
-
-def _gzip_lines(path: Path, cut_off: list[bool]) -> Iterator[bytes]:
-    """The lines of a gzip file; appends to `cut_off` where the file ends too early."""
-    try:
-        with gzip.open(path, "rb") as file:
-            yield from file
-    except EOFError:
-        cut_off.append(True)
-    except (OSError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
-def _check_tree(row: dict[str, Any]) -> str:
-    if not isinstance(row.get("step"), int):
-        return f"'step' must be a whole number, not {row.get('step')!r}"
-    nodes = row.get("nodes")
-    if not isinstance(nodes, list) or not all(isinstance(node, dict) and "id" in node for node in nodes):
-        return "'nodes' must be a list of objects with an id"
-    seen: set[Any] = {None}
-    for node in nodes:
-        if node.get("parent") not in seen:
-            return f"node {node['id']!r} comes before its parent {node.get('parent')!r}"
-        seen.add(node["id"])
-    return ""
+def _slim(tree: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """Without what the page says already: the root's text is that of the context and the prompt."""
+    nodes = [node | {"text": ""} if node.get("parent") is None and node.get("role") is None else node for node in tree["nodes"]]
+    return dict(tree) | {"nodes": nodes, "place": place}

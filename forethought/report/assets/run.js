@@ -11,7 +11,7 @@
     ...(Object.keys(run.series).some(isMetric) ? [["metrics", "Metrics"]] : []),
     ["stages", "Stages"],
     ["decisions", "Decisions"],
-    ["trees", "Sample trees"],
+    ["trees", "Trees"],
     ["recipe", "Recipe"],
     ["cost", "Cost"],
   ];
@@ -62,9 +62,9 @@
     section("decisions", "Decisions", "What gates, schedules and guards decided, and why.", decisionTable([run])),
     section(
       "trees",
-      "Sample trees",
+      "Trees",
       "Every plan and every action of the saved tasks. A coloured number is the advantage.",
-      treeBrowser(run.trees),
+      treeBrowser(run.trees, run.stages),
     ),
     section("recipe", "Recipe", "What this recipe changes from the defaults.", recipeView(run.recipe, run.changed)),
     section("cost", "Cost", null, costView(run)),

@@ -1,0 +1,112 @@
+"""Saved trees in the terminal: the task, every plan and under it every execution, what each was judged and what credit it got."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from forethought.display.show import printable
+from forethought.traces.judged import SIGNS
+
+VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),
+            "act_failed": ("right, act failed", "yellow"), "failed": ("broke", "yellow"), "unjudged": ("not judged", "dim")}
+HEAD, TAIL = 400, 300  # characters of a long text that are shown without `full`; its end is where an answer says its result
+
+
+def print_found(found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stream: IO[str], *, full: bool, as_json: bool) -> None:
+    """The first `most` (0: all) judged trees that pass, then how many there are and what happened in them. As JSON: one line a tree, no
+    more than that, and no tree beyond the last is looked at."""
+    printer, passed, total, signs = TreePrinter(stream, full), 0, 0, Counter()
+    for tree, passes in found:
+        total += 1
+        if not passes:
+            continue
+        passed += 1
+        signs.update(tree["signs"])
+        if not most or passed <= most:
+            print(json.dumps(tree), file=stream) if as_json else printer.show(tree)
+        if as_json and passed == most:
+            return
+    if not as_json:
+        shown = min(most or passed, passed)
+        told = " · ".join(f"{SIGNS[sign][0]} {n:,}" for sign, n in signs.most_common())
+        more = f"; the first {shown:,} are shown, --n 0 shows all" if shown < passed else ""
+        print(f"{passed:,} of {total:,} trees{f': {told}' if told else ''}{more}", file=stream)
+
+
+class TreePrinter:
+    """Writes judged trees (traces/judged.py) as text; colour only on a terminal. `full`: long texts whole, and the context too."""
+
+    def __init__(self, stream: IO[str], full: bool):
+        self._console, self._full = Console(file=stream, highlight=False, soft_wrap=True), full
+
+    def show(self, tree: Mapping[str, Any]) -> None:
+        where = [f"step {tree['step']}", f"stage {tree.get('stage', 0) + 1}", f"level {tree.get('level', '-')}"]
+        self._console.print(Text(printable(f"{tree.get('task', '')}  {'  '.join(where)}"), style="bold"))
+        done = [node["executions"] for node in tree["nodes"] if "executions" in node]
+        hits, n = sum(row[0] for row in done), sum(row[1] for row in done)
+        said = [f"{hits} of {n} executions succeeded" if n else "nothing was executed", f"{tree['sampled']:,} tokens sampled"]
+        signs = [SIGNS[sign][0] for sign in tree["signs"] if sign != "disagree"]
+        self._console.print(Text("  " + " · ".join(said + signs), style="dim"))
+        for name, key in (("context", "context"), ("task", "prompt"), ("oracle", "oracle_plan")):
+            if tree.get(key) and (self._full or key != "context"):
+                self._block(name, 2, tree[key], "dim")
+        for node, depth, number in walk(tree["nodes"]):
+            self._node(node, depth, number)
+        self._console.print()
+
+    def _node(self, node: Mapping[str, Any], depth: int, number: int) -> None:
+        margin = 2 + 2 * depth
+        if node.get("role") is None:
+            self._block("seen", margin, node.get("text", ""), "dim")
+            return
+        word, style = VERDICTS.get(node["verdict"], ("", ""))
+        line = Text(" " * margin).append(f"{node['role']} {number}", style="bold")
+        if word:
+            line.append("  [").append(word, style=style).append(f": {printable(node['reason'])}]" if node.get("reason") else "]")
+        if node.get("status") == "truncated":
+            line.append("  cut off", style="yellow")
+        hits, n = node.get("executions", (0, 0))
+        facts = [f"{hits} of {n} succeeded" if n else "", *_numbers(node)]
+        self._console.print(line.append("  " + "  ".join(filter(None, facts)), style="dim"))
+        self._block("", margin, node.get("text", ""))
+
+    def _block(self, name: str, margin: int, text: str, style: str = "") -> None:
+        """A text that may have many lines, all at the same margin."""
+        cut = len(text) - HEAD - TAIL
+        if cut > TAIL and not self._full:
+            text = f"{text[:HEAD]}\n… {cut:,} more characters (--full shows them) …\n{text[-TAIL:]}"
+        head = " " * margin + (f"{name:8}" if name else "  ")
+        for line in printable(text.strip("\n"), keep="\n").split("\n"):
+            self._console.print(Text(head, style="dim").append(line, style=style))
+            head = " " * len(head)
+
+
+def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int, int]]:
+    """(node, depth, number) of all but the root, each before what lies under it. Depth 0: plans; 1: what is done under one, all turns of
+    it. The number, from 1, counts plans and the executions of a plan; the later turns of an execution have its number."""
+    children: dict[Any, list[dict[str, Any]]] = {}
+    for node in nodes:
+        children.setdefault(node.get("parent"), []).append(node)
+
+    def below(node: Mapping[str, Any], depth: int, number: int | None) -> list[tuple[dict[str, Any], int, int]]:
+        return [(child, depth, number or i) for i, child in enumerate(children.get(node["id"], []), start=1)][::-1]
+
+    todo = [item for root in children.get(None, []) for item in below(root, 0, None)]
+    while todo:
+        node, depth, number = todo.pop()
+        yield node, depth, number
+        todo += below(node, depth + 1, None) if node.get("role") == "plan" else below(node, depth, number)
+
+
+def _numbers(node: Mapping[str, Any]) -> list[str]:
+    parts = " ".join(f"{name} {value:.3g}" for name, value in (node.get("reward_parts") or {}).items())
+    reward, credit, policy = node.get("reward"), node.get("advantage"), node.get("policy")
+    return [f"reward {reward:.3g}" if reward is not None else "not rewarded", f"({parts})" if parts else "",
+            f"advantage {credit:+.3f}" if credit is not None else "", f"{node.get('tokens') or 0:,} tokens",
+            f"{policy}@{node.get('version', 0)}" if policy else ""]
