@@ -1,23 +1,29 @@
 """The command line: one verb per thing to do. Heavy imports happen inside the verbs, so `--help` answers at once.
 
-Exit codes: 0 done, 1 our fault or the machine's, 2 the user's mistake, 3 a gate stopped the run, 128 + n stopped by signal n.
+Exit codes: 0 done; the others are those of faults.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forethought import __version__
-from forethought.errors import ForethoughtError, UserError
+from forethought.arguments import add_set as _add_set
+from forethought.arguments import numbers as _numbers
+from forethought.arguments import positive as _positive
+from forethought.arguments import verb as _verb
+from forethought.arguments import words as _words
+from forethought.cli_grams import add_grams
+from forethought.cli_look import add_eval, add_sample, add_swap
+from forethought.cli_traces import add_traces
+from forethought.errors import UserError
+from forethought.faults import explain
 
 if TYPE_CHECKING:
     from forethought.recipe.schema import Recipe
-
-_GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,17 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         code = args.do(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        _abandon_stdout()
-        return _GONE
-    except ForethoughtError as error:
-        return _say(" ".join(str(error).splitlines()), error.exit_code)
-    except KeyboardInterrupt:
-        return _say(f"interrupted{_resume_hint(args.run_dir)}", 130)
-    except OSError as error:
-        return _say(_about_machine(error) + _resume_hint(args.run_dir), 1)
-    except Exception as error:  # our fault: keep the traceback, spare the terminal
-        return _say(_about_fault(error, args.run_dir), 1)
+    except (Exception, KeyboardInterrupt) as error:
+        return explain(error, args.run_dir)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,9 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"forethought {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
     _add_train(verbs)
-    _add_eval(verbs)
-    _add_sample(verbs)
+    add_eval(verbs)
+    add_sample(verbs)
+    add_swap(verbs)
+    add_traces(verbs)
     _add_arms(verbs)
+    add_grams(verbs)
 
     verb = _verb(verbs, "report", _report, "write DIR/report.html from what a run recorded")
     verb.add_argument("dir", metavar="DIR", type=Path, help="a run directory")
@@ -65,17 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-    verb.set_defaults(do=do)
-    return verb
-
-
-def _add_set(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-                      help="change one value of the recipe, such as stage.0.until.steps=50; may be repeated")
-
-
 def _add_train(verbs) -> None:
     verb = _verb(verbs, "train", _train, "train a recipe, stage by stage")
     verb.add_argument("recipe", metavar="RECIPE", nargs="?", help="a .toml file, a shipped recipe's name (default: desk), or a run")
@@ -84,28 +73,11 @@ def _add_train(verbs) -> None:
     verb.add_argument("--out", metavar="DIR", type=Path, help="the run directory (default: runs/<recipe>-<n>, the first free n)")
     verb.add_argument("--resume", metavar="DIR", type=Path, help="continue the run in DIR from its newest checkpoint")
     verb.add_argument("--seed", metavar="N", type=int, help="the recipe's seed")
-    verb.add_argument("--dry-run", action="store_true", help="print what would run, as a recipe file, and stop")
+    verb.add_argument("--dry-run", action="store_true", help="print what would run and what it would take, as a recipe file, and stop")
+    verb.add_argument("--hardware", metavar="NAME", help="for --dry-run: h200, h100, a100, 4090 or cpu (default: this machine)")
+    verb.add_argument("--assume", metavar="NAME=VALUE", action="append", default=[], help="for --dry-run: change an assumption it prints")
     verb.add_argument("--plain", action="store_true", help="plain lines instead of the live display")
     verb.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
-
-
-def _add_eval(verbs) -> None:
-    verb = _verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
-    verb.add_argument("source", metavar="DIR", type=Path, help="a run directory")
-    verb.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    verb.add_argument("--levels", metavar="L", type=_numbers, help="such as 3,4,5 or 3-5 (default: the run's)")
-    verb.add_argument("--tasks", metavar="N", type=_positive, help="tasks per level (default: the run's)")
-    verb.add_argument("--problems", metavar="FILE.jsonl", type=Path, help="evaluate on these problems instead of generated ones")
-    _add_set(verb)
-
-
-def _add_sample(verbs) -> None:
-    verb = _verb(verbs, "sample", _sample, "look at plans and actions, with what the verifiers say")
-    verb.add_argument("dir", metavar="DIR", type=Path, help="a run directory")
-    verb.add_argument("--n", metavar="N", type=_positive, default=4, help="tasks to show (default: %(default)s)")
-    verb.add_argument("--level", metavar="L", type=int, help="only tasks of this level")
-    verb.add_argument("--temperature", metavar="T", type=float, default=1.0, help="0 is greedy (default: %(default)s)")
-    verb.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
 
 
 def _add_arms(verbs) -> None:
@@ -120,26 +92,6 @@ def _add_arms(verbs) -> None:
     verb.add_argument("--page", action="store_true", help="only write the page and the tables of what is there")
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
-    return int(text)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    numbers: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
-            raise argparse.ArgumentTypeError(f"expected numbers such as 3,4,5 or 3-5, found {text!r}")
-        numbers += range(int(low), int(high or low) + 1)
-    return tuple(numbers)
-
-
 # Verbs: each returns an exit code ---------------------------------------------------------------------------------------
 
 
@@ -149,9 +101,11 @@ def _train(args: argparse.Namespace) -> int:
         from forethought.display.show import outline
         from forethought.recipe.convert import to_toml
 
-        print(outline(recipe), end="\n\n")
+        print(outline(recipe), *(f"# {line}" for line in _estimate(recipe, args)), sep="\n", end="\n\n")
         print(to_toml(recipe), end="")
         return 0
+    if args.hardware or args.assume:
+        raise UserError("--hardware and --assume are for --dry-run, which tells what a run would take; a run uses the machine it is on")
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
     if not args.resume and args.run_dir.exists() and (not args.run_dir.is_dir() or any(args.run_dir.iterdir())):
         raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {args.run_dir}, or choose another --out")
@@ -161,6 +115,17 @@ def _train(args: argparse.Namespace) -> int:
     with display.choose(sys.stdout, args.plain) as observe:
         result = run.resume(args.run_dir, observe) if args.resume else run.train(recipe, args.run_dir, observe)
     return result.exit_code
+
+
+def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
+    from forethought.errors import unknown
+    from forethought.estimate import HARDWARE, Assumptions, cpu, estimate, lines, this_machine
+
+    known = {**HARDWARE, "cpu": cpu()}
+    if args.hardware is not None and args.hardware.lower() not in known:
+        raise UserError(f"--hardware: {unknown('hardware', args.hardware, known)}")
+    hardware = known[args.hardware.lower()] if args.hardware else cpu() if recipe.engine.device == "cpu" else this_machine()
+    return lines(estimate(recipe, hardware, Assumptions.said(args.assume)))
 
 
 def _recipe_to_train(args: argparse.Namespace) -> Recipe:
@@ -192,33 +157,6 @@ def _free_directory(name: str) -> Path:
     while (path := Path("runs") / f"{name}-{n}").exists():
         n += 1
     return path
-
-
-def _eval(args: argparse.Namespace) -> int:
-    import json
-    from contextlib import redirect_stdout
-
-    from forethought import look
-
-    if args.problems is not None and not args.problems.is_file():
-        raise UserError(f"--problems {args.problems}: no such file")
-    with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
-        result = look.evaluate(args.source, args.overrides, args.problems, args.tasks, args.levels)
-    if args.json:
-        print(json.dumps(result, allow_nan=False))
-    else:
-        from forethought.display.show import evaluation_table
-
-        print(evaluation_table(result))
-    return 0
-
-
-def _sample(args: argparse.Namespace) -> int:
-    from forethought import look
-    from forethought.display.show import samples
-
-    samples(look.sample(args.dir, args.n, args.level, args.temperature, args.seed), sys.stdout)
-    return 0
 
 
 def _arms(args: argparse.Namespace) -> int:
@@ -270,52 +208,6 @@ def _recipes(args: argparse.Namespace) -> int:
         raise UserError(unknown("recipe", args.name, files))
     print(files[args.name].read_text(encoding="utf-8"), end="")
     return 0
-
-
-# What went wrong ---------------------------------------------------------------------------------------------------------
-
-
-def _say(message: str, code: int) -> int:
-    print(f"forethought: {message}", file=sys.stderr)
-    return code
-
-
-def _about_machine(error: OSError) -> str:
-    import errno
-
-    reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-    advice = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EACCES: "check the permissions",
-              errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written"}.get(error.errno)
-    return f"{reason}; {advice}" if advice else reason
-
-
-def _resume_hint(run_dir: Path | None) -> str:
-    if run_dir is None or not (run_dir / "checkpoints").is_dir():
-        return ""
-    return f"; continue with: forethought train --resume {run_dir}"
-
-
-def _about_fault(error: Exception, run_dir: Path | None) -> str:
-    import traceback
-
-    first = f"unexpected {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    details = "".join(traceback.format_exception(error))
-    if run_dir is not None and run_dir.is_dir():
-        try:
-            with open(run_dir / "error.txt", "a", encoding="utf-8") as file:
-                file.write(details)
-            return f"{first}\nThis is a bug: please report it with {run_dir / 'error.txt'}{_resume_hint(run_dir)}"
-        except OSError:
-            pass  # the disk may be what failed; the terminal still works
-    return f"{details}{first}\nThis is a bug: please report it with the lines above"
-
-
-def _abandon_stdout() -> None:
-    """Python flushes stdout once more at exit; give it somewhere to go."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass  # stdout is no real file (a test's)
 
 
 if __name__ == "__main__":

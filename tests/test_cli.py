@@ -1,4 +1,4 @@
-"""The command line, with a scripted `forethought.run` and `forethought.look` behind it: what reaches the run, what is printed, which exit code."""
+"""The command line, with a scripted `forethought.run` and `forethought.look` behind it: what reaches them, what is printed, exit codes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from forethought import cli
 from forethought.errors import CheckpointError, GateStop, Interrupted
 from forethought.recipe.convert import from_dict
 from forethought.recipe.load import load, write_resolved
+from forethought.recipe.schema import TreeSpec
 from forethought.types import Event
 
 
@@ -48,13 +49,26 @@ class FakeRun(types.ModuleType):
         self.calls.append(("resume", out))
         return Result(out, exit_code=3)
 
-    def evaluate(self, *args):
-        self.calls.append(("evaluate", *args))
+    def find(self, *args):
+        self.calls.append(("find", *args))
+        return "the source"
+
+    def find_all(self, *args):
+        self.calls.append(("find_all", *args))
+        return "the sources"
+
+    def evaluate(self, source, tell, **settings):
+        self.calls.append(("evaluate", source, settings))
         print("a library prints this")
+        tell(1, 2)  # nothing is said where stderr is no terminal
         return self.answer
 
-    def sample(self, *args):
-        self.calls.append(("sample", *args))
+    def sample(self, source, **settings):
+        self.calls.append(("sample", source, settings))
+        return self.answer
+
+    def swap(self, sources, tell, **settings):
+        self.calls.append(("swap", sources, settings))
         return self.answer
 
 
@@ -104,7 +118,6 @@ def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
         "# stage 1/2 imitate: trains plan and act (base), 300 steps of 128 tasks, levels 1 2 3 4 5\n"
         "# stage 2/2 reinforce: trains plan (adapter), frozen act, 7 steps of 32 tasks, levels 3 4 5, 8 plans x 0 acts, credit grpo\n"
         "#   gate: eval/act@5 max_drop 0.01, else roll_back\n"
-        "\nname = "
     )
     assert from_dict(tomllib.loads(out)) == load("desk", ["stage.1.until.steps=7"])
     assert run.calls == [] and list(Path().iterdir()) == []
@@ -180,7 +193,7 @@ def test_our_fault_is_kept_in_the_run_and_spares_the_terminal(run, capsys):
 
 
 def test_our_fault_without_a_run_shows_the_traceback(run, capsys):
-    run.sample = lambda *args: 1 // 0
+    run.sample = lambda *args, **settings: 1 // 0
     assert cli.main(["sample", "r"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("forethought: Traceback (most recent call last):\n")
@@ -193,7 +206,11 @@ def test_ctrl_c_before_anything_runs(run, capsys):
     assert capsys.readouterr().err == "forethought: interrupted\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["trian"], ["eval", "r", "--tasks", "0"], ["eval", "r", "--levels", "3-"], ["sample"]])
+@pytest.mark.parametrize("argv", [
+    [], ["trian"], ["eval", "r", "--tasks", "0"], ["eval", "r", "--levels", "3-"], ["eval", "r", "--samples", "0"], ["sample"], ["swap"],
+    ["eval", "r", "--temperature", "-1"], ["eval", "r", "--temperature", "nan"],
+    ["sample", "r", "--top-p", "0"], ["sample", "r", "--top-p", "x"],
+])  # fmt: skip
 def test_a_wrong_command_line_exits_with_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
@@ -212,20 +229,24 @@ def test_a_reader_that_goes_away_is_no_error():
 
 # eval, sample, report, compare, recipes ----------------------------------------------------------------------------------
 
+def share(value: float, low: float, high: float, n: int, **by_level: float) -> dict:
+    levels = {name.removeprefix("level"): {"value": part, "low": 0.0, "high": 1.0, "n": n // 2} for name, part in by_level.items()}
+    return {"value": value, "low": low, "high": high, "n": n, "by_level": levels}
+
+
 ANSWER = {
-    "plan": {"value": 0.5, "low": 0.25, "high": 0.75, "n": 20, "by_level": {"3": {"value": 0.25, "n": 10}, "10": {"value": 0.75, "n": 10}}},
-    "e2e": {"value": 0.125, "low": 0.0625, "high": 0.25, "n": 20, "by_level": {3: 0.0}},
-    "steps": 7,
+    "plan": share(0.5, 0.25, 0.75, 20, level3=0.25, level10=0.75), "e2e": share(0.125, 0.0625, 0.25, 20, level3=0.0, level10=0.25),
+    "tokens": {"plan": 4.5, "act": None}, "refused": 0.125, "settings": {"model": "r", "samples": 1},
 }  # fmt: skip
 
 
 def test_eval_json_is_one_object_and_nothing_else(run, capsys):
     run.answer = ANSWER
-    Path("p.jsonl").touch()
-    argv = ["eval", "Qwen/Qwen3", "--json", "--levels", "3-5,9", "--tasks", "7", "--problems", "p.jsonl",
+    argv = ["eval", "Qwen/Qwen3", "--task", "math", "--json", "--levels", "3-5,9", "--tasks", "7", "--problems", "p.jsonl",
             "--set", "eval.seed=1"]  # fmt: skip
     assert cli.main(argv) == 0
-    assert run.calls == [("evaluate", Path("Qwen/Qwen3"), ["eval.seed=1"], Path("p.jsonl"), 7, (3, 4, 5, 9))]
+    assert run.calls == [("find", Path("Qwen/Qwen3"), "math", ["eval.seed=1"]), ("evaluate", "the source", {
+        "problems": Path("p.jsonl"), "tasks": 7, "levels": (3, 4, 5, 9), "tree": TreeSpec(plans=1, acts=1, temperature=0.0)})]
     printed = capsys.readouterr()
     assert json.loads(printed.out) == json.loads(json.dumps(ANSWER)) and printed.out.count("\n") == 1
     assert printed.err == "a library prints this\n"
@@ -234,15 +255,67 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
 def test_eval_prints_a_table(run, capsys):
     run.answer = ANSWER
     assert cli.main(["eval", "r"]) == 0
-    assert run.calls == [("evaluate", Path("r"), [], None, None, None)]
+    assert run.calls[0] == ("find", Path("r"), None, [])
     assert capsys.readouterr().out == (
-        "              value   95 % interval      n   level 3  level 10\n"
-        "plan          0.500  0.250 to 0.750     20     0.250     0.750\n"
-        "e2e           0.125  0.062 to 0.250     20     0.000         -\n"
-        "steps: 7\n"
+        "                value   95 % interval       n\n"
+        "plan            0.500  0.250 to 0.750      20\n"
+        "e2e             0.125  0.062 to 0.250      20\n"
+        "\n"
+        "by level            n     plan      e2e\n"
+        "3                  10    0.250    0.000\n"
+        "10                 10    0.750    0.250\n"
+        "\n"
+        "tokens        plan 4.5, act -\n"
+        "refused       0.125\n"
+        "settings      model r, samples 1\n"
     )
-    assert cli.main(["eval", "r", "--problems", "none.jsonl"]) == 2
-    assert capsys.readouterr().err == "forethought: --problems none.jsonl: no such file\n"
+
+
+def test_a_wide_evaluation_goes_on_below_and_files_and_plans_have_their_own_tables(run, capsys):
+    names = ["plan", "avg@64", *(f"pass@{1 << i}" for i in range(7)), "maj@64"]
+    files = {f"{'long' * 9}/{year}": {"value": 0.5, "n": 30} for year in (2024, 2025)}
+    run.answer = {name: {"value": 0.5, "low": None, "high": None, "n": 60, "by_level": {}, "by_file": files} for name in names}
+    run.answer["references"] = {"problems": 60, "f1": {"value": 0.25, "low": 0.2, "high": 0.3}}
+    assert cli.main(["eval", "r", "--samples", "64"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    heads = [line.split()[2:] for line in lines if line.startswith("by file")]
+    assert heads[0][0] == "n" and [name for head in heads for name in head if name != "n"] == names
+    assert lines[-2:] == ["references      value   95 % interval", "f1              0.250  0.200 to 0.300"]
+
+
+@pytest.mark.parametrize(("argv", "expected"), [
+    ([], (1, 0.0, 1.0)), (["--samples", "64"], (64, 0.6, 0.95)), (["--temperature", "0.3"], (1, 0.3, 1.0)),
+    (["--samples", "4", "--temperature", "1", "--top-p", "0.5"], (4, 1.0, 0.5)),
+])  # fmt: skip
+def test_samples_have_the_settings_of_the_published_validation(run, argv, expected):
+    run.answer = ANSWER
+    assert cli.main(["eval", "r", *argv]) == 0
+    tree = run.calls[-1][2]["tree"]
+    assert (tree.plans, tree.temperature, tree.top_p, tree.acts) == (*expected, 1)
+
+
+def test_top_p_says_nothing_where_all_is_greedy(run, capsys):
+    assert cli.main(["eval", "r", "--top-p", "0.9"]) == 2
+    assert capsys.readouterr().err.startswith("forethought: --top-p says nothing at temperature 0")
+    assert run.calls == []
+
+
+def test_swap_takes_several_sources(run, capsys):
+    cell = {"value": 0.5, "low": 0.25, "high": 0.75}
+    run.answer = [{"home": "a", "task": "math", "n": 9, "levels": [0], "exact": False, "plan": {"a": cell}, "e2e": {"a": {"a": cell}},
+                   "tokens": {"a": 3.0}}]
+    assert cli.main(["swap", "a", "b", "--tasks", "3", "--set", "eval.seed=1", "--json"]) == 0
+    assert run.calls == [("find_all", [Path("a"), Path("b")], None, ["eval.seed=1"]), ("swap", "the sources", {"tasks": 3})]
+    assert json.loads(capsys.readouterr().out) == {"tables": run.answer}
+    assert cli.main(["swap", "a", "b", "--task", "math"]) == 0
+    assert capsys.readouterr().out == (
+        "tasks of a: math, 9 tasks, levels 0\n"
+        "\n"
+        "planner / actor plan's form                a\n"
+        "a                0.500 [0.250, 0.750]       0.500 [0.250, 0.750]\n"
+        "                 home                       home\n"
+    )
 
 
 def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
@@ -251,10 +324,11 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
          "plan": "[bold]c\x1b[31m </plan>", "plan_verdict": 0.0, "plan_reason": "word 1 is no name", "acts": ["c x1", "v3 </act>"],
          "success": True, "reason": ""},
         {"task": "t-2", "level": 4, "context": "", "prompt": "GOAL d", "oracle_plan": "d", "plan": "d", "plan_verdict": True,
-         "plan_reason": "", "acts": [], "success": None, "reason": "not run"},
+         "plan_reason": "", "acts": ["<think>\nso\n</think>"], "success": None, "reason": "not run"},
     ]  # fmt: skip
     assert cli.main(["sample", "r", "--n", "2", "--level", "3", "--temperature", "0", "--seed", "5"]) == 0
-    assert run.calls == [("sample", Path("r"), 2, 3, 0.0, 5)]
+    assert run.calls == [("find", Path("r"), None, []), ("sample", "the source", {
+        "n": 2, "level": 3, "seed": 5, "problems": None, "tree": TreeSpec(plans=1, acts=1, temperature=0.0)})]
     assert capsys.readouterr().out == (
         "task t-1  level 3\n"
         "  context c desk x1 y2\n"
@@ -269,9 +343,14 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
         "  prompt  GOAL d\n"
         "  oracle  d\n"
         "  plan    d  [right]\n"
+        "  act     <think>\n"
+        "          so\n"
+        "          </think>\n"
         "  result    [not judged: not run]\n"
         "\n"
     )
+    assert cli.main(["sample", "r", "--json"]) == 0
+    assert [json.loads(line)["task"] for line in capsys.readouterr().out.splitlines()] == ["t-1", "t-2"]
 
 
 def test_report_and_compare_need_runs(run, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What the command line prints about a recipe, an evaluation and samples: text for people, no state."""
+"""What the command line prints about a recipe and about samples: text for people, no state."""
 
 from __future__ import annotations
 
@@ -53,29 +53,6 @@ def _gate(gate: GateSpec) -> str:
     return f"{gate.metric} {condition}, else {gate.on_fail}{then if gate.on_fail == 'roll_back' else ''}"
 
 
-def evaluation_table(result: Mapping[str, Any]) -> str:
-    """A table of `{"plan": {"value", "low", "high", "n", "by_level"}, ...}`: shares with their 95 % interval, then by level.
-
-    A level's entry is a number or a table with `value`. Keys that are no measurement follow as `key: value` lines.
-    """
-    rows = {name: entry for name, entry in result.items() if isinstance(entry, Mapping) and "value" in entry}
-    levels = sorted({int(level) for entry in rows.values() for level in entry.get("by_level", {})})
-    head = f"{'':12}{'value':>7}  {'95 % interval':^15}{'n':>6}"
-    lines = [head + "".join(f"{f'level {level}':>10}" for level in levels)]
-    for name, entry in rows.items():
-        interval = f"{entry['low']:.3f} to {entry['high']:.3f}" if "low" in entry and "high" in entry else ""
-        by_level = {int(level): value for level, value in entry.get("by_level", {}).items()}
-        cells = "".join(f"{_share(by_level.get(level)):>10}" for level in levels)
-        lines.append(f"{name:12}{_share(entry):>7}  {interval:^15}{entry.get('n', ''):>6}{cells}")
-    lines += [f"{name}: {entry}" for name, entry in result.items() if name not in rows]
-    return "\n".join(lines)
-
-
-def _share(entry: Any) -> str:
-    value = entry.get("value") if isinstance(entry, Mapping) else entry
-    return "-" if value is None else f"{value:.3f}"
-
-
 def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
     """Write tasks with the plans and acts that a policy wrote and what the verifiers said; colour only on a terminal."""
     from rich.console import Console
@@ -98,9 +75,13 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
 def _line(name: str, text: Any, style: str = "") -> Text:
     from rich.text import Text
 
-    # A model may write anything, escape sequences too: what is no printable character is shown as its code.
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text if text is not None else "-"))
-    return Text(f"  {name:8}", style="dim").append(shown, style=style)
+    lines = printable(text if text is not None else "-", keep="\n").split("\n")
+    return Text(f"  {name:8}", style="dim").append(f"\n{'':10}".join(lines), style=style)
+
+
+def printable(text: object, keep: str = "") -> str:
+    """A model may write anything, escape sequences too: what is no printable character, nor in `keep`, is shown as its code."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def _verdict(good: Any, reason: Any) -> Text:

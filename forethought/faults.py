@@ -1,0 +1,72 @@
+"""What the command line says when something goes wrong: one line on stderr and an exit code.
+
+1 our fault or the machine's, 2 the user's mistake, 3 a gate stopped the run, 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+from forethought.errors import ForethoughtError
+
+_GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
+_ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EACCES: "check the permissions",
+           errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written"}  # fmt: skip
+
+
+def explain(error: BaseException, run_dir: Path | None) -> int:
+    """Say on stderr what went wrong and return the exit code. `run_dir`: the run that was being written, if any; a traceback is kept in
+    it, and the reader is told how to resume it."""
+    if isinstance(error, BrokenPipeError):
+        _abandon_stdout()
+        return _GONE
+    if isinstance(error, ForethoughtError):
+        return _say(" ".join(str(error).splitlines()), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return _say(f"interrupted{_resume_hint(run_dir)}", 130)
+    if isinstance(error, OSError):
+        return _say(_about_machine(error) + _resume_hint(run_dir), 1)
+    return _say(_about_fault(error, run_dir), 1)  # our fault: keep the traceback, spare the terminal
+
+
+def _say(message: str, code: int) -> int:
+    print(f"forethought: {message}", file=sys.stderr)
+    return code
+
+
+def _about_machine(error: OSError) -> str:
+    reason = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    advice = _ADVICE.get(error.errno)
+    return f"{reason}; {advice}" if advice else reason
+
+
+def _resume_hint(run_dir: Path | None) -> str:
+    if run_dir is None or not (run_dir / "checkpoints").is_dir():
+        return ""
+    return f"; continue with: forethought train --resume {run_dir}"
+
+
+def _about_fault(error: BaseException, run_dir: Path | None) -> str:
+    import traceback
+
+    first = f"unexpected {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    details = "".join(traceback.format_exception(error))
+    if run_dir is not None and run_dir.is_dir():
+        try:
+            with open(run_dir / "error.txt", "a", encoding="utf-8") as file:
+                file.write(details)
+            return f"{first}\nThis is a bug: please report it with {run_dir / 'error.txt'}{_resume_hint(run_dir)}"
+        except OSError:
+            pass  # the disk may be what failed; the terminal still works
+    return f"{details}{first}\nThis is a bug: please report it with the lines above"
+
+
+def _abandon_stdout() -> None:
+    """Python flushes stdout once more at exit; give it somewhere to go."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass  # stdout is no real file (a test's)

@@ -1,0 +1,8 @@
+"""A run or a bare model, looked at: factored evaluation, repeated samples, plans and actions to read, planners and actors exchanged."""
+
+from forethought.look.measure import evaluate as evaluate
+from forethought.look.shown import sample as sample
+from forethought.look.source import Source as Source
+from forethought.look.source import find as find
+from forethought.look.source import find_all as find_all
+from forethought.look.swap import swap as swap

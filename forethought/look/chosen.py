@@ -1,0 +1,75 @@
+"""The tasks to look at: held-out ones of a family, or the problems of a file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from forethought.errors import UserError
+from forethought.evaluate import held_out
+from forethought.recipe.schema import EvalSpec
+from forethought.rollout import Rollouts, seed_of
+from forethought.tasks.base import Domain
+from forethought.types import Task
+
+
+def to_measure(domain: Domain, spec: EvalSpec, problems: Path | None = None, tasks: int | None = None,
+               levels: Sequence[int] | None = None) -> list[Task]:
+    """`tasks` of each of `levels` (by default those of `spec`), the same every time; of a file all unless `tasks` says how many.
+
+    Where the problems are finite (a file, a family with a pool) each is taken at most once. UserError for a level that is not there,
+    and for a family that reads no files or has no problems of its own.
+    """
+    if problems is not None:
+        return _of_file(domain, spec, problems, tasks, levels)
+    wanted = tuple(dict.fromkeys(levels or spec.levels or _levels(domain)))
+    _need_levels(wanted, _levels(domain), domain.name)
+    return held_out(domain, replace(spec, tasks=tasks or spec.tasks), wanted)
+
+
+def to_show(domain: Domain, n: int, level: int | None, seed: int, problems: Path | None = None) -> list[Task]:
+    """`n` tasks (all, where there are fewer) of any level or of one, drawn with `seed`. UserError as `to_measure` raises it."""
+    rng = random.Random(seed_of(seed, "sample"))
+    if problems is None and not hasattr(domain, "pool"):
+        _need_levels([] if level is None else [level], _levels(domain), domain.name)
+        return [domain.family(rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0] for _ in range(n)]
+    levels = None if level is None else [level]
+    pool = (_of_file(domain, EvalSpec(), problems, None, levels) if problems is not None
+            else to_measure(domain, EvalSpec(), tasks=1 << 60, levels=levels))
+    return rng.sample(pool, min(n, len(pool)))
+
+
+def oracle_plans(rollouts: Rollouts, tasks: Sequence[Task]) -> bool:
+    """Whether there is a plan to act under for every one of these tasks."""
+    domain = rollouts.domain
+    return all(map(domain.has_plan, tasks)) if hasattr(domain, "has_plan") else getattr(domain, "has_plans", True)
+
+
+def _of_file(domain: Domain, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None) -> list[Task]:
+    if not hasattr(domain, "problems"):
+        raise UserError(f"--problems: {domain.name} reads no problem files")
+    found = domain.problems(path)
+    there = sorted({task.level for task in found})
+    if levels:
+        _need_levels(levels, there, str(path))
+        found = [task for task in found if task.level in levels]
+    if tasks is None:
+        return found
+    rng, taken = random.Random(f"{spec.seed}/problems"), set()
+    for level in there:
+        ids = [task.id for task in found if task.level == level]
+        taken |= set(rng.sample(ids, min(tasks, len(ids))))
+    return [task for task in found if task.id in taken]
+
+
+def _levels(domain: Domain) -> tuple[int, ...]:
+    if not domain.levels:
+        raise UserError(f"{domain.name} has no problems to look at; give --problems FILE or --set task.eval=[\"FILE\"]")
+    return tuple(domain.levels)
+
+
+def _need_levels(wanted: Sequence[int], there: Sequence[int], where: str) -> None:
+    if wrong := [level for level in wanted if level not in there]:
+        raise UserError(f"no level {wrong[0]} in {where}; its levels are {list(there)}")

@@ -1,0 +1,118 @@
+"""`forethought eval`: the three factored numbers of a run or a model, or avg@k, pass@k and maj@k of repeated samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from forethought import tasks as families
+from forethought.errors import UserError
+from forethought.look.chosen import oracle_plans, to_measure
+from forethought.look.quality import leaks, references
+from forethought.look.records import Record, Response, Tell, play
+from forethought.look.source import Source
+from forethought.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
+from forethought.recipe.schema import TreeSpec
+from forethought.rollout import seed_of
+from forethought.run import EngineOf, rollouts_of, torch_engine
+
+GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)
+
+Values = dict[str, tuple[list[float], int]]
+"""Name of a measure -> one value per problem, and how many samples stand behind each."""
+
+
+def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None = None, levels: Sequence[int] | None = None,
+             tree: TreeSpec = GREEDY, engine_of: EngineOf = torch_engine, tell: Tell = lambda done, n: None) -> dict:
+    """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the problems of a file.
+
+    `tree`: greedy, or `plans` samples of each problem with a temperature and top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ...,
+    "pass@K" (unbiased, arXiv 2107.03374) and "maj@K" (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
+    (`metrics.share_interval`); "by_file" is there where the problems come from several. "act" is there where all have an oracle's plan.
+    With `problems` of a family that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
+
+    Beside the measures: "tokens" (means), "truncated" and "refused" (shares), "leaks" and "references" where plans are free text
+    (see `look.quality`), and "settings". UserError for tasks that are not there or do not fit the model's context.
+    """
+    if tree.plans > 1 and tree.temperature == 0:
+        raise UserError(f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a temperature above 0")
+    recipe = source.recipe
+    domain = families.build(recipe.task, to_measure=True)
+    chosen = to_measure(domain, recipe.eval, problems, tasks, levels)
+    rollouts = rollouts_of(source.open(domain, engine_of), domain)
+    rollouts.check_room(chosen)
+    records = list(play(rollouts, chosen, source.policies, tree, seed=seed_of(recipe.eval.seed, "eval"), noise=recipe.eval.noise,
+                        oracle=oracle_plans(rollouts, chosen), rows=recipe.engine.sample_rows, tell=tell))
+    values = (_single if tree.plans == 1 else _repeated)(records)
+    if problems is not None and hasattr(domain, "judge_acts"):
+        values |= _judged(domain, records, tree.plans)
+    groups = {"by_level": _groups(records, lambda record: record.task.level)}
+    if hasattr(domain, "origin") and len(files := _groups(records, lambda record: domain.origin(record.task))) > 1:
+        groups["by_file"] = files
+    found: dict = {name: _entry(per_problem, samples, groups) for name, (per_problem, samples) in values.items()}
+    said = [response for record in records for response in record.responses]
+    found |= {"tokens": _tokens(said), "truncated": _truncated(said), "refused": avg_at_k([r.refused for r in said])}
+    if hasattr(domain, "asked"):
+        found |= leaks(domain, records) | references(domain, records)
+    settings = {"model": str(source.path), "task": recipe.task.name, "samples": tree.plans, "temperature": tree.temperature,
+                "top_p": tree.top_p, "seed": recipe.eval.seed}
+    return found | {"settings": settings}
+
+
+def _single(records: Sequence[Record]) -> Values:
+    plan = [r.responses[0].valid for r in records]
+    return {"plan": (plan, 1), **_act(records), "e2e": ([r.responses[0].success for r in records], 1)}
+
+
+def _repeated(records: Sequence[Record]) -> Values:
+    k = len(records[0].responses)
+    right = [[s.success for s in r.responses] for r in records]
+    votes = [[s.vote for s in r.responses] for r in records]
+    values = {"plan": ([avg_at_k([s.valid for s in r.responses]) for r in records], k), **_act(records),
+              f"avg@{k}": ([avg_at_k(grades) for grades in right], k)}
+    for n in [*(1 << i for i in range((k - 1).bit_length())), k]:
+        values[f"pass@{n}"] = ([pass_at_k(k, int(sum(grades)), n) for grades in right], k // n)
+    return values | {f"maj@{k}": ([maj_at_k(*pair) for pair in zip(votes, right, strict=True)], 1)}
+
+
+def _act(records: Sequence[Record]) -> Values:
+    under = [record.under_oracle for record in records]
+    return {} if None in under else {"act": (under, 1)}
+
+
+def _judged(domain, records: Sequence[Record], k: int) -> Values:
+    """What the family's executor of acts says of every response; a refused plan has no acts, and they do nothing."""
+    judged = [[domain.judge_acts(r.task, s.acts[0]) if s.acts else {} for s in r.responses] for r in records]
+    success = [[s.success for s in r.responses] for r in records]
+    executable = [[float(j.get("executable", 0)) for j in row] for row in judged]
+    optimal = [[float(s and j.get("optimal", 0)) for s, j in zip(*pair, strict=True)] for pair in zip(success, judged, strict=True)]
+    rows = {"executable": executable, "goal": success, "optimal": optimal}
+    return {name: (list(map(avg_at_k, row)), k) for name, row in rows.items()}
+
+
+def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dict[int | str, list[int]]:
+    """Indices of the records of each level or file, in order."""
+    found: dict[int | str, list[int]] = {}
+    for i, record in enumerate(records):
+        found.setdefault(of(record), []).append(i)
+    return dict(sorted(found.items()))
+
+
+def _entry(values: Sequence[float], samples: int, groups: dict[str, dict[int | str, list[int]]]) -> dict:
+    def one(part: Sequence[float]) -> dict:
+        mean, low, high = share_interval(part, samples)
+        return {"value": mean, "low": low, "high": high, "n": len(part)}
+
+    return one(values) | {kind: {str(name): one([values[i] for i in members]) for name, members in found.items()}
+                          for kind, found in groups.items()}
+
+
+def _tokens(said: Sequence[Response]) -> dict[str, float | None]:
+    """Mean tokens of a plan, and of the acts of a response that was executed."""
+    acts = [r.act_tokens for r in said if r.acts]
+    return {"plan": avg_at_k([r.plan_tokens for r in said]), "act": avg_at_k(acts) if acts else None}
+
+
+def _truncated(said: Sequence[Response]) -> dict[str, float | None]:
+    acts = [float(r.act_truncated) for r in said if r.acts]
+    return {"plan": avg_at_k([float(r.plan_truncated) for r in said]), "act": avg_at_k(acts) if acts else None}

@@ -1,0 +1,92 @@
+"""What a model said to each task, with the verdicts: responses without their token ids, so that many samples of many problems fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from forethought.recipe.schema import TreeSpec
+from forethought.rollout import Rollouts
+from forethought.tasks.base import Domain
+from forethought.types import Node, Task, Tree
+
+Tell = Callable[[int, int], None]
+"""(tasks done, tasks in all): called as the work goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A plan and its execution. `acts` is empty and `act_tokens` 0 where the interface refused the plan."""
+
+    plan: str
+    plan_reason: str
+    refused: bool
+    valid: float  # the domain's verdict on the plan
+    acts: tuple[str, ...]
+    success: float
+    reason: str
+    vote: str | None  # what it votes for when samples vote; None: for nothing
+    plan_tokens: int
+    act_tokens: int
+    plan_truncated: bool
+    act_truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """All responses to a task, and its success under the oracle's plan (None where that was not tried)."""
+
+    task: Task
+    responses: tuple[Response, ...]
+    under_oracle: float | None = None
+
+
+def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], tree: TreeSpec, *, seed: int, noise: bool,
+         oracle: bool, rows: int, tell: Tell = lambda done, n: None) -> Iterator[Record]:
+    """One record a task, in order: `tree.plans` responses each, and one under the oracle's plan where `oracle`.
+
+    About `rows` sequences are sampled at a time; the numbers do not depend on it.
+    """
+    size = max(1, rows // tree.plans)
+    for start in range(0, len(tasks), size):
+        part = tasks[start : start + size]
+        for grown in rollouts.grow(part, tree, policies, seed, noise=noise, beside=oracle, first=start):
+            yield _record(rollouts.domain, grown, oracle)
+        tell(start + len(part), len(tasks))
+
+
+def response(domain: Domain, tree: Tree, plan: Node) -> Response:
+    """What follows one plan of a tree (with one execution)."""
+    turns = _below(tree, plan)
+    said = tuple(node for node in turns if node.role == "act")
+    success = max((node.reward_parts.get("outcome", 0.0) for node in said), default=0.0)
+    stopped = "ran out of its tokens" if plan.status == "truncated" else "was refused"
+    acts = tuple(node.text for node in said)
+    return Response(
+        plan=plan.text, plan_reason=plan.reason, refused=plan.status == "refused", valid=plan.reward_parts.get("valid", 0.0),
+        acts=acts, success=success, reason=said[-1].reason if said else f"the plan {stopped}, nothing was executed",
+        vote=_vote(domain, tree.task, acts, bool(success)), plan_tokens=len(plan.token_ids),
+        act_tokens=sum(len(node.token_ids) for node in said), plan_truncated=plan.status == "truncated",
+        act_truncated=any(node.status == "truncated" for node in said))  # fmt: skip
+
+
+def _record(domain: Domain, tree: Tree, oracle: bool) -> Record:
+    plans = tree.children(0)
+    given = response(domain, tree, plans.pop()).success if oracle else None  # the oracle's is the last one
+    return Record(task=tree.task, responses=tuple(response(domain, tree, plan) for plan in plans), under_oracle=given)
+
+
+def _below(tree: Tree, plan: Node) -> list[Node]:
+    inside, found = {plan.id}, []
+    for node in tree.nodes:  # parents precede children
+        if node.parent in inside:
+            inside.add(node.id)
+            found.append(node)
+    return found
+
+
+def _vote(domain: Domain, task: Task, acts: tuple[str, ...], success: bool) -> str | None:
+    """A family whose answers can be written in several ways says what one votes for (`vote`); elsewhere the acts themselves do."""
+    if not acts:
+        return None
+    return domain.vote(task, acts, success) if hasattr(domain, "vote") else " ".join(" ".join(acts).split())

@@ -1,0 +1,37 @@
+"""`forethought sample`: plans and actions to read, with what the verifiers say of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forethought import tasks as families
+from forethought.look.chosen import oracle_plans, to_show
+from forethought.look.records import Record, play
+from forethought.look.source import Source
+from forethought.recipe.schema import TreeSpec
+from forethought.rollout import Rollouts, seed_of
+from forethought.run import EngineOf, rollouts_of, torch_engine
+
+
+def sample(source: Source, *, n: int, level: int | None = None, tree: TreeSpec = TreeSpec(plans=1), seed: int = 0,
+           problems: Path | None = None, engine_of: EngineOf = torch_engine) -> list[dict]:
+    """`n` held-out tasks, or problems of a file, each with the model's plan and acts, the oracle's plan where there is one, and the
+    verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
+    recipe = source.recipe
+    domain = families.build(recipe.task, to_measure=True)
+    chosen = to_show(domain, n, level, seed, problems)
+    rollouts = rollouts_of(source.open(domain, engine_of), domain)
+    rollouts.check_room(chosen)
+    oracle = oracle_plans(rollouts, chosen)
+    records = play(rollouts, chosen, source.policies, tree, seed=seed_of(seed, "trees"), noise=recipe.eval.noise, oracle=False,
+                   rows=recipe.engine.sample_rows)
+    return [_shown(rollouts, record, oracle) for record in records]
+
+
+def _shown(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
+    task, (said,) = record.task, record.responses
+    return {"task": task.id, "level": task.level, "context": task.context, "prompt": task.prompt,
+            "oracle_plan": rollouts.domain.oracle_plan(task) if oracle else None, "plan": said.plan, "plan_verdict": bool(said.valid),
+            "plan_status": "truncated" if said.plan_truncated else "refused" if said.refused else "finished",
+            "plan_reason": said.plan_reason, "acts": list(said.acts), "success": bool(said.success), "reason": said.reason,
+            "tokens": {"plan": said.plan_tokens, "act": said.act_tokens}}

@@ -1,0 +1,108 @@
+"""What can be looked at: a run directory (its newest checkpoint), or a bare model with a task that is named beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from forethought.engines.base import BASE, Engine
+from forethought.errors import RecipeError, UserError, unknown
+from forethought.recipe.check import check_surroundings
+from forethought.recipe.layout import has_planner
+from forethought.recipe.load import load as load_recipe
+from forethought.recipe.load import override, shipped
+from forethought.recipe.schema import ROLES, EvalSpec, ModelSpec, Recipe, TaskSpec
+from forethought.run import EngineOf, torch_engine
+from forethought.store import Store
+from forethought.tasks import DOMAINS
+from forethought.tasks.base import Domain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`recipe`: the model to load and the task to measure it on. `checkpoint`: the engine's folder of a run, None for a bare model.
+    `policies`: who speaks for each role. `guest`: a model that has no task of its own and is looked at on another source's."""
+
+    path: Path
+    recipe: Recipe
+    checkpoint: Path | None
+    policies: Mapping[str, str]
+    guest: bool = False
+
+    def open(self, domain: Domain, engine_of: EngineOf = torch_engine) -> Engine:
+        """The weights, ready to sample."""
+        engine = engine_of(self.recipe, domain)
+        if self.checkpoint is not None:
+            engine.load(self.checkpoint)
+            for policy in engine.policies():
+                engine.release(policy)  # the moments of an optimizer are twice the weights, and nothing trains
+        return engine
+
+
+def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> Source:
+    """The run or model at `path` (a folder, or a model's name on the hub), with `task` in place of a run's own.
+
+    `task` is a family's name with its own defaults ("desk"), or a recipe (a file or a shipped one's name), whose task and eval tables
+    are taken. `overrides` as for a recipe: "task.eval=[...]", "eval.tasks=50", "engine.device=cpu". UserError for a path that is
+    neither, and for a model without a task; RecipeError for what does not fit the recipe.
+    """
+    if (path / "recipe.json").is_file():
+        return _run(path, task, overrides)
+    if path.exists() and not (path / "config.json").is_file():
+        raise UserError(f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json)")
+    if task is None:
+        what = "is a model" if path.exists() else "is no run directory; for a model on the hub"
+        raise UserError(f"{path} {what}: say on which task to look at it, with --task NAME or --task FILE.toml "
+                        f"(families: {', '.join(sorted(DOMAINS))})")
+    bare = Recipe(name="look", layout="shared", model=ModelSpec(path=str(path)))
+    return Source(path=path, recipe=_checked(_with_task(bare, task), overrides), checkpoint=None, policies=dict.fromkeys(ROLES, BASE))
+
+
+def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence[str] = ()) -> list[Source]:
+    """As `find`, but beside a run a bare model needs no task: it is a guest on the task of the first run."""
+    runs = [path for path in paths if (path / "recipe.json").is_file()]
+    if task is not None or not runs:
+        return [find(path, task, overrides) for path in paths]
+    lent = str(runs[0] / "recipe.json")
+    return [find(path, None, overrides) if path in runs else replace(find(path, lent, overrides), guest=True) for path in paths]
+
+
+def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
+    recipe = load_recipe(path / "recipe.json")
+    recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
+    latest = Store.open(path).latest()
+    if latest is None:
+        raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
+    folder, state = latest
+    engine = folder / "engine"
+    return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=state["progress"]["policies"])
+
+
+def _from_files(recipe: Recipe, engine: Path) -> Recipe:
+    """A model from scratch is opened with the tokenizer that it was saved with: another task would give it other words."""
+    base = engine / BASE
+    if not has_planner(recipe):
+        return recipe if recipe.model.path else replace(recipe, model=replace(recipe.model, path=str(base)))
+    if recipe.model.path:  # both have a path, or neither
+        return recipe
+    return replace(recipe, model=replace(recipe.model, path=str(base / BASE)),
+                   planner=replace(recipe.planner, path=str(engine / "plan" / BASE)))
+
+
+def _with_task(recipe: Recipe, task: str) -> Recipe:
+    if task in DOMAINS:  # families first: a recipe of the same name has its task
+        return replace(recipe, task=TaskSpec(name=task), eval=EvalSpec())
+    named = [name for name, _, _ in shipped()]
+    if task not in named and not Path(task).exists():
+        raise UserError(f"--task: {unknown('task', task, {*DOMAINS, *named})}, and no such file")
+    found = load_recipe(task)
+    return replace(recipe, task=found.task, eval=found.eval)
+
+
+def _checked(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    recipe = override(recipe, overrides)
+    if recipe.task.name not in DOMAINS:
+        raise RecipeError("task.name", unknown("task", recipe.task.name, DOMAINS))
+    check_surroundings(recipe)
+    return recipe
