@@ -18,6 +18,7 @@ from forethought.distill.policy import Policy
 from forethought.distill.prompts import Prompt, digest
 from forethought.distill.records import Drop, Failure, Guided, Item, Provenance, Summary, Usage, nothing
 from forethought.distill.rules import gsm8k
+from forethought.distill.stage import account
 from forethought.engines.fake import FakeEngine
 from forethought.errors import UserError
 
@@ -269,13 +270,16 @@ def test_distillation_and_its_provenance(tmp_path):
     assert rows == [replace(ROW, question=made[0].question)]
     assert provenance == Provenance(
         summariser="endpoint", model="m", prompt="words", prompt_hash=digest("words"),
-        settings={"temperature": 0.0, "most_chars": 1500, "most_numbers": 2, "solver": False}, version=forethought.__version__,
+        settings={"temperature": 0.0, "most_chars": 1500, "most_numbers": 2, "solver": "none"}, version=forethought.__version__,
         date="2026-11-20", sources=("made", "other"), items=4, kept=1, drops={"no_answer": 1, "failed": 1, "answer": 1},
         examples=(Drop(id="4", reason="no_answer", detail="its answer is empty", text=""),
                   Drop(id="2", reason="answer", detail="the answer '13' stands in the plan", text="<plan>13</plan>"),
                   Drop(id="3", reason="failed", detail="timeout: slow", text="")),
         paid=Usage(requests=4, cost=0.25), paid_before=Usage(requests=1, cost=0.25),
     )  # fmt: skip
+    assert account(provenance) == ("1 of 4 demonstrations have a plan now, by endpoint (m); dropped: no_answer 1, failed 1, answer 1", {
+        "kept": 1.0, "items": 4.0, "dropped: no_answer": 1.0, "dropped: failed": 1.0, "dropped: answer": 1.0,
+        "requests": 5.0, "prompt_tokens": 0.0, "completion_tokens": 0.0, "cost": 0.5})  # what earlier runs paid for it included
     assert digest("words") == "dba36bffa5cab0f922d087a3aeb179f9d4e745df40b323e1b1471402848c8a3e"
     assert told == ["3 of 4 demonstrations to summarise with m, at most 2 requests, 20 + 0 tokens, cost 1.0000",
                     "1 kept; dropped: no_answer 1, failed 1, answer 1; spent 4 requests, 0 + 0 tokens, cost 0.2500; "

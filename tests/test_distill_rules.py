@@ -14,6 +14,7 @@ from forethought.distill import rules
 from forethought.distill.leaks import calculation, new_numbers, says
 from forethought.distill.numbers import digits_in, number_of, values_in
 from forethought.distill.records import Failure, Item, Summary
+from forethought.distill.stage import item_of
 from forethought.errors import UserError
 from forethought.tasks.desk import Desk
 
@@ -124,9 +125,8 @@ def test_rules_say_a_tagged_plan_or_why_there_is_none():
 
 def test_the_oracle_of_a_domain():
     desk = Desk((2,), widgets=4)
-    task = desk.family(random.Random(0), [2], "train")[0]
-    made = rules.item_of_task(desk, task)
-    plan, act = desk.demonstrate(task)
+    [made] = map(item_of, desk.worked(1))
+    plan, act = desk.demonstrate(made.task)
     assert (made.chain, f"{made.answer} </act>", made.level, made.source) == (act.text, act.text, 2, "desk")
     (summary,) = rules.oracle(desk).summarise([made])
     assert summary.text == f"<plan>{plan.text.removesuffix(' </plan>')}</plan>"

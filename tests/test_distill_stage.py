@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import desk_recipe, lines_of, nothing
+from test_torch_math import CHAT
 from torch_kit import bpe_of, model_of, on_disk
 
 from forethought import run
@@ -109,7 +110,61 @@ def test_the_model_itself_can_be_asked(tables, tmp_path):
     assert len(json.loads((tmp_path / "run/guided/stage-0/provenance.json").read_text())["examples"]) > 0
 
 
+def test_another_model_reads_by_its_own_tokenizer_and_template(tables, tmp_path):
+    """The run's model has no chat template, the one that is asked has one, and other tokens."""
+    tokenizer = bpe_of(["Problem: Solution: plan"], 300, ["<pad>", "<eos>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = CHAT
+    other = on_disk(tmp_path / "other", model_of("qwen2", vocab_size=len(tokenizer), max_position_embeddings=2048,
+                                                 eos_token_id=tokenizer.eos_token_id), tokenizer)
+    asked = []
+
+    def engine_of(recipe, domain):
+        engine = run.torch_engine(recipe, domain)
+        sample = engine.sample
+        engine.sample = lambda requests: asked.extend((recipe.model.path, engine.decode(r.context)) for r in requests) or sample(requests)
+        return engine
+
+    with pytest.raises(UserError, match=r"all 2 plans were dropped \(truncated 2\)"):  # random weights write no plan
+        run.train(recipe(tables, summariser="model", model={"path": other}, problems=2, plan_tokens=4), tmp_path / "run", nothing, engine_of)
+    said = [text for path, text in asked if path == other]
+    assert len(said) == 2 and all(t.startswith("<|im_start|>system\n") and t.endswith("assistant\n<plan>") for t in said)
+    said = json.loads((tmp_path / "run/guided/stage-0/provenance.json").read_text())
+    assert (said["summariser"], said["model"], said["settings"]["max_tokens"]) == ("model", f"{other}@0", 4)
+
+
+def test_a_model_that_is_not_there_is_named(tables, tmp_path):
+    with pytest.raises(UserError, match="nowhere is not a model"):
+        run.train(recipe(tables, summariser="model", model={"path": "./nowhere"}), tmp_path / "run", nothing)
+
+
+def test_plans_that_the_model_does_not_solve_under_are_dropped(tables, tmp_path):
+    with pytest.raises(UserError, match=r"all 3 plans were dropped \(unsolved 3\)"):
+        run.train(recipe(tables, problems=3, solver="policy", tries=2), tmp_path / "run", nothing)
+    said = json.loads((tmp_path / "run/guided/stage-0/provenance.json").read_text())
+    assert said["tried"]["requests"] == 6 and 0 < said["tried"]["completion_tokens"] <= 6 * 24
+
+
+def test_what_imitation_could_not_show_is_dropped_and_counted(tables, tmp_path):
+    """A plan of more words than its budget, a solution with a tag in it, a problem that nobody has worked out."""
+    lines = [json.loads(line) for line in Path(tables["task"]["train"]).read_text().splitlines()]
+    lines[1]["answer"] = "First " + "count and " * 12 + lines[1]["answer"]
+    lines[2]["answer"] = "It is so </think> clear.\n" + lines[2]["answer"]
+    lines[3] = {"problem": lines[3]["question"], "answer": "7", "level": 1}
+    changed = tmp_path / "train.jsonl"
+    changed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = from_dict(tables | {"task": tables["task"] | {"train": str(changed), "levels": [1]}})
+    run.train(made, tmp_path / "run", nothing)
+    rows, provenance = files.read(tmp_path / "run" / "guided" / "stage-0")
+    assert (len(rows), provenance.items, provenance.drops) == (5, 8, {"no_chain": 1, "unparsed": 1, "refused": 1})
+    assert [e.detail.partition("cannot be shown to a model: ")[2] for e in provenance.examples if e.reason == "refused"] == [
+        "word 25: a plan of 29 words, more than its budget of 24 tokens"]
+    [said] = [d for d in lines_of(tmp_path / "run" / "decisions.jsonl") if d["name"] == "distill" and d["outcome"] == "data"]
+    assert said["reason"].endswith("dropped: no_chain 1, unparsed 1, refused 1") and said["numbers"]["dropped: refused"] == 1.0
+    assert "dropped: no_chain 1, unparsed 1, refused 1" in (tmp_path / "run" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(("distill", "where"), [
+    ({"solver": "exact"}, "stage.0.distill.solver"),
     ({"problems": -1}, "stage.0.distill.problems"), ({"plan_tokens": 0}, "stage.0.distill.plan_tokens"),
     ({"endpoint": {"model": "x"}}, "stage.0.distill.endpoint"), ({"most_chars": 0}, "stage.0.distill"),
     ({"summariser": "endpoint", "endpoint": {"url": "x"}}, "stage.0.distill.endpoint.url"),
@@ -132,8 +187,3 @@ def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
 
 def test_the_outline_says_what_is_distilled(tables):
     assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))
-
-
-def test_a_family_with_plans_of_its_own_has_nothing_to_distil():
-    with pytest.raises(RecipeError, match="shows plans of its own"):
-        run.build(desk_recipe({"kind": "distill"}, {"kind": "imitate"}), engine_of=lambda recipe, domain: pytest.fail("a model was loaded"))

@@ -39,7 +39,7 @@ def read(folder: Path) -> tuple[list[Guided], Provenance]:
     try:
         said = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         said |= {"sources": tuple(said["sources"]), "examples": tuple(Drop(**d) for d in said["examples"]),
-                 "paid": Usage(**said["paid"]), "paid_before": Usage(**said["paid_before"])}
+                 **{name: Usage(**said[name]) for name in ("paid", "paid_before", "tried")}}
         provenance = Provenance(**said)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder / PROVENANCE} is damaged ({error}); distil again, the cache keeps what was paid") from error

@@ -21,12 +21,16 @@ REASONS = {
     "empty": "the summary is empty",
     "too_long": "the plan has too many characters",
     "unparsed": "the summary is not one plan between its tags",
+    "refused": "the task family does not show it: its interface refuses the plan or the chain, or they do not fit the model's context",
     "answer": "the plan says the answer, which the question does not",
     "calculation": "the plan calculates",
     "numbers": "the plan has too many numbers that the question does not give",
     "unsolved": "a solver given the plan does not reach the answer",
 }
 """Reason -> what it means, in the order in which they are looked for; the first that holds counts."""
+
+Refuse = Callable[[Item, str], str]
+"""An item and its plan -> why the task family would not show them, or ""."""
 
 Solve = Callable[[Sequence[tuple[Item, str]]], Sequence[bool]]
 """(Item, plan) pairs -> for each, whether a solver that is given the plan reaches the answer."""
@@ -80,13 +84,13 @@ def complete(items: Sequence[Item], drops: Drops) -> list[Item]:
 
 
 def admit(items: Sequence[Item], results: Sequence[Summary | Failure], spec: FilterSpec, drops: Drops,
-          solve: Solve | None = None) -> list[Guided]:
+          solve: Solve | None = None, refuse: Refuse | None = None) -> list[Guided]:
     """Guided records of the summaries that pass, in order. `solve` is asked last, about all that are left in one call."""
     passed: list[tuple[Item, str]] = []
     for item, result in zip(items, results, strict=True):
         if item.id != result.id:
             raise ValueError(f"the result for {item.id!r} says that it is for {result.id!r}")
-        judged = _judge(item, result, spec)
+        judged = _judge(item, result, spec, refuse)
         if isinstance(judged, Drop):
             drops.add(judged)
         else:
@@ -102,7 +106,7 @@ def admit(items: Sequence[Item], results: Sequence[Summary | Failure], spec: Fil
     return kept
 
 
-def _judge(item: Item, result: Summary | Failure, spec: FilterSpec) -> str | Drop:
+def _judge(item: Item, result: Summary | Failure, spec: FilterSpec, refuse: Refuse | None) -> str | Drop:
     """The plan inside its tags, or why there is none to train on."""
     if isinstance(result, Failure):
         return Drop(id=item.id, reason="failed", detail=f"{result.kind}: {result.detail}", text="")
@@ -123,6 +127,8 @@ def _judge(item: Item, result: Summary | Failure, spec: FilterSpec) -> str | Dro
     plan = sections["plan"].text
     if len(plan) > spec.most_chars:
         return drop("too_long", f"{len(plan)} characters, allowed are {spec.most_chars}")
+    if refuse is not None and (why := refuse(item, plan)):
+        return drop("refused", why)
     return _leak(item, plan, spec, drop) or plan
 
 

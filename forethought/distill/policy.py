@@ -21,11 +21,9 @@ class Policy:
     without a chat template reads plain text. Greedy by default.
     """
 
-    name = "policy"
-
-    def __init__(self, engine: Engine, model: str, *, policy: str = BASE, prompt: Prompt = Prompt(), tags: Tags = Tags(),
-                 max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, batch: int = 64):
-        self.engine, self.policy, self._prompt, self.tags = engine, policy, prompt, tags
+    def __init__(self, engine: Engine, model: str, *, name: str = "policy", policy: str = BASE, prompt: Prompt = Prompt(),
+                 tags: Tags = Tags(), max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, batch: int = 64):
+        self.name, self.engine, self.policy, self._prompt, self.tags = name, engine, policy, prompt, tags
         self.max_tokens, self.temperature, self.seed, self.batch = max_tokens, temperature, seed, batch
         self.model, self.prompt = f"{model}@{engine.policies()[policy]}", prompt.template
         self.settings: Mapping[str, object] = {
@@ -60,7 +58,8 @@ class Policy:
 
     def _result(self, item: Item, request: Request, out: Completion) -> Summary:
         usage = Usage(requests=1, prompt_tokens=len(request.context), completion_tokens=len(out.token_ids))
-        text = self.tags.open("plan") + self.engine.decode(out.token_ids)
+        said, end, _ = self.engine.decode(out.token_ids).partition(self.tags.close("plan"))  # the last token may go on behind its stop
+        text = self.tags.open("plan") + said + end
         return Summary(id=item.id, text=text, truncated=out.status == "truncated", usage=usage)
 
     def _no_room(self, item: Item, request: Request) -> Failure:

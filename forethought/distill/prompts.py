@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from forethought.distill.records import Item
 from forethought.errors import UserError
+from forethought.interface.tags import Tags
 
 SYSTEM = (
     "You are given a problem and a solution that was worked out in full. Write down the plan that this solution follows, for someone "
@@ -49,6 +51,13 @@ class Prompt:
     def plain(self, item: Item) -> str:
         """For a model without a chat template."""
         return f"{self.system}\n\n{self.text(item)}\n\n".lstrip()
+
+
+def with_examples(prompt: Prompt, examples: Sequence[tuple[Item, str]], tags: Tags = Tags()) -> Prompt:
+    """The prompt after worked examples, for a task family whose plans have a language of their own."""
+    shown = [f"{prompt.text(item)}\n{tags.open('plan')}{plan}{tags.close('plan')}" for item, plan in examples]
+    rule = "The plan is written as in these examples, in the same words and in no other form."
+    return replace(prompt, system="\n\n".join([prompt.system, rule, *shown]).strip())
 
 
 def digest(text: str) -> str:

@@ -24,7 +24,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What an endpoint was asked and what that cost. Retries count as requests."""
+    """What a model was asked and what that cost. Retries count as requests."""
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -70,7 +70,7 @@ def nothing(result: Summary | Failure) -> None:
 class Summariser(Protocol):
     """From a question and its chain to a plan. One that asks a model says which, and with which words."""
 
-    name: str  # policy, endpoint, rules, oracle
+    name: str  # policy, model, endpoint, rules, oracle
     model: str  # names the weights, or the version of the rules
     prompt: str  # template of what the model reads; empty where no model reads
     settings: Mapping[str, object]  # whatever else changes the text of a summary (temperature, budget), for cache and provenance
@@ -123,3 +123,8 @@ class Provenance:
     examples: tuple[Drop, ...]  # the first few of each reason
     paid: Usage = field(default_factory=Usage)  # by this run
     paid_before: Usage = field(default_factory=Usage)  # by the runs that filled the cache, for the summaries taken from it
+    tried: Usage = field(default_factory=Usage)  # by a solver that acted under the plans
+
+    def dropped(self) -> str:
+        """`answer 3, calculation 1`: how many for each reason."""
+        return ", ".join(f"{reason} {n}" for reason, n in self.drops.items())

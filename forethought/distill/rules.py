@@ -12,7 +12,6 @@ from forethought.distill.records import Done, Failure, Item, Summary, Usage, not
 from forethought.errors import UserError
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Domain
-from forethought.types import Task
 
 BLANK = "?"
 """Stands in a step where its result stood: what the step has to find."""
@@ -59,7 +58,7 @@ def gsm8k() -> Rules:
 
 
 def oracle(domain: Domain) -> Rules:
-    """The domain's own plans, for items made by `item_of_task`."""
+    """The domain's own plans, for items that carry its tasks."""
 
     def plan(item: Item) -> str:
         if item.task is None:
@@ -67,14 +66,6 @@ def oracle(domain: Domain) -> Rules:
         return domain.oracle_plan(item.task).removesuffix(domain.stops["plan"]).strip()
 
     return Rules("oracle", f"{domain.name}-oracle/1", plan)
-
-
-def item_of_task(domain: Domain, task: Task) -> Item:
-    """A domain's demonstration: the chain is everything after its plan, the answer the last turn of acting."""
-    turns = [turn for turn in domain.demonstrate(task) if turn.role != "plan"]
-    acts = [turn.text.removesuffix(domain.stops["act"]).strip() for turn in turns if turn.role == "act"]
-    return Item(id=task.id, question=f"{task.context} {task.prompt}".strip(), chain=" ".join(turn.text for turn in turns),
-                answer=acts[-1] if acts else "", level=task.level, source=domain.name, task=task)
 
 
 def item_of_gsm8k(record: Mapping[str, str], *, id: str, source: str = "gsm8k") -> Item:

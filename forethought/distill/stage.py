@@ -2,88 +2,140 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
 from forethought.distill import files, rules
 from forethought.distill.cache import Cached
+from forethought.distill.check import endpoint_of
 from forethought.distill.endpoint import Endpoint
-from forethought.distill.endpoint_spec import EndpointSpec
 from forethought.distill.filter import FilterSpec
 from forethought.distill.pipeline import distill
 from forethought.distill.policy import Policy
+from forethought.distill.prompts import Prompt, with_examples
 from forethought.distill.records import Guided, Item, Provenance, Summariser
-from forethought.errors import RecipeError, UserError
-from forethought.recipe.schema import DistillSpec
+from forethought.distill.solvers import Acting, Exact, Solver
+from forethought.engines.base import Engine
+from forethought.errors import UserError
+from forethought.recipe.schema import DistillSpec, ModelSpec
 from forethought.rollout import Rollouts
 from forethought.tasks.base import Worked
+from forethought.types import Task, Turn
+
+EXAMPLES = 3  # worked ones that a model is shown where plans have a language of their own
+
+Load = Callable[[ModelSpec], Engine]
+"""An engine around another model."""
 
 
 class Guidable(Protocol):
-    """A task family whose training problems can be given plans."""
+    """A task family whose training problems can be given plans. One that draws them without end says so with `drawn = True`; plans of
+    such a family have an exact executor."""
 
-    def worked(self) -> list[Worked]:
-        """Every training problem that has a worked solution."""
+    def worked(self, most: int) -> list[Worked]:
+        """Training problems with their worked solutions, at most `most` (0: all), the same ones whenever it is asked."""
+
+    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
+        """The demonstration with this plan. UserError where the interface refuses it."""
 
     def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
         """Task id -> (plan, chain): from now on these are the problems that imitation shows."""
 
 
-def check_distill(where: str, spec: DistillSpec, domain: object) -> None:
-    """RecipeError, with the address of the value, for what cannot work; before a model is loaded."""
-    if not hasattr(domain, "guide"):
-        raise RecipeError(f"{where}.kind", f"{domain.name} shows plans of its own, so there is nothing to distil; take the stage out")
-    if spec.problems < 0:
-        raise RecipeError(f"{where}.distill.problems", f"must be at least 0, found {spec.problems}")
-    if spec.plan_tokens < 1:
-        raise RecipeError(f"{where}.distill.plan_tokens", f"must be at least 1, found {spec.plan_tokens}")
-    if spec.endpoint and spec.summariser != "endpoint":
-        raise RecipeError(f"{where}.distill.endpoint", f'is not read with summariser = "{spec.summariser}"; take it out')
-    try:
-        FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers)
-    except UserError as error:
-        raise RecipeError(f"{where}.distill", str(error)) from error
-    if spec.summariser == "endpoint":
-        _endpoint(f"{where}.distill.endpoint", spec).key()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What a run lends to its distillation."""
+
+    rollouts: Rollouts
+    policies: Mapping[str, str]  # role -> policy
+    model: str  # path of the run's own model; "" for one from scratch
+    load: Load | None = None  # for summariser = "model"
 
 
-def guide(spec: DistillSpec, rollouts: Rollouts, policies: Mapping[str, str], model: str, folder: Path,
-          tell: Callable[[str], None] = lambda text: None) -> tuple[list[Guided], Provenance]:
-    """The data set in `folder`, made if it is not there, and given to the domain. What was paid for is kept in `folder`'s cache, so an
-    interrupted stage pays nothing twice. UserError where nothing is left to show."""
-    domain = rollouts.domain
-    if (folder / files.PROVENANCE).is_file():
-        rows, provenance = files.read(folder)
-    else:
-        items = [Item(**asdict(worked)) for worked in domain.worked()[: spec.problems or None]]
-        if not items:
-            raise UserError(f"no training problem of {domain.name} has a worked solution to distil a plan from")
-        with Cached(_summariser(spec, rollouts, policies, model), folder / "cache.jsonl") as summariser:
-            rows, provenance = distill(items, summariser, FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers), tell=tell)
-        files.write(folder, rows, provenance, "jsonl")
+def guide(spec: DistillSpec, tools: Tools, folder: Path, tell: Callable[[str], None] = lambda text: None) -> Provenance:
+    """The data set in `folder` is made if it is not there or has no plans, and given to the domain. What was paid for is kept in
+    `folder`'s cache, so an interrupted stage pays nothing twice. UserError where nothing is left to show."""
+    domain = tools.rollouts.domain
+    items = [item_of(worked) for worked in domain.worked(spec.problems)]
+    rows, provenance = files.read(folder) if (folder / files.PROVENANCE).is_file() else ([], None)
     if not rows:
-        dropped = ", ".join(f"{reason} {n}" for reason, n in provenance.drops.items())
-        raise UserError(f"all {provenance.items} plans were dropped ({dropped}); examples stand in {folder / files.PROVENANCE}")
+        if not any(item.chain for item in items):
+            raise UserError(f"no training problem of {domain.name} has a worked solution to distil a plan from")
+        rows, provenance = _make(spec, tools, items, folder, tell)
+        gc.collect()  # an engine is a cycle: the model that summarised is gone before training goes on
+    if not rows:
+        raise UserError(f"all {provenance.items} plans were dropped ({provenance.dropped()}); examples stand in "
+                        f"{folder / files.PROVENANCE}")
     domain.guide({row.id: (row.plan, row.chain) for row in rows})
+    return provenance
+
+
+def account(provenance: Provenance) -> tuple[str, dict[str, float]]:
+    """What a run's decisions and summary say of a data set: a sentence, and the numbers in it."""
+    paid, before = provenance.paid + provenance.tried, provenance.paid_before
+    numbers = {"kept": float(provenance.kept), "items": float(provenance.items),
+               **{f"dropped: {reason}": float(n) for reason, n in provenance.drops.items()}}
+    if paid.requests or before.requests:
+        whole = paid + before
+        numbers |= {"requests": float(whole.requests), "prompt_tokens": float(whole.prompt_tokens),
+                    "completion_tokens": float(whole.completion_tokens), "cost": whole.cost}
+    sentence = f"{provenance.kept} of {provenance.items} demonstrations have a plan now, by {provenance.summariser} ({provenance.model})"
+    return sentence + (f"; dropped: {provenance.dropped()}" if provenance.drops else ""), numbers
+
+
+def item_of(worked: Worked) -> Item:
+    return Item(**{f.name: getattr(worked, f.name) for f in fields(Worked)})
+
+
+def _make(spec: DistillSpec, tools: Tools, items: list[Item], folder: Path, tell: Callable[[str], None]) -> tuple[list[Guided], Provenance]:
+    """In a function of its own, so that nothing holds the summariser's model when it is done."""
+    limits = FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers)
+    with Cached(_summariser(spec, tools), folder / "cache.jsonl") as summariser:
+        rows, provenance = distill(items, summariser, limits, solver=_solver(spec, tools), refuse=_interface(tools.rollouts), tell=tell)
+    files.write(folder, rows, provenance, spec.format)
     return rows, provenance
 
 
-def _summariser(spec: DistillSpec, rollouts: Rollouts, policies: Mapping[str, str], model: str) -> Summariser:
+def _summariser(spec: DistillSpec, tools: Tools) -> Summariser:
+    domain = tools.rollouts.domain
+    drawn = getattr(domain, "drawn", False)
     if spec.summariser == "rules":
-        return rules.gsm8k()
+        return rules.oracle(domain) if drawn else rules.gsm8k()
+    prompt = Prompt()
+    if drawn:
+        shown = [item_of(worked) for worked in domain.worked(spec.problems + EXAMPLES)[-EXAMPLES:]]
+        prompt = with_examples(prompt, [(item, rules.oracle(domain).plan(item)) for item in shown])
+    if spec.summariser == "endpoint":
+        return Endpoint(endpoint_of("distill.endpoint", spec), prompt)
     if spec.summariser == "policy":
-        return Policy(rollouts.engine, model or "small", policy=policies["plan"], max_tokens=spec.plan_tokens)
-    return Endpoint(_endpoint("distill.endpoint", spec))
+        return Policy(tools.rollouts.engine, tools.model or "small", policy=tools.policies["plan"], prompt=prompt,
+                      max_tokens=spec.plan_tokens)
+    if tools.load is None:
+        raise ValueError('summariser = "model" needs Tools.load, which makes an engine around it')
+    return Policy(tools.load(spec.model), spec.model.path, name="model", prompt=prompt, max_tokens=spec.plan_tokens)
 
 
-def _endpoint(where: str, spec: DistillSpec) -> EndpointSpec:
-    known = [f.name for f in fields(EndpointSpec)]
-    for key in spec.endpoint:
-        if key not in known:
-            raise RecipeError(f"{where}.{key}", f"unknown setting of an endpoint (known: {', '.join(known)})")
-    try:
-        return EndpointSpec(**spec.endpoint)
-    except (TypeError, UserError) as error:
-        raise RecipeError(where, str(error).removeprefix("EndpointSpec.__init__() ")) from error
+def _solver(spec: DistillSpec, tools: Tools) -> Solver | None:
+    if spec.solver == "none":
+        return None
+    if spec.solver == "exact":
+        return Exact(tools.rollouts.domain)
+    return Acting(tools.rollouts, tools.policies["act"], tries=spec.tries, share=spec.solved, temperature=spec.try_temperature)
+
+
+def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
+    """(Item, plan) -> why imitation could not show it, or "": the family's interface refuses it, or it is longer than the context."""
+
+    def refuse(item: Item, plan: str) -> str:
+        try:
+            turns = rollouts.domain.show(item.task, plan, item.chain)
+        except UserError as error:
+            return str(error)
+        tokens = len(rollouts.root_ids(item.task)) + sum(len(rollouts.turn(turn.role, turn.text)) for turn in turns)
+        most = rollouts.engine.context
+        return f"{tokens} tokens with question, plan and chain, more than the model's context of {most}" if tokens > most else ""
+
+    return refuse

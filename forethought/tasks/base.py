@@ -25,6 +25,16 @@ class Worked:
     answer: str
     level: int
     source: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a plan in free text can be compared with: its problem, the answer that it must not say, and sub-questions somebody wrote."""
+
+    question: str
+    answer: str
+    sub_questions: tuple[str, ...] = ()
 
 
 class Episode(Protocol):

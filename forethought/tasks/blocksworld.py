@@ -18,6 +18,7 @@ from forethought.tasks import blocksworld_words as words
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld_files import classes_in, from_strips, held_out, held_out_text, lettered, records
 from forethought.tasks.blocksworld_problem import Problem, class_hash, solve
+from forethought.tasks.guided import Guided
 from forethought.tasks.strips import Step, Trace
 from forethought.types import Outcome, Task, Turn, Verdict
 
@@ -26,7 +27,7 @@ TOP_DEFAULT_LEVEL = 16  # 18 and 20 exist over 6 blocks and must be asked for
 OPTIONS = ("blocks", "slip", "flip", "exclude")
 
 
-class Blocksworld:
+class Blocksworld(Guided):
     """The task family. Options of the recipe's task table:
 
     blocks   numbers of blocks to draw from, among 3, 4, 5, 6; default [4, 5]. PlanBench holds every class of 3 blocks, and those
@@ -136,7 +137,7 @@ class Blocksworld:
         plan, names = _oracle(task.state), task.state.names
         acts = words.expand(task.state, plan).acts
         return [
-            Turn(role="plan", text=words.plan_grammar(names).render(plan)),
+            Turn(role="plan", text=self.plan_of(task, words.plan_grammar(names).render(plan))),
             Turn(role="act", text=words.act_grammar(names).render(acts)),
         ]
 
@@ -152,6 +153,10 @@ class Blocksworld:
         carried = words.expand(task.state, plan.value)
         reason = carried.reason or words.unmet(task.state, carried.under)
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def spelled(self, task: Task, text: str) -> str:
+        """An accepted plan as the oracle would write it."""
+        return words.plan_grammar(task.state.names).render(_parse_plan(task, text).value)
 
     def meaning(self, task: Task, text: str) -> str:
         return str(_parse_plan(task, text))  # what was parsed: spacing and spelling are gone

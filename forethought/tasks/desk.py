@@ -27,6 +27,7 @@ from forethought.interface.result import Refusal, verdict
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Split
 from forethought.tasks.desk_plans import PLANS, Plan, plans_of
+from forethought.tasks.guided import Guided
 from forethought.types import Outcome, Task, Turn, Verdict
 
 NAMES = tuple("abcdefghijklmnopqrstuvwx")
@@ -48,7 +49,7 @@ class Goal:
     value: str
 
 
-class Desk:
+class Desk(Guided):
     """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors), `bushiness` (probability
     that a widget hangs from another one rather than from the desk), `parents`, `dead` (widgets hung from `void`, only with two
     parents), `stepwise`, `slip`, `flip` (probabilities), `plans` ("words" or "json"), `tags` (names of the plan and act tags).
@@ -161,7 +162,7 @@ class Desk:
         return self.language.render(shortest_path(task.state.parents, task.state.goal), task.state.value)
 
     def demonstrate(self, task: Task) -> list[Turn]:
-        turns = [Turn(role="plan", text=self.oracle_plan(task))]
+        turns = [Turn(role="plan", text=self.plan_of(task, self.oracle_plan(task)))]
         acts = self._expand(task.state, shortest_path(task.state.parents, task.state.goal), task.state.value)
         for i, act in enumerate(acts):
             turns.append(Turn(role="act", text=act))
@@ -189,6 +190,11 @@ class Desk:
             return verdict(parsed)
         reason = self._mistake(task.state, parsed.value)
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def spelled(self, task: Task, text: str) -> str:
+        """An accepted plan as the oracle would write it."""
+        plan = self.language.parse(text).value
+        return self.language.render(plan.path, plan.value or task.state.value)
 
     def meaning(self, task: Task, text: str) -> str:
         return str(self.language.parse(text))  # what was parsed: spacing and spelling are gone
