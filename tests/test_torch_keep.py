@@ -155,7 +155,7 @@ def test_chunks_change_neither_kl_nor_gradients(monkeypatch):
 
 
 def test_the_reference_is_computed_only_for_packs_that_keep(monkeypatch):
-    engine, calls = moved("base", pack_tokens=1), []
+    engine, calls = moved("base", pack_tokens=50), []  # each of the two trees is a pack
     engine.weights.copies["start"].base_model.register_forward_pre_hook(lambda *_: calls.append(1))
     objective = Objective(denominators={"sft": 3.0, "keep": 5.0}, keep="start")
     engine.forward_backward(Batch(policy="base", segments=beside(forest(1, roots=1, **SFT), forest(3, roots=1, **KEEP))), objective)

@@ -12,7 +12,6 @@ from torch_kit import bpe_of, model_of, on_disk
 
 from forethought import run
 from forethought.batches import demonstration_segments
-from forethought.errors import RecipeError
 from forethought.recipe.convert import from_dict
 
 CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -83,11 +82,3 @@ def test_a_run_on_problems(made, tmp_path):
     assert {"eval/plan", "eval/act", "eval/e2e"} <= lines[-1].keys()
     assert {"loss/sft_plan", "loss/sft_act"} <= lines[1].keys()
     assert {"truncated/plan", "tokens/sampled"} <= lines[-1].keys()
-
-
-def test_a_model_from_scratch_cannot_read_free_text(made):
-    recipe, _ = made
-    from dataclasses import replace
-
-    with pytest.raises(RecipeError, match="give --model"):
-        run.build(replace(recipe, model=replace(recipe.model, path="")))

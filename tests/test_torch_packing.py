@@ -95,7 +95,24 @@ def test_packs_are_whole_trees_within_the_budget_and_leave_out_what_nothing_trai
     whole = [(indices, [x.parent for x in own]) for indices, own in packs(segments, 100)]
     assert whole == [([0, 1, 5, 6], [-1, 0, -1, 2])]  # segment 2 and the tree of 3 lead to no target
     assert [indices for indices, _ in packs(segments, 6)] == [[0, 1], [5, 6]]
-    assert [indices for indices, _ in packs(segments, 1)] == [[0, 1], [5, 6]]  # a tree is never split
+    assert [indices for indices, _ in packs(segments, 1)] == [[0, 1], [5, 6]]  # a path is never split
+
+
+def test_a_tree_above_the_budget_is_split_between_its_branches_and_trains_every_token_once():
+    """A root of 3, two plans of 2, two acts of 2 under each: 15 tokens. What is above a branch stands in each part, as context."""
+    own = {"stream": "pg"}
+    segments = [s(-1, 1, 2, 3), s(0, 4, 5, **own), s(0, 6, 7, **own), s(1, 8, 9, **own), s(1, 10, 11, **own), s(2, 12, 13, **own),
+                s(2, 14, 15, **own)]  # fmt: skip
+    parts = lambda budget: [(i, [x.stream for x in own]) for i, own in packs(segments, budget)]  # noqa: E731
+    assert parts(15) == [([0, 1, 2, 3, 4, 5, 6], [None] + ["pg"] * 6)]
+    assert parts(11) == [([0, 1, 2, 3, 4], [None] + ["pg"] * 4), ([0, 2, 5, 6], [None, None, "pg", "pg"])]
+    assert parts(7) == [([0, 1, 2], [None, "pg", "pg"]), ([0, 1, 3], [None, None, "pg"]), ([0, 1, 4], [None, None, "pg"]),
+                        ([0, 2, 5], [None, None, "pg"]), ([0, 2, 6], [None, None, "pg"])]
+    assert parts(1) == parts(5) == [([0, 1], [None, "pg"]), ([0, 2], [None, "pg"]), *parts(7)[1:]]
+    assert [x.parent for x in dict(enumerate(own for _, own in packs(segments, 11)))[1]] == [-1, 0, 1, 1]
+    for budget in (1, 7, 11):
+        trained = sorted(i for indices, streams in parts(budget) for i, stream in zip(indices, streams, strict=True) if stream)
+        assert trained == [1, 2, 3, 4, 5, 6]
 
 
 def test_contexts_become_a_radix_tree_and_keep_their_tokens():

@@ -267,9 +267,22 @@ def test_a_stop_ends_the_text_however_many_tokens_it_takes(size, spoken):
     assert tokenizer.decode(out.token_ids) == spoken[: spoken.index("</plan>") + len("</plan>")]
 
 
+def test_a_tag_ends_the_text_wherever_it_stands():
+    """A language model writes no space before it, and a tokenizer may join its last letter with the next tag's first."""
+    tokenizer = bpe_of(["</plan><think>"] * 50 + TEXTS, size=270)
+    ids = tokenizer.encode(" a plan.</plan> and", add_special_tokens=False)
+    out = Says(ids, len(tokenizer)).wave(Stops(tokenizer, ("</plan>",)), len(ids))
+    assert out.status == "finished" and tokenizer.decode(out.token_ids) == " a plan.</plan>"
+    joined = tokenizer.convert_tokens_to_ids("><")
+    assert joined != tokenizer.unk_token_id
+    ids = [*tokenizer.encode("x</plan"), joined, *tokenizer.encode("think> and so on")]
+    out = Says(ids, len(tokenizer)).wave(Stops(tokenizer, ("</plan>",)), len(ids))
+    assert out.status == "finished" and tokenizer.decode(out.token_ids) == "x</plan><"
+
+
 def test_a_stop_is_a_word_and_not_the_end_of_another():
     tokenizer = subword(size=262)
-    for text in (" BEND", " nonstop", " x</plan>"):
+    for text in (" BEND", " nonstop"):
         ids = tokenizer.encode(text + " a", add_special_tokens=False)
         assert Says(ids, len(tokenizer)).wave(Stops(tokenizer, ("END", "stop", "</plan>")), len(ids)).status == "truncated"
     assert Says(tokenizer.encode(" BEND END"), len(tokenizer)).wave(Stops(tokenizer, ("END",)), 20).status == "finished"
@@ -337,11 +350,11 @@ def test_budgets_and_ends():
 def test_the_tokenizers_eos_and_the_models_both_end():
     model = model_of()
     model.generation_config.eos_token_id = [5, 7]
-    assert engine_of(model).eos == {1, 5, 7}
+    assert engine_of(model).ends == {1, 5, 7}
     model.generation_config.eos_token_id = None
-    assert engine_of(model).eos == {1}
+    assert engine_of(model).ends == {1}
     model.generation_config.eos_token_id = 2
-    assert engine_of(model).eos == {1, 2}
+    assert engine_of(model).ends == {1, 2}
 
 
 def test_what_does_not_fit_the_context_is_refused():

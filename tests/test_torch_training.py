@@ -128,9 +128,12 @@ def test_micro_batches_of_any_size_add_up_to_one_pack(stream):
         engine = engine_of(pack_tokens=pack_tokens)
         engine.prepare("base", OptimSpec())
         results.append(packed(engine, batch, objective))
+    whole = results[0][0]
+    once = whole.pop("tokens/forward")
     for metrics, gradients in results[1:]:
         close(gradients, results[0][1])
-        assert metrics == pytest.approx(results[0][0], rel=1e-4, abs=1e-6)
+        assert metrics.pop("tokens/forward") >= once  # a tree that was split computes what is above its branches again
+        assert metrics == pytest.approx(whole, rel=1e-4, abs=1e-6)
     logp = [engine_of(pack_tokens=n).logprobs(batch) for n in (8192, 1)]
     for a, b, s in zip(*logp, batch.segments, strict=True):
         assert a == pytest.approx(b, abs=1e-5) and len(a) == (len(s.token_ids) if s.stream else 0)

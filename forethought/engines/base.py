@@ -23,6 +23,7 @@ class UpdateRefused(ForethoughtError):
 class Engine(Protocol):
     context: int  # most tokens of a path
     end: int | None  # the token with which the model ends what it says
+    ends: frozenset[int]  # every token that ends it
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a piece of text, without special tokens. Pieces are encoded apart and joined as ids, never as text."""

@@ -13,12 +13,12 @@ from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here 
 from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.check_isolation import check_after, check_isolation, check_probes
-from forethought.recipe.layout import OWN, given, has_planner, weights_of
+from forethought.recipe.layout import OWN, given, has_planner, trains_whole, weights_of
 from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
 METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups",
-                   "probe", "probe_rel", "interference", "conflict", "meaning", "phase")
+                   "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
 REINFORCE_ONLY = ("reward", "shaping", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
 
 
@@ -29,11 +29,16 @@ def check(recipe: Recipe) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
         raise RecipeError("name", f"{recipe.name!r} names run directories: use letters, digits, '.', '_' and '-'")
     at_least("max_bad_updates", recipe.max_bad_updates, 1)
-    _check_task_and_eval(recipe)
-    _check_machine(recipe)
+    check_surroundings(recipe)
     for i, stage in enumerate(recipe.stage):
         _check_stage(f"stage.{i}", stage, recipe)
     _check_order(recipe)
+
+
+def check_surroundings(recipe: Recipe) -> None:
+    """What a recipe says beside its stages: the task, its evaluation, model and machine. All that looking at a model needs."""
+    _check_task_and_eval(recipe)
+    _check_machine(recipe)
 
 
 def eval_levels(recipe: Recipe) -> tuple[int, ...]:
@@ -53,7 +58,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     check_probes(recipe)
     at_least("save.every", save.every, 1)
     at_least("save.keep", save.keep, 1)
-    at_least("save.trees_every", save.trees_every, 1)
+    at_least("save.trees_every", save.trees_every, 0)
     at_least("save.trees", save.trees, 0)
 
 
@@ -68,12 +73,15 @@ def _check_machine(recipe: Recipe) -> None:
     if has_planner(recipe) and bool(recipe.planner.path) != bool(recipe.model.path):
         raise RecipeError("planner", "a model from scratch and one from a path have different tokenizers; give both a path, or neither")
     for name, model in (("model", recipe.model), ("planner", recipe.planner)):
-        for key in ("layers", "width", "heads", "mlp"):
+        for key in ("layers", "width", "heads", "mlp", "vocabulary"):
             at_least(f"{name}.{key}", getattr(model, key), 1)
         if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers
             raise RecipeError(f"{name}.width", f"{model.width} must divide into {model.heads} heads of an even width")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", engine.device):
         raise RecipeError("engine.device", unknown("device", engine.device, ("auto", "cpu", "cuda", "cuda:0")))
+    if engine.weights == "bf16" and trains_whole(recipe):
+        raise RecipeError("engine.weights", "a stage trains whole models here, and most updates of a small learning rate are lost in bf16 "
+                                            'weights; use "auto" (fp32, computed with in bf16), or train adapters (layout = "adapters")')
     at_least("engine.threads", engine.threads, 0)
     at_least("engine.pack_tokens", engine.pack_tokens, 1)
     at_least("engine.sample_rows", engine.sample_rows, 1)

@@ -90,6 +90,10 @@ def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:
     within(f"{where}.mask_share", credit.mask_share, 0, 1)
     if credit.alpha == 0 and credit.mask != CreditSpec().mask:
         raise RecipeError(f"{where}.mask", f'"{credit.mask}" says where alpha acts, and alpha is 0; set alpha = 0.2, or take mask out')
+    if credit.mask == "grams" and not credit.grams:
+        raise RecipeError(f"{where}.grams", 'mask = "grams" needs the list: grams = "FILE", such as forethought grams mine writes')
+    if credit.grams and credit.alpha and credit.mask == "plan":
+        raise RecipeError(f"{where}.mask", '"plan" means the tokens of plans, and grams lists phrases; set mask = "grams", or take grams out')
     weights = {"plan": credit.plan_weight, "act": credit.act_weight}
     for role, weight in weights.items():
         at_least(f"{where}.{role}_weight", weight, 0)

@@ -31,5 +31,10 @@ def has_planner(recipe: Recipe) -> bool:
     return given(recipe.planner)
 
 
+def trains_whole(recipe: Recipe) -> bool:
+    """Whether some stage updates the weights of a whole model, not an adapter's alone."""
+    return any(stage.kind != "distill" and (has_planner(recipe) or weights_of(recipe, stage) != "adapter") for stage in recipe.stage)
+
+
 def given(model: ModelSpec) -> bool:
     return bool(model.init or model.path)

@@ -25,7 +25,11 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     is a RecipeError with the address of the value (or, for a syntax error, file and line). What cannot work together is
     the business of `check`.
     """
-    recipe = from_dict(read_tables(_find(source)))
+    return override(from_dict(read_tables(_find(source))), overrides)
+
+
+def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """The recipe with changes such as "stage.0.until.steps=50" applied in order. RecipeError as `load` raises it."""
     overrides = list(overrides)
     if not overrides:
         return recipe

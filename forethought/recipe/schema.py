@@ -31,6 +31,7 @@ class ModelSpec:
     width: int = 128
     heads: int = 4
     mlp: int = 256
+    vocabulary: int = 2048  # tokens of a small model on a task in free text: byte-level BPE, trained on the training problems
     trust_remote_code: bool = False
 
 
@@ -47,6 +48,9 @@ class AdapterSpec:
 class EngineSpec:
     device: str = "auto"  # auto | cpu | cuda
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # autocast; auto: bf16 where the machine has it in hardware
+    weights: Literal["auto", "fp32", "bf16"] = "auto"
+    # how the weights of a loaded model are kept. auto: fp32 where a stage trains whole models (a bf16 number has 8 bits: what is less
+    # than 1/512 of it is lost when it is added, and an AdamW update at 1e-6 is), else as its files say (fp32 on a CPU)
     threads: int = 0  # 0: one for a small model, else one per core that this process may use, at most 8
     pack_tokens: int = 8192  # most tokens of one forward and backward
     sample_rows: int = 1024  # most sequences decoded together
@@ -98,9 +102,12 @@ class CreditSpec:
     plan_weight: float = 1.0  # factor on the advantages of plan tokens
     act_weight: float = 1.0
     alpha: float = 0.0  # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with dr_grpo's A
-    mask: Literal["plan", "placebo", "entropy"] = "plan"
-    # plan: the tokens of plans; placebo: as many tokens drawn at random, the control; entropy: the most uncertain tokens of each turn
-    mask_share: float = 0.3  # of the tokens of a turn, for mask = "entropy"
+    mask: Literal["plan", "grams", "placebo", "entropy", "released"] = "plan"
+    # plan: the tokens of plans; grams: those of the phrases in `grams`; placebo: as many tokens drawn at random as there are planning tokens,
+    # the control; entropy: the most uncertain tokens of each turn; released: planning tokens, and the most uncertain ones of correct
+    # responses above the mean length, as the paper's code has it and the paper has not (credit/hicra.py)
+    mask_share: float = 0.3  # of the tokens of a turn (entropy) or of a response (released)
+    grams: str = ""  # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of plans. alpha = 0: only measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,14 +215,22 @@ class DistillSpec:
     """Guidance distillation (stage 1 of PTA-GRPO, arXiv 2510.01833): worked solutions of the training problems become plans, which the
     imitation after it shows. Nothing trains; the data set lies in the run's `guided/`."""
 
-    summariser: Literal["rules", "policy", "endpoint"] = "rules"
-    # rules: the steps of a GSM8K solution without their calculations; policy: the model itself, asked for a plan; endpoint: any server
-    # that speaks as OpenAI's does
-    problems: int = 0  # training problems to take, in order; 0: all
-    plan_tokens: int = 256  # most tokens of a plan that the policy writes
+    summariser: Literal["rules", "policy", "model", "endpoint"] = "rules"
+    # rules: the task family's own (the steps of a GSM8K solution without their calculations; the oracle of desk and blocksworld);
+    # policy: the model itself, asked for a plan; model: another one on this machine; endpoint: any server that speaks as OpenAI's does
+    problems: int = 0  # training problems to take, in order; 0: all (desk and blocksworld draw theirs: say how many)
+    plan_tokens: int = 256  # most tokens of a plan that the policy or the model writes
+    model: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))  # { path = ... }; loaded for the distillation, then let go
     most_chars: int = 1500  # longer plans are dropped
     most_numbers: int = 2  # and those with more numbers that the problem does not state
-    endpoint: dict[str, Any] = field(default_factory=dict)  # base_url, model, key_env, ...: see distill/endpoint_spec.py
+    solver: Literal["none", "policy", "exact"] = "none"
+    # drops the plans under which the model's own acting does not reach the answer (policy), or which the task family's executor does
+    # not carry out to the goal by the acts that are shown (exact: desk and blocksworld)
+    tries: int = 4  # of the policy under each plan
+    try_temperature: float = 1.0
+    solved: float = 0.0  # least share of the tries that must succeed; 0: one of them is enough
+    endpoint: dict[str, Any] = field(default_factory=dict)  # base_url, model, key_env, prices, ...: see distill/endpoint_spec.py
+    format: Literal["jsonl", "parquet"] = "jsonl"  # of the data set; parquet needs the extra `data`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,8 +276,8 @@ class StageSpec:
 class SaveSpec:
     every: int = 50  # steps between checkpoints; always one at the start and the end of each stage
     keep: int = 2  # newest checkpoints kept (a rollback target is kept as long as its stage runs)
-    trees_every: int = 25  # steps between saved sample trees
-    trees: int = 8  # trees saved each time
+    trees_every: int = 25  # steps between saved trees, and always a stage's first and last step; 1: every step; 0: none
+    trees: int = 8  # trees saved each time; 0: every tree of the step (docs/traces.md says what that takes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,9 @@ class Decode:
     def keep(self, contexts: torch.Tensor) -> None:
         """Drop all contexts but these (indices); finished ones stop costing anything."""
         rows = (contexts[:, None] * self.n + torch.arange(self.n, device=contexts.device)).flatten()
-        self.prefix = {layer: (k[contexts], v[contexts]) for layer, (k, v) in self.prefix.items()}
-        self.tail = {layer: (k[rows], v[rows]) for layer, (k, v) in self.tail.items()}
+        for cache, kept in ((self.prefix, contexts), (self.tail, rows)):
+            for layer, (k, v) in cache.items():  # layer by layer: two whole caches at once may not fit
+                cache[layer] = (k[kept], v[kept])
         self.bias_B11P = None if self.bias_B11P is None else self.bias_B11P[contexts]
 
 

@@ -16,12 +16,13 @@ from safetensors.torch import load_file
 
 from forethought.engines.base import BASE, Kind, UpdateRefused
 from forethought.engines.torch import losses, machine, objectives
+from forethought.engines.torch.chat import ends_of, text_of
 from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
 from forethought.engines.torch.optim import Optimizer
-from forethought.engines.torch.files import read_policies, write_policies, write_tensors
+from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.regions import Regions
 from forethought.engines.torch.sampling import Sampler
@@ -48,9 +49,7 @@ class TorchEngine:
         self.gradients = Gradients(self.weights, self.config.num_hidden_layers)
         self.regions = Regions(self.weights)
         self.versions = {BASE: 0}
-        eos = model.generation_config.eos_token_id if model.generation_config else None
-        self.end = self.tokenizer.eos_token_id
-        self.eos = {self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+        self.end, self.ends = ends_of(self.tokenizer, model)
         self._stops: dict[tuple[str, ...], Stops] = {}
 
     # ---- words
@@ -64,8 +63,7 @@ class TorchEngine:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
         if not self.tokenizer.chat_template:
             return None
-        text = self.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False, add_generation_prompt=True)
-        return self.encode(text)  # the template writes the special tokens, as text
+        return self.encode(text_of(self.tokenizer, messages, self.source))  # the template writes the special tokens, as text
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         lost = [w for w in dict.fromkeys([*words, *stops]) if not self._writes(w)]
@@ -149,7 +147,7 @@ class TorchEngine:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
         with self.weights.sampling(policy) as model, self.machine.autocast():
-            sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, self.eos)
+            sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, set(self.ends))
             return sampler.wave(requests, stops, self.versions[policy])
 
     # ---- training
@@ -173,13 +171,14 @@ class TorchEngine:
             with self.machine.autocast():
                 found = stats_of(self.weights, batch.policy, against, row)
             for i, stats in zip(indices, found, strict=True):
-                out[i] = stats
+                out[i] = stats or out[i]  # a segment stands in several packs where its tree was split, and is looked at in one
         return out
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
         parts = []
         for _, row in self._rows(batch):
-            with self.machine.autocast():
+            # Who asks for checkpointing is short of memory: no second copy of all weights, at 2 bytes each, beside their gradients.
+            with self.machine.autocast(keep=not self.spec.gradient_checkpointing):
                 loss, metrics = losses.backward(self.weights, batch.policy, row, objective)
             if not torch.isfinite(loss):
                 self.gradients.forget_all()
@@ -252,6 +251,8 @@ class TorchEngine:
 
     def load(self, directory: Path) -> None:
         meta = json.loads((directory / "engine.json").read_text())
+        if not self.source:
+            check_tokenizer(self.tokenizer, directory / BASE)
         read_policies(self.weights, directory)
         self.weights.frozen |= set(meta.get("frozen", ()))
         self.versions = {k: v if self.versions.get(k, 0) <= v else self.versions[k] + 1 for k, v in meta["versions"].items()}

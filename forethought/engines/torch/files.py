@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import json
 import re
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         (directory / "copies").mkdir(exist_ok=True)
         own = {k: p.contiguous() for k, p in model.named_parameters()} | {k: b.contiguous() for k, b in model.named_buffers()}
         write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
+
+
+def check_tokenizer(tokenizer, folder: Path) -> None:
+    """CheckpointError where the folder was saved with other tokens: its weights would read other words than they learned."""
+    own = json.loads(tokenizer.backend_tokenizer.to_str())
+    saved = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    if any(own[part] != saved[part] for part in ("model", "added_tokens", "pre_tokenizer")):
+        raise CheckpointError(f"{folder} was saved with another tokenizer than its task gives now. A small model's tokens come from the "
+                              "task: give it the training problems and the settings that the run began with")
 
 
 def read_policies(policies: Policies, directory: Path) -> None:

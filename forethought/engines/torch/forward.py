@@ -17,9 +17,11 @@ from forethought.types import Segment
 
 
 def packs(segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int], list[Segment]]]:
-    """Split a forest between its roots into (original indices, segments) of at most `budget` tokens; one tree is never split.
+    """Split a forest into (original indices, segments) of at most `budget` tokens.
 
-    Segments that no trained segment descends from are left out: they would be computed for nothing.
+    Between its roots; a tree above the budget is split between its branches too, and what stands above a branch is computed again for
+    each part (context there: every token is trained once). One path is never split, so a part can exceed the budget by what a path
+    takes. Segments that no trained segment descends from are left out: they would be computed for nothing.
     """
     used = [s.stream is not None for s in segments]
     for i in range(len(segments) - 1, -1, -1):
@@ -37,10 +39,46 @@ def packs(segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int],
         if gathered and size + tokens > budget:
             yield gathered, _renumbered(gathered, segments)
             gathered, size = [], 0
+        if tokens > budget:
+            yield from _split(tree, segments, budget)
+            continue
         gathered.extend(tree)
         size += tokens
     if gathered:
         yield gathered, _renumbered(gathered, segments)
+
+
+def _split(tree: list[int], segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int], list[Segment]]]:
+    """Parts of one tree, filled in the order of its segments. A segment that a part before has trained is context in this one."""
+    done: set[int] = set()
+    part: set[int] = set()
+    size = 0
+    for i in tree:
+        path = _new_on_path(i, segments, part)
+        more = sum(len(segments[j].token_ids) for j in path)
+        if size + more > budget and any(segments[j].stream for j in part - done):
+            yield _part(sorted(part), segments, done)
+            done |= part
+            part, size = set(), 0
+            path = _new_on_path(i, segments, part)
+            more = sum(len(segments[j].token_ids) for j in path)
+        part.update(path)
+        size += more
+    yield _part(sorted(part), segments, done)
+
+
+def _new_on_path(i: int, segments: Sequence[Segment], part: set[int]) -> list[int]:
+    """Segment `i` and those above it that the part does not have yet."""
+    path = []
+    while i >= 0 and i not in part:
+        path.append(i)
+        i = segments[i].parent
+    return path
+
+
+def _part(indices: list[int], segments: Sequence[Segment], done: set[int]) -> tuple[list[int], list[Segment]]:
+    kept = _renumbered(indices, segments)
+    return indices, [replace(s, stream=None) if i in done else s for i, s in zip(indices, kept, strict=True)]
 
 
 def _renumbered(indices: list[int], segments: Sequence[Segment]) -> list[Segment]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,9 +22,12 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from forethought.engines.torch.attention import NAME
 from forethought.engines.torch.exact import check_config, check_model
 from forethought.engines.torch.small import small_model, tokenizer_of
+from forethought.engines.torch.small_text import tokenizer_of_texts
 from forethought.errors import UserError
 from forethought.recipe.schema import ModelSpec
 
+Weights = Literal["auto", "fp32", "bf16"]
+DTYPES: dict[Weights, torch.dtype | str] = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # what holds a tokenizer's words
 
 
@@ -33,16 +38,20 @@ class Loaded:
     source: str  # path or hub name; "" for a model from scratch
 
 
-def load(spec: ModelSpec, words: list[str], context: int, seed: int) -> Loaded:
-    """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights."""
+def load(spec: ModelSpec, words: Sequence[str], context: int, seed: int, weights: Weights = "auto", texts: Sequence[str] = ()) -> Loaded:
+    """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights. Where the task is free text its tokenizer is
+    trained on `texts`, and `words` are the marks that are tokens of their own. `weights`: see `from_path`."""
     if not spec.path:
-        tokenizer = tokenizer_of(words)
+        tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
         return Loaded(small_model(spec, len(tokenizer), context, seed), tokenizer, "")
-    return from_path(spec.path, spec.trust_remote_code)
+    return from_path(spec.path, spec.trust_remote_code, weights)
 
 
-def from_path(path: str, trust_remote_code: bool = False) -> Loaded:
-    """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would compute wrongly."""
+def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "auto") -> Loaded:
+    """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would compute wrongly.
+
+    `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine without a GPU.
+    """
     local = Path(path).expanduser()
     if (local.exists() or path.startswith((".", "/", "~"))) and not (local / "config.json").is_file():
         raise UserError(f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` wrote or a hub name")
@@ -50,19 +59,19 @@ def from_path(path: str, trust_remote_code: bool = False) -> Loaded:
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         check_config(config, path)
-        tokenizer = _tokenizer(name, trust_remote_code)
-        model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype="auto",
+        tokenizer = read_tokenizer(name, trust_remote_code)
+        model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype=DTYPES[weights],
                                                             trust_remote_code=trust_remote_code, output_loading_info=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
-        raise UserError(f"{path} cannot be loaded as a causal language model: {_sentence(e)}") from e
+        raise UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}") from e
     _check_files(path, model, tokenizer, found)
-    if model.dtype == torch.float16 or not torch.cuda.is_available():
+    if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
     check_model(model.eval(), path)
     return Loaded(model, tokenizer, name)
 
 
-def _tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """What its files say. For some kinds of models (qwen2 and phi3 are among them) `AutoTokenizer` builds the kind's own tokenizer
     from any other's vocabulary, even where the files ask for no kind: a word-level one then finds no words at all."""
     local = Path(name)
@@ -87,7 +96,8 @@ def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
                         "(resize_token_embeddings and save the model)")
 
 
-def _sentence(e: Exception) -> str:
+def sentence(e: Exception) -> str:
+    """Why a model could not be loaded, for people."""
     if isinstance(e, KeyError) and e.args == (NAME,):
         return "its attention does not go through the attention interface of transformers"
     if "trust_remote_code" in str(e):

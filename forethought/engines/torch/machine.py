@@ -24,8 +24,9 @@ class Machine:
     threads: int
     bf16: bool
 
-    def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+    def autocast(self, keep: bool = True):
+        """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again for every use."""
+        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=keep) if self.bf16 else contextlib.nullcontext()
 
     def facts(self) -> dict[str, object]:
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()

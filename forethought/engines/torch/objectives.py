@@ -78,6 +78,9 @@ def clipped_pg(
 
 
 def k3(logp_N: torch.Tensor, ref_N: torch.Tensor, weight_N: torch.Tensor) -> torch.Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) on sampled tokens: exp(d) - d - 1 with d = ref - logp, summed."""
+    """Schulman's k3 estimate of KL(policy || reference) on sampled tokens: exp(d) - d - 1 with d = ref - logp, summed.
+
+    As a loss, as GRPO has it, its gradient on policy is that of KL(reference || policy): tokens are sampled, not differentiated through.
+    """
     d_N = ref_N - logp_N
     return (weight_N * (d_N.exp() - d_N - 1)).sum()

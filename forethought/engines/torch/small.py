@@ -1,5 +1,5 @@
-"""A small model from scratch: a standard decoder with a word-level tokenizer, and an initialisation under which it learns to look
-things up in a minute rather than in an hour.
+"""A small model from scratch: a standard decoder with a word-level tokenizer (for free text: `small_text.py`), and an initialisation
+under which it learns to look things up in a minute rather than in an hour.
 
 Why an initialisation. The tasks here need look-ups ("which parent follows this name on the screen?"). A decoder learns them as
 a pair of heads: one that moves each token's content a few positions on, and one that matches the current token against the moved

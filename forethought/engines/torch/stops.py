@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -27,23 +28,30 @@ class Stops:
                 self.ids.add(bare[0])
             if len(spaced) > 1 or bare != spaced:
                 self.texts.append(word)
+        self._pattern = re.compile("|".join(map(_standing, self.texts)))
         self._window = max((len(w.encode()) for w in self.texts), default=0) + 2  # a token holds a byte at least
         self._lasts = {w[-1] for w in self.texts}
         self._may_end: dict[int, bool] = {}
 
     def found(self, tokens: Sequence[int]) -> bool:
-        """Whether the text of `tokens` ends with one of `texts` as a word of its own."""
+        """Whether one of `texts` ends inside the last token. Letters do not end in the middle of another word; a tag ends wherever it
+        stands (`done.</plan>`), also in a token that goes on behind it (`><` in `</plan><think>`)."""
         if not self.texts or not self._plausible(tokens[-1]):
             return False
-        words = self._text(tokens[-self._window :]).split()
-        return bool(words) and words[-1] in self.texts
+        return self._pattern.search(self._text(tokens[-self._window :])) is not None
 
     def _plausible(self, token: int) -> bool:
-        """Whether a stop can end with this token; most cannot, and nothing has to be decoded for them."""
+        """Whether a stop can end in this token; in most none can, and nothing has to be decoded for them."""
         if token not in self._may_end:
-            text = self._text([token]).rstrip()
-            self._may_end[token] = not text or text[-1] in self._lasts or "\ufffd" in text  # spaces, and halves of letters
+            text = self._text([token])
+            self._may_end[token] = bool(self._lasts & set(text)) or "\ufffd" in text  # halves of letters
         return self._may_end[token]
 
     def _text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _standing(word: str) -> str:
+    """A pattern of the word where it stands by itself: letters may not touch other letters."""
+    before, after = (r"(?<!\w)" if word[0].isalnum() else "", r"(?!\w)" if word[-1].isalnum() else "")
+    return f"{before}{re.escape(word)}{after}"

@@ -1,0 +1,204 @@
+"""The account of a recipe: shape, tokens, operations, memory and time by stage, and what to change where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from forethought.errors import RecipeError, UserError
+from forethought.estimate.hardware import Hardware
+from forethought.estimate.memory import Memory, Numbers, memory_of, numbers_of
+from forethought.estimate.shapes import Shape, from_scratch, shape_of
+from forethought.estimate.tokens import Assumptions, Lengths, Work, evaluation_work, lengths_of, of_stage, work_of
+from forethought.recipe.check import check
+from forethought.recipe.layout import has_planner, weights_of
+from forethought.recipe.schema import Recipe, StageSpec, TreeSpec
+
+SPECIAL = 3  # tokens that a model from scratch has beside the words of its domain
+HEAD_AGAIN = 1  # the head is computed once more in the backward pass, chunk by chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """`work`: of one step; the other numbers of the whole stage. Seconds are None where the hardware's numbers are not known."""
+
+    name: str
+    work: Work
+    flops: float
+    sampling: float | None
+    training: float | None
+    memory: Memory | None  # None: nothing trains
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """Changes to the recipe, on top of those before, and the peak with them."""
+
+    sets: tuple[str, ...]
+    peak: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    recipe: Recipe
+    hardware: Hardware
+    assume: Assumptions
+    shape: Shape | None  # None: not known, `why` says what to do
+    why: str = ""
+    lengths: Lengths
+    stages: tuple[StageCost, ...] = ()
+    evaluations: StageCost | None = None
+    number: Numbers | None = None
+    remedies: tuple[Remedy, ...] = ()
+
+    @property
+    def peak(self) -> float:
+        return max((s.memory.peak for s in self.stages if s.memory), default=0.0)
+
+    @property
+    def room(self) -> float:
+        return self.assume.free * self.hardware.memory
+
+
+def estimate(recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptions()) -> Account:
+    """RecipeError where the task cannot be built; a model whose shape is not known leaves tokens alone."""
+    lengths = lengths_of(recipe, assume)
+    try:
+        shape = _shape(recipe, lengths)
+    except RecipeError:
+        raise
+    except UserError as error:
+        return Account(recipe=recipe, hardware=hardware, assume=assume, shape=None, why=str(error), lengths=lengths,
+                       stages=tuple(_tokens_alone(stage, work_of(stage, recipe, lengths, assume)) for stage in recipe.stage))
+    number = numbers_of(recipe, hardware)
+    stages = tuple(_cost(recipe, stage, shape, lengths, hardware, assume) for stage in recipe.stage)
+    account = Account(recipe=recipe, hardware=hardware, assume=assume, shape=shape, lengths=lengths, stages=stages, number=number,
+                      evaluations=_evaluations(recipe, shape, lengths, hardware, assume))
+    if not hardware.memory or account.peak <= account.room:
+        return account
+    return replace(account, remedies=tuple(_remedies(recipe, shape, lengths, hardware, assume)))
+
+
+def _shape(recipe: Recipe, lengths: Lengths) -> Shape:
+    if has_planner(recipe):
+        raise UserError("the planner is another model than the actor here; estimate each alone, with --set layout=shared")
+    if recipe.model.path:
+        return shape_of(recipe.model.path)
+    if not lengths.vocabulary:
+        raise UserError("the vocabulary of a model from scratch is made from the problems, which are not read here")
+    return from_scratch(recipe.model, lengths.vocabulary + SPECIAL)
+
+
+def _tokens_alone(stage: StageSpec, work: Work) -> StageCost:
+    return StageCost(name=stage.name or stage.kind, work=work, flops=0, sampling=None, training=None, memory=None)
+
+
+# --- operations and time ---
+
+
+def forward_flops(shape: Shape, tokens: float, context: float) -> float:
+    """2 for each parameter a token is multiplied with, and 4 x heads x head size for each token it attends to, in each layer."""
+    return tokens * (2 * shape.multiplied + 4 * shape.layers * shape.heads * shape.head * context)
+
+
+def training_flops(recipe: Recipe, stage: StageSpec, shape: Shape, tokens: float, context: float) -> float:
+    """Forward, and twice that backward (6 N a token); an adapter needs no gradients of the base's matrices (4 N). Gradient checkpointing
+    computes the layers once more, the losses their head; the KL to a reference is one more forward."""
+    forward = forward_flops(shape, tokens, context)
+    again = forward if recipe.engine.gradient_checkpointing else HEAD_AGAIN * tokens * 2 * shape.vocabulary * shape.width
+    backward = 1 if weights_of(recipe, stage) == "adapter" else 2
+    return (1 + backward + bool(stage.ref_kl)) * forward + again
+
+
+def _cost(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> StageCost:
+    work, n = work_of(stage, recipe, lengths, assume), of_stage(stage, lengths)
+    context = n.prompt + assume.used * (n.plan + n.act) / 2  # a token sees its path so far: half of what is said, on average
+    trained = training_flops(recipe, stage, shape, work.trained, context) if work.trained else 0.0
+    sampled = forward_flops(shape, work.prefilled + work.sampled, context)
+    return StageCost(
+        name=stage.name or stage.kind, work=work, flops=work.steps * (trained + sampled),
+        sampling=_sampling_seconds(recipe, stage, work, shape, n, hardware, assume),
+        training=work.steps * trained / (hardware.flops * assume.mfu) if hardware.flops else None,
+        memory=None if stage.kind == "distill" else memory_of(recipe, stage, shape, lengths, work, hardware))  # fmt: skip
+
+
+def _sampling_seconds(recipe: Recipe, stage: StageSpec, work: Work, shape: Shape, n: Lengths, hardware: Hardware,
+                      assume: Assumptions) -> float | None:
+    """A wave decodes until its longest row ends (counted as its whole budget); each step reads all weights and the live rows' cache."""
+    if not hardware.bandwidth:
+        return None
+    number, rows = numbers_of(recipe, hardware), recipe.engine.sample_rows
+    weights = shape.parameters * number.computed
+    if stage.kind == "distill":  # `work` is of one problem: all of them wait together
+        waves = [(work.plans * work.steps, 1, n.prompt + assume.used * n.act, stage.distill.plan_tokens)]
+    else:
+        waves = [(work.plans * work.steps, stage.tree.plans, n.prompt, n.plan),
+                 (work.acts * work.steps, stage.tree.acts, n.prompt + assume.used * n.plan, n.act)]
+    total = work.steps * forward_flops(shape, work.prefilled, n.prompt) / (hardware.flops * assume.mfu)
+    for sequences, group, above, budget in waves:
+        if not sequences:
+            continue
+        together = min(sequences, max(1, rows // group) * group)  # rows of one context stay together
+        cache = together * assume.used * (above + budget / 2) * shape.kv_bytes(number.computed)  # rows that are done leave
+        least = assume.layer_ms / 1000 * shape.layers if hardware.kind == "cuda" else 0.0
+        total += sequences / together * budget * max((weights + cache) / (hardware.bandwidth * assume.read), least)
+    return total
+
+
+def _evaluations(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> StageCost:
+    work = evaluation_work(recipe, lengths, assume)
+    return StageCost(name="evaluations", work=work, memory=None, training=0.0,
+                     flops=work.steps * forward_flops(shape, work.prefilled + work.sampled, lengths.prompt + lengths.plan),
+                     sampling=_sampling_seconds(recipe, StageSpec(tree=TreeSpec(plans=1, acts=1)), work, shape, lengths, hardware, assume))
+
+
+# --- what to change ---
+
+
+Change = Callable[[Recipe], Recipe]
+
+
+def _remedies(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> list[Remedy]:
+    """Settings that take less memory, in the order of what they cost, each on top of those before, until it fits."""
+    found: list[Remedy] = []
+    sets: tuple[str, ...] = ()
+    peak = peak_of(recipe, shape, lengths, hardware, assume)
+    for said, change in _trials(lengths):
+        changed = change(recipe)
+        try:
+            check(changed)
+        except RecipeError:  # another setting stands against it
+            continue
+        less = peak_of(changed, shape, lengths, hardware, assume)
+        if less >= peak:
+            continue
+        key = said.partition("=")[0]
+        recipe, peak, sets = changed, less, (*(s for s in sets if s.partition("=")[0] != key), said)
+        found.append(Remedy(sets=sets, peak=peak))
+        if peak <= assume.free * hardware.memory:
+            break
+    return found
+
+
+def _trials(lengths: Lengths) -> list[tuple[str, Change]]:
+    """(a setting as --set takes it, the recipe with it). Rows are tried again at the end, where sampling may have become the peak."""
+    rows = [(f"engine.sample_rows={n}", _engine("sample_rows", n)) for n in (64, 16)]
+    return [
+        ("engine.gradient_checkpointing=true", lambda r: replace(r, engine=replace(r.engine, gradient_checkpointing=True))),
+        ("probes.kl_start=false", lambda r: replace(r, probes=replace(r.probes, kl_start=False))),
+        *rows,
+        (f"engine.pack_tokens={lengths.path}", _engine("pack_tokens", lengths.path)),
+        ("layout=adapters", lambda r: replace(r, layout="adapters", stage=tuple(replace(s, weights="auto") for s in r.stage))),
+        *rows,
+    ]
+
+
+def _engine(key: str, most: int) -> Change:
+    """At most so many; one that has less keeps it."""
+    return lambda r: replace(r, engine=replace(r.engine, **{key: min(most, getattr(r.engine, key))}))
+
+
+def peak_of(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> float:
+    """Of all stages."""
+    return max(memory_of(recipe, stage, shape, lengths, work_of(stage, recipe, lengths, assume), hardware).peak
+               for stage in recipe.stage if stage.kind != "distill")

@@ -1,0 +1,122 @@
+"""What lies on the device: what stays for a stage, and what each phase of a step adds to it. Bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forethought.estimate.hardware import Hardware
+from forethought.estimate.shapes import Shape
+from forethought.estimate.tokens import Lengths, Work, of_stage
+from forethought.recipe.layout import trains_whole, weights_of
+from forethought.recipe.schema import Recipe, StageSpec
+
+CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once
+MERGE_BELOW = 200_000_000  # parameters below which an adapter samples from a second copy of its base
+
+Parts = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """`stays` lies there all the time; each of the phases comes on top of it, one at a time."""
+
+    stays: Parts
+    sampling: Parts
+    training: Parts
+
+    @property
+    def peak(self) -> float:
+        return sum(self.stays.values()) + max(sum(self.sampling.values()), sum(self.training.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """Bytes of one number: as it is stored, as it is computed with."""
+
+    stored: int
+    computed: int
+
+
+def numbers_of(recipe: Recipe, hardware: Hardware) -> Numbers:
+    bf16 = recipe.engine.precision == "bf16" or (recipe.engine.precision == "auto" and hardware.kind == "cuda")
+    if recipe.engine.weights != "auto":
+        stored = 4 if recipe.engine.weights == "fp32" else 2
+    else:
+        stored = 4 if trains_whole(recipe) or hardware.kind == "cpu" else 2
+    return Numbers(stored=stored, computed=2 if bf16 else 4)
+
+
+def memory_of(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware) -> Memory:
+    """Of a stage that trains; lengths at their upper bound: it has to fit."""
+    number, lengths = numbers_of(recipe, hardware), of_stage(stage, lengths)
+    return Memory(stays=_stays(recipe, stage, shape, number), sampling=_sampling(recipe, stage, shape, lengths, work, number),
+                  training=_training(recipe, stage, shape, lengths, work, number))
+
+
+def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> Parts:
+    n, own, adapter = shape.parameters, weights_of(recipe, stage), shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
+    roles = len(stage.roles)
+    trained = {"base": n, "model": roles * n, "adapter": roles * adapter}[own]
+    muon = stage.optim.name == "muon" and own != "adapter"  # one moment on the matrices inside the layers, two on the rest
+    inside = shape.layers * sum(i * o for i, o in shape.linear.values()) * (roles if own == "model" else 1) if muon else 0
+    parts = {"weights": float(n * number.stored), "moments of the optimizer": 8.0 * trained - 4.0 * inside}
+    if own == "model":
+        parts["models of the roles"] = float(roles * n * number.stored)
+    if own == "adapter":
+        parts["adapters"] = 4.0 * trained
+        if n < MERGE_BELOW:
+            parts["copies that sample, adapter added in"] = float(roles * n * number.stored)
+    references = (1 if compares(recipe, stage) else 0) + (1 if recipe.probes.kl_base else 0)
+    if references:
+        parts["frozen copies to compare with"] = references * (4.0 * adapter * roles if own == "adapter" else trained * number.stored)
+    return parts
+
+
+def compares(recipe: Recipe, stage: StageSpec) -> bool:
+    """Whether the stage holds its start as a frozen copy."""
+    isolation, probes = stage.isolation, recipe.probes
+    asked = stage.ref_kl or isolation.keep_kl or isolation.core != "none" or stage.adaptive.to != "off"
+    return bool(asked or (stage.kind == "reinforce" and probes.every and probes.kl_start))
+
+
+def _cast(shape: Shape, number: Numbers) -> Parts:
+    """Under autocast, fp32 weights are kept once more as they are computed with."""
+    return {"weights in bf16, to compute with": 2.0 * shape.parameters} if number.computed < number.stored else {}
+
+
+def _sampling(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers) -> Parts:
+    """The larger of the plans' wave and the executions': each context once, and for each of its rows a room of the whole budget."""
+    if not work.plans + work.acts:
+        return {}
+    waves = []
+    for rows, group, above, budget in ((work.plans, stage.tree.plans, lengths.prompt, lengths.plan),
+                                       (work.acts, stage.tree.acts, lengths.prompt + lengths.plan, lengths.act)):
+        contexts = min(rows // max(group, 1), max(1, recipe.engine.sample_rows // max(group, 1)))
+        waves.append(((contexts * above + contexts * group * budget) * shape.kv_bytes(number.computed), contexts * group, contexts * above))
+    kv, live, read = max(waves)
+    return {**_cast(shape, number), "KV cache": float(kv), "logits of a step": 28.0 * live * shape.vocabulary,  # fp32 and, to draw, fp64
+            "reading the contexts": float(read * number.computed * (2 * shape.mlp + 4 * shape.width))}
+
+
+def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers) -> Parts:
+    own = weights_of(recipe, stage)
+    trained = {"base": 1, "model": len(stage.roles)}.get(own, 0) * shape.parameters
+    if own == "adapter":
+        trained = len(stage.roles) * shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
+    tokens = min(max(recipe.engine.pack_tokens, lengths.path), work.trained_most)
+    layer = activations(shape, number)
+    between = shape.width * number.stored
+    kept = shape.layers * between + layer if recipe.engine.gradient_checkpointing else shape.layers * layer
+    blocks = tokens * lengths.path * (4 + number.computed)  # which query sees which key, in fp32 and as it is computed with
+    cast = _cast(shape, number)
+    if cast and recipe.engine.gradient_checkpointing:  # a layer or the head at a time
+        cast = {name: 2.0 * max(shape.layer, shape.vocabulary * shape.width) for name in cast}
+    return {**cast, "gradients": 4.0 * trained, "activations of a micro-batch": float(tokens * kept),
+            "attention of a layer": float(blocks), "logits of a chunk": 16.0 * min(CHUNK_LOGITS, tokens * shape.vocabulary)}
+
+
+def activations(shape: Shape, number: Numbers) -> int:
+    """Bytes that one layer keeps of one token for its backward pass, without the attention matrix (counted as in arXiv 2205.05198, for a
+    gated MLP): inputs of its matrices, queries, keys and values before and after turning, gate and up with their product, two norms."""
+    q, kv = shape.heads * shape.head, shape.kv_heads * shape.head
+    return number.computed * (4 * shape.mlp + 4 * q + 4 * kv + 2 * shape.width) + 4 * 4 * shape.width
