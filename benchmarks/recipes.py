@@ -62,6 +62,8 @@ def main() -> None:
             show = lambda x: "  ".join(f"{side} {x[side]:.3f}" for side in SIDES)  # noqa: E731
             print(f"seed {seed}  {seconds:5.0f} s   before {show(row['before'])}   after {show(row['after'])}   end {show(row['end'])}", flush=True)
             for name, entry in row.get("problems", {}).items():
+                if not isinstance(entry, dict) or "value" not in entry:
+                    continue  # counts and settings
                 print(f"        {name:10} {entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}] of {entry['n']}", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"recipe": args.recipe, "level": args.level, "set": args.set, "rows": rows}, indent=1))

@@ -66,34 +66,53 @@ class Rollouts:
         return getattr(self.domain, "shows", True)
 
     def oracle_plan(self, task: Task) -> str:
-        """The oracle's plan, "" where the domain knows none."""
-        return self.domain.oracle_plan(task) if getattr(self.domain, "has_plans", True) else ""
+        """The oracle's plan, "" where the domain knows none for this task."""
+        known = getattr(self.domain, "has_plan", lambda task: True)
+        return self.domain.oracle_plan(task) if known(task) else ""
 
     def stops(self, role: str) -> tuple[str, ...]:
         return (self.domain.stops[role],) if self.domain.stops[role] else ()
 
-    def check_room(self) -> None:
-        """UserError where a task of the deepest level, with the longest turns allowed, does not fit the model's context."""
-        rng, level = random.Random(0), max(self.domain.levels)
-        prompt = max(len(self.root_ids(self.domain.family(rng, [level], "train")[0])) for _ in range(8))
+    def check_room(self, tasks: Sequence[Task] = ()) -> None:
+        """UserError where one of `tasks` (by default the longest that the domain knows, or some of its deepest level), with the longest
+        turns allowed, does not fit the model's context."""
+        prompt, level = max((len(self.root_ids(task)), task.level) for task in tasks or self._longest())
         needed = prompt + self.budgets["plan"] + self.domain.turns * self.budgets["act"]
         if needed > self.engine.context:
             raise UserError(f"{self.domain.name} at level {level} takes prompts of {prompt} tokens and {needed - prompt} for plan and acts; "
                             f"the model's context is {self.engine.context}. Take lower levels or a model with a longer context")
 
+    def _longest(self) -> list[Task]:
+        if hasattr(self.domain, "longest"):
+            return self.domain.longest(16)
+        rng = random.Random(0)
+        return [self.domain.family(rng, [max(self.domain.levels)], "train")[0] for _ in range(8)]
+
     def grow(self, tasks: Sequence[Task], tree: TreeSpec, policies: Mapping[str, str], seed: int, *, noise: bool = True,
-             beside: bool = False) -> list[Tree]:
+             beside: bool = False, first: int = 0) -> list[Tree]:
         """One tree per task: `tree.plans` plans (or the oracle's), `tree.acts` executions of each that the interface accepts.
 
         `policies` maps each role to the policy that speaks for it. The same seed gives the same trees. `beside`: the oracle's plan
         stands beside the policy's own as the last plan, and is executed with them, so that a prompt is computed once for both.
+        `first`: the place of the first task in a longer list, which then grows part by part as it would at once.
         """
-        growing = [_Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks)]
+        growing = [_Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
         self._plan(growing, tree, policies["plan"])
         if beside:
             self._oracle(growing)
         if tree.acts:
             self._act(growing, tree, policies["act"], noise)
+        return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
+
+    def execute(self, tasks: Sequence[Task], plans: Sequence[Sequence[tuple[str, tuple[int, ...]]]], tree: TreeSpec, policy: str,
+                seed: int, *, noise: bool = True, first: int = 0) -> list[Tree]:
+        """One tree per task: `tree.acts` executions by `policy` of each of its plans, which are given as (text, token ids); whoever
+        wrote them, the ids are those of this engine's tokenizer. Nothing is parsed: give plans that the interface accepts."""
+        growing = [_Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
+        for g, given in zip(growing, plans, strict=True):
+            for text, ids in given:
+                g.add(parent=0, role="plan", text=text, token_ids=ids)
+        self._act(growing, tree, policy, noise)
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
 
     def _plan(self, growing: list[_Growing], tree: TreeSpec, policy: str) -> None:
@@ -169,9 +188,12 @@ class _Growing:
 
     def said(self, parent: int, role: str, policy: str, out: Completion) -> Node:
         engine, ids = self.rollouts.engine, out.token_ids
-        shown = ids[:-1] if not self.rollouts.spaced and ids[-1:] == (engine.end,) else ids  # the model's own end is no text
-        return self.add(parent=parent, role=role, text=engine.decode(shown).strip(), token_ids=ids, status=out.status, policy=policy,
-                        version=out.version, logprobs=out.logprobs)
+        shown = ids[:-1] if not self.rollouts.spaced and engine.ends.issuperset(ids[-1:]) else ids  # the model's own end is no text
+        text, stop = engine.decode(shown).strip(), self.rollouts.domain.stops.get(role)
+        if stop and (at := text.rfind(stop)) >= 0 and out.status == "finished":
+            text = text[: at + len(stop)]  # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
+        return self.add(parent=parent, role=role, text=text, token_ids=ids, status=out.status, policy=policy, version=out.version,
+                        logprobs=out.logprobs)
 
     def ids_to(self, node: Node) -> tuple[int, ...]:
         ids: tuple[int, ...] = ()

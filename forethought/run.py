@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought import handover, tasks
-from forethought.distill.stage import check_distill
+from forethought.distill.check import check_distill
+from forethought.distill.stage import Load
 from forethought.engines.base import Engine
 from forethought.errors import RecipeError, UserError
+from forethought.grams.kept import FOLDER as GRAMS
+from forethought.grams.kept import check_lists, keep_lists
 from forethought.progress import Progress
 from forethought.recipe.check import check
-from forethought.recipe.layout import given, weights_of
+from forethought.recipe.layout import given, trains_whole, weights_of
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.schema import ModelSpec, Recipe
@@ -32,13 +35,21 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
     from forethought.engines.torch.engine import TorchEngine
     from forethought.engines.torch.loading import load
 
+    weights = "fp32" if recipe.engine.weights == "auto" and trains_whole(recipe) else recipe.engine.weights
+
     def one(model: ModelSpec, seed: int) -> Engine:
-        context = 0 if model.path else _context(domain)
-        return TorchEngine(load(model, domain.vocabulary(), context, seed), recipe.engine, recipe.adapter)
+        if model.path:
+            loaded = load(model, (), 0, seed, weights)
+        elif getattr(domain, "spaced", True):
+            loaded = load(model, domain.vocabulary(), _context(domain), seed)
+        else:
+            loaded = load(model, domain.marks(), _text_context(domain), seed, texts=domain.texts())
+        return TorchEngine(loaded, recipe.engine, recipe.adapter)
 
     if not given(recipe.planner):
         return one(recipe.model, recipe.seed)
-    return Joined(one(recipe.model, recipe.seed), {"plan": one(recipe.planner, seed_of(recipe.seed, "planner"))}, domain.vocabulary())
+    probes = domain.vocabulary() or [*domain.marks(), *domain.texts()[:64]]  # free text has no list of words
+    return Joined(one(recipe.model, recipe.seed), {"plan": one(recipe.planner, seed_of(recipe.seed, "planner"))}, probes)
 
 
 def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
@@ -51,14 +62,17 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
     check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
     for i, stage in enumerate(recipe.stage):
         if stage.kind == "distill":
-            check_distill(f"stage.{i}", stage.distill, domain)
-    if not getattr(domain, "spaced", True) and not recipe.model.path:
-        raise RecipeError("model", f"{domain.name} is free text, and a model from scratch knows words alone; give --model PATH")
+            check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
     engine = engine_of(recipe, domain)
-    engine.check_words(domain.vocabulary(), [stop for stop in domain.stops.values() if stop])
-    rollouts = Rollouts(engine, domain)
+    rollouts = rollouts_of(engine, domain)
     rollouts.check_room()
     return engine, rollouts
+
+
+def rollouts_of(engine: Engine, domain: Domain) -> Rollouts:
+    """UserError where the engine's tokenizer cannot write the domain's words."""
+    engine.check_words(domain.vocabulary(), [stop for stop in domain.stops.values() if stop])
+    return Rollouts(engine, domain)
 
 
 def _context(domain) -> int:
@@ -71,12 +85,26 @@ def _context(domain) -> int:
     return -(-2 * (longest + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
 
 
+def _text_context(domain) -> int:
+    """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the solution that it comes from."""
+    prompt, text = (max(len(said.encode()) for said in some) for some in ([t.prompt for t in domain.longest(16)], domain.texts()))
+    return -(-(prompt + 2 * text + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
+
+
+def _beside(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> Load:
+    """What a distillation takes to put another model to work; nothing of it trains."""
+    return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=()), domain)
+
+
 def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
     """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
+    check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
     store = Store.create(out)
     write_resolved(recipe, out / "recipe.json")
-    return Runner(recipe, engine, rollouts, store, observe).go(Progress(policies=handover.first_policies(recipe)), "start")
+    keep_lists(recipe, out)
+    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts.domain, engine_of))
+    return runner.go(Progress(policies=handover.first_policies(recipe)), "start")
 
 
 def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
@@ -87,16 +115,18 @@ def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of:
     """
     before = load_recipe(begun / "recipe.json")
     check(recipe)
+    check_lists(recipe, begun)
     if (why := _unlike(before, recipe)) or Store.open(begun).read_json("summary.json").get("status") != "done":
         raise UserError(f"{begun} cannot be extended: {why or 'it is not finished'}")
     Store.create(out)
     for name in ("metrics.jsonl", "decisions.jsonl", "summary.json"):
         shutil.copy(begun / name, out / name)
     shutil.copytree(begun / "checkpoints", out / "checkpoints")
-    for name in ("trees", "guided"):
+    for name in ("trees", "guided", GRAMS):
         if (begun / name).exists():
             shutil.copytree(begun / name, out / name)
     write_resolved(recipe, out / "recipe.json")
+    keep_lists(recipe, out)
     return resume(out, observe, engine_of)
 
 
@@ -133,4 +163,5 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
         progress = replace(Progress(**state["progress"]), finished=False)
     else:  # stopped before the first checkpoint: from the beginning
         store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
-    return Runner(recipe, engine, rollouts, store, observe).go(progress, "resume" if latest else "start")
+    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts.domain, engine_of))
+    return runner.go(progress, "resume" if latest else "start")

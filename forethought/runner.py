@@ -9,14 +9,17 @@ from pathlib import Path
 
 from forethought import __version__, gates, handover, report
 from forethought.curriculum import LevelSampler
-from forethought.distill.stage import guide
+from forethought.distill.records import Provenance
+from forethought.distill.stage import Load, Tools, account, guide
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.errors import GateStop, Interrupted, UserError
 from forethought.evaluate import changes, evaluate, held_out
 from forethought.gates import Evaluation
+from forethought.grams.kept import planning_of
 from forethought.interrupts import Interrupts
 from forethought.isolation.adaptive import Controller, Move
 from forethought.isolation.core import find_cores, fuse
+from forethought.keep import keep_trees
 from forethought.metrics import reduce
 from forethought.probes.monitor import Monitor
 from forethought.progress import Progress
@@ -41,8 +44,8 @@ class Result:
 
 
 class Runner:
-    def __init__(self, recipe: Recipe, engine: Engine, rollouts: Rollouts, store: Store, observe: Observer):
-        self.recipe, self.engine, self.rollouts, self.store, self.observe = recipe, engine, rollouts, store, observe
+    def __init__(self, recipe: Recipe, engine: Engine, rollouts: Rollouts, store: Store, observe: Observer, load: Load | None = None):
+        self.recipe, self.engine, self.rollouts, self.store, self.observe, self.load = recipe, engine, rollouts, store, observe, load
         levels = recipe.eval.levels or rollouts.domain.levels
         self.held_out = held_out(rollouts.domain, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
@@ -55,12 +58,14 @@ class Runner:
             self.monitor.load_state_dict(progress.probes)
         with EventFiles(self.store.out / "tensorboard", progress.step) as self.events, Interrupts() as self.interrupts:
             self.emit("start", text=str(self.store.out))
+            for left_out in getattr(self.rollouts.domain, "notes", ()):
+                self.emit("note", text=left_out)
             self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
             self._summary("running")
             try:
                 for i, spec in enumerate(self.recipe.stage[: progress.stage]):
                     if spec.kind == "distill":  # what an earlier stage distilled is part of the task
-                        guide(spec.distill, self.rollouts, progress.policies, self.recipe.model.path, self.store.out / "guided" / f"stage-{i}")
+                        self._guided(i)
                 while progress.stage < len(self.recipe.stage):
                     self._stage(self.recipe.stage[progress.stage])
                     progress.stage, progress.stage_step, progress.begun = progress.stage + 1, 0, False
@@ -95,7 +100,7 @@ class Runner:
         if not p.begun:
             self._begin(stage)
         if spec.kind == "distill":
-            return self._end(spec, self._distill(spec))
+            return self._end(spec, self._distill())
         while p.stage_step < spec.steps:
             started = time.perf_counter()
             result = self._guarded_step(stage)
@@ -109,7 +114,7 @@ class Runner:
             self._log(line, "eval" if measured else "step", spec)
             if measured:
                 self._read_evaluation(stage)
-            self._save_trees(spec, result, last)
+            keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
             p.curriculum = stage.curriculum.state_dict()
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
@@ -133,7 +138,8 @@ class Runner:
             sampler.load_state_dict(p.curriculum)
             if p.adaptive:
                 self.controller.load_state_dict(p.adaptive)
-        return Stage(self.engine, self.rollouts, spec, p.policies, sampler, seed_of(self.recipe.seed, p.stage), p.references)
+        planning = planning_of(self.store.out, p.stage, spec.credit, self.engine.decode)
+        return Stage(self.engine, self.rollouts, spec, p.policies, sampler, seed_of(self.recipe.seed, p.stage), p.references, planning)
 
     def _begin(self, stage: Stage) -> None:
         """Measure the start (the last stage's end is the same model on the same tasks), and save it as the anchor."""
@@ -160,15 +166,18 @@ class Runner:
         self._log(line, "eval", spec)
         self._save()
 
-    def _distill(self, spec: StageSpec) -> str:
+    def _distill(self) -> str:
         """Plans for the training problems, once; a resumed run reads what is there."""
-        p = self.progress
-        rows, provenance = guide(spec.distill, self.rollouts, p.policies, self.recipe.model.path, self.store.out / "guided" / f"stage-{p.stage}",
-                                 lambda text: self.emit("note", text=text))
-        dropped = {f"dropped: {reason}": float(n) for reason, n in provenance.drops.items()}
-        self._decide("schedule", "distill", "data", f"{len(rows)} of {provenance.items} demonstrations have a plan now, by "
-                     f"{provenance.summariser} ({provenance.model})", {"kept": float(len(rows)), "items": float(provenance.items), **dropped})
-        return f"{len(rows)} plans are there"
+        reason, numbers = account(self._guided(self.progress.stage))
+        self.progress.records[-1]["distill"] = numbers
+        self._decide("schedule", "distill", "data", reason, numbers)
+        return f"{numbers['kept']:.0f} plans are there"
+
+    def _guided(self, i: int) -> Provenance:
+        """The data set of a stage that distils is there, and the task family knows it."""
+        tools = Tools(rollouts=self.rollouts, policies=self.progress.policies, model=self.recipe.model.path, load=self.load)
+        folder = self.store.out / "guided" / f"stage-{i}"
+        return guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
 
     # ---- probes and what follows from them
 
@@ -180,7 +189,7 @@ class Runner:
         """The probes that are due; where isolation is adaptive, it reads them and may change who holds which weights."""
         p, monitor = self.progress, self.monitor
         monitor.seconds += line.get("seconds_probe/conflict", 0.0)
-        found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references()), monitor.seconds
+        found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line), monitor.seconds
         if "conflict/all" in line:
             self.controller.hear(line["conflict/all"])
         if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage)):
@@ -348,12 +357,6 @@ class Runner:
                                 "seconds": round(p.seconds, 3), **line})
         self.events.write(p.step, line)
         self.emit(kind, values=line, stage_steps=spec.steps)
-
-    def _save_trees(self, spec: StageSpec, result: Step, last: bool) -> None:
-        save, p = self.recipe.save, self.progress
-        if result.trees and (last or p.stage_step % save.trees_every == 0 or p.stage_step == 1):
-            self.store.save_trees(p.step, p.stage, result.trees[: save.trees], result.advantages[: save.trees],
-                                  self.rollouts.oracle_plan)
 
     def _save(self) -> None:
         p = self.progress

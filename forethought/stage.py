@@ -14,6 +14,7 @@ from forethought import credit
 from forethought.batches import demonstration_segments, for_policy, for_role, joined, targets, tree_segments
 from forethought.curriculum import LevelSampler, admit
 from forethought.engines.base import Engine
+from forethought.grams.planning import Planning
 from forethought.metrics import Last, Mean, Metric, Sum, merge
 from forethought.recipe.schema import ROLES, StageSpec
 from forethought.rewards import default_weights, reward
@@ -44,6 +45,7 @@ class Stage:
     curriculum: LevelSampler
     seed: int  # of the run and the stage; every step derives its own from it
     references: Mapping[str, str] = field(default_factory=dict)  # policy -> frozen copy from the stage's start
+    planning: Planning | None = None  # finds the planning tokens, where the credit names a list of grams
 
     def trained(self) -> list[str]:
         return sorted({self.policies[role] for role in self.spec.roles})
@@ -78,8 +80,10 @@ class Stage:
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
         weights = spec.reward or default_weights(spec.credit.name, spec.tree.acts)
         trees = [reward(tree, weights, spec.shaping) for tree in trees]
-        entropies = self._entropies(trees) if spec.credit.alpha and spec.credit.mask == "entropy" else [None] * len(trees)
-        advantages = [credit.assign(tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i), entropies[i]) for i, tree in enumerate(trees)]
+        entropies = self._entropies(trees) if spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES else [None] * len(trees)
+        masks, classes = self._classes(trees, entropies)
+        advantages = [credit.assign(tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i), entropies[i], masks[i])
+                      for i, tree in enumerate(trees)]
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)
         train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))  # KL has a gradient where credit has none
@@ -89,10 +93,20 @@ class Stage:
         objective = Objective(denominators={"pg": self._denominator(trees, advantages)}, clip_low=spec.clip_low,
                               clip_high=spec.clip_high, ref_kl=spec.ref_kl)
         segments, objective = self._keeping(k, segments, objective)
-        parts = [counts, self.curriculum.metrics(), tree_metrics(trees)]
+        parts = [counts, self.curriculum.metrics(), tree_metrics(trees), classes]
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
         return Step(merge(parts), trees, advantages)
+
+    def _classes(self, trees: Sequence[Tree],
+                 entropies: Sequence[credit.Entropies | None]) -> tuple[Sequence[credit.Mask | None], dict[str, Metric]]:
+        """The planning tokens of each tree where a list of grams says which they are (None: the plans are), and what the two classes of
+        tokens look like, in a stage that tells them apart."""
+        if self.planning:
+            seen = self.planning.look(trees)
+            return seen.masks, credit.class_metrics(trees, seen.masks, entropies) | seen.metrics()
+        plans = [credit.plan_mask(tree) for tree in trees]
+        return [None] * len(trees), credit.class_metrics(trees, plans, entropies) if self.spec.credit.alpha else {}
 
     def _entropies(self, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
         """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more forward pass)."""

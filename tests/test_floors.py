@@ -17,20 +17,23 @@ ROOT = Path(forethought.__file__).parent
 
 # Room -> floor. A module belongs to the room with the longest name that its own begins with; arrows point down only.
 FLOORS = {
-    "cli": 7, "__main__": 7,
-    "run": 6, "runner": 6, "look": 6, "arms": 6,
-    "stage": 5, "handover": 5, "isolation": 5, "progress": 5, "evaluate": 5, "probes": 5, "distill": 5,
-    "rollout": 4, "batches": 4, "runtimes": 4, "envs": 4, "report": 4, "tasks": 4, "display": 4,
+    "cli": 7, "__main__": 7, "cli_look": 7, "cli_traces": 7, "cli_grams": 7, "arguments": 7, "faults": 7,
+    "run": 6, "runner": 6, "keep": 6, "look": 6, "arms": 6,
+    "stage": 5, "handover": 5, "isolation": 5, "progress": 5, "evaluate": 5, "probes": 5, "distill": 5, "estimate": 5,
+    "rollout": 4, "batches": 4, "runtimes": 4, "envs": 4, "report": 4, "tasks": 4, "display": 4, "grams": 4,
     "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
     "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
-    "interrupts": 3, "trackers": 3,
-    "recipe": 2, "types": 2, "metrics": 2,
+    "interrupts": 3, "trackers": 3, "traces": 3,
+    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2,
     "errors": 1,
     "": 0,  # forethought/__init__.py
 }  # fmt: skip
 ONE_ROOM = {
+    "cli_look": "cli", "cli_traces": "cli", "cli_grams": "cli", "arguments": "cli",  # some of its verbs, and how verbs are declared
+    "faults": "cli",  # what the command line says when something goes wrong
     "arms": "run",  # many runs, each in its own process
     "runner": "run",  # builds and resumes; the stages in order
+    "keep": "run",  # what a step leaves in the run directory
     "handover": "stage", "isolation": "stage", "progress": "stage",  # who holds which weights while a stage trains
     "batches": "rollout",  # a tree grows in one and becomes segments in the other; they share its vocabulary
     "look": "run",  # builds from a recipe what run builds, to look at it instead of training it
@@ -38,7 +41,8 @@ ONE_ROOM = {
 TORCH = {"torch", "transformers", "peft", "safetensors.torch", "accelerate"}
 TORCH_ROOMS = ("engines.torch",)
 NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
-ONE_PLACE = {"httpx": {"distill.transport"}, "datasets": {"distill.parquet", "tasks.math_files"}}  # extras: one place of a room each
+ONE_PLACE = {"httpx": {"distill.transport"}, "datasets": {"distill.parquet", "tasks.math_files"},  # extras: one place of a room each
+             "sklearn": {"grams.kmeans"}}  # fmt: skip
 MOST_LINES = 400
 
 Sources = dict[str, str]  # module name below forethought ("" for its __init__) -> source

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from forethought.engines.fake import FakeEngine
 from forethought.errors import ForethoughtError, RecipeError, UserError
-from forethought.recipe.schema import TaskSpec
+from forethought.recipe.schema import TaskSpec, TreeSpec
+from forethought.rollout import Rollouts
 from forethought.tasks import build
 from forethought.tasks.math import Math
+from forethought.types import Completion
 
 TRAIN = [{"problem": f"Train {i}?", "answer": str(i), "level": i % 2 + 1} for i in range(6)]
 EVAL = [{"problem": f"Test {i}?", "answer": str(10 + i), "level": i % 3 + 1} for i in range(6)]
@@ -70,7 +73,7 @@ def test_a_training_problem_that_repeats_a_test_problem_is_refused_with_both_ids
     name = tmp_path.name
     assert str(error.value) == (f"task.eval: 1 times a training problem repeats a test problem: "
                                 f"{name}/train/7 repeats {name}/test/4 (100%). "
-                                f"Take the training problems out of the file")
+                                f"Take the training problems out of the file, or leave them out with task.repeats = \"drop\"")
 
 
 def test_another_file(made, tmp_path):
@@ -218,7 +221,16 @@ def test_a_demonstration_is_the_records_plan_and_chain(made):
     assert domain.parse_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
     assert domain.episode(task, random.Random(0), noise=False).step(act.text).success
     assert not domain.has_plans  # the test problem has none
-    assert made(training=[TRAIN[0] | {"plan": "A"}], testing=[EVAL[0] | {"plan": "B"}]).has_plans
+    assert made(training=TRAIN[:1], testing=[EVAL[0] | {"plan": "B"}]).has_plans  # what is measured on counts
+
+
+def test_marked_calculations_are_not_shown_wherever_the_chain_comes_from(made):
+    domain = made(training=[TRAIN[0] | {"plan": "Add.", "chain": "3+4 = <<3+4=7>>7"}], testing=EVAL[:1])
+    task = domain.pool(1, "train")[0]
+    assert domain.demonstrate(task)[1].text.startswith("\n<think>\n3+4 = 7\n</think>")
+    assert domain.texts() == [f"{task.state.problem}\n3+4 = 7"]
+    assert domain.has_plan(task) and not domain.has_plan(domain.pool(1, "eval")[0])
+    assert domain.marks() == ["<plan>", "</plan>", "<think>", "</think>", "\\boxed{"]
 
 
 @pytest.mark.parametrize(("row", "message"), [
@@ -232,3 +244,104 @@ def test_what_cannot_be_demonstrated(made, row, message):
     domain = made(training=[TRAIN[0] | row], testing=EVAL[:1])
     with pytest.raises(UserError, match=f"train.jsonl:1: .*{message}"):
         domain.demonstrate(domain.pool(1, "train")[0])
+
+
+# Demonstrations from another set -------------------------------------------------------------------------------------------
+
+SHOWN = [{"problem": f"Shown {i}?", "answer": str(i), "level": i % 2 + 1, "plan": "1. Look.", "chain": f"It is {i}."} for i in range(4)]
+
+
+def test_imitation_reads_demos_and_reinforcement_the_training_problems(made, tmp_path):
+    domain = made(demos=write(tmp_path / "shown.jsonl", SHOWN))
+    assert {t.state.problem for t in domain.shown(random.Random(0), [1, 2] * 20)} == {f"Shown {i}?" for i in range(4)}
+    assert {t.state.problem for t in domain.family(random.Random(0), [1, 2] * 30, "train")} == {f"Train {i}?" for i in range(6)}
+    assert domain.shows and not made().shows and domain.notes == []
+    assert [w.question for w in domain.worked(3)] == ["Shown 0?", "Shown 1?", "Shown 2?"]
+    domain.guide({f"{tmp_path.name}/shown/{n}": ("2. Think.", "So.") for n in (1, 2)})
+    assert {t.state.plan for t in domain.shown(random.Random(0), [1, 2] * 20)} == {"2. Think."}
+    with pytest.raises(RecipeError, match=r"task.demos: has no problem of level 2; it has \[1\]"):
+        made(demos=write(tmp_path / "one.jsonl", SHOWN[:1]))
+
+
+def test_a_public_set_is_cut_to_what_can_be_shown(made, tmp_path):
+    rows = [{"task": "Short?", "proof": "A chain.", "final": r"\boxed{1}", "domain": "math"},
+            {"task": "Code?", "proof": "print", "final": "", "domain": "code"},
+            {"task": "Unanswered?", "proof": "Hm.", "final": "nothing", "domain": "math"},
+            {"task": "Long?", "proof": "x" * 100, "final": r"\boxed{2}", "domain": "math"},
+            {"task": "Second?", "proof": "B.", "final": r"\boxed{3}", "domain": "math"},
+            {"task": "Third?", "proof": "C.", "final": r"\boxed{4}", "domain": "math"}]  # fmt: skip
+    path = write(tmp_path / "open.jsonl", rows)
+    table = {"source": path, "fields": {"problem": "task", "chain": "proof", "solution": "final"}, "only": {"domain": "math"},
+             "skip": True, "longest": 50, "most": 2}  # fmt: skip
+    domain = made(graded=False, demos=table)
+    assert [(w.question, w.chain, w.answer) for w in domain.worked(0)] == [("Short?", "A chain.", "1"), ("Second?", "B.", "3")]
+    assert domain.notes == [f"{path}: 2 demonstrations; left out: 1 that cannot be read (such as {path}:3: no answer: character 8: found "
+                            r"the end of the text, expected a final answer in \boxed{...}), 1 longer than 50 characters, 1 beyond the first 2"]
+    with pytest.raises(RecipeError, match=r"task.demos: .*open.jsonl:3: no answer"):
+        made(graded=False, demos=table | {"skip": False})
+    with pytest.raises(RecipeError, match="task.demos: .*all 4 problems are longer than 3 characters"):
+        made(graded=False, demos=table | {"longest": 3})
+    with pytest.raises(RecipeError, match=r"task.demos: .*no problems in it with {'domain': 'music'}"):
+        made(graded=False, demos=table | {"only": {"domain": "music"}})
+    with pytest.raises(RecipeError, match="task.demos: .*open.jsonl:1: unknown field 'subject'"):
+        made(graded=False, demos=table | {"only": {"subject": "math"}})
+
+
+@pytest.mark.parametrize(("demos", "message"), [
+    (7, "task.demos: 7; expected a file"), ("", "task.demos: ''; expected a file"), ({}, "task.demos.source: missing"),
+    ({"source": "a.jsonl", "mots": 1}, "task.demos.mots: unknown setting of demos 'mots'; did you mean 'most'"),
+    ({"source": "a.jsonl", "most": -1}, "task.demos.most: -1 is not a number of at least 0"),
+    ({"source": "a.jsonl", "longest": True}, "task.demos.longest: True is not a number"),
+    ({"source": "a.jsonl", "skip": "yes"}, "task.demos.skip: 'yes'; expected true or false"),
+    ({"source": "nowhere.jsonl"}, "task.demos: nowhere.jsonl: no such file"),
+])  # fmt: skip
+def test_demos_that_cannot_be_had(made, demos, message):
+    with pytest.raises(RecipeError, match=message):
+        made(demos=demos)
+
+
+def test_training_problems_that_repeat_test_problems_can_be_left_out(made, tmp_path):
+    repeated = {"problem": "test 3", "answer": "13", "level": 1}
+    domain = made(training=[*TRAIN, repeated], demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]), repeats="drop")
+    assert len(domain.pool(1, "train")) == 3 and len(domain.worked(0)) == 4
+    assert domain.notes == ["2 training problems repeat a test problem and are left out"]
+    with pytest.raises(RecipeError, match="shown/5 repeats"):
+        made(demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]))
+    with pytest.raises(RecipeError, match="task.repeats: unknown way to treat repeated problems 'keep'"):
+        made(repeats="keep")
+    with pytest.raises(RecipeError, match="task.train: every training problem repeats a test problem"):
+        made(training=[repeated], repeats="drop")
+
+
+def test_the_longest_problems(made):
+    domain = made(training=[*TRAIN, {"problem": "A longer one than any other?", "answer": "1", "level": 1},
+                            {"problem": "The longest of them all, at a level that is left out?", "answer": "1", "level": 3}], levels=(1, 2))  # fmt: skip
+    assert [t.state.problem for t in domain.longest(1)] == ["A longer one than any other?"]
+
+
+# Tokens that hold the end of a tag and more ------------------------------------------------------------------------------
+
+
+class Odd(FakeEngine):
+    """A tokenizer with one token for the end of a tag and what follows it. It says its whole vocabulary."""
+
+    def encode(self, text):
+        return (0,)
+
+    def decode(self, ids):
+        return "".join(self.words[i] for i in ids)
+
+    def sample(self, requests):
+        ids = tuple(range(1, len(self.words)))
+        return [[Completion(token_ids=ids, logprobs=(-1.0,) * len(ids), status="finished", version=0)] * r.n for r in requests]
+
+
+@pytest.mark.parametrize(("words", "text", "status"), [
+    (["Add", " them.</", "plan", "><"], "Add them.</plan>", "finished"), (["Add", " them.", "</plan>\n"], "Add them.</plan>", "finished"),
+    (["Add <", "plan> it </", "plan>a"], "Add <plan> it </plan>", "refused"), (["Add", " them"], "Add them", "refused"),
+])  # fmt: skip
+def test_a_token_that_goes_on_behind_the_tag_does_not_refuse_the_plan(made, words, text, status):
+    domain = made()
+    rollouts = Rollouts(Odd(["?", *words], domain.stops), domain)
+    [tree] = rollouts.grow(domain.pool(1, "train")[:1], TreeSpec(plans=1, acts=0), {"plan": "base"}, 0)
+    assert (tree.nodes[1].text, tree.nodes[1].status, len(tree.nodes[1].token_ids)) == (text, status, len(words))  # what was sampled trains

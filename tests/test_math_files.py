@@ -159,9 +159,12 @@ def test_the_hub_through_datasets(monkeypatch):
     assert [r.where for r in read("hub:openai/gsm8k:main:test")] == ["hub:openai/gsm8k:main:test:1", "hub:openai/gsm8k:main:test:2"]
     assert len(read("hub:HuggingFaceH4/MATH-500:test")) == 2
     assert asked == [("openai/gsm8k", "main", "test"), ("HuggingFaceH4/MATH-500", "test")]
+    read("hub:zwhe99/DeepMath-103K:train[:60000]")
+    read("hub:a/b:main:train[10%:20%]")
+    assert asked[2:] == [("zwhe99/DeepMath-103K", "train[:60000]"), ("a/b", "main", "train[10%:20%]")]
     with pytest.raises(UserError, match="hub:no/such:test: ConnectionError: 'offline'"):
         read("hub:no/such:test")
-    for source in ("hub:", "hub:name", "hub:name:", "hub:a:b:c:d", "hub:a::test"):
+    for source in ("hub:", "hub:name", "hub:name:", "hub:a:b:c:d", "hub:a::test", "hub:a:train[:5", "hub:a:b:c[1]:d"):
         with pytest.raises(UserError, match=r"is written hub:NAME\[:CONFIG\]:SPLIT"):
             read(source)
 

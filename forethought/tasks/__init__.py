@@ -25,11 +25,19 @@ def _math(levels, **options) -> Domain:
     return Math(levels, **options)
 
 
+def _math_to_measure(levels, **options) -> Domain:
+    from forethought.tasks.math_measured import MeasuredMath
+
+    return MeasuredMath(levels, **options)
+
+
 DOMAINS = {"desk": _desk, "blocksworld": _blocksworld, "math": _math}
+TO_MEASURE = DOMAINS | {"math": _math_to_measure}
 
 
-def build(spec: TaskSpec) -> Domain:
-    """The domain a recipe names. RecipeError for an unknown family, level or option."""
+def build(spec: TaskSpec, *, to_measure: bool = False) -> Domain:
+    """The domain a recipe names. `to_measure`: nothing will train on it, so what only training needs may be left out. RecipeError for
+    an unknown family, level or option."""
     if spec.name not in DOMAINS:
         raise RecipeError("task.name", unknown("task", spec.name, DOMAINS))
-    return DOMAINS[spec.name](spec.levels, **spec.options)
+    return (TO_MEASURE if to_measure else DOMAINS)[spec.name](spec.levels, **spec.options)

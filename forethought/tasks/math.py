@@ -19,10 +19,11 @@ from pathlib import Path
 from forethought.errors import ForethoughtError, RecipeError, UserError
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.tasks.base import Split, Worked
+from forethought.tasks.math_demos import Demos
 from forethought.tasks.math_files import HUB, Record, read
 from forethought.tasks.math_grading import Grader
 from forethought.tasks.math_options import read_options
-from forethought.tasks.math_overlap import overlap
+from forethought.tasks.math_overlap import Overlap, overlap
 from forethought.tasks.math_turns import Turns
 from forethought.types import Outcome, Task, Turn, Verdict
 
@@ -34,6 +35,7 @@ class Math:
 
     train    problems to train on: a JSONL or Parquet file or a split of the hub (see math_files.read)
     eval     problems to measure on, one source or a list; none of them may be repeated by a training problem
+    demos    worked problems that distillation and imitation read, where they are others than `train` (see math_demos)
     fields   part of a problem -> its field in the files, where the name is not one of the usual ones
     graded   true: levels as the files say them (MATH: 1 to 5; GSM8K: calculations in the solution; none said: 0); false: all 0
     grader   "auto", "exact" or "math-verify" (see math_grading)
@@ -41,6 +43,7 @@ class Math:
     tags     names of the tags, default { plan = "plan", think = "think" }
     system   the system message; "" leaves it out
     overlap  share of a test problem's 13-grams from which a training problem repeats it, default 0.8
+    repeats  "refuse" (default): a recipe with such problems does not start; "drop": they are left out, and `notes` says how many
 
     `levels`: those of the files; empty: all that both splits have. Raises RecipeError for an option or level that cannot be had, a
     file that cannot be read, and training problems that repeat test problems (with their ids).
@@ -48,31 +51,49 @@ class Math:
     Free text, unlike the families of words: `spaced` is False (the pieces of a path are joined as they are), budgets are tokens, the
     vocabulary is the tokenizer's own. `messages(task)` is for the tokenizer's chat template, `task.prompt` is the same as plain text
     for a tokenizer without one; in both cases the assistant's turn is then opened with `opening`. `stops["act"]` is "": the model's
-    own end-of-text token ends the turn.
+    own end-of-text token ends the turn. A model from scratch has a tokenizer made from `texts` and `marks`.
     """
 
     name = "math"
     spaced = False
     turns = 1
+    needs = ("train", "eval")  # options that cannot be left out
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
-        said = read_options(options)
+        said = read_options(options, self.needs)
         self.opening = said.tags.open("plan")
         self.stops = {"plan": said.tags.close("plan"), "act": ""}
         self.budgets = dict(said.budgets)
         self.system = said.system
         self._read = Turns(said.tags, said.budgets["plan"])
         self._options = said
-        self._train = self._tasks("train", [said.train])
+        self._train = self._tasks("train", [said.train] if said.train else [])
+        self.notes: list[str] = []  # what of the files was left out, in sentences
+        self._demos = self._of_demos(said.demos) if said.demos else self._train
         evaluated = self._tasks("eval", said.eval)
+        if said.repeats == "drop":
+            self._drop_repeats(evaluated)
         self._need_apart(evaluated, "task.eval")
         self._pools = {"train": _by_level(self._train), "eval": _by_level(evaluated)}
         self.levels = self._checked_levels(levels)
-        self._shown: dict[int, list[Task]] = {}  # training problems that distillation has given plans
-        self.has_plans = all(task.state.plan for pool in self._pools.values() for tasks in pool.values() for task in tasks)
+        self._shown = _by_level(self._demos)  # what imitation draws from: after distillation those that were given plans
+        if said.demos and (missing := [level for level in self.levels if level not in self._shown]):
+            raise RecipeError("task.demos", f"has no problem of level {missing[0]}; it has {sorted(self._shown)}; graded = false takes all "
+                                            "problems alike")
+        self.has_plans = all(map(self.has_plan, evaluated))  # then acting can be measured under them
 
     def vocabulary(self) -> list[str]:
         return []
+
+    def marks(self) -> list[str]:
+        r"""What a tokenizer that is made for this task writes as one token each: the tags, and `\boxed{`."""
+        tags = self._options.tags
+        return [edge(part) for part in ("plan", "think") for edge in (tags.open, tags.close)] + ["\\boxed{"]
+
+    def texts(self) -> list[str]:
+        """What a tokenizer that is made for this task learns from: the training problems with their worked solutions."""
+        known = {task.id: task for task in (*self._train, *self._demos)}
+        return [f"{task.state.problem}\n{_without_marks(_solution(task))}" for task in known.values()]
 
     def messages(self, task: Task) -> list[dict[str, str]]:
         """What the model is told, before its turn: [{"role", "content"}], system (where there is one) and user."""
@@ -90,6 +111,11 @@ class Math:
         if level not in self.levels:
             raise RecipeError("task.levels", f"level {level!r} is not one of the task's {list(self.levels)}")
         return self._pools[split][level]
+
+    def longest(self, n: int) -> list[Task]:
+        """The `n` longest problems of the task's levels in either split, in characters: where these fit, all do."""
+        tasks = [task for pool in self._pools.values() for level in self.levels for task in pool[level]]
+        return sorted(tasks, key=lambda task: len(task.state.problem))[-n:]
 
     def problems(self, path: str | Path) -> list[Task]:
         """The tasks of another file, in order, at any level. UserError as `math_files.read` raises it, and where the training
@@ -112,21 +138,46 @@ class Math:
                 tasks[task.id] = task
         return list(tasks.values())
 
+    def _of_demos(self, demos: Demos) -> list[Task]:
+        try:
+            records, left_out = demos.records()
+        except UserError as error:
+            raise RecipeError("task.demos", str(error)) from error
+        self.notes += [left_out] if left_out else []
+        return self._named(demos.source, records)
+
     def _of_source(self, source: str) -> list[Task]:
+        return self._named(source, read(source, self._options.fields))
+
+    def _named(self, source: str, records: Sequence[Record]) -> list[Task]:
         name = source.removeprefix(HUB) if source.startswith(HUB) else "/".join(Path(source).absolute().with_suffix("").parts[-2:])
-        return [self._task(f"{name}/{record.id}", record) for record in read(source, self._options.fields)]
+        return [self._task(f"{name}/{record.id}", record) for record in records]
 
     def _task(self, name: str, record: Record) -> Task:
         said = [self.system, record.problem] if self.system else [record.problem]
         return Task(id=name, domain=self.name, level=record.level if self._options.graded else 0, context="",
                     prompt="\n\n".join(said) + "\n\n", state=record)
 
+    def _repeats(self, tested: Sequence[Task]) -> list[Overlap]:
+        trained = {t.id: t.state.problem for t in (*self._train, *self._demos)}
+        return overlap(trained, {t.id: t.state.problem for t in tested}, self._options.overlap)
+
+    def _drop_repeats(self, tested: Sequence[Task]) -> None:
+        """RecipeError where nothing would be left to train on."""
+        gone = {pair.train for pair in self._repeats(tested)}
+        if not gone:
+            return
+        self._train, self._demos = ([t for t in tasks if t.id not in gone] for tasks in (self._train, self._demos))
+        if not self._train or not self._demos:
+            raise RecipeError("task.train", "every training problem repeats a test problem")
+        self.notes.append(f"{len(gone)} training problems repeat a test problem and are left out")
+
     def _need_apart(self, tested: Sequence[Task], where: str) -> None:
-        pairs = overlap({t.id: t.state.problem for t in self._train}, {t.id: t.state.problem for t in tested}, self._options.overlap)
-        if pairs:
+        if pairs := self._repeats(tested):
             more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
             raise RecipeError(where, f"{len(pairs)} times a training problem repeats a test problem: "
-                                     f"{'; '.join(map(str, pairs[:SHOWN]))}{more}. Take the training problems out of the file")
+                                     f"{'; '.join(map(str, pairs[:SHOWN]))}{more}. Take the training problems out of the file, "
+                                     'or leave them out with task.repeats = "drop"')
 
     def _checked_levels(self, levels: Sequence[int]) -> tuple[int, ...]:
         train, evaluated = (set(self._pools[split]) for split in ("train", "eval"))
@@ -142,33 +193,40 @@ class Math:
 
     # --- plans for training problems (distill/stage.py) ---
 
-    def worked(self) -> list[Worked]:
-        """Every training problem with a worked solution, without the answer line of GSM8K."""
-        told = [(task, task.state.chain or task.state.solution.partition("\n####")[0].strip()) for task in self._train]
+    def worked(self, most: int) -> list[Worked]:
+        """The training problems of the task's levels, at most `most` (0: all), in order, with their worked solutions ("" where there is
+        none), without the answer line of GSM8K."""
+        told = [(task, _solution(task)) for task in self._demos if task.level in self.levels]
         return [Worked(id=task.id, question=task.state.problem, chain=chain, answer=task.state.answer, level=task.level,
-                       source=task.state.where) for task, chain in told if chain]
+                       source=task.state.where, task=task) for task, chain in told[: most or None]]
+
+    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
+        """The demonstration of a problem with this plan and chain. UserError where the interface refuses either."""
+        return self.demonstrate(_guided(task, plan, chain))
 
     def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
         """Task id -> (plan, chain): from now on imitation shows these problems. UserError where a level has none."""
-        given = [replace(task, state=replace(task.state, plan=plans[task.id][0], chain=_without_marks(plans[task.id][1])))
-                 for task in self._train if task.id in plans]
-        self._shown = _by_level(given)
+        self._shown = _by_level([_guided(task, *plans[task.id]) for task in self._demos if task.id in plans])
         if empty := [level for level in self.levels if level not in self._shown]:
             raise UserError(f"no training problem of level {empty[0]} got a plan; distil more problems, or leave the level out (task.levels)")
 
     @property
     def shows(self) -> bool:
         """Whether every problem that `shown` can draw has a plan and a chain."""
-        return bool(self._shown) or all(task.state.plan and task.state.chain for task in self._train)
+        drawn = [self._shown.get(level, []) for level in self.levels]
+        return all(tasks and all(task.state.plan and task.state.chain for task in tasks) for tasks in drawn)
 
     def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training problems that can be demonstrated, one per level."""
-        return [rng.choice(self._shown[level] if self._shown else self.pool(level, "train")) for level in levels]
+        return [rng.choice(self._shown[level]) for level in levels]
 
     # --- demonstrations ---
 
+    def has_plan(self, task: Task) -> bool:
+        return bool(task.state.plan)
+
     def oracle_plan(self, task: Task) -> str:
-        """The record's plan. UserError where it has none (`has_plans` says whether all do), or one that the interface refuses."""
+        """The record's plan. UserError where it has none (`has_plan`), or one that the interface refuses."""
         if not task.state.plan:
             raise UserError(f"{task.state.where}: problem {task.id!r} has no plan; distillation makes a file with plans and chains")
         text = f"\n{task.state.plan}\n{self.stops['plan']}"
@@ -180,7 +238,7 @@ class Math:
         plan = self.oracle_plan(task)
         if not task.state.chain:
             raise UserError(f"{task.state.where}: problem {task.id!r} has no chain; distillation makes a file with plans and chains")
-        think = f"{self._options.tags.open('think')}\n{task.state.chain}\n{self._options.tags.close('think')}"
+        think = f"{self._options.tags.open('think')}\n{_without_marks(task.state.chain)}\n{self._options.tags.close('think')}"
         act = f"\n{think}\n\\boxed{{{task.state.answer}}}"
         self._need_good(task, "chain", self._read.act(act))
         return [Turn(role="plan", text=plan), Turn(role="act", text=act)]
@@ -230,6 +288,15 @@ class Execution:
             return Outcome(done=True, reason=str(answer))
         graded = self._grade(self._task.state.answer, answer.value)
         return Outcome(done=True, success=graded.score == 1.0, reason=graded.reason)
+
+
+def _guided(task: Task, plan: str, chain: str) -> Task:
+    return replace(task, state=replace(task.state, plan=plan, chain=chain))
+
+
+def _solution(task: Task) -> str:
+    """The worked solution, without the answer line of GSM8K; "" where there is none."""
+    return task.state.chain or task.state.solution.partition("\n####")[0].strip()
 
 
 def _without_marks(chain: str) -> str:

@@ -2,7 +2,7 @@
 
     read("gsm8k/test.jsonl")                 JSONL, one object a line: needs nothing
     read("math.parquet")                     needs pyarrow (the extra `data`)
-    read("hub:openai/gsm8k:main:test")       hub:NAME[:CONFIG]:SPLIT, needs datasets (the extra `data`)
+    read("hub:openai/gsm8k:main:test")       hub:NAME[:CONFIG]:SPLIT, needs datasets (the extra `data`); a split may be cut: train[:60000]
 
 Known: GSM8K (arXiv 2110.14168), MATH (2103.03874) and MATH-500, AIME, AMC, DeepMath; other names by `fields = { problem = "task" }`.
 """
@@ -33,6 +33,7 @@ FIELDS = {  # what a record holds -> names that releases give it, the first that
     "plan": ("plan",),
     "chain": ("chain",),
 }
+HUB_SPLIT = re.compile(r"(?P<name>[^:\[\]]+)(?::(?P<config>[^:\[\]]+))?:(?P<split>[^:\[\]]+(?:\[[^\]]*\])?)")
 CALCULATION = re.compile(r"<<[^<>\n]*>>")  # how GSM8K marks the calculations of a solution
 
 
@@ -52,8 +53,11 @@ class Record:
     where: str = ""  # file and line, for messages
 
 
-def read(source: str | Path, fields: Mapping[str, str] | None = None) -> list[Record]:
-    """The problems of a file or hub split, in order. `fields` names the field of a record's part where FIELDS does not know it.
+def read(source: str | Path, fields: Mapping[str, str] | None = None, *, only: Mapping[str, object] | None = None,
+         skipped: list[str] | None = None) -> list[Record]:
+    """The problems of a file or hub split, in order. `fields` names the field of a record's part where FIELDS does not know it; `only`
+    takes the rows that have these values in these fields; where there is a list `skipped`, problems that cannot be read are left out and
+    the reasons added to it.
 
     UserError (with file and line) for a line that is empty or no JSON object, a problem without text or answer, and an id seen
     before; for a file that is missing or empty, of another kind, or needs a package that is not installed.
@@ -64,14 +68,24 @@ def read(source: str | Path, fields: Mapping[str, str] | None = None) -> list[Re
             raise UserError(unknown("part of a problem", part, FIELDS))
     records: list[Record] = []
     first: dict[str, str] = {}
+    only = dict(only or {})
     for number, (where, row) in enumerate(_rows(str(source)), 1):
-        record = _record(row, where, fields, number)
+        if only and not _has(row, only, where):
+            continue
+        try:
+            record = _record(row, where, fields, number)
+        except UserError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            continue
         if record.id in first:
             raise UserError(f"{where}: the id {record.id!r} was seen at {first[record.id]}; give each problem its own")
         first[record.id] = where
         records.append(record)
     if not records:
-        raise UserError(f"{source}: no problems in it")
+        kind = f"{f' with {only}' if only else ''}{f' that can be read ({skipped[0]})' if skipped else ''}"
+        raise UserError(f"{source}: no problems in it{kind}")
     return records
 
 
@@ -119,15 +133,15 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _hub(source: str) -> Iterator[tuple[str, Any]]:
-    name, *config, split = source.removeprefix(HUB).split(":") if source.count(":") in (2, 3) else ("", "")
-    if not name or not split or "" in config:
+    parts = HUB_SPLIT.fullmatch(source.removeprefix(HUB))
+    if parts is None:
         raise UserError(f"{source!r}: a problem set of the hub is written {HUB}NAME[:CONFIG]:SPLIT, such as {HUB}openai/gsm8k:main:test")
     try:
         from datasets import load_dataset
     except ImportError:
         raise UserError(f"{source}: reading from the hub {NEEDS_DATA}") from None
     try:
-        rows = load_dataset(name, *config, split=split)
+        rows = load_dataset(*[part for part in parts.group("name", "config") if part], split=parts["split"])
     except Exception as error:  # no network, no such set, no such split, a gated set: datasets has no common error
         raise UserError(f"{source}: {type(error).__name__}: {shown(str(error), 200)}") from error
     yield from _numbered(source, rows)
@@ -138,6 +152,12 @@ def _numbered(source: str, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 
 # --- records ---
+
+
+def _has(row: Any, only: Mapping[str, object], where: str) -> bool:
+    if isinstance(row, Mapping) and (lost := [name for name in only if name not in row]):
+        raise UserError(f"{where}: {unknown('field', lost[0], row)}")
+    return isinstance(row, Mapping) and all(row[name] == value for name, value in only.items())
 
 
 def _record(row: Any, where: str, fields: Mapping[str, str], number: int) -> Record:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from forethought.errors import RecipeError, UserError, unknown
 from forethought.interface.tags import Tags
+from forethought.tasks.math_demos import Demos, read_demos
 from forethought.tasks.math_grading import GRADERS, Grader
 from forethought.tasks.math_overlap import THRESHOLD
 
-NAMES = ("train", "eval", "fields", "graded", "grader", "budgets", "tags", "system", "overlap")
+NAMES = ("train", "eval", "demos", "fields", "graded", "grader", "budgets", "tags", "system", "overlap", "repeats")
+REPEATS = ("refuse", "drop")
 BUDGETS = {"plan": 512, "act": 3072}  # tokens; together the 3.5k that PTA-GRPO (arXiv 2510.01833) gives Qwen2.5-7B
 SYSTEM = (
     "Solve the problem in two parts. First write a plan between {plan} and {/plan}: the phases of the solution, the methods you choose, "
@@ -27,6 +29,7 @@ class Options:
 
     train: str
     eval: Sequence[str]
+    demos: Demos | None
     fields: Mapping[str, str]
     graded: bool
     grader: Grader
@@ -34,24 +37,28 @@ class Options:
     tags: Tags
     system: str
     overlap: float
+    repeats: str
 
 
-def read_options(table: Mapping[str, object]) -> Options:
-    """RecipeError with the address of the first option that does not exist or cannot be had."""
+def read_options(table: Mapping[str, object], needs: Sequence[str] = ("train", "eval")) -> Options:
+    """RecipeError with the address of the first option that does not exist or cannot be had. `needs`: which of the problem sets must
+    be there."""
     for key in table:
         if key not in NAMES:
             raise RecipeError(f"task.{key}", unknown("option of task math", key, NAMES))
-    tags = _tags(table.get("tags", {}))
+    tags, fields = _tags(table.get("tags", {})), _fields(table.get("fields", {}))
     return Options(
-        train=_typed("train", table.get("train"), str, "a file or a split of the hub"),
-        eval=_sources(table.get("eval")),
-        fields=_fields(table.get("fields", {})),
+        train=_typed("train", table.get("train"), str, "a file or a split of the hub") if "train" in {*needs, *table} else "",
+        eval=_sources(table.get("eval")) if "eval" in {*needs, *table} else [],
+        demos=read_demos(table.get("demos"), fields),
+        fields=fields,
         graded=_typed("graded", table.get("graded", True), bool, "true or false"),
         grader=_grader(table.get("grader", "auto")),
         budgets=_budgets(table.get("budgets", {})),
         tags=tags,
         system=_system(table.get("system"), tags),
         overlap=_share(table.get("overlap", THRESHOLD)),
+        repeats=_repeats(table.get("repeats", "refuse")),
     )
 
 
@@ -113,6 +120,12 @@ def _share(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
         raise RecipeError("task.overlap", f"{value!r} is not a share above 0 and at most 1")
     return float(value)
+
+
+def _repeats(value: object) -> str:
+    if value not in REPEATS:
+        raise RecipeError("task.repeats", unknown("way to treat repeated problems", value, REPEATS))
+    return str(value)
 
 
 def _grader(value: object) -> Grader:
