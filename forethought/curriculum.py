@@ -58,8 +58,17 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
     dropped = set(range(len(trees))) - set(kept)
     reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0}
     for i in dropped:
-        rewards = [n.reward for n in trees[i].nodes if n.reward is not None]
-        reason = "all_failed" if max(rewards, default=0.0) <= 0 else "all_solved" if min(rewards) > 0 else "no_spread"
+        won = _successes(trees[i])
+        reason = "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
         reasons[reason] += 1
     metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
     return kept, metrics | {f"groups/{reason}": Sum(n) for reason, n in reasons.items()}
+
+
+def _successes(tree: Tree) -> list[float]:
+    """Whether each response succeeded, whatever it was paid for: outcomes of executions, else whether plans are valid, else rewards."""
+    for role, part in (("act", "outcome"), ("plan", "valid")):
+        found = [n.reward_parts[part] for n in tree.nodes if n.role == role and part in n.reward_parts]
+        if found:  # a refused plan has no executions, and failed
+            return found + [0.0 for n in tree.nodes if role == "act" and n.status == "refused"]
+    return [n.reward for n in tree.nodes if n.reward is not None]

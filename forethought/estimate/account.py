@@ -84,9 +84,8 @@ def _shape(recipe: Recipe, lengths: Lengths) -> Shape:
         raise UserError("the planner is another model than the actor here; estimate each alone, with --set layout=shared")
     if recipe.model.path:
         return shape_of(recipe.model.path)
-    if not lengths.vocabulary:
-        raise UserError("the vocabulary of a model from scratch is made from the problems, which are not read here")
-    return from_scratch(recipe.model, lengths.vocabulary + SPECIAL)
+    # In free text the words are made from the problems, which are not read here: at most as many as asked for.
+    return from_scratch(recipe.model, lengths.vocabulary + SPECIAL if lengths.vocabulary else recipe.model.vocabulary)
 
 
 def _tokens_alone(stage: StageSpec, work: Work) -> StageCost:
