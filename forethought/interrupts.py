@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM end a run between two steps; a second Ctrl-C ends it at once."""
+"""Ctrl-C and SIGTERM end a run between two steps, a distillation between two answers; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class Interrupts:
@@ -11,6 +13,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.caught = 0
+        self._now = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -23,7 +26,22 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self, leave: Callable[[int], object]) -> Iterator[None]:
+        """Inside, the first signal ends what is done, for long work without steps that keeps what it has; then `leave(number)`."""
+        self._now = True
+        try:
+            if self.caught:
+                raise KeyboardInterrupt
+            yield
+        except KeyboardInterrupt:
+            if self.caught:
+                leave(self.caught)
+            raise
+        finally:
+            self._now = False
+
     def _catch(self, number: int, frame: object) -> None:
-        if self.caught:
+        again, self.caught = self.caught, self.caught or number
+        if self._now or again:
             raise KeyboardInterrupt
-        self.caught = number

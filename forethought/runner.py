@@ -177,7 +177,8 @@ class Runner:
         """The data set of a stage that distils is there, and the task family knows it."""
         tools = Tools(rollouts=self.rollouts, policies=self.progress.policies, model=self.recipe.model.path, load=self.load)
         folder = self.store.out / "guided" / f"stage-{i}"
-        return guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
+        with self.interrupts.at_once(self._leave):
+            return guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
 
     # ---- probes and what follows from them
 

@@ -194,6 +194,16 @@ def test_the_placebo_of_grams_has_as_many_tokens_as_they_have():
     assert sum(a != b for i in given for a, b in zip(given[i], plain[i], strict=True)) == 3
 
 
+def test_a_placebo_is_drawn_among_the_tokens_that_train():
+    """Acting alone trains: 3 of its 12 tokens are planning, and 3 of those 12 are drawn, none of them in a plan."""
+    tree = reward(tree_of([[1, 0], [0, 0]]), OUTCOME)
+    mask = {n.id: (n.id in (1, 3),) * len(n.token_ids) for n in tree.nodes}
+    for seed in range(5):
+        given = assign(tree, CreditSpec(name="grpo", alpha=0.5, mask="placebo"), ["act"], seed, planning=mask)
+        plain = assign(tree, CreditSpec(name="grpo"), ["act"])
+        assert sum(a != b for i in plain for a, b in zip(given[i], plain[i], strict=True)) == 3
+
+
 def flat(*responses: tuple[float, int]) -> Tree:
     """(outcome, tokens) of each response: a plan of one token, the rest acting."""
     nodes = [Node(id=0, parent=None, role=None, text="", token_ids=(9,))]

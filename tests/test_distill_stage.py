@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from torch_kit import bpe_of, model_of, on_disk
 from forethought import run
 from forethought.display.show import outline
 from forethought.distill import files
-from forethought.errors import RecipeError, UserError
+from forethought.distill.policy import Policy
+from forethought.distill.records import Summary, Usage
+from forethought.errors import Interrupted, RecipeError, UserError
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict
 
@@ -73,6 +77,27 @@ def test_a_run_that_is_stopped_after_it_reads_the_plans_again(tables, tmp_path):
     run.resume(tmp_path / "run", nothing)
     assert (tmp_path / "run/guided/stage-0/provenance.json").read_bytes() == before
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
+
+
+def test_a_signal_ends_a_distillation_at_once_and_what_was_read_is_kept(tables, tmp_path, monkeypatch):
+    asked = []
+
+    def some(policy, items):
+        asked.append(len(items))
+        if len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return [Summary(id=item.id, text="<plan>Add what she gets.</plan>", truncated=False, usage=Usage(requests=1)) for item in items]
+
+    monkeypatch.setattr(Policy, "_some", some)
+    monkeypatch.setitem(Policy.__init__.__kwdefaults__, "batch", 4)
+    with pytest.raises(Interrupted, match="everything is saved; continue with: forethought train --resume") as caught:
+        run.train(recipe(tables, summariser="policy"), tmp_path / "run", nothing)
+    assert caught.value.exit_code == 128 + signal.SIGTERM and asked == [4, 4]
+    assert len((tmp_path / "run/guided/stage-0/cache.jsonl").read_text().splitlines()) == 4
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert lines_of(tmp_path / "run" / "decisions.jsonl")[-1]["outcome"] == "interrupt"
+    run.resume(tmp_path / "run", nothing)
+    assert asked == [4, 4, 4] and json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "done"
 
 
 RL = {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 1}, "batch": 2, "tree": {"plans": 2, "acts": 1}, "skip_zero": False,

@@ -95,6 +95,10 @@ def test_a_downloaded_model_is_read_from_the_cache(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "hidden_size"}))
     with pytest.raises(UserError, match="config.json: says nothing of 'hidden_size'"):
         shape_of("some/thing")
+    for damaged in ([], config | {"hidden_size": "wide"}, config | {"num_attention_heads": 0}, config | {"head_dim": -1}):
+        (folder / "config.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="config.json: cannot be read as a model's configuration"):
+            shape_of(str(folder))
     (folder / "config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read as a model's configuration"):
         shape_of("some/thing")

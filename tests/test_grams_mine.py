@@ -128,7 +128,8 @@ def test_too_few_n_grams_for_the_clusters():
 @pytest.mark.parametrize(("settings", "says"), [
     ({"shortest": 0}, "shortest must be at least 1, found 0"), ({"shortest": 4, "longest": 3}, "longest must be at least 4, found 3"),
     ({"clusters": 1}, "clusters must be at least 2"), ({"top": 0}, "top is a share"), ({"top": 1.5}, "found 1.5"),
-    ({"least": 0}, "least must be at least 1"),
+    ({"least": 0}, "least must be at least 1"), ({"seed": -1}, "seed must be at least 0, found -1"),
+    ({"seed": 1 << 32}, "seed must be at most 4294967295"),
 ])  # fmt: skip
 def test_settings_that_cannot_work(settings, says):
     with pytest.raises(UserError, match=says):

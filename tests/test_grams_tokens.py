@@ -118,6 +118,8 @@ def test_a_path_that_is_no_model_is_refused(tmp_path, model):
             Embedder(path)
         with pytest.raises(UserError, match=says):
             codec(path)
+    with pytest.raises(UserError, match="--device: unknown device 'tpu'"):
+        Embedder(model, "tpu")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="no CUDA device"):
             Embedder(model, "cuda")

@@ -287,6 +287,7 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
     ("stage.1.reward={plan={outcome=1}}", "stage.1.reward.plan.outcome: a plan's outcome needs tree.acts >= 1"),
     ("stage.1.reward={}", "stage.1.reward: an empty table means outcome = 1, and a plan's outcome needs tree.acts >= 1"),
     ("stage.1.credit.name=grp", "stage.1.credit.name: unknown credit 'grp'; did you mean 'grpo'? (known: dr_grpo, grpo, rloo, role_baseline)"),
+    ('stage.1.credit={alpha=0.2,mask="placebo"}', "stage.1.credit.mask: only 'plan' trains, so \"placebo\" would draw all of its tokens"),
     ("stage.1.credit.eps=0", "stage.1.credit.eps: must be greater than 0, found 0.0"),
     ("stage.1.credit.plan_weight=0", "stage.1.credit: the advantages of plan all have weight 0, so nothing would train"),
     ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: reinforce reads no demonstrations"),

@@ -37,15 +37,15 @@ def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str], seed: int = 0, en
     if spec.alpha:
         if spec.mask == "grams" and planning is None:
             raise ValueError('mask "grams" needs the planning tokens')
-        mask = _mask(tree, spec, scored, seed, entropies or {}, plan_mask(tree) if planning is None else planning)
+        mask = _mask(tree, spec, scored, advantages, seed, entropies or {}, plan_mask(tree) if planning is None else planning)
         advantages = hicra(advantages, {i: mask[i] for i in advantages}, spec.alpha)
     check_coverage(tree, advantages, roles)
     return advantages
 
 
-def _mask(tree: Tree, spec: CreditSpec, scored: Advantages, seed: int, entropies: Entropies, planning: Mask) -> Mask:
+def _mask(tree: Tree, spec: CreditSpec, scored: Advantages, trained: Advantages, seed: int, entropies: Entropies, planning: Mask) -> Mask:
     if spec.mask == "placebo":
-        return placebo_mask(tree, seed, planning)
+        return placebo_mask(tree, seed, planning, trained)
     if spec.mask == "entropy":
         return entropy_mask(tree, entropies, spec.mask_share)
     if spec.mask == "released":

@@ -15,7 +15,7 @@ factor, 1 + alpha sign(A), is the same formula. Whether the paper's numbers come
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from forethought.types import Advantages, Tree
 
@@ -35,9 +35,10 @@ def plan_mask(tree: Tree) -> Mask:
     return {n.id: (n.role == "plan",) * len(n.token_ids) for n in tree.nodes}
 
 
-def placebo_mask(tree: Tree, seed: int, like: Mask | None = None) -> Mask:
-    """As many tokens as `like` has (default: the plans), drawn at random among all that policies wrote."""
-    written = [(n.id, t) for n in tree.nodes if n.policy is not None for t in range(len(n.token_ids))]
+def placebo_mask(tree: Tree, seed: int, like: Mask | None = None, among: Container[int] | None = None) -> Mask:
+    """As many tokens as `like` has (default: the plans), drawn at random, both within the nodes `among` (default: all that policies wrote):
+    among those that train, the control has the density of what it is the control of."""
+    written = [(n.id, t) for n in tree.nodes if n.policy is not None and (among is None or n.id in among) for t in range(len(n.token_ids))]
     like = plan_mask(tree) if like is None else like
     chosen = set(random.Random(seed).sample(written, sum(like[i][t] for i, t in written)))
     return {n.id: tuple((n.id, t) in chosen for t in range(len(n.token_ids))) for n in tree.nodes}

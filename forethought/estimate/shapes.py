@@ -98,6 +98,9 @@ KNOWN: dict[str, Shape] = {  # hub name without organisation and without -Base, 
 }
 
 
+_COUNTS = ("layers", "width", "heads", "kv_heads", "head", "mlp", "vocabulary")  # of a shape; at least 1 each
+
+
 def shape_of(path: str) -> Shape:
     """Of a folder with a config.json, of a model that the hub's cache holds, or of one of KNOWN. UserError where none of them helps."""
     local = Path(path).expanduser()
@@ -122,11 +125,13 @@ def _cache() -> Path:
 
 
 def read_config(path: Path) -> Shape:
-    """UserError for a file that is no JSON, lacks a number, or belongs to a kind of model that is built otherwise."""
+    """UserError for a file that is no JSON, lacks a number, has one that cannot be, or belongs to a kind of model that is built otherwise."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        return from_config(config)
-    except (OSError, ValueError) as error:
+        shape = from_config(json.loads(path.read_text(encoding="utf-8")))
+        if wrong := next((f"{n} {of}" for of in _COUNTS if type(n := getattr(shape, of)) is not int or n < 1), ""):
+            raise ValueError(f"{wrong}, where a whole number above 0 is needed")
+        return shape
+    except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path}: cannot be read as a model's configuration ({error})") from None
     except KeyError as error:
         raise UserError(f"{path}: says nothing of {error}, so its parameters cannot be counted") from None

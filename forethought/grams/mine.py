@@ -44,9 +44,11 @@ class MineSpec:
     seed: int = 0
 
     def __post_init__(self):
-        for name, low in (("shortest", 1), ("longest", self.shortest), ("clusters", 2), ("least", 1), ("most", 1), ("solutions", 1)):
+        for name, low in (("shortest", 1), ("longest", self.shortest), ("clusters", 2), ("least", 1), ("most", 1), ("solutions", 1), ("seed", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, found {getattr(self, name)}")
+        if self.seed >= 1 << 32:  # scikit-learn's generator takes no more
+            raise UserError(f"seed must be at most {(1 << 32) - 1}, found {self.seed}")
         if not 0 < self.top <= 1:
             raise UserError(f"top is a share of the clusters, greater than 0 and at most 1, found {self.top}")
 

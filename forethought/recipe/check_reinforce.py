@@ -94,6 +94,9 @@ def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:
         raise RecipeError(f"{where}.grams", 'mask = "grams" needs the list: grams = "FILE", such as forethought grams mine writes')
     if credit.grams and credit.alpha and credit.mask == "plan":
         raise RecipeError(f"{where}.mask", '"plan" means the tokens of plans, and grams lists phrases; set mask = "grams", or take grams out')
+    if credit.mask == "placebo" and not credit.grams and len(stage.roles) == 1:
+        raise RecipeError(f"{where}.mask", f'only {stage.roles[0]!r} trains, so "placebo" would draw {"all" if stage.roles[0] == "plan" else "none"} '
+                                           "of its tokens; train both roles, or give a list of phrases (grams)")
     weights = {"plan": credit.plan_weight, "act": credit.act_weight}
     for role, weight in weights.items():
         at_least(f"{where}.{role}_weight", weight, 0)

@@ -3,6 +3,7 @@ trained for."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from forethought.engines.torch.loading import read_tokenizer, sentence
-from forethought.errors import UserError
+from forethought.errors import UserError, unknown
 
 MOST_TOKENS = 64  # of a text; a gram of five words has some ten
 BATCH = 256  # texts
@@ -24,6 +25,8 @@ class Embedder:
     """`Embedder("sentence-transformers/all-MiniLM-L6-v2")(texts)`. UserError for a path or name that is no model with a tokenizer."""
 
     def __init__(self, path: str, device: str = "auto"):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise UserError(f"--device: {unknown('device', device, ('auto', 'cpu', 'cuda', 'cuda:0'))}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device.startswith("cuda") and not torch.cuda.is_available():
