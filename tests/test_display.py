@@ -14,7 +14,7 @@ from forethought.display.lines import Lines
 from forethought.display.observer import Observer
 from forethought.display.picture import ASCII, clock_text, picture, summary
 from forethought.display.seen import Seen, evaluation
-from forethought.display.show import outline
+from forethought.display.show import outline, samples
 from forethought.display.terminal import Terminal
 from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe, StageSpec
 from forethought.types import Event
@@ -351,3 +351,9 @@ def test_a_library_that_prints_is_shown_above_the_picture(monkeypatch):
         print("a library speaks")
         assert sys.stdout is not stream  # the live display stands between
     assert sys.stdout is stream and "a library speaks\n" in stream.getvalue()
+
+
+def test_a_plan_that_its_budget_cut_off_is_not_called_wrong():
+    out = io.StringIO()
+    samples([{"task": "t", "level": 1, "plan": "a b", "plan_verdict": False, "plan_status": "truncated", "plan_reason": "no </plan>"}], out)
+    assert "a b  [cut off: no </plan>]" in out.getvalue() and "wrong" not in out.getvalue()

@@ -65,7 +65,7 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
             if row.get(name):
                 console.print(_line(name, row[name], "dim"))
         console.print(_line("oracle", row.get("oracle_plan"), "dim"))
-        console.print(_line("plan", row.get("plan")).append_text(_verdict(row.get("plan_verdict"), row.get("plan_reason"))))
+        console.print(_line("plan", row.get("plan")).append_text(_verdict(row.get("plan_verdict"), row.get("plan_reason"), row.get("plan_status"))))
         for act in row.get("acts") or ():
             console.print(_line("act", act))
         console.print(_line("result", "").append_text(_verdict(row.get("success"), row.get("reason"))))
@@ -84,12 +84,14 @@ def printable(text: object, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def _verdict(good: Any, reason: Any) -> Text:
-    """Scores and truths alike: 1.0 and True are right; nothing is not known."""
+def _verdict(good: Any, reason: Any, status: Any = None) -> Text:
+    """Scores and truths alike: 1.0 and True are right; nothing is not known; what its budget has cut off is not judged either."""
     from rich.text import Text
 
     if good is None:
         word, style = "not judged", "dim"
+    elif status == "truncated":
+        word, style = "cut off", "magenta"
     else:
         word, style = ("right", "green") if good >= 1 else ("wrong", "red")
     return Text("  [").append(word, style=style).append(f": {reason}]" if reason else "]")
