@@ -7,9 +7,8 @@
               these questions are distilled too, and each plan is compared with the questions of its own problem
 --guided      plans that a run has made (by whatever summariser) of the problems of --references, compared instead of those of the rules
 
-Words are content words, as sets. F1 of a plan is that of its words and the words of all its sub-questions; its control is the plan of
-another problem of as many steps where there is one. F1 of a step is that with the sub-question at its place; its control is the same
-plan with its steps in another order.
+The measures are those of `forethought eval --problems` (forethought/look/quality.py): steps and sub-questions are aligned in their order. Two controls:
+the plan of another problem, of as many steps where there is one, and the same plan with its steps in another order.
 
 Nothing is paid or loaded: one core takes some seconds for the 7,473 training problems. Exit code 2 for a file that is none of these.
 """
@@ -19,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,11 +28,7 @@ from forethought.distill import files, rules
 from forethought.distill.pipeline import distill
 from forethought.distill.records import Guided, Item, Provenance
 from forethought.errors import UserError
-
-FILLER = frozenset("and are but did does each for from had has have her his how into its many much not she that the their them there "
-                   "they this was were what when which who will with would your you".split())
-Words = frozenset[str]
-
+from forethought.look.quality import covered, f1, steps_of
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -46,10 +40,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The steps of a plan and the sub-questions of its problem, as content words."""
+    """The steps of a plan and the sub-questions of its problem."""
 
-    steps: tuple[Words, ...]
-    questions: tuple[Words, ...]
+    steps: tuple[str, ...]
+    questions: tuple[str, ...]
 
 
 def read(path: Path) -> list[dict]:
@@ -89,29 +83,8 @@ def paired(refs: Sequence[Reference], guided: Sequence[Guided]) -> list[Pair]:
     pairs = []
     for ref in refs:
         if plan := plans.get(" ".join(ref.item.question.split())):
-            steps = [line for line in plan.splitlines() if line.strip()]
-            pairs.append(Pair(tuple(map(content, steps)), tuple(map(content, ref.questions))))
+            pairs.append(Pair(tuple(steps_of(plan)), ref.questions))
     return pairs
-
-
-def content(text: str) -> Words:
-    """Words of three letters and more, without filler."""
-    return frozenset(re.findall(r"[a-z]{3,}", text.lower())) - FILLER
-
-
-def f1(a: Words, b: Words) -> float:
-    """Harmonic mean of the shares of each side's words that the other has; 0 where they share none."""
-    both = len(a & b)
-    return 2 * both / (len(a) + len(b)) if both else 0.0
-
-
-def whole(pair: Pair, questions: Sequence[Words]) -> float:
-    return f1(frozenset().union(*pair.steps), frozenset().union(*questions))
-
-
-def by_step(steps: Sequence[Words], questions: Sequence[Words]) -> float:
-    """Mean over the places that either side has; a place that one of them lacks counts 0."""
-    return sum(map(f1, steps, questions)) / max(len(steps), len(questions))
 
 
 def compare(pairs: Sequence[Pair], seed: int) -> dict[str, float]:
@@ -127,10 +100,12 @@ def compare(pairs: Sequence[Pair], seed: int) -> dict[str, float]:
     return {
         "plans": float(len(pairs)), "steps": mean(len(p.steps) for p in pairs), "sub-questions": mean(len(p.questions) for p in pairs),
         "as many steps as sub-questions": mean(len(p.steps) == len(p.questions) for p in pairs),
-        "F1 of the plan": mean(whole(p, p.questions) for p in pairs),
-        "F1 of another problem's plan": mean(whole(other, p.questions) for p, other in zip(pairs, others, strict=True)),
-        "F1 of a step": mean(by_step(p.steps, p.questions) for p in several) if several else 0.0,
-        "F1 of a step, steps in another order": mean(by_step(_shuffled(rng, p.steps), p.questions) for p in several) if several else 0.0,
+        "F1": mean(f1(p.steps, p.questions) for p in pairs),
+        "F1 of another problem's plan": mean(f1(other.steps, p.questions) for p, other in zip(pairs, others, strict=True)),
+        "sub-questions covered": mean(covered(p.steps, p.questions) for p in pairs),
+        "covered by another problem's plan": mean(covered(other.steps, p.questions) for p, other in zip(pairs, others, strict=True)),
+        "F1 of plans of several steps": mean(f1(p.steps, p.questions) for p in several) if several else 0.0,
+        "F1 of these, steps in another order": mean(f1(_shuffled(rng, p.steps), p.questions) for p in several) if several else 0.0,
     }  # fmt: skip
 
 
@@ -138,7 +113,7 @@ def _another(rng: random.Random, pair: Pair, alike: Sequence[Pair], every: Seque
     return rng.choice([other for other in alike if other is not pair] or [other for other in every if other is not pair])
 
 
-def _shuffled(rng: random.Random, steps: Sequence[Words]) -> list[Words]:
+def _shuffled(rng: random.Random, steps: Sequence[str]) -> list[str]:
     """In another order: turned by at least one place."""
     by = rng.randrange(1, len(steps))
     return [*steps[by:], *steps[:by]]
