@@ -105,8 +105,8 @@ class Stage:
         if self.planning:
             seen = self.planning.look(trees)
             return seen.masks, credit.class_metrics(trees, seen.masks, entropies) | seen.metrics()
-        plans = [credit.plan_mask(tree) for tree in trees]
-        return [None] * len(trees), credit.class_metrics(trees, plans, entropies) if self.spec.credit.alpha else {}
+        plans = [credit.plan_mask(tree) for tree in trees] if self.spec.credit.alpha else []
+        return [None] * len(trees), credit.class_metrics(trees, plans, entropies) if plans else {}
 
     def _entropies(self, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
         """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more forward pass)."""
