@@ -13,7 +13,8 @@ from torch_kit import KINDS, WORDS, config_of, engine_of, forest, model_of, on_d
 from transformers import AutoModelForCausalLM
 
 from forethought.engines.torch import exact
-from forethought.engines.torch.attention import NAME, Decode, Forest, Unsupported, using
+from forethought.engines.torch.attention import NAME, Forest, Unsupported, using
+from forethought.engines.torch.caches import Apart
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import from_path
 from forethought.engines.torch.packing import pack
@@ -156,10 +157,10 @@ def test_what_is_computed_rightly_passes_in_either_precision(kind, dtype):
 ])  # fmt: skip
 def test_the_check_finds_an_attention_that_is_slightly_wrong(broken, dtype, monkeypatch):
     """Sensitivity, on an otherwise sound model: 1 % of error in fp32, and in bf16, whose rounding hides that, a wrong structure."""
-    from forethought.engines.torch import attention, sampling
+    from forethought.engines.torch import attention, caches, sampling
 
-    model = model_of("llama", initializer_range=0.3).to(dtype)
-    forest_of, decode_of, pack_of = attention._forest, attention._decode, exact.pack
+    model = model_of("gpt_neox", initializer_range=0.3).to(dtype)  # one that runs through its own modules
+    forest_of, attend_of, pack_of = attention._forest, caches.Together.attend, exact.pack
     if broken == "mask":  # a branch sees its neighbour
         monkeypatch.setattr(attention, "_forest", lambda layout, q, k, v: forest_of(layout, q, k, v.roll(1, 2)))
     elif broken == "scale":
@@ -167,7 +168,7 @@ def test_the_check_finds_an_attention_that_is_slightly_wrong(broken, dtype, monk
     elif broken == "value":
         monkeypatch.setattr(attention, "_forest", lambda layout, q, k, v: forest_of(layout, q, k, v * 1.01))
     elif broken == "decode":
-        monkeypatch.setattr(attention, "_decode", lambda state, i, q, k, v: decode_of(state, i, q, k, v * 1.01))
+        monkeypatch.setattr(caches.Together, "attend", lambda cache, i, q, k, v: attend_of(cache, i, q, k, v * 1.01))
     else:
         from dataclasses import replace
 
@@ -192,7 +193,7 @@ def test_attention_refuses_what_it_does_not_compute_at_any_time():
     with using(Forest(layout, None, seen)), contextlib.suppress(Exception):
         attend(torch.nn.Module(), q, q, q, None, sliding_window=7)
     assert seen == {7}  # a window that only the call tells of is noticed too
-    state = Decode(n=1, prefix={}, bias_B11P=torch.zeros(1, 1, 1, 1), room=1)
+    state = Apart(1, {}, torch.zeros(1, 1, 1, 1), 1)
     with using(state), pytest.raises(Unsupported, match="softcap"):
         attend(torch.nn.Module(), q[:, :, :1], q[:, :, :1], q[:, :, :1], None, softcap=30.0)
 

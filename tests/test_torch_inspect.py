@@ -101,7 +101,7 @@ def test_chunks_change_nothing_and_bound_the_logits(monkeypatch):
 def test_one_forward_a_policy_and_pack():
     engine, calls = four_policies(), []
     for name in ("start", "copy"):
-        engine.weights.copies[name].base_model.register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+        engine.weights.copies[name].get_input_embeddings().register_forward_pre_hook(lambda *_, name=name: calls.append(name))
     engine.inspect(Batch(policy="copy", segments=tuple(forest(8, **SFT))), ["start", "copy"])
     assert sorted(calls) == ["copy", "start"]
 

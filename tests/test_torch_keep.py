@@ -131,7 +131,7 @@ def test_three_streams_at_once_are_their_sum_and_share_no_metric(pack_tokens):
     close(found, {k: wanted[k] + other[k] for k in wanted})
     alone = packed(engine, Batch(policy="base", segments=tuple(pg)), Objective(denominators={"pg": 11.0}))[0]
     for name in ("entropy/plan", "loss/pg", "clip/share", "gap/sampler", "gap/sampler_max"):
-        assert metrics[name] == pytest.approx(alone[name], rel=1e-5), name
+        assert metrics[name] == pytest.approx(alone[name], rel=1e-5, abs=1e-7), name
     assert "entropy/act" not in metrics  # no pg token is an act's
     imitated = packed(engine, Batch(policy="base", segments=tuple(sft)), Objective(denominators={"sft": 3.0}))[0]
     for name in ("loss/sft", "loss/sft_plan", "loss/sft_act"):
@@ -156,7 +156,7 @@ def test_chunks_change_neither_kl_nor_gradients(monkeypatch):
 
 def test_the_reference_is_computed_only_for_packs_that_keep(monkeypatch):
     engine, calls = moved("base", pack_tokens=50), []  # each of the two trees is a pack
-    engine.weights.copies["start"].base_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    engine.weights.copies["start"].get_input_embeddings().register_forward_pre_hook(lambda *_: calls.append(1))
     objective = Objective(denominators={"sft": 3.0, "keep": 5.0}, keep="start")
     engine.forward_backward(Batch(policy="base", segments=beside(forest(1, roots=1, **SFT), forest(3, roots=1, **KEEP))), objective)
     assert len(calls) == 1

@@ -21,7 +21,8 @@ def test_a_model_begins_as_its_source_and_goes_its_own_way(kind, tied, optimizer
     stir(engine, "lora")
     engine.fork("base", "plan", "model")
     before = engine.logprobs(batch("base"))
-    assert engine.logprobs(batch("plan")) == before and drawn(engine, "plan") == drawn(engine, "base")
+    for mine, other in zip([*engine.logprobs(batch("plan")), *drawn(engine, "plan")], [*before, *drawn(engine, "base")], strict=True):
+        assert mine == pytest.approx(other, abs=1e-6)  # other modules lie around the same weights
     others = {name: snapshot(engine, name) for name in ("base", "lora")}
     learn(engine, "plan", name=optimizer)
     assert all(same(others[name], snapshot(engine, name)) for name in others)
@@ -101,7 +102,7 @@ def test_layers_of_a_model_are_computed_again_where_the_recipe_asks_for_it():
     for again in (False, True):
         engine = engine_of(gradient_checkpointing=again)
         engine.fork("base", "plan", "model")
-        engine.weights.model("plan").model.layers[0].input_layernorm.register_forward_hook(lambda *_: calls.append(again))  # noqa: B023
+        engine.weights.model("plan").model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_: calls.append(again))  # noqa: B023
         learn(engine, "plan", steps=1)
         moved.append(snapshot(engine, "plan"))
     assert same(*moved) and calls == [False, True, True]

@@ -37,15 +37,15 @@ def test_every_token_stands_once_with_its_position_and_its_predecessor():
     assert p.longest == 6
 
 
-def test_blocks_are_chains_and_see_their_ancestors_and_their_own_past():
-    """Blocks: e [7 8], a [0 1 2], c [5] under a, b+d [3 4 6] under a. All are short enough for one group, sorted by (keys, queries)."""
-    (g,) = pack(FOREST).layout.groups
-    assert g.query_BQ.tolist() == [[7, 8, 0], [0, 1, 2], [5, 0, 0], [3, 4, 6]]
-    assert g.key_BK.tolist() == [[0, 0, 0, 7, 8, 0], [0, 0, 0, 0, 1, 2], [0, 1, 2, 5, 0, 0], [0, 1, 2, 3, 4, 6]]
-    own = [[0, -INF, -INF], [0, 0, -INF], [0, 0, 0]]
-    below, root = [[0.0] * 3 + row for row in own], [[-INF] * 3 + row for row in own]
-    assert g.bias_B1QK[:, 0].tolist() == [root, root, below, below]
-    assert pack(FOREST).layout.place_N.tolist() == [3, 4, 5, 9, 10, 6, 11, 0, 1]
+def test_blocks_are_chains_and_siblings_stand_together():
+    """Blocks: e [7 8] and a [0 1 2] are roots, each a set of its own; c [5] and b+d [3 4 6] are siblings under a."""
+    roots, below = pack(FOREST).layout.groups
+    assert (roots.n, below.n) == (1, 2)
+    assert roots.own_BQ.tolist() == [[7, 8, 0], [0, 1, 2]] and roots.above_SA.shape == (2, 0)
+    assert roots.hole_BQ.tolist() == [[False, False, True], [False] * 3]
+    assert below.own_BQ.tolist() == [[3, 4, 6], [5, 0, 0]] and below.hole_BQ.tolist() == [[False] * 3, [False, True, True]]
+    assert below.above_SA.tolist() == [[0, 1, 2]] and below.bias_S11A is None and roots.bias_S11A is None
+    assert pack(FOREST).layout.place_N.tolist() == [3, 4, 5, 6, 7, 9, 8, 0, 1]
 
 
 def test_every_token_sees_exactly_its_path():
@@ -55,9 +55,11 @@ def test_every_token_sees_exactly_its_path():
         p = pack(segments)
         sees, flat = {}, 0
         for g in p.layout.groups:
-            for query, key, bias in zip(g.query_BQ.tolist(), g.key_BK.tolist(), g.bias_B1QK[:, 0], strict=True):
-                for q, row in zip(query, bias, strict=True):
-                    sees[flat] = (q, sorted(k for k, b in zip(key, row.tolist(), strict=True) if b == 0))
+            for b, own in enumerate(g.own_BQ.tolist()):
+                bias = torch.zeros(g.above_SA.shape[1]) if g.bias_S11A is None else g.bias_S11A[b // g.n, 0, 0]
+                above = [k for k, far in zip(g.above_SA[b // g.n].tolist(), bias.tolist(), strict=True) if far == 0]
+                for i, token in enumerate(own):
+                    sees[flat] = (token, sorted(above + own[: i + 1]))
                     flat += 1
         for i, segment in enumerate(segments):
             path = []
@@ -71,11 +73,12 @@ def test_every_token_sees_exactly_its_path():
 
 
 def test_groups_are_cut_where_padding_would_cost_too_much():
-    """100 queries beside 1, and keys of 0 beside 100: three groups, and no group's padding is more than the bounds allow."""
+    """Blocks of 100 tokens beside one of 1, roots beside branches, 9 siblings beside 2: no group's padding is more than the bounds allow."""
     root, short = s(-1, *range(100)), s(-1, 1)
     groups = pack([root, s(0, 1), s(0, 2, 3), short]).layout.groups
-    assert [g.query_BQ.shape for g in groups] == [(1, 1), (1, 100), (2, 2)]
-    assert [g.key_BK.shape[1] for g in groups] == [1, 100, 102]
+    assert [(g.n, tuple(g.own_BQ.shape), g.above_SA.shape[1]) for g in groups] == [(1, (1, 1), 0), (1, (1, 100), 0), (2, (2, 2), 100)]
+    wide = [s(-1, 1), *[s(0, 2) for _ in range(9)], s(-1, 1), s(10, 2), s(10, 2)]
+    assert [(g.n, len(g.above_SA)) for g in pack(wide).layout.groups] == [(1, 2), (2, 1), (9, 1)]
 
 
 @pytest.mark.parametrize(("segments", "message"), [

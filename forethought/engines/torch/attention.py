@@ -3,8 +3,8 @@ trains and samples on shared prefixes without a line of its own.
 
 Three modes, chosen by context manager around the model's forward:
 - none: plain scaled-dot-product attention (the model behaves as everywhere else);
-- `forest(layout)`: the single row of tokens is a packed forest (`packing.py`), each token computed once;
-- `decode(state)`: one new token per row against a prefix that all rows of a context share, and the row's own tail.
+- `Forest`: the single row of tokens is a packed forest (`packing.py`), each token computed once;
+- a cache (`caches.py`): one new token per row against a prefix that all rows of a context share, and the row's own tail.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from forethought.engines.torch.caches import Apart, Together
+from forethought.engines.torch.forest import attention
 from forethought.engines.torch.packing import Layout
 from forethought.errors import ForethoughtError
 
@@ -38,35 +39,11 @@ class Forest:
     windows: set[int] | None = None  # sliding windows and chunks that the model asked for (`exact.py` looks)
 
 
-@dataclass(slots=True)
-class Decode:
-    """`B` contexts with `n` rows each. The tail's slot `t` is written by the forward of step t.
-
-    prefix: layer -> keys, values [B, kv_heads, P, d]; bias_B11P: -inf on padding, None where all prefixes are equally long;
-    tail: layer -> keys, values [B * n, kv_heads, T, d].
-    """
-
-    n: int
-    prefix: dict[int, tuple[torch.Tensor, torch.Tensor]]
-    bias_B11P: torch.Tensor | None
-    room: int
-    t: int = 0
-    tail: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-
-    def keep(self, contexts: torch.Tensor) -> None:
-        """Drop all contexts but these (indices); finished ones stop costing anything."""
-        rows = (contexts[:, None] * self.n + torch.arange(self.n, device=contexts.device)).flatten()
-        for cache, kept in ((self.prefix, contexts), (self.tail, rows)):
-            for layer, (k, v) in cache.items():  # layer by layer: two whole caches at once may not fit
-                cache[layer] = (k[kept], v[kept])
-        self.bias_B11P = None if self.bias_B11P is None else self.bias_B11P[contexts]
-
-
-_mode: ContextVar[Forest | Decode | None] = ContextVar("mode", default=None)
+_mode: ContextVar[Forest | Apart | Together | None] = ContextVar("mode", default=None)
 
 
 @contextmanager
-def using(mode: Forest | Decode | None) -> Iterator[None]:
+def using(mode: Forest | Apart | Together | None) -> Iterator[None]:
     token = _mode.set(mode)
     try:
         yield
@@ -88,8 +65,9 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
     # Autocast leaves queries and keys in fp32 behind the rotary embedding, and would round them anew for each product.
     query = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)).to(value.dtype)
     key = key.to(value.dtype)
-    if isinstance(mode, Decode):
-        return _decode(mode, module.layer_idx, query, key, value), None
+    if not isinstance(mode, Forest):
+        out_RD = mode.attend(module.layer_idx, *(x[:, :, 0] for x in (query, key, value)))
+        return out_RD.view(len(query), 1, query.shape[1], -1), None
     if mode.windows is not None and kwargs.get("sliding_window"):
         mode.windows.add(kwargs["sliding_window"])
     if mode.capture is not None:
@@ -105,51 +83,7 @@ def _refuse(attention_mask: torch.Tensor | None, both_ways: bool, kwargs: dict) 
 
 
 def _forest(layout: Layout, query, key, value) -> torch.Tensor:
-    heads, kv_heads = query.shape[1], key.shape[1]
-    repeat = heads // kv_heads
-    rows = [x[0].transpose(0, 1).flatten(1) for x in (query, key, value)]  # [N, heads * d] each
-    fused = value.is_cuda or value.dtype == torch.float32  # on a CPU its backward in bf16 is slower than the products one by one
-    outputs = []
-    for g in layout.groups:
-        # embedding() gathers rows and has the fastest backward of all ways to gather on a CPU (index: 3x slower)
-        q, k, v = (
-            F.embedding(i, x).unflatten(-1, (h, -1)).transpose(1, 2)
-            for x, i, h in zip(rows, (g.query_BQ, g.key_BK, g.key_BK), (heads, kv_heads, kv_heads), strict=True)
-        )
-        if repeat > 1:
-            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
-        if fused:
-            out_BHQd = F.scaled_dot_product_attention(q, k, v, attn_mask=g.bias_B1QK.to(q.dtype), scale=1.0)
-        else:
-            out_BHQd = ((q @ k.transpose(-1, -2)).float() + g.bias_B1QK).softmax(-1).to(v.dtype) @ v
-        outputs.append(out_BHQd.transpose(1, 2).flatten(0, 1).flatten(1))
-    return F.embedding(layout.place_N, torch.cat(outputs)).unflatten(-1, (heads, -1))[None].to(value.dtype)
-
-
-def _decode(state: Decode, layer: int, query, key, value) -> torch.Tensor:
-    rows, heads, _, d = query.shape
-    kv_heads = key.shape[1]
-    if layer not in state.tail:
-        state.tail[layer] = tuple(x.new_empty(rows, kv_heads, state.room, x.shape[-1]) for x in (key, value))
-    tail_k, tail_v = state.tail[layer]
-    tail_k[:, :, state.t] = key[:, :, 0]
-    tail_v[:, :, state.t] = value[:, :, 0]
-    prefix_k, prefix_v = state.prefix[layer]
-    contexts = rows // state.n
-    q_RkgD = query.view(rows, kv_heads, heads // kv_heads, d)
-    # All rows of a context against its one prefix, as one matrix product per context and kv head.
-    q_BkmD = q_RkgD.view(contexts, state.n, kv_heads, -1, d).transpose(1, 2).flatten(2, 3)
-    at_prefix = q_BkmD @ prefix_k.transpose(-1, -2)
-    if state.bias_B11P is not None:
-        at_prefix = at_prefix + state.bias_B11P
-    at_prefix = at_prefix.view(contexts, kv_heads, state.n, -1, at_prefix.shape[-1]).transpose(1, 2).flatten(0, 1)
-    at_tail = q_RkgD @ tail_k[:, :, : state.t + 1].transpose(-1, -2)
-    weight = torch.cat([at_prefix, at_tail], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
-    p = prefix_k.shape[2]
-    on_prefix = weight[..., :p].view(contexts, state.n, kv_heads, -1, p).transpose(1, 2).flatten(2, 3) @ prefix_v
-    on_prefix = on_prefix.view(contexts, kv_heads, state.n, -1, value.shape[-1]).transpose(1, 2).flatten(0, 1)
-    out = on_prefix + weight[..., p:] @ tail_v[:, :, : state.t + 1]
-    return out.reshape(rows, 1, heads, value.shape[-1])
+    return attention(layout, *(x[0].transpose(0, 1) for x in (query, key, value)))[None]
 
 
 def _mask(*args, **kwargs):

@@ -22,6 +22,7 @@ from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
 from forethought.engines.torch.optim import Optimizer
+from forethought.engines.torch.decoder import decoder_of
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.regions import Regions
@@ -147,7 +148,7 @@ class TorchEngine:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
         with self.weights.sampling(policy) as model, self.machine.autocast():
-            sampler = Sampler(model.base_model, logits_of(model), self.machine.device, self.config.num_hidden_layers, set(self.ends))
+            sampler = Sampler(model.base_model, logits_of(model), self.machine.device, set(self.ends), decoder_of(model))
             return sampler.wave(requests, stops, self.versions[policy])
 
     # ---- training

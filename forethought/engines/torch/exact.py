@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from forethought.engines.torch.attention import NAME, Forest, Unsupported, using
+from forethought.engines.torch.decoder import decoder_of
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.packing import pack
 from forethought.engines.torch.sampling import Sampler
@@ -90,7 +91,7 @@ def _plain(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> torch.Tensor:
 
 def _sampling_error(model: PreTrainedModel, contexts: list[tuple[int, ...]]) -> float:
     """Mean difference between the log-probs of sampled tokens and those of the plain forward over the same tokens."""
-    sampler = Sampler(model.base_model, logits_of(model), model.device, model.config.get_text_config().num_hidden_layers, set())
+    sampler = Sampler(model.base_model, logits_of(model), model.device, set(), decoder_of(model))
     requests = [Request(policy="", context=ids, n=2, stops=(), max_tokens=STEPS, seed=i) for i, ids in enumerate(contexts)]
     total, count = 0.0, 0
     for request, outs in zip(requests, sampler.wave(requests, [Stops(None, ())] * 2, 0), strict=True):

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from forethought.engines.torch.attention import Forest, using
+from forethought.engines.torch.decoder import decoder_of
 from forethought.engines.torch.packing import Packed, pack
+from forethought.engines.torch.recompute import recomputes
 from forethought.errors import UserError
 from forethought.types import Segment
 
@@ -130,6 +132,8 @@ def targets_of(row: Row, streams: Sequence[str] = ("sft", "pg", "keep")) -> Targ
 
 def hidden_of(model: torch.nn.Module, row: Row) -> torch.Tensor:
     """Hidden states [tokens of the row, H] after the final norm."""
+    if decoder := decoder_of(model):
+        return decoder.hidden(row.packed.ids_N, row.packed.positions_N, row.packed.layout, recompute=recomputes(model))
     with using(Forest(row.packed.layout)):
         return model.base_model(input_ids=row.packed.ids_N[None], position_ids=row.packed.positions_N[None],
                                 use_cache=False).last_hidden_state[0]

@@ -1,10 +1,11 @@
 """A forest of segments as one flat row of tokens, each token stored and computed once.
 
 Every linear layer of the model then sees `N = tokens of the forest` and no padding; only attention needs to know the tree.
-For it the forest is cut into blocks: maximal chains of segments without a branch. A block's queries see the tokens of its
-ancestors and, causally, its own. Blocks of similar size are attended together (a `Group`).
+For it the forest is cut into blocks: maximal chains of segments without a branch. Blocks below one branch are siblings: their queries
+see the same ancestors, all of them, and causally their own block. So siblings attend to their ancestors together, without a mask and
+without a copy of the ancestors for each (`forest.py`).
 
-Axes: _N tokens of the row, _B blocks of a group, _Q queries of a block (padded), _K keys of a block (padded).
+Axes: _N tokens of the row, _S sets of siblings, _B blocks (n in each set), _Q tokens of a block (padded), _A ancestors (padded).
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from forethought.types import Segment
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Blocks attended in one call. Padding queries point at token 0 and are dropped by `Layout.place_N`."""
+    """Sets of n siblings attended in one call. Padding points at token 0."""
 
-    query_BQ: torch.Tensor  # index of each query in the row
-    key_BK: torch.Tensor  # index of each key in the row
-    bias_B1QK: torch.Tensor  # 0 where the query sees the key, -inf elsewhere
+    n: int
+    own_BQ: torch.Tensor  # index in the row of each block's tokens; B = S * n, set by set
+    hole_BQ: torch.Tensor | None  # true on padding; None where there is none
+    above_SA: torch.Tensor  # index in the row of each set's ancestors; A = 0 for roots
+    bias_S11A: torch.Tensor | None  # -inf on padding; None where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Layout:
     """What attention needs to know of a packed row."""
 
     groups: tuple[Group, ...]
-    place_N: torch.Tensor  # where token n's output lies in the concatenation of all groups' flattened [B * Q] outputs
+    place_N: torch.Tensor  # where token n lies in the concatenation of all groups' flattened [B * Q] tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Packed:
 
 @dataclass(slots=True)
 class _Block:
+    parent: int  # the block above, -1 for a root's
     tokens: list[int]  # indices in the row
     ancestors: list[int]  # indices in the row, root first
 
@@ -83,8 +87,8 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
         if s.parent >= 0 and children[s.parent] == 1:  # the only child continues its parent's block
             block_of.append(block_of[s.parent])
         else:
-            above = blocks[block_of[s.parent]] if s.parent >= 0 else None
-            blocks.append(_Block([], above.ancestors + above.tokens if above else []))
+            up = block_of[s.parent] if s.parent >= 0 else -1
+            blocks.append(_Block(up, [], blocks[up].ancestors + blocks[up].tokens if up >= 0 else []))
             block_of.append(len(blocks) - 1)
         blocks[block_of[-1]].tokens.extend(range(start, start + n))
     # A branching parent's block is complete before any child block copies it as ancestors: its segments are all on the
@@ -95,40 +99,50 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
 
 
 def _layout(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> Layout:
-    """Group blocks so that padding stays small: sorted by (keys, queries), cut where a block would waste too much."""
-    order = sorted(range(len(blocks)), key=lambda b: (len(blocks[b].ancestors), len(blocks[b].tokens)))
-    bins: list[list[_Block]] = []
-    for b in order:
-        block = blocks[b]
-        if bins and _fits(bins[-1], block):
-            bins[-1].append(block)
+    """Group sets of siblings so that padding stays small: sorted by their sizes, cut where a set would waste too much."""
+    families: dict[int, list[_Block]] = {}
+    for i, block in enumerate(blocks):
+        families.setdefault(block.parent if block.parent >= 0 else -1 - i, []).append(block)
+    order = sorted(families.values(), key=lambda f: (len(f[0].ancestors), len(f), max(len(b.tokens) for b in f)))
+    bins: list[list[list[_Block]]] = []
+    for family in order:
+        if bins and _fits(bins[-1], family):
+            bins[-1].append(family)
         else:
-            bins.append([block])
-    place_N = np.zeros(n_tokens, dtype=np.int64)
-    groups = []
-    offset = 0
-    for members in bins:
-        queries = [len(m.tokens) for m in members]
-        above = [len(m.ancestors) for m in members]
-        most_q, most_a = max(queries), max(above)
-        query_BQ = np.zeros((len(members), most_q), dtype=np.int64)
-        key_BK = np.zeros((len(members), most_a + most_q), dtype=np.int64)
-        for i, (m, q, a) in enumerate(zip(members, queries, above, strict=True)):
-            query_BQ[i, :q] = m.tokens
-            key_BK[i, :a] = m.ancestors
-            place_N[query_BQ[i, :q]] = np.arange(offset + i * most_q, offset + i * most_q + q)
-        key_BK[:, most_a:] = query_BQ
-        offset += len(members) * most_q
-        bias_BQK = np.empty((len(members), most_q, most_a + most_q), dtype=np.float32)
-        bias_BQK[:, :, :most_a] = np.where(np.arange(most_a) < np.array(above)[:, None, None], 0, -np.inf)
-        bias_BQK[:, :, most_a:] = np.where(np.tri(most_q), 0, -np.inf)  # padding queries see themselves: no softmax is empty
-        groups.append(Group(*(torch.from_numpy(x).to(device) for x in (query_BQ, key_BK, bias_BQK[:, None]))))
+            bins.append([family])
+    place_N, groups, offset = np.zeros(n_tokens, dtype=np.int64), [], 0
+    for families_ in bins:
+        group, tokens = _group(families_, place_N, offset, device)
+        groups.append(group)
+        offset += tokens
     return Layout(tuple(groups), torch.from_numpy(place_N).to(device))
 
 
-def _fits(members: list[_Block], block: _Block) -> bool:
-    """Whether a block joins a group: its keys at most an eighth longer than the group's first, its queries at most double."""
-    head = members[0]
-    keys, first = len(block.ancestors), len(head.ancestors)
-    queries = max(len(m.tokens) for m in members) if len(members) < 64 else len(members[-1].tokens)
-    return keys <= first + max(8, first // 8) and len(block.tokens) <= max(32, 2 * queries)
+def _group(families: list[list[_Block]], place_N: np.ndarray, offset: int, device) -> tuple[Group, int]:
+    """(the group, how many places its tokens take); notes where each of its tokens lies, from `offset` on."""
+    n, most_q = max(map(len, families)), max(len(b.tokens) for f in families for b in f)
+    above = [len(f[0].ancestors) for f in families]
+    own_SnQ = np.zeros((len(families), n, most_q), dtype=np.int64)
+    hole_SnQ = np.ones(own_SnQ.shape, dtype=bool)
+    above_SA = np.zeros((len(families), max(above)), dtype=np.int64)
+    for i, family in enumerate(families):
+        above_SA[i, : above[i]] = family[0].ancestors
+        for j, block in enumerate(family):
+            q = len(block.tokens)
+            own_SnQ[i, j, :q], hole_SnQ[i, j, :q] = block.tokens, False
+            place_N[block.tokens] = offset + (i * n + j) * most_q + np.arange(q)
+    bias_SA = np.where(np.arange(max(above)) < np.array(above)[:, None], 0, -np.inf).astype(np.float32)
+    put = lambda x: torch.from_numpy(x).to(device)  # noqa: E731
+    own_BQ, hole_BQ = put(own_SnQ.reshape(-1, most_q)), put(hole_SnQ.reshape(-1, most_q)) if hole_SnQ.any() else None
+    bias = put(bias_SA[:, None, None]) if min(above) < max(above) else None
+    return Group(n, own_BQ, hole_BQ, put(above_SA), bias), own_SnQ.size
+
+
+def _fits(families: list[list[_Block]], family: list[_Block]) -> bool:
+    """Whether a set joins a group: its ancestors at most an eighth more than the group's first has (none, where that has none), its
+    siblings about as many, its blocks at most double as long."""
+    head = families[0]
+    above, first = len(family[0].ancestors), len(head[0].ancestors)
+    longest = [max(len(b.tokens) for b in f) for f in (families[-1], family)]
+    return ((above == 0) == (first == 0) and above <= first + max(8, first // 8) and len(family) <= len(head) * 4 // 3 + 1
+            and max(longest) <= max(32, 2 * min(longest)))

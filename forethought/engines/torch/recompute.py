@@ -26,6 +26,12 @@ def recompute(model: torch.nn.Module) -> None:
         raise RecipeError("engine.gradient_checkpointing", f"{type(model).__name__} has no layers that can be computed again")
     for layer in layers:
         layer.forward = _twice(layer.forward)
+    model.recomputes = True
+
+
+def recomputes(model: torch.nn.Module) -> bool:
+    """Whether `recompute` has been asked for it: the written-out decoder does not call the layers' own forward."""
+    return getattr(model, "recomputes", False)
 
 
 def _twice(forward: Callable) -> Callable:
