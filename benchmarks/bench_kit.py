@@ -242,7 +242,8 @@ def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[No
 
     import numpy as np
 
-    from forethought.engines.torch import sampling
+    from forethought.engines.torch import cohorts, sampling
+    from forethought.engines.torch.native.tree import Tree
     from forethought.types import Segment
 
     def forest_of(contexts):
@@ -253,7 +254,8 @@ def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[No
         return np.concatenate(drawn)[None]
 
     draw = sampling._uniforms
-    with patch.object(sampling, "forest_of", forest_of), patch.object(sampling, "_uniforms", uniforms):
+    with (patch.object(cohorts, "forest_of", forest_of), patch.object(Tree, "find", lambda self, tokens: []),
+          patch.object(sampling, "_uniforms", uniforms)):
         yield
 
 

@@ -27,7 +27,8 @@ def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles
 
 
 def tree_segments(rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str) -> list[Segment]:
-    """Every node of every tree once. `norm` "sequences" gives each turn a total weight of 1, else each token weighs 1."""
+    """Every node that has tokens once (an overlong turn has none). `norm` "sequences" gives each turn a total weight of 1, else each
+    token weighs 1."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     for tree, given in zip(trees, advantages, strict=True):
@@ -37,6 +38,8 @@ def tree_segments(rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequenc
                 above = _context(segments, contexts, rollouts, tree.task)
                 shared = len(segments[above].token_ids) if above >= 0 else 0
                 at[node.id] = _add(segments, Segment(parent=above, token_ids=node.token_ids[shared:]))
+            elif not node.token_ids:
+                at[node.id] = at[node.parent]
             else:
                 at[node.id] = _add(segments, _trained(node, at[node.parent], given.get(node.id, ()), norm))
     return segments

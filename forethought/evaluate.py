@@ -39,11 +39,12 @@ def held_out(domain: Domain, spec: EvalSpec, levels: Sequence[int]) -> list[Task
 def evaluate(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False, seed: int = 0) -> Evaluation:
     """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
 
-    Metrics: `eval/SIDE`, `eval/SIDE@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each.
+    Metrics: `eval/SIDE`, `eval/SIDE@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where tasks left the model no room
+    in its context, which counts as not solved, `eval_overlong/SIDE` says how many.
     """
     own, oracle = play(rollouts, tasks, policies, noise=noise, seed=seed)
     scores = score(own, oracle)
-    return Evaluation(metrics=summary(scores), scores=scores)
+    return Evaluation(metrics=summary(scores) | overlong(own, oracle), scores=scores)
 
 
 def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False,
@@ -72,11 +73,22 @@ def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float]]
     scores: dict[str, list[float]] = {f"eval/{side}": [] for side in SIDES if oracle or side != "act"}
     for mine, given in zip(own, oracle or [None] * len(own), strict=True):
         plan = next(n for n in mine.nodes if n.role == "plan")
-        row = {"plan": plan.reward_parts["valid"], **({"act": success(given)} if given else {}), "e2e": success(mine)}
+        row = {"plan": plan.reward_parts.get("valid", 0.0), **({"act": success(given)} if given else {}), "e2e": success(mine)}
         for side, value in row.items():
             scores[f"eval/{side}"].append(value)
             scores.setdefault(f"eval/{side}@{mine.task.level}", []).append(value)
     return scores
+
+
+def overlong(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, float]:
+    """`eval_overlong/SIDE`: tasks whose turns on that side had no room in the model's context, for the sides that have some."""
+    ran_out = {"plan": [_no_room(tree, "plan") for tree in own], "act": [_no_room(tree, "act") for tree in oracle],
+               "e2e": [_no_room(tree, "plan") or _no_room(tree, "act") for tree in own]}
+    return {f"eval_overlong/{side}": float(sum(tasks)) for side, tasks in ran_out.items() if any(tasks)}
+
+
+def _no_room(tree: Tree, role: str) -> bool:
+    return any(n.role == role and n.status == "overlong" for n in tree.nodes)
 
 
 def changes(start: Evaluation, now: Evaluation) -> dict[str, float]:

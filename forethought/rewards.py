@@ -5,7 +5,7 @@ Parts that the rollout fills in (each 0 or 1):
     act:  format (the turn ended), outcome (the episode succeeded), follows (a correct execution of this plan, right or wrong)
 Added here, because they need the whole tree:
     plan: outcome = mean outcome of its executions; 0 for a refused plan, which can have none; absent where none was asked for
-          or all of them failed (the engine or the environment broke): no evidence is not a 0
+          or all of them failed (the engine or the environment broke) or had no room: no evidence is not a 0
           analytic = softmax of the outcomes of the task's plans (PTA-GRPO)
     act:  structure = 1 where plan and acting both kept to the format; length = how near the shortest success (PTA-GRPO)
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from forethought.recipe.schema import ShapingSpec
-from forethought.types import Node, Tree
+from forethought.types import NO_EVIDENCE, Node, Tree
 
 PARTS = {"plan": ("format", "valid", "outcome", "analytic"), "act": ("format", "outcome", "follows", "structure", "length")}
 DEFAULT = {"plan": {"outcome": 1.0}, "act": {"outcome": 1.0}}
@@ -41,8 +41,8 @@ def default_weights(credit: str, acts: int) -> Mapping[str, Mapping[str, float]]
 def reward(tree: Tree, weights: Mapping[str, Mapping[str, float]], shaping: ShapingSpec = DEFAULT_SHAPING) -> Tree:
     """The tree with `reward` set on plans and on the last turn of each execution.
 
-    A role that `weights` does not name has no reward of its own (None). A failed node never has one: it is not a 0; nor has a
-    node that lacks a part which counts.
+    A role that `weights` does not name has no reward of its own (None). A node that failed or had no room never has one: it is not a
+    0; nor has a node that lacks a part which counts.
     """
     parts = {node.id: dict(node.reward_parts) for node in tree.nodes}
     _outcomes_of_plans(tree, weights, parts)
@@ -75,7 +75,7 @@ def _analytic(tree: Tree, tau: float, parts: dict[int, dict[str, float]]) -> Non
 
     Where all succeed alike it is 1/m for each, which no normalised credit can tell apart. Plans without evidence take no part.
     """
-    plans = [n.id for n in tree.nodes if n.role == "plan" and n.status != "failed" and "outcome" in parts[n.id]]
+    plans = [n.id for n in tree.nodes if n.role == "plan" and n.status not in NO_EVIDENCE and "outcome" in parts[n.id]]
     if not plans:
         return
     best = max(parts[i]["outcome"] for i in plans)
@@ -91,7 +91,7 @@ def _structure_and_length(tree: Tree, length_max: int, parts: dict[int, dict[str
     The paper leaves two cases open. Nobody succeeds: there is no T, and nobody is paid for length. T_max <= T: a response of T tokens
     gets 1, any other the limit of the formula, 0.
     """
-    responses = [leaf for leaf in tree.leaves() if leaf.role == "act" and leaf.status != "failed" and "outcome" in leaf.reward_parts]
+    responses = [leaf for leaf in tree.leaves() if leaf.role == "act" and leaf.status not in NO_EVIDENCE and "outcome" in leaf.reward_parts]
     size = {leaf.id: sum(len(n.token_ids) for n in tree.path(leaf) if n.role is not None) for leaf in responses}
     shortest = min((size[leaf.id] for leaf in responses if leaf.reward_parts["outcome"] > 0), default=None)
     longest = length_max or max(size.values(), default=0)
@@ -110,6 +110,6 @@ def _structure_and_length(tree: Tree, length_max: int, parts: dict[int, dict[str
 
 def _weigh(node: Node, weights: Mapping[str, Mapping[str, float]]) -> float | None:
     counted = weights.get(node.role, {})
-    if node.role not in weights or not node.reward_parts or node.status == "failed" or counted.keys() - node.reward_parts.keys():
+    if node.role not in weights or not node.reward_parts or node.status in NO_EVIDENCE or counted.keys() - node.reward_parts.keys():
         return None
     return sum(w * node.reward_parts[part] for part, w in counted.items())

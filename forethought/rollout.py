@@ -35,6 +35,7 @@ class Rollouts:
         self.spaced = getattr(domain, "spaced", True)
         longest = max(len(self.piece(word)) for word in domain.vocabulary()) if self.spaced else 1
         self.budgets = {role: words * longest for role, words in domain.budgets.items()}
+        self.tight = ""  # what `check_room` found of problems that are too long for the model, in a sentence
 
     # ---- words to tokens: pieces are encoded apart and joined as ids, so that what was sampled is what trains
 
@@ -55,6 +56,13 @@ class Rollouts:
         told = self.engine.chat(self.domain.messages(task))
         return told + self.engine.encode(self.domain.opening) if told else self.engine.encode(task.prompt + self.domain.opening)
 
+    def notes(self) -> list[str]:
+        """What a run says at its start: on how many threads it computes and why, what the task family has left out, and what of it is too
+        long for the model."""
+        facts = self.engine.facts()
+        threads = [f"threads: {facts['threads']} ({facts['threads/why']})"] if "threads/why" in facts else []
+        return [*threads, *getattr(self.domain, "notes", ()), *([self.tight] if self.tight else [])]
+
     # ---- what the domain can show; families whose problems come without plans can show those that were given some
 
     def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
@@ -73,14 +81,33 @@ class Rollouts:
     def stops(self, role: str) -> tuple[str, ...]:
         return (self.domain.stops[role],) if self.domain.stops[role] else ()
 
-    def check_room(self, tasks: Sequence[Task] = ()) -> None:
+    def check_room(self, tasks: Sequence[Task] = (), shown: bool = False) -> None:
         """UserError where one of `tasks` (by default the longest that the domain knows, or some of its deepest level), with the longest
-        turns allowed, does not fit the model's context."""
+        turns allowed, does not fit the model's context.
+
+        Problems that somebody gave (a family with a pool) differ in length: there some may be too long, which `tight` then says, but
+        not all; with `shown`, where they are demonstrated too, none.
+        """
         prompt, level = max((len(self.root_ids(task)), task.level) for task in tasks or self._longest())
-        needed = prompt + self.budgets["plan"] + self.domain.turns * self.budgets["act"]
-        if needed > self.engine.context:
-            raise UserError(f"{self.domain.name} at level {level} takes prompts of {prompt} tokens and {needed - prompt} for plan and acts; "
-                            f"the model's context is {self.engine.context}. Take lower levels or a model with a longer context")
+        said, context = self.budgets["plan"] + self.domain.turns * self.budgets["act"], self.engine.context
+        if prompt + said <= context:
+            return
+        given = hasattr(self.domain, "pool") and not shown
+        sizes = [len(self.root_ids(task)) for task in tasks or self._all()] if given else []
+        tight = [size for size in sizes if size + said > context]
+        if len(tight) < len(sizes):
+            none = sum(size >= context for size in tight)
+            self.tight = (f"{len(tight):,} of {len(sizes):,} problems leave less than the {said:,} tokens that plan and acts may take in "
+                          f"the model's context of {context:,}, and {none:,} of them none at all (the longest prompt has {prompt:,}); what "
+                          "has no room is counted as overlong, not as wrong")
+            return
+        raise UserError(f"{self.domain.name} at level {level} takes prompts of {prompt} tokens and {said} for plan and acts; "
+                        f"the model's context is {context}. Take lower levels or a model with a longer context")
+
+    def _all(self) -> list[Task]:
+        """Every problem of a family with a pool, each once."""
+        tasks = [task for level in self.domain.levels for split in ("train", "eval") for task in self.domain.pool(level, split)]
+        return list({task.id: task for task in tasks}.values())
 
     def _longest(self) -> list[Task]:
         if hasattr(self.domain, "longest"):
@@ -129,6 +156,8 @@ class Rollouts:
         for g, outs in zip(growing, engine.sample(requests), strict=True):
             for out in outs:
                 node = g.said(0, "plan", policy, out)
+                if out.status == "overlong":
+                    continue
                 parsed = domain.parse_plan(g.task, node.text)
                 valid = domain.judge_plan(g.task, node.text) if parsed.score else parsed
                 status = node.status if parsed.score or node.status == "truncated" else "refused"
@@ -159,6 +188,8 @@ class Rollouts:
             going = []
             for g, plan, episode, texts, above, out in live:
                 node = g.said(above.id, "act", policy, out)
+                if out.status == "overlong":  # the episode was not lost, it could not go on: it has no outcome
+                    continue
                 texts.append(node.text)
                 outcome = episode.step(node.text)
                 if outcome.done or turn == domain.turns:
@@ -192,8 +223,11 @@ class _Growing:
         text, stop = engine.decode(shown).strip(), self.rollouts.domain.stops.get(role)
         if stop and (at := text.rfind(stop)) >= 0 and out.status == "finished":
             text = text[: at + len(stop)]  # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
-        return self.add(parent=parent, role=role, text=text, token_ids=ids, status=out.status, policy=policy, version=out.version,
-                        logprobs=out.logprobs)
+        reason = ""
+        if out.status == "overlong":
+            reason = f"{len(self.ids_to(self.nodes[parent])):,} tokens before it leave no room in the model's context of {engine.context:,}"
+        return self.add(parent=parent, role=role, text=text, token_ids=ids, status=out.status, reason=reason, policy=policy,
+                        version=out.version, logprobs=out.logprobs)
 
     def ids_to(self, node: Node) -> tuple[int, ...]:
         ids: tuple[int, ...] = ()

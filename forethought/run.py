@@ -33,23 +33,27 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
     """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and length."""
     from forethought.engines.joined import Joined
     from forethought.engines.torch.engine import TorchEngine
-    from forethought.engines.torch.loading import load
+    from forethought.engines.torch.loading import Loaded, load
+    from forethought.engines.torch.machine import prepare
 
     weights = "fp32" if recipe.engine.weights == "auto" and trains_whole(recipe) else recipe.engine.weights
 
-    def one(model: ModelSpec, seed: int) -> Engine:
+    def loaded(model: ModelSpec, seed: int) -> Loaded:
         if model.path:
-            loaded = load(model, (), 0, seed, weights)
-        elif getattr(domain, "spaced", True):
-            loaded = load(model, domain.vocabulary(), _context(domain), seed)
-        else:
-            loaded = load(model, domain.marks(), _text_context(domain), seed, texts=domain.texts())
-        return TorchEngine(loaded, recipe.engine, recipe.adapter)
+            return load(model, (), 0, seed, weights)
+        if getattr(domain, "spaced", True):
+            return load(model, domain.vocabulary(), _context(domain), seed)
+        return load(model, domain.marks(), _text_context(domain), seed, texts=domain.texts())
 
+    main = loaded(recipe.model, recipe.seed)
     if not given(recipe.planner):
-        return one(recipe.model, recipe.seed)
+        return TorchEngine(main, recipe.engine, recipe.adapter)
+    planner = loaded(recipe.planner, seed_of(recipe.seed, "planner"))
+    larger = max((main.model, planner.model), key=lambda model: model.num_parameters())
+    on = prepare(recipe.engine, larger.num_parameters(), larger.config.get_text_config())  # a process has one number of threads
     probes = domain.vocabulary() or [*domain.marks(), *domain.texts()[:64]]  # free text has no list of words
-    return Joined(one(recipe.model, recipe.seed), {"plan": one(recipe.planner, seed_of(recipe.seed, "planner"))}, probes)
+    engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
+    return Joined(engines[0], {"plan": engines[1]}, probes)
 
 
 def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
@@ -65,7 +69,7 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
             check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
     engine = engine_of(recipe, domain)
     rollouts = rollouts_of(engine, domain)
-    rollouts.check_room()
+    rollouts.check_room(shown=any(stage.kind == "imitate" for stage in recipe.stage))
     return engine, rollouts
 
 
@@ -91,9 +95,10 @@ def _text_context(domain) -> int:
     return -(-(prompt + 2 * text + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
 
 
-def _beside(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> Load:
-    """What a distillation takes to put another model to work; nothing of it trains."""
-    return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=()), domain)
+def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
+    """What a distillation takes to put another model to work; nothing of it trains. It computes on as many threads as the run."""
+    engine = replace(recipe.engine, threads=rollouts.engine.facts().get("threads", recipe.engine.threads))
+    return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain)
 
 
 def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
@@ -103,7 +108,7 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
     store = Store.create(out)
     write_resolved(recipe, out / "recipe.json")
     keep_lists(recipe, out)
-    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts.domain, engine_of))
+    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
     return runner.go(Progress(policies=handover.first_policies(recipe)), "start")
 
 
@@ -163,5 +168,5 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
         progress = replace(Progress(**state["progress"]), finished=False)
     else:  # stopped before the first checkpoint: from the beginning
         store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
-    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts.domain, engine_of))
+    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
     return runner.go(progress, "resume" if latest else "start")

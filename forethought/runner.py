@@ -58,8 +58,9 @@ class Runner:
             self.monitor.load_state_dict(progress.probes)
         with EventFiles(self.store.out / "tensorboard", progress.step) as self.events, Interrupts() as self.interrupts:
             self.emit("start", text=str(self.store.out))
-            for left_out in getattr(self.rollouts.domain, "notes", ()):
-                self.emit("note", text=left_out)
+            for note in self.rollouts.notes():
+                self.emit("note", text=note)
+            self.engine.listen(lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers))
             self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
             self._summary("running")
             try:

@@ -110,10 +110,10 @@ class Stage:
 
     def _entropies(self, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
         """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more forward pass)."""
-        written = [{n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None} for tree in trees]
+        written = [{n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.token_ids} for tree in trees]
         segments = tree_segments(self.rollouts, trees, written, "tokens")
         found = [dict.fromkeys(row, ()) for row in written]
-        order = [(i, n.id) for i, tree in enumerate(trees) for n in tree.nodes if n.policy is not None]
+        order = [(i, n.id) for i, tree in enumerate(trees) for n in tree.nodes if n.id in written[i]]
         at = [j for j, s in enumerate(segments) if s.stream is not None]
         for policy in sorted(set(self.policies.values())):
             stats = self.engine.inspect(for_policy(segments, policy, self.policies))
@@ -222,14 +222,15 @@ class Stage:
 
 
 def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
-    """Rewards and their parts by role, refusals, truncations, failures, tokens sampled."""
+    """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens sampled."""
     parts: list[dict[str, Metric]] = []
     for tree in trees:
         for n in tree.nodes:
             if n.policy is None:
                 continue
-            one: dict[str, Metric] = {"tokens/sampled": Sum(len(n.token_ids)), f"tokens/{n.role}": Mean(len(n.token_ids)),
-                                      f"truncated/{n.role}": Mean(n.status == "truncated"), f"failed/{n.role}": Mean(n.status == "failed")}
+            size, said = len(n.token_ids), n.status != "overlong"
+            one: dict[str, Metric] = {"tokens/sampled": Sum(size), f"tokens/{n.role}": Mean(size, said),
+                                      **{f"{status}/{n.role}": Mean(n.status == status) for status in ("truncated", "failed", "overlong")}}
             if n.role == "plan":
                 one["refused/plan"] = Mean(n.status in ("refused", "truncated"))
             if n.reward is not None:

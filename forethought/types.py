@@ -9,9 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Status = Literal["given", "finished", "truncated", "refused", "failed"]
+Status = Literal["given", "finished", "truncated", "refused", "failed", "overlong"]
 """given: prompt, observation or demonstration; finished: ended with its stop; truncated: ran out of budget;
-refused: the interface did not accept the text; failed: the engine or the environment broke (never counted as reward 0)."""
+refused: the interface did not accept the text; failed: the engine or the environment broke; overlong: what stands before it left no
+room for a token in the model's context. The last two are never counted as reward 0."""
+
+NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
+"""What says nothing about the policy: it is not rewarded, trains nothing, and is counted by its own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +119,9 @@ class Request:
 class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]  # under the policy at temperature 1 (nats)
-    status: Status  # finished or truncated
+    status: Status  # finished, truncated (max_tokens, or less where the context ends) or overlong (no tokens)
     version: int
+    drawn_logprobs: tuple[float, ...] = ()  # under the distribution that was drawn from: at the request's temperature, within its top-p
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,14 @@ def fragile(plan: str, parent: int, recipe, domain):
     return engine
 
 
+def told(folder: str, recipe, domain):
+    """Leaves what its process knows of threads, in a file of the process."""
+    from forethought.arms.pool import ONE_THREAD
+
+    (Path(folder) / str(os.getpid())).write_text(" ".join(os.environ.get(name, "-") for name in ONE_THREAD) + f" {recipe.engine.threads}")
+    return engine_of(recipe, domain)
+
+
 def poor(recipe, domain):
     """No engine for the shared stages of seed 0."""
     if (recipe.seed, len(recipe.stage)) == (0, 1):

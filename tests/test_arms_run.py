@@ -19,8 +19,10 @@ from forethought import cli, run
 from forethought.arms.command import Options, arms
 from forethought.arms.declare import read
 from forethought.arms.jobs import Job, jobs_of
+from forethought.arms.pool import ONE_THREAD
 from forethought.arms.progress import Progress, clock
 from forethought.arms.state import Outcome, log_of, read_outcome, state_of
+from forethought.cores import usable
 from forethought.errors import Interrupted, UserError
 from forethought.recipe.schema import Recipe, StageSpec, UntilSpec
 
@@ -39,6 +41,12 @@ def go(folder: Path, breaks: str = "", **fields) -> tuple[int, str]:
         go.printed = stream.getvalue()
 
 
+def at_once(workers: int) -> str:
+    """As the command says how many runs it does at a time."""
+    said = f"{workers} worker{'s' * (workers > 1)} of one thread each on {usable()} core{'s' * (usable() > 1)}"
+    return said + ", which they share" * (workers > usable())
+
+
 def numbers(out: Path) -> list[dict]:
     clocks = ("seconds", "tokens_per_second")
     return [{k: v for k, v in line.items() if not k.startswith(clocks)} for line in lines_of(out / "metrics.jsonl")]
@@ -52,7 +60,8 @@ def file(tmp_path):
 def test_every_arm_is_what_a_run_of_its_own_would_be(file, tmp_path):
     code, printed = go(tmp_path)
     assert code == 0, printed
-    told = printed.splitlines()
+    first, *told = printed.splitlines()
+    assert first == f"6 jobs, {at_once(2)}"
     assert [line.split()[1].split("/")[0] for line in told[:2]] == ["prefix", "prefix"] and len(told) == 7
     assert sorted(" ".join(line.split()[1:4]) for line in told[2:6]) == [f"desk/{a} seed {s}" for a in ("adapters", "shared") for s in (0, 1)]
     assert all(" plan " in line and " act " in line for line in told[2:6]) and told[6] == str(tmp_path / "out" / "arms.html")
@@ -80,7 +89,7 @@ def test_a_killed_run_leaves_the_others_alone_and_is_resumed(file, tmp_path):
     checkpoints = sorted(p.name for p in (hurt / "checkpoints").iterdir())
     assert "step-000003" in checkpoints  # one step beyond what the arms share
     code, printed = go(tmp_path)
-    assert code == 0 and printed.startswith("[1/1] desk/adapters seed 1")
+    assert code == 0 and printed.startswith(f"1 job, {at_once(1)}\n[1/1] desk/adapters seed 1")
     assert '"resume"' in (hurt / "decisions.jsonl").read_text()
     run.train(read(file)[1]["desk", "adapters", 1], tmp_path / "straight", nothing, fake_desk())
     assert numbers(hurt) == numbers(tmp_path / "straight")
@@ -113,6 +122,23 @@ def test_arms_whose_shared_stages_a_gate_stopped_meet_that_gate_themselves(file,
     assert go(tmp_path, seeds=(0,))[1].count("\n") == 1  # stopped runs are finished, and so are shared stages
 
 
+def test_every_process_has_one_thread_whatever_its_user_says_of_others(file, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    (tmp_path / "said").mkdir()
+    code, printed = go(tmp_path, engine={"engine_of": partial(arms_kit.told, str(tmp_path / "said"))}, seeds=(0,), workers=usable() + 1)
+    assert code == 0 and printed.startswith("3 jobs, ")
+    assert [path.read_text().split() for path in (tmp_path / "said").iterdir()] == [["1"] * (len(ONE_THREAD) + 1)] * 3
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_by_default_there_is_a_worker_a_core(file, tmp_path, monkeypatch):
+    monkeypatch.setattr("forethought.arms.command.usable", lambda: 3)
+    said = [go(tmp_path, workers=n, dry_run=True)[1].splitlines()[0].rpartition("runs, ")[2] for n in (0, 1, 4)]
+    assert said == ["3 workers of one thread each on 3 cores", "1 worker of one thread each on 3 cores",
+                    "4 workers of one thread each on 3 cores, which they share"]
+
+
 def test_ctrl_c_saves_what_runs_and_says_how_to_go_on(file, tmp_path):
     with pytest.raises(Interrupted, match=f"the same command goes on: forethought arms {tmp_path}/arms.toml --out {tmp_path}/out") as caught:
         go(tmp_path, breaks="s", workers=1)
@@ -143,7 +169,7 @@ def test_another_recipe_in_the_same_place_is_refused(file, tmp_path):
 def test_a_dry_run_lists_the_jobs_and_touches_nothing(file, tmp_path):
     code, printed = go(tmp_path, dry_run=True, only=("desk/adapters",))
     lines = printed.splitlines()
-    assert code == 0 and lines[0] == "trial: 2 runs, 0 of them finished; to train: 2 shared prefixes and 2 runs, 2 workers"
+    assert code == 0 and lines[0] == "trial: 2 runs, 0 of them finished; to train: 2 shared prefixes and 2 runs, " + at_once(2)
     assert lines[1].startswith("prefix/") and lines[1].endswith(" seed 0: imitate 2 steps")
     assert lines[3].startswith("desk/adapters seed 0: learn to plan 4 steps, after ") and len(lines) == 5
     assert not (tmp_path / "out").exists()

@@ -58,7 +58,8 @@ def test_groups_without_a_gradient_are_left_out_and_counted_by_reason():
     given = [assign(tree, CreditSpec(name="grpo"), ("plan", "act")) for tree in trees]
     kept, counts = admit(trees, given)
     assert kept == [0]
-    assert reduce(counts) == {"groups/zero": 4 / 5, "groups/all_solved": 2, "groups/all_failed": 2, "groups/no_spread": 0}
+    assert reduce(counts) == {"groups/zero": 4 / 5, "groups/all_solved": 2, "groups/all_failed": 2,
+                              "groups/no_spread": 0, "groups/overlong": 0}
 
 
 def test_a_group_that_was_paid_for_its_form_alone_has_solved_nothing():
@@ -66,7 +67,8 @@ def test_a_group_that_was_paid_for_its_form_alone_has_solved_nothing():
     trees = [reward(tree_of(o), paid) for o in ([[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 1], None])]
     assert min(n.reward for n in trees[0].nodes if n.reward is not None) == 0.2
     _, counts = admit(trees, [{}] * 3)
-    assert reduce(counts) == {"groups/zero": 1.0, "groups/all_solved": 1, "groups/all_failed": 1, "groups/no_spread": 1}
+    assert reduce(counts) == {"groups/zero": 1.0, "groups/all_solved": 1, "groups/all_failed": 1,
+                              "groups/no_spread": 1, "groups/overlong": 0}
 
 
 def test_a_spread_that_does_not_train_is_told_apart():

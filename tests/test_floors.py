@@ -24,7 +24,7 @@ FLOORS = {
     "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
     "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
     "interrupts": 3, "trackers": 3, "traces": 3,
-    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2,
+    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2, "cores": 2,
     "errors": 1,
     "": 0,  # forethought/__init__.py
 }  # fmt: skip

@@ -145,11 +145,11 @@ def test_the_oracles_plan_is_given_and_no_policy_wrote_it():
     assert [r.stops for r in rollouts.engine.asked] == [("</act>",)]
 
 
-def test_what_does_not_fit_the_model_is_refused_in_words():
+def test_the_context_of_the_model_cuts_the_budget():
     rollouts = scripted(say(PLAN))
-    rollouts.engine.context = len(rollouts.root_ids(HAND)) + rollouts.budgets["plan"] - 1
-    with pytest.raises(UserError, match="do not fit"):
-        rollouts.grow([HAND], TreeSpec(plans=1), SAME, seed=1)
+    rollouts.engine.context = len(rollouts.root_ids(HAND)) + 3
+    [tree] = rollouts.grow([HAND], TreeSpec(plans=1), SAME, seed=1)
+    assert [(n.status, n.text) for n in tree.nodes[1:]] == [("truncated", "c s e")]
 
 
 def test_a_model_that_the_deepest_level_does_not_fit_is_refused_before_anything_runs():

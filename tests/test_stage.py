@@ -280,6 +280,7 @@ def test_tree_metrics_by_hand():
     assert reduce(tree_metrics(trees)) == {
         "tokens/sampled": 4 + 3 + 2 + 5 + 2 * 11, "tokens/plan": 14 / 4, "tokens/act": 11.0,
         "truncated/plan": 0.25, "truncated/act": 0.0, "failed/plan": 0.0, "failed/act": 0.0, "refused/plan": 0.5,
+        "overlong/plan": 0.0, "overlong/act": 0.0,
         "reward/plan": (1.5 + 0.5) / 4, "reward/plan.format": 0.5, "reward/plan.valid": 0.25, "reward/plan.outcome": 0.5,
         "reward/act": 1.0, "reward/act.format": 1.0, "reward/act.outcome": 1.0, "reward/act.follows": 0.5,
     }  # fmt: skip

@@ -105,7 +105,9 @@ def test_layers_of_a_model_are_computed_again_where_the_recipe_asks_for_it():
         engine.weights.model("plan").model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_: calls.append(again))  # noqa: B023
         learn(engine, "plan", steps=1)
         moved.append(snapshot(engine, "plan"))
-    assert same(*moved) and calls == [False, True, True]
+    assert calls == [False, True, True]  # a hook is called, so the layer that has one runs module by module
+    for k, p in moved[0].items():
+        torch.testing.assert_close(moved[1][k], p, rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_copies_of_every_kind_never_train():

@@ -7,8 +7,7 @@ import torch
 from torch_kit import forest, path_to
 
 from forethought.engines.torch.forward import packs
-from forethought.engines.torch.packing import pack
-from forethought.engines.torch.sampling import forest_of
+from forethought.engines.torch.packing import forest_of, pack
 from forethought.types import Segment
 
 INF = float("inf")
@@ -22,30 +21,31 @@ def s(parent: int, *ids: int, stream=None) -> Segment:
 FOREST = [
     s(-1, 10, 11, 12),  # a: row 0 1 2
     s(0, 20, 21),       # b: row 3 4
-    s(0, 30),           # c: row 5
-    s(1, 40),           # d: row 6, continues b's block
+    s(0, 30),           # c: row 6
+    s(1, 40),           # d: row 5, continues b's block
     s(-1, 50, 51),      # e: row 7 8
 ]  # fmt: skip
 
 
 def test_every_token_stands_once_with_its_position_and_its_predecessor():
     p = pack(FOREST)
-    assert p.ids_N.tolist() == [10, 11, 12, 20, 21, 30, 40, 50, 51]
-    assert p.positions_N.tolist() == [0, 1, 2, 3, 4, 3, 5, 0, 1]
-    assert p.before_N.tolist() == [-1, 0, 1, 2, 3, 2, 4, -1, 7]
-    assert p.starts == (0, 3, 5, 6, 7)
+    assert p.ids_N.tolist() == [10, 11, 12, 20, 21, 40, 30, 50, 51]  # each segment followed by what descends from it
+    assert p.positions_N.tolist() == [0, 1, 2, 3, 4, 5, 3, 0, 1]
+    assert p.before_N.tolist() == [-1, 0, 1, 2, 3, 4, 2, -1, 7]
+    assert p.starts == (0, 3, 6, 5, 7)
     assert p.longest == 6
+    assert p.layout.spans_S3.tolist() == [[0, 3, 7], [3, 2, 6], [5, 1, 6], [6, 1, 7], [7, 2, 9]]
 
 
 def test_blocks_are_chains_and_siblings_stand_together():
-    """Blocks: e [7 8] and a [0 1 2] are roots, each a set of its own; c [5] and b+d [3 4 6] are siblings under a."""
+    """Blocks: e [7 8] and a [0 1 2] are roots, each a set of its own; c [6] and b+d [3 4 5] are siblings under a."""
     roots, below = pack(FOREST).layout.groups
     assert (roots.n, below.n) == (1, 2)
     assert roots.own_BQ.tolist() == [[7, 8, 0], [0, 1, 2]] and roots.above_SA.shape == (2, 0)
     assert roots.hole_BQ.tolist() == [[False, False, True], [False] * 3]
-    assert below.own_BQ.tolist() == [[3, 4, 6], [5, 0, 0]] and below.hole_BQ.tolist() == [[False] * 3, [False, True, True]]
+    assert below.own_BQ.tolist() == [[3, 4, 5], [6, 0, 0]] and below.hole_BQ.tolist() == [[False] * 3, [False, True, True]]
     assert below.above_SA.tolist() == [[0, 1, 2]] and below.bias_S11A is None and roots.bias_S11A is None
-    assert pack(FOREST).layout.place_N.tolist() == [3, 4, 5, 6, 7, 9, 8, 0, 1]
+    assert pack(FOREST).layout.place_N.tolist() == [3, 4, 5, 6, 7, 8, 9, 0, 1]
 
 
 def test_every_token_sees_exactly_its_path():
@@ -69,7 +69,8 @@ def test_every_token_sees_exactly_its_path():
                 at = segments[at].parent
             for token in range(p.starts[i], p.starts[i] + len(segment.token_ids)):
                 assert sees[p.layout.place_N[token].item()] == (token, [t for t in path if t <= token or t < p.starts[i]])
-        assert p.ids_N[p.starts[-1]:].tolist() == list(segments[-1].token_ids)
+        for start, segment in zip(p.starts, segments, strict=True):
+            assert p.ids_N[start : start + len(segment.token_ids)].tolist() == list(segment.token_ids)
 
 
 def test_groups_are_cut_where_padding_would_cost_too_much():

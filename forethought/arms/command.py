@@ -10,11 +10,12 @@ from typing import IO, Any
 
 from forethought.arms.declare import Declared, read
 from forethought.arms.jobs import Job, jobs_of
-from forethought.arms.pool import WRITER, Pool, cores
+from forethought.arms.pool import WRITER, Pool
 from forethought.arms.progress import Progress
 from forethought.arms.results import collect
 from forethought.arms.state import forget, refuse_changed, state_of
 from forethought.arms.tables import markdown
+from forethought.cores import usable
 from forethought.errors import Interrupted, UserError, unknown
 from forethought.report import arms as page
 from forethought.report.words import count
@@ -50,7 +51,7 @@ def arms(options: Options, stream: IO[str]) -> int:
     refuse_changed(chosen, redo)
     todo = _to_do(jobs, chosen, redo)
     if options.dry_run:
-        print("\n".join(_plan(declared, todo, chosen, options.workers or cores())), file=stream)
+        print("\n".join(_plan(declared, todo, chosen, options.workers or usable())), file=stream)
         return 0
     with _alone(out):
         for job in todo:
@@ -60,7 +61,10 @@ def arms(options: Options, stream: IO[str]) -> int:
 
 
 def _work(declared: Declared, runs: Sequence[Job], todo: Sequence[Job], out: Path, options: Options, stream: IO[str]) -> int:
-    progress = Progress(stream, declared, todo, workers := options.workers or cores())
+    workers = options.workers or usable()
+    if todo:
+        print(f"{count(len(todo), 'job')}, {_at_once(min(workers, len(todo)))}", file=stream, flush=True)
+    progress = Progress(stream, declared, todo, workers)
     fields = {"options": options.engine, "preload": ("forethought.arms.worker", WRITER)} if options.engine else {}
     pool = Pool(workers=workers, tell=progress.tell, **fields)
     try:
@@ -123,7 +127,7 @@ def _plan(declared: Declared, todo: Sequence[Job], chosen: Sequence[Job], worker
     runs = [job for job in todo if not job.is_prefix]
     lines = [f"{declared.name}: {count(len(chosen), 'run')}, {len(chosen) - len(runs)} of them finished; to train: "
              f"{len(shared)} shared prefix{'' if len(shared) == 1 else 'es'} and "
-             f"{count(len(runs), 'run')}, {count(workers, 'worker')}"]
+             f"{count(len(runs), 'run')}, {_at_once(workers)}"]
     for job in todo:
         stages = job.recipe.stage[job.shared :]
         what = ", ".join(f"{stage.name or stage.kind} {stage.until.steps} steps" for stage in stages)
@@ -131,6 +135,12 @@ def _plan(declared: Declared, todo: Sequence[Job], chosen: Sequence[Job], worker
         resumed = ", resumed" if state_of(job) == "begun" else ""
         lines.append(f"{job.name} seed {job.seed}: {what}{after}{resumed}")
     return lines
+
+
+def _at_once(workers: int) -> str:
+    """How many runs, each a process: what all of them do in a second is most with one thread each (benchmarks/threads.py)."""
+    here = usable()
+    return f"{count(workers, 'worker')} of one thread each on {count(here, 'core')}" + (", which they share" if workers > here else "")
 
 
 def _write(declared: Declared, runs: Sequence[Job], out: Path, stream: IO[str]) -> Path:

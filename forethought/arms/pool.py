@@ -20,15 +20,10 @@ from forethought.interrupts import Interrupts
 WRITER = "tensorboard.summary.writer.event_file_writer"
 PRELOAD = ("forethought.engines.torch.engine", "forethought.engines.torch.loading", "forethought.arms.worker", WRITER)
 """Imported once by the fork server, by name: torch stays out of this process. None of them starts a thread or computes."""
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS")
 
 Tell = Callable[[Job, Outcome, Sequence[Job], float], None]
 """Called for each job that ended, with the jobs that are still to end and the seconds that those at work have taken so far."""
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(slots=True)

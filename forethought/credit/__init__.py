@@ -12,7 +12,7 @@ from forethought.credit.flat import dr_grpo, grpo, rloo
 from forethought.credit.hicra import Entropies, Mask, entropy_mask, hicra, placebo_mask, plan_mask, released_mask
 from forethought.credit.roles import role_baseline
 from forethought.recipe.schema import CreditSpec
-from forethought.types import Advantages, Tree
+from forethought.types import NO_EVIDENCE, Advantages, Tree
 
 CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
     "grpo": grpo,
@@ -57,7 +57,7 @@ def check_coverage(tree: Tree, advantages: Advantages, roles: set[str]) -> None:
     """Every token of a node that trains has exactly one advantage, every other token none (ValueError says which node)."""
     for node in tree.nodes:
         given = len(advantages.get(node.id, ()))
-        trains = node.role in roles and node.policy is not None and node.status != "failed"
+        trains = node.role in roles and node.policy is not None and node.status not in NO_EVIDENCE
         wanted = len(node.token_ids) if trains else 0
         if given != wanted:
             raise ValueError(f"tree {tree.task.id}: node {node.id} ({node.role}, {node.status}) has {given} advantages for "

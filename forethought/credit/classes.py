@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from forethought.credit.hicra import Entropies, Mask
 from forethought.metrics import Last, Mean, Metric
-from forethought.types import Tree
+from forethought.types import NO_EVIDENCE, Tree
 
 
 def class_metrics(trees: Sequence[Tree], planning: Sequence[Mask], entropies: Sequence[Entropies | None]) -> dict[str, Metric]:
@@ -20,7 +20,7 @@ def class_metrics(trees: Sequence[Tree], planning: Sequence[Mask], entropies: Se
     tokens, surprise, entropy = ({True: 0.0, False: 0.0} for _ in range(3))
     for tree, mask, exact in zip(trees, planning, entropies, strict=True):
         for n in tree.nodes:
-            if n.policy is None or n.status == "failed":
+            if n.policy is None or n.status in NO_EVIDENCE:
                 continue
             row = (exact or {}).get(n.id) or [-p for p in n.logprobs]
             for plans, logprob, h in zip(mask[n.id], n.logprobs, row, strict=True):

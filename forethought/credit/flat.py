@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from forethought.recipe.schema import CreditSpec
-from forethought.types import Advantages, Node, Tree
+from forethought.types import NO_EVIDENCE, Advantages, Node, Tree
 
 
 def grpo(tree: Tree, spec: CreditSpec) -> Advantages:
@@ -50,7 +50,7 @@ def rloo(tree: Tree, spec: CreditSpec) -> Advantages:
 def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[float]]) -> Advantages:
     parent = {n.id: n.parent for n in tree.nodes}
     by_id = {n.id: n for n in tree.nodes}
-    leaves = [n for n in tree.leaves() if n.role is not None and n.status != "failed"]
+    leaves = [n for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
     weights = _responses(tree, leaves)
     rewards = [sum(by_id[i].reward or 0.0 for i in _up(leaf.id, parent)) for leaf in leaves]
     # A group without spread gets 0 by rule, not by arithmetic: a mean of equal rewards may differ from them in its last bit.
@@ -64,7 +64,7 @@ def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[floa
     # A node whose every path failed (engine or environment, not the policy) has no evidence and trains on nothing.
     return {
         n.id: (total[n.id] / weight[n.id] if n.id in weight else 0.0,) * len(n.token_ids)
-        for n in tree.nodes if n.policy is not None and n.status != "failed"
+        for n in tree.nodes if n.policy is not None and n.status not in NO_EVIDENCE
     }
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Mapping
 
-from forethought.types import Advantages, Tree
+from forethought.types import NO_EVIDENCE, Advantages, Tree
 
 Mask = Mapping[int, tuple[bool, ...]]
 """Node id -> whether each of its tokens is on the mask."""
@@ -63,7 +63,7 @@ def released_mask(tree: Tree, advantages: Advantages, entropies: Entropies, shar
     in tokens, and the mean is over all responses, as in the code (where it is named after the correct ones). A turn on several paths, such
     as a plan, is credited where one of them asks for it and its own advantage is positive. In a flat group this is the code's rule.
     """
-    paths = [[n for n in tree.path(leaf) if n.policy is not None] for leaf in tree.leaves() if leaf.status != "failed"]
+    paths = [[n for n in tree.path(leaf) if n.policy is not None] for leaf in tree.leaves() if leaf.status not in NO_EVIDENCE]
     lengths = [sum(len(n.token_ids) for n in path) for path in paths]
     chosen: set[tuple[int, int]] = set()
     for path, length in zip(paths, lengths, strict=True):

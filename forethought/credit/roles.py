@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from forethought.recipe.schema import CreditSpec
-from forethought.types import Advantages, Node, Tree
+from forethought.types import NO_EVIDENCE, Advantages, Node, Tree
 
 
 def role_baseline(tree: Tree, spec: CreditSpec) -> Advantages:
@@ -23,11 +23,11 @@ def role_baseline(tree: Tree, spec: CreditSpec) -> Advantages:
         if node.role == "plan" and node.policy is not None and node.reward is not None:
             groups.setdefault(("plan", node.parent), []).append(([node], node.reward))
     for leaf in tree.leaves():
-        if leaf.role not in (None, "plan") and leaf.status != "failed" and leaf.reward is not None:
+        if leaf.role not in (None, "plan") and leaf.status not in NO_EVIDENCE and leaf.reward is not None:
             turns = [n for n in tree.path(leaf) if n.role == leaf.role]
             plan = plan_above[leaf.id]
             groups.setdefault((leaf.role, plan.id if plan else None), []).append((turns, leaf.reward))
-    advantages = {n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.status != "failed"}
+    advantages = {n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.status not in NO_EVIDENCE}
     for members in groups.values():
         rewards = [r for _, r in members]
         if len(set(rewards)) == 1:

@@ -90,8 +90,8 @@ def _verdict(good: Any, reason: Any, status: Any = None) -> Text:
 
     if good is None:
         word, style = "not judged", "dim"
-    elif status == "truncated":
-        word, style = "cut off", "magenta"
+    elif status in ("truncated", "overlong"):
+        word, style = "cut off" if status == "truncated" else "no room", "magenta"
     else:
         word, style = ("right", "green") if good >= 1 else ("wrong", "red")
     return Text("  [").append(word, style=style).append(f": {reason}]" if reason else "]")

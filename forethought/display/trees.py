@@ -14,7 +14,8 @@ from forethought.display.show import printable
 from forethought.traces.judged import SIGNS
 
 VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),
-            "act_failed": ("right, act failed", "yellow"), "failed": ("broke", "yellow"), "unjudged": ("not judged", "dim")}
+            "act_failed": ("right, act failed", "yellow"), "failed": ("broke", "yellow"), "overlong": ("no room", "yellow"),
+            "unjudged": ("not judged", "dim")}
 HEAD, TAIL = 400, 300  # characters of a long text that are shown without `full`; its end is where an answer says its result
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, UserError
 from forethought.metrics import Metric
 from forethought.recipe.schema import OptimSpec
 from forethought.types import Batch, Completion, Objective, Request, TokenStats
@@ -18,6 +18,25 @@ Kind = Literal["adapter", "model", "frozen"]
 
 class UpdateRefused(ForethoughtError):
     """A loss or gradient was not finite: the policy's weights were not touched, and the gradients of every policy are cleared."""
+
+
+Tell = Callable[[str, str, Mapping[str, float]], None]
+"""(outcome, reason, numbers) of something that the engine decided by itself, for the run's decisions."""
+
+
+def room_of(request: Request, context: int) -> int:
+    """Tokens that a completion may have: the request's budget, cut to what the model's context leaves it; 0: it is overlong.
+
+    UserError for an empty prompt, which gives a model nothing to go on from.
+    """
+    if not request.context:
+        raise UserError("a prompt of 0 tokens cannot be continued; check what the tokenizer makes of the task")
+    return max(0, min(request.max_tokens, context - len(request.context)))
+
+
+def overlong(version: int) -> Completion:
+    """What comes back where the context leaves no room for a token."""
+    return Completion(token_ids=(), logprobs=(), status="overlong", version=version)
 
 
 class Engine(Protocol):
@@ -62,7 +81,8 @@ class Engine(Protocol):
         """Forget the optimizer of a policy whose stage is over (nothing happens where there is none)."""
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """`n` completions for each request, in order. Contexts that share a prefix compute it once."""
+        """`n` completions for each request, in order. Contexts that share a prefix compute it once. Where the model's context leaves less
+        room than `max_tokens`, that is the budget (`room_of`); where it leaves none, the completions are `overlong`."""
 
     def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
         """For each segment with a stream: log p of its tokens under `batch.policy` (nats, temperature 1), else ()."""
@@ -124,6 +144,9 @@ class Engine(Protocol):
     def load(self, directory: Path) -> None:
         """Back to what `save` wrote. A policy that has published more often since gets a new version, never an old one: a version
         number names one set of weights for as long as the engine lives."""
+
+    def listen(self, tell: Tell) -> None:
+        """From now on `tell` hears what the engine decides by itself: sizes that it makes smaller when memory runs out."""
 
     def facts(self) -> Mapping[str, object]:
         """What the run's summary says about model and machine."""

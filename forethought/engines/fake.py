@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import get_args
 
 from forethought.engines import fake_rows, vectors
-from forethought.engines.base import BASE, Kind, UpdateRefused
+from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.fake_rows import Region, Rows, softmax
 from forethought.errors import UserError
 from forethought.metrics import Last, Max, Mean, Metric, Sum, merge
@@ -146,11 +146,11 @@ class FakeEngine:
         return [[self._say(request, i) for i in range(request.n)] for request in requests]
 
     def _say(self, r: Request, i: int) -> Completion:
-        if not r.context or len(r.context) + r.max_tokens > self.context:
-            raise UserError(f"a prompt of {len(r.context)} tokens and {r.max_tokens} new ones do not fit {self.context}")
+        if not (room := room_of(r, self.context)):
+            return overlong(self.versions[r.policy])
         text, role = self.decode(r.context), self.roles[r.stops[0]]
         said = self.script(r.policy, text, i, r.seed) if self.script else self._draw(r, i, text, role)
-        tokens = self.encode(said)[: r.max_tokens]
+        tokens = self.encode(said)[:room]
         ends = [t for t, token in enumerate(tokens) if self.words[token] in r.stops]
         tokens = tokens[: ends[0] + 1] if ends else tokens
         logprobs = self._logprobs(self.served[r.policy], text, role, tokens)
@@ -387,6 +387,9 @@ class FakeEngine:
             setattr(self, key, value)
         self.versions = {k: v if known.get(k, 0) <= v else known[k] + 1 for k, v in self.versions.items()}
         self.optimizers, self.gradients, self.aside = specs, {name: {} for name in specs}, {}
+
+    def listen(self, tell: Tell) -> None:
+        """It decides nothing by itself."""
 
     def facts(self) -> Mapping[str, object]:
         return {"model": "fake", "device": "none", "parameters": sum(len(row) for row in self.weights[BASE].values())}

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from forethought.engines.base import BASE, Engine, Kind, UpdateRefused
+from forethought.engines.base import BASE, Engine, Kind, Tell, UpdateRefused
 from forethought.errors import CheckpointError, UserError
 from forethought.metrics import Metric
 from forethought.recipe.schema import OptimSpec
@@ -230,6 +230,11 @@ class Joined:
         for key, engine in self.engines.items():
             engine.load(directory / key)
         self.regions = dict(note["regions"])
+
+    def listen(self, tell: Tell) -> None:
+        for key, engine in self.engines.items():
+            name = "" if key == BASE else f"the model {key!r}: "
+            engine.listen(lambda outcome, reason, numbers, name=name: tell(outcome, f"{name}{reason}", numbers))
 
     def facts(self) -> Mapping[str, object]:
         """The main engine's, with the models' names joined and their parameters added up, and both once more by model."""

@@ -126,7 +126,7 @@ def _sampling_seconds(recipe: Recipe, stage: StageSpec, work: Work, shape: Shape
     """A wave decodes until its longest row ends (counted as its whole budget); each step reads all weights and the live rows' cache."""
     if not hardware.bandwidth:
         return None
-    number, rows = numbers_of(recipe, hardware), recipe.engine.sample_rows
+    number, rows = numbers_of(recipe, hardware), recipe.engine.rows
     weights = shape.parameters * number.computed
     if stage.kind == "distill":  # `work` is of one problem: all of them wait together
         waves = [(work.plans * work.steps, 1, n.prompt + assume.used * n.act, stage.distill.plan_tokens)]
@@ -194,7 +194,8 @@ def _trials(lengths: Lengths) -> list[tuple[str, Change]]:
 
 def _engine(key: str, most: int) -> Change:
     """At most so many; one that has less keeps it."""
-    return lambda r: replace(r, engine=replace(r.engine, **{key: min(most, getattr(r.engine, key))}))
+    of = {"pack_tokens": lambda engine: engine.tokens, "sample_rows": lambda engine: engine.rows}[key]
+    return lambda r: replace(r, engine=replace(r.engine, **{key: min(most, of(r.engine))}))
 
 
 def peak_of(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> float:

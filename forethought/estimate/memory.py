@@ -91,7 +91,7 @@ def _sampling(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, 
     waves = []
     for rows, group, above, budget in ((work.plans, stage.tree.plans, lengths.prompt, lengths.plan),
                                        (work.acts, stage.tree.acts, lengths.prompt + lengths.plan, lengths.act)):
-        contexts = min(rows // max(group, 1), max(1, recipe.engine.sample_rows // max(group, 1)))
+        contexts = min(rows // max(group, 1), max(1, recipe.engine.rows // max(group, 1)))
         waves.append(((contexts * above + contexts * group * budget) * shape.kv_bytes(number.computed), contexts * group, contexts * above))
     kv, live, read = max(waves)
     return {**_cast(shape, number), "KV cache": float(kv), "logits of a step": 28.0 * live * shape.vocabulary,  # fp32 and, to draw, fp64
@@ -103,7 +103,7 @@ def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, 
     trained = {"base": 1, "model": len(stage.roles)}.get(own, 0) * shape.parameters
     if own == "adapter":
         trained = len(stage.roles) * shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
-    tokens = min(max(recipe.engine.pack_tokens, lengths.path), work.trained_most)
+    tokens = min(max(recipe.engine.tokens, lengths.path), work.trained_most)
     layer = activations(shape, number)
     between = shape.width * number.stored
     kept = shape.layers * between + layer if recipe.engine.gradient_checkpointing else shape.layers * layer

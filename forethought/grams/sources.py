@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.errors import UserError
+from forethought.types import NO_EVIDENCE
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
 BETWEEN = "\n\n"  # turns: no n-gram reaches from one into the next
@@ -84,11 +85,12 @@ def _trees(path: Path) -> Iterator[tuple[str, bool]]:
 
 def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
     """Every path that the policy has spoken on to its end: its turns, and whether it succeeded (a plan that was not executed: whether it
-    was judged valid). What the engine or the environment failed at is neither right nor wrong, and left out."""
+    was judged valid). What the engine or the environment failed at, or what had no room in the model's context, is neither right nor
+    wrong, and left out."""
     by_id = {n["id"]: n for n in nodes}
     parents = {n["parent"] for n in nodes}
     for leaf in nodes:
-        if leaf["id"] in parents or leaf["role"] is None or leaf["status"] == "failed":
+        if leaf["id"] in parents or leaf["role"] is None or leaf["status"] in NO_EVIDENCE:
             continue
         turns, at = [], leaf
         while at is not None:

@@ -31,8 +31,9 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     (`metrics.share_interval`); "by_file" is there where the problems come from several. "act" is there where all have an oracle's plan.
     With `problems` of a family that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
 
-    Beside the measures: "tokens" (means), "truncated" and "refused" (shares), "leaks" and "references" where plans are free text
-    (see `look.quality`), and "settings". UserError for tasks that are not there or do not fit the model's context.
+    Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong" (shares; these are not solved),
+    "leaks" and "references" where plans are free text (see `look.quality`), and "settings". UserError for tasks
+    that are not there, and where none fits the model's context (of drawn families: where one does not).
     """
     if tree.plans > 1 and tree.temperature == 0:
         raise UserError(f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a temperature above 0")
@@ -42,7 +43,7 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     rollouts = rollouts_of(source.open(domain, engine_of), domain)
     rollouts.check_room(chosen)
     records = list(play(rollouts, chosen, source.policies, tree, seed=seed_of(recipe.eval.seed, "eval"), noise=recipe.eval.noise,
-                        oracle=oracle_plans(rollouts, chosen), rows=recipe.engine.sample_rows, tell=tell))
+                        oracle=oracle_plans(rollouts, chosen), rows=recipe.engine.rows, tell=tell))
     values = (_single if tree.plans == 1 else _repeated)(records)
     if problems is not None and hasattr(domain, "judge_acts"):
         values |= _judged(domain, records, tree.plans)
@@ -52,6 +53,8 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     found: dict = {name: _entry(per_problem, samples, groups) for name, (per_problem, samples) in values.items()}
     said = [response for record in records for response in record.responses]
     found |= {"tokens": _tokens(said), "truncated": _truncated(said), "refused": avg_at_k([r.refused for r in said])}
+    if any(r.overlong for r in said):
+        found["overlong"] = avg_at_k([float(r.overlong) for r in said])
     if hasattr(domain, "asked"):
         found |= leaks(domain, records) | references(domain, records)
     settings = {"model": str(source.path), "task": recipe.task.name, "samples": tree.plans, "temperature": tree.temperature,

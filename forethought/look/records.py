@@ -16,7 +16,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A plan and its execution. `acts` is empty and `act_tokens` 0 where the interface refused the plan."""
+    """A plan and its execution. `acts` is empty and `act_tokens` 0 where the plan was refused or had no room."""
 
     plan: str
     plan_reason: str
@@ -30,6 +30,7 @@ class Response:
     act_tokens: int
     plan_truncated: bool
     act_truncated: bool
+    overlong: bool = False  # a turn had no room in the model's context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +61,16 @@ def response(domain: Domain, tree: Tree, plan: Node) -> Response:
     turns = _below(tree, plan)
     said = tuple(node for node in turns if node.role == "act")
     success = max((node.reward_parts.get("outcome", 0.0) for node in said), default=0.0)
-    stopped = "ran out of its tokens" if plan.status == "truncated" else "was refused"
-    acts = tuple(node.text for node in said)
+    stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}.get(plan.status, "was refused")
+    acts = tuple(node.text for node in said if node.status != "overlong")
+    overlong = any(node.status == "overlong" for node in (plan, *said))
     return Response(
         plan=plan.text, plan_reason=plan.reason, refused=plan.status == "refused", valid=plan.reward_parts.get("valid", 0.0),
         acts=acts, success=success, reason=said[-1].reason if said else f"the plan {stopped}, nothing was executed",
-        vote=_vote(domain, tree.task, acts, bool(success)), plan_tokens=len(plan.token_ids),
+        vote=None if overlong else _vote(domain, tree.task, acts, bool(success)), plan_tokens=len(plan.token_ids),
         act_tokens=sum(len(node.token_ids) for node in said), plan_truncated=plan.status == "truncated",
-        act_truncated=any(node.status == "truncated" for node in said))  # fmt: skip
+        act_truncated=any(node.status == "truncated" for node in said),
+        overlong=overlong)  # fmt: skip
 
 
 def _record(domain: Domain, tree: Tree, oracle: bool) -> Record:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forethought import tasks as families
 from forethought.look.chosen import oracle_plans, to_show
-from forethought.look.records import Record, play
+from forethought.look.records import Record, Response, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.rollout import Rollouts, seed_of
@@ -24,7 +24,7 @@ def sample(source: Source, *, n: int, level: int | None = None, tree: TreeSpec =
     rollouts.check_room(chosen)
     oracle = oracle_plans(rollouts, chosen)
     records = play(rollouts, chosen, source.policies, tree, seed=seed_of(seed, "trees"), noise=recipe.eval.noise, oracle=False,
-                   rows=recipe.engine.sample_rows)
+                   rows=recipe.engine.rows)
     return [_shown(rollouts, record, oracle) for record in records]
 
 
@@ -32,6 +32,12 @@ def _shown(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     task, (said,) = record.task, record.responses
     return {"task": task.id, "level": task.level, "context": task.context, "prompt": task.prompt,
             "oracle_plan": rollouts.domain.oracle_plan(task) if oracle else None, "plan": said.plan, "plan_verdict": bool(said.valid),
-            "plan_status": "truncated" if said.plan_truncated else "refused" if said.refused else "finished",
-            "plan_reason": said.plan_reason, "acts": list(said.acts), "success": bool(said.success), "reason": said.reason,
+            "plan_status": _status(said), "plan_reason": said.plan_reason, "acts": list(said.acts),
+            "success": bool(said.success), "reason": said.reason,
             "tokens": {"plan": said.plan_tokens, "act": said.act_tokens}}
+
+
+def _status(said: Response) -> str:
+    if said.overlong and not said.plan_tokens:
+        return "overlong"
+    return "truncated" if said.plan_truncated else "refused" if said.refused else "finished"

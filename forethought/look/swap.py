@@ -119,7 +119,7 @@ def _plan(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engin
         if ORACLE not in ground.plans and oracle_plans(rollouts, ground.tasks):
             ground.plans[ORACLE] = [Plan(text=rollouts.domain.oracle_plan(task), token_ids=(), valid=1.0, accepted=True)
                                     for task in ground.tasks]
-        size = source.recipe.engine.sample_rows
+        size = source.recipe.engine.rows
         plans = ground.plans[name] = []
         for start in range(0, len(ground.tasks), size):
             trees = rollouts.grow(ground.tasks[start : start + size], PLAN, source.policies, ground.seed, noise=ground.noise, first=start)
@@ -128,7 +128,7 @@ def _plan(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engin
 
 def _travelling(rollouts: Rollouts, node: Node) -> Plan:
     text = node.text if rollouts.spaced else rollouts.engine.decode(node.token_ids)
-    return Plan(text=text, token_ids=node.token_ids, valid=node.reward_parts["valid"], accepted=node.status == "finished")
+    return Plan(text=text, token_ids=node.token_ids, valid=node.reward_parts.get("valid", 0.0), accepted=node.status == "finished")
 
 
 def _act(name: str, source: Source, grounds: Sequence[Ground], engine_of: EngineOf) -> None:
@@ -136,7 +136,7 @@ def _act(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engine
     for rollouts, ground in _on(source, grounds, engine_of):
         for planner in ground.plans:
             ground.scores[planner, name] = [0.0] * len(ground.tasks)
-        size = max(1, source.recipe.engine.sample_rows // len(ground.plans))
+        size = max(1, source.recipe.engine.rows // len(ground.plans))
         for start in range(0, len(ground.tasks), size):
             _execute(rollouts, ground, name, source.policies["act"], start, size)
 

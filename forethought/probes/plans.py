@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from forethought.metrics import entropy
-from forethought.types import Tree
+from forethought.types import NO_EVIDENCE, Tree
 
 
 def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) -> dict[str, float]:
@@ -34,7 +34,7 @@ def format_share(trees: Sequence[Tree], patterns: Mapping[str, re.Pattern], coll
     counts, right = Counter(), Counter()
     for tree in trees:
         for leaf in tree.leaves():
-            if leaf.role is None or leaf.status == "failed":
+            if leaf.role is None or leaf.status in NO_EVIDENCE:
                 continue
             path = [n for n in tree.path(leaf) if n.role is not None]
             text = " ".join(n.text for n in path)

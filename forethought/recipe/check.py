@@ -17,8 +17,8 @@ from forethought.recipe.layout import OWN, given, has_planner, trains_whole, wei
 from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
-METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "gap", "grad", "groups",
-                   "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
+METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "overlong", "gap", "grad",
+                   "groups", "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
 REINFORCE_ONLY = ("reward", "shaping", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
 
 
@@ -82,9 +82,9 @@ def _check_machine(recipe: Recipe) -> None:
     if engine.weights == "bf16" and trains_whole(recipe):
         raise RecipeError("engine.weights", "a stage trains whole models here, and most updates of a small learning rate are lost in bf16 "
                                             'weights; use "auto" (fp32, computed with in bf16), or train adapters (layout = "adapters")')
-    at_least("engine.threads", engine.threads, 0)
-    at_least("engine.pack_tokens", engine.pack_tokens, 1)
-    at_least("engine.sample_rows", engine.sample_rows, 1)
+    at_least("engine.threads", engine.asked, 0)
+    at_least("engine.pack_tokens", engine.tokens, 1)
+    at_least("engine.sample_rows", engine.rows, 1)
     at_least("adapter.rank", adapter.rank, 1)
     above("adapter.alpha", adapter.alpha, 0)
 

@@ -64,8 +64,8 @@ def to_record(kind: Any, value: Any, where: str) -> Any:
         return _record(kind, value, where)
     if origin is Literal:
         return _choice(args, value, where)
-    if origin in (Union, UnionType):  # the schema knows only `X | None`
-        return None if value is None else to_record(next(k for k in args if k is not NoneType), value, where)
+    if origin in (Union, UnionType):
+        return _either(args, value, where)
     if origin is tuple:
         return _tuple(args, value, where)
     if origin is dict:
@@ -107,6 +107,17 @@ def _choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     if isinstance(value, str) and "" not in choices:
         raise RecipeError(where, unknown("choice", value, choices))
     raise RecipeError(where, f"expected one of {', '.join(map(repr, choices))}, found {describe(value)}")
+
+
+def _either(args: tuple[Any, ...], value: Any, where: str) -> Any:
+    """`X | None`, or a number or a word: `int | Literal["auto"]`."""
+    if value is None and NoneType in args:
+        return None
+    word = next((kind for kind in args if get_origin(kind) is Literal), None)
+    kind = next(kind for kind in args if kind is not NoneType and kind is not word)
+    if word and value not in get_args(word) and not isinstance(value, int | float):
+        _need(False, f"{_WORDS[kind]} or {' or '.join(map(repr, get_args(word)))}", value, where)
+    return value if word and isinstance(value, str) else to_record(kind, value, where)
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ROLES = ("plan", "act")
+PACK_TOKENS, SAMPLE_ROWS = 8192, 1024  # what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +52,29 @@ class EngineSpec:
     weights: Literal["auto", "fp32", "bf16"] = "auto"
     # how the weights of a loaded model are kept. auto: fp32 where a stage trains whole models (a bf16 number has 8 bits: what is less
     # than 1/512 of it is lost when it is added, and an AdamW update at 1e-6 is), else as its files say (fp32 on a CPU)
-    threads: int = 0  # 0: one for a small model, else one per core that this process may use, at most 8
-    pack_tokens: int = 8192  # most tokens of one forward and backward
-    sample_rows: int = 1024  # most sequences decoded together
+    threads: int | Literal["auto"] = "auto"
+    # of the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the run begins, on the machine as it is
+    # then (measured in a quarter of a second, and kept when the run is resumed). The number changes the last bits of sums
+    pack_tokens: int | Literal["auto"] = "auto"  # most tokens of one forward and backward
+    sample_rows: int | Literal["auto"] = "auto"  # most sequences decoded together
+    # auto: 8192 tokens and 1024 rows, on a GPU what its free memory is estimated to hold (up to four times as many); where memory runs out,
+    # half, with the same gradient and the same samples, and the run goes on with that. A number that does not fit stops the run
     gradient_checkpointing: bool = False
+
+    @property
+    def asked(self) -> int:
+        """`threads`, 0 for auto."""
+        return 0 if self.threads == "auto" else self.threads
+
+    @property
+    def tokens(self) -> int:
+        """`pack_tokens`, or what auto is where nothing is known of the memory."""
+        return PACK_TOKENS if self.pack_tokens == "auto" else self.pack_tokens
+
+    @property
+    def rows(self) -> int:
+        """`sample_rows`, or what auto is where nothing is known of the memory."""
+        return SAMPLE_ROWS if self.sample_rows == "auto" else self.sample_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,6 +135,20 @@ def headline(status: str, stages: Sequence[Effect], start: Mapping[str, Point], 
     return text + "."
 
 
+def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence each for held-out tasks and for training turns that the model's context left no room; none where all had some."""
+    newest = next((line for line in reversed(lines) if "eval/e2e" in line), {})
+    lost = [f"{side} in {newest[f'eval_overlong/{side}']:.0f} of {newest[f'eval_n/{side}']:.0f}" for side in SIDES
+            if f"eval_overlong/{side}" in newest]
+    steps = sum(any(line.get(f"overlong/{role}") for role in ("plan", "act")) for line in lines)
+    told = []
+    if lost:
+        told.append(f"At the last evaluation the model's context had no room for {join(lost)} held-out tasks, which count as not solved.")
+    if steps:
+        told.append(f"In {count(steps, 'step')} the model's context had no room for some turns; they trained nothing and were not counted.")
+    return told
+
+
 def ranking(side: str, ends: Mapping[str, Point]) -> str:
     """Runs by name -> where each ends on a side, and whether the best one is clearly ahead of the next."""
     if len(ends) < 2:

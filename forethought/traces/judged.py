@@ -21,6 +21,7 @@ SIGNS = {  # name -> (label, what it says of a tree)
     "act_failed": ("plan right, an act failed", "an execution of a plan that is right went wrong"),
     "refused": ("refused", "the interface did not accept a plan"),
     "truncated": ("truncated", "a turn ran out of its budget of tokens"),
+    "overlong": ("no room", "what stands before a turn left it no room in the model's context; such a rollout is not counted"),
     "broke": ("broke", "the engine or the environment failed; such a rollout is not counted"),
 }
 DISAGREEMENTS = ("valid_failed", "invalid_solved", "split", "lone")
@@ -31,10 +32,11 @@ WORKS = 0.5  # share of executions from which a plan works, for `lone`
 def judge(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree with what can be seen in it.
 
-    Each node gets a `verdict` (right | wrong | accepted | act_failed | refused | failed | unjudged | ""). A plan is judged by its part
-    `valid`, an act by its part `outcome`; a plan is `act_failed` when it is right and an execution under it went wrong, `refused` when
+    Each node gets a `verdict` (right | wrong | accepted | act_failed | refused | failed | overlong | unjudged | ""). A plan is judged by
+    its part `valid`, an act by its part `outcome`; a plan is `act_failed` when it is right and an execution under it went wrong, `refused` when
     the interface did not accept it, cut off ones included, `accepted` when it did and nothing can execute it (free text). `failed` is
-    the engine's or the environment's failure, which is nobody's mistake.
+    the engine's or the environment's failure, which is nobody's mistake, and nor is an `overlong` turn, which the model's context left no
+    room.
 
     A plan also gets its `quality` (measure -> number, where known), `executions` ([succeeded, judged]) and `disagrees` (signs).
     The tree gets `signs`, `disagreements` (how many, over its plans), `solved` (whether an execution succeeded; None where nothing was
@@ -73,7 +75,7 @@ def _verdict(node: Mapping[str, Any], leaf: bool, free_text: bool) -> str:
     role, parts = node.get("role"), node.get("reward_parts") or {}
     if role is None:
         return ""
-    if node.get("status") in ("refused", "failed"):
+    if node.get("status") in ("refused", "failed", "overlong"):
         return node["status"]
     if role == "plan" and not parts and node.get("status") == "given":
         return "right"  # the oracle's
@@ -145,6 +147,7 @@ def _signs(nodes: list[dict[str, Any]], plans: list[dict[str, Any]]) -> set[str]
     found = {sign for plan in plans for sign in plan["disagrees"]}
     found |= {"disagree"} if found else set()
     verdicts = {node["verdict"] for node in nodes}
-    found |= {sign for sign, verdict in (("refused", "refused"), ("broke", "failed"), ("act_failed", "act_failed")) if verdict in verdicts}
+    verdict_of = {"refused": "refused", "broke": "failed", "overlong": "overlong", "act_failed": "act_failed"}
+    found |= {sign for sign, verdict in verdict_of.items() if verdict in verdicts}
     found |= {"plan_wrong" for plan in plans if plan["verdict"] == "wrong"}
     return found | {"truncated" for node in nodes if node.get("status") == "truncated"}

@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from forethought.engines.torch.caches import Apart, Together
+from forethought.engines.torch.decoder import Attends
 from forethought.engines.torch.forest import attention
 from forethought.engines.torch.packing import Layout
 from forethought.errors import ForethoughtError
@@ -39,11 +39,11 @@ class Forest:
     windows: set[int] | None = None  # sliding windows and chunks that the model asked for (`exact.py` looks)
 
 
-_mode: ContextVar[Forest | Apart | Together | None] = ContextVar("mode", default=None)
+_mode: ContextVar[Forest | Attends | None] = ContextVar("mode", default=None)
 
 
 @contextmanager
-def using(mode: Forest | Apart | Together | None) -> Iterator[None]:
+def using(mode: Forest | Attends | None) -> Iterator[None]:
     token = _mode.set(mode)
     try:
         yield

@@ -11,18 +11,29 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from forethought.engines.torch.caches import Apart, Together
 from forethought.engines.torch.forest import attention
+from forethought.engines.torch.native import train as native
+from forethought.engines.torch.native.layer import Layer, Shape, weights_of
 from forethought.engines.torch.packing import Layout
 
 KNOWN = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
 JOIN_BELOW = 1 << 26  # numbers of a joined matrix, which is a second copy while rows are sampled
 Captured = dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+
+class Attends(Protocol):
+    """The keys and values of rows that are being sampled."""
+
+    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+        """[R, H * d] of scaled queries; the new keys and values are kept."""
+
 
 _decoders: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
@@ -57,23 +68,43 @@ class Decoder:
         return self._model().base_model
 
     def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, layout: Layout, capture: Captured | None = None,
-               recompute: bool = False) -> torch.Tensor:
-        """Hidden states [N, H] of a packed forest after the final norm. `capture` receives each layer's keys and values [N, kv heads,
+               recompute: bool = False, places_M: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states [M, H] of a packed forest at these places (None: all) after the final norm. `capture` receives each layer's keys and values [N, kv heads,
         d]; with `recompute` a layer keeps its input alone and computes the rest again in the backward pass."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
         cos, sin = rotation(inner, x_NH, positions_N)
+        if capture is None and not recompute and native.fits(x_NH) and not torch.is_autocast_enabled("cpu") and torch.get_num_threads() == 1:
+            return self._by_kernels(inner, x_NH, cos, sin, layout, places_M)
         for i, layer in enumerate(inner.layers):
             if recompute and torch.is_grad_enabled():
                 x_NH = checkpoint(self._layer, layer, x_NH, cos, sin, layout, use_reentrant=False)
             else:
                 x_NH = self._layer(layer, x_NH, cos, sin, layout, *([] if capture is None else [capture, i]))
-        return norm(inner.norm, x_NH)
+        return norm(inner.norm, x_NH if places_M is None else x_NH[places_M])
 
-    def steps(self, cache: Apart | Together, positions: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """`run(token_R, at_R)` -> hidden states [R, H] of the next token of each row, at positions up to `positions`. The weights of
+    def _by_kernels(self, inner: torch.nn.Module, x_NH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout,
+                    places_M: torch.Tensor | None) -> torch.Tensor:
+        """Each layer as one call, where the kernels compute such a layer; the last one for the places alone."""
+        half = self.d // 2
+        cos_half, sin_half = cos[:, 0, half:].contiguous(), sin[:, 0, half:].contiguous()
+        for i, layer in enumerate(inner.layers):
+            shape = Shape(self.heads, self.kv_heads, self.d, layer.input_layernorm.variance_epsilon, self.scale)
+            rows = None
+            if weights := weights_of(layer, self.d):
+                if places_M is not None and i == len(inner.layers) - 1:
+                    rows, places_M = places_M.unique(return_inverse=True)  # siblings are predicted from one token
+                    rows = rows.numpy().astype(np.int32)
+                x_NH = Layer.apply(x_NH, cos_half, sin_half, layout.spans_S3, rows, shape, *weights)
+            else:
+                x_NH = self._layer(layer, x_NH, cos, sin, layout)
+        x_NH = norm(inner.norm, x_NH)
+        return x_NH if places_M is None else x_NH[places_M]
+
+    def steps(self, kept: Attends) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
+        """`run(token_R, at_R, last)` -> hidden states [R, H] of the next token of each row, at positions up to `last`. The weights of
         a small model are laid out for it once: queries, keys and values as one matrix, gate and up as another."""
-        return Steps(self, cache, positions).run
+        return Steps(self, kept).run
 
     def _layer(self, layer, x_NH, cos, sin, layout: Layout, capture: Captured | None = None, index: int = 0) -> torch.Tensor:
         attn, mlp = layer.self_attn, layer.mlp
@@ -82,32 +113,33 @@ class Decoder:
         if hasattr(attn, "q_norm"):
             q, k = norm(attn.q_norm, q), norm(attn.k_norm, k)
         # Autocast leaves queries and keys in fp32 behind the rotation, and would round them anew for each product.
-        q, k = (rotate(q, cos, sin) * self.scale).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
+        q, k = rotate(q, cos, sin, self.scale).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         if capture is not None:
             capture[index] = (k, v)
         x_NH = x_NH + attn.o_proj(attention(layout, q, k, v).flatten(1))
         y_NH = norm(layer.post_attention_layernorm, x_NH)
-        return x_NH + mlp.down_proj(F.silu(mlp.gate_proj(y_NH)) * mlp.up_proj(y_NH))
+        return x_NH + mlp.down_proj(gated(mlp.gate_proj(y_NH), mlp.up_proj(y_NH)))
 
 
 class Steps:
     """One token a row at a time, without gradients."""
 
-    def __init__(self, decoder: Decoder, cache: Apart | Together, positions: int):
-        self.cache, self.d, self.heads, self.scale = cache, decoder.d, decoder.heads, decoder.scale
-        self.inner = inner = decoder.inner
-        self.layers = [_Laid(layer, decoder.d) for layer in inner.layers]
-        weight = inner.embed_tokens.weight
-        self.cos, self.sin = rotation(inner, weight, torch.arange(positions + 1, device=weight.device))
+    def __init__(self, decoder: Decoder, kept: Attends):
+        self.kept, self.d, self.heads, self.scale = kept, decoder.d, decoder.heads, decoder.scale
+        self.inner = decoder.inner
+        self.layers = [_Laid(layer, decoder.d) for layer in self.inner.layers]
+        self.cos = self.sin = None
 
-    def run(self, token_R: torch.Tensor, at_R: torch.Tensor) -> torch.Tensor:
+    def run(self, token_R: torch.Tensor, at_R: torch.Tensor, last: int) -> torch.Tensor:
         x_RH = self.inner.embed_tokens(token_R)
+        if self.cos is None or last >= len(self.cos):
+            self.cos, self.sin = rotation(self.inner, x_RH, torch.arange(last + 1, device=x_RH.device))
         cos, sin = self.cos[at_R], self.sin[at_R]
         for i, layer in enumerate(self.layers):
             qk, v = layer.qkv(_norm(layer.norm1, x_RH))
             qk = _rotated(qk, cos, sin)
             q, k = qk[:, : self.heads] * self.scale, qk[:, self.heads :]
-            x_RH = x_RH + layer.o(self.cache.attend(i, q.to(v.dtype), k.to(v.dtype), v))
+            x_RH = x_RH + layer.o(self.kept.attend(i, q.to(v.dtype), k.to(v.dtype), v))
             gate, up = layer.gate_up(_norm(layer.norm2, x_RH))
             x_RH = x_RH + layer.down(F.silu(gate).mul_(up))
         return _norm(self.inner.norm, x_RH)
@@ -195,9 +227,18 @@ def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Ten
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
-def rotate(x_NHd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding (arXiv 2104.09864) on halves, as transformers lays heads out; float32."""
-    return _Rotate.apply(x_NHd, cos, sin)
+def rotate(x_NHd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """Rotary position embedding (arXiv 2104.09864) on halves, as transformers lays heads out, times `scale`; float32."""
+    if native.fits(x_NHd):
+        half = cos.shape[-1] // 2
+        return native.Rotate.apply(x_NHd, cos[:, 0, half:].contiguous(), sin[:, 0, half:].contiguous(), scale)
+    turned = _Rotate.apply(x_NHd, cos, sin)
+    return turned if scale == 1 else turned * scale
+
+
+def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up (SwiGLU, arXiv 2002.05202)."""
+    return native.Gate.apply(gate, up) if native.fits(gate) and native.fits(up) else F.silu(gate) * up
 
 
 class _Norm(torch.autograd.Function):
@@ -224,6 +265,8 @@ class _Norm(torch.autograd.Function):
 
 def norm(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """RMSNorm (arXiv 1910.07467)."""
+    if native.fits(x) and native.fits(module.weight):
+        return native.Norm.apply(x, module.weight, module.variance_epsilon)
     return _Norm.apply(x, module.weight, module.variance_epsilon)
 
 

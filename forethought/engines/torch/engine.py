@@ -7,51 +7,59 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors.torch import load_file
 
-from forethought.engines.base import BASE, Kind, UpdateRefused
-from forethought.engines.torch import losses, machine, objectives
+from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.torch import losses, machine, memory, objectives
+from forethought.engines.torch.architecture import check_attention, context_of, told
 from forethought.engines.torch.chat import ends_of, text_of
+from forethought.engines.torch.exact import check_adapter
 from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
 from forethought.engines.torch.optim import Optimizer
-from forethought.engines.torch.decoder import decoder_of
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.regions import Regions
-from forethought.engines.torch.sampling import Sampler
+from forethought.engines.torch.sampling import Laid, Sampler
 from forethought.engines.torch.stops import Stops
 from forethought.engines.torch.token_stats import stats_of
 from forethought.errors import UserError
 from forethought.metrics import Last, Metric, merge
-from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
+from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
 from forethought.types import Batch, Completion, Objective, Request, TokenStats
 
 
 class TorchEngine:
-    """See `engines.base.Engine`. `loaded` is the model with its tokenizer (`loading.py` makes one)."""
+    """See `engines.base.Engine`. `loaded` is the model with its tokenizer (`loading.py` makes one). `on`: what several engines of one
+    process share, already prepared."""
 
-    def __init__(self, loaded: Loaded, spec: EngineSpec, adapter: AdapterSpec):
+    def __init__(self, loaded: Loaded, spec: EngineSpec, adapter: AdapterSpec, on: machine.Machine | None = None):
         self.spec = spec
-        self.machine = machine.prepare(spec, loaded.model.num_parameters())
+        self.machine = on or machine.prepare(spec, loaded.model.num_parameters(), loaded.model.config.get_text_config())
         self.tokenizer, self.source = loaded.tokenizer, loaded.source
-        model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
+        check_attention(loaded.model)
+        with memory.needed(f"the model, of {loaded.model.num_parameters():,} parameters,"):
+            model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
         self.config = model.config.get_text_config()
-        self.context = self.config.max_position_embeddings
+        self.context = context_of(model.config)
         self.weights = Policies(model, adapter, spec.gradient_checkpointing)
         self.optimizers: dict[str, Optimizer] = {}
         self.gradients = Gradients(self.weights, self.config.num_hidden_layers)
         self.regions = Regions(self.weights)
         self.versions = {BASE: 0}
         self.end, self.ends = ends_of(self.tokenizer, model)
+        self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
+        self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
         self._stops: dict[tuple[str, ...], Stops] = {}
+        self.laid = Laid()
 
     # ---- words
 
@@ -86,7 +94,10 @@ class TorchEngine:
         return dict(self.versions)
 
     def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
-        self.weights.fork(src, dst, kind)
+        with memory.needed(f"policy {dst!r}"):
+            self.weights.fork(src, dst, kind)
+        if self.source and self.weights.adapters == [dst]:  # the first one on a model that is not ours
+            check_adapter(self.weights, dst, self.source)
         self.versions[dst] = 0
         if kind == "model" and src in self.optimizers and src not in self.weights.adapters:  # an adapter's fits no whole model
             self.prepare(dst, self.optimizers[src].spec)
@@ -105,6 +116,7 @@ class TorchEngine:
         self.weights.drop(name)
         self.versions.pop(name)
         self.optimizers.pop(name, None)
+        self.laid.moved(name)
         self.gradients.aside.pop(name, None)
         self.regions.drop(name)
 
@@ -125,41 +137,38 @@ class TorchEngine:
     # ---- sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        for r in requests:
-            if not r.context or len(r.context) + r.max_tokens > self.context:
-                raise UserError(f"a prompt of {len(r.context)} tokens and {r.max_tokens} new ones do not fit the model's context "
-                                f"of {self.context}; shorten the task or the budgets, or use a model with a longer context")
-        results: list[list[Completion]] = [[] for _ in requests]
-        waves: dict[tuple, list[int]] = {}
-        for i, r in enumerate(requests):
-            waves.setdefault((r.policy, r.n), []).append(i)
-        for (policy, n), members in waves.items():
-            members.sort(key=lambda i: len(requests[i].context))  # equal lengths together: little padding
-            size = max(1, self.spec.sample_rows // n)
-            for start in range(0, len(members), size):
-                part = members[start : start + size]
-                for i, out in zip(part, self._wave(policy, [requests[i] for i in part]), strict=True):
-                    results[i] = out
+        room = [room_of(r, self.context) for r in requests]
+        results = [[] if most else [overlong(self.versions[r.policy])] * r.n for r, most in zip(requests, room, strict=True)]
+        for policy in dict.fromkeys(r.policy for r, most in zip(requests, room, strict=True) if most):
+            own = [i for i, r in enumerate(requests) if r.policy == policy and room[i]]
+            asked = [replace(requests[i], max_tokens=room[i]) for i in own]
+            self.rows.estimate(self._free(), partial(memory.row_bytes, self.config, self.machine.number, asked))
+            self.rows.running = partial(memory.rows_piece, asked, self.rows)
+            for i, out in zip(own, self.rows.within(partial(self._sample, policy, asked)), strict=True):
+                results[i] = out
         return results
 
-    def _wave(self, policy: str, requests: list[Request]) -> list[list[Completion]]:
+    def _sample(self, policy: str, requests: list[Request]) -> list[list[Completion]]:
         for r in requests:
             if r.stops not in self._stops:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
         with self.weights.sampling(policy) as model, self.machine.autocast():
-            sampler = Sampler(model.base_model, logits_of(model), self.machine.device, set(self.ends), decoder_of(model))
-            return sampler.wave(requests, stops, self.versions[policy])
+            steps = self.laid.steps(policy, model, self.machine.bf16, self.machine.threads, self.context)
+            return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions[policy])
 
     # ---- training
 
     def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
+        return self.packs.within(partial(self._logprobs, batch))
+
+    def _logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
         out: list[tuple[float, ...]] = [() for _ in batch.segments]
         model = self.weights.model(batch.policy)
         for indices, row in self._rows(batch):
             targets = targets_of(row)
             with torch.no_grad(), self.machine.autocast():
-                logp_N, _ = objectives.logprobs_of(logits_of(model), hidden_of(model, row)[targets.before_N], targets.ids_N,
+                logp_N, _ = objectives.logprobs_of(logits_of(model), hidden_of(model, row, targets.before_N), targets.ids_N,
                                                    self.config.vocab_size)
             values = logp_N.tolist()
             for i, first, n in targets.spans:
@@ -167,6 +176,9 @@ class TorchEngine:
         return out
 
     def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        return self.packs.within(partial(self._inspect, batch, against))
+
+    def _inspect(self, batch: Batch, against: Sequence[str]) -> list[TokenStats | None]:
         out: list[TokenStats | None] = [None] * len(batch.segments)
         for indices, row in self._rows(batch):
             with self.machine.autocast():
@@ -176,6 +188,10 @@ class TorchEngine:
         return out
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        with self.gradients.added(batch.policy) as restart:
+            return merge(self.packs.within(partial(self._backward, batch, objective), restart))
+
+    def _backward(self, batch: Batch, objective: Objective) -> list[dict[str, Metric]]:
         parts = []
         for _, row in self._rows(batch):
             # Who asks for checkpointing is short of memory: no second copy of all weights, at 2 bytes each, beside their gradients.
@@ -185,11 +201,20 @@ class TorchEngine:
                 self.gradients.forget_all()
                 raise UpdateRefused(f"the loss of policy {batch.policy!r} is {loss.item()}")
             parts.append(metrics)
-        return merge(parts)
+        return parts
 
     def _rows(self, batch: Batch) -> Iterator[tuple[list[int], Row]]:
-        for indices, segments in packs(batch.segments, self.spec.pack_tokens):
+        self.packs.estimate(self._free(), lambda: memory.token_bytes(self.config, self.machine.number, self.spec.gradient_checkpointing,
+                                                                     memory.longest_path(batch.segments)))
+        for indices, segments in packs(batch.segments, self.packs.now):
+            self.packs.running = partial(memory.pack_piece, segments)
             yield indices, row_of(segments, self.machine.device, self.context)
+
+    def _free(self) -> float | None:
+        """Bytes of the device that nothing will claim before the next update; None where nobody can say."""
+        if (bytes_ := memory.free(self.machine.device)) is None:
+            return None
+        return bytes_ - sum(map(memory.to_come, self.optimizers.values()))
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         optimizer = self.optimizers[policy]
@@ -198,7 +223,9 @@ class TorchEngine:
             if not torch.isfinite(norm):
                 self.gradients.forget_all()
                 raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
-            optimizer.step(norm, lr_scale)
+            with memory.needed(f"the optimizer of policy {policy!r}"):
+                optimizer.step(norm, lr_scale)
+        self.laid.moved(policy)
         return {f"grad_norm/{policy}": Last(norm.item()), "lr": Last(optimizer.spec.lr * lr_scale)}
 
     # ---- gradients by objective
@@ -243,7 +270,7 @@ class TorchEngine:
         write_policies(self.weights, directory, self.tokenizer, self.source)
         meta = {"versions": self.versions, "base_moved": self.weights.base_moved, "source": self.source,
                 "frozen": sorted(self.weights.frozen), "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
-                "holds": self.regions.holds}
+                "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk}}
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
         for name, optimizer in self.optimizers.items():
             write_tensors(directory / f"optimizer-{name}.safetensors", optimizer.state())
@@ -267,7 +294,15 @@ class TorchEngine:
         self.regions.load(load_file(regions) if regions.exists() else {}, meta.get("holds", {}))
         self.gradients.forget_all()
         self.weights.base_moved = meta["base_moved"]
+        for size in (self.packs, self.rows):  # what has run out of memory once does so again
+            if size.asked == "auto" and size.name in meta.get("sizes", {}):
+                size.limit(meta["sizes"][size.name])
+
+    def listen(self, tell: Tell) -> None:
+        self.packs.tell = self.rows.tell = tell
 
     def facts(self) -> Mapping[str, object]:
         return self.machine.facts() | {"model": self.source or f"small {type(self.weights.base).__name__}",
+                                       "context": told(self.weights.base.config),
+                                       "pack_tokens": self.packs.now, "sample_rows": self.rows.now,
                                        "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values())}

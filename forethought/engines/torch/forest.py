@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from forethought.engines.torch.native import train as native
 from forethought.engines.torch.packing import Group, Layout
 
 FLASH, FLASH_BACKWARD = (getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention_for_cpu{end}", None) for end in ("", "_backward"))
@@ -21,6 +22,8 @@ FAR = 1e30  # the log-sum of a query that is no token: it gives weight to nothin
 
 def attention(layout: Layout, q_NHd: torch.Tensor, k_NKd: torch.Tensor, v_NKd: torch.Tensor) -> torch.Tensor:
     """[N, H, d], of scaled queries; heads of keys are shared by equal numbers of heads in order."""
+    if native.attends(q_NHd, v_NKd):
+        return native.Attention.apply(q_NHd, k_NKd, v_NKd, layout.spans_S3)
     return _Attention.apply(q_NHd, k_NKd, v_NKd, layout)
 
 

@@ -130,10 +130,11 @@ def targets_of(row: Row, streams: Sequence[str] = ("sft", "pg", "keep")) -> Targ
     return Targets(tuple(spans), row.packed.ids_N[places], row.packed.before_N[places])
 
 
-def hidden_of(model: torch.nn.Module, row: Row) -> torch.Tensor:
-    """Hidden states [tokens of the row, H] after the final norm."""
+def hidden_of(model: torch.nn.Module, row: Row, places_M: torch.Tensor | None = None) -> torch.Tensor:
+    """Hidden states [M, H] after the final norm at these places of the row; None: at all. What nobody asks for is not computed to the end."""
+    packed = row.packed
     if decoder := decoder_of(model):
-        return decoder.hidden(row.packed.ids_N, row.packed.positions_N, row.packed.layout, recompute=recomputes(model))
-    with using(Forest(row.packed.layout)):
-        return model.base_model(input_ids=row.packed.ids_N[None], position_ids=row.packed.positions_N[None],
-                                use_cache=False).last_hidden_state[0]
+        return decoder.hidden(packed.ids_N, packed.positions_N, packed.layout, recompute=recomputes(model), places_M=places_M)
+    with using(Forest(packed.layout)):
+        hidden_NH = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False).last_hidden_state[0]
+    return hidden_NH if places_M is None else hidden_NH[places_M]

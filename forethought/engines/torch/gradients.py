@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from forethought.engines import vectors
 from forethought.engines.torch.policies import Policies
+from forethought.errors import UserError
 from forethought.metrics import Metric
 
 Gradient = dict[str, torch.Tensor]  # parameter -> its gradient; one that is absent is zero
@@ -31,6 +33,27 @@ class Gradients:
         mine[name] = {k: p.grad for k, p in own.items() if p.grad is not None}
         for p in own.values():
             p.grad = None
+
+    @contextmanager
+    def added(self, policy: str) -> Iterator[Callable[[], None]]:
+        """Inside, the policy gathers a gradient from nothing, and what is yielded starts it again; at the end it is added to what was there
+        before, which after a UserError is there as it was. No gradient is copied: that of before steps aside, and usually there is none."""
+        own = self.weights.parameters(policy)
+        before = {k: p.grad for k, p in own.items() if p.grad is not None}
+
+        def restart() -> None:
+            for p in own.values():
+                p.grad = None
+
+        restart()
+        try:
+            yield restart
+        except UserError:
+            for k, p in own.items():
+                p.grad = before.get(k)
+            raise
+        for k, gradient in before.items():
+            own[k].grad = gradient if own[k].grad is None else gradient.add_(own[k].grad)
 
     def conflict(self, policy: str, a: str, b: str, part: bool) -> dict[str, float]:
         """See `Engine.conflict`; "all" too is left out where a gradient is zero."""

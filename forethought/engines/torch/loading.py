@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from forethought.engines.torch.architecture import INSTEAD, check_config
 from forethought.engines.torch.attention import NAME
-from forethought.engines.torch.exact import check_config, check_model
+from forethought.engines.torch.exact import check_model
 from forethought.engines.torch.small import small_model, tokenizer_of
 from forethought.engines.torch.small_text import tokenizer_of_texts
 from forethought.errors import UserError
@@ -63,6 +64,9 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
         model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype=DTYPES[weights],
                                                             trust_remote_code=trust_remote_code, output_loading_info=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
+        if isinstance(e, KeyError) and e.args == (NAME,):
+            raise UserError(f"{path} ({config.model_type}) has an attention that does not go through the attention interface of "
+                            f"transformers, and so cannot take packed forests; {INSTEAD}") from e
         raise UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}") from e
     _check_files(path, model, tokenizer, found)
     if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
@@ -98,8 +102,6 @@ def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
 
 def sentence(e: Exception) -> str:
     """Why a model could not be loaded, for people."""
-    if isinstance(e, KeyError) and e.args == (NAME,):
-        return "its attention does not go through the attention interface of transformers"
     if "trust_remote_code" in str(e):
         return "it comes with code of its own, which runs only with model.trust_remote_code = true"
     return next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)

@@ -27,15 +27,16 @@ def backward(weights: Policies, policy: str, row: Row, objective: Objective) -> 
     kept = targets_of(row, ("keep",))
     reference_KH = _reference(weights, policy, row, kept, objective)  # first: adapters share the modules of the policy that trains
     with weights.training(policy) as model:
-        hidden_NH = hidden_of(model, row)
         tokens = Tokens(row, targets_of(row, ("sft", "pg")))
+        places = torch.cat([tokens.targets.before_N, kept.before_N])
+        hidden_NH, hidden_KH = hidden_of(model, row, places).split([len(tokens.targets.before_N), len(kept.before_N)])
         loss, metrics = hidden_NH.new_zeros((), dtype=torch.float32), {}
         if tokens.targets.spans:
-            logp_N, entropy_N = objectives.logprobs_of(logits_of(model), hidden_NH[tokens.targets.before_N], tokens.targets.ids_N,
+            logp_N, entropy_N = objectives.logprobs_of(logits_of(model), hidden_NH, tokens.targets.ids_N,
                                                        model.config.get_text_config().vocab_size)
             loss, metrics = _on_tokens(logp_N, entropy_N, tokens, objective)
         if kept.spans:
-            total, found = _keep(weights, model, hidden_NH[kept.before_N], reference_KH, Tokens(row, kept), objective)
+            total, found = _keep(weights, model, hidden_KH, reference_KH, Tokens(row, kept), objective)
             loss, metrics = loss + total, metrics | found
         if torch.isfinite(loss) and loss.requires_grad:
             loss.backward()
@@ -112,7 +113,7 @@ def _reference(weights: Policies, policy: str, row: Row, kept: Targets, objectiv
         return None
     if not objective.keep or objective.keep == policy or "keep" not in objective.denominators:
         raise ValueError(f"the keep stream needs a policy other than {policy!r} to keep to (here {objective.keep!r}) and a denominator")
-    return hidden_of(weights.model(objective.keep), row)[kept.before_N]
+    return hidden_of(weights.model(objective.keep), row, kept.before_N)
 
 
 def _keep(weights: Policies, model, hidden_KH, reference_KH, tokens: Tokens, objective: Objective) -> Loss:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import platform
 from dataclasses import dataclass
 
 import torch
 
+from forethought import cores
+from forethought.engines.torch.threads import choose
 from forethought.errors import RecipeError
 from forethought.recipe.schema import EngineSpec
-
-# Two threads make a step of a small model a little faster on an idle machine, and several times slower as soon as another process
-# wants a core, because they wait for each other at every operation.
-ONE_THREAD_BELOW = 20_000_000  # parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +20,12 @@ class Machine:
     device: torch.device
     threads: int
     bf16: bool
+    why: str = ""  # the reason for so many threads
+
+    @property
+    def number(self) -> int:
+        """Bytes of one number as it is computed with."""
+        return 2 if self.bf16 else 4
 
     def autocast(self, keep: bool = True):
         """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again for every use."""
@@ -30,12 +33,13 @@ class Machine:
 
     def facts(self) -> dict[str, object]:
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
-        return {"device": self.device.type, "chip": chip, "cores": cores(), "threads": self.threads,
+        return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why,
                 "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__, "python": platform.python_version()}
 
 
-def prepare(spec: EngineSpec, parameters: int) -> Machine:
-    """Set threads and memory up for this process. RecipeError for a device or precision the machine does not have."""
+def prepare(spec: EngineSpec, parameters: int, config: object | None = None) -> Machine:
+    """Set threads and memory up for this process, for a model of so many parameters with this text config: without one, nothing is
+    measured. RecipeError for a device or precision the machine does not have."""
     if spec.device not in ("auto", "cpu") and not spec.device.startswith("cuda"):
         raise RecipeError("engine.device", f"expected auto, cpu or cuda, found {spec.device!r}")
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
@@ -43,14 +47,10 @@ def prepare(spec: EngineSpec, parameters: int) -> Machine:
     device = torch.device("cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu"))
     if device.type == "cpu":
         _keep_memory()
-    threads = spec.threads or (1 if parameters < ONE_THREAD_BELOW else min(cores(), 8))
-    torch.set_num_threads(threads)
     bf16 = spec.precision == "bf16" or (spec.precision == "auto" and (device.type == "cuda" or _fast_bf16()))
-    return Machine(device, threads, bf16)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = choose(spec.asked, device, parameters, config, torch.bfloat16 if bf16 else torch.float32)
+    torch.set_num_threads(threads.number)
+    return Machine(device, threads.number, bf16, threads.why)
 
 
 def cpu_name() -> str:

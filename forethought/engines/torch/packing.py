@@ -36,6 +36,7 @@ class Layout:
 
     groups: tuple[Group, ...]
     place_N: torch.Tensor  # where token n lies in the concatenation of all groups' flattened [B * Q] tokens
+    spans_S3: np.ndarray  # int32, of each segment: where it begins in the row, its tokens, where its descendants end (they follow it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,44 +62,62 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
     """Lay a forest out. ValueError for an empty forest, an empty segment, or a parent that does not precede its child."""
     if not segments:
         raise ValueError("an empty forest cannot be packed")
-    children = [0] * len(segments)
+    children: list[list[int]] = [[] for _ in segments]
     for i, s in enumerate(segments):
         if not s.token_ids:
             raise ValueError(f"segment {i} has no tokens")
         if not -1 <= s.parent < i:
             raise ValueError(f"segment {i} has parent {s.parent}; parents must come first, and -1 is a root's")
         if s.parent >= 0:
-            children[s.parent] += 1
+            children[s.parent].append(i)
     ids: list[int] = []
     positions: list[int] = []
     before: list[int] = []
-    starts: list[int] = []
+    starts, block_of = [0] * len(segments), [0] * len(segments)
     blocks: list[_Block] = []
-    block_of: list[int] = []
-    for s in segments:
-        start, n = len(ids), len(s.token_ids)
+    order = _depth_first(segments, children)
+    for i in order:
+        s, start = segments[i], len(ids)
+        n = len(s.token_ids)
         last = starts[s.parent] + len(segments[s.parent].token_ids) - 1 if s.parent >= 0 else -1
         first_position = positions[last] + 1 if s.parent >= 0 else 0
         ids.extend(s.token_ids)
         positions.extend(range(first_position, first_position + n))
         before.append(last)
         before.extend(range(start, start + n - 1))
-        starts.append(start)
-        if s.parent >= 0 and children[s.parent] == 1:  # the only child continues its parent's block
-            block_of.append(block_of[s.parent])
+        starts[i] = start
+        if s.parent >= 0 and len(children[s.parent]) == 1:  # the only child continues its parent's block
+            block_of[i] = block_of[s.parent]
         else:
             up = block_of[s.parent] if s.parent >= 0 else -1
             blocks.append(_Block(up, [], blocks[up].ancestors + blocks[up].tokens if up >= 0 else []))
-            block_of.append(len(blocks) - 1)
-        blocks[block_of[-1]].tokens.extend(range(start, start + n))
+            block_of[i] = len(blocks) - 1
+        blocks[block_of[i]].tokens.extend(range(start, start + n))
     # A branching parent's block is complete before any child block copies it as ancestors: its segments are all on the
-    # chain that ends in the branching segment, and parents come first.
-    layout = _layout(blocks, len(ids), device)
+    # chain that ends in the branching segment, and come before its children.
+    layout = _layout(blocks, _spans(segments, order, starts), len(ids), device)
     long = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
     return Packed(long(ids), long(positions), long(before), tuple(starts), max(positions) + 1, layout)
 
 
-def _layout(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> Layout:
+def _depth_first(segments: Sequence[Segment], children: list[list[int]]) -> list[int]:
+    """Each segment followed by all its descendants."""
+    order, ahead = [], [i for i in range(len(segments) - 1, -1, -1) if segments[i].parent < 0]
+    while ahead:
+        order.append(ahead.pop())
+        ahead.extend(reversed(children[order[-1]]))
+    return order
+
+
+def _spans(segments: Sequence[Segment], order: list[int], starts: list[int]) -> np.ndarray:
+    ends = [starts[i] + len(s.token_ids) for i, s in enumerate(segments)]
+    for i in reversed(order):
+        if segments[i].parent >= 0:
+            ends[segments[i].parent] = max(ends[segments[i].parent], ends[i])
+    return np.array([(starts[i], len(segments[i].token_ids), ends[i]) for i in order], dtype=np.int32)
+
+
+def _layout(blocks: list[_Block], spans_S3: np.ndarray, n_tokens: int, device: torch.device | str) -> Layout:
     """Group sets of siblings so that padding stays small: sorted by their sizes, cut where a set would waste too much."""
     families: dict[int, list[_Block]] = {}
     for i, block in enumerate(blocks):
@@ -115,7 +134,7 @@ def _layout(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> 
         group, tokens = _group(families_, place_N, offset, device)
         groups.append(group)
         offset += tokens
-    return Layout(tuple(groups), torch.from_numpy(place_N).to(device))
+    return Layout(tuple(groups), torch.from_numpy(place_N).to(device), spans_S3)
 
 
 def _group(families: list[list[_Block]], place_N: np.ndarray, offset: int, device) -> tuple[Group, int]:
@@ -146,3 +165,31 @@ def _fits(families: list[list[_Block]], family: list[_Block]) -> bool:
     longest = [max(len(b.tokens) for b in f) for f in (families[-1], family)]
     return ((above == 0) == (first == 0) and above <= first + max(8, first // 8) and len(family) <= len(head) * 4 // 3 + 1
             and max(longest) <= max(32, 2 * min(longest)))
+
+
+def forest_of(contexts: Sequence[tuple[int, ...]]) -> tuple[list[Segment], list[list[int]]]:
+    """A radix tree over token sequences: (segments, for each context its path of segment indices). Equal contexts share all."""
+    segments: list[Segment] = []
+    paths: dict[tuple[int, ...], list[int]] = {}
+
+    def grow(members: list[tuple[int, ...]], start: int, parent: int, path: list[int]) -> None:
+        groups: dict[int, list[tuple[int, ...]]] = {}
+        for c in members:
+            if len(c) == start:
+                paths[c] = path
+            else:
+                groups.setdefault(c[start], []).append(c)
+        for group in groups.values():
+            shortest = min(len(c) for c in group)
+            first, end = group[0], start + 1
+            while end < shortest and all(c[end] == first[end] for c in group):
+                end += 1
+            segments.append(Segment(parent=parent, token_ids=first[start:end]))
+            here = len(segments) - 1
+            if len(group) == 1:
+                paths[first] = [*path, here]
+            else:
+                grow(group, end, here, [*path, here])
+
+    grow(list(dict.fromkeys(contexts)), 0, -1, [])
+    return segments, [paths[c] for c in contexts]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from forethought.engines.torch import objectives
+from forethought.engines.torch import distributions, objectives
 from forethought.engines.torch.forward import Row, Targets, hidden_of, targets_of
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.policies import Policies
@@ -22,9 +22,9 @@ Hidden = dict[str, torch.Tensor]  # policy -> [N, H]
 def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -> list[TokenStats | None]:
     """One for each segment of the row with a stream. One forward a policy; logits of one chunk of tokens at a time."""
     targets, policies = targets_of(row), list(dict.fromkeys([policy, *against]))
-    hidden = {name: hidden_of(weights.model(name), row)[targets.before_N] for name in policies}
+    hidden = {name: hidden_of(weights.model(name), row, targets.before_N) for name in policies}
     vocabulary = weights.model(policy).config.get_text_config().vocab_size
-    rows = max(1, objectives.CHUNK_FLOATS // vocabulary // min(2, len(policies)))  # two distributions at once
+    rows = objectives.chunk_rows(vocabulary, targets.ids_N.device, held=min(2, len(policies)))
     parts = [_chunk(weights, policy, against, {k: h[start : start + rows] for k, h in hidden.items()}, targets.ids_N[start : start + rows])
              for start in range(0, len(targets.ids_N), rows)]
     columns = [torch.cat(column).tolist() for column in zip(*parts, strict=True)]
@@ -33,12 +33,10 @@ def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -
 
 def _chunk(weights: Policies, policy: str, against: Sequence[str], hidden: Hidden, ids_N: torch.Tensor) -> list[torch.Tensor]:
     """log-probs, entropies, hits, and one KL(policy || reference) for each of `against`; [N] each."""
-    logp_NV = logits_of(weights.model(policy))(hidden[policy]).float().log_softmax(-1)
-    p_NV = logp_NV.exp()
-    out = [logp_NV.gather(-1, ids_N[:, None])[:, 0], -(p_NV * logp_NV).sum(-1), logp_NV.argmax(-1) == ids_N]
+    logits_NV = logits_of(weights.model(policy))(hidden[policy])
+    out = [*distributions.logp_of(logits_NV, ids_N)[:2], logits_NV.argmax(-1) == ids_N]
     for name in against:  # adapters share modules: each is switched on while its own logits are computed
-        other_NV = logits_of(weights.model(name))(hidden[name]).float().log_softmax(-1)
-        out.append((p_NV * (logp_NV - other_NV)).sum(-1))
+        out.append(distributions.kl_of(logits_NV, logits_of(weights.model(name))(hidden[name]))[0])
     return out
 
 

@@ -10,7 +10,7 @@ const GROUPS = {
   loss: ["Losses", ""],
   reward: ["Rewards", "mean of the step"],
   parts: ["Reward parts", "mean of the step"],
-  ends: ["Refused, truncated, failed", "share of turns"],
+  ends: ["Refused, truncated, failed, without room", "share of turns"],
   lengths: ["Length of a turn", "tokens, mean"],
   groups: ["Groups without a spread", "share; they train nothing"],
   filtered: ["Groups left out", "count, by reason"],
@@ -32,7 +32,7 @@ const GROUPS = {
   format: ["Formats", "of the rollouts; entropy in nats"],
 };
 const ALONE = { "groups/zero": "groups", "gap/sampler_max": "gap_max" };
-const TOGETHER = { refused: "ends", truncated: "ends", failed: "ends", groups: "filtered" };
+const TOGETHER = { refused: "ends", truncated: "ends", failed: "ends", overlong: "ends", groups: "filtered" };
 
 // --- small tools of the plots ---
 

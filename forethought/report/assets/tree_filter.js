@@ -41,6 +41,7 @@ function wantedNode(f) {
     refused: (n) => n.verdict === "refused",
     truncated: (n) => n.status === "truncated",
     broke: (n) => n.verdict === "failed",
+    overlong: (n) => n.verdict === "overlong",
     disagree: (n) => (n.disagrees || []).length > 0,
   };
   const tests = f.signs.map((sign) => of[sign] || ((n) => (n.disagrees || []).includes(sign)));

@@ -7,6 +7,7 @@ const VERDICTS = {
   act_failed: ["right, act failed", "warn"],
   refused: ["refused", "refused"],
   failed: ["broke", "plain"],
+  overlong: ["no room", "plain"],
   unjudged: ["not judged", "plain"],
 };
 const FOLD = { above: 900, head: 420, tail: 320 }; // characters; the tail of an answer is where it says its result

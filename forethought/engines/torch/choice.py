@@ -1,0 +1,61 @@
+"""The next token of each row: inverse-CDF sampling with the row's own uniform number; the mode where the temperature is 0."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from forethought.engines.torch.native.library import address, library
+
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Tokens, their log-probs at temperature 1, and under the distribution that they were drawn from; [R] each."""
+
+
+class Choice:
+    """By the kernels where the logits lie in the CPU's memory, else by PyTorch."""
+
+    def __init__(self, kernels: bool = True):
+        self.lib = library() if kernels else None
+
+    def __call__(self, logits_BV: torch.Tensor, repeats_B: np.ndarray | None, uniform_R: np.ndarray, temperature_R: np.ndarray,
+                 top_p_R: np.ndarray) -> Drawn:
+        """`repeats_B`: how many rows in order each line of logits is for; None: one."""
+        if repeats_B is None:
+            logits_RV = logits_BV
+        elif len(repeats_B) and (repeats_B == 1).all():
+            logits_RV = logits_BV
+        else:
+            logits_RV = logits_BV.repeat_interleave(torch.from_numpy(repeats_B).to(logits_BV.device), 0)
+        if self.lib is not None and logits_RV.device.type == "cpu":
+            return self._by_kernel(logits_RV.float().contiguous(), uniform_R, temperature_R, top_p_R)
+        put = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(logits_RV.device)  # noqa: E731
+        return tuple(x.cpu().numpy() for x in by_torch(logits_RV.float(), put(uniform_R), put(temperature_R), put(top_p_R)))
+
+    def _by_kernel(self, logits_RV: torch.Tensor, uniform_R, temperature_R, top_p_R) -> Drawn:
+        rows, vocabulary = logits_RV.shape
+        token, logp, drawn = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32), np.empty(rows, dtype=np.float32)
+        given = [np.ascontiguousarray(x, dtype=kind) for x, kind in ((uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32))]
+        work = torch.empty(3 * vocabulary)
+        self.lib.ft_choose(rows, vocabulary, address(logits_RV), *map(address, given), address(token), address(logp), address(drawn), address(work))
+        return token, logp, drawn
+
+
+def by_torch(logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature_R: torch.Tensor, top_p_R: torch.Tensor):
+    """The same on any device."""
+    logp_RV = logits_RV.log_softmax(-1)
+    greedy_R = temperature_R == 0
+    if greedy_R.all():
+        best = logp_RV.max(-1)
+        return best.indices, best.values, torch.zeros_like(best.values)
+    p_RV = (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1) if (temperature_R != 1).any() else logp_RV.exp()
+    if (top_p_R < 1).any():
+        ordered, order = p_RV.sort(-1, descending=True)
+        cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)  # the first token always stays
+        p_RV = torch.zeros_like(p_RV).scatter(-1, order, ordered.masked_fill(cut, 0))
+    cdf_RV = p_RV.double().cumsum(-1)
+    target = (uniform_R[:, None] * cdf_RV[:, -1:]).contiguous()
+    drawn_R = torch.searchsorted(cdf_RV, target, right=True)[:, 0].clamp(max=logits_RV.shape[-1] - 1)
+    token_R = torch.where(greedy_R, logits_RV.argmax(-1), drawn_R)
+    gathered_R = p_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]
+    logp_R = logp_RV.gather(-1, token_R[:, None])[:, 0]
+    return token_R, logp_R, torch.where(greedy_R, 0.0, gathered_R.log().float())

@@ -1,0 +1,243 @@
+/* The forward of a decoder (RMSNorm, rotary positions, grouped attention, gated MLP) over tokens that stand in segments of a tree, and
+   the choice of the next tokens. One call computes any tokens whose ancestors are kept already or come before them in the call: a whole
+   forest of contexts, or one token for each row. */
+#include "attention.h"
+#include "product.h"
+#include <stdlib.h>
+
+typedef struct {
+    const float *norm1, *norm2, *q_norm, *k_norm, *qkv_bias, *o_bias, *gate_up_bias, *down_bias; /* null where there is none */
+    const void *qkv, *o, *gate_up, *down;                                                      /* packed */
+} Layer;
+
+typedef struct {
+    int layers, hidden, heads, kv_heads, d, inner, vocabulary, bf16;
+    float eps, scale;
+    const float *embed, *norm, *cos, *sin, *head_bias; /* cos, sin: [positions, d / 2] */
+    const void *head;
+    const Layer *layer;
+} Model;
+
+typedef struct {
+    int segment, keys, from, to, causal; /* tokens [from, to) of the call see the first `keys` keys, or causally the ones up to their own */
+} Item;
+
+static void product(const Model *M, int rows, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias, int add) {
+    if (M->bf16) product_bf16(rows, N, K, a, lda, b, c, ldc, bias, add);
+    else product_f32(rows, N, K, a, lda, b, c, ldc, bias, add);
+}
+
+static void norm_row(int n, const float *x, const float *w, float eps, float *y) {
+    vf total = (vf){0};
+    float rest = 0;
+    int j = 0;
+    for (; j + W <= n; j += W) total += load(x + j) * load(x + j);
+    for (int k = j; k < n; k++) rest += x[k] * x[k];
+    float r = 1.0f / sqrtf((sum_of(total) + rest) / n + eps);
+    for (int k = 0; k < n; k++) y[k] = x[k] * r * w[k];
+}
+
+static void rotate_head(int d, float *x, const float *cos, const float *sin, float scale) {
+    for (int j = 0; j < d / 2; j++) {
+        float a = x[j], b = x[j + d / 2];
+        x[j] = (a * cos[j] - b * sin[j]) * scale;
+        x[j + d / 2] = (b * cos[j] + a * sin[j]) * scale;
+    }
+}
+
+/* Where layer l and head of keys g of a segment begin: keys in panels, then values [cap, d]. */
+static float *keys_of(const Model *M, float *base, int cap, int l, int g) {
+    return base + ((long)l * M->kv_heads + g) * 2 * cap * M->d;
+}
+
+static void project(const Model *M, const Layer *L, int l, int from, int n, const float *x, const int32_t *position, const int32_t *segment,
+                    const int32_t *at, float *const *base, const int32_t *cap, float *y, float *qkv) {
+    int H = M->hidden, d = M->d, width = (M->heads + 2 * M->kv_heads) * d;
+    for (int i = 0; i < n; i++) norm_row(H, x + (long)(from + i) * H, L->norm1, M->eps, y + (long)i * H);
+    product(M, n, width, H, y, H, L->qkv, qkv + (long)from * width, width, L->qkv_bias, 0);
+    for (int i = from; i < from + n; i++) {
+        float *row = qkv + (long)i * width;
+        const float *cos = M->cos + (long)position[i] * (d / 2), *sin = M->sin + (long)position[i] * (d / 2);
+        for (int h = 0; h < M->heads + M->kv_heads; h++) {
+            const float *w = h < M->heads ? L->q_norm : L->k_norm;
+            if (w) norm_row(d, row + h * d, w, M->eps, row + h * d);
+            rotate_head(d, row + h * d, cos, sin, h < M->heads ? M->scale : 1.0f);
+        }
+        for (int g = 0; g < M->kv_heads; g++) {
+            int room = cap[segment[i]];
+            float *panels = keys_of(M, base[segment[i]], room, l, g), *k = panels + (long)(at[i] / W) * d * W + at[i] % W;
+            for (int j = 0; j < d; j++) k[j * W] = row[(M->heads + g) * d + j];
+            memcpy(panels + (long)room * d + (long)at[i] * d, row + (M->heads + M->kv_heads + g) * d, sizeof(float) * d);
+        }
+    }
+}
+
+static void attention(const Model *M, int l, int N, const float *qkv, const int32_t *at, float *const *base, const int32_t *cap, int items,
+                      const Item *item, const uint8_t *asks, float *o, float *m, float *s) {
+    int d = M->d, heads = M->heads, group = heads / M->kv_heads, width = (heads + 2 * M->kv_heads) * d;
+    memset(o, 0, sizeof(float) * N * heads * d);
+    memset(s, 0, sizeof(float) * N * heads);
+    for (int i = 0; i < N * heads; i++) m[i] = -1e30f;
+    for (int g = 0; g < M->kv_heads; g++)
+        for (const Item *t = item; t < item + items; t++) {
+            int room = cap[t->segment], filled = 0;
+            const float *panels = keys_of(M, base[t->segment], room, l, g), *values = panels + (long)room * d;
+            Query tile[MR];
+            for (int i = t->from; i < t->to; i++)
+                for (int h = g * group; h < (g + 1) * group && (!asks || asks[i]); h++) {
+                    long row = (long)i * heads + h;
+                    tile[filled++] = (Query){qkv + (long)i * width + h * d, o + row * d, m + row, s + row, t->causal ? at[i] + 1 : t->keys};
+                    if (filled == MR) attend(filled, d, tile, panels, values, d, t->keys), filled = 0;
+                }
+            if (filled) attend(filled, d, tile, panels, values, d, t->keys);
+        }
+    for (int i = 0; i < N * heads; i++)
+        for (int j = 0; j < d && s[i] > 0; j++) o[(long)i * d + j] /= s[i];
+}
+
+static void feed_forward(const Model *M, const Layer *L, int n, float *x, float *y, float *gate_up) {
+    int H = M->hidden, F = M->inner;
+    for (int i = 0; i < n; i++) norm_row(H, x + (long)i * H, L->norm2, M->eps, y + (long)i * H);
+    product(M, n, 2 * F, H, y, H, L->gate_up, gate_up, 2 * F, L->gate_up_bias, 0);
+    for (int i = 0; i < n; i++) {
+        float *g = gate_up + (long)i * 2 * F, *u = g + F;
+        int j = 0;
+        for (; j + W <= F; j += W) store(g + j, load(g + j) / (1.0f + vexp(-load(g + j))) * load(u + j));
+        for (; j < F; j++) g[j] = g[j] / (1.0f + expf(-g[j])) * u[j];
+    }
+    product(M, n, H, F, gate_up, 2 * F, L->down, x, H, L->down_bias, 1);
+}
+
+/* Rows `out` of x, width floats each, to its front: they ascend, so none is overwritten before it is read. */
+static void to_front(int outs, const int32_t *out, int width, float *x) {
+    for (int i = 0; i < outs; i++) memmove(x + (long)i * width, x + (long)out[i] * width, sizeof(float) * width);
+}
+
+/* Floats of work space for a call of N tokens. */
+long ft_work(const Model *M, int N) {
+    long per_token = M->hidden + (long)(2 * M->heads + 2 * M->kv_heads) * M->d + 2 * M->heads;
+    return N * (per_token + 1) + BLOCK * ((long)M->hidden + 2 * M->inner) + 64;
+}
+
+/* logits[outs][vocabulary] after the tokens `out`, which ascend; keys and values of all tokens are kept in their segments. */
+void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *position, const int32_t *segment, const int32_t *at,
+                float *const *base, const int32_t *cap, int items, const Item *item, int outs, const int32_t *out, float *logits, float *work) {
+    int H = M->hidden, d = M->d, width = (M->heads + 2 * M->kv_heads) * d;
+    float *x = work, *qkv = x + (long)N * H, *o = qkv + (long)N * width, *m = o + (long)N * M->heads * d, *s = m + (long)N * M->heads;
+    float *y = s + (long)N * M->heads, *gate_up = y + (long)BLOCK * H;
+    uint8_t *asks = (uint8_t *)(gate_up + 2L * BLOCK * M->inner);
+    memset(asks, 0, N);
+    for (int i = 0; i < outs; i++) asks[out[i]] = 1;
+    for (int i = 0; i < N; i++) memcpy(x + (long)i * H, M->embed + (long)id[i] * H, sizeof(float) * H);
+    for (int l = 0; l < M->layers; l++) {
+        const Layer *L = M->layer + l;
+        for (int from = 0; from < N; from += BLOCK)
+            project(M, L, l, from, N - from < BLOCK ? N - from : BLOCK, x, position, segment, at, base, cap, y, qkv);
+        int last = l == M->layers - 1, rows = last ? outs : N; /* in the last layer the others give keys and values alone */
+        attention(M, l, N, qkv, at, base, cap, items, item, last ? asks : 0, o, m, s);
+        if (last) to_front(outs, out, H, x), to_front(outs, out, M->heads * d, o);
+        for (int from = 0; from < rows; from += BLOCK) {
+            int n = rows - from < BLOCK ? rows - from : BLOCK;
+            product(M, n, H, M->heads * d, o + (long)from * M->heads * d, M->heads * d, L->o, x + (long)from * H, H, L->o_bias, 1);
+            feed_forward(M, L, n, x + (long)from * H, y, gate_up);
+        }
+    }
+    for (int from = 0; from < outs; from += BLOCK) {
+        int n = outs - from < BLOCK ? outs - from : BLOCK;
+        for (int i = 0; i < n; i++) norm_row(H, x + (long)(from + i) * H, M->norm, M->eps, y + (long)i * H);
+        product(M, n, M->vocabulary, H, y, H, M->head, logits + (long)from * M->vocabulary, M->vocabulary, M->head_bias, 0);
+    }
+}
+
+int ft_width(void) { return W; }
+int ft_bf16(void) { return HAS_BF16; }
+long ft_packed_size(int N, int K, int bf16) { return packed_size(N, K, bf16); }
+void ft_pack_rows(int from, int n, int K, const float *w, float *packed, int bf16) { pack_rows(from, n, K, w, packed, bf16); }
+
+/* The next tokens ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    float weight;
+    int token;
+} Weighted;
+
+static int heavier(const void *a, const void *b) {
+    const Weighted *x = a, *y = b;
+    return x->weight != y->weight ? (x->weight < y->weight ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
+}
+
+/* Weights of all tokens but the fewest, heaviest first, that hold `top_p` of the sum become zero. */
+static void nucleus(int V, float *weight, float top_p, Weighted *order) {
+    double total = 0, before = 0;
+    for (int i = 0; i < V; i++) order[i] = (Weighted){weight[i], i}, total += weight[i];
+    qsort(order, V, sizeof(Weighted), heavier);
+    for (int i = 0; i < V; i++) {
+        if (before >= top_p * total) weight[order[i].token] = 0;
+        before += order[i].weight;
+    }
+}
+
+enum { SPAN = 128 }; /* weights whose sum is formed at once */
+
+static double sum_span(int V, const float *weight, int from) {
+    vf total = (vf){0};
+    double rest = 0;
+    int i = from, end = from + SPAN < V ? from + SPAN : V;
+    for (; i + W <= end; i += W) total += load(weight + i);
+    for (; i < end; i++) rest += weight[i];
+    return rest + sum_of(total);
+}
+
+static double exponentials(int V, const float *x, float most, float temperature, float *weight) {
+    double total = 0;
+    int j = 0;
+    for (; j + W <= V; j += W) store(weight + j, vexp((load(x + j) - most) / temperature));
+    for (; j < V; j++) weight[j] = expf((x[j] - most) / temperature);
+    for (int i = 0; i < V; i += SPAN) total += sum_span(V, weight, i);
+    return total;
+}
+
+/* The first token whose cumulative weight exceeds `target`; the last of any weight where rounding lets none exceed it. */
+static int drawn_token(int V, const float *weight, double target) {
+    double sum = 0;
+    int last = 0, i = 0;
+    for (; i + SPAN < V; i += SPAN) {
+        double span = sum_span(V, weight, i);
+        if (sum + span > target) break;
+        sum += span;
+    }
+    for (; i < V; i++) {
+        sum += weight[i];
+        if (weight[i] > 0) last = i;
+        if (sum > target && weight[i] > 0) return i;
+    }
+    return last;
+}
+
+/* token[R], its log-prob at temperature 1 and under the distribution that it was drawn from, by the row's own uniform number; the mode
+   where the temperature is 0. NaN among a row's logits makes its log-probs NaN. work: [3 V]. */
+void ft_choose(int R, int V, const float *logits, const double *uniform, const float *temperature, const float *top_p, int64_t *token,
+               float *logp, float *drawn_logp, float *work) {
+    for (int r = 0; r < R; r++, logits += V) {
+        int best = 0, bad = logits[0] != logits[0];
+        for (int i = 1; i < V; i++) {
+            bad |= logits[i] != logits[i];
+            if (logits[i] > logits[best]) best = i;
+        }
+        float most = logits[best];
+        double total = exponentials(V, logits, most, 1.0f, work), drawn = 0;
+        int chosen = best;
+        if (temperature[r] > 0) {
+            drawn = temperature[r] == 1.0f ? total : exponentials(V, logits, most, temperature[r], work);
+            if (top_p[r] < 1.0f) {
+                nucleus(V, work, top_p[r], (Weighted *)(work + V));
+                drawn = 0;
+                for (int i = 0; i < V; i += SPAN) drawn += sum_span(V, work, i);
+            }
+            chosen = drawn_token(V, work, uniform[r] * drawn);
+        }
+        token[r] = chosen;
+        logp[r] = bad ? NAN : logits[chosen] - most - log(total);
+        drawn_logp[r] = bad ? NAN : temperature[r] > 0 ? log(work[chosen] / drawn) : 0;
+    }
+}

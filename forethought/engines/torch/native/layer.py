@@ -1,0 +1,127 @@
+"""A decoder's layer as one autograd function: every plain layer of a small model on a CPU goes through here.
+
+Between the kernel's products nothing is handed back to Python, norms and the gate are computed again in the backward pass instead of
+kept, and an adapter is added into its matrix, whose gradient autograd then carries on to the adapter's own two.
+
+Axes: _N tokens of the packed row, _H hidden size, _d size of a head, _S segments.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from forethought.engines.torch.native.library import address, library
+from forethought.engines.torch.native.train import fits, hooked
+
+SMALL = 1 << 20  # numbers of a matrix whose whole gradient is formed for an adapter
+WEIGHTS = ("norm1", "norm2", "q", "k", "v", "o", "gate", "up", "down", "q_bias", "k_bias", "v_bias")
+
+
+class Shape(NamedTuple):
+    heads: int
+    kv_heads: int
+    d: int
+    eps: float
+    scale: float
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans")),
+                ("eps", ctypes.c_float), ("scale", ctypes.c_float), ("span", ctypes.c_void_p), ("wanted", ctypes.c_int),
+                *((name, ctypes.c_void_p) for name in ("row", "asks", "cos", "sin", *WEIGHTS))]
+
+
+class _Kept(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("r1", "lse", "qkv", "out", "r2", "middle", "gate", "up")]
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "gate", "up", "down")]
+
+
+def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...] | None:
+    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, other biases, large adapters)."""
+    attn, mlp = layer.self_attn, layer.mlp
+    linears = (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    biases = [linear.bias for linear in linears]
+    given = [b is not None for b in biases]
+    if hasattr(attn, "q_norm") or d % library().ft_width() or any(given[3:]) or len(set(given[:3])) > 1:
+        return None
+    matrices = [_matrix(linear) for linear in linears]
+    weights = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *matrices, *biases[:3])
+    return weights if all(w is None or fits(w) for w in weights) and None not in matrices else None
+
+
+def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
+    """With its adapter added in: the whole gradient of a small matrix costs less than an adapter's narrow products. None: it is no plain one."""
+    if hooked(linear):
+        return None
+    if type(linear) is torch.nn.Linear:
+        return linear.weight
+    names = getattr(linear, "lora_A", None)
+    if names is None or linear.base_layer.weight.numel() > SMALL:
+        return None
+    weight = linear.base_layer.weight
+    for name in () if linear.disable_adapters else linear.active_adapters:
+        if name in names:
+            if type(linear.lora_dropout[name]) is not torch.nn.Identity or linear.use_dora.get(name):
+                return None
+            weight = weight + linear.scaling[name] * (linear.lora_B[name].weight @ names[name].weight)
+    return weight
+
+
+class Layer(torch.autograd.Function):
+    """x [N, H] -> [N, H], or [M, H] for the M tokens in `rows` (int32, ascending); cos, sin [N, d / 2]; spans [S, 3]; then the weights in
+    the order of WEIGHTS, biases None or all three."""
+
+    @staticmethod
+    def forward(ctx, x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, shape: Shape, *weights):
+        x, weights = x.contiguous(), tuple(w if w is None else w.contiguous() for w in weights)
+        asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
+        layer = _of(x, cos, sin, spans_S3, rows, asks, shape, weights)
+        held, kept = _room(layer)
+        y, work = x.new_empty(layer.wanted, x.shape[1]), torch.empty(library().ft_layer_work(ctypes.byref(layer)))
+        library().ft_layer(ctypes.byref(layer), address(x), ctypes.byref(kept), address(y), address(work))
+        ctx.save_for_backward(x, cos, sin, held, *weights)
+        ctx.given = spans_S3, rows, asks, shape
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, cos, sin, held, *weights = ctx.saved_tensors
+        layer = _of(x, cos, sin, *ctx.given, weights)
+        _, kept = _room(layer, held)
+        dy, dx, work = dy.contiguous(), torch.empty_like(x), torch.empty(library().ft_layer_work(ctypes.byref(layer)))
+        by_name = dict(zip(WEIGHTS, weights, strict=True))
+        wanted = {name for name, need in zip(WEIGHTS, ctx.needs_input_grad[6:], strict=True) if need}
+        grads = {name: torch.zeros_like(by_name[name]) for name in ("norm1", "norm2", "o", "gate", "up", "down") if name in wanted}
+        sizes = [len(by_name[name]) for name in "qkv"]
+        if wanted & {"q", "k", "v"}:
+            grads["qkv"] = x.new_zeros(sum(sizes), x.shape[1])
+        if wanted & {"q_bias", "k_bias", "v_bias"}:
+            grads["qkv_bias"] = x.new_zeros(sum(sizes))
+        into = _Gradients(*(address(grads.get(name)) for name, _ in _Gradients._fields_))
+        library().ft_layer_backward(ctypes.byref(layer), address(x), ctypes.byref(kept), address(dy), address(dx), ctypes.byref(into), address(work))
+        for joined, names in (("qkv", ("q", "k", "v")), ("qkv_bias", ("q_bias", "k_bias", "v_bias"))):
+            if joined in grads:
+                grads |= zip(names, grads[joined].split(sizes), strict=True)
+        return dx, None, None, None, None, None, *(grads[name] if name in wanted else None for name in WEIGHTS)
+
+
+def _of(x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, asks: np.ndarray | None, shape: Shape, weights) -> _Layer:
+    inner = len(weights[WEIGHTS.index("gate")])
+    return _Layer(*x.shape, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), shape.eps, shape.scale, address(spans_S3),
+                  len(x) if rows is None else len(rows), address(rows), address(asks), address(cos), address(sin), *map(address, weights))
+
+
+def _room(layer: _Layer, held: torch.Tensor | None = None) -> tuple[torch.Tensor, _Kept]:
+    """What the backward pass needs, in one block."""
+    n, m, heads = layer.tokens, layer.wanted, layer.heads * layer.d
+    sizes = (n, n * layer.heads, n * (heads + 2 * layer.kv_heads * layer.d), n * heads, m, m * layer.hidden, m * layer.inner, m * layer.inner)
+    held = torch.empty(sum(sizes) + 64) if held is None else held  # 64: the kernels may read a vector beyond the end
+    starts = np.cumsum((0, *sizes[:-1]))
+    return held, _Kept(*(held.data_ptr() + 4 * int(start) for start in starts))

@@ -1,0 +1,190 @@
+"""Sampling by the kernels: contexts enter, each row goes on by a token a step, rows leave; all keys and values stand in one tree."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from forethought.engines.torch.native.library import address
+from forethought.engines.torch.native.tree import Path, Tree
+from forethought.engines.torch.native.weights import Weights
+
+ITEM = ("segment", "keys", "from", "to", "causal")  # of attention: which tokens of a call see which keys
+PREFILL_TOKENS = 4096  # of contexts computed in one call
+
+
+class NativeSteps:
+    """Rows in the order in which they entered; those below one segment stand together, so that its keys are read once for all."""
+
+    def __init__(self, weights: Weights, threads: int = 1):
+        self.weights, self.threads = weights, threads
+        self.tree = Tree(2 * weights.layers * weights.kv_heads * weights.d, weights.lib.ft_width())
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None  # the kernels do not hold Python's lock
+        self.paths: list[Path] = []  # of each row: its context
+        self.tail = np.zeros(0, dtype=np.int32)  # segment of each row's own tokens
+        self.at = np.zeros(0, dtype=np.int32)  # tokens in it
+        self.position = np.zeros(0, dtype=np.int32)  # of the next token
+        self._parts: list[tuple[slice, np.ndarray]] | None = None
+
+    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
+        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each context."""
+        jobs, paths = self._jobs(contexts)
+        logits = torch.empty(len(contexts), self.weights.vocabulary)
+        for part in _chunks(jobs, PREFILL_TOKENS):
+            self._compute(part, logits)
+        for path, context, k, most in zip(paths, contexts, n, room, strict=True):
+            first = self.tree.rows(k, most)
+            for i in range(k):
+                self.tree.use([*path, (first + i, 0)])
+            self.paths.extend([path] * k)
+            self.tail = np.concatenate([self.tail, np.arange(first, first + k, dtype=np.int32)])
+            self.at = np.concatenate([self.at, np.zeros(k, dtype=np.int32)])
+            self.position = np.concatenate([self.position, np.full(k, len(context), dtype=np.int32)])
+        self._parts = None
+        return logits
+
+    def step(self, token_R: np.ndarray) -> torch.Tensor:
+        """The next token of each row: the logits [R, V] after it."""
+        logits = torch.empty(len(token_R), self.weights.vocabulary)
+        self._parts = self._parts or self._split()
+        calls = []
+        for rows, above in self._parts:
+            own, at = self.tail[rows], self.at[rows]
+            index = np.arange(len(own), dtype=np.int32)
+            items = np.concatenate([above, np.stack([own, at + 1, index, index + 1, np.ones_like(own)], 1)])
+            calls.append((token_R[rows].astype(np.int32), self.position[rows], own, at, items, index, logits[rows]))
+        self._run(calls)
+        self.at += 1
+        self.position += 1
+        return logits
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with these rows (a mask) alone."""
+        for i in (~rows).nonzero()[0]:
+            self.tree.leave([*self.paths[i], (self.tail[i], 0)])
+        self.paths = [path for path, kept in zip(self.paths, rows, strict=True) if kept]
+        self.tail, self.at, self.position = self.tail[rows], self.at[rows], self.position[rows]
+        self._parts = None
+
+    # ---- contexts
+
+    def _jobs(self, contexts: Sequence[tuple[int, ...]]) -> tuple[list[_Job], list[Path]]:
+        """What of the contexts has to be computed, and each one's path."""
+        jobs, paths = [], []
+        new: dict[int, _Job] = {}
+        for i, context in enumerate(contexts):
+            path = self.tree.find(context)
+            done = sum(k for _, k in path)
+            if done < len(context):
+                segment = self.tree.grow(path, context[done:])
+                path.append((segment, len(context) - done))
+                new[segment] = _Job(segment, 0, context[done:], done, path[:-1])
+                jobs.append(new[segment])
+            segment, k = path[-1]
+            if segment not in new:  # it stands there from before: its last token again, for the logits
+                jobs.append(_Job(segment, k - 1, context[-1:], len(context) - 1, path[:-1]))
+            (new.get(segment) or jobs[-1]).outs.setdefault(k - 1, []).append(i)
+            paths.append(path)
+        return jobs, paths
+
+    def _compute(self, jobs: Sequence[_Job], logits: torch.Tensor) -> None:
+        """In waves: threads do not see each other's keys before the wave has ended."""
+        while jobs:
+            segments = {job.segment for job in jobs} if self.threads > 1 else set()
+            later = [job for job in jobs if any(s in segments for s, _ in job.above)]
+            waiting = {id(job) for job in later}
+            wave = [job for job in jobs if id(job) not in waiting]
+            parts = _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.threads)) if self.threads > 1 else [wave]
+            calls = [_call(part, self.weights.vocabulary) for part in parts]
+            self._run(calls)
+            for part, call in zip(parts, calls, strict=True):
+                ends = [i for job in part for k in sorted(job.outs) for i in job.outs[k]]
+                logits[ends] = call[-1].repeat_interleave(torch.tensor([len(job.outs[k]) for job in part for k in sorted(job.outs)]), 0)
+            jobs = later
+
+    # ---- calls
+
+    def _split(self) -> list[tuple[slice, np.ndarray]]:
+        """(rows of each thread, the items of their contexts)."""
+        bounds = np.linspace(0, len(self.tail), min(self.threads, len(self.tail)) + 1).astype(int)
+        return [(slice(a, b), _shared(self.paths[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def _run(self, calls: list[tuple]) -> None:
+        if self.pool and len(calls) > 1:
+            list(self.pool.map(lambda call: self._forward(*call), calls))
+        else:
+            for call in calls:
+                self._forward(*call)
+
+    def _forward(self, ids, positions, segments, at, items, outs, logits) -> None:
+        tree, model, work = self.tree, ctypes.byref(self.weights.model), self.weights.work(len(ids))
+        items, segments, at = np.ascontiguousarray(items), np.ascontiguousarray(segments), np.ascontiguousarray(at)
+        positions, outs = np.ascontiguousarray(positions), np.ascontiguousarray(outs)
+        self.weights.lib.ft_forward(model, len(ids), address(ids), address(positions), address(segments), address(at), address(tree.base),
+                                    address(tree.room), len(items), address(items), len(outs), address(outs), address(logits), address(work))
+
+
+@dataclass(slots=True)
+class _Job:
+    """Tokens of one segment, from the place `at` on, below the path `above`; `outs`: token in the segment -> contexts that end there."""
+
+    segment: int
+    at: int
+    tokens: Sequence[int]
+    position: int
+    above: Path
+    outs: dict[int, list[int]] = field(default_factory=dict)
+
+
+def _call(jobs: Sequence[_Job], vocabulary: int) -> tuple:
+    sizes = np.array([len(job.tokens) for job in jobs])
+    starts = np.concatenate([[0], sizes.cumsum()[:-1]]).astype(np.int32)
+    within = np.arange(sizes.sum(), dtype=np.int32) - starts.repeat(sizes)
+    spread = lambda values: np.array(values, dtype=np.int32).repeat(sizes)  # noqa: E731
+    ids = np.array([token for job in jobs for token in job.tokens], dtype=np.int32)
+    at = within + spread([job.at for job in jobs])
+    items = [(segment, k, start, start + size, 0) for job, start, size in zip(jobs, starts, sizes, strict=True) for segment, k in job.above]
+    items += [(job.segment, job.at + size, start, start + size, 1) for job, start, size in zip(jobs, starts, sizes, strict=True)]
+    outs = np.array([start + k - job.at for job, start in zip(jobs, starts, strict=True) for k in sorted(job.outs)], dtype=np.int32)
+    return (ids, within + spread([job.position for job in jobs]), spread([job.segment for job in jobs]), at,
+            np.array(items, dtype=np.int32), outs, torch.empty(len(outs), vocabulary))
+
+
+def _chunks(jobs: Sequence[_Job], tokens: int) -> list[list[_Job]]:
+    out, size = [], tokens
+    for job in jobs:
+        if size + len(job.tokens) > tokens and size:
+            out.append([])
+            size = 0
+        out[-1].append(job)
+        size += len(job.tokens)
+    return out
+
+
+def _shared(paths: Sequence[Path]) -> np.ndarray:
+    """Items of rows in order: neighbours that see the same keys see them together."""
+    items = []
+    for level in range(max(map(len, paths))):
+        start = 0
+        for i in range(1, len(paths) + 1):
+            here = paths[start][level] if level < len(paths[start]) else None
+            if i == len(paths) or (paths[i][level] if level < len(paths[i]) else None) != here:
+                if here is not None:
+                    items.append((*here, start, i, 0))
+                start = i
+    return np.array(items, dtype=np.int32).reshape(-1, len(ITEM))
+
+
+def choose(lib: ctypes.CDLL, logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray):
+    """(tokens, log-probs at temperature 1, log-probs under the distribution drawn from), [R] each."""
+    rows, vocabulary = logits_RV.shape
+    token, logp, drawn = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32), np.empty(rows, dtype=np.float32)
+    work = torch.empty(3 * vocabulary)
+    lib.ft_choose(rows, vocabulary, address(logits_RV), address(uniform_R), address(temperature_R), address(top_p_R), address(token),
+                  address(logp), address(drawn), address(work))
+    return token, logp, drawn

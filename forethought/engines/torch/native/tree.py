@@ -1,0 +1,92 @@
+"""Keys and values of token sequences as a tree: what two sequences have in common from their beginning is kept once.
+
+A segment holds the tokens of one stretch. A child may leave its parent anywhere, so nothing is ever split or copied: a path is a list
+of (segment, how many of its tokens belong to the path).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Path = list[tuple[int, int]]
+
+
+class Tree:
+    """`width` floats a token over all layers; room is made in whole vectors of `lanes` tokens."""
+
+    def __init__(self, width: int, lanes: int):
+        self.width, self.lanes = width, lanes
+        self.base = np.zeros(64, dtype=np.uint64)  # address of each segment's floats
+        self.room = np.zeros(64, dtype=np.int32)
+        self.floats = 0  # held now
+        self._nodes: list[_Node | None] = []
+        self._roots: dict[tuple[int, int], int] = {}
+
+    def find(self, tokens: Sequence[int]) -> Path:
+        """The longest beginning of `tokens` that is kept."""
+        path: Path = []
+        segment, at = self._roots.get((0, tokens[0])), 0
+        while segment is not None:
+            n = _common(self._nodes[segment].tokens, tokens, at)
+            path.append((segment, n))
+            at += n
+            segment = self._nodes[segment].children.get((n, tokens[at])) if at < len(tokens) else None
+        return path
+
+    def grow(self, path: Path, tokens: Sequence[int]) -> int:
+        """A new segment with `tokens` below the path; what it holds has to be computed. The tokens may not be empty."""
+        segment = self.rows(1, len(tokens))
+        above, n = path[-1] if path else (None, 0)
+        beside = self._roots if above is None else self._nodes[above].children
+        beside[n, tokens[0]] = segment
+        self._nodes[segment].tokens, self._nodes[segment].place = tokens, (beside, (n, tokens[0]))
+        return segment
+
+    def rows(self, n: int, tokens: int) -> int:
+        """Room for n sequences of so many tokens, which `find` does not know: the first of n segments in a row."""
+        room = -(-max(tokens, 1) // self.lanes) * self.lanes
+        held = np.empty((n, room * self.width), dtype=np.float32)
+        self.floats += held.size
+        first, end = len(self._nodes), len(self._nodes) + n
+        if end > len(self.base):
+            more = max(end, 2 * len(self.base))
+            self.base, self.room = (np.concatenate([x, np.zeros(more - len(x), dtype=x.dtype)]) for x in (self.base, self.room))
+        self.base[first:end] = held.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(held[0].nbytes)
+        self.room[first:end] = room
+        self._nodes.extend(_Node(held[i]) for i in range(n))
+        return first
+
+    def use(self, path: Path) -> None:
+        for segment, _ in path:
+            self._nodes[segment].users += 1
+
+    def leave(self, path: Path) -> None:
+        """Segments that nobody uses any more are forgotten."""
+        for segment, _ in path:
+            node = self._nodes[segment]
+            node.users -= 1
+            if not node.users:
+                self.floats -= node.held.size
+                beside, key = node.place
+                if key and beside.get(key) == segment:
+                    del beside[key]
+                self._nodes[segment] = None
+
+
+@dataclass(slots=True)
+class _Node:
+    held: np.ndarray
+    tokens: Sequence[int] = ()
+    children: dict[tuple[int, int], int] = field(default_factory=dict)  # (where it leaves, its first token) -> segment
+    place: tuple[dict, tuple[int, int] | None] = ({}, None)  # among its siblings
+    users: int = 0
+
+
+def _common(own: Sequence[int], tokens: Sequence[int], at: int) -> int:
+    n = min(len(own), len(tokens) - at)
+    if own[:n] == tokens[at : at + n]:
+        return n
+    return next(i for i in range(n) if own[i] != tokens[at + i])

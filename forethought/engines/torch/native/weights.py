@@ -1,0 +1,104 @@
+"""A decoder's weights as the kernels read them: matrices packed in panels, adapters added in."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+from forethought.engines.torch.decoder import Decoder, rotation
+from forethought.engines.torch.native.library import address, library
+from forethought.engines.torch.native.train import hooked
+
+Pointer = ctypes.c_void_p
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, Pointer) for name in ("norm1", "norm2", "q_norm", "k_norm", "qkv_bias", "o_bias", "gate_up_bias", "down_bias",
+                                             "qkv", "o", "gate_up", "down")]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int) for name in ("layers", "hidden", "heads", "kv_heads", "d", "inner", "vocabulary", "bf16")),
+                ("eps", ctypes.c_float), ("scale", ctypes.c_float),
+                *((name, Pointer) for name in ("embed", "norm", "cos", "sin", "head_bias", "head")), ("layer", ctypes.POINTER(_Layer))]
+
+
+def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
+    """Whether the kernels compute this model: on a CPU, with heads of whole vectors and a plain linear head."""
+    lib = library() if decoder else None
+    return (lib is not None and next(model.parameters()).device.type == "cpu" and decoder.d % max(2, lib.ft_width()) == 0
+            and isinstance(model.get_output_embeddings(), (torch.nn.Linear, LoraLayer)) and not any(map(hooked, model.modules())))
+
+
+class Weights:
+    """One policy's weights, as they are now. `bf16`: products round their factors to bfloat16, as autocast does. `angles`: cosine and
+    sine at each position (`angles_of`)."""
+
+    @torch.no_grad()
+    def __init__(self, decoder: Decoder, model: torch.nn.Module, bf16: bool, angles: tuple[torch.Tensor, torch.Tensor]):
+        self.lib, self.bf16 = library(), int(bf16 and library().ft_bf16())
+        self._held: list[torch.Tensor] = []  # what the pointers point to
+        inner, config = decoder.inner, model.config.get_text_config()
+        self.layers, self.kv_heads, self.d = len(inner.layers), decoder.kv_heads, decoder.d
+        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        layers = (_Layer * self.layers)(*(self._layer(layer) for layer in inner.layers))
+        head, head_bias = self._packed(model.get_output_embeddings())
+        self.model = _Model(self.layers, config.hidden_size, decoder.heads, decoder.kv_heads, decoder.d, config.intermediate_size,
+                            self.vocabulary, self.bf16, inner.norm.variance_epsilon, decoder.scale, self._float(inner.embed_tokens.weight),
+                            self._float(inner.norm.weight), *map(self._float, angles), head_bias, head, layers)
+
+    def work(self, tokens: int) -> torch.Tensor:
+        return torch.empty(self.lib.ft_work(ctypes.byref(self.model), tokens))
+
+    def _layer(self, layer: torch.nn.Module) -> _Layer:
+        attn, mlp = layer.self_attn, layer.mlp
+        qkv, qkv_bias = self._packed(attn.q_proj, attn.k_proj, attn.v_proj)
+        o, o_bias = self._packed(attn.o_proj)
+        gate_up, gate_up_bias = self._packed(mlp.gate_proj, mlp.up_proj)
+        down, down_bias = self._packed(mlp.down_proj)
+        norms = [self._float(getattr(attn, name).weight) if hasattr(attn, name) else None for name in ("q_norm", "k_norm")]
+        return _Layer(self._float(layer.input_layernorm.weight), self._float(layer.post_attention_layernorm.weight), *norms, qkv_bias, o_bias,
+                      gate_up_bias, down_bias, qkv, o, gate_up, down)
+
+    def _float(self, x: torch.Tensor) -> Pointer:
+        self._held.append(x.detach().float().contiguous())
+        return address(self._held[-1])
+
+    def _packed(self, *linears: torch.nn.Module) -> tuple[Pointer, Pointer | None]:
+        """(the matrices above each other, their bias), None where there is no bias."""
+        weights = [effective(linear) for linear in linears]
+        rows, columns = sum(map(len, weights)), weights[0].shape[1]
+        packed = torch.zeros(self.lib.ft_packed_size(rows, columns, self.bf16))
+        first = 0
+        for w in weights:
+            self.lib.ft_pack_rows(first, len(w), columns, address(w), address(packed), self.bf16)
+            first += len(w)
+        self._held.append(packed)
+        return address(packed), self._bias(linears)
+
+    def _bias(self, linears: Sequence[torch.nn.Module]) -> Pointer | None:
+        biases = [(linear.base_layer if isinstance(linear, LoraLayer) else linear).bias for linear in linears]
+        if all(b is None for b in biases):
+            return None
+        whole = [b.float() if b is not None else torch.zeros(linear.out_features) for b, linear in zip(biases, linears, strict=True)]
+        return self._float(torch.nn.functional.pad(torch.cat(whole), (0, 64)))  # a panel's columns are read beyond the last one
+
+
+def angles_of(decoder: Decoder, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin [positions, d / 2], as the model's own module makes them: its frequencies, scaling included."""
+    cos, sin = rotation(decoder.inner, decoder.inner.embed_tokens.weight, torch.arange(positions))
+    return cos[:, 0, : decoder.d // 2].contiguous(), -sin[:, 0, : decoder.d // 2].contiguous()
+
+
+def effective(linear: torch.nn.Module) -> torch.Tensor:
+    """A linear layer's matrix, float32, with the adapter that is switched on."""
+    if not isinstance(linear, LoraLayer):
+        return linear.weight.float().contiguous()
+    weight = linear.base_layer.weight.float()
+    for name in () if linear.disable_adapters else linear.active_adapters:
+        if name in linear.lora_A:
+            weight = weight + linear.scaling[name] * (linear.lora_B[name].weight.float() @ linear.lora_A[name].weight.float())
+    return weight.contiguous()
