@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -156,24 +157,31 @@ def test_blocks_change_nothing(rows, monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["plain", "frozen", "adapter"])
+@pytest.mark.parametrize("kind", ["plain", "tied", "frozen", "adapter"])
 def test_bf16_logits_are_raised_and_their_gradient_is_theirs(kind, monkeypatch, small_blocks):
-    """The head in bf16, everything after it in float32: what a plain log-softmax makes of the same bf16 logits."""
+    """The head in bf16, everything after it in float32: what a plain log-softmax makes of the same bf16 logits. The backward pass comes
+    from another thread, in which autocast is off: as on a GPU."""
     head, own = head_of(kind, torch.float32)
     hidden, ids, gradient = inputs(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = head(hidden)
-        wanted = logits.float().log_softmax(-1)
-        expected = gradients(wanted.gather(-1, ids[:, None])[:, 0], gradient, hidden, *own)
-        for floats in PATHS.values():
-            monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
-            logp, entropy = objectives.logprobs_of(head, hidden, ids, SIZE)
-            assert logits.dtype == torch.bfloat16 and logp.dtype == entropy.dtype == torch.float32
-            torch.testing.assert_close(logp, wanted.gather(-1, ids[:, None])[:, 0], rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(entropy, -(wanted.exp() * wanted).sum(-1), rtol=1e-5, atol=1e-5)
-            for found, whole in zip(gradients(logp, gradient, hidden, *own), expected, strict=True):
-                assert found.dtype == torch.float32
-                assert (found - whole).norm() < 0.02 * whole.norm()  # sums of chunks are rounded to 8 bits
+
+    def forward(of):
+        with torch.autocast("cpu", torch.bfloat16):
+            return of()
+
+    logits = forward(lambda: head(hidden))
+    wanted = logits.float().log_softmax(-1)
+    expected = gradients(wanted.gather(-1, ids[:, None])[:, 0], gradient, hidden, *own)
+    for floats in PATHS.values():
+        monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
+        logp, entropy = forward(lambda: objectives.logprobs_of(head, hidden, ids, SIZE))
+        assert logits.dtype == torch.bfloat16 and logp.dtype == entropy.dtype == torch.float32
+        torch.testing.assert_close(logp, wanted.gather(-1, ids[:, None])[:, 0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(entropy, -(wanted.exp() * wanted).sum(-1), rtol=1e-5, atol=1e-5)
+        with ThreadPoolExecutor(1) as elsewhere:
+            again = elsewhere.submit(gradients, logp, gradient, hidden, *own).result()
+        for found, whole in zip(again, expected, strict=True):
+            assert found.dtype == torch.float32
+            assert (found - whole).norm() < 0.01 * whole.norm()  # each part was rounded to 8 bits
 
 
 # Gradients, however they are taken -----------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from forethought.arms.worker import How, work
 from forethought.interrupts import Interrupts
 
 WRITER = "tensorboard.summary.writer.event_file_writer"
-PRELOAD = ("forethought.engines.torch.engine", "forethought.engines.torch.loading", "forethought.arms.worker", WRITER)
+PRELOAD = ("forethought.engines.torch.engine", "forethought.engines.torch.loading", "forethought.arms.worker", "peft", WRITER)
 """Imported once by the fork server, by name: torch stays out of this process. None of them starts a thread or computes."""
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS")
 

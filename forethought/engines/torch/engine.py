@@ -153,7 +153,7 @@ class TorchEngine:
             if r.stops not in self._stops:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
-        with self.weights.sampling(policy) as model, self.machine.autocast():
+        with self.machine.autocast(), self.weights.sampling(policy) as model:
             steps = self.laid.steps(policy, model, self.machine.bf16, self.machine.threads, self.context)
             return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions[policy])
 

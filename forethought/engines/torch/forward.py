@@ -83,7 +83,9 @@ def _part(indices: list[int], segments: Sequence[Segment], done: set[int]) -> tu
     return indices, [replace(s, stream=None) if i in done else s for i, s in zip(indices, kept, strict=True)]
 
 
-def _renumbered(indices: list[int], segments: Sequence[Segment]) -> list[Segment]:
+def _renumbered(indices: list[int], segments: Sequence[Segment]) -> Sequence[Segment]:
+    if indices == list(range(len(segments))):
+        return segments
     new = {old: i for i, old in enumerate(indices)}
     return [replace(segments[i], parent=new.get(segments[i].parent, -1)) for i in indices]
 

@@ -2,14 +2,26 @@
 
 PEFT keeps the factors of a weight in one shape for each kind of layer; here they are always B [experts, out, rank] and
 A [experts, rank, in] (one expert where there are none), with `scaling * B A` added to the weight.
+
+PEFT is imported where the first adapter is made, not at the top of a module: whoever trains whole weights never waits for it.
 """
 
 from __future__ import annotations
 
 import re
+import sys
+from typing import TYPE_CHECKING
 
 import torch
-from peft.tuners.lora import Embedding, LoraLayer
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+
+def is_lora(layer: torch.nn.Module) -> bool:
+    """Whether PEFT has wrapped this layer. None is where nobody has imported PEFT, so looking does not import it either."""
+    peft = sys.modules.get("peft.tuners.lora")
+    return peft is not None and isinstance(layer, peft.LoraLayer)
 
 
 def clean(name: str) -> str:
@@ -20,7 +32,7 @@ def clean(name: str) -> str:
 def targets(base: torch.nn.Module, adapter: str) -> dict[str, LoraLayer]:
     """Name of a weight in the plain model -> the layer in which `adapter` adds to it."""
     return {clean(f"{path}.{getattr(layer, 'parameter_name', 'weight')}"): layer
-            for path, layer in base.named_modules() if isinstance(layer, LoraLayer) and adapter in layer.r}
+            for path, layer in base.named_modules() if is_lora(layer) and adapter in layer.r}
 
 
 @torch.no_grad()
@@ -38,6 +50,8 @@ def approach(layer: LoraLayer, adapter: str, difference: torch.Tensor) -> float:
     The square roots of the singular values go to both factors, so that both learn at the same pace. Where the difference has
     fewer directions than the rank, the others stay as LoRA begins (A random, B zero): from A = B = 0 nothing would ever train.
     """
+    from peft.tuners.lora import Embedding
+
     scaling, experts = layer.scaling[adapter], getattr(layer, "num_experts", 1)
     embedding = isinstance(layer, Embedding)
     B, A = ((layer.lora_embedding_B[adapter], layer.lora_embedding_A[adapter]) if embedding

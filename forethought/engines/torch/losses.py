@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from peft.tuners.lora import LoraLayer
 
 from forethought.engines.torch import objectives
 from forethought.engines.torch.forward import Row, Targets, hidden_of, targets_of
 from forethought.engines.torch.heads import logits_of
+from forethought.engines.torch.lora import is_lora
 from forethought.engines.torch.policies import Policies
 from forethought.errors import RecipeError
 from forethought.metrics import Max, Mean, Metric, Sum
@@ -119,7 +119,7 @@ def _reference(weights: Policies, policy: str, row: Row, kept: Targets, objectiv
 def _keep(weights: Policies, model, hidden_KH, reference_KH, tokens: Tokens, objective: Objective) -> Loss:
     """weight * sum of w KL(keep || policy) / denominator."""
     other = weights.copies.get(objective.keep, weights.base)
-    if other is model and isinstance(model.get_output_embeddings(), LoraLayer):
+    if other is model and is_lora(model.get_output_embeddings()):
         raise RecipeError("adapter.targets", "an adapter on the head gives two policies of one base different heads, which the keep "
                                              "stream cannot use at once; leave the head out")
     weight_K = tokens.field("weight")

@@ -10,8 +10,10 @@ Axes: _N tokens of the row, _S sets of siblings, _B blocks (n in each set), _Q t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,13 +32,28 @@ class Group:
     bias_S11A: torch.Tensor | None  # -inf on padding; None where there is none
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """What attention needs to know of a packed row."""
+    """What attention needs to know of a packed row: its spans for the kernels, and for PyTorch its groups, which are laid out when asked
+    for."""
 
-    groups: tuple[Group, ...]
-    place_N: torch.Tensor  # where token n lies in the concatenation of all groups' flattened [B * Q] tokens
-    spans_S3: np.ndarray  # int32, of each segment: where it begins in the row, its tokens, where its descendants end (they follow it)
+    def __init__(self, segments: Sequence[Segment], order: list[int], starts: list[int], device: torch.device | str):
+        self._given = segments, order, starts, device
+        self.spans_S3 = _spans(segments, order, starts)
+        """int32, of each segment: where it begins in the row, its tokens, where its descendants end (they follow it)."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        return self._laid_out[0]
+
+    @property
+    def place_N(self) -> torch.Tensor:
+        """Where token n lies in the concatenation of all groups' flattened [B * Q] tokens."""
+        return self._laid_out[1]
+
+    @cached_property
+    def _laid_out(self) -> tuple[tuple[Group, ...], torch.Tensor]:
+        segments, order, starts, device = self._given
+        return _grouped(_blocks(segments, order, starts), int(self.spans_S3[:, 1].sum()), device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +90,7 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
     ids: list[int] = []
     positions: list[int] = []
     before: list[int] = []
-    starts, block_of = [0] * len(segments), [0] * len(segments)
-    blocks: list[_Block] = []
+    starts = [0] * len(segments)
     order = _depth_first(segments, children)
     for i in order:
         s, start = segments[i], len(ids)
@@ -86,18 +102,8 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
         before.append(last)
         before.extend(range(start, start + n - 1))
         starts[i] = start
-        if s.parent >= 0 and len(children[s.parent]) == 1:  # the only child continues its parent's block
-            block_of[i] = block_of[s.parent]
-        else:
-            up = block_of[s.parent] if s.parent >= 0 else -1
-            blocks.append(_Block(up, [], blocks[up].ancestors + blocks[up].tokens if up >= 0 else []))
-            block_of[i] = len(blocks) - 1
-        blocks[block_of[i]].tokens.extend(range(start, start + n))
-    # A branching parent's block is complete before any child block copies it as ancestors: its segments are all on the
-    # chain that ends in the branching segment, and come before its children.
-    layout = _layout(blocks, _spans(segments, order, starts), len(ids), device)
     long = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
-    return Packed(long(ids), long(positions), long(before), tuple(starts), max(positions) + 1, layout)
+    return Packed(long(ids), long(positions), long(before), tuple(starts), max(positions) + 1, Layout(segments, order, starts, device))
 
 
 def _depth_first(segments: Sequence[Segment], children: list[list[int]]) -> list[int]:
@@ -117,7 +123,25 @@ def _spans(segments: Sequence[Segment], order: list[int], starts: list[int]) -> 
     return np.array([(starts[i], len(segments[i].token_ids), ends[i]) for i in order], dtype=np.int32)
 
 
-def _layout(blocks: list[_Block], spans_S3: np.ndarray, n_tokens: int, device: torch.device | str) -> Layout:
+def _blocks(segments: Sequence[Segment], order: list[int], starts: list[int]) -> list[_Block]:
+    """A branching parent's block is complete before any child block copies it as ancestors: its segments are all on the chain that ends
+    in the branching segment, and come before its children."""
+    children = Counter(s.parent for s in segments)
+    blocks: list[_Block] = []
+    block_of = [0] * len(segments)
+    for i in order:
+        parent = segments[i].parent
+        if parent >= 0 and children[parent] == 1:  # the only child continues its parent's block
+            block_of[i] = block_of[parent]
+        else:
+            up = block_of[parent] if parent >= 0 else -1
+            blocks.append(_Block(up, [], blocks[up].ancestors + blocks[up].tokens if up >= 0 else []))
+            block_of[i] = len(blocks) - 1
+        blocks[block_of[i]].tokens.extend(range(starts[i], starts[i] + len(segments[i].token_ids)))
+    return blocks
+
+
+def _grouped(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> tuple[tuple[Group, ...], torch.Tensor]:
     """Group sets of siblings so that padding stays small: sorted by their sizes, cut where a set would waste too much."""
     families: dict[int, list[_Block]] = {}
     for i, block in enumerate(blocks):
@@ -134,7 +158,7 @@ def _layout(blocks: list[_Block], spans_S3: np.ndarray, n_tokens: int, device: t
         group, tokens = _group(families_, place_N, offset, device)
         groups.append(group)
         offset += tokens
-    return Layout(tuple(groups), torch.from_numpy(place_N).to(device), spans_S3)
+    return tuple(groups), torch.from_numpy(place_N).to(device)
 
 
 def _group(families: list[list[_Block]], place_N: np.ndarray, offset: int, device) -> tuple[Group, int]:

@@ -11,17 +11,18 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import Linear, LoraLayer
 
 from forethought.engines.base import BASE, Kind
 from forethought.engines.torch import lora
 from forethought.engines.torch.recompute import recompute
 from forethought.errors import RecipeError
 from forethought.recipe.schema import AdapterSpec
+
+if TYPE_CHECKING:  # PEFT is imported by what needs an adapter (see `lora.py`)
+    from peft.tuners.lora import LoraLayer
 
 MERGE_BELOW = 200_000_000  # parameters of a base that is worth keeping twice
 
@@ -41,6 +42,7 @@ class Policies:
         self.frozen: set[str] = set()  # adapters and copies that never change
         self.merged: dict[str, torch.nn.Module] = {}  # adapter -> the base with it added in, for sampling
         self.active = BASE
+        self._own: dict[str, dict[str, torch.nn.Parameter]] = {}  # until the set of policies changes
         self.size = sum(p.numel() for p in model.parameters())
         self.base_moved = False  # whether the base differs from what it was loaded from
         model.requires_grad_(False)
@@ -77,6 +79,9 @@ class Policies:
         """The module to sample from, inside. Autocast keeps the bf16 copy of a weight, instead of making it anew for every token,
         only if the weight could have a gradient; none is ever computed here."""
         model = self.sampling_model(name)
+        if not torch.is_autocast_enabled(model.device.type):
+            yield model
+            return
         model.requires_grad_(True)
         try:
             yield model
@@ -98,15 +103,19 @@ class Policies:
         """Plain linear layers only. Embeddings and heads may be tied: adding to one would add to both."""
         if name not in self.adapters or self.size > MERGE_BELOW:
             return False
+        from peft.tuners.lora import Linear
+
         ends = (self.base.get_input_embeddings(), self.base.get_output_embeddings())
         return all(type(layer) is Linear and layer not in ends for layer in self._lora_layers() if name in layer.r)
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
         """The policy's own weights, by the name they have in its saved file (for whole models the same names); tied weights once."""
-        if name in self.copies or name == BASE:
-            return {lora.clean(k): p for k, p in self.copies.get(name, self.base).named_parameters() if "lora_" not in k}
-        own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
-        return {k: p for k, p in self.base.named_parameters() if own.search(k)}
+        if name not in self._own:
+            own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
+            whole = name in self.copies or name == BASE
+            named = self.copies.get(name, self.base).named_parameters()
+            self._own[name] = {lora.clean(k) if whole else k: p for k, p in named if ("lora_" not in k if whole else own.search(k))}
+        return dict(self._own[name])
 
     @contextmanager
     def training(self, name: str) -> Iterator[torch.nn.Module]:
@@ -114,12 +123,14 @@ class Policies:
         if name in self.frozen:
             raise ValueError(f"policy {name!r} is frozen; it cannot train")
         model = self.model(name)
-        for p in self.parameters(name).values():
+        own = self.parameters(name).values()
+        for p in own:
             p.requires_grad_(True)
         try:
             yield model
         finally:
-            model.requires_grad_(False)
+            for p in own:
+                p.requires_grad_(False)
 
     def fork(self, src: str, dst: str, kind: Kind) -> None:
         """See `engines.base.Engine`. RecipeError where an adapter's targets are not in the model, or cannot be merged into one."""
@@ -127,6 +138,7 @@ class Policies:
             raise ValueError(f"policy {dst!r} exists already")
         if kind not in get_args(Kind):
             raise ValueError(f"a policy cannot be forked as {kind!r}; known: {', '.join(get_args(Kind))}")
+        self._own.clear()  # PEFT wraps modules, and a name may be another policy's now
         whole = self._is_whole(src)
         if kind == "model" or (kind == "frozen" and whole):
             self.copies[dst] = self.copy_of(src)
@@ -143,6 +155,8 @@ class Policies:
             self.frozen.add(dst)
 
     def _add_adapter(self, name: str) -> None:
+        from peft import LoraConfig, get_peft_model
+
         config = LoraConfig(r=self.spec.rank, lora_alpha=self.spec.alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
                             target_modules=list(self.spec.targets) or "all-linear", init_lora_weights=True)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -189,6 +203,7 @@ class Policies:
         return max(0.0, 1 - lost / total) if total else 1.0
 
     def drop(self, name: str) -> None:
+        self._own.clear()
         if name in self.copies:
             del self.copies[name]
         elif name in self.adapters:
@@ -205,11 +220,15 @@ class Policies:
         self.frozen.discard(name)
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
+        from peft import get_peft_model_state_dict
+
         self.peft.active_adapter = name  # peft may look its configuration up, and the one it remembers may be dropped
         state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
         return {k: v.detach().contiguous() for k, v in state.items()}
 
     def load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        from peft import set_peft_model_state_dict
+
         self.peft.active_adapter = name
         set_peft_model_state_dict(self.peft, state, adapter_name=name)
         self._no_gradients()
@@ -217,7 +236,7 @@ class Policies:
     # ---- helpers
 
     def _lora_layers(self) -> list[LoraLayer]:
-        return [m for m in self.base.modules() if isinstance(m, LoraLayer)]
+        return [m for m in self.base.modules() if lora.is_lora(m)]
 
     def _no_gradients(self) -> None:
         self.base.requires_grad_(False)

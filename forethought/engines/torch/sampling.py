@@ -47,6 +47,7 @@ class Laid:
 
     def __init__(self):
         self._kept: dict[str, tuple[tuple, Weights]] = {}
+        self._tensors: dict[str, tuple[torch.nn.Module, list[torch.Tensor]]] = {}
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
     def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
@@ -54,7 +55,9 @@ class Laid:
         decoder = decoder_of(model)
         if not runs(decoder, model):
             return Cohorts(model.base_model, logits_of(model), model.device, decoder)
-        state = tuple((p.data_ptr(), p._version) for p in model.parameters())
+        if self._tensors.get(policy, (None,))[0] is not model:
+            self._tensors[policy] = (model, list(model.parameters()))
+        state = tuple([(p.data_ptr(), p._version) for p in self._tensors[policy][1]])
         if self._kept.get(policy, (None,))[0] != state:
             if self._angles[0] != context:
                 self._angles = (context, angles_of(decoder, context))
@@ -65,6 +68,7 @@ class Laid:
         """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version, as every other change does."""
         for name in [policy] if policy != BASE else list(self._kept):  # adapters stand on the base
             self._kept.pop(name, None)
+            self._tensors.pop(name, None)
 
 
 class Sampler:
@@ -79,7 +83,10 @@ class Sampler:
         rows, live = _Rows(requests, stops, self.eos), np.zeros(0, dtype=np.int64)
         waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))  # neighbours share most
         while waiting or len(live):
-            if len(live):
+            if len(live) and rows.by_ids and hasattr(self.steps, "advance"):
+                self.steps.advance(rows, live, self._few(waiting, requests))
+                rows.check(live)
+            elif len(live):
                 rows.take(live, self.steps.step(rows.last(live)))
             if entering := self._entering(waiting, requests, len(live)):
                 asked = [requests[i] for i in entering]
@@ -93,10 +100,14 @@ class Sampler:
                 live = live[going]
         return rows.completions(version)
 
+    def _few(self, waiting: deque[int], requests: Sequence[Request]) -> int:
+        """Rows at which others can enter beside them."""
+        return max(0, self.rows - max(requests[waiting[0]].n, self.rows // 8)) if waiting else 0
+
     def _entering(self, waiting: deque[int], requests: Sequence[Request], live: int) -> list[int]:
         """Who fits beside the live rows. Not one by one: contexts are computed faster together."""
         out: list[int] = []
-        if waiting and live and self.rows - live < max(requests[waiting[0]].n, self.rows // 8):
+        if waiting and live > self._few(waiting, requests):
             return out
         tokens = 0
         while waiting and (not live or live + requests[waiting[0]].n <= self.rows) and tokens < ENTER_TOKENS:
@@ -121,12 +132,16 @@ class _Rows:
         self.length = np.zeros(total, dtype=np.int64)
         self.done, self.finished = np.zeros(total, dtype=bool), np.zeros(total, dtype=bool)
         self.most = np.array([r.max_tokens for r in requests])[self.request]
-        self.noise = np.concatenate([_uniforms(r, r.n, most) for r in requests])
-        self.shape = np.array([(r.temperature, r.top_p) for r in requests], dtype=np.float32)[self.request]
+        self.noise = np.ascontiguousarray(np.concatenate([_uniforms(r, r.n, most) for r in requests]))
+        self.temperature = np.array([r.temperature for r in requests], dtype=np.float32)[self.request]
+        self.top_p = np.array([r.top_p for r in requests], dtype=np.float32)[self.request]
+        self.context = np.array([len(r.context) for r in requests])[self.request]
         kinds = list({id(s): s for s in stops}.values())
         self.kind = np.array([next(i for i, kind in enumerate(kinds) if kind is s) for s in stops])[self.request]
-        self.ending = [np.array(sorted(kind.ids | eos), dtype=np.int64) for kind in kinds]
+        self.ending = [sorted(kind.ids | eos) for kind in kinds]
+        self.ends_KV: np.ndarray | None = None  # whether a token ends a row of this kind, once the vocabulary is known
         self.texts = [kind if kind.texts else None for kind in kinds]
+        self.by_ids = not any(self.texts)  # whether single tokens say when a row ends
 
     def of(self, request: int) -> np.ndarray:
         return np.arange(self.ends[request] - self.requests[request].n, self.ends[request])
@@ -138,25 +153,30 @@ class _Rows:
     def take(self, rows: np.ndarray, logits: torch.Tensor, repeats: np.ndarray | None = None) -> None:
         """Draw each row's next token. `repeats`: how many rows each line of the logits is for."""
         t = self.length[rows]
-        token, logp, drawn_logp = self.choice(logits, repeats, self.noise[rows, t], *self.shape[rows].T)
-        if np.isnan(logp).any():
-            policy = self.requests[self.request[rows[np.isnan(logp)][0]]].policy
-            raise UserError(f"policy {policy!r} gives logits that are not finite: its weights have diverged; lower the learning rate, and "
-                            "go on from an earlier checkpoint")
+        token, logp, drawn_logp = self.choice(logits, repeats, self.noise[rows, t], self.temperature[rows], self.top_p[rows])
         self.tokens[rows, t], self.logps[rows, t], self.drawn_logps[rows, t] = token, logp, drawn_logp
         self.length[rows] = t + 1
-        ended = self._ended(rows, token)
+        self.check(rows)
+        ended = self._ended(rows, token, logits.shape[-1])
         self.finished[rows] = ended
         self.done[rows] = ended | (self.most[rows] == t + 1)
 
-    def _ended(self, rows: np.ndarray, token: np.ndarray) -> np.ndarray:
-        ended = np.zeros(len(rows), dtype=bool)
-        for kind, (ids, text) in enumerate(zip(self.ending, self.texts, strict=True)):
-            own = self.kind[rows] == kind
-            ended |= own & np.isin(token, ids)
-            if text:
-                for i in (own & ~ended).nonzero()[0]:
-                    ended[i] = text.found(self.tokens[rows[i], : self.length[rows[i]]].tolist())
+    def check(self, rows: np.ndarray) -> None:
+        """UserError where a row's last token came from logits that are not finite."""
+        bad = rows[np.isnan(self.logps[rows, self.length[rows] - 1])]
+        if len(bad):
+            raise UserError(f"policy {self.requests[self.request[bad[0]]].policy!r} gives logits that are not finite: its weights have diverged; "
+                            "lower the learning rate, and go on from an earlier checkpoint")
+
+    def _ended(self, rows: np.ndarray, token: np.ndarray, vocabulary: int) -> np.ndarray:
+        if self.ends_KV is None:
+            self.ends_KV = np.zeros((len(self.ending), vocabulary), dtype=bool)
+            for own, ids in zip(self.ends_KV, self.ending, strict=True):
+                own[[i for i in ids if i < vocabulary]] = True
+        ended = self.ends_KV[self.kind[rows], token]
+        for i in () if self.by_ids else (~ended).nonzero()[0]:
+            text = self.texts[self.kind[rows[i]]]
+            ended[i] = text is not None and text.found(self.tokens[rows[i], : self.length[rows[i]]].tolist())
         return ended
 
     def completions(self, version: int) -> list[list[Completion]]:

@@ -77,7 +77,7 @@ static void attention(const Model *M, int l, int N, const float *qkv, const int3
     int d = M->d, heads = M->heads, group = heads / M->kv_heads, width = (heads + 2 * M->kv_heads) * d;
     memset(o, 0, sizeof(float) * N * heads * d);
     memset(s, 0, sizeof(float) * N * heads);
-    for (int i = 0; i < N * heads; i++) m[i] = -1e30f;
+    for (long i = 0; i < (long)N * heads; i++) m[i] = -1e30f;
     for (int g = 0; g < M->kv_heads; g++)
         for (const Item *t = item; t < item + items; t++) {
             int room = cap[t->segment], filled = 0;
@@ -91,8 +91,8 @@ static void attention(const Model *M, int l, int N, const float *qkv, const int3
                 }
             if (filled) attend(filled, d, tile, panels, values, d, t->keys);
         }
-    for (int i = 0; i < N * heads; i++)
-        for (int j = 0; j < d && s[i] > 0; j++) o[(long)i * d + j] /= s[i];
+    for (long i = 0; i < (long)N * heads; i++)
+        for (int j = 0; j < d && s[i] > 0; j++) o[i * d + j] /= s[i];
 }
 
 static void feed_forward(const Model *M, const Layer *L, int n, float *x, float *y, float *gate_up) {
@@ -215,7 +215,8 @@ static int drawn_token(int V, const float *weight, double target) {
 }
 
 /* token[R], its log-prob at temperature 1 and under the distribution that it was drawn from, by the row's own uniform number; the mode
-   where the temperature is 0. NaN among a row's logits makes its log-probs NaN. work: [3 V]. */
+   where the temperature is 0. Where a row's logits hold NaN or infinity, or nothing above minus infinity, its log-probs are NaN; minus
+   infinity beside others is a token that is never drawn. work: [3 V]. */
 void ft_choose(int R, int V, const float *logits, const double *uniform, const float *temperature, const float *top_p, int64_t *token,
                float *logp, float *drawn_logp, float *work) {
     for (int r = 0; r < R; r++, logits += V) {
@@ -225,6 +226,10 @@ void ft_choose(int R, int V, const float *logits, const double *uniform, const f
             if (logits[i] > logits[best]) best = i;
         }
         float most = logits[best];
+        if (bad || most - most != 0) { /* there is no distribution, and NaN cannot be sorted */
+            token[r] = best, logp[r] = drawn_logp[r] = NAN;
+            continue;
+        }
         double total = exponentials(V, logits, most, 1.0f, work), drawn = 0;
         int chosen = best;
         if (temperature[r] > 0) {
@@ -237,7 +242,79 @@ void ft_choose(int R, int V, const float *logits, const double *uniform, const f
             chosen = drawn_token(V, work, uniform[r] * drawn);
         }
         token[r] = chosen;
-        logp[r] = bad ? NAN : logits[chosen] - most - log(total);
-        drawn_logp[r] = bad ? NAN : temperature[r] > 0 ? log(work[chosen] / drawn) : 0;
+        logp[r] = logits[chosen] - most - log(total);
+        drawn_logp[r] = temperature[r] > 0 ? log(work[chosen] / drawn) : 0;
+    }
+}
+
+/* Whole rows ------------------------------------------------------------------------------------------------------------------ */
+
+typedef struct { /* rows in the making; where they are kept, each has `most` places */
+    int rows, most, kinds, vocabulary;
+    const int32_t *path_from, *path; /* [rows + 1] and pairs (segment, keys): each row's context */
+    const int32_t *tail;             /* segment of the row's own tokens */
+    const int64_t *row;              /* its line in the arrays below */
+    int64_t *token, *length;         /* drawn so far; at least one */
+    float *logp, *drawn_logp;
+    const double *uniform;
+    const float *temperature, *top_p;
+    const int64_t *limit, *context;  /* most tokens; tokens of the context */
+    const int64_t *kind;
+    const uint8_t *ends;             /* [kinds, vocabulary] whether a token ends a row of this kind */
+    uint8_t *done, *finished;
+} Rows;
+
+/* Neighbours that see the same keys see them together. */
+static int shared_items(const Rows *R, int n, const int32_t *live, Item *item) {
+    int items = 0, deepest = 0;
+    for (int i = 0; i < n; i++) {
+        int depth = R->path_from[live[i] + 1] - R->path_from[live[i]];
+        deepest = depth > deepest ? depth : deepest;
+    }
+    for (int level = 0; level < deepest; level++)
+        for (int i = 0; i < n; i++) {
+            const int32_t *p = R->path + 2L * (R->path_from[live[i]] + level);
+            if (R->path_from[live[i]] + level >= R->path_from[live[i] + 1]) continue;
+            Item *last = item + items - 1;
+            if (items && last->to == i && i > 0 && last->segment == p[0] && last->keys == p[1]) last->to = i + 1;
+            else item[items++] = (Item){p[0], p[1], i, i + 1, 0};
+        }
+    return items;
+}
+
+/* Most items of a call with these rows, and floats of its work space beside `ft_work`. */
+long ft_run_work(const Model *M, const Rows *R) {
+    long items = R->path_from[R->rows] + R->rows;
+    return items * (sizeof(Item) / 4) + 10L * R->rows + (long)R->rows * M->vocabulary + 3L * M->vocabulary + 64;
+}
+
+/* Each row that is not done goes on by a token a step, until no more than `few` go on or `steps` have been made; returns the steps. */
+int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap, int few, int steps, float *work, float *more) {
+    int32_t *live = (int32_t *)more, *id = live + R->rows, *position = id + R->rows, *segment = position + R->rows, *at = segment + R->rows,
+            *index = at + R->rows;
+    Item *item = (Item *)(index + R->rows);
+    float *logits = (float *)(item + R->path_from[R->rows] + R->rows), *own = logits + (long)R->rows * M->vocabulary;
+    for (int step = 0;; step++) {
+        int n = 0;
+        for (int i = 0; i < R->rows; i++)
+            if (!R->done[R->row[i]]) live[n++] = i;
+        if (n <= few || step == steps) return step;
+        int items = shared_items(R, n, live, item);
+        for (int i = 0; i < n; i++) {
+            long row = R->row[live[i]];
+            index[i] = i, segment[i] = R->tail[live[i]], at[i] = R->length[row] - 1, position[i] = R->context[row] + at[i];
+            id[i] = R->token[row * R->most + at[i]];
+            item[items++] = (Item){segment[i], at[i] + 1, i, i + 1, 1};
+        }
+        ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, logits, work);
+        for (int i = 0; i < n; i++) {
+            long row = R->row[live[i]], place = row * R->most + R->length[row];
+            int64_t *token = R->token + place;
+            ft_choose(1, M->vocabulary, logits + (long)i * M->vocabulary, R->uniform + place, R->temperature + row, R->top_p + row, token,
+                      R->logp + place, R->drawn_logp + place, own);
+            R->length[row]++;
+            R->finished[row] = R->ends[R->kind[row] * R->vocabulary + *token];
+            R->done[row] = R->finished[row] || R->length[row] == R->limit[row] || R->logp[place] != R->logp[place];
+        }
     }
 }

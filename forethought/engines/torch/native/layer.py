@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from forethought.engines.torch.native.library import address, library
+from forethought.engines.torch.native.library import address, floats, library
 from forethought.engines.torch.native.train import fits, hooked
 
 SMALL = 1 << 20  # numbers of a matrix whose whole gradient is formed for an adapter
-WEIGHTS = ("norm1", "norm2", "q", "k", "v", "o", "gate", "up", "down", "q_bias", "k_bias", "v_bias")
+WEIGHTS = ("norm1", "norm2", "q", "k", "v", "o", "gate", "up", "down", "q_bias", "k_bias", "v_bias", "o_bias")
 
 
 class Shape(NamedTuple):
@@ -40,19 +40,19 @@ class _Kept(ctypes.Structure):
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "gate", "up", "down")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "o_bias", "gate", "up", "down")]
 
 
 def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...] | None:
-    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, other biases, large adapters)."""
+    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, biases of the MLP, large adapters)."""
     attn, mlp = layer.self_attn, layer.mlp
     linears = (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     biases = [linear.bias for linear in linears]
     given = [b is not None for b in biases]
-    if hasattr(attn, "q_norm") or d % library().ft_width() or any(given[3:]) or len(set(given[:3])) > 1:
+    if hasattr(attn, "q_norm") or d % library().ft_width() or any(given[4:]) or len(set(given[:3])) > 1:
         return None
     matrices = [_matrix(linear) for linear in linears]
-    weights = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *matrices, *biases[:3])
+    weights = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *matrices, *biases[:4])
     return weights if all(w is None or fits(w) for w in weights) and None not in matrices else None
 
 
@@ -76,7 +76,7 @@ def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
 
 class Layer(torch.autograd.Function):
     """x [N, H] -> [N, H], or [M, H] for the M tokens in `rows` (int32, ascending); cos, sin [N, d / 2]; spans [S, 3]; then the weights in
-    the order of WEIGHTS, biases None or all three."""
+    the order of WEIGHTS, a bias None where there is none; those of q, k and v are there together."""
 
     @staticmethod
     def forward(ctx, x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, shape: Shape, *weights):
@@ -84,7 +84,7 @@ class Layer(torch.autograd.Function):
         asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
         layer = _of(x, cos, sin, spans_S3, rows, asks, shape, weights)
         held, kept = _room(layer)
-        y, work = x.new_empty(layer.wanted, x.shape[1]), torch.empty(library().ft_layer_work(ctypes.byref(layer)))
+        y, work = x.new_empty(layer.wanted, x.shape[1]), floats(library().ft_layer_work(ctypes.byref(layer)))
         library().ft_layer(ctypes.byref(layer), address(x), ctypes.byref(kept), address(y), address(work))
         ctx.save_for_backward(x, cos, sin, held, *weights)
         ctx.given = spans_S3, rows, asks, shape
@@ -95,10 +95,10 @@ class Layer(torch.autograd.Function):
         x, cos, sin, held, *weights = ctx.saved_tensors
         layer = _of(x, cos, sin, *ctx.given, weights)
         _, kept = _room(layer, held)
-        dy, dx, work = dy.contiguous(), torch.empty_like(x), torch.empty(library().ft_layer_work(ctypes.byref(layer)))
+        dy, dx, work = dy.contiguous(), torch.empty_like(x), floats(library().ft_layer_work(ctypes.byref(layer)))
         by_name = dict(zip(WEIGHTS, weights, strict=True))
         wanted = {name for name, need in zip(WEIGHTS, ctx.needs_input_grad[6:], strict=True) if need}
-        grads = {name: torch.zeros_like(by_name[name]) for name in ("norm1", "norm2", "o", "gate", "up", "down") if name in wanted}
+        grads = {name: torch.zeros_like(by_name[name]) for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down") if name in wanted}
         sizes = [len(by_name[name]) for name in "qkv"]
         if wanted & {"q", "k", "v"}:
             grads["qkv"] = x.new_zeros(sum(sizes), x.shape[1])
@@ -122,6 +122,6 @@ def _room(layer: _Layer, held: torch.Tensor | None = None) -> tuple[torch.Tensor
     """What the backward pass needs, in one block."""
     n, m, heads = layer.tokens, layer.wanted, layer.heads * layer.d
     sizes = (n, n * layer.heads, n * (heads + 2 * layer.kv_heads * layer.d), n * heads, m, m * layer.hidden, m * layer.inner, m * layer.inner)
-    held = torch.empty(sum(sizes) + 64) if held is None else held  # 64: the kernels may read a vector beyond the end
+    held = floats(sum(sizes) + 64) if held is None else held  # 64: the kernels may read a vector beyond the end
     starts = np.cumsum((0, *sizes[:-1]))
     return held, _Kept(*(held.data_ptr() + 4 * int(start) for start in starts))

@@ -1,23 +1,31 @@
 """Compile the kernels once for this machine, and load them.
 
-`cc -march=native` takes a few seconds; the file is kept in the user's cache folder under a hash of the sources, the compiler and
-the processor, so a shared home folder serves several machines.
+The compiler (`CC`, else cc, gcc or clang) takes a few seconds; the file is kept in the user's cache folder under a hash of the
+sources, the compiler and the processor, so a shared home folder serves several machines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import torch
+
 SOURCES = Path(__file__).parent
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"  # not every clang on ARM takes -march
+FLAGS = ("-O3", NATIVE, "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")  # functions that return a long
 SECONDS = 120  # for the compiler
 
 
@@ -25,61 +33,87 @@ SECONDS = 120  # for the compiler
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be had, and `why_not()` says why."""
     try:
-        lib = ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError) as e:
-        _reason.append(str(e))
+        return _loaded()
+    except (OSError, subprocess.SubprocessError, ValueError) as e:  # ValueError: a CC that is no command line
+        _reason.append(" ".join(str(e).split()))
         return None
-    for name, kind in (("ft_work", ctypes.c_long), ("ft_packed_size", ctypes.c_long), ("ft_attend_work", ctypes.c_long), ("ft_layer_work", ctypes.c_long)):
-        getattr(lib, name).restype = kind
-    return lib
 
 
 _reason: list[str] = []
 
 
 def why_not() -> str:
-    """Empty where the kernels are there."""
+    """In one line; empty where the kernels are there."""
     return "" if library() else _reason[-1]
 
 
 def address(array) -> ctypes.c_void_p:
-    """Of a contiguous tensor's or array's first number; None is a null pointer."""
+    """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it points to: somebody has to."""
     if array is None:
         return ctypes.c_void_p(None)
-    return ctypes.c_void_p(array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data)
+    return ctypes.c_void_p(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
 
 
-def _built() -> Path:
+def floats(*sizes: int) -> torch.Tensor:
+    """Room that is not filled: float32 in the CPU's memory, whatever PyTorch's defaults are."""
+    return torch.empty(sizes, dtype=torch.float32, device="cpu")
+
+
+def _loaded() -> ctypes.CDLL:
     if os.environ.get("FORETHOUGHT_KERNELS", "") == "0":
         raise OSError("switched off by FORETHOUGHT_KERNELS=0")
-    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in map(shutil.which, ("cc", "gcc", "clang")) if c][:1]
+    if not compiler:
         raise OSError("no C compiler (cc, gcc or clang) was found")
-    target = _folder() / f"kernels-{_key(compiler)}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # built beside and renamed: another process may be building too
-            made = Path(folder) / "kernels.so"
-            command = [compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
-            if done.returncode:
-                raise OSError(f"{compiler} could not build the kernels: {done.stderr.strip()[-500:]}")
-            os.replace(made, target)
-    return target
+    name = f"kernels-{_key(compiler)}.so"
+    target = _folder(name) / name
+    if target.exists():
+        with contextlib.suppress(OSError, AttributeError):  # a file that is broken is built anew
+            return _opened(target)
+    _build(compiler, target)
+    return _opened(target)
 
 
-def _folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "forethought"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return Path(tempfile.gettempdir()) / f"forethought-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+def _opened(path: Path) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(path))
+    for function in LONG:
+        getattr(lib, function).restype = ctypes.c_long
+    return lib
+
+
+def _build(compiler: list[str], target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # built beside and renamed: another process may be building too
+        made = Path(folder) / "kernels.so"
+        command = [*compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        if done.returncode or not made.exists():
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            first = next((line for line in said if "error" in line), said[-1])
+            raise OSError(f"{compiler[0]} could not build the kernels: {first[:300]}")
+        with open(made, "r+b") as f:
+            os.fsync(f.fileno())  # no half of it under its name after a crash
+        os.replace(made, target)
+
+
+def _folder(name: str) -> Path:
+    """Where the file is or can be kept: the user's cache folder, else one of the user's own among the temporary files."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(cache):  # as the XDG base directory specification has it
+        folder = Path(cache) / "forethought"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / name).exists() or os.access(folder, os.W_OK):
+                return folder
+    folder = Path(tempfile.gettempdir()) / f"forethought-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022):
+        raise OSError(f"{folder} belongs to somebody else or can be written by others: code is not loaded from there; set XDG_CACHE_HOME")
     return folder
 
 
-def _key(compiler: str) -> str:
-    digest = hashlib.sha256(" ".join([compiler, *FLAGS, platform.machine(), _processor()]).encode())
+def _key(compiler: list[str]) -> str:
+    digest = hashlib.sha256(" ".join([*compiler, *FLAGS, platform.machine(), _processor()]).encode())
     for path in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -6,16 +6,41 @@ import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from forethought.engines.torch.native.library import address
+from forethought.engines.torch.native.library import address, floats
 from forethought.engines.torch.native.tree import Path, Tree
 from forethought.engines.torch.native.weights import Weights
 
 ITEM = ("segment", "keys", "from", "to", "causal")  # of attention: which tokens of a call see which keys
 PREFILL_TOKENS = 4096  # of contexts computed in one call
+
+
+class Rows(Protocol):
+    """Rows in the making, a line each."""
+
+    tokens: np.ndarray  # int64 [lines, most]
+    length: np.ndarray  # int64, tokens drawn so far
+    logps: np.ndarray  # float32 [lines, most]
+    drawn_logps: np.ndarray
+    noise: np.ndarray  # float64 [lines, most]
+    temperature: np.ndarray  # float32
+    top_p: np.ndarray  # float32
+    most: np.ndarray  # int64, of each row
+    context: np.ndarray  # int64, tokens of its context
+    kind: np.ndarray  # int64
+    ends_KV: np.ndarray  # bool [kinds, vocabulary]: whether a token ends a row of this kind
+    done: np.ndarray  # bool
+    finished: np.ndarray  # bool
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary")), *((name, ctypes.c_void_p) for name in (
+        "path_from", "path", "tail", "row", "token", "length", "logp", "drawn_logp", "uniform", "temperature", "top_p", "limit", "context",
+        "kind", "ends", "done", "finished"))]
 
 
 class NativeSteps:
@@ -34,7 +59,7 @@ class NativeSteps:
     def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
         """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each context."""
         jobs, paths = self._jobs(contexts)
-        logits = torch.empty(len(contexts), self.weights.vocabulary)
+        logits = floats(len(contexts), self.weights.vocabulary)
         for part in _chunks(jobs, PREFILL_TOKENS):
             self._compute(part, logits)
         for path, context, k, most in zip(paths, contexts, n, room, strict=True):
@@ -50,7 +75,7 @@ class NativeSteps:
 
     def step(self, token_R: np.ndarray) -> torch.Tensor:
         """The next token of each row: the logits [R, V] after it."""
-        logits = torch.empty(len(token_R), self.weights.vocabulary)
+        logits = floats(len(token_R), self.weights.vocabulary)
         self._parts = self._parts or self._split()
         calls = []
         for rows, above in self._parts:
@@ -62,6 +87,26 @@ class NativeSteps:
         self.at += 1
         self.position += 1
         return logits
+
+    def advance(self, rows: Rows, live: np.ndarray, few: int) -> None:
+        """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`: each row's line in `rows`."""
+        bounds = np.linspace(0, len(live), min(self.threads, len(live)) + 1).astype(int)
+        parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        run = lambda part: self._advance(rows, live[part], part, int(few * (part.stop - part.start) // len(live)))  # noqa: E731
+        list(self.pool.map(run, parts) if self.pool else map(run, parts))
+        self.at = (rows.length[live] - 1).astype(np.int32)
+        self.position = (rows.context[live] + self.at).astype(np.int32)
+
+    def _advance(self, rows: Rows, live: np.ndarray, part: slice, few: int) -> None:
+        paths = self.paths[part]
+        starts = np.cumsum([0, *map(len, paths)], dtype=np.int32)
+        pairs = np.array([pair for path in paths for pair in path], dtype=np.int32)
+        tail, lib, model = np.ascontiguousarray(self.tail[part]), self.weights.lib, ctypes.byref(self.weights.model)
+        own = _Rows(len(live), rows.tokens.shape[1], *rows.ends_KV.shape, *map(address, (
+            starts, pairs, tail, live, rows.tokens, rows.length, rows.logps, rows.drawn_logps, rows.noise, rows.temperature, rows.top_p, rows.most,
+            rows.context, rows.kind, rows.ends_KV, rows.done, rows.finished)))
+        work, more = self.weights.work(len(live)), floats(lib.ft_run_work(model, ctypes.byref(own)))
+        lib.ft_run(model, ctypes.byref(own), address(self.tree.base), address(self.tree.room), few, -1, address(work), address(more))
 
     def keep(self, rows: np.ndarray) -> None:
         """Go on with these rows (a mask) alone."""
@@ -152,7 +197,7 @@ def _call(jobs: Sequence[_Job], vocabulary: int) -> tuple:
     items += [(job.segment, job.at + size, start, start + size, 1) for job, start, size in zip(jobs, starts, sizes, strict=True)]
     outs = np.array([start + k - job.at for job, start in zip(jobs, starts, strict=True) for k in sorted(job.outs)], dtype=np.int32)
     return (ids, within + spread([job.position for job in jobs]), spread([job.segment for job in jobs]), at,
-            np.array(items, dtype=np.int32), outs, torch.empty(len(outs), vocabulary))
+            np.array(items, dtype=np.int32), outs, floats(len(outs), vocabulary))
 
 
 def _chunks(jobs: Sequence[_Job], tokens: int) -> list[list[_Job]]:
@@ -178,13 +223,3 @@ def _shared(paths: Sequence[Path]) -> np.ndarray:
                     items.append((*here, start, i, 0))
                 start = i
     return np.array(items, dtype=np.int32).reshape(-1, len(ITEM))
-
-
-def choose(lib: ctypes.CDLL, logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray):
-    """(tokens, log-probs at temperature 1, log-probs under the distribution drawn from), [R] each."""
-    rows, vocabulary = logits_RV.shape
-    token, logp, drawn = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32), np.empty(rows, dtype=np.float32)
-    work = torch.empty(3 * vocabulary)
-    lib.ft_choose(rows, vocabulary, address(logits_RV), address(uniform_R), address(temperature_R), address(top_p_R), address(token),
-                  address(logp), address(drawn), address(work))
-    return token, logp, drawn

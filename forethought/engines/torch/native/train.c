@@ -12,7 +12,8 @@ typedef struct {
     const int32_t *row; /* [wanted], ascending; null: all */
     const uint8_t *asks; /* [tokens], the same as a mask; null: all */
     const float *cos, *sin; /* [tokens, d / 2] */
-    const float *norm1, *norm2, *q, *k, *v, *o, *gate, *up, *down, *q_bias, *k_bias, *v_bias; /* [out, in]; biases null where there are none */
+    const float *norm1, *norm2, *q, *k, *v, *o, *gate, *up, *down; /* [out, in] */
+    const float *q_bias, *k_bias, *v_bias, *o_bias; /* null where there is none */
 } Layer;
 
 typedef struct { /* what the backward pass reads, beside the layer's input */
@@ -21,7 +22,7 @@ typedef struct { /* what the backward pass reads, beside the layer's input */
 } Kept;
 
 typedef struct { /* null: not wanted */
-    float *norm1, *norm2, *qkv, *qkv_bias, *o, *gate, *up, *down;
+    float *norm1, *norm2, *qkv, *qkv_bias, *o, *o_bias, *gate, *up, *down;
 } Gradients;
 
 static int width_of(const Layer *L) { return (L->heads + 2 * L->kv_heads) * L->d; }
@@ -45,7 +46,7 @@ long ft_layer_work(const Layer *L) {
     long H = L->hidden, F = L->inner, A = (long)L->heads * L->d, K = width_of(L);
     long packed = packed_size(K, H, 0) + packed_size(H, A, 0) + 2 * packed_size(F, H, 0) + packed_size(H, F, 0) + packed_size(H, K, 0) +
                   packed_size(A, H, 0) + packed_size(F, H, 0) + 2 * packed_size(H, F, 0);
-    return packed + K + NR + BLOCK * (4 * H + 4 * F + A) + L->tokens * (A + K) + attend_work(&f) + 8 * NR;
+    return packed + K + H + 2 * NR + BLOCK * (4 * H + 4 * F + A) + L->tokens * (A + K) + attend_work(&f) + 8 * NR;
 }
 
 static float *packed_left(int n, int K, const float *const *w, const int *rows, float **work) {
@@ -86,7 +87,7 @@ static void turn(const Layer *L, int heads, int from, int n, float *x, float sca
 /* y [wanted, hidden] from x [tokens, hidden]. */
 void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float *work) {
     int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d;
-    float *bias = 0, *block, *act;
+    float *bias = 0, *o_bias = 0, *block, *act;
     const float *qkv = packed_left(3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
     const float *o = packed_left(1, A, &L->o, &H, &work), *gate_w = packed_left(1, H, &L->gate, &F, &work);
     const float *up = packed_left(1, H, &L->up, &F, &work), *down = packed_left(1, F, &L->down, &H, &work);
@@ -96,6 +97,11 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
         memcpy(bias + A, L->k_bias, sizeof(float) * kv);
         memcpy(bias + A + kv, L->v_bias, sizeof(float) * kv);
         memset(bias + K, 0, sizeof(float) * NR);
+    }
+    if (L->o_bias) {
+        o_bias = work, work += H + NR;
+        memcpy(o_bias, L->o_bias, sizeof(float) * H);
+        memset(o_bias + H, 0, sizeof(float) * NR);
     }
     block = work, act = block + (long)BLOCK * H, work = act + (long)BLOCK * (F + A);
     for (int from = 0; from < L->tokens; from += BLOCK) {
@@ -111,7 +117,7 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
         int n = rows_of(L->wanted, from);
         float *middle = kept->middle + (long)from * H, *g = kept->gate + (long)from * F, *u = kept->up + (long)from * F, *to = y + (long)from * H;
         memcpy(middle, gathered(L, from, n, H, x, block), sizeof(float) * n * H);
-        product_f32(n, H, A, gathered(L, from, n, A, kept->out, act), A, o, middle, H, 0, 1);
+        product_f32(n, H, A, gathered(L, from, n, A, kept->out, act), A, o, middle, H, o_bias, 1);
         norm(n, H, middle, L->norm2, L->eps, block, kept->r2 + from);
         product_f32(n, F, H, block, H, gate_w, g, F, 0, 0);
         product_f32(n, F, H, block, H, up, u, F, 0, 0);
@@ -124,6 +130,11 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
 static void unit(int n, int H, const float *x, const float *r, const float *w, float *y) {
     for (int i = 0; i < n; i++)
         for (int j = 0; j < H; j++) y[(long)i * H + j] = x[(long)i * H + j] * r[i] * w[j];
+}
+
+static void add_rows(int n, int width, const float *x, float *into) {
+    for (int i = 0; i < n; i++, x += width)
+        for (int j = 0; j < width; j++) into[j] += x[j];
 }
 
 /* dx += what flows through a norm. */
@@ -161,6 +172,7 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         product_f32(n, H, F, d_up, F, up, d_block, H, 0, 1);
         through_norm(n, H, middle, L->norm2, r2, d_block, d_middle, g->norm2, spare);
         if (g->o) product_transposed(H, A, n, d_middle, H, gathered(L, from, n, A, kept->out, some), A, g->o, A);
+        if (g->o_bias) add_rows(n, H, d_middle, g->o_bias);
         product_f32(n, A, H, d_middle, H, o, some, A, 0, 0);
         for (int i = 0; i < n; i++) {
             long row = L->row ? L->row[from + i] : from + i;
@@ -176,9 +188,7 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         turn(L, L->heads, from, n, d_qkv, L->scale, -1);
         turn(L, L->kv_heads, from, n, d_qkv + A, 1, -1);
         const float *d = d_qkv + (long)from * K;
-        if (g->qkv_bias)
-            for (int i = 0; i < n; i++)
-                for (int j = 0; j < K; j++) g->qkv_bias[j] += d[(long)i * K + j];
+        if (g->qkv_bias) add_rows(n, K, d, g->qkv_bias);
         if (g->qkv) {
             unit(n, H, x + at, kept->r1 + from, L->norm1, block);
             product_transposed(K, H, n, d, K, block, H, g->qkv, H);

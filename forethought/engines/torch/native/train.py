@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from forethought.engines.torch.native.library import address, library
+from forethought.engines.torch.native.library import address, floats, library
 
 float_, long_ = ctypes.c_float, ctypes.c_long
 
@@ -25,7 +25,7 @@ def fits(x: torch.Tensor) -> bool:
 
 def hooked(module: torch.nn.Module) -> bool:
     """Whether somebody wants to see or change what goes through a module: then it has to be called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def attends(q_NHd: torch.Tensor, v_NKd: torch.Tensor) -> bool:
@@ -49,7 +49,7 @@ def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> N
     def part(bounds: tuple[int, int]) -> None:
         f = _Forest(tokens, heads, kv_heads, d, len(spans_S3), *bounds, None, address(spans_S3), address(q), address(k), address(v), heads * d,
                     kv_heads * d, kv_heads * d)
-        work = torch.empty(lib.ft_attend_work(ctypes.byref(f)))
+        work = floats(lib.ft_attend_work(ctypes.byref(f)))
         kernel(ctypes.byref(f), *map(address, arrays), address(work))
 
     threads = min(torch.get_num_threads(), kv_heads)
@@ -66,7 +66,7 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, spans_S3):
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        out, lse = torch.empty_like(q), torch.empty(q.shape[:2])
+        out, lse = torch.empty_like(q), floats(*q.shape[:2])
         _by_heads(q, k, v, spans_S3, library().ft_attend, out, lse)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.spans_S3 = spans_S3
@@ -86,7 +86,7 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, eps):
         x, weight = x.contiguous(), weight.contiguous()
-        y, r = torch.empty_like(x), torch.empty(x.shape[:-1])
+        y, r = torch.empty_like(x), floats(*x.shape[:-1])
         library().ft_norm(r.numel(), x.shape[-1], address(x), address(weight), float_(eps), address(y), address(r))
         ctx.save_for_backward(x, weight, r)
         return y

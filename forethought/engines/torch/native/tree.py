@@ -89,4 +89,4 @@ def _common(own: Sequence[int], tokens: Sequence[int], at: int) -> int:
     n = min(len(own), len(tokens) - at)
     if own[:n] == tokens[at : at + n]:
         return n
-    return next(i for i in range(n) if own[i] != tokens[at + i])
+    return next((i for i in range(n) if own[i] != tokens[at + i]), n)

@@ -35,7 +35,7 @@ INLINE float max_of(vf x) {
     return m;
 }
 
-/* exp(x), 2 ulp; 0 below -87, exp(88) above 88, 0 for NaN. */
+/* exp(x), 2 ulp; 0 below -87, exp(88) above 88, NaN for NaN. */
 INLINE vf vexp(vf x) {
     const vf magic = all(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, which then stands in the low bits */
     vf y = where(x < all(88.0f), x, all(88.0f));
@@ -48,7 +48,7 @@ INLINE vf vexp(vf x) {
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     vf out = (vf)((vi)p + ((vi)t << 23));
-    return (vf)((vi)out & (x > all(-87.0f)));
+    return where(x > all(-87.0f), out, where(x != x, x, all(0)));
 }
 
 /* Call `f(m, ...)` with m, the rows of a tile, as a constant: its accumulators then stay in registers. */

@@ -6,10 +6,10 @@ import ctypes
 from collections.abc import Sequence
 
 import torch
-from peft.tuners.lora import LoraLayer
 
 from forethought.engines.torch.decoder import Decoder, rotation
-from forethought.engines.torch.native.library import address, library
+from forethought.engines.torch.lora import is_lora
+from forethought.engines.torch.native.library import address, floats, library
 from forethought.engines.torch.native.train import hooked
 
 Pointer = ctypes.c_void_p
@@ -28,9 +28,9 @@ class _Model(ctypes.Structure):
 
 def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
     """Whether the kernels compute this model: on a CPU, with heads of whole vectors and a plain linear head."""
-    lib = library() if decoder else None
+    lib, head = library() if decoder else None, model.get_output_embeddings()
     return (lib is not None and next(model.parameters()).device.type == "cpu" and decoder.d % max(2, lib.ft_width()) == 0
-            and isinstance(model.get_output_embeddings(), (torch.nn.Linear, LoraLayer)) and not any(map(hooked, model.modules())))
+            and (isinstance(head, torch.nn.Linear) or is_lora(head)) and not any(map(hooked, model.modules())))
 
 
 class Weights:
@@ -51,7 +51,7 @@ class Weights:
                             self._float(inner.norm.weight), *map(self._float, angles), head_bias, head, layers)
 
     def work(self, tokens: int) -> torch.Tensor:
-        return torch.empty(self.lib.ft_work(ctypes.byref(self.model), tokens))
+        return floats(self.lib.ft_work(ctypes.byref(self.model), tokens))
 
     def _layer(self, layer: torch.nn.Module) -> _Layer:
         attn, mlp = layer.self_attn, layer.mlp
@@ -71,7 +71,7 @@ class Weights:
         """(the matrices above each other, their bias), None where there is no bias."""
         weights = [effective(linear) for linear in linears]
         rows, columns = sum(map(len, weights)), weights[0].shape[1]
-        packed = torch.zeros(self.lib.ft_packed_size(rows, columns, self.bf16))
+        packed = floats(self.lib.ft_packed_size(rows, columns, self.bf16)).zero_()
         first = 0
         for w in weights:
             self.lib.ft_pack_rows(first, len(w), columns, address(w), address(packed), self.bf16)
@@ -80,7 +80,7 @@ class Weights:
         return address(packed), self._bias(linears)
 
     def _bias(self, linears: Sequence[torch.nn.Module]) -> Pointer | None:
-        biases = [(linear.base_layer if isinstance(linear, LoraLayer) else linear).bias for linear in linears]
+        biases = [(linear.base_layer if is_lora(linear) else linear).bias for linear in linears]
         if all(b is None for b in biases):
             return None
         whole = [b.float() if b is not None else torch.zeros(linear.out_features) for b, linear in zip(biases, linears, strict=True)]
@@ -95,7 +95,7 @@ def angles_of(decoder: Decoder, positions: int) -> tuple[torch.Tensor, torch.Ten
 
 def effective(linear: torch.nn.Module) -> torch.Tensor:
     """A linear layer's matrix, float32, with the adapter that is switched on."""
-    if not isinstance(linear, LoraLayer):
+    if not is_lora(linear):
         return linear.weight.float().contiguous()
     weight = linear.base_layer.weight.float()
     for name in () if linear.disable_adapters else linear.active_adapters:
