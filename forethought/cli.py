@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (argparse itself exits with 2 for a wrong command line)."""
     args = _parser().parse_args(argv)
-    atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends, for most of a second
+    atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends, longer than a step takes
     args.run_dir = None  # set by the verb that writes into one: where a traceback is kept, and what can be resumed
     try:
         code = args.do(args)

@@ -9,9 +9,12 @@ context and head, _P tokens of the longest prefix, _T tokens a row may take, _d 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
+
+from forethought.engines.torch.decoder import Attends, Captured
 
 SHORT = 256  # tokens of all tails of a context that are computed together whatever the prefix
 
@@ -61,7 +64,8 @@ class Together:
 
     def _bias(self, groups: int, device: torch.device) -> torch.Tensor:
         """[B or 1, 1, M, L]: -inf on padding of the prefix and on the tails of a row's siblings."""
-        tail = torch.full((self.n, self.n), float("-inf"), device=device).fill_diagonal_(0).repeat_interleave(groups, 0).repeat(1, self.room)
+        own = torch.full((self.n, self.n), float("-inf"), device=device).fill_diagonal_(0)
+        tail = own.repeat_interleave(groups, 0).repeat(1, self.room)
         prefix = torch.zeros(1, 1, 1, self.prefix_tokens, device=device) if self.bias_B11P is None else self.bias_B11P
         return torch.cat([prefix.expand(-1, -1, len(tail), -1), tail.expand(len(prefix), 1, -1, -1)], -1)
 
@@ -90,30 +94,51 @@ class Apart:
 
     def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
         """[R, H * d] of scaled queries; the new keys and values are kept."""
-        rows, heads, d = q_RHd.shape
-        kv_heads = k_RKd.shape[1]
         if layer not in self.tail:
-            self.tail[layer] = tuple(x.new_empty(rows, kv_heads, self.room, x.shape[-1]) for x in (k_RKd, v_RKd))
+            self.tail[layer] = tuple(x.new_empty(len(x), x.shape[1], self.room, x.shape[-1]) for x in (k_RKd, v_RKd))
         tail_k, tail_v = self.tail[layer]
         tail_k[:, :, self.t], tail_v[:, :, self.t] = k_RKd, v_RKd
-        prefix_k, prefix_v = self.prefix[layer]
-        contexts, p = rows // self.n, prefix_k.shape[2]
-        q_RKrd = q_RHd.view(rows, kv_heads, heads // kv_heads, d)
-        # All rows of a context against its one prefix, as one matrix product per context and kv head.
-        at_prefix = q_RKrd.view(contexts, self.n, kv_heads, -1, d).transpose(1, 2).flatten(2, 3) @ prefix_k.transpose(-1, -2)
-        if self.bias_B11P is not None:
-            at_prefix = at_prefix + self.bias_B11P
-        at_prefix = at_prefix.view(contexts, kv_heads, self.n, -1, p).transpose(1, 2).flatten(0, 1)
-        at_tail = q_RKrd @ tail_k[:, :, : self.t + 1].transpose(-1, -2)
-        weight = torch.cat([at_prefix, at_tail], -1).softmax(-1, dtype=torch.float32).to(v_RKd.dtype)
-        on_prefix = weight[..., :p].view(contexts, self.n, kv_heads, -1, p).transpose(1, 2).flatten(2, 3) @ prefix_v
-        on_prefix = on_prefix.view(contexts, kv_heads, self.n, -1, v_RKd.shape[-1]).transpose(1, 2).flatten(0, 1)
-        return (on_prefix + weight[..., p:] @ tail_v[:, :, : self.t + 1]).reshape(rows, -1)
+        return apart(q_RHd, self.prefix[layer], tuple(x[:, :, : self.t + 1] for x in (tail_k, tail_v)), self.bias_B11P)
 
 
-def prefix_of(captured: Mapping[int, tuple[torch.Tensor, torch.Tensor]], index_BP: torch.Tensor) -> Prefix:
-    """Each context's keys and values, from those of a packed row [N, K, d] and the places of its tokens there."""
-    embed = torch.nn.functional.embedding
-    # In the order in which every step reads them: each product would otherwise move them there first.
-    return {layer: tuple(embed(index_BP, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2).contiguous() for x in kv)
-            for layer, kv in captured.items()}
+def apart(q_RHd: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], tail: tuple[torch.Tensor, torch.Tensor],
+          bias_B11P: torch.Tensor | None, bias_R11T: torch.Tensor | None = None) -> torch.Tensor:
+    """[R, H * d] of scaled queries over each context's prefix [B, K, P, d], shared by its rows, and each row's own tail [R, K, T, d].
+    A bias is -inf on what is not there; None where everything is."""
+    (prefix_k, prefix_v), (tail_k, tail_v) = prefix, tail
+    rows, contexts, kv_heads, p = len(q_RHd), *prefix_k.shape[:3]
+    n = rows // contexts
+    q_RKrd = q_RHd.view(rows, kv_heads, -1, q_RHd.shape[-1])
+    # All rows of a context against its one prefix, as one matrix product per context and kv head.
+    at_prefix = q_RKrd.view(contexts, n, *q_RKrd.shape[1:]).transpose(1, 2).flatten(2, 3) @ prefix_k.transpose(-1, -2)
+    if bias_B11P is not None:
+        at_prefix = at_prefix + bias_B11P
+    at_prefix = at_prefix.view(contexts, kv_heads, n, -1, p).transpose(1, 2).flatten(0, 1)
+    at_tail = q_RKrd @ tail_k.transpose(-1, -2)
+    if bias_R11T is not None:
+        at_tail = at_tail + bias_R11T
+    weight = torch.cat([at_prefix, at_tail], -1).softmax(-1, dtype=torch.float32).to(prefix_v.dtype)
+    on_prefix = weight[..., :p].view(contexts, n, kv_heads, -1, p).transpose(1, 2).flatten(2, 3) @ prefix_v
+    on_prefix = on_prefix.view(contexts, kv_heads, n, -1, on_prefix.shape[-1]).transpose(1, 2).flatten(0, 1)
+    return (on_prefix + weight[..., p:] @ tail_v).reshape(rows, -1)
+
+
+class Beside:
+    """Caches one after another: each attends for its own rows."""
+
+    def __init__(self, caches: Sequence[Attends], sizes: Sequence[int]):
+        self.caches, self.sizes = caches, list(sizes)
+
+    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+        """[R, H * d] of scaled queries; the new keys and values are kept."""
+        if len(self.caches) == 1:
+            return self.caches[0].attend(layer, q_RHd, k_RKd, v_RKd)
+        parts = zip(self.caches, *(x.split(self.sizes) for x in (q_RHd, k_RKd, v_RKd)), strict=True)
+        return torch.cat([cache.attend(layer, q, k, v) for cache, q, k, v in parts])
+
+
+def prefixes(captured: Captured, index_BP: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, torch.Tensor]]]:
+    """(layer, each context's keys and values [B, K, P, d]), from those of a packed row [N, K, d] and the places of its tokens there."""
+    for layer, kv in captured.items():
+        # In the order in which every step reads them: each product would otherwise move them there first.
+        yield layer, tuple(F.embedding(index_BP, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2).contiguous() for x in kv)

@@ -25,11 +25,10 @@ class Choice:
         elif len(repeats_B) and (repeats_B == 1).all():
             logits_RV = logits_BV
         else:
-            logits_RV = logits_BV.repeat_interleave(torch.from_numpy(repeats_B).to(logits_BV.device), 0)
+            logits_RV = logits_BV[torch.from_numpy(np.arange(len(repeats_B)).repeat(repeats_B)).to(logits_BV.device)]
         if self.lib is not None and logits_RV.device.type == "cpu":
             return self._by_kernel(logits_RV.float().contiguous(), uniform_R, temperature_R, top_p_R)
-        put = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(logits_RV.device)  # noqa: E731
-        return tuple(x.cpu().numpy() for x in by_torch(logits_RV.float(), put(uniform_R), put(temperature_R), put(top_p_R)))
+        return by_torch(logits_RV.float(), uniform_R, temperature_R, top_p_R)
 
     def _by_kernel(self, logits_RV: torch.Tensor, uniform_R, temperature_R, top_p_R) -> Drawn:
         rows, vocabulary = logits_RV.shape
@@ -40,15 +39,24 @@ class Choice:
         return token, logp, drawn
 
 
-def by_torch(logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature_R: torch.Tensor, top_p_R: torch.Tensor):
-    """The same on any device."""
-    logp_RV = logits_RV.log_softmax(-1)
-    greedy_R = temperature_R == 0
-    if greedy_R.all():
-        best = logp_RV.max(-1)
-        return best.indices, best.values, torch.zeros_like(best.values)
-    p_RV = (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1) if (temperature_R != 1).any() else logp_RV.exp()
-    if (top_p_R < 1).any():
+def by_torch(logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray) -> Drawn:
+    """The same on any device. One copy there and one back: the host waits once for the device."""
+    asked_3R = torch.from_numpy(np.stack([uniform_R, temperature_R, top_p_R]).astype(np.float64)).to(logits_RV.device)
+    if (temperature_R == 0).all():
+        best = logits_RV.log_softmax(-1).max(-1)
+        drawn = (best.indices, best.values, torch.zeros_like(best.values))
+    else:
+        drawn = _drawn(logits_RV, *asked_3R, flat=bool((temperature_R == 1).all()), nucleus=bool((top_p_R < 1).any()))
+    token_R, logp_R, drawn_logp_R = torch.stack([x.double() for x in drawn]).cpu().numpy()  # exact: ids stay far below 2**53
+    return token_R.astype(np.int64), logp_R.astype(np.float32), drawn_logp_R.astype(np.float32)
+
+
+def _drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature_R: torch.Tensor, top_p_R: torch.Tensor, flat: bool, nucleus: bool):
+    """`flat`: every temperature is 1; `nucleus`: some top-p is below 1."""
+    temperature_R, top_p_R = temperature_R.float(), top_p_R.float()
+    logp_RV, greedy_R = logits_RV.log_softmax(-1), temperature_R == 0
+    p_RV = logp_RV.exp() if flat else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
+    if nucleus:
         ordered, order = p_RV.sort(-1, descending=True)
         cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)  # the first token always stays
         p_RV = torch.zeros_like(p_RV).scatter(-1, order, ordered.masked_fill(cut, 0))

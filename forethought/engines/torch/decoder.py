@@ -2,7 +2,8 @@
 
 `transformers` computes the same through a dozen small modules a layer. At the sizes that train on a laptop, calling them costs more
 than the arithmetic, above all in sampling, where a step has one token a row. Every other model runs through its own modules; which
-of the two computes, nobody sees but the clock (`exact.py` compares both with the model's plain forward).
+of the two computes, nobody sees but the clock (`exact.py` compares both with the model's plain forward). Sampling lays the weights out
+once more for its steps (`decoding.py`).
 
 Axes: _N tokens of a packed row, _R rows that are sampled, _H hidden size, _h heads, _d size of a head.
 """
@@ -10,7 +11,6 @@ Axes: _N tokens of a packed row, _R rows that are sampled, _H hidden size, _h he
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ from forethought.engines.torch.native.layer import Layer, Shape, weights_of
 from forethought.engines.torch.packing import Layout
 
 KNOWN = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
-JOIN_BELOW = 1 << 26  # numbers of a joined matrix, which is a second copy while rows are sampled
+FIXED_FREQUENCIES = ("default", "linear", "llama3", "yarn")
 Captured = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -61,10 +61,15 @@ class Decoder:
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.d = getattr(config, "head_dim", None) or config.hidden_size // self.heads
         self.scale = self.d**-0.5
+        self._table = (torch.empty(0), torch.empty(0))  # of `_angles`
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """With PEFT around the linear layers it is still the same module."""
+        return self._model()
 
     @property
     def inner(self) -> torch.nn.Module:
-        """With PEFT around the linear layers it is still the same module."""
         return self._model().base_model
 
     def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, layout: Layout, capture: Captured | None = None,
@@ -73,9 +78,10 @@ class Decoder:
         d]; with `recompute` a layer keeps its input alone and computes the rest again in the backward pass."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
+        if capture is None and not recompute and native.fits(x_NH) and torch.get_num_threads() == 1:
+            if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M)) is not None:
+                return out
         cos, sin = rotation(inner, x_NH, positions_N)
-        if capture is None and not recompute and native.fits(x_NH) and not torch.is_autocast_enabled("cpu") and torch.get_num_threads() == 1:
-            return self._by_kernels(inner, x_NH, cos, sin, layout, places_M)
         for i, layer in enumerate(inner.layers):
             if recompute and torch.is_grad_enabled():
                 x_NH = checkpoint(self._layer, layer, x_NH, cos, sin, layout, use_reentrant=False)
@@ -83,28 +89,32 @@ class Decoder:
                 x_NH = self._layer(layer, x_NH, cos, sin, layout, *([] if capture is None else [capture, i]))
         return norm(inner.norm, x_NH if places_M is None else x_NH[places_M])
 
-    def _by_kernels(self, inner: torch.nn.Module, x_NH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout,
-                    places_M: torch.Tensor | None) -> torch.Tensor:
-        """Each layer as one call, where the kernels compute such a layer; the last one for the places alone."""
-        half = self.d // 2
-        cos_half, sin_half = cos[:, 0, half:].contiguous(), sin[:, 0, half:].contiguous()
-        for i, layer in enumerate(inner.layers):
-            shape = Shape(self.heads, self.kv_heads, self.d, layer.input_layernorm.variance_epsilon, self.scale)
-            rows = None
-            if weights := weights_of(layer, self.d):
-                if places_M is not None and i == len(inner.layers) - 1:
-                    rows, places_M = places_M.unique(return_inverse=True)  # siblings are predicted from one token
-                    rows = rows.numpy().astype(np.int32)
-                x_NH = Layer.apply(x_NH, cos_half, sin_half, layout.spans_S3, rows, shape, *weights)
-            else:
-                x_NH = self._layer(layer, x_NH, cos, sin, layout)
+    def _by_kernels(self, inner: torch.nn.Module, x_NH: torch.Tensor, positions_N: torch.Tensor, layout: Layout,
+                    places_M: torch.Tensor | None) -> torch.Tensor | None:
+        """All layers as one function, the last one for the places alone; None where the kernels do not compute such layers."""
+        bf16 = torch.is_autocast_enabled("cpu")
+        weights = [weights_of(layer, self.d) for layer in inner.layers]
+        if None in weights or (bf16 and not native.rounds_as_autocast()):
+            return None
+        rows = inverse = None
+        if places_M is not None:
+            rows, inverse = places_M.unique(return_inverse=True)  # siblings are predicted from one token
+            rows = rows.numpy().astype(np.int32)
+        shape = Shape(self.heads, self.kv_heads, self.d, inner.norm.variance_epsilon, self.scale, bf16)
+        x_NH = Layer.apply(x_NH, *self._angles(inner, positions_N), layout.spans_S3, rows, shape, *(w for own in weights for w in own))
         x_NH = norm(inner.norm, x_NH)
-        return x_NH if places_M is None else x_NH[places_M]
+        return x_NH if inverse is None else x_NH[inverse]
 
-    def steps(self, kept: Attends) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
-        """`run(token_R, at_R, last)` -> hidden states [R, H] of the next token of each row, at positions up to `last`. The weights of
-        a small model are laid out for it once: queries, keys and values as one matrix, gate and up as another."""
-        return Steps(self, kept).run
+    def _angles(self, inner: torch.nn.Module, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin [N, d / 2], from a table where the model's frequencies do not depend on what is in the row."""
+        if getattr(inner.rotary_emb, "rope_type", "") not in FIXED_FREQUENCIES:
+            return _halves(*rotation(inner, inner.embed_tokens.weight, positions_N))
+        last = int(positions_N.max())
+        if len(self._table[0]) <= last:
+            with torch.inference_mode(False), torch.no_grad():
+                every = torch.arange(1 << (last + 1).bit_length(), device=positions_N.device)
+                self._table = _halves(*rotation(inner, inner.embed_tokens.weight, every))
+        return F.embedding(positions_N, self._table[0]), F.embedding(positions_N, self._table[1])
 
     def _layer(self, layer, x_NH, cos, sin, layout: Layout, capture: Captured | None = None, index: int = 0) -> torch.Tensor:
         attn, mlp = layer.self_attn, layer.mlp
@@ -121,87 +131,6 @@ class Decoder:
         return x_NH + mlp.down_proj(gated(mlp.gate_proj(y_NH), mlp.up_proj(y_NH)))
 
 
-class Steps:
-    """One token a row at a time, without gradients."""
-
-    def __init__(self, decoder: Decoder, kept: Attends):
-        self.kept, self.d, self.heads, self.scale = kept, decoder.d, decoder.heads, decoder.scale
-        self.inner = decoder.inner
-        self.layers = [_Laid(layer, decoder.d) for layer in self.inner.layers]
-        self.cos = self.sin = None
-
-    def run(self, token_R: torch.Tensor, at_R: torch.Tensor, last: int) -> torch.Tensor:
-        x_RH = self.inner.embed_tokens(token_R)
-        if self.cos is None or last >= len(self.cos):
-            self.cos, self.sin = rotation(self.inner, x_RH, torch.arange(last + 1, device=x_RH.device))
-        cos, sin = self.cos[at_R], self.sin[at_R]
-        for i, layer in enumerate(self.layers):
-            qk, v = layer.qkv(_norm(layer.norm1, x_RH))
-            qk = _rotated(qk, cos, sin)
-            q, k = qk[:, : self.heads] * self.scale, qk[:, self.heads :]
-            x_RH = x_RH + layer.o(self.kept.attend(i, q.to(v.dtype), k.to(v.dtype), v))
-            gate, up = layer.gate_up(_norm(layer.norm2, x_RH))
-            x_RH = x_RH + layer.down(F.silu(gate).mul_(up))
-        return _norm(self.inner.norm, x_RH)
-
-
-class _Laid:
-    """A layer's weights for single tokens. Plain linear layers are joined; under autocast once in the type it would cast them to."""
-
-    def __init__(self, layer: torch.nn.Module, d: int):
-        attn, mlp = layer.self_attn, layer.mlp
-        self.norm1, self.norm2, self.d = layer.input_layernorm, layer.post_attention_layernorm, d
-        self.norms = (attn.q_norm, attn.k_norm) if hasattr(attn, "q_norm") else None
-        self._qkv, self._gate_up = _joined(attn.q_proj, attn.k_proj, attn.v_proj), _joined(mlp.gate_proj, mlp.up_proj)
-        self.o, self.down = _joined(attn.o_proj), _joined(mlp.down_proj)
-
-    def qkv(self, y_RH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries above keys [R, heads + kv heads, d], and values."""
-        q, k, v = (x.unflatten(-1, (-1, self.d)) for x in self._qkv.apart(y_RH))
-        if self.norms:
-            q, k = _norm(self.norms[0], q), _norm(self.norms[1], k)
-        return torch.cat([q, k], 1), v
-
-    def gate_up(self, y_RH: torch.Tensor) -> Sequence[torch.Tensor]:
-        return self._gate_up.apart(y_RH)
-
-
-def _joined(*linears: torch.nn.Module) -> _Joined | _Each:
-    plain = all(type(linear) is torch.nn.Linear for linear in linears)
-    return _Joined(linears) if plain and sum(linear.weight.numel() for linear in linears) < JOIN_BELOW else _Each(linears)
-
-
-class _Joined:
-    """Linear layers of one input as one product."""
-
-    def __init__(self, linears: Sequence[torch.nn.Linear]):
-        device = linears[0].weight.device.type
-        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else linears[0].weight.dtype
-        self.sizes = [linear.out_features for linear in linears]
-        self.weight = torch.cat([linear.weight for linear in linears]).to(kind)
-        biases = [linear.bias if linear.bias is not None else linear.weight.new_zeros(linear.out_features) for linear in linears]
-        self.bias = torch.cat(biases).to(kind) if any(linear.bias is not None for linear in linears) else None
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
-
-    def apart(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return self(x).split(self.sizes, -1)
-
-
-class _Each:
-    """Linear layers as they are: large ones, and those with an adapter beside the weight."""
-
-    def __init__(self, linears: Sequence[torch.nn.Module]):
-        self.linears = linears
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linears[0](x)
-
-    def apart(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
-        return [linear(x) for linear in self.linears]
-
-
 def rotation(inner: torch.nn.Module, like: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and signed sin of each position's angles, [N, 1, d] float32: the model's own frequencies, scaling included."""
     cos, sin = (x[0, :, None].clone() for x in inner.rotary_emb(like.new_empty(0, dtype=torch.float32), positions_N[None]))
@@ -209,20 +138,26 @@ def rotation(inner: torch.nn.Module, like: torch.Tensor, positions_N: torch.Tens
     return cos, sin
 
 
+def _halves(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One angle a pair: [N, 1, d] -> [N, d / 2]."""
+    half = cos.shape[-1] // 2
+    return cos[:, 0, half:].contiguous(), sin[:, 0, half:].contiguous()
+
+
 class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_NHd, cos, sin):
         ctx.save_for_backward(cos, sin)
         ctx.kind = x_NHd.dtype
-        return _rotated(x_NHd, cos, sin)
+        return rotated(x_NHd, cos, sin)
 
     @staticmethod
     def backward(ctx, grad):
         cos, sin = ctx.saved_tensors
-        return _rotated(grad, cos, -sin).to(ctx.kind), None, None
+        return rotated(grad, cos, -sin).to(ctx.kind), None, None
 
 
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin) of the halves of each head; `sin` carries the sign."""
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
@@ -268,8 +203,3 @@ def norm(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     if native.fits(x) and native.fits(module.weight):
         return native.Norm.apply(x, module.weight, module.variance_epsilon)
     return _Norm.apply(x, module.weight, module.variance_epsilon)
-
-
-def _norm(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The same where no gradient is wanted."""
-    return module.weight * F.rms_norm(x.float(), x.shape[-1:], None, module.variance_epsilon).to(x.dtype)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
-from forethought.engines.torch import losses, machine, memory, objectives
+from forethought.engines.torch import losses, machine, memory, mixed, objectives
 from forethought.engines.torch.architecture import check_attention, context_of, told
 from forethought.engines.torch.chat import ends_of, text_of
 from forethought.engines.torch.exact import check_adapter
@@ -24,6 +24,7 @@ from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, tar
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
+from forethought.engines.torch.native import weights
 from forethought.engines.torch.optim import Optimizer
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
@@ -116,7 +117,7 @@ class TorchEngine:
         self.weights.drop(name)
         self.versions.pop(name)
         self.optimizers.pop(name, None)
-        self.laid.moved(name)
+        self.laid.drop(name)
         self.gradients.aside.pop(name, None)
         self.regions.drop(name)
 
@@ -139,23 +140,23 @@ class TorchEngine:
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         room = [room_of(r, self.context) for r in requests]
         results = [[] if most else [overlong(self.versions[r.policy])] * r.n for r, most in zip(requests, room, strict=True)]
-        for policy in dict.fromkeys(r.policy for r, most in zip(requests, room, strict=True) if most):
-            own = [i for i, r in enumerate(requests) if r.policy == policy and room[i]]
+        policies = list(dict.fromkeys(r.policy for r, most in zip(requests, room, strict=True) if most))
+        for run in mixed.runs_of(self.weights, policies):
+            own = [i for i, r in enumerate(requests) if r.policy in run and room[i]]
             asked = [replace(requests[i], max_tokens=room[i]) for i in own]
             self.rows.estimate(self._free(), partial(memory.row_bytes, self.config, self.machine.number, asked))
             self.rows.running = partial(memory.rows_piece, asked, self.rows)
-            for i, out in zip(own, self.rows.within(partial(self._sample, policy, asked)), strict=True):
+            for i, out in zip(own, self.rows.within(partial(self._sample, run, asked)), strict=True):
                 results[i] = out
         return results
 
-    def _sample(self, policy: str, requests: list[Request]) -> list[list[Completion]]:
+    def _sample(self, policies: list[str], requests: list[Request]) -> list[list[Completion]]:
         for r in requests:
             if r.stops not in self._stops:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
-        with self.machine.autocast(), self.weights.sampling(policy) as model:
-            steps = self.laid.steps(policy, model, self.machine.bf16, self.machine.threads, self.context)
-            return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions[policy])
+        with self.machine.autocast(), mixed.sampling(self.weights, policies, self.laid, self.machine, self.context) as steps:
+            return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
 
     # ---- training
 
@@ -304,5 +305,6 @@ class TorchEngine:
     def facts(self) -> Mapping[str, object]:
         return self.machine.facts() | {"model": self.source or f"small {type(self.weights.base).__name__}",
                                        "context": told(self.weights.base.config),
+                                       "kernels": weights.told(self.weights.base),
                                        "pack_tokens": self.packs.now, "sample_rows": self.rows.now,
                                        "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values())}

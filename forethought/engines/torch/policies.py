@@ -74,6 +74,10 @@ class Policies:
             self.publish(name)
         return self.merged[name]
 
+    def on_base(self, name: str) -> bool:
+        """Whether a policy is sampled from through the base's own weights: the base itself, and adapters that are not added in."""
+        return (name == BASE or not self._is_whole(name)) and not self._merges(name)
+
     @contextmanager
     def sampling(self, name: str) -> Iterator[torch.nn.Module]:
         """The module to sample from, inside. Autocast keeps the bf16 copy of a weight, instead of making it anew for every token,

@@ -1,27 +1,28 @@
 """Sampling with continuous batching: contexts enter as long as there is room, all rows in the making take a token together, and each
 leaves when it has ended.
 
-How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch (`cohorts.py`). Both compute a context
-once, however many rows stand below it. Every request has its own stream of random numbers (counter-based, keyed by its seed), so a
+How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch (`cohorts.py`; on a GPU `slots.py`). All
+compute a context once, however many rows stand below it; rows of several policies are in the making together (`sides.py`). Every request has its own stream of random numbers (counter-based, keyed by its seed), so a
 row's tokens do not depend on what else is in the batch, and nothing has to be saved to resume.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from forethought.engines.base import BASE
-from forethought.engines.torch.cohorts import Cohorts
 from forethought.engines.torch.choice import Choice
 from forethought.engines.torch.decoder import decoder_of
-from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.native.steps import NativeSteps
 from forethought.engines.torch.native.weights import Weights, angles_of, runs
+from forethought.engines.torch.sides import Sides
+from forethought.engines.torch.slots import by_torch
 from forethought.engines.torch.stops import Stops
 from forethought.errors import UserError
 from forethought.types import Completion, Request
@@ -42,44 +43,56 @@ class Steps(Protocol):
         """Go on with these rows (a mask) alone."""
 
 
+@dataclass(slots=True)
+class _Packed:
+    model: torch.nn.Module
+    tensors: list[torch.Tensor]
+    places: list[int]
+    versions: list[int]
+    weights: Weights
+
+
 class Laid:
-    """The weights of each policy as the kernels read them, laid out again when they have moved."""
+    """The weights of each policy as the kernels read them, brought up to date when they have moved."""
 
     def __init__(self):
-        self._kept: dict[str, tuple[tuple, Weights]] = {}
-        self._tensors: dict[str, tuple[torch.nn.Module, list[torch.Tensor]]] = {}
+        self._kept: dict[str, _Packed] = {}
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
     def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
         """The fastest way to sample from `model`, which speaks for `policy`, here."""
         decoder = decoder_of(model)
         if not runs(decoder, model):
-            return Cohorts(model.base_model, logits_of(model), model.device, decoder)
-        if self._tensors.get(policy, (None,))[0] is not model:
-            self._tensors[policy] = (model, list(model.parameters()))
-        state = tuple([(p.data_ptr(), p._version) for p in self._tensors[policy][1]])
-        if self._kept.get(policy, (None,))[0] != state:
+            return by_torch(model, decoder)
+        kept = self._kept.get(policy)
+        tensors = kept.tensors if kept and kept.model is model else list(model.parameters())
+        places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
+        if not (kept and kept.model is model and kept.places == places and (kept.versions == versions or kept.weights.refresh())):
             if self._angles[0] != context:
                 self._angles = (context, angles_of(decoder, context))
-            self._kept[policy] = (state, Weights(decoder, model, bf16, self._angles[1]))
-        return NativeSteps(self._kept[policy][1], threads)
+            kept = self._kept[policy] = _Packed(model, tensors, places, versions, Weights(decoder, model, bf16, self._angles[1]))
+        kept.versions = versions
+        return NativeSteps(kept.weights, threads)
 
     def moved(self, policy: str) -> None:
         """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version, as every other change does."""
         for name in [policy] if policy != BASE else list(self._kept):  # adapters stand on the base
-            self._kept.pop(name, None)
-            self._tensors.pop(name, None)
+            if name in self._kept:
+                self._kept[name].versions = []
+
+    def drop(self, policy: str) -> None:
+        self._kept.pop(policy, None)
 
 
 class Sampler:
     """`eos`: tokens that end any row. `rows`: most rows in the making at once."""
 
-    def __init__(self, steps: Steps, eos: set[int], rows: int = 1024):
+    def __init__(self, steps: Steps | Sides, eos: set[int], rows: int = 1024):
         self.steps, self.eos, self.rows = steps, eos, rows
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Request], stops: Sequence[Stops], version: int) -> list[list[Completion]]:
-        """Each request's completions; each has its own `stops`."""
+    def run(self, requests: Sequence[Request], stops: Sequence[Stops], version: int | Mapping[str, int]) -> list[list[Completion]]:
+        """Each request's completions; each has its own `stops`. `version`: of the weights, or of each policy's."""
         rows, live = _Rows(requests, stops, self.eos), np.zeros(0, dtype=np.int64)
         waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))  # neighbours share most
         while waiting or len(live):
@@ -89,8 +102,9 @@ class Sampler:
             elif len(live):
                 rows.take(live, self.steps.step(rows.last(live)))
             if entering := self._entering(waiting, requests, len(live)):
+                entering.sort(key=lambda i: requests[i].policy)  # contexts of one policy are computed together
                 asked = [requests[i] for i in entering]
-                logits_BV = self.steps.enter([r.context for r in asked], [r.n for r in asked], [r.max_tokens for r in asked])
+                logits_BV = self._enter(asked)
                 new = np.concatenate([rows.of(i) for i in entering])
                 rows.take(new, logits_BV, np.array([r.n for r in asked]))
                 live = np.concatenate([live, new])
@@ -99,6 +113,10 @@ class Sampler:
                 self.steps.keep(going)
                 live = live[going]
         return rows.completions(version)
+
+    def _enter(self, asked: Sequence[Request]) -> torch.Tensor:
+        given = [r.context for r in asked], [r.n for r in asked], [r.max_tokens for r in asked]
+        return self.steps.enter(*given, [r.policy for r in asked]) if isinstance(self.steps, Sides) else self.steps.enter(*given)
 
     def _few(self, waiting: deque[int], requests: Sequence[Request]) -> int:
         """Rows at which others can enter beside them."""
@@ -179,11 +197,13 @@ class _Rows:
             ended[i] = text is not None and text.found(self.tokens[rows[i], : self.length[rows[i]]].tolist())
         return ended
 
-    def completions(self, version: int) -> list[list[Completion]]:
+    def completions(self, version: int | Mapping[str, int]) -> list[list[Completion]]:
+        versions = [version if isinstance(version, int) else version[r.policy] for r in self.requests]
         out = [Completion(token_ids=tuple(tokens[:size]), logprobs=tuple(logps[:size]), drawn_logprobs=tuple(drawn[:size]),
-                          status="finished" if finished else "truncated", version=version)
-               for tokens, logps, drawn, size, finished in zip(self.tokens.tolist(), self.logps.tolist(), self.drawn_logps.tolist(),
-                                                               self.length.tolist(), self.finished, strict=True)]
+                          status="finished" if finished else "truncated", version=versions[request])
+               for tokens, logps, drawn, size, finished, request in zip(
+                   self.tokens.tolist(), self.logps.tolist(), self.drawn_logps.tolist(), self.length.tolist(), self.finished,
+                   self.request.tolist(), strict=True)]
         return [out[end - r.n : end] for end, r in zip(self.ends, self.requests, strict=True)]
 
 

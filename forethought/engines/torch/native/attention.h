@@ -3,7 +3,7 @@
 #pragma once
 #include "vectors.h"
 
-enum { CHUNK = 128 }; /* keys whose scores are held */
+enum { CHUNK = 128, PART = 16, ABREAST = 4 }; /* keys whose scores are held; keys of one sum; most sums beside each other */
 
 typedef struct {
     const float *q; /* scaled */
@@ -17,34 +17,65 @@ INLINE vi lanes(void) {
     return x;
 }
 
-/* scores[m][CHUNK] of queries against `keys` keys that stand in panels [W keys][d][W]; -1e30 where a query does not see a key. */
-INLINE void scores_tile(const int m, int d, const float *const *q, const int *limit, const float *panels, int first, int keys, float (*scores)[CHUNK]) {
+/* Scores of m queries against `n` panels at once: few queries alone would wait for each sum's last addition. */
+INLINE void scores_panels(const int m, const int n, int d, const float *const *q, const int *limit, const float *panels, int first, float (*scores)[CHUNK],
+                          int at) {
     const vi lane = lanes();
-    for (int p = 0; p < keys; p += W, panels += (long)d * W) {
-        vf acc[MR];
-        for (int i = 0; i < m; i++) acc[i] = (vf){0};
-        for (int j = 0; j < d; j++) {
-            vf k = load(panels + j * W);
-            for (int i = 0; i < m; i++) acc[i] += q[i][j] * k;
+    vf acc[MR][ABREAST];
+    for (int i = 0; i < m; i++)
+        for (int p = 0; p < n; p++) acc[i][p] = (vf){0};
+    for (int j = 0; j < d; j++)
+        for (int p = 0; p < n; p++) {
+            vf k = load(panels + ((long)p * d + j) * W);
+            for (int i = 0; i < m; i++) acc[i][p] += q[i][j] * k;
         }
-        for (int i = 0; i < m; i++)
-            store(scores[i] + p, where(lane + (first + p) < limit[i], acc[i], all(-1e30f)));
-    }
+    for (int i = 0; i < m; i++)
+        for (int p = 0; p < n; p++)
+            store(scores[i] + at + p * W, where(lane + (first + at + p * W) < limit[i], acc[i][p], all(-1e30f)));
 }
 
-/* out[i] += sum over keys of weight[i][key] * rows[key], by `n` vectors at a time. */
-INLINE void weighted_slice(const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys, float *const *out, int at) {
-    vf acc[MR][NV];
-    for (int i = 0; i < m; i++)
-        for (int v = 0; v < n; v++) acc[i][v] = load(out[i] + at + v * W);
-    for (int key = 0; key < keys; key++) {
-        vf row[NV];
-        for (int v = 0; v < n; v++) row[v] = load(rows + key * ld + at + v * W);
+/* scores[m][CHUNK] of queries against `keys` keys that stand in panels [W keys][d][W]; -1e30 where a query does not see a key. */
+INLINE void scores_tile(const int m, int d, const float *const *q, const int *limit, const float *panels, int first, int keys, float (*scores)[CHUNK]) {
+    int at = 0;
+    if (m == 1)
+        for (; at + 4 * W <= keys; at += 4 * W) scores_panels(m, 4, d, q, limit, panels + (long)at * d, first, scores, at);
+    if (m <= 2)
+        for (; at + 2 * W <= keys; at += 2 * W) scores_panels(m, 2, d, q, limit, panels + (long)at * d, first, scores, at);
+    for (; at < keys; at += W) scores_panels(m, 1, d, q, limit, panels + (long)at * d, first, scores, at);
+}
+
+/* out[i] += the sums over keys of weight[i][key] * rows[key], one for each of `parts` parts of `keys` keys, in their order. The parts are
+   summed beside each other, but what comes out does not depend on how many of them are. */
+INLINE void weighted_parts(const int m, const int n, const int parts, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
+                           float *const *out, int at) {
+    vf acc[ABREAST][MR][NV];
+    for (int p = 0; p < parts; p++)
         for (int i = 0; i < m; i++)
-            for (int v = 0; v < n; v++) acc[i][v] += weight[i][key] * row[v];
-    }
+            for (int v = 0; v < n; v++) acc[p][i][v] = (vf){0};
+    for (int key = 0; key < keys; key++)
+        for (int p = 0; p < parts; p++)
+            for (int v = 0; v < n; v++) {
+                vf row = load(rows + (p * PART + key) * ld + at + v * W);
+                for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key] * row;
+            }
     for (int i = 0; i < m; i++)
-        for (int v = 0; v < n; v++) store(out[i] + at + v * W, acc[i][v]);
+        for (int v = 0; v < n; v++) {
+            vf sum = load(out[i] + at + v * W);
+            for (int p = 0; p < parts; p++) sum += acc[p][i][v];
+            store(out[i] + at + v * W, sum);
+        }
+}
+
+INLINE void weighted_slice(const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys, float *const *out, int at) {
+    int from = 0;
+    if (m == 1)
+        for (; from + 4 * PART <= keys; from += 4 * PART)
+            weighted_parts(m, n, 4, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, PART, out, at);
+    if (m <= 2)
+        for (; from + 2 * PART <= keys; from += 2 * PART)
+            weighted_parts(m, n, 2, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, PART, out, at);
+    for (; from < keys; from += PART)
+        weighted_parts(m, n, 1, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, keys - from < PART ? keys - from : PART, out, at);
 }
 
 INLINE void weighted_tile(const int m, int d, const float (*weight)[CHUNK], const float *rows, long ld, int keys, float *const *out) {
@@ -77,7 +108,7 @@ INLINE void attend_tile(const int m, int d, Query *queries, const float *panels,
                 total += e;
             }
             float fade = expf(old - most_s);
-            *queries[i].s = *queries[i].s * fade + sum_of(total);
+            *queries[i].s = fused(*queries[i].s, fade, sum_of(total));
             *queries[i].m = most_s;
             if (fade != 1.0f)
                 for (int j = 0; j < d; j += W) store(o[i] + j, load(o[i] + j) * fade);
@@ -95,7 +126,11 @@ static void attend(int n, int d, Query *queries, const float *panels, const floa
 
 /* Keys of one segment, rows `ld` apart, into panels; the last panel's rest is zero. */
 static void panels_of(int n, int d, const float *rows, long ld, float *panels) {
-    for (int first = 0; first < n; first += W, panels += (long)d * W)
-        for (int i = 0; i < W; i++)
-            for (int j = 0; j < d; j++) panels[j * W + i] = first + i < n ? rows[(first + i) * ld + j] : 0.0f;
+    for (int first = 0; first < n; first += W, panels += (long)d * W) {
+        int m = n - first < W ? n - first : W;
+        if (m < W) memset(panels, 0, sizeof(float) * d * W);
+        for (int j = 0; j < d; j += W) /* square by square: both sides stay in the cache's lines */
+            for (int i = 0; i < m; i++)
+                for (int k = 0; k < W; k++) panels[(j + k) * W + i] = rows[(first + i) * ld + j + k];
+    }
 }

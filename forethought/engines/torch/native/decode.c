@@ -78,8 +78,8 @@ static void attention(const Model *M, int l, int N, const float *qkv, const int3
     memset(o, 0, sizeof(float) * N * heads * d);
     memset(s, 0, sizeof(float) * N * heads);
     for (long i = 0; i < (long)N * heads; i++) m[i] = -1e30f;
-    for (int g = 0; g < M->kv_heads; g++)
-        for (const Item *t = item; t < item + items; t++) {
+    for (const Item *t = item; t < item + items; t++)
+        for (int g = 0; g < M->kv_heads; g++) { /* in the order in which they lie in memory */
             int room = cap[t->segment], filled = 0;
             const float *panels = keys_of(M, base[t->segment], room, l, g), *values = panels + (long)room * d;
             Query tile[MR];

@@ -9,6 +9,7 @@ Axes: _N tokens of the packed row, _H hidden size, _d size of a head, _S segment
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,10 +28,11 @@ class Shape(NamedTuple):
     d: int
     eps: float
     scale: float
+    bf16: bool = False  # products round their factors to bfloat16, as autocast does
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans")),
+    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "bf16")),
                 ("eps", ctypes.c_float), ("scale", ctypes.c_float), ("span", ctypes.c_void_p), ("wanted", ctypes.c_int),
                 *((name, ctypes.c_void_p) for name in ("row", "asks", "cos", "sin", *WEIGHTS))]
 
@@ -76,46 +78,70 @@ def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
 
 class Layer(torch.autograd.Function):
     """x [N, H] -> [N, H], or [M, H] for the M tokens in `rows` (int32, ascending); cos, sin [N, d / 2]; spans [S, 3]; then the weights in
-    the order of WEIGHTS, a bias None where there is none; those of q, k and v are there together."""
+    the order of WEIGHTS, a bias None where there is none; those of q, k and v are there together. Those of several layers in a row make
+    one function of them all; `rows` are the last one's."""
 
     @staticmethod
     def forward(ctx, x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, shape: Shape, *weights):
-        x, weights = x.contiguous(), tuple(w if w is None else w.contiguous() for w in weights)
-        asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
-        layer = _of(x, cos, sin, spans_S3, rows, asks, shape, weights)
-        held, kept = _room(layer)
-        y, work = x.new_empty(layer.wanted, x.shape[1]), floats(library().ft_layer_work(ctypes.byref(layer)))
-        library().ft_layer(ctypes.byref(layer), address(x), ctypes.byref(kept), address(y), address(work))
-        ctx.save_for_backward(x, cos, sin, held, *weights)
-        ctx.given = spans_S3, rows, asks, shape
-        return y
+        weights = tuple(w if w is None else w.contiguous() for w in weights)
+        ctx.asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
+        ctx.given = spans_S3, rows, shape
+        xs, rooms, work = [x.contiguous()], [], None
+        for layer in _layers(ctx, len(x), cos, sin, weights):
+            rooms.append(_room(layer))
+            held, kept = rooms[-1]
+            work = _work(layer) if work is None else work
+            xs.append(x.new_empty(layer.wanted, x.shape[1]))
+            library().ft_layer(ctypes.byref(layer), address(xs[-2]), ctypes.byref(kept), address(xs[-1]), address(work))
+        ctx.save_for_backward(cos, sin, *xs[:-1], *(held for held, _ in rooms), *weights)
+        return xs[-1]
 
     @staticmethod
     def backward(ctx, dy):
-        x, cos, sin, held, *weights = ctx.saved_tensors
-        layer = _of(x, cos, sin, *ctx.given, weights)
-        _, kept = _room(layer, held)
-        dy, dx, work = dy.contiguous(), torch.empty_like(x), floats(library().ft_layer_work(ctypes.byref(layer)))
-        by_name = dict(zip(WEIGHTS, weights, strict=True))
-        wanted = {name for name, need in zip(WEIGHTS, ctx.needs_input_grad[6:], strict=True) if need}
-        grads = {name: torch.zeros_like(by_name[name]) for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down") if name in wanted}
-        sizes = [len(by_name[name]) for name in "qkv"]
-        if wanted & {"q", "k", "v"}:
-            grads["qkv"] = x.new_zeros(sum(sizes), x.shape[1])
-        if wanted & {"q_bias", "k_bias", "v_bias"}:
-            grads["qkv_bias"] = x.new_zeros(sum(sizes))
-        into = _Gradients(*(address(grads.get(name)) for name, _ in _Gradients._fields_))
-        library().ft_layer_backward(ctypes.byref(layer), address(x), ctypes.byref(kept), address(dy), address(dx), ctypes.byref(into), address(work))
-        for joined, names in (("qkv", ("q", "k", "v")), ("qkv_bias", ("q_bias", "k_bias", "v_bias"))):
-            if joined in grads:
-                grads |= zip(names, grads[joined].split(sizes), strict=True)
-        return dx, None, None, None, None, None, *(grads[name] if name in wanted else None for name in WEIGHTS)
+        cos, sin, *saved = ctx.saved_tensors
+        n = len(saved) // (2 + len(WEIGHTS))
+        xs, rooms, weights = saved[:n], saved[n : 2 * n], saved[2 * n :]
+        wanted, grads, work, dy = ctx.needs_input_grad[6:], [], None, dy.contiguous()
+        for i, layer in reversed(list(enumerate(_layers(ctx, len(xs[0]), cos, sin, weights)))):
+            own = slice(i * len(WEIGHTS), (i + 1) * len(WEIGHTS))
+            into, found = _gradients(weights[own], wanted[own])
+            work = _work(layer) if work is None else work
+            dx = torch.empty_like(xs[i])
+            library().ft_layer_backward(ctypes.byref(layer), address(xs[i]), ctypes.byref(_room(layer, rooms[i])[1]), address(dy), address(dx),
+                                        ctypes.byref(into), address(work))
+            grads, dy = [*found, *grads], dx
+        return dy, None, None, None, None, None, *grads
 
 
-def _of(x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, asks: np.ndarray | None, shape: Shape, weights) -> _Layer:
-    inner = len(weights[WEIGHTS.index("gate")])
-    return _Layer(*x.shape, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), shape.eps, shape.scale, address(spans_S3),
-                  len(x) if rows is None else len(rows), address(rows), address(asks), address(cos), address(sin), *map(address, weights))
+def _layers(ctx, tokens: int, cos, sin, weights) -> Iterator[_Layer]:
+    spans_S3, rows, shape = ctx.given
+    n = len(weights) // len(WEIGHTS)
+    for i in range(n):
+        own = weights[i * len(WEIGHTS) : (i + 1) * len(WEIGHTS)]
+        last = rows is not None and i == n - 1
+        inner, hidden = own[WEIGHTS.index("gate")].shape
+        yield _Layer(tokens, hidden, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), int(shape.bf16), shape.eps, shape.scale, address(spans_S3),
+                     len(rows) if last else tokens, address(rows if last else None), address(ctx.asks if last else None), address(cos), address(sin),
+                     *map(address, own))
+
+
+def _work(layer: _Layer) -> torch.Tensor:
+    return floats(library().ft_layer_work(ctypes.byref(layer)))
+
+
+def _gradients(weights, wanted) -> tuple[_Gradients, list[torch.Tensor | None]]:
+    """Where the kernel adds gradients up, and those of the weights in their order; None where none is wanted."""
+    by_name, asked = dict(zip(WEIGHTS, weights, strict=True)), {name for name, need in zip(WEIGHTS, wanted, strict=True) if need}
+    grads = {name: torch.zeros_like(by_name[name]) for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down") if name in asked}
+    sizes = [len(by_name[name]) for name in "qkv"]
+    for joined, names, shape in (("qkv", ("q", "k", "v"), by_name["q"].shape[1:]), ("qkv_bias", ("q_bias", "k_bias", "v_bias"), ())):
+        if asked & {*names}:
+            grads[joined] = weights[0].new_zeros(sum(sizes), *shape)
+    into = _Gradients(*(address(grads.get(name)) for name, _ in _Gradients._fields_))
+    for joined, names in (("qkv", ("q", "k", "v")), ("qkv_bias", ("q_bias", "k_bias", "v_bias"))):
+        if joined in grads:
+            grads |= zip(names, grads[joined].split(sizes), strict=True)
+    return into, [grads[name] if name in asked else None for name in WEIGHTS]
 
 
 def _room(layer: _Layer, held: torch.Tensor | None = None) -> tuple[torch.Tensor, _Kept]:

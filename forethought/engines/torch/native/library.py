@@ -24,7 +24,10 @@ import torch
 
 SOURCES = Path(__file__).parent
 NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"  # not every clang on ARM takes -march
-FLAGS = ("-O3", NATIVE, "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+# GCC would break chains of fused multiply-adds up for some processors, in one size of a tile and not in another: a row's bits would then
+# depend on how many rows are beside it.
+FUSED = ("-ffp-contract=fast", "--param=avoid-fma-max-bits=0")
+FLAGS = ("-O3", NATIVE, "-std=gnu11", *FUSED, "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")  # functions that return a long
 SECONDS = 120  # for the compiler
 
@@ -34,7 +37,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be had, and `why_not()` says why."""
     try:
         return _loaded()
-    except (OSError, subprocess.SubprocessError, ValueError) as e:  # ValueError: a CC that is no command line
+    except (OSError, ValueError) as e:  # ValueError: a CC that is no command line
         _reason.append(" ".join(str(e).split()))
         return None
 
@@ -62,8 +65,7 @@ def floats(*sizes: int) -> torch.Tensor:
 def _loaded() -> ctypes.CDLL:
     if os.environ.get("FORETHOUGHT_KERNELS", "") == "0":
         raise OSError("switched off by FORETHOUGHT_KERNELS=0")
-    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in map(shutil.which, ("cc", "gcc", "clang")) if c][:1]
-    if not compiler:
+    if not (compiler := _compiler()):
         raise OSError("no C compiler (cc, gcc or clang) was found")
     name = f"kernels-{_key(compiler)}.so"
     target = _folder(name) / name
@@ -72,6 +74,10 @@ def _loaded() -> ctypes.CDLL:
             return _opened(target)
     _build(compiler, target)
     return _opened(target)
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "")) or [c for c in map(shutil.which, ("cc", "gcc", "clang")) if c][:1]
 
 
 def _opened(path: Path) -> ctypes.CDLL:
@@ -85,7 +91,10 @@ def _build(compiler: list[str], target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # built beside and renamed: another process may be building too
         made = Path(folder) / "kernels.so"
         command = [*compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        except subprocess.TimeoutExpired as e:
+            raise OSError(f"{compiler[0]} took more than {SECONDS} s for the kernels") from e
         if done.returncode or not made.exists():
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             first = next((line for line in said if "error" in line), said[-1])

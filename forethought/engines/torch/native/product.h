@@ -51,29 +51,53 @@ static void product_transposed(int M, int N, int K, const float *a, long lda, co
         }
 }
 
-#if defined(__AVX512BF16__) && defined(__AVX512F__)
+#if defined(__AVX512BF16__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
 #include <stdlib.h>
 #define HAS_BF16 1
 
-/* The same in bfloat16 with sums in float32: pairs along K lie beside each other. */
-INLINE void product_tile_bf16(const int m, int pairs, const uint32_t *a, long lda, const uint32_t *b, float *c, long ldc, int n,
-                              const float *bias, int add) {
+/* The same in bfloat16 with sums in float32: pairs along K lie beside each other, and strides count pairs. */
+INLINE void product_tile_bf16(const int m, int pairs, const uint32_t *a, long a_row, long a_column, const uint32_t *b, long ldb, float *c,
+                              long ldc, int n, const float *bias, int add) {
     __m512 acc[MR][NV];
     for (int i = 0; i < m; i++)
         for (int v = 0; v < NV; v++) acc[i][v] = bias ? _mm512_loadu_ps(bias + v * W) : _mm512_setzero_ps();
-    for (int k = 0; k < pairs; k++, b += NR) {
+    for (int k = 0; k < pairs; k++, b += ldb) {
         __m512i right[NV];
         for (int v = 0; v < NV; v++) right[v] = _mm512_loadu_si512(b + v * W);
         for (int i = 0; i < m; i++)
             for (int v = 0; v < NV; v++)
-                acc[i][v] = _mm512_dpbf16_ps(acc[i][v], (__m512bh)_mm512_set1_epi32(a[i * lda + k]), (__m512bh)right[v]);
+                acc[i][v] = _mm512_dpbf16_ps(acc[i][v], (__m512bh)_mm512_set1_epi32(a[i * a_row + k * a_column]), (__m512bh)right[v]);
     }
     for (int i = 0; i < m; i++) {
         float row[NR];
         for (int v = 0; v < NV; v++) store(row + v * W, (vf)acc[i][v]);
         for (int j = 0; j < n; j++) c[i * ldc + j] = add ? c[i * ldc + j] + row[j] : row[j];
     }
+}
+
+/* Rows 2k and 2k + 1 of x[n, width] as pairs: [(n + 1) / 2, width], rows `ld_pairs` apart; an odd last row is paired with zeros. */
+static void pairs_of(int n, int width, const float *x, long ld, uint32_t *pairs, long ld_pairs) {
+    for (int k = 0; k < n; k += 2, pairs += ld_pairs)
+        for (int j = 0; j < width; j += W) {
+            __mmask16 some = width - j < W ? (1u << (width - j)) - 1 : 0xffff;
+            __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x + (long)k * ld + j)));
+            __m512i high = k + 1 == n ? _mm512_setzero_si512()
+                                      : _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x + (long)(k + 1) * ld + j)));
+            _mm512_mask_storeu_epi32(pairs + j, some, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
+}
+
+/* work: [(K + 1) / 2 * (M + N) + NR]. */
+static void product_transposed_bf16(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, uint32_t *work) {
+    uint32_t *left = work, *right = work + (long)((K + 1) / 2) * M;
+    pairs_of(K, M, a, lda, left, M);
+    pairs_of(K, N, b, ldb, right, N);
+    for (int j = 0; j < N; j += NR)
+        for (int i = 0; i < M; i += MR) {
+            int m = M - i < MR ? M - i : MR, n = N - j < NR ? N - j : NR;
+            TILE(m, product_tile_bf16, (K + 1) / 2, left + i, 1, M, right + j, N, c + i * ldc + j, ldc, n, 0, 1)
+        }
 }
 
 static void product_bf16(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add) {
@@ -94,7 +118,7 @@ static void product_bf16(int M, int N, int K, const float *a, long lda, const ui
         for (int j = 0; j < N; j += NR, panel += (long)pairs * NR)
             for (int i = from; i < to; i += MR) {
                 int m = to - i < MR ? to - i : MR, n = N - j < NR ? N - j : NR;
-                TILE(m, product_tile_bf16, pairs, rows + (long)(i - from) * pairs, pairs, panel, c + i * ldc + j, ldc, n, bias ? bias + j : 0, add)
+                TILE(m, product_tile_bf16, pairs, rows + (long)(i - from) * pairs, pairs, 1, panel, NR, c + i * ldc + j, ldc, n, bias ? bias + j : 0, add)
             }
     }
     free(rows);
@@ -102,21 +126,13 @@ static void product_bf16(int M, int N, int K, const float *a, long lda, const ui
 #else
 #define HAS_BF16 0
 static void product_bf16(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add) {}
+static void product_transposed_bf16(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, uint32_t *work) {}
 #endif
 
 INLINE uint16_t bf16_of(float x) { /* to nearest, ties to even */
     uint32_t bits;
     memcpy(&bits, &x, 4);
     return x != x ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-}
-
-/* Rows `from` to `from + n` of a matrix [K, N] that is to be the right factor as it stands. Panels' rests are zero beforehand. */
-static void pack_right(int from, int n, int K, int N, const float *w, float *packed) {
-    for (int j = 0; j < N; j += NR)
-        for (int k = 0; k < n; k++) {
-            float *into = packed + ((long)(j / NR) * K + from + k) * NR;
-            memcpy(into, w + (long)k * N + j, sizeof(float) * (N - j < NR ? N - j : NR));
-        }
 }
 
 /* Floats that a packed [N, K] matrix takes. */
@@ -137,4 +153,17 @@ static void pack_rows(int from, int n, int K, const float *w, float *packed, int
             for (int k = 0; k < K; k++) into[(long)k * NR] = w[(long)j * K + k];
         }
     }
+}
+
+/* Rows `from` to `from + n` of a matrix [K, N] that is to be the right factor as it stands. Panels' rests are zero beforehand. */
+static void pack_right(int from, int n, int K, int N, const float *w, float *packed, int bf16) {
+    long depth = bf16 ? (K + 1) / 2 : K;
+    for (int j = 0; j < N; j += NR)
+        for (int k = 0; k < n; k++) {
+            int row = from + k, columns = N - j < NR ? N - j : NR;
+            if (bf16) {
+                uint16_t *into = (uint16_t *)((uint32_t *)packed + ((long)(j / NR) * depth + row / 2) * NR) + row % 2;
+                for (int i = 0; i < columns; i++) into[2 * i] = bf16_of(w[(long)k * N + j + i]);
+            } else memcpy(packed + ((long)(j / NR) * depth + row) * NR, w + (long)k * N + j, sizeof(float) * columns);
+        }
 }

@@ -57,7 +57,11 @@ class NativeSteps:
         self._parts: list[tuple[slice, np.ndarray]] | None = None
 
     def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
-        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each context."""
+        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each context.
+        IndexError for a token or a position that the model does not have."""
+        if (end := max(len(context) + most for context, most in zip(contexts, room, strict=True))) > self.weights.positions:
+            raise IndexError(f"{end} tokens of a context and what follows, where the model has {self.weights.positions} positions")
+        self.tree.reserve([*((1, len(context)) for context in dict.fromkeys(contexts)), *zip(n, room, strict=True)])
         jobs, paths = self._jobs(contexts)
         logits = floats(len(contexts), self.weights.vocabulary)
         for part in _chunks(jobs, PREFILL_TOKENS):
@@ -75,6 +79,7 @@ class NativeSteps:
 
     def step(self, token_R: np.ndarray) -> torch.Tensor:
         """The next token of each row: the logits [R, V] after it."""
+        self._check_room(self.at)
         logits = floats(len(token_R), self.weights.vocabulary)
         self._parts = self._parts or self._split()
         calls = []
@@ -90,6 +95,7 @@ class NativeSteps:
 
     def advance(self, rows: Rows, live: np.ndarray, few: int) -> None:
         """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`: each row's line in `rows`."""
+        self._check_room(rows.most[live] - 1)
         bounds = np.linspace(0, len(live), min(self.threads, len(live)) + 1).astype(int)
         parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
         run = lambda part: self._advance(rows, live[part], part, int(few * (part.stop - part.start) // len(live)))  # noqa: E731
@@ -115,6 +121,11 @@ class NativeSteps:
         self.paths = [path for path, kept in zip(self.paths, rows, strict=True) if kept]
         self.tail, self.at, self.position = self.tail[rows], self.at[rows], self.position[rows]
         self._parts = None
+
+    def _check_room(self, at: np.ndarray) -> None:
+        """The kernels write where they are told to."""
+        if (at >= self.tree.room[self.tail]).any():
+            raise IndexError(f"a row goes on to {at.max() + 1} tokens, for which no room was made")
 
     # ---- contexts
 
@@ -146,6 +157,9 @@ class NativeSteps:
             wave = [job for job in jobs if id(job) not in waiting]
             parts = _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.threads)) if self.threads > 1 else [wave]
             calls = [_call(part, self.weights.vocabulary) for part in parts]
+            for ids, *_ in calls:
+                if ids.min() < 0 or ids.max() >= self.weights.words:
+                    raise IndexError(f"token {ids.min() if ids.min() < 0 else ids.max()} is none of the model's {self.weights.words}")
             self._run(calls)
             for part, call in zip(parts, calls, strict=True):
                 ends = [i for job in part for k in sorted(job.outs) for i in job.outs[k]]

@@ -5,7 +5,7 @@
 #include "product.h"
 
 typedef struct {
-    int tokens, hidden, heads, kv_heads, d, inner, spans;
+    int tokens, hidden, heads, kv_heads, d, inner, spans, bf16; /* bf16: products round their factors to bfloat16 */
     float eps, scale;
     const Span *span;
     int wanted; /* of the tokens, those whose output is read: all, or fewer in a last layer, where the others give keys and values alone */
@@ -46,26 +46,38 @@ long ft_layer_work(const Layer *L) {
     long H = L->hidden, F = L->inner, A = (long)L->heads * L->d, K = width_of(L);
     long packed = packed_size(K, H, 0) + packed_size(H, A, 0) + 2 * packed_size(F, H, 0) + packed_size(H, F, 0) + packed_size(H, K, 0) +
                   packed_size(A, H, 0) + packed_size(F, H, 0) + 2 * packed_size(H, F, 0);
-    return packed + K + H + 2 * NR + BLOCK * (4 * H + 4 * F + A) + L->tokens * (A + K) + attend_work(&f) + 8 * NR;
+    return packed + K + H + 2 * NR + BLOCK * (4 * H + 4 * F + A) + L->tokens * (A + K) + attend_work(&f) + BLOCK * (K + A + H + F) + 8 * NR;
 }
 
-static float *packed_left(int n, int K, const float *const *w, const int *rows, float **work) {
+static void times(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, const float *bias, int add) {
+    if (L->bf16) product_bf16(M, N, K, a, K, (const uint32_t *)b, c, N, bias, add);
+    else product_f32(M, N, K, a, K, b, c, N, bias, add);
+}
+
+static void times_transposed(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, float *work) {
+    if (L->bf16) product_transposed_bf16(M, N, K, a, M, b, N, c, N, (uint32_t *)work);
+    else product_transposed(M, N, K, a, M, b, N, c, N);
+}
+
+static float *packed_left(const Layer *L, int n, int K, const float *const *w, const int *rows, float **work) {
     int total = 0, from = 0;
     for (int i = 0; i < n; i++) total += rows[i];
     float *packed = *work;
-    *work += packed_size(total, K, 0);
-    memset(packed + (long)(total / NR) * NR * K, 0, total % NR ? sizeof(float) * NR * K : 0);
-    for (int i = 0; i < n; from += rows[i++]) pack_rows(from, rows[i], K, w[i], packed, 0);
+    long size = packed_size(total, K, L->bf16);
+    *work += size;
+    if (total % NR || K % 2) memset(packed, 0, sizeof(float) * size);
+    for (int i = 0; i < n; from += rows[i++]) pack_rows(from, rows[i], K, w[i], packed, L->bf16);
     return packed;
 }
 
-static float *packed_right(int n, int N, const float *const *w, const int *rows, float **work) {
+static float *packed_right(const Layer *L, int n, int N, const float *const *w, const int *rows, float **work) {
     int total = 0, from = 0;
     for (int i = 0; i < n; i++) total += rows[i];
     float *packed = *work;
-    *work += packed_size(N, total, 0);
-    memset(packed + (long)(N / NR) * NR * total, 0, N % NR ? sizeof(float) * NR * total : 0);
-    for (int i = 0; i < n; from += rows[i++]) pack_right(from, rows[i], total, N, w[i], packed);
+    long size = packed_size(N, total, L->bf16);
+    *work += size;
+    if (N % NR || total % 2) memset(packed, 0, sizeof(float) * size);
+    for (int i = 0; i < n; from += rows[i++]) pack_right(from, rows[i], total, N, w[i], packed, L->bf16);
     return packed;
 }
 
@@ -88,9 +100,9 @@ static void turn(const Layer *L, int heads, int from, int n, float *x, float sca
 void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float *work) {
     int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d;
     float *bias = 0, *o_bias = 0, *block, *act;
-    const float *qkv = packed_left(3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
-    const float *o = packed_left(1, A, &L->o, &H, &work), *gate_w = packed_left(1, H, &L->gate, &F, &work);
-    const float *up = packed_left(1, H, &L->up, &F, &work), *down = packed_left(1, F, &L->down, &H, &work);
+    const float *qkv = packed_left(L, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
+    const float *o = packed_left(L, 1, A, &L->o, &H, &work), *gate_w = packed_left(L, 1, H, &L->gate, &F, &work);
+    const float *up = packed_left(L, 1, H, &L->up, &F, &work), *down = packed_left(L, 1, F, &L->down, &H, &work);
     if (L->q_bias) {
         bias = work, work += K + NR;
         memcpy(bias, L->q_bias, sizeof(float) * A);
@@ -107,7 +119,7 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
     for (int from = 0; from < L->tokens; from += BLOCK) {
         int n = rows_of(L->tokens, from);
         norm(n, H, x + (long)from * H, L->norm1, L->eps, block, kept->r1 + from);
-        product_f32(n, K, H, block, H, qkv, kept->qkv + (long)from * K, K, bias, 0);
+        times(L, n, K, H, block, qkv, kept->qkv + (long)from * K, bias, 0);
         turn(L, L->heads, from, n, kept->qkv, L->scale, 1);
         turn(L, L->kv_heads, from, n, kept->qkv + A, 1, 1);
     }
@@ -117,13 +129,13 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
         int n = rows_of(L->wanted, from);
         float *middle = kept->middle + (long)from * H, *g = kept->gate + (long)from * F, *u = kept->up + (long)from * F, *to = y + (long)from * H;
         memcpy(middle, gathered(L, from, n, H, x, block), sizeof(float) * n * H);
-        product_f32(n, H, A, gathered(L, from, n, A, kept->out, act), A, o, middle, H, o_bias, 1);
+        times(L, n, H, A, gathered(L, from, n, A, kept->out, act), o, middle, o_bias, 1);
         norm(n, H, middle, L->norm2, L->eps, block, kept->r2 + from);
-        product_f32(n, F, H, block, H, gate_w, g, F, 0, 0);
-        product_f32(n, F, H, block, H, up, u, F, 0, 0);
+        times(L, n, F, H, block, gate_w, g, 0, 0);
+        times(L, n, F, H, block, up, u, 0, 0);
         gate((long)n * F, g, u, act);
         memcpy(to, middle, sizeof(float) * n * H);
-        product_f32(n, H, F, act, F, down, to, H, 0, 1);
+        times(L, n, H, F, act, down, to, 0, 1);
     }
 }
 
@@ -146,9 +158,9 @@ static void through_norm(int n, int H, const float *x, const float *w, const flo
 /* dx [tokens, hidden] from dy [wanted, hidden]; gradients of the weights are added up where they are wanted. */
 void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const float *dy, float *dx, const Gradients *g, float *work) {
     int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d;
-    const float *down = packed_right(1, F, &L->down, &H, &work), *gate_w = packed_right(1, H, &L->gate, &F, &work);
-    const float *up = packed_right(1, H, &L->up, &F, &work), *o = packed_right(1, A, &L->o, &H, &work);
-    const float *qkv = packed_right(3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
+    const float *down = packed_right(L, 1, F, &L->down, &H, &work), *gate_w = packed_right(L, 1, H, &L->gate, &F, &work);
+    const float *up = packed_right(L, 1, H, &L->up, &F, &work), *o = packed_right(L, 1, A, &L->o, &H, &work);
+    const float *qkv = packed_right(L, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
     float *block = work, *d_block = block + (long)BLOCK * H, *spare = d_block + (long)BLOCK * H, *d_middle = spare + (long)BLOCK * H;
     float *act = d_middle + (long)BLOCK * H, *d_act = act + (long)BLOCK * F, *d_gate = d_act + (long)BLOCK * F, *d_up = d_gate + (long)BLOCK * F;
     float *some = d_up + (long)BLOCK * F, *d_out = some + (long)BLOCK * A, *d_qkv = d_out + (long)L->tokens * A;
@@ -159,21 +171,21 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         const float *top = dy + (long)from * H, *middle = kept->middle + (long)from * H, *r2 = kept->r2 + from;
         const float *g_in = kept->gate + (long)from * F, *u_in = kept->up + (long)from * F;
         memcpy(d_middle, top, sizeof(float) * n * H);
-        product_f32(n, F, H, top, H, down, d_act, F, 0, 0);
+        times(L, n, F, H, top, down, d_act, 0, 0);
         if (g->down) {
             gate((long)n * F, g_in, u_in, act);
-            product_transposed(H, F, n, top, H, act, F, g->down, F);
+            times_transposed(L, H, F, n, top, act, g->down, work);
         }
         gate_backward((long)n * F, g_in, u_in, d_act, d_gate, d_up);
         if (g->gate || g->up) unit(n, H, middle, r2, L->norm2, block);
-        if (g->gate) product_transposed(F, H, n, d_gate, F, block, H, g->gate, H);
-        if (g->up) product_transposed(F, H, n, d_up, F, block, H, g->up, H);
-        product_f32(n, H, F, d_gate, F, gate_w, d_block, H, 0, 0);
-        product_f32(n, H, F, d_up, F, up, d_block, H, 0, 1);
+        if (g->gate) times_transposed(L, F, H, n, d_gate, block, g->gate, work);
+        if (g->up) times_transposed(L, F, H, n, d_up, block, g->up, work);
+        times(L, n, H, F, d_gate, gate_w, d_block, 0, 0);
+        times(L, n, H, F, d_up, up, d_block, 0, 1);
         through_norm(n, H, middle, L->norm2, r2, d_block, d_middle, g->norm2, spare);
-        if (g->o) product_transposed(H, A, n, d_middle, H, gathered(L, from, n, A, kept->out, some), A, g->o, A);
+        if (g->o) times_transposed(L, H, A, n, d_middle, gathered(L, from, n, A, kept->out, some), g->o, work);
         if (g->o_bias) add_rows(n, H, d_middle, g->o_bias);
-        product_f32(n, A, H, d_middle, H, o, some, A, 0, 0);
+        times(L, n, A, H, d_middle, o, some, 0, 0);
         for (int i = 0; i < n; i++) {
             long row = L->row ? L->row[from + i] : from + i;
             memcpy(d_out + row * A, some + (long)i * A, sizeof(float) * A);
@@ -191,9 +203,9 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         if (g->qkv_bias) add_rows(n, K, d, g->qkv_bias);
         if (g->qkv) {
             unit(n, H, x + at, kept->r1 + from, L->norm1, block);
-            product_transposed(K, H, n, d, K, block, H, g->qkv, H);
+            times_transposed(L, K, H, n, d, block, g->qkv, work);
         }
-        product_f32(n, H, K, d, K, qkv, d_block, H, 0, 0);
+        times(L, n, H, K, d, qkv, d_block, 0, 0);
         through_norm(n, H, x + at, L->norm1, kept->r1 + from, d_block, dx + at, g->norm1, spare);
     }
 }

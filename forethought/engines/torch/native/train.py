@@ -23,6 +23,11 @@ def fits(x: torch.Tensor) -> bool:
     return x.dtype == torch.float32 and x.device.type == "cpu" and library() is not None
 
 
+def rounds_as_autocast() -> bool:
+    """Whether the kernels have the products of the type that autocast is set to here."""
+    return torch.get_autocast_dtype("cpu") == torch.bfloat16 and bool(library().ft_bf16())
+
+
 def hooked(module: torch.nn.Module) -> bool:
     """Whether somebody wants to see or change what goes through a module: then it has to be called."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)

@@ -6,7 +6,7 @@ of (segment, how many of its tokens belong to the path).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ class Tree:
         self.base = np.zeros(64, dtype=np.uint64)  # address of each segment's floats
         self.room = np.zeros(64, dtype=np.int32)
         self.floats = 0  # held now
+        self._block = np.empty(0, dtype=np.float32)  # reserved, not taken yet
         self._nodes: list[_Node | None] = []
         self._roots: dict[tuple[int, int], int] = {}
 
@@ -48,7 +49,7 @@ class Tree:
     def rows(self, n: int, tokens: int) -> int:
         """Room for n sequences of so many tokens, which `find` does not know: the first of n segments in a row."""
         room = -(-max(tokens, 1) // self.lanes) * self.lanes
-        held = np.empty((n, room * self.width), dtype=np.float32)
+        held = self._take(n * room * self.width).reshape(n, -1)
         self.floats += held.size
         first, end = len(self._nodes), len(self._nodes) + n
         if end > len(self.base):
@@ -58,6 +59,17 @@ class Tree:
         self.room[first:end] = room
         self._nodes.extend(_Node(held[i]) for i in range(n))
         return first
+
+    def reserve(self, sequences: Iterable[tuple[int, int]]) -> None:
+        """One block for (n, tokens) each: what is read together lies together, in few large pages. It is given back with the last of them."""
+        rooms = (n * -(-max(tokens, 1) // self.lanes) * self.lanes for n, tokens in sequences)
+        self._block = np.empty(sum(rooms) * self.width, dtype=np.float32)
+
+    def _take(self, floats: int) -> np.ndarray:
+        if floats > len(self._block):
+            return np.empty(floats, dtype=np.float32)
+        taken, self._block = self._block[:floats], self._block[floats:]
+        return taken
 
     def use(self, path: Path) -> None:
         for segment, _ in path:

@@ -15,6 +15,7 @@ enum { NR = NV * W };
 
 typedef float vf __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * W), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(4 * W), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
@@ -22,6 +23,16 @@ INLINE void store(float *p, vf x) { *(vf *)p = x; }
 INLINE vf all(float x) { return x - (vf){0}; }
 INLINE vf where(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
 INLINE vf larger(vf a, vf b) { return where(a > b, a, b); }
+
+/* a * b + c, rounded once where the machine can. A compiler that is free to fuse or not decides anew for each size of a tile, and a row's
+   bits would depend on the rows beside it. */
+INLINE float fused(float a, float b, float c) {
+#ifdef __FP_FAST_FMAF
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
 
 INLINE float sum_of(vf x) {
     float s = 0;
@@ -47,7 +58,7 @@ INLINE vf vexp(vf x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    vf out = (vf)((vi)p + ((vi)t << 23));
+    vf out = (vf)((vu)p + ((vu)t << 23)); /* where x is far below -87 it wraps around */
     return where(x > all(-87.0f), out, where(x != x, x, all(0)));
 }
 

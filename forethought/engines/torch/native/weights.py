@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
-from forethought.engines.torch.decoder import Decoder, rotation
+from forethought.engines.torch.decoder import Decoder, decoder_of, rotation
 from forethought.engines.torch.lora import is_lora
-from forethought.engines.torch.native.library import address, floats, library
+from forethought.engines.torch.native.library import address, floats, library, why_not
 from forethought.engines.torch.native.train import hooked
 
 Pointer = ctypes.c_void_p
@@ -33,6 +34,15 @@ def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
             and (isinstance(head, torch.nn.Linear) or is_lora(head)) and not any(map(hooked, model.modules())))
 
 
+def told(model: torch.nn.Module) -> str:
+    """What computes `model` here, for people: "c", or "torch" and why."""
+    if (device := next(model.parameters()).device.type) != "cpu":
+        return f"torch: the model is on {device}"
+    if reason := why_not():
+        return f"torch: {reason}"
+    return "c" if runs(decoder_of(model), model) else f"torch: the kernels do not compute this {type(model).__name__}"
+
+
 class Weights:
     """One policy's weights, as they are now. `bf16`: products round their factors to bfloat16, as autocast does. `angles`: cosine and
     sine at each position (`angles_of`)."""
@@ -41,9 +51,12 @@ class Weights:
     def __init__(self, decoder: Decoder, model: torch.nn.Module, bf16: bool, angles: tuple[torch.Tensor, torch.Tensor]):
         self.lib, self.bf16 = library(), int(bf16 and library().ft_bf16())
         self._held: list[torch.Tensor] = []  # what the pointers point to
+        self._copies: list[Callable[[], None]] = []  # how each copied matrix and bias is brought up to date
+        self.refreshes = True
         inner, config = decoder.inner, model.config.get_text_config()
         self.layers, self.kv_heads, self.d = len(inner.layers), decoder.kv_heads, decoder.d
-        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        self.vocabulary, self.words = model.get_output_embeddings().weight.shape[0], len(inner.embed_tokens.weight)
+        self.positions = len(angles[0])
         layers = (_Layer * self.layers)(*(self._layer(layer) for layer in inner.layers))
         head, head_bias = self._packed(model.get_output_embeddings())
         self.model = _Model(self.layers, config.hidden_size, decoder.heads, decoder.kv_heads, decoder.d, config.intermediate_size,
@@ -63,8 +76,16 @@ class Weights:
         return _Layer(self._float(layer.input_layernorm.weight), self._float(layer.post_attention_layernorm.weight), *norms, qkv_bias, o_bias,
                       gate_up_bias, down_bias, qkv, o, gate_up, down)
 
+    @torch.no_grad()
+    def refresh(self) -> bool:
+        """Bring everything up to date with weights that moved in place; False where some are not read where they stand (adapters, bf16)."""
+        for copy in self._copies if self.refreshes else ():
+            copy()
+        return self.refreshes
+
     def _float(self, x: torch.Tensor) -> Pointer:
         self._held.append(x.detach().float().contiguous())
+        self.refreshes &= self._held[-1].data_ptr() == x.data_ptr()
         return address(self._held[-1])
 
     def _packed(self, *linears: torch.nn.Module) -> tuple[Pointer, Pointer | None]:
@@ -73,18 +94,29 @@ class Weights:
         rows, columns = sum(map(len, weights)), weights[0].shape[1]
         packed = floats(self.lib.ft_packed_size(rows, columns, self.bf16)).zero_()
         first = 0
-        for w in weights:
-            self.lib.ft_pack_rows(first, len(w), columns, address(w), address(packed), self.bf16)
+        for w, linear in zip(weights, linears, strict=True):
+            self.refreshes &= w.data_ptr() == linear.weight.data_ptr()
+            self._copy(self.lib.ft_pack_rows, first, len(w), columns, address(w), address(packed), self.bf16)
             first += len(w)
-        self._held.append(packed)
+        self._held.extend([packed, *weights])
         return address(packed), self._bias(linears)
+
+    def _copy(self, function: Callable, *args) -> None:
+        function(*args)
+        self._copies.append(partial(function, *args))
 
     def _bias(self, linears: Sequence[torch.nn.Module]) -> Pointer | None:
         biases = [(linear.base_layer if is_lora(linear) else linear).bias for linear in linears]
         if all(b is None for b in biases):
             return None
-        whole = [b.float() if b is not None else torch.zeros(linear.out_features) for b, linear in zip(biases, linears, strict=True)]
-        return self._float(torch.nn.functional.pad(torch.cat(whole), (0, 64)))  # a panel's columns are read beyond the last one
+        padded = floats(sum(linear.out_features for linear in linears) + 64).zero_()  # a panel's columns are read beyond the last one
+        first = 0
+        for bias, linear in zip(biases, linears, strict=True):
+            if bias is not None:
+                self._copy(padded[first : first + len(bias)].copy_, bias)
+            first += linear.out_features
+        self._held.append(padded)
+        return address(padded)
 
 
 def angles_of(decoder: Decoder, positions: int) -> tuple[torch.Tensor, torch.Tensor]:

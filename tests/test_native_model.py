@@ -1,0 +1,149 @@
+"""A model's training step by the kernels: its gradients are those of the model's own forward, and where the kernels do not compute a
+model as it is, its modules run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits
+
+from forethought.engines.torch import decoder as decoder_module
+from forethought.engines.torch.decoder import decoder_of
+from forethought.engines.torch.native import layer as layer_module
+from forethought.engines.torch.native.library import library, why_not
+from forethought.engines.torch.native.train import rounds_as_autocast
+from forethought.engines.torch.packing import pack
+from forethought.engines.torch.small import small_model
+from forethought.recipe.schema import ModelSpec
+
+pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
+
+TREES = forest(0, roots=2, segments=14, longest=9)
+
+MODELS: dict[str, tuple[str, dict]] = {
+    "llama": ("llama", {}), "qwen2": ("qwen2", {"hidden_size": 64}), "biases": ("llama", {"attention_bias": True}), "qwen3": ("qwen3", {}),
+    "biases of the MLP": ("llama", {"mlp_bias": True}), "tied": ("llama", {"tie_word_embeddings": True}),
+}  # fmt: skip
+
+
+def near(found: torch.Tensor, wanted: torch.Tensor, limit: float) -> None:
+    """To this share of the largest number, or of 1."""
+    torch.testing.assert_close(found, wanted, rtol=0, atol=limit * max(1.0, wanted.abs().max().item()))
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+class Computed:
+    """How many layers went through the kernel, and how many went by themselves."""
+
+    def __init__(self, monkeypatch):
+        self.whole = self.apart = 0
+        plain = decoder_module.weights_of
+
+        def weights_of(layer, d):
+            weights = plain(layer, d)
+            self.whole, self.apart = self.whole + bool(weights), self.apart + (not weights)
+            return weights
+
+        monkeypatch.setattr(decoder_module, "weights_of", weights_of)
+
+
+def hidden(model, segments=TREES, **fields) -> torch.Tensor:
+    packed = pack(segments)
+    return decoder_of(model).hidden(packed.ids_N, packed.positions_N, packed.layout, **fields)
+
+
+def gradients(model, parameters, segments=TREES, **fields) -> list[torch.Tensor]:
+    """Of a sum over all tokens' logits with fixed weights."""
+    logits = model.get_output_embeddings()(hidden(model, segments, **fields)).float()
+    return list(torch.autograd.grad((logits * random(*logits.shape)).sum(), parameters))
+
+
+def plain_gradients(model, parameters, segments=TREES) -> list[torch.Tensor]:
+    """The same from the model's own forward of each segment's path."""
+    packed, total = pack(segments), 0.0
+    weight = random(len(packed.ids_N), SIZE)
+    for i, s in enumerate(segments):
+        n = len(s.token_ids)
+        total = total + (plain_logits(model, path_to(segments, i))[-n:] * weight[packed.starts[i] : packed.starts[i] + n]).sum()
+    return list(torch.autograd.grad(total, parameters))
+
+
+@pytest.mark.parametrize(("kind", "fields"), MODELS.values(), ids=MODELS)
+def test_a_models_gradients_are_the_plain_forwards(kind, fields, monkeypatch):
+    model, computed = model_of(kind, **{"head_dim": 16} | fields), Computed(monkeypatch)
+    parameters = list(model.parameters())
+    for found, wanted in zip(gradients(model, parameters), plain_gradients(model, parameters), strict=True):
+        near(found, wanted, 2e-5)
+    assert (computed.whole, computed.apart) == ((0, 2) if kind == "qwen3" or "mlp_bias" in fields else (2, 0))
+
+
+@pytest.mark.parametrize("targets", [("q_proj",), ("v_proj", "down_proj"), ()], ids=["one", "two", "all"])
+@pytest.mark.parametrize("small", [1 << 20, 0], ids=["added in", "beside"])
+def test_an_adapters_gradients_are_the_plain_forwards(targets, small, monkeypatch):
+    """Where a matrix is small its adapter is added in, else it stays beside it, and the layer runs by its parts."""
+    monkeypatch.setattr(layer_module, "SMALL", small)
+    engine, computed = engine_of(model_of("llama", head_dim=16), targets=targets), Computed(monkeypatch)
+    engine.fork("base", "plan")
+    for p in engine.weights.parameters("plan").values():
+        p.data.normal_(std=0.2)
+    with engine.weights.training("plan") as model:
+        parameters = list(engine.weights.parameters("plan").values())
+        for found, wanted in zip(gradients(model, parameters), plain_gradients(model, parameters), strict=True):
+            near(found, wanted, 2e-5)
+    assert (computed.whole, computed.apart) == ((2, 0) if small else (0, 2))
+
+
+def test_the_small_models_layers_go_through_the_kernel(monkeypatch):
+    """Its attention's output has a bias that is no parameter."""
+    model, computed = small_model(ModelSpec(width=64, heads=4, layers=2, mlp=48), SIZE, 96, 0).eval(), Computed(monkeypatch)
+    parameters = list(model.parameters())
+    for found, wanted in zip(gradients(model, parameters), plain_gradients(model, parameters), strict=True):
+        near(found, wanted, 5e-5)
+    assert (computed.whole, computed.apart) == (2, 0)
+
+
+@pytest.mark.parametrize("places", [[0, 5, 5, 0, 30], [7], list(range(40))], ids=len)
+def test_the_last_layer_computes_some_places_alone(places):
+    model = model_of("llama", head_dim=16)
+    torch.testing.assert_close(hidden(model, places_M=torch.tensor(places)), hidden(model)[places], rtol=0, atol=1e-6)
+
+
+def test_recomputing_gives_the_same_gradients():
+    model = model_of("llama", head_dim=16)
+    parameters = list(model.parameters())
+    for found, wanted in zip(gradients(model, parameters, recompute=True), gradients(model, parameters), strict=True):
+        near(found, wanted, 5e-6)
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+                                      "register_full_backward_pre_hook"])  # fmt: skip
+def test_hooks_on_a_linear_are_called(register, monkeypatch):
+    model, called, computed = model_of("llama", head_dim=16), [], Computed(monkeypatch)
+    parameters = list(model.parameters())
+    wanted = gradients(model, parameters)
+    getattr(model.model.layers[1].mlp.up_proj, register)(lambda *args: called.append(len(args)))
+    for found, g in zip(gradients(model, parameters), wanted, strict=True):
+        near(found, g, 5e-6)
+    assert len(called) == 1 and (computed.whole, computed.apart) == (3, 1)
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["kernels", "modules"])
+def test_autocast(watched, monkeypatch):
+    """Products are rounded to bfloat16, by the kernels where they can and by the linear layers where somebody looks at one."""
+    model, kinds = model_of("llama", head_dim=16), []
+    parameters = list(model.parameters())
+    exact = gradients(model, parameters)
+    computed = Computed(monkeypatch)
+    if watched:
+        model.model.layers[0].mlp.down_proj.register_forward_hook(lambda module, args, out: kinds.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(model, parameters)
+    for g, g32 in zip(found, exact, strict=True):
+        near(g, g32, 5e-2)
+    assert max((g - g32).abs().max() / g32.abs().max() for g, g32 in zip(found, exact, strict=True)) > 1e-4
+    assert kinds == [torch.bfloat16] * watched
+    if rounds_as_autocast():
+        assert (computed.whole, computed.apart) == ((1, 1) if watched else (2, 0))
