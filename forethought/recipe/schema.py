@@ -55,6 +55,9 @@ class EngineSpec:
     threads: int | Literal["auto"] = "auto"
     # of the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the run begins, on the machine as it is
     # then (measured in a quarter of a second, and kept when the run is resumed). The number changes the last bits of sums
+    sample_threads: int | Literal["auto"] = "auto"
+    # that sample rows where the C kernels do (models on a CPU): they never wait for each other and change no bit, so auto is one for each
+    # core that this process may use, and no more than OMP_NUM_THREADS says
     pack_tokens: int | Literal["auto"] = "auto"  # most tokens of one forward and backward
     sample_rows: int | Literal["auto"] = "auto"  # most sequences decoded together
     # auto: 8192 tokens and 1024 rows, on a GPU what its free memory is estimated to hold (up to four times as many); where memory runs out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from forethought.engines.torch.native.library import address, library
+from forethought.engines.torch.native.library import address, floats, library
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Tokens, their log-probs at temperature 1, and under the distribution that they were drawn from; [R] each."""
@@ -34,7 +34,7 @@ class Choice:
         rows, vocabulary = logits_RV.shape
         token, logp, drawn = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32), np.empty(rows, dtype=np.float32)
         given = [np.ascontiguousarray(x, dtype=kind) for x, kind in ((uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32))]
-        work = torch.empty(3 * vocabulary)
+        work = floats(3 * vocabulary)
         self.lib.ft_choose(rows, vocabulary, address(logits_RV), *map(address, given), address(token), address(logp), address(drawn), address(work))
         return token, logp, drawn
 
@@ -57,7 +57,7 @@ def _drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature_R: torc
     logp_RV, greedy_R = logits_RV.log_softmax(-1), temperature_R == 0
     p_RV = logp_RV.exp() if flat else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
     if nucleus:
-        ordered, order = p_RV.sort(-1, descending=True)
+        ordered, order = p_RV.sort(-1, descending=True, stable=True)
         cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)  # the first token always stays
         p_RV = torch.zeros_like(p_RV).scatter(-1, order, ordered.masked_fill(cut, 0))
     cdf_RV = p_RV.double().cumsum(-1)

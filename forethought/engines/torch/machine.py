@@ -21,6 +21,7 @@ class Machine:
     threads: int
     bf16: bool
     why: str = ""  # the reason for so many threads
+    sampling: int = 1  # threads that sample rows by the kernels
 
     @property
     def number(self) -> int:
@@ -33,7 +34,7 @@ class Machine:
 
     def facts(self) -> dict[str, object]:
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
-        return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why,
+        return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why, "threads/sampling": self.sampling,
                 "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__, "python": platform.python_version()}
 
 
@@ -50,7 +51,8 @@ def prepare(spec: EngineSpec, parameters: int, config: object | None = None) -> 
     bf16 = spec.precision == "bf16" or (spec.precision == "auto" and (device.type == "cuda" or _fast_bf16()))
     threads = choose(spec.asked, device, parameters, config, torch.bfloat16 if bf16 else torch.float32)
     torch.set_num_threads(threads.number)
-    return Machine(device, threads.number, bf16, threads.why)
+    sampling = cores.most_threads() if spec.sample_threads == "auto" else spec.sample_threads
+    return Machine(device, threads.number, bf16, threads.why, sampling)
 
 
 def cpu_name() -> str:
