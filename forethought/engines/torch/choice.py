@@ -57,7 +57,7 @@ def _drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature_R: torc
     logp_RV, greedy_R = logits_RV.log_softmax(-1), temperature_R == 0
     p_RV = logp_RV.exp() if flat else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
     if nucleus:
-        ordered, order = p_RV.sort(-1, descending=True, stable=True)
+        ordered, order = p_RV.sort(dim=-1, descending=True, stable=True)
         cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)  # the first token always stays
         p_RV = torch.zeros_like(p_RV).scatter(-1, order, ordered.masked_fill(cut, 0))
     cdf_RV = p_RV.double().cumsum(-1)
