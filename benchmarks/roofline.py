@@ -10,9 +10,12 @@
    profiler, by the shapes of its operations; `rest` is everything else: norms, activations, rotations, gathers, Python. It has no bound of
    its own: a perfect program would do it while it computes the products. Profiling adds to each operation, so of a tiny model `rest` is
    overstated.
+4. Where the C kernels compute, no profiler sees into them, and parts that are one call are one line: prefill, decoding with the head,
+   forward and backward with the head. Their PyTorch twin is profiled in their place, for the check below alone.
 
 achieved = possible / measured. `done` is operations that ran over operations counted: more than 1 where something is computed again or
 for padding. Checked, and the run fails where it does not hold: no products ran of the layers and the head but the counted ones or more.
+What is counted is the plain forward; the kernels leave out of the last layer what nobody reads, so they may come out better by that.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,8 +236,8 @@ def spread(seconds: float, profile: tuple[float, dict[str, list[float]]]) -> dic
     return out | {"rest": [seconds - sum(took for took, _ in out.values()), 0.0]}
 
 
-def measured(engine, size: Size, shape: Shape, repeats: int, device: str) -> tuple[dict, dict]:
-    """(sampling, training): part -> [seconds, operations of its products], total included."""
+def measured(engine, size: Size, shape: Shape, repeats: int, device: str) -> tuple[dict, dict, tuple[dict, dict]]:
+    """(sampling, training): part -> [seconds, operations of its products], total included; and both by the calls that were timed."""
     seeds = itertools.count()
     first = Shape(shape.prompts, shape.prompt, shape.plans, 1)  # as far as the first token: what comes before decoding
 
@@ -250,8 +255,9 @@ def measured(engine, size: Size, shape: Shape, repeats: int, device: str) -> tup
             if k >= WARM:
                 took[name].append(clock.wall)
     seconds = {name: statistics.median(v) for name, v in took.items()}
-    profiles = {name: profiled(work, size.vocabulary, device)
-                for name, work in (("sample", lambda: sample(shape)), ("first", lambda: sample(first)), ("update", update))}
+    with by_pytorch():
+        profiles = {name: profiled(work, size.vocabulary, device)
+                    for name, work in (("sample", lambda: sample(shape)), ("first", lambda: sample(first)), ("update", update))}
     engine.forget("base")
     whole, start = spread(seconds["sample"], profiles["sample"]), spread(seconds["first"], profiles["first"])
     sampling = {f"prefill: {k}": start.get(k, [0.0, 0.0]) for k in ("layers", "attention")}
@@ -262,7 +268,42 @@ def measured(engine, size: Size, shape: Shape, repeats: int, device: str) -> tup
     update_parts = spread(seconds["update"], profiles["update"])
     training = {k if ":" in k or k == "rest" else f"forward: {k}": v for k, v in update_parts.items()}
     training["optimizer"] = [seconds["optimizer"], 0.0]
-    return sampling | {"total": [seconds["sample"], 0.0]}, training | {"total": [seconds["update"] + seconds["optimizer"], 0.0]}
+    whole = {"prefill": seconds["first"], "decode": seconds["sample"] - seconds["first"]}, {
+        "forward and backward": seconds["update"], "optimizer": seconds["optimizer"]}
+    return sampling | {"total": [seconds["sample"], 0.0]}, training | {"total": [seconds["update"] + seconds["optimizer"], 0.0]}, whole
+
+
+@contextmanager
+def by_pytorch() -> Iterator[None]:
+    """Without the kernels, inside."""
+    from unittest.mock import patch
+
+    from forethought.engines.torch.native.library import library
+
+    library.cache_clear()
+    try:
+        with patch.dict(os.environ, FORETHOUGHT_KERNELS="0"):
+            library()
+            yield
+    finally:
+        library.cache_clear()
+
+
+JOINED = {  # parts that the kernels do in one call
+    "sampling": {"prefill": ("prefill: layers", "prefill: attention"), "decode": ("decode: layers", "decode: attention", "head")},
+    "training": {"forward and backward": tuple(f"{way}: {part}" for way in ("forward", "backward") for part in ("layers", "attention", "head")),
+                 "optimizer": ("optimizer",)},
+}
+
+
+def joined(what: str, lines: list[dict], seconds: dict[str, float]) -> list[dict]:
+    """The lines of `compared` with the parts of one call as one line, and what was measured of it."""
+    out = []
+    for name, parts in JOINED[what].items():
+        own = [line for line in lines if line["part"] in parts]
+        sums = {key: sum(line[key] for line in own) for key in ("ops", "bytes", "possible")}
+        out.append({"what": what, "part": name, "seconds": seconds[name], "bound": max(own, key=lambda x: x["possible"])["bound"]} | sums)
+    return [*out, {**lines[-1], "seconds": sum(seconds.values())}]
 
 
 def compared(what: str, counted: dict[str, Work], found: dict[str, list[float]], limits: Limits, precision: str) -> list[dict]:
@@ -290,12 +331,23 @@ def one(name: str, precision: str, shape: Shape, limits: Limits, args) -> dict:
     if size.vocabulary in taken:
         sys.exit(f"the head of {name} cannot be told from other products: {size.vocabulary} is also another dimension")
     engine = engine_of(size, precision=precision, threads=args.threads, device=args.device, pack_tokens=max(8192, shape.tokens))
-    sampling, training = measured(engine, size, shape, args.repeats, args.device)
-    lines = compared("sampling", sampling_work(size, shape, b), sampling, limits, precision)
-    lines += compared("training", training_work(size, shape, b), training, limits, precision)
+    sampling, training, whole = measured(engine, size, shape, args.repeats, args.device)
+    found = {"sampling": compared("sampling", sampling_work(size, shape, b), sampling, limits, precision),
+             "training": compared("training", training_work(size, shape, b), training, limits, precision)}
+    if by_kernels(engine):
+        found = {what: joined(what, lines, seconds) for (what, lines), seconds in zip(found.items(), whole, strict=True)}
+    lines = [line for part in found.values() for line in part]
     return {"size": name, "precision": precision, "parameters": size.parameters, "shape": str(shape), "lines": lines,
             "tokens_per_second": {"sampled": shape.sampled / sampling["total"][0], "trained": shape.sampled / training["total"][0]},
             "load": os.getloadavg()[0]}
+
+
+def by_kernels(engine) -> bool:
+    from forethought.engines.torch.decoder import decoder_of
+    from forethought.engines.torch.native.weights import runs
+
+    model = engine.weights.model("base")
+    return runs(decoder_of(model), model)
 
 
 def main() -> int:

@@ -113,7 +113,10 @@ def _train(args: argparse.Namespace) -> int:
     if not args.resume and args.run_dir.exists() and (not args.run_dir.is_dir() or any(args.run_dir.iterdir())):
         raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {args.run_dir}, or choose another --out")
 
-    from forethought import display, run
+    from forethought import display
+
+    display.opening(sys.stdout, args.plain, f"{recipe.name}: loading PyTorch")  # which takes seconds, before there is a run to tell of
+    from forethought import run
 
     with display.choose(sys.stdout, args.plain) as observe:
         result = run.resume(args.run_dir, observe) if args.resume else run.train(recipe, args.run_dir, observe)

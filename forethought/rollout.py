@@ -57,11 +57,11 @@ class Rollouts:
         return told + self.engine.encode(self.domain.opening) if told else self.engine.encode(task.prompt + self.domain.opening)
 
     def notes(self) -> list[str]:
-        """What a run says at its start: on how many threads it computes and why, what the task family has left out, and what of it is too
-        long for the model."""
+        """What a run says at its start: on how many threads it computes and why, and by what; what the task family has left out, and what
+        of it is too long for the model."""
         facts = self.engine.facts()
-        threads = [f"threads: {facts['threads']} ({facts['threads/why']})"] if "threads/why" in facts else []
-        return [*threads, *getattr(self.domain, "notes", ()), *([self.tight] if self.tight else [])]
+        computes = [_computes(facts)] if "threads/why" in facts else []
+        return [*computes, *getattr(self.domain, "notes", ()), *([self.tight] if self.tight else [])]
 
     # ---- what the domain can show; families whose problems come without plans can show those that were given some
 
@@ -203,6 +203,16 @@ class Rollouts:
                 return
             outs = engine.sample([ask(g, node, 1, turn) for g, _, _, _, node in going])
             live = [(*item, out[0]) for item, out in zip(going, outs, strict=True)]
+
+
+def _computes(facts: Mapping[str, object]) -> str:
+    """An engine's threads and kernels in a line, each with its reason where it has one."""
+    line = f"threads: {facts['threads']} ({facts['threads/why']})"
+    if "threads/sampling" in facts:
+        line += f", {facts['threads/sampling']} for sampling"
+    kernels, _, why = str(facts.get("kernels", "")).partition(": ")
+    return line + (f"; kernels: {kernels}" if kernels else "") + (f" ({why})" if why else "")
+
 
 class _Growing:
     """A tree in the making."""

@@ -101,6 +101,30 @@ def test_train_without_a_word_trains_desk_into_the_first_free_directory(run, cap
     assert capsys.readouterr().out == "start runs/desk-1: stages 1, steps 3\nstart runs/desk-2: stages 1, steps 3\n"
 
 
+OPENING = """
+import contextlib, io, json, sys
+from forethought import cli, run
+
+def begins(*args):
+    print(json.dumps([out.getvalue(), "torch" in sys.modules]), file=sys.__stdout__)
+    raise SystemExit
+
+run.train = run.resume = begins
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["desk-shared", "--plain"], "desk-shared: loading PyTorch\n"), (["--resume", "r", "--plain"], "desk: loading PyTorch\n"), ([], "")])
+def test_something_is_said_before_pytorch_is_loaded(words, line, tmp_path):
+    (tmp_path / "r").mkdir()
+    write_resolved(load("desk"), tmp_path / "r/recipe.json")
+    done = subprocess.run([sys.executable, "-c", OPENING, "train", *words], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [line, False]
+
+
 def test_the_command_line_changes_the_recipe(run):
     argv = ["train", "desk-shared", "--set", "stage.0.until.steps=5", "--set", "seed=3", "--model", 'odd "name', "--seed", "4",
             "--no-gates", "--out", "here"]  # fmt: skip

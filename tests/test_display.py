@@ -342,6 +342,29 @@ def test_choose(monkeypatch, tty, term, plain, kind):
     assert type(chosen) is kind and isinstance(chosen, Observer)
 
 
+@pytest.mark.parametrize(("tty", "plain", "shown"), [
+    (True, False, "desk: loading\n"), (False, True, "desk: loading\n"), (True, True, "desk: loading\n"), (False, False, "")])
+def test_the_opening_line_is_for_whoever_waits(tty, plain, shown):
+    class Stream(io.StringIO):
+        def isatty(self):
+            return tty
+
+    stream = Stream()
+    display.opening(stream, plain, "desk:\nloading")
+    assert stream.getvalue() == shown
+
+
+def test_an_opening_line_that_nobody_can_read_stops_nothing():
+    class Broken(io.StringIO):
+        def write(self, text):
+            written.append(text)
+            raise BrokenPipeError
+
+    written = []
+    display.opening(Broken(), True, "desk: loading")
+    assert written == ["desk: loading\n"]
+
+
 def test_a_library_that_prints_is_shown_above_the_picture(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)

@@ -11,9 +11,9 @@ import pytest
 from forethought import cli
 from forethought.errors import UserError
 from forethought.estimate import HARDWARE, Assumptions, estimate, lines
-from forethought.estimate.account import forward_flops, training_flops
+from forethought.estimate.account import computes_head_again, forward_flops, training_flops
 from forethought.estimate.hardware import Hardware, this_machine
-from forethought.estimate.memory import Numbers, activations
+from forethought.estimate.memory import CHUNK_LOGITS, GPU_CHUNKS, Numbers, activations
 from forethought.estimate.shapes import KNOWN, Shape, from_config, shape_of
 from forethought.estimate.show import count, duration
 from forethought.estimate.tokens import evaluation_work, lengths_of, work_of
@@ -73,6 +73,32 @@ def test_parameters_and_cache_are_counted_as_transformers_builds_them(kind, fiel
     assert held == 5 * shape.kv_bytes(each=4)
 
 
+@pytest.mark.parametrize(("kind", "fields", "context"), [
+    ("llama", {}, 96), ("qwen2", {"sliding_window": 16}, 96), ("qwen2", {"sliding_window": 16, "use_sliding_window": True}, 96),
+    ("qwen3", {"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 1}, 16),
+    ("mistral", {"sliding_window": None}, 96), ("mistral", {"sliding_window": 16}, 16), ("mistral", {"sliding_window": 4096}, 96),
+    ("llama", {"layer_types": ["chunked_attention", "full_attention"], "attention_chunk_size": 32}, 32),
+    ("llama", {"layer_types": ["full_attention", "full_attention"], "attention_chunk_size": 32, "sliding_window": 16}, 96),
+])  # fmt: skip
+def test_the_context_is_as_long_as_attention_is_full(kind, fields, context):
+    """96 positions, 2 layers. Qwen2 and Qwen3 slide only if told to, and only in layers from `max_window_layers` (28) on."""
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 100,
+             "max_position_embeddings": 96}  # fmt: skip
+    assert from_config({"model_type": kind, **sizes, **fields}).context == context
+    pytest.importorskip("torch")
+    from transformers import AutoConfig
+
+    from forethought.engines.torch.architecture import context_of
+
+    assert context_of(AutoConfig.for_model(kind, **sizes, **fields)) == context  # what the engine takes
+
+
+def test_a_window_that_the_file_leaves_out():
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 100}
+    assert from_config({"model_type": "mistral", **sizes, "max_position_embeddings": 32768}).context == 4096
+    assert from_config({"model_type": "llama", **sizes}).context == 0
+
+
 @pytest.mark.parametrize("targets", [(), ("q_proj", "down_proj")])
 def test_an_adapter_is_counted_as_peft_builds_it(targets):
     pytest.importorskip("torch")
@@ -95,7 +121,8 @@ def test_a_downloaded_model_is_read_from_the_cache(tmp_path, monkeypatch):
     (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "hidden_size"}))
     with pytest.raises(UserError, match="config.json: says nothing of 'hidden_size'"):
         shape_of("some/thing")
-    for damaged in ([], config | {"hidden_size": "wide"}, config | {"num_attention_heads": 0}, config | {"head_dim": -1}):
+    for damaged in ([], config | {"hidden_size": "wide"}, config | {"num_attention_heads": 0}, config | {"head_dim": -1},
+                    config | {"max_position_embeddings": "long"}, config | {"sliding_window": -1}):
         (folder / "config.json").write_text(json.dumps(damaged))
         with pytest.raises(UserError, match="config.json: cannot be read as a model's configuration"):
             shape_of(str(folder))
@@ -164,11 +191,36 @@ def test_operations_by_hand():
     assert forward_flops(TINY, 10, 5) == 10 * (2 * 1952 + 4 * 2 * 8 * 5) == 42_240
     recipe = recipe_of()
     (stage,) = recipe.stage
-    assert training_flops(recipe, stage, TINY, 10, 5) == 3 * 42_240 + 10 * 2 * 800
+    head = 10 * 2 * 800
+    assert training_flops(recipe, stage, TINY, 10, 5, head_again=True) == 3 * 42_240 + head
+    assert training_flops(recipe, stage, TINY, 10, 5, head_again=False) == 3 * 42_240
     again = replace(recipe, engine=replace(recipe.engine, gradient_checkpointing=True))
-    assert training_flops(again, stage, TINY, 10, 5) == 4 * 42_240
-    assert training_flops(again, replace(stage, ref_kl=0.1), TINY, 10, 5) == 5 * 42_240
-    assert training_flops(replace(again, layout="adapters"), stage, TINY, 10, 5) == 3 * 42_240
+    assert training_flops(again, stage, TINY, 10, 5, head_again=True) == 4 * 42_240
+    assert training_flops(again, stage, TINY, 10, 5, head_again=False) == 4 * 42_240 - head
+    assert training_flops(again, replace(stage, ref_kl=0.1), TINY, 10, 5, head_again=True) == 5 * 42_240
+    assert training_flops(replace(again, layout="adapters"), stage, TINY, 10, 5, head_again=False) == 3 * 42_240 - head
+
+
+def test_the_head_is_computed_again_where_it_trains_and_its_tokens_are_more_than_a_chunk():
+    """A path of 70 tokens is a micro-batch. 16,777,216 / 70 = 239,674.5 words are a chunk's on a CPU; on a GPU 4 times as many."""
+    recipe = recipe_of()
+
+    def again(vocabulary, recipe=recipe, kind="cpu"):
+        (stage,), lengths = recipe.stage, lengths_of(recipe, EXACT)
+        work = work_of(stage, recipe, lengths, EXACT)
+        return computes_head_again(recipe, stage, replace(TINY, vocabulary=vocabulary), lengths, work, replace(BOX, kind=kind))
+
+    assert not again(239_674) and again(239_675)
+    assert not again(958_698, kind="cuda") and again(958_699, kind="cuda")
+    lora = replace(recipe, layout="adapters")
+    assert not again(239_675, lora) and again(239_675, replace(lora, adapter=replace(lora.adapter, targets=("q_proj", "lm_head"))))
+
+
+def test_a_chunk_is_counted_as_the_losses_make_it():
+    pytest.importorskip("torch")
+    from forethought.engines.torch import objectives
+
+    assert (CHUNK_LOGITS, GPU_CHUNKS) == (objectives.CHUNK_FLOATS, objectives.GPU_CHUNKS)
 
 
 @pytest.fixture
@@ -189,8 +241,9 @@ def test_memory_of_whole_weights_by_hand(tiny):
     layer = 2 * (4 * 16 + 4 * 8 + 4 * 4 + 2 * 8) + 16 * 8
     assert activations(TINY, Numbers(stored=4, computed=2)) == layer == 384
     tokens = 70  # a path of 10 + 20 + 40 is more than a pack of 50
-    assert memory.training == {"weights in bf16, to compute with": 2 * 1992, "gradients": 4 * 1992, "logits of a chunk": 16 * 7000,
-                               "activations of a micro-batch": tokens * 2 * layer, "attention of a layer": tokens * 70 * 6}
+    assert memory.training == {"weights in bf16, to compute with": 2 * 1992, "gradients": 4 * 1992, "logits of a chunk": 8 * 7000,
+                               "gradient of the head": 4 * 800, "activations of a micro-batch": tokens * 2 * layer,
+                               "attention of a layer": tokens * 70 * 6}
     assert memory.peak == 12 * 1992 + sum(memory.training.values())
 
 
@@ -203,6 +256,7 @@ def test_memory_with_adapters_references_and_checkpointing_by_hand(tiny):
     held = replace(recipe, stage=(replace(recipe.stage[0], ref_kl=0.1),))
     assert estimate(held, BOX, EXACT).stages[0].memory.stays["frozen copies to compare with"] == 4 * 1992
     lora = replace(recipe, layout="adapters", adapter=replace(recipe.adapter, rank=3))
+    assert "gradient of the head" not in estimate(lora, BOX, EXACT).stages[0].memory.training
     stays = estimate(lora, BOX, EXACT).stages[0].memory.stays
     assert stays == {"weights": 2 * 1992, "moments of the optimizer": 2 * 8 * 768, "adapters": 2 * 4 * 768,
                      "copies that sample, adapter added in": 2 * 2 * 1992}
@@ -218,7 +272,7 @@ def test_time_by_hand(tiny):
     2 ms each, because starting 2 layers takes longer than reading so small a model; reading the contexts comes on top."""
     cost = estimate(recipe_of(tiny), BOX, EXACT).stages[0]
     context = 10 + 0.5 * 60 / 2
-    trained = training_flops(recipe_of(tiny), recipe_of(tiny).stage[0], TINY, 580, context)
+    trained = training_flops(recipe_of(tiny), recipe_of(tiny).stage[0], TINY, 580, context, head_again=False)
     assert cost.training == pytest.approx(5 * trained / 5e11)
     read = 5 * forward_flops(TINY, 120, 10) / 5e11
     assert cost.sampling == pytest.approx(5 * (20 + 4 * 40) * 0.002 + read)
@@ -256,7 +310,7 @@ def test_a_context_that_is_too_short_is_told(tiny):
 
 def test_a_model_from_scratch_and_one_that_is_not_known():
     account = estimate(load("desk"), BOX)
-    torch = pytest.importorskip("torch")  # noqa: F841
+    pytest.importorskip("torch")
     from forethought import run
 
     engine, _ = run.build(load("desk"))

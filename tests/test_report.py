@@ -344,6 +344,7 @@ def test_a_run_that_measured_nothing_yet(tmp_path):
     ("decisions.jsonl", '{"step": 1, "stage": 0, "kind": "gate"}\n', "decisions.jsonl line 1: 'name' must be text, not None"),
     ("recipe.json", '{"stage": {}}', "recipe.json: `stage` must be a list"),
     ("summary.json", '{"status": "fine"}', "status 'fine' is none of done, stopped, interrupted, running"),
+    ("summary.json", '{"machine": "mine"}', "summary.json: `machine` must be a JSON object"),
 ])
 def test_malformed_files_are_refused_with_their_address(tmp_path, name, text, message):
     path = small_run(tmp_path, [])
@@ -449,6 +450,17 @@ def test_the_page_holds_the_run_and_reaches_nowhere(run_dir):
     assert sum(stage["cost"]["tokens_sampled"] for stage in data["stages"]) == data["cost"]["tokens_sampled"]
     again = report.write(run_dir).read_text(encoding="utf-8")
     assert again == page  # the same directory gives the same page
+
+
+def test_what_a_run_computed_on_is_shown_by_names_for_a_reader(tmp_path):
+    path = small_run(tmp_path, [])
+    facts = {"cores": 2, "threads": 1, "threads/why": "one core here", "threads/sampling": 2, "kernels": "c", "model": "",
+             "sample_rows": 64, "parameters/plan": 7}  # fmt: skip
+    (path / "summary.json").write_text(json.dumps({"machine": facts}))
+    assert list(page_data(report.write(path))["machine"].items()) == [
+        ("cores", 2), ("threads", 1), ("threads, why", "one core here"), ("threads for sampling", 2), ("kernels", "c"),
+        ("rows sampled together", 64), ("parameters of plan", 7),
+    ]  # fmt: skip
 
 
 def test_text_of_a_model_cannot_break_out(run_dir, tmp_path):

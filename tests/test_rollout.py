@@ -292,6 +292,18 @@ def test_seeds_depend_on_all_parts_and_on_nothing_else():
     assert all(0 <= seed_of(i) < 2**63 for i in range(1000))
 
 
+@pytest.mark.parametrize(("facts", "line"), [
+    ({"threads/sampling": 2, "kernels": "c"}, "threads: 1 (one core here), 2 for sampling; kernels: c"),
+    ({"kernels": "torch: the model is on cuda"}, "threads: 1 (one core here); kernels: torch (the model is on cuda)"),
+    ({}, "threads: 1 (one core here)"),
+])  # fmt: skip
+def test_a_run_says_at_its_start_what_computes_it(monkeypatch, facts, line):
+    rollouts = scripted(say(PLAN))
+    assert rollouts.notes() == []  # a script has no threads
+    monkeypatch.setattr(rollouts.engine, "facts", lambda: {"threads": 1, "threads/why": "one core here", **facts})
+    assert rollouts.notes() == [line]
+
+
 def test_pieces_are_joined_as_ids():
     rollouts = scripted(say(PLAN))
     engine = rollouts.engine

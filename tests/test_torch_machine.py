@@ -16,6 +16,8 @@ from conftest import nothing  # noqa: E402
 
 from forethought import cores, run  # noqa: E402
 from forethought.engines.torch import machine, threads  # noqa: E402
+from forethought.engines.torch.native import weights  # noqa: E402
+from forethought.engines.torch.native.library import library, why_not  # noqa: E402
 from forethought.errors import RecipeError  # noqa: E402
 from forethought.recipe.check import check  # noqa: E402
 from forethought.recipe.convert import from_dict  # noqa: E402
@@ -192,6 +194,14 @@ def test_auto_and_zero_ask_for_a_measurement():
     assert [EngineSpec(threads=n).asked for n in ("auto", 0, 3)] == [0, 0, 3]
 
 
+def test_rows_are_sampled_on_threads_of_their_own_where_the_kernels_do(monkeypatch, four_cores):
+    engine = torch_kit.engine_of(torch_kit.model_of("llama", head_dim=16))
+    facts = dict(engine.facts())
+    assert (facts["kernels"], facts.get("threads/sampling")) == (("c", 4) if library() else (f"torch: {why_not()}", None))
+    monkeypatch.setattr(weights, "told", lambda model: "torch: here no longer")
+    assert "threads/sampling" not in engine.facts() and engine.facts()["threads"] == facts["threads"]
+
+
 # a fact of the run -------------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +235,8 @@ def test_a_resumed_run_keeps_the_number_that_it_began_with(tmp_path, monkeypatch
     with pytest.raises(Stopped):
         run.train(from_dict(tables()), tmp_path / "run", watch)
     why = "measured: 1 -> 40.0 ms, 2 -> 20.0 ms, 4 -> 30.0 ms; more must save 15%"
-    assert told[:2] == [("start", str(tmp_path / "run")), ("note", f"threads: 2 ({why})")]
+    assert told[0] == ("start", str(tmp_path / "run"))
+    assert told[1][0] == "note" and told[1][1].startswith(f"threads: 2 ({why})") and "; kernels: " in told[1][1]
     assert (of_summary(tmp_path / "run")["threads"], of_summary(tmp_path / "run")["threads/why"]) == (2, why)
     saw(monkeypatch, {1: 0.01, 2: 0.02, 4: 0.03})  # it would take one today
     monkeypatch.setattr(cores, "usable", lambda: 1)

@@ -9,6 +9,7 @@ The values of an Event that are shown: of an evaluation `eval/<name>` and `eval/
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import IO, TYPE_CHECKING
 
@@ -26,6 +27,14 @@ def choose(stream: IO[str], plain: bool) -> Observer:
     from rich.console import Console
 
     return live(Console(file=stream, highlight=False))
+
+
+def opening(stream: IO[str], plain: bool, text: str) -> None:
+    """A line before a run has anything to show: to a person at a terminal, or where plain lines are asked for."""
+    if plain or stream.isatty():
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to fail
+            stream.write(" ".join(text.split()) + "\n")
+            stream.flush()
 
 
 def plain(stream: IO[str]) -> Observer:

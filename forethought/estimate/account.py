@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from forethought.errors import RecipeError, UserError
 from forethought.estimate.hardware import Hardware
-from forethought.estimate.memory import Memory, Numbers, memory_of, numbers_of
+from forethought.estimate.memory import Memory, Numbers, chunk_logits, memory_of, micro_batch, numbers_of
 from forethought.estimate.shapes import Shape, from_scratch, shape_of
 from forethought.estimate.tokens import Assumptions, Lengths, Work, evaluation_work, lengths_of, of_stage, work_of
 from forethought.recipe.check import check
@@ -15,7 +15,6 @@ from forethought.recipe.layout import has_planner, weights_of
 from forethought.recipe.schema import Recipe, StageSpec, TreeSpec
 
 SPECIAL = 3  # tokens that a model from scratch has beside the words of its domain
-HEAD_AGAIN = 1  # the head is computed once more in the backward pass, chunk by chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +99,26 @@ def forward_flops(shape: Shape, tokens: float, context: float) -> float:
     return tokens * (2 * shape.multiplied + 4 * shape.layers * shape.heads * shape.head * context)
 
 
-def training_flops(recipe: Recipe, stage: StageSpec, shape: Shape, tokens: float, context: float) -> float:
+def training_flops(recipe: Recipe, stage: StageSpec, shape: Shape, tokens: float, context: float, head_again: bool) -> float:
     """Forward, and twice that backward (6 N a token); an adapter needs no gradients of the base's matrices (4 N). Gradient checkpointing
-    computes the layers once more, the losses their head; the KL to a reference is one more forward."""
-    forward = forward_flops(shape, tokens, context)
-    again = forward if recipe.engine.gradient_checkpointing else HEAD_AGAIN * tokens * 2 * shape.vocabulary * shape.width
+    computes the layers once more, the losses their head where `head_again`; the KL to a reference is one more forward."""
+    forward, head = forward_flops(shape, tokens, context), tokens * 2 * shape.vocabulary * shape.width
+    again = (forward - head if recipe.engine.gradient_checkpointing else 0) + (head if head_again else 0)
     backward = 1 if weights_of(recipe, stage) == "adapter" else 2
     return (1 + backward + bool(stage.ref_kl)) * forward + again
+
+
+def computes_head_again(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware) -> bool:
+    """Whether the backward pass needs every token's logits a second time: where the head trains, and the tokens are more than one chunk."""
+    trains = weights_of(recipe, stage) != "adapter" or "lm_head" in recipe.adapter.targets
+    return trains and micro_batch(recipe, lengths, work) * shape.vocabulary > chunk_logits(hardware)
 
 
 def _cost(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> StageCost:
     work, n = work_of(stage, recipe, lengths, assume), of_stage(stage, lengths)
     context = n.prompt + assume.used * (n.plan + n.act) / 2  # a token sees its path so far: half of what is said, on average
-    trained = training_flops(recipe, stage, shape, work.trained, context) if work.trained else 0.0
+    again = computes_head_again(recipe, stage, shape, n, work, hardware)
+    trained = training_flops(recipe, stage, shape, work.trained, context, again) if work.trained else 0.0
     sampled = forward_flops(shape, work.prefilled + work.sampled, context)
     return StageCost(
         name=stage.name or stage.kind, work=work, flops=work.steps * (trained + sampled),

@@ -10,7 +10,8 @@ from forethought.estimate.tokens import Lengths, Work, of_stage
 from forethought.recipe.layout import trains_whole, weights_of
 from forethought.recipe.schema import Recipe, StageSpec
 
-CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once
+CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once,
+GPU_CHUNKS = 4  # and as many times more on a GPU
 MERGE_BELOW = 200_000_000  # parameters below which an adapter samples from a second copy of its base
 
 Parts = dict[str, float]
@@ -50,7 +51,7 @@ def memory_of(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, 
     """Of a stage that trains; lengths at their upper bound: it has to fit."""
     number, lengths = numbers_of(recipe, hardware), of_stage(stage, lengths)
     return Memory(stays=_stays(recipe, stage, shape, number), sampling=_sampling(recipe, stage, shape, lengths, work, number),
-                  training=_training(recipe, stage, shape, lengths, work, number))
+                  training=_training(recipe, stage, shape, lengths, work, number, hardware))
 
 
 def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> Parts:
@@ -98,12 +99,22 @@ def _sampling(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, 
             "reading the contexts": float(read * number.computed * (2 * shape.mlp + 4 * shape.width))}
 
 
-def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers) -> Parts:
+def micro_batch(recipe: Recipe, lengths: Lengths, work: Work) -> float:
+    """Most tokens of one forward and backward: a path is never split."""
+    return min(max(recipe.engine.tokens, lengths.path), work.trained_most)
+
+
+def chunk_logits(hardware: Hardware) -> int:
+    """Most logits of a chunk of tokens."""
+    return CHUNK_LOGITS * (GPU_CHUNKS if hardware.kind == "cuda" else 1)
+
+
+def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers, hardware: Hardware) -> Parts:
     own = weights_of(recipe, stage)
     trained = {"base": 1, "model": len(stage.roles)}.get(own, 0) * shape.parameters
     if own == "adapter":
         trained = len(stage.roles) * shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
-    tokens = min(max(recipe.engine.tokens, lengths.path), work.trained_most)
+    tokens = micro_batch(recipe, lengths, work)
     layer = activations(shape, number)
     between = shape.width * number.stored
     kept = shape.layers * between + layer if recipe.engine.gradient_checkpointing else shape.layers * layer
@@ -112,7 +123,10 @@ def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, 
     if cast and recipe.engine.gradient_checkpointing:  # a layer or the head at a time
         cast = {name: 2.0 * max(shape.layer, shape.vocabulary * shape.width) for name in cast}
     return {**cast, "gradients": 4.0 * trained, "activations of a micro-batch": float(tokens * kept),
-            "attention of a layer": float(blocks), "logits of a chunk": 16.0 * min(CHUNK_LOGITS, tokens * shape.vocabulary)}
+            "attention of a layer": float(blocks),
+            # a chunk's logits and their gradient; that of the head's weights, which is made beside the one that it is added to
+            "logits of a chunk": 8.0 * min(chunk_logits(hardware), tokens * shape.vocabulary),
+            **({} if own == "adapter" else {"gradient of the head": 4.0 * shape.vocabulary * shape.width})}
 
 
 def activations(shape: Shape, number: Numbers) -> int:

@@ -28,7 +28,7 @@ class Shape:
     out_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
-    context: int = 0  # 0: not known
+    context: int = 0  # tokens of a path over which its attention is full; 0: not known
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
@@ -130,6 +130,8 @@ def read_config(path: Path) -> Shape:
         shape = from_config(json.loads(path.read_text(encoding="utf-8")))
         if wrong := next((f"{n} {of}" for of in _COUNTS if type(n := getattr(shape, of)) is not int or n < 1), ""):
             raise ValueError(f"{wrong}, where a whole number above 0 is needed")
+        if type(shape.context) is not int or shape.context < 0:
+            raise ValueError(f"a context of {shape.context!r} tokens")
         return shape
     except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise UserError(f"{path}: cannot be read as a model's configuration ({error})") from None
@@ -149,7 +151,20 @@ def from_config(config: Mapping[str, object]) -> Shape:
         head=config.get("head_dim") or (128 if kind == "qwen3" else width // heads), mlp=config["intermediate_size"],
         vocabulary=config["vocab_size"], tied=bool(config.get("tie_word_embeddings", False)), qkv_bias=kind == "qwen2" or bias,
         out_bias=bias and kind != "qwen2", mlp_bias=bool(config.get("mlp_bias", False)), qk_norm=kind == "qwen3",
-        context=config.get("max_position_embeddings") or 0)  # fmt: skip
+        context=_context(kind, config))  # fmt: skip
+
+
+def _context(kind: str, config: Mapping[str, object]) -> int:
+    """The positions, or the narrowest window or chunk of a layer where that is less: the engine takes no longer paths, because it
+    attends fully. What the file leaves out is what `transformers` takes for a model of this kind."""
+    kinds, qwen = set(config.get("layer_types") or ()), kind in ("qwen2", "qwen3")
+    layers_slide = "sliding_attention" in kinds if kinds else not qwen or config.get("max_window_layers", 28) < config["num_hidden_layers"]
+    bounds = [config.get("max_position_embeddings")]
+    if layers_slide and (not qwen or config.get("use_sliding_window", False)):
+        bounds.append(config.get("sliding_window", None if kind == "llama" else 4096))
+    if "chunked_attention" in kinds:
+        bounds.append(config.get("attention_chunk_size"))
+    return min((bound for bound in bounds if bound), default=0)
 
 
 def from_scratch(spec: ModelSpec, vocabulary: int) -> Shape:

@@ -57,6 +57,7 @@ def load(path: Path) -> Run:
     summary = _object(path / "summary.json") if (path / "summary.json").is_file() else {}
     status = summary.get("status", "running")
     _require(status in STATUSES, path / "summary.json", f"status {status!r} is none of {', '.join(STATUSES)}")
+    _require(isinstance(summary.get("machine", {}), dict), path / "summary.json", "`machine` must be a JSON object")
     _state_notes(status, lines, notes)
     return Run(path=path, recipe=recipe, lines=lines, decisions=decisions, summary=summary, notes=notes)
 

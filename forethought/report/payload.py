@@ -15,6 +15,9 @@ from forethought.report.series import clocks, columns, short
 from forethought.report.settings import changed, differences
 from forethought.report.trees import load_trees
 
+MACHINE = {"threads/why": "threads, why", "threads/sampling": "threads for sampling", "pack_tokens": "tokens of a pack",
+           "sample_rows": "rows sampled together"}  # of the facts of a run, those whose names say too little
+
 
 def of_run(run: Run) -> dict[str, Any]:
     """Everything report.html shows. `UserError` where a file of trees is malformed."""
@@ -70,8 +73,13 @@ def _base(run: Run) -> dict[str, Any]:
         "stages": [_stage(run, effect, times, roles, measured) for effect in effects(run)],
         "decisions": [_decision(run, decision, times) for decision in run.decisions],
         "rolled_back": [{"stage": stage, "from": _at(run, to, times), "to": _at(run, at, times)} for stage, to, at in lost_lines(run)[1]],
-        "probes": _probes(run, times), "cost": _cost(run, times), "machine": run.summary.get("machine", {}),
+        "probes": _probes(run, times), "cost": _cost(run, times), "machine": _machine(run.summary.get("machine", {})),
     }
+
+
+def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computed on and with, by names for a reader; what is empty is left out."""
+    return {MACHINE.get(key, key.replace("/", " of ")): value for key, value in facts.items() if value != ""}
 
 
 def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Sequence[str],

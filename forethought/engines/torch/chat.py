@@ -11,7 +11,8 @@ from forethought.errors import UserError
 
 DAY = ("{%- macro strftime_now(form) -%}{{- {'%d %b %Y': '26 Jul 2024', '%Y-%m-%d': '2024-07-26'}.get(form, '26 July 2024') -}}"
        "{%- endmacro -%}")
-# What a template that tells the model the date (Llama 3's do) takes for today: by the clock, a run resumed tomorrow would read other prompts.
+# What a template that tells the model the date (Llama 3's do) takes for today: by the clock, a run resumed tomorrow would read other
+# prompts.
 SAID = "forethought"  # what the assistant says where only the end of its turn is looked for
 
 

@@ -33,9 +33,10 @@ class Choice:
     def _by_kernel(self, logits_RV: torch.Tensor, uniform_R, temperature_R, top_p_R) -> Drawn:
         rows, vocabulary = logits_RV.shape
         token, logp, drawn = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32), np.empty(rows, dtype=np.float32)
-        given = [np.ascontiguousarray(x, dtype=kind) for x, kind in ((uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32))]
+        uniform, temperature, top_p = (np.ascontiguousarray(x, dtype=kind) for x, kind in (
+            (uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32)))
         work = floats(3 * vocabulary)
-        self.lib.ft_choose(rows, vocabulary, address(logits_RV), *map(address, given), address(token), address(logp), address(drawn), address(work))
+        self.lib.ft_choose(rows, vocabulary, *map(address, (logits_RV, uniform, temperature, top_p, token, logp, drawn, work)))
         return token, logp, drawn
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from forethought.engines.torch.attention import Forest, using
-from forethought.engines.torch.caches import Apart, Beside, Together, cache, prefixes
-from forethought.engines.torch.decoder import Captured, Decoder
+from forethought.engines.torch.caches import Apart, Beside, Captured, Together, cache, prefixes
+from forethought.engines.torch.decoder import Decoder
 from forethought.engines.torch.decoding import Decoding, spans_of
 from forethought.engines.torch.forest import attention
 from forethought.engines.torch.packing import Layout, Packed, forest_of, pack

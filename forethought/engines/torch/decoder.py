@@ -25,7 +25,6 @@ from forethought.engines.torch.packing import Layout
 
 KNOWN = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
 FIXED_FREQUENCIES = ("default", "linear", "llama3", "yarn")
-Captured = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 class Attends(Protocol):
@@ -72,21 +71,21 @@ class Decoder:
     def inner(self) -> torch.nn.Module:
         return self._model().base_model
 
-    def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, layout: Layout, capture: Captured | None = None,
-               recompute: bool = False, places_M: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states [M, H] of a packed forest at these places (None: all) after the final norm. `capture` receives each layer's keys and values [N, kv heads,
-        d]; with `recompute` a layer keeps its input alone and computes the rest again in the backward pass."""
+    def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, layout: Layout, recompute: bool = False,
+               places_M: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states [M, H] of a packed forest at these places (None: all) after the final norm. With `recompute` a layer keeps its
+        input alone and computes the rest again in the backward pass."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
-        if capture is None and not recompute and native.fits(x_NH) and torch.get_num_threads() == 1:
+        if not recompute and native.fits(x_NH) and torch.get_num_threads() == 1:
             if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M)) is not None:
                 return out
         cos, sin = rotation(inner, x_NH, positions_N)
-        for i, layer in enumerate(inner.layers):
+        for layer in inner.layers:
             if recompute and torch.is_grad_enabled():
                 x_NH = checkpoint(self._layer, layer, x_NH, cos, sin, layout, use_reentrant=False)
             else:
-                x_NH = self._layer(layer, x_NH, cos, sin, layout, *([] if capture is None else [capture, i]))
+                x_NH = self._layer(layer, x_NH, cos, sin, layout)
         return norm(inner.norm, x_NH if places_M is None else x_NH[places_M])
 
     def _by_kernels(self, inner: torch.nn.Module, x_NH: torch.Tensor, positions_N: torch.Tensor, layout: Layout,
@@ -116,7 +115,7 @@ class Decoder:
                 self._table = _halves(*rotation(inner, inner.embed_tokens.weight, every))
         return F.embedding(positions_N, self._table[0]), F.embedding(positions_N, self._table[1])
 
-    def _layer(self, layer, x_NH, cos, sin, layout: Layout, capture: Captured | None = None, index: int = 0) -> torch.Tensor:
+    def _layer(self, layer, x_NH, cos, sin, layout: Layout) -> torch.Tensor:
         attn, mlp = layer.self_attn, layer.mlp
         y_NH = norm(layer.input_layernorm, x_NH)
         q, k, v = (p(y_NH).unflatten(-1, (-1, self.d)) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
@@ -124,8 +123,6 @@ class Decoder:
             q, k = norm(attn.q_norm, q), norm(attn.k_norm, k)
         # Autocast leaves queries and keys in fp32 behind the rotation, and would round them anew for each product.
         q, k = rotate(q, cos, sin, self.scale).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
-        if capture is not None:
-            capture[index] = (k, v)
         x_NH = x_NH + attn.o_proj(attention(layout, q, k, v).flatten(1))
         y_NH = norm(layer.post_attention_layernorm, x_NH)
         return x_NH + mlp.down_proj(gated(mlp.gate_proj(y_NH), mlp.up_proj(y_NH)))

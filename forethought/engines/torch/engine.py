@@ -303,8 +303,11 @@ class TorchEngine:
         self.packs.tell = self.rows.tell = tell
 
     def facts(self) -> Mapping[str, object]:
-        return self.machine.facts() | {"model": self.source or f"small {type(self.weights.base).__name__}",
-                                       "context": told(self.weights.base.config),
-                                       "kernels": weights.told(self.weights.base),
-                                       "pack_tokens": self.packs.now, "sample_rows": self.rows.now,
-                                       "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values())}
+        facts = self.machine.facts() | {"model": self.source or f"small {type(self.weights.base).__name__}",
+                                        "context": told(self.weights.base.config),
+                                        "kernels": weights.told(self.weights.base),
+                                        "pack_tokens": self.packs.now, "sample_rows": self.rows.now,
+                                        "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values())}
+        if facts["kernels"] != "c":
+            del facts["threads/sampling"]  # PyTorch samples on the threads that it trains on
+        return facts

@@ -133,10 +133,12 @@ def targets_of(row: Row, streams: Sequence[str] = ("sft", "pg", "keep")) -> Targ
 
 
 def hidden_of(model: torch.nn.Module, row: Row, places_M: torch.Tensor | None = None) -> torch.Tensor:
-    """Hidden states [M, H] after the final norm at these places of the row; None: at all. What nobody asks for is not computed to the end."""
+    """Hidden states [M, H] after the final norm at these places of the row; None: at all. What nobody asks for is not computed to the
+    end."""
     packed = row.packed
     if decoder := decoder_of(model):
         return decoder.hidden(packed.ids_N, packed.positions_N, packed.layout, recompute=recomputes(model), places_M=places_M)
     with using(Forest(packed.layout)):
-        hidden_NH = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False).last_hidden_state[0]
+        out = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False)
+    hidden_NH = out.last_hidden_state[0]
     return hidden_NH if places_M is None else hidden_NH[places_M]

@@ -34,8 +34,9 @@ class Machine:
 
     def facts(self) -> dict[str, object]:
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
-        return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why, "threads/sampling": self.sampling,
-                "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__, "python": platform.python_version()}
+        return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why,
+                "threads/sampling": self.sampling, "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__,
+                "python": platform.python_version()}
 
 
 def prepare(spec: EngineSpec, parameters: int, config: object | None = None) -> Machine:

@@ -2,8 +2,9 @@
 leaves when it has ended.
 
 How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch (`cohorts.py`; on a GPU `slots.py`). All
-compute a context once, however many rows stand below it; rows of several policies are in the making together (`sides.py`). Every request has its own stream of random numbers (counter-based, keyed by its seed), so a
-row's tokens do not depend on what else is in the batch, and nothing has to be saved to resume.
+compute a context once, however many rows stand below it; rows of several policies are in the making together (`sides.py`). Every request
+has its own stream of random numbers (counter-based, keyed by its seed), so a row's tokens do not depend on what else is in the batch, and
+nothing has to be saved to resume.
 """
 
 from __future__ import annotations
@@ -183,7 +184,8 @@ class _Rows:
         """UserError where a row's last token came from logits that are not finite."""
         bad = rows[np.isnan(self.logps[rows, self.length[rows] - 1])]
         if len(bad):
-            raise UserError(f"policy {self.requests[self.request[bad[0]]].policy!r} gives logits that are not finite: its weights have diverged; "
+            policy = self.requests[self.request[bad[0]]].policy
+            raise UserError(f"policy {policy!r} gives logits that are not finite: its weights have diverged; "
                             "lower the learning rate, and go on from an earlier checkpoint")
 
     def _ended(self, rows: np.ndarray, token: np.ndarray, vocabulary: int) -> np.ndarray:

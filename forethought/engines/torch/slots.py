@@ -16,9 +16,9 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from forethought.engines.torch.caches import Beside, apart, prefixes
+from forethought.engines.torch.caches import Beside, Captured, apart, prefixes
 from forethought.engines.torch.cohorts import Cohorts, Prefilled, by_decoding, places, prefill, renumbered
-from forethought.engines.torch.decoder import Captured, Decoder
+from forethought.engines.torch.decoder import Decoder
 from forethought.engines.torch.decoding import Decoding, head_of, spans_of
 from forethought.engines.torch.graphs import Graphs, graphs_on
 from forethought.engines.torch.heads import logits_of

@@ -18,8 +18,8 @@ INLINE vi lanes(void) {
 }
 
 /* Scores of m queries against `n` panels at once: few queries alone would wait for each sum's last addition. */
-INLINE void scores_panels(const int m, const int n, int d, const float *const *q, const int *limit, const float *panels, int first, float (*scores)[CHUNK],
-                          int at) {
+INLINE void scores_panels(const int m, const int n, int d, const float *const *q, const int *limit, const float *panels, int first,
+                          float (*scores)[CHUNK], int at) {
     const vi lane = lanes();
     vf acc[MR][ABREAST];
     for (int i = 0; i < m; i++)
@@ -35,7 +35,8 @@ INLINE void scores_panels(const int m, const int n, int d, const float *const *q
 }
 
 /* scores[m][CHUNK] of queries against `keys` keys that stand in panels [W keys][d][W]; -1e30 where a query does not see a key. */
-INLINE void scores_tile(const int m, int d, const float *const *q, const int *limit, const float *panels, int first, int keys, float (*scores)[CHUNK]) {
+INLINE void scores_tile(const int m, int d, const float *const *q, const int *limit, const float *panels, int first, int keys,
+                        float (*scores)[CHUNK]) {
     int at = 0;
     if (m == 1)
         for (; at + 4 * W <= keys; at += 4 * W) scores_panels(m, 4, d, q, limit, panels + (long)at * d, first, scores, at);
@@ -66,7 +67,8 @@ INLINE void weighted_parts(const int m, const int n, const int parts, const floa
         }
 }
 
-INLINE void weighted_slice(const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys, float *const *out, int at) {
+INLINE void weighted_slice(const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
+                           float *const *out, int at) {
     int from = 0;
     if (m == 1)
         for (; from + 4 * PART <= keys; from += 4 * PART)
@@ -74,8 +76,10 @@ INLINE void weighted_slice(const int m, const int n, const float (*weight)[CHUNK
     if (m <= 2)
         for (; from + 2 * PART <= keys; from += 2 * PART)
             weighted_parts(m, n, 2, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, PART, out, at);
-    for (; from < keys; from += PART)
-        weighted_parts(m, n, 1, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, keys - from < PART ? keys - from : PART, out, at);
+    for (; from < keys; from += PART) {
+        int some = keys - from < PART ? keys - from : PART;
+        weighted_parts(m, n, 1, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, some, out, at);
+    }
 }
 
 INLINE void weighted_tile(const int m, int d, const float (*weight)[CHUNK], const float *rows, long ld, int keys, float *const *out) {

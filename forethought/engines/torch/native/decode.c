@@ -22,9 +22,16 @@ typedef struct {
     int segment, keys, from, to, causal; /* tokens [from, to) of the call see the first `keys` keys, or causally the ones up to their own */
 } Item;
 
-static void product(const Model *M, int rows, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias, int add) {
-    if (M->bf16) product_bf16(rows, N, K, a, lda, b, c, ldc, bias, add);
+static void product(const Model *M, int rows, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias,
+                    int add, float *work) {
+    if (M->bf16) product_bf16(rows, N, K, a, lda, b, c, ldc, bias, add, (uint32_t *)work);
     else product_f32(rows, N, K, a, lda, b, c, ldc, bias, add);
+}
+
+/* Floats of a product's work space. */
+static long product_work(const Model *M) {
+    int widest = M->hidden > M->inner ? M->hidden : M->inner, heads = M->heads * M->d;
+    return M->bf16 ? bf16_rows(widest > heads ? widest : heads) : 0;
 }
 
 static void norm_row(int n, const float *x, const float *w, float eps, float *y) {
@@ -51,10 +58,10 @@ static float *keys_of(const Model *M, float *base, int cap, int l, int g) {
 }
 
 static void project(const Model *M, const Layer *L, int l, int from, int n, const float *x, const int32_t *position, const int32_t *segment,
-                    const int32_t *at, float *const *base, const int32_t *cap, float *y, float *qkv) {
+                    const int32_t *at, float *const *base, const int32_t *cap, float *y, float *qkv, float *work) {
     int H = M->hidden, d = M->d, width = (M->heads + 2 * M->kv_heads) * d;
     for (int i = 0; i < n; i++) norm_row(H, x + (long)(from + i) * H, L->norm1, M->eps, y + (long)i * H);
-    product(M, n, width, H, y, H, L->qkv, qkv + (long)from * width, width, L->qkv_bias, 0);
+    product(M, n, width, H, y, H, L->qkv, qkv + (long)from * width, width, L->qkv_bias, 0, work);
     for (int i = from; i < from + n; i++) {
         float *row = qkv + (long)i * width;
         const float *cos = M->cos + (long)position[i] * (d / 2), *sin = M->sin + (long)position[i] * (d / 2);
@@ -95,17 +102,17 @@ static void attention(const Model *M, int l, int N, const float *qkv, const int3
         for (int j = 0; j < d && s[i] > 0; j++) o[i * d + j] /= s[i];
 }
 
-static void feed_forward(const Model *M, const Layer *L, int n, float *x, float *y, float *gate_up) {
+static void feed_forward(const Model *M, const Layer *L, int n, float *x, float *y, float *gate_up, float *work) {
     int H = M->hidden, F = M->inner;
     for (int i = 0; i < n; i++) norm_row(H, x + (long)i * H, L->norm2, M->eps, y + (long)i * H);
-    product(M, n, 2 * F, H, y, H, L->gate_up, gate_up, 2 * F, L->gate_up_bias, 0);
+    product(M, n, 2 * F, H, y, H, L->gate_up, gate_up, 2 * F, L->gate_up_bias, 0, work);
     for (int i = 0; i < n; i++) {
         float *g = gate_up + (long)i * 2 * F, *u = g + F;
         int j = 0;
         for (; j + W <= F; j += W) store(g + j, load(g + j) / (1.0f + vexp(-load(g + j))) * load(u + j));
         for (; j < F; j++) g[j] = g[j] / (1.0f + expf(-g[j])) * u[j];
     }
-    product(M, n, H, F, gate_up, 2 * F, L->down, x, H, L->down_bias, 1);
+    product(M, n, H, F, gate_up, 2 * F, L->down, x, H, L->down_bias, 1, work);
 }
 
 /* Rows `out` of x, width floats each, to its front: they ascend, so none is overwritten before it is read. */
@@ -116,36 +123,37 @@ static void to_front(int outs, const int32_t *out, int width, float *x) {
 /* Floats of work space for a call of N tokens. */
 long ft_work(const Model *M, int N) {
     long per_token = M->hidden + (long)(2 * M->heads + 2 * M->kv_heads) * M->d + 2 * M->heads;
-    return N * (per_token + 1) + BLOCK * ((long)M->hidden + 2 * M->inner) + 64;
+    return N * (per_token + 1) + BLOCK * ((long)M->hidden + 2 * M->inner) + product_work(M) + 64;
 }
 
 /* logits[outs][vocabulary] after the tokens `out`, which ascend; keys and values of all tokens are kept in their segments. */
 void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *position, const int32_t *segment, const int32_t *at,
-                float *const *base, const int32_t *cap, int items, const Item *item, int outs, const int32_t *out, float *logits, float *work) {
+                float *const *base, const int32_t *cap, int items, const Item *item, int outs, const int32_t *out, float *logits,
+                float *work) {
     int H = M->hidden, d = M->d, width = (M->heads + 2 * M->kv_heads) * d;
     float *x = work, *qkv = x + (long)N * H, *o = qkv + (long)N * width, *m = o + (long)N * M->heads * d, *s = m + (long)N * M->heads;
-    float *y = s + (long)N * M->heads, *gate_up = y + (long)BLOCK * H;
-    uint8_t *asks = (uint8_t *)(gate_up + 2L * BLOCK * M->inner);
+    float *y = s + (long)N * M->heads, *gate_up = y + (long)BLOCK * H, *spare = gate_up + 2L * BLOCK * M->inner;
+    uint8_t *asks = (uint8_t *)(spare + product_work(M));
     memset(asks, 0, N);
     for (int i = 0; i < outs; i++) asks[out[i]] = 1;
     for (int i = 0; i < N; i++) memcpy(x + (long)i * H, M->embed + (long)id[i] * H, sizeof(float) * H);
     for (int l = 0; l < M->layers; l++) {
         const Layer *L = M->layer + l;
         for (int from = 0; from < N; from += BLOCK)
-            project(M, L, l, from, N - from < BLOCK ? N - from : BLOCK, x, position, segment, at, base, cap, y, qkv);
+            project(M, L, l, from, N - from < BLOCK ? N - from : BLOCK, x, position, segment, at, base, cap, y, qkv, spare);
         int last = l == M->layers - 1, rows = last ? outs : N; /* in the last layer the others give keys and values alone */
         attention(M, l, N, qkv, at, base, cap, items, item, last ? asks : 0, o, m, s);
         if (last) to_front(outs, out, H, x), to_front(outs, out, M->heads * d, o);
         for (int from = 0; from < rows; from += BLOCK) {
             int n = rows - from < BLOCK ? rows - from : BLOCK;
-            product(M, n, H, M->heads * d, o + (long)from * M->heads * d, M->heads * d, L->o, x + (long)from * H, H, L->o_bias, 1);
-            feed_forward(M, L, n, x + (long)from * H, y, gate_up);
+            product(M, n, H, M->heads * d, o + (long)from * M->heads * d, M->heads * d, L->o, x + (long)from * H, H, L->o_bias, 1, spare);
+            feed_forward(M, L, n, x + (long)from * H, y, gate_up, spare);
         }
     }
     for (int from = 0; from < outs; from += BLOCK) {
         int n = outs - from < BLOCK ? outs - from : BLOCK;
         for (int i = 0; i < n; i++) norm_row(H, x + (long)(from + i) * H, M->norm, M->eps, y + (long)i * H);
-        product(M, n, M->vocabulary, H, y, H, M->head, logits + (long)from * M->vocabulary, M->vocabulary, M->head_bias, 0);
+        product(M, n, M->vocabulary, H, y, H, M->head, logits + (long)from * M->vocabulary, M->vocabulary, M->head_bias, 0, spare);
     }
 }
 

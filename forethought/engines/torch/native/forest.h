@@ -86,7 +86,8 @@ typedef struct {
 } Block;
 
 /* What one segment's keys and values and some queries give each other. */
-static void backward_block(Block *b, int d, const float *k_panels, const float *v_panels, const float *k, long k_ld, float *dk, float *dv, long v_ld) {
+static void backward_block(Block *b, int d, const float *k_panels, const float *v_panels, const float *k, long k_ld, float *dk, float *dv,
+                           long v_ld) {
     float p[QUERIES][CHUNK] __attribute__((aligned(64))), ds[QUERIES][CHUNK] __attribute__((aligned(64)));
     int every[MR];
     for (int i = 0; i < MR; i++) every[i] = 1 << 30;
@@ -115,7 +116,8 @@ static void backward_block(Block *b, int d, const float *k_panels, const float *
 
 /* dq [tokens, heads, d], dk and dv [tokens, kv_heads, d], with rows as far apart as those of q, k and v, from the output, its gradient
    [tokens, heads, d] and the log-sums. */
-static void attend_forest_backward(const Forest *f, const float *out, const float *lse, const float *grad, float *dq, float *dk, float *dv, float *work) {
+static void attend_forest_backward(const Forest *f, const float *out, const float *lse, const float *grad, float *dq, float *dk, float *dv,
+                                   float *work) {
     int d = f->d, heads = f->heads, group = heads / f->kv_heads;
     float *dot = work, *k_panels = work + (long)f->tokens * heads, *v_panels = k_panels + panel_floats(f);
     for (int g = f->from; g < f->to; g++) {

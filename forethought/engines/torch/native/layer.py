@@ -46,7 +46,8 @@ class _Gradients(ctypes.Structure):
 
 
 def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...] | None:
-    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, biases of the MLP, large adapters)."""
+    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, biases of the MLP, large
+    adapters)."""
     attn, mlp = layer.self_attn, layer.mlp
     linears = (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     biases = [linear.bias for linear in linears]
@@ -59,7 +60,8 @@ def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...
 
 
 def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
-    """With its adapter added in: the whole gradient of a small matrix costs less than an adapter's narrow products. None: it is no plain one."""
+    """With its adapter added in: the whole gradient of a small matrix costs less than an adapter's narrow products. None: it is no plain
+    one."""
     if hooked(linear):
         return None
     if type(linear) is torch.nn.Linear:
@@ -107,7 +109,8 @@ class Layer(torch.autograd.Function):
             into, found = _gradients(weights[own], wanted[own])
             work = _work(layer) if work is None else work
             dx = torch.empty_like(xs[i])
-            library().ft_layer_backward(ctypes.byref(layer), address(xs[i]), ctypes.byref(_room(layer, rooms[i])[1]), address(dy), address(dx),
+            kept = _room(layer, rooms[i])[1]
+            library().ft_layer_backward(ctypes.byref(layer), address(xs[i]), ctypes.byref(kept), address(dy), address(dx),
                                         ctypes.byref(into), address(work))
             grads, dy = [*found, *grads], dx
         return dy, None, None, None, None, None, *grads
@@ -120,9 +123,9 @@ def _layers(ctx, tokens: int, cos, sin, weights) -> Iterator[_Layer]:
         own = weights[i * len(WEIGHTS) : (i + 1) * len(WEIGHTS)]
         last = rows is not None and i == n - 1
         inner, hidden = own[WEIGHTS.index("gate")].shape
-        yield _Layer(tokens, hidden, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), int(shape.bf16), shape.eps, shape.scale, address(spans_S3),
-                     len(rows) if last else tokens, address(rows if last else None), address(ctx.asks if last else None), address(cos), address(sin),
-                     *map(address, own))
+        asked = (len(rows), rows, ctx.asks) if last else (tokens, None, None)
+        yield _Layer(tokens, hidden, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), int(shape.bf16), shape.eps, shape.scale,
+                     address(spans_S3), asked[0], *map(address, (*asked[1:], cos, sin, *own)))
 
 
 def _work(layer: _Layer) -> torch.Tensor:
@@ -147,7 +150,8 @@ def _gradients(weights, wanted) -> tuple[_Gradients, list[torch.Tensor | None]]:
 def _room(layer: _Layer, held: torch.Tensor | None = None) -> tuple[torch.Tensor, _Kept]:
     """What the backward pass needs, in one block."""
     n, m, heads = layer.tokens, layer.wanted, layer.heads * layer.d
-    sizes = (n, n * layer.heads, n * (heads + 2 * layer.kv_heads * layer.d), n * heads, m, m * layer.hidden, m * layer.inner, m * layer.inner)
+    sizes = (n, n * layer.heads, n * (heads + 2 * layer.kv_heads * layer.d), n * heads,
+             m, m * layer.hidden, m * layer.inner, m * layer.inner)
     held = floats(sum(sizes) + 64) if held is None else held  # 64: the kernels may read a vector beyond the end
     starts = np.cumsum((0, *sizes[:-1]))
     return held, _Kept(*(held.data_ptr() + 4 * int(start) for start in starts))

@@ -31,7 +31,8 @@ static void norm_backward(int N, int H, const float *x, const float *w, const fl
 }
 
 /* Rotary positions on halves: y [N, heads, d] of x with rows `ld` apart; cos and sin [N, d / 2]; backward is the turn by -1. */
-static void rotate(int N, int heads, int d, const float *x, long ld, const float *cos, const float *sin, float scale, float turn, float *y) {
+static void rotate(int N, int heads, int d, const float *x, long ld, const float *cos, const float *sin, float scale, float turn,
+                   float *y) {
     int half = d / 2;
     for (int i = 0; i < N; i++, cos += half, sin += half)
         for (int h = 0; h < heads; h++, y += d) {

@@ -5,6 +5,9 @@
 
 enum { BLOCK = 96 }; /* rows that read a panel while it is in the cache */
 
+/* Floats that the rows of a block take in bfloat16, K numbers each. */
+static long bf16_rows(int K) { return (long)BLOCK * ((K + 1) / 2); }
+
 /* One tile of m rows and n <= NR columns. Rows of a are `a_row` apart, its columns `a_column`; rows of b are `ldb` apart. */
 INLINE void product_tile(const int m, int K, const float *a, long a_row, long a_column, const float *b, long ldb, float *c, long ldc, int n,
                          const float *bias, int add) {
@@ -53,7 +56,6 @@ static void product_transposed(int M, int N, int K, const float *a, long lda, co
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #include <immintrin.h>
-#include <stdlib.h>
 #define HAS_BF16 1
 
 /* The same in bfloat16 with sums in float32: pairs along K lie beside each other, and strides count pairs. */
@@ -81,15 +83,17 @@ static void pairs_of(int n, int width, const float *x, long ld, uint32_t *pairs,
     for (int k = 0; k < n; k += 2, pairs += ld_pairs)
         for (int j = 0; j < width; j += W) {
             __mmask16 some = width - j < W ? (1u << (width - j)) - 1 : 0xffff;
-            __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x + (long)k * ld + j)));
-            __m512i high = k + 1 == n ? _mm512_setzero_si512()
-                                      : _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(some, x + (long)(k + 1) * ld + j)));
+            __m512 first = _mm512_maskz_loadu_ps(some, x + (long)k * ld + j);
+            __m512 second = k + 1 == n ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(some, x + (long)(k + 1) * ld + j);
+            __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
+            __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second));
             _mm512_mask_storeu_epi32(pairs + j, some, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
         }
 }
 
 /* work: [(K + 1) / 2 * (M + N) + NR]. */
-static void product_transposed_bf16(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, uint32_t *work) {
+static void product_transposed_bf16(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc,
+                                    uint32_t *work) {
     uint32_t *left = work, *right = work + (long)((K + 1) / 2) * M;
     pairs_of(K, M, a, lda, left, M);
     pairs_of(K, N, b, ldb, right, N);
@@ -100,15 +104,17 @@ static void product_transposed_bf16(int M, int N, int K, const float *a, long ld
         }
 }
 
-static void product_bf16(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add) {
+/* rows: room for `bf16_rows(K)`, the rows of `a` that are read while a panel is in the cache. */
+static void product_bf16(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
+                         uint32_t *rows) {
     int pairs = (K + 1) / 2;
-    uint32_t *rows = malloc(sizeof(uint32_t) * BLOCK * (pairs + W));
     for (int from = 0; from < M; from += BLOCK) {
         int to = from + BLOCK < M ? from + BLOCK : M;
         for (int i = from; i < to; i++) {
             uint16_t *into = (uint16_t *)(rows + (long)(i - from) * pairs);
             int k = 0;
-            for (; k + W <= K; k += W) _mm256_storeu_si256((__m256i *)(into + k), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(a + i * lda + k)));
+            for (; k + W <= K; k += W)
+                _mm256_storeu_si256((__m256i *)(into + k), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(a + i * lda + k)));
             if (k < 2 * pairs) {
                 __m512 rest = _mm512_maskz_loadu_ps((__mmask16)((1u << (K - k)) - 1), a + i * lda + k);
                 _mm256_mask_storeu_epi16(into + k, (__mmask16)((1u << (2 * pairs - k)) - 1), (__m256i)_mm512_cvtneps_pbh(rest));
@@ -118,15 +124,17 @@ static void product_bf16(int M, int N, int K, const float *a, long lda, const ui
         for (int j = 0; j < N; j += NR, panel += (long)pairs * NR)
             for (int i = from; i < to; i += MR) {
                 int m = to - i < MR ? to - i : MR, n = N - j < NR ? N - j : NR;
-                TILE(m, product_tile_bf16, pairs, rows + (long)(i - from) * pairs, pairs, 1, panel, NR, c + i * ldc + j, ldc, n, bias ? bias + j : 0, add)
+                const uint32_t *left = rows + (long)(i - from) * pairs;
+                TILE(m, product_tile_bf16, pairs, left, pairs, 1, panel, NR, c + i * ldc + j, ldc, n, bias ? bias + j : 0, add)
             }
     }
-    free(rows);
 }
 #else
 #define HAS_BF16 0
-static void product_bf16(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add) {}
-static void product_transposed_bf16(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, uint32_t *work) {}
+static void product_bf16(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
+                         uint32_t *rows) {}
+static void product_transposed_bf16(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc,
+                                    uint32_t *work) {}
 #endif
 
 INLINE uint16_t bf16_of(float x) { /* to nearest, ties to even */

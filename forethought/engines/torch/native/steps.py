@@ -109,8 +109,8 @@ class NativeSteps:
         pairs = np.array([pair for path in paths for pair in path], dtype=np.int32)
         tail, lib, model = np.ascontiguousarray(self.tail[part]), self.weights.lib, ctypes.byref(self.weights.model)
         own = _Rows(len(live), rows.tokens.shape[1], *rows.ends_KV.shape, *map(address, (
-            starts, pairs, tail, live, rows.tokens, rows.length, rows.logps, rows.drawn_logps, rows.noise, rows.temperature, rows.top_p, rows.most,
-            rows.context, rows.kind, rows.ends_KV, rows.done, rows.finished)))
+            starts, pairs, tail, live, rows.tokens, rows.length, rows.logps, rows.drawn_logps, rows.noise, rows.temperature, rows.top_p,
+            rows.most, rows.context, rows.kind, rows.ends_KV, rows.done, rows.finished)))
         work, more = self.weights.work(len(live)), floats(lib.ft_run_work(model, ctypes.byref(own)))
         lib.ft_run(model, ctypes.byref(own), address(self.tree.base), address(self.tree.room), few, -1, address(work), address(more))
 
@@ -184,8 +184,8 @@ class NativeSteps:
         tree, model, work = self.tree, ctypes.byref(self.weights.model), self.weights.work(len(ids))
         items, segments, at = np.ascontiguousarray(items), np.ascontiguousarray(segments), np.ascontiguousarray(at)
         positions, outs = np.ascontiguousarray(positions), np.ascontiguousarray(outs)
-        self.weights.lib.ft_forward(model, len(ids), address(ids), address(positions), address(segments), address(at), address(tree.base),
-                                    address(tree.room), len(items), address(items), len(outs), address(outs), address(logits), address(work))
+        self.weights.lib.ft_forward(model, len(ids), *map(address, (ids, positions, segments, at, tree.base, tree.room)),
+                                    len(items), address(items), len(outs), *map(address, (outs, logits, work)))
 
 
 @dataclass(slots=True)

@@ -41,6 +41,7 @@ static Forest forest_of(const Layer *L, const float *qkv) {
                     qkv, qkv + L->heads * L->d, qkv + (L->heads + L->kv_heads) * L->d, ld, ld, ld};
 }
 
+/* Floats of work space. The last ones, as many as all widths times BLOCK, hold what a product or a transposed one reads in bfloat16. */
 long ft_layer_work(const Layer *L) {
     Forest f = forest_of(L, 0);
     long H = L->hidden, F = L->inner, A = (long)L->heads * L->d, K = width_of(L);
@@ -49,8 +50,8 @@ long ft_layer_work(const Layer *L) {
     return packed + K + H + 2 * NR + BLOCK * (4 * H + 4 * F + A) + L->tokens * (A + K) + attend_work(&f) + BLOCK * (K + A + H + F) + 8 * NR;
 }
 
-static void times(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, const float *bias, int add) {
-    if (L->bf16) product_bf16(M, N, K, a, K, (const uint32_t *)b, c, N, bias, add);
+static void times(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, const float *bias, int add, float *work) {
+    if (L->bf16) product_bf16(M, N, K, a, K, (const uint32_t *)b, c, N, bias, add, (uint32_t *)work);
     else product_f32(M, N, K, a, K, b, c, N, bias, add);
 }
 
@@ -119,7 +120,7 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
     for (int from = 0; from < L->tokens; from += BLOCK) {
         int n = rows_of(L->tokens, from);
         norm(n, H, x + (long)from * H, L->norm1, L->eps, block, kept->r1 + from);
-        times(L, n, K, H, block, qkv, kept->qkv + (long)from * K, bias, 0);
+        times(L, n, K, H, block, qkv, kept->qkv + (long)from * K, bias, 0, work);
         turn(L, L->heads, from, n, kept->qkv, L->scale, 1);
         turn(L, L->kv_heads, from, n, kept->qkv + A, 1, 1);
     }
@@ -127,15 +128,16 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
     attend_forest(&f, kept->out, kept->lse, work);
     for (int from = 0; from < L->wanted; from += BLOCK) {
         int n = rows_of(L->wanted, from);
-        float *middle = kept->middle + (long)from * H, *g = kept->gate + (long)from * F, *u = kept->up + (long)from * F, *to = y + (long)from * H;
+        float *middle = kept->middle + (long)from * H, *to = y + (long)from * H;
+        float *g = kept->gate + (long)from * F, *u = kept->up + (long)from * F;
         memcpy(middle, gathered(L, from, n, H, x, block), sizeof(float) * n * H);
-        times(L, n, H, A, gathered(L, from, n, A, kept->out, act), o, middle, o_bias, 1);
+        times(L, n, H, A, gathered(L, from, n, A, kept->out, act), o, middle, o_bias, 1, work);
         norm(n, H, middle, L->norm2, L->eps, block, kept->r2 + from);
-        times(L, n, F, H, block, gate_w, g, 0, 0);
-        times(L, n, F, H, block, up, u, 0, 0);
+        times(L, n, F, H, block, gate_w, g, 0, 0, work);
+        times(L, n, F, H, block, up, u, 0, 0, work);
         gate((long)n * F, g, u, act);
         memcpy(to, middle, sizeof(float) * n * H);
-        times(L, n, H, F, act, down, to, 0, 1);
+        times(L, n, H, F, act, down, to, 0, 1, work);
     }
 }
 
@@ -150,7 +152,8 @@ static void add_rows(int n, int width, const float *x, float *into) {
 }
 
 /* dx += what flows through a norm. */
-static void through_norm(int n, int H, const float *x, const float *w, const float *r, const float *grad, float *dx, float *dw, float *work) {
+static void through_norm(int n, int H, const float *x, const float *w, const float *r, const float *grad, float *dx, float *dw,
+                         float *work) {
     norm_backward(n, H, x, w, r, grad, work, dw);
     for (long j = 0; j < (long)n * H; j++) dx[j] += work[j];
 }
@@ -162,8 +165,9 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
     const float *up = packed_right(L, 1, H, &L->up, &F, &work), *o = packed_right(L, 1, A, &L->o, &H, &work);
     const float *qkv = packed_right(L, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
     float *block = work, *d_block = block + (long)BLOCK * H, *spare = d_block + (long)BLOCK * H, *d_middle = spare + (long)BLOCK * H;
-    float *act = d_middle + (long)BLOCK * H, *d_act = act + (long)BLOCK * F, *d_gate = d_act + (long)BLOCK * F, *d_up = d_gate + (long)BLOCK * F;
-    float *some = d_up + (long)BLOCK * F, *d_out = some + (long)BLOCK * A, *d_qkv = d_out + (long)L->tokens * A;
+    float *act = d_middle + (long)BLOCK * H, *d_act = act + (long)BLOCK * F, *d_gate = d_act + (long)BLOCK * F;
+    float *d_up = d_gate + (long)BLOCK * F, *some = d_up + (long)BLOCK * F;
+    float *d_out = some + (long)BLOCK * A, *d_qkv = d_out + (long)L->tokens * A;
     work = d_qkv + (long)L->tokens * K;
     if (L->row) memset(dx, 0, sizeof(float) * L->tokens * H);
     for (int from = 0; from < L->wanted; from += BLOCK) {
@@ -171,7 +175,7 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         const float *top = dy + (long)from * H, *middle = kept->middle + (long)from * H, *r2 = kept->r2 + from;
         const float *g_in = kept->gate + (long)from * F, *u_in = kept->up + (long)from * F;
         memcpy(d_middle, top, sizeof(float) * n * H);
-        times(L, n, F, H, top, down, d_act, 0, 0);
+        times(L, n, F, H, top, down, d_act, 0, 0, work);
         if (g->down) {
             gate((long)n * F, g_in, u_in, act);
             times_transposed(L, H, F, n, top, act, g->down, work);
@@ -180,12 +184,12 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         if (g->gate || g->up) unit(n, H, middle, r2, L->norm2, block);
         if (g->gate) times_transposed(L, F, H, n, d_gate, block, g->gate, work);
         if (g->up) times_transposed(L, F, H, n, d_up, block, g->up, work);
-        times(L, n, H, F, d_gate, gate_w, d_block, 0, 0);
-        times(L, n, H, F, d_up, up, d_block, 0, 1);
+        times(L, n, H, F, d_gate, gate_w, d_block, 0, 0, work);
+        times(L, n, H, F, d_up, up, d_block, 0, 1, work);
         through_norm(n, H, middle, L->norm2, r2, d_block, d_middle, g->norm2, spare);
         if (g->o) times_transposed(L, H, A, n, d_middle, gathered(L, from, n, A, kept->out, some), g->o, work);
         if (g->o_bias) add_rows(n, H, d_middle, g->o_bias);
-        times(L, n, A, H, d_middle, o, some, 0, 0);
+        times(L, n, A, H, d_middle, o, some, 0, 0, work);
         for (int i = 0; i < n; i++) {
             long row = L->row ? L->row[from + i] : from + i;
             memcpy(d_out + row * A, some + (long)i * A, sizeof(float) * A);
@@ -205,7 +209,7 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
             unit(n, H, x + at, kept->r1 + from, L->norm1, block);
             times_transposed(L, K, H, n, d, block, g->qkv, work);
         }
-        times(L, n, H, K, d, qkv, d_block, 0, 0);
+        times(L, n, H, K, d, qkv, d_block, 0, 0, work);
         through_norm(n, H, x + at, L->norm1, kept->r1 + from, d_block, dx + at, g->norm1, spare);
     }
 }
@@ -213,14 +217,16 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
 /* The parts alone */
 long ft_attend_work(const Forest *f) { return attend_work(f); }
 void ft_attend(const Forest *f, float *out, float *lse, float *work) { attend_forest(f, out, lse, work); }
-void ft_attend_backward(const Forest *f, const float *out, const float *lse, const float *grad, float *dq, float *dk, float *dv, float *work) {
+void ft_attend_backward(const Forest *f, const float *out, const float *lse, const float *grad, float *dq, float *dk, float *dv,
+                        float *work) {
     attend_forest_backward(f, out, lse, grad, dq, dk, dv, work);
 }
 void ft_norm(int N, int H, const float *x, const float *w, float eps, float *y, float *r) { norm(N, H, x, w, eps, y, r); }
 void ft_norm_backward(int N, int H, const float *x, const float *w, const float *r, const float *grad, float *dx, float *dw) {
     norm_backward(N, H, x, w, r, grad, dx, dw);
 }
-void ft_rotate(int N, int heads, int d, const float *x, long ld, const float *cos, const float *sin, float scale, float direction, float *y) {
+void ft_rotate(int N, int heads, int d, const float *x, long ld, const float *cos, const float *sin, float scale, float direction,
+               float *y) {
     rotate(N, heads, d, x, ld, cos, sin, scale, direction, y);
 }
 void ft_gate(long n, const float *g, const float *up, float *y) { gate(n, g, up, y); }

@@ -39,7 +39,8 @@ def attends(q_NHd: torch.Tensor, v_NKd: torch.Tensor) -> bool:
 
 class _Forest(ctypes.Structure):
     _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "heads", "kv_heads", "d", "spans", "from_", "to")),
-                *((name, ctypes.c_void_p) for name in ("asks", "span", "q", "k", "v")), *((name, long_) for name in ("q_ld", "k_ld", "v_ld"))]
+                *((name, ctypes.c_void_p) for name in ("asks", "span", "q", "k", "v")),
+                *((name, long_) for name in ("q_ld", "k_ld", "v_ld"))]
 
 
 @functools.cache
@@ -52,8 +53,8 @@ def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> N
     (tokens, heads, d), kv_heads, lib = q.shape, k.shape[1], library()
 
     def part(bounds: tuple[int, int]) -> None:
-        f = _Forest(tokens, heads, kv_heads, d, len(spans_S3), *bounds, None, address(spans_S3), address(q), address(k), address(v), heads * d,
-                    kv_heads * d, kv_heads * d)
+        f = _Forest(tokens, heads, kv_heads, d, len(spans_S3), *bounds, None, *map(address, (spans_S3, q, k, v)),
+                    heads * d, kv_heads * d, kv_heads * d)
         work = floats(lib.ft_attend_work(ctypes.byref(f)))
         kernel(ctypes.byref(f), *map(address, arrays), address(work))
 

@@ -61,7 +61,8 @@ class Tree:
         return first
 
     def reserve(self, sequences: Iterable[tuple[int, int]]) -> None:
-        """One block for (n, tokens) each: what is read together lies together, in few large pages. It is given back with the last of them."""
+        """One block for (n, tokens) each: what is read together lies together, in few large pages. It is given back with the last of
+        them."""
         rooms = (n * -(-max(tokens, 1) // self.lanes) * self.lanes for n, tokens in sequences)
         self._block = np.empty(sum(rooms) * self.width, dtype=np.float32)
 

@@ -73,8 +73,8 @@ class Weights:
         gate_up, gate_up_bias = self._packed(mlp.gate_proj, mlp.up_proj)
         down, down_bias = self._packed(mlp.down_proj)
         norms = [self._float(getattr(attn, name).weight) if hasattr(attn, name) else None for name in ("q_norm", "k_norm")]
-        return _Layer(self._float(layer.input_layernorm.weight), self._float(layer.post_attention_layernorm.weight), *norms, qkv_bias, o_bias,
-                      gate_up_bias, down_bias, qkv, o, gate_up, down)
+        return _Layer(self._float(layer.input_layernorm.weight), self._float(layer.post_attention_layernorm.weight), *norms,
+                      qkv_bias, o_bias, gate_up_bias, down_bias, qkv, o, gate_up, down)
 
     @torch.no_grad()
     def refresh(self) -> bool:
