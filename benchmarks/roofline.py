@@ -31,7 +31,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench_kit import (SIZES, Clock, Shape, Size, batch_of, chosen, engine_of, machine, options, prepare, prompts_of, rollouts, said_of,
                        table)
