@@ -3,18 +3,23 @@ model as it is, its modules run."""
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
-from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits
+from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, stir
 
 from forethought.engines.torch import decoder as decoder_module
 from forethought.engines.torch.decoder import decoder_of
 from forethought.engines.torch.native import layer as layer_module
+from forethought.engines.torch.native import steps as steps_module
 from forethought.engines.torch.native.library import library, why_not
 from forethought.engines.torch.native.train import rounds_as_autocast
 from forethought.engines.torch.packing import pack
 from forethought.engines.torch.small import small_model
 from forethought.recipe.schema import ModelSpec
+from forethought.types import Batch, Request, Segment
 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
 
@@ -147,3 +152,50 @@ def test_autocast(watched, monkeypatch):
     assert kinds == [torch.bfloat16] * watched
     if rounds_as_autocast():
         assert (computed.whole, computed.apart) == ((1, 1) if watched else (2, 0))
+
+
+@pytest.mark.parametrize("targets", [(), ("q_proj",), ("lm_head",), ("embed_tokens",), ("embed_tokens", "q_proj", "lm_head")], ids=str)
+def test_an_adapter_anywhere_samples_what_it_trains(targets):
+    engine = engine_of(model_of("llama", head_dim=16, hidden_size=64, tie_word_embeddings=False), targets=targets)
+    engine.fork("base", "plan")
+    stir(engine, "plan")
+    context = (5, 6, 7, 8)
+    (outs,) = engine.sample([Request(policy="plan", context=context, n=3, stops=(), max_tokens=6, seed=3)])
+    segments = [Segment(parent=-1, token_ids=context)]
+    segments += [Segment(parent=0, token_ids=out.token_ids, stream="sft", weight=(1.0,) * len(out.token_ids)) for out in outs]
+    found = engine.logprobs(Batch(policy="plan", segments=tuple(segments)))[1:]
+    for out, logps in zip(outs, found, strict=True):
+        assert out.logprobs == pytest.approx(logps, abs=1e-4)
+
+
+def test_a_call_of_sampling_leaves_nothing_behind():
+    """Its keys and values go with it, not when the collector comes by."""
+    engine, kept = engine_of(model_of("llama", head_dim=16, hidden_size=64), sample_threads=2), []
+    made = steps_module.NativeSteps.__init__
+
+    def remembered(self, *args):
+        kept.append(weakref.ref(self))
+        made(self, *args)
+
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(steps_module.NativeSteps, "__init__", remembered)
+            engine.sample([Request(policy="base", context=(5, 6, 7), n=4, stops=(), max_tokens=5)])
+    finally:
+        gc.enable()
+    assert len(kept) == (1 if library() else 0) and not any(ref() for ref in kept)
+
+
+def test_an_engine_computes_on_its_own_number_of_threads():
+    one, two = (engine_of(model_of("llama"), threads=n) for n in (1, 2))
+    for engine, n in ((one, 1), (two, 2), (one, 1)):
+        engine.sample([Request(policy="base", context=(5, 6), n=1, stops=(), max_tokens=2)])
+        assert torch.get_num_threads() == n
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": 1 << 64}], ids=str)
+def test_a_request_that_asks_for_nothing_is_refused(wrong):
+    asked = {"policy": "base", "context": (5, 6), "n": 1, "stops": (), "max_tokens": 2} | wrong
+    with pytest.raises(ValueError, match="a request needs n >= 1"):
+        engine_of(model_of("llama")).sample([Request(**asked)])

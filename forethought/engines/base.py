@@ -27,8 +27,11 @@ Tell = Callable[[str, str, Mapping[str, float]], None]
 def room_of(request: Request, context: int) -> int:
     """Tokens that a completion may have: the request's budget, cut to what the model's context leaves it; 0: it is overlong.
 
-    UserError for an empty prompt, which gives a model nothing to go on from.
+    UserError for an empty prompt, which gives a model nothing to go on from; ValueError for numbers that ask for nothing.
     """
+    if request.n < 1 or not request.temperature >= 0 or not 0 < request.top_p <= 1 or not 0 <= request.seed < 1 << 64:
+        raise ValueError(f"a request needs n >= 1, temperature >= 0, 0 < top_p <= 1 and a seed of 64 bits; found n = {request.n}, "
+                         f"temperature = {request.temperature}, top_p = {request.top_p}, seed = {request.seed}")
     if not request.context:
         raise UserError("a prompt of 0 tokens cannot be continued; check what the tokenizer makes of the task")
     return max(0, min(request.max_tokens, context - len(request.context)))

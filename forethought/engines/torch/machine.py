@@ -29,7 +29,10 @@ class Machine:
         return 2 if self.bf16 else 4
 
     def autocast(self, keep: bool = True):
-        """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again for every use."""
+        """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again for every use. Threads are a
+        process's: an engine that was made later may have set another number."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=keep) if self.bf16 else contextlib.nullcontext()
 
     def facts(self) -> dict[str, object]:

@@ -97,7 +97,7 @@ class Sampler:
         rows, live = _Rows(requests, stops, self.eos), np.zeros(0, dtype=np.int64)
         waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))  # neighbours share most
         while waiting or len(live):
-            if len(live) and rows.by_ids and hasattr(self.steps, "advance"):
+            if len(live) and rows.by_ids and getattr(self.steps, "advances", False):
                 self.steps.advance(rows, live, self._few(waiting, requests))
                 rows.check(live)
             elif len(live):

@@ -31,8 +31,7 @@ class Sides:
         self.steps = list({id(side.steps): side.steps for side in sides.values()}.values())
         self._side_R = np.zeros(0, dtype=np.int64)  # which of the steps computes each row
         self._order_R: torch.Tensor | None = None  # where each row stands in the steps' results one after another
-        if all(hasattr(steps, "advance") for steps in self.steps):  # who can go on without the sampler, does
-            self.advance = self._advance
+        self.advances = all(hasattr(steps, "advance") for steps in self.steps)  # whether rows can go on without the sampler
 
     def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int], policies: Sequence[str]) -> torch.Tensor:
         """As `Steps.enter`, with who speaks after each context. One computation for neighbours with one policy."""
@@ -61,7 +60,7 @@ class Sides:
                 steps.keep(rows[own_R])
         self._side_R, self._order_R = self._side_R[rows], None
 
-    def _advance(self, rows: Any, live: np.ndarray, few: int) -> None:
+    def advance(self, rows: Any, live: np.ndarray, few: int) -> None:
         """See `NativeSteps.advance`; each side leaves its share of the few."""
         for steps, own_R in self._present():
             steps.advance(rows, live[own_R], few * int(own_R.sum()) // len(live))

@@ -180,7 +180,7 @@ static void nucleus(int V, float *weight, float top_p, Weighted *order) {
     for (int i = 0; i < V; i++) order[i] = (Weighted){weight[i], i}, total += weight[i];
     qsort(order, V, sizeof(Weighted), heavier);
     for (int i = 0; i < V; i++) {
-        if (before >= top_p * total) weight[order[i].token] = 0;
+        if (i && before >= top_p * total) weight[order[i].token] = 0;
         before += order[i].weight;
     }
 }

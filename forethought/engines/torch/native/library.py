@@ -16,6 +16,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -88,6 +89,8 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 
 def _build(compiler: list[str], target: Path) -> None:
+    if sys.stderr.isatty():
+        print("forethought: compiling its kernels for this machine, once (about ten seconds)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # built beside and renamed: another process may be building too
         made = Path(folder) / "kernels.so"
         command = [*compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]

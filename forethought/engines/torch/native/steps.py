@@ -46,6 +46,8 @@ class _Rows(ctypes.Structure):
 class NativeSteps:
     """Rows in the order in which they entered; those below one segment stand together, so that its keys are read once for all."""
 
+    advances = True
+
     def __init__(self, weights: Weights, threads: int = 1):
         self.weights, self.threads = weights, threads
         self.tree = Tree(2 * weights.layers * weights.kv_heads * weights.d, weights.lib.ft_width())

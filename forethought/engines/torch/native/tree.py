@@ -70,6 +70,8 @@ class Tree:
         if floats > len(self._block):
             return np.empty(floats, dtype=np.float32)
         taken, self._block = self._block[:floats], self._block[floats:]
+        if not len(self._block):
+            self._block = np.empty(0, dtype=np.float32)  # an empty view would keep all of it
         return taken
 
     def use(self, path: Path) -> None:

@@ -31,6 +31,7 @@ def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
     """Whether the kernels compute this model: on a CPU, with heads of whole vectors and a plain linear head."""
     lib, head = library() if decoder else None, model.get_output_embeddings()
     return (lib is not None and next(model.parameters()).device.type == "cpu" and decoder.d % max(2, lib.ft_width()) == 0
+            and not is_lora(decoder.inner.embed_tokens)  # an adapter there would have to be added to the table
             and (isinstance(head, torch.nn.Linear) or is_lora(head)) and not any(map(hooked, model.modules())))
 
 
