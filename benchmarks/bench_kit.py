@@ -6,18 +6,12 @@ Nothing here loads torch before it is needed: the process that tells the others 
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import queue
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -338,94 +332,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
-# Processes ---------------------------------------------------------------------------------------------------------------------
-
-
-class Line:
-    """A worker's end of the conversation: one JSON line asks, one answers. What libraries print goes to stderr."""
-
-    def __init__(self):
-        self.out = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
-
-    def __iter__(self) -> Iterator[dict]:
-        for line in sys.stdin:
-            yield json.loads(line)
-
-    def say(self, **facts) -> None:
-        print(json.dumps(facts), file=self.out, flush=True)
-
-
-class Worker:
-    """A side in its own process: `script --worker OPTIONS`. Memory settings as forethought makes them for itself."""
-
-    def __init__(self, script: str, options: dict):
-        env = os.environ | {
-            "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error",
-            "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(options["threads"]),
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
-        }
-        self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([sys.executable, script, "--worker", json.dumps(options)], text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=env)
-
-    def ask(self, **command) -> dict:
-        try:
-            self.process.stdin.write(json.dumps(command) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its last words are in `errors`
-        answer = self.process.stdout.readline()
-        if not answer:
-            self.process.wait(60)
-            self.errors.seek(0)
-            sys.exit(f"a worker died ({self.process.args[-1]}):\n{self.errors.read()[-3000:]}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-        self.errors.close()
-
-
-class Near:
-    """A side in a thread of this process, for --quick: there the code is tried, not the clock, and no process has to start."""
-
-    def __init__(self, serve: Callable[[dict, Line], None], options: dict):
-        self.asked, self.answers = queue.SimpleQueue(), queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._run, args=(serve, options), daemon=True)
-        self.thread.start()
-
-    def _run(self, serve, options) -> None:
-        try:
-            serve(options, self)
-        except BaseException as error:  # also a SystemExit: whoever asks is told
-            self.answers.put(error)
-
-    def __iter__(self) -> Iterator[dict]:
-        while (command := self.asked.get()) is not None:
-            yield json.loads(command)
-
-    def say(self, **facts) -> None:
-        self.answers.put(json.loads(json.dumps(facts)))
-
-    def ask(self, **command) -> dict:
-        self.asked.put(json.dumps(command))
-        answer = self.answers.get()
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def close(self) -> None:
-        self.asked.put(None)
-        self.thread.join(60)
-
-
-def worker(serve: Callable, script: str, args, **side) -> Worker | Near:
-    """A side that waits to be asked. `serve(options, line)` is what its process runs."""
-    side |= {"threads": args.threads, "device": args.device}
-    return Near(serve, side) if args.quick else Worker(script, side)
+# What it ran on, and what it can be told -----------------------------------------------------------------------------------------
 
 
 def machine(args, packages: Sequence[str] = ()) -> dict:

@@ -30,7 +30,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench_kit import LR, SIZES, Line, Shape, Size, chosen, machine, options, prompts_of, said_of, table, tokenizer_of, worker
+from bench_kit import LR, SIZES, Shape, Size, chosen, machine, options, prompts_of, said_of, table, tokenizer_of
+from bench_worker import Line, worker
 
 SIDES = ("plain", "ours")
 PROMPT, ANSWER = 4, 64  # tokens of a path

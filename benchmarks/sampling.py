@@ -29,8 +29,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_kit import (EOS, GAP, SIZES, Clock, Line, Near, Sampled, Shape, Worker, chosen, engine_of, machine, options, prompts_of,
-                       rollouts, said_of, table, tokenizer_of, unrolled, worker, write_model)
+from bench_kit import (EOS, GAP, SIZES, Clock, Sampled, Shape, chosen, engine_of, machine, options, prompts_of,
+                       rollouts, said_of, table, tokenizer_of, unrolled, write_model)
+from bench_worker import Line, Near, Worker, worker
 
 ROWS = {"flat": Shape(64, 32, 1, 64), "tree": Shape(4, 256, 4, 32, 3, 32)}
 QUICK = {"flat": Shape(3, 5, 1, 4), "tree": Shape(2, 9, 4, 3, 3, 3)}

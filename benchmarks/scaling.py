@@ -27,8 +27,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench_kit import (SIZES, Clock, Line, Near, Sampled, Shape, Worker, batch_of, chosen, engine_of, machine, options, prepare, prompts_of,
-                       rollouts, said_of, slope, table, unrolled, worker)
+from bench_kit import (SIZES, Clock, Sampled, Shape, batch_of, chosen, engine_of, machine, options, prepare,
+                       prompts_of, rollouts, said_of, slope, table, unrolled)
+from bench_worker import Line, Near, Worker, worker
 
 FORMS = ("tree", "unrolled")
 WARM = 1  # rounds left out

@@ -28,11 +28,12 @@ import math
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from bench_worker import Process
 
 ROWS = {  # layers, width, heads, prompts x group, prompt tokens, new tokens
     "small": dict(layers=2, width=64, heads=4, prompts=4, group=4, prompt=64, new=16),
@@ -200,37 +201,18 @@ def trl(args, row: dict, line: Line) -> None:
 SIDES = {"ours": ours, "trl": trl}
 
 
-class Worker:
+class Worker(Process):
     """A side in its own process. `step()` lets it do one step; `cold` is the time from its start to the end of its first."""
 
     def __init__(self, side: str, row: str, model: Path, args, steps: int):
-        env = os.environ | {
-            "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TRANSFORMERS_VERBOSITY": "error",
-            "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(args.threads),
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
-        }
-        command = [sys.executable, __file__, "--worker", side, "--rows", row, "--model", str(model), "--steps", str(steps),
-                   "--precision", args.precision, "--threads", str(args.threads)]
-        self.errors = tempfile.TemporaryFile("w+")
         started = time.perf_counter()
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=env)
+        super().__init__([__file__, "--worker", side, "--rows", row, "--model", str(model), "--steps", str(steps), "--precision", args.precision,
+                          "--threads", str(args.threads)], args.threads, HF_DATASETS_OFFLINE="1", TRL_EXPERIMENTAL_SILENCE="1")
         self.first = self.step()
         self.cold = time.perf_counter() - started
 
     def step(self) -> dict:
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            self.errors.seek(0)
-            sys.exit(f"a worker died ({' '.join(self.process.args)}):\n{self.errors.read()[-3000:]}")
-        return json.loads(answer)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-        self.errors.close()
+        return self.answer("go")
 
 
 def check(side: str, row: dict, fact: dict, precision: str) -> None:

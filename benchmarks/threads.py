@@ -25,8 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench_kit import GAP, SIZES, Line, Near, Shape, Worker, batch_of, machine, prepare, prompts_of, rollouts, said_of, table
+from bench_kit import GAP, SIZES, Shape, batch_of, machine, prepare, prompts_of, rollouts, said_of, table
 from bench_kit import engine_of as model_engine
+from bench_worker import Line, Near, Worker
 
 WORK, QUICK = Shape(prompts=4, prompt=64, plans=4, plan=24), Shape(prompts=1, prompt=5, plans=2, plan=3)
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))"  # ends with the process that began it

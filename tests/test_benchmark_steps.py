@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench_load import script
 
 pytest.importorskip("torch")
 
@@ -18,10 +19,7 @@ TOKENS = 4 * 4 * 16  # of the row `small`: prompts x group x new tokens
 
 @pytest.fixture(scope="module")
 def steps():
-    spec = importlib.util.spec_from_file_location("steps", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("steps")
 
 
 def test_without_trl_it_says_what_to_install():
