@@ -7,8 +7,11 @@ import torch
 
 from forethought.engines.torch import muon
 from forethought.engines.torch.muon import Muon, orthogonal
+from forethought.engines.torch.optim import Optimizer
+from forethought.recipe.schema import OptimSpec
 
 SHAPES = [(16, 16), (16, 32), (16, 16), (32, 16), (16, 32), (7, 3), (16, 16)]
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SETTINGS = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}
 
 
@@ -35,12 +38,30 @@ def test_it_is_the_optimizer_of_torch(nesterov, at_once, monkeypatch):
         torch.testing.assert_close(ours.state[a], reference.state[b])
 
 
-def test_singular_values_are_pulled_towards_one():
+def test_in_float32_it_is_the_iteration_in_float64():
+    for shape in ((3, 12, 20), (3, 20, 12), (2, 8, 8)):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(orthogonal(x, COEFFICIENTS, 5, 1e-7).double(), orthogonal(x.double(), COEFFICIENTS, 5, 1e-7),
+                                   rtol=0, atol=1e-5)
+
+
+def test_a_run_in_float32_orthogonalises_in_float32():
+    """The optimizer hands its precision on: a bf16 update has no more than 8 significant bits, a float32 one has more."""
+    for dtype, wide in ((torch.bfloat16, False), (torch.float32, True)):
+        p = torch.nn.Parameter(torch.zeros(16, 16))
+        optimizer = Optimizer({"layers.0.w": p}, OptimSpec(name="muon", muon_lr=1.0, weight_decay=0.0), dtype)
+        p.grad = torch.randn(16, 16, generator=torch.Generator().manual_seed(2))
+        optimizer.step(torch.tensor(1.0), 1.0)
+        assert bool((p.bfloat16().float() != p).any()) == wide
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_singular_values_are_pulled_towards_one(dtype):
     """Five quintic steps bring every singular value of a random matrix into [0.5, 1.3], whatever its scale and orientation."""
     for shape in ((3, 12, 20), (3, 20, 12)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
-        out = orthogonal(x, (3.4445, -4.7750, 2.0315), 5, 1e-7)
-        assert out.shape == shape and out.dtype == torch.bfloat16
+        out = orthogonal(x.to(dtype), COEFFICIENTS, 5, 1e-7)
+        assert out.shape == shape and out.dtype == dtype
         values = torch.linalg.svdvals(out.float())
         assert 0.5 < values.min() and values.max() < 1.3
         signs = torch.linalg.svd(x, full_matrices=False)

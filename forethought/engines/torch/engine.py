@@ -124,7 +124,7 @@ class TorchEngine:
     def prepare(self, policy: str, optim: OptimSpec) -> None:
         if policy in self.weights.frozen or not (own := self.weights.parameters(policy)):
             raise ValueError(f"policy {policy!r} is frozen or has no weights of its own; it cannot train")
-        self.optimizers[policy] = Optimizer(own, optim)
+        self.optimizers[policy] = Optimizer(own, optim, self.machine.dtype)
         self.weights.base_moved |= policy == BASE
 
     def release(self, policy: str) -> None:

@@ -24,6 +24,11 @@ class Machine:
     sampling: int = 1  # threads that sample rows by the kernels
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    @property
     def number(self) -> int:
         """Bytes of one number as it is computed with."""
         return 2 if self.bf16 else 4

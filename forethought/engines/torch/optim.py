@@ -12,9 +12,9 @@ from forethought.recipe.schema import OptimSpec
 
 
 class Optimizer:
-    """AdamW on everything, or Muon on the matrices inside the layers and AdamW on the rest."""
+    """AdamW on everything, or Muon on the matrices inside the layers and AdamW on the rest. `dtype`: of Muon's iteration."""
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec):
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec, dtype: torch.dtype = torch.bfloat16):
         self.spec = spec
         self.parameters = parameters
         inside = re.compile(r"\.\d+\.")  # a numbered layer, whatever the model calls it (layers.0, h.0, blocks.0)
@@ -26,7 +26,7 @@ class Optimizer:
                                      weight_decay=spec.weight_decay, fused=True)
             self.parts.append((rest, adam, spec.lr))
         if matrices:
-            muon = Muon([parameters[k] for k in matrices], lr=spec.muon_lr, weight_decay=spec.weight_decay)
+            muon = Muon([parameters[k] for k in matrices], lr=spec.muon_lr, weight_decay=spec.weight_decay, dtype=dtype)
             self.parts.append((matrices, muon, spec.muon_lr))
 
     def gradient_norm(self) -> torch.Tensor:
