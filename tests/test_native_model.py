@@ -15,7 +15,7 @@ from forethought.engines.torch.decoder import decoder_of
 from forethought.engines.torch.native import layer as layer_module
 from forethought.engines.torch.native import steps as steps_module
 from forethought.engines.torch.native.library import library, why_not
-from forethought.engines.torch.native.train import rounds_as_autocast
+from forethought.engines.torch.native.train import crew, rounds_as_autocast
 from forethought.engines.torch.packing import pack
 from forethought.engines.torch.small import small_model
 from forethought.recipe.schema import ModelSpec
@@ -38,6 +38,12 @@ def near(found: torch.Tensor, wanted: torch.Tensor, limit: float) -> None:
 
 def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(autouse=True)
+def layers_by_the_kernels(monkeypatch):
+    """Whatever an engine before has chosen for this process."""
+    monkeypatch.setattr(crew, "layers", True)
 
 
 class Computed:
@@ -170,7 +176,7 @@ def test_an_adapter_anywhere_samples_what_it_trains(targets):
 
 def test_a_call_of_sampling_leaves_nothing_behind():
     """Its keys and values go with it, not when the collector comes by."""
-    engine, kept = engine_of(model_of("llama", head_dim=16, hidden_size=64), sample_threads=2), []
+    engine, kept = engine_of(model_of("llama", head_dim=16, hidden_size=64), kernel_threads=2), []
     made = steps_module.NativeSteps.__init__
 
     def remembered(self, *args):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -181,6 +184,64 @@ def test_rows_beyond_one_block():
 @pytest.mark.parametrize("asking", [*WEIGHTS, "x", "", "norm1 gate", "q down v_bias"])
 def test_what_does_not_ask_gets_no_gradient(asking):
     Case(biases="qkvo", rows=[2, 3, 30]).check([name in asking.split() for name in ("x", *WEIGHTS)])
+
+
+# Threads -------------------------------------------------------------------------------------------------------------------
+
+WIDE = forest(2, roots=6, segments=160, longest=12)  # several blocks, and more rows than are summed at once
+
+
+def passed(case: Case) -> list[torch.Tensor]:
+    """The output and all gradients."""
+    args = leaves(case.given, torch.float32)
+    y = case.native(*args)
+    y.backward(case.dy)
+    return [y.detach(), *(t.grad for t in args if t is not None)]
+
+
+@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize("rows", [None, list(range(1, 900, 2))], ids=["all", "some"])
+def test_no_bit_depends_on_the_number_of_threads(rows, bf16):
+    case = Case(WIDE, 80, 136, 6, 3, 16, "qkvo", rows, bf16)
+    assert case.given[0].shape[0] > 900 and case.shape.threads == 1
+    alone = passed(case)
+    for threads in (2, 3, 7):
+        case.shape = case.shape._replace(threads=threads)
+        for _ in range(3):
+            assert all(map(torch.equal, passed(case), alone))
+
+
+def test_layers_asked_for_at_once_do_not_disturb_each_other():
+    """The crew works for one of them; the other does its work alone."""
+    cases = [Case(WIDE, biases="qkvo"), Case(LONG, 32, 40, 2, 1, 16)]
+    alone = [passed(case) for case in cases]
+    for case in cases:
+        case.shape = case.shape._replace(threads=2)
+    with ThreadPoolExecutor(4) as pool:
+        for i, found in enumerate(pool.map(passed, cases * 6)):
+            assert all(map(torch.equal, found, alone[i % 2]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_a_crew_of_its_own():
+    """It inherits the memory of its parent's, and none of its threads: it would wait for them for ever."""
+    case = Case(WIDE, biases="qkvo")
+    case.shape = case.shape._replace(threads=2)
+    x, *weights = (None if t is None else t.detach() for t in case.given)
+    want = case.native(x, *weights)
+    if not (child := os.fork()):
+        os._exit(0 if torch.equal(case.native(x, *weights), want) else 1)
+    for _ in range(200):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the forked process hangs")
+    assert status == 0
 
 
 def test_gradients_of_two_passes_add_up_and_a_pass_repeats_to_the_bit():

@@ -77,15 +77,15 @@ class Decoder:
         input alone and computes the rest again in the backward pass."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
-        if not recompute and native.fits(x_NH) and torch.get_num_threads() == 1:
+        if not recompute and native.crew.layers and native.fits(x_NH):
             if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M)) is not None:
                 return out
         cos, sin = rotation(inner, x_NH, positions_N)
         for layer in inner.layers:
             if recompute and torch.is_grad_enabled():
-                x_NH = checkpoint(self._layer, layer, x_NH, cos, sin, layout, use_reentrant=False)
+                x_NH = checkpoint(self.layer, layer, x_NH, cos, sin, layout, use_reentrant=False)
             else:
-                x_NH = self._layer(layer, x_NH, cos, sin, layout)
+                x_NH = self.layer(layer, x_NH, cos, sin, layout)
         return norm(inner.norm, x_NH if places_M is None else x_NH[places_M])
 
     def _by_kernels(self, inner: torch.nn.Module, x_NH: torch.Tensor, positions_N: torch.Tensor, layout: Layout,
@@ -99,7 +99,7 @@ class Decoder:
         if places_M is not None:
             rows, inverse = places_M.unique(return_inverse=True)  # siblings are predicted from one token
             rows = rows.numpy().astype(np.int32)
-        shape = Shape(self.heads, self.kv_heads, self.d, inner.norm.variance_epsilon, self.scale, bf16)
+        shape = Shape(self.heads, self.kv_heads, self.d, inner.norm.variance_epsilon, self.scale, bf16, native.crew.threads)
         x_NH = Layer.apply(x_NH, *self._angles(inner, positions_N), layout.spans_S3, rows, shape, *(w for own in weights for w in own))
         x_NH = norm(inner.norm, x_NH)
         return x_NH if inverse is None else x_NH[inverse]
@@ -115,7 +115,7 @@ class Decoder:
                 self._table = _halves(*rotation(inner, inner.embed_tokens.weight, every))
         return F.embedding(positions_N, self._table[0]), F.embedding(positions_N, self._table[1])
 
-    def _layer(self, layer, x_NH, cos, sin, layout: Layout) -> torch.Tensor:
+    def layer(self, layer, x_NH, cos, sin, layout: Layout) -> torch.Tensor:
         attn, mlp = layer.self_attn, layer.mlp
         y_NH = norm(layer.input_layernorm, x_NH)
         q, k, v = (p(y_NH).unflatten(-1, (-1, self.d)) for p in (attn.q_proj, attn.k_proj, attn.v_proj))

@@ -29,10 +29,11 @@ class Shape(NamedTuple):
     eps: float
     scale: float
     bf16: bool = False  # products round their factors to bfloat16, as autocast does
+    threads: int = 1  # no bit depends on it
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "bf16")),
+    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "bf16", "threads")),
                 ("eps", ctypes.c_float), ("scale", ctypes.c_float), ("span", ctypes.c_void_p), ("wanted", ctypes.c_int),
                 *((name, ctypes.c_void_p) for name in ("row", "asks", "cos", "sin", *WEIGHTS))]
 
@@ -124,7 +125,7 @@ def _layers(ctx, tokens: int, cos, sin, weights) -> Iterator[_Layer]:
         last = rows is not None and i == n - 1
         inner, hidden = own[WEIGHTS.index("gate")].shape
         asked = (len(rows), rows, ctx.asks) if last else (tokens, None, None)
-        yield _Layer(tokens, hidden, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), int(shape.bf16), shape.eps, shape.scale,
+        yield _Layer(tokens, hidden, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), int(shape.bf16), shape.threads, shape.eps, shape.scale,
                      address(spans_S3), asked[0], *map(address, (*asked[1:], cos, sin, *own)))
 
 

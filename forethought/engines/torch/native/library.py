@@ -28,7 +28,7 @@ NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") el
 # GCC would break chains of fused multiply-adds up for some processors, in one size of a tile and not in another: a row's bits would then
 # depend on how many rows are beside it.
 FUSED = ("-ffp-contract=fast", "--param=avoid-fma-max-bits=0")
-FLAGS = ("-O3", NATIVE, "-std=gnu11", *FUSED, "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-O3", NATIVE, "-std=gnu11", *FUSED, "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
 LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")  # functions that return a long
 SECONDS = 120  # for the compiler
 
@@ -69,7 +69,7 @@ def _loaded() -> ctypes.CDLL:
     if not (compiler := _compiler()):
         raise OSError("no C compiler (cc, gcc or clang) was found")
     name = f"kernels-{_key(compiler)}.so"
-    target = _folder(name) / name
+    target = folder(name) / name
     if target.exists():
         with contextlib.suppress(OSError, AttributeError):  # a file that is broken is built anew
             return _opened(target)
@@ -107,7 +107,7 @@ def _build(compiler: list[str], target: Path) -> None:
         os.replace(made, target)
 
 
-def _folder(name: str) -> Path:
+def folder(name: str) -> Path:
     """Where the file is or can be kept: the user's cache folder, else one of the user's own among the temporary files."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(cache):  # as the XDG base directory specification has it
@@ -124,14 +124,19 @@ def _folder(name: str) -> Path:
     return folder
 
 
+def version() -> str:
+    """Of the kernels here; "" where there are none."""
+    return Path(library()._name).stem if library() else ""
+
+
 def _key(compiler: list[str]) -> str:
-    digest = hashlib.sha256(" ".join([*compiler, *FLAGS, platform.machine(), _processor()]).encode())
+    digest = hashlib.sha256(" ".join([*compiler, *FLAGS, platform.machine(), processor()]).encode())
     for path in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _processor() -> str:
+def processor() -> str:
     """What `-march=native` depends on."""
     try:
         with open("/proc/cpuinfo") as f:

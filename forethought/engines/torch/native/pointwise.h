@@ -15,6 +15,12 @@ static void norm(int N, int H, const float *x, const float *w, float eps, float 
     }
 }
 
+/* dw, added up over the rows. */
+static void norm_weight(int N, int H, const float *x, const float *r, const float *grad, float *dw) {
+    for (int i = 0; i < N; i++, x += H, grad += H)
+        for (int k = 0; k < H; k++) dw[k] += grad[k] * x[k] * r[i];
+}
+
 /* dx, and dw added up over the rows (null: not wanted). */
 static void norm_backward(int N, int H, const float *x, const float *w, const float *r, const float *grad, float *dx, float *dw) {
     for (int i = 0; i < N; i++, x += H, grad += H, dx += H) {
@@ -25,8 +31,7 @@ static void norm_backward(int N, int H, const float *x, const float *w, const fl
         for (; j < H; j++) rest += grad[j] * w[j] * x[j];
         float pull = (sum_of(total) + rest) * r[i] * r[i] / H;
         for (int k = 0; k < H; k++) dx[k] = (grad[k] * w[k] - x[k] * pull) * r[i];
-        if (dw)
-            for (int k = 0; k < H; k++) dw[k] += grad[k] * x[k] * r[i];
+        if (dw) norm_weight(1, H, x, r + i, grad, dw);
     }
 }
 

@@ -1,11 +1,12 @@
 /* A training step: one layer of a decoder (RMSNorm, rotary positions, attention over a packed forest, gated MLP) as one call, forward and
    backward, and its parts as calls of their own for layers that are put together otherwise (adapters, norms of queries). */
+#include "crew.h"
 #include "forest.h"
 #include "pointwise.h"
 #include "product.h"
 
 typedef struct {
-    int tokens, hidden, heads, kv_heads, d, inner, spans, bf16; /* bf16: products round their factors to bfloat16 */
+    int tokens, hidden, heads, kv_heads, d, inner, spans, bf16, threads; /* bf16: products round their factors to bfloat16 */
     float eps, scale;
     const Span *span;
     int wanted; /* of the tokens, those whose output is read: all, or fewer in a last layer, where the others give keys and values alone */
@@ -41,13 +42,33 @@ static Forest forest_of(const Layer *L, const float *qkv) {
                     qkv, qkv + L->heads * L->d, qkv + (L->heads + L->kv_heads) * L->d, ld, ld, ld};
 }
 
-/* Floats of work space. The last ones, as many as all widths times BLOCK, hold what a product or a transposed one reads in bfloat16. */
-long ft_layer_work(const Layer *L) {
+/* ---- work space: packed matrices, what a call shares, then one part a thread. The last floats of a part, as many as all widths times
+   BLOCK, hold what a product or a transposed one reads in bfloat16. */
+
+enum { SLICE = 64, PIECES = 4 }; /* rows of a weight's gradient that are one chunk; chunks that a matrix is packed in */
+
+static int least(int a, int b) { return a < b ? a : b; }
+static long widths_of(const Layer *L) { return width_of(L) + L->heads * L->d + L->hidden + L->inner; }
+
+static long part_of(const Layer *L) {
     Forest f = forest_of(L, 0);
+    long blocks = BLOCK * (3 * (long)L->hidden + 2 * L->inner + L->heads * L->d), attend = attend_work(&f);
+    return (blocks > attend ? blocks : attend) + BLOCK * widths_of(L) + 16 * NR;
+}
+
+/* Rows whose parts of the gradients are formed together: one block where one thread does it all, so that it stays in the cache. */
+static int rows_at_once(const Layer *L) { return L->threads > 1 ? 8 * BLOCK : BLOCK; }
+
+/* Floats that the backward pass shares, for the rows at once. */
+static long shared_of(const Layer *L) {
+    return rows_at_once(L) * (3 * (long)L->hidden + 3 * (long)L->inner + L->heads * L->d) + 8 * NR;
+}
+
+long ft_layer_work(const Layer *L) {
     long H = L->hidden, F = L->inner, A = (long)L->heads * L->d, K = width_of(L);
     long packed = packed_size(K, H, 0) + packed_size(H, A, 0) + 2 * packed_size(F, H, 0) + packed_size(H, F, 0) + packed_size(H, K, 0) +
                   packed_size(A, H, 0) + packed_size(F, H, 0) + 2 * packed_size(H, F, 0);
-    return packed + K + H + 2 * NR + BLOCK * (4 * H + 4 * F + A) + L->tokens * (A + K) + attend_work(&f) + BLOCK * (K + A + H + F) + 8 * NR;
+    return packed + K + H + 2 * NR + L->tokens * (A + K) + shared_of(L) + L->threads * part_of(L);
 }
 
 static void times(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, const float *bias, int add, float *work) {
@@ -55,32 +76,44 @@ static void times(const Layer *L, int M, int N, int K, const float *a, const flo
     else product_f32(M, N, K, a, K, b, c, N, bias, add);
 }
 
-static void times_transposed(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, float *work) {
-    if (L->bf16) product_transposed_bf16(M, N, K, a, M, b, N, c, N, (uint32_t *)work);
-    else product_transposed(M, N, K, a, M, b, N, c, N);
+/* ---- packing */
+
+typedef struct {
+    const float *w;
+    int from, n, K, N, right; /* rows [from, from + n) of the packed matrix; K columns (left), or [K, N] (right) */
+    float *packed;
+} Matrix;
+
+typedef struct {
+    Matrix matrix[7];
+    int n, bf16;
+} Packing;
+
+static void pack_piece(void *job, int chunk, int thread) {
+    const Packing *p = job;
+    const Matrix *m = p->matrix + chunk / PIECES;
+    int step = (m->n + PIECES - 1) / PIECES, first = step * (chunk % PIECES), n = least(step, m->n - first);
+    if (n <= 0) return;
+    if (m->right) pack_right(m->from + first, n, m->K, m->N, m->w + (long)first * m->N, m->packed, p->bf16);
+    else pack_rows(m->from + first, n, m->K, m->w + (long)first * m->K, m->packed, p->bf16);
 }
 
-static float *packed_left(const Layer *L, int n, int K, const float *const *w, const int *rows, float **work) {
+/* n matrices above each other, as the left or the right factor; they are packed when `pack` is called. */
+static float *to_pack(Packing *p, int right, int n, int width, const float *const *w, const int *rows, float **work) {
     int total = 0, from = 0;
     for (int i = 0; i < n; i++) total += rows[i];
     float *packed = *work;
-    long size = packed_size(total, K, L->bf16);
+    long size = right ? packed_size(width, total, p->bf16) : packed_size(total, width, p->bf16);
     *work += size;
-    if (total % NR || K % 2) memset(packed, 0, sizeof(float) * size);
-    for (int i = 0; i < n; from += rows[i++]) pack_rows(from, rows[i], K, w[i], packed, L->bf16);
+    if (right ? width % NR || total % 2 : total % NR || width % 2) memset(packed, 0, sizeof(float) * size);
+    for (int i = 0; i < n; from += rows[i++])
+        p->matrix[p->n++] = right ? (Matrix){w[i], from, rows[i], total, width, 1, packed} : (Matrix){w[i], from, rows[i], width, 0, 0, packed};
     return packed;
 }
 
-static float *packed_right(const Layer *L, int n, int N, const float *const *w, const int *rows, float **work) {
-    int total = 0, from = 0;
-    for (int i = 0; i < n; i++) total += rows[i];
-    float *packed = *work;
-    long size = packed_size(N, total, L->bf16);
-    *work += size;
-    if (N % NR || total % 2) memset(packed, 0, sizeof(float) * size);
-    for (int i = 0; i < n; from += rows[i++]) pack_right(from, rows[i], total, N, w[i], packed, L->bf16);
-    return packed;
-}
+static void pack(const Layer *L, Packing *p) { in_parallel(L->threads, PIECES * p->n, pack_piece, p); }
+
+/* ---- rotary positions */
 
 static void turn(const Layer *L, int heads, int from, int n, float *x, float scale, float direction) {
     int half = L->d / 2;
@@ -97,49 +130,90 @@ static void turn(const Layer *L, int heads, int from, int n, float *x, float sca
     }
 }
 
+/* ---- forward */
+
+typedef struct {
+    const Layer *L;
+    const float *x, *qkv, *o, *gate, *up, *down, *bias, *o_bias;
+    const Kept *kept;
+    float *y, *parts;
+} Forward;
+
+static float *padded(int n, const float *const *from, const int *sizes, float **work) {
+    float *bias = *work, *at = bias;
+    for (int i = 0; i < n; at += sizes[i++]) memcpy(at, from[i], sizeof(float) * sizes[i]);
+    memset(at, 0, sizeof(float) * NR);
+    *work = at + NR;
+    return bias;
+}
+
+/* Queries, keys and values of one block of tokens. */
+static void forward_in(void *job, int chunk, int thread) {
+    const Forward *F = job;
+    const Layer *L = F->L;
+    int from = chunk * BLOCK, n = rows_of(L->tokens, from), H = L->hidden, A = L->heads * L->d, K = width_of(L);
+    float *block = F->parts + thread * part_of(L), *work = block + BLOCK * H;
+    norm(n, H, F->x + (long)from * H, L->norm1, L->eps, block, F->kept->r1 + from);
+    times(L, n, K, H, block, F->qkv, F->kept->qkv + (long)from * K, F->bias, 0, work);
+    turn(L, L->heads, from, n, F->kept->qkv, L->scale, 1);
+    turn(L, L->kv_heads, from, n, F->kept->qkv + A, 1, 1);
+}
+
+static void forward_attention(void *job, int chunk, int thread) {
+    const Forward *F = job;
+    Forest f = forest_of(F->L, F->kept->qkv);
+    f.from = chunk, f.to = chunk + 1;
+    attend_forest(&f, F->kept->out, F->kept->lse, F->parts + thread * part_of(F->L));
+}
+
+/* What stands behind attention, for one block of the wanted tokens. */
+static void forward_out(void *job, int chunk, int thread) {
+    const Forward *w = job;
+    const Layer *L = w->L;
+    const Kept *kept = w->kept;
+    int from = chunk * BLOCK, n = rows_of(L->wanted, from), H = L->hidden, F = L->inner, A = L->heads * L->d;
+    float *block = w->parts + thread * part_of(L), *act = block + (long)BLOCK * H, *work = act + (long)BLOCK * (F + A);
+    float *middle = kept->middle + (long)from * H, *to = w->y + (long)from * H;
+    float *g = kept->gate + (long)from * F, *u = kept->up + (long)from * F;
+    memcpy(middle, gathered(L, from, n, H, w->x, block), sizeof(float) * n * H);
+    times(L, n, H, A, gathered(L, from, n, A, kept->out, act), w->o, middle, w->o_bias, 1, work);
+    norm(n, H, middle, L->norm2, L->eps, block, kept->r2 + from);
+    times(L, n, F, H, block, w->gate, g, 0, 0, work);
+    times(L, n, F, H, block, w->up, u, 0, 0, work);
+    gate((long)n * F, g, u, act);
+    memcpy(to, middle, sizeof(float) * n * H);
+    times(L, n, H, F, act, w->down, to, 0, 1, work);
+}
+
 /* y [wanted, hidden] from x [tokens, hidden]. */
 void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float *work) {
-    int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d;
-    float *bias = 0, *o_bias = 0, *block, *act;
-    const float *qkv = packed_left(L, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
-    const float *o = packed_left(L, 1, A, &L->o, &H, &work), *gate_w = packed_left(L, 1, H, &L->gate, &F, &work);
-    const float *up = packed_left(L, 1, H, &L->up, &F, &work), *down = packed_left(L, 1, F, &L->down, &H, &work);
-    if (L->q_bias) {
-        bias = work, work += K + NR;
-        memcpy(bias, L->q_bias, sizeof(float) * A);
-        memcpy(bias + A, L->k_bias, sizeof(float) * kv);
-        memcpy(bias + A + kv, L->v_bias, sizeof(float) * kv);
-        memset(bias + K, 0, sizeof(float) * NR);
-    }
-    if (L->o_bias) {
-        o_bias = work, work += H + NR;
-        memcpy(o_bias, L->o_bias, sizeof(float) * H);
-        memset(o_bias + H, 0, sizeof(float) * NR);
-    }
-    block = work, act = block + (long)BLOCK * H, work = act + (long)BLOCK * (F + A);
-    for (int from = 0; from < L->tokens; from += BLOCK) {
-        int n = rows_of(L->tokens, from);
-        norm(n, H, x + (long)from * H, L->norm1, L->eps, block, kept->r1 + from);
-        times(L, n, K, H, block, qkv, kept->qkv + (long)from * K, bias, 0, work);
-        turn(L, L->heads, from, n, kept->qkv, L->scale, 1);
-        turn(L, L->kv_heads, from, n, kept->qkv + A, 1, 1);
-    }
-    Forest f = forest_of(L, kept->qkv);
-    attend_forest(&f, kept->out, kept->lse, work);
-    for (int from = 0; from < L->wanted; from += BLOCK) {
-        int n = rows_of(L->wanted, from);
-        float *middle = kept->middle + (long)from * H, *to = y + (long)from * H;
-        float *g = kept->gate + (long)from * F, *u = kept->up + (long)from * F;
-        memcpy(middle, gathered(L, from, n, H, x, block), sizeof(float) * n * H);
-        times(L, n, H, A, gathered(L, from, n, A, kept->out, act), o, middle, o_bias, 1, work);
-        norm(n, H, middle, L->norm2, L->eps, block, kept->r2 + from);
-        times(L, n, F, H, block, gate_w, g, 0, 0, work);
-        times(L, n, F, H, block, up, u, 0, 0, work);
-        gate((long)n * F, g, u, act);
-        memcpy(to, middle, sizeof(float) * n * H);
-        times(L, n, H, F, act, down, to, 0, 1, work);
-    }
+    int H = L->hidden, F = L->inner, A = L->heads * L->d, kv = L->kv_heads * L->d;
+    Packing p = {.n = 0, .bf16 = L->bf16};
+    Forward f = {.L = L, .x = x, .kept = kept, .y = y};
+    f.qkv = to_pack(&p, 0, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
+    f.o = to_pack(&p, 0, 1, A, &L->o, &H, &work), f.gate = to_pack(&p, 0, 1, H, &L->gate, &F, &work);
+    f.up = to_pack(&p, 0, 1, H, &L->up, &F, &work), f.down = to_pack(&p, 0, 1, F, &L->down, &H, &work);
+    if (L->q_bias) f.bias = padded(3, (const float *[]){L->q_bias, L->k_bias, L->v_bias}, (int[]){A, kv, kv}, &work);
+    if (L->o_bias) f.o_bias = padded(1, &L->o_bias, &H, &work);
+    f.parts = work;
+    pack(L, &p);
+    in_parallel(L->threads, (L->tokens + BLOCK - 1) / BLOCK, forward_in, &f);
+    in_parallel(L->threads, L->kv_heads, forward_attention, &f);
+    in_parallel(L->threads, (L->wanted + BLOCK - 1) / BLOCK, forward_out, &f);
 }
+
+/* ---- backward: first what flows through the rows, block by block; then the weights' gradients, slice by slice, which are sums over those
+   rows in their order */
+
+typedef struct {
+    const Layer *L;
+    const float *x, *dy, *qkv, *o, *gate, *up, *down;
+    const Kept *kept;
+    const Gradients *g;
+    float *dx, *d_out, *d_qkv, *parts;
+    int first, rows; /* at once */
+    float *d_middle, *unit, *d_unit, *act, *d_gate, *d_up, *out; /* of those rows */
+} Backward;
 
 static void unit(int n, int H, const float *x, const float *r, const float *w, float *y) {
     for (int i = 0; i < n; i++)
@@ -152,65 +226,134 @@ static void add_rows(int n, int width, const float *x, float *into) {
 }
 
 /* dx += what flows through a norm. */
-static void through_norm(int n, int H, const float *x, const float *w, const float *r, const float *grad, float *dx, float *dw,
-                         float *work) {
-    norm_backward(n, H, x, w, r, grad, work, dw);
+static void through_norm(int n, int H, const float *x, const float *w, const float *r, const float *grad, float *dx, float *work) {
+    norm_backward(n, H, x, w, r, grad, work, 0);
     for (long j = 0; j < (long)n * H; j++) dx[j] += work[j];
+}
+
+static void backward_out(void *job, int chunk, int thread) {
+    const Backward *b = job;
+    const Layer *L = b->L;
+    const Kept *kept = b->kept;
+    int local = chunk * BLOCK, n = rows_of(b->rows, local), H = L->hidden, F = L->inner, A = L->heads * L->d;
+    long from = b->first + local;
+    float *spare = b->parts + thread * part_of(L), *d_act = spare + (long)BLOCK * H, *some = d_act + (long)BLOCK * F;
+    float *work = some + (long)BLOCK * A;
+    float *d_middle = b->d_middle + (long)local * H, *d_unit = b->d_unit + (long)local * H;
+    float *d_gate = b->d_gate + (long)local * F, *d_up = b->d_up + (long)local * F;
+    const float *top = b->dy + from * H, *middle = kept->middle + from * H, *g_in = kept->gate + from * F, *u_in = kept->up + from * F;
+    memcpy(d_middle, top, sizeof(float) * n * H);
+    times(L, n, F, H, top, b->down, d_act, 0, 0, work);
+    if (b->g->down) gate((long)n * F, g_in, u_in, b->act + (long)local * F);
+    gate_backward((long)n * F, g_in, u_in, d_act, d_gate, d_up);
+    if (b->g->gate || b->g->up) unit(n, H, middle, kept->r2 + from, L->norm2, b->unit + (long)local * H);
+    times(L, n, H, F, d_gate, b->gate, d_unit, 0, 0, work);
+    times(L, n, H, F, d_up, b->up, d_unit, 0, 1, work);
+    through_norm(n, H, middle, L->norm2, kept->r2 + from, d_unit, d_middle, spare);
+    if (b->g->o && L->row) gathered(L, from, n, A, kept->out, b->out + (long)local * A);
+    times(L, n, A, H, d_middle, b->o, some, 0, 0, work);
+    for (int i = 0; i < n; i++) {
+        long row = L->row ? L->row[from + i] : from + i;
+        memcpy(b->d_out + row * A, some + (long)i * A, sizeof(float) * A);
+        memcpy(b->dx + row * H, d_middle + (long)i * H, sizeof(float) * H);
+    }
+}
+
+static void backward_attention(void *job, int chunk, int thread) {
+    const Backward *b = job;
+    const Layer *L = b->L;
+    int A = L->heads * L->d;
+    Forest f = forest_of(L, b->kept->qkv);
+    f.from = chunk, f.to = chunk + 1;
+    attend_forest_backward(&f, b->kept->out, b->kept->lse, b->d_out, b->d_qkv, b->d_qkv + A, b->d_qkv + A + L->kv_heads * L->d,
+                           b->parts + thread * part_of(L));
+}
+
+static void backward_in(void *job, int chunk, int thread) {
+    const Backward *b = job;
+    const Layer *L = b->L;
+    int local = chunk * BLOCK, n = rows_of(b->rows, local), H = L->hidden, A = L->heads * L->d, K = width_of(L);
+    long from = b->first + local, at = from * H;
+    float *spare = b->parts + thread * part_of(L), *work = spare + (long)BLOCK * H, *d_unit = b->d_unit + (long)local * H;
+    turn(L, L->heads, from, n, b->d_qkv, L->scale, -1);
+    turn(L, L->kv_heads, from, n, b->d_qkv + A, 1, -1);
+    if (b->g->qkv) unit(n, H, b->x + at, b->kept->r1 + from, L->norm1, b->unit + (long)local * H);
+    times(L, n, H, K, b->d_qkv + from * K, b->qkv, d_unit, 0, 0, work);
+    through_norm(n, H, b->x + at, L->norm1, b->kept->r1 + from, d_unit, b->dx + at, spare);
+}
+
+/* Rows [slice * SLICE, ...) of c[M, N] += a^T b over the rows at once; null: not wanted. Returns how many slices c has. */
+static int weight_slice(const Backward *b, int slice, int M, int N, const float *a, const float *right, float *c, float *work) {
+    int n = c ? (M + SLICE - 1) / SLICE : 0, at = slice * SLICE;
+    if (slice < 0 || slice >= n) return n;
+    for (int from = 0; from < b->rows; from += BLOCK) {
+        int some = least(SLICE, M - at), rows = rows_of(b->rows, from);
+        const float *left = a + (long)from * M + at, *other = right + (long)from * N;
+        if (b->L->bf16) product_transposed_bf16(some, N, rows, left, M, other, N, c + (long)at * N, N, (uint32_t *)work);
+        else product_transposed(some, N, rows, left, M, other, N, c + (long)at * N, N);
+    }
+    return n;
+}
+
+/* Chunk 0 is the norm's weight and the biases. `slice` counts down through the matrices; asked for none, it says how many there are. */
+static int slices_out(const Backward *b, int slice, float *work) {
+    const Layer *L = b->L;
+    int H = L->hidden, F = L->inner, A = L->heads * L->d, n = 0;
+    const float *out = L->row ? b->out : b->kept->out + (long)b->first * A;
+    n += weight_slice(b, slice - n, H, F, b->dy + (long)b->first * H, b->act, b->g->down, work);
+    n += weight_slice(b, slice - n, F, H, b->d_gate, b->unit, b->g->gate, work);
+    n += weight_slice(b, slice - n, F, H, b->d_up, b->unit, b->g->up, work);
+    n += weight_slice(b, slice - n, H, A, b->d_middle, out, b->g->o, work);
+    return n;
+}
+
+static void sums_out(void *job, int chunk, int thread) {
+    const Backward *b = job;
+    const Layer *L = b->L;
+    int H = L->hidden;
+    if (chunk) slices_out(b, chunk - 1, b->parts + thread * part_of(L));
+    else {
+        if (b->g->norm2) norm_weight(b->rows, H, b->kept->middle + (long)b->first * H, b->kept->r2 + b->first, b->d_unit, b->g->norm2);
+        if (b->g->o_bias) add_rows(b->rows, H, b->d_middle, b->g->o_bias);
+    }
+}
+
+static void sums_in(void *job, int chunk, int thread) {
+    const Backward *b = job;
+    const Layer *L = b->L;
+    int H = L->hidden, K = width_of(L);
+    const float *d = b->d_qkv + (long)b->first * K;
+    if (chunk) weight_slice(b, chunk - 1, K, H, d, b->unit, b->g->qkv, b->parts + thread * part_of(L));
+    else {
+        if (b->g->norm1) norm_weight(b->rows, H, b->x + (long)b->first * H, b->kept->r1 + b->first, b->d_unit, b->g->norm1);
+        if (b->g->qkv_bias) add_rows(b->rows, K, d, b->g->qkv_bias);
+    }
 }
 
 /* dx [tokens, hidden] from dy [wanted, hidden]; gradients of the weights are added up where they are wanted. */
 void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const float *dy, float *dx, const Gradients *g, float *work) {
-    int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d;
-    const float *down = packed_right(L, 1, F, &L->down, &H, &work), *gate_w = packed_right(L, 1, H, &L->gate, &F, &work);
-    const float *up = packed_right(L, 1, H, &L->up, &F, &work), *o = packed_right(L, 1, A, &L->o, &H, &work);
-    const float *qkv = packed_right(L, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
-    float *block = work, *d_block = block + (long)BLOCK * H, *spare = d_block + (long)BLOCK * H, *d_middle = spare + (long)BLOCK * H;
-    float *act = d_middle + (long)BLOCK * H, *d_act = act + (long)BLOCK * F, *d_gate = d_act + (long)BLOCK * F;
-    float *d_up = d_gate + (long)BLOCK * F, *some = d_up + (long)BLOCK * F;
-    float *d_out = some + (long)BLOCK * A, *d_qkv = d_out + (long)L->tokens * A;
-    work = d_qkv + (long)L->tokens * K;
+    int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d, most = rows_at_once(L);
+    Packing p = {.n = 0, .bf16 = L->bf16};
+    Backward b = {.L = L, .x = x, .dy = dy, .kept = kept, .g = g, .dx = dx};
+    b.down = to_pack(&p, 1, 1, F, &L->down, &H, &work), b.gate = to_pack(&p, 1, 1, H, &L->gate, &F, &work);
+    b.up = to_pack(&p, 1, 1, H, &L->up, &F, &work), b.o = to_pack(&p, 1, 1, A, &L->o, &H, &work);
+    b.qkv = to_pack(&p, 1, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
+    b.d_out = work, b.d_qkv = b.d_out + (long)L->tokens * A, work = b.d_qkv + (long)L->tokens * K;
+    b.d_middle = work, b.unit = b.d_middle + (long)most * H, b.d_unit = b.unit + (long)most * H + NR; /* a product may read beyond */
+    b.act = b.d_unit + (long)most * H, b.d_gate = b.act + (long)most * F + NR, b.d_up = b.d_gate + (long)most * F;
+    b.out = b.d_up + (long)most * F, b.parts = b.out + (long)most * A + NR;
+    pack(L, &p);
     if (L->row) memset(dx, 0, sizeof(float) * L->tokens * H);
-    for (int from = 0; from < L->wanted; from += BLOCK) {
-        int n = rows_of(L->wanted, from);
-        const float *top = dy + (long)from * H, *middle = kept->middle + (long)from * H, *r2 = kept->r2 + from;
-        const float *g_in = kept->gate + (long)from * F, *u_in = kept->up + (long)from * F;
-        memcpy(d_middle, top, sizeof(float) * n * H);
-        times(L, n, F, H, top, down, d_act, 0, 0, work);
-        if (g->down) {
-            gate((long)n * F, g_in, u_in, act);
-            times_transposed(L, H, F, n, top, act, g->down, work);
-        }
-        gate_backward((long)n * F, g_in, u_in, d_act, d_gate, d_up);
-        if (g->gate || g->up) unit(n, H, middle, r2, L->norm2, block);
-        if (g->gate) times_transposed(L, F, H, n, d_gate, block, g->gate, work);
-        if (g->up) times_transposed(L, F, H, n, d_up, block, g->up, work);
-        times(L, n, H, F, d_gate, gate_w, d_block, 0, 0, work);
-        times(L, n, H, F, d_up, up, d_block, 0, 1, work);
-        through_norm(n, H, middle, L->norm2, r2, d_block, d_middle, g->norm2, spare);
-        if (g->o) times_transposed(L, H, A, n, d_middle, gathered(L, from, n, A, kept->out, some), g->o, work);
-        if (g->o_bias) add_rows(n, H, d_middle, g->o_bias);
-        times(L, n, A, H, d_middle, o, some, 0, 0, work);
-        for (int i = 0; i < n; i++) {
-            long row = L->row ? L->row[from + i] : from + i;
-            memcpy(d_out + row * A, some + (long)i * A, sizeof(float) * A);
-            memcpy(dx + row * H, d_middle + (long)i * H, sizeof(float) * H);
-        }
+    for (b.first = 0; b.first < L->wanted; b.first += most) {
+        b.rows = least(most, L->wanted - b.first);
+        in_parallel(L->threads, (b.rows + BLOCK - 1) / BLOCK, backward_out, &b);
+        in_parallel(L->threads, 1 + slices_out(&b, -1, 0), sums_out, &b);
     }
-    Forest f = forest_of(L, kept->qkv);
-    attend_forest_backward(&f, kept->out, kept->lse, d_out, d_qkv, d_qkv + A, d_qkv + A + kv, work);
-    for (int from = 0; from < L->tokens; from += BLOCK) {
-        int n = rows_of(L->tokens, from);
-        long at = (long)from * H;
-        turn(L, L->heads, from, n, d_qkv, L->scale, -1);
-        turn(L, L->kv_heads, from, n, d_qkv + A, 1, -1);
-        const float *d = d_qkv + (long)from * K;
-        if (g->qkv_bias) add_rows(n, K, d, g->qkv_bias);
-        if (g->qkv) {
-            unit(n, H, x + at, kept->r1 + from, L->norm1, block);
-            times_transposed(L, K, H, n, d, block, g->qkv, work);
-        }
-        times(L, n, H, K, d, qkv, d_block, 0, 0, work);
-        through_norm(n, H, x + at, L->norm1, kept->r1 + from, d_block, dx + at, g->norm1, spare);
+    in_parallel(L->threads, L->kv_heads, backward_attention, &b);
+    for (b.first = 0; b.first < L->tokens; b.first += most) {
+        b.rows = least(most, L->tokens - b.first);
+        in_parallel(L->threads, (b.rows + BLOCK - 1) / BLOCK, backward_in, &b);
+        in_parallel(L->threads, 1 + weight_slice(&b, -1, K, H, 0, 0, g->qkv, 0), sums_in, &b);
     }
 }
 

@@ -18,6 +18,16 @@ from forethought.engines.torch.native.library import address, floats, library
 float_, long_ = ctypes.c_float, ctypes.c_long
 
 
+class _Crew:
+    """Of this process, as PyTorch's number of threads is: `machine.autocast` sets both. No bit depends on `threads`; `layers`: whether the
+    kernels compute whole layers."""
+
+    threads, layers = 1, True
+
+
+crew = _Crew()
+
+
 def fits(x: torch.Tensor) -> bool:
     """Whether the kernels compute with this tensor."""
     return x.dtype == torch.float32 and x.device.type == "cpu" and library() is not None
@@ -49,7 +59,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> None:
-    """`kernel` over the heads of keys, on as many threads as PyTorch uses."""
+    """`kernel` over the heads of keys, on the crew's threads."""
     (tokens, heads, d), kv_heads, lib = q.shape, k.shape[1], library()
 
     def part(bounds: tuple[int, int]) -> None:
@@ -58,7 +68,7 @@ def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> N
         work = floats(lib.ft_attend_work(ctypes.byref(f)))
         kernel(ctypes.byref(f), *map(address, arrays), address(work))
 
-    threads = min(torch.get_num_threads(), kv_heads)
+    threads = min(crew.threads, kv_heads)
     if threads == 1:
         part((0, kv_heads))
     else:
