@@ -299,11 +299,15 @@ def observe(state: Goal, opened: str) -> str:
 
 def depths(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
     """Clicks needed to reach each widget from the desk; widgets that cannot be reached are absent."""
+    below: dict[str, list[str]] = {}
+    for name, listed in parents.items():
+        for parent in listed:
+            below.setdefault(parent, []).append(name)
     depth, queue = {ROOT: 0}, deque([ROOT])
     while queue:
         at = queue.popleft()
-        for name, listed in parents.items():
-            if at in listed and name not in depth:
+        for name in below.get(at, ()):
+            if name not in depth:
                 depth[name] = depth[at] + 1
                 queue.append(name)
     del depth[ROOT]

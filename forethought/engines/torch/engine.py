@@ -38,13 +38,16 @@ from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, Eng
 from forethought.types import Batch, Completion, Objective, Request, TokenStats
 
 
+SHORT, MOST_ENCODED = 200, 20_000  # characters of a text whose token ids are remembered; texts
+
+
 class TorchEngine:
     """See `engines.base.Engine`. `loaded` is the model with its tokenizer (`loading.py` makes one). `on`: what several engines of one
     process share, already prepared."""
 
     def __init__(self, loaded: Loaded, spec: EngineSpec, adapter: AdapterSpec, on: machine.Machine | None = None):
         self.spec = spec
-        self.machine = on or machine.prepare(spec, loaded.model.num_parameters(), loaded.model.config.get_text_config())
+        self.machine = on or machine.prepare(spec, loaded.model)
         self.tokenizer, self.source = loaded.tokenizer, loaded.source
         check_attention(loaded.model)
         with memory.needed(f"the model, of {loaded.model.num_parameters():,} parameters,"):
@@ -60,12 +63,19 @@ class TorchEngine:
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
         self._stops: dict[tuple[str, ...], Stops] = {}
+        self._encoded: dict[str, tuple[int, ...]] = {}
         self.laid = Laid()
 
     # ---- words
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        if (ids := self._encoded.get(text)) is None:
+            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            if len(text) <= SHORT:  # plans and actions come again and again, whole contexts do not
+                if len(self._encoded) >= MOST_ENCODED:
+                    self._encoded.clear()
+                self._encoded[text] = ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -309,5 +319,5 @@ class TorchEngine:
                                         "pack_tokens": self.packs.now, "sample_rows": self.rows.now,
                                         "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values())}
         if facts["kernels"] != "c":
-            del facts["threads/sampling"]  # PyTorch samples on the threads that it trains on
+            del facts["threads/kernels"]  # PyTorch samples on the threads that it trains on
         return facts
