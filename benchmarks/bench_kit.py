@@ -116,7 +116,7 @@ def engine_of(size: Size, *, precision: str, threads: int, device: str = "cpu", 
     from forethought.recipe.schema import AdapterSpec, EngineSpec
 
     torch.set_num_threads(threads)
-    spec = EngineSpec(device=device, precision=precision, threads=threads, sample_threads=threads, pack_tokens=pack_tokens)
+    spec = EngineSpec(device=device, precision=precision, threads=threads, kernel_threads=threads, pack_tokens=pack_tokens)
     return TorchEngine(Loaded(model_of(size, attn_implementation=NAME), tokenizer_of(words or size), ""), spec, AdapterSpec())
 
 

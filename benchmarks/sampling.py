@@ -54,7 +54,7 @@ def ours(model: Path, o: dict) -> Sample:
     from forethought.engines.torch.loading import from_path
     from forethought.recipe.schema import AdapterSpec, EngineSpec
 
-    spec = EngineSpec(device=o["device"], precision=o["precision"], weights="fp32", threads=o["threads"], sample_threads=o["threads"])
+    spec = EngineSpec(device=o["device"], precision=o["precision"], weights="fp32", threads=o["threads"], kernel_threads=o["threads"])
     engine = TorchEngine(from_path(str(model), weights="fp32"), spec, AdapterSpec())
     return lambda prompts, shape, seed: rollouts(engine, prompts, shape, seed)
 

@@ -136,7 +136,7 @@ def ours(args, row: dict, line: Line) -> None:
             return Verdict(score=share_odd([index[word] for word in text.split()]))
 
     engine = TorchEngine(from_path(args.model), EngineSpec(device="cpu", precision=args.precision, threads=args.threads,
-                                                             sample_threads=args.threads), AdapterSpec())
+                                                             kernel_threads=args.threads), AdapterSpec())
     spec = StageSpec(kind="reinforce", roles=("plan",), until=UntilSpec(steps=args.steps), batch=row["prompts"],
                      tree=TreeSpec(plans=row["group"], acts=0), reward={"plan": {"valid": 1.0}}, credit=CreditSpec(eps=EPS),
                      optim=OptimSpec(lr=LR, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP, warmup=0))

@@ -208,10 +208,11 @@ class Rollouts:
 def _computes(facts: Mapping[str, object]) -> str:
     """An engine's threads and kernels in a line, each with its reason where it has one."""
     line = f"threads: {facts['threads']} ({facts['threads/why']})"
-    if "threads/sampling" in facts:
-        line += f", {facts['threads/sampling']} for sampling"
+    if "threads/kernels" in facts:
+        line += f", {facts['threads/kernels']} for the kernels"
     kernels, _, why = str(facts.get("kernels", "")).partition(": ")
-    return line + (f"; kernels: {kernels}" if kernels else "") + (f" ({why})" if why else "")
+    line += (f"; kernels: {kernels}" if kernels else "") + (f" ({why})" if why else "")
+    return line + (f"; {facts['precision']} ({facts['precision/why']})" if "precision/why" in facts else "")
 
 
 class _Growing:

@@ -50,7 +50,7 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
         return TorchEngine(main, recipe.engine, recipe.adapter)
     planner = loaded(recipe.planner, seed_of(recipe.seed, "planner"))
     larger = max((main.model, planner.model), key=lambda model: model.num_parameters())
-    on = prepare(recipe.engine, larger.num_parameters(), larger.config.get_text_config())  # a process has one number of threads
+    on = prepare(recipe.engine, larger)  # a process has one number of threads
     probes = domain.vocabulary() or [*domain.marks(), *domain.texts()[:64]]  # free text has no list of words
     engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
     return Joined(engines[0], {"plan": engines[1]}, probes)

@@ -454,11 +454,11 @@ def test_the_page_holds_the_run_and_reaches_nowhere(run_dir):
 
 def test_what_a_run_computed_on_is_shown_by_names_for_a_reader(tmp_path):
     path = small_run(tmp_path, [])
-    facts = {"cores": 2, "threads": 1, "threads/why": "one core here", "threads/sampling": 2, "kernels": "c", "model": "",
+    facts = {"cores": 2, "threads": 1, "threads/why": "one core here", "threads/kernels": 2, "kernels": "c", "model": "",
              "sample_rows": 64, "parameters/plan": 7}  # fmt: skip
     (path / "summary.json").write_text(json.dumps({"machine": facts}))
     assert list(page_data(report.write(path))["machine"].items()) == [
-        ("cores", 2), ("threads", 1), ("threads, why", "one core here"), ("threads for sampling", 2), ("kernels", "c"),
+        ("cores", 2), ("threads", 1), ("threads, why", "one core here"), ("threads of the kernels", 2), ("kernels", "c"),
         ("rows sampled together", 64), ("parameters of plan", 7),
     ]  # fmt: skip
 

@@ -293,7 +293,7 @@ def test_seeds_depend_on_all_parts_and_on_nothing_else():
 
 
 @pytest.mark.parametrize(("facts", "line"), [
-    ({"threads/sampling": 2, "kernels": "c"}, "threads: 1 (one core here), 2 for sampling; kernels: c"),
+    ({"threads/kernels": 2, "kernels": "c"}, "threads: 1 (one core here), 2 for the kernels; kernels: c"),
     ({"kernels": "torch: the model is on cuda"}, "threads: 1 (one core here); kernels: torch (the model is on cuda)"),
     ({}, "threads: 1 (one core here)"),
 ])  # fmt: skip

@@ -173,7 +173,8 @@ def test_where_nothing_is_measured_it_says_why(monkeypatch, given, here, choice)
 
 def test_a_machine_computes_on_what_was_chosen(monkeypatch, four_cores):
     saw(monkeypatch, {1: 0.02, 2: 0.01, 4: 0.01})
-    found = machine.prepare(EngineSpec(device="cpu", precision="fp32"), LARGE, torch_kit.config_of("llama"))
+    monkeypatch.setattr(threads, "MEASURED_FROM", 1)
+    found = machine.prepare(EngineSpec(device="cpu", precision="fp32"), torch_kit.model_of("llama"))
     assert torch.get_num_threads() == found.threads == 2
     facts = found.facts()
     assert (facts["threads"], facts["cores"]) == (2, 4) and facts["threads/why"].startswith("measured: 1 -> 20.0 ms, ")
@@ -197,9 +198,9 @@ def test_auto_and_zero_ask_for_a_measurement():
 def test_rows_are_sampled_on_threads_of_their_own_where_the_kernels_do(monkeypatch, four_cores):
     engine = torch_kit.engine_of(torch_kit.model_of("llama", head_dim=16))
     facts = dict(engine.facts())
-    assert (facts["kernels"], facts.get("threads/sampling")) == (("c", 4) if library() else (f"torch: {why_not()}", None))
+    assert (facts["kernels"], facts.get("threads/kernels")) == (("c", 4) if library() else (f"torch: {why_not()}", None))
     monkeypatch.setattr(weights, "told", lambda model: "torch: here no longer")
-    assert "threads/sampling" not in engine.facts() and engine.facts()["threads"] == facts["threads"]
+    assert "threads/kernels" not in engine.facts() and engine.facts()["threads"] == facts["threads"]
 
 
 # a fact of the run -------------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def _check_machine(recipe: Recipe) -> None:
         raise RecipeError("engine.weights", "a stage trains whole models here, and most updates of a small learning rate are lost in bf16 "
                                             'weights; use "auto" (fp32, computed with in bf16), or train adapters (layout = "adapters")')
     at_least("engine.threads", engine.asked, 0)
-    at_least("engine.sample_threads", 1 if engine.sample_threads == "auto" else engine.sample_threads, 1)
+    at_least("engine.kernel_threads", 1 if engine.kernel_threads == "auto" else engine.kernel_threads, 1)
     at_least("engine.pack_tokens", engine.tokens, 1)
     at_least("engine.sample_rows", engine.rows, 1)
     at_least("adapter.rank", adapter.rank, 1)

@@ -48,16 +48,19 @@ class AdapterSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     device: str = "auto"  # auto | cpu | cuda
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # autocast; auto: bf16 where the machine has it in hardware
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the products (autocast). auto: bf16 on a GPU, on a CPU what is faster there
+    layers: Literal["auto", "c", "torch"] = "auto"
+    # what computes the layers of a training step on a CPU: the kernels in C, or PyTorch. auto: what is faster. Where `precision` or `layers`
+    # is auto, a layer of the model is timed in each way when the run begins; the answer is kept for this machine, and by a resumed run
     weights: Literal["auto", "fp32", "bf16"] = "auto"
     # how the weights of a loaded model are kept. auto: fp32 where a stage trains whole models (a bf16 number has 8 bits: what is less
     # than 1/512 of it is lost when it is added, and an AdamW update at 1e-6 is), else as its files say (fp32 on a CPU)
     threads: int | Literal["auto"] = "auto"
-    # of the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the run begins, on the machine as it is
+    # of PyTorch on the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the run begins, on the machine as it is
     # then (measured in a quarter of a second, and kept when the run is resumed). The number changes the last bits of sums
-    sample_threads: int | Literal["auto"] = "auto"
-    # that sample rows where the C kernels do (models on a CPU): they never wait for each other and change no bit, so auto is one for each
-    # core that this process may use, and no more than OMP_NUM_THREADS says
+    kernel_threads: int | Literal["auto"] = "auto"
+    # of the C kernels, which sample rows and train layers on a CPU. They change no bit, so auto is one for each core that this process may
+    # use, and no more than OMP_NUM_THREADS says
     pack_tokens: int | Literal["auto"] = "auto"  # most tokens of one forward and backward
     sample_rows: int | Literal["auto"] = "auto"  # most sequences decoded together
     # auto: 8192 tokens and 1024 rows, on a GPU what its free memory is estimated to hold (up to four times as many); where memory runs out,

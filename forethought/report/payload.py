@@ -15,7 +15,7 @@ from forethought.report.series import clocks, columns, short
 from forethought.report.settings import changed, differences
 from forethought.report.trees import load_trees
 
-MACHINE = {"threads/why": "threads, why", "threads/sampling": "threads for sampling", "pack_tokens": "tokens of a pack",
+MACHINE = {"threads/why": "threads, why", "threads/kernels": "threads of the kernels", "precision/why": "precision, why", "layers": "layers computed by", "pack_tokens": "tokens of a pack",
            "sample_rows": "rows sampled together"}  # of the facts of a run, those whose names say too little
 
 

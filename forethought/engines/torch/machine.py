@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from forethought import cores
+from forethought.engines.torch import ways
+from forethought.engines.torch.native.train import crew
 from forethought.engines.torch.threads import choose
 from forethought.errors import RecipeError
 from forethought.recipe.schema import EngineSpec
@@ -21,7 +23,9 @@ class Machine:
     threads: int
     bf16: bool
     why: str = ""  # the reason for so many threads
-    sampling: int = 1  # threads that sample rows by the kernels
+    kernels: int = 1  # threads of the kernels
+    layers: bool = True  # the kernels compute the layers of a training step, where they can
+    way: str = ""  # the reason for this precision and these layers
 
     @property
     def dtype(self) -> torch.dtype:
@@ -38,18 +42,20 @@ class Machine:
         process's: an engine that was made later may have set another number."""
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
+        crew.threads, crew.layers = self.kernels, self.layers
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=keep) if self.bf16 else contextlib.nullcontext()
 
     def facts(self) -> dict[str, object]:
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
         return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why,
-                "threads/sampling": self.sampling, "precision": "bf16" if self.bf16 else "fp32", "torch": torch.__version__,
+                "threads/kernels": self.kernels, "precision": "bf16" if self.bf16 else "fp32",
+                "precision/why": self.way, "layers": "c" if self.layers else "torch", "torch": torch.__version__,
                 "python": platform.python_version()}
 
 
-def prepare(spec: EngineSpec, parameters: int, config: object | None = None) -> Machine:
-    """Set threads and memory up for this process, for a model of so many parameters with this text config: without one, nothing is
-    measured. RecipeError for a device or precision the machine does not have."""
+def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
+    """Set threads and memory up for this process, and choose how this model is computed. RecipeError for a device that the machine does
+    not have."""
     if spec.device not in ("auto", "cpu") and not spec.device.startswith("cuda"):
         raise RecipeError("engine.device", f"expected auto, cpu or cuda, found {spec.device!r}")
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
@@ -57,11 +63,13 @@ def prepare(spec: EngineSpec, parameters: int, config: object | None = None) -> 
     device = torch.device("cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu"))
     if device.type == "cpu":
         _keep_memory()
-    bf16 = spec.precision == "bf16" or (spec.precision == "auto" and (device.type == "cuda" or _fast_bf16()))
-    threads = choose(spec.asked, device, parameters, config, torch.bfloat16 if bf16 else torch.float32)
+        way, why = ways.choose(ways.ways(spec.precision, spec.layers, model, _fast_bf16()), model)
+    else:
+        way, why = ways.Way(spec.precision != "fp32", False), "a GPU computes" if spec.precision == "auto" else "given by the recipe"
+    threads = choose(spec.asked, device, model.num_parameters(), model.config.get_text_config(), torch.bfloat16 if way.bf16 else torch.float32)
     torch.set_num_threads(threads.number)
-    sampling = cores.most_threads() if spec.sample_threads == "auto" else spec.sample_threads
-    return Machine(device, threads.number, bf16, threads.why, sampling)
+    kernels = cores.most_threads() if spec.kernel_threads == "auto" else spec.kernel_threads
+    return Machine(device, threads.number, way.bf16, threads.why, kernels, way.kernels, why)
 
 
 def cpu_name() -> str:

@@ -32,7 +32,7 @@ def sampling(weights: Policies, policies: Sequence[str], laid: Laid, machine: Ma
         for policy in policies:
             if policy not in sides:
                 model = stack.enter_context(weights.sampling(policy))
-                steps = laid.steps(policy, model, machine.bf16, machine.sampling, context)
+                steps = laid.steps(policy, model, machine.bf16, machine.kernels, context)
                 sides[policy] = Side(steps, steps.enter)
         yield Sides(sides)
 
