@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
+from forethought.display.show import printable
+from forethought.distill.body import Unreadable
 from forethought.distill.endpoint_spec import EndpointSpec
+from forethought.distill.filter import FilterSpec, judge
 from forethought.distill.pace import Pace, backoff, retry_after
 from forethought.distill.prompts import Prompt
-from forethought.distill.records import Done, Failure, Item, Summary, Usage, nothing
+from forethought.distill.records import Done, Drop, Failure, Item, Summary, Usage, nothing
+from forethought.distill.reply import Nonsense, parse, read, tokens
 from forethought.distill.transport import HttpPost, Post, Reply, Unanswered
 from forethought.errors import UserError
 from forethought.rollout import seed_of
 
 CHARACTERS = 3.5  # of English text a token: for estimates, and where a reply does not say how many tokens it took
-_AGAIN = {408, 429, *range(500, 600)}
+_AGAIN = {408, 425, 429, *range(500, 600)}
 _THIS_ITEM = {400, 413, 422}  # about what was asked; every other status is about how, and so about every item
+_SECRET = 8  # characters; a shorter key ("EMPTY", "none") is no secret, and its letters are words of plans
+
+Judge = Callable[[Item, Summary | Failure], str | Drop]
+"""An item and its result -> its plan, or why there is none to train on. Called from the thread that called `summarise`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +42,8 @@ class _Trouble:
 
 
 class Endpoint:
-    """A `Summariser`. `post` and `sleep` are for tests; by default httpx, and a sleep that an interrupt cuts short.
+    """A `Summariser`. `judge` says which answers are of use, so that a run of useless ones ends at `give_up`; by default the filter
+    with its usual bounds. `post` and `sleep` are for tests; by default httpx, and a sleep that an interrupt cuts short.
 
     Ctrl-C, or a failure that concerns every item, lets the requests under way finish (each within its time limit), hands their
     results to `done`, so that a cache keeps what was paid, and begins no other.
@@ -40,18 +51,19 @@ class Endpoint:
 
     name = "endpoint"
 
-    def __init__(self, spec: EndpointSpec, prompt: Prompt = Prompt(), *, post: Post | None = None,
+    def __init__(self, spec: EndpointSpec, prompt: Prompt = Prompt(), *, judge: Judge | None = None, post: Post | None = None,
                  sleep: Callable[[float], object] | None = None):
         self.spec, self._prompt = spec, prompt
         self.model, self.prompt = spec.model, prompt.template
         self.settings: Mapping[str, object] = {"base_url": spec.base_url, "temperature": spec.temperature, "max_tokens": spec.max_tokens}
         self._key = spec.key() if post is None else ""
         self._given = post
+        self._judge = judge or _usual
         self._stop = threading.Event()
         self._sleep = sleep or self._stop.wait
         self._lock = threading.Lock()
         self._spent = 0.0
-        self._silent = 0  # items in a row without an answer
+        self._useless: list[Drop] = []  # of the items in a row that gave no plan
 
     def estimate(self, items: Sequence[Item]) -> Usage:
         """One request an item, with as many tokens as its text suggests and the longest answer allowed."""
@@ -64,7 +76,7 @@ class Endpoint:
         if not items:
             return []
         self._stop.clear()
-        self._silent = 0
+        self._useless.clear()
         post = self._given or HttpPost(self.spec.url, self._key, self.spec.time_limit, self.spec.concurrency)
         pace = Pace(self.spec.per_minute, self._sleep)
         try:
@@ -74,35 +86,57 @@ class Endpoint:
                 post.close()
 
     def _all(self, items: Sequence[Item], done: Done, ask: Callable[[Item], Summary | Failure]) -> list[Summary | Failure]:
+        """An item is begun when another is done and told, so what a kill loses is what is under way, and no more."""
         results: dict[int, Summary | Failure] = {}
+        under_way: dict[Future[Summary | Failure], int] = {}
+        waiting = iter(enumerate(items))
         with ThreadPoolExecutor(self.spec.concurrency, thread_name_prefix="endpoint") as pool:
-            places = {pool.submit(ask, item): place for place, item in enumerate(items)}
+
+            def begin(most: int) -> None:
+                under_way.update((pool.submit(ask, item), place) for place, item in islice(waiting, most))
+
             try:
-                for future in as_completed(places):  # ends: every attempt has a time limit, and attempts are counted
-                    result = results[places[future]] = future.result()
-                    done(result)
+                begin(self.spec.concurrency)
+                while under_way:  # ends: every attempt has a time limit, and attempts are counted
+                    for future in sorted(wait(under_way, return_when=FIRST_COMPLETED).done, key=under_way.__getitem__):
+                        place = under_way[future]
+                        results[place] = future.result()
+                        done(results[place])
+                        del under_way[future]
+                        self._count(items[place], results[place])
+                        begin(1)
             except BaseException:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
-                for future, place in places.items():
-                    if place not in results and not future.cancelled() and future.exception() is None:
-                        done(future.result())
+                for future in under_way:
+                    if not future.cancelled() and future.exception() is None:
+                        with suppress(KeyboardInterrupt):
+                            done(future.result())
                 raise
         return [results[place] for place in range(len(items))]
 
+    def _count(self, item: Item, result: Summary | Failure) -> None:
+        """UserError where so many items in a row gave no plan that the next ones will give none."""
+        if isinstance(result, Failure) and result.kind in ("budget", "stopped"):
+            return
+        judged = self._judge(item, result)
+        if not isinstance(judged, Drop):
+            self._useless.clear()
+            return
+        self._useless.append(judged)
+        if len(self._useless) < self.spec.give_up:
+            return
+        first, counts = self._useless[0], Counter(drop.reason for drop in self._useless)
+        text = f", in {printable(repr(_start(first.text)))}" if first.text else ""
+        raise UserError(f"{self.spec.url} gave no usable answer for {len(self._useless)} items in a row "
+                        f"({', '.join(f'{reason} {n}' for reason, n in counts.items())}). The first, for {printable(first.id)}: "
+                        f"{self._safe(first.detail, 300)}{text}. What was answered is kept; mend the settings, or "
+                        "raise give_up, and start again")
+
     def _watched(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:
-        """All attempts for one item, and a stop to all threads when they show that no item will be answered."""
+        """All attempts for one item, and a stop to all threads when one of them shows that no item will be answered."""
         try:
-            result = self._one(post, pace, item)
-            if isinstance(result, Failure) and result.kind in ("budget", "stopped"):
-                return result
-            with self._lock:
-                self._silent = self._silent + 1 if isinstance(result, Failure) else 0
-                lost = self._silent == self.spec.give_up
-            if lost:
-                raise UserError(f"{self.spec.url} gave no usable answer for {self.spec.give_up} items in a row, the last time: "
-                                f"{result.detail}. What was answered is kept; mend the settings and start again")
-            return result
+            return self._one(post, pace, item)
         except BaseException:
             self._stop.set()
             raise
@@ -135,54 +169,71 @@ class Endpoint:
         try:
             reply = post(body)
         except Unanswered as error:
-            return _Trouble(kind=error.kind, detail=self._hide(str(error)))
+            return _Trouble(kind=error.kind, detail=self._safe(str(error)))
+        except Unreadable as error:
+            return Failure(id=item.id, kind="unreadable", detail=self._safe(str(error)))
         if reply.status == 200:
             return self._read(item, reply)
-        said = f"status {reply.status}: {self._hide(_start(reply.body))}"
+        said = f"status {reply.status}: {self._safe(reply.body)}"
         if reply.status in _AGAIN:
             told = retry_after(reply.headers)
             asks = f" (asks to wait {told:g} s, most_pause is {self.spec.most_pause:g} s)" if told > self.spec.most_pause else ""
             return _Trouble(kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, told=told)
         if reply.status in _THIS_ITEM:
             return Failure(id=item.id, kind="refused", detail=said)
-        raise UserError(f"{self.spec.url} answers {said}. Check base_url, model and the key in {self.spec.key_env or 'key_env'}")
+        raise UserError(f"{self.spec.url} answers {said}. Check base_url, model and the key in {self.spec.key_env or 'key_env'}"
+                        f"{self._hint(reply)}")
 
-    def _read(self, item: Item, reply: Reply) -> Summary | Failure:
+    def _hint(self, reply: Reply) -> str:
+        if 300 <= reply.status < 400 and (target := reply.headers.get("location")):
+            return f"; redirects are not followed, and this one leads to {self._safe(target)}"
+        if reply.status == 404 and not re.search(r"/v\d", self.spec.url):
+            return "; the base_url of most servers ends in /v1"
+        return ""
+
+    def _read(self, item: Item, reply: Reply) -> Summary | Failure | _Trouble:
         """A reply of status 200. An empty text is a summary too, which was paid for and which the filter drops."""
+        usage = Usage()
         try:
-            said = json.loads(reply.body)
-        except (ValueError, RecursionError):
-            return Failure(id=item.id, kind="nonsense", detail=f"the reply is no JSON: {self._hide(_start(reply.body))}")
-        usage = self._usage(item, said)
+            parsed = parse(reply.body)
+            usage = self._usage(item, parsed, "")
+            said = read(parsed)
+        except Nonsense as error:
+            self._spend(usage)
+            detail = f"{error}: {self._safe(reply.body)}"
+            if error.status in _AGAIN:
+                return _Trouble(kind="rate_limit" if error.status == 429 else "server", detail=detail)
+            return Failure(id=item.id, kind="nonsense", detail=detail, usage=usage)
+        usage = self._usage(item, parsed, said.text)
+        self._spend(usage)
+        text = said.text.replace(self._key, "***") if len(self._key) >= _SECRET else said.text
+        return Summary(id=item.id, text=text, truncated=said.truncated, note=self._safe(said.note, 300), usage=usage)
+
+    def _usage(self, item: Item, parsed: object, text: str) -> Usage:
+        """The tokens that the reply states, else what its text suggests. The request itself is counted by who sent it."""
+        stated = tokens(parsed)
+        counts = stated or (self._guess(self._prompt.plain(item)), self._guess(text))
+        return Usage(prompt_tokens=counts[0], completion_tokens=counts[1], cost=self.spec.price(*counts), guessed=int(stated is None))
+
+    def _spend(self, usage: Usage) -> None:
         with self._lock:
             self._spent += usage.cost
-        choices = said.get("choices") if isinstance(said, dict) else None
-        first = choices[0] if isinstance(choices, list) and choices else None
-        message = first.get("message") if isinstance(first, dict) else None
-        if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
-            detail = f"the reply has no choices[0].message.content: {self._hide(_start(reply.body))}"
-            return Failure(id=item.id, kind="nonsense", detail=detail, usage=usage)
-        text = (message.get("content") or "").encode("utf-8", "replace").decode()  # JSON can hold half a character, files cannot
-        return Summary(id=item.id, text=text, truncated=first.get("finish_reason") == "length", usage=usage)
-
-    def _usage(self, item: Item, said: object) -> Usage:
-        """The tokens that the reply states, else what its text suggests. The request itself is counted by who sent it."""
-        stated = said.get("usage") if isinstance(said, dict) else None
-        counts = [stated.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(stated, dict) else []
-        guessed = len(counts) < 2 or not all(type(n) is int and n >= 0 for n in counts)
-        if guessed:
-            counts = [self._guess(self._prompt.plain(item)), 0]
-            with suppress(TypeError, KeyError, IndexError):
-                counts[1] = self._guess(said["choices"][0]["message"]["content"])
-        return Usage(prompt_tokens=counts[0], completion_tokens=counts[1], cost=self.spec.price(*counts), guessed=int(guessed))
 
     def _guess(self, text: str) -> int:
         return round(len(text) / CHARACTERS)
+
+    def _safe(self, text: str, most: int = 200) -> str:
+        """The start of what the endpoint said, for a message: without the key, and without what moves a terminal's cursor."""
+        return printable(_start(self._hide(text), most))
 
     def _hide(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _start(body: str, most: int = 200) -> str:
-    text = " ".join(body.split())
+def _usual(item: Item, result: Summary | Failure) -> str | Drop:
+    return judge(item, result, FilterSpec())
+
+
+def _start(text: str, most: int = 200) -> str:
+    text = " ".join(text[: 50 * most].split())
     return text if len(text) <= most else text[: most - 3] + "..."
