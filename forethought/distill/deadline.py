@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _PIECE = 4096  # bytes of one write: each has the time that is left, so none can stretch it by much
@@ -25,6 +25,7 @@ class Deadline:
         self._httpcore = httpcore
         self._inner = httpcore.SyncBackend()
         self._of_thread = threading.local()
+        self._open: set[Stream] = set()
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
@@ -41,6 +42,12 @@ class Deadline:
         if seconds <= 0:
             raise over("the time limit of the request is over")
         return seconds
+
+    def cut(self) -> None:
+        """Whoever waits on a connection stops waiting: the connections end now. From any thread."""
+        for stream in list(self._open):
+            with suppress(OSError):
+                socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
                     socket_options: Any = None) -> Stream:
@@ -74,6 +81,7 @@ class Stream:
 
     def __init__(self, inner: Any, deadline: Deadline):
         self._inner, self._deadline, self._httpcore = inner, deadline, deadline._httpcore
+        deadline._open.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._inner.read(max_bytes, self._deadline.left(self._httpcore.ReadTimeout))
@@ -83,11 +91,15 @@ class Stream:
             self._inner.write(buffer[start : start + _PIECE], self._deadline.left(self._httpcore.WriteTimeout))
 
     def close(self) -> None:
+        self._deadline._open.discard(self)
         self._inner.close()
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Stream:
         left = self._deadline.left(self._httpcore.ConnectTimeout)
-        return Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
+        try:
+            return Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
+        finally:
+            self._deadline._open.discard(self)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

@@ -46,7 +46,7 @@ class Endpoint:
     with its usual bounds. `post` and `sleep` are for tests; by default httpx, and a sleep that an interrupt cuts short.
 
     Ctrl-C, or a failure that concerns every item, lets the requests under way finish (each within its time limit), hands their
-    results to `done`, so that a cache keeps what was paid, and begins no other.
+    results to `done`, so that a cache keeps what was paid, and begins no other. A second Ctrl-C hangs up on those under way.
     """
 
     name = "endpoint"
@@ -80,12 +80,13 @@ class Endpoint:
         post = self._given or HttpPost(self.spec.url, self._key, self.spec.time_limit, self.spec.concurrency)
         pace = Pace(self.spec.per_minute, self._sleep)
         try:
-            return self._all(items, done, lambda item: self._watched(post, pace, item))
+            return self._all(items, done, lambda item: self._watched(post, pace, item), getattr(post, "cut", lambda: None))
         finally:
             if isinstance(post, HttpPost):
                 post.close()
 
-    def _all(self, items: Sequence[Item], done: Done, ask: Callable[[Item], Summary | Failure]) -> list[Summary | Failure]:
+    def _all(self, items: Sequence[Item], done: Done, ask: Callable[[Item], Summary | Failure],
+             cut: Callable[[], object]) -> list[Summary | Failure]:
         """An item is begun when another is done and told, so what a kill loses is what is under way, and no more."""
         results: dict[int, Summary | Failure] = {}
         under_way: dict[Future[Summary | Failure], int] = {}
@@ -107,7 +108,11 @@ class Endpoint:
                         begin(1)
             except BaseException:
                 self._stop.set()
-                pool.shutdown(cancel_futures=True)
+                try:
+                    pool.shutdown(cancel_futures=True)
+                except KeyboardInterrupt:
+                    cut()
+                    pool.shutdown()
                 for future in under_way:
                     if not future.cancelled() and future.exception() is None:
                         with suppress(KeyboardInterrupt):
@@ -177,7 +182,7 @@ class Endpoint:
         said = f"status {reply.status}: {self._safe(reply.body)}"
         if reply.status in _AGAIN:
             told = retry_after(reply.headers)
-            asks = f" (asks to wait {told:g} s, most_pause is {self.spec.most_pause:g} s)" if told > self.spec.most_pause else ""
+            asks = f" (asks to wait {told:.0f} s, most_pause is {self.spec.most_pause:g} s)" if told > self.spec.most_pause else ""
             return _Trouble(kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, told=told)
         if reply.status in _THIS_ITEM:
             return Failure(id=item.id, kind="refused", detail=said)

@@ -74,6 +74,10 @@ class HttpPost:
         raw = body.whole()
         return Reply(status=response.status, headers=headers, body=raw.decode(json.detect_encoding(raw), "replace"))
 
+    def cut(self) -> None:
+        """Requests under way end now, unanswered."""
+        self._deadline.cut()
+
     def close(self) -> None:
         self._pool.close()
 
