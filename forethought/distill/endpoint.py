@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from forethought.display.show import printable
-from forethought.distill.body import Unreadable
+from forethought.distill.asking import Asker, Trouble, guess
 from forethought.distill.endpoint_spec import EndpointSpec
 from forethought.distill.filter import FilterSpec, judge
-from forethought.distill.pace import Pace, backoff, retry_after
+from forethought.distill.pace import Pace, backoff
 from forethought.distill.prompts import Prompt
 from forethought.distill.records import Done, Drop, Failure, Item, Summary, Usage, nothing
-from forethought.distill.reply import Nonsense, parse, read, tokens
-from forethought.distill.transport import HttpPost, Post, Reply, Unanswered
+from forethought.distill.transport import HttpPost, Post
 from forethought.errors import UserError
 from forethought.rollout import seed_of
 
-CHARACTERS = 3.5  # of English text a token: for estimates, and where a reply does not say how many tokens it took
-_AGAIN = {408, 425, 429, *range(500, 600)}
-_THIS_ITEM = {400, 413, 422}  # about what was asked; every other status is about how, and so about every item
-_SECRET = 8  # characters; a shorter key ("EMPTY", "none") is no secret, and its letters are words of plans
-
 Judge = Callable[[Item, Summary | Failure], str | Drop]
 """An item and its result -> its plan, or why there is none to train on. Called from the thread that called `summarise`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trouble:
-    """An attempt that may go better next time, and the seconds the endpoint asks us to wait."""
-
-    kind: str
-    detail: str
-    told: float = 0.0
 
 
 class Endpoint:
@@ -57,6 +41,7 @@ class Endpoint:
         self.model, self.prompt = spec.model, prompt.template
         self.settings: Mapping[str, object] = {"base_url": spec.base_url, "temperature": spec.temperature, "max_tokens": spec.max_tokens}
         self._key = spec.key() if post is None else ""
+        self._ask = Asker(spec, prompt, self._key)
         self._given = post
         self._judge = judge or _usual
         self._stop = threading.Event()
@@ -67,7 +52,7 @@ class Endpoint:
 
     def estimate(self, items: Sequence[Item]) -> Usage:
         """One request an item, with as many tokens as its text suggests and the longest answer allowed."""
-        prompt_tokens = sum(self._guess(self._prompt.plain(item)) for item in items)
+        prompt_tokens = sum(guess(self._prompt.plain(item)) for item in items)
         answers = self.spec.max_tokens * len(items)
         return Usage(requests=len(items), prompt_tokens=prompt_tokens, completion_tokens=answers,
                      cost=self.spec.price(prompt_tokens, answers), guessed=len(items))
@@ -132,10 +117,10 @@ class Endpoint:
         if len(self._useless) < self.spec.give_up:
             return
         first, counts = self._useless[0], Counter(drop.reason for drop in self._useless)
-        text = f", in {printable(repr(_start(first.text)))}" if first.text else ""
+        text = f", in {printable(repr(self._ask.start(first.text)))}" if first.text else ""
         raise UserError(f"{self.spec.url} gave no usable answer for {len(self._useless)} items in a row "
                         f"({', '.join(f'{reason} {n}' for reason, n in counts.items())}). The first, for {printable(first.id)}: "
-                        f"{self._safe(first.detail, 300)}{text}. What was answered is kept; mend the settings, or "
+                        f"{self._ask.safe(first.detail, 300)}{text}. What was answered is kept; mend the settings, or "
                         "raise give_up, and start again")
 
     def _watched(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:
@@ -148,7 +133,7 @@ class Endpoint:
 
     def _one(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:
         spec, usage = self.spec, Usage()
-        trouble = _Trouble(kind="stopped", detail="the run was stopped before this item was asked for")
+        trouble = Trouble(kind="stopped", detail="the run was stopped before this item was asked for")
         for attempt in range(spec.retries + 1):
             pace.wait()
             if self._stop.is_set():
@@ -156,8 +141,10 @@ class Endpoint:
             if spec.most_cost and self._spent >= spec.most_cost:
                 return Failure(id=item.id, kind="budget", detail=f"most_cost = {spec.most_cost:g} is spent", usage=usage)
             usage += Usage(requests=1)
-            outcome = self._attempt(post, item)
-            if not isinstance(outcome, _Trouble):
+            outcome = self._ask.attempt(post, item)
+            if not isinstance(outcome, Trouble):
+                with self._lock:
+                    self._spent += outcome.usage.cost
                 return replace(outcome, usage=outcome.usage + usage)
             trouble = outcome
             if attempt == spec.retries or trouble.told > spec.most_pause:
@@ -166,79 +153,5 @@ class Endpoint:
             self._sleep(max(trouble.told, backoff(attempt, spec.first_pause, spec.most_pause, seed_of(item.id))))
         return Failure(id=item.id, kind=trouble.kind, detail=trouble.detail, usage=usage)
 
-    def _attempt(self, post: Post, item: Item) -> Summary | Failure | _Trouble:
-        body: dict[str, object] = {"model": self.spec.model, "messages": self._prompt.messages(item),
-                                   self.spec.tokens_field: self.spec.max_tokens}
-        if self.spec.temperature is not None:
-            body["temperature"] = self.spec.temperature
-        try:
-            reply = post(body)
-        except Unanswered as error:
-            return _Trouble(kind=error.kind, detail=self._safe(str(error)))
-        except Unreadable as error:
-            return Failure(id=item.id, kind="unreadable", detail=self._safe(str(error)))
-        if reply.status == 200:
-            return self._read(item, reply)
-        said = f"status {reply.status}: {self._safe(reply.body)}"
-        if reply.status in _AGAIN:
-            told = retry_after(reply.headers)
-            asks = f" (asks to wait {told:.0f} s, most_pause is {self.spec.most_pause:g} s)" if told > self.spec.most_pause else ""
-            return _Trouble(kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, told=told)
-        if reply.status in _THIS_ITEM:
-            return Failure(id=item.id, kind="refused", detail=said)
-        raise UserError(f"{self.spec.url} answers {said}. Check base_url, model and the key in {self.spec.key_env or 'key_env'}"
-                        f"{self._hint(reply)}")
-
-    def _hint(self, reply: Reply) -> str:
-        if 300 <= reply.status < 400 and (target := reply.headers.get("location")):
-            return f"; redirects are not followed, and this one leads to {self._safe(target)}"
-        if reply.status == 404 and not re.search(r"/v\d", self.spec.url):
-            return "; the base_url of most servers ends in /v1"
-        return ""
-
-    def _read(self, item: Item, reply: Reply) -> Summary | Failure | _Trouble:
-        """A reply of status 200. An empty text is a summary too, which was paid for and which the filter drops."""
-        usage = Usage()
-        try:
-            parsed = parse(reply.body)
-            usage = self._usage(item, parsed, "")
-            said = read(parsed)
-        except Nonsense as error:
-            self._spend(usage)
-            detail = f"{error}: {self._safe(reply.body)}"
-            if error.status in _AGAIN:
-                return _Trouble(kind="rate_limit" if error.status == 429 else "server", detail=detail)
-            return Failure(id=item.id, kind="nonsense", detail=detail, usage=usage)
-        usage = self._usage(item, parsed, said.text)
-        self._spend(usage)
-        text = said.text.replace(self._key, "***") if len(self._key) >= _SECRET else said.text
-        return Summary(id=item.id, text=text, truncated=said.truncated, note=self._safe(said.note, 300), usage=usage)
-
-    def _usage(self, item: Item, parsed: object, text: str) -> Usage:
-        """The tokens that the reply states, else what its text suggests. The request itself is counted by who sent it."""
-        stated = tokens(parsed)
-        counts = stated or (self._guess(self._prompt.plain(item)), self._guess(text))
-        return Usage(prompt_tokens=counts[0], completion_tokens=counts[1], cost=self.spec.price(*counts), guessed=int(stated is None))
-
-    def _spend(self, usage: Usage) -> None:
-        with self._lock:
-            self._spent += usage.cost
-
-    def _guess(self, text: str) -> int:
-        return round(len(text) / CHARACTERS)
-
-    def _safe(self, text: str, most: int = 200) -> str:
-        """The start of what the endpoint said, for a message: without the key, and without what moves a terminal's cursor."""
-        return printable(_start(self._hide(text), most))
-
-    def _hide(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
-
-
 def _usual(item: Item, result: Summary | Failure) -> str | Drop:
     return judge(item, result, FilterSpec())
-
-
-def _start(text: str, most: int = 200) -> str:
-    text = " ".join(text[: 50 * most].split())
-    return text if len(text) <= most else text[: most - 3] + "..."
