@@ -16,13 +16,14 @@ from forethought.distill.rules import item_of_gsm8k, steps
 from forethought.errors import UserError
 
 PIECES = ["<plan>", "</plan>", "<think>", "</think>", "<act>", "</act>", "[THINK]", " ", "\n", "\t", "\r", "\0", "\x1b[2J", "\u2028", "\u202e",
-          "\ufeff", "\xa0", "0", "7", "12", "1,000", "1,0,0", "3.5", ".5", *"+-*×÷=/^%$€()?", "<<", "<<3+4=7>>", ">>", "x", "A", "an",
-          "twenty-one", "hundred", "thousand million", "one", "and", "Step 2:", "####", "\\frac{1}{2}", "\\frac{1}{0}", "1/0", "9" * 50, "9" * 5000,
-          "²", "½", "٣", "\ud800", "é", "e\u0301", "😀", "apples", "\\boxed{7}", "st", "’"]  # fmt: skip
-VALUES = [None, True, 0, -1, 1.5, 10**30, float("nan"), "", "x", "<plan>a</plan>", [], {}, [1], [None], ["x"], {"type": "text", "text": "x"},
-          [{"type": "text", "text": 5}], [{"type": "thinking"}], [{"type": []}], {"code": 429}, {"code": "x"}, [[[]]], "\ud800"]  # fmt: skip
-NAMES = ["choices", "message", "content", "usage", "prompt_tokens", "completion_tokens", "finish_reason", "refusal", "tool_calls", "reasoning",
-         "reasoning_content", "error", "code", "text", "type"]  # fmt: skip
+          "\ufeff", "\xa0", "0", "7", "12", "1,000", "1,0,0", "3.5", ".5", *"+-*×÷=/^%$€()?", "<<", "<<3+4=7>>", ">>", "x",
+          "A", "an",
+          "twenty-one", "hundred", "thousand million", "one", "and", "Step 2:", "####", "\\frac{1}{2}", "\\frac{1}{0}", "1/0", "9" * 50,
+          "9" * 5000, "²", "½", "٣", "\ud800", "é", "e\u0301", "😀", "apples", "\\boxed{7}", "st", "’"]  # fmt: skip
+VALUES = [None, True, 0, -1, 1.5, 10**30, float("nan"), "", "x", "<plan>a</plan>", [], {}, [1], [None], ["x"],
+          {"type": "text", "text": "x"}, [{"type": "text", "text": 5}], [{"type": "thinking"}], [{"type": []}], {"code": 429}, {"code": "x"}, [[[]]], "\ud800"]  # fmt: skip
+NAMES = ["choices", "message", "content", "usage", "prompt_tokens", "completion_tokens", "finish_reason", "refusal", "tool_calls",
+         "reasoning", "reasoning_content", "error", "code", "text", "type"]  # fmt: skip
 
 
 def text(rng: random.Random, most: int = 30) -> str:

@@ -62,8 +62,8 @@ def in_time(work, seconds: float = 30):
 
 
 def asked(base_url: str, attempts: int, slow: bool):
-    spec = EndpointSpec(base_url=base_url, model="m", key_env="PLANS_KEY", retries=attempts - 1, first_pause=0.0, concurrency=1, price_in=1.0,
-                        time_limit=SECONDS if slow else 20.0)
+    spec = EndpointSpec(base_url=base_url, model="m", key_env="PLANS_KEY", retries=attempts - 1, first_pause=0.0, concurrency=1,
+                        price_in=1.0, time_limit=SECONDS if slow else 20.0)
     return in_time(lambda: Endpoint(spec, sleep=lambda seconds: None).summarise([ITEM]))
 
 
@@ -139,11 +139,12 @@ def test_the_next_address_of_a_name_is_tried(plain, monkeypatch):
     with serving([ok()]) as base_url:
         port = int(base_url.split(":")[2].split("/")[0])
         found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]  # nobody listens on .2
-        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **kwargs: found if host == "two.invalid" else real(host, *args, **kwargs))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **kw: found if host == "two.invalid" else real(host, *args, **kw))
         assert plain(base_url.replace("127.0.0.1", "two.invalid")).text == PLAN
 
 
-@pytest.mark.parametrize(("form", "path"), [("{}/v1/", "/v1"), (" {}/v1/chat/completions ", "/v1"), ("{}", ""), ("{}/a/v1/chat/completions/", "/a/v1")])
+@pytest.mark.parametrize(("form", "path"), [
+    ("{}/v1/", "/v1"), (" {}/v1/chat/completions ", "/v1"), ("{}", ""), ("{}/a/v1/chat/completions/", "/a/v1")])  # fmt: skip
 def test_forms_of_the_address(plain, form, path):
     requests = []
     with serving([ok()], requests) as base_url:
@@ -193,8 +194,8 @@ def test_a_proxy_that_cannot_be_used(plain, monkeypatch, proxy):
 
 
 @pytest.mark.parametrize(("play", "reason"), [
-    (ok("I would add them." + NASTY), "unparsed 5"), (ok("<plan>It is 3 + 4.</plan>"), "calculation 5"), (ok("<plan>It is 7.</plan>"), "answer 5"),
-    (ok(""), "empty 5"), (ok("<plan>Add", finish="length"), "truncated 5"), (http("no"), "failed 5"), (reset, "failed 5"),
+    (ok("I would add them." + NASTY), "unparsed 5"), (ok("<plan>It is 3 + 4.</plan>"), "calculation 5"),
+    (ok("<plan>It is 7.</plan>"), "answer 5"), (ok(""), "empty 5"), (ok("<plan>Add", finish="length"), "truncated 5"), (http("no"), "failed 5"), (reset, "failed 5"),
 ])  # fmt: skip
 def test_give_up_counts_every_kind_of_drop(held, play, reason):
     requests = []

@@ -196,8 +196,9 @@ def test_a_long_run_of_anything_ends(text):
 
 def test_what_is_thinking_and_what_is_not():
     for text, left in (("<think>a</think>b", "b"), (" \n<THINK>a</THINK> b", " b"), ("a</think>b", "b"), ("a", "a"), ("", ""), ("<think>a", ""),
-                       ("<think>a</think><thinking>b</thinking>c", "c"), ("b<think>a</think>", "b<think>a</think>"), ("<think>a<think>b</think>c", "c"),
-                       ("<think>a</think>b<think>c</think>", "b<think>c</think>"), ("[THINK]a[/THINK]b", "b"), ("◁think▷a◁/think▷b", "b"),
+                       ("<think>a</think><thinking>b</thinking>c", "c"), ("b<think>a</think>", "b<think>a</think>"),
+                       ("<think>a<think>b</think>c", "c"), ("<think>a</think>b<think>c</think>", "b<think>c</think>"), ("[THINK]a[/THINK]b", "b"),
+                       ("◁think▷a◁/think▷b", "b"),
                        ("x<|end|>", "x<|end|>"), ("a < think> b", "a < think> b")):  # fmt: skip
         assert without_thinking(text) == left
     assert without_thinking("<thinking>1. Add.</thinking>", plan="thinking") == "<thinking>1. Add.</thinking>"

@@ -204,27 +204,30 @@ def test_bad_settings_are_refused_before_a_model_is_loaded(tables, distill, wher
 
 
 @pytest.mark.parametrize(("setting", "value", "message"), [
-    ("base_url", 5, "base_url must be text, found 5"), ("base_url", "http://[", "found 'http://['"), ("base_url", "http://h:99999", "h:99999"),
+    ("base_url", 5, "base_url must be text, found 5"), ("base_url", "http://[", "found 'http://['"),
+    ("base_url", "http://h:99999", "h:99999"),
     ("base_url", "http://h h/v1", "found 'http://h h/v1'"), ("base_url", "http://h/\x1b[2J", 'x1b[2J'),
     ("base_url", ["http://h"], "must be text"), ("base_url", "http://me:hidden@[", r"found 'http://\*\*\*@['"),
     ("base_url", "http://h/v1/completions", "base_url ends in /completions"),
     ("key_env", 5, "key_env must be text, found 5"), ("key_env", "sk-a-key-by-mistake", "name of an environment variable"),
     ("retries", 1.5, "retries must be a whole number, found 1.5"), ("retries", True, "retries must be a whole number"),
     ("temperature", 10**400, "temperature is 1000"), ("temperature", "hot", "temperature must be a number, found 'hot'"),
-    ("time_limit", 1e300, "time_limit is 1e.300"), ("time_limit", 10**5000, "too large to show"), ("time_limit", "x", "time_limit must be a number"),
+    ("time_limit", 1e300, "time_limit is 1e.300"), ("time_limit", 10**5000, "too large to show"),
+    ("time_limit", "x", "time_limit must be a number"),
     ("give_up", 0, "give_up is 0; it must be above 0"), ("concurrency", 10**6, "concurrency is 1000000"), ("model", " ", "model is empty"),
     ("price_in", 1e308, "price_in is 1e.308"), ("tokens_field", "messages", "tokens_field is max_tokens or max_completion_tokens"),
 ], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
 def test_settings_of_an_endpoint_are_refused_with_their_value(tables, setting, value, message):
     endpoint = {"base_url": "http://h/v1", "model": "m", "key_env": "", setting: value}
     with pytest.raises(RecipeError, match=message.replace("[", r"\[")) as e:
-        run.build(recipe(tables, summariser="endpoint", endpoint=endpoint), engine_of=lambda recipe, domain: pytest.fail("a model was loaded"))
+        run.build(recipe(tables, summariser="endpoint", endpoint=endpoint), engine_of=lambda *_: pytest.fail("a model was loaded"))
     assert e.value.where == "stage.0.distill.endpoint"
     assert not any(word in str(e.value) for word in ("hidden", "by-mistake", "\x1b"))
 
 
 def asks(base_url: str, **fields) -> dict:
-    return {"summariser": "endpoint", "endpoint": {"base_url": base_url, "model": "m", "key_env": "", "concurrency": 1, "retries": 0} | fields}
+    given = {"base_url": base_url, "model": "m", "key_env": "", "concurrency": 1, "retries": 0}
+    return {"summariser": "endpoint", "endpoint": given | fields}
 
 
 def test_an_endpoint_that_thinks_before_its_plans(tables, tmp_path):

@@ -221,7 +221,8 @@ def test_what_is_no_source(tmp_path):
     ([(0, None), ([], 0)], "TypeError"), ([(0, []), (1, 0)], "TypeError"),
 ])  # fmt: skip
 def test_nodes_that_lead_back_to_themselves_end(tmp_path, ids, says):
-    nodes = [{"id": id, "parent": parent, "role": "act", "text": "x", "status": "finished", "reward_parts": {"outcome": 1.0}} for id, parent in ids]
+    fields = {"role": "act", "text": "x", "status": "finished", "reward_parts": {"outcome": 1.0}}
+    nodes = [{"id": id, "parent": parent, **fields} for id, parent in ids]
     (tmp_path / "trees").mkdir()
     for name in ("step-000005", "step-abc"):  # of another name, no run's
         with gzip.open(tmp_path / "trees" / f"{name}.jsonl.gz", "wt") as file:
