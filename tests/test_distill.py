@@ -200,7 +200,8 @@ def test_lines_of_older_versions_have_no_checksum_but_types(tmp_path):
         key = cached.key(ITEM)
     old = {"key": key, "text": PLAN, "truncated": False, "usage": {"requests": 1, "cost": 0.25}}
     for line, cached_before in ((old, True), (old | {"text": 5}, False), (old | {"truncated": "no"}, False),
-                                (old | {"usage": {"x": 1}}, False), (old | {"usage": {"cost": float("nan")}}, False), (old | {"text": "\ud800"}, False)):  # fmt: skip
+                                (old | {"usage": {"x": 1}}, False),
+                                (old | {"usage": {"cost": float("nan")}}, False), (old | {"text": "\ud800"}, False)):  # fmt: skip
         path.write_text(json.dumps(line) + "\n")
         with Cached(says, path) as cached:
             assert cached.summarise([ITEM])[0].cached is cached_before

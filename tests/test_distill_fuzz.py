@@ -21,7 +21,8 @@ PIECES = ["<plan>", "</plan>", "<think>", "</think>", "<act>", "</act>", "[THINK
           "twenty-one", "hundred", "thousand million", "one", "and", "Step 2:", "####", "\\frac{1}{2}", "\\frac{1}{0}", "1/0", "9" * 50,
           "9" * 5000, "²", "½", "٣", "\ud800", "é", "e\u0301", "😀", "apples", "\\boxed{7}", "st", "’"]  # fmt: skip
 VALUES = [None, True, 0, -1, 1.5, 10**30, float("nan"), "", "x", "<plan>a</plan>", [], {}, [1], [None], ["x"],
-          {"type": "text", "text": "x"}, [{"type": "text", "text": 5}], [{"type": "thinking"}], [{"type": []}], {"code": 429}, {"code": "x"}, [[[]]], "\ud800"]  # fmt: skip
+          {"type": "text", "text": "x"}, [{"type": "text", "text": 5}],
+          [{"type": "thinking"}], [{"type": []}], {"code": 429}, {"code": "x"}, [[[]]], "\ud800"]  # fmt: skip
 NAMES = ["choices", "message", "content", "usage", "prompt_tokens", "completion_tokens", "finish_reason", "refusal", "tool_calls",
          "reasoning", "reasoning_content", "error", "code", "text", "type"]  # fmt: skip
 

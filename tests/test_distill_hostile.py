@@ -195,7 +195,8 @@ def test_a_proxy_that_cannot_be_used(plain, monkeypatch, proxy):
 
 @pytest.mark.parametrize(("play", "reason"), [
     (ok("I would add them." + NASTY), "unparsed 5"), (ok("<plan>It is 3 + 4.</plan>"), "calculation 5"),
-    (ok("<plan>It is 7.</plan>"), "answer 5"), (ok(""), "empty 5"), (ok("<plan>Add", finish="length"), "truncated 5"), (http("no"), "failed 5"), (reset, "failed 5"),
+    (ok("<plan>It is 7.</plan>"), "answer 5"), (ok(""), "empty 5"),
+    (ok("<plan>Add", finish="length"), "truncated 5"), (http("no"), "failed 5"), (reset, "failed 5"),
 ])  # fmt: skip
 def test_give_up_counts_every_kind_of_drop(held, play, reason):
     requests = []
