@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -166,16 +170,79 @@ def test_a_torn_last_line_is_asked_again_and_the_file_stays_whole(tmp_path):
         assert says.asked == ["2"] and path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("line", ['{"key": "k"', "[]", '{"key": "k", "text": 5, "truncated": false, "usage": {}}', "\x00\x00"])
-def test_a_damaged_line_elsewhere_is_named(tmp_path, line):
-    path = tmp_path / "c"
-    path.write_text(line + "\n" + line + "\n")
-    with pytest.raises(UserError, match="c:1 is no line of a cache of summaries; delete the line, or give another file"):
-        Cached(Says(), path)
+def changed(line: str, **fields) -> str:
+    return json.dumps(json.loads(line) | fields)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda line: line[:40], lambda line: "[]", lambda line: "\x00\x00", lambda line: "", lambda line: "[" * 100_000,
+    lambda line: line.replace("Add", "Sub"), lambda line: line.replace('"truncated": false', '"truncated": true'),
+    lambda line: changed(line, key="another"), lambda line: changed(line, sum="0" * 16), lambda line: changed(line, more=1),
+    lambda line: line.replace('"requests": 1', '"requests": "1"'), lambda line: line.replace('"requests": 1', f'"requests": {"9" * 5000}'),
+], ids=lambda damage: "")  # fmt: skip
+def test_a_damaged_line_is_told_and_asked_again(tmp_path, damage):
+    path, says, told = tmp_path / "c", Says(**{"1": "<plan>Add them.</plan>"}), []
+    with Cached(says, path) as cached:
+        cached.summarise(items("1", "2"))
+    first, second = path.read_text().splitlines()
+    assert "Add" in first and damage(first) != first
+    path.write_text(f"{damage(first)}\n{second}\n")
+    with Cached(says, path, told.append) as cached:
+        assert [(r.text, r.cached) for r in cached.summarise(items("1", "2"))] == [("<plan>Add them.</plan>", False), (PLAN, True)]
+    assert told == [f"{path}: 1 of 2 lines are damaged, the first is line 1; what they held is asked again"]
+    with Cached(says, path) as cached:
+        assert all(r.cached for r in cached.summarise(items("1", "2")))
+
+
+def test_lines_of_older_versions_have_no_checksum_but_types(tmp_path):
+    path, says = tmp_path / "c", Says()
+    with Cached(says, path) as cached:
+        key = cached.key(ITEM)
+    old = {"key": key, "text": PLAN, "truncated": False, "usage": {"requests": 1, "cost": 0.25}}
+    for line, cached_before in ((old, True), (old | {"text": 5}, False), (old | {"truncated": "no"}, False),
+                                (old | {"usage": {"x": 1}}, False),
+                                (old | {"usage": {"cost": float("nan")}}, False), (old | {"text": "\ud800"}, False)):  # fmt: skip
+        path.write_text(json.dumps(line) + "\n")
+        with Cached(says, path) as cached:
+            assert cached.summarise([ITEM])[0].cached is cached_before
+
+
+def test_a_line_that_the_disk_has_no_room_for_leaves_nothing_behind(tmp_path, monkeypatch):
+    path, says = tmp_path / "c", Says()
+    with Cached(says, path) as cached:
+        cached.summarise(items("1"))
+        before, write, calls = path.read_bytes(), os.write, []
+
+        def full(file, line):
+            calls.append(line)
+            if len(calls) > 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(file, line[:10])
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            cached.summarise(items("2"))
+    assert path.read_bytes() == before
+
+
+def test_two_processes_share_a_cache(tmp_path):
+    """Each appends 200 long lines while the other does, and opens the file anew between them, which cuts off what looks torn."""
+    code = ("import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]); from test_distill import Says, ITEM; "
+            "from dataclasses import replace; from forethought.distill.cache import Cached\n"
+            "for i in range(20):\n"
+            "    with Cached(Says(), Path(sys.argv[1])) as cached:\n"
+            "        cached.summarise([replace(ITEM, id=str(j), question=f'{sys.argv[2]} {i} {j}' * 99) for j in range(10)])\n")
+    command = [sys.executable, "-c", code, str(tmp_path / "c")]
+    pair = [subprocess.Popen([*command, name, str(Path(__file__).parent)]) for name in "ab"]
+    assert [process.wait(60) for process in pair] == [0, 0]
+    told = []
+    with Cached(Says(), tmp_path / "c", told.append) as cached:
+        everything = [replace(ITEM, id=f"{n}{i}{j}", question=f"{n} {i} {j}" * 99) for n in "ab" for i in range(20) for j in range(10)]
+        assert not told and all(result.cached for result in cached.summarise(everything))
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):
-    with pytest.raises(UserError, match="cannot read the cache"):
+    with pytest.raises(UserError, match="cannot read or write the cache"):
         Cached(Says(), tmp_path)
 
 

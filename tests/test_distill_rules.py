@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from forethought.distill import rules
+from forethought.distill.filter import FilterSpec, judge
 from forethought.distill.leaks import calculation, new_numbers, says
 from forethought.distill.numbers import digits_in, number_of, values_in
 from forethought.distill.records import Failure, Item, Summary
 from forethought.distill.stage import item_of
+from forethought.distill.thinking import without_thinking
 from forethought.errors import UserError
 from forethought.tasks.desk import Desk
 
@@ -180,3 +182,23 @@ def test_plans_have_the_steps_of_the_socratic_sub_questions():
 
     own, other = shared(plans), shared(plans[1:] + plans[:1])
     assert (round(own, 2), round(other, 2)) == (0.65, 0.01), f"{own:.3f} of the own sub-questions' words, {other:.3f} of another's"
+
+
+@pytest.mark.parametrize("text", [" ", "\u2028", "\xa0", "(", "((", "( ", "1 ", "3 + ", "apples ", "$+", "<<", "one ", "</think>", "<plan>"])
+def test_a_long_run_of_anything_ends(text):
+    """Four places for white space in one pattern, or brackets that are begun at each of them, took a minute for 3,000 characters."""
+    long = text * (3000 // len(text))
+    made = item(long, long, f"x{long}x")
+    assert number_of(f"{long}x{long}") is None and isinstance(rules.steps(made), list)
+    assert judge(made, Summary(id="i", text=f"<plan>{long}</plan>"), FilterSpec(most_chars=10**6)) is not None
+    assert without_thinking(long) in (long, "")
+
+
+def test_what_is_thinking_and_what_is_not():
+    for text, left in (("<think>a</think>b", "b"), (" \n<THINK>a</THINK> b", " b"), ("a</think>b", "b"), ("a", "a"), ("", ""), ("<think>a", ""),
+                       ("<think>a</think><thinking>b</thinking>c", "c"), ("b<think>a</think>", "b<think>a</think>"),
+                       ("<think>a<think>b</think>c", "c"), ("<think>a</think>b<think>c</think>", "b<think>c</think>"), ("[THINK]a[/THINK]b", "b"),
+                       ("◁think▷a◁/think▷b", "b"),
+                       ("x<|end|>", "x<|end|>"), ("a < think> b", "a < think> b")):  # fmt: skip
+        assert without_thinking(text) == left
+    assert without_thinking("<thinking>1. Add.</thinking>", plan="thinking") == "<thinking>1. Add.</thinking>"

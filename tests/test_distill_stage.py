@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import desk_recipe, lines_of, nothing
+from hostile_server import ok, serving
 from test_torch_math import CHAT
 from torch_kit import bpe_of, model_of, on_disk
 
@@ -200,6 +201,57 @@ def test_bad_settings_are_refused_before_a_model_is_loaded(tables, distill, wher
     with pytest.raises(RecipeError) as e:
         run.build(recipe(tables, **distill), engine_of=lambda recipe, domain: pytest.fail("a model was loaded"))
     assert e.value.where == where
+
+
+@pytest.mark.parametrize(("setting", "value", "message"), [
+    ("base_url", 5, "base_url must be text, found 5"), ("base_url", "http://[", "found 'http://['"),
+    ("base_url", "http://h:99999", "h:99999"),
+    ("base_url", "http://h h/v1", "found 'http://h h/v1'"), ("base_url", "http://h/\x1b[2J", 'x1b[2J'),
+    ("base_url", ["http://h"], "must be text"), ("base_url", "http://me:hidden@[", r"found 'http://\*\*\*@['"),
+    ("base_url", "http://h/v1/completions", "base_url ends in /completions"),
+    ("key_env", 5, "key_env must be text, found 5"), ("key_env", "sk-a-key-by-mistake", "name of an environment variable"),
+    ("retries", 1.5, "retries must be a whole number, found 1.5"), ("retries", True, "retries must be a whole number"),
+    ("temperature", 10**400, "temperature is 1000"), ("temperature", "hot", "temperature must be a number, found 'hot'"),
+    ("time_limit", 1e300, "time_limit is 1e.300"), ("time_limit", 10**5000, "too large to show"),
+    ("time_limit", "x", "time_limit must be a number"),
+    ("give_up", 0, "give_up is 0; it must be above 0"), ("concurrency", 10**6, "concurrency is 1000000"), ("model", " ", "model is empty"),
+    ("price_in", 1e308, "price_in is 1e.308"), ("tokens_field", "messages", "tokens_field is max_tokens or max_completion_tokens"),
+], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+def test_settings_of_an_endpoint_are_refused_with_their_value(tables, setting, value, message):
+    endpoint = {"base_url": "http://h/v1", "model": "m", "key_env": "", setting: value}
+    with pytest.raises(RecipeError, match=message.replace("[", r"\[")) as e:
+        run.build(recipe(tables, summariser="endpoint", endpoint=endpoint), engine_of=lambda *_: pytest.fail("a model was loaded"))
+    assert e.value.where == "stage.0.distill.endpoint"
+    assert not any(word in str(e.value) for word in ("hidden", "by-mistake", "\x1b"))
+
+
+def asks(base_url: str, **fields) -> dict:
+    given = {"base_url": base_url, "model": "m", "key_env": "", "concurrency": 1, "retries": 0}
+    return {"summariser": "endpoint", "endpoint": given | fields}
+
+
+def test_an_endpoint_that_thinks_before_its_plans(tables, tmp_path):
+    pytest.importorskip("httpx", reason="the extra `distill` is not installed")
+    with serving([ok("<think>\nTwo parts.\n</think>\n\n<plan>Find the parts.\nAdd them.</plan>")]) as base_url:
+        run.train(recipe(tables, **asks(f"{base_url}/chat/completions")), tmp_path / "run", nothing)
+    rows, provenance = files.read(tmp_path / "run" / "guided" / "stage-0")
+    assert {row.plan for row in rows} == {"Find the parts.\nAdd them."} and provenance.kept == 8
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("I cannot \x1b]0;title\x07 plan.", r"\(unparsed 3\).*in 'I cannot \\x1b\]0;title\\x07 plan.'"),
+    ("<plan>It is 3 + 4.</plan>", r"\(calculation 3\)"), (f"<plan>{'word ' * 40}</plan>", r"\(refused 3\)"),
+])  # fmt: skip
+def test_an_endpoint_that_never_gives_a_plan_is_left_at_once_and_paid_once(tables, tmp_path, content, says):
+    """Also where only the task family refuses the plans: of 40 words where 24 tokens are allowed."""
+    pytest.importorskip("httpx", reason="the extra `distill` is not installed")
+    requests = []
+    with serving([ok(content)], requests) as base_url:
+        made = recipe(tables, **asks(base_url, give_up=3))
+        with pytest.raises(UserError, match=f"gave no usable answer for 3 items in a row {says}") as caught:
+            run.train(made, tmp_path / "run", nothing)
+    assert len(requests) == 3 == len((tmp_path / "run/guided/stage-0/cache.jsonl").read_text().splitlines())
+    assert str(caught.value).isprintable()
 
 
 def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():

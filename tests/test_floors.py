@@ -41,7 +41,7 @@ ONE_ROOM = {
 TORCH = {"torch", "transformers", "peft", "safetensors.torch", "accelerate"}
 TORCH_ROOMS = ("engines.torch",)
 NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
-ONE_PLACE = {"httpx": {"distill.transport"}, "datasets": {"distill.parquet", "tasks.math_files"},  # extras: one place of a room each
+ONE_PLACE = {"httpx": {"distill.transport"}, "httpcore": {"distill.transport"}, "datasets": {"distill.parquet", "tasks.math_files"},  # extras: one place of a room each
              "sklearn": {"grams.kmeans"}}  # fmt: skip
 MOST_LINES = 400
 

@@ -216,6 +216,21 @@ def test_what_is_no_source(tmp_path):
         solutions(tmp_path / "damaged")
 
 
+@pytest.mark.parametrize(("ids", "says"), [
+    ([(0, None), (1, 0), (0, 1), (2, 1)], "an id stands twice"), ([(0, 1), (1, 0), (2, 1)], "its nodes go round in a circle"),
+    ([(0, None), ([], 0)], "TypeError"), ([(0, []), (1, 0)], "TypeError"),
+])  # fmt: skip
+def test_nodes_that_lead_back_to_themselves_end(tmp_path, ids, says):
+    fields = {"role": "act", "text": "x", "status": "finished", "reward_parts": {"outcome": 1.0}}
+    nodes = [{"id": id, "parent": parent, **fields} for id, parent in ids]
+    (tmp_path / "trees").mkdir()
+    for name in ("step-000005", "step-abc"):  # of another name, no run's
+        with gzip.open(tmp_path / "trees" / f"{name}.jsonl.gz", "wt") as file:
+            file.write(json.dumps({"task": "t", "nodes": nodes}) + "\n")
+    with pytest.raises(UserError, match=rf"step-000005.jsonl.gz:1: no tree of rollouts.*{says}"):
+        solutions(tmp_path)
+
+
 # commands ------------------------------------------------------------------------------------------------------------------
 
 

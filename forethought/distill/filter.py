@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from forethought.distill.leaks import calculation, new_numbers, says
 from forethought.distill.records import Drop, Failure, Guided, Item, Summary
+from forethought.distill.thinking import without_thinking
 from forethought.errors import UserError
 from forethought.interface.result import Refusal
 from forethought.interface.tags import Tags
@@ -90,7 +91,7 @@ def admit(items: Sequence[Item], results: Sequence[Summary | Failure], spec: Fil
     for item, result in zip(items, results, strict=True):
         if item.id != result.id:
             raise ValueError(f"the result for {item.id!r} says that it is for {result.id!r}")
-        judged = _judge(item, result, spec, refuse)
+        judged = judge(item, result, spec, refuse)
         if isinstance(judged, Drop):
             drops.add(judged)
         else:
@@ -106,19 +107,21 @@ def admit(items: Sequence[Item], results: Sequence[Summary | Failure], spec: Fil
     return kept
 
 
-def _judge(item: Item, result: Summary | Failure, spec: FilterSpec, refuse: Refuse | None) -> str | Drop:
-    """The plan inside its tags, or why there is none to train on."""
+def judge(item: Item, result: Summary | Failure, spec: FilterSpec, refuse: Refuse | None = None) -> str | Drop:
+    """The plan inside its tags, or why there is none to train on. What a reasoning model thought before it is taken off."""
     if isinstance(result, Failure):
         return Drop(id=item.id, reason="failed", detail=f"{result.kind}: {result.detail}", text="")
 
     def drop(reason: str, detail: str) -> Drop:
         return Drop(id=item.id, reason=reason, detail=detail, text=result.text[: 2 * spec.most_chars])
 
+    text = without_thinking(result.text, spec.tags.plan)
+    why = result.note or ("it is thinking without an answer" if result.text.strip() and not text.strip() else "")
     if result.truncated:
-        return drop("truncated", REASONS["truncated"])
-    if not result.text.replace(spec.tags.open("plan"), "").replace(spec.tags.close("plan"), "").strip():
-        return drop("empty", REASONS["empty"])
-    parsed = spec.tags.parse(result.text)
+        return drop("truncated", REASONS["truncated"] + (f"; {why}" if why else ""))
+    if not text.replace(spec.tags.open("plan"), "").replace(spec.tags.close("plan"), "").strip():
+        return drop("empty", REASONS["empty"] + (f"; {why}" if why else ""))
+    parsed = spec.tags.parse(text)
     if isinstance(parsed, Refusal):
         return drop("unparsed", str(parsed))
     sections: Mapping = parsed.value

@@ -8,6 +8,7 @@ from fractions import Fraction
 NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.\d++)?|\.\d++)"  # possessive (++): a long row of digits is read once
 _NUMBER = re.compile(rf"(?<!\w){NUMBER}")  # the 3 of v3 is part of a name
 _FRACTION = re.compile(r"(?<![\w.,])(\d{1,40})/(\d{1,40})(?![\d.,]*\d)|\\[dt]?frac\{(\d{1,40})\}\{(\d{1,40})\}")
+_MOST_CHARS = 100  # of a number with what stands around it
 _MOST_DIGITS = 40  # a longer row of digits is no number that a plan could leak
 
 _UNITS = {w: i for i, w in enumerate("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
@@ -53,6 +54,9 @@ def words_value(text: str) -> Fraction:
 
 def number_of(text: str) -> Fraction | None:
     """The value of a text that is one number, with sign, currency or percent around it; else None."""
+    text = text.strip()
+    if len(text) > _MOST_CHARS:
+        return None  # white space may stand in four places of the pattern: on a long run of it the search would not end
     bare = re.fullmatch(rf"\s*[-+−]?\s*\\?[$€£]?\s*[-+−]?\s*({NUMBER}|\d+/\d+|\\[dt]?frac\{{\d+\}}\{{\d+\}})\s*\\?%?\.?\s*", text)
     found = digits_in(bare[1]) if bare else []
     return (-found[0] if re.search(r"[-−]", text[: bare.start(1)]) else found[0]) if len(found) == 1 else None

@@ -36,7 +36,7 @@ class Pace:
 def backoff(attempt: int, first: float, most: float, seed: int) -> float:
     """Seconds before attempt + 1: first x 2^attempt, at most `most`, and of that between a half and all, so that many callers do not
     come back together. The same seed gives the same pauses."""
-    return min(most, first * 2**attempt) * (0.5 + random.Random(f"{seed} {attempt}").random() / 2)
+    return min(most, first * 2.0 ** min(attempt, 60)) * (0.5 + random.Random(f"{seed} {attempt}").random() / 2)
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:
@@ -46,6 +46,6 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], datetime] = lambda
         return float(said[:9])
     try:
         when = parsedate_to_datetime(said)
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, IndexError, OverflowError):  # and a time zone of more hours than there are
         return 0.0
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now()).total_seconds())

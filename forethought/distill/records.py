@@ -45,6 +45,7 @@ class Summary:
     id: str
     text: str
     truncated: bool = False  # ran out of its budget of tokens
+    note: str = ""  # where the text is empty: what the model did instead
     usage: Usage = Usage()
     cached: bool = False  # from the cache: `usage` was paid by an earlier run
 
@@ -60,7 +61,8 @@ class Failure:
 
 
 Done = Callable[[Summary | Failure], None]
-"""Called once an item, as soon as its result is known, and always from the thread that called `summarise`."""
+"""Called as soon as an item's result is known, and always from the thread that called `summarise`: once an item, or twice for the one
+that an interrupt came upon."""
 
 
 def nothing(result: Summary | Failure) -> None:

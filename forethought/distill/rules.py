@@ -18,10 +18,10 @@ BLANK = "?"
 
 _ANNOTATION = re.compile(r"<<.*?>>")
 _VALUE = rf"[$€£]?\s?-?(?<!\d)(?:{NUMBER})(?:\s?/\s?\d+)?(?:\s?%|(?:st|nd|rd|th|[a-zA-Z])?\b)|[$€£]?\{BLANK}%?"
-_OPERAND = rf"\(*\s?(?:{_VALUE}|\b(?![aAI]\b)[a-zA-Z]\b)\s?\)*"  # a number, or a letter that stands for one
+_OPERAND = rf"\(*+\s?(?:{_VALUE}|\b(?![aAI]\b)[a-zA-Z]\b)\s?\)*"  # a number, or a letter that stands for one
 _UNIT = r"(?:[A-Za-z]{1,9}+)?(?:[\s/-]\s?\(?[A-Za-z][\w'’.]*+\)?){0,5}?"  # words between a number and the next sign: 7 players + 13 players
 _SIGN = r"\s?(?:[-+*/×÷=^–−•]|\bx\b|(?<=\d)x(?=[\s\d(])|\btimes\b)\s?"  # possessive quantifiers (*+) keep the search short on any text
-_EXPRESSION = re.compile(rf"{_OPERAND}(?:{_UNIT}\s?\)*\s?{_SIGN}\s?\(*{_OPERAND})+")
+_EXPRESSION = re.compile(rf"(?<!\(){_OPERAND}(?:{_UNIT}\s?\)*\s?{_SIGN}\s?{_OPERAND})+")
 _LEFT_OVER = re.compile(rf"\s*=\s*[$€£]?\s?(?:{NUMBER}|\{BLANK})|\s*=")
 _ANY_NUMBER = re.compile(rf"(?<!\w)(?:{NUMBER})(?:\s?/\s?\d+)?")
 _OPERATIONS = (("Add", "+"), ("Subtract", "-–−"), ("Multiply", "*×•"), ("Divide", "/÷"))

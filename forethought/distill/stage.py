@@ -11,12 +11,12 @@ from typing import Protocol
 from forethought.distill import files, rules
 from forethought.distill.cache import Cached
 from forethought.distill.check import endpoint_of
-from forethought.distill.endpoint import Endpoint
-from forethought.distill.filter import FilterSpec
+from forethought.distill.endpoint import Endpoint, Judge
+from forethought.distill.filter import REASONS, FilterSpec, judge
 from forethought.distill.pipeline import distill
 from forethought.distill.policy import Policy
 from forethought.distill.prompts import Prompt, with_examples
-from forethought.distill.records import Guided, Item, Provenance, Summariser
+from forethought.distill.records import Drop, Failure, Guided, Item, Provenance, Summariser, Summary
 from forethought.distill.solvers import Acting, Exact, Solver
 from forethought.engines.base import Engine
 from forethought.errors import UserError
@@ -93,13 +93,22 @@ def item_of(worked: Worked) -> Item:
 def _make(spec: DistillSpec, tools: Tools, items: list[Item], folder: Path, tell: Callable[[str], None]) -> tuple[list[Guided], Provenance]:
     """In a function of its own, so that nothing holds the summariser's model when it is done."""
     limits = FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers)
-    with Cached(_summariser(spec, tools), folder / "cache.jsonl") as summariser:
-        rows, provenance = distill(items, summariser, limits, solver=_solver(spec, tools), refuse=_interface(tools.rollouts), tell=tell)
+    solver, refuse = _solver(spec, tools), _interface(tools.rollouts)
+
+    def judged(item: Item, result: Summary | Failure) -> str | Drop:
+        """As the filter will, but for the tries of a policy, which are made at the end."""
+        plan = judge(item, result, limits, refuse)
+        if isinstance(plan, Drop) or not isinstance(solver, Exact) or solver([(item, plan)])[0]:
+            return plan
+        return Drop(id=item.id, reason="unsolved", detail=REASONS["unsolved"], text=plan)
+
+    with Cached(_summariser(spec, tools, judged), folder / "cache.jsonl", tell) as summariser:
+        rows, provenance = distill(items, summariser, limits, solver=solver, refuse=refuse, tell=tell)
     files.write(folder, rows, provenance, spec.format)
     return rows, provenance
 
 
-def _summariser(spec: DistillSpec, tools: Tools) -> Summariser:
+def _summariser(spec: DistillSpec, tools: Tools, judged: Judge) -> Summariser:
     domain = tools.rollouts.domain
     drawn = getattr(domain, "drawn", False)
     if spec.summariser == "rules":
@@ -109,7 +118,7 @@ def _summariser(spec: DistillSpec, tools: Tools) -> Summariser:
         shown = [item_of(worked) for worked in domain.worked(spec.problems + EXAMPLES)[-EXAMPLES:]]
         prompt = with_examples(prompt, [(item, rules.oracle(domain).plan(item)) for item in shown])
     if spec.summariser == "endpoint":
-        return Endpoint(endpoint_of("distill.endpoint", spec), prompt)
+        return Endpoint(endpoint_of("distill.endpoint", spec), prompt, judge=judged)
     if spec.summariser == "policy":
         return Policy(tools.rollouts.engine, tools.model or "small", policy=tools.policies["plan"], prompt=prompt,
                       max_tokens=spec.plan_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from forethought.errors import UserError
 from forethought.types import NO_EVIDENCE
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
+_STEP = re.compile(r"step-[0-9]{1,18}\.jsonl\.gz")  # a file of another name is no run's
 BETWEEN = "\n\n"  # turns: no n-gram reaches from one into the next
 
 
@@ -64,7 +66,7 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
             raise UserError(f"{source}: solutions come in .jsonl or .parquet files, found {source.suffix or 'no ending'!r}")
         lines = _parquet(source) if source.suffix == ".parquet" else _jsonl(source.open("rb"), source)
         return str(source), (_line(row, where) for where, row in lines)
-    if files := sorted((source / "trees").glob("step-*.jsonl.gz")):
+    if files := sorted(path for path in (source / "trees").glob("step-*.jsonl.gz") if _STEP.fullmatch(path.name)):
         steps = [int(path.name[5:].partition(".")[0]) for path in files]
         return f"{source} (trees of {len(steps)} steps, {steps[0]} to {steps[-1]})", (row for path in files for row in _trees(path))
     if guided := [path for path in (source / "guided.jsonl", source / "guided.parquet") if path.is_file()]:
@@ -75,11 +77,15 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
 
 
 def _trees(path: Path) -> Iterator[tuple[str, bool]]:
-    with gzip.open(path, "rb") as file:
+    try:
+        opened = gzip.open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    with opened as file:
         for where, tree in _jsonl(file, path):
             try:
                 yield from _executions(tree["nodes"])
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise UserError(f"{where}: no tree of rollouts ({type(error).__name__}: {error})") from error
 
 
@@ -88,12 +94,16 @@ def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
     was judged valid). What the engine or the environment failed at, or what had no room in the model's context, is neither right nor
     wrong, and left out."""
     by_id = {n["id"]: n for n in nodes}
+    if len(by_id) < len(nodes):
+        raise ValueError("an id stands twice")
     parents = {n["parent"] for n in nodes}
     for leaf in nodes:
         if leaf["id"] in parents or leaf["role"] is None or leaf["status"] in NO_EVIDENCE:
             continue
-        turns, at = [], leaf
+        turns, at, steps = [], leaf, 0
         while at is not None:
+            if (steps := steps + 1) > len(nodes):
+                raise ValueError("its nodes go round in a circle")
             if at["role"] is not None:
                 turns.append(at["text"])
             at = by_id.get(at["parent"])
