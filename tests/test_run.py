@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import errno
 import gzip
+import importlib.util
 import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -24,6 +26,8 @@ from forethought.recipe.load import write_resolved
 from forethought.progress import Progress
 from forethought.runner import Runner
 from forethought.store import Store
+
+TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
 
 SGD = {"lr": 0.5, "warmup": 2, "decay": 0.5, "betas": [0.5, 0.9]}
 IMITATE = {"kind": "imitate", "until": {"steps": 3}, "batch": 2, "optim": SGD}
@@ -164,7 +168,7 @@ def test_the_run_directory_at_the_end(tmp_path):
     assert (result.out, result.status, result.exit_code) == (out, "done", 0)
     assert result.values == {k: v for k, v in metrics(out)[-1].items() if k.startswith("eval") and not k.startswith("eval_change")}
     assert {p.name for p in out.iterdir()} == {"recipe.json", "metrics.jsonl", "decisions.jsonl", "summary.json", "report.html", "checkpoints",
-                                               "trees", "tensorboard"}  # fmt: skip
+                                               "trees"} | TENSORBOARD  # fmt: skip
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step-000010", "step-000011"]
     assert [p.name for p in sorted((out / "trees").iterdir())] == [f"step-{s:06d}.jsonl.gz" for s in (4, 5, 6, 7, 8, 10, 11)]
     page = (out / "report.html").read_text()
@@ -196,16 +200,21 @@ def test_the_summary(straight):
 
 
 def test_event_files_say_what_the_log_says(tmp_path, no_report):
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader", reason="the extra tensorboard is not installed")
 
     train(desk_recipe(IMITATE), tmp_path / "run")
     [file] = (tmp_path / "run" / "tensorboard").iterdir()
     seen = [(e.step, {v.tag: v.tensor.float_val[0] if v.HasField("tensor") else v.simple_value for v in e.summary.value})
-            for e in EventFileLoader(str(file)).Load() if e.HasField("summary")]  # fmt: skip
+            for e in loader.EventFileLoader(str(file)).Load() if e.HasField("summary")]  # fmt: skip
     for (step, values), line in zip(seen, metrics(tmp_path / "run"), strict=True):
         assert step == line["step"]
         own = {k: v for k, v in line.items() if "/" in k or k == "lr"}
         assert {k: values[k] for k in own} == pytest.approx(own, rel=1e-6)  # event files hold 32 bits
+
+
+def test_without_tensorboard_a_run_goes_on_and_writes_no_event_files(tmp_path, no_report, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    assert train(desk_recipe(IMITATE), tmp_path / "run").status == "done" and not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_the_same_recipe_twice_is_the_same_run(tmp_path, straight):
