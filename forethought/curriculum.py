@@ -56,7 +56,7 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
     """
     kept = [i for i, a in enumerate(advantages) if any(x for tokens in a.values() for x in tokens)]
     dropped = set(range(len(trees))) - set(kept)
-    reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0, "overlong": 0}
+    reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0, "overlong": 0, "failed": 0}
     for i in dropped:
         reasons[_why(trees[i])] += 1
     metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
@@ -67,6 +67,9 @@ def _why(tree: Tree) -> str:
     """Why a group carries no gradient."""
     won, without_room = _successes(tree), {n.role for n in tree.nodes if n.status == "overlong"}
     executed = any("outcome" in n.reward_parts for n in tree.nodes if n.role == "act")
+    broke = {n.role for n in tree.nodes if n.status == "failed"}
+    if broke and (not won or ("act" in broke and not executed)):
+        return "failed"  # nobody knows how it would have ended
     if without_room and (not won or ("act" in without_room and not executed)):
         return "overlong"
     return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
