@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from forethought.errors import FaultStop
 from forethought.evaluate import failures
-from forethought.guard import GONE, Guard
+from forethought.guard import Guard
 from forethought.progress import Progress
 from forethought.recipe.schema import LimitSpec
 from forethought.store import Store
@@ -31,15 +31,11 @@ class Failures:
         """After a step, in which `failed` of `tried` trajectories failed: the error that ends the run, or None. `measured`: the line of a
         step that was evaluated; where it ends the run, the evaluation is taken back, and made again by who resumes."""
         self._tell(p)
-        gone, why = self.guard.gone(), ""
-        self.guard.fresh()
         if tried:
             p.failures = [*p.failures, [failed, tried]][-self.limits.window :]
-        if gone:
-            why = f"{GONE} calls in a row ({gone}) took longer than limits.step_seconds"
-        elif why := self._share(p):
-            pass
-        elif measured is not None:
+        why = self.guard.gone() or self._share(p)
+        self.guard.fresh()
+        if not why and measured is not None:
             lost, tasks = failures(p.evaluations[-1]["scores"])
             if lost > self.limits.max_failed * tasks:
                 why = f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = {self.limits.max_failed:g})"
@@ -70,10 +66,10 @@ class Failures:
                 f"{self.limits.max_failed:g} of {self.limits.window} steps)")
 
     def _stop(self, p: Progress, why: str) -> FaultStop:
-        kind = max(self.guard.seen.values(), key=lambda seen: seen.count)
-        self.decide("guard", "failures", "stop", f"{why}; the most frequent: {kind.first}")
+        worst = self.guard.worst()
+        self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}")
         kept = "everything is saved" if p.step else "nothing was trained yet"
-        return FaultStop(f"stopped at step {p.step}: {why}. The most frequent: {kind.first}. Tracebacks are in {self.store.out / FILE}; "
+        return FaultStop(f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in {self.store.out / FILE}; "
                          f"{kept}. Mend it, then continue with: forethought train --resume {self.store.out}")
 
     def _tell(self, p: Progress) -> None:
@@ -81,7 +77,7 @@ class Failures:
             return
         self.written = self.guard.total
         for seen in self.guard.seen.values():
-            if (key := f"{seen.boundary} {seen.kind} {seen.place}") not in p.faults:
+            if (key := f"{seen.boundary} {seen.kind} {seen.place or seen.first}") not in p.faults:
                 p.faults.append(key)
                 self.decide("guard", seen.boundary, "failed", f"{seen.first}; what it belongs to is not counted", {"count": seen.count})
         self.store.write_json(FILE, {"faults": self.guard.told()})

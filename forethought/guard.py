@@ -67,7 +67,7 @@ class Guard:
         `users`: a UserError of a task family (a file that cannot be read, a plan that is missing) is for the user as it stands.
         """
         if self._late and self._late[boundary] >= GONE:
-            raise self.fault(boundary, name, TimeUp(), f"not asked any more: {GONE} calls in a row took too long")
+            raise Fault(boundary, "Timeout", f"not asked any more, after {GONE} calls in a row without an end", f"{name} of {self.who}")
         seconds = self.limits.step_seconds if seconds is None else seconds
         try:
             value = self.watchdog.call(seconds, function, args, named or {})
@@ -98,8 +98,13 @@ class Guard:
         self._late.clear()
 
     def gone(self) -> str:
-        """The boundary that is not asked any more, or ""."""
-        return next((boundary for boundary, n in self._late.items() if n >= GONE), "")
+        """Why a boundary is not asked any more, or ""."""
+        gone = next((boundary for boundary, n in self._late.items() if n >= GONE), "")
+        return f"{GONE} calls in a row ({gone}) took longer than limits.step_seconds" if gone else ""
+
+    def worst(self) -> str:
+        """The most frequent kind of fault, in a sentence."""
+        return max(self.seen.values(), key=lambda seen: seen.count).first if self.seen else ""
 
     def told(self) -> list[dict[str, object]]:
         """Every kind of fault as a record, the first one first."""
