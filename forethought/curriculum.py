@@ -56,9 +56,10 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
     """
     kept = [i for i, a in enumerate(advantages) if any(x for tokens in a.values() for x in tokens)]
     dropped = set(range(len(trees))) - set(kept)
-    reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0, "overlong": 0, "failed": 0}
+    reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0, "overlong": 0}
     for i in dropped:
-        reasons[_why(trees[i])] += 1
+        why = _why(trees[i])
+        reasons[why] = reasons.get(why, 0) + 1  # "failed" is named only where something did
     metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
     return kept, metrics | {f"groups/{reason}": Sum(n) for reason, n in reasons.items()}
 

@@ -80,7 +80,8 @@ def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float |
     scores: dict[str, list[float | None]] = {f"eval/{side}": [] for side in SIDES if oracle or side != "act"}
     for mine, given in zip(own, oracle or [None] * len(own), strict=True):
         plan = next(n for n in mine.nodes if n.role == "plan")
-        row = {"plan": None if plan.status == "failed" else plan.reward_parts.get("valid", 0.0), **({"act": success(given)} if given else {}), "e2e": success(mine)}
+        valid = None if plan.status == "failed" else plan.reward_parts.get("valid", 0.0)
+        row = {"plan": valid, **({"act": success(given)} if given else {}), "e2e": success(mine)}
         for side, value in row.items():
             scores[f"eval/{side}"].append(value)
             scores.setdefault(f"eval/{side}@{mine.task.level}", []).append(value)

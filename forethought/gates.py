@@ -60,7 +60,7 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
     if _some_failed(gate.metric, start, now):  # on the tasks that both have
         pairs = zip(start.scores[gate.metric], now.scores[gate.metric], strict=True)
         if all(None in pair for pair in pairs):
-            return Judgement(passed=False, reason=f"{gate.metric}: no task was measured both at the start and now; the others failed", numbers={})
+            return Judgement(passed=False, reason=f"{gate.metric}: no task was measured both at the start and now", numbers={})
         change, _, _ = paired_difference(start.scores[gate.metric], now.scores[gate.metric])
     numbers = {"start": before, "value": value, "change": change}
     low = high = change

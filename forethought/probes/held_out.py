@@ -22,7 +22,7 @@ from forethought.types import Segment, TokenStats
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy decoding would write the demonstration, None where there is none."""
+    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy would write the demonstration, None if there is none."""
 
     metrics: dict[str, float]
     scores: dict[str, list[float | None]]

@@ -17,8 +17,8 @@ from forethought.recipe.layout import OWN, given, has_planner, trains_whole, wei
 from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
-METRIC_FAMILIES = ("eval", "eval_failed", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "overlong", "gap", "grad",
-                   "groups", "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
+METRIC_FAMILIES = ("eval", "eval_failed", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "overlong", "gap",
+                   "grad", "groups", "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
 REINFORCE_ONLY = ("reward", "shaping", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
 
 

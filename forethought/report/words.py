@@ -158,8 +158,8 @@ def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     if lost:
         told.append(f"At the last evaluation something broke ({join(lost)} held-out tasks); these are in no number.")
     if steps:
-        told.append(f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke for some rollouts; they trained "
-                    "nothing and were not counted (faults.json has the tracebacks).")
+        told.append(f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke for some rollouts; they "
+                    "trained nothing and were not counted (faults.json has the tracebacks).")
     return told
 
 
