@@ -9,18 +9,23 @@ from forethought.rollout import Rollouts
 from forethought.types import Advantages, Batch, Node, Segment, Task, Tree
 
 
-def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]], stream: str = "sft") -> list[Segment]:
+def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]], stream: str = "sft",
+                           failed: list[int] | None = None) -> list[Segment]:
     """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it. The tokens of
-    a task's `loss_roles` go into `stream`."""
-    domain = rollouts.domain
+    a task's `loss_roles` go into `stream`. Tasks that the family cannot draw or show are left out, their places added to `failed`."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
-    for task, roles in zip(tasks, loss_roles, strict=True):
+    with rollouts.guard.watch():
+        shown = [rollouts.turns(task) for task in tasks]
+    for i, (task, roles) in enumerate(zip(tasks, loss_roles, strict=True)):
+        if not shown[i]:
+            if failed is not None:
+                failed.append(i)
+            continue
         above = _context(segments, contexts, rollouts, task)
         prompt = rollouts.piece(task.prompt) if task.context else rollouts.root_ids(task)
         above = _add(segments, Segment(parent=above, token_ids=prompt))
-        for turn in domain.demonstrate(task):
-            ids = rollouts.turn(turn.role, turn.text)
+        for turn, ids in shown[i]:
             loss = {"stream": stream, "weight": (1.0,) * len(ids)} if turn.role in roles else {}
             above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **loss))
     return segments
@@ -32,6 +37,8 @@ def tree_segments(rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequenc
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     for tree, given in zip(trees, advantages, strict=True):
+        if not any(node.token_ids for node in tree.nodes):
+            continue  # of a task that could not be drawn
         at: dict[int, int] = {}
         for node in tree.nodes:
             if node.parent is None:

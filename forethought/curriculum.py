@@ -58,7 +58,8 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
     dropped = set(range(len(trees))) - set(kept)
     reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0, "overlong": 0}
     for i in dropped:
-        reasons[_why(trees[i])] += 1
+        why = _why(trees[i])
+        reasons[why] = reasons.get(why, 0) + 1  # "failed" is named only where something did
     metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
     return kept, metrics | {f"groups/{reason}": Sum(n) for reason, n in reasons.items()}
 
@@ -67,6 +68,9 @@ def _why(tree: Tree) -> str:
     """Why a group carries no gradient."""
     won, without_room = _successes(tree), {n.role for n in tree.nodes if n.status == "overlong"}
     executed = any("outcome" in n.reward_parts for n in tree.nodes if n.role == "act")
+    broke = {n.role for n in tree.nodes if n.status == "failed"}
+    if broke and (not won or ("act" in broke and not executed)):
+        return "failed"  # nobody knows how it would have ended
     if without_room and (not won or ("act" in without_room and not executed)):
         return "overlong"
     return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"

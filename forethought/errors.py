@@ -36,6 +36,10 @@ class GateStop(ForethoughtError):
     exit_code = 3
 
 
+class FaultStop(UserError):
+    """Too much of what is not ours broke (environment, task family, grader, parser): the run has saved, and goes on when it is mended."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that is incomplete or damaged; the message names it and the one before it."""
 

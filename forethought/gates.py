@@ -17,7 +17,7 @@ class Evaluation:
     """One evaluation: flat metrics, and per metric the score of every task (same tasks, same order, each time)."""
 
     metrics: Mapping[str, float]
-    scores: Mapping[str, Sequence[float]]  # "eval/act" and "eval/act@5" -> one score per task
+    scores: Mapping[str, Sequence[float | None]]  # "eval/act" and "eval/act@5" -> one score per task, None where it failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     """
     value = evaluations[-1].metrics.get(gate.metric)
     if value is None:
+        if tried := len(evaluations[-1].scores.get(gate.metric, ())):
+            return Judgement(passed=False, reason=f"{gate.metric} was not measured: all {tried} tasks failed", numbers={})
         known = ", ".join(sorted(evaluations[-1].metrics)) or "none"
         return Judgement(passed=False, reason=f"{gate.metric} was not measured (measured: {known})", numbers={})
     if gate.at_least is not None:
@@ -55,6 +57,11 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
     """A change counts when it is larger than the bound and its paired interval excludes no change."""
     before, value = start.metrics[gate.metric], now.metrics[gate.metric]
     change = value - before
+    if _some_failed(gate.metric, start, now):  # on the tasks that both have
+        pairs = zip(start.scores[gate.metric], now.scores[gate.metric], strict=True)
+        if all(None in pair for pair in pairs):
+            return Judgement(passed=False, reason=f"{gate.metric}: no task was measured both at the start and now", numbers={})
+        change, _, _ = paired_difference(start.scores[gate.metric], now.scores[gate.metric])
     numbers = {"start": before, "value": value, "change": change}
     low = high = change
     if gate.confidence and gate.metric in start.scores and gate.metric in now.scores:
@@ -71,6 +78,10 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
     reason = f"{gate.metric} {'' if failed else 'has not '}{words if failed else words.replace('fell', 'fallen').replace('rose', 'risen')}"
     return Judgement(passed=not failed, reason=f"{reason}: {before:.3f} -> {value:.3f}, change {change:+.3f}{interval}",
                      numbers=numbers | {"bound": bound})
+
+
+def _some_failed(metric: str, *evaluations: Evaluation) -> bool:
+    return all(metric in e.scores for e in evaluations) and any(None in e.scores[metric] for e in evaluations)
 
 
 def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:

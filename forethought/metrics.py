@@ -93,18 +93,19 @@ def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_difference(before: list[float], after: list[float], z: float = 1.96) -> tuple[float, float, float]:
-    """Mean of after - before over the same tasks, with its interval: (mean, low, high).
+def paired_difference(before: Sequence[float | None], after: Sequence[float | None], z: float = 1.96) -> tuple[float, float, float]:
+    """Mean of after - before over the same tasks, with its interval: (mean, low, high). A task that failed (None) on either side is in
+    neither; without any that is in both, (0, -1, 1): nothing is known.
 
     The interval is the normal one over the differences; where no task changed, it is a point. Both lists must have the same
     length and order (ValueError says both lengths).
     """
     if len(before) != len(after):
         raise ValueError(f"paired values must match: {len(before)} before, {len(after)} after")
-    n = len(before)
+    d = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    n = len(d)
     if n == 0:
         return 0.0, -1.0, 1.0
-    d = [b - a for a, b in zip(before, after, strict=True)]
     mean = sum(d) / n
     var = sum((x - mean) ** 2 for x in d) / max(n - 1, 1)
     half = z * math.sqrt(var / n)

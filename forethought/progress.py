@@ -28,4 +28,12 @@ class Progress:
     probes: dict = field(default_factory=dict)
     adaptive: dict = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)  # one per begun stage, for the summary
+    failures: list[list[int]] = field(default_factory=list)  # [failed, tried] trajectories of the newest steps
+    faults: list[str] = field(default_factory=list)  # kinds of faults that were told
+    unmeasured: dict | None = None  # the line of a step whose evaluation failed: it is made again by who resumes
     finished: bool = False
+
+    def count(self, seconds: float, sampled: float, trained: float) -> None:
+        """One more step of the stage at work, with its tokens."""
+        added = {"steps": 1, "seconds": seconds, "tokens_sampled": int(sampled), "tokens_trained": int(trained)}
+        self.records[-1] |= {name: self.records[-1][name] + value for name, value in added.items()}

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from forethought.engines.base import Engine
 from forethought.errors import UserError
+from forethought.growing import Execution, Growing, drawn, undrawn
+from forethought.guard import Boundary, Fault
+from forethought.guarded import guarded
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.base import Domain
-from forethought.types import Completion, Node, Request, Task, Tree
+from forethought.types import Node, Request, Task, Tree, Turn, Undrawn
 
 
 def seed_of(*parts: object) -> int:
@@ -31,7 +34,8 @@ class Rollouts:
     """
 
     def __init__(self, engine: Engine, domain: Domain):
-        self.engine, self.domain = engine, domain
+        self.engine, self.domain = engine, guarded(domain)
+        self.guard = self.domain.guard
         self.spaced = getattr(domain, "spaced", True)
         longest = max(len(self.piece(word)) for word in domain.vocabulary()) if self.spaced else 1
         self.budgets = {role: words * longest for role, words in domain.budgets.items()}
@@ -48,9 +52,15 @@ class Rollouts:
         ends = role is not None and not self.domain.stops.get(role, " ") and self.engine.end is not None
         return self.piece(text) + ((self.engine.end,) if ends else ())
 
+    def encoded(self, boundary: Boundary, name: str, encode: Callable[..., tuple[int, ...]], *texts: object) -> tuple[int, ...]:
+        """What `encode` makes of texts that method `name` of the domain gave. Raises Fault where the tokenizer cannot write them."""
+        return self.guard.call(boundary, name, encode, texts, seconds=0.0, users=False)
+
     def root_ids(self, task: Task) -> tuple[int, ...]:
         """What stands before the first turn: the words of the task, or in free text the conversation by the chat template of the
-        model, where it has one, and the opening of its turn."""
+        model, where it has one, and the opening of its turn. Nothing before a task that could not be drawn."""
+        if isinstance(task.state, Undrawn):
+            return ()
         if self.spaced:
             return self.engine.encode(task.context) + self.piece(task.prompt) if task.context else self.engine.encode(task.prompt)
         told = self.engine.chat(self.domain.messages(task))
@@ -66,17 +76,33 @@ class Rollouts:
     # ---- what the domain can show; families whose problems come without plans can show those that were given some
 
     def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
-        """Training tasks to demonstrate, one per level."""
-        return self.domain.shown(rng, levels) if hasattr(self.domain, "shown") else self.domain.family(rng, levels, "train")
+        """Training tasks to demonstrate, one per level; where the family breaks, `Undrawn` ones."""
+        try:
+            return self.domain.shown(rng, levels)
+        except Fault as fault:
+            return undrawn(self.domain, levels, fault)
+
+    def turns(self, task: Task) -> list[tuple[Turn, tuple[int, ...]]]:
+        """The turns of a task's demonstration with their tokens; [] where it could not be drawn, or the family breaks over it."""
+        try:
+            shown = [] if isinstance(task.state, Undrawn) else self.domain.demonstrate(task)
+            if shown:
+                self.encoded("task", "family", self.root_ids, task)
+            return [(turn, self.encoded("task", "demonstrate", self.turn, turn.role, turn.text)) for turn in shown]
+        except Fault:
+            return []
 
     def shows(self) -> bool:
         """Whether every task that `shown` can draw has a demonstration."""
         return getattr(self.domain, "shows", True)
 
     def oracle_plan(self, task: Task) -> str:
-        """The oracle's plan, "" where the domain knows none for this task."""
+        """The oracle's plan, "" where the domain knows none for this task, or breaks over it."""
         known = getattr(self.domain, "has_plan", lambda task: True)
-        return self.domain.oracle_plan(task) if known(task) else ""
+        try:
+            return self.domain.oracle_plan(task) if not isinstance(task.state, Undrawn) and known(task) else ""
+        except Fault:
+            return ""
 
     def stops(self, role: str) -> tuple[str, ...]:
         return (self.domain.stops[role],) if self.domain.stops[role] else ()
@@ -88,7 +114,8 @@ class Rollouts:
         Problems that somebody gave (a family with a pool) differ in length: there some may be too long, which `tight` then says, but
         not all; with `shown`, where they are demonstrated too, none.
         """
-        prompt, level = max((len(self.root_ids(task)), task.level) for task in tasks or self._longest())
+        longest = [task for task in tasks or self._longest() if not isinstance(task.state, Undrawn)]
+        prompt, level = max(((len(self.root_ids(task)), task.level) for task in longest), default=(0, 0))
         said, context = self.budgets["plan"] + self.domain.turns * self.budgets["act"], self.engine.context
         if prompt + said <= context:
             return
@@ -113,7 +140,7 @@ class Rollouts:
         if hasattr(self.domain, "longest"):
             return self.domain.longest(16)
         rng = random.Random(0)
-        return [self.domain.family(rng, [max(self.domain.levels)], "train")[0] for _ in range(8)]
+        return [drawn(self.domain, rng, [max(self.domain.levels)], "train")[0] for _ in range(8)]
 
     def grow(self, tasks: Sequence[Task], tree: TreeSpec, policies: Mapping[str, str], seed: int, *, noise: bool = True,
              beside: bool = False, first: int = 0) -> list[Tree]:
@@ -123,10 +150,15 @@ class Rollouts:
         stands beside the policy's own as the last plan, and is executed with them, so that a prompt is computed once for both.
         `first`: the place of the first task in a longer list, which then grows part by part as it would at once.
         """
-        growing = [_Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
-        self._plan(growing, tree, policies["plan"])
+        growing = [Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
+        whole = [g for g in growing if not g.broken]
+        self._plan(whole, tree, policies["plan"])
         if beside:
-            self._oracle(growing)
+            self._oracle(whole)
+        for g in growing:
+            if g.broken:  # every plan that it was to have failed with it
+                for _ in range((1 if tree.oracle_plan else tree.plans) + beside):
+                    g.add(parent=0, role="plan", text="", token_ids=(), status="failed", reason=g.broken, policy=policies["plan"])
         if tree.acts:
             self._act(growing, tree, policies["act"], noise)
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
@@ -135,14 +167,14 @@ class Rollouts:
                 seed: int, *, noise: bool = True, first: int = 0) -> list[Tree]:
         """One tree per task: `tree.acts` executions by `policy` of each of its plans, which are given as (text, token ids); whoever
         wrote them, the ids are those of this engine's tokenizer. Nothing is parsed: give plans that the interface accepts."""
-        growing = [_Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
+        growing = [Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
         for g, given in zip(growing, plans, strict=True):
             for text, ids in given:
-                g.add(parent=0, role="plan", text=text, token_ids=ids)
+                g.add(parent=0, role="plan", text=text, token_ids=ids, status="failed" if g.broken else "given", reason=g.broken)
         self._act(growing, tree, policy, noise)
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
 
-    def _plan(self, growing: list[_Growing], tree: TreeSpec, policy: str) -> None:
+    def _plan(self, growing: list[Growing], tree: TreeSpec, policy: str) -> None:
         engine, domain = self.engine, self.domain
         if tree.oracle_plan:
             self._oracle(growing)
@@ -153,55 +185,65 @@ class Rollouts:
                     seed=seed_of(g.seed, "plan"))
             for g in growing
         ]
-        for g, outs in zip(growing, engine.sample(requests), strict=True):
-            for out in outs:
-                node = g.said(0, "plan", policy, out)
-                if out.status == "overlong":
-                    continue
-                parsed = domain.parse_plan(g.task, node.text)
-                valid = domain.judge_plan(g.task, node.text) if parsed.score else parsed
-                status = node.status if parsed.score or node.status == "truncated" else "refused"
-                g.nodes[node.id] = replace(node, status=status, reason=parsed.reason or valid.reason,
-                                           reward_parts={"format": parsed.score, "valid": valid.score})
+        sampled = engine.sample(requests)
+        with self.guard.watch():
+            for g, outs in zip(growing, sampled, strict=True):
+                for out in outs:
+                    node = g.said(0, "plan", policy, out)
+                    if out.status == "overlong":
+                        continue
+                    try:
+                        parsed = domain.parse_plan(g.task, node.text)
+                        valid = domain.judge_plan(g.task, node.text) if parsed.score else parsed
+                    except Fault as fault:
+                        g.failed(node, fault)
+                        continue
+                    status = node.status if parsed.score or node.status == "truncated" else "refused"
+                    g.nodes[node.id] = replace(node, status=status, reason=parsed.reason or valid.reason,
+                                               reward_parts={"format": parsed.score, "valid": valid.score})
 
-    def _oracle(self, growing: list[_Growing]) -> None:
-        for g in growing:
-            text = self.domain.oracle_plan(g.task)
-            g.add(parent=0, role="plan", text=text, token_ids=self.turn("plan", text))
+    def _oracle(self, growing: list[Growing]) -> None:
+        with self.guard.watch():
+            for g in growing:
+                try:
+                    text = self.domain.oracle_plan(g.task)
+                    g.add(parent=0, role="plan", text=text, token_ids=self.encoded("task", "oracle_plan", self.turn, "plan", text))
+                except Fault as fault:
+                    g.add(parent=0, role="plan", text="", token_ids=(), status="failed", reason=fault.reason)
 
-    def _act(self, growing: list[_Growing], tree: TreeSpec, policy: str, noise: bool) -> None:
+    def _act(self, growing: list[Growing], tree: TreeSpec, policy: str, noise: bool) -> None:
         engine, domain = self.engine, self.domain
         budget = tree.act_tokens or self.budgets["act"]
 
-        def ask(g: _Growing, node: Node, n: int, turn: int) -> Request:
+        def ask(g: Growing, node: Node, n: int, turn: int) -> Request:
             return Request(policy=policy, context=g.ids_to(node), n=n, stops=self.stops("act"), max_tokens=budget,
                            temperature=tree.temperature, top_p=tree.top_p, seed=seed_of(g.seed, "act", node.id, turn))
 
         plans = [(g, n) for g in growing for n in list(g.nodes) if n.role == "plan" and n.status in ("given", "finished")]
         first = engine.sample([ask(g, n, tree.acts, 0) for g, n in plans])
-        live = []  # (tree, plan, episode, texts so far, last node, completion)
-        for (g, plan), outs in zip(plans, first, strict=True):
-            for k, out in enumerate(outs):
-                rng = random.Random(seed_of(g.seed, "episode", plan.id, k))
-                live.append((g, plan, domain.episode(g.task, rng, noise), [], plan, out))
+        live = []  # (execution, last node, completion)
+        with self.guard.watch():
+            for (g, plan), outs in zip(plans, first, strict=True):
+                for k, out in enumerate(outs):
+                    rng = random.Random(seed_of(g.seed, "episode", plan.id, k))
+                    live.append((Execution(self, g, plan, rng, noise), plan, out))
         for turn in range(1, domain.turns + 1):
             going = []
-            for g, plan, episode, texts, above, out in live:
-                node = g.said(above.id, "act", policy, out)
-                if out.status == "overlong":  # the episode was not lost, it could not go on: it has no outcome
-                    continue
-                texts.append(node.text)
-                outcome = episode.step(node.text)
-                if outcome.done or turn == domain.turns:
-                    parts = {"format": float(out.status == "finished"), "outcome": float(outcome.success),
-                             "follows": domain.follows(g.task, plan.text, texts).score}
-                    g.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
-                else:
-                    seen = g.add(parent=node.id, role=None, text=outcome.observation or "", token_ids=self.piece(outcome.observation or ""))
-                    going.append((g, plan, episode, texts, seen))
+            with self.guard.watch():
+                for execution, above, out in live:
+                    node = execution.tree.said(above.id, "act", policy, out)
+                    if out.status == "overlong":  # the episode was not lost, it could not go on: it has no outcome
+                        continue
+                    try:
+                        seen = execution.step(node, out, last=turn == domain.turns)
+                    except Fault as fault:
+                        execution.tree.failed(node, fault)
+                        continue
+                    if seen is not None:
+                        going.append((execution, seen))
             if not going:
                 return
-            outs = engine.sample([ask(g, node, 1, turn) for g, _, _, _, node in going])
+            outs = engine.sample([ask(execution.tree, node, 1, turn) for execution, node in going])
             live = [(*item, out[0]) for item, out in zip(going, outs, strict=True)]
 
 
@@ -213,37 +255,3 @@ def _computes(facts: Mapping[str, object]) -> str:
     kernels, _, why = str(facts.get("kernels", "")).partition(": ")
     line += (f"; kernels: {kernels}" if kernels else "") + (f" ({why})" if why else "")
     return line + (f"; {facts['precision']} ({facts['precision/why']})" if "precision/why" in facts else "")
-
-
-class _Growing:
-    """A tree in the making."""
-
-    def __init__(self, rollouts: Rollouts, task: Task, seed: int):
-        self.rollouts, self.task, self.seed = rollouts, task, seed
-        self.nodes = [Node(id=0, parent=None, role=None, text=f"{task.context} {task.prompt}".strip(),
-                           token_ids=rollouts.root_ids(task))]
-
-    def add(self, **fields) -> Node:
-        node = Node(id=len(self.nodes), **fields)
-        self.nodes.append(node)
-        return node
-
-    def said(self, parent: int, role: str, policy: str, out: Completion) -> Node:
-        engine, ids = self.rollouts.engine, out.token_ids
-        shown = ids[:-1] if not self.rollouts.spaced and engine.ends.issuperset(ids[-1:]) else ids  # the model's own end is no text
-        text, stop = engine.decode(shown).strip(), self.rollouts.domain.stops.get(role)
-        if stop and (at := text.rfind(stop)) >= 0 and out.status == "finished":
-            text = text[: at + len(stop)]  # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
-        reason = ""
-        if out.status == "overlong":
-            reason = f"{len(self.ids_to(self.nodes[parent])):,} tokens before it leave no room in the model's context of {engine.context:,}"
-        return self.add(parent=parent, role=role, text=text, token_ids=ids, status=out.status, reason=reason, policy=policy,
-                        version=out.version, logprobs=out.logprobs)
-
-    def ids_to(self, node: Node) -> tuple[int, ...]:
-        ids: tuple[int, ...] = ()
-        at: int | None = node.id
-        while at is not None:
-            ids = self.nodes[at].token_ids + ids
-            at = self.nodes[at].parent
-        return ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from forethought.engines.base import Engine
 from forethought.errors import RecipeError, UserError
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
+from forethought.guard import Fault
 from forethought.progress import Progress
 from forethought.recipe.check import check
 from forethought.recipe.layout import given, trains_whole, weights_of
@@ -59,7 +61,15 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
 def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
     """Engine and rollouts for a recipe; everything that can be refused is refused before a model is loaded."""
     check(recipe)
-    domain = tasks.build(recipe.task)
+    domain = tasks.build(recipe.task, limits=recipe.limits)
+    try:
+        return _built(recipe, domain, engine_of)
+    except BaseException:
+        domain.close()
+        raise
+
+
+def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
     for where, levels in [("eval.levels", recipe.eval.levels)] + [(f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)]:
         if wrong := [level for level in levels if level not in domain.levels]:
             raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}")
@@ -81,11 +91,17 @@ def rollouts_of(engine: Engine, domain: Domain) -> Rollouts:
 
 def _context(domain) -> int:
     """Words that the longest episode can take, with as much again to spare, in steps of 64 (sizes a model from scratch)."""
-    rng, longest = random.Random(0), 0
+    rng, longest, broken = random.Random(0), 0, None
     for _ in range(32):
-        task = domain.family(rng, [max(domain.levels)], "train")[0]
-        shown = [t.text for t in domain.demonstrate(task)]
+        try:
+            task = domain.family(rng, [max(domain.levels)], "train")[0]
+            shown = [t.text for t in domain.demonstrate(task)]
+        except Fault as fault:
+            broken = fault
+            continue
         longest = max(longest, sum(len(t.split()) for t in [task.context, task.prompt, *shown]))
+    if broken and not longest:
+        raise broken
     return -(-2 * (longest + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
 
 
@@ -105,11 +121,12 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
     """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
-    store = Store.create(out)
-    write_resolved(recipe, out / "recipe.json")
-    keep_lists(recipe, out)
-    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
-    return runner.go(Progress(policies=handover.first_policies(recipe)), "start")
+    with closing(rollouts.domain):
+        store = Store.create(out)
+        write_resolved(recipe, out / "recipe.json")
+        keep_lists(recipe, out)
+        runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+        return runner.go(Progress(policies=handover.first_policies(recipe)), "start")
 
 
 def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
@@ -161,12 +178,13 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
     threads = store.read_json("summary.json").get("machine", {}).get("threads", recipe.engine.threads)
     engine, rollouts = build(replace(recipe, engine=replace(recipe.engine, threads=threads)), engine_of)
     progress = Progress(policies=handover.first_policies(recipe))
-    if latest:
-        folder, state = latest
-        store.cut_back(state)
-        engine.load(folder / "engine")
-        progress = replace(Progress(**state["progress"]), finished=False)
-    else:  # stopped before the first checkpoint: from the beginning
-        store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
-    runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
-    return runner.go(progress, "resume" if latest else "start")
+    with closing(rollouts.domain):
+        if latest:
+            folder, state = latest
+            store.cut_back(state)
+            engine.load(folder / "engine")
+            progress = replace(Progress(**state["progress"]), finished=False)
+        else:  # stopped before the first checkpoint: from the beginning
+            store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
+        runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+        return runner.go(progress, "resume" if latest else "start")

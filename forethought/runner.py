@@ -12,12 +12,14 @@ from forethought.curriculum import LevelSampler
 from forethought.distill.records import Provenance
 from forethought.distill.stage import Load, Tools, account, guide
 from forethought.engines.base import Engine, UpdateRefused
-from forethought.errors import GateStop, Interrupted, UserError
-from forethought.evaluate import changes, evaluate, held_out
+from forethought.errors import FaultStop, GateStop, Interrupted, UserError
+from forethought.evaluate import changes, evaluate, evaluated, held_out
+from forethought.failures import Failures
 from forethought.gates import Evaluation
 from forethought.grams.kept import planning_of
+from forethought.guard import Fault
 from forethought.interrupts import Interrupts
-from forethought.isolation.adaptive import Controller, Move
+from forethought.isolation.adaptive import Controller, Move, read_probe
 from forethought.isolation.core import find_cores, fuse
 from forethought.keep import keep_trees
 from forethought.metrics import reduce
@@ -49,10 +51,11 @@ class Runner:
         levels = recipe.eval.levels or rollouts.domain.levels
         self.held_out = held_out(rollouts.domain, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
+        self.failures = Failures(rollouts.guard, recipe.limits, store, self._decide)
 
     def go(self, progress: Progress, how: str) -> Result:
         self.progress = progress
-        self.values = _evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
+        self.values = evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
         self.clock = time.perf_counter() - progress.seconds
         if progress.probes:
             self.monitor.load_state_dict(progress.probes)
@@ -78,7 +81,7 @@ class Runner:
             except Interrupted:
                 self._close("interrupted")
                 raise
-            except GateStop:
+            except (GateStop, FaultStop, Fault):
                 self._close("stopped")
                 raise
             self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
@@ -102,6 +105,8 @@ class Runner:
             self._begin(stage)
         if spec.kind == "distill":
             return self._end(spec, self._distill())
+        if p.unmeasured is not None and (ending := self._measure_again(spec)):
+            return self._end(spec, ending)
         while p.stage_step < spec.steps:
             started = time.perf_counter()
             result = self._guarded_step(stage)
@@ -113,10 +118,14 @@ class Runner:
             if measured:
                 line |= self._measure(line)
             self._log(line, "eval" if measured else "step", spec)
+            p.curriculum = stage.curriculum.state_dict()
+            if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
+                keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
+                self._save()
+                raise stop
             if measured:
                 self._read_evaluation(stage)
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
-            p.curriculum = stage.curriculum.state_dict()
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run.
@@ -148,7 +157,7 @@ class Runner:
         carried = p.evaluations[-1] if p.evaluations else None
         p.evaluations = []
         if carried:
-            line = _evaluated(carried["metrics"])
+            line = evaluated(carried["metrics"])
             p.evaluations.append({"metrics": line, "scores": carried["scores"]})
         else:
             line = self._measure()
@@ -165,7 +174,20 @@ class Runner:
         p.begun, p.anchor, p.adaptive = True, p.step, {}
         p.curriculum = stage.curriculum.state_dict()
         self._log(line, "eval", spec)
+        if stop := self.failures.after(p, measured=None if carried else line):
+            raise stop
         self._save()
+
+    def _measure_again(self, spec: StageSpec) -> str:
+        """The evaluation that failed when the run stopped, and what gates make of it."""
+        p, line = self.progress, self.progress.unmeasured
+        p.step += 1
+        self._log(self._measure(line), "eval", spec)
+        p.unmeasured = None
+        if stop := self.failures.after(p, measured=line):
+            self._save()
+            raise stop
+        return self._judge(spec)
 
     def _distill(self) -> str:
         """Plans for the training problems, once; a resumed run reads what is there."""
@@ -194,8 +216,10 @@ class Runner:
         found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line), monitor.seconds
         if "conflict/all" in line:
             self.controller.hear(line["conflict/all"])
-        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step) and (move := self._read(stage)):
-            self._follow(stage, move)
+        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step):
+            self.was_apart = self.controller.apart
+            if move := read_probe(self.controller, stage, monitor):
+                self._follow(stage, move)
         p.adaptive = self.controller.state_dict()
         found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
         return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
@@ -226,28 +250,12 @@ class Runner:
                 p.step += 1
                 self._log(self._measure(), "eval", spec)
 
-    def _read(self, stage: Stage) -> Move | None:
-        """What the controller makes of the newest held-out probe. Roles that were apart before this stage are none of its business."""
-        controller, monitor, p = self.controller, self.monitor, self.progress
-        self.was_apart = controller.apart
-        if not controller.apart:
-            if len(set(p.policies.values())) > 1:
-                return None
-            others = stage.others()
-            return controller.read(others or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, training=not others)
-        if not stage.spec.adaptive.rejoin:
-            return None
-        if stage.spec.adaptive.to in ("replay", "keep_kl"):  # is there harm still, with the method on?
-            return controller.reread(controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart])
-        shared = dict.fromkeys(p.policies, next(policy for role, policy in p.policies.items() if role != controller.apart))
-        asked = monitor.ask(shared)
-        return controller.reread(controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart])
-
     def _guarded_step(self, stage: Stage) -> Step:
         """A step whose update was refused moves nothing; too many of them stop the run."""
         p = self.progress
         try:
-            return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
+            with self.failures.saving(self._save):  # a step calls the task family before it moves any weights
+                return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
         except UpdateRefused as e:
             p.bad_updates += 1
             self._decide("guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates})
@@ -345,11 +353,7 @@ class Runner:
     def _line(self, spec: StageSpec, result: Step, seconds: float) -> dict[str, float]:
         line = reduce(result.metrics)
         tokens = line.get("tokens/sampled", 0) + line.get("tokens/forward", 0)
-        record = self.progress.records[-1]
-        record["steps"] += 1
-        record["seconds"] += seconds
-        record["tokens_sampled"] += int(line.get("tokens/sampled", 0))
-        record["tokens_trained"] += int(line.get("tokens/trained", 0))
+        self.progress.count(seconds, line.get("tokens/sampled", 0), line.get("tokens/trained", 0))
         return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
 
     def _log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
@@ -394,7 +398,3 @@ class Runner:
         total = sum(s.steps for s in self.recipe.stage)
         self.observe(Event(kind=kind, step=p.step, steps=total, stage=p.stage, stages=len(self.recipe.stage), stage_step=p.stage_step,
                            **fields))
-
-
-def _evaluated(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name.startswith("eval")}

@@ -15,6 +15,7 @@ from forethought.batches import demonstration_segments, for_policy, for_role, jo
 from forethought.curriculum import LevelSampler, admit
 from forethought.engines.base import Engine
 from forethought.grams.planning import Planning
+from forethought.growing import drawn
 from forethought.metrics import Last, Mean, Metric, Sum, merge
 from forethought.recipe.schema import ROLES, StageSpec
 from forethought.rewards import default_weights, reward
@@ -32,6 +33,8 @@ class Step:
     metrics: dict[str, Metric]
     trees: Sequence[Tree] = ()
     advantages: Sequence[Advantages] = ()
+    failed: int = 0  # of `tried` trajectories or demonstrations: environment, task, grader or parser broke
+    tried: int = 0
 
 
 @dataclass(slots=True)
@@ -61,14 +64,19 @@ class Stage:
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share
         imitates = self.spec.kind == "imitate"
-        draw = self.rollouts.shown if imitates else lambda rng, some: self.rollouts.domain.family(rng, some, "train")
+        draw = self.rollouts.shown if imitates else lambda rng, some: drawn(self.rollouts.domain, rng, some, "train")
         tasks = [t for i in range(0, len(levels), share) for t in draw(rng, levels[i : i + share])]
         return self._imitate(k, tasks, rng, conflict) if imitates else self._reinforce(k, tasks, conflict)
 
     def _imitate(self, k: int, tasks: list[Task], rng: random.Random, conflict: bool) -> Step:
-        segments = demonstration_segments(self.rollouts, tasks, self._loss_roles(tasks, rng))
+        failed: list[int] = []
+        segments = demonstration_segments(self.rollouts, tasks, self._loss_roles(tasks, rng), failed=failed)
+        counts = {"failed/task": Mean(len(failed), len(tasks))}
+        if not segments:
+            return Step(counts, failed=len(failed), tried=len(tasks))
         objective = Objective(denominators={"sft": max(targets(segments, "sft"), 1.0)})
-        return Step(self._update(k, *self._keeping(k, segments, objective), conflict))
+        found = self._update(k, *self._keeping(k, segments, objective), conflict)
+        return Step(found | counts, failed=len(failed), tried=len(tasks))
 
     def _loss_roles(self, tasks: list[Task], rng: random.Random) -> list[set[str]]:
         """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the task's level."""
@@ -82,8 +90,8 @@ class Stage:
         trees = [reward(tree, weights, spec.shaping) for tree in trees]
         entropies = self._entropies(trees) if spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES else [None] * len(trees)
         masks, classes = self._classes(trees, entropies)
-        advantages = [credit.assign(tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i), entropies[i], masks[i])
-                      for i, tree in enumerate(trees)]
+        advantages = [credit.measured(tree, spec.credit, credit.assign(tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i),
+                                                                       entropies[i], masks[i])) for i, tree in enumerate(trees)]
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)
         train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))  # KL has a gradient where credit has none
@@ -96,7 +104,7 @@ class Stage:
         parts = [counts, self.curriculum.metrics(), tree_metrics(trees), classes]
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
-        return Step(merge(parts), trees, advantages)
+        return Step(merge(parts), trees, advantages, *failures(trees))
 
     def _classes(self, trees: Sequence[Tree],
                  entropies: Sequence[credit.Entropies | None]) -> tuple[Sequence[credit.Mask | None], dict[str, Metric]]:
@@ -127,7 +135,9 @@ class Stage:
         isolation, denominators, weights = self.spec.isolation, dict(objective.denominators), dict(objective.weights)
         if isolation.replay and self.others():
             replayed = self._demonstrations(k, "replay", "sft")
-            if "sft" in denominators:  # imitation: one stream, in which the other role's tokens weigh less
+            if not replayed:  # the family could show none
+                pass
+            elif "sft" in denominators:  # imitation: one stream, in which the other role's tokens weigh less
                 scale = isolation.replay * denominators["sft"] / targets(replayed, "sft")
                 replayed = [replace(s, weight=tuple(scale * w for w in s.weight)) for s in replayed]
             else:
@@ -135,8 +145,9 @@ class Stage:
             segments = joined(segments, replayed)
         if isolation.keep_kl and self.others():
             kept = self._demonstrations(k, "keep", "keep")
-            denominators["keep"], weights["keep"] = targets(kept, "keep"), isolation.keep_kl
-            segments = joined(segments, kept)
+            if kept:
+                denominators["keep"], weights["keep"] = targets(kept, "keep"), isolation.keep_kl
+                segments = joined(segments, kept)
         keep = self.references.get(self.policies[self.others()[0]], "") if "keep" in denominators else ""
         return segments, replace(objective, denominators=denominators, weights=weights, keep=keep)
 
@@ -192,6 +203,9 @@ class Stage:
             engine.forward_backward(for_role(batch, "act"), objective)
         else:  # the other role's is what imitation would ask for
             shown = self._demonstrations(k, "conflict", "sft", {role for role in ROLES if role not in roles})
+            if not shown:
+                engine.combine(policy, ["all"])
+                return {}
             shown = for_policy(shown, policy, self.policies)
             engine.forward_backward(shown, Objective(denominators={"sft": targets(shown.segments, "sft")}))
         engine.set_aside(policy, "one")
@@ -221,18 +235,26 @@ class Stage:
         return out
 
 
+def failures(trees: Sequence[Tree]) -> tuple[int, int]:
+    """(trajectories that failed, all of them): of every path that a role ends."""
+    ends = [leaf.status for tree in trees for leaf in tree.leaves() if leaf.role is not None]
+    return ends.count("failed"), len(ends)
+
+
 def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
     """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens sampled."""
     parts: list[dict[str, Metric]] = []
     for tree in trees:
         for n in tree.nodes:
             if n.policy is None:
+                if n.role == "plan":  # the oracle's
+                    parts.append({"failed/plan": Mean(n.status == "failed")})
                 continue
-            size, said = len(n.token_ids), n.status != "overlong"
+            size, said = len(n.token_ids), n.status != "overlong" and bool(n.token_ids or n.status != "failed")
             one: dict[str, Metric] = {"tokens/sampled": Sum(size), f"tokens/{n.role}": Mean(size, said),
                                       **{f"{status}/{n.role}": Mean(n.status == status) for status in ("truncated", "failed", "overlong")}}
             if n.role == "plan":
-                one["refused/plan"] = Mean(n.status in ("refused", "truncated"))
+                one["refused/plan"] = Mean(n.status in ("refused", "truncated"), n.status != "failed")
             if n.reward is not None:
                 one[f"reward/{n.role}"] = Mean(n.reward)
             parts.append(one | {f"reward/{n.role}.{part}": Mean(v) for part, v in n.reward_parts.items()})

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 Status = Literal["given", "finished", "truncated", "refused", "failed", "overlong"]
 """given: prompt, observation or demonstration; finished: ended with its stop; truncated: ran out of budget;
-refused: the interface did not accept the text; failed: the engine or the environment broke; overlong: what stands before it left no
-room for a token in the model's context. The last two are never counted as reward 0."""
+refused: the interface did not accept the text; failed: what judges it or answers it broke, and `reason` says at which boundary
+(environment, task, reward, parse; `forethought.guard`); overlong: what stands before it left no room for a token in the model's context.
+The last two are never counted as reward 0."""
 
 NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
 """What says nothing about the policy: it is not rewarded, trains nothing, and is counted by its own name."""
@@ -28,6 +29,13 @@ class Task:
     context: str  # what several tasks may share (the screen); may be empty
     prompt: str  # the task itself, up to where the first role speaks
     state: Any = None  # what the domain verifies against; only the domain reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Undrawn:
+    """The `state` of a task that the family could not draw: it stands in the task's place, with the reason, and everything on it fails."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

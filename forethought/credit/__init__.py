@@ -43,6 +43,18 @@ def assign(tree: Tree, spec: CreditSpec, roles: Iterable[str], seed: int = 0, en
     return advantages
 
 
+def measured(tree: Tree, spec: CreditSpec, advantages: Advantages) -> Advantages:
+    """Without the nodes of which nothing is known, because everything that follows from them failed: they train on nothing, and count in
+    no denominator. (A plan that has a reward of its own is known where credit is by role.)"""
+    if all(n.status != "failed" for n in tree.nodes):
+        return advantages
+    known = {n.id for n in tree.nodes if n.reward is not None} if spec.name == "role_baseline" else set()
+    for leaf in tree.leaves():
+        if leaf.status != "failed":
+            known |= {n.id for n in tree.path(leaf)}
+    return {i: row for i, row in advantages.items() if i in known}
+
+
 def _mask(tree: Tree, spec: CreditSpec, scored: Advantages, trained: Advantages, seed: int, entropies: Entropies, planning: Mask) -> Mask:
     if spec.mask == "placebo":
         return placebo_mask(tree, seed, planning, trained)

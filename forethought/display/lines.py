@@ -44,6 +44,7 @@ def line(event: Event, seen: Seen) -> str:
         cells = [f"{name} {value:.3f}" for name, value in overall.items()]
         for name, levels in by_level.items():
             cells.append(f"{name}@{','.join(map(str, levels))} " + " ".join(f"{value:.2f}" for value in levels.values()))
+        cells += [f"{name.removeprefix('eval_')} {n:.0f}" for name, n in event.values.items() if name.startswith("eval_failed/")]
         return f"eval step {event.step} {' '.join(cells)}"
     if event.kind == "decision":
         return f"decision {event.outcome}: {event.text.removeprefix(f'{event.outcome}: ')}"  # a name may be the outcome too: core

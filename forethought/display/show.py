@@ -68,7 +68,7 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
         console.print(_line("plan", row.get("plan")).append_text(_verdict(row.get("plan_verdict"), row.get("plan_reason"), row.get("plan_status"))))
         for act in row.get("acts") or ():
             console.print(_line("act", act))
-        console.print(_line("result", "").append_text(_verdict(row.get("success"), row.get("reason"))))
+        console.print(_line("result", "").append_text(_verdict(row.get("success"), row.get("reason"), row.get("status"))))
         console.print()
 
 
@@ -90,6 +90,8 @@ def _verdict(good: Any, reason: Any, status: Any = None) -> Text:
 
     if good is None:
         word, style = "not judged", "dim"
+    elif status == "failed":
+        word, style = "broke", "yellow"
     elif status in ("truncated", "overlong"):
         word, style = "cut off" if status == "truncated" else "no room", "magenta"
     else:

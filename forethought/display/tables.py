@@ -81,6 +81,8 @@ def _swapped(table: Mapping[str, Any]) -> list[str]:
     label = max(16, *(len(_short(name, 24)) + 2 for name in table["e2e"]))
     across = (WIDTH - label) // 27
     blocks = [f"tasks of {home}: {table['task']}, {table['n']} tasks, levels {' '.join(map(str, table['levels']))}"]
+    if failed := sum(cell.get("failed", 0) for row in table["e2e"].values() for cell in row.values()):
+        blocks[0] += f"; {failed} executions failed and are not counted"
     for start in range(0, len(columns), across):
         some = columns[start : start + across]
         lines = [f"{'planner / actor':{label}}" + "".join(f"{title:27}" for title, _, _ in some).rstrip()]

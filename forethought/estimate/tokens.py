@@ -77,7 +77,7 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     if recipe.task.name == "math":
         budgets = BUDGETS | dict(recipe.task.options.get("budgets", {}))
         return Lengths(prompt=assume.prompt, plan=budgets["plan"], act=budgets["act"])
-    domain, each = tasks.build(recipe.task), WORD if recipe.model.path else 1
+    domain, each = tasks.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
     drawn = domain.family(random.Random(0), [max(domain.levels)] * 8, "train")
     prompt = max(len(f"{task.context} {task.prompt}".split()) for task in drawn)
     return Lengths(prompt=prompt * each, plan=domain.budgets["plan"] * each, act=domain.turns * domain.budgets["act"] * each,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 from forethought.metrics import paired_difference
 from forethought.recipe.schema import AdaptiveSpec
 
-Scores = Mapping[str, Sequence[float]]  # role -> one score per held-out task
+Scores = Mapping[str, Sequence[float | None]]  # role -> one score per held-out task
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +78,20 @@ class Controller:
 
     def load_state_dict(self, state: Mapping) -> None:
         self.apart, self.cosines, self.quiet, self.said = state["apart"], list(state["cosines"]), state["quiet"], state["said"]
+
+
+def read_probe(controller: Controller, stage: Any, monitor: Any) -> Move | None:
+    """What the controller makes of the newest held-out probe of `monitor` in a `stage.Stage`. Roles that were apart before it are none of
+    its business."""
+    spec, policies, others = stage.spec.adaptive, stage.policies, stage.others()
+    if not controller.apart:
+        if len(set(policies.values())) > 1:
+            return None
+        return controller.read(others or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, training=not others)
+    if not spec.rejoin:
+        return None
+    if spec.to in ("replay", "keep_kl"):  # is there harm still, with the method on?
+        return controller.reread(controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart])
+    shared = dict.fromkeys(policies, next(policy for role, policy in policies.items() if role != controller.apart))
+    asked = monitor.ask(shared)
+    return controller.reread(controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart])

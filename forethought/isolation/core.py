@@ -85,6 +85,8 @@ def _imitate(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, r
         tasks = [t for i in range(0, len(levels), SHARE) for t in rollouts.shown(rng, levels[i : i + SHARE])]
         segments = demonstration_segments(rollouts, tasks, [{role}] * len(tasks))
         tokens = targets(segments, "sft")
+        if not tokens:
+            continue  # the family could show nothing
         engine.forward_backward(Batch(policy=name, segments=tuple(segments)), Objective(denominators={"sft": tokens}))
         engine.optim_step(name)
         trained += int(tokens)

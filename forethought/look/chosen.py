@@ -9,10 +9,11 @@ from pathlib import Path
 
 from forethought.errors import UserError
 from forethought.evaluate import held_out
+from forethought.growing import drawn
 from forethought.recipe.schema import EvalSpec
 from forethought.rollout import Rollouts, seed_of
 from forethought.tasks.base import Domain
-from forethought.types import Task
+from forethought.types import Task, Undrawn
 
 
 def to_measure(domain: Domain, spec: EvalSpec, problems: Path | None = None, tasks: int | None = None,
@@ -34,7 +35,7 @@ def to_show(domain: Domain, n: int, level: int | None, seed: int, problems: Path
     rng = random.Random(seed_of(seed, "sample"))
     if problems is None and not hasattr(domain, "pool"):
         _need_levels([] if level is None else [level], _levels(domain), domain.name)
-        return [domain.family(rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0] for _ in range(n)]
+        return [drawn(domain, rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0] for _ in range(n)]
     levels = None if level is None else [level]
     pool = (_of_file(domain, EvalSpec(), problems, None, levels) if problems is not None
             else to_measure(domain, EvalSpec(), tasks=1 << 60, levels=levels))
@@ -44,7 +45,9 @@ def to_show(domain: Domain, n: int, level: int | None, seed: int, problems: Path
 def oracle_plans(rollouts: Rollouts, tasks: Sequence[Task]) -> bool:
     """Whether there is a plan to act under for every one of these tasks."""
     domain = rollouts.domain
-    return all(map(domain.has_plan, tasks)) if hasattr(domain, "has_plan") else getattr(domain, "has_plans", True)
+    if not hasattr(domain, "has_plan"):
+        return getattr(domain, "has_plans", True)
+    return all(domain.has_plan(task) for task in tasks if not isinstance(task.state, Undrawn))
 
 
 def _of_file(domain: Domain, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None) -> list[Task]:

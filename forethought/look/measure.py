@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from forethought import tasks as families
@@ -15,6 +16,8 @@ from forethought.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
 from forethought.recipe.schema import TreeSpec
 from forethought.rollout import seed_of
 from forethought.run import EngineOf, rollouts_of, torch_engine
+from forethought.tasks.base import Domain
+from forethought.types import Task, Undrawn
 
 GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)
 
@@ -32,65 +35,84 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     With `problems` of a family that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong" (shares; these are not solved),
+    "failed" (a number: responses that the family, its environment, grader or parser broke over; they are in no measure, a problem without
+    any other response is in none either),
     "leaks" and "references" where plans are free text (see `look.quality`), and "settings". UserError for tasks
     that are not there, and where none fits the model's context (of drawn families: where one does not).
     """
     if tree.plans > 1 and tree.temperature == 0:
         raise UserError(f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a temperature above 0")
     recipe = source.recipe
-    domain = families.build(recipe.task, to_measure=True)
+    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
+        return _evaluate(source, domain, problems, tasks, levels, tree, engine_of, tell)
+
+
+def _evaluate(source: Source, domain: Domain, problems: Path | None, tasks: int | None, levels: Sequence[int] | None, tree: TreeSpec,
+              engine_of: EngineOf, tell: Tell) -> dict:
+    recipe = source.recipe
     chosen = to_measure(domain, recipe.eval, problems, tasks, levels)
     rollouts = rollouts_of(source.open(domain, engine_of), domain)
     rollouts.check_room(chosen)
     records = list(play(rollouts, chosen, source.policies, tree, seed=seed_of(recipe.eval.seed, "eval"), noise=recipe.eval.noise,
                         oracle=oracle_plans(rollouts, chosen), rows=recipe.engine.rows, tell=tell))
+    said = [response for record in records for response in record.whole()]
+    if not said:
+        raise UserError(f"all {len(records)} tasks failed, so there is nothing to measure; the most frequent: {rollouts.guard.worst()}")
     values = (_single if tree.plans == 1 else _repeated)(records)
     if problems is not None and hasattr(domain, "judge_acts"):
         values |= _judged(domain, records, tree.plans)
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
     if hasattr(domain, "origin") and len(files := _groups(records, lambda record: domain.origin(record.task))) > 1:
         groups["by_file"] = files
-    found: dict = {name: _entry(per_problem, samples, groups) for name, (per_problem, samples) in values.items()}
-    said = [response for record in records for response in record.responses]
+    found: dict = {name: _entry(per_problem, samples, groups) for name, (per_problem, samples) in values.items()
+                   if any(value is not None for value in per_problem)}
     found |= {"tokens": _tokens(said), "truncated": _truncated(said), "refused": avg_at_k([r.refused for r in said])}
     if any(r.overlong for r in said):
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
+    if failed := sum(len(r.responses) - len(r.whole()) + r.oracle_failed for r in records):
+        found["failed"] = failed
     if hasattr(domain, "asked"):
-        found |= leaks(domain, records) | references(domain, records)
+        known = [record for record in records if not isinstance(record.task.state, Undrawn)]
+        found |= leaks(domain, known) | references(domain, known)
     settings = {"model": str(source.path), "task": recipe.task.name, "samples": tree.plans, "temperature": tree.temperature,
                 "top_p": tree.top_p, "seed": recipe.eval.seed}
     return found | {"settings": settings}
 
 
 def _single(records: Sequence[Record]) -> Values:
-    plan = [r.responses[0].valid for r in records]
-    return {"plan": (plan, 1), **_act(records), "e2e": ([r.responses[0].success for r in records], 1)}
+    first = [next(iter(r.whole()), None) for r in records]
+    return {"plan": ([s.valid if s else None for s in first], 1), **_act(records), "e2e": ([s.success if s else None for s in first], 1)}
 
 
 def _repeated(records: Sequence[Record]) -> Values:
     k = len(records[0].responses)
-    right = [[s.success for s in r.responses] for r in records]
-    votes = [[s.vote for s in r.responses] for r in records]
-    values = {"plan": ([avg_at_k([s.valid for s in r.responses]) for r in records], k), **_act(records),
-              f"avg@{k}": ([avg_at_k(grades) for grades in right], k)}
+    right = [[s.success for s in r.whole()] for r in records]
+    votes = [[s.vote for s in r.whole()] for r in records]
+    values = {"plan": ([avg_at_k([s.valid for s in r.whole()]) if r.whole() else None for r in records], k), **_act(records),
+              f"avg@{k}": ([avg_at_k(grades) if grades else None for grades in right], k)}
     for n in [*(1 << i for i in range((k - 1).bit_length())), k]:
-        values[f"pass@{n}"] = ([pass_at_k(k, int(sum(grades)), n) for grades in right], k // n)
-    return values | {f"maj@{k}": ([maj_at_k(*pair) for pair in zip(votes, right, strict=True)], 1)}
+        values[f"pass@{n}"] = ([pass_at_k(len(grades), int(sum(grades)), n) if len(grades) >= n else None for grades in right], k // n)
+    return values | {f"maj@{k}": ([maj_at_k(*pair) if pair[1] else None for pair in zip(votes, right, strict=True)], 1)}
 
 
 def _act(records: Sequence[Record]) -> Values:
     under = [record.under_oracle for record in records]
-    return {} if None in under else {"act": (under, 1)}
+    tried = all(record.oracle_failed or value is not None for record, value in zip(records, under, strict=True))
+    return {"act": (under, 1)} if tried else {}
 
 
 def _judged(domain, records: Sequence[Record], k: int) -> Values:
     """What the family's executor of acts says of every response; a refused plan has no acts, and they do nothing."""
-    judged = [[domain.judge_acts(r.task, s.acts[0]) if s.acts else {} for s in r.responses] for r in records]
-    success = [[s.success for s in r.responses] for r in records]
+    judged = [[_acts(domain, r.task, s) for s in r.whole()] for r in records]
+    success = [[s.success for s in r.whole()] for r in records]
     executable = [[float(j.get("executable", 0)) for j in row] for row in judged]
     optimal = [[float(s and j.get("optimal", 0)) for s, j in zip(*pair, strict=True)] for pair in zip(success, judged, strict=True)]
     rows = {"executable": executable, "goal": success, "optimal": optimal}
-    return {name: (list(map(avg_at_k, row)), k) for name, row in rows.items()}
+    return {name: ([avg_at_k(shares) if shares else None for shares in row], k) for name, row in rows.items()}
+
+
+def _acts(domain, task: Task, said: Response) -> Mapping[str, object]:
+    return domain.judge_acts(task, said.acts[0]) if said.acts else {}
 
 
 def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dict[int | str, list[int]]:
@@ -101,13 +123,16 @@ def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dic
     return dict(sorted(found.items()))
 
 
-def _entry(values: Sequence[float], samples: int, groups: dict[str, dict[int | str, list[int]]]) -> dict:
+def _entry(values: Sequence[float | None], samples: int, groups: dict[str, dict[int | str, list[int]]]) -> dict:
     def one(part: Sequence[float]) -> dict:
         mean, low, high = share_interval(part, samples)
         return {"value": mean, "low": low, "high": high, "n": len(part)}
 
-    return one(values) | {kind: {str(name): one([values[i] for i in members]) for name, members in found.items()}
-                          for kind, found in groups.items()}
+    def there(members: Iterable[int]) -> list[float]:
+        return [values[i] for i in members if values[i] is not None]
+
+    return one(there(range(len(values)))) | {kind: {str(name): one(there(members)) for name, members in found.items() if there(members)}
+                                             for kind, found in groups.items()}
 
 
 def _tokens(said: Sequence[Response]) -> dict[str, float | None]:

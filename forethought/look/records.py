@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from forethought.guard import Fault
 from forethought.recipe.schema import TreeSpec
 from forethought.rollout import Rollouts
 from forethought.tasks.base import Domain
@@ -31,15 +32,21 @@ class Response:
     plan_truncated: bool
     act_truncated: bool
     overlong: bool = False  # a turn had no room in the model's context
+    failed: bool = False  # the family, its environment, grader or parser broke: it is in no measure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """All responses to a task, and its success under the oracle's plan (None where that was not tried)."""
+    """All responses to a task, and its success under the oracle's plan (None where that was not tried, or failed)."""
 
     task: Task
     responses: tuple[Response, ...]
     under_oracle: float | None = None
+    oracle_failed: bool = False
+
+    def whole(self) -> list[Response]:
+        """Without those that failed."""
+        return [response for response in self.responses if not response.failed]
 
 
 def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], tree: TreeSpec, *, seed: int, noise: bool,
@@ -64,19 +71,26 @@ def response(domain: Domain, tree: Tree, plan: Node) -> Response:
     stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}.get(plan.status, "was refused")
     acts = tuple(node.text for node in said if node.status != "overlong")
     overlong = any(node.status == "overlong" for node in (plan, *said))
+    broken = next((node for node in (plan, *said) if node.status == "failed"), None)
+    vote = None
+    try:
+        vote = None if overlong or broken else _vote(domain, tree.task, acts, bool(success))
+    except Fault as fault:
+        broken = replace(plan, reason=fault.reason)
     return Response(
         plan=plan.text, plan_reason=plan.reason, refused=plan.status == "refused", valid=plan.reward_parts.get("valid", 0.0),
-        acts=acts, success=success, reason=said[-1].reason if said else f"the plan {stopped}, nothing was executed",
-        vote=None if overlong else _vote(domain, tree.task, acts, bool(success)), plan_tokens=len(plan.token_ids),
+        acts=acts, success=success, vote=vote, plan_tokens=len(plan.token_ids),
+        reason=broken.reason if broken else said[-1].reason if said else f"the plan {stopped}, nothing was executed",
         act_tokens=sum(len(node.token_ids) for node in said), plan_truncated=plan.status == "truncated",
         act_truncated=any(node.status == "truncated" for node in said),
-        overlong=overlong)  # fmt: skip
+        overlong=overlong, failed=broken is not None)  # fmt: skip
 
 
 def _record(domain: Domain, tree: Tree, oracle: bool) -> Record:
     plans = tree.children(0)
-    given = response(domain, tree, plans.pop()).success if oracle else None  # the oracle's is the last one
-    return Record(task=tree.task, responses=tuple(response(domain, tree, plan) for plan in plans), under_oracle=given)
+    given = response(domain, tree, plans.pop()) if oracle else None  # the oracle's is the last one
+    return Record(task=tree.task, responses=tuple(response(domain, tree, plan) for plan in plans),
+                  under_oracle=given.success if given and not given.failed else None, oracle_failed=bool(given and given.failed))
 
 
 def _below(tree: Tree, plan: Node) -> list[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from forethought import tasks as families
@@ -11,6 +12,7 @@ from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.rollout import Rollouts, seed_of
 from forethought.run import EngineOf, rollouts_of, torch_engine
+from forethought.tasks.base import Domain
 
 
 def sample(source: Source, *, n: int, level: int | None = None, tree: TreeSpec = TreeSpec(plans=1), seed: int = 0,
@@ -18,7 +20,13 @@ def sample(source: Source, *, n: int, level: int | None = None, tree: TreeSpec =
     """`n` held-out tasks, or problems of a file, each with the model's plan and acts, the oracle's plan where there is one, and the
     verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
     recipe = source.recipe
-    domain = families.build(recipe.task, to_measure=True)
+    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
+        return _sample(source, domain, n, level, tree, seed, problems, engine_of)
+
+
+def _sample(source: Source, domain: Domain, n: int, level: int | None, tree: TreeSpec, seed: int, problems: Path | None,
+            engine_of: EngineOf) -> list[dict]:
+    recipe = source.recipe
     chosen = to_show(domain, n, level, seed, problems)
     rollouts = rollouts_of(source.open(domain, engine_of), domain)
     rollouts.check_room(chosen)
@@ -31,13 +39,15 @@ def sample(source: Source, *, n: int, level: int | None = None, tree: TreeSpec =
 def _shown(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     task, (said,) = record.task, record.responses
     return {"task": task.id, "level": task.level, "context": task.context, "prompt": task.prompt,
-            "oracle_plan": rollouts.domain.oracle_plan(task) if oracle else None, "plan": said.plan, "plan_verdict": bool(said.valid),
+            "oracle_plan": rollouts.oracle_plan(task) if oracle else None, "plan": said.plan, "plan_verdict": bool(said.valid),
             "plan_status": _status(said), "plan_reason": said.plan_reason, "acts": list(said.acts),
-            "success": bool(said.success), "reason": said.reason,
+            "success": bool(said.success), "reason": said.reason, **({"status": "failed"} if said.failed else {}),
             "tokens": {"plan": said.plan_tokens, "act": said.act_tokens}}
 
 
 def _status(said: Response) -> str:
+    if said.failed:
+        return "failed"
     if said.overlong and not said.plan_tokens:
         return "overlong"
     return "truncated" if said.plan_truncated else "refused" if said.refused else "finished"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from forethought import tasks as families
@@ -40,6 +41,7 @@ class Plan:
     token_ids: tuple[int, ...]  # of the tokenizer of who wrote it; () for the oracle's
     valid: float
     accepted: bool  # what the interface refuses is not executed
+    failed: bool = False  # the family broke over it: nothing is known of it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Ground:
     seed: int
     noise: bool
     plans: dict[str, list[Plan]] = field(default_factory=dict)  # planner -> one a task
-    scores: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (planner, actor) -> success at each task
+    scores: dict[tuple[str, str], list[float | None]] = field(default_factory=dict)  # (planner, actor) -> success at each task
 
 
 def swap(sources: Sequence[Source], *, tasks: int | None = None, engine_of: EngineOf = torch_engine,
@@ -70,6 +72,13 @@ def swap(sources: Sequence[Source], *, tasks: int | None = None, engine_of: Engi
         raise UserError("swap needs at least two runs or models, whose planners and actors change places")
     named = dict(zip(labels(sources), sources, strict=True))
     grounds = _grounds(named, tasks)
+    with ExitStack() as held:
+        for ground in grounds:
+            held.callback(ground.domain.close)
+        return _visited(named, grounds, engine_of, tell)
+
+
+def _visited(named: dict[str, Source], grounds: list[Ground], engine_of: EngineOf, tell: Tell) -> list[dict]:
     visits = [(visit, name) for visit in (_plan, _act) for name in named]
     for done, (visit, name) in enumerate(visits, 1):
         visit(name, named[name], grounds, engine_of)
@@ -99,7 +108,7 @@ def _grounds(named: dict[str, Source], tasks: int | None) -> list[Ground]:
         if source.guest or recipe.task in seen:
             continue
         seen.append(recipe.task)
-        domain = families.build(recipe.task, to_measure=True)
+        domain = families.build(recipe.task, to_measure=True, limits=recipe.limits)
         grounds.append(Ground(home=name, domain=domain, tasks=to_measure(domain, recipe.eval, tasks=tasks),
                               seed=seed_of(recipe.eval.seed, "eval"), noise=recipe.eval.noise))
     return grounds
@@ -117,8 +126,7 @@ def _plan(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engin
     """The source's plans for all tasks; the oracle's with those of the first one."""
     for rollouts, ground in _on(source, grounds, engine_of):
         if ORACLE not in ground.plans and oracle_plans(rollouts, ground.tasks):
-            ground.plans[ORACLE] = [Plan(text=rollouts.domain.oracle_plan(task), token_ids=(), valid=1.0, accepted=True)
-                                    for task in ground.tasks]
+            ground.plans[ORACLE] = [_oracles(rollouts, task) for task in ground.tasks]
         size = source.recipe.engine.rows
         plans = ground.plans[name] = []
         for start in range(0, len(ground.tasks), size):
@@ -126,16 +134,22 @@ def _plan(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engin
             plans += [_travelling(rollouts, tree.children(0)[0]) for tree in trees]
 
 
+def _oracles(rollouts: Rollouts, task: Task) -> Plan:
+    text = rollouts.oracle_plan(task)
+    return Plan(text=text, token_ids=(), valid=1.0, accepted=bool(text), failed=not text)
+
+
 def _travelling(rollouts: Rollouts, node: Node) -> Plan:
     text = node.text if rollouts.spaced else rollouts.engine.decode(node.token_ids)
-    return Plan(text=text, token_ids=node.token_ids, valid=node.reward_parts.get("valid", 0.0), accepted=node.status == "finished")
+    return Plan(text=text, token_ids=node.token_ids, valid=node.reward_parts.get("valid", 0.0), accepted=node.status == "finished",
+                failed=node.status == "failed")
 
 
 def _act(name: str, source: Source, grounds: Sequence[Ground], engine_of: EngineOf) -> None:
     """The source's executions of everybody's accepted plans; those of one task together, so that its prompt is computed once."""
     for rollouts, ground in _on(source, grounds, engine_of):
         for planner in ground.plans:
-            ground.scores[planner, name] = [0.0] * len(ground.tasks)
+            ground.scores[planner, name] = [None if plan.failed else 0.0 for plan in ground.plans[planner]]
         size = max(1, source.recipe.engine.rows // len(ground.plans))
         for start in range(0, len(ground.tasks), size):
             _execute(rollouts, ground, name, source.policies["act"], start, size)
@@ -152,12 +166,13 @@ def _execute(rollouts: Rollouts, ground: Ground, actor: str, policy: str, start:
     trees = rollouts.execute(tasks, given, ACT, policy, ground.seed, noise=ground.noise, first=start)
     for i, (planners, tree) in enumerate(zip(accepted, trees, strict=True), start):
         for planner, plan in zip(planners, tree.children(0), strict=True):
-            ground.scores[planner, actor][i] = response(ground.domain, tree, plan).success
+            said = response(ground.domain, tree, plan)
+            ground.scores[planner, actor][i] = None if said.failed else said.success
 
 
 def _table(ground: Ground, names: Sequence[str]) -> dict:
     planners = [*names, *([ORACLE] if ORACLE in ground.plans else [])]
-    valid = {planner: [plan.valid for plan in ground.plans[planner]] for planner in planners}
+    valid = {planner: [None if plan.failed else plan.valid for plan in ground.plans[planner]] for planner in planners}
     own = (ground.home, ground.home)
     e2e = {planner: {actor: _cell(ground.scores[planner, actor], ground.scores[own], (planner, actor) == own) for actor in names}
            for planner in planners}
@@ -170,9 +185,14 @@ def _table(ground: Ground, names: Sequence[str]) -> dict:
     }  # fmt: skip
 
 
-def _cell(scores: Sequence[float], home: Sequence[float], is_home: bool) -> dict:
-    low, high = wilson(sum(scores), len(scores))
-    cell = {"value": sum(scores) / len(scores), "low": low, "high": high}
+def _cell(scores: Sequence[float | None], home: Sequence[float | None], is_home: bool) -> dict:
+    there = [score for score in scores if score is not None]
+    if not there:
+        raise UserError(f"all {len(scores)} tasks failed for a planner and an actor; see `forethought eval` for what broke")
+    low, high = wilson(sum(there), len(there))
+    cell = {"value": sum(there) / len(there), "low": low, "high": high}
+    if len(there) < len(scores):
+        cell["failed"] = len(scores) - len(there)
     if is_home:
         return cell
     change, change_low, change_high = paired_difference(list(home), list(scores))

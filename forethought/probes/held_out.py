@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forethought.batches import demonstration_segments, for_policy
+from forethought.growing import drawn
 from forethought.metrics import paired_difference
 from forethought.recipe.schema import ROLES
 from forethought.rollout import Rollouts
@@ -21,10 +22,10 @@ from forethought.types import Segment, TokenStats
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy decoding would write the demonstration."""
+    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy would write the demonstration, None if there is none."""
 
     metrics: dict[str, float]
-    scores: dict[str, list[float]]
+    scores: dict[str, list[float | None]]
 
 
 class HeldOut:
@@ -32,15 +33,18 @@ class HeldOut:
 
     def __init__(self, rollouts: Rollouts, levels: Sequence[int], tasks: int, seed: int):
         self.engine = rollouts.engine
-        drawn = []
+        tasked, failed = [], []
         for i in range(tasks):  # all levels on one context: it is computed once
-            drawn += rollouts.domain.family(random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
+            tasked += drawn(rollouts.domain, random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
         self.seen: dict[str, tuple[int, tuple, list[TokenStats | None]]] = {}  # policy -> version, what was asked, the answer
-        self.segments: list[Segment] = demonstration_segments(rollouts, drawn, [set(ROLES)] * len(drawn))
+        self.segments: list[Segment] = demonstration_segments(rollouts, tasked, [set(ROLES)] * len(tasked), failed=failed)
+        self.there = [i for i in range(len(tasked)) if i not in failed]
+        at = -1
         self.task_of: list[int] = []  # segment -> task: each demonstration begins to speak with its one plan
         for s in self.segments:
-            self.task_of.append((self.task_of[-1] if self.task_of else -1) + (s.role == "plan"))
-        self.tasks = len(drawn)
+            at += s.role == "plan"
+            self.task_of.append(self.there[at] if at >= 0 else -1)
+        self.tasks = len(tasked)
 
     def measure(self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None) -> Found:
         """`references`: name (start, base) -> policy -> the frozen copy that KL(policy || copy) is taken to."""
@@ -53,15 +57,15 @@ class HeldOut:
                 if found is not None:
                     stats[i], names[i] = found, against
         metrics: dict[str, float] = {}
-        scores: dict[str, list[float]] = {}
+        scores: dict[str, list[float | None]] = {}
         for role in ROLES:
             own = [(i, s) for i, s in enumerate(stats) if s is not None and self.segments[i].role == role]
             tokens = sum(len(s.logprobs) for _, s in own)
-            right = [1.0] * self.tasks
+            right = dict.fromkeys(self.there, 1.0)
             for i, s in own:
                 right[self.task_of[i]] *= float(all(s.hits))
-            scores[role] = right
-            metrics |= {f"probe/success_{role}": sum(right) / len(right),
+            scores[role] = [right.get(i) for i in range(self.tasks)]
+            metrics |= {f"probe/success_{role}": sum(right.values()) / len(right),
                         f"probe/entropy_{role}": sum(sum(s.entropies) for _, s in own) / tokens,
                         f"probe/ppl_{role}": math.exp(min(-sum(sum(s.logprobs) for _, s in own) / tokens, 700.0))}
             for name in references:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
+from forethought.guard import Fault
 from forethought.metrics import entropy
 from forethought.types import NO_EVIDENCE, Tree
 
@@ -14,11 +16,16 @@ def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) 
     """Semantic entropy of plans (arXiv 2302.09664, used on planning in 2509.03646): plans of one task that mean the same are one.
 
     `meaning/plan`: entropy (nats) over the meanings of a task's plans, averaged over tasks; `meaning/distinct`: their number.
-    Refused plans have no meaning and are left out; tasks with fewer than two plans say nothing.
+    Refused plans have no meaning and are left out, as are those that the family cannot read (`meaning` raises Fault);
+    tasks with fewer than two plans say nothing.
     """
     groups = []
     for tree in trees:
-        said = Counter(meaning(tree, n.text) for n in tree.nodes if n.role == "plan" and n.status == "finished")
+        said: Counter[str] = Counter()
+        for n in tree.nodes:
+            if n.role == "plan" and n.status == "finished":
+                with suppress(Fault):
+                    said[meaning(tree, n.text)] += 1
         if sum(said.values()) > 1:
             groups.append(said)
     if not groups:

@@ -17,8 +17,8 @@ from forethought.recipe.layout import OWN, given, has_planner, trains_whole, wei
 from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
 EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
-METRIC_FAMILIES = ("eval", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "overlong", "gap", "grad",
-                   "groups", "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
+METRIC_FAMILIES = ("eval", "eval_failed", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "overlong", "gap",
+                   "grad", "groups", "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
 REINFORCE_ONLY = ("reward", "shaping", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
 
 
@@ -60,6 +60,10 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     at_least("save.keep", save.keep, 1)
     at_least("save.trees_every", save.trees_every, 0)
     at_least("save.trees", save.trees, 0)
+    at_least("limits.step_seconds", recipe.limits.step_seconds, 0)
+    at_least("limits.episode_seconds", recipe.limits.episode_seconds, 0)
+    within("limits.max_failed", recipe.limits.max_failed, 0, 1)
+    at_least("limits.window", recipe.limits.window, 1)
 
 
 def _check_machine(recipe: Recipe) -> None:

@@ -307,6 +307,19 @@ class SaveSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSpec:
+    """How long what is not ours may take (environments, task families, graders), and how much of it may break before the run stops.
+
+    What takes longer, raises or answers with another type counts as failed: it is left out, never rewarded with 0.
+    """
+
+    step_seconds: float = 60.0  # one step of an episode, one verdict, one demonstration; 0: no limit
+    episode_seconds: float = 600.0  # all steps of one episode together; 0: no limit
+    max_failed: float = 0.5  # share of the trajectories of the last `window` steps, or of an evaluation's tasks, that may fail
+    window: int = 4  # steps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     name: str = "recipe"
     about: str = ""  # what it shows, its cost, the result it gave
@@ -322,5 +335,6 @@ class Recipe:
     eval: EvalSpec = field(default_factory=EvalSpec)
     probes: ProbeSpec = field(default_factory=ProbeSpec)
     save: SaveSpec = field(default_factory=SaveSpec)
+    limits: LimitSpec = field(default_factory=LimitSpec)
     max_bad_updates: int = 3  # refused updates (NaN, inf) after which the run stops
     stage: tuple[StageSpec, ...] = ()

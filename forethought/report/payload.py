@@ -25,7 +25,7 @@ def of_run(run: Run) -> dict[str, Any]:
     trees = load_trees(run.path, notes)
     base = _base(run)
     start, end = whole(run)
-    notes += words.no_room(run.lines)
+    notes += words.no_room(run.lines) + words.broke(run.lines)
     bad = [f"{words.count(n, 'value')} of {name}" for name, n in base["not_finite"].items()]
     if bad:
         notes.append(f"Not finite, and so not drawn: {words.join(bad)}.")

@@ -13,7 +13,7 @@ from forethought.report.load import Run, finite
 MOST_POINTS = 2000  # per series
 NO_SERIES = {"step", "stage", "stage_name", "kind", "stage_step", "seconds", "rolled_back_to"}
 BESIDE = ("eval_low/", "eval_high/", "eval_n/", "interference_low/", "interference_high/")  # ride on the series that they are bounds of
-TOLD = ("eval_change", "eval_overlong/", "phase/", "seconds_probe/")  # shown as tables, marks or sentences
+TOLD = ("eval_change", "eval_overlong/", "eval_failed/", "phase/", "seconds_probe/")  # shown as tables, marks or sentences
 
 
 def columns(run: Run) -> dict[str, Any]:

@@ -149,6 +149,20 @@ def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return told
 
 
+def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence each for held-out tasks and for training rollouts over which something broke; none where nothing did."""
+    newest = next((line for line in reversed(lines) if any(key.startswith("eval") for key in line)), {})
+    lost = [f"{side} in {newest[f'eval_failed/{side}']:.0f}" for side in SIDES if f"eval_failed/{side}" in newest]
+    steps = sum(any(line.get(f"failed/{name}") for name in ("plan", "act", "task")) for line in lines)
+    told = []
+    if lost:
+        told.append(f"At the last evaluation something broke ({join(lost)} held-out tasks); these are in no number.")
+    if steps:
+        told.append(f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke for some rollouts; they "
+                    "trained nothing and were not counted (faults.json has the tracebacks).")
+    return told
+
+
 def ranking(side: str, ends: Mapping[str, Point]) -> str:
     """Runs by name -> where each ends on a side, and whether the best one is clearly ahead of the next."""
     if len(ends) < 2:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from forethought.errors import RecipeError, unknown
-from forethought.recipe.schema import TaskSpec
+from forethought.guard import Guard
+from forethought.guarded import guarded
+from forethought.recipe.schema import LimitSpec, TaskSpec
 from forethought.tasks.base import Domain
 
 
@@ -35,9 +37,10 @@ DOMAINS = {"desk": _desk, "blocksworld": _blocksworld, "math": _math}
 TO_MEASURE = DOMAINS | {"math": _math_to_measure}
 
 
-def build(spec: TaskSpec, *, to_measure: bool = False) -> Domain:
-    """The domain a recipe names. `to_measure`: nothing will train on it, so what only training needs may be left out. RecipeError for
-    an unknown family, level or option."""
+def build(spec: TaskSpec, *, to_measure: bool = False, limits: LimitSpec | None = None) -> Domain:
+    """The domain a recipe names, behind its boundary. `to_measure`: nothing will train on it, so what only training needs may be left
+    out. RecipeError for an unknown family, level or option, Fault for a family that breaks when it is made."""
     if spec.name not in DOMAINS:
         raise RecipeError("task.name", unknown("task", spec.name, DOMAINS))
-    return (TO_MEASURE if to_measure else DOMAINS)[spec.name](spec.levels, **spec.options)
+    make = (TO_MEASURE if to_measure else DOMAINS)[spec.name]
+    return guarded(Guard(spec.name).call("task", "the constructor", make, (spec.levels,), spec.options, seconds=0.0), limits)

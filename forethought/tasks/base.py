@@ -38,7 +38,12 @@ class Asked:
 
 
 class Episode(Protocol):
-    """One execution, used once. `step` takes what the acting role wrote and answers with an Outcome."""
+    """One execution, used once. `step` takes what the acting role wrote and answers with an Outcome.
+
+    It runs on the main thread of the run, within `limits.step_seconds`. What it raises, or answers with another type, makes its trajectory
+    `failed` (`forethought.guarded`). One that waits for something should let the exception of its time limit through: no `except:` and no
+    `except BaseException` around a wait.
+    """
 
     def step(self, text: str) -> Outcome: ...
 
@@ -86,3 +91,5 @@ class Domain(Protocol):
 
     def episode(self, task: Task, rng: random.Random, noise: bool) -> Episode:
         """A fresh environment. `noise` switches the family's own noise (slips, verifier flips) on."""
+
+    # A family that holds something (a browser, a process) may have close(): it is called once, when the run ends, however it ends.

@@ -1,0 +1,150 @@
+"""A limit in seconds on calls into code that is not ours: environments, task families, graders.
+
+On the main thread a call is interrupted where it stands: SIGALRM raises `TimeUp` in it, which ends Python loops, sleeps, and waits for
+sockets, locks and processes. Elsewhere (and on systems without the signal) each call runs on a thread of its own: when the time is up,
+`TimeUp` is raised on that thread, which ends Python loops; what blocks is left behind on it and ends with the process.
+
+Two kinds of call cannot be ended from inside a process: C code that never returns to the interpreter, and code that swallows `TimeUp` every
+time. When the latter has done so `PATIENCE` times on the main thread, `last_resort` is called, which is to end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import queue
+import signal
+import threading
+from _signal import getsignal  # the public one makes an enum of what it finds, which takes longer than the call that is watched
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+PATIENCE = 5
+AGAIN = 1.0  # seconds between two times that a call is told to end
+LEAVE = 0.2  # seconds that a call on a thread of its own has to end when it is told to
+
+
+class TimeUp(BaseException):
+    """The call has taken too long. It is no Exception, so that an `except Exception` inside the call lets it through."""
+
+
+class Watchdog:
+    """One timer for a batch of calls. A call only notes when it must end, which takes a look at the clock and no system call; a timer that
+    rings too early is set again."""
+
+    def __init__(self, last_resort: Callable[[], object] = lambda: None):
+        self.last_resort = last_resort
+        self._handler = self._alarm
+        self._watching = False
+        self._rings = 0.0  # when the timer goes off; 0: it is not set
+        self._due = 0.0  # when the running call must end; 0: none runs
+        self._told = 0  # how often the running call was told to end
+        self._worker: _Worker | None = None
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Calls inside share one timer. An alarm of somebody else is put off, and goes on afterwards."""
+        if self._watching or not _can_interrupt():
+            yield
+            return
+        started, before = monotonic(), signal.signal(signal.SIGALRM, self._handler)
+        left, every = signal.setitimer(signal.ITIMER_REAL, 0)
+        self._watching, self._rings, self._due = True, 0.0, 0.0
+        try:
+            yield
+        finally:
+            self._watching, self._due = False, 0.0
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+            if left:
+                signal.setitimer(signal.ITIMER_REAL, max(left - (monotonic() - started), 1e-3), every)
+
+    def call(self, seconds: float, function: Callable[..., Any], args: tuple, named: dict) -> Any:
+        """`function(*args, **named)`; raises TimeUp after `seconds` (0: no limit)."""
+        if not seconds:
+            return function(*args, **named)
+        if not self._watching:
+            if not _can_interrupt():
+                return self._elsewhere(seconds, function, args, named)
+            with self.watch():
+                return self.call(seconds, function, args, named)
+        outer, now = self._due, monotonic()
+        due = min(now + seconds, outer) if outer else now + seconds
+        if not now < self._rings <= due:
+            self._set(due - now)
+        self._due = due
+        try:
+            return function(*args, **named)
+        finally:
+            self._due, self._told = outer, 0
+            if getsignal(signal.SIGALRM) != self._handler:  # the call has used the alarm for itself
+                signal.signal(signal.SIGALRM, self._handler)
+                self._rings = 0.0
+
+    def _set(self, seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        self._rings = monotonic() + seconds
+
+    def _alarm(self, number: int, frame: object) -> None:
+        self._rings, now = 0.0, monotonic()
+        if not self._due:
+            return  # between two calls; the next one sets the timer
+        if now < self._due:
+            self._set(self._due - now)
+            return
+        if self._told == PATIENCE:
+            self.last_resort()
+        self._told += 1
+        self._set(AGAIN)
+        raise TimeUp
+
+    def _elsewhere(self, seconds: float, function: Callable[..., Any], args: tuple, named: dict) -> Any:
+        worker = self._worker = self._worker or _Worker()
+        try:
+            return worker.call(seconds, function, args, named)
+        except TimeUp:
+            if worker.busy:  # left behind: the next call has a new thread
+                self._worker = None
+            raise
+
+
+def _can_interrupt() -> bool:
+    return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+
+
+class _Worker:
+    """A thread that makes one call after another, until one of them does not end."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._asked: queue.SimpleQueue = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="environment", daemon=True)
+        self._thread.start()
+
+    def call(self, seconds: float, function: Callable[..., Any], args: tuple, named: dict) -> Any:
+        self.busy = True
+        self._asked.put((function, args, named))
+        try:
+            value, error = self._answers.get(timeout=seconds)
+        except queue.Empty:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(TimeUp))
+            with contextlib.suppress(queue.Empty):
+                self._answers.get(timeout=LEAVE)
+                self.busy = False
+            raise TimeUp from None
+        self.busy = False
+        if error is not None:
+            raise error
+        return value
+
+    def _work(self) -> None:
+        with contextlib.suppress(TimeUp):  # told to end just when the call had ended by itself
+            while True:
+                function, args, named = self._asked.get()
+                try:
+                    answer = function(*args, **named), None
+                except BaseException as error:
+                    answer = None, error
+                self._answers.put(answer)
