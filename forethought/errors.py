@@ -48,9 +48,19 @@ class Interrupted(ForethoughtError):
         super().__init__(message)
 
 
+MOST_LISTED = 60  # names that an error lists, and characters of one
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """One sentence for a name that is not known: the name, the nearest known one, and the list."""
+    """One sentence for a name that is not known: the name, the nearest known one, and the list, as far as a reader would read it."""
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    said = str(name)
+    near = difflib.get_close_matches(said[:MOST_LISTED], known, n=1, cutoff=0.5) if len(known) <= 500 else ()
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(known) or 'none'})"
+    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+    listed = ", ".join(_cut(k) for k in known[:MOST_LISTED]) or "none"
+    return f"unknown {kind} {_cut(said)!r}{hint} (known: {listed}{more})"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 2 * MOST_LISTED else name[: 2 * MOST_LISTED - 3] + "..."

@@ -24,8 +24,8 @@ FLOORS = {
     "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
     "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
     "interrupts": 3, "trackers": 3, "traces": 3,
-    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2, "cores": 2,
-    "errors": 1,
+    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2, "datafiles": 2, "textfile": 2, "cores": 2,
+    "errors": 1, "printable": 1,
     "": 0,  # forethought/__init__.py
 }  # fmt: skip
 ONE_ROOM = {
@@ -35,6 +35,7 @@ ONE_ROOM = {
     "runner": "run",  # builds and resumes; the stages in order
     "keep": "run",  # what a step leaves in the run directory
     "handover": "stage", "isolation": "stage", "progress": "stage",  # who holds which weights while a stage trains
+    "datafiles": "jsonl", "textfile": "jsonl",  # one reader for every file of data: bytes to lines, lines to values, rows of any kind
     "batches": "rollout",  # a tree grows in one and becomes segments in the other; they share its vocabulary
     "look": "run",  # builds from a recipe what run builds, to look at it instead of training it
 }

@@ -9,14 +9,15 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forethought import datafiles
 from forethought.errors import UserError
+from forethought.jsonl import half, rows_of
 from forethought.types import NO_EVIDENCE
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
@@ -62,8 +63,7 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
     if source.is_file():
         if source.suffix not in (".jsonl", ".parquet"):
             raise UserError(f"{source}: solutions come in .jsonl or .parquet files, found {source.suffix or 'no ending'!r}")
-        lines = _parquet(source) if source.suffix == ".parquet" else _jsonl(source.open("rb"), source)
-        return str(source), (_line(row, where) for where, row in lines)
+        return str(source), (_line(row, where) for where, row in datafiles.rows(source))
     if files := sorted((source / "trees").glob("step-*.jsonl.gz")):
         steps = [int(path.name[5:].partition(".")[0]) for path in files]
         return f"{source} (trees of {len(steps)} steps, {steps[0]} to {steps[-1]})", (row for path in files for row in _trees(path))
@@ -75,12 +75,17 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
 
 
 def _trees(path: Path) -> Iterator[tuple[str, bool]]:
-    with gzip.open(path, "rb") as file:
-        for where, tree in _jsonl(file, path):
-            try:
-                yield from _executions(tree["nodes"])
-            except (KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"{where}: no tree of rollouts ({type(error).__name__}: {error})") from error
+    where = str(path)
+    try:
+        with gzip.open(path, "rb") as file:
+            for where, tree in rows_of(file, path):
+                try:
+                    found = list(_executions(tree["nodes"]))
+                except (KeyError, TypeError, AttributeError) as error:
+                    raise UserError(f"{where}: no tree of rollouts ({type(error).__name__}: {error})") from error
+                yield from found
+    except (EOFError, OSError, zlib.error) as error:  # a gzip file that ends early
+        raise UserError(f"{path}: damaged after {where} ({error})") from error
 
 
 def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
@@ -92,8 +97,10 @@ def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
     for leaf in nodes:
         if leaf["id"] in parents or leaf["role"] is None or leaf["status"] in NO_EVIDENCE:
             continue
-        turns, at = [], leaf
+        turns, at, left = [], leaf, len(nodes)
         while at is not None:
+            if (left := left - 1) < 0:
+                raise TypeError("its nodes stand under each other in a circle")
             if at["role"] is not None:
                 turns.append(at["text"])
             at = by_id.get(at["parent"])
@@ -108,33 +115,10 @@ def _line(row: Any, where: str) -> tuple[str, bool]:
         raise UserError(f"{where}: needs one of the fields {', '.join(TEXTS)}; found {found or 'none'}")
     texts = [row.get("plan") or "", row[name]]
     if wrong := next((t for t in texts if not isinstance(t, str)), None):
-        raise UserError(f"{where}: a solution is text, found {wrong!r}")
+        raise UserError(f"{where}: a solution is text, found {str(wrong)[:80]!r}")
+    if (found := half({"plan": texts[0], name: texts[1]})) is not None:
+        raise UserError(f"{where}: {found}")
     correct = row.get("correct", True)
     if correct not in (True, False):  # 0 and 1 too
         raise UserError(f"{where}: correct is true or false, found {correct!r}")
     return BETWEEN.join(filter(None, texts)), bool(correct)
-
-
-def _jsonl(file, path: Path) -> Iterator[tuple[str, Any]]:
-    number = 0
-    with file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: no line of JSON ({error})") from error
-        except (EOFError, OSError, zlib.error) as error:  # a gzip file that ends early
-            raise UserError(f"{path}: damaged after line {number} ({error})") from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UserError(f"{path}: a Parquet file needs the extra `data`: pip install 'forethought[data]'; or write JSON lines") from error
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path}: no readable Parquet file ({' '.join(str(error).split())[:120]})") from error
-    return ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
