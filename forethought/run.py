@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from forethought import handover, tasks
+from forethought import handover, rundata, tasks
 from forethought.distill.check import check_distill
 from forethought.distill.stage import Load
 from forethought.engines.base import Engine
@@ -20,6 +20,7 @@ from forethought.recipe.check import check
 from forethought.recipe.layout import given, trains_whole, weights_of
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
+from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe
 from forethought.rollout import Rollouts, seed_of
 from forethought.runner import Observer, Result, Runner
@@ -103,11 +104,13 @@ def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
 
 def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
     """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
+    recipe = anchored(recipe, Path.cwd())
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
     store = Store.create(out)
     write_resolved(recipe, out / "recipe.json")
     keep_lists(recipe, out)
+    rundata.record(recipe, out)
     runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
     return runner.go(Progress(policies=handover.first_policies(recipe)), "start")
 
@@ -118,8 +121,9 @@ def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of:
     The stages may differ in what a stage does not read (the layout, while every role still speaks through the base). `begun` is
     copied to `out` and stays as it is. UserError where the two do not fit.
     """
-    before = load_recipe(begun / "recipe.json")
+    before, recipe = load_recipe(begun / "recipe.json"), anchored(recipe, Path.cwd())
     check(recipe)
+    rundata.refuse_changed(begun, before)
     check_lists(recipe, begun)
     if (why := _unlike(before, recipe)) or Store.open(begun).read_json("summary.json").get("status") != "done":
         raise UserError(f"{begun} cannot be extended: {why or 'it is not finished'}")
@@ -132,6 +136,7 @@ def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of:
             shutil.copytree(begun / name, out / name)
     write_resolved(recipe, out / "recipe.json")
     keep_lists(recipe, out)
+    rundata.record(recipe, out)
     return resume(out, observe, engine_of)
 
 
@@ -152,6 +157,7 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
     """Continue a run from its newest checkpoint, cutting its logs back to it."""
     store = Store.open(out)
     recipe = load_recipe(out / "recipe.json")
+    rundata.refuse_changed(out, recipe)
     store.mend()
     latest = store.latest()
     at = latest[1]["progress"] if latest else {}

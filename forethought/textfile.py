@@ -65,12 +65,13 @@ def numbered(file: IO[bytes], source: object) -> Iterator[tuple[int, str]]:
 def lines(path: str | Path, advice: str = "") -> Iterator[tuple[int, str]]:
     """(number from 1, text without its end) of each line of the file at `path`."""
     with open_bytes(path, advice) as file:
-        try:
-            yield from numbered(file, path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        yield from numbered(file, path)
 
 
 def read_text(path: str | Path, advice: str = "") -> str:
-    """The whole file, each line ended by LF."""
-    return "\n".join(text for _, text in lines(path, advice))
+    """The whole file, its lines ended by LF; the last one has an end where it has one in the file."""
+    with open_bytes(path, advice) as file:
+        text = "\n".join(line for _, line in numbered(file, path))
+        size = file.tell()
+        file.seek(max(size - 1, 0))
+        return text + "\n" if file.read(1) in (b"\n", b"\r") else text

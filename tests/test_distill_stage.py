@@ -13,8 +13,9 @@ from conftest import desk_recipe, lines_of, nothing
 from test_torch_math import CHAT
 from torch_kit import bpe_of, model_of, on_disk
 
-from forethought import run
+from forethought import look, run
 from forethought.display.show import outline
+from forethought.display.tables import evaluation_table
 from forethought.distill import files
 from forethought.distill.policy import Policy
 from forethought.distill.records import Summary, Usage
@@ -212,3 +213,20 @@ def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
 
 def test_the_outline_says_what_is_distilled(tables):
     assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))
+
+
+def test_a_run_does_not_go_on_with_other_problems(tables, tmp_path):
+    """Ids are line numbers: the plans in `guided/` would show other questions."""
+    train = tmp_path / "train.jsonl"
+    train.write_text(Path(tables["task"]["train"]).read_text())
+    own = tables | {"task": tables["task"] | {"train": str(train)}}
+    run.train(recipe(own), tmp_path / "run", nothing)
+    gsm8k(train, 3)
+    for go_on in (lambda: run.resume(tmp_path / "run", nothing),
+                  lambda: run.extend(from_dict(own | {"stage": [*own["stage"], own["stage"][-1]]}), tmp_path / "run", tmp_path / "x", nothing)):
+        with pytest.raises(UserError, match=f"run cannot go on: task.train: {train} has changed since the run began"):
+            go_on()
+    assert not (tmp_path / "x").exists()
+    measured = look.evaluate(look.find(tmp_path / "run"))
+    assert measured["note"].startswith(f"task.train: {train} has changed since the run began")
+    assert "has changed since the run began" in evaluation_table(measured)

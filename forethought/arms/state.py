@@ -21,7 +21,7 @@ from forethought.store import Store
 
 Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
-OURS = {"recipe.json", "recipe.json.new", "metrics.jsonl", "decisions.jsonl", "summary.json", "checkpoints", "trees", "guided",
+OURS = {"recipe.json", "recipe.json.new", "data.json", "metrics.jsonl", "decisions.jsonl", "summary.json", "checkpoints", "trees", "guided",
         "tensorboard", "report.html", "error.txt"}  # what a run directory can hold
 FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 

@@ -32,7 +32,7 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     With `problems` of a family that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong" (shares; these are not solved),
-    "leaks" and "references" where plans are free text (see `look.quality`), and "settings". UserError for tasks
+    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have changed, and "settings". UserError for tasks
     that are not there, and where none fits the model's context (of drawn families: where one does not).
     """
     if tree.plans > 1 and tree.temperature == 0:
@@ -59,7 +59,7 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
         found |= leaks(domain, records) | references(domain, records)
     settings = {"model": str(source.path), "task": recipe.task.name, "samples": tree.plans, "temperature": tree.temperature,
                 "top_p": tree.top_p, "seed": recipe.eval.seed}
-    return found | {"settings": settings}
+    return found | ({"note": "; ".join(source.notes)} if source.notes else {}) | {"settings": settings}
 
 
 def _single(records: Sequence[Record]) -> Values:
