@@ -155,6 +155,10 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.no_gates:
         recipe = replace(recipe, stage=tuple(replace(stage, gates=()) for stage in recipe.stage))
     check(recipe)
+    if any(stage.distill.endpoint for stage in recipe.stage):
+        from forethought.distill.check import check_endpoints
+
+        check_endpoints(recipe)
     return recipe
 
 

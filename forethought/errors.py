@@ -27,7 +27,7 @@ class RecipeError(UserError):
 
     def __init__(self, where: str, message: str):
         self.where = where
-        super().__init__(f"{where}: {message}" if where else message)
+        super().__init__(f"{_cut(where)}: {message}" if where else message)
 
 
 class GateStop(ForethoughtError):

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from forethought.distill.endpoint_spec import EndpointSpec
 from forethought.distill.filter import FilterSpec
 from forethought.errors import RecipeError, UserError
-from forethought.recipe.schema import DistillSpec, ModelSpec
+from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
 
 
 def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool = False) -> None:
@@ -56,6 +56,13 @@ def _check_summariser(where: str, spec: DistillSpec, domain: object, scratch: bo
         if find_spec("httpx") is None:
             raise RecipeError(f"{where}.summariser", "summaries from an endpoint need httpx; install it with: "
                                                      "pip install 'forethought[distill]'")
+
+
+def check_endpoints(recipe: Recipe) -> None:
+    """The endpoints of all stages, as far as a recipe shows them: no key is looked for. RecipeError as `endpoint_of` raises it."""
+    for i, stage in enumerate(recipe.stage):
+        if stage.kind == "distill" and stage.distill.summariser == "endpoint":
+            endpoint_of(f"stage.{i}.distill.endpoint", stage.distill)
 
 
 def endpoint_of(where: str, spec: DistillSpec) -> EndpointSpec:
