@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import NoReturn
+
+from forethought.printable import printable
 
 MOST_NUMBERS = 10_000  # in a list such as 3-5
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors quote the command line; a terminal is shown them without what they could do there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forethought import __version__
+from forethought.arguments import Parser
 from forethought.arguments import add_set as _add_set
 from forethought.arguments import numbers as _numbers
 from forethought.arguments import positive as _positive
@@ -23,6 +25,7 @@ from forethought.cli_look import add_eval, add_sample, add_swap
 from forethought.cli_traces import add_traces
 from forethought.errors import UserError
 from forethought.faults import explain
+from forethought.printable import Shown, printable
 
 if TYPE_CHECKING:
     from forethought.recipe.schema import Recipe
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (argparse itself exits with 2 for a wrong command line)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows ASCII or cp1252 alone is shown codes, and no text ends the program
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends, longer than a step takes
     args.run_dir = None  # set by the verb that writes into one: where a traceback is kept, and what can be resumed
@@ -42,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="forethought", description="Staged post-training of models that plan before they act.",
         epilog="Start with `forethought train`: it trains a small model on this machine.",
     )
@@ -111,7 +117,7 @@ def _train(args: argparse.Namespace) -> int:
         raise UserError("--hardware and --assume are for --dry-run, which tells what a run would take; a run uses the machine it is on")
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
     if not args.resume and args.run_dir.exists() and (not args.run_dir.is_dir() or any(args.run_dir.iterdir())):
-        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {args.run_dir}, or choose another --out")
+        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {shlex.quote(str(args.run_dir))}, or choose another --out")
 
     from forethought import display
 
@@ -173,14 +179,14 @@ def _arms(args: argparse.Namespace) -> int:
     from forethought.arms.command import Options, arms
 
     return arms(Options(file=args.file, out=args.out, workers=args.workers, only=args.only, seeds=args.seeds, redo=args.redo,
-                        dry_run=args.dry_run, page=args.page), sys.stdout)
+                        dry_run=args.dry_run, page=args.page), Shown(sys.stdout))
 
 
 def _report(args: argparse.Namespace) -> int:
     from forethought import report
 
     _need_runs([args.dir])
-    print(report.write(args.dir))
+    _print_path(report.write(args.dir))
     return 0
 
 
@@ -190,8 +196,13 @@ def _compare(args: argparse.Namespace) -> int:
     if len(args.dirs) < 2:
         raise UserError("compare needs at least two run directories")
     _need_runs(args.dirs)
-    print(report.compare(args.dirs, args.out))
+    _print_path(report.compare(args.dirs, args.out))
     return 0
+
+
+def _print_path(path: Path) -> None:
+    """As it is for a pipe, which takes it as a name; a terminal is shown it without what its name could do there."""
+    print(printable(path) if sys.stdout.isatty() else path)
 
 
 def _need_runs(dirs: list[Path]) -> None:

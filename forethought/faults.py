@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from forethought.errors import ForethoughtError
+from forethought.printable import one_line, printable
 
+MOST_SHOWN = 20_000  # characters of one message; a traceback has some thousands
 _GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
 _ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EACCES: "check the permissions",
            errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written"}  # fmt: skip
@@ -24,7 +27,7 @@ def explain(error: BaseException, run_dir: Path | None) -> int:
         _abandon_stdout()
         return _GONE
     if isinstance(error, ForethoughtError):
-        return _say(" ".join(str(error).splitlines()), error.exit_code)
+        return _say(one_line(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _say(f"interrupted{_resume_hint(run_dir)}", 130)
     if isinstance(error, OSError):
@@ -33,7 +36,9 @@ def explain(error: BaseException, run_dir: Path | None) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"forethought: {message}", file=sys.stderr)
+    """Whatever the message quotes (a model, a file, an endpoint, a path), it does nothing to the terminal."""
+    shown = printable(message, keep="\n\t")
+    print(f"forethought: {shown if len(shown) <= MOST_SHOWN else shown[: MOST_SHOWN - 4] + ' ...'}", file=sys.stderr)
     return code
 
 
@@ -46,7 +51,7 @@ def _about_machine(error: OSError) -> str:
 def _resume_hint(run_dir: Path | None) -> str:
     if run_dir is None or not (run_dir / "checkpoints").is_dir():
         return ""
-    return f"; continue with: forethought train --resume {run_dir}"
+    return f"; continue with: forethought train --resume {shlex.quote(str(run_dir))}"
 
 
 def _about_fault(error: BaseException, run_dir: Path | None) -> str:
@@ -56,7 +61,7 @@ def _about_fault(error: BaseException, run_dir: Path | None) -> str:
     details = "".join(traceback.format_exception(error))
     if run_dir is not None and run_dir.is_dir():
         try:
-            with open(run_dir / "error.txt", "a", encoding="utf-8") as file:
+            with open(run_dir / "error.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(details)
             return f"{first}\nThis is a bug: please report it with {run_dir / 'error.txt'}{_resume_hint(run_dir)}"
         except OSError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import IO
+
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they turn the order in which text is shown
 
 
@@ -17,3 +19,20 @@ def printable(text: object, keep: str = "") -> str:
 def one_line(text: object) -> str:
     """The same on one line, with single spaces."""
     return printable(" ".join(str(text).split()))
+
+
+class Shown:
+    """A text stream that shows what it is given, line ends and tabs aside. Not for what draws with escape sequences of its own."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text, keep="\n\t"))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()

@@ -24,7 +24,7 @@ def work(job: Job, how: How, options: Mapping[str, Callable]) -> None:
     _leave_the_terminal()
     _end_with_the_parent()
     began = time.monotonic()
-    with open(log_of(job.out), "a" if how == "resume" else "w", encoding="utf-8", buffering=1) as log:
+    with open(log_of(job.out), "a" if how == "resume" else "w", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
         for stream in (sys.stdout, sys.stderr):  # whatever a library prints belongs into the log as well
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())

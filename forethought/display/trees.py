@@ -10,7 +10,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from forethought.display.show import printable
+from forethought.printable import printable
 from forethought.traces.judged import SIGNS
 
 VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),
@@ -67,14 +67,14 @@ class TreePrinter:
             self._block("seen", margin, node.get("text", ""), "dim")
             return
         word, style = VERDICTS.get(node["verdict"], ("", ""))
-        line = Text(" " * margin).append(f"{node['role']} {number}", style="bold")
+        line = Text(" " * margin).append(printable(f"{node['role']} {number}"), style="bold")
         if word:
             line.append("  [").append(word, style=style).append(f": {printable(node['reason'])}]" if node.get("reason") else "]")
         if node.get("status") == "truncated":
             line.append("  cut off", style="yellow")
         hits, n = node.get("executions", (0, 0))
         facts = [f"{hits} of {n} succeeded" if n else "", *_numbers(node)]
-        self._console.print(line.append("  " + "  ".join(filter(None, facts)), style="dim"))
+        self._console.print(line.append(printable("  " + "  ".join(filter(None, facts))), style="dim"))
         self._block("", margin, node.get("text", ""))
 
     def _block(self, name: str, margin: int, text: str, style: str = "") -> None:
