@@ -51,7 +51,7 @@ def read_outcome(run: Path) -> Outcome | None:
     """None: no process has left a word about this run."""
     try:
         return Outcome(**Store(run.parent).read_json(f"{run.name}.outcome.json"))
-    except (OSError, ValueError, TypeError):  # none there, or cut off: as good as none
+    except (OSError, ValueError, TypeError, RecursionError):  # none there, or cut off: as good as none
         return None
 
 
@@ -75,7 +75,7 @@ def status_of(run: Path, stages: int) -> str:
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         status, begun = str(summary["status"]), len(summary["stages"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     return "running" if status == "done" and begun < stages else status
 
