@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +116,7 @@ def _train(args: argparse.Namespace) -> int:
         raise UserError("--hardware and --assume are for --dry-run, which tells what a run would take; a run uses the machine it is on")
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
     if not args.resume and args.run_dir.exists() and (not args.run_dir.is_dir() or any(args.run_dir.iterdir())):
-        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {shlex.quote(str(args.run_dir))}, or choose another --out")
+        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {args.run_dir}, or choose another --out")
 
     from forethought import display
 

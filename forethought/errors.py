@@ -48,9 +48,6 @@ class Interrupted(ForethoughtError):
         super().__init__(message)
 
 
-MOST_LISTED = 60  # names that an error lists, and characters of one
-
-
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """One sentence for a name that is not known: the name, the nearest known one, and the list, as far as a reader would read it."""
     known = sorted(str(k) for k in known)
@@ -64,3 +61,6 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 def _cut(name: str) -> str:
     return name if len(name) <= 2 * MOST_LISTED else name[: 2 * MOST_LISTED - 3] + "..."
+
+
+MOST_LISTED = 60  # names that an error lists

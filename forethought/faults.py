@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def _about_machine(error: OSError) -> str:
 def _resume_hint(run_dir: Path | None) -> str:
     if run_dir is None or not (run_dir / "checkpoints").is_dir():
         return ""
-    return f"; continue with: forethought train --resume {shlex.quote(str(run_dir))}"
+    return f"; continue with: forethought train --resume {run_dir}"
 
 
 def _about_fault(error: BaseException, run_dir: Path | None) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from forethought.datafiles import read_object
 from forethought.errors import UserError
 from forethought.grams.kept import kept
-from forethought.jsonl import read_object
 from forethought.recipe.paths import files
 from forethought.recipe.schema import Recipe
 from forethought.store import Store

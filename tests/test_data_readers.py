@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from forethought import datafiles, jsonl, textfile
+from forethought import datafiles, textfile
 from forethought.distill import files as guided
 from forethought.errors import UserError
 from forethought.grams import listing
@@ -122,15 +122,21 @@ def test_half_of_a_character_is_named_with_its_field(tmp_path, name):
     assert read(whole)
 
 
+def test_half_of_a_character_is_not_written_either(tmp_path):
+    row = guided.Guided(id="1", question="Q", plan="P \ud800", chain="C", answer="3", source="S", level=1)
+    assert "record 1: field 'plan' holds half of a character" in refusal(guided.write_jsonl, tmp_path / "a.jsonl", [row])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_half_of_a_character_in_a_field_that_nobody_reads(tmp_path):
     path = put(tmp_path, b'{"problem": "P", "answer": "3", "note": "\\ud83d"}\n')
     assert math_files.read(path)[0].problem == "P"
 
 
 def test_where_a_half_is_found():
-    assert jsonl.half({"a": ["x", {"b": "\udc00"}]}).startswith("field 'a.1.b' holds half of a character (U+DC00)")
-    assert jsonl.half({"\ud800": 1}).startswith("a text holds half")
-    assert jsonl.half({"a": ["x", 1, None, {"b": "é😀"}]}) is None
+    assert datafiles.half({"a": ["x", {"b": "\udc00"}]}).startswith("field 'a.1.b' holds half of a character (U+DC00)")
+    assert datafiles.half({"\ud800": 1}).startswith("a text holds half")
+    assert datafiles.half({"a": ["x", 1, None, {"b": "é😀"}]}) is None
 
 
 # Ids ---------------------------------------------------------------------------------------------------------------------

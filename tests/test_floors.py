@@ -37,7 +37,6 @@ ONE_ROOM = {
     "keep": "run",  # what a step leaves in the run directory
     "handover": "stage", "isolation": "stage", "progress": "stage",  # who holds which weights while a stage trains
     "textfile": "errors",  # a file becomes lines, or an error with its address
-    "datafiles": "jsonl",  # one reader for every file of data: lines to values, rows of any kind
     "batches": "rollout",  # a tree grows in one and becomes segments in the other; they share its vocabulary
     "look": "run",  # builds from a recipe what run builds, to look at it instead of training it
 }

@@ -58,13 +58,6 @@ def test_an_error_without_end_is_cut(capsys):
     assert len(capsys.readouterr().err) < 30_000
 
 
-def test_a_command_to_paste_is_quoted(capsys, tmp_path):
-    out = tmp_path / "part mit leer"
-    (out / "checkpoints").mkdir(parents=True)
-    explain(KeyboardInterrupt(), out)
-    assert capsys.readouterr().err.endswith(f"continue with: forethought train --resume '{out}'\n")
-
-
 @pytest.mark.parametrize("argv", [[f"x{EVIL}"], ["train", "desk", f"--{EVIL}"], ["train", f"{EVIL}"], ["recipes", EVIL], ["report", EVIL],
                                   ["train", "--set", EVIL], ["eval", EVIL], ["traces", EVIL], ["grams", "show", EVIL],
                                   ["train", "--hardware", EVIL, "--dry-run"], ["eval", "x", "--levels", EVIL]])  # fmt: skip

@@ -49,7 +49,7 @@ class Progress:
 def ending(run: Path, metrics: Sequence[str]) -> Mapping[str, float]:
     """The last value of each metric in the run's log, as far as it has one."""
     try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
     found: dict[str, float] = {}
@@ -58,9 +58,7 @@ def ending(run: Path, metrics: Sequence[str]) -> Mapping[str, float]:
             break
         try:
             line = json.loads(text)
-        except (ValueError, RecursionError):  # a last line that was cut off, or damage that the report will name
-            continue
-        if not isinstance(line, dict):
+        except ValueError:  # a last line that was cut off
             continue
         found |= {name: line[name] for name in metrics if name in line and name not in found}
     return {name: found[name] for name in metrics if name in found}

@@ -21,8 +21,8 @@ from forethought.store import Store
 
 Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
-OURS = {"recipe.json", "recipe.json.new", "data.json", "metrics.jsonl", "decisions.jsonl", "summary.json", "checkpoints", "trees", "guided",
-        "tensorboard", "report.html", "error.txt"}  # what a run directory can hold
+OURS = {"recipe.json", "recipe.json.new", "metrics.jsonl", "decisions.jsonl", "summary.json", "checkpoints", "trees", "guided",
+        "tensorboard", "report.html", "error.txt", "data.json"}  # what a run directory can hold
 FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 
 
@@ -51,7 +51,7 @@ def read_outcome(run: Path) -> Outcome | None:
     """None: no process has left a word about this run."""
     try:
         return Outcome(**Store(run.parent).read_json(f"{run.name}.outcome.json"))
-    except (OSError, ValueError, TypeError, RecursionError):  # none there, or cut off: as good as none
+    except (OSError, ValueError, TypeError):  # none there, or cut off: as good as none
         return None
 
 
@@ -75,7 +75,7 @@ def status_of(run: Path, stages: int) -> str:
     try:
         summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         status, begun = str(summary["status"]), len(summary["stages"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
     return "running" if status == "done" and begun < stages else status
 

@@ -9,11 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from forethought.datafiles import half, json_rows, read_object
 from forethought.distill import parquet
 from forethought.distill.records import Drop, Guided, Provenance, Usage
 from forethought.errors import UserError
-from forethought.jsonl import read_object
-from forethought.jsonl import rows as json_rows
 
 NAME, PROVENANCE = "guided", "provenance.json"
 _TYPES = {f.name: int if f.name == "level" else str for f in fields(Guided)}
@@ -51,8 +50,11 @@ def read(folder: Path) -> tuple[list[Guided], Provenance]:
 
 
 def write_jsonl(path: Path, rows: Sequence[Guided]) -> None:
-    """One record a line. UserError for duplicate ids."""
+    """One record a line. UserError for duplicate ids, and for half of a character, which no reader takes."""
     check_ids([row.id for row in rows], str(path))
+    for place, row in enumerate(rows, 1):
+        if (found := half(asdict(row))) is not None:
+            raise UserError(f"cannot write {path}: record {place}: {found}")
     _replace(path, lambda part: part.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8"))
 
 

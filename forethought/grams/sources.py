@@ -17,7 +17,6 @@ from typing import Any
 
 from forethought import datafiles
 from forethought.errors import UserError
-from forethought.jsonl import half, rows_of
 from forethought.types import NO_EVIDENCE
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
@@ -78,7 +77,7 @@ def _trees(path: Path) -> Iterator[tuple[str, bool]]:
     where = str(path)
     try:
         with gzip.open(path, "rb") as file:
-            for where, tree in rows_of(file, path):
+            for where, tree in datafiles.json_rows_of(file, path):
                 try:
                     found = list(_executions(tree["nodes"]))
                 except (KeyError, TypeError, AttributeError) as error:
@@ -116,7 +115,7 @@ def _line(row: Any, where: str) -> tuple[str, bool]:
     texts = [row.get("plan") or "", row[name]]
     if wrong := next((t for t in texts if not isinstance(t, str)), None):
         raise UserError(f"{where}: a solution is text, found {str(wrong)[:80]!r}")
-    if (found := half({"plan": texts[0], name: texts[1]})) is not None:
+    if (found := datafiles.half({"plan": texts[0], name: texts[1]})) is not None:
         raise UserError(f"{where}: {found}")
     correct = row.get("correct", True)
     if correct not in (True, False):  # 0 and 1 too

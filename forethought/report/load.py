@@ -15,7 +15,6 @@ from typing import Any
 
 from forethought.errors import UserError
 from forethought.jsonl import parse_lines
-from forethought.textfile import raw_lines
 
 REQUIRED = ("recipe.json", "metrics.jsonl")
 STATUSES = ("done", "stopped", "interrupted", "running")
@@ -70,7 +69,7 @@ def finite(value: Any) -> bool:
 
 def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dict[str, Any]]:
     with path.open("rb") as file:
-        rows, cut = parse_lines(raw_lines(file, path), path, check)
+        rows, cut = parse_lines(file, path, check)
     if cut:
         notes.append(f"The last line of {path.name} is cut off: the run was writing it, or was killed. It is left out.")
     return rows
@@ -79,7 +78,7 @@ def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dic
 def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     _require(isinstance(value, dict), path, "must be a JSON object")
     return value

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from forethought.datafiles import json_rows
 from forethought.errors import UserError, unknown
-from forethought.jsonl import rows
 from forethought.tasks.blocksworld_problem import FREE, Problem, class_hash
 from forethought.tasks.blocksworld_words import LETTERS
 from forethought.tasks.pddl import read_problem
@@ -36,7 +36,7 @@ def records(path: str | Path) -> Iterator[Record]:
     """The lines of a problem file, in order. UserError names file, line and what is wrong; an id (a text or a whole number) may come once. Blank lines are
     passed over."""
     first: dict[str, str] = {}
-    for where, row in rows(path):
+    for where, row in json_rows(path):
         record = dict(row) if isinstance(row, dict) else {}
         if type(record.get("id")) is int:  # as in the files of the other families
             record["id"] = str(record["id"])

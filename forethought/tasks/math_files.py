@@ -23,10 +23,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from forethought.datafiles import NEEDS_DATA, field, rows
+from forethought.datafiles import NEEDS_DATA, Exact, field, half, rows
 from forethought.errors import UserError, unknown
 from forethought.interface.result import Refusal, shown
-from forethought.jsonl import Exact, half
 from forethought.tasks.math_answers import boxed, hashed
 
 HUB = "hub:"

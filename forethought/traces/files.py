@@ -11,7 +11,6 @@ from typing import Any
 
 from forethought.errors import UserError
 from forethought.jsonl import parse_lines
-from forethought.textfile import raw_lines
 
 
 def saved_steps(run_dir: Path) -> dict[int, Path]:
@@ -40,7 +39,7 @@ def _lines(path: Path, cut_off: list[bool]) -> Iterator[bytes]:
     """The lines of a gzip file; appends to `cut_off` where the file ends too early."""
     try:
         with gzip.open(path, "rb") as file:
-            yield from raw_lines(file, path)
+            yield from file
     except EOFError:
         cut_off.append(True)
     except (OSError, zlib.error) as error:

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from forethought.datafiles import half
 from forethought.errors import RecipeError, UserError
-from forethought.jsonl import half
 
 PAD, EOS = "<pad>", "<eos>"  # numbers 0 and 1, as in `small.py`
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
