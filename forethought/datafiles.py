@@ -116,8 +116,8 @@ def _values(said: Iterable[tuple[int, str]], source: object, whole: bool) -> Ite
 
 
 def read_object(path: str | Path, advice: str = "") -> dict[str, Any]:
-    """The one JSON object that a file holds. UserError, beginning with the path, for anything else."""
-    value = value_of(read_text(path, advice), str(path))
+    """The one JSON object that a file of a run holds. UserError, beginning with the path, for anything else."""
+    value = value_of(read_text(path, advice), str(path), whole=False)
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a JSON object, found a {type(value).__name__}")
     return value
@@ -132,7 +132,8 @@ def half(value: Any) -> str | None:
             lone = next((c for c in at if "\ud800" <= c <= "\udfff"), None)
             if lone is not None:
                 place = f"field {field!r}" if field and field.isprintable() else "a text"
-                return f"{place} holds half of a character (U+{ord(lone):04X}), which no tokenizer can read; write the whole character or none"
+                return (f"{place} holds half of a character (U+{ord(lone):04X}), which no tokenizer can read; write the whole character "
+                        "or none")
         elif isinstance(at, dict):
             todo += [item for key, inside in reversed(at.items()) for item in ((_inside(field, key), inside), (field, key))]
         elif isinstance(at, list | tuple):

@@ -174,5 +174,6 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
         progress = replace(Progress(**state["progress"]), finished=False)
     else:  # stopped before the first checkpoint: from the beginning
         store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
+        rundata.record(recipe, out)  # the kill may have come before it was written
     runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
     return runner.go(progress, "resume" if latest else "start")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forethought.datafiles import read_object
 from forethought.errors import UserError
-from forethought.grams.kept import kept
+from forethought.grams.kept import FOLDER
 from forethought.recipe.paths import files
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
@@ -48,13 +48,14 @@ def changed(run: Path, recipe: Recipe) -> list[str]:
             said.append(f"{where}: {error} (the run began with it)")
             continue
         if any(then.get(key) != value for key, value in now.items()):
-            said.append(f"{where}: {path} has changed since the run began ({then.get('bytes')} bytes then, {now['bytes']} now, with other content)")
+            sizes = f"{then.get('bytes')} bytes then, {now['bytes']} now, with other content"
+            said.append(f"{where}: {path} has changed since the run began ({sizes})")
     return said
 
 
 def _read(run: Path, where: str, path: Path) -> Path:
     """What the run reads: of a list of phrases the copy that it has kept."""
-    return kept(run, int(where.split(".")[1])) if where.startswith("stage.") else path
+    return run / FOLDER / f"stage-{where.split('.')[1]}.txt" if where.startswith("stage.") else path
 
 
 def _facts(path: Path) -> dict[str, object]:

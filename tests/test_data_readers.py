@@ -306,6 +306,37 @@ def test_whatever_a_file_holds_the_end_is_a_value_or_an_error_with_its_address(t
     assert 20 < read < 1900  # the noise is near enough to good files, and far enough
 
 
+NODES = [{"id": 0, "parent": None, "role": None, "status": "ok", "text": "", "reward_parts": {}},
+         {"id": 1, "parent": 0, "role": "plan", "status": "ok", "text": "P", "reward_parts": {"valid": 1.0}},
+         {"id": 2, "parent": 1, "role": "act", "status": "ok", "text": "A", "reward_parts": {"outcome": 1.0}}]  # fmt: skip
+
+
+def trees(folder: Path, data: bytes) -> Path:
+    (folder / "trees").mkdir(exist_ok=True)
+    (folder / "trees" / "step-abc.jsonl.gz").touch()  # of nobody
+    (folder / "trees" / "step-000001.jsonl.gz").write_bytes(data)
+    return folder
+
+
+def test_a_circle_in_a_tree_is_an_error_and_no_loop(tmp_path):
+    circle = [{**NODES[1], "id": 1, "parent": 2}, {**NODES[2], "id": 2, "parent": 1}, {**NODES[2], "id": 3, "parent": 2}]
+    said = refusal(solutions, trees(tmp_path, gzip.compress(json.dumps({"nodes": circle}).encode())))
+    assert "step-000001.jsonl.gz:1: no tree of rollouts" in said and "in a circle" in said
+
+
+def test_whatever_a_file_of_trees_holds(tmp_path):
+    rng, whole, read = random.Random(0), "\n".join([json.dumps({"step": 1, "nodes": NODES})] * 2).encode(), 0
+    assert solutions(trees(tmp_path, gzip.compress(whole))).texts == ("P\n\nA",)
+    for n in range(2000):
+        data = gzip.compress(noise(rng, whole), 1) if n % 4 else noise(rng, gzip.compress(whole, 1))
+        try:
+            solutions(trees(tmp_path, data))
+            read += 1
+        except UserError as error:
+            assert str(error).startswith(str(tmp_path)), error
+    assert 20 < read < 1900
+
+
 def test_whatever_a_parquet_file_holds(tmp_path):
     arrow = pytest.importorskip("pyarrow", reason="pyarrow (the extra `data`) is not installed")
     from pyarrow import parquet

@@ -203,18 +203,6 @@ def test_bad_settings_are_refused_before_a_model_is_loaded(tables, distill, wher
     assert e.value.where == where
 
 
-def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
-    for change in ({"optim": {"lr": 0.1}}, {"roles": ["plan"]}, {"until": {"steps": 5}}):
-        with pytest.raises(RecipeError, match="trains nothing"):
-            check(desk_recipe({"kind": "distill"} | change))
-    with pytest.raises(RecipeError, match="does not read it"):
-        check(desk_recipe({"kind": "imitate", "distill": {"problems": 3}}))
-
-
-def test_the_outline_says_what_is_distilled(tables):
-    assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))
-
-
 def test_a_run_does_not_go_on_with_other_problems(tables, tmp_path):
     """Ids are line numbers: the plans in `guided/` would show other questions."""
     train = tmp_path / "train.jsonl"
@@ -230,3 +218,15 @@ def test_a_run_does_not_go_on_with_other_problems(tables, tmp_path):
     measured = look.evaluate(look.find(tmp_path / "run"))
     assert measured["note"].startswith(f"task.train: {train} has changed since the run began")
     assert "has changed since the run began" in evaluation_table(measured)
+
+
+def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
+    for change in ({"optim": {"lr": 0.1}}, {"roles": ["plan"]}, {"until": {"steps": 5}}):
+        with pytest.raises(RecipeError, match="trains nothing"):
+            check(desk_recipe({"kind": "distill"} | change))
+    with pytest.raises(RecipeError, match="does not read it"):
+        check(desk_recipe({"kind": "imitate", "distill": {"problems": 3}}))
+
+
+def test_the_outline_says_what_is_distilled(tables):
+    assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))

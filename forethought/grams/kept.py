@@ -18,7 +18,7 @@ def check_lists(recipe: Recipe, begun: Path | None = None) -> None:
     """RecipeError, with the address of the value, for a stage whose list cannot be read; before a model is loaded. `begun`: a run that
     has kept the lists of its own stages."""
     for i, stage in enumerate(recipe.stage):
-        if stage.credit.grams and not (begun and kept(begun, i).exists()):
+        if stage.credit.grams and not (begun and _kept(begun, i).exists()):
             _read(Path(stage.credit.grams).expanduser(), i)
 
 
@@ -26,18 +26,17 @@ def keep_lists(recipe: Recipe, out: Path) -> None:
     """Copy every stage's list into the run `out`, where there is none yet: who resumes it goes on with the same one, whatever has become
     of the file."""
     for i, stage in enumerate(recipe.stage):
-        if stage.credit.grams and not (own := kept(out, i)).exists():
-            own.parent.mkdir(exist_ok=True)
-            shutil.copyfile(Path(stage.credit.grams).expanduser(), own)
+        if stage.credit.grams and not (kept := _kept(out, i)).exists():
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copyfile(Path(stage.credit.grams).expanduser(), kept)
 
 
 def planning_of(out: Path, stage: int, credit: CreditSpec, decode: Decode) -> Planning | None:
     """What finds planning tokens in a stage of the run `out`; None where its credit names no list."""
-    return Planning(_read(kept(out, stage), stage), decode) if credit.grams else None
+    return Planning(_read(_kept(out, stage), stage), decode) if credit.grams else None
 
 
-def kept(out: Path, stage: int) -> Path:
-    """Where the run `out` keeps the list of a stage."""
+def _kept(out: Path, stage: int) -> Path:
     return out / FOLDER / f"stage-{stage}.txt"
 
 

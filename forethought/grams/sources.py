@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from forethought.errors import UserError
 from forethought.types import NO_EVIDENCE
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
+_STEP = re.compile(r"step-[0-9]{1,18}\.jsonl\.gz")  # a file of another name is no run's
 BETWEEN = "\n\n"  # turns: no n-gram reaches from one into the next
 
 
@@ -63,7 +65,7 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
         if source.suffix not in (".jsonl", ".parquet"):
             raise UserError(f"{source}: solutions come in .jsonl or .parquet files, found {source.suffix or 'no ending'!r}")
         return str(source), (_line(row, where) for where, row in datafiles.rows(source))
-    if files := sorted((source / "trees").glob("step-*.jsonl.gz")):
+    if files := sorted(path for path in (source / "trees").glob("step-*.jsonl.gz") if _STEP.fullmatch(path.name)):
         steps = [int(path.name[5:].partition(".")[0]) for path in files]
         return f"{source} (trees of {len(steps)} steps, {steps[0]} to {steps[-1]})", (row for path in files for row in _trees(path))
     if guided := [path for path in (source / "guided.jsonl", source / "guided.parquet") if path.is_file()]:

@@ -32,8 +32,8 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     With `problems` of a family that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong" (shares; these are not solved),
-    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have changed, and "settings". UserError for tasks
-    that are not there, and where none fits the model's context (of drawn families: where one does not).
+    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have changed, and "settings".
+    UserError for tasks that are not there, and where none fits the model's context (of drawn families: where one does not).
     """
     if tree.plans > 1 and tree.temperature == 0:
         raise UserError(f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a temperature above 0")

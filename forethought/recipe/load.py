@@ -105,8 +105,8 @@ def read_tables(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise RecipeError(str(path), f"not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
     except ValueError:  # Python's bound on the digits of a whole number
-        number = next(n for n, line in enumerate(text.split("\n"), 1) if _MANY_DIGITS.search(line))
-        raise RecipeError(f"{path}:{number}", "a whole number of thousands of digits; give one of at most 64 bits") from None
+        number = next((f":{n}" for n, line in enumerate(text.split("\n"), 1) if _MANY_DIGITS.search(line)), "")
+        raise RecipeError(f"{path}{number}", "a whole number of thousands of digits; give one of at most 64 bits") from None
     except RecursionError:
         raise RecipeError(str(path), f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few") from None
     if not isinstance(data, dict):

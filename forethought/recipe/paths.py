@@ -53,7 +53,8 @@ def _changed(recipe: Recipe, change: Change) -> Recipe:
 
 
 def _task(task: TaskSpec, change: Change) -> TaskSpec:
-    options = {key: _option(f"task.{key}", value, change) if key in OPTIONS.get(task.name, ()) else value for key, value in task.options.items()}
+    named = OPTIONS.get(task.name, ())
+    options = {key: _option(f"task.{key}", value, change) if key in named else value for key, value in task.options.items()}
     return replace(task, options=options)
 
 

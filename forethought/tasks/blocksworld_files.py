@@ -33,8 +33,8 @@ class Record:
 
 
 def records(path: str | Path) -> Iterator[Record]:
-    """The lines of a problem file, in order. UserError names file, line and what is wrong; an id (a text or a whole number) may come once. Blank lines are
-    passed over."""
+    """The lines of a problem file, in order. UserError names file, line and what is wrong; an id (a text or a whole number) may come
+    once. Blank lines are passed over."""
     first: dict[str, str] = {}
     for where, row in json_rows(path):
         record = dict(row) if isinstance(row, dict) else {}

@@ -167,7 +167,8 @@ def _record(row: Any, where: str, fields: Mapping[str, str], number: int) -> Rec
 
 def _chat(value: Any, where: str) -> Any:
     """The text of a chat's one user message; what is no chat stays as it is."""
-    if not isinstance(value, list) or not value or not all(isinstance(turn, Mapping) and {"role", "content"} <= set(turn) for turn in value):
+    chat = isinstance(value, list) and value and all(isinstance(turn, Mapping) and {"role", "content"} <= set(turn) for turn in value)
+    if not chat:
         return value
     said = [turn["content"] for turn in value if turn["role"] == "user"]
     if len(said) != 1:
@@ -230,6 +231,7 @@ def _level(value: Any, solution: str, where: str) -> int:
         value = float(digits[1]) if digits[1] not in (None, "?") else None
     if value is None:
         return len(CALCULATION.findall(solution))
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not _finite(value) or not -MOST_LEVEL < value < MOST_LEVEL:
+    number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+    if not number or not _finite(value) or not -MOST_LEVEL < value < MOST_LEVEL:
         raise UserError(f"{where}: expected a level such as 3 or 'Level 3', found {shown(str(value))}")
     return math.floor(value)
