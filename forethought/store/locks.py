@@ -54,6 +54,8 @@ def alone(folder: Path, busy: str = "is being written by {}; wait for it to end,
     finally:
         if fd in _held:  # not in a child, which has closed it
             _held.discard(fd)
+            with suppress(OSError):  # for a child too that was forked just now and has not closed it yet
+                fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
 
