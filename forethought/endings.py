@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forethought import __version__, handover, report
-from forethought.engines.base import Engine, UpdateRefused
-from forethought.errors import Diverged, Interrupted, UserError, quoted
+from forethought.engines.base import Engine
+from forethought.errors import Diverged, Interrupted, quoted
 from forethought.progress import Progress
-from forethought.recipe.schema import Recipe
+from forethought.recipe.schema import OptimSpec, Recipe
 from forethought.store import Store
 from forethought.types import Event
 
@@ -74,17 +74,12 @@ def facts_of(engine: Engine) -> dict[str, object]:
     return {**engine.facts(), "forethought": __version__}
 
 
-def refused(store: Store, at: Progress, error: UpdateRefused) -> UserError:
-    """Too many updates were refused."""
-    return UserError(f"{at.bad_updates} updates were refused, the last because {error}; the weights of step {store.steps()[-1]} are intact in "
-                     f"{store.checkpoints}. Lower the learning rate (stage.{at.stage}.optim.lr) or check the rewards")
-
-
-def diverged(store: Store, recipe: Recipe, at: Progress, error: Diverged) -> Diverged:
-    """The same fault with its step, the rate to try, and the checkpoint that is whole."""
+def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverged:
+    """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is whole."""
     i = min(at.stage, len(recipe.stage) - 1)
     rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
+    lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
     steps = store.steps()
     kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""
-    return Diverged(f"weights have diverged at step {at.step} ({error}): lower {key} from {rate:g} to {rate / 10:g}, as with: forethought train "
-                    f"{quoted(store.out)} --set {key}={rate / 10:g} --out NEW{kept}")
+    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} and check the rewards: forethought train "
+                    f"{quoted(store.out)} --set {key}={lower:g} --out NEW{kept}")

@@ -117,10 +117,10 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
 
 
 def _write_start(store: Store, recipe: Recipe) -> None:
-    """What a run has before it begins. recipe.json comes last: it makes the folder a run."""
-    keep_lists(recipe, store.out)
+    """What a run has before it begins. recipe.json comes first: it makes the folder a run, which can be resumed."""
     write_resolved(recipe, store.out / RECIPE)
     store.write_start()
+    keep_lists(recipe, store.out)
 
 
 def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
@@ -176,6 +176,8 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
             store.prune(recipe.save.keep, [] if progress.finished else [progress.anchor])
             engine.load(found.folder / "engine")
             progress = replace(progress, finished=False)
+        else:
+            keep_lists(recipe, out)  # a start may have been killed before it had them all
         runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
         return runner.go(progress, "resume" if found.folder else "start", notes)
 

@@ -85,7 +85,7 @@ class Runner:
                 self._close("interrupted")
                 raise
             except Diverged as error:
-                self._decide("guard", "finite", "stop", f"weights have diverged: {error}")
+                self._decide("guard", "finite", "stop", str(error))
                 self._close("stopped")
                 raise endings.diverged(self.store, self.recipe, progress, error) from error
             except (GateStop, UserError):
@@ -129,9 +129,10 @@ class Runner:
             p.curriculum = stage.curriculum.state_dict()
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
-            # The stage's last step is saved with the start of the next stage, or as the finished run.
+            # The stage's last step is saved with the start of the next stage, or as the finished run. Weights that a refused update has
+            # just called in question push no earlier ones out.
             asked = self.interrupts.caught  # read once: who leaves has saved
-            if not last and (asked or p.step % self.recipe.save.every == 0):
+            if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
                 self._save()
             if not last and asked:
                 self._leave(asked)
@@ -265,8 +266,7 @@ class Runner:
             self._decide("guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates})
             if p.bad_updates < self.recipe.max_bad_updates:
                 return Step({})
-            self._decide("guard", "finite", "stop", f"{p.bad_updates} updates were refused")
-            raise endings.refused(self.store, p, e) from e
+            raise Diverged(f"{p.bad_updates} updates were refused, the last because {e}") from e
 
     def _judge(self, spec: StageSpec) -> str:
         """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once more), or "". GateStop ends

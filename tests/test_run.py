@@ -585,8 +585,9 @@ def test_too_many_refused_updates_stop_the_run_with_its_last_good_checkpoint(tmp
         train(recipe, out, engine_of=fake_desk(**{kind: [3, 5]}))
     what = "loss" if kind == "nan_losses" else "gradient norm"
     assert str(caught.value) == (
-        f"2 updates were refused, the last because the {what} of policy 'base' is nan; the weights of step 3 are intact in "
-        f"{out / 'checkpoints'}. Lower the learning rate (stage.0.optim.lr) or check the rewards")
+        f"weights have diverged at step 5: 2 updates were refused, the last because the {what} of policy 'base' is nan; lower stage.0.optim.lr "
+        f"from 0.5 to 0.0003 and check the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step 3 are "
+        f"intact in {out / 'checkpoints'}")
     assert [(d["step"], d["outcome"], d["numbers"]) for d in decisions(out, "guard")] == [
         (3, "refuse", {"refused": 1}), (5, "refuse", {"refused": 2}), (5, "stop", {})]
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped" and (out / "report.html").exists()
