@@ -22,7 +22,7 @@ from forethought.arguments import words as _words
 from forethought.cli_grams import add_grams
 from forethought.cli_look import add_eval, add_sample, add_swap
 from forethought.cli_traces import add_traces
-from forethought.errors import UserError
+from forethought.errors import UserError, quoted
 from forethought.faults import explain
 from forethought.printable import Shown, printable
 
@@ -115,8 +115,10 @@ def _train(args: argparse.Namespace) -> int:
     if args.hardware or args.assume:
         raise UserError("--hardware and --assume are for --dry-run, which tells what a run would take; a run uses the machine it is on")
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
-    if not args.resume and args.run_dir.exists() and (not args.run_dir.is_dir() or any(args.run_dir.iterdir())):
-        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {args.run_dir}, or choose another --out")
+    from forethought.store import is_new
+
+    if not args.resume and not is_new(args.run_dir):
+        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {quoted(args.run_dir)}, or choose another --out")
 
     from forethought import display
 

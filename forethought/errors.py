@@ -7,6 +7,7 @@ Exit codes of the command line: 0 done, 2 the user's mistake (`UserError`), 3 a 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -40,12 +41,25 @@ class CheckpointError(UserError):
     """A checkpoint that is incomplete or damaged; the message names it and the one before it."""
 
 
+class Busy(UserError):
+    """Another process writes where this one was to write; nothing is wrong with what is there."""
+
+
+class Diverged(UserError):
+    """The weights of a policy, or what it computes, are no longer finite numbers."""
+
+
 class Interrupted(ForethoughtError):
-    """Ctrl-C or SIGTERM: the run has written a checkpoint and can be resumed."""
+    """Ctrl-C, SIGTERM or a terminal that was closed: the run has written a checkpoint and can be resumed."""
 
     def __init__(self, message: str, signal_number: int):
         self.exit_code = 128 + signal_number
         super().__init__(message)
+
+
+def quoted(path: object) -> str:
+    """A path as a shell takes it, for a command that a message offers."""
+    return shlex.quote(str(path))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

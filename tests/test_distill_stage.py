@@ -230,3 +230,20 @@ def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
 
 def test_the_outline_says_what_is_distilled(tables):
     assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))
+
+
+@pytest.mark.parametrize(("name", "damage"), [("guided.jsonl", b"x"), ("guided.jsonl", None), ("provenance.json", b"{}")])
+def test_guided_data_that_is_not_what_was_distilled_stops_a_resume(tables, tmp_path, name, damage):
+    class Stop(BaseException):
+        pass
+
+    def watch(event):
+        if event.kind == "step" and event.step == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run.train(recipe(tables, problems=6), tmp_path / "run", watch)
+    path = tmp_path / "run" / "guided" / "stage-0" / name
+    path.write_bytes(damage) if damage is not None else path.unlink()
+    with pytest.raises(UserError, match=f"guided/stage-0/{name} is damaged: it "):
+        run.resume(tmp_path / "run", nothing, engine_of=None)  # nothing is loaded before it is found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forethought.display.show import printable
+from forethought.jsonl import dumps
 from forethought.traces.judged import SIGNS
 
 VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),
@@ -30,7 +30,7 @@ def print_found(found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stre
         passed += 1
         signs.update(tree["signs"])
         if not most or passed <= most:
-            print(json.dumps(tree), file=stream) if as_json else printer.show(tree)
+            print(dumps(tree), file=stream) if as_json else printer.show(tree)
         if as_json and passed == most:
             return
     if not as_json:

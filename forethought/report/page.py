@@ -21,6 +21,7 @@ from forethought.printable import BIDI
 from forethought.report import payload, words
 from forethought.report.effects import SIDES
 from forethought.report.load import load
+from forethought.store.locks import abandoned, mark_in_use
 
 SCRIPTS = {"arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
            "run": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "tree_filter.js",
@@ -52,6 +53,17 @@ def compare(run_dirs: Sequence[Path], out: Path) -> Path:
     data = payload.of_runs([load(path) for path in paths])
     title = words.join([run["label"] for run in data["runs"]], " against ")
     return write_page(Path(out), render("compare", title, data, data["sentences"]))
+
+
+def sweep(run_dir: Path) -> None:
+    """Remove what a killed writer of the run's report has left."""
+    _sweep(Path(run_dir) / "report.html")
+
+
+def _sweep(page: Path) -> None:
+    for beside in page.parent.glob(f".{page.name}.*"):
+        if abandoned(beside):
+            beside.unlink(missing_ok=True)
 
 
 def island(data: Mapping[str, Any]) -> str:
@@ -97,10 +109,13 @@ def _asset(name: str) -> str:
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Whole or not at all: written beside, synced, renamed. `UserError` where the directory cannot be written."""
+    """Whole or not at all: written beside, synced, renamed. What a killed writer of the same page has left is removed. `UserError` where the
+    directory cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        mark_in_use(handle)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     try:
