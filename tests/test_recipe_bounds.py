@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from forethought import cli
 from forethought.errors import RecipeError
 from forethought.recipe.bounds import MOST_DEPTH
 from forethought.recipe.check import check
@@ -78,6 +79,19 @@ def test_a_text_of_digits_is_a_text(put):
 
 def test_a_thousand_stages_are_a_recipe(put):
     assert len(load(put(STAGE * 1000)).stage) == 1000
+
+
+@pytest.mark.parametrize(("setting", "where"), [
+    ("base_url = 5", ".base_url: expected text, found the whole number 5"), ("base_url = 'http://['", ": "), ("key_env = 5", ".key_env: expected text"),
+    ("retries = 1.5", ".retries: expected a whole number, found the number 1.5"), ("temperature = 'hot'", ".temperature: expected a number"),
+    ("time_limit = true", ".time_limit: expected a number"), ("url = 'x'", ".url: unknown setting"),
+])  # fmt: skip
+def test_an_endpoint_is_checked_with_its_recipe(put, capsys, setting, where):
+    """A dry run asks nobody, and still says it."""
+    given = ", ".join([*(["base_url = 'http://x/v1'"] if "base_url" not in setting else []), "model = 'm'", setting])
+    path = put(f"[[stage]]\nkind = 'distill'\ndistill = {{ summariser = 'endpoint', endpoint = {{ {given} }} }}\n")
+    assert cli.main(["train", str(path), "--dry-run"]) == 2
+    assert capsys.readouterr().err.startswith(f"forethought: stage.0.distill.endpoint{where}")
 
 
 def test_odd_places_for_a_recipe(tmp_path):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from importlib.util import find_spec
+from typing import get_type_hints
 
 from forethought.distill.endpoint_spec import EndpointSpec
 from forethought.distill.filter import FilterSpec
 from forethought.errors import RecipeError, UserError
+from forethought.recipe.convert import to_record
 from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
 
 
@@ -71,7 +73,10 @@ def endpoint_of(where: str, spec: DistillSpec) -> EndpointSpec:
     for key in spec.endpoint:
         if key not in known:
             raise RecipeError(f"{where}.{key}", f"unknown setting of an endpoint (known: {', '.join(known)})")
+    kinds = get_type_hints(EndpointSpec)
+    for key, value in spec.endpoint.items():
+        to_record(kinds[key], value, f"{where}.{key}")  # looked at alone: what is sent stays as it was written
     try:
         return EndpointSpec(**spec.endpoint)
-    except (TypeError, UserError) as error:
+    except (TypeError, ValueError, UserError) as error:  # ValueError: an address that is none
         raise RecipeError(where, str(error).removeprefix("EndpointSpec.__init__() ")) from error
