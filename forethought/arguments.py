@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import NoReturn
+
+from forethought.printable import printable
+
+MOST_NUMBERS = 10_000  # in a list such as 3-5
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors quote the command line; a terminal is shown them without what they could do there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:
@@ -40,6 +52,8 @@ def numbers(text: str) -> tuple[int, ...]:
         low, dash, high = part.strip().partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
             raise argparse.ArgumentTypeError(f"expected numbers such as 3,4,5 or 3-5, found {text!r}")
+        if len(low) > 9 or len(high) > 9 or int(high or low) - int(low) + len(found) >= MOST_NUMBERS:
+            raise argparse.ArgumentTypeError(f"expected at most {MOST_NUMBERS} numbers of at most 9 digits, found {text[:60]!r}")
         found += range(int(low), int(high or low) + 1)
     return tuple(found)
 

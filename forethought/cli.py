@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forethought import __version__
+from forethought.arguments import Parser
 from forethought.arguments import add_set as _add_set
 from forethought.arguments import numbers as _numbers
 from forethought.arguments import positive as _positive
@@ -21,8 +22,9 @@ from forethought.arguments import words as _words
 from forethought.cli_grams import add_grams
 from forethought.cli_look import add_eval, add_sample, add_swap
 from forethought.cli_traces import add_traces
-from forethought.errors import UserError
+from forethought.errors import UserError, quoted
 from forethought.faults import explain
+from forethought.printable import Shown, printable
 
 if TYPE_CHECKING:
     from forethought.recipe.schema import Recipe
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (argparse itself exits with 2 for a wrong command line)."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows ASCII or cp1252 alone is shown codes, and no text ends the program
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends, longer than a step takes
     args.run_dir = None  # set by the verb that writes into one: where a traceback is kept, and what can be resumed
@@ -42,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="forethought", description="Staged post-training of models that plan before they act.",
         epilog="Start with `forethought train`: it trains a small model on this machine.",
     )
@@ -110,8 +115,10 @@ def _train(args: argparse.Namespace) -> int:
     if args.hardware or args.assume:
         raise UserError("--hardware and --assume are for --dry-run, which tells what a run would take; a run uses the machine it is on")
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
-    if not args.resume and args.run_dir.exists() and (not args.run_dir.is_dir() or any(args.run_dir.iterdir())):
-        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {args.run_dir}, or choose another --out")
+    from forethought.store import is_new
+
+    if not args.resume and not is_new(args.run_dir):
+        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {quoted(args.run_dir)}, or choose another --out")
 
     from forethought import display
 
@@ -155,6 +162,10 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.no_gates:
         recipe = replace(recipe, stage=tuple(replace(stage, gates=()) for stage in recipe.stage))
     check(recipe)
+    if any(stage.distill.endpoint for stage in recipe.stage):
+        from forethought.distill.check import check_endpoints
+
+        check_endpoints(recipe)
     return recipe
 
 
@@ -169,14 +180,14 @@ def _arms(args: argparse.Namespace) -> int:
     from forethought.arms.command import Options, arms
 
     return arms(Options(file=args.file, out=args.out, workers=args.workers, only=args.only, seeds=args.seeds, redo=args.redo,
-                        dry_run=args.dry_run, page=args.page), sys.stdout)
+                        dry_run=args.dry_run, page=args.page), Shown(sys.stdout))
 
 
 def _report(args: argparse.Namespace) -> int:
     from forethought import report
 
     _need_runs([args.dir])
-    print(report.write(args.dir))
+    _print_path(report.write(args.dir))
     return 0
 
 
@@ -186,8 +197,13 @@ def _compare(args: argparse.Namespace) -> int:
     if len(args.dirs) < 2:
         raise UserError("compare needs at least two run directories")
     _need_runs(args.dirs)
-    print(report.compare(args.dirs, args.out))
+    _print_path(report.compare(args.dirs, args.out))
     return 0
+
+
+def _print_path(path: Path) -> None:
+    """As it is for a pipe, which takes it as a name; a terminal is shown it without what its name could do there."""
+    print(printable(path) if sys.stdout.isatty() else path)
 
 
 def _need_runs(dirs: list[Path]) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from forethought.arguments import numbers, positive, verb
+from forethought.printable import Shown
 
 SOURCE = "a run, a distilled data set, or a .jsonl file of solutions"
 
@@ -51,10 +52,10 @@ def _mine(args: argparse.Namespace) -> int:
     if args.n is not None:
         given |= {"shortest": min(args.n), "longest": max(args.n)}
     return mine(MineOptions(source=args.source, embed=args.embed, out=args.out, device=args.device, force=args.force,
-                            settings={name: value for name, value in given.items() if value is not None}), sys.stdout)
+                            settings={name: value for name, value in given.items() if value is not None}), Shown(sys.stdout))
 
 
 def _show(args: argparse.Namespace) -> int:
     from forethought.grams.show import show
 
-    return show(args.file, args.on, args.tokenizer, args.examples, sys.stdout)
+    return show(args.file, args.on, args.tokenizer, args.examples, Shown(sys.stdout))

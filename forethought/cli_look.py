@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from forethought.arguments import add_set, numbers, positive, temperature, top_p, verb
 from forethought.errors import UserError
+from forethought.printable import printable
 
 if TYPE_CHECKING:
     from forethought.recipe.schema import TreeSpec
@@ -77,7 +78,7 @@ def _eval(args: argparse.Namespace) -> int:
     else:
         from forethought.display.tables import evaluation_table
 
-        print(evaluation_table(result))
+        print(printable(evaluation_table(result), keep="\n"))
     return 0
 
 
@@ -121,7 +122,7 @@ def _swap(args: argparse.Namespace) -> int:
     else:
         from forethought.display.tables import swap_tables
 
-        print(swap_tables(tables))
+        print(printable(swap_tables(tables), keep="\n"))
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forethought.arguments import from_zero, positive, shares, verb
 from forethought.errors import UserError
+from forethought.printable import printable
 
 
 def add_traces(verbs) -> None:
@@ -45,5 +46,5 @@ def _traces(args: argparse.Namespace) -> int:
     notes: list[str] = []
     print_found(find(args.dir, wanted, notes), args.n, sys.stdout, full=args.full, as_json=args.json)
     for note in notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     return 0

@@ -7,6 +7,7 @@ Exit codes of the command line: 0 done, 2 the user's mistake (`UserError`), 3 a 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -27,7 +28,7 @@ class RecipeError(UserError):
 
     def __init__(self, where: str, message: str):
         self.where = where
-        super().__init__(f"{where}: {message}" if where else message)
+        super().__init__(f"{_cut(where)}: {message}" if where else message)
 
 
 class GateStop(ForethoughtError):
@@ -44,17 +45,40 @@ class CheckpointError(UserError):
     """A checkpoint that is incomplete or damaged; the message names it and the one before it."""
 
 
+class Busy(UserError):
+    """Another process writes where this one was to write; nothing is wrong with what is there."""
+
+
+class Diverged(UserError):
+    """The weights of a policy, or what it computes, are no longer finite numbers."""
+
+
 class Interrupted(ForethoughtError):
-    """Ctrl-C or SIGTERM: the run has written a checkpoint and can be resumed."""
+    """Ctrl-C, SIGTERM or a terminal that was closed: the run has written a checkpoint and can be resumed."""
 
     def __init__(self, message: str, signal_number: int):
         self.exit_code = 128 + signal_number
         super().__init__(message)
 
 
+def quoted(path: object) -> str:
+    """A path as a shell takes it, for a command that a message offers."""
+    return shlex.quote(str(path))
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """One sentence for a name that is not known: the name, the nearest known one, and the list."""
+    """One sentence for a name that is not known: the name, the nearest known one, and the list, as far as a reader would read it."""
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    said = str(name)
+    near = difflib.get_close_matches(said[:MOST_LISTED], known, n=1, cutoff=0.5) if len(known) <= 500 else ()
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(known) or 'none'})"
+    more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
+    listed = ", ".join(_cut(k) for k in known[:MOST_LISTED]) or "none"
+    return f"unknown {kind} {_cut(said)!r}{hint} (known: {listed}{more})"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 2 * MOST_LISTED else name[: 2 * MOST_LISTED - 3] + "..."
+
+
+MOST_LISTED = 60  # names that an error lists

@@ -9,32 +9,53 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import IO
 
-from forethought.errors import ForethoughtError
+from forethought.errors import ForethoughtError, quoted
+from forethought.printable import one_line, printable
 
+MOST_SHOWN = 20_000  # characters of one message; a traceback has some thousands
 _GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
+_WRAPPED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 _ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EACCES: "check the permissions",
-           errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written"}  # fmt: skip
+           errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written",
+           errno.EMFILE: "allow more open files (ulimit -n)"}  # fmt: skip
 
 
 def explain(error: BaseException, run_dir: Path | None) -> int:
     """Say on stderr what went wrong and return the exit code. `run_dir`: the run that was being written, if any; a traceback is kept in
     it, and the reader is told how to resume it."""
+    if isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__context__, ForethoughtError):
+        error = error.__context__  # the terminal was closed: what was to be said there comes first
     if isinstance(error, BrokenPipeError):
-        _abandon_stdout()
+        _abandon(sys.stdout)
         return _GONE
     if isinstance(error, ForethoughtError):
-        return _say(" ".join(str(error).splitlines()), error.exit_code)
+        return _say(one_line(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         return _say(f"interrupted{_resume_hint(run_dir)}", 130)
+    error = _of_machine(error) or error
     if isinstance(error, OSError):
         return _say(_about_machine(error) + _resume_hint(run_dir), 1)
     return _say(_about_fault(error, run_dir), 1)  # our fault: keep the traceback, spare the terminal
 
 
 def _say(message: str, code: int) -> int:
-    print(f"forethought: {message}", file=sys.stderr)
+    """Whatever the message quotes (a model, a file, an endpoint, a path), it does nothing to the terminal."""
+    shown = printable(message, keep="\n\t")
+    try:
+        print(f"forethought: {shown if len(shown) <= MOST_SHOWN else shown[: MOST_SHOWN - 4] + ' ...'}", file=sys.stderr, flush=True)
+    except OSError:  # the terminal was closed, and nobody reads what is left
+        _abandon(sys.stderr)
+        _abandon(sys.stdout)
     return code
+
+
+def _of_machine(error: BaseException) -> OSError | None:
+    """The fault of the machine that a library has wrapped in an exception of its own and left in its text, None where there is none."""
+    text = str(error)
+    found = next((number for number in _WRAPPED if os.strerror(number) in text), None)
+    return None if found is None or isinstance(error, OSError) else OSError(found, os.strerror(found))
 
 
 def _about_machine(error: OSError) -> str:
@@ -46,7 +67,7 @@ def _about_machine(error: OSError) -> str:
 def _resume_hint(run_dir: Path | None) -> str:
     if run_dir is None or not (run_dir / "checkpoints").is_dir():
         return ""
-    return f"; continue with: forethought train --resume {run_dir}"
+    return f"; continue with: forethought train --resume {quoted(run_dir)}"
 
 
 def _about_fault(error: BaseException, run_dir: Path | None) -> str:
@@ -56,7 +77,7 @@ def _about_fault(error: BaseException, run_dir: Path | None) -> str:
     details = "".join(traceback.format_exception(error))
     if run_dir is not None and run_dir.is_dir():
         try:
-            with open(run_dir / "error.txt", "a", encoding="utf-8") as file:
+            with open(run_dir / "error.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(details)
             return f"{first}\nThis is a bug: please report it with {run_dir / 'error.txt'}{_resume_hint(run_dir)}"
         except OSError:
@@ -64,9 +85,9 @@ def _about_fault(error: BaseException, run_dir: Path | None) -> str:
     return f"{details}{first}\nThis is a bug: please report it with the lines above"
 
 
-def _abandon_stdout() -> None:
-    """Python flushes stdout once more at exit; give it somewhere to go."""
+def _abandon(stream: IO[str]) -> None:
+    """Python flushes its streams once more at exit; give this one somewhere to go."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
-        pass  # stdout is no real file (a test's)
+        pass  # it is no real file (a test's)

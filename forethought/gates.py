@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -30,7 +31,8 @@ class Judgement:
 def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     """Check a gate on a stage's evaluations, the stage's start first, the newest last.
 
-    A metric that the newest evaluation does not have fails the gate: what cannot be seen is not passed.
+    A metric that the newest evaluation does not have fails the gate, and so does one that is not a finite number, now or where the gate
+    begins to compare: what cannot be seen is not passed.
     """
     value = evaluations[-1].metrics.get(gate.metric)
     if value is None:
@@ -38,6 +40,8 @@ def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
             return Judgement(passed=False, reason=f"{gate.metric} was not measured: all {tried} tasks failed", numbers={})
         known = ", ".join(sorted(evaluations[-1].metrics)) or "none"
         return Judgement(passed=False, reason=f"{gate.metric} was not measured (measured: {known})", numbers={})
+    if not math.isfinite(value):
+        return Judgement(passed=False, reason=f"{gate.metric} is not a finite number: {value}", numbers={"value": value})
     if gate.at_least is not None:
         return _bound(gate.metric, value, value >= gate.at_least, f"at least {gate.at_least}", gate.at_least)
     if gate.at_most is not None:
@@ -56,6 +60,8 @@ def _bound(metric: str, value: float, passed: bool, words: str, bound: float) ->
 def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
     """A change counts when it is larger than the bound and its paired interval excludes no change."""
     before, value = start.metrics[gate.metric], now.metrics[gate.metric]
+    if not math.isfinite(before):
+        return Judgement(passed=False, reason=f"{gate.metric} was not a finite number at the start: {before}", numbers={"start": before})
     change = value - before
     if _some_failed(gate.metric, start, now):  # on the tasks that both have
         pairs = zip(start.scores[gate.metric], now.scores[gate.metric], strict=True)
@@ -88,6 +94,8 @@ def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     """Least-squares slope per evaluation over the last `window`; with fewer the gate passes and says so."""
     values = [e.metrics[gate.metric] for e in evaluations[-gate.window :] if gate.metric in e.metrics]
     n = len(values)
+    if not all(map(math.isfinite, values)):
+        return Judgement(passed=False, reason=f"{gate.metric} was not a finite number in the last {n} evaluations", numbers={"n": n})
     if n < gate.window:
         return Judgement(passed=True, reason=f"{gate.metric}: {n} of {gate.window} evaluations for a trend", numbers={"n": n})
     mean_x, mean_y = (n - 1) / 2, sum(values) / n

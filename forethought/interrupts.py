@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM end a run between two steps, a distillation between two answers; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end a run between two steps, a distillation between two answers; a second one ends it
+at once."""
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+HANG_UP = getattr(signal, "SIGHUP", None)  # not on Windows
+NUMBERS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else [])]
 
 
 class Interrupts:
@@ -18,7 +22,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers; the main thread has its own
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in NUMBERS:
+                if number == HANG_UP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # `nohup`: the run is to outlive its terminal
                 self._before[number] = signal.signal(number, self._catch)
         return self
 

@@ -78,9 +78,9 @@ def merge(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
 
 
 def reduce(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Plain numbers for one log line. Means over nothing are left out: a missing number is honest, a 0 is not."""
-    flat = {name: metric.value() for name, metric in metrics.items()}
-    return {name: value for name, value in flat.items() if not math.isnan(value)}
+    """Plain numbers for one log line. Means over nothing are left out: a missing number is honest, a 0 is not. A number that is not finite
+    stays: it is what was found."""
+    return {name: metric.value() for name, metric in metrics.items() if not isinstance(metric, Mean) or metric.weight}
 
 
 def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 from forethought.engines.base import BASE
 
@@ -31,9 +34,36 @@ class Progress:
     failures: list[list[int]] = field(default_factory=list)  # [failed, tried] trajectories of the newest steps
     faults: list[str] = field(default_factory=list)  # kinds of faults that were told
     unmeasured: dict | None = None  # the line of a step whose evaluation failed: it is made again by who resumes
+    machines: list[dict] = field(default_factory=list)  # what the run has computed on, each with the step from which on
     finished: bool = False
 
-    def count(self, seconds: float, sampled: float, trained: float) -> None:
-        """One more step of the stage at work, with its tokens."""
-        added = {"steps": 1, "seconds": seconds, "tokens_sampled": int(sampled), "tokens_trained": int(trained)}
-        self.records[-1] |= {name: self.records[-1][name] + value for name, value in added.items()}
+    @classmethod
+    def read(cls, said: Mapping[str, object]) -> Progress:
+        """What a checkpoint says, back. ValueError, in a clause, where it is something else than a run of this version writes."""
+        kinds = get_type_hints(cls)
+        known = [f.name for f in fields(cls)]
+        if strange := [name for name in said if name not in known]:
+            raise ValueError(f"says {strange[0][:40]!r}, which this version of forethought does not know")
+        for name, value in said.items():
+            if not _fits(kinds[name], value):
+                raise ValueError(f"has something else than it should in {name!r}")
+        for one in said.get("evaluations", ()):
+            if not (_fits(dict[str, float], one.get("metrics")) and _fits(dict[str, list[float]], one.get("scores")) and len(one) == 2):
+                raise ValueError("has an evaluation without metrics and scores")
+        return cls(**said)
+
+
+def _fits(kind: object, value: object) -> bool:
+    """Whether a value from JSON is of an annotated kind; whole numbers are floats too, truth values are no numbers, no count is negative."""
+    origin, inside = get_origin(kind) or kind, get_args(kind)
+    if origin is UnionType:
+        return any(_fits(one, value) for one in inside)
+    if origin is dict:
+        return isinstance(value, dict) and (not inside or all(_fits(inside[1], item) for item in value.values()))
+    if origin is list:
+        return isinstance(value, list) and all(_fits(inside[0], item) for item in value)
+    if isinstance(value, bool) or origin is bool:
+        return origin is bool and isinstance(value, bool)
+    if origin is float:
+        return isinstance(value, int | float)
+    return isinstance(value, origin) and (origin is not int or value >= 0)

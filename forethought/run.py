@@ -9,24 +9,29 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from forethought import handover, tasks
+from forethought import handover, report, rundata, tasks
 from forethought.distill.check import check_distill
 from forethought.distill.stage import Load
 from forethought.engines.base import Engine
 from forethought.errors import RecipeError, UserError
+from forethought.evaluate import evaluated
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
 from forethought.guard import Fault
 from forethought.progress import Progress
 from forethought.recipe.check import check
-from forethought.recipe.layout import given, trains_whole, weights_of
+from forethought.recipe.layout import given, trains_whole
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
+from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe
+from forethought.resuming import ensure_records, find, kept_settings, recipe_of, unlike
 from forethought.rollout import Rollouts, seed_of
 from forethought.runner import Observer, Result, Runner
-from forethought.store import Store
+from forethought.store import LOGS, RECIPE, SUMMARY, Store
+from forethought.store.locks import unwritten
 from forethought.tasks.base import Domain
+from forethought.types import Event
 
 EngineOf = Callable[[Recipe, Domain], Engine]
 
@@ -119,72 +124,93 @@ def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
 
 def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
     """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
+    recipe = anchored(recipe, Path.cwd())
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
     with closing(rollouts.domain):
         store = Store.create(out)
-        write_resolved(recipe, out / "recipe.json")
-        keep_lists(recipe, out)
-        runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
-        return runner.go(Progress(policies=handover.first_policies(recipe)), "start")
+        with store.alone() as note:
+            Store.create(out)  # again: another process may have begun here meanwhile
+            _write_start(store, recipe)
+            runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            return runner.go(Progress(policies=handover.first_policies(recipe)), "start", [note] if note else [])
+
+
+def _write_start(store: Store, recipe: Recipe) -> None:
+    """What a run has before it begins. recipe.json comes first: it makes the folder a run, which can be resumed."""
+    write_resolved(recipe, store.out / RECIPE)
+    store.write_start()
+    keep_lists(recipe, store.out)
+    rundata.record(recipe, store.out)
 
 
 def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
     """Go on from `begun`, a finished run whose stages are the first of `recipe`: the same as training all of `recipe`, bit for bit.
 
     The stages may differ in what a stage does not read (the layout, while every role still speaks through the base). `begun` is
-    copied to `out` and stays as it is. UserError where the two do not fit.
+    copied to `out` and stays as it is. UserError where the two do not fit, or where a record of `begun` is damaged.
     """
-    before = load_recipe(begun / "recipe.json")
+    before, recipe = load_recipe(begun / RECIPE), anchored(recipe, Path.cwd())
     check(recipe)
+    rundata.refuse_changed(begun, before)
     check_lists(recipe, begun)
-    if (why := _unlike(before, recipe)) or Store.open(begun).read_json("summary.json").get("status") != "done":
-        raise UserError(f"{begun} cannot be extended: {why or 'it is not finished'}")
-    Store.create(out)
-    for name in ("metrics.jsonl", "decisions.jsonl", "summary.json"):
-        shutil.copy(begun / name, out / name)
-    shutil.copytree(begun / "checkpoints", out / "checkpoints")
-    for name in ("trees", "guided", GRAMS):
-        if (begun / name).exists():
-            shutil.copytree(begun / name, out / name)
-    write_resolved(recipe, out / "recipe.json")
-    keep_lists(recipe, out)
+    source = Store.open(begun)
+    with unwritten(begun):
+        if (why := unlike(before, recipe)) or not _is_finished(source, before, find(source, before).progress):
+            raise UserError(f"{begun} cannot be extended: {why or 'it is not finished'}")
+        store = Store.create(out)
+        with store.alone():
+            for name in (*LOGS, SUMMARY):
+                if (begun / name).exists():
+                    shutil.copy(begun / name, out / name)
+            for name in ("checkpoints", "trees", "guided", GRAMS):
+                if (begun / name).exists():
+                    shutil.copytree(begun / name, out / name)
+            _write_start(store, recipe)
     return resume(out, observe, engine_of)
 
 
-def _unlike(before: Recipe, recipe: Recipe) -> str:
-    """In what the first stages of `recipe` would not be those of `before`, or ""."""
-    n = len(before.stage)
-    for key in ("seed", "task", "model", "planner", "adapter", "engine", "eval", "probes", "save"):
-        if getattr(before, key) != getattr(recipe, key):
-            return f"{key} differs"
-    if before.stage != recipe.stage[:n] or n >= len(recipe.stage):
-        return f"its {n} stages are not the first of the {len(recipe.stage)} here"
-    if before.layout != recipe.layout and any(weights_of(r, stage) != "base" for r in (before, recipe) for stage in r.stage[:n]):
-        return f'layout "{before.layout}" gave roles weights of their own'
-    return ""
+def _is_finished(store: Store, recipe: Recipe, at: Progress) -> bool:
+    """Whether a run has trained all its stages and said so. One that was killed on its last line has something left to say."""
+    return at.finished and at.stage >= len(recipe.stage) and store.read_summary()[0].get("status") == "done"
 
 
 def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
-    """Continue a run from its newest checkpoint, cutting its logs back to it."""
+    """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused before anything is loaded.
+
+    A finished run whose report is missing gets it; UserError for one that has all.
+    """
     store = Store.open(out)
-    recipe = load_recipe(out / "recipe.json")
-    store.mend()
-    latest = store.latest()
-    at = latest[1]["progress"] if latest else {}
-    if at and at["finished"] and at["stage"] >= len(recipe.stage) and store.read_json("summary.json").get("status") == "done":
-        raise UserError(f"{out} is finished; there is nothing to resume")
-    # Sums depend on the number of threads in their last bits: a resumed run keeps the number that the run began with.
-    threads = store.read_json("summary.json").get("machine", {}).get("threads", recipe.engine.threads)
-    engine, rollouts = build(replace(recipe, engine=replace(recipe.engine, threads=threads)), engine_of)
-    progress = Progress(policies=handover.first_policies(recipe))
-    with closing(rollouts.domain):
-        if latest:
-            folder, state = latest
-            store.cut_back(state)
-            engine.load(folder / "engine")
-            progress = replace(Progress(**state["progress"]), finished=False)
-        else:  # stopped before the first checkpoint: from the beginning
-            store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
-        runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
-        return runner.go(progress, "resume" if latest else "start")
+    with store.alone() as note:
+        store.refuse_links()
+        store.mend()
+        recipe = recipe_of(store)
+        rundata.refuse_changed(out, recipe)
+        found = find(store, recipe)
+        if _is_finished(store, recipe, found.progress):
+            return _report_again(store, found.progress, observe)
+        summary, damage = store.read_summary()
+        notes = [*filter(None, [note]), *found.notes, *([f"{damage}; it is written again"] if damage else [])]
+        engine, rollouts = build(kept_settings(recipe, found.progress, summary), engine_of)
+        with closing(rollouts.domain):
+            store.cut_back(found.state)
+            ensure_records(store, found.state)
+            progress = found.progress
+            if found.folder:
+                store.prune(recipe.save.keep, [] if progress.finished else [progress.anchor])
+                engine.load(found.folder / "engine")
+                progress = replace(progress, finished=False)
+            else:
+                keep_lists(recipe, out)  # a start may have been killed before it had them all
+                rundata.record(recipe, out)
+            runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            return runner.go(progress, "resume" if found.folder else "start", notes)
+
+
+def _report_again(store: Store, at: Progress, observe: Observer) -> Result:
+    if (store.out / "report.html").exists():
+        report.sweep(store.out)
+        raise UserError(f"{store.out} is finished; there is nothing to resume")
+    page = report.write(store.out)
+    observe(Event(kind="end", text=f"the run was finished; its report was missing and is written: {page}", step=at.step))
+    return Result(out=store.out, status="done", values=evaluated(at.evaluations[-1]["metrics"]) if at.evaluations else {}, exit_code=0)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from forethought import __version__, gates, handover, report
+from forethought import __version__, endings, gates, handover
 from forethought.curriculum import LevelSampler
 from forethought.distill.records import Provenance
 from forethought.distill.stage import Load, Tools, account, guide
+from forethought.endings import Observer
 from forethought.engines.base import Engine, UpdateRefused
-from forethought.errors import FaultStop, GateStop, Interrupted, UserError
+from forethought.errors import Diverged, FaultStop, GateStop, Interrupted, UserError
 from forethought.evaluate import changes, evaluate, evaluated, held_out
 from forethought.failures import Failures
 from forethought.gates import Evaluation
@@ -21,10 +22,10 @@ from forethought.guard import Fault
 from forethought.interrupts import Interrupts
 from forethought.isolation.adaptive import Controller, Move, read_probe
 from forethought.isolation.core import find_cores, fuse
-from forethought.keep import keep_trees
-from forethought.metrics import reduce
+from forethought.keep import keep_guided, keep_trees, record_lists, step_line
 from forethought.probes.monitor import Monitor
 from forethought.progress import Progress
+from forethought.recipe.convert import to_dict
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec
 from forethought.rollout import Rollouts, seed_of
 from forethought.schedule import reached
@@ -33,7 +34,6 @@ from forethought.store import Store
 from forethought.trackers import EventFiles
 from forethought.types import Decision, Event
 
-Observer = Callable[[Event], None]
 AGAIN = "again"  # what an attempt at a stage ends with when the stage is to be run once more
 
 
@@ -47,13 +47,15 @@ class Result:
 
 class Runner:
     def __init__(self, recipe: Recipe, engine: Engine, rollouts: Rollouts, store: Store, observe: Observer, load: Load | None = None):
-        self.recipe, self.engine, self.rollouts, self.store, self.observe, self.load = recipe, engine, rollouts, store, observe, load
+        self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
+        self.observe = endings.outliving(observe)
         levels = recipe.eval.levels or rollouts.domain.levels
         self.held_out = held_out(rollouts.domain, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.failures = Failures(rollouts.guard, recipe.limits, store, self._decide)
 
-    def go(self, progress: Progress, how: str) -> Result:
+    def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
+        """`notes`: what was found where the run was left; each is told, and is a decision on record."""
         self.progress = progress
         self.values = evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
         self.clock = time.perf_counter() - progress.seconds
@@ -65,7 +67,11 @@ class Runner:
                 self.emit("note", text=note)
             self.engine.listen(lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers))
             self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
-            self._summary("running")
+            for note in [*notes, *filter(None, [endings.changed_machine(progress, endings.facts_of(self.engine))])]:
+                self._decide("run", self.recipe.name, "note", note)
+                self.emit("note", text=note)
+            record_lists(self.store)
+            self.store.write_summary(self._summary("running"))
             try:
                 for i, spec in enumerate(self.recipe.stage[: progress.stage]):
                     if spec.kind == "distill":  # what an earlier stage distilled is part of the task
@@ -81,12 +87,16 @@ class Runner:
             except Interrupted:
                 self._close("interrupted")
                 raise
-            except (GateStop, FaultStop, Fault):
+            except Diverged as error:
+                self._decide("guard", "finite", "stop", str(error))
+                self._close("stopped")
+                raise endings.diverged(self.store, self.recipe, progress, error) from error
+            except (GateStop, FaultStop, Fault, UserError):
                 self._close("stopped")
                 raise
             self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
             page = self._close("done")
-            self.emit("end", text=f"done in {progress.seconds:.0f} s; the report: {page}", values=self.values)
+            self.emit("end", text=f"done in {progress.seconds:.0f} s{f'; the report: {page}' if page else ''}", values=self.values)
         return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
 
     # ---- one stage
@@ -111,7 +121,7 @@ class Runner:
             started = time.perf_counter()
             result = self._guarded_step(stage)
             p.step, p.stage_step = p.step + 1, p.stage_step + 1
-            line = self._line(spec, result, time.perf_counter() - started)
+            line = step_line(p.records[-1], result, time.perf_counter() - started)
             line |= self._probe(stage, result, line)
             last = p.stage_step == spec.steps
             measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
@@ -128,9 +138,10 @@ class Runner:
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
-            # The stage's last step is saved with the start of the next stage, or as the finished run.
+            # The stage's last step is saved with the start of the next stage, or as the finished run. Weights that a refused update has
+            # just called in question push no earlier ones out.
             asked = self.interrupts.caught  # read once: who leaves has saved
-            if not last and (asked or p.step % self.recipe.save.every == 0):
+            if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
                 self._save()
             if not last and asked:
                 self._leave(asked)
@@ -201,7 +212,9 @@ class Runner:
         tools = Tools(rollouts=self.rollouts, policies=self.progress.policies, model=self.recipe.model.path, load=self.load)
         folder = self.store.out / "guided" / f"stage-{i}"
         with self.interrupts.at_once(self._leave):
-            return guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
+            found = guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
+        keep_guided(self.store, folder)
+        return found
 
     # ---- probes and what follows from them
 
@@ -261,11 +274,7 @@ class Runner:
             self._decide("guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates})
             if p.bad_updates < self.recipe.max_bad_updates:
                 return Step({})
-            last = self.store.steps()[-1]
-            self._decide("guard", "finite", "stop", f"{p.bad_updates} updates were refused")
-            self._close("stopped")
-            raise UserError(f"{p.bad_updates} updates were refused, the last because {e}; the weights of step {last} are intact in "
-                            f"{self.store.checkpoints}. Lower the learning rate (stage.{p.stage}.optim.lr) or check the rewards") from e
+            raise Diverged(f"{p.bad_updates} updates were refused, the last because {e}") from e
 
     def _judge(self, spec: StageSpec) -> str:
         """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once more), or "". GateStop ends
@@ -296,11 +305,11 @@ class Runner:
         p = self.progress
         folder, state = self.store.state(p.anchor)
         self.engine.load(folder / "engine")
-        start = state["progress"]
-        p.curriculum, p.adaptive, p.references = start["curriculum"], start["adaptive"], start["references"]
+        start = Progress.read(state["progress"])
+        p.curriculum, p.adaptive, p.references = start.curriculum, start.adaptive, start.references
         p.policies.clear()
-        p.policies.update(start["policies"])
-        p.adapters, p.found = start["adapters"], start["found"]
+        p.policies.update(start.policies)
+        p.adapters, p.found = start.adapters, start.found
         p.step, self.rolled_back = p.step + 1, True
         self._log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
 
@@ -350,12 +359,6 @@ class Runner:
         start = Evaluation(**self.progress.evaluations[0])
         return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})
 
-    def _line(self, spec: StageSpec, result: Step, seconds: float) -> dict[str, float]:
-        line = reduce(result.metrics)
-        tokens = line.get("tokens/sampled", 0) + line.get("tokens/forward", 0)
-        self.progress.count(seconds, line.get("tokens/sampled", 0), line.get("tokens/trained", 0))
-        return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
-
     def _log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
         p = self.progress
         p.seconds = time.perf_counter() - self.clock
@@ -365,16 +368,18 @@ class Runner:
         self.emit(kind, values=line, stage_steps=spec.steps)
 
     def _save(self) -> None:
+        """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is nothing to go on from."""
         p = self.progress
+        if bad := self.engine.not_finite():
+            raise Diverged(f"policy {bad[0]!r} has weights that are not finite")
         p.seconds = time.perf_counter() - self.clock
         p.probes = self.monitor.state_dict()
-        self.store.save(p.step, {"progress": asdict(p)}, lambda folder: self.engine.save(folder / "engine"))
+        self.store.save(p.step, {"progress": asdict(p), "recipe": to_dict(self.recipe)}, lambda folder: self.engine.save(folder / "engine"))
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
 
     def _leave(self, number: int) -> None:
         self._decide("run", self.recipe.name, "interrupt", f"signal {number}")
-        raise Interrupted(f"interrupted at step {self.progress.step}, everything is saved; continue with: "
-                          f"forethought train --resume {self.store.out}", number)
+        raise endings.left(self.store, self.progress.step, number)
 
     def _decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
         p = self.progress
@@ -383,15 +388,11 @@ class Runner:
         self.store.decide(decision)
         self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
 
-    def _close(self, status: str) -> Path:
-        self._summary(status)
-        return report.write(self.store.out)
+    def _close(self, status: str) -> Path | None:
+        return endings.close(self.store, self._summary(status), lambda text: self.emit("note", text=text))
 
-    def _summary(self, status: str) -> None:
-        p = self.progress
-        self.store.write_json("summary.json", {"name": self.recipe.name, "seed": self.recipe.seed, "status": status, "step": p.step,
-                                               "seconds": round(time.perf_counter() - self.clock, 1), "stages": p.records,
-                                               "machine": {**self.engine.facts(), "forethought": __version__}})
+    def _summary(self, status: str) -> dict[str, object]:
+        return endings.summary_of(self.recipe, self.progress, status, time.perf_counter() - self.clock, endings.facts_of(self.engine))
 
     def emit(self, kind: str, **fields) -> None:
         p = self.progress

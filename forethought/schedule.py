@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from forethought.recipe.schema import OptimSpec, UntilSpec
@@ -23,7 +24,7 @@ def reached(until: UntilSpec, evaluations: Sequence[Mapping[str, float]]) -> str
         return ""
     values = [e.get(until.metric) for e in evaluations[-until.patience :]]
     for value in values:
-        if value is None:
+        if value is None or not math.isfinite(value):
             return ""
         if until.at_least is not None and value < until.at_least:
             return ""

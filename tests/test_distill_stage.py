@@ -14,8 +14,9 @@ from hostile_server import ok, serving
 from test_torch_math import CHAT
 from torch_kit import bpe_of, model_of, on_disk
 
-from forethought import run
+from forethought import look, run
 from forethought.display.show import outline
+from forethought.display.tables import evaluation_table
 from forethought.distill import files
 from forethought.distill.policy import Policy
 from forethought.distill.records import Summary, Usage
@@ -204,16 +205,16 @@ def test_bad_settings_are_refused_before_a_model_is_loaded(tables, distill, wher
 
 
 @pytest.mark.parametrize(("setting", "value", "message"), [
-    ("base_url", 5, "base_url must be text, found 5"), ("base_url", "http://[", "found 'http://['"),
+    ("base_url", 5, "base_url: expected text, found the whole number 5"), ("base_url", "http://[", "found 'http://['"),
     ("base_url", "http://h:99999", "h:99999"),
     ("base_url", "http://h h/v1", "found 'http://h h/v1'"), ("base_url", "http://h/\x1b[2J", 'x1b[2J'),
-    ("base_url", ["http://h"], "must be text"), ("base_url", "http://me:hidden@[", r"found 'http://\*\*\*@['"),
+    ("base_url", ["http://h"], "base_url: expected text"), ("base_url", "http://me:hidden@[", r"found 'http://\*\*\*@['"),
     ("base_url", "http://h/v1/completions", "base_url ends in /completions"),
-    ("key_env", 5, "key_env must be text, found 5"), ("key_env", "sk-a-key-by-mistake", "name of an environment variable"),
-    ("retries", 1.5, "retries must be a whole number, found 1.5"), ("retries", True, "retries must be a whole number"),
-    ("temperature", 10**400, "temperature is 1000"), ("temperature", "hot", "temperature must be a number, found 'hot'"),
-    ("time_limit", 1e300, "time_limit is 1e.300"), ("time_limit", 10**5000, "too large to show"),
-    ("time_limit", "x", "time_limit must be a number"),
+    ("key_env", 5, "key_env: expected text, found the whole number 5"), ("key_env", "sk-a-key-by-mistake", "name of an environment variable"),
+    ("retries", 1.5, "retries: expected a whole number, found the number 1.5"), ("retries", True, "retries: expected a whole number"),
+    ("temperature", 10**400, "temperature: a whole number of 1329 bits is too large"), ("temperature", "hot", "temperature: expected a number, found the text 'hot'"),
+    ("time_limit", 1e300, "time_limit is 1e.300"), ("time_limit", 10**5000, "time_limit: a whole number of 16610 bits is too large"),
+    ("time_limit", "x", "time_limit: expected a number"),
     ("give_up", 0, "give_up is 0; it must be above 0"), ("concurrency", 10**6, "concurrency is 1000000"), ("model", " ", "model is empty"),
     ("price_in", 1e308, "price_in is 1e.308"), ("tokens_field", "messages", "tokens_field is max_tokens or max_completion_tokens"),
 ], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
@@ -221,7 +222,7 @@ def test_settings_of_an_endpoint_are_refused_with_their_value(tables, setting, v
     endpoint = {"base_url": "http://h/v1", "model": "m", "key_env": "", setting: value}
     with pytest.raises(RecipeError, match=message.replace("[", r"\[")) as e:
         run.build(recipe(tables, summariser="endpoint", endpoint=endpoint), engine_of=lambda *_: pytest.fail("a model was loaded"))
-    assert e.value.where == "stage.0.distill.endpoint"
+    assert e.value.where.startswith("stage.0.distill.endpoint")
     assert not any(word in str(e.value) for word in ("hidden", "by-mistake", "\x1b"))
 
 
@@ -252,6 +253,21 @@ def test_an_endpoint_that_never_gives_a_plan_is_left_at_once_and_paid_once(table
             run.train(made, tmp_path / "run", nothing)
     assert len(requests) == 3 == len((tmp_path / "run/guided/stage-0/cache.jsonl").read_text().splitlines())
     assert str(caught.value).isprintable()
+def test_a_run_does_not_go_on_with_other_problems(tables, tmp_path):
+    """Ids are line numbers: the plans in `guided/` would show other questions."""
+    train = tmp_path / "train.jsonl"
+    train.write_text(Path(tables["task"]["train"]).read_text())
+    own = tables | {"task": tables["task"] | {"train": str(train)}}
+    run.train(recipe(own), tmp_path / "run", nothing)
+    gsm8k(train, 3)
+    for go_on in (lambda: run.resume(tmp_path / "run", nothing),
+                  lambda: run.extend(from_dict(own | {"stage": [*own["stage"], own["stage"][-1]]}), tmp_path / "run", tmp_path / "x", nothing)):
+        with pytest.raises(UserError, match=f"run cannot go on: task.train: {train} has changed since the run began"):
+            go_on()
+    assert not (tmp_path / "x").exists()
+    measured = look.evaluate(look.find(tmp_path / "run"))
+    assert measured["note"].startswith(f"task.train: {train} has changed since the run began")
+    assert "has changed since the run began" in evaluation_table(measured)
 
 
 def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
@@ -264,3 +280,20 @@ def test_a_stage_that_distils_trains_nothing_and_takes_no_such_settings():
 
 def test_the_outline_says_what_is_distilled(tables):
     assert "distill: plans for 6 training problems, by rules; trains nothing" in outline(recipe(tables, problems=6))
+
+
+@pytest.mark.parametrize(("name", "damage"), [("guided.jsonl", b"x"), ("guided.jsonl", None), ("provenance.json", b"{}")])
+def test_guided_data_that_is_not_what_was_distilled_stops_a_resume(tables, tmp_path, name, damage):
+    class Stop(BaseException):
+        pass
+
+    def watch(event):
+        if event.kind == "step" and event.step == 1:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run.train(recipe(tables, problems=6), tmp_path / "run", watch)
+    path = tmp_path / "run" / "guided" / "stage-0" / name
+    path.write_bytes(damage) if damage is not None else path.unlink()
+    with pytest.raises(UserError, match=f"guided/stage-0/{name} is damaged: it "):
+        run.resume(tmp_path / "run", nothing, engine_of=None)  # nothing is loaded before it is found

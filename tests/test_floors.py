@@ -18,15 +18,15 @@ ROOT = Path(forethought.__file__).parent
 # Room -> floor. A module belongs to the room with the longest name that its own begins with; arrows point down only.
 FLOORS = {
     "cli": 7, "__main__": 7, "cli_look": 7, "cli_traces": 7, "cli_grams": 7, "arguments": 7, "faults": 7,
-    "run": 6, "runner": 6, "keep": 6, "failures": 6, "look": 6, "arms": 6,
+    "run": 6, "runner": 6, "keep": 6, "failures": 6, "rundata": 6, "endings": 6, "resuming": 6, "look": 6, "arms": 6,
     "stage": 5, "handover": 5, "isolation": 5, "progress": 5, "evaluate": 5, "probes": 5, "distill": 5, "estimate": 5,
     "rollout": 4, "growing": 4, "batches": 4, "runtimes": 4, "envs": 4, "report": 4, "tasks": 4, "display": 4, "grams": 4,
     "tasks.base": 3,  # the protocol alone, as engines.base is one: who rolls out knows what a domain is, and no domain
     "guard": 3, "guarded": 3, "watchdog": 3,
     "engines": 3, "credit": 3, "rewards": 3, "curriculum": 3, "schedule": 3, "gates": 3, "store": 3, "interface": 3,
     "interrupts": 3, "trackers": 3, "traces": 3,
-    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2, "cores": 2,
-    "errors": 1,
+    "recipe": 2, "types": 2, "metrics": 2, "jsonl": 2, "datafiles": 2, "cores": 2,
+    "errors": 1, "textfile": 1, "printable": 1,
     "": 0,  # forethought/__init__.py
 }  # fmt: skip
 ONE_ROOM = {
@@ -35,10 +35,13 @@ ONE_ROOM = {
     "arms": "run",  # many runs, each in its own process
     "runner": "run",  # builds and resumes; the stages in order
     "failures": "run",  # what broke in a run, and when it stops
+    "rundata": "run",  # which data a run began with, for who resumes it and who looks at it
+    "endings": "run", "resuming": "run",  # how a run ends, and where it goes on
     "keep": "run",  # what a step leaves in the run directory
     "handover": "stage", "isolation": "stage", "progress": "stage",  # who holds which weights while a stage trains
     "guard": "tasks.base", "guarded": "tasks.base", "watchdog": "tasks.base",  # the protocol, and the boundary that holds families to it
     "growing": "rollout",
+    "textfile": "errors",  # a file becomes lines, or an error with its address
     "batches": "rollout",  # a tree grows in one and becomes segments in the other; they share its vocabulary
     "look": "run",  # builds from a recipe what run builds, to look at it instead of training it
 }

@@ -127,3 +127,18 @@ def test_a_trend_is_a_least_squares_slope_over_the_window():
 def test_too_few_evaluations_make_no_trend():
     assert trend(0.9, 0.1, max_slope_down=0.01, window=3) == (True, "eval/act: 2 of 3 evaluations for a trend")
     assert trend(0.9, None, 0.1, max_slope_down=0.01, window=3) == (True, "eval/act: 2 of 3 evaluations for a trend")
+
+
+@pytest.mark.parametrize("gate", [{"at_least": 0.5}, {"at_most": 0.5}, {"max_drop": 0.1}, {"max_rise": 0.1}, {"max_slope_down": 0.1, "window": 2}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_a_finite_number_is_not_passed(gate, value):
+    """Every comparison with NaN is false, so a drop to NaN is no drop to a comparison alone."""
+    passed, reason = verdict([evaluation(0.7), evaluation(value)], metric="eval/act", **gate)
+    assert not passed and reason == f"eval/act is not a finite number: {value}"
+
+
+def test_what_was_not_finite_before_is_nothing_to_compare_with():
+    broken, fine = evaluation(float("nan")), evaluation(0.7)
+    assert verdict([broken, fine], metric="eval/act", max_drop=0.1) == (False, "eval/act was not a finite number at the start: nan")
+    assert verdict([broken, fine], metric="eval/act", max_slope_down=0.1, window=2) == (
+        False, "eval/act was not a finite number in the last 2 evaluations")

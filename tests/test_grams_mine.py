@@ -188,8 +188,8 @@ def test_a_file_gives_its_texts_under_any_of_their_names(tmp_path):
 
 @pytest.mark.parametrize(("rows", "says"), [
     ([{"question": "q"}], ":1: needs one of the fields text, chain, solution, answer; found question"),
-    ([{"text": "a"}, "{"], ":2: no line of JSON"), ([[1]], ":1: needs one of the fields"),
-    ([{"text": 3}], ":1: a solution is text, found 3"),
+    ([{"text": "a"}, "{"], ":2: no JSON"), ([[1]], ":1: needs one of the fields"),
+    ([{"text": 3}], ":1: a solution is text, found '3'"),
     ([{"text": "a", "correct": "no"}], ":1: correct is true or false, found 'no'"), ([], "nothing is in it"),
     ([{"text": "a", "correct": False}], "none of its 1 succeeded"),
 ])  # fmt: skip

@@ -11,7 +11,7 @@ from conftest import desk_recipe, fake_desk, lines_of, nothing, tree_of
 
 from forethought import run
 from forethought.credit import class_metrics, plan_mask
-from forethought.errors import RecipeError
+from forethought.errors import RecipeError, UserError
 from forethought.grams.kept import check_lists, keep_lists, planning_of
 from forethought.grams.sources import solutions
 from forethought.metrics import reduce
@@ -135,3 +135,29 @@ def test_credit_that_cannot_work_is_refused(credit, where):
 def test_a_gate_may_read_a_class():
     gate = {"metric": "hicra/entropy_plan", "at_least": 0.01}
     check(desk_recipe({"kind": "reinforce", "credit": {"alpha": 0.2}, "gates": [gate]}, layout="shared"))
+
+
+class Killed(BaseException):
+    pass
+
+
+def at_first_step(event) -> None:
+    if event.kind == "step":
+        raise Killed
+
+
+@pytest.mark.parametrize("damage", ["x\n", "", None])
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_kept_list_that_is_not_what_was_kept_stops_a_resume(tmp_path, grams, damage, saved):
+    """It decides which tokens are paid more. Before the first checkpoint, too."""
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        run.train(desk_recipe(stage(grams), save={"every": 1}), out, at_first_step if saved else lambda e: e.kind == "eval" and at_first_step(
+            replace(e, kind="step")), fake_desk())  # fmt: skip
+    kept = out / "grams" / "stage-0.txt"
+    whole = kept.read_bytes()
+    kept.write_text(damage) if damage is not None else kept.unlink()
+    with pytest.raises(UserError, match="grams/stage-0.txt"):
+        run.resume(out, nothing, fake_desk())
+    kept.write_bytes(whole)
+    assert run.resume(out, nothing, fake_desk()).status == "done"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import desk_choices, desk_recipe, fake_desk, lines_of, nothing
 
-from forethought import run, runner
-from forethought import store as store_module
+from forethought import report, run
+from forethought.store import files as store_files
 from forethought.engines.fake import FakeEngine
 from forethought.errors import GateStop, RecipeError, UserError
 from forethought.recipe.check import check
@@ -25,8 +25,8 @@ PLAN = {"kind": "reinforce", "name": "learn to plan", "roles": ["plan"], "until"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(store_module, "_sync", lambda path: None)
-    monkeypatch.setattr(runner.report, "write", lambda out: out / "report.html")
+    monkeypatch.setattr(store_files, "sync", lambda path: None)
+    monkeypatch.setattr(report, "write", lambda out: out / "report.html")
 
 
 class Harmed(FakeEngine):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import desk_choices, desk_recipe, fake_desk, lines_of, nothing
 
-from forethought import run, runner
-from forethought import store as store_module
+from forethought import report, run
+from forethought.store import files as store_files
 from forethought.engines.fake import FakeEngine
 from forethought.errors import RecipeError
 from forethought.probes.phases import Phases
@@ -27,8 +27,8 @@ AT_ONCE = {"max_drop": 0.0, "confidence": 0.0}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(store_module, "_sync", lambda path: None)
-    monkeypatch.setattr(runner.report, "write", lambda out: out / "report.html")
+    monkeypatch.setattr(store_files, "sync", lambda path: None)
+    monkeypatch.setattr(report, "write", lambda out: out / "report.html")
 
 
 class Told(FakeEngine):

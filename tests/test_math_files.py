@@ -74,8 +74,6 @@ GOOD = {"problem": "P", "answer": "3"}
 
 
 @pytest.mark.parametrize(("row", "reason"), [
-    ("", ":2: an empty line"),
-    ("  ", ":2: an empty line"),
     ("{", ":2: no JSON (Expecting property name"),
     ("[1]", ":2: expected an object with a problem and its answer, found '[1]'"),
     ({"answer": "3"}, ":2: no problem text; its fields are answer. Known are problem, question"),
@@ -85,7 +83,7 @@ GOOD = {"problem": "P", "answer": "3"}
     ({"problem": "P", "answer": "many steps\n####"}, ":2: no answer: character 16: found no last line '#### ANSWER'"),
     ({"problem": ["P"], "answer": "3"}, ":2: expected text as the problem, found '[\"P\"]'"),
     ({"problem": "P", "answer": True}, ":2: expected text as the answer, found 'true'"),
-    ('{"problem": "P", "answer": NaN}', ":2: expected text as the answer, found 'NaN'"),
+    ('{"problem": "P", "answer": NaN}', ":2: no JSON (NaN is no JSON; write null where there is no number)"),
     ({"problem": "P", "answer": "3", "level": "hard"}, ":2: expected a level such as 3 or 'Level 3', found 'hard'"),
     ({"problem": "P", "answer": "3", "level": True}, ":2: expected a level such as 3 or 'Level 3', found 'True'"),
 ])  # fmt: skip

@@ -343,14 +343,28 @@ def test_a_run_that_measured_nothing_yet(tmp_path):
     ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is no JSON object"),
     ("decisions.jsonl", '{"step": 1, "stage": 0, "kind": "gate"}\n', "decisions.jsonl line 1: 'name' must be text, not None"),
     ("recipe.json", '{"stage": {}}', "recipe.json: `stage` must be a list"),
-    ("summary.json", '{"status": "fine"}', "status 'fine' is none of done, stopped, interrupted, running"),
-    ("summary.json", '{"machine": "mine"}', "summary.json: `machine` must be a JSON object"),
 ])
 def test_malformed_files_are_refused_with_their_address(tmp_path, name, text, message):
     path = small_run(tmp_path, [])
     (path / name).write_text(text)
     with pytest.raises(UserError, match=message):
         report.write(path)
+
+
+@pytest.mark.parametrize(("text", "note"), [
+    ('{"status": "fine"}', "summary.json has the status 'fine', which is none of done, stopped, interrupted, running"),
+    ('{"machine": "mine"}', "summary.json has a machine that is no JSON object"), ("", "summary.json is not JSON"),
+    ('{"status": "done", "seconds"', "summary.json is not JSON"), ("[]", "summary.json is no JSON object"), ("[" * 200_000, "summary.json is not JSON"),
+    ('{"status": "done", "digest": "00"}', "summary.json is not what was written"),
+])  # fmt: skip
+def test_a_summary_that_cannot_be_read_is_left_out_and_said(tmp_path, text, note):
+    """Only what the page shows depends on it."""
+    path = small_run(tmp_path, [])
+    (path / "summary.json").write_text(text)
+    run = load(path)
+    assert run.summary == {} and run.status == "running" and f"The summary is left out: {note}." in run.notes
+    assert report.write(path).exists()
+
 
 
 def test_steps_written_again_after_a_kill_are_told_once(tmp_path):

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from conftest import REFUSED, RIGHT, WRONG, desk_choices, desk_recipe, fake_desk, lines_of, nothing
 
-from forethought import cli, run, runner
-from forethought import store as store_module
+from forethought import cli, report, run, runner
 from forethought.engines.fake import FakeEngine
 from forethought.errors import CheckpointError, GateStop, Interrupted, UserError
 from forethought.recipe.load import write_resolved
 from forethought.progress import Progress
 from forethought.runner import Runner
-from forethought.store import Store
+from forethought.store import Store, checkpoints
+from forethought.store import files as store_files
 
 TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else set()
 
@@ -45,7 +45,7 @@ WHOLE = desk_recipe(IMITATE, PLAN, ACT | {"gates": [IMPOSSIBLE]}, BOTH)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Durability is test_store's business; here runs are many."""
-    monkeypatch.setattr(store_module, "_sync", lambda path: None)
+    monkeypatch.setattr(store_files, "sync", lambda path: None)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def tmp_path():
 
 @pytest.fixture
 def no_report(monkeypatch):
-    monkeypatch.setattr(runner.report, "write", lambda out: out / "report.html")
+    monkeypatch.setattr(report, "write", lambda out: out / "report.html")
 
 
 class Killed(BaseException):
@@ -99,7 +99,7 @@ def newest(out: Path) -> tuple[dict, dict]:
 def timeless(value):
     """The same value without anything that a clock wrote."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if not _clock(k) and k != "logs"}
+        return {k: timeless(v) for k, v in value.items() if not _clock(k) and k not in ("logs", "digest")}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
@@ -116,7 +116,7 @@ def everything(out: Path) -> dict:
 def straight(tmp_path_factory) -> tuple[dict, list]:
     """The whole recipe, never interrupted: (all that it left, its events)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "_sync", lambda path: None)
+        patch.setattr(store_files, "sync", lambda path: None)
         events = events_of(WHOLE, out := tmp_path_factory.mktemp("straight") / "run")
     return everything(out), events
 
@@ -167,8 +167,8 @@ def test_the_run_directory_at_the_end(tmp_path):
     out = tmp_path / "run"
     assert (result.out, result.status, result.exit_code) == (out, "done", 0)
     assert result.values == {k: v for k, v in metrics(out)[-1].items() if k.startswith("eval") and not k.startswith("eval_change")}
-    assert {p.name for p in out.iterdir()} == {"recipe.json", "metrics.jsonl", "decisions.jsonl", "summary.json", "report.html", "checkpoints",
-                                               "trees"} | TENSORBOARD  # fmt: skip
+    assert {p.name for p in out.iterdir()} == {".lock", "run.json", "files.jsonl", "recipe.json", "metrics.jsonl", "decisions.jsonl",
+                                               "summary.json", "report.html", "checkpoints", "trees"} | TENSORBOARD  # fmt: skip
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step-000010", "step-000011"]
     assert [p.name for p in sorted((out / "trees").iterdir())] == [f"step-{s:06d}.jsonl.gz" for s in (4, 5, 6, 7, 8, 10, 11)]
     page = (out / "report.html").read_text()
@@ -498,21 +498,21 @@ def test_a_full_disk_in_the_middle_of_a_checkpoint(tmp_path, no_report, straight
                 raise full
             super().save(directory)
 
-    digest = store_module._digest
+    digest = store_files.digest
 
     def failing_digest(path):
         if where == "state" and path.name == "state.json" and next(count) == n:
             raise full
         return digest(path)
 
-    monkeypatch.setattr(store_module, "_digest", failing_digest)
+    monkeypatch.setattr(store_files, "digest", failing_digest)
     with pytest.raises(OSError) as caught:
         train(WHOLE, out, nothing, lambda recipe, domain: Full(domain.vocabulary(), domain.stops, choices=desk_choices))
     assert caught.value is full
-    monkeypatch.setattr(store_module, "_digest", digest)
+    monkeypatch.setattr(store_files, "digest", digest)
     store = Store.open(out)
     assert [p.name for p in store.checkpoints.iterdir() if not p.name.startswith("step-")] == []  # no trace
-    assert all(store_module.verify(store.checkpoints / f"step-{step:06d}") == "" for step in store.steps())
+    assert all(checkpoints.verify(store.checkpoints / f"step-{step:06d}") == "" for step in store.steps())
     resume(out)
     assert everything(out) == straight[0]
 
@@ -550,7 +550,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_leads_to_the_same
     assert everything(out) == straight[0]
 
 
-def test_a_finished_run_is_not_resumed(tmp_path, no_report):
+def test_a_finished_run_is_not_resumed(tmp_path):
     train(desk_recipe(IMITATE), tmp_path / "run")
     before = metrics(tmp_path / "run")
     with pytest.raises(UserError) as caught:
@@ -594,8 +594,9 @@ def test_too_many_refused_updates_stop_the_run_with_its_last_good_checkpoint(tmp
         train(recipe, out, engine_of=fake_desk(**{kind: [3, 5]}))
     what = "loss" if kind == "nan_losses" else "gradient norm"
     assert str(caught.value) == (
-        f"2 updates were refused, the last because the {what} of policy 'base' is nan; the weights of step 3 are intact in "
-        f"{out / 'checkpoints'}. Lower the learning rate (stage.0.optim.lr) or check the rewards")
+        f"weights have diverged at step 5: 2 updates were refused, the last because the {what} of policy 'base' is nan; lower stage.0.optim.lr "
+        f"from 0.5 to 0.0003 and check the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step 3 are "
+        f"intact in {out / 'checkpoints'}")
     assert [(d["step"], d["outcome"], d["numbers"]) for d in decisions(out, "guard")] == [
         (3, "refuse", {"refused": 1}), (5, "refuse", {"refused": 2}), (5, "stop", {})]
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped" and (out / "report.html").exists()
@@ -673,7 +674,7 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path, monkeypatch, capsy
     assert {p: p.read_bytes() for p in Path("here").rglob("*") if p.is_file()} == before
 
 
-def test_resuming_a_finished_run_through_the_command_line(tmp_path, monkeypatch, capsys, no_report):
+def test_resuming_a_finished_run_through_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train(desk_recipe(IMITATE), Path("here"))
     assert cli.main(["train", "--resume", "here"]) == 2

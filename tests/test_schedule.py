@@ -57,3 +57,8 @@ def test_a_missing_number_ends_nothing():
     assert ends([0.1, None], at_least=0.0) == ""
     assert ends([0.1, None, 0.99], at_least=0.5, patience=2) == ""
     assert reached(UntilSpec(steps=1), [{"eval/plan": 1.0}] * 5) == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_ends_nothing(value):
+    assert ends([0.1, value], at_least=0.5) == "" and ends([0.1, value], at_most=0.5) == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 from conftest import lines_of, tree_of
 
-from forethought import store as module
 from forethought.errors import CheckpointError, UserError
+from forethought.jsonl import number
 from forethought.rewards import DEFAULT, reward
-from forethought.store import Store, verify
+from forethought.store import LOGS, Store, checkpoints, verify
+from forethought.store import files as module
+from forethought.store.files import hasher, said
 from forethought.types import Decision
 
 
@@ -47,7 +50,7 @@ def test_a_checkpoint_comes_back_as_it_went(store):
     assert store.steps() == [3, 12] and store.latest() == store.state(12)
     found, state = store.latest()
     assert found == folder == store.checkpoints / "step-000012"
-    assert state == {"progress": {"step": 12, "text": "weights"}, "step": 12, "logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}}
+    assert state == {"progress": {"step": 12, "text": "weights"}, "step": 12, "logs": dict.fromkeys(LOGS, [0, said(hasher())])}
     assert (found / "engine" / "base.bin").read_text() == "weights 12" and verify(found) == ""
 
 
@@ -65,8 +68,8 @@ def test_the_same_step_again_replaces_it(store):
 def test_everything_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
     store.log(1, {"x": 1.0})
     calls: list[str] = []
-    sync, rename = module._sync, os.rename
-    monkeypatch.setattr(module, "_sync", lambda path: (calls.append(f"sync {path.name}"), sync(path)))
+    sync, rename = module.sync, os.rename
+    monkeypatch.setattr(module, "sync", lambda path: (calls.append(f"sync {path.name}"), sync(path)))
     monkeypatch.setattr(os, "rename", lambda a, b: (calls.append(f"rename {Path(b).name}"), rename(a, b)))
     save(store, 1)
     named = calls.index("rename step-000001")
@@ -101,7 +104,7 @@ def faults(store, monkeypatch, attempt, error):
 
     A failing write leaves the first half of its text. Yields after each failure.
     """
-    real = {"write": Path.write_text, "mkdir": Path.mkdir, "rename": os.rename, "sync": module._sync}
+    real = {"write": Path.write_text, "mkdir": Path.mkdir, "rename": os.rename, "sync": module.sync}
     for failing in range(100):
         count = iter(range(10**6))
 
@@ -126,7 +129,7 @@ def faults(store, monkeypatch, attempt, error):
             patch.setattr(Path, "write_text", write)
             patch.setattr(Path, "mkdir", plain("mkdir"))
             patch.setattr(os, "rename", plain("rename"))
-            patch.setattr(module, "_sync", plain("sync"))
+            patch.setattr(module, "sync", plain("sync"))
             try:
                 attempt()
                 assert failing > 8  # else nothing was tried
@@ -170,6 +173,7 @@ def test_a_full_disk_while_replacing_leaves_the_old_or_the_new(store, monkeypatc
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(store, monkeypatch):
     save(store, 1, "first")
     save(store, 2, "old")
+    monkeypatch.setattr(checkpoints, "undo", lambda *paths: None)  # a killed process clears nothing away
     for failing in faults(store, monkeypatch, lambda: save(store, 2, "new"), Killed()):
         again = Store.open(store.out)
         again.mend()
@@ -294,9 +298,12 @@ def test_cutting_back_never_makes_a_log_longer(store):
     assert (store.out / "metrics.jsonl").read_bytes() == first
 
 
-def test_a_number_that_json_does_not_have_is_refused(store):
-    with pytest.raises(ValueError):
-        store.log(1, {"x": float("inf")})
+def test_a_number_that_json_does_not_have_is_a_text_and_comes_back(store):
+    store.log(1, {"x": float("inf"), "y": float("-inf"), "z": float("nan"), "w": 0.5})
+    [line] = lines_of(store.out / "metrics.jsonl")
+    assert line == {"step": 1, "x": "Infinity", "y": "-Infinity", "z": "NaN", "w": 0.5}
+    x, y, z, w = (number(line[key]) for key in "xyzw")
+    assert (x, y, w) == (math.inf, -math.inf, 0.5) and math.isnan(z)
 
 
 def test_a_decision_keeps_its_numbers(store):

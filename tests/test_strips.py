@@ -130,7 +130,7 @@ def test_files_are_read_from_disk_and_errors_name_them(tmp_path):
     domain = read_domain(tmp_path / "d.pddl")
     with pytest.raises(UserError, match=r"p\.pddl:3: unknown predicate 'bell'"):
         load_problem(tmp_path / "p.pddl", domain)
-    with pytest.raises(UserError, match=r"cannot read .*none\.pddl"):
+    with pytest.raises(UserError, match=r"none\.pddl: no such file"):
         read_domain(tmp_path / "none.pddl")
     (tmp_path / "p.pddl").write_text(PROBLEM)
     assert load_problem(tmp_path / "p.pddl", domain).name == "move-it"

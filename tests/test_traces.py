@@ -372,3 +372,81 @@ def test_the_cost_of_keeping_trees_is_counted_over_all_their_texts(tmp_path):
     assert done.stdout.splitlines()[0] == "3 trees of 2 x 1, 122 characters each"
     size = re.search(r"([\d,]+) bytes a tree, ([\d.]+) bytes a character", done.stdout)
     assert float(size[2]) == pytest.approx(int(size[1].replace(",", "")) / 122, abs=0.02)
+
+
+# what no run writes -------------------------------------------------------------------------------------------------------
+
+HUGE = "1" * 400
+
+
+def written(tmp_path, *lines: str) -> Path:
+    folder = tmp_path / "trees"
+    folder.mkdir(exist_ok=True)
+    path = folder / "step-000001.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(line + "\n" for line in lines).encode()))
+    return path
+
+
+def a_node(id_, parent, **fields):
+    return {"id": id_, "parent": parent, "role": "act", "status": "ok", "reward_parts": {"outcome": 1}} | fields
+
+
+@pytest.mark.parametrize(("nodes", "wrong"), [
+    ([a_node(0, None), a_node(1, 0), a_node(0, 1)], "node 0 is there twice"),
+    ([a_node(0, None), a_node(0, 0)], "node 0 is there twice"),
+    ([a_node(0, 0)], "node 0 comes before its parent 0"),
+    ([a_node(0, 1), a_node(1, 0)], "node 0 comes before its parent 1"),
+    ([a_node(0, None), a_node(1, [])], r"node 1 comes before its parent \[\]"),
+    ([a_node(0, None), a_node(1, {})], "node 1 comes before its parent {}"),
+    ([a_node(0, None), a_node(1, False)], "node 1 comes before its parent False"),
+    ([a_node(True, None)], "'nodes' must be a list of objects with an id"), ([a_node("0", None)], "'nodes' must be a list"),
+    ([a_node(0, None, reward_parts=[])], "'reward_parts' of node 0 must be an object"),
+    ([a_node(0, None, reward_parts={"valid": "x"})], "'reward_parts' of node 0: 'valid' must be a number, not 'x'"),
+    ([a_node(0, None, reward_parts={"valid": None})], "'valid' must be a number, not None"),
+    ([a_node(0, None, reward_parts={"valid": True})], "'valid' must be a number, not True"),
+    ([a_node(0, None, reward_parts={"valid": int(HUGE)})], "'valid' must be a number, not 1111"),
+    ([a_node(0, None, text=5)], "node 0: 'text' must be text, not 5"), ([a_node(0, None, role=[])], "'role' must be text"),
+    ([a_node(0, None, reason=5)], "'reason' must be text, not 5"), ([a_node(0, None, status={})], "'status' must be text"),
+    ([a_node(0, None, tokens="3")], "'tokens' must be a whole number"), ([a_node(0, None, tokens=-1)], "'tokens' must be a whole number"),
+    ([a_node(0, None, reward="x")], "'reward' must be a number, not 'x'"), ([a_node(0, None, advantage=[1])], "'advantage' must be a number"),
+    (5, "'nodes' must be a list of objects with an id"), ([5], "'nodes' must be a list of objects with an id"),
+])  # fmt: skip
+def test_a_tree_that_no_run_writes_is_refused_by_name_and_left_out_of_the_page(tmp_path, nodes, wrong):
+    from forethought.report.trees import load_trees
+
+    path = written(tmp_path, json.dumps(tree((1.0, [1.0]))), json.dumps({"step": 1, "nodes": nodes}))
+    with pytest.raises(UserError, match=f"{path} line 2: .*{wrong}"):
+        list(find(tmp_path, Filter(), []))
+    notes = []
+    assert load_trees(tmp_path, notes)["items"] == [] and len(notes) == 1 and "step-000001.jsonl.gz line 2" in notes[0]
+
+
+@pytest.mark.parametrize("fields", [{"step": True}, {"step": -1}, {"step": 10**30}, {"task": 5}, {"prompt": []}, {"stage": "x"}, {"level": {}},
+                                    {"free_text": 1}, {"context": 5}])  # fmt: skip
+def test_a_line_that_is_no_trees_line_is_refused(tmp_path, fields):
+    with pytest.raises(UserError, match=f"line 1: {next(iter(fields))!r} must be"):
+        read_trees(written(tmp_path, json.dumps(tree((1.0, [1.0])) | fields)), [])
+
+
+def test_deep_nesting_is_no_json(tmp_path):
+    with pytest.raises(UserError, match="line 1 is not JSON"):
+        read_trees(written(tmp_path, "[" * 200_000), [])
+
+
+def test_rewards_that_are_not_finite_come_back_as_they_were(tmp_path, capsys):
+    from conftest import tree_of
+
+    from forethought.store import Store
+
+    made = tree_of([[1.0]])
+    parts = {"format": 1.0, "valid": float("inf"), "outcome": float("nan")}
+    import dataclasses
+
+    nodes = [dataclasses.replace(n, reward_parts=parts, reward=float("-inf")) if n.role == "plan" else n for n in made.nodes]
+    Store(tmp_path).save_trees(1, 0, [dataclasses.replace(made, nodes=tuple(nodes))], [{}], lambda task: "")
+    [found] = read_trees(tmp_path / "trees" / "step-000001.jsonl.gz", [])
+    plan = found["nodes"][1]
+    assert plan["reward"] == float("-inf") and plan["reward_parts"]["valid"] == float("inf") and plan["reward_parts"]["outcome"] != plan["reward_parts"]["outcome"]
+    (tmp_path / "recipe.json").write_text("{}")
+    assert main(["traces", str(tmp_path)]) == 0 and "-inf" in capsys.readouterr().out
+    assert main(["traces", str(tmp_path), "--json"]) == 0 and json.loads(capsys.readouterr().out)["nodes"][1]["reward"] == "-Infinity"

@@ -16,7 +16,7 @@ from forethought.arms.results import collect
 from forethought.arms.state import forget, refuse_changed, state_of
 from forethought.arms.tables import markdown
 from forethought.cores import usable
-from forethought.errors import Interrupted, UserError, unknown
+from forethought.errors import Interrupted, UserError, quoted, unknown
 from forethought.report import arms as page
 from forethought.report.words import count
 from forethought.store import Store
@@ -72,7 +72,7 @@ def _work(declared: Declared, runs: Sequence[Job], todo: Sequence[Job], out: Pat
     finally:
         path = _write(declared, runs, out, stream)
     if pool.caught:
-        raise Interrupted(f"interrupted, the runs have saved; the same command goes on: forethought arms {options.file} --out {out}",
+        raise Interrupted(f"interrupted, the runs have saved; the same command goes on: forethought arms {quoted(options.file)} --out {quoted(out)}",
                           pool.caught)
     if failed := sum(outcome.bad for outcome in outcomes.values()):
         print(f"{failed} of {count(len(todo), 'job')} failed; the same command tries them again", file=stream)

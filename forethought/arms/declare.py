@@ -155,7 +155,8 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Rec
     if source not in {name for name, _, _ in shipped()}:
         source = path.parent / source
     try:
-        recipe = load(source, [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"])
+        recipe = load(source, [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"],
+                      None if path in shipped_arms().values() else path.parent)
         check(recipe)
         tasks.build(recipe.task)
     except RecipeError as error:

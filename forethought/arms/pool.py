@@ -15,6 +15,7 @@ from typing import Literal
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, forget, read_outcome, state_of, status_of, write_outcome
 from forethought.arms.worker import How, work
+from forethought.errors import UserError
 from forethought.interrupts import Interrupts
 
 WRITER = "tensorboard.summary.writer.event_file_writer"
@@ -92,8 +93,8 @@ class Pool:
 
     def _start(self, job: Job, context: multiprocessing.context.BaseContext) -> None:
         state = state_of(job)
-        if state != "begun":
-            forget(job)
+        if state != "begun" and not self._forgotten(job):
+            return
         job.out.parent.mkdir(parents=True, exist_ok=True)
         # shared stages that a gate stopped are no start for anything: the run meets the same gate by itself
         extends = job.after is not None and status_of(job.after, job.shared) == "done"
@@ -103,6 +104,15 @@ class Pool:
         with _one_thread():  # the server starts with the first process and keeps its environment
             process.start()
         self._at_work[process.sentinel] = (process, job, time.monotonic())
+
+    def _forgotten(self, job: Job) -> bool:
+        """Remove what is there; a run that another process writes is none of this command's, and its job has failed."""
+        try:
+            forget(job)
+        except UserError as error:
+            self._end(job, Outcome(status="failed", reason=str(error)))
+            return False
+        return True
 
     def _collect(self, sentinel: int) -> None:
         process, job, began = self._at_work.pop(sentinel)

@@ -10,6 +10,7 @@ from typing import IO
 from forethought.arms.declare import Declared
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, log_of
+from forethought.jsonl import number
 
 
 class Progress:
@@ -58,9 +59,9 @@ def ending(run: Path, metrics: Sequence[str]) -> Mapping[str, float]:
             break
         try:
             line = json.loads(text)
-        except ValueError:  # a last line that was cut off
+        except (ValueError, RecursionError):  # a last line that was cut off
             continue
-        found |= {name: line[name] for name in metrics if name in line and name not in found}
+        found |= {name: number(line[name]) for name in metrics if name in line and name not in found}
     return {name: found[name] for name in metrics if name in found}
 
 

@@ -17,7 +17,7 @@ from forethought.arms.jobs import Job
 from forethought.arms.seeds import Runs, curve, interval, paired_ends
 from forethought.arms.state import FINISHED, read_outcome, state_of, status_of
 from forethought.errors import UserError
-from forethought.report.load import Run
+from forethought.report.load import Run, finite
 from forethought.report.load import load as load_run
 from forethought.report.words import join
 
@@ -127,5 +127,5 @@ def _statistics(metric: str, runs: Runs, baseline: Runs | None) -> dict[str, Any
 
 
 def _known(line: Line, metric: str) -> bool:
-    """Whether an evaluation's line has the metric (steps in between have metrics of their own)."""
-    return isinstance(line.get(metric), (int, float)) and any(key.startswith("eval/") for key in line)
+    """Whether an evaluation's line has the metric, as a finite number (steps in between have metrics of their own)."""
+    return finite(line.get(metric)) and any(key.startswith("eval/") for key in line)

@@ -17,12 +17,12 @@ from forethought.errors import RecipeError, UserError
 from forethought.recipe.convert import to_dict
 from forethought.recipe.load import load
 from forethought.report.settings import differences
-from forethought.store import Store
+from forethought.store import OWN, Store
+from forethought.store.locks import alone
 
 Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
-OURS = {"recipe.json", "recipe.json.new", "metrics.jsonl", "decisions.jsonl", "summary.json", "checkpoints", "trees", "guided",
-        "tensorboard", "report.html", "error.txt"}  # what a run directory can hold
+OURS = {*OWN, "recipe.json.new", "tensorboard", "report.html", "error.txt", "data.json"}  # what a run directory can hold
 FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 
 
@@ -73,7 +73,7 @@ def status_of(run: Path, stages: int) -> str:
     A run that is about to be extended has the summary of the shorter one, which is done: that does not make it done.
     """
     try:
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        summary, _ = Store(run).read_summary()
         status, begun = str(summary["status"]), len(summary["stages"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
@@ -110,8 +110,10 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def forget(job: Job) -> None:
-    """Remove what a job left: its run directory and the word about it (its log is written anew)."""
-    shutil.rmtree(job.out, ignore_errors=True)
+    """Remove what a job left: its run directory and the word about it (its log is written anew). UserError while somebody writes there."""
+    if job.out.is_dir():
+        with alone(job.out):
+            shutil.rmtree(job.out, ignore_errors=True)
     job.out.with_name(f"{job.out.name}.outcome.json").unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from forethought import display, run
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, log_of, write_outcome
-from forethought.errors import ForethoughtError, GateStop, Interrupted
+from forethought.errors import Busy, ForethoughtError, GateStop, Interrupted
 
 How = Literal["train", "extend", "resume"]
 
@@ -24,7 +24,7 @@ def work(job: Job, how: How, options: Mapping[str, Callable]) -> None:
     _leave_the_terminal()
     _end_with_the_parent()
     began = time.monotonic()
-    with open(log_of(job.out), "a" if how == "resume" else "w", encoding="utf-8", buffering=1) as log:
+    with open(log_of(job.out), "a" if how == "resume" else "w", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
         for stream in (sys.stdout, sys.stderr):  # whatever a library prints belongs into the log as well
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
@@ -42,6 +42,8 @@ def attempt(job: Job, how: How, observe: Callable, options: Mapping[str, Callabl
         return "stopped", str(stop)
     except Interrupted:
         return "interrupted", "saved"
+    except Busy as error:
+        return "killed", str(error)  # what is there is whole, and can be resumed
     except ForethoughtError as error:
         return "failed", " ".join(str(error).split())
     except Exception as error:

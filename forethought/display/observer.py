@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
+from forethought.printable import printable
 from forethought.types import Event
+
+
+def shown(event: Event) -> Event:
+    """The event with texts that a terminal can show: they may quote a model, a file, an endpoint or an exception."""
+    values = {printable(name): value for name, value in event.values.items()}
+    return replace(event, text=printable(event.text, keep="\n\t"), outcome=printable(event.outcome), values=values)
 
 
 class Observer:
@@ -16,7 +24,7 @@ class Observer:
         if self.dead:
             return
         try:
-            self.see(event)
+            self.see(shown(event))
         except Exception as error:
             self.drop(error)
 
@@ -40,6 +48,6 @@ class Observer:
             return
         self.dead = True
         try:
-            print(f"forethought: the display stopped ({type(error).__name__}: {error}); the run goes on", file=sys.stderr)
+            print(printable(f"forethought: the display stopped ({type(error).__name__}: {error}); the run goes on"), file=sys.stderr)
         except Exception:
             pass  # stderr is gone as well; the run still has its files

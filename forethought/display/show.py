@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+from forethought.printable import printable
 from forethought.recipe.layout import has_planner, weights_of
 from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec
 
@@ -60,7 +61,7 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
 
     console = Console(file=stream, highlight=False, soft_wrap=True)
     for row in rows:
-        console.print(Text(f"task {row['task']}  level {row['level']}", style="bold"))
+        console.print(Text(printable(f"task {row['task']}  level {row['level']}"), style="bold"))
         for name in ("context", "prompt"):
             if row.get(name):
                 console.print(_line(name, row[name], "dim"))
@@ -79,11 +80,6 @@ def _line(name: str, text: Any, style: str = "") -> Text:
     return Text(f"  {name:8}", style="dim").append(f"\n{'':10}".join(lines), style=style)
 
 
-def printable(text: object, keep: str = "") -> str:
-    """A model may write anything, escape sequences too: what is no printable character, nor in `keep`, is shown as its code."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
-
-
 def _verdict(good: Any, reason: Any, status: Any = None) -> Text:
     """Scores and truths alike: 1.0 and True are right; nothing is not known; what its budget has cut off is not judged either."""
     from rich.text import Text
@@ -96,4 +92,4 @@ def _verdict(good: Any, reason: Any, status: Any = None) -> Text:
         word, style = "cut off" if status == "truncated" else "no room", "magenta"
     else:
         word, style = ("right", "green") if good >= 1 else ("wrong", "red")
-    return Text("  [").append(word, style=style).append(f": {reason}]" if reason else "]")
+    return Text("  [").append(word, style=style).append(f": {printable(reason)}]" if reason else "]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forethought.display.show import printable
+from forethought.jsonl import dumps
 from forethought.traces.judged import SIGNS
 
 VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),
@@ -30,7 +30,7 @@ def print_found(found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stre
         passed += 1
         signs.update(tree["signs"])
         if not most or passed <= most:
-            print(json.dumps(tree), file=stream) if as_json else printer.show(tree)
+            print(dumps(tree), file=stream) if as_json else printer.show(tree)
         if as_json and passed == most:
             return
     if not as_json:
@@ -67,14 +67,14 @@ class TreePrinter:
             self._block("seen", margin, node.get("text", ""), "dim")
             return
         word, style = VERDICTS.get(node["verdict"], ("", ""))
-        line = Text(" " * margin).append(f"{node['role']} {number}", style="bold")
+        line = Text(" " * margin).append(printable(f"{node['role']} {number}"), style="bold")
         if word:
             line.append("  [").append(word, style=style).append(f": {printable(node['reason'])}]" if node.get("reason") else "]")
         if node.get("status") == "truncated":
             line.append("  cut off", style="yellow")
         hits, n = node.get("executions", (0, 0))
         facts = [f"{hits} of {n} succeeded" if n else "", *_numbers(node)]
-        self._console.print(line.append("  " + "  ".join(filter(None, facts)), style="dim"))
+        self._console.print(line.append(printable("  " + "  ".join(filter(None, facts))), style="dim"))
         self._block("", margin, node.get("text", ""))
 
     def _block(self, name: str, margin: int, text: str, style: str = "") -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from importlib.util import find_spec
+from typing import get_type_hints
 
 from forethought.distill.endpoint_spec import EndpointSpec
 from forethought.distill.filter import FilterSpec
 from forethought.errors import RecipeError, UserError
-from forethought.recipe.schema import DistillSpec, ModelSpec
+from forethought.recipe.convert import to_record
+from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
 
 
 def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool = False) -> None:
@@ -58,13 +60,23 @@ def _check_summariser(where: str, spec: DistillSpec, domain: object, scratch: bo
                                                      "pip install 'forethought[distill]'")
 
 
+def check_endpoints(recipe: Recipe) -> None:
+    """The endpoints of all stages, as far as a recipe shows them: no key is looked for. RecipeError as `endpoint_of` raises it."""
+    for i, stage in enumerate(recipe.stage):
+        if stage.kind == "distill" and stage.distill.summariser == "endpoint":
+            endpoint_of(f"stage.{i}.distill.endpoint", stage.distill)
+
+
 def endpoint_of(where: str, spec: DistillSpec) -> EndpointSpec:
     """The endpoint's settings. RecipeError for one that it does not have, or that cannot work."""
     known = [f.name for f in fields(EndpointSpec)]
     for key in spec.endpoint:
         if key not in known:
             raise RecipeError(f"{where}.{key}", f"unknown setting of an endpoint (known: {', '.join(known)})")
+    kinds = get_type_hints(EndpointSpec)
+    for key, value in spec.endpoint.items():
+        to_record(kinds[key], value, f"{where}.{key}")  # looked at alone: what is sent stays as it was written
     try:
         return EndpointSpec(**spec.endpoint)
-    except (TypeError, UserError) as error:
+    except (TypeError, ValueError, UserError) as error:  # ValueError: an address that is none
         raise RecipeError(where, str(error).removeprefix("EndpointSpec.__init__() ")) from error

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from forethought.datafiles import half, json_rows, read_object
 from forethought.distill import parquet
 from forethought.distill.records import Drop, Guided, Provenance, Usage
 from forethought.errors import UserError
@@ -36,12 +37,12 @@ def read(folder: Path) -> tuple[list[Guided], Provenance]:
     if len(found) != 1 or not (folder / PROVENANCE).is_file():
         raise UserError(f"{folder} is no guided data set: it needs {NAME}.jsonl or {NAME}.parquet, and {PROVENANCE}")
     rows = parquet.read(found[0]) if found[0].suffix == ".parquet" else read_jsonl(found[0])
+    said = read_object(folder / PROVENANCE, "distil again, the cache keeps what was paid")
     try:
-        said = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         said |= {"sources": tuple(said["sources"]), "examples": tuple(Drop(**d) for d in said["examples"]),
                  **{name: Usage(**said[name]) for name in ("paid", "paid_before", "tried")}}
         provenance = Provenance(**said)
-    except (ValueError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise UserError(f"{folder / PROVENANCE} is damaged ({error}); distil again, the cache keeps what was paid") from error
     if provenance.kept != len(rows):
         raise UserError(f"{found[0]} has {len(rows)} records and {PROVENANCE} says {provenance.kept}: they are of two runs; distil again")
@@ -49,20 +50,26 @@ def read(folder: Path) -> tuple[list[Guided], Provenance]:
 
 
 def write_jsonl(path: Path, rows: Sequence[Guided]) -> None:
-    """One record a line. UserError for duplicate ids."""
+    """One record a line. UserError for duplicate ids, and for half of a character, which no reader takes."""
     check_ids([row.id for row in rows], str(path))
+    for place, row in enumerate(rows, 1):
+        if (found := half(asdict(row))) is not None:
+            raise UserError(f"cannot write {path}: record {place}: {found}")
     _replace(path, lambda part: part.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8"))
 
 
 def read_jsonl(path: Path) -> list[Guided]:
-    """UserError with file and line for what is no record, and for duplicate ids."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    rows = [_record(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    check_ids([row.id for row in rows], str(path))
-    return rows
+    """UserError with file and line for what is no record, and for an id that was seen before, with both lines. Blank lines are passed
+    over, and an id may be a whole number."""
+    records: list[Guided] = []
+    first: dict[str, str] = {}
+    for where, said in json_rows(path):
+        record = _record(said, where)
+        if record.id in first:
+            raise UserError(f"{where}: the id {record.id!r} was seen at {first[record.id]}; give each its own")
+        first[record.id] = where
+        records.append(record)
+    return records
 
 
 def check_ids(ids: Sequence[str], where: str) -> None:
@@ -74,14 +81,12 @@ def check_ids(ids: Sequence[str], where: str) -> None:
         first[id] = place
 
 
-def _record(line: str, where: str) -> Guided:
-    try:
-        said = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON: {error}") from error
+def _record(said: Any, where: str) -> Guided:
     if not isinstance(said, dict) or set(said) != set(_TYPES):
         found = sorted(said) if isinstance(said, dict) else type(said).__name__
         raise UserError(f"{where}: a guided record has the fields {', '.join(_TYPES)}; found {found}")
+    if type(said["id"]) is int:
+        said = said | {"id": str(said["id"])}
     for name, kind in _TYPES.items():
         if type(said[name]) is not kind:
             raise UserError(f"{where}: {name} is {said[name]!r}; it must be {'a whole number' if kind is int else 'a text'}")

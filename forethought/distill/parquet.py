@@ -12,6 +12,7 @@ from typing import Any
 
 from forethought.distill.records import Guided
 from forethought.errors import UserError
+from forethought.textfile import open_bytes
 
 COLUMNS = {f.name: "int64" if f.name == "level" else "string" for f in fields(Guided)}
 
@@ -32,18 +33,24 @@ def write(path: Path, rows: Sequence[Guided]) -> None:
 
 
 def read(path: Path) -> list[Guided]:
-    """UserError for a file that is no Parquet, or has other columns or types."""
+    """UserError for a file that is no Parquet, has other columns or types, or an id twice."""
     _datasets()
     from pyarrow import ArrowException, parquet
 
+    open_bytes(path).close()
     try:
-        table = parquet.read_table(path)
-    except (OSError, ArrowException) as error:
-        raise UserError(f"cannot read {path} as Parquet: {error}") from error
+        table = parquet.ParquetFile(path).read()
+        rows = table.to_pylist()
+    except (OSError, ArrowException, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path} as Parquet: {' '.join(str(error).split())[:200]}") from error
     found = {column.name: str(column.type) for column in table.schema}
     if found != COLUMNS or any(column.null_count for column in table.columns):
         raise UserError(f"{path} has the columns {_listed(found)}, or empty places in them; a guided data set has {_listed(COLUMNS)}")
-    return [Guided(**row) for row in table.to_pylist()]
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        if first.setdefault(row["id"], number) != number:
+            raise UserError(f"{path}:{number}: the id {row['id']!r} was seen at {path}:{first[row['id']]}; give each its own")
+    return [Guided(**row) for row in rows]
 
 
 def _listed(columns: dict[str, str]) -> str:

@@ -141,6 +141,9 @@ class Engine(Protocol):
     def publish(self, policy: str) -> int:
         """Make the newest weights what `sample` uses; returns the new version."""
 
+    def not_finite(self) -> list[str]:
+        """The policies that can train and have a weight that is NaN or infinite (one pass over the weights)."""
+
     def save(self, directory: Path) -> None:
         """Everything needed to go on: weights of every policy in Hugging Face and PEFT layout, optimizers, versions."""
 

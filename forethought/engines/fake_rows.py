@@ -80,3 +80,12 @@ def moved(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
         for j in out:
             mine[role][j] = factors[0] * mine[role][j] + factors[1] * theirs[role][j]
     return mine
+
+
+def entropy(p: Sequence[float]) -> float:
+    """In nats."""
+    return -sum(x * math.log(x) for x in p if x > 0)
+
+
+def finite(rows: Rows) -> bool:
+    return all(math.isfinite(x) for row in rows.values() for x in row)

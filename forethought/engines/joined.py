@@ -214,6 +214,9 @@ class Joined:
 
     # ---- files
 
+    def not_finite(self) -> list[str]:
+        return [self._outside(key, name) for key, engine in self.engines.items() for name in engine.not_finite()]
+
     def save(self, directory: Path) -> None:
         """A folder for each engine, by its name, and a note of what is where."""
         for key, engine in self.engines.items():

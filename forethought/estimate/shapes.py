@@ -133,7 +133,7 @@ def read_config(path: Path) -> Shape:
         if type(shape.context) is not int or shape.context < 0:
             raise ValueError(f"a context of {shape.context!r} tokens")
         return shape
-    except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, ZeroDivisionError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as a model's configuration ({error})") from None
     except KeyError as error:
         raise UserError(f"{path}: says nothing of {error}, so its parameters cannot be counted") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from forethought.errors import RecipeError, UserError
@@ -10,6 +9,7 @@ from forethought.grams.listing import read
 from forethought.grams.planning import Planning
 from forethought.grams.tokens import Decode
 from forethought.recipe.schema import CreditSpec, Recipe
+from forethought.store.files import write_whole
 
 FOLDER = "grams"  # of a run: stage-N.txt is the list of stage N, as it was when the run began
 
@@ -28,7 +28,7 @@ def keep_lists(recipe: Recipe, out: Path) -> None:
     for i, stage in enumerate(recipe.stage):
         if stage.credit.grams and not (kept := _kept(out, i)).exists():
             kept.parent.mkdir(exist_ok=True)
-            shutil.copyfile(Path(stage.credit.grams).expanduser(), kept)
+            write_whole(kept, Path(stage.credit.grams).expanduser().read_bytes())
 
 
 def planning_of(out: Path, stage: int, credit: CreditSpec, decode: Decode) -> Planning | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from forethought.errors import UserError
 from forethought.grams.words import normal, words
+from forethought.textfile import lines
 
 TITLE = "Strategic grams (arXiv 2509.03646): phrases by which text is recognised as planning."
 HELP = "One a line; # begins a comment. Take out what is no planning, a line or a whole cluster, and add your own."
@@ -48,16 +49,16 @@ class Cluster:
 
 def write(path: Path, clusters: Sequence[Cluster], documents: int, provenance: Mapping[str, object]) -> None:
     """`documents`: how many solutions were read. UserError where the file cannot be written."""
-    lines = [f"# {TITLE}", f"# {HELP}", "#", *(f"# {key}: {' '.join(str(value).split())}" for key, value in provenance.items())]
+    said = [f"# {TITLE}", f"# {HELP}", "#", *(f"# {key}: {' '.join(str(value).split())}" for key, value in provenance.items())]
     for number, cluster in enumerate(clusters, 1):
         share = f"{100 * cluster.documents / documents:.1f} %"
         many = f"{len(cluster.grams)} gram{'s' if len(cluster.grams) != 1 else ''}"
-        lines += ["", f"# ---- cluster {number}: in {cluster.documents} of {documents} solutions ({share}), {many}"]
-        lines += [f"{text:32} # {count}" for text, count in cluster.grams]
+        said += ["", f"# ---- cluster {number}: in {cluster.documents} of {documents} solutions ({share}), {many}"]
+        said += [f"{text:32} # {count}" for text, count in cluster.grams]
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        part.write_text("\n".join(said) + "\n", encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
@@ -70,7 +71,7 @@ def read(path: Path) -> Listing:
     grams: list[Gram] = []
     first: dict[str, int] = {}
     above = True  # of the first cluster and the first gram
-    for number, raw in enumerate(_lines(path), 1):
+    for number, raw in lines(path, "give a list of grams, as forethought grams mine writes it"):
         said, hash, comment = (part.strip() for part in raw.partition("#"))
         above = above and not said and not comment.startswith("----")
         if above and comment:
@@ -84,19 +85,6 @@ def read(path: Path) -> Listing:
     if not grams:
         raise UserError(f"{path}: no grams in it, one a line; find some with: forethought grams mine")
     return Listing(header=tuple(header), grams=tuple(grams))
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else "a folder, not a file" if path.is_dir() else error.strerror
-        raise UserError(f"{path}: {what}; give a list of grams, as forethought grams mine writes it") from error
-    try:
-        return data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{number}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
 
 
 def _check(said: str, where: str) -> None:

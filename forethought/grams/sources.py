@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forethought import datafiles
 from forethought.errors import UserError
 from forethought.types import NO_EVIDENCE
 
@@ -64,8 +64,7 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
     if source.is_file():
         if source.suffix not in (".jsonl", ".parquet"):
             raise UserError(f"{source}: solutions come in .jsonl or .parquet files, found {source.suffix or 'no ending'!r}")
-        lines = _parquet(source) if source.suffix == ".parquet" else _jsonl(source.open("rb"), source)
-        return str(source), (_line(row, where) for where, row in lines)
+        return str(source), (_line(row, where) for where, row in datafiles.rows(source))
     if files := sorted(path for path in (source / "trees").glob("step-*.jsonl.gz") if _STEP.fullmatch(path.name)):
         steps = [int(path.name[5:].partition(".")[0]) for path in files]
         return f"{source} (trees of {len(steps)} steps, {steps[0]} to {steps[-1]})", (row for path in files for row in _trees(path))
@@ -77,16 +76,17 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
 
 
 def _trees(path: Path) -> Iterator[tuple[str, bool]]:
+    where = str(path)
     try:
-        opened = gzip.open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    with opened as file:
-        for where, tree in _jsonl(file, path):
-            try:
-                yield from _executions(tree["nodes"])
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                raise UserError(f"{where}: no tree of rollouts ({type(error).__name__}: {error})") from error
+        with gzip.open(path, "rb") as file:
+            for where, tree in datafiles.json_rows_of(file, path):
+                try:
+                    found = list(_executions(tree["nodes"]))
+                except (KeyError, TypeError, AttributeError, ValueError) as error:
+                    raise UserError(f"{where}: no tree of rollouts ({type(error).__name__}: {error})") from error
+                yield from found
+    except (EOFError, OSError, zlib.error) as error:  # a gzip file that ends early
+        raise UserError(f"{path}: damaged after {where} ({error})") from error
 
 
 def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
@@ -100,9 +100,9 @@ def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
     for leaf in nodes:
         if leaf["id"] in parents or leaf["role"] is None or leaf["status"] in NO_EVIDENCE:
             continue
-        turns, at, steps = [], leaf, 0
+        turns, at, left = [], leaf, len(nodes)
         while at is not None:
-            if (steps := steps + 1) > len(nodes):
+            if (left := left - 1) < 0:
                 raise ValueError("its nodes go round in a circle")
             if at["role"] is not None:
                 turns.append(at["text"])
@@ -118,33 +118,10 @@ def _line(row: Any, where: str) -> tuple[str, bool]:
         raise UserError(f"{where}: needs one of the fields {', '.join(TEXTS)}; found {found or 'none'}")
     texts = [row.get("plan") or "", row[name]]
     if wrong := next((t for t in texts if not isinstance(t, str)), None):
-        raise UserError(f"{where}: a solution is text, found {wrong!r}")
+        raise UserError(f"{where}: a solution is text, found {str(wrong)[:80]!r}")
+    if (found := datafiles.half({"plan": texts[0], name: texts[1]})) is not None:
+        raise UserError(f"{where}: {found}")
     correct = row.get("correct", True)
     if correct not in (True, False):  # 0 and 1 too
         raise UserError(f"{where}: correct is true or false, found {correct!r}")
     return BETWEEN.join(filter(None, texts)), bool(correct)
-
-
-def _jsonl(file, path: Path) -> Iterator[tuple[str, Any]]:
-    number = 0
-    with file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}:{number}", json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}:{number}: no line of JSON ({error})") from error
-        except (EOFError, OSError, zlib.error) as error:  # a gzip file that ends early
-            raise UserError(f"{path}: damaged after line {number} ({error})") from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise UserError(f"{path}: a Parquet file needs the extra `data`: pip install 'forethought[data]'; or write JSON lines") from error
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path}: no readable Parquet file ({' '.join(str(error).split())[:120]})") from error
-    return ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))

@@ -37,8 +37,8 @@ def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong" (shares; these are not solved),
     "failed" (a number: responses that the family, its environment, grader or parser broke over; they are in no measure, a problem without
     any other response is in none either),
-    "leaks" and "references" where plans are free text (see `look.quality`), and "settings". UserError for tasks
-    that are not there, and where none fits the model's context (of drawn families: where one does not).
+    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have changed, and "settings".
+    UserError for tasks that are not there, and where none fits the model's context (of drawn families: where one does not).
     """
     if tree.plans > 1 and tree.temperature == 0:
         raise UserError(f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a temperature above 0")
@@ -76,7 +76,7 @@ def _evaluate(source: Source, domain: Domain, problems: Path | None, tasks: int 
         found |= leaks(domain, known) | references(domain, known)
     settings = {"model": str(source.path), "task": recipe.task.name, "samples": tree.plans, "temperature": tree.temperature,
                 "top_p": tree.top_p, "seed": recipe.eval.seed}
-    return found | {"settings": settings}
+    return found | ({"note": "; ".join(source.notes)} if source.notes else {}) | {"settings": settings}
 
 
 def _single(records: Sequence[Record]) -> Values:

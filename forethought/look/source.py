@@ -14,6 +14,7 @@ from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import override, shipped
 from forethought.recipe.schema import ROLES, EvalSpec, ModelSpec, Recipe, TaskSpec
 from forethought.run import EngineOf, torch_engine
+from forethought.rundata import changed
 from forethought.store import Store
 from forethought.tasks import DOMAINS
 from forethought.tasks.base import Domain
@@ -29,6 +30,7 @@ class Source:
     checkpoint: Path | None
     policies: Mapping[str, str]
     guest: bool = False
+    notes: tuple[str, ...] = ()  # what a reader of the numbers must know: files that have changed since the run began
 
     def open(self, domain: Domain, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
@@ -70,13 +72,15 @@ def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence
 
 def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
     recipe = load_recipe(path / "recipe.json")
+    notes = tuple(changed(path, recipe)) if task is None else ()
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
     latest = Store.open(path).latest()
     if latest is None:
         raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
     folder, state = latest
     engine = folder / "engine"
-    return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=state["progress"]["policies"])
+    return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=state["progress"]["policies"],
+                  notes=notes)
 
 
 def _from_files(recipe: Recipe, engine: Path) -> Recipe:

@@ -9,6 +9,7 @@ import re
 from dataclasses import fields
 
 from forethought.errors import RecipeError, unknown
+from forethought.recipe.bounds import WHOLE
 from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
 from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
@@ -28,6 +29,7 @@ def check(recipe: Recipe) -> None:
         raise RecipeError("stage", 'a recipe needs at least one stage: [[stage]] with kind = "imitate" or "reinforce"')
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
         raise RecipeError("name", f"{recipe.name!r} names run directories: use letters, digits, '.', '_' and '-'")
+    within("seed", recipe.seed, -WHOLE, WHOLE - 1)
     at_least("max_bad_updates", recipe.max_bad_updates, 1)
     check_surroundings(recipe)
     for i, stage in enumerate(recipe.stage):

@@ -125,5 +125,5 @@ def check_probes(recipe: Recipe) -> None:
             raise RecipeError(f"probes.formats.{name}", "names a metric: use letters, digits, '_' and '-'")
         try:
             re.compile(pattern)
-        except re.error as e:
-            raise RecipeError(f"probes.formats.{name}", f"{pattern!r} is not a regular expression: {e}") from e
+        except (re.error, OverflowError, RecursionError) as e:  # the last two: a count or a nesting without end
+            raise RecipeError(f"probes.formats.{name}", f"{pattern[:80]!r} is not a regular expression: {e}") from e

@@ -10,10 +10,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from forethought.errors import RecipeError, unknown
+from forethought.recipe.bounds import bounded
 from forethought.recipe.schema import Recipe, TaskSpec
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -21,6 +23,7 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
     """The recipe that these tables say; RecipeError names the address of the first key or value that does not fit."""
+    bounded(data)
     return to_record(Recipe, data, "")
 
 
@@ -48,7 +51,8 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}, {shown}"
 
 
-def fields_of(kind: type) -> dict[str, Any]:
+@lru_cache(maxsize=None)  # a recipe of a thousand stages asks a thousand times
+def fields_of(kind: type) -> Mapping[str, Any]:
     """Field name -> annotation of a record of the schema, as a recipe's text may write them."""
     hints = get_type_hints(kind)
     if kind is TaskSpec:
@@ -187,7 +191,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # a JSON string is a TOML string but for DEL
+        said = json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML string but for DEL
+        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in said)  # C1, marks of direction: never raw on a terminal
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

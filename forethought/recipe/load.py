@@ -5,38 +5,47 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from forethought.errors import RecipeError, unknown
+from forethought.errors import RecipeError, UserError, unknown
+from forethought.recipe.bounds import MOST_DEPTH, bounded
 from forethought.recipe.convert import describe, fields_of, from_dict, join, to_dict
+from forethought.recipe.paths import anchored
 from forethought.recipe.schema import Recipe, TaskSpec
+from forethought.textfile import read_text
 
 _PACKAGE = Path(__file__).parents[1]
+_MANY_DIGITS = re.compile(r"[0-9_]{1000}")
 
 
-def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe at `source`, with `overrides` such as "stage.0.until.steps=50" applied in order.
+def load(source: str | Path, overrides: Iterable[str] = (), beside: Path | None = None) -> Recipe:
+    """The recipe at `source`, with `overrides` such as "stage.0.until.steps=50" applied in order. Its paths are whole: those in a file
+    were relative to it, those in `overrides` are to `beside` (None: the working directory); see `paths`.
 
     `source` is a TOML file, the name of a shipped recipe ("desk"), a run's recipe.json, or the run's directory. Every fault
     is a RecipeError with the address of the value (or, for a syntax error, file and line). What cannot work together is
     the business of `check`.
     """
-    return override(from_dict(read_tables(_find(source))), overrides)
+    path = _find(source)
+    own = path.name != "recipe.json" and path.parent != _shipped_folder()
+    return override(anchored(from_dict(read_tables(path)), path.parent if own else Path.cwd()), overrides, beside)
 
 
-def override(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """The recipe with changes such as "stage.0.until.steps=50" applied in order. RecipeError as `load` raises it."""
+def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = None) -> Recipe:
+    """The recipe with changes such as "stage.0.until.steps=50" applied in order, their paths relative to `beside`. RecipeError as `load`
+    raises it."""
     overrides = list(overrides)
     if not overrides:
         return recipe
     data = to_dict(recipe)  # the resolved one: an override reaches defaults as well
     for text in overrides:
         _override(data, text)
-    return from_dict(data)
+    return anchored(from_dict(data), beside or Path.cwd())
 
 
 def shipped() -> list[tuple[str, Path, str]]:
@@ -69,15 +78,15 @@ def _shipped_folder() -> Path:
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     names = {p.stem: p for p in _shipped_folder().glob("*.toml")}
     if str(source) in names:  # a bare name is the shipped one, whatever lies in this directory; ./desk is the path
         return names[str(source)]
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "recipe.json").is_file():
             raise RecipeError(str(path), "is a directory without a recipe.json, so it is no run; give a run, a .toml file or a name")
         return path / "recipe.json"
-    if path.is_file():
+    if os.path.isfile(path):  # False, where Path would raise: a name that is too long, a NUL in it
         return path
     near = difflib.get_close_matches(str(source), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -87,18 +96,22 @@ def _find(source: str | Path) -> Path:
 
 def read_tables(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise RecipeError(str(path), f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(str(path), f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except UserError as error:  # no file, or no text
+        raise RecipeError("", str(error)) from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(str(path), f"not valid TOML: {_with_line(error, text)}") from None
     except json.JSONDecodeError as error:
         raise RecipeError(str(path), f"not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
+    except ValueError:  # Python's bound on the digits of a whole number
+        number = next((f":{n}" for n, line in enumerate(text.split("\n"), 1) if _MANY_DIGITS.search(line)), "")
+        raise RecipeError(f"{path}{number}", "a whole number of thousands of digits; give one of at most 64 bits") from None
+    except RecursionError:
+        raise RecipeError(str(path), f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few") from None
     if not isinstance(data, dict):
         raise RecipeError(str(path), f"expected a table, found {describe(data)}")
+    bounded(data)
     return data
 
 
@@ -120,7 +133,7 @@ def _override(data: dict[str, Any], text: str) -> None:
             node[key] = [] if get_origin(child) is tuple else {}
         node, kind, where = node[key], child, join(where, key)
     last, child = _child(kind, node, last, where)
-    node[last] = _value(raw, child)
+    node[last] = _value(raw, child, join(where, last))
 
 
 def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
@@ -141,12 +154,16 @@ def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
     raise RecipeError(join(where, key), f"nothing lies under {where}, which is {describe(node)}")
 
 
-def _value(raw: str, kind: Any) -> Any:
+def _value(raw: str, kind: Any, where: str) -> Any:
     """A TOML value, or the bare text where that is no TOML (layout=shared) or where text is wanted anyway (name=7)."""
+    if kind is str and not raw.startswith(('"', "'")):
+        return raw
     try:
         parsed = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
         return raw
+    except (ValueError, RecursionError):
+        raise RecipeError(where, "a whole number of thousands of digits, or a value nested without end; give a smaller one") from None
     if parsed.keys() != {"value"} or (kind is str and not isinstance(parsed["value"], str)):
         return raw
     return parsed["value"]

@@ -2,6 +2,9 @@
 
 The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check` in this module
 refuses what cannot work together, with the reason, before anything heavy starts.
+
+Paths (a task's problem files, `credit.grams`, the folder of a model) are relative to the folder of the recipe file; in a shipped recipe and
+on the command line to the working directory. The recipe.json of a run holds them whole (`paths.py`).
 """
 
 from __future__ import annotations

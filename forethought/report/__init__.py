@@ -3,6 +3,6 @@
 Nothing here needs torch, a network or a plotting library. Python reads, checks and puts into words; the page draws itself.
 """
 
-from forethought.report.page import compare, write
+from forethought.report.page import compare, sweep, write
 
-__all__ = ["compare", "write"]
+__all__ = ["compare", "sweep", "write"]

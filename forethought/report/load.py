@@ -1,7 +1,8 @@
 """Reads a run directory. Tolerant of what a run may lack, strict about what is malformed.
 
-A run that is still going, or was cut off in the middle of a line, is read as far as it goes; `Run.notes` says so. Anything else
-that is not what a run writes is a `UserError` with the file and the line.
+A run that is still going, or was cut off in the middle of a line, is read as far as it goes; `Run.notes` says so, and also where a log is
+not what the newest checkpoint knows of it, or the summary is unreadable. Anything else that is not what a run writes is a `UserError`
+with the file and the line.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from forethought.errors import UserError
-from forethought.jsonl import parse_lines
+from forethought.jsonl import number, parse_lines
+from forethought.store import Store
+from forethought.store.checkpoints import STATE
+from forethought.store.files import read_object
 
 REQUIRED = ("recipe.json", "metrics.jsonl")
+TEXTS = ("stage_name", "kind", "name", "outcome", "reason", "numbers")  # of a line of a log; all else is numbers
 STATUSES = ("done", "stopped", "interrupted", "running")
 
 
@@ -54,11 +59,9 @@ def load(path: Path) -> Run:
     _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
     lines = _newest(_rows(path / "metrics.jsonl", _check_metrics, notes), notes)
     decisions = _rows(path / "decisions.jsonl", _check_decision, notes) if (path / "decisions.jsonl").is_file() else []
-    summary = _object(path / "summary.json") if (path / "summary.json").is_file() else {}
-    status = summary.get("status", "running")
-    _require(status in STATUSES, path / "summary.json", f"status {status!r} is none of {', '.join(STATUSES)}")
-    _require(isinstance(summary.get("machine", {}), dict), path / "summary.json", "`machine` must be a JSON object")
-    _state_notes(status, lines, notes)
+    summary = _summary(path, notes)
+    _state_notes(summary.get("status", "running"), lines, notes)
+    notes += _damage(path)
     return Run(path=path, recipe=recipe, lines=lines, decisions=decisions, summary=summary, notes=notes)
 
 
@@ -70,6 +73,7 @@ def finite(value: Any) -> bool:
 def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         rows, cut = parse_lines(file, path, check)
+    rows = [{key: number(value) if key not in TEXTS else value for key, value in row.items()} for row in rows]
     if cut:
         notes.append(f"The last line of {path.name} is cut off: the run was writing it, or was killed. It is left out.")
     return rows
@@ -78,10 +82,34 @@ def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dic
 def _object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     _require(isinstance(value, dict), path, "must be a JSON object")
     return value
+
+
+def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
+    """What the run says of itself; nothing else depends on it, so one that cannot be read is left out."""
+    summary, wrong = Store(path).read_summary()
+    if not wrong and summary.get("status", "running") not in STATUSES:
+        wrong = f"summary.json has the status {str(summary['status'])[:40]!r}, which is none of {', '.join(STATUSES)}"
+    if not wrong and not isinstance(summary.get("machine", {}), dict):
+        wrong = "summary.json has a machine that is no JSON object"
+    if wrong:
+        notes.append(f"The summary is left out: {wrong}.")
+    return {} if wrong else summary
+
+
+def _damage(path: Path) -> list[str]:
+    """Where the logs are not what the newest checkpoint knows of them."""
+    store = Store(path)
+    for step in store.steps()[-1:]:
+        try:
+            wrong = store.damaged_logs(read_object(store.folder(step) / STATE))
+        except (ValueError, KeyError, AttributeError, TypeError, OSError):
+            return [f"The checkpoint of step {step:,} cannot be read, so the logs are not checked."]
+        return [f"{name} is damaged: it {what} when step {step:,} was saved." for name, what in wrong.items()]
+    return []
 
 
 def _require(ok: bool, source: Path, message: str) -> None:
@@ -98,10 +126,10 @@ def _check_metrics(row: dict[str, Any]) -> str:
         if not _is_int(row.get(key)) or row[key] < 0:
             return f"{key!r} must be a whole number from 0, not {row.get(key)!r}"
     for key, value in row.items():
-        if key in ("stage_name", "kind"):
+        if key in TEXTS:
             if not isinstance(value, str):
                 return f"{key!r} must be text, not {value!r}"
-        elif value is not None and not isinstance(value, int | float):
+        elif value is not None and not isinstance(number(value), int | float):
             return f"{key!r} must be a number, not {value!r}"
     return ""
 

@@ -9,6 +9,7 @@ import html
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -16,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from forethought.errors import UserError
+from forethought.printable import BIDI
 from forethought.report import payload, words
 from forethought.report.effects import SIDES
 from forethought.report.load import load
+from forethought.store.locks import abandoned, mark_in_use
 
 SCRIPTS = {"arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
            "run": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "tree_filter.js",
                    "tree_view.js", "tree_controls.js", "trees.js", "run.js"),
            "compare": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "compare.js")}
+_UNSEEN = re.compile(rf"[\0-\x08\x0b-\x1f\x7f-\x9f{BIDI}]")
 STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("page.css",)}
 
 
@@ -51,27 +55,44 @@ def compare(run_dirs: Sequence[Path], out: Path) -> Path:
     return write_page(Path(out), render("compare", title, data, data["sentences"]))
 
 
+def sweep(run_dir: Path) -> None:
+    """Remove what a killed writer of the run's report has left."""
+    _sweep(Path(run_dir) / "report.html")
+
+
+def _sweep(page: Path) -> None:
+    for beside in page.parent.glob(f".{page.name}.*"):
+        if abandoned(beside):
+            beside.unlink(missing_ok=True)
+
+
 def island(data: Mapping[str, Any]) -> str:
     """JSON that can stand inside a script element whatever text it holds: every `<` is written as an escape."""
     return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: a number that is not finite becomes null, a lone surrogate (which no file can hold) a question mark."""
+    """What JSON can say: a number that is not finite becomes null, and every text `_shown`."""
     if isinstance(value, Mapping):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+    return _shown(value) if isinstance(value, str) else value
+
+
+def _shown(text: str) -> str:
+    """A text as a page can hold and show it: a lone surrogate, which no file can hold, is a question mark; controls and marks that turn the
+    direction of text are codes, so that a plan reads as the model wrote it."""
+    return _UNSEEN.sub(lambda c: c[0].encode("unicode_escape").decode(), text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
     parts = {
-        "TITLE": html.escape(title),
+        "TITLE": html.escape(_shown(title)),
         "CSS": "\n".join(_asset(name) for name in STYLES[kind]),
-        "PLAIN": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),  # for a reader without JavaScript
+        "PLAIN": "".join(f"<p>{html.escape(_shown(sentence))}</p>" for sentence in sentences),  # for a reader without JavaScript
         "DATA": island({"page": kind, "title": title, "sides": SIDES} | dict(data)),
         "JS": "\n".join(_asset(name) for name in SCRIPTS[kind]),
     }
@@ -88,10 +109,13 @@ def _asset(name: str) -> str:
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Whole or not at all: written beside, synced, renamed. `UserError` where the directory cannot be written."""
+    """Whole or not at all: written beside, synced, renamed. What a killed writer of the same page has left is removed. `UserError` where the
+    directory cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        mark_in_use(handle)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     try:

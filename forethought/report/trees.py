@@ -9,11 +9,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from forethought.errors import UserError
+from forethought.store import Store
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import DISAGREEMENTS, MEASURES, SIGNS, judge
 
 MOST_TREES = 400
 MOST_CHARACTERS = 6_000_000  # of the page's JSON
+MOST_NAMED = 5  # damaged files that are named one by one
 NODE = 300  # characters of a node's JSON beside its text
 
 
@@ -31,11 +34,12 @@ def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: in
     """{"items": judged trees by step and place, "left_out": how many are on disk alone, "counts": sign -> trees on disk, "signs",
     "disagreements", "measures"}.
 
-    Files are read twice, one at a time, so that a run may have more trees than fit into memory. `UserError` names a malformed file; one
-    that was cut off in writing is read as far as it goes and noted.
+    Files are read twice, one at a time, so that a run may have more trees than fit into memory. One that was cut off in writing is read
+    as far as it goes, one that is malformed, or is not what the run has on record, is left out; each is noted.
     """
     files = list(saved_steps(run_dir).values())
-    rows = [row for number, path in enumerate(files) for row in _rows(number, path, notes)]
+    strange = _strange(run_dir, files, notes)
+    rows = [row for number, path in enumerate(files) if path not in strange for row in _readable(number, path, notes)]
     chosen: dict[int, set[int]] = {}
     for row in _choose(rows, most, room):
         chosen.setdefault(row.file, set()).add(row.place)
@@ -43,6 +47,27 @@ def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: in
              for place, tree in zip(sorted(chosen[number]), read_trees(files[number], [], chosen[number]), strict=True)]
     return {"items": items, "left_out": len(rows) - len(items), "counts": Counter(sign for row in rows for sign in row.signs),
             "signs": [[name, *said] for name, said in SIGNS.items()], "disagreements": DISAGREEMENTS, "measures": MEASURES}
+
+
+def _strange(run_dir: Path, files: Sequence[Path], notes: list[str]) -> set[Path]:
+    """Files that are not as the run wrote them, by its record of what it has written. Runs from before have no record."""
+    store = Store(run_dir)
+    known = [name for name in store.recorded() if name.startswith("trees/")]
+    wrong = {name: what for name, what in store.damaged_files(None).items() if name.startswith("trees/")}
+    if known:
+        wrong |= {f"trees/{path.name}": "is not among what the run wrote" for path in files if f"trees/{path.name}" not in known}
+    notes += [f"{name} {what}: it is left out." for name, what in list(wrong.items())[:MOST_NAMED]]
+    if len(wrong) > MOST_NAMED:
+        notes.append(f"{len(wrong) - MOST_NAMED:,} more files of trees are left out for such reasons.")
+    return {run_dir / name for name in wrong}
+
+
+def _readable(number: int, path: Path, notes: list[str]) -> list[_Row]:
+    try:
+        return list(_rows(number, path, notes))
+    except UserError as error:
+        notes.append(f"Trees are left out: {error}.")
+        return []
 
 
 def _rows(number: int, path: Path, notes: list[str]) -> Iterator[_Row]:

@@ -7,18 +7,19 @@ A problem file is JSONL, one {"id", "pddl"} a line. `planbench_classes.txt` hold
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from forethought.datafiles import json_rows
 from forethought.errors import UserError, unknown
 from forethought.tasks.blocksworld_problem import FREE, Problem, class_hash
 from forethought.tasks.blocksworld_words import LETTERS
-from forethought.tasks.pddl import read_problem, read_text
+from forethought.tasks.pddl import read_problem
 from forethought.tasks.strips import Fact, StripsProblem
+from forethought.textfile import read_text
 
 HELD_OUT = Path(__file__).with_name("planbench_classes.txt")
 PREDICATES = {"on": 2, "ontable": 1, "clear": 1, "holding": 1, "handempty": 0}
@@ -32,25 +33,22 @@ class Record:
 
 
 def records(path: str | Path) -> Iterator[Record]:
-    """The lines of a problem file, in order. UserError names file, line and what is wrong; an id may come once."""
-    first_line: dict[str, int] = {}
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not a line of JSON ({error})") from error
+    """The lines of a problem file, in order. UserError names file, line and what is wrong; an id (a text or a whole number) may come
+    once. Blank lines are passed over."""
+    first: dict[str, str] = {}
+    for where, row in json_rows(path):
+        record = dict(row) if isinstance(row, dict) else {}
+        if type(record.get("id")) is int:  # as in the files of the other families
+            record["id"] = str(record["id"])
         for key in ("id", "pddl"):
-            if not isinstance(record, dict) or not isinstance(record.get(key), str) or not record[key]:
+            if not isinstance(record.get(key), str) or not record[key].strip():
                 raise UserError(f'{where}: expected {{"id": TEXT, "pddl": TEXT}}, and {key!r} is not a text')
-        if record["id"] in first_line:
-            raise UserError(f"{where}: id {record['id']!r} is on line {first_line[record['id']]} already; ids must differ")
-        first_line[record["id"]] = number
+        if record["id"] in first:
+            raise UserError(f"{where}: the id {record['id']!r} was seen at {first[record['id']]}; give each problem its own")
+        first[record["id"]] = where
         where = f"{where}: problem {record['id']!r}"
         yield Record(id=record["id"], where=where, problem=read_problem(record["pddl"], source=f"{where}: pddl"))
-    if not first_line:
+    if not first:
         raise UserError(f"{path}: holds no problems")
 
 

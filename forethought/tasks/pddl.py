@@ -6,12 +6,13 @@ What is outside the subset (types, negative preconditions, quantifiers, costs) i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from forethought.errors import UserError, unknown
 from forethought.tasks.strips import Action, Fact, Step, StripsDomain, StripsProblem
+from forethought.textfile import read_text
 
 BEYOND = ("or", "imply", "forall", "exists", "when", "=", "increase", "decrease", "assign", ">", "<", ">=", "<=")
 
@@ -36,14 +37,6 @@ def read_domain(path: str | Path) -> StripsDomain:
 def load_problem(path: str | Path, domain: StripsDomain | None = None) -> StripsProblem:
     """The problem in a file, checked against `domain` when one is given. Raises UserError naming file, line and fault."""
     return read_problem(read_text(path), domain, str(path))
-
-
-def read_text(path: str | Path) -> str:
-    """A text file, or a UserError that names it."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def parse_domain(text: str, source: str = "domain") -> StripsDomain:
@@ -79,17 +72,17 @@ def read_problem(text: str, domain: StripsDomain | None = None, source: str = "p
     if missing is not None:
         raise UserError(f"{source}: the problem has no ({missing} ...)")
     objects = tuple(_words(by_name[":objects"], "names of objects")[1:])
-    double = next((x for i, x in enumerate(objects) if x in objects[:i]), None)
-    if double is not None:
-        raise UserError(f"{by_name[':objects'].where}: object {double!r} is declared twice")
+    known = dict.fromkeys(objects)  # a look-up in a set, where a list of 20,000 would be read from its start for each fact
+    if len(known) < len(objects):
+        raise UserError(f"{by_name[':objects'].where}: object {_again(objects)!r} is declared twice")
     domain_name, goal = _only(by_name[":domain"], "a name"), _only(by_name[":goal"], "one condition")
     if not domain_name.word:
         raise UserError(f"{domain_name.where}: expected the name of a domain")
     if domain is not None and domain_name.word != domain.name:
         raise UserError(f"{domain_name.where}: the problem is for domain {domain_name.word!r}, not {domain.name!r}")
     predicates = None if domain is None else domain.predicates
-    init = tuple(_fact(expr, predicates, objects, "object") for expr in by_name[":init"].items[1:])
-    facts = tuple(_fact(expr, predicates, objects, "object") for expr in _conjuncts(goal))
+    init = tuple(_fact(expr, predicates, known, "object") for expr in by_name[":init"].items[1:])
+    facts = tuple(_fact(expr, predicates, known, "object") for expr in _conjuncts(goal))
     return StripsProblem(name=name, domain=domain_name.word, objects=objects, init=init, goal=facts)
 
 
@@ -173,7 +166,13 @@ def _conjuncts(expr: Expr) -> tuple[Expr, ...]:
     return expr.items[1:] if expr.head() == "and" else (expr,) if expr.items or expr.word else ()
 
 
-def _fact(expr: Expr, predicates: Mapping[str, int] | None, known: Iterable[str], kind: str) -> Fact:
+def _again(words: Iterable[str]) -> str:
+    """The first word that has stood there before."""
+    seen: set[str] = set()
+    return next(word for word in words if word in seen or seen.add(word))
+
+
+def _fact(expr: Expr, predicates: Mapping[str, int] | None, known: Collection[str], kind: str) -> Fact:
     """A positive fact over the known words (`kind` says what they are)."""
     if expr.head() in BEYOND or expr.head() in ("not", "and"):
         raise UserError(f"{expr.where}: '({expr.head()} ...)' is not supported here; only facts joined by one (and ...) are")
@@ -205,13 +204,14 @@ def _action(section: Expr, predicates: Mapping[str, int]) -> Action:
         raise UserError(f"{section.where}: action {name!r} has no :effect")
     given = fields.get(":parameters")
     parameters = tuple(_words(given, "parameters such as (?x ?y)")) if given is not None and given.items else ()
-    for i, word in enumerate(parameters):
-        if not word.startswith("?") or word in parameters[:i]:
+    known = dict.fromkeys(parameters)
+    for word in parameters if len(known) == len(parameters) else (_again(parameters),):
+        if not word.startswith("?") or len(known) < len(parameters):
             raise UserError(f"{given.where}: in action {name!r}: {word!r} is not a new parameter such as ?x")
     conditions = _conjuncts(fields[":precondition"]) if ":precondition" in fields else ()
-    needs = tuple(_fact(expr, predicates, parameters, "parameter") for expr in conditions)
+    needs = tuple(_fact(expr, predicates, known, "parameter") for expr in conditions)
     effects = [(e.head() == "not", _only(e, "one fact") if e.head() == "not" else e) for e in _conjuncts(fields[":effect"])]
-    facts = [(negative, _fact(expr, predicates, parameters, "parameter")) for negative, expr in effects]
+    facts = [(negative, _fact(expr, predicates, known, "parameter")) for negative, expr in effects]
     return Action(
         name=name,
         parameters=parameters,

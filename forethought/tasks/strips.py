@@ -104,8 +104,9 @@ def execute(
 
 def validate(domain: StripsDomain, problem: StripsProblem, steps: Sequence[Step]) -> Trace:
     """Whether a plan solves a problem, as VAL would say it; a step that names an object the problem lacks is illegal."""
+    known = set(problem.objects)
     for done, step in enumerate(steps):
-        stranger = next((word for word in step[1:] if word not in problem.objects), None)
+        stranger = next((word for word in step[1:] if word not in known), None)
         if stranger is not None:
             before = execute(domain, frozenset(problem.init), steps[:done])
             if not before.executable:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from forethought.errors import UserError
-from forethought.jsonl import parse_lines
+from forethought.jsonl import number, parse_lines
 
 
 def saved_steps(run_dir: Path) -> dict[int, Path]:
     """Step -> its file, in the order of the steps."""
-    found = [(re.fullmatch(r"step-(\d+)\.jsonl\.gz", path.name), path) for path in (Path(run_dir) / "trees").glob("step-*.jsonl.gz")]
+    found = [(re.fullmatch(r"step-(\d{1,18})\.jsonl\.gz", path.name), path) for path in (Path(run_dir) / "trees").glob("step-*.jsonl.gz")]
     return dict(sorted((int(match.group(1)), path) for match, path in found if match))
 
 
@@ -47,16 +47,68 @@ def _lines(path: Path, cut_off: list[bool]) -> Iterator[bytes]:
 
 
 def _wrong(row: dict[str, Any]) -> str:
-    if not isinstance(row.get("step"), int):
-        return f"'step' must be a whole number, not {row.get('step')!r}"
+    """What a line has that no run writes, or "". On the way numbers that JSON does not have become numbers again."""
+    if not _count(row.get("step")):
+        return f"'step' must be a whole number, not {_short(row.get('step'))}"
+    if wrong := _mistyped(row, OF_TREE):
+        return wrong
     nodes = row.get("nodes")
-    if not isinstance(nodes, list) or not all(isinstance(node, dict) and isinstance(node.get("id"), int) for node in nodes):
+    if not isinstance(nodes, list) or not all(isinstance(node, dict) and _count(node.get("id")) for node in nodes):
         return "'nodes' must be a list of objects with an id"
-    seen: set[Any] = {None}
+    seen: set[int] = set()
     for node in nodes:
-        if node.get("parent") not in seen:
-            return f"node {node['id']!r} comes before its parent {node.get('parent')!r}"
-        if not isinstance(node.get("reward_parts", {}), dict):
-            return f"'reward_parts' of node {node['id']!r} must be an object"
+        if wrong := _wrong_node(node, seen):
+            return wrong
         seen.add(node["id"])
     return ""
+
+
+def _wrong_node(node: dict[str, Any], seen: Container[int]) -> str:
+    """Parents come first and ids are not used again, so whoever goes from a node to its parent comes to an end."""
+    name, parent = f"node {node['id']}", node.get("parent")
+    if node["id"] in seen:
+        return f"{name} is there twice"
+    if parent is not None and not (_count(parent) and parent in seen):
+        return f"{name} comes before its parent {_short(parent)}"
+    if wrong := _mistyped(node, OF_NODE):
+        return f"{name}: {wrong}"
+    parts = node.get("reward_parts", {})
+    if not isinstance(parts, dict):
+        return f"'reward_parts' of {name} must be an object"
+    for key in parts:
+        parts[key] = number(parts[key])
+        if not _number(parts[key]):
+            return f"'reward_parts' of {name}: {key[:40]!r} must be a number, not {_short(parts[key])}"
+    return ""
+
+
+def _mistyped(said: dict[str, Any], kinds: Mapping[str, str]) -> str:
+    for key, kind in kinds.items():
+        if said.get(key) is None:
+            continue
+        if kind == "a number":
+            said[key] = number(said[key])
+        if not FITS[kind](said[key]):
+            return f"{key!r} must be {kind}, not {_short(said[key])}"
+    return ""
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+FITS: Mapping[str, Callable[[Any], bool]] = {"text": lambda value: isinstance(value, str), "true or false": lambda value: isinstance(value, bool),
+                                             "a whole number": _count, "a number": _number}
+OF_TREE = {**dict.fromkeys(("task", "domain", "context", "prompt", "oracle_plan"), "text"), "stage": "a whole number", "level": "a number",
+           "free_text": "true or false"}
+OF_NODE = {**dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"), **dict.fromkeys(("version", "tokens"), "a whole number"),
+           **dict.fromkeys(("reward", "advantage", "logprob"), "a number")}

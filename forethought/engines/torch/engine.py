@@ -26,7 +26,7 @@ from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
 from forethought.engines.torch.native import weights
 from forethought.engines.torch.optim import Optimizer
-from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
+from forethought.engines.torch.files import check_tokenizer, finite, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.regions import Regions
 from forethought.engines.torch.sampling import Laid, Sampler
@@ -276,6 +276,10 @@ class TorchEngine:
         self.regions.slerp(dst, src, weight, outside)
 
     # ---- files
+
+    def not_finite(self) -> list[str]:
+        moved = [name for name in self.weights.names() if name not in self.weights.frozen and (name != BASE or self.weights.base_moved)]
+        return [name for name in moved if not all(finite(p) for p in self.weights.parameters(name).values())]
 
     def save(self, directory: Path) -> None:
         write_policies(self.weights, directory, self.tokenizer, self.source)

@@ -59,6 +59,12 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
 
 
+@torch.no_grad()
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether no number of it is NaN or infinite, without a copy of it."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+
+
 def check_tokenizer(tokenizer, folder: Path) -> None:
     """CheckpointError where the folder was saved with other tokens: its weights would read other words than they learned."""
     own = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -25,7 +25,7 @@ from forethought.engines.torch.native.weights import Weights, angles_of, runs
 from forethought.engines.torch.sides import Sides
 from forethought.engines.torch.slots import by_torch
 from forethought.engines.torch.stops import Stops
-from forethought.errors import UserError
+from forethought.errors import Diverged
 from forethought.types import Completion, Request
 
 ENTER_TOKENS = 32_768  # of contexts that enter together
@@ -181,12 +181,11 @@ class _Rows:
         self.done[rows] = ended | (self.most[rows] == t + 1)
 
     def check(self, rows: np.ndarray) -> None:
-        """UserError where a row's last token came from logits that are not finite."""
+        """Diverged where a row's last token came from logits that are not finite."""
         bad = rows[np.isnan(self.logps[rows, self.length[rows] - 1])]
         if len(bad):
             policy = self.requests[self.request[bad[0]]].policy
-            raise UserError(f"policy {policy!r} gives logits that are not finite: its weights have diverged; "
-                            "lower the learning rate, and go on from an earlier checkpoint")
+            raise Diverged(f"policy {policy!r} gives logits that are not finite")
 
     def _ended(self, rows: np.ndarray, token: np.ndarray, vocabulary: int) -> np.ndarray:
         if self.ends_KV is None:

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from forethought.errors import RecipeError
+from forethought.datafiles import half
+from forethought.errors import RecipeError, UserError
 
 PAD, EOS = "<pad>", "<eos>"  # numbers 0 and 1, as in `small.py`
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -30,12 +31,16 @@ CHAT = ("{% for message in messages %}{{ '<|' + message['role'] + '|>' + message
 
 def tokenizer_of_texts(texts: Sequence[str], size: int, marks: Sequence[str]) -> PreTrainedTokenizerFast:
     """At most `size` tokens: the special ones, `marks`, the 256 bytes (so every text can be written), then the merges that BPE finds in
-    `texts`, fewer where those hold no more. RecipeError where `size` leaves no room for merges."""
+    `texts`, fewer where those hold no more. RecipeError where `size` leaves no room for merges; UserError for a text that holds half of a
+    character, which has no bytes."""
     special = list(dict.fromkeys([PAD, EOS, *ROLES, *marks]))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if size <= len(special) + len(alphabet):
         raise RecipeError("model.vocabulary", f"{size} is too few: the bytes and the task's tags take {len(special) + len(alphabet)}, "
                                               f"and words need more; 2048 is a good start")
+    for number, text in enumerate(texts, 1):
+        if (found := half(text)) is not None:
+            raise UserError(f"text {number} of the task, {text[:40]!r}: {found}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
                                                        pre_tokenizers.ByteLevel(add_prefix_space=False)])

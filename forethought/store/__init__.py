@@ -1,0 +1,262 @@
+"""The run directory: logs that grow, files that are written once, and checkpoints. One process writes it, and every record can be checked.
+
+    .lock                who writes (`locks`)
+    run.json             the digest of recipe.json, written with it
+    metrics.jsonl, decisions.jsonl      a line a step, a line a decision (`logs`)
+    files.jsonl          size and digest of every file that is written once: trees, guided data, lists of grams
+    checkpoints/step-N   `checkpoints`; each knows the length and the digest of every log at its moment
+    summary.json         how the run stands; holds its own digest
+
+So a checkpoint vouches for the logs, and through files.jsonl for the trees. A resumed run checks all of it before it trains
+(`forethought/resuming.py`), then cuts the logs back to its checkpoint, so nothing is said twice. Nothing in here follows a symbolic link
+when it deletes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from forethought.errors import CheckpointError, UserError, quoted
+from forethought.jsonl import sayable
+from forethought.store import checkpoints, locks
+from forethought.store.checkpoints import verify
+from forethought.store.files import digest, digest_of, read_object, remove, whole_number, write_whole
+from forethought.store.logs import Log, unlike
+from forethought.store.trees import packed
+from forethought.types import Advantages, Decision, Task, Tree
+
+__all__ = ["Store", "is_new", "verify"]
+
+METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
+RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
+OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "guided", "grams")  # what a run writes into, cuts or deletes
+BEGUN = {locks.NAME, f"{RECIPE}.new", f".{START}.tmp"}  # what a start that was killed can leave
+
+
+class Store:
+    """One run's directory. `create` refuses a folder that holds anything; `alone` keeps a second process out while one writes."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.checkpoints = out / "checkpoints"
+        self._logs = {name: Log(out / name) for name in LOGS}
+        self._recorded: set[str] = set()
+
+    @classmethod
+    def create(cls, out: Path) -> Store:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; give a folder that is new or empty")
+        if not is_new(out):
+            run = (out / RECIPE).exists()
+            way = f", or continue with --resume {quoted(out)}" if run else ""
+            raise UserError(f"{out} already holds {'another run' if run else 'files'}; choose a new --out{way}")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise UserError(f"cannot make the folder {out}: {e.strerror}") from e
+        return cls(out)
+
+    @classmethod
+    def open(cls, out: Path) -> Store:
+        if not (out / RECIPE).is_file():
+            raise UserError(f"{out} is not a run: it has no {RECIPE}")
+        return cls(out)
+
+    def alone(self) -> AbstractContextManager[str]:
+        """Hold the directory for writing, as `locks.alone` does."""
+        return locks.alone(self.out)
+
+    def refuse_links(self) -> None:
+        """UserError where a place that the run cuts and deletes in is a symbolic link: what lies behind it is not the run's."""
+        for name in OWN:
+            if (self.out / name).is_symlink():
+                raise UserError(f"{self.out / name} is a symbolic link, and a run cuts and deletes only what lies in its own folder: put "
+                                f"the real thing there, or move all of {self.out} and link that")
+
+    # ---- logs
+
+    def log(self, step: int, line: Mapping[str, object]) -> None:
+        self._append(METRICS, {"step": step, **line})
+
+    def decide(self, decision: Decision) -> None:
+        self._append(DECISIONS, asdict(decision))
+
+    def _append(self, name: str, record: Mapping[str, object]) -> None:
+        self._logs[name].append(record)
+
+    def damaged_logs(self, state: Mapping) -> dict[str, str]:
+        """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before know fewer logs."""
+        found = {name: unlike(self.out / name, mark) for name, mark in state["logs"].items() if name in LOGS}
+        return {name: wrong for name, wrong in found.items() if wrong}
+
+    # ---- files that are written once
+
+    def save_trees(self, step: int, stage: int, trees: Iterable[Tree], advantages: Iterable[Advantages], oracle: Callable[[Task], str],
+                   free_text: bool = False) -> None:
+        """One file for the step. `oracle`: the plan to show beside the model's own, "" for none; `free_text`: plans are free words,
+        which nothing executes, so `valid` says only that the interface accepted them."""
+        folder = self.out / "trees"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"step-{step:06d}.jsonl.gz"
+        write_whole(path, packed(step, stage, trees, advantages, oracle, free_text))
+        self._recorded.discard(f"trees/{path.name}")
+        self.record(path)
+
+    def record(self, path: Path) -> None:
+        """From now on a resumed run expects this file as it is. A file that is on record already keeps its entry."""
+        if not self._recorded:
+            self._recorded = set(self.recorded())
+        if (name := path.relative_to(self.out).as_posix()) not in self._recorded:
+            self._append(FILES, {"file": name, "bytes": path.stat().st_size, "digest": digest(path)})
+            self._recorded.add(name)
+
+    def recorded(self, most: int | None = None) -> dict[str, tuple[int, str]]:
+        """Name -> (bytes, digest) of the files on record in the first `most` bytes of their log, the newest entry of each. Lines that are
+        none are passed over: who trusts this has checked the log."""
+        try:
+            lines = (self.out / FILES).read_bytes()[:most].split(b"\n")
+        except OSError:
+            return {}
+        return {row["file"]: (row["bytes"], row["digest"]) for row in _rows(lines)}
+
+    def damaged_files(self, state: Mapping | None) -> dict[str, str]:
+        """Recorded file -> what is wrong with it, for every file that is not as it was written. Of those that the checkpoint with this state
+        knows; None: of all."""
+        most = None if state is None else _length(state["logs"].get(FILES, 0))
+        found = {name: _damage(self.out / name, *known) for name, known in self.recorded(most).items()}
+        return {name: wrong for name, wrong in found.items() if wrong}
+
+    def strange_trees(self) -> list[Path]:
+        """What lies among the trees and is no file of a step."""
+        folder = self.out / "trees"
+        return sorted(p for p in folder.iterdir() if _step_of(p) is None and p.name[0] != ".") if folder.is_dir() else []
+
+    # ---- small files
+
+    def write_json(self, name: str, record: Mapping[str, object]) -> None:
+        """Whole or not at all."""
+        write_whole(self.out / name, json.dumps(sayable(record), indent=1, allow_nan=False).encode())
+
+    def read_json(self, name: str) -> dict:
+        """What `write_json` wrote, or {} where it never did. ValueError where the file is something else."""
+        return read_object(self.out / name) if (self.out / name).exists() else {}
+
+    def write_start(self) -> None:
+        """Beside recipe.json: what it says, as a digest."""
+        self.write_json(START, {"recipe": digest_of(read_object(self.out / RECIPE))})
+
+    def begun_with(self) -> str:
+        """The digest of the recipe that the run began with, "" where that is not known."""
+        try:
+            said = self.read_json(START).get("recipe")
+        except ValueError:
+            return ""
+        return said if isinstance(said, str) else ""
+
+    def has_its_recipe(self) -> bool:
+        """Whether recipe.json still says what run.json knows of it. ValueError where recipe.json says nothing."""
+        return self.begun_with() == digest_of(read_object(self.out / RECIPE))
+
+    def write_summary(self, summary: Mapping[str, object]) -> None:
+        self.write_json(SUMMARY, {**summary, "digest": digest_of(sayable(summary))})
+
+    def read_summary(self) -> tuple[dict, str]:
+        """(summary, ""), or ({}, what is wrong with it). Nothing but what is shown depends on it."""
+        try:
+            summary = self.read_json(SUMMARY)
+        except ValueError as error:
+            return {}, f"{SUMMARY} {error}"
+        known = summary.pop("digest", None)  # runs from before there were digests have none
+        return (summary, "") if known in (None, digest_of(summary)) else ({}, f"{SUMMARY} is not what was written")
+
+    # ---- checkpoints
+
+    def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Path:
+        """A checkpoint of this step: `write` puts the engine's files in, `state` is what the loop needs to go on."""
+        marks = {name: log.mark() for name, log in self._logs.items()}
+        logs = [self.out / name for name in LOGS if (self.out / name).exists()]
+        return checkpoints.write(self.checkpoints, step, {**state, "logs": marks}, write, logs)
+
+    def steps(self) -> list[int]:
+        return checkpoints.steps(self.checkpoints)
+
+    def folder(self, step: int) -> Path:
+        return checkpoints.place(self.checkpoints, step)
+
+    def state(self, step: int) -> tuple[Path, dict]:
+        """(folder, loop state) of a checkpoint after checking every file. CheckpointError names a damaged one and the way on."""
+        folder = self.folder(step)
+        if problem := verify(folder):
+            raise CheckpointError(f"checkpoint {folder} is damaged ({problem}); {self.way_back(step, lambda s: not verify(self.folder(s)))}")
+        return folder, read_object(folder / checkpoints.STATE)
+
+    def way_back(self, step: int, good: Callable[[int], bool]) -> str:
+        """What to do where the checkpoint of `step` is of no use: the newest earlier one that is `good`, and what stands before it."""
+        for earlier in (s for s in reversed(self.steps()) if s < step):
+            if good(earlier):
+                newer = [str(self.folder(s)) for s in self.steps() if earlier < s <= step]
+                which = "the one before it" if len(newer) == 1 else f"that of step {earlier}"
+                return f"{which} is whole: delete {' and '.join(newer)} and resume from step {earlier}"
+        return f"there is no whole one before it; start a new run: forethought train {quoted(self.out)} --out NEW"
+
+    def latest(self) -> tuple[Path, dict] | None:
+        steps = self.steps()
+        return self.state(steps[-1]) if steps else None
+
+    def mend(self) -> None:
+        checkpoints.mend(self.checkpoints)
+
+    def cut_back(self, state: Mapping) -> None:
+        """Undo everything that was written after the checkpoint with this state. Foreign files stay."""
+        for name, log in self._logs.items():
+            log.cut(_length(state["logs"].get(name, 0)))
+        self._recorded = set()
+        for path in (self.out / "trees").glob("step-*.jsonl.gz"):
+            if (step := _step_of(path)) is not None and step > state["step"]:
+                path.unlink()
+        for pattern in (".*.tmp", f"{RECIPE}.new", "trees/.*.tmp"):
+            for path in self.out.glob(pattern):
+                remove(path)
+        checkpoints.sweep(self.checkpoints)
+
+    def prune(self, keep: int, spare: Iterable[int]) -> None:
+        checkpoints.prune(self.checkpoints, keep, spare)
+
+
+def is_new(out: Path) -> bool:
+    """Whether a run can begin in this folder: it is not there, or holds nothing but what a start that was killed has left."""
+    return not out.exists() or (out.is_dir() and all(path.name in BEGUN for path in out.iterdir()))
+
+
+def _length(mark: int | list) -> int:
+    """Of a log, as a checkpoint says it; runs from before there were digests say the length alone."""
+    return mark if whole_number(mark) else mark[0]
+
+
+def _damage(path: Path, size: int, known: str) -> str:
+    if path.is_symlink() or not path.is_file():
+        return "is missing"
+    if (found := path.stat().st_size) != size:
+        return f"has {found} bytes, {size} were written"
+    return "" if digest(path) == known else "is not what was written"
+
+
+def _step_of(path: Path) -> int | None:
+    """The step of a file of trees, None for what is none."""
+    match = re.fullmatch(r"step-(\d{6,18})\.jsonl\.gz", path.name)
+    return int(match.group(1)) if match else None
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("file"), str) and whole_number(row.get("bytes")) and isinstance(row.get("digest"), str):
+            yield row

@@ -1,0 +1,80 @@
+"""Files that are whole or not there, and how they are read back: as what they are, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Written beside, synced, renamed, and the name synced: after a power cut the old file is there, or the new one. What fails on the way
+    leaves no trace."""
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        beside.write_bytes(data)
+        sync(beside)
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def read_object(path: Path) -> dict:
+    """The JSON object in a file. ValueError, a clause that follows the file's name: "is missing", "is not JSON"."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError("is missing") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):  # bytes that are no text, a number of too many digits, and brackets without end are among these
+        raise ValueError("is not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("is no JSON object")
+    return value
+
+
+def whole_number(value: object) -> bool:
+    """Whether a value from JSON is a count: a whole number from 0, and no truth value."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def hasher() -> hashlib.blake2b:
+    return hashlib.blake2b()
+
+
+def said(state: hashlib.blake2b) -> str:
+    """A digest as the run's files say it: 128 bits, in hex."""
+    return state.hexdigest()[:32]
+
+
+def digest(path: Path) -> str:
+    with open(path, "rb") as f:
+        return said(hashlib.file_digest(f, hasher))
+
+
+def digest_of(value: object) -> str:
+    """Of a JSON value, however a file spells it."""
+    state = hasher()
+    state.update(json.dumps(value, sort_keys=True).encode())
+    return said(state)
+
+
+def sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove(path: Path) -> None:
+    """A file, a folder with all that lies in it, or a symbolic link: of a link only the link, nothing behind it."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
