@@ -107,8 +107,8 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
         before = from_dict(state["recipe"])
     except RecipeError as error:
         return f"its recipe: {error}"
-    if before == recipe or (progress.finished and progress.stage == len(before.stage) and not unlike(before, recipe)):
-        return ""
+    if before == recipe or (progress.finished and progress.stage == len(before.stage) and not unlike(before, recipe) and store.has_its_recipe()):
+        return ""  # else recipe.json was changed by hand: `extend` writes run.json with it
     rows = differences([to_dict(before), to_dict(recipe)])
     told = [f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in {RECIPE}" for row in rows[:4]]
     return "; ".join(told) + (f"; and {len(rows) - 4} more" if len(rows) > 4 else "")

@@ -91,7 +91,8 @@ class Store:
 
     def damaged_logs(self, state: Mapping) -> dict[str, str]:
         """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before know fewer logs."""
-        found = {name: unlike(self.out / name, mark) for name, mark in state["logs"].items() if name in LOGS}
+        marks = {METRICS: None, DECISIONS: None} | state["logs"]
+        found = {name: unlike(self.out / name, mark) for name, mark in marks.items() if name in LOGS}
         return {name: wrong for name, wrong in found.items() if wrong}
 
     # ---- files that are written once
