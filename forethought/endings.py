@@ -76,7 +76,7 @@ def facts_of(engine: Engine) -> dict[str, object]:
 
 def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverged:
     """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is whole."""
-    i = min(at.stage, len(recipe.stage) - 1)
+    i = max(at.stage - (at.stage_step == 0), 0)  # a stage that has not trained yet has what the one before it left
     rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
     lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
     steps = store.steps()
