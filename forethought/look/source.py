@@ -81,7 +81,8 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
     try:
         policies = Progress.read(state["progress"]).policies
     except ValueError as error:
-        raise CheckpointError(f"checkpoint {folder} is damaged (state.json {error}); {store.way_back(state['step'], lambda s: True)}") from error
+        way = store.way_back(state["step"], lambda step: True)
+        raise CheckpointError(f"checkpoint {folder} is damaged (state.json {error}); {way}") from error
     return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=policies)
 
 
