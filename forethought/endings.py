@@ -62,12 +62,15 @@ def changed_machine(at: Progress, facts: Mapping[str, object]) -> str:
     other = [f"{key} {facts.get(key)}, was {before.get(key)}" for key in BITS if facts.get(key) != before.get(key)]
     if other or not at.machines:
         at.machines = [*at.machines, {"step": at.step, **facts}]
-    return "" if not other else (f"bit-identity ends here: the run goes on with {'; '.join(other)}. From here on its last bits can differ from "
-                                 "those of a run that was never stopped")
+    if not other:
+        return ""
+    return (f"bit-identity ends here: the run goes on with {'; '.join(other)}. From here on its last bits can differ from those of a run that "
+            "was never stopped")
 
 
 def left(store: Store, step: int, number: int) -> Interrupted:
-    return Interrupted(f"interrupted at step {step}, everything is saved; continue with: forethought train --resume {quoted(store.out)}", number)
+    command = f"forethought train --resume {quoted(store.out)}"
+    return Interrupted(f"interrupted at step {step}, everything is saved; continue with: {command}", number)
 
 
 def facts_of(engine: Engine) -> dict[str, object]:
@@ -76,10 +79,11 @@ def facts_of(engine: Engine) -> dict[str, object]:
 
 def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverged:
     """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is whole."""
-    i = min(at.stage, len(recipe.stage) - 1)
+    i = max(at.stage - (at.stage_step == 0), 0)  # a stage that has not trained yet has what the one before it left
     rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
     lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
     steps = store.steps()
     kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""
-    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} and check the rewards: forethought train "
-                    f"{quoted(store.out)} --set {key}={lower:g} --out NEW{kept}")
+    command = f"forethought train {quoted(store.out)} --set {key}={lower:g} --out NEW"
+    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} and check the rewards: "
+                    f"{command}{kept}")

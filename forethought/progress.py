@@ -54,7 +54,7 @@ class Progress:
 
 
 def _fits(kind: object, value: object) -> bool:
-    """Whether a value from JSON is of an annotated kind; whole numbers are floats too, truth values are no numbers, no count is negative."""
+    """Whether a value from JSON is of an annotated kind; whole numbers are floats, truth values are no numbers, no count is negative."""
     origin, inside = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         return any(_fits(one, value) for one in inside)

@@ -107,8 +107,9 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
         before = from_dict(state["recipe"])
     except RecipeError as error:
         return f"its recipe: {error}"
-    if before == recipe or (progress.finished and progress.stage == len(before.stage) and not unlike(before, recipe)):
-        return ""
+    ended = progress.finished and progress.stage == len(before.stage)
+    if before == recipe or (ended and not unlike(before, recipe) and store.has_its_recipe()):
+        return ""  # where run.json does not fit, recipe.json was changed by hand: `extend` writes both
     rows = differences([to_dict(before), to_dict(recipe)])
     told = [f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in {RECIPE}" for row in rows[:4]]
     return "; ".join(told) + (f"; and {len(rows) - 4} more" if len(rows) > 4 else "")
@@ -137,7 +138,9 @@ def _edited(store: Store, differs: str) -> str:
 
 
 def _notes(store: Store, state: Mapping) -> list[str]:
-    notes = [] if "recipe" in state else [f"{store.out} was made before records were checked: its {RECIPE}, logs and trees are taken as they are"]
+    notes = []
+    if "recipe" not in state:
+        notes.append(f"{store.out} was made before records were checked: its {RECIPE}, logs and trees are taken as they are")
     if "recipe" in state and not store.begun_with():
         notes.append(f"{START} is missing or unreadable; it is written again")
     if bad := store.damaged_files(state):
@@ -155,8 +158,8 @@ def _short(value: object) -> str:
 
 
 def kept_settings(recipe: Recipe, progress: Progress, summary: Mapping) -> Recipe:
-    """The recipe with what the run's first machine chose by itself: threads and precision decide the last bits of sums, so a resumed run keeps
-    them. `summary`: of a run whose checkpoints do not say it yet."""
+    """The recipe with what the run's first machine chose by itself: threads and precision decide the last bits of sums, so a resumed run
+    keeps them. `summary`: of a run whose checkpoints do not say it yet."""
     facts = progress.machines[-1] if progress.machines else summary.get("machine", {})
     facts = facts if isinstance(facts, Mapping) else {}
     engine, threads, precision = recipe.engine, facts.get("threads"), facts.get("precision")

@@ -287,6 +287,7 @@ CRAFTED = {
     "state: no progress": (edit_state(lambda s: s.pop("progress") and None), REFUSED, "state.json has no progress"),
     "state: progress is a list": (edit_state(lambda s: s.update(progress=[])), REFUSED, "state.json has no progress"),
     "state: no logs": (edit_state(lambda s: s.pop("logs") and None), REFUSED, "state.json has no logs"),
+    "state: no word of a log": (edit_state(lambda s: s["logs"].pop("metrics.jsonl") and None), REFUSED, "metrics.jsonl is damaged"),
     "state: a log without a length": (edit_state(lambda s: s["logs"].update({"metrics.jsonl": "x"})), REFUSED, "metrics.jsonl is damaged"),
     "state: a log of negative length": (edit_state(lambda s: s["logs"].update({"metrics.jsonl": [-1, ""]})), REFUSED, "metrics.jsonl is damaged"),
     "state: an unknown key": (edit_state(lambda s: s["progress"].update(colour=1)), REFUSED, "says 'colour', which this version"),
@@ -343,6 +344,28 @@ def test_damage_that_is_whole_in_itself(runs, copy, name):
         found["trees"] = straight["trees"] = None
     assert found == straight
     assert not [p.name for p in copy.rglob(".*.tmp")]
+
+
+def test_a_finished_run_with_a_stage_more_written_into_its_recipe_is_refused(runs, copy):
+    """`extend` makes such a run, in a folder of its own; a recipe that was edited is another one."""
+    out = Path(shutil.copytree(runs["straight"], copy.parent / "finished"))
+    said = json.loads((out / "recipe.json").read_text())
+    (out / "recipe.json").write_text(json.dumps(said | {"stage": [*said["stage"], said["stage"][1]]}))
+    assert resumed(out)[0] == "refused"
+    longer = replace(RECIPE, stage=(*RECIPE.stage, RECIPE.stage[1]))
+    run.extend(longer, runs["straight"], copy.parent / "longer", nothing, fake_desk())
+    run.train(longer, copy.parent / "at-once", nothing, fake_desk())
+    found, straight = ending(copy.parent / "longer"), ending(copy.parent / "at-once")
+    assert found == straight
+
+
+@pytest.mark.parametrize("damage", ["engine/fake.json", "metrics.jsonl"])
+def test_a_damaged_run_is_not_extended(runs, copy, damage):
+    out = Path(shutil.copytree(runs["straight"], copy.parent / "finished"))
+    flip(out / damage if damage == "metrics.jsonl" else Store(out).folder(Store(out).steps()[-1]) / damage)
+    with pytest.raises(UserError, match=f"{damage}"):
+        run.extend(replace(RECIPE, stage=(*RECIPE.stage, RECIPE.stage[1])), out, copy.parent / "longer", nothing, fake_desk())
+    assert not (copy.parent / "longer").exists()
 
 
 def test_there_are_many():

@@ -202,8 +202,8 @@ def test_a_sampler_that_meets_no_numbers_names_the_rate_too(tmp_path, no_report)
                 raise Diverged("policy 'plan' gives logits that are not finite")
             return super().sample(requests)
 
-    with pytest.raises(Diverged, match=r"weights have diverged at step 4: policy 'plan' gives logits .* lower stage.1.optim.lr from 0.001 to 0.0001 "):
-        run.train(desk_recipe(IMITATE, PLAN | {"optim": {"lr": 0.001}}, **QUIET), tmp_path / "run", nothing,
+    with pytest.raises(Diverged, match=r"weights have diverged at step 4: policy 'plan' gives logits .* lower stage.0.optim.lr from 0.001 to 0.0001 "):
+        run.train(desk_recipe(IMITATE | {"optim": {"lr": 0.001}}, PLAN, **QUIET), tmp_path / "run", nothing,
                   lambda recipe, domain: Lost(domain.vocabulary(), domain.stops, choices=desk_choices))  # fmt: skip
     assert summary(tmp_path / "run")["status"] == "stopped"
 

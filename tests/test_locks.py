@@ -162,6 +162,24 @@ def test_a_prefix_is_copied_by_many_at_once(tmp_path):
     assert Store.open(tmp_path / "longer").has_its_recipe()
 
 
+def test_arms_leave_a_run_alone_that_somebody_else_writes(tmp_path):
+    """Its job did not end well, but what is there is not thrown away: the same command goes on with it later."""
+    from forethought.arms.jobs import Job
+    from forethought.arms.state import forget
+    from forethought.arms.worker import attempt
+
+    job = Job(name="g/a", recipe=RECIPE, out=tmp_path / "run")
+    run.train(RECIPE, job.out, nothing, fake_desk())
+    with alone(job.out):
+        status, reason = attempt(job, "resume", nothing, {"engine_of": fake_desk()})
+        assert status == "killed" and "is being written by process" in reason
+        with pytest.raises(Busy):
+            forget(job)
+    assert (job.out / "recipe.json").exists()
+    forget(job)
+    assert not job.out.exists()
+
+
 # files that somebody is writing ------------------------------------------------------------------------------------------
 
 

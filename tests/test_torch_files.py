@@ -214,3 +214,30 @@ def test_the_name_of_a_small_model_changes_no_number(monkeypatch):
 
 def test_the_tokenizer_of_the_kit_is_that_of_small_models():
     assert tokenizer_of(WORDS).encode("w0 w6 w1") == IDS[:3]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_an_engine_says_whose_weights_are_not_finite(value):
+    """An adapter, a model of its own and the base, each for itself; frozen copies do not train and are not asked."""
+    engine = engine_of()
+    engine.fork("base", "plan", "adapter")
+    engine.fork("base", "act", "model")
+    engine.fork("base", "kept", "frozen")
+    for name in ("base", "plan", "act"):
+        engine.prepare(name, OptimSpec())
+    assert engine.not_finite() == []
+    for name in ("plan", "act", "base"):
+        with torch.no_grad():
+            parameter = next(iter(engine.weights.parameters(name).values()))
+            before = parameter.clone()
+            parameter.view(-1)[-1] = value
+        assert engine.not_finite() == [name]
+        with torch.no_grad():
+            parameter.copy_(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_numbers_are_finite(dtype):
+    """A sum would overflow where no number does."""
+    assert files.finite(torch.full((64,), torch.finfo(dtype).max, dtype=dtype))
+    assert not files.finite(torch.tensor([1.0, float("nan")], dtype=dtype))

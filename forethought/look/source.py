@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forethought.engines.base import BASE, Engine
-from forethought.errors import RecipeError, UserError, unknown
+from forethought.errors import CheckpointError, RecipeError, UserError, unknown
+from forethought.progress import Progress
 from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner
 from forethought.recipe.load import load as load_recipe
@@ -74,13 +75,18 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
     recipe = load_recipe(path / "recipe.json")
     notes = tuple(changed(path, recipe)) if task is None else ()
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
-    latest = Store.open(path).latest()
+    store = Store.open(path)
+    latest = store.latest()
     if latest is None:
         raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
     folder, state = latest
     engine = folder / "engine"
-    return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=state["progress"]["policies"],
-                  notes=notes)
+    try:
+        policies = Progress.read(state["progress"]).policies
+    except ValueError as error:
+        way = store.way_back(state["step"], lambda step: True)
+        raise CheckpointError(f"checkpoint {folder} is damaged (state.json {error}); {way}") from error
+    return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=policies, notes=notes)
 
 
 def _from_files(recipe: Recipe, engine: Path) -> Recipe:

@@ -109,7 +109,7 @@ def _asset(name: str) -> str:
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Whole or not at all: written beside, synced, renamed. What a killed writer of the same page has left is removed. `UserError` where the
+    """Whole or not at all: written beside, synced, renamed. What a killed writer of this page has left is removed. `UserError` where the
     directory cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

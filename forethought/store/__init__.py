@@ -91,7 +91,8 @@ class Store:
 
     def damaged_logs(self, state: Mapping) -> dict[str, str]:
         """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before know fewer logs."""
-        found = {name: unlike(self.out / name, mark) for name, mark in state["logs"].items() if name in LOGS}
+        marks = {METRICS: None, DECISIONS: None} | state["logs"]
+        found = {name: unlike(self.out / name, mark) for name, mark in marks.items() if name in LOGS}
         return {name: wrong for name, wrong in found.items() if wrong}
 
     # ---- files that are written once
@@ -125,8 +126,8 @@ class Store:
         return {row["file"]: (row["bytes"], row["digest"]) for row in _rows(lines)}
 
     def damaged_files(self, state: Mapping | None) -> dict[str, str]:
-        """Recorded file -> what is wrong with it, for every file that is not as it was written. Of those that the checkpoint with this state
-        knows; None: of all."""
+        """Recorded file -> what is wrong with it, for every file that is not as it was written. Of those that the checkpoint with this
+        state knows; None: of all."""
         most = None if state is None else _length(state["logs"].get(FILES, 0))
         found = {name: _damage(self.out / name, *known) for name, known in self.recorded(most).items()}
         return {name: wrong for name, wrong in found.items() if wrong}
@@ -192,7 +193,8 @@ class Store:
         """(folder, loop state) of a checkpoint after checking every file. CheckpointError names a damaged one and the way on."""
         folder = self.folder(step)
         if problem := verify(folder):
-            raise CheckpointError(f"checkpoint {folder} is damaged ({problem}); {self.way_back(step, lambda s: not verify(self.folder(s)))}")
+            way = self.way_back(step, lambda s: not verify(self.folder(s)))
+            raise CheckpointError(f"checkpoint {folder} is damaged ({problem}); {way}")
         return folder, read_object(folder / checkpoints.STATE)
 
     def way_back(self, step: int, good: Callable[[int], bool]) -> str:
@@ -258,5 +260,5 @@ def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and isinstance(row.get("file"), str) and whole_number(row.get("bytes")) and isinstance(row.get("digest"), str):
+        if isinstance(row, dict) and isinstance(row.get("file"), str) and isinstance(row.get("digest"), str) and whole_number(row.get("bytes")):
             yield row

@@ -106,8 +106,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-FITS: Mapping[str, Callable[[Any], bool]] = {"text": lambda value: isinstance(value, str), "true or false": lambda value: isinstance(value, bool),
-                                             "a whole number": _count, "a number": _number}
+FITS: Mapping[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str), "true or false": lambda value: isinstance(value, bool), "a whole number": _count,
+    "a number": _number}
 OF_TREE = {**dict.fromkeys(("task", "domain", "context", "prompt", "oracle_plan"), "text"), "stage": "a whole number", "level": "a number",
            "free_text": "true or false"}
 OF_NODE = {**dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"), **dict.fromkeys(("version", "tokens"), "a whole number"),
