@@ -141,6 +141,10 @@ class Engine(Protocol):
     def publish(self, policy: str) -> int:
         """Make the newest weights what `sample` uses; returns the new version."""
 
+    def finite(self) -> str:
+        """"" where every number that training can move, weights and optimizers, is finite; else the first tensor that holds another,
+        in words. To be asked before `save`: what is not finite must not take the place of what is."""
+
     def save(self, directory: Path) -> None:
         """Everything needed to go on: weights of every policy in Hugging Face and PEFT layout, optimizers, versions."""
 

@@ -18,7 +18,7 @@ from typing import get_args
 
 from forethought.engines import fake_rows, vectors
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
-from forethought.engines.fake_rows import Region, Rows, softmax
+from forethought.engines.fake_rows import Region, Rows, entropy, softmax
 from forethought.errors import UserError
 from forethought.metrics import Last, Max, Mean, Metric, Sum, merge
 from forethought.recipe.schema import OptimSpec
@@ -371,6 +371,10 @@ class FakeEngine:
 
     # ---- files
 
+    def finite(self) -> str:
+        trains = {name: rows for name, rows in self.weights.items() if name not in self.frozen}
+        return fake_rows.not_finite("the logits", trains) or fake_rows.not_finite("the momentum", self.momentum)
+
     def save(self, directory: Path) -> None:
         state = {"weights": self.weights, "served": self.served, "versions": self.versions, "frozen": self.frozen,
                  "adapters": self.adapters,
@@ -393,8 +397,3 @@ class FakeEngine:
 
     def facts(self) -> Mapping[str, object]:
         return {"model": "fake", "device": "none", "parameters": sum(len(row) for row in self.weights[BASE].values())}
-
-
-def entropy(p: Sequence[float]) -> float:
-    """In nats."""
-    return -sum(x * math.log(x) for x in p if x > 0)

@@ -23,6 +23,11 @@ def kl(p: Sequence[float], q: Sequence[float]) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
+def entropy(p: Sequence[float]) -> float:
+    """In nats."""
+    return -sum(x * math.log(x) for x in p if x > 0)
+
+
 def dot(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]) -> float:
     return sum(x * y for role in a if role in b for x, y in zip(a[role], b[role], strict=True))
 
@@ -80,3 +85,9 @@ def moved(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
         for j in out:
             mine[role][j] = factors[0] * mine[role][j] + factors[1] * theirs[role][j]
     return mine
+
+
+def not_finite(what: str, table: Mapping[str, Rows]) -> str:
+    """The first row of the policies' that holds NaN or inf, in words, or ""."""
+    return next((f"{what} of {role} in policy {policy!r}" for policy, rows in table.items() for role, row in rows.items()
+                 if not all(map(math.isfinite, row))), "")

@@ -214,6 +214,12 @@ class Joined:
 
     # ---- files
 
+    def finite(self) -> str:
+        for key, engine in self.engines.items():
+            if found := engine.finite():
+                return found if key == BASE else f"{found}, in the model {key!r}"
+        return ""
+
     def save(self, directory: Path) -> None:
         """A folder for each engine, by its name, and a note of what is where."""
         for key, engine in self.engines.items():

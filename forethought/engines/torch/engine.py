@@ -25,7 +25,7 @@ from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
 from forethought.engines.torch.native import weights
-from forethought.engines.torch.optim import Optimizer
+from forethought.engines.torch.optim import Optimizer, first_not_finite
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.regions import Regions
@@ -266,6 +266,18 @@ class TorchEngine:
         self.regions.slerp(dst, src, weight, outside)
 
     # ---- files
+
+    def finite(self) -> str:
+        for name in self.weights.names():
+            if name in self.weights.frozen or (name == BASE and not self.weights.base_moved):
+                continue
+            if bad := first_not_finite(self.weights.parameters(name)):
+                return f"{bad} of policy {name!r}"
+        for name, optimizer in self.optimizers.items():
+            if bad := first_not_finite(optimizer.numbers()):
+                weight, _, key = bad.rpartition("|")
+                return f"{key} of {weight} in the optimizer of policy {name!r}"
+        return ""
 
     def save(self, directory: Path) -> None:
         write_policies(self.weights, directory, self.tokenizer, self.source)
