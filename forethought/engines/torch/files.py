@@ -46,6 +46,9 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         config = copy.deepcopy(policies.peft.peft_config[name])
         config.base_model_name_or_path = source if source and not policies.base_moved else f"../../{BASE}"
         config.inference_mode = True
+        for key, value in vars(config).items():
+            if isinstance(value, set):  # the names of the layers, whose order would be that of the process's hash seed
+                setattr(config, key, sorted(value))
         config.save_pretrained(folder)
     for name, model in policies.copies.items():
         if name not in policies.frozen:
