@@ -11,6 +11,7 @@ from pathlib import Path
 from forethought import handover, tasks
 from forethought.distill.check import check_distill
 from forethought.distill.stage import Load
+from forethought.engines import kept
 from forethought.engines.base import Engine
 from forethought.errors import RecipeError, UserError
 from forethought.grams.kept import FOLDER as GRAMS
@@ -25,6 +26,7 @@ from forethought.rollout import Rollouts, seed_of
 from forethought.runner import Observer, Result, Runner
 from forethought.store import Store
 from forethought.tasks.base import Domain
+from forethought.types import Decision, Event
 
 EngineOf = Callable[[Recipe, Domain], Engine]
 
@@ -96,8 +98,8 @@ def _text_context(domain) -> int:
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
-    """What a distillation takes to put another model to work; nothing of it trains. It computes on as many threads as the run."""
-    engine = replace(recipe.engine, threads=rollouts.engine.facts().get("threads", recipe.engine.threads))
+    """What a distillation takes to put another model to work; nothing of it trains. It computes as the run does."""
+    engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
     return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain)
 
 
@@ -157,9 +159,9 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
     at = latest[1]["progress"] if latest else {}
     if at and at["finished"] and at["stage"] >= len(recipe.stage) and store.read_json("summary.json").get("status") == "done":
         raise UserError(f"{out} is finished; there is nothing to resume")
-    # Sums depend on the number of threads in their last bits: a resumed run keeps the number that the run began with.
-    threads = store.read_json("summary.json").get("machine", {}).get("threads", recipe.engine.threads)
-    engine, rollouts = build(replace(recipe, engine=replace(recipe.engine, threads=threads)), engine_of)
+    # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the run began with.
+    chosen = latest[1].get("chosen") if latest else {}
+    engine, rollouts = build(replace(recipe, engine=kept.pinned(recipe.engine, chosen or {})), engine_of)
     progress = Progress(policies=handover.first_policies(recipe))
     if latest:
         folder, state = latest
@@ -169,4 +171,9 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
     else:  # stopped before the first checkpoint: from the beginning
         store.cut_back({"logs": {"metrics.jsonl": 0, "decisions.jsonl": 0}, "step": -1})
     runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+    if latest and (moved := kept.differences(chosen, engine.chosen())):
+        said = f"from step {progress.step} on this run is not, bit for bit, the one that was never stopped: {'; '.join(moved)}"
+        store.decide(Decision(step=progress.step, stage=min(progress.stage, len(recipe.stage) - 1), kind="run", name=recipe.name,
+                              outcome="elsewhere", reason=said))
+        observe(Event(kind="note", text=said))
     return runner.go(progress, "resume" if latest else "start")

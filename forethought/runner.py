@@ -362,9 +362,9 @@ class Runner:
 
     def _save(self) -> None:
         p = self.progress
-        p.seconds = time.perf_counter() - self.clock
-        p.probes = self.monitor.state_dict()
-        self.store.save(p.step, {"progress": asdict(p)}, lambda folder: self.engine.save(folder / "engine"))
+        p.seconds, p.probes = time.perf_counter() - self.clock, self.monitor.state_dict()
+        state = {"progress": asdict(p), "chosen": dict(self.engine.chosen())}
+        self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
 
     def _leave(self, number: int) -> None:

@@ -28,6 +28,16 @@ def entropy(p: Sequence[float]) -> float:
     return -sum(x * math.log(x) for x in p if x > 0)
 
 
+def pick(logits: Sequence[float], temperature: float, top_p: float, seed: str) -> int:
+    """One choice, drawn with `seed`; the first of the best at temperature 0."""
+    if temperature == 0:
+        return list(logits).index(max(logits))
+    p = softmax([logit / temperature for logit in logits])
+    order = sorted(range(len(p)), key=lambda k: -p[k])
+    kept = [k for n, k in enumerate(order) if sum(p[j] for j in order[:n]) < top_p]
+    return random.Random(seed).choices(kept, [p[k] for k in kept])[0]
+
+
 def dot(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]) -> float:
     return sum(x * y for role in a if role in b for x, y in zip(a[role], b[role], strict=True))
 

@@ -140,6 +140,12 @@ class Joined:
         with self._refusing(key):
             return self.engines[key].forward_backward(replace(batch, policy=policy), replace(objective, keep="".join(keep)))
 
+    def check_gradients(self, policies: Sequence[str]) -> None:
+        for key, engine in self.engines.items():
+            if own := [inner for at, inner in map(self._at, policies) if at == key]:
+                with self._refusing(key):
+                    engine.check_gradients(own)
+
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         key, inner = self._at(policy)
         with self._refusing(key):
@@ -236,6 +242,10 @@ class Joined:
         for key, engine in self.engines.items():
             engine.load(directory / key)
         self.regions = dict(note["regions"])
+
+    def chosen(self) -> Mapping[str, object]:
+        """The main engine's: all of them are on one machine, and `run` prepares it once for all."""
+        return self.engines[BASE].chosen()
 
     def listen(self, tell: Tell) -> None:
         for key, engine in self.engines.items():

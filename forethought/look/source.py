@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
 from forethought.errors import RecipeError, UserError, unknown
 from forethought.recipe.check import check_surroundings
@@ -76,6 +77,7 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
         raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
     folder, state = latest
     engine = folder / "engine"
+    recipe = replace(recipe, engine=kept.pinned(recipe.engine, state.get("chosen") or {}))  # measured as it was trained
     return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=state["progress"]["policies"])
 
 

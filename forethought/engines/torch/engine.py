@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
@@ -24,7 +25,7 @@ from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, tar
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
-from forethought.engines.torch.native import weights
+from forethought.engines.torch.native import library, weights
 from forethought.engines.torch.optim import Optimizer, first_not_finite
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
@@ -217,13 +218,23 @@ class TorchEngine:
             return None
         return bytes_ - sum(map(memory.to_come, self.optimizers.values()))
 
+    def check_gradients(self, policies: Sequence[str]) -> None:
+        for policy in policies:
+            with self.regions.held(policy):
+                self._finite_norm(policy)
+
+    def _finite_norm(self, policy: str) -> torch.Tensor:
+        """Of the gathered gradient. UpdateRefused where it is not finite."""
+        norm = self.optimizers[policy].gradient_norm()
+        if not torch.isfinite(norm):
+            self.gradients.forget_all()
+            raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
+        return norm
+
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         optimizer = self.optimizers[policy]
         with self.regions.held(policy):
-            norm = optimizer.gradient_norm()
-            if not torch.isfinite(norm):
-                self.gradients.forget_all()
-                raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
+            norm = self._finite_norm(policy)
             with memory.needed(f"the optimizer of policy {policy!r}"):
                 optimizer.step(norm, lr_scale)
         self.laid.moved(policy)
@@ -310,6 +321,12 @@ class TorchEngine:
         for size in (self.packs, self.rows):  # what has run out of memory once does so again
             if size.asked == "auto" and size.name in meta.get("sizes", {}):
                 size.limit(meta["sizes"][size.name])
+
+    def chosen(self) -> Mapping[str, object]:
+        facts = self.facts()
+        return {key: facts[key] for key in ("device", "chip", "threads", "precision", "kernels", "torch")} | {
+            "instructions": torch.backends.cpu.get_cpu_capability(), "transformers": transformers.__version__,
+            "kernels/build": library.build()}
 
     def listen(self, tell: Tell) -> None:
         self.packs.tell = self.rows.tell = tell

@@ -51,6 +51,11 @@ def why_not() -> str:
     return "" if library() else _reason[-1]
 
 
+def build() -> str:
+    """Names what was compiled: its sources, compiler and processor in a hash; empty where there are no kernels."""
+    return _key(_compiler()) if library() else ""
+
+
 def address(array) -> ctypes.c_void_p:
     """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it points to: somebody has to."""
     if array is None:
