@@ -294,7 +294,8 @@ class TorchEngine:
         write_policies(self.weights, directory, self.tokenizer, self.source)
         meta = {"versions": self.versions, "base_moved": self.weights.base_moved, "source": self.source,
                 "frozen": sorted(self.weights.frozen), "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
-                "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk}}
+                "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk},
+                "estimates": {size.name: size.estimated() for size in (self.packs, self.rows) if size.estimated()}}
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
         for name, optimizer in self.optimizers.items():
             write_tensors(directory / f"optimizer-{name}.safetensors", optimizer.state())
@@ -321,6 +322,7 @@ class TorchEngine:
         for size in (self.packs, self.rows):  # what has run out of memory once does so again
             if size.asked == "auto" and size.name in meta.get("sizes", {}):
                 size.limit(meta["sizes"][size.name])
+            size.take_up(meta.get("estimates", {}).get(size.name, ()))
 
     def chosen(self) -> Mapping[str, object]:
         facts = self.facts()
