@@ -32,7 +32,7 @@ def differences(before: Mapping[str, object] | None, now: Mapping[str, object]) 
     """What changes bits and is not what it was, one line each. `before`: None where a checkpoint does not say."""
     if before is None:
         return ["the checkpoint does not say on what it was computed"]
-    return [f"{name}: {before.get(key, 'none')} before, {now.get(key, 'none')} now" for key, name in COMPARED.items()
+    return [f"{name}: {before.get(key) or 'none'} before, {now.get(key) or 'none'} now" for key, name in COMPARED.items()
             if _short(before.get(key)) != _short(now.get(key))]
 
 

@@ -325,10 +325,12 @@ class TorchEngine:
             size.take_up(meta.get("estimates", {}).get(size.name, ()))
 
     def chosen(self) -> Mapping[str, object]:
-        facts = self.facts()
-        return {key: facts[key] for key in ("device", "chip", "threads", "precision", "kernels", "torch")} | {
-            "instructions": torch.backends.cpu.get_cpu_capability(), "transformers": transformers.__version__,
-            "kernels/build": library.build()}
+        facts, by_c = self.facts(), self.machine.device.type == "cpu" and library.library()
+        return {key: facts[key] for key in ("device", "chip", "threads", "precision", "torch")} | {
+            # of a model that they do not compute whole (`facts`) they still compute parts
+            "kernels": "c" if by_c else f"torch: {library.why_not() or 'the model is on a GPU'}",
+            "kernels/build": library.build() if by_c else "", "instructions": torch.backends.cpu.get_cpu_capability(),
+            "transformers": transformers.__version__}
 
     def listen(self, tell: Tell) -> None:
         self.packs.tell = self.rows.tell = tell
