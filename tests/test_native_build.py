@@ -130,6 +130,7 @@ def test_the_file_is_built_once_and_found_again(fresh, monkeypatch):
     before = built.stat().st_mtime_ns, built.stat().st_ino
     library.cache_clear()
     assert library() is not None and (built.stat().st_mtime_ns, built.stat().st_ino) == before
+    assert module.build() == cache_module.digest(built)[:16]
     (asked,) = log.read_text().splitlines()
     assert "native/decode.c" in asked and "native/train.c" in asked and "-shared" in asked
 

@@ -66,8 +66,12 @@ def _note(path: Path) -> Path:
 
 def _said(path: Path) -> str:
     """Size and digest, as the note has them."""
+    return f"{path.stat().st_size} {digest(path)}\n"
+
+
+def digest(path: Path) -> str:
     with open(path, "rb") as f:
-        return f"{os.fstat(f.fileno()).st_size} {hashlib.file_digest(f, 'sha256').hexdigest()}\n"
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def _close(folder: Path) -> None:
