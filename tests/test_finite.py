@@ -55,7 +55,8 @@ def test_what_never_trains_is_not_looked_at():
 
 
 def test_numbers_of_every_type_are_looked_at():
-    good = {"empty": torch.zeros(0), "whole": torch.tensor([1]), "wide": torch.tensor([1e300], dtype=torch.float64), "half": torch.ones(3).half()}
+    good = {"empty": torch.zeros(0), "whole": torch.tensor([1]),
+            "wide": torch.tensor([1e300], dtype=torch.float64), "half": torch.ones(3).half()}
     assert first_not_finite({}) == first_not_finite(good) == ""
     assert first_not_finite(good | {"bad": torch.tensor([1.0, float("inf")]).bfloat16(), "worse": torch.tensor(float("nan"))}) == "bad"
 

@@ -35,7 +35,8 @@ def test_the_threads_beside_a_gpu_say_nothing_of_a_cpu_and_the_device_is_the_use
     ({"kernels": "torch: switched off by FORETHOUGHT_KERNELS=0"}, "kernels: c before, torch: switched off by FORETHOUGHT_KERNELS=0 now"),
     ({"chip": "B"}, "processor: A before, B now"), ({"threads": 1}, "threads: 2 before, 1 now"),
     ({"precision": "fp32"}, "precision: bf16 before, fp32 now"), ({"torch": "2.10"}, "torch: 2.9 before, 2.10 now"),
-    ({"instructions": "AVX512"}, "instructions: AVX2 before, AVX512 now"), ({"kernels/build": "2e"}, "build of the kernels: 1f before, 2e now"),
+    ({"instructions": "AVX512"}, "instructions: AVX2 before, AVX512 now"),
+    ({"kernels/build": "2e"}, "build of the kernels: 1f before, 2e now"),
 ])  # fmt: skip
 def test_what_changes_bits_is_named(change, said):
     assert kept.differences(HERE, HERE) == []

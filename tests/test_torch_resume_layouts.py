@@ -78,7 +78,8 @@ CHANGES = {  # name -> the recipe, and an outcome that its decisions must have
     "to replay and back": (adaptive("replay", rejoin=1), "share"),
     "to keep_kl": (adaptive("keep_kl", PLAN | MUON), "isolate"),
     "core": (recipe(IMITATE, PLAN | {"isolation": CORE}, ACT, layout="shared"), "fuse"),
-    "random core": (recipe(IMITATE, PLAN | MUON | {"isolation": {"core": "random", "core_steps": 2, "group_above": 1.0}}, layout="shared"), "random"),
+    "random core": (recipe(IMITATE, PLAN | MUON | {"isolation": {"core": "random", "core_steps": 2, "group_above": 1.0}}, layout="shared"),
+                    "random"),
     "surgery": (recipe(IMITATE, PLAN | {"isolation": {"surgery": "pcgrad", "replay": 0.5}}, **PROBED), "advance"),
 }
 
