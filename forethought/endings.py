@@ -14,7 +14,7 @@ from forethought.recipe.schema import OptimSpec, Recipe
 from forethought.store import Store
 from forethought.types import Event
 
-BITS = ("device", "chip", "threads", "precision", "kernels", "torch", "forethought")  # facts that the last bits of a run depend on
+BITS = ("device", "chip", "threads", "precision", "kernels", "layers", "torch", "forethought")  # by which a machine is another one
 Observer = Callable[[Event], None]
 Tell = Callable[[str], None]
 
@@ -56,16 +56,10 @@ def summary_of(recipe: Recipe, at: Progress, status: str, seconds: float, facts:
             "machine": dict(facts), **more}
 
 
-def changed_machine(at: Progress, facts: Mapping[str, object]) -> str:
-    """Keep what the run computes on from this step on; a sentence where that is no longer what it was."""
-    before = at.machines[-1] if at.machines else facts
-    other = [f"{key} {facts.get(key)}, was {before.get(key)}" for key in BITS if facts.get(key) != before.get(key)]
-    if other or not at.machines:
+def keep_machine(at: Progress, facts: Mapping[str, object]) -> None:
+    """What the run computes on from this step on, where that is not what it was."""
+    if not at.machines or any(facts.get(key) != at.machines[-1].get(key) for key in BITS):
         at.machines = [*at.machines, {"step": at.step, **facts}]
-    if not other:
-        return ""
-    return (f"bit-identity ends here: the run goes on with {'; '.join(other)}. From here on its last bits can differ from those of a run that "
-            "was never stopped")
 
 
 def left(store: Store, step: int, number: int) -> Interrupted:

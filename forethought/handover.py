@@ -47,7 +47,7 @@ def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide
     """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares, fresh optimizers."""
     own = weights_of(recipe, spec)
     if recipe.probes.kl_base and not p.found and (recipe.model.path or p.stage):
-        for policy in set(p.policies.values()):
+        for policy in sorted(set(p.policies.values())):
             p.found[policy] = fresh(p, f"{policy}-as-found")
             engine.fork(policy, p.found[policy], "frozen")
     for role in spec.roles if own != "base" else ():
@@ -159,7 +159,7 @@ def lay_down(engine: Engine, p: Progress) -> None:
             engine.drop(policy)
         else:
             engine.release(policy)
-    for policy in set(p.policies.values()):
+    for policy in sorted(set(p.policies.values())):
         engine.hold(policy, "")
     p.references = {}
 

@@ -7,7 +7,7 @@ summary) may be damaged: that is a note, and a decision on record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from forethought import handover
@@ -155,19 +155,6 @@ def _notes(store: Store, state: Mapping) -> list[str]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def kept_settings(recipe: Recipe, progress: Progress, summary: Mapping) -> Recipe:
-    """The recipe with what the run's first machine chose by itself: threads and precision decide the last bits of sums, so a resumed run
-    keeps them. `summary`: of a run whose checkpoints do not say it yet."""
-    facts = progress.machines[-1] if progress.machines else summary.get("machine", {})
-    facts = facts if isinstance(facts, Mapping) else {}
-    engine, threads, precision = recipe.engine, facts.get("threads"), facts.get("precision")
-    if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0:
-        engine = replace(engine, threads=threads)
-    if engine.precision == "auto" and precision in ("fp32", "bf16"):
-        engine = replace(engine, precision=precision)
-    return replace(recipe, engine=engine)
 
 
 def ensure_records(store: Store, state: Mapping) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from forethought import handover, report, rundata, tasks
 from forethought.distill.check import check_distill
 from forethought.distill.stage import Load
+from forethought.engines import kept
 from forethought.engines.base import Engine
 from forethought.errors import RecipeError, UserError
 from forethought.evaluate import evaluated
@@ -25,13 +26,13 @@ from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe
-from forethought.resuming import ensure_records, find, kept_settings, recipe_of, unlike
+from forethought.resuming import ensure_records, find, recipe_of, unlike
 from forethought.rollout import Rollouts, seed_of
 from forethought.runner import Observer, Result, Runner
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks.base import Domain
-from forethought.types import Event
+from forethought.types import Decision, Event
 
 EngineOf = Callable[[Recipe, Domain], Engine]
 
@@ -117,8 +118,8 @@ def _text_context(domain) -> int:
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
-    """What a distillation takes to put another model to work; nothing of it trains. It computes on as many threads as the run."""
-    engine = replace(recipe.engine, threads=rollouts.engine.facts().get("threads", recipe.engine.threads))
+    """What a distillation takes to put another model to work; nothing of it trains. It computes as the run does."""
+    engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
     return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain)
 
 
@@ -191,7 +192,9 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
             return _report_again(store, found.progress, observe)
         summary, damage = store.read_summary()
         notes = [*filter(None, [note]), *found.notes, *([f"{damage}; it is written again"] if damage else [])]
-        engine, rollouts = build(kept_settings(recipe, found.progress, summary), engine_of)
+        # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the run began with.
+        chosen = found.state.get("chosen") if found.folder else {}
+        engine, rollouts = build(replace(recipe, engine=kept.pinned(recipe.engine, chosen or {})), engine_of)
         with closing(rollouts.domain):
             store.cut_back(found.state)
             ensure_records(store, found.state)
@@ -204,7 +207,17 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
                 keep_lists(recipe, out)  # a start may have been killed before it had them all
                 rundata.record(recipe, out)
             runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            if found.folder and (moved := kept.differences(chosen, engine.chosen())):
+                _elsewhere(store, recipe, progress, moved, observe)
             return runner.go(progress, "resume" if found.folder else "start", notes)
+
+
+def _elsewhere(store: Store, recipe: Recipe, at: Progress, moved: Sequence[str], observe: Observer) -> None:
+    """Say that bit-identity ends here, and why."""
+    said = f"from step {at.step} on this run is not, bit for bit, the one that was never stopped: {'; '.join(moved)}"
+    store.decide(Decision(step=at.step, stage=min(at.stage, len(recipe.stage) - 1), kind="run", name=recipe.name, outcome="elsewhere",
+                          reason=said))
+    observe(Event(kind="note", text=said))
 
 
 def _report_again(store: Store, at: Progress, observe: Observer) -> Result:

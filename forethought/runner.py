@@ -67,7 +67,8 @@ class Runner:
                 self.emit("note", text=note)
             self.engine.listen(lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers))
             self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
-            for note in [*notes, *filter(None, [endings.changed_machine(progress, endings.facts_of(self.engine))])]:
+            endings.keep_machine(progress, endings.facts_of(self.engine))
+            for note in notes:
                 self._decide("run", self.recipe.name, "note", note)
                 self.emit("note", text=note)
             record_lists(self.store)
@@ -348,8 +349,6 @@ class Runner:
         self._decide("schedule", spec.name or spec.kind, "advance", why)
         return why
 
-    # ---- measuring, logging, saving
-
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
         """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
         found = evaluate(self.rollouts, self.held_out, self.progress.policies, noise=self.recipe.eval.noise,
@@ -370,11 +369,11 @@ class Runner:
     def _save(self) -> None:
         """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is nothing to go on from."""
         p = self.progress
-        if bad := self.engine.not_finite():
-            raise Diverged(f"policy {bad[0]!r} has weights that are not finite")
-        p.seconds = time.perf_counter() - self.clock
-        p.probes = self.monitor.state_dict()
-        self.store.save(p.step, {"progress": asdict(p), "recipe": to_dict(self.recipe)}, lambda folder: self.engine.save(folder / "engine"))
+        if bad := self.engine.finite():
+            raise Diverged(f"{bad} is not finite")
+        p.seconds, p.probes = time.perf_counter() - self.clock, self.monitor.state_dict()
+        state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
+        self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
 
     def _leave(self, number: int) -> None:

@@ -59,7 +59,7 @@ class Stage:
 
     def step(self, k: int, conflict: bool = False) -> Step:
         """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the two roles' gradients. Raises
-        UpdateRefused if a loss (then no policy has moved) or a gradient is not finite."""
+        UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this update."""
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share
@@ -172,10 +172,12 @@ class Stage:
             parts.append(self.engine.forward_backward(batch, objective))
             if conflict and shared:
                 parts.append(self._conflict(k, batch, objective))
-        for batch in batches:
-            if any(s.stream for s in batch.segments):
-                parts.append(self.engine.optim_step(batch.policy, scale))
-                self.engine.publish(batch.policy)
+        moving = [batch.policy for batch in batches if any(s.stream for s in batch.segments)]
+        if len(moving) > 1:  # one alone is checked by its own step
+            self.engine.check_gradients(moving)
+        for policy in moving:
+            parts.append(self.engine.optim_step(policy, scale))
+            self.engine.publish(policy)
         return merge(parts)
 
     def _by_role(self, k: int, batch: Batch, objective: Objective, conflict: bool) -> dict[str, Metric]:

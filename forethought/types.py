@@ -191,7 +191,7 @@ class Decision:
     stage: int
     kind: Literal["gate", "schedule", "guard", "run"]
     name: str
-    outcome: str  # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume | interrupt | end
+    outcome: str  # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume | elsewhere | ...
     reason: str
     numbers: Mapping[str, float] = field(default_factory=dict)
 

@@ -151,6 +151,16 @@ def test_a_refused_update_of_one_model_clears_the_gradients_of_all(fields, steps
     assert main.weights["base"].get("plan", [0.0] * 3) == [0.0] * 3
 
 
+def test_the_gradients_of_all_models_are_checked_before_one_of_them_moves():
+    joined, main, planner = fakes(nan_gradients={0})
+    for name in ("base", "plan"):
+        joined.prepare(name, SGD)
+        joined.forward_backward(one(name), ONE)
+    with pytest.raises(UpdateRefused, match="in the model 'plan': the gradient norm of policy 'base' is nan"):
+        joined.check_gradients(["base", "plan"])
+    assert not main.gradients["base"] and not planner.gradients["base"] and main.steps == 0
+
+
 # Tokenizers, files -----------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from torch_kit import engine_of, model_of
 
+from forethought.engines.torch.native import cache as cache_module
 from forethought.engines.torch.native import library as module
 from forethought.engines.torch.native.library import library, why_not
 from forethought.types import Request
@@ -32,13 +33,16 @@ def fresh(tmp_path, monkeypatch):
 
 
 def kept(folder: Path) -> list[Path]:
-    """Of the kernels; what was timed by them lies beside."""
-    return sorted(p for p in (folder / "forethought").iterdir() if not p.name.startswith("ways-"))
+    """The libraries in a cache folder; each has a note of its own beside it, and what was timed by them may lie there."""
+    found = [p for p in sorted((folder / "forethought").iterdir()) if not p.name.startswith("ways-")]
+    libraries = [p for p in found if p.suffix == ".so"]
+    assert {p.name for p in found} == {name for p in libraries for name in (p.name, f"{p.name}.sum")}
+    return libraries
 
 
 def compiler(folder: Path, monkeypatch, says: str = "") -> Path:
     """A stand-in that copies what was built before, and notes that it was asked; returns where it notes."""
-    built, log = next(p for p in reversed(kept(USUAL)) if p.name == f"kernels-{module._key(USUAL_COMPILER)}.so"), folder / "asked"
+    built, log = next(p for p in sorted((USUAL / "forethought").iterdir()) if p.name == f"kernels-{module._key(USUAL_COMPILER)}.so"), folder / "asked"
     script = folder / "cc-here"
     script.write_text(f'#!/bin/sh\necho "$*" >> "{log}"\n{says}\nwhile [ "$1" != -o ]; do shift; done\ncp "{built}" "$2"\n')
     script.chmod(0o755)
@@ -126,6 +130,7 @@ def test_the_file_is_built_once_and_found_again(fresh, monkeypatch):
     before = built.stat().st_mtime_ns, built.stat().st_ino
     library.cache_clear()
     assert library() is not None and (built.stat().st_mtime_ns, built.stat().st_ino) == before
+    assert module.build() == cache_module.digest(built)[:16]
     (asked,) = log.read_text().splitlines()
     assert "native/decode.c" in asked and "native/train.c" in asked and "-shared" in asked
 
@@ -140,6 +145,63 @@ def test_a_broken_file_is_built_anew(fresh, monkeypatch, broken):
     target.write_bytes(broken)
     assert library() is not None and library().ft_width() in (4, 8, 16)
     assert target.read_bytes()[:4] == b"\x7fELF" and target.stat().st_size > 20_000 and len(log.read_text().splitlines()) == 1
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
+
+
+@NEEDS
+@POSIX
+@pytest.mark.parametrize("spoil", [
+    lambda so, note: so.write_bytes(so.read_bytes()[:5000]),  # what the dynamic loader maps, and dies of
+    lambda so, note: so.write_bytes(flipped(so.read_bytes())), lambda so, note: so.write_bytes(so.read_bytes() + b"more"),
+    lambda so, note: note.unlink(), lambda so, note: note.write_bytes(b""), lambda so, note: note.write_bytes(b"\xff\x00"),
+    lambda so, note: so.chmod(0o777), lambda so, note: note.chmod(0o666),
+    lambda so, note: (so.rename(so.with_name("elsewhere")), so.symlink_to("elsewhere")),
+], ids=["cut", "flipped", "longer", "no note", "empty note", "no text", "open file", "open note", "a link"])  # fmt: skip
+def test_what_is_not_what_was_built_is_never_loaded_and_is_built_anew(fresh, monkeypatch, spoil):
+    log = compiler(fresh, monkeypatch)
+    assert library() is not None
+    (built,) = kept(fresh / "cache")
+    good = built.read_bytes()
+    spare = fresh / "spare"  # the library that is mapped here keeps its pages: only a copy is spoiled
+    spare.write_bytes(good)
+    spare.chmod(0o700)
+    os.replace(spare, built)
+    spoil(built, built.with_name(f"{built.name}.sum"))
+    assert not cache_module.whole(built)
+    library.cache_clear()
+    assert library() is not None and len(log.read_text().splitlines()) == 2
+    assert cache_module.whole(built) and built.read_bytes() == good and not built.is_symlink()
+
+
+@NEEDS
+@POSIX
+def test_a_file_of_somebody_else_is_not_loaded(fresh, monkeypatch):
+    compiler(fresh, monkeypatch)
+    assert library() is not None
+    (built,) = kept(fresh / "cache")
+    assert cache_module.whole(built)
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    assert not cache_module.whole(built)
+
+
+@NEEDS
+@POSIX
+def test_the_cache_folder_is_closed_to_others_where_it_is_the_users_own_and_left_where_it_is_not(fresh, monkeypatch):
+    compiler(fresh, monkeypatch)
+    monkeypatch.setattr(cache_module.tempfile, "tempdir", str(fresh))
+    folder = fresh / "cache" / "forethought"
+    folder.mkdir(parents=True)
+    folder.chmod(0o775)  # as many systems make it
+    assert library() is not None and folder.stat().st_mode & 0o777 == 0o755 and len(kept(fresh / "cache")) == 1
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    with pytest.raises(OSError, match="code is not loaded from there"):  # nor from a folder of mine among the temporary files
+        (fresh / f"forethought-{me + 1}").mkdir()
+        cache_module.folder_of("kernels-x.so")
 
 
 @NEEDS
@@ -177,18 +239,18 @@ def test_without_a_cache_folder_it_is_kept_among_temporary_files(fresh, monkeypa
     """In a folder that nobody else can write to."""
     compiler(fresh, monkeypatch)
     monkeypatch.chdir(fresh)
-    monkeypatch.setattr(module.tempfile, "tempdir", str(fresh))
+    monkeypatch.setattr(cache_module.tempfile, "tempdir", str(fresh))
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     assert library() is not None
     folder = fresh / f"forethought-{os.getuid()}"
-    assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.iterdir())) == 1 and not (fresh / "relative").exists()
+    assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.glob("*.so"))) == 1 and not (fresh / "relative").exists()
 
 
 @POSIX
 @pytest.mark.parametrize("make", [lambda p: (p.mkdir(), p.chmod(0o777)), lambda p: (p.parent.joinpath("x").mkdir(), p.symlink_to("x"))],
                          ids=["open to all", "a link"])  # fmt: skip
 def test_code_is_not_loaded_from_a_folder_that_others_can_write_to(fresh, monkeypatch, make):
-    monkeypatch.setattr(module.tempfile, "tempdir", str(fresh))
+    monkeypatch.setattr(cache_module.tempfile, "tempdir", str(fresh))
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
     monkeypatch.setenv("CC", "false")
     make(fresh / f"forethought-{os.getuid()}")

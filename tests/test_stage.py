@@ -270,6 +270,22 @@ def test_a_refused_gradient_leaves_none_behind_either():
     assert stage.engine.weights == clean.engine.weights
 
 
+def test_where_the_second_policys_gradient_is_refused_the_first_has_not_moved():
+    """All gradients are checked before any policy moves; with several updates a batch, those before it stay."""
+    spec = reinforce(roles=BOTH, tree=TreeSpec(plans=3, acts=3), reward={})
+    stage = stage_of(spec, TWO, nan_gradients=[1])
+    with pytest.raises(UpdateRefused, match="the gradient norm of policy 'plan' is nan"):
+        stage.step(0)
+    assert stage.engine.weights == {"base": {}, "plan": {}, "act": {}}
+    assert not any(row for rows in stage.engine.momentum.values() for row in rows.values())
+    again = stage_of(replace(spec, updates=2), TWO, nan_gradients=[3])
+    with pytest.raises(UpdateRefused, match="policy 'plan'"):
+        again.step(0)
+    once = stage_of(spec, TWO)
+    once.step(0)
+    assert again.engine.weights == once.engine.weights and once.engine.weights["act"] and once.engine.weights["plan"]
+
+
 # what is reported --------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from torch_kit import SIZE, WORDS, engine_of, forest, model_of, on_disk, same, s
 from transformers import GenerationConfig
 
 from forethought.engines.torch import files, small
+from forethought.engines.torch.optim import first_not_finite
 from forethought.engines.torch.files import write_tensors
 from forethought.engines.torch.loading import from_path
 from forethought.engines.torch.small import small_model, tokenizer_of
@@ -225,13 +226,13 @@ def test_an_engine_says_whose_weights_are_not_finite(value):
     engine.fork("base", "kept", "frozen")
     for name in ("base", "plan", "act"):
         engine.prepare(name, OptimSpec())
-    assert engine.not_finite() == []
+    assert engine.finite() == ""
     for name in ("plan", "act", "base"):
         with torch.no_grad():
             parameter = next(iter(engine.weights.parameters(name).values()))
             before = parameter.clone()
             parameter.view(-1)[-1] = value
-        assert engine.not_finite() == [name]
+        assert engine.finite().endswith(f"of policy {name!r}")
         with torch.no_grad():
             parameter.copy_(before)
 
@@ -239,5 +240,5 @@ def test_an_engine_says_whose_weights_are_not_finite(value):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_large_numbers_are_finite(dtype):
     """A sum would overflow where no number does."""
-    assert files.finite(torch.full((64,), torch.finfo(dtype).max, dtype=dtype))
-    assert not files.finite(torch.tensor([1.0, float("nan")], dtype=dtype))
+    assert first_not_finite({"w": torch.full((64,), torch.finfo(dtype).max, dtype=dtype)}) == ""
+    assert first_not_finite({"w": torch.tensor([1.0, float("nan")], dtype=dtype)}) == "w"

@@ -273,6 +273,29 @@ def test_a_resumed_run_keeps_the_smaller_size_and_a_rolled_back_one_too(monkeypa
     assert engine.packs.now == TOKENS // 2
 
 
+def test_a_resumed_run_cuts_its_work_as_the_run_did_whatever_memory_is_free_now(monkeypatch, tmp_path):
+    """On a GPU sizes follow from the free memory, and the last bits of sums from sizes."""
+    monkeypatch.setattr(memory, "free", lambda device: 40_000_000)
+    engine = trained()
+    engine.forward_backward(BATCH, OBJECTIVE)
+    engine.forget("base")
+    engine.sample(ASKED)
+    (tmp_path / "then").mkdir()
+    engine.save(tmp_path / "then")
+    found = engine.packs.now, engine.rows.now
+    monkeypatch.setattr(memory, "free", lambda device: 4_000_000)
+    fresh, given = trained(), trained(pack_tokens=700)
+    for other in (fresh, given):
+        other.load(tmp_path / "then")
+        other.forward_backward(BATCH, OBJECTIVE)
+        other.forget("base")
+        other.sample(ASKED)
+    assert (fresh.packs.now, fresh.rows.now) == found and given.packs.now == 700
+    alone = trained()
+    alone.forward_backward(BATCH, OBJECTIVE)
+    assert alone.packs.now < found[0]
+
+
 def test_a_run_goes_on_and_says_so(monkeypatch, tmp_path):
     recipe = from_dict({
         "name": "short", "layout": "shared", "task": {"name": "desk", "levels": [1], "widgets": 4},

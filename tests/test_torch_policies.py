@@ -264,6 +264,34 @@ def test_a_refused_update_clears_the_gradients_of_every_policy():
     assert all(p.grad is None for p in engine.weights.base.parameters())
 
 
+def test_gradients_of_several_policies_are_checked_before_one_of_them_moves():
+    engine = engine_of()
+    for name in ("act", "plan"):
+        engine.fork("base", name)
+        engine.prepare(name, OptimSpec(warmup=0))
+        engine.forward_backward(batch(name), OBJECTIVE)
+    engine.check_gradients(["act", "plan"])
+    before = snapshot(engine, "act")
+    next(p for p in engine.weights.parameters("plan").values() if p.grad is not None).grad.view(-1)[-1] = float("inf")
+    with pytest.raises(UpdateRefused, match="the gradient norm of policy 'plan' is (inf|nan)"):
+        engine.check_gradients(["act", "plan"])
+    assert same(snapshot(engine, "act"), before) and all(p.grad is None for p in engine.weights.base.parameters())
+
+
+def test_a_gradient_that_is_not_finite_where_weights_are_held_refuses_nothing():
+    engine = engine_of()
+    engine.fork("base", "start", "frozen")
+    learn(engine, "base", steps=1)
+    engine.find_region("core", "base", "start", 0.001)
+    engine.hold("base", "core")
+    engine.forward_backward(batch("base"), OBJECTIVE)
+    for name, index in engine.regions.found["core"].indices.items():
+        engine.weights.parameters("base")[name].grad.view(-1)[index] = float("nan")
+    engine.check_gradients(["base"])
+    engine.optim_step("base")
+    assert engine.finite() == ""
+
+
 # Sampling from a merged copy -----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,6 @@
-"""Stop anywhere, go on, and get the same bits: a run with the torch engine, ended by SIGTERM and by SIGKILL."""
+"""Stop anywhere, go on, and get the same bits: a run with the torch engine, ended by SIGTERM and by SIGKILL in true processes.
+
+`test_torch_resume_layouts.py` has every layout and everything that changes hands, `test_torch_resume_moments.py` every moment."""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch_kit  # noqa: F401  one thread
+import resume_kit as kit  # one thread
 from conftest import lines_of, nothing
 
 from forethought import run
@@ -29,7 +31,7 @@ def recipe(**fields) -> Recipe:
     tables = {
         "name": "resumed", "layout": "adapters", "seed": 3, "task": {"name": "desk", "levels": [1, 2], "widgets": 4, "slip": 0.1},
         "model": {"layers": 2, "width": 32, "mlp": 32}, "adapter": {"rank": 2},
-        "engine": {"device": "cpu", "precision": "fp32", "threads": 1, "pack_tokens": 300, "sample_rows": 8},
+        "engine": {"device": "cpu", "precision": "bf16", "threads": 1, "pack_tokens": 300, "sample_rows": 8},
         "eval": {"tasks": 2, "every": 3}, "save": {"every": 2, "trees_every": 2, "trees": 2},
         "stage": [
             {"kind": "imitate", "weights": "base", "until": {"steps": 5}, "batch": 6, "share": 2, "easy_first": 0.5, "easy_levels": [1],
@@ -71,16 +73,16 @@ def same(a: dict, b: dict) -> None:
 
 
 @pytest.fixture(scope="module", params=["adapters", "shared"])
-def straight(request, tmp_path_factory) -> tuple[Recipe, dict, float]:
+def straight(request, tmp_path_factory) -> tuple[Recipe, dict]:
     chosen = recipe(**SHARED) if request.param == "shared" else recipe()
-    out, began = tmp_path_factory.mktemp("straight") / "run", time.perf_counter()
+    out = tmp_path_factory.mktemp("straight") / "run"
     run.train(chosen, out, nothing)
-    return chosen, left(out), time.perf_counter() - began
+    return chosen, left(out)
 
 
 def test_the_run_has_something_to_lose(straight):
     """The comparison below would pass on a run that trains nothing."""
-    chosen, found, _ = straight
+    chosen, found = straight
     adapters = {name for name in found["tensors"] if "adapters/" in name}
     assert adapters == ({"engine/adapters/plan/adapter_model.safetensors", "engine/adapters/act/adapter_model.safetensors"}
                         if chosen.layout == "adapters" else set())
@@ -91,7 +93,7 @@ def test_the_run_has_something_to_lose(straight):
 
 def test_sigterm_in_another_process_and_resume_in_this_one(straight, tmp_path):
     """The command line ends with 143 and says how to go on; what goes on here gets the bits that nothing interrupted got."""
-    chosen, wanted, _ = straight
+    chosen, wanted = straight
     if chosen.layout == "shared":
         pytest.skip("a process takes seconds to begin; what is left to stop and go on is below")
     write_resolved(chosen, tmp_path / "recipe.json")
@@ -117,7 +119,7 @@ def lines_of_so_far(path: Path) -> list[str]:
 @pytest.mark.parametrize("stop", [7])
 def test_sigterm_at_a_step_and_resume(straight, stop, tmp_path):
     """In the second stage, between two checkpoints."""
-    chosen, wanted, _ = straight
+    chosen, wanted = straight
     same(wanted, stopped_once(chosen, tmp_path / "run", stop))
 
 
@@ -148,10 +150,13 @@ def test_a_model_for_each_role_stops_and_goes_on(planner, tmp_path):
     same(wanted, stopped_once(chosen, tmp_path / "run", 4))
 
 
-def test_sigkill_at_random_moments(straight, tmp_path):
+@pytest.mark.parametrize("layout", ["adapters", "shared"])
+def test_sigkill_at_random_moments(layout, tmp_path, monkeypatch):
     """No handler runs and no file is finished. Killed again and again, at any time, then left to end."""
-    chosen, wanted, seconds = straight
-    out, moments, rng = tmp_path / "run", [], random.Random()
+    kit.lively(monkeypatch)
+    chosen, began = kit.recipe(kit.IMITATE, kit.PLAN | {"updates": 2}, kit.ACT, layout=layout), time.perf_counter()
+    wanted, _ = kit.straight(chosen, tmp_path)
+    seconds, out, moments, rng = time.perf_counter() - began, tmp_path / "run", [], random.Random()
     for _ in range(4):
         moments.append(rng.uniform(0.02, 0.5 * seconds))
         child = forked(lambda: go_on(chosen, out))
@@ -162,9 +167,9 @@ def test_sigkill_at_random_moments(straight, tmp_path):
             shutil.rmtree(out)  # killed before the run had said what it is
     go_on(chosen, out)
     try:
-        same(wanted, left(out))
+        kit.same(wanted, kit.left(out))
     except AssertionError as e:
-        raise AssertionError(f"killed after {moments} seconds each") from e
+        raise AssertionError(f"killed after {moments} seconds each: {e}") from e
 
 
 def go_on(chosen: Recipe, out: Path) -> None:

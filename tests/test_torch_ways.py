@@ -33,7 +33,7 @@ def nothing_known(monkeypatch):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "forethought").mkdir()
+    (tmp_path / "forethought").mkdir(mode=0o700)
     return tmp_path / "forethought"
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_answer_is_timed_anew(cache, monkeypatch, text):
 
 def test_no_cache_folder_costs_the_time_only(monkeypatch):
     monkeypatch.setattr(ways, "timed", lambda decoder, candidates: {C32: 0.010, T32: 0.004})
-    monkeypatch.setattr(native, "folder", lambda name: (_ for _ in ()).throw(OSError("nowhere")))
+    monkeypatch.setattr(ways.cache, "folder_of", lambda name: (_ for _ in ()).throw(OSError("nowhere")))
     assert ways.choose([C32, T32], torch_kit.model_of("llama", **LLAMA))[0] == T32
 
 

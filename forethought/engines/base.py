@@ -93,6 +93,9 @@ class Engine(Protocol):
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
         """Add the gradient of the objective to the policy's. Raises UpdateRefused when the loss is not finite."""
 
+    def check_gradients(self, policies: Sequence[str]) -> None:
+        """Before several policies move in one step: UpdateRefused, and none of them has moved, where the gradient of one is not finite."""
+
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         """Clip, check, update, clear. Raises UpdateRefused when the gradient is not finite."""
 
@@ -141,8 +144,9 @@ class Engine(Protocol):
     def publish(self, policy: str) -> int:
         """Make the newest weights what `sample` uses; returns the new version."""
 
-    def not_finite(self) -> list[str]:
-        """The policies that can train and have a weight that is NaN or infinite (one pass over the weights)."""
+    def finite(self) -> str:
+        """"" where every number that training can move, weights and optimizers, is finite; else the first tensor that holds another,
+        in words. To be asked before `save`: what is not finite must not take the place of what is."""
 
     def save(self, directory: Path) -> None:
         """Everything needed to go on: weights of every policy in Hugging Face and PEFT layout, optimizers, versions."""
@@ -150,6 +154,10 @@ class Engine(Protocol):
     def load(self, directory: Path) -> None:
         """Back to what `save` wrote. A policy that has published more often since gets a new version, never an old one: a version
         number names one set of weights for as long as the engine lives."""
+
+    def chosen(self) -> Mapping[str, object]:
+        """What it has chosen by itself, or found on its machine, and what changes bits (`engines.kept`); saved with a checkpoint. Under the
+        name of a key of the recipe's engine table stands what "auto" became."""
 
     def listen(self, tell: Tell) -> None:
         """From now on `tell` hears what the engine decides by itself: sizes that it makes smaller when memory runs out."""

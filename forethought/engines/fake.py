@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -46,8 +45,7 @@ class FakeEngine:
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.roles = {stop: role for role, stop in stops.items()}
         self.choices = choices or (lambda text, role: [f"{word} {stops[role]}" for word in self.words[:3]])
-        self.script, self.context = script, context
-        self.nan_losses, self.nan_gradients = nan_losses, nan_gradients
+        self.script, self.context, self.nan_losses, self.nan_gradients = script, context, nan_losses, nan_gradients
         self.weights: dict[str, Rows] = {BASE: {}}  # a row that is absent is all zeros
         self.served: dict[str, Rows] = {BASE: {}}
         self.versions = {BASE: 0}
@@ -159,12 +157,7 @@ class FakeEngine:
     def _draw(self, r: Request, i: int, text: str, role: str) -> str:
         choices = self.choices(text, role)
         logits = self.served[r.policy].get(role, [0.0] * len(choices))
-        if r.temperature == 0:
-            return choices[logits.index(max(logits))]
-        p = softmax([logit / r.temperature for logit in logits])
-        order = sorted(range(len(p)), key=lambda k: -p[k])
-        kept = [k for n, k in enumerate(order) if sum(p[j] for j in order[:n]) < r.top_p]
-        return choices[random.Random(f"{r.seed}/{i}").choices(kept, [p[k] for k in kept])[0]]
+        return choices[fake_rows.pick(logits, r.temperature, r.top_p, f"{r.seed}/{i}")]
 
     # ---- training
 
@@ -229,13 +222,18 @@ class FakeEngine:
         for j, g in enumerate(gradient):
             row[j] += g
 
+    def check_gradients(self, policies: Sequence[str]) -> None:
+        for k, policy in enumerate(policies):
+            if self.steps + k in self.nan_gradients:
+                self.steps += k + 1
+                self._forget()
+                raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
+
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
+        self.check_gradients([policy])
         self.steps += 1
         spec, gradient = self.optimizers[policy], self.gradients[policy]
         self.gradients[policy] = {}
-        if self.steps - 1 in self.nan_gradients:
-            self._forget()
-            raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
         held = {role: indices for role, (_, indices) in self.regions.get(self.holds.get(policy, ""), {}).items()}
         gradient = {role: [0.0 if j in held.get(role, ()) else g for j, g in enumerate(row)] for role, row in gradient.items()}
         norm = math.sqrt(sum(g * g for row in gradient.values() for g in row))
@@ -371,8 +369,9 @@ class FakeEngine:
 
     # ---- files
 
-    def not_finite(self) -> list[str]:
-        return [name for name, rows in self.weights.items() if not fake_rows.finite(rows)]
+    def finite(self) -> str:
+        trains = {name: rows for name, rows in self.weights.items() if name not in self.frozen}
+        return fake_rows.not_finite("the logits", trains) or fake_rows.not_finite("the momentum", self.momentum)
 
     def save(self, directory: Path) -> None:
         state = {"weights": self.weights, "served": self.served, "versions": self.versions, "frozen": self.frozen,
@@ -390,6 +389,9 @@ class FakeEngine:
             setattr(self, key, value)
         self.versions = {k: v if known.get(k, 0) <= v else known[k] + 1 for k, v in self.versions.items()}
         self.optimizers, self.gradients, self.aside = specs, {name: {} for name in specs}, {}
+
+    def chosen(self) -> Mapping[str, object]:
+        return {}
 
     def listen(self, tell: Tell) -> None:
         """It decides nothing by itself."""

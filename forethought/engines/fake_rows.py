@@ -23,6 +23,21 @@ def kl(p: Sequence[float], q: Sequence[float]) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
+def entropy(p: Sequence[float]) -> float:
+    """In nats."""
+    return -sum(x * math.log(x) for x in p if x > 0)
+
+
+def pick(logits: Sequence[float], temperature: float, top_p: float, seed: str) -> int:
+    """One choice, drawn with `seed`; the first of the best at temperature 0."""
+    if temperature == 0:
+        return list(logits).index(max(logits))
+    p = softmax([logit / temperature for logit in logits])
+    order = sorted(range(len(p)), key=lambda k: -p[k])
+    kept = [k for n, k in enumerate(order) if sum(p[j] for j in order[:n]) < top_p]
+    return random.Random(seed).choices(kept, [p[k] for k in kept])[0]
+
+
 def dot(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]) -> float:
     return sum(x * y for role in a if role in b for x, y in zip(a[role], b[role], strict=True))
 
@@ -82,10 +97,7 @@ def moved(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
     return mine
 
 
-def entropy(p: Sequence[float]) -> float:
-    """In nats."""
-    return -sum(x * math.log(x) for x in p if x > 0)
-
-
-def finite(rows: Rows) -> bool:
-    return all(math.isfinite(x) for row in rows.values() for x in row)
+def not_finite(what: str, table: Mapping[str, Rows]) -> str:
+    """The first row of the policies' that holds NaN or inf, in words, or ""."""
+    return next((f"{what} of {role} in policy {policy!r}" for policy, rows in table.items() for role, row in rows.items()
+                 if not all(map(math.isfinite, row))), "")

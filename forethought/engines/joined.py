@@ -140,6 +140,12 @@ class Joined:
         with self._refusing(key):
             return self.engines[key].forward_backward(replace(batch, policy=policy), replace(objective, keep="".join(keep)))
 
+    def check_gradients(self, policies: Sequence[str]) -> None:
+        for key, engine in self.engines.items():
+            if own := [inner for at, inner in map(self._at, policies) if at == key]:
+                with self._refusing(key):
+                    engine.check_gradients(own)
+
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         key, inner = self._at(policy)
         with self._refusing(key):
@@ -214,8 +220,11 @@ class Joined:
 
     # ---- files
 
-    def not_finite(self) -> list[str]:
-        return [self._outside(key, name) for key, engine in self.engines.items() for name in engine.not_finite()]
+    def finite(self) -> str:
+        for key, engine in self.engines.items():
+            if found := engine.finite():
+                return found if key == BASE else f"{found}, in the model {key!r}"
+        return ""
 
     def save(self, directory: Path) -> None:
         """A folder for each engine, by its name, and a note of what is where."""
@@ -233,6 +242,10 @@ class Joined:
         for key, engine in self.engines.items():
             engine.load(directory / key)
         self.regions = dict(note["regions"])
+
+    def chosen(self) -> Mapping[str, object]:
+        """The main engine's: all of them are on one machine, and `run` prepares it once for all."""
+        return self.engines[BASE].chosen()
 
     def listen(self, tell: Tell) -> None:
         for key, engine in self.engines.items():

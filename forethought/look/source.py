@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
 from forethought.errors import CheckpointError, RecipeError, UserError, unknown
 from forethought.progress import Progress
@@ -81,6 +82,7 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
         raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
     folder, state = latest
     engine = folder / "engine"
+    recipe = replace(recipe, engine=kept.pinned(recipe.engine, state.get("chosen") or {}))  # measured as it was trained
     try:
         policies = Progress.read(state["progress"]).policies
     except ValueError as error:

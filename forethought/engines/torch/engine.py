@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
@@ -24,9 +25,9 @@ from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, tar
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
-from forethought.engines.torch.native import weights
-from forethought.engines.torch.optim import Optimizer
-from forethought.engines.torch.files import check_tokenizer, finite, read_policies, write_policies, write_tensors
+from forethought.engines.torch.native import library, weights
+from forethought.engines.torch.optim import Optimizer, first_not_finite
+from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.regions import Regions
 from forethought.engines.torch.sampling import Laid, Sampler
@@ -227,13 +228,23 @@ class TorchEngine:
             return None
         return bytes_ - sum(map(memory.to_come, self.optimizers.values()))
 
+    def check_gradients(self, policies: Sequence[str]) -> None:
+        for policy in policies:
+            with self.regions.held(policy):
+                self._finite_norm(policy)
+
+    def _finite_norm(self, policy: str) -> torch.Tensor:
+        """Of the gathered gradient. UpdateRefused where it is not finite."""
+        norm = self.optimizers[policy].gradient_norm()
+        if not torch.isfinite(norm):
+            self.gradients.forget_all()
+            raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
+        return norm
+
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         optimizer = self.optimizers[policy]
         with self.regions.held(policy):
-            norm = optimizer.gradient_norm()
-            if not torch.isfinite(norm):
-                self.gradients.forget_all()
-                raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm.item()}")
+            norm = self._finite_norm(policy)
             with memory.needed(f"the optimizer of policy {policy!r}"):
                 optimizer.step(norm, lr_scale)
         self.laid.moved(policy)
@@ -277,15 +288,24 @@ class TorchEngine:
 
     # ---- files
 
-    def not_finite(self) -> list[str]:
-        moved = [name for name in self.weights.names() if name not in self.weights.frozen and (name != BASE or self.weights.base_moved)]
-        return [name for name in moved if not all(finite(p) for p in self.weights.parameters(name).values())]
+    def finite(self) -> str:
+        for name in self.weights.names():
+            if name in self.weights.frozen or (name == BASE and not self.weights.base_moved):
+                continue
+            if bad := first_not_finite(self.weights.parameters(name)):
+                return f"{bad} of policy {name!r}"
+        for name, optimizer in self.optimizers.items():
+            if bad := first_not_finite(optimizer.numbers()):
+                weight, _, key = bad.rpartition("|")
+                return f"{key} of {weight} in the optimizer of policy {name!r}"
+        return ""
 
     def save(self, directory: Path) -> None:
         write_policies(self.weights, directory, self.tokenizer, self.source)
         meta = {"versions": self.versions, "base_moved": self.weights.base_moved, "source": self.source,
                 "frozen": sorted(self.weights.frozen), "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
-                "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk}}
+                "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk},
+                "estimates": {size.name: size.estimated() for size in (self.packs, self.rows) if size.estimated()}}
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
         for name, optimizer in self.optimizers.items():
             write_tensors(directory / f"optimizer-{name}.safetensors", optimizer.state())
@@ -312,6 +332,15 @@ class TorchEngine:
         for size in (self.packs, self.rows):  # what has run out of memory once does so again
             if size.asked == "auto" and size.name in meta.get("sizes", {}):
                 size.limit(meta["sizes"][size.name])
+            size.take_up(meta.get("estimates", {}).get(size.name, ()))
+
+    def chosen(self) -> Mapping[str, object]:
+        facts, by_c = self.facts(), self.machine.device.type == "cpu" and library.library()
+        return {key: facts[key] for key in ("device", "chip", "threads", "precision", "layers", "torch")} | {
+            # of a model that they do not compute whole (`facts`) they still compute parts
+            "kernels": "c" if by_c else f"torch: {library.why_not() or 'the model is on a GPU'}",
+            "kernels/build": library.build() if by_c else "", "instructions": torch.backends.cpu.get_cpu_capability(),
+            "transformers": transformers.__version__}
 
     def listen(self, tell: Tell) -> None:
         self.packs.tell = self.rows.tell = tell

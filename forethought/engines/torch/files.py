@@ -46,6 +46,9 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         config = copy.deepcopy(policies.peft.peft_config[name])
         config.base_model_name_or_path = source if source and not policies.base_moved else f"../../{BASE}"
         config.inference_mode = True
+        for key, value in vars(config).items():
+            if isinstance(value, set):  # the names of the layers, whose order would be that of the process's hash seed
+                setattr(config, key, sorted(value))
         config.save_pretrained(folder)
     for name, model in policies.copies.items():
         if name not in policies.frozen:
@@ -60,11 +63,6 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
 
 
 @torch.no_grad()
-def finite(tensor: torch.Tensor) -> bool:
-    """Whether no number of it is NaN or infinite, without a copy of it."""
-    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
-
-
 def check_tokenizer(tokenizer, folder: Path) -> None:
     """CheckpointError where the folder was saved with other tokens: its weights would read other words than they learned."""
     own = json.loads(tokenizer.backend_tokenizer.to_str())

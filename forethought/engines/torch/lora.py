@@ -35,12 +35,28 @@ def targets(base: torch.nn.Module, adapter: str) -> dict[str, LoraLayer]:
             for path, layer in base.named_modules() if is_lora(layer) and adapter in layer.r}
 
 
+def _own(layer: LoraLayer) -> torch.Tensor:
+    """The base's weight below an adapter."""
+    return getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
+
+
+@torch.no_grad()
+def delta(layer: LoraLayer, adapter: str) -> torch.Tensor:
+    """What `adapter` adds to the layer's weight, scaling * B A: the one place where it is multiplied out.
+
+    Always in the precision of B and A. Under an autocast the product would be rounded to bf16, and the weights that sample would depend
+    on who asked for them first: a run that merges after each update, or one that was resumed and merges when it first samples.
+    """
+    with torch.autocast(_own(layer).device.type, enabled=False):
+        return layer.get_delta_weight(adapter)
+
+
 @torch.no_grad()
 def add(model: torch.nn.Module, base: torch.nn.Module, adapter: str) -> None:
     """The weights of `model` that `adapter` adds to become those of `base` (with PEFT around it) and what it adds: W + scaling * B A."""
     for name, layer in targets(base, adapter).items():
-        own = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"))
-        model.get_parameter(name).copy_(own + layer.get_delta_weight(adapter).to(own.dtype))
+        own = _own(layer)
+        model.get_parameter(name).copy_(own + delta(layer, adapter).to(own.dtype))
 
 
 @torch.no_grad()
@@ -65,7 +81,7 @@ def approach(layer: LoraLayer, adapter: str, difference: torch.Tensor) -> float:
     B_EOR.zero_()
     B_EOR[..., :k] = (U_EOK * root_EK[:, None]).to(B.dtype)
     A_ERI[:, :k] = torch.where(there_EK[..., None], (V_EKI * root_EK[..., None]).to(A.dtype), A_ERI[:, :k])
-    return (difference.double() - layer.get_delta_weight(adapter).double()).square().sum().item()
+    return (difference.double() - delta(layer, adapter).double()).square().sum().item()
 
 
 def leading(matrices_EOI: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -87,6 +87,16 @@ class Size:
         self.now = self.most = min(self.now, size)
         self.shrunk = True
 
+    def estimated(self) -> list[float]:
+        """[size, bytes a unit] of the dearest pieces so far; nothing where no memory was looked at. Another amount of free memory would
+        cut a resumed run's work otherwise, and its sums would have other last bits."""
+        return [self.now, self._cost] if self.asked == "auto" and self._cost else []
+
+    def take_up(self, estimated: Sequence[float]) -> None:
+        """What `estimated` gave, unless dearer pieces have been seen since (a roll-back makes nothing larger)."""
+        if self.asked == "auto" and estimated and estimated[1] > self._cost:
+            self.now, self._cost = min(self.most, int(estimated[0])), estimated[1]
+
     def within(self, attempt: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
         """What `attempt` returns. It computes in pieces of at most `now` and says by `running` which one is next.
 

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from forethought.engines.torch.muon import Muon
 from forethought.recipe.schema import OptimSpec
+
+
+@torch.no_grad()
+def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
+    """The name of the first that holds NaN or inf, or "". One pass over the numbers, without a copy of them, and one wait for a GPU."""
+    some = {name: t for name, t in tensors.items() if t.numel() and t.is_floating_point()}
+    if not some:
+        return ""
+    ends = [torch.stack(torch.aminmax(t)).double() for t in some.values()]  # the least and the largest: NaN comes through both
+    device = max((e.device for e in ends), key=lambda device: device.type == "cuda")  # an optimizer may count its steps on the CPU
+    bad = (~torch.isfinite(torch.stack([e.to(device) for e in ends])).all(-1)).nonzero()[:1].flatten().tolist()
+    return list(some)[bad[0]] if bad else ""
 
 
 class Optimizer:
@@ -55,13 +67,13 @@ class Optimizer:
                         value.put_(index, torch.zeros_like(index, dtype=value.dtype))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """`PARAMETER|KEY` -> tensor."""
-        out = {}
-        for names, optimizer, _ in self.parts:
-            for name in names:
-                for key, value in optimizer.state.get(self.parameters[name], {}).items():
-                    out[f"{name}|{key}"] = torch.as_tensor(value).detach().clone().contiguous()
-        return out
+        """`PARAMETER|KEY` -> a copy of the tensor."""
+        return {name: value.clone().contiguous() for name, value in self.numbers().items()}
+
+    def numbers(self) -> dict[str, torch.Tensor]:
+        """As `state`, but the tensors themselves, which the next step changes."""
+        return {f"{name}|{key}": torch.as_tensor(value).detach() for names, optimizer, _ in self.parts for name in names
+                for key, value in optimizer.state.get(self.parameters[name], {}).items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         by_name: dict[str, dict[str, torch.Tensor]] = {}

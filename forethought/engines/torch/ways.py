@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 
 from forethought.engines.torch.decoder import Decoder, decoder_of, rotation
+from forethought.engines.torch.native import cache
 from forethought.engines.torch.native import library as native
 from forethought.engines.torch.native.layer import Layer, Shape, weights_of
-from forethought.engines.torch.packing import Layout, pack
+from forethought.engines.torch.packing import pack
 from forethought.types import Segment
 
 SAVES = 0.15  # of the time of the first way: what another must save
@@ -146,7 +147,7 @@ def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]
 
 def _key(decoder: Decoder, candidates: Sequence[Way]) -> str:
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in decoder.inner.layers[0].named_parameters()]
-    said = [native.processor(), torch.__version__, native.version(), decoder.heads, decoder.kv_heads, shapes, [str(w) for w in candidates]]
+    said = [native.processor(), torch.__version__, native.build(), decoder.heads, decoder.kv_heads, shapes, [str(w) for w in candidates]]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
 
@@ -179,4 +180,4 @@ def _write(key: str, took: Mapping[Way, float], when: str) -> None:
 
 
 def _path(key: str) -> Path:
-    return native.folder(f"ways-{key}.json") / f"ways-{key}.json"
+    return cache.folder_of(f"ways-{key}.json") / f"ways-{key}.json"

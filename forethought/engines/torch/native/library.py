@@ -1,7 +1,7 @@
 """Compile the kernels once for this machine, and load them.
 
-The compiler (`CC`, else cc, gcc or clang) takes a few seconds; the file is kept in the user's cache folder under a hash of the
-sources, the compiler and the processor, so a shared home folder serves several machines.
+The compiler (`CC`, else cc, gcc or clang) takes a few seconds; the file is kept in the user's cache folder (`cache.py`) under a hash of
+the sources, the compiler and the processor, so a shared home folder serves several machines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from forethought.engines.torch.native import cache
 
 SOURCES = Path(__file__).parent
 NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"  # not every clang on ARM takes -march
@@ -51,6 +52,11 @@ def why_not() -> str:
     return "" if library() else _reason[-1]
 
 
+def build() -> str:
+    """The beginning of the compiled file's digest; empty where there are no kernels. Another compiler may round otherwise."""
+    return lib.digest if (lib := library()) else ""
+
+
 def address(array) -> ctypes.c_void_p:
     """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it points to: somebody has to."""
     if array is None:
@@ -69,9 +75,9 @@ def _loaded() -> ctypes.CDLL:
     if not (compiler := _compiler()):
         raise OSError("no C compiler (cc, gcc or clang) was found")
     name = f"kernels-{_key(compiler)}.so"
-    target = folder(name) / name
-    if target.exists():
-        with contextlib.suppress(OSError, AttributeError):  # a file that is broken is built anew
+    target = cache.folder_of(name) / name
+    if cache.whole(target):
+        with contextlib.suppress(OSError, AttributeError):  # whole, and not loaded here: a home that two systems share
             return _opened(target)
     _build(compiler, target)
     return _opened(target)
@@ -83,6 +89,7 @@ def _compiler() -> list[str]:
 
 def _opened(path: Path) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(path))
+    lib.digest = cache.digest(path)[:16]  # now: a cache may be swept while a run lasts
     for function in LONG:
         getattr(lib, function).restype = ctypes.c_long
     return lib
@@ -102,31 +109,7 @@ def _build(compiler: list[str], target: Path) -> None:
             said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             first = next((line for line in said if "error" in line), said[-1])
             raise OSError(f"{compiler[0]} could not build the kernels: {first[:300]}")
-        with open(made, "r+b") as f:
-            os.fsync(f.fileno())  # no half of it under its name after a crash
-        os.replace(made, target)
-
-
-def folder(name: str) -> Path:
-    """Where the file is or can be kept: the user's cache folder, else one of the user's own among the temporary files."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if os.path.isabs(cache):  # as the XDG base directory specification has it
-        folder = Path(cache) / "forethought"
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            if (folder / name).exists() or os.access(folder, os.W_OK):
-                return folder
-    folder = Path(tempfile.gettempdir()) / f"forethought-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o022):
-        raise OSError(f"{folder} belongs to somebody else or can be written by others: code is not loaded from there; set XDG_CACHE_HOME")
-    return folder
-
-
-def version() -> str:
-    """Of the kernels here; "" where there are none."""
-    return Path(library()._name).stem if library() else ""
+        cache.keep(made, target)
 
 
 def _key(compiler: list[str]) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from forethought.engines.torch.decoder import Decoder, decoder_of, rotation
-from forethought.engines.torch.lora import is_lora
+from forethought.engines.torch.lora import delta, is_lora
 from forethought.engines.torch.native.library import address, floats, library, why_not
 from forethought.engines.torch.native.train import hooked
 
@@ -133,5 +133,5 @@ def effective(linear: torch.nn.Module) -> torch.Tensor:
     weight = linear.base_layer.weight.float()
     for name in () if linear.disable_adapters else linear.active_adapters:
         if name in linear.lora_A:
-            weight = weight + linear.scaling[name] * (linear.lora_B[name].weight.float() @ linear.lora_A[name].weight.float())
+            weight = weight + delta(linear, name).float()
     return weight.contiguous()
