@@ -370,7 +370,7 @@ class Runner:
         """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is nothing to go on from."""
         p = self.progress
         if bad := self.engine.finite():
-            raise Diverged(f"{bad} is not finite")
+            raise Diverged(f"NaN or inf in {bad}")
         p.seconds, p.probes = time.perf_counter() - self.clock, self.monitor.state_dict()
         state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
         self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch_kit  # noqa: F401  one thread
 from conftest import lines_of, nothing
 
-from forethought import run, runner, stage
+from forethought import endings, run, stage
 from forethought.errors import UserError
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
@@ -66,7 +66,7 @@ def _page(out: Path) -> Path:
 def lively(monkeypatch) -> None:
     """For a test's time: `drawn_reward`, and a report of a line (what it costs is not what is tested)."""
     monkeypatch.setattr(stage, "reward", drawn_reward)
-    monkeypatch.setattr(runner.report, "write", _page)
+    monkeypatch.setattr(endings.report, "write", _page)
 
 
 # What must be equal --------------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_weights_that_are_not_finite_are_never_saved_over_those_that_are(tmp_pat
     with pytest.raises(Diverged) as caught:
         run.train(desk_recipe(IMITATE | {"until": {"steps": 6}}, **QUIET), out, nothing, poisoned(4, value))
     assert str(caught.value) == (
-        f"weights have diverged at step 4: policy 'base' has weights that are not finite; lower stage.0.optim.lr from 0.5 to 0.0003 and check "
+        f"weights have diverged at step 4: NaN or inf in the logits of plan in policy 'base'; lower stage.0.optim.lr from 0.5 to 0.0003 and check "
         f"the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step 3 are intact in {out / 'checkpoints'}")
     assert caught.value.exit_code == 2 and summary(out)["status"] == "stopped"
     assert Store.open(out).steps() == [0, 2, 3] and verify(out / "checkpoints" / "step-000003") == ""
@@ -233,7 +233,7 @@ def on(asked: list, **facts):
             return {**super().facts(), "threads": 1, "kernels": "c", "precision": "bf16", "torch": "2.9"} | facts
 
         def chosen(self):
-            return {k: v for k, v in self.facts().items() if k in ("threads", "kernels", "precision", "torch")}
+            return {"device": "cpu"} | {k: v for k, v in self.facts().items() if k in ("threads", "kernels", "precision", "torch")}
 
     def engine_of(recipe, domain):
         asked.append(recipe.engine)
