@@ -32,6 +32,7 @@ from forethought.engines.torch.regions import Regions
 from forethought.engines.torch.sampling import Laid, Sampler
 from forethought.engines.torch.stops import Stops
 from forethought.engines.torch.token_stats import stats_of
+from forethought.engines.torch.words import mark
 from forethought.errors import UserError
 from forethought.metrics import Last, Metric, merge
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
@@ -49,6 +50,7 @@ class TorchEngine:
         check_attention(loaded.model)
         with memory.needed(f"the model, of {loaded.model.num_parameters():,} parameters,"):
             model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
+        mark(model, self.tokenizer)
         self.config = model.config.get_text_config()
         self.context = context_of(model.config)
         self.weights = Policies(model, adapter, spec.gradient_checkpointing)

@@ -27,6 +27,7 @@ from forethought.engines.torch.packing import Packed, pack
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.sampling import Laid, Sampler, Steps
 from forethought.engines.torch.stops import Stops
+from forethought.engines.torch.words import masked
 from forethought.errors import UserError
 from forethought.types import Request, Segment
 
@@ -193,7 +194,7 @@ def _plain(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> torch.Tensor:
     """[rows, tokens, vocabulary]: logits as the model computes them by itself, with the attention that its authors wrote out."""
     model.set_attn_implementation("eager")
     try:
-        return model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits.float()
+        return masked(model, model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits.float())
     finally:
         model.set_attn_implementation(NAME)
 
