@@ -20,10 +20,12 @@ from forethought.engines.torch import losses, machine, memory, mixed, objectives
 from forethought.engines.torch.architecture import check_attention, context_of, told
 from forethought.engines.torch.chat import ends_of, text_of
 from forethought.engines.torch.exact import check_adapter
+from forethought.engines.torch.fingerprint import fingerprint
 from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
+from forethought.engines.torch.model_notes import notes_of
 from forethought.engines.torch.native import weights
 from forethought.engines.torch.optim import Optimizer
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
@@ -32,8 +34,9 @@ from forethought.engines.torch.regions import Regions
 from forethought.engines.torch.sampling import Laid, Sampler
 from forethought.engines.torch.stops import Stops
 from forethought.engines.torch.token_stats import stats_of
+from forethought.engines.torch.tokenizer import begin_of
 from forethought.engines.torch.words import mark
-from forethought.errors import UserError
+from forethought.errors import CheckpointError, UserError
 from forethought.metrics import Last, Metric, merge
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
 from forethought.types import Batch, Completion, Objective, Request, TokenStats
@@ -59,6 +62,9 @@ class TorchEngine:
         self.regions = Regions(self.weights)
         self.versions = {BASE: 0}
         self.end, self.ends = ends_of(self.tokenizer, model)
+        self.begin = begin_of(self.tokenizer) if self.source else ()
+        self.fingerprint = fingerprint(model, loaded.config) if self.source else None  # a small model's weights are all saved
+        self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
         self._stops: dict[tuple[str, ...], Stops] = {}
@@ -274,6 +280,8 @@ class TorchEngine:
         meta = {"versions": self.versions, "base_moved": self.weights.base_moved, "source": self.source,
                 "frozen": sorted(self.weights.frozen), "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
                 "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk}}
+        if self.fingerprint:
+            meta["base"] = asdict(self.fingerprint)
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
         for name, optimizer in self.optimizers.items():
             write_tensors(directory / f"optimizer-{name}.safetensors", optimizer.state())
@@ -282,8 +290,9 @@ class TorchEngine:
 
     def load(self, directory: Path) -> None:
         meta = json.loads((directory / "engine.json").read_text())
-        if not self.source:
-            check_tokenizer(self.tokenizer, directory / BASE)
+        if self.fingerprint and "base" in meta:
+            self._check_base(directory, meta)
+        check_tokenizer(self.tokenizer, directory / BASE, self.source)
         read_policies(self.weights, directory)
         self.weights.frozen |= set(meta.get("frozen", ()))
         self.versions = {k: v if self.versions.get(k, 0) <= v else self.versions[k] + 1 for k, v in meta["versions"].items()}
@@ -300,6 +309,12 @@ class TorchEngine:
         for size in (self.packs, self.rows):  # what has run out of memory once does so again
             if size.asked == "auto" and size.name in meta.get("sizes", {}):
                 size.limit(meta["sizes"][size.name])
+
+    def _check_base(self, directory: Path, meta: Mapping) -> None:
+        """CheckpointError where the path holds another model than the one that was trained: its adapters mean nothing on that."""
+        if found := self.fingerprint.differs(meta["base"], weights=not meta["base_moved"]):
+            raise CheckpointError(f"{directory} was saved on another base than {self.source} holds ({found}); put the one that it was "
+                                  "trained on back there")
 
     def listen(self, tell: Tell) -> None:
         self.packs.tell = self.rows.tell = tell
