@@ -163,7 +163,9 @@ class TorchEngine:
             if r.stops not in self._stops:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
-        with self.machine.autocast(), mixed.sampling(self.weights, policies, self.laid, self.machine, self.context) as steps:
+        longest = max(len(r.context) + r.max_tokens for r in requests)
+        reach = min(self.context, 1 << longest.bit_length())  # a table of all positions of a long context may not fit in memory
+        with self.machine.autocast(), mixed.sampling(self.weights, policies, self.laid, self.machine, reach) as steps:
             return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
 
     # ---- training

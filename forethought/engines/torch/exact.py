@@ -34,6 +34,7 @@ from forethought.types import Request, Segment
 ROOT, LEFT, RIGHT, TIP = (1, 6, 3, 5, 2), (4, 2, 7), (3, 7, 4, 1), (6, 5)  # token ids; reduced to the vocabulary's size
 PATHS = (0, 1, 3), (0, 2)  # of segments
 STEPS = 3  # tokens sampled from each context
+REACH = 64  # positions that are looked at, and more
 CROWD = 7  # rows beside one that must not notice them
 MEANING = {"softcap": "soft-capped scores", "s_aux": "attention sinks", "sinks": "attention sinks"}  # what the attention is asked for
 
@@ -203,7 +204,7 @@ def _ways(model: PreTrainedModel) -> list[Steps]:
     """Every way in which tokens may be sampled on this machine."""
     ways: list[Steps] = [Cohorts(model.base_model, logits_of(model), model.device, decoder_of(model))]
     if not torch.cuda.is_available():  # the kernels are a CPU's, and lay the weights out once more
-        ways.append(Laid().steps("", model, False, 1, context_of(model.config)))
+        ways.append(Laid().steps("", model, False, 1, min(context_of(model.config), REACH)))
     return ways[:1] if isinstance(ways[-1], Cohorts) else ways
 
 

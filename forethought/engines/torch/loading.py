@@ -62,7 +62,7 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
         plausible.check_numbers(raw)
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         check_config(config, path)
-        tokenizer = read_tokenizer(name, trust_remote_code)
+        tokenizer = read_tokenizer(name, trust_remote_code, config.get_text_config().vocab_size)
         tensors = folder.tensors_of(name)
         if not trust_remote_code:
             plausible.check_sizes(config, tensors)

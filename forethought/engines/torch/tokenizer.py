@@ -18,6 +18,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from forethought.engines.torch.folder import TOKENIZER, find
 
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # what holds a tokenizer's words
+MOST_IDS = 1 << 24
 PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes that build nothing of their own
 SPECIAL = ("eos_token", "bos_token", "pad_token", "unk_token")
 PROBES = ("<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}", "  two  spaces,\ta tab\r\n\n\n and lines   ", "don't I'LL we've",
@@ -25,8 +26,9 @@ PROBES = ("<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}", "  t
           "12345 67 8", "Plan: 1. Open <b>. 2. Close!?", "e\u0301 \ufb01 \u00bd", " w0 w6 w1 ")  # fmt: skip
 
 
-def read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """What the files of a folder or hub name say. ValueError where they hold none, or do not agree about it."""
+def read_tokenizer(name: str, trust_remote_code: bool, rows: int = MOST_IDS) -> PreTrainedTokenizerBase:
+    """What the files of a folder or hub name say. ValueError where they hold none, or do not agree about it, or where an id of
+    tokenizer.json is none of the model's `rows`: what lies between two ids may be taken for tokens, one by one."""
     local = Path(name)
     if local.is_dir() and not any(next(local.glob(pattern), None) for pattern in TOKENIZERS):
         # Some kinds of models would make one up.
@@ -35,8 +37,8 @@ def read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBas
     path = find(name, TOKENIZER)
     if path is None or (trust_remote_code and "auto_map" in said):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    written = _written(path)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
+    written = _written(path, rows)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(name, tokenizer_file=str(path))  # whatever file tokenizer_config.json names
     if said.get("tokenizer_class") not in PLAIN and tokenizer.eos_token is None:
         _take_special(tokenizer, name)
     _check(tokenizer, written, said)
@@ -53,7 +55,7 @@ def begin_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     return tuple(whole[: places[0]]) if bare and places else ()
 
 
-def _written(path: Path) -> Tokenizer:
+def _written(path: Path, rows: int) -> Tokenizer:
     text = path.read_text(encoding="utf-8")
     try:
         tokenizer = Tokenizer.from_str(text)
@@ -61,6 +63,8 @@ def _written(path: Path) -> Tokenizer:
         raise ValueError(f"{TOKENIZER} cannot be read ({str(e).splitlines()[0]})") from e
     if dropout := (json.loads(text).get("model") or {}).get("dropout"):
         raise ValueError(f"{TOKENIZER} cuts words at random (dropout = {dropout}): one text would have many token ids; set it to null")
+    if (most := max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)) >= rows:
+        raise ValueError(f"its tokenizer has a token with the id {most}, its model embeds {rows}; they do not belong together")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -65,6 +65,11 @@ class Weights:
                             self.vocabulary, self.bf16, inner.norm.variance_epsilon, decoder.scale, self._float(inner.embed_tokens.weight),
                             self._float(inner.norm.weight), *map(self._float, angles), head_bias, head, layers)
 
+    def turn(self, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Other angles, of more positions."""
+        self.positions = len(angles[0])
+        self.model.cos, self.model.sin = map(self._float, angles)
+
     def work(self, tokens: int) -> torch.Tensor:
         return floats(self.lib.ft_work(ctypes.byref(self.model), tokens))
 
