@@ -88,7 +88,7 @@ def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollou
     if not task.context:
         return -1
     if task.context not in contexts:
-        contexts[task.context] = _add(segments, Segment(parent=-1, token_ids=rollouts.engine.encode(task.context)))
+        contexts[task.context] = _add(segments, Segment(parent=-1, token_ids=rollouts.begun(task.context)))
     return contexts[task.context]
 
 

@@ -62,16 +62,20 @@ class Rollouts:
         if isinstance(task.state, Undrawn):
             return ()
         if self.spaced:
-            return self.engine.encode(task.context) + self.piece(task.prompt) if task.context else self.engine.encode(task.prompt)
+            return self.begun(task.context) + self.piece(task.prompt) if task.context else self.begun(task.prompt)
         told = self.engine.chat(self.domain.messages(task))
-        return told + self.engine.encode(self.domain.opening) if told else self.engine.encode(task.prompt + self.domain.opening)
+        return told + self.engine.encode(self.domain.opening) if told else self.begun(task.prompt + self.domain.opening)
+
+    def begun(self, text: str) -> tuple[int, ...]:
+        """Token ids of the first text of a path: the model's own beginning, where it has one, and the text."""
+        return self.engine.begin + self.engine.encode(text)
 
     def notes(self) -> list[str]:
         """What a run says at its start: on how many threads it computes and why, and by what; what the task family has left out, and what
         of it is too long for the model."""
         facts = self.engine.facts()
         computes = [_computes(facts)] if "threads/why" in facts else []
-        return [*computes, *getattr(self.domain, "notes", ()), *([self.tight] if self.tight else [])]
+        return [*computes, *self.engine.notes, *getattr(self.domain, "notes", ()), *([self.tight] if self.tight else [])]
 
     # ---- what the domain can show; families whose problems come without plans can show those that were given some
 

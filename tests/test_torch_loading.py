@@ -70,7 +70,8 @@ def test_a_config_that_is_broken_or_of_no_known_kind(tmp_path):
 
 def test_weights_that_are_missing_torn_or_of_another_shape(tmp_path):
     on_disk(tmp_path, model_of())
-    weights, state = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")
+    weights = tmp_path / "model.safetensors"
+    state = {k: p.clone() for k, p in load_file(weights).items()}  # some versions of safetensors map the file, which is overwritten here
     save_file({k: v for k, v in state.items() if "layers.1.mlp" not in k}, weights, metadata={"format": "pt"})
     assert "lacks weights of LlamaForCausalLM: model.layers.1.mlp.down_proj.weight" in refusal(tmp_path)
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -96,7 +97,7 @@ def test_a_tokenizer_without_an_end(tmp_path):
 
 def test_a_tokenizer_of_another_model(tmp_path):
     on_disk(tmp_path, model_of(), tokenizer_of([*WORDS, "more", "words"]))
-    assert f"has {SIZE + 2} tokens, its model embeds {SIZE}" in refusal(tmp_path)
+    assert f"has a token with the id {SIZE + 1}, its model embeds {SIZE}" in refusal(tmp_path)
 
 
 def test_code_of_strangers_is_not_run(tmp_path):

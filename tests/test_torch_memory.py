@@ -93,6 +93,8 @@ def test_the_errors_of_every_allocator_are_known():
         found.append(memory.out_of_memory(caught.value))
     assert found == [True, True]
     for error, is_so in [(torch.OutOfMemoryError("CUDA out of memory"), True), (RuntimeError("CUDA error: out of memory"), True),
+                         (RuntimeError("could not create a primitive"), True),  # oneDNN's words
+                         (RuntimeError("could not create a primitive descriptor for a matmul primitive"), False),
                          (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False), (ValueError("not enough memory"), False)]:
         assert memory.out_of_memory(error) is is_so
 

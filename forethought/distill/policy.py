@@ -52,7 +52,7 @@ class Policy:
 
     def _request(self, item: Item) -> Request:
         said = self.engine.chat(self._prompt.messages(item))
-        context = (*(self.engine.encode(self._prompt.plain(item)) if said is None else said), *self.engine.encode(self.tags.open("plan")))
+        context = (*((*self.engine.begin, *self.engine.encode(self._prompt.plain(item))) if said is None else said), *self.engine.encode(self.tags.open("plan")))
         return Request(policy=self.policy, context=context, n=1, stops=(self.tags.close("plan"),), max_tokens=self.max_tokens,
                        temperature=self.temperature, seed=seed_of(self.seed, "distill", item.id))
 

@@ -46,6 +46,8 @@ class Engine(Protocol):
     context: int  # most tokens of a path
     end: int | None  # the token with which the model ends what it says
     ends: frozenset[int]  # every token that ends it
+    begin: tuple[int, ...]  # what stands before a text that no chat template begins (a BOS, or nothing)
+    notes: list[str]  # what a run says of the model at its start
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a piece of text, without special tokens. Pieces are encoded apart and joined as ids, never as text."""

@@ -41,7 +41,7 @@ class FakeEngine:
 
     def __init__(self, words: Sequence[str], stops: Mapping[str, str], *, choices: Choices | None = None, script: Script | None = None,
                  context: int = 4096, nan_losses: Collection[int] = (), nan_gradients: Collection[int] = ()):
-        self.words, self.end, self.ends = list(words), None, frozenset()
+        self.words, self.end, self.ends, self.begin, self.notes = list(words), None, frozenset(), (), []
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.roles = {stop: role for role, stop in stops.items()}
         self.choices = choices or (lambda text, role: [f"{word} {stops[role]}" for word in self.words[:3]])

@@ -33,7 +33,8 @@ class Joined:
         names = [self._outside(key, name) for key, engine in self.engines.items() for name in engine.policies()]
         if BASE in others or len(set(names)) < len(names):
             raise ValueError(f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}")
-        self.end, self.ends = main.end, main.ends
+        self.end, self.ends, self.begin = main.end, main.ends, main.begin
+        self.notes = list(dict.fromkeys(note for engine in self.engines.values() for note in engine.notes))
         self.context = min(engine.context for engine in self.engines.values())
         self.regions: dict[str, str] = {}  # region -> the engine that has it
         for key, engine in others.items():

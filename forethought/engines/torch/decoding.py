@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from forethought.engines.torch.decoder import Attends, Decoder, rotated, rotation
 from forethought.engines.torch.lora import is_lora
 from forethought.engines.torch.native.train import hooked
+from forethought.engines.torch.words import masked
 
 JOIN_BELOW = 1 << 26  # numbers of a joined matrix, which is a second copy while rows are sampled
 
@@ -77,7 +78,7 @@ class Decoding:
 def head_of(decoder: Decoder, adapters: Sequence[str] | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
     """`hidden -> logits`; the decoders that are written out scale nothing behind their head."""
     head = Linears((decoder.model.get_output_embeddings(),), adapters)
-    return lambda hidden: head(hidden)[0]
+    return lambda hidden: masked(decoder.model, head(hidden)[0])
 
 
 class _Layer:

@@ -21,10 +21,12 @@ from forethought.engines.torch import losses, machine, memory, mixed, objectives
 from forethought.engines.torch.architecture import check_attention, context_of, told
 from forethought.engines.torch.chat import ends_of, text_of
 from forethought.engines.torch.exact import check_adapter
+from forethought.engines.torch.fingerprint import fingerprint
 from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.gradients import Gradients
 from forethought.engines.torch.heads import logits_of
 from forethought.engines.torch.loading import Loaded
+from forethought.engines.torch.model_notes import notes_of
 from forethought.engines.torch.native import library, weights
 from forethought.engines.torch.optim import Optimizer, first_not_finite
 from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
@@ -33,7 +35,9 @@ from forethought.engines.torch.regions import Regions
 from forethought.engines.torch.sampling import Laid, Sampler
 from forethought.engines.torch.stops import Stops
 from forethought.engines.torch.token_stats import stats_of
-from forethought.errors import UserError
+from forethought.engines.torch.tokenizer import begin_of
+from forethought.engines.torch.words import mark
+from forethought.errors import CheckpointError, UserError
 from forethought.metrics import Last, Metric, merge
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
 from forethought.types import Batch, Completion, Objective, Request, TokenStats
@@ -53,6 +57,7 @@ class TorchEngine:
         check_attention(loaded.model)
         with memory.needed(f"the model, of {loaded.model.num_parameters():,} parameters,"):
             model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
+        mark(model, self.tokenizer)
         self.config = model.config.get_text_config()
         self.context = context_of(model.config)
         self.weights = Policies(model, adapter, spec.gradient_checkpointing)
@@ -61,6 +66,9 @@ class TorchEngine:
         self.regions = Regions(self.weights)
         self.versions = {BASE: 0}
         self.end, self.ends = ends_of(self.tokenizer, model)
+        self.begin = begin_of(self.tokenizer) if self.source else ()
+        self.fingerprint = fingerprint(model, loaded.config) if self.source else None  # a small model's weights are all saved
+        self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
         self._stops: dict[tuple[str, ...], Stops] = {}
@@ -166,7 +174,9 @@ class TorchEngine:
             if r.stops not in self._stops:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
-        with self.machine.autocast(), mixed.sampling(self.weights, policies, self.laid, self.machine, self.context) as steps:
+        longest = max(len(r.context) + r.max_tokens for r in requests)
+        reach = min(self.context, 1 << longest.bit_length())  # a table of all positions of a long context may not fit in memory
+        with self.machine.autocast(), mixed.sampling(self.weights, policies, self.laid, self.machine, reach) as steps:
             return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
 
     # ---- training
@@ -306,6 +316,8 @@ class TorchEngine:
                 "frozen": sorted(self.weights.frozen), "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
                 "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk},
                 "estimates": {size.name: size.estimated() for size in (self.packs, self.rows) if size.estimated()}}
+        if self.fingerprint:
+            meta["base"] = asdict(self.fingerprint)
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
         for name, optimizer in self.optimizers.items():
             write_tensors(directory / f"optimizer-{name}.safetensors", optimizer.state())
@@ -314,8 +326,9 @@ class TorchEngine:
 
     def load(self, directory: Path) -> None:
         meta = json.loads((directory / "engine.json").read_text())
-        if not self.source:
-            check_tokenizer(self.tokenizer, directory / BASE)
+        if self.fingerprint and "base" in meta:
+            self._check_base(directory, meta)
+        check_tokenizer(self.tokenizer, directory / BASE, self.source)
         read_policies(self.weights, directory)
         self.weights.frozen |= set(meta.get("frozen", ()))
         self.versions = {k: v if self.versions.get(k, 0) <= v else self.versions[k] + 1 for k, v in meta["versions"].items()}
@@ -341,6 +354,12 @@ class TorchEngine:
             "kernels": "c" if by_c else f"torch: {library.why_not() or 'the model is on a GPU'}",
             "kernels/build": library.build() if by_c else "", "instructions": torch.backends.cpu.get_cpu_capability(),
             "transformers": transformers.__version__}
+
+    def _check_base(self, directory: Path, meta: Mapping) -> None:
+        """CheckpointError where the path holds another model than the one that was trained: its adapters mean nothing on that."""
+        if found := self.fingerprint.differs(meta["base"], weights=not meta["base_moved"]):
+            raise CheckpointError(f"{directory} was saved on another base than {self.source} holds ({found}); put the one that it was "
+                                  "trained on back there")
 
     def listen(self, tell: Tell) -> None:
         self.packs.tell = self.rows.tell = tell

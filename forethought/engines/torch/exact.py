@@ -27,12 +27,14 @@ from forethought.engines.torch.packing import Packed, pack
 from forethought.engines.torch.policies import Policies
 from forethought.engines.torch.sampling import Laid, Sampler, Steps
 from forethought.engines.torch.stops import Stops
+from forethought.engines.torch.words import masked
 from forethought.errors import UserError
 from forethought.types import Request, Segment
 
 ROOT, LEFT, RIGHT, TIP = (1, 6, 3, 5, 2), (4, 2, 7), (3, 7, 4, 1), (6, 5)  # token ids; reduced to the vocabulary's size
 PATHS = (0, 1, 3), (0, 2)  # of segments
 STEPS = 3  # tokens sampled from each context
+REACH = 64  # positions that are looked at, and more
 CROWD = 7  # rows beside one that must not notice them
 MEANING = {"softcap": "soft-capped scores", "s_aux": "attention sinks", "sinks": "attention sinks"}  # what the attention is asked for
 
@@ -193,7 +195,7 @@ def _plain(model: PreTrainedModel, rows: list[tuple[int, ...]]) -> torch.Tensor:
     """[rows, tokens, vocabulary]: logits as the model computes them by itself, with the attention that its authors wrote out."""
     model.set_attn_implementation("eager")
     try:
-        return model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits.float()
+        return masked(model, model(input_ids=torch.tensor(rows, device=model.device), use_cache=False).logits.float())
     finally:
         model.set_attn_implementation(NAME)
 
@@ -202,7 +204,7 @@ def _ways(model: PreTrainedModel) -> list[Steps]:
     """Every way in which tokens may be sampled on this machine."""
     ways: list[Steps] = [Cohorts(model.base_model, logits_of(model), model.device, decoder_of(model))]
     if not torch.cuda.is_available():  # the kernels are a CPU's, and lay the weights out once more
-        ways.append(Laid().steps("", model, False, 1, context_of(model.config)))
+        ways.append(Laid().steps("", model, False, 1, min(context_of(model.config), REACH)))
     return ways[:1] if isinstance(ways[-1], Cohorts) else ways
 
 

@@ -62,12 +62,16 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
 
 
-@torch.no_grad()
-def check_tokenizer(tokenizer, folder: Path) -> None:
+def check_tokenizer(tokenizer, folder: Path, source: str = "") -> None:
     """CheckpointError where the folder was saved with other tokens: its weights would read other words than they learned."""
+    if not hasattr(tokenizer, "backend_tokenizer") or not (folder / "tokenizer.json").exists():  # one that is written out in Python
+        return
     own = json.loads(tokenizer.backend_tokenizer.to_str())
     saved = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     if any(own[part] != saved[part] for part in ("model", "added_tokens", "pre_tokenizer")):
+        if source:
+            raise CheckpointError(f"{folder} was saved with another tokenizer than {source} holds; put the one that it was trained with back "
+                                  "there")
         raise CheckpointError(f"{folder} was saved with another tokenizer than its task gives now. A small model's tokens come from the "
                               "task: give it the training problems and the settings that the run began with")
 

@@ -1,4 +1,4 @@
-"""From hidden states to logits, with the scalings that some models apply after their head."""
+"""From hidden states to logits, with the scalings that some models apply after their head. Ids without a token get none."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 from transformers import PreTrainedModel
+
+from forethought.engines.torch.words import masked
 
 
 def logits_of(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -16,6 +18,6 @@ def logits_of(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
         out = head(hidden) if scale == 1 else head(hidden) * scale
-        return out if cap is None else torch.tanh(out / cap) * cap
+        return masked(model, out if cap is None else torch.tanh(out / cap) * cap)
 
     return logits

@@ -8,28 +8,23 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from forethought.engines.torch import folder, plausible
 from forethought.engines.torch.architecture import INSTEAD, check_config
 from forethought.engines.torch.attention import NAME
 from forethought.engines.torch.exact import check_model
+from forethought.engines.torch.fingerprint import config_digest
+from forethought.engines.torch.memory import LESS, out_of_memory
 from forethought.engines.torch.small import small_model, tokenizer_of
 from forethought.engines.torch.small_text import tokenizer_of_texts
+from forethought.engines.torch.tokenizer import read_tokenizer
+from forethought.engines.torch.words import check_ids
 from forethought.errors import UserError
 from forethought.recipe.schema import ModelSpec
 
 Weights = Literal["auto", "fp32", "bf16"]
 DTYPES: dict[Weights, torch.dtype | str] = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
-TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # what holds a tokenizer's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +32,8 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str  # path or hub name; "" for a model from scratch
+    config: str = ""  # digest of the configuration in its file, which says with the weights which model this is
+    notes: tuple[str, ...] = ()  # what a run says of it at its start
 
 
 def load(spec: ModelSpec, words: Sequence[str], context: int, seed: int, weights: Weights = "auto", texts: Sequence[str] = ()) -> Loaded:
@@ -51,53 +48,74 @@ def load(spec: ModelSpec, words: Sequence[str], context: int, seed: int, weights
 def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "auto") -> Loaded:
     """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would compute wrongly.
 
-    `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine without a GPU.
+    `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine without a GPU. What the
+    configuration and the headers of the files say is checked before a weight is read.
     """
     local = Path(path).expanduser()
-    if (local.exists() or path.startswith((".", "/", "~"))) and not (local / "config.json").is_file():
+    if (local.exists() or path.startswith((".", "/", "~"))) and not (local / folder.CONFIG).is_file():
         raise UserError(f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` wrote or a hub name")
     name = str(local) if local.exists() else path
+    config = None
     try:
+        folder.check_kinds(name)
+        raw = folder.read_json(folder.find(name, folder.CONFIG) or Path(name, folder.CONFIG))
+        plausible.check_numbers(raw)
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         check_config(config, path)
-        tokenizer = read_tokenizer(name, trust_remote_code)
+        tokenizer = read_tokenizer(name, trust_remote_code, config.get_text_config().vocab_size)
+        tensors = folder.tensors_of(name)
+        if not trust_remote_code:
+            plausible.check_sizes(config, tensors)
         model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype=DTYPES[weights],
-                                                            trust_remote_code=trust_remote_code, output_loading_info=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as e:
-        if isinstance(e, KeyError) and e.args == (NAME,):
-            raise UserError(f"{path} ({config.model_type}) has an attention that does not go through the attention interface of "
-                            f"transformers, and so cannot take packed forests; {INSTEAD}") from e
-        raise UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}") from e
+                                                            trust_remote_code=trust_remote_code, use_safetensors=True,
+                                                            output_loading_info=True)
+    except UserError:
+        raise
+    except Exception as e:  # what stands in a folder is a stranger's, and transformers raises whatever that leads to
+        raise _refusal(e, path, config) from e
     _check_files(path, model, tokenizer, found)
     if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
+    check_finite(model, path)
     check_model(model.eval(), path)
-    return Loaded(model, tokenizer, name)
+    return Loaded(model, tokenizer, name, config_digest(raw), _notes(path, found))
 
 
-def read_tokenizer(name: str, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """What its files say. For some kinds of models (qwen2 and phi3 are among them) `AutoTokenizer` builds the kind's own tokenizer
-    from any other's vocabulary, even where the files ask for no kind: a word-level one then finds no words at all."""
-    local = Path(name)
-    if local.is_dir() and not any(next(local.glob(pattern), None) for pattern in TOKENIZERS):
-        # Some kinds of models would make one up.
-        raise ValueError("it has no tokenizer; save the model's own beside it (tokenizer.save_pretrained)")
-    said = get_tokenizer_config(name).get("tokenizer_class")
-    reader = PreTrainedTokenizerFast if said in ("TokenizersBackend", "PreTrainedTokenizerFast") else AutoTokenizer
-    return reader.from_pretrained(name, trust_remote_code=trust_remote_code)
+def _refusal(e: Exception, path: str, config) -> UserError:
+    if out_of_memory(e):
+        return UserError(f"out of memory: the weights of {path} do not fit; {LESS}")
+    if isinstance(e, KeyError) and e.args == (NAME,):
+        return UserError(f"{path} ({config.model_type}) has an attention that does not go through the attention interface of "
+                         f"transformers, and so cannot take packed forests; {INSTEAD}")
+    return UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}")
 
 
 def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: dict) -> None:
     """Weights that are there, and a tokenizer that fits them."""
     if absent := sorted(found["missing_keys"]):
-        raise UserError(f"{path} lacks weights of {type(model).__name__}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}; "
-                        "they would be drawn at random")
+        raise UserError(f"{path} cannot be loaded as a causal language model: {plausible.lacking(type(model).__name__, absent)}")
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {path} has no end-of-text token (eos_token); set one and save it")
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise UserError(f"the tokenizer of {path} has {len(tokenizer)} tokens, its model embeds {rows}; they do not belong together "
-                        "(resize_token_embeddings and save the model)")
+    if why := check_ids(tokenizer, model.get_input_embeddings().weight.shape[0]):
+        raise UserError(f"the tokenizer of {path} {why}; they do not belong together (resize_token_embeddings and save the model)")
+
+
+@torch.no_grad()
+def check_finite(model: PreTrainedModel, path: str) -> None:
+    """UserError that names a weight which holds NaN or infinity: a few tokens need not meet it, and training would."""
+    for name, p in model.named_parameters():
+        if p.is_floating_point() and not torch.linalg.vector_norm(p, torch.inf).isfinite():
+            raise UserError(f"{path}: {name} holds numbers that are not finite (NaN or infinity); with them logits that are not finite "
+                            "come out. Its weights are broken: take an earlier copy")
+
+
+def _notes(path: str, found: dict) -> tuple[str, ...]:
+    """Weights that the configuration has no place for: said, since a layer may be missing from it."""
+    unused = sorted(found["unexpected_keys"])
+    if not unused:
+        return ()
+    return (f"{path} holds {len(unused):,} weights that its config.json has no place for; they are not used: {', '.join(unused[:3])}"
+            f"{', ...' if len(unused) > 3 else ''}",)
 
 
 def sentence(e: Exception) -> str:

@@ -7,6 +7,7 @@ runs out. A size that the recipe gives stays what it is: what would fit is measu
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +24,16 @@ T = TypeVar("T")
 SHARE = 0.7  # of the free memory that an estimate may fill: the rest is for what it does not see, and for fragments
 MOST = 4  # times the usual size: what auto goes up to on a GPU; beyond that nothing gets faster
 FEWEST = 64  # what an estimate never goes below; running out of memory does
-SAID = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+SAID = re.compile("can't allocate memory|not enough memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+                  "|could not create a primitive(?! descriptor)")  # oneDNN's; without a descriptor it is a case that it does not compute
 LESS = "set engine.gradient_checkpointing=true, train adapters instead of whole models (layout=adapters), or take a smaller model"
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: of a GPU, of PyTorch's allocator on the CPU, or of numpy."""
+    """Whether an error says that memory ran out: of a GPU, of PyTorch's allocator on the CPU, of oneDNN, or of numpy."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID)
+    return isinstance(error, RuntimeError) and SAID.search(str(error)) is not None
 
 
 @contextmanager

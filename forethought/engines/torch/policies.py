@@ -18,6 +18,7 @@ import torch
 from forethought.engines.base import BASE, Kind
 from forethought.engines.torch import lora
 from forethought.engines.torch.recompute import recompute
+from forethought.engines.torch.words import carry
 from forethought.errors import RecipeError
 from forethought.recipe.schema import AdapterSpec
 
@@ -272,6 +273,7 @@ class Policies:
                 if module._buffers[key] is not None:
                     module._buffers[key] = own[f"{module_name}.{key}".lstrip(".")].clone()
         model.tie_weights()
+        carry(self.base, model)
         if src in self.adapters:
             lora.add(model, self.base, src)
         if self.gradient_checkpointing:

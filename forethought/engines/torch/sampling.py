@@ -19,7 +19,7 @@ import torch
 
 from forethought.engines.base import BASE
 from forethought.engines.torch.choice import Choice
-from forethought.engines.torch.decoder import decoder_of
+from forethought.engines.torch.decoder import Decoder, decoder_of
 from forethought.engines.torch.native.steps import NativeSteps
 from forethought.engines.torch.native.weights import Weights, angles_of, runs
 from forethought.engines.torch.sides import Sides
@@ -61,7 +61,7 @@ class Laid:
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
     def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
-        """The fastest way to sample from `model`, which speaks for `policy`, here."""
+        """The fastest way to sample from `model`, which speaks for `policy`, here, in paths of at most `context` tokens."""
         decoder = decoder_of(model)
         if not runs(decoder, model):
             return by_torch(model, decoder)
@@ -69,11 +69,18 @@ class Laid:
         tensors = kept.tensors if kept and kept.model is model else list(model.parameters())
         places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
         if not (kept and kept.model is model and kept.places == places and (kept.versions == versions or kept.weights.refresh())):
-            if self._angles[0] != context:
-                self._angles = (context, angles_of(decoder, context))
+            self._reach(decoder, context)
             kept = self._kept[policy] = _Packed(model, tensors, places, versions, Weights(decoder, model, bf16, self._angles[1]))
         kept.versions = versions
+        if kept.weights.positions < context:
+            self._reach(decoder, context)
+            kept.weights.turn(self._angles[1])
         return NativeSteps(kept.weights, threads)
+
+    def _reach(self, decoder: Decoder, context: int) -> None:
+        """Angles of so many positions; a position's do not depend on how many there are."""
+        if self._angles[0] < context:
+            self._angles = (context, angles_of(decoder, context))
 
     def moved(self, policy: str) -> None:
         """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version, as every other change does."""

@@ -12,6 +12,7 @@ from forethought.engines.torch.decoder import Decoder, decoder_of, rotation
 from forethought.engines.torch.lora import delta, is_lora
 from forethought.engines.torch.native.library import address, floats, library, why_not
 from forethought.engines.torch.native.train import hooked
+from forethought.engines.torch.words import NEVER, empty_of
 
 Pointer = ctypes.c_void_p
 
@@ -59,10 +60,15 @@ class Weights:
         self.vocabulary, self.words = model.get_output_embeddings().weight.shape[0], len(inner.embed_tokens.weight)
         self.positions = len(angles[0])
         layers = (_Layer * self.layers)(*(self._layer(layer) for layer in inner.layers))
-        head, head_bias = self._packed(model.get_output_embeddings())
+        head, head_bias = self._packed(model.get_output_embeddings(), without=empty_of(model))
         self.model = _Model(self.layers, config.hidden_size, decoder.heads, decoder.kv_heads, decoder.d, config.intermediate_size,
                             self.vocabulary, self.bf16, inner.norm.variance_epsilon, decoder.scale, self._float(inner.embed_tokens.weight),
                             self._float(inner.norm.weight), *map(self._float, angles), head_bias, head, layers)
+
+    def turn(self, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Other angles, of more positions."""
+        self.positions = len(angles[0])
+        self.model.cos, self.model.sin = map(self._float, angles)
 
     def work(self, tokens: int) -> torch.Tensor:
         return floats(self.lib.ft_work(ctypes.byref(self.model), tokens))
@@ -89,8 +95,8 @@ class Weights:
         self.refreshes &= self._held[-1].data_ptr() == x.data_ptr()
         return address(self._held[-1])
 
-    def _packed(self, *linears: torch.nn.Module) -> tuple[Pointer, Pointer | None]:
-        """(the matrices above each other, their bias), None where there is no bias."""
+    def _packed(self, *linears: torch.nn.Module, without: torch.Tensor | None = None) -> tuple[Pointer, Pointer | None]:
+        """(the matrices above each other, their bias), None where there is no bias. `without`: rows that never win (`words.NEVER`)."""
         weights = [effective(linear) for linear in linears]
         rows, columns = sum(map(len, weights)), weights[0].shape[1]
         packed = floats(self.lib.ft_packed_size(rows, columns, self.bf16)).zero_()
@@ -100,15 +106,15 @@ class Weights:
             self._copy(self.lib.ft_pack_rows, first, len(w), columns, address(w), address(packed), self.bf16)
             first += len(w)
         self._held.extend([packed, *weights])
-        return address(packed), self._bias(linears)
+        return address(packed), self._bias(linears, without)
 
     def _copy(self, function: Callable, *args) -> None:
         function(*args)
         self._copies.append(partial(function, *args))
 
-    def _bias(self, linears: Sequence[torch.nn.Module]) -> Pointer | None:
+    def _bias(self, linears: Sequence[torch.nn.Module], without: torch.Tensor | None) -> Pointer | None:
         biases = [(linear.base_layer if is_lora(linear) else linear).bias for linear in linears]
-        if all(b is None for b in biases):
+        if without is None and all(b is None for b in biases):
             return None
         padded = floats(sum(linear.out_features for linear in linears) + 64).zero_()  # a panel's columns are read beyond the last one
         first = 0
@@ -116,6 +122,8 @@ class Weights:
             if bias is not None:
                 self._copy(padded[first : first + len(bias)].copy_, bias)
             first += linear.out_features
+        if without is not None:
+            self._copy(padded.index_fill_, 0, without, NEVER)
         self._held.append(padded)
         return address(padded)
 
