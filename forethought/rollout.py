@@ -194,7 +194,7 @@ class Rollouts:
                 outcome = episode.step(node.text)
                 if outcome.done or turn == domain.turns:
                     parts = {"format": float(out.status == "finished"), "outcome": float(outcome.success),
-                             "follows": domain.follows(g.task, plan.text, texts).score}
+                             "follows": domain.follows(g.task, plan.text, texts).score, **({"timed_out": 1.0} if outcome.timed_out else {})}
                     g.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
                 else:
                     seen = g.add(parent=node.id, role=None, text=outcome.observation or "", token_ids=self.piece(outcome.observation or ""))

@@ -16,12 +16,12 @@ from forethought.tasks.grading.value import Value
 
 LONGEST = values.LONGEST
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?P<token>[0-9A-Za-z])(?![0-9A-Za-z])")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed(?:\s+(?=[A-Za-z])|\s*(?=[0-9]))(?P<token>[0-9A-Za-z])(?![0-9A-Za-z])")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the answer
 
 
 def boxed(text: str) -> Parsed | Refusal:
-    r"""The content (str, not empty) of the last `\boxed{...}`, braces inside it balanced; `\boxed 2` boxes one character, as in TeX.
+    r"""The content (str, not empty) of the last `\boxed{...}`, braces inside it balanced; `\boxed 2` and `\boxed2` box one character, as in TeX.
 
     Of boxes in each other the innermost counts, of several the last. A last box that is never closed is a refusal, even where one
     before it is complete: the text was cut off before it said its answer.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from forethought.tasks.grading import algebra
 from forethought.tasks.grading.algebra import TooLargeError
+from forethought.tasks.grading.expressions import latex
 from forethought.tasks.grading.units import agreements
 from forethought.tasks.grading.value import Value
 
@@ -183,4 +184,5 @@ def _askable(text: str) -> bool:
     """Real algebra of small size: no words, no product of letters that may be one, no towers of powers, no factorials."""
     if not text or len(text) > 200 or _TOWER.search(text):
         return False
+    text = latex(text)
     return not _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", text)) and all(c in _COMMANDS for c in re.findall(r"\\([A-Za-z]+)", text))

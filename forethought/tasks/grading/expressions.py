@@ -52,6 +52,13 @@ def read(text: str) -> Ratio:
     return found
 
 
+def latex(text: str) -> str:
+    """The text with the signs that this package uses put back into LaTeX, and functions with their backslash."""
+    text = re.sub(r"√ ?(\d+|[a-z])", r"\\sqrt{\1}", text).replace("√", "\\sqrt").replace("π", "\\pi ").replace("∞", "\\infty ")
+    text = "".join(f"\\{_GREEK[sign]} " if sign in _GREEK else sign for sign in text).replace("*", "\\cdot ")
+    return re.sub(rf"(?<![\\A-Za-z])({'|'.join(_FUNCTIONS)})(?![A-Za-z])", r"\\\1", text)
+
+
 def _tokens(text: str) -> list[str]:
     """Numbers, letters, commands without their backslash where they are functions, signs. A word is no product of letters."""
     text = text.replace("**", "^").replace("\\,", " ")
