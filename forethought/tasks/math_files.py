@@ -20,6 +20,7 @@ from typing import Any
 from forethought.errors import UserError, unknown
 from forethought.interface.result import Refusal, shown
 from forethought.tasks.math_answers import boxed, hashed
+from forethought.tasks.math_grading import why_unmatchable
 
 HUB = "hub:"
 NEEDS_DATA = 'needs the extra `data`: pip install "forethought[data]", or write the problems as JSONL'
@@ -177,6 +178,8 @@ def _record(row: Any, where: str, fields: Mapping[str, str], number: int) -> Rec
         raise UserError(f"{where}: no problem text; its fields are {', '.join(map(str, row)) or 'none'}. "
                         f'Known are {", ".join(FIELDS["problem"])}; name another by fields = {{ problem = "..." }}')
     answer, solution = _answer(text["answer"], text["solution"], where)
+    if why := why_unmatchable(answer):
+        raise UserError(f"{where}: no answer can equal the gold answer {shown(answer, 60)}: {why}; mend it or leave the problem out")
     named = {name: value for name, value in text.items() if name not in ("id", "answer", "solution")}
     return Record(**named, id=text["id"] or str(number), answer=answer, solution=solution, where=where,
                   level=_level(part("level"), solution, where))
