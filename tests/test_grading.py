@@ -13,7 +13,7 @@ from forethought.tasks.grading.dress import undressed
 from forethought.tasks.grading.units import unit
 from forethought.tasks.grading.values import read
 from forethought.tasks.math_answers import canonical, same
-from forethought.tasks.math_grading import exact
+from forethought.tasks.math_grading import MathVerify, exact, installed
 
 TEXTS = sorted({text for table in (EQUAL, ALGEBRA, APART) for gold, answers in table.items() for text in (gold, *answers)}
                | {text for gold, answer, _ in REPORTED for text in (gold, answer)})  # fmt: skip
@@ -32,6 +32,18 @@ def test_what_says_the_same_is_equal(gold):
 @pytest.mark.parametrize("gold", APART)
 def test_what_says_something_else_is_not_equal(gold):
     assert [answer for answer in APART[gold] if same(gold, answer) or same(answer, gold)] == []
+
+
+@pytest.mark.skipif(not installed(), reason="math-verify (the extra `math`) is not installed")
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_larger_algebra_tells_what_exact_reading_cannot(order):
+    grade = MathVerify(seconds=20)
+    try:
+        pairs = [(gold, answer)[::order] for gold, answers in ALGEBRA.items() for answer in answers]
+        assert [pair for pair in pairs if grade(*pair).score != 1.0] == []
+        assert grade(r"\sin x", r"\cos x").score == grade(r"\ln 2", "0.693147").score == 0.0
+    finally:
+        grade.close()
 
 
 @pytest.mark.parametrize(("gold", "answer", "equal"), REPORTED)
