@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from grading_cases import ALGEBRA, APART, EQUAL, REPORTED
+from grading_cases import ALGEBRA, APART, EQUAL, MORE, REPORTED
 
 from forethought.tasks.math_grading import GRADERS, SECONDS, WORKER, installed
 
@@ -25,6 +25,7 @@ Pair = tuple[str, str, bool]
 
 def lists() -> Iterator[tuple[str, list[Pair]]]:
     yield "public reports", REPORTED
+    yield "own, written afterwards", MORE
     yield "own, equal", [(gold, answer, True) for gold, answers in EQUAL.items() for answer in answers]
     yield "own, equal by algebra", [(gold, answer, True) for gold, answers in ALGEBRA.items() for answer in answers]
     yield "own, not equal", [(gold, answer, False) for gold, answers in APART.items() for answer in answers]
@@ -59,7 +60,8 @@ def main() -> None:
             false_right = sum(s and not right for s, (_, _, right) in zip(said, pairs, strict=True))
             false_wrong = sum(right and not s for s, (_, _, right) in zip(said, pairs, strict=True))
             asym = "-" if "alone" in grader else sum(a != b for a, b in zip(said, back, strict=True))
-            print(f"| {name} | {len(pairs)} | {grader} | {len(pairs) - false_right - false_wrong} | {false_right} | {false_wrong} | {asym} |", flush=True)
+            right = len(pairs) - false_right - false_wrong
+            print(f"| {name} | {len(pairs)} | {grader} | {right} | {false_right} | {false_wrong} | {asym} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from grading_cases import ALGEBRA, APART, EQUAL, REPORTED
+from grading_cases import ALGEBRA, APART, EQUAL, MORE, REPORTED
 
 from forethought.tasks.grading import algebra, expressions
 from forethought.tasks.grading.dress import undressed
@@ -16,7 +16,7 @@ from forethought.tasks.math_answers import canonical, same
 from forethought.tasks.math_grading import MathVerify, exact, installed
 
 TEXTS = sorted({text for table in (EQUAL, ALGEBRA, APART) for gold, answers in table.items() for text in (gold, *answers)}
-               | {text for gold, answer, _ in REPORTED for text in (gold, answer)})  # fmt: skip
+               | {text for gold, answer, _ in REPORTED + MORE for text in (gold, answer)})  # fmt: skip
 DRESS = (r"\boxed{%s}", "$%s$", r"\(%s\)", "**%s**", " %s\n", "%s.", r"\textcolor{red}{%s}", "The answer is %s", r"{%s}", "%s\u200b")
 
 
@@ -46,8 +46,8 @@ def test_a_larger_algebra_tells_what_exact_reading_cannot(order):
         grade.close()
 
 
-@pytest.mark.parametrize(("gold", "answer", "equal"), REPORTED)
-def test_the_pairs_of_public_bug_reports(gold, answer, equal):
+@pytest.mark.parametrize(("gold", "answer", "equal"), REPORTED + MORE)
+def test_the_pairs_of_public_bug_reports_and_of_later(gold, answer, equal):
     assert (exact(gold, answer).score == 1.0, exact(answer, gold).score == 1.0) == (equal, equal)
 
 

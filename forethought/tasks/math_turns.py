@@ -25,7 +25,8 @@ class Turns:
         if isinstance(found, Refusal):
             return found
         if box := BOX.search(text):
-            return Refusal(position=box.start() + 1, reason=f"'{box[0]}' inside {self.tags.open('plan')!r}: a plan holds no answer", unit="character")
+            reason = f"'{box[0]}' inside {self.tags.open('plan')!r}: a plan holds no answer"
+            return Refusal(position=box.start() + 1, reason=reason, unit="character")
         words = len(found.value.text.split())
         if words > self.most:
             return Refusal(position=self.most + 1, reason=f"a plan of {words} words, more than its budget of {self.most} tokens")

@@ -1,4 +1,6 @@
-"""How an answer is read and compared: text -> dress off -> a typed value -> equal or not. Nothing here evaluates code, and every step is bounded.
+"""How an answer is read and compared: text -> dress off -> a typed value -> equal or not.
+
+Nothing here evaluates code, and every step is bounded.
 
     dress         what changes the look alone (boxes, dollar signs, spaces of every kind) is taken off
     tables        units, currencies, number words, months: data

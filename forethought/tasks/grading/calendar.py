@@ -13,7 +13,8 @@ _WEEKDAY = rf"(?:(?:{'|'.join(WEEKDAYS)}),? )?"
 _DAY_FIRST = re.compile(rf"{_WEEKDAY}(?:the )?{_DAY} (?:of )?{_MONTH}{_YEAR}", re.IGNORECASE)
 _MONTH_FIRST = re.compile(rf"{_WEEKDAY}{_MONTH} (?:the )?{_DAY}{_YEAR}", re.IGNORECASE)
 _ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})")
-_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))? ?(a\.? ?m\.?|p\.? ?m\.?|noon|midnight|in the morning|in the (?:afternoon|evening))?",
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))? ?(a\.? ?m\.?|p\.? ?m\.?|noon|midnight|in the morning"
+                    r"|in the (?:afternoon|evening))?",
                     re.IGNORECASE)
 
 

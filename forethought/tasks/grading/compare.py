@@ -155,7 +155,8 @@ def _same_items(a: Sequence[Value], b: Sequence[Value], ask: Ask | None) -> bool
     asked = ask if len(a) <= MOST_ASKED else None
     for item in a:
         for known in (None, asked) if asked else (None,):
-            at = next((i for i, other in enumerate(left) if not (named and item.name != other.name) and same_values(item, other, known)), None)
+            at = next((i for i, other in enumerate(left)
+                       if not (named and item.name != other.name) and same_values(item, other, known)), None)
             if at is not None:
                 break
         if at is None:

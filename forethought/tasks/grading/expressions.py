@@ -162,7 +162,7 @@ class _Reader:
                 return found
 
     def starts(self, token: str) -> bool:
-        return token in ("(", "{", "[", "√") or token == "|" and not self.bars or token[0].isalnum() or token[0] == "\\" or _is_number(token)
+        return token in ("(", "{", "[", "√") or token == "|" and not self.bars or token[0].isalnum() or token[0] in "\\."
 
     # --- powers and what they are of ---
 

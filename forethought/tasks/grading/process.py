@@ -63,7 +63,8 @@ class _Worker:
             self._next(START_SECONDS)
         except (TimeoutError, EOFError) as error:
             self.end()
-            raise ForethoughtError(f"the process that compares answers did not start; by hand it says why: {' '.join(self._command)}") from error
+            command = " ".join(self._command)
+            raise ForethoughtError(f"the process that compares answers did not start; by hand it says why: {command}") from error
         self._ready = True
 
     def ask(self, pair: list[str], seconds: float) -> dict:
