@@ -34,7 +34,8 @@ _DASH = re.compile(r"(?:^|(?<=[(\[{,=<>≤≥*/+^:;±⟦]))(\s*)[\u2012-\u2015](
 _SYMBOLS = {  # command -> sign
     "pi": "π", "infty": "∞", "infinity": "∞", "cdot": "*", "times": "*", "ast": "*", "div": "/", "le": "≤", "leq": "≤", "leqslant": "≤",
     "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">", "ne": "≠", "neq": "≠", "pm": "±", "mp": "∓", "cup": "∪", "cap": "∩",
-    "in": "∈", "emptyset": "∅", "varnothing": "∅", "degree": "°", "circ": "∘", "ldots": "...", "dots": "...", "cdots": "...", "dotsc": "...",
+    "in": "∈", "emptyset": "∅", "varnothing": "∅",
+    "degree": "°", "circ": "∘", "ldots": "...", "dots": "...", "cdots": "...", "dotsc": "...",
     "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "〈", "rangle": "〉", "lvert": "|", "rvert": "|", "vert": "|",
     "mid": "|", "colon": ":", "land": OPEN + "and" + CLOSE, "lor": OPEN + "or" + CLOSE, "vee": OPEN + "or" + CLOSE,
     "wedge": OPEN + "and" + CLOSE, "euro": "€", "pounds": "£", "textdollar": "$", "texteuro": "€", "cent": "¢", "approx": "≈", "imath": "i",
@@ -42,32 +43,36 @@ _SYMBOLS = {  # command -> sign
     "rparen": ")", "mathbb{R}": "ℝ", "mathbb R": "ℝ", "Re": "ℝ", "textbackslash": "∖", "textpercent": "%", "percent": "%",
 }  # fmt: skip
 _LOOKS = re.compile(
-    r"\\(?:left|right|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg|middle|bf|rm|it|sf"
+    r"\\(?:left|right|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg|middle"
+    r"|bf|rm|it|sf"
     r"|tt|bfseries|itshape|large|Large|LARGE|huge|small|tiny|normalsize|centering|noindent|strut|nobreak|allowbreak|mathstrut|null|hfill"
     r"|boldmath|protect|unboldmath|kern|mkern|mathrel|mathbin|mathord|mathop|mathpunct|mathopen|mathclose|qed|blacksquare|square|checkmark)"
     r"(?![A-Za-z])\s*\.?(?=[^\d]|\s*\d)|\\[/]|✓|✅")
 _DOT_LEFT = re.compile(r"\\(?:left|right)\s*\.")
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:> \n]|quad(?![A-Za-z])|qquad(?![A-Za-z])|space(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])"
-                     r"|medspace(?![A-Za-z])|nbsp(?![A-Za-z]))|~|&nbsp;|\\(?:hspace|vspace|phantom|hphantom|vphantom|label|tag)\*?\s*\{[^{}]*\}")
-_WORDS = re.compile(r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc|textmd|text|mathrm|mbox|hbox|operatorname\*?|rm|unit|si"
+                     r"|medspace(?![A-Za-z])|nbsp(?![A-Za-z]))|~|&nbsp;"
+    r"|\\(?:hspace|vspace|phantom|hphantom|vphantom|label|tag)\*?\s*\{[^{}]*\}")
+_WORDS = re.compile(r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc|textmd|text|mathrm|mbox|hbox|operatorname\*?|rm"
+    r"|unit|si"
                     r"|emph|mathtt|mathsf)\s*\{([^{}]*)\}")
-_WORDS_OF_BRACES = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
-_BARE = re.compile(r"\\(?:mathbf|mathit|mathcal|mathnormal|boldsymbol|bm|pmb|underline|uline|boxed|fbox|framebox|ensuremath|mathopen|mathclose"
+_BARE = re.compile(r"\\(?:mathbf|mathit|mathcal|mathnormal|boldsymbol|bm|pmb|underline|uline|boxed|fbox|framebox|ensuremath|mathopen"
+    r"|mathclose"
                    r"|mathord|cancel|hl|underbrace|overbrace|sout|smash|num|mathstrut|bold)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _BOX_TOKEN = re.compile(r"\\boxed\s*([0-9A-Za-z])(?![0-9A-Za-z])")
 _COLOUR = re.compile(r"\\(?:textcolor|colorbox)\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _FUNCTION_WORDS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp lcm gcd max min det".split())
-_FRACTION = re.compile(r"\\[dtcs]?frac\s*(?:\{|(?=[\dA-Za-z\\]))|\\(?:sfrac|nicefrac|flatfrac)\s*(?=\{)")
 _PAIRS = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$"), ("***", "***"), ("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"),
           ('"', '"'), ("'", "'"), ("<b>", "</b>"), ("<strong>", "</strong>"), ("<answer>", "</answer>"), ("``", "''"))  # fmt: skip
 _END = re.compile(r"(?:\s|(?<!\\)[.,;:]|\\\\|\\$)+$")
 _SAYS = re.compile(  # words that announce the answer and say nothing of it
-    rf"^[\s{OPEN}]*(?:(?:so|thus|therefore|hence|then|and|my|the|our|its?|is|are|was|equals?|equal to|final|correct|right|answer|ans|result|value"
+    rf"^[\s{OPEN}]*(?:(?:so|thus|therefore|hence|then|and|my|the|our|its?|is|are|was|equals?|equal to|final|correct|right|answer|ans"
+    r"|result|value"
     rf"|solution|total|sum|we|get|have|option|choice|would be|must be|will be|should be)[\s,:{OPEN}{CLOSE}]+)*"
     rf"(?:is|are|equals|equal to|be|answer|ans|get|have|option|choice)[\s:={OPEN}{CLOSE}]+(?=[^\s:={OPEN}{CLOSE}])", re.IGNORECASE)
 _LABEL = re.compile(rf"^[\s{OPEN}]*(?=[A-Za-z])[A-Za-z][A-Za-z ,']{{2,40}}?[\s{CLOSE}]*:[\s{CLOSE}]*(?=[^\s{CLOSE}])")
-_NOT = re.compile(r"\b(?:not|never|no|isn't|wrong|incorrect|false|except|neither|un\w+|less|more|least|most|over|under|about|base|mod|remainder)\b",
+_NOT = re.compile(r"\b(?:not|never|no|isn't|wrong|incorrect|false|except|neither|un\w+|less|more|least|most|over|under|about"
+                  r"|base|mod|remainder)\b",
                   re.IGNORECASE)
 
 

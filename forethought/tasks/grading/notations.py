@@ -26,7 +26,8 @@ def dated(text: str, inner: Inner) -> Value | None:
 
 
 _CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])")
-_CHOICE_OF = re.compile(r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)", re.DOTALL)
+_CHOICE_OF = re.compile(r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)"
+    r"(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)", re.DOTALL)
 
 
 def choice(text: str, inner: Inner) -> Value | None:

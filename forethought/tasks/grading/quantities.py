@@ -76,7 +76,7 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
             if not words:
                 return Value("scalar", value, unit=unit("", money) if money else ())
             tail = " ".join(words)
-        while times < len(words) and (scale := SCALES.get(lower[times]) or PLURAL_SCALES.get(lower[times]) if words[times] != "BN" else None):
+        while times < len(words) and (scale := SCALES.get(lower[times]) or PLURAL_SCALES.get(lower[times])):
             value = algebra.times(value, algebra.number(scale))
             times += 1
             if times > 2:

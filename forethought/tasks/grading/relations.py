@@ -12,9 +12,11 @@ from forethought.tasks.grading.value import Inner, Value, parsed, spelled, split
 
 _RELATION = re.compile(r"(≤|≥|<|>|≠|∈)")
 _NAMED = re.compile(
-    r"(?:\\?[A-Za-zα-ω]|\\[a-z]+ ?|[A-Z]{2,3}|\\angle ?[A-Z]{1,3}|⟦[^⟦⟧=\d]{2,30}⟧(?: of [A-Za-z ]+)?|[A-Za-z][a-z]{2,}(?: [A-Za-z][a-z]+){0,4}"
+    r"(?:\\?[A-Za-zα-ω]|\\[a-z]+ ?|[A-Z]{2,3}|\\angle ?[A-Z]{1,3}|⟦[^⟦⟧=\d]{2,30}⟧(?: of [A-Za-z ]+)?"
+    r"|[A-Za-z][a-z]{2,}(?: [A-Za-z][a-z]+){0,4}"
     r"|\( ?[a-z](?: ?, ?[a-z]){1,3} ?\)|\\overline ?\{[A-Z]{2}\})(?: ?_ ?(?:\{\w{1,6}\}|\w))?'{0,2}(?: ?\([^()=]{1,12}\))?")
-_FALSE_NAMES = re.compile(r"\b(?:not?|never|wrong|false|less|more|sin|cos|tan|log|ln|sqrt|about|approximately)\b|\\(?:pi|sqrt|frac|sin|cos|tan|ln|log"
+_FALSE_NAMES = re.compile(r"\b(?:not?|never|wrong|false|less|more|sin|cos|tan|log|ln|sqrt|about|approximately)\b"
+                          r"|\\(?:pi|sqrt|frac|sin|cos|tan|ln|log"
                           r"|binom|infty|pm)\b", re.IGNORECASE)
 
 

@@ -37,8 +37,7 @@ _OR = re.compile(r" ?,? ?⟦ ?,? ?(?:and|or|,) ?⟧ ?| ?,? (?:and|or) ")
 
 def listed(text: str, inner: Inner) -> Value | None:
     joined = _OR.sub(";", text) if "or" in text or "and" in text or "⟦" in text else text
-    ors = joined != text
-    if ors and ";" in joined and not all(part.strip() for part in joined.split(";")):
+    if joined != text and ";" in joined and not all(part.strip() for part in joined.split(";")):
         return None
     parts = split(joined, ";" if ";" in joined and "," not in joined else ",;")
     if parts is None or len(parts) < 2 or len(parts) > MOST_ITEMS:

@@ -8,7 +8,8 @@ F = Fraction
 
 # --- units: name -> (dimension, how many of the dimension's own) ---
 
-_LENGTHS = {"m": 1, "km": 1000, "cm": F(1, 100), "mm": F(1, 1000), "dm": F(1, 10), "nm": F(1, 10**9), "μm": F(1, 10**6), "in": F(254, 10**4),
+_LENGTHS = {"m": 1, "km": 1000, "cm": F(1, 100), "mm": F(1, 1000),
+            "dm": F(1, 10), "nm": F(1, 10**9), "μm": F(1, 10**6), "in": F(254, 10**4),
             "ft": F(3048, 10**4), "yd": F(9144, 10**4), "mi": F(1609344, 1000), "hm": 100, "dam": 10}  # fmt: skip
 _MASSES = {"g": 1, "kg": 1000, "mg": F(1, 1000), "μg": F(1, 10**6), "t": 10**6, "lb": F(45359237, 10**5), "oz": F(45359237, 16 * 10**5)}
 _TIMES = {"s": 1, "ms": F(1, 1000), "min": 60, "h": 3600, "day": 86400, "week": 7 * 86400}
@@ -47,15 +48,20 @@ _SPELLINGS = {
     "μm": "μm micrometer micrometers micrometre micrometres micron microns", "in": "in in. inch inches", "ft": "ft ft. foot feet",
     "yd": "yd yd. yds yard yards", "mi": "mi mi. mile miles", "g": "g gram grams gramme grammes gm gms",
     "kg": "kg kgs kilogram kilograms kilogramme kilogrammes kilo kilos", "mg": "mg milligram milligrams", "μg": "μg microgram micrograms",
-    "t": "tonne tonnes", "metric-ton": "ton tons", "short-ton": "ton tons", "lb": "lb lbs lb. lbs. pound pounds", "oz": "oz oz. ounce ounces",
+    "t": "tonne tonnes",
+    "metric-ton": "ton tons", "short-ton": "ton tons", "lb": "lb lbs lb. lbs. pound pounds",
+    "oz": "oz oz. ounce ounces",
     "s": "s sec secs sec. second seconds", "ms": "ms millisecond milliseconds", "min": "min mins min. minute minutes",
-    "h": "h hr hrs hr. hour hours", "day": "day days", "week": "week weeks wk wks", "month": "month months", "year": "year years yr yrs yr.",
+    "h": "h hr hrs hr. hour hours", "day": "day days",
+    "week": "week weeks wk wks", "month": "month months", "year": "year years yr yrs yr.",
     "decade": "decade decades", "century": "century centuries", "L": "L liter liters litre litres ℓ",
     "mL": "mL ml milliliter milliliters millilitre millilitres cc", "cL": "cL cl centiliter centiliters centilitre centilitres",
     "dL": "dL dl deciliter deciliters decilitre decilitres", "gal": "gal gal. gallon gallons", "qt": "qt qts quart quarts",
     "pt": "pint pints", "cup": "cup cups", "floz": "oz oz. ounce ounces", "tbsp": "tbsp tablespoon tablespoons",
-    "tsp": "tsp teaspoon teaspoons", "hectare": "hectare hectares ha", "acre": "acre acres", "usd": "$ ＄ dollar dollars usd USD buck bucks US$",
-    "cent": "¢ cent cents penny pennies", "gbp": "£ pound pounds GBP", "pence": "pence", "eur": "€ euro euros EUR", "eurocent": "cent cents",
+    "tsp": "tsp teaspoon teaspoons", "hectare": "hectare hectares ha", "acre": "acre acres",
+    "usd": "$ ＄ dollar dollars usd USD buck bucks US$",
+    "cent": "¢ cent cents penny pennies",
+    "gbp": "£ pound pounds GBP", "pence": "pence", "eur": "€ euro euros EUR", "eurocent": "cent cents",
     "yen": "¥ yen JPY", "inr": "₹ rupee rupees Rs Rs. INR", "yuan": "¥ yuan RMB CNY", "won": "₩ won KRW",
     "rouble": "₽ ruble rubles rouble roubles RUB", "peso": "peso pesos", "franc": "franc francs CHF", "krona": "krona kronor SEK",
     "aud": "AUD A$ $ ＄ dollar dollars", "cad": "CAD C$ $ ＄ dollar dollars", "percent": "% percent percents pct per_cent",
@@ -75,7 +81,6 @@ for _name, _said in _SPELLINGS.items():
     for _word in _said.split():
         UNITS[_word] = (*UNITS.get(_word, ()), MEASURES[_name])
 BARE_LETTERS = frozenset("m g s h t L K A V N J W".split())  # a unit inside of \text{...}, else a variable
-PREFIXED = {"$": "usd", "＄": "usd", "£": "gbp", "€": "eur", "¥": "yen", "₹": "inr", "₩": "won", "₽": "rouble"}
 
 # --- numbers in words ---
 
@@ -86,7 +91,8 @@ SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, 
           "gross": 144, "bn": 10**9, "lakh": 10**5, "crore": 10**7}  # fmt: skip
 PLURAL_SCALES = {"hundreds": 100, "thousands": 1000, "millions": 10**6, "billions": 10**9, "trillions": 10**12, "dozens": 12, "mln": 10**6}
 PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4, "fifth": 5, "fifths": 5,
-         "sixth": 6, "sixths": 6, "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9, "ninths": 9, "tenth": 10, "tenths": 10,
+         "sixth": 6, "sixths": 6,
+         "seventh": 7, "sevenths": 7, "eighth": 8, "eighths": 8, "ninth": 9, "ninths": 9, "tenth": 10, "tenths": 10,
          "twelfth": 12, "twelfths": 12, "hundredth": 100, "hundredths": 100, "thousandth": 1000, "thousandths": 1000}  # fmt: skip
 ORDINALS = {w: n for n, w in enumerate("first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 1)}
 
@@ -104,7 +110,8 @@ NOUNS = frozenset("""people children men women feet teeth mice geese fish sheep 
  apple egg book student person child man woman box ball marble coin card ticket page pencil pen cookie cake pie slice piece bottle can jar
  bag car bus truck bike dog cat bird horse cow pig chicken duck rabbit frog flower tree plant seed leaf orange banana pear peach lemon
  grape cherry strawberry potato carrot tomato onion sandwich burger meal glass cup plate bowl chair table room house door window shirt
- sock shoe hat dress toy doll game point goal vote seat trip mile lap step turn day way vertex vertices edge side face triangle square circle
+ sock shoe hat dress toy doll game point goal vote seat
+ trip mile lap step turn day way vertex vertices edge side face triangle square circle
  rectangle digit integer number solution root term factor element member team player boy girl teacher class school friend family
  worker employee customer passenger photo picture song movie video letter word line row column group pack packet crate carton basket
  bucket bunch stack pile tile block brick stick stone rock star button ribbon bead pin key lamp light bulb phone computer message call
@@ -126,4 +133,4 @@ NO_ADJECTIVE = frozenset("""not no non never wrong incorrect false maybe perhaps
  march april may june july august september october november december monday tuesday wednesday thursday friday saturday sunday bc ad bce ce
  any all none neither both each every without except instead too very just extra missing short r rounded up down inverse root log sin cos
  tan""".split())
-AFTER_A_UNIT = frozenset("old tall long wide high deep away left remaining each total altogether apart ago later".split()) - {"ago", "later"}
+AFTER_A_UNIT = frozenset("old tall long wide high deep away left remaining each total altogether apart".split())

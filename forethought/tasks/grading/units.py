@@ -30,7 +30,8 @@ Unit = tuple[Meaning, ...]
 _TOKEN = re.compile(r"[⟦⟧\s]+|(\^ ?\{? ?-? ?[1-4] ?\}?)|([/*])|([^\s⟦⟧/*^]+)")
 _DEGREES = re.compile(r"(?:°|\bdegrees?)[\s⟦⟧]*(C|F|[Cc]elsius|[Ff]ahrenheit|centigrade)\b")
 _WORD = re.compile(r"[A-Za-z]?[a-z]+(?:-[a-z]+)?")
-_IRREGULAR = {"people": "person", "persons": "person", "children": "child", "men": "man", "women": "woman", "teeth": "tooth", "mice": "mouse",
+_IRREGULAR = {"people": "person", "persons": "person", "children": "child", "men": "man", "women": "woman",
+              "teeth": "tooth", "mice": "mouse",
               "geese": "goose", "dice": "die", "oxen": "ox", "leaves": "leaf", "loaves": "loaf", "halves": "half", "vertices": "vertex",
               "cookies": "cookie", "pies": "pie", "movies": "movie", "matrices": "matrix", "axes": "axis"}  # fmt: skip
 _BEFORE = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3}
