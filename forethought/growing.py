@@ -48,6 +48,8 @@ class Execution:
         if outcome.done or last:
             follows = rollouts.domain.follows(tree.task, self.plan.text, list(self.texts)).score
             parts = {"format": float(out.status == "finished"), "outcome": float(outcome.success), "follows": follows}
+            if outcome.timed_out:
+                parts["timed_out"] = 1.0
             tree.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
             return None
         said = outcome.observation or ""

@@ -109,7 +109,7 @@ class _Watched:
 
 def outcome(value: Any) -> Outcome:
     _need(isinstance(value, Outcome), value, "an Outcome")
-    for name in ("done", "success"):
+    for name in ("done", "success", "timed_out"):
         if type(getattr(value, name)) is not bool:
             _need(False, getattr(value, name), "True or False", f"Outcome.{name}")
     if value.observation is not None:

@@ -259,5 +259,7 @@ def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
                 one["refused/plan"] = Mean(n.status in ("refused", "truncated"), n.status != "failed")
             if n.reward is not None:
                 one[f"reward/{n.role}"] = Mean(n.reward)
-            parts.append(one | {f"reward/{n.role}.{part}": Mean(v) for part, v in n.reward_parts.items()})
+            if "timed_out" in n.reward_parts:  # a verifier gave up on it
+                one[f"timed_out/{n.role}"] = Sum(1)
+            parts.append(one | {f"reward/{n.role}.{part}": Mean(v) for part, v in n.reward_parts.items() if part != "timed_out"})
     return merge(parts)

@@ -52,6 +52,7 @@ class Verdict:
 
     score: float
     reason: str = ""
+    timed_out: bool = False  # the verifier gave up; the score is 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ class Outcome:
     success: bool = False
     observation: str | None = None  # fed back before the next turn when not done
     reason: str = ""
+    timed_out: bool = False  # the verifier gave up on the turn: no success, and counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

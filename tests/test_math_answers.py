@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from forethought.errors import ForethoughtError, UserError
+from forethought.errors import UserError
 from forethought.interface.result import Parsed
 from forethought.tasks import math_grading, math_worker
 from forethought.tasks.math_answers import boxed, canonical, hashed, same
-from forethought.tasks.math_grading import GRADERS, MathVerify, exact, installed
+from forethought.tasks.math_grading import GRADERS, GraderError, MathVerify, exact, installed, why_unmatchable
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "test.jsonl"
 needs_data = pytest.mark.skipif(not GSM8K.exists(), reason=f"GSM8K's test problems are not at {GSM8K}")
@@ -31,6 +31,7 @@ needs_math_verify = pytest.mark.skipif(not installed(), reason="math-verify (the
     (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
     (r"\boxed{a \} b}", r"a \} b"),
     (r"$\boxed 2$", "2"),
+    (r"\boxed5", "5"),  # TeX boxes the next sign, with or without a space before it
     (r"\fbox{3}", "3"),
     ("\\boxed{ 7\n}", "7"),
 ])  # fmt: skip
@@ -115,19 +116,20 @@ STANDS_IN = """
 import json, sys, time
 print('"ready"', flush=True)
 for line in sys.stdin:
-    gold, answer = json.loads(line)
-    open(sys.argv[1], "a").write(answer + "\\n")
-    if answer == "hang":
+    pair = json.loads(line)
+    open(sys.argv[1], "a").write(" ".join(pair) + "\\n")
+    if any("sec" in said for said in pair):
         time.sleep(60)
-    if answer == "crash":
+    if any("cot" in said for said in pair):
         sys.exit(1)
-    print(json.dumps({"same": answer == "twin of " + gold, "reason": "unreadable" if answer == "?" else ""}), flush=True)
+    twins = sorted(said.replace("\\\\sin", "\\\\cos") for said in pair)
+    print(json.dumps({"same": twins[0] == twins[1], "reason": "unreadable" if any("tan" in said for said in pair) else ""}), flush=True)
 """
 
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """(a grader whose worker plays math-verify, the answers that the worker saw)."""
+    """(a grader whose worker plays math-verify: to it a sine is the cosine; the pairs that the worker saw)."""
     seen = tmp_path / "seen"
     seen.touch()
     grade = MathVerify(seconds=0.5, command=[sys.executable, "-I", "-c", STANDS_IN, str(seen)])
@@ -135,31 +137,69 @@ def stand_in(tmp_path):
     grade.close()
 
 
-def test_the_worker_is_asked_once_for_what_spelling_does_not_settle(stand_in):
+def test_the_worker_is_asked_once_for_what_our_algebra_does_not_settle(stand_in):
     grade, seen = stand_in
     assert grade("1/2", r"\frac12").score == 1.0
-    assert seen() == []  # the same spelling
-    assert [grade("a", "twin of a").score for _ in range(3)] == [1.0] * 3
-    assert grade("b", "twin of a").score == 0.0  # another gold is another question
-    assert grade("a", "?").reason == "unreadable"
-    assert grade("a", "b").reason == "expected 'a', found 'b'"
-    assert seen() == ["twin of a", "twin of a", "?", "b"]
+    assert grade("x+1", "x+2").score == 0.0
+    assert grade("no", "on").score == 0.0
+    assert seen() == []  # settled here
+    assert [grade(r"\sin a", r"\cos a").score for _ in range(3)] == [1.0] * 3
+    assert grade(r"\cos a", r"\sin a").score == 1.0  # the other order is the same question
+    assert grade(r"\sin b", r"\cos a").score == 0.0
+    assert grade(r"\sin a", r"\tan a").reason == "unreadable"
+    assert grade(r"\sin a", r"\sin b").reason == r"expected '\\sin a', found '\\sin b'"
+    assert seen() == [r"\cos a \sin a", r"\cos a \sin b", r"\sin a \tan a", r"\sin a \sin b"]
 
 
-def test_an_answer_that_hangs_costs_the_limit_once_and_the_next_one_is_compared(stand_in):
+def test_items_of_lists_are_asked_for_one_by_one(stand_in):
+    grade, seen = stand_in
+    assert grade(r"(1, \sin a)", r"(1, \cos a)").score == 1.0
+    assert seen() == [r"\cos a \sin a"]
+
+
+@pytest.mark.parametrize(("gold", "answer"), [
+    ("no", "on"), ("5", r"5\text{ million}"), (r"\sin x", "5 apples"), (r"\sin 1", "9^{9^{9}}"), (r"\sin 1", "1000000!"), ("52_8", "52_7"), (r"\sin x", "x=5=6"),
+    (r"\sin x", r"\text{million}"), (r"\sin x", "east"), ("0.0000001", "0.0000002"), (r"\frac{1}{2004!}", r"\frac{1}{2006!}"), (r"\sin x", r"x^{10000000}"),
+])  # fmt: skip
+def test_what_a_larger_algebra_is_never_asked(stand_in, gold, answer):
+    grade, seen = stand_in
+    assert grade(gold, answer).score == grade(answer, gold).score == 0.0
+    assert seen() == []
+
+
+def test_an_answer_that_hangs_costs_the_limit_once_is_counted_and_the_spare_compares_the_next(stand_in):
     grade, seen = stand_in
     for _ in range(3):
-        verdict = grade("a", "hang")
-        assert (verdict.score, verdict.reason) == (0.0, "timed out: comparing with 'hang' took more than 0.5 s")
-    assert grade("a", "twin of a").score == 1.0  # by a new worker
-    assert seen() == ["hang", "twin of a"]
+        verdict = grade(r"\sin a", r"\sec a")
+        assert (verdict.score, verdict.reason, verdict.timed_out) == (0.0, r"timed out: comparing with '\\sec a' took more than 0.5 s", True)
+    other = grade(r"\sin b", r"\sec a")  # not tried against another gold either
+    assert (other.score, other.timed_out) == (0.0, True)
+    assert grade.timeouts == 1
+    again = grade(r"\sin a", r"\cos a")
+    assert (again.score, again.timed_out) == (1.0, False)
+    assert seen() == [r"\sec a \sin a", r"\cos a \sin a"]
+
+
+def test_a_spare_worker_stands_ready(tmp_path):
+    """Two are started by the first question, and one more when one was ended."""
+    started = tmp_path / "started"
+    started.touch()
+    grade = MathVerify(seconds=0.3, command=[sys.executable, "-I", "-c", f"open({str(started)!r}, 'a').write('x')\n" + STANDS_IN, str(tmp_path / "seen")])
+    try:
+        assert grade(r"\sin a", r"\cos a").score == 1.0
+        spare = grade._workers._spare
+        assert grade(r"\sin a", r"\sec a").timed_out
+        assert grade(r"\sin b", r"\cos b").score == 1.0
+        assert grade._workers._worker is spare and grade._workers._spare is not None
+    finally:
+        grade.close()
 
 
 def test_an_answer_that_ends_the_worker_twice_is_not_equal(stand_in):
     grade, seen = stand_in
-    assert grade("a", "crash").reason == "comparing with 'crash' ended its process twice"
-    assert grade("a", "twin of a").score == 1.0
-    assert seen() == ["crash", "crash", "twin of a"]
+    assert grade(r"\sin a", r"\cot a").reason == r"comparing with '\\cot a' ended its process twice"
+    assert grade(r"\sin a", r"\cos a").score == 1.0
+    assert seen() == [r"\cot a \sin a"] * 2 + [r"\cos a \sin a"]
 
 
 def test_threads_share_one_worker(stand_in):
@@ -167,7 +207,7 @@ def test_threads_share_one_worker(stand_in):
     scores: dict[int, float] = {}
 
     def ask(i: int) -> None:
-        scores[i] = grade(f"g{i}", f"twin of g{i if i % 2 else 0}").score
+        scores[i] = grade(rf"\sin (a+{i})", rf"\cos (a+{i if i % 2 else 0})").score
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(1, 9)]
     for thread in threads:
@@ -183,9 +223,33 @@ def test_a_long_answer_never_reaches_the_worker(stand_in):
     assert seen() == []
 
 
-def test_a_worker_that_does_not_start():
-    with pytest.raises(ForethoughtError, match="did not start"):
-        MathVerify(command=[sys.executable, "-I", "-c", "raise SystemExit(1)"])("a", "b")
+def test_a_worker_that_does_not_start_is_a_broken_grader():
+    with pytest.raises(GraderError, match="did not start"):
+        MathVerify(command=[sys.executable, "-I", "-c", "raise SystemExit(1)"])(r"\sin a", r"\cos a")
+
+
+def test_a_fault_of_a_grader_is_named_as_one(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no reason")
+
+    monkeypatch.setattr(math_grading.values, "same", broken)
+    for grade in (exact, MathVerify(command=["none"])):
+        with pytest.raises(GraderError, match=r"the grader broke at '6' \(gold '5'\): RuntimeError: no reason"):
+            grade("5", "6")
+
+
+@pytest.mark.parametrize(("gold", "why"), [
+    ("", "it is empty"), (" \n", "it is empty"), ("x" * 401, "it has 401 characters, and at most 400 of an answer are read"),
+    ("First add 2 and 3. The answer is 5.", "it is a text of several sentences, not an answer"), (r"\frac{1}{2", r"it cannot stand in a box (the last \boxed{ is never closed)"),
+    ("\u200b", "it says nothing but signs and spaces"),
+])  # fmt: skip
+def test_a_gold_that_nothing_can_match_is_named(gold, why):
+    assert why_unmatchable(gold) == why
+
+
+def test_golds_that_can_be_matched():
+    for gold in ("5", "Evelyn", r"\{1,2\}", "no solution", "C. 5", "10:30 a.m.", "He has 5 apples.", "St. Louis", r"\boxed{4}", "1e-07", "x = 5"):
+        assert why_unmatchable(gold) == ""
 
 
 def test_without_the_extra_only_who_asks_for_it_is_told(monkeypatch):

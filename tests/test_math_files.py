@@ -202,3 +202,12 @@ def test_gsm8k_trains_on_none_of_its_test_problems():
     train, test = ({r.id: r.problem for r in read(DATA / "gsm8k" / f"{split}.jsonl")} for split in ("train", "test"))
     assert overlap(train, test) == []
     assert [(o.train, o.test) for o in overlap(train, test, threshold=0.5)] == [("1315", "603"), ("5163", "603")]
+
+
+def test_a_gold_that_nothing_can_match_is_named_with_its_line(tmp_path):
+    path = tmp_path / "golds.jsonl"
+    path.write_text('{"question": "q", "answer": "5"}\n{"question": "r", "answer": "First add 2 and 3. The answer is 5."}\n', "utf-8")
+    with pytest.raises(UserError, match=r"golds\.jsonl:2: no answer can equal the gold answer 'First add .*several sentences.*leave the problem out"):
+        read(path)
+    skipped: list[str] = []
+    assert [record.answer for record in read(path, skipped=skipped)] == ["5"] and len(skipped) == 1

@@ -6,7 +6,9 @@ from itertools import combinations
 
 import pytest
 
-from forethought.metrics import avg_at_k, maj_at_k, mean_interval, pass_at_k
+from forethought.metrics import avg_at_k, maj_at_k, mean_interval, pass_at_k, reduce
+from forethought.stage import tree_metrics
+from forethought.types import Node, Task, Tree
 
 
 def test_avg_at_k():
@@ -58,3 +60,14 @@ def test_their_interval_is_the_one_over_problems():
     """Four problems, avg@2 each: mean 0.5, standard deviation sqrt(1/6), t(3) = 3.1824."""
     mean, low, high = mean_interval([avg_at_k(c) for c in ([1, 1], [0, 0], [1, 0], [0, 1])])
     assert (mean, high - mean, mean - low) == pytest.approx((0.5, 3.1824 * (1 / 6 / 4) ** 0.5, 3.1824 * (1 / 6 / 4) ** 0.5), rel=1e-4)
+
+
+def test_a_time_out_of_a_grader_is_counted_in_the_step():
+    task = Task(id="a", domain="math", level=0, context="", prompt="p")
+    said = {"parent": 0, "role": "act", "text": "t", "token_ids": (1,), "policy": "p", "status": "finished"}
+    late = Node(id=1, reward_parts={"outcome": 0.0, "timed_out": 1.0}, **said)
+    fine = Node(id=2, reward_parts={"outcome": 1.0}, **said)
+    root = Node(id=0, parent=None, role=None, text="p", token_ids=(0,))
+    metrics = reduce(tree_metrics([Tree(task=task, nodes=(root, late, fine))]))
+    assert metrics["timed_out/act"] == 1 and metrics["reward/act.outcome"] == 0.5
+    assert "timed_out/act" not in reduce(tree_metrics([Tree(task=task, nodes=(root, fine))]))

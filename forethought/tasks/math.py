@@ -287,7 +287,7 @@ class Execution:
         if isinstance(answer, Refusal):
             return Outcome(done=True, reason=str(answer))
         graded = self._grade(self._task.state.answer, answer.value)
-        return Outcome(done=True, success=graded.score == 1.0, reason=graded.reason)
+        return Outcome(done=True, success=graded.score == 1.0, reason=graded.reason, timed_out=graded.timed_out)
 
 
 def _guided(task: Task, plan: str, chain: str) -> Task:

@@ -27,6 +27,7 @@ from forethought.datafiles import NEEDS_DATA, Exact, field, half, rows
 from forethought.errors import UserError, unknown
 from forethought.interface.result import Refusal, shown
 from forethought.tasks.math_answers import boxed, hashed
+from forethought.tasks.math_grading import why_unmatchable
 
 HUB = "hub:"
 FIELDS = {  # what a record holds -> names that releases give it, the first that is there counts, upper and lower case alike
@@ -160,6 +161,8 @@ def _record(row: Any, where: str, fields: Mapping[str, str], number: int) -> Rec
     if (found := half(text)) is not None:
         raise UserError(f"{where}: {found}")
     answer, solution = _answer(text["answer"], text["solution"], where)
+    if why := why_unmatchable(answer):
+        raise UserError(f"{where}: no answer can equal the gold answer {shown(answer, 60)}: {why}; mend it or leave the problem out")
     named = {name: value for name, value in text.items() if name not in ("id", "answer", "solution")}
     return Record(**named, id=text["id"] or str(number), answer=answer, solution=solution, where=where,
                   level=_level(part("level"), solution, where))

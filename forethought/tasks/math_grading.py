@@ -1,137 +1,145 @@
 """Graders: (gold answer, model's answer) -> Verdict. One row each in GRADERS.
 
-    exact         numbers and text in one spelling (math_answers.canonical); needs nothing
-    math-verify   also what needs algebra, by Hugging Face's math-verify in a process of its own (the extra `math`)
+    exact         typed values, compared exactly (tasks.grading); needs nothing
+    math-verify   the same, and where our algebra cannot tell two expressions apart, Hugging Face's math-verify (the extra `math`)
     auto          math-verify where it is installed, else exact
 
-math-verify limits its own time by signals, which only the main thread of a process gets, and some of what it does (a power of
-powers) hears no signal. So it runs in a worker process that the parent ends when an answer takes too long: the answer counts as not
-equal, and the next one gets a new worker. What was compared once is not compared again.
+math-verify is asked about pairs of expressions alone: no words, units, lists, towers of powers or factorials reach it, and what it calls
+equal is checked in numbers (see math_worker). It limits its own time by signals, which only the main thread of a process gets, and some
+of what it does hears no signal. So it runs in a process that the parent ends when an answer takes too long: the answer counts as not
+equal, its verdict says `timed_out`, and a spare process takes the next one. What was compared once is not compared again, and an answer
+that timed out is not tried against another gold.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import queue
-import subprocess
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 from forethought.errors import ForethoughtError, UserError
-from forethought.tasks.math_answers import LONGEST, same
+from forethought.interface.result import Refusal
+from forethought.tasks.grading import values
+from forethought.tasks.grading.expressions import latex
+from forethought.tasks.grading.process import Workers
+from forethought.tasks.math_answers import boxed
 from forethought.types import Verdict
 
 Grader = Callable[[str, str], Verdict]
 WORKER = Path(__file__).with_name("math_worker.py")
 SECONDS = 5.0  # most time for one comparison
-START_SECONDS = 120.0  # most time until a worker is ready: importing sympy on a busy machine
 BYTES = 4 << 30  # most memory of the worker
 CACHED = 1 << 16  # pairs
 
 
+class GraderError(ForethoughtError):
+    """A grader broke. What an answer says never breaks one: an answer that cannot be read is a wrong answer."""
+
+
 def exact(gold: str, answer: str) -> Verdict:
-    if same(gold, answer):
-        return Verdict(score=1.0)
-    return Verdict(score=0.0, reason=f"expected {_short(gold)}, found {_short(answer)}")
+    try:
+        same = values.same(gold, answer)
+    except Exception as error:
+        raise GraderError(f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}") from error
+    return Verdict(score=1.0) if same else Verdict(score=0.0, reason=_expected(gold, answer))
 
 
 class MathVerify:
     """The grader "math-verify", safe to call from any thread: its calls wait for each other.
 
-    `seconds` limits one comparison. `command` is the worker's (see math_worker.py for what it reads and writes). UserError where
-    math-verify is not installed; ForethoughtError where the worker does not start.
+    `seconds` limits one comparison. `command` is the worker's (see math_worker.py for what it reads and writes). `timeouts` counts the
+    comparisons that were ended. UserError where math-verify is not installed; GraderError where the worker does not start.
     """
 
     def __init__(self, seconds: float = SECONDS, command: Sequence[str] = ()):
         if not command and not installed():
             raise UserError('the grader "math-verify" needs math-verify: pip install "forethought[math]", or take grader = "exact"')
         self.seconds = seconds
+        self.timeouts = 0
         # -P: the worker's folder, which holds a module `math`, stays off its path
-        self._command = list(command) or [sys.executable, "-P", str(WORKER), str(2 * seconds + 1), str(BYTES)]
+        self._workers = Workers(list(command) or [sys.executable, "-P", str(WORKER), str(2 * seconds + 1), str(BYTES)])
         self._lock = threading.Lock()
-        self._worker: _Worker | None = None
-        self._remembered = lru_cache(maxsize=CACHED)(self._compare)
+        self._known: dict[tuple[str, str], tuple[bool, str]] = {}  # pair -> (equal, why not)
+        self._slow: set[str] = set()  # expressions that took too long
 
     def __call__(self, gold: str, answer: str) -> Verdict:
-        if same(gold, answer):
+        said: list[str] = []
+
+        def ask(left: str, right: str) -> bool:
+            same, reason = self._asked(latex(left), latex(right))
+            if reason:
+                said.append(reason)
+            return same
+
+        try:
+            same = values.same(gold, answer, ask)
+        except GraderError:
+            raise
+        except Exception as error:
+            raise GraderError(f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}") from error
+        if same:
             return Verdict(score=1.0)
-        if len(answer) > LONGEST:
-            return Verdict(score=0.0, reason=f"an answer of {len(answer)} characters; at most {LONGEST} are read")
-        return self._remembered(gold, answer)
+        if len(answer) > values.LONGEST:
+            return Verdict(score=0.0, reason=f"an answer of {len(answer)} characters; at most {values.LONGEST} are read")
+        late = [reason for reason in said if reason.startswith("timed out")]
+        return Verdict(score=0.0, reason=(late or said or [_expected(gold, answer)])[0], timed_out=bool(late))
 
     def close(self) -> None:
-        """End the worker; the next comparison starts another. (It also ends with this process.)"""
+        """End the workers; the next comparison starts others. (They also end with this process.)"""
         with self._lock:
-            self._end()
+            self._workers.close()
 
-    def _compare(self, gold: str, answer: str) -> Verdict:
+    def _asked(self, left: str, right: str) -> tuple[bool, str]:
+        """(equal, why it was not told). The same for both orders of the pair."""
+        pair = (min(left, right), max(left, right))
         with self._lock:
-            for _ in range(2):  # a worker can die of something else than the answer; one that dies twice died of it
-                self._worker = self._worker or _Worker(self._command)
-                try:
-                    said = self._worker.ask([gold, answer], self.seconds)
-                except TimeoutError:
-                    self._end()
-                    return Verdict(score=0.0, reason=f"timed out: comparing with {_short(answer)} took more than {self.seconds:g} s")
-                except EOFError:
-                    self._end()
-                    continue
-                reason = said["reason"] or f"expected {_short(gold)}, found {_short(answer)}"
-                return Verdict(score=1.0) if said["same"] else Verdict(score=0.0, reason=reason)
-        return Verdict(score=0.0, reason=f"comparing with {_short(answer)} ended its process twice")
+            if pair not in self._known:
+                if len(self._known) >= CACHED:
+                    self._known.clear()
+                self._known[pair] = self._compared(pair, right)
+            return self._known[pair]
 
-    def _end(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.end()
+    def _compared(self, pair: tuple[str, str], answer: str) -> tuple[bool, str]:
+        if slow := next((text for text in pair if text in self._slow), None):
+            return False, f"timed out before: comparing with {_short(slow)} is not tried again"
+        for _ in range(2):  # a worker can die of something else than the answer; one that dies twice died of it
+            try:
+                said = self._workers.ask(list(pair), self.seconds)
+            except TimeoutError:
+                self.timeouts += 1
+                self._slow.add(answer)
+                return False, f"timed out: comparing with {_short(answer)} took more than {self.seconds:g} s"
+            except EOFError:
+                continue
+            except ForethoughtError as error:
+                raise GraderError(str(error)) from error
+            return bool(said["same"]), said["reason"]
+        return False, f"comparing with {_short(answer)} ended its process twice"
 
 
-class _Worker:
-    """One process and a thread that reads its lines: a pipe has no time limit of its own on every system, a queue has."""
+_PROSE = re.compile(r"[a-z0-9)][.!?]\s+[A-Z][a-z]*,?\s+\w+\s+\w")  # a sentence, and another one of three words or more
 
-    def __init__(self, command: Sequence[str]):
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                         text=True, encoding="utf-8", start_new_session=True)  # Ctrl-C is the parent's to handle
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, daemon=True).start()
-        try:
-            self._next(START_SECONDS)
-        except (TimeoutError, EOFError) as error:
-            self.end()
-            raise ForethoughtError(f"the process that compares answers did not start; by hand it says why: {' '.join(command)}") from error
 
-    def ask(self, pair: list[str], seconds: float) -> dict:
-        """TimeoutError after `seconds`; EOFError where the process has ended."""
-        try:
-            self._process.stdin.write(json.dumps(pair) + "\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise EOFError from error
-        return json.loads(self._next(seconds))
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-
-    def _listen(self) -> None:
-        with self._process.stdout as lines:
-            for line in lines:
-                self._lines.put(line)
-        self._lines.put("")
-
-    def _next(self, seconds: float) -> str:
-        try:
-            line = self._lines.get(timeout=seconds)
-        except queue.Empty:
-            raise TimeoutError from None
-        if not line:
-            raise EOFError
-        return line
+def why_unmatchable(gold: str, grade: Grader = exact) -> str:
+    """Why no answer in a box can equal this gold answer, "" where one can."""
+    if not gold.strip():
+        return "it is empty"
+    if len(gold) > values.LONGEST:
+        return f"it has {len(gold)} characters, and at most {values.LONGEST} of an answer are read"
+    if _PROSE.search(gold):
+        return "it is a text of several sentences, not an answer"
+    written = boxed(f"\\boxed{{{gold}}}")
+    if isinstance(written, Refusal):
+        return f"it cannot stand in a box ({written.reason})"
+    if not values.read(gold).text:
+        return "it says nothing but signs and spaces"
+    if grade(gold, written.value).score != 1.0:
+        return f"in a box it reads {_short(written.value)}, which is not equal to it"
+    return ""
 
 
 def installed() -> bool:
@@ -149,6 +157,10 @@ GRADERS: dict[str, Callable[[], Grader]] = {
     "exact": lambda: exact,
     "math-verify": shared,
 }
+
+
+def _expected(gold: str, answer: str) -> str:
+    return f"expected {_short(gold)}, found {_short(answer)}"
 
 
 def _short(answer: str) -> str:

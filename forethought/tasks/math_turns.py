@@ -2,11 +2,14 @@ r"""The form of a plan and of an act in free text: `... </plan>`, and `<think> .
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from forethought.interface.result import Parsed, Refusal
 from forethought.interface.tags import Tags
 from forethought.tasks.math_answers import boxed
+
+BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")  # what math_answers.boxed takes an answer from
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,9 @@ class Turns:
         found = self.tags.turn("plan", text)
         if isinstance(found, Refusal):
             return found
-        if (at := text.find("\\boxed")) >= 0:
-            return Refusal(position=at + 1, reason=f"'\\boxed' inside {self.tags.open('plan')!r}: a plan holds no answer", unit="character")
+        if box := BOX.search(text):
+            reason = f"'{box[0]}' inside {self.tags.open('plan')!r}: a plan holds no answer"
+            return Refusal(position=box.start() + 1, reason=reason, unit="character")
         words = len(found.value.text.split())
         if words > self.most:
             return Refusal(position=self.most + 1, reason=f"a plan of {words} words, more than its budget of {self.most} tokens")

@@ -1,0 +1,100 @@
+"""Kinds of answers with a notation of their own: dates, choices, numbers in a base, remainders, ratios, infinity."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+
+from forethought.tasks.grading import algebra, calendar
+from forethought.tasks.grading.numbers import number
+from forethought.tasks.grading.tables import ONES
+from forethought.tasks.grading.value import Inner, Value, spelled
+
+
+def infinity(text: str, inner: Inner) -> Value | None:
+    match = re.fullmatch(r"([+-]?) ?∞", text)
+    return Value("infinity", "-" if match[1] == "-" else "") if match else None
+
+
+def dated(text: str, inner: Inner) -> Value | None:
+    bare = " ".join(text.replace("⟦", " ").replace("⟧", " ").split())
+    if (day := calendar.date(bare)) is not None:
+        return Value("date", day)
+    clock = calendar.clock(bare)
+    return Value("clock", clock) if clock is not None else None
+
+
+_CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])")
+_CHOICE_OF = re.compile(r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)"
+    r"(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)", re.DOTALL)
+
+
+def choice(text: str, inner: Inner) -> Value | None:
+    if match := _CHOICE.fullmatch(text):
+        return Value("choice", None, match[match.lastindex], choice=match[match.lastindex])
+    match = _CHOICE_OF.fullmatch(text)
+    if match is None or match[3].count("(") != match[3].count(")"):
+        return None
+    rest = match[3]
+    if rest.count("⟧") > rest.count("⟦"):
+        rest = "⟦" + rest
+    return replace(inner(_unmarked(rest)), choice=match[1] or match[2], text=spelled(text))
+
+
+def _unmarked(text: str) -> str:
+    text = text.strip()
+    if text.startswith("⟦") and text.find("⟧") == len(text) - 1 and number(text[1:-1].strip()) is not None:
+        return text[1:-1].strip()
+    return text
+
+
+_BASED = re.compile(r"\(?⟦? ?([0-9A-Fa-f]+) ?⟧?\)?(?: ?_ ?\{? ?\(?⟦? ?(\w+) ?⟧?\)? ?\}?|[ ⟦(]+(?:in )?base[ ⟧-]+(\w+)[⟧)]*)")
+
+
+def based(text: str, inner: Inner) -> Value | None:
+    match = _BASED.fullmatch(text)
+    if match is None:
+        return None
+    said, digits = match[2] or match[3], match[1]
+    base = ONES.get(said.lower()) or (int(said) if said.isdecimal() and len(said) < 3 else 0)
+    if not 2 <= base <= 36 or not (digits[0].isdigit() or base > 10 and len(digits) > 1):
+        return None
+    if any(int(digit, 36) >= base for digit in digits):
+        return Value("words", spelled(text))
+    if base == 10:
+        return Value("scalar", algebra.number(int(digits)))
+    return Value("based", (digits.upper().lstrip("0") or "0", base))
+
+
+_REMAINDER = re.compile(r"([\d,]+)[ ,⟦]*(?:and a |with |with a )?(?:R|r|rem\.?|[Rr]emainder)(?: of)?[ ⟧:=]*(\d+|[a-z]+)⟧?")
+
+
+def remainder(text: str, inner: Inner) -> Value | None:
+    match = _REMAINDER.fullmatch(text)
+    if match is None:
+        return None
+    whole, rest = number(match[1]), Fraction(match[2]) if match[2].isdecimal() else ONES.get(match[2])
+    return None if whole is None or rest is None else Value("left", (whole, Fraction(rest)))
+
+
+_RATIO = re.compile(r"(?<=\S) ?(?::|⟦ ?to ?⟧| to ) ?(?=\S)")
+
+
+def proportion(text: str, inner: Inner) -> Value | None:
+    parts = _RATIO.split(text)
+    if not 2 <= len(parts) <= 6:
+        return None
+    numbers = [number(part.strip()) for part in parts]
+    if not all(numbers):
+        return None
+    return Value("ratio", tuple(n / numbers[0] for n in numbers))
+
+
+def worded(text: str, inner: Inner) -> Value | None:
+    """Words in marks that are something by themselves: \\text{18}, \\text{twelve}."""
+    if text.startswith("⟦") and text.find("⟧") == len(text) - 1:
+        said = text[1:-1].strip()
+        if re.search(r"\d", said) or said.startswith("("):
+            return inner(said)
+    return None
