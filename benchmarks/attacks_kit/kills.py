@@ -76,7 +76,7 @@ def chain(name: str, id: str, kills: int, folder: Path) -> Outcome:
             break
         if ended.code == 2 and (wrong := _refused(ended, out)) is not None:
             if wrong:
-                return _failed(wrong, said, done)
+                return _failed(_also(wrong, straight, out), said, done)
             break
         if why := children.untyped(ended, fine=moment.codes()):
             return _failed(f"after {moment}: {why}", said, done + 1)
@@ -87,7 +87,7 @@ def chain(name: str, id: str, kills: int, folder: Path) -> Outcome:
         ended = children.run(argv, folder / "logs", before=before)
         if ended.code == 2 and (wrong := _refused(ended, out)) is not None:
             if wrong:
-                return _failed(wrong, said, done)
+                return _failed(_also(wrong, straight, out), said, done)
             break
         if why := children.untyped(ended, fine=(0,)):
             return _failed(f"the run that goes on: {why}", said, done)
@@ -101,6 +101,13 @@ def chain(name: str, id: str, kills: int, folder: Path) -> Outcome:
     if not flowed:
         return idle("no gradient flowed after a resume, so this is not a test of the promise", count=done, **numbers)
     return held(count=done, reason="; ".join(said), **numbers)
+
+
+def _also(wrong: str, straight: Straight, out: Path) -> str:
+    """A missing report must not hide that weights differ too."""
+    other = {name: value for name, value in runs.left(out).items() if name not in ("report.html", "names")}
+    different = runs.difference({name: straight.left[name] for name in other if name in straight.left}, other)
+    return f"{wrong}; {different}" if different else wrong
 
 
 def _failed(why: str, said: list[str], done: int) -> Outcome:
