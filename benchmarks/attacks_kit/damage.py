@@ -25,6 +25,7 @@ SUBJECTS = {
     "guided": subject(GUIDE, IMITATE, PLAN | {"gates": [WARN]}, save={"every": 2, "keep": 3, "trees_every": 2, "trees": 2}),
 }
 READERS = {"report": [], "eval": ["--json"], "traces": ["--json", "--n", "0"]}
+ADDRESS = re.compile(r"^forethought: [a-z_]+(\.\w+)*: ", re.MULTILINE)  # of a value in a recipe
 ADVICE = re.compile(r"delete (\S+?)[,;.]? and resume")
 
 
@@ -82,9 +83,8 @@ def judge(ended: children.Ended, out: Path, wanted: dict, wound: Wound, usual: s
     named = [n for n in wound.names if n in _decided(out) + ended.text and n not in usual]
     if ended.code == 2:
         return ("refused", "") if any(n in ended.text for n in wound.names) else ("failed", f"refused, but not by name: {ended.last}")
-    ignored = ("names", "checkpoints")  # what was put there to damage the run may still be there
-    found = {k: v for k, v in runs.left(out).items() if k not in ignored}
-    different = runs.difference({k: v for k, v in wanted.items() if k not in ignored}, found)
+    found = compared(runs.left(out))
+    different = runs.difference(compared(wanted), found)
     if not different:
         return "no effect", ""
     if not named:
@@ -95,6 +95,12 @@ def judge(ended: children.Ended, out: Path, wanted: dict, wound: Wound, usual: s
     return "said", ""
 
 
+def compared(left: dict) -> dict:
+    """Without the names of files, among which what was put there to damage the run may still be, and without a cache, which nobody reads
+    once its data set is there."""
+    return {k: v for k, v in left.items() if k not in ("names", "checkpoints") and not k.endswith("cache.jsonl")}
+
+
 def read(name: str, wound: Wound, id: str, folder: Path) -> Outcome:
     """Whoever only reads ends with 0 or 2; numbers and trees are those of the whole run, or the damage is named."""
     base, out = base_of(name), folder / "run"
@@ -103,7 +109,7 @@ def read(name: str, wound: Wound, id: str, folder: Path) -> Outcome:
     wrong, numbers = [], {"read": 1}
     for verb, options in READERS.items():
         ended = children.run([verb, out, *options], folder / "logs")
-        named = any(n in ended.text for n in wound.names)
+        named = any(n in ended.text for n in wound.names) or "recipe.json" in wound.names and bool(ADDRESS.search(ended.text))
         if why := children.untyped(ended):
             wrong.append(f"{verb}: {why}")
         elif ended.code == 2 and not named and "no trees" not in ended.text:
@@ -147,8 +153,7 @@ def _follow(path: Path, out: Path, folder: Path, base: Base) -> str:
     ended = children.run(["train", "--resume", out, "--plain"], folder / "logs")
     if why := children.untyped(ended, fine=(0,)):
         return f"following the advice: {why}"
-    ignored = ("names", "checkpoints")
-    different = runs.difference(*({k: v for k, v in one.items() if k not in ignored} for one in (base.left, runs.left(out))))
+    different = runs.difference(compared(base.left), compared(runs.left(out)))
     return f"following the advice: {different}" if different else ""
 
 
@@ -159,7 +164,7 @@ def base_of(name: str) -> Base:
     """The runs to damage, made once (and by whoever forks afterwards: before)."""
     if name in _BASES:
         return _BASES[name]
-    folder = Path(tempfile.mkdtemp(prefix=f"attack-base-{name}-", dir=memory()))
+    folder = Path(tempfile.mkdtemp(prefix=f"base-{name}-", dir=memory()))
     tables = SUBJECTS[name]
     last = len(tables["stage"]) - 1
     for place, seed in (("finished", 3), ("killed", 3), ("other", 7)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -64,7 +65,7 @@ def rng_of(*words: object) -> random.Random:
 def attempt(one: Try, keep: Path | None = None) -> Outcome:
     """The try, made in a folder in memory that is gone afterwards (with `keep`: moved there). An error of the attack itself is a failure
     that says so: nothing that was not seen to hold counts as held."""
-    folder, began = Path(tempfile.mkdtemp(prefix="attack-", dir=memory())), time.monotonic()
+    folder, began = Path(tempfile.mkdtemp(prefix="try-", dir=memory())), time.monotonic()
     try:
         found = one.do(folder)
     except Exception as error:
@@ -76,9 +77,22 @@ def attempt(one: Try, keep: Path | None = None) -> Outcome:
     return Outcome(**asdict(found) | {"id": one.id, "seconds": time.monotonic() - began})
 
 
-def memory() -> str | None:
-    """Where synced writes cost nothing; the attacks are about what is in the files, not about the disk."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+def memory() -> Path:
+    """A folder for everything that attacks write, gone with the process that asked first (forked ones share it). In memory where there is
+    such a place: synced writes cost nothing there, and the attacks are about what is in the files, not about the disk."""
+    if not _ROOM:
+        where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        _ROOM.append((os.getpid(), Path(tempfile.mkdtemp(prefix="attacks-", dir=where))))
+        atexit.register(_leave)
+    return _ROOM[0][1]
+
+
+_ROOM: list[tuple[int, Path]] = []
+
+
+def _leave() -> None:
+    if _ROOM and _ROOM[0][0] == os.getpid():
+        shutil.rmtree(_ROOM.pop()[1], ignore_errors=True)
 
 
 def attempt_all(tries: list[Try], workers: int = 1, tell: Callable[[Outcome], None] = lambda found: None,
@@ -95,7 +109,7 @@ def attempt_all(tries: list[Try], workers: int = 1, tell: Callable[[Outcome], No
 
 def _spread(tries: list[Try], workers: int, tell: Callable[[Outcome], None], keep: Path | None) -> list[Outcome]:
     """A pipe holds one byte pair for each try; a worker reads the next number, and writes its outcome as a line of its own file."""
-    folder = Path(tempfile.mkdtemp(prefix="attacks-", dir=memory()))
+    folder = Path(tempfile.mkdtemp(prefix="spread-", dir=memory()))
     queue, feed = os.pipe()
     children = {}
     for k in range(workers):

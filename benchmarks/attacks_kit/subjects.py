@@ -59,6 +59,7 @@ def all_subjects() -> dict[str, dict]:
         isolation |= {"transplant": True, "slerp": 0.2} if core == "core" else {}
         found[f"isolation-{core}"] = subject(IMITATE, PLAN | {"isolation": isolation}, precision="bf16")
     found["isolation-surgery"] = subject(IMITATE, PLAN | {"isolation": {"replay": 0.1, "surgery": "pcgrad"}})
+    found["distill-rules-fp32"] = subject(GUIDE, IMITATE, PLAN, layout="adapters")
     found["distill-rules"] = subject(GUIDE, IMITATE, PLAN, layout="adapters", precision="bf16")
     found["distill-twice"] = subject(GUIDE, IMITATE, GUIDE, PLAN)
     found["muon"] = subject(IMITATE | {"optim": {"name": "muon", "lr": 5e-3, "decay": 0.5}}, PLAN, layout="mixed")
