@@ -7,6 +7,7 @@ never our bug, never a reward of 0, never exit code 0 without a word. The list i
 from __future__ import annotations
 
 import functools
+import gzip
 import json
 import os
 import shutil
@@ -163,11 +164,9 @@ def counted(out: Path) -> bool:
 
 def rewarded(out: Path) -> str:
     """A node that failed and yet has a reward, or ""."""
-    import gzip
-
     for path in (out / "trees").glob("*.gz"):
         for line in gzip.decompress(path.read_bytes()).splitlines():
-            for node in json.loads(line)["nodes"]:
+            for node in json.loads(line).get("nodes", []):
                 if node["status"] == "failed" and node["reward"] is not None:
                     return f"a node that failed has the reward {node['reward']} in {path.name}"
     return ""
