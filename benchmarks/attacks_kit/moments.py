@@ -107,6 +107,7 @@ def at(moment: Moment, out: Path) -> Callable[[], None]:
     """For a child's `before`: it sends the signals to itself at the named moment."""
     def begin() -> None:
         state = {"seen": 0, "done": False}
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process as SIGKILL does: no handler, no clean-up (here: threads may not)
 
         def hook(event: str, arguments: tuple) -> None:
             if event not in EVENTS or state["done"]:
@@ -129,7 +130,6 @@ def at(moment: Moment, out: Path) -> Callable[[], None]:
 
 def _strike(moment: Moment) -> None:
     if moment.after and moment.signals == "KILL":
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process as SIGKILL does: no handler, no clean-up
         signal.setitimer(signal.ITIMER_REAL, max(moment.after, 1e-6))
         return
     for number in SIGNALS[moment.signals]:
