@@ -5,8 +5,8 @@
     python benchmarks/attacks.py --again 'fuzz/trees/0.5' one try once more, with what it left kept in --keep DIR
     python benchmarks/attacks.py --write docs/reliability.md
 
-Every try has an id, from which its random numbers follow. Exit code 1 where anything failed. Tries are made in /dev/shm, in forked processes;
-nothing of them is left. Limits of disk and inodes need root (they mount a tmpfs) and are skipped without.
+Every try has an id, from which its random numbers follow. Exit code 1 where anything failed. Tries are made in /dev/shm, in forked
+processes; nothing of them is left. Limits of disk and inodes need root (they mount a tmpfs) and are skipped without.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         results[name] = records.attempt_all(tries_of(name, args.scale, args.seed), args.workers, teller(name), args.keep)
         print(lines_of({name: results[name]})[-1], flush=True)
-    facts = machine() | {"scale": args.scale, "seed": args.seed, "workers": args.workers, "minutes": round((time.monotonic() - began) / 60, 1)}
+    facts = machine() | {"scale": args.scale, "seed": args.seed, "workers": args.workers, "minutes": round((time.monotonic() - began) / 60,
+                                            1)}
     print("\n" + "\n".join(lines_of(results)) + "\n")
     wrong = [one for outcomes in results.values() for one in outcomes if one.verdict == "failed"]
     for one in wrong[:LISTED]:
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(wrong) > LISTED:
         print(f"and {len(wrong) - LISTED} more failing tries{f' in {args.out}' if args.out else '; --out FILE.json keeps them all'}")
     if args.out:
-        args.out.write_text(json.dumps({"facts": facts, "results": {n: [asdict(o) for o in some] for n, some in results.items()}}, indent=1))
+        args.out.write_text(json.dumps({"facts": facts, "results": {n: [asdict(o) for o in some] for n, some in results.items()}},
+                                       indent=1))
     if args.write:
         write(args.write, results, facts)
     return int(bool(wrong))
@@ -138,15 +140,18 @@ def machine() -> dict[str, object]:
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.processor())
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")}
-    git = lambda *words: subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False).stdout.strip()  # noqa: E731
+    git = lambda *words: subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True,
+                                        check=False).stdout.strip()  # noqa: E731
     return {"date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), **versions,
-            "commit": git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--untracked-files=no") else "")}
+            "commit": git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--untracked-files=no")
+                                                    else "")}
 
 
 def write(page: Path, results: dict[str, list[Outcome]], facts: dict[str, object]) -> None:
     """The table and its facts between the marks of a page; a page without them gets them at its end."""
     versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "peft", "safetensors", "tokenizers"))
-    said = [MARKS[0], "", f"{facts['date']}, commit {facts['commit']}, {facts['cpu']} ({facts['cores']} cores), {versions}; scale {facts['scale']:g}, "
+    said = [MARKS[0], "", f"{facts['date']}, commit {facts['commit']}, {facts['cpu']} ({facts['cores']} cores), {versions}; "
+            f"scale {facts['scale']:g}, "
             f"seed {facts['seed']}, {facts['workers']} worker{'s' if facts['workers'] != 1 else ''}, {facts['minutes']} minutes.", "",
             *lines_of(results), ""]
     failing = [(one.id, shown(one.reason, 200)) for outcomes in results.values() for one in outcomes if one.verdict == "failed"]

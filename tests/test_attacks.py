@@ -38,7 +38,8 @@ def make_run(out: Path) -> Path:
     (newest / "engine" / "optimizer.safetensors").write_bytes(b"moments")
     (newest / "state.json").write_text(json.dumps({"progress": {"step": 4, "seconds": 1.5}, "logs": {"metrics.jsonl": 7}}))
     (newest / "manifest.json").write_text("{}")
-    rows = [{"step": i, "kind": "reinforce", "seconds": i / 3, "seconds_probe/held": 0.1, "loss/pg": 0.5 / (i + 1), "grad_norm/base": float(i > 2)}
+    rows = [{"step": i, "kind": "reinforce", "seconds": i / 3, "seconds_probe/held": 0.1, "loss/pg": 0.5 / (i + 1),
+             "grad_norm/base": float(i > 2)}
             for i in range(5)]
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     decisions = [{"step": 0, "kind": "run", "name": "x", "outcome": "start", "reason": ""},
@@ -65,9 +66,11 @@ def test_two_runs_that_only_clocks_tell_apart_are_equal(made, tmp_path):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (lambda out: (out / "checkpoints/step-000004/engine/model.safetensors").write_bytes(b"weightz"), "checkpoint: engine/model.safetensors differs"),
+    (lambda out: (out / "checkpoints/step-000004/engine/model.safetensors").write_bytes(b"weightz"),
+     "checkpoint: engine/model.safetensors differs"),
     (lambda out: (out / "checkpoints/step-000004/engine/optimizer.safetensors").write_bytes(b""), "optimizer.safetensors differs"),
-    (lambda out: shutil.copytree(out / "checkpoints/step-000004", out / "checkpoints/step-000002"), "checkpoints: [2] too many, [] missing"),
+    (lambda out: shutil.copytree(out / "checkpoints/step-000004", out / "checkpoints/step-000002"),
+     "checkpoints: [2] too many, [] missing"),
     (lambda out: edit(out, 2, {"loss/pg": 0.1}), "different from row 2 on in loss/pg"),
     (lambda out: edit(out, 2, None), "4 for 5, different from row 2 on"),
     (lambda out: (out / "trees/step-000003.jsonl.gz").write_bytes(gzip.compress(b'{"step": 4}\n')), "trees: step-000003.jsonl.gz differs"),
@@ -100,7 +103,8 @@ def test_a_resume_tests_the_promise_only_where_a_gradient_flows_after_it(made):
 @pytest.mark.parametrize(("ended", "said"), [
     (Ended(0, "done", 1), ""), (Ended(2, "forethought: x: no", 1), ""), (Ended(None, "", 60), "hangs: killed after 60 s"),
     (Ended(1, "forethought: odd", 1), "exit 1: forethought: odd"), (Ended(-11, "", 1), "signal 11"), (Ended(135, "", 1), "exit 135"),
-    (Ended(2, "unexpected KeyError\nThis is a bug: report", 1), "This is a bug"), (Ended(0, "Traceback (most recent call last):\n", 1), "Traceback"),
+    (Ended(2, "unexpected KeyError\nThis is a bug: report", 1), "This is a bug"), (Ended(0, "Traceback (most recent call last):\n", 1),
+                                            "Traceback"),
 ])  # fmt: skip
 def test_an_end_that_no_user_may_be_given(ended, said):
     assert (said in children.untyped(ended)) if said else children.untyped(ended) == ""
@@ -151,7 +155,8 @@ def test_one_of_two_writes_and_the_other_says_who(codes, text, said):
 
 
 @pytest.mark.parametrize(("code", "calls", "rows", "verdict"), [
-    (0, 3, {"failed/act": 0.2}, "held"), (0, 3, {"failed/act": 0.0}, "failed"), (0, 0, {}, "idle"), (2, 3, {}, "held"), (1, 3, {}, "failed"),
+    (0, 3, {"failed/act": 0.2}, "held"), (0, 3, {"failed/act": 0.0}, "failed"), (0, 0, {}, "idle"), (2, 3, {}, "held"), (1, 3, {},
+                                            "failed"),
 ])  # fmt: skip
 def test_what_an_environment_did_wrong_is_counted_or_stops_the_run(made, tmp_path, code, calls, rows, verdict):
     edit(made, 1, rows)
@@ -170,7 +175,8 @@ def test_a_hostile_model_is_refused_by_its_name():
     assert models.judge("pickles alone", loaded, False, "model-here").verdict == "failed"
     assert models.judge("pickles alone", refused, True, "model-here").reason == "its code ran"
     assert models.judge("pickles alone", Ended(2, "forethought: no", 1), False, "model-here").verdict == "failed"
-    assert models.judge("", loaded, False, "model-here").verdict == "held" and models.judge("", refused, False, "model-here").verdict == "failed"
+    assert models.judge("", loaded, False, "model-here").verdict == "held" and models.judge("", refused, False,
+                                            "model-here").verdict == "failed"
 
 
 @pytest.mark.parametrize(("text", "bad"), [("plain\n\ttext é 漢 \\x1b[31m", False), ("a\x1b[31m", True), ("a\x07", True), ("\x9b31m", True),
@@ -180,7 +186,8 @@ def test_control_characters_on_the_terminal(text, bad):
 
 
 @pytest.mark.parametrize(("inside", "said"), [
-    ("", ""), ("<p>&lt;img src=x&gt;</p>", ""), ("<img src=x>", "an <img>"), ("<p onclick='x'>", "p onclick"), ("\x1b", "raw"), ("\u2067", "raw"),
+    ("", ""), ("<p>&lt;img src=x&gt;</p>", ""), ("<img src=x>", "an <img>"), ("<p onclick='x'>", "p onclick"), ("\x1b", "raw"), ("\u2067",
+                                            "raw"),
     ('<script type="application/json">{"a": </script>', "no JSON"), ('<script type="application/json">{"a": 1}</script>', ""),
 ])  # fmt: skip
 def test_a_page(tmp_path, inside, said):
@@ -204,9 +211,12 @@ def test_every_damage_changes_its_file(made, tmp_path, what):
 
 @pytest.mark.parametrize(("event", "arguments", "name"), [
     ("os.rename", ("/r/checkpoints/.step-000002.tmp", "/r/checkpoints/step-000002"), "a checkpoint's rename"),
-    ("open", ("/r/checkpoints/.step-000002.tmp/state.json", "w", 0), "a temporary checkpoint"), ("shutil.rmtree", ("/r/checkpoints/step-000002",),
-     "an old checkpoint's removal"), ("open", (Path("/r/metrics.jsonl"), "a", 0), "a log's line"), ("os.rename", ("/r/.report.html.x", "/r/report.html"),
-     "the report"), ("open", ("/r/guided/stage-0/cache.jsonl", "a", 0), "guided/"), ("os.rename", ("/r/recipe.json.new", "/r/recipe.json"), "recipe.json"),
+    ("open", ("/r/checkpoints/.step-000002.tmp/state.json", "w", 0), "a temporary checkpoint"), ("shutil.rmtree",
+                                            ("/r/checkpoints/step-000002",),
+     "an old checkpoint's removal"), ("open", (Path("/r/metrics.jsonl"), "a", 0), "a log's line"), ("os.rename",
+                                             ("/r/.report.html.x", "/r/report.html"),
+     "the report"), ("open", ("/r/guided/stage-0/cache.jsonl", "a", 0), "guided/"), ("os.rename", ("/r/recipe.json.new", "/r/recipe.json"),
+                                             "recipe.json"),
     ("open", ("/elsewhere/metrics.jsonl", "a", 0), ""), ("exec", ("/r/x",), ""), ("open", (3, "r", 0), ""),
 ])  # fmt: skip
 def test_a_moment_has_a_name(event, arguments, name):
@@ -266,7 +276,8 @@ def test_the_fuzzer_finds_a_crash_a_hang_and_a_death(monkeypatch, tmp_path):
     monkeypatch.setitem(fuzz.TARGETS, "made", fuzz.TARGETS["tags"].__class__(make, 1, 0.2))
     found = fuzz.batch("made", 0, 0, 8, tmp_path)
     assert found.verdict == "failed" and (found.count, found.wrong) == (8, 3)
-    assert "fuzz/made/0.1: Odd: 'crash'" in found.reason and "fuzz/made/0.3: takes more than 0.2 s" in found.reason and "0.5: an error that says" in found.reason
+    assert "fuzz/made/0.1: Odd: 'crash'" in found.reason and "fuzz/made/0.3: takes more than 0.2 s" in found.reason
+    assert "0.5: an error that says" in found.reason
 
 
 def test_numbers_add_up_and_the_table_says_them(tmp_path):
@@ -296,7 +307,8 @@ def test_the_subjects_cover_every_layout_precision_and_kind_of_stage():
     for recipe in recipes.values():
         check(recipe)
     stages = [stage for recipe in recipes.values() for stage in recipe.stage]
-    assert {(r.layout, r.engine.precision) for r in recipes.values()} >= {(a, b) for a in ("shared", "adapters", "mixed", "models") for b in ("fp32", "bf16")}
+    assert {(r.layout, r.engine.precision) for r in recipes.values()} >= {(a, b) for a in ("shared", "adapters", "mixed", "models")
+                                            for b in ("fp32", "bf16")}
     assert {s.kind for s in stages} == {"imitate", "reinforce", "distill"} and max(s.updates for s in stages) > 1
     assert {g.then for s in stages for g in s.gates} == {"skip", "isolate", "lower_rate"}
     assert {s.adaptive.to for s in stages} == {"off", "adapter", "model", "replay", "keep_kl"}

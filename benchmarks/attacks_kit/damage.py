@@ -77,8 +77,8 @@ def resumed(name: str, wound: Wound, id: str, folder: Path) -> Outcome:
 
 
 def judge(ended: children.Ended, out: Path, wanted: dict, wound: Wound, usual: str = "") -> tuple[str, str]:
-    """(refused | said | no effect | failed, why it failed) of a resume of a damaged run. `wanted`: what the straight run left; `usual`: what
-    a resume says when nothing is damaged."""
+    """(refused | said | no effect | failed, why it failed) of a resume of a damaged run. `wanted`: what the straight run left; `usual`:
+    what a resume says when nothing is damaged."""
     if why := children.untyped(ended):
         return "failed", why
     named = [n for n in wound.names if n in _decided(out) + ended.text and n not in usual]

@@ -50,9 +50,11 @@ def own() -> dict[str, tuple[str, Callable[..., object]]]:
     return {
         "step raises": ("step", raising(RuntimeError("boom"))), "step exits": ("step", exiting), "step hangs": ("step", sleeping),
         "step runs out of memory": ("step", raising(MemoryError())), "step gives None": ("step", give(None)),
-        "success is text": ("step", give(Answer(done=True, success="yes"))), "reason is a number": ("step", give(Answer(done=True, reason=5))),
+        "success is text": ("step", give(Answer(done=True, success="yes"))), "reason is a number": ("step",
+                                                give(Answer(done=True, reason=5))),
         "the parser raises": ("parse_plan", raising(IndexError("out of range"))), "the parser gives None": ("parse_plan", give(None)),
-        "a score is infinite": ("judge_plan", give(Verdict(score=float("inf")))), "the executor raises": ("judge_plan", raising(KeyError("x"))),
+        "a score is infinite": ("judge_plan", give(Verdict(score=float("inf")))), "the executor raises": ("judge_plan",
+                                                raising(KeyError("x"))),
         "following raises": ("follows", raising(ValueError("literal"))), "drawing raises": ("family", raising(RuntimeError("no tasks"))),
         "the oracle gives None": ("oracle_plan", give(None)), "a demonstration raises": ("demonstrate", raising(RuntimeError("no"))),
         "meaning raises": ("meaning", raising(RuntimeError("nothing"))), "episode raises": ("episode", raising(RuntimeError("no browser"))),
@@ -158,7 +160,8 @@ def judged(ended: children.Ended, marker: Path, out: Path | None) -> Outcome:
 
 def counted(out: Path) -> bool:
     """Whether the logs say that something failed."""
-    rows = any(k.startswith("failed") and isinstance(v, int | float) and v > 0 for row in runs.rows(out / "metrics.jsonl") for k, v in row.items())
+    rows = any(k.startswith("failed") and isinstance(v, int | float) and v > 0 for row in runs.rows(out / "metrics.jsonl") for k,
+               v in row.items())
     return rows or any("fail" in str(d) for d in runs.rows(out / "decisions.jsonl") if d.get("kind") != "run")
 
 

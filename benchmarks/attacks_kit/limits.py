@@ -1,5 +1,5 @@
-"""Too little disk, inodes, file size, open files or memory: a typed end, earlier checkpoints whole, and the run resumed afterwards is the one
-that had enough.
+"""Too little disk, inodes, file size, open files or memory: a typed end, earlier checkpoints whole, and the run resumed afterwards is the
+one that had enough.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def resumed(ended: children.Ended, recipe: Path, out: Path, folder: Path, kind: 
         wrong.append(why)
     if ended.code == 1 and "forethought: " not in ended.text:
         wrong.append(f"exit 1 without a word of ours: {ended.last}")
-    if not aborted and (beside := sorted(str(p.relative_to(out)) for p in out.rglob(".*") if p.name not in runs.LOCKS) if out.exists() else []):
+    if not aborted and (beside := sorted(str(p.relative_to(out)) for p in out.rglob(".*") if p.name not in runs.LOCKS) if out.exists()
+                        else []):
         wrong.append(f"it leaves {', '.join(beside[:3])}")
     other = kind == resource.RLIMIT_AS and _kernels(out).startswith("torch")  # no memory to load ours: other last bits, and the run says so
     argv = ["train", "--resume", out, "--plain"] if (out / "recipe.json").exists() else ["train", recipe, "--out", out, "--plain"]

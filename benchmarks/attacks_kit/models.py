@@ -90,7 +90,8 @@ def _shards(name: str) -> Make:
 
         keys = list(load_file(folder / "model.safetensors"))
         shutil.move(folder / "model.safetensors", folder.parent / "outside.safetensors")
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(keys, name)}), encoding="utf-8")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(keys, name)}),
+                                                encoding="utf-8")
 
     return make
 
@@ -115,14 +116,18 @@ OWN: dict[str, Make] = {
     "pickles alone": _pickle(True), "pickles in the old form": _pickle(True, legacy=True), "a pickle that runs": _pickle(False),
     "code of its own": _remote, "a shard outside": _shards("../outside.safetensors"), "a shard that is not there": _shards("a.safetensors"),
     "a shard by its whole path": _shards("/etc/passwd"), "a context of 10^12": _config(max_position_embeddings=10**12),
-    "10^7 layers": _config(num_hidden_layers=10**7), "a vocabulary of 10^10": _config(vocab_size=10**10), "heads of 10^6": _config(head_dim=10**6),
-    "no heads": _config(num_attention_heads=0), "no heads for keys": _config(num_key_value_heads=0), "a width in words": _config(hidden_size="x"),
+    "10^7 layers": _config(num_hidden_layers=10**7), "a vocabulary of 10^10": _config(vocab_size=10**10),
+                        "heads of 10^6": _config(head_dim=10**6),
+    "no heads": _config(num_attention_heads=0), "no heads for keys": _config(num_key_value_heads=0),
+                        "a width in words": _config(hidden_size="x"),
     "a width below 0": _config(hidden_size=-32), "three heads": _config(num_attention_heads=3), "no layers": _config(num_hidden_layers=0),
-    "tied in words": _config(tie_word_embeddings="x"), "a type that nobody has": _config(dtype="float8"), "another kind": _config(model_type="x"),
+    "tied in words": _config(tie_word_embeddings="x"), "a type that nobody has": _config(dtype="float8"),
+                        "another kind": _config(model_type="x"),
     "no kind": _config(model_type=None), "a kind that is a list": _config(model_type=["qwen2"]), "rope in words": _config(rope_theta="x"),
     "a norm that is nothing": _config(rms_norm_eps=None), "an activation in words": _config(hidden_act="os.system"),
     "infinity in an embedding": _tensor("embed", float("inf")), "no number in an embedding": _tensor("embed", float("nan"), 40),
-    "infinity in a layer": _tensor("q_proj", float("inf"), 0), "cut weights": _bytes("model.safetensors", lambda data: data[: len(data) // 2]),
+    "infinity in a layer": _tensor("q_proj", float("inf"), 0), "cut weights": _bytes("model.safetensors",
+                                            lambda data: data[: len(data) // 2]),
     "empty weights": _bytes("model.safetensors", lambda data: b""), "a header of 2^60": _header(2**60), "a header of 2^27": _header(2**27),
     "a config that is a list": _text("config.json", "[]"), "a config that is nothing": _text("config.json", "null"),
     "a deep config": _text("config.json", '{"a":' * 50_000), "a huge number": _text("config.json", '{"model_type": ' + "9" * 5000 + "}"),
@@ -130,10 +135,12 @@ OWN: dict[str, Make] = {
         p.unlink() for p in folder.glob("tokenizer*")], "an empty tokenizer": _text("tokenizer.json", "{}"), "a deep tokenizer": _text(
         "tokenizer.json", "[" * 100_000), "an id below 0": _ids, "a tokenizer's class that nobody has": _text(
         "tokenizer_config.json", '{"tokenizer_class": "os"}'), "code in the tokenizer": _text(
-        "tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["x.Y", null]}}'), "no config": lambda folder, marker: (folder / "config.json").unlink(),
+        "tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["x.Y", null]}}'), "no config": lambda folder,
+                        marker: (folder / "config.json").unlink(),
     "an adapter's config": _text("adapter_config.json", '{"base_model_name_or_path": "/etc", "peft_type": "LORA"}'),
 }  # fmt: skip
-MAY_LOAD = {"an activation in words", "tied in words", "an adapter's config", "code in the tokenizer", "rope in words", "a context of 10^12"}
+MAY_LOAD = {"an activation in words", "tied in words", "an adapter's config", "code in the tokenizer", "rope in words",
+            "a context of 10^12"}
 """Where what is loaded is as good: nobody reads the value, or it is only a bound."""
 
 
@@ -161,7 +168,8 @@ def looked_at(name: str, folder: Path) -> Outcome:
     run = damage.base_of("adapters").folder / "finished" / "run"
     shutil.copytree(run / "checkpoints" / f"step-{runs.steps(run)[-1]:06d}" / "engine" / "base", model)
     if name:
-        made = children.Child(lambda: cases()[name](model, marker) and 0 or 0, folder / "make.log").end()  # torch computes in no process that forks
+        made = children.Child(lambda: cases()[name](model, marker) and 0 or 0,
+                              folder / "make.log").end()  # torch computes in no process that forks
         if made.code:
             raise RuntimeError(f"the folder could not be made: {made.last}")
 
@@ -180,7 +188,8 @@ def judge(name: str, ended: children.Ended, ran: bool, folder: str) -> Outcome:
     if why := children.untyped(ended):
         return failed(why)
     if ended.code == 0:
-        return held(reason="loaded") if not name or name in MAY_LOAD or name.startswith("tests: ") and "right" in name else failed("it was loaded")
+        fine = not name or name in MAY_LOAD or name.startswith("tests: ") and "right" in name
+        return held(reason="loaded") if fine else failed("it was loaded")
     if not name:
         return failed(f"a good folder is refused: {ended.last}")
     return held(reason=ended.last) if folder in ended.text else failed(f"refused, but not by name: {ended.last}")

@@ -33,7 +33,7 @@ _NAMES = [(name, re.compile(pattern)) for name, pattern in NAMES.items()]
 SIGNALS = {"KILL": (signal.SIGKILL,), "TERM": (signal.SIGTERM,), "INT": (signal.SIGINT,), "HUP": (signal.SIGHUP,),
            "INT INT": (signal.SIGINT, signal.SIGINT), "TERM KILL": (signal.SIGTERM, signal.SIGKILL)}
 STOPS = {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130, -2), signal.SIGHUP: (129, -1), signal.SIGALRM: (-14,)}
-"""The exit codes that a signal may lead to: the run's own where it was under way, the system's where it had not begun or does not catch it."""
+"""The exit codes that a signal may lead to: the run's own where it was under way, the system's where it had not begun."""
 
 
 @dataclass(frozen=True, slots=True)

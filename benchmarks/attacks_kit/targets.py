@@ -71,7 +71,8 @@ def blocksworld(folder: Path) -> Feed:
     return _family(domain, list(domain.levels)[:3])
 
 
-PROBLEMS = [{"id": str(i), "question": f"Tom has {i} apples and buys 4 more. How many?", "answer": f"{i} + 4 = <<{i}+4={i + 4}>>{i + 4}\n#### {i + 4}"}
+PROBLEMS = [{"id": str(i), "question": f"Tom has {i} apples and buys 4 more. How many?",
+             "answer": f"{i} + 4 = <<{i}+4={i + 4}>>{i + 4}\n#### {i + 4}"}
             for i in range(1, 9)]  # fmt: skip
 SAID = [r"<think>I add \(2 + 4\).</think> So \boxed{6}", r"\boxed{\frac{1}{2}}", r"the answer is \boxed{x = 3}", r"\boxed{(1, 2)}"]
 
@@ -81,7 +82,8 @@ def math(folder: Path) -> Feed:
     from forethought.tasks.math import Math
 
     (folder / "a.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS[:4]), encoding="utf-8")
-    (folder / "b.jsonl").write_text("".join(json.dumps(p | {"question": f"Otherwise {p['id']} birds?"}) + "\n" for p in PROBLEMS[4:]), "utf-8")
+    (folder / "b.jsonl").write_text("".join(json.dumps(p | {"question": f"Otherwise {p['id']} birds?"}) + "\n" for p in PROBLEMS[4:]),
+                                    "utf-8")
     domain = Math(train=str(folder / "a.jsonl"), eval=[str(folder / "b.jsonl")], grader="exact")
     tasks = domain.family(random.Random(0), list(domain.levels) * 2, "train")
 
@@ -102,7 +104,8 @@ def gui(calls: bool) -> Callable[[Path], Feed]:
     def make(folder: Path) -> Feed:
         from forethought.interface.gui import GuiGrammar, Op
 
-        grammar = GuiGrammar(ops=(Op(name="Tap"), Op(name="Type", value="required"), Op(name="Back", target="forbidden")), places=("at", "below"))
+        grammar = GuiGrammar(ops=(Op(name="Tap"), Op(name="Type", value="required"), Op(name="Back", target="forbidden")), places=("at",
+                                                "below"))
         seeds = ['[{"op": "Tap", "target": "the Save button at the bottom"}, {"op": "Type", "target": "the field below", "value": "Ada"}]',
                  '[{"op": "Back"}]'] if not calls else [
                  'do(action="Tap", element_description="the Save button at the bottom")\ndo(action="Type", element_description="x below", '
@@ -129,9 +132,12 @@ def tags(folder: Path) -> Feed:
 
 # --- answers ---
 
-ANSWERS = ["-4", "1,234.50", r"\frac{1}{2}", r"3\frac{1}{2}", "0.5", "50%", r"90^\circ", "x = 3", "(1, 2)", r"[0, \infty)", r"\{1, 2, 3\}", r"2\sqrt{2}",
-           "5 cm", r"5\text{ cm}^2", "(C)", "12:30", "5 June", "$18", "yes", "52_8", r"\pi", "1/3", "3 million", r"\pm 2", "0.\\overline{3}", "x^2 + 1",
-           r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", "no", "10^{-7}", "- 4", "1 2/3", r"\dfrac12", "a, b", "₂", "Monday"]  # fmt: skip
+ANSWERS = ["-4", "1,234.50", r"\frac{1}{2}", r"3\frac{1}{2}", "0.5", "50%", r"90^\circ", "x = 3", "(1, 2)", r"[0, \infty)", r"\{1, 2, 3\}",
+           r"2\sqrt{2}",
+           "5 cm", r"5\text{ cm}^2", "(C)", "12:30", "5 June", "$18", "yes", "52_8", r"\pi", "1/3", "3 million", r"\pm 2",
+           "0.\\overline{3}", "x^2 + 1",
+           r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", "no", "10^{-7}", "- 4", "1 2/3", r"\dfrac12", "a, b", "₂",
+           "Monday"]  # fmt: skip
 
 
 def answers(folder: Path) -> Feed:
@@ -266,8 +272,10 @@ def overrides(folder: Path) -> Feed:
     from forethought.recipe.load import override
 
     recipe = from_dict(subject(IMITATE, PLAN))
-    seeds = ["stage.0.until.steps=50", "stage.1.optim.lr=1e-3", "task.levels=[1, 2]", "layout=adapters", "seed=3", "stage.1.reward.plan.valid=1",
-             'task.tags={ plan = "p" }', "engine.threads=auto", "stage=[]", "eval.tasks=999", "model.path=x/y", "probes.formats.a='x+'"]  # fmt: skip
+    seeds = ["stage.0.until.steps=50", "stage.1.optim.lr=1e-3", "task.levels=[1, 2]", "layout=adapters", "seed=3",
+             "stage.1.reward.plan.valid=1",
+             'task.tags={ plan = "p" }', "engine.threads=auto", "stage=[]", "eval.tasks=999", "model.path=x/y",
+             "probes.formats.a='x+'"]  # fmt: skip
     return lambda rng: check(override(recipe, [mutate.text(rng, seeds, 6000)]))
 
 
@@ -287,13 +295,18 @@ def arms(folder: Path) -> Feed:
 
 # --- what runs have written ---
 
-NODES = [{"id": 0, "parent": None, "role": None, "text": "GOAL a v3", "status": "given", "reason": "", "reward_parts": {}, "reward": None, "advantage": None,
+NODES = [{"id": 0, "parent": None, "role": None, "text": "GOAL a v3", "status": "given", "reason": "", "reward_parts": {}, "reward": None,
+          "advantage": None,
           "policy": None, "version": 0, "tokens": 4, "logprob": None},
-         {"id": 1, "parent": 0, "role": "plan", "text": "a </plan>", "status": "finished", "reason": "", "reward_parts": {"format": 1.0, "valid": 1.0},
+         {"id": 1, "parent": 0, "role": "plan", "text": "a </plan>", "status": "finished", "reason": "", "reward_parts": {"format": 1.0,
+                                                 "valid": 1.0},
           "reward": 2.0, "advantage": 0.5, "policy": "plan", "version": 1, "tokens": 2, "logprob": -0.5},
-         {"id": 2, "parent": 1, "role": "act", "text": "a x1 y2 v3 </act>", "status": "finished", "reason": "", "reward_parts": {"outcome": 1.0,
-          "format": 1.0, "follows": 1.0}, "reward": 1.0, "advantage": 0.1, "policy": "base", "version": 0, "tokens": 5, "logprob": -0.1}]  # fmt: skip
-TREE = {"step": 3, "stage": 1, "free_text": False, "task": "t", "domain": "desk", "level": 1, "context": "a desk x1 y2", "prompt": "GOAL a v3",
+         {"id": 2, "parent": 1, "role": "act", "text": "a x1 y2 v3 </act>", "status": "finished", "reason": "",
+          "reward_parts": {"outcome": 1.0,
+          "format": 1.0, "follows": 1.0}, "reward": 1.0, "advantage": 0.1, "policy": "base", "version": 0, "tokens": 5,
+          "logprob": -0.1}]  # fmt: skip
+TREE = {"step": 3, "stage": 1, "free_text": False, "task": "t", "domain": "desk", "level": 1, "context": "a desk x1 y2",
+        "prompt": "GOAL a v3",
         "oracle_plan": "a </plan>", "nodes": NODES}  # fmt: skip
 
 
@@ -330,13 +343,16 @@ def run(folder: Path) -> Feed:
     out.mkdir(exist_ok=True)
     files = {
         "recipe.json": [json.dumps(subject(IMITATE, PLAN))],
-        "metrics.jsonl": ["".join(json.dumps({"step": i, "stage": 0, "stage_name": "imitate", "kind": "imitate", "stage_step": i, "seconds": i / 2,
-                                              "eval/plan": 0.5, "eval/plan_low": 0.1, "eval/plan_high": 0.9, "eval/act": 0.25, "loss/sft": 1.5,
+        "metrics.jsonl": ["".join(json.dumps({"step": i, "stage": 0, "stage_name": "imitate", "kind": "imitate", "stage_step": i,
+                                              "seconds": i / 2,
+                                              "eval/plan": 0.5, "eval/plan_low": 0.1, "eval/plan_high": 0.9, "eval/act": 0.25,
+                                              "loss/sft": 1.5,
                                               "grad_norm/base": 0.1}) + "\n" for i in range(4))],
         "decisions.jsonl": [json.dumps({"step": 1, "stage": 0, "kind": "gate", "name": "eval/act", "outcome": "pass", "reason": "why",
                                         "numbers": {"change": 0.1}}) + "\n"],
         "summary.json": [json.dumps({"name": "x", "seed": 3, "status": "done", "step": 3, "seconds": 2.0, "stages": [
-            {"name": "imitate", "kind": "imitate", "roles": ["plan", "act"], "steps": 3, "seconds": 1.0, "tokens_sampled": 0, "tokens_trained": 9}],
+            {"name": "imitate", "kind": "imitate", "roles": ["plan", "act"], "steps": 3, "seconds": 1.0, "tokens_sampled": 0,
+             "tokens_trained": 9}],
             "machine": {"threads": 1, "device": "cpu"}})],
     }  # fmt: skip
     structures = {name: [json.loads(line) for line in seeds[0].splitlines()] for name, seeds in files.items()}
@@ -417,7 +433,8 @@ def cache(folder: Path) -> Feed:
     from forethought.distill.rules import gsm8k
 
     path = folder / "cache.jsonl"
-    line = {"key": "k", "text": "<plan>a</plan>", "truncated": False, "usage": {"requests": 1, "prompt_tokens": 2, "completion_tokens": 3, "cost": 0.1,
+    line = {"key": "k", "text": "<plan>a</plan>", "truncated": False, "usage": {"requests": 1, "prompt_tokens": 2, "completion_tokens": 3,
+                                            "cost": 0.1,
             "guessed": 0}}  # fmt: skip
 
     def feed(rng: random.Random) -> None:
@@ -467,7 +484,8 @@ def endpoint(folder: Path) -> Feed:
     from forethought.distill.records import Item
     from forethought.distill.transport import Reply
 
-    spec = EndpointSpec(base_url="http://127.0.0.1:1/v1", model="m", key_env="", retries=1, concurrency=1, give_up=1000, price_in=1.0, most_cost=1e9)
+    spec = EndpointSpec(base_url="http://127.0.0.1:1/v1", model="m", key_env="", retries=1, concurrency=1, give_up=1000, price_in=1.0,
+                        most_cost=1e9)
     item = Item(id="a", question="How many?", chain="2 + 4 = 6", answer="6")
 
     def feed(rng: random.Random) -> None:
@@ -487,7 +505,8 @@ def settings(folder: Path) -> Feed:
     from forethought.distill.check import endpoint_of
     from forethought.recipe.convert import from_dict
 
-    seeds = [{"base_url": "https://x.org/v1", "model": "m", "key_env": "", "temperature": 0.5, "time_limit": 10, "retries": 2, "price_in": 0.1}]
+    seeds = [{"base_url": "https://x.org/v1", "model": "m", "key_env": "", "temperature": 0.5, "time_limit": 10, "retries": 2,
+              "price_in": 0.1}]
 
     def feed(rng: random.Random) -> None:
         said = mutate.structure(rng, seeds)
@@ -508,7 +527,8 @@ TARGETS: dict[str, Target] = {
     "recipe.json": Target(_file("recipe.json", _json, _recipe), 2), "--set": Target(overrides, 2), "arms": Target(arms, 0.3),
     "trees": Target(trees, 3), "run directories": Target(run, 1), "manifests": Target(manifest, 2),
     "lists of grams": Target(_file("g.txt", lambda: ["# Title\n\n# ---- cluster 1\nlet us check   # 3\ncheck our work  # 2\n"], _grams), 3),
-    "solutions for grams": Target(_file("s.jsonl", lambda: [json.dumps({"text": "let us check", "correct": True}) + "\n", *_jsonl()], _solutions), 2),
+    "solutions for grams": Target(_file("s.jsonl", lambda: [json.dumps({"text": "let us check", "correct": True}) + "\n", *_jsonl()],
+                                        _solutions), 2),
     "guided records": Target(guided, 3), "caches of summaries": Target(cache, 2), "chains and plans": Target(chains, 3),
     "endpoint replies": Target(endpoint, 3), "endpoint settings": Target(settings, 1),
 }  # fmt: skip

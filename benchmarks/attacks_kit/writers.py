@@ -1,4 +1,4 @@
-"""Two processes on one run directory: one writes, the other ends with exit 2 and says who does, and the run is what one alone would make."""
+"""Two processes on one run directory: one writes, the other ends with exit 2 and says who does; the run is what one alone would make."""
 
 from __future__ import annotations
 
