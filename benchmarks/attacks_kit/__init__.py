@@ -1,0 +1,1 @@
+"""What `attacks.py` attacks with: one module a campaign, and what they share (records, children, runs, the table)."""
