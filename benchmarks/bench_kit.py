@@ -117,7 +117,17 @@ def engine_of(size: Size, *, precision: str, threads: int, device: str = "cpu", 
 
     torch.set_num_threads(threads)
     spec = EngineSpec(device=device, precision=precision, threads=threads, kernel_threads=threads, pack_tokens=pack_tokens)
-    return TorchEngine(Loaded(model_of(size, attn_implementation=NAME), tokenizer_of(words or size), ""), spec, AdapterSpec())
+    engine = TorchEngine(Loaded(model_of(size, attn_implementation=NAME), tokenizer_of(words or size), ""), spec, AdapterSpec())
+    return every_id(engine) if words else engine
+
+
+def every_id(engine):
+    """The engine, for which every id of its model is a token: its tokenizer stands in for one of all words, which would take memory for
+    each."""
+    from forethought.engines.torch import words
+
+    setattr(engine.weights.base, words.ATTRIBUTE, None)
+    return engine
 
 
 # The work --------------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench_kit import LR, SIZES, Shape, Size, chosen, machine, options, prompts_of, said_of, table, tokenizer_of
+from bench_kit import LR, SIZES, Shape, Size, chosen, every_id, machine, options, prompts_of, said_of, table, tokenizer_of
 from bench_worker import Line, worker
 
 SIDES = ("plain", "ours")
@@ -99,8 +99,8 @@ class Ours:
         from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 
         spec = EngineSpec(device=o["device"], precision=o["precision"], threads=o["threads"], pack_tokens=tokens)
-        tokenizer = tokenizer_of(SIZES["tiny"])  # nobody reads or writes text; one of all words would take memory for each
-        self.engine = TorchEngine(Loaded(model_of(size, o["tied"], attn_implementation=NAME), tokenizer, ""), spec, AdapterSpec())
+        tokenizer = tokenizer_of(SIZES["tiny"])  # nobody reads or writes text
+        self.engine = every_id(TorchEngine(Loaded(model_of(size, o["tied"], attn_implementation=NAME), tokenizer, ""), spec, AdapterSpec()))
         self.engine.prepare("base", OptimSpec(lr=LR, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP, warmup=0))
 
     def step(self, paths: list[tuple[int, ...]], prompt: int) -> tuple[float, float]:

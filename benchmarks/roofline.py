@@ -276,10 +276,7 @@ def main() -> int:
     sizes, precisions = chosen(parser, args)
     import torch
 
-    from forethought.engines.torch.machine import prepare as settle
-    from forethought.recipe.schema import EngineSpec
-
-    settle(EngineSpec(device=args.device, precision="fp32", threads=args.threads), 0)
+    engine_of(SIZES["tiny"], precision="fp32", threads=args.threads, device=args.device)  # sets the process's threads and memory up
     torch.manual_seed(0)
     shape = QUICK if args.quick else WORK
     limits = limits_of(shapes_of(sizes, shape, args.quick), precisions, args.device, args.quick)

@@ -118,7 +118,7 @@ def ours(args, row: dict, line: Line) -> None:
         """Plans alone, of a fixed length: the prompts in order, rewarded by the share of odd token ids."""
 
         name, levels, turns = "parity", (1,), 1
-        stops, budgets = {"plan": "<eos>"}, {"plan": row["new"]}
+        stops, budgets = {"plan": "<eos>", "act": ""}, {"plan": row["new"], "act": 1}
 
         def __init__(self, prompts: list[str]):
             self.prompts = iter(enumerate(prompts))

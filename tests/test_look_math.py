@@ -27,7 +27,7 @@ PLAIN = ["task.grader=exact", 'task.system=""']
 class Characters:
     """An engine for free text: a token a character; `say(prompt so far, sample)` speaks, and \\x03 is its own end."""
 
-    context, end, ends = 8192, 3, frozenset({3})
+    context, end, ends, begin = 8192, 3, frozenset({3}), ()
 
     def __init__(self, say):
         self.say = say

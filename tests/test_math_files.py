@@ -206,8 +206,8 @@ def test_gsm8k_trains_on_none_of_its_test_problems():
 
 def test_a_gold_that_nothing_can_match_is_named_with_its_line(tmp_path):
     path = tmp_path / "golds.jsonl"
-    path.write_text('{"question": "q", "answer": "5"}\n{"question": "r", "answer": "First add 2 and 3. The answer is 5."}\n', "utf-8")
-    with pytest.raises(UserError, match=r"golds\.jsonl:2: no answer can equal the gold answer 'First add .*several sentences.*leave the problem out"):
+    path.write_text('{"question": "q", "answer": "5"}\n{"question": "r", "answer": "' + "x" * 5000 + '"}\n', "utf-8")
+    with pytest.raises(UserError, match=r"golds\.jsonl:2: no answer can equal the gold answer 'xxx.*at most 400 of an answer are read"):
         read(path)
     skipped: list[str] = []
     assert [record.answer for record in read(path, skipped=skipped)] == ["5"] and len(skipped) == 1

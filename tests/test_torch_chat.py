@@ -18,6 +18,7 @@ from forethought.engines.torch.loading import from_path
 from forethought.engines.torch.tokenizer import begin_of
 from forethought.errors import UserError
 from forethought.recipe.convert import from_dict
+from forethought.types import Turn
 from forethought.recipe.schema import AdapterSpec, EngineSpec
 from forethought.rollout import Rollouts
 
@@ -185,6 +186,6 @@ def rollouts_of(tokenizer: PreTrainedTokenizerFast, folder) -> Rollouts:
     domain = tasks.build(from_dict({"task": {
         "name": "math", "train": str(folder / "train.jsonl"), "eval": [str(folder / "test.jsonl")], "graded": False, "grader": "exact",
         "budgets": {"plan": 9, "act": 9}, "system": "Plan first."}}).task)  # fmt: skip
-    domain.demonstrate = lambda task: ()
+    domain.demonstrate = lambda task: [Turn(role="plan", text="Add.")]
     path = on_disk(folder / "model", model_of(vocab_size=len(tokenizer), max_position_embeddings=512), tokenizer)
     return Rollouts(TorchEngine(from_path(path), EngineSpec(device="cpu", threads=1), AdapterSpec()), domain)
