@@ -27,7 +27,7 @@ def subject(*stages: Mapping, layout: str = "shared", precision: str = "fp32", *
         "name": "attacked", "layout": "models" if layout == "planner" else layout, "seed": 3,
         "task": {"name": "desk", "levels": [1, 2], "widgets": 4, "slip": 0.1},
         "model": {"layers": 2, "width": 32, "mlp": 32}, "adapter": {"rank": 2},
-        "engine": {"device": "cpu", "precision": precision, "threads": 1, "sample_threads": 1},
+        "engine": {"device": "cpu", "precision": precision, "threads": 1, "kernel_threads": 1},
         "eval": {"tasks": 2, "every": 3}, "save": {"every": 2, "trees_every": 2, "trees": 2}, "probes": {"every": 3, "tasks": 2},
         "stage": [dict(stage) for stage in stages],
     }  # fmt: skip
