@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from forethought.engines.fake import FakeEngine
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of theirs would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from forethought.engines.fake import FakeEngine  # noqa: E402
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
 from forethought.rollout import Rollouts
