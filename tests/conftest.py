@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from forethought.engines.fake import FakeEngine
 from forethought.recipe.convert import from_dict
@@ -12,6 +15,16 @@ from forethought.recipe.schema import Recipe
 from forethought.rollout import Rollouts
 from forethought.tasks.desk import Desk, Goal
 from forethought.types import Node, Task, Tree
+
+
+@pytest.fixture(scope="module", autouse=True)
+def untimed():
+    """Layers are computed by the first way that there is: timing each tiny model costs a quarter of a second, and its answer is chance."""
+    with pytest.MonkeyPatch.context() as patch:
+        if ways := sys.modules.get("forethought.engines.torch.ways"):
+            patch.setattr(ways, "choose", lambda candidates, model: (candidates[0], "tests do not time"))
+        yield
+
 
 TASK = Task(id="t", domain="made", level=3, context="", prompt="GOAL")
 
