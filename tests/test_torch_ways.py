@@ -22,6 +22,11 @@ C32, C16, T32, T16 = (Way(bf16, kernels) for kernels in (True, False) for bf16 i
 LLAMA = {"head_dim": 16, "hidden_size": 64}  # heads of whole vectors, so that the kernels compute it
 
 
+@pytest.fixture(scope="module")
+def untimed():
+    """Not here: what times is what is tested."""
+
+
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     """And the process computes as it did before."""
@@ -147,7 +152,7 @@ def test_no_cache_folder_costs_the_time_only(monkeypatch):
 @pytest.mark.skipif(native.library() is None, reason=native.why_not())
 def test_an_engine_says_and_does_what_was_chosen(cache, monkeypatch):
     monkeypatch.setattr(ways, "timed", lambda decoder, candidates: {C32: 0.010, T32: 0.004})
-    facts = torch_kit.engine_of(torch_kit.model_of("llama", **LLAMA), precision="auto").facts()
+    facts = torch_kit.engine_of(torch_kit.model_of("llama", **LLAMA), precision="auto", layers="auto").facts()
     assert (facts["precision"], facts["layers"]) == ("fp32", "torch") and facts["precision/why"].startswith("timed 20")
     on = machine.prepare(EngineSpec(device="cpu", precision="fp32", layers="c"), torch_kit.model_of("llama", **LLAMA))
     assert on.layers and on.way == "the only way here, or given"
