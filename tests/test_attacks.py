@@ -179,6 +179,18 @@ def test_a_hostile_model_is_refused_by_its_name():
                                             "model-here").verdict == "failed"
 
 
+def test_a_folder_of_the_list_loads_or_is_refused_with_its_words():
+    refused, loaded = Ended(2, "forethought: /x/model-here: eps = nan", 1), Ended(0, "", 1)
+    verdict = lambda said, ended, ran=False: models.judge_listed(said, ended, ran, "model-here").verdict  # noqa: E731
+    assert verdict("eps = nan", refused) == verdict("", loaded) == verdict("*", loaded) == verdict("*", refused) == "held"
+    assert verdict("eps = 5", refused) == verdict("", refused) == verdict("eps = nan", loaded) == verdict("", loaded, True) == "failed"
+    assert verdict("eps", Ended(2, "forethought: eps", 1)) == verdict("*", Ended(1, "forethought: model-here", 1)) == "failed"
+
+
+def test_there_are_as_many_as_are_promised():
+    assert len(models.tries(1.0, 0)) >= 60 and len(environments.cases()) >= 40
+
+
 @pytest.mark.parametrize(("text", "bad"), [("plain\n\ttext é 漢 \\x1b[31m", False), ("a\x1b[31m", True), ("a\x07", True), ("\x9b31m", True),
                                            ("\u202egnp", True), ("a\rb", True)])
 def test_control_characters_on_the_terminal(text, bad):
