@@ -75,7 +75,7 @@ def lively(monkeypatch) -> None:
 def _timeless(value):
     """Without what clocks say, at any depth."""
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if not k.startswith(("seconds", "tokens_per_second"))}
+        return {k: _timeless(v) for k, v in value.items() if not (k.startswith(("seconds", "tokens_per_second")) or k == "precision/why")}
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 
@@ -108,7 +108,7 @@ def gradients(out: Path, after: int = -1) -> list[float]:
 
 # Pictures of a run ---------------------------------------------------------------------------------------------------------
 
-WRITES = {"open": 0, "os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.truncate": 0, "shutil.rmtree": 0}  # event -> which argument
+WRITES = {"open": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.mkdir": 0, "os.truncate": 0, "shutil.rmtree": 0}  # event -> which argument
 _watch: list[Callable[[str, str], None]] = []
 
 

@@ -94,6 +94,15 @@ def test_the_same_base_is_taken(how, saved, tmp_path):
     assert again.logprobs(batch("plan")) == engine.logprobs(batch("plan"))
 
 
+def test_a_model_that_is_loaded_does_not_follow_its_file(tmp_path):
+    """Of some versions of safetensors, weights are the file's own bytes."""
+    on_disk(tmp_path / "model", model_of())
+    engine = engine_at(tmp_path / "model")
+    before = {k: v.clone() for k, v in snapshot(engine, "base").items()}
+    change(tmp_path / "model", "other weights")
+    assert same(before, snapshot(engine, "base"))
+
+
 def test_a_base_that_moved_is_saved_and_its_path_gives_the_form_alone(tmp_path):
     on_disk(tmp_path / "model", model_of())
     engine = engine_at(tmp_path / "model")

@@ -33,7 +33,7 @@ NAMED = {  # moment -> (event, path)
     "its files are there, the loop's state is not": ("open", "checkpoints/.step-000006.tmp/state.json"),
     "the manifest is not there": ("open", "checkpoints/.step-000006.tmp/manifest.json"),
     "whole, and not yet renamed": ("os.rename", "checkpoints/step-000006"),
-    "renamed, and nothing pruned": ("shutil.rmtree", "checkpoints/step-000002"),
+    "renamed, and nothing pruned": ("os.rmdir", "checkpoints/step-000002"),
     "a tree is being written": ("os.rename", "trees/step-000006.jsonl.gz"),
     "the summary is beside its place": ("os.rename", "summary.json"),
     "the report is not there": ("open", "report.html"),

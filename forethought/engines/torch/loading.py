@@ -76,9 +76,19 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
     _check_files(path, model, tokenizer, found)
     if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
+    _own(model)
     check_finite(model, path)
     check_model(model.eval(), path)
     return Loaded(model, tokenizer, name, config_digest(raw), _notes(path, found))
+
+
+@torch.no_grad()
+def _own(model: PreTrainedModel) -> None:
+    """Some versions of safetensors leave weights mapped to their file: who then writes another model to that path changes this one, or
+    ends its process (SIGBUS)."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _refusal(e: Exception, path: str, config) -> UserError:
