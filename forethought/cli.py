@@ -147,6 +147,8 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
 
     from forethought.recipe.check import check
     from forethought.recipe.load import load
+    from forethought.resuming import recipe_of
+    from forethought.store import Store
 
     if args.resume:
         named = {"RECIPE": args.recipe, "--set": args.overrides, "--model": args.model, "--out": args.out,
@@ -154,6 +156,8 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
         extra = [name for name, given in named.items() if given]
         if extra:
             raise UserError(f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}")
+        if (args.resume / "recipe.json").is_file():  # else `load` says what is wrong
+            recipe_of(Store(args.resume))  # which names the file, where `load` names the keys that a user has written
     recipe = load(args.resume or args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))

@@ -377,6 +377,15 @@ def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(tm
     assert capsys.readouterr().err == f"forethought: {message}; continue with: forethought train --resume '{tmp_path / 'part mit leer'}'\n"
 
 
+@pytest.mark.parametrize("text", ['{"step": [1]}', "[]", "", '{"layout": 5}', "[" * 100_000])
+def test_a_resume_names_the_recipe_of_the_run_that_holds_none(tmp_path, capsys, text):
+    from forethought.cli import main
+
+    (tmp_path / "recipe.json").write_text(text)
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert str(tmp_path / "recipe.json") in capsys.readouterr().err
+
+
 def test_a_fault_of_a_closed_terminal_is_not_what_is_told(capsys):
     from forethought.faults import explain
 
