@@ -22,6 +22,7 @@ from forethought.store.files import read_object
 
 REQUIRED = ("recipe.json", "metrics.jsonl")
 TEXTS = ("stage_name", "kind", "name", "outcome", "reason", "numbers")  # of a line of a log; all else is numbers
+MOST_STAGES = 1000  # where the recipe names none
 STATUSES = ("done", "stopped", "interrupted", "running")
 
 
@@ -57,7 +58,9 @@ def load(path: Path) -> Run:
     notes: list[str] = []
     recipe = _object(path / "recipe.json")
     _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
-    lines = _newest(_rows(path / "metrics.jsonl", _check_metrics, notes), notes)
+    stages = len(recipe.get("stage", [])) or MOST_STAGES
+    check = lambda row: _check_metrics(row) or _check_stage(row["stage"], stages)  # noqa: E731
+    lines = _newest(_rows(path / "metrics.jsonl", check, notes), notes)
     decisions = _rows(path / "decisions.jsonl", _check_decision, notes) if (path / "decisions.jsonl").is_file() else []
     summary = _summary(path, notes)
     _state_notes(summary.get("status", "running"), lines, notes)
@@ -132,6 +135,11 @@ def _check_metrics(row: dict[str, Any]) -> str:
         elif value is not None and not isinstance(number(value), int | float):
             return f"{key!r} must be a number, not {value!r}"
     return ""
+
+
+def _check_stage(stage: int, stages: int) -> str:
+    """The page has a part for each stage: a number of nine digits would keep it busy for ever."""
+    return "" if stage < stages else f"'stage' is {str(stage)[:20]}, and the run has {stages} (from 0)"
 
 
 def _check_decision(row: dict[str, Any]) -> str:
