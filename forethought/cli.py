@@ -8,7 +8,11 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +39,29 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that knows ASCII or cp1252 alone is shown codes, and no text ends the program
             stream.reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(argv)
+    args = argparse.Namespace(run_dir=None)  # set by the verb that writes into one: where a traceback is kept, and what can be resumed
     atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends, longer than a step takes
-    args.run_dir = None  # set by the verb that writes into one: where a traceback is kept, and what can be resumed
     try:
+        _parser().parse_args(argv, args)
         code = args.do(args)
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt) as error:
-        return explain(error, args.run_dir)
+        with _heard(error):
+            return explain(error, args.run_dir)
+
+
+@contextmanager
+def _heard(error: BaseException) -> Iterator[None]:
+    """While a Ctrl-C is answered, a second one changes nothing: it would only put a traceback in place of the hint."""
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,6 +165,8 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
 
     from forethought.recipe.check import check
     from forethought.recipe.load import load
+    from forethought.resuming import recipe_of
+    from forethought.store import Store
 
     if args.resume:
         named = {"RECIPE": args.recipe, "--set": args.overrides, "--model": args.model, "--out": args.out,
@@ -154,6 +174,8 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
         extra = [name for name, given in named.items() if given]
         if extra:
             raise UserError(f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}")
+        if (args.resume / "recipe.json").is_file():  # else `load` says what is wrong
+            recipe_of(Store(args.resume))  # which names the file, where `load` names the keys that a user has written
     recipe = load(args.resume or args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))

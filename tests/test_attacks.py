@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import signal
 import sys
@@ -256,6 +257,16 @@ def test_a_child_is_killed_at_the_named_moment(tmp_path):
     ended = children.Child(work, tmp_path / "log", moments.at(moment, out)).end(20)
     assert ended.code == -signal.SIGKILL and ended.code in moment.codes()
     assert (out / "metrics.jsonl").read_text() == "0\n1\n"
+
+
+def test_a_child_is_interrupted_by_the_system_before_its_command_begins_and_then_by_python(tmp_path):
+    def interrupt() -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    early, late = children.Child(lambda: 0, tmp_path / "1", interrupt).end(20), children.Child(interrupt, tmp_path / "2").end(20)
+    assert early.code == -signal.SIGINT and early.text == ""
+    assert late.code == 70 and "KeyboardInterrupt" in late.text  # which a command must not let out
 
 
 def test_a_child_that_hangs_is_ended(tmp_path):

@@ -377,6 +377,32 @@ def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(tm
     assert capsys.readouterr().err == f"forethought: {message}; continue with: forethought train --resume '{tmp_path / 'part mit leer'}'\n"
 
 
+@pytest.mark.parametrize("text", ['{"step": [1]}', "[]", "", '{"layout": 5}', "[" * 100_000])
+def test_a_resume_names_the_recipe_of_the_run_that_holds_none(tmp_path, capsys, text):
+    from forethought.cli import main
+
+    (tmp_path / "recipe.json").write_text(text)
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert str(tmp_path / "recipe.json") in capsys.readouterr().err
+
+
+def test_ctrl_c_is_answered_from_the_first_line_on_and_a_second_one_changes_nothing(monkeypatch, capsys):
+    from forethought import faults
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def answer(error, run_dir):
+        os.kill(os.getpid(), signal.SIGINT)
+        return faults.explain(error, run_dir)
+
+    monkeypatch.setattr(cli, "_parser", interrupted)  # Ctrl-C while the command line is read
+    monkeypatch.setattr(cli, "explain", answer)
+    before = signal.getsignal(signal.SIGINT)
+    assert cli.main(["report", "x"]) == 130 and capsys.readouterr().err == "forethought: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_a_fault_of_a_closed_terminal_is_not_what_is_told(capsys):
     from forethought.faults import explain
 

@@ -467,3 +467,15 @@ def test_rewards_that_are_not_finite_come_back_as_they_were(tmp_path, capsys):
     (tmp_path / "recipe.json").write_text("{}")
     assert main(["traces", str(tmp_path)]) == 0 and "-inf" in capsys.readouterr().out
     assert main(["traces", str(tmp_path), "--json"]) == 0 and json.loads(capsys.readouterr().out)["nodes"][1]["reward"] == "-Infinity"
+
+
+@pytest.mark.parametrize("text", ["{}", '{"seed": 5}'])
+def test_eval_refuses_a_run_whose_recipe_is_another(tmp_path, text):
+    from forethought.look.source import find as source_of
+    from forethought.store import Store
+
+    (tmp_path / "recipe.json").write_text('{"name": "mine"}')
+    Store(tmp_path).write_start()
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(UserError, match="recipe.json is not the recipe that the run was trained with"):
+        source_of(tmp_path)

@@ -64,7 +64,7 @@ class Child:
         try:
             os.setsid()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+                signal.signal(number, signal.SIG_DFL)
             os.dup2(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 1)
             os.dup2(1, 2)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -73,6 +73,7 @@ class Child:
             sys.stderr = open(2, "w", closefd=False, encoding="utf-8", errors="backslashreplace", buffering=1)
             if before is not None:
                 before()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is the command that is interrupted
             code = work()
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 2

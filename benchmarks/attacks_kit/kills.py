@@ -25,7 +25,7 @@ from attacks_kit.subjects import all_subjects
 
 KILLS = 1000
 LONGEST = 8  # kills of a chain
-ENDS_EARLY = 1.35  # planned for one that happens: a moment may lie after the end of the run
+ENDS_EARLY = 1.42  # planned for one that happens: a moment may lie after the end of the run
 KERNELS_OFF = ("shared-fp32", "adapters-bf16", "models-bf16")  # these once more with PyTorch in place of the kernels
 FRESH = ("adapters-bf16", "distill-rules", "adaptive-adapter")  # these twice more, in processes of their own
 

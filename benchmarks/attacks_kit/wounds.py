@@ -155,6 +155,10 @@ def _digit(lines: list[str], rng: random.Random) -> list[str]:
     return [*lines[:at], lines[at][:place] + str((int(lines[at][place]) + 1) % 10) + lines[at][place + 1 :], *lines[at + 1 :]]
 
 
+def _far_stage(lines: list[str], rng: random.Random) -> list[str]:
+    return [lines[0], json.dumps(json.loads(lines[1]) | {"stage": 2**31}), *lines[2:]]
+
+
 def _unlisted(run: Path, other: Path, rng: random.Random) -> None:
     """A file that the manifest does not name any more, and that is not what was written."""
     folder = _newest(run)
@@ -243,6 +247,7 @@ def edits() -> list[Wound]:
             "another key": lambda lines, rng: [lines[0].replace('"step"', '"stop"'), *lines[1:]],
         }  # fmt: skip
         found += [Wound(f"{name} has {what}", _lines(name, change), (name,)) for what, change in changes.items()]
+    found.append(Wound("metrics.jsonl has a line of stage 2147483648", _lines("metrics.jsonl", _far_stage), ("metrics.jsonl",)))
     summary: Mapping[str, Callable[[dict], object]] = {
         "other threads": lambda s: s["machine"].update(threads=2), "no machine": lambda s: s.pop("machine"),
         "threads in words": lambda s: s["machine"].update(threads="two"), "no status": lambda s: s.pop("status"),

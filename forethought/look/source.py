@@ -77,6 +77,8 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
     notes = tuple(changed(path, recipe)) if task is None else ()
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
     store = Store.open(path)
+    if store.begun_with() and not store.has_its_recipe():
+        raise UserError(f"{path / 'recipe.json'} is not the recipe that the run was trained with: put it back as it was")
     latest = store.latest()
     if latest is None:
         raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
