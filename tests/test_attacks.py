@@ -235,6 +235,12 @@ def test_a_moment_has_a_name(event, arguments, name):
     assert moments.name_of(event, arguments, "/r") == name
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 9])
+def test_a_kill_under_way_has_a_checkpoint_before_it_and_work_after_it(count):
+    numbers = {moments.under_way(records.rng_of(n), {"a checkpoint's rename": count}).number for n in range(60)}
+    assert numbers == set(range(2, max(2, count - 2) + 1))
+
+
 def test_a_child_is_killed_at_the_named_moment(tmp_path):
     """Before the second line of a log, and no sooner."""
     out = tmp_path / "run"
@@ -319,6 +325,7 @@ def test_the_subjects_cover_every_layout_precision_and_kind_of_stage():
     for recipe in recipes.values():
         check(recipe)
     stages = [stage for recipe in recipes.values() for stage in recipe.stage]
+    assert {r.engine.layers for r in recipes.values()} >= {"auto", "torch"}
     assert {(r.layout, r.engine.precision) for r in recipes.values()} >= {(a, b) for a in ("shared", "adapters", "mixed", "models")
                                             for b in ("fp32", "bf16")}
     assert {s.kind for s in stages} == {"imitate", "reinforce", "distill"} and max(s.updates for s in stages) > 1

@@ -20,6 +20,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from tolerance import rounding  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
 from forethought import credit  # noqa: E402
@@ -31,7 +32,7 @@ from forethought.recipe.schema import AdapterSpec, CreditSpec, EngineSpec, Optim
 from forethought.types import Node, Objective, Request, Task, Tree  # noqa: E402
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "one_file_grpo.py"
-CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+CLOSE = {"rtol": 1e-5, "atol": rounding([1.0])}
 P, M, Z = 3, 3, 2  # tasks, plans of each, executions of each plan
 
 
@@ -113,7 +114,7 @@ def test_advantages_are_the_same(one, sampled):
     given = {(tree.task.id, node_id): values for tree, a in zip(trees, assigned(trees), strict=True) for node_id, values in a.items()}
     for role, wanted in (("plan", of_plans), ("act", of_acts[executed])):
         for (tree, node), value in zip(nodes_in_order(trees, role), wanted.tolist(), strict=True):
-            assert given[tree.task.id, node.id] == pytest.approx([value] * len(node.token_ids), abs=1e-6)
+            assert given[tree.task.id, node.id] == pytest.approx([value] * len(node.token_ids), abs=rounding([value], steps=16))
     assert of_plans.abs().max() > 0.1
 
 
@@ -152,7 +153,8 @@ def test_loss_and_gradients_are_the_same(one, pair, sampled):
     metrics = engine.forward_backward(for_policy(segments, "base", {"plan": "base", "act": "base"}), objective)
     loss = one.grpo_loss(model, *sampled)
     loss.backward()
-    assert metrics["loss/pg"].value() == pytest.approx(loss.item(), rel=1e-5)
+    most = max(abs(a) for s in segments for a in s.advantage)  # times a ratio near 1: the loss is a mean of these, of either sign
+    assert metrics["loss/pg"].value() == pytest.approx(loss.item(), abs=rounding([most]))
     assert 0.1 < metrics["clip/share"].value() < 0.9
     theirs = dict(model.named_parameters())
     ours = engine.weights.parameters("base")
@@ -160,7 +162,7 @@ def test_loss_and_gradients_are_the_same(one, pair, sampled):
     scale = max(p.grad.abs().max().item() for p in theirs.values())
     assert scale > 1e-3
     for name, p in theirs.items():
-        torch.testing.assert_close(ours[name].grad, p.grad, rtol=1e-5, atol=1e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(ours[name].grad, p.grad, rtol=0, atol=2e-5 * scale, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_greedy_sampling_is_the_same(one, pair):

@@ -12,6 +12,7 @@ import re
 
 import pytest
 import torch
+from tolerance import LOGP
 from torch_kit import MOE, WORDS, config_of, engine_of, model_of, on_disk, path_to, plain_logits, plain_logp, stir
 
 from forethought.engines.torch.architecture import context_of, limits, told
@@ -98,7 +99,7 @@ def test_log_probs_of_a_forest_are_those_of_each_path(loaded, policy):
     with torch.no_grad():
         for i, segment in enumerate(segments):
             wanted = plain_logp(model, segments, i).tolist() if segment.stream else []
-            assert found[policy][i] == pytest.approx(wanted, abs=1e-5)
+            assert found[policy][i] == pytest.approx(wanted, abs=LOGP)
 
 
 @POLICIES
@@ -116,7 +117,7 @@ def test_log_probs_of_sampled_tokens_are_those_of_the_plain_forward(loaded, poli
         for out in outs:
             with torch.no_grad():
                 logp = plain_logits(model, ids + out.token_ids).log_softmax(-1)[len(ids) - 1 : -1]
-            assert out.logprobs == pytest.approx(logp.gather(-1, torch.tensor(out.token_ids)[:, None])[:, 0].tolist(), abs=1e-5)
+            assert out.logprobs == pytest.approx(logp.gather(-1, torch.tensor(out.token_ids)[:, None])[:, 0].tolist(), abs=LOGP)
             if not temperature:
                 assert out.token_ids == tuple(logp.argmax(-1).tolist())
     if temperature:
@@ -153,7 +154,7 @@ def test_a_path_as_long_as_the_context_is_exact_and_a_longer_one_is_refused(load
     segments = [Segment(parent=-1, token_ids=ids[:9]), Segment(parent=0, token_ids=ids[9:], stream="sft")]
     with torch.no_grad():
         wanted = plain_logp(engine.weights.model("base"), segments, 1).tolist()
-    assert engine.logprobs(Batch(policy="base", segments=tuple(segments)))[1] == pytest.approx(wanted, abs=1e-5)
+    assert engine.logprobs(Batch(policy="base", segments=tuple(segments)))[1] == pytest.approx(wanted, abs=LOGP)
     longer = (segments[0], Segment(parent=0, token_ids=(*ids[9:], 3), stream="sft"))
     with pytest.raises(UserError, match=f"{context + 1} tokens does not fit the model's context of {context}"):
         engine.logprobs(Batch(policy="base", segments=longer))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, same, snapshot, stir
 from test_torch_training import SFT, STREAMS
+from tolerance import LOGP
 
 from forethought.engines.torch import objectives
 from forethought.recipe.schema import OptimSpec
@@ -78,7 +79,7 @@ def test_log_probs_are_those_of_training():
     for policy in ("base", "plan", "copy"):
         batch = Batch(policy=policy, segments=tuple(forest(5, **SFT)))
         for stats, logprobs in zip(engine.inspect(batch), engine.logprobs(batch), strict=True):
-            assert (stats.logprobs if stats else ()) == pytest.approx(logprobs, abs=1e-6)
+            assert (stats.logprobs if stats else ()) == pytest.approx(logprobs, abs=LOGP)
             assert stats is None or stats.kl == {}
 
 
@@ -93,9 +94,9 @@ def test_chunks_change_nothing_and_bound_the_logits(monkeypatch):
     assert max(seen) == 4 and len(seen) > 10
     for a, b in zip(*results, strict=True):
         if a is not None:
-            assert a.hits == b.hits and a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
-            assert a.entropies == pytest.approx(b.entropies, abs=1e-5)
-            assert all(a.kl[name] == pytest.approx(b.kl[name], abs=1e-5) for name in a.kl)
+            assert a.hits == b.hits and a.logprobs == pytest.approx(b.logprobs, abs=LOGP)
+            assert a.entropies == pytest.approx(b.entropies, abs=LOGP)
+            assert all(a.kl[name] == pytest.approx(b.kl[name], abs=LOGP) for name in a.kl)
 
 
 def test_one_forward_a_policy_and_pack():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import lines_of, nothing
+from test_torch_training import close
+from tolerance import LOGP
 from torch_kit import config_of, engine_of, forest, model_of, same, snapshot
 
 from forethought import run
@@ -47,7 +49,7 @@ def gradient(engine) -> dict[str, torch.Tensor]:
 
 def assert_equal(a, b) -> None:
     assert a.keys() == b.keys() and max(g.abs().max() for g in b.values()) > 1e-2
-    assert max((a[k] - b[k]).abs().max() for k in a) <= 1e-6
+    close(a, b)
 
 
 class Short:
@@ -201,7 +203,7 @@ def test_what_only_reads_is_read_in_smaller_packs_too(monkeypatch, ask):
 
     monkeypatch.setattr(engine_module, "row_of", row_of)
     for found, known in zip(ask(engine), wanted, strict=True):
-        assert (found is None) == (known is None) and (found is None or found == pytest.approx(known, abs=1e-5))
+        assert (found is None) == (known is None) and (found is None or found == pytest.approx(known, abs=LOGP))
     assert engine.packs.now == FITS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from test_torch_policies import OBJECTIVE, batch, drawn, learn
+from tolerance import LOGP
 from torch_kit import engine_of, model_of, same, snapshot, stir
 
 from forethought.engines.torch.small import small_model
@@ -22,7 +23,7 @@ def test_a_model_begins_as_its_source_and_goes_its_own_way(kind, tied, optimizer
     engine.fork("base", "plan", "model")
     before = engine.logprobs(batch("base"))
     for mine, other in zip([*engine.logprobs(batch("plan")), *drawn(engine, "plan")], [*before, *drawn(engine, "base")], strict=True):
-        assert mine == pytest.approx(other, abs=1e-6)  # other modules lie around the same weights
+        assert mine == pytest.approx(other, abs=LOGP)  # other modules lie around the same weights
     others = {name: snapshot(engine, name) for name in ("base", "lora")}
     learn(engine, "plan", name=optimizer)
     assert all(same(others[name], snapshot(engine, name)) for name in others)
@@ -44,7 +45,7 @@ def test_a_model_samples_what_it_trains():
     for out in engine.sample([Request(policy="plan", context=(3, 4, 5), n=3, stops=(), max_tokens=6, seed=1)])[0]:
         segments = (Segment(parent=-1, token_ids=(3, 4, 5)), Segment(parent=0, token_ids=out.token_ids, stream="sft"))
         assert out.version == 2
-        assert out.logprobs == pytest.approx(engine.logprobs(Batch(policy="plan", segments=segments))[1], abs=1e-5)
+        assert out.logprobs == pytest.approx(engine.logprobs(Batch(policy="plan", segments=segments))[1], abs=LOGP)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3_moe"])
@@ -57,7 +58,7 @@ def test_a_model_from_an_adapter_has_it_added_in(kind):
     wanted = engine.logprobs(batch("lora"))
     assert wanted != engine.logprobs(batch("base"))
     for mine, theirs in zip(engine.logprobs(batch("plan")), wanted, strict=True):
-        assert mine == pytest.approx(theirs, abs=1e-5)
+        assert mine == pytest.approx(theirs, abs=LOGP)
     assert "plan" not in engine.optimizers  # an adapter's moments belong to other tensors
     plan = snapshot(engine, "plan")
     learn(engine, "lora", steps=1)
@@ -76,7 +77,7 @@ def test_an_adapter_on_a_tied_weight_cannot_become_a_model():
     stir(engine, "lora")
     engine.fork("lora", "plan", "model")
     for mine, theirs in zip(engine.logprobs(batch("plan")), engine.logprobs(batch("lora")), strict=True):
-        assert mine == pytest.approx(theirs, abs=1e-5)
+        assert mine == pytest.approx(theirs, abs=LOGP)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

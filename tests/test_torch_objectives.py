@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 from bench_load import script
-from test_torch_training import STREAMS
+from test_torch_training import STREAMS, close
+from tolerance import rounding
 from torch_kit import SIZE, engine_of, forest, model_of, stir
 
 from forethought.engines.torch import distributions, objectives
@@ -85,8 +86,9 @@ def test_two_words_by_hand(floats, monkeypatch):
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
     logits = torch.tensor([[7.0, 7.0 + math.log(3)]] * 2).requires_grad_()
     logp, entropy = objectives.logprobs_of(lambda x: x, logits, torch.tensor([0, 1]), 2)
-    assert logp.tolist() == pytest.approx([-math.log(4), math.log(0.75)], abs=1e-6)
-    assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2, abs=1e-6) and not entropy.requires_grad
+    within = rounding([8.0], steps=4)  # logits are 7 and 8.1, log-probs their differences
+    assert logp.tolist() == pytest.approx([-math.log(4), math.log(0.75)], abs=within)
+    assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2, abs=within) and not entropy.requires_grad
     (found,) = gradients(logp, torch.tensor([2.0, -1.0]), logits)
     torch.testing.assert_close(found, torch.tensor([[1.5, -1.5], [0.25, -0.25]]))
 
@@ -154,7 +156,7 @@ def test_blocks_change_nothing(rows, monkeypatch):
         kl = objectives.kl_of(lambda x: x, hidden.detach().flip(0), lambda x: x, hidden, WIDTH)
         results.append([logp, entropy, kl, *gradients(logp, gradient, hidden), *gradients(kl, gradient, hidden)])
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=rounding([1.0]))
 
 
 @pytest.mark.parametrize("kind", ["plain", "tied", "frozen", "adapter"])
@@ -225,10 +227,8 @@ def test_gradients_set_aside_and_combined_do_not_depend_on_the_chunk(policy, tar
         cosine = engine.conflict(policy, "a", "b")["all"]
         engine.combine(policy, ["a", "b"], "pcgrad", seed=1)
         results.append((cosine, {k: p.grad.clone() for k, p in engine.weights.parameters(policy).items() if p.grad is not None}))
-    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5) and len(results[0][1]) > 3
-    assert results[0][1].keys() == results[1][1].keys()
-    for name, gradient in results[0][1].items():
-        torch.testing.assert_close(gradient, results[1][1][name], rtol=1e-4, atol=1e-6)
+    assert results[0][0] == pytest.approx(results[1][0], abs=2e-5) and len(results[0][1]) > 3  # as near as the gradients are
+    close(results[0][1], results[1][1])
 
 
 # What it costs -------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def recipe(**fields) -> Recipe:
     tables = {
         "name": "resumed", "layout": "adapters", "seed": 3, "task": {"name": "desk", "levels": [1, 2], "widgets": 4, "slip": 0.1},
         "model": {"layers": 2, "width": 32, "mlp": 32}, "adapter": {"rank": 2},
-        "engine": {"device": "cpu", "precision": "bf16", "threads": 1, "pack_tokens": 300, "sample_rows": 8},
+        "engine": {"device": "cpu", "precision": "bf16", "layers": "c", "threads": 1, "pack_tokens": 300, "sample_rows": 8},
         "eval": {"tasks": 2, "every": 3}, "save": {"every": 2, "trees_every": 2, "trees": 2},
         "stage": [
             {"kind": "imitate", "weights": "base", "until": {"steps": 5}, "batch": 6, "share": 2, "easy_first": 0.5, "easy_levels": [1],

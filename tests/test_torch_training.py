@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tolerance import LOGP, rounding
 from torch_kit import SIZE, engine_of, forest, model_of, plain_logp, same, snapshot, stir
 
 from forethought.engines.base import UpdateRefused
@@ -133,10 +134,10 @@ def test_micro_batches_of_any_size_add_up_to_one_pack(stream):
     for metrics, gradients in results[1:]:
         close(gradients, results[0][1])
         assert metrics.pop("tokens/forward") >= once  # a tree that was split computes what is above its branches again
-        assert metrics == pytest.approx(whole, rel=1e-4, abs=1e-6)
+        assert metrics == pytest.approx(whole, rel=1e-4, abs=rounding([1.0]))  # means of numbers about 1, of either sign
     logp = [engine_of(pack_tokens=n).logprobs(batch) for n in (8192, 1)]
     for a, b, s in zip(*logp, batch.segments, strict=True):
-        assert a == pytest.approx(b, abs=1e-5) and len(a) == (len(s.token_ids) if s.stream else 0)
+        assert a == pytest.approx(b, abs=LOGP) and len(a) == (len(s.token_ids) if s.stream else 0)
 
 
 def test_groups_without_advantage_change_no_gradient():
@@ -166,7 +167,7 @@ def test_masked_tokens_are_context_and_nothing_else():
     alone = packed(engine, Batch(policy="base", segments=(root, plan)), objective)
     for metrics, gradients in results:
         close(gradients, alone[1])
-        assert metrics["loss/sft"] == pytest.approx(alone[0]["loss/sft"], rel=1e-6) and metrics["tokens/trained"] == 2
+        assert metrics["loss/sft"] == pytest.approx(alone[0]["loss/sft"], rel=1e-5) and metrics["tokens/trained"] == 2
     other = packed(engine, Batch(policy="base", segments=(root, replace(plan, role="act"), Segment(
         parent=1, token_ids=(7,), role="plan", stream="sft", weight=(1.0,)))), Objective(denominators={"sft": 3.0}))[0]
     assert other["loss/sft_act"] == pytest.approx(alone[0]["loss/sft_plan"], rel=1e-5)
@@ -192,7 +193,7 @@ def test_the_second_update_is_clipped_as_worked_out_by_hand():
     segments = [replace(s, old_logprobs=o) if s.stream else s for s, o in zip(segments, old, strict=True)]
     batch, objective = Batch(policy="base", segments=tuple(segments)), Objective(denominators={"pg": 9.0}, clip_low=0.1, clip_high=0.2)
     first = reduce(engine.forward_backward(batch, objective))
-    assert first["clip/share"] == 0 and first["gap/sampler"] == pytest.approx(0, abs=1e-6)
+    assert first["clip/share"] == 0 and first["gap/sampler"] == pytest.approx(0, abs=LOGP)
     engine.optim_step("base")
     moved = engine.logprobs(batch)
     held = total = gap = 0.0
@@ -214,7 +215,8 @@ def test_the_clip_by_hand():
     logp = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1]).log().requires_grad_()
     advantage, weight = torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0]), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.5])
     loss, held = objectives.clipped_pg(logp, torch.zeros(5), advantage, weight, 0.2, 0.3)
-    assert loss.item() == pytest.approx(-(2.6 - 3.0 + 1.0 - 1.6 + 0.5 * 2.2), abs=1e-6) and held.item() == 2
+    gains = [2.6, -3.0, 1.0, -1.6, 0.5 * 2.2]
+    assert loss.item() == pytest.approx(-sum(gains), abs=rounding(gains, steps=4)) and held.item() == 2
     loss.backward()  # d loss / d logp = -weight * ratio * advantage where not held
     assert logp.grad.tolist() == pytest.approx([0.0, 3.0, -1.0, 0.0, -1.1])
 
@@ -271,9 +273,9 @@ def test_chunks_change_neither_log_probs_nor_gradients(grad, monkeypatch):
         assert max(seen) <= floats // SIZE and (floats > 1e6 or len(seen) > 3)
     if grad:
         close(results[1][1], results[0][1])
-        assert results[1][0] == pytest.approx(results[0][0], rel=1e-5, abs=1e-6)
+        assert results[1][0] == pytest.approx(results[0][0], rel=1e-5, abs=rounding([1.0]))
     else:
-        assert results[0] == results[1] or all(a == pytest.approx(b, abs=1e-6) for a, b in zip(*results, strict=True))
+        assert results[0] == results[1] or all(a == pytest.approx(b, abs=LOGP) for a, b in zip(*results, strict=True))
 
 
 # Gradient checkpointing ----------------------------------------------------------------------------------------------------
@@ -300,7 +302,7 @@ def test_layers_computed_again_give_the_same_gradient_without_dropout(kind, poli
         calls.append(count[0])
     close(results[1][1], results[0][1])
     assert calls == [1, 2]
-    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
 
 
 def test_a_backward_pass_in_another_thread_still_knows_the_forest():

@@ -22,6 +22,11 @@ C32, C16, T32, T16 = (Way(bf16, kernels) for kernels in (True, False) for bf16 i
 LLAMA = {"head_dim": 16, "hidden_size": 64}  # heads of whole vectors, so that the kernels compute it
 
 
+@pytest.fixture(scope="module")
+def untimed():
+    """Not here: what times is what is tested."""
+
+
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     """And the process computes as it did before."""
@@ -76,6 +81,13 @@ def test_a_model_that_the_kernels_do_not_compute_has_pytorchs_ways():
 ])  # fmt: skip
 def test_another_way_must_save_its_share(took, chosen):
     assert ways.best(took) == chosen
+
+
+def test_threads_count_for_who_has_them():
+    """A layer that PyTorch computes faster on one thread: the kernels share theirs, PyTorch trains a small model on one."""
+    took = {C32: 1.0, T16: 0.8}
+    assert [ways.best(took, *threads) for threads in ((1, 1), (2, 1), (2, 2), (1, 2))] == [T16, C32, T16, T16]
+    assert ways.best({C32: 1.0, T16: 0.5}, 2, 1) == T16
 
 
 def test_rounds_alternate_and_the_least_counts(monkeypatch):
@@ -147,7 +159,7 @@ def test_no_cache_folder_costs_the_time_only(monkeypatch):
 @pytest.mark.skipif(native.library() is None, reason=native.why_not())
 def test_an_engine_says_and_does_what_was_chosen(cache, monkeypatch):
     monkeypatch.setattr(ways, "timed", lambda decoder, candidates: {C32: 0.010, T32: 0.004})
-    facts = torch_kit.engine_of(torch_kit.model_of("llama", **LLAMA), precision="auto").facts()
+    facts = torch_kit.engine_of(torch_kit.model_of("llama", **LLAMA), precision="auto", layers="auto").facts()
     assert (facts["precision"], facts["layers"]) == ("fp32", "torch") and facts["precision/why"].startswith("timed 20")
     on = machine.prepare(EngineSpec(device="cpu", precision="fp32", layers="c"), torch_kit.model_of("llama", **LLAMA))
     assert on.layers and on.way == "the only way here, or given"

@@ -251,6 +251,23 @@ def test_a_malformed_tree_is_refused_with_its_line(tmp_path, row, message):
         read_trees(write(tmp_path / "trees" / "step-000001.jsonl.gz", [row]), [])
 
 
+def test_what_is_not_as_the_run_wrote_it_is_named(saved, capsys):
+    from forethought.store import Store
+
+    store = Store(saved)
+    for step in (1, 2, 3):
+        store.record(saved / "trees" / f"step-{step:06d}.jsonl.gz")
+    assert ask(saved, capsys, "--json")[2] == ""
+    (saved / "trees" / "step-000001.jsonl.gz").unlink()
+    write(saved / "trees" / "step-000002.jsonl.gz", [one | {"prompt": "other"} for one in TREES if one["step"] == 2])
+    write(saved / "trees" / "step-000009.jsonl.gz", [])
+    code, _, said = ask(saved, capsys, "--json")
+    assert code == 0 and len(said.splitlines()) == 3
+    for name, what in (("step-000001", "is missing"), ("step-000002", "were written"), ("step-000009", "is not among what the run wrote")):
+        assert any(name in line and what in line for line in said.splitlines()), (name, said)
+    assert ask(saved, capsys, "--json", "--step", "3")[2] == ""
+
+
 # the verb ----------------------------------------------------------------------------------------------------------------
 
 

@@ -35,8 +35,9 @@ def load() -> None:
     """What a child needs, in this process, so that every child has it. Threads: one, for every library."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TOKENIZERS_PARALLELISM"):
         os.environ.setdefault(name, "false" if name.startswith("TOKEN") else "1")
+    with contextlib.suppress(ImportError):  # an extra
+        import torch.utils.tensorboard  # noqa: F401
     import peft  # noqa: F401
-    import torch.utils.tensorboard  # noqa: F401
 
     import forethought.engines.torch.engine  # noqa: F401
     import forethought.engines.torch.small  # noqa: F401

@@ -73,7 +73,8 @@ def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
     weight = linear.base_layer.weight
     for name in () if linear.disable_adapters else linear.active_adapters:
         if name in names:
-            if type(linear.lora_dropout[name]) is not torch.nn.Identity or linear.use_dora.get(name):
+            parts = (linear.base_layer, names[name], linear.lora_B[name])
+            if type(linear.lora_dropout[name]) is not torch.nn.Identity or linear.use_dora.get(name) or any(map(hooked, parts)):
                 return None
             weight = weight + linear.scaling[name] * (linear.lora_B[name].weight @ names[name].weight)
     return weight
