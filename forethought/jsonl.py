@@ -13,6 +13,7 @@ from typing import Any
 
 from forethought.errors import UserError
 
+MOST_NESTED = 50  # tables and lists in one another; a recipe has six
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -27,6 +28,12 @@ def dumps(record: Mapping[str, Any]) -> str:
 def number(value: Any) -> Any:
     """What `dumps` was given for a value: the number for a text that stands for one, anything else as it is."""
     return NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def shallow(value: Any, most: int = MOST_NESTED) -> bool:
+    """Whether tables and lists lie at most so many deep: what goes through a value by calling itself comes to an end."""
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return not inside or (most > 0 and all(shallow(item, most - 1) for item in inside))
 
 
 def sayable(value: Any) -> Any:

@@ -48,7 +48,7 @@ class Progress:
             if not _fits(kinds[name], value):
                 raise ValueError(f"has something else than it should in {name!r}")
         for one in said.get("evaluations", ()):
-            if not (_fits(dict[str, float], one.get("metrics")) and _fits(dict[str, list[float]], one.get("scores")) and len(one) == 2):
+            if not (_fits(dict[str, float], one.get("metrics")) and _fits(dict[str, list[float | None]], one.get("scores")) and len(one) == 2):
                 raise ValueError("has an evaluation without metrics and scores")
         return cls(**said)
 

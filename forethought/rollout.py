@@ -37,6 +37,7 @@ class Rollouts:
         self.engine, self.domain = engine, guarded(domain)
         self.guard = self.domain.guard
         self.spaced = getattr(domain, "spaced", True)
+        self._written: set[str] = set()  # words that the tokenizer is known to write
         longest = max(len(self.piece(word)) for word in domain.vocabulary()) if self.spaced else 1
         self.budgets = {role: words * longest for role, words in domain.budgets.items()}
         self.tight = ""  # what `check_room` found of problems that are too long for the model, in a sentence
@@ -54,7 +55,20 @@ class Rollouts:
 
     def encoded(self, boundary: Boundary, name: str, encode: Callable[..., tuple[int, ...]], *texts: object) -> tuple[int, ...]:
         """What `encode` makes of texts that method `name` of the domain gave. Raises Fault where the tokenizer cannot write them."""
-        return self.guard.call(boundary, name, encode, texts, seconds=0.0, users=False)
+
+        def written() -> tuple[int, ...]:
+            if self.spaced:
+                told = texts[-1]
+                self._check_words(f"{told.context} {told.prompt}" if isinstance(told, Task) else str(told))
+            return encode(*texts)
+
+        return self.guard.call(boundary, name, written, (), seconds=0.0, users=False)
+
+    def _check_words(self, text: str) -> None:
+        """UserError where a word becomes another token than its own: it would be trained on, or read, as the word that stands for all."""
+        if new := set(text.split()) - self._written:
+            self.engine.check_words(sorted(new), ())
+            self._written |= new
 
     def root_ids(self, task: Task) -> tuple[int, ...]:
         """What stands before the first turn: the words of the task, or in free text the conversation by the chat template of the

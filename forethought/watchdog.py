@@ -71,10 +71,10 @@ class Watchdog:
                 return self.call(seconds, function, args, named)
         outer, now = self._due, monotonic()
         due = min(now + seconds, outer) if outer else now + seconds
-        if not now < self._rings <= due:
-            self._set(due - now)
-        self._due = due
         try:
+            self._due = due  # first: a timer that rings from here on is set again by its alarm, and not lost
+            if not now < self._rings <= due:
+                self._set(max(due - now, 1e-6))
             return function(*args, **named)
         finally:
             self._due, self._told = outer, 0

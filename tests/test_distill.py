@@ -179,6 +179,7 @@ def changed(line: str, **fields) -> str:
     lambda line: line.replace("Add", "Sub"), lambda line: line.replace('"truncated": false', '"truncated": true'),
     lambda line: changed(line, key="another"), lambda line: changed(line, sum="0" * 16), lambda line: changed(line, more=1),
     lambda line: line.replace('"requests": 1', '"requests": "1"'), lambda line: line.replace('"requests": 1', f'"requests": {"9" * 5000}'),
+    lambda line: changed(line, usage=json.loads(line)["usage"] | {"cost": 10**400}),
 ], ids=lambda damage: "")  # fmt: skip
 def test_a_damaged_line_is_told_and_asked_again(tmp_path, damage):
     path, says, told = tmp_path / "c", Says(**{"1": "<plan>Add them.</plan>"}), []

@@ -368,3 +368,13 @@ def test_the_limits_of_a_recipe_reach_its_family():
     recipe = recipe_of(IMITATE, limits={"step_seconds": 3.0})
     _, rollouts = run.build(recipe, fake_desk())
     assert rollouts.guard.limits == LimitSpec(step_seconds=3.0)
+
+
+def test_a_task_that_failed_in_an_evaluation_is_no_damage_of_the_checkpoint():
+    """A run that stopped because tasks failed has such evaluations, and goes on from them."""
+    from forethought.progress import Progress
+
+    one = {"metrics": {"eval/act": 1.0, "failed/act": 1.0}, "scores": {"eval/act": [1.0, None], "eval/plan": [None, None]}}
+    assert Progress.read({"evaluations": [one]}).evaluations == [one]
+    with pytest.raises(ValueError, match="an evaluation without metrics and scores"):
+        Progress.read({"evaluations": [one | {"scores": {"eval/act": ["1"]}}]})

@@ -124,6 +124,34 @@ def test_the_alarm_of_somebody_else_goes_on():
         signal.signal(signal.SIGALRM, before)
 
 
+class Racing(Watchdog):
+    """Its timer rings right after a call has seen that it is set."""
+
+    ringing = False
+
+    @property
+    def _rings(self) -> float:
+        seen = self.__dict__.get("rings", 0.0)
+        if self.ringing:
+            self.ringing = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.raise_signal(signal.SIGALRM)
+        return seen
+
+    @_rings.setter
+    def _rings(self, value: float) -> None:
+        self.__dict__["rings"] = value
+
+
+def test_a_timer_that_rings_as_a_call_begins_is_set_again():
+    dog = Racing()
+    with dog.watch():
+        dog.call(0.05, lambda: None, (), {})  # the timer stays set
+        dog.ringing = True
+        with pytest.raises(TimeUp):
+            dog.call(0.05, time.sleep, (0.5,), {})
+
+
 def test_a_call_may_use_the_alarm_and_the_next_one_still_has_a_limit():
     def own():
         signal.signal(signal.SIGALRM, signal.SIG_IGN)

@@ -345,6 +345,14 @@ def test_a_run_that_measured_nothing_yet(tmp_path):
     ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is no JSON object"),
     ("decisions.jsonl", '{"step": 1, "stage": 0, "kind": "gate"}\n', "decisions.jsonl line 1: 'name' must be text, not None"),
     ("recipe.json", '{"stage": {}}', "recipe.json: `stage` must be a list"),
+    ("recipe.json", '{"stage": ["x"]}', "recipe.json: `stage.0` must be a table"),
+    ("recipe.json", '{"stage": [{"roles": [{}]}]}', "recipe.json: `stage.0.roles` must be a list of texts"),
+    ("recipe.json", '{"a": ' + "[" * 60 + "]" * 60 + "}", "recipe.json is nested deeper than 50"),
+    ("metrics.jsonl", '{"step": 1, "stage": 0, "stage_step": null}\n', "line 1: 'stage_step' must be a whole number, not None"),
+    ("metrics.jsonl", '{"step": 1, "stage": 0, "name": "x"}\n', "line 1: 'name' must be a number, not 'x'"),
+    ("metrics.jsonl", '{"step": 1, "stage": 0, "lr": 1' + "0" * 400 + "}\n", "line 1: 'lr' must be a number, not 1000"),
+    ("decisions.jsonl", '{"step": 1, "stage": 0, "kind": "a", "name": "b", "outcome": "c", "reason": "", "numbers": {"a": ' + "[" * 60 + "]" * 60
+     + "}}\n", "decisions.jsonl line 1: is nested deeper than 50"),
 ])
 def test_malformed_files_are_refused_with_their_address(tmp_path, name, text, message):
     path = small_run(tmp_path, [])

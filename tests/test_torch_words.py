@@ -6,6 +6,8 @@ same log-probs. It differs from the plain forward by what that gives to ids with
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from test_torch_cohorts import by_pytorch
@@ -134,3 +136,22 @@ def test_an_adapter_is_looked_at_over_the_same_ids(tmp_path):
     engine = TorchEngine(loaded, EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2, alpha=4.0))
     engine.fork("base", "plan")  # with a look of its own
     exact.check_adapter(engine.weights, "plan", "here")
+
+
+def test_a_word_that_the_tokenizer_lacks_is_the_fault_of_who_said_it():
+    """It would be trained on as the word that stands for all unknown ones."""
+    from forethought.guard import Fault
+    from forethought.rollout import Rollouts
+    from forethought.tasks.desk import Desk
+
+    domain = Desk(levels=[1])
+    tokenizer = tokenizer_of(domain.vocabulary())
+    rollouts = Rollouts(engine_of(model_of(vocab_size=len(tokenizer)), tokenizer), domain)
+    (task,) = domain.family(random.Random(0), [1], "train")
+    said = domain.oracle_plan(task)
+    ids = rollouts.encoded("task", "oracle_plan", rollouts.turn, "plan", said)
+    assert tokenizer.unk_token_id not in ids and rollouts.engine.decode(ids).split() == said.split()
+    with pytest.raises(Fault, match="zebra"):
+        rollouts.encoded("task", "oracle_plan", rollouts.turn, "plan", f"zebra {said}")
+    with pytest.raises(Fault, match="zebra"):
+        rollouts.encoded("environment", "step", rollouts.piece, "zebra")

@@ -422,7 +422,7 @@ def a_node(id_, parent, **fields):
     ([a_node(0, None, reward_parts={"valid": None})], "'valid' must be a number, not None"),
     ([a_node(0, None, reward_parts={"valid": True})], "'valid' must be a number, not True"),
     ([a_node(0, None, reward_parts={"valid": int(HUGE)})], "'valid' must be a number, not 1111"),
-    ([a_node(0, None, text=5)], "node 0: 'text' must be text, not 5"), ([a_node(0, None, role=[])], "'role' must be text"),
+    ([a_node(0, None, text=None)], "node 0: 'text' must be text, not None"), ([a_node(0, None, text=5)], "node 0: 'text' must be text, not 5"), ([a_node(0, None, role=[])], "'role' must be text"),
     ([a_node(0, None, reason=5)], "'reason' must be text, not 5"), ([a_node(0, None, status={})], "'status' must be text"),
     ([a_node(0, None, tokens="3")], "'tokens' must be a whole number"), ([a_node(0, None, tokens=-1)], "'tokens' must be a whole number"),
     ([a_node(0, None, reward="x")], "'reward' must be a number, not 'x'"), ([a_node(0, None, advantage=[1])], "'advantage' must be a number"),
@@ -439,7 +439,7 @@ def test_a_tree_that_no_run_writes_is_refused_by_name_and_left_out_of_the_page(t
 
 
 @pytest.mark.parametrize("fields", [{"step": True}, {"step": -1}, {"step": 10**30}, {"task": 5}, {"prompt": []}, {"stage": "x"}, {"level": {}},
-                                    {"free_text": 1}, {"context": 5}])  # fmt: skip
+                                    {"free_text": 1}, {"context": 5}, {"stage": None}, {"task": None}])  # fmt: skip
 def test_a_line_that_is_no_trees_line_is_refused(tmp_path, fields):
     with pytest.raises(UserError, match=f"line 1: {next(iter(fields))!r} must be"):
         read_trees(written(tmp_path, json.dumps(tree((1.0, [1.0])) | fields)), [])

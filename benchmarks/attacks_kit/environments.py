@@ -130,7 +130,12 @@ def trained(name: str, often: str, folder: Path) -> Outcome:
     recipe = folder / "recipe.json"
     recipe.write_text(json.dumps(tables()), encoding="utf-8")
     ended = children.run(["train", recipe, "--out", out, "--plain"], folder / "logs", LIMIT, misbehave(method, does, often, marker))
-    return judged(ended, marker, out)
+    found = judged(ended, marker, out)
+    if found.verdict == "held" and ended.code and (out / "recipe.json").exists():
+        mended = children.run(["train", "--resume", out, "--plain"], folder / "logs", LIMIT)
+        if mended.code != 0:
+            return failed(f"it stopped, and with a family that does not misbehave it cannot go on: {mended.last}")
+    return found
 
 
 def evaluated(name: str, often: str, folder: Path) -> Outcome:
@@ -147,7 +152,7 @@ def judged(ended: children.Ended, marker: Path, out: Path | None) -> Outcome:
     if not times:
         return idle("it was never asked")
     if ended.code:
-        if out is not None and (out / "recipe.json").exists() and runs.rows(out / "metrics.jsonl") and not runs.steps(out):
+        if out is not None and any(row["step"] for row in runs.rows(out / "metrics.jsonl")) and not runs.steps(out):
             return failed(f"it stopped without a checkpoint: {ended.last}")
         return held(reason=f"stopped: {ended.last}", stopped=1)
     said = counted(out) if out is not None else "failed" in ended.text

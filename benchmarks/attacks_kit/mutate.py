@@ -90,12 +90,20 @@ def structure(rng: random.Random, seeds: Sequence[object]) -> object:
             holder[rng.choice(("", "x", "\x1b[1m", "stage", "name", "id", "parent", "id ", str(key).upper()))] = holder.pop(key)
         elif what == 2:
             other, at = _place(rng, found)
-            holder[key] = copy.deepcopy(other[at]) if other is not None else None
+            holder[key] = _copy(other[at]) if other is not None else None
         elif what == 3 and isinstance(holder[key], str):
             holder[key] = text(rng, [holder[key]], 500)
         else:
             holder[key] = _deep(rng) if rng.random() < 0.01 else copy.deepcopy(rng.choice(ODD[:-1]))
     return found
+
+
+def _copy(value: object) -> object:
+    """None for what is nested too deeply to be copied: it stands where it stands."""
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        return None
 
 
 def _deep(rng: random.Random) -> object:

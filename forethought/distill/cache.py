@@ -153,13 +153,13 @@ def _read(lines: Sequence[bytes]) -> tuple[dict[str, Summary], list[int]]:
         try:
             key, summary = _entry(json.loads(line))
             known[key] = summary
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             damaged.append(number)
     return known, damaged
 
 
 def _entry(said: Any) -> tuple[str, Summary]:
-    """Key and summary. ValueError, TypeError or KeyError for a line that was changed, or never one of these."""
+    """Key and summary. ValueError, TypeError, KeyError or OverflowError for a line that was changed, or never one of these."""
     if not isinstance(said, dict):
         raise TypeError("no object")
     if set(said) != _FIELDS and (set(said) != _FIELDS | {"note", "sum"} or said.pop("sum") != _sum(said)):

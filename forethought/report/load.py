@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forethought.errors import UserError
-from forethought.jsonl import number, parse_lines
+from forethought.jsonl import MOST_NESTED, number, parse_lines, shallow
 from forethought.store import Store
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object
 
 REQUIRED = ("recipe.json", "metrics.jsonl")
-TEXTS = ("stage_name", "kind", "name", "outcome", "reason", "numbers")  # of a line of a log; all else is numbers
+OF_METRICS = ("stage_name", "kind")  # texts of a line of metrics.jsonl; all else is numbers
+OF_DECISION = (*OF_METRICS, "name", "outcome", "reason", "numbers")
 MOST_STAGES = 1000  # of a run whose recipe names none
 STATUSES = ("done", "stopped", "interrupted", "running")
 
@@ -58,9 +59,14 @@ def load(path: Path) -> Run:
     notes: list[str] = []
     recipe = _object(path / "recipe.json")
     _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
+    for index, stage in enumerate(recipe.get("stage", [])):
+        _require(isinstance(stage, dict), path / "recipe.json", f"`stage.{index}` must be a table")
+        roles = stage.get("roles", [])
+        _require(isinstance(roles, list) and all(isinstance(role, str) for role in roles), path / "recipe.json",
+                 f"`stage.{index}.roles` must be a list of texts")
     known = len(recipe.get("stage", [])) or MOST_STAGES
-    lines = _newest(_rows(path / "metrics.jsonl", lambda row: _check_metrics(row, known), notes), notes)
-    decisions = _rows(path / "decisions.jsonl", _check_decision, notes) if (path / "decisions.jsonl").is_file() else []
+    lines = _newest(_rows(path / "metrics.jsonl", lambda row: _check_metrics(row, known), OF_METRICS, notes), notes)
+    decisions = _rows(path / "decisions.jsonl", _check_decision, OF_DECISION, notes) if (path / "decisions.jsonl").is_file() else []
     summary = _summary(path, notes)
     _state_notes(summary.get("status", "running"), lines, notes)
     notes += _damage(path)
@@ -72,10 +78,10 @@ def finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _rows(path: Path, check: Callable[[Any], str], notes: list[str]) -> list[dict[str, Any]]:
+def _rows(path: Path, check: Callable[[Any], str], texts: Container[str], notes: list[str]) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         rows, cut = parse_lines(file, path, check)
-    rows = [{key: number(value) if key not in TEXTS else value for key, value in row.items()} for row in rows]
+    rows = [{key: number(value) if key not in texts else value for key, value in row.items()} for row in rows]
     if cut:
         notes.append(f"The last line of {path.name} is cut off: the run was writing it, or was killed. It is left out.")
     return rows
@@ -87,6 +93,7 @@ def _object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     _require(isinstance(value, dict), path, "must be a JSON object")
+    _require(shallow(value), path, f"is nested deeper than {MOST_NESTED}: no run writes that")
     return value
 
 
@@ -97,6 +104,8 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
         wrong = f"summary.json has the status {str(summary['status'])[:40]!r}, which is none of {', '.join(STATUSES)}"
     if not wrong and not isinstance(summary.get("machine", {}), dict):
         wrong = "summary.json has a machine that is no JSON object"
+    if not wrong and not shallow(summary):
+        wrong = f"summary.json is nested deeper than {MOST_NESTED}"
     if wrong:
         notes.append(f"The summary is left out: {wrong}.")
     return {} if wrong else summary
@@ -116,11 +125,15 @@ def _damage(path: Path) -> list[str]:
 
 def _require(ok: bool, source: Path, message: str) -> None:
     if not ok:
-        raise UserError(f"{source} {message}" if message.startswith(("line", "must")) else f"{source}: {message}")
+        raise UserError(f"{source} {message}" if message.startswith(("line", "must", "is ")) else f"{source}: {message}")
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | bool) or _is_int(value)
 
 
 def _check_metrics(row: dict[str, Any], stages: int) -> str:
@@ -130,12 +143,14 @@ def _check_metrics(row: dict[str, Any], stages: int) -> str:
             return f"{key!r} must be a whole number from 0, not {row.get(key)!r}"
     if row["stage"] >= stages:
         return f"'stage' must be a whole number below {stages:,}, the number of stages, not {row['stage']!r}"
+    if not _is_int(row.get("stage_step", 0)):
+        return f"'stage_step' must be a whole number, not {row['stage_step']!r}"
     for key, value in row.items():
-        if key in TEXTS:
+        if key in OF_METRICS:
             if not isinstance(value, str):
                 return f"{key!r} must be text, not {value!r}"
-        elif value is not None and not isinstance(number(value), int | float):
-            return f"{key!r} must be a number, not {value!r}"
+        elif value is not None and not _is_number(number(value)):
+            return f"{key!r} must be a number, not {repr(value)[:60]}"
     return ""
 
 
@@ -146,6 +161,8 @@ def _check_decision(row: dict[str, Any]) -> str:
     for key in ("kind", "name", "outcome", "reason"):
         if not isinstance(row.get(key), str):
             return f"{key!r} must be text, not {row.get(key)!r}"
+    if not shallow(row):
+        return f"is nested deeper than {MOST_NESTED}"
     return "" if isinstance(row.get("numbers", {}), dict) else "'numbers' must be an object"
 
 

@@ -84,7 +84,7 @@ def _wrong_node(node: dict[str, Any], seen: Container[int]) -> str:
 
 def _mistyped(said: dict[str, Any], kinds: Mapping[str, str]) -> str:
     for key, kind in kinds.items():
-        if said.get(key) is None:
+        if key not in said or said[key] is None and key in MAY_LACK:
             continue
         if kind == "a number":
             said[key] = number(said[key])
@@ -109,6 +109,7 @@ def _short(value: Any) -> str:
 FITS: Mapping[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str), "true or false": lambda value: isinstance(value, bool), "a whole number": _count,
     "a number": _number}
+MAY_LACK = ("level", "context", "oracle_plan", "role", "policy", "reward", "advantage", "logprob")  # null where there is none
 OF_TREE = {**dict.fromkeys(("task", "domain", "context", "prompt", "oracle_plan"), "text"), "stage": "a whole number", "level": "a number",
            "free_text": "true or false"}
 OF_NODE = {**dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"), **dict.fromkeys(("version", "tokens"), "a whole number"),
