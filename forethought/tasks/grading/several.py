@@ -35,7 +35,14 @@ def union(text: str, inner: Inner) -> Value | None:
 _OR = re.compile(r" ?,? ?⟦ ?,? ?(?:and|or|,) ?⟧ ?| ?,? (?:and|or) ")
 
 
+_VALUED = re.compile(r"[\d=<>≤≥≠∈]")
+
+
 def listed(text: str, inner: Inner) -> Value | None:
+    if "∧" in text or "∨" in text:
+        if not all(_VALUED.search(part) for part in re.split("[∧∨]", text)):
+            return None  # p ∧ q is logic; x = 1 ∨ x = 2 is two values
+        text = text.replace("∧", "⟦and⟧").replace("∨", "⟦or⟧")
     joined = _OR.sub(";", text) if "or" in text or "and" in text or "⟦" in text else text
     if joined != text and ";" in joined and not all(part.strip() for part in joined.split(";")):
         return None
