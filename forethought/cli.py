@@ -154,7 +154,10 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
         extra = [name for name, given in named.items() if given]
         if extra:
             raise UserError(f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}")
-    recipe = load(args.resume or args.recipe or "desk", args.overrides)
+    if args.resume and (args.resume / "recipe.json").is_file():
+        recipe = _recipe_of_run(args.resume)
+    else:
+        recipe = load(args.resume or args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))
     if args.seed is not None:
@@ -167,6 +170,18 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
 
         check_endpoints(recipe)
     return recipe
+
+
+def _recipe_of_run(run: Path) -> Recipe:
+    """What recipe.json of a run holds. A mistake in it is damage to the run: the message names the file."""
+    from forethought.errors import RecipeError
+    from forethought.recipe.load import load
+
+    try:
+        return load(run, ())
+    except RecipeError as error:
+        raise UserError(f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it was; state.json of every "
+                        'checkpoint holds it under "recipe"') from None
 
 
 def _free_directory(name: str) -> Path:

@@ -160,6 +160,15 @@ def test_resume_takes_the_run_as_it_is(run, capsys):
     assert "nowhere: is neither a file nor a shipped recipe" in capsys.readouterr().err
 
 
+def test_a_recipe_of_a_run_that_was_broken_is_named_by_its_file(run, capsys):
+    Path("r").mkdir()
+    Path("r/recipe.json").write_text('{"seed": 0.5}')
+    assert cli.main(["train", "--resume", "r"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("forethought: r/recipe.json does not hold the run's recipe (seed: ") and "put it back as it was" in said
+    assert run.calls == []
+
+
 def test_train_never_writes_into_a_directory_that_holds_something(run, capsys):
     Path("full").mkdir()
     Path("full/x").touch()
