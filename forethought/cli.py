@@ -117,6 +117,8 @@ def _train(args: argparse.Namespace) -> int:
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
     from forethought.store import is_new
 
+    if not args.resume and args.run_dir.exists() and not args.run_dir.is_dir():
+        raise UserError(f"--out: {args.run_dir} is no folder; give one that is new or empty")
     if not args.resume and not is_new(args.run_dir):
         raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {quoted(args.run_dir)}, or choose another --out")
 

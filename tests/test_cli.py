@@ -160,6 +160,14 @@ def test_resume_takes_the_run_as_it_is(run, capsys):
     assert "nowhere: is neither a file nor a shipped recipe" in capsys.readouterr().err
 
 
+def test_an_out_that_is_no_folder_is_no_run_to_continue(run, capsys):
+    Path("file").write_text("")
+    for out in ("file", os.devnull):
+        assert cli.main(["train", "--out", out]) == 2
+        assert capsys.readouterr().err == f"forethought: --out: {out} is no folder; give one that is new or empty\n"
+    assert run.calls == []
+
+
 def test_a_recipe_of_a_run_that_was_broken_is_named_by_its_file(run, capsys):
     Path("r").mkdir()
     Path("r/recipe.json").write_text('{"seed": 0.5}')

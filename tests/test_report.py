@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -497,6 +498,15 @@ def test_compare_lays_runs_side_by_side(run_dir, tmp_path):
     assert data["sentences"][0].startswith("plan: plan-then-act ends highest at ") and data["notes"] == []
     assert data["runs"][1]["end"]["e2e@5"]["n"] == 100
     assert not re.search(r"https?://", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("out", [".", "deep", "/"])
+def test_a_page_is_not_written_over_a_folder(run_dir, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(UserError, match="it is a folder; name a file in it"):
+        report.compare([run_dir, fake_run(tmp_path / "second", name="slow")], Path(out))
+    assert list((tmp_path / "deep").iterdir()) == []
 
 
 def test_compare_tells_namesakes_apart_and_warns_of_unlike_measures(run_dir, tmp_path):

@@ -89,7 +89,7 @@ def undressed(text: str) -> str:
 
 
 def _one_sign_each(text: str) -> str:
-    if not text.isascii():
+    if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", _METRES.sub(f"{OPEN}m{CLOSE}", text.translate(_ALIKE)))
         text = text.translate(_FULLWIDTH)
         text = _RAISED.sub(lambda m: "^{" + "".join(_SUPER[c] for c in m[0]) + "}", text)
