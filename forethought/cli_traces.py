@@ -43,8 +43,21 @@ def _traces(args: argparse.Namespace) -> int:
         raise UserError(f"{args.dir}: no run here (a run directory has a recipe.json)")
     wanted = Filter(step=args.step, stage=args.stage and args.stage - 1, level=args.level, task=args.task, reason=args.reason,
                     signs=tuple(args.signs), solved=args.solved, quality=args.plan_quality, measure=args.measure)
-    notes: list[str] = []
+    notes = _missing(args.dir, args.step)
     print_found(find(args.dir, wanted, notes), args.n, sys.stdout, full=args.full, as_json=args.json)
     for note in notes:
         print(printable(note), file=sys.stderr)
     return 0
+
+
+def _missing(run: Path, step: int | None) -> list[str]:
+    """A sentence for each file of trees that the run wrote and that is gone. UserError for one that is not what the run wrote."""
+    from forethought.store import Store
+
+    gone = []
+    for name, wrong in Store(run).damaged_files(None).items():
+        if name.startswith("trees/") and (step is None or name == f"trees/step-{step:06d}.jsonl.gz"):
+            if (run / name).exists():
+                raise UserError(f"{run / name} {wrong}; put it back, or delete it and see the others")
+            gone.append(f"{name} {wrong}.")
+    return gone

@@ -16,6 +16,7 @@ from forethought import run
 from forethought.cli import main
 from forethought.errors import RecipeError, UserError
 from forethought.recipe.check import check
+from forethought.store import Store
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.find import Filter, find
 from forethought.traces.judged import DISAGREEMENTS, MEASURES, SIGNS, judge, reason_group
@@ -224,6 +225,21 @@ def test_trees_are_found_by_step_and_place(saved):
         next(find(saved, Filter(step=7), []))
     with pytest.raises(UserError, match="step-000001.jsonl.gz cannot be read"):
         next(find(saved, Filter(), []))
+
+
+def test_trees_that_are_not_what_the_run_wrote_are_not_shown(saved, capsys):
+    store = Store(saved)
+    paths = [saved / "trees" / f"step-{step:06d}.jsonl.gz" for step in (1, 2, 3)]
+    for path in paths:
+        store.record(path)
+    paths[0].unlink()
+    assert main(["traces", str(saved)]) == 0
+    assert "trees/step-000001.jsonl.gz is missing.\n" in capsys.readouterr().err
+    write(paths[1], [one | {"prompt": "another"} for one in TREES if one["step"] == 2])  # well formed, and another one
+    assert main(["traces", str(saved)]) == 2
+    assert re.search(r"step-000002.jsonl.gz (is not what was written|has \d+ bytes, \d+ were written); put it back", capsys.readouterr().err)
+    assert main(["traces", str(saved), "--step", "3"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_part_of_a_file_can_be_read(saved):
