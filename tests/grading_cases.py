@@ -171,6 +171,13 @@ EQUAL: dict[str, list[str]] = {
     r"\sin 300^\circ": [r"-\frac{\sqrt{3}}{2}", r"\sin\frac{5\pi}{3}"],
     r"x=1 \lor x=2": ["1, 2", "x=1 or x=2", "x = 2 ∨ x = 1"],
     r"p \land q": ["p ∧ q", r"p\wedge q"],
+    "-5": ["minus 5", "negative 5", "{-}5", r"\text{minus }5"],
+    "±2": ["+/-2", "+/- 2", r"\pm 2"],
+    "(1,2]": ["]1,2]", "]1;2]", r"\{x : 1 < x \le 2\}", r"\{x \mid 1<x\leq 2\}", r"\left]1,2\right]"],
+    "[3,4)": ["[3,4[", r"\{x \in \mathbb{R} : 3 \le x < 4\}"],
+    r"(-\infty,\infty)": [r"\mathbb{R}", "all real numbers", r"x\in\mathbb{R}", "all reals"],
+    "30°": ["30^{o}", "30^o", r"30\deg"],
+    "D": ["D)", r"\text{D)}"],
     "A or B": ["(A) or (B)", r"\text{(A) or (B)}", "B or A"],
     "x=7": [r"\therefore x=7"],
 }  # fmt: skip
@@ -313,6 +320,9 @@ APART: dict[str, list[str]] = {
     # logic, primes, functions of numbers, hexadecimals, numbers side by side, ranges
     r"p \land q": [r"p \lor q", "p", "pq", "q", "p, q"],
     "5'": ["5''", "5"],
+    "(1,2]": ["]1,2[", "[1,2[", "]2,1]", r"\{x : 1 < x < 2\}", r"\{y^2 : 1 < y \le 2\}"],
+    "all real numbers": ["(-∞,0)", "no real numbers", r"\mathbb{Z}", r"[0,\infty)"],
+    "D": ["C)", "D) E)"],
     "f(2)": ["2f", "f(3)", "g(2)", "f"],
     "0xFF": ["0", "255_8"],
     "3 4": ["7", "34", "12"],

@@ -70,6 +70,7 @@ _SAYS = re.compile(  # words that announce the answer and say nothing of it
     rf"|solution|total|sum|we|get|have|option|choice|would be|must be|will be|should be)[\s,:{OPEN}{CLOSE}]+)*"
     rf"(?:is|are|equals|equal to|be|answer|ans|get|have|option|choice)[\s:={OPEN}{CLOSE}]+(?=[^\s:={OPEN}{CLOSE}])", re.IGNORECASE)
 _LABEL = re.compile(rf"^[\s{OPEN}]*(?=[A-Za-z])[A-Za-z][A-Za-z ,']{{2,40}}?[\s{CLOSE}]*:[\s{CLOSE}]*(?=[^\s{CLOSE}])")
+_MINUS = re.compile(rf"^{OPEN}?(?:minus|negative){CLOSE}? ?(?=[\d.√]|\\frac|\\sqrt)")
 _NOT = re.compile(r"\b(?:not|never|no|isn't|wrong|incorrect|false|except|neither|un\w+|less|more|least|most|over|under|about"
                   r"|base|mod|remainder)\b",
                   re.IGNORECASE)
@@ -85,6 +86,7 @@ def undressed(text: str) -> str:
         before = text
         text = _off(text)
     text = re.sub(r" ?\{,\} ?", ",", _fractions(_commands(text)))
+    text = _MINUS.sub("-", text.replace("{-}", "-").replace("+/-", "±"))
     return re.sub(r"\s+", " ", text).strip()
 
 
@@ -191,6 +193,7 @@ def _commands(text: str) -> str:
         text = _COMMAND.sub(lambda m: _SYMBOLS[m[1]] + (" " if m[1] in ("pi",) else "") if m[1] in _SYMBOLS else m[0], text)
         text = text.replace("\\%", "%").replace("\\&", "&").replace("\\_", "_").replace("\\#", "#").replace("\\|", "|")
     text = re.sub(r"(?<![A-Za-z\\])pi(?![A-Za-z])", "π", text)
+    text = re.sub(r"(?<=\d) ?(?:\^ ?(?:\{ ?o ?\}|o(?![A-Za-z]))|\\deg(?![A-Za-z]))", "°", text)
     return re.sub(r"\^\s*\{?\s*[°∘]\s*\}?", "°", text)
 
 

@@ -25,7 +25,7 @@ def dated(text: str, inner: Inner) -> Value | None:
     return Value("clock", clock) if clock is not None else None
 
 
-_CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])")
+_CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])|⟦? ?([A-J]) ?\) ?⟧?")
 _CHOICE_OF = re.compile(r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)"
     r"(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)", re.DOTALL)
 

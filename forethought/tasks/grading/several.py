@@ -83,7 +83,8 @@ def plus_or_minus(text: str, inner: Inner) -> Value | None:
     return Value("list", items) if all(item.kind == "scalar" for item in items) else None
 
 
-_BRACKETS = {"(": ")]", "[": ")]", "〈": "〉", "]": "[("}
+_BRACKETS = {"(": ")]", "[": ")]", "〈": "〉"}
+_BUILT = re.compile(r"([a-z])(?: ?∈ ?ℝ)? ?[:|] ?(.+)", re.DOTALL)
 
 
 def bracketed(text: str, inner: Inner) -> Value | None:
@@ -92,10 +93,14 @@ def bracketed(text: str, inner: Inner) -> Value | None:
         said = text[cut:-cut].strip()
         if not said:
             return Value("words", "∅")
+        if (built := _BUILT.fullmatch(said)) and (found := inner(built[2])).kind == "tuple" and found.name == built[1]:
+            return found  # {x : 1 < x < 2}
         parts = split(said, ",;")
         if parts is None or len(parts) > MOST_ITEMS or not all(part.strip() for part in parts) or cut == 1 and len(parts) == 1:
             return None
         return Value("set", _flat(tuple(inner(part.strip()) for part in parts)))
+    if text[:1] == "]" or text[:1] in ("[", "(") and text[-1:] == "[":  # ]1, 2[ is (1, 2)
+        text = text[0].replace("]", "(") + text[1:-1] + text[-1].replace("[", ")")
     if text[:1] not in _BRACKETS or text[-1:] not in _BRACKETS[text[0]]:
         return None
     parts = split(text[1:-1], ",;")
