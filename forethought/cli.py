@@ -120,7 +120,9 @@ def _train(args: argparse.Namespace) -> int:
     if not args.resume and args.run_dir.exists() and not args.run_dir.is_dir():
         raise UserError(f"--out: {args.run_dir} is no folder; give one that is new or empty")
     if not args.resume and not is_new(args.run_dir):
-        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {quoted(args.run_dir)}, or choose another --out")
+        begun = (args.run_dir / "recipe.json").is_file()
+        way = f"continue that run with --resume {quoted(args.run_dir)}, or choose another --out" if begun else "choose another --out"
+        raise UserError(f"{args.run_dir} is not empty; {way}")
 
     from forethought import display
 

@@ -10,6 +10,8 @@ from forethought.arguments import from_zero, positive, shares, verb
 from forethought.errors import UserError
 from forethought.printable import printable
 
+MOST_NAMED = 10  # damaged files
+
 
 def add_traces(verbs) -> None:
     parser = verb(verbs, "traces", _traces, "find saved trees again: every plan and action, with verdict, reward and credit")
@@ -43,21 +45,19 @@ def _traces(args: argparse.Namespace) -> int:
         raise UserError(f"{args.dir}: no run here (a run directory has a recipe.json)")
     wanted = Filter(step=args.step, stage=args.stage and args.stage - 1, level=args.level, task=args.task, reason=args.reason,
                     signs=tuple(args.signs), solved=args.solved, quality=args.plan_quality, measure=args.measure)
-    notes = _missing(args.dir, args.step)
+    notes = _damage(args.dir, args.step)
     print_found(find(args.dir, wanted, notes), args.n, sys.stdout, full=args.full, as_json=args.json)
     for note in notes:
         print(printable(note), file=sys.stderr)
     return 0
 
 
-def _missing(run: Path, step: int | None) -> list[str]:
-    """A sentence for each file of trees that the run wrote and that is gone. UserError for one that is not what the run wrote."""
+def _damage(run_dir: Path, step: int | None) -> list[str]:
+    """A sentence for each file of trees (of this step) that is not as the run wrote it; whoever looks for trees should not trust it."""
     from forethought.store import Store
 
-    gone = []
-    for name, wrong in Store(run).damaged_files(None).items():
-        if name.startswith("trees/") and (step is None or name == f"trees/step-{step:06d}.jsonl.gz"):
-            if (run / name).exists():
-                raise UserError(f"{run / name} {wrong}; put it back, or delete it and see the others")
-            gone.append(f"{name} {wrong}.")
-    return gone
+    wrong = Store(run_dir).damaged_trees()
+    concerned = [name for name in wrong if step is None or name == f"trees/step-{step:06d}.jsonl.gz"]
+    more = len(concerned) - MOST_NAMED
+    said = [f"{run_dir / name} {wrong[name]}." for name in concerned[:MOST_NAMED]]
+    return said + [f"{more:,} more files of trees are not as the run wrote them."] * (more > 0)

@@ -16,10 +16,12 @@ from forethought.printable import one_line, printable
 
 MOST_SHOWN = 20_000  # characters of one message; a traceback has some thousands
 _GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
-_WRAPPED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE)
+_WRAPPED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM)
+_NO_MEMORY = ("can't start new thread", "can't allocate memory", "std::bad_alloc")  # Python, PyTorch and C++, who say it in their own words
 _ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EACCES: "check the permissions",
            errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written",
-           errno.EMFILE: "allow more open files (ulimit -n)"}  # fmt: skip
+           errno.EMFILE: "allow more open files (ulimit -n)",
+           errno.ENOMEM: "allow more memory, or take a smaller model or batch"}  # fmt: skip
 
 
 def explain(error: BaseException, run_dir: Path | None) -> int:
@@ -54,6 +56,8 @@ def _say(message: str, code: int) -> int:
 def _of_machine(error: BaseException) -> OSError | None:
     """The fault of the machine that a library has wrapped in an exception of its own and left in its text, None where there is none."""
     text = str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     found = next((number for number in _WRAPPED if os.strerror(number) in text), None)
     return None if found is None or isinstance(error, OSError) else OSError(found, os.strerror(found))
 

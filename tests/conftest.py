@@ -26,7 +26,7 @@ def untimed():
     """Layers are computed by the first way that there is: timing each tiny model costs a quarter of a second, and its answer is chance."""
     with pytest.MonkeyPatch.context() as patch:
         if ways := sys.modules.get("forethought.engines.torch.ways"):
-            patch.setattr(ways, "choose", lambda candidates, model: (candidates[0], "tests do not time"))
+            patch.setattr(ways, "choose", lambda candidates, model, *threads: (candidates[0], "tests do not time"))
         yield
 
 

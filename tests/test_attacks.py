@@ -179,6 +179,18 @@ def test_a_hostile_model_is_refused_by_its_name():
                                             "model-here").verdict == "failed"
 
 
+def test_a_folder_of_the_list_loads_or_is_refused_with_its_words():
+    refused, loaded = Ended(2, "forethought: /x/model-here: eps = nan", 1), Ended(0, "", 1)
+    verdict = lambda said, ended, ran=False: models.judge_listed(said, ended, ran, "model-here").verdict  # noqa: E731
+    assert verdict("eps = nan", refused) == verdict("", loaded) == verdict("*", loaded) == verdict("*", refused) == "held"
+    assert verdict("eps = 5", refused) == verdict("", refused) == verdict("eps = nan", loaded) == verdict("", loaded, True) == "failed"
+    assert verdict("eps", Ended(2, "forethought: eps", 1)) == verdict("*", Ended(1, "forethought: model-here", 1)) == "failed"
+
+
+def test_there_are_as_many_as_are_promised():
+    assert len(models.tries(1.0, 0)) >= 60 and len(environments.cases()) >= 40
+
+
 @pytest.mark.parametrize(("text", "bad"), [("plain\n\ttext é 漢 \\x1b[31m", False), ("a\x1b[31m", True), ("a\x07", True), ("\x9b31m", True),
                                            ("\u202egnp", True), ("a\rb", True)])
 def test_control_characters_on_the_terminal(text, bad):
@@ -221,6 +233,12 @@ def test_every_damage_changes_its_file(made, tmp_path, what):
 ])  # fmt: skip
 def test_a_moment_has_a_name(event, arguments, name):
     assert moments.name_of(event, arguments, "/r") == name
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 9])
+def test_a_kill_under_way_has_a_checkpoint_before_it_and_work_after_it(count):
+    numbers = {moments.under_way(records.rng_of(n), {"a checkpoint's rename": count}).number for n in range(60)}
+    assert numbers == set(range(2, max(2, count - 2) + 1))
 
 
 def test_a_child_is_killed_at_the_named_moment(tmp_path):
@@ -307,6 +325,7 @@ def test_the_subjects_cover_every_layout_precision_and_kind_of_stage():
     for recipe in recipes.values():
         check(recipe)
     stages = [stage for recipe in recipes.values() for stage in recipe.stage]
+    assert {r.engine.layers for r in recipes.values()} >= {"auto", "torch"}
     assert {(r.layout, r.engine.precision) for r in recipes.values()} >= {(a, b) for a in ("shared", "adapters", "mixed", "models")
                                             for b in ("fp32", "bf16")}
     assert {s.kind for s in stages} == {"imitate", "reinforce", "distill"} and max(s.updates for s in stages) > 1

@@ -178,12 +178,13 @@ def test_a_recipe_of_a_run_that_was_broken_is_named_by_its_file(run, capsys):
 
 
 def test_train_never_writes_into_a_directory_that_holds_something(run, capsys):
-    Path("full").mkdir()
-    Path("full/x").touch()
-    Path("file").touch()
-    assert cli.main(["train", "--out", "full"]) == cli.main(["train", "--out", "file"]) == 2
-    expected = "forethought: {0} is not empty; continue that run with --resume {0}, or choose another --out\n"
-    assert capsys.readouterr().err == expected.format("full") + expected.format("file")
+    for name, holds in (("full", "x"), ("begun", "recipe.json")):
+        Path(name).mkdir()
+        (Path(name) / holds).touch()
+        assert cli.main(["train", "--out", name]) == 2
+    assert capsys.readouterr().err == (
+        "forethought: full is not empty; choose another --out\n"
+        "forethought: begun is not empty; continue that run with --resume begun, or choose another --out\n")
     assert run.calls == []
 
 

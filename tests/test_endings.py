@@ -363,6 +363,10 @@ def test_two_runs_of_one_recipe_are_equal_files(tmp_path, no_report):
     (Exception("No space left on device (os error 28)"), "No space left on device; free some space"),
     (RuntimeError("tokenizers: Disk quota exceeded"), "Disk quota exceeded; free some space"),
     (ValueError("could not open x: Too many open files"), "Too many open files; allow more open files (ulimit -n)"),
+    (RuntimeError("can't start new thread"), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+     "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
+    (MemoryError(), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
     (KeyboardInterrupt(), "interrupted"),
 ])  # fmt: skip
 def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(tmp_path, capsys, error, message):

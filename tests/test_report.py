@@ -340,6 +340,7 @@ def test_a_run_that_measured_nothing_yet(tmp_path):
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("metrics.jsonl", '{"step": 1, "stage": 0}\n{"step": 2,\n', "metrics.jsonl line 2 is not JSON"),
     ("metrics.jsonl", '{"step": "1", "stage": 0}\n', "metrics.jsonl line 1: 'step' must be a whole number from 0, not '1'"),
+    ("metrics.jsonl", '{"step": 1, "stage": 2147483648}\n', "metrics.jsonl line 1: 'stage' must be a whole number below 1,000, the number of stages"),
     ("metrics.jsonl", '{"step": 1, "stage": 0, "lr": [1]}\n', r"line 1: 'lr' must be a number, not \[1\]"),
     ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is no JSON object"),
     ("decisions.jsonl", '{"step": 1, "stage": 0, "kind": "gate"}\n', "decisions.jsonl line 1: 'name' must be text, not None"),

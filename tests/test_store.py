@@ -54,6 +54,29 @@ def test_a_checkpoint_comes_back_as_it_went(store):
     assert (found / "engine" / "base.bin").read_text() == "weights 12" and verify(found) == ""
 
 
+def test_a_folder_is_removed_with_one_file_open_at_a_time_and_no_link_is_followed(tmp_path):
+    """Where files are short, an old checkpoint must not stay for want of them."""
+    import resource
+
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    folder = tmp_path / "old"
+    for depth in range(12):
+        inner = folder.joinpath(*map(str, range(depth + 1)))
+        inner.mkdir(parents=True)
+        (inner / "file").write_text("x")
+    (folder / "link").symlink_to(tmp_path / "kept")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(tmp_path, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 2, hard))
+    try:
+        module.remove(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not folder.exists() and (tmp_path / "kept" / "file").exists()
+
+
 def test_a_new_run_has_none(store):
     assert store.steps() == [] and store.latest() is None
 

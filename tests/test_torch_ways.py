@@ -83,6 +83,13 @@ def test_another_way_must_save_its_share(took, chosen):
     assert ways.best(took) == chosen
 
 
+def test_threads_count_for_who_has_them():
+    """A layer that PyTorch computes faster on one thread: the kernels share theirs, PyTorch trains a small model on one."""
+    took = {C32: 1.0, T16: 0.8}
+    assert [ways.best(took, *threads) for threads in ((1, 1), (2, 1), (2, 2), (1, 2))] == [T16, C32, T16, T16]
+    assert ways.best({C32: 1.0, T16: 0.5}, 2, 1) == T16
+
+
 def test_rounds_alternate_and_the_least_counts(monkeypatch):
     """Whoever is disturbed in one round is not in the next."""
     now, order = [0.0], []

@@ -1,7 +1,7 @@
 """Hostile model folders: refused by name within a time, or computed right; no code of theirs runs, nothing outside of the folder is read.
 
-Each begins as a good folder, the model of a small run, and is changed in one way. tests/hostile_models.py has the long list; without it, a
-short one. A folder is looked at as a user would: `forethought eval FOLDER --task desk`.
+Each begins as a good folder and is changed in one way. The folders of tests/hostile_models.py, whose words are of no task, are loaded and
+sampled from; those of our own begin as the model of a small run, and are looked at as a user would: `forethought eval FOLDER --task desk`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import functools
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import struct
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from attacks_kit import children, damage, runs
 from attacks_kit.limits import _size
-from attacks_kit.records import Outcome, Try, failed, held, rng_of
+from attacks_kit.records import Outcome, Try, failed, held, memory, rng_of
 
 LIMIT = 60.0  # seconds, by which even a large number in a configuration has been refused
 MEMORY = 6 << 30  # bytes more than at the start
@@ -145,22 +147,85 @@ MAY_LOAD = {"an activation in words", "tied in words", "an adapter's config", "c
 
 
 @functools.cache
-def cases() -> dict[str, Make]:
-    """The list of the tests, a dict FOLDERS of name -> make(folder, marker), and our own beside it."""
+def listed() -> dict[str, tuple[Callable[[Path], object], str]]:
+    """Those of the tests: name -> (what it does to a sound folder, what is said of it: "" where it does no harm)."""
     tests = Path(__file__).parents[2] / "tests"
     if not (tests / "hostile_models.py").is_file():
-        return OWN
+        return {}
     if str(tests) not in sys.path:
         sys.path.append(str(tests))
     import hostile_models
 
-    return {**{f"tests: {name}": make for name, make in getattr(hostile_models, "FOLDERS", {}).items()}, **OWN}
+    return hostile_models.FOLDERS
 
 
 def tries(scale: float, seed: int) -> list[Try]:
-    found = [Try(f"models/{name}", functools.partial(looked_at, name)) for name in cases()]
+    found = [Try(f"models/{name}", functools.partial(looked_at, name)) for name in OWN]
+    found += [Try(f"models/tests/{name}", functools.partial(loaded, name)) for name in listed()]
     return [Try("models/a good one", functools.partial(looked_at, ""))] + (
         found if scale >= 1 else rng_of("models", seed).sample(found, max(4, round(scale * len(found)))))
+
+
+@functools.cache
+def sound() -> Path:
+    """What the folders of the tests begin as, made once in a process; torch computes in no process that forks."""
+    folder = Path(tempfile.mkdtemp(prefix="sound-", dir=memory()))
+
+    def work() -> int:
+        from torch_kit import model_of, on_disk
+
+        on_disk(folder / "model", model_of())
+        return 0
+
+    made = children.Child(work, folder / "log").end()
+    if made.code:
+        raise RuntimeError(f"the sound folder could not be made: {made.last}")
+    return folder / "model"
+
+
+def loaded(name: str, folder: Path) -> Outcome:
+    """A folder of the tests: made and loaded in a child; where it loads, one token at a time is drawn from it."""
+    model, (act, said) = folder / "model-here", listed()[name]
+    shutil.copytree(sound(), model)
+    made = children.Child(lambda: act(model) and 0 or 0, folder / "make.log").end()
+    if made.code:
+        raise RuntimeError(f"the folder could not be made: {made.last}")
+
+    def work() -> int:
+        from forethought.engines.torch.engine import TorchEngine
+        from forethought.engines.torch.loading import from_path
+        from forethought.faults import explain
+        from forethought.recipe.schema import AdapterSpec, EngineSpec
+        from forethought.types import Request
+
+        try:
+            engine = TorchEngine(from_path(str(model)), EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2))
+            (out,) = engine.sample([Request(policy="base", context=(3, 4), n=1, stops=(), max_tokens=3)])[0]
+        except Exception as error:
+            return explain(error, None)
+        return 0 if len(out.token_ids) else 1
+
+    ended = children.Child(work, folder / "load.log", _limited).end(LIMIT)
+    return judge_listed(said, ended, (folder / "code-ran").exists(), model.name)
+
+
+def judge_listed(said: str, ended: children.Ended, ran: bool, folder: str) -> Outcome:
+    """`said`: what the tests say of it. "" loads, "*" may load or be refused, anything else is a pattern of the refusal."""
+    if ran:
+        return failed("its code ran")
+    if why := children.untyped(ended):
+        return failed(why)
+    if ended.code == 0:
+        return held(reason="loaded") if said in ("", "*") else failed("it was loaded")
+    if not said:
+        return failed(f"what does no harm is refused: {ended.last}")
+    if folder not in ended.text or said != "*" and not re.search(said, ended.last):
+        return failed(f"refused, but not by name: {ended.last}")
+    return held(reason=ended.last)
+
+
+def _limited() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (_size() + MEMORY,) * 2)
 
 
 def looked_at(name: str, folder: Path) -> Outcome:
@@ -168,16 +233,12 @@ def looked_at(name: str, folder: Path) -> Outcome:
     run = damage.base_of("adapters").folder / "finished" / "run"
     shutil.copytree(run / "checkpoints" / f"step-{runs.steps(run)[-1]:06d}" / "engine" / "base", model)
     if name:
-        made = children.Child(lambda: cases()[name](model, marker) and 0 or 0,
-                              folder / "make.log").end()  # torch computes in no process that forks
+        made = children.Child(lambda: OWN[name](model, marker) and 0 or 0, folder / "make.log").end()
         if made.code:
             raise RuntimeError(f"the folder could not be made: {made.last}")
 
-    def before() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (_size() + MEMORY,) * 2)
-
     ended = children.run(["eval", model, "--task", "desk", "--set", "eval.tasks=2", "--set", "task.levels=[1]", "--set", "task.widgets=4"],
-                         folder / "logs", LIMIT, before)
+                         folder / "logs", LIMIT, _limited)
     return judge(name, ended, marker.exists(), model.name)
 
 
@@ -188,8 +249,7 @@ def judge(name: str, ended: children.Ended, ran: bool, folder: str) -> Outcome:
     if why := children.untyped(ended):
         return failed(why)
     if ended.code == 0:
-        fine = not name or name in MAY_LOAD or name.startswith("tests: ") and "right" in name
-        return held(reason="loaded") if fine else failed("it was loaded")
+        return held(reason="loaded") if not name or name in MAY_LOAD else failed("it was loaded")
     if not name:
         return failed(f"a good folder is refused: {ended.last}")
     return held(reason=ended.last) if folder in ended.text else failed(f"refused, but not by name: {ended.last}")

@@ -71,6 +71,12 @@ def draw(rng: random.Random, seconds: float, counts: dict[str, int]) -> Moment:
     return Moment(name, number, after, signals)
 
 
+def under_way(rng: random.Random, counts: dict[str, int]) -> Moment:
+    """Before a checkpoint gets its name, neither the first one, so that there is one to go on from, nor one of the last two, so that there
+    is something left to train."""
+    return Moment("a checkpoint's rename", rng.randint(2, max(2, counts.get("a checkpoint's rename", 2) - 2)), 0.0, "KILL")
+
+
 def name_of(event: str, arguments: tuple, out: str) -> str:
     """The name of an operation below `out`, or ""."""
     if event not in EVENTS:

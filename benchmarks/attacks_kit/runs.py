@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LOCKS = (".lock",)
-MACHINE = ("machine", "machines")
+BESIDE = ("machine", "machines", "digest")  # of a summary: where it was made, and what covers that and its seconds
 
 
 def clock(name: str) -> bool:
@@ -63,7 +63,7 @@ def left(out: Path) -> dict[str, object]:
         if path.is_file():
             found[f"guided: {path.relative_to(out / 'guided')}"] = _guided(path)
     summary = out / "summary.json"
-    found["summary"] = timeless(json.loads(summary.read_text(encoding="utf-8")), MACHINE) if summary.exists() else None
+    found["summary"] = timeless(json.loads(summary.read_text(encoding="utf-8")), BESIDE) if summary.exists() else None
     found["report.html"] = (out / "report.html").is_file() and (out / "report.html").stat().st_size > 10_000
     found["names"] = names(out)
     return found

@@ -44,6 +44,9 @@ def plain(layout: str, precision: str) -> dict:
 def all_subjects() -> dict[str, dict]:
     """Name -> tables of a recipe, for every layout x precision and for everything that moves weights between steps."""
     found = {f"{layout}-{precision}": plain(layout, precision) for layout in LAYOUTS for precision in PRECISIONS}
+    for layout, precision in (("adapters", "bf16"), ("models", "bf16"), ("mixed", "fp32")):  # sampled by the kernels, trained without them
+        tables = plain(layout, precision)
+        found[f"{layout}-{precision}-layers-torch"] = tables | {"engine": tables["engine"] | {"layers": "torch"}}
     for then in ({"then": "skip"}, {"then": "lower_rate", "rate": 0.5, "retries": 1}):
         for layout, precision in (("adapters", "bf16"), ("models", "fp32")):
             found[f"gate-{then['then']}-{layout}-{precision}"] = subject(

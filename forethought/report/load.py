@@ -22,6 +22,7 @@ from forethought.store.files import read_object
 
 REQUIRED = ("recipe.json", "metrics.jsonl")
 TEXTS = ("stage_name", "kind", "name", "outcome", "reason", "numbers")  # of a line of a log; all else is numbers
+MOST_STAGES = 1000  # of a run whose recipe names none
 STATUSES = ("done", "stopped", "interrupted", "running")
 
 
@@ -57,7 +58,8 @@ def load(path: Path) -> Run:
     notes: list[str] = []
     recipe = _object(path / "recipe.json")
     _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
-    lines = _newest(_rows(path / "metrics.jsonl", _check_metrics, notes), notes)
+    known = len(recipe.get("stage", [])) or MOST_STAGES
+    lines = _newest(_rows(path / "metrics.jsonl", lambda row: _check_metrics(row, known), notes), notes)
     decisions = _rows(path / "decisions.jsonl", _check_decision, notes) if (path / "decisions.jsonl").is_file() else []
     summary = _summary(path, notes)
     _state_notes(summary.get("status", "running"), lines, notes)
@@ -121,10 +123,13 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_metrics(row: dict[str, Any]) -> str:
+def _check_metrics(row: dict[str, Any], stages: int) -> str:
+    """`stages`: how many there are; a page has a place for each up to the largest."""
     for key in ("step", "stage"):
         if not _is_int(row.get(key)) or row[key] < 0:
             return f"{key!r} must be a whole number from 0, not {row.get(key)!r}"
+    if row["stage"] >= stages:
+        return f"'stage' must be a whole number below {stages:,}, the number of stages, not {row['stage']!r}"
     for key, value in row.items():
         if key in TEXTS:
             if not isinstance(value, str):

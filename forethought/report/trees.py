@@ -38,7 +38,7 @@ def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: in
     as far as it goes, one that is malformed, or is not what the run has on record, is left out; each is noted.
     """
     files = list(saved_steps(run_dir).values())
-    strange = _strange(run_dir, files, notes)
+    strange = _strange(run_dir, notes)
     rows = [row for number, path in enumerate(files) if path not in strange for row in _readable(number, path, notes)]
     chosen: dict[int, set[int]] = {}
     for row in _choose(rows, most, room):
@@ -49,13 +49,9 @@ def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: in
             "signs": [[name, *said] for name, said in SIGNS.items()], "disagreements": DISAGREEMENTS, "measures": MEASURES}
 
 
-def _strange(run_dir: Path, files: Sequence[Path], notes: list[str]) -> set[Path]:
+def _strange(run_dir: Path, notes: list[str]) -> set[Path]:
     """Files that are not as the run wrote them, by its record of what it has written. Runs from before have no record."""
-    store = Store(run_dir)
-    known = [name for name in store.recorded() if name.startswith("trees/")]
-    wrong = {name: what for name, what in store.damaged_files(None).items() if name.startswith("trees/")}
-    if known:
-        wrong |= {f"trees/{path.name}": "is not among what the run wrote" for path in files if f"trees/{path.name}" not in known}
+    wrong = Store(run_dir).damaged_trees()
     notes += [f"{name} {what}: it is left out." for name, what in list(wrong.items())[:MOST_NAMED]]
     if len(wrong) > MOST_NAMED:
         notes.append(f"{len(wrong) - MOST_NAMED:,} more files of trees are left out for such reasons.")

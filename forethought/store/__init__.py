@@ -147,6 +147,13 @@ class Store:
         found = {name: _damage(self.out / name, *known) for name, known in self.recorded(most).items()}
         return {name: wrong for name, wrong in found.items() if wrong}
 
+    def damaged_trees(self) -> dict[str, str]:
+        """Tree file -> why it is not as the run wrote it, by the record. Runs from before have no record."""
+        wrong = {name: what for name, what in self.damaged_files(None).items() if name.startswith("trees/")}
+        known = {name for name in self.recorded() if name.startswith("trees/")}
+        found = sorted(f"trees/{path.name}" for path in (self.out / "trees").glob("step-*.jsonl.gz")) if known else []
+        return wrong | {name: "is not among what the run wrote" for name in found if name not in known}
+
     def strange_trees(self) -> list[Path]:
         """What lies among the trees and is no file of a step."""
         folder = self.out / "trees"

@@ -12,7 +12,7 @@ import torch
 from forethought import cores
 from forethought.engines.torch import ways
 from forethought.engines.torch.native.train import crew
-from forethought.engines.torch.threads import choose
+from forethought.engines.torch.threads import MEASURED_FROM, choose
 from forethought.errors import RecipeError
 from forethought.recipe.schema import EngineSpec
 
@@ -63,12 +63,14 @@ def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
     device = torch.device("cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu"))
     if device.type == "cpu":
         _keep_memory()
-        way, why = ways.choose(ways.ways(spec.precision, spec.layers, model, _fast_bf16()), model)
+        kernels = cores.most_threads() if spec.kernel_threads == "auto" else spec.kernel_threads
+        others = spec.asked or (1 if model.num_parameters() < MEASURED_FROM else cores.most_threads())  # at most: they are measured below
+        way, why = ways.choose(ways.ways(spec.precision, spec.layers, model, _fast_bf16()), model, kernels, others)
     else:
+        kernels = 1
         way, why = ways.Way(spec.precision != "fp32", False), "a GPU computes" if spec.precision == "auto" else "given by the recipe"
     threads = choose(spec.asked, device, model.num_parameters(), model.config.get_text_config(), torch.bfloat16 if way.bf16 else torch.float32)
     torch.set_num_threads(threads.number)
-    kernels = cores.most_threads() if spec.kernel_threads == "auto" else spec.kernel_threads
     return Machine(device, threads.number, way.bf16, threads.why, kernels, way.kernels, why)
 
 
