@@ -11,7 +11,7 @@ _SQUARES = {0: Fraction(0), 30: Fraction(1, 4), 45: Fraction(1, 2), 60: Fraction
 
 
 def ratio(name: str, angle: Ratio) -> Ratio | None:
-    """The value of a function at an angle, None where it is no function or angle of the table. ZeroDivisionError where there is no value."""
+    """The value of a function at an angle, None where it is no function or angle of the table. ZeroDivisionError: it has no value there."""
     degrees = _degrees(angle)
     if degrees is None or name not in ("sin", "cos", "tan", "cot", "sec", "csc"):
         return None
