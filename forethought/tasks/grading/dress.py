@@ -37,7 +37,8 @@ _SYMBOLS = {  # command -> sign
     "in": "∈", "emptyset": "∅", "varnothing": "∅",
     "degree": "°", "circ": "∘", "ldots": "...", "dots": "...", "cdots": "...", "dotsc": "...",
     "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "〈", "rangle": "〉", "lvert": "|", "rvert": "|", "vert": "|",
-    "mid": "|", "colon": ":", "land": "∧", "lor": "∨", "vee": "∨", "wedge": "∧", "euro": "€", "pounds": "£", "textdollar": "$", "texteuro": "€", "cent": "¢", "approx": "≈", "imath": "i",
+    "mid": "|", "colon": ":", "land": "∧", "lor": "∨", "vee": "∨", "wedge": "∧",
+    "euro": "€", "pounds": "£", "textdollar": "$", "texteuro": "€", "cent": "¢", "approx": "≈", "imath": "i",
     "exponentialE": "e", "setminus": "∖", "backslash": "∖", "to": "→", "rightarrow": "→", "prime": "'", "textdegree": "°", "lparen": "(",
     "rparen": ")", "mathbb{R}": "ℝ", "mathbb R": "ℝ", "Re": "ℝ", "textbackslash": "∖", "textpercent": "%", "percent": "%",
 }  # fmt: skip
@@ -45,7 +46,8 @@ _LOOKS = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg|middle"
     r"|bf|rm|it|sf"
     r"|tt|bfseries|itshape|large|Large|LARGE|huge|small|tiny|normalsize|centering|noindent|strut|nobreak|allowbreak|mathstrut|null|hfill"
-    r"|boldmath|therefore|protect|unboldmath|kern|mkern|mathrel|mathbin|mathord|mathop|mathpunct|mathopen|mathclose|qed|blacksquare|square|checkmark)"
+    r"|boldmath|therefore|protect"
+    r"|unboldmath|kern|mkern|mathrel|mathbin|mathord|mathop|mathpunct|mathopen|mathclose|qed|blacksquare|square|checkmark)"
     r"(?![A-Za-z])\s*\.?(?=[^\d]|\s*\d)|\\[/]|✓|✅")
 _DOT_LEFT = re.compile(r"\\(?:left|right)\s*\.")
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:> \n]|quad(?![A-Za-z])|qquad(?![A-Za-z])|space(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])"
