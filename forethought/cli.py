@@ -135,8 +135,12 @@ def _train(args: argparse.Namespace) -> int:
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
     from forethought.store import is_new
 
+    if not args.resume and args.run_dir.exists() and not args.run_dir.is_dir():
+        raise UserError(f"--out: {args.run_dir} is no folder; give one that is new or empty")
     if not args.resume and not is_new(args.run_dir):
-        raise UserError(f"{args.run_dir} is not empty; continue that run with --resume {quoted(args.run_dir)}, or choose another --out")
+        begun = (args.run_dir / "recipe.json").is_file()
+        way = f"continue that run with --resume {quoted(args.run_dir)}, or choose another --out" if begun else "choose another --out"
+        raise UserError(f"{args.run_dir} is not empty; {way}")
 
     from forethought import display
 
@@ -165,8 +169,6 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
 
     from forethought.recipe.check import check
     from forethought.recipe.load import load
-    from forethought.resuming import recipe_of
-    from forethought.store import Store
 
     if args.resume:
         named = {"RECIPE": args.recipe, "--set": args.overrides, "--model": args.model, "--out": args.out,
@@ -174,9 +176,10 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
         extra = [name for name, given in named.items() if given]
         if extra:
             raise UserError(f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}")
-        if (args.resume / "recipe.json").is_file():  # else `load` says what is wrong
-            recipe_of(Store(args.resume))  # which names the file, where `load` names the keys that a user has written
-    recipe = load(args.resume or args.recipe or "desk", args.overrides)
+    if args.resume and (args.resume / "recipe.json").is_file():
+        recipe = _recipe_of_run(args.resume)
+    else:
+        recipe = load(args.resume or args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))
     if args.seed is not None:
@@ -189,6 +192,18 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
 
         check_endpoints(recipe)
     return recipe
+
+
+def _recipe_of_run(run: Path) -> Recipe:
+    """What recipe.json of a run holds. A mistake in it is damage to the run: the message names the file."""
+    from forethought.errors import RecipeError
+    from forethought.recipe.load import load
+
+    try:
+        return load(run, ())
+    except RecipeError as error:
+        raise UserError(f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it was; state.json of every "
+                        'checkpoint holds it under "recipe"') from None
 
 
 def _free_directory(name: str) -> Path:

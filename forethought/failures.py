@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from forethought.errors import FaultStop
+from forethought.errors import FaultStop, quoted
 from forethought.evaluate import failures
 from forethought.guard import Guard
 from forethought.progress import Progress
@@ -70,7 +70,7 @@ class Failures:
         self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}")
         kept = "everything is saved" if p.step else "nothing was trained yet"
         return FaultStop(f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in {self.store.out / FILE}; "
-                         f"{kept}. Mend it, then continue with: forethought train --resume {self.store.out}")
+                         f"{kept}. Mend it, then continue with: forethought train --resume {quoted(self.store.out)}")
 
     def _tell(self, p: Progress) -> None:
         if self.guard.total == self.written:
@@ -87,7 +87,7 @@ class Failures:
         try:
             print("forethought: a call of the task family does not end, whatever it is told (see limits.step_seconds)"
                   f"{'; everything is saved' if self.save else ''}; mend it, then continue with: forethought train --resume "
-                  f"{self.store.out}", file=sys.stderr, flush=True)
+                  f"{quoted(self.store.out)}", file=sys.stderr, flush=True)
             if self.save:
                 self.save()
         finally:

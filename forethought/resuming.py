@@ -17,7 +17,7 @@ from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import Recipe
 from forethought.report.settings import differences
-from forethought.store import FILES, RECIPE, START, Store, verify
+from forethought.store import FILES, METRICS, RECIPE, START, Store, verify
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object
 
@@ -72,6 +72,9 @@ def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
     for name, wrong in store.damaged_files(None).items():
         if name.startswith("grams/"):
             raise UserError(f"{store.out / name} {wrong}: put it back, or start a new run. Nothing was trained yet")
+    if (last := store.last_logged()) > 0:  # the first checkpoint is written before the first step
+        raise CheckpointError(f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: put the checkpoints back, or start "
+                              f"a new run: forethought train {quoted(store.out)} --out NEW")
     return Found(folder=None, state=NOTHING, progress=Progress(policies=handover.first_policies(recipe)))
 
 

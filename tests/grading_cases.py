@@ -10,7 +10,7 @@ r"""Answers with what is right about them, aimed at false rights and false wrong
 EQUAL: dict[str, list[str]] = {
     # signs, spaces and digits of every kind
     "-4": ["-\u00a04", "\u22124", "\u20134", "\u20144", "- 4", "-\n4", "-\t4", "\u2212\u202f4", "-\u20094", "\uff0d\uff14", "\u20104", "-4.0", "\u200b-4", "-4\u200b", "\u202a-4\u202c", "$-4$", r"\(-4\)", "{-4}", r"-\,4", "\u2012\u00a04"],
-    "6": ["+6", "+ 6", "+\u20096", "\uff16", "\u0666", "6\ufeff", "06", "6.", "6.00", "6\u3000", r"6\;", r"~6"],
+    "6": ["6\x00", "\x076", "\x1b6", "6\x7f", "+6", "+ 6", "+\u20096", "\uff16", "\u0666", "6\ufeff", "06", "6.", "6.00", "6\u3000", r"6\;", r"~6"],
     "0": ["-0", "0.0", "0/5", r"\frac{0}{3}", "+0", "zero", "$0"],
     # numbers in groups
     "1234": ["1,234", "1 234", "1\u00a0234", "1\u202f234", "1\u2009234", "1{,}234", r"1\,234", r"1,\!234", r"1, \! 234", "1,234.00", "1'234",
@@ -35,7 +35,7 @@ EQUAL: dict[str, list[str]] = {
     "1": [r"0.\overline{9}", "1.0", "one", "1/1", r"\frac{3}{3}", "x=1", "1st"],
     "0.0000001": ["1e-7", "1E-7", r"10^{-7}", r"1 \times 10^{-7}", "1×10⁻⁷", r"\frac{1}{10^7}", "1/10000000"],
     # powers of ten
-    "1500": ["1.5e3", "1.5E3", "1.5e+3", r"1.5\times 10^3", "1.5×10^3", "1.5 × 10³", r"1.5 \cdot 10^{3}", r"15 \times 10^2", "1.5*10^3", "1.5 thousand",
+    "1500": ["1.5 x 10^3", "1.5x10^{3}", "1.5e3", "1.5E3", "1.5e+3", r"1.5\times 10^3", "1.5×10^3", "1.5 × 10³", r"1.5 \cdot 10^{3}", r"15 \times 10^2", "1.5*10^3", "1.5 thousand",
              "15 hundred", "fifteen hundred"],
     "3000000": ["3 million", r"3\text{ million}", "three million", "3,000,000", r"3\times10^6", "$3 million", "3 million dollars", "3.0 million"],
     "24": ["2 dozen", "two dozen", r"2\text{ dozen}", "twenty-four", "twenty four", "2 dozen eggs", "4!", "24 apples", "$24",
@@ -165,6 +165,21 @@ EQUAL: dict[str, list[str]] = {
     "3:00 p.m.": ["3 pm", "15:00", "3:00 PM", r"3\text{ p.m.}"],
     "noon": ["12:00 p.m.", "12 pm", "12:00"],
     "17 remainder 2": ["17 R 2", "17 R2", "17 r 2", r"17\text{ R }2", "17 remainder two", r"17\text{ remainder }2"],
+    # angles whose sines stand in a table; logic
+    "0.5": [r"\sin\frac{\pi}{6}", r"\cos 60^\circ", "sin 30°", r"\sin(30^{\circ})", r"\cos(\pi/3)"],
+    r"\tan 45^\circ": ["1", r"\tan\frac{\pi}{4}"],
+    r"\sin 300^\circ": [r"-\frac{\sqrt{3}}{2}", r"\sin\frac{5\pi}{3}"],
+    r"x=1 \lor x=2": ["1, 2", "x=1 or x=2", "x = 2 ∨ x = 1"],
+    r"p \land q": ["p ∧ q", r"p\wedge q"],
+    "-5": ["minus 5", "negative 5", "{-}5", r"\text{minus }5"],
+    "±2": ["+/-2", "+/- 2", r"\pm 2"],
+    "(1,2]": ["]1,2]", "]1;2]", r"\{x : 1 < x \le 2\}", r"\{x \mid 1<x\leq 2\}", r"\left]1,2\right]"],
+    "[3,4)": ["[3,4[", r"\{x \in \mathbb{R} : 3 \le x < 4\}"],
+    r"(-\infty,\infty)": [r"\mathbb{R}", "all real numbers", r"x\in\mathbb{R}", "all reals"],
+    "30°": ["30^{o}", "30^o", r"30\deg"],
+    "D": ["D)", r"\text{D)}"],
+    "A or B": ["(A) or (B)", r"\text{(A) or (B)}", "B or A"],
+    "x=7": [r"\therefore x=7"],
 }  # fmt: skip
 
 ALGEBRA: dict[str, list[str]] = {
@@ -299,6 +314,23 @@ APART: dict[str, list[str]] = {
     "\\text{no solution}": ["0", "one solution", "infinitely many solutions", "solution"],
     "17 remainder 2": ["17", "17 remainder 3", "2 remainder 17", "172", "19"],
     "0": ["", "o", "O", "none", "no", "10", "00.1", r"\emptyset", "0 million and 5", "-1", "x"],
+    # a choice with what is no text of it
+    "A": ["(A) or (B)", "(A) and (C)", "(A)(B)", "(A) (B)", "A. B", "(A) is wrong", "(A) but not (B)", "A or B", r"\text{(A) or (B)}"],
+    "(B)": ["(A) or (B)", "(A) (B)"],
+    # logic, primes, functions of numbers, hexadecimals, numbers side by side, ranges
+    r"p \land q": [r"p \lor q", "p", "pq", "q", "p, q"],
+    "5'": ["5''", "5"],
+    "(1,2]": ["]1,2[", "[1,2[", "]2,1]", r"\{x : 1 < x < 2\}", r"\{y^2 : 1 < y \le 2\}"],
+    "all real numbers": ["(-∞,0)", "no real numbers", r"\mathbb{Z}", r"[0,\infty)"],
+    "D": ["C)", "D) E)"],
+    "f(2)": ["2f", "f(3)", "g(2)", "f"],
+    "0xFF": ["0", "255_8"],
+    "3 4": ["7", "34", "12"],
+    "1e3": ["e3", "3e"],
+    "x2": ["2x", "x^2"],
+    "3-5 days": ["-2 days", "-2", "3 days"],
+    r"\sin 30^\circ": [r"\sin 30", r"30^\circ", r"\cos 30^\circ"],
+    r"10 \approx 9": ["10", "9"],
 }  # fmt: skip
 
 REPORTED: list[tuple[str, str, bool]] = [

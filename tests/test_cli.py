@@ -160,13 +160,31 @@ def test_resume_takes_the_run_as_it_is(run, capsys):
     assert "nowhere: is neither a file nor a shipped recipe" in capsys.readouterr().err
 
 
+def test_an_out_that_is_no_folder_is_no_run_to_continue(run, capsys):
+    Path("file").write_text("")
+    for out in ("file", os.devnull):
+        assert cli.main(["train", "--out", out]) == 2
+        assert capsys.readouterr().err == f"forethought: --out: {out} is no folder; give one that is new or empty\n"
+    assert run.calls == []
+
+
+def test_a_recipe_of_a_run_that_was_broken_is_named_by_its_file(run, capsys):
+    Path("r").mkdir()
+    Path("r/recipe.json").write_text('{"seed": 0.5}')
+    assert cli.main(["train", "--resume", "r"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("forethought: r/recipe.json does not hold the run's recipe (seed: ") and "put it back as it was" in said
+    assert run.calls == []
+
+
 def test_train_never_writes_into_a_directory_that_holds_something(run, capsys):
-    Path("full").mkdir()
-    Path("full/x").touch()
-    Path("file").touch()
-    assert cli.main(["train", "--out", "full"]) == cli.main(["train", "--out", "file"]) == 2
-    expected = "forethought: {0} is not empty; continue that run with --resume {0}, or choose another --out\n"
-    assert capsys.readouterr().err == expected.format("full") + expected.format("file")
+    for name, holds in (("full", "x"), ("begun", "recipe.json")):
+        Path(name).mkdir()
+        (Path(name) / holds).touch()
+        assert cli.main(["train", "--out", name]) == 2
+    assert capsys.readouterr().err == (
+        "forethought: full is not empty; choose another --out\n"
+        "forethought: begun is not empty; continue that run with --resume begun, or choose another --out\n")
     assert run.calls == []
 
 

@@ -245,6 +245,19 @@ def add_file(name: str) -> Callable[[Path, dict], None]:
     return lambda out, runs: (out / name).write_text("x")
 
 
+def other_kind(name: str):
+    """A file where the run keeps a folder, a folder where it keeps a file."""
+    def do(out: Path, runs) -> None:
+        path = out / name
+        if path.is_dir() or "." not in name:
+            shutil.rmtree(path, ignore_errors=True)
+            path.write_text("")
+        else:
+            path.unlink(missing_ok=True)
+            path.mkdir()
+    return do
+
+
 def link(name: str) -> Callable[[Path, dict], None]:
     def do(out: Path, runs: dict) -> None:
         (out / name).rename(out.parent / "outside")
@@ -278,6 +291,7 @@ CRAFTED = {
     "checkpoint: a file swapped": (swap(f"{CHECKPOINT}/engine/fake.json", "other"), REFUSED, "fake.json"),
     "checkpoint: a link inside": (link(f"{CHECKPOINT}/engine"), REFUSED, f"{CHECKPOINT} is damaged"),
     "checkpoint: a link": (link(CHECKPOINT), HARMLESS, ""),
+    "checkpoints: all gone": (lambda out, runs: shutil.rmtree(out / "checkpoints"), REFUSED, "holds no checkpoint, and metrics.jsonl goes to step"),
     "checkpoint: gone": (lambda out, runs: shutil.rmtree(out / CHECKPOINT), HARMLESS, ""),
     "checkpoint: no folder": (lambda out, runs: (shutil.rmtree(out / CHECKPOINT), (out / CHECKPOINT).write_text("x")), HARMLESS, ""),
     "checkpoint: left half written": (lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/.step-000006.tmp"), HARMLESS, ""),
@@ -310,6 +324,10 @@ CRAFTED = {
     **{f"{name}: of the same recipe's other run": (swap(name, "twin"), REFUSED, f"{name} is damaged") for name in ("metrics.jsonl",)},
     **{f"{name}: a link": (link(name), REFUSED, f"{name} is a symbolic link")
        for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl", "recipe.json", "summary.json", "run.json", "trees", "checkpoints")},
+    **{f"{name}: a file": (other_kind(name), REFUSED, f"{name} is a file, and a run keeps a folder there")
+       for name in ("trees", "checkpoints", "tensorboard", "guided", "grams")},
+    **{f"{name}: a folder": (other_kind(name), REFUSED, f"{name} is a folder, and a run keeps a file there")
+       for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl", "summary.json", "run.json", "data.json")},
     "metrics.jsonl: a digit": (line("metrics.jsonl", lambda lines: [lines[0].replace(b"0", b"1", 1), *lines[1:]]), REFUSED, "metrics.jsonl is damaged"),
     "metrics.jsonl: CRLF": (line("metrics.jsonl", lambda lines: [x.replace(b"\n", b"\r\n") for x in lines]), REFUSED, "metrics.jsonl is damaged"),
     "metrics.jsonl: more was written": (line("metrics.jsonl", lambda lines: [*lines, lines[-1]]), HARMLESS, ""),

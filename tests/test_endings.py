@@ -419,6 +419,6 @@ def test_a_fault_of_a_closed_terminal_is_not_what_is_told(capsys):
 def test_a_folder_that_is_not_empty_is_named_as_a_shell_takes_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("a run").mkdir()
-    Path("a run", "x").touch()
+    Path("a run", "recipe.json").touch()
     assert cli.main(["train", "desk", "--out", "a run"]) == 2
     assert capsys.readouterr().err == "forethought: a run is not empty; continue that run with --resume 'a run', or choose another --out\n"

@@ -241,7 +241,7 @@ def test_a_fault_of_a_grader_is_named_as_one(monkeypatch):
 @pytest.mark.parametrize(("gold", "why"), [
     ("", "it is empty"), (" \n", "it is empty"), ("x" * 401, "it has 401 characters, and at most 400 of an answer are read"),
     ("First add 2 and 3. The answer is 5.", "it is a text of several sentences, not an answer"), (r"\frac{1}{2", r"it cannot stand in a box (the last \boxed{ is never closed)"),
-    ("\u200b", "it says nothing but signs and spaces"),
+    ("\u200b", "it says nothing but signs and spaces"), ("\x00", "it says nothing but signs and spaces"),
 ])  # fmt: skip
 def test_a_gold_that_nothing_can_match_is_named(gold, why):
     assert why_unmatchable(gold) == why

@@ -28,7 +28,7 @@ def bounded(data: Mapping[str, Any], where: str = "") -> None:
         elif isinstance(value, (list, tuple)):
             todo += [((*path, i), inside) for i, inside in enumerate(value)]
         elif isinstance(value, int) and not -WHOLE <= value < WHOLE:
-            raise RecipeError(_address(path), f"a whole number of {value.bit_length()} bits is too large; give one of at most 64")
+            raise RecipeError(_address(path), f"a whole number of {value.bit_length()} bits is too large; give one below 2**63")
         elif isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             raise RecipeError(_address(path), f"{value[:60]!r} holds half of a character, which no file can hold; write it in UTF-8")
 

@@ -111,6 +111,8 @@ def _asset(name: str) -> str:
 def write_page(path: Path, text: str) -> Path:
     """Whole or not at all: written beside, synced, renamed. What a killed writer of this page has left is removed. `UserError` where the
     directory cannot be written."""
+    if path.is_dir() or not path.name:
+        raise UserError(f"cannot write {path}: it is a folder; name a file in it, such as {path / 'compare.html'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)

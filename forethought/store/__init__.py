@@ -35,6 +35,7 @@ __all__ = ["Store", "is_new", "verify"]
 METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
 RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
 OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "guided", "grams")  # what a run writes into, cuts or deletes
+FOLDERS = ("checkpoints", "trees", "guided", "grams", "tensorboard")  # of OWN and beside it: the rest are files
 BEGUN = {locks.NAME, f"{RECIPE}.new", f".{START}.tmp"}  # what a start that was killed can leave
 
 
@@ -72,9 +73,14 @@ class Store:
         return locks.alone(self.out)
 
     def refuse_links(self) -> None:
-        """UserError where a place that the run cuts and deletes in is a symbolic link: what lies behind it is not the run's."""
-        for name in OWN:
-            if (self.out / name).is_symlink():
+        """UserError where a place that the run cuts and deletes in is a symbolic link (what lies behind it is not the run's), or is a
+        file where a folder should be, or a folder for a file: found now, not when the training is done and its end cannot be written."""
+        for name in (*OWN, "tensorboard", "data.json"):
+            path = self.out / name
+            if path.exists() and path.is_dir() != (name in FOLDERS):
+                found, kept = ("folder", "file") if path.is_dir() else ("file", "folder")
+                raise UserError(f"{path} is a {found}, and a run keeps a {kept} there: put back what was there, or move this away")
+            if name in OWN and path.is_symlink():
                 raise UserError(f"{self.out / name} is a symbolic link, and a run cuts and deletes only what lies in its own folder: put "
                                 f"the real thing there, or move all of {self.out} and link that")
 
@@ -88,6 +94,15 @@ class Store:
 
     def _append(self, name: str, record: Mapping[str, object]) -> None:
         self._logs[name].append(record)
+
+    def last_logged(self) -> int:
+        """The highest step that the metrics tell of, -1 where they tell of none. Lines that are no metrics are passed over."""
+        found = -1
+        if (self.out / METRICS).is_file():
+            with open(self.out / METRICS, "rb") as f:
+                for row in map(_object, f):
+                    found = max(found, row["step"] if whole_number(row.get("step")) else -1)
+        return found
 
     def damaged_logs(self, state: Mapping) -> dict[str, str]:
         """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before know fewer logs."""
@@ -261,11 +276,15 @@ def _step_of(path: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def _object(line: bytes) -> dict:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
 def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("file"), str) and isinstance(row.get("digest"), str) and whole_number(row.get("bytes")):
+    for row in map(_object, lines):
+        if isinstance(row.get("file"), str) and isinstance(row.get("digest"), str) and whole_number(row.get("bytes")):
             yield row

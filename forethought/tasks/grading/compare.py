@@ -178,7 +178,9 @@ def _each_once(items: Sequence[Value]) -> list[Value]:
 _COMMANDS = frozenset("""frac sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom pi infty int sum prod lim
  alpha beta gamma delta epsilon theta lambda mu rho sigma phi varphi omega psi tau lfloor rfloor lceil rceil overline to""".split())
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-_TOWER = re.compile(r"\^ ?\w ?\^|\^ ?\{[^{}]*\^|\^ ?\{? ?\d{4,}|\^\{[^{}]*\{|\d{16,}|!|°|\d_|[⟦⟧＄$%&#~∈∪∩=<>≤≥±]|\\(?:begin|end|text)")
+_TOWER = re.compile(
+    r"\d \d|'|(?<![\\A-Za-z])[A-Za-z]\d"  # numbers side by side, primes, e3: the larger algebra makes sums and products of them
+    r"|\^ ?\w ?\^|\^ ?\{[^{}]*\^|\^ ?\{? ?\d{4,}|\^\{[^{}]*\{|\d{16,}|!|°|\d_|[⟦⟧＄$%&#~≈∧∨∈∪∩=<>≤≥±]|\\(?:begin|end|text)")
 
 
 def _askable(text: str) -> bool:

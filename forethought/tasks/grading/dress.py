@@ -37,8 +37,8 @@ _SYMBOLS = {  # command -> sign
     "in": "∈", "emptyset": "∅", "varnothing": "∅",
     "degree": "°", "circ": "∘", "ldots": "...", "dots": "...", "cdots": "...", "dotsc": "...",
     "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]", "langle": "〈", "rangle": "〉", "lvert": "|", "rvert": "|", "vert": "|",
-    "mid": "|", "colon": ":", "land": OPEN + "and" + CLOSE, "lor": OPEN + "or" + CLOSE, "vee": OPEN + "or" + CLOSE,
-    "wedge": OPEN + "and" + CLOSE, "euro": "€", "pounds": "£", "textdollar": "$", "texteuro": "€", "cent": "¢", "approx": "≈", "imath": "i",
+    "mid": "|", "colon": ":", "land": "∧", "lor": "∨", "vee": "∨", "wedge": "∧",
+    "euro": "€", "pounds": "£", "textdollar": "$", "texteuro": "€", "cent": "¢", "approx": "≈", "imath": "i",
     "exponentialE": "e", "setminus": "∖", "backslash": "∖", "to": "→", "rightarrow": "→", "prime": "'", "textdegree": "°", "lparen": "(",
     "rparen": ")", "mathbb{R}": "ℝ", "mathbb R": "ℝ", "Re": "ℝ", "textbackslash": "∖", "textpercent": "%", "percent": "%",
 }  # fmt: skip
@@ -46,7 +46,8 @@ _LOOKS = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|scriptstyle|limits|nolimits|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg|middle"
     r"|bf|rm|it|sf"
     r"|tt|bfseries|itshape|large|Large|LARGE|huge|small|tiny|normalsize|centering|noindent|strut|nobreak|allowbreak|mathstrut|null|hfill"
-    r"|boldmath|protect|unboldmath|kern|mkern|mathrel|mathbin|mathord|mathop|mathpunct|mathopen|mathclose|qed|blacksquare|square|checkmark)"
+    r"|boldmath|therefore|protect"
+    r"|unboldmath|kern|mkern|mathrel|mathbin|mathord|mathop|mathpunct|mathopen|mathclose|qed|blacksquare|square|checkmark)"
     r"(?![A-Za-z])\s*\.?(?=[^\d]|\s*\d)|\\[/]|✓|✅")
 _DOT_LEFT = re.compile(r"\\(?:left|right)\s*\.")
 _SPACES = re.compile(r"(?<!\\)\\(?:[,;:> \n]|quad(?![A-Za-z])|qquad(?![A-Za-z])|space(?![A-Za-z])|enspace(?![A-Za-z])|thinspace(?![A-Za-z])"
@@ -71,6 +72,7 @@ _SAYS = re.compile(  # words that announce the answer and say nothing of it
     rf"|solution|total|sum|we|get|have|option|choice|would be|must be|will be|should be)[\s,:{OPEN}{CLOSE}]+)*"
     rf"(?:is|are|equals|equal to|be|answer|ans|get|have|option|choice)[\s:={OPEN}{CLOSE}]+(?=[^\s:={OPEN}{CLOSE}])", re.IGNORECASE)
 _LABEL = re.compile(rf"^[\s{OPEN}]*(?=[A-Za-z])[A-Za-z][A-Za-z ,']{{2,40}}?[\s{CLOSE}]*:[\s{CLOSE}]*(?=[^\s{CLOSE}])")
+_MINUS = re.compile(rf"^{OPEN}?(?:minus|negative){CLOSE}? ?(?=[\d.√]|\\frac|\\sqrt)")
 _NOT = re.compile(r"\b(?:not|never|no|isn't|wrong|incorrect|false|except|neither|un\w+|less|more|least|most|over|under|about"
                   r"|base|mod|remainder)\b",
                   re.IGNORECASE)
@@ -86,11 +88,12 @@ def undressed(text: str) -> str:
         before = text
         text = _off(text)
     text = re.sub(r" ?\{,\} ?", ",", _fractions(_commands(text)))
+    text = _MINUS.sub("-", text.replace("{-}", "-").replace("+/-", "±"))
     return re.sub(r"\s+", " ", text).strip()
 
 
 def _one_sign_each(text: str) -> str:
-    if not text.isascii():
+    if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", _METRES.sub(f"{OPEN}m{CLOSE}", text.translate(_ALIKE)))
         text = text.translate(_FULLWIDTH)
         text = _RAISED.sub(lambda m: "^{" + "".join(_SUPER[c] for c in m[0]) + "}", text)
@@ -192,6 +195,7 @@ def _commands(text: str) -> str:
         text = _COMMAND.sub(lambda m: _SYMBOLS[m[1]] + (" " if m[1] in ("pi",) else "") if m[1] in _SYMBOLS else m[0], text)
         text = text.replace("\\%", "%").replace("\\&", "&").replace("\\_", "_").replace("\\#", "#").replace("\\|", "|")
     text = re.sub(r"(?<![A-Za-z\\])pi(?![A-Za-z])", "π", text)
+    text = re.sub(r"(?<=\d) ?(?:\^ ?(?:\{ ?o ?\}|o(?![A-Za-z]))|\\deg(?![A-Za-z]))", "°", text)
     return re.sub(r"\^\s*\{?\s*[°∘]\s*\}?", "°", text)
 
 

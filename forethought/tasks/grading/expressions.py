@@ -9,13 +9,14 @@ import re
 from fractions import Fraction
 from math import comb
 
-from forethought.tasks.grading import algebra
+from forethought.tasks.grading import algebra, angles
 from forethought.tasks.grading.algebra import Ratio, TooLargeError
 
 MOST_TOKENS = 250
 MOST_DEPTH = 30
 
 _TOKEN = re.compile(r"(\d+(?:\.\d+)?|\.\d+)|(\\[A-Za-z]+)|([A-Za-zα-ωΑ-Ω])|([-+*/^!()\[\]{}|√°_±'])|\s+|(\\[{}])|(.)", re.DOTALL)
+_HEXADECIMAL = re.compile(r"(?<![\d.])0[xX][0-9A-Fa-f]")
 _LETTERS = re.compile(r"[A-Za-z]{2,}")
 _FUNCTIONS = ("arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp det arg max min gcd lcm deg dim ker sgn "
               "sqrt sign mod").split()
@@ -63,6 +64,8 @@ def latex(text: str) -> str:
 def _tokens(text: str) -> list[str]:
     """Numbers, letters, commands without their backslash where they are functions, signs. A word is no product of letters."""
     text = text.replace("**", "^").replace("\\,", " ")
+    if _HEXADECIMAL.search(text):
+        raise UnreadableError("a hexadecimal number")  # 0xFF is not nothing times x F F
     for run in _LETTERS.finditer(re.sub(r"\\[A-Za-z]+", " ", text)):
         if run[0] not in _FUNCTIONS and (len(run[0]) > 3 and not _functions_in(run[0]) or run[0].lower() in ENGLISH):
             raise UnreadableError(f"a word, {run[0]!r}")
@@ -263,6 +266,8 @@ class _Reader:
             self.take()
             sub = self.subscript()
             return algebra.variable(f"{name}_{sub}")
+        if name in ("f", "g") and self.tokens[self.at : self.at + 3 : 2] == ["(", ")"]:  # f(2) is a function's value, and not 2f
+            return algebra.unread(name, self.group())
         return algebra.variable(name)
 
     def subscript(self) -> str:
@@ -333,7 +338,7 @@ class _Reader:
         elif name in ("ln", "log"):
             found = algebra.logarithm(name, inner)
         else:
-            found = algebra.unread(name, inner)
+            found = angles.ratio(name, inner) or algebra.unread(name, inner)
         if raised is None:
             return found
         by = algebra.value(raised)

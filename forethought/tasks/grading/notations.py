@@ -25,16 +25,21 @@ def dated(text: str, inner: Inner) -> Value | None:
     return Value("clock", clock) if clock is not None else None
 
 
-_CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])")
+_CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])|⟦? ?([A-J]) ?\) ?⟧?")
 _CHOICE_OF = re.compile(r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)"
     r"(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)", re.DOTALL)
+
+
+_SAYS_NO_TEXT = re.compile(  # behind the letter stands no text of the choice: (A) or (B), (A) is wrong
+    r"[ ⟦]*(?:(?:and|or|nor|but|not|is|isn't|are|to|through|vs|xor|if|when|only|with|plus|except|because)\b|[&/?;:∧∨→])"
+    r"|[ ⟦]*[A-J][ ⟧.)]*$|.*(?:^|[ ⟦])\( ?⟦? ?[A-J] ?⟧? ?\)", re.IGNORECASE | re.DOTALL)
 
 
 def choice(text: str, inner: Inner) -> Value | None:
     if match := _CHOICE.fullmatch(text):
         return Value("choice", None, match[match.lastindex], choice=match[match.lastindex])
     match = _CHOICE_OF.fullmatch(text)
-    if match is None or match[3].count("(") != match[3].count(")"):
+    if match is None or match[3].count("(") != match[3].count(")") or _SAYS_NO_TEXT.match(match[3]):
         return None
     rest = match[3]
     if rest.count("⟧") > rest.count("⟦"):

@@ -16,6 +16,8 @@ _BEHIND = re.compile(r"(.*(?:[0-9)\]}π∞√]|\.\.\.|[\u0305\u0304]))([^0-9)\]�
 _RAISED = re.compile(r"(?<=[A-Za-z⟧.]) ?\^ ?(?:\{ ?(-?[1-4]) ?\}|(-?[1-4]))(?![0-9])")
 _MONEY = re.compile(r"([+-]?) ?⟦? ?(?:USD?|A|C|CA|AU|HK|NZ)? ?([$＄£€¥₹₩₽]|USD|EUR|GBP|Rs\.?) ?⟧? ?(?=[+-]?[\d.\\⟦a-z({])(.+)", re.DOTALL)
 _PIECE = re.compile(r"(\d[\d,]*(?:\.\d+)?(?: ?\d*\\frac\{\d+\}\{\d+\})?|\\frac\{\d+\}\{\d+\}) ?((?:[^\d\\]|\\(?!frac))+)")
+_ANGLE_OF = re.compile(r"(?<![A-Za-z])(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{? ?-?\d+ ?\}?)? ?\(? ?[\d.]+$")
+_RANGE = re.compile(r"\d[\d.,]* ?- ?\d[\d.,]*")
 _ORDINAL = re.compile(r"(\d+) ?\^? ?\{? ?⟦? ?(st|nd|rd|th) ?⟧? ?\}?")
 
 
@@ -62,6 +64,8 @@ def _cuts(text: str) -> list[tuple[str, str]]:
 
 
 def _measured(head: str, tail: str, money: str) -> Value | None:
+    if tail[:1] == "°" and _ANGLE_OF.search(head):
+        return None  # the degrees of \\sin 30° are its angle's
     words = re.sub(r"[⟦⟧]| (?=[-])|(?<=[a-z])-(?=[a-z])", " ", tail).split()
     if not words:
         return None
@@ -109,6 +113,8 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
 
 
 def _magnitude(head: str) -> Ratio | None:
+    if _RANGE.fullmatch(head):
+        return None  # 3-5 days are not -2 days
     found = number(head)
     return algebra.number(found) if found is not None else parsed(head)
 

@@ -35,7 +35,14 @@ def union(text: str, inner: Inner) -> Value | None:
 _OR = re.compile(r" ?,? ?⟦ ?,? ?(?:and|or|,) ?⟧ ?| ?,? (?:and|or) ")
 
 
+_VALUED = re.compile(r"[\d=<>≤≥≠∈]")
+
+
 def listed(text: str, inner: Inner) -> Value | None:
+    if "∧" in text or "∨" in text:
+        if not all(_VALUED.search(part) for part in re.split("[∧∨]", text)):
+            return None  # p ∧ q is logic; x = 1 ∨ x = 2 is two values
+        text = text.replace("∧", "⟦and⟧").replace("∨", "⟦or⟧")
     joined = _OR.sub(";", text) if "or" in text or "and" in text or "⟦" in text else text
     if joined != text and ";" in joined and not all(part.strip() for part in joined.split(";")):
         return None
@@ -76,7 +83,8 @@ def plus_or_minus(text: str, inner: Inner) -> Value | None:
     return Value("list", items) if all(item.kind == "scalar" for item in items) else None
 
 
-_BRACKETS = {"(": ")]", "[": ")]", "〈": "〉", "]": "[("}
+_BRACKETS = {"(": ")]", "[": ")]", "〈": "〉"}
+_BUILT = re.compile(r"([a-z])(?: ?∈ ?ℝ)? ?[:|] ?(.+)", re.DOTALL)
 
 
 def bracketed(text: str, inner: Inner) -> Value | None:
@@ -85,10 +93,14 @@ def bracketed(text: str, inner: Inner) -> Value | None:
         said = text[cut:-cut].strip()
         if not said:
             return Value("words", "∅")
+        if (built := _BUILT.fullmatch(said)) and (found := inner(built[2])).kind == "tuple" and found.name == built[1]:
+            return found  # {x : 1 < x < 2}
         parts = split(said, ",;")
         if parts is None or len(parts) > MOST_ITEMS or not all(part.strip() for part in parts) or cut == 1 and len(parts) == 1:
             return None
         return Value("set", _flat(tuple(inner(part.strip()) for part in parts)))
+    if text[:1] == "]" or text[:1] in ("[", "(") and text[-1:] == "[":  # ]1, 2[ is (1, 2)
+        text = text[0].replace("]", "(") + text[1:-1] + text[-1].replace("[", ")")
     if text[:1] not in _BRACKETS or text[-1:] not in _BRACKETS[text[0]]:
         return None
     parts = split(text[1:-1], ",;")

@@ -66,6 +66,8 @@ def _last(text: str) -> Value:
     if _LATEX.search(text) and not _WORDLIKE.search(text):
         return Value("algebra", None, spelled(text))
     said = spelled(text).rstrip(".!")
+    if _SAME_WORDS.get(said, said) == "all real numbers":
+        return Value("tuple", ("(", (Value("infinity", "-", "-∞"), Value("infinity", "", "∞")), ")"), spelled(text))
     return Value("words", _SAME_WORDS.get(said, said), spelled(text))
 
 
