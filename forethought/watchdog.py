@@ -76,6 +76,9 @@ class Watchdog:
             if not now < self._rings <= due:
                 self._set(max(due - now, 1e-6))
             return function(*args, **named)
+        except TimeUp:  # which may also come when the call has ended, before the next line
+            self._due, self._told = outer, 0
+            raise
         finally:
             self._due, self._told = outer, 0
             if getsignal(signal.SIGALRM) != self._handler:  # the call has used the alarm for itself
@@ -83,12 +86,15 @@ class Watchdog:
                 self._rings = 0.0
 
     def _set(self, seconds: float) -> None:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        """And again and again from then on: a signal that comes just before the process begins to wait (for a lock) does not end the waiting,
+        since Python runs handlers between its instructions alone. The next one does."""
         self._rings = monotonic() + seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
 
     def _alarm(self, number: int, frame: object) -> None:
         self._rings, now = 0.0, monotonic()
         if not self._due:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             return  # between two calls; the next one sets the timer
         if now < self._due:
             self._set(self._due - now)

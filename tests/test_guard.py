@@ -152,6 +152,29 @@ def test_a_timer_that_rings_as_a_call_begins_is_set_again():
             dog.call(0.05, time.sleep, (0.5,), {})
 
 
+@pytest.mark.skipif(not hasattr(signal, "sigwait"), reason="no signals to wait for")
+def test_an_alarm_that_comes_just_before_a_call_waits_is_not_the_last(monkeypatch):
+    """The first one is taken away, as it is lost on a process that is about to wait for a lock: Python has not looked yet, and then
+    cannot."""
+    monkeypatch.setattr(watchdog, "AGAIN", 0.05)
+
+    def waits():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        try:
+            assert signal.sigwait({signal.SIGALRM}) == signal.SIGALRM
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire(timeout=5)
+
+    started, dog = time.monotonic(), Watchdog()
+    with pytest.raises(TimeUp):
+        call(dog, waits)
+    assert time.monotonic() - started < 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_a_call_may_use_the_alarm_and_the_next_one_still_has_a_limit():
     def own():
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
