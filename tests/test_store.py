@@ -393,3 +393,8 @@ def test_create_refuses_what_belongs_to_others(tmp_path, store):
 def test_open_wants_a_run(tmp_path):
     with pytest.raises(UserError, match="is not a run: it has no recipe.json"):
         Store.open(tmp_path)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is no name in UTF-8; choose another --out"):
+        Store.create(tmp_path / "d\udced\udca0x")

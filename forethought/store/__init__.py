@@ -50,6 +50,8 @@ class Store:
 
     @classmethod
     def create(cls, out: Path) -> Store:
+        if any("\ud800" <= c <= "\udfff" for c in str(out)):  # libraries that write into it encode its name
+            raise UserError(f"{out} is no name in UTF-8; choose another --out")
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file; give a folder that is new or empty")
         if not is_new(out):
