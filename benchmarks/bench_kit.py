@@ -110,9 +110,9 @@ def engine_of(size: Size, *, precision: str, threads: int, device: str = "cpu", 
     """Our engine on such a model, without a detour over files. `words`: whose tokenizer it has, if not its own."""
     import torch
 
-    from forethought.engines.torch.attention import NAME
+    from forethought.engines.torch.forest.attention import NAME
     from forethought.engines.torch.engine import TorchEngine
-    from forethought.engines.torch.loading import Loaded
+    from forethought.engines.torch.models.loading import Loaded
     from forethought.recipe.schema import AdapterSpec, EngineSpec
 
     torch.set_num_threads(threads)
@@ -124,7 +124,7 @@ def engine_of(size: Size, *, precision: str, threads: int, device: str = "cpu", 
 def every_id(engine):
     """The engine, for which every id of its model is a token: its tokenizer stands in for one of all words, which would take memory for
     each."""
-    from forethought.engines.torch import words
+    from forethought.engines.torch.forest import vocabulary as words
 
     setattr(engine.weights.base, words.ATTRIBUTE, None)
     return engine
@@ -189,7 +189,7 @@ class Sampled:
 
 def rollouts(engine, prompts: Sequence[Ids], shape: Shape, seed: int) -> Sampled:
     """As trees: all plans in one call, all executions in one."""
-    from forethought.types import Request
+    from forethought.core.types import Request
 
     def call(contexts, n, tokens, what):
         requests = [Request(policy="base", context=c, n=n, stops=(), max_tokens=tokens, seed=_seed(seed, what, i))
@@ -204,7 +204,7 @@ def rollouts(engine, prompts: Sequence[Ids], shape: Shape, seed: int) -> Sampled
 def unrolled(engine, prompts: Sequence[Ids], shape: Shape, seed: int, calls: int = 2) -> Sampled:
     """The same rollouts with nothing shared: every leaf samples its plan, and acts, on a prompt of its own, with the random numbers
     that its row has in `rollouts`; siblings say the same plan. In two calls, as two roles speak, or in one, as one rollout goes on."""
-    from forethought.types import Request
+    from forethought.core.types import Request
 
     draws, rows = [], []  # of a request: pieces of (the seed and n that `rollouts` asks with, the row, tokens); what its row becomes
     for i, prompt in enumerate(prompts):
@@ -246,9 +246,9 @@ def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[No
 
     import numpy as np
 
-    from forethought.engines.torch import cohorts, sampling
-    from forethought.engines.torch.native.tree import Tree
-    from forethought.types import Segment
+    from forethought.engines.torch.sampling import cohorts, sampler as sampling
+    from forethought.engines.torch.forest.native.tree import Tree
+    from forethought.core.types import Segment
 
     def forest_of(contexts):
         return [Segment(parent=-1, token_ids=c) for c in contexts], [[i] for i in range(len(contexts))]
@@ -266,7 +266,7 @@ def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[No
 def batch_of(prompts: Sequence[Ids], said: Sampled, shape: Shape, share: bool = True):
     """(batch, objective) of a training step on these rollouts: one forest, or (`share` false) every leaf with its own copy of what is
     above it, where a plan's weight is spread over its copies. Both have the same gradient."""
-    from forethought.types import Batch, Objective, Segment
+    from forethought.core.types import Batch, Objective, Segment
 
     segments: list[Segment] = []
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from forethought.metrics import mean_interval
+from forethought.core.metrics import mean_interval
 
 
 def tables(one: Path, other: Path, tasks: int) -> list[dict]:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from grading_cases import ALGEBRA, APART, EQUAL, MORE, REPORTED
 
-from forethought.tasks.math_grading import GRADERS, SECONDS, WORKER, installed
+from forethought.tasks.math.grading import GRADERS, SECONDS, WORKER, installed
 
 Pair = tuple[str, str, bool]
 

@@ -21,22 +21,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from forethought import cli
-from forethought.distill import files, rules
-from forethought.distill.pipeline import distill
-from forethought.distill.records import Item
-from forethought.evaluate import SIDES
+from forethought.stages.distill import files, rules
+from forethought.stages.distill.pipeline import distill
+from forethought.stages.distill.records import Item
+from forethought.measure.evaluate import SIDES
 from forethought.interface.result import Parsed
-from forethought.metrics import pass_at_k, wilson
+from forethought.core.metrics import pass_at_k, wilson
 from forethought.recipe.load import load
 from forethought.recipe.schema import TreeSpec
-from forethought.rollout import Rollouts
-from forethought.run import build
+from forethought.workflows.rollout import Rollouts
+from forethought.runs.run import build
 from forethought.store import Store
-from forethought.tasks.math_answers import boxed, canonical
-from forethought.tasks.math_files import read
-from forethought.tasks.math_grading import exact, installed
-from forethought.tasks.math_worker import comparer
-from forethought.types import Node, Task, Tree
+from forethought.tasks.math.answers import boxed, canonical
+from forethought.tasks.math.files import read
+from forethought.tasks.math.grading import exact, installed
+from forethought.tasks.math.worker import comparer
+from forethought.core.types import Node, Task, Tree
 
 FORMS: Mapping[str, tuple[Callable[[int], str], bool]] = {  # what stands in the box -> how it is written, whether it is right
     "18": (lambda n: f"{n}", True),

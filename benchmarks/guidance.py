@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from forethought.distill import files, rules
-from forethought.distill.pipeline import distill
-from forethought.distill.records import Guided, Item, Provenance
-from forethought.errors import UserError
+from forethought.stages.distill import files, rules
+from forethought.stages.distill.pipeline import distill
+from forethought.stages.distill.records import Guided, Item, Provenance
+from forethought.core.errors import UserError
 from forethought.look.quality import covered, f1, steps_of
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,9 @@ def model_of(size: Size, tied: bool, **config):
 
 class Ours:
     def __init__(self, o: dict, size: Size, tokens: int):
-        from forethought.engines.torch.attention import NAME
+        from forethought.engines.torch.forest.attention import NAME
         from forethought.engines.torch.engine import TorchEngine
-        from forethought.engines.torch.loading import Loaded
+        from forethought.engines.torch.models.loading import Loaded
         from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 
         spec = EngineSpec(device=o["device"], precision=o["precision"], threads=o["threads"], pack_tokens=tokens)
@@ -105,7 +105,7 @@ class Ours:
 
     def step(self, paths: list[tuple[int, ...]], prompt: int) -> tuple[float, float]:
         """(loss, norm of the gradient) of one update."""
-        from forethought.types import Batch, Objective, Segment
+        from forethought.core.types import Batch, Objective, Segment
 
         segments = []
         for ids in paths:

@@ -197,7 +197,7 @@ def by_pytorch() -> Iterator[None]:
     """Without the kernels, inside."""
     from unittest.mock import patch
 
-    from forethought.engines.torch.native.library import library
+    from forethought.engines.torch.forest.native.library import library
 
     library.cache_clear()
     try:
@@ -262,8 +262,8 @@ def one(name: str, precision: str, shape: Shape, limits: Limits, args) -> dict:
 
 
 def by_kernels(engine) -> bool:
-    from forethought.engines.torch.decoder import decoder_of
-    from forethought.engines.torch.native.weights import runs
+    from forethought.engines.torch.forest.decoder import decoder_of
+    from forethought.engines.torch.forest.native.weights import runs
 
     model = engine.weights.model("base")
     return runs(decoder_of(model), model)

@@ -51,7 +51,7 @@ class Refused(Exception):
 
 def ours(model: Path, o: dict) -> Sample:
     from forethought.engines.torch.engine import TorchEngine
-    from forethought.engines.torch.loading import from_path
+    from forethought.engines.torch.models.loading import from_path
     from forethought.recipe.schema import AdapterSpec, EngineSpec
 
     spec = EngineSpec(device=o["device"], precision=o["precision"], weights="fp32", threads=o["threads"], kernel_threads=o["threads"])

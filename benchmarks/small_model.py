@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from forethought import run
-from forethought.engines.torch import small
+from forethought.runs import run
+from forethought.engines.torch.models import small
 from forethought.recipe.load import load
 
 SHIPPED = {"SHARPNESS": small.SHARPNESS, "EMBEDDING_STD": small.EMBEDDING_STD, "MATCH": small.MATCH, "VALUE": small.VALUE}

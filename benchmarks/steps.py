@@ -103,14 +103,14 @@ class Line:
 
 
 def ours(args, row: dict, line: Line) -> None:
-    from forethought.curriculum import LevelSampler
+    from forethought.learn.curriculum import LevelSampler
     from forethought.engines.torch.engine import TorchEngine
-    from forethought.engines.torch.loading import from_path
-    from forethought.metrics import reduce
+    from forethought.engines.torch.models.loading import from_path
+    from forethought.core.metrics import reduce
     from forethought.recipe.schema import AdapterSpec, CreditSpec, EngineSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
-    from forethought.rollout import Rollouts
-    from forethought.stage import Stage
-    from forethought.types import Task, Verdict
+    from forethought.workflows.rollout import Rollouts
+    from forethought.stages.step import Stage
+    from forethought.core.types import Task, Verdict
 
     index = {word: i for i, word in enumerate(VOCABULARY)}
 

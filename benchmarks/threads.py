@@ -64,7 +64,7 @@ def seen(engine, most: int) -> dict[int, float]:
     """Seconds by number of threads, as a run measures them at its start; nothing is remembered from before."""
     import torch
 
-    from forethought.engines.torch import threads
+    from forethought.engines.torch.machine import threads
 
     dtype = torch.bfloat16 if engine.machine.bf16 else torch.float32
     return threads.measured.__wrapped__(threads.Shape.of(engine.config), dtype, threads.numbers(most))
@@ -115,7 +115,7 @@ def measure(workers: Mapping[str, list[Worker | Near]], together: int, repeats: 
 
 def row(busy: bool, rates: Rates, took: list[dict[int, float]], together: int) -> dict:
     """Medians, and their ratios to one process of one thread and between the other two."""
-    from forethought.engines.torch.threads import best
+    from forethought.engines.torch.machine.threads import best
 
     median = {side: statistics.median(some) for side, some in rates.items()}
     one, threads, processes = median.values()

@@ -19,7 +19,7 @@ from pathlib import Path
 from forethought.store import Store
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import judge
-from forethought.types import Node, Task, Tree
+from forethought.core.types import Node, Task, Tree
 
 
 def made(task: int, args: argparse.Namespace, solutions: list[str], rng: random.Random) -> Tree:

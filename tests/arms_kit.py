@@ -11,8 +11,8 @@ from pathlib import Path
 from conftest import desk_choices
 
 from forethought.arms.jobs import Job
-from forethought.engines.fake import FakeEngine
-from forethought.errors import UserError
+from forethought.engines.fake.engine import FakeEngine
+from forethought.core.errors import UserError
 from forethought.recipe.load import write_resolved
 
 RECIPE = """
@@ -78,7 +78,7 @@ def finished(job: Job, *evaluations: dict, status: str = "done", seconds: float 
     (job.out / "summary.json").write_text(json.dumps({"status": status, "stages": [{}, {}]}))
 
 
-# Engines for `forethought.run` in another process: named functions of a module that it can import ---------------------------
+# Engines for `forethought.runs.run` in another process: named functions of a module that it can import ---------------------------
 
 
 def engine_of(recipe, domain):

@@ -13,19 +13,19 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of theirs would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from forethought.engines.fake import FakeEngine  # noqa: E402
+from forethought.engines.fake.engine import FakeEngine  # noqa: E402
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
-from forethought.rollout import Rollouts
-from forethought.tasks.desk import Desk, Goal
-from forethought.types import Node, Task, Tree
+from forethought.workflows.rollout import Rollouts
+from forethought.tasks.desk.domain import Desk, Goal
+from forethought.core.types import Node, Task, Tree
 
 
 @pytest.fixture(scope="module", autouse=True)
 def untimed():
     """Layers are computed by the first way that there is: timing each tiny model costs a quarter of a second, and its answer is chance."""
     with pytest.MonkeyPatch.context() as patch:
-        if ways := sys.modules.get("forethought.engines.torch.ways"):
+        if ways := sys.modules.get("forethought.engines.torch.machine.ways"):
             patch.setattr(ways, "choose", lambda candidates, model, *threads: (candidates[0], "tests do not time"))
         yield
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forethought.tasks.desk import Desk
-from forethought.types import Outcome, Task, Turn, Verdict
+from forethought.tasks.desk.domain import Desk
+from forethought.core.types import Outcome, Task, Turn, Verdict
 
 LIMIT = 0.03  # seconds of a step, in the cases that hang
 

@@ -19,12 +19,13 @@ from pathlib import Path
 import torch_kit  # noqa: F401  one thread
 from conftest import lines_of, nothing
 
-from forethought import endings, run, stage
-from forethought.errors import UserError
+from forethought.runs import run, endings
+from forethought.stages import step as stage
+from forethought.core.errors import UserError
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
-from forethought.types import Tree
+from forethought.core.types import Tree
 
 # Recipes ------------------------------------------------------------------------------------------------------------------
 

@@ -23,13 +23,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 from tolerance import rounding  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
-from forethought import credit  # noqa: E402
-from forethought.batches import for_policy, tree_segments  # noqa: E402
-from forethought.engines.torch.attention import NAME  # noqa: E402
+from forethought.learn import credit  # noqa: E402
+from forethought.learn.batches import for_policy, tree_segments  # noqa: E402
+from forethought.engines.torch.forest.attention import NAME  # noqa: E402
 from forethought.engines.torch.engine import TorchEngine  # noqa: E402
-from forethought.engines.torch.loading import Loaded  # noqa: E402
+from forethought.engines.torch.models.loading import Loaded  # noqa: E402
 from forethought.recipe.schema import AdapterSpec, CreditSpec, EngineSpec, OptimSpec  # noqa: E402
-from forethought.types import Node, Objective, Request, Task, Tree  # noqa: E402
+from forethought.core.types import Node, Objective, Request, Task, Tree  # noqa: E402
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "one_file_grpo.py"
 CLOSE = {"rtol": 1e-5, "atol": rounding([1.0])}

@@ -15,14 +15,15 @@ from test_torch_chat import CHATML, MESSAGES, opening, rollouts_of, tokenizer_of
 from test_torch_tokenizer import TEXT, folder_of, written  # noqa: F401  (a fixture)
 from torch_kit import engine_of, model_of, on_disk
 
-from forethought.batches import demonstration_segments
-from forethought.engines.torch.chat import ends_of, text_of
-from forethought.engines.torch.loading import from_path, read_tokenizer
-from forethought.errors import UserError
+from forethought.learn.batches import demonstration_segments
+from forethought.engines.torch.models.chat import ends_of, text_of
+from forethought.engines.torch.models.loading import from_path, read_tokenizer
+from forethought.core.errors import UserError
 from forethought.interface.result import Refusal
-from forethought.tasks import blocksworld_files, math_answers, math_files, pddl
-from forethought.tasks.math_grading import GRADERS, installed
-from forethought.types import Request
+from forethought.tasks.blocksworld import files as blocksworld_files, pddl
+from forethought.tasks.math import answers as math_answers, files as math_files
+from forethought.tasks.math.grading import GRADERS, installed
+from forethought.core.types import Request
 
 FILE = Path(__file__).parents[2] / "shared" / "cases" / "reports.jsonl"
 if not FILE.exists():
@@ -73,7 +74,7 @@ def test_an_answer_with_a_space_of_another_kind_is_read_from_a_file(tmp_path):
 @pytest.mark.parametrize("id", ["box-in-plan-1", "box-in-plan-2"])
 def test_a_box_in_a_plan(id):
     from forethought.interface.tags import Tags
-    from forethought.tasks.math_turns import Turns
+    from forethought.tasks.math.turns import Turns
 
     assert isinstance(Turns(Tags(), 50).plan(CASES[id]["input"]), Refusal)
 
@@ -147,10 +148,10 @@ PLAY = {  # what the server answers in turn
 
 
 def plans_of(plays, path: str = "", n: int = 1, **fields):
-    from forethought.distill.endpoint import Endpoint
-    from forethought.distill.endpoint_spec import EndpointSpec
-    from forethought.distill.filter import Drops, FilterSpec, admit
-    from forethought.distill.records import Item
+    from forethought.stages.distill.endpoint import Endpoint
+    from forethought.stages.distill.endpoint_spec import EndpointSpec
+    from forethought.stages.distill.filter import Drops, FilterSpec, admit
+    from forethought.stages.distill.records import Item
 
     items = [Item(id=str(i), question="Of two parts one has 3 and one 4. How many are there?", chain="3 + 4 = 7", answer="7") for i in range(n)]
     requests, drops = [], Drops(40)
@@ -218,7 +219,7 @@ def bytes_of(tmp_path, data: bytes):
     return math_files.read(tmp_path / "a.jsonl")
 
 
-DOMAIN = next(node.value.value for node in ast.parse((TESTS / "test_strips.py").read_text("utf-8")).body
+DOMAIN = next(node.value.value for node in ast.parse(next(TESTS.rglob("test_strips.py")).read_text("utf-8")).body
               if isinstance(node, ast.Assign) and node.targets[0].id == "DOMAIN")
 BLOCKS = """(define (problem p) (:domain blocksworld-4ops) (:objects a b)
 (:init (ontable a) (ontable b) (clear a) (clear b) (handempty)) (:goal (and (on a b))))"""
@@ -307,7 +308,7 @@ ELSEWHERE = {  # case -> the tests that do what it says
 @pytest.mark.parametrize("place", sorted(set(ELSEWHERE.values())))
 def test_the_tests_that_are_named_are_there(place):
     file, _, name = place.partition("::")
-    assert name in {node.name for node in ast.parse((TESTS / file).read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
+    assert name in {node.name for node in ast.parse(next(TESTS.rglob(file)).read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
 
 
 HOSTILE = {  # case -> (folders of hostile_models.py, what is said of each; "" where it loads, with a note where one is named)
@@ -374,7 +375,7 @@ def test_texts_of_a_run_do_not_end_the_pages_script():
 
 
 def test_a_tree_of_one_plan_and_one_act_is_refused():
-    from forethought.errors import RecipeError
+    from forethought.core.errors import RecipeError
     from forethought.recipe.check import check
     from forethought.recipe.convert import from_dict
 

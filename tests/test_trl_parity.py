@@ -49,13 +49,13 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 from trl.trainer.utils import nanstd  # noqa: E402
 
-from forethought import credit  # noqa: E402
-from forethought.batches import for_policy, tree_segments  # noqa: E402
-from forethought.curriculum import LevelSampler  # noqa: E402
-from forethought.engines.torch.small import tokenizer_of  # noqa: E402
+from forethought.learn import credit  # noqa: E402
+from forethought.learn.batches import for_policy, tree_segments  # noqa: E402
+from forethought.learn.curriculum import LevelSampler  # noqa: E402
+from forethought.engines.torch.models.small import tokenizer_of  # noqa: E402
 from forethought.recipe.schema import CreditSpec, OptimSpec, StageSpec, TreeSpec  # noqa: E402
-from forethought.stage import Stage  # noqa: E402
-from forethought.types import Node, Objective, Task, Tree  # noqa: E402
+from forethought.stages.step import Stage  # noqa: E402
+from forethought.core.types import Node, Objective, Task, Tree  # noqa: E402
 
 G, MOST = 4, 9  # responses of a prompt, and the longest that one may be
 NORMS = {"grpo": "sequences", "bnpo": "tokens", "dapo": "tokens", "dr_grpo": "constant"}

@@ -10,12 +10,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from forethought.engines.torch.attention import NAME
+from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.engine import TorchEngine
-from forethought.engines.torch.loading import Loaded
-from forethought.engines.torch.small import tokenizer_of
+from forethought.engines.torch.models.loading import Loaded
+from forethought.engines.torch.models.small import tokenizer_of
 from forethought.recipe.schema import AdapterSpec, EngineSpec
-from forethought.types import Segment
+from forethought.core.types import Segment
 
 torch.set_num_threads(1)
 

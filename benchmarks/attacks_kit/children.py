@@ -40,12 +40,13 @@ def load() -> None:
     import peft  # noqa: F401
 
     import forethought.engines.torch.engine  # noqa: F401
-    import forethought.engines.torch.small  # noqa: F401
-    from forethought import cli, display, look, report, run  # noqa: F401
+    import forethought.engines.torch.models.small  # noqa: F401
+    from forethought import cli, display, look, report
+    from forethought.runs import run  # noqa: F401
 
     with contextlib.suppress(ImportError):
-        import forethought.engines.torch.lora  # noqa: F401
-        import forethought.engines.torch.native.library  # noqa: F401
+        import forethought.engines.torch.forest.lora  # noqa: F401
+        import forethought.engines.torch.forest.native.library  # noqa: F401
 
 
 class Child:

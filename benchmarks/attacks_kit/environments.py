@@ -43,8 +43,8 @@ def sleeping(*args: object) -> None:
 
 def own() -> dict[str, tuple[str, Callable[..., object]]]:
     """Name -> (method, what it does instead), where there is no longer list."""
-    from forethought.types import Outcome as Answer
-    from forethought.types import Verdict
+    from forethought.core.types import Outcome as Answer
+    from forethought.core.types import Verdict
 
     give = lambda value: lambda *args, **named: value  # noqa: E731
     return {
@@ -92,7 +92,7 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
     """For a child's `before`: its `desk` has one method replaced at some or all of its calls; `marker` holds how often."""
     def begin() -> None:
         from forethought import tasks
-        from forethought.tasks.desk import Desk
+        from forethought.tasks.desk.domain import Desk
 
         at, calls = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_APPEND), {"n": 0}
 

@@ -93,7 +93,7 @@ class Slow(BaseException):
 
 
 def _feed(name: str, seed: object, first: int, end: int, place: mmap.mmap, folder: Path) -> int:
-    from forethought.errors import ForethoughtError
+    from forethought.core.errors import ForethoughtError
 
     def late(number: int, frame: object) -> None:
         raise Slow

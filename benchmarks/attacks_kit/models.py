@@ -193,10 +193,10 @@ def loaded(name: str, folder: Path) -> Outcome:
 
     def work() -> int:
         from forethought.engines.torch.engine import TorchEngine
-        from forethought.engines.torch.loading import from_path
-        from forethought.faults import explain
+        from forethought.engines.torch.models.loading import from_path
+        from forethought.cli.faults import explain
         from forethought.recipe.schema import AdapterSpec, EngineSpec
-        from forethought.types import Request
+        from forethought.core.types import Request
 
         try:
             engine = TorchEngine(from_path(str(model)), EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2))

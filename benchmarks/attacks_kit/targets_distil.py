@@ -30,7 +30,7 @@ GUIDED = {"id": "a", "question": "How many?", "plan": "Add.\nSay it.", "chain": 
 
 
 def guided(folder: Path) -> Feed:
-    from forethought.distill.files import read_jsonl
+    from forethought.stages.distill.files import read_jsonl
 
     path = folder / "guided.jsonl"
 
@@ -45,8 +45,8 @@ def guided(folder: Path) -> Feed:
 
 
 def cache(folder: Path) -> Feed:
-    from forethought.distill.cache import Cached
-    from forethought.distill.rules import gsm8k
+    from forethought.stages.distill.cache import Cached
+    from forethought.stages.distill.rules import gsm8k
 
     path = folder / "cache.jsonl"
     line = {"key": "k", "text": "<plan>a</plan>", "truncated": False, "usage": {"requests": 1, "prompt_tokens": 2, "completion_tokens": 3,
@@ -65,9 +65,9 @@ def cache(folder: Path) -> Feed:
 
 def chains(folder: Path) -> Feed:
     """A worked solution becomes a plan by rules, and the filter judges what a model wrote."""
-    from forethought.distill import rules
-    from forethought.distill.filter import Drops, FilterSpec, admit, complete
-    from forethought.distill.records import Item, Summary
+    from forethought.stages.distill import rules
+    from forethought.stages.distill.filter import Drops, FilterSpec, admit, complete
+    from forethought.stages.distill.records import Item, Summary
 
     solver = rules.gsm8k()
     seeds = ["He has 2 + 4 = <<2+4=6>>6 apples.\nThen he eats <<6-1=5>>5.\n#### 5", "First, I add.\n\nThen \\boxed{6}."]
@@ -95,10 +95,10 @@ REPLY = {"id": "c", "choices": [{"index": 0, "message": {"role": "assistant", "c
 
 def endpoint(folder: Path) -> Feed:
     """A reply of any status, headers and body, without a socket."""
-    from forethought.distill.endpoint import Endpoint
-    from forethought.distill.endpoint_spec import EndpointSpec
-    from forethought.distill.records import Item
-    from forethought.distill.transport import Reply
+    from forethought.stages.distill.endpoint import Endpoint
+    from forethought.stages.distill.endpoint_spec import EndpointSpec
+    from forethought.stages.distill.records import Item
+    from forethought.stages.distill.transport import Reply
 
     spec = EndpointSpec(base_url="http://127.0.0.1:1/v1", model="m", key_env="", retries=1, concurrency=1, give_up=1000, price_in=1.0,
                         most_cost=1e9)
@@ -118,7 +118,7 @@ def endpoint(folder: Path) -> Feed:
 
 def settings(folder: Path) -> Feed:
     """The settings of an endpoint, as a recipe says them."""
-    from forethought.distill.check import endpoint_of
+    from forethought.stages.distill.check import endpoint_of
     from forethought.recipe.convert import from_dict
 
     seeds = [{"base_url": "https://x.org/v1", "model": "m", "key_env": "", "temperature": 0.5, "time_limit": 10, "retries": 2,

@@ -30,7 +30,7 @@ def file(name: str, seeds: Callable[[], list[str]], read: Callable[[Path], objec
 
 
 def problems(path: Path) -> object:
-    from forethought.tasks.math_files import read
+    from forethought.tasks.math.files import read
 
     return read(path)
 
@@ -49,7 +49,7 @@ DOMAIN = """(define (domain d) (:requirements :strips) (:predicates (on ?x ?y) (
 
 
 def pddl(folder: Path) -> Feed:
-    from forethought.tasks.pddl import parse_domain, read_plan, read_problem
+    from forethought.tasks.blocksworld.pddl import parse_domain, read_plan, read_problem
 
     domain = parse_domain(DOMAIN)
 
@@ -66,7 +66,7 @@ def pddl(folder: Path) -> Feed:
 
 
 def planbench(path: Path) -> object:
-    from forethought.tasks.blocksworld_files import from_strips, records
+    from forethought.tasks.blocksworld.files import from_strips, records
 
     return [from_strips(record.problem, record.where) for record in records(path)]
 

@@ -39,7 +39,7 @@ def _family(domain, levels: list[int]) -> Feed:
 
 def desk(**options) -> Callable[[Path], Feed]:
     def make(folder: Path) -> Feed:
-        from forethought.tasks.desk import Desk
+        from forethought.tasks.desk.domain import Desk
 
         return _family(Desk((1, 2, 3), widgets=5, slip=0.1, **options), [1, 2, 3])
 
@@ -62,7 +62,7 @@ SAID = [r"<think>I add \(2 + 4\).</think> So \boxed{6}", r"\boxed{\frac{1}{2}}",
 
 def math(folder: Path) -> Feed:
     """A response in free text, up to its grade."""
-    from forethought.tasks.math import Math
+    from forethought.tasks.math.domain import Math
 
     (folder / "a.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS[:4]), encoding="utf-8")
     (folder / "b.jsonl").write_text("".join(json.dumps(p | {"question": f"Otherwise {p['id']} birds?"}) + "\n" for p in PROBLEMS[4:]),
@@ -125,9 +125,9 @@ ANSWERS = ["-4", "1,234.50", r"\frac{1}{2}", r"3\frac{1}{2}", "0.5", "50%", r"90
 
 def answers(folder: Path) -> Feed:
     """No text breaks the grader "exact"; an answer equals itself, and equality has no direction."""
-    from forethought.distill.numbers import digits_in, values_in
-    from forethought.tasks.math_answers import boxed, canonical, hashed
-    from forethought.tasks.math_grading import exact
+    from forethought.stages.distill.numbers import digits_in, values_in
+    from forethought.tasks.math.answers import boxed, canonical, hashed
+    from forethought.tasks.math.grading import exact
 
     def feed(rng: random.Random) -> None:
         gold, answer = rng.choice(ANSWERS), mutate.text(rng, ANSWERS, 2000)
@@ -145,7 +145,7 @@ def answers(folder: Path) -> Feed:
 
 
 def auto(folder: Path) -> Feed:
-    from forethought.tasks.math_grading import GRADERS
+    from forethought.tasks.math.grading import GRADERS
 
     grade = GRADERS["auto"]()
     return lambda rng: grade(rng.choice(ANSWERS), mutate.text(rng, ANSWERS, 300))

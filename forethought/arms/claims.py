@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from forethought.arms.declare import Claim
 from forethought.arms.seeds import Runs, paired_ends
-from forethought.metrics import mean_interval
+from forethought.core.metrics import mean_interval
 from forethought.report.words import join, percent, signed
 
 Verdict = Literal["holds", "does not hold", "undecided"]

@@ -15,8 +15,8 @@ from forethought.arms.progress import Progress
 from forethought.arms.results import collect
 from forethought.arms.state import forget, refuse_changed, state_of
 from forethought.arms.tables import markdown
-from forethought.cores import usable
-from forethought.errors import Interrupted, UserError, quoted, unknown
+from forethought.core.cores import usable
+from forethought.core.errors import Interrupted, UserError, quoted, unknown
 from forethought.report import arms as page
 from forethought.report.words import count
 from forethought.store import Store

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forethought import tasks
-from forethought.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.check import EVALS, check, eval_levels
 from forethought.recipe.convert import to_record
 from forethought.recipe.load import load, read_tables, shipped, shipped_arms

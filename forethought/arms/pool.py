@@ -15,11 +15,11 @@ from typing import Literal
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, forget, read_outcome, state_of, status_of, write_outcome
 from forethought.arms.worker import How, work
-from forethought.errors import UserError
-from forethought.interrupts import Interrupts
+from forethought.core.errors import UserError
+from forethought.runs.interrupts import Interrupts
 
 WRITER = "tensorboard.summary.writer.event_file_writer"
-PRELOAD = ("forethought.engines.torch.engine", "forethought.engines.torch.loading", "forethought.arms.worker", "peft", WRITER)
+PRELOAD = ("forethought.engines.torch.engine", "forethought.engines.torch.models.loading", "forethought.arms.worker", "peft", WRITER)
 """Imported once by the fork server, by name: torch stays out of this process. None of them starts a thread or computes."""
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS")
 

@@ -10,7 +10,7 @@ from typing import IO
 from forethought.arms.declare import Declared
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, log_of
-from forethought.jsonl import number
+from forethought.core.jsonl import number
 
 
 class Progress:

@@ -16,7 +16,7 @@ from forethought.arms.declare import Arm, Declared
 from forethought.arms.jobs import Job
 from forethought.arms.seeds import Runs, curve, interval, paired_ends
 from forethought.arms.state import FINISHED, read_outcome, state_of, status_of
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.report.load import Run, finite
 from forethought.report.load import load as load_run
 from forethought.report.words import join

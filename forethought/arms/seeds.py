@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forethought.metrics import mean_interval
+from forethought.core.metrics import mean_interval
 
 Runs = Mapping[int, Mapping[str, Any]]
 """Seed -> finished run of one arm."""

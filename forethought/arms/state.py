@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from forethought.arms.jobs import Job
-from forethought.errors import RecipeError, UserError
+from forethought.core.errors import RecipeError, UserError
 from forethought.recipe.convert import to_dict
 from forethought.recipe.load import load
 from forethought.report.settings import differences

@@ -11,10 +11,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from forethought import display, run
+from forethought import display
+from forethought.runs import run
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, log_of, write_outcome
-from forethought.errors import Busy, ForethoughtError, GateStop, Interrupted
+from forethought.core.errors import Busy, ForethoughtError, GateStop, Interrupted
 
 How = Literal["train", "extend", "resume"]
 

@@ -8,7 +8,7 @@ from typing import IO
 
 from forethought.display.observer import Observer
 from forethought.display.seen import Seen, evaluation, shown_values
-from forethought.types import Event
+from forethought.core.types import Event
 
 
 class Lines(Observer):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from forethought.printable import printable
-from forethought.types import Event
+from forethought.core.printable import printable
+from forethought.core.types import Event
 
 
 def shown(event: Event) -> Event:

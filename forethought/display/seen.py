@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from forethought.types import Event
+from forethought.core.types import Event
 
 FACTORS = ("plan", "act", "e2e")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from forethought.printable import printable
+from forethought.core.printable import printable
 from forethought.recipe.layout import has_planner, weights_of
 from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec
 

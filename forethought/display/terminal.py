@@ -12,7 +12,7 @@ from rich.live import Live
 from forethought.display.observer import Observer
 from forethought.display.picture import ASCII, FANCY, picture, summary
 from forethought.display.seen import Seen
-from forethought.types import Event
+from forethought.core.types import Event
 
 
 class Terminal(Observer):

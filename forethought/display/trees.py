@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from forethought.display.show import printable
-from forethought.jsonl import dumps
+from forethought.core.jsonl import dumps
 from forethought.traces.judged import SIGNS
 
 VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),

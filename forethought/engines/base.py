@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from forethought.errors import ForethoughtError, UserError
-from forethought.metrics import Metric
+from forethought.core.errors import ForethoughtError, UserError
+from forethought.core.metrics import Metric
 from forethought.recipe.schema import OptimSpec
-from forethought.types import Batch, Completion, Objective, Request, TokenStats
+from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
 
 BASE = "base"
 Kind = Literal["adapter", "model", "frozen"]

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Literal
 
 from forethought.engines.base import BASE, Engine, Kind, Tell, UpdateRefused
-from forethought.errors import CheckpointError, UserError
-from forethought.metrics import Metric
+from forethought.core.errors import CheckpointError, UserError
+from forethought.core.metrics import Metric
 from forethought.recipe.schema import OptimSpec
-from forethought.types import Batch, Completion, Objective, Request, TokenStats
+from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
 
 NOTE = "joined.json"
 

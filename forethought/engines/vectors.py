@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from forethought.metrics import Mean, Metric
+from forethought.core.metrics import Mean, Metric
 
 SMALL_SINE = 1e-3  # of an angle: below it an arc is a straight line
 

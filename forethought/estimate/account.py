@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from forethought.errors import RecipeError, UserError
+from forethought.core.errors import RecipeError, UserError
 from forethought.estimate.hardware import Hardware
 from forethought.estimate.memory import Memory, Numbers, chunk_logits, memory_of, micro_batch, numbers_of
 from forethought.estimate.shapes import Shape, from_scratch, shape_of

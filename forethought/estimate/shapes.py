@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.recipe.schema import ModelSpec
 
 

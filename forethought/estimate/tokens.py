@@ -9,9 +9,9 @@ import random
 from dataclasses import dataclass, fields, replace
 
 from forethought import tasks
-from forethought.errors import UserError, unknown
+from forethought.core.errors import UserError, unknown
 from forethought.recipe.schema import Recipe, StageSpec
-from forethought.tasks.math_options import BUDGETS
+from forethought.tasks.math.options import BUDGETS
 
 WORD = 3  # tokens of a subword tokenizer for one word of a compact domain
 

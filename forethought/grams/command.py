@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from forethought import __version__
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.grams.listing import write
 from forethought.grams.sources import solutions
 
@@ -67,7 +67,7 @@ def _embedder(options: MineOptions):
         from forethought.grams.vectors import word_vectors
 
         return word_vectors
-    from forethought.engines.torch.embed import Embedder
+    from forethought.engines.torch.models.embed import Embedder
 
     return Embedder(options.embed, options.device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from forethought.errors import RecipeError, UserError
+from forethought.core.errors import RecipeError, UserError
 from forethought.grams.listing import read
 from forethought.grams.planning import Planning
 from forethought.grams.tokens import Decode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 
 
 def check_extra() -> None:

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.grams.words import normal, words
-from forethought.textfile import lines
+from forethought.core.textfile import lines
 
 TITLE = "Strategic grams (arXiv 2509.03646): phrases by which text is recognised as planning."
 HELP = "One a line; # begins a comment. Take out what is no planning, a line or a whole cluster, and add your own."

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.grams.kmeans import kmeans
 from forethought.grams.listing import Cluster
 from forethought.grams.words import words

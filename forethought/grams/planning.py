@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forethought.credit.hicra import Mask
+from forethought.learn.credit.hicra import Mask
 from forethought.grams.match import Matcher, united
 from forethought.grams.tokens import Decode, Spans, TokenSpans
-from forethought.metrics import Last, Metric, entropy
-from forethought.types import Tree
+from forethought.core.metrics import Last, Metric, entropy
+from forethought.core.types import Tree
 
 
 @dataclass(frozen=True, slots=True)

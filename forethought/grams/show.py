@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.grams.listing import Listing, read
 from forethought.grams.match import Match, Matcher, united
 from forethought.grams.planning import marked
 from forethought.grams.sources import solutions
 from forethought.grams.tokens import Spans, TokenSpans
 from forethought.grams.words import words
-from forethought.metrics import entropy
+from forethought.core.metrics import entropy
 
 OPEN, CLOSE = "\u00ab", "\u00bb"  # around a match in an excerpt
 BEFORE, EXCERPT = 60, 300  # characters of an excerpt: before its first match, in all
@@ -84,7 +84,7 @@ def _by_word(text: str) -> tuple[str, Spans]:
 
 
 def _by_token(tokenizer: str) -> Callable[[str], tuple[str, Spans]]:
-    from forethought.engines.torch.embed import codec
+    from forethought.engines.torch.models.embed import codec
 
     encode, decode = codec(tokenizer)
     spans_of = TokenSpans(decode)

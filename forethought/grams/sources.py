@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forethought import datafiles
-from forethought.errors import UserError
-from forethought.types import NO_EVIDENCE
+from forethought.core import datafiles
+from forethought.core.errors import UserError
+from forethought.core.types import NO_EVIDENCE
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
 _STEP = re.compile(r"step-[0-9]{1,18}\.jsonl\.gz")  # a file of another name is no run's

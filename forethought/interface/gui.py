@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
-from forethought.errors import unknown
+from forethought.core.errors import unknown
 from forethought.interface.fields import Fields, Text, read_calls, read_json
 from forethought.interface.result import Parsed, Refusal, Refused, shown
 

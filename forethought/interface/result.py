@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from forethought.types import Verdict
+from forethought.core.types import Verdict
 
 END = "the end of the text"
 

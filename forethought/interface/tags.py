@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.interface.result import END, Parsed, Refusal, Refused, listed, shown
 
 SECTIONS = ("plan", "think", "act")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from forethought.errors import UserError
-from forethought.evaluate import held_out
-from forethought.growing import drawn
+from forethought.core.errors import UserError
+from forethought.measure.evaluate import held_out
+from forethought.workflows.growing import drawn
 from forethought.recipe.schema import EvalSpec
-from forethought.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts, seed_of
 from forethought.tasks.base import Domain
-from forethought.types import Task, Undrawn
+from forethought.core.types import Task, Undrawn
 
 
 def to_measure(domain: Domain, spec: EvalSpec, problems: Path | None = None, tasks: int | None = None,

@@ -7,17 +7,17 @@ from contextlib import closing
 from pathlib import Path
 
 from forethought import tasks as families
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.quality import leaks, references
 from forethought.look.records import Record, Response, Tell, play
 from forethought.look.source import Source
-from forethought.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
+from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
 from forethought.recipe.schema import TreeSpec
-from forethought.rollout import seed_of
-from forethought.run import EngineOf, rollouts_of, torch_engine
+from forethought.workflows.rollout import seed_of
+from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
-from forethought.types import Task, Undrawn
+from forethought.core.types import Task, Undrawn
 
 GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)
 

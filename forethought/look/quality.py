@@ -13,9 +13,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from forethought.distill.leaks import calculation, new_numbers, says, without_markers
+from forethought.stages.distill.leaks import calculation, new_numbers, says, without_markers
 from forethought.look.records import Record
-from forethought.metrics import avg_at_k, mean_interval, share_interval
+from forethought.core.metrics import avg_at_k, mean_interval, share_interval
 from forethought.tasks.base import Asked, Domain
 
 COVERED = 0.5  # share of a sub-question's content words that the step beside it must hold

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from forethought.guard import Fault
+from forethought.envs.guard import Fault
 from forethought.recipe.schema import TreeSpec
-from forethought.rollout import Rollouts
+from forethought.workflows.rollout import Rollouts
 from forethought.tasks.base import Domain
-from forethought.types import Node, Task, Tree
+from forethought.core.types import Node, Task, Tree
 
 Tell = Callable[[int, int], None]
 """(tasks done, tasks in all): called as the work goes on."""

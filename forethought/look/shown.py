@@ -10,8 +10,8 @@ from forethought.look.chosen import oracle_plans, to_show
 from forethought.look.records import Record, Response, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
-from forethought.rollout import Rollouts, seed_of
-from forethought.run import EngineOf, rollouts_of, torch_engine
+from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
-from forethought.errors import CheckpointError, RecipeError, UserError, unknown
-from forethought.progress import Progress
+from forethought.core.errors import CheckpointError, RecipeError, UserError, unknown
+from forethought.runs.progress import Progress
 from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import override, shipped
 from forethought.recipe.schema import ROLES, EvalSpec, ModelSpec, Recipe, TaskSpec
-from forethought.run import EngineOf, torch_engine
-from forethought.rundata import changed
+from forethought.runs.run import EngineOf, torch_engine
+from forethought.runs.rundata import changed
 from forethought.store import Store
 from forethought.tasks import DOMAINS
 from forethought.tasks.base import Domain

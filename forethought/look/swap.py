@@ -17,16 +17,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from forethought import tasks as families
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.records import Tell, response
 from forethought.look.source import Source
-from forethought.metrics import avg_at_k, paired_difference, wilson
+from forethought.core.metrics import avg_at_k, paired_difference, wilson
 from forethought.recipe.schema import TreeSpec
-from forethought.rollout import Rollouts, seed_of
-from forethought.run import EngineOf, rollouts_of, torch_engine
+from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
-from forethought.types import Node, Task
+from forethought.core.types import Node, Task
 
 ORACLE = "oracle"
 PLAN = TreeSpec(plans=1, acts=0, temperature=0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from forethought.errors import RecipeError
+from forethought.core.errors import RecipeError
 
 MOST_STAGES = 1000
 MOST_DEPTH = 50  # tables and lists inside each other

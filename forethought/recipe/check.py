@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
-from forethought.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.bounds import WHOLE
 from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
 from forethought.recipe.check_reinforce import check_reinforce

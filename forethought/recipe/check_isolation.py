@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from forethought.errors import RecipeError
+from forethought.core.errors import RecipeError
 from forethought.recipe.layout import weights_of
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSpec, Recipe, StageSpec

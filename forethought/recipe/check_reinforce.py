@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from forethought.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.schema import ROLES, CreditSpec, StageSpec
 
-CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline")  # the rows of forethought.credit.CREDITS; a test compares them
+CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline")  # the rows of forethought.learn.credit.CREDITS; a test compares them
 REWARD_PARTS = {"plan": ("valid", "outcome", "format", "analytic"), "act": ("outcome", "follows", "format", "structure", "length")}
 
 

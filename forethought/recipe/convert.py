@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from forethought.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.bounds import bounded
 from forethought.recipe.schema import Recipe, TaskSpec
 

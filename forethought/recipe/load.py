@@ -12,12 +12,12 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from forethought.errors import RecipeError, UserError, unknown
+from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.recipe.bounds import MOST_DEPTH, bounded
 from forethought.recipe.convert import describe, fields_of, from_dict, join, to_dict
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import Recipe, TaskSpec
-from forethought.textfile import read_text
+from forethought.core.textfile import read_text
 
 _PACKAGE = Path(__file__).parents[1]
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")

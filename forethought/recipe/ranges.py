@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forethought.errors import RecipeError
+from forethought.core.errors import RecipeError
 
 
 def at_least(where: str, value: float, low: float) -> None:

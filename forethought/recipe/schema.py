@@ -126,7 +126,7 @@ class TreeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditSpec:
-    name: str = "grpo"  # a row of forethought.credit.CREDITS
+    name: str = "grpo"  # a row of forethought.learn.credit.CREDITS
     eps: float = 1e-4  # added to the standard deviation where one is divided by
     plan_weight: float = 1.0  # factor on the advantages of plan tokens
     act_weight: float = 1.0

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forethought.errors import UserError
-from forethought.jsonl import MOST_NESTED, number, parse_lines, shallow
+from forethought.core.errors import UserError
+from forethought.core.jsonl import MOST_NESTED, number, parse_lines, shallow
 from forethought.store import Store
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object

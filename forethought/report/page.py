@@ -16,8 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from forethought.errors import UserError
-from forethought.printable import BIDI
+from forethought.core.errors import UserError
+from forethought.core.printable import BIDI
 from forethought.report import payload, words
 from forethought.report.effects import SIDES
 from forethought.report.load import load

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.store import Store
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import DISAGREEMENTS, MEASURES, SIGNS, judge

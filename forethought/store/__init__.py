@@ -8,7 +8,7 @@
     summary.json         how the run stands; holds its own digest
 
 So a checkpoint vouches for the logs, and through files.jsonl for the trees. A resumed run checks all of it before it trains
-(`forethought/resuming.py`), then cuts the logs back to its checkpoint, so nothing is said twice. Nothing in here follows a symbolic link
+(`forethought/runs/resuming.py`), then cuts the logs back to its checkpoint, so nothing is said twice. Nothing in here follows a symbolic link
 when it deletes.
 """
 
@@ -21,14 +21,14 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from forethought.errors import CheckpointError, UserError, quoted
-from forethought.jsonl import sayable
+from forethought.core.errors import CheckpointError, UserError, quoted
+from forethought.core.jsonl import sayable
 from forethought.store import checkpoints, locks
 from forethought.store.checkpoints import verify
 from forethought.store.files import digest, digest_of, read_object, remove, whole_number, write_whole
 from forethought.store.logs import Log, unlike
 from forethought.store.trees import packed
-from forethought.types import Advantages, Decision, Task, Tree
+from forethought.core.types import Advantages, Decision, Task, Tree
 
 __all__ = ["Store", "is_new", "verify"]
 

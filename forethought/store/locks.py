@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from forethought.errors import Busy, UserError
+from forethought.core.errors import Busy, UserError
 
 try:
     import fcntl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from forethought.jsonl import dumps
+from forethought.core.jsonl import dumps
 from forethought.store.files import hasher, said, whole_number
 
 PIECE = 1 << 20  # bytes that are read at once

@@ -6,8 +6,8 @@ import gzip
 import io
 from collections.abc import Callable, Iterable
 
-from forethought.jsonl import dumps
-from forethought.types import Advantages, Task, Tree
+from forethought.core.jsonl import dumps
+from forethought.core.types import Advantages, Task, Tree
 
 
 def packed(step: int, stage: int, trees: Iterable[Tree], advantages: Iterable[Advantages], oracle: Callable[[Task], str],

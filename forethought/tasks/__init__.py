@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from forethought.errors import RecipeError, unknown
-from forethought.guard import Guard
-from forethought.guarded import guarded
+from forethought.core.errors import RecipeError, unknown
+from forethought.envs.guard import Guard
+from forethought.envs.guarded import guarded
 from forethought.recipe.schema import LimitSpec, TaskSpec
 from forethought.tasks.base import Domain
 
 
 def _desk(levels, **options) -> Domain:
-    from forethought.tasks.desk import Desk
+    from forethought.tasks.desk.domain import Desk
 
     return Desk(levels, **options)
 
 
 def _blocksworld(levels, **options) -> Domain:
-    from forethought.tasks.blocksworld import Blocksworld
+    from forethought.tasks.blocksworld.domain import Blocksworld
 
     return Blocksworld(levels, **options)
 
 
 def _math(levels, **options) -> Domain:
-    from forethought.tasks.math import Math
+    from forethought.tasks.math.domain import Math
 
     return Math(levels, **options)
 
 
 def _math_to_measure(levels, **options) -> Domain:
-    from forethought.tasks.math_measured import MeasuredMath
+    from forethought.tasks.math.measured import MeasuredMath
 
     return MeasuredMath(levels, **options)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from forethought.types import Outcome, Task, Turn, Verdict
+from forethought.core.types import Outcome, Task, Turn, Verdict
 
 Split = Literal["train", "eval"]
 
@@ -41,7 +41,7 @@ class Episode(Protocol):
     """One execution, used once. `step` takes what the acting role wrote and answers with an Outcome.
 
     It runs on the main thread of the run, within `limits.step_seconds`. What it raises, or answers with another type, makes its trajectory
-    `failed` (`forethought.guarded`). One that waits for something should let the exception of its time limit through: no `except:` and no
+    `failed` (`forethought.envs.guarded`). One that waits for something should let the exception of its time limit through: no `except:` and no
     `except BaseException` around a wait.
     """
 

@@ -6,9 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from forethought.errors import UserError
+from forethought.core.errors import UserError
 from forethought.tasks.base import Worked
-from forethought.types import Task, Turn
+from forethought.core.types import Task, Turn
 
 SEED = "worked"  # of the drawing: the same tasks in every run, as a file of problems has them
 TRIES = 20  # draws for each task asked for, after which a family has no more that differ

@@ -9,8 +9,8 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from forethought.errors import UserError
-from forethought.jsonl import number, parse_lines
+from forethought.core.errors import UserError
+from forethought.core.jsonl import number, parse_lines
 
 
 def saved_steps(run_dir: Path) -> dict[int, Path]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forethought.errors import UserError, unknown
+from forethought.core.errors import UserError, unknown
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import MEASURES, SIGNS, judge
 

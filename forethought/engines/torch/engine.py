@@ -17,30 +17,32 @@ import transformers
 from safetensors.torch import load_file
 
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
-from forethought.engines.torch import losses, machine, memory, mixed, objectives
-from forethought.engines.torch.architecture import check_attention, context_of, told
-from forethought.engines.torch.chat import ends_of, text_of
-from forethought.engines.torch.exact import check_adapter
-from forethought.engines.torch.fingerprint import fingerprint
-from forethought.engines.torch.forward import Row, hidden_of, packs, row_of, targets_of
-from forethought.engines.torch.gradients import Gradients
-from forethought.engines.torch.heads import logits_of
-from forethought.engines.torch.loading import Loaded
-from forethought.engines.torch.model_notes import notes_of
-from forethought.engines.torch.native import library, weights
-from forethought.engines.torch.optim import Optimizer, first_not_finite
-from forethought.engines.torch.files import check_tokenizer, read_policies, write_policies, write_tensors
-from forethought.engines.torch.policies import Policies
-from forethought.engines.torch.regions import Regions
-from forethought.engines.torch.sampling import Laid, Sampler
-from forethought.engines.torch.stops import Stops
-from forethought.engines.torch.token_stats import stats_of
-from forethought.engines.torch.tokenizer import begin_of
-from forethought.engines.torch.words import mark
-from forethought.errors import CheckpointError, UserError
-from forethought.metrics import Last, Metric, merge
+from forethought.engines.torch.loss import losses, objectives
+from forethought.engines.torch.machine import device as machine, memory
+from forethought.engines.torch.sampling import mixed
+from forethought.engines.torch.models.architecture import check_attention, context_of, told
+from forethought.engines.torch.models.chat import ends_of, text_of
+from forethought.engines.torch.models.exact import check_adapter
+from forethought.engines.torch.models.fingerprint import fingerprint
+from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
+from forethought.engines.torch.policies.gradients import Gradients
+from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.models.loading import Loaded
+from forethought.engines.torch.models.model_notes import notes_of
+from forethought.engines.torch.forest.native import library, weights
+from forethought.engines.torch.policies.optim import Optimizer, first_not_finite
+from forethought.engines.torch.policies.files import check_tokenizer, read_policies, write_policies, write_tensors
+from forethought.engines.torch.policies.table import Policies
+from forethought.engines.torch.policies.regions import Regions
+from forethought.engines.torch.sampling.sampler import Laid, Sampler
+from forethought.engines.torch.sampling.stops import Stops
+from forethought.engines.torch.loss.token_stats import stats_of
+from forethought.engines.torch.models.tokenizer import begin_of
+from forethought.engines.torch.forest.vocabulary import mark
+from forethought.core.errors import CheckpointError, UserError
+from forethought.core.metrics import Last, Metric, merge
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
-from forethought.types import Batch, Completion, Objective, Request, TokenStats
+from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
 
 
 SHORT, MOST_ENCODED = 200, 20_000  # characters of a text whose token ids are remembered; texts

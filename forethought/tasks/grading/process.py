@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 
-from forethought.errors import ForethoughtError
+from forethought.core.errors import ForethoughtError
 
 START_SECONDS = 120.0  # most time until a worker is ready: importing sympy on a busy machine
 

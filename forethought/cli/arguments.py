@@ -1,0 +1,84 @@
+"""How the command line's verbs and their arguments are declared: what every verb has, and the types that check a value."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import NoReturn
+
+from forethought.core.printable import printable
+
+MOST_NUMBERS = 10_000  # in a list such as 3-5
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors quote the command line; a terminal is shown them without what they could do there."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:
+    """A verb that calls `do(args)`, which returns an exit code."""
+    parser = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    parser.set_defaults(do=do)
+    return parser
+
+
+def add_set(parser: argparse.ArgumentParser, example: str = "stage.0.until.steps=50") -> None:
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
+                        help=f"change one value of the recipe, such as {example}; may be repeated")
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
+def from_zero(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
+    return int(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
+            raise argparse.ArgumentTypeError(f"expected numbers such as 3,4,5 or 3-5, found {text!r}")
+        if len(low) > 9 or len(high) > 9 or int(high or low) - int(low) + len(found) >= MOST_NUMBERS:
+            raise argparse.ArgumentTypeError(f"expected at most {MOST_NUMBERS} numbers of at most 9 digits, found {text[:60]!r}")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(found)
+
+
+def shares(text: str) -> tuple[float, float]:
+    low, _, high = text.partition("-")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a range such as 0.2-0.8, found {text!r}") from None
+
+
+def temperature(text: str) -> float:
+    return _number(text, "a temperature, 0 or more", 0.0, 100.0)
+
+
+def top_p(text: str) -> float:
+    return _number(text, "a share above 0 and at most 1", 1e-9, 1.0)
+
+
+def _number(text: str, expected: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:  # NaN is in no range
+        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+    return value

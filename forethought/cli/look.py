@@ -1,0 +1,135 @@
+"""The verbs that look at a run or a bare model: eval, sample, swap."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forethought.cli.arguments import add_set, numbers, positive, temperature, top_p, verb
+from forethought.core.errors import UserError
+from forethought.core.printable import printable
+
+if TYPE_CHECKING:
+    from forethought.recipe.schema import TreeSpec
+
+SOURCE = "a run directory, or a model: a folder with config.json, or a name on the Hugging Face hub (with --task)"
+SAMPLED = {"temperature": 0.6, "top_p": 0.95}  # how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples a problem
+
+
+def add_eval(verbs) -> None:
+    parser = verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
+    _add_task(parser)
+    parser.add_argument("--levels", metavar="L", type=numbers, help="such as 3,4,5 or 3-5 (default: the run's)")
+    parser.add_argument("--tasks", metavar="N", type=positive, help="tasks per level (default: the run's; of --problems: all)")
+    _add_problems(parser)
+    parser.add_argument("--samples", metavar="K", type=positive, default=1,
+                        help="samples of each problem, for avg@K, pass@k and maj@K (default: one, greedy)")
+    parser.add_argument("--temperature", metavar="T", type=temperature, help=f"default: 0; with --samples {SAMPLED['temperature']}")
+    parser.add_argument("--top-p", metavar="P", type=top_p, help=f"default: 1; with --samples {SAMPLED['top_p']}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def add_sample(verbs) -> None:
+    parser = verb(verbs, "sample", _sample, "look at plans and actions, with what the verifiers say")
+    parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
+    _add_task(parser)
+    parser.add_argument("--n", metavar="N", type=positive, default=4, help="tasks to show (default: %(default)s)")
+    parser.add_argument("--level", metavar="L", type=int, help="only tasks of this level")
+    _add_problems(parser)
+    parser.add_argument("--temperature", metavar="T", type=temperature, default=1.0, help="0 is greedy (default: %(default)s)")
+    parser.add_argument("--top-p", metavar="P", type=top_p, default=1.0, help="default: %(default)s")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a task instead of text")
+
+
+def add_swap(verbs) -> None:
+    parser = verb(verbs, "swap", _swap, "every planner with every actor of several runs or models, on the tasks of each")
+    parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help=f"at least two; each {SOURCE}")
+    _add_task(parser)
+    parser.add_argument("--tasks", metavar="N", type=positive, help="tasks per level (default: each run's)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", metavar="NAME", help="a task family, or a recipe (a .toml file or a shipped one's name) whose task "
+                                                       "is taken (default: the run's own)")
+    add_set(parser, 'task.levels=[3] or task.eval=["test.jsonl"]')
+
+
+def _add_problems(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--problems", metavar="FILE.jsonl", type=Path, help="take these problems instead of the task's own")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from forethought import look
+
+    tree = _tree(args)
+    with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
+        source = look.find(args.source, args.task, args.overrides)
+        result = look.evaluate(source, problems=args.problems, tasks=args.tasks, levels=args.levels, tree=tree, tell=_teller("tasks"))
+    if args.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        from forethought.display.tables import evaluation_table
+
+        print(printable(evaluation_table(result), keep="\n"))
+    return 0
+
+
+def _tree(args: argparse.Namespace) -> TreeSpec:
+    """Greedy, or several samples at the settings of SAMPLED where the command line does not say others."""
+    from forethought.recipe.schema import TreeSpec
+
+    usual = SAMPLED if args.samples > 1 else {"temperature": 0.0, "top_p": 1.0}
+    said = {key: value for key in usual if (value := getattr(args, key)) is not None}
+    found = usual | said
+    if found["temperature"] == 0 and "top_p" in said:
+        raise UserError("--top-p says nothing at temperature 0, which is greedy; give a --temperature too, or leave it out")
+    return TreeSpec(plans=args.samples, acts=1, **found)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from forethought import look
+    from forethought.recipe.schema import TreeSpec
+
+    tree = TreeSpec(plans=1, acts=1, temperature=args.temperature, top_p=args.top_p)
+    with redirect_stdout(sys.stderr):
+        source = look.find(args.source, args.task, args.overrides)
+        rows = look.sample(source, n=args.n, level=args.level, tree=tree, seed=args.seed, problems=args.problems)
+    if args.json:
+        for row in rows:
+            print(json.dumps(row, allow_nan=False))
+    else:
+        from forethought.display.show import samples
+
+        samples(rows, sys.stdout)
+    return 0
+
+
+def _swap(args: argparse.Namespace) -> int:
+    from forethought import look
+
+    with redirect_stdout(sys.stderr):
+        tables = look.swap(look.find_all(args.sources, args.task, args.overrides), tasks=args.tasks, tell=_teller("visits of a model"))
+    if args.json:
+        print(json.dumps({"tables": tables}, allow_nan=False))
+    else:
+        from forethought.display.tables import swap_tables
+
+        print(printable(swap_tables(tables), keep="\n"))
+    return 0
+
+
+def _teller(what: str) -> Callable[[int, int], None]:
+    """Counts on the terminal how far the work is; nothing where stderr is a file or a pipe."""
+    def tell(done: int, n: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done} of {n} {what}", end="" if done < n else "\n", file=sys.stderr, flush=True)
+
+    return tell

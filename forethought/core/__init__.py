@@ -1,0 +1,1 @@
+"""The words that all rooms share: records, metrics, errors, and files as lines."""

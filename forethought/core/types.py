@@ -1,0 +1,214 @@
+"""The words that every floor shares: frozen records that travel from step to step, and nothing that computes.
+
+    Task -> Tree of Nodes -> rewarded Tree -> advantages by node -> Batch of Segments -> update
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["given", "finished", "truncated", "refused", "failed", "overlong"]
+"""given: prompt, observation or demonstration; finished: ended with its stop; truncated: ran out of budget;
+refused: the interface did not accept the text; failed: what judges it or answers it broke, and `reason` says at which boundary
+(environment, task, reward, parse; `forethought.envs.guard`); overlong: what stands before it left no room for a token in the model's context.
+The last two are never counted as reward 0."""
+
+NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
+"""What says nothing about the policy: it is not rewarded, trains nothing, and is counted by its own name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One problem. The model reads `context` then `prompt`; tasks with the same context share its computation."""
+
+    id: str
+    domain: str
+    level: int  # difficulty, in the domain's own unit (desk: depth of the goal; blocksworld: optimal plan length)
+    context: str  # what several tasks may share (the screen); may be empty
+    prompt: str  # the task itself, up to where the first role speaks
+    state: Any = None  # what the domain verifies against; only the domain reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Undrawn:
+    """The `state` of a task that the family could not draw: it stands in the task's place, with the reason, and everything on it fails."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A piece of a demonstration: words of a role, or (role None) an observation."""
+
+    role: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The judgement of a verifier: 1.0 is success; `reason` says why not."""
+
+    score: float
+    reason: str = ""
+    timed_out: bool = False  # the verifier gave up; the score is 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the environment answers to one turn of acting."""
+
+    done: bool
+    success: bool = False
+    observation: str | None = None  # fed back before the next turn when not done
+    reason: str = ""
+    timed_out: bool = False  # the verifier gave up on the turn: no success, and counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One stretch of tokens in a tree: a prompt, a plan, an action, an observation. Ids, never positions."""
+
+    id: int
+    parent: int | None
+    role: str | None  # None: prompt or observation, which no policy wrote
+    text: str
+    token_ids: tuple[int, ...]
+    status: Status = "given"
+    reason: str = ""
+    policy: str | None = None
+    version: int = 0  # version of the policy that sampled it
+    logprobs: tuple[float, ...] = ()  # under the sampling policy at temperature 1, one per token (nats)
+    reward_parts: Mapping[str, float] = field(default_factory=dict)  # named components
+    reward: float | None = None  # weighted sum of the parts; None: not rewarded (prompt) or not to be counted (failed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """All rollouts of one task: root -> m plans -> z executions of each (-> further turns). Parents precede children."""
+
+    task: Task
+    nodes: tuple[Node, ...]
+
+    def children(self, parent: int | None) -> list[Node]:
+        return [n for n in self.nodes if n.parent == parent]
+
+    def path(self, node: Node) -> list[Node]:
+        """From the root to `node`, both included."""
+        by_id = {n.id: n for n in self.nodes}
+        path = [node]
+        while path[-1].parent is not None:
+            path.append(by_id[path[-1].parent])
+        return path[::-1]
+
+    def leaves(self) -> list[Node]:
+        parents = {n.parent for n in self.nodes}
+        return [n for n in self.nodes if n.id not in parents]
+
+
+Advantages = Mapping[int, tuple[float, ...]]
+"""Node id -> one advantage per token of that node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Ask a policy for `n` continuations of `context` (token ids of the whole path)."""
+
+    policy: str
+    context: tuple[int, ...]
+    n: int
+    stops: tuple[str, ...]  # the continuation ends when it ends with one of these words
+    max_tokens: int
+    temperature: float = 1.0  # 0: greedy
+    top_p: float = 1.0
+    seed: int = 0  # the same seed gives the same tokens whatever else is in the batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]  # under the policy at temperature 1 (nats)
+    status: Status  # finished, truncated (max_tokens, or less where the context ends) or overlong (no tokens)
+    version: int
+    drawn_logprobs: tuple[float, ...] = ()  # under the distribution that was drawn from: at the request's temperature, within its top-p
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A node on its way into an update. Token t of a segment is predicted from everything before it on its path.
+
+    `stream` None: context only. Otherwise `weight` has one loss weight per token (0 masks it), and for `pg` also one
+    `advantage` and one `old_logprob` per token. `keep` holds the distributions at these tokens where a reference has them.
+    """
+
+    parent: int  # index in the batch, or -1 for a root; parents precede children
+    token_ids: tuple[int, ...]
+    role: str | None = None
+    stream: Literal["sft", "pg", "keep"] | None = None
+    weight: tuple[float, ...] = ()
+    advantage: tuple[float, ...] = ()
+    old_logprobs: tuple[float, ...] = ()
+    ref_logprobs: tuple[float, ...] = ()  # present: the `ref_kl` stream also runs over these tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Segments that one policy trains on: a forest with shared prefixes stored once."""
+
+    policy: str
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """The loss of a stage: named streams, each divided by its own token denominator.
+
+    `denominators` are global sums (over all micro-batches of an update), so that splitting a batch changes no gradient.
+    """
+
+    denominators: Mapping[str, float]  # stream -> number to divide by; must be > 0 for streams that are present
+    clip_low: float = 0.2  # PPO clip: the ratio is kept in [1 - clip_low, 1 + clip_high]
+    clip_high: float = 0.2
+    ref_kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference)
+    weights: Mapping[str, float] = field(default_factory=dict)  # stream -> factor, 1 where absent
+    keep: str = ""  # frozen policy whose distributions the `keep` stream holds: exact KL(keep || policy), summed over the vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStats:
+    """What a policy makes of given tokens: one number per token of a segment, in nats where it is a log."""
+
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    hits: tuple[bool, ...]  # whether the token is the most likely one: all hits of a turn are greedy success, without decoding
+    kl: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # reference -> KL(policy || reference), exact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a gate, a schedule or a guard decided, with the numbers it read."""
+
+    step: int
+    stage: int
+    kind: Literal["gate", "schedule", "guard", "run"]
+    name: str
+    outcome: str  # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume | elsewhere | ...
+    reason: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What a run tells whoever watches it (the live display, plain lines, a test). Watching never changes a run."""
+
+    kind: Literal["start", "stage", "step", "eval", "decision", "note", "end"]
+    text: str = ""  # start: the run's directory; stage: its name and what it trains; note, decision, end: a sentence
+    step: int = 0  # of the whole run
+    steps: int = 0  # of the whole run, if no stage ends early
+    stage: int = 0  # index
+    stages: int = 0
+    stage_step: int = 0
+    stage_steps: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)  # the log line of a step or an evaluation
+    outcome: str = ""  # of a decision

@@ -1,0 +1,1 @@
+"""`FakeEngine`: scripted, deterministic, in milliseconds."""

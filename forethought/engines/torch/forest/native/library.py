@@ -1,0 +1,128 @@
+"""Compile the kernels once for this machine, and load them.
+
+The compiler (`CC`, else cc, gcc or clang) takes a few seconds; the file is kept in the user's cache folder (`cache.py`) under a hash of
+the sources, the compiler and the processor, so a shared home folder serves several machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from forethought.engines.torch.forest.native import cache
+
+SOURCES = Path(__file__).parent
+NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"  # not every clang on ARM takes -march
+# GCC would break chains of fused multiply-adds up for some processors, in one size of a tile and not in another: a row's bits would then
+# depend on how many rows are beside it.
+FUSED = ("-ffp-contract=fast", "--param=avoid-fma-max-bits=0")
+FLAGS = ("-O3", NATIVE, "-std=gnu11", *FUSED, "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
+LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")  # functions that return a long
+SECONDS = 120  # for the compiler
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where they cannot be had, and `why_not()` says why."""
+    try:
+        return _loaded()
+    except (OSError, ValueError) as e:  # ValueError: a CC that is no command line
+        _reason.append(" ".join(str(e).split()))
+        return None
+
+
+_reason: list[str] = []
+
+
+def why_not() -> str:
+    """In one line; empty where the kernels are there."""
+    return "" if library() else _reason[-1]
+
+
+def build() -> str:
+    """The beginning of the compiled file's digest; empty where there are no kernels. Another compiler may round otherwise."""
+    return lib.digest if (lib := library()) else ""
+
+
+def address(array) -> ctypes.c_void_p:
+    """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it points to: somebody has to."""
+    if array is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_void_p(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
+
+
+def floats(*sizes: int) -> torch.Tensor:
+    """Room that is not filled: float32 in the CPU's memory, whatever PyTorch's defaults are."""
+    return torch.empty(sizes, dtype=torch.float32, device="cpu")
+
+
+def _loaded() -> ctypes.CDLL:
+    if os.environ.get("FORETHOUGHT_KERNELS", "") == "0":
+        raise OSError("switched off by FORETHOUGHT_KERNELS=0")
+    if not (compiler := _compiler()):
+        raise OSError("no C compiler (cc, gcc or clang) was found")
+    name = f"kernels-{_key(compiler)}.so"
+    target = cache.folder_of(name) / name
+    if cache.whole(target):
+        with contextlib.suppress(OSError, AttributeError):  # whole, and not loaded here: a home that two systems share
+            return _opened(target)
+    _build(compiler, target)
+    return _opened(target)
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "")) or [c for c in map(shutil.which, ("cc", "gcc", "clang")) if c][:1]
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(path))
+    lib.digest = cache.digest(path)[:16]  # now: a cache may be swept while a run lasts
+    for function in LONG:
+        getattr(lib, function).restype = ctypes.c_long
+    return lib
+
+
+def _build(compiler: list[str], target: Path) -> None:
+    if sys.stderr.isatty():
+        print("forethought: compiling its kernels for this machine, once (about ten seconds)", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # built beside and renamed: another process may be building too
+        made = Path(folder) / "kernels.so"
+        command = [*compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        except subprocess.TimeoutExpired as e:
+            raise OSError(f"{compiler[0]} took more than {SECONDS} s for the kernels") from e
+        if done.returncode or not made.exists():
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            first = next((line for line in said if "error" in line), said[-1])
+            raise OSError(f"{compiler[0]} could not build the kernels: {first[:300]}")
+        cache.keep(made, target)
+
+
+def _key(compiler: list[str]) -> str:
+    digest = hashlib.sha256(" ".join([*compiler, *FLAGS, platform.machine(), processor()]).encode())
+    for path in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        with open("/proc/cpuinfo") as f:
+            return "".join(sorted({line for line in f if line.startswith(("model name", "flags", "Features"))}))
+    except OSError:
+        return platform.processor()

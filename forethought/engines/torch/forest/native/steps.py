@@ -1,0 +1,241 @@
+"""Sampling by the kernels: contexts enter, each row goes on by a token a step, rows leave; all keys and values stand in one tree."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from forethought.engines.torch.forest.native.library import address, floats
+from forethought.engines.torch.forest.native.tree import Path, Tree
+from forethought.engines.torch.forest.native.weights import Weights
+
+ITEM = ("segment", "keys", "from", "to", "causal")  # of attention: which tokens of a call see which keys
+PREFILL_TOKENS = 4096  # of contexts computed in one call
+
+
+class Rows(Protocol):
+    """Rows in the making, a line each."""
+
+    tokens: np.ndarray  # int64 [lines, most]
+    length: np.ndarray  # int64, tokens drawn so far
+    logps: np.ndarray  # float32 [lines, most]
+    drawn_logps: np.ndarray
+    noise: np.ndarray  # float64 [lines, most]
+    temperature: np.ndarray  # float32
+    top_p: np.ndarray  # float32
+    most: np.ndarray  # int64, of each row
+    context: np.ndarray  # int64, tokens of its context
+    kind: np.ndarray  # int64
+    ends_KV: np.ndarray  # bool [kinds, vocabulary]: whether a token ends a row of this kind
+    done: np.ndarray  # bool
+    finished: np.ndarray  # bool
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary")), *((name, ctypes.c_void_p) for name in (
+        "path_from", "path", "tail", "row", "token", "length", "logp", "drawn_logp", "uniform", "temperature", "top_p", "limit", "context",
+        "kind", "ends", "done", "finished"))]
+
+
+class NativeSteps:
+    """Rows in the order in which they entered; those below one segment stand together, so that its keys are read once for all."""
+
+    advances = True
+
+    def __init__(self, weights: Weights, threads: int = 1):
+        self.weights, self.threads = weights, threads
+        self.tree = Tree(2 * weights.layers * weights.kv_heads * weights.d, weights.lib.ft_width())
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None  # the kernels do not hold Python's lock
+        self.paths: list[Path] = []  # of each row: its context
+        self.tail = np.zeros(0, dtype=np.int32)  # segment of each row's own tokens
+        self.at = np.zeros(0, dtype=np.int32)  # tokens in it
+        self.position = np.zeros(0, dtype=np.int32)  # of the next token
+        self._parts: list[tuple[slice, np.ndarray]] | None = None
+
+    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
+        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each context.
+        IndexError for a token or a position that the model does not have."""
+        if (end := max(len(context) + most for context, most in zip(contexts, room, strict=True))) > self.weights.positions:
+            raise IndexError(f"{end} tokens of a context and what follows, where the model has {self.weights.positions} positions")
+        self.tree.reserve([*((1, len(context)) for context in dict.fromkeys(contexts)), *zip(n, room, strict=True)])
+        jobs, paths = self._jobs(contexts)
+        logits = floats(len(contexts), self.weights.vocabulary)
+        for part in _chunks(jobs, PREFILL_TOKENS):
+            self._compute(part, logits)
+        for path, context, k, most in zip(paths, contexts, n, room, strict=True):
+            first = self.tree.rows(k, most)
+            for i in range(k):
+                self.tree.use([*path, (first + i, 0)])
+            self.paths.extend([path] * k)
+            self.tail = np.concatenate([self.tail, np.arange(first, first + k, dtype=np.int32)])
+            self.at = np.concatenate([self.at, np.zeros(k, dtype=np.int32)])
+            self.position = np.concatenate([self.position, np.full(k, len(context), dtype=np.int32)])
+        self._parts = None
+        return logits
+
+    def step(self, token_R: np.ndarray) -> torch.Tensor:
+        """The next token of each row: the logits [R, V] after it."""
+        self._check_room(self.at)
+        logits = floats(len(token_R), self.weights.vocabulary)
+        self._parts = self._parts or self._split()
+        calls = []
+        for rows, above in self._parts:
+            own, at = self.tail[rows], self.at[rows]
+            index = np.arange(len(own), dtype=np.int32)
+            items = np.concatenate([above, np.stack([own, at + 1, index, index + 1, np.ones_like(own)], 1)])
+            calls.append((token_R[rows].astype(np.int32), self.position[rows], own, at, items, index, logits[rows]))
+        self._run(calls)
+        self.at += 1
+        self.position += 1
+        return logits
+
+    def advance(self, rows: Rows, live: np.ndarray, few: int) -> None:
+        """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`: each row's line in `rows`."""
+        self._check_room(rows.most[live] - 1)
+        bounds = np.linspace(0, len(live), min(self.threads, len(live)) + 1).astype(int)
+        parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        run = lambda part: self._advance(rows, live[part], part, int(few * (part.stop - part.start) // len(live)))  # noqa: E731
+        list(self.pool.map(run, parts) if self.pool else map(run, parts))
+        self.at = (rows.length[live] - 1).astype(np.int32)
+        self.position = (rows.context[live] + self.at).astype(np.int32)
+
+    def _advance(self, rows: Rows, live: np.ndarray, part: slice, few: int) -> None:
+        paths = self.paths[part]
+        starts = np.cumsum([0, *map(len, paths)], dtype=np.int32)
+        pairs = np.array([pair for path in paths for pair in path], dtype=np.int32)
+        tail, lib, model = np.ascontiguousarray(self.tail[part]), self.weights.lib, ctypes.byref(self.weights.model)
+        own = _Rows(len(live), rows.tokens.shape[1], *rows.ends_KV.shape, *map(address, (
+            starts, pairs, tail, live, rows.tokens, rows.length, rows.logps, rows.drawn_logps, rows.noise, rows.temperature, rows.top_p,
+            rows.most, rows.context, rows.kind, rows.ends_KV, rows.done, rows.finished)))
+        work, more = self.weights.work(len(live)), floats(lib.ft_run_work(model, ctypes.byref(own)))
+        lib.ft_run(model, ctypes.byref(own), address(self.tree.base), address(self.tree.room), few, -1, address(work), address(more))
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with these rows (a mask) alone."""
+        for i in (~rows).nonzero()[0]:
+            self.tree.leave([*self.paths[i], (self.tail[i], 0)])
+        self.paths = [path for path, kept in zip(self.paths, rows, strict=True) if kept]
+        self.tail, self.at, self.position = self.tail[rows], self.at[rows], self.position[rows]
+        self._parts = None
+
+    def _check_room(self, at: np.ndarray) -> None:
+        """The kernels write where they are told to."""
+        if (at >= self.tree.room[self.tail]).any():
+            raise IndexError(f"a row goes on to {at.max() + 1} tokens, for which no room was made")
+
+    # ---- contexts
+
+    def _jobs(self, contexts: Sequence[tuple[int, ...]]) -> tuple[list[_Job], list[Path]]:
+        """What of the contexts has to be computed, and each one's path."""
+        jobs, paths = [], []
+        new: dict[int, _Job] = {}
+        for i, context in enumerate(contexts):
+            path = self.tree.find(context)
+            done = sum(k for _, k in path)
+            if done < len(context):
+                segment = self.tree.grow(path, context[done:])
+                path.append((segment, len(context) - done))
+                new[segment] = _Job(segment, 0, context[done:], done, path[:-1])
+                jobs.append(new[segment])
+            segment, k = path[-1]
+            if segment not in new:  # it stands there from before: its last token again, for the logits
+                jobs.append(_Job(segment, k - 1, context[-1:], len(context) - 1, path[:-1]))
+            (new.get(segment) or jobs[-1]).outs.setdefault(k - 1, []).append(i)
+            paths.append(path)
+        return jobs, paths
+
+    def _compute(self, jobs: Sequence[_Job], logits: torch.Tensor) -> None:
+        """In waves: threads do not see each other's keys before the wave has ended."""
+        while jobs:
+            segments = {job.segment for job in jobs} if self.threads > 1 else set()
+            later = [job for job in jobs if any(s in segments for s, _ in job.above)]
+            waiting = {id(job) for job in later}
+            wave = [job for job in jobs if id(job) not in waiting]
+            parts = _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.threads)) if self.threads > 1 else [wave]
+            calls = [_call(part, self.weights.vocabulary) for part in parts]
+            for ids, *_ in calls:
+                if ids.min() < 0 or ids.max() >= self.weights.words:
+                    raise IndexError(f"token {ids.min() if ids.min() < 0 else ids.max()} is none of the model's {self.weights.words}")
+            self._run(calls)
+            for part, call in zip(parts, calls, strict=True):
+                ends = [i for job in part for k in sorted(job.outs) for i in job.outs[k]]
+                logits[ends] = call[-1].repeat_interleave(torch.tensor([len(job.outs[k]) for job in part for k in sorted(job.outs)]), 0)
+            jobs = later
+
+    # ---- calls
+
+    def _split(self) -> list[tuple[slice, np.ndarray]]:
+        """(rows of each thread, the items of their contexts)."""
+        bounds = np.linspace(0, len(self.tail), min(self.threads, len(self.tail)) + 1).astype(int)
+        return [(slice(a, b), _shared(self.paths[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def _run(self, calls: list[tuple]) -> None:
+        if self.pool and len(calls) > 1:
+            list(self.pool.map(lambda call: self._forward(*call), calls))
+        else:
+            for call in calls:
+                self._forward(*call)
+
+    def _forward(self, ids, positions, segments, at, items, outs, logits) -> None:
+        tree, model, work = self.tree, ctypes.byref(self.weights.model), self.weights.work(len(ids))
+        items, segments, at = np.ascontiguousarray(items), np.ascontiguousarray(segments), np.ascontiguousarray(at)
+        positions, outs = np.ascontiguousarray(positions), np.ascontiguousarray(outs)
+        self.weights.lib.ft_forward(model, len(ids), *map(address, (ids, positions, segments, at, tree.base, tree.room)),
+                                    len(items), address(items), len(outs), *map(address, (outs, logits, work)))
+
+
+@dataclass(slots=True)
+class _Job:
+    """Tokens of one segment, from the place `at` on, below the path `above`; `outs`: token in the segment -> contexts that end there."""
+
+    segment: int
+    at: int
+    tokens: Sequence[int]
+    position: int
+    above: Path
+    outs: dict[int, list[int]] = field(default_factory=dict)
+
+
+def _call(jobs: Sequence[_Job], vocabulary: int) -> tuple:
+    sizes = np.array([len(job.tokens) for job in jobs])
+    starts = np.concatenate([[0], sizes.cumsum()[:-1]]).astype(np.int32)
+    within = np.arange(sizes.sum(), dtype=np.int32) - starts.repeat(sizes)
+    spread = lambda values: np.array(values, dtype=np.int32).repeat(sizes)  # noqa: E731
+    ids = np.array([token for job in jobs for token in job.tokens], dtype=np.int32)
+    at = within + spread([job.at for job in jobs])
+    items = [(segment, k, start, start + size, 0) for job, start, size in zip(jobs, starts, sizes, strict=True) for segment, k in job.above]
+    items += [(job.segment, job.at + size, start, start + size, 1) for job, start, size in zip(jobs, starts, sizes, strict=True)]
+    outs = np.array([start + k - job.at for job, start in zip(jobs, starts, strict=True) for k in sorted(job.outs)], dtype=np.int32)
+    return (ids, within + spread([job.position for job in jobs]), spread([job.segment for job in jobs]), at,
+            np.array(items, dtype=np.int32), outs, floats(len(outs), vocabulary))
+
+
+def _chunks(jobs: Sequence[_Job], tokens: int) -> list[list[_Job]]:
+    out, size = [], tokens
+    for job in jobs:
+        if size + len(job.tokens) > tokens and size:
+            out.append([])
+            size = 0
+        out[-1].append(job)
+        size += len(job.tokens)
+    return out
+
+
+def _shared(paths: Sequence[Path]) -> np.ndarray:
+    """Items of rows in order: neighbours that see the same keys see them together."""
+    items = []
+    for level in range(max(map(len, paths))):
+        start = 0
+        for i in range(1, len(paths) + 1):
+            here = paths[start][level] if level < len(paths[start]) else None
+            if i == len(paths) or (paths[i][level] if level < len(paths[i]) else None) != here:
+                if here is not None:
+                    items.append((*here, start, i, 0))
+                start = i
+    return np.array(items, dtype=np.int32).reshape(-1, len(ITEM))

@@ -1,0 +1,1 @@
+"""Packed segments become losses, gradients and metrics."""

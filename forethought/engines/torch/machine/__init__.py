@@ -1,0 +1,1 @@
+"""What the engine runs on: device, memory, threads, and which code is fastest there."""

@@ -1,0 +1,86 @@
+"""What a model's configuration says before a weight is read: whether packed forests compute it, and paths of how many tokens.
+
+Attention over a forest is full attention. A model that attends to a window, or in chunks, attends fully up to their size; one whose
+rotary frequencies change with the longest row (LongRoPE, arXiv 2402.13753) has one set of them up to a length. Paths up to the
+smallest such number are computed exactly, so that number is the model's context here.
+"""
+
+from __future__ import annotations
+
+from forethought.engines.torch.forest.attention import NAME
+from forethought.core.errors import UserError
+
+INSTEAD = "use a decoder with plain full attention (Llama, Qwen, Mistral, Gemma, Phi, OLMo and their mixtures of experts are such)"
+KINDS = {"full_attention", "attention", "sliding_attention", "chunked_attention"}  # of layers; the last two up to their size
+SHORTEST = 16  # tokens of a context that is worth anything, and that `exact.py` needs
+PROPERTIES = {  # what some kinds of models have without a field of their configuration that says so
+    "is recurrent": ("falcon_mamba", "mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm"),
+    "adds position biases to its attention (ALiBi)": ("bloom", "mpt"),
+    "has attention sinks": ("gpt_oss", "granite_swa", "granitemoe_swa", "mimo_v2_flash"),
+}  # fmt: skip
+
+
+def check_config(config, path: str) -> None:
+    """UserError that names the property which packed forests do not compute."""
+    if found := _unfit(config):
+        raise UserError(f"{path} ({config.model_type}) {found}, which packed forests do not compute; {INSTEAD}")
+    if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
+        raise UserError(f"{path} ({config.model_type}) does not say how long its context is (max_position_embeddings); "
+                        "only decoders with full attention over a known context are supported")
+    if context_of(config) < SHORTEST:
+        raise UserError(f"{path} ({config.model_type}) attends fully over {told(config)} tokens only; {INSTEAD}")
+
+
+def _unfit(config) -> str:
+    text = config.get_text_config()
+    if getattr(config, "is_encoder_decoder", False):
+        return "has an encoder beside its decoder"
+    if kinds := set(getattr(text, "layer_types", None) or ()) - KINDS:
+        return f"has layers of kind {', '.join(sorted(kinds))}"
+    if named := next((what for what, models in PROPERTIES.items() if config.model_type in models), ""):
+        return named
+    if getattr(text, "alibi", False):
+        return "adds position biases to its attention (alibi)"
+    if (cap := getattr(text, "attn_logit_softcapping", None)) is not None:
+        return f"caps its attention scores (attn_logit_softcapping = {cap})"
+    if getattr(text, "attn_temperature_tuning", False):
+        return "scales its attention by a token's place in the row (attn_temperature_tuning)"
+    return ""
+
+
+def check_attention(model) -> None:
+    """UserError where the model was loaded with an attention that would take a packed row for one long text."""
+    used = model.config.get_text_config()._attn_implementation
+    if used != NAME:
+        raise UserError(f"the model attends by {used!r}, which cannot take packed forests; load it with "
+                        f"attn_implementation={NAME!r}, or by `loading.from_path`")
+
+
+def context_of(config) -> int:
+    """Most tokens of a path that full attention computes exactly."""
+    return min(limits(config).values())
+
+
+def limits(config) -> dict[str, int]:
+    """What bounds the tokens of a path -> to how many."""
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ())
+    found = {"max_position_embeddings": text.max_position_embeddings}
+    window, chunk = getattr(text, "sliding_window", None), getattr(text, "attention_chunk_size", None)
+    if window and ("sliding_attention" in kinds if kinds else getattr(text, "use_sliding_window", True)):
+        found["sliding_window"] = window
+    if chunk and "chunked_attention" in kinds:
+        found["attention_chunk_size"] = chunk
+    rope = getattr(text, "rope_parameters", None) or {}
+    for part in [rope] if "rope_type" in rope else [r for r in rope.values() if isinstance(r, dict)]:  # one for each kind of layer
+        original = part.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+        if part.get("rope_type") == "longrope" and original:
+            found["original_max_position_embeddings"] = original
+    return found
+
+
+def told(config) -> str:
+    """The context, and why it is shorter than the model's positions where it is."""
+    found = limits(config)
+    most = min(found, key=found.get)
+    return f"{found[most]}" + ("" if most == "max_position_embeddings" else f" of {found['max_position_embeddings']} ({most})")

@@ -1,0 +1,1 @@
+"""Named weights: adapters, copies, their optimizers, gradients and files."""

@@ -1,0 +1,220 @@
+"""Sampling with continuous batching: contexts enter as long as there is room, all rows in the making take a token together, and each
+leaves when it has ended.
+
+How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch (`cohorts.py`; on a GPU `slots.py`). All
+compute a context once, however many rows stand below it; rows of several policies are in the making together (`sides.py`). Every request
+has its own stream of random numbers (counter-based, keyed by its seed), so a row's tokens do not depend on what else is in the batch, and
+nothing has to be saved to resume.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from forethought.engines.base import BASE
+from forethought.engines.torch.sampling.choice import Choice
+from forethought.engines.torch.forest.decoder import Decoder, decoder_of
+from forethought.engines.torch.forest.native.steps import NativeSteps
+from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
+from forethought.engines.torch.sampling.sides import Sides
+from forethought.engines.torch.sampling.slots import by_torch
+from forethought.engines.torch.sampling.stops import Stops
+from forethought.core.errors import Diverged
+from forethought.core.types import Completion, Request
+
+ENTER_TOKENS = 32_768  # of contexts that enter together
+
+
+class Steps(Protocol):
+    """Rows in the order in which they entered."""
+
+    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
+        """n[i] rows of at most room[i] tokens below each context: the logits [contexts, V] after each."""
+
+    def step(self, token_R: np.ndarray) -> torch.Tensor:
+        """The next token of each row: the logits [R, V] after it."""
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with these rows (a mask) alone."""
+
+
+@dataclass(slots=True)
+class _Packed:
+    model: torch.nn.Module
+    tensors: list[torch.Tensor]
+    places: list[int]
+    versions: list[int]
+    weights: Weights
+
+
+class Laid:
+    """The weights of each policy as the kernels read them, brought up to date when they have moved."""
+
+    def __init__(self):
+        self._kept: dict[str, _Packed] = {}
+        self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
+
+    def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
+        """The fastest way to sample from `model`, which speaks for `policy`, here, in paths of at most `context` tokens."""
+        decoder = decoder_of(model)
+        if not runs(decoder, model):
+            return by_torch(model, decoder)
+        kept = self._kept.get(policy)
+        tensors = kept.tensors if kept and kept.model is model else list(model.parameters())
+        places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
+        if not (kept and kept.model is model and kept.places == places and (kept.versions == versions or kept.weights.refresh())):
+            self._reach(decoder, context)
+            kept = self._kept[policy] = _Packed(model, tensors, places, versions, Weights(decoder, model, bf16, self._angles[1]))
+        kept.versions = versions
+        if kept.weights.positions < context:
+            self._reach(decoder, context)
+            kept.weights.turn(self._angles[1])
+        return NativeSteps(kept.weights, threads)
+
+    def _reach(self, decoder: Decoder, context: int) -> None:
+        """Angles of so many positions; a position's do not depend on how many there are."""
+        if self._angles[0] < context:
+            self._angles = (context, angles_of(decoder, context))
+
+    def moved(self, policy: str) -> None:
+        """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version, as every other change does."""
+        for name in [policy] if policy != BASE else list(self._kept):  # adapters stand on the base
+            if name in self._kept:
+                self._kept[name].versions = []
+
+    def drop(self, policy: str) -> None:
+        self._kept.pop(policy, None)
+
+
+class Sampler:
+    """`eos`: tokens that end any row. `rows`: most rows in the making at once."""
+
+    def __init__(self, steps: Steps | Sides, eos: set[int], rows: int = 1024):
+        self.steps, self.eos, self.rows = steps, eos, rows
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[Request], stops: Sequence[Stops], version: int | Mapping[str, int]) -> list[list[Completion]]:
+        """Each request's completions; each has its own `stops`. `version`: of the weights, or of each policy's."""
+        rows, live = _Rows(requests, stops, self.eos), np.zeros(0, dtype=np.int64)
+        waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))  # neighbours share most
+        while waiting or len(live):
+            if len(live) and rows.by_ids and getattr(self.steps, "advances", False):
+                self.steps.advance(rows, live, self._few(waiting, requests))
+                rows.check(live)
+            elif len(live):
+                rows.take(live, self.steps.step(rows.last(live)))
+            if entering := self._entering(waiting, requests, len(live)):
+                entering.sort(key=lambda i: requests[i].policy)  # contexts of one policy are computed together
+                asked = [requests[i] for i in entering]
+                logits_BV = self._enter(asked)
+                new = np.concatenate([rows.of(i) for i in entering])
+                rows.take(new, logits_BV, np.array([r.n for r in asked]))
+                live = np.concatenate([live, new])
+            going = ~rows.done[live]
+            if not going.all():
+                self.steps.keep(going)
+                live = live[going]
+        return rows.completions(version)
+
+    def _enter(self, asked: Sequence[Request]) -> torch.Tensor:
+        given = [r.context for r in asked], [r.n for r in asked], [r.max_tokens for r in asked]
+        return self.steps.enter(*given, [r.policy for r in asked]) if isinstance(self.steps, Sides) else self.steps.enter(*given)
+
+    def _few(self, waiting: deque[int], requests: Sequence[Request]) -> int:
+        """Rows at which others can enter beside them."""
+        return max(0, self.rows - max(requests[waiting[0]].n, self.rows // 8)) if waiting else 0
+
+    def _entering(self, waiting: deque[int], requests: Sequence[Request], live: int) -> list[int]:
+        """Who fits beside the live rows. Not one by one: contexts are computed faster together."""
+        out: list[int] = []
+        if waiting and live > self._few(waiting, requests):
+            return out
+        tokens = 0
+        while waiting and (not live or live + requests[waiting[0]].n <= self.rows) and tokens < ENTER_TOKENS:
+            i = waiting.popleft()
+            out.append(i)
+            live += requests[i].n
+            tokens += len(requests[i].context)
+        return out
+
+
+class _Rows:
+    """All completions in the making, as arrays: what a step costs in Python does not grow with the rows."""
+
+    def __init__(self, requests: Sequence[Request], stops: Sequence[Stops], eos: set[int]):
+        self.requests, self.choice = requests, Choice()
+        n, most = np.array([r.n for r in requests]), max(r.max_tokens for r in requests)
+        self.ends = n.cumsum()
+        total = int(self.ends[-1])
+        self.request = np.repeat(np.arange(len(requests)), n)
+        self.tokens = np.zeros((total, most), dtype=np.int64)
+        self.logps, self.drawn_logps = (np.zeros(self.tokens.shape, dtype=np.float32) for _ in range(2))
+        self.length = np.zeros(total, dtype=np.int64)
+        self.done, self.finished = np.zeros(total, dtype=bool), np.zeros(total, dtype=bool)
+        self.most = np.array([r.max_tokens for r in requests])[self.request]
+        self.noise = np.ascontiguousarray(np.concatenate([_uniforms(r, r.n, most) for r in requests]))
+        self.temperature = np.array([r.temperature for r in requests], dtype=np.float32)[self.request]
+        self.top_p = np.array([r.top_p for r in requests], dtype=np.float32)[self.request]
+        self.context = np.array([len(r.context) for r in requests])[self.request]
+        kinds = list({id(s): s for s in stops}.values())
+        self.kind = np.array([next(i for i, kind in enumerate(kinds) if kind is s) for s in stops])[self.request]
+        self.ending = [sorted(kind.ids | eos) for kind in kinds]
+        self.ends_KV: np.ndarray | None = None  # whether a token ends a row of this kind, once the vocabulary is known
+        self.texts = [kind if kind.texts else None for kind in kinds]
+        self.by_ids = not any(self.texts)  # whether single tokens say when a row ends
+
+    def of(self, request: int) -> np.ndarray:
+        return np.arange(self.ends[request] - self.requests[request].n, self.ends[request])
+
+    def last(self, rows: np.ndarray) -> np.ndarray:
+        """The token that each row got last."""
+        return self.tokens[rows, self.length[rows] - 1]
+
+    def take(self, rows: np.ndarray, logits: torch.Tensor, repeats: np.ndarray | None = None) -> None:
+        """Draw each row's next token. `repeats`: how many rows each line of the logits is for."""
+        t = self.length[rows]
+        token, logp, drawn_logp = self.choice(logits, repeats, self.noise[rows, t], self.temperature[rows], self.top_p[rows])
+        self.tokens[rows, t], self.logps[rows, t], self.drawn_logps[rows, t] = token, logp, drawn_logp
+        self.length[rows] = t + 1
+        self.check(rows)
+        ended = self._ended(rows, token, logits.shape[-1])
+        self.finished[rows] = ended
+        self.done[rows] = ended | (self.most[rows] == t + 1)
+
+    def check(self, rows: np.ndarray) -> None:
+        """Diverged where a row's last token came from logits that are not finite."""
+        bad = rows[np.isnan(self.logps[rows, self.length[rows] - 1])]
+        if len(bad):
+            policy = self.requests[self.request[bad[0]]].policy
+            raise Diverged(f"policy {policy!r} gives logits that are not finite")
+
+    def _ended(self, rows: np.ndarray, token: np.ndarray, vocabulary: int) -> np.ndarray:
+        if self.ends_KV is None:
+            self.ends_KV = np.zeros((len(self.ending), vocabulary), dtype=bool)
+            for own, ids in zip(self.ends_KV, self.ending, strict=True):
+                own[[i for i in ids if i < vocabulary]] = True
+        ended = self.ends_KV[self.kind[rows], token]
+        for i in () if self.by_ids else (~ended).nonzero()[0]:
+            text = self.texts[self.kind[rows[i]]]
+            ended[i] = text is not None and text.found(self.tokens[rows[i], : self.length[rows[i]]].tolist())
+        return ended
+
+    def completions(self, version: int | Mapping[str, int]) -> list[list[Completion]]:
+        versions = [version if isinstance(version, int) else version[r.policy] for r in self.requests]
+        out = [Completion(token_ids=tuple(tokens[:size]), logprobs=tuple(logps[:size]), drawn_logprobs=tuple(drawn[:size]),
+                          status="finished" if finished else "truncated", version=versions[request])
+               for tokens, logps, drawn, size, finished, request in zip(
+                   self.tokens.tolist(), self.logps.tolist(), self.drawn_logps.tolist(), self.length.tolist(), self.finished,
+                   self.request.tolist(), strict=True)]
+        return [out[end - r.n : end] for end, r in zip(self.ends, self.requests, strict=True)]
+
+
+def _uniforms(request: Request, n: int, most: int) -> np.ndarray:
+    """[n, most] uniform numbers that depend on the request alone (drawn step by step, so `most` changes none of them)."""
+    return np.random.Generator(np.random.Philox(key=[request.seed, n])).random((most, n)).T

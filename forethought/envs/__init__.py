@@ -1,0 +1,1 @@
+"""What answers back, and the boundary that holds it to its protocol."""

@@ -1,0 +1,161 @@
+"""The boundary between this library and code that is not its own: what breaks behind it is data, and comes back as a `Fault`.
+
+A call of a task family, an environment or a grader gives its value, or raises a Fault that says at which boundary it broke, by what and in
+which line: whatever was raised (SystemExit and MemoryError too, only the user's own Ctrl-C passes), a value of another type than the
+protocol has, or no end within the limit. Who called decides what a fault leaves out: a node, a demonstration, a task.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from forethought.core.errors import UserError
+from forethought.recipe.schema import LimitSpec
+from forethought.envs.watchdog import TimeUp, Watchdog
+
+Boundary = Literal["engine", "environment", "task", "reward", "parse"]
+KINDS = 50  # different faults that are kept with their tracebacks
+GONE = 8  # calls of one boundary in a row that did not end in time: it is not asked any more until the next step
+_LONGEST, _DEEPEST = 300, 12_000  # characters of a message and of a traceback that are kept
+
+
+class Fault(UserError):
+    """Something behind a boundary broke. `reason` is what a node keeps; the message says in which line too."""
+
+    def __init__(self, boundary: Boundary, kind: str, message: str, called: str, place: str = ""):
+        self.boundary, self.kind, self.called, self.place = boundary, kind, called, place
+        self.reason = f"{boundary}: {kind}{f': {message}' if message else ''}"
+        super().__init__(f"{self.reason} (in {called}{f', {place}' if place else ''})")
+
+
+class WrongType(TypeError):
+    """A value that the protocol does not have: the message says which one, and where."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """One kind of fault: what the first one said, with its traceback, and how many there were."""
+
+    boundary: Boundary
+    kind: str
+    place: str
+    first: str
+    trace: str
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Guard:
+    """Makes the calls and remembers what broke. `who`: the name of the task family."""
+
+    who: str
+    limits: LimitSpec = field(default_factory=LimitSpec)
+    seen: dict[tuple[str, str, str], Seen] = field(default_factory=dict)
+    total: int = 0  # faults so far
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    _late: Counter = field(default_factory=Counter)  # boundary -> calls in a row that took too long
+
+    def call(self, boundary: Boundary, name: str, function: Callable[..., Any], args: tuple = (), named: Mapping[str, Any] | None = None,
+             check: Callable[[Any], Any] | None = None, seconds: float | None = None, users: bool = True) -> Any:
+        """What `check` makes of `function(*args)`, in at most `seconds` (by default those of a step). Raises Fault.
+
+        `users`: a UserError of a task family (a file that cannot be read, a plan that is missing) is for the user as it stands.
+        """
+        if self._late and self._late[boundary] >= GONE:
+            raise Fault(boundary, "Timeout", f"not asked any more, after {GONE} calls in a row without an end", f"{name} of {self.who}")
+        seconds = self.limits.step_seconds if seconds is None else seconds
+        try:
+            value = self.watchdog.call(seconds, function, args, named or {})
+            if check is not None:
+                value = check(value)
+            if self._late:
+                self._late.pop(boundary, None)
+            return value
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except TimeUp as error:
+            self._late[boundary] += 1
+            fault = self.fault(boundary, name, error, f"no end after {seconds:g} s")
+        except BaseException as error:
+            if _is_users(error) or (users and boundary == "task" and isinstance(error, UserError)):
+                raise
+            fault = self.fault(boundary, name, error)
+        raise fault  # out here, so that it does not keep the frames of what broke
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """For a batch of calls: they share one timer."""
+        with self.watchdog.watch():
+            yield
+
+    def fresh(self) -> None:
+        """A new step: what took too long is asked again."""
+        self._late.clear()
+
+    def gone(self) -> str:
+        """Why a boundary is not asked any more, or ""."""
+        gone = next((boundary for boundary, n in self._late.items() if n >= GONE), "")
+        return f"{GONE} calls in a row ({gone}) took longer than limits.step_seconds" if gone else ""
+
+    def worst(self) -> str:
+        """The most frequent kind of fault, in a sentence."""
+        return max(self.seen.values(), key=lambda seen: seen.count).first if self.seen else ""
+
+    def told(self) -> list[dict[str, object]]:
+        """Every kind of fault as a record, the first one first."""
+        return [asdict(seen) for seen in self.seen.values()]
+
+    def fault(self, boundary: Boundary, name: str, error: BaseException, message: str = "") -> Fault:
+        if isinstance(error, Fault):  # inside another guarded call: known already
+            return error
+        kind = {TimeUp: "Timeout", WrongType: "TypeError"}.get(type(error), type(error).__name__)
+        called, message, place = f"{name} of {self.who}", message or _message(error), _place(error)
+        if isinstance(error, WrongType):  # of a value, which has no line
+            message, place = f"{called} {message}", ""
+        fault = Fault(boundary, kind, message, called, place)
+        self.total += 1
+        key = (boundary, kind, place or fault.reason)
+        if key in self.seen or len(self.seen) < KINDS:
+            self.seen.setdefault(key, Seen(boundary, kind, place, str(fault), _trace(error))).count += 1
+        return fault
+
+
+def _is_users(error: BaseException) -> bool:
+    """A group of errors, such as a task group of asyncio raises, with the user's Ctrl-C among them."""
+    return isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException as worse:
+        return f"its message cannot be read ({type(worse).__name__})"
+    text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST]).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _place(error: BaseException) -> str:
+    """file:line of the innermost frame that is not this boundary."""
+    at, found = error.__traceback__, ""
+    while at is not None:
+        name = at.tb_frame.f_code.co_filename
+        if name not in _OURS:
+            found = f"{name}:{at.tb_lineno}"
+        at = at.tb_next
+    return found
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(error, limit=-30))  # of a recursion without end, the innermost frames
+    except BaseException as worse:
+        return f"the traceback cannot be written ({type(worse).__name__})"
+    return text if len(text) <= _DEEPEST else text[-_DEEPEST:]
+
+
+_OURS = {__file__, Watchdog.call.__code__.co_filename}

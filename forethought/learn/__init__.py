@@ -1,0 +1,1 @@
+"""A tree becomes a batch: rewards, credit, curriculum, segments, schedules."""

@@ -1,0 +1,97 @@
+"""From demonstrations and rewarded trees to segments: what is shared is stored once, what trains carries its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from forethought.workflows.rollout import Rollouts
+from forethought.core.types import Advantages, Batch, Node, Segment, Task, Tree
+
+
+def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]], stream: str = "sft",
+                           failed: list[int] | None = None) -> list[Segment]:
+    """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it. The tokens of
+    a task's `loss_roles` go into `stream`. Tasks that the family cannot draw or show are left out, their places added to `failed`."""
+    segments: list[Segment] = []
+    contexts: dict[str, int] = {}
+    with rollouts.guard.watch():
+        shown = [rollouts.turns(task) for task in tasks]
+    for i, (task, roles) in enumerate(zip(tasks, loss_roles, strict=True)):
+        if not shown[i]:
+            if failed is not None:
+                failed.append(i)
+            continue
+        above = _context(segments, contexts, rollouts, task)
+        prompt = rollouts.piece(task.prompt) if task.context else rollouts.root_ids(task)
+        above = _add(segments, Segment(parent=above, token_ids=prompt))
+        for turn, ids in shown[i]:
+            loss = {"stream": stream, "weight": (1.0,) * len(ids)} if turn.role in roles else {}
+            above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **loss))
+    return segments
+
+
+def tree_segments(rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str) -> list[Segment]:
+    """Every node that has tokens once (an overlong turn has none). `norm` "sequences" gives each turn a total weight of 1, else each
+    token weighs 1."""
+    segments: list[Segment] = []
+    contexts: dict[str, int] = {}
+    for tree, given in zip(trees, advantages, strict=True):
+        if not any(node.token_ids for node in tree.nodes):
+            continue  # of a task that could not be drawn
+        at: dict[int, int] = {}
+        for node in tree.nodes:
+            if node.parent is None:
+                above = _context(segments, contexts, rollouts, tree.task)
+                shared = len(segments[above].token_ids) if above >= 0 else 0
+                at[node.id] = _add(segments, Segment(parent=above, token_ids=node.token_ids[shared:]))
+            elif not node.token_ids:
+                at[node.id] = at[node.parent]
+            else:
+                at[node.id] = _add(segments, _trained(node, at[node.parent], given.get(node.id, ()), norm))
+    return segments
+
+
+def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str) -> Segment:
+    if not advantage:
+        return Segment(parent=parent, token_ids=node.token_ids, role=node.role)
+    weight = 1.0 / len(advantage) if norm == "sequences" else 1.0
+    return Segment(parent=parent, token_ids=node.token_ids, role=node.role, stream="pg", weight=(weight,) * len(advantage),
+                   advantage=advantage, old_logprobs=node.logprobs)
+
+
+def for_policy(segments: Sequence[Segment], policy: str, policies: Mapping[str, str]) -> Batch:
+    """The same forest with targets only where `policy` speaks; other roles' tokens are context."""
+    return Batch(policy=policy, segments=tuple(s if s.stream is None or policies[s.role] == policy else _context_only(s) for s in segments))
+
+
+def for_role(batch: Batch, role: str) -> Batch:
+    """The same forest with targets only on one role's tokens."""
+    return replace(batch, segments=tuple(s if s.role == role else _context_only(s) for s in batch.segments))
+
+
+def joined(first: Sequence[Segment], second: Sequence[Segment]) -> list[Segment]:
+    """Two forests as one."""
+    return [*first, *(replace(s, parent=s.parent + len(first)) if s.parent >= 0 else s for s in second)]
+
+
+def targets(segments: Sequence[Segment], stream: str) -> float:
+    """Total weight of a stream's tokens."""
+    return sum(sum(s.weight) for s in segments if s.stream == stream)
+
+
+def _context_only(s: Segment) -> Segment:
+    return replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=())
+
+
+def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollouts, task: Task) -> int:
+    if not task.context:
+        return -1
+    if task.context not in contexts:
+        contexts[task.context] = _add(segments, Segment(parent=-1, token_ids=rollouts.begun(task.context)))
+    return contexts[task.context]
+
+
+def _add(segments: list[Segment], segment: Segment) -> int:
+    segments.append(segment)
+    return len(segments) - 1

@@ -1,0 +1,85 @@
+"""Which levels a step draws, and which groups it learns from. Both observe, both have a state that is saved."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from forethought.core.metrics import Last, Mean, Metric, Sum
+from forethought.core.types import Advantages, Tree
+
+
+class LevelSampler:
+    """Draws levels by weight; for the first `easy_steps` steps only the easy ones.
+
+    Draws come from the caller's generator, so a resumed run draws what the straight run drew. `observe` keeps a running pass
+    rate by level (exponential, `memory` groups), which the metrics show.
+    """
+
+    def __init__(self, levels: Sequence[int], weights: Sequence[float] = (), easy_levels: Sequence[int] = (), easy_steps: int = 0,
+                 memory: float = 200.0):
+        self.levels = list(levels)
+        self.weights = list(weights) or [1.0] * len(self.levels)
+        self.easy = [level in easy_levels for level in self.levels]
+        self.easy_steps = easy_steps
+        self.memory = memory
+        self.passed: dict[int, tuple[float, float]] = {}  # level -> (decayed passes, decayed count)
+
+    def draw(self, rng: random.Random, n: int, step: int) -> list[int]:
+        weights = self.weights
+        if step < self.easy_steps:
+            weights = [w if easy else 0.0 for w, easy in zip(weights, self.easy, strict=True)]
+        return rng.choices(self.levels, weights, k=n)
+
+    def observe(self, trees: Sequence[Tree]) -> None:
+        keep = 1 - 1 / self.memory
+        for tree in trees:
+            rewards = [n.reward for n in tree.nodes if n.reward is not None]
+            if rewards:
+                passes, count = self.passed.get(tree.task.level, (0.0, 0.0))
+                self.passed[tree.task.level] = (passes * keep + sum(rewards) / len(rewards), count * keep + 1)
+
+    def metrics(self) -> dict[str, Metric]:
+        return {f"curriculum/reward@{level}": Last(p / c) for level, (p, c) in sorted(self.passed.items())}
+
+    def state_dict(self) -> dict:
+        return {"passed": {str(k): v for k, v in self.passed.items()}}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.passed = {int(k): tuple(v) for k, v in state["passed"].items()}
+
+
+def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list[int], dict[str, Metric]]:
+    """Indices of the groups that carry a gradient (some advantage is not zero), and counts of the others by reason.
+
+    Leaving the others out changes no gradient: the loss is still divided by all tokens.
+    """
+    kept = [i for i, a in enumerate(advantages) if any(x for tokens in a.values() for x in tokens)]
+    dropped = set(range(len(trees))) - set(kept)
+    reasons = {"all_solved": 0, "all_failed": 0, "no_spread": 0, "overlong": 0}
+    for i in dropped:
+        why = _why(trees[i])
+        reasons[why] = reasons.get(why, 0) + 1  # "failed" is named only where something did
+    metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
+    return kept, metrics | {f"groups/{reason}": Sum(n) for reason, n in reasons.items()}
+
+
+def _why(tree: Tree) -> str:
+    """Why a group carries no gradient."""
+    won, without_room = _successes(tree), {n.role for n in tree.nodes if n.status == "overlong"}
+    executed = any("outcome" in n.reward_parts for n in tree.nodes if n.role == "act")
+    broke = {n.role for n in tree.nodes if n.status == "failed"}
+    if broke and (not won or ("act" in broke and not executed)):
+        return "failed"  # nobody knows how it would have ended
+    if without_room and (not won or ("act" in without_room and not executed)):
+        return "overlong"
+    return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
+
+
+def _successes(tree: Tree) -> list[float]:
+    """Whether each response succeeded, whatever it was paid for: outcomes of executions, else whether plans are valid, else rewards."""
+    for role, part in (("act", "outcome"), ("plan", "valid")):
+        found = [n.reward_parts[part] for n in tree.nodes if n.role == role and part in n.reward_parts]
+        if found:  # a refused plan has no executions, and failed
+            return found + [0.0 for n in tree.nodes if role == "act" and n.status == "refused"]
+    return [n.reward for n in tree.nodes if n.reward is not None]

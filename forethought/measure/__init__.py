@@ -1,0 +1,1 @@
+"""What is known of each role: evaluation, gates, probes."""

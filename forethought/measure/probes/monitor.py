@@ -1,0 +1,95 @@
+"""Runs the probes of a run when they are due, and counts what each of them costs."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+from forethought.measure.probes.held_out import Found, HeldOut, since
+from forethought.measure.probes.phases import Phases
+from forethought.measure.probes.plans import format_share, meaning_entropy
+from forethought.recipe.schema import ProbeSpec
+from forethought.workflows.rollout import Rollouts
+from forethought.core.types import Tree
+
+References = Mapping[str, Mapping[str, str]]  # start | base -> policy -> frozen copy
+
+
+class Monitor:
+    """`now` is the newest held-out probe and `start` the one at the stage's start; adaptive isolation reads both."""
+
+    def __init__(self, rollouts: Rollouts, spec: ProbeSpec, levels: Sequence[int], seed: int):
+        self.domain, self.spec = rollouts.domain, spec
+        shown = getattr(self.domain, "has_plans", True)  # a demonstration needs a plan
+        held_out = HeldOut(rollouts, levels, spec.tasks, seed) if spec.every and shown else None
+        self.held_out = held_out if held_out and held_out.there else None
+        self.formats = {name: re.compile(pattern) for name, pattern in spec.formats.items()}
+        self.phases = Phases(spec.phase_window)
+        self.start: Found | None = None
+        self.now: Found | None = None
+        self.seconds = 0.0  # of the whole run
+
+    def begin(self, step: int, policies: Mapping[str, str], references: References) -> dict[str, float]:
+        """At a stage's start: what the stage's changes are measured from."""
+        self.start = self.now = None
+        return self._held_out(step, policies, references)
+
+    def due(self, stage_step: int) -> bool:
+        return bool(self.held_out and stage_step % self.spec.every == 0)
+
+    def conflict_due(self, stage_step: int) -> bool:
+        return bool(self.spec.conflict_every and stage_step % self.spec.conflict_every == 0)
+
+    def after(self, step: int, stage_step: int, trees: Sequence[Tree], policies: Mapping[str, str], references: References,
+              said: Mapping[str, float] | None = None) -> dict[str, float]:
+        """After step `stage_step` (from 1) of a stage, with the trees that it grew and the metrics that it has (`said`)."""
+        line = self._plans(trees) if trees else {}
+        if not self.held_out and said and {"hicra/ppl_plan", "hicra/ppl_exec"} <= said.keys():  # the step's own tokens instead
+            line |= self.phases.observe(step, math.log(said["hicra/ppl_exec"]), math.log(said["hicra/ppl_plan"]))
+        if self.due(stage_step):
+            line |= self._held_out(step, policies, references)
+        return line
+
+    def ask(self, policies: Mapping[str, str]) -> Found:
+        """The held-out probe under another assignment of roles to policies; nothing is remembered."""
+        started = time.perf_counter()
+        found = self.held_out.measure(policies)
+        self.seconds += time.perf_counter() - started
+        return found
+
+    def _held_out(self, step: int, policies: Mapping[str, str], references: References) -> dict[str, float]:
+        if not self.held_out:
+            return {}
+        started = time.perf_counter()
+        found = self.held_out.measure(policies, references)
+        line = dict(found.metrics)
+        self.now = found
+        if self.start is None:
+            self.start = found
+        else:
+            line |= since(self.start, found)
+        line |= self.phases.observe(step, math.log(found.metrics["probe/ppl_act"]), math.log(found.metrics["probe/ppl_plan"]))
+        return line | self._cost("held_out", started)
+
+    def _plans(self, trees: Sequence[Tree]) -> dict[str, float]:
+        started = time.perf_counter()
+        line = meaning_entropy(trees, lambda tree, text: self.domain.meaning(tree.task, text))
+        if self.formats:
+            line |= format_share(trees, self.formats, self.spec.collapse)
+        return line | self._cost("plans", started)
+
+    def _cost(self, name: str, started: float) -> dict[str, float]:
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        return {f"seconds_probe/{name}": seconds}
+
+    def state_dict(self) -> dict:
+        pair = lambda f: None if f is None else [f.metrics, f.scores]  # noqa: E731
+        return {"phases": self.phases.state_dict(), "start": pair(self.start), "now": pair(self.now), "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.phases.load_state_dict(state["phases"])
+        self.start, self.now = (None if state[k] is None else Found(*state[k]) for k in ("start", "now"))
+        self.seconds = state["seconds"]

@@ -1,0 +1,84 @@
+"""How a run ends, and what it says then: its summary, its page, the command that goes on, the rate to try where it diverged."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from forethought import __version__, report
+from forethought.runs import handover
+from forethought.engines.base import Engine
+from forethought.core.errors import Diverged, Interrupted, quoted
+from forethought.runs.progress import Progress
+from forethought.recipe.schema import OptimSpec, Recipe
+from forethought.store import Store
+from forethought.core.types import Event
+
+BITS = ("device", "chip", "threads", "precision", "kernels", "layers", "torch", "forethought")  # by which a machine is another one
+Observer = Callable[[Event], None]
+Tell = Callable[[str], None]
+
+
+def close(store: Store, summary: Mapping[str, object], tell: Tell) -> Path | None:
+    """Write the summary and the page. Neither can fail a run: what cannot be written is told. None: there is no page."""
+    try:
+        store.write_summary(summary)
+    except OSError as error:
+        tell(f"summary.json could not be written: {error}")
+    try:
+        return report.write(store.out)
+    except Exception as error:
+        tell(f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that is mended: "
+             f"forethought report {quoted(store.out)}")
+        return None
+
+
+def outliving(observe: Observer) -> Observer:
+    """The observer, silent from when its terminal was closed: the run hears of that by SIGHUP, and has yet to save."""
+    gone = False
+
+    def tell(event: Event) -> None:
+        nonlocal gone
+        try:
+            gone or observe(event)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            gone = True
+
+    return tell
+
+
+def summary_of(recipe: Recipe, at: Progress, status: str, seconds: float, facts: Mapping[str, object]) -> dict[str, object]:
+    """`machines` is there where the run has computed on more than one, each with the step from which on."""
+    more = {"machines": at.machines} if len(at.machines) > 1 else {}
+    return {"name": recipe.name, "seed": recipe.seed, "status": status, "step": at.step, "seconds": round(seconds, 1), "stages": at.records,
+            "machine": dict(facts), **more}
+
+
+def keep_machine(at: Progress, facts: Mapping[str, object]) -> None:
+    """What the run computes on from this step on, where that is not what it was."""
+    if not at.machines or any(facts.get(key) != at.machines[-1].get(key) for key in BITS):
+        at.machines = [*at.machines, {"step": at.step, **facts}]
+
+
+def left(store: Store, step: int, number: int) -> Interrupted:
+    command = f"forethought train --resume {quoted(store.out)}"
+    return Interrupted(f"interrupted at step {step}, everything is saved; continue with: {command}", number)
+
+
+def facts_of(engine: Engine) -> dict[str, object]:
+    return {**engine.facts(), "forethought": __version__}
+
+
+def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverged:
+    """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is whole."""
+    i = max(at.stage - (at.stage_step == 0), 0)  # a stage that has not trained yet has what the one before it left
+    rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
+    lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
+    steps = store.steps()
+    kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""
+    command = f"forethought train {quoted(store.out)} --set {key}={lower:g} --out NEW"
+    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} and check the rewards: "
+                    f"{command}{kept}")

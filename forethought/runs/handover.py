@@ -1,0 +1,172 @@
+"""Who holds which weights: at a stage's start, when isolation switches on or off, and at the stage's end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from forethought.engines.base import BASE, Engine
+from forethought.stages.isolation.adaptive import Move
+from forethought.stages.isolation.core import region_of
+from forethought.runs.progress import Progress
+from forethought.recipe.layout import has_planner, weights_of
+from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
+from forethought.stages.step import Stage
+
+Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
+AT_START = "-at-stage-"
+
+
+def first_policies(recipe: Recipe) -> dict[str, str]:
+    """Role -> policy before the first stage: a planner of its own is there from the beginning."""
+    return {"plan": "plan" if has_planner(recipe) else BASE, "act": BASE}
+
+
+def changed(spec: StageSpec, changes: dict) -> StageSpec:
+    """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation` (a table). In weights of
+    its own a role needs no isolation and no controller."""
+    optim = replace(spec.optim, lr=spec.optim.lr * changes.get("lr", 1.0), muon_lr=spec.optim.muon_lr * changes.get("lr", 1.0))
+    if "weights" in changes:
+        return replace(spec, weights=changes["weights"], optim=optim, isolation=IsolationSpec(), adaptive=AdaptiveSpec())
+    return replace(spec, optim=optim, isolation=replace(spec.isolation, **changes.get("isolation", {})))
+
+
+def once_more(gate: GateSpec, spec: StageSpec, changes: dict) -> tuple[dict, str]:
+    """What a gate changes in a stage that it sends back to its start, and that in words."""
+    changes = {k: v for k, v in changes.items() if k != "apart"}
+    if gate.then == "lower_rate":
+        changes["lr"] = changes.get("lr", 1.0) * gate.rate
+        return changes, f"with {changes['lr']:g} of its learning rate"
+    if gate.isolate in ("replay", "keep_kl"):
+        return changes | {"isolation": {gate.isolate: spec.adaptive.weight}}, f"with {gate.isolate} of weight {spec.adaptive.weight}"
+    own = spec.adaptive.lr / spec.optim.lr if spec.adaptive.lr and gate.isolate == "adapter" else changes.get("lr", 1.0)
+    return changes | {"weights": gate.isolate, "lr": own}, f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
+
+
+def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:
+    """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares, fresh optimizers."""
+    own = weights_of(recipe, spec)
+    if recipe.probes.kl_base and not p.found and (recipe.model.path or p.stage):
+        for policy in sorted(set(p.policies.values())):
+            p.found[policy] = fresh(p, f"{policy}-as-found")
+            engine.fork(policy, p.found[policy], "frozen")
+    for role in spec.roles if own != "base" else ():
+        if p.policies[role] == BASE and not has_planner(recipe):
+            name = fresh(p, role)
+            engine.fork(BASE, name, own)
+            p.policies[role] = name
+            p.adapters += [name] if own == "adapter" else []
+            decide("layout", "fork", f"{role} speaks through {'an adapter' if own == 'adapter' else 'a model'} of its own from here on")
+            if BASE in p.found:
+                p.found[name] = p.found[BASE]
+    for role in spec.roles:
+        if p.policies[role] == BASE and set(p.policies.values()) & set(p.adapters):
+            _own_model(engine, p, role)  # the base lies under another role's adapter: it must not move
+            decide("layout", "fork", f"{role} speaks through a model of its own from here on, since an adapter lies on the base")
+    trained = sorted({p.policies[role] for role in spec.roles})
+    p.references = {}
+    for policy in trained if _compares(recipe, spec) else ():
+        name = f"{policy}{AT_START}{p.stage}"
+        if name not in engine.policies():  # a stage that was rolled back still has it
+            engine.fork(policy, name, "frozen")
+        p.references[policy] = name
+    for policy in trained:
+        engine.prepare(policy, spec.optim)
+
+
+def _compares(recipe: Recipe, spec: StageSpec) -> bool:
+    isolation = spec.isolation
+    needed = spec.ref_kl or isolation.keep_kl or isolation.core != "none" or spec.adaptive.to != "off"
+    return bool(needed or (spec.kind == "reinforce" and recipe.probes.every and recipe.probes.kl_start))
+
+
+def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimSpec) -> str:
+    """The harmed role has the weights of the stage's start again, the other goes on with what it has learned. Returns what was done."""
+    adaptive, harmed = stage.spec.adaptive, move.role
+    if adaptive.to in ("replay", "keep_kl"):
+        p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}}
+        return f"{adaptive.to} of {harmed} is on with weight {adaptive.weight}"
+    other = next(role for role in ROLES if role != harmed)
+    shared = p.policies[other]
+    start = p.references[shared]
+    if "apart" in p.changed:  # they were apart before in this stage and have shared again since
+        p.policies[harmed] = p.changed["apart"]
+        return f"{harmed} speaks through its own weights again"
+    if shared != BASE:  # what they share is not the base: an earlier stage has taken it apart from it
+        name = fresh(p, harmed)
+        engine.fork(start, name, "adapter" if shared in p.adapters else "model")
+        p.adapters += [name] if shared in p.adapters else []
+        p.policies[harmed], p.references[name] = name, start
+        done = f"{other} goes on as it is"
+    else:
+        # Muon's step does not shrink with LoRA's B, which may be near zero: adapters take AdamW
+        own = replace(optim, name="adamw", lr=adaptive.lr or optim.lr) if adaptive.to == "adapter" else None
+        done = _split_base(engine, p, other, start, own)
+    if harmed in stage.spec.roles:
+        if p.policies[harmed] == BASE and set(p.policies.values()) & set(p.adapters):
+            _own_model(engine, p, harmed)
+            p.references[p.policies[harmed]] = start
+        engine.prepare(p.policies[harmed], optim)
+    p.changed = p.changed | {"apart": p.policies[harmed]}
+    return f"{done}; {harmed} has the weights of the stage's start"
+
+
+def _split_base(engine: Engine, p: Progress, role: str, start: str, optim: OptimSpec | None) -> str:
+    """`role` leaves the base with what it has learned there, as an adapter (trained with `optim`) or, without one, as a model that goes
+    on with the base's optimizer; the base is `start` again."""
+    name = fresh(p, role)
+    if optim is None:
+        engine.fork(BASE, name, "model")
+        engine.assign(BASE, start)
+        done = f"{role} goes on in a model of its own"
+    else:
+        share = engine.factor(name, start)
+        engine.prepare(name, optim)
+        p.adapters.append(name)
+        done = f"{role} goes on in an adapter that holds {share:.0%} of the squared difference"
+    for policy in (BASE, name):
+        engine.publish(policy)
+    engine.release(BASE)
+    p.policies[role], p.references[name] = name, start
+    if BASE in p.found:
+        p.found[name] = p.found[BASE]
+    return done
+
+
+def _own_model(engine: Engine, p: Progress, role: str) -> None:
+    name = fresh(p, role)
+    engine.fork(BASE, name, "model")
+    p.policies[role] = name
+    if BASE in p.found:
+        p.found[name] = p.found[BASE]
+
+
+def rejoin(stage: Stage, p: Progress, role: str) -> str:
+    """The roles share again what the other one has learned since."""
+    to = stage.spec.adaptive.to
+    if to in ("replay", "keep_kl"):
+        p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), to: 0.0}}
+        return f"{to} is off again"
+    other = next(r for r in ROLES if r != role)
+    p.policies[role] = p.policies[other]
+    return f"{role} speaks through the weights of {other}"
+
+
+def lay_down(engine: Engine, p: Progress) -> None:
+    """At a stage's end: references are dropped, optimizers forgotten, held weights let go."""
+    for policy in list(engine.policies()):
+        if AT_START in policy or policy in map(region_of, ROLES):
+            engine.drop(policy)
+        else:
+            engine.release(policy)
+    for policy in sorted(set(p.policies.values())):
+        engine.hold(policy, "")
+    p.references = {}
+
+
+def fresh(p: Progress, name: str) -> str:
+    """`name`, or `name~2` and so on: a policy's name is never used for something else."""
+    n = sum(used == name or used.startswith(f"{name}~") for used in p.used)
+    chosen = name if not n else f"{name}~{n + 1}"
+    p.used.append(chosen)
+    return chosen

@@ -1,0 +1,47 @@
+"""What a step leaves in the run directory: its line, and which of its trees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forethought.grams.kept import FOLDER as GRAMS
+from forethought.core.metrics import reduce
+from forethought.runs.progress import Progress
+from forethought.recipe.schema import SaveSpec
+from forethought.workflows.rollout import Rollouts
+from forethought.stages.step import Step
+from forethought.store import Store
+
+
+def keep_trees(store: Store, save: SaveSpec, at: Progress, step: Step, rollouts: Rollouts, last: bool) -> None:
+    """Save the step's first `save.trees` trees (0: all) where it is one of every `save.trees_every`, or the stage's first or `last`.
+
+    Only reads what the step has left, so that a run is the same whatever it keeps.
+    """
+    if step.trees and save.trees_every and (last or at.stage_step == 1 or at.stage_step % save.trees_every == 0):
+        n = save.trees or len(step.trees)
+        store.save_trees(at.step, at.stage, step.trees[:n], step.advantages[:n], rollouts.oracle_plan, free_text=not rollouts.spaced)
+
+
+def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:
+    """The numbers of a step that took so long; the stage's `record` counts it."""
+    line = reduce(step.metrics)
+    tokens = line.get("tokens/sampled", 0) + line.get("tokens/forward", 0)
+    record["steps"] += 1
+    record["seconds"] += seconds
+    record["tokens_sampled"] += int(line.get("tokens/sampled", 0))
+    record["tokens_trained"] += int(line.get("tokens/trained", 0))
+    return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
+
+
+def keep_guided(store: Store, folder: Path) -> None:
+    """What was distilled is on record, but for the cache, which grows and which only the distillation itself reads."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != "cache.jsonl":
+            store.record(path)
+
+
+def record_lists(store: Store) -> None:
+    """The lists of grams that the run has kept are on record."""
+    for path in sorted((store.out / GRAMS).glob("stage-*.txt")):
+        store.record(path)

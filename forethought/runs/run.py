@@ -1,0 +1,230 @@
+"""From a recipe to a run: built, trained, resumed, extended. The one place that builds things from a recipe."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from forethought import report, tasks
+from forethought.runs import handover, rundata
+from forethought.stages.distill.check import check_distill
+from forethought.stages.distill.stage import Load
+from forethought.engines import kept
+from forethought.engines.base import Engine
+from forethought.core.errors import RecipeError, UserError
+from forethought.measure.evaluate import evaluated
+from forethought.grams.kept import FOLDER as GRAMS
+from forethought.grams.kept import check_lists, keep_lists
+from forethought.envs.guard import Fault
+from forethought.runs.progress import Progress
+from forethought.recipe.check import check
+from forethought.recipe.layout import given, trains_whole
+from forethought.recipe.load import load as load_recipe
+from forethought.recipe.load import write_resolved
+from forethought.recipe.paths import anchored
+from forethought.recipe.schema import ModelSpec, Recipe
+from forethought.runs.resuming import ensure_records, find, recipe_of, unlike
+from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.runs.runner import Observer, Result, Runner
+from forethought.store import LOGS, RECIPE, SUMMARY, Store
+from forethought.store.locks import unwritten
+from forethought.tasks.base import Domain
+from forethought.core.types import Decision, Event
+
+EngineOf = Callable[[Recipe, Domain], Engine]
+
+
+def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
+    """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and length."""
+    from forethought.engines.joined import Joined
+    from forethought.engines.torch.engine import TorchEngine
+    from forethought.engines.torch.models.loading import Loaded, load
+    from forethought.engines.torch.machine.device import prepare
+
+    weights = "fp32" if recipe.engine.weights == "auto" and trains_whole(recipe) else recipe.engine.weights
+
+    def loaded(model: ModelSpec, seed: int) -> Loaded:
+        if model.path:
+            return load(model, (), 0, seed, weights)
+        if getattr(domain, "spaced", True):
+            return load(model, domain.vocabulary(), _context(domain), seed)
+        return load(model, domain.marks(), _text_context(domain), seed, texts=domain.texts())
+
+    main = loaded(recipe.model, recipe.seed)
+    if not given(recipe.planner):
+        return TorchEngine(main, recipe.engine, recipe.adapter)
+    planner = loaded(recipe.planner, seed_of(recipe.seed, "planner"))
+    larger = max((main.model, planner.model), key=lambda model: model.num_parameters())
+    on = prepare(recipe.engine, larger)  # a process has one number of threads
+    probes = domain.vocabulary() or [*domain.marks(), *domain.texts()[:64]]  # free text has no list of words
+    engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
+    return Joined(engines[0], {"plan": engines[1]}, probes)
+
+
+def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
+    """Engine and rollouts for a recipe; everything that can be refused is refused before a model is loaded."""
+    check(recipe)
+    domain = tasks.build(recipe.task, limits=recipe.limits)
+    try:
+        return _built(recipe, domain, engine_of)
+    except BaseException:
+        domain.close()
+        raise
+
+
+def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
+    for where, levels in [("eval.levels", recipe.eval.levels)] + [(f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)]:
+        if wrong := [level for level in levels if level not in domain.levels]:
+            raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}")
+    check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
+    for i, stage in enumerate(recipe.stage):
+        if stage.kind == "distill":
+            check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
+    engine = engine_of(recipe, domain)
+    rollouts = rollouts_of(engine, domain)
+    rollouts.check_room(shown=any(stage.kind == "imitate" for stage in recipe.stage))
+    return engine, rollouts
+
+
+def rollouts_of(engine: Engine, domain: Domain) -> Rollouts:
+    """UserError where the engine's tokenizer cannot write the domain's words."""
+    engine.check_words(domain.vocabulary(), [stop for stop in domain.stops.values() if stop])
+    return Rollouts(engine, domain)
+
+
+def _context(domain) -> int:
+    """Words that the longest episode can take, with as much again to spare, in steps of 64 (sizes a model from scratch)."""
+    rng, longest, broken = random.Random(0), 0, None
+    for _ in range(32):
+        try:
+            task = domain.family(rng, [max(domain.levels)], "train")[0]
+            shown = [t.text for t in domain.demonstrate(task)]
+        except Fault as fault:
+            broken = fault
+            continue
+        longest = max(longest, sum(len(t.split()) for t in [task.context, task.prompt, *shown]))
+    if broken and not longest:
+        raise broken
+    return -(-2 * (longest + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
+
+
+def _text_context(domain) -> int:
+    """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the solution that it comes from."""
+    prompt, text = (max(len(said.encode()) for said in some) for some in ([t.prompt for t in domain.longest(16)], domain.texts()))
+    return -(-(prompt + 2 * text + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
+
+
+def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
+    """What a distillation takes to put another model to work; nothing of it trains. It computes as the run does."""
+    engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
+    return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain)
+
+
+def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
+    """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
+    recipe = anchored(recipe, Path.cwd())
+    check_lists(recipe)
+    engine, rollouts = build(recipe, engine_of)
+    with closing(rollouts.domain):
+        store = Store.create(out)
+        with store.alone() as note:
+            Store.create(out)  # again: another process may have begun here meanwhile
+            _write_start(store, recipe)
+            runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            return runner.go(Progress(policies=handover.first_policies(recipe)), "start", [note] if note else [])
+
+
+def _write_start(store: Store, recipe: Recipe) -> None:
+    """What a run has before it begins. recipe.json comes first: it makes the folder a run, which can be resumed."""
+    write_resolved(recipe, store.out / RECIPE)
+    store.write_start()
+    keep_lists(recipe, store.out)
+    rundata.record(recipe, store.out)
+
+
+def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
+    """Go on from `begun`, a finished run whose stages are the first of `recipe`: the same as training all of `recipe`, bit for bit.
+
+    The stages may differ in what a stage does not read (the layout, while every role still speaks through the base). `begun` is
+    copied to `out` and stays as it is. UserError where the two do not fit, or where a record of `begun` is damaged.
+    """
+    before, recipe = load_recipe(begun / RECIPE), anchored(recipe, Path.cwd())
+    check(recipe)
+    rundata.refuse_changed(begun, before)
+    check_lists(recipe, begun)
+    source = Store.open(begun)
+    with unwritten(begun):
+        if (why := unlike(before, recipe)) or not _is_finished(source, before, find(source, before).progress):
+            raise UserError(f"{begun} cannot be extended: {why or 'it is not finished'}")
+        store = Store.create(out)
+        with store.alone():
+            for name in (*LOGS, SUMMARY):
+                if (begun / name).exists():
+                    shutil.copy(begun / name, out / name)
+            for name in ("checkpoints", "trees", "guided", GRAMS):
+                if (begun / name).exists():
+                    shutil.copytree(begun / name, out / name)
+            _write_start(store, recipe)
+    return resume(out, observe, engine_of)
+
+
+def _is_finished(store: Store, recipe: Recipe, at: Progress) -> bool:
+    """Whether a run has trained all its stages and said so. One that was killed on its last line has something left to say."""
+    return at.finished and at.stage >= len(recipe.stage) and store.read_summary()[0].get("status") == "done"
+
+
+def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
+    """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused before anything is loaded.
+
+    A finished run whose report is missing gets it; UserError for one that has all.
+    """
+    store = Store.open(out)
+    with store.alone() as note:
+        store.refuse_links()
+        store.mend()
+        recipe = recipe_of(store)
+        rundata.refuse_changed(out, recipe)
+        found = find(store, recipe)
+        if _is_finished(store, recipe, found.progress):
+            return _report_again(store, found.progress, observe)
+        summary, damage = store.read_summary()
+        notes = [*filter(None, [note]), *found.notes, *([f"{damage}; it is written again"] if damage else [])]
+        # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the run began with.
+        chosen = found.state.get("chosen") if found.folder else {}
+        engine, rollouts = build(replace(recipe, engine=kept.pinned(recipe.engine, chosen or {})), engine_of)
+        with closing(rollouts.domain):
+            store.cut_back(found.state)
+            ensure_records(store, found.state)
+            progress = found.progress
+            if found.folder:
+                store.prune(recipe.save.keep, [] if progress.finished else [progress.anchor])
+                engine.load(found.folder / "engine")
+                progress = replace(progress, finished=False)
+            else:
+                keep_lists(recipe, out)  # a start may have been killed before it had them all
+                rundata.record(recipe, out)
+            runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            if found.folder and (moved := kept.differences(chosen, engine.chosen())):
+                _elsewhere(store, recipe, progress, moved, observe)
+            return runner.go(progress, "resume" if found.folder else "start", notes)
+
+
+def _elsewhere(store: Store, recipe: Recipe, at: Progress, moved: Sequence[str], observe: Observer) -> None:
+    """Say that bit-identity ends here, and why."""
+    said = f"from step {at.step} on this run is not, bit for bit, the one that was never stopped: {'; '.join(moved)}"
+    store.decide(Decision(step=at.step, stage=min(at.stage, len(recipe.stage) - 1), kind="run", name=recipe.name, outcome="elsewhere",
+                          reason=said))
+    observe(Event(kind="note", text=said))
+
+
+def _report_again(store: Store, at: Progress, observe: Observer) -> Result:
+    if (store.out / "report.html").exists():
+        report.sweep(store.out)
+        raise UserError(f"{store.out} is finished; there is nothing to resume")
+    page = report.write(store.out)
+    observe(Event(kind="end", text=f"the run was finished; its report was missing and is written: {page}", step=at.step))
+    return Result(out=store.out, status="done", values=evaluated(at.evaluations[-1]["metrics"]) if at.evaluations else {}, exit_code=0)

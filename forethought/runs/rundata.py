@@ -1,0 +1,67 @@
+"""Which data a run began with: size and SHA-256 of every file that its recipe reads, in the run's data.json.
+
+A run that is resumed with other problems would show one question with another's solution, for ids are often line numbers. It is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from forethought.core.datafiles import read_object
+from forethought.core.errors import UserError
+from forethought.grams.kept import FOLDER
+from forethought.recipe.paths import files
+from forethought.recipe.schema import Recipe
+from forethought.store import Store
+from forethought.core.textfile import open_bytes
+
+NAME = "data.json"
+
+
+def record(recipe: Recipe, out: Path) -> None:
+    """Write down the files as they are now, where there are any. UserError for one that cannot be read."""
+    if found := {where: {"file": str(path)} | _facts(_read(out, where, path)) for where, path in files(recipe).items()}:
+        Store(out).write_json(NAME, found)
+
+
+def refuse_changed(run: Path, recipe: Recipe) -> None:
+    """UserError, with the key, the file and what to do, for the first file that is not what the run in `run` began with."""
+    if found := changed(run, recipe):
+        raise UserError(f"{run} cannot go on: {found[0]}. Put the file back as it was, or start a new run")
+
+
+def changed(run: Path, recipe: Recipe) -> list[str]:
+    """A sentence for each file of the recipe that is not what the run began with; none for a run that wrote nothing down."""
+    if not (run / NAME).exists():
+        return []
+    begun = read_object(run / NAME, "it says which data the run began with; put it back, or start a new run")
+    said = []
+    for where, path in files(recipe).items():
+        then = begun.get(where)
+        if not isinstance(then, dict):
+            continue  # a key that the command line has added
+        path = _read(run, where, path)
+        try:
+            now = _facts(path)
+        except UserError as error:
+            said.append(f"{where}: {error} (the run began with it)")
+            continue
+        if any(then.get(key) != value for key, value in now.items()):
+            sizes = f"{then.get('bytes')} bytes then, {now['bytes']} now, with other content"
+            said.append(f"{where}: {path} has changed since the run began ({sizes})")
+    return said
+
+
+def _read(run: Path, where: str, path: Path) -> Path:
+    """What the run reads: of a list of phrases the copy that it has kept."""
+    return run / FOLDER / f"stage-{where.split('.')[1]}.txt" if where.startswith("stage.") else path
+
+
+def _facts(path: Path) -> dict[str, object]:
+    with open_bytes(path) as file:
+        digest, size = hashlib.sha256(), 0
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}

@@ -1,0 +1,402 @@
+"""The stages of a run in order: hand-over between them, probes, gates and what follows from them, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from forethought import __version__
+from forethought.measure import gates
+from forethought.runs import endings, handover
+from forethought.learn.curriculum import LevelSampler
+from forethought.stages.distill.records import Provenance
+from forethought.stages.distill.stage import Load, Tools, account, guide
+from forethought.runs.endings import Observer
+from forethought.engines.base import Engine, UpdateRefused
+from forethought.core.errors import Diverged, FaultStop, GateStop, Interrupted, UserError
+from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
+from forethought.runs.failures import Failures
+from forethought.measure.gates import Evaluation
+from forethought.grams.kept import planning_of
+from forethought.envs.guard import Fault
+from forethought.runs.interrupts import Interrupts
+from forethought.stages.isolation.adaptive import Controller, Move, read_probe
+from forethought.stages.isolation.core import find_cores, fuse
+from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
+from forethought.measure.probes.monitor import Monitor
+from forethought.runs.progress import Progress
+from forethought.recipe.convert import to_dict
+from forethought.recipe.schema import GateSpec, Recipe, StageSpec
+from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.learn.schedule import reached
+from forethought.stages.step import Stage, Step
+from forethought.store import Store
+from forethought.runs.trackers import EventFiles
+from forethought.core.types import Decision, Event
+
+AGAIN = "again"  # what an attempt at a stage ends with when the stage is to be run once more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    out: Path
+    status: str
+    values: dict[str, float]
+    exit_code: int
+
+
+class Runner:
+    def __init__(self, recipe: Recipe, engine: Engine, rollouts: Rollouts, store: Store, observe: Observer, load: Load | None = None):
+        self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
+        self.observe = endings.outliving(observe)
+        levels = recipe.eval.levels or rollouts.domain.levels
+        self.held_out = held_out(rollouts.domain, recipe.eval, levels)
+        self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
+        self.failures = Failures(rollouts.guard, recipe.limits, store, self._decide)
+
+    def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
+        """`notes`: what was found where the run was left; each is told, and is a decision on record."""
+        self.progress = progress
+        self.values = evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
+        self.clock = time.perf_counter() - progress.seconds
+        if progress.probes:
+            self.monitor.load_state_dict(progress.probes)
+        with EventFiles(self.store.out / "tensorboard", progress.step) as self.events, Interrupts() as self.interrupts:
+            self.emit("start", text=str(self.store.out))
+            for note in self.rollouts.notes():
+                self.emit("note", text=note)
+            self.engine.listen(lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers))
+            self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
+            endings.keep_machine(progress, endings.facts_of(self.engine))
+            for note in notes:
+                self._decide("run", self.recipe.name, "note", note)
+                self.emit("note", text=note)
+            record_lists(self.store)
+            self.store.write_summary(self._summary("running"))
+            try:
+                for i, spec in enumerate(self.recipe.stage[: progress.stage]):
+                    if spec.kind == "distill":  # what an earlier stage distilled is part of the task
+                        self._guided(i)
+                while progress.stage < len(self.recipe.stage):
+                    self._stage(self.recipe.stage[progress.stage])
+                    progress.stage, progress.stage_step, progress.begun = progress.stage + 1, 0, False
+                    progress.curriculum = {}
+                    if progress.stage < len(self.recipe.stage):
+                        continue
+                    progress.finished = True
+                    self._save()
+            except Interrupted:
+                self._close("interrupted")
+                raise
+            except Diverged as error:
+                self._decide("guard", "finite", "stop", str(error))
+                self._close("stopped")
+                raise endings.diverged(self.store, self.recipe, progress, error) from error
+            except (GateStop, FaultStop, Fault, UserError):
+                self._close("stopped")
+                raise
+            self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
+            page = self._close("done")
+            self.emit("end", text=f"done in {progress.seconds:.0f} s{f'; the report: {page}' if page else ''}", values=self.values)
+        return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
+
+    # ---- one stage
+
+    def _stage(self, spec: StageSpec) -> None:
+        """A stage until it ends; a gate can send it back to its start, to be run again in another way."""
+        while self._attempt(handover.changed(spec, self.progress.changed)) == AGAIN:
+            pass
+
+    def _attempt(self, spec: StageSpec) -> str:
+        p, self.rolled_back = self.progress, False
+        stage = self._prepare(spec)
+        trains = "distils plans" if spec.kind == "distill" else f"trains {', '.join(spec.roles)}"
+        self.emit("stage", text=f"{spec.name or spec.kind}: {trains}", stage_steps=spec.steps)
+        if not p.begun:
+            self._begin(stage)
+        if spec.kind == "distill":
+            return self._end(spec, self._distill())
+        if p.unmeasured is not None and (ending := self._measure_again(spec)):
+            return self._end(spec, ending)
+        while p.stage_step < spec.steps:
+            started = time.perf_counter()
+            result = self._guarded_step(stage)
+            p.step, p.stage_step = p.step + 1, p.stage_step + 1
+            line = step_line(p.records[-1], result, time.perf_counter() - started)
+            line |= self._probe(stage, result, line)
+            last = p.stage_step == spec.steps
+            measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
+            if measured:
+                line |= self._measure(line)
+            self._log(line, "eval" if measured else "step", spec)
+            p.curriculum = stage.curriculum.state_dict()
+            if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
+                keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
+                self._save()
+                raise stop
+            if measured:
+                self._read_evaluation(stage)
+            keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
+            if measured and (ending := self._judge(spec)):
+                return self._end(spec, ending)
+            # The stage's last step is saved with the start of the next stage, or as the finished run. Weights that a refused update has
+            # just called in question push no earlier ones out.
+            asked = self.interrupts.caught  # read once: who leaves has saved
+            if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
+                self._save()
+            if not last and asked:
+                self._leave(asked)
+        return self._end(spec, f"its {spec.steps} steps are done")
+
+    def _prepare(self, spec: StageSpec) -> Stage:
+        """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its own)."""
+        p = self.progress
+        if not p.begun and spec.kind != "distill":
+            handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
+        self.controller = Controller(spec.adaptive)
+        sampler = LevelSampler(spec.levels or self.rollouts.domain.levels, spec.level_weights, spec.easy_levels,
+                               round(spec.easy_first * spec.steps))
+        if p.begun:
+            sampler.load_state_dict(p.curriculum)
+            if p.adaptive:
+                self.controller.load_state_dict(p.adaptive)
+        planning = planning_of(self.store.out, p.stage, spec.credit, self.engine.decode)
+        return Stage(self.engine, self.rollouts, spec, p.policies, sampler, seed_of(self.recipe.seed, p.stage), p.references, planning)
+
+    def _begin(self, stage: Stage) -> None:
+        """Measure the start (the last stage's end is the same model on the same tasks), and save it as the anchor."""
+        p, spec = self.progress, stage.spec
+        carried = p.evaluations[-1] if p.evaluations else None
+        p.evaluations = []
+        if carried:
+            line = evaluated(carried["metrics"])
+            p.evaluations.append({"metrics": line, "scores": carried["scores"]})
+        else:
+            line = self._measure()
+        if not p.attempts:
+            p.records.append({"name": spec.name or spec.kind, "kind": spec.kind, "roles": list(spec.roles), "steps": 0, "seconds": 0.0,
+                              "tokens_sampled": 0, "tokens_trained": 0})
+        if spec.isolation.core != "none":
+            found = find_cores(self.engine, self.rollouts, spec, stage.trained()[0], p.references[stage.trained()[0]], stage.seed)
+            p.records[-1]["tokens_trained"] += found.tokens
+            line["tokens/trained"] = float(found.tokens)
+            self._decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
+        line |= self.monitor.begin(p.step, p.policies, self._references())
+        p.evaluations[0]["metrics"] = dict(line)
+        p.begun, p.anchor, p.adaptive = True, p.step, {}
+        p.curriculum = stage.curriculum.state_dict()
+        self._log(line, "eval", spec)
+        if stop := self.failures.after(p, measured=None if carried else line):
+            raise stop
+        self._save()
+
+    def _measure_again(self, spec: StageSpec) -> str:
+        """The evaluation that failed when the run stopped, and what gates make of it."""
+        p, line = self.progress, self.progress.unmeasured
+        p.step += 1
+        self._log(self._measure(line), "eval", spec)
+        p.unmeasured = None
+        if stop := self.failures.after(p, measured=line):
+            self._save()
+            raise stop
+        return self._judge(spec)
+
+    def _distill(self) -> str:
+        """Plans for the training problems, once; a resumed run reads what is there."""
+        reason, numbers = account(self._guided(self.progress.stage))
+        self.progress.records[-1]["distill"] = numbers
+        self._decide("schedule", "distill", "data", reason, numbers)
+        return f"{numbers['kept']:.0f} plans are there"
+
+    def _guided(self, i: int) -> Provenance:
+        """The data set of a stage that distils is there, and the task family knows it."""
+        tools = Tools(rollouts=self.rollouts, policies=self.progress.policies, model=self.recipe.model.path, load=self.load)
+        folder = self.store.out / "guided" / f"stage-{i}"
+        with self.interrupts.at_once(self._leave):
+            found = guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
+        keep_guided(self.store, folder)
+        return found
+
+    # ---- probes and what follows from them
+
+    def _references(self) -> dict[str, dict[str, str]]:
+        p, probes = self.progress, self.recipe.probes
+        return {**({"start": p.references} if probes.kl_start else {}), **({"base": p.found} if p.found else {})}
+
+    def _probe(self, stage: Stage, result: Step, line: dict[str, float]) -> dict[str, float]:
+        """The probes that are due; where isolation is adaptive, it reads them and may change who holds which weights."""
+        p, monitor = self.progress, self.monitor
+        monitor.seconds += line.get("seconds_probe/conflict", 0.0)
+        found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line), monitor.seconds
+        if "conflict/all" in line:
+            self.controller.hear(line["conflict/all"])
+        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step):
+            self.was_apart = self.controller.apart
+            if move := read_probe(self.controller, stage, monitor):
+                self._follow(stage, move)
+        p.adaptive = self.controller.state_dict()
+        found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
+        return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
+
+    def _follow(self, stage: Stage, move: Move) -> None:
+        """Do what the controller decided, and record why."""
+        p = self.progress
+        if move.outcome == "isolate":
+            done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
+        else:
+            done = f"; {handover.rejoin(stage, p, move.role)}" if self.was_apart else ""
+        stage.spec = handover.changed(self.recipe.stage[p.stage], p.changed)
+        stage.references = p.references
+        self._decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
+        p.adaptive = self.controller.state_dict()
+
+    def _read_evaluation(self, stage: Stage) -> None:
+        """An evaluation sees what the probe's few tasks may miss: the controller reads it too. What it leads to is measured again."""
+        p, spec, controller = self.progress, stage.spec, self.controller
+        roles = [r for r in stage.others() or stage.spec.roles if f"eval/{r}" in p.evaluations[-1]["scores"]]
+        if spec.adaptive.to == "off" or controller.apart or len(set(p.policies.values())) > 1 or not roles:
+            return
+        start, now = ({r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1]))
+        self.was_apart = ""
+        if move := controller.read(roles, start, now, training=not stage.others()):
+            self._follow(stage, move)
+            if move.outcome == "isolate":
+                p.step += 1
+                self._log(self._measure(), "eval", spec)
+
+    def _guarded_step(self, stage: Stage) -> Step:
+        """A step whose update was refused moves nothing; too many of them stop the run."""
+        p = self.progress
+        try:
+            with self.failures.saving(self._save):  # a step calls the task family before it moves any weights
+                return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
+        except UpdateRefused as e:
+            p.bad_updates += 1
+            self._decide("guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates})
+            if p.bad_updates < self.recipe.max_bad_updates:
+                return Step({})
+            raise Diverged(f"{p.bad_updates} updates were refused, the last because {e}") from e
+
+    def _judge(self, spec: StageSpec) -> str:
+        """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once more), or "". GateStop ends
+        the run."""
+        p = self.progress
+        if why := self._gates(spec):
+            return why
+        why = reached(spec.until, [e["metrics"] for e in p.evaluations])
+        return why if p.stage_step < spec.steps else ""
+
+    def _gates(self, spec: StageSpec) -> str:
+        p = self.progress
+        history = [Evaluation(**e) for e in p.evaluations]
+        for i, gate in enumerate(spec.gates):
+            judged = gates.judge(gate, history)
+            outcome = "pass" if judged.passed else gate.on_fail
+            self._decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
+            if outcome == "stop":
+                self._save()
+                raise GateStop(f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is kept in {self.store.out}")
+            if outcome == "roll_back":
+                self._roll_back(spec)
+                return self._after_roll_back(gate, i, judged.reason)
+        return ""
+
+    def _roll_back(self, spec: StageSpec) -> None:
+        """Weights, optimizers and curriculum are those of the stage's start again; the start is measured anew to show it."""
+        p = self.progress
+        folder, state = self.store.state(p.anchor)
+        self.engine.load(folder / "engine")
+        start = Progress.read(state["progress"])
+        p.curriculum, p.adaptive, p.references = start.curriculum, start.adaptive, start.references
+        p.policies.clear()
+        p.policies.update(start.policies)
+        p.adapters, p.found = start.adapters, start.found
+        p.step, self.rolled_back = p.step + 1, True
+        self._log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
+
+    def _after_roll_back(self, gate: GateSpec, i: int, reason: str) -> str:
+        """What the gate's `then` asks for: AGAIN, or why the stage ends. GateStop ends the run."""
+        p = self.progress
+        if gate.then == "stop":
+            p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
+            self._save()
+            raise GateStop(f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: {reason}; everything is kept in "
+                           f"{self.store.out}")
+        if gate.then == "skip" or p.attempts >= gate.retries:
+            tried = f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed" if gate.then != "skip" else ""
+            return f"a gate rolled it back ({gate.metric}){tried}"
+        p.attempts += 1
+        spec = self.recipe.stage[p.stage]
+        p.changed, how = handover.once_more(gate, spec, p.changed)
+        self._decide("schedule", spec.name or spec.kind, "retry", f"once more, {how}")
+        p.records[-1]["attempts"] = p.attempts + 1
+        p.stage_step, p.begun = 0, False
+        return AGAIN
+
+    def _end(self, spec: StageSpec, why: str) -> str:
+        """Close the stage, unless it is to be run once more. What core isolation does at the end is measured, and gates judge it."""
+        p = self.progress
+        if why != AGAIN and not self.rolled_back and spec.isolation.core == "core" and (done := fuse(self.engine, spec, p.policies[spec.roles[0]])):
+            self._decide("schedule", "core", "fuse", done)
+            p.step += 1
+            self._log(self._measure(), "eval", spec)
+            why = self._gates(spec) or why
+        if why == AGAIN:
+            return why
+        handover.lay_down(self.engine, p)
+        p.records[-1] |= {"ended": why}
+        p.attempts, p.changed, p.adaptive = 0, {}, {}
+        self._decide("schedule", spec.name or spec.kind, "advance", why)
+        return why
+
+    def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
+        """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
+        found = evaluate(self.rollouts, self.held_out, self.progress.policies, noise=self.recipe.eval.noise,
+                         seed=seed_of(self.recipe.eval.seed, "eval"))
+        self.progress.evaluations.append({"metrics": {**(line or {}), **found.metrics}, "scores": {k: list(v) for k, v in found.scores.items()}})
+        self.values = dict(found.metrics)
+        start = Evaluation(**self.progress.evaluations[0])
+        return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})
+
+    def _log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
+        p = self.progress
+        p.seconds = time.perf_counter() - self.clock
+        self.store.log(p.step, {"stage": p.stage, "stage_name": spec.name or spec.kind, "kind": spec.kind, "stage_step": p.stage_step,
+                                "seconds": round(p.seconds, 3), **line})
+        self.events.write(p.step, line)
+        self.emit(kind, values=line, stage_steps=spec.steps)
+
+    def _save(self) -> None:
+        """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is nothing to go on from."""
+        p = self.progress
+        if bad := self.engine.finite():
+            raise Diverged(f"NaN or inf in {bad}")
+        p.seconds, p.probes = time.perf_counter() - self.clock, self.monitor.state_dict()
+        state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
+        self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
+        self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
+
+    def _leave(self, number: int) -> None:
+        self._decide("run", self.recipe.name, "interrupt", f"signal {number}")
+        raise endings.left(self.store, self.progress.step, number)
+
+    def _decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
+        p = self.progress
+        decision = Decision(step=p.step, stage=min(p.stage, len(self.recipe.stage) - 1), kind=kind, name=name, outcome=outcome,
+                            reason=reason, numbers=dict(numbers or {}))
+        self.store.decide(decision)
+        self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
+
+    def _close(self, status: str) -> Path | None:
+        return endings.close(self.store, self._summary(status), lambda text: self.emit("note", text=text))
+
+    def _summary(self, status: str) -> dict[str, object]:
+        return endings.summary_of(self.recipe, self.progress, status, time.perf_counter() - self.clock, endings.facts_of(self.engine))
+
+    def emit(self, kind: str, **fields) -> None:
+        p = self.progress
+        total = sum(s.steps for s in self.recipe.stage)
+        self.observe(Event(kind=kind, step=p.step, steps=total, stage=p.stage, stages=len(self.recipe.stage), stage_step=p.stage_step,
+                           **fields))

@@ -1,0 +1,1 @@
+"""`blocksworld`: PDDL problems, in words."""

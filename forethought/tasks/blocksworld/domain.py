@@ -1,0 +1,287 @@
+"""Blocksworld: plan in subgoals, act in STRIPS primitives, with an exact score for each (PlanBench, arXiv 2206.10498).
+
+A level is the optimal number of primitives. Text, grammars and executors: blocksworld_words.py; problems up to renaming, splits and
+drawing: blocksworld_classes.py; files: blocksworld_files.py.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
+from forethought.interface.result import Parsed, Refusal, verdict
+from forethought.tasks.blocksworld import classes as pools
+from forethought.tasks.blocksworld import words
+from forethought.tasks.base import Split
+from forethought.tasks.blocksworld.files import classes_in, from_strips, held_out, held_out_text, lettered, records
+from forethought.tasks.blocksworld.problem import Problem, class_hash, solve
+from forethought.tasks.guided import Guided
+from forethought.tasks.blocksworld.strips import Step, Trace
+from forethought.core.types import Outcome, Task, Turn, Verdict
+
+SPARE_MOVES = 2  # by which a plan may be longer than the best before its words run out
+TOP_DEFAULT_LEVEL = 16  # 18 and 20 exist over 6 blocks and must be asked for
+OPTIONS = ("blocks", "slip", "flip", "exclude")
+
+
+class Blocksworld(Guided):
+    """The task family. Options of the recipe's task table:
+
+    blocks   numbers of blocks to draw from, among 3, 4, 5, 6; default [4, 5]. PlanBench holds every class of 3 blocks, and those
+             never train, so 3 adds no task; 6 costs 2 s when the family is built
+    slip     probability that a legal put or stack has no effect, in [0, 1]; only where noise is on
+    flip     probability that success is reported the wrong way round, in [0, 1]; only where noise is on
+    exclude  a problem file (see `problems`) whose classes are left out too
+
+    `levels`: even numbers; empty: all up to 16 that both splits have. Held-out classes (PlanBench's and `exclude`'s) are in neither
+    split; they are reached through `problems` only. Raises RecipeError for an option or level that cannot be had.
+    """
+
+    name = "blocksworld"
+    stops = {"plan": words.PLAN_END, "act": words.ACT_END}
+    turns = 1
+
+    def __init__(self, levels: tuple[int, ...] = (), **options: object):
+        for key in options:
+            if key not in OPTIONS:
+                raise RecipeError(f"task.{key}", unknown("option of task blocksworld", key, OPTIONS))
+        self.blocks = _block_numbers(options.get("blocks", (4, 5)))
+        self.slip = _probability("slip", options.get("slip", 0.0))
+        self.flip = _probability("flip", options.get("flip", 0.0))
+        self.excluded = held_out() | _excluded(options.get("exclude", ""))
+        self._pools: dict[Split, list[pools.Pool]] = {}
+        self.levels = self._checked_levels(levels)
+        self.budgets = self.budgets_for(self.levels)
+
+    @staticmethod
+    def budgets_for(levels: Sequence[int]) -> dict[str, int]:
+        """Most words of a turn at these levels (a file may hold longer problems than the recipe's levels), with two moves to spare:
+        a move is at most 3 words of a plan (on x y) and 6 of acts (unstack x y stack x z)."""
+        moves = max(levels) // 2 + SPARE_MOVES
+        return {"plan": 3 * moves + 1, "act": 6 * moves + 1}
+
+    def vocabulary(self) -> list[str]:
+        return words.vocabulary()
+
+    # --- tasks ---
+
+    def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
+        """One task per level. They share the initial state where one has goals of all the levels, else as many as possible do."""
+        for level in levels:
+            if level not in self.levels:
+                raise RecipeError("task.levels", f"level {level!r} is not one of the task's {list(self.levels)}; add it there")
+            self._need(level, split)
+        tasks: dict[int, Task] = {}
+        waiting = sorted(range(len(levels)), key=lambda i: levels[i])
+        while waiting:
+            together = len(waiting)
+            while not (drawn := pools.draw(rng, self._pool(split), [levels[i] for i in waiting[:together]])):
+                together -= 1  # ends: _need found a class for every single level
+            for i, problem in zip(waiting[:together], drawn, strict=True):
+                name = f"bw-{class_hash(problem)}-{rng.getrandbits(48):012x}"
+                goal_towers = problem.goal_towers()
+                rng.shuffle(goal_towers)
+                tasks[i] = _task(name, problem, levels[i], goal_towers)
+            waiting = waiting[together:]
+        return [tasks[i] for i in range(len(levels))]
+
+    def problems(self, path: str | Path) -> list[Task]:
+        """The tasks of a problem file, one {"id", "pddl"} a line, in order; levels are computed. PlanBench's ids are kept.
+
+        Objects named other than a..h become a..h in their order. Raises UserError (file, line, problem, reason) for a broken line,
+        an id seen before, more than 8 blocks, or a goal with facts other than `on`.
+        """
+        tasks = []
+        for record in records(path):
+            problem = lettered(from_strips(record.problem, record.where), record.problem.objects, record.where)
+            level = 2 * len(solve(problem.below, problem.goal))
+            tasks.append(_task(record.id, problem, level, problem.goal_towers()))
+        return tasks
+
+    def _pool(self, split: Split) -> list[pools.Pool]:
+        if split not in self._pools:
+            self._pools[split] = [pools.pool(n, split, self.excluded) for n in self.blocks]
+        return self._pools[split]
+
+    def _has(self, level: int, split: Split) -> bool:
+        return any(level in cells for p in self._pool(split) for cells in p.values())
+
+    def _checked_levels(self, levels: Sequence[int]) -> tuple[int, ...]:
+        if not levels:
+            every = tuple(n for n in range(2, TOP_DEFAULT_LEVEL + 1, 2) if self._has(n, "train") and self._has(n, "eval"))
+            if not every:
+                raise RecipeError("task.blocks", f"no class over {list(self.blocks)} blocks is left for training; add 4, 5 or 6")
+            return every
+        top = pools.top_level(max(self.blocks))
+        for level in levels:
+            if isinstance(level, bool) or not isinstance(level, int) or level not in range(2, top + 1, 2):
+                raise RecipeError("task.levels", f"{level!r} is not an even number from 2 to {top} (blocks = {list(self.blocks)})")
+            self._need(level, "train")
+        return tuple(sorted(set(levels)))
+
+    def _need(self, level: int, split: Split) -> None:
+        if not self._has(level, split):
+            message = f"level {level} has no {split} class over {list(self.blocks)} blocks outside PlanBench's and `exclude`'s"
+            raise RecipeError("task.levels", f"{message}; add 5 or 6 to task.blocks or leave the level out")
+
+    # --- oracle ---
+
+    def oracle_plan(self, task: Task) -> str:
+        """An optimal plan: shortest in primitives, its moves to the table merged into `clear` where they follow each other."""
+        return words.plan_grammar(task.state.names).render(_oracle(task.state))
+
+    def demonstrate(self, task: Task) -> list[Turn]:
+        plan, names = _oracle(task.state), task.state.names
+        acts = words.expand(task.state, plan).acts
+        return [
+            Turn(role="plan", text=self.plan_of(task, words.plan_grammar(names).render(plan))),
+            Turn(role="act", text=words.act_grammar(names).render(acts)),
+        ]
+
+    # --- verdicts ---
+
+    def parse_plan(self, task: Task, text: str) -> Verdict:
+        return verdict(_parse_plan(task, text))
+
+    def judge_plan(self, task: Task, text: str) -> Verdict:
+        plan = _parse_plan(task, text)
+        if isinstance(plan, Refusal):
+            return verdict(plan)
+        carried = words.expand(task.state, plan.value)
+        reason = carried.reason or words.unmet(task.state, carried.under)
+        return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def spelled(self, task: Task, text: str) -> str:
+        """An accepted plan as the oracle would write it."""
+        return words.plan_grammar(task.state.names).render(_parse_plan(task, text).value)
+
+    def meaning(self, task: Task, text: str) -> str:
+        return str(_parse_plan(task, text))  # what was parsed: spacing and spelling are gone
+
+    def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
+        """The acts must be, word for word, the one legal execution of the plan; a plan without one is followed by nothing."""
+        subgoals = _parse_plan(task, plan)
+        if isinstance(subgoals, Refusal):
+            return Verdict(score=0.0, reason=f"the plan: {subgoals}")
+        carried = words.expand(task.state, subgoals.value)
+        if carried.reason:
+            return Verdict(score=0.0, reason=f"the plan cannot be carried out: {carried.reason}")
+        if len(acts) != 1:
+            return Verdict(score=0.0, reason=f"expected 1 turn of acts, found {len(acts)}")
+        steps = _parse_acts(task, acts[0])
+        if isinstance(steps, Refusal):
+            return verdict(steps)
+        reason = _difference(carried.acts, steps.value)
+        return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def judge_acts(self, task: Task, text: str) -> dict[str, bool]:
+        """executable: a sentence of acts, each legal; goal: and the goal holds after them; optimal: and no shorter acts exist."""
+        steps = _parse_acts(task, text)
+        if isinstance(steps, Refusal):
+            return {"executable": False, "goal": False, "optimal": False}
+        trace = words.run_acts(task.state, steps.value)
+        return {"executable": trace.executable, "goal": trace.goal, "optimal": trace.goal and len(steps.value) == task.level}
+
+    def episode(self, task: Task, rng: random.Random, noise: bool) -> Execution:
+        return Execution(task, rng, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
+
+
+class Execution:
+    """One execution of acts under the strict STRIPS rules; over after one step."""
+
+    def __init__(self, task: Task, rng: random.Random, *, slip: float, flip: float):
+        self._task, self._rng, self._slip, self._flip = task, rng, slip, flip
+        self._over = False
+
+    def step(self, text: str) -> Outcome:
+        if self._over:
+            raise ForethoughtError(f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one")
+        self._over = True
+        steps = _parse_acts(self._task, text)
+        if isinstance(steps, Refusal):
+            success, reason = False, str(steps)
+        else:
+            trace = self._run(steps.value)
+            success, reason = trace.goal, trace.reason
+        if self._flip and self._rng.random() < self._flip:
+            success, reason = not success, f"flipped by noise; truly: {reason or 'success'}"
+        return Outcome(done=True, success=success, reason=reason)
+
+    def _run(self, steps: Sequence[Step]) -> Trace:
+        def slips(step: Step) -> bool:
+            return step[0] in ("put", "stack") and self._rng.random() < self._slip
+
+        return words.run_acts(self._task.state, steps, slips if self._slip else None)
+
+
+# --- pieces ---
+
+
+def _task(name: str, problem: Problem, level: int, goal_towers: list[list[str]]) -> Task:
+    context, prompt = words.context_text(problem), words.prompt_text(goal_towers)
+    return Task(id=name, domain=Blocksworld.name, level=level, context=context, prompt=prompt, state=problem)
+
+
+def _oracle(problem: Problem) -> tuple[Step, ...]:
+    return tuple(words.merge(problem, solve(problem.below, problem.goal)))
+
+
+def _parse_plan(task: Task, text: str) -> Parsed | Refusal:
+    """An empty plan is one only where the goal holds already."""
+    return words.plan_grammar(task.state.names, min(task.level, 1)).parse(text)
+
+
+def _parse_acts(task: Task, text: str) -> Parsed | Refusal:
+    return words.act_grammar(task.state.names).parse(text)
+
+
+def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:
+    """Where two sequences part; empty when they are the same."""
+    for number, (want, have) in enumerate(zip(expected, found, strict=False), 1):  # lengths are compared below
+        if want != have:
+            return f"step {number}: the plan asks for '{' '.join(want)}', found '{' '.join(have)}'"
+    if len(expected) == len(found):
+        return ""
+    return f"the plan asks for {len(expected)} steps, found {len(found)}"
+
+
+def _block_numbers(value: object) -> tuple[int, ...]:
+    good = isinstance(value, (list, tuple)) and value and all(type(n) is int and n in pools.BLOCKS for n in value)
+    if not good:
+        raise RecipeError("task.blocks", f"{value!r} is not a list of block numbers among {list(pools.BLOCKS)}, such as [4, 5]")
+    return tuple(sorted(set(value)))
+
+
+def _probability(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise RecipeError(f"task.{key}", f"{value!r} is not a probability; write a number from 0 to 1")
+    return float(value)
+
+
+def _excluded(path: object) -> frozenset[str]:
+    if not isinstance(path, str):
+        raise RecipeError("task.exclude", f"{path!r} is not the path of a problem file; write a text such as \"problems.jsonl\"")
+    try:
+        return frozenset(classes_in([path])) if path else frozenset()
+    except UserError as error:
+        raise RecipeError("task.exclude", str(error)) from error
+
+
+def main(paths: Sequence[str]) -> int:
+    """Print the list of held-out classes for these problem files (see blocksworld_files.py)."""
+    if not paths or any(path.startswith("-") for path in paths):
+        print("usage: python -m forethought.tasks.blocksworld.domain FILE.jsonl ... > planbench_classes.txt", file=sys.stderr)
+        return UserError.exit_code
+    try:
+        print(held_out_text(paths), end="")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

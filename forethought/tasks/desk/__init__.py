@@ -1,0 +1,1 @@
+"""`desk`: widgets under widgets, opened one after the other."""

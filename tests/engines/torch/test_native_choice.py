@@ -1,0 +1,148 @@
+"""The next token: the kernel and PyTorch draw the same one for the same uniform number, with log-probs that stand here by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tolerance import rounding
+
+from forethought.engines.torch.sampling.choice import Choice
+from forethought.engines.torch.forest.native.library import library, why_not
+
+BY = [pytest.param(True, id="kernel", marks=pytest.mark.skipif(library() is None, reason=why_not())), pytest.param(False, id="torch")]
+INF, NAN = float("inf"), float("nan")
+LARGEST = 1 - 2**-53  # of the uniform numbers
+
+
+def choose(kernels: bool, logits, uniform=0.5, temperature=1.0, top_p=1.0, repeats=None):
+    """(tokens, log-probs, log-probs as drawn), lists."""
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    rows = int(np.sum(repeats)) if repeats is not None else len(logits)
+    given = [np.full(rows, x, kind) for x, kind in ((uniform, float), (temperature, np.float32), (top_p, np.float32))]
+    return [x.tolist() for x in Choice(kernels)(logits, repeats if repeats is None else np.array(repeats), *given)]
+
+
+THREE = [[math.log(x) for x in (0.2, 0.5, 0.3)]]
+
+
+@pytest.mark.parametrize("kernels", BY)
+@pytest.mark.parametrize(("uniform", "fields", "token", "logp", "drawn"), [
+    (0.0, {}, 0, 0.2, 0.2),
+    (0.1999, {}, 0, 0.2, 0.2),
+    (0.2001, {}, 1, 0.5, 0.5),
+    (0.6999, {}, 1, 0.5, 0.5),
+    (0.7001, {}, 2, 0.3, 0.3),
+    (LARGEST, {}, 2, 0.3, 0.3),
+    (0.9, {"temperature": 0.0}, 1, 0.5, 1.0),
+    (0.9, {"temperature": 0.0, "top_p": 0.1}, 1, 0.5, 1.0),
+    (0.104, {"temperature": 0.5}, 0, 0.2, 4 / 38),  # squares: 4, 25 and 9 of 38
+    (0.106, {"temperature": 0.5}, 1, 0.5, 25 / 38),
+    (0.9, {"temperature": 0.5}, 2, 0.3, 9 / 38),
+    (0.0, {"top_p": 0.79}, 1, 0.5, 0.5 / 0.8),  # 0.5 and 0.3 are the fewest that hold 0.79
+    (0.63, {"top_p": 0.79}, 2, 0.3, 0.3 / 0.8),
+    (0.0, {"top_p": 0.81}, 0, 0.2, 0.2),  # all three are needed
+    (0.99, {"top_p": 0.49}, 1, 0.5, 1.0),
+    (0.99, {"top_p": 1e-6}, 1, 0.5, 1.0),
+    (0.7, {"temperature": 0.5, "top_p": 0.7}, 1, 0.5, 25 / 34),  # of 25, 9 and 4 the first two
+    (0.74, {"temperature": 0.5, "top_p": 0.7}, 2, 0.3, 9 / 34),
+])  # fmt: skip
+def test_by_hand(kernels, uniform, fields, token, logp, drawn):
+    found = choose(kernels, THREE, uniform, **fields)
+    assert found[0] == [token]
+    assert [found[1][0], found[2][0]] == pytest.approx([math.log(logp), math.log(drawn)], abs=1e-6)
+
+
+@pytest.mark.parametrize("kernels", BY)
+def test_each_row_has_its_own_number_and_shape_and_lines_are_repeated(kernels):
+    logits = THREE + [[math.log(x) for x in (0.6, 0.1, 0.3)]]
+    found = choose(kernels, logits, [0.1, 0.3, 0.9, 0.9], [1.0, 1.0, 0.0, 1.0], [1.0, 0.49, 1.0, 0.59], repeats=[3, 1])
+    assert found[0] == [0, 1, 1, 0]
+    assert found[1] == pytest.approx([math.log(x) for x in (0.2, 0.5, 0.5, 0.6)], abs=1e-6)
+    assert found[2] == pytest.approx([math.log(0.2), 0, 0, 0], abs=1e-6)
+
+
+@pytest.mark.skipif(library() is None, reason=why_not())
+@pytest.mark.parametrize("vocabulary", [1, 5, 128, 129, 50_000])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.1])
+def test_the_kernel_draws_what_pytorch_draws(vocabulary, top_p):
+    """Mixed temperatures; the formulas in float64 beside both."""
+    rows = 24 if vocabulary > 1000 else 200
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 3 * torch.randn(rows, vocabulary, generator=generator)
+    uniform = torch.rand(rows, generator=generator, dtype=torch.float64).numpy()
+    temperature = np.array([0.0, 0.3, 1.0, 2.0] * (rows // 4), dtype=np.float32)
+    kernel, twin = (choose(k, logits, uniform, temperature, top_p) for k in (True, False))
+    assert kernel[0] == twin[0]
+    logp = logits.double().log_softmax(-1).gather(-1, torch.tensor(kernel[0])[:, None])[:, 0]
+    within = rounding([logits.abs().max().item() / 0.3], steps=4)  # of a logit over the lowest temperature
+    summed = rounding([1.0], steps=int(8 * vocabulary**0.5))  # PyTorch adds the nucleus up in float32, one after another
+    for t in range(4):
+        p = (logits[t::4].double() / float(temperature[t] or 1)).softmax(-1)
+        ordered, order = p.sort(-1, descending=True)
+        p.scatter_(-1, order, ordered.where(ordered.cumsum(-1) - ordered < np.float32(top_p), 0))
+        drawn = (p / p.sum(-1, keepdim=True)).gather(-1, torch.tensor(kernel[0][t::4])[:, None])[:, 0]
+        wanted = drawn.log() if t else torch.zeros(rows // 4)
+        assert kernel[2][t::4] == pytest.approx(wanted.tolist(), abs=within)
+        assert twin[2][t::4] == pytest.approx(wanted.tolist(), abs=within + summed)
+    assert kernel[1] == pytest.approx(logp.tolist(), abs=within)
+
+
+@pytest.mark.parametrize("kernels", BY)
+def test_tokens_come_as_often_as_their_probability_says(kernels):
+    """Evenly spaced uniform numbers give each token its share to within one."""
+    n = 10_000
+    tokens = choose(kernels, THREE, (np.arange(n) + 0.5) / n, repeats=[n])[0]
+    assert np.abs(np.bincount(tokens) - np.array([2000, 5000, 3000])).max() <= 1
+
+
+@pytest.mark.parametrize("kernels", BY)
+@pytest.mark.parametrize("vocabulary", [3, 40, 300])
+@pytest.mark.parametrize("fields", [{}, {"temperature": 0.3}, {"top_p": 0.9}, {"temperature": 0.0}], ids=str)
+def test_a_masked_token_is_never_drawn(kernels, vocabulary, fields):
+    """Minus infinity: probability 0, at either end of the vocabulary and of the uniform numbers."""
+    for open_ in (0, vocabulary // 2, vocabulary - 1):
+        logits = torch.full((3, vocabulary), -INF)
+        logits[:, open_] = 1.5
+        assert choose(kernels, logits, [0.0, 0.5, LARGEST], **fields) == [[open_] * 3, [0.0] * 3, [0.0] * 3]
+
+
+@pytest.mark.parametrize("kernels", BY)
+@pytest.mark.parametrize("vocabulary", [3, 40, 300])
+@pytest.mark.parametrize("fields", [{}, {"temperature": 0.3}, {"top_p": 0.5}, {"temperature": 0.0}], ids=str)
+@pytest.mark.parametrize("bad", [NAN, -NAN, INF])
+def test_logits_that_are_no_distribution_give_nan(kernels, vocabulary, fields, bad):
+    """Wherever they stand; the token is one of the vocabulary still, and the rows beside are as before."""
+    good = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(0))
+    alone = choose(kernels, good, **fields)
+    for place in (0, 1, vocabulary - 1):
+        broken = good.clone()
+        broken[0, place] = bad
+        tokens, logp, drawn = choose(kernels, torch.cat([good, broken, good]), **fields)
+        assert math.isnan(logp[1]) and 0 <= tokens[1] < vocabulary
+        assert [[tokens[i], logp[i], drawn[i]] for i in (0, 2)] == [[x[0] for x in alone]] * 2
+    assert math.isnan(choose(kernels, torch.full((1, vocabulary), -INF), **fields)[1][0])
+
+
+@pytest.mark.parametrize("kernels", BY)
+def test_ties(kernels):
+    """The mode is the first of the likeliest; of equals a nucleus keeps as many as it needs, the kernel's the first ones."""
+    for vocabulary in (4, 200):
+        flat = torch.zeros(1, vocabulary)
+        half = vocabulary // 2
+        assert choose(kernels, flat, temperature=0.0)[0] == [0]
+        assert choose(kernels, flat, LARGEST)[0] == [vocabulary - 1]
+        tokens, logp, drawn = choose(kernels, flat, LARGEST, top_p=0.5)
+        assert tokens == [half - 1] or not kernels
+        assert [logp[0], drawn[0]] == pytest.approx([-math.log(vocabulary), -math.log(half)], abs=1e-6)
+
+
+@pytest.mark.parametrize("kernels", BY)
+def test_far_apart_logits(kernels):
+    """e^-200 is 0 in float32: such a token is not drawn, and the likely one's log-prob is 0; large common offsets change nothing."""
+    assert choose(kernels, [[-200.0, 0.0, -200.0]] * 2, [0.0, LARGEST]) == [[1, 1], [0.0, 0.0], [0.0, 0.0]]
+    for offset in (-3e4, 3e4):
+        tokens, logp, drawn = choose(kernels, [[offset, offset + 1.0]], 0.2)
+        assert tokens == [0] and [logp[0], drawn[0]] == pytest.approx([-math.log(1 + math.e)] * 2, abs=1e-6)
