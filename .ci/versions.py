@@ -1,7 +1,8 @@
 """Requirements for the second environment of CI, one a line, from pyproject.toml.
 
-    python .ci/versions.py lowest     what opens models and files, at the lowest versions that the bounds allow
-    python .ci/versions.py extras     what the extras bring, but for the benchmarks' and the tests' own
+python .ci/versions.py lowest     what opens models and files, at the lowest versions that the bounds
+                                  allow
+python .ci/versions.py extras     what the extras bring, but for the benchmarks' and the tests' own
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ OTHERS = ("test", "bench")
 
 
 def main(which: str) -> list[str]:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
     if which == "extras":
-        return sorted({r for name, some in project["optional-dependencies"].items() if name not in OTHERS for r in some})
+        return sorted(
+            {r for name, some in project["optional-dependencies"].items() if name not in OTHERS for r in some}
+        )
     bounds = dict(re.match(r"([\w-]+)>=([\w.]+)", r).groups() for r in project["dependencies"])
-    return [f"{name}=={bounds[name]}" for name in OPENS] + ["huggingface_hub<2"]  # which the lowest transformers asks for
+    # which the lowest transformers asks for
+    return [f"{name}=={bounds[name]}" for name in OPENS] + ["huggingface_hub<2"]
 
 
 if __name__ == "__main__":

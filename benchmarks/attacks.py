@@ -1,12 +1,15 @@
-"""Attack the promises: kills, damage, fuzzed inputs, hostile models, misbehaving environments, limits, two writers, hostile texts.
+"""Attack the promises: kills, damage, fuzzed inputs, hostile models, misbehaving environments, limits, two
+writers, hostile texts.
 
-    python benchmarks/attacks.py                          everything: 1,000 kills, every kind of damage, 1,000,000 inputs, ...
+    python benchmarks/attacks.py                          everything: 1,000 kills, every kind of damage,
+                                                          1,000,000 inputs, ...
     python benchmarks/attacks.py --only kills --scale 0.1
-    python benchmarks/attacks.py --again 'fuzz/trees/0.5' one try once more, with what it left kept in --keep DIR
-    python benchmarks/attacks.py --write docs/reliability.md
+    python benchmarks/attacks.py --again 'fuzz/trees/0.5' one try once more, with what it left kept in --keep
+    DIR python benchmarks/attacks.py --write docs/reliability.md
 
-Every try has an id, from which its random numbers follow. Exit code 1 where anything failed. Tries are made in /dev/shm, in forked
-processes; nothing of them is left. Limits of disk and inodes need root (they mount a tmpfs) and are skipped without.
+Every try has an id, from which its random numbers follow. Exit code 1 where anything failed. Tries are made
+in /dev/shm, in forked processes; nothing of them is left. Limits of disk and inodes need root (they mount a
+tmpfs) and are skipped without.
 """
 
 from __future__ import annotations
@@ -58,7 +61,9 @@ def again(id: str, seed: int) -> list[Try]:
     module = importlib.import_module(f"attacks_kit.{name}")
     if hasattr(module, "again"):
         return [module.again(id)]
-    return [one for one in module.tries(1.0, seed) if one.id == id] or sys.exit(f"no try has the id {id!r} with seed {seed}")
+    return [one for one in module.tries(1.0, seed) if one.id == id] or sys.exit(
+        f"no try has the id {id!r} with seed {seed}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", metavar="ID", help="this try alone")
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep what each try leaves")
     parser.add_argument("--out", metavar="FILE.json", type=Path, help="write all results")
-    parser.add_argument("--write", metavar="FILE.md", type=Path, help="write the table between the marks of this page")
+    parser.add_argument(
+        "--write", metavar="FILE.md", type=Path, help="write the table between the marks of this page"
+    )
     args = parser.parse_args(argv)
     names = [name for name in args.only.split(",") if name]
     if unknown := [name for name in names if name not in CAMPAIGNS]:
@@ -84,19 +91,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(found.verdict == "failed")
     results, began = {}, time.monotonic()
     for name in names:
-        results[name] = records.attempt_all(tries_of(name, args.scale, args.seed), args.workers, teller(name), args.keep)
+        results[name] = records.attempt_all(
+            tries_of(name, args.scale, args.seed), args.workers, teller(name), args.keep
+        )
         print(lines_of({name: results[name]})[-1], flush=True)
-    facts = machine() | {"scale": args.scale, "seed": args.seed, "workers": args.workers, "minutes": round((time.monotonic() - began) / 60,
-                                            1)}
+    facts = machine() | {
+        "scale": args.scale,
+        "seed": args.seed,
+        "workers": args.workers,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
     print("\n" + "\n".join(lines_of(results)) + "\n")
     wrong = [one for outcomes in results.values() for one in outcomes if one.verdict == "failed"]
     for one in wrong[:LISTED]:
         print(f"failed {one.id}: {shown(one.reason)}")
     if len(wrong) > LISTED:
-        print(f"and {len(wrong) - LISTED} more failing tries{f' in {args.out}' if args.out else '; --out FILE.json keeps them all'}")
+        print(
+            f"and {len(wrong) - LISTED} more failing "
+            f"tries{f' in {args.out}' if args.out else '; --out FILE.json keeps them all'}"
+        )
     if args.out:
-        args.out.write_text(json.dumps({"facts": facts, "results": {n: [asdict(o) for o in some] for n, some in results.items()}},
-                                       indent=1))
+        args.out.write_text(
+            json.dumps(
+                {"facts": facts, "results": {n: [asdict(o) for o in some] for n, some in results.items()}},
+                indent=1,
+            )
+        )
     if args.write:
         write(args.write, results, facts)
     return int(bool(wrong))
@@ -117,12 +137,22 @@ def teller(name: str):
 
 def lines_of(results: dict[str, list[Outcome]]) -> list[str]:
     """The table, as Markdown, one row a campaign. Numbers that a campaign sums stand in its last column."""
-    head = ["| attack | tries | held | failed | no test | skipped | seconds | of these |", "|---|---:|---:|---:|---:|---:|---:|---|"]
+    head = [
+        "| attack | tries | held | failed | no test | skipped | seconds | of these |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
     for name, outcomes in results.items():
         t = records.total(outcomes)
-        more = ", ".join(f"{value:,.0f} {what}" for what, value in t.items()
-                         if what not in ("tries", "held", "failed", "skipped", "idle", "seconds"))
-        cells = [name, *(f"{t[key]:,.0f}" for key in ("tries", "held", "failed", "idle", "skipped", "seconds")), more]
+        more = ", ".join(
+            f"{value:,.0f} {what}"
+            for what, value in t.items()
+            if what not in ("tries", "held", "failed", "skipped", "idle", "seconds")
+        )
+        cells = [
+            name,
+            *(f"{t[key]:,.0f}" for key in ("tries", "held", "failed", "idle", "skipped", "seconds")),
+            more,
+        ]
         head.append(f"| {' | '.join(cells)} |")
     return head
 
@@ -138,31 +168,70 @@ def machine() -> dict[str, object]:
     import importlib.metadata as metadata
 
     with open("/proc/cpuinfo", encoding="utf-8") as file:
-        cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.processor())
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")}
-    git = lambda *words: subprocess.run(["git", "-C", str(HERE), *words], capture_output=True, text=True,
-                                        check=False).stdout.strip()  # noqa: E731
-    return {"date": datetime.date.today().isoformat(), "cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), **versions,
-            "commit": git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--untracked-files=no")
-                                                    else "")}
+        cpu = next(
+            (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")),
+            platform.processor(),
+        )
+    versions = {
+        name: metadata.version(name)
+        for name in ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+    }
+    git = lambda *words: subprocess.run(
+        ["git", "-C", str(HERE), *words], capture_output=True, text=True, check=False
+    ).stdout.strip()  # noqa: E731
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **versions,
+        "commit": git("rev-parse", "--short", "HEAD")
+        + (" with changes" if git("status", "--porcelain", "--untracked-files=no") else ""),
+    }
 
 
 def write(page: Path, results: dict[str, list[Outcome]], facts: dict[str, object]) -> None:
     """The table and its facts between the marks of a page; a page without them gets them at its end."""
-    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "transformers", "peft", "safetensors", "tokenizers"))
-    said = [MARKS[0], "", f"{facts['date']}, commit {facts['commit']}, {facts['cpu']} ({facts['cores']} cores), {versions}; "
-            f"scale {facts['scale']:g}, "
-            f"seed {facts['seed']}, {facts['workers']} worker{'s' if facts['workers'] != 1 else ''}, {facts['minutes']} minutes.", "",
-            *lines_of(results), ""]
-    failing = [(one.id, shown(one.reason, 200)) for outcomes in results.values() for one in outcomes if one.verdict == "failed"]
+    versions = ", ".join(
+        f"{name} {facts[name]}"
+        for name in ("python", "torch", "transformers", "peft", "safetensors", "tokenizers")
+    )
+    said = [
+        MARKS[0],
+        "",
+        f"{facts['date']}, commit {facts['commit']}, {facts['cpu']} ({facts['cores']} "
+        f"cores), {versions}; "
+        f"scale {facts['scale']:g}, "
+        f"seed {facts['seed']}, {facts['workers']} worker{'s' if facts['workers'] != 1 else ''}, "
+        f"{facts['minutes']} minutes.",
+        "",
+        *lines_of(results),
+        "",
+    ]
+    failing = [
+        (one.id, shown(one.reason, 200))
+        for outcomes in results.values()
+        for one in outcomes
+        if one.verdict == "failed"
+    ]
     if failing:
-        said += ["Failing tries:", "", *(f"- `{id}`: {why}".replace("|", "\\|").replace("<", "&lt;") for id, why in failing[:100]), ""]
-    if reasons := sorted({one.reason for outcomes in results.values() for one in outcomes if one.verdict == "skipped"}):
+        said += [
+            "Failing tries:",
+            "",
+            *(f"- `{id}`: {why}".replace("|", "\\|").replace("<", "&lt;") for id, why in failing[:100]),
+            "",
+        ]
+    if reasons := sorted(
+        {one.reason for outcomes in results.values() for one in outcomes if one.verdict == "skipped"}
+    ):
         said += [f"Skipped: {'; '.join(shown(reason, 120) for reason in reasons)}.", ""]
     text = page.read_text(encoding="utf-8") if page.exists() else ""
     before, begin, rest = text.partition(MARKS[0])
     after = rest.partition(MARKS[1])[2] if begin else "\n"
-    page.write_text(before + ("" if begin or not before else "\n") + "\n".join([*said, MARKS[1]]) + after, encoding="utf-8")
+    page.write_text(
+        before + ("" if begin or not before else "\n") + "\n".join([*said, MARKS[1]]) + after,
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What `roofline.py`, `sampling.py` and `scaling.py` share: models with random weights, work that is the same on every side, processes
-that take turns, and the same rollouts without anything shared.
+"""What `roofline.py`, `sampling.py` and `scaling.py` share: models with random weights, work that is the same
+on every side, processes that take turns, and the same rollouts without anything shared.
 
 Nothing here loads torch before it is needed: the process that tells the others when stays small.
 """
@@ -41,8 +41,15 @@ class Size:
     def linears(self) -> list[tuple[int, int]]:
         """(in, out) of a layer's products."""
         own, shared = self.heads * self.head, self.kv_heads * self.head
-        return [(self.width, own), (self.width, shared), (self.width, shared), (own, self.width),
-                (self.width, self.mlp), (self.width, self.mlp), (self.mlp, self.width)]
+        return [
+            (self.width, own),
+            (self.width, shared),
+            (self.width, shared),
+            (own, self.width),
+            (self.width, self.mlp),
+            (self.width, self.mlp),
+            (self.mlp, self.width),
+        ]
 
     @property
     def inside(self) -> int:
@@ -69,16 +76,29 @@ SIZES = {
 
 
 def model_of(size: Size, **config):
-    """A Llama with random weights that never samples the end token, so that every completion is as long as asked for, and nobody pays
-    for forbidding it: one hidden dimension is a constant that no layer writes to, and the end token's row of the head reads it alone."""
+    """A Llama with random weights that never samples the end token, so that every completion is as long as
+    asked for, and nobody pays for forbidding it: one hidden dimension is a constant that no layer writes to,
+    and the end token's row of the head reads it alone."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    model = LlamaForCausalLM._from_config(LlamaConfig(
-        vocab_size=size.vocabulary, hidden_size=size.width, intermediate_size=size.mlp, num_hidden_layers=size.layers,
-        num_attention_heads=size.heads, num_key_value_heads=size.kv_heads, max_position_embeddings=size.context, pad_token_id=0,
-        eos_token_id=EOS, bos_token_id=None, tie_word_embeddings=False), **config)
+    model = LlamaForCausalLM._from_config(
+        LlamaConfig(
+            vocab_size=size.vocabulary,
+            hidden_size=size.width,
+            intermediate_size=size.mlp,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.kv_heads,
+            max_position_embeddings=size.context,
+            pad_token_id=0,
+            eos_token_id=EOS,
+            bos_token_id=None,
+            tie_word_embeddings=False,
+        ),
+        **config,
+    )
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 0] = 0.5
         for layer in model.model.layers:
@@ -96,8 +116,15 @@ def tokenizer_of(size: Size):
     words = ["<pad>", "<unk>", "<eos>", *(f"w{i}" for i in range(FIRST, size.vocabulary))]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>",
-                                   bos_token="<eos>", padding_side="left")  # CTranslate2 wants to know a first token
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<eos>",
+        # CTranslate2 wants to know a first token
+        bos_token="<eos>",
+        padding_side="left",
+    )
 
 
 def write_model(size: Size, folder: Path) -> None:
@@ -106,37 +133,50 @@ def write_model(size: Size, folder: Path) -> None:
     tokenizer_of(size).save_pretrained(folder)
 
 
-def engine_of(size: Size, *, precision: str, threads: int, device: str = "cpu", pack_tokens: int = 8192, words: Size | None = None):
-    """Our engine on such a model, without a detour over files. `words`: whose tokenizer it has, if not its own."""
+def engine_of(
+    size: Size,
+    *,
+    precision: str,
+    threads: int,
+    device: str = "cpu",
+    pack_tokens: int = 8192,
+    words: Size | None = None,
+):
+    """Our engine on such a model, without a detour over files. `words`: whose tokenizer it has, if not its
+    own."""
     import torch
 
-    from forethought.engines.torch.forest.attention import NAME
     from forethought.engines.torch.engine import TorchEngine
+    from forethought.engines.torch.forest.attention import NAME
     from forethought.engines.torch.models.loading import Loaded
     from forethought.recipe.schema import AdapterSpec, EngineSpec
 
     torch.set_num_threads(threads)
-    spec = EngineSpec(device=device, precision=precision, threads=threads, kernel_threads=threads, pack_tokens=pack_tokens)
-    engine = TorchEngine(Loaded(model_of(size, attn_implementation=NAME), tokenizer_of(words or size), ""), spec, AdapterSpec())
+    spec = EngineSpec(
+        device=device, precision=precision, threads=threads, kernel_threads=threads, pack_tokens=pack_tokens
+    )
+    engine = TorchEngine(
+        Loaded(model_of(size, attn_implementation=NAME), tokenizer_of(words or size), ""), spec, AdapterSpec()
+    )
     return every_id(engine) if words else engine
 
 
 def every_id(engine):
-    """The engine, for which every id of its model is a token: its tokenizer stands in for one of all words, which would take memory for
-    each."""
+    """The engine, for which every id of its model is a token: its tokenizer stands in for one of all words,
+    which would take memory for each."""
     from forethought.engines.torch.forest import vocabulary as words
 
     setattr(engine.weights.base, words.ATTRIBUTE, None)
     return engine
 
 
-# The work --------------------------------------------------------------------------------------------------------------------
+# The work ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Trees: `prompts` of `prompt` tokens, `plans` of `plan` tokens under each, `acts` of `act` tokens under each of those. With
-    `acts` 0 a flat group of plans."""
+    """Trees: `prompts` of `prompt` tokens, `plans` of `plan` tokens under each, `acts` of `act` tokens under
+    each of those. With `acts` 0 a flat group of plans."""
 
     prompts: int
     prompt: int
@@ -181,7 +221,8 @@ def prompts_of(size: Size, shape: Shape, seed: int) -> list[Ids]:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """(token ids, log-probs) of each plan of each prompt, and of each execution of each plan in the order of the plans."""
+    """(token ids, log-probs) of each plan of each prompt, and of each execution of each plan in the order of
+    the plans."""
 
     plans: list[list[tuple[Ids, tuple[float, ...]]]]
     acts: list[list[tuple[Ids, tuple[float, ...]]]]
@@ -192,8 +233,10 @@ def rollouts(engine, prompts: Sequence[Ids], shape: Shape, seed: int) -> Sampled
     from forethought.core.types import Request
 
     def call(contexts, n, tokens, what):
-        requests = [Request(policy="base", context=c, n=n, stops=(), max_tokens=tokens, seed=_seed(seed, what, i))
-                    for i, c in enumerate(contexts)]
+        requests = [
+            Request(policy="base", context=c, n=n, stops=(), max_tokens=tokens, seed=_seed(seed, what, i))
+            for i, c in enumerate(contexts)
+        ]
         return [[(c.token_ids, c.logprobs) for c in group] for group in engine.sample(requests)]
 
     plans = call(prompts, shape.plans, shape.plan, 0)
@@ -202,11 +245,14 @@ def rollouts(engine, prompts: Sequence[Ids], shape: Shape, seed: int) -> Sampled
 
 
 def unrolled(engine, prompts: Sequence[Ids], shape: Shape, seed: int, calls: int = 2) -> Sampled:
-    """The same rollouts with nothing shared: every leaf samples its plan, and acts, on a prompt of its own, with the random numbers
-    that its row has in `rollouts`; siblings say the same plan. In two calls, as two roles speak, or in one, as one rollout goes on."""
+    """The same rollouts with nothing shared: every leaf samples its plan, and acts, on a prompt of its own,
+    with the random numbers that its row has in `rollouts`; siblings say the same plan. In two calls, as two
+    roles speak, or in one, as one rollout goes on."""
     from forethought.core.types import Request
 
-    draws, rows = [], []  # of a request: pieces of (the seed and n that `rollouts` asks with, the row, tokens); what its row becomes
+    # of a request: pieces of (the seed and n that `rollouts` asks with, the row, tokens); what its row
+    # becomes
+    draws, rows = [], []
     for i, prompt in enumerate(prompts):
         for j in range(shape.plans):
             for k in range(max(1, shape.acts)):
@@ -217,21 +263,40 @@ def unrolled(engine, prompts: Sequence[Ids], shape: Shape, seed: int, calls: int
 
     def call(contexts, pieces):
         with _alone(pieces):
-            return [c for (c,) in engine.sample([
-                Request(policy="base", context=c, n=1, stops=(), max_tokens=sum(p[3] for p in pieces[i]), seed=i)
-                for i, c in enumerate(contexts)])]
+            return [
+                c
+                for (c,) in engine.sample(
+                    [
+                        Request(
+                            policy="base",
+                            context=c,
+                            n=1,
+                            stops=(),
+                            max_tokens=sum(p[3] for p in pieces[i]),
+                            seed=i,
+                        )
+                        for i, c in enumerate(contexts)
+                    ]
+                )
+            ]
 
     if calls == 1 or not shape.acts:
         said = [(c.token_ids, c.logprobs) for c in call([p for _, _, p in rows], draws)]
     else:
         plans = call([p for _, _, p in rows], [d[:1] for d in draws])
-        acts = call([p + c.token_ids for (_, _, p), c in zip(rows, plans, strict=True)], [d[1:] for d in draws])
-        said = [(a.token_ids + b.token_ids, a.logprobs + b.logprobs) for a, b in zip(plans, acts, strict=True)]
+        acts = call(
+            [p + c.token_ids for (_, _, p), c in zip(rows, plans, strict=True)], [d[1:] for d in draws]
+        )
+        said = [
+            (a.token_ids + b.token_ids, a.logprobs + b.logprobs) for a, b in zip(plans, acts, strict=True)
+        ]
     every = max(1, shape.acts)
     first = [(ids[: shape.plan], logps[: shape.plan]) for ids, logps in said[::every]]
     last = [(ids[shape.plan :], logps[shape.plan :]) for ids, logps in said]
-    return Sampled([first[i : i + shape.plans] for i in range(0, len(first), shape.plans)],
-                   [last[i : i + every] for i in range(0, len(last), every)] if shape.acts else [])
+    return Sampled(
+        [first[i : i + shape.plans] for i in range(0, len(first), shape.plans)],
+        [last[i : i + every] for i in range(0, len(last), every)] if shape.acts else [],
+    )
 
 
 def _seed(seed: int, what: int, i: int) -> int:
@@ -240,39 +305,53 @@ def _seed(seed: int, what: int, i: int) -> int:
 
 @contextmanager
 def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[None]:
-    """Inside, the engine shares no prefix, and request number i (its seed) draws what `pieces[i]` says. The only place that reaches
-    into the engine; that the tokens come out the same says whether it still fits."""
+    """Inside, the engine shares no prefix, and request number i (its seed) draws what `pieces[i]` says. The
+    only place that reaches into the engine; that the tokens come out the same says whether it still fits."""
     from unittest.mock import patch
 
     import numpy as np
 
-    from forethought.engines.torch.sampling import cohorts, sampler as sampling
-    from forethought.engines.torch.forest.native.tree import Tree
     from forethought.core.types import Segment
+    from forethought.engines.torch.forest.native.tree import Tree
+    from forethought.engines.torch.sampling import cohorts
+    from forethought.engines.torch.sampling import sampler as sampling
 
     def forest_of(contexts):
         return [Segment(parent=-1, token_ids=c) for c in contexts], [[i] for i in range(len(contexts))]
 
     def uniforms(request, n, most):
-        drawn = [draw(replace(request, seed=seed, n=group), group, tokens)[row] for seed, group, row, tokens in pieces[request.seed]]
+        drawn = [
+            draw(replace(request, seed=seed, n=group), group, tokens)[row]
+            for seed, group, row, tokens in pieces[request.seed]
+        ]
         return np.concatenate(drawn)[None]
 
     draw = sampling._uniforms
-    with (patch.object(cohorts, "forest_of", forest_of), patch.object(Tree, "find", lambda self, tokens: []),
-          patch.object(sampling, "_uniforms", uniforms)):
+    with (
+        patch.object(cohorts, "forest_of", forest_of),
+        patch.object(Tree, "find", lambda self, tokens: []),
+        patch.object(sampling, "_uniforms", uniforms),
+    ):
         yield
 
 
 def batch_of(prompts: Sequence[Ids], said: Sampled, shape: Shape, share: bool = True):
-    """(batch, objective) of a training step on these rollouts: one forest, or (`share` false) every leaf with its own copy of what is
-    above it, where a plan's weight is spread over its copies. Both have the same gradient."""
+    """(batch, objective) of a training step on these rollouts: one forest, or (`share` false) every leaf with
+    its own copy of what is above it, where a plan's weight is spread over its copies. Both have the same
+    gradient."""
     from forethought.core.types import Batch, Objective, Segment
 
     segments: list[Segment] = []
 
     def add(parent: int, ids: Ids, logps=(), copies: int = 1) -> int:
         n = len(logps)
-        trained = dict(role="plan", stream="pg", weight=(1 / copies,) * n, advantage=(_advantage(ids),) * n, old_logprobs=logps)
+        trained = dict(
+            role="plan",
+            stream="pg",
+            weight=(1 / copies,) * n,
+            advantage=(_advantage(ids),) * n,
+            old_logprobs=logps,
+        )
         segments.append(Segment(parent=parent, token_ids=ids, **(trained if n else {})))
         return len(segments) - 1
 
@@ -289,7 +368,9 @@ def batch_of(prompts: Sequence[Ids], said: Sampled, shape: Shape, share: bool = 
                     above = add(add(-1, prompt), *plan, copies=max(1, len(acts)))
                     if act:
                         add(above, *act)
-    return Batch(policy="base", segments=tuple(segments)), Objective(denominators={"pg": float(shape.sampled)})
+    return Batch(policy="base", segments=tuple(segments)), Objective(
+        denominators={"pg": float(shape.sampled)}
+    )
 
 
 def _advantage(ids: Ids) -> float:
@@ -303,7 +384,7 @@ def prepare(engine) -> None:
     engine.prepare("base", OptimSpec(lr=LR, warmup=0))
 
 
-# Clocks and numbers ------------------------------------------------------------------------------------------------------------
+# Clocks and numbers -----------------------------------------------------------------------------------------
 
 
 def synchronize(device: str) -> None:
@@ -342,7 +423,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
 
 
-# What it ran on, and what it can be told -----------------------------------------------------------------------------------------
+# What it ran on, and what it can be told --------------------------------------------------------------------
 
 
 def machine(args, packages: Sequence[str] = ()) -> dict:
@@ -358,31 +439,56 @@ def machine(args, packages: Sequence[str] = ()) -> dict:
             versions[name] = "from source" if name == "forethought" else "not installed"
     try:
         with open("/proc/cpuinfo") as f:
-            chip = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine())
+            chip = next(
+                (line.split(":", 1)[1].strip() for line in f if line.startswith("model name")),
+                platform.machine(),
+            )
     except OSError:
         chip = platform.processor() or platform.machine()
     if args.device != "cpu":
         import torch
 
         chip = f"{torch.cuda.get_device_name()} ({chip})"
-    return {"chip": chip, "cores": len(os.sched_getaffinity(0)), "threads": args.threads, "precision": args.precision,
-            "load": os.getloadavg(), "python": platform.python_version(), "versions": versions}
+    return {
+        "chip": chip,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": args.threads,
+        "precision": args.precision,
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
 
 
 def said_of(m: dict) -> str:
     """One line of it."""
-    return (f"{m['chip']}, {m['cores']} cores, {m['threads']} thread(s), {m['precision']}, load {m['load'][0]:.1f}; "
-            + ", ".join(f"{k} {v}" for k, v in m["versions"].items()))
+    return (
+        f"{m['chip']}, {m['cores']} cores, {m['threads']} thread(s), {m['precision']}, load "
+        f"{m['load'][0]:.1f}; " + ", ".join(f"{k} {v}" for k, v in m["versions"].items())
+    )
 
 
-def options(parser, *, repeats: int, sizes: Sequence[str], precision: Sequence[str] = ("fp32", "bf16")) -> None:
+def options(
+    parser, *, repeats: int, sizes: Sequence[str], precision: Sequence[str] = ("fp32", "bf16")
+) -> None:
     """What all three can be told."""
-    parser.add_argument("--sizes", default=",".join(sizes), help=f"models, of {', '.join(SIZES)} (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=repeats, help="measurements of each side; the median counts (%(default)s)")
-    parser.add_argument("--precision", default=",".join(precision), help="fp32, bf16, or both with a comma (%(default)s)")
+    parser.add_argument(
+        "--sizes", default=",".join(sizes), help=f"models, of {', '.join(SIZES)} (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=repeats,
+        help="measurements of each side; the median counts (%(default)s)",
+    )
+    parser.add_argument(
+        "--precision", default=",".join(precision), help="fp32, bf16, or both with a comma (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of each process (%(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="seconds, on a tiny model: does it run? The numbers mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="seconds, on a tiny model: does it run? The numbers mean nothing"
+    )
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 
 class Line:
-    """A worker's end of the conversation: one JSON line asks, one answers. What libraries print goes to stderr."""
+    """A worker's end of the conversation: one JSON line asks, one answers. What libraries print goes to
+    stderr."""
 
     def __init__(self):
         self.out = os.fdopen(os.dup(1), "w")
@@ -28,17 +29,32 @@ class Line:
 
 
 class Process:
-    """A side in its own process, which answers a line with a line. Memory settings as forethought makes them for itself."""
+    """A side in its own process, which answers a line with a line. Memory settings as forethought makes them
+    for itself."""
 
     def __init__(self, command: Sequence[str], threads: int, **environment: str):
-        env = os.environ | {
-            "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error",
-            "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads),
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
-        } | environment
+        env = (
+            os.environ
+            | {
+                "HF_HUB_OFFLINE": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                "TRANSFORMERS_VERBOSITY": "error",
+                "TOKENIZERS_PARALLELISM": "false",
+                "OMP_NUM_THREADS": str(threads),
+                "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+                "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+            }
+            | environment
+        )
         self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen([sys.executable, *command], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.errors, env=env)
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=env,
+        )
 
     def answer(self, line: str) -> dict:
         try:
@@ -71,7 +87,8 @@ class Worker(Process):
 
 
 class Near:
-    """A side in a thread of this process, for --quick: there the code is tried, not the clock, and no process has to start."""
+    """A side in a thread of this process, for --quick: there the code is tried, not the clock, and no process
+    has to start."""
 
     def __init__(self, serve: Callable[[dict, Line], None], options: dict):
         self.asked, self.answers = queue.SimpleQueue(), queue.SimpleQueue()

@@ -2,9 +2,10 @@
 
     python benchmarks/grading.py
 
-The lists are tests/grading_cases.py (own, and the pairs of public bug reports). For each list and grader: how many pairs it grades
-right, how many it takes for equal that are not (false right), and the other way round (false wrong). Every pair is graded in both orders;
-`asym` counts where the two differ. math-verify's own column needs the extra `math`.
+The lists are tests/grading_cases.py (own, and the pairs of public bug reports). For each list and grader: how
+many pairs it grades right, how many it takes for equal that are not (false right), and the other way round
+(false wrong). Every pair is graded in both orders; `asym` counts where the two differ. math-verify's own
+column needs the extra `math`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ def lists() -> Iterator[tuple[str, list[Pair]]]:
     yield "public reports", REPORTED
     yield "own, written afterwards", MORE
     yield "own, equal", [(gold, answer, True) for gold, answers in EQUAL.items() for answer in answers]
-    yield "own, equal by algebra", [(gold, answer, True) for gold, answers in ALGEBRA.items() for answer in answers]
+    yield (
+        "own, equal by algebra",
+        [(gold, answer, True) for gold, answers in ALGEBRA.items() for answer in answers],
+    )
     yield "own, not equal", [(gold, answer, False) for gold, answers in APART.items() for answer in answers]
 
 
@@ -49,10 +53,15 @@ def alone() -> Callable[[str, str], bool]:
 def main() -> None:
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     graders: dict[str, Callable[[str, str], bool]] = {
-        name: (lambda gold, answer, grade=GRADERS[name](): grade(gold, answer).score == 1.0) for name in ("exact", "auto")}
+        name: (lambda gold, answer, grade=GRADERS[name](): grade(gold, answer).score == 1.0)
+        for name in ("exact", "auto")
+    }
     if installed():
         graders["math-verify alone"] = alone()
-    print("| list | pairs | grader | right | false right | false wrong | asym |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| list | pairs | grader | right | false right | false wrong | asym |\n| --- | --- | --- | --- | "
+        "--- | --- | --- |"
+    )
     for name, pairs in lists():
         for grader, equal in graders.items():
             said = [equal(gold, answer) for gold, answer, _ in pairs]
@@ -61,7 +70,10 @@ def main() -> None:
             false_wrong = sum(right and not s for s, (_, _, right) in zip(said, pairs, strict=True))
             asym = "-" if "alone" in grader else sum(a != b for a, b in zip(said, back, strict=True))
             right = len(pairs) - false_right - false_wrong
-            print(f"| {name} | {len(pairs)} | {grader} | {right} | {false_right} | {false_wrong} | {asym} |", flush=True)
+            print(
+                f"| {name} | {len(pairs)} | {grader} | {right} | {false_right} | {false_wrong} | {asym} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""Tokens a second of forethought's sampler, against `transformers` generate on the same weights, prompts and lengths.
+"""Tokens a second of forethought's sampler, against `transformers` generate on the same weights, prompts and
+lengths.
 
-    python benchmarks/sampling.py [--rows flat,tree,unrolled] [--sizes 1M,25M] [--precision fp32,bf16] [--repeats 7] [--json FILE]
+    python benchmarks/sampling.py [--rows flat,tree,unrolled] [--sizes 1M,25M] [--precision fp32,bf16]
+    [--repeats 7] [--json FILE]
 
-Each side runs in its own process and samples when told to; they take turns, so that whatever else the machine does hits all alike.
-Everybody samples at temperature 1 from the whole vocabulary and gives the log-probs of what was sampled.
+Each side runs in its own process and samples when told to; they take turns, so that whatever else the machine
+does hits all alike. Everybody samples at temperature 1 from the whole vocabulary and gives the log-probs of
+what was sampled.
 
-- flat: 64 prompts of 32 tokens, 64 new ones each. tree: prompts of 256 tokens, 4 plans of 32 tokens under each, 3 executions of 32
-  tokens under each plan, in two calls. generate repeats prompt and plan for each of its rows; we compute them once.
-- unrolled: our own tree against 12 rollouts a prompt in our own engine that share nothing, in two calls as roles speak, and in one as
-  a rollout without roles goes on. Same seeds: the tokens are the same, which is checked (fp32; in bf16 the share is printed).
-- Every completion has exactly as many tokens as asked for: the model's own weights give the end token a probability of 0.
-- bf16 is each side's own way: ours keeps weights in fp32 under autocast, as it trains; generate has bf16 weights, which is faster there.
-- CTranslate2 and vLLM beside it where they are installed, and left out with a line where they are not or refuse. CTranslate2 gives one
-  score a completion. vLLM finds prefixes again by itself.
-- Checked, and the run fails where one does not hold: the number of tokens, and on two completions after every round that the log-probs
-  of each side are those of the model's plain forward in fp32.
+- flat: 64 prompts of 32 tokens, 64 new ones each. tree: prompts of 256 tokens, 4 plans of 32 tokens under
+  each, 3 executions of 32 tokens under each plan, in two calls. generate repeats prompt and plan for each of
+  its rows; we compute them once.
+- unrolled: our own tree against 12 rollouts a prompt in our own engine that share nothing, in two calls as
+  roles speak, and in one as a rollout without roles goes on. Same seeds: the tokens are the same, which is
+  checked (fp32; in bf16 the share is printed).
+- Every completion has exactly as many tokens as asked for: the model's own weights give the end token a
+  probability of 0.
+- bf16 is each side's own way: ours keeps weights in fp32 under autocast, as it trains; generate has bf16
+  weights, which is faster there.
+- CTranslate2 and vLLM beside it where they are installed, and left out with a line where they are not or
+  refuse. CTranslate2 gives one score a completion. vLLM finds prefixes again by itself.
+- Checked, and the run fails where one does not hold: the number of tokens, and on two completions after every
+  round that the log-probs of each side are those of the model's plain forward in fp32.
 """
 
 from __future__ import annotations
@@ -29,8 +36,25 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench_kit import (EOS, GAP, SIZES, Clock, Sampled, Shape, chosen, engine_of, machine, options, prompts_of,
-                       rollouts, said_of, table, tokenizer_of, unrolled, write_model)
+from bench_kit import (
+    EOS,
+    GAP,
+    SIZES,
+    Clock,
+    Sampled,
+    Shape,
+    chosen,
+    engine_of,
+    machine,
+    options,
+    prompts_of,
+    rollouts,
+    said_of,
+    table,
+    tokenizer_of,
+    unrolled,
+    write_model,
+)
 from bench_worker import Line, Near, Worker, worker
 
 ROWS = {"flat": Shape(64, 32, 1, 64), "tree": Shape(4, 256, 4, 32, 3, 32)}
@@ -46,7 +70,7 @@ class Refused(Exception):
     """This peer cannot do this row, and why."""
 
 
-# The sides: each makes a function (prompts, shape, seed) -> Sampled ----------------------------------------------------------------
+# The sides: each makes a function (prompts, shape, seed) -> Sampled -----------------------------------------
 
 
 def ours(model: Path, o: dict) -> Sample:
@@ -54,7 +78,13 @@ def ours(model: Path, o: dict) -> Sample:
     from forethought.engines.torch.models.loading import from_path
     from forethought.recipe.schema import AdapterSpec, EngineSpec
 
-    spec = EngineSpec(device=o["device"], precision=o["precision"], weights="fp32", threads=o["threads"], kernel_threads=o["threads"])
+    spec = EngineSpec(
+        device=o["device"],
+        precision=o["precision"],
+        weights="fp32",
+        threads=o["threads"],
+        kernel_threads=o["threads"],
+    )
     engine = TorchEngine(from_path(str(model), weights="fp32"), spec, AdapterSpec())
     return lambda prompts, shape, seed: rollouts(engine, prompts, shape, seed)
 
@@ -69,8 +99,18 @@ def generate(model: Path, o: dict) -> Sample:
 
     def call(contexts, n, tokens):
         ids = torch.tensor(contexts, device=o["device"])
-        out = lm.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                          num_return_sequences=n, max_new_tokens=tokens, return_dict_in_generate=True, output_logits=True)
+        out = lm.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=n,
+            max_new_tokens=tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
         logps = lm.compute_transition_scores(out.sequences, out.logits, normalize_logits=True)
         said = list(zip(out.sequences[:, ids.shape[1] :].tolist(), logps.tolist(), strict=True))
         return [said[i : i + n] for i in range(0, len(said), n)]
@@ -83,7 +123,8 @@ def generate(model: Path, o: dict) -> Sample:
 
 
 def ctranslate2(model: Path, o: dict) -> Sample:
-    """The one place that imports CTranslate2. A completion has one score, the sum of its log-probs over its length."""
+    """The one place that imports CTranslate2. A completion has one score, the sum of its log-probs over its
+    length."""
     import ctranslate2 as ct
 
     kind = {"fp32": "float32", "bf16": "bfloat16"}[o["precision"]]
@@ -92,13 +133,22 @@ def ctranslate2(model: Path, o: dict) -> Sample:
     converted = model.parent / f"{model.name}-ctranslate2"
     if not converted.exists():
         ct.converters.TransformersConverter(str(model)).convert(str(converted))
-    generator = ct.Generator(str(converted), device=o["device"], compute_type=kind, intra_threads=o["threads"], inter_threads=1)
+    generator = ct.Generator(
+        str(converted), device=o["device"], compute_type=kind, intra_threads=o["threads"], inter_threads=1
+    )
     words = tokenizer_of(SIZES[o["size"]]).convert_ids_to_tokens(range(SIZES[o["size"]].vocabulary))
 
     def call(contexts, n, tokens):
         repeated = [[words[i] for i in c] for c in contexts for _ in range(n)]
-        out = generator.generate_batch(repeated, max_length=tokens, sampling_topk=0, sampling_temperature=1.0, return_scores=True,
-                                       include_prompt_in_result=False, end_token=[EOS])
+        out = generator.generate_batch(
+            repeated,
+            max_length=tokens,
+            sampling_topk=0,
+            sampling_temperature=1.0,
+            return_scores=True,
+            include_prompt_in_result=False,
+            end_token=[EOS],
+        )
         said = [(r.sequences_ids[0], [r.scores[0]] * len(r.sequences_ids[0])) for r in out]
         return [said[i : i + n] for i in range(0, len(said), n)]
 
@@ -111,24 +161,42 @@ def ctranslate2(model: Path, o: dict) -> Sample:
 
 def vllm(model: Path, o: dict) -> Sample:
     """The one place that imports vLLM."""
-    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    os.environ |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     import vllm as v
 
     kind = {"fp32": "float32", "bf16": "bfloat16"}[o["precision"]]
-    lm = v.LLM(model=str(model), dtype=kind, max_model_len=SIZES[o["size"]].context, max_num_seqs=256, enable_prefix_caching=True)
+    lm = v.LLM(
+        model=str(model),
+        dtype=kind,
+        max_model_len=SIZES[o["size"]].context,
+        max_num_seqs=256,
+        enable_prefix_caching=True,
+    )
 
     def call(contexts, n, tokens):
-        params = v.SamplingParams(n=n, temperature=1.0, top_p=1.0, top_k=-1, max_tokens=tokens, logprobs=0, detokenize=False)
+        params = v.SamplingParams(
+            n=n, temperature=1.0, top_p=1.0, top_k=-1, max_tokens=tokens, logprobs=0, detokenize=False
+        )
         out = lm.generate([{"prompt_token_ids": list(c)} for c in contexts], params, use_tqdm=False)
-        return [[(list(c.token_ids), [at[i].logprob for at, i in zip(c.logprobs, c.token_ids, strict=True)]) for c in r.outputs]
-                for r in out]
+        return [
+            [
+                (list(c.token_ids), [at[i].logprob for at, i in zip(c.logprobs, c.token_ids, strict=True)])
+                for c in r.outputs
+            ]
+            for r in out
+        ]
 
     return lambda prompts, shape, seed: two_calls(call, prompts, shape)
 
 
 def two_calls(call: Callable, prompts: list, shape: Shape) -> Sampled:
-    """All plans, then all executions. `call(contexts, n, tokens)` gives n (ids, log-probs) of each context."""
+    """All plans, then all executions. `call(contexts, n, tokens)` gives n (ids, log-probs) of each
+    context."""
     plans = call(prompts, shape.plans, shape.plan)
     contexts = [(*p, *plan) for p, group in zip(prompts, plans, strict=True) for plan, _ in group]
     return Sampled(plans, call(contexts, shape.acts, shape.act) if shape.acts else [])
@@ -178,18 +246,26 @@ def serve(o: dict, line: Line) -> None:
 
 
 def facts(prompts: list, said: Sampled, shape: Shape, everything: bool) -> dict:
-    """How much was said, and some of it (everything, where it is compared token by token) with what stands above."""
+    """How much was said, and some of it (everything, where it is compared token by token) with what stands
+    above."""
     plans = [((*p,), *one) for p, group in zip(prompts, said.plans, strict=True) for one in group]
     above = [(*p, *ids) for p, ids, _ in plans]
-    acts = [(c, *one) for c, group in zip(above, said.acts, strict=True) for one in group] if shape.acts else []
+    acts = (
+        [(c, *one) for c, group in zip(above, said.acts, strict=True) for one in group] if shape.acts else []
+    )
     lengths = {len(ids) for _, ids, _ in plans} | {len(ids) for _, ids, _ in acts}
     rows = [plans[0], *acts[-1:]][:LOOKED_AT] if acts else plans[:LOOKED_AT]
-    return {"sampled": sum(len(ids) for _, ids, _ in plans + acts), "rows": rows, "lengths": sorted(lengths),
-            "tokens": [list(ids) for _, ids, _ in plans + acts] if everything else []}
+    return {
+        "sampled": sum(len(ids) for _, ids, _ in plans + acts),
+        "rows": rows,
+        "lengths": sorted(lengths),
+        "tokens": [list(ids) for _, ids, _ in plans + acts] if everything else [],
+    }
 
 
 def score(model: Path, rows: list) -> float:
-    """Largest difference between given log-probs and those of the plain forward in fp32. Where all are one number, it is their mean."""
+    """Largest difference between given log-probs and those of the plain forward in fp32. Where all are one
+    number, it is their mean."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -198,7 +274,9 @@ def score(model: Path, rows: list) -> float:
     gap = 0.0
     for context, ids, logps in rows:
         with torch.no_grad():
-            logits = _scorers[model](input_ids=torch.tensor([[*context, *ids]]), use_cache=False).logits[0, len(context) - 1 : -1]
+            logits = _scorers[model](input_ids=torch.tensor([[*context, *ids]]), use_cache=False).logits[
+                0, len(context) - 1 : -1
+            ]
         true = logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
         if len(set(logps)) == 1:
             true = true.mean()[None]
@@ -209,7 +287,7 @@ def score(model: Path, rows: list) -> float:
 _scorers: dict = {}
 
 
-# The one that tells them when ------------------------------------------------------------------------------------------------------
+# The one that tells them when -------------------------------------------------------------------------------
 
 
 def check(side: str, shape: Shape, fact: dict, precision: str) -> None:
@@ -222,8 +300,14 @@ def check(side: str, shape: Shape, fact: dict, precision: str) -> None:
         sys.exit(f"the comparison does not hold: {side} " + ", ".join(wrong))
 
 
-def take_turns(workers: dict[str, Worker | Near], shape: Shape, args, precision: str, everything: bool = False,
-               scorer: Worker | Near | None = None) -> tuple[dict, dict]:
+def take_turns(
+    workers: dict[str, Worker | Near],
+    shape: Shape,
+    args,
+    precision: str,
+    everything: bool = False,
+    scorer: Worker | Near | None = None,
+) -> tuple[dict, dict]:
     """(seconds by side and clock, the last round's facts by side)."""
     took = {side: {"wall": [], "cpu": []} for side in workers}
     last: dict[str, dict] = {}
@@ -248,7 +332,10 @@ def same(last: dict[str, dict], shape: Shape, precision: str) -> None:
     for side, fact in last.items():
         fact["same"] = sum(a == b for a, b in zip(first, fact["tokens"], strict=True)) / len(first)
         if fact["same"] < 1 and precision == "fp32":
-            sys.exit(f"the comparison does not hold: of {len(first)} completions {side} has {fact['same']:.1%} as the tree has them")
+            sys.exit(
+                f"the comparison does not hold: of {len(first)} completions {side} has "
+                f"{fact['same']:.1%} as the tree has them"
+            )
 
 
 def vars_of(shape: Shape) -> dict:
@@ -257,11 +344,21 @@ def vars_of(shape: Shape) -> dict:
 
 def summary(took: dict, shape: Shape, against: str) -> dict:
     medians = {side: {clock: statistics.median(v) for clock, v in t.items()} for side, t in took.items()}
-    return {"seconds": took, "median": medians, "tokens_per_second": {side: shape.sampled / m["wall"] for side, m in medians.items()},
-            "ratio": {side: {clock: m[clock] / medians[against][clock] for clock in m} for side, m in medians.items() if side != against}}
+    return {
+        "seconds": took,
+        "median": medians,
+        "tokens_per_second": {side: shape.sampled / m["wall"] for side, m in medians.items()},
+        "ratio": {
+            side: {clock: m[clock] / medians[against][clock] for clock in m}
+            for side, m in medians.items()
+            if side != against
+        },
+    }
 
 
-def started(names: tuple[str, ...], size: str, precision: str, model: Path, args, notes: list[str]) -> dict[str, Worker | Near]:
+def started(
+    names: tuple[str, ...], size: str, precision: str, model: Path, args, notes: list[str]
+) -> dict[str, Worker | Near]:
     """Those that can; `notes` hears of the others."""
     workers = {}
     for side in names:
@@ -274,7 +371,9 @@ def started(names: tuple[str, ...], size: str, precision: str, model: Path, args
     return workers
 
 
-def against_peers(size: str, precision: str, rows: list[str], peers: list[str], model: Path, args, notes: list[str]) -> list[dict]:
+def against_peers(
+    size: str, precision: str, rows: list[str], peers: list[str], model: Path, args, notes: list[str]
+) -> list[dict]:
     """Our sampler beside the peers, row by row."""
     workers = started(("ours", *peers), size, precision, model, args, notes)
     scorer = started(("score",), size, "fp32", model, args, notes)["score"]
@@ -282,8 +381,18 @@ def against_peers(size: str, precision: str, rows: list[str], peers: list[str], 
     for row in rows:
         shape = (QUICK if args.quick else ROWS)[row]
         took, last = take_turns(workers, shape, args, precision, scorer=scorer)
-        out.append({"row": row, "size": size, "precision": precision, "shape": str(shape), "sampled": shape.sampled,
-                    **summary(took, shape, "ours"), "gap": {side: f["gap"] for side, f in last.items()}, "load": os.getloadavg()[0]})
+        out.append(
+            {
+                "row": row,
+                "size": size,
+                "precision": precision,
+                "shape": str(shape),
+                "sampled": shape.sampled,
+                **summary(took, shape, "ours"),
+                "gap": {side: f["gap"] for side, f in last.items()},
+                "load": os.getloadavg()[0],
+            }
+        )
     for one in (*workers.values(), scorer):
         one.close()
     return out
@@ -296,9 +405,17 @@ def against_ourselves(size: str, precision: str, args) -> dict:
     took, last = take_turns(workers, shape, args, precision, everything=True)
     for one in workers.values():
         one.close()
-    return {"row": "unrolled", "size": size, "precision": precision, "shape": str(shape), "sampled": shape.sampled,
-            "tokens": {"tree": shape.tokens, "leaves": shape.unrolled}, **summary(took, shape, "shared"),
-            "same": {side: f["same"] for side, f in last.items()}, "load": os.getloadavg()[0]}
+    return {
+        "row": "unrolled",
+        "size": size,
+        "precision": precision,
+        "shape": str(shape),
+        "sampled": shape.sampled,
+        "tokens": {"tree": shape.tokens, "leaves": shape.unrolled},
+        **summary(took, shape, "shared"),
+        "same": {side: f["same"] for side, f in last.items()},
+        "load": os.getloadavg()[0],
+    }
 
 
 def main() -> int:
@@ -317,12 +434,25 @@ def main() -> int:
         parser.error(f"no row {unknown[0]!r}; there are flat, tree, unrolled")
     if unknown := [p for p in peers if p not in PEERS]:
         parser.error(f"no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
-    notes = [f"{p} is not installed: left out" for p in peers if p != "generate" and importlib.util.find_spec(p) is None]
+    notes = [
+        f"{p} is not installed: left out"
+        for p in peers
+        if p != "generate" and importlib.util.find_spec(p) is None
+    ]
     peers = [p for p in peers if p == "generate" or importlib.util.find_spec(p)]
-    result = {"machine": machine(args, [p for p in peers if p != "generate"]), "quick": args.quick, "peers": [], "own": [], "notes": notes}
+    result = {
+        "machine": machine(args, [p for p in peers if p != "generate"]),
+        "quick": args.quick,
+        "peers": [],
+        "own": [],
+        "notes": notes,
+    }
     print(said_of(result["machine"]))
-    print(f"{args.repeats} rounds, each side in its own process in turn, medians of tokens a second (wall clock); "
-          "a ratio says how many times as long as ours it takes\n")
+    print(
+        f"{args.repeats} rounds, each side in its own process in turn, medians of tokens a second (wall "
+        f"clock); "
+        "a ratio says how many times as long as ours it takes\n"
+    )
     rows_of_peers = [r for r in rows if r in ROWS]
     with tempfile.TemporaryDirectory() as folder:
         if rows_of_peers:
@@ -330,10 +460,14 @@ def main() -> int:
                 model = Path(folder) / size
                 started(("write",), size, "fp32", model, args, notes)["write"].close()
                 for precision in precisions:
-                    result["peers"] += against_peers(size, precision, rows_of_peers, peers, model, args, notes)
+                    result["peers"] += against_peers(
+                        size, precision, rows_of_peers, peers, model, args, notes
+                    )
             print_peers(result["peers"], ["ours", *peers])
     if "unrolled" in rows:
-        result["own"] = [against_ourselves(size, precision, args) for size in sizes for precision in precisions]
+        result["own"] = [
+            against_ourselves(size, precision, args) for size in sizes for precision in precisions
+        ]
         print_own(result["own"])
     print("\n".join(notes))
     if args.quick:
@@ -345,22 +479,72 @@ def main() -> int:
 
 def print_peers(rows: list[dict], sides: list[str]) -> None:
     others = sides[1:]
-    cells = [[r["row"], r["size"], r["precision"], r["shape"],
-              *(f"{r['tokens_per_second'][s]:,.0f}" if s in r["median"] else "-" for s in sides),
-              *(f"{r['ratio'][s]['wall']:.2f} ({r['ratio'][s]['cpu']:.2f})" if s in r["ratio"] else "-" for s in others),
-              f"{r['load']:.1f}"] for r in rows]
-    print(table(["row", "model", "precision", "prompts x group, prompt + new", *(f"{s} tok/s" for s in sides),
-                 *(f"ours / {s} (cpu)" for s in others), "load"], cells), flush=True)
+    cells = [
+        [
+            r["row"],
+            r["size"],
+            r["precision"],
+            r["shape"],
+            *(f"{r['tokens_per_second'][s]:,.0f}" if s in r["median"] else "-" for s in sides),
+            *(
+                f"{r['ratio'][s]['wall']:.2f} ({r['ratio'][s]['cpu']:.2f})" if s in r["ratio"] else "-"
+                for s in others
+            ),
+            f"{r['load']:.1f}",
+        ]
+        for r in rows
+    ]
+    print(
+        table(
+            [
+                "row",
+                "model",
+                "precision",
+                "prompts x group, prompt + new",
+                *(f"{s} tok/s" for s in sides),
+                *(f"ours / {s} (cpu)" for s in others),
+                "load",
+            ],
+            cells,
+        ),
+        flush=True,
+    )
     worst = max(g for r in rows for g in r["gap"].values())
-    print(f"checked on every round: the number of tokens, and log-probs at most {worst:.1e} nats from the plain forward's (last round)")
+    print(
+        f"checked on every round: the number of tokens, and log-probs at most {worst:.1e} nats from the "
+        f"plain forward's (last round)"
+    )
 
 
 def print_own(rows: list[dict]) -> None:
-    cells = [[r["size"], r["precision"], r["shape"], f"{r['tokens']['tree']:,}", f"{r['tokens']['leaves']:,}",
-              *(f"{r['tokens_per_second'][s]:,.0f}" for s in OWN), *(f"{r['ratio'][s]['wall']:.2f}" for s in OWN if OWN[s]),
-              f"{min(r['same'].values()):.0%}", f"{r['load']:.1f}"] for r in rows]
-    head = ["model", "precision", "trees, prompt + plan + act", "tokens of the trees", "of their leaves", "tree tok/s",
-            "unrolled, two calls", "unrolled, one call", "tree / two calls", "tree / one call", "same tokens", "load"]
+    cells = [
+        [
+            r["size"],
+            r["precision"],
+            r["shape"],
+            f"{r['tokens']['tree']:,}",
+            f"{r['tokens']['leaves']:,}",
+            *(f"{r['tokens_per_second'][s]:,.0f}" for s in OWN),
+            *(f"{r['ratio'][s]['wall']:.2f}" for s in OWN if OWN[s]),
+            f"{min(r['same'].values()):.0%}",
+            f"{r['load']:.1f}",
+        ]
+        for r in rows
+    ]
+    head = [
+        "model",
+        "precision",
+        "trees, prompt + plan + act",
+        "tokens of the trees",
+        "of their leaves",
+        "tree tok/s",
+        "unrolled, two calls",
+        "unrolled, one call",
+        "tree / two calls",
+        "tree / one call",
+        "same tokens",
+        "load",
+    ]
     print("\n" + table(head, cells), flush=True)
 
 

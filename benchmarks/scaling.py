@@ -1,19 +1,22 @@
-"""How the cost of sampling and of a training step grows: with the group, the prompt, the shape of the tree, the model; and memory with
-the vocabulary.
+"""How the cost of sampling and of a training step grows: with the group, the prompt, the shape of the tree,
+the model; and memory with the vocabulary.
 
-    python benchmarks/scaling.py [--axes group,prompt,tree,model,memory] [--sizes 1M,5M,25M] [--precision fp32] [--repeats 5] [--json FILE]
+    python benchmarks/scaling.py [--axes group,prompt,tree,model,memory] [--sizes 1M,5M,25M] [--precision
+    fp32] [--repeats 5] [--json FILE]
 
-Everything is measured twice: as trees, and unrolled, where every leaf has its own copy of what is above it (in our own engine, with the
-same random numbers). Each form runs in its own process and they take turns. Every axis ends with slopes: of log seconds over the log of
-what is varied, and over the log of the tree's tokens. 1 is proportional; what grows with the tokens of the tree has about 1 over these.
+Everything is measured twice: as trees, and unrolled, where every leaf has its own copy of what is above it
+(in our own engine, with the same random numbers). Each form runs in its own process and they take turns.
+Every axis ends with slopes: of log seconds over the log of what is varied, and over the log of the tree's
+tokens. 1 is proportional; what grows with the tokens of the tree has about 1 over these.
 
-- group: plans under a prompt. prompt: its tokens. tree: m plans x z executions with m z = 12. model: parameters (--sizes). The first three
-  on the first size.
-- memory: the peak of a training step in a fresh process at vocabularies of 32k and 128k: resident set, on a GPU what PyTorch allocated.
-  `state` is what has to stay: weights, gradients, two moments. `beyond` is the peak less that and less the process before the model; it
-  should not grow with the vocabulary. `logits` is what one copy of tokens x vocabulary would take.
-- Checked, and the run fails where it does not hold: both forms sample equally many tokens, in fp32 the same ones; both have the same
-  gradient (its norm within 1e-3, in bf16 5e-2).
+- group: plans under a prompt. prompt: its tokens. tree: m plans x z executions with m z = 12. model:
+  parameters (--sizes). The first three on the first size.
+- memory: the peak of a training step in a fresh process at vocabularies of 32k and 128k: resident set, on a
+  GPU what PyTorch allocated. `state` is what has to stay: weights, gradients, two moments. `beyond` is the
+  peak less that and less the process before the model; it should not grow with the vocabulary. `logits` is
+  what one copy of tokens x vocabulary would take.
+- Checked, and the run fails where it does not hold: both forms sample equally many tokens, in fp32 the same
+  ones; both have the same gradient (its norm within 1e-3, in bf16 5e-2).
 """
 
 from __future__ import annotations
@@ -27,8 +30,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench_kit import (SIZES, Clock, Sampled, Shape, batch_of, chosen, engine_of, machine, options, prepare,
-                       prompts_of, rollouts, said_of, slope, table, unrolled)
+from bench_kit import (
+    SIZES,
+    Clock,
+    Sampled,
+    Shape,
+    batch_of,
+    chosen,
+    engine_of,
+    machine,
+    options,
+    prepare,
+    prompts_of,
+    rollouts,
+    said_of,
+    slope,
+    table,
+    unrolled,
+)
 from bench_worker import Line, Near, Worker, worker
 
 FORMS = ("tree", "unrolled")
@@ -51,7 +70,7 @@ QUICK = {
 }
 
 
-# The workers ---------------------------------------------------------------------------------------------------------------------
+# The workers ------------------------------------------------------------------------------------------------
 
 
 def serve(o: dict, line: Line) -> None:
@@ -59,7 +78,8 @@ def serve(o: dict, line: Line) -> None:
 
 
 def serve_form(o: dict, line: Line) -> None:
-    """Samples and trains in one form, shape after shape. The first command waits until it is ready: models are drawn one at a time."""
+    """Samples and trains in one form, shape after shape. The first command waits until it is ready: models
+    are drawn one at a time."""
     size, commands = SIZES[o["size"]], iter(line)
     next(commands)
     engine = engine_of(size, precision=o["precision"], threads=o["threads"], device=o["device"])
@@ -76,8 +96,15 @@ def serve_form(o: dict, line: Line) -> None:
             engine.forward_backward(batch, objective)
             norm = engine.optim_step("base")["grad_norm/base"]
         groups = [*said.plans, *said.acts]
-        line.say(sample=sampling.wall, train=training.wall, sample_cpu=sampling.cpu, train_cpu=training.cpu, norm=norm.value(),
-                 tokens=[list(ids) for group in groups for ids, _ in group], forward=sum(len(s.token_ids) for s in batch.segments))
+        line.say(
+            sample=sampling.wall,
+            train=training.wall,
+            sample_cpu=sampling.cpu,
+            train_cpu=training.cpu,
+            norm=norm.value(),
+            tokens=[list(ids) for group in groups for ids, _ in group],
+            forward=sum(len(s.token_ids) for s in batch.segments),
+        )
 
 
 def fresh(o: dict, line: Line) -> None:
@@ -88,13 +115,21 @@ def fresh(o: dict, line: Line) -> None:
 
     shape, size = Shape(**o["shape"]), replace(SIZES[o["size"]], vocabulary=o["vocabulary"])
     before = resident("VmRSS")
-    engine = engine_of(size, precision=o["precision"], threads=o["threads"], device=o["device"], pack_tokens=shape.tokens,
-                       words=SIZES["tiny"])  # a tokenizer would take memory for each word
+    engine = engine_of(
+        size,
+        precision=o["precision"],
+        threads=o["threads"],
+        device=o["device"],
+        pack_tokens=shape.tokens,
+        words=SIZES["tiny"],
+    )  # a tokenizer would take memory for each word
     prepare(engine)
     prompts = prompts_of(size, shape, 0)
     words = prompts_of(size, replace(shape, prompts=shape.prompts * shape.plans, prompt=shape.plan), 1)
     logps = (-math.log(size.vocabulary),) * shape.plan
-    said = Sampled([[(w, logps) for w in words[i : i + shape.plans]] for i in range(0, len(words), shape.plans)], [])
+    said = Sampled(
+        [[(w, logps) for w in words[i : i + shape.plans]] for i in range(0, len(words), shape.plans)], []
+    )
     batch, objective = batch_of(prompts, said, shape)
     for _ in line:
         for _ in range(2):  # the first makes the moments
@@ -112,7 +147,7 @@ def resident(what: str) -> int:
     raise OSError(f"/proc/self/status says nothing of {what}; the memory of a process is read on Linux only")
 
 
-# The one that tells them when ------------------------------------------------------------------------------------------------------
+# The one that tells them when -------------------------------------------------------------------------------
 
 
 def point(workers: dict[str, Worker | Near], value: float, shape: Shape, args, precision: str) -> dict:
@@ -120,7 +155,10 @@ def point(workers: dict[str, Worker | Near], value: float, shape: Shape, args, p
     took = {form: {"sample": [], "train": [], "sample_cpu": [], "train_cpu": []} for form in FORMS}
     forward = {}
     for k in range(WARM + args.repeats):
-        facts = {form: one.ask(shape={n: getattr(shape, n) for n in shape.__slots__}, seed=k) for form, one in workers.items()}
+        facts = {
+            form: one.ask(shape={n: getattr(shape, n) for n in shape.__slots__}, seed=k)
+            for form, one in workers.items()
+        }
         check(facts, shape, precision)
         for form, fact in facts.items():
             forward[form] = fact["forward"]
@@ -128,15 +166,26 @@ def point(workers: dict[str, Worker | Near], value: float, shape: Shape, args, p
                 for name, times in took[form].items():
                     times.append(fact[name])
     median = {form: {name: statistics.median(v) for name, v in t.items()} for form, t in took.items()}
-    return {"value": value, "shape": str(shape), "tokens": shape.tokens, "unrolled": shape.unrolled, "forward": forward, "seconds": took,
-            "median": median, "ratio": {name: median["unrolled"][name] / median["tree"][name] for name in ("sample", "train")},
-            "load": os.getloadavg()[0]}
+    return {
+        "value": value,
+        "shape": str(shape),
+        "tokens": shape.tokens,
+        "unrolled": shape.unrolled,
+        "forward": forward,
+        "seconds": took,
+        "median": median,
+        "ratio": {name: median["unrolled"][name] / median["tree"][name] for name in ("sample", "train")},
+        "load": os.getloadavg()[0],
+    }
 
 
 def check(facts: dict[str, dict], shape: Shape, precision: str) -> None:
     tree, apart = (facts[form] for form in FORMS)
-    wrong = [f"{form} sampled {n} tokens of {shape.sampled}" for form in FORMS
-             if (n := sum(map(len, facts[form]["tokens"]))) != shape.sampled]
+    wrong = [
+        f"{form} sampled {n} tokens of {shape.sampled}"
+        for form in FORMS
+        if (n := sum(map(len, facts[form]["tokens"]))) != shape.sampled
+    ]
     differ = sum(a != b for a, b in zip(tree["tokens"], apart["tokens"], strict=False))
     if differ and precision == "fp32":
         wrong.append(f"{differ} of {len(tree['tokens'])} completions differ between the forms")
@@ -147,7 +196,9 @@ def check(facts: dict[str, dict], shape: Shape, precision: str) -> None:
 
 
 def form_workers(size: str, precision: str, args) -> dict[str, Worker | Near]:
-    workers = {form: worker(serve, __file__, args, side=form, size=size, precision=precision) for form in FORMS}
+    workers = {
+        form: worker(serve, __file__, args, side=form, size=size, precision=precision) for form in FORMS
+    }
     for one in workers.values():
         one.ask(start=True)
     return workers
@@ -156,17 +207,29 @@ def form_workers(size: str, precision: str, args) -> dict[str, Worker | Near]:
 def axis(name: str, precision: str, args, sizes: list[str], workers: dict[str, Worker | Near]) -> dict:
     """All points of an axis and the slopes."""
     if name != "model":
-        points = [point(workers, value, shape, args, precision) for value, shape in (QUICK if args.quick else AXES)[name]]
+        points = [
+            point(workers, value, shape, args, precision)
+            for value, shape in (QUICK if args.quick else AXES)[name]
+        ]
     else:
         points = []
         for size in sizes:
             own = form_workers(size, precision, args)
-            points.append(point(own, SIZES[size].parameters, QUICK_TREE if args.quick else TREE, args, precision))
+            points.append(
+                point(own, SIZES[size].parameters, QUICK_TREE if args.quick else TREE, args, precision)
+            )
             for one in own.values():
                 one.close()
-    seconds = {(form, what): [p["median"][form][what] for p in points] for form in FORMS for what in ("sample", "train")}
+    seconds = {
+        (form, what): [p["median"][form][what] for p in points]
+        for form in FORMS
+        for what in ("sample", "train")
+    }
     over = {"value": [p["value"] for p in points], "tokens": [p["tokens"] for p in points]}
-    slopes = {f"{form} {what}": {by: slope(xs, ys) for by, xs in over.items()} for (form, what), ys in seconds.items()}
+    slopes = {
+        f"{form} {what}": {by: slope(xs, ys) for by, xs in over.items()}
+        for (form, what), ys in seconds.items()
+    }
     return {"axis": name, "precision": precision, "points": points, "slopes": slopes}
 
 
@@ -175,20 +238,39 @@ def memory(precision: str, args) -> list[dict]:
     m = MEMORY_QUICK if args.quick else MEMORY
     shape, out = m["shape"], []
     for vocabulary in m["vocabularies"]:
-        options = {"side": "memory", "size": m["size"], "precision": precision, "vocabulary": vocabulary, "threads": args.threads,
-                   "device": args.device, "shape": {n: getattr(shape, n) for n in shape.__slots__}}
+        options = {
+            "side": "memory",
+            "size": m["size"],
+            "precision": precision,
+            "vocabulary": vocabulary,
+            "threads": args.threads,
+            "device": args.device,
+            "shape": {n: getattr(shape, n) for n in shape.__slots__},
+        }
         one = Worker(__file__, options)
         found = one.ask(step=True)
         one.close()
-        out.append({"vocabulary": vocabulary, "precision": precision, "shape": str(shape), **found,
-                    "beyond": found["peak"] - found["state"], "logits": 4 * shape.sampled * vocabulary})
+        out.append(
+            {
+                "vocabulary": vocabulary,
+                "precision": precision,
+                "shape": str(shape),
+                **found,
+                "beyond": found["peak"] - found["state"],
+                "logits": 4 * shape.sampled * vocabulary,
+            }
+        )
     return out
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     options(parser, repeats=5, sizes=("1M", "5M", "25M"), precision=("fp32",))
-    parser.add_argument("--axes", default="group,prompt,tree,model,memory", help="of group, prompt, tree, model, memory (%(default)s)")
+    parser.add_argument(
+        "--axes",
+        default="group,prompt,tree,model,memory",
+        help="of group, prompt, tree, model, memory (%(default)s)",
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -200,7 +282,9 @@ def main() -> int:
         parser.error(f"no axis {unknown[0]!r}; there are {', '.join(AXES)}, model, memory")
     result = {"machine": machine(args), "quick": args.quick, "axes": [], "memory": []}
     print(said_of(result["machine"]))
-    print(f"{args.repeats} rounds, each form in its own process in turn, medians; u/t is unrolled over tree\n")
+    print(
+        f"{args.repeats} rounds, each form in its own process in turn, medians; u/t is unrolled over tree\n"
+    )
     for precision in precisions:
         shared = form_workers(sizes[0], precision, args) if set(axes) & set(AXES) else {}
         for name in (a for a in axes if a != "memory"):
@@ -220,28 +304,89 @@ def main() -> int:
     return 0
 
 
-UNITS = {"group": "plans a prompt", "prompt": "prompt tokens", "tree": "plans of a tree", "model": "parameters"}
+UNITS = {
+    "group": "plans a prompt",
+    "prompt": "prompt tokens",
+    "tree": "plans of a tree",
+    "model": "parameters",
+}
 
 
 def print_axis(found: dict) -> None:
-    cells = [[f"{p['value']:,}", p["shape"], f"{p['tokens']:,}", f"{p['unrolled']:,}",
-              *(cell for what in ("sample", "train") for cell in (f"{1000 * p['median']['tree'][what]:,.1f}",
-                f"{1000 * p['median']['unrolled'][what]:,.1f}", f"{p['ratio'][what]:.2f}")), f"{p['load']:.1f}"] for p in found["points"]]
-    for by, label in (("value", f"slope over {UNITS[found['axis']]}"), ("tokens", "slope over tokens of the trees")):
+    cells = [
+        [
+            f"{p['value']:,}",
+            p["shape"],
+            f"{p['tokens']:,}",
+            f"{p['unrolled']:,}",
+            *(
+                cell
+                for what in ("sample", "train")
+                for cell in (
+                    f"{1000 * p['median']['tree'][what]:,.1f}",
+                    f"{1000 * p['median']['unrolled'][what]:,.1f}",
+                    f"{p['ratio'][what]:.2f}",
+                )
+            ),
+            f"{p['load']:.1f}",
+        ]
+        for p in found["points"]
+    ]
+    for by, label in (
+        ("value", f"slope over {UNITS[found['axis']]}"),
+        ("tokens", "slope over tokens of the trees"),
+    ):
         s = {k: "-" if math.isnan(v[by]) else f"{v[by]:.2f}" for k, v in found["slopes"].items()}
-        cells.append([f"**{label}**", "", "", "", s["tree sample"], s["unrolled sample"], "", s["tree train"], s["unrolled train"], "", ""])
+        cells.append(
+            [
+                f"**{label}**",
+                "",
+                "",
+                "",
+                s["tree sample"],
+                s["unrolled sample"],
+                "",
+                s["tree train"],
+                s["unrolled train"],
+                "",
+                "",
+            ]
+        )
     size = found["size"] if isinstance(found["size"], str) else ", ".join(found["size"])
     print(f"{found['axis']} ({size}, {found['precision']})\n")
-    head = [UNITS[found["axis"]], "trees, tokens", "of the trees", "of the leaves", "sample tree ms", "unrolled ms", "u/t", "train tree ms",
-            "unrolled ms", "u/t", "load"]
+    head = [
+        UNITS[found["axis"]],
+        "trees, tokens",
+        "of the trees",
+        "of the leaves",
+        "sample tree ms",
+        "unrolled ms",
+        "u/t",
+        "train tree ms",
+        "unrolled ms",
+        "u/t",
+        "load",
+    ]
     print(table(head, cells) + "\n", flush=True)
 
 
 def print_memory(lines: list[dict]) -> None:
     mb = lambda n: f"{n / 2**20:,.0f}"  # noqa: E731
-    cells = [[f"{x['vocabulary']:,}", x["shape"], mb(x["peak"]), mb(x["state"]), mb(x["beyond"]), mb(x["logits"])] for x in lines]
-    print(f"peak memory of a training step, {lines[0]['precision']}, MiB above the process before the model\n")
-    print(table(["vocabulary", "prompts x group, prompt + new", "peak", "state", "beyond", "logits would be"], cells) + "\n", flush=True)
+    cells = [
+        [f"{x['vocabulary']:,}", x["shape"], mb(x["peak"]), mb(x["state"]), mb(x["beyond"]), mb(x["logits"])]
+        for x in lines
+    ]
+    print(
+        f"peak memory of a training step, {lines[0]['precision']}, MiB above the process before the model\n"
+    )
+    print(
+        table(
+            ["vocabulary", "prompts x group, prompt + new", "peak", "state", "beyond", "logits would be"],
+            cells,
+        )
+        + "\n",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""One GRPO step of forethought against one of TRL's GRPOTrainer: same model, weights, prompts, group size, lengths, optimizer.
+"""One GRPO step of forethought against one of TRL's GRPOTrainer: same model, weights, prompts, group size,
+lengths, optimizer.
 
-    python benchmarks/steps.py [--rows small,wide,long] [--repeats 9] [--precision fp32] [--threads 1] [--json FILE]
+    python benchmarks/steps.py [--rows small,wide,long] [--repeats 9] [--precision fp32] [--threads 1] [--json
+    FILE]
 
-Each side runs in its own process and does one step when told to; the two take turns, so that whatever else the machine does
-hits both alike. A step is everything between two updates: encode the prompts, sample, decode, reward, advantages, loss, backward,
-clip, AdamW, and the metrics that each side always computes. Logging, saving, evaluation and progress bars are off on both.
+Each side runs in its own process and does one step when told to; the two take turns, so that whatever else
+the machine does hits both alike. A step is everything between two updates: encode the prompts, sample,
+decode, reward, advantages, loss, backward, clip, AdamW, and the metrics that each side always computes.
+Logging, saving, evaluation and progress bars are off on both.
 
-- Ours is `Stage.step`, the library's own step, with a one-role domain (`Parity`). TRL's is what `GRPOTrainer.train()` does from
-  the end of one step to the end of the next, read by a callback; its batch is one micro-batch, its loss type is "grpo".
-- Every completion has exactly T tokens: the model's own weights give the end token a probability of 0, so nobody samples it and
-  nobody pays for forbidding it. The reward is the share of odd token ids, on both sides from the same function.
-- Both processes get the memory settings that forethought makes for itself (glibc keeps large blocks), TRL's through the environment.
-- Warm-up steps are left out of the medians. The time from the start of a process to the end of its first step (Python and imports,
-  load the model, one step) is measured apart, in fresh processes.
-- Checked, and the run fails where one does not hold: on every step as many tokens are sampled and trained as asked for, losses and
-  entropies are finite, and, ours, the trainer's log-probs are those of the sampler; after the last, both see the same entropy (1 %).
+- Ours is `Stage.step`, the library's own step, with a one-role domain (`Parity`). TRL's is what
+  `GRPOTrainer.train()` does from the end of one step to the end of the next, read by a callback; its batch is
+  one micro-batch, its loss type is "grpo".
+- Every completion has exactly T tokens: the model's own weights give the end token a probability of 0, so
+  nobody samples it and nobody pays for forbidding it. The reward is the share of odd token ids, on both sides
+  from the same function.
+- Both processes get the memory settings that forethought makes for itself (glibc keeps large blocks), TRL's
+  through the environment.
+- Warm-up steps are left out of the medians. The time from the start of a process to the end of its first step
+  (Python and imports, load the model, one step) is measured apart, in fresh processes.
+- Checked, and the run fails where one does not hold: on every step as many tokens are sampled and trained as
+  asked for, losses and entropies are finite, and, ours, the trainer's log-probs are those of the sampler;
+  after the last, both see the same entropy (1 %).
 
 Exit code 2 where TRL is not installed: pip install 'forethought[bench]'
 """
@@ -48,7 +55,8 @@ GAP = {"fp32": 1e-4, "bf16": 0.2}  # most difference in nats between sampler and
 
 
 def share_odd(ids) -> float:
-    """The reward, with a little of the ids themselves: a group whose rewards are all equal has no gradient, and we would leave it out."""
+    """The reward, with a little of the ids themselves: a group whose rewards are all equal has no gradient,
+    and we would leave it out."""
     return sum((i & 1) + i / 1024 for i in ids) / len(ids)
 
 
@@ -58,16 +66,27 @@ def prompts_of(row: dict, steps: int) -> list[str]:
 
 
 def write_model(row: dict, folder: Path) -> None:
-    """A Llama with random weights and a word tokenizer, as `from_pretrained` reads them. One hidden dimension is a positive
-    constant that no layer writes to, and the head's row of the end token reads it alone, with a large negative weight."""
+    """A Llama with random weights and a word tokenizer, as `from_pretrained` reads them. One hidden dimension
+    is a positive constant that no layer writes to, and the head's row of the end token reads it alone, with a
+    large negative weight."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(VOCABULARY), hidden_size=row["width"], intermediate_size=2 * row["width"],
-                         num_hidden_layers=row["layers"], num_attention_heads=row["heads"], num_key_value_heads=row["heads"],
-                         max_position_embeddings=512, pad_token_id=0, eos_token_id=EOS, bos_token_id=None, tie_word_embeddings=False)
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=row["width"],
+        intermediate_size=2 * row["width"],
+        num_hidden_layers=row["layers"],
+        num_attention_heads=row["heads"],
+        num_key_value_heads=row["heads"],
+        max_position_embeddings=512,
+        pad_token_id=0,
+        eos_token_id=EOS,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 0] = 0.1
@@ -78,15 +97,21 @@ def write_model(row: dict, folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>",
-                            padding_side="left").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<eos>",
+        padding_side="left",
+    ).save_pretrained(folder)
 
 
-# The two sides, each in its own process ------------------------------------------------------------------------------------
+# The two sides, each in its own process ---------------------------------------------------------------------
 
 
 class Line:
-    """The worker's end of the conversation: wait for the word to go on, answer with what the last step did."""
+    """The worker's end of the conversation: wait for the word to go on, answer with what the last step
+    did."""
 
     def __init__(self):
         self.out = os.fdopen(os.dup(1), "w")  # what libraries print goes to stderr
@@ -103,14 +128,22 @@ class Line:
 
 
 def ours(args, row: dict, line: Line) -> None:
-    from forethought.learn.curriculum import LevelSampler
+    from forethought.core.metrics import reduce
+    from forethought.core.types import Task, Verdict
     from forethought.engines.torch.engine import TorchEngine
     from forethought.engines.torch.models.loading import from_path
-    from forethought.core.metrics import reduce
-    from forethought.recipe.schema import AdapterSpec, CreditSpec, EngineSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
-    from forethought.workflows.rollout import Rollouts
+    from forethought.learn.curriculum import LevelSampler
+    from forethought.recipe.schema import (
+        AdapterSpec,
+        CreditSpec,
+        EngineSpec,
+        OptimSpec,
+        StageSpec,
+        TreeSpec,
+        UntilSpec,
+    )
     from forethought.stages.step import Stage
-    from forethought.core.types import Task, Verdict
+    from forethought.workflows.rollout import Rollouts
 
     index = {word: i for i, word in enumerate(VOCABULARY)}
 
@@ -127,7 +160,10 @@ def ours(args, row: dict, line: Line) -> None:
             return VOCABULARY[3:]
 
         def family(self, rng, levels, split):
-            return [Task(id=str(i), domain=self.name, level=1, context="", prompt=p) for i, p in (next(self.prompts) for _ in levels)]
+            return [
+                Task(id=str(i), domain=self.name, level=1, context="", prompt=p)
+                for i, p in (next(self.prompts) for _ in levels)
+            ]
 
         def parse_plan(self, task, text):
             return Verdict(score=1.0)
@@ -135,18 +171,40 @@ def ours(args, row: dict, line: Line) -> None:
         def judge_plan(self, task, text):
             return Verdict(score=share_odd([index[word] for word in text.split()]))
 
-    engine = TorchEngine(from_path(args.model), EngineSpec(device="cpu", precision=args.precision, threads=args.threads,
-                                                             kernel_threads=args.threads), AdapterSpec())
-    spec = StageSpec(kind="reinforce", roles=("plan",), until=UntilSpec(steps=args.steps), batch=row["prompts"],
-                     tree=TreeSpec(plans=row["group"], acts=0), reward={"plan": {"valid": 1.0}}, credit=CreditSpec(eps=EPS),
-                     optim=OptimSpec(lr=LR, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP, warmup=0))
-    stage = Stage(engine, Rollouts(engine, Parity(prompts_of(row, args.steps))), spec, {"plan": "base"}, LevelSampler([1]), seed=1)
+    engine = TorchEngine(
+        from_path(args.model),
+        EngineSpec(device="cpu", precision=args.precision, threads=args.threads, kernel_threads=args.threads),
+        AdapterSpec(),
+    )
+    spec = StageSpec(
+        kind="reinforce",
+        roles=("plan",),
+        until=UntilSpec(steps=args.steps),
+        batch=row["prompts"],
+        tree=TreeSpec(plans=row["group"], acts=0),
+        reward={"plan": {"valid": 1.0}},
+        credit=CreditSpec(eps=EPS),
+        optim=OptimSpec(lr=LR, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP, warmup=0),
+    )
+    stage = Stage(
+        engine,
+        Rollouts(engine, Parity(prompts_of(row, args.steps))),
+        spec,
+        {"plan": "base"},
+        LevelSampler([1]),
+        seed=1,
+    )
     engine.prepare("base", spec.optim)
     for k in range(args.steps):
         line.wait()
         m = reduce(stage.step(k).metrics)
-        line.done(sampled=m["tokens/sampled"], trained=m["tokens/trained"], loss=m["loss/pg"], entropy=m["entropy/plan"],
-                  gap=m["gap/sampler_max"])
+        line.done(
+            sampled=m["tokens/sampled"],
+            trained=m["tokens/trained"],
+            loss=m["loss/pg"],
+            entropy=m["entropy/plan"],
+            gap=m["gap/sampler_max"],
+        )
 
 
 def trl(args, row: dict, line: Line) -> None:
@@ -159,12 +217,34 @@ def trl(args, row: dict, line: Line) -> None:
     torch.set_num_threads(args.threads)
     batch = row["prompts"] * row["group"]
     config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(dir=args.model), use_cpu=True, bf16=args.precision == "bf16", fp16=False,
-        per_device_train_batch_size=batch, gradient_accumulation_steps=1, num_generations=row["group"], max_steps=args.steps,
-        max_completion_length=row["new"], temperature=1.0, beta=0.0, loss_type="grpo", shuffle_dataset=False,
-        learning_rate=LR, lr_scheduler_type="constant", warmup_steps=0, optim="adamw_torch_fused", adam_beta1=BETAS[0],
-        adam_beta2=BETAS[1], weight_decay=DECAY, max_grad_norm=CLIP, gradient_checkpointing=False, logging_strategy="no",
-        save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True, seed=1,
+        output_dir=tempfile.mkdtemp(dir=args.model),
+        use_cpu=True,
+        bf16=args.precision == "bf16",
+        fp16=False,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,
+        num_generations=row["group"],
+        max_steps=args.steps,
+        max_completion_length=row["new"],
+        temperature=1.0,
+        beta=0.0,
+        loss_type="grpo",
+        shuffle_dataset=False,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        warmup_steps=0,
+        optim="adamw_torch_fused",
+        adam_beta1=BETAS[0],
+        adam_beta2=BETAS[1],
+        weight_decay=DECAY,
+        max_grad_norm=CLIP,
+        gradient_checkpointing=False,
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        seed=1,
     )
 
     seen = {}
@@ -181,7 +261,12 @@ def trl(args, row: dict, line: Line) -> None:
 
         def on_step_end(self, *a, **k):
             m = trainer._metrics["train"]
-            line.done(sampled=seen["sampled"], trained=seen["trained"].item(), loss=seen["loss"].item(), entropy=m["entropy"][-1])
+            line.done(
+                sampled=seen["sampled"],
+                trained=seen["trained"].item(),
+                loss=seen["loss"].item(),
+                entropy=m["entropy"][-1],
+            )
             line.wait()
 
     def reward(completion_ids, **_):
@@ -189,25 +274,47 @@ def trl(args, row: dict, line: Line) -> None:
         return [share_odd(ids) for ids in completion_ids]
 
     trainer = Watched(
-        model=AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32), reward_funcs=reward, args=config,
+        model=AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32),
+        reward_funcs=reward,
+        args=config,
         train_dataset=Dataset.from_dict({"prompt": prompts_of(row, args.steps)}),
-        processing_class=AutoTokenizer.from_pretrained(args.model), callbacks=[TakeTurns()],
+        processing_class=AutoTokenizer.from_pretrained(args.model),
+        callbacks=[TakeTurns()],
     )
     trainer.train()
 
 
-# The one that tells them when ------------------------------------------------------------------------------------------------
+# The one that tells them when -------------------------------------------------------------------------------
 
 SIDES = {"ours": ours, "trl": trl}
 
 
 class Worker(Process):
-    """A side in its own process. `step()` lets it do one step; `cold` is the time from its start to the end of its first."""
+    """A side in its own process. `step()` lets it do one step; `cold` is the time from its start to the end
+    of its first."""
 
     def __init__(self, side: str, row: str, model: Path, args, steps: int):
         started = time.perf_counter()
-        super().__init__([__file__, "--worker", side, "--rows", row, "--model", str(model), "--steps", str(steps), "--precision", args.precision,
-                          "--threads", str(args.threads)], args.threads, HF_DATASETS_OFFLINE="1", TRL_EXPERIMENTAL_SILENCE="1")
+        super().__init__(
+            [
+                __file__,
+                "--worker",
+                side,
+                "--rows",
+                row,
+                "--model",
+                str(model),
+                "--steps",
+                str(steps),
+                "--precision",
+                args.precision,
+                "--threads",
+                str(args.threads),
+            ],
+            args.threads,
+            HF_DATASETS_OFFLINE="1",
+            TRL_EXPERIMENTAL_SILENCE="1",
+        )
         self.first = self.step()
         self.cold = time.perf_counter() - started
 
@@ -217,7 +324,9 @@ class Worker(Process):
 
 def check(side: str, row: dict, fact: dict, precision: str) -> None:
     tokens = row["prompts"] * row["group"] * row["new"]
-    wrong = [f"{what} {fact[what]} tokens of {tokens}" for what in ("sampled", "trained") if fact[what] != tokens]
+    wrong = [
+        f"{what} {fact[what]} tokens of {tokens}" for what in ("sampled", "trained") if fact[what] != tokens
+    ]
     wrong += [f"{what} is {fact[what]}" for what in ("loss", "entropy") if not math.isfinite(fact[what])]
     if fact.get("gap", 0.0) > GAP[precision]:
         wrong.append(f"sampler and trainer differ by {fact['gap']} nats")
@@ -243,10 +352,21 @@ def measure(name: str, args, folder: Path) -> dict:
     for worker in workers.values():
         worker.close()
     if abs(facts["ours"]["entropy"] / facts["trl"]["entropy"] - 1) > 0.01:
-        sys.exit(f"the comparison does not hold: entropy {facts['ours']['entropy']} here, {facts['trl']['entropy']} there")
+        sys.exit(
+            f"the comparison does not hold: entropy {facts['ours']['entropy']} here, "
+            f"{facts['trl']['entropy']} there"
+        )
     medians = {side: {clock: statistics.median(v) for clock, v in t.items()} for side, t in took.items()}
     ratio = {clock: medians["trl"][clock] / medians["ours"][clock] for clock in ("wall", "cpu")}
-    return {"row": name, **row, "seconds": took, "median": medians, "ratio": ratio, "last_step": facts, "load": os.getloadavg()[0]}
+    return {
+        "row": name,
+        **row,
+        "seconds": took,
+        "median": medians,
+        "ratio": ratio,
+        "last_step": facts,
+        "load": os.getloadavg()[0],
+    }
 
 
 def cold_starts(args, folder: Path) -> dict:
@@ -268,9 +388,18 @@ def machine(args) -> dict:
 
     names = ("torch", "transformers", "trl", "accelerate", "datasets", "peft", "forethought")
     with open("/proc/cpuinfo") as f:
-        chip = next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine())
-    return {"chip": chip, "cores": len(os.sched_getaffinity(0)), "threads": args.threads, "precision": args.precision,
-            "load": os.getloadavg(), "python": platform.python_version(), "versions": {n: meta.version(n) for n in names}}
+        chip = next(
+            (line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine()
+        )
+    return {
+        "chip": chip,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": args.threads,
+        "precision": args.precision,
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": {n: meta.version(n) for n in names},
+    }
 
 
 def main() -> int:
@@ -292,29 +421,53 @@ def main() -> int:
         SIDES[args.worker](args, ROWS[names[0]], Line())
         return 0
     if missing := [n for n in ("trl", "datasets") if importlib.util.find_spec(n) is None]:
-        print(f"this comparison needs {' and '.join(missing)}: pip install 'forethought[bench]'", file=sys.stderr)
+        print(
+            f"this comparison needs {' and '.join(missing)}: pip install 'forethought[bench]'",
+            file=sys.stderr,
+        )
         return 2
     result = {"machine": machine(args), "rows": []}
     m = result["machine"]
-    print(f"{m['chip']}, {m['cores']} cores, {m['threads']} thread(s), {m['precision']}, load {m['load'][0]:.1f}; "
-          + ", ".join(f"{k} {v}" for k, v in m["versions"].items()))
-    print(f"{args.repeats} steps of each side in turn, medians; a process pays its imports once (cold start)\n")
-    print("| row | layers x width | prompts x group | prompt + new | TRL ms | ours ms | ratio | TRL cpu ms | ours cpu ms | ratio | load |")
+    print(
+        f"{m['chip']}, {m['cores']} cores, {m['threads']} thread(s), {m['precision']}, load "
+        f"{m['load'][0]:.1f}; " + ", ".join(f"{k} {v}" for k, v in m["versions"].items())
+    )
+    print(
+        f"{args.repeats} steps of each side in turn, medians; a process pays its imports once (cold start)\n"
+    )
+    print(
+        "| row | layers x width | prompts x group | prompt + new | TRL ms | ours ms | ratio | TRL cpu ms | "
+        "ours cpu ms | ratio | load |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             r = measure(name, args, Path(folder))
             result["rows"].append(r)
-            ms = {(side, clock): 1000 * r["median"][side][clock] for side in SIDES for clock in ("wall", "cpu")}
-            print(f"| {name} | {r['layers']} x {r['width']} | {r['prompts']} x {r['group']} | {r['prompt']} + {r['new']} "
-                  f"| {ms['trl', 'wall']:.0f} | {ms['ours', 'wall']:.0f} | {r['ratio']['wall']:.1f} "
-                  f"| {ms['trl', 'cpu']:.0f} | {ms['ours', 'cpu']:.0f} | {r['ratio']['cpu']:.1f} | {r['load']:.1f} |", flush=True)
+            ms = {
+                (side, clock): 1000 * r["median"][side][clock] for side in SIDES for clock in ("wall", "cpu")
+            }
+            print(
+                f"| {name} | {r['layers']} x {r['width']} | {r['prompts']} x {r['group']} | {r['prompt']} "
+                f"+ {r['new']} "
+                f"| {ms['trl', 'wall']:.0f} | {ms['ours', 'wall']:.0f} | {r['ratio']['wall']:.1f} "
+                f"| {ms['trl', 'cpu']:.0f} | {ms['ours', 'cpu']:.0f} | {r['ratio']['cpu']:.1f} | "
+                f"{r['load']:.1f} |",
+                flush=True,
+            )
         if not args.no_cold:
             result["cold"] = c = cold_starts(args, Path(folder))
-            print(f"\ncold start to the end of the first step (row small): TRL {c['median']['trl']:.1f} s, ours {c['median']['ours']:.1f} s")
+            print(
+                f"\ncold start to the end of the first step (row small): TRL {c['median']['trl']:.1f} s, "
+                f"ours {c['median']['ours']:.1f} s"
+            )
     last = {side: result["rows"][-1]["last_step"][side] for side in SIDES}
-    print(f"checked on every step: {last['ours']['trained']:.0f} tokens sampled and trained on both sides; ours: sampler and trainer "
-          f"differ by at most {last['ours']['gap']:.1e} nats; entropy {last['ours']['entropy']:.3f} and {last['trl']['entropy']:.3f}")
+    print(
+        f"checked on every step: {last['ours']['trained']:.0f} tokens sampled and trained on both sides; "
+        f"ours: sampler and trainer "
+        f"differ by at most {last['ours']['gap']:.1e} nats; entropy {last['ours']['entropy']:.3f} and "
+        f"{last['trl']['entropy']:.3f}"
+    )
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
     return 0

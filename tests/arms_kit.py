@@ -1,4 +1,5 @@
-"""What the tests of arms share: a small file of arms, finished runs written by hand, and engines that a child process can import."""
+"""What the tests of arms share: a small file of arms, finished runs written by hand, and engines that a child
+process can import."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from pathlib import Path
 from conftest import desk_choices
 
 from forethought.arms.jobs import Job
-from forethought.engines.fake.engine import FakeEngine
 from forethought.core.errors import UserError
+from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.load import write_resolved
 
 RECIPE = """
@@ -68,17 +69,27 @@ def write_files(folder: Path, more: str = "", arms: str = ARMS) -> Path:
 
 
 def finished(job: Job, *evaluations: dict, status: str = "done", seconds: float = 10.0, **cost) -> None:
-    """A run as `job` would leave it: a first stage of two steps, then one evaluation a step of the last stage."""
+    """A run as `job` would leave it: a first stage of two steps, then one evaluation a step of the last
+    stage."""
     job.out.mkdir(parents=True)
     write_resolved(job.recipe, job.out / "recipe.json")
     lines = [{"step": 2, "stage": 0, "stage_step": 2, "seconds": 3.0, "eval/plan": 0.9, "tokens/trained": 7}]
-    lines += [{"step": 2 + k, "stage": 1, "stage_step": k, "seconds": 3.0 + seconds * k / max(len(evaluations) - 1, 1), **values}
-              | (cost if k else {}) for k, values in enumerate(evaluations)]
+    lines += [
+        {
+            "step": 2 + k,
+            "stage": 1,
+            "stage_step": k,
+            "seconds": 3.0 + seconds * k / max(len(evaluations) - 1, 1),
+            **values,
+        }
+        | (cost if k else {})
+        for k, values in enumerate(evaluations)
+    ]
     (job.out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (job.out / "summary.json").write_text(json.dumps({"status": status, "stages": [{}, {}]}))
 
 
-# Engines for `forethought.runs.run` in another process: named functions of a module that it can import ---------------------------
+# Engines for `forethought.runs.run` in another process: named functions of a module that it can import ------
 
 
 def engine_of(recipe, domain):
@@ -86,8 +97,8 @@ def engine_of(recipe, domain):
 
 
 class Fragile(FakeEngine):
-    """Breaks at its third call of `sample`, once for each letter in the file `plan`: `k` kills the process, `e` is an exception,
-    `s` is a signal to the process `parent` (a Ctrl-C)."""
+    """Breaks at its third call of `sample`, once for each letter in the file `plan`: `k` kills the process,
+    `e` is an exception, `s` is a signal to the process `parent` (a Ctrl-C)."""
 
     plan, parent, calls = Path(), 0, 0
 
@@ -98,8 +109,12 @@ class Fragile(FakeEngine):
             self.plan.write_text(left[1:])
             if left[0] == "e":
                 raise ValueError("it broke")
-            os.kill(os.getpid() if left[0] == "k" else self.parent, signal.SIGKILL if left[0] == "k" else signal.SIGINT)
-            for _ in range(200 if left[0] == "s" else 0):  # until the command has passed the signal on to this process
+            os.kill(
+                os.getpid() if left[0] == "k" else self.parent,
+                signal.SIGKILL if left[0] == "k" else signal.SIGINT,
+            )
+            # until the command has passed the signal on to this process
+            for _ in range(200 if left[0] == "s" else 0):
                 if signal.getsignal(signal.SIGTERM).__self__.caught:
                     break
                 time.sleep(0.05)
@@ -119,7 +134,9 @@ def told(folder: str, recipe, domain):
     """Leaves what its process knows of threads, in a file of the process."""
     from forethought.arms.pool import ONE_THREAD
 
-    (Path(folder) / str(os.getpid())).write_text(" ".join(os.environ.get(name, "-") for name in ONE_THREAD) + f" {recipe.engine.threads}")
+    (Path(folder) / str(os.getpid())).write_text(
+        " ".join(os.environ.get(name, "-") for name in ONE_THREAD) + f" {recipe.engine.threads}"
+    )
     return engine_of(recipe, domain)
 
 

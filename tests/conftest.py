@@ -13,35 +13,61 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of theirs would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from forethought.core.types import Node, Task, Tree
 from forethought.engines.fake.engine import FakeEngine  # noqa: E402
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
-from forethought.workflows.rollout import Rollouts
 from forethought.tasks.desk.domain import Desk, Goal
-from forethought.core.types import Node, Task, Tree
+from forethought.workflows.rollout import Rollouts
 
 
 @pytest.fixture(scope="module", autouse=True)
 def untimed():
-    """Layers are computed by the first way that there is: timing each tiny model costs a quarter of a second, and its answer is chance."""
+    """Layers are computed by the first way that there is: timing each tiny model costs a quarter of a second,
+    and its answer is chance."""
     with pytest.MonkeyPatch.context() as patch:
         if ways := sys.modules.get("forethought.engines.torch.machine.ways"):
-            patch.setattr(ways, "choose", lambda candidates, model, *threads: (candidates[0], "tests do not time"))
+            patch.setattr(
+                ways, "choose", lambda candidates, model, *threads: (candidates[0], "tests do not time")
+            )
         yield
 
 
 TASK = Task(id="t", domain="made", level=3, context="", prompt="GOAL")
 
 
-def tree_of(outcomes: Sequence[Sequence[float] | None], *, task: Task = TASK, plan_tokens: int = 2, act_tokens: int = 3) -> Tree:
+def tree_of(
+    outcomes: Sequence[Sequence[float] | None],
+    *,
+    task: Task = TASK,
+    plan_tokens: int = 2,
+    act_tokens: int = 3,
+) -> Tree:
     """Root -> one plan an entry -> one execution an outcome. None is a plan that the interface refused."""
     nodes = [Node(id=0, parent=None, role=None, text="GOAL", token_ids=(9,))]
     for row in outcomes:
         parts = {"format": float(row is not None), "valid": float(bool(row) and max(row) > 0)}
-        nodes.append(node(len(nodes), 0, "plan", plan_tokens, status="refused" if row is None else "finished", reward_parts=parts))
+        nodes.append(
+            node(
+                len(nodes),
+                0,
+                "plan",
+                plan_tokens,
+                status="refused" if row is None else "finished",
+                reward_parts=parts,
+            )
+        )
         plan = nodes[-1].id
         for outcome in row or ():
-            nodes.append(node(len(nodes), plan, "act", act_tokens, reward_parts={"format": 1.0, "outcome": outcome, "follows": 1.0}))
+            nodes.append(
+                node(
+                    len(nodes),
+                    plan,
+                    "act",
+                    act_tokens,
+                    reward_parts={"format": 1.0, "outcome": outcome, "follows": 1.0},
+                )
+            )
     return Tree(task=task, nodes=tuple(nodes))
 
 
@@ -50,14 +76,15 @@ def node(id: int, parent: int, role: str | None, tokens: int, **fields) -> Node:
     return Node(id=id, parent=parent, role=role, text=f"{role}{id}", token_ids=tuple(range(tokens)), **fields)
 
 
-# `desk` for the fake engine: a role has three continuations, and only one is right -----------------------------------------
+# `desk` for the fake engine: a role has three continuations, and only one is right --------------------------
 
-WRONG, RIGHT, REFUSED = range(3)  # all logits begin at 0 and greedy takes the first of the best: untrained is wrong
+# all logits begin at 0 and greedy takes the first of the best: untrained is wrong
+WRONG, RIGHT, REFUSED = range(3)
 
 
 def desk_choices(text: str, role: str) -> list[str]:
-    """Plans: one that starts beside the goal, the right one, one that is no plan. Acts: under the plan of the text, with the
-    wrong value, exactly, and without an end."""
+    """Plans: one that starts beside the goal, the right one, one that is no plan. Acts: under the plan of the
+    text, with the wrong value, exactly, and without an end."""
     screen, _, asked = text.partition(" GOAL ")
     words = screen.split()
     parent = {words[i]: words[i + 1] for i in range(0, len(words), 4)}
@@ -75,13 +102,19 @@ def desk_choices(text: str, role: str) -> list[str]:
 
 def fake_desk(**fields):
     """What `run.train(..., engine_of=...)` takes."""
-    return lambda recipe, domain: FakeEngine(domain.vocabulary(), domain.stops, choices=desk_choices, **fields)
+    return lambda recipe, domain: FakeEngine(
+        domain.vocabulary(), domain.stops, choices=desk_choices, **fields
+    )
 
 
 def desk_recipe(*stages: dict, **fields) -> Recipe:
     """A tiny desk: levels 1 and 2 on screens of four widgets."""
-    tables = {"name": "made", "task": {"name": "desk", "levels": [1, 2], "widgets": 4}, "eval": {"tasks": 2, "every": 2},
-              "save": {"every": 2, "trees_every": 2, "trees": 2}} | fields
+    tables = {
+        "name": "made",
+        "task": {"name": "desk", "levels": [1, 2], "widgets": 4},
+        "eval": {"tasks": 2, "every": 2},
+        "save": {"every": 2, "trees_every": 2, "trees": 2},
+    } | fields
     return from_dict(tables | {"stage": [dict(stage) for stage in stages]})
 
 
@@ -93,13 +126,21 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-# `desk` by hand, for scripts: one screen, one goal ---------------------------------------------------------------------------
+# `desk` by hand, for scripts: one screen, one goal ----------------------------------------------------------
 
 HAND = Task(
-    id="hand", domain="desk", level=3, context="e desk x8 y9 s e x5 y7 c s x3 y4 o desk x1 y3", prompt="GOAL c v3 <plan>",
-    state=Goal(parents={"e": ("desk",), "s": ("e",), "c": ("s",), "o": ("desk",)},
-               cells={"e": ("x8", "y9"), "s": ("x5", "y7"), "c": ("x3", "y4"), "o": ("x1", "y3")}, goal="c", value="v3"),
-)  # fmt: skip
+    id="hand",
+    domain="desk",
+    level=3,
+    context="e desk x8 y9 s e x5 y7 c s x3 y4 o desk x1 y3",
+    prompt="GOAL c v3 <plan>",
+    state=Goal(
+        parents={"e": ("desk",), "s": ("e",), "c": ("s",), "o": ("desk",)},
+        cells={"e": ("x8", "y9"), "s": ("x5", "y7"), "c": ("x3", "y4"), "o": ("x1", "y3")},
+        goal="c",
+        value="v3",
+    ),
+)
 PLAN, ACT = "c s e </plan>", "e x8 y9 s x5 y7 c x3 y4 v3 </act>"
 
 

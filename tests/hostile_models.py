@@ -1,7 +1,8 @@
-"""Folders that pretend to be models: name -> (what it does to a sound folder, what is said of it; "" where it does no harm).
+"""Folders that pretend to be models: name -> (what it does to a sound folder, what is said of it; "" where it
+does no harm).
 
-Each begins as a copy of one sound folder of a few kB: a llama of 2 layers with 32 words. Code that any of them brings would make the
-folder `MARK` beside the model.
+Each begins as a copy of one sound folder of a few kB: a llama of 2 layers with 32 words. Code that any of
+them brings would make the folder `MARK` beside the model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from safetensors.torch import load_file, save_file
 
 MARK = "code-ran"  # beside the folder
 Attack = Callable[[Path], object]
-WEIGHTS, INDEX, CONFIG, TOKENIZER = "model.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json"
+WEIGHTS, INDEX, CONFIG, TOKENIZER = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "tokenizer.json",
+)
 
 
 class Bomb:
@@ -31,7 +37,7 @@ class Bomb:
         return os.mkdir, (self.mark,)
 
 
-# Tools ---------------------------------------------------------------------------------------------------------------------
+# Tools ------------------------------------------------------------------------------------------------------
 
 
 def edit(file: str, **fields) -> Attack:
@@ -60,7 +66,9 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Attack:
         state = {k: p.clone() for k, p in load_file(folder / WEIGHTS).items()}
         replaced = change(state)
         (folder / WEIGHTS).unlink()
-        save_file(replaced if isinstance(replaced, dict) else state, folder / WEIGHTS, metadata={"format": "pt"})
+        save_file(
+            replaced if isinstance(replaced, dict) else state, folder / WEIGHTS, metadata={"format": "pt"}
+        )
 
     return act
 
@@ -72,7 +80,9 @@ def number(name: str, value: float, at: tuple[int, ...] = (9, 3)) -> Attack:
     return tensors(change)
 
 
-def sharded(weight_map: Callable[[dict[str, str]], object], shard: str = "model-00001-of-00001.safetensors") -> Attack:
+def sharded(
+    weight_map: Callable[[dict[str, str]], object], shard: str = "model-00001-of-00001.safetensors"
+) -> Attack:
     """One shard, and an index that `weight_map` makes of the honest one."""
 
     def act(folder: Path) -> None:
@@ -136,17 +146,27 @@ def code(folder: Path) -> None:
     """Code of its own for everything that can have some."""
     text = f"import os\nos.mkdir({str(folder.parent / MARK)!r})\nclass It: pass\n"
     (folder / "stranger.py").write_text(text)
-    config(model_type="strange", auto_map={"AutoConfig": "stranger.It", "AutoModelForCausalLM": "stranger.It"})(folder)
+    config(
+        model_type="strange", auto_map={"AutoConfig": "stranger.It", "AutoModelForCausalLM": "stranger.It"}
+    )(folder)
 
 
 def tokenizer_code(folder: Path) -> None:
-    (folder / "stranger.py").write_text(f"import os\nos.mkdir({str(folder.parent / MARK)!r})\nclass It: pass\n")
-    edit("tokenizer_config.json", auto_map={"AutoTokenizer": ["stranger.It", "stranger.It"]}, tokenizer_class="It")(folder)
+    (folder / "stranger.py").write_text(
+        f"import os\nos.mkdir({str(folder.parent / MARK)!r})\nclass It: pass\n"
+    )
+    edit(
+        "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["stranger.It", "stranger.It"]},
+        tokenizer_class="It",
+    )(folder)
 
 
 def own_generation(folder: Path) -> None:
     (folder / "custom_generate").mkdir()
-    (folder / "custom_generate/generate.py").write_text(f"import os\nos.mkdir({str(folder.parent / MARK)!r})\n")
+    (folder / "custom_generate/generate.py").write_text(
+        f"import os\nos.mkdir({str(folder.parent / MARK)!r})\n"
+    )
 
 
 def pipe(file: str) -> Attack:
@@ -213,23 +233,39 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "pickle of training arguments": (pickled("training_args.bin", keep=True), ""),
     "pickle called pt": (pickled("model.pt"), "pickles only"),
     "pickle called safetensors": (pickled(WEIGHTS), "cannot be loaded"),
-    "pickle in the index": (sharded(lambda names: dict.fromkeys(names, "pytorch_model.bin")), "'pytorch_model.bin'; weights are read from"),
+    "pickle in the index": (
+        sharded(lambda names: dict.fromkeys(names, "pytorch_model.bin")),
+        "'pytorch_model.bin'; weights are read from",
+    ),
     "code of its own": (code, "trust_remote_code"),
     "code of its own for the tokenizer": (tokenizer_code, ""),  # tokenizer.json needs none
     "code of its own for generation": (own_generation, ""),
-    "adapter": (write("adapter_config.json", '{"base_model_name_or_path": "/", "peft_type": "LORA"}'), "is an adapter"),
-    "quantised": (config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "is quantised"),
+    "adapter": (
+        write("adapter_config.json", '{"base_model_name_or_path": "/", "peft_type": "LORA"}'),
+        "is an adapter",
+    ),
+    "quantised": (
+        config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "is quantised",
+    ),
     # files
     "index outside": (outside, "'../outside.safetensors', which lies outside"),
     "index absolute": (absolute, "which lies outside of the folder"),
     "index inside": (sharded(lambda names: names), ""),
-    "index of files that are not there": (sharded(lambda names: dict.fromkeys(names, "no.safetensors")), "'no.safetensors', which is not"),
+    "index of files that are not there": (
+        sharded(lambda names: dict.fromkeys(names, "no.safetensors")),
+        "'no.safetensors', which is not",
+    ),
     "index with numbers": (sharded(lambda names: dict.fromkeys(names, 7)), "no weight_map"),
     "index as a list": (sharded(list), "no weight_map"),
     "index that is empty": (sharded(lambda names: {}), "no weight_map"),
     "index with NUL": (sharded(lambda names: dict.fromkeys(names, "a\0.safetensors")), "outside"),
-    "index that lists less": (sharded(lambda names: dict(list(names.items())[:2])), ""),  # the shard holds the rest all the same
-    "weights named by the configuration": (config(transformers_weights="../outside.safetensors"), "transformers_weights"),
+    # the shard holds the rest all the same
+    "index that lists less": (sharded(lambda names: dict(list(names.items())[:2])), ""),
+    "weights named by the configuration": (
+        config(transformers_weights="../outside.safetensors"),
+        "transformers_weights",
+    ),
     "weights behind a link": (links, ""),
     "weights missing": (lambda folder: (folder / WEIGHTS).unlink(), "has no model.safetensors"),
     "weights empty": (write(WEIGHTS, b""), "cannot be loaded"),
@@ -238,21 +274,36 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "weights as a pipe": (pipe(WEIGHTS), "neither a file nor a folder"),
     "tokenizer as a pipe": (pipe(TOKENIZER), "neither a file nor a folder"),
     "tokenizer without an end": (endless(TOKENIZER), "neither a file nor a folder"),
-    "header of 2^60 bytes": (lambda folder: (folder / WEIGHTS).write_bytes(struct.pack("<Q", 1 << 60) + b"{}"), "cannot be loaded"),
+    "header of 2^60 bytes": (
+        lambda folder: (folder / WEIGHTS).write_bytes(struct.pack("<Q", 1 << 60) + b"{}"),
+        "cannot be loaded",
+    ),
     "header of other places": (header(lambda h: h[Q].update(data_offsets=[0, 1 << 40])), "cannot be loaded"),
-    "header of tensors in one place": (header(lambda h: h[Q].update(data_offsets=h[EMBED]["data_offsets"])), "cannot be loaded"),
-    "header of another type": (header(lambda h: h[Q].update(dtype="I32")), "stored as I32; weights are read as one of"),
+    "header of tensors in one place": (
+        header(lambda h: h[Q].update(data_offsets=h[EMBED]["data_offsets"])),
+        "cannot be loaded",
+    ),
+    "header of another type": (
+        header(lambda h: h[Q].update(dtype="I32")),
+        "stored as I32; weights are read as one of",
+    ),
     # JSON
     "config as a list": (write(CONFIG, "[1]"), "holds no table but a list"),
     "config torn": (write(CONFIG, '{"model_type": "lla'), "cannot be read as JSON"),
     "config empty": (write(CONFIG, ""), "cannot be read as JSON"),
     "config deep": (write(CONFIG, f'{{"model_type": {DEEP}}}'), "cannot be read as JSON"),
-    "config with a number of 5000 digits": (write(CONFIG, f'{{"model_type": "llama", "vocab_size": {"9" * 5000}}}'), "cannot be read as JSON"),
+    "config with a number of 5000 digits": (
+        write(CONFIG, f'{{"model_type": "llama", "vocab_size": {"9" * 5000}}}'),
+        "cannot be read as JSON",
+    ),
     "config of no encoding": (write(CONFIG, b"\xff\xfe{}"), "cannot be read as JSON"),
     "config without a kind": (config(model_type=None), "cannot be loaded"),
     "config of a kind with no name": (config(model_type=["llama"]), "cannot be loaded"),
     # numbers
-    "positions 10^12": (config(max_position_embeddings=10**12), "max_position_embeddings = 1000000000000 is no whole number from 1"),
+    "positions 10^12": (
+        config(max_position_embeddings=10**12),
+        "max_position_embeddings = 1000000000000 is no whole number from 1",
+    ),
     "positions 2^25": (config(max_position_embeddings=1 << 25), ""),
     "positions -5": (config(max_position_embeddings=-5), "max_position_embeddings = -5"),
     "positions true": (config(max_position_embeddings=True), "max_position_embeddings = True"),
@@ -275,10 +326,18 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "hidden_size as a list": (config(hidden_size=[32]), r"hidden_size = \[32\]"),
     "hidden_size 10^15": (config(hidden_size=10**15), "hidden_size = 1000000000000000"),
     "hidden_size 2^20": (config(hidden_size=1 << 20), r"has the shape \[.*\] in the files and"),
-    "intermediate_size 2^20": (config(intermediate_size=1 << 20), r"has the shape \[.*\] in the files and \[1048576, 32\]"),
+    "intermediate_size 2^20": (
+        config(intermediate_size=1 << 20),
+        r"has the shape \[.*\] in the files and "
+        r"\[1048576, 32\]",
+    ),
     "intermediate_size -48": (config(intermediate_size=-48), "intermediate_size = -48"),
     "vocab_size 10^10": (config(vocab_size=10**10), "vocab_size = 10000000000"),
-    "vocab_size 2^24": (config(vocab_size=1 << 24), r"has the shape \[32, 32\] in the files and \[16777216, 32\]"),
+    "vocab_size 2^24": (
+        config(vocab_size=1 << 24),
+        r"has the shape \[32, 32\] in the files and \[16777216, "
+        r"32\]",
+    ),
     "vocab_size 10^40": (config(vocab_size=10**40), "vocab_size = a number of more than 30 digits"),
     "vocab_size 5": (config(vocab_size=5), "do not belong together"),
     "tie as text": (config(tie_word_embeddings="x"), "tie_word_embeddings = 'x'"),
@@ -286,10 +345,19 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "dtype as a number": (config(dtype=16), "dtype = 16 is no type"),
     "eps NaN": (config(rms_norm_eps=float("nan")), "rms_norm_eps = nan"),
     "eps as text": (config(rms_norm_eps="1e-6"), "rms_norm_eps = '1e-6'"),
-    "theta 0": (config(rope_parameters={"rope_type": "default", "rope_theta": 0}), "rope_theta = 0 is no positive number"),
-    "theta infinite": (config(rope_parameters={"rope_type": "default", "rope_theta": float("inf")}), "rope_theta = inf"),
+    "theta 0": (
+        config(rope_parameters={"rope_type": "default", "rope_theta": 0}),
+        "rope_theta = 0 is no positive number",
+    ),
+    "theta infinite": (
+        config(rope_parameters={"rope_type": "default", "rope_theta": float("inf")}),
+        "rope_theta = inf",
+    ),
     "rope of no kind": (config(rope_parameters={"rope_type": "astral", "rope_theta": 1e4}), "."),
-    "rope factor NaN": (config(rope_parameters=SCALED | {"factor": float("nan")}), "factor = nan is not finite"),
+    "rope factor NaN": (
+        config(rope_parameters=SCALED | {"factor": float("nan")}),
+        "factor = nan is not finite",
+    ),
     "rope factor as text": (config(rope_parameters=SCALED | {"factor": "2"}), "."),
     "activation of no kind": (config(hidden_act="no-such"), "cannot be loaded"),
     "activation as a number": (config(hidden_act=5), "cannot be loaded"),
@@ -303,31 +371,65 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "inf in an embedding": (number(EMBED, float("inf")), f"{EMBED} holds numbers that are not finite"),
     "minus inf in the head": (number(HEAD, float("-inf")), f"{HEAD} holds numbers that are not finite"),
     "NaN in a query": (number(Q, float("nan")), f"{Q} holds numbers that are not finite"),
-    "NaN in a norm": (number("model.norm.weight", float("nan"), (3,)), "model.norm.weight holds numbers that are not finite"),
-    "numbers too large to compute": (tensors(lambda s: s | {HEAD: torch.full((32, 32), 3e38)}), "logits that are not finite"),
-    "a tensor missing": (tensors(lambda s: {k: p for k, p in s.items() if k != Q}), f"lacks weights of LlamaForCausalLM: {Q}"),
-    "a head missing": (tensors(lambda s: {k: p for k, p in s.items() if k != HEAD}), f"lacks weights of LlamaForCausalLM: {HEAD}"),
-    "a tensor too much": (tensors(lambda s: s | {"model.layers.7.spare": torch.zeros(4)}), ""),  # said in a note
-    "a tensor in place of another": (tensors(lambda s: {k.replace("q_proj", "z_proj"): p for k, p in s.items()}), "lacks weights"),
+    "NaN in a norm": (
+        number("model.norm.weight", float("nan"), (3,)),
+        "model.norm.weight holds numbers that are not finite",
+    ),
+    "numbers too large to compute": (
+        tensors(lambda s: s | {HEAD: torch.full((32, 32), 3e38)}),
+        "logits that are not finite",
+    ),
+    "a tensor missing": (
+        tensors(lambda s: {k: p for k, p in s.items() if k != Q}),
+        f"lacks weights of LlamaForCausalLM: {Q}",
+    ),
+    "a head missing": (
+        tensors(lambda s: {k: p for k, p in s.items() if k != HEAD}),
+        f"lacks weights of LlamaForCausalLM: {HEAD}",
+    ),
+    # said in a note
+    "a tensor too much": (tensors(lambda s: s | {"model.layers.7.spare": torch.zeros(4)}), ""),
+    "a tensor in place of another": (
+        tensors(lambda s: {k.replace("q_proj", "z_proj"): p for k, p in s.items()}),
+        "lacks weights",
+    ),
     "tensors of nothing": (tensors(lambda s: {k: p[:0] for k, p in s.items()}), r"has the shape \[0, 32\]"),
     "no tensors": (tensors(lambda s: {"x": torch.zeros(1)}), "."),
     "names that move the cursor": (tensors(lambda s: s | {"\x1b]0;TITLE\x07": torch.zeros(4)}), ""),
     # words
-    "tokenizer missing": (lambda folder: [(folder / f).unlink() for f in (TOKENIZER, "tokenizer_config.json")], "has no tokenizer"),
+    "tokenizer missing": (
+        lambda folder: [(folder / f).unlink() for f in (TOKENIZER, "tokenizer_config.json")],
+        "has no tokenizer",
+    ),
     "tokenizer id -1": (words(negative), "tokenizer.json cannot be read"),
     "tokenizer id 2^31": (words(huge), "has a token with the id 2147483648, its model embeds 32"),
     "tokenizer id beyond the rows": (words(beyond), "has a token with the id 32, its model embeds 32"),
     "tokenizer as a list": (write(TOKENIZER, "[]"), "tokenizer.json cannot be read"),
     "tokenizer deep": (write(TOKENIZER, DEEP), "cannot be loaded"),
-    "tokenizer of no kind": (words(lambda record: record["model"].update(type="Astral")), "tokenizer.json cannot be read"),
+    "tokenizer of no kind": (
+        words(lambda record: record["model"].update(type="Astral")),
+        "tokenizer.json cannot be read",
+    ),
     "tokenizer that cuts at random": (bpe_at_random, "cuts words at random"),
     "tokenizer_config as a list": (write("tokenizer_config.json", "[]"), "cannot be loaded"),
     "tokenizer_config deep": (write("tokenizer_config.json", DEEP), "cannot be loaded"),
     "tokenizer class of no kind": (edit("tokenizer_config.json", tokenizer_class="NoSuch"), ""),
-    "tokenizer with other ids": (edit("tokenizer_config.json", added_tokens_decoder={"7": {"content": "<x>", "special": True}}), "id 7"),
-    "tokenizer elsewhere": (edit("tokenizer_config.json", tokenizer_file="/etc/hostname", vocab_file="/etc/hostname"), ""),
+    "tokenizer with other ids": (
+        edit("tokenizer_config.json", added_tokens_decoder={"7": {"content": "<x>", "special": True}}),
+        "id 7",
+    ),
+    "tokenizer elsewhere": (
+        edit("tokenizer_config.json", tokenizer_file="/etc/hostname", vocab_file="/etc/hostname"),
+        "",
+    ),
     "end of text as a number": (edit("tokenizer_config.json", eos_token=5), "."),
-    "end of text that is no word": (edit("tokenizer_config.json", eos_token="<nowhere>"), "has 33 tokens, its model embeds 32"),
+    "end of text that is no word": (
+        edit("tokenizer_config.json", eos_token="<nowhere>"),
+        "has 33 tokens, its model embeds 32",
+    ),
     "template as a number": (edit("tokenizer_config.json", chat_template=5), "*"),
-    "template that loads": (edit("tokenizer_config.json", chat_template="{{ ''.__class__.__mro__[1].__subclasses__() }}"), ""),
-}  # fmt: skip
+    "template that loads": (
+        edit("tokenizer_config.json", chat_template="{{ ''.__class__.__mro__[1].__subclasses__() }}"),
+        "",
+    ),
+}

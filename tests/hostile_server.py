@@ -1,7 +1,7 @@
 """A server that answers as endpoints do on their worst days: name -> what it sends, and how that has to end.
 
-A behaviour is bytes, a function of the connection, or a list of them, one a request. It ends as a plan that is kept, as one item that
-is dropped with a reason, or as an error that names what to do.
+A behaviour is bytes, a function of the connection, or a list of them, one a request. It ends as a plan that
+is kept, as one item that is dropped with a reason, or as an error that names what to do.
 """
 
 from __future__ import annotations
@@ -46,17 +46,26 @@ def error(says: str, *plays: Play) -> Behaviour:
     return Behaviour(plays, "error", says)
 
 
-# bytes -------------------------------------------------------------------------------------------------------------------
+# bytes ------------------------------------------------------------------------------------------------------
 
 
 def http(body: bytes | str, status: str = "200 OK", *headers: str, length: bool = True) -> bytes:
     raw = body if isinstance(body, bytes) else body.encode()
-    lines = [f"HTTP/1.1 {status}", "Connection: close", *headers, *([f"Content-Length: {len(raw)}"] if length else [])]
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Connection: close",
+        *headers,
+        *([f"Content-Length: {len(raw)}"] if length else []),
+    ]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + raw
 
 
 def chat(content: object = PLAN, finish: object = "stop", usage: object = None, **message: object) -> str:
-    choice = {"index": 0, "message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content, **message},
+        "finish_reason": finish,
+    }
     return json.dumps({"choices": [choice], "usage": usage or {"prompt_tokens": 5, "completion_tokens": 7}})
 
 
@@ -89,7 +98,7 @@ def bomb(times: int, size: int = 3_000_000) -> bytes:
     return data
 
 
-# functions of a connection -----------------------------------------------------------------------------------------------
+# functions of a connection ----------------------------------------------------------------------------------
 
 
 def drip(*pieces: bytes, before: bytes = b"", every: float = 0.05, for_ever: bytes = b"") -> Play:
@@ -149,33 +158,66 @@ HOSTILE: dict[str, Behaviour] = {
     "think twice": kept(ok(f"<think>a</think> <think>b</think>{PLAN}")),
     "thinking tag": kept(ok(f"<thinking>a</thinking>{PLAN}")),
     "THINK in brackets": kept(ok(f"[THINK]a[/THINK]{PLAN}")),
-    "channels": kept(ok(f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{PLAN}")),
-    "think unclosed": dropped("empty", "thinking without an answer", ok("<think>Two parts. <plan>draft</plan>")),
-    "think cut off": dropped("truncated", "thinking without an answer", ok("<think>Two parts", finish="length")),
+    "channels": kept(
+        ok(f"<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>{PLAN}")
+    ),
+    "think unclosed": dropped(
+        "empty", "thinking without an answer", ok("<think>Two parts. <plan>draft</plan>")
+    ),
+    "think cut off": dropped(
+        "truncated", "thinking without an answer", ok("<think>Two parts", finish="length")
+    ),
     "think behind": dropped("unparsed", "a think section beside", ok(f"{PLAN}<think>a</think>")),
     "reasoning_content and content": kept(ok(PLAN, reasoning_content="Two parts.")),
-    "reasoning_content alone": dropped("empty", "stands in reasoning_content", ok(None, reasoning_content=PLAN)),
-    "reasoning alone, cut off": dropped("truncated", "stands in reasoning;", ok("", reasoning="a b c", finish="length")),
+    "reasoning_content alone": dropped(
+        "empty", "stands in reasoning_content", ok(None, reasoning_content=PLAN)
+    ),
+    "reasoning alone, cut off": dropped(
+        "truncated", "stands in reasoning;", ok("", reasoning="a b c", finish="length")
+    ),
     # contents
     "parts": kept(ok([{"type": "text", "text": PLAN[:9]}, {"type": "text", "text": PLAN[9:]}])),
-    "parts with thinking": kept(ok([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": PLAN}])),
+    "parts with thinking": kept(
+        ok(
+            [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+                {"type": "text", "text": PLAN},
+            ]
+        )
+    ),
     "parts of plain text": kept(ok([PLAN])),
-    "parts of thinking alone": dropped("empty", "parts of thinking", ok([{"type": "thinking", "thinking": "Hm"}])),
-    "parts that are refused": dropped("empty", "the model refused: I will not", ok([{"type": "refusal", "refusal": "I will not"}])),
-    "parts without text": dropped("failed", "no choices[0].message.content", ok([{"type": "image_url", "image_url": {}}])),
+    "parts of thinking alone": dropped(
+        "empty", "parts of thinking", ok([{"type": "thinking", "thinking": "Hm"}])
+    ),
+    "parts that are refused": dropped(
+        "empty", "the model refused: I will not", ok([{"type": "refusal", "refusal": "I will not"}])
+    ),
+    "parts without text": dropped(
+        "failed", "no choices[0].message.content", ok([{"type": "image_url", "image_url": {}}])
+    ),
     "parts of numbers": dropped("failed", "no choices[0].message.content", ok([1, 2])),
     "content a number": dropped("failed", "no choices[0].message.content", ok(5)),
     "content an object": dropped("failed", "no choices[0].message.content", ok({"text": PLAN})),
     "content null": dropped("empty", "the summary is empty", ok(None)),
     "content blank": dropped("empty", "the summary is empty", ok(" \n")),
     "content of escapes": dropped("unparsed", "nothing may stand outside", ok(NASTY + PLAN)),
-    "tool calls": dropped("empty", "called tools", ok(None, tool_calls=[{"id": "1", "function": {"name": "f"}}], finish="tool_calls")),
+    "tool calls": dropped(
+        "empty",
+        "called tools",
+        ok(None, tool_calls=[{"id": "1", "function": {"name": "f"}}], finish="tool_calls"),
+    ),
     "refusal": dropped("empty", "the model refused: no", ok(None, refusal="no" + NASTY)),
     "filtered": dropped("empty", "was filtered", ok(None, finish="content_filter")),
     "cut off": dropped("truncated", "ran out", ok("<plan>1. Find", finish="length")),
     "finish of another type": kept(ok(finish=["stop"])),
     "lone surrogate": kept(ok("<plan>Add \ud800 them.</plan>")),
-    "non-ASCII": kept(http(json.dumps({"choices": [{"message": {"content": "<plan>Füge 数 zusammen.</plan>"}}]}, ensure_ascii=False))),
+    "non-ASCII": kept(
+        http(
+            json.dumps(
+                {"choices": [{"message": {"content": "<plan>Füge 数 zusammen.</plan>"}}]}, ensure_ascii=False
+            )
+        )
+    ),
     "two choices": kept(http(json.dumps({"choices": [{"message": {"content": PLAN}}, {"message": 5}]}))),
     "the key in the text": kept(echo_key),
     # JSON
@@ -191,33 +233,55 @@ HOSTILE: dict[str, Behaviour] = {
     "not UTF-8": kept(http(chat("<plan>Add the x.</plan>").encode().replace(b"x", b"\xff"))),
     "a key twice": kept(http(chat().replace('"index"', '"message": 5, "index"'))),
     "deep": dropped("failed", "no JSON", http("[" * 9_000 + "]" * 9_000)),
-    "deep beside the text": dropped("failed", "no JSON", http(chat().replace('"index": 0', '"index": ' + "[" * 9_000 + "]" * 9_000))),
+    "deep beside the text": dropped(
+        "failed", "no JSON", http(chat().replace('"index": 0', '"index": ' + "[" * 9_000 + "]" * 9_000))
+    ),
     "no JSON": dropped("failed", "no JSON: <html>", http("<html>Sign in</html>")),
     "escapes for JSON": dropped("failed", "no JSON: \\x1b]0;title\\x07\\u202e", http(NASTY)),
     "half of the JSON": dropped("failed", "no JSON", http(chat()[:-20])),
     "nothing": dropped("failed", "no JSON", http("")),
-    "a stream": dropped("failed", "no JSON", http("data: {}\n\ndata: [DONE]\n\n", "200 OK", "Content-Type: text/event-stream")),
+    "a stream": dropped(
+        "failed", "no JSON", http("data: {}\n\ndata: [DONE]\n\n", "200 OK", "Content-Type: text/event-stream")
+    ),
     "a list": dropped("failed", "no choices[0]", http("[1]")),
     "no choices": dropped("failed", "no choices[0]", http('{"choices": []}')),
     "choices an object": dropped("failed", "no choices[0]", http('{"choices": {"0": 1}}')),
-    "message a text": dropped("failed", "no choices[0]", http('{"choices": [{"message": "' + PLAN.replace("\n", " ") + '"}]}')),
-    "an error under 200": dropped("failed", "an error under status 200", http('{"error": {"message": "no", "code": 402}}')),
-    "an error in a choice": dropped("failed", "an error under status 200", http('{"choices": [{"error": "broken"}]}')),
+    "message a text": dropped(
+        "failed", "no choices[0]", http('{"choices": [{"message": "' + PLAN.replace("\n", " ") + '"}]}')
+    ),
+    "an error under 200": dropped(
+        "failed", "an error under status 200", http('{"error": {"message": "no", "code": 402}}')
+    ),
+    "an error in a choice": dropped(
+        "failed", "an error under status 200", http('{"choices": [{"error": "broken"}]}')
+    ),
     "busy under 200, then well": kept(http('{"error": {"code": 503}}'), ok()),
     # statuses
     "429, then well": kept(http("{}", "429 Slow", "Retry-After: 0"), ok()),
-    "429 with a date long ago": kept(http("{}", "429 Slow", "Retry-After: Fri, 20 Nov 2020 12:00:00 GMT"), ok()),
-    "429 with a bad time zone": kept(http("{}", "429 Slow", "Retry-After: Fri, 20 Nov 2020 12:00:00 +99999999999999"), ok()),
+    "429 with a date long ago": kept(
+        http("{}", "429 Slow", "Retry-After: Fri, 20 Nov 2020 12:00:00 GMT"), ok()
+    ),
+    "429 with a bad time zone": kept(
+        http("{}", "429 Slow", "Retry-After: Fri, 20 Nov 2020 12:00:00 +99999999999999"), ok()
+    ),
     "429 with garbage": kept(http("{}", "429 Slow", "Retry-After: -5e999", "Retry-After: soon"), ok()),
-    "429 for a year": dropped("failed", "asks to wait 31536000 s", http("{}", "429 Slow", "Retry-After: 31536000")),
-    "429 of 5,000 digits": dropped("failed", "asks to wait 999999999 s", http("{}", "429 Slow", f"Retry-After: {'9' * 5000}")),
+    "429 for a year": dropped(
+        "failed", "asks to wait 31536000 s", http("{}", "429 Slow", "Retry-After: 31536000")
+    ),
+    "429 of 5,000 digits": dropped(
+        "failed", "asks to wait 999999999 s", http("{}", "429 Slow", f"Retry-After: {'9' * 5000}")
+    ),
     "502 of HTML, then well": kept(http("<html>", "502 Bad"), ok()),
     "500 with escapes": dropped("failed", "status 500: \\x1b]0;title\\x07", http(NASTY, "500 Oh")),
     "400": dropped("failed", "refused: status 400: too long", http("too long", "400 Bad")),
-    "401 with escapes and the key": error("status 401: \\x1b]0;title\\x07\\u202e\\x1b[2J ***. Check base_url", http(f"{NASTY} {KEY}", "401 No")),
+    "401 with escapes and the key": error(
+        "status 401: \\x1b]0;title\\x07\\u202e\\x1b[2J ***. Check base_url", http(f"{NASTY} {KEY}", "401 No")
+    ),
     "401 with the key over the edge": error("***", http("a" * 190 + KEY + "b" * 99, "401 No")),
     "404": error("status 404: no. Check base_url", http("no", "404 No")),
-    "a redirect": error("this one leads to http://169.254.169.254/", http("", "307 Go", "Location: http://169.254.169.254/")),
+    "a redirect": error(
+        "this one leads to http://169.254.169.254/", http("", "307 Go", "Location: http://169.254.169.254/")
+    ),
     "a redirect to escapes": error("leads to /\\x9b2J", http("", "302 Go", "Location: /\x9b2J")),
     "204": error("status 204", http("", "204 None")),
     "status 999": error("status 999", http("", "999 What")),
@@ -228,41 +292,65 @@ HOSTILE: dict[str, Behaviour] = {
     "identity": kept(packed(chat().encode(), "identity")),
     "a bomb of gzip": dropped("failed", "more than 20,000 bytes", packed(bomb(1), "gzip")),
     "a bomb of gzip in gzip": dropped("failed", "encoded as gzip, gzip", packed(bomb(2), "gzip, gzip")),
-    "two headers of gzip": dropped("failed", "encoded as gzip, gzip", http(bomb(2), "200 OK", *["Content-Encoding: gzip"] * 2)),
-    "a bomb of deflate": dropped("failed", "more than 20,000 bytes", packed(zlib.compress(b" " * 3_000_000), "deflate")),
+    "two headers of gzip": dropped(
+        "failed", "encoded as gzip, gzip", http(bomb(2), "200 OK", *["Content-Encoding: gzip"] * 2)
+    ),
+    "a bomb of deflate": dropped(
+        "failed", "more than 20,000 bytes", packed(zlib.compress(b" " * 3_000_000), "deflate")
+    ),
     "br": dropped("failed", "encoded as br", packed(b"\x0b\x02\x80" * 50, "br")),
     "zstd": dropped("failed", "encoded as zstd", packed(b"\x28\xb5\x2f\xfd" * 50, "zstd")),
     "an encoding of escapes": dropped("failed", "encoded as \\x9b2j", packed(b"{}", "\x9b2J")),
     "no gzip": dropped("failed", "no gzip", packed(b"hello hello hello", "gzip")),
-    "half of the gzip": dropped("failed", "gzip breaks off", packed(gzip.compress(chat().encode())[:-30], "gzip")),
+    "half of the gzip": dropped(
+        "failed", "gzip breaks off", packed(gzip.compress(chat().encode())[:-30], "gzip")
+    ),
     # lengths and chunks
     "chunks": kept(chunked(chat().encode()[:10], chat().encode()[10:])),
     "chunks without end": dropped("failed", "unreachable", chunked(chat().encode(), end=b"")),
     "a chunk of garbage": dropped("failed", "unreachable", chunked(b"{}", end=b"xyz\r\n\r\n")),
     "a chunk of 16^15": dropped("failed", "unreachable", chunked(end=b"fffffffffffffff\r\n{}")),
     "without length": kept(http(chat(), length=False)),
-    "shorter than it says": dropped("failed", "unreachable", http(chat(), "200 OK", "Content-Length: 9999", length=False)),
-    "a length of garbage": dropped("failed", "unreachable", http(chat(), "200 OK", "Content-Length: ten", length=False)),
-    "a length below 0": dropped("failed", "unreachable", http(chat(), "200 OK", "Content-Length: -1", length=False)),
+    "shorter than it says": dropped(
+        "failed", "unreachable", http(chat(), "200 OK", "Content-Length: 9999", length=False)
+    ),
+    "a length of garbage": dropped(
+        "failed", "unreachable", http(chat(), "200 OK", "Content-Length: ten", length=False)
+    ),
+    "a length below 0": dropped(
+        "failed", "unreachable", http(chat(), "200 OK", "Content-Length: -1", length=False)
+    ),
     "a body without end": dropped("failed", "more than 20,000 bytes", flood(http("", length=False), b"x")),
-    "chunks without number": dropped("failed", "more than 20,000 bytes", flood(chunked(end=b""), b"1\r\nx\r\n")),
+    "chunks without number": dropped(
+        "failed", "more than 20,000 bytes", flood(chunked(end=b""), b"1\r\nx\r\n")
+    ),
     "too long": dropped("failed", "more than 20,000 bytes", http(chat(PLAN + " " * MOST))),
     # headers
-    "many headers": dropped("failed", "headers of more than", http(chat(), "200 OK", *[f"X-{i}: {'y' * 50}" for i in range(1500)])),
+    "many headers": dropped(
+        "failed", "headers of more than", http(chat(), "200 OK", *[f"X-{i}: {'y' * 50}" for i in range(1500)])
+    ),
     "a header without end": dropped("failed", "unreachable", flood(b"HTTP/1.1 200 OK\r\nX: ", b"y")),
     "headers without end": dropped("failed", "unreachable", flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")),
     "100 without end": dropped("failed", "timeout", flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), slow=True),
     "100, then well": kept(b"HTTP/1.1 100 Continue\r\n\r\n" + ok()),
     "no HTTP": dropped("failed", "unreachable", b"SSH-2.0-OpenSSH_9.2\r\n"),
     "a status of letters": dropped("failed", "unreachable", b"HTTP/1.1 abc\r\n\r\n"),
-    "escapes in the first line": dropped("failed", "unreachable", b"HTTP/1.1 200 \x1b]0;t\x07 OK\r\nX\x1b: y\r\n\r\n"),
+    "escapes in the first line": dropped(
+        "failed", "unreachable", b"HTTP/1.1 200 \x1b]0;t\x07 OK\r\nX\x1b: y\r\n\r\n"
+    ),
     "NUL bytes": dropped("failed", "unreachable", b"\0" * 999),
     # time
     "silence": dropped("failed", "timeout: no answer within 0.3 s", silent, slow=True),
-    "slow headers": dropped("failed", "timeout", drip(before=b"HTTP/1.1 200 OK\r\n", for_ever=b"X: y\r\n"), slow=True),
-    "slow letters of a header": dropped("failed", "timeout", drip(before=b"HTTP/1.1 200 OK\r\nX: ", for_ever=b"y"), slow=True),
+    "slow headers": dropped(
+        "failed", "timeout", drip(before=b"HTTP/1.1 200 OK\r\n", for_ever=b"X: y\r\n"), slow=True
+    ),
+    "slow letters of a header": dropped(
+        "failed", "timeout", drip(before=b"HTTP/1.1 200 OK\r\nX: ", for_ever=b"y"), slow=True
+    ),
     "slow body": dropped("failed", "timeout", drip(before=http("", length=False), for_ever=b" "), slow=True),
-    "slow chunks": dropped("failed", "timeout", drip(before=chunked(end=b""), for_ever=b"1\r\nx\r\n"), slow=True),
+    "slow chunks": dropped(
+        "failed", "timeout", drip(before=chunked(end=b""), for_ever=b"1\r\nx\r\n"), slow=True
+    ),
     "slow 100": dropped("failed", "timeout", drip(for_ever=b"HTTP/1.1 100 Continue\r\n\r\n"), slow=True),
     "slow, but done in time": kept(drip(*(ok()[i : i + 40] for i in range(0, len(ok()), 40)), every=0.001)),
     "silence, then well": Behaviour([silent, ok()], "kept", slow=True),
@@ -272,12 +360,15 @@ HOSTILE: dict[str, Behaviour] = {
     "resets, then well": kept(reset, ok()),
     "resets in the body": dropped("failed", "unreachable", reset_late),
     "two answers at once": kept(ok() + ok("<plan>Another.</plan>")),
-}  # fmt: skip
+}
 
 
 @contextmanager
-def serving(plays: Sequence[Play], requests: list[bytes] | None = None, listener: socket.socket | None = None) -> Iterator[str]:
-    """The base_url of a server that plays them in turn, one a connection, the last one for ever. `requests` gets what was asked."""
+def serving(
+    plays: Sequence[Play], requests: list[bytes] | None = None, listener: socket.socket | None = None
+) -> Iterator[str]:
+    """The base_url of a server that plays them in turn, one a connection, the last one for ever. `requests`
+    gets what was asked."""
     waiting = list(plays)
 
     def answer(connection: socket.socket) -> None:
@@ -335,7 +426,9 @@ def _read_request(connection: socket.socket) -> bytes:
             raise OSError("hung up before it asked")
         data += piece
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
     while len(body) < length:
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body

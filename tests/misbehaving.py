@@ -1,6 +1,7 @@
 """Sixty task families that misbehave, each in one way: `desk` with one method replaced.
 
-A case names the method, what it does instead, and what must be said of it: the boundary, and a word of the reason.
+A case names the method, what it does instead, and what must be said of it: the boundary, and a word of the
+reason.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forethought.tasks.desk.domain import Desk
 from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.tasks.desk.domain import Desk
 
 LIMIT = 0.03  # seconds of a step, in the cases that hang
 
@@ -119,86 +120,153 @@ CASES = {
     # ---- an episode's step
     "step raises": Case("step", raising(lambda: RuntimeError("boom")), "environment", "RuntimeError: boom"),
     "step raises without words": Case("step", raising(ValueError), "environment", "ValueError"),
-    "step raises what cannot be printed": Case("step", raising(Unprintable), "environment", "Unprintable: its message cannot be read"),
-    "step raises an escape sequence": Case("step", raising(lambda: ValueError("\x1b[2J\x07title\nline")), "environment", "[2J title line"),
+    "step raises what cannot be printed": Case(
+        "step", raising(Unprintable), "environment", "Unprintable: its message cannot be read"
+    ),
+    "step raises an escape sequence": Case(
+        "step", raising(lambda: ValueError("\x1b[2J\x07title\nline")), "environment", "[2J title line"
+    ),
     "step raises a megabyte": Case("step", raising(lambda: ValueError("x" * 10**6)), "environment", "xxx..."),
     "step exits with 0": Case("step", exiting, "environment", "SystemExit: 0"),
-    "step exits with words": Case("step", raising(lambda: SystemExit("bye")), "environment", "SystemExit: bye"),
+    "step exits with words": Case(
+        "step", raising(lambda: SystemExit("bye")), "environment", "SystemExit: bye"
+    ),
     "step runs out of memory": Case("step", raising(MemoryError), "environment", "MemoryError"),
     "step recurses": Case("step", recursing, "environment", "RecursionError"),
-    "step asserts": Case("step", raising(lambda: AssertionError("state")), "environment", "AssertionError: state"),
+    "step asserts": Case(
+        "step", raising(lambda: AssertionError("state")), "environment", "AssertionError: state"
+    ),
     "step stops iterating": Case("step", raising(StopIteration), "environment", "StopIteration"),
     "step lacks a key": Case("step", raising(lambda: KeyError("w1")), "environment", "KeyError: 'w1'"),
-    "step loses its server": Case("step", raising(lambda: ConnectionResetError(104, "reset by peer")), "environment", "reset by peer"),
-    "step finds the disk full": Case("step", raising(lambda: OSError(28, "No space left")), "environment", "OSError"),
-    "step loses its pipe": Case("step", raising(lambda: BrokenPipeError(32, "gone")), "environment", "BrokenPipeError"),
+    "step loses its server": Case(
+        "step", raising(lambda: ConnectionResetError(104, "reset by peer")), "environment", "reset by peer"
+    ),
+    "step finds the disk full": Case(
+        "step", raising(lambda: OSError(28, "No space left")), "environment", "OSError"
+    ),
+    "step loses its pipe": Case(
+        "step", raising(lambda: BrokenPipeError(32, "gone")), "environment", "BrokenPipeError"
+    ),
     "step runs out of time itself": Case("step", raising(TimeoutError), "environment", "TimeoutError"),
-    "step raises a base of its own": Case("step", raising(lambda: OwnBase("panic")), "environment", "OwnBase: panic"),
+    "step raises a base of its own": Case(
+        "step", raising(lambda: OwnBase("panic")), "environment", "OwnBase: panic"
+    ),
     "step is cancelled": Case("step", cancelling, "environment", "CancelledError"),
     "step raises a group": Case("step", grouped, "environment", "ExceptionGroup: two"),
     "step gives None": Case("step", giving(None), "environment", "gave None, not an Outcome"),
     "step gives a table": Case("step", giving({"done": True}), "environment", "gave a dict, not an Outcome"),
-    "step gives a verdict": Case("step", giving(Verdict(score=1.0)), "environment", "gave a Verdict, not an Outcome"),
+    "step gives a verdict": Case(
+        "step", giving(Verdict(score=1.0)), "environment", "gave a Verdict, not an Outcome"
+    ),
     "step gives a pair": Case("step", giving((Outcome(done=True), {})), "environment", "gave a tuple"),
     "step is a coroutine": Case("step", waiting, "environment", "gave a coroutine"),
     "step is a generator": Case("step", generator, "environment", "gave a generator"),
-    "success is text": Case("step", giving(forged(success="yes")), "environment", "Outcome.success a str, 'yes', not True or False"),
+    "success is text": Case(
+        "step",
+        giving(forged(success="yes")),
+        "environment",
+        "Outcome.success a str, 'yes', not True or False",
+    ),
     "success is None": Case("step", giving(forged(success=None)), "environment", "Outcome.success None"),
-    "success is a number": Case("step", giving(forged(success=0.5)), "environment", "Outcome.success a float, 0.5"),
+    "success is a number": Case(
+        "step", giving(forged(success=0.5)), "environment", "Outcome.success a float, 0.5"
+    ),
     "success raises": Case("step", lambda *args: Odd(done=True), "environment", "Error"),
     "done is None": Case("step", giving(forged(done=None)), "environment", "Outcome.done None"),
-    "reason is a number": Case("step", giving(forged(reason=5)), "environment", "Outcome.reason a int, 5, not text"),
+    "reason is a number": Case(
+        "step", giving(forged(reason=5)), "environment", "Outcome.reason a int, 5, not text"
+    ),
     "reason is None": Case("step", giving(forged(reason=None)), "environment", "Outcome.reason None"),
-    "observation is a list": Case("step", giving(forged(done=False, observation=["obs"])), "environment", "Outcome.observation a list"),
-    "observation is bytes": Case("step", giving(forged(done=False, observation=b"x")), "environment", "Outcome.observation a bytes"),
-    "reason has half a character": Case("step", giving(forged(reason="\ud800")), "environment", "written as UTF-8"),
+    "observation is a list": Case(
+        "step", giving(forged(done=False, observation=["obs"])), "environment", "Outcome.observation a list"
+    ),
+    "observation is bytes": Case(
+        "step", giving(forged(done=False, observation=b"x")), "environment", "Outcome.observation a bytes"
+    ),
+    "reason has half a character": Case(
+        "step", giving(forged(reason="\ud800")), "environment", "written as UTF-8"
+    ),
     "step loops": Case("step", looping, "environment", "Timeout: no end after"),
     "step sleeps": Case("step", sleeping, "environment", "Timeout"),
     "step catches every Exception": Case("step", stubborn, "environment", "Timeout"),
     "step waits for a process": Case("step", reading, "environment", "Timeout"),
     "step waits for a lock": Case("step", locking, "environment", "Timeout"),
     # ---- the start of an episode
-    "episode raises": Case("episode", raising(lambda: RuntimeError("no browser")), "environment", "RuntimeError: no browser"),
+    "episode raises": Case(
+        "episode", raising(lambda: RuntimeError("no browser")), "environment", "RuntimeError: no browser"
+    ),
     "episode is None": Case("episode", giving(None), "environment", "gave None, not an episode with a step"),
     "episode exits": Case("episode", exiting, "environment", "SystemExit"),
     "episode hangs": Case("episode", sleeping, "environment", "Timeout"),
     # ---- parser and graders
-    "the parser raises": Case("parse_plan", raising(lambda: IndexError("list index out of range")), "parse", "IndexError"),
+    "the parser raises": Case(
+        "parse_plan", raising(lambda: IndexError("list index out of range")), "parse", "IndexError"
+    ),
     "the parser gives None": Case("parse_plan", giving(None), "parse", "gave None, not a Verdict"),
     "the parser gives a truth": Case("parse_plan", giving(True), "parse", "gave a bool, True, not a Verdict"),
     "the parser loops": Case("parse_plan", looping, "parse", "Timeout"),
-    "a score is text": Case("parse_plan", giving(Verdict(score="1")), "parse", "Verdict.score a str, '1', not a number from 0 to 1"),
-    "a score is not a number": Case("judge_plan", giving(Verdict(score=float("nan"))), "reward", "Verdict.score a float, nan"),
-    "a score is infinite": Case("judge_plan", giving(Verdict(score=float("inf"))), "reward", "Verdict.score a float, inf"),
-    "a score is far below": Case("judge_plan", giving(Verdict(score=-1e308)), "reward", "Verdict.score a float, -1e+308"),
-    "a score is too large for a float": Case("judge_plan", giving(Verdict(score=10**400)), "reward", "OverflowError"),
+    "a score is text": Case(
+        "parse_plan",
+        giving(Verdict(score="1")),
+        "parse",
+        "Verdict.score a str, '1', not a number from 0 to 1",
+    ),
+    "a score is not a number": Case(
+        "judge_plan", giving(Verdict(score=float("nan"))), "reward", "Verdict.score a float, nan"
+    ),
+    "a score is infinite": Case(
+        "judge_plan", giving(Verdict(score=float("inf"))), "reward", "Verdict.score a float, inf"
+    ),
+    "a score is far below": Case(
+        "judge_plan", giving(Verdict(score=-1e308)), "reward", "Verdict.score a float, -1e+308"
+    ),
+    "a score is too large for a float": Case(
+        "judge_plan", giving(Verdict(score=10**400)), "reward", "OverflowError"
+    ),
     "a score is None": Case("judge_plan", giving(Verdict(score=None)), "reward", "Verdict.score None"),
-    "a verdict's reason is a number": Case("judge_plan", giving(Verdict(score=1.0, reason=5)), "reward", "Verdict.reason a int, 5"),
-    "the executor raises": Case("judge_plan", raising(lambda: ZeroDivisionError("division by zero")), "reward", "ZeroDivisionError"),
+    "a verdict's reason is a number": Case(
+        "judge_plan", giving(Verdict(score=1.0, reason=5)), "reward", "Verdict.reason a int, 5"
+    ),
+    "the executor raises": Case(
+        "judge_plan", raising(lambda: ZeroDivisionError("division by zero")), "reward", "ZeroDivisionError"
+    ),
     "the executor hangs": Case("judge_plan", sleeping, "reward", "Timeout"),
-    "following raises": Case("follows", raising(lambda: ValueError("Invalid literal")), "reward", "ValueError: Invalid literal"),
+    "following raises": Case(
+        "follows", raising(lambda: ValueError("Invalid literal")), "reward", "ValueError: Invalid literal"
+    ),
     "following gives a number": Case("follows", giving(1.0), "reward", "gave a float, 1.0, not a Verdict"),
     # ---- the task family
-    "drawing raises": Case("family", raising(lambda: RuntimeError("no tasks")), "task", "RuntimeError: no tasks"),
+    "drawing raises": Case(
+        "family", raising(lambda: RuntimeError("no tasks")), "task", "RuntimeError: no tasks"
+    ),
     "drawing gives none": Case("family", giving([]), "task", "gave 0 tasks for"),
     "drawing gives text": Case("family", giving("abc"), "task", "gave a str, 'abc', not a list of tasks"),
     "drawing gives a nothing among tasks": Case("family", giving([None]), "task", "task 0 None, not a Task"),
     "a level is text": Case("family", giving([replace(TASK, level="1")]), "task", "Task.level a str"),
     "a prompt is None": Case("family", giving([replace(TASK, prompt=None)]), "task", "Task.prompt None"),
     "drawing exits": Case("family", exiting, "task", "SystemExit"),
-    "the oracle raises": Case("oracle_plan", raising(lambda: RuntimeError("no solution")), "task", "RuntimeError: no solution"),
+    "the oracle raises": Case(
+        "oracle_plan", raising(lambda: RuntimeError("no solution")), "task", "RuntimeError: no solution"
+    ),
     "the oracle gives None": Case("oracle_plan", giving(None), "task", "gave None, not text"),
     "the oracle speaks unknown words": Case("oracle_plan", giving("zebra </plan>"), "task", "zebra"),
-    "a demonstration raises": Case("demonstrate", raising(lambda: RuntimeError("cannot show")), "task", "RuntimeError: cannot show"),
+    "a demonstration raises": Case(
+        "demonstrate", raising(lambda: RuntimeError("cannot show")), "task", "RuntimeError: cannot show"
+    ),
     "a demonstration is empty": Case("demonstrate", giving([]), "task", "not a list of turns"),
-    "a demonstration has no such role": Case("demonstrate", giving([Turn(role="judge", text="x")]), "task", "Turn.role a str, 'judge'"),
-    "meaning raises": Case("meaning", raising(lambda: RuntimeError("means nothing")), "parse", "RuntimeError: means nothing"),
+    "a demonstration has no such role": Case(
+        "demonstrate", giving([Turn(role="judge", text="x")]), "task", "Turn.role a str, 'judge'"
+    ),
+    "meaning raises": Case(
+        "meaning", raising(lambda: RuntimeError("means nothing")), "parse", "RuntimeError: means nothing"
+    ),
     "meaning is a list": Case("meaning", giving(["x"]), "parse", "gave a list, not text"),
-}  # fmt: skip
+}
 
 
 def family_of(case: Case, often: Callable[[int], bool]) -> type[Desk]:
-    """A `desk` that misbehaves at the calls that `often` names (the number of the call of that method, from 0)."""
+    """A `desk` that misbehaves at the calls that `often` names (the number of the call of that method, from
+    0)."""
     calls = {"n": 0}
 
     def now() -> bool:

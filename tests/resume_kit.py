@@ -1,8 +1,8 @@
-"""Runs that are stopped anywhere and go on: small recipes in which gradients always flow, pictures of a run directory at every moment
-of it, and everything that must be equal in the end.
+"""Runs that are stopped anywhere and go on: small recipes in which gradients always flow, pictures of a run
+directory at every moment of it, and everything that must be equal in the end.
 
-A picture is what a SIGKILL at that moment would leave: the files as they are between two operations on them. One straight run gives
-as many of them as a test wants; each is resumed in a folder of its own.
+A picture is what a SIGKILL at that moment would leave: the files as they are between two operations on them.
+One straight run gives as many of them as a test wants; each is resumed in a folder of its own.
 """
 
 from __future__ import annotations
@@ -19,43 +19,74 @@ from pathlib import Path
 import torch_kit  # noqa: F401  one thread
 from conftest import lines_of, nothing
 
-from forethought.runs import run, endings
-from forethought.stages import step as stage
 from forethought.core.errors import UserError
+from forethought.core.types import Tree
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
+from forethought.runs import endings, run
+from forethought.stages import step as stage
 from forethought.store import Store
-from forethought.core.types import Tree
 
-# Recipes ------------------------------------------------------------------------------------------------------------------
+# Recipes ----------------------------------------------------------------------------------------------------
 
-IMITATE = {"kind": "imitate", "weights": "base", "until": {"steps": 2}, "batch": 3, "optim": {"name": "muon", "lr": 5e-3, "muon_lr": 0.02}}
-PLAN = {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 4}, "batch": 2, "tree": {"plans": 3, "acts": 0, "plan_tokens": 6},
-        "ref_kl": 0.05, "credit": {"name": "rloo"}, "reward": {"plan": {"format": 1}}, "optim": {"lr": 0.02}}
-ACT = {"kind": "reinforce", "roles": ["act"], "until": {"steps": 3}, "batch": 2, "tree": {"oracle_plan": True, "acts": 3, "act_tokens": 6},
-       "reward": {"act": {"format": 1}}, "optim": {"lr": 0.02}}
+IMITATE = {
+    "kind": "imitate",
+    "weights": "base",
+    "until": {"steps": 2},
+    "batch": 3,
+    "optim": {"name": "muon", "lr": 5e-3, "muon_lr": 0.02},
+}
+PLAN = {
+    "kind": "reinforce",
+    "roles": ["plan"],
+    "until": {"steps": 4},
+    "batch": 2,
+    "tree": {"plans": 3, "acts": 0, "plan_tokens": 6},
+    "ref_kl": 0.05,
+    "credit": {"name": "rloo"},
+    "reward": {"plan": {"format": 1}},
+    "optim": {"lr": 0.02},
+}
+ACT = {
+    "kind": "reinforce",
+    "roles": ["act"],
+    "until": {"steps": 3},
+    "batch": 2,
+    "tree": {"oracle_plan": True, "acts": 3, "act_tokens": 6},
+    "reward": {"act": {"format": 1}},
+    "optim": {"lr": 0.02},
+}
 BOTH = {"kind": "imitate", "until": {"steps": 5}, "batch": 3, "optim": {"lr": 0.02}}
 MUON = {"optim": {"name": "muon", "lr": 5e-3, "muon_lr": 0.02}}
 
 
 def recipe(*stages: dict, **fields) -> Recipe:
-    """60,000 numbers, with heads that the kernels compute, on screens of four widgets; a checkpoint after every step."""
+    """60,000 numbers, with heads that the kernels compute, on screens of four widgets; a checkpoint after
+    every step."""
     tables = {
-        "name": "resumed", "layout": "adapters", "seed": 3, "task": {"name": "desk", "levels": [1, 2], "widgets": 4, "slip": 0.1},
-        "model": {"layers": 2, "width": 64, "mlp": 32}, "adapter": {"rank": 2},
+        "name": "resumed",
+        "layout": "adapters",
+        "seed": 3,
+        "task": {"name": "desk", "levels": [1, 2], "widgets": 4, "slip": 0.1},
+        "model": {"layers": 2, "width": 64, "mlp": 32},
+        "adapter": {"rank": 2},
         "engine": {"device": "cpu", "precision": "bf16", "threads": 1, "pack_tokens": 300, "sample_rows": 8},
-        "probes": {"tasks": 1, "every": 2, "conflict_every": 0}, "eval": {"tasks": 1, "every": 2},
+        "probes": {"tasks": 1, "every": 2, "conflict_every": 0},
+        "eval": {"tasks": 1, "every": 2},
         "save": {"every": 1, "keep": 3, "trees_every": 2, "trees": 2},
-    }  # fmt: skip
+    }
     engine = tables["engine"] | fields.pop("engine", {})
     return from_dict(tables | fields | {"engine": engine, "stage": [dict(s) for s in stages]})
 
 
 def drawn_reward(tree: Tree, weights, shaping=None) -> Tree:
-    """Every role that is paid gets a number that its tokens alone decide: a model of no skill has a spread in every group, and so a
-    gradient. What is learned is nonsense, and where it leads depends on every bit."""
+    """Every role that is paid gets a number that its tokens alone decide: a model of no skill has a spread in
+    every group, and so a gradient. What is learned is nonsense, and where it leads depends on every bit."""
     paid = lambda n: n.role in weights and n.reward_parts  # noqa: E731
-    nodes = [replace(n, reward=sum((i + 1) * t for i, t in enumerate(n.token_ids)) % 7 / 7 if paid(n) else None) for n in tree.nodes]
+    nodes = [
+        replace(n, reward=sum((i + 1) * t for i, t in enumerate(n.token_ids)) % 7 / 7 if paid(n) else None)
+        for n in tree.nodes
+    ]
     return replace(tree, nodes=tuple(nodes))
 
 
@@ -70,22 +101,31 @@ def lively(monkeypatch) -> None:
     monkeypatch.setattr(endings.report, "write", _page)
 
 
-# What must be equal --------------------------------------------------------------------------------------------------------
+# What must be equal -----------------------------------------------------------------------------------------
 
 
 def _timeless(value):
     """Without what clocks say, at any depth."""
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if not (k.startswith(("seconds", "tokens_per_second")) or k == "precision/why")}
+        return {
+            k: _timeless(v)
+            for k, v in value.items()
+            if not (k.startswith(("seconds", "tokens_per_second")) or k == "precision/why")
+        }
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def left(out: Path) -> dict:
-    """Every byte of the last checkpoint's files and of the trees, every number that was logged, what was decided, where the loop stood."""
+    """Every byte of the last checkpoint's files and of the trees, every number that was logged, what was
+    decided, where the loop stood."""
     folder, state = Store.open(out).latest()
     assert state["progress"]["finished"]
     return {
-        "files": {str(p.relative_to(folder)): p.read_bytes() for p in sorted((folder / "engine").rglob("*")) if p.is_file()},
+        "files": {
+            str(p.relative_to(folder)): p.read_bytes()
+            for p in sorted((folder / "engine").rglob("*"))
+            if p.is_file()
+        },
         "trees": {p.name: p.read_bytes() for p in sorted((out / "trees").glob("*"))},
         "metrics": _timeless(lines_of(out / "metrics.jsonl")),
         "decisions": [d for d in lines_of(out / "decisions.jsonl") if d["kind"] != "run"],
@@ -104,17 +144,36 @@ def same(wanted: dict, found: dict) -> None:
 
 def gradients(out: Path, after: int = -1) -> list[float]:
     """Norms of all updates after a step."""
-    return [v for line in lines_of(out / "metrics.jsonl") if line["step"] > after for k, v in line.items() if k.startswith("grad_norm/")]
+    return [
+        v
+        for line in lines_of(out / "metrics.jsonl")
+        if line["step"] > after
+        for k, v in line.items()
+        if k.startswith("grad_norm/")
+    ]
 
 
-# Pictures of a run ---------------------------------------------------------------------------------------------------------
+# Pictures of a run ------------------------------------------------------------------------------------------
 
-WRITES = {"open": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.mkdir": 0, "os.truncate": 0, "shutil.rmtree": 0}  # event -> which argument
+# event -> which argument
+WRITES = {
+    "open": 0,
+    "os.rename": 1,
+    "os.remove": 0,
+    "os.rmdir": 0,
+    "os.mkdir": 0,
+    "os.truncate": 0,
+    "shutil.rmtree": 0,
+}
 _watch: list[Callable[[str, str], None]] = []
 
 
 def _hear(event: str, args: tuple) -> None:
-    if _watch and event in WRITES and not (event == "open" and not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR)):
+    if (
+        _watch
+        and event in WRITES
+        and not (event == "open" and not (args[2] or 0) & (os.O_WRONLY | os.O_RDWR))
+    ):
         _watch[-1](event, str(args[WRITES[event]]))
 
 
@@ -123,7 +182,8 @@ sys.addaudithook(_hear)  # a hook stays for ever: this one does nothing where no
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Just before an operation on a file of the run. `newest`: the last whole checkpoint then, -1 where there is none."""
+    """Just before an operation on a file of the run. `newest`: the last whole checkpoint then, -1 where there
+    is none."""
 
     event: str
     path: str  # in the run's directory
@@ -136,7 +196,8 @@ class Moment:
 
 @contextmanager
 def pictures(out: Path, folder: Path, wanted: Callable[[Moment], bool]):
-    """Inside, the run in `out` is pictured at every moment that is `wanted`. Yields the list of all its moments."""
+    """Inside, the run in `out` is pictured at every moment that is `wanted`. Yields the list of all its
+    moments."""
     seen: list[Moment] = []
 
     def hear(event: str, path: str) -> None:
@@ -165,12 +226,16 @@ def some(seed: int, n: int) -> Callable[[list[Moment]], list[Moment]]:
     return lambda moments: random.Random(seed).sample(moments, min(n, len(moments)))
 
 
-def straight(chosen: Recipe, folder: Path, wanted: Callable[[Moment], bool] = lambda moment: False) -> tuple[dict, list[Moment]]:
+def straight(
+    chosen: Recipe, folder: Path, wanted: Callable[[Moment], bool] = lambda moment: False
+) -> tuple[dict, list[Moment]]:
     """What a run that nothing stops leaves, and its pictures."""
     out = folder / "straight"
     with pictures(out, folder, wanted) as seen:
         run.train(chosen, out, nothing)
-    assert gradients(out) and all(g > 0 for g in gradients(out)), "the comparison would pass on a run that trains nothing"
+    assert gradients(out) and all(g > 0 for g in gradients(out)), (
+        "the comparison would pass on a run that trains nothing"
+    )
     return left(out), [moment for moment in seen if moment.folder]
 
 

@@ -1,4 +1,5 @@
-"""What the README promises can be typed: every command parses, every shipped recipe runs, every script it names is there."""
+"""What the README promises can be typed: every command parses, every shipped recipe runs, every script it
+names is there."""
 
 from __future__ import annotations
 
@@ -20,10 +21,13 @@ SMALL = ["eval.tasks=2", "engine.threads=1", "model.layers=2", "model.width=64",
 
 
 def commands() -> list[str]:
-    """Every `forethought ...` of the README's code, without its comment; alternatives and options in brackets are taken in turn."""
+    """Every `forethought ...` of the README's code, without its comment; alternatives and options in brackets
+    are taken in turn."""
     code = re.findall(r"^```\n(.*?)^```", README, re.S | re.M) + re.findall(r"`(forethought [^`]+)`", README)
     lines = [line.split("#")[0].strip() for block in code for line in block.splitlines()]
-    found = {part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("forethought ")}
+    found = {
+        part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("forethought ")
+    }
     return sorted(c for c in found if "DIR DIR ..." not in c)
 
 
@@ -38,47 +42,103 @@ def test_the_first_screen_has_the_two_commands():
 def test_every_command_parses(command):
     plain = re.sub(r"\[(RECIPE|NAME)\]", "desk", command)
     words = [w for w in shlex.split(re.sub(r"[\[\]]", "", plain))[1:]]
-    values = {"K=V": "seed=1", "N": "3", "RUN": "runs/desk-1", "DIR": "runs/desk-1", "FILE": "problems.jsonl", "FILE.jsonl": "problems.jsonl",
-              "PATH": "model"}
+    values = {
+        "K=V": "seed=1",
+        "N": "3",
+        "RUN": "runs/desk-1",
+        "DIR": "runs/desk-1",
+        "FILE": "problems.jsonl",
+        "FILE.jsonl": "problems.jsonl",
+        "PATH": "model",
+    }
     args = cli._parser().parse_args([values.get(w, w) for w in words])
     assert callable(args.do)
 
 
 def test_every_script_and_page_it_names_exists():
-    named = set(re.findall(r"(?:benchmarks|docs|examples|forethought|recipes)/[\w/.]+\.(?:py|md|toml)", README))
-    assert {"benchmarks/steps.py", "benchmarks/recipes.py", "examples/one_file_grpo.py", "docs/design.md"} <= named
+    named = set(
+        re.findall(r"(?:benchmarks|docs|examples|forethought|recipes)/[\w/.]+\.(?:py|md|toml)", README)
+    )
+    assert {
+        "benchmarks/steps.py",
+        "benchmarks/recipes.py",
+        "examples/one_file_grpo.py",
+        "docs/design.md",
+    } <= named
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in shipped()])
 def test_every_recipe_runs_through_all_its_stages(name, tmp_path, capsys):
     recipe = load(name)
-    sets = SMALL + [f"stage.{i}.{change}" for i, stage in enumerate(recipe.stage) if stage.kind != "distill"
-                    for change in ("until.steps=2", "batch=8")]
+    sets = SMALL + [
+        f"stage.{i}.{change}"
+        for i, stage in enumerate(recipe.stage)
+        if stage.kind != "distill"
+        for change in ("until.steps=2", "batch=8")
+    ]
     model = [] if recipe.task.name != "math" else math_at_hand(recipe, tmp_path, sets)
-    code = cli.main(["train", name, "--plain", "--out", str(tmp_path / "run"), *model, *(x for s in sets for x in ("--set", s))])
+    code = cli.main(
+        [
+            "train",
+            name,
+            "--plain",
+            "--out",
+            str(tmp_path / "run"),
+            *model,
+            *(x for s in sets for x in ("--set", s)),
+        ]
+    )
     assert code == 0, capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    acts = ["eval/act", *(f"eval/act@{level}" for level in recipe.task.levels)] if recipe.task.name != "math" else []
-    assert {"eval/plan", "eval/e2e", *acts} <= set(lines[-1])  # public math problems have no oracle's plan to act under
+    acts = (
+        ["eval/act", *(f"eval/act@{level}" for level in recipe.task.levels)]
+        if recipe.task.name != "math"
+        else []
+    )
+    # public math problems have no oracle's plan to act under
+    assert {"eval/plan", "eval/e2e", *acts} <= set(lines[-1])
     assert {line["stage"] for line in lines} == set(range(len(recipe.stage)))
-    assert (tmp_path / "run/report.html").stat().st_size > 10_000 and (tmp_path / "run/decisions.jsonl").exists()
+    assert (tmp_path / "run/report.html").stat().st_size > 10_000 and (
+        tmp_path / "run/decisions.jsonl"
+    ).exists()
     assert cli.main(["eval", str(tmp_path / "run"), "--json", "--tasks", "2"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(found["plan"]) == {"value", "low", "high", "n", "by_level"} and set(found) >= {"plan", "e2e", *(["act"] if acts else [])}
+    assert set(found["plan"]) == {"value", "low", "high", "n", "by_level"} and set(found) >= {
+        "plan",
+        "e2e",
+        *(["act"] if acts else []),
+    }
 
 
 def math_at_hand(recipe: Recipe, folder: Path, sets: list[str]) -> list[str]:
-    """Free text without a download: a tiny model that reads bytes, and problem files, in place of those of the hub. Adds to `sets`; returns
-    what the command line says of the model."""
+    """Free text without a download: a tiny model that reads bytes, and problem files, in place of those of
+    the hub. Adds to `sets`; returns what the command line says of the model."""
     solved = "She has {a} and gets {b}.\n{a} + {b} = <<{a}+{b}={c}>>{c}"
-    rows = {kind: [{"problem": f"Ann, number {i} of {kind}, has {i} nuts and gets {j} more. How many?", "answer": str(i + j), "level": 1 + i % 2,
-                    "solution": solved.format(a=i, b=j, c=i + j)} for i, j in zip(range(12), range(3, 15), strict=True)]
-            for kind in ("train", "test", "demos")}  # fmt: skip
+    rows = {
+        kind: [
+            {
+                "problem": f"Ann, number {i} of {kind}, has {i} nuts and gets {j} more. How many?",
+                "answer": str(i + j),
+                "level": 1 + i % 2,
+                "solution": solved.format(a=i, b=j, c=i + j),
+            }
+            for i, j in zip(range(12), range(3, 15), strict=True)
+        ]
+        for kind in ("train", "test", "demos")
+    }
     for kind, some in rows.items():
-        (folder / f"{kind}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
-    sets += [f"task.train={folder / 'train.jsonl'}", f"task.eval=['{folder / 'test.jsonl'}']", "task.budgets={ plan = 16, act = 24 }",
-             "task.grader=exact", "engine.device=cpu", "engine.precision=fp32"]  # fmt: skip
+        (folder / f"{kind}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in some), encoding="utf-8"
+        )
+    sets += [
+        f"task.train={folder / 'train.jsonl'}",
+        f"task.eval=['{folder / 'test.jsonl'}']",
+        "task.budgets={ plan = 16, act = 24 }",
+        "task.grader=exact",
+        "engine.device=cpu",
+        "engine.precision=fp32",
+    ]
     if "demos" in recipe.task.options:
         sets.append(f"task.demos={folder / 'demos.jsonl'}")
     for i, stage in enumerate(recipe.stage):
@@ -91,10 +151,17 @@ def math_at_hand(recipe: Recipe, folder: Path, sets: list[str]) -> list[str]:
     from torch_kit import bpe_of, model_of, on_disk
 
     tokenizer = bpe_of([row["problem"] for row in rows["train"]], 300)
-    return ["--model", on_disk(folder / "model", model_of("qwen2", vocab_size=len(tokenizer), max_position_embeddings=2048), tokenizer)]
+    return [
+        "--model",
+        on_disk(
+            folder / "model",
+            model_of("qwen2", vocab_size=len(tokenizer), max_position_embeddings=2048),
+            tokenizer,
+        ),
+    ]
 
 
-# The published setting -----------------------------------------------------------------------------------------------------
+# The published setting --------------------------------------------------------------------------------------
 
 
 def test_pta_grpo_on_math_is_the_published_setting():
@@ -104,13 +171,29 @@ def test_pta_grpo_on_math_is_the_published_setting():
     distil, imitate, reinforce = recipe.stage
     assert (distil.kind, imitate.kind, reinforce.kind) == ("distill", "imitate", "reinforce")
     assert recipe.model.path == "Qwen/Qwen2.5-7B-Instruct" and recipe.layout == "shared"
-    assert recipe.task.options["train"] == "hub:zwhe99/DeepMath-103K:train[:60000]" and recipe.task.options["demos"]["most"] == 10_000
+    assert (
+        recipe.task.options["train"] == "hub:zwhe99/DeepMath-103K:train[:60000]"
+        and recipe.task.options["demos"]["most"] == 10_000
+    )
     assert sum(recipe.task.options["budgets"].values()) == 3584
     assert abs(imitate.until.steps * imitate.batch - 3 * 10_000) < imitate.batch
     tree, optim = reinforce.tree, reinforce.optim
-    assert (tree.plans, tree.acts, tree.temperature, tree.top_p) == (4, 3, 1.0, 1.0) and reinforce.batch == 128
-    assert (optim.name, optim.lr, optim.weight_decay, optim.warmup) == ("adamw", 1e-6, 0.01, 0) and reinforce.until.steps == 350
-    assert reinforce.reward == {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "structure": 0.2, "length": 0.1}}
+    assert (tree.plans, tree.acts, tree.temperature, tree.top_p) == (
+        4,
+        3,
+        1.0,
+        1.0,
+    ) and reinforce.batch == 128
+    assert (optim.name, optim.lr, optim.weight_decay, optim.warmup) == (
+        "adamw",
+        1e-6,
+        0.01,
+        0,
+    ) and reinforce.until.steps == 350
+    assert reinforce.reward == {
+        "plan": {"analytic": 0.5},
+        "act": {"outcome": 1, "structure": 0.2, "length": 0.1},
+    }
     assert reinforce.credit.name == "grpo" and set(imitate.roles) == set(reinforce.roles) == {"plan", "act"}
 
 
@@ -123,7 +206,11 @@ def test_the_commands_for_the_papers_other_models_are_recipes():
         recipe = load(args.recipe, args.overrides)
         check(recipe)
         found[args.model] = (recipe.stage[2].until.steps, sum(recipe.task.options["budgets"].values()))
-    assert found == {"meta-llama/Llama-3.2-3B-Instruct": (350, 3584), "Qwen/Qwen3-8B": (150, 4608), "Qwen/Qwen3-14B": (50, 3584)}
+    assert found == {
+        "meta-llama/Llama-3.2-3B-Instruct": (350, 3584),
+        "Qwen/Qwen3-8B": (150, 4608),
+        "Qwen/Qwen3-14B": (50, 3584),
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Cases of public bug reports with their right values, as each says that it is run. Those of whole runs are tests of their own (`ELSEWHERE`)."""
+"""Cases of public bug reports with their right values, as each says that it is run. Those of whole runs are
+tests of their own (`ELSEWHERE`)."""
 
 from __future__ import annotations
 
@@ -15,15 +16,17 @@ from test_torch_chat import CHATML, MESSAGES, opening, rollouts_of, tokenizer_of
 from test_torch_tokenizer import TEXT, folder_of, written  # noqa: F401  (a fixture)
 from torch_kit import engine_of, model_of, on_disk
 
-from forethought.learn.batches import demonstration_segments
+from forethought.core.errors import UserError
+from forethought.core.types import Request
 from forethought.engines.torch.models.chat import ends_of, text_of
 from forethought.engines.torch.models.loading import from_path, read_tokenizer
-from forethought.core.errors import UserError
 from forethought.interface.result import Refusal
-from forethought.tasks.blocksworld import files as blocksworld_files, pddl
-from forethought.tasks.math import answers as math_answers, files as math_files
+from forethought.learn.batches import demonstration_segments
+from forethought.tasks.blocksworld import files as blocksworld_files
+from forethought.tasks.blocksworld import pddl
+from forethought.tasks.math import answers as math_answers
+from forethought.tasks.math import files as math_files
 from forethought.tasks.math.grading import GRADERS, installed
-from forethought.core.types import Request
 
 FILE = Path(__file__).parents[2] / "shared" / "cases" / "reports.jsonl"
 if not FILE.exists():
@@ -31,9 +34,13 @@ if not FILE.exists():
 CASES = {case["id"]: case for case in map(json.loads, FILE.read_text("utf-8").splitlines())}
 TESTS = Path(__file__).parent
 
-# Grading -------------------------------------------------------------------------------------------------------------------
+# Grading ----------------------------------------------------------------------------------------------------
 
-PAIRS = [id for id, case in CASES.items() if isinstance(case["input"], dict) and set(case["input"]) == {"gold", "answer"}]
+PAIRS = [
+    id
+    for id, case in CASES.items()
+    if isinstance(case["input"], dict) and set(case["input"]) == {"gold", "answer"}
+]
 
 
 @pytest.mark.parametrize("id", PAIRS)
@@ -79,7 +86,7 @@ def test_a_box_in_a_plan(id):
     assert isinstance(Turns(Tags(), 50).plan(CASES[id]["input"]), Refusal)
 
 
-# Models --------------------------------------------------------------------------------------------------------------------
+# Models -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("id", [id for id, case in CASES.items() if case["kind"] == "tokenizer-rebuilt"])
@@ -116,16 +123,27 @@ def eos() -> bool:
 UPPER = CHATML.replace("m.content", "m.content|upper")
 NO_SYSTEM = CHATML.replace("for m in messages", "for m in messages if m.role != 'system'")
 MODELS = {
-    "bos-missing-1": begun, "template-opens-think-1": lambda _: said_by(opening("<think>\n")).endswith("</think>\n\n"),
+    "bos-missing-1": begun,
+    "template-opens-think-1": lambda _: said_by(opening("<think>\n")).endswith("</think>\n\n"),
     "template-loses-text-1": lambda _: refused(lambda: said_by(NO_SYSTEM), "loses"),
-    "template-loses-text-3": lambda _: tokenizer_of(UPPER).convert_ids_to_tokens(
-        ends_of(tokenizer_of(UPPER), model_of(vocab_size=len(tokenizer_of(UPPER))))[0]) == "<|im_end|>",
+    "template-loses-text-3": lambda _: (
+        tokenizer_of(UPPER).convert_ids_to_tokens(
+            ends_of(tokenizer_of(UPPER), model_of(vocab_size=len(tokenizer_of(UPPER))))[0]
+        )
+        == "<|im_end|>"
+    ),
     "template-crash-1": lambda _: refused(lambda: said_by("{{ tools|length }}"), "here"),
-    "template-right-1": lambda _: refused(lambda: said_by("{{ raise_exception('System role not supported') }}"), "task.system"),
-    "template-right-2": lambda _: said_by(opening("<think>\n\n</think>\n\n")).endswith("<think>\n\n</think>\n\n"),
-    "template-right-3": lambda _: said_by({"default": CHATML, "tool_use": "{{ 1 }}"}).startswith("<|im_start|>"),
+    "template-right-1": lambda _: refused(
+        lambda: said_by("{{ raise_exception('System role not supported') }}"), "task.system"
+    ),
+    "template-right-2": lambda _: said_by(opening("<think>\n\n</think>\n\n")).endswith(
+        "<think>\n\n</think>\n\n"
+    ),
+    "template-right-3": lambda _: said_by({"default": CHATML, "tool_use": "{{ 1 }}"}).startswith(
+        "<|im_start|>"
+    ),
     "eos-list-1": lambda _: eos(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("id", MODELS)
@@ -133,18 +151,25 @@ def test_what_a_model_is_told(id, tmp_path):
     assert MODELS[id](tmp_path)
 
 
-# Endpoints -----------------------------------------------------------------------------------------------------------------
+# Endpoints --------------------------------------------------------------------------------------------------
 
 PLAN = "<plan>1. Find the parts.\n2. Add them.</plan>"
 PLAY = {  # what the server answers in turn
-    "reasoning-inline-1": [ok(f"<think>\nTwo parts.\n</think>\n\n{PLAN}")], "reasoning-inline-3": [ok(f"<think>\n\n</think>\n\n{PLAN}")],
+    "reasoning-inline-1": [ok(f"<think>\nTwo parts.\n</think>\n\n{PLAN}")],
+    "reasoning-inline-3": [ok(f"<think>\n\n</think>\n\n{PLAN}")],
     "content-parts-1": [ok([{"type": "text", "text": PLAN}])],
     "endpoint-right-1": [http("no", "429 Too Many", "Retry-After: 1"), ok(PLAN)],
     "endpoint-right-2": [http("no", "429 Too Many", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT"), ok(PLAN)],
     "endpoint-right-4": [http("<html>bad</html>", "502 Bad"), ok(PLAN)],
-    "endpoint-right-5": [http(json.dumps({"choices": [{"message": {"content": PLAN}, "finish_reason": "stop"}], "usage": None}))],
-    "endpoint-right-7": [], "endpoint-right-9": [ok("<plan>1. Zähle die Äpfel 漢.</plan>")], "endpoint-right-10": [ok(PLAN)],
-}  # fmt: skip
+    "endpoint-right-5": [
+        http(
+            json.dumps({"choices": [{"message": {"content": PLAN}, "finish_reason": "stop"}], "usage": None})
+        )
+    ],
+    "endpoint-right-7": [],
+    "endpoint-right-9": [ok("<plan>1. Zähle die Äpfel 漢.</plan>")],
+    "endpoint-right-10": [ok(PLAN)],
+}
 
 
 def plans_of(plays, path: str = "", n: int = 1, **fields):
@@ -153,10 +178,26 @@ def plans_of(plays, path: str = "", n: int = 1, **fields):
     from forethought.stages.distill.filter import Drops, FilterSpec, admit
     from forethought.stages.distill.records import Item
 
-    items = [Item(id=str(i), question="Of two parts one has 3 and one 4. How many are there?", chain="3 + 4 = 7", answer="7") for i in range(n)]
+    items = [
+        Item(
+            id=str(i),
+            question="Of two parts one has 3 and one 4. How many are there?",
+            chain="3 + 4 = 7",
+            answer="7",
+        )
+        for i in range(n)
+    ]
     requests, drops = [], Drops(40)
     with serving(plays, requests) as base_url:
-        spec = EndpointSpec(base_url=base_url + path, model="m", key_env="", retries=2, first_pause=0.0, concurrency=1, **fields)
+        spec = EndpointSpec(
+            base_url=base_url + path,
+            model="m",
+            key_env="",
+            retries=2,
+            first_pause=0.0,
+            concurrency=1,
+            **fields,
+        )
         slept = []
         results = Endpoint(spec, sleep=slept.append).summarise(items)
     return admit(items, results, FilterSpec(), drops), drops, requests, slept
@@ -202,11 +243,13 @@ def test_an_address_with_its_ending():
         assert len(rows) == 1 and requests[0].startswith(b"POST /v1/chat/completions ")
 
 
-# Files ---------------------------------------------------------------------------------------------------------------------
+# Files ------------------------------------------------------------------------------------------------------
 
 
 def lines(path: Path, *rows: object) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -219,8 +262,11 @@ def bytes_of(tmp_path, data: bytes):
     return math_files.read(tmp_path / "a.jsonl")
 
 
-DOMAIN = next(node.value.value for node in ast.parse(next(TESTS.rglob("test_strips.py")).read_text("utf-8")).body
-              if isinstance(node, ast.Assign) and node.targets[0].id == "DOMAIN")
+DOMAIN = next(
+    node.value.value
+    for node in ast.parse(next(TESTS.rglob("test_strips.py")).read_text("utf-8")).body
+    if isinstance(node, ast.Assign) and node.targets[0].id == "DOMAIN"
+)
 BLOCKS = """(define (problem p) (:domain blocksworld-4ops) (:objects a b)
 (:init (ontable a) (ontable b) (clear a) (clear b) (handempty)) (:goal (and (on a b))))"""
 
@@ -238,13 +284,17 @@ def nested(tmp_path) -> bool:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     row = {"prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "4"}}
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
-    (record,) = math_files.read(tmp_path / "a.parquet", {"problem": "prompt", "answer": "reward_model.ground_truth"})
+    (record,) = math_files.read(
+        tmp_path / "a.parquet", {"problem": "prompt", "answer": "reward_model.ground_truth"}
+    )
     return (record.problem, record.answer) == ("q", "4")
 
 
 def columns(tmp_path) -> bool:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    table = pa.table({"question": pa.array(["q"], pa.large_string()), "answer": pa.array(["4"]).dictionary_encode()})
+    table = pa.table(
+        {"question": pa.array(["q"], pa.large_string()), "answer": pa.array(["4"]).dictionary_encode()}
+    )
     pq.write_table(table, tmp_path / "a.parquet")
     return math_files.read(tmp_path / "a.parquet")[0].answer == "4"
 
@@ -254,31 +304,55 @@ def typed(text: str) -> bool:
 
 
 FILES = {
-    "float-gold-1": lambda p: GRADERS["exact"]()(gold_of(p, '{"question": "q", "answer": 1e-7}'), "0.0000001").score == 1.0,
-    "lone-surrogate-1": lambda p: refused(lambda: gold_of(p, '{"question": "Tom \\ud83d", "answer": "7"}'), "a.jsonl:1"),
-    "lone-surrogate-3": lambda p: refused(lambda: gold_of(p, '{"question": "Tom \\ud83d", "answer": "7"}'), "a.jsonl:1"),
+    "float-gold-1": lambda p: (
+        GRADERS["exact"]()(gold_of(p, '{"question": "q", "answer": 1e-7}'), "0.0000001").score == 1.0
+    ),
+    "lone-surrogate-1": lambda p: refused(
+        lambda: gold_of(p, '{"question": "Tom \\ud83d", "answer": "7"}'), "a.jsonl:1"
+    ),
+    "lone-surrogate-3": lambda p: refused(
+        lambda: gold_of(p, '{"question": "Tom \\ud83d", "answer": "7"}'), "a.jsonl:1"
+    ),
     "bom-1": lambda p: len(blocks(p, head=b"\xef\xbb\xbf")) == 1,
     "bom-3": lambda p: len(bytes_of(p, b'\xef\xbb\xbf{"question": "q", "answer": "7"}\r\n')) == 1,
-    "blank-line-1": lambda p: gold_of(p, Q | {"answer": "4"}, "") == "4", "int-id-1": lambda p: blocks(p, id=1)[0].id == "1",
-    "gold-is-a-text-1": lambda p: refused(lambda: gold_of(p, Q | {"answer": "First add 2 and 3. The answer is 5."}), "a.jsonl:1"),
-    "empty-first-name-1": lambda p: math_files.read(lines(p / "a.jsonl", '{"problem":"","question":"q","answer":"4"}'))[0].problem == "q",
-    "nested-parquet-1": nested, "files-right-11": columns,
-    "files-right-1": lambda p: GRADERS["exact"]()(gold_of(p, Q | {"answer": "so\n#### 1,234"}), "1234").score == 1.0,
+    "blank-line-1": lambda p: gold_of(p, Q | {"answer": "4"}, "") == "4",
+    "int-id-1": lambda p: blocks(p, id=1)[0].id == "1",
+    "gold-is-a-text-1": lambda p: refused(
+        lambda: gold_of(p, Q | {"answer": "First add 2 and 3. The answer is 5."}), "a.jsonl:1"
+    ),
+    "empty-first-name-1": lambda p: (
+        math_files.read(lines(p / "a.jsonl", '{"problem":"","question":"q","answer":"4"}'))[0].problem == "q"
+    ),
+    "nested-parquet-1": nested,
+    "files-right-11": columns,
+    "files-right-1": lambda p: (
+        GRADERS["exact"]()(gold_of(p, Q | {"answer": "so\n#### 1,234"}), "1234").score == 1.0
+    ),
     "files-right-3": lambda p: gold_of(p, Q | {"answer": "#### Step one\n...\n#### 18"}) == "18",
     "files-right-4": lambda p: len(bytes_of(p, b'{"question": "q", "answer": "7"}\r\n')) == 1,
     "files-right-6": lambda p: refused(lambda: gold_of(p, *[Q | {"answer": "4", "id": "x"}] * 2), ":1", ":2"),
     "files-right-7": lambda p: gold_of(p, Q | {"answer": 27.0}) == "27",
-    "files-right-9": lambda p: refused(lambda: bytes_of(p, '{"question": "q", "answer": "7"}\n'.encode("utf-16")), "UTF-8"),
+    "files-right-9": lambda p: refused(
+        lambda: bytes_of(p, '{"question": "q", "answer": "7"}\n'.encode("utf-16")), "UTF-8"
+    ),
     "files-right-13": lambda p: refused(lambda: gold_of(p, LARGE), "a.jsonl:1"),
     "pddl-right-1": lambda p: pddl.parse_domain(DOMAIN.upper()).name == "robot",
     "pddl-right-3": lambda p: len(blocks(p, ";; (((\n" + BLOCKS)) == 1,
     "pddl-right-4": lambda p: len(blocks(p, BLOCKS.replace("\n", "\r\n\t"))) == 1,
-    "pddl-right-6": lambda p: refused(lambda: pddl.read_problem(BLOCKS.replace("a b)", "a b - block)", 1)), "types"),
-    "pddl-right-7": lambda p: all(typed(DOMAIN.replace("(:predicates", f"({what}) (:predicates")) for what in (
-        ":constants a", ":functions (total-cost)")) and refused(lambda: pddl.read_problem(BLOCKS[:-1] + "(:metric minimize (total-cost)))"), ":"),
-    "pddl-right-9": lambda p: typed("(" * 100_000), "pddl-right-10": lambda p: len(blocks(p, BLOCKS.replace("(and (on a b))", "(on a b)"))) == 1,
+    "pddl-right-6": lambda p: refused(
+        lambda: pddl.read_problem(BLOCKS.replace("a b)", "a b - block)", 1)), "types"
+    ),
+    "pddl-right-7": lambda p: (
+        all(
+            typed(DOMAIN.replace("(:predicates", f"({what}) (:predicates"))
+            for what in (":constants a", ":functions (total-cost)")
+        )
+        and refused(lambda: pddl.read_problem(BLOCKS[:-1] + "(:metric minimize (total-cost)))"), ":")
+    ),
+    "pddl-right-9": lambda p: typed("(" * 100_000),
+    "pddl-right-10": lambda p: len(blocks(p, BLOCKS.replace("(and (on a b))", "(on a b)"))) == 1,
     "pddl-right-12": lambda p: len(blocks(p, "\n\n" + BLOCKS)) == 1,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("id", FILES)
@@ -286,7 +360,7 @@ def test_a_file_is_read_or_refused(id, tmp_path):
     assert FILES[id](tmp_path)
 
 
-# Whole runs, and what is left to other tests -------------------------------------------------------------------------------
+# Whole runs, and what is left to other tests ----------------------------------------------------------------
 
 ELSEWHERE = {  # case -> the tests that do what it says
     "ascii-terminal-1": "test_printable.py::test_a_terminal_that_knows_few_signs_is_no_reason_to_fail",
@@ -308,14 +382,23 @@ ELSEWHERE = {  # case -> the tests that do what it says
 @pytest.mark.parametrize("place", sorted(set(ELSEWHERE.values())))
 def test_the_tests_that_are_named_are_there(place):
     file, _, name = place.partition("::")
-    assert name in {node.name for node in ast.parse(next(TESTS.rglob(file)).read_text("utf-8")).body if isinstance(node, ast.FunctionDef)}
+    assert name in {
+        node.name
+        for node in ast.parse(next(TESTS.rglob(file)).read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
-HOSTILE = {  # case -> (folders of hostile_models.py, what is said of each; "" where it loads, with a note where one is named)
-    "robust-right-1": (("NaN in a query", "NaN in a norm"), "not finite"), "robust-right-2": (("weights torn",), "cannot be loaded"),
-    "robust-right-4": (("a tensor missing", "a head missing"), "lacks weights"), "robust-right-5": (("vocab_size 5",), "do not belong together"),
-    "robust-right-10": (("index inside", "weights behind a link"), ""), "unused-weights-1": (("a tensor too much",), "note"),
-}  # fmt: skip
+# case -> (folders of hostile_models.py, what is said of each; "" where it loads, with a note where one is
+# named)
+HOSTILE = {
+    "robust-right-1": (("NaN in a query", "NaN in a norm"), "not finite"),
+    "robust-right-2": (("weights torn",), "cannot be loaded"),
+    "robust-right-4": (("a tensor missing", "a head missing"), "lacks weights"),
+    "robust-right-5": (("vocab_size 5",), "do not belong together"),
+    "robust-right-10": (("index inside", "weights behind a link"), ""),
+    "unused-weights-1": (("a tensor too much",), "note"),
+}
 
 
 @pytest.mark.parametrize("id", HOSTILE)
@@ -355,7 +438,9 @@ def test_an_end_that_is_the_padding_too_is_trained(tmp_path):
     rollouts = rollouts_of(tokenizer, tmp_path)
     assert rollouts.turn("act", "7")[-1] == rollouts.engine.end == tokenizer.eos_token_id
     segments = demonstration_segments(rollouts, rollouts.domain.pool(0, "train"), [{"plan", "act"}])
-    assert {s.role for s in segments if s.weight} == {"plan"} and all(set(s.weight) == {1.0} for s in segments if s.role)
+    assert {s.role for s in segments if s.weight} == {"plan"} and all(
+        set(s.weight) == {1.0} for s in segments if s.role
+    )
 
 
 def test_an_end_in_the_configuration_alone(tmp_path):
@@ -380,12 +465,33 @@ def test_a_tree_of_one_plan_and_one_act_is_refused():
     from forethought.recipe.convert import from_dict
 
     with pytest.raises(RecipeError):
-        check(from_dict({"stage": [{"kind": "reinforce", "tree": {"plans": 1, "acts": 1}, "until": {"steps": 1}}]}))
+        check(
+            from_dict(
+                {"stage": [{"kind": "reinforce", "tree": {"plans": 1, "acts": 1}, "until": {"steps": 1}}]}
+            )
+        )
 
 
 def test_every_case_is_run_somewhere():
-    here = {*PAIRS, *MODELS, *PLAY, *FILES, *ELSEWHERE, *HOSTILE, "sign-space-crash-6", "robust-right-18", "box-in-plan-1", "box-in-plan-2",
-            "unusable-to-the-end-1", "reasoning-content-1", "base-url-1", "padded-vocabulary-1", "eos-trained-1", "eos-list-3",
-            "robust-right-16", "robust-right-14"}  # fmt: skip
+    here = {
+        *PAIRS,
+        *MODELS,
+        *PLAY,
+        *FILES,
+        *ELSEWHERE,
+        *HOSTILE,
+        "sign-space-crash-6",
+        "robust-right-18",
+        "box-in-plan-1",
+        "box-in-plan-2",
+        "unusable-to-the-end-1",
+        "reasoning-content-1",
+        "base-url-1",
+        "padded-vocabulary-1",
+        "eos-trained-1",
+        "eos-list-3",
+        "robust-right-16",
+        "robust-right-14",
+    }
     here |= {id for id, case in CASES.items() if case["kind"] in ("extraction", "tokenizer-rebuilt")}
     assert sorted(set(CASES) - here) == []

@@ -1,4 +1,5 @@
-"""The same batch through the loss of TRL's GRPOTrainer and through ours: the same loss, and the same gradient of every parameter.
+"""The same batch through the loss of TRL's GRPOTrainer and through ours: the same loss, and the same gradient
+of every parameter.
 
     pip install -e '.[bench,test]' && pytest -m trl
 
@@ -10,22 +11,27 @@ What corresponds (read from TRL 1.16 and shown here):
 | "bnpo", "dapo"    | "tokens"          | the tokens of the batch                                 |
 | "dr_grpo"         | "constant"        | responses x the longest that one may be                 |
 
-TRL's `epsilon`, `epsilon_high` and `beta` are `clip_low`, `clip_high` and `ref_kl`, whose loss is divided as the rest is. "bnpo" and
-"dapo" differ in TRL when gradients are accumulated: "bnpo" averages the means of its micro-batches, so that a token counts more in
-a micro-batch of few tokens; "dapo" divides by the tokens of all of them. Ours does what "dapo" does, for every norm.
+TRL's `epsilon`, `epsilon_high` and `beta` are `clip_low`, `clip_high` and `ref_kl`, whose loss is divided as
+the rest is. "bnpo" and "dapo" differ in TRL when gradients are accumulated: "bnpo" averages the means of its
+micro-batches, so that a token counts more in a micro-batch of few tokens; "dapo" divides by the tokens of all
+of them. Ours does what "dapo" does, for every norm.
 
 Where the two part:
 
-- The KL: ours is the term of GRPO as published, k3 = r - log r - 1 with r = ref / policy on the tokens that were sampled, which is TRL's with
-  `use_bias_correction_kl = False`. Its gradient is (1 - r) grad log p, on policy that of KL(ref || policy): the policy is held where
-  the reference is, not kept out of where it is not. TRL multiplies k3 by policy / old by default (arXiv 2512.02556), whose gradient on
-  policy is log(policy / ref) grad log p, that of KL(policy || ref). A test below works both out over a whole vocabulary: TRL's
-  default is right where KL(policy || ref) is meant. Ours gives its gradient by the advantage A - ref_kl x log(policy / ref).
+- The KL: ours is the term of GRPO as published, k3 = r - log r - 1 with r = ref / policy on the tokens that
+  were sampled, which is TRL's with `use_bias_correction_kl = False`. Its gradient is (1 - r) grad log p, on
+  policy that of KL(ref || policy): the policy is held where the reference is, not kept out of where it is
+  not. TRL multiplies k3 by policy / old by default (arXiv 2512.02556), whose gradient on policy is log(policy
+  / ref) grad log p, that of KL(policy || ref). A test below works both out over a whole vocabulary: TRL's
+  default is right where KL(policy || ref) is meant. Ours gives its gradient by the advantage A - ref_kl x
+  log(policy / ref).
 
-- The advantage of a group: TRL divides by the sample standard deviation (over G - 1), ours by that of the group itself (over G), as
-  the formula of arXiv 2402.03300 is read there; sqrt(G / (G - 1)) lies between them, 1.15 for G = 4.
-- A tree: to TRL a plan with z executions is z rows that repeat the plan. Ours holds the plan once, with the mean of their
-  advantages, so its tokens weigh 1 and not z. `credit.plan_weight = z` gives TRL's gradient, but for the denominator.
+- The advantage of a group: TRL divides by the sample standard deviation (over G - 1), ours by that of the
+  group itself (over G), as the formula of arXiv 2402.03300 is read there; sqrt(G / (G - 1)) lies between
+  them, 1.15 for G = 4.
+- A tree: to TRL a plan with z executions is z rows that repeat the plan. Ours holds the plan once, with the
+  mean of their advantages, so its tokens weigh 1 and not z. `credit.plan_weight = z` gives TRL's gradient,
+  but for the denominator.
 - A response of a plan and its acts is one sequence to TRL's "grpo" and two turns to "sequences".
 """
 
@@ -49,13 +55,13 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 from trl.trainer.utils import nanstd  # noqa: E402
 
+from forethought.core.types import Node, Objective, Task, Tree  # noqa: E402
+from forethought.engines.torch.models.small import tokenizer_of  # noqa: E402
 from forethought.learn import credit  # noqa: E402
 from forethought.learn.batches import for_policy, tree_segments  # noqa: E402
 from forethought.learn.curriculum import LevelSampler  # noqa: E402
-from forethought.engines.torch.models.small import tokenizer_of  # noqa: E402
 from forethought.recipe.schema import CreditSpec, OptimSpec, StageSpec, TreeSpec  # noqa: E402
 from forethought.stages.step import Stage  # noqa: E402
-from forethought.core.types import Node, Objective, Task, Tree  # noqa: E402
 
 G, MOST = 4, 9  # responses of a prompt, and the longest that one may be
 NORMS = {"grpo": "sequences", "bnpo": "tokens", "dapo": "tokens", "dr_grpo": "constant"}
@@ -73,9 +79,22 @@ def trees_of(rng: random.Random, prompts: int = 3) -> list[Tree]:
     trees = []
     for p in range(prompts):
         root = Node(id=0, parent=None, role=None, text="", token_ids=some(rng, rng.randint(2, 6)))
-        nodes = [Node(id=1 + g, parent=0, role="plan", text="", token_ids=some(rng, rng.randint(1, MOST)), policy="base", status="finished",
-                      reward=float(g % 2)) for g in range(G)]  # fmt: skip
-        trees.append(Tree(task=Task(id=str(p), domain="made", level=1, context="", prompt=""), nodes=(root, *nodes)))
+        nodes = [
+            Node(
+                id=1 + g,
+                parent=0,
+                role="plan",
+                text="",
+                token_ids=some(rng, rng.randint(1, MOST)),
+                policy="base",
+                status="finished",
+                reward=float(g % 2),
+            )
+            for g in range(G)
+        ]
+        trees.append(
+            Tree(task=Task(id=str(p), domain="made", level=1, context="", prompt=""), nodes=(root, *nodes))
+        )
     return trees
 
 
@@ -84,23 +103,52 @@ class Both:
 
     def __init__(self, tmp_path, kind: str, loss_type: str, beta: float = 0.0, corrected: bool = False):
         ours = model_of(kind)
-        theirs = AutoModelForCausalLM.from_config(copy.deepcopy(ours.config), attn_implementation="eager").float()
+        theirs = AutoModelForCausalLM.from_config(
+            copy.deepcopy(ours.config), attn_implementation="eager"
+        ).float()
         theirs.load_state_dict(ours.state_dict())
         self.engine = engine_of(ours, tokenizer_of(WORDS))
         self.engine.prepare("base", OptimSpec(lr=0.01, warmup=0, clip_norm=1e9))
         self.loss_type, self.beta = loss_type, beta
         arguments = GRPOConfig(
-            output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], loss_type=loss_type, epsilon=LOW, epsilon_high=HIGH,
-            per_device_train_batch_size=G, num_generations=G, max_completion_length=MOST, temperature=1.0, disable_dropout=True,
-            use_bias_correction_kl=corrected)  # fmt: skip
-        self.trainer = GRPOTrainer(model=theirs, reward_funcs=lambda **_: [], args=arguments, processing_class=tokenizer_of(WORDS),
-                                   train_dataset=Dataset.from_dict({"prompt": ["w1"]}))
-        self.trainer.beta = beta  # given to GRPOConfig, it would load a reference by name; the log-probs come with the batch
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            loss_type=loss_type,
+            epsilon=LOW,
+            epsilon_high=HIGH,
+            per_device_train_batch_size=G,
+            num_generations=G,
+            max_completion_length=MOST,
+            temperature=1.0,
+            disable_dropout=True,
+            use_bias_correction_kl=corrected,
+        )
+        self.trainer = GRPOTrainer(
+            model=theirs,
+            reward_funcs=lambda **_: [],
+            args=arguments,
+            processing_class=tokenizer_of(WORDS),
+            train_dataset=Dataset.from_dict({"prompt": ["w1"]}),
+        )
+        # given to GRPOConfig, it would load a reference by name; the log-probs come with the batch
+        self.trainer.beta = beta
         self.trainer.current_gradient_accumulation_steps = 1
         self.trainer.model.train()
-        self.stage = Stage(self.engine, SimpleNamespace(budgets={}), StageSpec(
-            kind="reinforce", roles=("plan",), tree=TreeSpec(plans=G, acts=0, plan_tokens=MOST, act_tokens=MOST),
-            loss_norm=NORMS[loss_type]), POLICIES, LevelSampler([1]), 0)
+        self.stage = Stage(
+            self.engine,
+            SimpleNamespace(budgets={}),
+            StageSpec(
+                kind="reinforce",
+                roles=("plan",),
+                tree=TreeSpec(plans=G, acts=0, plan_tokens=MOST, act_tokens=MOST),
+                loss_norm=NORMS[loss_type],
+            ),
+            POLICIES,
+            LevelSampler([1]),
+            0,
+        )
 
     def copy_weights(self) -> None:
         self.trainer.model.load_state_dict(self.engine.weights.base.state_dict())
@@ -118,8 +166,12 @@ class Both:
         if references:
             flat = iter(references)
             segments = [s if s.stream is None else replace(s, ref_logprobs=next(flat)) for s in segments]
-        objective = Objective(denominators={"pg": self.stage._denominator(trees, advantages)}, clip_low=LOW, clip_high=HIGH,
-                              ref_kl=self.beta if references else 0.0)
+        objective = Objective(
+            denominators={"pg": self.stage._denominator(trees, advantages)},
+            clip_low=LOW,
+            clip_high=HIGH,
+            ref_kl=self.beta if references else 0.0,
+        )
         self.engine.forget("base")
         metrics = self.engine.forward_backward(for_policy(segments, "base", POLICIES), objective)
         loss = metrics["loss/pg"].total + (self.beta * metrics["kl/ref"].total if references else 0.0)
@@ -127,7 +179,8 @@ class Both:
         return loss / objective.denominators["pg"], gradients, metrics["clip/share"].value()
 
     def theirs(self, rows: list[dict], parts: int = 1) -> tuple[float, dict[str, torch.Tensor], float]:
-        """The same by TRL, in `parts` micro-batches of one update. A row: prompt, ids, old, advantage, and ref where there is one."""
+        """The same by TRL, in `parts` micro-batches of one update. A row: prompt, ids, old, advantage, and
+        ref where there is one."""
         trainer, model = self.trainer, self.trainer.model
         model.zero_grad()
         trainer.current_gradient_accumulation_steps = trainer.args.steps_per_generation = parts
@@ -136,7 +189,11 @@ class Both:
             part = trainer._compute_loss(model, _padded(rows[start : start + size], tokens))
             part.backward()
             loss += part.item()
-        return loss, {name: p.grad for name, p in model.named_parameters()}, trainer._metrics["train"]["clip_ratio/region_mean"][-1]
+        return (
+            loss,
+            {name: p.grad for name, p in model.named_parameters()},
+            trainer._metrics["train"]["clip_ratio/region_mean"][-1],
+        )
 
     def agree(self, trees, advantages, references=None, parts: int = 1) -> float:
         """Assert that they do; returns our share of clipped tokens."""
@@ -146,21 +203,36 @@ class Both:
         assert loss == pytest.approx(wanted, abs=1e-5)
         torch.testing.assert_close(gradients, expected, **CLOSE)
         assert max(g.abs().max().item() for g in expected.values()) > 0.01  # there is something to compare
-        if parts == 1 and self.loss_type != "grpo":  # there ours weighs a token as the loss does, TRL's metric does not
+        # there ours weighs a token as the loss does, TRL's metric does not
+        if parts == 1 and self.loss_type != "grpo":
             assert clipped == pytest.approx(share, abs=1e-6)
         return clipped
 
 
 def rows_of(trees, advantages, references=None) -> list[dict]:
     flat = iter(references or ())
-    return [{"prompt": t.nodes[0].token_ids, "ids": n.token_ids, "old": n.logprobs, "advantage": a[n.id][0], "ref": next(flat, None)}
-            for t, a in zip(trees, advantages, strict=True) for n in t.nodes[1:]]
+    return [
+        {
+            "prompt": t.nodes[0].token_ids,
+            "ids": n.token_ids,
+            "old": n.logprobs,
+            "advantage": a[n.id][0],
+            "ref": next(flat, None),
+        }
+        for t, a in zip(trees, advantages, strict=True)
+        for n in t.nodes[1:]
+    ]
 
 
 def _padded(rows: list[dict], tokens: int) -> dict[str, torch.Tensor]:
-    """Prompts padded on the left, responses on the right, as TRL's trainer makes them; what is padded holds numbers that would show."""
+    """Prompts padded on the left, responses on the right, as TRL's trainer makes them; what is padded holds
+    numbers that would show."""
+
     def pad(values, width, left, fill):
-        return [([fill] * (width - len(v)) + list(v)) if left else (list(v) + [fill] * (width - len(v))) for v in values]
+        return [
+            ([fill] * (width - len(v)) + list(v)) if left else (list(v) + [fill] * (width - len(v)))
+            for v in values
+        ]
 
     def ones(values):
         return [[1] * len(v) for v in values]
@@ -168,11 +240,14 @@ def _padded(rows: list[dict], tokens: int) -> dict[str, torch.Tensor]:
     wide, long = max(len(r["prompt"]) for r in rows), max(len(r["ids"]) for r in rows)
     prompts, ids = [r["prompt"] for r in rows], [r["ids"] for r in rows]
     found = {
-        "prompt_ids": torch.tensor(pad(prompts, wide, True, 0)), "prompt_mask": torch.tensor(pad(ones(prompts), wide, True, 0)),
-        "completion_ids": torch.tensor(pad(ids, long, False, 0)), "completion_mask": torch.tensor(pad(ones(ids), long, False, 0)),
-        "advantages": torch.tensor([r["advantage"] for r in rows]), "num_items_in_batch": torch.tensor(float(tokens)),
+        "prompt_ids": torch.tensor(pad(prompts, wide, True, 0)),
+        "prompt_mask": torch.tensor(pad(ones(prompts), wide, True, 0)),
+        "completion_ids": torch.tensor(pad(ids, long, False, 0)),
+        "completion_mask": torch.tensor(pad(ones(ids), long, False, 0)),
+        "advantages": torch.tensor([r["advantage"] for r in rows]),
+        "num_items_in_batch": torch.tensor(float(tokens)),
         "old_per_token_logps": torch.tensor(pad([r["old"] for r in rows], long, False, -1.0)),
-    }  # fmt: skip
+    }
     if rows[0]["ref"] is not None:
         found["ref_per_token_logps"] = torch.tensor(pad([r["ref"] for r in rows], long, False, -2.0))
     return found
@@ -183,16 +258,20 @@ def moved(rng: random.Random, logprobs: tuple[float, ...], by: float = 0.5) -> t
     return tuple(logp + rng.uniform(-by, by) for logp in logprobs)
 
 
-# --------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 @pytest.mark.parametrize("beta", [0.0, 0.2])
 @pytest.mark.parametrize("loss_type", NORMS)
 def test_one_batch_gives_one_loss_and_one_gradient(tmp_path, loss_type, beta, kind):
-    """Prompts and responses of many lengths, ratios from 0.6 to 1.6 so that the clip holds on both sides, a reference further off."""
+    """Prompts and responses of many lengths, ratios from 0.6 to 1.6 so that the clip holds on both sides, a
+    reference further off."""
     rng, both = random.Random(3), Both(tmp_path, kind, loss_type, beta)
-    trees = [replace(t, nodes=tuple(replace(n, logprobs=moved(rng, n.logprobs)) for n in t.nodes)) for t in both.logprobs(trees_of(rng))]
+    trees = [
+        replace(t, nodes=tuple(replace(n, logprobs=moved(rng, n.logprobs)) for n in t.nodes))
+        for t in both.logprobs(trees_of(rng))
+    ]
     references = [moved(rng, n.logprobs, 1.0) for t in trees for n in t.nodes[1:]] if beta else None
     advantages = [credit.assign(t, CreditSpec(name="grpo"), ("plan",)) for t in trees]
     assert 0.05 < both.agree(trees, advantages, references) < 0.95
@@ -200,8 +279,8 @@ def test_one_batch_gives_one_loss_and_one_gradient(tmp_path, loss_type, beta, ki
 
 @pytest.mark.parametrize("loss_type", NORMS)
 def test_three_updates_on_one_batch(tmp_path, loss_type):
-    """The old log-probs stay those of the weights that sampled: the first update is on policy, after it the ratio moves and the clip
-    begins to hold."""
+    """The old log-probs stay those of the weights that sampled: the first update is on policy, after it the
+    ratio moves and the clip begins to hold."""
     rng, both = random.Random(4), Both(tmp_path, "llama", loss_type)
     trees = both.logprobs(trees_of(rng))
     advantages = [credit.assign(t, CreditSpec(name="dr_grpo"), ("plan",)) for t in trees]
@@ -214,10 +293,13 @@ def test_three_updates_on_one_batch(tmp_path, loss_type):
     assert clipped[0] == 0.0 < clipped[1]
 
 
-@pytest.mark.parametrize(("loss_type", "same"), [("dapo", True), ("grpo", True), ("dr_grpo", True), ("bnpo", False)])
+@pytest.mark.parametrize(
+    ("loss_type", "same"), [("dapo", True), ("grpo", True), ("dr_grpo", True), ("bnpo", False)]
+)
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, loss_type, same):
-    """In TRL too, but for "bnpo": its micro-batches of a prompt each count alike, whatever number of tokens they have. A token of the
-    batch is to weigh the same wherever it lies, so ours and "dapo" are right, and `loss_norm = "tokens"` is "dapo"."""
+    """In TRL too, but for "bnpo": its micro-batches of a prompt each count alike, whatever number of tokens
+    they have. A token of the batch is to weigh the same wherever it lies, so ours and "dapo" are right, and
+    `loss_norm = "tokens"` is "dapo"."""
     rng, both = random.Random(5), Both(tmp_path, "llama", loss_type)
     trees = both.logprobs(trees_of(rng))
     advantages = [credit.assign(t, CreditSpec(name="grpo"), ("plan",)) for t in trees]
@@ -230,7 +312,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, loss_type,
 
 
 def test_the_gradient_of_either_kl_by_hand():
-    """Over a whole vocabulary of three, on policy: what the estimators expect is what their direction of the KL has."""
+    """Over a whole vocabulary of three, on policy: what the estimators expect is what their direction of the
+    KL has."""
     logits = torch.tensor([0.3, -0.7, 1.1], dtype=torch.float64, requires_grad=True)
     ref = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64).log()
 
@@ -247,20 +330,29 @@ def test_the_gradient_of_either_kl_by_hand():
     reverse = gradient(lambda logp: (logp.exp() * (logp - ref)).sum())
     assert gradient(expected(k3)) == pytest.approx(forward)
     assert gradient(expected(lambda logp: (logp - logp.detach()).exp() * k3(logp))) == pytest.approx(reverse)
-    assert gradient(expected(lambda logp: logp * (logp.detach() - ref))) == pytest.approx(reverse)  # as a part of the advantage
+    # as a part of the advantage
+    assert gradient(expected(lambda logp: logp * (logp.detach() - ref))) == pytest.approx(reverse)
     assert forward != pytest.approx(reverse, rel=0.1)
 
 
 @pytest.mark.parametrize("loss_type", NORMS)
 def test_trls_own_kl_is_ours_as_a_part_of_the_advantage(tmp_path, loss_type):
-    """On policy, where the clip is linear in the advantage: `use_bias_correction_kl = True` and A - beta log(policy / ref)."""
+    """On policy, where the clip is linear in the advantage: `use_bias_correction_kl = True` and A - beta
+    log(policy / ref)."""
     rng, both = random.Random(7), Both(tmp_path, "llama", loss_type, beta=0.2, corrected=True)
     trees = both.logprobs(trees_of(rng))
     advantages = [credit.assign(t, CreditSpec(name="grpo"), ("plan",)) for t in trees]
     references = [moved(rng, n.logprobs, 1.0) for t in trees for n in t.nodes[1:]]
     flat = iter(references)
-    less = [{n.id: tuple(x - 0.2 * (logp - ref) for x, logp, ref in zip(a[n.id], n.logprobs, next(flat), strict=True)) for n in t.nodes[1:]}
-            for t, a in zip(trees, advantages, strict=True)]
+    less = [
+        {
+            n.id: tuple(
+                x - 0.2 * (logp - ref) for x, logp, ref in zip(a[n.id], n.logprobs, next(flat), strict=True)
+            )
+            for n in t.nodes[1:]
+        }
+        for t, a in zip(trees, advantages, strict=True)
+    ]
     _, expected, _ = both.theirs(rows_of(trees, advantages, references))
     torch.testing.assert_close(both.ours(trees, less)[1], expected, **CLOSE)
     with pytest.raises(AssertionError):
@@ -269,7 +361,8 @@ def test_trls_own_kl_is_ours_as_a_part_of_the_advantage(tmp_path, loss_type):
 
 @pytest.mark.parametrize("z", [2, 3])
 def test_a_tree_is_trls_rows_when_plans_weigh_as_often_as_they_are_executed(tmp_path, z):
-    """Two plans of z executions each, one normalisation over all; TRL has 2z rows. On policy, where the clip is linear in the advantage."""
+    """Two plans of z executions each, one normalisation over all; TRL has 2z rows. On policy, where the clip
+    is linear in the advantage."""
     rng, both = random.Random(6), Both(tmp_path, "llama", "dapo")
     nodes = [Node(id=0, parent=None, role=None, text="", token_ids=some(rng, 4))]
     add = lambda **f: nodes.append(Node(id=len(nodes), text="", policy="base", status="finished", **f))  # noqa: E731
@@ -277,13 +370,28 @@ def test_a_tree_is_trls_rows_when_plans_weigh_as_often_as_they_are_executed(tmp_
         plan = len(nodes)
         add(parent=0, role="plan", token_ids=some(rng, rng.randint(2, 5)), reward=0.0)
         for _ in range(z):
-            add(parent=plan, role="act", token_ids=some(rng, rng.randint(2, 4)), reward=float(rng.random() < 0.5))
+            add(
+                parent=plan,
+                role="act",
+                token_ids=some(rng, rng.randint(2, 4)),
+                reward=float(rng.random() < 0.5),
+            )
     nodes[-1] = replace(nodes[-1], reward=2.0)  # some spread in any case
-    [tree] = both.logprobs([Tree(task=Task(id="0", domain="made", level=1, context="", prompt=""), nodes=tuple(nodes))])
+    [tree] = both.logprobs(
+        [Tree(task=Task(id="0", domain="made", level=1, context="", prompt=""), nodes=tuple(nodes))]
+    )
     leaves = tree.leaves()
     own = credit.assign(tree, CreditSpec(name="grpo"), ("plan", "act"))
-    rows = [{"prompt": tree.nodes[0].token_ids, "ids": tree.nodes[n.parent].token_ids + n.token_ids, "ref": None,
-             "old": tree.nodes[n.parent].logprobs + n.logprobs, "advantage": own[n.id][0]} for n in leaves]
+    rows = [
+        {
+            "prompt": tree.nodes[0].token_ids,
+            "ids": tree.nodes[n.parent].token_ids + n.token_ids,
+            "ref": None,
+            "old": tree.nodes[n.parent].logprobs + n.logprobs,
+            "advantage": own[n.id][0],
+        }
+        for n in leaves
+    ]
     _, expected, _ = both.theirs(rows)
     weighed = credit.assign(tree, CreditSpec(name="grpo", plan_weight=float(z)), ("plan", "act"))
     _, gradients, _ = both.ours([tree], [weighed])
@@ -297,10 +405,23 @@ def test_a_tree_is_trls_rows_when_plans_weigh_as_often_as_they_are_executed(tmp_
 def test_the_standard_deviation_of_a_group_is_the_one_difference_of_the_advantages():
     rewards = [0.0, 1.0, 1.0, 0.5]
     nodes = [Node(id=0, parent=None, role=None, text="", token_ids=(3,))]
-    nodes += [Node(id=1 + g, parent=0, role="plan", text="", token_ids=(3,), policy="base", status="finished", reward=r)
-              for g, r in enumerate(rewards)]  # fmt: skip
+    nodes += [
+        Node(
+            id=1 + g,
+            parent=0,
+            role="plan",
+            text="",
+            token_ids=(3,),
+            policy="base",
+            status="finished",
+            reward=r,
+        )
+        for g, r in enumerate(rewards)
+    ]
     tree = Tree(task=Task(id="0", domain="made", level=1, context="", prompt=""), nodes=tuple(nodes))
     ours = [credit.assign(tree, CreditSpec(name="grpo", eps=0.0), ("plan",))[1 + g][0] for g in range(4)]
     told = torch.tensor(rewards)
     theirs = ((told - told.mean()) / nanstd(told)).tolist()
-    assert [a / b for a, b in zip(ours, theirs, strict=True)] == pytest.approx([math.sqrt(4 / 3)] * 4, rel=1e-6)
+    assert [a / b for a, b in zip(ours, theirs, strict=True)] == pytest.approx(
+        [math.sqrt(4 / 3)] * 4, rel=1e-6
+    )

@@ -1,4 +1,5 @@
-"""Commands of forethought in forked children: started in milliseconds, because the parent has loaded torch; killed at will.
+"""Commands of forethought in forked children: started in milliseconds, because the parent has loaded torch;
+killed at will.
 
 The parent computes nothing: no thread pool is alive when it forks.
 """
@@ -19,7 +20,8 @@ LIMIT = 60.0  # seconds after which a command counts as hanging: a hundred times
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """`code`: the exit code, -n where signal n ended it, None where it was killed here because the time was over."""
+    """`code`: the exit code, -n where signal n ended it, None where it was killed here because the time was
+    over."""
 
     code: int | None
     text: str  # stdout and stderr as they came
@@ -50,7 +52,8 @@ def load() -> None:
 
 
 class Child:
-    """`work` in a forked process whose stdout and stderr go to `log`; it is the leader of a session of its own."""
+    """`work` in a forked process whose stdout and stderr go to `log`; it is the leader of a session of its
+    own."""
 
     def __init__(self, work: Callable[[], int], log: Path, before: Callable[[], None] | None = None):
         self.log, self.began, self.code = log, time.monotonic(), None
@@ -74,7 +77,8 @@ class Child:
             sys.stderr = open(2, "w", closefd=False, encoding="utf-8", errors="backslashreplace", buffering=1)
             if before is not None:
                 before()
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is the command that is interrupted
+            # from here on it is the command that is interrupted
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             code = work()
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 2
@@ -121,6 +125,7 @@ class Child:
 
 def command(argv: Sequence[object], log: Path, before: Callable[[], None] | None = None) -> Child:
     """`forethought ARGV`, as the command line runs it."""
+
     def work() -> int:
         from forethought import cli
 
@@ -129,14 +134,17 @@ def command(argv: Sequence[object], log: Path, before: Callable[[], None] | None
     return Child(work, log, before)
 
 
-def run(argv: Sequence[object], folder: Path, limit: float = LIMIT, before: Callable[[], None] | None = None) -> Ended:
+def run(
+    argv: Sequence[object], folder: Path, limit: float = LIMIT, before: Callable[[], None] | None = None
+) -> Ended:
     """The same, to its end. Its output is kept in `folder`, one file a command."""
     folder.mkdir(parents=True, exist_ok=True)
     return command(argv, folder / f"{sum(1 for _ in folder.iterdir()):03d}.log", before).end(limit)
 
 
 def untyped(ended: Ended, fine: Sequence[int] = (0, 2)) -> str:
-    """Why this is no end that a user may be given, or "": a hang, a signal, a traceback, our own "this is a bug", another exit code."""
+    """Why this is no end that a user may be given, or "": a hang, a signal, a traceback, our own "this is a
+    bug", another exit code."""
     if ended.code is None:
         return f"hangs: killed after {ended.seconds:.0f} s"
     if ended.code not in fine:

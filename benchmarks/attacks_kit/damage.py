@@ -1,7 +1,8 @@
-"""Damage to a run directory: a resume refuses it by name, or says it, or is not touched by it; and whoever reads the run ends well.
+"""Damage to a run directory: a resume refuses it by name, or says it, or is not touched by it; and whoever
+reads the run ends well.
 
-A run is killed in its last stage and damaged, then resumed to its end and compared with the straight run. The same damage to a finished
-run is read by `report`, `eval` and `traces`.
+A run is killed in its last stage and damaged, then resumed to its end and compared with the straight run. The
+same damage to a finished run is read by `report`, `eval` and `traces`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ from attacks_kit.wounds import Wound, edits, of_files
 
 WARN = {"metric": "eval/act", "at_least": 1.0, "on_fail": "warn"}
 SUBJECTS = {
-    "adapters": subject(IMITATE, PLAN | {"gates": [WARN]}, layout="adapters", save={"every": 2, "keep": 3, "trees_every": 2, "trees": 2}),
-    "guided": subject(GUIDE, IMITATE, PLAN | {"gates": [WARN]}, save={"every": 2, "keep": 3, "trees_every": 2, "trees": 2}),
+    "adapters": subject(
+        IMITATE,
+        PLAN | {"gates": [WARN]},
+        layout="adapters",
+        save={"every": 2, "keep": 3, "trees_every": 2, "trees": 2},
+    ),
+    "guided": subject(
+        GUIDE, IMITATE, PLAN | {"gates": [WARN]}, save={"every": 2, "keep": 3, "trees_every": 2, "trees": 2}
+    ),
 }
 READERS = {"report": [], "eval": ["--json"], "traces": ["--json", "--n", "0"]}
 ADDRESS = re.compile(r"^forethought: [a-z_]+(\.\w+)*: ", re.MULTILINE)  # of a value in a recipe
@@ -31,7 +39,8 @@ ADVICE = re.compile(r"delete (\S+?)[,;.]? and resume")
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What is damaged: `killed` and `finished` runs of one recipe, and `other`, a killed one with another seed."""
+    """What is damaged: `killed` and `finished` runs of one recipe, and `other`, a killed one with another
+    seed."""
 
     folder: Path
     left: dict  # of the straight run
@@ -42,17 +51,24 @@ class Base:
 def tries(scale: float, seed: int) -> list[Try]:
     """All kinds at scale 1; below, that share of them, drawn."""
     found = []
-    names = list(SUBJECTS) if scale >= 0.05 else ["adapters"]  # to make the runs takes longer than a few tries
+    # to make the runs takes longer than a few tries
+    names = list(SUBJECTS) if scale >= 0.05 else ["adapters"]
     for name in names:
         for state, judged in (("killed", resumed), ("finished", read)):
-            wounds = [*of_files(base_of(name).folder / state / "run"), *(edits() if name == "adapters" else [])]
+            wounds = [
+                *of_files(base_of(name).folder / state / "run"),
+                *(edits() if name == "adapters" else []),
+            ]
             for wound in wounds:
                 if name == "guided" and not wound.id.startswith("guided"):
                     continue  # the rest of its files are those of the other subject
                 if state == "killed" or wound.finished:
                     id = f"damage/{name}/{state}/{wound.id}"
                     found.append(Try(id, functools.partial(judged, name, wound, id)))
-    controls = [Try(f"damage/{name}/killed/nothing", functools.partial(resumed, name, NOTHING, "nothing")) for name in names]
+    controls = [
+        Try(f"damage/{name}/killed/nothing", functools.partial(resumed, name, NOTHING, "nothing"))
+        for name in names
+    ]
     if scale < 1:
         found = rng_of("damage", seed).sample(found, max(1, round(scale * len(found))))
     return controls + found
@@ -77,13 +93,17 @@ def resumed(name: str, wound: Wound, id: str, folder: Path) -> Outcome:
 
 
 def judge(ended: children.Ended, out: Path, wanted: dict, wound: Wound, usual: str = "") -> tuple[str, str]:
-    """(refused | said | no effect | failed, why it failed) of a resume of a damaged run. `wanted`: what the straight run left; `usual`:
-    what a resume says when nothing is damaged."""
+    """(refused | said | no effect | failed, why it failed) of a resume of a damaged run. `wanted`: what the
+    straight run left; `usual`: what a resume says when nothing is damaged."""
     if why := children.untyped(ended):
         return "failed", why
     named = [n for n in wound.names if n in _decided(out) + ended.text and n not in usual]
     if ended.code == 2:
-        return ("refused", "") if any(n in ended.text for n in wound.names) else ("failed", f"refused, but not by name: {ended.last}")
+        return (
+            ("refused", "")
+            if any(n in ended.text for n in wound.names)
+            else ("failed", f"refused, but not by name: {ended.last}")
+        )
     found = compared(runs.left(out))
     different = runs.difference(compared(wanted), found)
     if not different:
@@ -97,20 +117,27 @@ def judge(ended: children.Ended, out: Path, wanted: dict, wound: Wound, usual: s
 
 
 def compared(left: dict) -> dict:
-    """Without the names of files, among which what was put there to damage the run may still be, and without a cache, which nobody reads
-    once its data set is there."""
-    return {k: v for k, v in left.items() if k not in ("names", "checkpoints") and not k.endswith("cache.jsonl")}
+    """Without the names of files, among which what was put there to damage the run may still be, and without
+    a cache, which nobody reads once its data set is there."""
+    return {
+        k: v for k, v in left.items() if k not in ("names", "checkpoints") and not k.endswith("cache.jsonl")
+    }
 
 
 def read(name: str, wound: Wound, id: str, folder: Path) -> Outcome:
-    """Whoever only reads ends with 0 or 2; numbers and trees are those of the whole run, or the damage is named."""
+    """Whoever only reads ends with 0 or 2; numbers and trees are those of the whole run, or the damage is
+    named."""
     base, out = base_of(name), folder / "run"
     shutil.copytree(base.folder / "finished" / "run", out, symlinks=True)
     wound.make(out, base.folder / "other" / "run", rng_of(id))
     wrong, numbers = [], {"read": 1}
     for verb, options in READERS.items():
         ended = children.run([verb, out, *options], folder / "logs")
-        named = any(n in ended.text for n in wound.names) or "recipe.json" in wound.names and bool(ADDRESS.search(ended.text))
+        named = (
+            any(n in ended.text for n in wound.names)
+            or "recipe.json" in wound.names
+            and bool(ADDRESS.search(ended.text))
+        )
         if why := children.untyped(ended):
             wrong.append(f"{verb}: {why}")
         elif ended.code == 2 and not named and "no trees" not in ended.text:
@@ -121,7 +148,8 @@ def read(name: str, wound: Wound, id: str, folder: Path) -> Outcome:
 
 
 def said(text: str, out: Path) -> str:
-    """The JSON that an `eval` or `traces` prints, without its clocks, the name of the folder, and what a library draws beside it."""
+    """The JSON that an `eval` or `traces` prints, without its clocks, the name of the folder, and what a
+    library draws beside it."""
     lines = []
     for line in text.replace(str(out), "RUN").splitlines():
         try:
@@ -133,13 +161,19 @@ def said(text: str, out: Path) -> str:
 
 def _without(value: object) -> object:
     if isinstance(value, dict):
-        return {k: _without(v) for k, v in value.items() if not runs.clock(k) }
+        return {k: _without(v) for k, v in value.items() if not runs.clock(k)}
     return [_without(v) for v in value] if isinstance(value, list) else value
 
 
 def snapshot(folder: Path, wound: Wound) -> dict[str, object]:
-    return {name: (folder / name).read_bytes() if (folder / name).is_file() else sorted(p.name for p in (folder / name).iterdir())
-            if (folder / name).is_dir() else None for name in wound.kept}
+    return {
+        name: (folder / name).read_bytes()
+        if (folder / name).is_file()
+        else sorted(p.name for p in (folder / name).iterdir())
+        if (folder / name).is_dir()
+        else None
+        for name in wound.kept
+    }
 
 
 def _decided(out: Path) -> str:
@@ -181,20 +215,28 @@ def base_of(name: str) -> Base:
     shutil.copytree(folder / "killed" / "run", usual / "run")
     whole = children.run(["train", "--resume", usual / "run", "--plain"], usual / "logs")
     whole_run = folder / "finished" / "run"
-    readers = {verb: said(children.run([verb, whole_run, *options], folder / "logs").text, whole_run) for verb, options in READERS.items()}
+    readers = {
+        verb: said(children.run([verb, whole_run, *options], folder / "logs").text, whole_run)
+        for verb, options in READERS.items()
+    }
     _BASES[name] = Base(folder, left, whole.text + _decided(usual / "run"), readers)
     return _BASES[name]
 
 
 def _run_until(recipe: Path, out: Path, logs: Path, stage: int | None) -> children.Ended:
-    """A straight run, or one that is killed after the second checkpoint of this stage, in the middle of the next one's writing."""
+    """A straight run, or one that is killed after the second checkpoint of this stage, in the middle of the
+    next one's writing."""
     if stage is None:
         return children.run(["train", recipe, "--out", out, "--plain"], logs)
     for number in range(6, 12):
         shutil.rmtree(out, ignore_errors=True)
         moment = moments.Moment("a checkpoint's rename", number, 0.0, "KILL")
         ended = children.run(["train", recipe, "--out", out, "--plain"], logs, before=moments.at(moment, out))
-        state = json.loads((out / "checkpoints" / f"step-{runs.steps(out)[-1]:06d}" / "state.json").read_text(encoding="utf-8"))
+        state = json.loads(
+            (out / "checkpoints" / f"step-{runs.steps(out)[-1]:06d}" / "state.json").read_text(
+                encoding="utf-8"
+            )
+        )
         if state["progress"]["stage"] == stage and state["progress"]["stage_step"] >= 2:
             return ended
     raise RuntimeError(f"no checkpoint in stage {stage} of {recipe}")

@@ -1,7 +1,8 @@
 """Task families that misbehave: inside a training step and inside an evaluation, now and then and always.
 
-What they do wrong is data: the run goes on and counts it, or it stops with one line that names it, with a checkpoint to resume from. It is
-never our bug, never a reward of 0, never exit code 0 without a word. The list is that of tests/misbehaving.py; without it, a short one.
+What they do wrong is data: the run goes on and counts it, or it stops with one line that names it, with a
+checkpoint to resume from. It is never our bug, never a reward of 0, never exit code 0 without a word. The
+list is that of tests/misbehaving.py; without it, a short one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from attacks_kit import children, runs
 from attacks_kit.records import Outcome, Try, failed, held, idle, memory, rng_of
 from attacks_kit.subjects import ACT, IMITATE, PLAN, subject
 
-LIMIT = 40.0  # seconds of a command: the run itself takes two, and every step that hangs has a limit of its own
+# seconds of a command: the run itself takes two, and every step that hangs has a limit of its own
+LIMIT = 40.0
 STEP_LIMIT = 0.05  # seconds, where the recipe can say one
 RARELY, ALWAYS = "now and then", "always"
 
@@ -48,17 +50,24 @@ def own() -> dict[str, tuple[str, Callable[..., object]]]:
 
     give = lambda value: lambda *args, **named: value  # noqa: E731
     return {
-        "step raises": ("step", raising(RuntimeError("boom"))), "step exits": ("step", exiting), "step hangs": ("step", sleeping),
-        "step runs out of memory": ("step", raising(MemoryError())), "step gives None": ("step", give(None)),
-        "success is text": ("step", give(Answer(done=True, success="yes"))), "reason is a number": ("step",
-                                                give(Answer(done=True, reason=5))),
-        "the parser raises": ("parse_plan", raising(IndexError("out of range"))), "the parser gives None": ("parse_plan", give(None)),
-        "a score is infinite": ("judge_plan", give(Verdict(score=float("inf")))), "the executor raises": ("judge_plan",
-                                                raising(KeyError("x"))),
-        "following raises": ("follows", raising(ValueError("literal"))), "drawing raises": ("family", raising(RuntimeError("no tasks"))),
-        "the oracle gives None": ("oracle_plan", give(None)), "a demonstration raises": ("demonstrate", raising(RuntimeError("no"))),
-        "meaning raises": ("meaning", raising(RuntimeError("nothing"))), "episode raises": ("episode", raising(RuntimeError("no browser"))),
-    }  # fmt: skip
+        "step raises": ("step", raising(RuntimeError("boom"))),
+        "step exits": ("step", exiting),
+        "step hangs": ("step", sleeping),
+        "step runs out of memory": ("step", raising(MemoryError())),
+        "step gives None": ("step", give(None)),
+        "success is text": ("step", give(Answer(done=True, success="yes"))),
+        "reason is a number": ("step", give(Answer(done=True, reason=5))),
+        "the parser raises": ("parse_plan", raising(IndexError("out of range"))),
+        "the parser gives None": ("parse_plan", give(None)),
+        "a score is infinite": ("judge_plan", give(Verdict(score=float("inf")))),
+        "the executor raises": ("judge_plan", raising(KeyError("x"))),
+        "following raises": ("follows", raising(ValueError("literal"))),
+        "drawing raises": ("family", raising(RuntimeError("no tasks"))),
+        "the oracle gives None": ("oracle_plan", give(None)),
+        "a demonstration raises": ("demonstrate", raising(RuntimeError("no"))),
+        "meaning raises": ("meaning", raising(RuntimeError("nothing"))),
+        "episode raises": ("episode", raising(RuntimeError("no browser"))),
+    }
 
 
 @functools.cache
@@ -74,13 +83,22 @@ def cases() -> dict[str, tuple[str, Callable[..., object]]]:
 
 
 def tries(scale: float, seed: int) -> list[Try]:
-    found = [Try(f"environments/{where}, {often}/{name}", functools.partial(trained if where == "training" else evaluated, name, often))
-             for name in cases() for where, often in (("training", RARELY), ("training", ALWAYS), ("evaluation", RARELY))]
-    return found if scale >= 1 else rng_of("environments", seed).sample(found, max(6, round(scale * len(found))))
+    found = [
+        Try(
+            f"environments/{where}, {often}/{name}",
+            functools.partial(trained if where == "training" else evaluated, name, often),
+        )
+        for name in cases()
+        for where, often in (("training", RARELY), ("training", ALWAYS), ("evaluation", RARELY))
+    ]
+    return (
+        found if scale >= 1 else rng_of("environments", seed).sample(found, max(6, round(scale * len(found))))
+    )
 
 
 def tables() -> dict:
-    """Imitation until some plans are accepted, then both roles learn by rewards that ask parser, executor and environment."""
+    """Imitation until some plans are accepted, then both roles learn by rewards that ask parser, executor and
+    environment."""
     from forethought.recipe import schema
 
     short = [stage | {"until": {"steps": steps}} for stage, steps in ((IMITATE, 16), (PLAN, 3), (ACT, 3))]
@@ -89,7 +107,9 @@ def tables() -> dict:
 
 
 def misbehave(method: str, does: Callable[..., object], often: str, marker: Path) -> Callable[[], None]:
-    """For a child's `before`: its `desk` has one method replaced at some or all of its calls; `marker` holds how often."""
+    """For a child's `before`: its `desk` has one method replaced at some or all of its calls; `marker` holds
+    how often."""
+
     def begin() -> None:
         from forethought import tasks
         from forethought.tasks.desk.domain import Desk
@@ -129,18 +149,27 @@ def trained(name: str, often: str, folder: Path) -> Outcome:
     (method, does), out, marker = cases()[name], folder / "run", folder / "calls"
     recipe = folder / "recipe.json"
     recipe.write_text(json.dumps(tables()), encoding="utf-8")
-    ended = children.run(["train", recipe, "--out", out, "--plain"], folder / "logs", LIMIT, misbehave(method, does, often, marker))
+    ended = children.run(
+        ["train", recipe, "--out", out, "--plain"],
+        folder / "logs",
+        LIMIT,
+        misbehave(method, does, often, marker),
+    )
     found = judged(ended, marker, out)
     if found.verdict == "held" and ended.code and (out / "recipe.json").exists():
         mended = children.run(["train", "--resume", out, "--plain"], folder / "logs", LIMIT)
         if mended.code != 0:
-            return failed(f"it stopped, and with a family that does not misbehave it cannot go on: {mended.last}")
+            return failed(
+                f"it stopped, and with a family that does not misbehave it cannot go on: {mended.last}"
+            )
     return found
 
 
 def evaluated(name: str, often: str, folder: Path) -> Outcome:
     (method, does), marker = cases()[name], folder / "calls"
-    ended = children.run(["eval", finished(), "--json"], folder / "logs", LIMIT, misbehave(method, does, often, marker))
+    ended = children.run(
+        ["eval", finished(), "--json"], folder / "logs", LIMIT, misbehave(method, does, often, marker)
+    )
     return judged(ended, marker, None)
 
 
@@ -152,7 +181,11 @@ def judged(ended: children.Ended, marker: Path, out: Path | None) -> Outcome:
     if not times:
         return idle("it was never asked")
     if ended.code:
-        if out is not None and any(row["step"] for row in runs.rows(out / "metrics.jsonl")) and not runs.steps(out):
+        if (
+            out is not None
+            and any(row["step"] for row in runs.rows(out / "metrics.jsonl"))
+            and not runs.steps(out)
+        ):
             return failed(f"it stopped without a checkpoint: {ended.last}")
         return held(reason=f"stopped: {ended.last}", stopped=1)
     said = counted(out) if out is not None else "failed" in ended.text
@@ -165,8 +198,11 @@ def judged(ended: children.Ended, marker: Path, out: Path | None) -> Outcome:
 
 def counted(out: Path) -> bool:
     """Whether the logs say that something failed."""
-    rows = any(k.startswith("failed") and isinstance(v, int | float) and v > 0 for row in runs.rows(out / "metrics.jsonl") for k,
-               v in row.items())
+    rows = any(
+        k.startswith("failed") and isinstance(v, int | float) and v > 0
+        for row in runs.rows(out / "metrics.jsonl")
+        for k, v in row.items()
+    )
     return rows or any("fail" in str(d) for d in runs.rows(out / "decisions.jsonl") if d.get("kind") != "run")
 
 

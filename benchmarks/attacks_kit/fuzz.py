@@ -1,7 +1,8 @@
-"""A million inputs that are almost right: each ends in a value, a refusal, or an error of ours with an address, and soon.
+"""A million inputs that are almost right: each ends in a value, a refusal, or an error of ours with an
+address, and soon.
 
-A batch of inputs of one target is fed in a forked process. A shared counter says which input it is at, so one that never comes back, or
-takes the process with it, is known, and the batch goes on after it.
+A batch of inputs of one target is fed in a forked process. A shared counter says which input it is at, so one
+that never comes back, or takes the process with it, is known, and the batch goes on after it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def tries(scale: float, seed: int) -> list[Try]:
         n = max(20, round(INPUTS * scale * target.share / whole))
         for first in range(0, n, BATCH):
             count = min(BATCH, n - first)
-            found.append(Try(f"fuzz/{name}/{seed}.{first}+{count}", functools.partial(batch, name, seed, first, count)))
+            found.append(
+                Try(f"fuzz/{name}/{seed}.{first}+{count}", functools.partial(batch, name, seed, first, count))
+            )
     return found
 
 
@@ -53,7 +56,11 @@ def batch(name: str, seed: object, first: int, count: int, folder: Path) -> Outc
     if not wrong:
         return held(count=count)
     shown = "; ".join(f"fuzz/{name}/{seed}.{number}: {why}" for number, why in wrong[:SHOWN])
-    return failed(shown + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""), count=count, wrong=len(wrong))
+    return failed(
+        shown + (f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""),
+        count=count,
+        wrong=len(wrong),
+    )
 
 
 def _fed(name: str, seed: object, first: int, end: int, folder: Path) -> tuple[list[tuple[int, str]], int]:
@@ -73,7 +80,9 @@ def _fed(name: str, seed: object, first: int, end: int, folder: Path) -> tuple[l
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
             child.end(1e9)
-            return _said(folder / f"{first}.wrong") + [(seen, f"hangs: killed after {patience:.0f} s")], seen + 1
+            return _said(folder / f"{first}.wrong") + [
+                (seen, f"hangs: killed after {patience:.0f} s")
+            ], seen + 1
         time.sleep(0.003)
     ended = child.end(1e9)
     wrong = _said(folder / f"{first}.wrong")
@@ -85,7 +94,11 @@ def _fed(name: str, seed: object, first: int, end: int, folder: Path) -> tuple[l
 
 
 def _said(path: Path) -> list[tuple[int, str]]:
-    return [tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return (
+        [tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.exists()
+        else []
+    )
 
 
 class Slow(BaseException):

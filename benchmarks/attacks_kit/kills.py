@@ -1,8 +1,10 @@
-"""Kills in chains: a run is stopped at any moment, resumed, stopped again, and in the end it is what nothing stopped would have been.
+"""Kills in chains: a run is stopped at any moment, resumed, stopped again, and in the end it is what nothing
+stopped would have been.
 
-Compared with the straight run: every file of the last checkpoint, metric rows without seconds, decisions without those about stopping and
-resuming, trees, guided data, the summary, the names of all files, and that there is a report. A chain tests the promise only where a
-gradient flowed after a resume; one in which none did is counted apart.
+Compared with the straight run: every file of the last checkpoint, metric rows without seconds, decisions
+without those about stopping and resuming, trees, guided data, the summary, the names of all files, and that
+there is a report. A chain tests the promise only where a gradient flowed after a resume; one in which none
+did is counted apart.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from attacks_kit.subjects import all_subjects
 KILLS = 1000
 LONGEST = 8  # kills of a chain
 ENDS_EARLY = 1.42  # planned for one that happens: a moment may lie after the end of the run
-KERNELS_OFF = ("shared-fp32", "adapters-bf16", "models-bf16")  # these once more with PyTorch in place of the kernels
+# these once more with PyTorch in place of the kernels
+KERNELS_OFF = ("shared-fp32", "adapters-bf16", "models-bf16")
 FRESH = ("adapters-bf16", "distill-rules", "adaptive-adapter")  # these twice more, in processes of their own
 
 
@@ -68,7 +71,8 @@ def chain(name: str, id: str, kills: int, folder: Path) -> Outcome:
     said, done, resumed_from = [], 0, None
     for number in range(kills):
         moment = moments.draw(rng, straight.seconds, straight.counts)
-        if number == kills - 1 and not runs.steps(out):  # a chain that goes on from no checkpoint would test nothing
+        # a chain that goes on from no checkpoint would test nothing
+        if number == kills - 1 and not runs.steps(out):
             moment = moments.under_way(rng, straight.counts)
         argv, resumed_from = _next(recipe, out, resumed_from)
         ended = _stopped(argv, folder, out, moment, before)
@@ -99,7 +103,9 @@ def chain(name: str, id: str, kills: int, folder: Path) -> Outcome:
     if not done:
         return Outcome(id="", verdict="held", count=0, numbers=numbers)
     if not flowed:
-        return idle("no gradient flowed after a resume, so this is not a test of the promise", count=done, **numbers)
+        return idle(
+            "no gradient flowed after a resume, so this is not a test of the promise", count=done, **numbers
+        )
     return held(count=done, reason="; ".join(said), **numbers)
 
 
@@ -121,11 +127,14 @@ def _next(recipe: Path, out: Path, resumed_from: int | None) -> tuple[list, int 
         if resumed_from is None and steps:
             resumed_from = steps[-1]
         return ["train", "--resume", out, "--plain"], resumed_from
-    shutil.rmtree(out, ignore_errors=True)  # stopped before the run had said what it is: its own message says to take another folder
+    # stopped before the run had said what it is: its own message says to take another folder
+    shutil.rmtree(out, ignore_errors=True)
     return ["train", recipe, "--out", out, "--plain"], resumed_from
 
 
-def _stopped(argv: list, folder: Path, out: Path, moment: moments.Moment, environment: Callable[[], None]) -> children.Ended:
+def _stopped(
+    argv: list, folder: Path, out: Path, moment: moments.Moment, environment: Callable[[], None]
+) -> children.Ended:
     """The command, with the signals of the moment."""
     (folder / "logs").mkdir(exist_ok=True)
     log = folder / "logs" / f"{len(list((folder / 'logs').iterdir())):03d}.log"
@@ -145,8 +154,8 @@ def _stopped(argv: list, folder: Path, out: Path, moment: moments.Moment, enviro
 
 
 def _refused(ended: children.Ended, out: Path) -> str | None:
-    """A resume that says that the run is finished is an end, if its report is there or the command that it names writes it: "" then,
-    else what is wrong; None for any other refusal."""
+    """A resume that says that the run is finished is an end, if its report is there or the command that it
+    names writes it: "" then, else what is wrong; None for any other refusal."""
     if "nothing to resume" not in ended.text:
         return None
     if not (out / "report.html").exists():
@@ -173,13 +182,17 @@ _STRAIGHT: dict[str, Straight] = {}
 
 
 def straight_of(name: str) -> Straight:
-    """The straight run of a case, made once in a process. RuntimeError where it does not end well: nothing can be compared then."""
+    """The straight run of a case, made once in a process. RuntimeError where it does not end well: nothing
+    can be compared then."""
     if name not in _STRAIGHT:
         with tempfile.TemporaryDirectory(dir=memory()) as folder:
             out, environment = Path(folder) / "run", _environment(name)
             counting = moments.count(out)
-            ended = children.run(["train", _recipe(name, Path(folder)), "--out", out, "--plain"], Path(folder) / "logs",
-                                 before=lambda: (environment(), counting()))
+            ended = children.run(
+                ["train", _recipe(name, Path(folder)), "--out", out, "--plain"],
+                Path(folder) / "logs",
+                before=lambda: (environment(), counting()),
+            )
             if why := children.untyped(ended, fine=(0,)):
                 raise RuntimeError(f"the straight run of {name}: {why}")
             _STRAIGHT[name] = Straight(runs.left(out), ended.seconds, moments.counted(out))
@@ -191,8 +204,14 @@ def fresh(name: str, folder: Path) -> Outcome:
     recipe, found = _recipe(name, folder), []
     for n in ("1", "2"):
         out = folder / f"run-{n}" / "run"
-        ended = subprocess.run([sys.executable, "-m", "forethought.cli", "train", str(recipe), "--out", str(out), "--plain"],
-                               env={**os.environ, "PYTHONHASHSEED": n}, capture_output=True, text=True, timeout=300, check=False)
+        ended = subprocess.run(
+            [sys.executable, "-m", "forethought.cli", "train", str(recipe), "--out", str(out), "--plain"],
+            env={**os.environ, "PYTHONHASHSEED": n},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         if ended.returncode:
             return failed(f"exit {ended.returncode}: {ended.stderr[-300:]}")
         found.append(runs.left(out))

@@ -1,4 +1,5 @@
-"""Inputs that are almost right: a valid text or structure, changed in a few places, or repeated until it is a bomb."""
+"""Inputs that are almost right: a valid text or structure, changed in a few places, or repeated until it is a
+bomb."""
 
 from __future__ import annotations
 
@@ -6,19 +7,147 @@ import copy
 import random
 from collections.abc import Sequence
 
-SIGNS = ["", " ", "\n", "\r\n", "\t", "\x00", "\x1b[31m", "\x07", "\ufeff", "\u2028", "\u00a0", "\u200b", "\u202e", "\u2066", "\ud800",
-         "\udfff", "\u2212",
-         "é", "漢", "😀", "Ω", "٣", "½", "²", "ﬀ", "İ", "ß", "-", "+", "0", "9", "1e999", "-0", "NaN", "Infinity", "null", "true", "{", "}",
-         "[", "]",
-         "(", ")", '"', "'", "\\", "\\\\", "/", "<", ">", "</", "#", "%", "$", "^", "_", "=", ",", ".", ":", ";", "|", "&", "@", "~", "`",
-         "*", "?", "!",
-         "\\frac", "\\boxed{", "\\u0000", "\\ud800", "</plan>", "<plan>", "</act>", "<think>", "do(", "9" * 40, "\x85", "\x0b", "\x0c",
-         "\x1f"]  # fmt: skip
-BOMBS = ["[", "{", "(", '{"a":', "\\frac{", "\\boxed{", "<plan>", "a ", "\n", "9", "x=", '"', "\\", "^{", "((", "a.b", "[[x]]\n", "- ",
-         "#", "\u0301"]
-ODD = [None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, -(10**30), 0.0, -0.0, 1e308, float("inf"), float("nan"), "", "x", "\x00",
-       "\ud800", "1", "nan",
-       "\x1b]0;x\x07", "v" * 5000, [], {}, [[]], [None], {"": None}, {"a": {"b": []}}, [1, "x"], ["plan"], b"x"]  # fmt: skip
+SIGNS = [
+    "",
+    " ",
+    "\n",
+    "\r\n",
+    "\t",
+    "\x00",
+    "\x1b[31m",
+    "\x07",
+    "\ufeff",
+    "\u2028",
+    "\u00a0",
+    "\u200b",
+    "\u202e",
+    "\u2066",
+    "\ud800",
+    "\udfff",
+    "\u2212",
+    "é",
+    "漢",
+    "😀",
+    "Ω",
+    "٣",
+    "½",
+    "²",
+    "ﬀ",
+    "İ",
+    "ß",
+    "-",
+    "+",
+    "0",
+    "9",
+    "1e999",
+    "-0",
+    "NaN",
+    "Infinity",
+    "null",
+    "true",
+    "{",
+    "}",
+    "[",
+    "]",
+    "(",
+    ")",
+    '"',
+    "'",
+    "\\",
+    "\\\\",
+    "/",
+    "<",
+    ">",
+    "</",
+    "#",
+    "%",
+    "$",
+    "^",
+    "_",
+    "=",
+    ",",
+    ".",
+    ":",
+    ";",
+    "|",
+    "&",
+    "@",
+    "~",
+    "`",
+    "*",
+    "?",
+    "!",
+    "\\frac",
+    "\\boxed{",
+    "\\u0000",
+    "\\ud800",
+    "</plan>",
+    "<plan>",
+    "</act>",
+    "<think>",
+    "do(",
+    "9" * 40,
+    "\x85",
+    "\x0b",
+    "\x0c",
+    "\x1f",
+]
+BOMBS = [
+    "[",
+    "{",
+    "(",
+    '{"a":',
+    "\\frac{",
+    "\\boxed{",
+    "<plan>",
+    "a ",
+    "\n",
+    "9",
+    "x=",
+    '"',
+    "\\",
+    "^{",
+    "((",
+    "a.b",
+    "[[x]]\n",
+    "- ",
+    "#",
+    "\u0301",
+]
+ODD = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    10**400,
+    -(10**30),
+    0.0,
+    -0.0,
+    1e308,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "\x00",
+    "\ud800",
+    "1",
+    "nan",
+    "\x1b]0;x\x07",
+    "v" * 5000,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    {"a": {"b": []}},
+    [1, "x"],
+    ["plan"],
+    b"x",
+]
 
 
 def text(rng: random.Random, seeds: Sequence[str], most: int = 20_000) -> str:
@@ -29,8 +158,10 @@ def text(rng: random.Random, seeds: Sequence[str], most: int = 20_000) -> str:
         at = rng.randrange(len(said) + 1)
         return (said[:at] + bomb + said[at:])[:most]
     if rng.random() < 0.05:
-        return "".join(chr(rng.choice((rng.randrange(128), rng.randrange(0x3000), rng.randrange(0x110000))))
-                       for _ in range(rng.randrange(60)))
+        return "".join(
+            chr(rng.choice((rng.randrange(128), rng.randrange(0x3000), rng.randrange(0x110000))))
+            for _ in range(rng.randrange(60))
+        )
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         said = _change(rng, said, seeds)
     return said[:most]
@@ -77,7 +208,8 @@ def data(rng: random.Random, seeds: Sequence[str], most: int = 20_000) -> bytes:
 
 
 def structure(rng: random.Random, seeds: Sequence[object]) -> object:
-    """A table or list with one to four values, keys or branches changed, dropped, or moved elsewhere; one in a hundred is nested deeply."""
+    """A table or list with one to four values, keys or branches changed, dropped, or moved elsewhere; one in
+    a hundred is nested deeply."""
     found = copy.deepcopy(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 2, 4))):
         holder, key = _place(rng, found)
@@ -87,7 +219,9 @@ def structure(rng: random.Random, seeds: Sequence[object]) -> object:
         if what == 0:
             del holder[key]
         elif what == 1 and isinstance(holder, dict):
-            holder[rng.choice(("", "x", "\x1b[1m", "stage", "name", "id", "parent", "id ", str(key).upper()))] = holder.pop(key)
+            holder[
+                rng.choice(("", "x", "\x1b[1m", "stage", "name", "id", "parent", "id ", str(key).upper()))
+            ] = holder.pop(key)
         elif what == 2:
             other, at = _place(rng, found)
             holder[key] = _copy(other[at]) if other is not None else None

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 Verdict = Literal["held", "failed", "skipped", "idle"]
-"""held: the promise held; failed: it did not; skipped: not possible here, with the reason; idle: what happened says nothing about the
-promise (a resume after which no gradient flowed), so it counts neither way."""
+"""held: the promise held; failed: it did not; skipped: not possible here, with the reason; idle: what
+happened says nothing about the promise (a resume after which no gradient flowed), so it counts neither
+way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Of one try. `count`: how many things it tried (kills of a chain, inputs of a batch); `wrong`: how many of them failed."""
+    """Of one try. `count`: how many things it tried (kills of a chain, inputs of a batch); `wrong`: how many
+    of them failed."""
 
     id: str
     verdict: Verdict
@@ -35,7 +37,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """`do(folder)` attacks in an empty folder of its own and returns an Outcome, whose id and seconds are filled in here."""
+    """`do(folder)` attacks in an empty folder of its own and returns an Outcome, whose id and seconds are
+    filled in here."""
 
     id: str
     do: Callable[[Path], Outcome]
@@ -58,28 +61,39 @@ def idle(reason: str, count: int = 1, **numbers: float) -> Outcome:
 
 
 def rng_of(*words: object) -> random.Random:
-    """Its own stream of random numbers for everything that is named: one try can be made again without the others."""
+    """Its own stream of random numbers for everything that is named: one try can be made again without the
+    others."""
     return random.Random(":".join(map(str, words)))
 
 
 def attempt(one: Try, keep: Path | None = None) -> Outcome:
-    """The try, made in a folder in memory that is gone afterwards (with `keep`: moved there). An error of the attack itself is a failure
-    that says so: nothing that was not seen to hold counts as held."""
+    """The try, made in a folder in memory that is gone afterwards (with `keep`: moved there). An error of the
+    attack itself is a failure that says so: nothing that was not seen to hold counts as held."""
     folder, began = Path(tempfile.mkdtemp(prefix="try-", dir=memory())), time.monotonic()
     try:
         found = one.do(folder)
     except Exception as error:
-        found = failed(f"the attack itself broke: {type(error).__name__}: {error} ({traceback.format_exc().splitlines()[-3].strip()})")
+        found = failed(
+            f"the attack itself broke: {type(error).__name__}: {error} "
+            f"({traceback.format_exc().splitlines()[-3].strip()})"
+        )
     finally:
         if keep is not None:
-            shutil.copytree(folder, keep / one.id.replace("/", "+"), symlinks=True, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+            shutil.copytree(
+                folder,
+                keep / one.id.replace("/", "+"),
+                symlinks=True,
+                dirs_exist_ok=True,
+                ignore_dangling_symlinks=True,
+            )
         shutil.rmtree(folder, ignore_errors=True)
     return Outcome(**asdict(found) | {"id": one.id, "seconds": time.monotonic() - began})
 
 
 def memory() -> Path:
-    """A folder for everything that attacks write, gone with the process that asked first (forked ones share it). In memory where there is
-    such a place: synced writes cost nothing there, and the attacks are about what is in the files, not about the disk."""
+    """A folder for everything that attacks write, gone with the process that asked first (forked ones share
+    it). In memory where there is such a place: synced writes cost nothing there, and the attacks are about
+    what is in the files, not about the disk."""
     if not _ROOM:
         where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         _ROOM.append((os.getpid(), Path(tempfile.mkdtemp(prefix="attacks-", dir=where))))
@@ -95,9 +109,14 @@ def _leave() -> None:
         shutil.rmtree(_ROOM.pop()[1], ignore_errors=True)
 
 
-def attempt_all(tries: list[Try], workers: int = 1, tell: Callable[[Outcome], None] = lambda found: None,
-                keep: Path | None = None) -> list[Outcome]:
-    """The outcomes in the order of the tries. More than one worker: forked processes that take the next try when they are free."""
+def attempt_all(
+    tries: list[Try],
+    workers: int = 1,
+    tell: Callable[[Outcome], None] = lambda found: None,
+    keep: Path | None = None,
+) -> list[Outcome]:
+    """The outcomes in the order of the tries. More than one worker: forked processes that take the next try
+    when they are free."""
     if workers <= 1:
         found = []
         for one in tries:
@@ -107,8 +126,11 @@ def attempt_all(tries: list[Try], workers: int = 1, tell: Callable[[Outcome], No
     return _spread(tries, workers, tell, keep)
 
 
-def _spread(tries: list[Try], workers: int, tell: Callable[[Outcome], None], keep: Path | None) -> list[Outcome]:
-    """A pipe holds one byte pair for each try; a worker reads the next number, and writes its outcome as a line of its own file."""
+def _spread(
+    tries: list[Try], workers: int, tell: Callable[[Outcome], None], keep: Path | None
+) -> list[Outcome]:
+    """A pipe holds one byte pair for each try; a worker reads the next number, and writes its outcome as a
+    line of its own file."""
     folder = Path(tempfile.mkdtemp(prefix="spread-", dir=memory()))
     queue, feed = os.pipe()
     children = {}
@@ -139,13 +161,17 @@ def _spread(tries: list[Try], workers: int, tell: Callable[[Outcome], None], kee
             outcomes[at] = Outcome(**said)
             tell(outcomes[at])
     shutil.rmtree(folder, ignore_errors=True)
-    missing = {at: Outcome(id=tries[at].id, verdict="failed", reason="the worker died in this try", wrong=1)
-               for at in range(len(tries)) if at not in outcomes}
+    missing = {
+        at: Outcome(id=tries[at].id, verdict="failed", reason="the worker died in this try", wrong=1)
+        for at in range(len(tries))
+        if at not in outcomes
+    }
     return [(outcomes | missing)[at] for at in range(len(tries))]
 
 
 def total(outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """tries, held, failed, skipped, idle (in things tried, not in chains or batches), seconds, and the numbers summed."""
+    """tries, held, failed, skipped, idle (in things tried, not in chains or batches), seconds, and the
+    numbers summed."""
     out: dict[str, float] = dict.fromkeys(("tries", "held", "failed", "skipped", "idle", "seconds"), 0)
     for one in outcomes:
         wrong = min(one.wrong or one.count, one.count) if one.verdict == "failed" else 0

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LOCKS = (".lock",)
-BESIDE = ("machine", "machines", "digest")  # of a summary: where it was made, and what covers that and its seconds
+# of a summary: where it was made, and what covers that and its seconds
+BESIDE = ("machine", "machines", "digest")
 
 
 def clock(name: str) -> bool:
@@ -40,11 +41,16 @@ def rows(path: Path) -> list[dict]:
 
 def steps(out: Path) -> list[int]:
     folder = out / "checkpoints"
-    return sorted(int(p.name[5:]) for p in folder.iterdir() if re.fullmatch(r"step-\d{6,}", p.name)) if folder.is_dir() else []
+    return (
+        sorted(int(p.name[5:]) for p in folder.iterdir() if re.fullmatch(r"step-\d{6,}", p.name))
+        if folder.is_dir()
+        else []
+    )
 
 
 def left(out: Path) -> dict[str, object]:
-    """Name -> value of all that must be equal in two runs of one recipe, however often one of them was killed."""
+    """Name -> value of all that must be equal in two runs of one recipe, however often one of them was
+    killed."""
     found: dict[str, object] = {"checkpoints": steps(out)}
     if found["checkpoints"]:
         newest = out / "checkpoints" / f"step-{found['checkpoints'][-1]:06d}"
@@ -63,14 +69,17 @@ def left(out: Path) -> dict[str, object]:
         if path.is_file():
             found[f"guided: {path.relative_to(out / 'guided')}"] = _guided(path)
     summary = out / "summary.json"
-    found["summary"] = timeless(json.loads(summary.read_text(encoding="utf-8")), BESIDE) if summary.exists() else None
+    found["summary"] = (
+        timeless(json.loads(summary.read_text(encoding="utf-8")), BESIDE) if summary.exists() else None
+    )
     found["report.html"] = (out / "report.html").is_file() and (out / "report.html").stat().st_size > 10_000
     found["names"] = names(out)
     return found
 
 
 def names(out: Path) -> list[str]:
-    """Files and folders of the run directory, apart from event files, whose names hold the time, and the lock."""
+    """Files and folders of the run directory, apart from event files, whose names hold the time, and the
+    lock."""
     return sorted(p.name for p in out.iterdir() if p.name not in (*LOCKS, "tensorboard"))
 
 
@@ -86,7 +95,9 @@ def difference(wanted: Mapping[str, object], found: Mapping[str, object]) -> str
         elif isinstance(a, list) and isinstance(b, list):
             said.append(f"{name}: {_first(a, b)}")
         else:
-            said.append(f"{name} {'is missing' if b == 'absent' or b is False else 'is extra' if a == 'absent' else 'differs'}")
+            said.append(
+                f"{name} {'is missing' if b == 'absent' or b is False else 'is extra' if a == 'absent' else 'differs'}"
+            )
     return "; ".join(said[:8]) + (f"; and {len(said) - 8} more" if len(said) > 8 else "")
 
 
@@ -100,9 +111,12 @@ def _first(a: list, b: list) -> str:
 
 def gradients_after(out: Path, step: int) -> int:
     """Rows of reinforce stages after `step` in which a gradient flowed."""
-    return sum(row.get("step", 0) > step and row.get("kind") in ("reinforce", "imitate")
-               and any(k.startswith("grad_norm") and isinstance(v, float) and v > 0 for k, v in row.items())
-               for row in rows(out / "metrics.jsonl"))
+    return sum(
+        row.get("step", 0) > step
+        and row.get("kind") in ("reinforce", "imitate")
+        and any(k.startswith("grad_norm") and isinstance(v, float) and v > 0 for k, v in row.items())
+        for row in rows(out / "metrics.jsonl")
+    )
 
 
 def _unpacked(path: Path) -> str:
@@ -116,4 +130,5 @@ def _guided(path: Path) -> object:
     if path.name != "provenance.json":
         return hashlib.blake2b(path.read_bytes()).hexdigest()[:32]
     said = json.loads(path.read_text(encoding="utf-8"))
-    return {k: v for k, v in said.items() if k not in ("date", "paid", "paid_before", "tried")}  # when, and in how many goes
+    # when, and in how many goes
+    return {k: v for k, v in said.items() if k not in ("date", "paid", "paid_before", "tried")}

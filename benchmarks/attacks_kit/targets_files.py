@@ -17,6 +17,7 @@ from attacks_kit.targets_texts import PROBLEMS
 
 def file(name: str, seeds: Callable[[], list[str]], read: Callable[[Path], object]) -> Callable[[Path], Feed]:
     """`read` gets a file of this name that holds one of the seeds, changed."""
+
     def make(folder: Path) -> Feed:
         path, texts = folder / name, seeds()
 
@@ -36,8 +37,10 @@ def problems(path: Path) -> object:
 
 
 def jsonl() -> list[str]:
-    other = [{"problem": "What is $1+1$?", "solution": r"It is \boxed{2}.", "level": "Level 3", "type": "Algebra"},
-             {"question": "Q?", "answer": 27.0, "plan": "add", "chain": "2 + 25", "id": 7}]  # fmt: skip
+    other = [
+        {"problem": "What is $1+1$?", "solution": r"It is \boxed{2}.", "level": "Level 3", "type": "Algebra"},
+        {"question": "Q?", "answer": 27.0, "plan": "add", "chain": "2 + 25", "id": 7},
+    ]
     return ["".join(json.dumps(row) + "\n" for row in rows) for rows in (PROBLEMS[:3], other)]
 
 
@@ -75,7 +78,8 @@ def planbench(path: Path) -> object:
 
 
 def tables(folder: Path) -> Feed:
-    """Recipes that are tables already: converted, checked, written as TOML, and their task built where it is cheap."""
+    """Recipes that are tables already: converted, checked, written as TOML, and their task built where it is
+    cheap."""
     from forethought.recipe.check import check
     from forethought.recipe.convert import from_dict, to_toml
 
@@ -101,7 +105,10 @@ def recipe_at(path: Path) -> object:
 def toml() -> list[str]:
     from forethought.recipe.convert import from_dict, to_toml
 
-    shipped = [path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))]
+    shipped = [
+        path.read_text(encoding="utf-8")
+        for path in sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+    ]
     return [to_toml(from_dict(subject(IMITATE, PLAN))), *shipped]
 
 
@@ -116,17 +123,30 @@ def overrides(folder: Path) -> Feed:
     from forethought.recipe.load import override
 
     recipe = from_dict(subject(IMITATE, PLAN))
-    seeds = ["stage.0.until.steps=50", "stage.1.optim.lr=1e-3", "task.levels=[1, 2]", "layout=adapters", "seed=3",
-             "stage.1.reward.plan.valid=1",
-             'task.tags={ plan = "p" }', "engine.threads=auto", "stage=[]", "eval.tasks=999", "model.path=x/y",
-             "probes.formats.a='x+'"]  # fmt: skip
+    seeds = [
+        "stage.0.until.steps=50",
+        "stage.1.optim.lr=1e-3",
+        "task.levels=[1, 2]",
+        "layout=adapters",
+        "seed=3",
+        "stage.1.reward.plan.valid=1",
+        'task.tags={ plan = "p" }',
+        "engine.threads=auto",
+        "stage=[]",
+        "eval.tasks=999",
+        "model.path=x/y",
+        "probes.formats.a='x+'",
+    ]
     return lambda rng: check(override(recipe, [mutate.text(rng, seeds, 6000)]))
 
 
 def arms(folder: Path) -> Feed:
     from forethought.arms.declare import read
 
-    seeds = [path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parents[2] / "recipes" / "arms").glob("*.toml"))]
+    seeds = [
+        path.read_text(encoding="utf-8")
+        for path in sorted((Path(__file__).parents[2] / "recipes" / "arms").glob("*.toml"))
+    ]
     seeds = [text for text in seeds if len(text) < 3000] or [text[:3000] for text in seeds]
     path = folder / "arms.toml"
 

@@ -15,19 +15,65 @@ from attacks_kit.subjects import IMITATE, PLAN, subject
 
 # --- what runs have written ---
 
-NODES = [{"id": 0, "parent": None, "role": None, "text": "GOAL a v3", "status": "given", "reason": "", "reward_parts": {}, "reward": None,
-          "advantage": None,
-          "policy": None, "version": 0, "tokens": 4, "logprob": None},
-         {"id": 1, "parent": 0, "role": "plan", "text": "a </plan>", "status": "finished", "reason": "", "reward_parts": {"format": 1.0,
-                                                 "valid": 1.0},
-          "reward": 2.0, "advantage": 0.5, "policy": "plan", "version": 1, "tokens": 2, "logprob": -0.5},
-         {"id": 2, "parent": 1, "role": "act", "text": "a x1 y2 v3 </act>", "status": "finished", "reason": "",
-          "reward_parts": {"outcome": 1.0,
-          "format": 1.0, "follows": 1.0}, "reward": 1.0, "advantage": 0.1, "policy": "base", "version": 0, "tokens": 5,
-          "logprob": -0.1}]  # fmt: skip
-TREE = {"step": 3, "stage": 1, "free_text": False, "task": "t", "domain": "desk", "level": 1, "context": "a desk x1 y2",
-        "prompt": "GOAL a v3",
-        "oracle_plan": "a </plan>", "nodes": NODES}  # fmt: skip
+NODES = [
+    {
+        "id": 0,
+        "parent": None,
+        "role": None,
+        "text": "GOAL a v3",
+        "status": "given",
+        "reason": "",
+        "reward_parts": {},
+        "reward": None,
+        "advantage": None,
+        "policy": None,
+        "version": 0,
+        "tokens": 4,
+        "logprob": None,
+    },
+    {
+        "id": 1,
+        "parent": 0,
+        "role": "plan",
+        "text": "a </plan>",
+        "status": "finished",
+        "reason": "",
+        "reward_parts": {"format": 1.0, "valid": 1.0},
+        "reward": 2.0,
+        "advantage": 0.5,
+        "policy": "plan",
+        "version": 1,
+        "tokens": 2,
+        "logprob": -0.5,
+    },
+    {
+        "id": 2,
+        "parent": 1,
+        "role": "act",
+        "text": "a x1 y2 v3 </act>",
+        "status": "finished",
+        "reason": "",
+        "reward_parts": {"outcome": 1.0, "format": 1.0, "follows": 1.0},
+        "reward": 1.0,
+        "advantage": 0.1,
+        "policy": "base",
+        "version": 0,
+        "tokens": 5,
+        "logprob": -0.1,
+    },
+]
+TREE = {
+    "step": 3,
+    "stage": 1,
+    "free_text": False,
+    "task": "t",
+    "domain": "desk",
+    "level": 1,
+    "context": "a desk x1 y2",
+    "prompt": "GOAL a v3",
+    "oracle_plan": "a </plan>",
+    "nodes": NODES,
+}
 
 
 def trees(folder: Path) -> Feed:
@@ -63,18 +109,66 @@ def run(folder: Path) -> Feed:
     out.mkdir(exist_ok=True)
     files = {
         "recipe.json": [json.dumps(subject(IMITATE, PLAN))],
-        "metrics.jsonl": ["".join(json.dumps({"step": i, "stage": 0, "stage_name": "imitate", "kind": "imitate", "stage_step": i,
-                                              "seconds": i / 2,
-                                              "eval/plan": 0.5, "eval/plan_low": 0.1, "eval/plan_high": 0.9, "eval/act": 0.25,
-                                              "loss/sft": 1.5,
-                                              "grad_norm/base": 0.1}) + "\n" for i in range(4))],
-        "decisions.jsonl": [json.dumps({"step": 1, "stage": 0, "kind": "gate", "name": "eval/act", "outcome": "pass", "reason": "why",
-                                        "numbers": {"change": 0.1}}) + "\n"],
-        "summary.json": [json.dumps({"name": "x", "seed": 3, "status": "done", "step": 3, "seconds": 2.0, "stages": [
-            {"name": "imitate", "kind": "imitate", "roles": ["plan", "act"], "steps": 3, "seconds": 1.0, "tokens_sampled": 0,
-             "tokens_trained": 9}],
-            "machine": {"threads": 1, "device": "cpu"}})],
-    }  # fmt: skip
+        "metrics.jsonl": [
+            "".join(
+                json.dumps(
+                    {
+                        "step": i,
+                        "stage": 0,
+                        "stage_name": "imitate",
+                        "kind": "imitate",
+                        "stage_step": i,
+                        "seconds": i / 2,
+                        "eval/plan": 0.5,
+                        "eval/plan_low": 0.1,
+                        "eval/plan_high": 0.9,
+                        "eval/act": 0.25,
+                        "loss/sft": 1.5,
+                        "grad_norm/base": 0.1,
+                    }
+                )
+                + "\n"
+                for i in range(4)
+            )
+        ],
+        "decisions.jsonl": [
+            json.dumps(
+                {
+                    "step": 1,
+                    "stage": 0,
+                    "kind": "gate",
+                    "name": "eval/act",
+                    "outcome": "pass",
+                    "reason": "why",
+                    "numbers": {"change": 0.1},
+                }
+            )
+            + "\n"
+        ],
+        "summary.json": [
+            json.dumps(
+                {
+                    "name": "x",
+                    "seed": 3,
+                    "status": "done",
+                    "step": 3,
+                    "seconds": 2.0,
+                    "stages": [
+                        {
+                            "name": "imitate",
+                            "kind": "imitate",
+                            "roles": ["plan", "act"],
+                            "steps": 3,
+                            "seconds": 1.0,
+                            "tokens_sampled": 0,
+                            "tokens_trained": 9,
+                        }
+                    ],
+                    "machine": {"threads": 1, "device": "cpu"},
+                }
+            )
+        ],
+    }
     structures = {name: [json.loads(line) for line in seeds[0].splitlines()] for name, seeds in files.items()}
 
     def feed(rng: random.Random) -> None:
@@ -85,7 +179,9 @@ def run(folder: Path) -> Feed:
             elif rng.random() < 0.5:
                 (out / name).write_bytes(mutate.data(rng, seeds))
             else:
-                (out / name).write_bytes((dumped(mutate.structure(rng, structures[name])) + "\n").encode("utf-8", "surrogatepass"))
+                (out / name).write_bytes(
+                    (dumped(mutate.structure(rng, structures[name])) + "\n").encode("utf-8", "surrogatepass")
+                )
         report.write(out)
 
     return feed
@@ -104,7 +200,9 @@ def manifest(folder: Path) -> Feed:
         if rng.random() < 0.3:
             (checkpoint / "manifest.json").write_bytes(mutate.data(rng, [json.dumps(seeds[0])]))
         else:
-            (checkpoint / "manifest.json").write_bytes(dumped(mutate.structure(rng, seeds)).encode("utf-8", "surrogatepass"))
+            (checkpoint / "manifest.json").write_bytes(
+                dumped(mutate.structure(rng, seeds)).encode("utf-8", "surrogatepass")
+            )
         Store(folder).latest()
 
     return feed

@@ -15,7 +15,9 @@ from attacks_kit.feeds import Feed
 
 def _family(domain, levels: list[int]) -> Feed:
     """A model's plan and acts: parsed, judged, read, followed and played."""
-    tasks = domain.family(random.Random(0), levels, "train") + domain.family(random.Random(1), levels, "train")
+    tasks = domain.family(random.Random(0), levels, "train") + domain.family(
+        random.Random(1), levels, "train"
+    )
     turns = [domain.demonstrate(task) for task in tasks]
     plans = [t.text for some in turns for t in some if t.role == "plan"]
     acts = [t.text for some in turns for t in some if t.role == "act"]
@@ -54,10 +56,21 @@ def blocksworld(folder: Path) -> Feed:
     return _family(domain, list(domain.levels)[:3])
 
 
-PROBLEMS = [{"id": str(i), "question": f"Tom has {i} apples and buys 4 more. How many?",
-             "answer": f"{i} + 4 = <<{i}+4={i + 4}>>{i + 4}\n#### {i + 4}"}
-            for i in range(1, 9)]  # fmt: skip
-SAID = [r"<think>I add \(2 + 4\).</think> So \boxed{6}", r"\boxed{\frac{1}{2}}", r"the answer is \boxed{x = 3}", r"\boxed{(1, 2)}"]
+PROBLEMS = [
+    {
+        "id": str(i),
+        "question": f"Tom has {i} apples and buys 4 more. How many?",
+        "answer": f"{i} + 4 = <<{i}+4={i + 4}>>{i + 4}\n#### {i + 4}",
+    }
+    for i in range(1, 9)
+]
+SAID = [
+    r"<think>I add \(2 + 4\).</think> So \boxed{6}",
+    r"\boxed{\frac{1}{2}}",
+    r"the answer is \boxed{x = "
+    r"3}",
+    r"\boxed{(1, 2)}",
+]
 
 
 def math(folder: Path) -> Feed:
@@ -65,8 +78,10 @@ def math(folder: Path) -> Feed:
     from forethought.tasks.math.domain import Math
 
     (folder / "a.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS[:4]), encoding="utf-8")
-    (folder / "b.jsonl").write_text("".join(json.dumps(p | {"question": f"Otherwise {p['id']} birds?"}) + "\n" for p in PROBLEMS[4:]),
-                                    "utf-8")
+    (folder / "b.jsonl").write_text(
+        "".join(json.dumps(p | {"question": f"Otherwise {p['id']} birds?"}) + "\n" for p in PROBLEMS[4:]),
+        "utf-8",
+    )
     domain = Math(train=str(folder / "a.jsonl"), eval=[str(folder / "b.jsonl")], grader="exact")
     tasks = domain.family(random.Random(0), list(domain.levels) * 2, "train")
 
@@ -87,12 +102,24 @@ def gui(calls: bool) -> Callable[[Path], Feed]:
     def make(folder: Path) -> Feed:
         from forethought.interface.gui import GuiGrammar, Op
 
-        grammar = GuiGrammar(ops=(Op(name="Tap"), Op(name="Type", value="required"), Op(name="Back", target="forbidden")), places=("at",
-                                                "below"))
-        seeds = ['[{"op": "Tap", "target": "the Save button at the bottom"}, {"op": "Type", "target": "the field below", "value": "Ada"}]',
-                 '[{"op": "Back"}]'] if not calls else [
-                 'do(action="Tap", element_description="the Save button at the bottom")\ndo(action="Type", element_description="x below", '
-                 'argument="Ada \\" \\u00e9")', "do(action='Back')"]  # fmt: skip
+        grammar = GuiGrammar(
+            ops=(Op(name="Tap"), Op(name="Type", value="required"), Op(name="Back", target="forbidden")),
+            places=("at", "below"),
+        )
+        seeds = (
+            [
+                '[{"op": "Tap", "target": "the Save button at the bottom"}, {"op": "Type", "target": "the '
+                'field below", "value": "Ada"}]',
+                '[{"op": "Back"}]',
+            ]
+            if not calls
+            else [
+                'do(action="Tap", element_description="the Save button at the bottom")\ndo(action="Type", '
+                'element_description="x below", '
+                'argument="Ada \\" \\u00e9")',
+                "do(action='Back')",
+            ]
+        )
         parse = grammar.parse_calls if calls else grammar.parse
         return lambda rng: parse(mutate.text(rng, seeds))
 
@@ -103,7 +130,12 @@ def tags(folder: Path) -> Feed:
     from forethought.interface.tags import Tags
 
     kinds = [Tags(), Tags(plan="blink", act="link"), Tags(strict=False), Tags(required=("plan", "act"))]
-    seeds = ["<plan>a b</plan>\n<think>hm</think>\n<act>do</act>", "<blink>x</blink> <link>y</link>", "a b </plan>", "text <plan>a</plan>"]
+    seeds = [
+        "<plan>a b</plan>\n<think>hm</think>\n<act>do</act>",
+        "<blink>x</blink> <link>y</link>",
+        "a b </plan>",
+        "text <plan>a</plan>",
+    ]
 
     def feed(rng: random.Random) -> None:
         kind, text = rng.choice(kinds), mutate.text(rng, seeds)
@@ -115,12 +147,43 @@ def tags(folder: Path) -> Feed:
 
 # --- answers ---
 
-ANSWERS = ["-4", "1,234.50", r"\frac{1}{2}", r"3\frac{1}{2}", "0.5", "50%", r"90^\circ", "x = 3", "(1, 2)", r"[0, \infty)", r"\{1, 2, 3\}",
-           r"2\sqrt{2}",
-           "5 cm", r"5\text{ cm}^2", "(C)", "12:30", "5 June", "$18", "yes", "52_8", r"\pi", "1/3", "3 million", r"\pm 2",
-           "0.\\overline{3}", "x^2 + 1",
-           r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", "no", "10^{-7}", "- 4", "1 2/3", r"\dfrac12", "a, b", "₂",
-           "Monday"]  # fmt: skip
+ANSWERS = [
+    "-4",
+    "1,234.50",
+    r"\frac{1}{2}",
+    r"3\frac{1}{2}",
+    "0.5",
+    "50%",
+    r"90^\circ",
+    "x = 3",
+    "(1, 2)",
+    r"[0, \infty)",
+    r"\{1, 2, 3\}",
+    r"2\sqrt{2}",
+    "5 cm",
+    r"5\text{ cm}^2",
+    "(C)",
+    "12:30",
+    "5 June",
+    "$18",
+    "yes",
+    "52_8",
+    r"\pi",
+    "1/3",
+    "3 million",
+    r"\pm 2",
+    "0.\\overline{3}",
+    "x^2 + 1",
+    r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+    "no",
+    "10^{-7}",
+    "- 4",
+    "1 2/3",
+    r"\dfrac12",
+    "a, b",
+    "₂",
+    "Monday",
+]
 
 
 def answers(folder: Path) -> Feed:

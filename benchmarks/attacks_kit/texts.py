@@ -1,4 +1,5 @@
-"""Hostile texts in names, paths, plans, answers and files: no raw control character reaches the terminal, no page breaks or runs them."""
+"""Hostile texts in names, paths, plans, answers and files: no raw control character reaches the terminal, no
+page breaks or runs them."""
 
 from __future__ import annotations
 
@@ -15,29 +16,67 @@ from attacks_kit import children, damage, kills
 from attacks_kit.records import Outcome, Try, failed, held, rng_of, skipped
 
 PAYLOADS = {
-    "ESC": "\x1b]0;TITLE\x07\x1b[2J\x1b[31m", "BEL": "a\x07b", "CSI in one sign": "\x9b31mred", "backspaces": "abc\x08\x08\x08xyz",
-            "return": "safe\rEVIL",
-    "bidi": "\u202egnp.exe\u202c", "isolates": "\u2066\u2067x\u2069", "marks": "\u200f\u061cx", "a half character": "\ud800x",
-            "the other half": "x\udfff",
-    "a script": "</script><script>alert(1)</script>", "an image": "<img src=x onerror=alert(1)>", "a comment": "<!--<script>",
-            "NUL": "a\x00b",
-    "line separators": "a\u2028b\u2029c", "DEL": "a\x7fb", "tags": "\U000e0001\U000e0041", "long": "x" * 100_000,
-            "zero width": "a\u200bb\ufeffc",
-}  # fmt: skip
+    "ESC": "\x1b]0;TITLE\x07\x1b[2J\x1b[31m",
+    "BEL": "a\x07b",
+    "CSI in one sign": "\x9b31mred",
+    "backspaces": "abc\x08\x08\x08xyz",
+    "return": "safe\rEVIL",
+    "bidi": "\u202egnp.exe\u202c",
+    "isolates": "\u2066\u2067x\u2069",
+    "marks": "\u200f\u061cx",
+    "a half character": "\ud800x",
+    "the other half": "x\udfff",
+    "a script": "</script><script>alert(1)</script>",
+    "an image": "<img src=x onerror=alert(1)>",
+    "a comment": "<!--<script>",
+    "NUL": "a\x00b",
+    "line separators": "a\u2028b\u2029c",
+    "DEL": "a\x7fb",
+    "tags": "\U000e0001\U000e0041",
+    "long": "x" * 100_000,
+    "zero width": "a\u200bb\ufeffc",
+}
 BIDI = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
-FIELDS = ("recipe name", "stage name", "decision reason", "tree text", "tree prompt", "tree reason", "tree task", "summary name",
-          "metric name",
-          "role", "format")  # fmt: skip
-PLACES = ("--out", "--resume", "RECIPE", "--set", "--model", "report DIR", "eval SOURCE", "traces --task", "stage name of a recipe",
-          "task option",
-          "recipe name of a recipe", "file name in a run")  # fmt: skip
+FIELDS = (
+    "recipe name",
+    "stage name",
+    "decision reason",
+    "tree text",
+    "tree prompt",
+    "tree reason",
+    "tree task",
+    "summary name",
+    "metric name",
+    "role",
+    "format",
+)
+PLACES = (
+    "--out",
+    "--resume",
+    "RECIPE",
+    "--set",
+    "--model",
+    "report DIR",
+    "eval SOURCE",
+    "traces --task",
+    "stage name of a recipe",
+    "task option",
+    "recipe name of a recipe",
+    "file name in a run",
+)
 
 
 def tries(scale: float, seed: int) -> list[Try]:
-    found = [Try(f"texts/{field}/{name}", functools.partial(in_a_run, field, payload)) for field in FIELDS for name,
-             payload in PAYLOADS.items()]
-    found += [Try(f"texts/{place}/{name}", functools.partial(on_the_line, place, payload)) for place in PLACES for name,
-              payload in PAYLOADS.items()]
+    found = [
+        Try(f"texts/{field}/{name}", functools.partial(in_a_run, field, payload))
+        for field in FIELDS
+        for name, payload in PAYLOADS.items()
+    ]
+    found += [
+        Try(f"texts/{place}/{name}", functools.partial(on_the_line, place, payload))
+        for place in PLACES
+        for name, payload in PAYLOADS.items()
+    ]
     return found if scale >= 1 else rng_of("texts", seed).sample(found, max(6, round(scale * len(found))))
 
 
@@ -48,8 +87,11 @@ def in_a_run(field: str, payload: str, folder: Path) -> Outcome:
     put(out, field, payload)
     report = children.run(["report", out], folder / "logs")
     traces = children.run(["traces", out, "--full", "--n", "0"], folder / "logs")
-    wrong = [f"{verb}: {why}" for verb, ended in (("report", report), ("traces", traces)) if (why := children.untyped(ended)
-                                            or raw(ended.text))]
+    wrong = [
+        f"{verb}: {why}"
+        for verb, ended in (("report", report), ("traces", traces))
+        if (why := children.untyped(ended) or raw(ended.text))
+    ]
     if report.code == 0:
         wrong += [f"page: {why}" for why in [page(out / "report.html")] if why]
     return failed("; ".join(wrong)) if wrong else held(reason=f"report {report.code}, traces {traces.code}")
@@ -57,6 +99,7 @@ def in_a_run(field: str, payload: str, folder: Path) -> Outcome:
 
 def put(out: Path, field: str, payload: str) -> None:
     """The payload in one field of a run's files."""
+
     def lines(name: str, change) -> None:
         rows = [json.loads(line) for line in (out / name).read_text(encoding="utf-8").splitlines()]
         for row in rows:
@@ -114,16 +157,23 @@ def on_the_line(place: str, payload: str, folder: Path) -> Outcome:
     tables["stage"] = tables["stage"][:1]
     tables["stage"][0]["until"]["steps"] = 2
     recipe.write_text(json.dumps(tables), encoding="utf-8")
-    argv = {"--out": ["train", recipe, "--out", path], "--resume": ["train", "--resume", path], "RECIPE": ["train", path],
-            "--set": ["train", recipe, "--set", f"name={payload}", "--dry-run"], "--model": ["train", recipe, "--model", path, "--out",
-                                                    folder / "r"],
-            "report DIR": ["report", path], "eval SOURCE": ["eval", path]}.get(place, ["train", recipe, "--out", folder / "r"])  # fmt: skip
+    argv = {
+        "--out": ["train", recipe, "--out", path],
+        "--resume": ["train", "--resume", path],
+        "RECIPE": ["train", path],
+        "--set": ["train", recipe, "--set", f"name={payload}", "--dry-run"],
+        "--model": ["train", recipe, "--model", path, "--out", folder / "r"],
+        "report DIR": ["report", path],
+        "eval SOURCE": ["eval", path],
+    }.get(place, ["train", recipe, "--out", folder / "r"])
     if place in ("traces --task", "file name in a run"):
         shutil.copytree(damage.base_of("adapters").folder / "finished" / "run", folder / "run")
         argv = ["traces", folder / "run", "--task", payload]
         if place == "file name in a run":
             try:
-                (folder / "run" / "trees" / f"step-{payload.replace('/', '_')[:100]}.jsonl.gz").write_bytes(b"x")
+                (folder / "run" / "trees" / f"step-{payload.replace('/', '_')[:100]}.jsonl.gz").write_bytes(
+                    b"x"
+                )
             except (OSError, ValueError) as error:
                 return skipped(f"no file can have such a name: {error}")
             argv = ["traces", folder / "run", "--n", "0"]
@@ -146,7 +196,12 @@ def raw(text: str) -> str:
     """The first control character that a terminal would act on, or ""."""
     for at, sign in enumerate(text):
         if (unicodedata.category(sign) == "Cc" and sign not in "\n\t") or sign in BIDI:
-            if sign == "\r" and text[at : at + 2] == "\r\n" or sign == "\r" and "Loading weights" in text[at : at + 40]:
+            if (
+                sign == "\r"
+                and text[at : at + 2] == "\r\n"
+                or sign == "\r"
+                and "Loading weights" in text[at : at + 40]
+            ):
                 continue  # a bar that a library draws
             return f"raw {sign!r} reaches the terminal, in {text[max(0, at - 40) : at + 10]!r}"
     return ""
@@ -166,13 +221,15 @@ class _Page(html.parser.HTMLParser):
 
 
 def page(path: Path) -> str:
-    """What is wrong with a page, or "": it is no UTF-8, holds control characters or bidirectional marks, an element that nobody put there,
-    or data that cannot be read."""
+    """What is wrong with a page, or "": it is no UTF-8, holds control characters or bidirectional marks, an
+    element that nobody put there, or data that cannot be read."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         return f"is no UTF-8: {error}"
-    if bad := next((c for c in text if (unicodedata.category(c) == "Cc" and c not in "\n\t\r") or c in BIDI), None):
+    if bad := next(
+        (c for c in text if (unicodedata.category(c) == "Cc" and c not in "\n\t\r") or c in BIDI), None
+    ):
         return f"holds {bad!r} raw"
     found = _Page()
     found.feed(text)

@@ -1,4 +1,5 @@
-"""Claims against results: holds, does not hold, or undecided where the 95 % interval over seeds crosses the bound."""
+"""Claims against results: holds, does not hold, or undecided where the 95 % interval over seeds crosses the
+bound."""
 
 from __future__ import annotations
 
@@ -12,8 +13,10 @@ from forethought.report.words import join, percent, signed
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
+
 def judge(claim: Claim, runs: Mapping[str, Runs]) -> dict[str, Any]:
-    """`runs`: arm -> seed -> finished run. Returns {"text", "verdict", "sentence"}, the last with the numbers."""
+    """`runs`: arm -> seed -> finished run. Returns {"text", "verdict", "sentence"}, the last with the
+    numbers."""
     verdict, sentence = _than(claim, runs) if claim.than else _bounded(claim, runs)
     return {"text": claim.text, "verdict": verdict, "sentence": sentence}
 
@@ -30,12 +33,16 @@ def _bounded(claim: Claim, runs: Mapping[str, Runs]) -> tuple[Verdict, str]:
     claimed = f"claimed is at {'least' if is_floor else 'most'} {shown}"
     if not values:
         return "undecided", f"no finished run of {claim.arm} measured {claim.metric}; {claimed}"
-    found = f"{'the change of ' if change else ''}{claim.metric} of {claim.arm} is {_interval(claim.metric, values, change)}"
+    found = (
+        f"{'the change of ' if change else ''}{claim.metric} of {claim.arm} is "
+        f"{_interval(claim.metric, values, change)}"
+    )
     return _against(values, bound, is_floor), f"{found}; {claimed}"
 
 
 def _than(claim: Claim, runs: Mapping[str, Runs]) -> tuple[Verdict, str]:
-    """No worse than the better of several arms is no worse than each of them, so no arm has to be called the better one first."""
+    """No worse than the better of several arms is no worse than each of them, so no arm has to be called the
+    better one first."""
     verdicts: list[Verdict] = []
     parts = []
     for other in claim.than:

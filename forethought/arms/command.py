@@ -1,4 +1,5 @@
-"""`forethought arms FILE`: reads the file, works off what is missing, writes the results. The same command again goes on."""
+"""`forethought arms FILE`: reads the file, works off what is missing, writes the results. The same command
+again goes on."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Options:
 
 
 def arms(options: Options, stream: IO[str]) -> int:
-    """Exit code: 0 every run is finished, 1 a run failed. UserError before anything runs; Interrupted when asked to stop."""
+    """Exit code: 0 every run is finished, 1 a run failed. UserError before anything runs; Interrupted when
+    asked to stop."""
     declared, recipes = read(options.file)
     out = options.out or Path("arms") / declared.name
     jobs = jobs_of(recipes, out)
@@ -60,20 +62,27 @@ def arms(options: Options, stream: IO[str]) -> int:
         return _work(declared, runs, todo, out, options, stream)
 
 
-def _work(declared: Declared, runs: Sequence[Job], todo: Sequence[Job], out: Path, options: Options, stream: IO[str]) -> int:
+def _work(
+    declared: Declared, runs: Sequence[Job], todo: Sequence[Job], out: Path, options: Options, stream: IO[str]
+) -> int:
     workers = options.workers or usable()
     if todo:
         print(f"{count(len(todo), 'job')}, {_at_once(min(workers, len(todo)))}", file=stream, flush=True)
     progress = Progress(stream, declared, todo, workers)
-    fields = {"options": options.engine, "preload": ("forethought.arms.worker", WRITER)} if options.engine else {}
+    fields = (
+        {"options": options.engine, "preload": ("forethought.arms.worker", WRITER)} if options.engine else {}
+    )
     pool = Pool(workers=workers, tell=progress.tell, **fields)
     try:
         outcomes = pool.run(todo)
     finally:
         path = _write(declared, runs, out, stream)
     if pool.caught:
-        raise Interrupted(f"interrupted, the runs have saved; the same command goes on: forethought arms {quoted(options.file)} --out {quoted(out)}",
-                          pool.caught)
+        raise Interrupted(
+            f"interrupted, the runs have saved; the same command goes on: forethought arms "
+            f"{quoted(options.file)} --out {quoted(out)}",
+            pool.caught,
+        )
     if failed := sum(outcome.bad for outcome in outcomes.values()):
         print(f"{failed} of {count(len(todo), 'job')} failed; the same command tries them again", file=stream)
     print(path, file=stream)
@@ -97,8 +106,14 @@ def _chosen(options: Options, runs: Sequence[Job], declared: Declared) -> list[J
     for seed in options.seeds:
         if seed not in declared.seeds:
             known = ", ".join(map(str, declared.seeds))
-            raise UserError(f"--seeds: seed {seed} is not declared (seeds: {known}); add it to {options.file}")
-    return [job for job in runs if (not only or job.name in only) and (not options.seeds or job.seed in options.seeds)]
+            raise UserError(
+                f"--seeds: seed {seed} is not declared (seeds: {known}); add it to {options.file}"
+            )
+    return [
+        job
+        for job in runs
+        if (not only or job.name in only) and (not options.seeds or job.seed in options.seeds)
+    ]
 
 
 def _to_do(jobs: Sequence[Job], chosen: Sequence[Job], redo: Collection[str]) -> list[Job]:
@@ -125,9 +140,12 @@ def _plan(declared: Declared, todo: Sequence[Job], chosen: Sequence[Job], worker
     """What a dry run prints: every job, in the order of dependence."""
     shared = [job for job in todo if job.is_prefix]
     runs = [job for job in todo if not job.is_prefix]
-    lines = [f"{declared.name}: {count(len(chosen), 'run')}, {len(chosen) - len(runs)} of them finished; to train: "
-             f"{len(shared)} shared prefix{'' if len(shared) == 1 else 'es'} and "
-             f"{count(len(runs), 'run')}, {_at_once(workers)}"]
+    lines = [
+        f"{declared.name}: {count(len(chosen), 'run')}, {len(chosen) - len(runs)} of them finished; to "
+        f"train: "
+        f"{len(shared)} shared prefix{'' if len(shared) == 1 else 'es'} and "
+        f"{count(len(runs), 'run')}, {_at_once(workers)}"
+    ]
     for job in todo:
         stages = job.recipe.stage[job.shared :]
         what = ", ".join(f"{stage.name or stage.kind} {stage.until.steps} steps" for stage in stages)
@@ -138,9 +156,12 @@ def _plan(declared: Declared, todo: Sequence[Job], chosen: Sequence[Job], worker
 
 
 def _at_once(workers: int) -> str:
-    """How many runs, each a process: what all of them do in a second is most with one thread each (benchmarks/threads.py)."""
+    """How many runs, each a process: what all of them do in a second is most with one thread each
+    (benchmarks/threads.py)."""
     here = usable()
-    return f"{count(workers, 'worker')} of one thread each on {count(here, 'core')}" + (", which they share" if workers > here else "")
+    return f"{count(workers, 'worker')} of one thread each on {count(here, 'core')}" + (
+        ", which they share" if workers > here else ""
+    )
 
 
 def _write(declared: Declared, runs: Sequence[Job], out: Path, stream: IO[str]) -> Path:
@@ -162,12 +183,17 @@ def _write(declared: Declared, runs: Sequence[Job], out: Path, stream: IO[str]) 
 def _verdicts(results: Mapping[str, Any]) -> list[str]:
     """Claims of groups of which something was run."""
     groups = [group for group in results["groups"] if any(arm["finished"] for arm in group["arms"])]
-    return [f"{claim['verdict']}: {claim['text']} ({claim['sentence']})" for group in groups for claim in group["claims"]]
+    return [
+        f"{claim['verdict']}: {claim['text']} ({claim['sentence']})"
+        for group in groups
+        for claim in group["claims"]
+    ]
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """UserError where another process works in `out`: both would write the same runs. The lock goes with the process."""
+    """UserError where another process works in `out`: both would write the same runs. The lock goes with the
+    process."""
     try:
         import fcntl
     except ImportError:  # no such locks on this system
@@ -182,5 +208,7 @@ def _alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"another `forethought arms` works in {out}; wait for it, or choose another --out") from None
+            raise UserError(
+                f"another `forethought arms` works in {out}; wait for it, or choose another --out"
+            ) from None
         yield

@@ -1,4 +1,5 @@
-"""The file that declares arms, read strictly: an unknown key or a name that leads nowhere is a RecipeError with its address.
+"""The file that declares arms, read strictly: an unknown key or a name that leads nowhere is a RecipeError
+with its address.
 
     name = "interference"
     seeds = [0, 1, 2]
@@ -59,7 +60,8 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A sentence that the results can contradict. Exactly one of the bounds; a change is the last stage's end minus its start."""
+    """A sentence that the results can contradict. Exactly one of the bounds; a change is the last stage's end
+    minus its start."""
 
     group: str = ""
     text: str = ""
@@ -93,14 +95,22 @@ Recipes = dict[tuple[str, str, int], Recipe]
 
 
 def read(path: Path) -> tuple[Declared, Recipes]:
-    """The declaration in the TOML file `path` (or shipped under that name) and every recipe that it asks for, all of them checked."""
+    """The declaration in the TOML file `path` (or shipped under that name) and every recipe that it asks for,
+    all of them checked."""
     path = path if path.is_file() else shipped_arms().get(str(path), path)
     if not path.is_file():
-        raise RecipeError(str(path), f"{'is a folder' if path.is_dir() else 'no such file'}; a file of arms is a TOML file with seeds, [group.NAME] and [[arm]]")
+        raise RecipeError(
+            str(path),
+            f"{'is a folder' if path.is_dir() else 'no such file'}; a file of arms "
+            f"is a TOML file with seeds, [group.NAME] and [[arm]]",
+        )
     declared = to_record(Declared, read_tables(path), "")
     _check_names(declared)
-    recipes = {(arm.group, arm.name, seed): _resolve(declared, i, arm, seed, path)
-               for i, arm in enumerate(declared.arm) for seed in declared.seeds}
+    recipes = {
+        (arm.group, arm.name, seed): _resolve(declared, i, arm, seed, path)
+        for i, arm in enumerate(declared.arm)
+        for seed in declared.seeds
+    }
     for name, group in declared.group.items():
         _check_metrics(declared, name, group, recipes)
     for i, claim in enumerate(declared.claim):
@@ -111,7 +121,9 @@ def read(path: Path) -> tuple[Declared, Recipes]:
 def _check_names(declared: Declared) -> None:
     _need_name("name", declared.name)
     if not declared.seeds or len(set(declared.seeds)) < len(declared.seeds) or min(declared.seeds) < 0:
-        raise RecipeError("seeds", f"expected at least one seed, each from 0 and once, found {list(declared.seeds)}")
+        raise RecipeError(
+            "seeds", f"expected at least one seed, each from 0 and once, found {list(declared.seeds)}"
+        )
     if not declared.arm:
         raise RecipeError("arm", 'no arm is declared; write [[arm]] with group = "..." and name = "..."')
     seen: set[tuple[str, str]] = set()
@@ -124,11 +136,18 @@ def _check_names(declared: Declared) -> None:
     for name, group in declared.group.items():
         _need_name(f"group.{name}", name)
         if name == "prefix":
-            raise RecipeError("group.prefix", "the folder `prefix` holds the stages that arms share; choose another name")
+            raise RecipeError(
+                "group.prefix", "the folder `prefix` holds the stages that arms share; choose another name"
+            )
         if not declared.arms(name):
-            raise RecipeError(f"group.{name}", f"no arm belongs to it; give an [[arm]] group = {name!r} or take the group out")
+            raise RecipeError(
+                f"group.{name}",
+                f"no arm belongs to it; give an [[arm]] group = {name!r} or take the group out",
+            )
         if group.baseline:
-            _need_one(f"group.{name}.baseline", "arm", group.baseline, [arm.name for arm in declared.arms(name)])
+            _need_one(
+                f"group.{name}.baseline", "arm", group.baseline, [arm.name for arm in declared.arms(name)]
+            )
 
 
 def _need_name(where: str, name: str) -> None:
@@ -142,7 +161,8 @@ def _need_one(where: str, kind: str, name: str, known: Iterable[str]) -> None:
 
 
 def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Recipe:
-    """The arm's recipe for one seed. Every run computes on one thread: the cores are shared out among runs."""
+    """The arm's recipe for one seed. Every run computes on one thread: the cores are shared out among
+    runs."""
     group = declared.group[arm.group]
     source = arm.recipe or group.recipe
     if not source:
@@ -150,13 +170,20 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Rec
     for text in [*group.set, *arm.set]:
         key = text.partition("=")[0].strip()
         if key in ("seed", "engine.threads"):
-            own = "the file's seeds say which seeds run" if key == "seed" else "every run has one thread, one worker a core"
+            own = (
+                "the file's seeds say which seeds run"
+                if key == "seed"
+                else ("every run has one thread, one worker a core")
+            )
             raise RecipeError(f"arm.{i} ({arm.group}/{arm.name})", f"{text!r} cannot be set here: {own}")
     if source not in {name for name, _, _ in shipped()}:
         source = path.parent / source
     try:
-        recipe = load(source, [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"],
-                      None if path in shipped_arms().values() else path.parent)
+        recipe = load(
+            source,
+            [*group.set, *arm.set, f"seed={seed}", "engine.threads=1"],
+            None if path in shipped_arms().values() else path.parent,
+        )
         check(recipe)
         tasks.build(recipe.task)
     except RecipeError as error:
@@ -176,14 +203,18 @@ def _check_metric(where: str, metric: str, recipe: Recipe) -> None:
     """Any metric of an evaluation's line; what an evaluation measures is known, and at which levels."""
     family, slash, rest = metric.partition("/")
     if not family or not slash or not rest:
-        raise RecipeError(where, f"{metric!r} is no metric; they are written family/name, such as eval/plan or eval/act@5")
+        raise RecipeError(
+            where, f"{metric!r} is no metric; they are written family/name, such as eval/plan or eval/act@5"
+        )
     if family != "eval":
         return
     name, at, level = rest.partition("@")
     _need_one(where, "measurement", name, EVALS)
     levels = [str(known) for known in eval_levels(recipe)]
     if at and levels and level not in levels:
-        raise RecipeError(where, f"{metric!r}: level {level or 'nothing'} is not evaluated (levels: {', '.join(levels)})")
+        raise RecipeError(
+            where, f"{metric!r}: level {level or 'nothing'} is not evaluated (levels: {', '.join(levels)})"
+        )
 
 
 def _check_claim(where: str, claim: Claim, declared: Declared, recipes: Recipes) -> None:
@@ -200,6 +231,8 @@ def _check_claim(where: str, claim: Claim, declared: Declared, recipes: Recipes)
         raise RecipeError(f"{where}.text", "a claim is a sentence; say what should hold")
     given = [name for name in BOUNDS if getattr(claim, name) not in (None, ())]
     if len(given) != 1:
-        raise RecipeError(where, f"a claim has exactly one of {', '.join(BOUNDS)}; found {' and '.join(given) or 'none'}")
+        raise RecipeError(
+            where, f"a claim has exactly one of {', '.join(BOUNDS)}; found {' and '.join(given) or 'none'}"
+        )
     if claim.margin < 0 or (claim.margin and not claim.than):
         raise RecipeError(f"{where}.margin", f"is for `than` and at least 0, found {claim.margin}")

@@ -1,7 +1,9 @@
-"""From declared arms to jobs: one run each, and the first stages that several arms of a seed share, trained once.
+"""From declared arms to jobs: one run each, and the first stages that several arms of a seed share, trained
+once.
 
-Two runs share their first k stages when everything that these stages read is equal. The layout may differ as long as they train
-nothing but the base: an adapter or a model of one role exists only from the first stage that trains it.
+Two runs share their first k stages when everything that these stages read is equal. The layout may differ as
+long as they train nothing but the base: an adapter or a model of one role exists only from the first stage
+that trains it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ UNREAD = ("name", "about")  # no stage reads these
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One run. `after`: the run directory that it continues from, whose `shared` stages are its first; None: from scratch."""
+    """One run. `after`: the run directory that it continues from, whose `shared` stages are its first; None:
+    from scratch."""
 
     name: str  # group/arm, or prefix/<identity>
     recipe: Recipe
@@ -40,14 +43,19 @@ class Job:
         return self.name.startswith("prefix/")
 
     def work(self) -> int:
-        """Rollouts and demonstrations that its own stages ask for: a scale for which job is longer, no measure of time."""
-        return sum(s.steps * s.batch * (s.tree.plans * (1 + s.tree.acts) if s.kind == "reinforce" else 1)
-                   for s in self.recipe.stage[self.shared :])
+        """Rollouts and demonstrations that its own stages ask for: a scale for which job is longer, no
+        measure of time."""
+        return sum(
+            s.steps * s.batch * (s.tree.plans * (1 + s.tree.acts) if s.kind == "reinforce" else 1)
+            for s in self.recipe.stage[self.shared :]
+        )
 
 
 def jobs_of(recipes: Recipes, out: Path) -> list[Job]:
     """The jobs of all runs below `out`. A shared prefix comes before what continues from it."""
-    chains = {key: [identity(recipe, k) for k in range(1, len(recipe.stage))] for key, recipe in recipes.items()}
+    chains = {
+        key: [identity(recipe, k) for k in range(1, len(recipe.stage))] for key, recipe in recipes.items()
+    }
     kept = _worth_sharing(chains.values())
     prefixes: dict[str, Job] = {}
     runs = []
@@ -59,25 +67,43 @@ def jobs_of(recipes: Recipes, out: Path) -> list[Job]:
                 continue
             if name not in prefixes:
                 first = replace(recipe, stage=recipe.stage[:k])
-                prefixes[name] = Job(name=f"prefix/{name}", recipe=first, out=out / "prefix" / f"{name}-seed-{seed}", after=after,
-                                     shared=shared)
+                prefixes[name] = Job(
+                    name=f"prefix/{name}",
+                    recipe=first,
+                    out=out / "prefix" / f"{name}-seed-{seed}",
+                    after=after,
+                    shared=shared,
+                )
             after, shared = prefixes[name].out, k
-        runs.append(Job(name=f"{group}/{arm}", recipe=recipe, out=out / group / arm / f"seed-{seed}", after=after, shared=shared))
+        runs.append(
+            Job(
+                name=f"{group}/{arm}",
+                recipe=recipe,
+                out=out / group / arm / f"seed-{seed}",
+                after=after,
+                shared=shared,
+            )
+        )
     return sorted(prefixes.values(), key=lambda job: len(job.recipe.stage)) + runs
 
 
 def identity(recipe: Recipe, k: int) -> str:
-    """A digest of all that the first `k` stages of a run read. Equal digests: equal weights after these stages."""
+    """A digest of all that the first `k` stages of a run read. Equal digests: equal weights after these
+    stages."""
     data = {key: value for key, value in to_dict(recipe).items() if key not in UNREAD}
     data["stage"] = data["stage"][:k]
-    if all(weights_of(recipe, stage) == "base" and set(stage.roles) == set(ROLES) for stage in recipe.stage[:k]):
+    if all(
+        weights_of(recipe, stage) == "base" and set(stage.roles) == set(ROLES) for stage in recipe.stage[:k]
+    ):
         data["layout"] = "any"
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 def _worth_sharing(chains: Iterable[list[str]]) -> set[str]:
-    """Prefixes of at least two runs, without those that all their runs leave together (the longer one then does)."""
-    followers: dict[str, set[str]] = defaultdict(set)  # prefix -> what comes next: a longer prefix, or a run of its own
+    """Prefixes of at least two runs, without those that all their runs leave together (the longer one then
+    does)."""
+    # prefix -> what comes next: a longer prefix, or a run of its own
+    followers: dict[str, set[str]] = defaultdict(set)
     for number, chain in enumerate(chains):
         for name, following in zip(chain, [*chain[1:], f"run {number}"], strict=True):
             followers[name].add(following)

@@ -1,4 +1,5 @@
-"""Runs jobs side by side, one process each: a run that crashes leaves the others alone, and its memory is given back."""
+"""Runs jobs side by side, one process each: a run that crashes leaves the others alone, and its memory is
+given back."""
 
 from __future__ import annotations
 
@@ -19,12 +20,26 @@ from forethought.core.errors import UserError
 from forethought.runs.interrupts import Interrupts
 
 WRITER = "tensorboard.summary.writer.event_file_writer"
-PRELOAD = ("forethought.engines.torch.engine", "forethought.engines.torch.models.loading", "forethought.arms.worker", "peft", WRITER)
-"""Imported once by the fork server, by name: torch stays out of this process. None of them starts a thread or computes."""
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "RAYON_NUM_THREADS")
+PRELOAD = (
+    "forethought.engines.torch.engine",
+    "forethought.engines.torch.models.loading",
+    "forethought.arms.worker",
+    "peft",
+    WRITER,
+)
+"""Imported once by the fork server, by name: torch stays out of this process. None of them starts a thread or
+computes."""
+ONE_THREAD = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
 
 Tell = Callable[[Job, Outcome, Sequence[Job], float], None]
-"""Called for each job that ended, with the jobs that are still to end and the seconds that those at work have taken so far."""
+"""Called for each job that ended, with the jobs that are still to end and the seconds that those at work have
+taken so far."""
 
 
 @dataclass(slots=True)
@@ -37,11 +52,13 @@ class Pool:
     preload: Sequence[str] = PRELOAD
     caught: int = 0  # the signal that ended it early
     _waiting: list[Job] = field(default_factory=list)
-    _at_work: dict[int, tuple[multiprocessing.process.BaseProcess, Job, float]] = field(default_factory=dict)  # by sentinel
+    # by sentinel
+    _at_work: dict[int, tuple[multiprocessing.process.BaseProcess, Job, float]] = field(default_factory=dict)
     _ended: dict[Path, Outcome] = field(default_factory=dict)
 
     def run(self, jobs: Sequence[Job]) -> dict[Path, Outcome]:
-        """Outcome by run directory. SIGINT and SIGTERM are passed on: the runs save and end, and `caught` says which it was."""
+        """Outcome by run directory. SIGINT and SIGTERM are passed on: the runs save and end, and `caught`
+        says which it was."""
         self._waiting = by_urgency(jobs)
         pending = {job.out for job in jobs}
         context = self._context()
@@ -51,7 +68,9 @@ class Pool:
                     if interrupts.caught and not self.caught:
                         self.caught = interrupts.caught
                         self._signal("terminate")
-                    while not self.caught and len(self._at_work) < self.workers and (job := self._next(pending)):
+                    while (
+                        not self.caught and len(self._at_work) < self.workers and (job := self._next(pending))
+                    ):
                         self._start(job, context)
                     for sentinel in wait(list(self._at_work), timeout=0.5) if self._at_work else ():
                         self._collect(sentinel)
@@ -64,7 +83,8 @@ class Pool:
         return dict(self._ended)
 
     def _context(self) -> multiprocessing.context.BaseContext:
-        """A server that has loaded the engine once and forks from there, with one thread a process in every numerical library."""
+        """A server that has loaded the engine once and forks from there, with one thread a process in every
+        numerical library."""
         if "forkserver" not in multiprocessing.get_all_start_methods():
             return multiprocessing.get_context("spawn")
         context = multiprocessing.get_context("forkserver")
@@ -76,14 +96,17 @@ class Pool:
             getattr(process, how)()
 
     def _next(self, pending: set[Path]) -> Job | None:
-        """The most urgent job whose shared stages are there. Those whose shared stages failed have failed with them."""
+        """The most urgent job whose shared stages are there. Those whose shared stages failed have failed
+        with them."""
         for job in list(self._waiting):
             before = self._ended.get(job.after) if job.after else None
             if job.after in pending and before is None:
                 continue
             self._waiting.remove(job)
             if before and before.bad:
-                outcome = Outcome(status="failed", reason=f"the stages that it shares failed: {before.reason}")
+                outcome = Outcome(
+                    status="failed", reason=f"the stages that it shares failed: {before.reason}"
+                )
                 job.out.parent.mkdir(parents=True, exist_ok=True)
                 write_outcome(job.out, outcome)
                 self._end(job, outcome)
@@ -100,13 +123,16 @@ class Pool:
         extends = job.after is not None and status_of(job.after, job.shared) == "done"
         how: How = "resume" if state == "begun" else "extend" if extends else "train"
         job.out.with_name(f"{job.out.name}.outcome.json").unlink(missing_ok=True)
-        process = context.Process(target=work, args=(job, how, self.options), name=f"{job.name} seed {job.seed}")
+        process = context.Process(
+            target=work, args=(job, how, self.options), name=f"{job.name} seed {job.seed}"
+        )
         with _one_thread():  # the server starts with the first process and keeps its environment
             process.start()
         self._at_work[process.sentinel] = (process, job, time.monotonic())
 
     def _forgotten(self, job: Job) -> bool:
-        """Remove what is there; a run that another process writes is none of this command's, and its job has failed."""
+        """Remove what is there; a run that another process writes is none of this command's, and its job has
+        failed."""
         try:
             forget(job)
         except UserError as error:
@@ -121,7 +147,11 @@ class Pool:
         if outcome is None:  # it ended without a word
             code = process.exitcode or 0
             how = f"killed by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
-            outcome = Outcome(status="interrupted" if self.caught else "killed", reason=how, seconds=round(time.monotonic() - began, 1))
+            outcome = Outcome(
+                status="interrupted" if self.caught else "killed",
+                reason=how,
+                seconds=round(time.monotonic() - began, 1),
+            )
             write_outcome(job.out, outcome)
         process.close()
         self._end(job, outcome)
@@ -147,9 +177,17 @@ def _one_thread() -> Iterator[None]:
 
 
 def by_urgency(jobs: Sequence[Job]) -> list[Job]:
-    """Shared stages first, since others wait for them; then the longest, so that none is left running alone at the end."""
+    """Shared stages first, since others wait for them; then the longest, so that none is left running alone
+    at the end."""
     waits = {job.out: 0 for job in jobs}
     for job in jobs:
         if job.after in waits:
             waits[job.after] += job.work()
-    return sorted(jobs, key=lambda job: (not job.is_prefix, len(job.recipe.stage) if job.is_prefix else 0, -waits[job.out] - job.work()))
+    return sorted(
+        jobs,
+        key=lambda job: (
+            not job.is_prefix,
+            len(job.recipe.stage) if job.is_prefix else 0,
+            -waits[job.out] - job.work(),
+        ),
+    )

@@ -1,4 +1,5 @@
-"""One line for each job that ends: what it reached, how long it took, and about how long the rest will take."""
+"""One line for each job that ends: what it reached, how long it took, and about how long the rest will
+take."""
 
 from __future__ import annotations
 
@@ -26,24 +27,35 @@ class Progress:
         if outcome.status == "done":
             self.work += job.work()
             self.seconds += outcome.seconds
-        parts = [f"[{self.ended:>{len(str(self.total))}}/{self.total}] {job.name} seed {job.seed}  {clock(outcome.seconds)}"]
-        parts += [outcome.status.upper() if outcome.bad else outcome.status] if outcome.status != "done" else []
+        parts = [
+            f"[{self.ended:>{len(str(self.total))}}/{self.total}] {job.name} seed {job.seed}  "
+            f"{clock(outcome.seconds)}"
+        ]
+        parts += (
+            [outcome.status.upper() if outcome.bad else outcome.status] if outcome.status != "done" else []
+        )
         parts += [outcome.reason] if outcome.reason else []
         parts += [f"see {log_of(job.out)}"] if outcome.bad and log_of(job.out).exists() else []
         if not outcome.bad and not job.is_prefix:
             group = self.declared.group[job.name.split("/")[0]]
-            parts += [f"{name.removeprefix('eval/')} {value:.3f}" for name, value in ending(job.out, group.metrics).items()]
+            parts += [
+                f"{name.removeprefix('eval/')} {value:.3f}"
+                for name, value in ending(job.out, group.metrics).items()
+            ]
         rest = None if outcome.status == "interrupted" else self.left(left, under_way)
         parts += [f"about {clock(rest)} left"] if rest is not None else []
         print("  ".join(parts), file=self.stream, flush=True)
 
     def left(self, jobs: Sequence[Job], under_way: float) -> float | None:
-        """Seconds until the last of `jobs` ends, at the pace so far. None: nobody knows yet, or nothing is left."""
+        """Seconds until the last of `jobs` ends, at the pace so far. None: nobody knows yet, or nothing is
+        left."""
         if not self.work or not jobs:
             return None
         pace = self.seconds / self.work
         longest = max(job.work() for job in jobs) * pace
-        shared_out = max(sum(job.work() for job in jobs) * pace - under_way, 0.0) / min(self.workers, len(jobs))
+        shared_out = max(sum(job.work() for job in jobs) * pace - under_way, 0.0) / min(
+            self.workers, len(jobs)
+        )
         return max(shared_out, longest - under_way)
 
 

@@ -12,7 +12,8 @@ Runs = Mapping[int, Mapping[str, Any]]
 
 
 def interval(values: Sequence[float | None]) -> dict[str, Any]:
-    """{"mean", "low", "high", "n"} of the values that are known, with the 95 % t interval; an unknown number is None."""
+    """{"mean", "low", "high", "n"} of the values that are known, with the 95 % t interval; an unknown number
+    is None."""
     known = [value for value in values if value is not None]
     mean, low, high = mean_interval(known) if known else (None, None, None)
     return {"mean": mean, "low": low, "high": high, "n": len(known)}
@@ -20,20 +21,25 @@ def interval(values: Sequence[float | None]) -> dict[str, Any]:
 
 def paired_ends(ours: Runs, theirs: Runs, metric: str) -> list[float]:
     """End of ours minus end of theirs, one number for each seed that both have measured."""
-    pairs = [(ours[seed]["end"].get(metric), theirs[seed]["end"].get(metric)) for seed in ours if seed in theirs]
+    pairs = [
+        (ours[seed]["end"].get(metric), theirs[seed]["end"].get(metric)) for seed in ours if seed in theirs
+    ]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 
 def curve(runs: Sequence[Sequence[Sequence[float]]]) -> dict[str, list]:
-    """Columns step, mean, low, high from the [step, value] points of each run, at every step where one of them was measured.
+    """Columns step, mean, low, high from the [step, value] points of each run, at every step where one of
+    them was measured.
 
-    A run that ended earlier than the others keeps its last value, which is what it left behind: a mean over the ones that
-    happened to go on would compare different seeds at different steps.
+    A run that ended earlier than the others keeps its last value, which is what it left behind: a mean over
+    the ones that happened to go on would compare different seeds at different steps.
     """
     runs = [points for points in runs if points]
     columns: dict[str, list] = {"step": [], "mean": [], "low": [], "high": []}
     for step in sorted({step for points in runs for step, _ in points}):
-        found = interval([next((value for at, value in reversed(points) if at <= step), None) for points in runs])
+        found = interval(
+            [next((value for at, value in reversed(points) if at <= step), None) for points in runs]
+        )
         columns["step"].append(step)
         for key in ("mean", "low", "high"):
             columns[key].append(found[key])

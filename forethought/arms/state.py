@@ -1,6 +1,7 @@
 """What a job's folder already holds, and what is to be done about it.
 
-Beside the run directory `seed-N` lie its log `seed-N.log` and `seed-N.outcome.json`: how the last process that worked on it ended.
+Beside the run directory `seed-N` lie its log `seed-N.log` and `seed-N.outcome.json`: how the last process
+that worked on it ended.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from forethought.store.locks import alone
 
 Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
-OURS = {*OWN, "recipe.json.new", "tensorboard", "report.html", "error.txt", "data.json"}  # what a run directory can hold
+# what a run directory can hold
+OURS = {*OWN, "recipe.json.new", "tensorboard", "report.html", "error.txt", "data.json"}
 FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a process left its run. killed: it ended without a word (a signal, no memory), so its run can be resumed."""
+    """How a process left its run. killed: it ended without a word (a signal, no memory), so its run can be
+    resumed."""
 
     status: Status
     reason: str = ""
@@ -70,7 +73,8 @@ def state_of(job: Job) -> State:
 def status_of(run: Path, stages: int) -> str:
     """The status in the summary of a run of so many stages; "" where it has none that can be read.
 
-    A run that is about to be extended has the summary of the shorter one, which is done: that does not make it done.
+    A run that is about to be extended has the summary of the shorter one, which is done: that does not make
+    it done.
     """
     try:
         summary, _ = Store(run).read_summary()
@@ -81,28 +85,38 @@ def status_of(run: Path, stages: int) -> str:
 
 
 def recipe_differences(job: Job) -> list[str]:
-    """Where the recipe in the job's folder is another one, as "key: there -> here". Names and descriptions may differ."""
+    """Where the recipe in the job's folder is another one, as "key: there -> here". Names and descriptions
+    may differ."""
     try:
         there = to_dict(load(job.out / "recipe.json"))
     except RecipeError as error:
         return [str(error)]
     here = to_dict(job.recipe)
-    unread = {"name", "about", *(["layout"] if job.is_prefix else [])}  # a prefix has the layout of whichever arm came first
+    # a prefix has the layout of whichever arm came first
+    unread = {"name", "about", *(["layout"] if job.is_prefix else [])}
     rows = differences([{k: v for k, v in table.items() if k not in unread} for table in (there, here)])
     return [f"{row['key']}: {_short(row['values'][0])} -> {_short(row['values'][1])}" for row in rows]
 
 
 def refuse_changed(jobs: Iterable[Job], redo: Collection[str]) -> None:
-    """UserError for the first job whose folder holds a run of another recipe, unless its arm is to be done again, or holds what is
-    not ours: it would be thrown away."""
+    """UserError for the first job whose folder holds a run of another recipe, unless its arm is to be done
+    again, or holds what is not ours: it would be thrown away."""
     for job in jobs:
-        if job.out.exists() and (strange := [p.name for p in _inside(job.out) if p.name not in OURS and not p.name.startswith(".")]):
-            raise UserError(f"{job.out} holds {strange[0]}, which is no part of a run; move it away, or choose another --out")
+        if job.out.exists() and (
+            strange := [p.name for p in _inside(job.out) if p.name not in OURS and not p.name.startswith(".")]
+        ):
+            raise UserError(
+                f"{job.out} holds {strange[0]}, which is no part of a run; move it away, or "
+                f"choose another --out"
+            )
         if job.name not in redo and state_of(job) == "changed":
             found = recipe_differences(job)
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
-            raise UserError(f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); choose another --out, "
-                            f"or train it again with --redo {job.name}")
+            raise UserError(
+                f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); "
+                f"choose another --out, "
+                f"or train it again with --redo {job.name}"
+            )
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -110,7 +124,8 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def forget(job: Job) -> None:
-    """Remove what a job left: its run directory and the word about it (its log is written anew). UserError while somebody writes there."""
+    """Remove what a job left: its run directory and the word about it (its log is written anew). UserError
+    while somebody writes there."""
     if job.out.is_dir():
         with alone(job.out):
             shutil.rmtree(job.out, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""The results as Markdown, for a document: each group's claims with their verdicts, a table a metric, and what the arms cost."""
+"""The results as Markdown, for a document: each group's claims with their verdicts, a table a metric, and
+what the arms cost."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The whole of arms.md from what arms.json holds."""
     lines = [f"# {results['name']}", ""]
     lines += [results["about"], ""] if results["about"] else []
-    lines += [f"{count(len(results['seeds']), 'seed')} an arm. Means over seeds with 95 % t intervals; changes run from the start to the "
-              "end of the last stage; differences are paired by seed. Only finished runs count.", ""]
+    lines += [
+        f"{count(len(results['seeds']), 'seed')} an arm. Means over seeds with 95 % t intervals; "
+        f"changes run from the start to the "
+        "end of the last stage; differences are paired by seed. Only finished runs count.",
+        "",
+    ]
     for group in results["groups"]:
         lines += _group(group)
     if results["notes"]:
@@ -31,24 +36,68 @@ def _group(group: Mapping[str, Any]) -> list[str]:
     lines += _glance(group)
     against = f"difference from {group['baseline']}" if group["baseline"] else ""
     for metric in group["metrics"]:
-        rows = [[arm["name"], *_cells(metric, arm["metrics"][metric], bool(against))] for arm in group["arms"]]
-        lines += [f"### {metric}", "", *table(["arm", "start", "end", "change", *([against] if against else [])], rows), ""]
+        rows = [
+            [arm["name"], *_cells(metric, arm["metrics"][metric], bool(against))] for arm in group["arms"]
+        ]
+        lines += [
+            f"### {metric}",
+            "",
+            *table(["arm", "start", "end", "change", *([against] if against else [])], rows),
+            "",
+        ]
     costs = ("tokens_sampled", "tokens_trained", "seconds", "run_seconds")
-    rows = [[arm["name"], str(arm["finished"]), str(arm["failed"]), *(_whole(arm["costs"][key]) for key in costs), arm["about"]]
-            for arm in group["arms"]]
-    header = ["arm", "seeds", "failed", "tokens sampled", "tokens trained", "seconds", "seconds of the run", "what it is"]
+    rows = [
+        [
+            arm["name"],
+            str(arm["finished"]),
+            str(arm["failed"]),
+            *(_whole(arm["costs"][key]) for key in costs),
+            arm["about"],
+        ]
+        for arm in group["arms"]
+    ]
+    header = [
+        "arm",
+        "seeds",
+        "failed",
+        "tokens sampled",
+        "tokens trained",
+        "seconds",
+        "seconds of the run",
+        "what it is",
+    ]
     return [*lines, f"### Cost of the last stage of {group['name']}", "", *table(header, rows), ""]
 
 
 def _glance(group: Mapping[str, Any]) -> list[str]:
-    """One row an arm: where each metric ended, and what that cost. The start is the first finished arm's: arms of a group begin alike."""
+    """One row an arm: where each metric ended, and what that cost. The start is the first finished arm's:
+    arms of a group begin alike."""
     metrics, arms = group["metrics"], group["arms"]
     first = next((arm for arm in arms if arm["finished"]), arms[0])
-    rows = [[f"*start of the stage* ({first['name']})", *(shown(m, first["metrics"][m]["start"]) for m in metrics), "", ""]]
+    rows = [
+        [
+            f"*start of the stage* ({first['name']})",
+            *(shown(m, first["metrics"][m]["start"]) for m in metrics),
+            "",
+            "",
+        ]
+    ]
     for arm in arms:
         cost = [_thousands(arm["costs"][key]) for key in ("tokens_sampled", "tokens_trained")]
-        rows.append([arm["name"], *(shown(m, arm["metrics"][m]["end"]) for m in metrics), " / ".join(cost), _whole(arm["costs"]["seconds"])])
-    return ["### The end at a glance", "", *table(["arm", *metrics, "tokens sampled / trained", "seconds"], rows), ""]
+        rows.append(
+            [
+                arm["name"],
+                *(shown(m, arm["metrics"][m]["end"]) for m in metrics),
+                " / ".join(cost),
+                _whole(arm["costs"]["seconds"]),
+            ]
+        )
+    return [
+        "### The end at a glance",
+        "",
+        *table(["arm", *metrics, "tokens sampled / trained", "seconds"], rows),
+        "",
+    ]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -59,7 +108,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cells(metric: str, found: Mapping[str, Interval], compared: bool) -> list[str]:
-    cells = [shown(metric, found["start"]), shown(metric, found["end"]), shown(metric, found["change"], change=True)]
+    cells = [
+        shown(metric, found["start"]),
+        shown(metric, found["end"]),
+        shown(metric, found["change"], change=True),
+    ]
     return [*cells, shown(metric, found["difference"], change=True)] if compared else cells
 
 

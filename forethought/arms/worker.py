@@ -1,4 +1,5 @@
-"""One job in its own process: trains, extends or resumes a run, with plain lines into the run's log, and leaves word of how it ended."""
+"""One job in its own process: trains, extends or resumes a run, with plain lines into the run's log, and
+leaves word of how it ended."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from forethought import display
-from forethought.runs import run
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, log_of, write_outcome
 from forethought.core.errors import Busy, ForethoughtError, GateStop, Interrupted
+from forethought.runs import run
 
 How = Literal["train", "extend", "resume"]
 
@@ -25,7 +26,13 @@ def work(job: Job, how: How, options: Mapping[str, Callable]) -> None:
     _leave_the_terminal()
     _end_with_the_parent()
     began = time.monotonic()
-    with open(log_of(job.out), "a" if how == "resume" else "w", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
+    with open(
+        log_of(job.out),
+        "a" if how == "resume" else "w",
+        encoding="utf-8",
+        errors="backslashreplace",
+        buffering=1,
+    ) as log:
         for stream in (sys.stdout, sys.stderr):  # whatever a library prints belongs into the log as well
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
@@ -63,7 +70,8 @@ def _do(job: Job, how: How, observe: Callable, options: Mapping[str, Callable]) 
 
 
 def _leave_the_terminal() -> None:
-    """Ctrl-C reaches the terminal's whole process group; a run must hear of it once, from the command that started it."""
+    """Ctrl-C reaches the terminal's whole process group; a run must hear of it once, from the command that
+    started it."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
 

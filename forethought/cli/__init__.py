@@ -1,4 +1,5 @@
-"""The command line: one verb per thing to do. Heavy imports happen inside the verbs, so `--help` answers at once.
+"""The command line: one verb per thing to do. Heavy imports happen inside the verbs, so `--help` answers at
+once.
 
 Exit codes: 0 done; the others are those of faults.py.
 """
@@ -23,11 +24,11 @@ from forethought.cli.arguments import numbers as _numbers
 from forethought.cli.arguments import positive as _positive
 from forethought.cli.arguments import verb as _verb
 from forethought.cli.arguments import words as _words
+from forethought.cli.faults import explain
 from forethought.cli.grams import add_grams
 from forethought.cli.look import add_eval, add_sample, add_swap
 from forethought.cli.traces import add_traces
 from forethought.core.errors import UserError, quoted
-from forethought.cli.faults import explain
 from forethought.core.printable import Shown, printable
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (argparse itself exits with 2 for a wrong command line)."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a terminal that knows ASCII or cp1252 alone is shown codes, and no text ends the program
+        # a terminal that knows ASCII or cp1252 alone is shown codes, and no text ends the program
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    args = argparse.Namespace(run_dir=None)  # set by the verb that writes into one: where a traceback is kept, and what can be resumed
-    atexit.register(gc.freeze)  # else Python looks for garbage in all of torch before it ends, longer than a step takes
+    args = argparse.Namespace(run_dir=None)
+    # set by the verb that writes into one: where a traceback is kept, and what can be resumed
+    # else Python looks for garbage in all of torch before it ends, longer than a step takes
+    atexit.register(gc.freeze)
     try:
         _parser().parse_args(argv, args)
         code = args.do(args)
@@ -53,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _heard(error: BaseException) -> Iterator[None]:
-    """While a Ctrl-C is answered, a second one changes nothing: it would only put a traceback in place of the hint."""
+    """While a Ctrl-C is answered, a second one changes nothing: it would only put a traceback in place of the
+    hint."""
     if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -66,7 +71,8 @@ def _heard(error: BaseException) -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="forethought", description="Staged post-training of models that plan before they act.",
+        prog="forethought",
+        description="Staged post-training of models that plan before they act.",
         epilog="Start with `forethought train`: it trains a small model on this machine.",
     )
     parser.add_argument("--version", action="version", version=f"forethought {__version__}")
@@ -84,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "compare", _compare, "one page with several runs side by side")
     verb.add_argument("dirs", metavar="DIR", type=Path, nargs="+", help="run directories, at least two")
-    verb.add_argument("--out", metavar="FILE.html", type=Path, default=Path("compare.html"), help="default: %(default)s")
+    verb.add_argument(
+        "--out", metavar="FILE.html", type=Path, default=Path("compare.html"), help="default: %(default)s"
+    )
 
     verb = _verb(verbs, "recipes", _recipes, "list the shipped recipes, or print one")
     verb.add_argument("name", metavar="NAME", nargs="?", help="print this recipe's TOML")
@@ -93,32 +101,92 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(verbs) -> None:
     verb = _verb(verbs, "train", _train, "train a recipe, stage by stage")
-    verb.add_argument("recipe", metavar="RECIPE", nargs="?", help="a .toml file, a shipped recipe's name (default: desk), or a run")
+    verb.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help="a .toml file, a shipped recipe's name (default: desk), or a run",
+    )
     _add_set(verb)
-    verb.add_argument("--model", metavar="PATH", help="start from this model: a directory, or a name on the Hugging Face hub")
-    verb.add_argument("--out", metavar="DIR", type=Path, help="the run directory (default: runs/<recipe>-<n>, the first free n)")
-    verb.add_argument("--resume", metavar="DIR", type=Path, help="continue the run in DIR from its newest checkpoint")
+    verb.add_argument(
+        "--model",
+        metavar="PATH",
+        help="start from this model: a directory, or a name on the Hugging Face hub",
+    )
+    verb.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run directory (default: runs/<recipe>-<n>, the first free n)",
+    )
+    verb.add_argument(
+        "--resume", metavar="DIR", type=Path, help="continue the run in DIR from its newest checkpoint"
+    )
     verb.add_argument("--seed", metavar="N", type=int, help="the recipe's seed")
-    verb.add_argument("--dry-run", action="store_true", help="print what would run and what it would take, as a recipe file, and stop")
-    verb.add_argument("--hardware", metavar="NAME", help="for --dry-run: h200, h100, a100, 4090 or cpu (default: this machine)")
-    verb.add_argument("--assume", metavar="NAME=VALUE", action="append", default=[], help="for --dry-run: change an assumption it prints")
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what would run and what it would take, as a recipe file, and stop",
+    )
+    verb.add_argument(
+        "--hardware",
+        metavar="NAME",
+        help="for --dry-run: h200, h100, a100, 4090 or cpu (default: this machine)",
+    )
+    verb.add_argument(
+        "--assume",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="for --dry-run: change an assumption it prints",
+    )
     verb.add_argument("--plain", action="store_true", help="plain lines instead of the live display")
     verb.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
 
 
 def _add_arms(verbs) -> None:
-    verb = _verb(verbs, "arms", _arms, "train a declared set of recipes x seeds in parallel, and lay every arm side by side")
-    verb.add_argument("file", metavar="FILE.toml", type=Path, help="the arms: seeds, [group.NAME], [[arm]] and [[claim]]")
-    verb.add_argument("--out", metavar="DIR", type=Path, help="where the runs and the page go (default: arms/<name>); finished runs stay")
-    verb.add_argument("--workers", metavar="N", type=_positive, default=0, help="runs at a time (default: one a core)")
-    verb.add_argument("--only", metavar="ARM,ARM", type=_words, default=(), help="only these arms, as ARM or GROUP/ARM")
-    verb.add_argument("--seeds", metavar="S", type=_numbers, default=(), help="only these seeds of the file, such as 0,1 or 0-4")
-    verb.add_argument("--redo", metavar="ARM,ARM", type=_words, default=(), help="throw the runs of these arms away and train them again")
+    verb = _verb(
+        verbs,
+        "arms",
+        _arms,
+        "train a declared set of recipes x seeds in parallel, and lay every arm side by side",
+    )
+    verb.add_argument(
+        "file", metavar="FILE.toml", type=Path, help="the arms: seeds, [group.NAME], [[arm]] and [[claim]]"
+    )
+    verb.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="where the runs and the page go (default: arms/<name>); finished runs stay",
+    )
+    verb.add_argument(
+        "--workers", metavar="N", type=_positive, default=0, help="runs at a time (default: one a core)"
+    )
+    verb.add_argument(
+        "--only", metavar="ARM,ARM", type=_words, default=(), help="only these arms, as ARM or GROUP/ARM"
+    )
+    verb.add_argument(
+        "--seeds",
+        metavar="S",
+        type=_numbers,
+        default=(),
+        help="only these seeds of the file, such as 0,1 or 0-4",
+    )
+    verb.add_argument(
+        "--redo",
+        metavar="ARM,ARM",
+        type=_words,
+        default=(),
+        help="throw the runs of these arms away and train them again",
+    )
     verb.add_argument("--dry-run", action="store_true", help="list what would be trained, and stop")
-    verb.add_argument("--page", action="store_true", help="only write the page and the tables of what is there")
+    verb.add_argument(
+        "--page", action="store_true", help="only write the page and the tables of what is there"
+    )
 
 
-# Verbs: each returns an exit code ---------------------------------------------------------------------------------------
+# Verbs: each returns an exit code ---------------------------------------------------------------------------
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -131,7 +199,10 @@ def _train(args: argparse.Namespace) -> int:
         print(to_toml(recipe), end="")
         return 0
     if args.hardware or args.assume:
-        raise UserError("--hardware and --assume are for --dry-run, which tells what a run would take; a run uses the machine it is on")
+        raise UserError(
+            "--hardware and --assume are for --dry-run, which tells what a run would take; a run "
+            "uses the machine it is on"
+        )
     args.run_dir = args.resume or args.out or _free_directory(recipe.name)
     from forethought.store import is_new
 
@@ -139,16 +210,23 @@ def _train(args: argparse.Namespace) -> int:
         raise UserError(f"--out: {args.run_dir} is no folder; give one that is new or empty")
     if not args.resume and not is_new(args.run_dir):
         begun = (args.run_dir / "recipe.json").is_file()
-        way = f"continue that run with --resume {quoted(args.run_dir)}, or choose another --out" if begun else "choose another --out"
+        way = (
+            f"continue that run with --resume {quoted(args.run_dir)}, or choose another --out"
+            if begun
+            else "choose another --out"
+        )
         raise UserError(f"{args.run_dir} is not empty; {way}")
 
     from forethought import display
 
-    display.opening(sys.stdout, args.plain, f"{recipe.name}: loading PyTorch")  # which takes seconds, before there is a run to tell of
+    # which takes seconds, before there is a run to tell of
+    display.opening(sys.stdout, args.plain, f"{recipe.name}: loading PyTorch")
     from forethought.runs import run
 
     with display.choose(sys.stdout, args.plain) as observe:
-        result = run.resume(args.run_dir, observe) if args.resume else run.train(recipe, args.run_dir, observe)
+        result = (
+            run.resume(args.run_dir, observe) if args.resume else run.train(recipe, args.run_dir, observe)
+        )
     return result.exit_code
 
 
@@ -159,7 +237,13 @@ def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
     known = {**HARDWARE, "cpu": cpu()}
     if args.hardware is not None and args.hardware.lower() not in known:
         raise UserError(f"--hardware: {unknown('hardware', args.hardware, known)}")
-    hardware = known[args.hardware.lower()] if args.hardware else cpu() if recipe.engine.device == "cpu" else this_machine()
+    hardware = (
+        known[args.hardware.lower()]
+        if args.hardware
+        else cpu()
+        if recipe.engine.device == "cpu"
+        else this_machine()
+    )
     return lines(estimate(recipe, hardware, Assumptions.said(args.assume)))
 
 
@@ -171,11 +255,19 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     from forethought.recipe.load import load
 
     if args.resume:
-        named = {"RECIPE": args.recipe, "--set": args.overrides, "--model": args.model, "--out": args.out,
-                 "--seed": args.seed is not None, "--no-gates": args.no_gates}
+        named = {
+            "RECIPE": args.recipe,
+            "--set": args.overrides,
+            "--model": args.model,
+            "--out": args.out,
+            "--seed": args.seed is not None,
+            "--no-gates": args.no_gates,
+        }
         extra = [name for name, given in named.items() if given]
         if extra:
-            raise UserError(f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}")
+            raise UserError(
+                f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
+            )
     if args.resume and (args.resume / "recipe.json").is_file():
         recipe = _recipe_of_run(args.resume)
     else:
@@ -202,8 +294,11 @@ def _recipe_of_run(run: Path) -> Recipe:
     try:
         return load(run, ())
     except RecipeError as error:
-        raise UserError(f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it was; state.json of every "
-                        'checkpoint holds it under "recipe"') from None
+        raise UserError(
+            f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it "
+            f"was; state.json of every "
+            'checkpoint holds it under "recipe"'
+        ) from None
 
 
 def _free_directory(name: str) -> Path:
@@ -216,8 +311,19 @@ def _free_directory(name: str) -> Path:
 def _arms(args: argparse.Namespace) -> int:
     from forethought.arms.command import Options, arms
 
-    return arms(Options(file=args.file, out=args.out, workers=args.workers, only=args.only, seeds=args.seeds, redo=args.redo,
-                        dry_run=args.dry_run, page=args.page), Shown(sys.stdout))
+    return arms(
+        Options(
+            file=args.file,
+            out=args.out,
+            workers=args.workers,
+            only=args.only,
+            seeds=args.seeds,
+            redo=args.redo,
+            dry_run=args.dry_run,
+            page=args.page,
+        ),
+        Shown(sys.stdout),
+    )
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -239,7 +345,8 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _print_path(path: Path) -> None:
-    """As it is for a pipe, which takes it as a name; a terminal is shown it without what its name could do there."""
+    """As it is for a pipe, which takes it as a name; a terminal is shown it without what its name could do
+    there."""
     print(printable(path) if sys.stdout.isatty() else path)
 
 
@@ -258,7 +365,8 @@ def _recipes(args: argparse.Namespace) -> int:
 
     recipes = shipped()
     if args.name is None:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize  # a pipe gets one line each
+        # a pipe gets one line each
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         for name, _, about in recipes:
             print(textwrap.fill(about, width, initial_indent=f"{name:14} ", subsequent_indent=" " * 15))
         return 0

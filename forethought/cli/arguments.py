@@ -1,4 +1,5 @@
-"""How the command line's verbs and their arguments are declared: what every verb has, and the types that check a value."""
+"""How the command line's verbs and their arguments are declared: what every verb has, and the types that
+check a value."""
 
 from __future__ import annotations
 
@@ -26,8 +27,14 @@ def verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:
 
 
 def add_set(parser: argparse.ArgumentParser, example: str = "stage.0.until.steps=50") -> None:
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
-                        help=f"change one value of the recipe, such as {example}; may be repeated")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help=f"change one value of the recipe, such as {example}; may be repeated",
+    )
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -53,7 +60,9 @@ def numbers(text: str) -> tuple[int, ...]:
         if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
             raise argparse.ArgumentTypeError(f"expected numbers such as 3,4,5 or 3-5, found {text!r}")
         if len(low) > 9 or len(high) > 9 or int(high or low) - int(low) + len(found) >= MOST_NUMBERS:
-            raise argparse.ArgumentTypeError(f"expected at most {MOST_NUMBERS} numbers of at most 9 digits, found {text[:60]!r}")
+            raise argparse.ArgumentTypeError(
+                f"expected at most {MOST_NUMBERS} numbers of at most 9 digits, found {text[:60]!r}"
+            )
         found += range(int(low), int(high or low) + 1)
     return tuple(found)
 

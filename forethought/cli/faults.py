@@ -17,17 +17,27 @@ from forethought.core.printable import one_line, printable
 MOST_SHOWN = 20_000  # characters of one message; a traceback has some thousands
 _GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
 _WRAPPED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM)
-_NO_MEMORY = ("can't start new thread", "can't allocate memory", "std::bad_alloc")  # Python, PyTorch and C++, who say it in their own words
-_ADVICE = {errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EACCES: "check the permissions",
-           errno.EPERM: "check the permissions", errno.EROFS: "choose a place that can be written",
-           errno.EMFILE: "allow more open files (ulimit -n)",
-           errno.ENOMEM: "allow more memory, or take a smaller model or batch"}  # fmt: skip
+# Python, PyTorch and C++, who say it in their own words
+_NO_MEMORY = ("can't start new thread", "can't allocate memory", "std::bad_alloc")
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "choose a place that can be written",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENOMEM: "allow more memory, or take a smaller model or batch",
+}
 
 
 def explain(error: BaseException, run_dir: Path | None) -> int:
-    """Say on stderr what went wrong and return the exit code. `run_dir`: the run that was being written, if any; a traceback is kept in
-    it, and the reader is told how to resume it."""
-    if isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__context__, ForethoughtError):
+    """Say on stderr what went wrong and return the exit code. `run_dir`: the run that was being written, if
+    any; a traceback is kept in it, and the reader is told how to resume it."""
+    if (
+        isinstance(error, OSError)
+        and error.errno == errno.EIO
+        and isinstance(error.__context__, ForethoughtError)
+    ):
         error = error.__context__  # the terminal was closed: what was to be said there comes first
     if isinstance(error, BrokenPipeError):
         _abandon(sys.stdout)
@@ -46,7 +56,11 @@ def _say(message: str, code: int) -> int:
     """Whatever the message quotes (a model, a file, an endpoint, a path), it does nothing to the terminal."""
     shown = printable(message, keep="\n\t")
     try:
-        print(f"forethought: {shown if len(shown) <= MOST_SHOWN else shown[: MOST_SHOWN - 4] + ' ...'}", file=sys.stderr, flush=True)
+        print(
+            f"forethought: {shown if len(shown) <= MOST_SHOWN else shown[: MOST_SHOWN - 4] + ' ...'}",
+            file=sys.stderr,
+            flush=True,
+        )
     except OSError:  # the terminal was closed, and nobody reads what is left
         _abandon(sys.stderr)
         _abandon(sys.stdout)
@@ -54,9 +68,12 @@ def _say(message: str, code: int) -> int:
 
 
 def _of_machine(error: BaseException) -> OSError | None:
-    """The fault of the machine that a library has wrapped in an exception of its own and left in its text, None where there is none."""
+    """The fault of the machine that a library has wrapped in an exception of its own and left in its text,
+    None where there is none."""
     text = str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+    ):
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     found = next((number for number in _WRAPPED if os.strerror(number) in text), None)
     return None if found is None or isinstance(error, OSError) else OSError(found, os.strerror(found))
@@ -83,7 +100,10 @@ def _about_fault(error: BaseException, run_dir: Path | None) -> str:
         try:
             with open(run_dir / "error.txt", "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(details)
-            return f"{first}\nThis is a bug: please report it with {run_dir / 'error.txt'}{_resume_hint(run_dir)}"
+            return (
+                f"{first}\nThis is a bug: please report it with "
+                f"{run_dir / 'error.txt'}{_resume_hint(run_dir)}"
+            )
         except OSError:
             pass  # the disk may be what failed; the terminal still works
     return f"{details}{first}\nThis is a bug: please report it with the lines above"

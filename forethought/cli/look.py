@@ -17,21 +17,40 @@ from forethought.core.printable import printable
 if TYPE_CHECKING:
     from forethought.recipe.schema import TreeSpec
 
-SOURCE = "a run directory, or a model: a folder with config.json, or a name on the Hugging Face hub (with --task)"
-SAMPLED = {"temperature": 0.6, "top_p": 0.95}  # how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples a problem
+SOURCE = (
+    "a run directory, or a model: a folder with config.json, or a name on the Hugging Face hub (with --task)"
+)
+# how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples a problem
+SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 
 def add_eval(verbs) -> None:
     parser = verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
-    parser.add_argument("--levels", metavar="L", type=numbers, help="such as 3,4,5 or 3-5 (default: the run's)")
-    parser.add_argument("--tasks", metavar="N", type=positive, help="tasks per level (default: the run's; of --problems: all)")
+    parser.add_argument(
+        "--levels", metavar="L", type=numbers, help="such as 3,4,5 or 3-5 (default: the run's)"
+    )
+    parser.add_argument(
+        "--tasks", metavar="N", type=positive, help="tasks per level (default: the run's; of --problems: all)"
+    )
     _add_problems(parser)
-    parser.add_argument("--samples", metavar="K", type=positive, default=1,
-                        help="samples of each problem, for avg@K, pass@k and maj@K (default: one, greedy)")
-    parser.add_argument("--temperature", metavar="T", type=temperature, help=f"default: 0; with --samples {SAMPLED['temperature']}")
-    parser.add_argument("--top-p", metavar="P", type=top_p, help=f"default: 1; with --samples {SAMPLED['top_p']}")
+    parser.add_argument(
+        "--samples",
+        metavar="K",
+        type=positive,
+        default=1,
+        help="samples of each problem, for avg@K, pass@k and maj@K (default: one, greedy)",
+    )
+    parser.add_argument(
+        "--temperature",
+        metavar="T",
+        type=temperature,
+        help=f"default: 0; with --samples {SAMPLED['temperature']}",
+    )
+    parser.add_argument(
+        "--top-p", metavar="P", type=top_p, help=f"default: 1; with --samples {SAMPLED['top_p']}"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -39,31 +58,46 @@ def add_sample(verbs) -> None:
     parser = verb(verbs, "sample", _sample, "look at plans and actions, with what the verifiers say")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
-    parser.add_argument("--n", metavar="N", type=positive, default=4, help="tasks to show (default: %(default)s)")
+    parser.add_argument(
+        "--n", metavar="N", type=positive, default=4, help="tasks to show (default: %(default)s)"
+    )
     parser.add_argument("--level", metavar="L", type=int, help="only tasks of this level")
     _add_problems(parser)
-    parser.add_argument("--temperature", metavar="T", type=temperature, default=1.0, help="0 is greedy (default: %(default)s)")
+    parser.add_argument(
+        "--temperature", metavar="T", type=temperature, default=1.0, help="0 is greedy (default: %(default)s)"
+    )
     parser.add_argument("--top-p", metavar="P", type=top_p, default=1.0, help="default: %(default)s")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print one JSON object a task instead of text")
 
 
 def add_swap(verbs) -> None:
-    parser = verb(verbs, "swap", _swap, "every planner with every actor of several runs or models, on the tasks of each")
-    parser.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help=f"at least two; each {SOURCE}")
+    parser = verb(
+        verbs, "swap", _swap, "every planner with every actor of several runs or models, on the tasks of each"
+    )
+    parser.add_argument(
+        "sources", metavar="SOURCE", type=Path, nargs="+", help=f"at least two; each {SOURCE}"
+    )
     _add_task(parser)
     parser.add_argument("--tasks", metavar="N", type=positive, help="tasks per level (default: each run's)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", metavar="NAME", help="a task family, or a recipe (a .toml file or a shipped one's name) whose task "
-                                                       "is taken (default: the run's own)")
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="a task family, or a recipe (a .toml file or a "
+        "shipped one's name) whose task "
+        "is taken (default: the run's own)",
+    )
     add_set(parser, 'task.levels=[3] or task.eval=["test.jsonl"]')
 
 
 def _add_problems(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--problems", metavar="FILE.jsonl", type=Path, help="take these problems instead of the task's own")
+    parser.add_argument(
+        "--problems", metavar="FILE.jsonl", type=Path, help="take these problems instead of the task's own"
+    )
 
 
 def _eval(args: argparse.Namespace) -> int:
@@ -72,7 +106,14 @@ def _eval(args: argparse.Namespace) -> int:
     tree = _tree(args)
     with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
         source = look.find(args.source, args.task, args.overrides)
-        result = look.evaluate(source, problems=args.problems, tasks=args.tasks, levels=args.levels, tree=tree, tell=_teller("tasks"))
+        result = look.evaluate(
+            source,
+            problems=args.problems,
+            tasks=args.tasks,
+            levels=args.levels,
+            tree=tree,
+            tell=_teller("tasks"),
+        )
     if args.json:
         print(json.dumps(result, allow_nan=False))
     else:
@@ -90,7 +131,10 @@ def _tree(args: argparse.Namespace) -> TreeSpec:
     said = {key: value for key in usual if (value := getattr(args, key)) is not None}
     found = usual | said
     if found["temperature"] == 0 and "top_p" in said:
-        raise UserError("--top-p says nothing at temperature 0, which is greedy; give a --temperature too, or leave it out")
+        raise UserError(
+            "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, "
+            "or leave it out"
+        )
     return TreeSpec(plans=args.samples, acts=1, **found)
 
 
@@ -101,7 +145,9 @@ def _sample(args: argparse.Namespace) -> int:
     tree = TreeSpec(plans=1, acts=1, temperature=args.temperature, top_p=args.top_p)
     with redirect_stdout(sys.stderr):
         source = look.find(args.source, args.task, args.overrides)
-        rows = look.sample(source, n=args.n, level=args.level, tree=tree, seed=args.seed, problems=args.problems)
+        rows = look.sample(
+            source, n=args.n, level=args.level, tree=tree, seed=args.seed, problems=args.problems
+        )
     if args.json:
         for row in rows:
             print(json.dumps(row, allow_nan=False))
@@ -116,7 +162,11 @@ def _swap(args: argparse.Namespace) -> int:
     from forethought import look
 
     with redirect_stdout(sys.stderr):
-        tables = look.swap(look.find_all(args.sources, args.task, args.overrides), tasks=args.tasks, tell=_teller("visits of a model"))
+        tables = look.swap(
+            look.find_all(args.sources, args.task, args.overrides),
+            tasks=args.tasks,
+            tell=_teller("visits of a model"),
+        )
     if args.json:
         print(json.dumps({"tables": tables}, allow_nan=False))
     else:
@@ -128,6 +178,7 @@ def _swap(args: argparse.Namespace) -> int:
 
 def _teller(what: str) -> Callable[[int, int], None]:
     """Counts on the terminal how far the work is; nothing where stderr is a file or a pipe."""
+
     def tell(done: int, n: int) -> None:
         if sys.stderr.isatty():
             print(f"\r{done} of {n} {what}", end="" if done < n else "\n", file=sys.stderr, flush=True)

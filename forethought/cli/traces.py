@@ -14,25 +14,63 @@ MOST_NAMED = 10  # damaged files
 
 
 def add_traces(verbs) -> None:
-    parser = verb(verbs, "traces", _traces, "find saved trees again: every plan and action, with verdict, reward and credit")
+    parser = verb(
+        verbs,
+        "traces",
+        _traces,
+        "find saved trees again: every plan and action, with verdict, reward and credit",
+    )
     parser.add_argument("dir", metavar="DIR", type=Path, help="a run directory")
     parser.add_argument("--step", metavar="N", type=int, help="only this step")
-    parser.add_argument("--stage", metavar="N", type=positive, help="only this stage, from 1 as the report counts them")
+    parser.add_argument(
+        "--stage", metavar="N", type=positive, help="only this stage, from 1 as the report counts them"
+    )
     parser.add_argument("--level", metavar="L", type=int, help="only tasks of this level")
-    parser.add_argument("--task", metavar="TEXT", default="", help="only tasks with this in their id or prompt")
-    for sign, about in (("refused", "a plan was refused"), ("truncated", "a turn ran out of its tokens"),
-                        ("disagree", "a plan and what came of it tell different stories")):
-        parser.add_argument(f"--{sign}", action="append_const", const=sign, dest="signs", default=[], help=f"only where {about}")
-    parser.add_argument("--sign", metavar="NAME", action="append", dest="signs", help="any sign of the report, such as split or lone")
+    parser.add_argument(
+        "--task", metavar="TEXT", default="", help="only tasks with this in their id or prompt"
+    )
+    for sign, about in (
+        ("refused", "a plan was refused"),
+        ("truncated", "a turn ran out of its tokens"),
+        ("disagree", "a plan and what came of it tell different stories"),
+    ):
+        parser.add_argument(
+            f"--{sign}",
+            action="append_const",
+            const=sign,
+            dest="signs",
+            default=[],
+            help=f"only where {about}",
+        )
+    parser.add_argument(
+        "--sign",
+        metavar="NAME",
+        action="append",
+        dest="signs",
+        help="any sign of the report, such as split or lone",
+    )
     parser.add_argument("--reason", metavar="TEXT", default="", help="only where a reason has this in it")
-    parser.add_argument("--plan-quality", metavar="A-B", type=shares, help="only with a plan of this quality, such as 0.2-0.8")
-    parser.add_argument("--measure", metavar="NAME", default="outcome",
-                        help="what --plan-quality reads: outcome (the share of a plan's executions that succeed), valid or analytic "
-                             "(default: %(default)s)")
+    parser.add_argument(
+        "--plan-quality", metavar="A-B", type=shares, help="only with a plan of this quality, such as 0.2-0.8"
+    )
+    parser.add_argument(
+        "--measure",
+        metavar="NAME",
+        default="outcome",
+        help="what --plan-quality reads: outcome (the share of a plan's executions that "
+        "succeed), valid or analytic "
+        "(default: %(default)s)",
+    )
     solved = parser.add_mutually_exclusive_group()
-    solved.add_argument("--solved", action="store_true", default=None, help="only where an execution succeeded")
-    solved.add_argument("--failed", action="store_false", default=None, dest="solved", help="only where none did")
-    parser.add_argument("--n", metavar="N", type=from_zero, default=10, help="trees to show; 0: all (default: %(default)s)")
+    solved.add_argument(
+        "--solved", action="store_true", default=None, help="only where an execution succeeded"
+    )
+    solved.add_argument(
+        "--failed", action="store_false", default=None, dest="solved", help="only where none did"
+    )
+    parser.add_argument(
+        "--n", metavar="N", type=from_zero, default=10, help="trees to show; 0: all (default: %(default)s)"
+    )
     parser.add_argument("--full", action="store_true", help="long texts whole, and the context")
     parser.add_argument("--json", action="store_true", help="print one JSON object a tree instead of text")
 
@@ -43,8 +81,17 @@ def _traces(args: argparse.Namespace) -> int:
 
     if not (args.dir / "recipe.json").is_file():
         raise UserError(f"{args.dir}: no run here (a run directory has a recipe.json)")
-    wanted = Filter(step=args.step, stage=args.stage and args.stage - 1, level=args.level, task=args.task, reason=args.reason,
-                    signs=tuple(args.signs), solved=args.solved, quality=args.plan_quality, measure=args.measure)
+    wanted = Filter(
+        step=args.step,
+        stage=args.stage and args.stage - 1,
+        level=args.level,
+        task=args.task,
+        reason=args.reason,
+        signs=tuple(args.signs),
+        solved=args.solved,
+        quality=args.plan_quality,
+        measure=args.measure,
+    )
     notes = _damage(args.dir, args.step)
     print_found(find(args.dir, wanted, notes), args.n, sys.stdout, full=args.full, as_json=args.json)
     for note in notes:
@@ -53,7 +100,8 @@ def _traces(args: argparse.Namespace) -> int:
 
 
 def _damage(run_dir: Path, step: int | None) -> list[str]:
-    """A sentence for each file of trees (of this step) that is not as the run wrote it; whoever looks for trees should not trust it."""
+    """A sentence for each file of trees (of this step) that is not as the run wrote it; whoever looks for
+    trees should not trust it."""
     from forethought.store import Store
 
     wrong = Store(run_dir).damaged_trees()

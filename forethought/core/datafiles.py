@@ -1,8 +1,10 @@
-"""Rows of a data file, whatever its kind: JSON lines, or Parquet. A field inside a field has an address: `reward_model.ground_truth`.
+"""Rows of a data file, whatever its kind: JSON lines, or Parquet. A field inside a field has an address:
+`reward_model.ground_truth`.
 
-Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are no UTF-8, a number that is none (NaN,
-1e999) or has thousands of digits, nesting without end, half of a character. Lines are cut as `textfile` says; blank ones are skipped.
-(What a run appends to is read by `jsonl`: it may be cut off, and holds numbers that are not finite.)
+Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are no UTF-8, a
+number that is none (NaN, 1e999) or has thousands of digits, nesting without end, half of a character. Lines
+are cut as `textfile` says; blank ones are skipped. (What a run appends to is read by `jsonl`: it may be cut
+off, and holds numbers that are not finite.)
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that may be half of a char
 
 
 def rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]]:
-    """("FILE:ROW", row) in order, rows counted from 1 (of JSON lines: the lines of the file). UserError for a file that cannot be read,
-    another kind of file, and a package that is missing; `advice` says what to give instead. Whether the texts that it takes hold halves of
-    characters (`half`), the caller looks: what stands in fields that nobody reads is no reason to refuse a file."""
+    """("FILE:ROW", row) in order, rows counted from 1 (of JSON lines: the lines of the file). UserError for a
+    file that cannot be read, another kind of file, and a package that is missing; `advice` says what to give
+    instead. Whether the texts that it takes hold halves of characters (`half`), the caller looks: what stands
+    in fields that nobody reads is no reason to refuse a file."""
     kinds = {".jsonl": partial(json_rows, whole=False), ".parquet": parquet_rows}
     path = Path(path)
     open_bytes(path, advice).close()
@@ -50,20 +53,26 @@ def parquet_rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
-    except (ArrowException, OSError, ValueError, OverflowError, KeyError) as error:  # ValueError: text that is no UTF-8, a date beyond all
+    # ValueError: text that is no UTF-8, a date beyond all
+    except (ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         after = f" after row {number}" if number else ""
-        raise UserError(f"{path}: no readable Parquet file{after} ({' '.join(str(error).split())[:120]})") from error
+        raise UserError(
+            f"{path}: no readable Parquet file{after} ({' '.join(str(error).split())[:120]})"
+        ) from error
 
 
 def field(row: Mapping[str, Any], name: str) -> tuple[bool, Any]:
-    """(found, value) of the field `name`: a key as it stands, or keys (and places in lists, from 0) joined by dots."""
+    """(found, value) of the field `name`: a key as it stands, or keys (and places in lists, from 0) joined by
+    dots."""
     if name in row:
         return True, row[name]
     at: Any = row
     for key in name.split("."):
         if isinstance(at, Mapping) and key in at:
             at = at[key]
-        elif isinstance(at, list) and key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(at):
+        elif (
+            isinstance(at, list) and key.isascii() and key.isdigit() and len(key) < 10 and int(key) < len(at)
+        ):
             at = at[int(key)]
         else:
             return False, None
@@ -87,12 +96,17 @@ class Exact(float):
 
 
 def value_of(said: str, where: str, *, whole: bool = True) -> Any:
-    """The value that a JSON text says; its floats are `Exact`. UserError, beginning with `where`, for anything else. `whole`: no text in
-    it may hold half of a character; a reader that takes some fields only looks at those itself."""
+    """The value that a JSON text says; its floats are `Exact`. UserError, beginning with `where`, for
+    anything else. `whole`: no text in it may hold half of a character; a reader that takes some fields only
+    looks at those itself."""
     try:
         value = json.loads(said, parse_float=Exact, parse_constant=_no_number)
     except ValueError as error:
-        many = "a whole number of thousands of digits" if "digits" in str(error) and not isinstance(error, json.JSONDecodeError) else error
+        many = (
+            "a whole number of thousands of digits"
+            if "digits" in str(error) and not isinstance(error, json.JSONDecodeError)
+            else error
+        )
         raise UserError(f"{where}: no JSON ({many})") from None
     except RecursionError:
         raise UserError(f"{where}: JSON nested too deeply") from None
@@ -102,7 +116,8 @@ def value_of(said: str, where: str, *, whole: bool = True) -> Any:
 
 
 def json_rows(path: str | Path, advice: str = "", *, whole: bool = True) -> Iterator[tuple[str, Any]]:
-    """("FILE:LINE", value) of each line of a file that is not blank. UserError as `value_of` and `textfile.open_bytes` raise it."""
+    """("FILE:LINE", value) of each line of a file that is not blank. UserError as `value_of` and
+    `textfile.open_bytes` raise it."""
     return _values(lines(path, advice), path, whole)
 
 
@@ -112,11 +127,14 @@ def json_rows_of(file: IO[bytes], source: object) -> Iterator[tuple[str, Any]]:
 
 
 def _values(said: Iterable[tuple[int, str]], source: object, whole: bool) -> Iterator[tuple[str, Any]]:
-    return ((f"{source}:{n}", value_of(text, f"{source}:{n}", whole=whole)) for n, text in said if text.strip())
+    return (
+        (f"{source}:{n}", value_of(text, f"{source}:{n}", whole=whole)) for n, text in said if text.strip()
+    )
 
 
 def read_object(path: str | Path, advice: str = "") -> dict[str, Any]:
-    """The one JSON object that a file of a run holds. UserError, beginning with the path, for anything else."""
+    """The one JSON object that a file of a run holds. UserError, beginning with the path, for anything
+    else."""
     value = value_of(read_text(path, advice), str(path), whole=False)
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a JSON object, found a {type(value).__name__}")
@@ -124,7 +142,8 @@ def read_object(path: str | Path, advice: str = "") -> dict[str, Any]:
 
 
 def half(value: Any) -> str | None:
-    """A sentence about the first text in `value` that holds half of a character (a lone surrogate), with its field; None: all are whole."""
+    """A sentence about the first text in `value` that holds half of a character (a lone surrogate), with its
+    field; None: all are whole."""
     todo = [("", value)]
     while todo:
         field, at = todo.pop()
@@ -132,10 +151,17 @@ def half(value: Any) -> str | None:
             lone = next((c for c in at if "\ud800" <= c <= "\udfff"), None)
             if lone is not None:
                 place = f"field {field!r}" if field and field.isprintable() else "a text"
-                return (f"{place} holds half of a character (U+{ord(lone):04X}), which no tokenizer can read; write the whole character "
-                        "or none")
+                return (
+                    f"{place} holds half of a character (U+{ord(lone):04X}), which no tokenizer can "
+                    f"read; write the whole character "
+                    "or none"
+                )
         elif isinstance(at, dict):
-            todo += [item for key, inside in reversed(at.items()) for item in ((_inside(field, key), inside), (field, key))]
+            todo += [
+                item
+                for key, inside in reversed(at.items())
+                for item in ((_inside(field, key), inside), (field, key))
+            ]
         elif isinstance(at, list | tuple):
             todo += [(_inside(field, i), inside) for i, inside in reversed(list(enumerate(at)))]
     return None

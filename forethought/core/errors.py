@@ -1,7 +1,7 @@
 """Errors with an address: what went wrong, which value, what to do.
 
-Exit codes of the command line: 0 done, 2 the user's mistake (`UserError`), 3 a gate stopped the run (`GateStop`), 1 our fault
-(anything else).
+Exit codes of the command line: 0 done, 2 the user's mistake (`UserError`), 3 a gate stopped the run
+(`GateStop`), 1 our fault (anything else).
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class GateStop(ForethoughtError):
 
 
 class FaultStop(UserError):
-    """Too much of what is not ours broke (environment, task family, grader, parser): the run has saved, and goes on when it is mended."""
+    """Too much of what is not ours broke (environment, task family, grader, parser): the run has saved, and
+    goes on when it is mended."""
 
 
 class CheckpointError(UserError):
@@ -67,7 +68,8 @@ def quoted(path: object) -> str:
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """One sentence for a name that is not known: the name, the nearest known one, and the list, as far as a reader would read it."""
+    """One sentence for a name that is not known: the name, the nearest known one, and the list, as far as a
+    reader would read it."""
     known = sorted(str(k) for k in known)
     said = str(name)
     near = difflib.get_close_matches(said[:MOST_LISTED], known, n=1, cutoff=0.5) if len(known) <= 500 else ()

@@ -1,6 +1,8 @@
-"""Files of one JSON object a line, as a run appends to them: read to where they were cut off, refused with the line that is malformed.
+"""Files of one JSON object a line, as a run appends to them: read to where they were cut off, refused with
+the line that is malformed.
 
-JSON has no numbers that are not finite. A run writes them as the texts "NaN", "Infinity" and "-Infinity", and its readers read them back.
+JSON has no numbers that are not finite. A run writes them as the texts "NaN", "Infinity" and "-Infinity", and
+its readers read them back.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ def dumps(record: Mapping[str, Any]) -> str:
 
 
 def number(value: Any) -> Any:
-    """What `dumps` was given for a value: the number for a text that stands for one, anything else as it is."""
+    """What `dumps` was given for a value: the number for a text that stands for one, anything else as it
+    is."""
     return NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def shallow(value: Any, most: int = MOST_NESTED) -> bool:
-    """Whether tables and lists lie at most so many deep: what goes through a value by calling itself comes to an end."""
-    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    """Whether tables and lists lie at most so many deep: what goes through a value by calling itself comes to
+    an end."""
+    inside = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    )
     return not inside or (most > 0 and all(shallow(item, most - 1) for item in inside))
 
 
@@ -47,10 +53,14 @@ def sayable(value: Any) -> Any:
     return value
 
 
-def parse_lines(raw: Iterable[bytes], source: Path, check: Callable[[Any], str]) -> tuple[list[dict[str, Any]], bool]:
-    """(objects, cut): `raw` are lines with their line ends. A last line without an end that does not parse was cut off in writing.
+def parse_lines(
+    raw: Iterable[bytes], source: Path, check: Callable[[Any], str]
+) -> tuple[list[dict[str, Any]], bool]:
+    """(objects, cut): `raw` are lines with their line ends. A last line without an end that does not parse
+    was cut off in writing.
 
-    `check` returns what is wrong with an object, or "". `UserError` names the line of `source`. Empty lines are passed over.
+    `check` returns what is wrong with an object, or "". `UserError` names the line of `source`. Empty lines
+    are passed over.
     """
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(raw, start=1):

@@ -1,7 +1,7 @@
 """Numbers that know how to merge: a rate is a sum over a sum, never an average of averages.
 
-    step = {"reward/plan": Mean(3.0, 4), "tokens/sampled": Sum(128), "lr": Last(3e-4)}
-    flat = reduce(merge([step_of_micro_batch_1, step_of_micro_batch_2]))
+step = {"reward/plan": Mean(3.0, 4), "tokens/sampled": Sum(128), "lr": Last(3e-4)}
+flat = reduce(merge([step_of_micro_batch_1, step_of_micro_batch_2]))
 """
 
 from __future__ import annotations
@@ -71,16 +71,23 @@ def merge(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
             if name not in out:
                 out[name] = metric
             elif type(out[name]) is not type(metric):
-                raise TypeError(f"metric {name!r} is a {type(out[name]).__name__} here and a {type(metric).__name__} there")
+                raise TypeError(
+                    f"metric {name!r} is a {type(out[name]).__name__} here and a "
+                    f"{type(metric).__name__} there"
+                )
             else:
                 out[name] = out[name] + metric
     return out
 
 
 def reduce(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Plain numbers for one log line. Means over nothing are left out: a missing number is honest, a 0 is not. A number that is not finite
-    stays: it is what was found."""
-    return {name: metric.value() for name, metric in metrics.items() if not isinstance(metric, Mean) or metric.weight}
+    """Plain numbers for one log line. Means over nothing are left out: a missing number is honest, a 0 is
+    not. A number that is not finite stays: it is what was found."""
+    return {
+        name: metric.value()
+        for name, metric in metrics.items()
+        if not isinstance(metric, Mean) or metric.weight
+    }
 
 
 def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
@@ -93,12 +100,14 @@ def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_difference(before: Sequence[float | None], after: Sequence[float | None], z: float = 1.96) -> tuple[float, float, float]:
-    """Mean of after - before over the same tasks, with its interval: (mean, low, high). A task that failed (None) on either side is in
-    neither; without any that is in both, (0, -1, 1): nothing is known.
+def paired_difference(
+    before: Sequence[float | None], after: Sequence[float | None], z: float = 1.96
+) -> tuple[float, float, float]:
+    """Mean of after - before over the same tasks, with its interval: (mean, low, high). A task that failed
+    (None) on either side is in neither; without any that is in both, (0, -1, 1): nothing is known.
 
-    The interval is the normal one over the differences; where no task changed, it is a point. Both lists must have the same
-    length and order (ValueError says both lengths).
+    The interval is the normal one over the differences; where no task changed, it is a point. Both lists must
+    have the same length and order (ValueError says both lengths).
     """
     if len(before) != len(after):
         raise ValueError(f"paired values must match: {len(before)} before, {len(after)} after")
@@ -115,11 +124,12 @@ def paired_difference(before: Sequence[float | None], after: Sequence[float | No
 def share_interval(values: Sequence[float], samples: int = 1) -> tuple[float, float, float]:
     """Mean of one value in [0, 1] per problem, with a 95 % interval over problems: (mean, low, high).
 
-    Wilson's interval with the effective sample size (Korn and Graubard 1998, for clustered proportions): as many independent
-    samples as would scatter like the problems do, p (1 - p) / (their variance / n), at least n. So samples of one problem never count
-    as problems. For values of 0 and 1 it is `wilson`; unlike the mean plus or minus two standard errors it leaves room where every
-    problem has the same value. `samples`: independent measurements behind one value; the size is at most n * samples (one problem
-    says nothing of how problems scatter: 1). ValueError for no values.
+    Wilson's interval with the effective sample size (Korn and Graubard 1998, for clustered proportions): as
+    many independent samples as would scatter like the problems do, p (1 - p) / (their variance / n), at least
+    n. So samples of one problem never count as problems. For values of 0 and 1 it is `wilson`; unlike the
+    mean plus or minus two standard errors it leaves room where every problem has the same value. `samples`:
+    independent measurements behind one value; the size is at most n * samples (one problem says nothing of
+    how problems scatter: 1). ValueError for no values.
     """
     n = len(values)
     if n == 0:
@@ -128,11 +138,15 @@ def share_interval(values: Sequence[float], samples: int = 1) -> tuple[float, fl
     if all(v in (0, 1) for v in values):
         return mean, *wilson(sum(values), n)
     variance = math.fsum((v - mean) ** 2 for v in values) / max(n - 1, 1)
-    size = min(max(n, mean * (1 - mean) * n / variance if variance else math.inf), n * samples if n > 1 else 1)
+    size = min(
+        max(n, mean * (1 - mean) * n / variance if variance else math.inf), n * samples if n > 1 else 1
+    )
     return mean, *wilson(mean * size, size)
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float | None, float | None]:
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float | None, float | None]:
     """Mean of independent values (one a seed), with Student's t interval: (mean, low, high).
 
     One value gives (value, None, None): how seeds scatter is then unknown. None at all is a ValueError.
@@ -163,26 +177,32 @@ def avg_at_k(correct: Sequence[float]) -> float:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The unbiased estimate of P(at least one of k samples is right) from n samples of which `correct` were (arXiv 2107.03374).
+    """The unbiased estimate of P(at least one of k samples is right) from n samples of which `correct` were
+    (arXiv 2107.03374).
 
-    1 - C(n - correct, k) / C(n, k): the share of k-subsets that hold a right one; for k = n it is whether there is any.
-    ValueError unless 1 <= k <= n and 0 <= correct <= n.
+    1 - C(n - correct, k) / C(n, k): the share of k-subsets that hold a right one; for k = n it is whether
+    there is any. ValueError unless 1 <= k <= n and 0 <= correct <= n.
     """
     if not (1 <= k <= n and 0 <= correct <= n):
-        raise ValueError(f"needs 1 <= k <= n and 0 <= correct <= n, found k = {k}, n = {n}, correct = {correct}")
+        raise ValueError(
+            f"needs 1 <= k <= n and 0 <= correct <= n, found k = {k}, n = {n}, correct = {correct}"
+        )
     return 1 - math.comb(n - correct, k) / math.comb(n, k)
 
 
 def maj_at_k(votes: Sequence[str | None], correct: Sequence[float]) -> float:
-    """maj@k of one problem (self-consistency, arXiv 2203.11171): whether the answer given most often is right.
+    """maj@k of one problem (self-consistency, arXiv 2203.11171): whether the answer given most often is
+    right.
 
-    `votes` holds one spelling for each answer (None: no answer, which votes for nothing), `correct` what the grader says of each. Of
-    answers that are equally frequent each counts the same, so that the order of the samples does not matter: 1/2 where one of two is
-    right. Samples that vote alike and are graded differently give their mean. Nobody votes: 0. ValueError for unequal lengths or
-    no samples.
+    `votes` holds one spelling for each answer (None: no answer, which votes for nothing), `correct` what the
+    grader says of each. Of answers that are equally frequent each counts the same, so that the order of the
+    samples does not matter: 1/2 where one of two is right. Samples that vote alike and are graded differently
+    give their mean. Nobody votes: 0. ValueError for unequal lengths or no samples.
     """
     if len(votes) != len(correct) or not votes:
-        raise ValueError(f"needs a grade for each vote and at least one: {len(votes)} votes, {len(correct)} grades")
+        raise ValueError(
+            f"needs a grade for each vote and at least one: {len(votes)} votes, {len(correct)} grades"
+        )
     graded: dict[str, list[float]] = {}
     for vote, right in zip(votes, correct, strict=True):
         if vote is not None:
@@ -193,9 +213,11 @@ def maj_at_k(votes: Sequence[str | None], correct: Sequence[float]) -> float:
 
 
 def t_quantile(df: int, confidence: float = 0.95) -> float:
-    """The t with P(|T| <= t) = confidence for Student's t of `df` >= 1 degrees of freedom (12.706 for df = 1, 4.303 for df = 2).
+    """The t with P(|T| <= t) = confidence for Student's t of `df` >= 1 degrees of freedom (12.706 for df = 1,
+    4.303 for df = 2).
 
-    By bisection on the exact finite sum for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    By bisection on the exact finite sum for whole degrees of freedom (Abramowitz and Stegun, 26.7.3 and
+    26.7.4).
     """
     if df < 1 or not 0 < confidence < 1:
         raise ValueError(f"needs df >= 1 and a confidence inside (0, 1), found {df} and {confidence}")
@@ -214,7 +236,8 @@ def _t_within(t: float, df: int) -> float:
     sine, cosine = math.sin(theta), math.cos(theta)
     odd = df % 2
     term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for k in range(odd + 2, df + 1, 2):  # the next power of cos is two higher, its factor (k - 1) / k of the one before
+    # the next power of cos is two higher, its factor (k - 1) / k of the one before
+    for k in range(odd + 2, df + 1, 2):
         total += term
         term *= cosine * cosine * (k - 1) / k
     return 2 / math.pi * (theta + sine * total) if odd else sine * total

@@ -1,15 +1,18 @@
-"""Text of a model, a file, an endpoint, a path or an exception, made fit for a terminal: what it could do there is shown, not done."""
+"""Text of a model, a file, an endpoint, a path or an exception, made fit for a terminal: what it could do
+there is shown, not done."""
 
 from __future__ import annotations
 
 from typing import IO
 
-BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they turn the order in which text is shown
+# they turn the order in which text is shown
+BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def printable(text: object, keep: str = "") -> str:
-    """What is no printable character, nor in `keep`, as its code: escape sequences (`\\x1b`), other controls, marks that turn the
-    direction of text, halves of characters (lone surrogates). Printable text comes back as it is."""
+    """What is no printable character, nor in `keep`, as its code: escape sequences (`\\x1b`), other controls,
+    marks that turn the direction of text, halves of characters (lone surrogates). Printable text comes back
+    as it is."""
     said = str(text)
     if said.isprintable():
         return said
@@ -22,7 +25,8 @@ def one_line(text: object) -> str:
 
 
 class Shown:
-    """A text stream that shows what it is given, line ends and tabs aside. Not for what draws with escape sequences of its own."""
+    """A text stream that shows what it is given, line ends and tabs aside. Not for what draws with escape
+    sequences of its own."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream

@@ -1,7 +1,9 @@
-"""How every text file that a user hands over is opened and cut into lines: one set of rules, every error with file and line.
+"""How every text file that a user hands over is opened and cut into lines: one set of rules, every error with
+file and line.
 
-UTF-8, with or without a byte order mark. A line ends at LF, CRLF or a lone CR, and nowhere else: U+2028, U+2029, NEL, VT and FF are
-characters like others. A folder, a pipe, a gzip file, a path with a NUL and a line beyond MOST_LINE are refused by name.
+UTF-8, with or without a byte order mark. A line ends at LF, CRLF or a lone CR, and nowhere else: U+2028,
+U+2029, NEL, VT and FF are characters like others. A folder, a pipe, a gzip file, a path with a NUL and a line
+beyond MOST_LINE are refused by name.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _BOM, _GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 
 
 def open_bytes(path: str | Path, advice: str = "") -> IO[bytes]:
-    """A regular file, opened for reading. UserError names the path and what is wrong with it; `advice` says what to give instead."""
+    """A regular file, opened for reading. UserError names the path and what is wrong with it; `advice` says
+    what to give instead."""
+
     def refuse(what: str) -> UserError:
         return UserError(f"{path}: {what}{f'; {advice}' if advice else ''}")
 
@@ -37,7 +41,8 @@ def open_bytes(path: str | Path, advice: str = "") -> IO[bytes]:
 
 
 def raw_lines(file: IO[bytes], source: object) -> Iterator[bytes]:
-    """The lines of an open file that a run has written, with their ends (LF alone). UserError for one beyond MOST_LINE."""
+    """The lines of an open file that a run has written, with their ends (LF alone). UserError for one beyond
+    MOST_LINE."""
     number = 0
     while line := file.readline(MOST_LINE + 1):
         number += 1
@@ -59,7 +64,10 @@ def numbered(file: IO[bytes], source: object) -> Iterator[tuple[int, str]]:
             try:
                 yield number, piece.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"{source}:{number}: not UTF-8 (byte {error.start + 1} of the line); save the file as UTF-8") from None
+                raise UserError(
+                    f"{source}:{number}: not UTF-8 (byte {error.start + 1} of the line); save "
+                    f"the file as UTF-8"
+                ) from None
 
 
 def lines(path: str | Path, advice: str = "") -> Iterator[tuple[int, str]]:

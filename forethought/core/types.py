@@ -1,6 +1,6 @@
 """The words that every floor shares: frozen records that travel from step to step, and nothing that computes.
 
-    Task -> Tree of Nodes -> rewarded Tree -> advantages by node -> Batch of Segments -> update
+Task -> Tree of Nodes -> rewarded Tree -> advantages by node -> Batch of Segments -> update
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 Status = Literal["given", "finished", "truncated", "refused", "failed", "overlong"]
 """given: prompt, observation or demonstration; finished: ended with its stop; truncated: ran out of budget;
-refused: the interface did not accept the text; failed: what judges it or answers it broke, and `reason` says at which boundary
-(environment, task, reward, parse; `forethought.envs.guard`); overlong: what stands before it left no room for a token in the model's context.
-The last two are never counted as reward 0."""
+refused: the interface did not accept the text; failed: what judges it or answers it broke, and `reason` says
+at which boundary (environment, task, reward, parse; `forethought.envs.guard`); overlong: what stands before
+it left no room for a token in the model's context. The last two are never counted as reward 0."""
 
 NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
 """What says nothing about the policy: it is not rewarded, trains nothing, and is counted by its own name."""
@@ -21,11 +21,13 @@ NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One problem. The model reads `context` then `prompt`; tasks with the same context share its computation."""
+    """One problem. The model reads `context` then `prompt`; tasks with the same context share its
+    computation."""
 
     id: str
     domain: str
-    level: int  # difficulty, in the domain's own unit (desk: depth of the goal; blocksworld: optimal plan length)
+    # difficulty, in the domain's own unit (desk: depth of the goal; blocksworld: optimal plan length)
+    level: int
     context: str  # what several tasks may share (the screen); may be empty
     prompt: str  # the task itself, up to where the first role speaks
     state: Any = None  # what the domain verifies against; only the domain reads it
@@ -33,7 +35,8 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Undrawn:
-    """The `state` of a task that the family could not draw: it stands in the task's place, with the reason, and everything on it fails."""
+    """The `state` of a task that the family could not draw: it stands in the task's place, with the reason,
+    and everything on it fails."""
 
     reason: str
 
@@ -81,12 +84,14 @@ class Node:
     version: int = 0  # version of the policy that sampled it
     logprobs: tuple[float, ...] = ()  # under the sampling policy at temperature 1, one per token (nats)
     reward_parts: Mapping[str, float] = field(default_factory=dict)  # named components
-    reward: float | None = None  # weighted sum of the parts; None: not rewarded (prompt) or not to be counted (failed)
+    # weighted sum of the parts; None: not rewarded (prompt) or not to be counted (failed)
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """All rollouts of one task: root -> m plans -> z executions of each (-> further turns). Parents precede children."""
+    """All rollouts of one task: root -> m plans -> z executions of each (-> further turns). Parents precede
+    children."""
 
     task: Task
     nodes: tuple[Node, ...]
@@ -131,15 +136,18 @@ class Completion:
     logprobs: tuple[float, ...]  # under the policy at temperature 1 (nats)
     status: Status  # finished, truncated (max_tokens, or less where the context ends) or overlong (no tokens)
     version: int
-    drawn_logprobs: tuple[float, ...] = ()  # under the distribution that was drawn from: at the request's temperature, within its top-p
+    # under the distribution that was drawn from: at the request's temperature, within its top-p
+    drawn_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A node on its way into an update. Token t of a segment is predicted from everything before it on its path.
+    """A node on its way into an update. Token t of a segment is predicted from everything before it on its
+    path.
 
-    `stream` None: context only. Otherwise `weight` has one loss weight per token (0 masks it), and for `pg` also one
-    `advantage` and one `old_logprob` per token. `keep` holds the distributions at these tokens where a reference has them.
+    `stream` None: context only. Otherwise `weight` has one loss weight per token (0 masks it), and for `pg`
+    also one `advantage` and one `old_logprob` per token. `keep` holds the distributions at these tokens where
+    a reference has them.
     """
 
     parent: int  # index in the batch, or -1 for a root; parents precede children
@@ -164,15 +172,19 @@ class Batch:
 class Objective:
     """The loss of a stage: named streams, each divided by its own token denominator.
 
-    `denominators` are global sums (over all micro-batches of an update), so that splitting a batch changes no gradient.
+    `denominators` are global sums (over all micro-batches of an update), so that splitting a batch changes no
+    gradient.
     """
 
-    denominators: Mapping[str, float]  # stream -> number to divide by; must be > 0 for streams that are present
+    # stream -> number to divide by; must be > 0 for streams that are present
+    denominators: Mapping[str, float]
     clip_low: float = 0.2  # PPO clip: the ratio is kept in [1 - clip_low, 1 + clip_high]
     clip_high: float = 0.2
     ref_kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference)
     weights: Mapping[str, float] = field(default_factory=dict)  # stream -> factor, 1 where absent
-    keep: str = ""  # frozen policy whose distributions the `keep` stream holds: exact KL(keep || policy), summed over the vocabulary
+    # frozen policy whose distributions the `keep` stream holds: exact KL(keep || policy), summed over the
+    # vocabulary
+    keep: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +193,10 @@ class TokenStats:
 
     logprobs: tuple[float, ...]
     entropies: tuple[float, ...]
-    hits: tuple[bool, ...]  # whether the token is the most likely one: all hits of a turn are greedy success, without decoding
-    kl: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # reference -> KL(policy || reference), exact
+    hits: tuple[bool, ...]
+    # whether the token is the most likely one: all hits of a turn are greedy success, without decoding
+    # reference -> KL(policy || reference), exact
+    kl: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,17 +207,21 @@ class Decision:
     stage: int
     kind: Literal["gate", "schedule", "guard", "run"]
     name: str
-    outcome: str  # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume | elsewhere | ...
+    # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume |
+    # elsewhere | ...
+    outcome: str
     reason: str
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What a run tells whoever watches it (the live display, plain lines, a test). Watching never changes a run."""
+    """What a run tells whoever watches it (the live display, plain lines, a test). Watching never changes a
+    run."""
 
     kind: Literal["start", "stage", "step", "eval", "decision", "note", "end"]
-    text: str = ""  # start: the run's directory; stage: its name and what it trains; note, decision, end: a sentence
+    # start: the run's directory; stage: its name and what it trains; note, decision, end: a sentence
+    text: str = ""
     step: int = 0  # of the whole run
     steps: int = 0  # of the whole run, if no stage ends early
     stage: int = 0  # index

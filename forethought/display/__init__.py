@@ -1,10 +1,12 @@
-"""What a person sees while a run works: a live picture on a terminal, plain lines elsewhere. Watching never changes a run.
+"""What a person sees while a run works: a live picture on a terminal, plain lines elsewhere. Watching never
+changes a run.
 
     with choose(sys.stdout, plain=False) as observe:
         run.train(recipe, out, observe)
 
-The values of an Event that are shown: of an evaluation `eval/<name>` and `eval/<name>@<level>`; of a step `loss...`,
-`reward...`, `entropy...`, `kl...`, and `tokens_per_second`, or else the rates of `tokens/trained` and `tokens/sampled`.
+The values of an Event that are shown: of an evaluation `eval/<name>` and `eval/<name>@<level>`; of a step
+`loss...`, `reward...`, `entropy...`, `kl...`, and `tokens_per_second`, or else the rates of `tokens/trained`
+and `tokens/sampled`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def choose(stream: IO[str], plain: bool) -> Observer:
-    """The live display where `stream` is a terminal that can show it, plain lines otherwise or when asked for."""
+    """The live display where `stream` is a terminal that can show it, plain lines otherwise or when asked
+    for."""
     if plain or not stream.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return Lines(stream)
     from rich.console import Console
@@ -30,7 +33,8 @@ def choose(stream: IO[str], plain: bool) -> Observer:
 
 
 def opening(stream: IO[str], plain: bool, text: str) -> None:
-    """A line before a run has anything to show: to a person at a terminal, or where plain lines are asked for."""
+    """A line before a run has anything to show: to a person at a terminal, or where plain lines are asked
+    for."""
     if plain or stream.isatty():
         with contextlib.suppress(OSError, ValueError):  # nobody reads any more: no reason to fail
             stream.write(" ".join(text.split()) + "\n")
@@ -43,7 +47,8 @@ def plain(stream: IO[str]) -> Observer:
 
 
 def live(console: Console) -> Observer:
-    """A picture redrawn in place; when the run ends (or the observer closes) a summary stays in the scrollback."""
+    """A picture redrawn in place; when the run ends (or the observer closes) a summary stays in the
+    scrollback."""
     from forethought.display.terminal import Terminal
 
     return Terminal(console)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from forethought.core.types import Event
 from forethought.display.observer import Observer
 from forethought.display.seen import Seen, evaluation, shown_values
-from forethought.core.types import Event
 
 
 class Lines(Observer):
@@ -38,14 +38,25 @@ def line(event: Event, seen: Seen) -> str:
         return f"{stage} {event.text}: steps {event.stage_steps}"
     if event.kind == "step":
         parts = [f"{name} {value:.3g}" for name, value in shown_values(event.values).items()] + seen.rates()
-        return f"step {event.step}/{seen.total()} {stage} {event.stage_step}/{event.stage_steps} {' '.join(parts)}"
+        return (
+            f"step {event.step}/{seen.total()} {stage} {event.stage_step}/{event.stage_steps} "
+            f"{' '.join(parts)}"
+        )
     if event.kind == "eval":
         overall, by_level = evaluation(event.values)
         cells = [f"{name} {value:.3f}" for name, value in overall.items()]
         for name, levels in by_level.items():
-            cells.append(f"{name}@{','.join(map(str, levels))} " + " ".join(f"{value:.2f}" for value in levels.values()))
-        cells += [f"{name.removeprefix('eval_')} {n:.0f}" for name, n in event.values.items() if name.startswith("eval_failed/")]
+            cells.append(
+                f"{name}@{','.join(map(str, levels))} "
+                + " ".join(f"{value:.2f}" for value in levels.values())
+            )
+        cells += [
+            f"{name.removeprefix('eval_')} {n:.0f}"
+            for name, n in event.values.items()
+            if name.startswith("eval_failed/")
+        ]
         return f"eval step {event.step} {' '.join(cells)}"
     if event.kind == "decision":
-        return f"decision {event.outcome}: {event.text.removeprefix(f'{event.outcome}: ')}"  # a name may be the outcome too: core
+        # a name may be the outcome too: core
+        return f"decision {event.outcome}: {event.text.removeprefix(f'{event.outcome}: ')}"
     return f"{event.kind}: {event.text}"

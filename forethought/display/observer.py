@@ -10,13 +10,17 @@ from forethought.core.types import Event
 
 
 def shown(event: Event) -> Event:
-    """The event with texts that a terminal can show: they may quote a model, a file, an endpoint or an exception."""
+    """The event with texts that a terminal can show: they may quote a model, a file, an endpoint or an
+    exception."""
     values = {printable(name): value for name, value in event.values.items()}
-    return replace(event, text=printable(event.text, keep="\n\t"), outcome=printable(event.outcome), values=values)
+    return replace(
+        event, text=printable(event.text, keep="\n\t"), outcome=printable(event.outcome), values=values
+    )
 
 
 class Observer:
-    """A callable for Events that also closes. Whatever fails inside is told once on stderr, then it stays silent."""
+    """A callable for Events that also closes. Whatever fails inside is told once on stderr, then it stays
+    silent."""
 
     dead = False
 
@@ -48,6 +52,11 @@ class Observer:
             return
         self.dead = True
         try:
-            print(printable(f"forethought: the display stopped ({type(error).__name__}: {error}); the run goes on"), file=sys.stderr)
+            print(
+                printable(
+                    f"forethought: the display stopped ({type(error).__name__}: {error}); the run goes on"
+                ),
+                file=sys.stderr,
+            )
         except Exception:
             pass  # stderr is gone as well; the run still has its files

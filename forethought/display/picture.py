@@ -8,15 +8,24 @@ from forethought.display.seen import FACTORS, Seen, StageSeen, evaluation, shown
 
 FANCY = {"full": "━", "rest": "─", "done": "✓", "now": "▶", "wait": "·", "up": "▲", "down": "▼", "to": "→"}
 ASCII = {"full": "#", "rest": "-", "done": "x", "now": ">", "wait": ".", "up": "^", "down": "v", "to": "->"}
-OUTCOMES = {"pass": "green", "advance": "green", "share": "green", "roll_back": "bold red", "stop": "bold red", "warn": "yellow",
-            "refuse": "yellow", "isolate": "yellow", "retry": "yellow"}
+OUTCOMES = {
+    "pass": "green",
+    "advance": "green",
+    "share": "green",
+    "roll_back": "bold red",
+    "stop": "bold red",
+    "warn": "yellow",
+    "refuse": "yellow",
+    "isolate": "yellow",
+    "retry": "yellow",
+}
 ROUTINE = ("pass", "start", "resume", "fork", "advance", "end")  # decisions that a summary need not repeat
 MOST_STAGES = 5
 
 
 def picture(seen: Seen, now: float, width: int, height: int, signs: dict[str, str] = FANCY) -> list[Text]:
-    """At most `height` rows of at most `width` cells. What does not fit goes by importance: notes, levels, decisions,
-    values, and last of all the three numbers and the stages."""
+    """At most `height` rows of at most `width` cells. What does not fit goes by importance: notes, levels,
+    decisions, values, and last of all the three numbers and the stages."""
     sections = [  # (importance, rows)
         (0, [_header(seen, now, width)]),
         (1, _stages(seen, width, signs)),
@@ -35,12 +44,25 @@ def picture(seen: Seen, now: float, width: int, height: int, signs: dict[str, st
 
 
 def summary(seen: Seen, now: float, signs: dict[str, str] = FANCY) -> list[Text]:
-    """What stays when the run is over: each stage with the three numbers at its start and end, and what was decided."""
-    rows = [Text("forethought ", style="bold").append(seen.where).append(f"  {clock_text(seen.elapsed(now))}", style="dim")]
+    """What stays when the run is over: each stage with the three numbers at its start and end, and what was
+    decided."""
+    rows = [
+        Text("forethought ", style="bold")
+        .append(seen.where)
+        .append(f"  {clock_text(seen.elapsed(now))}", style="dim")
+    ]
     for i, stage in enumerate(seen.stages[: seen.current + 1]):
-        rows.append(_stage_name(i, stage, seen, signs).append(f"  {stage.done}/{stage.steps} steps" if stage.steps else ""))
+        rows.append(
+            _stage_name(i, stage, seen, signs).append(
+                f"  {stage.done}/{stage.steps} steps" if stage.steps else ""
+            )
+        )
         first, last = evaluation(stage.first)[0], evaluation(stage.last)[0]
-        pairs = [f"{name} {_number(first.get(name))} {signs['to']} {last[name]:.3f}" for name in FACTORS if name in last]
+        pairs = [
+            f"{name} {_number(first.get(name))} {signs['to']} {last[name]:.3f}"
+            for name in FACTORS
+            if name in last
+        ]
         if pairs:
             rows.append(Text("    " + "   ".join(pairs)))
     rows += [_decision(outcome, text) for outcome, text in seen.decisions if outcome not in ROUTINE][-8:]
@@ -75,9 +97,20 @@ def _stages(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
 
 def _stage_name(i: int, stage: StageSeen, seen: Seen, signs: dict[str, str]) -> Text:
     done = i < seen.current or (0 < stage.steps <= stage.done)
-    sign, style = ("done", "green") if done else ("now", "cyan") if i == seen.current and seen.ended is None else ("wait", "dim")
-    row = Text("  ").append(signs[sign], style=style).append(f" stage {i + 1}/{len(seen.stages)} ", style="dim")
-    return row.append(_one_line(stage.text) or ("to come" if i > seen.current else ""), style="" if i == seen.current else "dim")
+    sign, style = (
+        ("done", "green")
+        if done
+        else ("now", "cyan")
+        if i == seen.current and seen.ended is None
+        else ("wait", "dim")
+    )
+    row = (
+        Text("  ").append(signs[sign], style=style).append(f" stage {i + 1}/{len(seen.stages)} ", style="dim")
+    )
+    return row.append(
+        _one_line(stage.text) or ("to come" if i > seen.current else ""),
+        style="" if i == seen.current else "dim",
+    )
 
 
 def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
@@ -87,8 +120,12 @@ def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
     first, _ = evaluation(seen.stages[seen.current].first)
     rows = [Text("")]
     for name, value in values.items():
-        row = Text(f"  {name:11}", style="bold" if name in FACTORS else "").append(f"{value:6.3f} ", style="not bold")
-        row.append_text(_bar(value, max(10, min(40, width - 52)), "green" if name in FACTORS else "blue", signs))
+        row = Text(f"  {name:11}", style="bold" if name in FACTORS else "").append(
+            f"{value:6.3f} ", style="not bold"
+        )
+        row.append_text(
+            _bar(value, max(10, min(40, width - 52)), "green" if name in FACTORS else "blue", signs)
+        )
         rows.append(row.append_text(_change(value, first.get(name), signs)))
     rows[-1].append("  since the stage began", style="dim")
     return rows
@@ -126,11 +163,19 @@ def _values(seen: Seen) -> list[Text]:
 
 
 def _decisions(seen: Seen) -> list[Text]:
-    return [Text(""), *(_decision(outcome, text) for outcome, text in seen.decisions[-3:])] if seen.decisions else []
+    return (
+        [Text(""), *(_decision(outcome, text) for outcome, text in seen.decisions[-3:])]
+        if seen.decisions
+        else []
+    )
 
 
 def _decision(outcome: str, text: str) -> Text:
-    return Text("  ").append(outcome, style=OUTCOMES.get(outcome, "cyan")).append(f": {_one_line(text.removeprefix(f'{outcome}: '))}")
+    return (
+        Text("  ")
+        .append(outcome, style=OUTCOMES.get(outcome, "cyan"))
+        .append(f": {_one_line(text.removeprefix(f'{outcome}: '))}")
+    )
 
 
 def _notes(seen: Seen) -> list[Text]:

@@ -11,7 +11,8 @@ FACTORS = ("plan", "act", "e2e")
 
 
 def evaluation(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
-    """(name -> value, name -> level -> value) from `eval/plan`, `eval/plan@3`; the three factors first, levels in order."""
+    """(name -> value, name -> level -> value) from `eval/plan`, `eval/plan@3`; the three factors first,
+    levels in order."""
     overall: dict[str, float] = {}
     by_level: dict[str, dict[int, float]] = {}
     for key, value in values.items():
@@ -23,14 +24,22 @@ def evaluation(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str,
         elif level.isdecimal():
             by_level.setdefault(name, {})[int(level)] = value
     names = [*FACTORS, *sorted({*overall, *by_level} - {*FACTORS})]
-    return ({n: overall[n] for n in names if n in overall},
-            {n: dict(sorted(by_level[n].items())) for n in names if n in by_level})
+    return (
+        {n: overall[n] for n in names if n in overall},
+        {n: dict(sorted(by_level[n].items())) for n in names if n in by_level},
+    )
 
 
 def shown_values(values: Mapping[str, float]) -> dict[str, float]:
-    """The values of a step that a person follows, by family; parts of a reward (`reward/plan.valid`) are left to the report."""
+    """The values of a step that a person follows, by family; parts of a reward (`reward/plan.valid`) are left
+    to the report."""
     families = ("loss", "reward", "entropy", "kl")
-    return {name: values[name] for family in families for name in values if name.split("/")[0] == family and "." not in name}
+    return {
+        name: values[name]
+        for family in families
+        for name in values
+        if name.split("/")[0] == family and "." not in name
+    }
 
 
 @dataclass
@@ -57,7 +66,8 @@ class Seen:
     stages: list[StageSeen] = field(default_factory=list)
     decisions: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    paces: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)  # (time, step, values) of recent steps
+    # (time, step, values) of recent steps
+    paces: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)
 
     def see(self, event: Event, now: float) -> None:
         if self.began is None:
@@ -74,7 +84,8 @@ class Seen:
             self.paces = []
             return
         values = {name: value for name, value in event.values.items() if not name.startswith("eval")}
-        if event.kind == "step" or shown_values(values):  # an evaluation after a step comes in one line with it
+        # an evaluation after a step comes in one line with it
+        if event.kind == "step" or shown_values(values):
             self.values = values
             self.paces = [*self.paces[-49:], (now, event.step, values)]
         if event.kind == "eval":
@@ -107,7 +118,10 @@ class Seen:
         if len(self.paces) < 2 or self.paces[-1][0] <= self.paces[0][0]:
             return []
         seconds = self.paces[-1][0] - self.paces[0][0]
-        totals = {n: sum(values.get(f"tokens/{n}", 0.0) for _, _, values in self.paces[1:]) for n in ("trained", "sampled")}
+        totals = {
+            n: sum(values.get(f"tokens/{n}", 0.0) for _, _, values in self.paces[1:])
+            for n in ("trained", "sampled")
+        }
         return [f"{n} {thousands(total / seconds)} tok/s" for n, total in totals.items() if total]
 
     def left(self) -> float | None:
@@ -123,12 +137,14 @@ class Seen:
             return max(self.steps - self.step, 0)
         known, stage = self.stages[: self.current + 1], self.stages[self.current]
         of_stage = max(stage.steps - stage.done, 0)
-        if not all(s.steps for s in known):  # resumed: nobody knows what the stages before have left out or repeated
+        # resumed: nobody knows what the stages before have left out or repeated
+        if not all(s.steps for s in known):
             return max(self.steps - self.step, of_stage)
         return of_stage + max(self.steps - sum(s.steps for s in known), 0)
 
     def total(self) -> int:
-        """Steps of the whole run as it stands: fewer than planned after a stage that ended early, more after one that ran again."""
+        """Steps of the whole run as it stands: fewer than planned after a stage that ended early, more after
+        one that ran again."""
         return self.step + self.to_go()
 
 

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 def outline(recipe: Recipe) -> str:
-    """The stages of a recipe in words, as comment lines, so that a recipe may follow them in one TOML file."""
+    """The stages of a recipe in words, as comment lines, so that a recipe may follow them in one TOML
+    file."""
     steps = sum(stage.steps for stage in recipe.stage)
-    lines = [f"{recipe.name}: stages {len(recipe.stage)}, steps at most {steps}, layout {recipe.layout}, seed {recipe.seed}"]
+    lines = [
+        f"{recipe.name}: stages {len(recipe.stage)}, steps at most {steps}, layout {recipe.layout}, "
+        f"seed {recipe.seed}"
+    ]
     for i, stage in enumerate(recipe.stage):
         lines.append(f"stage {i + 1}/{len(recipe.stage)} {_stage(stage, recipe)}")
         lines += [f"  gate: {_gate(gate)}" for gate in stage.gates]
@@ -25,8 +29,15 @@ def outline(recipe: Recipe) -> str:
 
 def _stage(stage: StageSpec, recipe: Recipe) -> str:
     if stage.kind == "distill":
-        taken = f"{stage.distill.problems} training problems" if stage.distill.problems else "all training problems"
-        return f"{' '.join(stage.name.split()) or stage.kind}: plans for {taken}, by {stage.distill.summariser}; trains nothing"
+        taken = (
+            f"{stage.distill.problems} training problems"
+            if stage.distill.problems
+            else "all training problems"
+        )
+        return (
+            f"{' '.join(stage.name.split()) or stage.kind}: plans for {taken}, by "
+            f"{stage.distill.summariser}; trains nothing"
+        )
     frozen = [role for role in ROLES if role not in stage.roles]
     weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
@@ -48,14 +59,20 @@ def _stage(stage: StageSpec, recipe: Recipe) -> str:
 
 def _gate(gate: GateSpec) -> str:
     names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
-    condition = ", ".join(f"{name} {getattr(gate, name)}" for name in names if getattr(gate, name) is not None)
-    then = {"stop": " and stop", "isolate": f" and run it again isolated ({gate.isolate})",
-            "lower_rate": f" and run it again with {gate.rate:g} of its rate"}.get(gate.then, "")
+    condition = ", ".join(
+        f"{name} {getattr(gate, name)}" for name in names if getattr(gate, name) is not None
+    )
+    then = {
+        "stop": " and stop",
+        "isolate": f" and run it again isolated ({gate.isolate})",
+        "lower_rate": f" and run it again with {gate.rate:g} of its rate",
+    }.get(gate.then, "")
     return f"{gate.metric} {condition}, else {gate.on_fail}{then if gate.on_fail == 'roll_back' else ''}"
 
 
 def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
-    """Write tasks with the plans and acts that a policy wrote and what the verifiers said; colour only on a terminal."""
+    """Write tasks with the plans and acts that a policy wrote and what the verifiers said; colour only on a
+    terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -66,10 +83,18 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
             if row.get(name):
                 console.print(_line(name, row[name], "dim"))
         console.print(_line("oracle", row.get("oracle_plan"), "dim"))
-        console.print(_line("plan", row.get("plan")).append_text(_verdict(row.get("plan_verdict"), row.get("plan_reason"), row.get("plan_status"))))
+        console.print(
+            _line("plan", row.get("plan")).append_text(
+                _verdict(row.get("plan_verdict"), row.get("plan_reason"), row.get("plan_status"))
+            )
+        )
         for act in row.get("acts") or ():
             console.print(_line("act", act))
-        console.print(_line("result", "").append_text(_verdict(row.get("success"), row.get("reason"), row.get("status"))))
+        console.print(
+            _line("result", "").append_text(
+                _verdict(row.get("success"), row.get("reason"), row.get("status"))
+            )
+        )
         console.print()
 
 
@@ -81,7 +106,8 @@ def _line(name: str, text: Any, style: str = "") -> Text:
 
 
 def _verdict(good: Any, reason: Any, status: Any = None) -> Text:
-    """Scores and truths alike: 1.0 and True are right; nothing is not known; what its budget has cut off is not judged either."""
+    """Scores and truths alike: 1.0 and True are right; nothing is not known; what its budget has cut off is
+    not judged either."""
     from rich.text import Text
 
     if good is None:

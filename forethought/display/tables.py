@@ -11,7 +11,8 @@ GROUPS = {"by_level": "by level", "by_file": "by file"}
 
 
 def evaluation_table(result: Mapping[str, Any]) -> str:
-    """What `look.evaluate` found: the measures with their 95 % intervals, then by level and by file, then the rest in a line each."""
+    """What `look.evaluate` found: the measures with their 95 % intervals, then by level and by file, then the
+    rest in a line each."""
     rows = {name: entry for name, entry in result.items() if _is_measure(entry)}
     blocks = [_measures("", rows)]
     for kind, title in GROUPS.items():
@@ -21,7 +22,9 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
             blocks += _broken_down(title, names, groups)
     for name in BESIDE:
         if name in result:
-            blocks.append(_measures(name, {key: entry for key, entry in result[name].items() if _is_measure(entry)}))
+            blocks.append(
+                _measures(name, {key: entry for key, entry in result[name].items() if _is_measure(entry)})
+            )
     rest = {name: entry for name, entry in result.items() if name not in rows and name not in BESIDE}
     blocks.append("\n".join(f"{name:14}{_plain(entry)}" for name, entry in rest.items()))
     return "\n\n".join(block for block in blocks if block)
@@ -32,8 +35,11 @@ def _is_measure(entry: Any) -> bool:
 
 
 def _measures(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [f"{title:14}{'value':>7}  {'95 % interval':^15}{'n':>7}" if any("n" in entry for entry in rows.values())
-             else f"{title:14}{'value':>7}  {'95 % interval':^15}".rstrip()]
+    lines = [
+        f"{title:14}{'value':>7}  {'95 % interval':^15}{'n':>7}"
+        if any("n" in entry for entry in rows.values())
+        else f"{title:14}{'value':>7}  {'95 % interval':^15}".rstrip()
+    ]
     for name, entry in rows.items():
         known = entry.get("low") is not None
         interval = f"{entry['low']:.3f} to {entry['high']:.3f}" if known else ""
@@ -52,7 +58,10 @@ def _broken_down(title: str, names: Sequence[str], groups: Mapping[str, Mapping[
         for name in names:
             cells = [groups[measure].get(name) for measure in some]
             n = next((cell["n"] for cell in cells if cell), "")
-            lines.append(f"{_short(name):{label}}{n:>7}" + "".join(f"{cell['value']:9.3f}" if cell else f"{'-':>9}" for cell in cells))
+            lines.append(
+                f"{_short(name):{label}}{n:>7}"
+                + "".join(f"{cell['value']:9.3f}" if cell else f"{'-':>9}" for cell in cells)
+            )
         blocks.append("\n".join(lines))
     return blocks
 
@@ -64,23 +73,33 @@ def _short(name: str, most: int = 40) -> str:
 def _plain(entry: Any) -> str:
     if isinstance(entry, Mapping):
         return ", ".join(f"{key} {_plain(value)}" for key, value in entry.items())
-    return "-" if entry is None else f"{entry:.3f}".rstrip("0").rstrip(".") if isinstance(entry, float) else str(entry)
+    return (
+        "-"
+        if entry is None
+        else f"{entry:.3f}".rstrip("0").rstrip(".")
+        if isinstance(entry, float)
+        else str(entry)
+    )
 
 
 def swap_tables(tables: Iterable[Mapping[str, Any]]) -> str:
-    """What `look.swap` found: for each set of tasks planners down, actors across; under a value its change, task by task, to the cell
-    where both are the home's own."""
+    """What `look.swap` found: for each set of tasks planners down, actors across; under a value its change,
+    task by task, to the cell where both are the home's own."""
     return "\n\n".join(block for table in tables for block in _swapped(table))
 
 
 def _swapped(table: Mapping[str, Any]) -> list[str]:
     home, actors = table["home"], list(next(iter(table["e2e"].values())))
     verdict = "plan" if table["exact"] else "plan's form"
-    columns = [(verdict, table["plan"], False)] + [(_short(actor, 23), {p: row[actor] for p, row in table["e2e"].items()}, actor == home)
-                                                    for actor in actors]
+    columns = [(verdict, table["plan"], False)] + [
+        (_short(actor, 23), {p: row[actor] for p, row in table["e2e"].items()}, actor == home)
+        for actor in actors
+    ]
     label = max(16, *(len(_short(name, 24)) + 2 for name in table["e2e"]))
     across = (WIDTH - label) // 27
-    blocks = [f"tasks of {home}: {table['task']}, {table['n']} tasks, levels {' '.join(map(str, table['levels']))}"]
+    blocks = [
+        f"tasks of {home}: {table['task']}, {table['n']} tasks, levels {' '.join(map(str, table['levels']))}"
+    ]
     if failed := sum(cell.get("failed", 0) for row in table["e2e"].values() for cell in row.values()):
         blocks[0] += f"; {failed} executions failed and are not counted"
     for start in range(0, len(columns), across):
@@ -88,8 +107,10 @@ def _swapped(table: Mapping[str, Any]) -> list[str]:
         lines = [f"{'planner / actor':{label}}" + "".join(f"{title:27}" for title, _, _ in some).rstrip()]
         for planner in table["e2e"]:
             cells = [_cell(rows[planner]) for _, rows, _ in some]
-            lines += [f"{name:{label}}{''.join(f'{part:27}' for part in parts)}".rstrip()
-                      for name, parts in zip((_short(planner, 24), ""), zip(*cells, strict=True), strict=True)]
+            lines += [
+                f"{name:{label}}{''.join(f'{part:27}' for part in parts)}".rstrip()
+                for name, parts in zip((_short(planner, 24), ""), zip(*cells, strict=True), strict=True)
+            ]
         blocks.append("\n".join(lines))
     return blocks
 

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from forethought.core.types import Event
 from forethought.display.observer import Observer
 from forethought.display.picture import ASCII, FANCY, picture, summary
 from forethought.display.seen import Seen
-from forethought.core.types import Event
 
 
 class Terminal(Observer):
     """Folds Events on the run's thread and draws on its own, so that the clock goes on during a long step.
 
-    Drawing is our own thread's and not rich's, because an exception there would print a traceback into the picture.
+    Drawing is our own thread's and not rich's, because an exception there would print a traceback into the
+    picture.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, period: float = 0.5):
@@ -28,7 +29,8 @@ class Terminal(Observer):
         # Held while folding and while building rows, never while writing: rich takes its own locks there.
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self.blank = False  # after a failure: rich draws once more when it stops, and that must not fail again
+        # after a failure: rich draws once more when it stops, and that must not fail again
+        self.blank = False
         self.live: Live | None = None
         self.thread: threading.Thread | None = None
 

@@ -1,4 +1,5 @@
-"""Saved trees in the terminal: the task, every plan and under it every execution, what each was judged and what credit it got."""
+"""Saved trees in the terminal: the task, every plan and under it every execution, what each was judged and
+what credit it got."""
 
 from __future__ import annotations
 
@@ -9,19 +10,29 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from forethought.display.show import printable
 from forethought.core.jsonl import dumps
+from forethought.display.show import printable
 from forethought.traces.judged import SIGNS
 
-VERDICTS = {"right": ("right", "green"), "wrong": ("wrong", "red"), "accepted": ("accepted", "cyan"), "refused": ("refused", "magenta"),
-            "act_failed": ("right, act failed", "yellow"), "failed": ("broke", "yellow"), "overlong": ("no room", "yellow"),
-            "unjudged": ("not judged", "dim")}
-HEAD, TAIL = 400, 300  # characters of a long text that are shown without `full`; its end is where an answer says its result
+VERDICTS = {
+    "right": ("right", "green"),
+    "wrong": ("wrong", "red"),
+    "accepted": ("accepted", "cyan"),
+    "refused": ("refused", "magenta"),
+    "act_failed": ("right, act failed", "yellow"),
+    "failed": ("broke", "yellow"),
+    "overlong": ("no room", "yellow"),
+    "unjudged": ("not judged", "dim"),
+}
+# characters of a long text that are shown without `full`; its end is where an answer says its result
+HEAD, TAIL = 400, 300
 
 
-def print_found(found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stream: IO[str], *, full: bool, as_json: bool) -> None:
-    """The first `most` (0: all) judged trees that pass, then how many there are and what happened in them. As JSON: one line a tree, no
-    more than that, and no tree beyond the last is looked at."""
+def print_found(
+    found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stream: IO[str], *, full: bool, as_json: bool
+) -> None:
+    """The first `most` (0: all) judged trees that pass, then how many there are and what happened in them. As
+    JSON: one line a tree, no more than that, and no tree beyond the last is looked at."""
     printer, passed, total, signs = TreePrinter(stream, full), 0, 0, Counter()
     for tree, passes in found:
         total += 1
@@ -41,17 +52,25 @@ def print_found(found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stre
 
 
 class TreePrinter:
-    """Writes judged trees (traces/judged.py) as text; colour only on a terminal. `full`: long texts whole, and the context too."""
+    """Writes judged trees (traces/judged.py) as text; colour only on a terminal. `full`: long texts whole,
+    and the context too."""
 
     def __init__(self, stream: IO[str], full: bool):
         self._console, self._full = Console(file=stream, highlight=False, soft_wrap=True), full
 
     def show(self, tree: Mapping[str, Any]) -> None:
-        where = [f"step {tree['step']}", f"stage {tree.get('stage', 0) + 1}", f"level {tree.get('level', '-')}"]
+        where = [
+            f"step {tree['step']}",
+            f"stage {tree.get('stage', 0) + 1}",
+            f"level {tree.get('level', '-')}",
+        ]
         self._console.print(Text(printable(f"{tree.get('task', '')}  {'  '.join(where)}"), style="bold"))
         done = [node["executions"] for node in tree["nodes"] if "executions" in node]
         hits, n = sum(row[0] for row in done), sum(row[1] for row in done)
-        said = [f"{hits} of {n} executions succeeded" if n else "nothing was executed", f"{tree['sampled']:,} tokens sampled"]
+        said = [
+            f"{hits} of {n} executions succeeded" if n else "nothing was executed",
+            f"{tree['sampled']:,} tokens sampled",
+        ]
         signs = [SIGNS[sign][0] for sign in tree["signs"] if sign != "disagree"]
         self._console.print(Text("  " + " · ".join(said + signs), style="dim"))
         for name, key in (("context", "context"), ("task", "prompt"), ("oracle", "oracle_plan")):
@@ -69,7 +88,9 @@ class TreePrinter:
         word, style = VERDICTS.get(node["verdict"], ("", ""))
         line = Text(" " * margin).append(printable(f"{node['role']} {number}"), style="bold")
         if word:
-            line.append("  [").append(word, style=style).append(f": {printable(node['reason'])}]" if node.get("reason") else "]")
+            line.append("  [").append(word, style=style).append(
+                f": {printable(node['reason'])}]" if node.get("reason") else "]"
+            )
         if node.get("status") == "truncated":
             line.append("  cut off", style="yellow")
         hits, n = node.get("executions", (0, 0))
@@ -89,14 +110,19 @@ class TreePrinter:
 
 
 def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """(node, depth, number) of all but the root, each before what lies under it. Depth 0: plans; 1: what is done under one, all turns of
-    it. The number, from 1, counts plans and the executions of a plan; the later turns of an execution have its number."""
+    """(node, depth, number) of all but the root, each before what lies under it. Depth 0: plans; 1: what is
+    done under one, all turns of it. The number, from 1, counts plans and the executions of a plan; the later
+    turns of an execution have its number."""
     children: dict[Any, list[dict[str, Any]]] = {}
     for node in nodes:
         children.setdefault(node.get("parent"), []).append(node)
 
-    def below(node: Mapping[str, Any], depth: int, number: int | None) -> list[tuple[dict[str, Any], int, int]]:
-        return [(child, depth, number or i) for i, child in enumerate(children.get(node["id"], []), start=1)][::-1]
+    def below(
+        node: Mapping[str, Any], depth: int, number: int | None
+    ) -> list[tuple[dict[str, Any], int, int]]:
+        return [(child, depth, number or i) for i, child in enumerate(children.get(node["id"], []), start=1)][
+            ::-1
+        ]
 
     todo = [item for root in children.get(None, []) for item in below(root, 0, None)]
     while todo:
@@ -108,6 +134,10 @@ def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int, int
 def _numbers(node: Mapping[str, Any]) -> list[str]:
     parts = " ".join(f"{name} {value:.3g}" for name, value in (node.get("reward_parts") or {}).items())
     reward, credit, policy = node.get("reward"), node.get("advantage"), node.get("policy")
-    return [f"reward {reward:.3g}" if reward is not None else "not rewarded", f"({parts})" if parts else "",
-            f"advantage {credit:+.3f}" if credit is not None else "", f"{node.get('tokens') or 0:,} tokens",
-            f"{policy}@{node.get('version', 0)}" if policy else ""]
+    return [
+        f"reward {reward:.3g}" if reward is not None else "not rewarded",
+        f"({parts})" if parts else "",
+        f"advantage {credit:+.3f}" if credit is not None else "",
+        f"{node.get('tokens') or 0:,} tokens",
+        f"{policy}@{node.get('version', 0)}" if policy else "",
+    ]

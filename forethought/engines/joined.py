@@ -1,9 +1,10 @@
 """Several engines as one: each holds a model of another shape, and every policy lives in exactly one of them.
 
-Outside, the name of an engine is the name of its base: `Joined(main, {"plan": planner})` has the policies of `main`, with "base"
-among them, and "plan", which the planner's engine calls its base. What is forked from "plan" lives beside it. Token ids travel
-between the models as they are, so all must have one tokenizer. Whatever needs the weights of two engines at once (assign,
-factor, an exact KL, a region of another shape) is a ValueError.
+Outside, the name of an engine is the name of its base: `Joined(main, {"plan": planner})` has the policies of
+`main`, with "base" among them, and "plan", which the planner's engine calls its base. What is forked from
+"plan" lives beside it. Token ids travel between the models as they are, so all must have one tokenizer.
+Whatever needs the weights of two engines at once (assign, factor, an exact KL, a region of another shape) is
+a ValueError.
 """
 
 from __future__ import annotations
@@ -15,24 +16,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from forethought.engines.base import BASE, Engine, Kind, Tell, UpdateRefused
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Metric
-from forethought.recipe.schema import OptimSpec
 from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
+from forethought.engines.base import BASE, Engine, Kind, Tell, UpdateRefused
+from forethought.recipe.schema import OptimSpec
 
 NOTE = "joined.json"
 
 
 class Joined:
-    """See `engines.base.Engine`. Words and their check are the main engine's, once `probes` have shown that the others agree."""
+    """See `engines.base.Engine`. Words and their check are the main engine's, once `probes` have shown that
+    the others agree."""
 
     def __init__(self, main: Engine, others: Mapping[str, Engine], probes: Sequence[str]):
-        """`probes`: texts, such as the words of the task, that all tokenizers must write and read alike (UserError if not)."""
+        """`probes`: texts, such as the words of the task, that all tokenizers must write and read alike
+        (UserError if not)."""
         self.engines: dict[str, Engine] = {BASE: main, **others}
-        names = [self._outside(key, name) for key, engine in self.engines.items() for name in engine.policies()]
+        names = [
+            self._outside(key, name) for key, engine in self.engines.items() for name in engine.policies()
+        ]
         if BASE in others or len(set(names)) < len(names):
-            raise ValueError(f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}")
+            raise ValueError(
+                f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}"
+            )
         self.end, self.ends, self.begin = main.end, main.ends, main.begin
         self.notes = list(dict.fromkeys(note for engine in self.engines.values() for note in engine.notes))
         self.context = min(engine.context for engine in self.engines.values())
@@ -69,19 +76,27 @@ class Joined:
         raise KeyError(f"no policy {policy!r}; there are {sorted(self.policies())}")
 
     def _together(self, *policies: str, regions: Sequence[str] = ()) -> tuple[str, list[str]]:
-        """(the name of the one engine that has them all, the policies' names in it); ValueError where there is no such engine."""
+        """(the name of the one engine that has them all, the policies' names in it); ValueError where there
+        is no such engine."""
         places = [self._at(policy) for policy in policies]
         if lost := [region for region in regions if region not in self.regions]:
             raise ValueError(f"no region {lost[0]!r}; there are {sorted(self.regions)}")
         if len(keys := {key for key, _ in places} | {self.regions[region] for region in regions}) > 1:
-            raise ValueError(f"{' and '.join(repr(name) for name in [*policies, *regions])} belong to different models "
-                             f"({', '.join(sorted(keys))}), whose weights have nothing in common")
+            raise ValueError(
+                f"{' and '.join(repr(name) for name in [*policies, *regions])} belong to "
+                f"different models "
+                f"({', '.join(sorted(keys))}), whose weights have nothing in common"
+            )
         return keys.pop(), [inner for _, inner in places]
 
     # ---- policies
 
     def policies(self) -> dict[str, int]:
-        return {self._outside(key, name): version for key, engine in self.engines.items() for name, version in engine.policies().items()}
+        return {
+            self._outside(key, name): version
+            for key, engine in self.engines.items()
+            for name, version in engine.policies().items()
+        }
 
     def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
         if dst in self.policies():
@@ -139,7 +154,9 @@ class Joined:
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
         key, (policy, *keep) = self._together(batch.policy, *([objective.keep] if objective.keep else []))
         with self._refusing(key):
-            return self.engines[key].forward_backward(replace(batch, policy=policy), replace(objective, keep="".join(keep)))
+            return self.engines[key].forward_backward(
+                replace(batch, policy=policy), replace(objective, keep="".join(keep))
+            )
 
     def check_gradients(self, policies: Sequence[str]) -> None:
         for key, engine in self.engines.items():
@@ -175,7 +192,9 @@ class Joined:
         key, inner = self._at(policy)
         return self.engines[key].conflict(inner, a, b, part)
 
-    def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:
+    def combine(
+        self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0
+    ) -> dict[str, Metric]:
         key, inner = self._at(policy)
         return self.engines[key].combine(inner, names, method, seed)
 
@@ -217,7 +236,10 @@ class Joined:
         key, (policy, *references) = self._together(batch.policy, *against)
         found = self.engines[key].inspect(replace(batch, policy=policy), references)
         names = dict(zip(references, against, strict=True))
-        return [stats and replace(stats, kl={names[inner]: kl for inner, kl in stats.kl.items()}) for stats in found]
+        return [
+            stats and replace(stats, kl={names[inner]: kl for inner, kl in stats.kl.items()})
+            for stats in found
+        ]
 
     # ---- files
 
@@ -236,10 +258,17 @@ class Joined:
 
     def load(self, directory: Path) -> None:
         """CheckpointError, with nothing moved, where the directory was saved by other engines than these."""
-        note = json.loads((directory / NOTE).read_text(encoding="utf-8")) if (directory / NOTE).exists() else {"engines": []}
+        note = (
+            json.loads((directory / NOTE).read_text(encoding="utf-8"))
+            if (directory / NOTE).exists()
+            else {"engines": []}
+        )
         if note["engines"] != sorted(self.engines):
-            raise CheckpointError(f"{directory} holds {note['engines'] or 'one model'}, this run has {sorted(self.engines)}; "
-                                  "resume with the recipe that wrote it")
+            raise CheckpointError(
+                f"{directory} holds {note['engines'] or 'one model'}, this run has "
+                f"{sorted(self.engines)}; "
+                "resume with the recipe that wrote it"
+            )
         for key, engine in self.engines.items():
             engine.load(directory / key)
         self.regions = dict(note["regions"])
@@ -251,14 +280,20 @@ class Joined:
     def listen(self, tell: Tell) -> None:
         for key, engine in self.engines.items():
             name = "" if key == BASE else f"the model {key!r}: "
-            engine.listen(lambda outcome, reason, numbers, name=name: tell(outcome, f"{name}{reason}", numbers))
+            engine.listen(
+                lambda outcome, reason, numbers, name=name: tell(outcome, f"{name}{reason}", numbers)
+            )
 
     def facts(self) -> Mapping[str, object]:
-        """The main engine's, with the models' names joined and their parameters added up, and both once more by model."""
+        """The main engine's, with the models' names joined and their parameters added up, and both once more
+        by model."""
         found = {key: engine.facts() for key, engine in self.engines.items()}
-        return {**found[BASE], "model": ", ".join(f"{key}: {facts['model']}" for key, facts in found.items()),
-                "parameters": sum(facts["parameters"] for facts in found.values()),
-                **{f"parameters/{key}": facts["parameters"] for key, facts in found.items()}}
+        return {
+            **found[BASE],
+            "model": ", ".join(f"{key}: {facts['model']}" for key, facts in found.items()),
+            "parameters": sum(facts["parameters"] for facts in found.values()),
+            **{f"parameters/{key}": facts["parameters"] for key, facts in found.items()},
+        }
 
 
 def _check_tokenizers(main: Engine, other: Engine, key: str, probes: Sequence[str]) -> None:
@@ -266,5 +301,9 @@ def _check_tokenizers(main: Engine, other: Engine, key: str, probes: Sequence[st
         ids = main.encode(probe)
         if other.encode(probe) != ids or other.decode(ids) != main.decode(ids):
             names = f"{main.facts()['model']} and {other.facts()['model']} (for {key!r})"
-            raise UserError(f"{names} have different tokenizers: {probe!r} is {list(ids)} for one and {list(other.encode(probe))} for the "
-                            "other; both models must have the same tokenizer, because one reads what the other writes")
+            raise UserError(
+                f"{names} have different tokenizers: {probe!r} is {list(ids)} for one and "
+                f"{list(other.encode(probe))} for the "
+                "other; both models must have the same tokenizer, because one reads what the "
+                "other writes"
+            )

@@ -1,4 +1,5 @@
-"""What gradients and weights need nothing but their inner products for: PCGrad, cosines, arcs. No tensors, so every engine uses it."""
+"""What gradients and weights need nothing but their inner products for: PCGrad, cosines, arcs. No tensors, so
+every engine uses it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ Gram = Sequence[Sequence[float]]  # gram[i][j] = g_i . g_j
 
 
 def cosine(dot: float, square_a: float, square_b: float) -> float | None:
-    """a . b / (|a| |b|), held to [-1, 1] against rounding; None where either is zero, NaN where one is not finite."""
+    """a . b / (|a| |b|), held to [-1, 1] against rounding; None where either is zero, NaN where one is not
+    finite."""
     if square_a == 0 or square_b == 0:
         return None
     value = dot / math.sqrt(square_a) / math.sqrt(square_b)
@@ -27,11 +29,13 @@ def rest(dot: float, square_a: float, square_b: float) -> tuple[float, float, fl
 
 
 def pcgrad(gram: Gram, seed: int) -> tuple[list[float], int]:
-    """PCGrad (Yu et al. 2020, arXiv 2001.06782, algorithm 1): the factors w of the update sum_k w_k g_k, and the number of projections.
+    """PCGrad (Yu et al. 2020, arXiv 2001.06782, algorithm 1): the factors w of the update sum_k w_k g_k, and
+    the number of projections.
 
     Each g_i passes the others in random order and loses its component along every g_j that it points against:
-    g_i -= (g_i . g_j) / |g_j|^2 g_j, with g_i as it is by then and g_j as it was given. Whatever comes of g_i is a combination of the
-    given gradients, so their inner products suffice. Without a conflict (and for a single gradient) this is the plain sum.
+    g_i -= (g_i . g_j) / |g_j|^2 g_j, with g_i as it is by then and g_j as it was given. Whatever comes of g_i
+    is a combination of the given gradients, so their inner products suffice. Without a conflict (and for a
+    single gradient) this is the plain sum.
     """
     rng, n, projections = random.Random(seed), len(gram), 0
     total = [0.0] * n
@@ -49,17 +53,23 @@ def pcgrad(gram: Gram, seed: int) -> tuple[list[float], int]:
 
 
 def report(gram: Gram, projections: int) -> dict[str, Metric]:
-    """surgery/cosine: mean over pairs (of gradients that are not zero); surgery/projected: projections per ordered pair."""
+    """surgery/cosine: mean over pairs (of gradients that are not zero); surgery/projected: projections per
+    ordered pair."""
     n = len(gram)
     cosines = [cosine(gram[i][j], gram[i][i], gram[j][j]) for i in range(n) for j in range(i)]
     known = [c for c in cosines if c is not None]
-    return {"surgery/cosine": Mean(sum(known), len(known)), "surgery/projected": Mean(projections, n * (n - 1))}
+    return {
+        "surgery/cosine": Mean(sum(known), len(known)),
+        "surgery/projected": Mean(projections, n * (n - 1)),
+    }
 
 
 def arc(square_a: float, square_b: float, dot: float, weight: float) -> tuple[float, float] | None:
-    """Spherical interpolation (Shoemake 1985): the factors of a and b in sin((1 - w) t) / sin t a + sin(w t) / sin t b, t their angle.
+    """Spherical interpolation (Shoemake 1985): the factors of a and b in sin((1 - w) t) / sin t a + sin(w t)
+    / sin t b, t their angle.
 
-    None where the straight line takes its place: a vector is zero, or the angle is so near 0 or pi that its sine cannot be divided by.
+    None where the straight line takes its place: a vector is zero, or the angle is so near 0 or pi that its
+    sine cannot be divided by.
     """
     turned = cosine(dot, square_a, square_b)
     if turned is None or math.sin(angle := math.acos(turned)) < SMALL_SINE:

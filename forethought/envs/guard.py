@@ -1,8 +1,10 @@
-"""The boundary between this library and code that is not its own: what breaks behind it is data, and comes back as a `Fault`.
+"""The boundary between this library and code that is not its own: what breaks behind it is data, and comes
+back as a `Fault`.
 
-A call of a task family, an environment or a grader gives its value, or raises a Fault that says at which boundary it broke, by what and in
-which line: whatever was raised (SystemExit and MemoryError too, only the user's own Ctrl-C passes), a value of another type than the
-protocol has, or no end within the limit. Who called decides what a fault leaves out: a node, a demonstration, a task.
+A call of a task family, an environment or a grader gives its value, or raises a Fault that says at which
+boundary it broke, by what and in which line: whatever was raised (SystemExit and MemoryError too, only the
+user's own Ctrl-C passes), a value of another type than the protocol has, or no end within the limit. Who
+called decides what a fault leaves out: a node, a demonstration, a task.
 """
 
 from __future__ import annotations
@@ -15,17 +17,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from forethought.core.errors import UserError
-from forethought.recipe.schema import LimitSpec
 from forethought.envs.watchdog import TimeUp, Watchdog
+from forethought.recipe.schema import LimitSpec
 
 Boundary = Literal["engine", "environment", "task", "reward", "parse"]
 KINDS = 50  # different faults that are kept with their tracebacks
-GONE = 8  # calls of one boundary in a row that did not end in time: it is not asked any more until the next step
+# calls of one boundary in a row that did not end in time: it is not asked any more until the next step
+GONE = 8
 _LONGEST, _DEEPEST = 300, 12_000  # characters of a message and of a traceback that are kept
 
 
 class Fault(UserError):
-    """Something behind a boundary broke. `reason` is what a node keeps; the message says in which line too."""
+    """Something behind a boundary broke. `reason` is what a node keeps; the message says in which line
+    too."""
 
     def __init__(self, boundary: Boundary, kind: str, message: str, called: str, place: str = ""):
         self.boundary, self.kind, self.called, self.place = boundary, kind, called, place
@@ -60,14 +64,30 @@ class Guard:
     watchdog: Watchdog = field(default_factory=Watchdog)
     _late: Counter = field(default_factory=Counter)  # boundary -> calls in a row that took too long
 
-    def call(self, boundary: Boundary, name: str, function: Callable[..., Any], args: tuple = (), named: Mapping[str, Any] | None = None,
-             check: Callable[[Any], Any] | None = None, seconds: float | None = None, users: bool = True) -> Any:
-        """What `check` makes of `function(*args)`, in at most `seconds` (by default those of a step). Raises Fault.
+    def call(
+        self,
+        boundary: Boundary,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple = (),
+        named: Mapping[str, Any] | None = None,
+        check: Callable[[Any], Any] | None = None,
+        seconds: float | None = None,
+        users: bool = True,
+    ) -> Any:
+        """What `check` makes of `function(*args)`, in at most `seconds` (by default those of a step). Raises
+        Fault.
 
-        `users`: a UserError of a task family (a file that cannot be read, a plan that is missing) is for the user as it stands.
+        `users`: a UserError of a task family (a file that cannot be read, a plan that is missing) is for the
+        user as it stands.
         """
         if self._late and self._late[boundary] >= GONE:
-            raise Fault(boundary, "Timeout", f"not asked any more, after {GONE} calls in a row without an end", f"{name} of {self.who}")
+            raise Fault(
+                boundary,
+                "Timeout",
+                f"not asked any more, after {GONE} calls in a row without an end",
+                f"{name} of {self.who}",
+            )
         seconds = self.limits.step_seconds if seconds is None else seconds
         try:
             value = self.watchdog.call(seconds, function, args, named or {})
@@ -152,7 +172,8 @@ def _place(error: BaseException) -> str:
 
 def _trace(error: BaseException) -> str:
     try:
-        text = "".join(traceback.format_exception(error, limit=-30))  # of a recursion without end, the innermost frames
+        # of a recursion without end, the innermost frames
+        text = "".join(traceback.format_exception(error, limit=-30))
     except BaseException as worse:
         return f"the traceback cannot be written ({type(worse).__name__})"
     return text if len(text) <= _DEEPEST else text[-_DEEPEST:]

@@ -1,6 +1,8 @@
-"""A task family behind its boundary: every call guarded, every value of the type that `tasks.base.Domain` promises.
+"""A task family behind its boundary: every call guarded, every value of the type that `tasks.base.Domain`
+promises.
 
-This is the one place where Outcomes, Verdicts, tasks and texts come in; what is behind it can rely on their types.
+This is the one place where Outcomes, Verdicts, tasks and texts come in; what is behind it can rely on their
+types.
 """
 
 from __future__ import annotations
@@ -14,16 +16,17 @@ from time import monotonic
 from typing import Any
 
 from forethought.core.errors import UserError
+from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.guard import Boundary, Guard, WrongType
 from forethought.recipe.schema import ROLES, LimitSpec
 from forethought.tasks.base import Domain, Episode
-from forethought.core.types import Outcome, Task, Turn, Verdict
 
 Check = Callable[[Any], Any]
 
 
 def guarded(domain: Domain, limits: LimitSpec | None = None) -> Guarded:
-    """The family behind its boundary; one that is there already stays as it is. Raises Fault for attributes of the wrong type."""
+    """The family behind its boundary; one that is there already stays as it is. Raises Fault for attributes
+    of the wrong type."""
     if not isinstance(domain, Guarded):
         domain = Guarded(domain)
     if limits is not None:
@@ -32,7 +35,8 @@ def guarded(domain: Domain, limits: LimitSpec | None = None) -> Guarded:
 
 
 class Guarded:
-    """Looks like the family, to read and to write. Methods that the protocol does not name are guarded too, without a limit."""
+    """Looks like the family, to read and to write. Methods that the protocol does not name are guarded too,
+    without a limit."""
 
     def __init__(self, domain: Domain):
         own = self.__dict__
@@ -59,7 +63,8 @@ class Guarded:
         return method
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if value is self.__dict__.get(name) or getattr(value, "__self__", None) is self:  # read here: what it stands for comes back
+        # read here: what it stands for comes back
+        if value is self.__dict__.get(name) or getattr(value, "__self__", None) is self:
             delattr(self._inner, name)
         else:
             setattr(self._inner, name, value)
@@ -68,16 +73,26 @@ class Guarded:
         delattr(self._inner, name)
 
     def family(self, rng: Any, levels: list[int], split: str) -> list[Task]:
-        return self.guard.call("task", "family", self._inner.family, (rng, levels, split), None, _tasks_of(len(levels)))
+        return self.guard.call(
+            "task", "family", self._inner.family, (rng, levels, split), None, _tasks_of(len(levels))
+        )
 
     def shown(self, rng: Any, levels: list[int]) -> list[Task]:
-        """Training tasks to demonstrate: a family whose problems come without plans has some of its own, else they are drawn."""
+        """Training tasks to demonstrate: a family whose problems come without plans has some of its own, else
+        they are drawn."""
         if not hasattr(self._inner, "shown"):
             return self.family(rng, levels, "train")
-        return self.guard.call("task", "shown", self._inner.shown, (rng, levels), None, _tasks_of(len(levels)))
+        return self.guard.call(
+            "task", "shown", self._inner.shown, (rng, levels), None, _tasks_of(len(levels))
+        )
 
     def episode(self, task: Task, rng: Any, noise: bool) -> Episode:
-        return _Watched(self.guard, self.guard.call("environment", "episode", self._inner.episode, (task, rng, noise), None, _episode))
+        return _Watched(
+            self.guard,
+            self.guard.call(
+                "environment", "episode", self._inner.episode, (task, rng, noise), None, _episode
+            ),
+        )
 
     def close(self) -> None:
         """Give back what the family holds, once. What breaks in that no longer matters to anybody."""
@@ -104,7 +119,7 @@ class _Watched:
             self._left -= monotonic() - started
 
 
-# ---- what a value must be ----------------------------------------------------------------------------------------------------
+# ---- what a value must be ----------------------------------------------------------------------------------
 
 
 def outcome(value: Any) -> Outcome:
@@ -122,7 +137,10 @@ def verdict(value: Any) -> Verdict:
     """With a score from 0 to 1: what a reward is made of."""
     _need(isinstance(value, Verdict), value, "a Verdict")
     score = value.score
-    _need(isinstance(score, Real) and 0.0 <= float(score) <= 1.0, score, "a number from 0 to 1", "Verdict.score")  # nan is in no range
+    # nan is in no range
+    _need(
+        isinstance(score, Real) and 0.0 <= float(score) <= 1.0, score, "a number from 0 to 1", "Verdict.score"
+    )
     text(value.reason, "Verdict.reason")
     return value if type(score) is float else replace(value, score=float(score))
 
@@ -188,11 +206,20 @@ def _judgement(value: Any) -> Mapping[str, object]:
 
 
 METHODS: Mapping[str, tuple[Boundary, Check | None]] = {
-    "vocabulary": ("task", _words), "oracle_plan": ("task", text), "demonstrate": ("task", _turns), "pool": ("task", _tasks),
-    "has_plan": ("task", None), "messages": ("task", None), "show": ("task", _turns),
-    "parse_plan": ("parse", verdict), "meaning": ("parse", text),
-    "judge_plan": ("reward", verdict), "follows": ("reward", verdict), "vote": ("reward", _vote), "judge_acts": ("reward", _judgement),
-}  # fmt: skip
+    "vocabulary": ("task", _words),
+    "oracle_plan": ("task", text),
+    "demonstrate": ("task", _turns),
+    "pool": ("task", _tasks),
+    "has_plan": ("task", None),
+    "messages": ("task", None),
+    "show": ("task", _turns),
+    "parse_plan": ("parse", verdict),
+    "meaning": ("parse", text),
+    "judge_plan": ("reward", verdict),
+    "follows": ("reward", verdict),
+    "vote": ("reward", _vote),
+    "judge_acts": ("reward", _judgement),
+}
 """Method -> where it breaks, and what it gives. These have the limit of a step."""
 
 
@@ -204,7 +231,12 @@ def _attributes(domain: Any) -> None:
     _need(isinstance(domain.turns, int) and domain.turns >= 1, domain.turns, "a whole number from 1", "turns")
     for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
         table = getattr(domain, name)
-        _need(isinstance(table, Mapping) and set(ROLES) <= set(table), table, f"a table with {' and '.join(ROLES)}", name)
+        _need(
+            isinstance(table, Mapping) and set(ROLES) <= set(table),
+            table,
+            f"a table with {' and '.join(ROLES)}",
+            name,
+        )
         for role in ROLES:
             _need(isinstance(table[role], kind), table[role], what, f"{name}[{role!r}]")
 
@@ -215,7 +247,11 @@ def _need(fits: bool, value: Any, wanted: str, field: str = "") -> None:
     if iscoroutine(value):
         value.close()  # it will not be awaited
     shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
-    found = f"a {type(value).__name__}{f', {shown[:60]}' if shown and value is not None else ''}" if value is not None else "None"
+    found = (
+        f"a {type(value).__name__}{f', {shown[:60]}' if shown and value is not None else ''}"
+        if value is not None
+        else "None"
+    )
     raise WrongType(f"gave {field + ' ' if field else ''}{found}, not {wanted}")
 
 

@@ -1,11 +1,13 @@
 """A limit in seconds on calls into code that is not ours: environments, task families, graders.
 
-On the main thread a call is interrupted where it stands: SIGALRM raises `TimeUp` in it, which ends Python loops, sleeps, and waits for
-sockets, locks and processes. Elsewhere (and on systems without the signal) each call runs on a thread of its own: when the time is up,
-`TimeUp` is raised on that thread, which ends Python loops; what blocks is left behind on it and ends with the process.
+On the main thread a call is interrupted where it stands: SIGALRM raises `TimeUp` in it, which ends Python
+loops, sleeps, and waits for sockets, locks and processes. Elsewhere (and on systems without the signal) each
+call runs on a thread of its own: when the time is up, `TimeUp` is raised on that thread, which ends Python
+loops; what blocks is left behind on it and ends with the process.
 
-Two kinds of call cannot be ended from inside a process: C code that never returns to the interpreter, and code that swallows `TimeUp` every
-time. When the latter has done so `PATIENCE` times on the main thread, `last_resort` is called, which is to end the process.
+Two kinds of call cannot be ended from inside a process: C code that never returns to the interpreter, and
+code that swallows `TimeUp` every time. When the latter has done so `PATIENCE` times on the main thread,
+`last_resort` is called, which is to end the process.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import ctypes
 import queue
 import signal
 import threading
-from _signal import getsignal  # the public one makes an enum of what it finds, which takes longer than the call that is watched
+
+# the public one makes an enum of what it finds, which takes longer than the call that is watched
+from _signal import getsignal
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -26,12 +30,13 @@ LEAVE = 0.2  # seconds that a call on a thread of its own has to end when it is 
 
 
 class TimeUp(BaseException):
-    """The call has taken too long. It is no Exception, so that an `except Exception` inside the call lets it through."""
+    """The call has taken too long. It is no Exception, so that an `except Exception` inside the call lets it
+    through."""
 
 
 class Watchdog:
-    """One timer for a batch of calls. A call only notes when it must end, which takes a look at the clock and no system call; a timer that
-    rings too early is set again."""
+    """One timer for a batch of calls. A call only notes when it must end, which takes a look at the clock and
+    no system call; a timer that rings too early is set again."""
 
     def __init__(self, last_resort: Callable[[], object] = lambda: None):
         self.last_resort = last_resort
@@ -86,8 +91,9 @@ class Watchdog:
                 self._rings = 0.0
 
     def _set(self, seconds: float) -> None:
-        """And again and again from then on: a signal that comes just before the process begins to wait (for a lock) does not end the waiting,
-        since Python runs handlers between its instructions alone. The next one does."""
+        """And again and again from then on: a signal that comes just before the process begins to wait (for a
+        lock) does not end the waiting, since Python runs handlers between its instructions alone. The next
+        one does."""
         self._rings = monotonic() + seconds
         signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN)
 
@@ -135,7 +141,9 @@ class _Worker:
         try:
             value, error = self._answers.get(timeout=seconds)
         except queue.Empty:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread.ident), ctypes.py_object(TimeUp))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread.ident), ctypes.py_object(TimeUp)
+            )
             with contextlib.suppress(queue.Empty):
                 self._answers.get(timeout=LEAVE)
                 self.busy = False

@@ -1,4 +1,5 @@
-"""What a recipe will take, before anything is downloaded: tokens, floating-point operations, memory by part and time on a machine.
+"""What a recipe will take, before anything is downloaded: tokens, floating-point operations, memory by part
+and time on a machine.
 
     shapes    a model's shape, from a config.json or a short table; parameters and bytes of KV cache exactly
     tokens    how many tokens each stage samples and trains on
@@ -7,8 +8,8 @@
     account   all of it for one recipe, and what to change where it does not fit
     show      as lines of text, every assumption among them
 
-Arithmetic only; nothing here loads torch. Exact are parameters, bytes of weights, optimizer and KV cache, and upper bounds of tokens;
-the rest stands on the assumptions that are printed with it.
+Arithmetic only; nothing here loads torch. Exact are parameters, bytes of weights, optimizer and KV cache, and
+upper bounds of tokens; the rest stands on the assumptions that are printed with it.
 """
 
 from forethought.estimate.account import estimate as estimate

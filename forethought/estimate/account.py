@@ -1,4 +1,5 @@
-"""The account of a recipe: shape, tokens, operations, memory and time by stage, and what to change where it does not fit."""
+"""The account of a recipe: shape, tokens, operations, memory and time by stage, and what to change where it
+does not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +10,15 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.estimate.hardware import Hardware
 from forethought.estimate.memory import Memory, Numbers, chunk_logits, memory_of, micro_batch, numbers_of
 from forethought.estimate.shapes import Shape, from_scratch, shape_of
-from forethought.estimate.tokens import Assumptions, Lengths, Work, evaluation_work, lengths_of, of_stage, work_of
+from forethought.estimate.tokens import (
+    Assumptions,
+    Lengths,
+    Work,
+    evaluation_work,
+    lengths_of,
+    of_stage,
+    work_of,
+)
 from forethought.recipe.check import check
 from forethought.recipe.layout import has_planner, weights_of
 from forethought.recipe.schema import Recipe, StageSpec, TreeSpec
@@ -19,7 +28,8 @@ SPECIAL = 3  # tokens that a model from scratch has beside the words of its doma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageCost:
-    """`work`: of one step; the other numbers of the whole stage. Seconds are None where the hardware's numbers are not known."""
+    """`work`: of one step; the other numbers of the whole stage. Seconds are None where the hardware's
+    numbers are not known."""
 
     name: str
     work: Work
@@ -67,12 +77,29 @@ def estimate(recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptio
     except RecipeError:
         raise
     except UserError as error:
-        return Account(recipe=recipe, hardware=hardware, assume=assume, shape=None, why=str(error), lengths=lengths,
-                       stages=tuple(_tokens_alone(stage, work_of(stage, recipe, lengths, assume)) for stage in recipe.stage))
+        return Account(
+            recipe=recipe,
+            hardware=hardware,
+            assume=assume,
+            shape=None,
+            why=str(error),
+            lengths=lengths,
+            stages=tuple(
+                _tokens_alone(stage, work_of(stage, recipe, lengths, assume)) for stage in recipe.stage
+            ),
+        )
     number = numbers_of(recipe, hardware)
     stages = tuple(_cost(recipe, stage, shape, lengths, hardware, assume) for stage in recipe.stage)
-    account = Account(recipe=recipe, hardware=hardware, assume=assume, shape=shape, lengths=lengths, stages=stages, number=number,
-                      evaluations=_evaluations(recipe, shape, lengths, hardware, assume))
+    account = Account(
+        recipe=recipe,
+        hardware=hardware,
+        assume=assume,
+        shape=shape,
+        lengths=lengths,
+        stages=stages,
+        number=number,
+        evaluations=_evaluations(recipe, shape, lengths, hardware, assume),
+    )
     if not hardware.memory or account.peak <= account.room:
         return account
     return replace(account, remedies=tuple(_remedies(recipe, shape, lengths, hardware, assume)))
@@ -80,56 +107,84 @@ def estimate(recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptio
 
 def _shape(recipe: Recipe, lengths: Lengths) -> Shape:
     if has_planner(recipe):
-        raise UserError("the planner is another model than the actor here; estimate each alone, with --set layout=shared")
+        raise UserError(
+            "the planner is another model than the actor here; estimate each alone, with --set layout=shared"
+        )
     if recipe.model.path:
         return shape_of(recipe.model.path)
-    # In free text the words are made from the problems, which are not read here: at most as many as asked for.
-    return from_scratch(recipe.model, lengths.vocabulary + SPECIAL if lengths.vocabulary else recipe.model.vocabulary)
+    # In free text the words are made from the problems, which are not read here: at most as many as asked
+    # for.
+    return from_scratch(
+        recipe.model, lengths.vocabulary + SPECIAL if lengths.vocabulary else recipe.model.vocabulary
+    )
 
 
 def _tokens_alone(stage: StageSpec, work: Work) -> StageCost:
-    return StageCost(name=stage.name or stage.kind, work=work, flops=0, sampling=None, training=None, memory=None)
+    return StageCost(
+        name=stage.name or stage.kind, work=work, flops=0, sampling=None, training=None, memory=None
+    )
 
 
 # --- operations and time ---
 
 
 def forward_flops(shape: Shape, tokens: float, context: float) -> float:
-    """2 for each parameter a token is multiplied with, and 4 x heads x head size for each token it attends to, in each layer."""
+    """2 for each parameter a token is multiplied with, and 4 x heads x head size for each token it attends
+    to, in each layer."""
     return tokens * (2 * shape.multiplied + 4 * shape.layers * shape.heads * shape.head * context)
 
 
-def training_flops(recipe: Recipe, stage: StageSpec, shape: Shape, tokens: float, context: float, head_again: bool) -> float:
-    """Forward, and twice that backward (6 N a token); an adapter needs no gradients of the base's matrices (4 N). Gradient checkpointing
-    computes the layers once more, the losses their head where `head_again`; the KL to a reference is one more forward."""
+def training_flops(
+    recipe: Recipe, stage: StageSpec, shape: Shape, tokens: float, context: float, head_again: bool
+) -> float:
+    """Forward, and twice that backward (6 N a token); an adapter needs no gradients of the base's matrices (4
+    N). Gradient checkpointing computes the layers once more, the losses their head where `head_again`; the KL
+    to a reference is one more forward."""
     forward, head = forward_flops(shape, tokens, context), tokens * 2 * shape.vocabulary * shape.width
     again = (forward - head if recipe.engine.gradient_checkpointing else 0) + (head if head_again else 0)
     backward = 1 if weights_of(recipe, stage) == "adapter" else 2
     return (1 + backward + bool(stage.ref_kl)) * forward + again
 
 
-def computes_head_again(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware) -> bool:
-    """Whether the backward pass needs every token's logits a second time: where the head trains, and the tokens are more than one chunk."""
+def computes_head_again(
+    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware
+) -> bool:
+    """Whether the backward pass needs every token's logits a second time: where the head trains, and the
+    tokens are more than one chunk."""
     trains = weights_of(recipe, stage) != "adapter" or "lm_head" in recipe.adapter.targets
     return trains and micro_batch(recipe, lengths, work) * shape.vocabulary > chunk_logits(hardware)
 
 
-def _cost(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> StageCost:
+def _cost(
+    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions
+) -> StageCost:
     work, n = work_of(stage, recipe, lengths, assume), of_stage(stage, lengths)
-    context = n.prompt + assume.used * (n.plan + n.act) / 2  # a token sees its path so far: half of what is said, on average
+    # a token sees its path so far: half of what is said, on average
+    context = n.prompt + assume.used * (n.plan + n.act) / 2
     again = computes_head_again(recipe, stage, shape, n, work, hardware)
     trained = training_flops(recipe, stage, shape, work.trained, context, again) if work.trained else 0.0
     sampled = forward_flops(shape, work.prefilled + work.sampled, context)
     return StageCost(
-        name=stage.name or stage.kind, work=work, flops=work.steps * (trained + sampled),
+        name=stage.name or stage.kind,
+        work=work,
+        flops=work.steps * (trained + sampled),
         sampling=_sampling_seconds(recipe, stage, work, shape, n, hardware, assume),
         training=work.steps * trained / (hardware.flops * assume.mfu) if hardware.flops else None,
-        memory=None if stage.kind == "distill" else memory_of(recipe, stage, shape, lengths, work, hardware))  # fmt: skip
+        memory=None if stage.kind == "distill" else memory_of(recipe, stage, shape, lengths, work, hardware),
+    )
 
 
-def _sampling_seconds(recipe: Recipe, stage: StageSpec, work: Work, shape: Shape, n: Lengths, hardware: Hardware,
-                      assume: Assumptions) -> float | None:
-    """A wave decodes until its longest row ends (counted as its whole budget); each step reads all weights and the live rows' cache."""
+def _sampling_seconds(
+    recipe: Recipe,
+    stage: StageSpec,
+    work: Work,
+    shape: Shape,
+    n: Lengths,
+    hardware: Hardware,
+    assume: Assumptions,
+) -> float | None:
+    """A wave decodes until its longest row ends (counted as its whole budget); each step reads all weights
+    and the live rows' cache."""
     if not hardware.bandwidth:
         return None
     number, rows = numbers_of(recipe, hardware), recipe.engine.rows
@@ -137,24 +192,38 @@ def _sampling_seconds(recipe: Recipe, stage: StageSpec, work: Work, shape: Shape
     if stage.kind == "distill":  # `work` is of one problem: all of them wait together
         waves = [(work.plans * work.steps, 1, n.prompt + assume.used * n.act, stage.distill.plan_tokens)]
     else:
-        waves = [(work.plans * work.steps, stage.tree.plans, n.prompt, n.plan),
-                 (work.acts * work.steps, stage.tree.acts, n.prompt + assume.used * n.plan, n.act)]
+        waves = [
+            (work.plans * work.steps, stage.tree.plans, n.prompt, n.plan),
+            (work.acts * work.steps, stage.tree.acts, n.prompt + assume.used * n.plan, n.act),
+        ]
     total = work.steps * forward_flops(shape, work.prefilled, n.prompt) / (hardware.flops * assume.mfu)
     for sequences, group, above, budget in waves:
         if not sequences:
             continue
         together = min(sequences, max(1, rows // group) * group)  # rows of one context stay together
-        cache = together * assume.used * (above + budget / 2) * shape.kv_bytes(number.computed)  # rows that are done leave
+        # rows that are done leave
+        cache = together * assume.used * (above + budget / 2) * shape.kv_bytes(number.computed)
         least = assume.layer_ms / 1000 * shape.layers if hardware.kind == "cuda" else 0.0
-        total += sequences / together * budget * max((weights + cache) / (hardware.bandwidth * assume.read), least)
+        total += (
+            sequences / together * budget * max((weights + cache) / (hardware.bandwidth * assume.read), least)
+        )
     return total
 
 
-def _evaluations(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> StageCost:
+def _evaluations(
+    recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions
+) -> StageCost:
     work = evaluation_work(recipe, lengths, assume)
-    return StageCost(name="evaluations", work=work, memory=None, training=0.0,
-                     flops=work.steps * forward_flops(shape, work.prefilled + work.sampled, lengths.prompt + lengths.plan),
-                     sampling=_sampling_seconds(recipe, StageSpec(tree=TreeSpec(plans=1, acts=1)), work, shape, lengths, hardware, assume))
+    return StageCost(
+        name="evaluations",
+        work=work,
+        memory=None,
+        training=0.0,
+        flops=work.steps * forward_flops(shape, work.prefilled + work.sampled, lengths.prompt + lengths.plan),
+        sampling=_sampling_seconds(
+            recipe, StageSpec(tree=TreeSpec(plans=1, acts=1)), work, shape, lengths, hardware, assume
+        ),
+    )
 
 
 # --- what to change ---
@@ -163,8 +232,11 @@ def _evaluations(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardw
 Change = Callable[[Recipe], Recipe]
 
 
-def _remedies(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> list[Remedy]:
-    """Settings that take less memory, in the order of what they cost, each on top of those before, until it fits."""
+def _remedies(
+    recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions
+) -> list[Remedy]:
+    """Settings that take less memory, in the order of what they cost, each on top of those before, until it
+    fits."""
     found: list[Remedy] = []
     sets: tuple[str, ...] = ()
     peak = peak_of(recipe, shape, lengths, hardware, assume)
@@ -186,14 +258,21 @@ def _remedies(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware
 
 
 def _trials(lengths: Lengths) -> list[tuple[str, Change]]:
-    """(a setting as --set takes it, the recipe with it). Rows are tried again at the end, where sampling may have become the peak."""
+    """(a setting as --set takes it, the recipe with it). Rows are tried again at the end, where sampling may
+    have become the peak."""
     rows = [(f"engine.sample_rows={n}", _engine("sample_rows", n)) for n in (64, 16)]
     return [
-        ("engine.gradient_checkpointing=true", lambda r: replace(r, engine=replace(r.engine, gradient_checkpointing=True))),
+        (
+            "engine.gradient_checkpointing=true",
+            lambda r: replace(r, engine=replace(r.engine, gradient_checkpointing=True)),
+        ),
         ("probes.kl_start=false", lambda r: replace(r, probes=replace(r.probes, kl_start=False))),
         *rows,
         (f"engine.pack_tokens={lengths.path}", _engine("pack_tokens", lengths.path)),
-        ("layout=adapters", lambda r: replace(r, layout="adapters", stage=tuple(replace(s, weights="auto") for s in r.stage))),
+        (
+            "layout=adapters",
+            lambda r: replace(r, layout="adapters", stage=tuple(replace(s, weights="auto") for s in r.stage)),
+        ),
         *rows,
     ]
 
@@ -206,5 +285,8 @@ def _engine(key: str, most: int) -> Change:
 
 def peak_of(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions) -> float:
     """Of all stages."""
-    return max(memory_of(recipe, stage, shape, lengths, work_of(stage, recipe, lengths, assume), hardware).peak
-               for stage in recipe.stage if stage.kind != "distill")
+    return max(
+        memory_of(recipe, stage, shape, lengths, work_of(stage, recipe, lengths, assume), hardware).peak
+        for stage in recipe.stage
+        if stage.kind != "distill"
+    )

@@ -1,4 +1,5 @@
-"""What a machine has: memory, arithmetic, bandwidth. From data sheets (dense bf16, no sparsity), or from what this machine says of itself."""
+"""What a machine has: memory, arithmetic, bandwidth. From data sheets (dense bf16, no sparsity), or from what
+this machine says of itself."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ CPU_BANDWIDTH = 20e9
 
 
 def this_machine(proc: Path = Path("/proc")) -> Hardware:
-    """The first GPU that the NVIDIA driver lists, if it is one of HARDWARE, else the CPU. Files of the kernel only: nothing is loaded or
-    started. A GPU of another kind has no known numbers: its memory is 0."""
+    """The first GPU that the NVIDIA driver lists, if it is one of HARDWARE, else the CPU. Files of the kernel
+    only: nothing is loaded or started. A GPU of another kind has no known numbers: its memory is 0."""
     for entry in sorted(proc.glob("driver/nvidia/gpus/*/information")):
         found = re.search(r"^Model:\s*(.+)$", entry.read_text(encoding="utf-8", errors="replace"), re.M)
         model = found[1].strip() if found else "a GPU without a name"
@@ -46,5 +47,10 @@ def cpu(proc: Path = Path("/proc")) -> Hardware:
         total = re.search(r"^MemTotal:\s*(\d+) kB", (proc / "meminfo").read_text(encoding="utf-8"), re.M)
     except OSError:
         total = None
-    return Hardware(name=f"this machine's CPU ({cores} cores)", memory=int(total[1]) * 1024 if total else 0, flops=cores * CORE_FLOPS,
-                    bandwidth=CPU_BANDWIDTH, kind="cpu")
+    return Hardware(
+        name=f"this machine's CPU ({cores} cores)",
+        memory=int(total[1]) * 1024 if total else 0,
+        flops=cores * CORE_FLOPS,
+        bandwidth=CPU_BANDWIDTH,
+        kind="cpu",
+    )

@@ -39,7 +39,9 @@ class Numbers:
 
 
 def numbers_of(recipe: Recipe, hardware: Hardware) -> Numbers:
-    bf16 = recipe.engine.precision == "bf16" or (recipe.engine.precision == "auto" and hardware.kind == "cuda")
+    bf16 = recipe.engine.precision == "bf16" or (
+        recipe.engine.precision == "auto" and hardware.kind == "cuda"
+    )
     if recipe.engine.weights != "auto":
         stored = 4 if recipe.engine.weights == "fp32" else 2
     else:
@@ -47,19 +49,33 @@ def numbers_of(recipe: Recipe, hardware: Hardware) -> Numbers:
     return Numbers(stored=stored, computed=2 if bf16 else 4)
 
 
-def memory_of(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware) -> Memory:
+def memory_of(
+    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware
+) -> Memory:
     """Of a stage that trains; lengths at their upper bound: it has to fit."""
     number, lengths = numbers_of(recipe, hardware), of_stage(stage, lengths)
-    return Memory(stays=_stays(recipe, stage, shape, number), sampling=_sampling(recipe, stage, shape, lengths, work, number),
-                  training=_training(recipe, stage, shape, lengths, work, number, hardware))
+    return Memory(
+        stays=_stays(recipe, stage, shape, number),
+        sampling=_sampling(recipe, stage, shape, lengths, work, number),
+        training=_training(recipe, stage, shape, lengths, work, number, hardware),
+    )
 
 
 def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> Parts:
-    n, own, adapter = shape.parameters, weights_of(recipe, stage), shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
+    n, own, adapter = (
+        shape.parameters,
+        weights_of(recipe, stage),
+        shape.adapter(recipe.adapter.rank, recipe.adapter.targets),
+    )
     roles = len(stage.roles)
     trained = {"base": n, "model": roles * n, "adapter": roles * adapter}[own]
-    muon = stage.optim.name == "muon" and own != "adapter"  # one moment on the matrices inside the layers, two on the rest
-    inside = shape.layers * sum(i * o for i, o in shape.linear.values()) * (roles if own == "model" else 1) if muon else 0
+    # one moment on the matrices inside the layers, two on the rest
+    muon = stage.optim.name == "muon" and own != "adapter"
+    inside = (
+        shape.layers * sum(i * o for i, o in shape.linear.values()) * (roles if own == "model" else 1)
+        if muon
+        else 0
+    )
     parts = {"weights": float(n * number.stored), "moments of the optimizer": 8.0 * trained - 4.0 * inside}
     if own == "model":
         parts["models of the roles"] = float(roles * n * number.stored)
@@ -69,7 +85,9 @@ def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> P
             parts["copies that sample, adapter added in"] = float(roles * n * number.stored)
     references = (1 if compares(recipe, stage) else 0) + (1 if recipe.probes.kl_base else 0)
     if references:
-        parts["frozen copies to compare with"] = references * (4.0 * adapter * roles if own == "adapter" else trained * number.stored)
+        parts["frozen copies to compare with"] = references * (
+            4.0 * adapter * roles if own == "adapter" else trained * number.stored
+        )
     return parts
 
 
@@ -82,21 +100,41 @@ def compares(recipe: Recipe, stage: StageSpec) -> bool:
 
 def _cast(shape: Shape, number: Numbers) -> Parts:
     """Under autocast, fp32 weights are kept once more as they are computed with."""
-    return {"weights in bf16, to compute with": 2.0 * shape.parameters} if number.computed < number.stored else {}
+    return (
+        {"weights in bf16, to compute with": 2.0 * shape.parameters}
+        if number.computed < number.stored
+        else {}
+    )
 
 
-def _sampling(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers) -> Parts:
-    """The larger of the plans' wave and the executions': each context once, and for each of its rows a room of the whole budget."""
+def _sampling(
+    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers
+) -> Parts:
+    """The larger of the plans' wave and the executions': each context once, and for each of its rows a room
+    of the whole budget."""
     if not work.plans + work.acts:
         return {}
     waves = []
-    for rows, group, above, budget in ((work.plans, stage.tree.plans, lengths.prompt, lengths.plan),
-                                       (work.acts, stage.tree.acts, lengths.prompt + lengths.plan, lengths.act)):
+    for rows, group, above, budget in (
+        (work.plans, stage.tree.plans, lengths.prompt, lengths.plan),
+        (work.acts, stage.tree.acts, lengths.prompt + lengths.plan, lengths.act),
+    ):
         contexts = min(rows // max(group, 1), max(1, recipe.engine.rows // max(group, 1)))
-        waves.append(((contexts * above + contexts * group * budget) * shape.kv_bytes(number.computed), contexts * group, contexts * above))
+        waves.append(
+            (
+                (contexts * above + contexts * group * budget) * shape.kv_bytes(number.computed),
+                contexts * group,
+                contexts * above,
+            )
+        )
     kv, live, read = max(waves)
-    return {**_cast(shape, number), "KV cache": float(kv), "logits of a step": 28.0 * live * shape.vocabulary,  # fp32 and, to draw, fp64
-            "reading the contexts": float(read * number.computed * (2 * shape.mlp + 4 * shape.width))}
+    # fp32 and, to draw, fp64
+    return {
+        **_cast(shape, number),
+        "KV cache": float(kv),
+        "logits of a step": 28.0 * live * shape.vocabulary,
+        "reading the contexts": float(read * number.computed * (2 * shape.mlp + 4 * shape.width)),
+    }
 
 
 def micro_batch(recipe: Recipe, lengths: Lengths, work: Work) -> float:
@@ -109,7 +147,15 @@ def chunk_logits(hardware: Hardware) -> int:
     return CHUNK_LOGITS * (GPU_CHUNKS if hardware.kind == "cuda" else 1)
 
 
-def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers, hardware: Hardware) -> Parts:
+def _training(
+    recipe: Recipe,
+    stage: StageSpec,
+    shape: Shape,
+    lengths: Lengths,
+    work: Work,
+    number: Numbers,
+    hardware: Hardware,
+) -> Parts:
     own = weights_of(recipe, stage)
     trained = {"base": 1, "model": len(stage.roles)}.get(own, 0) * shape.parameters
     if own == "adapter":
@@ -118,19 +164,26 @@ def _training(recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, 
     layer = activations(shape, number)
     between = shape.width * number.stored
     kept = shape.layers * between + layer if recipe.engine.gradient_checkpointing else shape.layers * layer
-    blocks = tokens * lengths.path * (4 + number.computed)  # which query sees which key, in fp32 and as it is computed with
+    # which query sees which key, in fp32 and as it is computed with
+    blocks = tokens * lengths.path * (4 + number.computed)
     cast = _cast(shape, number)
     if cast and recipe.engine.gradient_checkpointing:  # a layer or the head at a time
         cast = {name: 2.0 * max(shape.layer, shape.vocabulary * shape.width) for name in cast}
-    return {**cast, "gradients": 4.0 * trained, "activations of a micro-batch": float(tokens * kept),
-            "attention of a layer": float(blocks),
-            # a chunk's logits and their gradient; that of the head's weights, which is made beside the one that it is added to
-            "logits of a chunk": 8.0 * min(chunk_logits(hardware), tokens * shape.vocabulary),
-            **({} if own == "adapter" else {"gradient of the head": 4.0 * shape.vocabulary * shape.width})}
+    return {
+        **cast,
+        "gradients": 4.0 * trained,
+        "activations of a micro-batch": float(tokens * kept),
+        "attention of a layer": float(blocks),
+        # a chunk's logits and their gradient; that of the head's weights, which is made beside the one
+        # that it is added to
+        "logits of a chunk": 8.0 * min(chunk_logits(hardware), tokens * shape.vocabulary),
+        **({} if own == "adapter" else {"gradient of the head": 4.0 * shape.vocabulary * shape.width}),
+    }
 
 
 def activations(shape: Shape, number: Numbers) -> int:
-    """Bytes that one layer keeps of one token for its backward pass, without the attention matrix (counted as in arXiv 2205.05198, for a
-    gated MLP): inputs of its matrices, queries, keys and values before and after turning, gate and up with their product, two norms."""
+    """Bytes that one layer keeps of one token for its backward pass, without the attention matrix (counted as
+    in arXiv 2205.05198, for a gated MLP): inputs of its matrices, queries, keys and values before and after
+    turning, gate and up with their product, two norms."""
     q, kv = shape.heads * shape.head, shape.kv_heads * shape.head
     return number.computed * (4 * shape.mlp + 4 * q + 4 * kv + 2 * shape.width) + 4 * 4 * shape.width

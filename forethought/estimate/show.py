@@ -13,7 +13,11 @@ GB = 1e9
 def lines(account: Account) -> list[str]:
     """For people; no line is longer than a wide terminal."""
     hardware = account.hardware
-    size = f"{hardware.memory / GB:.0f} GB" if hardware.memory else "whose numbers are not known: name one with --hardware"
+    size = (
+        f"{hardware.memory / GB:.0f} GB"
+        if hardware.memory
+        else ("whose numbers are not known: name one with --hardware")
+    )
     said = [f"estimate for {hardware.name}, {size}"]
     said += _model(account)
     for stage in account.stages:
@@ -28,13 +32,18 @@ def _model(account: Account) -> list[str]:
     if shape is None:
         return [f"model: {account.why}", "tokens alone:"]
     name = recipe.model.path or "from scratch"
-    text = [f"model {name}: {count(shape.parameters)} parameters ({shape.parameters:,}), "
-            f"KV cache {shape.kv_bytes(account.number.computed):,} bytes a token"]
+    text = [
+        f"model {name}: {count(shape.parameters)} parameters ({shape.parameters:,}), "
+        f"KV cache {shape.kv_bytes(account.number.computed):,} bytes a token"
+    ]
     if any(weights_of(recipe, stage) == "adapter" for stage in recipe.stage if stage.kind != "distill"):
         own = shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
         text.append(f"an adapter of rank {recipe.adapter.rank}: {count(own)} parameters ({own:,})")
     if shape.context and account.lengths.path > shape.context:
-        text.append(f"does not fit: prompt, plan and act take {account.lengths.path:,} tokens, the model's context is {shape.context:,}")
+        text.append(
+            f"does not fit: prompt, plan and act take {account.lengths.path:,} tokens, the model's "
+            f"context is {shape.context:,}"
+        )
     return text
 
 
@@ -46,23 +55,37 @@ def _stage(stage: StageCost) -> list[str]:
     text = f"{stage.name}: {work.steps:,} {unit}; a {unit[:-1]} "
     parts = []
     if work.sampled:
-        parts.append(f"samples {count(work.sampled)} tokens (at most {count(work.sampled_most)}), reads {count(work.prefilled)}")
+        parts.append(
+            f"samples {count(work.sampled)} tokens (at most {count(work.sampled_most)}), reads "
+            f"{count(work.prefilled)}"
+        )
     if work.trained:
         parts.append(f"trains on {count(work.trained)} (at most {count(work.trained_most)})")
-    in_all = [f"{count(work.steps * n)} {what}" for n, what in ((work.sampled, "sampled"), (work.trained, "trained")) if n]
+    in_all = [
+        f"{count(work.steps * n)} {what}"
+        for n, what in ((work.sampled, "sampled"), (work.trained, "trained"))
+        if n
+    ]
     return [text + ", ".join(parts), f"  in all {', '.join(in_all)}{_costs(stage)}"]
 
 
 def _costs(stage: StageCost) -> str:
     if not stage.flops:
         return ""
-    times = [f"{name} {duration(s)}" for name, s in (("sampling", stage.sampling), ("training", stage.training)) if s]
+    times = [
+        f"{name} {duration(s)}"
+        for name, s in (("sampling", stage.sampling), ("training", stage.training))
+        if s
+    ]
     return f"; {stage.flops:.2g} FLOPs{'; ' + ', '.join(times) if times else ''}"
 
 
 def _whole(account: Account) -> list[str]:
     every, work = [*account.stages, account.evaluations], account.evaluations.work
-    measured = f"evaluations: {work.steps}, in all {count(work.steps * work.sampled)} sampled{_costs(account.evaluations)}"
+    measured = (
+        f"evaluations: {work.steps}, in all {count(work.steps * work.sampled)} "
+        f"sampled{_costs(account.evaluations)}"
+    )
     flops = sum(s.flops for s in every)
     if not account.hardware.flops:
         return [measured, f"the whole: {flops:.2g} FLOPs"]
@@ -77,13 +100,23 @@ def _memory(account: Account) -> list[str]:
     top = max(training, key=lambda s: s.memory.peak)
     memory = top.memory
     text = [f"memory at its highest, in {top.name}: {memory.peak / GB:.1f} GB"]
-    text += [f"  {name}: {_parts(parts)}" for name, parts in
-             (("always", memory.stays), ("while sampling", memory.sampling), ("while training", memory.training)) if parts]
+    text += [
+        f"  {name}: {_parts(parts)}"
+        for name, parts in (
+            ("always", memory.stays),
+            ("while sampling", memory.sampling),
+            ("while training", memory.training),
+        )
+        if parts
+    ]
     if not account.hardware.memory:
         return text
     if account.peak <= account.room:
         return [*text, f"fits: {account.room / GB:.0f} GB can be filled"]
-    text.append(f"does not fit: {account.room / GB:.0f} GB can be filled. What takes less, each line all of its settings together:")
+    text.append(
+        f"does not fit: {account.room / GB:.0f} GB can be filled. What takes less, each line all of "
+        f"its settings together:"
+    )
     for remedy in account.remedies:
         verdict = "fits" if remedy.peak <= account.room else "still too much"
         text.append(f"  {' '.join(f'--set {s}' for s in remedy.sets)}: {remedy.peak / GB:.1f} GB, {verdict}")
@@ -103,9 +136,18 @@ def _assumed(account: Account) -> list[str]:
         text.append(f"  prompts have {a.prompt} tokens (prompt)")
     if account.shape is None:
         return text
-    cuda = f"; a layer of a step takes at least {a.layer_ms:g} ms (layer_ms)" if account.hardware.kind == "cuda" else ""
-    return [*text, f"  training reaches {a.mfu:g} of the peak's operations (mfu), decoding {a.read:g} of the bandwidth (read){cuda}",
-            f"  {a.free:g} of the memory can be filled (free); every group has a gradient; grading, probes and files cost nothing"]
+    cuda = (
+        f"; a layer of a step takes at least {a.layer_ms:g} ms (layer_ms)"
+        if account.hardware.kind == "cuda"
+        else ""
+    )
+    return [
+        *text,
+        f"  training reaches {a.mfu:g} of the peak's operations (mfu), decoding {a.read:g} of the "
+        f"bandwidth (read){cuda}",
+        f"  {a.free:g} of the memory can be filled (free); every group has a gradient; grading, probes "
+        f"and files cost nothing",
+    ]
 
 
 def count(n: float) -> str:

@@ -1,6 +1,8 @@
-"""How many tokens a stage samples, reads and trains on: an upper bound from the budgets, and what is expected of it.
+"""How many tokens a stage samples, reads and trains on: an upper bound from the budgets, and what is expected
+of it.
 
-Prompts and plans are shared: a prompt is computed once for all its plans, a plan once for all its executions, in sampling and in training.
+Prompts and plans are shared: a prompt is computed once for all its plans, a plan once for all its executions,
+in sampling and in training.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ class Assumptions:
 
     prompt: int = 300  # tokens of a problem in free text with its system message and template
     used: float = 0.4  # share of its budget that a turn takes on average; 1: the upper bound
-    mfu: float = 0.35  # model FLOP utilisation of training: operations counted here per second / the hardware's peak
+    # model FLOP utilisation of training: operations counted here per second / the hardware's peak
+    mfu: float = 0.35
     read: float = 0.6  # share of the memory bandwidth that decoding reaches
-    layer_ms: float = 1.0  # milliseconds that one layer of one decoding step costs at least on a GPU (PyTorch starting its kernels)
+    # milliseconds that one layer of one decoding step costs at least on a GPU (PyTorch starting its kernels)
+    layer_ms: float = 1.0
     free: float = 0.92  # share of the memory that can be filled before fragmentation ends it
 
     @classmethod
@@ -40,7 +44,10 @@ class Assumptions:
             except ValueError:
                 raise UserError(f"--assume {change}: {value!r} is not a number") from None
             if not 0 < values[name] <= (1 if name in ("used", "mfu", "read", "free") else 1e6):
-                raise UserError(f"--assume {change}: must be greater than 0{' and at most 1' if known[name] is float else ''}")
+                raise UserError(
+                    f"--assume {change}: must be greater than "
+                    f"0{' and at most 1' if known[name] is float else ''}"
+                )
         return cls(**values)
 
 
@@ -60,7 +67,8 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One step of a stage (an evaluation: one of its tasks). Every number of tokens as expected; `most`: times the share that is used."""
+    """One step of a stage (an evaluation: one of its tasks). Every number of tokens as expected; `most`:
+    times the share that is used."""
 
     steps: int
     prefilled: float = 0  # read before sampling
@@ -80,13 +88,19 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     domain, each = tasks.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
     drawn = domain.family(random.Random(0), [max(domain.levels)] * 8, "train")
     prompt = max(len(f"{task.context} {task.prompt}".split()) for task in drawn)
-    return Lengths(prompt=prompt * each, plan=domain.budgets["plan"] * each, act=domain.turns * domain.budgets["act"] * each,
-                   vocabulary=len(dict.fromkeys(domain.vocabulary())))
+    return Lengths(
+        prompt=prompt * each,
+        plan=domain.budgets["plan"] * each,
+        act=domain.turns * domain.budgets["act"] * each,
+        vocabulary=len(dict.fromkeys(domain.vocabulary())),
+    )
 
 
 def of_stage(stage: StageSpec, lengths: Lengths) -> Lengths:
     """With the stage's own budgets."""
-    return replace(lengths, plan=stage.tree.plan_tokens or lengths.plan, act=stage.tree.act_tokens or lengths.act)
+    return replace(
+        lengths, plan=stage.tree.plan_tokens or lengths.plan, act=stage.tree.act_tokens or lengths.act
+    )
 
 
 def work_of(stage: StageSpec, recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:
@@ -96,19 +110,36 @@ def work_of(stage: StageSpec, recipe: Recipe, lengths: Lengths, assume: Assumpti
         if stage.distill.summariser not in ("policy", "model"):
             return Work(steps=0)
         chain, plan = used * n.act, stage.distill.plan_tokens
-        return Work(steps=problems_of(stage, recipe), prefilled=n.prompt + chain, sampled=used * plan, sampled_most=plan, plans=1)
+        return Work(
+            steps=problems_of(stage, recipe),
+            prefilled=n.prompt + chain,
+            sampled=used * plan,
+            sampled_most=plan,
+            plans=1,
+        )
     if stage.kind == "imitate":
         said = n.plan + n.act
-        return Work(steps=stage.steps, trained=stage.batch * (n.prompt + used * said), trained_most=stage.batch * (n.prompt + said))
+        return Work(
+            steps=stage.steps,
+            trained=stage.batch * (n.prompt + used * said),
+            trained_most=stage.batch * (n.prompt + said),
+        )
     plans, acts = (0 if stage.tree.oracle_plan else stage.tree.plans), stage.tree.acts
     branches = plans or 1
     said = plans * n.plan + branches * acts * n.act
     shown = 0 if plans else used * n.plan  # the oracle's plan is read, not sampled
-    read = n.prompt + (n.prompt + branches * used * n.plan if acts else 0)  # executions begin from the prompt anew
-    return Work(steps=stage.steps, prefilled=stage.batch * read, sampled=stage.batch * used * said, sampled_most=stage.batch * said,
-                trained=stage.updates * stage.batch * (n.prompt + shown + used * said),
-                trained_most=stage.updates * stage.batch * (n.prompt + n.plan * (not plans) + said),
-                plans=stage.batch * plans, acts=stage.batch * branches * acts)
+    # executions begin from the prompt anew
+    read = n.prompt + (n.prompt + branches * used * n.plan if acts else 0)
+    return Work(
+        steps=stage.steps,
+        prefilled=stage.batch * read,
+        sampled=stage.batch * used * said,
+        sampled_most=stage.batch * said,
+        trained=stage.updates * stage.batch * (n.prompt + shown + used * said),
+        trained_most=stage.updates * stage.batch * (n.prompt + n.plan * (not plans) + said),
+        plans=stage.batch * plans,
+        acts=stage.batch * branches * acts,
+    )
 
 
 def problems_of(stage: StageSpec, recipe: Recipe) -> int:
@@ -120,13 +151,22 @@ def problems_of(stage: StageSpec, recipe: Recipe) -> int:
 def evaluations(recipe: Recipe) -> int:
     """How often a run measures: at its start and each stage's end, and every `eval.every` steps between."""
     every = recipe.eval.every
-    return 1 + sum(-(-stage.steps // every) if every else 1 for stage in recipe.stage if stage.kind != "distill")
+    return 1 + sum(
+        -(-stage.steps // every) if every else 1 for stage in recipe.stage if stage.kind != "distill"
+    )
 
 
 def evaluation_work(recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:
-    """Of all evaluations: every task once with its own plan; where plans are known (generated tasks), acting under the oracle's too."""
+    """Of all evaluations: every task once with its own plan; where plans are known (generated tasks), acting
+    under the oracle's too."""
     levels = len(recipe.eval.levels or recipe.task.levels) or 1
     each, acts = recipe.eval.tasks * levels, 2 if lengths.vocabulary else 1
     said, read = lengths.plan + acts * lengths.act, 2 * lengths.prompt + acts * assume.used * lengths.plan
-    return Work(steps=evaluations(recipe), prefilled=each * read, sampled=each * assume.used * said, sampled_most=each * said, plans=each,
-                acts=each * acts)
+    return Work(
+        steps=evaluations(recipe),
+        prefilled=each * read,
+        sampled=each * assume.used * said,
+        sampled_most=each * said,
+        plans=each,
+        acts=each * acts,
+    )

@@ -28,37 +28,58 @@ class MineOptions:
 
 
 def mine(options: MineOptions, stream: IO[str]) -> int:
-    """Writes the list and says what was counted. UserError for whatever the source, the settings or the embedder cannot do."""
+    """Writes the list and says what was counted. UserError for whatever the source, the settings or the
+    embedder cannot do."""
     from forethought.grams import mine as miner  # numpy
     from forethought.grams.kmeans import check_extra
 
     check_extra()
     spec = miner.MineSpec(**options.settings)
     if options.out.exists() and not options.force:
-        raise UserError(f"{options.out} is there, and may have been edited by hand; choose another --out, or write over it with --force")
+        raise UserError(
+            f"{options.out} is there, and may have been edited by hand; choose another --out, or "
+            f"write over it with --force"
+        )
     found = solutions(options.source)
     print(f"{len(found.texts)} different solutions from {found.told()}", file=stream, flush=True)
     embed = _embedder(options)
     started = time.perf_counter()
     mined = miner.mine(found.texts, embed, spec)
     provenance = {
-        "source": found.told(), "solutions": f"{mined.documents} read" + _of(mined.documents, len(found.texts)),
+        "source": found.told(),
+        "solutions": f"{mined.documents} read" + _of(mined.documents, len(found.texts)),
         "embedder": "words (hashed words and letters, no model)" if options.embed == WORDS else options.embed,
         "settings": ", ".join(f"{key} {value}" for key, value in asdict(spec).items()),
         "n-grams": f"{mined.ngrams} different, {mined.considered} clustered",
-        "clusters": f"{len(mined.clusters)} of {spec.clusters}, with at least one n-gram in {mined.threshold:g} solutions or more",
+        "clusters": f"{len(mined.clusters)} of {spec.clusters}, with at least one n-gram in "
+        f"{mined.threshold:g} solutions or more",
         "date": f"{time.strftime('%Y-%m-%d')}, forethought {__version__}",
-    }  # fmt: skip
+    }
     write(options.out, mined.clusters, mined.documents, provenance)
     grams = sum(len(cluster.grams) for cluster in mined.clusters)
-    print(f"{mined.ngrams} different n-grams of {spec.shortest} to {spec.longest} words; {mined.considered} clustered"
-          f"{_left_out(mined.ngrams, mined.considered, spec)}", file=stream)
-    print(f"{grams} grams in {len(mined.clusters)} of {spec.clusters} clusters, each in at least {mined.threshold:g} of {mined.documents} "
-          f"solutions, in {time.perf_counter() - started:.0f} s", file=stream)
+    print(
+        f"{mined.ngrams} different n-grams of {spec.shortest} to {spec.longest} words; {mined.considered} "
+        f"clustered"
+        f"{_left_out(mined.ngrams, mined.considered, spec)}",
+        file=stream,
+    )
+    print(
+        f"{grams} grams in {len(mined.clusters)} of {spec.clusters} clusters, each in at least "
+        f"{mined.threshold:g} of {mined.documents} "
+        f"solutions, in {time.perf_counter() - started:.0f} s",
+        file=stream,
+    )
     for cluster in mined.clusters[:5]:
-        print(f"  {100 * cluster.documents / mined.documents:5.1f} %  {' | '.join(text for text, _ in cluster.grams[:3])}", file=stream)
-    print(f"{options.out}: read it and cut what is no planning; what it finds: forethought grams show {options.out} --on {options.source}",
-          file=stream)
+        print(
+            f"  {100 * cluster.documents / mined.documents:5.1f} %  "
+            f"{' | '.join(text for text, _ in cluster.grams[:3])}",
+            file=stream,
+        )
+    print(
+        f"{options.out}: read it and cut what is no planning; what it finds: forethought grams show "
+        f"{options.out} --on {options.source}",
+        file=stream,
+    )
     return 0
 
 
@@ -79,4 +100,6 @@ def _of(read: int, there: int) -> str:
 def _left_out(ngrams: int, considered: int, spec) -> str:
     if considered == ngrams:
         return ""
-    return f" (left out: those in fewer than {spec.least} solutions, and beyond the {spec.most} most widespread)"
+    return (
+        f" (left out: those in fewer than {spec.least} solutions, and beyond the {spec.most} most widespread)"
+    )

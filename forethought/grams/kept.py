@@ -15,16 +15,16 @@ FOLDER = "grams"  # of a run: stage-N.txt is the list of stage N, as it was when
 
 
 def check_lists(recipe: Recipe, begun: Path | None = None) -> None:
-    """RecipeError, with the address of the value, for a stage whose list cannot be read; before a model is loaded. `begun`: a run that
-    has kept the lists of its own stages."""
+    """RecipeError, with the address of the value, for a stage whose list cannot be read; before a model is
+    loaded. `begun`: a run that has kept the lists of its own stages."""
     for i, stage in enumerate(recipe.stage):
         if stage.credit.grams and not (begun and _kept(begun, i).exists()):
             _read(Path(stage.credit.grams).expanduser(), i)
 
 
 def keep_lists(recipe: Recipe, out: Path) -> None:
-    """Copy every stage's list into the run `out`, where there is none yet: who resumes it goes on with the same one, whatever has become
-    of the file."""
+    """Copy every stage's list into the run `out`, where there is none yet: who resumes it goes on with the
+    same one, whatever has become of the file."""
     for i, stage in enumerate(recipe.stage):
         if stage.credit.grams and not (kept := _kept(out, i)).exists():
             kept.parent.mkdir(exist_ok=True)

@@ -13,7 +13,8 @@ def check_extra() -> None:
 
 
 def kmeans(rows_ND: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """[N] the cluster of each row, from 0 to `clusters` - 1: Lloyd's algorithm from a k-means++ start. UserError without the extra."""
+    """[N] the cluster of each row, from 0 to `clusters` - 1: Lloyd's algorithm from a k-means++ start.
+    UserError without the extra."""
     return _kmeans()(n_clusters=clusters, n_init=1, random_state=seed).fit(rows_ND).labels_.astype(np.int64)
 
 
@@ -21,5 +22,7 @@ def _kmeans() -> type:
     try:
         from sklearn.cluster import KMeans
     except ImportError as error:
-        raise UserError("mining grams needs scikit-learn; install it with: pip install 'forethought[grams]'") from error
+        raise UserError(
+            "mining grams needs scikit-learn; install it with: pip install 'forethought[grams]'"
+        ) from error
     return KMeans

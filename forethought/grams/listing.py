@@ -7,8 +7,8 @@
     let's check our          # 120
     check our work           # 97
 
-What is mined stands under its cluster, the most widespread first, so that a reader can cut a whole one. The reader needs none of the
-comments: a list written by hand, of phrases of any length, is as good.
+What is mined stands under its cluster, the most widespread first, so that a reader can cut a whole one. The
+reader needs none of the comments: a list written by hand, of phrases of any length, is as good.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought.core.errors import UserError
-from forethought.grams.words import normal, words
 from forethought.core.textfile import lines
+from forethought.grams.words import normal, words
 
 TITLE = "Strategic grams (arXiv 2509.03646): phrases by which text is recognised as planning."
-HELP = "One a line; # begins a comment. Take out what is no planning, a line or a whole cluster, and add your own."
+HELP = (
+    "One a line; # begins a comment. Take out what is no planning, a line or a whole cluster, and add "
+    "your own."
+)
 MOST_WORDS = 20  # a line with more is a text, not a gram
 
 
@@ -49,11 +52,19 @@ class Cluster:
 
 def write(path: Path, clusters: Sequence[Cluster], documents: int, provenance: Mapping[str, object]) -> None:
     """`documents`: how many solutions were read. UserError where the file cannot be written."""
-    said = [f"# {TITLE}", f"# {HELP}", "#", *(f"# {key}: {' '.join(str(value).split())}" for key, value in provenance.items())]
+    said = [
+        f"# {TITLE}",
+        f"# {HELP}",
+        "#",
+        *(f"# {key}: {' '.join(str(value).split())}" for key, value in provenance.items()),
+    ]
     for number, cluster in enumerate(clusters, 1):
         share = f"{100 * cluster.documents / documents:.1f} %"
         many = f"{len(cluster.grams)} gram{'s' if len(cluster.grams) != 1 else ''}"
-        said += ["", f"# ---- cluster {number}: in {cluster.documents} of {documents} solutions ({share}), {many}"]
+        said += [
+            "",
+            f"# ---- cluster {number}: in {cluster.documents} of {documents} solutions ({share}), {many}",
+        ]
         said += [f"{text:32} # {count}" for text, count in cluster.grams]
     part = path.with_name(path.name + ".part")
     try:
@@ -65,8 +76,9 @@ def write(path: Path, clusters: Sequence[Cluster], documents: int, provenance: M
 
 
 def read(path: Path) -> Listing:
-    """UserError, with file and line, for a file that is missing, no UTF-8, or without grams, and for a line that is no gram: without
-    words, too long, never to be matched because a sign separates its words, or the words of an earlier line once more."""
+    """UserError, with file and line, for a file that is missing, no UTF-8, or without grams, and for a line
+    that is no gram: without words, too long, never to be matched because a sign separates its words, or the
+    words of an earlier line once more."""
     header: list[str] = []
     grams: list[Gram] = []
     first: dict[str, int] = {}
@@ -92,6 +104,11 @@ def _check(said: str, where: str) -> None:
     if not found:
         raise UserError(f"{where}: {said!r} has no words; write one gram a line, and # before a comment")
     if len(found) > MOST_WORDS:
-        raise UserError(f"{where}: {len(found)} words; a gram has at most {MOST_WORDS}, and each stands on its own line")
+        raise UserError(
+            f"{where}: {len(found)} words; a gram has at most {MOST_WORDS}, and each stands on its own line"
+        )
     if apart := next((b for a, b in zip(found, found[1:]) if not b.joined), None):
-        raise UserError(f"{where}: {said!r} can match nothing: no gram reaches over the sign before {said[apart.start : apart.end]!r}")
+        raise UserError(
+            f"{where}: {said!r} can match nothing: no gram reaches over the sign before "
+            f"{said[apart.start : apart.end]!r}"
+        )

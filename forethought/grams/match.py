@@ -1,7 +1,7 @@
 """Where the grams of a list stand in a text: whole words, whatever their case and spacing (see `words`).
 
-Matching is done on text, never on token ids: "let's" at the start of an answer and " Let's" inside it are different tokens, and a search
-for the ids of one misses the other, as a port of the published method does.
+Matching is done on text, never on token ids: "let's" at the start of an answer and " Let's" inside it are
+different tokens, and a search for the ids of one misses the other, as a port of the published method does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ class Match(NamedTuple):
 
 
 class Matcher:
-    """`find` takes time in proportion to the text, not to the list. ValueError for grams that are the same words: a match has one."""
+    """`find` takes time in proportion to the text, not to the list. ValueError for grams that are the same
+    words: a match has one."""
 
     def __init__(self, grams: Sequence[str]):
         self.grams = tuple(grams)
-        self._starting: dict[str, dict[int, dict[tuple[str, ...], int]]] = {}  # first word -> number of words -> words -> index
+        # first word -> number of words -> words -> index
+        self._starting: dict[str, dict[int, dict[tuple[str, ...], int]]] = {}
         for i, gram in enumerate(self.grams):
             forms = tuple(word.form for word in words(gram))
             if not forms:

@@ -5,10 +5,11 @@
     3  cluster document frequency: in how many solutions at least one n-gram of the cluster occurs
     4  the n-grams of the clusters in the top 20 % by it
 
-Planning phrases are in nearly every solution, whatever it is about; a phrase of one kind of calculation is often in few of them, and
-counting solutions instead of occurrences tells the two apart. The paper gives neither the embedder nor the clustering nor their sizes;
-the defaults here are k-means with 100 clusters, as a port of the method has it. Two settings are ours and keep 10,000 solutions a matter of
-minutes: an n-gram that stands in one solution alone is not clustered (`least`), nor are more than `most`, the most widespread first.
+Planning phrases are in nearly every solution, whatever it is about; a phrase of one kind of calculation is
+often in few of them, and counting solutions instead of occurrences tells the two apart. The paper gives
+neither the embedder nor the clustering nor their sizes; the defaults here are k-means with 100 clusters, as a
+port of the method has it. Two settings are ours and keep 10,000 solutions a matter of minutes: an n-gram that
+stands in one solution alone is not clustered (`least`), nor are more than `most`, the most widespread first.
 """
 
 from __future__ import annotations
@@ -37,14 +38,24 @@ class MineSpec:
     shortest: int = 3  # words of an n-gram
     longest: int = 5
     clusters: int = 100
-    top: float = 0.2  # share of the clusters that is kept, by document frequency; clusters level with the last of them are kept too
+    # share of the clusters that is kept, by document frequency; clusters level with the last of them are kept
+    # too
+    top: float = 0.2
     least: int = 2  # solutions that an n-gram must stand in
     most: int = 50_000  # n-grams that are embedded
     solutions: int = 10_000  # of a larger source, so many are drawn at random
     seed: int = 0
 
     def __post_init__(self):
-        for name, low in (("shortest", 1), ("longest", self.shortest), ("clusters", 2), ("least", 1), ("most", 1), ("solutions", 1), ("seed", 0)):
+        for name, low in (
+            ("shortest", 1),
+            ("longest", self.shortest),
+            ("clusters", 2),
+            ("least", 1),
+            ("most", 1),
+            ("solutions", 1),
+            ("seed", 0),
+        ):
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, found {getattr(self, name)}")
         if self.seed >= 1 << 32:  # scikit-learn's generator takes no more
@@ -68,14 +79,23 @@ def mine(texts: Sequence[str], embed: Embed, spec: MineSpec) -> Mined:
         texts = random.Random(spec.seed).sample(list(texts), spec.solutions)
     ngrams = NGrams(texts, spec)
     if len(ngrams.texts) < spec.clusters:
-        raise UserError(f"{len(ngrams.texts)} n-grams of {spec.shortest} to {spec.longest} words stand in at least {spec.least} of "
-                        f"{len(texts)} solutions, too few for {spec.clusters} clusters; lower clusters or least, or give more solutions")
+        raise UserError(
+            f"{len(ngrams.texts)} n-grams of {spec.shortest} to {spec.longest} words stand in at "
+            f"least {spec.least} of "
+            f"{len(texts)} solutions, too few for {spec.clusters} clusters; lower clusters or "
+            f"least, or give more solutions"
+        )
     label_N = kmeans(embed(ngrams.texts), spec.clusters, spec.seed)
     frequency_C = ngrams.cluster_frequency(label_N, spec.clusters)
     threshold = float(np.percentile(frequency_C, 100 * (1 - spec.top)))
     kept = [c for c in np.argsort(-frequency_C, kind="stable") if frequency_C[c] >= threshold]
-    return Mined(clusters=tuple(_cluster(ngrams, label_N, c, int(frequency_C[c])) for c in kept), documents=len(texts),
-                 ngrams=ngrams.found, considered=len(ngrams.texts), threshold=threshold)
+    return Mined(
+        clusters=tuple(_cluster(ngrams, label_N, c, int(frequency_C[c])) for c in kept),
+        documents=len(texts),
+        ngrams=ngrams.found,
+        considered=len(ngrams.texts),
+        threshold=threshold,
+    )
 
 
 def _cluster(ngrams: NGrams, label_N: np.ndarray, c: int, documents: int) -> Cluster:
@@ -86,14 +106,17 @@ def _cluster(ngrams: NGrams, label_N: np.ndarray, c: int, documents: int) -> Clu
 class NGrams:
     """The n-grams of a corpus that are worth clustering. N: n-grams that are kept; C: clusters.
 
-    They are counted as 64-bit hashes, in arrays: written out, those of 10,000 long solutions would fill a memory.
+    They are counted as 64-bit hashes, in arrays: written out, those of 10,000 long solutions would fill a
+    memory.
     """
 
     def __init__(self, texts: Sequence[str], spec: MineSpec):
         self.spec = spec
         self._words: dict[str, int] = {}
         self._documents = [self._read(text) for text in texts]
-        each = [np.unique(np.concatenate([hashes for _, hashes, _ in self._hashed(d)])) for d in range(len(texts))]
+        each = [
+            np.unique(np.concatenate([hashes for _, hashes, _ in self._hashed(d)])) for d in range(len(texts))
+        ]
         hash_A, count_A = np.unique(np.concatenate(each), return_counts=True)  # A: all n-grams
         self.found = len(hash_A)
         self._keep(hash_A, count_A)

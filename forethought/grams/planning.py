@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forethought.learn.credit.hicra import Mask
-from forethought.grams.match import Matcher, united
-from forethought.grams.tokens import Decode, Spans, TokenSpans
 from forethought.core.metrics import Last, Metric, entropy
 from forethought.core.types import Tree
+from forethought.grams.match import Matcher, united
+from forethought.grams.tokens import Decode, Spans, TokenSpans
+from forethought.learn.credit.hicra import Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,8 @@ class Seen:
     counts: Counter[int]  # gram -> how often it occurs, overlapping occurrences too
 
     def metrics(self) -> dict[str, Metric]:
-        """`hicra/semantic_entropy`: Shannon entropy (nats) of how often each gram occurs (arXiv 2509.03646); `hicra/grams`: how many do."""
+        """`hicra/semantic_entropy`: Shannon entropy (nats) of how often each gram occurs (arXiv 2509.03646);
+        `hicra/grams`: how many do."""
         counts = self.counts.values()
         seen: dict[str, Metric] = {"hicra/grams": Last(len(counts))}
         return seen | {"hicra/semantic_entropy": Last(entropy(counts))} if counts else seen
@@ -28,7 +29,8 @@ class Seen:
 class Planning:
     """A token is planning if it wrote, or had a part in, at least one character of a gram that is no space.
 
-    Turns are read one by one: no gram reaches from a plan into an execution. Tokens that no policy wrote are never planning.
+    Turns are read one by one: no gram reaches from a plan into an execution. Tokens that no policy wrote are
+    never planning.
     """
 
     def __init__(self, grams: Sequence[str], decode: Decode):

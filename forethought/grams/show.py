@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import IO
 
 from forethought.core.errors import UserError
+from forethought.core.metrics import entropy
 from forethought.grams.listing import Listing, read
 from forethought.grams.match import Match, Matcher, united
 from forethought.grams.planning import marked
 from forethought.grams.sources import solutions
 from forethought.grams.tokens import Spans, TokenSpans
 from forethought.grams.words import words
-from forethought.core.metrics import entropy
 
 OPEN, CLOSE = "\u00ab", "\u00bb"  # around a match in an excerpt
 BEFORE, EXCERPT = 60, 300  # characters of an excerpt: before its first match, in all
@@ -22,10 +22,13 @@ OFTEN = 15  # grams that are listed by name
 
 
 def show(path: Path, on: Path | None, tokenizer: str, examples: int, stream: IO[str]) -> int:
-    """Says what the list holds and, with `on`, how often each gram occurs there, how much of the text they cover, and shows some."""
+    """Says what the list holds and, with `on`, how often each gram occurs there, how much of the text they
+    cover, and shows some."""
     listing = read(path)
     lengths = Counter(len(words(gram.text)) for gram in listing.grams)
-    by_length = ", ".join(f"{count} of {n} word{'s' if n > 1 else ''}" for n, count in sorted(lengths.items()))
+    by_length = ", ".join(
+        f"{count} of {n} word{'s' if n > 1 else ''}" for n, count in sorted(lengths.items())
+    )
     print(*listing.header, f"{len(listing.grams)} grams: {by_length}", sep="\n", file=stream)
     if on is None:
         if tokenizer:
@@ -51,21 +54,39 @@ def excerpt(text: str, matches: Sequence[Match]) -> str:
         if stop <= end:
             out += text[at:start] + OPEN + text[start:stop] + CLOSE
             at = stop
-    return ("... " if begin else "") + " ".join((out + text[at:end]).split()) + (" ..." if end < len(text) else "")
+    return (
+        ("... " if begin else "")
+        + " ".join((out + text[at:end]).split())
+        + (" ..." if end < len(text) else "")
+    )
 
 
 def _occurrences(listing: Listing, matches: Sequence[Sequence[Match]], stream: IO[str]) -> None:
-    counts, holding = Counter(m.gram for own in matches for m in own), Counter(g for own in matches for g in {m.gram for m in own})
+    counts, holding = (
+        Counter(m.gram for own in matches for m in own),
+        Counter(g for own in matches for g in {m.gram for m in own}),
+    )
     total, texts = sum(counts.values()), len(matches)
     some = sum(bool(own) for own in matches)
-    print(f"{total} occurrences of {len(counts)} grams, in {some} of {texts} texts ({100 * some / texts:.1f} %); "
-          f"semantic entropy {entropy(counts.values()):.2f} nats", file=stream)
+    print(
+        f"{total} occurrences of {len(counts)} grams, in {some} of {texts} texts ({100 * some / texts:.1f} "
+        f"%); "
+        f"semantic entropy {entropy(counts.values()):.2f} nats",
+        file=stream,
+    )
     for gram, count in counts.most_common(OFTEN):
-        print(f"{count:8} times, in {100 * holding[gram] / texts:5.1f} % of the texts  {listing.grams[gram].text}", file=stream)
+        print(
+            f"{count:8} times, in {100 * holding[gram] / texts:5.1f} % of the texts  "
+            f"{listing.grams[gram].text}",
+            file=stream,
+        )
     if len(counts) > OFTEN:
         print(f"         and {len(counts) - OFTEN} more that occur", file=stream)
     if absent := [gram.text for i, gram in enumerate(listing.grams) if i not in counts]:
-        print(f"{len(absent)} never occur: {' | '.join(absent[:8])}{' | ...' if len(absent) > 8 else ''}", file=stream)
+        print(
+            f"{len(absent)} never occur: {' | '.join(absent[:8])}{' | ...' if len(absent) > 8 else ''}",
+            file=stream,
+        )
 
 
 def _coverage(texts: Sequence[str], matcher: Matcher, tokenizer: str, stream: IO[str]) -> None:

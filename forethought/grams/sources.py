@@ -1,9 +1,11 @@
 """Where solutions come from: the saved trees of a run, or a file of texts.
 
-    runs/math-1                     the executions of its trees (trees/step-*.jsonl.gz), each with the plan above it
-    runs/math-1/guided/stage-0      a distilled data set: plans with their chains
-    solutions.jsonl                 lines of {"text"}, {"chain"}, {"solution"} or, as in GSM8K's files, {"answer"}, with {"plan"} before it
-                                    where there is one; a line with "correct": false is a wrong one
+runs/math-1                     the executions of its trees (trees/step-*.jsonl.gz), each with the plan
+                                above it
+runs/math-1/guided/stage-0      a distilled data set: plans with their chains
+solutions.jsonl                 lines of {"text"}, {"chain"}, {"solution"} or, as in GSM8K's files,
+                                {"answer"}, with {"plan"} before it where there is one; a line with
+                                "correct": false is a wrong one
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class Solutions:
 
 
 def solutions(source: Path, correct: bool = True) -> Solutions:
-    """What `source` holds; `correct`: only what succeeded. UserError for a source that is neither of the above, is damaged, or has
-    nothing to give."""
+    """What `source` holds; `correct`: only what succeeded. UserError for a source that is neither of the
+    above, is damaged, or has nothing to give."""
     where, rows = _rows(source)
     texts: dict[str, None] = {}
     read = wrong = again = 0
@@ -63,16 +65,27 @@ def _rows(source: Path) -> tuple[str, Iterable[tuple[str, bool]]]:
     """(for people, (text, whether it is right))."""
     if source.is_file():
         if source.suffix not in (".jsonl", ".parquet"):
-            raise UserError(f"{source}: solutions come in .jsonl or .parquet files, found {source.suffix or 'no ending'!r}")
+            raise UserError(
+                f"{source}: solutions come in .jsonl or .parquet files, found "
+                f"{source.suffix or 'no ending'!r}"
+            )
         return str(source), (_line(row, where) for where, row in datafiles.rows(source))
-    if files := sorted(path for path in (source / "trees").glob("step-*.jsonl.gz") if _STEP.fullmatch(path.name)):
+    if files := sorted(
+        path for path in (source / "trees").glob("step-*.jsonl.gz") if _STEP.fullmatch(path.name)
+    ):
         steps = [int(path.name[5:].partition(".")[0]) for path in files]
-        return f"{source} (trees of {len(steps)} steps, {steps[0]} to {steps[-1]})", (row for path in files for row in _trees(path))
+        return f"{source} (trees of {len(steps)} steps, {steps[0]} to {steps[-1]})", (
+            row for path in files for row in _trees(path)
+        )
     if guided := [path for path in (source / "guided.jsonl", source / "guided.parquet") if path.is_file()]:
         return _rows(guided[0])
     if not source.exists():
-        raise UserError(f"{source}: no such file or folder; give a run, a distilled data set or a .jsonl file")
-    raise UserError(f"{source}: neither a run with saved trees (save.trees_every, save.trees) nor a distilled data set")
+        raise UserError(
+            f"{source}: no such file or folder; give a run, a distilled data set or a .jsonl file"
+        )
+    raise UserError(
+        f"{source}: neither a run with saved trees (save.trees_every, save.trees) nor a distilled data set"
+    )
 
 
 def _trees(path: Path) -> Iterator[tuple[str, bool]]:
@@ -83,16 +96,18 @@ def _trees(path: Path) -> Iterator[tuple[str, bool]]:
                 try:
                     found = list(_executions(tree["nodes"]))
                 except (KeyError, TypeError, AttributeError, ValueError) as error:
-                    raise UserError(f"{where}: no tree of rollouts ({type(error).__name__}: {error})") from error
+                    raise UserError(
+                        f"{where}: no tree of rollouts ({type(error).__name__}: {error})"
+                    ) from error
                 yield from found
     except (EOFError, OSError, zlib.error) as error:  # a gzip file that ends early
         raise UserError(f"{path}: damaged after {where} ({error})") from error
 
 
 def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
-    """Every path that the policy has spoken on to its end: its turns, and whether it succeeded (a plan that was not executed: whether it
-    was judged valid). What the engine or the environment failed at, or what had no room in the model's context, is neither right nor
-    wrong, and left out."""
+    """Every path that the policy has spoken on to its end: its turns, and whether it succeeded (a plan that
+    was not executed: whether it was judged valid). What the engine or the environment failed at, or what had
+    no room in the model's context, is neither right nor wrong, and left out."""
     by_id = {n["id"]: n for n in nodes}
     if len(by_id) < len(nodes):
         raise ValueError("an id stands twice")

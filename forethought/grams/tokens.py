@@ -1,7 +1,7 @@
 """Which characters of a text each token wrote, by decoding alone, so that any tokenizer will do.
 
-A token of a byte-level tokenizer may hold part of a character; decoded without the rest it reads as U+FFFD. Such tokens share the
-character that they make up together, and nothing after them is shifted.
+A token of a byte-level tokenizer may hold part of a character; decoded without the rest it reads as U+FFFD.
+Such tokens share the character that they make up together, and nothing after them is shifted.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
-Spans = list[tuple[int, int]]  # of each token, the characters [start, end) of the text that it wrote or had a part in
+# of each token, the characters [start, end) of the text that it wrote or had a part in
+Spans = list[tuple[int, int]]
 
 _BROKEN = "\ufffd"
 
 
 class TokenSpans:
-    """Remembers what each token is alone: where the pieces make up the whole, which is nearly always, that is the answer."""
+    """Remembers what each token is alone: where the pieces make up the whole, which is nearly always, that is
+    the answer."""
 
     def __init__(self, decode: Decode):
         self.decode = decode
@@ -42,11 +44,13 @@ class TokenSpans:
 def incremental(ids: Sequence[int], decode: Decode) -> tuple[str, Spans]:
     """(text, spans) for tokens whose text depends on what stands before them.
 
-    Each token is decoded after the last few whole ones, so that the time grows with the number of tokens. The text is what these pieces
-    add up to: a decoder that treats the first token of a text in its own way does so once.
+    Each token is decoded after the last few whole ones, so that the time grows with the number of tokens. The
+    text is what these pieces add up to: a decoder that treats the first token of a text in its own way does
+    so once.
     """
     text, spans = "", []
-    first = settled = 0  # ids[first:settled] are the window's context: whole characters, their text is part of `text`
+    # ids[first:settled] are the window's context: whole characters, their text is part of `text`
+    first = settled = 0
     context = before = ""  # the window's text: of its context, and up to the token at hand
     for k in range(1, len(ids) + 1):
         now = decode(ids[first:k])

@@ -1,8 +1,10 @@
-"""Vectors of phrases without a model: what `--embed words` takes. Ours; the paper uses a pre-trained sentence transformer.
+"""Vectors of phrases without a model: what `--embed words` takes. Ours; the paper uses a pre-trained sentence
+transformer.
 
-Each word of a phrase, and each run of three letters in it, points in one of `WIDTH` directions, by its hash, and weighs more the fewer
-phrases hold it (inverse document frequency). Phrases are near if they share rare words or stems; synonyms are as far apart as any two
-words, so its clusters are of wording, not of meaning, and phrases of frequent words alone gather in a few large ones.
+Each word of a phrase, and each run of three letters in it, points in one of `WIDTH` directions, by its hash,
+and weighs more the fewer phrases hold it (inverse document frequency). Phrases are near if they share rare
+words or stems; synonyms are as far apart as any two words, so its clusters are of wording, not of meaning,
+and phrases of frequent words alone gather in a few large ones.
 """
 
 from __future__ import annotations

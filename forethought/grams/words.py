@@ -1,8 +1,10 @@
-"""Text as words with their places, so that case, spacing, markup and the kind of apostrophe make no difference.
+"""Text as words with their places, so that case, spacing, markup and the kind of apostrophe make no
+difference.
 
-A word is a run of letters and digits, with apostrophes inside it; `let's` and `Let\u2019s` are the same word. Two words are neighbours
-if only spaces, one line break, commas, hyphens, quotation marks, brackets and Markdown's marks stand between them; any other sign (the
-end of a sentence, a colon, mathematics) and an empty line separate them. A language written without spaces has no words in this sense.
+A word is a run of letters and digits, with apostrophes inside it; `let's` and `Let\u2019s` are the same word.
+Two words are neighbours if only spaces, one line break, commas, hyphens, quotation marks, brackets and
+Markdown's marks stand between them; any other sign (the end of a sentence, a colon, mathematics) and an empty
+line separate them. A language written without spaces has no words in this sense.
 """
 
 from __future__ import annotations

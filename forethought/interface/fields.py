@@ -1,10 +1,12 @@
-"""Reads the two flat forms in which a planner writes GUI steps, without a general parser: every step is keys with texts.
+"""Reads the two flat forms in which a planner writes GUI steps, without a general parser: every step is keys
+with texts.
 
     JSON     [{"op": "tap", "target": "the Save button at the bottom"}, ...]
     calls    do(action="Tap", element_description="the Save button at the bottom")       one after the other
 
-Nothing here nests, so no input can exhaust the stack; nothing is looked up or run; whatever is not a key with a text (numbers, null,
-NaN, lists, code) is refused at its character. What keys and texts mean is the business of `gui`.
+Nothing here nests, so no input can exhaust the stack; nothing is looked up or run; whatever is not a key with
+a text (numbers, null, NaN, lists, code) is refused at its character. What keys and texts mean is the business
+of `gui`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import NoReturn
 from forethought.interface.result import END, Refusal, Refused, shown
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_TEXT = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')  # the two sides of the alternation share no character: linear
+# the two sides of the alternation share no character: linear
+_TEXT = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

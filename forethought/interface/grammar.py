@@ -6,13 +6,15 @@
     PLAN.parse("clear d </plan>")        Refusal: word 2: found 'd', expected 'clear', 'lift' or a block
     PLAN.render((("clear",), "b"))       "clear b </plan>"
 
-A grammar must be LL(1): the next word alone says which rule goes on. That is checked when it is made, and it gives three things:
-one pass over the text without going back; at most one way to read a text, so that parse(render(value)) == Parsed(value); and the
-first word that does not fit is the furthest position up to which the text could have been a sentence. Rules cannot be recursive:
-they are finite data, and no text can make the parser nest deeper than the grammar is.
+A grammar must be LL(1): the next word alone says which rule goes on. That is checked when it is made, and it
+gives three things: one pass over the text without going back; at most one way to read a text, so that
+parse(render(value)) == Parsed(value); and the first word that does not fit is the furthest position up to
+which the text could have been a sentence. Rules cannot be recursive: they are finite data, and no text can
+make the parser nest deeper than the grammar is.
 
-Values: a `Word` is its word; a `Fixed` word says nothing and has no value; a `Repeat` is a tuple; a `Sequence` is the tuple of its
-parts that have a value, or that value itself where only one has; a `Choice` is the value of the option that was read.
+Values: a `Word` is its word; a `Fixed` word says nothing and has no value; a `Repeat` is a tuple; a
+`Sequence` is the tuple of its parts that have a value, or that value itself where only one has; a `Choice` is
+the value of the option that was read.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def _stored(default: Any = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word out of a set. `name` is what a refusal calls the set ("a block"); without one it lists the words."""
+    """One word out of a set. `name` is what a refusal calls the set ("a block"); without one it lists the
+    words."""
 
     words: tuple[str, ...]
     name: str = ""
@@ -140,14 +143,19 @@ class Sequence:
         if not isinstance(values, tuple) or len(values) != len(told):
             raise ValueError(f"{value!r} is not a tuple of {len(told)} values")
         left = iter(values)
-        return _joined([item.write(() if isinstance(item, Fixed) else next(left)) for item in self.items], values, self.distinct)
+        return _joined(
+            [item.write(() if isinstance(item, Fixed) else next(left)) for item in self.items],
+            values,
+            self.distinct,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One of its options: the one that can begin with the next word, else the one that can be empty.
 
-    Values must tell the options apart for a text to come back as it was: lead each with a `Word` rather than a `Fixed`.
+    Values must tell the options apart for a text to come back as it was: lead each with a `Word` rather than
+    a `Fixed`.
     """
 
     options: tuple[Rule, ...]
@@ -175,11 +183,15 @@ class Choice:
             option.check(follow)
 
     def read(self, cursor: _Cursor) -> Any:
-        chosen = next((o for o in self.options if cursor.word in o.first), None) or next((o for o in self.options if o.nullable), None)
+        chosen = next((o for o in self.options if cursor.word in o.first), None) or next(
+            (o for o in self.options if o.nullable), None
+        )
         if chosen is None:
             cursor.refuse(self.expected())
         if cursor.word not in chosen.first:
-            cursor.passed += [name for option in self.options if option is not chosen for name in option.expected()]
+            cursor.passed += [
+                name for option in self.options if option is not chosen for name in option.expected()
+            ]
         return chosen.read(cursor)
 
     def write(self, value: Any) -> list[str]:
@@ -194,8 +206,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Its item, `least` to `most` times (None: without end), as long as the next word can begin one. (0, 1) makes it optional.
-    `distinct`: each value at most once."""
+    """Its item, `least` to `most` times (None: without end), as long as the next word can begin one. (0, 1)
+    makes it optional. `distinct`: each value at most once."""
 
     item: Rule
     least: int = 0
@@ -207,9 +219,14 @@ class Repeat:
     def __post_init__(self) -> None:
         _need_rules((self.item,), "repeat")
         if self.item.nullable:
-            raise ValueError("what repeats must not be empty: an empty text would hold it any number of times")
+            raise ValueError(
+                "what repeats must not be empty: an empty text would hold it any number of times"
+            )
         if self.least < 0 or (self.most is not None and self.most < max(self.least, 1)):
-            raise ValueError(f"a repeat of {self.least} to {self.most} times can never be read; 0 <= least <= most, 1 <= most are needed")
+            raise ValueError(
+                f"a repeat of {self.least} to {self.most} times can never be read; 0 <= least "
+                f"<= most, 1 <= most are needed"
+            )
         object.__setattr__(self, "first", self.item.first)
         object.__setattr__(self, "nullable", self.least == 0)
 
@@ -225,7 +242,9 @@ class Repeat:
         seen: set[Any] = set()
         while cursor.word in self.first:
             if len(values) == self.most:
-                cursor.refuse_with(f"found {shown(cursor.word)}, one more than the {self.most} that may stand in a row")
+                cursor.refuse_with(
+                    f"found {shown(cursor.word)}, one more than the {self.most} that may stand in a row"
+                )
             start = cursor.at
             value = self.item.read(cursor)
             if self.distinct and value in seen:
@@ -239,8 +258,15 @@ class Repeat:
         return tuple(values)
 
     def write(self, value: Any) -> list[str]:
-        if not isinstance(value, tuple) or not self.least <= len(value) or (self.most is not None and len(value) > self.most):
-            raise ValueError(f"{value!r} is not a tuple of {self.least} to {'any number' if self.most is None else self.most} values")
+        if (
+            not isinstance(value, tuple)
+            or not self.least <= len(value)
+            or (self.most is not None and len(value) > self.most)
+        ):
+            raise ValueError(
+                f"{value!r} is not a tuple of {self.least} to "
+                f"{'any number' if self.most is None else self.most} values"
+            )
         return _joined([self.item.write(one) for one in value], value, self.distinct)
 
 
@@ -258,7 +284,8 @@ class Grammar:
         self.rule.check(frozenset((_LAST,)))
 
     def parse(self, text: str) -> Parsed | Refusal:
-        """The value of a text, or the first word (from 1) that does not fit, with what could have stood there."""
+        """The value of a text, or the first word (from 1) that does not fit, with what could have stood
+        there."""
         cursor = _Cursor(text)
         try:
             value = self.rule.read(cursor)
@@ -269,7 +296,8 @@ class Grammar:
         return Parsed(value)
 
     def render(self, value: Any) -> str:
-        """The sentence that says this value, words separated by single spaces. ValueError for a value that no sentence has."""
+        """The sentence that says this value, words separated by single spaces. ValueError for a value that no
+        sentence has."""
         return " ".join(self.rule.write(value))
 
 
@@ -315,7 +343,10 @@ def _joined(parts: list[list[str]], values: tuple[Any, ...], distinct: bool) -> 
 def _need_rules(rules: Any, kind: str) -> None:
     wrong = [r for r in rules if not isinstance(r, (Word, Fixed, Sequence, Choice, Repeat))]
     if wrong or not rules:
-        raise ValueError(f"a {kind} is made of rules (Word, Fixed, Sequence, Choice, Repeat), found {wrong[0] if wrong else 'none'!r}")
+        raise ValueError(
+            f"a {kind} is made of rules (Word, Fixed, Sequence, Choice, Repeat), found "
+            f"{wrong[0] if wrong else 'none'!r}"
+        )
 
 
 def _need_apart(a: frozenset[str], b: frozenset[str], who: str) -> None:

@@ -1,10 +1,11 @@
 """Plans for graphical interfaces: what to do, to which element described in words, with which value.
 
-    [{"op": "tap", "target": "the Save button at the bottom right"}, {"op": "type", "target": "the name field below", "value": "Ada"}]
+    [{"op": "tap", "target": "the Save button at the bottom right"}, {"op": "type", "target": "the name field
+    below", "value": "Ada"}]
 
-The planner names elements in words that say where they are, never by coordinates: finding them is the acting side's part (the
-intermediate interface of AutoGLM, arXiv 2411.00820). The same steps can be written as its calls, `do(action=..., ...)`. Both forms are
-read by `fields`, which runs nothing.
+The planner names elements in words that say where they are, never by coordinates: finding them is the acting
+side's part (the intermediate interface of AutoGLM, arXiv 2411.00820). The same steps can be written as its
+calls, `do(action=..., ...)`. Both forms are read by `fields`, which runs nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from forethought.interface.fields import Fields, Text, read_calls, read_json
 from forethought.interface.result import Parsed, Refusal, Refused, shown
 
 Need = Literal["required", "optional", "forbidden"]
-PLACES = tuple("above at below beside between bottom center centre corner first in inside last left middle near next on right row top "
-               "under".split())  # fmt: skip
+PLACES = tuple(
+    "above at below beside between bottom center centre corner first in inside last left middle "
+    "near next on right row top "
+    "under".split()
+)
 """Words of which a description that says where something is holds at least one, for `GuiGrammar.places`."""
 
-_NUMBER_PAIR = re.compile(r"\d ?(?:[,;×x]|, y|y) ?[:=]? ?-?\d|\d \d", re.IGNORECASE)  # of text whose white space is single spaces
+# of text whose white space is single spaces
+_NUMBER_PAIR = re.compile(r"\d ?(?:[,;×x]|, y|y) ?[:=]? ?-?\d|\d \d", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,8 @@ class Op:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """How steps are written as calls. These are AutoGLM's names; the value is `argument` in the Android-Lab prompts."""
+    """How steps are written as calls. These are AutoGLM's names; the value is `argument` in the Android-Lab
+    prompts."""
 
     function: str = "do"
     op: str = "action"
@@ -66,9 +72,10 @@ JSON_KEYS = ("op", "target", "value")
 class GuiGrammar:
     """The grammar of GUI plans: `least` to `most` steps of the declared `ops`.
 
-    A target holds a word; with `places`, one of these words too, so that it says where the element is; without `coordinates`, no two
-    numbers side by side (`823, 684`, `x=10 y=20`). White space inside a target counts as one space. A text longer than `characters`
-    or a target longer than `target_characters` is refused unread.
+    A target holds a word; with `places`, one of these words too, so that it says where the element is;
+    without `coordinates`, no two numbers side by side (`823, 684`, `x=10 y=20`). White space inside a target
+    counts as one space. A text longer than `characters` or a target longer than `target_characters` is
+    refused unread.
     """
 
     ops: tuple[Op, ...]
@@ -87,7 +94,8 @@ class GuiGrammar:
             raise ValueError(f"0 <= least <= most is needed, found {self.least} and {self.most}")
 
     def parse(self, text: str, start: int = 1) -> Parsed | Refusal:
-        """The steps of a JSON list as a tuple. `start`: position of the text's first character, where it is part of a longer one."""
+        """The steps of a JSON list as a tuple. `start`: position of the text's first character, where it is
+        part of a longer one."""
         return self._parse(text, start, JSON_KEYS, None)
 
     def parse_calls(self, text: str, start: int = 1, form: Calls = AUTOGLM) -> Parsed | Refusal:
@@ -95,8 +103,12 @@ class GuiGrammar:
         return self._parse(text, start, form.keys(), form.function)
 
     def render(self, steps: Sequence[Step]) -> str:
-        """JSON that `parse` reads back to these steps. ValueError for steps that it would refuse or read otherwise."""
-        objects = [{key: text for key, text in zip(JSON_KEYS, _texts(step), strict=True) if text is not None} for step in steps]
+        """JSON that `parse` reads back to these steps. ValueError for steps that it would refuse or read
+        otherwise."""
+        objects = [
+            {key: text for key, text in zip(JSON_KEYS, _texts(step), strict=True) if text is not None}
+            for step in steps
+        ]
         text = json.dumps(objects, ensure_ascii=False)
         return _same(text, self.parse(text), steps)
 
@@ -105,19 +117,29 @@ class GuiGrammar:
         lines = []
         for step in steps:
             named = zip(form.keys(), _texts(step), strict=True)
-            arguments = ", ".join(f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in named if text is not None)
+            arguments = ", ".join(
+                f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in named if text is not None
+            )
             lines.append(f"{form.function}({arguments})")
         text = "\n".join(lines)
         return _same(text, self.parse_calls(text, form=form), steps)
 
-    def _parse(self, text: str, start: int, keys: tuple[str, str, str], function: str | None) -> Parsed | Refusal:
+    def _parse(
+        self, text: str, start: int, keys: tuple[str, str, str], function: str | None
+    ) -> Parsed | Refusal:
         try:
             if len(text) > self.characters:
                 _refuse(start + self.characters, f"the plan is longer than {self.characters} characters")
-            found = read_json(text, self.most, start) if function is None else read_calls(text, function, self.most, start)
+            found = (
+                read_json(text, self.most, start)
+                if function is None
+                else read_calls(text, function, self.most, start)
+            )
             if len(found) < self.least:
                 _refuse(start, f"{len(found)} steps, at least {self.least} are needed")
-            return Parsed(tuple(self._step(number, at, fields, keys) for number, (at, fields) in enumerate(found, 1)))
+            return Parsed(
+                tuple(self._step(number, at, fields, keys) for number, (at, fields) in enumerate(found, 1))
+            )
         except Refused as refused:
             return refused.refusal
 
@@ -138,7 +160,9 @@ class GuiGrammar:
             if need == "forbidden" and key in fields:
                 _refuse(fields[key][0].at, f"{step}: {op.name!r} takes no {key!r}")
         target = self._target(step, fields[target_key][1]) if target_key in fields else None
-        return Step(op=op.name, target=target, value=fields[value_key][1].text if value_key in fields else None)
+        return Step(
+            op=op.name, target=target, value=fields[value_key][1].text if value_key in fields else None
+        )
 
     def _target(self, step: str, said: Text) -> str:
         if len(said.text) > self.target_characters:
@@ -147,11 +171,19 @@ class GuiGrammar:
         if not target.isprintable():
             _refuse(said.at, f"{step}: the target {shown(target)} holds characters that cannot be read")
         if not self.coordinates and (pair := _NUMBER_PAIR.search(target)):
-            _refuse(said.at, f"{step}: the target {shown(target)} gives coordinates ({pair[0]!r}); describe the element in words")
+            _refuse(
+                said.at,
+                f"{step}: the target {shown(target)} gives coordinates ({pair[0]!r}); describe "
+                f"the element in words",
+            )
         if not any(c.isalpha() for c in target) and not (self.coordinates and target):
             _refuse(said.at, f"{step}: the target {shown(target)} describes nothing; it needs words")
         if self.places and not set(re.findall(r"\w+", target.casefold())) & set(self.places):
-            _refuse(said.at, f"{step}: the target {shown(target)} does not say where; it needs one of {', '.join(self.places)}")
+            _refuse(
+                said.at,
+                f"{step}: the target {shown(target)} does not say where; it needs one of "
+                f"{', '.join(self.places)}",
+            )
         return target
 
 

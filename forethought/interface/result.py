@@ -1,4 +1,5 @@
-"""What every parser of the interface answers: a value, or a refusal with its position and reason. None of them raises."""
+"""What every parser of the interface answers: a value, or a refusal with its position and reason. None of
+them raises."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The text is none. `position` counts from 1, in `unit`: the furthest place up to which the text could still have been one."""
+    """The text is none. `position` counts from 1, in `unit`: the furthest place up to which the text could
+    still have been one."""
 
     position: int
     reason: str

@@ -1,8 +1,9 @@
 """Tagged free text: `<plan>...</plan> <think>...</think> <act>...</act>`, extracted strictly.
 
-What a language model writes around its plan is where silent leniency hides: a pattern that takes the first match accepts two plans,
-a plan that never ends, or text after the last tag. Here each tag stands at most once, closed, in order, not nested and not
-empty, with nothing but white space around it; anything else is refused with the character (from 1) and the reason.
+What a language model writes around its plan is where silent leniency hides: a pattern that takes the first
+match accepts two plans, a plan that never ends, or text after the last tag. Here each tag stands at most
+once, closed, in order, not nested and not empty, with nothing but white space around it; anything else is
+refused with the character (from 1) and the reason.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ SECTIONS = ("plan", "think", "act")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What stands between two tags, without the white space around it, and where it begins (characters from 1)."""
+    """What stands between two tags, without the white space around it, and where it begins (characters from
+    1)."""
 
     text: str
     start: int
@@ -30,8 +32,9 @@ class Section:
 class Tags:
     """The tag of each section; Blink-Think-Link (arXiv 2509.15566) is Tags(plan="blink", act="link").
 
-    `order` is the order of the sections in a text; `required` those that must be there; `strict = False` lets other text stand
-    outside of the sections, but no tag of these. UserError for a tag that is no name or stands for two sections.
+    `order` is the order of the sections in a text; `required` those that must be there; `strict = False` lets
+    other text stand outside of the sections, but no tag of these. UserError for a tag that is no name or
+    stands for two sections.
     """
 
     plan: str = "plan"
@@ -46,12 +49,17 @@ class Tags:
         names = [self.name(section) for section in SECTIONS]
         for section, name in zip(SECTIONS, names, strict=True):
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-                raise UserError(f"the tag of {section} is a name of letters, digits, _ and -, such as {section!r}; found {name!r}")
+                raise UserError(
+                    f"the tag of {section} is a name of letters, digits, _ and -, such as "
+                    f"{section!r}; found {name!r}"
+                )
         if len(set(names)) < len(names):
             raise UserError(f"two sections share a tag: {', '.join(names)}; give each its own")
         if sorted(self.order) != sorted(SECTIONS) or not set(self.required) <= set(SECTIONS):
-            raise UserError(f"order names each of {', '.join(SECTIONS)} once and required some of them, "
-                            f"found {self.order} and {self.required}")
+            raise UserError(
+                f"order names each of {', '.join(SECTIONS)} once and required some of them, "
+                f"found {self.order} and {self.required}"
+            )
         object.__setattr__(self, "_marks", re.compile(rf"<(/?)({'|'.join(map(re.escape, names))})>"))
 
     def name(self, section: str) -> str:
@@ -71,7 +79,8 @@ class Tags:
             return refused.refusal
 
     def turn(self, section: str, text: str) -> Parsed | Refusal:
-        """The Section of a turn whose opening tag ends the prompt: a body, then the closing tag, then nothing."""
+        """The Section of a turn whose opening tag ends the prompt: a body, then the closing tag, then
+        nothing."""
         try:
             mark = self._marks.search(text)
             if mark is None:
@@ -85,7 +94,8 @@ class Tags:
             return refused.refusal
 
     def render(self, sections: Mapping[str, str]) -> str:
-        """The text with these sections, one a line. ValueError for sections that `parse` would not give back."""
+        """The text with these sections, one a line. ValueError for sections that `parse` would not give
+        back."""
         text = "\n".join(f"{self.open(s)}{sections[s]}{self.close(s)}" for s in self.order if s in sections)
         found = self.parse(text)
         if isinstance(found, Refusal):
@@ -115,7 +125,9 @@ class Tags:
             _refuse(opened[1].start(), f"{opened[1][0]!r} is never closed")
         if self.strict:
             self._need_blank(text, outside, len(text), "nothing may stand outside of the tags")
-        if missing := [self.open(section) for section in self.order if section in self.required and section not in found]:
+        if missing := [
+            self.open(section) for section in self.order if section in self.required and section not in found
+        ]:
             _refuse(len(text), f"found {END}, expected {listed(missing, 'and')}")
         return found
 
@@ -126,7 +138,11 @@ class Tags:
         if mark[1]:
             _refuse(mark.start(), f"{mark[0]!r} closes nothing")
         if later := [s for s in found if self.order.index(s) > self.order.index(section)]:
-            _refuse(mark.start(), f"{mark[0]!r} after {self.open(later[0])!r}; the order is {', '.join(map(self.open, self.order))}")
+            _refuse(
+                mark.start(),
+                f"{mark[0]!r} after {self.open(later[0])!r}; the order is "
+                f"{', '.join(map(self.open, self.order))}",
+            )
 
     def _section(self, section: str, text: str, start: int, end: int) -> Section:
         body = text[start:end].strip()

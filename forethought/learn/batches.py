@@ -1,18 +1,25 @@
-"""From demonstrations and rewarded trees to segments: what is shared is stored once, what trains carries its targets."""
+"""From demonstrations and rewarded trees to segments: what is shared is stored once, what trains carries its
+targets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from forethought.workflows.rollout import Rollouts
 from forethought.core.types import Advantages, Batch, Node, Segment, Task, Tree
+from forethought.workflows.rollout import Rollouts
 
 
-def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles: Sequence[set[str]], stream: str = "sft",
-                           failed: list[int] | None = None) -> list[Segment]:
-    """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context share it. The tokens of
-    a task's `loss_roles` go into `stream`. Tasks that the family cannot draw or show are left out, their places added to `failed`."""
+def demonstration_segments(
+    rollouts: Rollouts,
+    tasks: Sequence[Task],
+    loss_roles: Sequence[set[str]],
+    stream: str = "sft",
+    failed: list[int] | None = None,
+) -> list[Segment]:
+    """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context
+    share it. The tokens of a task's `loss_roles` go into `stream`. Tasks that the family cannot draw or show
+    are left out, their places added to `failed`."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     with rollouts.guard.watch():
@@ -31,9 +38,11 @@ def demonstration_segments(rollouts: Rollouts, tasks: Sequence[Task], loss_roles
     return segments
 
 
-def tree_segments(rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str) -> list[Segment]:
-    """Every node that has tokens once (an overlong turn has none). `norm` "sequences" gives each turn a total weight of 1, else each
-    token weighs 1."""
+def tree_segments(
+    rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str
+) -> list[Segment]:
+    """Every node that has tokens once (an overlong turn has none). `norm` "sequences" gives each turn a total
+    weight of 1, else each token weighs 1."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     for tree, given in zip(trees, advantages, strict=True):
@@ -56,13 +65,25 @@ def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str) -
     if not advantage:
         return Segment(parent=parent, token_ids=node.token_ids, role=node.role)
     weight = 1.0 / len(advantage) if norm == "sequences" else 1.0
-    return Segment(parent=parent, token_ids=node.token_ids, role=node.role, stream="pg", weight=(weight,) * len(advantage),
-                   advantage=advantage, old_logprobs=node.logprobs)
+    return Segment(
+        parent=parent,
+        token_ids=node.token_ids,
+        role=node.role,
+        stream="pg",
+        weight=(weight,) * len(advantage),
+        advantage=advantage,
+        old_logprobs=node.logprobs,
+    )
 
 
 def for_policy(segments: Sequence[Segment], policy: str, policies: Mapping[str, str]) -> Batch:
     """The same forest with targets only where `policy` speaks; other roles' tokens are context."""
-    return Batch(policy=policy, segments=tuple(s if s.stream is None or policies[s.role] == policy else _context_only(s) for s in segments))
+    return Batch(
+        policy=policy,
+        segments=tuple(
+            s if s.stream is None or policies[s.role] == policy else _context_only(s) for s in segments
+        ),
+    )
 
 
 def for_role(batch: Batch, role: str) -> Batch:

@@ -1,4 +1,5 @@
-"""Which levels a step draws, and which groups it learns from. Both observe, both have a state that is saved."""
+"""Which levels a step draws, and which groups it learns from. Both observe, both have a state that is
+saved."""
 
 from __future__ import annotations
 
@@ -12,12 +13,18 @@ from forethought.core.types import Advantages, Tree
 class LevelSampler:
     """Draws levels by weight; for the first `easy_steps` steps only the easy ones.
 
-    Draws come from the caller's generator, so a resumed run draws what the straight run drew. `observe` keeps a running pass
-    rate by level (exponential, `memory` groups), which the metrics show.
+    Draws come from the caller's generator, so a resumed run draws what the straight run drew. `observe` keeps
+    a running pass rate by level (exponential, `memory` groups), which the metrics show.
     """
 
-    def __init__(self, levels: Sequence[int], weights: Sequence[float] = (), easy_levels: Sequence[int] = (), easy_steps: int = 0,
-                 memory: float = 200.0):
+    def __init__(
+        self,
+        levels: Sequence[int],
+        weights: Sequence[float] = (),
+        easy_levels: Sequence[int] = (),
+        easy_steps: int = 0,
+        memory: float = 200.0,
+    ):
         self.levels = list(levels)
         self.weights = list(weights) or [1.0] * len(self.levels)
         self.easy = [level in easy_levels for level in self.levels]
@@ -50,7 +57,8 @@ class LevelSampler:
 
 
 def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list[int], dict[str, Metric]]:
-    """Indices of the groups that carry a gradient (some advantage is not zero), and counts of the others by reason.
+    """Indices of the groups that carry a gradient (some advantage is not zero), and counts of the others by
+    reason.
 
     Leaving the others out changes no gradient: the loss is still divided by all tokens.
     """
@@ -77,7 +85,8 @@ def _why(tree: Tree) -> str:
 
 
 def _successes(tree: Tree) -> list[float]:
-    """Whether each response succeeded, whatever it was paid for: outcomes of executions, else whether plans are valid, else rewards."""
+    """Whether each response succeeded, whatever it was paid for: outcomes of executions, else whether plans
+    are valid, else rewards."""
     for role, part in (("act", "outcome"), ("plan", "valid")):
         found = [n.reward_parts[part] for n in tree.nodes if n.role == role and part in n.reward_parts]
         if found:  # a refused plan has no executions, and failed

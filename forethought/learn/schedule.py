@@ -9,7 +9,8 @@ from forethought.recipe.schema import OptimSpec, UntilSpec
 
 
 def lr_scale(optim: OptimSpec, step: int, steps: int) -> float:
-    """Factor on the rate for the update after `step` finished ones: linear warm-up, constant, linear decay at the end."""
+    """Factor on the rate for the update after `step` finished ones: linear warm-up, constant, linear decay at
+    the end."""
     warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup else 1.0
     cool = min(1.0, (steps - step) / (optim.decay * steps)) if optim.decay else 1.0
     return warm * cool
@@ -18,7 +19,8 @@ def lr_scale(optim: OptimSpec, step: int, steps: int) -> float:
 def reached(until: UntilSpec, evaluations: Sequence[Mapping[str, float]]) -> str:
     """Why the stage may end before its steps are done, or "". Reads the stage's evaluations, the newest last.
 
-    The evaluation at the stage's start does not count: a stage that is asked for trains at least until its first own one.
+    The evaluation at the stage's start does not count: a stage that is asked for trains at least until its
+    first own one.
     """
     if not until.metric or len(evaluations) <= until.patience:
         return ""

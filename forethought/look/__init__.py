@@ -1,4 +1,5 @@
-"""A run or a bare model, looked at: factored evaluation, repeated samples, plans and actions to read, planners and actors exchanged."""
+"""A run or a bare model, looked at: factored evaluation, repeated samples, plans and actions to read,
+planners and actors exchanged."""
 
 from forethought.look.measure import evaluate as evaluate
 from forethought.look.shown import sample as sample

@@ -8,20 +8,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought.core.errors import UserError
-from forethought.measure.evaluate import held_out
-from forethought.workflows.growing import drawn
-from forethought.recipe.schema import EvalSpec
-from forethought.workflows.rollout import Rollouts, seed_of
-from forethought.tasks.base import Domain
 from forethought.core.types import Task, Undrawn
+from forethought.measure.evaluate import held_out
+from forethought.recipe.schema import EvalSpec
+from forethought.tasks.base import Domain
+from forethought.workflows.growing import drawn
+from forethought.workflows.rollout import Rollouts, seed_of
 
 
-def to_measure(domain: Domain, spec: EvalSpec, problems: Path | None = None, tasks: int | None = None,
-               levels: Sequence[int] | None = None) -> list[Task]:
-    """`tasks` of each of `levels` (by default those of `spec`), the same every time; of a file all unless `tasks` says how many.
+def to_measure(
+    domain: Domain,
+    spec: EvalSpec,
+    problems: Path | None = None,
+    tasks: int | None = None,
+    levels: Sequence[int] | None = None,
+) -> list[Task]:
+    """`tasks` of each of `levels` (by default those of `spec`), the same every time; of a file all unless
+    `tasks` says how many.
 
-    Where the problems are finite (a file, a family with a pool) each is taken at most once. UserError for a level that is not there,
-    and for a family that reads no files or has no problems of its own.
+    Where the problems are finite (a file, a family with a pool) each is taken at most once. UserError for a
+    level that is not there, and for a family that reads no files or has no problems of its own.
     """
     if problems is not None:
         return _of_file(domain, spec, problems, tasks, levels)
@@ -31,14 +37,21 @@ def to_measure(domain: Domain, spec: EvalSpec, problems: Path | None = None, tas
 
 
 def to_show(domain: Domain, n: int, level: int | None, seed: int, problems: Path | None = None) -> list[Task]:
-    """`n` tasks (all, where there are fewer) of any level or of one, drawn with `seed`. UserError as `to_measure` raises it."""
+    """`n` tasks (all, where there are fewer) of any level or of one, drawn with `seed`. UserError as
+    `to_measure` raises it."""
     rng = random.Random(seed_of(seed, "sample"))
     if problems is None and not hasattr(domain, "pool"):
         _need_levels([] if level is None else [level], _levels(domain), domain.name)
-        return [drawn(domain, rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0] for _ in range(n)]
+        return [
+            drawn(domain, rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0]
+            for _ in range(n)
+        ]
     levels = None if level is None else [level]
-    pool = (_of_file(domain, EvalSpec(), problems, None, levels) if problems is not None
-            else to_measure(domain, EvalSpec(), tasks=1 << 60, levels=levels))
+    pool = (
+        _of_file(domain, EvalSpec(), problems, None, levels)
+        if problems is not None
+        else to_measure(domain, EvalSpec(), tasks=1 << 60, levels=levels)
+    )
     return rng.sample(pool, min(n, len(pool)))
 
 
@@ -50,7 +63,9 @@ def oracle_plans(rollouts: Rollouts, tasks: Sequence[Task]) -> bool:
     return all(domain.has_plan(task) for task in tasks if not isinstance(task.state, Undrawn))
 
 
-def _of_file(domain: Domain, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None) -> list[Task]:
+def _of_file(
+    domain: Domain, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None
+) -> list[Task]:
     if not hasattr(domain, "problems"):
         raise UserError(f"--problems: {domain.name} reads no problem files")
     found = domain.problems(path)
@@ -69,7 +84,9 @@ def _of_file(domain: Domain, spec: EvalSpec, path: Path, tasks: int | None, leve
 
 def _levels(domain: Domain) -> tuple[int, ...]:
     if not domain.levels:
-        raise UserError(f"{domain.name} has no problems to look at; give --problems FILE or --set task.eval=[\"FILE\"]")
+        raise UserError(
+            f'{domain.name} has no problems to look at; give --problems FILE or --set task.eval=["FILE"]'
+        )
     return tuple(domain.levels)
 
 

@@ -1,4 +1,5 @@
-"""`forethought eval`: the three factored numbers of a run or a model, or avg@k, pass@k and maj@k of repeated samples."""
+"""`forethought eval`: the three factored numbers of a run or a model, or avg@k, pass@k and maj@k of repeated
+samples."""
 
 from __future__ import annotations
 
@@ -8,16 +9,16 @@ from pathlib import Path
 
 from forethought import tasks as families
 from forethought.core.errors import UserError
+from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
+from forethought.core.types import Task, Undrawn
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.quality import leaks, references
 from forethought.look.records import Record, Response, Tell, play
 from forethought.look.source import Source
-from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
 from forethought.recipe.schema import TreeSpec
-from forethought.workflows.rollout import seed_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
-from forethought.core.types import Task, Undrawn
+from forethought.workflows.rollout import seed_of
 
 GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)
 
@@ -25,48 +26,94 @@ Values = dict[str, tuple[list[float], int]]
 """Name of a measure -> one value per problem, and how many samples stand behind each."""
 
 
-def evaluate(source: Source, *, problems: Path | None = None, tasks: int | None = None, levels: Sequence[int] | None = None,
-             tree: TreeSpec = GREEDY, engine_of: EngineOf = torch_engine, tell: Tell = lambda done, n: None) -> dict:
-    """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the problems of a file.
+def evaluate(
+    source: Source,
+    *,
+    problems: Path | None = None,
+    tasks: int | None = None,
+    levels: Sequence[int] | None = None,
+    tree: TreeSpec = GREEDY,
+    engine_of: EngineOf = torch_engine,
+    tell: Tell = lambda done, n: None,
+) -> dict:
+    """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the
+    problems of a file.
 
-    `tree`: greedy, or `plans` samples of each problem with a temperature and top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ...,
-    "pass@K" (unbiased, arXiv 2107.03374) and "maj@K" (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
-    (`metrics.share_interval`); "by_file" is there where the problems come from several. "act" is there where all have an oracle's plan.
-    With `problems` of a family that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
+    `tree`: greedy, or `plans` samples of each problem with a temperature and top_p; then "avg@K", "pass@1",
+    "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K" (arXiv 2203.11171) stand in
+    place of "e2e". Intervals are 95 % over problems (`metrics.share_interval`); "by_file" is there where the
+    problems come from several. "act" is there where all have an oracle's plan. With `problems` of a family
+    that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
 
-    Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong" (shares; these are not solved),
-    "failed" (a number: responses that the family, its environment, grader or parser broke over; they are in no measure, a problem without
-    any other response is in none either),
-    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have changed, and "settings".
-    UserError for tasks that are not there, and where none fits the model's context (of drawn families: where one does not).
+    Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong"
+    (shares; these are not solved), "failed" (a number: responses that the family, its environment, grader or
+    parser broke over; they are in no measure, a problem without any other response is in none either),
+    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have
+    changed, and "settings". UserError for tasks that are not there, and where none fits the model's context
+    (of drawn families: where one does not).
     """
     if tree.plans > 1 and tree.temperature == 0:
-        raise UserError(f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a temperature above 0")
+        raise UserError(
+            f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a "
+            f"temperature above 0"
+        )
     recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
         return _evaluate(source, domain, problems, tasks, levels, tree, engine_of, tell)
 
 
-def _evaluate(source: Source, domain: Domain, problems: Path | None, tasks: int | None, levels: Sequence[int] | None, tree: TreeSpec,
-              engine_of: EngineOf, tell: Tell) -> dict:
+def _evaluate(
+    source: Source,
+    domain: Domain,
+    problems: Path | None,
+    tasks: int | None,
+    levels: Sequence[int] | None,
+    tree: TreeSpec,
+    engine_of: EngineOf,
+    tell: Tell,
+) -> dict:
     recipe = source.recipe
     chosen = to_measure(domain, recipe.eval, problems, tasks, levels)
     rollouts = rollouts_of(source.open(domain, engine_of), domain)
     rollouts.check_room(chosen)
-    records = list(play(rollouts, chosen, source.policies, tree, seed=seed_of(recipe.eval.seed, "eval"), noise=recipe.eval.noise,
-                        oracle=oracle_plans(rollouts, chosen), rows=recipe.engine.rows, tell=tell))
+    records = list(
+        play(
+            rollouts,
+            chosen,
+            source.policies,
+            tree,
+            seed=seed_of(recipe.eval.seed, "eval"),
+            noise=recipe.eval.noise,
+            oracle=oracle_plans(rollouts, chosen),
+            rows=recipe.engine.rows,
+            tell=tell,
+        )
+    )
     said = [response for record in records for response in record.whole()]
     if not said:
-        raise UserError(f"all {len(records)} tasks failed, so there is nothing to measure; the most frequent: {rollouts.guard.worst()}")
+        raise UserError(
+            f"all {len(records)} tasks failed, so there is nothing to measure; the most "
+            f"frequent: {rollouts.guard.worst()}"
+        )
     values = (_single if tree.plans == 1 else _repeated)(records)
     if problems is not None and hasattr(domain, "judge_acts"):
         values |= _judged(domain, records, tree.plans)
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
-    if hasattr(domain, "origin") and len(files := _groups(records, lambda record: domain.origin(record.task))) > 1:
+    if (
+        hasattr(domain, "origin")
+        and len(files := _groups(records, lambda record: domain.origin(record.task))) > 1
+    ):
         groups["by_file"] = files
-    found: dict = {name: _entry(per_problem, samples, groups) for name, (per_problem, samples) in values.items()
-                   if any(value is not None for value in per_problem)}
-    found |= {"tokens": _tokens(said), "truncated": _truncated(said), "refused": avg_at_k([r.refused for r in said])}
+    found: dict = {
+        name: _entry(per_problem, samples, groups)
+        for name, (per_problem, samples) in values.items()
+        if any(value is not None for value in per_problem)
+    }
+    found |= {
+        "tokens": _tokens(said),
+        "truncated": _truncated(said),
+        "refused": avg_at_k([r.refused for r in said]),
+    }
     if any(r.overlong for r in said):
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
     if failed := sum(len(r.responses) - len(r.whole()) + r.oracle_failed for r in records):
@@ -74,39 +121,63 @@ def _evaluate(source: Source, domain: Domain, problems: Path | None, tasks: int 
     if hasattr(domain, "asked"):
         known = [record for record in records if not isinstance(record.task.state, Undrawn)]
         found |= leaks(domain, known) | references(domain, known)
-    settings = {"model": str(source.path), "task": recipe.task.name, "samples": tree.plans, "temperature": tree.temperature,
-                "top_p": tree.top_p, "seed": recipe.eval.seed}
+    settings = {
+        "model": str(source.path),
+        "task": recipe.task.name,
+        "samples": tree.plans,
+        "temperature": tree.temperature,
+        "top_p": tree.top_p,
+        "seed": recipe.eval.seed,
+    }
     return found | ({"note": "; ".join(source.notes)} if source.notes else {}) | {"settings": settings}
 
 
 def _single(records: Sequence[Record]) -> Values:
     first = [next(iter(r.whole()), None) for r in records]
-    return {"plan": ([s.valid if s else None for s in first], 1), **_act(records), "e2e": ([s.success if s else None for s in first], 1)}
+    return {
+        "plan": ([s.valid if s else None for s in first], 1),
+        **_act(records),
+        "e2e": ([s.success if s else None for s in first], 1),
+    }
 
 
 def _repeated(records: Sequence[Record]) -> Values:
     k = len(records[0].responses)
     right = [[s.success for s in r.whole()] for r in records]
     votes = [[s.vote for s in r.whole()] for r in records]
-    values = {"plan": ([avg_at_k([s.valid for s in r.whole()]) if r.whole() else None for r in records], k), **_act(records),
-              f"avg@{k}": ([avg_at_k(grades) if grades else None for grades in right], k)}
+    values = {
+        "plan": ([avg_at_k([s.valid for s in r.whole()]) if r.whole() else None for r in records], k),
+        **_act(records),
+        f"avg@{k}": ([avg_at_k(grades) if grades else None for grades in right], k),
+    }
     for n in [*(1 << i for i in range((k - 1).bit_length())), k]:
-        values[f"pass@{n}"] = ([pass_at_k(len(grades), int(sum(grades)), n) if len(grades) >= n else None for grades in right], k // n)
-    return values | {f"maj@{k}": ([maj_at_k(*pair) if pair[1] else None for pair in zip(votes, right, strict=True)], 1)}
+        values[f"pass@{n}"] = (
+            [pass_at_k(len(grades), int(sum(grades)), n) if len(grades) >= n else None for grades in right],
+            k // n,
+        )
+    return values | {
+        f"maj@{k}": ([maj_at_k(*pair) if pair[1] else None for pair in zip(votes, right, strict=True)], 1)
+    }
 
 
 def _act(records: Sequence[Record]) -> Values:
     under = [record.under_oracle for record in records]
-    tried = all(record.oracle_failed or value is not None for record, value in zip(records, under, strict=True))
+    tried = all(
+        record.oracle_failed or value is not None for record, value in zip(records, under, strict=True)
+    )
     return {"act": (under, 1)} if tried else {}
 
 
 def _judged(domain, records: Sequence[Record], k: int) -> Values:
-    """What the family's executor of acts says of every response; a refused plan has no acts, and they do nothing."""
+    """What the family's executor of acts says of every response; a refused plan has no acts, and they do
+    nothing."""
     judged = [[_acts(domain, r.task, s) for s in r.whole()] for r in records]
     success = [[s.success for s in r.whole()] for r in records]
     executable = [[float(j.get("executable", 0)) for j in row] for row in judged]
-    optimal = [[float(s and j.get("optimal", 0)) for s, j in zip(*pair, strict=True)] for pair in zip(success, judged, strict=True)]
+    optimal = [
+        [float(s and j.get("optimal", 0)) for s, j in zip(*pair, strict=True)]
+        for pair in zip(success, judged, strict=True)
+    ]
     rows = {"executable": executable, "goal": success, "optimal": optimal}
     return {name: ([avg_at_k(shares) if shares else None for shares in row], k) for name, row in rows.items()}
 
@@ -123,7 +194,9 @@ def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dic
     return dict(sorted(found.items()))
 
 
-def _entry(values: Sequence[float | None], samples: int, groups: dict[str, dict[int | str, list[int]]]) -> dict:
+def _entry(
+    values: Sequence[float | None], samples: int, groups: dict[str, dict[int | str, list[int]]]
+) -> dict:
     def one(part: Sequence[float]) -> dict:
         mean, low, high = share_interval(part, samples)
         return {"value": mean, "low": low, "high": high, "n": len(part)}
@@ -131,8 +204,10 @@ def _entry(values: Sequence[float | None], samples: int, groups: dict[str, dict[
     def there(members: Iterable[int]) -> list[float]:
         return [values[i] for i in members if values[i] is not None]
 
-    return one(there(range(len(values)))) | {kind: {str(name): one(there(members)) for name, members in found.items() if there(members)}
-                                             for kind, found in groups.items()}
+    return one(there(range(len(values)))) | {
+        kind: {str(name): one(there(members)) for name, members in found.items() if there(members)}
+        for kind, found in groups.items()
+    }
 
 
 def _tokens(said: Sequence[Response]) -> dict[str, float | None]:
@@ -143,4 +218,7 @@ def _tokens(said: Sequence[Response]) -> dict[str, float | None]:
 
 def _truncated(said: Sequence[Response]) -> dict[str, float | None]:
     acts = [float(r.act_truncated) for r in said if r.acts]
-    return {"plan": avg_at_k([float(r.plan_truncated) for r in said]), "act": avg_at_k(acts) if acts else None}
+    return {
+        "plan": avg_at_k([float(r.plan_truncated) for r in said]),
+        "act": avg_at_k(acts) if acts else None,
+    }

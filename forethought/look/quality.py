@@ -1,10 +1,12 @@
-"""Plans in free text, measured without executing them: against sub-questions that somebody wrote, and by what they give away.
+"""Plans in free text, measured without executing them: against sub-questions that somebody wrote, and by what
+they give away.
 
     plan        1. Find the eggs that are left to sell.  2. Find what Janet makes at the market.
     reference   How many eggs does Janet sell?           How much does Janet make at the farmers' market?
 
-Two steps resemble each other by the F1 of their content words, as answers of SQuAD do (arXiv 1606.05250). Steps and sub-questions are
-aligned in their order, so that the sum over the pairs is the largest that there is; a step is paired at most once.
+Two steps resemble each other by the F1 of their content words, as answers of SQuAD do (arXiv 1606.05250).
+Steps and sub-questions are aligned in their order, so that the sum over the pairs is the largest that there
+is; a step is paired at most once.
 """
 
 from __future__ import annotations
@@ -13,57 +15,79 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from forethought.stages.distill.leaks import calculation, new_numbers, says, without_markers
-from forethought.look.records import Record
 from forethought.core.metrics import avg_at_k, mean_interval, share_interval
+from forethought.look.records import Record
+from forethought.stages.distill.leaks import calculation, new_numbers, says, without_markers
 from forethought.tasks.base import Asked, Domain
 
 COVERED = 0.5  # share of a sub-question's content words that the step beside it must hold
 _FUNCTION_WORDS = frozenset(
-    "a an the this that these those each all some any of to in on at by for from with as into and or but if then than so is are was "
-    "were be been do does did has have had will would can could should it its he she they them his her their him we you i who what which "
-    "when where why how many much there".split())  # fmt: skip
+    "a an the this that these those each all some any of to in on at by for from with as into and or but if "
+    "then than so is are was "
+    "were be been do does did has have had will would can could should it its he she they them his her their "
+    "him we you i who what which "
+    "when where why how many much there".split()
+)
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
 _NUMBERED = re.compile(r"(?:(?<=\s)|^)(?:step\s+)?\d{1,2}[.):]\s+", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
 
 def references(domain: Domain, records: Sequence[Record]) -> dict:
-    """{"references": ...} for the problems that come with sub-questions; {} where none does. Means over problems, each the mean over its
-    responses, with 95 % intervals over problems:
+    """{"references": ...} for the problems that come with sub-questions; {} where none does. Means over
+    problems, each the mean over its responses, with 95 % intervals over problems:
 
-    f1        2 x (sum of F1 over the aligned pairs) / (steps + sub-questions): 1 for the same steps, 0 where no word is shared
-    covered   share of the sub-questions of which at least half of the content words stand in the step beside them
+    f1        2 x (sum of F1 over the aligned pairs) / (steps + sub-questions): 1 for the same steps, 0 where
+              no word is shared
+    covered   share of the sub-questions of which at least half of the content words stand in the step beside
+              them
     f1_other  f1 with the sub-questions of the next problem instead: what chance gives
     steps, sub_questions   their mean numbers
     """
-    pairs = [(_plans(domain, record), asked.sub_questions) for record in records if (asked := domain.asked(record.task)).sub_questions]
+    pairs = [
+        (_plans(domain, record), asked.sub_questions)
+        for record in records
+        if (asked := domain.asked(record.task)).sub_questions
+    ]
     if not pairs:
         return {}
     others = [asked for _, asked in pairs[1:] + pairs[:1]]
     scores = {
         "f1": [avg_at_k([f1(plan, asked) for plan in plans]) for plans, asked in pairs],
         "covered": [avg_at_k([covered(plan, asked) for plan in plans]) for plans, asked in pairs],
-        "f1_other": [avg_at_k([f1(plan, asked) for plan in plans]) for (plans, _), asked in zip(pairs, others, strict=True)],
+        "f1_other": [
+            avg_at_k([f1(plan, asked) for plan in plans])
+            for (plans, _), asked in zip(pairs, others, strict=True)
+        ],
         "steps": [avg_at_k([len(plan) for plan in plans]) for plans, _ in pairs],
         "sub_questions": [len(asked) for _, asked in pairs],
     }
-    return {"references": {"problems": len(pairs)} | {name: _with_interval(values) for name, values in scores.items()}}
+    return {
+        "references": {"problems": len(pairs)}
+        | {name: _with_interval(values) for name, values in scores.items()}
+    }
 
 
 def leaks(domain: Domain, records: Sequence[Record]) -> dict:
-    """{"leaks": ...} over problems: "answer" (share of plans that say the answer where the problem does not), "calculation" (share with
-    one), "numbers" (mean of numbers in a plan that the problem does not state)."""
-    rows = [[_leaks(plan, domain.asked(record.task)) for plan in _texts(domain, record)] for record in records]
+    """{"leaks": ...} over problems: "answer" (share of plans that say the answer where the problem does not),
+    "calculation" (share with one), "numbers" (mean of numbers in a plan that the problem does not state)."""
+    rows = [
+        [_leaks(plan, domain.asked(record.task)) for plan in _texts(domain, record)] for record in records
+    ]
     found: dict = {}
     for i, name in enumerate(("answer", "calculation")):
-        mean, low, high = share_interval([avg_at_k([row[i] for row in plans]) for plans in rows], len(rows[0]))
+        mean, low, high = share_interval(
+            [avg_at_k([row[i] for row in plans]) for plans in rows], len(rows[0])
+        )
         found[name] = {"value": mean, "low": low, "high": high}
-    return {"leaks": found | {"numbers": _with_interval([avg_at_k([row[2] for row in plans]) for plans in rows])}}
+    return {
+        "leaks": found | {"numbers": _with_interval([avg_at_k([row[2] for row in plans]) for plans in rows])}
+    }
 
 
 def steps_of(plan: str) -> list[str]:
-    """The lines of a plan, without what counts them; of a plan of one line its numbered items, or else its sentences."""
+    """The lines of a plan, without what counts them; of a plan of one line its numbered items, or else its
+    sentences."""
     lines = [line.strip() for line in plan.splitlines() if line.strip()]
     if len(lines) == 1:
         items = [item for item in _NUMBERED.split(lines[0]) if item.strip()]
@@ -91,10 +115,12 @@ def covered(steps: Sequence[str], asked: Sequence[str]) -> float:
 
 
 def align(steps: Sequence[str], asked: Sequence[str]) -> list[tuple[int, int, float]]:
-    """(step, sub-question, F1 of their words) of every pair, in order: the order-preserving alignment of the largest sum."""
+    """(step, sub-question, F1 of their words) of every pair, in order: the order-preserving alignment of the
+    largest sum."""
     a, b = [content_words(step) for step in steps], [content_words(question) for question in asked]
     like = [[2 * (x & y).total() / (x.total() + y.total()) if x and y else 0.0 for y in b] for x in a]
-    best = [[0.0] * (len(b) + 1) for _ in range(len(a) + 1)]  # of the steps from i on with the sub-questions from j on
+    # of the steps from i on with the sub-questions from j on
+    best = [[0.0] * (len(b) + 1) for _ in range(len(a) + 1)]
     for i in reversed(range(len(a))):
         for j in reversed(range(len(b))):
             best[i][j] = max(best[i + 1][j], best[i][j + 1], like[i][j] + best[i + 1][j + 1])

@@ -1,15 +1,16 @@
-"""What a model said to each task, with the verdicts: responses without their token ids, so that many samples of many problems fit."""
+"""What a model said to each task, with the verdicts: responses without their token ids, so that many samples
+of many problems fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from forethought.core.types import Node, Task, Tree
 from forethought.envs.guard import Fault
 from forethought.recipe.schema import TreeSpec
-from forethought.workflows.rollout import Rollouts
 from forethought.tasks.base import Domain
-from forethought.core.types import Node, Task, Tree
+from forethought.workflows.rollout import Rollouts
 
 Tell = Callable[[int, int], None]
 """(tasks done, tasks in all): called as the work goes on."""
@@ -17,7 +18,8 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A plan and its execution. `acts` is empty and `act_tokens` 0 where the plan was refused or had no room."""
+    """A plan and its execution. `acts` is empty and `act_tokens` 0 where the plan was refused or had no
+    room."""
 
     plan: str
     plan_reason: str
@@ -37,7 +39,8 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """All responses to a task, and its success under the oracle's plan (None where that was not tried, or failed)."""
+    """All responses to a task, and its success under the oracle's plan (None where that was not tried, or
+    failed)."""
 
     task: Task
     responses: tuple[Response, ...]
@@ -49,9 +52,20 @@ class Record:
         return [response for response in self.responses if not response.failed]
 
 
-def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], tree: TreeSpec, *, seed: int, noise: bool,
-         oracle: bool, rows: int, tell: Tell = lambda done, n: None) -> Iterator[Record]:
-    """One record a task, in order: `tree.plans` responses each, and one under the oracle's plan where `oracle`.
+def play(
+    rollouts: Rollouts,
+    tasks: Sequence[Task],
+    policies: Mapping[str, str],
+    tree: TreeSpec,
+    *,
+    seed: int,
+    noise: bool,
+    oracle: bool,
+    rows: int,
+    tell: Tell = lambda done, n: None,
+) -> Iterator[Record]:
+    """One record a task, in order: `tree.plans` responses each, and one under the oracle's plan where
+    `oracle`.
 
     About `rows` sequences are sampled at a time; the numbers do not depend on it.
     """
@@ -68,7 +82,9 @@ def response(domain: Domain, tree: Tree, plan: Node) -> Response:
     turns = _below(tree, plan)
     said = tuple(node for node in turns if node.role == "act")
     success = max((node.reward_parts.get("outcome", 0.0) for node in said), default=0.0)
-    stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}.get(plan.status, "was refused")
+    stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}.get(
+        plan.status, "was refused"
+    )
     acts = tuple(node.text for node in said if node.status != "overlong")
     overlong = any(node.status == "overlong" for node in (plan, *said))
     broken = next((node for node in (plan, *said) if node.status == "failed"), None)
@@ -78,19 +94,36 @@ def response(domain: Domain, tree: Tree, plan: Node) -> Response:
     except Fault as fault:
         broken = replace(plan, reason=fault.reason)
     return Response(
-        plan=plan.text, plan_reason=plan.reason, refused=plan.status == "refused", valid=plan.reward_parts.get("valid", 0.0),
-        acts=acts, success=success, vote=vote, plan_tokens=len(plan.token_ids),
-        reason=broken.reason if broken else said[-1].reason if said else f"the plan {stopped}, nothing was executed",
-        act_tokens=sum(len(node.token_ids) for node in said), plan_truncated=plan.status == "truncated",
+        plan=plan.text,
+        plan_reason=plan.reason,
+        refused=plan.status == "refused",
+        valid=plan.reward_parts.get("valid", 0.0),
+        acts=acts,
+        success=success,
+        vote=vote,
+        plan_tokens=len(plan.token_ids),
+        reason=broken.reason
+        if broken
+        else said[-1].reason
+        if said
+        else f"the plan {stopped}, nothing was executed",
+        act_tokens=sum(len(node.token_ids) for node in said),
+        plan_truncated=plan.status == "truncated",
         act_truncated=any(node.status == "truncated" for node in said),
-        overlong=overlong, failed=broken is not None)  # fmt: skip
+        overlong=overlong,
+        failed=broken is not None,
+    )
 
 
 def _record(domain: Domain, tree: Tree, oracle: bool) -> Record:
     plans = tree.children(0)
     given = response(domain, tree, plans.pop()) if oracle else None  # the oracle's is the last one
-    return Record(task=tree.task, responses=tuple(response(domain, tree, plan) for plan in plans),
-                  under_oracle=given.success if given and not given.failed else None, oracle_failed=bool(given and given.failed))
+    return Record(
+        task=tree.task,
+        responses=tuple(response(domain, tree, plan) for plan in plans),
+        under_oracle=given.success if given and not given.failed else None,
+        oracle_failed=bool(given and given.failed),
+    )
 
 
 def _below(tree: Tree, plan: Node) -> list[Node]:
@@ -103,7 +136,8 @@ def _below(tree: Tree, plan: Node) -> list[Node]:
 
 
 def _vote(domain: Domain, task: Task, acts: tuple[str, ...], success: bool) -> str | None:
-    """A family whose answers can be written in several ways says what one votes for (`vote`); elsewhere the acts themselves do."""
+    """A family whose answers can be written in several ways says what one votes for (`vote`); elsewhere the
+    acts themselves do."""
     if not acts:
         return None
     return domain.vote(task, acts, success) if hasattr(domain, "vote") else " ".join(" ".join(acts).split())

@@ -10,39 +10,74 @@ from forethought.look.chosen import oracle_plans, to_show
 from forethought.look.records import Record, Response, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
-from forethought.workflows.rollout import Rollouts, seed_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
+from forethought.workflows.rollout import Rollouts, seed_of
 
 
-def sample(source: Source, *, n: int, level: int | None = None, tree: TreeSpec = TreeSpec(plans=1), seed: int = 0,
-           problems: Path | None = None, engine_of: EngineOf = torch_engine) -> list[dict]:
-    """`n` held-out tasks, or problems of a file, each with the model's plan and acts, the oracle's plan where there is one, and the
-    verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
+def sample(
+    source: Source,
+    *,
+    n: int,
+    level: int | None = None,
+    tree: TreeSpec = TreeSpec(plans=1),
+    seed: int = 0,
+    problems: Path | None = None,
+    engine_of: EngineOf = torch_engine,
+) -> list[dict]:
+    """`n` held-out tasks, or problems of a file, each with the model's plan and acts, the oracle's plan where
+    there is one, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
     recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
         return _sample(source, domain, n, level, tree, seed, problems, engine_of)
 
 
-def _sample(source: Source, domain: Domain, n: int, level: int | None, tree: TreeSpec, seed: int, problems: Path | None,
-            engine_of: EngineOf) -> list[dict]:
+def _sample(
+    source: Source,
+    domain: Domain,
+    n: int,
+    level: int | None,
+    tree: TreeSpec,
+    seed: int,
+    problems: Path | None,
+    engine_of: EngineOf,
+) -> list[dict]:
     recipe = source.recipe
     chosen = to_show(domain, n, level, seed, problems)
     rollouts = rollouts_of(source.open(domain, engine_of), domain)
     rollouts.check_room(chosen)
     oracle = oracle_plans(rollouts, chosen)
-    records = play(rollouts, chosen, source.policies, tree, seed=seed_of(seed, "trees"), noise=recipe.eval.noise, oracle=False,
-                   rows=recipe.engine.rows)
+    records = play(
+        rollouts,
+        chosen,
+        source.policies,
+        tree,
+        seed=seed_of(seed, "trees"),
+        noise=recipe.eval.noise,
+        oracle=False,
+        rows=recipe.engine.rows,
+    )
     return [_shown(rollouts, record, oracle) for record in records]
 
 
 def _shown(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     task, (said,) = record.task, record.responses
-    return {"task": task.id, "level": task.level, "context": task.context, "prompt": task.prompt,
-            "oracle_plan": rollouts.oracle_plan(task) if oracle else None, "plan": said.plan, "plan_verdict": bool(said.valid),
-            "plan_status": _status(said), "plan_reason": said.plan_reason, "acts": list(said.acts),
-            "success": bool(said.success), "reason": said.reason, **({"status": "failed"} if said.failed else {}),
-            "tokens": {"plan": said.plan_tokens, "act": said.act_tokens}}
+    return {
+        "task": task.id,
+        "level": task.level,
+        "context": task.context,
+        "prompt": task.prompt,
+        "oracle_plan": rollouts.oracle_plan(task) if oracle else None,
+        "plan": said.plan,
+        "plan_verdict": bool(said.valid),
+        "plan_status": _status(said),
+        "plan_reason": said.plan_reason,
+        "acts": list(said.acts),
+        "success": bool(said.success),
+        "reason": said.reason,
+        **({"status": "failed"} if said.failed else {}),
+        "tokens": {"plan": said.plan_tokens, "act": said.act_tokens},
+    }
 
 
 def _status(said: Response) -> str:

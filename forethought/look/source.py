@@ -1,4 +1,5 @@
-"""What can be looked at: a run directory (its newest checkpoint), or a bare model with a task that is named beside it."""
+"""What can be looked at: a run directory (its newest checkpoint), or a bare model with a task that is named
+beside it."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from forethought.core.errors import CheckpointError, RecipeError, UserError, unknown
 from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
-from forethought.core.errors import CheckpointError, RecipeError, UserError, unknown
-from forethought.runs.progress import Progress
 from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import override, shipped
 from forethought.recipe.schema import ROLES, EvalSpec, ModelSpec, Recipe, TaskSpec
+from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed
 from forethought.store import Store
@@ -24,15 +25,17 @@ from forethought.tasks.base import Domain
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """`recipe`: the model to load and the task to measure it on. `checkpoint`: the engine's folder of a run, None for a bare model.
-    `policies`: who speaks for each role. `guest`: a model that has no task of its own and is looked at on another source's."""
+    """`recipe`: the model to load and the task to measure it on. `checkpoint`: the engine's folder of a run,
+    None for a bare model. `policies`: who speaks for each role. `guest`: a model that has no task of its own
+    and is looked at on another source's."""
 
     path: Path
     recipe: Recipe
     checkpoint: Path | None
     policies: Mapping[str, str]
     guest: bool = False
-    notes: tuple[str, ...] = ()  # what a reader of the numbers must know: files that have changed since the run began
+    # what a reader of the numbers must know: files that have changed since the run began
+    notes: tuple[str, ...] = ()
 
     def open(self, domain: Domain, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
@@ -40,27 +43,40 @@ class Source:
         if self.checkpoint is not None:
             engine.load(self.checkpoint)
             for policy in engine.policies():
-                engine.release(policy)  # the moments of an optimizer are twice the weights, and nothing trains
+                # the moments of an optimizer are twice the weights, and nothing trains
+                engine.release(policy)
         return engine
 
 
 def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> Source:
-    """The run or model at `path` (a folder, or a model's name on the hub), with `task` in place of a run's own.
+    """The run or model at `path` (a folder, or a model's name on the hub), with `task` in place of a run's
+    own.
 
-    `task` is a family's name with its own defaults ("desk"), or a recipe (a file or a shipped one's name), whose task and eval tables
-    are taken. `overrides` as for a recipe: "task.eval=[...]", "eval.tasks=50", "engine.device=cpu". UserError for a path that is
-    neither, and for a model without a task; RecipeError for what does not fit the recipe.
+    `task` is a family's name with its own defaults ("desk"), or a recipe (a file or a shipped one's name),
+    whose task and eval tables are taken. `overrides` as for a recipe: "task.eval=[...]", "eval.tasks=50",
+    "engine.device=cpu". UserError for a path that is neither, and for a model without a task; RecipeError for
+    what does not fit the recipe.
     """
     if (path / "recipe.json").is_file():
         return _run(path, task, overrides)
     if path.exists() and not (path / "config.json").is_file():
-        raise UserError(f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json)")
+        raise UserError(
+            f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json)"
+        )
     if task is None:
         what = "is a model" if path.exists() else "is no run directory; for a model on the hub"
-        raise UserError(f"{path} {what}: say on which task to look at it, with --task NAME or --task FILE.toml "
-                        f"(families: {', '.join(sorted(DOMAINS))})")
+        raise UserError(
+            f"{path} {what}: say on which task to look at it, with --task NAME or --task "
+            f"FILE.toml "
+            f"(families: {', '.join(sorted(DOMAINS))})"
+        )
     bare = Recipe(name="look", layout="shared", model=ModelSpec(path=str(path)))
-    return Source(path=path, recipe=_checked(_with_task(bare, task), overrides), checkpoint=None, policies=dict.fromkeys(ROLES, BASE))
+    return Source(
+        path=path,
+        recipe=_checked(_with_task(bare, task), overrides),
+        checkpoint=None,
+        policies=dict.fromkeys(ROLES, BASE),
+    )
 
 
 def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence[str] = ()) -> list[Source]:
@@ -69,7 +85,10 @@ def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence
     if task is not None or not runs:
         return [find(path, task, overrides) for path in paths]
     lent = str(runs[0] / "recipe.json")
-    return [find(path, None, overrides) if path in runs else replace(find(path, lent, overrides), guest=True) for path in paths]
+    return [
+        find(path, None, overrides) if path in runs else replace(find(path, lent, overrides), guest=True)
+        for path in paths
+    ]
 
 
 def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
@@ -78,30 +97,39 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
     store = Store.open(path)
     if store.begun_with() and not store.has_its_recipe():
-        raise UserError(f"{path / 'recipe.json'} is not the recipe that the run was trained with: put it back as it was")
+        raise UserError(
+            f"{path / 'recipe.json'} is not the recipe that the run was trained with: put it back as it was"
+        )
     latest = store.latest()
     if latest is None:
         raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
     folder, state = latest
     engine = folder / "engine"
-    recipe = replace(recipe, engine=kept.pinned(recipe.engine, state.get("chosen") or {}))  # measured as it was trained
+    # measured as it was trained
+    recipe = replace(recipe, engine=kept.pinned(recipe.engine, state.get("chosen") or {}))
     try:
         policies = Progress.read(state["progress"]).policies
     except ValueError as error:
         way = store.way_back(state["step"], lambda step: True)
         raise CheckpointError(f"checkpoint {folder} is damaged (state.json {error}); {way}") from error
-    return Source(path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=policies, notes=notes)
+    return Source(
+        path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=policies, notes=notes
+    )
 
 
 def _from_files(recipe: Recipe, engine: Path) -> Recipe:
-    """A model from scratch is opened with the tokenizer that it was saved with: another task would give it other words."""
+    """A model from scratch is opened with the tokenizer that it was saved with: another task would give it
+    other words."""
     base = engine / BASE
     if not has_planner(recipe):
         return recipe if recipe.model.path else replace(recipe, model=replace(recipe.model, path=str(base)))
     if recipe.model.path:  # both have a path, or neither
         return recipe
-    return replace(recipe, model=replace(recipe.model, path=str(base / BASE)),
-                   planner=replace(recipe.planner, path=str(engine / "plan" / BASE)))
+    return replace(
+        recipe,
+        model=replace(recipe.model, path=str(base / BASE)),
+        planner=replace(recipe.planner, path=str(engine / "plan" / BASE)),
+    )
 
 
 def _with_task(recipe: Recipe, task: str) -> Recipe:

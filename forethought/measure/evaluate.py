@@ -13,13 +13,13 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from forethought.measure.gates import Evaluation
-from forethought.workflows.growing import drawn
 from forethought.core.metrics import paired_difference, wilson
-from forethought.recipe.schema import EvalSpec, TreeSpec
-from forethought.workflows.rollout import Rollouts
-from forethought.tasks.base import Domain
 from forethought.core.types import Node, Task, Tree
+from forethought.measure.gates import Evaluation
+from forethought.recipe.schema import EvalSpec, TreeSpec
+from forethought.tasks.base import Domain
+from forethought.workflows.growing import drawn
+from forethought.workflows.rollout import Rollouts
 
 SIDES = ("plan", "act", "e2e")
 
@@ -29,7 +29,8 @@ def held_out(domain: Domain, spec: EvalSpec, levels: Sequence[int]) -> list[Task
     tasks = []
     for level in levels:
         rng = random.Random(f"{spec.seed}/{level}")
-        if hasattr(domain, "pool"):  # a finite set of problems: each at most once, and all where there are no more
+        # a finite set of problems: each at most once, and all where there are no more
+        if hasattr(domain, "pool"):
             pool = domain.pool(level, "eval")
             tasks += rng.sample(pool, min(spec.tasks, len(pool)))
         else:
@@ -37,25 +38,42 @@ def held_out(domain: Domain, spec: EvalSpec, levels: Sequence[int]) -> list[Task
     return tasks
 
 
-def evaluate(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False, seed: int = 0) -> Evaluation:
+def evaluate(
+    rollouts: Rollouts,
+    tasks: Sequence[Task],
+    policies: Mapping[str, str],
+    *,
+    noise: bool = False,
+    seed: int = 0,
+) -> Evaluation:
     """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
 
-    Metrics: `eval/SIDE`, `eval/SIDE@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where tasks left the model no room
-    in its context, which counts as not solved, `eval_overlong/SIDE` says how many. A task that failed on a side (the environment, the
-    family, a grader or the parser broke) is not in that side's share, its score is None, and `eval_failed/SIDE` counts it; a side
-    on which all failed has no value.
+    Metrics: `eval/SIDE`, `eval/SIDE@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where
+    tasks left the model no room in its context, which counts as not solved, `eval_overlong/SIDE` says how
+    many. A task that failed on a side (the environment, the family, a grader or the parser broke) is not in
+    that side's share, its score is None, and `eval_failed/SIDE` counts it; a side on which all failed has no
+    value.
     """
     own, oracle = play(rollouts, tasks, policies, noise=noise, seed=seed)
     scores = score(own, oracle)
     return Evaluation(metrics=summary(scores) | overlong(own, oracle) | failed(scores), scores=scores)
 
 
-def play(rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], *, noise: bool = False,
-         seed: int = 0) -> tuple[list[Tree], list[Tree]]:
-    """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each; the second is empty where the
-    domain knows no plans."""
-    known = getattr(rollouts.domain, "has_plans", True)  # without an oracle's plans acting cannot be measured alone
-    trees = rollouts.grow(tasks, TreeSpec(plans=1, acts=1, temperature=0.0), policies, seed, noise=noise, beside=known)
+def play(
+    rollouts: Rollouts,
+    tasks: Sequence[Task],
+    policies: Mapping[str, str],
+    *,
+    noise: bool = False,
+    seed: int = 0,
+) -> tuple[list[Tree], list[Tree]]:
+    """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each; the
+    second is empty where the domain knows no plans."""
+    # without an oracle's plans acting cannot be measured alone
+    known = getattr(rollouts.domain, "has_plans", True)
+    trees = rollouts.grow(
+        tasks, TreeSpec(plans=1, acts=1, temperature=0.0), policies, seed, noise=noise, beside=known
+    )
     if not known:
         return trees, []
     parts = [[_under(tree, plan) for plan in tree.children(0)] for tree in trees]
@@ -72,7 +90,8 @@ def _under(tree: Tree, plan: Node) -> Tree:
 
 
 Scores = Mapping[str, Sequence[float | None]]
-"""`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks; None where it failed."""
+"""`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks; None where it
+failed."""
 
 
 def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float | None]]:
@@ -89,9 +108,13 @@ def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float |
 
 
 def overlong(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, float]:
-    """`eval_overlong/SIDE`: tasks whose turns on that side had no room in the model's context, for the sides that have some."""
-    ran_out = {"plan": [_no_room(tree, "plan") for tree in own], "act": [_no_room(tree, "act") for tree in oracle],
-               "e2e": [_no_room(tree, "plan") or _no_room(tree, "act") for tree in own]}
+    """`eval_overlong/SIDE`: tasks whose turns on that side had no room in the model's context, for the sides
+    that have some."""
+    ran_out = {
+        "plan": [_no_room(tree, "plan") for tree in own],
+        "act": [_no_room(tree, "act") for tree in oracle],
+        "e2e": [_no_room(tree, "plan") or _no_room(tree, "act") for tree in own],
+    }
     return {f"eval_overlong/{side}": float(sum(tasks)) for side, tasks in ran_out.items() if any(tasks)}
 
 
@@ -105,7 +128,8 @@ def _no_room(tree: Tree, role: str) -> bool:
 
 
 def changes(start: Evaluation, now: Evaluation) -> dict[str, float]:
-    """`eval_change/KEY` with `eval_change_low/KEY` and `eval_change_high/KEY`: 95 % intervals of the change task by task."""
+    """`eval_change/KEY` with `eval_change_low/KEY` and `eval_change_high/KEY`: 95 % intervals of the change
+    task by task."""
     flat: dict[str, float] = {}
     for name, scores in sorted(now.scores.items()):
         key = name.split("/", 1)[1]
@@ -132,7 +156,10 @@ def success(tree: Tree) -> float | None:
     """Whether an execution succeeded; None where something broke instead."""
     if any(n.status == "failed" for n in tree.nodes):
         return None
-    return max((n.reward_parts["outcome"] for n in tree.nodes if n.role == "act" and "outcome" in n.reward_parts), default=0.0)
+    return max(
+        (n.reward_parts["outcome"] for n in tree.nodes if n.role == "act" and "outcome" in n.reward_parts),
+        default=0.0,
+    )
 
 
 def summary(scores: Scores) -> dict[str, float]:
@@ -142,5 +169,10 @@ def summary(scores: Scores) -> dict[str, float]:
         if found and not values:
             continue  # a missing number is honest, a 0 is not
         low, high = wilson(sum(values), len(values))
-        flat |= {name: sum(values) / len(values), f"eval_low/{key}": low, f"eval_high/{key}": high, f"eval_n/{key}": len(values)}
+        flat |= {
+            name: sum(values) / len(values),
+            f"eval_low/{key}": low,
+            f"eval_high/{key}": high,
+            f"eval_n/{key}": len(values),
+        }
     return flat

@@ -1,4 +1,5 @@
-"""Written conditions on metrics. A gate reads numbers and says pass or fail; what follows a fail is the recipe's `on_fail`."""
+"""Written conditions on metrics. A gate reads numbers and says pass or fail; what follows a fail is the
+recipe's `on_fail`."""
 
 from __future__ import annotations
 
@@ -15,10 +16,12 @@ ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01, and a change of exact
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One evaluation: flat metrics, and per metric the score of every task (same tasks, same order, each time)."""
+    """One evaluation: flat metrics, and per metric the score of every task (same tasks, same order, each
+    time)."""
 
     metrics: Mapping[str, float]
-    scores: Mapping[str, Sequence[float | None]]  # "eval/act" and "eval/act@5" -> one score per task, None where it failed
+    # "eval/act" and "eval/act@5" -> one score per task, None where it failed
+    scores: Mapping[str, Sequence[float | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,42 +34,61 @@ class Judgement:
 def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     """Check a gate on a stage's evaluations, the stage's start first, the newest last.
 
-    A metric that the newest evaluation does not have fails the gate, and so does one that is not a finite number, now or where the gate
-    begins to compare: what cannot be seen is not passed.
+    A metric that the newest evaluation does not have fails the gate, and so does one that is not a finite
+    number, now or where the gate begins to compare: what cannot be seen is not passed.
     """
     value = evaluations[-1].metrics.get(gate.metric)
     if value is None:
         if tried := len(evaluations[-1].scores.get(gate.metric, ())):
-            return Judgement(passed=False, reason=f"{gate.metric} was not measured: all {tried} tasks failed", numbers={})
+            return Judgement(
+                passed=False, reason=f"{gate.metric} was not measured: all {tried} tasks failed", numbers={}
+            )
         known = ", ".join(sorted(evaluations[-1].metrics)) or "none"
-        return Judgement(passed=False, reason=f"{gate.metric} was not measured (measured: {known})", numbers={})
+        return Judgement(
+            passed=False, reason=f"{gate.metric} was not measured (measured: {known})", numbers={}
+        )
     if not math.isfinite(value):
-        return Judgement(passed=False, reason=f"{gate.metric} is not a finite number: {value}", numbers={"value": value})
+        return Judgement(
+            passed=False, reason=f"{gate.metric} is not a finite number: {value}", numbers={"value": value}
+        )
     if gate.at_least is not None:
         return _bound(gate.metric, value, value >= gate.at_least, f"at least {gate.at_least}", gate.at_least)
     if gate.at_most is not None:
         return _bound(gate.metric, value, value <= gate.at_most, f"at most {gate.at_most}", gate.at_most)
     if gate.max_slope_down is not None:
         return _trend(gate, evaluations)
-    # A step's own numbers (entropy, reward) have none at the stage's start: the first evaluation that has one is the start.
+    # A step's own numbers (entropy, reward) have none at the stage's start: the first evaluation that has one
+    # is the start.
     return _change(gate, next(e for e in evaluations if gate.metric in e.metrics), evaluations[-1])
 
 
 def _bound(metric: str, value: float, passed: bool, words: str, bound: float) -> Judgement:
     verb = "is" if passed else "is not"
-    return Judgement(passed=passed, reason=f"{metric} {verb} {words}: {value:.3f}", numbers={"value": value, "bound": bound})
+    return Judgement(
+        passed=passed,
+        reason=f"{metric} {verb} {words}: {value:.3f}",
+        numbers={"value": value, "bound": bound},
+    )
 
 
 def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
     """A change counts when it is larger than the bound and its paired interval excludes no change."""
     before, value = start.metrics[gate.metric], now.metrics[gate.metric]
     if not math.isfinite(before):
-        return Judgement(passed=False, reason=f"{gate.metric} was not a finite number at the start: {before}", numbers={"start": before})
+        return Judgement(
+            passed=False,
+            reason=f"{gate.metric} was not a finite number at the start: {before}",
+            numbers={"start": before},
+        )
     change = value - before
     if _some_failed(gate.metric, start, now):  # on the tasks that both have
         pairs = zip(start.scores[gate.metric], now.scores[gate.metric], strict=True)
         if all(None in pair for pair in pairs):
-            return Judgement(passed=False, reason=f"{gate.metric}: no task was measured both at the start and now", numbers={})
+            return Judgement(
+                passed=False,
+                reason=f"{gate.metric}: no task was measured both at the start and now",
+                numbers={},
+            )
         change, _, _ = paired_difference(start.scores[gate.metric], now.scores[gate.metric])
     numbers = {"start": before, "value": value, "change": change}
     low = high = change
@@ -81,9 +103,15 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
         bound, words = gate.max_rise, f"rose by more than {gate.max_rise}"
         failed = change > gate.max_rise + ROUNDING and (low > 0 or not gate.confidence)
     interval = f" [{low:+.3f}, {high:+.3f}]" if "low" in numbers else ""
-    reason = f"{gate.metric} {'' if failed else 'has not '}{words if failed else words.replace('fell', 'fallen').replace('rose', 'risen')}"
-    return Judgement(passed=not failed, reason=f"{reason}: {before:.3f} -> {value:.3f}, change {change:+.3f}{interval}",
-                     numbers=numbers | {"bound": bound})
+    reason = (
+        f"{gate.metric} "
+        f"{'' if failed else 'has not '}{words if failed else words.replace('fell', 'fallen').replace('rose', 'risen')}"
+    )
+    return Judgement(
+        passed=not failed,
+        reason=f"{reason}: {before:.3f} -> {value:.3f}, change {change:+.3f}{interval}",
+        numbers=numbers | {"bound": bound},
+    )
 
 
 def _some_failed(metric: str, *evaluations: Evaluation) -> bool:
@@ -95,12 +123,25 @@ def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     values = [e.metrics[gate.metric] for e in evaluations[-gate.window :] if gate.metric in e.metrics]
     n = len(values)
     if not all(map(math.isfinite, values)):
-        return Judgement(passed=False, reason=f"{gate.metric} was not a finite number in the last {n} evaluations", numbers={"n": n})
+        return Judgement(
+            passed=False,
+            reason=f"{gate.metric} was not a finite number in the last {n} evaluations",
+            numbers={"n": n},
+        )
     if n < gate.window:
-        return Judgement(passed=True, reason=f"{gate.metric}: {n} of {gate.window} evaluations for a trend", numbers={"n": n})
+        return Judgement(
+            passed=True,
+            reason=f"{gate.metric}: {n} of {gate.window} evaluations for a trend",
+            numbers={"n": n},
+        )
     mean_x, mean_y = (n - 1) / 2, sum(values) / n
-    slope = sum((i - mean_x) * (v - mean_y) for i, v in enumerate(values)) / sum((i - mean_x) ** 2 for i in range(n))
+    slope = sum((i - mean_x) * (v - mean_y) for i, v in enumerate(values)) / sum(
+        (i - mean_x) ** 2 for i in range(n)
+    )
     passed = slope >= -gate.max_slope_down - ROUNDING
     words = "moves" if passed else "falls too fast: it moves"
-    return Judgement(passed=passed, reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-gate.max_slope_down}",
-                     numbers={"slope": slope, "bound": -gate.max_slope_down, "n": n})
+    return Judgement(
+        passed=passed,
+        reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-gate.max_slope_down}",
+        numbers={"slope": slope, "bound": -gate.max_slope_down, "n": n},
+    )

@@ -1,4 +1,5 @@
-"""How large a recipe's tables may be, looked at before anything walks through them by recursion or prints a value."""
+"""How large a recipe's tables may be, looked at before anything walks through them by recursion or prints a
+value."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ WHOLE = 1 << 63  # TOML promises whole numbers of 64 bits, and no engine counts 
 
 
 def bounded(data: Mapping[str, Any], where: str = "") -> None:
-    """RecipeError, with the address, for more stages, deeper nesting and larger whole numbers than these, and for a text that no file can
-    hold (half of a character)."""
+    """RecipeError, with the address, for more stages, deeper nesting and larger whole numbers than these, and
+    for a text that no file can hold (half of a character)."""
     stages = data.get("stage") if isinstance(data, Mapping) else None
     if isinstance(stages, (list, tuple)) and len(stages) > MOST_STAGES:
         raise RecipeError("stage", f"{len(stages)} stages; a recipe has at most {MOST_STAGES}")
@@ -22,15 +23,28 @@ def bounded(data: Mapping[str, Any], where: str = "") -> None:
     while todo:
         path, value = todo.pop()
         if len(path) > MOST_DEPTH:
-            raise RecipeError(_address(path[:3]), f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few")
+            raise RecipeError(
+                _address(path[:3]),
+                f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few",
+            )
         if isinstance(value, Mapping):
-            todo += [item for key, inside in value.items() for item in (((*path, key), str(key)), ((*path, key), inside))]
+            todo += [
+                item
+                for key, inside in value.items()
+                for item in (((*path, key), str(key)), ((*path, key), inside))
+            ]
         elif isinstance(value, (list, tuple)):
             todo += [((*path, i), inside) for i, inside in enumerate(value)]
         elif isinstance(value, int) and not -WHOLE <= value < WHOLE:
-            raise RecipeError(_address(path), f"a whole number of {value.bit_length()} bits is too large; give one below 2**63")
+            raise RecipeError(
+                _address(path),
+                f"a whole number of {value.bit_length()} bits is too large; give one below 2**63",
+            )
         elif isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
-            raise RecipeError(_address(path), f"{value[:60]!r} holds half of a character, which no file can hold; write it in UTF-8")
+            raise RecipeError(
+                _address(path),
+                f"{value[:60]!r} holds half of a character, which no file can hold; write it in UTF-8",
+            )
 
 
 def _address(path: tuple[Any, ...]) -> str:

@@ -1,6 +1,7 @@
 """Refuse what cannot work together, with the reason, before anything heavy starts.
 
-Keys, types and choices are `load`'s business; here are ranges and combinations. A domain checks its own levels and options.
+Keys, types and choices are `load`'s business; here are ranges and combinations. A domain checks its own
+levels and options.
 """
 
 from __future__ import annotations
@@ -10,25 +11,65 @@ from dataclasses import fields
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.bounds import WHOLE
-from forethought.recipe.check_reinforce import CREDITS as CREDITS  # named here too: this is the module that others read
-from forethought.recipe.check_reinforce import check_reinforce
-from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.check_isolation import check_after, check_isolation, check_probes
+
+# named here too: this is the module that others read
+from forethought.recipe.check_reinforce import CREDITS as CREDITS
+from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.layout import OWN, given, has_planner, trains_whole, weights_of
+from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
 
-EVALS = ("plan", "act", "e2e", "executable", "goal")  # what an evaluation measures, as eval/<name> and eval/<name>@<level>
-METRIC_FAMILIES = ("eval", "eval_failed", "entropy", "reward", "loss", "kl", "format", "failed", "truncated", "refused", "overlong", "gap",
-                   "grad", "groups", "probe", "probe_rel", "interference", "conflict", "meaning", "phase", "hicra")
-REINFORCE_ONLY = ("reward", "shaping", "tree", "credit", "loss_norm", "ref_kl", "updates", "clip_low", "clip_high", "skip_zero")
+# what an evaluation measures, as eval/<name> and eval/<name>@<level>
+EVALS = ("plan", "act", "e2e", "executable", "goal")
+METRIC_FAMILIES = (
+    "eval",
+    "eval_failed",
+    "entropy",
+    "reward",
+    "loss",
+    "kl",
+    "format",
+    "failed",
+    "truncated",
+    "refused",
+    "overlong",
+    "gap",
+    "grad",
+    "groups",
+    "probe",
+    "probe_rel",
+    "interference",
+    "conflict",
+    "meaning",
+    "phase",
+    "hicra",
+)
+REINFORCE_ONLY = (
+    "reward",
+    "shaping",
+    "tree",
+    "credit",
+    "loss_norm",
+    "ref_kl",
+    "updates",
+    "clip_low",
+    "clip_high",
+    "skip_zero",
+)
 
 
 def check(recipe: Recipe) -> None:
-    """Raise RecipeError, with the address of the value to change, for the first thing in `recipe` that cannot work."""
+    """Raise RecipeError, with the address of the value to change, for the first thing in `recipe` that cannot
+    work."""
     if not recipe.stage:
-        raise RecipeError("stage", 'a recipe needs at least one stage: [[stage]] with kind = "imitate" or "reinforce"')
+        raise RecipeError(
+            "stage", 'a recipe needs at least one stage: [[stage]] with kind = "imitate" or "reinforce"'
+        )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
-        raise RecipeError("name", f"{recipe.name!r} names run directories: use letters, digits, '.', '_' and '-'")
+        raise RecipeError(
+            "name", f"{recipe.name!r} names run directories: use letters, digits, '.', '_' and '-'"
+        )
     within("seed", recipe.seed, -WHOLE, WHOLE - 1)
     at_least("max_bad_updates", recipe.max_bad_updates, 1)
     check_surroundings(recipe)
@@ -38,7 +79,8 @@ def check(recipe: Recipe) -> None:
 
 
 def check_surroundings(recipe: Recipe) -> None:
-    """What a recipe says beside its stages: the task, its evaluation, model and machine. All that looking at a model needs."""
+    """What a recipe says beside its stages: the task, its evaluation, model and machine. All that looking at
+    a model needs."""
     _check_task_and_eval(recipe)
     _check_machine(recipe)
 
@@ -52,7 +94,9 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     task, evaluation, save = recipe.task, recipe.eval, recipe.save
     for key in ("name", "levels", "options"):
         if key in task.options:
-            raise RecipeError(f"task.{key}", "is a key of every task, so a domain's option cannot have this name")
+            raise RecipeError(
+                f"task.{key}", "is a key of every task, so a domain's option cannot have this name"
+            )
     known_levels("task.levels", task.levels, (), "")
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
     at_least("eval.tasks", evaluation.tasks, 1)
@@ -71,23 +115,44 @@ def _check_task_and_eval(recipe: Recipe) -> None:
 def _check_machine(recipe: Recipe) -> None:
     engine, adapter = recipe.engine, recipe.adapter
     if not given(recipe.model):
-        raise RecipeError("model", 'nothing to start from: give init = "small" or path = "a model on disk or on the hub"')
+        raise RecipeError(
+            "model", 'nothing to start from: give init = "small" or path = "a model on disk or on the hub"'
+        )
     if not has_planner(recipe) and recipe.planner != ModelSpec(init=""):
-        raise RecipeError("planner", 'has settings but nothing to start from: add init = "small" or path = "a model on disk or on the hub"')
+        raise RecipeError(
+            "planner",
+            'has settings but nothing to start from: add init = "small" or path = '
+            '"a model on disk or on the hub"',
+        )
     if has_planner(recipe) and recipe.layout != "models":
-        raise RecipeError("planner", f'layout "{recipe.layout}" has one base; a planner of its own needs layout = "models"')
+        raise RecipeError(
+            "planner", f'layout "{recipe.layout}" has one base; a planner of its own needs layout = "models"'
+        )
     if has_planner(recipe) and bool(recipe.planner.path) != bool(recipe.model.path):
-        raise RecipeError("planner", "a model from scratch and one from a path have different tokenizers; give both a path, or neither")
+        raise RecipeError(
+            "planner",
+            "a model from scratch and one from a path have different tokenizers; "
+            "give both a path, or neither",
+        )
     for name, model in (("model", recipe.model), ("planner", recipe.planner)):
         for key in ("layers", "width", "heads", "mlp", "vocabulary"):
             at_least(f"{name}.{key}", getattr(model, key), 1)
         if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers
-            raise RecipeError(f"{name}.width", f"{model.width} must divide into {model.heads} heads of an even width")
+            raise RecipeError(
+                f"{name}.width", f"{model.width} must divide into {model.heads} heads of an even width"
+            )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", engine.device):
-        raise RecipeError("engine.device", unknown("device", engine.device, ("auto", "cpu", "cuda", "cuda:0")))
+        raise RecipeError(
+            "engine.device", unknown("device", engine.device, ("auto", "cpu", "cuda", "cuda:0"))
+        )
     if engine.weights == "bf16" and trains_whole(recipe):
-        raise RecipeError("engine.weights", "a stage trains whole models here, and most updates of a small learning rate are lost in bf16 "
-                                            'weights; use "auto" (fp32, computed with in bf16), or train adapters (layout = "adapters")')
+        raise RecipeError(
+            "engine.weights",
+            "a stage trains whole models here, and most updates of a small "
+            "learning rate are lost in bf16 "
+            'weights; use "auto" (fp32, computed with in bf16), or train '
+            'adapters (layout = "adapters")',
+        )
     at_least("engine.threads", engine.asked, 0)
     at_least("engine.kernel_threads", 1 if engine.kernel_threads == "auto" else engine.kernel_threads, 1)
     at_least("engine.pack_tokens", engine.tokens, 1)
@@ -101,7 +166,10 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
         _check_distill(where, stage)
         return
     if stage.distill != DistillSpec():
-        raise RecipeError(f"{where}.distill", f'{stage.kind} does not read it; take it out, or make the stage kind = "distill"')
+        raise RecipeError(
+            f"{where}.distill",
+            f'{stage.kind} does not read it; take it out, or make the stage kind = "distill"',
+        )
     _check_roles(where, stage)
     _check_weights(where, stage, recipe)
     _check_until(f"{where}.until", stage.until, recipe)
@@ -121,7 +189,9 @@ def _check_distill(where: str, stage: StageSpec) -> None:
     default = StageSpec(kind="distill", name=stage.name, distill=stage.distill)
     for field in fields(StageSpec):
         if getattr(stage, field.name) != getattr(default, field.name):
-            raise RecipeError(f"{where}.{field.name}", "distill trains nothing and does not read it; take it out")
+            raise RecipeError(
+                f"{where}.{field.name}", "distill trains nothing and does not read it; take it out"
+            )
 
 
 def _check_roles(where: str, stage: StageSpec) -> None:
@@ -141,14 +211,21 @@ def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
         raise RecipeError(f"{where}.weights", f'layout "{recipe.layout}" {has}; use "auto" or another layout')
     if has_planner(recipe):
         if stage.weights == "base":
-            raise RecipeError(f"{where}.weights", 'every role has a model of its own here (planner is given); use "auto"')
+            raise RecipeError(
+                f"{where}.weights", 'every role has a model of its own here (planner is given); use "auto"'
+            )
         return
     frozen = [role for role in ROLES if role not in stage.roles]
     if own and weights_of(recipe, stage) == "base" and frozen:
-        acts = ' (in layout "mixed" the base acts, and only the planner has weights of its own)' if recipe.layout == "mixed" else ""
+        acts = (
+            ' (in layout "mixed" the base acts, and only the planner has weights of its own)'
+            if recipe.layout == "mixed"
+            else ""
+        )
         raise RecipeError(
             f"{where}.weights",
-            f"the base lies under the weights of every role, so training it for {listed(stage.roles)} would move the frozen "
+            f"the base lies under the weights of every role, so training it for {listed(stage.roles)} would "
+            f"move the frozen "
             f"{listed(frozen)}{acts}; train both roles on the base, or use the role's own weights "
             '(where sharing is the point: layout = "shared")',
         )
@@ -165,7 +242,8 @@ def _check_order(recipe: Recipe) -> None:
         elif own is not None and recipe.layout != "shared":
             raise RecipeError(
                 f"stage.{i}.weights",
-                f"stage.{own} has given a role weights of its own from this base, and training the base now would move it under them; "
+                f"stage.{own} has given a role weights of its own from this base, and training the base now "
+                f"would move it under them; "
                 'train the base first, or use "auto"',
             )
 
@@ -176,13 +254,18 @@ def _check_until(where: str, until: UntilSpec, recipe: Recipe) -> None:
     bounds = {"at_least": until.at_least, "at_most": until.at_most}
     given = {key: bound for key, bound in bounds.items() if bound is not None}
     if given and not until.metric:
-        raise RecipeError(f"{where}.metric", f"{listed(list(given))} needs a metric to compare, such as eval/plan")
+        raise RecipeError(
+            f"{where}.metric", f"{listed(list(given))} needs a metric to compare, such as eval/plan"
+        )
     if not until.metric:
         return
     if not given:
         raise RecipeError(where, f"metric {until.metric!r} needs at_least or at_most")
     if recipe.eval.every == 0:
-        raise RecipeError("eval.every", f"0 leaves no evaluation inside a stage, so {where}.metric could never end it earlier")
+        raise RecipeError(
+            "eval.every",
+            f"0 leaves no evaluation inside a stage, so {where}.metric could never end it earlier",
+        )
     _check_metric(f"{where}.metric", until.metric, recipe)
     _check_shares(where, until.metric, given)
 
@@ -194,7 +277,9 @@ def _check_mix(where: str, stage: StageSpec, recipe: Recipe) -> None:
     known_levels(f"{where}.easy_levels", stage.easy_levels, levels, "the stage's levels")
     within(f"{where}.easy_first", stage.easy_first, 0, 1)
     if stage.easy_first and not stage.easy_levels:
-        raise RecipeError(f"{where}.easy_levels", f"easy_first = {stage.easy_first} needs the levels to draw from at first")
+        raise RecipeError(
+            f"{where}.easy_levels", f"easy_first = {stage.easy_first} needs the levels to draw from at first"
+        )
     if stage.level_weights:
         one_per_level(f"{where}.level_weights", stage.level_weights, levels)
         for i, weight in enumerate(stage.level_weights):
@@ -202,11 +287,16 @@ def _check_mix(where: str, stage: StageSpec, recipe: Recipe) -> None:
         weights = dict(zip(levels, stage.level_weights, strict=True))
         for drawn in (levels, stage.easy_levels):
             if drawn and not any(weights[level] for level in drawn):
-                raise RecipeError(f"{where}.level_weights", f"levels {listed(drawn)} all have weight 0, so there is nothing to draw")
+                raise RecipeError(
+                    f"{where}.level_weights",
+                    f"levels {listed(drawn)} all have weight 0, so there is nothing to draw",
+                )
     at_least(f"{where}.batch", stage.batch, 1)
     at_least(f"{where}.share", stage.share, 1)
     if stage.batch % stage.share:
-        raise RecipeError(f"{where}.share", f"{stage.share} tasks on one context do not divide a batch of {stage.batch}")
+        raise RecipeError(
+            f"{where}.share", f"{stage.share} tasks on one context do not divide a batch of {stage.batch}"
+        )
 
 
 def _check_optim(where: str, stage: StageSpec) -> None:
@@ -234,7 +324,9 @@ def _check_gate(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) ->
             at_least(f"{where}.{name}", bound, 0)
     _check_shares(where, gate.metric, given)
     if not 0 <= gate.confidence < 1:
-        raise RecipeError(f"{where}.confidence", f"must be at least 0 and less than 1, found {gate.confidence}")
+        raise RecipeError(
+            f"{where}.confidence", f"must be at least 0 and less than 1, found {gate.confidence}"
+        )
     at_least(f"{where}.window", gate.window, 2)
     check_after(where, gate, stage, recipe)
 
@@ -252,7 +344,9 @@ def _check_metric(where: str, metric: str, recipe: Recipe) -> None:
         raise RecipeError(where, f"{metric!r}: what follows @ is a level, such as eval/{name}@5")
     levels = eval_levels(recipe)
     if at and levels and int(level) not in levels:
-        raise RecipeError(where, f"{metric!r}: level {level} is not evaluated (levels: {', '.join(map(str, levels))})")
+        raise RecipeError(
+            where, f"{metric!r}: level {level} is not evaluated (levels: {', '.join(map(str, levels))})"
+        )
 
 
 def _check_shares(where: str, metric: str, bounds: dict[str, float]) -> None:
@@ -265,8 +359,16 @@ def _check_imitate(where: str, stage: StageSpec, recipe: Recipe) -> None:
     default = StageSpec()
     for key in REINFORCE_ONLY:
         if getattr(stage, key) != getattr(default, key):
-            why = "reads no rewards" if key in ("reward", "credit") else "samples no trees" if key == "tree" else "does not read it"
-            raise RecipeError(f"{where}.{key}", f'imitate {why}; take {key} out, or make the stage kind = "reinforce"')
+            why = (
+                "reads no rewards"
+                if key in ("reward", "credit")
+                else "samples no trees"
+                if key == "tree"
+                else "does not read it"
+            )
+            raise RecipeError(
+                f"{where}.{key}", f'imitate {why}; take {key} out, or make the stage kind = "reinforce"'
+            )
     for role, shares in stage.loss_share.items():
         here = f"{where}.loss_share.{role}"
         if role not in stage.roles:
@@ -275,4 +377,6 @@ def _check_imitate(where: str, stage: StageSpec, recipe: Recipe) -> None:
         for i, share in enumerate(shares):
             within(f"{here}.{i}", share, 0, 1)
         if not any(shares):
-            raise RecipeError(here, f"no {role} token would ever carry loss; take {role!r} out of roles instead")
+            raise RecipeError(
+                here, f"no {role} token would ever carry loss; take {role!r} out of roles instead"
+            )

@@ -1,4 +1,5 @@
-"""What isolation, adaptive isolation, probes and a gate's follow-up need from the rest of a recipe, and why."""
+"""What isolation, adaptive isolation, probes and a gate's follow-up need from the rest of a recipe, and
+why."""
 
 from __future__ import annotations
 
@@ -11,27 +12,45 @@ from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSp
 
 
 def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
-    """Raise RecipeError for the first thing in `isolation` or `adaptive` of the stage at `where` that cannot work."""
+    """Raise RecipeError for the first thing in `isolation` or `adaptive` of the stage at `where` that cannot
+    work."""
     _check_ranges(f"{where}.isolation", stage.isolation)
     used = methods(stage.isolation)
     others = [role for role in ROLES if role not in stage.roles]
     if used and weights_of(recipe, stage) != "base":
-        raise RecipeError(f"{where}.isolation.{used[0]}", f"{listed(stage.roles)} trains weights of its own here, so nothing else can "
-                          'move; isolation is for weights that both roles share (layout = "shared")')
+        raise RecipeError(
+            f"{where}.isolation.{used[0]}",
+            f"{listed(stage.roles)} trains weights of its own "
+            f"here, so nothing else can "
+            'move; isolation is for weights that both roles share (layout = "shared")',
+        )
     for name in used:
         if name == "surgery" and others and not stage.isolation.replay:
-            raise RecipeError(f"{where}.isolation.surgery", f"{listed(others)} has no objective in this stage to be reconciled with; "
-                              "give it one with isolation.replay, or train both roles")
+            raise RecipeError(
+                f"{where}.isolation.surgery",
+                f"{listed(others)} has no objective in this "
+                f"stage to be reconciled with; "
+                "give it one with isolation.replay, or train both roles",
+            )
         if name != "surgery" and not others:
-            raise RecipeError(f"{where}.isolation.{name}", "both roles train in this stage, so there is no other role to keep in place")
+            raise RecipeError(
+                f"{where}.isolation.{name}",
+                "both roles train in this stage, so there is no other role to keep in place",
+            )
     _check_adaptive(f"{where}.adaptive", stage, recipe)
 
 
 def methods(isolation: IsolationSpec) -> list[str]:
     """Names of the methods that are on."""
     core = isolation.core != "none"
-    on = {"replay": isolation.replay > 0, "keep_kl": isolation.keep_kl > 0, "surgery": isolation.surgery != "none", "core": core,
-          "transplant": isolation.transplant, "slerp": isolation.slerp > 0}
+    on = {
+        "replay": isolation.replay > 0,
+        "keep_kl": isolation.keep_kl > 0,
+        "surgery": isolation.surgery != "none",
+        "core": core,
+        "transplant": isolation.transplant,
+        "slerp": isolation.slerp > 0,
+    }
     return [name for name, used in on.items() if used]
 
 
@@ -47,7 +66,9 @@ def _check_ranges(where: str, isolation: IsolationSpec) -> None:
     within(f"{where}.slerp", isolation.slerp, 0, 1)
     for name in ("transplant", "slerp"):
         if getattr(isolation, name) and isolation.core != "core":
-            raise RecipeError(f"{where}.{name}", 'needs a core region and the model that showed it: core = "core"')
+            raise RecipeError(
+                f"{where}.{name}", 'needs a core region and the model that showed it: core = "core"'
+            )
 
 
 def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
@@ -56,32 +77,59 @@ def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
     within(f"{where}.min_cosine", adaptive.min_cosine, -1, 1)
     at_least(f"{where}.window", adaptive.window, 1)
     if not 0 <= adaptive.confidence < 1:
-        raise RecipeError(f"{where}.confidence", f"must be at least 0 and less than 1, found {adaptive.confidence}")
+        raise RecipeError(
+            f"{where}.confidence", f"must be at least 0 and less than 1, found {adaptive.confidence}"
+        )
     at_least(f"{where}.lr", adaptive.lr, 0)
     above(f"{where}.weight", adaptive.weight, 0)
     at_least(f"{where}.rejoin", adaptive.rejoin, 0)
-    default, read = AdaptiveSpec(), {"adapter": ("lr",), "replay": ("weight",), "keep_kl": ("weight",)}.get(adaptive.to, ())
-    for key in ("lr", "weight", *(["max_drop", "min_cosine", "window", "confidence", "rejoin"] if adaptive.to == "off" else [])):
-        if key not in read and getattr(adaptive, key) != getattr(default, key) and not _read_by_a_gate(key, stage):
+    default, read = (
+        AdaptiveSpec(),
+        {"adapter": ("lr",), "replay": ("weight",), "keep_kl": ("weight",)}.get(adaptive.to, ()),
+    )
+    for key in (
+        "lr",
+        "weight",
+        *(["max_drop", "min_cosine", "window", "confidence", "rejoin"] if adaptive.to == "off" else []),
+    ):
+        if (
+            key not in read
+            and getattr(adaptive, key) != getattr(default, key)
+            and not _read_by_a_gate(key, stage)
+        ):
             raise RecipeError(f"{where}.{key}", f'is not read with to = "{adaptive.to}"; take it out')
     if adaptive.to == "off":
         return
     if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
-        raise RecipeError(f"{where}.to", f'a stage that becomes isolated starts shared: layout = "shared", found "{recipe.layout}"')
+        raise RecipeError(
+            f"{where}.to",
+            f'a stage that becomes isolated starts shared: layout = "shared", found "{recipe.layout}"',
+        )
     if not recipe.probes.every:
         raise RecipeError("probes.every", f"0 leaves nothing for {where} to read")
     if adaptive.min_cosine > -1 and not recipe.probes.conflict_every:
         raise RecipeError("probes.conflict_every", f"0 leaves no cosine for {where}.min_cosine to read")
     if adaptive.to in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
-        raise RecipeError(f"{where}.to", f'both roles train in this stage, so there is no other role for "{adaptive.to}"; use "adapter" or "model"')
+        raise RecipeError(
+            f"{where}.to",
+            f"both roles train in this stage, so there is no other role for "
+            f'"{adaptive.to}"; use "adapter" or "model"',
+        )
     if getattr(stage.isolation, adaptive.to, 0):
-        raise RecipeError(f"{where}.to", f"isolation.{adaptive.to} is on from the start, so there is nothing to switch on")
+        raise RecipeError(
+            f"{where}.to", f"isolation.{adaptive.to} is on from the start, so there is nothing to switch on"
+        )
     if adaptive.to in ("adapter", "model") and methods(stage.isolation):
-        raise RecipeError(f"{where}.to", f"isolation.{methods(stage.isolation)[0]} belongs to shared weights, which end at the switch; use one of the two")
+        raise RecipeError(
+            f"{where}.to",
+            f"isolation.{methods(stage.isolation)[0]} belongs to shared "
+            f"weights, which end at the switch; use one of the two",
+        )
 
 
 def _read_by_a_gate(key: str, stage: StageSpec) -> bool:
-    """A stage that a gate sends back isolated takes its adapter's rate, or its replay's weight, from `adaptive`."""
+    """A stage that a gate sends back isolated takes its adapter's rate, or its replay's weight, from
+    `adaptive`."""
     wanted = {"lr": ("adapter",), "weight": ("replay", "keep_kl")}.get(key, ())
     return any(gate.then == "isolate" and gate.isolate in wanted for gate in stage.gates)
 
@@ -91,25 +139,43 @@ def check_after(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) ->
     default = GateSpec()
     above(f"{where}.rate", gate.rate, 0)
     at_least(f"{where}.retries", gate.retries, 1)
-    read = {"isolate": ("then", "isolate"), "lower_rate": ("then", "rate", "retries")}.get(gate.then, ("then",))
+    read = {"isolate": ("then", "isolate"), "lower_rate": ("then", "rate", "retries")}.get(
+        gate.then, ("then",)
+    )
     for key in ("then", "isolate", "rate", "retries"):
         if getattr(gate, key) == getattr(default, key):
             continue
         if gate.on_fail != "roll_back":
-            raise RecipeError(f"{where}.{key}", f'follows a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"')
+            raise RecipeError(
+                f"{where}.{key}",
+                f'follows a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"',
+            )
         if key not in read:
-            why = "the same seeds and settings would give the same run once more" if key == "retries" else "is not read"
+            why = (
+                "the same seeds and settings would give the same run once more"
+                if key == "retries"
+                else "is not read"
+            )
             raise RecipeError(f"{where}.{key}", f'{why} with then = "{gate.then}"; take it out')
     if gate.then == "lower_rate" and gate.rate >= 1:
         raise RecipeError(f"{where}.rate", f"a factor below 1 lowers the rate, found {gate.rate}")
     if gate.then == "isolate":
         if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
-            raise RecipeError(f"{where}.then", f'{listed(stage.roles)} trains weights of its own already (layout "{recipe.layout}"); '
-                              '"isolate" is for layout = "shared"')
+            raise RecipeError(
+                f"{where}.then",
+                f"{listed(stage.roles)} trains weights of its own already "
+                f'(layout "{recipe.layout}"); '
+                '"isolate" is for layout = "shared"',
+            )
         if getattr(stage.isolation, gate.isolate, 0):
-            raise RecipeError(f"{where}.isolate", f"isolation.{gate.isolate} is on from the start, so there is nothing to switch on")
+            raise RecipeError(
+                f"{where}.isolate",
+                f"isolation.{gate.isolate} is on from the start, so there is nothing to switch on",
+            )
         if gate.isolate in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
-            raise RecipeError(f"{where}.isolate", f'both roles train, so there is no other role for "{gate.isolate}"')
+            raise RecipeError(
+                f"{where}.isolate", f'both roles train, so there is no other role for "{gate.isolate}"'
+            )
 
 
 def check_probes(recipe: Recipe) -> None:
@@ -125,5 +191,8 @@ def check_probes(recipe: Recipe) -> None:
             raise RecipeError(f"probes.formats.{name}", "names a metric: use letters, digits, '_' and '-'")
         try:
             re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as e:  # the last two: a count or a nesting without end
-            raise RecipeError(f"probes.formats.{name}", f"{pattern[:80]!r} is not a regular expression: {e}") from e
+        # the last two: a count or a nesting without end
+        except (re.error, OverflowError, RecursionError) as e:
+            raise RecipeError(
+                f"probes.formats.{name}", f"{pattern[:80]!r} is not a regular expression: {e}"
+            ) from e

@@ -1,4 +1,5 @@
-"""Plain tables to the records of `schema.py` and back, driven by the annotations there and strict about every key.
+"""Plain tables to the records of `schema.py` and back, driven by the annotations there and strict about every
+key.
 
     from_dict(to_dict(recipe)) == recipe
 """
@@ -10,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -22,13 +23,15 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that these tables say; RecipeError names the address of the first key or value that does not fit."""
+    """The recipe that these tables say; RecipeError names the address of the first key or value that does not
+    fit."""
     bounded(data)
     return to_record(Recipe, data, "")
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Every setting, defaults included, as JSON can hold it: lists for tuples, a task's options flat beside its name."""
+    """Every setting, defaults included, as JSON can hold it: lists for tuples, a task's options flat beside
+    its name."""
     return _plain(recipe)
 
 
@@ -39,7 +42,12 @@ def join(where: str, key: object) -> str:
 def describe(value: Any) -> str:
     """What was found, for an error message: its kind and, shortened, itself."""
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
-    for kind, word in ((NoneType, "nothing"), (bool, "the truth value"), (int, "the whole number"), (float, "the number")):
+    for kind, word in (
+        (NoneType, "nothing"),
+        (bool, "the truth value"),
+        (int, "the whole number"),
+        (float, "the number"),
+    ):
         if isinstance(value, kind):
             return word if value is None else f"{word} {str(value).lower()}"
     if isinstance(value, str):
@@ -51,7 +59,7 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}, {shown}"
 
 
-@lru_cache(maxsize=None)  # a recipe of a thousand stages asks a thousand times
+@cache  # a recipe of a thousand stages asks a thousand times
 def fields_of(kind: type) -> Mapping[str, Any]:
     """Field name -> annotation of a record of the schema, as a recipe's text may write them."""
     hints = get_type_hints(kind)
@@ -85,7 +93,9 @@ def _record(kind: type, value: Any, where: str) -> Any:
     rest = {k: v for k, v in value.items() if k not in hints}
     if kind is TaskSpec:
         if "options" in rest:
-            raise RecipeError(join(where, "options"), 'write options beside the name: task = { name = "desk", slip = 0.1 }')
+            raise RecipeError(
+                join(where, "options"), 'write options beside the name: task = { name = "desk", slip = 0.1 }'
+            )
         return TaskSpec(**known, options={k: _option(v, join(where, k)) for k, v in rest.items()})
     for key in rest:
         raise RecipeError(join(where, key), unknown("key", key, hints))
@@ -94,14 +104,20 @@ def _record(kind: type, value: Any, where: str) -> Any:
 
 def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        how = "a list of tables is written [[...]] or [{ ... }]" if dataclasses.is_dataclass(args[0]) else "a list is written [1, 2]"
+        how = (
+            "a list of tables is written [[...]] or [{ ... }]"
+            if dataclasses.is_dataclass(args[0])
+            else "a list is written [1, 2]"
+        )
         raise RecipeError(where, f"expected a list, found {describe(value)}; {how}")
     if args[-1] is Ellipsis:
         kinds = [args[0]] * len(value)
     else:
         kinds = list(args)
         if len(value) != len(kinds):
-            raise RecipeError(where, f"expected a list of exactly {len(kinds)}, found {len(value)}: {describe(value)}")
+            raise RecipeError(
+                where, f"expected a list of exactly {len(kinds)}, found {len(value)}: {describe(value)}"
+            )
     return tuple(to_record(k, v, join(where, i)) for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
 
 
@@ -132,7 +148,9 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
     try:
         return _finite(float(value) if kind is float else value, where)
     except OverflowError:
-        raise RecipeError(where, "expected a finite number, found a whole number that is too large for one") from None
+        raise RecipeError(
+            where, "expected a finite number, found a whole number that is too large for one"
+        ) from None
 
 
 def _finite(value: Any, where: str) -> Any:
@@ -142,12 +160,18 @@ def _finite(value: Any, where: str) -> Any:
 
 
 def _option(value: Any, where: str) -> Any:
-    """A domain's own option: any finite plain value. Lists become tuples, so that a recipe cannot change under a run."""
+    """A domain's own option: any finite plain value. Lists become tuples, so that a recipe cannot change
+    under a run."""
     if isinstance(value, (list, tuple)):
         return tuple(_option(v, join(where, i)) for i, v in enumerate(value))
     if isinstance(value, Mapping):
         return {str(k): _option(v, join(where, k)) for k, v in value.items()}
-    _need(value is None or isinstance(value, (str, bool, int, float)), "a number, text, a list or a table", value, where)
+    _need(
+        value is None or isinstance(value, (str, bool, int, float)),
+        "a number, text, a list or a table",
+        value,
+        where,
+    )
     return _finite(value, where)
 
 
@@ -169,7 +193,8 @@ def _plain(value: Any) -> Any:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The whole recipe as a TOML file that loads back to an equal one. What TOML cannot say (nothing) is left out."""
+    """The whole recipe as a TOML file that loads back to an equal one. What TOML cannot say (nothing) is left
+    out."""
     data = to_dict(recipe)
     tables = {k: v for k, v in data.items() if isinstance(v, dict)}
     lines = _assignments({k: v for k, v in data.items() if k not in tables and k != "stage"})
@@ -192,7 +217,8 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         said = json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML string but for DEL
-        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in said)  # C1, marks of direction: never raw on a terminal
+        # C1, marks of direction: never raw on a terminal
+        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in said)
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

@@ -7,15 +7,21 @@ from typing import Literal
 from forethought.recipe.schema import ROLES, ModelSpec, Recipe, StageSpec
 
 Weights = Literal["base", "adapter", "model"]
-OWN: dict[str, tuple[Weights, ...]] = {"shared": (), "adapters": ("adapter",), "mixed": ("adapter",), "models": ("model",)}
+OWN: dict[str, tuple[Weights, ...]] = {
+    "shared": (),
+    "adapters": ("adapter",),
+    "mixed": ("adapter",),
+    "models": ("model",),
+}
 """Layout -> what a role can have for itself in it, beside the base that all have."""
 
 
 def weights_of(recipe: Recipe, stage: StageSpec) -> Weights:
     """What `weights = "auto"` means: a role's own weights where the layout has them, else the base.
 
-    Two exceptions. Imitation of all roles into a model from scratch trains the base, from which every role then starts: an adapter
-    on random weights has nothing to adapt, and two models would learn the same screen twice. And in layout "mixed" the base acts.
+    Two exceptions. Imitation of all roles into a model from scratch trains the base, from which every role
+    then starts: an adapter on random weights has nothing to adapt, and two models would learn the same screen
+    twice. And in layout "mixed" the base acts.
     """
     if stage.weights != "auto":
         return stage.weights
@@ -33,7 +39,10 @@ def has_planner(recipe: Recipe) -> bool:
 
 def trains_whole(recipe: Recipe) -> bool:
     """Whether some stage updates the weights of a whole model, not an adapter's alone."""
-    return any(stage.kind != "distill" and (has_planner(recipe) or weights_of(recipe, stage) != "adapter") for stage in recipe.stage)
+    return any(
+        stage.kind != "distill" and (has_planner(recipe) or weights_of(recipe, stage) != "adapter")
+        for stage in recipe.stage
+    )
 
 
 def given(model: ModelSpec) -> bool:

@@ -1,4 +1,5 @@
-"""A recipe from a TOML file, from a shipped recipe's name, or from the recipe.json of a run, with overrides on top."""
+"""A recipe from a TOML file, from a shipped recipe's name, or from the recipe.json of a run, with overrides
+on top."""
 
 from __future__ import annotations
 
@@ -13,32 +14,35 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.textfile import read_text
 from forethought.recipe.bounds import MOST_DEPTH, bounded
 from forethought.recipe.convert import describe, fields_of, from_dict, join, to_dict
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import Recipe, TaskSpec
-from forethought.core.textfile import read_text
 
 _PACKAGE = Path(__file__).parents[1]
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")
 
 
 def load(source: str | Path, overrides: Iterable[str] = (), beside: Path | None = None) -> Recipe:
-    """The recipe at `source`, with `overrides` such as "stage.0.until.steps=50" applied in order. Its paths are whole: those in a file
-    were relative to it, those in `overrides` are to `beside` (None: the working directory); see `paths`.
+    """The recipe at `source`, with `overrides` such as "stage.0.until.steps=50" applied in order. Its paths
+    are whole: those in a file were relative to it, those in `overrides` are to `beside` (None: the working
+    directory); see `paths`.
 
-    `source` is a TOML file, the name of a shipped recipe ("desk"), a run's recipe.json, or the run's directory. Every fault
-    is a RecipeError with the address of the value (or, for a syntax error, file and line). What cannot work together is
-    the business of `check`.
+    `source` is a TOML file, the name of a shipped recipe ("desk"), a run's recipe.json, or the run's
+    directory. Every fault is a RecipeError with the address of the value (or, for a syntax error, file and
+    line). What cannot work together is the business of `check`.
     """
     path = _find(source)
     own = path.name != "recipe.json" and path.parent != _shipped_folder()
-    return override(anchored(from_dict(read_tables(path)), path.parent if own else Path.cwd()), overrides, beside)
+    return override(
+        anchored(from_dict(read_tables(path)), path.parent if own else Path.cwd()), overrides, beside
+    )
 
 
 def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = None) -> Recipe:
-    """The recipe with changes such as "stage.0.until.steps=50" applied in order, their paths relative to `beside`. RecipeError as `load`
-    raises it."""
+    """The recipe with changes such as "stage.0.until.steps=50" applied in order, their paths relative to
+    `beside`. RecipeError as `load` raises it."""
     overrides = list(overrides)
     if not overrides:
         return recipe
@@ -60,7 +64,8 @@ def shipped_arms() -> dict[str, Path]:
 
 
 def write_resolved(recipe: Recipe, path: Path) -> None:
-    """Write the whole recipe as JSON that `load` reads back to an equal one. Written beside and renamed: never half there."""
+    """Write the whole recipe as JSON that `load` reads back to an equal one. Written beside and renamed:
+    never half there."""
     beside = path.with_name(path.name + ".new")
     with open(beside, "w", encoding="utf-8") as file:
         json.dump(to_dict(recipe), file, indent=2, ensure_ascii=False, allow_nan=False)
@@ -71,8 +76,8 @@ def write_resolved(recipe: Recipe, path: Path) -> None:
 
 
 def _shipped_folder() -> Path:
-    # A wheel carries the recipes inside the package; in a checkout they lie beside it. Never look beside an installed
-    # package: that folder is site-packages, where `recipes` may be anybody's.
+    # A wheel carries the recipes inside the package; in a checkout they lie beside it. Never look beside an
+    # installed package: that folder is site-packages, where `recipes` may be anybody's.
     inside = _PACKAGE / "recipes"
     return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
 
@@ -80,11 +85,15 @@ def _shipped_folder() -> Path:
 def _find(source: str | Path) -> Path:
     path = Path(os.path.expanduser(source))
     names = {p.stem: p for p in _shipped_folder().glob("*.toml")}
-    if str(source) in names:  # a bare name is the shipped one, whatever lies in this directory; ./desk is the path
+    # a bare name is the shipped one, whatever lies in this directory; ./desk is the path
+    if str(source) in names:
         return names[str(source)]
     if os.path.isdir(path):
         if not (path / "recipe.json").is_file():
-            raise RecipeError(str(path), "is a directory without a recipe.json, so it is no run; give a run, a .toml file or a name")
+            raise RecipeError(
+                str(path),
+                "is a directory without a recipe.json, so it is no run; give a run, a .toml file or a name",
+            )
         return path / "recipe.json"
     if os.path.isfile(path):  # False, where Path would raise: a name that is too long, a NUL in it
         return path
@@ -103,12 +112,20 @@ def read_tables(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(str(path), f"not valid TOML: {_with_line(error, text)}") from None
     except json.JSONDecodeError as error:
-        raise RecipeError(str(path), f"not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})") from None
+        raise RecipeError(
+            str(path), f"not valid JSON: {error.msg} (at line {error.lineno}, column {error.colno})"
+        ) from None
     except ValueError:  # Python's bound on the digits of a whole number
-        number = next((f":{n}" for n, line in enumerate(text.split("\n"), 1) if _MANY_DIGITS.search(line)), "")
-        raise RecipeError(f"{path}{number}", "a whole number of thousands of digits; give one of at most 64 bits") from None
+        number = next(
+            (f":{n}" for n, line in enumerate(text.split("\n"), 1) if _MANY_DIGITS.search(line)), ""
+        )
+        raise RecipeError(
+            f"{path}{number}", "a whole number of thousands of digits; give one of at most 64 bits"
+        ) from None
     except RecursionError:
-        raise RecipeError(str(path), f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few") from None
+        raise RecipeError(
+            str(path), f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few"
+        ) from None
     if not isinstance(data, dict):
         raise RecipeError(str(path), f"expected a table, found {describe(data)}")
     bounded(data)
@@ -121,7 +138,8 @@ def _with_line(error: tomllib.TOMLDecodeError, text: str) -> str:
 
 
 def _override(data: dict[str, Any], text: str) -> None:
-    """Set one value in resolved tables, in place. The value's own type is checked when the tables become a recipe."""
+    """Set one value in resolved tables, in place. The value's own type is checked when the tables become a
+    recipe."""
     address, equals, raw = (part.strip() for part in text.partition("="))
     if not equals or not address:
         raise RecipeError(text, "an override is written address=value, such as stage.0.until.steps=50")
@@ -129,7 +147,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     *above, last = address.split(".")
     for key in above:
         key, child = _child(kind, node, key, where)
-        if isinstance(node, dict) and key not in node:  # only where the recipe chooses the names: reward.plan, task.option
+        # only where the recipe chooses the names: reward.plan, task.option
+        if isinstance(node, dict) and key not in node:
             node[key] = [] if get_origin(child) is tuple else {}
         node, kind, where = node[key], child, join(where, key)
     last, child = _child(kind, node, last, where)
@@ -148,14 +167,19 @@ def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
         return key, get_args(kind)[1] if origin is dict else Any
     if isinstance(node, list):
         if not key.isdecimal() or int(key) >= len(node):
-            exists = f"{where} has {len(node)} entries, 0 to {len(node) - 1}" if node else f"{where} is empty; set the whole list"
+            exists = (
+                f"{where} has {len(node)} entries, 0 to {len(node) - 1}"
+                if node
+                else f"{where} is empty; set the whole list"
+            )
             raise RecipeError(join(where, key), f"no such entry: {exists}")
         return int(key), get_args(kind)[0] if origin is tuple else Any
     raise RecipeError(join(where, key), f"nothing lies under {where}, which is {describe(node)}")
 
 
 def _value(raw: str, kind: Any, where: str) -> Any:
-    """A TOML value, or the bare text where that is no TOML (layout=shared) or where text is wanted anyway (name=7)."""
+    """A TOML value, or the bare text where that is no TOML (layout=shared) or where text is wanted anyway
+    (name=7)."""
     if kind is str and not raw.startswith(('"', "'")):
         return raw
     try:
@@ -163,7 +187,9 @@ def _value(raw: str, kind: Any, where: str) -> Any:
     except tomllib.TOMLDecodeError:
         return raw
     except (ValueError, RecursionError):
-        raise RecipeError(where, "a whole number of thousands of digits, or a value nested without end; give a smaller one") from None
+        raise RecipeError(
+            where, "a whole number of thousands of digits, or a value nested without end; give a smaller one"
+        ) from None
     if parsed.keys() != {"value"} or (kind is str and not isinstance(parsed["value"], str)):
         return raw
     return parsed["value"]

@@ -1,8 +1,9 @@
 """The files that a recipe names, and what their paths are relative to.
 
-A path in a recipe file is relative to the folder of that file; in a shipped recipe, on the command line (`--set`, `--model`) and in a
-run's recipe.json to the working directory. A recipe that was loaded holds whole paths, and so does the recipe.json of a run: the run can
-be resumed from anywhere, while its files stay where they were.
+A path in a recipe file is relative to the folder of that file; in a shipped recipe, on the command line
+(`--set`, `--model`) and in a run's recipe.json to the working directory. A recipe that was loaded holds whole
+paths, and so does the recipe.json of a run: the run can be resumed from anywhere, while its files stay where
+they were.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from typing import Any
 from forethought.recipe.schema import ModelSpec, Recipe, TaskSpec
 
 HUB = "hub:"  # begins a source that is no file
-OPTIONS = {"math": ("train", "eval", "demos"), "blocksworld": ("exclude",)}  # of task families: a path, a list, or a table with a source
+# of task families: a path, a list, or a table with a source
+OPTIONS = {"math": ("train", "eval", "demos"), "blocksworld": ("exclude",)}
 
 Change = Callable[[str, str], str]
 """(address, path) -> the path to put in its place."""
 
 
 def files(recipe: Recipe) -> dict[str, Path]:
-    """Address -> file of everything that a recipe reads its data from: problems, demonstrations, lists of phrases. Models and splits of
-    the hub are none."""
+    """Address -> file of everything that a recipe reads its data from: problems, demonstrations, lists of
+    phrases. Models and splits of the hub are none."""
     found: dict[str, Path] = {}
 
     def note(where: str, path: str) -> str:
@@ -36,8 +38,8 @@ def files(recipe: Recipe) -> dict[str, Path]:
 
 
 def anchored(recipe: Recipe, base: Path) -> Recipe:
-    """The recipe with whole paths, those that were relative taken from the folder `base`. A model's path stays as it is where no folder
-    lies there: it may be a name on the hub."""
+    """The recipe with whole paths, those that were relative taken from the folder `base`. A model's path
+    stays as it is where no folder lies there: it may be a name on the hub."""
     return _models(_changed(recipe, lambda where, path: _whole(path, base)), base)
 
 
@@ -47,14 +49,23 @@ def _whole(path: str, base: Path) -> str:
 
 def _changed(recipe: Recipe, change: Change) -> Recipe:
     task = _task(recipe.task, change)
-    stages = tuple(replace(stage, credit=replace(stage.credit, grams=change(f"stage.{i}.credit.grams", stage.credit.grams)))
-                   if stage.credit.grams else stage for i, stage in enumerate(recipe.stage))
+    stages = tuple(
+        replace(
+            stage, credit=replace(stage.credit, grams=change(f"stage.{i}.credit.grams", stage.credit.grams))
+        )
+        if stage.credit.grams
+        else stage
+        for i, stage in enumerate(recipe.stage)
+    )
     return replace(recipe, task=task, stage=stages)
 
 
 def _task(task: TaskSpec, change: Change) -> TaskSpec:
     named = OPTIONS.get(task.name, ())
-    options = {key: _option(f"task.{key}", value, change) if key in named else value for key, value in task.options.items()}
+    options = {
+        key: _option(f"task.{key}", value, change) if key in named else value
+        for key, value in task.options.items()
+    }
     return replace(task, options=options)
 
 
@@ -71,8 +82,16 @@ def _option(where: str, value: Any, change: Change) -> Any:
 
 def _models(recipe: Recipe, base: Path) -> Recipe:
     def model(spec: ModelSpec) -> ModelSpec:
-        return replace(spec, path=_whole(spec.path, base)) if spec.path and os.path.isdir(_whole(spec.path, base)) else spec
+        return (
+            replace(spec, path=_whole(spec.path, base))
+            if spec.path and os.path.isdir(_whole(spec.path, base))
+            else spec
+        )
 
-    stages = tuple(replace(stage, distill=replace(stage.distill, model=model(stage.distill.model))) if stage.distill.model.path else stage
-                   for stage in recipe.stage)
+    stages = tuple(
+        replace(stage, distill=replace(stage.distill, model=model(stage.distill.model)))
+        if stage.distill.model.path
+        else stage
+        for stage in recipe.stage
+    )
     return replace(recipe, model=model(recipe.model), planner=model(recipe.planner), stage=stages)

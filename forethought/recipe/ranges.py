@@ -1,4 +1,5 @@
-"""What the checks of a recipe share: each raises RecipeError with the address `where` when the value does not fit."""
+"""What the checks of a recipe share: each raises RecipeError with the address `where` when the value does not
+fit."""
 
 from __future__ import annotations
 
@@ -25,17 +26,27 @@ def within(where: str, value: float, low: float, high: float) -> None:
 def known_levels(where: str, levels: Sequence[int], among: Sequence[int], source: str) -> None:
     for i, level in enumerate(levels):
         if level in levels[:i]:
-            raise RecipeError(f"{where}.{i}", f"level {level} is listed twice; to draw it more often use level_weights")
+            raise RecipeError(
+                f"{where}.{i}", f"level {level} is listed twice; to draw it more often use level_weights"
+            )
         if among and level not in among:
-            raise RecipeError(f"{where}.{i}", f"level {level} is not one of {source}: {', '.join(map(str, among))}")
+            raise RecipeError(
+                f"{where}.{i}", f"level {level} is not one of {source}: {', '.join(map(str, among))}"
+            )
 
 
 def one_per_level(where: str, values: Sequence[float], levels: Sequence[int]) -> None:
     if not levels:
-        raise RecipeError(where, "has one number per level, so the levels must be written too, in the stage or in task")
+        raise RecipeError(
+            where, "has one number per level, so the levels must be written too, in the stage or in task"
+        )
     if len(values) != len(levels):
-        raise RecipeError(where, f"has {len(values)} numbers for {len(levels)} levels ({', '.join(map(str, levels))})")
+        raise RecipeError(
+            where, f"has {len(values)} numbers for {len(levels)} levels ({', '.join(map(str, levels))})"
+        )
 
 
 def listed(words: Sequence[object]) -> str:
-    return " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])
+    return (
+        " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])
+    )

@@ -1,10 +1,12 @@
-"""Everything a recipe can say, on one page. Field order is reading order; every default is a setting that works.
+"""Everything a recipe can say, on one page. Field order is reading order; every default is a setting that
+works.
 
-The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check` in this module
-refuses what cannot work together, with the reason, before anything heavy starts.
+The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check` in
+this module refuses what cannot work together, with the reason, before anything heavy starts.
 
-Paths (a task's problem files, `credit.grams`, the folder of a model) are relative to the folder of the recipe file; in a shipped recipe and
-on the command line to the working directory. The recipe.json of a run holds them whole (`paths.py`).
+Paths (a task's problem files, `credit.grams`, the folder of a model) are relative to the folder of the recipe
+file; in a shipped recipe and on the command line to the working directory. The recipe.json of a run holds
+them whole (`paths.py`).
 """
 
 from __future__ import annotations
@@ -13,21 +15,25 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ROLES = ("plan", "act")
-PACK_TOKENS, SAMPLE_ROWS = 8192, 1024  # what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
+# what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
+PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """A task family and its knobs. Keys beyond `name` and `levels` belong to the domain, which checks them."""
+    """A task family and its knobs. Keys beyond `name` and `levels` belong to the domain, which checks
+    them."""
 
     name: str = "desk"
     levels: tuple[int, ...] = ()  # empty: the domain's own
-    options: dict[str, Any] = field(default_factory=dict)  # written flat in TOML: task = { name = "desk", slip = 0.1 }
+    # written flat in TOML: task = { name = "desk", slip = 0.1 }
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """`init = "small"`: a Qwen2 from scratch in the given size. `path`: any Hugging Face causal LM on disk or by hub name."""
+    """`init = "small"`: a Qwen2 from scratch in the given size. `path`: any Hugging Face causal LM on disk or
+    by hub name."""
 
     init: Literal["small", ""] = "small"
     path: str = ""  # wins over init
@@ -35,7 +41,8 @@ class ModelSpec:
     width: int = 128
     heads: int = 4
     mlp: int = 256
-    vocabulary: int = 2048  # tokens of a small model on a task in free text: byte-level BPE, trained on the training problems
+    # tokens of a small model on a task in free text: byte-level BPE, trained on the training problems
+    vocabulary: int = 2048
     trust_remote_code: bool = False
 
 
@@ -51,23 +58,28 @@ class AdapterSpec:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
     device: str = "auto"  # auto | cpu | cuda
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the products (autocast). auto: bf16 on a GPU, on a CPU what is faster there
+    # of the products (autocast). auto: bf16 on a GPU, on a CPU what is faster there
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     layers: Literal["auto", "c", "torch"] = "auto"
-    # what computes the layers of a training step on a CPU: the kernels in C, or PyTorch. auto: what is faster. Where `precision` or `layers`
-    # is auto, a layer of the model is timed in each way when the run begins; the answer is kept for this machine, and by a resumed run
+    # what computes the layers of a training step on a CPU: the kernels in C, or PyTorch. auto: what is
+    # faster. Where `precision` or `layers` is auto, a layer of the model is timed in each way when the run
+    # begins; the answer is kept for this machine, and by a resumed run
     weights: Literal["auto", "fp32", "bf16"] = "auto"
-    # how the weights of a loaded model are kept. auto: fp32 where a stage trains whole models (a bf16 number has 8 bits: what is less
-    # than 1/512 of it is lost when it is added, and an AdamW update at 1e-6 is), else as its files say (fp32 on a CPU)
+    # how the weights of a loaded model are kept. auto: fp32 where a stage trains whole models (a bf16 number
+    # has 8 bits: what is less than 1/512 of it is lost when it is added, and an AdamW update at 1e-6 is),
+    # else as its files say (fp32 on a CPU)
     threads: int | Literal["auto"] = "auto"
-    # of PyTorch on the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the run begins, on the machine as it is
-    # then (measured in a quarter of a second, and kept when the run is resumed). The number changes the last bits of sums
+    # of PyTorch on the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the
+    # run begins, on the machine as it is then (measured in a quarter of a second, and kept when the run is
+    # resumed). The number changes the last bits of sums
     kernel_threads: int | Literal["auto"] = "auto"
-    # of the C kernels, which sample rows and train layers on a CPU. They change no bit, so auto is one for each core that this process may
-    # use, and no more than OMP_NUM_THREADS says
+    # of the C kernels, which sample rows and train layers on a CPU. They change no bit, so auto is one for
+    # each core that this process may use, and no more than OMP_NUM_THREADS says
     pack_tokens: int | Literal["auto"] = "auto"  # most tokens of one forward and backward
     sample_rows: int | Literal["auto"] = "auto"  # most sequences decoded together
-    # auto: 8192 tokens and 1024 rows, on a GPU what its free memory is estimated to hold (up to four times as many); where memory runs out,
-    # half, with the same gradient and the same samples, and the run goes on with that. A number that does not fit stops the run
+    # auto: 8192 tokens and 1024 rows, on a GPU what its free memory is estimated to hold (up to four times as
+    # many); where memory runs out, half, with the same gradient and the same samples, and the run goes on
+    # with that. A number that does not fit stops the run
     gradient_checkpointing: bool = False
 
     @property
@@ -88,7 +100,8 @@ class EngineSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalSpec:
-    """Factored evaluation on held-out tasks, greedy, the same tasks every time, so that differences are paired."""
+    """Factored evaluation on held-out tasks, greedy, the same tasks every time, so that differences are
+    paired."""
 
     tasks: int = 100  # per level
     levels: tuple[int, ...] = ()  # empty: the task's levels
@@ -99,7 +112,8 @@ class EvalSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimSpec:
-    """AdamW, or Muon on the hidden matrices with AdamW on the rest. Linear warm-up, then constant or linear decay."""
+    """AdamW, or Muon on the hidden matrices with AdamW on the rest. Linear warm-up, then constant or linear
+    decay."""
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: float = 3e-4
@@ -113,7 +127,8 @@ class OptimSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeSpec:
-    """m plans per task, z executions per plan. acts = 0: plans only. m x 1 and a flat group are special cases."""
+    """m plans per task, z executions per plan. acts = 0: plans only. m x 1 and a flat group are special
+    cases."""
 
     plans: int = 4
     acts: int = 1
@@ -130,26 +145,34 @@ class CreditSpec:
     eps: float = 1e-4  # added to the standard deviation where one is divided by
     plan_weight: float = 1.0  # factor on the advantages of plan tokens
     act_weight: float = 1.0
-    alpha: float = 0.0  # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with dr_grpo's A
+    # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with
+    # dr_grpo's A
+    alpha: float = 0.0
     mask: Literal["plan", "grams", "placebo", "entropy", "released"] = "plan"
-    # plan: the tokens of plans; grams: those of the phrases in `grams`; placebo: as many tokens drawn at random as there are planning tokens,
-    # the control; entropy: the most uncertain tokens of each turn; released: planning tokens, and the most uncertain ones of correct
-    # responses above the mean length, as the paper's code has it and the paper has not (credit/hicra.py)
+    # plan: the tokens of plans; grams: those of the phrases in `grams`; placebo: as many tokens drawn at
+    # random as there are planning tokens, the control; entropy: the most uncertain tokens of each turn;
+    # released: planning tokens, and the most uncertain ones of correct responses above the mean length, as
+    # the paper's code has it and the paper has not (credit/hicra.py)
     mask_share: float = 0.3  # of the tokens of a turn (entropy) or of a response (released)
-    grams: str = ""  # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of plans. alpha = 0: only measured
+    # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of plans. alpha = 0:
+    # only measured
+    grams: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapingSpec:
-    """What the reward parts `analytic` and `length` of PTA-GRPO (arXiv 2510.01833) need. The paper gives neither value."""
+    """What the reward parts `analytic` and `length` of PTA-GRPO (arXiv 2510.01833) need. The paper gives
+    neither value."""
 
     tau: float = 1.0  # temperature of the softmax of success rates over a task's plans
-    length_max: int = 0  # T_max, tokens of a whole response (plan and acts); 0: the longest response of the group
+    # T_max, tokens of a whole response (plan and acts); 0: the longest response of the group
+    length_max: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UntilSpec:
-    """The stage ends after `steps`, or earlier when `metric` has reached `at_least` / `at_most` at an evaluation."""
+    """The stage ends after `steps`, or earlier when `metric` has reached `at_least` / `at_most` at an
+    evaluation."""
 
     steps: int = 100
     metric: str = ""
@@ -160,11 +183,13 @@ class UntilSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSpec:
-    """A written condition on a metric. Exactly one of the conditions; checked at each evaluation of its stage.
+    """A written condition on a metric. Exactly one of the conditions; checked at each evaluation of its
+    stage.
 
-    `max_drop` / `max_rise` compare with the stage's start, on the same tasks: the gate fails when the change is larger than
-    the bound *and* the paired interval at `confidence` excludes no change (confidence = 0: the number alone decides).
-    `max_slope_down` fails when the metric falls by more than this per evaluation over the last `window` evaluations.
+    `max_drop` / `max_rise` compare with the stage's start, on the same tasks: the gate fails when the change
+    is larger than the bound *and* the paired interval at `confidence` excludes no change (confidence = 0: the
+    number alone decides). `max_slope_down` fails when the metric falls by more than this per evaluation over
+    the last `window` evaluations.
     """
 
     metric: str = "eval/act"
@@ -177,45 +202,57 @@ class GateSpec:
     confidence: float = 0.95
     on_fail: Literal["stop", "roll_back", "warn"] = "stop"
     then: Literal["skip", "stop", "isolate", "lower_rate"] = "skip"
-    # after a roll back: go on with the next stage, stop the run, or run the stage again isolated or with a lower rate
+    # after a roll back: go on with the next stage, stop the run, or run the stage again isolated or with a
+    # lower rate
     isolate: Literal["adapter", "model", "replay", "keep_kl"] = "adapter"
-    # for then = "isolate": see AdaptiveSpec.to; the adapter's rate and the weight of replay or keep_kl are those of stage.adaptive
+    # for then = "isolate": see AdaptiveSpec.to; the adapter's rate and the weight of replay or keep_kl are
+    # those of stage.adaptive
     rate: float = 0.5  # for then = "lower_rate": factor on the stage's learning rates, at each retry
-    retries: int = 1  # for then = "lower_rate": runs of the stage after the first; after the last one the run goes on with the next stage
+    # for then = "lower_rate": runs of the stage after the first; after the last one the run goes on with the
+    # next stage
+    retries: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsolationSpec:
-    """Ways to keep the other role in place while a stage trains one role in weights that both share. Each works alone; all are
-    off by default. (Separate adapters are `layout`; a loss on one role's tokens alone is `roles`.)"""
+    """Ways to keep the other role in place while a stage trains one role in weights that both share. Each
+    works alone; all are off by default. (Separate adapters are `layout`; a loss on one role's tokens alone is
+    `roles`.)"""
 
-    demos: float = 0.25  # demonstrations of the other role that replay, keep_kl and surgery read, per task of the batch
+    # demonstrations of the other role that replay, keep_kl and surgery read, per task of the batch
+    demos: float = 0.25
     replay: float = 0.0  # weight of the supervised loss on the other role's tokens in them
     keep_kl: float = 0.0  # weight of KL(stage's start || policy) on the same tokens
-    surgery: Literal["none", "pcgrad"] = "none"  # PCGrad between the gradients of the two roles' objectives (arXiv 2001.06782)
+    # PCGrad between the gradients of the two roles' objectives (arXiv 2001.06782)
+    surgery: Literal["none", "pcgrad"] = "none"
     core: Literal["none", "core", "random"] = "none"
-    # freeze the other role's core region (CPI-FT, arXiv 2508.21741), or as many random weights: the control that the paper lacks
+    # freeze the other role's core region (CPI-FT, arXiv 2508.21741), or as many random weights: the control
+    # that the paper lacks
     core_share: float = 0.01  # of all weights
     core_steps: int = 40  # updates of the short imitation that finds a role's region (the paper does not say)
     core_lr: float = 1e-3  # its AdamW rate (the paper does not say)
-    group_above: float = 0.1  # Jaccard index from which two roles count as one group, whose weights are not held (tau)
-    transplant: bool = False  # at the stage's end the other role's region gets the values that its short imitation gave it
-    slerp: float = 0.0  # and the weights outside move by this much along the arc to the other role's model (0: not at all)
+    # Jaccard index from which two roles count as one group, whose weights are not held (tau)
+    group_above: float = 0.1
+    transplant: bool = False
+    # at the stage's end the other role's region gets the values that its short imitation gave it
+    # and the weights outside move by this much along the arc to the other role's model (0: not at all)
+    slerp: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptiveSpec:
     """Isolation that switches itself on: the roles share their weights until the probes see interference.
 
-    Read at every held-out probe of the stage (`probes.every`) and at every evaluation. It switches when the other role's success has
-    fallen by more than `max_drop` since the stage's start, with a paired interval that excludes no change; or when the mean
-    cosine between the two roles' gradients over the last `window` conflict probes is below `min_cosine`. The role that suffered
-    gets the weights of the stage's start back; the other goes on with what it has learned.
+    Read at every held-out probe of the stage (`probes.every`) and at every evaluation. It switches when the
+    other role's success has fallen by more than `max_drop` since the stage's start, with a paired interval
+    that excludes no change; or when the mean cosine between the two roles' gradients over the last `window`
+    conflict probes is below `min_cosine`. The role that suffered gets the weights of the stage's start back;
+    the other goes on with what it has learned.
     """
 
     to: Literal["off", "adapter", "model", "replay", "keep_kl"] = "off"
-    # adapter: the difference to the stage's start becomes an adapter; model: each role gets all weights for itself;
-    # replay, keep_kl: that method is switched on, in the weights that go on being shared
+    # adapter: the difference to the stage's start becomes an adapter; model: each role gets all weights for
+    # itself; replay, keep_kl: that method is switched on, in the weights that go on being shared
     max_drop: float = 0.02
     min_cosine: float = -1.0  # -1: not read
     window: int = 3
@@ -227,38 +264,48 @@ class AdaptiveSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSpec:
-    """Measurements that do not train, on fixed held-out demonstrations. What each costs is a metric too: seconds_probe/NAME."""
+    """Measurements that do not train, on fixed held-out demonstrations. What each costs is a metric too:
+    seconds_probe/NAME."""
 
     tasks: int = 8  # per level
     every: int = 5  # steps between held-out probes (entropy, perplexity, KL and success by role); 0: none
     conflict_every: int = 50  # steps between probes of the gradients' cosine; 0: none
-    kl_start: bool = True  # KL of what a reinforce stage trains to the stage's start; keeps a copy of those weights
-    kl_base: bool = False  # also KL to the model as the run found it (from scratch: as its first stage left it); keeps a copy
-    formats: dict[str, str] = field(default_factory=dict)  # name -> regular expression on a whole rollout; the first match counts
+    # KL of what a reinforce stage trains to the stage's start; keeps a copy of those weights
+    kl_start: bool = True
+    kl_base: bool = False
+    # also KL to the model as the run found it (from scratch: as its first stage left it); keeps a copy
+    # name -> regular expression on a whole rollout; the first match counts
+    formats: dict[str, str] = field(default_factory=dict)
     collapse: float = 0.9  # share of one format from which the formats count as collapsed
     phase_window: int = 10  # held-out probes over which the two-phase detector takes its slopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillSpec:
-    """Guidance distillation (stage 1 of PTA-GRPO, arXiv 2510.01833): worked solutions of the training problems become plans, which the
-    imitation after it shows. Nothing trains; the data set lies in the run's `guided/`."""
+    """Guidance distillation (stage 1 of PTA-GRPO, arXiv 2510.01833): worked solutions of the training
+    problems become plans, which the imitation after it shows. Nothing trains; the data set lies in the run's
+    `guided/`."""
 
     summariser: Literal["rules", "policy", "model", "endpoint"] = "rules"
-    # rules: the task family's own (the steps of a GSM8K solution without their calculations; the oracle of desk and blocksworld);
-    # policy: the model itself, asked for a plan; model: another one on this machine; endpoint: any server that speaks as OpenAI's does
-    problems: int = 0  # training problems to take, in order; 0: all (desk and blocksworld draw theirs: say how many)
+    # rules: the task family's own (the steps of a GSM8K solution without their calculations; the oracle of
+    # desk and blocksworld); policy: the model itself, asked for a plan; model: another one on this machine;
+    # endpoint: any server that speaks as OpenAI's does training problems to take, in order; 0: all (desk and
+    # blocksworld draw theirs: say how many)
+    problems: int = 0
     plan_tokens: int = 256  # most tokens of a plan that the policy or the model writes
-    model: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))  # { path = ... }; loaded for the distillation, then let go
+    # { path = ... }; loaded for the distillation, then let go
+    model: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
     most_chars: int = 1500  # longer plans are dropped
     most_numbers: int = 2  # and those with more numbers that the problem does not state
     solver: Literal["none", "policy", "exact"] = "none"
-    # drops the plans under which the model's own acting does not reach the answer (policy), or which the task family's executor does
-    # not carry out to the goal by the acts that are shown (exact: desk and blocksworld)
+    # drops the plans under which the model's own acting does not reach the answer (policy), or which the task
+    # family's executor does not carry out to the goal by the acts that are shown (exact: desk and
+    # blocksworld)
     tries: int = 4  # of the policy under each plan
     try_temperature: float = 1.0
     solved: float = 0.0  # least share of the tries that must succeed; 0: one of them is enough
-    endpoint: dict[str, Any] = field(default_factory=dict)  # base_url, model, key_env, prices, ...: see distill/endpoint_spec.py
+    # base_url, model, key_env, prices, ...: see distill/endpoint_spec.py
+    endpoint: dict[str, Any] = field(default_factory=dict)
     format: Literal["jsonl", "parquet"] = "jsonl"  # of the data set; parquet needs the extra `data`
 
 
@@ -277,19 +324,23 @@ class StageSpec:
     batch: int = 32  # tasks a step
     share: int = 1  # tasks on the same context (screen), whose computation is shared; divides batch
     loss_share: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss (absent: all)
+    # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss
+    # (absent: all)
     tree: TreeSpec = field(default_factory=TreeSpec)
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
-    # reinforce: role -> part -> weight (the parts: rewards.py). Empty: success, counted once (rewards.default_weights)
+    # reinforce: role -> part -> weight (the parts: rewards.py). Empty: success, counted once
+    # (rewards.default_weights)
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
     credit: CreditSpec = field(default_factory=CreditSpec)
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
-    # what the pg stream is divided by: its tokens, its turns (each turn averaged first), or turns x budget (Dr. GRPO)
+    # what the pg stream is divided by: its tokens, its turns (each turn averaged first), or turns x budget
+    # (Dr. GRPO)
     ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
     updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
     clip_low: float = 0.2
     clip_high: float = 0.2
-    skip_zero: bool = True  # groups without a spread of rewards are left out of the backward pass (same gradient)
+    # groups without a spread of rewards are left out of the backward pass (same gradient)
+    skip_zero: bool = True
     isolation: IsolationSpec = field(default_factory=IsolationSpec)
     adaptive: AdaptiveSpec = field(default_factory=AdaptiveSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
@@ -305,20 +356,24 @@ class StageSpec:
 class SaveSpec:
     every: int = 50  # steps between checkpoints; always one at the start and the end of each stage
     keep: int = 2  # newest checkpoints kept (a rollback target is kept as long as its stage runs)
-    trees_every: int = 25  # steps between saved trees, and always a stage's first and last step; 1: every step; 0: none
+    # steps between saved trees, and always a stage's first and last step; 1: every step; 0: none
+    trees_every: int = 25
     trees: int = 8  # trees saved each time; 0: every tree of the step (docs/traces.md says what that takes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSpec:
-    """How long what is not ours may take (environments, task families, graders), and how much of it may break before the run stops.
+    """How long what is not ours may take (environments, task families, graders), and how much of it may break
+    before the run stops.
 
-    What takes longer, raises or answers with another type counts as failed: it is left out, never rewarded with 0.
+    What takes longer, raises or answers with another type counts as failed: it is left out, never rewarded
+    with 0.
     """
 
     step_seconds: float = 60.0  # one step of an episode, one verdict, one demonstration; 0: no limit
     episode_seconds: float = 600.0  # all steps of one episode together; 0: no limit
-    max_failed: float = 0.5  # share of the trajectories of the last `window` steps, or of an evaluation's tasks, that may fail
+    # share of the trajectories of the last `window` steps, or of an evaluation's tasks, that may fail
+    max_failed: float = 0.5
     window: int = 4  # steps
 
 
@@ -328,11 +383,13 @@ class Recipe:
     about: str = ""  # what it shows, its cost, the result it gave
     seed: int = 0
     layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
-    # who holds the roles' weights: one base; a base with an adapter a role; a model a role; a base that acts, an adapter that plans
+    # who holds the roles' weights: one base; a base with an adapter a role; a model a role; a base that acts,
+    # an adapter that plans
     task: TaskSpec = field(default_factory=TaskSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     planner: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
-    # layout "models": another model for planning (it may be larger; its tokenizer must be the same); absent: a copy of `model`
+    # layout "models": another model for planning (it may be larger; its tokenizer must be the same); absent:
+    # a copy of `model`
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     eval: EvalSpec = field(default_factory=EvalSpec)

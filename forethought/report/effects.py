@@ -1,4 +1,5 @@
-"""What each stage did to planning, to acting and to both together: evaluations before and after, and the change with its interval.
+"""What each stage did to planning, to acting and to both together: evaluations before and after, and the
+change with its interval.
 
 A key is a side (`plan`, `act`, `e2e`) or a side at a level (`plan@5`). Values are shares in [0, 1].
 """
@@ -42,7 +43,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One stage. `after` is what its training reached, `kept` what it left to the next stage: they differ after a roll back."""
+    """One stage. `after` is what its training reached, `kept` what it left to the next stage: they differ
+    after a roll back."""
 
     index: int
     name: str
@@ -68,15 +70,22 @@ def points(line: Mapping[str, Any]) -> dict[str, Point]:
             low, high = line.get(f"eval_low/{key}"), line.get(f"eval_high/{key}")
             both = finite(low) and finite(high)
             n = line.get(f"eval_n/{key}")
-            out[key] = Point(step=line["step"], value=value, low=low if both else None, high=high if both else None,
-                             n=int(n) if finite(n) else None)
+            out[key] = Point(
+                step=line["step"],
+                value=value,
+                low=low if both else None,
+                high=high if both else None,
+                n=int(n) if finite(n) else None,
+            )
     return out
 
 
 def change(before: Point, after: Point) -> Change:
-    """Newcombe's interval of a difference of two proportions, from the two Wilson intervals (his method 10, 1998).
+    """Newcombe's interval of a difference of two proportions, from the two Wilson intervals (his method 10,
+    1998).
 
-    It takes the evaluations as independent. On the same tasks they are not, so the true interval is usually narrower.
+    It takes the evaluations as independent. On the same tasks they are not, so the true interval is usually
+    narrower.
     """
     d = after.value - before.value
     if None in (before.low, before.high, after.low, after.high):
@@ -87,7 +96,8 @@ def change(before: Point, after: Point) -> Change:
 
 
 def lost_lines(run: Run) -> tuple[list[bool], list[tuple[int, int, int]]]:
-    """For each metric line whether a roll back threw its training away, and the roll backs as (stage, back to step, at step)."""
+    """For each metric line whether a roll back threw its training away, and the roll backs as (stage, back to
+    step, at step)."""
     lost = [False] * len(run.lines)
     backs: list[tuple[int, int, int]] = []
 
@@ -117,44 +127,78 @@ def effects(run: Run) -> list[Effect]:
     for index in range(count):
         at = [i for i, line in enumerate(run.lines) if line["stage"] == index]
         measured = [i for i in at if points(run.lines[i])]
-        # an evaluation in the middle of training cannot stand for the stage's start where the stage before left one
+        # an evaluation in the middle of training cannot stand for the stage's start where the stage before
+        # left one
         opens = bool(measured) and (not standing or run.lines[measured[0]].get("stage_step", 0) == 0)
         before = points(run.lines[measured[0]]) if opens else dict(standing) if at else {}
-        # the line after a roll back, and one that opens another attempt, measure what was restored, not what the training reached
-        reached = [i for i in measured[opens:] if "rolled_back_to" not in run.lines[i] and run.lines[i].get("stage_step") != 0]
+        # the line after a roll back, and one that opens another attempt, measure what was restored, not what
+        # the training reached
+        reached = [
+            i
+            for i in measured[opens:]
+            if "rolled_back_to" not in run.lines[i] and run.lines[i].get("stage_step") != 0
+        ]
         after = points(run.lines[reached[-1]]) if reached else {}
         for i in measured:
             if not lost[i]:
                 standing = points(run.lines[i])
         back = [to for stage, to, _ in backs if stage == index]
         undone = bool(back) and bool(reached) and lost[reached[-1]]
-        out.append(Effect(
-            index=index, **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}), steps=_steps(run, at),
-            first=at[0] if at else None, last=at[-1] if at else None, before=before, after=after,
-            kept=dict(standing) if undone else after, rolled_back_to=back[-1] if back else None,
-            attempts=1 + sum(d["outcome"] == "retry" and d["stage"] == index for d in run.decisions),
-            changes={key: _logged(run.lines[reached[-1]], key) or change(before[key], after[key]) for key in after if key in before}))
+        out.append(
+            Effect(
+                index=index,
+                **_who(specs[index] if index < len(specs) else {}, run.lines[at[0]] if at else {}),
+                steps=_steps(run, at),
+                first=at[0] if at else None,
+                last=at[-1] if at else None,
+                before=before,
+                after=after,
+                kept=dict(standing) if undone else after,
+                rolled_back_to=back[-1] if back else None,
+                attempts=1 + sum(d["outcome"] == "retry" and d["stage"] == index for d in run.decisions),
+                changes={
+                    key: _logged(run.lines[reached[-1]], key) or change(before[key], after[key])
+                    for key in after
+                    if key in before
+                },
+            )
+        )
     return out
 
 
 def whole(run: Run) -> tuple[dict[str, Point], dict[str, Point]]:
-    """The run's first evaluation, and the last one that no roll back threw away (empty where there was no second one)."""
+    """The run's first evaluation, and the last one that no roll back threw away (empty where there was no
+    second one)."""
     lost, _ = lost_lines(run)
     measured = [i for i, line in enumerate(run.lines) if points(line)]
     standing = [i for i in measured if not lost[i]]
-    return (points(run.lines[measured[0]]) if measured else {}), (points(run.lines[standing[-1]]) if len(measured) > 1 and standing else {})
+    return (points(run.lines[measured[0]]) if measured else {}), (
+        points(run.lines[standing[-1]]) if len(measured) > 1 and standing else {}
+    )
 
 
 def levels(run: Run) -> list[str]:
     """Every level that was measured, smallest first."""
     found = {key.split("@", 1)[1] for line in run.lines for key in points(line) if "@" in key}
-    return sorted(found, key=lambda level: (not level.lstrip("-").isdigit(), int(level) if level.lstrip("-").isdigit() else 0, level))
+    return sorted(
+        found,
+        key=lambda level: (
+            not level.lstrip("-").isdigit(),
+            int(level) if level.lstrip("-").isdigit() else 0,
+            level,
+        ),
+    )
 
 
 def _logged(line: Mapping[str, Any], key: str) -> Change | None:
-    """The change since the stage's start over the same tasks, which the run writes beside each evaluation inside a stage."""
-    value, low, high = (line.get(f"{name}/{key}") for name in ("eval_change", "eval_change_low", "eval_change_high"))
-    return Change(value=value, low=low, high=high, paired=True) if all(map(finite, (value, low, high))) else None
+    """The change since the stage's start over the same tasks, which the run writes beside each evaluation
+    inside a stage."""
+    value, low, high = (
+        line.get(f"{name}/{key}") for name in ("eval_change", "eval_change_low", "eval_change_high")
+    )
+    return (
+        Change(value=value, low=low, high=high, paired=True) if all(map(finite, (value, low, high))) else None
+    )
 
 
 def _steps(run: Run, at: list[int]) -> int:
@@ -165,4 +209,8 @@ def _steps(run: Run, at: list[int]) -> int:
 
 def _who(spec: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, Any]:
     kind = line.get("kind") or spec.get("kind") or "stage"
-    return {"name": line.get("stage_name") or spec.get("name") or kind, "kind": kind, "roles": tuple(spec.get("roles", ()))}
+    return {
+        "name": line.get("stage_name") or spec.get("name") or kind,
+        "kind": kind,
+        "roles": tuple(spec.get("roles", ())),
+    }

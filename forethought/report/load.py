@@ -1,8 +1,8 @@
 """Reads a run directory. Tolerant of what a run may lack, strict about what is malformed.
 
-A run that is still going, or was cut off in the middle of a line, is read as far as it goes; `Run.notes` says so, and also where a log is
-not what the newest checkpoint knows of it, or the summary is unreadable. Anything else that is not what a run writes is a `UserError`
-with the file and the line.
+A run that is still going, or was cut off in the middle of a line, is read as far as it goes; `Run.notes` says
+so, and also where a log is not what the newest checkpoint knows of it, or the summary is unreadable. Anything
+else that is not what a run writes is a `UserError` with the file and the line.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ class Run:
 
     @property
     def status(self) -> str:
-        """done | stopped | interrupted | running; running also stands for "was cut off", which a directory cannot tell apart."""
+        """done | stopped | interrupted | running; running also stands for "was cut off", which a directory
+        cannot tell apart."""
         return self.summary.get("status", "running")
 
 
 def load(path: Path) -> Run:
-    """The run in directory `path`. `UserError`: it is no run (says what is missing), or a file of it is malformed."""
+    """The run in directory `path`. `UserError`: it is no run (says what is missing), or a file of it is
+    malformed."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path} is no directory: give the directory of a run, where recipe.json lies")
@@ -62,11 +64,20 @@ def load(path: Path) -> Run:
     for index, stage in enumerate(recipe.get("stage", [])):
         _require(isinstance(stage, dict), path / "recipe.json", f"`stage.{index}` must be a table")
         roles = stage.get("roles", [])
-        _require(isinstance(roles, list) and all(isinstance(role, str) for role in roles), path / "recipe.json",
-                 f"`stage.{index}.roles` must be a list of texts")
+        _require(
+            isinstance(roles, list) and all(isinstance(role, str) for role in roles),
+            path / "recipe.json",
+            f"`stage.{index}.roles` must be a list of texts",
+        )
     known = len(recipe.get("stage", [])) or MOST_STAGES
-    lines = _newest(_rows(path / "metrics.jsonl", lambda row: _check_metrics(row, known), OF_METRICS, notes), notes)
-    decisions = _rows(path / "decisions.jsonl", _check_decision, OF_DECISION, notes) if (path / "decisions.jsonl").is_file() else []
+    lines = _newest(
+        _rows(path / "metrics.jsonl", lambda row: _check_metrics(row, known), OF_METRICS, notes), notes
+    )
+    decisions = (
+        _rows(path / "decisions.jsonl", _check_decision, OF_DECISION, notes)
+        if (path / "decisions.jsonl").is_file()
+        else []
+    )
     summary = _summary(path, notes)
     _state_notes(summary.get("status", "running"), lines, notes)
     notes += _damage(path)
@@ -78,12 +89,16 @@ def finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _rows(path: Path, check: Callable[[Any], str], texts: Container[str], notes: list[str]) -> list[dict[str, Any]]:
+def _rows(
+    path: Path, check: Callable[[Any], str], texts: Container[str], notes: list[str]
+) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         rows, cut = parse_lines(file, path, check)
     rows = [{key: number(value) if key not in texts else value for key, value in row.items()} for row in rows]
     if cut:
-        notes.append(f"The last line of {path.name} is cut off: the run was writing it, or was killed. It is left out.")
+        notes.append(
+            f"The last line of {path.name} is cut off: the run was writing it, or was killed. It is left out."
+        )
     return rows
 
 
@@ -101,7 +116,10 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
     """What the run says of itself; nothing else depends on it, so one that cannot be read is left out."""
     summary, wrong = Store(path).read_summary()
     if not wrong and summary.get("status", "running") not in STATUSES:
-        wrong = f"summary.json has the status {str(summary['status'])[:40]!r}, which is none of {', '.join(STATUSES)}"
+        wrong = (
+            f"summary.json has the status {str(summary['status'])[:40]!r}, which is none of "
+            f"{', '.join(STATUSES)}"
+        )
     if not wrong and not isinstance(summary.get("machine", {}), dict):
         wrong = "summary.json has a machine that is no JSON object"
     if not wrong and not shallow(summary):
@@ -125,7 +143,9 @@ def _damage(path: Path) -> list[str]:
 
 def _require(ok: bool, source: Path, message: str) -> None:
     if not ok:
-        raise UserError(f"{source} {message}" if message.startswith(("line", "must", "is ")) else f"{source}: {message}")
+        raise UserError(
+            f"{source} {message}" if message.startswith(("line", "must", "is ")) else f"{source}: {message}"
+        )
 
 
 def _is_int(value: Any) -> bool:
@@ -167,8 +187,11 @@ def _check_decision(row: dict[str, Any]) -> str:
 
 
 def _newest(lines: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
-    """A run that was killed and resumed from an older checkpoint may write steps again: the later lines are the run."""
-    def place(line: dict[str, Any]) -> tuple[int, int, float]:  # a stage's opening evaluation has the step of the line before it
+    """A run that was killed and resumed from an older checkpoint may write steps again: the later lines are
+    the run."""
+
+    # a stage's opening evaluation has the step of the line before it
+    def place(line: dict[str, Any]) -> tuple[int, int, float]:
         return line["step"], line["stage"], line.get("stage_step") or 0
 
     kept: list[dict[str, Any]] = []
@@ -178,7 +201,10 @@ def _newest(lines: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any
                 kept.pop()
         kept.append(line)
     if len(kept) < len(lines):
-        notes.append(f"{len(lines) - len(kept):,} metric lines were written again after a resume; the later ones are shown.")
+        notes.append(
+            f"{len(lines) - len(kept):,} metric lines were written again after a resume; the later "
+            f"ones are shown."
+        )
     return kept
 
 

@@ -1,6 +1,8 @@
-"""Puts the page together: what the run directory says as one JSON island, and the package's own HTML, CSS and JavaScript around it.
+"""Puts the page together: what the run directory says as one JSON island, and the package's own HTML, CSS and
+JavaScript around it.
 
-The page fetches nothing (its Content-Security-Policy forbids it) and every text of a run reaches it through `textContent`.
+The page fetches nothing (its Content-Security-Policy forbids it) and every text of a run reaches it through
+`textContent`.
 """
 
 from __future__ import annotations
@@ -23,16 +25,30 @@ from forethought.report.effects import SIDES
 from forethought.report.load import load
 from forethought.store.locks import abandoned, mark_in_use
 
-SCRIPTS = {"arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
-           "run": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "tree_filter.js",
-                   "tree_view.js", "tree_controls.js", "trees.js", "run.js"),
-           "compare": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "compare.js")}
+SCRIPTS = {
+    "arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
+    "run": (
+        "dom.js",
+        "plot.js",
+        "charts.js",
+        "header.js",
+        "probes.js",
+        "tables.js",
+        "tree_filter.js",
+        "tree_view.js",
+        "tree_controls.js",
+        "trees.js",
+        "run.js",
+    ),
+    "compare": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "compare.js"),
+}
 _UNSEEN = re.compile(rf"[\0-\x08\x0b-\x1f\x7f-\x9f{BIDI}]")
 STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("page.css",)}
 
 
 def write(run_dir: Path) -> Path:
-    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is no run, or a file of it is malformed."""
+    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is no run, or a file of it is
+    malformed."""
     run = load(Path(run_dir))
     data = payload.of_run(run)
     said = [data["headline"], *data["sentences"], *(data["probes"]["sentences"] if data["probes"] else [])]
@@ -67,8 +83,11 @@ def _sweep(page: Path) -> None:
 
 
 def island(data: Mapping[str, Any]) -> str:
-    """JSON that can stand inside a script element whatever text it holds: every `<` is written as an escape."""
-    return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    """JSON that can stand inside a script element whatever text it holds: every `<` is written as an
+    escape."""
+    return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -83,16 +102,20 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(text: str) -> str:
-    """A text as a page can hold and show it: a lone surrogate, which no file can hold, is a question mark; controls and marks that turn the
-    direction of text are codes, so that a plan reads as the model wrote it."""
-    return _UNSEEN.sub(lambda c: c[0].encode("unicode_escape").decode(), text.encode("utf-8", "replace").decode("utf-8"))
+    """A text as a page can hold and show it: a lone surrogate, which no file can hold, is a question mark;
+    controls and marks that turn the direction of text are codes, so that a plan reads as the model wrote
+    it."""
+    return _UNSEEN.sub(
+        lambda c: c[0].encode("unicode_escape").decode(), text.encode("utf-8", "replace").decode("utf-8")
+    )
 
 
 def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
     parts = {
         "TITLE": html.escape(_shown(title)),
         "CSS": "\n".join(_asset(name) for name in STYLES[kind]),
-        "PLAIN": "".join(f"<p>{html.escape(_shown(sentence))}</p>" for sentence in sentences),  # for a reader without JavaScript
+        # for a reader without JavaScript
+        "PLAIN": "".join(f"<p>{html.escape(_shown(sentence))}</p>" for sentence in sentences),
         "DATA": island({"page": kind, "title": title, "sides": SIDES} | dict(data)),
         "JS": "\n".join(_asset(name) for name in SCRIPTS[kind]),
     }
@@ -109,10 +132,12 @@ def _asset(name: str) -> str:
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Whole or not at all: written beside, synced, renamed. What a killed writer of this page has left is removed. `UserError` where the
-    directory cannot be written."""
+    """Whole or not at all: written beside, synced, renamed. What a killed writer of this page has left is
+    removed. `UserError` where the directory cannot be written."""
     if path.is_dir() or not path.name:
-        raise UserError(f"cannot write {path}: it is a folder; name a file in it, such as {path / 'compare.html'}")
+        raise UserError(
+            f"cannot write {path}: it is a folder; name a file in it, such as {path / 'compare.html'}"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)

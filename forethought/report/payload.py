@@ -9,14 +9,30 @@ from dataclasses import asdict
 from typing import Any
 
 from forethought.report import probes, words
-from forethought.report.effects import SIDES, Change, Effect, Point, change, effects, levels, lost_lines, whole
+from forethought.report.effects import (
+    SIDES,
+    Change,
+    Effect,
+    Point,
+    change,
+    effects,
+    levels,
+    lost_lines,
+    whole,
+)
 from forethought.report.load import Run
 from forethought.report.series import clocks, columns, short
 from forethought.report.settings import changed, differences
 from forethought.report.trees import load_trees
 
-MACHINE = {"threads/why": "threads, why", "threads/kernels": "threads of the kernels", "precision/why": "precision, why", "layers": "layers computed by", "pack_tokens": "tokens of a pack",
-           "sample_rows": "rows sampled together"}  # of the facts of a run, those whose names say too little
+MACHINE = {
+    "threads/why": "threads, why",
+    "threads/kernels": "threads of the kernels",
+    "precision/why": "precision, why",
+    "layers": "layers computed by",
+    "pack_tokens": "tokens of a pack",
+    "sample_rows": "rows sampled together",
+}  # of the facts of a run, those whose names say too little
 
 
 def of_run(run: Run) -> dict[str, Any]:
@@ -50,14 +66,25 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
             labels[i] = f"{runs[i].name} ({runs[i].path})"
     ends = {label: (whole(run)[1] or whole(run)[0]) for label, run in zip(labels, runs, strict=True)}
     notes = [f"{label}: {note}" for label, run in zip(labels, runs, strict=True) for note in run.notes]
-    measured_by = [row["key"] for row in differences([{k: run.recipe.get(k) for k in ("task", "eval")} for run in runs])]
+    measured_by = [
+        row["key"] for row in differences([{k: run.recipe.get(k) for k in ("task", "eval")} for run in runs])
+    ]
     if measured_by:
-        notes.insert(0, f"The runs were not measured in the same way ({words.join(measured_by)} differ), so their numbers may not compare.")
+        notes.insert(
+            0,
+            f"The runs were not measured in the same way ({words.join(measured_by)} differ), so "
+            f"their numbers may not compare.",
+        )
     return {
-        "runs": [_base(run) | {"label": label, "end": {key: asdict(p) for key, p in ends[label].items()}}
-                 for label, run in zip(labels, runs, strict=True)],
+        "runs": [
+            _base(run) | {"label": label, "end": {key: asdict(p) for key, p in ends[label].items()}}
+            for label, run in zip(labels, runs, strict=True)
+        ],
         "levels": list(dict.fromkeys(level for run in runs for level in levels(run))),
-        "sentences": [words.ranking(side, {label: end[side] for label, end in ends.items() if side in end}) for side in SIDES],
+        "sentences": [
+            words.ranking(side, {label: end[side] for label, end in ends.items() if side in end})
+            for side in SIDES
+        ],
         "differences": differences([run.recipe for run in runs]),
         "notes": notes,
     }
@@ -66,14 +93,25 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
 def _base(run: Run) -> dict[str, Any]:
     """What both pages show of one run."""
     times, measured = clocks(run), levels(run)
-    roles = list(dict.fromkeys(role for stage in run.recipe.get("stage", []) for role in stage.get("roles", ())))
+    roles = list(
+        dict.fromkeys(role for stage in run.recipe.get("stage", []) for role in stage.get("roles", ()))
+    )
     return columns(run) | {
-        "name": run.name, "about": run.recipe.get("about", ""), "seed": run.summary.get("seed", run.recipe.get("seed")),
-        "status": run.status, "notes": run.notes, "levels": measured,
+        "name": run.name,
+        "about": run.recipe.get("about", ""),
+        "seed": run.summary.get("seed", run.recipe.get("seed")),
+        "status": run.status,
+        "notes": run.notes,
+        "levels": measured,
         "stages": [_stage(run, effect, times, roles, measured) for effect in effects(run)],
         "decisions": [_decision(run, decision, times) for decision in run.decisions],
-        "rolled_back": [{"stage": stage, "from": _at(run, to, times), "to": _at(run, at, times)} for stage, to, at in lost_lines(run)[1]],
-        "probes": _probes(run, times), "cost": _cost(run, times), "machine": _machine(run.summary.get("machine", {})),
+        "rolled_back": [
+            {"stage": stage, "from": _at(run, to, times), "to": _at(run, at, times)}
+            for stage, to, at in lost_lines(run)[1]
+        ],
+        "probes": _probes(run, times),
+        "cost": _cost(run, times),
+        "machine": _machine(run.summary.get("machine", {})),
     }
 
 
@@ -82,21 +120,40 @@ def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {MACHINE.get(key, key.replace("/", " of ")): value for key, value in facts.items() if value != ""}
 
 
-def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Sequence[str],
-           measured: Sequence[str]) -> dict[str, Any]:
-    """One stage: who trains, where it lies on each axis, and its row for all levels (level null) and for each level."""
-    rows = [{"level": level, "sides": {side: _effect(effect, side if level is None else f"{side}@{level}") for side in SIDES}}
-            for level in (None, *measured)]
-    out = {"index": effect.index, "name": effect.name, "kind": effect.kind, "roles": list(effect.roles), "steps": effect.steps,
-           "frozen": [role for role in roles if role not in effect.roles] if effect.roles else [],
-           "rolled_back_to": effect.rolled_back_to, "attempts": effect.attempts, "rows": rows, "span": None}
+def _stage(
+    run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Sequence[str], measured: Sequence[str]
+) -> dict[str, Any]:
+    """One stage: who trains, where it lies on each axis, and its row for all levels (level null) and for each
+    level."""
+    rows = [
+        {
+            "level": level,
+            "sides": {side: _effect(effect, side if level is None else f"{side}@{level}") for side in SIDES},
+        }
+        for level in (None, *measured)
+    ]
+    out = {
+        "index": effect.index,
+        "name": effect.name,
+        "kind": effect.kind,
+        "roles": list(effect.roles),
+        "steps": effect.steps,
+        "frozen": [role for role in roles if role not in effect.roles] if effect.roles else [],
+        "rolled_back_to": effect.rolled_back_to,
+        "attempts": effect.attempts,
+        "rows": rows,
+        "span": None,
+    }
     if effect.first is None or effect.last is None:
         return out
     first = max(effect.first - 1, 0)  # a stage lasts from the last line of the one before it
     span = {axis: [column[first], column[effect.last]] for axis, column in times.items()}
-    trained = sum(line.get("tokens/trained") or 0 for line in run.lines[effect.first:effect.last + 1])
-    cost = {"seconds": span["seconds"][1] - span["seconds"][0], "tokens_sampled": span["tokens"][1] - span["tokens"][0],
-            "tokens_trained": trained}
+    trained = sum(line.get("tokens/trained") or 0 for line in run.lines[effect.first : effect.last + 1])
+    cost = {
+        "seconds": span["seconds"][1] - span["seconds"][0],
+        "tokens_sampled": span["tokens"][1] - span["tokens"][0],
+        "tokens_trained": trained,
+    }
     rounded = {axis: [short(a), short(b)] for axis, (a, b) in span.items()}
     return out | {"span": rounded, "cost": cost}
 
@@ -104,25 +161,38 @@ def _stage(run: Run, effect: Effect, times: Mapping[str, list[float]], roles: Se
 def _effect(effect: Effect, key: str) -> dict[str, Any]:
     kept = effect.kept.get(key)
     undone = kept is not None and effect.kept != effect.after
-    return _move(key, effect.before, effect.after, effect.changes.get(key)) | {"kept": asdict(kept) if undone else None}
+    return _move(key, effect.before, effect.after, effect.changes.get(key)) | {
+        "kept": asdict(kept) if undone else None
+    }
 
 
-def _move(key: str, before: Mapping[str, Point], after: Mapping[str, Point], known: Change | None = None) -> dict[str, Any]:
+def _move(
+    key: str, before: Mapping[str, Point], after: Mapping[str, Point], known: Change | None = None
+) -> dict[str, Any]:
     """{"before": Point or null, "after": ..., "change": {value, low, high, paired, clear} or null}."""
     a, b = before.get(key), after.get(key)
     diff = known or (change(a, b) if a and b else None)
-    return {"before": asdict(a) if a else None, "after": asdict(b) if b else None,
-            "change": asdict(diff) | {"clear": diff.clear} if diff else None}
+    return {
+        "before": asdict(a) if a else None,
+        "after": asdict(b) if b else None,
+        "change": asdict(diff) | {"clear": diff.clear} if diff else None,
+    }
 
 
 def _decision(run: Run, decision: Mapping[str, Any], times: Mapping[str, list[float]]) -> dict[str, Any]:
     keys = ("step", "stage", "kind", "name", "outcome", "reason")
-    return {key: decision[key] for key in keys} | {"numbers": decision.get("numbers", {}), "at": _at(run, decision["step"], times)}
+    return {key: decision[key] for key in keys} | {
+        "numbers": decision.get("numbers", {}),
+        "at": _at(run, decision["step"], times),
+    }
 
 
 def _probes(run: Run, times: Mapping[str, list[float]]) -> dict[str, Any] | None:
     found = probes.summary(run)
-    spans = [phase | {end: _at(run, phase[end], times) for end in ("from", "to")} for phase in found.get("phases", [])]
+    spans = [
+        phase | {end: _at(run, phase[end], times) for end in ("from", "to")}
+        for phase in found.get("phases", [])
+    ]
     return found | {"phases": spans} if found else None
 
 
@@ -136,5 +206,9 @@ def _cost(run: Run, times: Mapping[str, list[float]]) -> dict[str, Any]:
     """Totals from the metric lines; the summary's seconds win, since they count to the very end."""
     last = {axis: column[-1] if column else 0 for axis, column in times.items()}
     trained = sum(line.get("tokens/trained") or 0 for line in run.lines)
-    return {"steps": last["step"], "seconds": run.summary.get("seconds", last["seconds"]), "tokens_sampled": last["tokens"],
-            "tokens_trained": trained}
+    return {
+        "steps": last["step"],
+        "seconds": run.summary.get("seconds", last["seconds"]),
+        "tokens_sampled": last["tokens"],
+        "tokens_trained": trained,
+    }

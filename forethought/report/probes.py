@@ -1,4 +1,5 @@
-"""What the probes of a run show: whose change is interference, the two phases, formats, and what the measuring cost.
+"""What the probes of a run show: whose change is interference, the two phases, formats, and what the
+measuring cost.
 
 Empty where a run has no probes; steps that lack a value are skipped, never read as zero.
 """
@@ -13,23 +14,39 @@ from forethought.report.load import Run, finite
 from forethought.report.words import percent, signed
 
 PHASES = {1: "execution consolidates", 2: "planning bottleneck", 0: "neither"}
-PREFIXES = ("probe/", "probe_rel/", "interference/", "conflict/", "meaning/", "format/", "phase/", "seconds_probe/")
+PREFIXES = (
+    "probe/",
+    "probe_rel/",
+    "interference/",
+    "conflict/",
+    "meaning/",
+    "format/",
+    "phase/",
+    "seconds_probe/",
+)
 COST = "seconds_probe/"
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """{"watched", "phases", "sentences", "seconds"}: everything but the curves. Empty for a run without probes."""
+    """{"watched", "phases", "sentences", "seconds"}: everything but the curves. Empty for a run without
+    probes."""
     if not any(key.startswith(PREFIXES) for line in run.lines for key in line):
         return {}
     said = [harm(run), phases_sentence(run), collapse(run)]
-    return {"watched": [watched(spec) for spec in run.recipe.get("stage", [])], "phases": phases(run),
-            "sentences": [sentence for sentence in said if sentence], "seconds": seconds(run)}
+    return {
+        "watched": [watched(spec) for spec in run.recipe.get("stage", [])],
+        "phases": phases(run),
+        "sentences": [sentence for sentence in said if sentence],
+        "seconds": seconds(run),
+    }
 
 
 def watched(spec: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Of a stage's two roles: `others`, whose change is interference, and `own`, whose change is what the stage is for.
+    """Of a stage's two roles: `others`, whose change is interference, and `own`, whose change is what the
+    stage is for.
 
-    Where both train, RL and adaptive isolation watch both; a stage that imitates both teaches both, and there is nothing to watch.
+    Where both train, RL and adaptive isolation watch both; a stage that imitates both teaches both, and there
+    is nothing to watch.
     """
     trained = [role for role in ("plan", "act") if role in spec.get("roles", ("plan", "act"))]
     others = [role for role in ("plan", "act") if role not in trained]
@@ -40,11 +57,15 @@ def watched(spec: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def harm(run: Run) -> str:
-    """The largest loss of a role by a stage that trains the other one, where its interval excludes zero; "" where nothing was watched."""
+    """The largest loss of a role by a stage that trains the other one, where its interval excludes zero; ""
+    where nothing was watched."""
     specs, found = run.recipe.get("stage", []), []
     for line in run.lines:
         for role in watched(specs[line["stage"]])["others"] if line["stage"] < len(specs) else ():
-            change = tuple(line.get(f"{name}/{role}") for name in ("interference", "interference_low", "interference_high"))
+            change = tuple(
+                line.get(f"{name}/{role}")
+                for name in ("interference", "interference_low", "interference_high")
+            )
             if all(map(finite, change)):
                 found.append((change, role, line["step"], line["stage"]))
     if not found:
@@ -53,17 +74,23 @@ def harm(run: Run) -> str:
     if not worst:
         return "No stage clearly harmed a role that it watched."
     (value, low, high), role, step, stage = min(worst)
-    return (f"The largest harm: by step {step:,}, stage {stage + 1} had changed {role} by {signed(value)} points "
-            f"[{signed(low)}, {signed(high)}] since its start.")
+    return (
+        f"The largest harm: by step {step:,}, stage {stage + 1} had changed {role} by {signed(value)} "
+        f"points "
+        f"[{signed(low)}, {signed(high)}] since its start."
+    )
 
 
 def phases(run: Run) -> list[dict[str, Any]]:
-    """The phases in order, as [{"phase", "label", "from", "to"}] in steps; each lasts until the next is said, the last one to the end."""
+    """The phases in order, as [{"phase", "label", "from", "to"}] in steps; each lasts until the next is said,
+    the last one to the end."""
     seen = [(line["step"], int(line["phase/now"])) for line in run.lines if finite(line.get("phase/now"))]
     starts = [(next(group)[0], phase) for phase, group in groupby(seen, key=lambda item: item[1])]
     ends = [step for step, _ in starts[1:]] + [run.lines[-1]["step"]] if run.lines else []
-    return [{"phase": phase, "label": PHASES.get(phase, str(phase)), "from": start, "to": end}
-            for (start, phase), end in zip(starts, ends, strict=False)]
+    return [
+        {"phase": phase, "label": PHASES.get(phase, str(phase)), "from": start, "to": end}
+        for (start, phase), end in zip(starts, ends, strict=False)
+    ]
 
 
 def phases_sentence(run: Run) -> str:
@@ -76,7 +103,11 @@ def phases_sentence(run: Run) -> str:
     text = f"Execution had consolidated at step {int(consolidated):,}"
     if not finite(bottleneck):
         return f"{text}; planning was never the bottleneck after that."
-    text += "; from then on planning " if bottleneck == consolidated else f"; from step {int(bottleneck):,} on planning "
+    text += (
+        "; from then on planning "
+        if bottleneck == consolidated
+        else (f"; from step {int(bottleneck):,} on planning ")
+    )
     if last["phase/now"] == 2:
         return f"{text}is the bottleneck."
     return f"{text}was the bottleneck until step {phases(run)[-1]['from']:,}."
@@ -87,11 +118,26 @@ def collapse(run: Run) -> str:
     told = [line for line in run.lines if finite(line.get("format/collapsed"))]
     if not told or not told[-1]["format/collapsed"]:
         return ""
-    since = next((before["step"] for line, before in zip(told[-2::-1], told[:0:-1], strict=True) if not line["format/collapsed"]),
-                 told[0]["step"])
-    shares = {key.removeprefix("format/share_"): value for key, value in told[-1].items() if key.startswith("format/share_")}
+    since = next(
+        (
+            before["step"]
+            for line, before in zip(told[-2::-1], told[:0:-1], strict=True)
+            if not line["format/collapsed"]
+        ),
+        told[0]["step"],
+    )
+    shares = {
+        key.removeprefix("format/share_"): value
+        for key, value in told[-1].items()
+        if key.startswith("format/share_")
+    }
     name = max(shares, key=shares.__getitem__, default="")
-    return f"The formats have collapsed since step {since:,}: {percent(shares[name])} of the rollouts are {name}." if shares else ""
+    return (
+        f"The formats have collapsed since step {since:,}: {percent(shares[name])} of the rollouts are "
+        f"{name}."
+        if shares
+        else ""
+    )
 
 
 def seconds(run: Run) -> dict[str, float]:

@@ -12,7 +12,8 @@ MISSING = "—"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> plain value. Lists of tables are numbered (`stage.1.tree.plans`), lists of plain values stay whole."""
+    """Dotted key -> plain value. Lists of tables are numbered (`stage.1.tree.plans`), lists of plain values
+    stay whole."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
@@ -25,7 +26,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def changed(recipe: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose value is not the default of the schema, or which the schema does not know (a domain's own options)."""
+    """Dotted keys whose value is not the default of the schema, or which the schema does not know (a domain's
+    own options)."""
     usual = flat(dataclasses.asdict(Recipe()))
     for index, stage in enumerate(recipe.get("stage", [])):
         usual |= flat(dataclasses.asdict(StageSpec()), f"stage.{index}")
@@ -35,7 +37,8 @@ def changed(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def differences(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """[{"key": dotted, "values": one per recipe}] of the keys that are not the same everywhere; a recipe without one has MISSING."""
+    """[{"key": dotted, "values": one per recipe}] of the keys that are not the same everywhere; a recipe
+    without one has MISSING."""
     tables = [flat(recipe) for recipe in recipes]
     keys = dict.fromkeys(key for table in tables for key in table)
     rows = [{"key": key, "values": [table.get(key, MISSING) for table in tables]} for key in keys]

@@ -1,4 +1,5 @@
-"""The trees that the page holds: all that a run saved while they are few, else a choice that shows all of training and every sign."""
+"""The trees that the page holds: all that a run saved while they are few, else a choice that shows all of
+training and every sign."""
 
 from __future__ import annotations
 
@@ -30,27 +31,47 @@ class _Row:
     signs: tuple[str, ...]
 
 
-def load_trees(run_dir: Path, notes: list[str], most: int = MOST_TREES, room: int = MOST_CHARACTERS) -> dict[str, Any]:
-    """{"items": judged trees by step and place, "left_out": how many are on disk alone, "counts": sign -> trees on disk, "signs",
-    "disagreements", "measures"}.
+def load_trees(
+    run_dir: Path, notes: list[str], most: int = MOST_TREES, room: int = MOST_CHARACTERS
+) -> dict[str, Any]:
+    """{"items": judged trees by step and place, "left_out": how many are on disk alone, "counts": sign ->
+    trees on disk, "signs", "disagreements", "measures"}.
 
-    Files are read twice, one at a time, so that a run may have more trees than fit into memory. One that was cut off in writing is read
-    as far as it goes, one that is malformed, or is not what the run has on record, is left out; each is noted.
+    Files are read twice, one at a time, so that a run may have more trees than fit into memory. One that was
+    cut off in writing is read as far as it goes, one that is malformed, or is not what the run has on record,
+    is left out; each is noted.
     """
     files = list(saved_steps(run_dir).values())
     strange = _strange(run_dir, notes)
-    rows = [row for number, path in enumerate(files) if path not in strange for row in _readable(number, path, notes)]
+    rows = [
+        row
+        for number, path in enumerate(files)
+        if path not in strange
+        for row in _readable(number, path, notes)
+    ]
     chosen: dict[int, set[int]] = {}
     for row in _choose(rows, most, room):
         chosen.setdefault(row.file, set()).add(row.place)
-    items = [_slim(judge(tree), place) for number in sorted(chosen)
-             for place, tree in zip(sorted(chosen[number]), read_trees(files[number], [], chosen[number]), strict=True)]
-    return {"items": items, "left_out": len(rows) - len(items), "counts": Counter(sign for row in rows for sign in row.signs),
-            "signs": [[name, *said] for name, said in SIGNS.items()], "disagreements": DISAGREEMENTS, "measures": MEASURES}
+    items = [
+        _slim(judge(tree), place)
+        for number in sorted(chosen)
+        for place, tree in zip(
+            sorted(chosen[number]), read_trees(files[number], [], chosen[number]), strict=True
+        )
+    ]
+    return {
+        "items": items,
+        "left_out": len(rows) - len(items),
+        "counts": Counter(sign for row in rows for sign in row.signs),
+        "signs": [[name, *said] for name, said in SIGNS.items()],
+        "disagreements": DISAGREEMENTS,
+        "measures": MEASURES,
+    }
 
 
 def _strange(run_dir: Path, notes: list[str]) -> set[Path]:
-    """Files that are not as the run wrote them, by its record of what it has written. Runs from before have no record."""
+    """Files that are not as the run wrote them, by its record of what it has written. Runs from before have
+    no record."""
     wrong = Store(run_dir).damaged_trees()
     notes += [f"{name} {what}: it is left out." for name, what in list(wrong.items())[:MOST_NAMED]]
     if len(wrong) > MOST_NAMED:
@@ -68,13 +89,26 @@ def _readable(number: int, path: Path, notes: list[str]) -> list[_Row]:
 
 def _rows(number: int, path: Path, notes: list[str]) -> Iterator[_Row]:
     for place, tree in enumerate(map(judge, read_trees(path, notes))):
-        said = (str(text or "") for text in (tree.get("context"), tree.get("prompt"), *(node.get("text") for node in tree["nodes"][1:])))
-        yield _Row(file=number, place=place, size=sum(map(len, said)) + NODE * len(tree["nodes"]), signs=tuple(tree["signs"]))
+        said = (
+            str(text or "")
+            for text in (
+                tree.get("context"),
+                tree.get("prompt"),
+                *(node.get("text") for node in tree["nodes"][1:]),
+            )
+        )
+        yield _Row(
+            file=number,
+            place=place,
+            size=sum(map(len, said)) + NODE * len(tree["nodes"]),
+            signs=tuple(tree["signs"]),
+        )
 
 
 def _choose(rows: Sequence[_Row], most: int, room: int) -> list[_Row]:
-    """At most `most` rows of `room` characters together: in turn one for the course of training (the first tree of a step, when all are
-    in then any) and one for a sign, the signs in turn; each spread over the run."""
+    """At most `most` rows of `room` characters together: in turn one for the course of training (the first
+    tree of a step, when all are in then any) and one for a sign, the signs in turn; each spread over the
+    run."""
     first = [row for row in rows if row.place == 0]
     course = spread(first) + sorted((row for row in rows if row.place), key=lambda row: (row.place, row.file))
     by_sign = zip_longest(*(spread([row for row in rows if sign in row.signs]) for sign in SIGNS))
@@ -91,7 +125,8 @@ def _choose(rows: Sequence[_Row], most: int, room: int) -> list[_Row]:
 
 
 def spread(rows: Sequence[_Row]) -> list[_Row]:
-    """Reordered so that every beginning of it is spread over the whole, the last one first (van der Corput's order)."""
+    """Reordered so that every beginning of it is spread over the whole, the last one first (van der Corput's
+    order)."""
     bits = max(len(rows) - 1, 1).bit_length()
     order = sorted(range(len(rows)), key=lambda i: f"{i:0{bits}b}"[::-1])
     return [rows[len(rows) - 1 - i] for i in order]
@@ -99,5 +134,8 @@ def spread(rows: Sequence[_Row]) -> list[_Row]:
 
 def _slim(tree: Mapping[str, Any], place: int) -> dict[str, Any]:
     """Without what the page says already: the root's text is that of the context and the prompt."""
-    nodes = [node | {"text": ""} if node.get("parent") is None and node.get("role") is None else node for node in tree["nodes"]]
+    nodes = [
+        node | {"text": ""} if node.get("parent") is None and node.get("role") is None else node
+        for node in tree["nodes"]
+    ]
     return dict(tree) | {"nodes": nodes, "place": place}

@@ -1,6 +1,7 @@
 """The verdict in words: what happened to plan, act and e2e, and what the gates decided.
 
-"rose" and "fell" are said only where the 95 % interval of the change excludes zero, or where no interval is known.
+"rose" and "fell" are said only where the 95 % interval of the change excludes zero, or where no interval is
+known.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def count(n: int, noun: str) -> str:
 
 
 def moved(side: str, before: Point | None, after: Point | None, known: Change | None = None) -> str:
-    """One side in a clause: "act fell from 97.0 % to 81.0 %". `known`: a better interval of the change than the two points give."""
+    """One side in a clause: "act fell from 97.0 % to 81.0 %". `known`: a better interval of the change than
+    the two points give."""
     if before is None or after is None:
         only = after or before
         return f"{side} was measured once ({percent(only.value)})" if only else f"{side} was not measured"
@@ -46,7 +48,10 @@ def moved(side: str, before: Point | None, after: Point | None, known: Change | 
         return f"{side} stayed at {percent(after.value)}"
     diff = known or change(before, after)
     if diff.clear or diff.low is None:
-        return f"{side} {'rose' if diff.value > 0 else 'fell'} from {percent(before.value)} to {percent(after.value)}"
+        return (
+            f"{side} {'rose' if diff.value > 0 else 'fell'} from {percent(before.value)} to "
+            f"{percent(after.value)}"
+        )
     return f"{side} showed no clear change ({percent(before.value)} to {percent(after.value)})"
 
 
@@ -65,7 +70,11 @@ def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
             again = f" {_times(n)}, the last time" if (n := outcomes["roll_back"]) > 1 else ""
             said.append(f"rolled it back{again}{to}")
             if passed := order[::-1].index("roll_back"):  # what it said after that, of another attempt
-                said.append(f"then passed {_times(passed)}" if set(order[-passed:]) == {"pass"} else "then judged it again")
+                said.append(
+                    f"then passed {_times(passed)}"
+                    if set(order[-passed:]) == {"pass"}
+                    else "then judged it again"
+                )
         if outcomes["stop"]:
             said.append("stopped the run")
         if outcomes["warn"]:
@@ -77,27 +86,43 @@ def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def turns(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each time that a stage was isolated, shared again, forked, held in part, fused or sent through again."""
+    """A sentence for each time that a stage was isolated, shared again, forked, held in part, fused or sent
+    through again."""
     out, apart = [], False
     for decision in decisions:
         if decision["stage"] != effect.index or decision["kind"] != "schedule":
             continue
-        outcome, at, reason = decision["outcome"], f"At step {decision['step']:,}", decision["reason"].removesuffix(".")
+        outcome, at, reason = (
+            decision["outcome"],
+            f"At step {decision['step']:,}",
+            decision["reason"].removesuffix("."),
+        )
         if outcome == "retry":
             out.append(f"{at} it was sent through again, {reason.removeprefix('once more, ')}.")
             apart = False
         elif decision["name"] == "isolation":
-            switch = "isolation switched on" if outcome == "isolate" else "isolation switched off" if apart else "sharing went on"
+            switch = (
+                "isolation switched on"
+                if outcome == "isolate"
+                else "isolation switched off"
+                if apart
+                else "sharing went on"
+            )
             out.append(f"{at} {switch}: {reason}.")
             apart = outcome == "isolate"
         elif decision["name"] in ("core", "layout"):
-            what = {"random": "random weights held as a control", "core": "core weights", "fuse": "fused"}.get(outcome, "weights")
+            what = {
+                "random": "random weights held as a control",
+                "core": "core weights",
+                "fuse": "fused",
+            }.get(outcome, "weights")
             out.append(f"{at}, {what}: {reason}.")
     return out
 
 
 def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
-    """One stage in one sentence, roll back and all, and one more for each change of who holds which weights."""
+    """One stage in one sentence, roll back and all, and one more for each change of who holds which
+    weights."""
     who = f"Stage {effect.index + 1}, {effect.name}"
     if effect.first is None:
         return f"{who}: not begun."
@@ -105,26 +130,40 @@ def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> st
     attempts = f" in {effect.attempts} attempts" if effect.attempts > 1 else ""
     head = f"{who} ({trains}{count(effect.steps, 'step')}{attempts}): "
     if not effect.before:
-        return " ".join([f"{head}no evaluation was made; {gates(effect, decisions)}.", *turns(effect, decisions)])
-    moves = [(side, effect.before.get(side), effect.after.get(side), effect.changes.get(side)) for side in _measured(effect.before)]
+        return " ".join(
+            [f"{head}no evaluation was made; {gates(effect, decisions)}.", *turns(effect, decisions)]
+        )
+    moves = [
+        (side, effect.before.get(side), effect.after.get(side), effect.changes.get(side))
+        for side in _measured(effect.before)
+    ]
     text = head + join([moved(*move) for move in moves])
     text += f"; {gates(effect, decisions)}"
     if effect.kept != effect.after:
-        text += ", which leaves " + join([f"{side} at {percent(effect.kept[side].value)}" for side in SIDES if side in effect.kept])
+        text += ", which leaves " + join(
+            [f"{side} at {percent(effect.kept[side].value)}" for side in SIDES if side in effect.kept]
+        )
     return " ".join([f"{text}.", *turns(effect, decisions)])
 
 
-def headline(status: str, stages: Sequence[Effect], start: Mapping[str, Point], end: Mapping[str, Point]) -> str:
+def headline(
+    status: str, stages: Sequence[Effect], start: Mapping[str, Point], end: Mapping[str, Point]
+) -> str:
     """The whole run in one sentence."""
     begun = [effect for effect in stages if effect.first is not None]
     steps = sum(effect.steps for effect in begun)
     span = f"{count(len(begun), 'stage')} and {count(steps, 'step')}"
-    lead = {"running": f"So far, over {span}", "interrupted": f"Interrupted after {span}",
-            "stopped": f"Stopped after {span}"}.get(status, f"Over {span}")
+    lead = {
+        "running": f"So far, over {span}",
+        "interrupted": f"Interrupted after {span}",
+        "stopped": f"Stopped after {span}",
+    }.get(status, f"Over {span}")
     if not start:
         return f"{lead}: no evaluation was made, so nothing can be said about plan, act or e2e."
     comma = ":" if status in ("interrupted", "stopped") else ","
-    text = f"{lead}{comma} " + join([moved(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and ")
+    text = f"{lead}{comma} " + join(
+        [moved(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and "
+    )
     back = [effect for effect in begun if effect.rolled_back_to is not None]
     held = [effect for effect in back if effect.attempts > 1 and effect.kept == effect.after]
     undone = [f"stage {effect.index + 1} ({effect.name})" for effect in back if effect not in held]
@@ -136,30 +175,48 @@ def headline(status: str, stages: Sequence[Effect], start: Mapping[str, Point], 
 
 
 def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence each for held-out tasks and for training turns that the model's context left no room; none where all had some."""
+    """A sentence each for held-out tasks and for training turns that the model's context left no room; none
+    where all had some."""
     newest = next((line for line in reversed(lines) if "eval/e2e" in line), {})
-    lost = [f"{side} in {newest[f'eval_overlong/{side}']:.0f} of {newest[f'eval_n/{side}']:.0f}" for side in SIDES
-            if f"eval_overlong/{side}" in newest]
+    lost = [
+        f"{side} in {newest[f'eval_overlong/{side}']:.0f} of {newest[f'eval_n/{side}']:.0f}"
+        for side in SIDES
+        if f"eval_overlong/{side}" in newest
+    ]
     steps = sum(any(line.get(f"overlong/{role}") for role in ("plan", "act")) for line in lines)
     told = []
     if lost:
-        told.append(f"At the last evaluation the model's context had no room for {join(lost)} held-out tasks, which count as not solved.")
+        told.append(
+            f"At the last evaluation the model's context had no room for {join(lost)} held-out "
+            f"tasks, which count as not solved."
+        )
     if steps:
-        told.append(f"In {count(steps, 'step')} the model's context had no room for some turns; they trained nothing and were not counted.")
+        told.append(
+            f"In {count(steps, 'step')} the model's context had no room for some turns; they trained "
+            f"nothing and were not counted."
+        )
     return told
 
 
 def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence each for held-out tasks and for training rollouts over which something broke; none where nothing did."""
+    """A sentence each for held-out tasks and for training rollouts over which something broke; none where
+    nothing did."""
     newest = next((line for line in reversed(lines) if any(key.startswith("eval") for key in line)), {})
-    lost = [f"{side} in {newest[f'eval_failed/{side}']:.0f}" for side in SIDES if f"eval_failed/{side}" in newest]
+    lost = [
+        f"{side} in {newest[f'eval_failed/{side}']:.0f}" for side in SIDES if f"eval_failed/{side}" in newest
+    ]
     steps = sum(any(line.get(f"failed/{name}") for name in ("plan", "act", "task")) for line in lines)
     told = []
     if lost:
-        told.append(f"At the last evaluation something broke ({join(lost)} held-out tasks); these are in no number.")
+        told.append(
+            f"At the last evaluation something broke ({join(lost)} held-out tasks); these are in no number."
+        )
     if steps:
-        told.append(f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke for some rollouts; they "
-                    "trained nothing and were not counted (faults.json has the tracebacks).")
+        told.append(
+            f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke "
+            f"for some rollouts; they "
+            "trained nothing and were not counted (faults.json has the tracebacks)."
+        )
     return told
 
 
@@ -173,8 +230,10 @@ def ranking(side: str, ends: Mapping[str, Point]) -> str:
     diff = change(next_, top)
     interval = f" [{signed(diff.low)}, {signed(diff.high)}]" if diff.low is not None else ""
     verdict = "" if diff.clear or diff.low is None else ", which is no clear difference"
-    return (f"{side}: {best} ends highest at {percent(top.value)}, {second} at {percent(next_.value)}: "
-            f"{points_of(diff.value)}{interval}{verdict}.")
+    return (
+        f"{side}: {best} ends highest at {percent(top.value)}, {second} at {percent(next_.value)}: "
+        f"{points_of(diff.value)}{interval}{verdict}."
+    )
 
 
 def _measured(found: Mapping[str, Point]) -> list[str]:

@@ -1,4 +1,5 @@
-"""How a run ends, and what it says then: its summary, its page, the command that goes on, the rate to try where it diverged."""
+"""How a run ends, and what it says then: its summary, its page, the command that goes on, the rate to try
+where it diverged."""
 
 from __future__ import annotations
 
@@ -15,13 +16,15 @@ from forethought.recipe.schema import OptimSpec, Recipe
 from forethought.store import Store
 from forethought.core.types import Event
 
-BITS = ("device", "chip", "threads", "precision", "kernels", "layers", "torch", "forethought")  # by which a machine is another one
+# by which a machine is another one
+BITS = ("device", "chip", "threads", "precision", "kernels", "layers", "torch", "forethought")
 Observer = Callable[[Event], None]
 Tell = Callable[[str], None]
 
 
 def close(store: Store, summary: Mapping[str, object], tell: Tell) -> Path | None:
-    """Write the summary and the page. Neither can fail a run: what cannot be written is told. None: there is no page."""
+    """Write the summary and the page. Neither can fail a run: what cannot be written is told. None: there is
+    no page."""
     try:
         store.write_summary(summary)
     except OSError as error:
@@ -29,13 +32,15 @@ def close(store: Store, summary: Mapping[str, object], tell: Tell) -> Path | Non
     try:
         return report.write(store.out)
     except Exception as error:
-        tell(f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that is mended: "
+        tell(f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that "
+             f"is mended: "
              f"forethought report {quoted(store.out)}")
         return None
 
 
 def outliving(observe: Observer) -> Observer:
-    """The observer, silent from when its terminal was closed: the run hears of that by SIGHUP, and has yet to save."""
+    """The observer, silent from when its terminal was closed: the run hears of that by SIGHUP, and has yet to
+    save."""
     gone = False
 
     def tell(event: Event) -> None:
@@ -73,12 +78,15 @@ def facts_of(engine: Engine) -> dict[str, object]:
 
 
 def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverged:
-    """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is whole."""
-    i = max(at.stage - (at.stage_step == 0), 0)  # a stage that has not trained yet has what the one before it left
+    """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is
+    whole."""
+    # a stage that has not trained yet has what the one before it left
+    i = max(at.stage - (at.stage_step == 0), 0)
     rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
     lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
     steps = store.steps()
     kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""
     command = f"forethought train {quoted(store.out)} --set {key}={lower:g} --out NEW"
-    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} and check the rewards: "
+    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} "
+                    f"and check the rewards: "
                     f"{command}{kept}")

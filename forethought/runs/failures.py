@@ -1,5 +1,5 @@
-"""What broke in a run, beside the numbers that leave it out: told once a kind, kept with its traceback, and the end of a run in which too
-much of it breaks."""
+"""What broke in a run, beside the numbers that leave it out: told once a kind, kept with its traceback, and
+the end of a run in which too much of it breaks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from forethought.runs.progress import Progress
 from forethought.recipe.schema import LimitSpec
 from forethought.store import Store
 
-FILE = "faults.json"  # in the run directory: every kind of fault of this process, with the first one's traceback
+# in the run directory: every kind of fault of this process, with the first one's traceback
+FILE = "faults.json"
 
 
 class Failures:
-    """Reads the guard of the run's task family. `decide(kind, name, outcome, reason, numbers)` records what a reader should know."""
+    """Reads the guard of the run's task family. `decide(kind, name, outcome, reason, numbers)` records what a
+    reader should know."""
 
     def __init__(self, guard: Guard, limits: LimitSpec, store: Store, decide: Callable[..., None]):
         self.guard, self.limits, self.store, self.decide = guard, limits, store, decide
@@ -28,8 +30,9 @@ class Failures:
         guard.watchdog.last_resort = self._end
 
     def after(self, p: Progress, failed: int = 0, tried: int = 0, measured: dict[str, float] | None = None) -> FaultStop | None:
-        """After a step, in which `failed` of `tried` trajectories failed: the error that ends the run, or None. `measured`: the line of a
-        step that was evaluated; where it ends the run, the evaluation is taken back, and made again by who resumes."""
+        """After a step, in which `failed` of `tried` trajectories failed: the error that ends the run, or
+        None. `measured`: the line of a step that was evaluated; where it ends the run, the evaluation is
+        taken back, and made again by who resumes."""
         self._tell(p)
         if tried:
             p.failures = [*p.failures, [failed, tried]][-self.limits.window :]
@@ -38,7 +41,8 @@ class Failures:
         if not why and measured is not None:
             lost, tasks = failures(p.evaluations[-1]["scores"])
             if lost > self.limits.max_failed * tasks:
-                why = f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = {self.limits.max_failed:g})"
+                why = (f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = "
+                       f"{self.limits.max_failed:g})")
         if not why:
             return None
         if measured is not None:
@@ -49,7 +53,8 @@ class Failures:
 
     @contextmanager
     def saving(self, save: Callable[[], None]) -> Iterator[None]:
-        """Inside, the run's state is one that a checkpoint may keep, whenever a call of the task family has to be given up."""
+        """Inside, the run's state is one that a checkpoint may keep, whenever a call of the task family has
+        to be given up."""
         self.save = save
         try:
             yield
@@ -57,20 +62,24 @@ class Failures:
             self.save = None
 
     def _share(self, p: Progress) -> str:
-        """Why too many trajectories have failed: more than the window may have, even if all that is still to come in it went well."""
+        """Why too many trajectories have failed: more than the window may have, even if all that is still to
+        come in it went well."""
         lost, most = sum(f for f, _ in p.failures), max((t for _, t in p.failures), default=0)
         if lost <= self.limits.max_failed * self.limits.window * most:
             return ""
         n, tried = len(p.failures), sum(t for _, t in p.failures)
-        return (f"{lost} of {tried} trajectories of the last {f'{n} steps' if n > 1 else 'step'} failed (limits.max_failed = "
+        return (f"{lost} of {tried} trajectories of the last {f'{n} steps' if n > 1 else 'step'} failed "
+                f"(limits.max_failed = "
                 f"{self.limits.max_failed:g} of {self.limits.window} steps)")
 
     def _stop(self, p: Progress, why: str) -> FaultStop:
         worst = self.guard.worst()
         self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}")
         kept = "everything is saved" if p.step else "nothing was trained yet"
-        return FaultStop(f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in {self.store.out / FILE}; "
-                         f"{kept}. Mend it, then continue with: forethought train --resume {quoted(self.store.out)}")
+        return FaultStop(f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
+                         f"{self.store.out / FILE}; "
+                         f"{kept}. Mend it, then continue with: forethought train --resume "
+                         f"{quoted(self.store.out)}")
 
     def _tell(self, p: Progress) -> None:
         if self.guard.total == self.written:
@@ -79,14 +88,18 @@ class Failures:
         for seen in self.guard.seen.values():
             if (key := f"{seen.boundary} {seen.kind} {seen.place or seen.first}") not in p.faults:
                 p.faults.append(key)
-                self.decide("guard", seen.boundary, "failed", f"{seen.first}; what it belongs to is not counted", {"count": seen.count})
+                self.decide("guard", seen.boundary, "failed", f"{seen.first}; what it belongs to is not "
+                                                              f"counted", {"count": seen.count})
         self.store.write_json(FILE, {"faults": self.guard.told()})
 
     def _end(self) -> None:
-        """The last resort, on top of a call that swallows every attempt to end it: there is no way back to the run from here."""
+        """The last resort, on top of a call that swallows every attempt to end it: there is no way back to
+        the run from here."""
         try:
-            print("forethought: a call of the task family does not end, whatever it is told (see limits.step_seconds)"
-                  f"{'; everything is saved' if self.save else ''}; mend it, then continue with: forethought train --resume "
+            print("forethought: a call of the task family does not end, whatever it is told (see "
+                  "limits.step_seconds)"
+                  f"{'; everything is saved' if self.save else ''}; mend it, then continue with: forethought "
+                  f"train --resume "
                   f"{quoted(self.store.out)}", file=sys.stderr, flush=True)
             if self.save:
                 self.save()

@@ -23,8 +23,8 @@ def first_policies(recipe: Recipe) -> dict[str, str]:
 
 
 def changed(spec: StageSpec, changes: dict) -> StageSpec:
-    """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation` (a table). In weights of
-    its own a role needs no isolation and no controller."""
+    """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation`
+    (a table). In weights of its own a role needs no isolation and no controller."""
     optim = replace(spec.optim, lr=spec.optim.lr * changes.get("lr", 1.0), muon_lr=spec.optim.muon_lr * changes.get("lr", 1.0))
     if "weights" in changes:
         return replace(spec, weights=changes["weights"], optim=optim, isolation=IsolationSpec(), adaptive=AdaptiveSpec())
@@ -44,7 +44,8 @@ def once_more(gate: GateSpec, spec: StageSpec, changes: dict) -> tuple[dict, str
 
 
 def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:
-    """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares, fresh optimizers."""
+    """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares,
+    fresh optimizers."""
     own = weights_of(recipe, spec)
     if recipe.probes.kl_base and not p.found and (recipe.model.path or p.stage):
         for policy in sorted(set(p.policies.values())):
@@ -56,13 +57,16 @@ def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide
             engine.fork(BASE, name, own)
             p.policies[role] = name
             p.adapters += [name] if own == "adapter" else []
-            decide("layout", "fork", f"{role} speaks through {'an adapter' if own == 'adapter' else 'a model'} of its own from here on")
+            decide("layout", "fork", f"{role} speaks through "
+                                     f"{'an adapter' if own == 'adapter' else 'a model'} of its own from "
+                                     f"here on")
             if BASE in p.found:
                 p.found[name] = p.found[BASE]
     for role in spec.roles:
         if p.policies[role] == BASE and set(p.policies.values()) & set(p.adapters):
             _own_model(engine, p, role)  # the base lies under another role's adapter: it must not move
-            decide("layout", "fork", f"{role} speaks through a model of its own from here on, since an adapter lies on the base")
+            decide("layout", "fork", f"{role} speaks through a model of its own from here on, since an "
+                                     f"adapter lies on the base")
     trained = sorted({p.policies[role] for role in spec.roles})
     p.references = {}
     for policy in trained if _compares(recipe, spec) else ():
@@ -81,7 +85,8 @@ def _compares(recipe: Recipe, spec: StageSpec) -> bool:
 
 
 def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimSpec) -> str:
-    """The harmed role has the weights of the stage's start again, the other goes on with what it has learned. Returns what was done."""
+    """The harmed role has the weights of the stage's start again, the other goes on with what it has learned.
+    Returns what was done."""
     adaptive, harmed = stage.spec.adaptive, move.role
     if adaptive.to in ("replay", "keep_kl"):
         p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}}
@@ -112,8 +117,8 @@ def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimS
 
 
 def _split_base(engine: Engine, p: Progress, role: str, start: str, optim: OptimSpec | None) -> str:
-    """`role` leaves the base with what it has learned there, as an adapter (trained with `optim`) or, without one, as a model that goes
-    on with the base's optimizer; the base is `start` again."""
+    """`role` leaves the base with what it has learned there, as an adapter (trained with `optim`) or, without
+    one, as a model that goes on with the base's optimizer; the base is `start` again."""
     name = fresh(p, role)
     if optim is None:
         engine.fork(BASE, name, "model")

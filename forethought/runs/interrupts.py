@@ -1,5 +1,5 @@
-"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end a run between two steps, a distillation between two answers; a second one ends it
-at once."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end a run between two steps, a distillation between two
+answers; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Interrupts:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python refuses handlers; the main thread has its own
+        # elsewhere Python refuses handlers; the main thread has its own
+        if threading.current_thread() is threading.main_thread():
             for number in NUMBERS:
                 if number == HANG_UP and signal.getsignal(number) == signal.SIG_IGN:
                     continue  # `nohup`: the run is to outlive its terminal
@@ -34,7 +35,8 @@ class Interrupts:
 
     @contextmanager
     def at_once(self, leave: Callable[[int], object]) -> Iterator[None]:
-        """Inside, the first signal ends what is done, for long work without steps that keeps what it has; then `leave(number)`."""
+        """Inside, the first signal ends what is done, for long work without steps that keeps what it has;
+        then `leave(number)`."""
         self._now = True
         try:
             if self.caught:

@@ -14,7 +14,8 @@ from forethought.store import Store
 
 
 def keep_trees(store: Store, save: SaveSpec, at: Progress, step: Step, rollouts: Rollouts, last: bool) -> None:
-    """Save the step's first `save.trees` trees (0: all) where it is one of every `save.trees_every`, or the stage's first or `last`.
+    """Save the step's first `save.trees` trees (0: all) where it is one of every `save.trees_every`, or the
+    stage's first or `last`.
 
     Only reads what the step has left, so that a run is the same whatever it keeps.
     """
@@ -35,7 +36,8 @@ def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:
 
 
 def keep_guided(store: Store, folder: Path) -> None:
-    """What was distilled is on record, but for the cache, which grows and which only the distillation itself reads."""
+    """What was distilled is on record, but for the cache, which grows and which only the distillation itself
+    reads."""
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name != "cache.jsonl":
             store.record(path)

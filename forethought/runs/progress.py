@@ -18,28 +18,34 @@ class Progress:
     begun: bool = False  # whether the stage's start has been measured and saved
     anchor: int = 0  # checkpoint of the stage's start, which a gate rolls back to
     attempts: int = 0  # how often a gate has sent the stage back to its start, to be run again
-    changed: dict = field(default_factory=dict)  # what a gate or the controller has changed in the stage's settings
+    # what a gate or the controller has changed in the stage's settings
+    changed: dict = field(default_factory=dict)
     seconds: float = 0.0
     bad_updates: int = 0
     policies: dict[str, str] = field(default_factory=lambda: {"plan": BASE, "act": BASE})
     used: list[str] = field(default_factory=list)  # names of policies that were ever forked
     adapters: list[str] = field(default_factory=list)  # those of them that lie on the base
-    references: dict[str, str] = field(default_factory=dict)  # policy -> frozen copy of it at the stage's start
+    # policy -> frozen copy of it at the stage's start
+    references: dict[str, str] = field(default_factory=dict)
     found: dict[str, str] = field(default_factory=dict)  # policy -> the model as the run found it
     evaluations: list[dict] = field(default_factory=list)  # of this stage, its start first
     curriculum: dict = field(default_factory=dict)
     probes: dict = field(default_factory=dict)
     adaptive: dict = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)  # one per begun stage, for the summary
-    failures: list[list[int]] = field(default_factory=list)  # [failed, tried] trajectories of the newest steps
+    # [failed, tried] trajectories of the newest steps
+    failures: list[list[int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # kinds of faults that were told
-    unmeasured: dict | None = None  # the line of a step whose evaluation failed: it is made again by who resumes
-    machines: list[dict] = field(default_factory=list)  # what the run has computed on, each with the step from which on
+    unmeasured: dict | None = None
+    # the line of a step whose evaluation failed: it is made again by who resumes
+    # what the run has computed on, each with the step from which on
+    machines: list[dict] = field(default_factory=list)
     finished: bool = False
 
     @classmethod
     def read(cls, said: Mapping[str, object]) -> Progress:
-        """What a checkpoint says, back. ValueError, in a clause, where it is something else than a run of this version writes."""
+        """What a checkpoint says, back. ValueError, in a clause, where it is something else than a run of
+        this version writes."""
         kinds = get_type_hints(cls)
         known = [f.name for f in fields(cls)]
         if strange := [name for name in said if name not in known]:
@@ -54,7 +60,8 @@ class Progress:
 
 
 def _fits(kind: object, value: object) -> bool:
-    """Whether a value from JSON is of an annotated kind; whole numbers are floats, truth values are no numbers, no count is negative."""
+    """Whether a value from JSON is of an annotated kind; whole numbers are floats, truth values are no
+    numbers, no count is negative."""
     origin, inside = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         return any(_fits(one, value) for one in inside)

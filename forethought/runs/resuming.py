@@ -1,7 +1,8 @@
-"""Where a run goes on: everything that it left is looked at before anything trains, and what is damaged is named, with what to do.
+"""Where a run goes on: everything that it left is looked at before anything trains, and what is damaged is
+named, with what to do.
 
-What decides the training (recipe, checkpoint, logs, guided data, lists of grams) has to be what was written. What is only shown (trees, the
-summary) may be damaged: that is a note, and a decision on record.
+What decides the training (recipe, checkpoint, logs, guided data, lists of grams) has to be what was written.
+What is only shown (trees, the summary) may be damaged: that is a note, and a decision on record.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ NOTHING = {"logs": {}, "step": -1}  # the state of a run without a checkpoint
 
 @dataclass(slots=True)
 class Found:
-    """`folder` None: there is no checkpoint, the run begins. `notes`: what is damaged, and does not matter to the training."""
+    """`folder` None: there is no checkpoint, the run begins. `notes`: what is damaged, and does not matter to
+    the training."""
 
     folder: Path | None
     state: Mapping
@@ -46,7 +48,8 @@ def recipe_of(store: Store) -> Recipe:
 
 
 def find(store: Store, recipe: Recipe) -> Found:
-    """The newest checkpoint of a run, and that all belongs together. Changes nothing. UserError or CheckpointError for what does not."""
+    """The newest checkpoint of a run, and that all belongs together. Changes nothing. UserError or
+    CheckpointError for what does not."""
     steps = store.steps()
     if not steps:
         return _from_the_beginning(store, recipe)
@@ -71,9 +74,11 @@ def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
         raise UserError(f"{_edited(store, '')}. Nothing was trained yet")
     for name, wrong in store.damaged_files(None).items():
         if name.startswith("grams/"):
-            raise UserError(f"{store.out / name} {wrong}: put it back, or start a new run. Nothing was trained yet")
+            raise UserError(f"{store.out / name} {wrong}: put it back, or start a new run. Nothing was "
+                            f"trained yet")
     if (last := store.last_logged()) > 0:  # the first checkpoint is written before the first step
-        raise CheckpointError(f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: put the checkpoints back, or start "
+        raise CheckpointError(f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: "
+                              f"put the checkpoints back, or start "
                               f"a new run: forethought train {quoted(store.out)} --out NEW")
     return Found(folder=None, state=NOTHING, progress=Progress(policies=handover.first_policies(recipe)))
 
@@ -88,7 +93,8 @@ def _unreadable(store: Store, step: int) -> str:
 
 
 def _damage(store: Store, step: int) -> str:
-    """What the run has lost of its records as a readable checkpoint knows them, or "". Trees are none of this: nothing trains on them."""
+    """What the run has lost of its records as a readable checkpoint knows them, or "". Trees are none of
+    this: nothing trains on them."""
     state = _state(store, step)
     for name, wrong in store.damaged_logs(state).items():
         return f"{store.out / name} is damaged: it {wrong} when step {step} was saved"
@@ -99,7 +105,8 @@ def _damage(store: Store, step: int) -> str:
 
 
 def _foreign(store: Store, step: int, recipe: Recipe) -> str:
-    """Where a readable checkpoint was written with another recipe, or "". A finished run may be extended by further stages."""
+    """Where a readable checkpoint was written with another recipe, or "". A finished run may be extended by
+    further stages."""
     state = _state(store, step)
     progress = Progress.read(state["progress"])
     if progress.stage > len(recipe.stage) or (progress.stage == len(recipe.stage) and not progress.finished):
@@ -114,7 +121,8 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
     if before == recipe or (ended and not unlike(before, recipe) and store.has_its_recipe()):
         return ""  # where run.json does not fit, recipe.json was changed by hand: `extend` writes both
     rows = differences([to_dict(before), to_dict(recipe)])
-    told = [f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in {RECIPE}" for row in rows[:4]]
+    told = [f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in "
+            f"{RECIPE}" for row in rows[:4]]
     return "; ".join(told) + (f"; and {len(rows) - 4} more" if len(rows) > 4 else "")
 
 
@@ -136,14 +144,17 @@ def unlike(before: Recipe, recipe: Recipe) -> str:
 
 
 def _edited(store: Store, differs: str) -> str:
-    return (f"{store.out / RECIPE} is not the recipe that the run was trained with{f' ({differs})' if differs else ''}: a run keeps its "
-            f"recipe. Put it back, or train this one as a run of its own: forethought train {quoted(store.out)} --out NEW")
+    return (f"{store.out / RECIPE} is not the recipe that the run was trained "
+            f"with{f' ({differs})' if differs else ''}: a run keeps its "
+            f"recipe. Put it back, or train this one as a run of its own: forethought train "
+            f"{quoted(store.out)} --out NEW")
 
 
 def _notes(store: Store, state: Mapping) -> list[str]:
     notes = []
     if "recipe" not in state:
-        notes.append(f"{store.out} was made before records were checked: its {RECIPE}, logs and trees are taken as they are")
+        notes.append(f"{store.out} was made before records were checked: its {RECIPE}, logs and trees are "
+                     f"taken as they are")
     if "recipe" in state and not store.begun_with():
         notes.append(f"{START} is missing or unreadable; it is written again")
     if bad := store.damaged_files(state):

@@ -1,4 +1,5 @@
-"""From a recipe to a run: built, trained, resumed, extended. The one place that builds things from a recipe."""
+"""From a recipe to a run: built, trained, resumed, extended. The one place that builds things from a
+recipe."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ EngineOf = Callable[[Recipe, Domain], Engine]
 
 
 def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
-    """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and length."""
+    """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and
+    length."""
     from forethought.engines.joined import Joined
     from forethought.engines.torch.engine import TorchEngine
     from forethought.engines.torch.models.loading import Loaded, load
@@ -66,7 +68,8 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
 
 
 def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
-    """Engine and rollouts for a recipe; everything that can be refused is refused before a model is loaded."""
+    """Engine and rollouts for a recipe; everything that can be refused is refused before a model is
+    loaded."""
     check(recipe)
     domain = tasks.build(recipe.task, limits=recipe.limits)
     try:
@@ -79,8 +82,10 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
 def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
     for where, levels in [("eval.levels", recipe.eval.levels)] + [(f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)]:
         if wrong := [level for level in levels if level not in domain.levels]:
-            raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}")
-    check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))  # again where the recipe left the levels open
+            raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are "
+                                     f"{list(domain.levels)}")
+    # again where the recipe left the levels open
+    check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))
     for i, stage in enumerate(recipe.stage):
         if stage.kind == "distill":
             check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
@@ -97,7 +102,8 @@ def rollouts_of(engine: Engine, domain: Domain) -> Rollouts:
 
 
 def _context(domain) -> int:
-    """Words that the longest episode can take, with as much again to spare, in steps of 64 (sizes a model from scratch)."""
+    """Words that the longest episode can take, with as much again to spare, in steps of 64 (sizes a model
+    from scratch)."""
     rng, longest, broken = random.Random(0), 0, None
     for _ in range(32):
         try:
@@ -113,13 +119,15 @@ def _context(domain) -> int:
 
 
 def _text_context(domain) -> int:
-    """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the solution that it comes from."""
+    """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the
+    solution that it comes from."""
     prompt, text = (max(len(said.encode()) for said in some) for some in ([t.prompt for t in domain.longest(16)], domain.texts()))
     return -(-(prompt + 2 * text + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
-    """What a distillation takes to put another model to work; nothing of it trains. It computes as the run does."""
+    """What a distillation takes to put another model to work; nothing of it trains. It computes as the run
+    does."""
     engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
     return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain)
 
@@ -139,7 +147,8 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
 
 
 def _write_start(store: Store, recipe: Recipe) -> None:
-    """What a run has before it begins. recipe.json comes first: it makes the folder a run, which can be resumed."""
+    """What a run has before it begins. recipe.json comes first: it makes the folder a run, which can be
+    resumed."""
     write_resolved(recipe, store.out / RECIPE)
     store.write_start()
     keep_lists(recipe, store.out)
@@ -147,10 +156,12 @@ def _write_start(store: Store, recipe: Recipe) -> None:
 
 
 def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
-    """Go on from `begun`, a finished run whose stages are the first of `recipe`: the same as training all of `recipe`, bit for bit.
+    """Go on from `begun`, a finished run whose stages are the first of `recipe`: the same as training all of
+    `recipe`, bit for bit.
 
-    The stages may differ in what a stage does not read (the layout, while every role still speaks through the base). `begun` is
-    copied to `out` and stays as it is. UserError where the two do not fit, or where a record of `begun` is damaged.
+    The stages may differ in what a stage does not read (the layout, while every role still speaks through the
+    base). `begun` is copied to `out` and stays as it is. UserError where the two do not fit, or where a
+    record of `begun` is damaged.
     """
     before, recipe = load_recipe(begun / RECIPE), anchored(recipe, Path.cwd())
     check(recipe)
@@ -173,12 +184,14 @@ def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of:
 
 
 def _is_finished(store: Store, recipe: Recipe, at: Progress) -> bool:
-    """Whether a run has trained all its stages and said so. One that was killed on its last line has something left to say."""
+    """Whether a run has trained all its stages and said so. One that was killed on its last line has
+    something left to say."""
     return at.finished and at.stage >= len(recipe.stage) and store.read_summary()[0].get("status") == "done"
 
 
 def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
-    """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused before anything is loaded.
+    """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused
+    before anything is loaded.
 
     A finished run whose report is missing gets it; UserError for one that has all.
     """
@@ -193,7 +206,8 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
             return _report_again(store, found.progress, observe)
         summary, damage = store.read_summary()
         notes = [*filter(None, [note]), *found.notes, *([f"{damage}; it is written again"] if damage else [])]
-        # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the run began with.
+        # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the
+        # run began with.
         chosen = found.state.get("chosen") if found.folder else {}
         engine, rollouts = build(replace(recipe, engine=kept.pinned(recipe.engine, chosen or {})), engine_of)
         with closing(rollouts.domain):
@@ -215,7 +229,8 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
 
 def _elsewhere(store: Store, recipe: Recipe, at: Progress, moved: Sequence[str], observe: Observer) -> None:
     """Say that bit-identity ends here, and why."""
-    said = f"from step {at.step} on this run is not, bit for bit, the one that was never stopped: {'; '.join(moved)}"
+    said = (f"from step {at.step} on this run is not, bit for bit, the one that was never stopped: "
+            f"{'; '.join(moved)}")
     store.decide(Decision(step=at.step, stage=min(at.stage, len(recipe.stage) - 1), kind="run", name=recipe.name, outcome="elsewhere",
                           reason=said))
     observe(Event(kind="note", text=said))
@@ -226,5 +241,6 @@ def _report_again(store: Store, at: Progress, observe: Observer) -> Result:
         report.sweep(store.out)
         raise UserError(f"{store.out} is finished; there is nothing to resume")
     page = report.write(store.out)
-    observe(Event(kind="end", text=f"the run was finished; its report was missing and is written: {page}", step=at.step))
+    observe(Event(kind="end", text=f"the run was finished; its report was missing and is written: "
+                                   f"{page}", step=at.step))
     return Result(out=store.out, status="done", values=evaluated(at.evaluations[-1]["metrics"]) if at.evaluations else {}, exit_code=0)

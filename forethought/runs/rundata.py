@@ -1,6 +1,7 @@
 """Which data a run began with: size and SHA-256 of every file that its recipe reads, in the run's data.json.
 
-A run that is resumed with other problems would show one question with another's solution, for ids are often line numbers. It is refused.
+A run that is resumed with other problems would show one question with another's solution, for ids are often
+line numbers. It is refused.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ def record(recipe: Recipe, out: Path) -> None:
 
 
 def refuse_changed(run: Path, recipe: Recipe) -> None:
-    """UserError, with the key, the file and what to do, for the first file that is not what the run in `run` began with."""
+    """UserError, with the key, the file and what to do, for the first file that is not what the run in `run`
+    began with."""
     if found := changed(run, recipe):
         raise UserError(f"{run} cannot go on: {found[0]}. Put the file back as it was, or start a new run")
 
 
 def changed(run: Path, recipe: Recipe) -> list[str]:
-    """A sentence for each file of the recipe that is not what the run began with; none for a run that wrote nothing down."""
+    """A sentence for each file of the recipe that is not what the run began with; none for a run that wrote
+    nothing down."""
     if not (run / NAME).exists():
         return []
     begun = read_object(run / NAME, "it says which data the run began with; put it back, or start a new run")

@@ -1,4 +1,5 @@
-"""The stages of a run in order: hand-over between them, probes, gates and what follows from them, checkpoints."""
+"""The stages of a run in order: hand-over between them, probes, gates and what follows from them,
+checkpoints."""
 
 from __future__ import annotations
 
@@ -99,7 +100,8 @@ class Runner:
                 raise
             self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
             page = self._close("done")
-            self.emit("end", text=f"done in {progress.seconds:.0f} s{f'; the report: {page}' if page else ''}", values=self.values)
+            self.emit("end", text=f"done in {progress.seconds:.0f} "
+                                  f"s{f'; the report: {page}' if page else ''}", values=self.values)
         return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
 
     # ---- one stage
@@ -141,8 +143,8 @@ class Runner:
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
-            # The stage's last step is saved with the start of the next stage, or as the finished run. Weights that a refused update has
-            # just called in question push no earlier ones out.
+            # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
+            # that a refused update has just called in question push no earlier ones out.
             asked = self.interrupts.caught  # read once: who leaves has saved
             if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
                 self._save()
@@ -151,7 +153,8 @@ class Runner:
         return self._end(spec, f"its {spec.steps} steps are done")
 
     def _prepare(self, spec: StageSpec) -> Stage:
-        """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its own)."""
+        """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its
+        own)."""
         p = self.progress
         if not p.begun and spec.kind != "distill":
             handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
@@ -166,7 +169,8 @@ class Runner:
         return Stage(self.engine, self.rollouts, spec, p.policies, sampler, seed_of(self.recipe.seed, p.stage), p.references, planning)
 
     def _begin(self, stage: Stage) -> None:
-        """Measure the start (the last stage's end is the same model on the same tasks), and save it as the anchor."""
+        """Measure the start (the last stage's end is the same model on the same tasks), and save it as the
+        anchor."""
         p, spec = self.progress, stage.spec
         carried = p.evaluations[-1] if p.evaluations else None
         p.evaluations = []
@@ -226,7 +230,8 @@ class Runner:
         return {**({"start": p.references} if probes.kl_start else {}), **({"base": p.found} if p.found else {})}
 
     def _probe(self, stage: Stage, result: Step, line: dict[str, float]) -> dict[str, float]:
-        """The probes that are due; where isolation is adaptive, it reads them and may change who holds which weights."""
+        """The probes that are due; where isolation is adaptive, it reads them and may change who holds which
+        weights."""
         p, monitor = self.progress, self.monitor
         monitor.seconds += line.get("seconds_probe/conflict", 0.0)
         found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line), monitor.seconds
@@ -253,7 +258,8 @@ class Runner:
         p.adaptive = self.controller.state_dict()
 
     def _read_evaluation(self, stage: Stage) -> None:
-        """An evaluation sees what the probe's few tasks may miss: the controller reads it too. What it leads to is measured again."""
+        """An evaluation sees what the probe's few tasks may miss: the controller reads it too. What it leads
+        to is measured again."""
         p, spec, controller = self.progress, stage.spec, self.controller
         roles = [r for r in stage.others() or stage.spec.roles if f"eval/{r}" in p.evaluations[-1]["scores"]]
         if spec.adaptive.to == "off" or controller.apart or len(set(p.policies.values())) > 1 or not roles:
@@ -280,8 +286,8 @@ class Runner:
             raise Diverged(f"{p.bad_updates} updates were refused, the last because {e}") from e
 
     def _judge(self, spec: StageSpec) -> str:
-        """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once more), or "". GateStop ends
-        the run."""
+        """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once
+        more), or "". GateStop ends the run."""
         p = self.progress
         if why := self._gates(spec):
             return why
@@ -297,14 +303,16 @@ class Runner:
             self._decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
             if outcome == "stop":
                 self._save()
-                raise GateStop(f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is kept in {self.store.out}")
+                raise GateStop(f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is "
+                               f"kept in {self.store.out}")
             if outcome == "roll_back":
                 self._roll_back(spec)
                 return self._after_roll_back(gate, i, judged.reason)
         return ""
 
     def _roll_back(self, spec: StageSpec) -> None:
-        """Weights, optimizers and curriculum are those of the stage's start again; the start is measured anew to show it."""
+        """Weights, optimizers and curriculum are those of the stage's start again; the start is measured anew
+        to show it."""
         p = self.progress
         folder, state = self.store.state(p.anchor)
         self.engine.load(folder / "engine")
@@ -322,7 +330,8 @@ class Runner:
         if gate.then == "stop":
             p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
             self._save()
-            raise GateStop(f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: {reason}; everything is kept in "
+            raise GateStop(f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: "
+                           f"{reason}; everything is kept in "
                            f"{self.store.out}")
         if gate.then == "skip" or p.attempts >= gate.retries:
             tried = f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed" if gate.then != "skip" else ""
@@ -336,7 +345,8 @@ class Runner:
         return AGAIN
 
     def _end(self, spec: StageSpec, why: str) -> str:
-        """Close the stage, unless it is to be run once more. What core isolation does at the end is measured, and gates judge it."""
+        """Close the stage, unless it is to be run once more. What core isolation does at the end is measured,
+        and gates judge it."""
         p = self.progress
         if why != AGAIN and not self.rolled_back and spec.isolation.core == "core" and (done := fuse(self.engine, spec, p.policies[spec.roles[0]])):
             self._decide("schedule", "core", "fuse", done)
@@ -369,7 +379,8 @@ class Runner:
         self.emit(kind, values=line, stage_steps=spec.steps)
 
     def _save(self) -> None:
-        """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is nothing to go on from."""
+        """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is
+        nothing to go on from."""
         p = self.progress
         if bad := self.engine.finite():
             raise Diverged(f"NaN or inf in {bad}")

@@ -1,5 +1,5 @@
-"""Where metrics go beside the run's own log: TensorBoard event files, by TensorBoard's own writer (no torch needed), where the extra
-`tensorboard` is installed. The one place that imports it."""
+"""Where metrics go beside the run's own log: TensorBoard event files, by TensorBoard's own writer (no torch
+needed), where the extra `tensorboard` is installed. The one place that imports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 class EventFiles:
-    """Failing to open the writer stops the run; failing to write a line never does. Without TensorBoard nothing is written."""
+    """Failing to open the writer stops the run; failing to write a line never does. Without TensorBoard
+    nothing is written."""
 
     def __init__(self, folder: Path, step: int):
         self.failures, self._writer = 0, None

@@ -1,6 +1,8 @@
-"""The stage loop. Read this page first: everything that happens in one step stands here, in the order of the data.
+"""The stage loop. Read this page first: everything that happens in one step stands here, in the order of the
+data.
 
-    tasks -> demonstrations or rollout trees -> reward -> credit -> admit -> batch -> update -> evaluate -> gates
+    tasks -> demonstrations or rollout trees -> reward -> credit -> admit -> batch -> update -> evaluate ->
+    gates
 """
 
 from __future__ import annotations
@@ -10,18 +12,25 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from forethought.learn import credit
-from forethought.learn.batches import demonstration_segments, for_policy, for_role, joined, targets, tree_segments
-from forethought.learn.curriculum import LevelSampler, admit
+from forethought.core.metrics import Last, Mean, Metric, Sum, merge
+from forethought.core.types import Advantages, Batch, Objective, Segment, Task, Tree
 from forethought.engines.base import Engine
 from forethought.grams.planning import Planning
-from forethought.workflows.growing import drawn
-from forethought.core.metrics import Last, Mean, Metric, Sum, merge
-from forethought.recipe.schema import ROLES, StageSpec
+from forethought.learn import credit
+from forethought.learn.batches import (
+    demonstration_segments,
+    for_policy,
+    for_role,
+    joined,
+    targets,
+    tree_segments,
+)
+from forethought.learn.curriculum import LevelSampler, admit
 from forethought.learn.rewards import default_weights, reward
-from forethought.workflows.rollout import Rollouts, seed_of
 from forethought.learn.schedule import lr_scale
-from forethought.core.types import Advantages, Batch, Objective, Segment, Task, Tree
+from forethought.recipe.schema import ROLES, StageSpec
+from forethought.workflows.growing import drawn
+from forethought.workflows.rollout import Rollouts, seed_of
 
 DEMOS_SHARE = 8  # demonstrations of the other role that share a context, where the domain has contexts
 
@@ -39,7 +48,8 @@ class Step:
 
 @dataclass(slots=True)
 class Stage:
-    """One stage at work. `policies` maps every role to the policy that speaks for it; those of `spec.roles` train."""
+    """One stage at work. `policies` maps every role to the policy that speaks for it; those of `spec.roles`
+    train."""
 
     engine: Engine
     rollouts: Rollouts
@@ -47,7 +57,8 @@ class Stage:
     policies: Mapping[str, str]
     curriculum: LevelSampler
     seed: int  # of the run and the stage; every step derives its own from it
-    references: Mapping[str, str] = field(default_factory=dict)  # policy -> frozen copy from the stage's start
+    # policy -> frozen copy from the stage's start
+    references: Mapping[str, str] = field(default_factory=dict)
     planning: Planning | None = None  # finds the planning tokens, where the credit names a list of grams
 
     def trained(self) -> list[str]:
@@ -55,16 +66,25 @@ class Stage:
 
     def others(self) -> list[str]:
         """Roles that do not train but speak through weights that do: what interference can reach."""
-        return [role for role in self.policies if role not in self.spec.roles and self.policies[role] in self.trained()]
+        return [
+            role
+            for role in self.policies
+            if role not in self.spec.roles and self.policies[role] in self.trained()
+        ]
 
     def step(self, k: int, conflict: bool = False) -> Step:
-        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the two roles' gradients. Raises
-        UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this update."""
+        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the two roles'
+        gradients. Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in
+        this update."""
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
         share = self.spec.share
         imitates = self.spec.kind == "imitate"
-        draw = self.rollouts.shown if imitates else lambda rng, some: drawn(self.rollouts.domain, rng, some, "train")
+        draw = (
+            self.rollouts.shown
+            if imitates
+            else lambda rng, some: drawn(self.rollouts.domain, rng, some, "train")
+        )
         tasks = [t for i in range(0, len(levels), share) for t in draw(rng, levels[i : i + share])]
         return self._imitate(k, tasks, rng, conflict) if imitates else self._reinforce(k, tasks, conflict)
 
@@ -79,37 +99,63 @@ class Stage:
         return Step(found | counts, failed=len(failed), tried=len(tasks))
 
     def _loss_roles(self, tasks: list[Task], rng: random.Random) -> list[set[str]]:
-        """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the task's level."""
-        shares = {role: dict(zip(self.curriculum.levels, row, strict=True)) for role, row in self.spec.loss_share.items()}
-        return [{r for r in self.spec.roles if rng.random() < shares.get(r, {}).get(t.level, 1.0)} for t in tasks]
+        """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the
+        task's level."""
+        shares = {
+            role: dict(zip(self.curriculum.levels, row, strict=True))
+            for role, row in self.spec.loss_share.items()
+        }
+        return [
+            {r for r in self.spec.roles if rng.random() < shares.get(r, {}).get(t.level, 1.0)} for t in tasks
+        ]
 
     def _reinforce(self, k: int, tasks: list[Task], conflict: bool) -> Step:
         spec = self.spec
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
         weights = spec.reward or default_weights(spec.credit.name, spec.tree.acts)
         trees = [reward(tree, weights, spec.shaping) for tree in trees]
-        entropies = self._entropies(trees) if spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES else [None] * len(trees)
+        entropies = (
+            self._entropies(trees)
+            if spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES
+            else [None] * len(trees)
+        )
         masks, classes = self._classes(trees, entropies)
-        advantages = [credit.measured(tree, spec.credit, credit.assign(tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i),
-                                                                       entropies[i], masks[i])) for i, tree in enumerate(trees)]
+        advantages = [
+            credit.measured(
+                tree,
+                spec.credit,
+                credit.assign(
+                    tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i), entropies[i], masks[i]
+                ),
+            )
+            for i, tree in enumerate(trees)
+        ]
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)
-        train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))  # KL has a gradient where credit has none
-        segments = tree_segments(self.rollouts, [trees[i] for i in train], [advantages[i] for i in train], spec.loss_norm)
+        # KL has a gradient where credit has none
+        train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))
+        segments = tree_segments(
+            self.rollouts, [trees[i] for i in train], [advantages[i] for i in train], spec.loss_norm
+        )
         if spec.ref_kl:
             segments = self._with_references(segments)
-        objective = Objective(denominators={"pg": self._denominator(trees, advantages)}, clip_low=spec.clip_low,
-                              clip_high=spec.clip_high, ref_kl=spec.ref_kl)
+        objective = Objective(
+            denominators={"pg": self._denominator(trees, advantages)},
+            clip_low=spec.clip_low,
+            clip_high=spec.clip_high,
+            ref_kl=spec.ref_kl,
+        )
         segments, objective = self._keeping(k, segments, objective)
         parts = [counts, self.curriculum.metrics(), tree_metrics(trees), classes]
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
         return Step(merge(parts), trees, advantages, *failures(trees))
 
-    def _classes(self, trees: Sequence[Tree],
-                 entropies: Sequence[credit.Entropies | None]) -> tuple[Sequence[credit.Mask | None], dict[str, Metric]]:
-        """The planning tokens of each tree where a list of grams says which they are (None: the plans are), and what the two classes of
-        tokens look like, in a stage that tells them apart."""
+    def _classes(
+        self, trees: Sequence[Tree], entropies: Sequence[credit.Entropies | None]
+    ) -> tuple[Sequence[credit.Mask | None], dict[str, Metric]]:
+        """The planning tokens of each tree where a list of grams says which they are (None: the plans are),
+        and what the two classes of tokens look like, in a stage that tells them apart."""
         if self.planning:
             seen = self.planning.look(trees)
             return seen.masks, credit.class_metrics(trees, seen.masks, entropies) | seen.metrics()
@@ -117,8 +163,12 @@ class Stage:
         return [None] * len(trees), credit.class_metrics(trees, plans, entropies) if plans else {}
 
     def _entropies(self, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
-        """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more forward pass)."""
-        written = [{n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.token_ids} for tree in trees]
+        """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more
+        forward pass)."""
+        written = [
+            {n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.token_ids}
+            for tree in trees
+        ]
         segments = tree_segments(self.rollouts, trees, written, "tokens")
         found = [dict.fromkeys(row, ()) for row in written]
         order = [(i, n.id) for i, tree in enumerate(trees) for n in tree.nodes if n.id in written[i]]
@@ -130,9 +180,16 @@ class Stage:
                     found[i][node] = stats[j].entropies
         return found
 
-    def _keeping(self, k: int, segments: list[Segment], objective: Objective) -> tuple[list[Segment], Objective]:
-        """With demonstrations of the roles that do not train: their tokens to imitate (replay), or to speak about as at the start (KL)."""
-        isolation, denominators, weights = self.spec.isolation, dict(objective.denominators), dict(objective.weights)
+    def _keeping(
+        self, k: int, segments: list[Segment], objective: Objective
+    ) -> tuple[list[Segment], Objective]:
+        """With demonstrations of the roles that do not train: their tokens to imitate (replay), or to speak
+        about as at the start (KL)."""
+        isolation, denominators, weights = (
+            self.spec.isolation,
+            dict(objective.denominators),
+            dict(objective.weights),
+        )
         if isolation.replay and self.others():
             replayed = self._demonstrations(k, "replay", "sft")
             if not replayed:  # the family could show none
@@ -152,15 +209,21 @@ class Stage:
         return segments, replace(objective, denominators=denominators, weights=weights, keep=keep)
 
     def _demonstrations(self, k: int, name: str, stream: str, roles: set[str] | None = None) -> list[Segment]:
-        """Demonstrations on all levels of the task, drawn anew at every step; `roles` (default: those that do not train) carry loss."""
+        """Demonstrations on all levels of the task, drawn anew at every step; `roles` (default: those that do
+        not train) carry loss."""
         rng = random.Random(seed_of(self.seed, k, name))
         n = max(1, round(self.spec.isolation.demos * self.spec.batch))
         levels = rng.choices(self.rollouts.domain.levels, k=n)
-        tasks = [t for i in range(0, n, DEMOS_SHARE) for t in self.rollouts.shown(rng, levels[i : i + DEMOS_SHARE])]
+        tasks = [
+            t for i in range(0, n, DEMOS_SHARE) for t in self.rollouts.shown(rng, levels[i : i + DEMOS_SHARE])
+        ]
         return demonstration_segments(self.rollouts, tasks, [roles or set(self.others())] * n, stream)
 
-    def _update(self, k: int, segments: list[Segment], objective: Objective, conflict: bool) -> dict[str, Metric]:
-        """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as context."""
+    def _update(
+        self, k: int, segments: list[Segment], objective: Objective, conflict: bool
+    ) -> dict[str, Metric]:
+        """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as
+        context."""
         scale = lr_scale(self.spec.optim, k, self.spec.until.steps)
         parts = []
         batches = [for_policy(segments, policy, self.policies) for policy in self.trained()]
@@ -190,15 +253,26 @@ class Stage:
                 self.engine.set_aside(batch.policy, role)
                 names.append(role)
         if conflict and len(names) == 2:
-            parts.append({f"conflict/{group}": Last(c) for group, c in self.engine.conflict(batch.policy, *names).items()})
-        parts.append(self.engine.combine(batch.policy, names, self.spec.isolation.surgery, seed_of(self.seed, k, "surgery")))
+            parts.append(
+                {
+                    f"conflict/{group}": Last(c)
+                    for group, c in self.engine.conflict(batch.policy, *names).items()
+                }
+            )
+        parts.append(
+            self.engine.combine(
+                batch.policy, names, self.spec.isolation.surgery, seed_of(self.seed, k, "surgery")
+            )
+        )
         return merge(parts)
 
     def _conflict(self, k: int, batch: Batch, objective: Objective) -> dict[str, Metric]:
-        """How far the two roles' gradients pull apart. One more pass, for one of them; the gathered gradient stays as it is."""
+        """How far the two roles' gradients pull apart. One more pass, for one of them; the gathered gradient
+        stays as it is."""
         engine, policy, started = self.engine, batch.policy, time.perf_counter()
         roles = [role for role in ROLES if any(s.stream and s.role == role for s in batch.segments)]
-        if not roles or (len(roles) == 1 and not self.rollouts.shows()):  # nothing to compare, or nothing to compare it with
+        # nothing to compare, or nothing to compare it with
+        if not roles or (len(roles) == 1 and not self.rollouts.shows()):
             return {}
         engine.set_aside(policy, "all")
         if len(roles) == 2:  # both have an objective: the whole, less one of them, is the other
@@ -213,17 +287,26 @@ class Stage:
         engine.set_aside(policy, "one")
         found = engine.conflict(policy, "all", "one", part=len(roles) == 2)
         engine.combine(policy, ["all"])
-        return {f"conflict/{group}": Last(c) for group, c in found.items()} | {"seconds_probe/conflict": Sum(time.perf_counter() - started)}
+        return {f"conflict/{group}": Last(c) for group, c in found.items()} | {
+            "seconds_probe/conflict": Sum(time.perf_counter() - started)
+        }
 
     def _denominator(self, trees: Sequence[Tree], advantages: Sequence[Advantages]) -> float:
         """Over all groups, those without gradient too: leaving them out must not change the update."""
-        sizes = [(n.role, len(n.token_ids)) for tree, a in zip(trees, advantages, strict=True) for n in tree.nodes if n.id in a]
+        sizes = [
+            (n.role, len(n.token_ids))
+            for tree, a in zip(trees, advantages, strict=True)
+            for n in tree.nodes
+            if n.id in a
+        ]
         if self.spec.loss_norm == "tokens":
             return float(max(sum(size for _, size in sizes), 1))
         if self.spec.loss_norm == "sequences":
             return float(max(len(sizes), 1))
-        budgets = {"plan": self.spec.tree.plan_tokens or self.rollouts.budgets["plan"],
-                   "act": self.spec.tree.act_tokens or self.rollouts.budgets["act"]}
+        budgets = {
+            "plan": self.spec.tree.plan_tokens or self.rollouts.budgets["plan"],
+            "act": self.spec.tree.act_tokens or self.rollouts.budgets["act"],
+        }
         return float(max(sum(budgets[role] for role, _ in sizes), 1))
 
     def _with_references(self, segments: list[Segment]) -> list[Segment]:
@@ -244,7 +327,8 @@ def failures(trees: Sequence[Tree]) -> tuple[int, int]:
 
 
 def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
-    """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens sampled."""
+    """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens
+    sampled."""
     parts: list[dict[str, Metric]] = []
     for tree in trees:
         for n in tree.nodes:
@@ -252,14 +336,30 @@ def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
                 if n.role == "plan":  # the oracle's
                     parts.append({"failed/plan": Mean(n.status == "failed")})
                 continue
-            size, said = len(n.token_ids), n.status != "overlong" and bool(n.token_ids or n.status != "failed")
-            one: dict[str, Metric] = {"tokens/sampled": Sum(size), f"tokens/{n.role}": Mean(size, said),
-                                      **{f"{status}/{n.role}": Mean(n.status == status) for status in ("truncated", "failed", "overlong")}}
+            size, said = (
+                len(n.token_ids),
+                n.status != "overlong" and bool(n.token_ids or n.status != "failed"),
+            )
+            one: dict[str, Metric] = {
+                "tokens/sampled": Sum(size),
+                f"tokens/{n.role}": Mean(size, said),
+                **{
+                    f"{status}/{n.role}": Mean(n.status == status)
+                    for status in ("truncated", "failed", "overlong")
+                },
+            }
             if n.role == "plan":
                 one["refused/plan"] = Mean(n.status in ("refused", "truncated"), n.status != "failed")
             if n.reward is not None:
                 one[f"reward/{n.role}"] = Mean(n.reward)
             if "timed_out" in n.reward_parts:  # a verifier gave up on it
                 one[f"timed_out/{n.role}"] = Sum(1)
-            parts.append(one | {f"reward/{n.role}.{part}": Mean(v) for part, v in n.reward_parts.items() if part != "timed_out"})
+            parts.append(
+                one
+                | {
+                    f"reward/{n.role}.{part}": Mean(v)
+                    for part, v in n.reward_parts.items()
+                    if part != "timed_out"
+                }
+            )
     return merge(parts)

@@ -1,15 +1,17 @@
-"""The run directory: logs that grow, files that are written once, and checkpoints. One process writes it, and every record can be checked.
+"""The run directory: logs that grow, files that are written once, and checkpoints. One process writes it, and
+every record can be checked.
 
     .lock                who writes (`locks`)
     run.json             the digest of recipe.json, written with it
     metrics.jsonl, decisions.jsonl      a line a step, a line a decision (`logs`)
-    files.jsonl          size and digest of every file that is written once: trees, guided data, lists of grams
+    files.jsonl          size and digest of every file that is written once: trees, guided data, lists of
+                         grams
     checkpoints/step-N   `checkpoints`; each knows the length and the digest of every log at its moment
     summary.json         how the run stands; holds its own digest
 
-So a checkpoint vouches for the logs, and through files.jsonl for the trees. A resumed run checks all of it before it trains
-(`forethought/runs/resuming.py`), then cuts the logs back to its checkpoint, so nothing is said twice. Nothing in here follows a symbolic link
-when it deletes.
+So a checkpoint vouches for the logs, and through files.jsonl for the trees. A resumed run checks all of it
+before it trains (`forethought/runs/resuming.py`), then cuts the logs back to its checkpoint, so nothing is
+said twice. Nothing in here follows a symbolic link when it deletes.
 """
 
 from __future__ import annotations
@@ -23,24 +25,27 @@ from pathlib import Path
 
 from forethought.core.errors import CheckpointError, UserError, quoted
 from forethought.core.jsonl import sayable
+from forethought.core.types import Advantages, Decision, Task, Tree
 from forethought.store import checkpoints, locks
 from forethought.store.checkpoints import verify
 from forethought.store.files import digest, digest_of, read_object, remove, whole_number, write_whole
 from forethought.store.logs import Log, unlike
 from forethought.store.trees import packed
-from forethought.core.types import Advantages, Decision, Task, Tree
 
 __all__ = ["Store", "is_new", "verify"]
 
 METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
 RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
-OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "guided", "grams")  # what a run writes into, cuts or deletes
-FOLDERS = ("checkpoints", "trees", "guided", "grams", "tensorboard")  # of OWN and beside it: the rest are files
+OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "guided", "grams")
+# what a run writes into, cuts or deletes
+# of OWN and beside it: the rest are files
+FOLDERS = ("checkpoints", "trees", "guided", "grams", "tensorboard")
 BEGUN = {locks.NAME, f"{RECIPE}.new", f".{START}.tmp"}  # what a start that was killed can leave
 
 
 class Store:
-    """One run's directory. `create` refuses a folder that holds anything; `alone` keeps a second process out while one writes."""
+    """One run's directory. `create` refuses a folder that holds anything; `alone` keeps a second process out
+    while one writes."""
 
     def __init__(self, out: Path):
         self.out = out
@@ -57,7 +62,9 @@ class Store:
         if not is_new(out):
             run = (out / RECIPE).exists()
             way = f", or continue with --resume {quoted(out)}" if run else ""
-            raise UserError(f"{out} already holds {'another run' if run else 'files'}; choose a new --out{way}")
+            raise UserError(
+                f"{out} already holds {'another run' if run else 'files'}; choose a new --out{way}"
+            )
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as e:
@@ -75,16 +82,23 @@ class Store:
         return locks.alone(self.out)
 
     def refuse_links(self) -> None:
-        """UserError where a place that the run cuts and deletes in is a symbolic link (what lies behind it is not the run's), or is a
-        file where a folder should be, or a folder for a file: found now, not when the training is done and its end cannot be written."""
+        """UserError where a place that the run cuts and deletes in is a symbolic link (what lies behind it is
+        not the run's), or is a file where a folder should be, or a folder for a file: found now, not when the
+        training is done and its end cannot be written."""
         for name in (*OWN, "tensorboard", "data.json"):
             path = self.out / name
             if path.exists() and path.is_dir() != (name in FOLDERS):
                 found, kept = ("folder", "file") if path.is_dir() else ("file", "folder")
-                raise UserError(f"{path} is a {found}, and a run keeps a {kept} there: put back what was there, or move this away")
+                raise UserError(
+                    f"{path} is a {found}, and a run keeps a {kept} there: put back what was "
+                    f"there, or move this away"
+                )
             if name in OWN and path.is_symlink():
-                raise UserError(f"{self.out / name} is a symbolic link, and a run cuts and deletes only what lies in its own folder: put "
-                                f"the real thing there, or move all of {self.out} and link that")
+                raise UserError(
+                    f"{self.out / name} is a symbolic link, and a run cuts and deletes only what "
+                    f"lies in its own folder: put "
+                    f"the real thing there, or move all of {self.out} and link that"
+                )
 
     # ---- logs
 
@@ -98,7 +112,8 @@ class Store:
         self._logs[name].append(record)
 
     def last_logged(self) -> int:
-        """The highest step that the metrics tell of, -1 where they tell of none. Lines that are no metrics are passed over."""
+        """The highest step that the metrics tell of, -1 where they tell of none. Lines that are no metrics
+        are passed over."""
         found = -1
         if (self.out / METRICS).is_file():
             with open(self.out / METRICS, "rb") as f:
@@ -107,17 +122,26 @@ class Store:
         return found
 
     def damaged_logs(self, state: Mapping) -> dict[str, str]:
-        """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before know fewer logs."""
+        """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before
+        know fewer logs."""
         marks = {METRICS: None, DECISIONS: None} | state["logs"]
         found = {name: unlike(self.out / name, mark) for name, mark in marks.items() if name in LOGS}
         return {name: wrong for name, wrong in found.items() if wrong}
 
     # ---- files that are written once
 
-    def save_trees(self, step: int, stage: int, trees: Iterable[Tree], advantages: Iterable[Advantages], oracle: Callable[[Task], str],
-                   free_text: bool = False) -> None:
-        """One file for the step. `oracle`: the plan to show beside the model's own, "" for none; `free_text`: plans are free words,
-        which nothing executes, so `valid` says only that the interface accepted them."""
+    def save_trees(
+        self,
+        step: int,
+        stage: int,
+        trees: Iterable[Tree],
+        advantages: Iterable[Advantages],
+        oracle: Callable[[Task], str],
+        free_text: bool = False,
+    ) -> None:
+        """One file for the step. `oracle`: the plan to show beside the model's own, "" for none; `free_text`:
+        plans are free words, which nothing executes, so `valid` says only that the interface accepted
+        them."""
         folder = self.out / "trees"
         folder.mkdir(exist_ok=True)
         path = folder / f"step-{step:06d}.jsonl.gz"
@@ -126,7 +150,8 @@ class Store:
         self.record(path)
 
     def record(self, path: Path) -> None:
-        """From now on a resumed run expects this file as it is. A file that is on record already keeps its entry."""
+        """From now on a resumed run expects this file as it is. A file that is on record already keeps its
+        entry."""
         if not self._recorded:
             self._recorded = set(self.recorded())
         if (name := path.relative_to(self.out).as_posix()) not in self._recorded:
@@ -134,8 +159,8 @@ class Store:
             self._recorded.add(name)
 
     def recorded(self, most: int | None = None) -> dict[str, tuple[int, str]]:
-        """Name -> (bytes, digest) of the files on record in the first `most` bytes of their log, the newest entry of each. Lines that are
-        none are passed over: who trusts this has checked the log."""
+        """Name -> (bytes, digest) of the files on record in the first `most` bytes of their log, the newest
+        entry of each. Lines that are none are passed over: who trusts this has checked the log."""
         try:
             lines = (self.out / FILES).read_bytes()[:most].split(b"\n")
         except OSError:
@@ -143,8 +168,8 @@ class Store:
         return {row["file"]: (row["bytes"], row["digest"]) for row in _rows(lines)}
 
     def damaged_files(self, state: Mapping | None) -> dict[str, str]:
-        """Recorded file -> what is wrong with it, for every file that is not as it was written. Of those that the checkpoint with this
-        state knows; None: of all."""
+        """Recorded file -> what is wrong with it, for every file that is not as it was written. Of those that
+        the checkpoint with this state knows; None: of all."""
         most = None if state is None else _length(state["logs"].get(FILES, 0))
         found = {name: _damage(self.out / name, *known) for name, known in self.recorded(most).items()}
         return {name: wrong for name, wrong in found.items() if wrong}
@@ -153,13 +178,21 @@ class Store:
         """Tree file -> why it is not as the run wrote it, by the record. Runs from before have no record."""
         wrong = {name: what for name, what in self.damaged_files(None).items() if name.startswith("trees/")}
         known = {name for name in self.recorded() if name.startswith("trees/")}
-        found = sorted(f"trees/{path.name}" for path in (self.out / "trees").glob("step-*.jsonl.gz")) if known else []
+        found = (
+            sorted(f"trees/{path.name}" for path in (self.out / "trees").glob("step-*.jsonl.gz"))
+            if known
+            else []
+        )
         return wrong | {name: "is not among what the run wrote" for name in found if name not in known}
 
     def strange_trees(self) -> list[Path]:
         """What lies among the trees and is no file of a step."""
         folder = self.out / "trees"
-        return sorted(p for p in folder.iterdir() if _step_of(p) is None and p.name[0] != ".") if folder.is_dir() else []
+        return (
+            sorted(p for p in folder.iterdir() if _step_of(p) is None and p.name[0] != ".")
+            if folder.is_dir()
+            else []
+        )
 
     # ---- small files
 
@@ -184,7 +217,8 @@ class Store:
         return said if isinstance(said, str) else ""
 
     def has_its_recipe(self) -> bool:
-        """Whether recipe.json still says what run.json knows of it. ValueError where recipe.json says nothing."""
+        """Whether recipe.json still says what run.json knows of it. ValueError where recipe.json says
+        nothing."""
         return self.begun_with() == digest_of(read_object(self.out / RECIPE))
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
@@ -197,12 +231,17 @@ class Store:
         except ValueError as error:
             return {}, f"{SUMMARY} {error}"
         known = summary.pop("digest", None)  # runs from before there were digests have none
-        return (summary, "") if known in (None, digest_of(summary)) else ({}, f"{SUMMARY} is not what was written")
+        return (
+            (summary, "")
+            if known in (None, digest_of(summary))
+            else ({}, f"{SUMMARY} is not what was written")
+        )
 
     # ---- checkpoints
 
     def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Path:
-        """A checkpoint of this step: `write` puts the engine's files in, `state` is what the loop needs to go on."""
+        """A checkpoint of this step: `write` puts the engine's files in, `state` is what the loop needs to go
+        on."""
         marks = {name: log.mark() for name, log in self._logs.items()}
         logs = [self.out / name for name in LOGS if (self.out / name).exists()]
         return checkpoints.write(self.checkpoints, step, {**state, "logs": marks}, write, logs)
@@ -214,7 +253,8 @@ class Store:
         return checkpoints.place(self.checkpoints, step)
 
     def state(self, step: int) -> tuple[Path, dict]:
-        """(folder, loop state) of a checkpoint after checking every file. CheckpointError names a damaged one and the way on."""
+        """(folder, loop state) of a checkpoint after checking every file. CheckpointError names a damaged one
+        and the way on."""
         folder = self.folder(step)
         if problem := verify(folder):
             way = self.way_back(step, lambda s: not verify(self.folder(s)))
@@ -222,13 +262,17 @@ class Store:
         return folder, read_object(folder / checkpoints.STATE)
 
     def way_back(self, step: int, good: Callable[[int], bool]) -> str:
-        """What to do where the checkpoint of `step` is of no use: the newest earlier one that is `good`, and what stands before it."""
+        """What to do where the checkpoint of `step` is of no use: the newest earlier one that is `good`, and
+        what stands before it."""
         for earlier in (s for s in reversed(self.steps()) if s < step):
             if good(earlier):
                 newer = [str(self.folder(s)) for s in self.steps() if earlier < s <= step]
                 which = "the one before it" if len(newer) == 1 else f"that of step {earlier}"
                 return f"{which} is whole: delete {' and '.join(newer)} and resume from step {earlier}"
-        return f"there is no whole one before it; start a new run: forethought train {quoted(self.out)} --out NEW"
+        return (
+            f"there is no whole one before it; start a new run: forethought train {quoted(self.out)} "
+            f"--out NEW"
+        )
 
     def latest(self) -> tuple[Path, dict] | None:
         steps = self.steps()
@@ -255,7 +299,8 @@ class Store:
 
 
 def is_new(out: Path) -> bool:
-    """Whether a run can begin in this folder: it is not there, or holds nothing but what a start that was killed has left."""
+    """Whether a run can begin in this folder: it is not there, or holds nothing but what a start that was
+    killed has left."""
     return not out.exists() or (out.is_dir() and all(path.name in BEGUN for path in out.iterdir()))
 
 
@@ -288,5 +333,9 @@ def _object(line: bytes) -> dict:
 
 def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
     for row in map(_object, lines):
-        if isinstance(row.get("file"), str) and isinstance(row.get("digest"), str) and whole_number(row.get("bytes")):
+        if (
+            isinstance(row.get("file"), str)
+            and isinstance(row.get("digest"), str)
+            and whole_number(row.get("bytes"))
+        ):
             yield row

@@ -1,8 +1,9 @@
 """Checkpoints: folders `step-N` that are either whole or not there.
 
-One is written beside its place, every file is synced, then the folder is renamed. `manifest.json` lists size and digest of every file in
-it: a file that is missing, other, or not listed is damage, so a manifest that passes can only be the one that was written, or one that
-says the same. `state.json` is what the loop needs to go on; it knows its own step and how long the run's logs were.
+One is written beside its place, every file is synced, then the folder is renamed. `manifest.json` lists size
+and digest of every file in it: a file that is missing, other, or not listed is damage, so a manifest that
+passes can only be the one that was written, or one that says the same. `state.json` is what the loop needs to
+go on; it knows its own step and how long the run's logs were.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ def place(folder: Path, step: int) -> Path:
     return folder / f"step-{step:06d}"
 
 
-def write(folder: Path, step: int, state: Mapping[str, object], engine: Callable[[Path], None], logs: Sequence[Path]) -> Path:
-    """Whatever goes wrong (a full disk, an interrupt) leaves no trace of the attempt, and every earlier checkpoint as it was."""
+def write(
+    folder: Path, step: int, state: Mapping[str, object], engine: Callable[[Path], None], logs: Sequence[Path]
+) -> Path:
+    """Whatever goes wrong (a full disk, an interrupt) leaves no trace of the attempt, and every earlier
+    checkpoint as it was."""
     final = place(folder, step)
     beside, old = (folder / f".{final.name}.{kind}" for kind in ("tmp", "old"))
     try:
@@ -32,11 +36,16 @@ def write(folder: Path, step: int, state: Mapping[str, object], engine: Callable
         beside.mkdir(parents=True)
         engine(beside)
         (beside / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
-        listed = {str(p.relative_to(beside)): [p.stat().st_size, files.digest(p)] for p in sorted(beside.rglob("*")) if p.is_file()}
+        listed = {
+            str(p.relative_to(beside)): [p.stat().st_size, files.digest(p)]
+            for p in sorted(beside.rglob("*"))
+            if p.is_file()
+        }
         (beside / MANIFEST).write_text(json.dumps(listed, indent=1), encoding="utf-8")
         for path in [*logs, *beside.rglob("*"), beside]:
             files.sync(path)
-        if final.exists() or final.is_symlink():  # the same step again (a stage that begins where the last one ended): the newer one holds
+        # the same step again (a stage that begins where the last one ended): the newer one holds
+        if final.exists() or final.is_symlink():
             remove(old)
             os.rename(final, old)
             os.rename(beside, final)
@@ -57,10 +66,14 @@ def undo(beside: Path, old: Path, final: Path) -> None:
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of all checkpoints, the newest last. Half-written ones have another name, and links are none of ours."""
+    """Steps of all checkpoints, the newest last. Half-written ones have another name, and links are none of
+    ours."""
     found = folder.iterdir() if folder.is_dir() else []
-    return sorted(int(p.name.removeprefix("step-")) for p in found
-                  if re.fullmatch(r"step-(\d{6}|[1-9]\d{6,17})", p.name) and p.is_dir() and not p.is_symlink())
+    return sorted(
+        int(p.name.removeprefix("step-"))
+        for p in found
+        if re.fullmatch(r"step-(\d{6}|[1-9]\d{6,17})", p.name) and p.is_dir() and not p.is_symlink()
+    )
 
 
 def verify(checkpoint: Path) -> str:
@@ -70,7 +83,12 @@ def verify(checkpoint: Path) -> str:
     except ValueError:
         return "its manifest is missing or unreadable"
     for name, entry in listed.items():
-        if not (isinstance(entry, list) and len(entry) == 2 and whole_number(entry[0]) and isinstance(entry[1], str)):
+        if not (
+            isinstance(entry, list)
+            and len(entry) == 2
+            and whole_number(entry[0])
+            and isinstance(entry[1], str)
+        ):
             return f"its manifest says no size and digest of {name[:100]}"
     inside = sorted(p for p in checkpoint.rglob("*") if p.is_symlink() or not p.is_dir())
     there = {str(p.relative_to(checkpoint)): p for p in inside}
@@ -101,7 +119,8 @@ def _wrong_state(checkpoint: Path) -> str:
 
 
 def mend(folder: Path) -> None:
-    """Give a checkpoint its name back that was being replaced when the run was killed. Only for who resumes, never for who reads."""
+    """Give a checkpoint its name back that was being replaced when the run was killed. Only for who resumes,
+    never for who reads."""
     for old in folder.glob(".step-*.old"):
         if not (final := old.with_name(old.name[1:-4])).exists():
             os.rename(old, final)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Written beside, synced, renamed, and the name synced: after a power cut the old file is there, or the new one. What fails on the way
-    leaves no trace."""
+    """Written beside, synced, renamed, and the name synced: after a power cut the old file is there, or the
+    new one. What fails on the way leaves no trace."""
     beside = path.with_name(f".{path.name}.tmp")
     try:
         beside.write_bytes(data)
@@ -24,14 +24,16 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def read_object(path: Path) -> dict:
-    """The JSON object in a file. ValueError, a clause that follows the file's name: "is missing", "is not JSON"."""
+    """The JSON object in a file. ValueError, a clause that follows the file's name: "is missing", "is not
+    JSON"."""
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ValueError("is missing") from None
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):  # bytes that are no text, a number of too many digits, and brackets without end are among these
+    # bytes that are no text, a number of too many digits, and brackets without end are among these
+    except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
     if not isinstance(value, dict):
         raise ValueError("is no JSON object")
@@ -73,8 +75,9 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """A file, a folder with all that lies in it, or a symbolic link: of a link only the link, nothing behind it. One open file at a time,
-    where `shutil.rmtree` takes two a level: a process that is short of them would leave checkpoints behind, and not know it."""
+    """A file, a folder with all that lies in it, or a symbolic link: of a link only the link, nothing behind
+    it. One open file at a time, where `shutil.rmtree` takes two a level: a process that is short of them
+    would leave checkpoints behind, and not know it."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
         return

@@ -1,4 +1,5 @@
-"""One writer for a run directory: a lock on its file `.lock`, which the kernel takes back when the process ends, however it ends."""
+"""One writer for a run directory: a lock on its file `.lock`, which the kernel takes back when the process
+ends, however it ends."""
 
 from __future__ import annotations
 
@@ -36,9 +37,11 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def alone(folder: Path, busy: str = "is being written by {}; wait for it to end, or stop it") -> Iterator[str]:
-    """Hold the folder for writing. Yields "", or a sentence where the file system has no locks. `busy`: what the error (Busy) says of the
-    folder where another process holds it."""
+def alone(
+    folder: Path, busy: str = "is being written by {}; wait for it to end, or stop it"
+) -> Iterator[str]:
+    """Hold the folder for writing. Yields "", or a sentence where the file system has no locks. `busy`: what
+    the error (Busy) says of the folder where another process holds it."""
     if fcntl is None:
         yield NO_LOCKS.format(folder)
         return
@@ -46,7 +49,9 @@ def alone(folder: Path, busy: str = "is being written by {}; wait for it to end,
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: its {NAME} cannot be opened ({error.strerror})") from error
+        raise UserError(
+            f"cannot write into {folder}: its {NAME} cannot be opened ({error.strerror})"
+        ) from error
     _held.add(fd)
     try:
         note = _take(fd, path, folder, busy)
@@ -67,7 +72,11 @@ def _take(fd: int, path: Path, folder: Path, busy: str) -> str:
             raise Busy(f"{folder} {busy.format(_holder(path))}") from None
         return NO_LOCKS.format(folder)
     os.ftruncate(fd, 0)
-    here = {"process": os.getpid(), "host": socket.gethostname(), "since": datetime.now().astimezone().isoformat(timespec="seconds")}
+    here = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
     os.pwrite(fd, json.dumps(here).encode(), 0)
     return ""
 
@@ -82,7 +91,8 @@ def _holder(path: Path) -> str:
 
 @contextmanager
 def unwritten(folder: Path) -> Iterator[None]:
-    """Keep others from writing into a folder while it is read; several may read at once. Busy where somebody writes."""
+    """Keep others from writing into a folder while it is read; several may read at once. Busy where somebody
+    writes."""
     path = folder / NAME
     if fcntl is None or not path.is_file():  # nobody has written here since there are locks
         yield

@@ -1,4 +1,5 @@
-"""What a run appends to: each log knows its length and its digest up to its last line, so a checkpoint can say both at no cost."""
+"""What a run appends to: each log knows its length and its digest up to its last line, so a checkpoint can
+say both at no cost."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ PIECE = 1 << 20  # bytes that are read at once
 
 
 class Log:
-    """A file of one JSON object a line that only grows. What is there already is read once, when the first line is added."""
+    """A file of one JSON object a line that only grows. What is there already is read once, when the first
+    line is added."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -44,8 +46,9 @@ class Log:
 
 
 def unlike(path: Path, mark: object) -> str:
-    """In what a log differs from the `mark` that a checkpoint has of it, as a clause that follows its name, or "". What was added since is
-    no difference. A mark of runs from before there were digests is a length alone."""
+    """In what a log differs from the `mark` that a checkpoint has of it, as a clause that follows its name,
+    or "". What was added since is no difference. A mark of runs from before there were digests is a length
+    alone."""
     if whole_number(mark):
         mark = [mark, None]
     if not is_mark(mark):
@@ -53,12 +56,21 @@ def unlike(path: Path, mark: object) -> str:
     length, digest = mark
     found, state = _read(path, length)
     if found < length:
-        return f"has {found} bytes, and {length} had been written" if path.exists() else f"is missing, and {length} bytes had been written"
+        return (
+            f"has {found} bytes, and {length} had been written"
+            if path.exists()
+            else (f"is missing, and {length} bytes had been written")
+        )
     return "" if digest is None or said(state) == digest else "is not what was written"
 
 
 def is_mark(value: object) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and whole_number(value[0]) and (value[1] is None or isinstance(value[1], str))
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 2
+        and whole_number(value[0])
+        and (value[1] is None or isinstance(value[1], str))
+    )
 
 
 def _read(path: Path, most: int | None) -> tuple[int, object]:

@@ -38,9 +38,13 @@ TO_MEASURE = DOMAINS | {"math": _math_to_measure}
 
 
 def build(spec: TaskSpec, *, to_measure: bool = False, limits: LimitSpec | None = None) -> Domain:
-    """The domain a recipe names, behind its boundary. `to_measure`: nothing will train on it, so what only training needs may be left
-    out. RecipeError for an unknown family, level or option, Fault for a family that breaks when it is made."""
+    """The domain a recipe names, behind its boundary. `to_measure`: nothing will train on it, so what only
+    training needs may be left out. RecipeError for an unknown family, level or option, Fault for a family
+    that breaks when it is made."""
     if spec.name not in DOMAINS:
         raise RecipeError("task.name", unknown("task", spec.name, DOMAINS))
     make = (TO_MEASURE if to_measure else DOMAINS)[spec.name]
-    return guarded(Guard(spec.name).call("task", "the constructor", make, (spec.levels,), spec.options, seconds=0.0), limits)
+    return guarded(
+        Guard(spec.name).call("task", "the constructor", make, (spec.levels,), spec.options, seconds=0.0),
+        limits,
+    )

@@ -30,7 +30,8 @@ class Worked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a plan in free text can be compared with: its problem, the answer that it must not say, and sub-questions somebody wrote."""
+    """What a plan in free text can be compared with: its problem, the answer that it must not say, and
+    sub-questions somebody wrote."""
 
     question: str
     answer: str
@@ -40,16 +41,18 @@ class Asked:
 class Episode(Protocol):
     """One execution, used once. `step` takes what the acting role wrote and answers with an Outcome.
 
-    It runs on the main thread of the run, within `limits.step_seconds`. What it raises, or answers with another type, makes its trajectory
-    `failed` (`forethought.envs.guarded`). One that waits for something should let the exception of its time limit through: no `except:` and no
-    `except BaseException` around a wait.
+    It runs on the main thread of the run, within `limits.step_seconds`. What it raises, or answers with
+    another type, makes its trajectory `failed` (`forethought.envs.guarded`). One that waits for something
+    should let the exception of its time limit through: no `except:` and no `except BaseException` around a
+    wait.
     """
 
     def step(self, text: str) -> Outcome: ...
 
 
 class Domain(Protocol):
-    """A task family. Options come from the recipe's task table; the constructor raises `RecipeError` for a bad one.
+    """A task family. Options come from the recipe's task table; the constructor raises `RecipeError` for a
+    bad one.
 
     Text convention: the model reads `task.context`, `task.prompt`, then writes the plan up to and including
     `stops["plan"]`, then acts up to and including `stops["act"]`. All are words separated by single spaces.
@@ -77,14 +80,15 @@ class Domain(Protocol):
         """The oracle's plan, then its acts (with observations between them when `turns` > 1)."""
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        """The interface's strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0 and the position
-        and reason. What it refuses is never executed."""
+        """The interface's strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0
+        and the position and reason. What it refuses is never executed."""
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
         """The exact executor of plans: score 1.0 when the plan, perfectly executed, reaches the goal."""
 
     def meaning(self, task: Task, text: str) -> str:
-        """What an accepted plan says, however it is written: plans of one meaning count as one (semantic entropy)."""
+        """What an accepted plan says, however it is written: plans of one meaning count as one (semantic
+        entropy)."""
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """Score 1.0 when the acts are a correct execution of this plan, whether or not the plan is right."""
@@ -92,4 +96,5 @@ class Domain(Protocol):
     def episode(self, task: Task, rng: random.Random, noise: bool) -> Episode:
         """A fresh environment. `noise` switches the family's own noise (slips, verifier flips) on."""
 
-    # A family that holds something (a browser, a process) may have close(): it is called once, when the run ends, however it ends.
+    # A family that holds something (a browser, a process) may have close(): it is called once, when the run
+    # ends, however it ends.

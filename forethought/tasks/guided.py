@@ -1,4 +1,5 @@
-"""Distillation for families that draw their tasks: which of them are given plans, and what imitation shows of them afterwards."""
+"""Distillation for families that draw their tasks: which of them are given plans, and what imitation shows of
+them afterwards."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from forethought.core.errors import UserError
-from forethought.tasks.base import Worked
 from forethought.core.types import Task, Turn
+from forethought.tasks.base import Worked
 
 SEED = "worked"  # of the drawing: the same tasks in every run, as a file of problems has them
 TRIES = 20  # draws for each task asked for, after which a family has no more that differ
@@ -17,9 +18,10 @@ TRIES = 20  # draws for each task asked for, after which a family has no more th
 class Guided:
     """A mixin for a `Domain` whose tasks are drawn without end and whose plans have an exact executor.
 
-    The chain of a task is what its oracle does (acts and observations), its answer the last turn of acting. Until `guide` is called
-    the family shows fresh tasks under its oracle's plans, drawn as `family` draws them. The family's own `demonstrate` takes the
-    plan from `plan_of`; `spelled` gives an accepted plan in the family's own spelling.
+    The chain of a task is what its oracle does (acts and observations), its answer the last turn of acting.
+    Until `guide` is called the family shows fresh tasks under its oracle's plans, drawn as `family` draws
+    them. The family's own `demonstrate` takes the plan from `plan_of`; `spelled` gives an accepted plan in
+    the family's own spelling.
     """
 
     drawn = True
@@ -28,7 +30,8 @@ class Guided:
     _shown: Mapping[int, Sequence[Task]] = MappingProxyType({})  # level -> tasks that were given plans
 
     def worked(self, most: int) -> list[Worked]:
-        """At most `most` training tasks, no two alike, the levels in turn; the same ones whenever it is asked."""
+        """At most `most` training tasks, no two alike, the levels in turn; the same ones whenever it is
+        asked."""
         rng, found = random.Random(SEED), {}
         for i in range(TRIES * most):
             if len(found) == most:
@@ -40,31 +43,56 @@ class Guided:
 
     def _worked(self, task: Task) -> Worked:
         turns = [turn for turn in self.demonstrate(task) if turn.role != "plan"]
-        answer = next(turn.text for turn in reversed(turns) if turn.role == "act").removesuffix(self.stops["act"]).strip()
-        return Worked(id=task.id, question=f"{task.context} {task.prompt}".strip(), chain=" ".join(turn.text for turn in turns),
-                      answer=answer, level=task.level, source=self.name, task=task)
+        answer = (
+            next(turn.text for turn in reversed(turns) if turn.role == "act")
+            .removesuffix(self.stops["act"])
+            .strip()
+        )
+        return Worked(
+            id=task.id,
+            question=f"{task.context} {task.prompt}".strip(),
+            chain=" ".join(turn.text for turn in turns),
+            answer=answer,
+            level=task.level,
+            source=self.name,
+            task=task,
+        )
 
     def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
-        """The demonstration of a task with this plan (without its stop word). UserError where the interface refuses the plan."""
+        """The demonstration of a task with this plan (without its stop word). UserError where the interface
+        refuses the plan."""
         text = f"{' '.join(plan.split())} {self.stops['plan']}"
         verdict = self.parse_plan(task, text)
         if not verdict.score:
             raise UserError(f"{self.name} cannot show the plan: {verdict.reason}")
-        return [Turn(role="plan", text=self.spelled(task, text)), *(turn for turn in self.demonstrate(task) if turn.role != "plan")]
+        return [
+            Turn(role="plan", text=self.spelled(task, text)),
+            *(turn for turn in self.demonstrate(task) if turn.role != "plan"),
+        ]
 
     def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
-        """Task id -> (plan, chain), of tasks that `worked` has drawn: from now on imitation shows these. UserError for a task that is
-        not among them, a plan that cannot be shown, or a level without one."""
+        """Task id -> (plan, chain), of tasks that `worked` has drawn: from now on imitation shows these.
+        UserError for a task that is not among them, a plan that cannot be shown, or a level without one."""
         if foreign := [id for id in plans if id not in self._drawn]:
-            raise UserError(f"{foreign[0]!r} is none of the {len(self._drawn)} tasks that {self.name} draws here; distil again")
+            raise UserError(
+                f"{foreign[0]!r} is none of the {len(self._drawn)} tasks that {self.name} draws "
+                f"here; distil again"
+            )
         given = {id: self.show(self._drawn[id], plan, chain)[0].text for id, (plan, chain) in plans.items()}
-        shown = {level: [self._drawn[id] for id in given if self._drawn[id].level == level] for level in self.levels}
+        shown = {
+            level: [self._drawn[id] for id in given if self._drawn[id].level == level]
+            for level in self.levels
+        }
         if empty := [level for level, tasks in shown.items() if not tasks]:
-            raise UserError(f"no task of level {empty[0]} got a plan; distil more tasks (distill.problems), or leave the level out")
+            raise UserError(
+                f"no task of level {empty[0]} got a plan; distil more tasks (distill.problems), "
+                f"or leave the level out"
+            )
         self._plans, self._shown = given, shown
 
     def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
-        """Training tasks to demonstrate, one per level: those that were given plans, or fresh ones where none was."""
+        """Training tasks to demonstrate, one per level: those that were given plans, or fresh ones where none
+        was."""
         if not self._shown:
             return self.family(rng, levels, "train")
         return [rng.choice(self._shown[level]) for level in levels]

@@ -1,1 +1,2 @@
-"""The trees that a run has saved: read from its directory, judged, and found again by what happened in them."""
+"""The trees that a run has saved: read from its directory, judged, and found again by what happened in
+them."""

@@ -1,4 +1,5 @@
-"""The tree files of a run directory, trees/step-N.jsonl.gz: one file a saved step, one line a tree (`Store.save_trees` writes them)."""
+"""The tree files of a run directory, trees/step-N.jsonl.gz: one file a saved step, one line a tree
+(`Store.save_trees` writes them)."""
 
 from __future__ import annotations
 
@@ -15,14 +16,19 @@ from forethought.core.jsonl import number, parse_lines
 
 def saved_steps(run_dir: Path) -> dict[int, Path]:
     """Step -> its file, in the order of the steps."""
-    found = [(re.fullmatch(r"step-(\d{1,18})\.jsonl\.gz", path.name), path) for path in (Path(run_dir) / "trees").glob("step-*.jsonl.gz")]
+    found = [
+        (re.fullmatch(r"step-(\d{1,18})\.jsonl\.gz", path.name), path)
+        for path in (Path(run_dir) / "trees").glob("step-*.jsonl.gz")
+    ]
     return dict(sorted((int(match.group(1)), path) for match, path in found if match))
 
 
 def read_trees(path: Path, notes: list[str], wanted: Container[int] | None = None) -> list[dict[str, Any]]:
-    """The trees of one file, in its order; with `wanted`, those at these places alone (from 0), and nothing else is decoded.
+    """The trees of one file, in its order; with `wanted`, those at these places alone (from 0), and nothing
+    else is decoded.
 
-    A file that was cut off in writing is read as far as it goes, and `notes` gets a sentence. `UserError` names a malformed file.
+    A file that was cut off in writing is read as far as it goes, and `notes` gets a sentence. `UserError`
+    names a malformed file.
     """
     cut_off: list[bool] = []
     lines = _lines(path, cut_off)
@@ -47,13 +53,16 @@ def _lines(path: Path, cut_off: list[bool]) -> Iterator[bytes]:
 
 
 def _wrong(row: dict[str, Any]) -> str:
-    """What a line has that no run writes, or "". On the way numbers that JSON does not have become numbers again."""
+    """What a line has that no run writes, or "". On the way numbers that JSON does not have become numbers
+    again."""
     if not _count(row.get("step")):
         return f"'step' must be a whole number, not {_short(row.get('step'))}"
     if wrong := _mistyped(row, OF_TREE):
         return wrong
     nodes = row.get("nodes")
-    if not isinstance(nodes, list) or not all(isinstance(node, dict) and _count(node.get("id")) for node in nodes):
+    if not isinstance(nodes, list) or not all(
+        isinstance(node, dict) and _count(node.get("id")) for node in nodes
+    ):
         return "'nodes' must be a list of objects with an id"
     seen: set[int] = set()
     for node in nodes:
@@ -64,7 +73,8 @@ def _wrong(row: dict[str, Any]) -> str:
 
 
 def _wrong_node(node: dict[str, Any], seen: Container[int]) -> str:
-    """Parents come first and ids are not used again, so whoever goes from a node to its parent comes to an end."""
+    """Parents come first and ids are not used again, so whoever goes from a node to its parent comes to an
+    end."""
     name, parent = f"node {node['id']}", node.get("parent")
     if node["id"] in seen:
         return f"{name} is there twice"
@@ -98,7 +108,9 @@ def _count(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63)
+    return isinstance(value, float) or (
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    )
 
 
 def _short(value: Any) -> str:
@@ -107,10 +119,21 @@ def _short(value: Any) -> str:
 
 
 FITS: Mapping[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str), "true or false": lambda value: isinstance(value, bool), "a whole number": _count,
-    "a number": _number}
-MAY_LACK = ("level", "context", "oracle_plan", "role", "policy", "reward", "advantage", "logprob")  # null where there is none
-OF_TREE = {**dict.fromkeys(("task", "domain", "context", "prompt", "oracle_plan"), "text"), "stage": "a whole number", "level": "a number",
-           "free_text": "true or false"}
-OF_NODE = {**dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"), **dict.fromkeys(("version", "tokens"), "a whole number"),
-           **dict.fromkeys(("reward", "advantage", "logprob"), "a number")}
+    "text": lambda value: isinstance(value, str),
+    "true or false": lambda value: isinstance(value, bool),
+    "a whole number": _count,
+    "a number": _number,
+}
+# null where there is none
+MAY_LACK = ("level", "context", "oracle_plan", "role", "policy", "reward", "advantage", "logprob")
+OF_TREE = {
+    **dict.fromkeys(("task", "domain", "context", "prompt", "oracle_plan"), "text"),
+    "stage": "a whole number",
+    "level": "a number",
+    "free_text": "true or false",
+}
+OF_NODE = {
+    **dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"),
+    **dict.fromkeys(("version", "tokens"), "a whole number"),
+    **dict.fromkeys(("reward", "advantage", "logprob"), "a number"),
+}

@@ -1,4 +1,5 @@
-"""Trees by what happened in them: a filter over all that a run has saved. The report filters by the same rules (tree_filter.js)."""
+"""Trees by what happened in them: a filter over all that a run has saved. The report filters by the same
+rules (tree_filter.js)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from forethought.traces.judged import MEASURES, SIGNS, judge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What a tree must be; every condition must hold, and the defaults ask for nothing. `UserError` where a value makes no sense."""
+    """What a tree must be; every condition must hold, and the defaults ask for nothing. `UserError` where a
+    value makes no sense."""
 
     step: int | None = None
     stage: int | None = None  # index, from 0
@@ -32,14 +34,29 @@ class Filter:
         if self.measure not in MEASURES:
             raise UserError(unknown("measure of a plan's quality", self.measure, MEASURES))
         if self.quality is not None and not 0 <= self.quality[0] <= self.quality[1] <= 1:
-            raise UserError(f"a plan's quality lies between 0 and 1, and {self.quality[0]:g}-{self.quality[1]:g} is no such range")
+            raise UserError(
+                f"a plan's quality lies between 0 and 1, and "
+                f"{self.quality[0]:g}-{self.quality[1]:g} is no such range"
+            )
 
     def passes(self, tree: Mapping[str, Any]) -> bool:
         """Whether a judged tree is what is looked for."""
-        same = all(wanted is None or tree.get(key) == wanted for key, wanted in (("step", self.step), ("stage", self.stage),
-                                                                                 ("level", self.level), ("solved", self.solved)))
-        return (same and set(self.signs) <= set(tree["signs"]) and _holds(self.task, tree.get("task"), tree.get("prompt"))
-                and (not self.reason or any(_holds(self.reason, text) for text in _reasons(tree))) and self._quality_passes(tree))
+        same = all(
+            wanted is None or tree.get(key) == wanted
+            for key, wanted in (
+                ("step", self.step),
+                ("stage", self.stage),
+                ("level", self.level),
+                ("solved", self.solved),
+            )
+        )
+        return (
+            same
+            and set(self.signs) <= set(tree["signs"])
+            and _holds(self.task, tree.get("task"), tree.get("prompt"))
+            and (not self.reason or any(_holds(self.reason, text) for text in _reasons(tree)))
+            and self._quality_passes(tree)
+        )
 
     def _quality_passes(self, tree: Mapping[str, Any]) -> bool:
         if self.quality is None:
@@ -50,17 +67,23 @@ class Filter:
 
 
 def find(run_dir: Path, wanted: Filter, notes: list[str]) -> Iterator[tuple[dict[str, Any], bool]]:
-    """(judged tree, whether it passes) of every tree on disk that can pass, by step and place; one file in memory at a time.
+    """(judged tree, whether it passes) of every tree on disk that can pass, by step and place; one file in
+    memory at a time.
 
-    Only the file of `wanted.step` is read where there is one. `UserError`: the run has saved no trees, or none at that step.
+    Only the file of `wanted.step` is read where there is one. `UserError`: the run has saved no trees, or
+    none at that step.
     """
     files = saved_steps(run_dir)
     if not files:
-        raise UserError(f"{run_dir} has saved no trees: a reinforce stage saves them, every `save.trees_every` steps")
+        raise UserError(
+            f"{run_dir} has saved no trees: a reinforce stage saves them, every `save.trees_every` steps"
+        )
     if wanted.step is not None:
         if wanted.step not in files:
             near = min(files, key=lambda step: abs(step - wanted.step))
-            raise UserError(f"{run_dir} has no trees of step {wanted.step}; the nearest step with trees is {near}")
+            raise UserError(
+                f"{run_dir} has no trees of step {wanted.step}; the nearest step with trees is {near}"
+            )
         files = {wanted.step: files[wanted.step]}
     for path in files.values():
         for tree in map(judge, read_trees(path, notes)):

@@ -1,8 +1,10 @@
-"""What happened in a saved tree: a verdict on each node, and the signs by which the report and the command line find trees again.
+"""What happened in a saved tree: a verdict on each node, and the signs by which the report and the command
+line find trees again.
 
-The quality of a plan is what the run knows of it, each a number from 0 to 1: `valid` (the exact executor; of free text, whether the
-interface accepted it), `outcome` (the share of its executions that succeed) and `analytic` (its share of the task's plan reward,
-PTA-GRPO, arXiv 2510.01833). A plan and its executions disagree where these tell different stories.
+The quality of a plan is what the run knows of it, each a number from 0 to 1: `valid` (the exact executor; of
+free text, whether the interface accepted it), `outcome` (the share of its executions that succeed) and
+`analytic` (its share of the task's plan reward, PTA-GRPO, arXiv 2510.01833). A plan and its executions
+disagree where these tell different stories.
 """
 
 from __future__ import annotations
@@ -12,16 +14,31 @@ from collections.abc import Mapping
 from typing import Any
 
 SIGNS = {  # name -> (label, what it says of a tree)
-    "disagree": ("disagreement", "what a plan is worth and what came of it differ, in any of the next four ways"),
-    "valid_failed": ("plan right, all acts failed", "the executor says that a plan reaches the goal, and no execution of it succeeded"),
-    "invalid_solved": ("plan wrong, yet solved", "the executor says that a plan does not reach the goal, and an execution of it succeeded"),
+    "disagree": (
+        "disagreement",
+        "what a plan is worth and what came of it differ, in any of the next four ways",
+    ),
+    "valid_failed": (
+        "plan right, all acts failed",
+        "the executor says that a plan reaches the goal, and no execution of it succeeded",
+    ),
+    "invalid_solved": (
+        "plan wrong, yet solved",
+        "the executor says that a plan does not reach the goal, and an execution of it succeeded",
+    ),
     "split": ("acts of a plan differ", "some executions of a plan succeeded and some did not"),
-    "lone": ("one plan works", "at least half of the executions of one plan succeeded, and of the task's other plans none"),
+    "lone": (
+        "one plan works",
+        "at least half of the executions of one plan succeeded, and of the task's other plans none",
+    ),
     "plan_wrong": ("plan wrong", "the executor says that a plan does not reach the goal"),
     "act_failed": ("plan right, an act failed", "an execution of a plan that is right went wrong"),
     "refused": ("refused", "the interface did not accept a plan"),
     "truncated": ("truncated", "a turn ran out of its budget of tokens"),
-    "overlong": ("no room", "what stands before a turn left it no room in the model's context; such a rollout is not counted"),
+    "overlong": (
+        "no room",
+        "what stands before a turn left it no room in the model's context; such a rollout is not counted",
+    ),
     "broke": ("broke", "the engine or the environment failed; such a rollout is not counted"),
 }
 DISAGREEMENTS = ("valid_failed", "invalid_solved", "split", "lone")
@@ -32,15 +49,17 @@ WORKS = 0.5  # share of executions from which a plan works, for `lone`
 def judge(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree with what can be seen in it.
 
-    Each node gets a `verdict` (right | wrong | accepted | act_failed | refused | failed | overlong | unjudged | ""). A plan is judged by
-    its part `valid`, an act by its part `outcome`; a plan is `act_failed` when it is right and an execution under it went wrong, `refused` when
-    the interface did not accept it, cut off ones included, `accepted` when it did and nothing can execute it (free text). `failed` is
-    the engine's or the environment's failure, which is nobody's mistake, and nor is an `overlong` turn, which the model's context left no
-    room.
+    Each node gets a `verdict` (right | wrong | accepted | act_failed | refused | failed | overlong | unjudged
+    | ""). A plan is judged by its part `valid`, an act by its part `outcome`; a plan is `act_failed` when it
+    is right and an execution under it went wrong, `refused` when the interface did not accept it, cut off
+    ones included, `accepted` when it did and nothing can execute it (free text). `failed` is the engine's or
+    the environment's failure, which is nobody's mistake, and nor is an `overlong` turn, which the model's
+    context left no room.
 
-    A plan also gets its `quality` (measure -> number, where known), `executions` ([succeeded, judged]) and `disagrees` (signs).
-    The tree gets `signs`, `disagreements` (how many, over its plans), `solved` (whether an execution succeeded; None where nothing was
-    executed), `sampled` (tokens) and `reasons` (as `reason_group` says them).
+    A plan also gets its `quality` (measure -> number, where known), `executions` ([succeeded, judged]) and
+    `disagrees` (signs). The tree gets `signs`, `disagreements` (how many, over its plans), `solved` (whether
+    an execution succeeded; None where nothing was executed), `sampled` (tokens) and `reasons` (as
+    `reason_group` says them).
     """
     nodes = [dict(node) for node in tree["nodes"]]
     parents = {node.get("parent") for node in nodes}
@@ -57,17 +76,23 @@ def judge(tree: Mapping[str, Any]) -> dict[str, Any]:
         alone["disagrees"].append("lone")
     signs = _signs(nodes, plans)
     return dict(tree) | {
-        "nodes": nodes, "signs": [sign for sign in SIGNS if sign in signs], "disagreements": sum(len(plan["disagrees"]) for plan in plans),
-        "solved": _solved(plans, executions), "sampled": sum(node.get("tokens") or 0 for node in nodes if node.get("policy") is not None),
-        "reasons": list(dict.fromkeys(reason_group(node["reason"]) for node in nodes if node.get("reason")))}
+        "nodes": nodes,
+        "signs": [sign for sign in SIGNS if sign in signs],
+        "disagreements": sum(len(plan["disagrees"]) for plan in plans),
+        "solved": _solved(plans, executions),
+        "sampled": sum(node.get("tokens") or 0 for node in nodes if node.get("policy") is not None),
+        "reasons": list(dict.fromkeys(reason_group(node["reason"]) for node in nodes if node.get("reason"))),
+    }
 
 
 def reason_group(reason: str) -> str:
-    """A reason without place, names and numbers, so that those of one kind read alike: "nothing is at x3 y4" -> "nothing is at … …"."""
+    """A reason without place, names and numbers, so that those of one kind read alike: "nothing is at x3 y4"
+    -> "nothing is at … …"."""
     text = re.sub(r"^(?:word|character|step) \d+: ", "", " ".join(reason.split()))
     text = re.sub(r"^expected .+, found .+$", "expected …, found …", text)
     text = re.sub(r"(?<!\w)(['\"]).*?\1(?!\w)", "…", text)
-    text = re.sub(r"\b\w*\d[\w.]*|(?<!['\w])[b-zB-Z](?!['\w])", "…", text)  # numbers, cells and values, names of one letter
+    # numbers, cells and values, names of one letter
+    text = re.sub(r"\b\w*\d[\w.]*|(?<!['\w])[b-zB-Z](?!['\w])", "…", text)
     return text if len(text) <= 100 else text[:99] + "…"
 
 
@@ -83,15 +108,16 @@ def _verdict(node: Mapping[str, Any], leaf: bool, free_text: bool) -> str:
         return "refused"
     score = parts.get("valid" if role == "plan" else "outcome")
     if score is None:
-        return "unjudged" if leaf or role == "plan" else ""  # a turn in the middle of an episode is not judged by itself
+        # a turn in the middle of an episode is not judged by itself
+        return "unjudged" if leaf or role == "plan" else ""
     if role == "plan" and free_text:
         return "accepted" if score >= 1 else "refused"
     return "right" if score >= 1 else "wrong"
 
 
 def _executions(nodes: list[dict[str, Any]]) -> dict[Any, list[bool]]:
-    """Plan id -> whether each judged execution of it succeeded; the key None holds those without a plan. Marks a right plan where one
-    went wrong."""
+    """Plan id -> whether each judged execution of it succeeded; the key None holds those without a plan.
+    Marks a right plan where one went wrong."""
     by_id, found = {node["id"]: node for node in nodes}, {}
     for node in nodes:
         if node.get("role") != "act" or node["verdict"] not in ("right", "wrong", "refused"):
@@ -129,7 +155,10 @@ def _disagreements(plan: Mapping[str, Any]) -> list[str]:
 
 def _lone(plans: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The one plan that works where the others never do; a refused plan is one that never does."""
-    shares = [(plan["quality"].get("outcome", 0.0 if plan["verdict"] == "refused" else None), plan) for plan in plans]
+    shares = [
+        (plan["quality"].get("outcome", 0.0 if plan["verdict"] == "refused" else None), plan)
+        for plan in plans
+    ]
     shares = [(share, plan) for share, plan in shares if share is not None]
     working = [(share, plan) for share, plan in shares if share > 0]
     return working[0][1] if len(shares) > 1 and len(working) == 1 and working[0][0] >= WORKS else None

@@ -1,4 +1,5 @@
-"""A tree in the making, and the executions of its plans: where what breaks behind the boundary becomes a node that failed."""
+"""A tree in the making, and the executions of its plans: where what breaks behind the boundary becomes a node
+that failed."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from forethought.core.types import Completion, Node, Task, Undrawn
 from forethought.envs.guard import Fault
 from forethought.tasks.base import Domain, Split
-from forethought.core.types import Completion, Node, Task, Undrawn
 
 Rollouts = Any  # `rollout.Rollouts`, which imports this
 
@@ -23,7 +24,12 @@ def drawn(domain: Domain, rng: random.Random, levels: list[int], split: Split) -
 
 
 def undrawn(domain: Domain, levels: Sequence[int], fault: Fault) -> list[Task]:
-    return [Task(id="undrawn", domain=domain.name, level=level, context="", prompt="", state=Undrawn(fault.reason)) for level in levels]
+    return [
+        Task(
+            id="undrawn", domain=domain.name, level=level, context="", prompt="", state=Undrawn(fault.reason)
+        )
+        for level in levels
+    ]
 
 
 class Execution:
@@ -38,8 +44,8 @@ class Execution:
             self.broken = fault
 
     def step(self, node: Node, out: Completion, last: bool) -> Node | None:
-        """What the environment answers to a turn: the node of its observation, or None where the execution is over and judged. Raises
-        Fault."""
+        """What the environment answers to a turn: the node of its observation, or None where the execution is
+        over and judged. Raises Fault."""
         if self.broken:
             raise self.broken
         rollouts, tree = self.rollouts, self.tree
@@ -47,13 +53,22 @@ class Execution:
         outcome = self.episode.step(node.text)
         if outcome.done or last:
             follows = rollouts.domain.follows(tree.task, self.plan.text, list(self.texts)).score
-            parts = {"format": float(out.status == "finished"), "outcome": float(outcome.success), "follows": follows}
+            parts = {
+                "format": float(out.status == "finished"),
+                "outcome": float(outcome.success),
+                "follows": follows,
+            }
             if outcome.timed_out:
                 parts["timed_out"] = 1.0
             tree.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
             return None
         said = outcome.observation or ""
-        return tree.add(parent=node.id, role=None, text=said, token_ids=rollouts.encoded("environment", "step", rollouts.piece, said))
+        return tree.add(
+            parent=node.id,
+            role=None,
+            text=said,
+            token_ids=rollouts.encoded("environment", "step", rollouts.piece, said),
+        )
 
 
 class Growing:
@@ -63,10 +78,16 @@ class Growing:
         self.rollouts, self.task, self.seed, ids = rollouts, task, seed, ()
         self.broken = task.state.reason if isinstance(task.state, Undrawn) else ""
         try:
-            ids = rollouts.root_ids(task) if self.broken else rollouts.encoded("task", "family", rollouts.root_ids, task)
+            ids = (
+                rollouts.root_ids(task)
+                if self.broken
+                else rollouts.encoded("task", "family", rollouts.root_ids, task)
+            )
         except Fault as fault:
             self.broken = fault.reason
-        self.nodes = [Node(id=0, parent=None, role=None, text=f"{task.context} {task.prompt}".strip(), token_ids=ids)]
+        self.nodes = [
+            Node(id=0, parent=None, role=None, text=f"{task.context} {task.prompt}".strip(), token_ids=ids)
+        ]
 
     def add(self, **fields) -> Node:
         node = Node(id=len(self.nodes), **fields)
@@ -79,15 +100,29 @@ class Growing:
 
     def said(self, parent: int, role: str, policy: str, out: Completion) -> Node:
         engine, ids = self.rollouts.engine, out.token_ids
-        shown = ids[:-1] if not self.rollouts.spaced and engine.ends.issuperset(ids[-1:]) else ids  # the model's own end is no text
+        # the model's own end is no text
+        shown = ids[:-1] if not self.rollouts.spaced and engine.ends.issuperset(ids[-1:]) else ids
         text, stop = engine.decode(shown).strip(), self.rollouts.domain.stops.get(role)
         if stop and (at := text.rfind(stop)) >= 0 and out.status == "finished":
-            text = text[: at + len(stop)]  # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
+            # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
+            text = text[: at + len(stop)]
         reason = ""
         if out.status == "overlong":
-            reason = f"{len(self.ids_to(self.nodes[parent])):,} tokens before it leave no room in the model's context of {engine.context:,}"
-        return self.add(parent=parent, role=role, text=text, token_ids=ids, status=out.status, reason=reason, policy=policy,
-                        version=out.version, logprobs=out.logprobs)
+            reason = (
+                f"{len(self.ids_to(self.nodes[parent])):,} tokens before it leave no room in the "
+                f"model's context of {engine.context:,}"
+            )
+        return self.add(
+            parent=parent,
+            role=role,
+            text=text,
+            token_ids=ids,
+            status=out.status,
+            reason=reason,
+            policy=policy,
+            version=out.version,
+            logprobs=out.logprobs,
+        )
 
     def ids_to(self, node: Node) -> tuple[int, ...]:
         ids: tuple[int, ...] = ()

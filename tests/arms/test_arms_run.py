@@ -1,4 +1,5 @@
-"""Jobs in processes of their own, with the fake engine: side by side, killed, broken, interrupted, resumed, refused."""
+"""Jobs in processes of their own, with the fake engine: side by side, killed, broken, interrupted, resumed,
+refused."""
 
 from __future__ import annotations
 
@@ -16,7 +17,6 @@ from arms_kit import write_files
 from conftest import fake_desk, lines_of, nothing
 
 from forethought import cli
-from forethought.runs import run
 from forethought.arms.command import Options, arms
 from forethought.arms.declare import read
 from forethought.arms.jobs import Job, jobs_of
@@ -26,6 +26,7 @@ from forethought.arms.state import Outcome, log_of, read_outcome, state_of
 from forethought.core.cores import usable
 from forethought.core.errors import Interrupted, UserError
 from forethought.recipe.schema import Recipe, StageSpec, UntilSpec
+from forethought.runs import run
 
 
 def go(folder: Path, breaks: str = "", **fields) -> tuple[int, str]:
@@ -34,7 +35,10 @@ def go(folder: Path, breaks: str = "", **fields) -> tuple[int, str]:
     if breaks:
         plan.write_text(breaks)
     engine = partial(arms_kit.fragile, str(plan), os.getpid()) if plan.exists() else arms_kit.engine_of
-    options = Options(**{"file": folder / "arms.toml", "out": folder / "out", "workers": 2, "engine": {"engine_of": engine}} | fields)
+    options = Options(
+        **{"file": folder / "arms.toml", "out": folder / "out", "workers": 2, "engine": {"engine_of": engine}}
+        | fields
+    )
     stream = io.StringIO()
     try:
         return arms(options, stream), stream.getvalue()
@@ -44,13 +48,18 @@ def go(folder: Path, breaks: str = "", **fields) -> tuple[int, str]:
 
 def at_once(workers: int) -> str:
     """As the command says how many runs it does at a time."""
-    said = f"{workers} worker{'s' * (workers > 1)} of one thread each on {usable()} core{'s' * (usable() > 1)}"
+    said = (
+        f"{workers} worker{'s' * (workers > 1)} of one thread each on {usable()} core{'s' * (usable() > 1)}"
+    )
     return said + ", which they share" * (workers > usable())
 
 
 def numbers(out: Path) -> list[dict]:
     clocks = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in line.items() if not k.startswith(clocks)} for line in lines_of(out / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if not k.startswith(clocks)}
+        for line in lines_of(out / "metrics.jsonl")
+    ]
 
 
 @pytest.fixture
@@ -64,12 +73,18 @@ def test_every_arm_is_what_a_run_of_its_own_would_be(file, tmp_path):
     first, *told = printed.splitlines()
     assert first == f"6 jobs, {at_once(2)}"
     assert [line.split()[1].split("/")[0] for line in told[:2]] == ["prefix", "prefix"] and len(told) == 7
-    assert sorted(" ".join(line.split()[1:4]) for line in told[2:6]) == [f"desk/{a} seed {s}" for a in ("adapters", "shared") for s in (0, 1)]
-    assert all(" plan " in line and " act " in line for line in told[2:6]) and told[6] == str(tmp_path / "out" / "arms.html")
+    assert sorted(" ".join(line.split()[1:4]) for line in told[2:6]) == [
+        f"desk/{a} seed {s}" for a in ("adapters", "shared") for s in (0, 1)
+    ]
+    assert all(" plan " in line and " act " in line for line in told[2:6]) and told[6] == str(
+        tmp_path / "out" / "arms.html"
+    )
     _, recipes = read(file)
     for (group, arm, seed), recipe in recipes.items():
         run.train(recipe, tmp_path / "straight" / arm / str(seed), nothing, fake_desk())
-        assert numbers(tmp_path / "out" / group / arm / f"seed-{seed}") == numbers(tmp_path / "straight" / arm / str(seed))
+        assert numbers(tmp_path / "out" / group / arm / f"seed-{seed}") == numbers(
+            tmp_path / "straight" / arm / str(seed)
+        )
     assert "eval step" in (tmp_path / "out/desk/shared/seed-1.log").read_text()
     results = json.loads((tmp_path / "out/arms.json").read_text())
     assert [arm["finished"] for arm in results["groups"][0]["arms"]] == [2, 2] and results["notes"] == []
@@ -82,9 +97,16 @@ def test_every_arm_is_what_a_run_of_its_own_would_be(file, tmp_path):
 def test_a_killed_run_leaves_the_others_alone_and_is_resumed(file, tmp_path):
     code, printed = go(tmp_path, breaks="k")
     hurt = tmp_path / "out/desk/adapters/seed-1"
-    assert code == 1 and "desk/adapters seed 1" in printed and f"KILLED  killed by signal 9  see {log_of(hurt)}" in printed
+    assert (
+        code == 1
+        and "desk/adapters seed 1" in printed
+        and f"KILLED  killed by signal 9  see {log_of(hurt)}" in printed
+    )
     assert "1 of 6 jobs failed; the same command tries them again" in printed
-    assert read_outcome(hurt).status == "killed" and [p.name for p in (tmp_path / "out/desk").glob("*/seed-?/report.html")].count("report.html") == 3
+    assert (
+        read_outcome(hurt).status == "killed"
+        and [p.name for p in (tmp_path / "out/desk").glob("*/seed-?/report.html")].count("report.html") == 3
+    )
     results = json.loads((tmp_path / "out/arms.json").read_text())
     assert results["notes"] == ["desk/adapters, seed 1: killed by signal 9."]
     checkpoints = sorted(p.name for p in (hurt / "checkpoints").iterdir())
@@ -100,8 +122,14 @@ def test_a_broken_run_is_told_with_its_traceback_and_done_again(file, tmp_path):
     code, printed = go(tmp_path, breaks="e")
     hurt = tmp_path / "out/desk/adapters/seed-1"
     assert code == 1 and "FAILED  unexpected ValueError: it broke" in printed
-    assert "Traceback (most recent call last)" in log_of(hurt).read_text() and "ValueError: it broke" in log_of(hurt).read_text()
-    assert go(tmp_path)[0] == 0 and "resume" not in [d["outcome"] for d in lines_of(hurt / "decisions.jsonl")][3:]
+    assert (
+        "Traceback (most recent call last)" in log_of(hurt).read_text()
+        and "ValueError: it broke" in log_of(hurt).read_text()
+    )
+    assert (
+        go(tmp_path)[0] == 0
+        and "resume" not in [d["outcome"] for d in lines_of(hurt / "decisions.jsonl")][3:]
+    )
     assert "Traceback" not in log_of(hurt).read_text()  # written anew with the run
 
 
@@ -109,9 +137,18 @@ def test_shared_stages_that_fail_take_only_their_arms_along(file, tmp_path):
     code, printed = go(tmp_path, engine={"engine_of": arms_kit.poor})
     told = printed.splitlines()
     assert code == 1 and sum("FAILED  no room for this model" in line for line in told) == 1
-    assert sum("seed 0" in line and "FAILED  the stages that it shares failed: no room for this model" in line for line in told) == 2
+    assert (
+        sum(
+            "seed 0" in line and "FAILED  the stages that it shares failed: no room for this model" in line
+            for line in told
+        )
+        == 2
+    )
     assert "3 of 6 jobs failed" in printed
-    assert [path.parent.name for path in sorted(tmp_path.glob("out/desk/*/seed-?/summary.json"))] == ["seed-1", "seed-1"]
+    assert [path.parent.name for path in sorted(tmp_path.glob("out/desk/*/seed-?/summary.json"))] == [
+        "seed-1",
+        "seed-1",
+    ]
 
 
 def test_arms_whose_shared_stages_a_gate_stopped_meet_that_gate_themselves(file, tmp_path):
@@ -119,7 +156,9 @@ def test_arms_whose_shared_stages_a_gate_stopped_meet_that_gate_themselves(file,
     file.write_text(file.read_text().replace("\nbaseline", gate))
     code, printed = go(tmp_path, seeds=(0,))
     told = printed.splitlines()
-    assert code == 0 and sum("  stopped  gate 0 of stage 0 stopped the run" in line for line in told) == 3, printed
+    assert code == 0 and sum("  stopped  gate 0 of stage 0 stopped the run" in line for line in told) == 3, (
+        printed
+    )
     assert go(tmp_path, seeds=(0,))[1].count("\n") == 1  # stopped runs are finished, and so are shared stages
 
 
@@ -127,25 +166,45 @@ def test_every_process_has_one_thread_whatever_its_user_says_of_others(file, tmp
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     (tmp_path / "said").mkdir()
-    code, printed = go(tmp_path, engine={"engine_of": partial(arms_kit.told, str(tmp_path / "said"))}, seeds=(0,), workers=usable() + 1)
+    code, printed = go(
+        tmp_path,
+        engine={"engine_of": partial(arms_kit.told, str(tmp_path / "said"))},
+        seeds=(0,),
+        workers=usable() + 1,
+    )
     assert code == 0 and printed.startswith("3 jobs, ")
-    assert [path.read_text().split() for path in (tmp_path / "said").iterdir()] == [["1"] * (len(ONE_THREAD) + 1)] * 3
+    assert [path.read_text().split() for path in (tmp_path / "said").iterdir()] == [
+        ["1"] * (len(ONE_THREAD) + 1)
+    ] * 3
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 
 
 def test_by_default_there_is_a_worker_a_core(file, tmp_path, monkeypatch):
     monkeypatch.setattr("forethought.arms.command.usable", lambda: 3)
-    said = [go(tmp_path, workers=n, dry_run=True)[1].splitlines()[0].rpartition("runs, ")[2] for n in (0, 1, 4)]
-    assert said == ["3 workers of one thread each on 3 cores", "1 worker of one thread each on 3 cores",
-                    "4 workers of one thread each on 3 cores, which they share"]
+    said = [
+        go(tmp_path, workers=n, dry_run=True)[1].splitlines()[0].rpartition("runs, ")[2] for n in (0, 1, 4)
+    ]
+    assert said == [
+        "3 workers of one thread each on 3 cores",
+        "1 worker of one thread each on 3 cores",
+        "4 workers of one thread each on 3 cores, which they share",
+    ]
 
 
 def test_ctrl_c_saves_what_runs_and_says_how_to_go_on(file, tmp_path):
-    with pytest.raises(Interrupted, match=f"the same command goes on: forethought arms {tmp_path}/arms.toml --out {tmp_path}/out") as caught:
+    with pytest.raises(
+        Interrupted,
+        match=f"the same command goes on: forethought arms {tmp_path}/arms.toml --out {tmp_path}/out",
+    ) as caught:
         go(tmp_path, breaks="s", workers=1)
-    assert caught.value.exit_code == 130 and "desk/adapters seed 1" in go.printed and "interrupted" in go.printed
+    assert (
+        caught.value.exit_code == 130 and "desk/adapters seed 1" in go.printed and "interrupted" in go.printed
+    )
     hurt = tmp_path / "out/desk/adapters/seed-1"
-    assert read_outcome(hurt).status == "interrupted" and json.loads((hurt / "summary.json").read_text())["status"] == "interrupted"
+    assert (
+        read_outcome(hurt).status == "interrupted"
+        and json.loads((hurt / "summary.json").read_text())["status"] == "interrupted"
+    )
     assert (tmp_path / "out/arms.html").is_file()
     code, printed = go(tmp_path)
     assert code == 0, printed
@@ -160,8 +219,11 @@ def test_another_recipe_in_the_same_place_is_refused(file, tmp_path):
     with pytest.raises(UserError) as refused:
         go(tmp_path)
     run_dir = tmp_path / "out/desk/shared/seed-0"
-    assert str(refused.value) == (f"{run_dir} was trained with another recipe (stage.1.batch: 2 -> 3); choose another --out, "
-                                  "or train it again with --redo desk/shared")  # fmt: skip
+    assert str(refused.value) == (
+        f"{run_dir} was trained with another recipe (stage.1.batch: 2 -> 3); "
+        f"choose another --out, "
+        "or train it again with --redo desk/shared"
+    )
     code, printed = go(tmp_path, redo=("shared",), **only)
     assert code == 0 and "desk/shared seed 0" in printed
     assert json.loads((run_dir / "recipe.json").read_text())["stage"][1]["batch"] == 3
@@ -170,16 +232,22 @@ def test_another_recipe_in_the_same_place_is_refused(file, tmp_path):
 def test_a_dry_run_lists_the_jobs_and_touches_nothing(file, tmp_path):
     code, printed = go(tmp_path, dry_run=True, only=("desk/adapters",))
     lines = printed.splitlines()
-    assert code == 0 and lines[0] == "trial: 2 runs, 0 of them finished; to train: 2 shared prefixes and 2 runs, " + at_once(2)
+    assert code == 0 and lines[
+        0
+    ] == "trial: 2 runs, 0 of them finished; to train: 2 shared prefixes and 2 runs, " + at_once(2)
     assert lines[1].startswith("prefix/") and lines[1].endswith(" seed 0: imitate 2 steps")
     assert lines[3].startswith("desk/adapters seed 0: learn to plan 4 steps, after ") and len(lines) == 5
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("argv", "message"), [
-    (["--only", "sharde"], "--only: unknown arm 'sharde'"), (["--redo", "x"], "--redo: unknown arm 'x'"),
-    (["--seeds", "0,7"], "--seeds: seed 7 is not declared (seeds: 0, 1); add it to "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--only", "sharde"], "--only: unknown arm 'sharde'"),
+        (["--redo", "x"], "--redo: unknown arm 'x'"),
+        (["--seeds", "0,7"], "--seeds: seed 7 is not declared (seeds: 0, 1); add it to "),
+    ],
+)
 def test_what_is_not_declared_is_refused(file, tmp_path, capsys, argv, message):
     assert cli.main(["arms", str(file), "--out", str(tmp_path / "out"), *argv]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -216,12 +284,15 @@ def test_states_of_a_folder(file, tmp_path):
 
 def test_the_time_left_follows_the_pace(tmp_path):
     def job(steps: int) -> Job:
-        return Job(name="g/a", recipe=Recipe(stage=(StageSpec(until=UntilSpec(steps=steps), batch=1),)), out=tmp_path)
+        return Job(
+            name="g/a", recipe=Recipe(stage=(StageSpec(until=UntilSpec(steps=steps), batch=1),)), out=tmp_path
+        )
 
     progress = Progress(io.StringIO(), None, [job(1)] * 4, workers=2)
     assert progress.left([job(10)], 0.0) is None  # nothing has ended yet
     progress.work, progress.seconds = 10.0, 20.0  # two seconds a step
-    assert progress.left([job(10), job(10), job(20)], under_way=10.0) == pytest.approx(35.0)  # 80 s - 10 s, on two workers
+    # 80 s - 10 s, on two workers
+    assert progress.left([job(10), job(10), job(20)], under_way=10.0) == pytest.approx(35.0)
     assert progress.left([job(10)], under_way=5.0) == pytest.approx(15.0)
     assert progress.left([], 0.0) is None
     assert (clock(41.4), clock(200), clock(3725)) == ("41 s", "3:20", "1:02:05")
@@ -230,20 +301,37 @@ def test_the_time_left_follows_the_pace(tmp_path):
 def test_the_real_engine_in_its_own_processes(file, tmp_path):
     """One whole command, from a shell: two small models at once, torch in the processes of the runs alone."""
     recipe = tmp_path / "made.toml"
-    recipe.write_text(recipe.read_text().replace("optim = { lr = 0.5 }", "optim = { lr = 1e-3 }")
-                      + '[model]\nlayers = 2\nwidth = 32\nheads = 4\nmlp = 32\n')
-    script = ("import sys; from forethought import cli; code = cli.main(sys.argv[1:]); "
-              "print('torch' in sys.modules, file=sys.stderr); raise SystemExit(code)")
-    done = subprocess.run([sys.executable, "-c", script, "arms", "arms.toml", "--workers", "2", "--only", "adapters"], cwd=tmp_path,
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    recipe.write_text(
+        recipe.read_text().replace("optim = { lr = 0.5 }", "optim = { lr = 1e-3 }")
+        + "[model]\nlayers = 2\nwidth = 32\nheads = 4\nmlp = 32\n"
+    )
+    script = (
+        "import sys; from forethought import cli; code = cli.main(sys.argv[1:]); "
+        "print('torch' in sys.modules, file=sys.stderr); raise SystemExit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "arms", "arms.toml", "--workers", "2", "--only", "adapters"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (0, "False\n"), done.stdout + done.stderr
-    summaries = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("arms/trial/desk/adapters/seed-?/summary.json"))]
-    assert [(s["status"], s["seed"], s["machine"]["threads"]) for s in summaries] == [("done", 0, 1), ("done", 1, 1)]
+    summaries = [
+        json.loads(path.read_text())
+        for path in sorted(tmp_path.glob("arms/trial/desk/adapters/seed-?/summary.json"))
+    ]
+    assert [(s["status"], s["seed"], s["machine"]["threads"]) for s in summaries] == [
+        ("done", 0, 1),
+        ("done", 1, 1),
+    ]
 
 
 def test_a_failure_is_a_line_with_its_reason(file, tmp_path):
     declared, recipes = read(file)
     jobs = [job for job in jobs_of(recipes, tmp_path / "out") if not job.is_prefix]
     stream = io.StringIO()
-    Progress(stream, declared, jobs, workers=1).tell(jobs[0], Outcome(status="failed", reason="no room", seconds=2.0), jobs[1:], 0.0)
+    Progress(stream, declared, jobs, workers=1).tell(
+        jobs[0], Outcome(status="failed", reason="no room", seconds=2.0), jobs[1:], 0.0
+    )
     assert stream.getvalue() == "[1/4] desk/shared seed 0  2 s  FAILED  no room\n"

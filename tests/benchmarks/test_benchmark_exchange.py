@@ -31,8 +31,13 @@ def test_each_cell_is_the_mean_over_the_seeds_that_both_arms_have(exchange, tmp_
     def tables(one, other, tasks):
         names = [f"{path.parent.name}/{path.name}" for path in (one, other)]
         s = int(one.name[-1]) / 10  # seeds 1 and 2: 0.1 and 0.2
-        return [{"n": 7, "plan": {name: cell(s) for name in (*names, "oracle")},
-                 "e2e": {p: {a: cell(s + (p == a)) for a in names} for p in (*names, "oracle")}}] * 2
+        return [
+            {
+                "n": 7,
+                "plan": {name: cell(s) for name in (*names, "oracle")},
+                "e2e": {p: {a: cell(s + (p == a)) for a in names} for p in (*names, "oracle")},
+            }
+        ] * 2
 
     monkeypatch.setattr(exchange, "tables", tables)
     monkeypatch.setattr(sys, "argv", ["exchange.py", str(tmp_path / "a"), str(tmp_path / "b")])

@@ -31,16 +31,24 @@ def test_chance_is_the_mean_over_all_orders_of_the_problems():
 
 
 def test_saved_trees_by_hand(tmp_path):
-    """Two steps, a tree each: 3 of 12 right, then all plans refused. pass@4 of the first is 1 - C(9, 4) / C(12, 4)."""
-    (tmp_path / "train.jsonl").write_text('{"question": "?", "answer": "x\\n#### 7"}\n{"question": "??", "answer": "y\\n#### 8"}\n')
+    """Two steps, a tree each: 3 of 12 right, then all plans refused. pass@4 of the first is 1 - C(9, 4) /
+    C(12, 4)."""
+    (tmp_path / "train.jsonl").write_text(
+        '{"question": "?", "answer": "x\\n#### 7"}\n{"question": "??", "answer": "y\\n#### 8"}\n'
+    )
     (tmp_path / "trees").mkdir()
-    acts = [{"role": "act", "text": f"\\boxed{{{7 if i < 3 else 8}}}", "reward_parts": {"outcome": float(i < 3)}} for i in range(11)]
+    acts = [
+        {"role": "act", "text": f"\\boxed{{{7 if i < 3 else 8}}}", "reward_parts": {"outcome": float(i < 3)}}
+        for i in range(11)
+    ]
     acts.append({"role": "act", "text": "none", "reward_parts": {"outcome": 0.0}})
     for step, nodes in ((5, acts), (10, [])):
         with gzip.open(tmp_path / f"trees/step-{step:06}.jsonl.gz", "wt") as file:
             file.write(json.dumps({"task": "gsm8k/train/1", "nodes": nodes}) + "\n")
     head, first, second = gsm8k.saved_trees(tmp_path, tmp_path / "train.jsonl")
-    assert first == ["5-5", "1", "91.7%", "25.0%", "25.0%", "25.0%", "74.5%", "100.0%"] and len(head) == len(first)
+    assert first == ["5-5", "1", "91.7%", "25.0%", "25.0%", "25.0%", "74.5%", "100.0%"] and len(head) == len(
+        first
+    )
     assert second == ["10-10", "1", "0.0%", "0.0%", "0.0%", "0.0%", "0.0%", "0.0%"]
 
 

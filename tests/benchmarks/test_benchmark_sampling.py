@@ -1,4 +1,5 @@
-"""The comparison with `transformers` generate: all sides do the work they are asked for, and what is checked is checked."""
+"""The comparison with `transformers` generate: all sides do the work they are asked for, and what is checked
+is checked."""
 
 from __future__ import annotations
 
@@ -49,10 +50,28 @@ def test_unrolled_rollouts_say_what_the_tree_says(calls):
 
 def test_quick(tmp_path, monkeypatch, capsys):
     file = tmp_path / "out.json"
-    assert run(sampling, monkeypatch, "--quick", "--repeats", "1", "--precision", "fp32", "--peers", "generate", "--json", str(file)) == 0
+    assert (
+        run(
+            sampling,
+            monkeypatch,
+            "--quick",
+            "--repeats",
+            "1",
+            "--precision",
+            "fp32",
+            "--peers",
+            "generate",
+            "--json",
+            str(file),
+        )
+        == 0
+    )
     result, said = json.loads(file.read_text()), capsys.readouterr().out
     flat, tree = result["peers"]
-    assert (flat["row"], flat["sampled"]) == ("flat", 3 * 4) and (tree["row"], tree["sampled"]) == ("tree", 2 * 4 * (3 + 3 * 3))
+    assert (flat["row"], flat["sampled"]) == ("flat", 3 * 4) and (tree["row"], tree["sampled"]) == (
+        "tree",
+        2 * 4 * (3 + 3 * 3),
+    )
     for row in (flat, tree):
         assert row["gap"].keys() == {"ours", "generate"} and max(row["gap"].values()) < 1e-4
         assert row["ratio"].keys() == {"generate"} and row["ratio"]["generate"]["wall"] > 0
@@ -65,24 +84,61 @@ def test_quick(tmp_path, monkeypatch, capsys):
 def test_peers_that_are_not_there_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sampling.importlib.util, "find_spec", lambda name: None)
     file = tmp_path / "out.json"
-    assert run(sampling, monkeypatch, "--quick", "--rows", "unrolled", "--precision", "fp32", "--repeats", "1", "--json", str(file)) == 0
-    assert json.loads(file.read_text())["notes"] == ["ctranslate2 is not installed: left out", "vllm is not installed: left out"]
+    assert (
+        run(
+            sampling,
+            monkeypatch,
+            "--quick",
+            "--rows",
+            "unrolled",
+            "--precision",
+            "fp32",
+            "--repeats",
+            "1",
+            "--json",
+            str(file),
+        )
+        == 0
+    )
+    assert json.loads(file.read_text())["notes"] == [
+        "ctranslate2 is not installed: left out",
+        "vllm is not installed: left out",
+    ]
     assert "vllm is not installed: left out" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("ctranslate2"), reason="CTranslate2 is not installed")
 def test_ctranslate2_gives_the_mean_log_prob_of_what_it_says(tmp_path, monkeypatch):
     file = tmp_path / "out.json"
-    assert run(sampling, monkeypatch, "--quick", "--repeats", "1", "--precision", "fp32", "--rows", "flat,tree", "--peers", "ctranslate2",
-               "--json", str(file)) == 0
+    assert (
+        run(
+            sampling,
+            monkeypatch,
+            "--quick",
+            "--repeats",
+            "1",
+            "--precision",
+            "fp32",
+            "--rows",
+            "flat,tree",
+            "--peers",
+            "ctranslate2",
+            "--json",
+            str(file),
+        )
+        == 0
+    )
     assert [row["gap"]["ctranslate2"] < 1e-3 for row in json.loads(file.read_text())["peers"]] == [True, True]
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"sampled": 71}, "ours sampled 71 tokens of 72"),
-    ({"gap": 0.01}, "ours its log-probs are 0.01 nats from the model's"),
-    ({"gap": float("nan")}, "ours its log-probs are nan nats"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sampled": 71}, "ours sampled 71 tokens of 72"),
+        ({"gap": 0.01}, "ours its log-probs are 0.01 nats from the model's"),
+        ({"gap": float("nan")}, "ours its log-probs are nan nats"),
+    ],
+)
 def test_a_comparison_that_does_not_hold_stops(change, sentence):
     fact = {"sampled": 72, "gap": 1e-6}
     sampling.check("ours", TREE, fact, "fp32")

@@ -1,4 +1,5 @@
-"""The comparison with TRL: our side of it works, and what it checks is checked. TRL's own side needs the extra `bench`."""
+"""The comparison with TRL: our side of it works, and what it checks is checked. TRL's own side needs the
+extra `bench`."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def test_without_trl_it_says_what_to_install():
 
 
 def test_our_side_does_full_steps(steps, tmp_path):
-    """Every completion is exactly as long as asked for, all of it trains, and the trainer's log-probs are the sampler's."""
+    """Every completion is exactly as long as asked for, all of it trains, and the trainer's log-probs are the
+    sampler's."""
     steps.write_model(steps.ROWS["small"], tmp_path)
     worker = steps.Worker("ours", "small", tmp_path, argparse.Namespace(precision="fp32", threads=1), steps=2)
     try:
@@ -45,11 +47,14 @@ def test_our_side_does_full_steps(steps, tmp_path):
         worker.close()
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"trained": 200}, "ours trained 200 tokens of 256"),
-    ({"loss": float("nan")}, "loss is nan"),
-    ({"gap": 0.01}, "sampler and trainer differ by 0.01 nats"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"trained": 200}, "ours trained 200 tokens of 256"),
+        ({"loss": float("nan")}, "loss is nan"),
+        ({"gap": 0.01}, "sampler and trainer differ by 0.01 nats"),
+    ],
+)
 def test_a_comparison_that_does_not_hold_stops(steps, change, sentence):
     fact = {"sampled": TOKENS, "trained": TOKENS, "loss": 0.0, "entropy": 4.8, "gap": 1e-7}
     steps.check("ours", steps.ROWS["small"], fact, "fp32")

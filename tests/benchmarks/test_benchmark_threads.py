@@ -33,7 +33,8 @@ def test_a_row_by_hand():
     assert row["ratio"] == {"threads": 0.5, "processes": 2.0, "processes to threads": 4.0}
     assert row["chosen"] == [2, 1, 1]  # 20 % are enough, 10 % are not
     assert threads.printed("1M", "fp32", [row]).splitlines()[2] == (
-        "| 1M fp32 | 1 busy process | 10 | 5 | 20 | 0.50 | 2.00 | 4.00 | 2, 1, 1 (1: 10.0, 2: 9.0) |")
+        "| 1M fp32 | 1 busy process | 10 | 5 | 20 | 0.50 | 2.00 | 4.00 | 2, 1, 1 (1: 10.0, 2: 9.0) |"
+    )
 
 
 class Pretend:
@@ -53,7 +54,9 @@ def test_processes_add_up_and_the_first_round_does_not_count(monkeypatch):
     workers = {"1 x 1": [Pretend(10.0)], "1 x 2": [Pretend(5.0)], "2 x 1": [Pretend(8.0), Pretend(9.0)]}
     idle, busy = threads.measure(workers, 2, 2, 1.5)
     assert others == [False, True] * 3 and (idle["busy"], busy["busy"]) == (False, True)
-    assert idle["rates"] == {"1 x 1": [10.0, 10.0], "1 x 2": [5.0, 5.0], "2 x 1": [17.0, 17.0]} and idle["chosen"] == [2, 2]
+    assert idle["rates"] == {"1 x 1": [10.0, 10.0], "1 x 2": [5.0, 5.0], "2 x 1": [17.0, 17.0]} and idle[
+        "chosen"
+    ] == [2, 2]
     assert [c.get("steps") for c in workers["1 x 2"][0].asked] == [0, 0, 1.5, 1.5, 1.5, 1.5]
     assert [c for c in workers["1 x 1"][0].asked if "choose" in c] == [{"choose": 2}] * 4
 
@@ -80,10 +83,14 @@ def test_quick(tmp_path, monkeypatch, capsys):
     assert "| tiny fp32 | 1 busy process |" in said and "the numbers mean nothing" in said
 
 
-@pytest.mark.parametrize(("args", "sentence"), [
-    (["--sizes", "3M"], "no size '3M'; there are tiny, 1M"), (["--together", "1"], "together at least 2"),
-    (["--repeats", "0"], "repeats are at least 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--sizes", "3M"], "no size '3M'; there are tiny, 1M"),
+        (["--together", "1"], "together at least 2"),
+        (["--repeats", "0"], "repeats are at least 1"),
+    ],
+)
 def test_what_makes_no_comparison_is_refused(monkeypatch, capsys, args, sentence):
     with pytest.raises(SystemExit):
         run(threads, monkeypatch, *args)

@@ -1,4 +1,5 @@
-"""The command line, with a scripted `forethought.runs.run` and `forethought.look` behind it: what reaches them, what is printed, exit codes."""
+"""The command line, with a scripted `forethought.runs.run` and `forethought.look` behind it: what reaches
+them, what is printed, exit codes."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ import pytest
 import forethought
 from forethought import cli
 from forethought.core.errors import CheckpointError, GateStop, Interrupted
+from forethought.core.types import Event
 from forethought.recipe.convert import from_dict
 from forethought.recipe.load import load, write_resolved
 from forethought.recipe.schema import TreeSpec
-from forethought.core.types import Event
 
 
 @dataclass
@@ -89,16 +90,20 @@ def fails(error):
     return does
 
 
-# train -------------------------------------------------------------------------------------------------------------------
+# train ------------------------------------------------------------------------------------------------------
 
 
 def test_train_without_a_word_trains_desk_into_the_first_free_directory(run, capsys):
     assert cli.main(["train"]) == 0
     assert cli.main(["train"]) == 0
     assert [(name, recipe == load("desk"), str(out)) for name, recipe, out in run.calls] == [
-        ("train", True, "runs/desk-1"), ("train", True, "runs/desk-2"),
-    ]  # fmt: skip
-    assert capsys.readouterr().out == "start runs/desk-1: stages 1, steps 3\nstart runs/desk-2: stages 1, steps 3\n"
+        ("train", True, "runs/desk-1"),
+        ("train", True, "runs/desk-2"),
+    ]
+    assert (
+        capsys.readouterr().out
+        == "start runs/desk-1: stages 1, steps 3\nstart runs/desk-2: stages 1, steps 3\n"
+    )
 
 
 OPENING = """
@@ -115,22 +120,52 @@ with contextlib.redirect_stdout(io.StringIO()) as out:
 """
 
 
-@pytest.mark.parametrize(("words", "line"), [
-    (["desk-shared", "--plain"], "desk-shared: loading PyTorch\n"), (["--resume", "r", "--plain"], "desk: loading PyTorch\n"), ([], "")])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["desk-shared", "--plain"], "desk-shared: loading PyTorch\n"),
+        (["--resume", "r", "--plain"], "desk: loading PyTorch\n"),
+        ([], ""),
+    ],
+)
 def test_something_is_said_before_pytorch_is_loaded(words, line, tmp_path):
     (tmp_path / "r").mkdir()
     write_resolved(load("desk"), tmp_path / "r/recipe.json")
-    done = subprocess.run([sys.executable, "-c", OPENING, "train", *words], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENING, "train", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [line, False]
 
 
 def test_the_command_line_changes_the_recipe(run):
-    argv = ["train", "desk-shared", "--set", "stage.0.until.steps=5", "--set", "seed=3", "--model", 'odd "name', "--seed", "4",
-            "--no-gates", "--out", "here"]  # fmt: skip
+    argv = [
+        "train",
+        "desk-shared",
+        "--set",
+        "stage.0.until.steps=5",
+        "--set",
+        "seed=3",
+        "--model",
+        'odd "name',
+        "--seed",
+        "4",
+        "--no-gates",
+        "--out",
+        "here",
+    ]
     assert cli.main(argv) == 0
     [(_, recipe, out)] = run.calls
-    assert out == Path("here") and recipe.stage[0].until.steps == 5 and recipe.seed == 4 and recipe.model.path == 'odd "name'
+    assert (
+        out == Path("here")
+        and recipe.stage[0].until.steps == 5
+        and recipe.seed == 4
+        and recipe.model.path == 'odd "name'
+    )
     assert [stage.gates for stage in recipe.stage] == [(), ()]
 
 
@@ -140,7 +175,8 @@ def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
     assert out.startswith(
         "# desk: stages 2, steps at most 307, layout adapters, seed 0\n"
         "# stage 1/2 imitate: trains plan and act (base), 300 steps of 128 tasks, levels 1 2 3 4 5\n"
-        "# stage 2/2 reinforce: trains plan (adapter), frozen act, 7 steps of 32 tasks, levels 3 4 5, 8 plans x 0 acts, credit grpo\n"
+        "# stage 2/2 reinforce: trains plan (adapter), frozen act, 7 steps of 32 tasks, levels 3 4 5, 8 "
+        "plans x 0 acts, credit grpo\n"
         "#   gate: eval/act@5 max_drop 0.01, else roll_back\n"
     )
     assert from_dict(tomllib.loads(out)) == load("desk", ["stage.1.until.steps=7"])
@@ -164,7 +200,10 @@ def test_an_out_that_is_no_folder_is_no_run_to_continue(run, capsys):
     Path("file").write_text("")
     for out in ("file", os.devnull):
         assert cli.main(["train", "--out", out]) == 2
-        assert capsys.readouterr().err == f"forethought: --out: {out} is no folder; give one that is new or empty\n"
+        assert (
+            capsys.readouterr().err
+            == f"forethought: --out: {out} is no folder; give one that is new or empty\n"
+        )
     assert run.calls == []
 
 
@@ -173,7 +212,10 @@ def test_a_recipe_of_a_run_that_was_broken_is_named_by_its_file(run, capsys):
     Path("r/recipe.json").write_text('{"seed": 0.5}')
     assert cli.main(["train", "--resume", "r"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("forethought: r/recipe.json does not hold the run's recipe (seed: ") and "put it back as it was" in said
+    assert (
+        said.startswith("forethought: r/recipe.json does not hold the run's recipe (seed: ")
+        and "put it back as it was" in said
+    )
     assert run.calls == []
 
 
@@ -184,24 +226,32 @@ def test_train_never_writes_into_a_directory_that_holds_something(run, capsys):
         assert cli.main(["train", "--out", name]) == 2
     assert capsys.readouterr().err == (
         "forethought: full is not empty; choose another --out\n"
-        "forethought: begun is not empty; continue that run with --resume begun, or choose another --out\n")
+        "forethought: begun is not empty; continue that run with --resume begun, or choose another --out\n"
+    )
     assert run.calls == []
 
 
 def test_a_recipe_that_cannot_work_never_reaches_the_run(run, capsys):
     assert cli.main(["train", "--set", "stage.1.tree.plans=1"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("forethought: stage.1.tree: one rollout is a group of size 1") and error.count("\n") == 1
+    assert (
+        error.startswith("forethought: stage.1.tree: one rollout is a group of size 1")
+        and error.count("\n") == 1
+    )
     assert run.calls == []
 
 
-# What goes wrong ---------------------------------------------------------------------------------------------------------
+# What goes wrong --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("error", "code"), [
-    (GateStop("eval/act fell by 0.2"), 3), (CheckpointError("step-50 is\ndamaged"), 2),
-    (Interrupted("saved; continue with: forethought train --resume runs/desk-1", 15), 143),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (GateStop("eval/act fell by 0.2"), 3),
+        (CheckpointError("step-50 is\ndamaged"), 2),
+        (Interrupted("saved; continue with: forethought train --resume runs/desk-1", 15), 143),
+    ],
+)
 def test_an_error_on_purpose_is_one_line_and_its_code(run, capsys, error, code):
     run.does = fails(error)
     assert cli.main(["train"]) == code
@@ -219,7 +269,8 @@ def test_a_full_disk_says_so_and_how_to_go_on(run, capsys):
         "forethought: No space left on device: runs/desk-1/x; free some space; "
         "continue with: forethought train --resume runs/desk-1\n"
     )
-    run.does = fails(PermissionError(errno.EACCES, "Permission denied", "x"))  # nothing saved: nothing to resume
+    # nothing saved: nothing to resume
+    run.does = fails(PermissionError(errno.EACCES, "Permission denied", "x"))
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == "forethought: Permission denied: x; check the permissions\n"
 
@@ -228,10 +279,13 @@ def test_our_fault_is_kept_in_the_run_and_spares_the_terminal(run, capsys):
     run.does = fails(ValueError("lengths 3 and 4\nand more"))
     assert cli.main(["train"]) == 1
     assert capsys.readouterr().err == (
-        "forethought: unexpected ValueError: lengths 3 and 4\nThis is a bug: please report it with runs/desk-1/error.txt\n"
+        "forethought: unexpected ValueError: lengths 3 and 4\nThis is a bug: please report it with "
+        "runs/desk-1/error.txt\n"
     )
     kept = Path("runs/desk-1/error.txt").read_text()
-    assert kept.startswith("Traceback (most recent call last):\n") and kept.endswith("ValueError: lengths 3 and 4\nand more\n")
+    assert kept.startswith("Traceback (most recent call last):\n") and kept.endswith(
+        "ValueError: lengths 3 and 4\nand more\n"
+    )
 
 
 def test_our_fault_without_a_run_shows_the_traceback(run, capsys):
@@ -248,11 +302,22 @@ def test_ctrl_c_before_anything_runs(run, capsys):
     assert capsys.readouterr().err == "forethought: interrupted\n"
 
 
-@pytest.mark.parametrize("argv", [
-    [], ["trian"], ["eval", "r", "--tasks", "0"], ["eval", "r", "--levels", "3-"], ["eval", "r", "--samples", "0"], ["sample"], ["swap"],
-    ["eval", "r", "--temperature", "-1"], ["eval", "r", "--temperature", "nan"],
-    ["sample", "r", "--top-p", "0"], ["sample", "r", "--top-p", "x"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["trian"],
+        ["eval", "r", "--tasks", "0"],
+        ["eval", "r", "--levels", "3-"],
+        ["eval", "r", "--samples", "0"],
+        ["sample"],
+        ["swap"],
+        ["eval", "r", "--temperature", "-1"],
+        ["eval", "r", "--temperature", "nan"],
+        ["sample", "r", "--top-p", "0"],
+        ["sample", "r", "--top-p", "x"],
+    ],
+)
 def test_a_wrong_command_line_exits_with_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
@@ -264,31 +329,67 @@ def test_a_reader_that_goes_away_is_no_error():
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as gone:
-        done = subprocess.run([sys.executable, "-m", "forethought.cli", "recipes"], stdout=gone, stderr=subprocess.PIPE, text=True,
-                              timeout=60)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "forethought.cli", "recipes"],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
     assert (done.returncode, done.stderr) == (141, "")
 
 
-# eval, sample, report, compare, recipes ----------------------------------------------------------------------------------
+# eval, sample, report, compare, recipes ---------------------------------------------------------------------
+
 
 def share(value: float, low: float, high: float, n: int, **by_level: float) -> dict:
-    levels = {name.removeprefix("level"): {"value": part, "low": 0.0, "high": 1.0, "n": n // 2} for name, part in by_level.items()}
+    levels = {
+        name.removeprefix("level"): {"value": part, "low": 0.0, "high": 1.0, "n": n // 2}
+        for name, part in by_level.items()
+    }
     return {"value": value, "low": low, "high": high, "n": n, "by_level": levels}
 
 
 ANSWER = {
-    "plan": share(0.5, 0.25, 0.75, 20, level3=0.25, level10=0.75), "e2e": share(0.125, 0.0625, 0.25, 20, level3=0.0, level10=0.25),
-    "tokens": {"plan": 4.5, "act": None}, "refused": 0.125, "settings": {"model": "r", "samples": 1},
-}  # fmt: skip
+    "plan": share(0.5, 0.25, 0.75, 20, level3=0.25, level10=0.75),
+    "e2e": share(0.125, 0.0625, 0.25, 20, level3=0.0, level10=0.25),
+    "tokens": {"plan": 4.5, "act": None},
+    "refused": 0.125,
+    "settings": {"model": "r", "samples": 1},
+}
 
 
 def test_eval_json_is_one_object_and_nothing_else(run, capsys):
     run.answer = ANSWER
-    argv = ["eval", "Qwen/Qwen3", "--task", "math", "--json", "--levels", "3-5,9", "--tasks", "7", "--problems", "p.jsonl",
-            "--set", "eval.seed=1"]  # fmt: skip
+    argv = [
+        "eval",
+        "Qwen/Qwen3",
+        "--task",
+        "math",
+        "--json",
+        "--levels",
+        "3-5,9",
+        "--tasks",
+        "7",
+        "--problems",
+        "p.jsonl",
+        "--set",
+        "eval.seed=1",
+    ]
     assert cli.main(argv) == 0
-    assert run.calls == [("find", Path("Qwen/Qwen3"), "math", ["eval.seed=1"]), ("evaluate", "the source", {
-        "problems": Path("p.jsonl"), "tasks": 7, "levels": (3, 4, 5, 9), "tree": TreeSpec(plans=1, acts=1, temperature=0.0)})]
+    assert run.calls == [
+        ("find", Path("Qwen/Qwen3"), "math", ["eval.seed=1"]),
+        (
+            "evaluate",
+            "the source",
+            {
+                "problems": Path("p.jsonl"),
+                "tasks": 7,
+                "levels": (3, 4, 5, 9),
+                "tree": TreeSpec(plans=1, acts=1, temperature=0.0),
+            },
+        ),
+    ]
     printed = capsys.readouterr()
     assert json.loads(printed.out) == json.loads(json.dumps(ANSWER)) and printed.out.count("\n") == 1
     assert printed.err == "a library prints this\n"
@@ -316,7 +417,10 @@ def test_eval_prints_a_table(run, capsys):
 def test_a_wide_evaluation_goes_on_below_and_files_and_plans_have_their_own_tables(run, capsys):
     names = ["plan", "avg@64", *(f"pass@{1 << i}" for i in range(7)), "maj@64"]
     files = {f"{'long' * 9}/{year}": {"value": 0.5, "n": 30} for year in (2024, 2025)}
-    run.answer = {name: {"value": 0.5, "low": None, "high": None, "n": 60, "by_level": {}, "by_file": files} for name in names}
+    run.answer = {
+        name: {"value": 0.5, "low": None, "high": None, "n": 60, "by_level": {}, "by_file": files}
+        for name in names
+    }
     run.answer["references"] = {"problems": 60, "f1": {"value": 0.25, "low": 0.2, "high": 0.3}}
     assert cli.main(["eval", "r", "--samples", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -326,10 +430,15 @@ def test_a_wide_evaluation_goes_on_below_and_files_and_plans_have_their_own_tabl
     assert lines[-2:] == ["references      value   95 % interval", "f1              0.250  0.200 to 0.300"]
 
 
-@pytest.mark.parametrize(("argv", "expected"), [
-    ([], (1, 0.0, 1.0)), (["--samples", "64"], (64, 0.6, 0.95)), (["--temperature", "0.3"], (1, 0.3, 1.0)),
-    (["--samples", "4", "--temperature", "1", "--top-p", "0.5"], (4, 1.0, 0.5)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ([], (1, 0.0, 1.0)),
+        (["--samples", "64"], (64, 0.6, 0.95)),
+        (["--temperature", "0.3"], (1, 0.3, 1.0)),
+        (["--samples", "4", "--temperature", "1", "--top-p", "0.5"], (4, 1.0, 0.5)),
+    ],
+)
 def test_samples_have_the_settings_of_the_published_validation(run, argv, expected):
     run.answer = ANSWER
     assert cli.main(["eval", "r", *argv]) == 0
@@ -345,10 +454,23 @@ def test_top_p_says_nothing_where_all_is_greedy(run, capsys):
 
 def test_swap_takes_several_sources(run, capsys):
     cell = {"value": 0.5, "low": 0.25, "high": 0.75}
-    run.answer = [{"home": "a", "task": "math", "n": 9, "levels": [0], "exact": False, "plan": {"a": cell}, "e2e": {"a": {"a": cell}},
-                   "tokens": {"a": 3.0}}]
+    run.answer = [
+        {
+            "home": "a",
+            "task": "math",
+            "n": 9,
+            "levels": [0],
+            "exact": False,
+            "plan": {"a": cell},
+            "e2e": {"a": {"a": cell}},
+            "tokens": {"a": 3.0},
+        }
+    ]
     assert cli.main(["swap", "a", "b", "--tasks", "3", "--set", "eval.seed=1", "--json"]) == 0
-    assert run.calls == [("find_all", [Path("a"), Path("b")], None, ["eval.seed=1"]), ("swap", "the sources", {"tasks": 3})]
+    assert run.calls == [
+        ("find_all", [Path("a"), Path("b")], None, ["eval.seed=1"]),
+        ("swap", "the sources", {"tasks": 3}),
+    ]
     assert json.loads(capsys.readouterr().out) == {"tables": run.answer}
     assert cli.main(["swap", "a", "b", "--task", "math"]) == 0
     assert capsys.readouterr().out == (
@@ -362,21 +484,55 @@ def test_swap_takes_several_sources(run, capsys):
 
 def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
     run.answer = [
-        {"task": "t-1", "level": 3, "context": "c desk x1 y2", "prompt": "GOAL c v3 <plan>", "oracle_plan": "c </plan>",
-         "plan": "[bold]c\x1b[31m </plan>", "plan_verdict": 0.0, "plan_reason": "word 1 is no name", "acts": ["c x1", "v3 </act>"],
-         "success": True, "reason": ""},
-        {"task": "t-2", "level": 4, "context": "", "prompt": "GOAL d", "oracle_plan": "d", "plan": "d", "plan_verdict": True,
-         "plan_reason": "", "acts": ["<think>\nso\n</think>"], "success": None, "reason": "not run"},
-    ]  # fmt: skip
+        {
+            "task": "t-1",
+            "level": 3,
+            "context": "c desk x1 y2",
+            "prompt": "GOAL c v3 <plan>",
+            "oracle_plan": "c </plan>",
+            "plan": "[bold]c\x1b[31m </plan>",
+            "plan_verdict": 0.0,
+            "plan_reason": "word 1 is no name",
+            "acts": ["c x1", "v3 </act>"],
+            "success": True,
+            "reason": "",
+        },
+        {
+            "task": "t-2",
+            "level": 4,
+            "context": "",
+            "prompt": "GOAL d",
+            "oracle_plan": "d",
+            "plan": "d",
+            "plan_verdict": True,
+            "plan_reason": "",
+            "acts": ["<think>\nso\n</think>"],
+            "success": None,
+            "reason": "not run",
+        },
+    ]
     assert cli.main(["sample", "r", "--n", "2", "--level", "3", "--temperature", "0", "--seed", "5"]) == 0
-    assert run.calls == [("find", Path("r"), None, []), ("sample", "the source", {
-        "n": 2, "level": 3, "seed": 5, "problems": None, "tree": TreeSpec(plans=1, acts=1, temperature=0.0)})]
+    assert run.calls == [
+        ("find", Path("r"), None, []),
+        (
+            "sample",
+            "the source",
+            {
+                "n": 2,
+                "level": 3,
+                "seed": 5,
+                "problems": None,
+                "tree": TreeSpec(plans=1, acts=1, temperature=0.0),
+            },
+        ),
+    ]
     assert capsys.readouterr().out == (
         "task t-1  level 3\n"
         "  context c desk x1 y2\n"
         "  prompt  GOAL c v3 <plan>\n"
         "  oracle  c </plan>\n"
-        "  plan    [bold]c\\x1b[31m </plan>  [wrong: word 1 is no name]\n"  # what a model writes cannot steer the terminal
+        # what a model writes cannot steer the terminal
+        "  plan    [bold]c\\x1b[31m </plan>  [wrong: word 1 is no name]\n"
         "  act     c x1\n"
         "  act     v3 </act>\n"
         "  result    [right]\n"
@@ -410,7 +566,8 @@ def test_report_and_compare_need_runs(run, monkeypatch, capsys):
     assert capsys.readouterr().out == "a/report.html\nc.html\n"
     assert cli.main(["report", "c"]) == cli.main(["compare", "a"]) == 2
     assert capsys.readouterr().err == (
-        "forethought: c: no run here (a run directory has a recipe.json)\nforethought: compare needs at least two run directories\n"
+        "forethought: c: no run here (a run directory has a recipe.json)\nforethought: compare needs at "
+        "least two run directories\n"
     )
 
 

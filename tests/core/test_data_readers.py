@@ -1,4 +1,5 @@
-"""One set of rules for every file of data: problems, demonstrations, solutions, phrases, distilled records, PDDL."""
+"""One set of rules for every file of data: problems, demonstrations, solutions, phrases, distilled records,
+PDDL."""
 
 from __future__ import annotations
 
@@ -11,25 +12,47 @@ from pathlib import Path
 import pytest
 
 from forethought.core import datafiles, textfile
-from forethought.stages.distill import files as guided
 from forethought.core.errors import UserError
 from forethought.grams import listing
 from forethought.grams.sources import solutions
-from forethought.tasks.blocksworld import files as blocksworld_files, pddl
+from forethought.stages.distill import files as guided
+from forethought.tasks.blocksworld import files as blocksworld_files
+from forethought.tasks.blocksworld import pddl
 from forethought.tasks.math import files as math_files
 
-PDDL = ("(define (problem p) (:domain blocksworld-4ops) (:objects a b) (:init (handempty) (ontable a) (ontable b) (clear a) (clear b)) "
-        "(:goal (and (on a b))))")
+PDDL = (
+    "(define (problem p) (:domain blocksworld-4ops) (:objects a b) (:init (handempty) (ontable a) "
+    "(ontable b) (clear a) (clear b)) "
+    "(:goal (and (on a b))))"
+)
 ROWS = {  # reader -> (what it finds, a row for each id)
-    "math": (lambda path: [r.id for r in math_files.read(path)], lambda id: {"id": id, "problem": f"P {id}", "answer": "3"}),
-    "blocksworld": (lambda path: [r.id for r in blocksworld_files.records(path)], lambda id: {"id": id, "pddl": PDDL}),
-    "guided": (lambda path: [r.id for r in guided.read_jsonl(path)],
-               lambda id: {"id": id, "question": "Q", "plan": "P", "chain": "C", "answer": "3", "source": "S", "level": 1}),
+    "math": (
+        lambda path: [r.id for r in math_files.read(path)],
+        lambda id: {"id": id, "problem": f"P {id}", "answer": "3"},
+    ),
+    "blocksworld": (
+        lambda path: [r.id for r in blocksworld_files.records(path)],
+        lambda id: {"id": id, "pddl": PDDL},
+    ),
+    "guided": (
+        lambda path: [r.id for r in guided.read_jsonl(path)],
+        lambda id: {
+            "id": id,
+            "question": "Q",
+            "plan": "P",
+            "chain": "C",
+            "answer": "3",
+            "source": "S",
+            "level": 1,
+        },
+    ),
     "solutions": (lambda path: list(solutions(path).texts), lambda id: {"text": f"text {id}"}),
-}  # fmt: skip
+}
 READERS = {name: read for name, (read, _) in ROWS.items()} | {
-    "grams": lambda path: [g.text for g in listing.read(path).grams], "domain": pddl.read_domain, "problem": pddl.load_problem,
-}  # fmt: skip
+    "grams": lambda path: [g.text for g in listing.read(path).grams],
+    "domain": pddl.read_domain,
+    "problem": pddl.load_problem,
+}
 
 
 def put(folder: Path, data: bytes, name: str = "a.jsonl") -> Path:
@@ -45,7 +68,7 @@ def refusal(read, *args) -> str:
     return str(error.value)
 
 
-# Lines -------------------------------------------------------------------------------------------------------------------
+# Lines ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -65,7 +88,10 @@ def test_no_other_sign_ends_a_line(tmp_path, sign):
         said = json.dumps({"id": "x", "problem": f"one{sign}two", "answer": "3"}, ensure_ascii=not raw)
         (record,) = math_files.read(put(tmp_path, said.encode() + b"\n"))
         assert record.problem == f"one{sign}two"
-    assert [number for number, _ in textfile.lines(put(tmp_path, f"one{sign}two\nthree\n".encode()))] == [1, 2]
+    assert [number for number, _ in textfile.lines(put(tmp_path, f"one{sign}two\nthree\n".encode()))] == [
+        1,
+        2,
+    ]
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
@@ -74,7 +100,7 @@ def test_a_line_without_end(tmp_path, monkeypatch):
     assert refusal(math_files.read, path) == f"{path}:2: a line of more than 1 MiB"
 
 
-# Files that are none -----------------------------------------------------------------------------------------------------
+# Files that are none ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -86,24 +112,32 @@ def test_what_is_no_file_of_text_is_refused_by_name(tmp_path, name):
         assert "no path can hold" in refusal(read, Path("a\0b.jsonl"))
         os.mkfifo(tmp_path / "pipe.jsonl")
         assert "pipe.jsonl: no regular file" in refusal(read, tmp_path / "pipe.jsonl")
-    assert refusal(read, put(tmp_path, gzip.compress(b"{}\n"))) == f"{tmp_path / 'a.jsonl'}: a gzip file; unpack it first (gunzip)"
+    assert (
+        refusal(read, put(tmp_path, gzip.compress(b"{}\n")))
+        == f"{tmp_path / 'a.jsonl'}: a gzip file; unpack it first (gunzip)"
+    )
     assert "a.jsonl:2: not UTF-8 (byte 3 of the line)" in refusal(read, put(tmp_path, b"\n{}\xff\n"))
-    assert "a.jsonl:1: not UTF-8 (byte 1 of the line)" in refusal(read, put(tmp_path, "\n{}\n".encode("utf-16")))
+    assert "a.jsonl:1: not UTF-8 (byte 1 of the line)" in refusal(
+        read, put(tmp_path, "\n{}\n".encode("utf-16"))
+    )
 
 
-# Values ------------------------------------------------------------------------------------------------------------------
+# Values -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize(("line", "says"), [
-    ('{"level": NaN}', "NaN is no JSON; write null where there is no number"),
-    ('{"level": -Infinity}', "-Infinity is no JSON"),
-    ('{"level": 1e999}', "1e999 is too large for a number"),
-    ('{"level": ' + "9" * 5000 + "}", "a whole number of thousands of digits"),
-    ("[" * 200_000, "JSON nested too deeply"),
-    ('{"a":' * 100_000, "JSON nested too deeply"),
-    ('{"a": 1', "no JSON (Expecting"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"level": NaN}', "NaN is no JSON; write null where there is no number"),
+        ('{"level": -Infinity}', "-Infinity is no JSON"),
+        ('{"level": 1e999}', "1e999 is too large for a number"),
+        ('{"level": ' + "9" * 5000 + "}", "a whole number of thousands of digits"),
+        ("[" * 200_000, "JSON nested too deeply"),
+        ('{"a":' * 100_000, "JSON nested too deeply"),
+        ('{"a": 1', "no JSON (Expecting"),
+    ],
+)
 def test_json_that_is_none_is_refused_with_file_and_line(tmp_path, name, line, says):
     read, row = ROWS[name]
     path = put(tmp_path, f"{json.dumps(row('i1'))}\n\n{line}\n".encode())
@@ -118,14 +152,17 @@ def test_half_of_a_character_is_named_with_its_field(tmp_path, name):
     field = next(key for key in ("problem", "pddl", "plan", "text") if key in told)
     path = put(tmp_path, json.dumps(told | {field: f"Tom \ud83d has {told[field]}"}).encode())
     assert refusal(read, path).startswith(f"{path}:1: field '{field}' holds half of a character (U+D83D)")
-    whole = put(tmp_path, json.dumps(told | {field: f"{told[field]} ; \U0001f600"}).encode())  # two escapes that are one character
+    # two escapes that are one character
+    whole = put(tmp_path, json.dumps(told | {field: f"{told[field]} ; \U0001f600"}).encode())
     assert b"\\ud83d\\ude00" in whole.read_bytes()
     assert read(whole)
 
 
 def test_half_of_a_character_is_not_written_either(tmp_path):
     row = guided.Guided(id="1", question="Q", plan="P \ud800", chain="C", answer="3", source="S", level=1)
-    assert "record 1: field 'plan' holds half of a character" in refusal(guided.write_jsonl, tmp_path / "a.jsonl", [row])
+    assert "record 1: field 'plan' holds half of a character" in refusal(
+        guided.write_jsonl, tmp_path / "a.jsonl", [row]
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -135,12 +172,14 @@ def test_half_of_a_character_in_a_field_that_nobody_reads(tmp_path):
 
 
 def test_where_a_half_is_found():
-    assert datafiles.half({"a": ["x", {"b": "\udc00"}]}).startswith("field 'a.1.b' holds half of a character (U+DC00)")
+    assert datafiles.half({"a": ["x", {"b": "\udc00"}]}).startswith(
+        "field 'a.1.b' holds half of a character (U+DC00)"
+    )
     assert datafiles.half({"\ud800": 1}).startswith("a text holds half")
     assert datafiles.half({"a": ["x", 1, None, {"b": "é😀"}]}) is None
 
 
-# Ids ---------------------------------------------------------------------------------------------------------------------
+# Ids --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "solutions"])
@@ -152,9 +191,12 @@ def test_an_id_may_be_a_whole_number_and_stands_once(tmp_path, name):
     assert refusal(read, path).startswith(f"{path}:5: the id '1' was seen at {path}:1; give each")
 
 
-# Fields ------------------------------------------------------------------------------------------------------------------
+# Fields -----------------------------------------------------------------------------------------------------
 
-VERL = {"prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "How many?"}], "reward_model": {"ground_truth": "7"}}
+VERL = {
+    "prompt": [{"role": "system", "content": "S"}, {"role": "user", "content": "How many?"}],
+    "reward_model": {"ground_truth": "7"},
+}
 PATHS = {"problem": "prompt", "answer": "reward_model.ground_truth"}
 
 
@@ -172,76 +214,149 @@ def test_a_field_inside_a_field_has_a_path(tmp_path, kind):
     assert (record.problem, record.answer) == ("How many?", "7")
     assert math_files.read(path, PATHS | {"problem": "prompt.0.content"})[0].problem == "S"
     assert math_files.read(path, PATHS, only={"reward_model.ground_truth": "7"})[0].answer == "7"
-    assert "unknown field 'prompt.2.content'" in refusal(math_files.read, path, PATHS | {"problem": "prompt.2.content"})
-    assert "a field inside a field is written outer.inner" in refusal(math_files.read, path, PATHS | {"answer": "reward_model.gold"})
+    assert "unknown field 'prompt.2.content'" in refusal(
+        math_files.read, path, PATHS | {"problem": "prompt.2.content"}
+    )
+    assert "a field inside a field is written outer.inner" in refusal(
+        math_files.read, path, PATHS | {"answer": "reward_model.gold"}
+    )
 
 
 def test_a_chat_of_several_turns_is_not_guessed_at(tmp_path):
-    two = VERL | {"prompt": [{"role": "user", "content": "A"}, {"role": "assistant", "content": "B"}, {"role": "user", "content": "C"}]}
+    two = VERL | {
+        "prompt": [
+            {"role": "user", "content": "A"},
+            {"role": "assistant", "content": "B"},
+            {"role": "user", "content": "C"},
+        ]
+    }
     said = refusal(math_files.read, put(tmp_path, json.dumps(two).encode()), PATHS)
-    assert 'a chat with 2 user messages; name one by its place, such as fields = { problem = "prompt.0.content" }' in said
+    assert (
+        'a chat with 2 user messages; name one by its place, such as fields = { problem = "prompt.0.content" '
+        "}" in said
+    )
 
 
 def test_a_key_with_a_dot_in_it_is_the_key():
     assert datafiles.field({"a.b": 1, "a": {"b": 2}}, "a.b") == (True, 1)
     assert datafiles.field({"a": {"b": 2}}, "a.b") == (True, 2)
-    assert datafiles.field({"a": [1]}, "a.1") == datafiles.field({"a": [1]}, "a.-1") == datafiles.field({"a": 1}, "a.b") == (False, None)
+    assert (
+        datafiles.field({"a": [1]}, "a.1")
+        == datafiles.field({"a": [1]}, "a.-1")
+        == datafiles.field({"a": 1}, "a.b")
+        == (False, None)
+    )
 
 
 def test_an_empty_field_counts_as_not_there(tmp_path):
     """Decided: releases that were joined have both names, and one of them is empty."""
-    (record,) = math_files.read(put(tmp_path, b'{"problem": " ", "question": "q", "answer": "", "final_answer": "4"}'))
+    (record,) = math_files.read(
+        put(tmp_path, b'{"problem": " ", "question": "q", "answer": "", "final_answer": "4"}')
+    )
     assert (record.problem, record.answer) == ("q", "4")
 
 
-@pytest.mark.parametrize(("written", "gold"), [
-    ("5", "5"), ("5.0", "5"), ("5.50", "5.5"), ("1e-7", "0.0000001"), ("-1E-7", "-0.0000001"), ("1e5", "100000"), ("-0.0", "0"),
-    ("0.1234567890123456789", "0.1234567890123456789"), ("123456789012345678901234567890", "123456789012345678901234567890"),
-    ("1e22", "10000000000000000000000"), ("9007199254740993.0", "9007199254740993"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "gold"),
+    [
+        ("5", "5"),
+        ("5.0", "5"),
+        ("5.50", "5.5"),
+        ("1e-7", "0.0000001"),
+        ("-1E-7", "-0.0000001"),
+        ("1e5", "100000"),
+        ("-0.0", "0"),
+        ("0.1234567890123456789", "0.1234567890123456789"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+        ("1e22", "10000000000000000000000"),
+        ("9007199254740993.0", "9007199254740993"),
+    ],
+)
 def test_a_gold_that_is_a_number_is_taken_as_it_is_written(tmp_path, written, gold):
-    assert math_files.read(put(tmp_path, f'{{"problem": "P", "answer": {written}}}'.encode()))[0].answer == gold
+    assert (
+        math_files.read(put(tmp_path, f'{{"problem": "P", "answer": {written}}}'.encode()))[0].answer == gold
+    )
 
 
-@pytest.mark.parametrize(("written", "says"), [
-    ("true", "expected text as the answer, found 'true'"), ("null", "no answer"), ("[1, 2]", "expected text as the answer, found '[1, 2]'"),
-    ("1e-2000", "the answer is a number of more than 1000 digits"), ("1" * 2000, "the answer is a number of more than 1000 digits"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("true", "expected text as the answer, found 'true'"),
+        ("null", "no answer"),
+        ("[1, 2]", "expected text as the answer, found '[1, 2]'"),
+        ("1e-2000", "the answer is a number of more than 1000 digits"),
+        ("1" * 2000, "the answer is a number of more than 1000 digits"),
+    ],
+)
 def test_a_gold_that_is_none(tmp_path, written, says):
     path = put(tmp_path, f'{{"problem": "P", "answer": {written}}}'.encode())
     assert refusal(math_files.read, path).startswith(f"{path}:1: {says}")
 
 
-@pytest.mark.parametrize("level", ["1" + "0" * 400, "1e300", "true", '"9999999999"', '"' + "9" * 400 + '"', "[3]"])
+@pytest.mark.parametrize(
+    "level", ["1" + "0" * 400, "1e300", "true", '"9999999999"', '"' + "9" * 400 + '"', "[3]"]
+)
 def test_a_level_that_is_none(tmp_path, level):
     path = put(tmp_path, f'{{"problem": "P", "answer": "3", "level": {level}}}'.encode())
     assert refusal(math_files.read, path).startswith(f"{path}:1: expected a level such as 3")
 
 
-@pytest.mark.parametrize("gold", [
-    "First add 2 and 3. The answer is 5.", "The answer is 5", "Final answer: 5", "We get 5 from it", "Tom has 2. Ann has 3 more than he",
-    "48/2 = 24 clips in May.\n48+24=72", "It is 5 because 2+3=5", "2+3=5, so the sum is 5",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "First add 2 and 3. The answer is 5.",
+        "The answer is 5",
+        "Final answer: 5",
+        "We get 5 from it",
+        "Tom has 2. Ann has 3 more than he",
+        "48/2 = 24 clips in May.\n48+24=72",
+        "It is 5 because 2+3=5",
+        "2+3=5, so the sum is 5",
+    ],
+)
 def test_prose_in_place_of_a_gold_is_refused(tmp_path, gold):
     path = put(tmp_path, json.dumps({"question": "Q", "answer": gold}).encode())
-    assert refusal(math_files.read, path).startswith(f"{path}:1: the answer is prose, which no solution can equal: ")
+    assert refusal(math_files.read, path).startswith(
+        f"{path}:1: the answer is prose, which no solution can equal: "
+    )
     kept = math_files.read(put(tmp_path, json.dumps({"question": "Q", "answer": f"{gold}\n#### 5"}).encode()))
     assert (kept[0].answer, kept[0].solution) == ("5", gold)
 
 
-@pytest.mark.parametrize("gold", [
-    "Monday", "3 p.m. Eastern Time", r"\text{the line through } A \text{ and } B", "no real solutions", "x = 3 or x = 5", "3!", "5.5",
-    "(A)", "1, 2, 3", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "$3.50", "St. Louis", "x=1\ny=2", "5 June 2024", "0.\\overline{3}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "Monday",
+        "3 p.m. Eastern Time",
+        r"\text{the line through } A \text{ and } B",
+        "no real solutions",
+        "x = 3 or x = 5",
+        "3!",
+        "5.5",
+        "(A)",
+        "1, 2, 3",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        "$3.50",
+        "St. Louis",
+        "x=1\ny=2",
+        "5 June 2024",
+        "0.\\overline{3}",
+    ],
+)
 def test_golds_in_words_are_golds(tmp_path, gold):
-    assert math_files.read(put(tmp_path, json.dumps({"question": "Q", "answer": gold}).encode()))[0].answer == gold
+    assert (
+        math_files.read(put(tmp_path, json.dumps({"question": "Q", "answer": gold}).encode()))[0].answer
+        == gold
+    )
 
 
-# PDDL --------------------------------------------------------------------------------------------------------------------
+# PDDL -------------------------------------------------------------------------------------------------------
 
 
 def test_large_pddl_is_read_in_one_pass(tmp_path):
-    """Each look-up counts as one step here: a list that is read from its start for each fact would take 200,000,000."""
+    """Each look-up counts as one step here: a list that is read from its start for each fact would take
+    200,000,000."""
+
     class Word(str):
         compared = 0
         __hash__ = str.__hash__
@@ -252,15 +367,26 @@ def test_large_pddl_is_read_in_one_pass(tmp_path):
 
     n = 20_000
     names = dict.fromkeys(Word(f"o{i}") for i in range(n))
-    facts = [pddl._fact(expr, None, names, "object") for expr in pddl._expressions(" ".join(f"(p o{i})" for i in range(n)), "s")]
+    facts = [
+        pddl._fact(expr, None, names, "object")
+        for expr in pddl._expressions(" ".join(f"(p o{i})" for i in range(n)), "s")
+    ]
     assert len(facts) == n and Word.compared < 20 * n
     objects = " ".join(names)
-    problem = pddl.read_problem(f"(define (problem p) (:domain d) (:objects {objects}) (:init {' '.join(f'(p {o})' for o in names)}) (:goal (p o1)))")
+    problem = pddl.read_problem(
+        f"(define (problem p) (:domain d) (:objects {objects}) (:init "
+        f"{' '.join(f'(p {o})' for o in names)}) (:goal (p o1)))"
+    )
     assert len(problem.objects) == len(problem.init) == n
-    said = refusal(pddl.read_problem, f"(define (problem p) (:domain d) (:objects {objects}) (:init (p stranger)) (:goal (p o1)))")
+    said = refusal(
+        pddl.read_problem,
+        f"(define (problem p) (:domain d) (:objects {objects}) (:init (p stranger)) (:goal (p o1)))",
+    )
     assert "unknown object 'stranger'" in said and "and 19940 more" in said and len(said) < 2000
     parameters = " ".join(f"?x{i}" for i in range(n))
-    domain = f"(define (domain d) (:predicates (p ?x)) (:action a :parameters ({parameters}) :effect (p ?x1)))"
+    domain = (
+        f"(define (domain d) (:predicates (p ?x)) (:action a :parameters ({parameters}) :effect (p ?x1)))"
+    )
     assert len(pddl.parse_domain(domain).actions["a"].parameters) == n
     assert "'?x5' is not a new parameter" in refusal(pddl.parse_domain, domain.replace(f"?x{n - 1})", "?x5)"))
 
@@ -269,19 +395,58 @@ def test_pddl_with_a_byte_order_mark(tmp_path):
     assert pddl.load_problem(put(tmp_path, b"\xef\xbb\xbf" + PDDL.encode(), "p.pddl")).objects == ("a", "b")
 
 
-# Anything at all ---------------------------------------------------------------------------------------------------------
+# Anything at all --------------------------------------------------------------------------------------------
 
 
 def noise(rng: random.Random, seed: bytes) -> bytes:
     """Bytes near a good file: pieces cut, doubled, swapped, and signs that readers have stumbled over."""
-    odd = [b"\xef\xbb\xbf", b"\xff", b"\0", b"\r", b"\n", b"\n\n", "\u2028".encode(), b'"\\ud83d"', b"NaN", b"1e999", b"9" * 5000, b"null",
-           b"[" * 3000, b"{", b"}", b"(", b")", b"\\", b'"', b"-", b"#", b"not", b"and", b":", b",", b"true", b"[]", b"{}", b"\x1f\x8b", b"1e-7",
-           b"10" * 200, "é".encode(), b";"]  # fmt: skip
+    odd = [
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"\0",
+        b"\r",
+        b"\n",
+        b"\n\n",
+        "\u2028".encode(),
+        b'"\\ud83d"',
+        b"NaN",
+        b"1e999",
+        b"9" * 5000,
+        b"null",
+        b"[" * 3000,
+        b"{",
+        b"}",
+        b"(",
+        b")",
+        b"\\",
+        b'"',
+        b"-",
+        b"#",
+        b"not",
+        b"and",
+        b":",
+        b",",
+        b"true",
+        b"[]",
+        b"{}",
+        b"\x1f\x8b",
+        b"1e-7",
+        b"10" * 200,
+        "é".encode(),
+        b";",
+    ]
     data = seed
     for _ in range(rng.randrange(1, 5)):
         at, upto = sorted(rng.randrange(len(data) + 1) for _ in range(2))
-        data = rng.choice((data[:at] + rng.choice(odd) + data[at:], data[:at] + rng.choice(odd) + data[upto:], data[:at] + data[upto:],
-                           data[:upto] + data[at:], data[:at] + bytes(rng.randrange(256) for _ in range(3)) + data[at:]))[:20_000]
+        data = rng.choice(
+            (
+                data[:at] + rng.choice(odd) + data[at:],
+                data[:at] + rng.choice(odd) + data[upto:],
+                data[:at] + data[upto:],
+                data[:upto] + data[at:],
+                data[:at] + bytes(rng.randrange(256) for _ in range(3)) + data[at:],
+            )
+        )[:20_000]
     return data
 
 
@@ -289,9 +454,10 @@ SEEDS = {
     **{name: "\n".join(json.dumps(row(id)) for id in (1, "b")).encode() for name, (_, row) in ROWS.items()},
     "grams": b"# a list\n\nlet me check # 3\nwait, what\n# ---- cluster\nso then\n",
     "problem": PDDL.encode(),
-    "domain": b"(define (domain d) (:requirements :strips) (:predicates (on ?x ?y) (clear ?x))\n; words\n(:action a :parameters (?x ?y) "
-              b":precondition (and (on ?x ?y)) :effect (and (not (on ?x ?y)) (clear ?y))))",
-}  # fmt: skip
+    "domain": b"(define (domain d) (:requirements :strips) (:predicates (on ?x ?y) (clear ?x))\n; "
+    b"words\n(:action a :parameters (?x ?y) "
+    b":precondition (and (on ?x ?y)) :effect (and (not (on ?x ?y)) (clear ?y))))",
+}
 
 
 @pytest.mark.parametrize("name", SEEDS)
@@ -307,9 +473,11 @@ def test_whatever_a_file_holds_the_end_is_a_value_or_an_error_with_its_address(t
     assert 20 < read < 1900  # the noise is near enough to good files, and far enough
 
 
-NODES = [{"id": 0, "parent": None, "role": None, "status": "ok", "text": "", "reward_parts": {}},
-         {"id": 1, "parent": 0, "role": "plan", "status": "ok", "text": "P", "reward_parts": {"valid": 1.0}},
-         {"id": 2, "parent": 1, "role": "act", "status": "ok", "text": "A", "reward_parts": {"outcome": 1.0}}]  # fmt: skip
+NODES = [
+    {"id": 0, "parent": None, "role": None, "status": "ok", "text": "", "reward_parts": {}},
+    {"id": 1, "parent": 0, "role": "plan", "status": "ok", "text": "P", "reward_parts": {"valid": 1.0}},
+    {"id": 2, "parent": 1, "role": "act", "status": "ok", "text": "A", "reward_parts": {"outcome": 1.0}},
+]
 
 
 def trees(folder: Path, data: bytes) -> Path:
@@ -320,7 +488,11 @@ def trees(folder: Path, data: bytes) -> Path:
 
 
 def test_a_circle_in_a_tree_is_an_error_and_no_loop(tmp_path):
-    circle = [{**NODES[1], "id": 1, "parent": 2}, {**NODES[2], "id": 2, "parent": 1}, {**NODES[2], "id": 3, "parent": 2}]
+    circle = [
+        {**NODES[1], "id": 1, "parent": 2},
+        {**NODES[2], "id": 2, "parent": 1},
+        {**NODES[2], "id": 3, "parent": 2},
+    ]
     said = refusal(solutions, trees(tmp_path, gzip.compress(json.dumps({"nodes": circle}).encode())))
     assert "step-000001.jsonl.gz:1: no tree of rollouts" in said and "in a circle" in said
 
@@ -343,10 +515,27 @@ def test_whatever_a_parquet_file_holds(tmp_path):
     from pyarrow import parquet
 
     whole, path, rng, read = tmp_path / "whole.parquet", tmp_path / "a.parquet", random.Random(0), 0
-    values = [None, "P", "7", 3, 2.5, float("nan"), float("inf"), True, b"\xff", [1], {"a": "x"}, 10**18, "The answer is 5."]
+    values = [
+        None,
+        "P",
+        "7",
+        3,
+        2.5,
+        float("nan"),
+        float("inf"),
+        True,
+        b"\xff",
+        [1],
+        {"a": "x"},
+        10**18,
+        "The answer is 5.",
+    ]
     for n in range(400):
         column = [[rng.choice(values)] * 2 for _ in range(3)]
-        parquet.write_table(arrow.table(dict(zip(("question", "answer", "level"), map(arrow.array, column), strict=True))), whole)
+        parquet.write_table(
+            arrow.table(dict(zip(("question", "answer", "level"), map(arrow.array, column), strict=True))),
+            whole,
+        )
         data = bytearray(whole.read_bytes())
         if n % 2:
             data = data[: rng.randrange(len(data))]

@@ -37,15 +37,23 @@ def test_one_name_has_one_type():
         merge([{"n": Sum(1)}, {"n": Mean(1)}])
 
 
-@pytest.mark.parametrize(("successes", "n", "low", "high"), [
-    (8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962), (0, 0, 0.0, 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        (8, 10, 0.4902, 0.9433),
+        (0, 10, 0.0, 0.2775),
+        (10, 10, 0.7225, 1.0),
+        (50, 100, 0.4038, 0.5962),
+        (0, 0, 0.0, 1.0),
+    ],
+)
 def test_wilson(successes, n, low, high):
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_wilson_by_its_definition():
-    """The interval's ends are the proportions p0 from which the observed one is exactly z standard errors away."""
+    """The interval's ends are the proportions p0 from which the observed one is exactly z standard errors
+    away."""
     for end in wilson(3, 17, z=1.5):
         assert abs(3 / 17 - end) == pytest.approx(1.5 * math.sqrt(end * (1 - end) / 17))
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from forethought import display
+from forethought.core.types import Event
 from forethought.display.lines import Lines
 from forethought.display.observer import Observer
 from forethought.display.picture import ASCII, clock_text, picture, summary
@@ -17,9 +18,15 @@ from forethought.display.seen import Seen, evaluation
 from forethought.display.show import outline, samples
 from forethought.display.terminal import Terminal
 from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe, StageSpec
-from forethought.core.types import Event
 
-FIRST = {"eval/plan": 0.5, "eval/act": 1.0, "eval/e2e": 0.5, "eval/plan@3": 0.75, "eval/plan@10": 0.25, "eval/act@3": 1.0}
+FIRST = {
+    "eval/plan": 0.5,
+    "eval/act": 1.0,
+    "eval/e2e": 0.5,
+    "eval/plan@3": 0.75,
+    "eval/plan@10": 0.25,
+    "eval/act@3": 1.0,
+}
 LATER = FIRST | {"eval/plan": 0.75, "eval/act": 0.9375, "eval/plan@10": 0.5, "eval/goal": 0.125}
 
 
@@ -29,12 +36,25 @@ def story() -> list[Event]:
     events = [
         Event(kind="start", text="runs/desk-1", steps=100, stages=2),
         Event(kind="stage", text="imitate plan, act", steps=100, stages=2, stage_steps=50),
-        Event(kind="eval", steps=100, stages=2, stage_steps=50, values={"eval/plan": 0.0, "eval/act": 0.0, "eval/e2e": 0.0}),
+        Event(
+            kind="eval",
+            steps=100,
+            stages=2,
+            stage_steps=50,
+            values={"eval/plan": 0.0, "eval/act": 0.0, "eval/e2e": 0.0},
+        ),
         Event(kind="step", step=50, steps=100, stages=2, stage_step=50, stage_steps=50, values={"loss": 0.5}),
         Event(kind="stage", text="reinforce plan", step=50, **second),
         Event(kind="eval", step=50, values=FIRST, **second),
     ]
-    values = {"loss": 0.25, "reward/plan": 0.5, "entropy/plan": 0.125, "lr": 1e-3, "tokens/trained": 1500.0, "tokens/sampled": 250.0}
+    values = {
+        "loss": 0.25,
+        "reward/plan": 0.5,
+        "entropy/plan": 0.125,
+        "lr": 1e-3,
+        "tokens/trained": 1500.0,
+        "tokens/sampled": 250.0,
+    }
     events += [Event(kind="step", step=50 + i, stage_step=i, values=values, **second) for i in range(1, 41)]
     events += [
         Event(kind="eval", step=90, stage_step=40, values=LATER, **second),
@@ -62,7 +82,7 @@ def seen_of(events: list[Event], seconds_per_event: float = 1.0) -> Seen:
     return seen
 
 
-# Plain lines -------------------------------------------------------------------------------------------------------------
+# Plain lines ------------------------------------------------------------------------------------------------
 
 
 def test_plain_lines_tell_the_story():
@@ -98,17 +118,27 @@ def test_slow_steps_are_told_every_five_seconds():
 
 
 def test_an_evaluation_is_read_factors_first_and_levels_in_order():
-    values = {"eval/goal": 0.1, "eval/e2e@10": 0.2, "eval/e2e@9": 0.3, "eval/e2e": 0.25, "eval/plan": 0.5, "eval/plan/low": 0.4, "step": 3.0}
+    values = {
+        "eval/goal": 0.1,
+        "eval/e2e@10": 0.2,
+        "eval/e2e@9": 0.3,
+        "eval/e2e": 0.25,
+        "eval/plan": 0.5,
+        "eval/plan/low": 0.4,
+        "step": 3.0,
+    }
     overall, by_level = evaluation(values)
     assert list(overall.items()) == [("plan", 0.5), ("e2e", 0.25), ("goal", 0.1)]
     assert {name: list(levels.items()) for name, levels in by_level.items()} == {"e2e": [(9, 0.3), (10, 0.2)]}
 
 
-# The picture -------------------------------------------------------------------------------------------------------------
+# The picture ------------------------------------------------------------------------------------------------
 
 
 def test_the_picture_shows_stages_numbers_changes_levels_and_decisions():
-    rows = [row.plain.rstrip() for row in picture(seen_of(story()), now=60.0, width=80, height=30, signs=ASCII)]
+    rows = [
+        row.plain.rstrip() for row in picture(seen_of(story()), now=60.0, width=80, height=30, signs=ASCII)
+    ]
     # 40 steps one second apart: 10 steps left are 10 seconds. Bars are 30 and 28 cells wide.
     assert rows == [
         "forethought runs/desk-1" + " " * 36 + "1:00, about 0:10 left",
@@ -137,17 +167,38 @@ def test_an_evaluation_after_a_step_comes_in_one_line_with_it():
     seen.see(Event(kind="eval", values={"eval/plan": 0.5, "eval_low/plan": 0.25}, **position), 0.0)
     assert seen.values == {} and seen.evals == {"eval/plan": 0.5}
     line = {"loss/pg": 0.5, "reward/plan": 1.0, "reward/plan.valid": 1.0, "tokens_per_second": 1234.0}
-    seen.see(Event(kind="eval", step=1, stage_step=1, values=line | {"eval/plan": 0.75, "eval_low/plan": 0.5}, **position), 1.0)
-    assert seen.values == line and seen.evals == {"eval/plan": 0.75} and seen.stages[0].first == {"eval/plan": 0.5}
-    assert [row.plain for row in picture(seen, 1.0, 80, 30, ASCII)][-1] == "  1.2k tok/s  loss/pg 0.5  reward/plan 1"
-    seen.see(Event(kind="eval", step=2, stage_step=1, values={"eval/plan": 0.5}, **position), 2.0)  # measured after a roll back
+    seen.see(
+        Event(
+            kind="eval",
+            step=1,
+            stage_step=1,
+            values=line | {"eval/plan": 0.75, "eval_low/plan": 0.5},
+            **position,
+        ),
+        1.0,
+    )
+    assert (
+        seen.values == line
+        and seen.evals == {"eval/plan": 0.75}
+        and seen.stages[0].first == {"eval/plan": 0.5}
+    )
+    assert [row.plain for row in picture(seen, 1.0, 80, 30, ASCII)][
+        -1
+    ] == "  1.2k tok/s  loss/pg 0.5  reward/plan 1"
+    # measured after a roll back
+    seen.see(Event(kind="eval", step=2, stage_step=1, values={"eval/plan": 0.5}, **position), 2.0)
     assert seen.values == line and seen.stages[0].last == {"eval/plan": 0.5}
 
 
 def test_a_small_terminal_keeps_what_matters():
     seen = seen_of(story())
-    heads = {height: [row.plain.split()[0] if row.plain.split() else "" for row in picture(seen, 60.0, 40, height, ASCII)]
-             for height in (16, 13, 9, 3, 1)}  # fmt: skip
+    heads = {
+        height: [
+            row.plain.split()[0] if row.plain.split() else ""
+            for row in picture(seen, 60.0, 40, height, ASCII)
+        ]
+        for height in (16, 13, 9, 3, 1)
+    }
     factors = ["forethought", "x", ">", "", "plan", "act", "e2e", "goal"]
     assert heads[16] == [*factors, "", "level", "plan", "act", "", "trained", "", "roll_back:"]
     assert heads[13] == [*factors, "", "trained", "", "roll_back:"]
@@ -166,7 +217,13 @@ def test_colours_say_which_way_it_went():
 
 
 def test_the_summary_keeps_each_stage_and_what_went_wrong():
-    seen = seen_of([*story(), Event(kind="decision", text="fine", outcome="pass"), Event(kind="end", text="stopped by a gate")])
+    seen = seen_of(
+        [
+            *story(),
+            Event(kind="decision", text="fine", outcome="pass"),
+            Event(kind="end", text="stopped by a gate"),
+        ]
+    )
     assert [row.plain for row in summary(seen, 60.0, ASCII)] == [
         "forethought runs/desk-1  1:00",
         "  x stage 1/2 imitate plan, act  50/50 steps",
@@ -181,11 +238,16 @@ def test_the_summary_keeps_each_stage_and_what_went_wrong():
 def test_time_left_leaves_out_the_steps_of_a_stage_that_ended_early():
     stage = {"steps": 100, "stages": 2}
     events = [Event(kind="start", steps=100, stages=2)]
-    events += [Event(kind="step", step=i, stage_step=i, stage=0, stage_steps=60, **stage) for i in range(1, 11)]
+    events += [
+        Event(kind="step", step=i, stage_step=i, stage=0, stage_steps=60, **stage) for i in range(1, 11)
+    ]
     events += [Event(kind="stage", step=10, stage=1, stage_steps=40, **stage)]
-    events += [Event(kind="step", step=10 + i, stage_step=i, stage=1, stage_steps=40, **stage) for i in range(1, 5)]
+    events += [
+        Event(kind="step", step=10 + i, stage_step=i, stage=1, stage_steps=40, **stage) for i in range(1, 5)
+    ]
     seen = seen_of(events, seconds_per_event=2.0)
-    # The second stage has taken 4 of 40 steps, 2 s each; the 50 steps that the first one did not need are not to come.
+    # The second stage has taken 4 of 40 steps, 2 s each; the 50 steps that the first one did not need are not
+    # to come.
     assert seen.left() == 72.0 and (seen.stages[0].done, seen.stages[0].steps) == (10, 60)
 
 
@@ -193,8 +255,11 @@ def test_a_stage_that_runs_again_takes_its_steps_again():
     stage = {"steps": 100, "stages": 2, "stage": 0, "stage_steps": 60}
     events = [Event(kind="start", steps=100, stages=2), Event(kind="stage", **stage)]
     events += [Event(kind="step", step=i, stage_step=i, **stage) for i in range(1, 61)]
-    events += [Event(kind="eval", step=61, stage_step=60, values=FIRST, **stage)]  # measured after the roll back: a step of the run
-    events += [Event(kind="decision", text="imitate: once more, with 0.5 of its learning rate", outcome="retry")]
+    # measured after the roll back: a step of the run
+    events += [Event(kind="eval", step=61, stage_step=60, values=FIRST, **stage)]
+    events += [
+        Event(kind="decision", text="imitate: once more, with 0.5 of its learning rate", outcome="retry")
+    ]
     events += [Event(kind="stage", step=61, **stage)]
     events += [Event(kind="step", step=61 + i, stage_step=i, **stage) for i in range(1, 11)]
     seen, stream = seen_of(events, seconds_per_event=2.0), io.StringIO()
@@ -207,40 +272,68 @@ def test_a_stage_that_runs_again_takes_its_steps_again():
 
 
 def test_steps_to_go_after_a_resume_that_knows_nothing_of_the_first_stage():
-    seen = seen_of([Event(kind="start", step=80, steps=100, stages=2),
-                    Event(kind="step", step=81, steps=100, stages=2, stage=1, stage_step=1, stage_steps=40)])
-    assert (seen.to_go(), seen.total()) == (39, 120)  # the first stage ran longer than planned: 39 of the second are left, not 19
+    seen = seen_of(
+        [
+            Event(kind="start", step=80, steps=100, stages=2),
+            Event(kind="step", step=81, steps=100, stages=2, stage=1, stage_step=1, stage_steps=40),
+        ]
+    )
+    # the first stage ran longer than planned: 39 of the second are left, not 19
+    assert (seen.to_go(), seen.total()) == (39, 120)
     assert Seen(step=3, steps=10).to_go() == 7
 
 
-@pytest.mark.parametrize(("outcome", "style"), [("isolate", "yellow"), ("share", "green"), ("retry", "yellow"), ("fork", "cyan"),
-                                                ("core", "cyan"), ("random", "cyan"), ("fuse", "cyan")])
+@pytest.mark.parametrize(
+    ("outcome", "style"),
+    [
+        ("isolate", "yellow"),
+        ("share", "green"),
+        ("retry", "yellow"),
+        ("fork", "cyan"),
+        ("core", "cyan"),
+        ("random", "cyan"),
+        ("fuse", "cyan"),
+    ],
+)
 def test_decisions_on_weights_have_a_colour_and_fit(outcome, style):
-    text = f"{outcome}: act under oracle plans changed by -0.175 [-0.294, -0.056] since the stage's start,\n" + "and may fall; " * 20
+    text = (
+        f"{outcome}: act under oracle plans changed by -0.175 [-0.294, -0.056] since the stage's start,\n"
+        + "and may fall; " * 20
+    )
     seen = seen_of([*story(), Event(kind="decision", text=text, outcome=outcome)])
     for width in (20, 40, 80):
         rows = picture(seen, 60.0, width, 30)
         assert all(row.cell_len <= width for row in rows)
     row = next(row for row in rows if row.plain.strip().startswith(outcome))
-    assert row.plain.startswith(f"  {outcome}: act under oracle plans changed by -0.175")  # a name that is the outcome is said once
+    # a name that is the outcome is said once
+    assert row.plain.startswith(f"  {outcome}: act under oracle plans changed by -0.175")
     assert {row.plain[span.start : span.end]: str(span.style) for span in row.spans}[outcome] == style
-    assert any(kept.plain.startswith(f"  {outcome}: act") for kept in summary(seen, 60.0)) == (outcome != "fork")
+    assert any(kept.plain.startswith(f"  {outcome}: act") for kept in summary(seen, 60.0)) == (
+        outcome != "fork"
+    )
 
 
 def test_a_decision_is_one_plain_line():
     stream = io.StringIO()
     Lines(stream)(Event(kind="decision", text="core: regions of 6 weights;\nJaccard 0.03", outcome="core"))
     Lines(stream)(Event(kind="decision", text="isolation: act fell", outcome="isolate"))
-    assert stream.getvalue() == "decision core: regions of 6 weights; Jaccard 0.03\ndecision isolate: isolation: act fell\n"
+    assert (
+        stream.getvalue()
+        == "decision core: regions of 6 weights; Jaccard 0.03\ndecision isolate: isolation: act fell\n"
+    )
 
 
 def test_the_outline_says_whose_weights_train_and_what_follows_a_roll_back():
-    gates = (GateSpec(max_drop=0.01, on_fail="roll_back", then="isolate", isolate="model"),
-             GateSpec(max_drop=0.01, on_fail="roll_back", then="lower_rate", rate=0.25), GateSpec(at_least=0.5, then="isolate"))
+    gates = (
+        GateSpec(max_drop=0.01, on_fail="roll_back", then="isolate", isolate="model"),
+        GateSpec(max_drop=0.01, on_fail="roll_back", then="lower_rate", rate=0.25),
+        GateSpec(at_least=0.5, then="isolate"),
+    )
     stage = StageSpec(roles=("plan",), gates=gates, adaptive=AdaptiveSpec(to="keep_kl"))
     text = outline(Recipe(layout="models", stage=(stage, StageSpec(roles=("plan",), weights="base"))))
     assert text.splitlines()[1:] == [
-        "# stage 1/2 imitate: trains plan (model), frozen act, 100 steps of 32 tasks, levels all of the domain's, "
+        "# stage 1/2 imitate: trains plan (model), frozen act, 100 steps of 32 tasks, levels all of the "
+        "domain's, "
         "isolates by keep_kl where a role is harmed",
         "#   gate: eval/act max_drop 0.01, else roll_back and run it again isolated (model)",
         "#   gate: eval/act max_drop 0.01, else roll_back and run it again with 0.25 of its rate",
@@ -253,12 +346,14 @@ def test_clock_text():
     assert [clock_text(s) for s in (0.9, 61, 3600, 36_061.5)] == ["0:00", "1:01", "1:00:00", "10:01:01"]
 
 
-# The live display --------------------------------------------------------------------------------------------------------
+# The live display -------------------------------------------------------------------------------------------
 
 
 def terminal(height: int = 30, width: int = 80) -> tuple[Terminal, io.StringIO]:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=width, height=height, color_system=None, legacy_windows=False)
+    console = Console(
+        file=stream, force_terminal=True, width=width, height=height, color_system=None, legacy_windows=False
+    )
     return Terminal(console, period=0.01), stream
 
 
@@ -306,8 +401,13 @@ def test_live_that_cannot_draw_says_so_once_and_the_run_goes_on(capsys, monkeypa
         observe.thread.join(timeout=10)
         for event in [*story(), Event(kind="end", text="done")]:
             observe(event)
-    assert capsys.readouterr().err == "forethought: the display stopped (RuntimeError: no room); the run goes on\n"
-    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 1 and len(calls) == 2
+    assert (
+        capsys.readouterr().err
+        == "forethought: the display stopped (RuntimeError: no room); the run goes on\n"
+    )
+    assert (
+        stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h") == 1 and len(calls) == 2
+    )
 
 
 def test_plain_that_cannot_write_says_so_once(capsys):
@@ -319,7 +419,10 @@ def test_plain_that_cannot_write_says_so_once(capsys):
     with observe:
         for event in story():
             observe(event)
-    assert capsys.readouterr().err == "forethought: the display stopped (BrokenPipeError: [Errno 32] Broken pipe); the run goes on\n"
+    assert (
+        capsys.readouterr().err
+        == "forethought: the display stopped (BrokenPipeError: [Errno 32] Broken pipe); the run goes on\n"
+    )
 
 
 def test_an_event_that_makes_no_sense_does_not_stop_a_run(capsys):
@@ -329,9 +432,15 @@ def test_an_event_that_makes_no_sense_does_not_stop_a_run(capsys):
     assert capsys.readouterr().err.startswith("forethought: the display stopped (IndexError") and observe.dead
 
 
-@pytest.mark.parametrize(("tty", "term", "plain", "kind"), [
-    (True, "xterm", False, Terminal), (True, "xterm", True, Lines), (False, "xterm", False, Lines), (True, "dumb", False, Lines),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tty", "term", "plain", "kind"),
+    [
+        (True, "xterm", False, Terminal),
+        (True, "xterm", True, Lines),
+        (False, "xterm", False, Lines),
+        (True, "dumb", False, Lines),
+    ],
+)
 def test_choose(monkeypatch, tty, term, plain, kind):
     class Stream(io.StringIO):
         def isatty(self):
@@ -342,8 +451,15 @@ def test_choose(monkeypatch, tty, term, plain, kind):
     assert type(chosen) is kind and isinstance(chosen, Observer)
 
 
-@pytest.mark.parametrize(("tty", "plain", "shown"), [
-    (True, False, "desk: loading\n"), (False, True, "desk: loading\n"), (True, True, "desk: loading\n"), (False, False, "")])
+@pytest.mark.parametrize(
+    ("tty", "plain", "shown"),
+    [
+        (True, False, "desk: loading\n"),
+        (False, True, "desk: loading\n"),
+        (True, True, "desk: loading\n"),
+        (False, False, ""),
+    ],
+)
 def test_the_opening_line_is_for_whoever_waits(tty, plain, shown):
     class Stream(io.StringIO):
         def isatty(self):
@@ -368,7 +484,9 @@ def test_an_opening_line_that_nobody_can_read_stops_nothing():
 def test_a_library_that_prints_is_shown_above_the_picture(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
-    observe = Terminal(Console(file=stream, force_terminal=True, width=80, height=30, color_system=None), period=0.01)
+    observe = Terminal(
+        Console(file=stream, force_terminal=True, width=80, height=30, color_system=None), period=0.01
+    )
     with observe:
         observe(story()[0])
         print("a library speaks")
@@ -378,5 +496,17 @@ def test_a_library_that_prints_is_shown_above_the_picture(monkeypatch):
 
 def test_a_plan_that_its_budget_cut_off_is_not_called_wrong():
     out = io.StringIO()
-    samples([{"task": "t", "level": 1, "plan": "a b", "plan_verdict": False, "plan_status": "truncated", "plan_reason": "no </plan>"}], out)
+    samples(
+        [
+            {
+                "task": "t",
+                "level": 1,
+                "plan": "a b",
+                "plan_verdict": False,
+                "plan_status": "truncated",
+                "plan_reason": "no </plan>",
+            }
+        ],
+        out,
+    )
     assert "a b  [cut off: no </plan>]" in out.getvalue() and "wrong" not in out.getvalue()

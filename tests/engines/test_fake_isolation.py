@@ -1,4 +1,5 @@
-"""The fake engine's gradients by objective, regions and token statistics, worked out by hand on its rows of logits."""
+"""The fake engine's gradients by objective, regions and token statistics, worked out by hand on its rows of
+logits."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import math
 
 import pytest
 
+from forethought.core.metrics import reduce
+from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.fake.engine import FakeEngine
-from forethought.core.metrics import reduce
 from forethought.recipe.schema import OptimSpec
-from forethought.core.types import Batch, Objective, Segment
 
 PLAIN = OptimSpec(lr=1.0, betas=(0.0, 0.0), clip_norm=1e9)
 SFT = Objective(denominators={"sft": 1.0})
@@ -18,15 +19,26 @@ SFT = Objective(denominators={"sft": 1.0})
 
 def engine_of(**fields) -> FakeEngine:
     """Three choices a role, every logit 0 at first."""
-    return FakeEngine(["a", "b", "c", "</plan>", "</act>", "GO"], {"plan": "</plan>", "act": "</act>"}, **fields)
+    return FakeEngine(
+        ["a", "b", "c", "</plan>", "</act>", "GO"], {"plan": "</plan>", "act": "</act>"}, **fields
+    )
 
 
-def batch(engine: FakeEngine, *said: str, role: str = "plan", policy: str = "base", stream: str = "sft", weight: float = 1.0) -> Batch:
+def batch(
+    engine: FakeEngine,
+    *said: str,
+    role: str = "plan",
+    policy: str = "base",
+    stream: str = "sft",
+    weight: float = 1.0,
+) -> Batch:
     """One segment for each choice, each after the prompt; a choice has two tokens."""
     segments = [Segment(parent=-1, token_ids=engine.encode("GO"))]
     for words in said:
         ids = engine.encode(f"{words} </{role}>")
-        segments.append(Segment(parent=0, token_ids=ids, role=role, stream=stream, weight=(weight,) * len(ids)))
+        segments.append(
+            Segment(parent=0, token_ids=ids, role=role, stream=stream, weight=(weight,) * len(ids))
+        )
     return Batch(policy=policy, segments=tuple(segments))
 
 
@@ -36,7 +48,8 @@ def aside(engine: FakeEngine, name: str, b: Batch, objective: Objective = SFT) -
 
 
 def test_conflict_and_surgery():
-    """At equal logits the gradient of -log p_k is 1/3 - [j = k]: for two choices the cosine is -1/2, and each is projected."""
+    """At equal logits the gradient of -log p_k is 1/3 - [j = k]: for two choices the cosine is -1/2, and each
+    is projected."""
     engine = engine_of()
     engine.prepare("base", PLAIN)
     aside(engine, "a", batch(engine, "a"))
@@ -44,7 +57,8 @@ def test_conflict_and_surgery():
     assert engine.conflict("base", "a", "b") == pytest.approx({"all": -0.5, "head": -0.5})
     metrics = reduce(engine.combine("base", ["a", "b"], "pcgrad"))
     assert metrics == pytest.approx({"surgery/cosine": -0.5, "surgery/projected": 1.0})
-    assert engine.gradients["base"]["plan"] == pytest.approx([-0.5, -0.5, 1.0])  # 1.5 times each of (-2, 1, 1) / 3 and (1, -2, 1) / 3
+    # 1.5 times each of (-2, 1, 1) / 3 and (1, -2, 1) / 3
+    assert engine.gradients["base"]["plan"] == pytest.approx([-0.5, -0.5, 1.0])
     with pytest.raises(ValueError, match="no gradient 'a'"):
         engine.combine("base", ["a"])
 
@@ -58,7 +72,10 @@ def test_gradients_of_different_roles_do_not_meet():
     assert engine.conflict("base", "plan", "act") == {"all": 0.0, "head": 0.0}
     assert engine.conflict("base", "plan", "none") == {}
     engine.combine("base", ["plan", "act"])
-    assert engine.gradients["base"] == {"plan": pytest.approx([-2 / 3, 1 / 3, 1 / 3]), "act": pytest.approx([-2 / 3, 1 / 3, 1 / 3])}
+    assert engine.gradients["base"] == {
+        "plan": pytest.approx([-2 / 3, 1 / 3, 1 / 3]),
+        "act": pytest.approx([-2 / 3, 1 / 3, 1 / 3]),
+    }
     engine.forget("base")
     assert engine.gradients["base"] == {} and engine.aside == {}
 
@@ -93,7 +110,10 @@ def test_regions():
     assert engine.regions["core"] == {"plan": (3, [0]), "act": (3, [1])}
     assert engine.find_region("one", "base", "start", 0.01) == 1 and engine.overlap("core", "one") == 0.5
     assert engine.random_region("chance", "core", seed=1) == 2
-    assert {role: len(indices) for role, (_, indices) in engine.regions["chance"].items()} == {"plan": 1, "act": 1}
+    assert {role: len(indices) for role, (_, indices) in engine.regions["chance"].items()} == {
+        "plan": 1,
+        "act": 1,
+    }
     engine.random_region("again", "core", seed=1)
     assert engine.overlap("chance", "again") == 1
     with pytest.raises(ValueError, match="share"):
@@ -157,12 +177,16 @@ def test_what_a_policy_makes_of_tokens():
     kl = math.log(3) - entropy
     assert stats[1].logprobs == pytest.approx((math.log(4 / 6), 0.0)) and stats[1].hits == (True, True)
     assert stats[2].logprobs == pytest.approx((math.log(1 / 6), 0.0)) and stats[2].hits == (False, True)
-    assert stats[1].entropies == pytest.approx((entropy, 0.0)) and stats[2].kl["start"] == pytest.approx((kl, 0.0))
-    assert stats[3].logprobs == stats[3].entropies == (0.0, 0.0) and not stats[3].hits[0]  # none of the choices
+    assert stats[1].entropies == pytest.approx((entropy, 0.0)) and stats[2].kl["start"] == pytest.approx(
+        (kl, 0.0)
+    )
+    # none of the choices
+    assert stats[3].logprobs == stats[3].entropies == (0.0, 0.0) and not stats[3].hits[0]
 
 
 def test_the_keep_stream():
-    """Its gradient is p - q; nothing at the reference. Beside another stream, the entropy is that stream's alone."""
+    """Its gradient is p - q; nothing at the reference. Beside another stream, the entropy is that stream's
+    alone."""
     engine = engine_of()
     engine.fork("base", "start", "frozen")
     engine.prepare("base", PLAIN)
@@ -172,8 +196,11 @@ def test_the_keep_stream():
     assert engine.gradients["base"]["plan"] == [0.0, 0.0, 0.0]
     engine.weights["base"]["plan"] = [math.log(4), 0.0, 0.0]
     metrics = reduce(engine.forward_backward(kept, objective))
-    assert metrics["kl/keep"] == pytest.approx(math.log(2) / 3 / 2)  # ln (1/2) / 3 + 2 ln 2 / 3, on one token of two
-    assert engine.gradients["base"]["plan"] == pytest.approx([2.0 * 0.5 / 4.0 * x for x in (1 / 3, -1 / 6, -1 / 6)])
+    # ln (1/2) / 3 + 2 ln 2 / 3, on one token of two
+    assert metrics["kl/keep"] == pytest.approx(math.log(2) / 3 / 2)
+    assert engine.gradients["base"]["plan"] == pytest.approx(
+        [2.0 * 0.5 / 4.0 * x for x in (1 / 3, -1 / 6, -1 / 6)]
+    )
     assert set(metrics) == {"kl/keep", "tokens/trained", "tokens/forward"}
     for denominators, keep in (({"keep": 1.0}, ""), ({"keep": 1.0}, "base"), ({}, "start")):
         with pytest.raises(ValueError, match="the keep stream needs"):

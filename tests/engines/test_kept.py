@@ -1,4 +1,5 @@
-"""What an engine chose by itself is kept with a checkpoint, taken up by whoever goes on, and said where a machine cannot honour it."""
+"""What an engine chose by itself is kept with a checkpoint, taken up by whoever goes on, and said where a
+machine cannot honour it."""
 
 from __future__ import annotations
 
@@ -8,15 +9,24 @@ import shutil
 import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 
-from forethought.runs import run
 from forethought.engines import kept
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.load import write_resolved
 from forethought.recipe.schema import EngineSpec
+from forethought.runs import run
 from forethought.store import Store
 
-HERE = {"device": "cpu", "chip": "A", "instructions": "AVX2", "precision": "bf16", "threads": 2, "kernels": "c", "kernels/build": "1f",
-        "torch": "2.9", "transformers": "5.0"}
+HERE = {
+    "device": "cpu",
+    "chip": "A",
+    "instructions": "AVX2",
+    "precision": "bf16",
+    "threads": 2,
+    "kernels": "c",
+    "kernels/build": "1f",
+    "torch": "2.9",
+    "transformers": "5.0",
+}
 
 
 def test_what_a_recipe_leaves_open_becomes_what_it_was():
@@ -31,13 +41,21 @@ def test_the_threads_beside_a_gpu_say_nothing_of_a_cpu_and_the_device_is_the_use
     assert kept.pinned(EngineSpec(), HERE | {"device": "cuda", "threads": 8}) == EngineSpec(precision="bf16")
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"kernels": "torch: switched off by FORETHOUGHT_KERNELS=0"}, "kernels: c before, torch: switched off by FORETHOUGHT_KERNELS=0 now"),
-    ({"chip": "B"}, "processor: A before, B now"), ({"threads": 1}, "threads: 2 before, 1 now"),
-    ({"precision": "fp32"}, "precision: bf16 before, fp32 now"), ({"torch": "2.10"}, "torch: 2.9 before, 2.10 now"),
-    ({"instructions": "AVX512"}, "instructions: AVX2 before, AVX512 now"),
-    ({"kernels/build": "2e"}, "build of the kernels: 1f before, 2e now"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"kernels": "torch: switched off by FORETHOUGHT_KERNELS=0"},
+            "kernels: c before, torch: switched off by FORETHOUGHT_KERNELS=0 now",
+        ),
+        ({"chip": "B"}, "processor: A before, B now"),
+        ({"threads": 1}, "threads: 2 before, 1 now"),
+        ({"precision": "fp32"}, "precision: bf16 before, fp32 now"),
+        ({"torch": "2.10"}, "torch: 2.9 before, 2.10 now"),
+        ({"instructions": "AVX512"}, "instructions: AVX2 before, AVX512 now"),
+        ({"kernels/build": "2e"}, "build of the kernels: 1f before, 2e now"),
+    ],
+)
 def test_what_changes_bits_is_named(change, said):
     assert kept.differences(HERE, HERE) == []
     assert kept.differences(HERE, HERE | change) == [said]
@@ -46,10 +64,12 @@ def test_what_changes_bits_is_named(change, said):
 def test_a_reason_in_other_words_is_no_difference_and_a_missing_record_is_one():
     assert kept.differences({"kernels": "torch: no C compiler"}, {"kernels": "torch: switched off"}) == []
     assert kept.differences(None, HERE) == ["the checkpoint does not say on what it was computed"]
-    assert kept.differences({k: v for k, v in HERE.items() if k != "torch"}, HERE) == ["torch: none before, 2.9 now"]
+    assert kept.differences({k: v for k, v in HERE.items() if k != "torch"}, HERE) == [
+        "torch: none before, 2.9 now"
+    ]
 
 
-# In a run ------------------------------------------------------------------------------------------------------------------------
+# In a run ---------------------------------------------------------------------------------------------------
 
 IMITATE = {"kind": "imitate", "until": {"steps": 4}, "batch": 2, "optim": {"lr": 0.5}}
 
@@ -69,9 +89,13 @@ def engine_of(machine: dict, asked: list):
         engine = fake_desk()(recipe, domain)
         engine.__class__ = Choosing
         asked.append(recipe.engine)
-        own = {k: machine[k] if getattr(recipe.engine, k) == "auto" else getattr(recipe.engine, k) for k in ("threads", "precision")}
+        own = {
+            k: machine[k] if getattr(recipe.engine, k) == "auto" else getattr(recipe.engine, k)
+            for k in ("threads", "precision")
+        }
         engine.machine = machine | own
         return engine
+
     return made
 
 
@@ -89,19 +113,34 @@ def test_a_resumed_run_takes_up_what_was_chosen_and_says_nothing_where_all_is_as
     stopped(out, HERE, asked)
     assert Store.open(out).latest()[1]["chosen"] == HERE
     busy = HERE | {"threads": 1, "precision": "fp32"}  # what a measurement would choose there now
-    run.resume(out, lambda event: notes.append(event.text) if event.kind == "note" else None, engine_of(busy, asked))
+    run.resume(
+        out, lambda event: notes.append(event.text) if event.kind == "note" else None, engine_of(busy, asked)
+    )
     assert [(spec.threads, spec.precision) for spec in asked] == [("auto", "auto"), (2, "bf16")]
     assert Store.open(out).latest()[1]["chosen"] == HERE and notes == []
-    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "run"] == ["start", "resume", "end"]
+    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "run"] == [
+        "start",
+        "resume",
+        "end",
+    ]
 
 
 def test_another_machine_is_said_and_is_a_decision_each_time_it_changes(tmp_path):
     asked, out, notes = [], tmp_path / "run", []
     stopped(out, HERE, asked)
-    run.resume(out, lambda event: notes.append(event.text) if event.kind == "note" else None, engine_of(HERE | {"chip": "B"}, asked))
-    said = "from step 2 on this run is not, bit for bit, the one that was never stopped: processor: A before, B now"
+    run.resume(
+        out,
+        lambda event: notes.append(event.text) if event.kind == "note" else None,
+        engine_of(HERE | {"chip": "B"}, asked),
+    )
+    said = (
+        "from step 2 on this run is not, bit for bit, the one that was never stopped: processor: A "
+        "before, B now"
+    )
     assert notes == [said]
-    assert [(d["step"], d["reason"]) for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"] == [(2, said)]
+    assert [
+        (d["step"], d["reason"]) for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"
+    ] == [(2, said)]
     assert Store.open(out).latest()[1]["chosen"]["chip"] == "B"
 
 
@@ -112,11 +151,15 @@ def test_a_checkpoint_without_a_record_goes_on_and_says_so(tmp_path):
     state = json.loads((folder / "state.json").read_text())
     del state["chosen"]
     shape = Store.open(out)
-    shape.save(state.pop("step"), {k: v for k, v in state.items() if k != "logs"},
-               lambda beside: shutil.copytree(folder / "engine", beside / "engine"))
+    shape.save(
+        state.pop("step"),
+        {k: v for k, v in state.items() if k != "logs"},
+        lambda beside: shutil.copytree(folder / "engine", beside / "engine"),
+    )
     run.resume(out, nothing, engine_of(HERE, asked))
-    assert [d["reason"].split(": ")[1] for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"] == [
-        "the checkpoint does not say on what it was computed"]
+    assert [
+        d["reason"].split(": ")[1] for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"
+    ] == ["the checkpoint does not say on what it was computed"]
 
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_begins_anew(tmp_path):
@@ -125,4 +168,6 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_begins_anew(tmp_path):
     write_resolved(desk_recipe(IMITATE), out / "recipe.json")
     asked = []
     run.resume(out, nothing, engine_of(HERE, asked))
-    assert asked[0].threads == "auto" and not [d for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"]
+    assert asked[0].threads == "auto" and not [
+        d for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"
+    ]

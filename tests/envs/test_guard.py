@@ -9,14 +9,14 @@ import time
 
 import pytest
 
-from forethought.envs import watchdog
 from forethought.core.errors import UserError
-from forethought.envs.guard import Fault, Guard, KINDS
+from forethought.envs import watchdog
+from forethought.envs.guard import KINDS, Fault, Guard
 from forethought.envs.guarded import guarded
-from forethought.runs.interrupts import Interrupts
-from forethought.recipe.schema import LimitSpec
-from forethought.tasks.desk.domain import Desk
 from forethought.envs.watchdog import PATIENCE, TimeUp, Watchdog
+from forethought.recipe.schema import LimitSpec
+from forethought.runs.interrupts import Interrupts
+from forethought.tasks.desk.domain import Desk
 
 SHORT = 0.02
 
@@ -68,7 +68,8 @@ def test_what_a_call_raises_or_gives_comes_through(where):
 
 
 def test_calls_of_a_batch_share_one_timer(monkeypatch):
-    """A call that ends costs no system call; a timer that was set for an earlier call does not end a later one."""
+    """A call that ends costs no system call; a timer that was set for an earlier call does not end a later
+    one."""
     asked = []
     real = signal.setitimer
     monkeypatch.setattr(signal, "setitimer", lambda *args: asked.append(args) or real(*args))
@@ -77,7 +78,8 @@ def test_calls_of_a_batch_share_one_timer(monkeypatch):
         before = len(asked)
         for _ in range(50):
             call(dog, time.sleep, 0.001, seconds=SHORT)
-        assert len(asked) - before <= 8  # 50 ms of calls under a limit of 20 ms: the timer was set once, and again where it rang
+        # 50 ms of calls under a limit of 20 ms: the timer was set once, and again where it rang
+        assert len(asked) - before <= 8
         with pytest.raises(TimeUp):
             call(dog, looping)
 
@@ -154,8 +156,8 @@ def test_a_timer_that_rings_as_a_call_begins_is_set_again():
 
 @pytest.mark.skipif(not hasattr(signal, "sigwait"), reason="no signals to wait for")
 def test_an_alarm_that_comes_just_before_a_call_waits_is_not_the_last(monkeypatch):
-    """The first one is taken away, as it is lost on a process that is about to wait for a lock: Python has not looked yet, and then
-    cannot."""
+    """The first one is taken away, as it is lost on a process that is about to wait for a lock: Python has
+    not looked yet, and then cannot."""
     monkeypatch.setattr(watchdog, "AGAIN", 0.05)
 
     def waits():
@@ -196,7 +198,8 @@ def test_the_users_interrupt_passes():
     with pytest.raises(KeyboardInterrupt):
         guard.call("environment", "step", pressed)
     with Interrupts() as interrupts:
-        with pytest.raises(KeyboardInterrupt):  # the first one waits for the step to end, the second one does not
+        # the first one waits for the step to end, the second one does not
+        with pytest.raises(KeyboardInterrupt):
             guard.call("environment", "step", lambda: [os.kill(os.getpid(), signal.SIGINT), pressed()])
         assert interrupts.caught == signal.SIGINT
 
@@ -229,7 +232,9 @@ def test_a_fault_says_boundary_type_method_family_and_line():
     assert str(fault) == f"environment: RuntimeError: boom (in step of Made, {__file__}:{line})"
     assert fault.exit_code == 2
     [told] = guard.told()
-    assert told["count"] == 1 and told["place"] == f"{__file__}:{line}" and "raise RuntimeError" in told["trace"]
+    assert (
+        told["count"] == 1 and told["place"] == f"{__file__}:{line}" and "raise RuntimeError" in told["trace"]
+    )
 
 
 def test_each_kind_is_kept_once_and_their_number_is_bounded():
@@ -291,10 +296,17 @@ def test_an_episode_has_a_limit_of_its_own():
         episode.step("x")
 
 
-@pytest.mark.parametrize(("name", "value", "said"), [
-    ("levels", "12", "levels a str"), ("levels", (1, "2"), "a level a str"), ("turns", 0, "turns a int, 0"),
-    ("stops", {"plan": "x"}, "stops a dict"), ("budgets", {"plan": 4, "act": "9"}, r"budgets\['act'\] a str"), ("name", None, "name None"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("levels", "12", "levels a str"),
+        ("levels", (1, "2"), "a level a str"),
+        ("turns", 0, "turns a int, 0"),
+        ("stops", {"plan": "x"}, "stops a dict"),
+        ("budgets", {"plan": 4, "act": "9"}, r"budgets\['act'\] a str"),
+        ("name", None, "name None"),
+    ],
+)
 def test_attributes_of_the_wrong_type_are_refused_by_name(name, value, said):
     desk = Desk((1, 2), widgets=4)
     setattr(desk, name, value)

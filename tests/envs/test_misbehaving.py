@@ -1,4 +1,5 @@
-"""Every misbehaving family of `misbehaving.py` in training and in an evaluation: what breaks is data, or ends the run typed and saved."""
+"""Every misbehaving family of `misbehaving.py` in training and in an evaluation: what breaks is data, or ends
+the run typed and saved."""
 
 from __future__ import annotations
 
@@ -11,15 +12,23 @@ from conftest import desk_recipe, fake_desk, lines_of, nothing
 from misbehaving import CASES, LIMIT, family_of
 
 from forethought import tasks
-from forethought.runs import run
+from forethought.cli.faults import explain
 from forethought.core.errors import FaultStop, UserError
 from forethought.measure.evaluate import evaluate, held_out
-from forethought.cli.faults import explain
 from forethought.recipe.schema import EvalSpec, LimitSpec
+from forethought.runs import run
 from forethought.workflows.rollout import Rollouts
 
-STAGES = ({"kind": "imitate", "batch": 2, "until": {"steps": 2}},
-          {"kind": "reinforce", "batch": 4, "tree": {"plans": 2, "acts": 2}, "credit": {"name": "role_baseline"}, "until": {"steps": 2}})
+STAGES = (
+    {"kind": "imitate", "batch": 2, "until": {"steps": 2}},
+    {
+        "kind": "reinforce",
+        "batch": 4,
+        "tree": {"plans": 2, "acts": 2},
+        "credit": {"name": "role_baseline"},
+        "until": {"steps": 2},
+    },
+)
 SAVED = {"every": 2, "trees_every": 1, "trees": 0}
 INNER = ("follows", "meaning")  # reached only after a step, or a plan, was right
 EXPENSIVE = "Timeout"
@@ -31,7 +40,11 @@ def recipe_of(case, **limits):
 
 
 def trees_of(out: Path) -> list[dict]:
-    return [json.loads(line) for path in sorted(out.glob("trees/*.gz")) for line in gzip.open(path, "rt", encoding="utf-8")]
+    return [
+        json.loads(line)
+        for path in sorted(out.glob("trees/*.gz"))
+        for line in gzip.open(path, "rt", encoding="utf-8")
+    ]
 
 
 def faults_of(out: Path) -> list[dict]:
@@ -53,9 +66,16 @@ def test_what_misbehaves_now_and_then_is_left_out_and_the_run_goes_on(name, tmp_
     for tree in trees_of(out):
         for node in tree["nodes"]:
             if node["status"] == "failed":
-                assert node["reward"] is None and node["reward_parts"] == {} and node["reason"].startswith(case.boundary)
-                assert node["role"] == "act" or not [n for n in tree["nodes"] if n["parent"] == node["id"]]  # nothing was executed
-    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "guard"] == ["failed"] * len(faults_of(out))
+                assert (
+                    node["reward"] is None
+                    and node["reward_parts"] == {}
+                    and node["reason"].startswith(case.boundary)
+                )
+                # nothing was executed
+                assert node["role"] == "act" or not [n for n in tree["nodes"] if n["parent"] == node["id"]]
+    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "guard"] == [
+        "failed"
+    ] * len(faults_of(out))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -71,7 +91,9 @@ def test_what_misbehaves_always_stops_the_run_typed(name, tmp_path, monkeypatch,
         run.train(recipe_of(case, window=2), out, nothing, engine_of=fake_desk())
     assert explain(stopped.value, out) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "This is a bug" not in said and case.boundary in said and case.said in said
+    assert (
+        said.count("\n") == 1 and "This is a bug" not in said and case.boundary in said and case.said in said
+    )
     assert not set("\x1b\x07") & set(said)
     assert family.closed == 1
     if isinstance(stopped.value, FaultStop):
@@ -86,7 +108,9 @@ def test_an_evaluation_leaves_out_the_tasks_that_failed(name):
     desk = family_of(case, lambda n: n == 1)((1, 2), widgets=4)
     rollouts = Rollouts(fake_desk()(None, desk), desk)
     rollouts.guard.limits = LimitSpec(step_seconds=LIMIT if EXPENSIVE in case.said else 60.0)
-    found = evaluate(rollouts, held_out(rollouts.domain, EvalSpec(tasks=3), (1, 2)), {"plan": "base", "act": "base"})
+    found = evaluate(
+        rollouts, held_out(rollouts.domain, EvalSpec(tasks=3), (1, 2)), {"plan": "base", "act": "base"}
+    )
     assert {seen.boundary for seen in rollouts.guard.seen.values()} == {case.boundary}
     lost = {side: found.scores[f"eval/{side}"].count(None) for side in ("plan", "act", "e2e")}
     assert 1 <= sum(lost.values()) <= 3

@@ -9,16 +9,16 @@ import pytest
 from conftest import TASK, node
 
 from forethought.core.errors import UserError
+from forethought.core.metrics import reduce
+from forethought.core.types import Tree
 from forethought.grams import listing
 from forethought.grams.listing import Cluster
 from forethought.grams.match import Match, Matcher, united
 from forethought.grams.planning import Planning, marked
 from forethought.grams.tokens import TokenSpans, incremental
 from forethought.grams.words import normal, words
-from forethought.core.metrics import reduce
-from forethought.core.types import Tree
 
-# words --------------------------------------------------------------------------------------------------------------------
+# words ------------------------------------------------------------------------------------------------------
 
 
 def found(grams: list[str], text: str) -> list[tuple[str, str]]:
@@ -27,22 +27,47 @@ def found(grams: list[str], text: str) -> list[tuple[str, str]]:
 
 
 def test_words_have_their_places_and_know_their_neighbours():
-    assert [tuple(w) for w in words("Let\u2019s  see: 2x")] == [("let's", 0, 5, False), ("see", 7, 10, True), ("2x", 12, 14, False)]
+    assert [tuple(w) for w in words("Let\u2019s  see: 2x")] == [
+        ("let's", 0, 5, False),
+        ("see", 7, 10, True),
+        ("2x", 12, 14, False),
+    ]
 
 
-@pytest.mark.parametrize("text", [
-    "let's check our work", "Let's check our work", "LET'S CHECK OUR WORK", "Let\u2019s check our work", "let\u02bcs check our work",
-    "let's  check\tour\nwork", "let's check\r\n  our work", "\u201cLet's\u201d check, our (work)", "**Let's check** our `work`",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "let's check our work",
+        "Let's check our work",
+        "LET'S CHECK OUR WORK",
+        "Let\u2019s check our work",
+        "let\u02bcs check our work",
+        "let's  check\tour\nwork",
+        "let's check\r\n  our work",
+        "\u201cLet's\u201d check, our (work)",
+        "**Let's check** our `work`",
+    ],
+)
 def test_case_spacing_markup_and_the_kind_of_apostrophe_make_no_difference(text):
     assert len(found(["let's check our work"], f"So. {text}!")) == 1
     assert found([text], "let's check our work") == [(text, "let's check our work")]  # nor in the list
 
 
-@pytest.mark.parametrize("text", [
-    "outlet's check our work", "let's check our workshop", "lets check our work", "let's check our own work",  # whole words, all of them
-    "let's check. Our work", "let's check: our work", "let's check = our work", "let's check\n\nour work", "let's check \\(our work",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        # whole words, all of them
+        "outlet's check our work",
+        "let's check our workshop",
+        "lets check our work",
+        "let's check our own work",
+        "let's check. Our work",
+        "let's check: our work",
+        "let's check = our work",
+        "let's check\n\nour work",
+        "let's check \\(our work",
+    ],
+)
 def test_what_is_no_match(text):
     assert found(["let's check our work"], text) == []
 
@@ -67,7 +92,7 @@ def test_grams_without_words_or_twice_the_same_are_refused():
         Matcher(["so then", "So, then"])
 
 
-# tokens -------------------------------------------------------------------------------------------------------------------
+# tokens -----------------------------------------------------------------------------------------------------
 
 
 class Bytes:
@@ -83,7 +108,8 @@ class Bytes:
 
 
 def spans_of(*pieces: bytes) -> list[str]:
-    """What each token's span covers, which must not depend on the way it is found (but for bytes that are no character)."""
+    """What each token's span covers, which must not depend on the way it is found (but for bytes that are no
+    character)."""
     ids = range(len(pieces))
     text, spans = TokenSpans(Bytes(*pieces))(ids)
     if "\ufffd" not in text:
@@ -98,19 +124,31 @@ def test_a_tokens_span_is_what_it_wrote():
 
 def test_tokens_that_make_up_one_character_share_it_and_nothing_after_them_is_shifted():
     assert spans_of(b"caf\xc3", b"\xa9 a", b"b") == ["caf\u00e9", "\u00e9 a", "b"]
-    assert spans_of(b"x", b"\xf0", b"\x9f\x98", b"\x80", b"y") == ["x", "\U0001f600", "\U0001f600", "\U0001f600", "y"]
+    assert spans_of(b"x", b"\xf0", b"\x9f\x98", b"\x80", b"y") == [
+        "x",
+        "\U0001f600",
+        "\U0001f600",
+        "\U0001f600",
+        "y",
+    ]
 
 
 def test_bytes_that_are_no_character_shift_nothing():
     assert spans_of(b"a", b"\xa9", b" b", b"c") == ["a", "\ufffd", " b", "c"]
     assert spans_of(b"a\xc3", b"b", b"c") == ["a\ufffd", "b", "c"]
-    assert spans_of(b"caf\xc3", b"\xa9", b"\x80\x80", b"b\xe2", b" c")[3:] == ["\ufffd\ufffdb\ufffd", "\ufffd c"]
+    assert spans_of(b"caf\xc3", b"\xa9", b"\x80\x80", b"b\xe2", b" c")[3:] == [
+        "\ufffd\ufffdb\ufffd",
+        "\ufffd c",
+    ]
     assert spans_of(b"ab", b"\xe2") == ["ab", "\ufffd"]  # ended inside a character
 
 
 def test_a_decoder_that_joins_with_spaces_or_drops_the_first_one():
     say = ["a", "bc", "d"]
-    assert incremental([0, 1, 2], lambda ids: " ".join(say[i] for i in ids)) == ("a bc d", [(0, 1), (1, 4), (4, 6)])
+    assert incremental([0, 1, 2], lambda ids: " ".join(say[i] for i in ids)) == (
+        "a bc d",
+        [(0, 1), (1, 4), (4, 6)],
+    )
     pieces = [" Let", "'s", " ", "go"]
     trimmed = TokenSpans(lambda ids: "".join(pieces[i] for i in ids).removeprefix(" "))
     assert trimmed([0, 1, 2, 3]) == ("Let's go", [(0, 3), (3, 5), (5, 6), (6, 8)])
@@ -127,7 +165,7 @@ def test_no_tokens_have_no_text():
     assert TokenSpans(Bytes())([]) == ("", [])
 
 
-# which tokens are planning -------------------------------------------------------------------------------------------------
+# which tokens are planning ----------------------------------------------------------------------------------
 
 
 def test_a_token_is_planning_if_it_meets_a_match_in_a_character_that_is_no_space():
@@ -153,14 +191,15 @@ def test_a_mask_of_each_tree_and_how_often_each_gram_occurs():
     planning = Planning(["we check", "check it", "now"], lambda ids: " ".join(WORDS[i] for i in ids))
     seen = planning.look([spoken("so we check it", "now it"), spoken("we", "check it again we check")])
     assert seen.masks[0] == {0: (False,), 1: (False, True, True, True), 2: (True, False)}
-    assert seen.masks[1] == {0: (False,), 1: (False,), 2: (True, True, False, True, True)}  # no gram reaches from turn to turn
+    # no gram reaches from turn to turn
+    assert seen.masks[1] == {0: (False,), 1: (False,), 2: (True, True, False, True, True)}
     assert dict(seen.counts) == {0: 2, 1: 2, 2: 1}
     expected = -(2 * 0.4 * math.log(0.4) + 0.2 * math.log(0.2))
     assert reduce(seen.metrics()) == pytest.approx({"hicra/semantic_entropy": expected, "hicra/grams": 3})
     assert reduce(planning.look([spoken("so", "so")]).metrics()) == {"hicra/grams": 0}
 
 
-# the list ------------------------------------------------------------------------------------------------------------------
+# the list ---------------------------------------------------------------------------------------------------
 
 
 def written(tmp_path, text: str | bytes):
@@ -170,8 +209,10 @@ def written(tmp_path, text: str | bytes):
 
 
 def test_what_is_written_is_read_back(tmp_path):
-    clusters = [Cluster(documents=9, grams=(("let's check our", 7), ("check our work", 3))),
-                Cluster(documents=4, grams=(("we note that", 4),))]  # fmt: skip
+    clusters = [
+        Cluster(documents=9, grams=(("let's check our", 7), ("check our work", 3))),
+        Cluster(documents=4, grams=(("we note that", 4),)),
+    ]
     path = tmp_path / "new" / "grams.txt"
     listing.write(path, clusters, 12, {"source": "runs/a", "date": "today"})
     text = path.read_text()
@@ -185,19 +226,26 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_a_list_by_hand_needs_no_comments_and_may_have_any_length_of_phrase(tmp_path):
     found = listing.read(written(tmp_path, "hmm,\r\n\n  wait, no   # twice\ndoes this make sense?\n"))
-    assert [(g.text, g.line) for g in found.grams] == [("hmm,", 1), ("wait, no", 3), ("does this make sense?", 4)] and found.header == ()
+    assert [(g.text, g.line) for g in found.grams] == [
+        ("hmm,", 1),
+        ("wait, no", 3),
+        ("does this make sense?", 4),
+    ] and found.header == ()
 
 
-@pytest.mark.parametrize(("text", "where", "says"), [
-    ("# only\n# comments\n", "grams.txt:", "no grams in it"),
-    ("", "grams.txt:", "no grams in it"),
-    ("so then\n...\n", "grams.txt:2", "has no words"),
-    ("so then\n\nSo, then\n", "grams.txt:3", "the gram of line 1 again"),
-    ("so. then\n", "grams.txt:1", "can match nothing"),
-    ("x = 2\n", "grams.txt:1", "can match nothing: no gram reaches over the sign before '2'"),
-    ("so then\n" + "word " * 21, "grams.txt:2", "21 words"),
-    (b"so then\n\xff\n", "grams.txt:2", "not UTF-8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "where", "says"),
+    [
+        ("# only\n# comments\n", "grams.txt:", "no grams in it"),
+        ("", "grams.txt:", "no grams in it"),
+        ("so then\n...\n", "grams.txt:2", "has no words"),
+        ("so then\n\nSo, then\n", "grams.txt:3", "the gram of line 1 again"),
+        ("so. then\n", "grams.txt:1", "can match nothing"),
+        ("x = 2\n", "grams.txt:1", "can match nothing: no gram reaches over the sign before '2'"),
+        ("so then\n" + "word " * 21, "grams.txt:2", "21 words"),
+        (b"so then\n\xff\n", "grams.txt:2", "not UTF-8"),
+    ],
+)
 def test_a_list_that_cannot_be_used_is_refused_with_its_line(tmp_path, text, where, says):
     with pytest.raises(UserError) as e:
         listing.read(written(tmp_path, text))

@@ -11,14 +11,17 @@ from conftest import TASK
 from torch_kit import bpe_of, model_of, on_disk
 
 from forethought import cli
-from forethought.engines.torch.models.embed import Embedder, codec
 from forethought.core.errors import UserError
+from forethought.core.types import Node, Tree
+from forethought.engines.torch.models.embed import Embedder, codec
 from forethought.grams.planning import Planning
 from forethought.grams.tokens import TokenSpans, incremental
-from forethought.core.types import Node, Tree
 
-SPOKEN = ["Let's check our work. So let's check our work again, and Let's check.",
-          "The cat\u2019s \u221a2 \u2264 caf\u00e9 \U0001f600!", "now we add"]  # fmt: skip
+SPOKEN = [
+    "Let's check our work. So let's check our work again, and Let's check.",
+    "The cat\u2019s \u221a2 \u2264 caf\u00e9 \U0001f600!",
+    "now we add",
+]
 GRAMS = ["let's check our work"]
 
 
@@ -30,26 +33,39 @@ def tokenizer(request):
 def planning_in(tokenizer, text: str) -> str:
     """The characters that planning tokens wrote or had a part in."""
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
-    tree = Tree(task=TASK, nodes=(Node(id=1, parent=None, role="plan", text="", token_ids=ids, policy="base"),))
+    tree = Tree(
+        task=TASK, nodes=(Node(id=1, parent=None, role="plan", text="", token_ids=ids, policy="base"),)
+    )
     mask = Planning(GRAMS, tokenizer.decode).look([tree]).masks[0][1]
     read_back, spans = TokenSpans(tokenizer.decode)(ids)
     assert read_back == text
-    return "".join(text[i] for i in sorted({i for (a, b), m in zip(spans, mask, strict=True) if m for i in range(a, b)}))
+    return "".join(
+        text[i] for i in sorted({i for (a, b), m in zip(spans, mask, strict=True) if m for i in range(a, b)})
+    )
 
 
-@pytest.mark.parametrize("text", [
-    "Let's check our work.", " Let's check our work.", "So let's check our work.",
-    "\U0001f600\u221a\U0001f600 Let\u2019s check our work \u2264 caf\u00e9.",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Let's check our work.",
+        " Let's check our work.",
+        "So let's check our work.",
+        "\U0001f600\u221a\U0001f600 Let\u2019s check our work \u2264 caf\u00e9.",
+    ],
+)
 def test_the_same_phrase_is_found_wherever_it_stands(tokenizer, text):
     found = planning_in(tokenizer, text)  # a space that is a token of its own is no part of it
     assert found.lower().replace(" ", "").replace("\u2019", "'") == GRAMS[0].replace(" ", "")
 
 
 def test_the_ids_of_a_phrase_are_others_inside_a_sentence():
-    """The defect of a published port: it looks for the ids of "Let's check" and does not find " Let's check"."""
+    """The defect of a published port: it looks for the ids of "Let's check" and does not find " Let's
+    check"."""
     tokenizer = bpe_of(SPOKEN * 20, 300)
-    alone, inside = (tokenizer.encode(text, add_special_tokens=False) for text in ("Let's check our work", "and Let's check our work"))
+    alone, inside = (
+        tokenizer.encode(text, add_special_tokens=False)
+        for text in ("Let's check our work", "and Let's check our work")
+    )
     assert not any(inside[i : i + len(alone)] == alone for i in range(len(inside)))
     assert planning_in(tokenizer, "and Let's check our work").strip() == "Let's check our work"
 
@@ -57,7 +73,9 @@ def test_the_ids_of_a_phrase_are_others_inside_a_sentence():
 def test_spans_of_random_text_are_those_of_its_bytes(tokenizer):
     rng = random.Random(0)
     for _ in range(50):
-        text = "".join(rng.choice("ab '\u2019\u00e9\u221a\u2264\U0001f600\n") for _ in range(rng.randrange(1, 30)))
+        text = "".join(
+            rng.choice("ab '\u2019\u00e9\u221a\u2264\U0001f600\n") for _ in range(rng.randrange(1, 30))
+        )
         ids = tokenizer.encode(text, add_special_tokens=False)
         at, starts = 0, []  # the character that each byte belongs to
         for i, c in enumerate(text):
@@ -70,7 +88,7 @@ def test_spans_of_random_text_are_those_of_its_bytes(tokenizer):
         assert TokenSpans(tokenizer.decode)(ids) == incremental(ids, tokenizer.decode) == (text, wanted)
 
 
-# The embedder --------------------------------------------------------------------------------------------------------------
+# The embedder -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +121,24 @@ def test_grams_are_mined_with_a_model_and_counted_in_its_tokens(model, tmp_path,
     pytest.importorskip("sklearn")
     source, out = tmp_path / "a.jsonl", tmp_path / "grams.txt"
     source.write_text("".join(f'{{"text": "Let\'s check our work. So we add {i}."}}\n' for i in range(4)))
-    assert cli.main(["grams", "mine", str(source), "--embed", model, "--out", str(out), "--clusters", "3", "--device", "cpu"]) == 0
+    assert (
+        cli.main(
+            [
+                "grams",
+                "mine",
+                str(source),
+                "--embed",
+                model,
+                "--out",
+                str(out),
+                "--clusters",
+                "3",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     assert f"# embedder: {model}\n" in out.read_text()
     out.write_text("let's check our work\n")
     assert cli.main(["grams", "show", str(out), "--on", str(source), "--tokenizer", model]) == 0

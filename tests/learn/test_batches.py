@@ -1,4 +1,5 @@
-"""What an update sees: shared prefixes once, targets only where something trains, every path as it was sampled."""
+"""What an update sees: shared prefixes once, targets only where something trains, every path as it was
+sampled."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from dataclasses import replace
 import pytest
 from conftest import ACT, HAND, PLAN, scripted
 
+from forethought.core.types import Segment
 from forethought.learn.batches import demonstration_segments, for_policy, tree_segments
 from forethought.recipe.schema import TreeSpec
-from forethought.core.types import Segment
 
 OTHER = replace(HAND, id="other", prompt="GOAL o v1 <plan>", state=replace(HAND.state, goal="o", value="v1"))
 ELSEWHERE = replace(HAND, id="elsewhere", context=HAND.context.replace("x1", "x2"))
@@ -31,17 +32,25 @@ def path(segments, at: int) -> tuple[int, ...]:
     return ids
 
 
-# demonstrations ----------------------------------------------------------------------------------------------------------
+# demonstrations ---------------------------------------------------------------------------------------------
 
 
 def test_tasks_on_one_screen_share_it_and_roles_without_loss_are_context():
     rollouts = scripted(say)
     segments = demonstration_segments(rollouts, [HAND, ELSEWHERE, OTHER], [{"plan", "act"}, {"act"}, set()])
     assert shown(rollouts, segments) == [
-        (-1, HAND.context, None, None), (0, HAND.prompt, None, None), (1, PLAN, "plan", "sft"), (2, ACT, "act", "sft"),
-        (-1, ELSEWHERE.context, None, None), (4, HAND.prompt, None, None), (5, PLAN, "plan", None), (6, ACT, "act", "sft"),
-        (0, OTHER.prompt, None, None), (8, "o </plan>", "plan", None), (9, "o x1 y3 v1 </act>", "act", None),
-    ]  # fmt: skip
+        (-1, HAND.context, None, None),
+        (0, HAND.prompt, None, None),
+        (1, PLAN, "plan", "sft"),
+        (2, ACT, "act", "sft"),
+        (-1, ELSEWHERE.context, None, None),
+        (4, HAND.prompt, None, None),
+        (5, PLAN, "plan", None),
+        (6, ACT, "act", "sft"),
+        (0, OTHER.prompt, None, None),
+        (8, "o </plan>", "plan", None),
+        (9, "o x1 y3 v1 </act>", "act", None),
+    ]
     assert [s.weight for s in segments if s.stream] == [(1.0,) * 4, (1.0,) * 11, (1.0,) * 11]
     assert all(s.weight == s.advantage == s.old_logprobs == () for s in segments if s.stream is None)
 
@@ -50,15 +59,21 @@ def test_observations_between_turns_never_carry_loss():
     rollouts = scripted(say, stepwise=True)
     segments = demonstration_segments(rollouts, [HAND], [{"plan", "act"}])
     assert shown(rollouts, segments)[2:] == [
-        (1, PLAN, "plan", "sft"), (2, "e x8 y9 </act>", "act", "sft"), (3, "<obs> s x5 y7 </obs>", None, None),
-        (4, "s x5 y7 </act>", "act", "sft"), (5, "<obs> c x3 y4 </obs>", None, None), (6, "c x3 y4 v3 </act>", "act", "sft"),
-    ]  # fmt: skip
+        (1, PLAN, "plan", "sft"),
+        (2, "e x8 y9 </act>", "act", "sft"),
+        (3, "<obs> s x5 y7 </obs>", None, None),
+        (4, "s x5 y7 </act>", "act", "sft"),
+        (5, "<obs> c x3 y4 </obs>", None, None),
+        (6, "c x3 y4 v3 </act>", "act", "sft"),
+    ]
 
 
 def test_a_task_without_a_context_is_its_own_root():
     rollouts = scripted(say)
     segments = demonstration_segments(rollouts, [BARE, BARE], [{"plan"}, {"plan"}])
-    assert [s.parent for s in segments] == [-1, 0, 1, -1, 3, 4] and segments[0].token_ids == rollouts.engine.encode(HAND.prompt)
+    assert [s.parent for s in segments] == [-1, 0, 1, -1, 3, 4] and segments[
+        0
+    ].token_ids == rollouts.engine.encode(HAND.prompt)
 
 
 def test_every_task_needs_its_roles():
@@ -66,13 +81,21 @@ def test_every_task_needs_its_roles():
         demonstration_segments(scripted(say), [HAND, OTHER], [{"plan"}])
 
 
-# rollouts ----------------------------------------------------------------------------------------------------------------
+# rollouts ---------------------------------------------------------------------------------------------------
 
 
 def grown(tasks, spec=TreeSpec(plans=2, acts=2), **options):
     rollouts = scripted(say, **options)
     trees = rollouts.grow(tasks, spec, {"plan": "base", "act": "base"}, seed=1)
-    trees = [replace(t, nodes=tuple(replace(n, logprobs=tuple(-0.1 * (n.id + k) for k in range(len(n.logprobs)))) for n in t.nodes)) for t in trees]
+    trees = [
+        replace(
+            t,
+            nodes=tuple(
+                replace(n, logprobs=tuple(-0.1 * (n.id + k) for k in range(len(n.logprobs)))) for n in t.nodes
+            ),
+        )
+        for t in trees
+    ]
     return rollouts, trees
 
 
@@ -81,13 +104,24 @@ def test_a_tree_becomes_a_forest_with_the_screen_once():
     given = {1: (1.0,) * 4, 2: (-1.0,) * 2, 3: (0.5,) * 11, 4: (-0.5,) * 11}
     segments = tree_segments(rollouts, trees, [given, {}, {1: (0.25,) * 4}], "tokens")
     assert [(s.parent, rollouts.engine.decode(s.token_ids)[:9], s.role, s.stream) for s in segments] == [
-        (-1, HAND.context[:9], None, None), (0, HAND.prompt[:9], None, None), (1, PLAN[:9], "plan", "pg"), (1, "GOAL </pl", "plan", "pg"),
-        (2, ACT[:9], "act", "pg"), (2, ACT[:9], "act", "pg"),
-        (0, OTHER.prompt[:9], None, None), (6, PLAN[:9], "plan", None), (6, "GOAL </pl", "plan", None),
-        (7, ACT[:9], "act", None), (7, ACT[:9], "act", None),
-        (-1, HAND.context[:9], None, None), (11, HAND.prompt[:9], None, None), (12, PLAN[:9], "plan", "pg"), (12, "GOAL </pl", "plan", None),
-        (13, ACT[:9], "act", None), (13, ACT[:9], "act", None),
-    ]  # fmt: skip
+        (-1, HAND.context[:9], None, None),
+        (0, HAND.prompt[:9], None, None),
+        (1, PLAN[:9], "plan", "pg"),
+        (1, "GOAL </pl", "plan", "pg"),
+        (2, ACT[:9], "act", "pg"),
+        (2, ACT[:9], "act", "pg"),
+        (0, OTHER.prompt[:9], None, None),
+        (6, PLAN[:9], "plan", None),
+        (6, "GOAL </pl", "plan", None),
+        (7, ACT[:9], "act", None),
+        (7, ACT[:9], "act", None),
+        (-1, HAND.context[:9], None, None),
+        (11, HAND.prompt[:9], None, None),
+        (12, PLAN[:9], "plan", "pg"),
+        (12, "GOAL </pl", "plan", None),
+        (13, ACT[:9], "act", None),
+        (13, ACT[:9], "act", None),
+    ]
     for at, node in ((2, 1), (3, 2), (4, 3), (5, 4)):
         assert segments[at].advantage == given[node] and segments[at].weight == (1.0,) * len(given[node])
         assert segments[at].old_logprobs == trees[0].nodes[node].logprobs
@@ -102,7 +136,8 @@ def test_every_path_is_the_one_that_was_sampled():
         for node in tree.nodes[1:]:
             assert sum((n.token_ids for n in tree.path(node)[:-1]), ()) in read
     assert {path(segments, i) for i in range(len(segments))} >= {
-        sum((n.token_ids for n in tree.path(node)), ()) for tree in trees for node in tree.nodes}
+        sum((n.token_ids for n in tree.path(node)), ()) for tree in trees for node in tree.nodes
+    }
 
 
 def test_every_turn_weighs_the_same_under_sequences_and_every_token_under_tokens():
@@ -116,7 +151,9 @@ def test_every_turn_weighs_the_same_under_sequences_and_every_token_under_tokens
 
 def test_a_node_without_tokens_has_nothing_to_learn():
     rollouts, trees = grown([HAND])
-    empty = replace(trees[0], nodes=(*trees[0].nodes[:3], replace(trees[0].nodes[3], token_ids=(), logprobs=())))
+    empty = replace(
+        trees[0], nodes=(*trees[0].nodes[:3], replace(trees[0].nodes[3], token_ids=(), logprobs=()))
+    )
     assert tree_segments(rollouts, [empty], [{3: ()}], "sequences")[-1].stream is None
 
 
@@ -126,18 +163,24 @@ def test_every_tree_needs_its_advantages():
         tree_segments(rollouts, trees, [], "tokens")
 
 
-# one policy at a time ----------------------------------------------------------------------------------------------------
+# one policy at a time ---------------------------------------------------------------------------------------
 
 
 def test_a_policy_trains_on_its_own_roles_and_reads_the_rest():
     rollouts, trees = grown([HAND])
-    segments = tree_segments(rollouts, trees, [{1: (1.0,) * 4, 2: (0.0,) * 2, 3: (0.5,) * 11, 4: (0.5,) * 11}], "tokens")
+    segments = tree_segments(
+        rollouts, trees, [{1: (1.0,) * 4, 2: (0.0,) * 2, 3: (0.5,) * 11, 4: (0.5,) * 11}], "tokens"
+    )
     policies = {"plan": "planner", "act": "base"}
     planner, base = (for_policy(segments, name, policies) for name in ("planner", "base"))
     assert (planner.policy, [i for i, s in enumerate(planner.segments) if s.stream]) == ("planner", [2, 3])
     assert (base.policy, [i for i, s in enumerate(base.segments) if s.stream]) == ("base", [4, 5])
     for batch in (planner, base):
-        assert [(s.parent, s.token_ids, s.role) for s in batch.segments] == [(s.parent, s.token_ids, s.role) for s in segments]
-        assert all(not (s.weight or s.advantage or s.old_logprobs) for s in batch.segments if s.stream is None)
+        assert [(s.parent, s.token_ids, s.role) for s in batch.segments] == [
+            (s.parent, s.token_ids, s.role) for s in segments
+        ]
+        assert all(
+            not (s.weight or s.advantage or s.old_logprobs) for s in batch.segments if s.stream is None
+        )
     assert for_policy(segments, "base", {"plan": "base", "act": "base"}).segments == tuple(segments)
     assert all(s.stream is None for s in for_policy(segments, "third", policies).segments)

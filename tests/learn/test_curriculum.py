@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from conftest import TASK, tree_of
 
+from forethought.core.metrics import reduce
 from forethought.learn.credit import assign
 from forethought.learn.curriculum import LevelSampler, admit
-from forethought.core.metrics import reduce
-from forethought.recipe.schema import CreditSpec
 from forethought.learn.rewards import reward
+from forethought.recipe.schema import CreditSpec
 
 
 def test_levels_are_drawn_by_weight():
@@ -30,7 +30,11 @@ def test_only_easy_levels_at_first():
 
 def test_the_callers_generator_decides():
     sampler = LevelSampler([1, 2, 3])
-    assert sampler.draw(random.Random(5), 20, 0) == sampler.draw(random.Random(5), 20, 9) != sampler.draw(random.Random(6), 20, 0)
+    assert (
+        sampler.draw(random.Random(5), 20, 0)
+        == sampler.draw(random.Random(5), 20, 9)
+        != sampler.draw(random.Random(6), 20, 0)
+    )
 
 
 def rewarded(outcomes, level: int = 3):
@@ -40,7 +44,8 @@ def rewarded(outcomes, level: int = 3):
 def test_the_running_reward_of_a_level_decays_exactly():
     sampler = LevelSampler([3, 4], memory=4)
     sampler.observe([rewarded([[1, 0]]), rewarded([[1, 1]]), rewarded([[0]], level=4), rewarded([None])])
-    assert sampler.passed == {3: (0.5 * 0.75 + 1, 1.75), 4: (0.0, 1.0)}  # a group without rewards says nothing
+    # a group without rewards says nothing
+    assert sampler.passed == {3: (0.5 * 0.75 + 1, 1.75), 4: (0.0, 1.0)}
     assert reduce(sampler.metrics()) == {"curriculum/reward@3": 1.375 / 1.75, "curriculum/reward@4": 0.0}
 
 
@@ -58,8 +63,13 @@ def test_groups_without_a_gradient_are_left_out_and_counted_by_reason():
     given = [assign(tree, CreditSpec(name="grpo"), ("plan", "act")) for tree in trees]
     kept, counts = admit(trees, given)
     assert kept == [0]
-    assert reduce(counts) == {"groups/zero": 4 / 5, "groups/all_solved": 2, "groups/all_failed": 2,
-                              "groups/no_spread": 0, "groups/overlong": 0}
+    assert reduce(counts) == {
+        "groups/zero": 4 / 5,
+        "groups/all_solved": 2,
+        "groups/all_failed": 2,
+        "groups/no_spread": 0,
+        "groups/overlong": 0,
+    }
 
 
 def test_a_group_that_was_paid_for_its_form_alone_has_solved_nothing():
@@ -67,8 +77,13 @@ def test_a_group_that_was_paid_for_its_form_alone_has_solved_nothing():
     trees = [reward(tree_of(o), paid) for o in ([[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 1], None])]
     assert min(n.reward for n in trees[0].nodes if n.reward is not None) == 0.2
     _, counts = admit(trees, [{}] * 3)
-    assert reduce(counts) == {"groups/zero": 1.0, "groups/all_solved": 1, "groups/all_failed": 1,
-                              "groups/no_spread": 1, "groups/overlong": 0}
+    assert reduce(counts) == {
+        "groups/zero": 1.0,
+        "groups/all_solved": 1,
+        "groups/all_failed": 1,
+        "groups/no_spread": 1,
+        "groups/overlong": 0,
+    }
 
 
 def test_a_spread_that_does_not_train_is_told_apart():

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from conftest import node, tree_of
 
-from forethought.learn.rewards import DEFAULT, reward
 from forethought.core.types import Node, Tree
+from forethought.learn.rewards import DEFAULT, reward
 
 
 def change(tree: Tree, id: int, **fields) -> Tree:
@@ -21,13 +21,29 @@ def rewards(tree: Tree, weights) -> dict[int, float | None]:
 
 def test_a_plans_outcome_is_the_mean_of_its_executions_and_a_refused_plan_has_0():
     rewarded = reward(tree_of([[1, 0, 0, 1], [0], None]), DEFAULT)
-    assert {n.id: n.reward_parts["outcome"] for n in rewarded.nodes if n.role == "plan"} == {1: 0.5, 6: 0.0, 8: 0.0}
-    assert {n.id: n.reward for n in rewarded.nodes} == {0: None, 1: 0.5, 2: 1, 3: 0, 4: 0, 5: 1, 6: 0.0, 7: 0, 8: 0.0}
+    assert {n.id: n.reward_parts["outcome"] for n in rewarded.nodes if n.role == "plan"} == {
+        1: 0.5,
+        6: 0.0,
+        8: 0.0,
+    }
+    assert {n.id: n.reward for n in rewarded.nodes} == {
+        0: None,
+        1: 0.5,
+        2: 1,
+        3: 0,
+        4: 0,
+        5: 1,
+        6: 0.0,
+        7: 0,
+        8: 0.0,
+    }
 
 
 def test_the_sum_is_weighted_and_the_parts_stay():
     tree = tree_of([[1, 0]])
-    rewarded = reward(tree, {"plan": {"valid": 2.0, "format": 0.25}, "act": {"outcome": 1.0, "follows": -0.5}})
+    rewarded = reward(
+        tree, {"plan": {"valid": 2.0, "format": 0.25}, "act": {"outcome": 1.0, "follows": -0.5}}
+    )
     assert [n.reward for n in rewarded.nodes] == [None, 2.25, 0.5, -0.5]
     assert rewarded.nodes[2].reward_parts == {"format": 1.0, "outcome": 1, "follows": 1.0}
     assert rewarded.nodes[1].reward_parts == {"format": 1.0, "valid": 1.0, "outcome": 0.5}
@@ -41,7 +57,9 @@ def test_a_role_without_weights_has_no_reward():
 def test_a_failed_execution_is_no_0_and_is_not_in_its_plans_mean():
     tree = change(tree_of([[1, 1]]), 3, status="failed", reward_parts={})
     assert rewards(tree, DEFAULT) == {0: None, 1: 1.0, 2: 1, 3: None}
-    partly = change(tree_of([[1, 1]]), 3, status="failed", reward_parts={"format": 1.0, "outcome": 0.0, "follows": 0.0})
+    partly = change(
+        tree_of([[1, 1]]), 3, status="failed", reward_parts={"format": 1.0, "outcome": 0.0, "follows": 0.0}
+    )
     assert rewards(partly, DEFAULT)[3] is None
 
 
@@ -51,7 +69,8 @@ def test_a_plan_whose_every_execution_failed_has_no_outcome_and_no_reward_that_c
         tree = change(tree, id, status="failed", reward_parts={})
     plan = reward(tree, DEFAULT).nodes[1]
     assert "outcome" not in plan.reward_parts and plan.reward is None
-    assert reward(tree, {"plan": {"valid": 1.0}}).nodes[1].reward == 1.0  # what does not count it is known all the same
+    # what does not count it is known all the same
+    assert reward(tree, {"plan": {"valid": 1.0}}).nodes[1].reward == 1.0
 
 
 def test_a_failed_plan_has_no_reward():

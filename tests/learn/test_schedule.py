@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forethought.recipe.schema import OptimSpec, UntilSpec
 from forethought.learn.schedule import lr_scale, reached
+from forethought.recipe.schema import OptimSpec, UntilSpec
 
 
 def scales(steps: int, **optim) -> list[float]:
@@ -29,7 +29,9 @@ def test_warm_up_and_decay_multiply_where_they_meet():
 
 def ends(values: list[float | None], **until) -> str:
     """The stage's start first, as the run keeps them."""
-    return reached(UntilSpec(metric="eval/plan", **until), [{} if v is None else {"eval/plan": v} for v in values])
+    return reached(
+        UntilSpec(metric="eval/plan", **until), [{} if v is None else {"eval/plan": v} for v in values]
+    )
 
 
 def test_a_stage_ends_when_its_metric_is_there():
@@ -50,7 +52,10 @@ def test_patience_asks_for_evaluations_in_a_row():
     assert ends([0.1, 0.96], at_least=0.95, patience=2) == ""
     assert ends([0.99, 0.96], at_least=0.95, patience=2) == ""  # the start is none of the two
     assert ends([0.1, 0.96, 0.94, 0.97], at_least=0.95, patience=2) == ""
-    assert ends([0.1, 0.94, 0.96, 0.97], at_least=0.95, patience=2) == "eval/plan is 0.970, at least 0.95, 2 evaluations in a row"
+    assert (
+        ends([0.1, 0.94, 0.96, 0.97], at_least=0.95, patience=2)
+        == "eval/plan is 0.970, at least 0.95, 2 evaluations in a row"
+    )
 
 
 def test_a_missing_number_ends_nothing():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import REFUSED, RIGHT, WRONG, Listening, desk_choices
 
-from forethought.measure.evaluate import evaluate, held_out, score, success
 from forethought.core.metrics import wilson
+from forethought.measure.evaluate import evaluate, held_out, score, success
 from forethought.recipe.schema import EvalSpec
-from forethought.workflows.rollout import Rollouts
 from forethought.tasks.desk.domain import Desk
+from forethought.workflows.rollout import Rollouts
 
 ONE = {"plan": "base", "act": "base"}
 
@@ -22,20 +22,29 @@ def rollouts_of(plan: int | None = None, act: int | None = None, **options) -> R
         role = "plan" if text.endswith("<plan>") else "act"
         return desk_choices(text, role)[plan if role == "plan" else act]
 
-    return Rollouts(Listening(desk.vocabulary(), desk.stops, choices=desk_choices, script=say if plan is not None else None), desk)
+    return Rollouts(
+        Listening(
+            desk.vocabulary(), desk.stops, choices=desk_choices, script=say if plan is not None else None
+        ),
+        desk,
+    )
 
 
 def tasks_of(rollouts: Rollouts, n: int = 5) -> list:
     return held_out(rollouts.domain, EvalSpec(tasks=n), (1, 2))
 
 
-@pytest.mark.parametrize(("plan", "act", "scores"), [
-    (RIGHT, RIGHT, (1.0, 1.0, 1.0)),
-    (RIGHT, WRONG, (1.0, 0.0, 0.0)),
-    (WRONG, RIGHT, (0.0, 1.0, 0.0)),  # a wrong plan, executed faithfully; under the oracle's plan the same acting succeeds
-    (REFUSED, RIGHT, (0.0, 1.0, 0.0)),  # a refused plan is not executed and counts against e2e
-    (RIGHT, REFUSED, (1.0, 0.0, 0.0)),  # acting that does not end
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("plan", "act", "scores"),
+    [
+        (RIGHT, RIGHT, (1.0, 1.0, 1.0)),
+        (RIGHT, WRONG, (1.0, 0.0, 0.0)),
+        # a wrong plan, executed faithfully; under the oracle's plan the same acting succeeds
+        (WRONG, RIGHT, (0.0, 1.0, 0.0)),
+        (REFUSED, RIGHT, (0.0, 1.0, 0.0)),  # a refused plan is not executed and counts against e2e
+        (RIGHT, REFUSED, (1.0, 0.0, 0.0)),  # acting that does not end
+    ],
+)
 def test_planning_acting_and_both_are_told_apart(plan, act, scores):
     rollouts = rollouts_of(plan, act)
     found = evaluate(rollouts, tasks_of(rollouts), ONE)
@@ -56,9 +65,17 @@ def test_a_share_comes_with_its_interval_and_count_by_level():
 
     rollouts = Rollouts(Listening(desk.vocabulary(), desk.stops, script=say), desk)
     found = evaluate(rollouts, tasks_of(rollouts, 8), ONE).metrics
-    assert (found["eval/plan"], found["eval/plan@1"], found["eval/plan@2"], found["eval/act"], found["eval/e2e"]) == (0.5, 1.0, 0.0, 1.0, 0.5)
+    assert (
+        found["eval/plan"],
+        found["eval/plan@1"],
+        found["eval/plan@2"],
+        found["eval/act"],
+        found["eval/e2e"],
+    ) == (0.5, 1.0, 0.0, 1.0, 0.5)
     for key, wins, n in (("plan", 8, 16), ("plan@1", 8, 8), ("plan@2", 0, 8)):
-        assert (found[f"eval_low/{key}"], found[f"eval_high/{key}"]) == wilson(wins, n) and found[f"eval_n/{key}"] == n
+        assert (found[f"eval_low/{key}"], found[f"eval_high/{key}"]) == wilson(wins, n) and found[
+            f"eval_n/{key}"
+        ] == n
     assert len(found) == 3 * 3 * 4  # sides, levels and all of them, four numbers each
 
 
@@ -80,13 +97,18 @@ def test_held_out_tasks_are_the_same_every_time():
     once, again = (held_out(desk, EvalSpec(tasks=20), (1, 2)) for _ in range(2))
     assert once == again and [task.level for task in once] == [1] * 20 + [2] * 20
     assert held_out(desk, EvalSpec(tasks=20, seed=100), (1, 2)) != once
-    assert held_out(desk, EvalSpec(tasks=20), (2,)) == once[20:]  # a level's tasks do not depend on the other levels
+    # a level's tasks do not depend on the other levels
+    assert held_out(desk, EvalSpec(tasks=20), (2,)) == once[20:]
     assert held_out(desk, EvalSpec(tasks=5), (1,)) == once[:5]
 
 
 def test_held_out_tasks_come_from_the_split_that_is_never_trained_on(monkeypatch):
     family, splits = Desk.family, []
-    monkeypatch.setattr(Desk, "family", lambda self, rng, levels, split: splits.append(split) or family(self, rng, levels, split))
+    monkeypatch.setattr(
+        Desk,
+        "family",
+        lambda self, rng, levels, split: splits.append(split) or family(self, rng, levels, split),
+    )
     held_out(Desk((1, 2), widgets=4), EvalSpec(tasks=3), (1, 2))
     assert splits == ["eval"] * 6
 
@@ -100,7 +122,9 @@ def test_the_domains_noise_is_off_unless_asked_for(noise, value):
 
 def test_two_evaluations_of_one_policy_are_equal():
     rollouts = rollouts_of()
-    assert evaluate(rollouts, tasks_of(rollouts), ONE, seed=3) == evaluate(rollouts, tasks_of(rollouts), ONE, seed=3)
+    assert evaluate(rollouts, tasks_of(rollouts), ONE, seed=3) == evaluate(
+        rollouts, tasks_of(rollouts), ONE, seed=3
+    )
 
 
 def test_scores_are_joined_task_by_task():

@@ -10,10 +10,15 @@ from forethought.measure.gates import Evaluation, judge
 from forethought.recipe.schema import GateSpec
 
 
-def evaluation(value: float | None = None, scores: list[float] = (), metric: str = "eval/act", **more) -> Evaluation:
+def evaluation(
+    value: float | None = None, scores: list[float] = (), metric: str = "eval/act", **more
+) -> Evaluation:
     """`scores` of the tasks and their mean, or a value alone."""
     value = sum(scores) / len(scores) if value is None and scores else value
-    return Evaluation(metrics={**({} if value is None else {metric: value}), **more}, scores={metric: list(scores)} if scores else {})
+    return Evaluation(
+        metrics={**({} if value is None else {metric: value}), **more},
+        scores={metric: list(scores)} if scores else {},
+    )
 
 
 def verdict(evaluations: list[Evaluation], **gate) -> tuple[bool, str]:
@@ -21,28 +26,58 @@ def verdict(evaluations: list[Evaluation], **gate) -> tuple[bool, str]:
     return judged.passed, judged.reason
 
 
-@pytest.mark.parametrize(("gate", "value", "passed", "reason"), [
-    ({"at_least": 0.9}, 0.9, True, "eval/act is at least 0.9: 0.900"),
-    ({"at_least": 0.9}, 0.899, False, "eval/act is not at least 0.9: 0.899"),
-    ({"at_most": 0.5}, 0.5, True, "eval/act is at most 0.5: 0.500"),
-    ({"at_most": 0.5}, 0.501, False, "eval/act is not at most 0.5: 0.501"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gate", "value", "passed", "reason"),
+    [
+        ({"at_least": 0.9}, 0.9, True, "eval/act is at least 0.9: 0.900"),
+        ({"at_least": 0.9}, 0.899, False, "eval/act is not at least 0.9: 0.899"),
+        ({"at_most": 0.5}, 0.5, True, "eval/act is at most 0.5: 0.500"),
+        ({"at_most": 0.5}, 0.501, False, "eval/act is not at most 0.5: 0.501"),
+    ],
+)
 def test_bounds_read_the_newest_evaluation_alone(gate, value, passed, reason):
     judged = judge(GateSpec(**gate), [evaluation(1 - value), evaluation(value)])
     assert (judged.passed, judged.reason) == (passed, reason)
     assert judged.numbers == {"value": value, "bound": next(iter(gate.values()))}
 
 
-@pytest.mark.parametrize(("before", "after", "gate", "passed", "reason"), [
-    (0.9, 0.8, {"max_drop": 0.05}, False, "eval/act fell by more than 0.05: 0.900 -> 0.800, change -0.100"),
-    (0.9, 0.88, {"max_drop": 0.05}, True, "eval/act has not fallen by more than 0.05: 0.900 -> 0.880, change -0.020"),
-    (0.1, 0.9, {"max_drop": 0.05}, True, "eval/act has not fallen by more than 0.05: 0.100 -> 0.900, change +0.800"),
-    (0.1, 0.3, {"max_rise": 0.1}, False, "eval/act rose by more than 0.1: 0.100 -> 0.300, change +0.200"),
-    (0.9, 0.1, {"max_rise": 0.1}, True, "eval/act has not risen by more than 0.1: 0.900 -> 0.100, change -0.800"),
-    (0.95, 0.94, {"max_drop": 0.01}, True, None),  # 0.95 - 0.94 is 0.010000000000000009
-    (0.94, 0.95, {"max_rise": 0.01}, True, None),
-    (0.95, 0.9399, {"max_drop": 0.01}, False, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after", "gate", "passed", "reason"),
+    [
+        (
+            0.9,
+            0.8,
+            {"max_drop": 0.05},
+            False,
+            "eval/act fell by more than 0.05: 0.900 -> 0.800, change -0.100",
+        ),
+        (
+            0.9,
+            0.88,
+            {"max_drop": 0.05},
+            True,
+            "eval/act has not fallen by more than 0.05: 0.900 -> 0.880, change -0.020",
+        ),
+        (
+            0.1,
+            0.9,
+            {"max_drop": 0.05},
+            True,
+            "eval/act has not fallen by more than 0.05: 0.100 -> 0.900, change +0.800",
+        ),
+        (0.1, 0.3, {"max_rise": 0.1}, False, "eval/act rose by more than 0.1: 0.100 -> 0.300, change +0.200"),
+        (
+            0.9,
+            0.1,
+            {"max_rise": 0.1},
+            True,
+            "eval/act has not risen by more than 0.1: 0.900 -> 0.100, change -0.800",
+        ),
+        (0.95, 0.94, {"max_drop": 0.01}, True, None),  # 0.95 - 0.94 is 0.010000000000000009
+        (0.94, 0.95, {"max_rise": 0.01}, True, None),
+        (0.95, 0.9399, {"max_drop": 0.01}, False, None),
+    ],
+)
 def test_without_confidence_the_change_since_the_start_decides(before, after, gate, passed, reason):
     found = verdict([evaluation(before), evaluation(0.5), evaluation(after)], confidence=0.0, **gate)
     assert found == (passed, reason or found[1])
@@ -52,22 +87,35 @@ ONE_OF_FOUR = [evaluation(scores=[1, 1, 1, 1]), evaluation(scores=[0, 1, 1, 1])]
 # differences -1, 0, 0, 0: mean -1/4, variance (9/16 + 3/16) / 3 = 1/4, standard error sqrt(1/4 / 4) = 1/4
 
 
-@pytest.mark.parametrize(("confidence", "passed"), [(0.95, True), (0.7, True), (0.68, False), (0.5, False), (0.0, False)])
+@pytest.mark.parametrize(
+    ("confidence", "passed"), [(0.95, True), (0.7, True), (0.68, False), (0.5, False), (0.0, False)]
+)
 def test_a_drop_counts_only_if_its_paired_interval_excludes_none(confidence, passed):
     """-1/4 with a standard error of 1/4 is one sigma: 68.27 % confidence is where the interval reaches 0."""
     judged = judge(GateSpec(max_drop=0.1, confidence=confidence), ONE_OF_FOUR)
     assert judged.passed is passed
     if confidence:
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
-        assert judged.numbers == pytest.approx({"start": 1.0, "value": 0.75, "change": -0.25, "low": -0.25 - z / 4, "high": -0.25 + z / 4,
-                                                "confidence": confidence, "bound": 0.1})  # fmt: skip
+        assert judged.numbers == pytest.approx(
+            {
+                "start": 1.0,
+                "value": 0.75,
+                "change": -0.25,
+                "low": -0.25 - z / 4,
+                "high": -0.25 + z / 4,
+                "confidence": confidence,
+                "bound": 0.1,
+            }
+        )
     else:
         assert judged.numbers == {"start": 1.0, "value": 0.75, "change": -0.25, "bound": 0.1}
 
 
 def test_the_reason_says_the_interval():
     assert verdict(ONE_OF_FOUR, max_drop=0.1) == (
-        True, "eval/act has not fallen by more than 0.1: 1.000 -> 0.750, change -0.250 [-0.740, +0.240]")  # fmt: skip
+        True,
+        "eval/act has not fallen by more than 0.1: 1.000 -> 0.750, change -0.250 [-0.740, +0.240]",
+    )
 
 
 def test_a_sure_drop_within_the_bound_passes_and_a_sure_drop_beyond_it_fails():
@@ -80,7 +128,8 @@ def test_a_sure_drop_within_the_bound_passes_and_a_sure_drop_beyond_it_fails():
 
 
 def test_pairing_matters():
-    """The same two means: where the same tasks are lost and others won, nothing is sure; where nothing is won, it is."""
+    """The same two means: where the same tasks are lost and others won, nothing is sure; where nothing is
+    won, it is."""
     start = [1.0] * 50 + [0.0] * 50
     only_lost = [1.0] * 40 + [0.0] * 60
     shuffled = [0.0] * 50 + [1.0] * 40 + [0.0] * 10
@@ -96,18 +145,37 @@ def test_a_metric_without_scores_is_judged_by_its_number():
 
 def test_what_cannot_be_seen_is_not_passed():
     seen = [evaluation(1.0), Evaluation(metrics={"eval/plan": 1.0, "eval/e2e": 1.0}, scores={})]
-    for gate in ({"at_least": 0.0}, {"at_most": 1.0}, {"max_drop": 1.0}, {"max_rise": 1.0}, {"max_slope_down": 1.0}):
+    for gate in (
+        {"at_least": 0.0},
+        {"at_most": 1.0},
+        {"max_drop": 1.0},
+        {"max_rise": 1.0},
+        {"max_slope_down": 1.0},
+    ):
         judged = judge(GateSpec(**gate), seen)
         assert (judged.passed, judged.numbers) == (False, {})
         assert judged.reason == "eval/act was not measured (measured: eval/e2e, eval/plan)"
-    assert verdict([Evaluation(metrics={}, scores={})], at_least=0.5)[1] == "eval/act was not measured (measured: none)"
+    assert (
+        verdict([Evaluation(metrics={}, scores={})], at_least=0.5)[1]
+        == "eval/act was not measured (measured: none)"
+    )
 
 
 def test_a_number_that_steps_have_and_the_start_has_not_is_compared_with_its_first():
-    history = [evaluation(0.9), evaluation(0.9, **{"entropy/plan": 2.0}), evaluation(0.9, **{"entropy/plan": 1.5})]
+    history = [
+        evaluation(0.9),
+        evaluation(0.9, **{"entropy/plan": 2.0}),
+        evaluation(0.9, **{"entropy/plan": 1.5}),
+    ]
     gate = {"metric": "entropy/plan", "max_drop": 0.4}
-    assert verdict(history[:2], **gate) == (True, "entropy/plan has not fallen by more than 0.4: 2.000 -> 2.000, change +0.000")
-    assert verdict(history, **gate) == (False, "entropy/plan fell by more than 0.4: 2.000 -> 1.500, change -0.500")
+    assert verdict(history[:2], **gate) == (
+        True,
+        "entropy/plan has not fallen by more than 0.4: 2.000 -> 2.000, change +0.000",
+    )
+    assert verdict(history, **gate) == (
+        False,
+        "entropy/plan fell by more than 0.4: 2.000 -> 1.500, change -0.500",
+    )
 
 
 def trend(*values: float | None, **gate) -> tuple[bool, str]:
@@ -119,17 +187,35 @@ def test_a_trend_is_a_least_squares_slope_over_the_window():
     assert not judged.passed  # over 0.9, 0.6, 0.5: ((-1) 0.9 + 0 + 0.5) / 2 = -0.2
     assert judged.numbers == pytest.approx({"slope": -0.2, "bound": -0.1, "n": 3})
     assert judged.reason == "eval/act falls too fast: it moves -0.2000 per evaluation over 3, bound -0.1"
-    assert trend(0.0, 0.9, 0.6, 0.5, max_slope_down=0.2, window=3) == (True, "eval/act moves -0.2000 per evaluation over 3, bound -0.2")
+    assert trend(0.0, 0.9, 0.6, 0.5, max_slope_down=0.2, window=3) == (
+        True,
+        "eval/act moves -0.2000 per evaluation over 3, bound -0.2",
+    )
     assert trend(0.9, 0.6, 0.5, 1.0, max_slope_down=0.0, window=3)[0]  # it rises again
     assert not trend(0.3, 0.2, 0.1, max_slope_down=0.099, window=3)[0]
 
 
 def test_too_few_evaluations_make_no_trend():
-    assert trend(0.9, 0.1, max_slope_down=0.01, window=3) == (True, "eval/act: 2 of 3 evaluations for a trend")
-    assert trend(0.9, None, 0.1, max_slope_down=0.01, window=3) == (True, "eval/act: 2 of 3 evaluations for a trend")
+    assert trend(0.9, 0.1, max_slope_down=0.01, window=3) == (
+        True,
+        "eval/act: 2 of 3 evaluations for a trend",
+    )
+    assert trend(0.9, None, 0.1, max_slope_down=0.01, window=3) == (
+        True,
+        "eval/act: 2 of 3 evaluations for a trend",
+    )
 
 
-@pytest.mark.parametrize("gate", [{"at_least": 0.5}, {"at_most": 0.5}, {"max_drop": 0.1}, {"max_rise": 0.1}, {"max_slope_down": 0.1, "window": 2}])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"at_least": 0.5},
+        {"at_most": 0.5},
+        {"max_drop": 0.1},
+        {"max_rise": 0.1},
+        {"max_slope_down": 0.1, "window": 2},
+    ],
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_a_finite_number_is_not_passed(gate, value):
     """Every comparison with NaN is false, so a drop to NaN is no drop to a comparison alone."""
@@ -139,6 +225,11 @@ def test_what_is_not_a_finite_number_is_not_passed(gate, value):
 
 def test_what_was_not_finite_before_is_nothing_to_compare_with():
     broken, fine = evaluation(float("nan")), evaluation(0.7)
-    assert verdict([broken, fine], metric="eval/act", max_drop=0.1) == (False, "eval/act was not a finite number at the start: nan")
+    assert verdict([broken, fine], metric="eval/act", max_drop=0.1) == (
+        False,
+        "eval/act was not a finite number at the start: nan",
+    )
     assert verdict([broken, fine], metric="eval/act", max_slope_down=0.1, window=2) == (
-        False, "eval/act was not a finite number in the last 2 evaluations")
+        False,
+        "eval/act was not a finite number in the last 2 evaluations",
+    )

@@ -1,4 +1,5 @@
-"""Probes by hand: entropies of known counts, the two-phase detector on made-up curves, format shares, and held-out measurements."""
+"""Probes by hand: entropies of known counts, the two-phase detector on made-up curves, format shares, and
+held-out measurements."""
 
 from __future__ import annotations
 
@@ -9,28 +10,48 @@ import re
 import pytest
 
 from forethought import tasks
+from forethought.core.metrics import paired_difference
+from forethought.core.types import Node, Task, Tree
 from forethought.engines.base import BASE
 from forethought.engines.fake.engine import FakeEngine
-from forethought.core.metrics import paired_difference
 from forethought.measure.probes.held_out import Found, HeldOut, since
 from forethought.measure.probes.monitor import Monitor
 from forethought.measure.probes.phases import Phases, slope
 from forethought.measure.probes.plans import entropy, format_share, meaning_entropy
 from forethought.recipe.schema import ProbeSpec, TaskSpec
 from forethought.workflows.rollout import Rollouts
-from forethought.core.types import Node, Task, Tree
 
 SHARED = {"plan": BASE, "act": BASE}
 
 
 def tree(*plans: tuple[str, str], outcome: dict[int, float] | None = None) -> Tree:
-    """A root with plans (text, status); `outcome`: index of a plan -> success of the one execution under it."""
+    """A root with plans (text, status); `outcome`: index of a plan -> success of the one execution under
+    it."""
     nodes = [Node(id=0, parent=None, role=None, text="q", token_ids=(0,))]
     for text, status in plans:
-        nodes.append(Node(id=len(nodes), parent=0, role="plan", text=text, token_ids=(1,), status=status, reward_parts={"valid": 1.0}))
+        nodes.append(
+            Node(
+                id=len(nodes),
+                parent=0,
+                role="plan",
+                text=text,
+                token_ids=(1,),
+                status=status,
+                reward_parts={"valid": 1.0},
+            )
+        )
     for i, success in (outcome or {}).items():
-        nodes.append(Node(id=len(nodes), parent=i + 1, role="act", text="done", token_ids=(2,), status="finished",
-                          reward_parts={"outcome": success}))
+        nodes.append(
+            Node(
+                id=len(nodes),
+                parent=i + 1,
+                role="act",
+                text="done",
+                token_ids=(2,),
+                status="finished",
+                reward_parts={"outcome": success},
+            )
+        )
     return Tree(task=Task(id="t", domain="d", level=1, context="", prompt="q"), nodes=tuple(nodes))
 
 
@@ -65,8 +86,13 @@ FORMATS = {"code": re.compile(r"\bdef "), "boxed": re.compile(r"boxed")}
 
 
 def test_format_share_counts_rollouts_and_what_is_right_in_each():
-    one = tree(("def f", "finished"), ("boxed 3", "finished"), ("definitely", "finished"), ("def g boxed", "finished"),
-               outcome={0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0})
+    one = tree(
+        ("def f", "finished"),
+        ("boxed 3", "finished"),
+        ("definitely", "finished"),
+        ("def g boxed", "finished"),
+        outcome={0: 1.0, 1: 0.0, 2: 1.0, 3: 0.0},
+    )
     found = format_share([one], FORMATS, 0.9)
     assert found["format/share_code"] == 0.5  # the first pattern counts; "definitely" is no definition
     assert found["format/share_boxed"] == found["format/share_other"] == 0.25
@@ -99,7 +125,8 @@ def test_slope_by_hand():
 def test_execution_consolidates_then_planning_is_the_bottleneck():
     lines = run_phases(lambda t: (2.0 * 0.8**t, 1.0 if t < 40 else 1.0 * 0.7 ** (t - 40)))
     first = next(i for i, line in enumerate(lines) if "phase/consolidated_at" in line)
-    # The last 10 of an exponential fall bring 0.8^(t-9) - 0.8^t of the first value; that is a tenth at about t = 19.
+    # The last 10 of an exponential fall bring 0.8^(t-9) - 0.8^t of the first value; that is a tenth at about
+    # t = 19.
     assert 15 <= first <= 22
     assert lines[0]["phase/now"] == 1.0 and lines[first]["phase/now"] == 2.0
     assert lines[-1]["phase/consolidated_at"] == lines[-1]["phase/bottleneck_at"] == first
@@ -142,13 +169,17 @@ def test_a_policy_that_knows_nothing_of_the_demonstrations(desk):
     held_out = HeldOut(rollouts, (1, 2), 3, seed=0)
     found = held_out.measure(SHARED)
     assert held_out.tasks == 6 and all(len(s) == 6 for s in found.scores.values())
-    assert set(found.metrics) == {f"probe/{name}_{role}" for name in ("success", "entropy", "ppl") for role in ("plan", "act")}
+    assert set(found.metrics) == {
+        f"probe/{name}_{role}" for name in ("success", "entropy", "ppl") for role in ("plan", "act")
+    }
 
 
 def test_weights_that_did_not_move_are_looked_at_once(desk, monkeypatch):
     engine, rollouts = desk
     held_out, calls, inspect = HeldOut(rollouts, (1,), 2, seed=0), [], engine.inspect
-    monkeypatch.setattr(engine, "inspect", lambda batch, against: calls.append(batch.policy) or inspect(batch, against))
+    monkeypatch.setattr(
+        engine, "inspect", lambda batch, against: calls.append(batch.policy) or inspect(batch, against)
+    )
     first = held_out.measure(SHARED)
     assert held_out.measure(SHARED) == first and calls == [BASE]
     engine.weights[BASE]["plan"] = [0.0, 9.0, 0.0]
@@ -172,7 +203,11 @@ def test_changes_since_the_start_are_paired():
     now = Found({"probe/ppl_plan": 2.0, "probe/entropy_plan": 0.25}, {"plan": [1.0, 0.0, 1.0, 1.0]})
     found = since(start, now)
     change, low, high = paired_difference([0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0])
-    assert (found["interference/plan"], found["interference_low/plan"], found["interference_high/plan"]) == (change, low, high)
+    assert (found["interference/plan"], found["interference_low/plan"], found["interference_high/plan"]) == (
+        change,
+        low,
+        high,
+    )
     assert found["probe_rel/ppl_plan"] == found["probe_rel/entropy_plan"] == 0.5
 
 
@@ -199,6 +234,9 @@ def test_probes_can_be_switched_off(desk):
 def test_random_trees_never_break_the_probes():
     rng = random.Random(0)
     for _ in range(50):
-        plans = [(rng.choice(["a", "b c", "def x"]), rng.choice(["finished", "refused", "truncated", "failed"])) for _ in range(rng.randrange(5))]
+        plans = [
+            (rng.choice(["a", "b c", "def x"]), rng.choice(["finished", "refused", "truncated", "failed"]))
+            for _ in range(rng.randrange(5))
+        ]
         found = format_share([tree(*plans)], FORMATS, 0.9) | meaning_entropy([tree(*plans)], words)
         assert all(math.isfinite(v) for v in found.values())

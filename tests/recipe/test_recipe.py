@@ -1,4 +1,5 @@
-"""Recipes: what loads, what is refused and how the refusal reads. Every expected message is written by hand."""
+"""Recipes: what loads, what is refused and how the refusal reads. Every expected message is written by
+hand."""
 
 from __future__ import annotations
 
@@ -9,13 +10,22 @@ from pathlib import Path
 import pytest
 
 from forethought import tasks
-from forethought.learn import credit, rewards
 from forethought.core.errors import RecipeError
+from forethought.learn import credit, rewards
 from forethought.recipe.check import CREDITS, check
 from forethought.recipe.check_reinforce import REWARD_PARTS
 from forethought.recipe.convert import from_dict, to_dict, to_toml
 from forethought.recipe.load import load, shipped, write_resolved
-from forethought.recipe.schema import EvalSpec, GateSpec, OptimSpec, Recipe, StageSpec, TaskSpec, TreeSpec, UntilSpec
+from forethought.recipe.schema import (
+    EvalSpec,
+    GateSpec,
+    OptimSpec,
+    Recipe,
+    StageSpec,
+    TaskSpec,
+    TreeSpec,
+    UntilSpec,
+)
 
 EVERYTHING = """
 name = "all"
@@ -40,20 +50,27 @@ gates = [{ metric = "eval/act@2", max_drop = 0.01, on_fail = "roll_back" }]
 
 # The same recipe in records. A whole number where a number is asked for is that number.
 EXPECTED = Recipe(
-    name="all", seed=7, layout="shared",
+    name="all",
+    seed=7,
+    layout="shared",
     task=TaskSpec(name="desk", levels=(1, 2), options={"slip": 0.15, "names": ("a", "b"), "deep": {"x": 1}}),
     eval=EvalSpec(tasks=10, levels=(2,)),
     stage=(
         StageSpec(
-            kind="imitate", until=UntilSpec(steps=3, metric="eval/plan", at_least=1.0), loss_share={"plan": (1.0, 0.5)},
+            kind="imitate",
+            until=UntilSpec(steps=3, metric="eval/plan", at_least=1.0),
+            loss_share={"plan": (1.0, 0.5)},
             optim=OptimSpec(name="muon", betas=(0.0, 0.5)),
         ),
         StageSpec(
-            kind="reinforce", roles=("plan",), tree=TreeSpec(plans=8, acts=0), reward={"plan": {"valid": 1.0}},
+            kind="reinforce",
+            roles=("plan",),
+            tree=TreeSpec(plans=8, acts=0),
+            reward={"plan": {"valid": 1.0}},
             gates=(GateSpec(metric="eval/act@2", max_drop=0.01, on_fail="roll_back"),),
         ),
     ),
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -73,7 +90,7 @@ def refusal(action, *args) -> str:
     return str(caught.value)
 
 
-# Loading -----------------------------------------------------------------------------------------------------------------
+# Loading ----------------------------------------------------------------------------------------------------
 
 
 def test_a_recipe_becomes_the_records_it_says(toml):
@@ -86,17 +103,24 @@ def test_the_resolved_recipe_feeds_back_in(tmp_path, toml):
     recipe = load(toml(EVERYTHING))
     write_resolved(recipe, tmp_path / "recipe.json")
     assert load(tmp_path / "recipe.json") == load(tmp_path) == EXPECTED
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["r.toml", "recipe.json"]  # nothing is left beside it
+    # nothing is left beside it
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["r.toml", "recipe.json"]
     data = json.loads((tmp_path / "recipe.json").read_text())
-    assert data["task"] == {"name": "desk", "levels": [1, 2], "slip": 0.15, "names": ["a", "b"], "deep": {"x": 1}}
+    assert data["task"] == {
+        "name": "desk",
+        "levels": [1, 2],
+        "slip": 0.15,
+        "names": ["a", "b"],
+        "deep": {"x": 1},
+    }
     assert data["stage"][1]["until"]["at_least"] is None
 
 
 def test_the_printed_recipe_feeds_back_in():
-    odd = TaskSpec(options={"quote \"\n\x7f": "é\\ \"", "on": True, "none": None})
-    recipe = Recipe(name="t", about="two\nlines, a \"quote\"", task=odd, stage=(StageSpec(),))
+    odd = TaskSpec(options={'quote "\n\x7f': 'é\\ "', "on": True, "none": None})
+    recipe = Recipe(name="t", about='two\nlines, a "quote"', task=odd, stage=(StageSpec(),))
     back = from_dict(tomllib.loads(to_toml(recipe)))
-    assert back.task.options == {"quote \"\n\x7f": "é\\ \"", "on": True}  # TOML has no word for nothing
+    assert back.task.options == {'quote "\n\x7f': 'é\\ "', "on": True}  # TOML has no word for nothing
     assert (back.name, back.about, back.stage) == (recipe.name, recipe.about, recipe.stage)
     assert from_dict(tomllib.loads(to_toml(EXPECTED))) == EXPECTED
 
@@ -129,31 +153,62 @@ def test_a_shipped_name_wins_over_a_directory_and_a_path_reaches_it(tmp_path, mo
     assert "is a directory without a recipe.json" in refusal(load, "./desk")
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ('[[stage]]\ntree = { plan = 2 }',
-     "stage.0.tree.plan: unknown key 'plan'; did you mean 'plans'? "
-     "(known: act_tokens, acts, oracle_plan, plan_tokens, plans, temperature, top_p)"),
-    ("sead = 1", "sead: unknown key 'sead'; did you mean 'seed'?"),
-    ("seed = 1.0", "seed: expected a whole number, found the number 1.0"),
-    ("seed = true", "seed: expected a whole number, found the truth value true"),
-    ("adapter = { alpha = true }", "adapter.alpha: expected a number, found the truth value true"),
-    ("adapter = { alpha = nan }", "adapter.alpha: expected a finite number, found nan"),
-    ("adapter = { alpha = inf }", "adapter.alpha: expected a finite number, found inf"),
-    (f"adapter = {{ alpha = {10**400} }}", "adapter.alpha: a whole number of 1329 bits is too large; give one below 2**63"),
-    ("task = { slip = nan }", "task.slip: expected a finite number, found nan"),
-    ("task = { day = 2025-01-01 }", "task.day: expected a number, text, a list or a table, found a date, datetime.date(2025, 1, 1)"),
-    ("task = { options = { slip = 1 } }", 'task.options: write options beside the name: task = { name = "desk", slip = 0.1 }'),
-    ("eval = { noise = 1 }", "eval.noise: expected true or false, found the whole number 1"),
-    ("about = 3", "about: expected text, found the whole number 3"),
-    ("task = 3", "task: expected a table, found the whole number 3"),
-    ('layout = "adaptors"', "layout: unknown choice 'adaptors'; did you mean 'adapters'? (known: adapters, mixed, models, shared)"),
-    ('model = { init = "big" }', "model.init: expected one of 'small', '', found the text 'big'"),
-    ('[stage]\nkind = "imitate"', "stage: expected a list, found a table with kind; a list of tables is written [[...]] or [{ ... }]"),
-    ('[[stage]]\nroles = "plan"', "stage.0.roles: expected a list, found the text 'plan'; a list is written [1, 2]"),
-    ("[[stage]]\nlevels = [1, 2.5]", "stage.0.levels.1: expected a whole number, found the number 2.5"),
-    ("[[stage]]\noptim = { betas = [0.9] }", "stage.0.optim.betas: expected a list of exactly 2, found 1: the list [0.9]"),
-    ('[[stage]]\nreward = { plan = { valid = "1" } }', "stage.0.reward.plan.valid: expected a number, found the text '1'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[[stage]]\ntree = { plan = 2 }",
+            "stage.0.tree.plan: unknown key 'plan'; did you mean 'plans'? "
+            "(known: act_tokens, acts, oracle_plan, plan_tokens, plans, temperature, top_p)",
+        ),
+        ("sead = 1", "sead: unknown key 'sead'; did you mean 'seed'?"),
+        ("seed = 1.0", "seed: expected a whole number, found the number 1.0"),
+        ("seed = true", "seed: expected a whole number, found the truth value true"),
+        ("adapter = { alpha = true }", "adapter.alpha: expected a number, found the truth value true"),
+        ("adapter = { alpha = nan }", "adapter.alpha: expected a finite number, found nan"),
+        ("adapter = { alpha = inf }", "adapter.alpha: expected a finite number, found inf"),
+        (
+            f"adapter = {{ alpha = {10**400} }}",
+            "adapter.alpha: a whole number of 1329 bits is too large; give one below 2**63",
+        ),
+        ("task = { slip = nan }", "task.slip: expected a finite number, found nan"),
+        (
+            "task = { day = 2025-01-01 }",
+            "task.day: expected a number, text, a list or a table, found a date, datetime.date(2025, 1, 1)",
+        ),
+        (
+            "task = { options = { slip = 1 } }",
+            'task.options: write options beside the name: task = { name = "desk", slip = 0.1 }',
+        ),
+        ("eval = { noise = 1 }", "eval.noise: expected true or false, found the whole number 1"),
+        ("about = 3", "about: expected text, found the whole number 3"),
+        ("task = 3", "task: expected a table, found the whole number 3"),
+        (
+            'layout = "adaptors"',
+            "layout: unknown choice 'adaptors'; did you mean 'adapters'? (known: adapters, "
+            "mixed, models, shared)",
+        ),
+        ('model = { init = "big" }', "model.init: expected one of 'small', '', found the text 'big'"),
+        (
+            '[stage]\nkind = "imitate"',
+            "stage: expected a list, found a table with kind; a list of tables is "
+            "written [[...]] or [{ ... }]",
+        ),
+        (
+            '[[stage]]\nroles = "plan"',
+            "stage.0.roles: expected a list, found the text 'plan'; a list is written [1, 2]",
+        ),
+        ("[[stage]]\nlevels = [1, 2.5]", "stage.0.levels.1: expected a whole number, found the number 2.5"),
+        (
+            "[[stage]]\noptim = { betas = [0.9] }",
+            "stage.0.optim.betas: expected a list of exactly 2, found 1: the list [0.9]",
+        ),
+        (
+            '[[stage]]\nreward = { plan = { valid = "1" } }',
+            "stage.0.reward.plan.valid: expected a number, found the text '1'",
+        ),
+    ],
+)
 def test_a_wrong_value_is_refused_with_its_address(toml, text, message):
     assert refusal(load, toml(text)).startswith(message)
 
@@ -170,19 +225,35 @@ def test_a_file_that_cannot_be_read_says_which_and_where(toml, tmp_path):
     path = tmp_path / "latin.toml"
     path.write_bytes(b"name = '\xe9'")
     assert refusal(load, path) == f"{path}:1: not UTF-8 (byte 9 of the line); save the file as UTF-8"
-    assert refusal(load, "dsk").startswith("dsk: is neither a file nor a shipped recipe; did you mean 'desk'? (shipped: blocksworld, ")
+    assert refusal(load, "dsk").startswith(
+        "dsk: is neither a file nor a shipped recipe; did you mean 'desk'? (shipped: blocksworld, "
+    )
 
 
-# Overrides ---------------------------------------------------------------------------------------------------------------
+# Overrides --------------------------------------------------------------------------------------------------
 
 
 def test_overrides_reach_written_values_defaults_and_names_that_a_recipe_chooses(toml):
-    recipe = load(toml(EVERYTHING), [
-        "stage.0.until.steps=50", "stage.1.tree.temperature=0.5", "stage.1.roles.0=act", "layout=adapters", 'about="a = b"',
-        "name=7", "model.path=", "task.slip=0", "task.deep.x=[1, 2]", "task.fresh=yes", "stage.1.reward.act.follows=2",
-        "stage.1.gates=[]", "stage.0.until.steps=51",
-    ])  # fmt: skip
-    assert recipe.stage[0].until == UntilSpec(steps=51, metric="eval/plan", at_least=1.0)  # the later one counts
+    recipe = load(
+        toml(EVERYTHING),
+        [
+            "stage.0.until.steps=50",
+            "stage.1.tree.temperature=0.5",
+            "stage.1.roles.0=act",
+            "layout=adapters",
+            'about="a = b"',
+            "name=7",
+            "model.path=",
+            "task.slip=0",
+            "task.deep.x=[1, 2]",
+            "task.fresh=yes",
+            "stage.1.reward.act.follows=2",
+            "stage.1.gates=[]",
+            "stage.0.until.steps=51",
+        ],
+    )
+    # the later one counts
+    assert recipe.stage[0].until == UntilSpec(steps=51, metric="eval/plan", at_least=1.0)
     assert recipe.stage[1].tree == TreeSpec(plans=8, acts=0, temperature=0.5)
     assert recipe.stage[1].roles == ("act",) and recipe.stage[1].gates == ()
     assert recipe.stage[1].reward == {"plan": {"valid": 1.0}, "act": {"follows": 2.0}}
@@ -190,113 +261,197 @@ def test_overrides_reach_written_values_defaults_and_names_that_a_recipe_chooses
     assert recipe.task.options == {"slip": 0, "names": ("a", "b"), "deep": {"x": (1, 2)}, "fresh": "yes"}
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("stage.2.until.steps=5", "stage.2: no such entry: stage has 2 entries, 0 to 1"),
-    ("stage.-1.until.steps=5", "stage.-1: no such entry: stage has 2 entries, 0 to 1"),
-    ("stage.first.batch=5", "stage.first: no such entry: stage has 2 entries, 0 to 1"),
-    ("stage.0.gates.0.metric=x", "stage.0.gates.0: no such entry: stage.0.gates is empty; set the whole list"),
-    ("stage.0.loss_share.act.0=1", "stage.0.loss_share.act.0: no such entry: stage.0.loss_share.act is empty; set the whole list"),
-    ("stage.0.tre.plans=5", "stage.0.tre: unknown key 'tre'; did you mean 'tree'?"),
-    ("stage.0.tree.plan=5", "stage.0.tree.plan: unknown key 'plan'; did you mean 'plans'?"),
-    ("seed.x=5", "seed.x: nothing lies under seed, which is the whole number 7"),
-    ("task.slip.x=5", "task.slip.x: nothing lies under task.slip, which is the number 0.15"),
-    ("seed=x", "seed: expected a whole number, found the text 'x'"),
-    ("seed=1\nname='x'", "seed: expected a whole number, found the text \"1\\nname='x'\""),
-    ("seed", "seed: an override is written address=value, such as stage.0.until.steps=50"),
-    ("=5", "=5: an override is written address=value, such as stage.0.until.steps=50"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage.2.until.steps=5", "stage.2: no such entry: stage has 2 entries, 0 to 1"),
+        ("stage.-1.until.steps=5", "stage.-1: no such entry: stage has 2 entries, 0 to 1"),
+        ("stage.first.batch=5", "stage.first: no such entry: stage has 2 entries, 0 to 1"),
+        (
+            "stage.0.gates.0.metric=x",
+            "stage.0.gates.0: no such entry: stage.0.gates is empty; set the whole list",
+        ),
+        (
+            "stage.0.loss_share.act.0=1",
+            "stage.0.loss_share.act.0: no such entry: stage.0.loss_share.act is empty; set the whole list",
+        ),
+        ("stage.0.tre.plans=5", "stage.0.tre: unknown key 'tre'; did you mean 'tree'?"),
+        ("stage.0.tree.plan=5", "stage.0.tree.plan: unknown key 'plan'; did you mean 'plans'?"),
+        ("seed.x=5", "seed.x: nothing lies under seed, which is the whole number 7"),
+        ("task.slip.x=5", "task.slip.x: nothing lies under task.slip, which is the number 0.15"),
+        ("seed=x", "seed: expected a whole number, found the text 'x'"),
+        ("seed=1\nname='x'", "seed: expected a whole number, found the text \"1\\nname='x'\""),
+        ("seed", "seed: an override is written address=value, such as stage.0.until.steps=50"),
+        ("=5", "=5: an override is written address=value, such as stage.0.until.steps=50"),
+    ],
+)
 def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message):
     assert refusal(load, toml(EVERYTHING), [override]).startswith(message)
 
 
-# Checking ----------------------------------------------------------------------------------------------------------------
+# Checking ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("override", "message"), [
-    ("stage=[]", "stage: a recipe needs at least one stage"),
-    ("name=a/b", "name: 'a/b' names run directories"),
-    ("max_bad_updates=0", "max_bad_updates: must be at least 1, found 0"),
-    ("eval.tasks=0", "eval.tasks: must be at least 1, found 0"),
-    ("eval.levels=[3]", "eval.levels.0: level 3 is not one of task.levels: 1, 2"),
-    ("save.every=0", "save.every: must be at least 1, found 0"),
-    ("save.keep=0", "save.keep: must be at least 1, found 0"),
-    ("model.init=''", "model: nothing to start from"),
-    ("model.width=100", "model.width: 100 must divide into 4 heads of an even width"),
-    ("engine.device=gpu", "engine.device: unknown device 'gpu'"),
-    ("adapter.rank=0", "adapter.rank: must be at least 1, found 0"),
-    # roles and weights
-    ("stage.0.roles=[]", "stage.0.roles: a stage trains at least one role (known: plan, act)"),
-    ('stage.0.roles=["plann"]', "stage.0.roles.0: unknown role 'plann'; did you mean 'plan'? (known: act, plan)"),
-    ('stage.0.roles=["act", "act"]', "stage.0.roles.1: role 'act' is listed twice"),
-    ("stage.1.weights=adapter", 'stage.1.weights: layout "shared" has no adapters'),
-    # until and optim
-    ("stage.0.until.steps=0", "stage.0.until.steps: must be at least 1, found 0"),
-    ("stage.0.until.patience=0", "stage.0.until.patience: must be at least 1, found 0"),
-    ("stage.0.until={steps=1, at_least=0.5}", "stage.0.until.metric: at_least needs a metric to compare"),
-    ('stage.0.until={metric="eval/plan"}', "stage.0.until: metric 'eval/plan' needs at_least or at_most"),
-    ("stage.0.until.at_least=95", "stage.0.until.at_least: eval/plan is a share between 0 and 1, found 95.0"),
-    ("eval.every=0", "eval.every: 0 leaves no evaluation inside a stage, so stage.0.until.metric could never end it earlier"),
-    ("stage.0.optim.lr=0", "stage.0.optim.lr: must be greater than 0, found 0.0"),
-    ("stage.0.optim.betas=[0.9, 1]", "stage.0.optim.betas.1: must be at least 0 and less than 1, found 1.0"),
-    ("stage.0.optim.decay=1.5", "stage.0.optim.decay: must be between 0 and 1, found 1.5"),
-    ("stage.0.optim.clip_norm=0", "stage.0.optim.clip_norm: must be greater than 0, found 0.0"),
-    # which tasks
-    ("stage.0.batch=0", "stage.0.batch: must be at least 1, found 0"),
-    ("stage.0.share=5", "stage.0.share: 5 tasks on one context do not divide a batch of 32"),
-    ("stage.0.levels=[2, 3]", "stage.0.levels.1: level 3 is not one of task.levels: 1, 2"),
-    ("stage.0.levels=[2, 2]", "stage.0.levels.1: level 2 is listed twice"),
-    ("stage.0.level_weights=[1]", "stage.0.level_weights: has 1 numbers for 2 levels (1, 2)"),
-    ("stage.0.level_weights=[1, -1]", "stage.0.level_weights.1: must be at least 0, found -1.0"),
-    ("stage.0.level_weights=[0, 0]", "stage.0.level_weights: levels 1 and 2 all have weight 0, so there is nothing to draw"),
-    ("stage.0.easy_first=0.5", "stage.0.easy_levels: easy_first = 0.5 needs the levels to draw from at first"),
-    ("stage.0.easy_levels=[3]", "stage.0.easy_levels.0: level 3 is not one of the stage's levels: 1, 2"),
-    # gates
-    ("stage.1.gates.0.at_least=0.5", "stage.1.gates.0: a gate has exactly one condition of at_least, at_most, max_drop, max_rise, "
-                                     "max_slope_down; found at_least and max_drop"),
-    ('stage.1.gates=[{metric="eval/act"}]', "stage.1.gates.0: a gate has exactly one condition"),
-    ("stage.1.gates.0.metric=evl/act", "stage.1.gates.0.metric: 'evl/act': unknown family of metrics 'evl'; did you mean 'eval'?"),
-    ("stage.1.gates.0.metric=eval/atc", "stage.1.gates.0.metric: 'eval/atc': unknown measurement 'atc'; did you mean 'act'?"),
-    ("stage.1.gates.0.metric=eval/act@x", "stage.1.gates.0.metric: 'eval/act@x': what follows @ is a level, such as eval/act@5"),
-    ("stage.1.gates.0.metric=eval/act@1", "stage.1.gates.0.metric: 'eval/act@1': level 1 is not evaluated (levels: 2)"),
-    ("stage.1.gates.0.max_drop=-0.1", "stage.1.gates.0.max_drop: must be at least 0, found -0.1"),
-    ("stage.1.gates.0.max_drop=2", "stage.1.gates.0.max_drop: eval/act@2 is a share between 0 and 1, found 2.0"),
-    ("stage.1.gates.0.confidence=1", "stage.1.gates.0.confidence: must be at least 0 and less than 1, found 1.0"),
-    ("stage.1.gates.0.window=1", "stage.1.gates.0.window: must be at least 2, found 1"),
-    # imitate
-    ("stage.0.reward.plan.valid=1", "stage.0.reward: imitate reads no rewards; take reward out"),
-    ("stage.0.credit.name=rloo", "stage.0.credit: imitate reads no rewards; take credit out"),
-    ("stage.0.tree.plans=8", "stage.0.tree: imitate samples no trees; take tree out"),
-    ("stage.0.updates=2", "stage.0.updates: imitate does not read it; take updates out"),
-    ("stage.0.loss_share.plan=[1]", "stage.0.loss_share.plan: has 1 numbers for 2 levels (1, 2)"),
-    ("stage.0.loss_share.plan=[1, 2]", "stage.0.loss_share.plan.1: must be between 0 and 1, found 2.0"),
-    ("stage.0.loss_share.plan=[0, 0]", "stage.0.loss_share.plan: no plan token would ever carry loss"),
-    ("stage.0.loss_share.pln=[1, 1]", "stage.0.loss_share.pln: unknown role of this stage 'pln'; did you mean 'plan'?"),
-    # tree
-    ("stage.1.tree.plans=1", "stage.1.tree: one rollout is a group of size 1, which has no baseline"),
-    ("stage.1.tree={plans=1, acts=4}", "stage.1.tree.plans: role 'plan' trains, and one plan has no peers"),
-    ("stage.1.tree={plans=0, acts=4}", "stage.1.tree.plans: must be at least 1, found 0"),
-    ("stage.1.tree.temperature=0", "stage.1.tree.temperature: must be greater than 0, found 0.0"),
-    ("stage.1.tree.top_p=0", "stage.1.tree.top_p: must be greater than 0 and at most 1, found 0.0"),
-    ("stage.1.tree.oracle_plan=true", "stage.1.tree.oracle_plan: the oracle writes the plans"),
-    ('stage.1.roles=["act"]', "stage.1.tree.acts: 0 samples no acting, so role 'act' cannot train"),
-    # reward, credit, update
-    ("stage.1.reward={act={outcome=1}}", "stage.1.reward.act: role 'act' is not sampled (tree.acts is 0), so it earns no reward"),
-    ("stage.1.reward={pla={valid=1}}", "stage.1.reward.pla: unknown role 'pla'; did you mean 'plan'?"),
-    ("stage.1.reward={plan={vald=1}}", "stage.1.reward.plan.vald: unknown part of the plan reward 'vald'; did you mean 'valid'?"),
-    ("stage.1.reward={plan={follows=1}}", "stage.1.reward.plan.follows: unknown part of the plan reward 'follows'"),
-    ("stage.1.reward={plan={valid=0}}", "stage.1.reward: every weight is 0"),
-    ("stage.1.reward={plan={outcome=1}}", "stage.1.reward.plan.outcome: a plan's outcome needs tree.acts >= 1"),
-    ("stage.1.reward={}", "stage.1.reward: an empty table means outcome = 1, and a plan's outcome needs tree.acts >= 1"),
-    ("stage.1.credit.name=grp", "stage.1.credit.name: unknown credit 'grp'; did you mean 'grpo'? (known: dr_grpo, grpo, rloo, role_baseline)"),
-    ('stage.1.credit={alpha=0.2,mask="placebo"}', "stage.1.credit.mask: only 'plan' trains, so \"placebo\" would draw all of its tokens"),
-    ("stage.1.credit.eps=0", "stage.1.credit.eps: must be greater than 0, found 0.0"),
-    ("stage.1.credit.plan_weight=0", "stage.1.credit: the advantages of plan all have weight 0, so nothing would train"),
-    ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: reinforce reads no demonstrations"),
-    ("stage.1.ref_kl=-1", "stage.1.ref_kl: must be at least 0, found -1.0"),
-    ("stage.1.updates=0", "stage.1.updates: must be at least 1, found 0"),
-    ("stage.1.clip_low=1.5", "stage.1.clip_low: must be between 0 and 1, found 1.5"),
-    ("stage.1.clip_high=0", "stage.1.clip_high: must be greater than 0, found 0.0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage=[]", "stage: a recipe needs at least one stage"),
+        ("name=a/b", "name: 'a/b' names run directories"),
+        ("max_bad_updates=0", "max_bad_updates: must be at least 1, found 0"),
+        ("eval.tasks=0", "eval.tasks: must be at least 1, found 0"),
+        ("eval.levels=[3]", "eval.levels.0: level 3 is not one of task.levels: 1, 2"),
+        ("save.every=0", "save.every: must be at least 1, found 0"),
+        ("save.keep=0", "save.keep: must be at least 1, found 0"),
+        ("model.init=''", "model: nothing to start from"),
+        ("model.width=100", "model.width: 100 must divide into 4 heads of an even width"),
+        ("engine.device=gpu", "engine.device: unknown device 'gpu'"),
+        ("adapter.rank=0", "adapter.rank: must be at least 1, found 0"),
+        # roles and weights
+        ("stage.0.roles=[]", "stage.0.roles: a stage trains at least one role (known: plan, act)"),
+        (
+            'stage.0.roles=["plann"]',
+            "stage.0.roles.0: unknown role 'plann'; did you mean 'plan'? (known: act, plan)",
+        ),
+        ('stage.0.roles=["act", "act"]', "stage.0.roles.1: role 'act' is listed twice"),
+        ("stage.1.weights=adapter", 'stage.1.weights: layout "shared" has no adapters'),
+        # until and optim
+        ("stage.0.until.steps=0", "stage.0.until.steps: must be at least 1, found 0"),
+        ("stage.0.until.patience=0", "stage.0.until.patience: must be at least 1, found 0"),
+        ("stage.0.until={steps=1, at_least=0.5}", "stage.0.until.metric: at_least needs a metric to compare"),
+        ('stage.0.until={metric="eval/plan"}', "stage.0.until: metric 'eval/plan' needs at_least or at_most"),
+        (
+            "stage.0.until.at_least=95",
+            "stage.0.until.at_least: eval/plan is a share between 0 and 1, found 95.0",
+        ),
+        (
+            "eval.every=0",
+            "eval.every: 0 leaves no evaluation inside a stage, so stage.0.until.metric could never "
+            "end it earlier",
+        ),
+        ("stage.0.optim.lr=0", "stage.0.optim.lr: must be greater than 0, found 0.0"),
+        (
+            "stage.0.optim.betas=[0.9, 1]",
+            "stage.0.optim.betas.1: must be at least 0 and less than 1, found 1.0",
+        ),
+        ("stage.0.optim.decay=1.5", "stage.0.optim.decay: must be between 0 and 1, found 1.5"),
+        ("stage.0.optim.clip_norm=0", "stage.0.optim.clip_norm: must be greater than 0, found 0.0"),
+        # which tasks
+        ("stage.0.batch=0", "stage.0.batch: must be at least 1, found 0"),
+        ("stage.0.share=5", "stage.0.share: 5 tasks on one context do not divide a batch of 32"),
+        ("stage.0.levels=[2, 3]", "stage.0.levels.1: level 3 is not one of task.levels: 1, 2"),
+        ("stage.0.levels=[2, 2]", "stage.0.levels.1: level 2 is listed twice"),
+        ("stage.0.level_weights=[1]", "stage.0.level_weights: has 1 numbers for 2 levels (1, 2)"),
+        ("stage.0.level_weights=[1, -1]", "stage.0.level_weights.1: must be at least 0, found -1.0"),
+        (
+            "stage.0.level_weights=[0, 0]",
+            "stage.0.level_weights: levels 1 and 2 all have weight 0, so there is nothing to draw",
+        ),
+        (
+            "stage.0.easy_first=0.5",
+            "stage.0.easy_levels: easy_first = 0.5 needs the levels to draw from at first",
+        ),
+        ("stage.0.easy_levels=[3]", "stage.0.easy_levels.0: level 3 is not one of the stage's levels: 1, 2"),
+        # gates
+        (
+            "stage.1.gates.0.at_least=0.5",
+            "stage.1.gates.0: a gate has exactly one condition of at_least, "
+            "at_most, max_drop, max_rise, "
+            "max_slope_down; found at_least and max_drop",
+        ),
+        ('stage.1.gates=[{metric="eval/act"}]', "stage.1.gates.0: a gate has exactly one condition"),
+        (
+            "stage.1.gates.0.metric=evl/act",
+            "stage.1.gates.0.metric: 'evl/act': unknown family of metrics 'evl'; did you mean 'eval'?",
+        ),
+        (
+            "stage.1.gates.0.metric=eval/atc",
+            "stage.1.gates.0.metric: 'eval/atc': unknown measurement 'atc'; did you mean 'act'?",
+        ),
+        (
+            "stage.1.gates.0.metric=eval/act@x",
+            "stage.1.gates.0.metric: 'eval/act@x': what follows @ is a level, such as eval/act@5",
+        ),
+        (
+            "stage.1.gates.0.metric=eval/act@1",
+            "stage.1.gates.0.metric: 'eval/act@1': level 1 is not evaluated (levels: 2)",
+        ),
+        ("stage.1.gates.0.max_drop=-0.1", "stage.1.gates.0.max_drop: must be at least 0, found -0.1"),
+        (
+            "stage.1.gates.0.max_drop=2",
+            "stage.1.gates.0.max_drop: eval/act@2 is a share between 0 and 1, found 2.0",
+        ),
+        (
+            "stage.1.gates.0.confidence=1",
+            "stage.1.gates.0.confidence: must be at least 0 and less than 1, found 1.0",
+        ),
+        ("stage.1.gates.0.window=1", "stage.1.gates.0.window: must be at least 2, found 1"),
+        # imitate
+        ("stage.0.reward.plan.valid=1", "stage.0.reward: imitate reads no rewards; take reward out"),
+        ("stage.0.credit.name=rloo", "stage.0.credit: imitate reads no rewards; take credit out"),
+        ("stage.0.tree.plans=8", "stage.0.tree: imitate samples no trees; take tree out"),
+        ("stage.0.updates=2", "stage.0.updates: imitate does not read it; take updates out"),
+        ("stage.0.loss_share.plan=[1]", "stage.0.loss_share.plan: has 1 numbers for 2 levels (1, 2)"),
+        ("stage.0.loss_share.plan=[1, 2]", "stage.0.loss_share.plan.1: must be between 0 and 1, found 2.0"),
+        ("stage.0.loss_share.plan=[0, 0]", "stage.0.loss_share.plan: no plan token would ever carry loss"),
+        (
+            "stage.0.loss_share.pln=[1, 1]",
+            "stage.0.loss_share.pln: unknown role of this stage 'pln'; did you mean 'plan'?",
+        ),
+        # tree
+        ("stage.1.tree.plans=1", "stage.1.tree: one rollout is a group of size 1, which has no baseline"),
+        (
+            "stage.1.tree={plans=1, acts=4}",
+            "stage.1.tree.plans: role 'plan' trains, and one plan has no peers",
+        ),
+        ("stage.1.tree={plans=0, acts=4}", "stage.1.tree.plans: must be at least 1, found 0"),
+        ("stage.1.tree.temperature=0", "stage.1.tree.temperature: must be greater than 0, found 0.0"),
+        ("stage.1.tree.top_p=0", "stage.1.tree.top_p: must be greater than 0 and at most 1, found 0.0"),
+        ("stage.1.tree.oracle_plan=true", "stage.1.tree.oracle_plan: the oracle writes the plans"),
+        ('stage.1.roles=["act"]', "stage.1.tree.acts: 0 samples no acting, so role 'act' cannot train"),
+        # reward, credit, update
+        (
+            "stage.1.reward={act={outcome=1}}",
+            "stage.1.reward.act: role 'act' is not sampled (tree.acts is 0), so it earns no reward",
+        ),
+        ("stage.1.reward={pla={valid=1}}", "stage.1.reward.pla: unknown role 'pla'; did you mean 'plan'?"),
+        (
+            "stage.1.reward={plan={vald=1}}",
+            "stage.1.reward.plan.vald: unknown part of the plan reward 'vald'; did you mean 'valid'?",
+        ),
+        (
+            "stage.1.reward={plan={follows=1}}",
+            "stage.1.reward.plan.follows: unknown part of the plan reward 'follows'",
+        ),
+        ("stage.1.reward={plan={valid=0}}", "stage.1.reward: every weight is 0"),
+        (
+            "stage.1.reward={plan={outcome=1}}",
+            "stage.1.reward.plan.outcome: a plan's outcome needs tree.acts >= 1",
+        ),
+        (
+            "stage.1.reward={}",
+            "stage.1.reward: an empty table means outcome = 1, and a plan's outcome needs tree.acts >= 1",
+        ),
+        (
+            "stage.1.credit.name=grp",
+            "stage.1.credit.name: unknown credit 'grp'; did you mean 'grpo'? (known: "
+            "dr_grpo, grpo, rloo, role_baseline)",
+        ),
+        (
+            'stage.1.credit={alpha=0.2,mask="placebo"}',
+            "stage.1.credit.mask: only 'plan' trains, so \"placebo\" would draw all of its tokens",
+        ),
+        ("stage.1.credit.eps=0", "stage.1.credit.eps: must be greater than 0, found 0.0"),
+        (
+            "stage.1.credit.plan_weight=0",
+            "stage.1.credit: the advantages of plan all have weight 0, so nothing would train",
+        ),
+        ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: reinforce reads no demonstrations"),
+        ("stage.1.ref_kl=-1", "stage.1.ref_kl: must be at least 0, found -1.0"),
+        ("stage.1.updates=0", "stage.1.updates: must be at least 1, found 0"),
+        ("stage.1.clip_low=1.5", "stage.1.clip_low: must be between 0 and 1, found 1.5"),
+        ("stage.1.clip_high=0", "stage.1.clip_high: must be greater than 0, found 0.0"),
+    ],
+)
 def test_what_cannot_work_together_is_refused(toml, override, message):
     check(load(toml(EVERYTHING)))  # without the override it works
     recipe = load(toml(EVERYTHING), [override])
@@ -304,25 +459,58 @@ def test_what_cannot_work_together_is_refused(toml, override, message):
 
 
 def reinforce(roles, tree, credit="grpo", reward=None):
-    return {"kind": "reinforce", "roles": roles, "tree": tree, "credit": {"name": credit}, "reward": reward or {}}
+    return {
+        "kind": "reinforce",
+        "roles": roles,
+        "tree": tree,
+        "credit": {"name": credit},
+        "reward": reward or {},
+    }
 
 
-@pytest.mark.parametrize(("stage", "message"), [
-    (reinforce(["plan", "act"], {"plans": 4, "acts": 1}), None),  # a flat group: every leaf is everyone's peer
-    (reinforce(["act"], {"plans": 1, "acts": 2}), None),
-    (reinforce(["act"], {"plans": 1, "acts": 2, "oracle_plan": True}), None),
-    (reinforce(["act"], {"plans": 4, "acts": 1}), None),
-    (reinforce(["plan", "act"], {"plans": 2, "acts": 2}, "role_baseline", {"plan": {"valid": 1}, "act": {"follows": 1}}), None),
-    (reinforce(["act"], {"plans": 4, "acts": 1, "oracle_plan": True}),
-     "stage.0.tree.acts: one execution of the oracle's plan is a group of size 1"),
-    (reinforce(["act"], {"plans": 1, "acts": 1}), "stage.0.tree: one rollout is a group of size 1"),
-    (reinforce(["act"], {"plans": 4, "acts": 1}, "role_baseline"),
-     "stage.0.tree.acts: role_baseline compares executions of one plan, and one has no peers; use at least 2"),
-    (reinforce(["act"], {"plans": 2, "acts": 2, "oracle_plan": True}, reward={"plan": {"valid": 1}, "act": {"outcome": 1}}),
-     "stage.0.reward.plan: role 'plan' is not sampled (the oracle writes the plans), so it earns no reward"),
-    (reinforce(["plan", "act"], {"plans": 2, "acts": 2}, "role_baseline", {"plan": {"valid": 1}}),
-     "stage.0.reward.act: role_baseline credits each role by its own reward, and 'act' has none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        # a flat group: every leaf is everyone's peer
+        (reinforce(["plan", "act"], {"plans": 4, "acts": 1}), None),
+        (reinforce(["act"], {"plans": 1, "acts": 2}), None),
+        (reinforce(["act"], {"plans": 1, "acts": 2, "oracle_plan": True}), None),
+        (reinforce(["act"], {"plans": 4, "acts": 1}), None),
+        (
+            reinforce(
+                ["plan", "act"],
+                {"plans": 2, "acts": 2},
+                "role_baseline",
+                {"plan": {"valid": 1}, "act": {"follows": 1}},
+            ),
+            None,
+        ),
+        (
+            reinforce(["act"], {"plans": 4, "acts": 1, "oracle_plan": True}),
+            "stage.0.tree.acts: one execution of the oracle's plan is a group of size 1",
+        ),
+        (reinforce(["act"], {"plans": 1, "acts": 1}), "stage.0.tree: one rollout is a group of size 1"),
+        (
+            reinforce(["act"], {"plans": 4, "acts": 1}, "role_baseline"),
+            "stage.0.tree.acts: role_baseline compares executions of one plan, and one has no peers; use at "
+            "least "
+            "2",
+        ),
+        (
+            reinforce(
+                ["act"],
+                {"plans": 2, "acts": 2, "oracle_plan": True},
+                reward={"plan": {"valid": 1}, "act": {"outcome": 1}},
+            ),
+            "stage.0.reward.plan: role 'plan' is not sampled (the oracle writes the plans), so it earns no "
+            "reward",
+        ),
+        (
+            reinforce(["plan", "act"], {"plans": 2, "acts": 2}, "role_baseline", {"plan": {"valid": 1}}),
+            "stage.0.reward.act: role_baseline credits each role by its own reward, and 'act' has none",
+        ),
+    ],
+)
 def test_groups_need_peers(stage, message):
     recipe = from_dict({"layout": "shared", "stage": [stage]})
     if message is None:
@@ -336,7 +524,8 @@ def test_one_role_may_not_move_the_base_under_the_others():
     check(from_dict({"layout": "shared", "stage": [stage]}))
     check(from_dict({"layout": "adapters", "stage": [{"weights": "base"}]}))
     assert refusal(check, from_dict({"layout": "adapters", "stage": [stage]})) == (
-        "stage.0.weights: the base lies under the weights of every role, so training it for plan would move the frozen act; "
+        "stage.0.weights: the base lies under the weights of every role, so training it for plan would move "
+        "the frozen act; "
         "train both roles on the base, or use the role's own weights "
         '(where sharing is the point: layout = "shared")'
     )
@@ -347,18 +536,23 @@ def test_the_base_is_finished_before_the_first_adapter_lies_on_it():
     check(from_dict({"layout": "adapters", "stage": [base, base, adapter, adapter]}))
     check(from_dict({"layout": "shared", "stage": [adapter, base]}))
     assert refusal(check, from_dict({"layout": "adapters", "stage": [base, adapter, base]})).startswith(
-        "stage.2.weights: stage.1 has given a role weights of its own from this base, and training the base now would move it under them"
+        "stage.2.weights: stage.1 has given a role weights of its own from this base, and training the base "
+        "now would move it under them"
     )
 
 
 def test_the_checked_names_are_the_names_that_exist():
     assert set(CREDITS) == set(credit.CREDITS)
-    assert {role: set(parts) for role, parts in REWARD_PARTS.items()} == {role: set(parts) for role, parts in rewards.PARTS.items()}
+    assert {role: set(parts) for role, parts in REWARD_PARTS.items()} == {
+        role: set(parts) for role, parts in rewards.PARTS.items()
+    }
 
 
 def test_one_number_per_level_needs_the_levels():
     stage = {"level_weights": [1, 2]}
-    assert refusal(check, from_dict({"stage": [stage]})).startswith("stage.0.level_weights: has one number per level, so the levels")
+    assert refusal(check, from_dict({"stage": [stage]})).startswith(
+        "stage.0.level_weights: has one number per level, so the levels"
+    )
     check(from_dict({"stage": [stage | {"levels": [8, 9]}]}))
     easy = stage | {"levels": [8, 9], "level_weights": [1, 0], "easy_levels": [9], "easy_first": 0.1}
     assert "levels 9 all have weight 0" in refusal(check, from_dict({"stage": [easy]}))
@@ -366,4 +560,8 @@ def test_one_number_per_level_needs_the_levels():
 
 def test_a_gate_may_read_an_evaluation_that_runs_only_at_the_ends():
     gate = {"metric": "eval/act", "max_drop": 0.01}
-    check(from_dict({"eval": {"every": 0}, "stage": [{"gates": [gate, {"metric": "entropy/act", "at_most": 3}]}]}))
+    check(
+        from_dict(
+            {"eval": {"every": 0}, "stage": [{"gates": [gate, {"metric": "entropy/act", "at_most": 3}]}]}
+        )
+    )

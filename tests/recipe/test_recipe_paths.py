@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import desk_recipe
 
-from forethought.runs import rundata
 from forethought.core.errors import UserError
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import load, override
 from forethought.recipe.paths import anchored, files
+from forethought.runs import rundata
 
 MATH = """
 name = "m"
@@ -37,8 +37,12 @@ def project(tmp_path, monkeypatch) -> Path:
 def test_paths_in_a_recipe_are_relative_to_it(project):
     recipe = load(project / "m.toml")
     assert {where: str(path) for where, path in files(recipe).items()} == {
-        "task.train": f"{project}/train.jsonl", "task.eval.0": f"{project}/test.jsonl", "task.eval.2": "/abs/c.jsonl",
-        "task.demos.source": f"{project.parent}/demos.jsonl", "stage.0.credit.grams": f"{project}/lists/grams.txt"}  # fmt: skip
+        "task.train": f"{project}/train.jsonl",
+        "task.eval.0": f"{project}/test.jsonl",
+        "task.eval.2": "/abs/c.jsonl",
+        "task.demos.source": f"{project.parent}/demos.jsonl",
+        "stage.0.credit.grams": f"{project}/lists/grams.txt",
+    }
     assert recipe.task.options["eval"][1] == "hub:a/b:test" and recipe.task.options["demos"]["most"] == 3
     assert recipe.model.path == f"{project}/own"
     assert load(Path("../project/m.toml")) == recipe
@@ -46,21 +50,37 @@ def test_paths_in_a_recipe_are_relative_to_it(project):
 
 def test_paths_on_the_command_line_are_relative_to_the_working_directory(project):
     here = Path.cwd()
-    recipe = load(project / "m.toml", ["task.train=mine.jsonl", 'task.eval=["a.jsonl"]', "task.demos=~/d.jsonl"])
+    recipe = load(
+        project / "m.toml", ["task.train=mine.jsonl", 'task.eval=["a.jsonl"]', "task.demos=~/d.jsonl"]
+    )
     assert [str(path) for path in files(recipe).values()] == [
-        f"{here}/mine.jsonl", f"{here}/a.jsonl", str(Path.home() / "d.jsonl"), f"{project}/lists/grams.txt"]  # fmt: skip
-    assert load(project / "m.toml", ["task.train=mine.jsonl"], beside=project).task.options["train"] == f"{project}/mine.jsonl"
+        f"{here}/mine.jsonl",
+        f"{here}/a.jsonl",
+        str(Path.home() / "d.jsonl"),
+        f"{project}/lists/grams.txt",
+    ]
+    assert (
+        load(project / "m.toml", ["task.train=mine.jsonl"], beside=project).task.options["train"]
+        == f"{project}/mine.jsonl"
+    )
     shipped = load("gsm8k", ["task.train=mine.jsonl"])
-    assert shipped.task.options["train"] == f"{here}/mine.jsonl" and shipped.task.options["eval"] == ("hub:openai/gsm8k:main:test",)
+    assert shipped.task.options["train"] == f"{here}/mine.jsonl" and shipped.task.options["eval"] == (
+        "hub:openai/gsm8k:main:test",
+    )
 
 
 def test_a_name_on_the_hub_stays_one(project):
-    assert override(load(project / "m.toml"), ["model.path=Qwen/Qwen2.5-7B-Instruct"]).model.path == "Qwen/Qwen2.5-7B-Instruct"
+    assert (
+        override(load(project / "m.toml"), ["model.path=Qwen/Qwen2.5-7B-Instruct"]).model.path
+        == "Qwen/Qwen2.5-7B-Instruct"
+    )
 
 
 def test_the_recipe_of_an_older_run_is_read_from_the_working_directory(project):
     """It holds paths as they were written, which were relative to the working directory."""
-    (project / "recipe.json").write_text(json.dumps({"task": {"name": "math", "train": "train.jsonl", "eval": "e.jsonl"}, "stage": [{}]}))
+    (project / "recipe.json").write_text(
+        json.dumps({"task": {"name": "math", "train": "train.jsonl", "eval": "e.jsonl"}, "stage": [{}]})
+    )
     assert load(project / "recipe.json").task.options["train"] == str(Path.cwd() / "train.jsonl")
 
 
@@ -77,13 +97,16 @@ def test_the_option_of_blocksworld():
     assert files(from_dict({"task": {"name": "desk", "train": "b.jsonl"}, "stage": [{}]})) == {}
 
 
-# what a run began with ---------------------------------------------------------------------------------------------------
+# what a run began with --------------------------------------------------------------------------------------
 
 
 def of_math(folder: Path):
     for name in ("train", "test"):
         (folder / f"{name}.jsonl").write_text(f"{name}\n")
-    return anchored(from_dict({"task": {"name": "math", "train": "train.jsonl", "eval": "test.jsonl"}, "stage": [{}]}), folder)
+    return anchored(
+        from_dict({"task": {"name": "math", "train": "train.jsonl", "eval": "test.jsonl"}, "stage": [{}]}),
+        folder,
+    )
 
 
 def test_a_changed_file_is_named_with_its_key(tmp_path):
@@ -94,8 +117,11 @@ def test_a_changed_file_is_named_with_its_key(tmp_path):
     (tmp_path / "train.jsonl").write_text("tr@in\n")  # as long as before
     with pytest.raises(UserError) as error:
         rundata.refuse_changed(out, recipe)
-    assert str(error.value) == (f"{out} cannot go on: task.train: {tmp_path}/train.jsonl has changed since the run began (6 bytes then, 6 now, "
-                                "with other content). Put the file back as it was, or start a new run")
+    assert str(error.value) == (
+        f"{out} cannot go on: task.train: {tmp_path}/train.jsonl has changed since "
+        f"the run began (6 bytes then, 6 now, "
+        "with other content). Put the file back as it was, or start a new run"
+    )
     (tmp_path / "train.jsonl").write_text("train\n")
     assert rundata.changed(out, recipe) == []
 
@@ -105,7 +131,9 @@ def test_a_file_that_is_gone_is_named_with_the_path_that_was_looked_for(tmp_path
     out.mkdir()
     rundata.record(recipe, out)
     (tmp_path / "test.jsonl").unlink()
-    assert rundata.changed(out, recipe) == [f"task.eval: {tmp_path}/test.jsonl: no such file (the run began with it)"]
+    assert rundata.changed(out, recipe) == [
+        f"task.eval: {tmp_path}/test.jsonl: no such file (the run began with it)"
+    ]
 
 
 def test_an_older_run_wrote_nothing_down_and_a_damaged_record_is_refused(tmp_path):

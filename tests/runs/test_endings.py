@@ -1,4 +1,5 @@
-"""How a run ends when something else goes wrong: its page, its terminal, its weights, its machine; and what the next command finds."""
+"""How a run ends when something else goes wrong: its page, its terminal, its weights, its machine; and what
+the next command finds."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def kill() -> None:
     raise Killed
 
 
-# the page ----------------------------------------------------------------------------------------------------------------
+# the page ---------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_ended_well_does_not_fail_at_its_page(tmp_path, monkeypatch):
@@ -76,11 +77,13 @@ def test_a_run_that_ended_well_does_not_fail_at_its_page(tmp_path, monkeypatch):
         patch.setattr(report, "write", broken)
         result = run.train(desk_recipe(IMITATE), tmp_path / "a run", lambda e: notes.append(e.text), fake_desk())
     assert result.status == "done" and result.exit_code == 0 and summary(tmp_path / "a run")["status"] == "done"
-    assert [n for n in notes if "there is no report.html (UnicodeEncodeError: " in n and f"forethought report '{tmp_path / 'a run'}'" in n]
+    assert [n for n in notes if "there is no report.html (UnicodeEncodeError: " in n and f"forethought "
+                                                                                         f"report '{tmp_path / 'a run'}'" in n]
     left = tmp_path / "a run" / ".report.html.x1"
     left.write_text("half a page")
     told = []
-    again = run.resume(tmp_path / "a run", lambda e: told.append(e.text), fake_desk())  # writes the missing page
+    # writes the missing page
+    again = run.resume(tmp_path / "a run", lambda e: told.append(e.text), fake_desk())
     assert again.exit_code == 0 and again.values == result.values and "its report was missing and is written" in told[0]
     assert (tmp_path / "a run" / "report.html").stat().st_size > 10_000 and not left.exists()
     with pytest.raises(UserError, match="is finished; there is nothing to resume"):
@@ -105,14 +108,15 @@ def test_ctrl_c_says_where_it_stopped_whatever_old_trees_have_become(tmp_path, d
         data = path.read_bytes()
         tree = {"step": 5, "nodes": [{"id": 0, "parent": None}, {"id": 1, "parent": 0}, {"id": 0, "parent": 1}]}
         path.write_bytes({"cut": data[: len(data) // 2], "flipped": data[:40] + bytes([data[40] ^ 8]) + data[41:], "text": b"x",
-                          "cycle": gzip.compress(json.dumps(tree).encode() + b"\n")}[damage])  # fmt: skip
+                          "cycle": gzip.compress(json.dumps(tree).encode() + b"\n")}[damage])
         interrupt()
 
     recipe = desk_recipe(IMITATE, PLAN, **QUIET)
     with pytest.raises(Interrupted) as caught:
         run.train(recipe, tmp_path / "a run", at_step(6, spoil), fake_desk())
     assert caught.value.exit_code == 130
-    assert str(caught.value) == (f"interrupted at step 6, everything is saved; continue with: forethought train --resume '{tmp_path / 'a run'}'")
+    assert str(caught.value) == (f"interrupted at step 6, everything is saved; continue with: forethought "
+                                 f"train --resume '{tmp_path / 'a run'}'")
     page = (tmp_path / "a run" / "report.html").read_text()
     assert "trees/step-000005.jsonl.gz " in page
     assert summary(tmp_path / "a run")["status"] == "interrupted"
@@ -122,7 +126,8 @@ def test_a_page_of_a_run_that_goes_on_reads_and_writes_only_itself(tmp_path):
     out = tmp_path / "run"
 
     def look():
-        before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}  # another thread's
+        # another thread's
+        before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
         page = report.write(out)
         after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
         assert {p for p in after if after[p] != before.get(p)} == {page}
@@ -137,7 +142,7 @@ def test_a_report_tells_of_logs_that_are_not_what_was_written(tmp_path):
     assert "metrics.jsonl is damaged: it has " in report.write(tmp_path / "run").read_text()
 
 
-# signals -----------------------------------------------------------------------------------------------------------------
+# signals ----------------------------------------------------------------------------------------------------
 
 
 def test_a_closed_terminal_saves_and_leaves(tmp_path, no_report):
@@ -167,7 +172,7 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path, no_report):
         signal.signal(signal.SIGHUP, before)
 
 
-# weights -----------------------------------------------------------------------------------------------------------------
+# weights ----------------------------------------------------------------------------------------------------
 
 
 def poisoned(step: int, value: float):
@@ -189,8 +194,10 @@ def test_weights_that_are_not_finite_are_never_saved_over_those_that_are(tmp_pat
     with pytest.raises(Diverged) as caught:
         run.train(desk_recipe(IMITATE | {"until": {"steps": 6}}, **QUIET), out, nothing, poisoned(4, value))
     assert str(caught.value) == (
-        f"weights have diverged at step 4: NaN or inf in the logits of plan in policy 'base'; lower stage.0.optim.lr from 0.5 to 0.0003 and check "
-        f"the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step 3 are intact in {out / 'checkpoints'}")
+        f"weights have diverged at step 4: NaN or inf in the logits of plan in policy 'base'; lower "
+        f"stage.0.optim.lr from 0.5 to 0.0003 and check "
+        f"the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step "
+        f"3 are intact in {out / 'checkpoints'}")
     assert caught.value.exit_code == 2 and summary(out)["status"] == "stopped"
     assert Store.open(out).steps() == [0, 2, 3] and verify(out / "checkpoints" / "step-000003") == ""
     assert not list((out / "checkpoints").glob(".*"))
@@ -203,9 +210,10 @@ def test_a_sampler_that_meets_no_numbers_names_the_rate_too(tmp_path, no_report)
                 raise Diverged("policy 'plan' gives logits that are not finite")
             return super().sample(requests)
 
-    with pytest.raises(Diverged, match=r"weights have diverged at step 4: policy 'plan' gives logits .* lower stage.0.optim.lr from 0.001 to 0.0001 "):
+    with pytest.raises(Diverged, match=r"weights have diverged at step 4: policy 'plan' gives logits .* "
+                                       r"lower stage.0.optim.lr from 0.001 to 0.0001 "):
         run.train(desk_recipe(IMITATE | {"optim": {"lr": 0.001}}, PLAN, **QUIET), tmp_path / "run", nothing,
-                  lambda recipe, domain: Lost(domain.vocabulary(), domain.stops, choices=desk_choices))  # fmt: skip
+                  lambda recipe, domain: Lost(domain.vocabulary(), domain.stops, choices=desk_choices))
     assert summary(tmp_path / "run")["status"] == "stopped"
 
 
@@ -223,7 +231,7 @@ def test_metrics_that_are_not_finite_do_not_end_a_run(tmp_path):
     assert load_run(tmp_path / "run").lines[1]["gap"] == math.inf and "4 values of gap" in (tmp_path / "run" / "report.html").read_text()
 
 
-# the machine -------------------------------------------------------------------------------------------------------------
+# the machine ------------------------------------------------------------------------------------------------
 
 
 def on(asked: list, **facts):
@@ -248,11 +256,13 @@ def test_another_machine_is_said_and_both_are_kept(tmp_path, no_report):
     with pytest.raises(Killed):
         run.train(desk_recipe(IMITATE, **QUIET), out, at_step(2, kill), on(asked))
     summary_file = out / "summary.json"
-    summary_file.write_text(summary_file.read_text().replace('"threads": 1', '"threads": 2'))  # what decides stands in the checkpoint
+    # what decides stands in the checkpoint
+    summary_file.write_text(summary_file.read_text().replace('"threads": 1', '"threads": 2'))
     run.resume(out, lambda e: notes.append(e.text) if e.kind == "note" else None, on(asked, kernels="torch", torch="2.10"))
     assert (asked[-1].threads, asked[-1].precision) == (1, "bf16")
-    told = ("from step 1 on this run is not, bit for bit, the one that was never stopped: kernels: c before, torch now; "
-            "torch: 2.9 before, 2.10 now")  # fmt: skip
+    told = ("from step 1 on this run is not, bit for bit, the one that was never stopped: kernels: c before, "
+            "torch now; "
+            "torch: 2.9 before, 2.10 now")
     assert told in notes and [d["reason"] for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"] == [told]
     assert [(m["step"], m["kernels"]) for m in summary(out)["machines"]] == [(0, "c"), (1, "torch")]
 
@@ -265,7 +275,7 @@ def test_the_same_machine_is_not_worth_a_word(tmp_path, no_report):
     assert notes == [] and "machines" not in summary(out)
 
 
-# what else lies there ----------------------------------------------------------------------------------------------------
+# what else lies there ---------------------------------------------------------------------------------------
 
 
 def test_a_run_made_before_records_were_checked_goes_on_with_a_note(tmp_path, no_report):
@@ -327,20 +337,21 @@ def test_a_changed_recipe_that_nothing_was_trained_with_is_refused(tmp_path, no_
     assert Store(out).steps() == []
     said = json.loads((out / "recipe.json").read_text())
     (out / "recipe.json").write_text(json.dumps(said | {"seed": 3}))
-    with pytest.raises(UserError, match="recipe.json is not the recipe that the run was trained with.*Nothing was trained yet"):
+    with pytest.raises(UserError, match="recipe.json is not the recipe that the run was trained "
+                                        "with.*Nothing was trained yet"):
         run.resume(out, nothing, fake_desk())
     (out / "recipe.json").write_text(json.dumps(said))
     assert run.resume(out, nothing, fake_desk()).status == "done"
 
 
 def test_two_runs_of_one_recipe_are_equal_files(tmp_path, no_report):
-    """All but what a clock wrote: seconds in the logs, the summary and the loop's state, and so their digests and the manifest's; event
-    files have the time, the host and the process in their names."""
+    """All but what a clock wrote: seconds in the logs, the summary and the loop's state, and so their digests
+    and the manifest's; event files have the time, the host and the process in their names."""
     recipe = desk_recipe(IMITATE, PLAN, **QUIET)
     for name in ("a", "b"):
         run.train(recipe, tmp_path / name, nothing, fake_desk())
     files = {name: {str(p.relative_to(tmp_path / name)): p for p in (tmp_path / name).rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
-             for name in ("a", "b")}  # fmt: skip
+             for name in ("a", "b")}
     assert files["a"].keys() == files["b"].keys()
     other = {name.split("/")[-1] for name in files["a"] if files["a"][name].read_bytes() != files["b"][name].read_bytes()}
     assert other <= {"metrics.jsonl", "decisions.jsonl", "summary.json", "state.json", "manifest.json", ".lock"}
@@ -357,19 +368,21 @@ def test_two_runs_of_one_recipe_are_equal_files(tmp_path, no_report):
             assert timeless(read(path)) == timeless(read(files["b"][name])), name
 
 
-# the command line --------------------------------------------------------------------------------------------------------
+# the command line -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("error", "message"), [
     (Exception("No space left on device (os error 28)"), "No space left on device; free some space"),
     (RuntimeError("tokenizers: Disk quota exceeded"), "Disk quota exceeded; free some space"),
-    (ValueError("could not open x: Too many open files"), "Too many open files; allow more open files (ulimit -n)"),
-    (RuntimeError("can't start new thread"), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
+    (ValueError("could not open x: Too many open files"), "Too many open files; allow more open files "
+                                                          "(ulimit -n)"),
+    (RuntimeError("can't start new thread"), "Cannot allocate memory; allow more memory, or take a smaller "
+                                             "model or batch"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
      "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
     (MemoryError(), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
     (KeyboardInterrupt(), "interrupted"),
-])  # fmt: skip
+])
 def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(tmp_path, capsys, error, message):
     from forethought.cli.faults import explain
 

@@ -1,4 +1,5 @@
-"""What failed is in no number: rewards, baselines, denominators, curriculum, rates and pairs by hand. And when a run stops over it."""
+"""What failed is in no number: rewards, baselines, denominators, curriculum, rates and pairs by hand. And
+when a run stops over it."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def fail(tree: Tree, *ids: int) -> Tree:
     return replace(tree, nodes=tuple(nodes))
 
 
-# Plan 1 with executions 2, 3, 4; plan 5 with 6, 7, 8; plan 9; plan 10, refused. One execution of each plan failed, and plan 9 itself.
+# Plan 1 with executions 2, 3, 4; plan 5 with 6, 7, 8; plan 9; plan 10, refused. One execution of each plan
+# failed, and plan 9 itself.
 BROKEN = fail(tree_of([[1, 0, 0], [0, 0, 0], [1], None]), 4, 8, 9)
 WHOLE = tree_of([[1, 0], [0, 0], None])
 
@@ -54,7 +56,7 @@ def assigned(tree: Tree, name: str, acts: int = 3) -> tuple[Tree, dict[int, floa
     return tree, {i: row[0] for i, row in rows.items() if row}
 
 
-# credit ------------------------------------------------------------------------------------------------------------------
+# credit -----------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_execution_is_in_no_reward_of_its_plan():
@@ -71,10 +73,11 @@ def test_role_baseline_compares_with_peers_that_were_measured():
 
 
 @pytest.mark.parametrize(("name", "right", "wrong"), [
-    ("grpo", (5 / 6) / (sqrt(5) / 6 + EPS), (-1 / 6) / (sqrt(5) / 6 + EPS)),  # 1 of 6 responses: 2 + 2, and 2 for the refused plan
+    # 1 of 6 responses: 2 + 2, and 2 for the refused plan
+    ("grpo", (5 / 6) / (sqrt(5) / 6 + EPS), (-1 / 6) / (sqrt(5) / 6 + EPS)),
     ("dr_grpo", 5 / 6, -1 / 6),
     ("rloo", 1.0, -1 / 5),
-])  # fmt: skip
+])
 def test_flat_credit_counts_the_responses_that_were_measured(name, right, wrong):
     _, found = assigned(BROKEN, name)
     assert found == pytest.approx({2: right, 3: wrong, 6: wrong, 7: wrong, 11: wrong, 1: (right + wrong) / 2, 5: wrong})
@@ -101,7 +104,7 @@ def test_a_plan_that_is_paid_for_itself_is_known_though_its_executions_failed():
     assert {i: row[0] for i, row in rows.items()} == pytest.approx({1: 0.5 / (0.5 + EPS), 3: -0.5 / (0.5 + EPS), 4: 0.0})
 
 
-# a step ------------------------------------------------------------------------------------------------------------------
+# a step -----------------------------------------------------------------------------------------------------
 
 
 def test_a_step_divides_by_the_tokens_that_were_measured():
@@ -120,7 +123,8 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
     [tree] = result.trees
     first, second = tree.children(0)
     [lost], [kept] = tree.children(first.id), tree.children(second.id)
-    assert (lost.status, lost.reason, lost.reward_parts, lost.reward) == ("failed", "environment: RuntimeError: boom", {}, None)
+    assert (lost.status, lost.reason, lost.reward_parts, lost.reward) == ("failed", "environment: "
+                                                                                    "RuntimeError: boom", {}, None)
     [(batch, objective)] = rollouts.engine.learned
     assert objective.denominators == {"pg": len(second.token_ids) + len(kept.token_ids)}
     assert sum(len(s.token_ids) for s in batch.segments if s.stream) == objective.denominators["pg"]
@@ -152,7 +156,7 @@ def test_a_group_of_which_nothing_is_known_is_no_failure_of_the_policy():
     assert failures_of(trees) == (4, 4)
 
 
-# rates, pairs, gates -----------------------------------------------------------------------------------------------------
+# rates, pairs, gates ----------------------------------------------------------------------------------------
 
 
 def evaluation(**scores) -> Evaluation:
@@ -177,9 +181,11 @@ def test_pairs_are_of_tasks_that_both_sides_have():
 def test_a_gate_compares_the_tasks_that_both_have_and_says_what_it_cannot_see():
     gate = GateSpec(metric="eval/plan", max_drop=0.1, confidence=0.0)
     start = evaluation(plan=[1.0, 1.0, 0.0, 0.0])
-    judged = gates.judge(gate, [start, evaluation(plan=[1.0, 1.0, None, None])])  # 0.5 -> 1.0, but no task has changed
+    # 0.5 -> 1.0, but no task has changed
+    judged = gates.judge(gate, [start, evaluation(plan=[1.0, 1.0, None, None])])
     assert judged.passed and judged.numbers["change"] == 0.0
-    judged = gates.judge(gate, [start, evaluation(plan=[None, 0.0, 0.0, 1.0])])  # 0.5 -> 0.33; on the pairs 0.33 -> 0.33
+    # 0.5 -> 0.33; on the pairs 0.33 -> 0.33
+    judged = gates.judge(gate, [start, evaluation(plan=[None, 0.0, 0.0, 1.0])])
     assert judged.passed and judged.numbers["change"] == 0.0
     judged = gates.judge(gate, [start, evaluation(plan=[None] * 4)])
     assert not judged.passed and judged.reason == "eval/plan was not measured: all 4 tasks failed"
@@ -194,7 +200,7 @@ def test_the_report_says_what_broke():
     assert told[1].startswith("In 2 steps the environment,")
 
 
-# a run -------------------------------------------------------------------------------------------------------------------
+# a run ------------------------------------------------------------------------------------------------------
 
 IMITATE = {"kind": "imitate", "batch": 2, "until": {"steps": 4}}
 REINFORCE = {"kind": "reinforce", "batch": 4, "tree": {"oracle_plan": True, "acts": 2}, "roles": ["act"], "until": {"steps": 6}}
@@ -247,12 +253,14 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
     assert [line["failed/act"] for line in lines if "failed/act" in line] == [0.0, 0.0, 1.0, 1.0]
     assert lines[-1].keys().isdisjoint({"reward/act", "loss/pg"})
 
-    with pytest.raises(FaultStop, match="stopped at step 6: 16 of 16"):  # not mended: two more steps, and no crash
+    # not mended: two more steps, and no crash
+    with pytest.raises(FaultStop, match="stopped at step 6: 16 of 16"):
         run.resume(out, nothing, engine_of=fake_desk())
     server.down = False
     done = run.resume(out, nothing, engine_of=fake_desk())
     assert done.status == "done" and lines_of(out / "metrics.jsonl")[-1]["step"] >= 6
-    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "guard"].count("failed") == 1  # told once
+    # told once
+    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "guard"].count("failed") == 1
 
 
 def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
@@ -274,7 +282,8 @@ def test_a_failed_first_evaluation_stops_typed_and_resume_begins_anew(tmp_path, 
     server.down = True
     monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
     out = tmp_path / "run"
-    with pytest.raises(FaultStop, match=r"stopped at step 0: 4 of 4 tasks of the evaluation failed .*nothing was trained"):
+    with pytest.raises(FaultStop, match=r"stopped at step 0: 4 of 4 tasks of the evaluation failed .*nothing "
+                                        r"was trained"):
         run.train(recipe_of(IMITATE), out, nothing, engine_of=fake_desk())
     server.down = False
     assert run.resume(out, nothing, engine_of=fake_desk()).status == "done"
@@ -286,11 +295,13 @@ def test_an_evaluation_that_failed_is_made_again_by_who_resumes(at, tmp_path, mo
     server = Server()
     monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
     out = tmp_path / "run"
-    gate = {"metric": "eval/act", "at_most": 0.5, "on_fail": "stop"}  # acting is right after a step: whoever judges it stops
+    # acting is right after a step: whoever judges it stops
+    gate = {"metric": "eval/act", "at_most": 0.5, "on_fail": "stop"}
     stage = IMITATE | {"gates": [gate]}
     with pytest.raises(FaultStop, match="4 of 4 tasks of the evaluation failed"):
         run.train(recipe_of(stage, eval={"tasks": 2, "every": at}), out, watching(server, at - 1), engine_of=fake_desk())
-    assert [d["kind"] for d in lines_of(out / "decisions.jsonl")].count("gate") == 0  # nothing was judged on nothing
+    # nothing was judged on nothing
+    assert [d["kind"] for d in lines_of(out / "decisions.jsonl")].count("gate") == 0
     server.down = False
     with pytest.raises(GateStop, match="eval/act is not at most 0.5: 1.000"):
         run.resume(out, nothing, engine_of=fake_desk())
@@ -326,7 +337,7 @@ def test_the_engines_own_error_is_not_the_environments(tmp_path):
 @pytest.mark.parametrize(("limits", "where"), [
     ({"step_seconds": -1.0}, "limits.step_seconds"), ({"episode_seconds": -0.1}, "limits.episode_seconds"),
     ({"max_failed": 1.5}, "limits.max_failed"), ({"max_failed": -0.5}, "limits.max_failed"), ({"window": 0}, "limits.window"),
-])  # fmt: skip
+])
 def test_limits_outside_their_range_are_refused(limits, where):
     with pytest.raises(RecipeError, match=f"^{where}: "):
         check(desk_recipe(IMITATE, limits=limits))
@@ -339,7 +350,7 @@ def test_a_run_without_faults_has_no_word_of_them(tmp_path):
         assert not [name for name, value in line.items() if name.startswith(("failed/", "eval_failed", "groups/failed")) and value]
 
 
-# looking -----------------------------------------------------------------------------------------------------------------
+# looking ----------------------------------------------------------------------------------------------------
 
 
 def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
@@ -360,10 +371,12 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
     assert found["failed"] > 0 and found["avg@4"]["n"] == 6 and found["pass@4"]["n"] < 6
     monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: n == 0))
     first, second = look.sample(source, n=2)
-    assert (first["plan_status"], first["plan_reason"]) == ("failed", "parse: IndexError: list index out of range")
+    assert (first["plan_status"], first["plan_reason"]) == ("failed", "parse: IndexError: list index out of "
+                                                                      "range")
     assert second["plan_status"] != "failed"
     monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: True))
-    with pytest.raises(Exception, match="all 6 tasks failed, so there is nothing to measure; the most frequent: parse: IndexError"):
+    with pytest.raises(Exception, match="all 6 tasks failed, so there is nothing to measure; the most "
+                                        "frequent: parse: IndexError"):
         look.evaluate(source, tasks=3, levels=[1, 2], tree=TreeSpec(plans=1, acts=1, temperature=0.0))
 
 

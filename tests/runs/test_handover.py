@@ -1,5 +1,5 @@
-"""Who holds which weights in a run: layouts, isolation that switches itself on, what a gate does after a roll back, and runs
-that go on from a common beginning. On `desk` with the fake engine."""
+"""Who holds which weights in a run: layouts, isolation that switches itself on, what a gate does after a roll
+back, and runs that go on from a common beginning. On `desk` with the fake engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from forethought.store import Store
 SGD = {"lr": 0.5, "warmup": 0, "betas": [0.5, 0.9]}
 IMITATE = {"kind": "imitate", "until": {"steps": 3}, "batch": 2, "optim": SGD}
 PLAN = {"kind": "reinforce", "name": "learn to plan", "roles": ["plan"], "until": {"steps": 4}, "batch": 2, "tree": {"plans": 3, "acts": 0},
-        "reward": {"plan": {"valid": 1}}, "optim": SGD}  # fmt: skip
+        "reward": {"plan": {"valid": 1}}, "optim": SGD}
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,8 @@ def quick(monkeypatch):
 
 
 class Harmed(FakeEngine):
-    """Whenever a role of `policy` learns from rollouts, the other role's first choice in the same weights becomes certain: the wrong one."""
+    """Whenever a role of `policy` learns from rollouts, the other role's first choice in the same weights
+    becomes certain: the wrong one."""
 
     def optim_step(self, policy, lr_scale=1.0):
         found = super().optim_step(policy, lr_scale)
@@ -79,13 +80,14 @@ def learned(steps: int = 20) -> dict:
     return IMITATE | {"roles": ["act"], "until": {"steps": steps}, "optim": SGD | {"lr": 5.0}}
 
 
-# layouts -------------------------------------------------------------------------------------------------------------------
+# layouts ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("layout", "kind"), [("adapters", "an adapter"), ("models", "a model"), ("mixed", "an adapter")])
 def test_a_planner_of_its_own_leaves_the_base_alone(tmp_path, layout, kind):
     said = go(desk_recipe(IMITATE, PLAN, layout=layout), tmp_path / "own")
-    assert [d["reason"] for d in said if d["outcome"] == "fork"] == [f"plan speaks through {kind} of its own from here on"]
+    assert [d["reason"] for d in said if d["outcome"] == "fork"] == [f"plan speaks through {kind} of its own "
+                                                                     f"from here on"]
     go(desk_recipe(IMITATE, layout=layout), tmp_path / "before")
     assert weights(tmp_path / "own")["base"] == weights(tmp_path / "before")["base"]
     assert weights(tmp_path / "own")["plan"] != weights(tmp_path / "own")["base"]
@@ -107,7 +109,7 @@ def test_shared_weights_hold_both(tmp_path):
     ({"layout": "models", "planner": {"path": "somewhere"}}, [IMITATE, PLAN], "planner"),
     ({"layout": "models", "planner": {"width": 30, "heads": 4}}, [IMITATE, PLAN], "planner.width"),
     ({"layout": "models", "planner": {"layers": 2}}, [IMITATE, PLAN | {"weights": "base"}], "stage.1.weights"),
-])  # fmt: skip
+])
 def test_layouts_that_cannot_work_are_refused(fields, stages, where):
     with pytest.raises(RecipeError) as e:
         check(desk_recipe(*stages, **fields))
@@ -126,7 +128,7 @@ def test_layouts_that_cannot_work_are_refused(fields, stages, where):
     ({"adaptive": {"to": "model", "confidence": 1.0}}, "stage.1.adaptive.confidence"),
     ({"gates": [{"max_drop": 0.1, "then": "isolate"}]}, "stage.1.gates.0.then"),
     ({"gates": [{"max_drop": 0.1, "on_fail": "roll_back", "retries": 0}]}, "stage.1.gates.0.retries"),
-])  # fmt: skip
+])
 def test_isolation_that_cannot_work_is_refused(change, where):
     with pytest.raises(RecipeError) as e:
         check(shared(IMITATE, PLAN | change))
@@ -146,7 +148,7 @@ def test_adaptive_isolation_needs_the_probes_that_it_reads():
         check(desk_recipe(IMITATE, PLAN | {"adaptive": {"to": "model", "min_cosine": 0.0}}, layout="shared", probes={"conflict_every": 0}))
 
 
-# isolation that switches itself on ---------------------------------------------------------------------------------------------
+# isolation that switches itself on --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("to", ["model", "adapter"])
@@ -182,7 +184,8 @@ def test_a_method_is_switched_on_in_shared_weights(tmp_path, to):
     assert f"{to} of act is on with weight 0.3" in move["reason"]
     lines = [line for line in metrics(tmp_path / "run") if line["stage"] == 1]
     key = {"replay": "loss/sft", "keep_kl": "kl/keep"}[to]
-    assert [key in line for line in lines] == [False, False, True, True, True]  # start, harm, and every step after it
+    # start, harm, and every step after it
+    assert [key in line for line in lines] == [False, False, True, True, True]
 
 
 def test_a_stopped_adaptive_run_goes_on_as_the_straight_one(tmp_path):
@@ -221,7 +224,7 @@ def test_roles_share_again_when_nothing_would_be_lost(tmp_path):
     assert state(tmp_path / "run")["policies"] == {"plan": "plan", "act": "plan"}
 
 
-# after a roll back ---------------------------------------------------------------------------------------------------------------
+# after a roll back ------------------------------------------------------------------------------------------
 
 
 def gated(**after) -> dict:
@@ -244,8 +247,10 @@ def test_retry_isolated_keeps_what_the_first_attempt_lost(tmp_path):
 def test_retry_with_a_lower_rate_uses_up_its_retries_and_goes_on(tmp_path):
     said = go(shared(learned(), gated(then="lower_rate", rate=0.5, retries=2)), tmp_path / "run", harmed_desk)
     assert [d["outcome"] for d in said if d["stage"] == 1] == ["roll_back", "retry", "roll_back", "retry", "roll_back", "advance"]
-    assert [d["reason"] for d in said if d["outcome"] == "retry"] == ["once more, with 0.5 of its learning rate",
-                                                                     "once more, with 0.25 of its learning rate"]
+    assert [d["reason"] for d in said if d["outcome"] == "retry"] == ["once more, with 0.5 of its learning "
+                                                                      "rate",
+                                                                     "once more, with 0.25 of its learning "
+                                                                     "rate"]
     rates = [line["lr"] for line in metrics(tmp_path / "run") if line["stage"] == 1 and "lr" in line]
     assert list(dict.fromkeys(rates)) == [0.5, 0.25, 0.125]
     assert "2 more times were allowed" in said[-1]["reason"]
@@ -263,7 +268,7 @@ def test_the_stage_after_a_retried_one_has_its_own_settings_again(tmp_path):
     assert {line["lr"] for line in metrics(tmp_path / "run") if line["stage"] == 2 and "lr" in line} == {0.5}
 
 
-# core regions ----------------------------------------------------------------------------------------------------------------------
+# core regions -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("core", "said"), [("core", "the region of act is held"), ("random", "as many random weights are held")])
@@ -291,7 +296,7 @@ def test_transplant_and_slerp_end_the_stage_and_are_measured(tmp_path):
     assert set(weights(tmp_path / "run")) == {"base"}
 
 
-# probes in a run ---------------------------------------------------------------------------------------------------------------------
+# probes in a run --------------------------------------------------------------------------------------------
 
 
 def test_a_run_shows_its_probes_and_what_they_cost(tmp_path):
@@ -311,7 +316,7 @@ def test_kl_to_the_model_as_it_was_found(tmp_path):
     assert second[0]["probe/kl_start_plan"] == 0.0 and second[0]["probe/kl_base_plan"] == first[-1]["probe/kl_base_plan"]
 
 
-# from a common beginning ---------------------------------------------------------------------------------------------------------------
+# from a common beginning ------------------------------------------------------------------------------------
 
 
 def test_a_run_that_extends_another_is_the_straight_run(tmp_path):

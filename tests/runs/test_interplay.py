@@ -1,5 +1,5 @@
-"""Who may hold which weights when isolation, gates and several stages meet. On `desk`, with the fake engine where its weights show it and
-with a small real model where only an adapter on a moving base does."""
+"""Who may hold which weights when isolation, gates and several stages meet. On `desk`, with the fake engine
+where its weights show it and with a small real model where only an adapter on a moving base does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forethought.store import Store
 SGD = {"lr": 0.5, "warmup": 0, "betas": [0.5, 0.9]}
 ACT = {"kind": "imitate", "roles": ["act"], "until": {"steps": 20}, "batch": 2, "optim": SGD | {"lr": 5.0}}
 PLAN = {"kind": "reinforce", "name": "learn to plan", "roles": ["plan"], "until": {"steps": 4}, "batch": 2, "tree": {"plans": 3, "acts": 0},
-        "reward": {"plan": {"valid": 1}}, "skip_zero": False, "optim": SGD}  # fmt: skip
+        "reward": {"plan": {"valid": 1}}, "skip_zero": False, "optim": SGD}
 AT_ONCE = {"max_drop": 0.0, "confidence": 0.0}
 
 
@@ -33,7 +33,8 @@ def quick(monkeypatch):
 
 
 class Told(FakeEngine):
-    """`told`: (updates of any policy so far, policy) -> rows of logits that it has after the update, whatever it learned."""
+    """`told`: (updates of any policy so far, policy) -> rows of logits that it has after the update, whatever
+    it learned."""
 
     told: dict = {}
 
@@ -76,12 +77,13 @@ def moves(out: Path) -> list[tuple]:
     return [(d["stage"], d["outcome"]) for d in lines_of(out / "decisions.jsonl") if d["name"] == "isolation"]
 
 
-# a stage that finds the roles apart ----------------------------------------------------------------------------------------------
+# a stage that finds the roles apart -------------------------------------------------------------------------
 
 
 def test_a_later_adaptive_stage_leaves_roles_that_are_apart_alone(tmp_path):
     adaptive = PLAN | {"adaptive": {"to": "model"} | AT_ONCE}
-    engine_of = told(s21_base={"act": WRONG}, s24_plan={"plan": RIGHT}, s25_plan={"plan": WRONG})  # harm; then planning itself falls
+    # harm; then planning itself falls
+    engine_of = told(s21_base={"act": WRONG}, s24_plan={"plan": RIGHT}, s25_plan={"plan": WRONG})
     run.train(shared(ACT, adaptive, adaptive), tmp_path / "run", nothing, engine_of)
     assert moves(tmp_path / "run") == [(1, "isolate")]
     assert policies(tmp_path / "run") == {"plan": "plan", "act": "base"}
@@ -99,15 +101,17 @@ def test_roles_that_share_again_are_isolated_from_the_start_of_the_newer_stage(t
 def test_a_retry_that_is_isolated_is_not_isolated_once_more(tmp_path):
     gate = {"metric": "eval/plan", "max_drop": 0.1, "confidence": 0.0, "on_fail": "roll_back", "then": "isolate", "isolate": "model"}
     stage = PLAN | {"adaptive": {"to": "model"} | AT_ONCE, "gates": [gate]}
-    engine_of = told(s20_base={"plan": RIGHT}, s22_base={"plan": WRONG}, s23_plan={"plan": WRONG})  # both attempts lose planning
+    # both attempts lose planning
+    engine_of = told(s20_base={"plan": RIGHT}, s22_base={"plan": WRONG}, s23_plan={"plan": WRONG})
     run.train(shared(ACT, stage), tmp_path / "run", nothing, engine_of)
     assert moves(tmp_path / "run") == []
 
 
 SMALL = {"layout": "shared", "model": {"layers": 2, "width": 64, "mlp": 32}, "eval": {"tasks": 1, "every": 9},
-         "probes": {"tasks": 2, "every": 1, "conflict_every": 1}, "engine": {"threads": 1, "device": "cpu"}}  # fmt: skip
+         "probes": {"tasks": 2, "every": 1, "conflict_every": 1}, "engine": {"threads": 1, "device": "cpu"}}
 FAST = {"kind": "imitate", "until": {"steps": 2}, "batch": 2, "optim": {"lr": 0.01}}
-INTO_AN_ADAPTER = FAST | {"until": {"steps": 3}, "adaptive": {"to": "adapter", "min_cosine": 1.0, "window": 1}}  # after its first step
+# after its first step
+INTO_AN_ADAPTER = FAST | {"until": {"steps": 3}, "adaptive": {"to": "adapter", "min_cosine": 1.0, "window": 1}}
 
 
 def test_a_later_stage_does_not_move_the_base_under_the_adapter_of_a_frozen_role(tmp_path):
@@ -131,7 +135,7 @@ def test_where_both_roles_train_neither_moves_the_weights_of_the_other_after_the
     assert not on_the_base or "base" not in trained
 
 
-# after a roll back ---------------------------------------------------------------------------------------------------------------
+# after a roll back ------------------------------------------------------------------------------------------
 
 
 def rolled_back(**fields) -> dict:
@@ -159,17 +163,19 @@ def test_a_retry_with_an_adapter_needs_no_core_region(tmp_path):
 
 def test_a_gate_on_a_probe_compares_with_the_start_of_the_first_stage(tmp_path):
     gate = {"metric": "probe/entropy_plan", "max_drop": 0.3, "confidence": 0.0, "on_fail": "warn"}
-    run.train(shared(PLAN | {"gates": [gate]}), tmp_path / "run", nothing, told(s1_base={"plan": RIGHT}))  # 0.44 nats a token at the start
+    # 0.44 nats a token at the start
+    run.train(shared(PLAN | {"gates": [gate]}), tmp_path / "run", nothing, told(s1_base={"plan": RIGHT}))
     judged = [d["outcome"] for d in lines_of(tmp_path / "run" / "decisions.jsonl") if d["kind"] == "gate"]
     assert judged == ["warn", "warn"]
 
 
 @pytest.mark.parametrize(("gate", "where"), [
     ({"then": "lower_rate", "rate": 2.0}, "stage.1.gates.0.rate"),  # raises it
-    ({"then": "isolate", "retries": 2}, "stage.1.gates.0.retries"),  # the same seeds and settings: the same run once more
+    # the same seeds and settings: the same run once more
+    ({"then": "isolate", "retries": 2}, "stage.1.gates.0.retries"),
     ({"then": "skip", "rate": 0.1}, "stage.1.gates.0.rate"),  # not read
     ({"then": "lower_rate", "isolate": "model"}, "stage.1.gates.0.isolate"),  # not read
-])  # fmt: skip
+])
 def test_a_follow_up_that_says_something_else_is_refused(gate, where):
     with pytest.raises(RecipeError) as e:
         check(shared(ACT, rolled_back(gates=[{"metric": "eval/act", "max_drop": 0.1, "on_fail": "roll_back"} | gate])))
@@ -183,7 +189,7 @@ def test_a_gate_cannot_switch_on_what_is_on():
         check(shared(ACT, rolled_back(gates=[gate], isolation={"replay": 0.5})))
 
 
-# what is read, and what is said ----------------------------------------------------------------------------------------------------
+# what is read, and what is said -----------------------------------------------------------------------------
 
 
 def test_every_conflict_probe_is_read_whatever_the_held_out_probes_period(tmp_path):
@@ -195,11 +201,13 @@ def test_every_conflict_probe_is_read_whatever_the_held_out_probes_period(tmp_pa
 
 
 def test_the_conflict_probe_finds_the_cosine_from_before_the_surgery(tmp_path):
-    """With replay both roles have an objective, and PCGrad reports the cosine of the very same two gradients."""
+    """With replay both roles have an objective, and PCGrad reports the cosine of the very same two
+    gradients."""
     stage = FAST | {"roles": ["plan"], "until": {"steps": 6}, "isolation": {"replay": 0.5, "surgery": "pcgrad"}}
     run.train(desk_recipe(stage, **SMALL), tmp_path / "run", nothing)
     lines = [line for line in lines_of(tmp_path / "run" / "metrics.jsonl") if "surgery/cosine" in line]
-    assert min(line["surgery/cosine"] for line in lines) < -1e-3  # else nothing was projected, and this test would show nothing
+    # else nothing was projected, and this test would show nothing
+    assert min(line["surgery/cosine"] for line in lines) < -1e-3
     assert [line["conflict/all"] for line in lines] == pytest.approx([line["surgery/cosine"] for line in lines], rel=1e-2)
 
 
@@ -218,7 +226,8 @@ def test_what_the_search_for_core_regions_trains_on_is_in_the_log(tmp_path):
 
 @pytest.mark.parametrize("override", ["planner.layers=3", "planner.width=64"])
 def test_a_planner_that_is_only_half_said_is_not_dropped(override):
-    """In a file, planner = { layers = 3 } is a planner of its own; on the command line it must be one too, or be refused."""
+    """In a file, planner = { layers = 3 } is a planner of its own; on the command line it must be one too, or
+    be refused."""
     try:
         recipe = load("desk", ["layout=models", "stage.1.weights=model", "stage.0.weights=auto", override])
         check(recipe)
@@ -234,7 +243,8 @@ def test_adaptive_settings_that_nothing_reads_are_refused(adaptive):
 
 
 def test_harm_that_only_an_evaluation_sees_isolates_too(tmp_path):
-    """Held-out probes are never due in this stage; its evaluation at step 2 sees that acting is lost, and the next one that it is back."""
+    """Held-out probes are never due in this stage; its evaluation at step 2 sees that acting is lost, and the
+    next one that it is back."""
     stage = PLAN | {"adaptive": {"to": "model"} | AT_ONCE}
     recipe = desk_recipe(ACT, stage, layout="shared", probes={"tasks": 4, "every": 99, "conflict_every": 0})
     run.train(recipe, tmp_path / "run", nothing, told(s21_base={"act": WRONG}))

@@ -1,7 +1,8 @@
 """Language models of the three families that the published runs use, from distillation to evaluation.
 
-Tiny random models of Qwen2.5, Qwen3 and Llama 3.2 (tied or not, norms on queries and keys, stretched rotary positions), each with a
-byte-level BPE tokenizer trained here, the family's special tokens and its form of conversation.
+Tiny random models of Qwen2.5, Qwen3 and Llama 3.2 (tied or not, norms on queries and keys, stretched rotary
+positions), each with a byte-level BPE tokenizer trained here, the family's special tokens and its form of
+conversation.
 """
 
 from __future__ import annotations
@@ -31,27 +32,29 @@ from forethought.learn.rewards import reward
 from forethought.core.types import Batch, Objective, Request
 
 CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # fmt: skip
-HEADERS = ("<|begin_of_text|>Today Date: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}<|start_header_id|>{{ m.role }}"
+          "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+HEADERS = ("<|begin_of_text|>Today Date: {{ strftime_now('%d %b %Y') }}\n{% for m in messages "
+           "%}<|start_header_id|>{{ m.role }}"
            "<|end_header_id|>\n\n{{ m.content }}<|eot_id|>{% endfor %}"
-           "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")  # fmt: skip
+           "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}")
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LLAMA = ["<|end_of_text|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"]
 STRETCHED = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-             "original_max_position_embeddings": 64}  # fmt: skip
+             "original_max_position_embeddings": 64}
 FAMILIES = {  # kind of model, its fields, special tokens, the end of a turn and what else ends, template
     "qwen2.5": ("qwen2", {"tie_word_embeddings": True}, QWEN, ["<|im_end|>", "<|endoftext|>"], CHATML),
     "qwen3": ("qwen3", {"head_dim": 16, "tie_word_embeddings": False}, QWEN, ["<|im_end|>", "<|endoftext|>"], CHATML),
     "llama3.2": ("llama", {"tie_word_embeddings": True, "rope_parameters": STRETCHED}, LLAMA,
                  ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"], HEADERS),
-}  # fmt: skip
+}
 
 
 def rows(name: str, start: int, n: int = 12) -> list[dict]:
     """In the form of GSM8K, from whose solutions the rules make plans."""
     return [{"id": f"{name}-{i}", "question": f"Ann has {start + i} nuts and gets {i % 7} more. How many?",
-             "answer": f"She adds what she gets.\n{start + i} + {i % 7} = <<{start + i}+{i % 7}={start + i + i % 7}>>{start + i + i % 7}\n"
-                       f"#### {start + i + i % 7}"} for i in range(n)]  # fmt: skip
+             "answer": f"She adds what she gets.\n{start + i} + {i % 7} = "
+                       f"<<{start + i}+{i % 7}={start + i + i % 7}>>{start + i + i % 7}\n"
+                       f"#### {start + i + i % 7}"} for i in range(n)]
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -63,7 +66,8 @@ def family(request, tmp_path_factory):
     for name, start in (("train", 100), ("demos", 300), ("test", 500)):
         files[name] = str(folder / f"{name}.jsonl")
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(name, start)))
-    tokenizer = bpe_of([str(row) for row in rows("train", 100)] + ["<plan>\n1. She adds.\n</plan>\n<think>\n</think>\n\\boxed{}"] * 9, 380,
+    tokenizer = bpe_of([str(row) for row in rows("train", 100)] + ["<plan>\n1. She "
+                                                                   "adds.\n</plan>\n<think>\n</think>\n\\boxed{}"] * 9, 380,
                        ["<pad>", *special])
     tokenizer.chat_template, tokenizer.eos_token = template, ends[0]
     ids = tokenizer.convert_tokens_to_ids(ends)
@@ -73,16 +77,18 @@ def family(request, tmp_path_factory):
         "name": "path", "layout": "shared", "model": {"path": on_disk(folder / "model", model, tokenizer)},
         "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
         "task": {"name": "math", "train": files["train"], "demos": files["demos"], "eval": [files["test"]], "graded": False,
-                 "grader": "exact", "budgets": {"plan": 30, "act": 60}, "system": "Plan in <plan>, then think in <think>, then \\boxed{}."},
+                 "grader": "exact", "budgets": {"plan": 30, "act": 60}, "system": "Plan in <plan>, then "
+                                                                                  "think in <think>, then "
+                                                                                  "\\boxed{}."},
         "eval": {"tasks": 3, "every": 0}, "probes": {"every": 0, "conflict_every": 0, "kl_start": False},
         "stage": [{"kind": "distill", "distill": {"summariser": "rules"}},
                   {"kind": "imitate", "until": {"steps": 40}, "batch": 6, "optim": {"lr": 2e-2, "warmup": 2, "decay": 0.5}},
                   {"kind": "reinforce", "until": {"steps": 2}, "batch": 3, "tree": {"plans": 2, "acts": 2}, "optim": {"lr": 1e-4},
-                   "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "structure": 0.2, "length": 0.1}}}]})  # fmt: skip
+                   "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "structure": 0.2, "length": 0.1}}}]})
     return request.param, recipe
 
 
-# Words -------------------------------------------------------------------------------------------------------------------
+# Words ------------------------------------------------------------------------------------------------------
 
 
 def test_what_the_model_reads_is_its_own_form_of_conversation(family):
@@ -93,9 +99,11 @@ def test_what_the_model_reads_is_its_own_form_of_conversation(family):
     opened = "<|start_header_id|>user<|end_header_id|>\n\n" if name == "llama3.2" else "<|im_start|>user\n"
     assert f"{opened}{task.state.problem}" in text and text.endswith("\n<plan>")
     if name == "llama3.2":
-        assert text.startswith("<|begin_of_text|>Today Date: 26 Jul 2024\n")  # the same whenever the run is resumed
+        # the same whenever the run is resumed
+        assert text.startswith("<|begin_of_text|>Today Date: 26 Jul 2024\n")
     special = engine.tokenizer.convert_tokens_to_ids(FAMILIES[name][2][-1])
-    assert engine.encode(FAMILIES[name][2][-1]) == (special,)  # special tokens are one token, also inside a text
+    # special tokens are one token, also inside a text
+    assert engine.encode(FAMILIES[name][2][-1]) == (special,)
 
 
 def test_every_end_of_the_family_ends_a_turn_and_is_no_text(family):
@@ -128,7 +136,8 @@ def test_a_base_model_ends_its_turns_as_its_template_does():
     model = model_of("qwen2", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
     ids = {word: tokenizer.convert_tokens_to_ids(word) for word in QWEN}
     assert ends_of(tokenizer, model) == (ids["<|im_end|>"], {ids["<|im_end|>"], ids["<|endoftext|>"]})
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"  # writes nothing behind an answer
+    # writes nothing behind an answer
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     assert ends_of(tokenizer, model) == (ids["<|endoftext|>"], {ids["<|endoftext|>"]})
     tokenizer.chat_template = None
     assert ends_of(tokenizer, model)[0] == ids["<|endoftext|>"]
@@ -137,22 +146,25 @@ def test_a_base_model_ends_its_turns_as_its_template_does():
 def test_a_template_that_takes_no_system_message_is_named():
     engine = engine_of(model_of(vocab_size=300), bpe_of(["a b"], 300))
     engine.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
-    with pytest.raises(UserError, match='refuses the conversation .System role not supported.*task.system=""'):
+    with pytest.raises(UserError, match='refuses the conversation .System role not '
+                                        'supported.*task.system=""'):
         engine.chat([{"role": "system", "content": "x"}])
 
 
-# Numbers -----------------------------------------------------------------------------------------------------------------
+# Numbers ----------------------------------------------------------------------------------------------------
 
 
 def grown(recipe, **engine):
-    """(engine, batch of the policy gradient, objective): two trees of two plans and two acts each, with credit."""
+    """(engine, batch of the policy gradient, objective): two trees of two plans and two acts each, with
+    credit."""
     engine, rollouts = run.build(replace(recipe, engine=replace(recipe.engine, **engine)))
     tasks = rollouts.domain.pool(0, "train")[:2]
     trees = []
     for tree in rollouts.grow(tasks, TreeSpec(plans=2, acts=2), {"plan": "base", "act": "base"}, 3):
         plans = [replace(n, status="finished") for n in tree.nodes if n.role == "plan"]
         acts = []
-        for plan in plans:  # an untrained model closes no plan: its executions are sampled under it all the same
+        # an untrained model closes no plan: its executions are sampled under it all the same
+        for plan in plans:
             path = tree.nodes[0].token_ids + plan.token_ids
             outs = engine.sample([Request(policy="base", context=path, n=2, stops=(), max_tokens=24, seed=plan.id)])[0]
             acts += [replace(plan, id=10 * plan.id + k, parent=plan.id, role="act", token_ids=out.token_ids, logprobs=out.logprobs,
@@ -198,11 +210,12 @@ def test_bf16_keeps_the_sampler_near_the_trainer(family):
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in engine.weights.parameters("base").values() if p.grad is not None)
 
 
-# Weights in bf16 -----------------------------------------------------------------------------------------------------------
+# Weights in bf16 --------------------------------------------------------------------------------------------
 
 
 def test_small_updates_of_whole_models_reach_weights_that_were_saved_in_bf16(family, tmp_path):
-    """At 1e-6 an AdamW update is less than the last bit of nearly every bf16 weight: kept in bf16, the model would not move."""
+    """At 1e-6 an AdamW update is less than the last bit of nearly every bf16 weight: kept in bf16, the model
+    would not move."""
     _, recipe = family
     loaded = from_path(recipe.model.path)
     on_disk(tmp_path, loaded.model.to(torch.bfloat16), loaded.tokenizer)
@@ -236,7 +249,7 @@ def test_adapters_on_bf16_weights_are_fp32_and_train(family):
     assert all(torch.equal(p, base[k]) for k, p in snapshot(engine, "base").items())
 
 
-# Room ----------------------------------------------------------------------------------------------------------------------
+# Room -------------------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_beyond_the_context_is_told_before_anything_trains(family, tmp_path):
@@ -244,11 +257,12 @@ def test_a_prompt_beyond_the_context_is_told_before_anything_trains(family, tmp_
     long = {"id": "long", "question": "nuts " * 2000, "answer": "So. #### 2"}
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows("a", 900, 40), long]))
     task = replace(recipe.task, options=recipe.task.options | {"train": str(tmp_path / "train.jsonl")})
-    with pytest.raises(UserError, match=r"math at level 0 takes prompts of \d{4} tokens and 90 for .*; the model's context is 1024"):
+    with pytest.raises(UserError, match=r"math at level 0 takes prompts of \d{4} tokens and 90 for .*; the "
+                                        r"model's context is 1024"):
         run.build(replace(recipe, task=task))
 
 
-# The whole path --------------------------------------------------------------------------------------------------------------
+# The whole path ---------------------------------------------------------------------------------------------
 
 
 class Watched:
@@ -271,7 +285,8 @@ class Watched:
         monkeypatch.setattr(TorchEngine, "forward_backward", training)
 
     def check(self) -> tuple[int, int]:
-        """Token for token: a trained turn is one that was sampled in this very context. (plans, acts) that trained."""
+        """Token for token: a trained turn is one that was sampled in this very context. (plans, acts) that
+        trained."""
         counted = {"plan": 0, "act": 0}
         for batch in self.trained:
             paths: list[tuple[int, ...]] = []
@@ -316,7 +331,8 @@ def test_a_turn_that_runs_out_of_tokens_is_truncated_and_counted(family):
     trees = rollouts.grow(rollouts.domain.pool(0, "train")[:2], TreeSpec(plans=2, acts=2), {"plan": "base", "act": "base"}, 1)
     plans = [n for tree in trees for n in tree.nodes if n.role == "plan"]
     assert {(n.status, len(n.token_ids)) for n in plans} == {("truncated", 30)} and len(plans) == 4
-    assert not [n for tree in trees for n in tree.nodes if n.role == "act"]  # what was cut off is not executed
+    # what was cut off is not executed
+    assert not [n for tree in trees for n in tree.nodes if n.role == "act"]
     assert tree_metrics(trees)["truncated/plan"].value() == 1.0
 
 

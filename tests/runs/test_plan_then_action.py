@@ -1,4 +1,5 @@
-"""PTA-GRPO's reward and HICRA's credit, by hand; the numbers of the 4 x 3 tree are those of the notes on methods."""
+"""PTA-GRPO's reward and HICRA's credit, by hand; the numbers of the 4 x 3 tree are those of the notes on
+methods."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def leaf_advantages(outcomes, tau: float) -> list[list[float]]:
     return [[given[i][0] for i in row] for row in ACTS]
 
 
-# the plan's own reward ---------------------------------------------------------------------------------------------------
+# the plan's own reward --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tau", [1.0, 0.1])
@@ -69,7 +70,7 @@ def test_a_plan_without_evidence_takes_no_part():
     assert found[1]["analytic"] == 1.0 and "analytic" not in found[3]
 
 
-# structure and length -----------------------------------------------------------------------------------------------------
+# structure and length ---------------------------------------------------------------------------------------
 
 
 def sized(*responses: tuple[int, int, float, str]) -> Tree:
@@ -89,7 +90,8 @@ def test_length_is_nearness_to_the_shortest_success():
     """Lengths 4 (wrong), 6 (right, the shortest), 10 (right), 16 (the longest): T = 6, T_max = 16."""
     found = parts(sized((2, 2, 0, "finished"), (2, 4, 1, "finished"), (4, 6, 1, "finished"), (8, 8, 0, "truncated")), LENGTH)
     assert [found[i]["length"] for i in (2, 4, 6, 8)] == pytest.approx([math.exp(-0.2), 1.0, math.exp(-0.4), math.exp(-1.0)])
-    assert [found[i]["structure"] for i in (2, 4, 6, 8)] == [1.0, 1.0, 1.0, 0.0]  # what ran out of budget kept to no format
+    # what ran out of budget kept to no format
+    assert [found[i]["structure"] for i in (2, 4, 6, 8)] == [1.0, 1.0, 1.0, 0.0]
 
 
 def test_length_with_a_longest_of_the_recipe():
@@ -105,7 +107,8 @@ def test_where_nobody_succeeds_nobody_is_paid_for_length():
 def test_where_all_are_equally_long_all_are_near():
     found = parts(sized((2, 4, 1, "finished"), (3, 3, 0, "finished")), LENGTH)
     assert [found[i]["length"] for i in (2, 4)] == [1.0, 1.0]
-    short = parts(sized((2, 4, 1, "finished"), (3, 5, 1, "finished")), LENGTH, length_max=3)  # T_max below T: the formula's limit
+    # T_max below T: the formula's limit
+    short = parts(sized((2, 4, 1, "finished"), (3, 5, 1, "finished")), LENGTH, length_max=3)
     assert [short[i]["length"] for i in (2, 4)] == [1.0, 0.0]
 
 
@@ -116,7 +119,7 @@ def test_the_whole_reward_is_the_papers_sum():
     assert paths == pytest.approx([1 + 0.5 * best + 0.2 + 0.1, 0.5 * (1 - best) + 0.2 + 0.1 * math.exp(-1)])
 
 
-# HICRA --------------------------------------------------------------------------------------------------------------------
+# HICRA ------------------------------------------------------------------------------------------------------
 
 
 def test_hicra_reinforces_more_and_discourages_less_on_the_mask_alone():
@@ -153,7 +156,7 @@ def test_the_entropy_mask_takes_the_most_uncertain_tokens_of_each_turn():
 def test_a_stage_trains_with_each_mask(tmp_path, mask):
     stage = {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plans": 3, "acts": 2},
              "credit": {"name": "dr_grpo", "alpha": 0.2, "mask": mask}, "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "length": 0.1}},
-             "optim": {"lr": 0.5, "warmup": 0}}  # fmt: skip
+             "optim": {"lr": 0.5, "warmup": 0}}
     run.train(desk_recipe(stage, layout="shared"), tmp_path / "run", nothing, fake_desk())
     line = lines_of(tmp_path / "run" / "metrics.jsonl")[-1]
     assert {"reward/plan.analytic", "reward/act.length"} <= line.keys()
@@ -163,7 +166,7 @@ def test_a_stage_trains_with_each_mask(tmp_path, mask):
     ({"credit": {"alpha": -0.1}}, "stage.0.credit.alpha"), ({"credit": {"mask": "entropy"}}, "stage.0.credit.mask"),
     ({"credit": {"alpha": 0.2, "mask": "entropy", "mask_share": 0}}, "stage.0.credit.mask_share"),
     ({"shaping": {"tau": 0}}, "stage.0.shaping.tau"), ({"reward": {"plan": {"analytic": 1}}, "tree": {"acts": 0}, "roles": ["plan"]}, "stage.0.reward.plan.analytic"),
-])  # fmt: skip
+])
 def test_settings_that_cannot_work_are_refused(change, where):
     with pytest.raises(RecipeError) as e:
         check(desk_recipe({"kind": "reinforce"} | change, layout="shared"))

@@ -1,4 +1,5 @@
-"""A run from its first line to its report, on `desk` with the fake engine: what it writes, how it stops, how it goes on."""
+"""A run from its first line to its report, on `desk` with the fake engine: what it writes, how it stops, how
+it goes on."""
 
 from __future__ import annotations
 
@@ -33,14 +34,15 @@ TENSORBOARD = {"tensorboard"} if importlib.util.find_spec("tensorboard") else se
 SGD = {"lr": 0.5, "warmup": 2, "decay": 0.5, "betas": [0.5, 0.9]}
 IMITATE = {"kind": "imitate", "until": {"steps": 3}, "batch": 2, "optim": SGD}
 PLAN = {"kind": "reinforce", "name": "learn to plan", "roles": ["plan"], "until": {"steps": 3}, "batch": 2, "tree": {"plans": 3, "acts": 2},
-        "ref_kl": 0.1, "optim": SGD}  # fmt: skip
+        "ref_kl": 0.1, "optim": SGD}
 ACT = {"kind": "reinforce", "roles": ["act"], "until": {"steps": 4}, "batch": 2, "tree": {"plans": 2, "acts": 2},
-       "credit": {"name": "role_baseline"}, "optim": SGD}  # fmt: skip
+       "credit": {"name": "role_baseline"}, "optim": SGD}
 BOTH = {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plans": 3, "acts": 2}, "updates": 2, "optim": SGD}
 IMPOSSIBLE = {"metric": "eval/act", "at_most": 0.0, "on_fail": "roll_back"}
 
 WHOLE = desk_recipe(IMITATE, PLAN, ACT | {"gates": [IMPOSSIBLE]}, BOTH)
-"""Four stages: the base, an adapter with a reference, an adapter that a gate takes back after two steps, both adapters."""
+"""Four stages: the base, an adapter with a reference, an adapter that a gate takes back after two steps, both
+adapters."""
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +112,7 @@ def everything(out: Path) -> dict:
     summary = json.loads((out / "summary.json").read_text())
     return {"metrics": metrics(out), "decisions": decisions(out), "engine": engine, "state": timeless(state), "summary": timeless(summary),
             "trees": {p.name: gzip.decompress(p.read_bytes()) for p in sorted((out / "trees").iterdir())},
-            "checkpoints": Store.open(out).steps()[-1]}  # fmt: skip
+            "checkpoints": Store.open(out).steps()[-1]}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def straight(tmp_path_factory) -> tuple[dict, list]:
     return everything(out), events
 
 
-# a run from start to end -------------------------------------------------------------------------------------------------
+# a run from start to end ------------------------------------------------------------------------------------
 
 
 def test_what_a_run_tells_its_watcher(straight):
@@ -137,7 +139,7 @@ def test_what_a_run_tells_its_watcher(straight):
         ("decision", 8, 2, 2, "roll_back"), ("eval", 9, 2, 2, ""), ("decision", 9, 2, 2, "advance"),
         ("stage", 9, 3, 0, ""), ("eval", 9, 3, 0, ""), ("step", 10, 3, 1, ""), ("eval", 11, 3, 2, ""), ("decision", 11, 3, 2, "advance"),
         ("decision", 11, 4, 0, "end"), ("end", 11, 4, 0, ""),
-    ]  # fmt: skip
+    ]
     assert {(e.steps, e.stages) for e in straight[1]} == {(12, 4)}
 
 
@@ -159,8 +161,9 @@ def test_the_log_says_what_was_told_and_keeps_the_contracts_names(straight):
                     assert line[f"eval_n/{key}"] == (4 if key == side else 2)
     assert {"loss/sft", "entropy/plan", "entropy/act", "lr", "grad_norm/base", "tokens/trained", "tokens/forward"} <= lines[1].keys()
     assert {"loss/pg", "kl/ref", "reward/plan.outcome", "reward/act", "reward/plan.valid", "refused/plan", "truncated/plan", "failed/act",
-            "groups/zero", "gap/sampler", "grad_norm/plan", "tokens/sampled", "curriculum/reward@1"} <= lines[5].keys()  # fmt: skip
-    assert [line["lr"] for line in lines[1:4]] == pytest.approx([0.25, 0.5, 0.5 * (1 / 1.5)])  # warm-up 2, decay over half of 3 steps
+            "groups/zero", "gap/sampler", "grad_norm/plan", "tokens/sampled", "curriculum/reward@1"} <= lines[5].keys()
+    # warm-up 2, decay over half of 3 steps
+    assert [line["lr"] for line in lines[1:4]] == pytest.approx([0.25, 0.5, 0.5 * (1 / 1.5)])
 
 
 def test_the_run_directory_at_the_end(tmp_path):
@@ -169,7 +172,7 @@ def test_the_run_directory_at_the_end(tmp_path):
     assert (result.out, result.status, result.exit_code) == (out, "done", 0)
     assert result.values == {k: v for k, v in metrics(out)[-1].items() if k.startswith("eval") and not k.startswith("eval_change")}
     assert {p.name for p in out.iterdir()} == {".lock", "run.json", "files.jsonl", "recipe.json", "metrics.jsonl", "decisions.jsonl",
-                                               "summary.json", "report.html", "checkpoints", "trees"} | TENSORBOARD  # fmt: skip
+                                               "summary.json", "report.html", "checkpoints", "trees"} | TENSORBOARD
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step-000010", "step-000011"]
     assert [p.name for p in sorted((out / "trees").iterdir())] == [f"step-{s:06d}.jsonl.gz" for s in (4, 5, 6, 7, 8, 10, 11)]
     page = (out / "report.html").read_text()
@@ -189,9 +192,10 @@ def test_the_summary(straight):
     assert [{k: s[k] for k in ("name", "kind", "roles", "steps", "ended")} for s in left["summary"]["stages"]] == [
         {"name": "imitate", "kind": "imitate", "roles": ["plan", "act"], "steps": 3, "ended": "its 3 steps are done"},
         {"name": "learn to plan", "kind": "reinforce", "roles": ["plan"], "steps": 3, "ended": "its 3 steps are done"},
-        {"name": "reinforce", "kind": "reinforce", "roles": ["act"], "steps": 2, "ended": "a gate rolled it back (eval/act)"},
+        {"name": "reinforce", "kind": "reinforce", "roles": ["act"], "steps": 2, "ended": "a gate rolled it "
+                                                                                          "back (eval/act)"},
         {"name": "reinforce", "kind": "reinforce", "roles": ["plan", "act"], "steps": 2, "ended": "its 2 steps are done"},
-    ]  # fmt: skip
+    ]
     lines = left["metrics"]
     for i, stage in enumerate(left["summary"]["stages"]):
         of_stage = [line for line in lines if line["stage"] == i]
@@ -206,7 +210,7 @@ def test_event_files_say_what_the_log_says(tmp_path, no_report):
     train(desk_recipe(IMITATE), tmp_path / "run")
     [file] = (tmp_path / "run" / "tensorboard").iterdir()
     seen = [(e.step, {v.tag: v.tensor.float_val[0] if v.HasField("tensor") else v.simple_value for v in e.summary.value})
-            for e in loader.EventFileLoader(str(file)).Load() if e.HasField("summary")]  # fmt: skip
+            for e in loader.EventFileLoader(str(file)).Load() if e.HasField("summary")]
     for (step, values), line in zip(seen, metrics(tmp_path / "run"), strict=True):
         assert step == line["step"]
         own = {k: v for k, v in line.items() if "/" in k or k == "lr"}
@@ -240,7 +244,7 @@ def test_a_stage_begins_where_the_last_one_ended_without_measuring_twice(straigh
 
 def test_a_run_learns(tmp_path, no_report):
     plan = PLAN | {"until": {"steps": 30}, "ref_kl": 0.0, "tree": {"plans": 6, "acts": 0}, "reward": {"plan": {"valid": 1.0}},
-                   "optim": SGD | {"lr": 1.0}}  # fmt: skip
+                   "optim": SGD | {"lr": 1.0}}
     train(desk_recipe(plan | {"batch": 4}), tmp_path / "run")
     lines = metrics(tmp_path / "run")
     assert lines[0]["eval/plan"] == 0.0 and lines[-1]["eval/plan"] == 1.0
@@ -248,7 +252,7 @@ def test_a_run_learns(tmp_path, no_report):
     assert lines[-1]["reward/plan.valid"] > 0.6 > 0.4 > lines[1]["reward/plan.valid"]
 
 
-# who moves ---------------------------------------------------------------------------------------------------------------
+# who moves --------------------------------------------------------------------------------------------------
 
 
 def watched(recipe, out: Path, **fields) -> list[tuple]:
@@ -264,7 +268,7 @@ def watched(recipe, out: Path, **fields) -> list[tuple]:
     def observe(event):
         engine = made[0]
         seen.append((event, copy.deepcopy({"weights": engine.weights, "served": engine.served, "momentum": engine.momentum,
-                                           "versions": engine.versions})))  # fmt: skip
+                                           "versions": engine.versions})))
 
     train(recipe, out, observe, engine_of)
     return seen
@@ -294,7 +298,8 @@ def test_every_stage_begins_with_fresh_optimizers(tmp_path, no_report):
     seen = watched(desk_recipe(IMITATE, PLAN, PLAN | {"name": "again"}), tmp_path / "run")
     momentum = {(e.stage, e.stage_step): state["momentum"] for e, state in seen if e.kind in ("eval", "step")}
     assert momentum[1, 3]["plan"] != {} == momentum[2, 0]["plan"]
-    assert set(momentum[0, 3]) == {"base"} and set(momentum[1, 3]) == set(momentum[2, 3]) == {"plan"}  # those of ended stages are gone
+    # those of ended stages are gone
+    assert set(momentum[0, 3]) == {"base"} and set(momentum[1, 3]) == set(momentum[2, 3]) == {"plan"}
 
 
 def test_an_adapter_starts_as_the_base_and_is_not_forked_again(tmp_path, no_report):
@@ -304,7 +309,7 @@ def test_an_adapter_starts_as_the_base_and_is_not_forked_again(tmp_path, no_repo
     assert [(d["step"], d["reason"].split()[0]) for d in decisions(tmp_path / "run") if d["outcome"] == "fork"] == [(3, "plan"), (6, "act")]
 
 
-# gates -------------------------------------------------------------------------------------------------------------------
+# gates ------------------------------------------------------------------------------------------------------
 
 
 def test_a_roll_back_restores_weights_optimizers_and_curriculum_and_says_why(tmp_path, no_report):
@@ -326,12 +331,14 @@ def test_a_roll_back_restores_weights_optimizers_and_curriculum_and_says_why(tmp
     runner = Runner(WHOLE, engine, rollouts, Store(tmp_path / "run"), observe)
     runner.go(Progress(), "start")
     start, moved, back = seen[6], seen[8], seen[9]
-    assert all(one != other for one, other in zip(moved[:5], start, strict=False))  # else nothing was taken back
+    # else nothing was taken back
+    assert all(one != other for one, other in zip(moved[:5], start, strict=False))
     assert [*back[:3], *back[4:]] == [*start[:3], *start[4:]]
-    assert back[3] == start[3] | {"act": moved[3]["act"] + 1}  # the weights of the start under a number that was never used
+    # the weights of the start under a number that was never used
+    assert back[3] == start[3] | {"act": moved[3]["act"] + 1}
     [decision] = [d for d in decisions(tmp_path / "run", "gate")]
     assert decision == {"step": 8, "stage": 2, "kind": "gate", "name": "eval/act", "outcome": "roll_back",
-                        "reason": "eval/act is not at most 0.0: 1.000", "numbers": {"value": 1.0, "bound": 0.0}}  # fmt: skip
+                        "reason": "eval/act is not at most 0.0: 1.000", "numbers": {"value": 1.0, "bound": 0.0}}
     line = metrics(tmp_path / "run")[11]
     assert (line["step"], line["stage"], line["stage_step"], line["rolled_back_to"]) == (9, 2, 2, 6)
     assert {k: line[k] for k in line if k.startswith("eval/")} == {k: v for k, v in metrics(tmp_path / "run")[8].items() if k.startswith("eval/")}
@@ -386,7 +393,8 @@ def test_gates_may_read_the_numbers_of_the_step(tmp_path, no_report):
     gates = [{"metric": "refused/plan", "at_most": 0.0, "on_fail": "warn"}, {"metric": "entropy/plan", "max_drop": 0.001, "on_fail": "warn"}]
     train(desk_recipe(PLAN | {"until": {"steps": 6}, "gates": gates}), tmp_path / "run")
     found = [(d["step"], d["name"], d["outcome"]) for d in decisions(tmp_path / "run", "gate")]
-    assert found[:2] == [(2, "refused/plan", "warn"), (2, "entropy/plan", "pass")]  # the first one that was measured is the start
+    # the first one that was measured is the start
+    assert found[:2] == [(2, "refused/plan", "warn"), (2, "entropy/plan", "pass")]
     assert found[-1] == (6, "entropy/plan", "warn")
 
 
@@ -398,7 +406,7 @@ def test_a_stage_ends_early_when_its_metric_is_there(tmp_path, no_report):
     assert [line["stage"] for line in metrics(tmp_path / "run")] == [0] * 5 + [1] * 4
 
 
-# stop anywhere, go on ----------------------------------------------------------------------------------------------------
+# stop anywhere, go on ---------------------------------------------------------------------------------------
 
 
 def at(n: int, act):
@@ -424,8 +432,9 @@ def test_killed_at_any_moment_and_resumed_is_the_straight_run(tmp_path, no_repor
     assert everything(out) == straight[0]
 
 
-# event -> the step at which the run leaves. At a stage's start and end (a gate's too) it leaves after the next step: there the
-# stage's start has been measured and saved. At the last event of a step nothing is left to do.
+# event -> the step at which the run leaves. At a stage's start and end (a gate's too) it leaves after the
+# next step: there the stage's start has been measured and saved. At the last event of a step nothing is left
+# to do.
 STOPS = {3: 1, 4: 1, 5: 2, 6: 4, 10: 4, 11: 4, 12: 5, 13: 7, 17: 7, 18: 7, 19: 10, 21: 10, 24: 10, 25: 10, 26: None}
 
 
@@ -544,7 +553,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_leads_to_the_same
     folder, _ = store.latest()
     assert len(store.steps()) > 1
     (folder / "engine" / "fake.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=f"checkpoint {folder} is damaged .*the one before it is whole: delete {folder}"):
+    with pytest.raises(CheckpointError, match=f"checkpoint {folder} is damaged .*the one before it is whole: "
+                                              f"delete {folder}"):
         resume(out)
     shutil.rmtree(folder)
     resume(out)
@@ -572,7 +582,7 @@ def test_a_run_that_was_killed_between_its_last_step_and_its_report_is_closed_by
     assert result.values["eval/plan"] == 1.0  # what it ended with, though nothing was measured again
 
 
-# updates that are refused ------------------------------------------------------------------------------------------------
+# updates that are refused -----------------------------------------------------------------------------------
 
 
 def test_a_refused_update_is_recorded_and_the_run_goes_on(tmp_path, no_report):
@@ -581,9 +591,10 @@ def test_a_refused_update_is_recorded_and_the_run_goes_on(tmp_path, no_report):
     weights = {event.step: state["weights"]["base"] for event, state in seen if event.kind in ("step", "eval")}
     assert weights[0] != weights[1] == weights[2] != weights[3]
     assert decisions(out, "guard") == [{"step": 1, "stage": 0, "kind": "guard", "name": "finite", "outcome": "refuse", "numbers": {"refused": 1},
-                                        "reason": "update refused: the loss of policy 'base' is nan"}]  # fmt: skip
+                                        "reason": "update refused: the loss of policy 'base' is nan"}]
     lines = metrics(out)
-    assert "loss/sft" not in lines[2] and lines[2]["eval/plan"] == lines[2]["eval/act"]  # the step has no numbers, its evaluation has
+    # the step has no numbers, its evaluation has
+    assert "loss/sft" not in lines[2] and lines[2]["eval/plan"] == lines[2]["eval/act"]
     assert lines[4]["stage_step"] == 4
 
 
@@ -595,8 +606,10 @@ def test_too_many_refused_updates_stop_the_run_with_its_last_good_checkpoint(tmp
         train(recipe, out, engine_of=fake_desk(**{kind: [3, 5]}))
     what = "loss" if kind == "nan_losses" else "gradient norm"
     assert str(caught.value) == (
-        f"weights have diverged at step 5: 2 updates were refused, the last because the {what} of policy 'base' is nan; lower stage.0.optim.lr "
-        f"from 0.5 to 0.0003 and check the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step 3 are "
+        f"weights have diverged at step 5: 2 updates were refused, the last because the {what} of policy "
+        f"'base' is nan; lower stage.0.optim.lr "
+        f"from 0.5 to 0.0003 and check the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 "
+        f"--out NEW; the weights of step 3 are "
         f"intact in {out / 'checkpoints'}")
     assert [(d["step"], d["outcome"], d["numbers"]) for d in decisions(out, "guard")] == [
         (3, "refuse", {"refused": 1}), (5, "refuse", {"refused": 2}), (5, "stop", {})]
@@ -621,7 +634,7 @@ def test_a_refused_update_and_a_stop_after_it_resume_as_the_straight_run(tmp_pat
         assert newest(out)[0] == newest(tmp_path / "straight")[0]
 
 
-# bad input, through the command line -------------------------------------------------------------------------------------
+# bad input, through the command line ------------------------------------------------------------------------
 
 STAGE = '[[stage]]\nkind = "reinforce"\nroles = ["plan"]\ntree = { plans = 4, acts = 1 }\n'
 
@@ -638,25 +651,33 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ('task = { name = "dsk" }\n' + STAGE, "task.name: unknown task 'dsk'; did you mean 'desk'? (known: blocksworld, desk, math)"),
-    ('name = "empty"\n', 'stage: a recipe needs at least one stage: [[stage]] with kind = "imitate" or "reinforce"'),
-    ('task = { name = "desk", levels = [3, 9] }\n' + STAGE, "task.levels: desk has levels 1 to 7 and needs a widget for each; found 9"),
+    ('task = { name = "dsk" }\n' + STAGE, "task.name: unknown task 'dsk'; did you mean 'desk'? (known: "
+                                          "blocksworld, desk, math)"),
+    ('name = "empty"\n', 'stage: a recipe needs at least one stage: [[stage]] with kind = "imitate" or '
+                         '"reinforce"'),
+    ('task = { name = "desk", levels = [3, 9] }\n' + STAGE, "task.levels: desk has levels 1 to 7 and needs a "
+                                                            "widget for each; found 9"),
     (STAGE + "levels = [2, 6]\n", "stage.0.levels: desk has no level 6 here; its levels are [1, 2, 3, 4, 5]"),
-    ("eval = { levels = [6] }\n" + STAGE, "eval.levels: desk has no level 6 here; its levels are [1, 2, 3, 4, 5]"),
+    ("eval = { levels = [6] }\n" + STAGE, "eval.levels: desk has no level 6 here; its levels are [1, 2, 3, "
+                                          "4, 5]"),
     (STAGE + 'gates = [{ metric = "eval/act@9", max_drop = 0.01 }]\n',
      "stage.0.gates.0.metric: 'eval/act@9': level 9 is not evaluated (levels: 1, 2, 3, 4, 5)"),
     (STAGE + 'until = { metric = "eval/plan@9", at_least = 0.9 }\n',
      "stage.0.until.metric: 'eval/plan@9': level 9 is not evaluated (levels: 1, 2, 3, 4, 5)"),
-    (STAGE + "easy_first = 0.5\neasy_levels = [9]\n", "stage.0.easy_levels.0: level 9 is not one of the stage's levels: 1, 2, 3, 4, 5"),
+    (STAGE + "easy_first = 0.5\neasy_levels = [9]\n", "stage.0.easy_levels.0: level 9 is not one of the "
+                                                      "stage's levels: 1, 2, 3, 4, 5"),
     (STAGE.replace("plans = 4", "plans = 1"),
-     "stage.0.tree: one rollout is a group of size 1, which has no baseline: every advantage is 0; raise plans or acts"),
+     "stage.0.tree: one rollout is a group of size 1, which has no baseline: every advantage is 0; raise "
+     "plans or acts"),
     (STAGE.replace('["plan"]', '["act"]') + 'credit = { name = "role_baseline" }\n',
-     "stage.0.tree.acts: role_baseline compares executions of one plan, and one has no peers; use at least 2"),
+     "stage.0.tree.acts: role_baseline compares executions of one plan, and one has no peers; use at least "
+     "2"),
     (STAGE.replace("plans = 4, acts = 1", "plans = 1, acts = 4"),
      "stage.0.tree.plans: role 'plan' trains, and one plan has no peers to be compared with; use at least 2"),
     ('task = { name = "desk", widget = 4 }\n' + STAGE,
-     "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, parents, plans, slip, stepwise, tags, widgets)"),
-])  # fmt: skip
+     "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, "
+     "parents, plans, slip, stepwise, tags, widgets)"),
+])
 def test_what_cannot_work_is_refused_in_one_line_before_anything_is_made(tmp_path, monkeypatch, capsys, text, message):
     assert refused(tmp_path, monkeypatch, capsys, text) == message
 
@@ -670,7 +691,8 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path, monkeypatch, capsy
     assert cli.main(["train", "r.toml", "--out", "here"]) == 2
     assert capsys.readouterr().err == (
         "forethought: here is not empty; continue that run with --resume here, or choose another --out\n")
-    with pytest.raises(UserError, match="here already holds another run; choose a new --out, or continue with --resume here"):
+    with pytest.raises(UserError, match="here already holds another run; choose a new --out, or continue "
+                                        "with --resume here"):
         train(recipe, Path("here"))  # the library's own refusal, for who calls it without the command line
     assert {p: p.read_bytes() for p in Path("here").rglob("*") if p.is_file()} == before
 
@@ -683,7 +705,8 @@ def test_resuming_a_finished_run_through_the_command_line(tmp_path, monkeypatch,
 
 
 def test_the_choices_of_the_fake_are_what_the_tests_say_they_are():
-    """The right one is right, the wrong one is accepted and wrong, the refused one is refused: on many screens."""
+    """The right one is right, the wrong one is accepted and wrong, the refused one is refused: on many
+    screens."""
     import random
 
     from forethought.tasks.desk.domain import Desk

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from forethought.stages.isolation.adaptive import Controller
 from forethought.recipe.schema import AdaptiveSpec
+from forethought.stages.isolation.adaptive import Controller
 
 ALL, HALF = [1.0] * 40, [1.0, 0.0] * 20
 
@@ -37,7 +37,9 @@ def test_one_task_of_forty_is_not_enough_evidence():
 
 def test_the_most_harmed_of_two_roles_is_the_one():
     controller = Controller(AdaptiveSpec(to="model"))
-    move = controller.read(["plan", "act"], {"plan": ALL, "act": ALL}, {"plan": HALF, "act": [1.0] * 30 + [0.0] * 10})
+    move = controller.read(
+        ["plan", "act"], {"plan": ALL, "act": ALL}, {"plan": HALF, "act": [1.0] * 30 + [0.0] * 10}
+    )
     assert move.role == "plan"
 
 

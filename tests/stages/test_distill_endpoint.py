@@ -1,4 +1,5 @@
-"""An endpoint that is slow, down, rude or talks nonsense: what is asked again, what is paid, what is told, and that keys stay secret."""
+"""An endpoint that is slow, down, rude or talks nonsense: what is asked again, what is paid, what is told,
+and that keys stay secret."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from forethought.core.errors import UserError
 from forethought.stages.distill.cache import Cached
 from forethought.stages.distill.endpoint import Endpoint
 from forethought.stages.distill.endpoint_spec import EndpointSpec
@@ -17,7 +19,6 @@ from forethought.stages.distill.pace import Pace, backoff, retry_after
 from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Failure, Item, Summary, Usage
 from forethought.stages.distill.transport import HttpPost, Reply, Unanswered
-from forethought.core.errors import UserError
 
 KEY = "sk-very-secret"
 PROMPT = Prompt("", "{question} {chain}")  # "q c" for ITEM: 3 characters, one guessed token
@@ -27,12 +28,22 @@ DOWN = Unanswered("unreachable", "ConnectError: refused")
 
 def spec(**fields) -> EndpointSpec:
     """Prices are 1 and 2 a token."""
-    given = {"base_url": "http://there/v1/", "model": "m", "key_env": "", "concurrency": 1, "retries": 2, "price_in": 1e6, "price_out": 2e6}
+    given = {
+        "base_url": "http://there/v1/",
+        "model": "m",
+        "key_env": "",
+        "concurrency": 1,
+        "retries": 2,
+        "price_in": 1e6,
+        "price_out": 2e6,
+    }
     return EndpointSpec(**given | fields)
 
 
 def said(content: object = "<plan>p</plan>", usage: object = (5, 7), **choice) -> Reply:
-    body = {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop", **choice}]}
+    body = {
+        "choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop", **choice}]
+    }
     if usage:
         body["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), usage, strict=True))
     return Reply(status=200, headers={}, body=json.dumps(body))
@@ -56,45 +67,75 @@ class Scripted:
         return reply
 
     def ask(self, *items: Item, **fields):
-        return Endpoint(spec(**fields), PROMPT, post=self, sleep=self.slept.append).summarise(items or (ITEM,))
+        return Endpoint(spec(**fields), PROMPT, post=self, sleep=self.slept.append).summarise(
+            items or (ITEM,)
+        )
 
 
 def named(*ids: str) -> list[Item]:
     return [Item(id=id, question=f"q{id}", chain="c", answer="3") for id in ids]
 
 
-# one reply ---------------------------------------------------------------------------------------------------------------
+# one reply --------------------------------------------------------------------------------------------------
 
 
 def test_a_summary_with_its_tokens_and_its_price():
     post = Scripted(said())
-    assert post.ask() == [Summary(id="1", text="<plan>p</plan>", usage=Usage(requests=1, prompt_tokens=5, completion_tokens=7, cost=19.0))]
-    assert post.asked == [{"model": "m", "messages": [{"role": "user", "content": "q c"}], "max_tokens": 512, "temperature": 0.0}]
+    assert post.ask() == [
+        Summary(
+            id="1",
+            text="<plan>p</plan>",
+            usage=Usage(requests=1, prompt_tokens=5, completion_tokens=7, cost=19.0),
+        )
+    ]
+    assert post.asked == [
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "q c"}],
+            "max_tokens": 512,
+            "temperature": 0.0,
+        }
+    ]
     post.ask(tokens_field="max_completion_tokens", temperature=None)
-    assert post.asked[1] == {"model": "m", "messages": [{"role": "user", "content": "q c"}], "max_completion_tokens": 512}
+    assert post.asked[1] == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "q c"}],
+        "max_completion_tokens": 512,
+    }
 
 
 STATED = Usage(requests=1, prompt_tokens=5, completion_tokens=7, cost=19.0)
 GUESSED = Usage(requests=1, prompt_tokens=1, completion_tokens=2, cost=5.0, guessed=1)  # 3 and 7 characters
 
 
-@pytest.mark.parametrize(("reply", "text", "truncated", "usage"), [
-    (said("<plan>p", finish_reason="length"), "<plan>p", True, STATED), (said(None), "", False, STATED),
-    (said("\ud800p"), "?p", False, STATED),
-    (said("x" * 7, usage=None), "x" * 7, False, GUESSED), (said("x" * 7, usage=(-1, 2)), "x" * 7, False, GUESSED),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "text", "truncated", "usage"),
+    [
+        (said("<plan>p", finish_reason="length"), "<plan>p", True, STATED),
+        (said(None), "", False, STATED),
+        (said("\ud800p"), "?p", False, STATED),
+        (said("x" * 7, usage=None), "x" * 7, False, GUESSED),
+        (said("x" * 7, usage=(-1, 2)), "x" * 7, False, GUESSED),
+    ],
+)
 def test_what_was_paid_is_a_summary_whatever_it_is_worth(reply, text, truncated, usage):
     assert Scripted(reply).ask() == [Summary(id="1", text=text, truncated=truncated, usage=usage)]
 
 
-@pytest.mark.parametrize(("reply", "detail"), [
-    (status(200, "<html><body>Sign in</body></html>"), "the reply is no JSON: <html><body>Sign in</body></html>"),
-    (status(200, "[" * 100_000), "the reply is no JSON: " + "[" * 197 + "..."),
-    (status(200, '{"choices": []}'), 'the reply has no choices[0].message.content: {"choices": []}'),
-    (status(200, '{"choices": [{}]}'), 'the reply has no choices[0].message.content: {"choices": [{}]}'),
-    (status(200, "[1]"), "the reply has no choices[0].message.content: [1]"),
-    (said([{"type": "text"}]), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("reply", "detail"),
+    [
+        (
+            status(200, "<html><body>Sign in</body></html>"),
+            "the reply is no JSON: <html><body>Sign in</body></html>",
+        ),
+        (status(200, "[" * 100_000), "the reply is no JSON: " + "[" * 197 + "..."),
+        (status(200, '{"choices": []}'), 'the reply has no choices[0].message.content: {"choices": []}'),
+        (status(200, '{"choices": [{}]}'), 'the reply has no choices[0].message.content: {"choices": [{}]}'),
+        (status(200, "[1]"), "the reply has no choices[0].message.content: [1]"),
+        (said([{"type": "text"}]), None),
+    ],
+)
 def test_nonsense_is_a_failure_and_not_asked_again(reply, detail):
     post = Scripted(reply)
     (failure,) = post.ask()
@@ -102,16 +143,19 @@ def test_nonsense_is_a_failure_and_not_asked_again(reply, detail):
     assert detail is None or failure.detail == detail
 
 
-# asking again ------------------------------------------------------------------------------------------------------------
+# asking again -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("trouble", "kind", "detail"), [
-    (Unanswered("timeout", "no answer within 60 s"), "timeout", "no answer within 60 s"),
-    (DOWN, "unreachable", "ConnectError: refused"),
-    (status(500, "oh"), "server", "status 500: oh"),
-    (status(503, "<html>\n busy </html>"), "server", "status 503: <html> busy </html>"),
-    (status(429, "slow"), "rate_limit", "status 429: slow"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trouble", "kind", "detail"),
+    [
+        (Unanswered("timeout", "no answer within 60 s"), "timeout", "no answer within 60 s"),
+        (DOWN, "unreachable", "ConnectError: refused"),
+        (status(500, "oh"), "server", "status 500: oh"),
+        (status(503, "<html>\n busy </html>"), "server", "status 503: <html> busy </html>"),
+        (status(429, "slow"), "rate_limit", "status 429: slow"),
+    ],
+)
 def test_trouble_is_asked_again_and_then_told(trouble, kind, detail):
     post = Scripted(trouble)
     assert post.ask() == [Failure(id="1", kind=kind, detail=detail, usage=Usage(requests=3))]
@@ -141,15 +185,24 @@ def test_what_concerns_one_item_leaves_the_others():
 @pytest.mark.parametrize("number", [301, 401, 403, 404])
 def test_what_concerns_every_item_stops_the_run_at_once(number):
     post = Scripted(status(number, "sorry"))
-    with pytest.raises(UserError, match=rf"http://there/v1/chat/completions answers status {number}: sorry. Check base_url"):
+    with pytest.raises(
+        UserError,
+        match=rf"http://there/v1/chat/completions answers status {number}: sorry. "
+        rf"Check base_url",
+    ):
         post.ask(*named(*"12345"))
     assert len(post.asked) == 1
 
 
 def test_a_row_of_silence_stops_the_run():
     post = Scripted(DOWN)
-    with pytest.raises(UserError, match=r"no usable answer for 3 items in a row \(failed 3\). The first, for 1: "
-                                        "unreachable: ConnectError: refused. What was answered is kept; mend the settings, or raise give_up"):
+    with pytest.raises(
+        UserError,
+        match=r"no usable answer for 3 items in a row \(failed 3\). The first, for "
+        r"1: "
+        "unreachable: ConnectError: refused. What was answered is kept; mend "
+        "the settings, or raise give_up",
+    ):
         post.ask(*named(*"123456789"), give_up=3, retries=0)
     assert len(post.asked) == 3
 
@@ -163,7 +216,9 @@ def test_nothing_is_asked_beyond_the_budget():
 
 def test_the_estimate_counts_text_and_the_longest_answers():
     endpoint = Endpoint(spec(max_tokens=10), PROMPT, post=Scripted(said()))
-    assert endpoint.estimate([ITEM, ITEM]) == Usage(requests=2, prompt_tokens=2, completion_tokens=20, cost=42.0, guessed=2)
+    assert endpoint.estimate([ITEM, ITEM]) == Usage(
+        requests=2, prompt_tokens=2, completion_tokens=20, cost=42.0, guessed=2
+    )
 
 
 def test_results_keep_the_order_of_the_items_under_concurrency():
@@ -182,7 +237,8 @@ def test_results_keep_the_order_of_the_items_under_concurrency():
 
 
 def test_an_interrupt_keeps_what_is_under_way_and_begins_no_more(tmp_path):
-    """Ctrl-C at the first of three, while the second is being answered: two lines in the cache, and the third is asked later."""
+    """Ctrl-C at the first of three, while the second is being answered: two lines in the cache, and the third
+    is asked later."""
     asked, under_way, interrupted = [], threading.Event(), threading.Event()
 
     def post(body):
@@ -199,7 +255,10 @@ def test_an_interrupt_keeps_what_is_under_way_and_begins_no_more(tmp_path):
             raise KeyboardInterrupt
 
     path = tmp_path / "cache.jsonl"
-    with Cached(Endpoint(spec(concurrency=2), PROMPT, post=post), path) as cached, pytest.raises(KeyboardInterrupt):
+    with (
+        Cached(Endpoint(spec(concurrency=2), PROMPT, post=post), path) as cached,
+        pytest.raises(KeyboardInterrupt),
+    ):
         cached.summarise(named("1", "2", "3"), stop)
     assert sorted(asked) == ["q1 c", "q2 c"]
     with Cached(Endpoint(spec(), PROMPT, post=post), path) as cached:
@@ -208,28 +267,38 @@ def test_an_interrupt_keeps_what_is_under_way_and_begins_no_more(tmp_path):
     assert [(r.text, r.cached) for r in results] == [("q1 c", True), ("q2 c", True), ("q3 c", False)]
 
 
-# settings and the key ----------------------------------------------------------------------------------------------------
+# settings and the key ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"base_url": "there/v1"}, "base_url is an address such as https://api.openai.com/v1, found 'there/v1'"),
-    ({"base_url": "http://me:pw@there"}, "base_url holds a user, a password or a query"),
-    ({"model": ""}, "model is empty"),
-    ({"concurrency": 0}, "concurrency is 0; it must be above 0"),
-    ({"time_limit": float("inf")}, "time_limit is inf"),
-    ({"price_in": -1}, "price_in is -1; it must be at least 0"),
-    ({"temperature": float("nan")}, "temperature is nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"base_url": "there/v1"},
+            "base_url is an address such as https://api.openai.com/v1, found 'there/v1'",
+        ),
+        ({"base_url": "http://me:pw@there"}, "base_url holds a user, a password or a query"),
+        ({"model": ""}, "model is empty"),
+        ({"concurrency": 0}, "concurrency is 0; it must be above 0"),
+        ({"time_limit": float("inf")}, "time_limit is inf"),
+        ({"price_in": -1}, "price_in is -1; it must be at least 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+    ],
+)
 def test_settings_that_cannot_work(fields, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")) as error:
         spec(**fields)
     assert "pw" not in str(error.value)
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    (None, "the environment variable PLANS_KEY is not set"), ("  ", "PLANS_KEY is not set"),
-    ("sk-\x00secret", "holds characters that no key has"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "the environment variable PLANS_KEY is not set"),
+        ("  ", "PLANS_KEY is not set"),
+        ("sk-\x00secret", "holds characters that no key has"),
+    ],
+)
 def test_a_key_that_is_not_there_is_found_before_anything_is_asked(monkeypatch, value, message):
     monkeypatch.delenv("PLANS_KEY", raising=False)
     environment = {} if value is None else {"PLANS_KEY": value}
@@ -246,7 +315,7 @@ def test_without_httpx_the_message_names_the_extra(monkeypatch):
         Endpoint(spec()).summarise([ITEM])
 
 
-# pace --------------------------------------------------------------------------------------------------------------------
+# pace -------------------------------------------------------------------------------------------------------
 
 
 def test_turns_are_evenly_spaced_and_a_hold_is_for_all():
@@ -268,24 +337,39 @@ def test_turns_are_evenly_spaced_and_a_hold_is_for_all():
 
 def test_pauses_double_up_to_a_bound_and_repeat_with_their_seed():
     pauses = [backoff(attempt, 1.0, 10.0, seed=3) for attempt in range(6)]
-    assert all(0.5 * whole <= pause <= whole for pause, whole in zip(pauses, [1, 2, 4, 8, 10, 10], strict=True))
-    assert pauses == [backoff(attempt, 1.0, 10.0, seed=3) for attempt in range(6)] != [backoff(a, 1.0, 10.0, seed=4) for a in range(6)]
+    assert all(
+        0.5 * whole <= pause <= whole for pause, whole in zip(pauses, [1, 2, 4, 8, 10, 10], strict=True)
+    )
+    assert (
+        pauses
+        == [backoff(attempt, 1.0, 10.0, seed=3) for attempt in range(6)]
+        != [backoff(a, 1.0, 10.0, seed=4) for a in range(6)]
+    )
 
 
-@pytest.mark.parametrize(("header", "seconds"), [
-    ("7", 7.0), ("Fri, 20 Nov 2026 12:01:00 GMT", 60.0), ("Fri, 20 Nov 2026 11:00:00 GMT", 0.0), ("soon", 0.0),
-    ("-5", 0.0), ("", 0.0), ("1.5", 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("Fri, 20 Nov 2026 12:01:00 GMT", 60.0),
+        ("Fri, 20 Nov 2026 11:00:00 GMT", 0.0),
+        ("soon", 0.0),
+        ("-5", 0.0),
+        ("", 0.0),
+        ("1.5", 0.0),
+    ],
+)
 def test_what_retry_after_asks_for(header, seconds):
     assert retry_after({"retry-after": header}, lambda: datetime(2026, 11, 20, 12, tzinfo=UTC)) == seconds
 
 
-# over a real connection --------------------------------------------------------------------------------------------------
+# over a real connection -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def server():
-    """(base_url, replies to give in turn, requests seen). A reply is (status, headers, body), or a function of the handler."""
+    """(base_url, replies to give in turn, requests seen). A reply is (status, headers, body), or a function
+    of the handler."""
     replies, seen = [], []
 
     class Handler(BaseHTTPRequestHandler):
@@ -315,13 +399,24 @@ def connected(server, monkeypatch):
     pytest.importorskip("httpx", reason="the extra `distill` is not installed")
     monkeypatch.setenv("PLANS_KEY", KEY)
     url, replies, seen = server
-    return replies, seen, lambda **fields: Endpoint(spec(base_url=url, key_env="PLANS_KEY", **fields), PROMPT, sleep=lambda seconds: None)
+    return (
+        replies,
+        seen,
+        lambda **fields: Endpoint(
+            spec(base_url=url, key_env="PLANS_KEY", **fields), PROMPT, sleep=lambda seconds: None
+        ),
+    )
 
 
 def test_over_http_with_a_rate_limit_and_a_key_that_stays_secret(connected, caplog):
     replies, seen, endpoint = connected
     caplog.set_level("DEBUG")
-    replies += [(429, {"Retry-After": "1"}, "{}"), (500, {}, f"failed for {KEY}"), (200, {}, said().body), (401, {}, f"bad key {KEY}")]
+    replies += [
+        (429, {"Retry-After": "1"}, "{}"),
+        (500, {}, f"failed for {KEY}"),
+        (200, {}, said().body),
+        (401, {}, f"bad key {KEY}"),
+    ]
     (summary,) = endpoint().summarise([ITEM])
     assert (summary.text, summary.usage.requests) == ("<plan>p</plan>", 3)
     assert seen[0][:2] == ("/v1/chat/completions", f"Bearer {KEY}") and len(seen) == 3

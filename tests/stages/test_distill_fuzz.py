@@ -1,4 +1,5 @@
-"""Odd texts and odd replies, drawn at random: every one is judged, read or refused, and none is a fault of ours."""
+"""Odd texts and odd replies, drawn at random: every one is judged, read or refused, and none is a fault of
+ours."""
 
 from __future__ import annotations
 
@@ -7,24 +8,112 @@ import random
 
 import pytest
 
+from forethought.core.errors import UserError
 from forethought.stages.distill import reply
 from forethought.stages.distill.address import address_of
-from forethought.stages.distill.filter import FilterSpec, REASONS, judge
+from forethought.stages.distill.filter import REASONS, FilterSpec, judge
 from forethought.stages.distill.pace import retry_after
 from forethought.stages.distill.records import Drop, Item, Summary
 from forethought.stages.distill.rules import item_of_gsm8k, steps
-from forethought.core.errors import UserError
 
-PIECES = ["<plan>", "</plan>", "<think>", "</think>", "<act>", "</act>", "[THINK]", " ", "\n", "\t", "\r", "\0", "\x1b[2J", "\u2028", "\u202e",
-          "\ufeff", "\xa0", "0", "7", "12", "1,000", "1,0,0", "3.5", ".5", *"+-*×÷=/^%$€()?", "<<", "<<3+4=7>>", ">>", "x",
-          "A", "an",
-          "twenty-one", "hundred", "thousand million", "one", "and", "Step 2:", "####", "\\frac{1}{2}", "\\frac{1}{0}", "1/0", "9" * 50,
-          "9" * 5000, "²", "½", "٣", "\ud800", "é", "e\u0301", "😀", "apples", "\\boxed{7}", "st", "’"]  # fmt: skip
-VALUES = [None, True, 0, -1, 1.5, 10**30, float("nan"), "", "x", "<plan>a</plan>", [], {}, [1], [None], ["x"],
-          {"type": "text", "text": "x"}, [{"type": "text", "text": 5}],
-          [{"type": "thinking"}], [{"type": []}], {"code": 429}, {"code": "x"}, [[[]]], "\ud800"]  # fmt: skip
-NAMES = ["choices", "message", "content", "usage", "prompt_tokens", "completion_tokens", "finish_reason", "refusal", "tool_calls",
-         "reasoning", "reasoning_content", "error", "code", "text", "type"]  # fmt: skip
+PIECES = [
+    "<plan>",
+    "</plan>",
+    "<think>",
+    "</think>",
+    "<act>",
+    "</act>",
+    "[THINK]",
+    " ",
+    "\n",
+    "\t",
+    "\r",
+    "\0",
+    "\x1b[2J",
+    "\u2028",
+    "\u202e",
+    "\ufeff",
+    "\xa0",
+    "0",
+    "7",
+    "12",
+    "1,000",
+    "1,0,0",
+    "3.5",
+    ".5",
+    *"+-*×÷=/^%$€()?",
+    "<<",
+    "<<3+4=7>>",
+    ">>",
+    "x",
+    "A",
+    "an",
+    "twenty-one",
+    "hundred",
+    "thousand million",
+    "one",
+    "and",
+    "Step 2:",
+    "####",
+    "\\frac{1}{2}",
+    "\\frac{1}{0}",
+    "1/0",
+    "9" * 50,
+    "9" * 5000,
+    "²",
+    "½",
+    "٣",
+    "\ud800",
+    "é",
+    "e\u0301",
+    "😀",
+    "apples",
+    "\\boxed{7}",
+    "st",
+    "’",
+]
+VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**30,
+    float("nan"),
+    "",
+    "x",
+    "<plan>a</plan>",
+    [],
+    {},
+    [1],
+    [None],
+    ["x"],
+    {"type": "text", "text": "x"},
+    [{"type": "text", "text": 5}],
+    [{"type": "thinking"}],
+    [{"type": []}],
+    {"code": 429},
+    {"code": "x"},
+    [[[]]],
+    "\ud800",
+]
+NAMES = [
+    "choices",
+    "message",
+    "content",
+    "usage",
+    "prompt_tokens",
+    "completion_tokens",
+    "finish_reason",
+    "refusal",
+    "tool_calls",
+    "reasoning",
+    "reasoning_content",
+    "error",
+    "code",
+    "text",
+    "type",
+]
 
 
 def text(rng: random.Random, most: int = 30) -> str:
@@ -41,7 +130,11 @@ def value(rng: random.Random, depth: int = 0) -> object:
 
 def body(rng: random.Random) -> str:
     message = {"content": value(rng), rng.choice(NAMES): value(rng)}
-    said = {"choices": [{"message": message, "finish_reason": value(rng)}], "usage": value(rng), rng.choice(NAMES): value(rng)}
+    said = {
+        "choices": [{"message": message, "finish_reason": value(rng)}],
+        "usage": value(rng),
+        rng.choice(NAMES): value(rng),
+    }
     written = json.dumps(said if rng.random() < 0.7 else value(rng))
     if rng.random() < 0.2:
         at = rng.randrange(len(written) + 1)
@@ -53,7 +146,10 @@ def body(rng: random.Random) -> str:
 def test_odd_texts_are_judged(seed):
     rng = random.Random(seed)
     for _ in range(300):
-        said, answer = text(rng), rng.choice([text(rng, 3), "7", "1/0", "-5", "$7", "x", "yes", "\\frac{1}{0}"])
+        said, answer = (
+            text(rng),
+            rng.choice([text(rng, 3), "7", "1/0", "-5", "$7", "x", "yes", "\\frac{1}{0}"]),
+        )
         item = Item(id="1", question=text(rng), chain=text(rng), answer=answer)
         judged = judge(item, Summary(id="1", text=rng.choice([said, f"<plan>{said}</plan>"])), FilterSpec())
         assert judged.reason in REASONS if isinstance(judged, Drop) else judged.strip()

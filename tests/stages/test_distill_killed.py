@@ -1,4 +1,5 @@
-"""A distillation by an endpoint that is killed, interrupted or ended: what was answered is never asked, and paid, again."""
+"""A distillation by an endpoint that is killed, interrupted or ended: what was answered is never asked, and
+paid, again."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ with Interrupts() as interrupts, interrupts.at_once(lambda number: sys.exit(128 
 
 
 def distilled(base_url: str, path: Path, concurrency: int = 1) -> list:
-    spec = EndpointSpec(base_url=base_url, model="m", key_env="", retries=0, concurrency=concurrency, time_limit=60)
+    spec = EndpointSpec(
+        base_url=base_url, model="m", key_env="", retries=0, concurrency=concurrency, time_limit=60
+    )
     items = [Item(id=str(i), question=f"Question {i}", chain="c", answer="7") for i in range(ITEMS)]
     with Cached(Endpoint(spec, Prompt("", "{question}|{chain}")), path) as cached:
         return cached.summarise(items)
@@ -63,11 +66,14 @@ class Server:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("hold", [0, 5])
 def test_nothing_that_was_answered_is_asked_again(tmp_path, number, hold):
-    """One request at a time, so it is known what was answered: all that came before the one that is under way."""
+    """One request at a time, so it is known what was answered: all that came before the one that is under
+    way."""
     pytest.importorskip("httpx", reason="the extra `distill` is not installed")
     server, path = Server(hold), tmp_path / "cache.jsonl"
     with serving([server], server.asked) as base_url:
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, base_url, str(path), str(Path(__file__).parents[1])])
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, base_url, str(path), str(Path(__file__).parents[1])]
+        )
         assert server.held.wait(60)
         for _ in range(600):  # the second one does not wait for what is under way
             os.kill(process.pid, number)

@@ -1,4 +1,5 @@
-"""One step of a stage: its numbers by hand, and who moves and who does not. The fake's gradients can be worked out on paper."""
+"""One step of a stage: its numbers by hand, and who moves and who does not. The fake's gradients can be
+worked out on paper."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from math import exp, log, sqrt
 import pytest
 from conftest import ACT, HAND, PLAN, RIGHT, WRONG, Listening, desk_choices, scripted
 
-from forethought.learn.curriculum import LevelSampler
+from forethought.core.metrics import reduce
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.engines.fake.engine import FakeEngine, softmax
-from forethought.core.metrics import reduce
-from forethought.recipe.schema import CreditSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
+from forethought.learn.curriculum import LevelSampler
 from forethought.learn.rewards import reward
-from forethought.workflows.rollout import Rollouts
+from forethought.recipe.schema import CreditSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
 from forethought.stages.step import Stage, tree_metrics
 from forethought.tasks.desk.domain import Desk
+from forethought.workflows.rollout import Rollouts
 
 BOTH = ("plan", "act")
 SGD = OptimSpec(lr=1.0, betas=(0.0, 0.0), warmup=0, clip_norm=1e9)
@@ -27,21 +28,36 @@ TWO = {"plan": "plan", "act": "act"}
 ADVANTAGE = 0.5 / (0.5 + 1e-4)  # grpo, one success and one failure
 
 
-def stage_of(spec: StageSpec, policies=ONE, rollouts: Rollouts | None = None, seed: int = 0, **engine) -> Stage:
+def stage_of(
+    spec: StageSpec, policies=ONE, rollouts: Rollouts | None = None, seed: int = 0, **engine
+) -> Stage:
     if rollouts is None:
         desk = Desk((1, 2), widgets=4)
         rollouts = Rollouts(Listening(desk.vocabulary(), desk.stops, choices=desk_choices, **engine), desk)
     for name in {*policies.values()} - {"base"}:
         rollouts.engine.fork("base", name)
     levels = spec.levels or rollouts.domain.levels
-    stage = Stage(rollouts.engine, rollouts, spec, policies, LevelSampler(levels, spec.level_weights, spec.easy_levels), seed)
+    stage = Stage(
+        rollouts.engine,
+        rollouts,
+        spec,
+        policies,
+        LevelSampler(levels, spec.level_weights, spec.easy_levels),
+        seed,
+    )
     for name in stage.trained():
         rollouts.engine.prepare(name, spec.optim)
     return stage
 
 
 def reinforce(**fields) -> StageSpec:
-    fields = {"roles": ("plan",), "batch": 2, "tree": TreeSpec(plans=2, acts=0), "reward": {"plan": {"valid": 1.0}}, "optim": SGD} | fields
+    fields = {
+        "roles": ("plan",),
+        "batch": 2,
+        "tree": TreeSpec(plans=2, acts=0),
+        "reward": {"plan": {"valid": 1.0}},
+        "optim": SGD,
+    } | fields
     return StageSpec(kind="reinforce", **fields)
 
 
@@ -52,13 +68,17 @@ def right_then_wrong(policy, text, i, seed):
 
 
 def test_the_fake_offers_what_the_protocol_asks():
-    methods = {name: inspect.signature(method) for name, method in vars(Engine).items() if inspect.isfunction(method) and name[0] != "_"}
+    methods = {
+        name: inspect.signature(method)
+        for name, method in vars(Engine).items()
+        if inspect.isfunction(method) and name[0] != "_"
+    }
     assert {"sample", "forward_backward", "optim_step", "save", "load"} <= methods.keys()
     for name, wanted in methods.items():
         assert list(inspect.signature(getattr(FakeEngine, name)).parameters) == list(wanted.parameters), name
 
 
-# imitation ---------------------------------------------------------------------------------------------------------------
+# imitation --------------------------------------------------------------------------------------------------
 
 
 def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
@@ -72,7 +92,8 @@ def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
         assert stage.engine.weights["base"][role] == pytest.approx([-up / 3, up * 2 / 3, -up / 3])
     line = reduce(result.metrics)
     assert line["loss/sft"] == pytest.approx(6 * log(3) / tokens) and line["tokens/trained"] == tokens
-    assert line["entropy/plan"] == pytest.approx(log(3) / 2) and line["lr"] == 1.0  # one undecided token of two
+    # one undecided token of two
+    assert line["entropy/plan"] == pytest.approx(log(3) / 2) and line["lr"] == 1.0
     assert stage.engine.versions == {"base": 1} and result.trees == ()
 
 
@@ -88,17 +109,27 @@ def test_the_share_of_demonstrations_that_carry_loss_is_by_role_and_level():
     stage = stage_of(spec)
     stage.step(0)
     segments = stage.engine.learned[0][0].segments
-    carry = {(role, n): [s.stream == "sft" for s in segments if s.role == role and len(s.token_ids) == n]
-             for role, n in [("plan", 2), ("plan", 3), ("act", 5), ("act", 8)]}  # fmt: skip
+    carry = {
+        (role, n): [s.stream == "sft" for s in segments if s.role == role and len(s.token_ids) == n]
+        for role, n in [("plan", 2), ("plan", 3), ("act", 5), ("act", 8)]
+    }
     assert all(carry["plan", 2]) and all(carry["act", 5]) and all(carry["act", 8])
     n = len(carry["plan", 3])
     assert sum(carry["plan", 3]) == pytest.approx(0.25 * n, abs=4 * sqrt(n * 0.25 * 0.75)) and n > 200
 
 
 def test_a_batch_without_loss_moves_nothing():
-    stage = stage_of(StageSpec(kind="imitate", roles=("plan",), batch=3, levels=(2,), loss_share={"plan": (0.0,)}, optim=SGD))
+    stage = stage_of(
+        StageSpec(
+            kind="imitate", roles=("plan",), batch=3, levels=(2,), loss_share={"plan": (0.0,)}, optim=SGD
+        )
+    )
     line = reduce(stage.step(0).metrics)
-    assert stage.engine.weights == {"base": {}} and stage.engine.versions == {"base": 0} and line["tokens/trained"] == 0
+    assert (
+        stage.engine.weights == {"base": {}}
+        and stage.engine.versions == {"base": 0}
+        and line["tokens/trained"] == 0
+    )
 
 
 def test_a_step_depends_on_its_number_and_the_seed_alone():
@@ -107,20 +138,25 @@ def test_a_step_depends_on_its_number_and_the_seed_alone():
     for k in range(3):
         last = straight.step(k)
     alone = stage_of(spec)
-    alone.engine.weights, alone.engine.served = copy.deepcopy([straight.engine.weights, straight.engine.served])
+    alone.engine.weights, alone.engine.served = copy.deepcopy(
+        [straight.engine.weights, straight.engine.served]
+    )
     assert [t.task for t in alone.step(2).trees] == [t.task for t in last.trees]
     assert [t.task for t in stage_of(spec, seed=1).step(2).trees] != [t.task for t in last.trees]
     assert [t.task for t in stage_of(spec).step(1).trees] != [t.task for t in last.trees]
 
 
-# reinforcement -----------------------------------------------------------------------------------------------------------
+# reinforcement ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("norm", "tokens"), [
-    ("tokens", lambda sizes: sum(sizes)),  # every sampled token of the role
-    ("sequences", lambda sizes: len(sizes)),  # every turn
-    ("constant", lambda sizes: 4 * len(sizes)),  # every turn's budget: two names, one to spare, the stop
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("norm", "tokens"),
+    [
+        ("tokens", lambda sizes: sum(sizes)),  # every sampled token of the role
+        ("sequences", lambda sizes: len(sizes)),  # every turn
+        ("constant", lambda sizes: 4 * len(sizes)),  # every turn's budget: two names, one to spare, the stop
+    ],
+)
 def test_the_loss_is_divided_as_the_recipe_says(norm, tokens):
     stage = stage_of(reinforce(loss_norm=norm), script=right_then_wrong)
     result = stage.step(0)
@@ -128,7 +164,8 @@ def test_the_loss_is_divided_as_the_recipe_says(norm, tokens):
     sizes = [len(n.token_ids) for t in result.trees for n in t.nodes if n.role == "plan"]
     denominator = tokens(sizes)
     assert objective.denominators == {"pg": denominator}
-    first = [1 / size if norm == "sequences" else 1 for size in sizes]  # weight of a turn's first token, where the choice is
+    # weight of a turn's first token, where the choice is
+    first = [1 / size if norm == "sequences" else 1 for size in sizes]
     up, down = ADVANTAGE * (first[0] + first[2]), ADVANTAGE * (first[1] + first[3])
     expected = [0.0, 0.0, 0.0]
     for choice, push in ((RIGHT, up), (WRONG, -down)):
@@ -145,7 +182,9 @@ def test_groups_without_a_spread_are_left_out_and_the_update_is_the_same():
     stages = [stage_of(reinforce(skip_zero=skip), script=some) for skip in (True, False)]
     lines = [reduce(stage.step(0).metrics) for stage in stages]
     assert stages[0].engine.weights == stages[1].engine.weights != {"base": {}}
-    assert [stage.engine.learned[0][1].denominators for stage in stages] == [stages[0].engine.learned[0][1].denominators] * 2
+    assert [stage.engine.learned[0][1].denominators for stage in stages] == [
+        stages[0].engine.learned[0][1].denominators
+    ] * 2
     assert lines[0]["tokens/forward"] < lines[1]["tokens/forward"]
     assert [line["groups/zero"] for line in lines] == [0.5, 0.5] and lines[0]["groups/all_solved"] == 1
 
@@ -161,13 +200,18 @@ def test_when_no_group_has_a_spread_nothing_moves_and_it_is_counted():
 def test_the_curriculum_sees_all_groups():
     stage = stage_of(reinforce(levels=(2,)), script=right_then_wrong)
     line = reduce(stage.step(0).metrics)
-    assert line["curriculum/reward@2"] == pytest.approx(0.5) and stage.curriculum.passed[2][1] == pytest.approx(1.995)
+    assert line["curriculum/reward@2"] == pytest.approx(0.5) and stage.curriculum.passed[2][
+        1
+    ] == pytest.approx(1.995)
 
 
 def test_a_second_update_on_the_same_rollouts_is_clipped_by_hand():
-    stage = stage_of(reinforce(batch=1, levels=(1,), updates=2, clip_high=0.05, clip_low=0.5), script=right_then_wrong)
+    stage = stage_of(
+        reinforce(batch=1, levels=(1,), updates=2, clip_high=0.05, clip_low=0.5), script=right_then_wrong
+    )
     line = reduce(stage.step(0).metrics)
-    # One group, `c </plan>` and `o </plan>`: 4 tokens. After the first update the logits are -a/4, a/4, 0 around p = 1/3.
+    # One group, `c </plan>` and `o </plan>`: 4 tokens. After the first update the logits are -a/4, a/4, 0
+    # around p = 1/3.
     a = ADVANTAGE / 4
     logits = [-a, a, 0.0]
     total = sum(exp(x) for x in logits)
@@ -188,9 +232,12 @@ def test_the_first_update_has_no_gap_to_the_sampler():
 
 @pytest.mark.parametrize("skip", [True, False])
 def test_the_pull_to_the_reference_is_on_groups_without_a_spread_too(skip):
-    """Nothing is learned from equal rewards, but a policy that has left its reference is pulled back on them."""
-    stage = stage_of(reinforce(ref_kl=0.5, skip_zero=skip, batch=1, levels=(1,)),
-                     script=lambda policy, text, i, seed: desk_choices(text, "plan")[WRONG])  # fmt: skip
+    """Nothing is learned from equal rewards, but a policy that has left its reference is pulled back on
+    them."""
+    stage = stage_of(
+        reinforce(ref_kl=0.5, skip_zero=skip, batch=1, levels=(1,)),
+        script=lambda policy, text, i, seed: desk_choices(text, "plan")[WRONG],
+    )
     stage.references = {"base": "start"}
     stage.engine.fork("base", "start", "frozen")
     stage.engine.weights["base"]["plan"] = [1.0, 0.0, 0.0]
@@ -198,9 +245,12 @@ def test_the_pull_to_the_reference_is_on_groups_without_a_spread_too(skip):
     line = reduce(stage.step(0).metrics)
     p = [e / (exp(1) + 2) for e in (exp(1), 1.0, 1.0)]
     away = (1 / 3) / p[WRONG]
-    assert line["kl/ref"] == pytest.approx((away - log(away) - 1) / 2)  # over two tokens; the second is certain
+    # over two tokens; the second is certain
+    assert line["kl/ref"] == pytest.approx((away - log(away) - 1) / 2)
     slope = 0.5 * 2 * (1 - away) / 4  # two plans of two tokens
-    assert stage.engine.weights["base"]["plan"] == pytest.approx([x - slope * ((j == WRONG) - p[j]) for j, x in enumerate([1.0, 0.0, 0.0])])
+    assert stage.engine.weights["base"]["plan"] == pytest.approx(
+        [x - slope * ((j == WRONG) - p[j]) for j, x in enumerate([1.0, 0.0, 0.0])]
+    )
     assert stage.engine.weights["start"] == {}
 
 
@@ -211,7 +261,16 @@ def test_the_reference_of_each_policy_is_its_own():
         stage.engine.fork(name, reference, "frozen")
     stage.engine.weights["act-start"]["act"] = [0.0, 0.0, 3.0]
     stage.step(0)
-    plans, acts = ([s.ref_logprobs[0] for b, _ in stage.engine.learned if b.policy == name for s in b.segments if s.stream] for name in ("plan", "act"))
+    plans, acts = (
+        [
+            s.ref_logprobs[0]
+            for b, _ in stage.engine.learned
+            if b.policy == name
+            for s in b.segments
+            if s.stream
+        ]
+        for name in ("plan", "act")
+    )
     assert plans == pytest.approx([-log(3)] * 4)
     assert acts and all(abs(value + log(3)) > 0.1 for value in acts)
 
@@ -219,27 +278,39 @@ def test_the_reference_of_each_policy_is_its_own():
 def test_the_learning_rates_schedule_reaches_the_optimizer():
     optim = replace(SGD, warmup=4, decay=0.5)
     stage = stage_of(reinforce(optim=optim, until=UntilSpec(steps=8)), script=right_then_wrong)
-    assert [reduce(stage.step(k).metrics)["lr"] for k in (0, 1, 3, 4, 6, 7)] == pytest.approx([0.25, 0.5, 1.0, 1.0, 0.5, 0.25])
+    assert [reduce(stage.step(k).metrics)["lr"] for k in (0, 1, 3, 4, 6, 7)] == pytest.approx(
+        [0.25, 0.5, 1.0, 1.0, 0.5, 0.25]
+    )
 
 
-# who moves ---------------------------------------------------------------------------------------------------------------
+# who moves --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("roles", [("plan",), ("act",), BOTH])
 @pytest.mark.parametrize("kind", ["imitate", "reinforce"])
 def test_only_the_policies_of_the_stages_roles_move(roles, kind):
-    spec = reinforce(roles=roles, tree=TreeSpec(plans=3, acts=3), reward={}) if kind == "reinforce" else StageSpec(roles=roles, optim=SGD)
+    spec = (
+        reinforce(roles=roles, tree=TreeSpec(plans=3, acts=3), reward={})
+        if kind == "reinforce"
+        else StageSpec(roles=roles, optim=SGD)
+    )
     stage = stage_of(spec, TWO)
     stage.step(0)
     engine = stage.engine
     assert {name for name, rows in engine.weights.items() if rows} == {*roles}
-    assert {name: engine.versions[name] for name in ("base", *BOTH)} == {"base": 0} | {role: int(role in roles) for role in BOTH}
-    assert all(set(engine.weights[role]) == {role} for role in roles)  # its adapter learns its role's words only
-    assert all(engine.served[name] == engine.weights[name] for name in engine.weights)  # what was learned is what speaks next
+    assert {name: engine.versions[name] for name in ("base", *BOTH)} == {"base": 0} | {
+        role: int(role in roles) for role in BOTH
+    }
+    assert all(set(engine.weights[role]) == {role} for role in roles)
+    # its adapter learns its role's words only
+    # what was learned is what speaks next
+    assert all(engine.served[name] == engine.weights[name] for name in engine.weights)
 
 
 def test_one_policy_for_both_roles_can_train_one_of_them():
-    stage = stage_of(reinforce(roles=("act",), tree=TreeSpec(plans=2, acts=4), reward={"act": {"outcome": 1.0}}))
+    stage = stage_of(
+        reinforce(roles=("act",), tree=TreeSpec(plans=2, acts=4), reward={"act": {"outcome": 1.0}})
+    )
     stage.engine.served["base"]["plan"] = [-9.0, 9.0, -9.0]
     stage.step(0)
     assert set(stage.engine.weights["base"]) == {"act"}
@@ -251,7 +322,9 @@ def test_a_refused_loss_moves_no_policy_and_leaves_no_gradient_behind():
     stage = stage_of(spec, TWO, nan_losses=[1])
     with pytest.raises(UpdateRefused, match="the loss of policy 'plan' is nan"):
         stage.step(0)
-    assert stage.engine.weights == {"base": {}, "plan": {}, "act": {}} and set(stage.engine.versions.values()) == {0}
+    assert stage.engine.weights == {"base": {}, "plan": {}, "act": {}} and set(
+        stage.engine.versions.values()
+    ) == {0}
     stage.step(1)
     clean = stage_of(spec, TWO)
     clean.step(1)
@@ -271,7 +344,8 @@ def test_a_refused_gradient_leaves_none_behind_either():
 
 
 def test_where_the_second_policys_gradient_is_refused_the_first_has_not_moved():
-    """All gradients are checked before any policy moves; with several updates a batch, those before it stay."""
+    """All gradients are checked before any policy moves; with several updates a batch, those before it
+    stay."""
     spec = reinforce(roles=BOTH, tree=TreeSpec(plans=3, acts=3), reward={})
     stage = stage_of(spec, TWO, nan_gradients=[1])
     with pytest.raises(UpdateRefused, match="the gradient norm of policy 'plan' is nan"):
@@ -283,23 +357,44 @@ def test_where_the_second_policys_gradient_is_refused_the_first_has_not_moved():
         again.step(0)
     once = stage_of(spec, TWO)
     once.step(0)
-    assert again.engine.weights == once.engine.weights and once.engine.weights["act"] and once.engine.weights["plan"]
+    assert (
+        again.engine.weights == once.engine.weights
+        and once.engine.weights["act"]
+        and once.engine.weights["plan"]
+    )
 
 
-# what is reported --------------------------------------------------------------------------------------------------------
+# what is reported -------------------------------------------------------------------------------------------
 
 
 def test_tree_metrics_by_hand():
-    rollouts = scripted(lambda policy, text, i, seed: [PLAN, "c e </plan>", "desk </plan>", "c s e c s e"][i] if text.endswith("<plan>") else ACT)
+    rollouts = scripted(
+        lambda policy, text, i, seed: (
+            [PLAN, "c e </plan>", "desk </plan>", "c s e c s e"][i] if text.endswith("<plan>") else ACT
+        )
+    )
     trees = rollouts.grow([HAND], TreeSpec(plans=4, acts=1), ONE, seed=1)
     trees = [reward(tree, {"plan": {"valid": 1.0, "format": 0.5}, "act": {"outcome": 1.0}}) for tree in trees]
     assert reduce(tree_metrics(trees)) == {
-        "tokens/sampled": 4 + 3 + 2 + 5 + 2 * 11, "tokens/plan": 14 / 4, "tokens/act": 11.0,
-        "truncated/plan": 0.25, "truncated/act": 0.0, "failed/plan": 0.0, "failed/act": 0.0, "refused/plan": 0.5,
-        "overlong/plan": 0.0, "overlong/act": 0.0,
-        "reward/plan": (1.5 + 0.5) / 4, "reward/plan.format": 0.5, "reward/plan.valid": 0.25, "reward/plan.outcome": 0.5,
-        "reward/act": 1.0, "reward/act.format": 1.0, "reward/act.outcome": 1.0, "reward/act.follows": 0.5,
-    }  # fmt: skip
+        "tokens/sampled": 4 + 3 + 2 + 5 + 2 * 11,
+        "tokens/plan": 14 / 4,
+        "tokens/act": 11.0,
+        "truncated/plan": 0.25,
+        "truncated/act": 0.0,
+        "failed/plan": 0.0,
+        "failed/act": 0.0,
+        "refused/plan": 0.5,
+        "overlong/plan": 0.0,
+        "overlong/act": 0.0,
+        "reward/plan": (1.5 + 0.5) / 4,
+        "reward/plan.format": 0.5,
+        "reward/plan.valid": 0.25,
+        "reward/plan.outcome": 0.5,
+        "reward/act": 1.0,
+        "reward/act.format": 1.0,
+        "reward/act.outcome": 1.0,
+        "reward/act.follows": 0.5,
+    }
 
 
 def test_a_failed_rollout_is_in_its_rate_and_not_in_the_reward():
@@ -310,13 +405,19 @@ def test_a_failed_rollout_is_in_its_rate_and_not_in_the_reward():
     assert (line["failed/act"], line["reward/act"], line["reward/act.outcome"]) == (0.5, 1.0, 1.0)
 
 
-# it learns ---------------------------------------------------------------------------------------------------------------
+# it learns --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("credit", ["grpo", "dr_grpo", "rloo", "role_baseline"])
 def test_the_optimum_is_reached_under_every_credit(credit):
-    spec = reinforce(roles=BOTH, batch=4, tree=TreeSpec(plans=4, acts=2), reward={"plan": {"valid": 1.0}, "act": {"outcome": 1.0}},
-                     credit=CreditSpec(name=credit), optim=replace(SGD, lr=4.0))  # fmt: skip
+    spec = reinforce(
+        roles=BOTH,
+        batch=4,
+        tree=TreeSpec(plans=4, acts=2),
+        reward={"plan": {"valid": 1.0}, "act": {"outcome": 1.0}},
+        credit=CreditSpec(name=credit),
+        optim=replace(SGD, lr=4.0),
+    )
     stage = stage_of(spec, TWO)
     for k in range(40):
         line = reduce(stage.step(k).metrics)

@@ -1,7 +1,9 @@
-"""Every kind of damage to every kind of file of a run: refused by name, or a note, or without effect. Never used in silence, never a crash.
+"""Every kind of damage to every kind of file of a run: refused by name, or a note, or without effect. Never
+used in silence, never a crash.
 
-One small run of two stages is stopped on its way and another ends; each damage is done to a copy, which is then resumed (or reported).
-A damage has an effect where the resumed run ends otherwise than the run that nobody stopped.
+One small run of two stages is stopped on its way and another ends; each damage is done to a copy, which is
+then resumed (or reported). A damage has an effect where the resumed run ends otherwise than the run that
+nobody stopped.
 """
 
 from __future__ import annotations
@@ -19,17 +21,26 @@ import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 
 from forethought import report
-from forethought.runs import run
 from forethought.core.errors import UserError
+from forethought.runs import run
 from forethought.store import Store
 from forethought.store import files as store_files
 
 SGD = {"lr": 0.5}
 RECIPE = desk_recipe(
     {"kind": "imitate", "until": {"steps": 3}, "batch": 2, "optim": SGD},
-    {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 4}, "batch": 2, "tree": {"plans": 3, "acts": 1}, "optim": SGD},
-    save={"every": 1, "keep": 3, "trees_every": 1, "trees": 1}, eval={"tasks": 1, "every": 0}, probes={"every": 0},
-)  # fmt: skip
+    {
+        "kind": "reinforce",
+        "roles": ["plan"],
+        "until": {"steps": 4},
+        "batch": 2,
+        "tree": {"plans": 3, "acts": 1},
+        "optim": SGD,
+    },
+    save={"every": 1, "keep": 3, "trees_every": 1, "trees": 1},
+    eval={"tasks": 1, "every": 0},
+    probes={"every": 0},
+)
 STOP = 5  # the step at which the stopped run has left
 
 
@@ -49,9 +60,13 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def runs():
-    """{"straight", "stopped", "other" (another seed), "twin" (the same recipe once more, stopped)}: run directories, not to be changed."""
+    """{"straight", "stopped", "other" (another seed), "twin" (the same recipe once more, stopped)}: run
+    directories, not to be changed."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(store_files, "sync", lambda path: None)
         patch.setattr(report, "write", lambda out: out / "report.html")
         out = {name: Path(folder) / name for name in ("straight", "stopped", "other", "twin")}
@@ -77,10 +92,16 @@ def _clock(name: str) -> bool:
 def ending(out: Path) -> dict:
     """What a run has come to: its numbers without clocks, its weights, its decisions, its trees."""
     folder, state = Store.open(out).latest()
-    return {"metrics": [{k: v for k, v in line.items() if not _clock(k)} for line in lines_of(out / "metrics.jsonl")],
-            "decisions": [d for d in lines_of(out / "decisions.jsonl") if d["kind"] != "run"], "step": state["step"],
-            "engine": (folder / "engine" / "fake.json").read_text(), "files": lines_of(out / "files.jsonl"),
-            "trees": {p.name: p.read_bytes() for p in (out / "trees").glob("step-*.jsonl.gz")}}
+    return {
+        "metrics": [
+            {k: v for k, v in line.items() if not _clock(k)} for line in lines_of(out / "metrics.jsonl")
+        ],
+        "decisions": [d for d in lines_of(out / "decisions.jsonl") if d["kind"] != "run"],
+        "step": state["step"],
+        "engine": (folder / "engine" / "fake.json").read_text(),
+        "files": lines_of(out / "files.jsonl"),
+        "trees": {p.name: p.read_bytes() for p in (out / "trees").glob("step-*.jsonl.gz")},
+    }
 
 
 def resumed(out: Path) -> tuple[str, str]:
@@ -93,7 +114,7 @@ def resumed(out: Path) -> tuple[str, str]:
     return "went on", " | ".join(notes)
 
 
-# what can be done to a file ----------------------------------------------------------------------------------------------
+# what can be done to a file ---------------------------------------------------------------------------------
 
 
 def half(path: Path) -> None:
@@ -145,29 +166,79 @@ def text(content: str) -> Callable[[Path], None]:
 
 
 BYTES = (half, last_byte, flip, delete, empty, append, zero, folder)
-SHAPES = tuple(map(text, ("[]", "null", "{}", "1", '"x"', "[" * 50_000, '{"a": ' * 5_000, "1" * 5_000, '{"state.json": 1}', '{"state.json": [1]}',
-                          '{"state.json": [1, 2]}', '{"../../recipe.json": [1, "x"]}', '{"step": 5}', '{"progress": {}, "logs": [], "step": 5}')))
+SHAPES = tuple(
+    map(
+        text,
+        (
+            "[]",
+            "null",
+            "{}",
+            "1",
+            '"x"',
+            "[" * 50_000,
+            '{"a": ' * 5_000,
+            "1" * 5_000,
+            '{"state.json": 1}',
+            '{"state.json": [1]}',
+            '{"state.json": [1, 2]}',
+            '{"../../recipe.json": [1, "x"]}',
+            '{"step": 5}',
+            '{"progress": {}, "logs": [], "step": 5}',
+        ),
+    )
+)
 CHECKPOINT = f"checkpoints/step-{STOP:06d}"
 TREE = "trees/step-000004.jsonl.gz"
 
 
 def cases(names: tuple[str, ...], ways: tuple, outcome: str) -> list:
-    return [pytest.param(name, way, outcome, id=f"{name.split('/')[-1]}-{getattr(way, '__name__', way)}") for name in names for way in ways]
+    return [
+        pytest.param(name, way, outcome, id=f"{name.split('/')[-1]}-{getattr(way, '__name__', way)}")
+        for name in names
+        for way in ways
+    ]
 
 
 REFUSED, NOTED, HARMLESS = "refused", "noted", "harmless"
 DAMAGES = [
-    *cases((f"{CHECKPOINT}/engine/fake.json", f"{CHECKPOINT}/state.json", f"{CHECKPOINT}/manifest.json"), BYTES, REFUSED),
+    *cases(
+        (f"{CHECKPOINT}/engine/fake.json", f"{CHECKPOINT}/state.json", f"{CHECKPOINT}/manifest.json"),
+        BYTES,
+        REFUSED,
+    ),
     *cases((f"{CHECKPOINT}/manifest.json", f"{CHECKPOINT}/state.json"), SHAPES, REFUSED),
-    *cases(("metrics.jsonl", "decisions.jsonl", "files.jsonl"), (half, flip, delete, empty, zero, folder), REFUSED),
+    *cases(
+        ("metrics.jsonl", "decisions.jsonl", "files.jsonl"),
+        (half, flip, delete, empty, zero, folder),
+        REFUSED,
+    ),
     *cases(("metrics.jsonl", "decisions.jsonl", "files.jsonl"), (append, torn), HARMLESS),
     *cases(("recipe.json",), (last_byte,), HARMLESS),  # a line's end
     *cases(("recipe.json",), (half, delete, empty, append, zero, folder, *SHAPES), REFUSED),
-    *cases((TREE, "trees/step-000005.jsonl.gz"), (half, last_byte, flip, delete, empty, append, zero, text("x"), text("[]")), NOTED),
-    *cases(("summary.json",), (half, last_byte, flip, empty, append, zero, *SHAPES[:8], text('{"status": "done"}'), text('{"machine": null}'),
-                               text('{"machine": {"threads": "x"}, "digest": 5}'), delete), "harmless or noted"),
+    *cases(
+        (TREE, "trees/step-000005.jsonl.gz"),
+        (half, last_byte, flip, delete, empty, append, zero, text("x"), text("[]")),
+        NOTED,
+    ),
+    *cases(
+        ("summary.json",),
+        (
+            half,
+            last_byte,
+            flip,
+            empty,
+            append,
+            zero,
+            *SHAPES[:8],
+            text('{"status": "done"}'),
+            text('{"machine": null}'),
+            text('{"machine": {"threads": "x"}, "digest": 5}'),
+            delete,
+        ),
+        "harmless or noted",
+    ),
     *cases(("run.json",), (half, last_byte, delete, empty, append, zero, *SHAPES[:8]), "harmless or noted"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "way", "outcome"), DAMAGES)
@@ -177,17 +248,22 @@ def test_damage_is_refused_or_said_or_changes_nothing(runs, copy, name, way, out
     what, said = resumed(copy)
     if outcome == REFUSED:
         assert what == "refused" and said.count("\n") == 0
-        assert (CHECKPOINT in said if name.startswith("checkpoints") else name in said), said
-        assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != ".lock"} == before  # nothing was touched
+        assert CHECKPOINT in said if name.startswith("checkpoints") else name in said, said
+        # nothing was touched
+        assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != ".lock"} == before
         return
     assert what == "went on", said
     found, straight = ending(copy), ending(runs["straight"])
     if outcome == NOTED:
         assert f"{name} " in said
         assert any(d["outcome"] == "note" and name in d["reason"] for d in lines_of(copy / "decisions.jsonl"))
-        found["trees"], straight["trees"] = ({k: v for k, v in trees.items() if k not in name} for trees in (found["trees"], straight["trees"]))
+        found["trees"], straight["trees"] = (
+            {k: v for k, v in trees.items() if k not in name} for trees in (found["trees"], straight["trees"])
+        )
     if outcome == "harmless or noted" and name == "run.json":
-        assert "run.json" in said or json.loads((runs["stopped"] / "run.json").read_text()) == json.loads((copy / "run.json").read_text())
+        assert "run.json" in said or json.loads((runs["stopped"] / "run.json").read_text()) == json.loads(
+            (copy / "run.json").read_text()
+        )
     assert found == straight
     assert json.loads((copy / "summary.json").read_text())["status"] == "done"
 
@@ -203,8 +279,11 @@ def edit_recipe(change: Callable[[dict], None]) -> Callable[[Path, dict], None]:
 
 def reseal(checkpoint: Path) -> None:
     """Make a manifest that fits what is there: a damage that only what lies beyond the folder can tell."""
-    files = {str(p.relative_to(checkpoint)): [p.stat().st_size, store_files.digest(p)]
-             for p in checkpoint.rglob("*") if p.is_file() and p.name != "manifest.json"}
+    files = {
+        str(p.relative_to(checkpoint)): [p.stat().st_size, store_files.digest(p)]
+        for p in checkpoint.rglob("*")
+        if p.is_file() and p.name != "manifest.json"
+    }
     (checkpoint / "manifest.json").write_text(json.dumps(files))
 
 
@@ -248,6 +327,7 @@ def add_file(name: str) -> Callable[[Path, dict], None]:
 
 def other_kind(name: str):
     """A file where the run keeps a folder, a folder where it keeps a file."""
+
     def do(out: Path, runs) -> None:
         path = out / name
         if path.is_dir() or "." not in name:
@@ -256,6 +336,7 @@ def other_kind(name: str):
         else:
             path.unlink(missing_ok=True)
             path.mkdir()
+
     return do
 
 
@@ -268,79 +349,253 @@ def link(name: str) -> Callable[[Path, dict], None]:
 
 
 def edited(name: str) -> tuple:
-    return REFUSED, f"recipe.json is not the recipe that the run was trained with .*{name}.*forethought train .*run --out NEW"
+    return (
+        REFUSED,
+        f"recipe.json is not the recipe that the run was trained with .*{name}.*forethought train .*run "
+        f"--out NEW",
+    )
 
 
 CRAFTED = {
     "recipe: seed": (edit_recipe(lambda r: r.update(seed=1)), *edited("seed: 0 there, 1 in recipe.json")),
-    "recipe: plans": (edit_recipe(lambda r: r["stage"][1]["tree"].update(plans=4)), *edited("stage.1.tree.plans: 3 there, 4")),
-    "recipe: steps": (edit_recipe(lambda r: r["stage"][1]["until"].update(steps=9)), *edited("stage.1.until.steps: 4 there, 9")),
-    "recipe: rate": (edit_recipe(lambda r: r["stage"][1]["optim"].update(lr=0.25)), *edited("stage.1.optim.lr: 0.5 there, 0.25")),
-    "recipe: a gate more": (edit_recipe(lambda r: r["stage"][1].update(gates=[{"metric": "eval/act", "max_drop": 0.1}])), *edited("stage.1.gates")),
-    "recipe: a stage less": (edit_recipe(lambda r: r["stage"].pop(0)), REFUSED, "recipe.json is not the recipe"),
+    "recipe: plans": (
+        edit_recipe(lambda r: r["stage"][1]["tree"].update(plans=4)),
+        *edited("stage.1.tree.plans: 3 there, 4"),
+    ),
+    "recipe: steps": (
+        edit_recipe(lambda r: r["stage"][1]["until"].update(steps=9)),
+        *edited("stage.1.until.steps: 4 there, 9"),
+    ),
+    "recipe: rate": (
+        edit_recipe(lambda r: r["stage"][1]["optim"].update(lr=0.25)),
+        *edited("stage.1.optim.lr: 0.5 there, 0.25"),
+    ),
+    "recipe: a gate more": (
+        edit_recipe(lambda r: r["stage"][1].update(gates=[{"metric": "eval/act", "max_drop": 0.1}])),
+        *edited("stage.1.gates"),
+    ),
+    "recipe: a stage less": (
+        edit_recipe(lambda r: r["stage"].pop(0)),
+        REFUSED,
+        "recipe.json is not the recipe",
+    ),
     "recipe: a stage more": (edit_recipe(lambda r: r["stage"].append(r["stage"][1])), *edited("stage.2")),
-    "recipe: widgets": (edit_recipe(lambda r: r["task"].update(widgets=5)), *edited("task.widgets: 4 there, 5")),
+    "recipe: widgets": (
+        edit_recipe(lambda r: r["task"].update(widgets=5)),
+        *edited("task.widgets: 4 there, 5"),
+    ),
     "recipe: of another run": (swap("recipe.json", "other"), *edited("seed: 0 there, 1")),
     "recipe: written in another way": (edit_recipe(lambda r: None), HARMLESS, ""),
-    "checkpoint: of another run": (swap(CHECKPOINT, "other"), REFUSED, f"{CHECKPOINT} is of another run .seed: 1 there, 0.*resume from step 4"),
+    "checkpoint: of another run": (
+        swap(CHECKPOINT, "other"),
+        REFUSED,
+        f"{CHECKPOINT} is of another run .seed: 1 there, 0.*resume from step 4",
+    ),
     "checkpoint: of another step": (
-        lambda out, runs: (shutil.rmtree(out / CHECKPOINT), shutil.copytree(out / "checkpoints/step-000004", out / CHECKPOINT)), REFUSED,
-        f"{CHECKPOINT} is damaged .state.json says step 4.; .*resume from step 4"),
-    "checkpoint: of the same recipe's other run": (swap(CHECKPOINT, "twin"), REFUSED, "metrics.jsonl is damaged.* is not what was written|has .* bytes"),
-    "checkpoint: another number": (rename(CHECKPOINT, "checkpoints/step-000099"), REFUSED, "step-000099 is damaged .state.json says step 5"),
-    "checkpoint: a file more": (add_file(f"{CHECKPOINT}/engine/extra.safetensors"), REFUSED, "engine/extra.safetensors is not among what was written"),
+        lambda out, runs: (
+            shutil.rmtree(out / CHECKPOINT),
+            shutil.copytree(out / "checkpoints/step-000004", out / CHECKPOINT),
+        ),
+        REFUSED,
+        f"{CHECKPOINT} is damaged .state.json says step 4.; .*resume from step 4",
+    ),
+    "checkpoint: of the same recipe's other run": (
+        swap(CHECKPOINT, "twin"),
+        REFUSED,
+        "metrics.jsonl is damaged.* is not what was written|has .* bytes",
+    ),
+    "checkpoint: another number": (
+        rename(CHECKPOINT, "checkpoints/step-000099"),
+        REFUSED,
+        "step-000099 is damaged .state.json says step 5",
+    ),
+    "checkpoint: a file more": (
+        add_file(f"{CHECKPOINT}/engine/extra.safetensors"),
+        REFUSED,
+        "engine/extra.safetensors is not among what was written",
+    ),
     "checkpoint: a file swapped": (swap(f"{CHECKPOINT}/engine/fake.json", "other"), REFUSED, "fake.json"),
     "checkpoint: a link inside": (link(f"{CHECKPOINT}/engine"), REFUSED, f"{CHECKPOINT} is damaged"),
     "checkpoint: a link": (link(CHECKPOINT), HARMLESS, ""),
-    "checkpoints: all gone": (lambda out, runs: shutil.rmtree(out / "checkpoints"), REFUSED, "holds no checkpoint, and metrics.jsonl goes to step"),
+    "checkpoints: all gone": (
+        lambda out, runs: shutil.rmtree(out / "checkpoints"),
+        REFUSED,
+        "holds no checkpoint, and metrics.jsonl goes to step",
+    ),
     "checkpoint: gone": (lambda out, runs: shutil.rmtree(out / CHECKPOINT), HARMLESS, ""),
-    "checkpoint: no folder": (lambda out, runs: (shutil.rmtree(out / CHECKPOINT), (out / CHECKPOINT).write_text("x")), HARMLESS, ""),
-    "checkpoint: left half written": (lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/.step-000006.tmp"), HARMLESS, ""),
-    "checkpoint: a name of ours with letters": (lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/step-abc"), HARMLESS, ""),
-    "manifest: an entry less": (lambda out, runs: drop_entry(out / CHECKPOINT / "manifest.json"), REFUSED, "engine/fake.json is not among"),
+    "checkpoint: no folder": (
+        lambda out, runs: (shutil.rmtree(out / CHECKPOINT), (out / CHECKPOINT).write_text("x")),
+        HARMLESS,
+        "",
+    ),
+    "checkpoint: left half written": (
+        lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/.step-000006.tmp"),
+        HARMLESS,
+        "",
+    ),
+    "checkpoint: a name of ours with letters": (
+        lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/step-abc"),
+        HARMLESS,
+        "",
+    ),
+    "manifest: an entry less": (
+        lambda out, runs: drop_entry(out / CHECKPOINT / "manifest.json"),
+        REFUSED,
+        "engine/fake.json is not among",
+    ),
     "state: step as text": (edit_state(lambda s: s.update(step="5")), REFUSED, "state.json says step 5"),
-    "state: no progress": (edit_state(lambda s: s.pop("progress") and None), REFUSED, "state.json has no progress"),
-    "state: progress is a list": (edit_state(lambda s: s.update(progress=[])), REFUSED, "state.json has no progress"),
+    "state: no progress": (
+        edit_state(lambda s: s.pop("progress") and None),
+        REFUSED,
+        "state.json has no progress",
+    ),
+    "state: progress is a list": (
+        edit_state(lambda s: s.update(progress=[])),
+        REFUSED,
+        "state.json has no progress",
+    ),
     "state: no logs": (edit_state(lambda s: s.pop("logs") and None), REFUSED, "state.json has no logs"),
-    "state: no word of a log": (edit_state(lambda s: s["logs"].pop("metrics.jsonl") and None), REFUSED, "metrics.jsonl is damaged"),
-    "state: a log without a length": (edit_state(lambda s: s["logs"].update({"metrics.jsonl": "x"})), REFUSED, "metrics.jsonl is damaged"),
-    "state: a log of negative length": (edit_state(lambda s: s["logs"].update({"metrics.jsonl": [-1, ""]})), REFUSED, "metrics.jsonl is damaged"),
-    "state: an unknown key": (edit_state(lambda s: s["progress"].update(colour=1)), REFUSED, "says 'colour', which this version"),
-    "state: stage beyond the recipe": (edit_state(lambda s: s["progress"].update(stage=7)), REFUSED, "it is in stage 8"),
-    "state: stage negative": (edit_state(lambda s: s["progress"].update(stage=-1)), REFUSED, "something else than it should in 'stage'"),
-    "state: policies a list": (edit_state(lambda s: s["progress"].update(policies=[])), REFUSED, "in 'policies'"),
-    "state: records of numbers": (edit_state(lambda s: s["progress"].update(records=[1])), REFUSED, "in 'records'"),
-    "state: an evaluation without scores": (edit_state(lambda s: s["progress"].update(evaluations=[{}])), REFUSED, "an evaluation without"),
-    "state: finished is 1": (edit_state(lambda s: s["progress"].update(finished=1)), REFUSED, "in 'finished'"),
-    "state: another recipe": (edit_state(lambda s: s["recipe"].update(seed=4)), REFUSED, "is of another run .seed: 4 there, 0"),
+    "state: no word of a log": (
+        edit_state(lambda s: s["logs"].pop("metrics.jsonl") and None),
+        REFUSED,
+        "metrics.jsonl is damaged",
+    ),
+    "state: a log without a length": (
+        edit_state(lambda s: s["logs"].update({"metrics.jsonl": "x"})),
+        REFUSED,
+        "metrics.jsonl is damaged",
+    ),
+    "state: a log of negative length": (
+        edit_state(lambda s: s["logs"].update({"metrics.jsonl": [-1, ""]})),
+        REFUSED,
+        "metrics.jsonl is damaged",
+    ),
+    "state: an unknown key": (
+        edit_state(lambda s: s["progress"].update(colour=1)),
+        REFUSED,
+        "says 'colour', which this version",
+    ),
+    "state: stage beyond the recipe": (
+        edit_state(lambda s: s["progress"].update(stage=7)),
+        REFUSED,
+        "it is in stage 8",
+    ),
+    "state: stage negative": (
+        edit_state(lambda s: s["progress"].update(stage=-1)),
+        REFUSED,
+        "something else than it should in 'stage'",
+    ),
+    "state: policies a list": (
+        edit_state(lambda s: s["progress"].update(policies=[])),
+        REFUSED,
+        "in 'policies'",
+    ),
+    "state: records of numbers": (
+        edit_state(lambda s: s["progress"].update(records=[1])),
+        REFUSED,
+        "in 'records'",
+    ),
+    "state: an evaluation without scores": (
+        edit_state(lambda s: s["progress"].update(evaluations=[{}])),
+        REFUSED,
+        "an evaluation without",
+    ),
+    "state: finished is 1": (
+        edit_state(lambda s: s["progress"].update(finished=1)),
+        REFUSED,
+        "in 'finished'",
+    ),
+    "state: another recipe": (
+        edit_state(lambda s: s["recipe"].update(seed=4)),
+        REFUSED,
+        "is of another run .seed: 4 there, 0",
+    ),
     "state: recipe a number": (edit_state(lambda s: s.update(recipe=4)), REFUSED, "is of another run"),
     "state: a list": (edit_state(lambda s: [s]), REFUSED, "state.json is no JSON object"),
-    **{f"{name}: the first line gone": (line(name, lambda lines: lines[1:]), REFUSED, f"{name} is damaged")
-       for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")},
-    **{f"{name}: two lines swapped": (line(name, lambda lines: [lines[1], lines[0], *lines[2:]]), REFUSED, f"{name} is damaged: it is not what")
-       for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")},
-    **{f"{name}: a line twice": (line(name, lambda lines: [lines[0], *lines]), REFUSED, f"{name} is damaged")
-       for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")},
-    **{f"{name}: of another run": (swap(name, "other"), REFUSED, f"{name} is damaged") for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")},
-    **{f"{name}: of the same recipe's other run": (swap(name, "twin"), REFUSED, f"{name} is damaged") for name in ("metrics.jsonl",)},
-    **{f"{name}: a link": (link(name), REFUSED, f"{name} is a symbolic link")
-       for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl", "recipe.json", "summary.json", "run.json", "trees", "checkpoints")},
-    **{f"{name}: a file": (other_kind(name), REFUSED, f"{name} is a file, and a run keeps a folder there")
-       for name in ("trees", "checkpoints", "tensorboard", "guided", "grams")},
-    **{f"{name}: a folder": (other_kind(name), REFUSED, f"{name} is a folder, and a run keeps a file there")
-       for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl", "summary.json", "run.json", "data.json")},
-    "metrics.jsonl: a digit": (line("metrics.jsonl", lambda lines: [lines[0].replace(b"0", b"1", 1), *lines[1:]]), REFUSED, "metrics.jsonl is damaged"),
-    "metrics.jsonl: CRLF": (line("metrics.jsonl", lambda lines: [x.replace(b"\n", b"\r\n") for x in lines]), REFUSED, "metrics.jsonl is damaged"),
-    "metrics.jsonl: more was written": (line("metrics.jsonl", lambda lines: [*lines, lines[-1]]), HARMLESS, ""),
+    **{
+        f"{name}: the first line gone": (line(name, lambda lines: lines[1:]), REFUSED, f"{name} is damaged")
+        for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
+    },
+    **{
+        f"{name}: two lines swapped": (
+            line(name, lambda lines: [lines[1], lines[0], *lines[2:]]),
+            REFUSED,
+            f"{name} is damaged: it is not what",
+        )
+        for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
+    },
+    **{
+        f"{name}: a line twice": (line(name, lambda lines: [lines[0], *lines]), REFUSED, f"{name} is damaged")
+        for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
+    },
+    **{
+        f"{name}: of another run": (swap(name, "other"), REFUSED, f"{name} is damaged")
+        for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
+    },
+    **{
+        f"{name}: of the same recipe's other run": (swap(name, "twin"), REFUSED, f"{name} is damaged")
+        for name in ("metrics.jsonl",)
+    },
+    **{
+        f"{name}: a link": (link(name), REFUSED, f"{name} is a symbolic link")
+        for name in (
+            "metrics.jsonl",
+            "decisions.jsonl",
+            "files.jsonl",
+            "recipe.json",
+            "summary.json",
+            "run.json",
+            "trees",
+            "checkpoints",
+        )
+    },
+    **{
+        f"{name}: a file": (other_kind(name), REFUSED, f"{name} is a file, and a run keeps a folder there")
+        for name in ("trees", "checkpoints", "tensorboard", "guided", "grams")
+    },
+    **{
+        f"{name}: a folder": (other_kind(name), REFUSED, f"{name} is a folder, and a run keeps a file there")
+        for name in (
+            "metrics.jsonl",
+            "decisions.jsonl",
+            "files.jsonl",
+            "summary.json",
+            "run.json",
+            "data.json",
+        )
+    },
+    "metrics.jsonl: a digit": (
+        line("metrics.jsonl", lambda lines: [lines[0].replace(b"0", b"1", 1), *lines[1:]]),
+        REFUSED,
+        "metrics.jsonl is damaged",
+    ),
+    "metrics.jsonl: CRLF": (
+        line("metrics.jsonl", lambda lines: [x.replace(b"\n", b"\r\n") for x in lines]),
+        REFUSED,
+        "metrics.jsonl is damaged",
+    ),
+    "metrics.jsonl: more was written": (
+        line("metrics.jsonl", lambda lines: [*lines, lines[-1]]),
+        HARMLESS,
+        "",
+    ),
     "tree: of another run": (swap(TREE, "other"), NOTED, f"{TREE} "),
-    "tree: foreign name": (add_file("trees/step-abc.jsonl.gz"), NOTED, "trees/step-abc.jsonl.gz is no file of this run and is left alone"),
+    "tree: foreign name": (
+        add_file("trees/step-abc.jsonl.gz"),
+        NOTED,
+        "trees/step-abc.jsonl.gz is no file of this run and is left alone",
+    ),
     "tree: notes of a reader": (add_file("trees/notes.txt"), NOTED, "trees/notes.txt is no file of this run"),
-    "trees: all gone": (lambda out, runs: shutil.rmtree(out / "trees"), NOTED, "trees/step-000004.jsonl.gz is missing .and 1 more."),
+    "trees: all gone": (
+        lambda out, runs: shutil.rmtree(out / "trees"),
+        NOTED,
+        "trees/step-000004.jsonl.gz is missing .and 1 more.",
+    ),
     "trees: left half written": (add_file("trees/.step-000006.jsonl.gz.tmp"), HARMLESS, ""),
     "a page left half written": (add_file(".report.html.x1y2"), HARMLESS, ""),
     "a summary left half written": (add_file(".summary.json.tmp"), HARMLESS, ""),
     "a lock left by a killed run": (lambda out, runs: (out / ".lock").write_text("x"), HARMLESS, ""),
-}  # fmt: skip
+}
 
 
 def drop_entry(manifest: Path) -> None:
@@ -383,7 +638,13 @@ def test_a_damaged_run_is_not_extended(runs, copy, damage):
     out = Path(shutil.copytree(runs["straight"], copy.parent / "finished"))
     flip(out / damage if damage == "metrics.jsonl" else Store(out).folder(Store(out).steps()[-1]) / damage)
     with pytest.raises(UserError, match=f"{damage}"):
-        run.extend(replace(RECIPE, stage=(*RECIPE.stage, RECIPE.stage[1])), out, copy.parent / "longer", nothing, fake_desk())
+        run.extend(
+            replace(RECIPE, stage=(*RECIPE.stage, RECIPE.stage[1])),
+            out,
+            copy.parent / "longer",
+            nothing,
+            fake_desk(),
+        )
     assert not (copy.parent / "longer").exists()
 
 

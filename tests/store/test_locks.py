@@ -16,12 +16,15 @@ import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 
 from forethought import report
-from forethought.runs import run
 from forethought.core.errors import Busy
+from forethought.runs import run
 from forethought.store import Store, locks
 from forethought.store.locks import abandoned, alone, mark_in_use, unwritten
 
-RECIPE = desk_recipe({"kind": "imitate", "until": {"steps": 4}, "batch": 2}, {"kind": "imitate", "until": {"steps": 2}, "batch": 2})
+RECIPE = desk_recipe(
+    {"kind": "imitate", "until": {"steps": 4}, "batch": 2},
+    {"kind": "imitate", "until": {"steps": 2}, "batch": 2},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +39,11 @@ def test_the_second_is_told_who_holds_it(tmp_path):
         assert (said["process"], said["host"]) == (os.getpid(), socket.gethostname())
         with pytest.raises(Busy) as caught, alone(tmp_path):
             pass
-        assert str(caught.value) == (f"{tmp_path} is being written by process {os.getpid()} on {socket.gethostname()} since {said['since']}; "
-                                     "wait for it to end, or stop it")
+        assert str(caught.value) == (
+            f"{tmp_path} is being written by process {os.getpid()} on "
+            f"{socket.gethostname()} since {said['since']}; "
+            "wait for it to end, or stop it"
+        )
         assert caught.value.exit_code == 2
     with alone(tmp_path):  # it is free again, whatever its file says
         pass
@@ -52,9 +58,16 @@ def test_a_lock_whose_file_says_nothing_is_held_all_the_same(tmp_path, text):
 
 
 def test_it_dies_with_its_process(tmp_path):
-    code = f"import sys, time\nfrom pathlib import Path\nfrom forethought.store.locks import alone\nwith alone(Path({str(tmp_path)!r})):\n" \
-           "    print('held', flush=True)\n    time.sleep(60)\n"  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    code = (
+        f"import sys, time\nfrom pathlib import Path\nfrom forethought.store.locks import alone\nwith "
+        f"alone(Path({str(tmp_path)!r})):\n"
+        "    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert process.stdout.readline() == b"held\n"
     with pytest.raises(Busy, match=f"process {process.pid} on"), alone(tmp_path):
         pass
@@ -90,11 +103,20 @@ def test_where_there_are_no_locks_a_note_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with alone(tmp_path) as note:
-        assert note == f"there are no locks on this file system: nothing keeps a second process from writing into {tmp_path}"
+        assert (
+            note
+            == f"there are no locks on this file system: nothing keeps a second process from writing into "
+            f"{tmp_path}"
+        )
     notes = []
-    run.train(RECIPE, tmp_path / "run", lambda e: notes.append(e.text) if e.kind == "note" else None, fake_desk())
+    run.train(
+        RECIPE, tmp_path / "run", lambda e: notes.append(e.text) if e.kind == "note" else None, fake_desk()
+    )
     assert notes == [note.replace(str(tmp_path), str(tmp_path / "run"))]
-    assert any(d["outcome"] == "note" and "no locks" in d["reason"] for d in lines_of(tmp_path / "run" / "decisions.jsonl"))
+    assert any(
+        d["outcome"] == "note" and "no locks" in d["reason"]
+        for d in lines_of(tmp_path / "run" / "decisions.jsonl")
+    )
 
 
 def test_readers_may_be_many_while_nobody_writes(tmp_path):
@@ -115,7 +137,7 @@ def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
     assert (tmp_path / "outside").read_text() == "mine"
 
 
-# the verbs that write ----------------------------------------------------------------------------------------------------
+# the verbs that write ---------------------------------------------------------------------------------------
 
 
 def content(out: Path) -> dict[str, bytes]:
@@ -130,8 +152,10 @@ def test_a_live_run_is_resumed_by_nobody_else_and_ends_as_ever(tmp_path):
     def meddle(event):
         if event.kind in ("step", "eval") and event.step in (0, 2, 4):
             before = content(tmp_path / "run")
-            for attempt in (lambda: run.resume(tmp_path / "run", nothing, fake_desk()),
-                            lambda: run.extend(RECIPE, tmp_path / "run", tmp_path / "longer", nothing, fake_desk())):
+            for attempt in (
+                lambda: run.resume(tmp_path / "run", nothing, fake_desk()),
+                lambda: run.extend(RECIPE, tmp_path / "run", tmp_path / "longer", nothing, fake_desk()),
+            ):
                 with pytest.raises(Busy, match="is being written by process"):
                     attempt()
                 refused.append(event.step)
@@ -139,12 +163,15 @@ def test_a_live_run_is_resumed_by_nobody_else_and_ends_as_ever(tmp_path):
 
     run.train(RECIPE, tmp_path / "run", meddle, fake_desk())
     assert len(refused) >= 6 and not (tmp_path / "longer").exists()
-    numbers = lambda out: [{k: v for k, v in line.items() if "second" not in k} for line in lines_of(out / "metrics.jsonl")]  # noqa: E731
+    numbers = lambda out: [
+        {k: v for k, v in line.items() if "second" not in k} for line in lines_of(out / "metrics.jsonl")
+    ]  # noqa: E731
     assert numbers(tmp_path / "run") == numbers(tmp_path / "alone")
 
 
 def test_two_that_begin_in_one_folder(tmp_path):
-    """Both have found it empty; the one that comes second is refused, whether the first is still there or not."""
+    """Both have found it empty; the one that comes second is refused, whether the first is still there or
+    not."""
     out = tmp_path / "run"
     out.mkdir()
     with alone(out), pytest.raises(Busy):
@@ -159,12 +186,15 @@ def test_a_prefix_is_copied_by_many_at_once(tmp_path):
     short = dataclasses.replace(RECIPE, stage=RECIPE.stage[:1])
     run.train(short, tmp_path / "short", nothing, fake_desk())
     with unwritten(tmp_path / "short"):
-        assert run.extend(RECIPE, tmp_path / "short", tmp_path / "longer", nothing, fake_desk()).status == "done"
+        assert (
+            run.extend(RECIPE, tmp_path / "short", tmp_path / "longer", nothing, fake_desk()).status == "done"
+        )
     assert Store.open(tmp_path / "longer").has_its_recipe()
 
 
 def test_arms_leave_a_run_alone_that_somebody_else_writes(tmp_path):
-    """Its job did not end well, but what is there is not thrown away: the same command goes on with it later."""
+    """Its job did not end well, but what is there is not thrown away: the same command goes on with it
+    later."""
     from forethought.arms.jobs import Job
     from forethought.arms.state import forget
     from forethought.arms.worker import attempt
@@ -181,7 +211,7 @@ def test_arms_leave_a_run_alone_that_somebody_else_writes(tmp_path):
     assert not job.out.exists()
 
 
-# files that somebody is writing ------------------------------------------------------------------------------------------
+# files that somebody is writing -----------------------------------------------------------------------------
 
 
 def test_a_file_is_abandoned_when_nobody_writes_it(tmp_path):

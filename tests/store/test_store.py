@@ -1,4 +1,5 @@
-"""The run directory under everything that can happen to a disk: full, killed in the middle, damaged, somebody else's."""
+"""The run directory under everything that can happen to a disk: full, killed in the middle, damaged, somebody
+else's."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from conftest import lines_of, tree_of
 
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.jsonl import number
+from forethought.core.types import Decision
 from forethought.learn.rewards import DEFAULT, reward
 from forethought.store import LOGS, Store, checkpoints, verify
 from forethought.store import files as module
 from forethought.store.files import hasher, said
-from forethought.core.types import Decision
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-# checkpoints -------------------------------------------------------------------------------------------------------------
+# checkpoints ------------------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_comes_back_as_it_went(store):
@@ -50,7 +51,11 @@ def test_a_checkpoint_comes_back_as_it_went(store):
     assert store.steps() == [3, 12] and store.latest() == store.state(12)
     found, state = store.latest()
     assert found == folder == store.checkpoints / "step-000012"
-    assert state == {"progress": {"step": 12, "text": "weights"}, "step": 12, "logs": dict.fromkeys(LOGS, [0, said(hasher())])}
+    assert state == {
+        "progress": {"step": 12, "text": "weights"},
+        "step": 12,
+        "logs": dict.fromkeys(LOGS, [0, said(hasher())]),
+    }
     assert (found / "engine" / "base.bin").read_text() == "weights 12" and verify(found) == ""
 
 
@@ -96,7 +101,14 @@ def test_everything_is_on_the_disk_before_it_has_its_name(store, monkeypatch):
     monkeypatch.setattr(os, "rename", lambda a, b: (calls.append(f"rename {Path(b).name}"), rename(a, b)))
     save(store, 1)
     named = calls.index("rename step-000001")
-    assert {"sync metrics.jsonl", "sync engine", "sync base.bin", "sync state.json", "sync manifest.json", "sync .step-000001.tmp"} == {*calls[:named]}
+    assert {
+        "sync metrics.jsonl",
+        "sync engine",
+        "sync base.bin",
+        "sync state.json",
+        "sync manifest.json",
+        "sync .step-000001.tmp",
+    } == {*calls[:named]}
     assert calls[named + 1 :] == ["sync checkpoints"]
 
 
@@ -108,7 +120,11 @@ def test_a_half_written_one_is_never_picked_up(store):
     assert [p.name for p in store.checkpoints.iterdir()] == ["step-000001"]
     shutil.copytree(store.checkpoints / "step-000001", store.checkpoints / ".step-000002.tmp")
     save(store, 2)  # what a killed run left lying does not get into the new one
-    assert set(content(store.checkpoints / "step-000002")) == {"engine/base.bin", "manifest.json", "state.json"}
+    assert set(content(store.checkpoints / "step-000002")) == {
+        "engine/base.bin",
+        "manifest.json",
+        "state.json",
+    }
 
 
 def test_folders_with_other_names_are_none_of_ours(store):
@@ -171,7 +187,8 @@ def test_a_full_disk_leaves_the_earlier_ones_intact_and_no_trace(store, monkeypa
     before = content(store.checkpoints)
     for failing in faults(store, monkeypatch, lambda: save(store, 3), FULL):
         names = sorted(p.name for p in store.checkpoints.iterdir())
-        if names == ["step-000001", "step-000002", "step-000003"]:  # only the sync of its new name failed: it is whole
+        # only the sync of its new name failed: it is whole
+        if names == ["step-000001", "step-000002", "step-000003"]:
             assert verify(store.checkpoints / "step-000003") == ""
             shutil.rmtree(store.checkpoints / "step-000003")
         assert content(store.checkpoints) == before, failing
@@ -209,7 +226,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(store, monkeypatch):
 
 
 def test_a_reader_mends_nothing(store):
-    """`forethought eval` may look while the run replaces a checkpoint; giving it its name back would make the run fail."""
+    """`forethought eval` may look while the run replaces a checkpoint; giving it its name back would make the
+    run fail."""
     save(store, 1)
     os.rename(store.checkpoints / "step-000001", store.checkpoints / ".step-000001.old")
     assert Store.open(store.out).steps() == []
@@ -234,14 +252,17 @@ def gone(path: Path) -> None:
     path.unlink()
 
 
-@pytest.mark.parametrize(("name", "how", "problem"), [
-    ("engine/base.bin", flipped, "engine/base.bin is not what was written"),
-    ("engine/base.bin", cut, "engine/base.bin has 9 bytes, 10 were written"),
-    ("engine/base.bin", gone, "engine/base.bin is missing"),
-    ("state.json", flipped, "state.json is not what was written"),
-    ("manifest.json", cut, "its manifest is missing or unreadable"),
-    ("manifest.json", gone, "its manifest is missing or unreadable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "how", "problem"),
+    [
+        ("engine/base.bin", flipped, "engine/base.bin is not what was written"),
+        ("engine/base.bin", cut, "engine/base.bin has 9 bytes, 10 were written"),
+        ("engine/base.bin", gone, "engine/base.bin is missing"),
+        ("state.json", flipped, "state.json is not what was written"),
+        ("manifest.json", cut, "its manifest is missing or unreadable"),
+        ("manifest.json", gone, "its manifest is missing or unreadable"),
+    ],
+)
 def test_a_damaged_file_is_refused_by_name_and_the_one_before_is_offered(store, name, how, problem):
     save(store, 10)
     folder = save(store, 20)
@@ -249,7 +270,9 @@ def test_a_damaged_file_is_refused_by_name_and_the_one_before_is_offered(store, 
     with pytest.raises(CheckpointError) as caught:
         store.latest()
     assert str(caught.value) == (
-        f"checkpoint {folder} is damaged ({problem}); the one before it is whole: delete {folder} and resume from step 10")
+        f"checkpoint {folder} is damaged ({problem}); the one before it is whole: delete {folder} and resume "
+        f"from step 10"
+    )
     assert caught.value.exit_code == 2
     shutil.rmtree(folder)  # what the message says
     assert store.latest()[1]["step"] == 10
@@ -278,11 +301,21 @@ def test_pruning_keeps_the_newest_and_the_anchor(store):
     assert store.steps() == [4, 5]
 
 
-# logs --------------------------------------------------------------------------------------------------------------------
+# logs -------------------------------------------------------------------------------------------------------
 
 
 def decide(store: Store, step: int) -> None:
-    store.decide(Decision(step=step, stage=0, kind="gate", name="eval/act", outcome="pass", reason="fine", numbers={"value": 0.5}))
+    store.decide(
+        Decision(
+            step=step,
+            stage=0,
+            kind="gate",
+            name="eval/act",
+            outcome="pass",
+            reason="fine",
+            numbers={"value": 0.5},
+        )
+    )
 
 
 def test_a_resumed_run_cuts_its_logs_back_to_the_checkpoint(store):
@@ -294,9 +327,15 @@ def test_a_resumed_run_cuts_its_logs_back_to_the_checkpoint(store):
         if step == 2:
             save(store, 2)
     store.cut_back(store.latest()[1])
-    assert lines_of(store.out / "metrics.jsonl") == [{"step": 1, "x": 1 / 3, "name": "ü"}, {"step": 2, "x": 2 / 3, "name": "ü"}]
+    assert lines_of(store.out / "metrics.jsonl") == [
+        {"step": 1, "x": 1 / 3, "name": "ü"},
+        {"step": 2, "x": 2 / 3, "name": "ü"},
+    ]
     assert [d["step"] for d in lines_of(store.out / "decisions.jsonl")] == [1, 2]
-    assert sorted(p.name for p in (store.out / "trees").iterdir()) == ["step-000001.jsonl.gz", "step-000002.jsonl.gz"]
+    assert sorted(p.name for p in (store.out / "trees").iterdir()) == [
+        "step-000001.jsonl.gz",
+        "step-000002.jsonl.gz",
+    ]
     store.log(3, {"x": 1.0})
     assert [line["step"] for line in lines_of(store.out / "metrics.jsonl")] == [1, 2, 3]
 
@@ -311,7 +350,8 @@ def test_a_line_that_was_half_written_goes_too(store):
 
 
 def test_cutting_back_never_makes_a_log_longer(store):
-    """A crash of the machine can lose the end of a log that the checkpoint has seen; zeros in its place would be no JSON."""
+    """A crash of the machine can lose the end of a log that the checkpoint has seen; zeros in its place would
+    be no JSON."""
     store.log(1, {"x": 1.0})
     store.log(2, {"x": 2.0})
     save(store, 2)
@@ -332,27 +372,60 @@ def test_a_number_that_json_does_not_have_is_a_text_and_comes_back(store):
 def test_a_decision_keeps_its_numbers(store):
     decide(store, 4)
     assert lines_of(store.out / "decisions.jsonl") == [
-        {"step": 4, "stage": 0, "kind": "gate", "name": "eval/act", "outcome": "pass", "reason": "fine", "numbers": {"value": 0.5}}]
+        {
+            "step": 4,
+            "stage": 0,
+            "kind": "gate",
+            "name": "eval/act",
+            "outcome": "pass",
+            "reason": "fine",
+            "numbers": {"value": 0.5},
+        }
+    ]
 
 
 def test_saved_trees_hold_every_node_and_are_the_same_bytes_again(store):
     tree = reward(tree_of([[1], None]), DEFAULT)
     for step in (1, 2):
-        store.save_trees(step, 1, [tree], [{1: (0.5, 0.7), 2: (1.0,) * 3, 3: (-1.0, -1.0)}], lambda task: f"oracle of {task.id}")
+        store.save_trees(
+            step,
+            1,
+            [tree],
+            [{1: (0.5, 0.7), 2: (1.0,) * 3, 3: (-1.0, -1.0)}],
+            lambda task: f"oracle of {task.id}",
+        )
     first, second = (store.out / "trees" / f"step-{step:06d}.jsonl.gz" for step in (1, 2))
     [record], [again] = ([json.loads(line) for line in gzip.open(p, "rt")] for p in (first, second))
     assert {k: v for k, v in record.items() if k != "nodes"} == {
-        "step": 1, "stage": 1, "free_text": False, "task": "t", "domain": "made", "level": 3, "context": "", "prompt": "GOAL", "oracle_plan": "oracle of t"}
-    assert [(n["id"], n["parent"], n["role"], n["status"], n["reward"], n["advantage"], n["tokens"], n["logprob"]) for n in record["nodes"]] == [
-        (0, None, None, "given", None, None, 1, None), (1, 0, "plan", "finished", 1.0, pytest.approx(0.6), 2, -1.0),
-        (2, 1, "act", "finished", 1.0, 1.0, 3, -1.0), (3, 0, "plan", "refused", 0.0, -1.0, 2, -1.0),
-    ]  # fmt: skip
+        "step": 1,
+        "stage": 1,
+        "free_text": False,
+        "task": "t",
+        "domain": "made",
+        "level": 3,
+        "context": "",
+        "prompt": "GOAL",
+        "oracle_plan": "oracle of t",
+    }
+    assert [
+        (n["id"], n["parent"], n["role"], n["status"], n["reward"], n["advantage"], n["tokens"], n["logprob"])
+        for n in record["nodes"]
+    ] == [
+        (0, None, None, "given", None, None, 1, None),
+        (1, 0, "plan", "finished", 1.0, pytest.approx(0.6), 2, -1.0),
+        (2, 1, "act", "finished", 1.0, 1.0, 3, -1.0),
+        (3, 0, "plan", "refused", 0.0, -1.0, 2, -1.0),
+    ]
     assert record["nodes"][1]["reward_parts"] == {"format": 1.0, "valid": 1.0, "outcome": 1.0}
     assert again["nodes"] == record["nodes"]
     store.save_trees(2, 1, [], [], str)
-    store.save_trees(2, 1, [tree], [{1: (0.5, 0.7), 2: (1.0,) * 3, 3: (-1.0, -1.0)}], lambda task: f"oracle of {task.id}")
+    store.save_trees(
+        2, 1, [tree], [{1: (0.5, 0.7), 2: (1.0,) * 3, 3: (-1.0, -1.0)}], lambda task: f"oracle of {task.id}"
+    )
     once = second.read_bytes()
-    store.save_trees(2, 1, [tree], [{1: (0.5, 0.7), 2: (1.0,) * 3, 3: (-1.0, -1.0)}], lambda task: f"oracle of {task.id}")
+    store.save_trees(
+        2, 1, [tree], [{1: (0.5, 0.7), 2: (1.0,) * 3, 3: (-1.0, -1.0)}], lambda task: f"oracle of {task.id}"
+    )
     assert second.read_bytes() == once
     with pytest.raises(ValueError):
         store.save_trees(3, 1, [tree, tree], [{}], str)
@@ -367,7 +440,7 @@ def test_a_json_file_is_replaced_whole_or_not_at_all(store, monkeypatch):
     assert store.read_json("summary.json") == {"status": "running"}
 
 
-# directories -------------------------------------------------------------------------------------------------------------
+# directories ------------------------------------------------------------------------------------------------
 
 
 def test_create_takes_a_new_folder_or_an_empty_one(tmp_path):
@@ -378,7 +451,10 @@ def test_create_takes_a_new_folder_or_an_empty_one(tmp_path):
 def test_create_refuses_what_belongs_to_others(tmp_path, store):
     with pytest.raises(UserError) as caught:
         Store.create(store.out)
-    assert str(caught.value) == f"{store.out} already holds another run; choose a new --out, or continue with --resume {store.out}"
+    assert (
+        str(caught.value)
+        == f"{store.out} already holds another run; choose a new --out, or continue with --resume {store.out}"
+    )
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "x").touch()
     with pytest.raises(UserError) as caught:

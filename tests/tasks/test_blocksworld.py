@@ -1,4 +1,5 @@
-"""Blocksworld: grammars, executors, oracle and generator on numbers found by hand or by an independent search."""
+"""Blocksworld: grammars, executors, oracle and generator on numbers found by hand or by an independent
+search."""
 
 import json
 import random
@@ -8,8 +9,8 @@ import pytest
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.tasks.blocksworld import words
-from forethought.tasks.blocksworld.domain import Blocksworld, class_hash, main, solve
 from forethought.tasks.blocksworld.classes import BLOCKS, below_of, classes, split_of, top_level
+from forethought.tasks.blocksworld.domain import Blocksworld, class_hash, main, solve
 from forethought.tasks.blocksworld.files import held_out
 from forethought.tasks.blocksworld.problem import FREE, Problem, class_code
 from forethought.tasks.blocksworld.strips import execute
@@ -30,11 +31,16 @@ def write(path, *lines):
 def pddl(problem, names):
     """The problem as PDDL, its blocks renamed to `names` and listed backwards."""
     new = dict(zip(problem.names, names, strict=True))
-    under = [f"(ontable {new[x]})" if y is None else f"(on {new[x]} {new[y]})" for x, y in problem.under().items()]
+    under = [
+        f"(ontable {new[x]})" if y is None else f"(on {new[x]} {new[y]})" for x, y in problem.under().items()
+    ]
     clear = [f"(clear {new[x]})" for x in problem.names if x not in problem.under().values()]
     goal = [f"(on {new[x]} {new[y]})" for x, y in problem.wanted().items()]
     init, objects = " ".join(reversed(under + clear)), " ".join(reversed(list(names)))
-    return f"(define (problem p) (:domain d) (:objects {objects}) (:init (handempty) {init}) (:goal (and {' '.join(goal)})))"
+    return (
+        f"(define (problem p) (:domain d) (:objects {objects}) (:init (handempty) {init}) (:goal (and "
+        f"{' '.join(goal)})))"
+    )
 
 
 @pytest.fixture
@@ -58,16 +64,27 @@ def test_example_reads_as_the_documented_text(task):
 
 def test_oracle_of_the_example(domain, task):
     plan, act = domain.demonstrate(task)
-    assert (plan.role, plan.text) == ("plan", "clear a on a b clear g on h g </plan>")  # stacks as early as it can
-    assert (act.role, act.text) == ("act", "unstack b a put b pick a stack a b unstack c g put c pick h stack h g </act>")
+    # stacks as early as it can
+    assert (plan.role, plan.text) == ("plan", "clear a on a b clear g on h g </plan>")
+    assert (act.role, act.text) == (
+        "act",
+        "unstack b a put b pick a stack a b unstack c g put c pick h stack h g </act>",
+    )
     assert domain.oracle_plan(task) == plan.text
 
 
 def test_moves_down_one_tower_are_one_clear(domain, tmp_path):
-    tower = EXAMPLE.replace("(ontable g)", "(on g b)").replace("(clear b)", "").replace("(on h g) (on a b)", "(on a h)")
+    tower = (
+        EXAMPLE.replace("(ontable g)", "(on g b)")
+        .replace("(clear b)", "")
+        .replace("(on h g) (on a b)", "(on a h)")
+    )
     task = domain.problems(write(tmp_path / "f.jsonl", {"id": "t", "pddl": tower}))[0]  # towers a b g c | h
     assert domain.oracle_plan(task) == "clear a on a h </plan>"
-    assert domain.demonstrate(task)[1].text == "unstack c g put c unstack g b put g unstack b a put b pick a stack a h </act>"
+    assert (
+        domain.demonstrate(task)[1].text
+        == "unstack c g put c unstack g b put g unstack b a put b pick a stack a h </act>"
+    )
 
 
 BLOCK = "expected a block of this problem (a b g c h)"
@@ -110,7 +127,13 @@ ACTS_CASES = [  # text, executable, goal, optimal, reason of the episode
     ("put h </act>", False, False, False, "step 1: 'put h' needs (holding h)"),
     ("unstack c b put c </act>", False, False, False, "step 1: 'unstack c b' needs (on c b)"),
     ("pick h stack h </act>", False, False, False, f"word 5: found '</act>', {BLOCK}"),
-    ("pick h", False, False, False, "word 3: found the end of the text, expected 'pick', 'put', 'unstack', 'stack' or '</act>'"),
+    (
+        "pick h",
+        False,
+        False,
+        False,
+        "word 3: found the end of the text, expected 'pick', 'put', 'unstack', 'stack' or '</act>'",
+    ),
 ]
 
 
@@ -125,7 +148,12 @@ FOLLOWS = [
     (PLAN, [ACTS], 1, ""),
     ("clear g </plan>", ["unstack c g put c </act>"], 1, ""),  # a wrong plan, rightly followed
     (PLAN, ["unstack c g put c </act>"], 0, "the plan asks for 8 steps, found 2"),
-    ("clear a on a b clear g on h g </plan>", [ACTS], 0, "step 1: the plan asks for 'unstack b a', found 'unstack c g'"),
+    (
+        "clear a on a b clear g on h g </plan>",
+        [ACTS],
+        0,
+        "step 1: the plan asks for 'unstack b a', found 'unstack c g'",
+    ),
     ("on h g </plan>", ["pick h stack h g </act>"], 0, "the plan cannot be carried out: " + PLANS[4][3]),
     ("on h </plan>", [ACTS], 0, f"the plan: word 3: found '</plan>', {BLOCK}"),
     (PLAN, ["pick </act>"], 0, f"word 2: found '</act>', {BLOCK}"),
@@ -148,7 +176,10 @@ def test_noise_slips_and_flips_only_where_asked_for(task):
     assert step(True, flip=1.0) == (False, "flipped by noise; truly: success")
     assert step(False, slip=1.0, flip=1.0) == (True, "")
     assert step(True) == (True, "")
-    both = [Blocksworld((8,), slip=0.1).episode(task, random.Random(i), True).step(ACTS).success for i in range(400)]
+    both = [
+        Blocksworld((8,), slip=0.1).episode(task, random.Random(i), True).step(ACTS).success
+        for i in range(400)
+    ]
     assert 0.56 < sum(both) / 400 < 0.75  # 0.9 ** 4 = 0.656, four standard errors of 0.024 each way
 
 
@@ -199,15 +230,22 @@ def _renamed(below, goal, order):
 
 def test_number_of_classes():
     assert [len(classes(n)) for n in BLOCKS[:3]] == [22, 210, 2069]
-    assert [max(level for _, _, level, _ in classes(n)) for n in BLOCKS[:3]] == [top_level(n) for n in BLOCKS[:3]] == [8, 12, 16]
+    assert (
+        [max(level for _, _, level, _ in classes(n)) for n in BLOCKS[:3]]
+        == [top_level(n) for n in BLOCKS[:3]]
+        == [8, 12, 16]
+    )
 
 
 @pytest.mark.parametrize("blocks", [3, 4, 5])
 def test_levels_are_the_shortest_by_a_search_over_all_primitives(blocks):
-    """Breadth first over every legal action of the STRIPS domain, the moves that `solve` never tries included."""
+    """Breadth first over every legal action of the STRIPS domain, the moves that `solve` never tries
+    included."""
     names = words.LETTERS[:blocks]
     pairs = list(permutations(names, 2))
-    steps = [(verb, x) for verb in ("pick", "put") for x in names] + [(verb, *p) for verb in ("unstack", "stack") for p in pairs]
+    steps = [(verb, x) for verb in ("pick", "put") for x in names] + [
+        (verb, *p) for verb in ("unstack", "stack") for p in pairs
+    ]
     lengths: dict = {}
     for heights, goal, level, _ in classes(blocks):
         if heights not in lengths:
@@ -220,7 +258,10 @@ def test_levels_are_the_shortest_by_a_search_over_all_primitives(blocks):
                         lengths[heights][trace.state] = lengths[heights][state] + 1
                         queue.append(trace.state)
         wanted = {("on", names[x], names[y]) for x, y in enumerate(goal) if y != FREE}
-        assert level == min(length for state, length in lengths[heights].items() if wanted <= state), (heights, goal)
+        assert level == min(length for state, length in lengths[heights].items() if wanted <= state), (
+            heights,
+            goal,
+        )
 
 
 # --- the generator ---
@@ -236,8 +277,15 @@ def test_tasks_have_their_level_and_their_split_and_round_trip():
             plan, act = domain.demonstrate(task)
             assert task.level == level and len(task.state.names) in (4, 5)
             assert domain.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
-            assert domain.judge_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
-            assert len(plan.text.split()) < domain.budgets["plan"] and len(act.text.split()) < domain.budgets["act"]
+            assert (
+                domain.judge_plan(task, plan.text).score
+                == domain.follows(task, plan.text, [act.text]).score
+                == 1.0
+            )
+            assert (
+                len(plan.text.split()) < domain.budgets["plan"]
+                and len(act.text.split()) < domain.budgets["act"]
+            )
             assert set(f"{task.context} {task.prompt} {plan.text} {act.text}".split()) <= known
             seen[split].add(class_hash(task.state))
     assert not seen["train"] & seen["eval"] and not (seen["train"] | seen["eval"]) & held_out()
@@ -257,7 +305,8 @@ def test_goals_of_one_level_differ_where_there_are_enough(domain):
     for seed in range(30):
         family = domain.family(random.Random(seed), [8] * 5, "train")
         assert len({class_hash(task.state) for task in family}) == 5
-    assert len({class_hash(task.state) for task in domain.family(random.Random(0), [2] * 50, "eval")}) < 50  # there are 4
+    # there are 4
+    assert len({class_hash(task.state) for task in domain.family(random.Random(0), [2] * 50, "eval")}) < 50
 
 
 def test_levels_that_no_initial_state_has_together_get_their_own():
@@ -332,19 +381,49 @@ BROKEN_LINES = [
     ([1], "f.jsonl:2: expected"),
     ({"id": "one", "pddl": EXAMPLE}, "f.jsonl:2: the id 'one' was seen at "),
     ({"id": "two", "pddl": EXAMPLE[:-1]}, "f.jsonl:2: problem 'two': pddl:1: the '(' here is never closed"),
-    ({"id": "two", "pddl": EXAMPLE.replace("on h g", "under h g")}, "f.jsonl:2: problem 'two': unknown predicate 'under'"),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("on h g", "under h g")},
+        "f.jsonl:2: problem 'two': unknown predicate 'under'",
+    ),
     ({"id": "two", "pddl": EXAMPLE.replace("on h g", "on h")}, "(on h) has 1 arguments, 'on' takes 2"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(on h g)", "(clear h)")}, "the goal holds (clear h); goals of this"),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(on h g)", "(clear h)")},
+        "the goal holds (clear h); goals of this",
+    ),
     ({"id": "two", "pddl": EXAMPLE.replace("(handempty)", "")}, "(handempty) is not in :init"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "(holding h)")}, "(holding h) and (handempty) are both in :init"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "")}, "in :init 'h' is neither on the table nor on a block"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "(ontable h) (on h c)")}, "in :init 'h' is on the table and on 'c'"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "(on h a)")}, "in :init 'b' and 'h' are both on 'a'"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(ontable a)", "(on a b)")}, "in :init the blocks a b stand on each other in a circle"),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "(holding h)")},
+        "(holding h) and (handempty) are both in :init",
+    ),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "")},
+        "in :init 'h' is neither on the table nor on a block",
+    ),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "(ontable h) (on h c)")},
+        "in :init 'h' is on the table and on 'c'",
+    ),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(ontable h)", "(on h a)")},
+        "in :init 'b' and 'h' are both on 'a'",
+    ),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(ontable a)", "(on a b)")},
+        "in :init the blocks a b stand on each other in a circle",
+    ),
     ({"id": "two", "pddl": EXAMPLE.replace("(clear h)", "")}, "in :init 'h' is neither clear nor covered"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(clear h)", "(clear h) (clear g)")}, "in :init 'g' is clear and covered"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(on a b)", "(on a b) (on b a)")}, "in :goal the blocks a b stand on each other"),
-    ({"id": "two", "pddl": EXAMPLE.replace("(on a b)", "(on a b) (on a c)")}, "in :goal 'a' is on 'b' and on 'c'"),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(clear h)", "(clear h) (clear g)")},
+        "in :init 'g' is clear and covered",
+    ),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(on a b)", "(on a b) (on b a)")},
+        "in :goal the blocks a b stand on each other",
+    ),
+    (
+        {"id": "two", "pddl": EXAMPLE.replace("(on a b)", "(on a b) (on a c)")},
+        "in :goal 'a' is on 'b' and on 'c'",
+    ),
 ]
 
 
@@ -366,13 +445,17 @@ def test_nine_blocks_an_empty_file_and_no_file(domain, tmp_path):
 
 
 def test_a_goal_that_holds_already_is_level_0_with_an_empty_plan(domain, tmp_path):
-    task = domain.problems(write(tmp_path / "f.jsonl", {"id": "0", "pddl": EXAMPLE.replace("(on h g) (on a b)", "(on b a)")}))[0]
+    task = domain.problems(
+        write(tmp_path / "f.jsonl", {"id": "0", "pddl": EXAMPLE.replace("(on h g) (on a b)", "(on b a)")})
+    )[0]
     assert (task.level, domain.oracle_plan(task)) == (0, "</plan>")
     assert domain.judge_plan(task, "</plan>").score == 1.0 and solve(task.state.below, task.state.goal) == []
 
 
 def test_command_writes_hashes_and_refuses_a_broken_file(tmp_path, capsys, task):
-    path = write(tmp_path / "f.jsonl", {"id": "1", "pddl": EXAMPLE}, {"id": "2", "pddl": pddl(task.state, "hgcba")})
+    path = write(
+        tmp_path / "f.jsonl", {"id": "1", "pddl": EXAMPLE}, {"id": "2", "pddl": pddl(task.state, "hgcba")}
+    )
     assert main([str(path)]) == 0
     assert capsys.readouterr().out.split("\n")[2:] == [class_hash(task.state), ""]  # two problems, one class
     assert main([str(write(path, "{"))]) == main([]) == 2

@@ -1,4 +1,5 @@
-"""Answers compared: decided pairs of every kind, and what must hold for all of them (reflexive, symmetric, dress counts for nothing)."""
+"""Answers compared: decided pairs of every kind, and what must hold for all of them (reflexive, symmetric,
+dress counts for nothing)."""
 
 from __future__ import annotations
 
@@ -15,9 +16,27 @@ from forethought.tasks.grading.values import read
 from forethought.tasks.math.answers import canonical, same
 from forethought.tasks.math.grading import MathVerify, exact, installed
 
-TEXTS = sorted({text for table in (EQUAL, ALGEBRA, APART) for gold, answers in table.items() for text in (gold, *answers)}
-               | {text for gold, answer, _ in REPORTED + MORE for text in (gold, answer)})  # fmt: skip
-DRESS = (r"\boxed{%s}", "$%s$", r"\(%s\)", "**%s**", " %s\n", "%s.", r"\textcolor{red}{%s}", "The answer is %s", r"{%s}", "%s\u200b")
+TEXTS = sorted(
+    {
+        text
+        for table in (EQUAL, ALGEBRA, APART)
+        for gold, answers in table.items()
+        for text in (gold, *answers)
+    }
+    | {text for gold, answer, _ in REPORTED + MORE for text in (gold, answer)}
+)
+DRESS = (
+    r"\boxed{%s}",
+    "$%s$",
+    r"\(%s\)",
+    "**%s**",
+    " %s\n",
+    "%s.",
+    r"\textcolor{red}{%s}",
+    "The answer is %s",
+    r"{%s}",
+    "%s\u200b",
+)
 
 
 def test_the_lists_are_large_enough_to_mean_something():
@@ -41,8 +60,12 @@ def test_a_larger_algebra_tells_what_exact_reading_cannot(order):
     try:
         pairs = [(gold, answer)[::order] for gold, answers in ALGEBRA.items() for answer in answers]
         assert [pair for pair in pairs if grade(*pair).score != 1.0] == []
-        assert [(gold, answer) for gold in ("3 4", "1e3", "5'", "f(2)", "x2", r"10 \approx 9") for answer in APART[gold]
-                if grade(gold, answer).score or grade(answer, gold).score] == []
+        assert [
+            (gold, answer)
+            for gold in ("3 4", "1e3", "5'", "f(2)", "x2", r"10 \approx 9")
+            for answer in APART[gold]
+            if grade(gold, answer).score or grade(answer, gold).score
+        ] == []
         assert grade(r"\sin x", r"\cos x").score == grade(r"\ln 2", "0.693147").score == 0.0
     finally:
         grade.close()
@@ -64,19 +87,46 @@ def test_the_relation_is_symmetric_over_all_pairs_of_a_sample():
 
 @pytest.mark.parametrize("dress", DRESS)
 def test_dress_counts_for_nothing(dress):
-    """Numbers, fractions, sets, intervals, expressions and words in every dress. (Bold and money signs may not meet their own kind.)"""
-    golds = ["24", "-4", "1,234", r"\frac{1}{2}", "3.5", "(1,2)", "[0,1)", r"\{1,2\}", r"4\sqrt{2}", "x^2+1", "Evelyn", "C", r"\pm 7", "52_8", r"18\text{ cm}^2",
-             "10:30 a.m.", "June 5", r"28\%", r"90^\circ", "x=5", "1,2"]
+    """Numbers, fractions, sets, intervals, expressions and words in every dress. (Bold and money signs may
+    not meet their own kind.)"""
+    golds = [
+        "24",
+        "-4",
+        "1,234",
+        r"\frac{1}{2}",
+        "3.5",
+        "(1,2)",
+        "[0,1)",
+        r"\{1,2\}",
+        r"4\sqrt{2}",
+        "x^2+1",
+        "Evelyn",
+        "C",
+        r"\pm 7",
+        "52_8",
+        r"18\text{ cm}^2",
+        "10:30 a.m.",
+        "June 5",
+        r"28\%",
+        r"90^\circ",
+        "x=5",
+        "1,2",
+    ]
     assert [gold for gold in golds if not same(gold, dress % gold)] == []
 
 
 def test_another_digit_is_another_answer():
-    """Every text of the lists that holds a number, with one of its digits changed. Left out: where a changed digit can keep the value
-    (0/3, 1^2, a binomial, an item of a set that is there twice)."""
+    """Every text of the lists that holds a number, with one of its digits changed. Left out: where a changed
+    digit can keep the value (0/3, 1^2, a binomial, an item of a set that is there twice)."""
     rng, wrong = random.Random(1), []
     for text in TEXTS:
         digits = [match.start() for match in re.finditer(r"[1-9]", text)]
-        if not digits or len(text) > 60 or canonical(text) in ("0", "1", "-1") or re.search(r"\*0|0/|\{0\}|binom|1,1|00!", text):
+        if (
+            not digits
+            or len(text) > 60
+            or canonical(text) in ("0", "1", "-1")
+            or re.search(r"\*0|0/|\{0\}|binom|1,1|00!", text)
+        ):
             continue
         at = rng.choice(digits)
         other = text[:at] + str(int(text[at]) % 9 + 1) + text[at + 1 :]
@@ -86,28 +136,79 @@ def test_another_digit_is_another_answer():
 
 
 @pytest.mark.parametrize("number", ["7", "-7", "0.5", "12", "1234", "3/4"])
-@pytest.mark.parametrize("wrong", ["1{}", "{}1", "-{}", "{}.5", "2({})", "{}^2", "{}x", "{} million", "({0},{0})", "{0}, {0}", "not {}", "{} or 0", "{}_9", "{}:30 p.m."])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "1{}",
+        "{}1",
+        "-{}",
+        "{}.5",
+        "2({})",
+        "{}^2",
+        "{}x",
+        "{} million",
+        "({0},{0})",
+        "{0}, {0}",
+        "not {}",
+        "{} or 0",
+        "{}_9",
+        "{}:30 p.m.",
+    ],
+)
 def test_what_is_added_to_a_number_makes_another_answer(number, wrong):
     assert not same(number, wrong.format(number))
 
 
 def test_random_texts_are_answers_and_never_faults():
-    rng, signs = random.Random(2), "0123456789+-*/^_=<>()[]{}|\\,.;:!'\"$%&~ \n\tabxyzeiπ√∞≤±∪∈°²½⟦⟧£€\u00a0\u2212\u200b\u0305\ud800"
+    rng, signs = (
+        random.Random(2),
+        "0123456789+-*/^_=<>()[]{}|\\,.;:!'\"$%&~ \n\tabxyzeiπ√∞≤±∪∈°²½⟦⟧£€\u00a0\u2212\u200b\u0305\ud800",
+    )
     for _ in range(1500):
         text = "".join(rng.choice(signs) for _ in range(rng.randrange(14)))
         other = rng.choice(TEXTS)
-        other = other[: rng.randrange(len(other) + 1)] + rng.choice(signs) + other[rng.randrange(len(other) + 1) :]
+        other = (
+            other[: rng.randrange(len(other) + 1)]
+            + rng.choice(signs)
+            + other[rng.randrange(len(other) + 1) :]
+        )
         for a, b in ((text, other), (other, other)):
             assert same(a, b) == same(b, a)
             canonical(a)
 
 
-@pytest.mark.parametrize("text", [
-    "9^{9^{9^{9^{9}}}}", "10^{10^{10}}", "100000000!", "2^{1000000000}", "(x+y+z)^{5000}", "(" * 150 + "1" + ")" * 150, "{" * 150 + "1" + "}" * 150,
-    "(x+y+z+w+v+u)^{60}", "1e999999999", r"\binom{100000}{50000}", r"\sqrt[99999]{2}", "!" * 300, "\\frac" * 80, "-" * 400, r"\sqrt" * 60 + "2", "1,234" * 80,
-    "((((((((((x+1)^{9})^{9})^{9})^{9})^{9})^{9})^{9})^{9})^{9})^{9}", "x^{-" * 30 + "1" + "}" * 30, "1/" * 150 + "7", "3!!!!!!!!!!", "2^{2^{2^{2^{2^{2}}}}}",
-    "\\text{" * 60, "1 and " * 60 + "1", "(1,2)," * 60 + "(1,2)", "9" * 400, "9" * 5000, "0." + "3" * 390 + "...",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9^{9^{9^{9^{9}}}}",
+        "10^{10^{10}}",
+        "100000000!",
+        "2^{1000000000}",
+        "(x+y+z)^{5000}",
+        "(" * 150 + "1" + ")" * 150,
+        "{" * 150 + "1" + "}" * 150,
+        "(x+y+z+w+v+u)^{60}",
+        "1e999999999",
+        r"\binom{100000}{50000}",
+        r"\sqrt[99999]{2}",
+        "!" * 300,
+        "\\frac" * 80,
+        "-" * 400,
+        r"\sqrt" * 60 + "2",
+        "1,234" * 80,
+        "((((((((((x+1)^{9})^{9})^{9})^{9})^{9})^{9})^{9})^{9})^{9})^{9}",
+        "x^{-" * 30 + "1" + "}" * 30,
+        "1/" * 150 + "7",
+        "3!!!!!!!!!!",
+        "2^{2^{2^{2^{2^{2}}}}}",
+        "\\text{" * 60,
+        "1 and " * 60 + "1",
+        "(1,2)," * 60 + "(1,2)",
+        "9" * 400,
+        "9" * 5000,
+        "0." + "3" * 390 + "...",
+    ],
+)
 def test_large_and_deep_answers_are_bounded_and_equal_themselves_alone(text):
     assert same(text, text)
     assert not same("7", text) and not same(text, "7")
@@ -123,19 +224,61 @@ def test_nothing_is_computed_before_its_size_is_known():
     assert read("100000000!").kind == "scalar"  # a name, not a number
 
 
-@pytest.mark.parametrize(("text", "plain"), [
-    (r"**\(\dfrac12\)**.", r"\frac{1}{2}"), (r"18\,\text{ cm}^2", "18 ⟦cm⟧^2"), ("\u2212\u00a04", "- 4"), (r"\left( 1,\; 2 \right)", "( 1,  2 )".replace("  ", " ")),
-    (r"\boxed{\boxed{5}}", "5"), ("x²", "x^{2}"), (r"\$5", "＄5"), ("$5$", "5"), (r"90^{\circ}", "90°"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (r"**\(\dfrac12\)**.", r"\frac{1}{2}"),
+        (r"18\,\text{ cm}^2", "18 ⟦cm⟧^2"),
+        ("\u2212\u00a04", "- 4"),
+        (r"\left( 1,\; 2 \right)", "( 1,  2 )".replace("  ", " ")),
+        (r"\boxed{\boxed{5}}", "5"),
+        ("x²", "x^{2}"),
+        (r"\$5", "＄5"),
+        ("$5$", "5"),
+        (r"90^{\circ}", "90°"),
+    ],
+)
 def test_dress_is_taken_off(text, plain):
     assert undressed(text) == plain
 
 
-@pytest.mark.parametrize("words", ["million", "not sure", "is wrong", "x y", "June", "BC", "gross", "squared", "or", "times", "less", "remainder two", "of them", "degrees north"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "million",
+        "not sure",
+        "is wrong",
+        "x y",
+        "June",
+        "BC",
+        "gross",
+        "squared",
+        "or",
+        "times",
+        "less",
+        "remainder two",
+        "of them",
+        "degrees north",
+    ],
+)
 def test_words_that_are_no_unit(words):
     assert unit(words) is None
 
 
-@pytest.mark.parametrize("words", ["cm", "⟦ m⟧", "miles per hour", "sq. ft.", "red apples", "slices of pizza", "dollars each", "cm^2", "years old", "km/h"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cm",
+        "⟦ m⟧",
+        "miles per hour",
+        "sq. ft.",
+        "red apples",
+        "slices of pizza",
+        "dollars each",
+        "cm^2",
+        "years old",
+        "km/h",
+    ],
+)
 def test_words_that_are_a_unit(words):
     assert unit(words)

@@ -1,4 +1,5 @@
-r"""Final answers: found or refused, in one spelling for each value, and compared in a process that may hang."""
+r"""Final answers: found or refused, in one spelling for each value, and compared in a process that may
+hang."""
 
 from __future__ import annotations
 
@@ -11,42 +12,56 @@ import pytest
 
 from forethought.core.errors import UserError
 from forethought.interface.result import Parsed
-from forethought.tasks.math import grading as math_grading, worker as math_worker
+from forethought.tasks.math import grading as math_grading
+from forethought.tasks.math import worker as math_worker
 from forethought.tasks.math.answers import boxed, canonical, hashed, same
 from forethought.tasks.math.grading import GRADERS, GraderError, MathVerify, exact, installed, why_unmatchable
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
 needs_data = pytest.mark.skipif(not GSM8K.exists(), reason=f"GSM8K's test problems are not at {GSM8K}")
-needs_math_verify = pytest.mark.skipif(not installed(), reason="math-verify (the extra `math`) is not installed")
+needs_math_verify = pytest.mark.skipif(
+    not installed(), reason="math-verify (the extra `math`) is not installed"
+)
 
 
-# Finding it --------------------------------------------------------------------------------------------------------------
+# Finding it -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "answer"), [
-    (r"so \boxed{18}.", "18"),
-    (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
-    (r"first \boxed{1}, then \boxed{2}", "2"),
-    (r"\boxed{\boxed{5}}", "5"),
-    (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-    (r"\boxed{a \} b}", r"a \} b"),
-    (r"$\boxed 2$", "2"),
-    (r"\boxed5", "5"),  # TeX boxes the next sign, with or without a space before it
-    (r"\fbox{3}", "3"),
-    ("\\boxed{ 7\n}", "7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{18}.", "18"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{1}{\sqrt{2}}"),
+        (r"first \boxed{1}, then \boxed{2}", "2"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{a \} b}", r"a \} b"),
+        (r"$\boxed 2$", "2"),
+        (r"\boxed5", "5"),  # TeX boxes the next sign, with or without a space before it
+        (r"\fbox{3}", "3"),
+        ("\\boxed{ 7\n}", "7"),
+    ],
+)
 def test_a_box_is_found(text, answer):
     assert boxed(text) == Parsed(answer)
 
 
-@pytest.mark.parametrize(("text", "refusal"), [
-    ("the answer is 18", r"character 17: found the end of the text, expected a final answer in \boxed{...}"),
-    ("", r"character 1: found the end of the text, expected a final answer in \boxed{...}"),
-    (r"ab \boxed{ }", r"character 4: \boxed{} is empty"),
-    (r"\boxed{1} or \boxed{2", r"character 14: the last \boxed{ is never closed"),  # cut off: the 1 is not what it would have said
-    (r"\boxed{\frac{1}{2}", r"character 1: the last \boxed{ is never closed"),
-    (r"\boxed 12", r"character 10: found the end of the text, expected a final answer in \boxed{...}"),  # TeX would box the 1
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [
+        (
+            "the answer is 18",
+            r"character 17: found the end of the text, expected a final answer in \boxed{...}",
+        ),
+        ("", r"character 1: found the end of the text, expected a final answer in \boxed{...}"),
+        (r"ab \boxed{ }", r"character 4: \boxed{} is empty"),
+        # cut off: the 1 is not what it would have said
+        (r"\boxed{1} or \boxed{2", r"character 14: the last \boxed{ is never closed"),
+        (r"\boxed{\frac{1}{2}", r"character 1: the last \boxed{ is never closed"),
+        # TeX would box the 1
+        (r"\boxed 12", r"character 10: found the end of the text, expected a final answer in \boxed{...}"),
+    ],
+)
 def test_no_box_is_a_refusal_and_never_a_guess(text, refusal):
     assert str(boxed(text)) == refusal
 
@@ -57,31 +72,80 @@ def test_the_gold_of_gsm8k():
         assert hashed(text).reason == "found no last line '#### ANSWER'"
 
 
-# One spelling ------------------------------------------------------------------------------------------------------------
+# One spelling -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("value", "spellings"), [
-    ("18", ["18", "$18", r"\$18", "$18$", "18.0", "18.", "+18", "0018", "18 eggs", "18 miles per hour", r"18\text{ cm}^2", r"18^\circ",
-            "18%", r"18\%", "x = 18", r"\(18\)", r"\text{18}", r"\frac{36}{2}", "36/2"]),
-    ("1234", ["1,234", "1{,}234", r"1\,234", r"1\!,234", "1 234", "$1,234.00 dollars"]),
-    ("7/2", ["3.5", r"\frac72", r"\dfrac{7}{2}", r"3\frac{1}{2}", "3 1/2", r"\frac{-7}{-2}", "7/2 hours"]),
-    ("-1/3", ["-1/3", r"-\frac{1}{3}", r"\frac{-1}{3}", "\u22121/3", r"\frac{1}{-3}"]),
-    ("(1/2,3)", [r"\left(\frac12, 3\right)", "(0.5,3)", "( 1/2 , 3.0 )"]),
-    ("C", ["C", "(C)", r"\text{(C)}", r"\textbf{(C)}"]),
-    ("evelyn", ["Evelyn", r"\text{evelyn}"]),
-    (r"2\sqrt{3}", [r"2\sqrt{3}", r"2 \sqrt{3}", r"$2\sqrt{3}$."]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "spellings"),
+    [
+        (
+            "18",
+            [
+                "18",
+                "$18",
+                r"\$18",
+                "$18$",
+                "18.0",
+                "18.",
+                "+18",
+                "0018",
+                "18 eggs",
+                "18 miles per hour",
+                r"18\text{ cm}^2",
+                r"18^\circ",
+                "18%",
+                r"18\%",
+                "x = 18",
+                r"\(18\)",
+                r"\text{18}",
+                r"\frac{36}{2}",
+                "36/2",
+            ],
+        ),
+        ("1234", ["1,234", "1{,}234", r"1\,234", r"1\!,234", "1 234", "$1,234.00 dollars"]),
+        (
+            "7/2",
+            ["3.5", r"\frac72", r"\dfrac{7}{2}", r"3\frac{1}{2}", "3 1/2", r"\frac{-7}{-2}", "7/2 hours"],
+        ),
+        ("-1/3", ["-1/3", r"-\frac{1}{3}", r"\frac{-1}{3}", "\u22121/3", r"\frac{1}{-3}"]),
+        ("(1/2,3)", [r"\left(\frac12, 3\right)", "(0.5,3)", "( 1/2 , 3.0 )"]),
+        ("C", ["C", "(C)", r"\text{(C)}", r"\textbf{(C)}"]),
+        ("evelyn", ["Evelyn", r"\text{evelyn}"]),
+        (r"2\sqrt{3}", [r"2\sqrt{3}", r"2 \sqrt{3}", r"$2\sqrt{3}$."]),
+    ],
+)
 def test_spellings_of_one_value(value, spellings):
     assert {spelling: canonical(spelling) for spelling in spellings} == dict.fromkeys(spellings, value)
 
 
-@pytest.mark.parametrize(("gold", "answer"), [
-    ("18", "19"), ("18", "-18"), ("1/3", "0.333"), ("3", "3 million"), ("3", r"3\text{ million}"), ("2", "2x"), ("2", "2 pi"),
-    ("2", r"2\pi"),
-    ("5", "5!"), ("5", r"5 \text{ or } 6"), ("10:30 a.m.", "10:30 p.m."), ("C", "c"), ("(1,234)", "1234"), ("1/0", "1"), ("12", "1,2"),
-    ("(1,2)", "[1,2]"), ("(1,2)", "(2,1)"), (r"3\frac{-1}{2}", "2.5"), ("0", ""), ("50%", "0.5"), ("12", "1 2"),
-    ("5", "5 sixths"), ("1234", "12 34"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("18", "19"),
+        ("18", "-18"),
+        ("1/3", "0.333"),
+        ("3", "3 million"),
+        ("3", r"3\text{ million}"),
+        ("2", "2x"),
+        ("2", "2 pi"),
+        ("2", r"2\pi"),
+        ("5", "5!"),
+        ("5", r"5 \text{ or } 6"),
+        ("10:30 a.m.", "10:30 p.m."),
+        ("C", "c"),
+        ("(1,234)", "1234"),
+        ("1/0", "1"),
+        ("12", "1,2"),
+        ("(1,2)", "[1,2]"),
+        ("(1,2)", "(2,1)"),
+        (r"3\frac{-1}{2}", "2.5"),
+        ("0", ""),
+        ("50%", "0.5"),
+        ("12", "1 2"),
+        ("5", "5 sixths"),
+        ("1234", "12 34"),
+    ],
+)
 def test_other_values_stay_apart(gold, answer):
     assert not same(gold, answer)
 
@@ -110,7 +174,7 @@ def test_graders_agree_with_math_verify_on_every_gold_of_gsm8k():
             assert bool(exact(gold, answer).score) == compare(gold, answer)[0] == right, (gold, answer)
 
 
-# A process of its own ----------------------------------------------------------------------------------------------------
+# A process of its own ---------------------------------------------------------------------------------------
 
 STANDS_IN = """
 import json, sys, time
@@ -129,7 +193,8 @@ for line in sys.stdin:
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """(a grader whose worker plays math-verify: to it a sine is the cosine; the pairs that the worker saw)."""
+    """(a grader whose worker plays math-verify: to it a sine is the cosine; the pairs that the worker
+    saw)."""
     seen = tmp_path / "seen"
     seen.touch()
     grade = MathVerify(seconds=0.5, command=[sys.executable, "-I", "-c", STANDS_IN, str(seen)])
@@ -157,10 +222,23 @@ def test_items_of_lists_are_asked_for_one_by_one(stand_in):
     assert seen() == [r"\cos a \sin a"]
 
 
-@pytest.mark.parametrize(("gold", "answer"), [
-    ("no", "on"), ("5", r"5\text{ million}"), (r"\sin x", "5 apples"), (r"\sin 1", "9^{9^{9}}"), (r"\sin 1", "1000000!"), ("52_8", "52_7"), (r"\sin x", "x=5=6"),
-    (r"\sin x", r"\text{million}"), (r"\sin x", "east"), ("0.0000001", "0.0000002"), (r"\frac{1}{2004!}", r"\frac{1}{2006!}"), (r"\sin x", r"x^{10000000}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("no", "on"),
+        ("5", r"5\text{ million}"),
+        (r"\sin x", "5 apples"),
+        (r"\sin 1", "9^{9^{9}}"),
+        (r"\sin 1", "1000000!"),
+        ("52_8", "52_7"),
+        (r"\sin x", "x=5=6"),
+        (r"\sin x", r"\text{million}"),
+        (r"\sin x", "east"),
+        ("0.0000001", "0.0000002"),
+        (r"\frac{1}{2004!}", r"\frac{1}{2006!}"),
+        (r"\sin x", r"x^{10000000}"),
+    ],
+)
 def test_what_a_larger_algebra_is_never_asked(stand_in, gold, answer):
     grade, seen = stand_in
     assert grade(gold, answer).score == grade(answer, gold).score == 0.0
@@ -171,7 +249,12 @@ def test_an_answer_that_hangs_costs_the_limit_once_is_counted_and_the_spare_comp
     grade, seen = stand_in
     for _ in range(3):
         verdict = grade(r"\sin a", r"\sec a")
-        assert (verdict.score, verdict.reason, verdict.timed_out) == (0.0, r"timed out: comparing with '\\sec a' took more than 0.5 s", True)
+        assert (verdict.score, verdict.reason, verdict.timed_out) == (
+            0.0,
+            r"timed out: comparing with "
+            r"'\\sec a' took more than 0.5 s",
+            True,
+        )
     other = grade(r"\sin b", r"\sec a")  # not tried against another gold either
     assert (other.score, other.timed_out) == (0.0, True)
     assert grade.timeouts == 1
@@ -184,7 +267,16 @@ def test_a_spare_worker_stands_ready(tmp_path):
     """Two are started by the first question, and one more when one was ended."""
     started = tmp_path / "started"
     started.touch()
-    grade = MathVerify(seconds=0.3, command=[sys.executable, "-I", "-c", f"open({str(started)!r}, 'a').write('x')\n" + STANDS_IN, str(tmp_path / "seen")])
+    grade = MathVerify(
+        seconds=0.3,
+        command=[
+            sys.executable,
+            "-I",
+            "-c",
+            f"open({str(started)!r}, 'a').write('x')\n" + STANDS_IN,
+            str(tmp_path / "seen"),
+        ],
+    )
     try:
         assert grade(r"\sin a", r"\cos a").score == 1.0
         spare = grade._workers._spare
@@ -234,21 +326,44 @@ def test_a_fault_of_a_grader_is_named_as_one(monkeypatch):
 
     monkeypatch.setattr(math_grading.values, "same", broken)
     for grade in (exact, MathVerify(command=["none"])):
-        with pytest.raises(GraderError, match=r"the grader broke at '6' \(gold '5'\): RuntimeError: no reason"):
+        with pytest.raises(
+            GraderError,
+            match=r"the grader broke at '6' \(gold '5'\): RuntimeError: no "
+            r"reason",
+        ):
             grade("5", "6")
 
 
-@pytest.mark.parametrize(("gold", "why"), [
-    ("", "it is empty"), (" \n", "it is empty"), ("x" * 401, "it has 401 characters, and at most 400 of an answer are read"),
-    ("First add 2 and 3. The answer is 5.", "it is a text of several sentences, not an answer"), (r"\frac{1}{2", r"it cannot stand in a box (the last \boxed{ is never closed)"),
-    ("\u200b", "it says nothing but signs and spaces"), ("\x00", "it says nothing but signs and spaces"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("gold", "why"),
+    [
+        ("", "it is empty"),
+        (" \n", "it is empty"),
+        ("x" * 401, "it has 401 characters, and at most 400 of an answer are read"),
+        ("First add 2 and 3. The answer is 5.", "it is a text of several sentences, not an answer"),
+        (r"\frac{1}{2", r"it cannot stand in a box (the last \boxed{ is never closed)"),
+        ("\u200b", "it says nothing but signs and spaces"),
+        ("\x00", "it says nothing but signs and spaces"),
+    ],
+)
 def test_a_gold_that_nothing_can_match_is_named(gold, why):
     assert why_unmatchable(gold) == why
 
 
 def test_golds_that_can_be_matched():
-    for gold in ("5", "Evelyn", r"\{1,2\}", "no solution", "C. 5", "10:30 a.m.", "He has 5 apples.", "St. Louis", r"\boxed{4}", "1e-07", "x = 5"):
+    for gold in (
+        "5",
+        "Evelyn",
+        r"\{1,2\}",
+        "no solution",
+        "C. 5",
+        "10:30 a.m.",
+        "He has 5 apples.",
+        "St. Louis",
+        r"\boxed{4}",
+        "1e-07",
+        "x = 5",
+    ):
         assert why_unmatchable(gold) == ""
 
 

@@ -1,4 +1,5 @@
-r"""The math family: problems of both splits, what the model is told, and what of its plans, acts and boxes is accepted."""
+r"""The math family: problems of both splits, what the model is told, and what of its plans, acts and boxes is
+accepted."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from forethought.engines.fake.engine import FakeEngine
 from forethought.core.errors import ForethoughtError, RecipeError, UserError
+from forethought.core.types import Completion
+from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.schema import TaskSpec, TreeSpec
-from forethought.workflows.rollout import Rollouts
 from forethought.tasks import build
 from forethought.tasks.math.domain import Math
-from forethought.core.types import Completion
+from forethought.workflows.rollout import Rollouts
 
 TRAIN = [{"problem": f"Train {i}?", "answer": str(i), "level": i % 2 + 1} for i in range(6)]
 EVAL = [{"problem": f"Test {i}?", "answer": str(10 + i), "level": i % 3 + 1} for i in range(6)]
@@ -30,7 +31,10 @@ def made(tmp_path):
     """(rows to train on, rows to measure on, levels, options) -> the family over two small files."""
 
     def make(training=TRAIN, testing=EVAL, levels=(), **options) -> Math:
-        files = {"train": write(tmp_path / "train.jsonl", training), "eval": write(tmp_path / "test.jsonl", testing)}
+        files = {
+            "train": write(tmp_path / "train.jsonl", training),
+            "eval": write(tmp_path / "test.jsonl", testing),
+        }
         return Math(levels, **(files | {"grader": "exact"} | options))
 
     return make
@@ -42,7 +46,7 @@ def task(made):
     return domain, domain.pool(1, "eval")[0]  # Test 0?, 10
 
 
-# Problems ----------------------------------------------------------------------------------------------------------------
+# Problems ---------------------------------------------------------------------------------------------------
 
 
 def test_splits_and_levels(made, tmp_path):
@@ -63,7 +67,11 @@ def test_levels_that_a_split_lacks(made):
         made(levels=(1, 3))
     with pytest.raises(RecipeError, match=r"task.levels: level 3 is not one of the task's \[1, 2\]"):
         made().family(random.Random(0), [3], "eval")
-    with pytest.raises(RecipeError, match=r"train has the levels \[1, 2\], eval \[9\], and none is in both; graded = false"):
+    with pytest.raises(
+        RecipeError,
+        match=r"train has the levels \[1, 2\], eval \[9\], and none is in both; "
+        r"graded = false",
+    ):
         made(testing=[EVAL[0] | {"level": 9}])
 
 
@@ -71,14 +79,19 @@ def test_a_training_problem_that_repeats_a_test_problem_is_refused_with_both_ids
     with pytest.raises(RecipeError) as error:
         made(training=[*TRAIN, {"problem": "test 3", "answer": "13", "level": 1}])
     name = tmp_path.name
-    assert str(error.value) == (f"task.eval: 1 times a training problem repeats a test problem: "
-                                f"{name}/train/7 repeats {name}/test/4 (100%). "
-                                f"Take the training problems out of the file, or leave them out with task.repeats = \"drop\"")
+    assert str(error.value) == (
+        f"task.eval: 1 times a training problem repeats a test problem: "
+        f"{name}/train/7 repeats {name}/test/4 (100%). "
+        f"Take the training problems out of the file, or leave them out with "
+        f'task.repeats = "drop"'
+    )
 
 
 def test_another_file(made, tmp_path):
     domain = made()
-    tasks = domain.problems(write(tmp_path / "more.jsonl", [{"id": "x", "problem": "More?", "answer": "1", "level": 9}]))
+    tasks = domain.problems(
+        write(tmp_path / "more.jsonl", [{"id": "x", "problem": "More?", "answer": "1", "level": 9}])
+    )
     assert [(t.id, t.level, t.state.answer) for t in tasks] == [(f"{tmp_path.name}/more/x", 9, "1")]
     with pytest.raises(RecipeError, match="1 times a training problem repeats"):
         domain.problems(write(tmp_path / "more.jsonl", [TRAIN[0]]))
@@ -88,54 +101,73 @@ def test_several_test_files_keep_their_ids_apart(made, tmp_path):
     (tmp_path / "amc").mkdir()
     amc = write(tmp_path / "amc" / "test.jsonl", [{"problem": "AMC?", "answer": "1", "level": 1}])
     domain = made(eval=(write(tmp_path / "test.jsonl", EVAL), amc))
-    assert [t.id for t in domain.pool(1, "eval")] == [f"{tmp_path.name}/test/1", f"{tmp_path.name}/test/4", "amc/test/1"]
+    assert [t.id for t in domain.pool(1, "eval")] == [
+        f"{tmp_path.name}/test/1",
+        f"{tmp_path.name}/test/4",
+        "amc/test/1",
+    ]
     with pytest.raises(RecipeError, match="task.eval: .* have one id, 'amc/test/1'"):
         made(eval=(amc, amc))
 
 
 def test_through_a_recipes_table(tmp_path):
-    options = {"train": write(tmp_path / "a.jsonl", TRAIN), "eval": (write(tmp_path / "b.jsonl", EVAL),), "grader": "exact"}
+    options = {
+        "train": write(tmp_path / "a.jsonl", TRAIN),
+        "eval": (write(tmp_path / "b.jsonl", EVAL),),
+        "grader": "exact",
+    }
     assert build(TaskSpec(name="math", options=options)).levels == (1, 2)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"train": None}, "task.train: missing; expected a file or a split of the hub"),
-    ({"train": 3}, "task.train: 3; expected a file or a split of the hub"),
-    ({"train": "no.jsonl"}, "task.train: no.jsonl: no such file"),
-    ({"eval": ()}, "task.eval: an empty list"),
-    ({"eval": None}, "task.eval: missing"),
-    ({"eval": ("a.jsonl", 3)}, "task.eval: 3; expected"),
-    ({"eval": "no.jsonl"}, "task.eval: no.jsonl: no such file"),
-    ({"grader": "exat"}, "task.grader: unknown grader 'exat'; did you mean 'exact'?"),
-    ({"grader": 3}, "task.grader: unknown grader '3'"),
-    ({"graded": "no"}, "task.graded: 'no'; expected true or false"),
-    ({"fields": "problem"}, "task.fields: 'problem'; expected a table"),
-    ({"fields": {"problem": 3}}, "task.fields.problem: 3; expected the name of a field"),
-    ({"fields": {"problem": "tsk"}}, "task.train: "),
-    ({"budgets": {"plan": 1}}, "task.budgets.plan: 1 is not a number of tokens, at least 2"),
-    ({"budgets": {"think": 9}}, "task.budgets.think: unknown role 'think'"),
-    ({"tags": {"act": "do"}}, "task.tags.act: unknown tag of task math 'act'"),
-    ({"tags": {"plan": "think"}}, "task.tags: two sections share a tag"),
-    ({"system": 3}, "task.system: 3 is not a text"),
-    ({"overlap": 0}, "task.overlap: 0 is not a share above 0 and at most 1"),
-    ({"overlap": True}, "task.overlap: True is not a share"),
-    ({"trian": "x"}, "task.trian: unknown option of task math 'trian'; did you mean 'train'?"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": None}, "task.train: missing; expected a file or a split of the hub"),
+        ({"train": 3}, "task.train: 3; expected a file or a split of the hub"),
+        ({"train": "no.jsonl"}, "task.train: no.jsonl: no such file"),
+        ({"eval": ()}, "task.eval: an empty list"),
+        ({"eval": None}, "task.eval: missing"),
+        ({"eval": ("a.jsonl", 3)}, "task.eval: 3; expected"),
+        ({"eval": "no.jsonl"}, "task.eval: no.jsonl: no such file"),
+        ({"grader": "exat"}, "task.grader: unknown grader 'exat'; did you mean 'exact'?"),
+        ({"grader": 3}, "task.grader: unknown grader '3'"),
+        ({"graded": "no"}, "task.graded: 'no'; expected true or false"),
+        ({"fields": "problem"}, "task.fields: 'problem'; expected a table"),
+        ({"fields": {"problem": 3}}, "task.fields.problem: 3; expected the name of a field"),
+        ({"fields": {"problem": "tsk"}}, "task.train: "),
+        ({"budgets": {"plan": 1}}, "task.budgets.plan: 1 is not a number of tokens, at least 2"),
+        ({"budgets": {"think": 9}}, "task.budgets.think: unknown role 'think'"),
+        ({"tags": {"act": "do"}}, "task.tags.act: unknown tag of task math 'act'"),
+        ({"tags": {"plan": "think"}}, "task.tags: two sections share a tag"),
+        ({"system": 3}, "task.system: 3 is not a text"),
+        ({"overlap": 0}, "task.overlap: 0 is not a share above 0 and at most 1"),
+        ({"overlap": True}, "task.overlap: True is not a share"),
+        ({"trian": "x"}, "task.trian: unknown option of task math 'trian'; did you mean 'train'?"),
+    ],
+)
 def test_options_that_cannot_be_had(made, options, message):
     with pytest.raises(RecipeError) as error:
         made(**options)
     assert str(error.value).startswith(message)
 
 
-# What the model is told --------------------------------------------------------------------------------------------------
+# What the model is told -------------------------------------------------------------------------------------
 
 
 def test_messages_and_plain_text(made):
     domain = made(system="Plan, then solve.", tags={"plan": "sketch"})
     task = domain.pool(1, "eval")[0]
-    assert domain.messages(task) == [{"role": "system", "content": "Plan, then solve."}, {"role": "user", "content": "Test 0?"}]
+    assert domain.messages(task) == [
+        {"role": "system", "content": "Plan, then solve."},
+        {"role": "user", "content": "Test 0?"},
+    ]
     assert (task.context, task.prompt) == ("", "Plan, then solve.\n\nTest 0?\n\n")
-    assert (domain.opening, domain.stops, domain.spaced, domain.vocabulary()) == ("<sketch>", {"plan": "</sketch>", "act": ""}, False, [])
+    assert (domain.opening, domain.stops, domain.spaced, domain.vocabulary()) == (
+        "<sketch>",
+        {"plan": "</sketch>", "act": ""},
+        False,
+        [],
+    )
     bare = made(system="")
     assert bare.messages(task) == [{"role": "user", "content": "Test 0?"}]
     assert bare.pool(1, "eval")[0].prompt == "Test 0?\n\n"
@@ -147,20 +179,23 @@ def test_the_default_message_names_the_tags_in_use(made):
     assert "plan>" not in system and "{plan}" not in system
 
 
-# Plans -------------------------------------------------------------------------------------------------------------------
+# Plans ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("plan", "reason"), [
-    ("1. Count. 2. Price them. </plan>", ""),
-    ("\n1. Count.\n</plan>\n", ""),
-    ("Count them.", "character 12: found the end of the text, expected '</plan>'"),
-    (" </plan>", "character 2: '<plan>' is empty"),
-    ("A </plan> B </plan>", "character 11: nothing may follow '</plan>', found 'B </plan>'"),
-    ("A <plan> B </plan>", "character 3: '<plan>' inside '<plan>'"),
-    ("A <think> B </plan>", "character 3: '<think>' inside '<plan>'"),
-    (r"So \boxed{10} </plan>", r"character 4: '\boxed' inside '<plan>': a plan holds no answer"),
-    ("word " * 7 + "</plan>", "word 7: a plan of 7 words, more than its budget of 6 tokens"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("plan", "reason"),
+    [
+        ("1. Count. 2. Price them. </plan>", ""),
+        ("\n1. Count.\n</plan>\n", ""),
+        ("Count them.", "character 12: found the end of the text, expected '</plan>'"),
+        (" </plan>", "character 2: '<plan>' is empty"),
+        ("A </plan> B </plan>", "character 11: nothing may follow '</plan>', found 'B </plan>'"),
+        ("A <plan> B </plan>", "character 3: '<plan>' inside '<plan>'"),
+        ("A <think> B </plan>", "character 3: '<think>' inside '<plan>'"),
+        (r"So \boxed{10} </plan>", r"character 4: '\boxed' inside '<plan>': a plan holds no answer"),
+        ("word " * 7 + "</plan>", "word 7: a plan of 7 words, more than its budget of 6 tokens"),
+    ],
+)
 def test_plans(made, plan, reason):
     domain = made(budgets={"plan": 6})
     task = domain.pool(1, "eval")[0]
@@ -172,31 +207,59 @@ def test_plans(made, plan, reason):
 def test_the_meaning_of_a_plan_is_its_words(task):
     domain, it = task
     one = domain.meaning(it, "1. Count the eggs.\n2) Price THEM, at 3.5! </plan>")
-    assert one == domain.meaning(it, "count the eggs\nprice them at 3.5\n</plan>") == "count the eggs price them at 3 5"
+    assert (
+        one
+        == domain.meaning(it, "count the eggs\nprice them at 3.5\n</plan>")
+        == "count the eggs price them at 3 5"
+    )
     assert one != domain.meaning(it, "count the eggs\nprice them at 4.5\n</plan>")
 
 
-# Acts and outcomes -------------------------------------------------------------------------------------------------------
+# Acts and outcomes ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("act", "form", "outcome"), [
-    (r"<think> 5+5 </think> \boxed{10}", "", ""),
-    ("\n<think>\n5+5\n</think>\nSo it is $\\boxed{10.0}$.", "", ""),
-    (r"<think> a </think> \boxed{1} no, \boxed{10}", "", ""),
-    (r"<think> a </think> \boxed{11}", "", "expected '10', found '11'"),
-    (r"\boxed{10}", "character 1: expected '<think>'", ""),  # right, but not in the form
-    (r"<think> maybe \boxed{10} </think> so ten", r"character 41: found the end of the text, expected a final answer in \boxed{...}",
-     r"character 41: found the end of the text, expected a final answer in \boxed{...}"),
-    (r"<think> maybe \boxed{10}", "character 25: found the end of the text, expected '</think>'", "character 1: '<think>' is never closed"),
-    (r"<think> a </think> \boxed{10", r"character 20: the last \boxed{ is never closed", r"character 20: the last \boxed{ is never closed"),
-    (r"<think> a </think> <think> b </think> \boxed{10}", "character 20: '<think>' after '</think>'", ""),
-    (r"<think> <plan> b </plan> </think> \boxed{10}", "character 9: '<plan>' inside '<think>'", ""),
-    (r"<think> </think> \boxed{10}", "character 9: '<think>' is empty", ""),
-    ("", "character 1: expected '<think>'", r"character 1: found the end of the text, expected a final answer in \boxed{...}"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("act", "form", "outcome"),
+    [
+        (r"<think> 5+5 </think> \boxed{10}", "", ""),
+        ("\n<think>\n5+5\n</think>\nSo it is $\\boxed{10.0}$.", "", ""),
+        (r"<think> a </think> \boxed{1} no, \boxed{10}", "", ""),
+        (r"<think> a </think> \boxed{11}", "", "expected '10', found '11'"),
+        (r"\boxed{10}", "character 1: expected '<think>'", ""),  # right, but not in the form
+        (
+            r"<think> maybe \boxed{10} </think> so ten",
+            r"character 41: found the end of the text, expected a "
+            r"final answer in \boxed{...}",
+            r"character 41: found the end of the text, expected a final answer in \boxed{...}",
+        ),
+        (
+            r"<think> maybe \boxed{10}",
+            "character 25: found the end of the text, expected '</think>'",
+            "character 1: '<think>' is never closed",
+        ),
+        (
+            r"<think> a </think> \boxed{10",
+            r"character 20: the last \boxed{ is never closed",
+            r"character 20: the "
+            r"last \boxed{ is never closed",
+        ),
+        (r"<think> a </think> <think> b </think> \boxed{10}", "character 20: '<think>' after '</think>'", ""),
+        (r"<think> <plan> b </plan> </think> \boxed{10}", "character 9: '<plan>' inside '<think>'", ""),
+        (r"<think> </think> \boxed{10}", "character 9: '<think>' is empty", ""),
+        (
+            "",
+            "character 1: expected '<think>'",
+            r"character 1: found the end of the text, expected a final "
+            r"answer in \boxed{...}",
+        ),
+    ],
+)
 def test_acts(task, act, form, outcome):
     domain, it = task
-    assert (domain.follows(it, "any", [act]).score, domain.follows(it, "any", [act]).reason) == (float(not form), form)
+    assert (domain.follows(it, "any", [act]).score, domain.follows(it, "any", [act]).reason) == (
+        float(not form),
+        form,
+    )
     answered = domain.episode(it, random.Random(0), noise=True).step(act)
     assert (answered.done, answered.success, answered.reason) == (True, not outcome, outcome)
 
@@ -210,15 +273,22 @@ def test_an_episode_is_used_once(task):
     assert domain.follows(it, "p", ["a", "b"]).reason == "expected 1 turn of acts, found 2"
 
 
-# Demonstrations ----------------------------------------------------------------------------------------------------------
+# Demonstrations ---------------------------------------------------------------------------------------------
 
 
 def test_a_demonstration_is_the_records_plan_and_chain(made):
     domain = made(training=[TRAIN[0] | {"plan": "Add them.", "chain": "0+0=0"}], testing=EVAL[:1])
     task = domain.pool(1, "train")[0]
     plan, act = domain.demonstrate(task)
-    assert (plan.role, plan.text, act.role, act.text) == ("plan", "\nAdd them.\n</plan>", "act", "\n<think>\n0+0=0\n</think>\n\\boxed{0}")
-    assert domain.parse_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
+    assert (plan.role, plan.text, act.role, act.text) == (
+        "plan",
+        "\nAdd them.\n</plan>",
+        "act",
+        "\n<think>\n0+0=0\n</think>\n\\boxed{0}",
+    )
+    assert (
+        domain.parse_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
+    )
     assert domain.episode(task, random.Random(0), noise=False).step(act.text).success
     assert not domain.has_plans  # the test problem has none
     assert made(training=TRAIN[:1], testing=[EVAL[0] | {"plan": "B"}]).has_plans  # what is measured on counts
@@ -233,28 +303,50 @@ def test_marked_calculations_are_not_shown_wherever_the_chain_comes_from(made):
     assert domain.marks() == ["<plan>", "</plan>", "<think>", "</think>", "\\boxed{"]
 
 
-@pytest.mark.parametrize(("row", "message"), [
-    ({}, "has no plan; distillation makes a file with plans and chains"),
-    ({"plan": "A"}, "has no chain; distillation"),
-    ({"plan": "A </plan> B </plan>", "chain": "c"}, "the plan of problem '.*/1' cannot be shown to a model: character 12: nothing may"),
-    ({"plan": r"It is \boxed{3}", "chain": "c"}, "a plan holds no answer"),
-    ({"plan": "A", "chain": "so </think> it is"}, "the chain of problem '.*/1' cannot be shown to a model"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({}, "has no plan; distillation makes a file with plans and chains"),
+        ({"plan": "A"}, "has no chain; distillation"),
+        (
+            {"plan": "A </plan> B </plan>", "chain": "c"},
+            "the plan of problem '.*/1' cannot be shown to a model: character 12: nothing may",
+        ),
+        ({"plan": r"It is \boxed{3}", "chain": "c"}, "a plan holds no answer"),
+        (
+            {"plan": "A", "chain": "so </think> it is"},
+            "the chain of problem '.*/1' cannot be shown to a model",
+        ),
+    ],
+)
 def test_what_cannot_be_demonstrated(made, row, message):
     domain = made(training=[TRAIN[0] | row], testing=EVAL[:1])
     with pytest.raises(UserError, match=f"train.jsonl:1: .*{message}"):
         domain.demonstrate(domain.pool(1, "train")[0])
 
 
-# Demonstrations from another set -------------------------------------------------------------------------------------------
+# Demonstrations from another set ----------------------------------------------------------------------------
 
-SHOWN = [{"problem": f"Shown {i}?", "answer": str(i), "level": i % 2 + 1, "plan": "1. Look.", "chain": f"It is {i}."} for i in range(4)]
+SHOWN = [
+    {
+        "problem": f"Shown {i}?",
+        "answer": str(i),
+        "level": i % 2 + 1,
+        "plan": "1. Look.",
+        "chain": f"It is {i}.",
+    }
+    for i in range(4)
+]
 
 
 def test_imitation_reads_demos_and_reinforcement_the_training_problems(made, tmp_path):
     domain = made(demos=write(tmp_path / "shown.jsonl", SHOWN))
-    assert {t.state.problem for t in domain.shown(random.Random(0), [1, 2] * 20)} == {f"Shown {i}?" for i in range(4)}
-    assert {t.state.problem for t in domain.family(random.Random(0), [1, 2] * 30, "train")} == {f"Train {i}?" for i in range(6)}
+    assert {t.state.problem for t in domain.shown(random.Random(0), [1, 2] * 20)} == {
+        f"Shown {i}?" for i in range(4)
+    }
+    assert {t.state.problem for t in domain.family(random.Random(0), [1, 2] * 30, "train")} == {
+        f"Train {i}?" for i in range(6)
+    }
     assert domain.shows and not made().shows and domain.notes == []
     assert [w.question for w in domain.worked(3)] == ["Shown 0?", "Shown 1?", "Shown 2?"]
     domain.guide({f"{tmp_path.name}/shown/{n}": ("2. Think.", "So.") for n in (1, 2)})
@@ -264,19 +356,34 @@ def test_imitation_reads_demos_and_reinforcement_the_training_problems(made, tmp
 
 
 def test_a_public_set_is_cut_to_what_can_be_shown(made, tmp_path):
-    rows = [{"task": "Short?", "proof": "A chain.", "final": r"\boxed{1}", "domain": "math"},
-            {"task": "Code?", "proof": "print", "final": "", "domain": "code"},
-            {"task": "Unanswered?", "proof": "Hm.", "final": "nothing", "domain": "math"},
-            {"task": "Long?", "proof": "x" * 100, "final": r"\boxed{2}", "domain": "math"},
-            {"task": "Second?", "proof": "B.", "final": r"\boxed{3}", "domain": "math"},
-            {"task": "Third?", "proof": "C.", "final": r"\boxed{4}", "domain": "math"}]  # fmt: skip
+    rows = [
+        {"task": "Short?", "proof": "A chain.", "final": r"\boxed{1}", "domain": "math"},
+        {"task": "Code?", "proof": "print", "final": "", "domain": "code"},
+        {"task": "Unanswered?", "proof": "Hm.", "final": "nothing", "domain": "math"},
+        {"task": "Long?", "proof": "x" * 100, "final": r"\boxed{2}", "domain": "math"},
+        {"task": "Second?", "proof": "B.", "final": r"\boxed{3}", "domain": "math"},
+        {"task": "Third?", "proof": "C.", "final": r"\boxed{4}", "domain": "math"},
+    ]
     path = write(tmp_path / "open.jsonl", rows)
-    table = {"source": path, "fields": {"problem": "task", "chain": "proof", "solution": "final"}, "only": {"domain": "math"},
-             "skip": True, "longest": 50, "most": 2}  # fmt: skip
+    table = {
+        "source": path,
+        "fields": {"problem": "task", "chain": "proof", "solution": "final"},
+        "only": {"domain": "math"},
+        "skip": True,
+        "longest": 50,
+        "most": 2,
+    }
     domain = made(graded=False, demos=table)
-    assert [(w.question, w.chain, w.answer) for w in domain.worked(0)] == [("Short?", "A chain.", "1"), ("Second?", "B.", "3")]
-    assert domain.notes == [f"{path}: 2 demonstrations; left out: 1 that cannot be read (such as {path}:3: no answer: character 8: found "
-                            r"the end of the text, expected a final answer in \boxed{...}), 1 longer than 50 characters, 1 beyond the first 2"]
+    assert [(w.question, w.chain, w.answer) for w in domain.worked(0)] == [
+        ("Short?", "A chain.", "1"),
+        ("Second?", "B.", "3"),
+    ]
+    assert domain.notes == [
+        f"{path}: 2 demonstrations; left out: 1 that cannot be read (such as {path}:3: "
+        f"no answer: character 8: found "
+        r"the end of the text, expected a final answer in \boxed{...}), 1 longer than 50 "
+        r"characters, 1 beyond the first 2"
+    ]
     with pytest.raises(RecipeError, match=r"task.demos: .*open.jsonl:3: no answer"):
         made(graded=False, demos=table | {"skip": False})
     with pytest.raises(RecipeError, match="task.demos: .*all 4 problems are longer than 3 characters"):
@@ -287,14 +394,22 @@ def test_a_public_set_is_cut_to_what_can_be_shown(made, tmp_path):
         made(graded=False, demos=table | {"only": {"subject": "math"}})
 
 
-@pytest.mark.parametrize(("demos", "message"), [
-    (7, "task.demos: 7; expected a file"), ("", "task.demos: ''; expected a file"), ({}, "task.demos.source: missing"),
-    ({"source": "a.jsonl", "mots": 1}, "task.demos.mots: unknown setting of demos 'mots'; did you mean 'most'"),
-    ({"source": "a.jsonl", "most": -1}, "task.demos.most: -1 is not a number of at least 0"),
-    ({"source": "a.jsonl", "longest": True}, "task.demos.longest: True is not a number"),
-    ({"source": "a.jsonl", "skip": "yes"}, "task.demos.skip: 'yes'; expected true or false"),
-    ({"source": "nowhere.jsonl"}, "task.demos: nowhere.jsonl: no such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("demos", "message"),
+    [
+        (7, "task.demos: 7; expected a file"),
+        ("", "task.demos: ''; expected a file"),
+        ({}, "task.demos.source: missing"),
+        (
+            {"source": "a.jsonl", "mots": 1},
+            "task.demos.mots: unknown setting of demos 'mots'; did you mean 'most'",
+        ),
+        ({"source": "a.jsonl", "most": -1}, "task.demos.most: -1 is not a number of at least 0"),
+        ({"source": "a.jsonl", "longest": True}, "task.demos.longest: True is not a number"),
+        ({"source": "a.jsonl", "skip": "yes"}, "task.demos.skip: 'yes'; expected true or false"),
+        ({"source": "nowhere.jsonl"}, "task.demos: nowhere.jsonl: no such file"),
+    ],
+)
 def test_demos_that_cannot_be_had(made, demos, message):
     with pytest.raises(RecipeError, match=message):
         made(demos=demos)
@@ -302,7 +417,9 @@ def test_demos_that_cannot_be_had(made, demos, message):
 
 def test_training_problems_that_repeat_test_problems_can_be_left_out(made, tmp_path):
     repeated = {"problem": "test 3", "answer": "13", "level": 1}
-    domain = made(training=[*TRAIN, repeated], demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]), repeats="drop")
+    domain = made(
+        training=[*TRAIN, repeated], demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]), repeats="drop"
+    )
     assert len(domain.pool(1, "train")) == 3 and len(domain.worked(0)) == 4
     assert domain.notes == ["2 training problems repeat a test problem and are left out"]
     with pytest.raises(RecipeError, match="shown/5 repeats"):
@@ -314,12 +431,18 @@ def test_training_problems_that_repeat_test_problems_can_be_left_out(made, tmp_p
 
 
 def test_the_longest_problems(made):
-    domain = made(training=[*TRAIN, {"problem": "A longer one than any other?", "answer": "1", "level": 1},
-                            {"problem": "The longest of them all, at a level that is left out?", "answer": "1", "level": 3}], levels=(1, 2))  # fmt: skip
+    domain = made(
+        training=[
+            *TRAIN,
+            {"problem": "A longer one than any other?", "answer": "1", "level": 1},
+            {"problem": "The longest of them all, at a level that is left out?", "answer": "1", "level": 3},
+        ],
+        levels=(1, 2),
+    )
     assert [t.state.problem for t in domain.longest(1)] == ["A longer one than any other?"]
 
 
-# Tokens that hold the end of a tag and more ------------------------------------------------------------------------------
+# Tokens that hold the end of a tag and more -----------------------------------------------------------------
 
 
 class Odd(FakeEngine):
@@ -333,15 +456,28 @@ class Odd(FakeEngine):
 
     def sample(self, requests):
         ids = tuple(range(1, len(self.words)))
-        return [[Completion(token_ids=ids, logprobs=(-1.0,) * len(ids), status="finished", version=0)] * r.n for r in requests]
+        return [
+            [Completion(token_ids=ids, logprobs=(-1.0,) * len(ids), status="finished", version=0)] * r.n
+            for r in requests
+        ]
 
 
-@pytest.mark.parametrize(("words", "text", "status"), [
-    (["Add", " them.</", "plan", "><"], "Add them.</plan>", "finished"), (["Add", " them.", "</plan>\n"], "Add them.</plan>", "finished"),
-    (["Add <", "plan> it </", "plan>a"], "Add <plan> it </plan>", "refused"), (["Add", " them"], "Add them", "refused"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "text", "status"),
+    [
+        (["Add", " them.</", "plan", "><"], "Add them.</plan>", "finished"),
+        (["Add", " them.", "</plan>\n"], "Add them.</plan>", "finished"),
+        (["Add <", "plan> it </", "plan>a"], "Add <plan> it </plan>", "refused"),
+        (["Add", " them"], "Add them", "refused"),
+    ],
+)
 def test_a_token_that_goes_on_behind_the_tag_does_not_refuse_the_plan(made, words, text, status):
     domain = made()
     rollouts = Rollouts(Odd(["?", *words], domain.stops), domain)
     [tree] = rollouts.grow(domain.pool(1, "train")[:1], TreeSpec(plans=1, acts=0), {"plan": "base"}, 0)
-    assert (tree.nodes[1].text, tree.nodes[1].status, len(tree.nodes[1].token_ids)) == (text, status, len(words))  # what was sampled trains
+    # what was sampled trains
+    assert (tree.nodes[1].text, tree.nodes[1].status, len(tree.nodes[1].token_ids)) == (
+        text,
+        status,
+        len(words),
+    )

@@ -7,8 +7,8 @@ from itertools import combinations
 import pytest
 
 from forethought.core.metrics import avg_at_k, maj_at_k, mean_interval, pass_at_k, reduce
-from forethought.stages.step import tree_metrics
 from forethought.core.types import Node, Task, Tree
+from forethought.stages.step import tree_metrics
 
 
 def test_avg_at_k():
@@ -17,9 +17,19 @@ def test_avg_at_k():
         avg_at_k([])
 
 
-@pytest.mark.parametrize(("n", "correct", "k", "value"), [
-    (4, 1, 1, 1 / 4), (4, 1, 2, 1 / 2), (4, 2, 2, 5 / 6), (4, 0, 3, 0.0), (4, 4, 1, 1.0), (4, 1, 4, 1.0), (4, 3, 2, 1.0), (1, 0, 1, 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "correct", "k", "value"),
+    [
+        (4, 1, 1, 1 / 4),
+        (4, 1, 2, 1 / 2),
+        (4, 2, 2, 5 / 6),
+        (4, 0, 3, 0.0),
+        (4, 4, 1, 1.0),
+        (4, 1, 4, 1.0),
+        (4, 3, 2, 1.0),
+        (1, 0, 1, 0.0),
+    ],
+)
 def test_pass_at_k(n, correct, k, value):
     assert pass_at_k(n, correct, k) == pytest.approx(value)
 
@@ -36,16 +46,19 @@ def test_pass_at_k_of_what_cannot_be(n, correct, k):
         pass_at_k(n, correct, k)
 
 
-@pytest.mark.parametrize(("votes", "correct", "value"), [
-    (["5", "7", "5"], [1, 0, 1], 1.0),
-    (["5", "7", "7"], [1, 0, 0], 0.0),
-    (["5", "7"], [1, 0], 0.5),  # a tie, whatever came first
-    (["7", "5"], [0, 1], 0.5),
-    (["5", "7", "8"], [1, 0, 0], 1 / 3),
-    ([None, None, "5"], [0, 0, 1], 1.0),  # no answer is no vote
-    ([None, None], [0, 0], 0.0),
-    (["5", "5", "7"], [1, 0, 0], 0.5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("votes", "correct", "value"),
+    [
+        (["5", "7", "5"], [1, 0, 1], 1.0),
+        (["5", "7", "7"], [1, 0, 0], 0.0),
+        (["5", "7"], [1, 0], 0.5),  # a tie, whatever came first
+        (["7", "5"], [0, 1], 0.5),
+        (["5", "7", "8"], [1, 0, 0], 1 / 3),
+        ([None, None, "5"], [0, 0, 1], 1.0),  # no answer is no vote
+        ([None, None], [0, 0], 0.0),
+        (["5", "5", "7"], [1, 0, 0], 0.5),
+    ],
+)
 def test_maj_at_k(votes, correct, value):
     assert maj_at_k(votes, correct) == pytest.approx(value)
 
@@ -59,7 +72,9 @@ def test_maj_at_k_needs_a_grade_for_each_vote(votes, correct):
 def test_their_interval_is_the_one_over_problems():
     """Four problems, avg@2 each: mean 0.5, standard deviation sqrt(1/6), t(3) = 3.1824."""
     mean, low, high = mean_interval([avg_at_k(c) for c in ([1, 1], [0, 0], [1, 0], [0, 1])])
-    assert (mean, high - mean, mean - low) == pytest.approx((0.5, 3.1824 * (1 / 6 / 4) ** 0.5, 3.1824 * (1 / 6 / 4) ** 0.5), rel=1e-4)
+    assert (mean, high - mean, mean - low) == pytest.approx(
+        (0.5, 3.1824 * (1 / 6 / 4) ** 0.5, 3.1824 * (1 / 6 / 4) ** 0.5), rel=1e-4
+    )
 
 
 def test_a_time_out_of_a_grader_is_counted_in_the_step():

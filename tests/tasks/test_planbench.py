@@ -1,4 +1,5 @@
-"""Blocksworld against the public PlanBench files (arXiv 2206.10498), where they are on this machine; never in the repository."""
+"""Blocksworld against the public PlanBench files (arXiv 2206.10498), where they are on this machine; never in
+the repository."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from forethought.tasks.blocksworld import words
-from forethought.tasks.blocksworld.domain import Blocksworld, class_hash, main
 from forethought.tasks.blocksworld.classes import classes
+from forethought.tasks.blocksworld.domain import Blocksworld, class_hash, main
 from forethought.tasks.blocksworld.files import HELD_OUT, held_out, records
 from forethought.tasks.blocksworld.pddl import read_domain
 from forethought.tasks.blocksworld.strips import ground, validate
@@ -29,7 +30,11 @@ def test_every_oracle_plan_solves_its_problem_under_planbenchs_own_domain(path):
     domain, pddl = Blocksworld(), read_domain(DATA / "blocksworld_domain.pddl")
     for task, record in zip(domain.problems(path), records(path), strict=True):
         plan, act = domain.demonstrate(task)
-        assert domain.judge_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
+        assert (
+            domain.judge_plan(task, plan.text).score
+            == domain.follows(task, plan.text, [act.text]).score
+            == 1.0
+        )
         assert domain.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
         steps = words.pddl_steps(words.act_grammar(task.state.names).parse(act.text).value)
         assert len(steps) == task.level

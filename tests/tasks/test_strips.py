@@ -3,7 +3,13 @@
 import pytest
 
 from forethought.core.errors import UserError
-from forethought.tasks.blocksworld.pddl import load_problem, parse_domain, read_domain, read_plan, read_problem
+from forethought.tasks.blocksworld.pddl import (
+    load_problem,
+    parse_domain,
+    read_domain,
+    read_plan,
+    read_problem,
+)
 from forethought.tasks.blocksworld.strips import execute, validate
 
 DOMAIN = """; one ball, two rooms
@@ -65,7 +71,9 @@ def test_deletes_come_before_adds_and_a_slip_changes_nothing():
     domain = parse_domain(DOMAIN)
     here = frozenset({("in", "left"), ("ball", "left"), ("free",)})
     assert execute(domain, here, [("go", "left", "left")]).state == here  # removed and added again
-    slipped = execute(domain, here, [("take", "left"), ("drop", "left")], slips=lambda step: step[0] == "take")
+    slipped = execute(
+        domain, here, [("take", "left"), ("drop", "left")], slips=lambda step: step[0] == "take"
+    )
     assert (slipped.executable, slipped.steps, slipped.state) == (False, 1, here)
     assert slipped.reason == "step 2: 'drop left' needs (held) (step 1 slipped)"
 
@@ -79,15 +87,27 @@ BROKEN_DOMAINS = [
     (DOMAIN.replace("(in ?room)", "(in ?r - room)"), "domain:4: types ('-') are not supported"),
     (DOMAIN.replace("(in ?room)", "(in ?room) (in ?x)"), "domain:4: predicate 'in' is declared twice"),
     (DOMAIN.replace(":action go", ":action take"), "domain:8: action 'take' is defined twice"),
-    (DOMAIN.replace(":effect (and (held)", ":effct (and (held)"), "domain:10: in action 'take': unknown field ':effct'"),
-    (DOMAIN.replace("(and (in ?r) (held))", "(or (in ?r) (held))"), "domain:12: '(or ...)' is not supported here"),
+    (
+        DOMAIN.replace(":effect (and (held)", ":effct (and (held)"),
+        "domain:10: in action 'take': unknown field ':effct'",
+    ),
+    (
+        DOMAIN.replace("(and (in ?r) (held))", "(or (in ?r) (held))"),
+        "domain:12: '(or ...)' is not supported here",
+    ),
     (DOMAIN.replace("(and (in ?r) (held))", "(not (held))"), "domain:12: '(not ...)' is not supported here"),
     (DOMAIN.replace("(and (in ?r) (held))", "(in ?q)"), "domain:12: unknown parameter '?q'"),
     (DOMAIN.replace("(and (in ?r) (held))", "(in ?r ?r)"), "domain:12: 'in' takes 1 arguments, found 2"),
-    (DOMAIN.replace("(and (in ?r) (held))", "held"), "domain:12: expected a fact such as (on a b), found 'held'"),
+    (
+        DOMAIN.replace("(and (in ?r) (held))", "held"),
+        "domain:12: expected a fact such as (on a b), found 'held'",
+    ),
     (DOMAIN.replace("(?r ?s)", "(?r ?r)"), "domain:5: in action 'go': '?r' is not a new parameter"),
     (DOMAIN.replace(":predicates", ":functions"), "domain:4: unknown section ':functions'"),
-    (DOMAIN.replace(":precondition (in ?r)", ":precondition (in cellar)"), "domain:6: unknown parameter 'cellar'"),
+    (
+        DOMAIN.replace(":precondition (in ?r)", ":precondition (in cellar)"),
+        "domain:6: unknown parameter 'cellar'",
+    ),
 ]
 
 
@@ -99,13 +119,22 @@ def test_broken_domain_is_refused_with_its_line(text, message):
 
 
 BROKEN_PROBLEMS = [
-    (PROBLEM.replace("(:domain robot)", "(:domain desk)"), "problem:1: the problem is for domain 'desk', not 'robot'"),
+    (
+        PROBLEM.replace("(:domain robot)", "(:domain desk)"),
+        "problem:1: the problem is for domain 'desk', not 'robot'",
+    ),
     (PROBLEM.replace("(:domain robot)", ""), "problem: the problem has no (:domain ...)"),
     (PROBLEM.replace("left Right", "left left"), "problem:2: object 'left' is declared twice"),
     (PROBLEM.replace("left Right", "left right - room"), "problem:2: types ('-') are not supported"),
-    (PROBLEM.replace("(free))\n  (:goal", "(fre))\n  (:goal"), "problem:3: unknown predicate 'fre'; did you mean 'free'?"),
+    (
+        PROBLEM.replace("(free))\n  (:goal", "(fre))\n  (:goal"),
+        "problem:3: unknown predicate 'fre'; did you mean 'free'?",
+    ),
     (PROBLEM.replace("(ball left)", "(ball lift)"), "problem:3: unknown object 'lift'; did you mean 'left'?"),
-    (PROBLEM.replace("(and (ball right) (free))", "(not (free))"), "problem:4: '(not ...)' is not supported here"),
+    (
+        PROBLEM.replace("(and (ball right) (free))", "(not (free))"),
+        "problem:4: '(not ...)' is not supported here",
+    ),
     (PROBLEM.replace("(and (ball right) (free))", "(free) (free)"), "problem:4: (:goal ...) holds 2 things"),
     (PROBLEM.replace(":goal", ":init"), "problem:4: (:init ...) is there twice"),
     (DOMAIN, "problem:2: expected (define (problem NAME) ...)"),

@@ -8,24 +8,26 @@ import pytest
 from conftest import ACT, HAND, PLAN, Listening, desk_choices, scripted
 
 from forethought.core.errors import UserError
-from forethought.recipe.schema import TreeSpec
-from forethought.workflows.rollout import Rollouts, seed_of
-from forethought.tasks.desk.domain import Desk
 from forethought.core.types import Outcome
+from forethought.recipe.schema import TreeSpec
+from forethought.tasks.desk.domain import Desk
+from forethought.workflows.rollout import Rollouts, seed_of
 
 SAME = {"plan": "base", "act": "base"}
 
 
 def say(*plans: str, act=ACT):
     """Sample i of a plan request says plans[i]; every act is `act`."""
-    return lambda policy, text, i, seed: plans[i] if text.endswith("<plan>") else act(text, i) if callable(act) else act
+    return lambda policy, text, i, seed: (
+        plans[i] if text.endswith("<plan>") else act(text, i) if callable(act) else act
+    )
 
 
 def rows(tree) -> list[tuple]:
     return [(n.id, n.parent, n.role, n.text, n.status) for n in tree.nodes]
 
 
-# plan, then act ----------------------------------------------------------------------------------------------------------
+# plan, then act ---------------------------------------------------------------------------------------------
 
 
 def test_a_tree_of_m_plans_and_z_executions():
@@ -34,16 +36,32 @@ def test_a_tree_of_m_plans_and_z_executions():
     wrong = "o x1 y3 v3 </act>"
     assert rows(tree) == [
         (0, None, None, f"{HAND.context} {HAND.prompt}", "given"),
-        (1, 0, "plan", PLAN, "finished"), (2, 0, "plan", "c e </plan>", "finished"),  # it is wrong, but it is a plan
-        (3, 1, "act", ACT, "finished"), (4, 1, "act", wrong, "finished"), (5, 2, "act", ACT, "finished"), (6, 2, "act", wrong, "finished"),
-    ]  # fmt: skip
+        # it is wrong, but it is a plan
+        (1, 0, "plan", PLAN, "finished"),
+        (2, 0, "plan", "c e </plan>", "finished"),
+        (3, 1, "act", ACT, "finished"),
+        (4, 1, "act", wrong, "finished"),
+        (5, 2, "act", ACT, "finished"),
+        (6, 2, "act", wrong, "finished"),
+    ]
     assert [dict(n.reward_parts) for n in tree.nodes] == [
-        {}, {"format": 1.0, "valid": 1.0}, {"format": 1.0, "valid": 0.0},
-        {"format": 1.0, "outcome": 1.0, "follows": 1.0}, {"format": 1.0, "outcome": 0.0, "follows": 0.0},
-        {"format": 1.0, "outcome": 1.0, "follows": 0.0}, {"format": 1.0, "outcome": 0.0, "follows": 0.0},
-    ]  # fmt: skip
+        {},
+        {"format": 1.0, "valid": 1.0},
+        {"format": 1.0, "valid": 0.0},
+        {"format": 1.0, "outcome": 1.0, "follows": 1.0},
+        {"format": 1.0, "outcome": 0.0, "follows": 0.0},
+        {"format": 1.0, "outcome": 1.0, "follows": 0.0},
+        {"format": 1.0, "outcome": 0.0, "follows": 0.0},
+    ]
     assert [n.reason for n in tree.nodes] == [
-        "", "", "word 1: c does not hang from e", "", "the last click was on o, the goal is c", "", "the last click was on o, the goal is c"]
+        "",
+        "",
+        "word 1: c does not hang from e",
+        "",
+        "the last click was on o, the goal is c",
+        "",
+        "the last click was on o, the goal is c",
+    ]
     encode = rollouts.engine.encode
     assert all(n.token_ids == encode(n.text) for n in tree.nodes)
     assert [n.policy for n in tree.nodes] == [None] + ["base"] * 6
@@ -58,11 +76,19 @@ def test_what_each_policy_is_asked():
     [tree] = rollouts.grow([HAND], spec, {"plan": "planner", "act": "base"}, seed=1)
     plan, *acts = rollouts.engine.asked
     screen = f"{HAND.context} {HAND.prompt}"
-    assert (plan.policy, rollouts.engine.decode(plan.context), plan.n, plan.stops, plan.max_tokens) == ("planner", screen, 2, ("</plan>",), 5)
+    assert (plan.policy, rollouts.engine.decode(plan.context), plan.n, plan.stops, plan.max_tokens) == (
+        "planner",
+        screen,
+        2,
+        ("</plan>",),
+        5,
+    )
     assert [(r.policy, rollouts.engine.decode(r.context), r.n, r.stops, r.max_tokens) for r in acts] == [
-        ("base", f"{screen} {PLAN}", 3, ("</act>",), 12)] * 2
+        ("base", f"{screen} {PLAN}", 3, ("</act>",), 12)
+    ] * 2
     assert {(r.temperature, r.top_p) for r in rollouts.engine.asked} == {(0.7, 0.9)}
-    assert len({r.seed for r in rollouts.engine.asked}) == 3  # two executions of equal plans are not the same draw
+    # two executions of equal plans are not the same draw
+    assert len({r.seed for r in rollouts.engine.asked}) == 3
     assert {(n.policy, n.version) for n in tree.nodes if n.role} == {("planner", 1), ("base", 0)}
 
 
@@ -88,20 +114,25 @@ def test_a_budget_in_words_is_as_many_tokens_as_its_longest_word_needs():
     assert rollouts.budgets == {"plan": 5 * len("</plan>"), "act": 12 * len("</plan>")}
 
 
-# what the interface refuses ----------------------------------------------------------------------------------------------
+# what the interface refuses ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("refused", "reason"), [
-    ("c desk </plan>", "word 2: found 'desk', expected a widget's name or '</plan>'"),
-    ("</plan>", "word 1: found '</plan>', expected a widget's name"),
-    ("c s e o c </plan>", "word 5: found 'c', one more than the 4 that may stand in a row"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        ("c desk </plan>", "word 2: found 'desk', expected a widget's name or '</plan>'"),
+        ("</plan>", "word 1: found '</plan>', expected a widget's name"),
+        ("c s e o c </plan>", "word 5: found 'c', one more than the 4 that may stand in a row"),
+    ],
+)
 def test_a_refused_plan_is_kept_with_its_reason_and_never_executed(refused, reason):
     rollouts = scripted(say(refused, PLAN, refused))
     [tree] = rollouts.grow([HAND], TreeSpec(plans=3, acts=2, plan_tokens=9), SAME, seed=1)
     assert [(n.status, n.reason, dict(n.reward_parts)) for n in tree.nodes[1:4]] == [
-        ("refused", reason, {"format": 0.0, "valid": 0.0}), ("finished", "", {"format": 1.0, "valid": 1.0}),
-        ("refused", reason, {"format": 0.0, "valid": 0.0})]
+        ("refused", reason, {"format": 0.0, "valid": 0.0}),
+        ("finished", "", {"format": 1.0, "valid": 1.0}),
+        ("refused", reason, {"format": 0.0, "valid": 0.0}),
+    ]
     assert [(n.id, n.parent) for n in tree.nodes[4:]] == [(4, 2), (5, 2)]
     assert [rollouts.engine.decode(r.context).endswith(PLAN) for r in rollouts.engine.asked[1:]] == [True]
 
@@ -109,7 +140,11 @@ def test_a_refused_plan_is_kept_with_its_reason_and_never_executed(refused, reas
 def test_a_plan_that_runs_out_of_budget_is_truncated_and_never_executed():
     rollouts = scripted(say("c s e c s e c s e", PLAN))
     [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=1), SAME, seed=1)
-    assert (tree.nodes[1].status, tree.nodes[1].text, len(tree.nodes[1].token_ids)) == ("truncated", "c s e c s", 5)
+    assert (tree.nodes[1].status, tree.nodes[1].text, len(tree.nodes[1].token_ids)) == (
+        "truncated",
+        "c s e c s",
+        5,
+    )
     assert tree.nodes[1].reason == "word 5: found 's', one more than the 4 that may stand in a row"
     assert dict(tree.nodes[1].reward_parts) == {"format": 0.0, "valid": 0.0}
     assert [(n.id, n.parent) for n in tree.nodes[3:]] == [(3, 2)]
@@ -126,7 +161,11 @@ def test_an_act_that_runs_out_of_budget_fails_with_its_reason():
     [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1), SAME, seed=1)
     act = tree.nodes[2]
     assert (act.status, act.reason, act.reward_parts["format"], act.reward_parts["outcome"]) == (
-        "truncated", "the acting does not end with </act>", 0.0, 0.0)
+        "truncated",
+        "the acting does not end with </act>",
+        0.0,
+        0.0,
+    )
 
 
 def test_plans_alone():
@@ -139,7 +178,11 @@ def test_the_oracles_plan_is_given_and_no_policy_wrote_it():
     rollouts = scripted(say(act=lambda text, i: ACT if i else "v3 </act>"))
     [tree] = rollouts.grow([HAND], TreeSpec(plans=4, acts=2, oracle_plan=True), SAME, seed=1)
     plan = tree.nodes[1]
-    assert rows(tree)[1:] == [(1, 0, "plan", PLAN, "given"), (2, 1, "act", "v3 </act>", "finished"), (3, 1, "act", ACT, "finished")]
+    assert rows(tree)[1:] == [
+        (1, 0, "plan", PLAN, "given"),
+        (2, 1, "act", "v3 </act>", "finished"),
+        (3, 1, "act", ACT, "finished"),
+    ]
     assert (plan.policy, plan.logprobs, dict(plan.reward_parts)) == (None, (), {})
     assert [n.reward_parts["outcome"] for n in tree.nodes[2:]] == [0.0, 1.0]
     assert [r.stops for r in rollouts.engine.asked] == [("</act>",)]
@@ -159,11 +202,14 @@ def test_a_model_that_the_deepest_level_does_not_fit_is_refused_before_anything_
     rollouts.engine.context -= 1
     with pytest.raises(UserError) as caught:
         rollouts.check_room()
-    assert str(caught.value) == ("desk at level 3 takes prompts of 20 tokens and 17 for plan and acts; the model's context is 36. "
-                                 "Take lower levels or a model with a longer context")  # fmt: skip
+    assert str(caught.value) == (
+        "desk at level 3 takes prompts of 20 tokens and 17 for plan and acts; the "
+        "model's context is 36. "
+        "Take lower levels or a model with a longer context"
+    )
 
 
-# turn by turn ------------------------------------------------------------------------------------------------------------
+# turn by turn -----------------------------------------------------------------------------------------------
 
 
 def turn_by_turn(policy: str, text: str, i: int, seed: int) -> str:
@@ -182,18 +228,26 @@ def test_observations_stand_between_turns_and_have_no_role():
     rollouts = scripted(turn_by_turn, stepwise=True)
     [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=2), SAME, seed=1)
     assert rows(tree)[2:] == [
-        (2, 1, "act", "e x8 y9 </act>", "finished"), (3, 2, None, "<obs> s x5 y7 </obs>", "given"),
-        (4, 1, "act", "o x1 y3 </act>", "finished"), (5, 4, None, "<obs> </obs>", "given"),
-        (6, 3, "act", "s x5 y7 </act>", "finished"), (7, 6, None, "<obs> c x3 y4 </obs>", "given"),
+        (2, 1, "act", "e x8 y9 </act>", "finished"),
+        (3, 2, None, "<obs> s x5 y7 </obs>", "given"),
+        (4, 1, "act", "o x1 y3 </act>", "finished"),
+        (5, 4, None, "<obs> </obs>", "given"),
+        (6, 3, "act", "s x5 y7 </act>", "finished"),
+        (7, 6, None, "<obs> c x3 y4 </obs>", "given"),
         (8, 5, "act", "c x3 y4 v3 </act>", "finished"),
         (9, 7, "act", "c x3 y4 v3 </act>", "finished"),
-    ]  # fmt: skip
-    assert all((n.policy, n.logprobs, dict(n.reward_parts)) == (None, (), {}) for n in tree.nodes if n.role is None)
+    ]
+    assert all(
+        (n.policy, n.logprobs, dict(n.reward_parts)) == (None, (), {}) for n in tree.nodes if n.role is None
+    )
     assert {n.id: dict(n.reward_parts) for n in tree.nodes if n.role == "act" and n.reward_parts} == {
-        8: {"format": 1.0, "outcome": 0.0, "follows": 0.0}, 9: {"format": 1.0, "outcome": 1.0, "follows": 1.0}}
+        8: {"format": 1.0, "outcome": 0.0, "follows": 0.0},
+        9: {"format": 1.0, "outcome": 1.0, "follows": 1.0},
+    }
     assert tree.nodes[8].reason == "c was clicked before s was open"
     whole = " ".join(n.text for n in tree.path(tree.nodes[7]))
-    assert rollouts.engine.decode(rollouts.engine.asked[-1].context) == whole  # the last turn reads everything before it
+    # the last turn reads everything before it
+    assert rollouts.engine.decode(rollouts.engine.asked[-1].context) == whole
     assert rollouts.engine.waves == 4  # plans, then three turns, each for all that are still going
 
 
@@ -202,7 +256,10 @@ def test_the_last_turn_ends_an_episode_that_would_go_on():
     [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1), SAME, seed=1)
     acts = [n for n in tree.nodes if n.role == "act"]
     assert len(acts) == rollouts.domain.turns == 3
-    assert acts[-1].reason == "the last click was on e, the goal is c" and acts[-1].reward_parts["outcome"] == 0.0
+    assert (
+        acts[-1].reason == "the last click was on e, the goal is c"
+        and acts[-1].reward_parts["outcome"] == 0.0
+    )
     assert tree.leaves() == [acts[-1]]
 
 
@@ -218,7 +275,7 @@ def test_turns_are_counted_for_an_environment_that_never_ends(monkeypatch):
     assert tree.nodes[-1].reward_parts == {"format": 1.0, "outcome": 0.0, "follows": 0.0}
 
 
-# chance ------------------------------------------------------------------------------------------------------------------
+# chance -----------------------------------------------------------------------------------------------------
 
 
 def desk_rollouts(**options) -> tuple[Rollouts, list]:
@@ -259,14 +316,21 @@ def test_samples_come_at_their_probabilities():
         assert n == pytest.approx(3000 * p, abs=4 * (3000 * p * (1 - p)) ** 0.5)
 
 
-@pytest.mark.parametrize(("top_p", "temperature", "kinds"), [(0.5, 1.0, 1), (0.9, 1.0, 2), (1.0, 1.0, 3), (0.5, 5.0, 2), (1.0, 0.0, 1)])
+@pytest.mark.parametrize(
+    ("top_p", "temperature", "kinds"),
+    [(0.5, 1.0, 1), (0.9, 1.0, 2), (1.0, 1.0, 3), (0.5, 5.0, 2), (1.0, 0.0, 1)],
+)
 def test_top_p_and_temperature_narrow_what_is_said(top_p, temperature, kinds):
-    """Probabilities 0.245, 0.665, 0.090; at temperature 5 they are 0.331, 0.404, 0.271 (and a half needs two of them)."""
+    """Probabilities 0.245, 0.665, 0.090; at temperature 5 they are 0.331, 0.404, 0.271 (and a half needs two
+    of them)."""
     rollouts, tasks = desk_rollouts()
     rollouts.engine.served["base"]["plan"] = [0.0, 1.0, -1.0]
-    [tree] = rollouts.grow(tasks[:1], TreeSpec(plans=200, acts=0, top_p=top_p, temperature=temperature), SAME, 1)
+    [tree] = rollouts.grow(
+        tasks[:1], TreeSpec(plans=200, acts=0, top_p=top_p, temperature=temperature), SAME, 1
+    )
     assert len({n.text for n in tree.nodes[1:]}) == kinds
-    assert all(n.logprobs[0] == pytest.approx(-0.4076, abs=1e-4) for n in tree.nodes[1:] if kinds == 1)  # at temperature 1, always
+    # at temperature 1, always
+    assert all(n.logprobs[0] == pytest.approx(-0.4076, abs=1e-4) for n in tree.nodes[1:] if kinds == 1)
 
 
 @pytest.mark.parametrize(("noise", "success"), [(True, 0.0), (False, 1.0)])
@@ -280,7 +344,12 @@ def test_noise_is_the_domains_own_and_can_be_switched_off(noise, success):
 def test_every_execution_has_luck_of_its_own():
     rollouts = scripted(say(*[PLAN] * 20), slip=0.5)
     trees = rollouts.grow([HAND] * 2, TreeSpec(plans=20, acts=3), SAME, seed=1)
-    lucks = [[n.reason for n in tree.nodes if n.role == "act" and n.parent == plan.id] for tree in trees for plan in tree.nodes if plan.role == "plan"]
+    lucks = [
+        [n.reason for n in tree.nodes if n.role == "act" and n.parent == plan.id]
+        for tree in trees
+        for plan in tree.nodes
+        if plan.role == "plan"
+    ]
     for k in range(3):  # neither the k-th of every plan alike, nor all of one plan, nor both trees
         assert len({luck[k] for luck in lucks}) > 1
     assert any(len(set(luck)) > 1 for luck in lucks) and lucks[:20] != lucks[20:]
@@ -292,15 +361,23 @@ def test_seeds_depend_on_all_parts_and_on_nothing_else():
     assert all(0 <= seed_of(i) < 2**63 for i in range(1000))
 
 
-@pytest.mark.parametrize(("facts", "line"), [
-    ({"threads/kernels": 2, "kernels": "c"}, "threads: 1 (one core here), 2 for the kernels; kernels: c"),
-    ({"kernels": "torch: the model is on cuda"}, "threads: 1 (one core here); kernels: torch (the model is on cuda)"),
-    ({}, "threads: 1 (one core here)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"threads/kernels": 2, "kernels": "c"}, "threads: 1 (one core here), 2 for the kernels; kernels: c"),
+        (
+            {"kernels": "torch: the model is on cuda"},
+            "threads: 1 (one core here); kernels: torch (the model is on cuda)",
+        ),
+        ({}, "threads: 1 (one core here)"),
+    ],
+)
 def test_a_run_says_at_its_start_what_computes_it(monkeypatch, facts, line):
     rollouts = scripted(say(PLAN))
     assert rollouts.notes() == []  # a script has no threads
-    monkeypatch.setattr(rollouts.engine, "facts", lambda: {"threads": 1, "threads/why": "one core here", **facts})
+    monkeypatch.setattr(
+        rollouts.engine, "facts", lambda: {"threads": 1, "threads/why": "one core here", **facts}
+    )
     assert rollouts.notes() == [line]
 
 

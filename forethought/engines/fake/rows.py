@@ -46,19 +46,24 @@ def weighted(parts: Sequence[Rows], factors: Sequence[float]) -> Rows:
     total: Rows = {}
     for part, factor in zip(parts, factors, strict=True):
         for role, row in part.items():
-            total[role] = [t + factor * x for t, x in zip(total.get(role, [0.0] * len(row)), row, strict=True)]
+            total[role] = [
+                t + factor * x for t, x in zip(total.get(role, [0.0] * len(row)), row, strict=True)
+            ]
     return total
 
 
 def same_width(a: Rows, b: Rows) -> tuple[Rows, Rows]:
     """Copies that both have the rows of either."""
     widths = {role: len(row) for role, row in (a | b).items()}
-    first, second = ({role: list(rows.get(role, [0.0] * n)) for role, n in sorted(widths.items())} for rows in (a, b))
+    first, second = (
+        {role: list(rows.get(role, [0.0] * n)) for role, n in sorted(widths.items())} for rows in (a, b)
+    )
     return first, second
 
 
 def largest(now: Rows, then: Rows, share: float) -> Region:
-    """The share of all numbers that differ most, at least one (none where there are no numbers yet); ties go to the earlier."""
+    """The share of all numbers that differ most, at least one (none where there are no numbers yet); ties go
+    to the earlier."""
     now, then = same_width(now, then)
     gaps = [(-abs(now[role][j] - then[role][j]), role, j) for role in now for j in range(len(now[role]))]
     taken: dict[str, list[int]] = {}
@@ -69,7 +74,9 @@ def largest(now: Rows, then: Rows, share: float) -> Region:
 
 def drawn(like: Region, seed: int) -> Region:
     rng = random.Random(seed)
-    return {role: (size, sorted(rng.sample(range(size), len(indices)))) for role, (size, indices) in like.items()}
+    return {
+        role: (size, sorted(rng.sample(range(size), len(indices)))) for role, (size, indices) in like.items()
+    }
 
 
 def overlap(a: Region, b: Region) -> float:
@@ -99,5 +106,12 @@ def moved(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
 
 def not_finite(what: str, table: Mapping[str, Rows]) -> str:
     """The first row of the policies' that holds NaN or inf, in words, or ""."""
-    return next((f"{what} of {role} in policy {policy!r}" for policy, rows in table.items() for role, row in rows.items()
-                 if not all(map(math.isfinite, row))), "")
+    return next(
+        (
+            f"{what} of {role} in policy {policy!r}"
+            for policy, rows in table.items()
+            for role, row in rows.items()
+            if not all(map(math.isfinite, row))
+        ),
+        "",
+    )

@@ -1,6 +1,7 @@
 """The embedded engine: any Hugging Face causal LM with full attention, on the CPU or one GPU.
 
-Its speed comes from the tree: contexts and training batches are packed forests in which every token is computed once.
+Its speed comes from the tree: contexts and training batches are packed forests in which every token is
+computed once.
 """
 
 from __future__ import annotations
@@ -16,49 +17,57 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from forethought.core.errors import CheckpointError, UserError
+from forethought.core.metrics import Last, Metric, merge
+from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
+from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.forest.native import library, weights
+from forethought.engines.torch.forest.vocabulary import mark
 from forethought.engines.torch.loss import losses, objectives
-from forethought.engines.torch.machine import device as machine, memory
-from forethought.engines.torch.sampling import mixed
+from forethought.engines.torch.loss.token_stats import stats_of
+from forethought.engines.torch.machine import device as machine
+from forethought.engines.torch.machine import memory
 from forethought.engines.torch.models.architecture import check_attention, context_of, told
 from forethought.engines.torch.models.chat import ends_of, text_of
 from forethought.engines.torch.models.exact import check_adapter
 from forethought.engines.torch.models.fingerprint import fingerprint
-from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
-from forethought.engines.torch.policies.gradients import Gradients
-from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.model_notes import notes_of
-from forethought.engines.torch.forest.native import library, weights
+from forethought.engines.torch.models.tokenizer import begin_of
+from forethought.engines.torch.policies.files import (
+    check_tokenizer,
+    read_policies,
+    write_policies,
+    write_tensors,
+)
+from forethought.engines.torch.policies.gradients import Gradients
 from forethought.engines.torch.policies.optim import Optimizer, first_not_finite
-from forethought.engines.torch.policies.files import check_tokenizer, read_policies, write_policies, write_tensors
-from forethought.engines.torch.policies.table import Policies
 from forethought.engines.torch.policies.regions import Regions
+from forethought.engines.torch.policies.table import Policies
+from forethought.engines.torch.sampling import mixed
 from forethought.engines.torch.sampling.sampler import Laid, Sampler
 from forethought.engines.torch.sampling.stops import Stops
-from forethought.engines.torch.loss.token_stats import stats_of
-from forethought.engines.torch.models.tokenizer import begin_of
-from forethought.engines.torch.forest.vocabulary import mark
-from forethought.core.errors import CheckpointError, UserError
-from forethought.core.metrics import Last, Metric, merge
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
-from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
-
 
 SHORT, MOST_ENCODED = 200, 20_000  # characters of a text whose token ids are remembered; texts
 
 
 class TorchEngine:
-    """See `engines.base.Engine`. `loaded` is the model with its tokenizer (`loading.py` makes one). `on`: what several engines of one
-    process share, already prepared."""
+    """See `engines.base.Engine`. `loaded` is the model with its tokenizer (`loading.py` makes one). `on`:
+    what several engines of one process share, already prepared."""
 
-    def __init__(self, loaded: Loaded, spec: EngineSpec, adapter: AdapterSpec, on: machine.Machine | None = None):
+    def __init__(
+        self, loaded: Loaded, spec: EngineSpec, adapter: AdapterSpec, on: machine.Machine | None = None
+    ):
         self.spec = spec
         self.machine = on or machine.prepare(spec, loaded.model)
         self.tokenizer, self.source = loaded.tokenizer, loaded.source
         check_attention(loaded.model)
         with memory.needed(f"the model, of {loaded.model.num_parameters():,} parameters,"):
-            model = loaded.model.to(self.machine.device).eval()  # eval: dropout would make sampler and trainer disagree
+            # eval: dropout would make sampler and trainer disagree
+            model = loaded.model.to(self.machine.device).eval()
         mark(model, self.tokenizer)
         self.config = model.config.get_text_config()
         self.context = context_of(model.config)
@@ -69,7 +78,8 @@ class TorchEngine:
         self.versions = {BASE: 0}
         self.end, self.ends = ends_of(self.tokenizer, model)
         self.begin = begin_of(self.tokenizer) if self.source else ()
-        self.fingerprint = fingerprint(model, loaded.config) if self.source else None  # a small model's weights are all saved
+        # a small model's weights are all saved
+        self.fingerprint = fingerprint(model, loaded.config) if self.source else None
         self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
@@ -94,21 +104,27 @@ class TorchEngine:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
         if not self.tokenizer.chat_template:
             return None
-        return self.encode(text_of(self.tokenizer, messages, self.source))  # the template writes the special tokens, as text
+        # the template writes the special tokens, as text
+        return self.encode(text_of(self.tokenizer, messages, self.source))
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         lost = [w for w in dict.fromkeys([*words, *stops]) if not self._writes(w)]
         if lost:
             what = "special tokens" if set(lost) & set(stops) else "words"
-            raise UserError(f"the tokenizer of {self.source or 'the small model'} cannot write {len(lost)} {what} of the task: "
-                            f"{', '.join(lost[:12])}{', ...' if len(lost) > 12 else ''}; "
-                            "use a model whose tokenizer covers them, or leave out --model to train a small one")
+            raise UserError(
+                f"the tokenizer of {self.source or 'the small model'} cannot write {len(lost)} "
+                f"{what} of the task: "
+                f"{', '.join(lost[:12])}{', ...' if len(lost) > 12 else ''}; "
+                "use a model whose tokenizer covers them, or leave out --model to train a small "
+                "one"
+            )
 
     def _writes(self, word: str) -> bool:
         """Whether the tokenizer gives the word back: alone, after a space, and after another word."""
         unk, pieces = self.tokenizer.unk_token_id, [self.encode(word), self.encode(" " + word)]
-        return (all(ids and unk not in ids and self.decode(ids).strip() == word for ids in pieces)
-                and self.decode(pieces[0] + pieces[1]).split() == [word, word])
+        return all(
+            ids and unk not in ids and self.decode(ids).strip() == word for ids in pieces
+        ) and self.decode(pieces[0] + pieces[1]).split() == [word, word]
 
     # ---- policies
 
@@ -121,7 +137,8 @@ class TorchEngine:
         if self.source and self.weights.adapters == [dst]:  # the first one on a model that is not ours
             check_adapter(self.weights, dst, self.source)
         self.versions[dst] = 0
-        if kind == "model" and src in self.optimizers and src not in self.weights.adapters:  # an adapter's fits no whole model
+        # an adapter's fits no whole model
+        if kind == "model" and src in self.optimizers and src not in self.weights.adapters:
             self.prepare(dst, self.optimizers[src].spec)
             self.optimizers[dst].load(self.optimizers[src].state())
 
@@ -160,12 +177,17 @@ class TorchEngine:
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         room = [room_of(r, self.context) for r in requests]
-        results = [[] if most else [overlong(self.versions[r.policy])] * r.n for r, most in zip(requests, room, strict=True)]
+        results = [
+            [] if most else [overlong(self.versions[r.policy])] * r.n
+            for r, most in zip(requests, room, strict=True)
+        ]
         policies = list(dict.fromkeys(r.policy for r, most in zip(requests, room, strict=True) if most))
         for run in mixed.runs_of(self.weights, policies):
             own = [i for i, r in enumerate(requests) if r.policy in run and room[i]]
             asked = [replace(requests[i], max_tokens=room[i]) for i in own]
-            self.rows.estimate(self._free(), partial(memory.row_bytes, self.config, self.machine.number, asked))
+            self.rows.estimate(
+                self._free(), partial(memory.row_bytes, self.config, self.machine.number, asked)
+            )
             self.rows.running = partial(memory.rows_piece, asked, self.rows)
             for i, out in zip(own, self.rows.within(partial(self._sample, run, asked)), strict=True):
                 results[i] = out
@@ -177,8 +199,12 @@ class TorchEngine:
                 self._stops[r.stops] = Stops(self.tokenizer, r.stops)
         stops = [self._stops[r.stops] for r in requests]
         longest = max(len(r.context) + r.max_tokens for r in requests)
-        reach = min(self.context, 1 << longest.bit_length())  # a table of all positions of a long context may not fit in memory
-        with self.machine.autocast(), mixed.sampling(self.weights, policies, self.laid, self.machine, reach) as steps:
+        # a table of all positions of a long context may not fit in memory
+        reach = min(self.context, 1 << longest.bit_length())
+        with (
+            self.machine.autocast(),
+            mixed.sampling(self.weights, policies, self.laid, self.machine, reach) as steps,
+        ):
             return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
 
     # ---- training
@@ -192,8 +218,12 @@ class TorchEngine:
         for indices, row in self._rows(batch):
             targets = targets_of(row)
             with torch.no_grad(), self.machine.autocast():
-                logp_N, _ = objectives.logprobs_of(logits_of(model), hidden_of(model, row, targets.before_N), targets.ids_N,
-                                                   self.config.vocab_size)
+                logp_N, _ = objectives.logprobs_of(
+                    logits_of(model),
+                    hidden_of(model, row, targets.before_N),
+                    targets.ids_N,
+                    self.config.vocab_size,
+                )
             values = logp_N.tolist()
             for i, first, n in targets.spans:
                 out[indices[i]] = tuple(values[first : first + n])
@@ -208,7 +238,8 @@ class TorchEngine:
             with self.machine.autocast():
                 found = stats_of(self.weights, batch.policy, against, row)
             for i, stats in zip(indices, found, strict=True):
-                out[i] = stats or out[i]  # a segment stands in several packs where its tree was split, and is looked at in one
+                # a segment stands in several packs where its tree was split, and is looked at in one
+                out[i] = stats or out[i]
         return out
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
@@ -218,7 +249,8 @@ class TorchEngine:
     def _backward(self, batch: Batch, objective: Objective) -> list[dict[str, Metric]]:
         parts = []
         for _, row in self._rows(batch):
-            # Who asks for checkpointing is short of memory: no second copy of all weights, at 2 bytes each, beside their gradients.
+            # Who asks for checkpointing is short of memory: no second copy of all weights, at 2 bytes each,
+            # beside their gradients.
             with self.machine.autocast(keep=not self.spec.gradient_checkpointing):
                 loss, metrics = losses.backward(self.weights, batch.policy, row, objective)
             if not torch.isfinite(loss):
@@ -228,8 +260,15 @@ class TorchEngine:
         return parts
 
     def _rows(self, batch: Batch) -> Iterator[tuple[list[int], Row]]:
-        self.packs.estimate(self._free(), lambda: memory.token_bytes(self.config, self.machine.number, self.spec.gradient_checkpointing,
-                                                                     memory.longest_path(batch.segments)))
+        self.packs.estimate(
+            self._free(),
+            lambda: memory.token_bytes(
+                self.config,
+                self.machine.number,
+                self.spec.gradient_checkpointing,
+                memory.longest_path(batch.segments),
+            ),
+        )
         for indices, segments in packs(batch.segments, self.packs.now):
             self.packs.running = partial(memory.pack_piece, segments)
             yield indices, row_of(segments, self.machine.device, self.context)
@@ -270,7 +309,9 @@ class TorchEngine:
     def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
         return self.gradients.conflict(policy, a, b, part)
 
-    def combine(self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0) -> dict[str, Metric]:
+    def combine(
+        self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0
+    ) -> dict[str, Metric]:
         return self.gradients.combine(policy, names, method, seed)
 
     def forget(self, policy: str) -> None:
@@ -314,10 +355,18 @@ class TorchEngine:
 
     def save(self, directory: Path) -> None:
         write_policies(self.weights, directory, self.tokenizer, self.source)
-        meta = {"versions": self.versions, "base_moved": self.weights.base_moved, "source": self.source,
-                "frozen": sorted(self.weights.frozen), "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
-                "holds": self.regions.holds, "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk},
-                "estimates": {size.name: size.estimated() for size in (self.packs, self.rows) if size.estimated()}}
+        meta = {
+            "versions": self.versions,
+            "base_moved": self.weights.base_moved,
+            "source": self.source,
+            "frozen": sorted(self.weights.frozen),
+            "optimizers": {k: asdict(o.spec) for k, o in self.optimizers.items()},
+            "holds": self.regions.holds,
+            "sizes": {size.name: size.now for size in (self.packs, self.rows) if size.shrunk},
+            "estimates": {
+                size.name: size.estimated() for size in (self.packs, self.rows) if size.estimated()
+            },
+        }
         if self.fingerprint:
             meta["base"] = asdict(self.fingerprint)
         (directory / "engine.json").write_text(json.dumps(meta, indent=1))
@@ -333,7 +382,10 @@ class TorchEngine:
         check_tokenizer(self.tokenizer, directory / BASE, self.source)
         read_policies(self.weights, directory)
         self.weights.frozen |= set(meta.get("frozen", ()))
-        self.versions = {k: v if self.versions.get(k, 0) <= v else self.versions[k] + 1 for k, v in meta["versions"].items()}
+        self.versions = {
+            k: v if self.versions.get(k, 0) <= v else self.versions[k] + 1
+            for k, v in meta["versions"].items()
+        }
         self.weights.base_moved = meta["base_moved"]
         self.optimizers = {}
         for name, spec in meta["optimizers"].items():
@@ -354,24 +406,33 @@ class TorchEngine:
         return {key: facts[key] for key in ("device", "chip", "threads", "precision", "layers", "torch")} | {
             # of a model that they do not compute whole (`facts`) they still compute parts
             "kernels": "c" if by_c else f"torch: {library.why_not() or 'the model is on a GPU'}",
-            "kernels/build": library.build() if by_c else "", "instructions": torch.backends.cpu.get_cpu_capability(),
-            "transformers": transformers.__version__}
+            "kernels/build": library.build() if by_c else "",
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "transformers": transformers.__version__,
+        }
 
     def _check_base(self, directory: Path, meta: Mapping) -> None:
-        """CheckpointError where the path holds another model than the one that was trained: its adapters mean nothing on that."""
+        """CheckpointError where the path holds another model than the one that was trained: its adapters mean
+        nothing on that."""
         if found := self.fingerprint.differs(meta["base"], weights=not meta["base_moved"]):
-            raise CheckpointError(f"{directory} was saved on another base than {self.source} holds ({found}); put the one that it was "
-                                  "trained on back there")
+            raise CheckpointError(
+                f"{directory} was saved on another base than {self.source} holds "
+                f"({found}); put the one that it was "
+                "trained on back there"
+            )
 
     def listen(self, tell: Tell) -> None:
         self.packs.tell = self.rows.tell = tell
 
     def facts(self) -> Mapping[str, object]:
-        facts = self.machine.facts() | {"model": self.source or f"small {type(self.weights.base).__name__}",
-                                        "context": told(self.weights.base.config),
-                                        "kernels": weights.told(self.weights.base),
-                                        "pack_tokens": self.packs.now, "sample_rows": self.rows.now,
-                                        "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values())}
+        facts = self.machine.facts() | {
+            "model": self.source or f"small {type(self.weights.base).__name__}",
+            "context": told(self.weights.base.config),
+            "kernels": weights.told(self.weights.base),
+            "pack_tokens": self.packs.now,
+            "sample_rows": self.rows.now,
+            "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values()),
+        }
         if facts["kernels"] != "c":
             del facts["threads/kernels"]  # PyTorch samples on the threads that it trains on
         return facts

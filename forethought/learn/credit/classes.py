@@ -1,21 +1,26 @@
-"""What a step's rollouts say about planning tokens and all others (execution), apart: HICRA's curves (arXiv 2509.03646)."""
+"""What a step's rollouts say about planning tokens and all others (execution), apart: HICRA's curves (arXiv
+2509.03646)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from forethought.learn.credit.hicra import Entropies, Mask
 from forethought.core.metrics import Last, Mean, Metric
 from forethought.core.types import NO_EVIDENCE, Tree
+from forethought.learn.credit.hicra import Entropies, Mask
 
 
-def class_metrics(trees: Sequence[Tree], planning: Sequence[Mask], entropies: Sequence[Entropies | None]) -> dict[str, Metric]:
-    """`hicra/share_plan`: planning tokens among those that policies wrote. For each class that has tokens (`plan`, `exec`):
+def class_metrics(
+    trees: Sequence[Tree], planning: Sequence[Mask], entropies: Sequence[Entropies | None]
+) -> dict[str, Metric]:
+    """`hicra/share_plan`: planning tokens among those that policies wrote. For each class that has tokens
+    (`plan`, `exec`):
 
     hicra/ppl_CLASS       exp of the mean of -log p of what was sampled, under the policy that sampled it
-    hicra/entropy_CLASS   mean entropy of the policy (nats): exact where a tree has `entropies` (the masks that read them do); else the mean
-                          of -log p of what was sampled, whose expectation it is at temperature 1 and top_p 1, without a forward pass
+    hicra/entropy_CLASS   mean entropy of the policy (nats): exact where a tree has `entropies` (the masks
+                          that read them do); else the mean of -log p of what was sampled, whose expectation
+                          it is at temperature 1 and top_p 1, without a forward pass
     """
     tokens, surprise, entropy = ({True: 0.0, False: 0.0} for _ in range(3))
     for tree, mask, exact in zip(trees, planning, entropies, strict=True):

@@ -1,8 +1,9 @@
 """Credit over trajectories: every path from the root to a leaf is one response, all of them one group.
 
-A node on several paths (a plan with z executions) gets the mean of its paths' advantages: what plain GRPO over the unrolled
-responses gives its tokens, with the shared tokens counted once. A plan that the interface refused has no executions; it stands
-for as many failed responses as a plan would have had, so that refusing is not cheaper than failing.
+A node on several paths (a plan with z executions) gets the mean of its paths' advantages: what plain GRPO
+over the unrolled responses gives its tokens, with the shared tokens counted once. A plan that the interface
+refused has no executions; it stands for as many failed responses as a plan would have had, so that refusing
+is not cheaper than failing.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from forethought.core.types import NO_EVIDENCE, Advantages, Node, Tree
 from forethought.recipe.schema import CreditSpec
-from forethought.core.types import Advantages, NO_EVIDENCE, Node, Tree
 
 
 def grpo(tree: Tree, spec: CreditSpec) -> Advantages:
@@ -27,8 +28,9 @@ def grpo(tree: Tree, spec: CreditSpec) -> Advantages:
 
 
 def dr_grpo(tree: Tree, spec: CreditSpec) -> Advantages:
-    """Dr. GRPO (arXiv 2503.20783): A = R - mean, no division by the std, which over-weights tasks that are nearly always or
-    never solved. Its other half, a constant loss denominator, is the stage's `loss_norm = "constant"`."""
+    """Dr. GRPO (arXiv 2503.20783): A = R - mean, no division by the std, which over-weights tasks that are
+    nearly always or never solved. Its other half, a constant loss denominator, is the stage's `loss_norm =
+    "constant"`."""
 
     def rule(rewards: list[float], weights: list[float]) -> list[float]:
         mean = sum(w * r for w, r in zip(weights, rewards, strict=True)) / sum(weights)
@@ -53,7 +55,8 @@ def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[floa
     leaves = [n for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
     weights = _responses(tree, leaves)
     rewards = [sum(by_id[i].reward or 0.0 for i in _up(leaf.id, parent)) for leaf in leaves]
-    # A group without spread gets 0 by rule, not by arithmetic: a mean of equal rewards may differ from them in its last bit.
+    # A group without spread gets 0 by rule, not by arithmetic: a mean of equal rewards may differ from them
+    # in its last bit.
     advantages = rule(rewards, weights) if len(set(rewards)) > 1 else [0.0] * len(rewards)
     total: dict[int, float] = {}
     weight: dict[int, float] = {}
@@ -61,15 +64,18 @@ def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[floa
         for i in _up(leaf.id, parent):
             total[i] = total.get(i, 0.0) + w * a
             weight[i] = weight.get(i, 0.0) + w
-    # A node whose every path failed (engine or environment, not the policy) has no evidence and trains on nothing.
+    # A node whose every path failed (engine or environment, not the policy) has no evidence and trains on
+    # nothing.
     return {
         n.id: (total[n.id] / weight[n.id] if n.id in weight else 0.0,) * len(n.token_ids)
-        for n in tree.nodes if n.policy is not None and n.status not in NO_EVIDENCE
+        for n in tree.nodes
+        if n.policy is not None and n.status not in NO_EVIDENCE
     }
 
 
 def _responses(tree: Tree, leaves: list[Node]) -> list[float]:
-    """How many responses each leaf stands for: 1, or for a plan without executions as many as its luckiest sibling has."""
+    """How many responses each leaf stands for: 1, or for a plan without executions as many as its luckiest
+    sibling has."""
     plan_of = {leaf.id: next((n.id for n in tree.path(leaf) if n.role == "plan"), None) for leaf in leaves}
     executions: dict[int | None, int] = {}
     for leaf in leaves:

@@ -1,8 +1,10 @@
-"""What the policies make of fixed held-out demonstrations, teacher-forced: uncertainty, drift and success by role.
+"""What the policies make of fixed held-out demonstrations, teacher-forced: uncertainty, drift and success by
+role.
 
-One forward pass a policy, no decoding, so it can run every few steps. On a demonstration whose every acting token is the most likely
-one, greedy decoding under the oracle's plan would write exactly that acting: `success` needs no sampling. Where a task has other
-correct answers it is a lower bound of what an evaluation finds.
+One forward pass a policy, no decoding, so it can run every few steps. On a demonstration whose every acting
+token is the most likely one, greedy decoding under the oracle's plan would write exactly that acting:
+`success` needs no sampling. Where a task has other correct answers it is a lower bound of what an evaluation
+finds.
 """
 
 from __future__ import annotations
@@ -12,17 +14,18 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from forethought.learn.batches import demonstration_segments, for_policy
-from forethought.workflows.growing import drawn
 from forethought.core.metrics import paired_difference
-from forethought.recipe.schema import ROLES
-from forethought.workflows.rollout import Rollouts
 from forethought.core.types import Segment, TokenStats
+from forethought.learn.batches import demonstration_segments, for_policy
+from forethought.recipe.schema import ROLES
+from forethought.workflows.growing import drawn
+from forethought.workflows.rollout import Rollouts
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy would write the demonstration, None if there is none."""
+    """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy would write the demonstration,
+    None if there is none."""
 
     metrics: dict[str, float]
     scores: dict[str, list[float | None]]
@@ -36,8 +39,11 @@ class HeldOut:
         tasked, failed = [], []
         for i in range(tasks):  # all levels on one context: it is computed once
             tasked += drawn(rollouts.domain, random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
-        self.seen: dict[str, tuple[int, tuple, list[TokenStats | None]]] = {}  # policy -> version, what was asked, the answer
-        self.segments: list[Segment] = demonstration_segments(rollouts, tasked, [set(ROLES)] * len(tasked), failed=failed)
+        # policy -> version, what was asked, the answer
+        self.seen: dict[str, tuple[int, tuple, list[TokenStats | None]]] = {}
+        self.segments: list[Segment] = demonstration_segments(
+            rollouts, tasked, [set(ROLES)] * len(tasked), failed=failed
+        )
         self.there = [i for i in range(len(tasked)) if i not in failed]
         at = -1
         self.task_of: list[int] = []  # segment -> task: each demonstration begins to speak with its one plan
@@ -46,8 +52,11 @@ class HeldOut:
             self.task_of.append(self.there[at] if at >= 0 else -1)
         self.tasks = len(tasked)
 
-    def measure(self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None) -> Found:
-        """`references`: name (start, base) -> policy -> the frozen copy that KL(policy || copy) is taken to."""
+    def measure(
+        self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Found:
+        """`references`: name (start, base) -> policy -> the frozen copy that KL(policy || copy) is taken
+        to."""
         references = references or {}
         stats: list[TokenStats | None] = [None] * len(self.segments)
         names: dict[int, dict[str, str]] = {}
@@ -65,31 +74,44 @@ class HeldOut:
             for i, s in own:
                 right[self.task_of[i]] *= float(all(s.hits))
             scores[role] = [right.get(i) for i in range(self.tasks)]
-            metrics |= {f"probe/success_{role}": sum(right.values()) / len(right),
-                        f"probe/entropy_{role}": sum(sum(s.entropies) for _, s in own) / tokens,
-                        f"probe/ppl_{role}": math.exp(min(-sum(sum(s.logprobs) for _, s in own) / tokens, 700.0))}
+            metrics |= {
+                f"probe/success_{role}": sum(right.values()) / len(right),
+                f"probe/entropy_{role}": sum(sum(s.entropies) for _, s in own) / tokens,
+                f"probe/ppl_{role}": math.exp(min(-sum(sum(s.logprobs) for _, s in own) / tokens, 700.0)),
+            }
             for name in references:
                 kl = [s.kl[names[i][name]] for i, s in own if name in names[i]]
                 if kl:
                     metrics[f"probe/kl_{name}_{role}"] = sum(map(sum, kl)) / sum(map(len, kl))
         return Found(metrics, scores)
 
-    def _inspect(self, policy: str, policies: Mapping[str, str], against: Sequence[str]) -> list[TokenStats | None]:
+    def _inspect(
+        self, policy: str, policies: Mapping[str, str], against: Sequence[str]
+    ) -> list[TokenStats | None]:
         """A version names one set of weights, so what does not move is looked at once."""
         version = self.engine.policies()[policy]
         key = (tuple(sorted(policies.items())), tuple(against))
         if self.seen.get(policy, (None,))[:2] != (version, key):
-            self.seen[policy] = (version, key, self.engine.inspect(for_policy(self.segments, policy, policies), against))
+            self.seen[policy] = (
+                version,
+                key,
+                self.engine.inspect(for_policy(self.segments, policy, policies), against),
+            )
         return self.seen[policy][2]
 
 
 def since(start: Found, now: Found, z: float = 1.96) -> dict[str, float]:
-    """Against the stage's start, on the same tasks: `interference/ROLE` is the change of success (negative: harm) with its paired
-    interval; `probe_rel/ppl_ROLE` and `probe_rel/entropy_ROLE` are ratios (relative perplexity as in arXiv 2509.03646)."""
+    """Against the stage's start, on the same tasks: `interference/ROLE` is the change of success (negative:
+    harm) with its paired interval; `probe_rel/ppl_ROLE` and `probe_rel/entropy_ROLE` are ratios (relative
+    perplexity as in arXiv 2509.03646)."""
     out: dict[str, float] = {}
     for role, scores in now.scores.items():
         change, low, high = paired_difference(start.scores[role], scores, z)
-        out |= {f"interference/{role}": change, f"interference_low/{role}": low, f"interference_high/{role}": high}
+        out |= {
+            f"interference/{role}": change,
+            f"interference_low/{role}": low,
+            f"interference_high/{role}": high,
+        }
         for name in ("ppl", "entropy"):
             before = start.metrics[f"probe/{name}_{role}"]
             if before > 0:

@@ -7,18 +7,19 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
+from forethought.core.types import Tree
 from forethought.measure.probes.held_out import Found, HeldOut, since
 from forethought.measure.probes.phases import Phases
 from forethought.measure.probes.plans import format_share, meaning_entropy
 from forethought.recipe.schema import ProbeSpec
 from forethought.workflows.rollout import Rollouts
-from forethought.core.types import Tree
 
 References = Mapping[str, Mapping[str, str]]  # start | base -> policy -> frozen copy
 
 
 class Monitor:
-    """`now` is the newest held-out probe and `start` the one at the stage's start; adaptive isolation reads both."""
+    """`now` is the newest held-out probe and `start` the one at the stage's start; adaptive isolation reads
+    both."""
 
     def __init__(self, rollouts: Rollouts, spec: ProbeSpec, levels: Sequence[int], seed: int):
         self.domain, self.spec = rollouts.domain, spec
@@ -42,12 +43,23 @@ class Monitor:
     def conflict_due(self, stage_step: int) -> bool:
         return bool(self.spec.conflict_every and stage_step % self.spec.conflict_every == 0)
 
-    def after(self, step: int, stage_step: int, trees: Sequence[Tree], policies: Mapping[str, str], references: References,
-              said: Mapping[str, float] | None = None) -> dict[str, float]:
-        """After step `stage_step` (from 1) of a stage, with the trees that it grew and the metrics that it has (`said`)."""
+    def after(
+        self,
+        step: int,
+        stage_step: int,
+        trees: Sequence[Tree],
+        policies: Mapping[str, str],
+        references: References,
+        said: Mapping[str, float] | None = None,
+    ) -> dict[str, float]:
+        """After step `stage_step` (from 1) of a stage, with the trees that it grew and the metrics that it
+        has (`said`)."""
         line = self._plans(trees) if trees else {}
-        if not self.held_out and said and {"hicra/ppl_plan", "hicra/ppl_exec"} <= said.keys():  # the step's own tokens instead
-            line |= self.phases.observe(step, math.log(said["hicra/ppl_exec"]), math.log(said["hicra/ppl_plan"]))
+        # the step's own tokens instead
+        if not self.held_out and said and {"hicra/ppl_plan", "hicra/ppl_exec"} <= said.keys():
+            line |= self.phases.observe(
+                step, math.log(said["hicra/ppl_exec"]), math.log(said["hicra/ppl_plan"])
+            )
         if self.due(stage_step):
             line |= self._held_out(step, policies, references)
         return line
@@ -70,7 +82,9 @@ class Monitor:
             self.start = found
         else:
             line |= since(self.start, found)
-        line |= self.phases.observe(step, math.log(found.metrics["probe/ppl_act"]), math.log(found.metrics["probe/ppl_plan"]))
+        line |= self.phases.observe(
+            step, math.log(found.metrics["probe/ppl_act"]), math.log(found.metrics["probe/ppl_plan"])
+        )
         return line | self._cost("held_out", started)
 
     def _plans(self, trees: Sequence[Tree]) -> dict[str, float]:
@@ -87,7 +101,12 @@ class Monitor:
 
     def state_dict(self) -> dict:
         pair = lambda f: None if f is None else [f.metrics, f.scores]  # noqa: E731
-        return {"phases": self.phases.state_dict(), "start": pair(self.start), "now": pair(self.now), "seconds": self.seconds}
+        return {
+            "phases": self.phases.state_dict(),
+            "start": pair(self.start),
+            "now": pair(self.now),
+            "seconds": self.seconds,
+        }
 
     def load_state_dict(self, state: Mapping) -> None:
         self.phases.load_state_dict(state["phases"])

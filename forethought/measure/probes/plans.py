@@ -1,4 +1,5 @@
-"""What a step's own rollouts show: how many different plans they hold, and which formats they are written in."""
+"""What a step's own rollouts show: how many different plans they hold, and which formats they are written
+in."""
 
 from __future__ import annotations
 
@@ -7,17 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from forethought.envs.guard import Fault
 from forethought.core.metrics import entropy
 from forethought.core.types import NO_EVIDENCE, Tree
+from forethought.envs.guard import Fault
 
 
 def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) -> dict[str, float]:
-    """Semantic entropy of plans (arXiv 2302.09664, used on planning in 2509.03646): plans of one task that mean the same are one.
+    """Semantic entropy of plans (arXiv 2302.09664, used on planning in 2509.03646): plans of one task that
+    mean the same are one.
 
-    `meaning/plan`: entropy (nats) over the meanings of a task's plans, averaged over tasks; `meaning/distinct`: their number.
-    Refused plans have no meaning and are left out, as are those that the family cannot read (`meaning` raises Fault);
-    tasks with fewer than two plans say nothing.
+    `meaning/plan`: entropy (nats) over the meanings of a task's plans, averaged over tasks;
+    `meaning/distinct`: their number. Refused plans have no meaning and are left out, as are those that the
+    family cannot read (`meaning` raises Fault); tasks with fewer than two plans say nothing.
     """
     groups = []
     for tree in trees:
@@ -30,14 +32,19 @@ def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) 
             groups.append(said)
     if not groups:
         return {}
-    return {"meaning/plan": sum(entropy(g.values()) for g in groups) / len(groups),
-            "meaning/distinct": sum(len(g) for g in groups) / len(groups)}
+    return {
+        "meaning/plan": sum(entropy(g.values()) for g in groups) / len(groups),
+        "meaning/distinct": sum(len(g) for g in groups) / len(groups),
+    }
 
 
-def format_share(trees: Sequence[Tree], patterns: Mapping[str, re.Pattern], collapse: float) -> dict[str, float]:
-    """Which format each rollout is written in, by a declared classifier (Echo Chamber, arXiv 2504.07912): the first of `patterns`
-    that matches anywhere in it, else "other". `format/share_NAME`, `format/right_NAME` (success within it), `format/entropy` (nats)
-    and `format/collapsed`: 1.0 when one format holds at least `collapse` of the rollouts."""
+def format_share(
+    trees: Sequence[Tree], patterns: Mapping[str, re.Pattern], collapse: float
+) -> dict[str, float]:
+    """Which format each rollout is written in, by a declared classifier (Echo Chamber, arXiv 2504.07912): the
+    first of `patterns` that matches anywhere in it, else "other". `format/share_NAME`, `format/right_NAME`
+    (success within it), `format/entropy` (nats) and `format/collapsed`: 1.0 when one format holds at least
+    `collapse` of the rollouts."""
     counts, right = Counter(), Counter()
     for tree in trees:
         for leaf in tree.leaves():
@@ -54,4 +61,7 @@ def format_share(trees: Sequence[Tree], patterns: Mapping[str, re.Pattern], coll
     names = [*patterns, *(["other"] if counts["other"] else [])]
     out = {f"format/share_{name}": counts[name] / total for name in names}
     out |= {f"format/right_{name}": right[name] / counts[name] for name in names if counts[name]}
-    return out | {"format/entropy": entropy(counts.values()), "format/collapsed": float(max(counts.values()) / total >= collapse)}
+    return out | {
+        "format/entropy": entropy(counts.values()),
+        "format/collapsed": float(max(counts.values()) / total >= collapse),
+    }

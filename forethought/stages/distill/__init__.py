@@ -1,1 +1,2 @@
-"""Guidance distillation: demonstrations with chains of thought become (question, plan, chain, answer), filtered and on disk."""
+"""Guidance distillation: demonstrations with chains of thought become (question, plan, chain, answer),
+filtered and on disk."""

@@ -1,10 +1,12 @@
-"""One request for one plan: what is sent, and what its answer comes to: a summary, a failure, or trouble that may pass."""
+"""One request for one plan: what is sent, and what its answer comes to: a summary, a failure, or trouble that
+may pass."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from forethought.core.errors import UserError
 from forethought.display.show import printable
 from forethought.stages.distill.body import Unreadable
 from forethought.stages.distill.endpoint_spec import EndpointSpec
@@ -13,9 +15,9 @@ from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Failure, Item, Summary, Usage
 from forethought.stages.distill.reply import Nonsense, parse, read, tokens
 from forethought.stages.distill.transport import Post, Reply, Unanswered
-from forethought.core.errors import UserError
 
-CHARACTERS = 3.5  # of English text a token: for estimates, and where a reply does not say how many tokens it took
+# of English text a token: for estimates, and where a reply does not say how many tokens it took
+CHARACTERS = 3.5
 _AGAIN = {408, 425, 429, *range(500, 600)}
 _THIS_ITEM = {400, 413, 422}  # about what was asked; every other status is about how, and so about every item
 _SECRET = 8  # characters; a shorter key ("EMPTY", "none") is no secret, and its letters are words of plans
@@ -31,15 +33,18 @@ class Trouble:
 
 
 class Asker:
-    """`attempt` is called from several threads. What an endpoint says goes into messages without the key and without control
-    characters. UserError for an answer that concerns every item."""
+    """`attempt` is called from several threads. What an endpoint says goes into messages without the key and
+    without control characters. UserError for an answer that concerns every item."""
 
     def __init__(self, spec: EndpointSpec, prompt: Prompt, key: str):
         self.spec, self._prompt, self._key = spec, prompt, key
 
     def attempt(self, post: Post, item: Item) -> Summary | Failure | Trouble:
-        body: dict[str, object] = {"model": self.spec.model, "messages": self._prompt.messages(item),
-                                   self.spec.tokens_field: self.spec.max_tokens}
+        body: dict[str, object] = {
+            "model": self.spec.model,
+            "messages": self._prompt.messages(item),
+            self.spec.tokens_field: self.spec.max_tokens,
+        }
         if self.spec.temperature is not None:
             body["temperature"] = self.spec.temperature
         try:
@@ -53,12 +58,21 @@ class Asker:
         said = f"status {reply.status}: {self.safe(reply.body)}"
         if reply.status in _AGAIN:
             told = retry_after(reply.headers)
-            asks = f" (asks to wait {told:.0f} s, most_pause is {self.spec.most_pause:g} s)" if told > self.spec.most_pause else ""
-            return Trouble(kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, told=told)
+            asks = (
+                f" (asks to wait {told:.0f} s, most_pause is {self.spec.most_pause:g} s)"
+                if told > self.spec.most_pause
+                else ""
+            )
+            return Trouble(
+                kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, told=told
+            )
         if reply.status in _THIS_ITEM:
             return Failure(id=item.id, kind="refused", detail=said)
-        raise UserError(f"{self.spec.url} answers {said}. Check base_url, model and the key in {self.spec.key_env or 'key_env'}"
-                        f"{self._hint(reply)}")
+        raise UserError(
+            f"{self.spec.url} answers {said}. Check base_url, model and the key in "
+            f"{self.spec.key_env or 'key_env'}"
+            f"{self._hint(reply)}"
+        )
 
     def _hint(self, reply: Reply) -> str:
         if 300 <= reply.status < 400 and (target := reply.headers.get("location")):
@@ -68,7 +82,8 @@ class Asker:
         return ""
 
     def _read(self, item: Item, reply: Reply) -> Summary | Failure | Trouble:
-        """A reply of status 200. An empty text is a summary too, which was paid for and which the filter drops."""
+        """A reply of status 200. An empty text is a summary too, which was paid for and which the filter
+        drops."""
         parsed = None
         try:
             parsed = parse(reply.body)
@@ -81,16 +96,25 @@ class Asker:
             return Failure(id=item.id, kind="nonsense", detail=detail, usage=usage)
         usage = self._usage(item, parsed, said.text)
         text = said.text.replace(self._key, "***") if len(self._key) >= _SECRET else said.text
-        return Summary(id=item.id, text=text, truncated=said.truncated, note=self.safe(said.note, 300), usage=usage)
+        return Summary(
+            id=item.id, text=text, truncated=said.truncated, note=self.safe(said.note, 300), usage=usage
+        )
 
     def _usage(self, item: Item, parsed: object, text: str) -> Usage:
-        """The tokens that the reply states, else what its text suggests. The request itself is counted by who sent it."""
+        """The tokens that the reply states, else what its text suggests. The request itself is counted by who
+        sent it."""
         stated = tokens(parsed)
         counts = stated or (guess(self._prompt.plain(item)), guess(text))
-        return Usage(prompt_tokens=counts[0], completion_tokens=counts[1], cost=self.spec.price(*counts), guessed=int(stated is None))
+        return Usage(
+            prompt_tokens=counts[0],
+            completion_tokens=counts[1],
+            cost=self.spec.price(*counts),
+            guessed=int(stated is None),
+        )
 
     def safe(self, text: str, most: int = 200) -> str:
-        """The start of what the endpoint said, for a message: without the key, and without what moves a terminal's cursor."""
+        """The start of what the endpoint said, for a message: without the key, and without what moves a
+        terminal's cursor."""
         return printable(self.start(text, most))
 
     def start(self, text: str, most: int = 200) -> str:

@@ -1,4 +1,5 @@
-"""The body of a reply, decompressed piece by piece: never more of it is held than the limit, however small it came."""
+"""The body of a reply, decompressed piece by piece: never more of it is held than the limit, however small it
+came."""
 
 from __future__ import annotations
 
@@ -9,20 +10,24 @@ _WINDOWS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
 class Unreadable(Exception):
-    """A reply that came and cannot be read: too long, in an encoding that was not asked for, or damaged. Asking again gives another
-    one of its kind."""
+    """A reply that came and cannot be read: too long, in an encoding that was not asked for, or damaged.
+    Asking again gives another one of its kind."""
 
 
 class Body:
-    """Takes the pieces of a body as they come. `encoding`: the Content-Encoding header. Unreadable for more than `most` bytes, before
-    or after decompression, and for an encoding other than one of gzip, deflate and none: we ask for none, but some servers compress
-    whatever they are asked for."""
+    """Takes the pieces of a body as they come. `encoding`: the Content-Encoding header. Unreadable for more
+    than `most` bytes, before or after decompression, and for an encoding other than one of gzip, deflate and
+    none: we ask for none, but some servers compress whatever they are asked for."""
 
     def __init__(self, encoding: str, most: int):
         self.most = most
         self.data = bytearray()
         self._came = 0
-        names = [name for name in (part.strip().lower() for part in encoding.split(",")) if name not in ("", "identity")]
+        names = [
+            name
+            for name in (part.strip().lower() for part in encoding.split(","))
+            if name not in ("", "identity")
+        ]
         if len(names) > 1 or not set(names) <= _WINDOWS.keys():
             raise Unreadable(f"a reply encoded as {', '.join(names)[:80]}, which was not asked for")
         self._name = names[0] if names else ""
@@ -59,7 +64,8 @@ class Body:
         except zlib.error:
             if not first:
                 raise
-            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)  # some servers send deflate without the header that belongs to it
+            # some servers send deflate without the header that belongs to it
+            self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
             return self._inflate.decompress(piece, room)
 
     def _too_long(self) -> Unreadable:

@@ -1,4 +1,5 @@
-"""Summaries on disk, by content: what was paid for once is never asked for again, and an interrupted run goes on where it was."""
+"""Summaries on disk, by content: what was paid for once is never asked for again, and an interrupted run goes
+on where it was."""
 
 from __future__ import annotations
 
@@ -12,11 +13,12 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from forethought.core.errors import UserError
 from forethought.stages.distill.prompts import digest
 from forethought.stages.distill.records import Done, Failure, Item, Summariser, Summary, Usage, nothing
-from forethought.core.errors import UserError
 
-_FIELDS = {"key", "text", "truncated", "usage"}  # of a line; `note` and `sum` are missing in lines of older versions
+# of a line; `note` and `sum` are missing in lines of older versions
+_FIELDS = {"key", "text", "truncated", "usage"}
 _MOST_COUNT = 10**12
 _SYNCED = 1.0  # seconds between two syncs: what a power cut may cost
 
@@ -24,14 +26,20 @@ _SYNCED = 1.0  # seconds between two syncs: what a power cut may cost
 class Cached:
     """A `Summariser` that asks another one only for what the file at `path` does not hold yet.
 
-    A line a summary, with a checksum, appended whole as soon as it is there. A last line that was cut off by a crash is removed; any
-    other damaged line is left out, told, and asked again. Failures are not kept. Several processes may share a file. Close it, or use
-    it in a `with`. UserError for a file that cannot be read or written.
+    A line a summary, with a checksum, appended whole as soon as it is there. A last line that was cut off by
+    a crash is removed; any other damaged line is left out, told, and asked again. Failures are not kept.
+    Several processes may share a file. Close it, or use it in a `with`. UserError for a file that cannot be
+    read or written.
     """
 
     def __init__(self, inner: Summariser, path: Path, tell: Callable[[str], None] = lambda sentence: None):
         self.inner, self.path = inner, path
-        self.name, self.model, self.prompt, self.settings = inner.name, inner.model, inner.prompt, inner.settings
+        self.name, self.model, self.prompt, self.settings = (
+            inner.name,
+            inner.model,
+            inner.prompt,
+            inner.settings,
+        )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -42,11 +50,19 @@ class Cached:
         self._synced = time.monotonic()
         self._known, damaged = _read(lines)
         if damaged:
-            tell(f"{path}: {len(damaged)} of {len(lines)} lines are damaged, the first is line {damaged[0]}; what they held is asked again")
+            tell(
+                f"{path}: {len(damaged)} of {len(lines)} lines are damaged, the first is line {damaged[0]}; "
+                f"what they held is asked again"
+            )
 
     def key(self, item: Item) -> str:
         """Depends on who is asked, with which words and settings, and about what; not on the item's id."""
-        return digest(json.dumps([self.name, self.model, self.prompt, dict(self.settings), item.question, item.chain], sort_keys=True))
+        return digest(
+            json.dumps(
+                [self.name, self.model, self.prompt, dict(self.settings), item.question, item.chain],
+                sort_keys=True,
+            )
+        )
 
     def estimate(self, items: Sequence[Item]) -> Usage:
         return self.inner.estimate(list(self._missing(items).values()))
@@ -86,7 +102,8 @@ class Cached:
         self.close()
 
     def _missing(self, items: Sequence[Item]) -> dict[str, Item]:
-        """Key -> the first item with it, of those that the file lacks: two items with one content are asked for once."""
+        """Key -> the first item with it, of those that the file lacks: two items with one content are asked
+        for once."""
         missing: dict[str, Item] = {}
         for item in items:
             key = self.key(item)
@@ -94,14 +111,26 @@ class Cached:
                 missing.setdefault(key, item)
         return missing
 
-    def _result(self, item: Item, key: str, failed: Mapping[str, Failure], asked: bool, counts: bool) -> Summary | Failure:
+    def _result(
+        self, item: Item, key: str, failed: Mapping[str, Failure], asked: bool, counts: bool
+    ) -> Summary | Failure:
         if key in failed:
             return replace(failed[key], id=item.id, usage=failed[key].usage if counts else Usage())
-        return replace(self._known[key], id=item.id, cached=not asked, usage=self._known[key].usage if counts else Usage())
+        return replace(
+            self._known[key],
+            id=item.id,
+            cached=not asked,
+            usage=self._known[key].usage if counts else Usage(),
+        )
 
     def _append(self, key: str, summary: Summary) -> None:
-        said: dict[str, Any] = {"key": key, "text": summary.text, "truncated": summary.truncated, "usage": asdict(summary.usage),
-                                "note": summary.note}
+        said: dict[str, Any] = {
+            "key": key,
+            "text": summary.text,
+            "truncated": summary.truncated,
+            "usage": asdict(summary.usage),
+            "note": summary.note,
+        }
         line = json.dumps(said | {"sum": _sum(said)}).encode() + b"\n"
         with _locked(self._file):
             before = os.fstat(self._file).st_size
@@ -135,7 +164,8 @@ def _locked(file: int) -> Iterator[None]:
 
 
 def _whole_lines(file: int) -> list[bytes]:
-    """The lines without their ends. A last one that has none is cut off the file, else the next line would be glued to it."""
+    """The lines without their ends. A last one that has none is cut off the file, else the next line would be
+    glued to it."""
     with os.fdopen(os.dup(file), "rb") as copy:
         copy.seek(0)
         raw = copy.read()
@@ -159,7 +189,8 @@ def _read(lines: Sequence[bytes]) -> tuple[dict[str, Summary], list[int]]:
 
 
 def _entry(said: Any) -> tuple[str, Summary]:
-    """Key and summary. ValueError, TypeError, KeyError or OverflowError for a line that was changed, or never one of these."""
+    """Key and summary. ValueError, TypeError, KeyError or OverflowError for a line that was changed, or never
+    one of these."""
     if not isinstance(said, dict):
         raise TypeError("no object")
     if set(said) != _FIELDS and (set(said) != _FIELDS | {"note", "sum"} or said.pop("sum") != _sum(said)):
@@ -171,7 +202,9 @@ def _entry(said: Any) -> tuple[str, Summary]:
     if type(usage.cost) not in (int, float) or not (math.isfinite(usage.cost) and usage.cost >= 0):
         raise ValueError("no cost")
     note = said.get("note", "")
-    if not all(isinstance(text, str) for text in (said["key"], said["text"], note)) or not isinstance(said["truncated"], bool):
+    if not all(isinstance(text, str) for text in (said["key"], said["text"], note)) or not isinstance(
+        said["truncated"], bool
+    ):
         raise TypeError("no text")
     said["text"].encode()  # UnicodeEncodeError, a ValueError: half a character
     return said["key"], Summary(id="", text=said["text"], truncated=said["truncated"], note=note, usage=usage)

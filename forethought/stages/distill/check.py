@@ -6,62 +6,87 @@ from dataclasses import fields, replace
 from importlib.util import find_spec
 from typing import get_type_hints
 
-from forethought.stages.distill.endpoint_spec import EndpointSpec
-from forethought.stages.distill.filter import FilterSpec
 from forethought.core.errors import RecipeError, UserError
 from forethought.recipe.convert import to_record
 from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
+from forethought.stages.distill.endpoint_spec import EndpointSpec
+from forethought.stages.distill.filter import FilterSpec
 
 
 def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool = False) -> None:
-    """RecipeError, with the address of the value. `scratch`: the recipe's model is trained from nothing, so it knows the words of
-    the task and no others."""
+    """RecipeError, with the address of the value. `scratch`: the recipe's model is trained from nothing, so
+    it knows the words of the task and no others."""
     if not hasattr(domain, "guide"):
-        raise RecipeError(f"{where}.kind", f"{domain.name} has no worked solutions to distil plans from; take the stage out")
+        raise RecipeError(
+            f"{where}.kind", f"{domain.name} has no worked solutions to distil plans from; take the stage out"
+        )
     where = f"{where}.distill"
     for key, least in (("problems", 0), ("plan_tokens", 1), ("tries", 1)):
         if getattr(spec, key) < least:
             raise RecipeError(f"{where}.{key}", f"must be at least {least}, found {getattr(spec, key)}")
     if getattr(domain, "drawn", False) and not spec.problems:
-        raise RecipeError(f"{where}.problems", f"{domain.name} draws its tasks without end; say how many are to get plans, such as 1000")
+        raise RecipeError(
+            f"{where}.problems",
+            f"{domain.name} draws its tasks without end; say how many are to get plans, such as 1000",
+        )
     if not 0 <= spec.solved <= 1:
         raise RecipeError(f"{where}.solved", f"a share from 0 to 1 is needed, found {spec.solved}")
     if spec.try_temperature < 0:
         raise RecipeError(f"{where}.try_temperature", f"must be at least 0, found {spec.try_temperature}")
     if spec.solver == "exact" and not getattr(domain, "drawn", False):
-        raise RecipeError(f"{where}.solver", f'nothing executes a plan of {domain.name} exactly; take "policy" or "none"')
+        raise RecipeError(
+            f"{where}.solver", f'nothing executes a plan of {domain.name} exactly; take "policy" or "none"'
+        )
     try:
         FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers)
     except UserError as error:
         raise RecipeError(where, str(error)) from error
     _check_summariser(where, spec, domain, scratch)
     if spec.format == "parquet" and find_spec("datasets") is None:
-        raise RecipeError(f"{where}.format", "Parquet files need datasets; install it with: pip install 'forethought[data]', or take "
-                                             '"jsonl", which needs nothing')
+        raise RecipeError(
+            f"{where}.format",
+            "Parquet files need datasets; install it with: pip install "
+            "'forethought[data]', or take "
+            '"jsonl", which needs nothing',
+        )
 
 
 def _check_summariser(where: str, spec: DistillSpec, domain: object, scratch: bool) -> None:
     unread = (("endpoint", "endpoint", {}), ("model", "model", ModelSpec(init="")))
     for key, summariser, default in unread:
         if getattr(spec, key) != default and spec.summariser != summariser:
-            raise RecipeError(f"{where}.{key}", f'is not read with summariser = "{spec.summariser}"; take it out')
+            raise RecipeError(
+                f"{where}.{key}", f'is not read with summariser = "{spec.summariser}"; take it out'
+            )
     if spec.summariser == "policy" and scratch and getattr(domain, "spaced", True):
-        raise RecipeError(f"{where}.summariser", f"a model from scratch knows the words of {domain.name} alone and cannot be asked for a "
-                                                 'plan; take "rules" or "model", or give --model PATH')
+        raise RecipeError(
+            f"{where}.summariser",
+            f"a model from scratch knows the words of {domain.name} "
+            f"alone and cannot be asked for a "
+            'plan; take "rules" or "model", or give --model PATH',
+        )
     if spec.summariser == "model":
         if not spec.model.path:
-            raise RecipeError(f"{where}.model", 'give the model that summarises: model = { path = "a model on disk or on the hub" }')
+            raise RecipeError(
+                f"{where}.model",
+                'give the model that summarises: model = { path = "a model on disk or on the hub" }',
+            )
         if replace(spec.model, path="", init="", trust_remote_code=False) != ModelSpec(init=""):
-            raise RecipeError(f"{where}.model", "has sizes, which a model from a path has of its own; give path alone")
+            raise RecipeError(
+                f"{where}.model", "has sizes, which a model from a path has of its own; give path alone"
+            )
     if spec.summariser == "endpoint":
         endpoint_of(f"{where}.endpoint", spec).key()
         if find_spec("httpx") is None:
-            raise RecipeError(f"{where}.summariser", "summaries from an endpoint need httpx; install it with: "
-                                                     "pip install 'forethought[distill]'")
+            raise RecipeError(
+                f"{where}.summariser",
+                "summaries from an endpoint need httpx; install it with: pip install 'forethought[distill]'",
+            )
 
 
 def check_endpoints(recipe: Recipe) -> None:
-    """The endpoints of all stages, as far as a recipe shows them: no key is looked for. RecipeError as `endpoint_of` raises it."""
+    """The endpoints of all stages, as far as a recipe shows them: no key is looked for. RecipeError as
+    `endpoint_of` raises it."""
     for i, stage in enumerate(recipe.stage):
         if stage.kind == "distill" and stage.distill.summariser == "endpoint":
             endpoint_of(f"stage.{i}.distill.endpoint", stage.distill)
@@ -75,7 +100,8 @@ def endpoint_of(where: str, spec: DistillSpec) -> EndpointSpec:
             raise RecipeError(f"{where}.{key}", f"unknown setting of an endpoint (known: {', '.join(known)})")
     kinds = get_type_hints(EndpointSpec)
     for key, value in spec.endpoint.items():
-        to_record(kinds[key], value, f"{where}.{key}")  # looked at alone: what is sent stays as it was written
+        # looked at alone: what is sent stays as it was written
+        to_record(kinds[key], value, f"{where}.{key}")
     try:
         return EndpointSpec(**spec.endpoint)
     except (TypeError, ValueError, UserError) as error:  # ValueError: an address that is none

@@ -1,7 +1,8 @@
-"""Connections that end at a moment, not at a silence: name look-up, connect, TLS, every read and every write of a request share one limit.
+"""Connections that end at a moment, not at a silence: name look-up, connect, TLS, every read and every write
+of a request share one limit.
 
-httpcore, as other clients, has a limit for each read. A server that sends a byte now and then, in its headers too, keeps such a
-client for ever. Here the seconds that are left are worked out before each operation.
+httpcore, as other clients, has a limit for each read. A server that sends a byte now and then, in its headers
+too, keeps such a client for ever. Here the seconds that are left are worked out before each operation.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ _PIECE = 4096  # bytes of one write: each has the time that is left, so none can
 
 
 class Deadline:
-    """What httpcore calls a network backend. `httpcore`: the module. One for all threads; each thread has the limit of its own request,
-    set by `within`."""
+    """What httpcore calls a network backend. `httpcore`: the module. One for all threads; each thread has the
+    limit of its own request, set by `within`."""
 
     def __init__(self, httpcore: Any):
         self._httpcore = httpcore
@@ -49,13 +50,22 @@ class Deadline:
             with suppress(OSError):
                 socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
-    def connect_tcp(self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-                    socket_options: Any = None) -> Stream:
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> Stream:
         over = self._httpcore.ConnectTimeout
         trouble: Exception = self._httpcore.ConnectError(f"no address for {host}")
         for address in self._addresses(host, port):
             try:
-                return Stream(self._inner.connect_tcp(address, port, self.left(over), local_address, socket_options), self)
+                return Stream(
+                    self._inner.connect_tcp(address, port, self.left(over), local_address, socket_options),
+                    self,
+                )
             except self._httpcore.ConnectError as error:  # the next address of the same name may answer
                 trouble = error
         raise trouble
@@ -66,7 +76,9 @@ class Deadline:
     def _addresses(self, host: str, port: int) -> list[str]:
         """The system's look-up knows no limit, so it runs in a thread that may outlast us."""
         found: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
-        threading.Thread(target=_look_up, args=(host, port, found.put), name="endpoint-name", daemon=True).start()
+        threading.Thread(
+            target=_look_up, args=(host, port, found.put), name="endpoint-name", daemon=True
+        ).start()
         try:
             result = found.get(timeout=self.left(self._httpcore.ConnectTimeout))
         except queue.Empty:
@@ -88,13 +100,17 @@ class Stream:
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         for start in range(0, len(buffer), _PIECE):
-            self._inner.write(buffer[start : start + _PIECE], self._deadline.left(self._httpcore.WriteTimeout))
+            self._inner.write(
+                buffer[start : start + _PIECE], self._deadline.left(self._httpcore.WriteTimeout)
+            )
 
     def close(self) -> None:
         self._deadline._open.discard(self)
         self._inner.close()
 
-    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Stream:
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Stream:
         left = self._deadline.left(self._httpcore.ConnectTimeout)
         try:
             return Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)

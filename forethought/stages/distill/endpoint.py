@@ -1,4 +1,5 @@
-"""Plans from any OpenAI-compatible endpoint: several requests at once, retried where that can help, counted and paid for once."""
+"""Plans from any OpenAI-compatible endpoint: several requests at once, retried where that can help, counted
+and paid for once."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 
+from forethought.core.errors import UserError
 from forethought.display.show import printable
 from forethought.stages.distill.asking import Asker, Trouble, guess
 from forethought.stages.distill.endpoint_spec import EndpointSpec
@@ -18,28 +20,41 @@ from forethought.stages.distill.pace import Pace, backoff
 from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Done, Drop, Failure, Item, Summary, Usage, nothing
 from forethought.stages.distill.transport import HttpPost, Post
-from forethought.core.errors import UserError
 from forethought.workflows.rollout import seed_of
 
 Judge = Callable[[Item, Summary | Failure], str | Drop]
-"""An item and its result -> its plan, or why there is none to train on. Called from the thread that called `summarise`."""
+"""An item and its result -> its plan, or why there is none to train on. Called from the thread that called
+`summarise`."""
 
 
 class Endpoint:
-    """A `Summariser`. `judge` says which answers are of use, so that a run of useless ones ends at `give_up`; by default the filter
-    with its usual bounds. `post` and `sleep` are for tests; by default httpx, and a sleep that an interrupt cuts short.
+    """A `Summariser`. `judge` says which answers are of use, so that a run of useless ones ends at `give_up`;
+    by default the filter with its usual bounds. `post` and `sleep` are for tests; by default httpx, and a
+    sleep that an interrupt cuts short.
 
-    Ctrl-C, or a failure that concerns every item, lets the requests under way finish (each within its time limit), hands their
-    results to `done`, so that a cache keeps what was paid, and begins no other. A second Ctrl-C hangs up on those under way.
+    Ctrl-C, or a failure that concerns every item, lets the requests under way finish (each within its time
+    limit), hands their results to `done`, so that a cache keeps what was paid, and begins no other. A second
+    Ctrl-C hangs up on those under way.
     """
 
     name = "endpoint"
 
-    def __init__(self, spec: EndpointSpec, prompt: Prompt = Prompt(), *, judge: Judge | None = None, post: Post | None = None,
-                 sleep: Callable[[float], object] | None = None):
+    def __init__(
+        self,
+        spec: EndpointSpec,
+        prompt: Prompt = Prompt(),
+        *,
+        judge: Judge | None = None,
+        post: Post | None = None,
+        sleep: Callable[[float], object] | None = None,
+    ):
         self.spec, self._prompt = spec, prompt
         self.model, self.prompt = spec.model, prompt.template
-        self.settings: Mapping[str, object] = {"base_url": spec.base_url, "temperature": spec.temperature, "max_tokens": spec.max_tokens}
+        self.settings: Mapping[str, object] = {
+            "base_url": spec.base_url,
+            "temperature": spec.temperature,
+            "max_tokens": spec.max_tokens,
+        }
         self._key = spec.key() if post is None else ""
         self._ask = Asker(spec, prompt, self._key)
         self._given = post
@@ -54,8 +69,13 @@ class Endpoint:
         """One request an item, with as many tokens as its text suggests and the longest answer allowed."""
         prompt_tokens = sum(guess(self._prompt.plain(item)) for item in items)
         answers = self.spec.max_tokens * len(items)
-        return Usage(requests=len(items), prompt_tokens=prompt_tokens, completion_tokens=answers,
-                     cost=self.spec.price(prompt_tokens, answers), guessed=len(items))
+        return Usage(
+            requests=len(items),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=answers,
+            cost=self.spec.price(prompt_tokens, answers),
+            guessed=len(items),
+        )
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
         if not items:
@@ -65,14 +85,22 @@ class Endpoint:
         post = self._given or HttpPost(self.spec.url, self._key, self.spec.time_limit, self.spec.concurrency)
         pace = Pace(self.spec.per_minute, self._sleep)
         try:
-            return self._all(items, done, lambda item: self._watched(post, pace, item), getattr(post, "cut", lambda: None))
+            return self._all(
+                items, done, lambda item: self._watched(post, pace, item), getattr(post, "cut", lambda: None)
+            )
         finally:
             if isinstance(post, HttpPost):
                 post.close()
 
-    def _all(self, items: Sequence[Item], done: Done, ask: Callable[[Item], Summary | Failure],
-             cut: Callable[[], object]) -> list[Summary | Failure]:
-        """An item is begun when another is done and told, so what a kill loses is what is under way, and no more."""
+    def _all(
+        self,
+        items: Sequence[Item],
+        done: Done,
+        ask: Callable[[Item], Summary | Failure],
+        cut: Callable[[], object],
+    ) -> list[Summary | Failure]:
+        """An item is begun when another is done and told, so what a kill loses is what is under way, and no
+        more."""
         results: dict[int, Summary | Failure] = {}
         under_way: dict[Future[Summary | Failure], int] = {}
         waiting = iter(enumerate(items))
@@ -84,7 +112,9 @@ class Endpoint:
             try:
                 begin(self.spec.concurrency)
                 while under_way:  # ends: every attempt has a time limit, and attempts are counted
-                    for future in sorted(wait(under_way, return_when=FIRST_COMPLETED).done, key=under_way.__getitem__):
+                    for future in sorted(
+                        wait(under_way, return_when=FIRST_COMPLETED).done, key=under_way.__getitem__
+                    ):
                         place = under_way[future]
                         results[place] = future.result()
                         done(results[place])
@@ -118,13 +148,18 @@ class Endpoint:
             return
         first, counts = self._useless[0], Counter(drop.reason for drop in self._useless)
         text = f", in {printable(repr(self._ask.start(first.text)))}" if first.text else ""
-        raise UserError(f"{self.spec.url} gave no usable answer for {len(self._useless)} items in a row "
-                        f"({', '.join(f'{reason} {n}' for reason, n in counts.items())}). The first, for {printable(first.id)}: "
-                        f"{self._ask.safe(first.detail, 300)}{text}. What was answered is kept; mend the settings, or "
-                        "raise give_up, and start again")
+        raise UserError(
+            f"{self.spec.url} gave no usable answer for {len(self._useless)} items in a row "
+            f"({', '.join(f'{reason} {n}' for reason, n in counts.items())}). The first, for "
+            f"{printable(first.id)}: "
+            f"{self._ask.safe(first.detail, 300)}{text}. What was answered is kept; mend the "
+            f"settings, or "
+            "raise give_up, and start again"
+        )
 
     def _watched(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:
-        """All attempts for one item, and a stop to all threads when one of them shows that no item will be answered."""
+        """All attempts for one item, and a stop to all threads when one of them shows that no item will be
+        answered."""
         try:
             return self._one(post, pace, item)
         except BaseException:
@@ -139,7 +174,9 @@ class Endpoint:
             if self._stop.is_set():
                 break
             if spec.most_cost and self._spent >= spec.most_cost:
-                return Failure(id=item.id, kind="budget", detail=f"most_cost = {spec.most_cost:g} is spent", usage=usage)
+                return Failure(
+                    id=item.id, kind="budget", detail=f"most_cost = {spec.most_cost:g} is spent", usage=usage
+                )
             usage += Usage(requests=1)
             outcome = self._ask.attempt(post, item)
             if not isinstance(outcome, Trouble):
@@ -150,8 +187,11 @@ class Endpoint:
             if attempt == spec.retries or trouble.told > spec.most_pause:
                 break
             pace.hold(trouble.told)
-            self._sleep(max(trouble.told, backoff(attempt, spec.first_pause, spec.most_pause, seed_of(item.id))))
+            self._sleep(
+                max(trouble.told, backoff(attempt, spec.first_pause, spec.most_pause, seed_of(item.id)))
+            )
         return Failure(id=item.id, kind=trouble.kind, detail=trouble.detail, usage=usage)
+
 
 def _usual(item: Item, result: Summary | Failure) -> str | Drop:
     return judge(item, result, FilterSpec())

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from forethought.stages.distill.leaks import calculation, new_numbers, says
-from forethought.stages.distill.records import Drop, Failure, Guided, Item, Summary
-from forethought.stages.distill.thinking import without_thinking
 from forethought.core.errors import UserError
 from forethought.interface.result import Refusal
 from forethought.interface.tags import Tags
+from forethought.stages.distill.leaks import calculation, new_numbers, says
+from forethought.stages.distill.records import Drop, Failure, Guided, Item, Summary
+from forethought.stages.distill.thinking import without_thinking
 
 REASONS = {
     "no_question": "the demonstration has no question",
@@ -22,7 +22,8 @@ REASONS = {
     "empty": "the summary is empty",
     "too_long": "the plan has too many characters",
     "unparsed": "the summary is not one plan between its tags",
-    "refused": "the task family does not show it: its interface refuses the plan or the chain, or they do not fit the model's context",
+    "refused": "the task family does not show it: its interface refuses the plan or the chain, or they do "
+    "not fit the model's context",
     "answer": "the plan says the answer, which the question does not",
     "calculation": "the plan calculates",
     "numbers": "the plan has too many numbers that the question does not give",
@@ -73,10 +74,13 @@ class Drops:
 
 
 def complete(items: Sequence[Item], drops: Drops) -> list[Item]:
-    """The items with a question, a chain and an answer: the others are dropped before anything is paid for them."""
+    """The items with a question, a chain and an answer: the others are dropped before anything is paid for
+    them."""
     kept = []
     for item in items:
-        missing = next((name for name in ("question", "chain", "answer") if not getattr(item, name).strip()), None)
+        missing = next(
+            (name for name in ("question", "chain", "answer") if not getattr(item, name).strip()), None
+        )
         if missing is None:
             kept.append(item)
         else:
@@ -84,9 +88,16 @@ def complete(items: Sequence[Item], drops: Drops) -> list[Item]:
     return kept
 
 
-def admit(items: Sequence[Item], results: Sequence[Summary | Failure], spec: FilterSpec, drops: Drops,
-          solve: Solve | None = None, refuse: Refuse | None = None) -> list[Guided]:
-    """Guided records of the summaries that pass, in order. `solve` is asked last, about all that are left in one call."""
+def admit(
+    items: Sequence[Item],
+    results: Sequence[Summary | Failure],
+    spec: FilterSpec,
+    drops: Drops,
+    solve: Solve | None = None,
+    refuse: Refuse | None = None,
+) -> list[Guided]:
+    """Guided records of the summaries that pass, in order. `solve` is asked last, about all that are left in
+    one call."""
     passed: list[tuple[Item, str]] = []
     for item, result in zip(items, results, strict=True):
         if item.id != result.id:
@@ -100,15 +111,27 @@ def admit(items: Sequence[Item], results: Sequence[Summary | Failure], spec: Fil
     kept = []
     for (item, plan), ok in zip(passed, solved, strict=True):
         if ok:
-            kept.append(Guided(id=item.id, question=item.question, plan=plan, chain=item.chain, answer=item.answer, level=item.level,
-                               source=item.source))
+            kept.append(
+                Guided(
+                    id=item.id,
+                    question=item.question,
+                    plan=plan,
+                    chain=item.chain,
+                    answer=item.answer,
+                    level=item.level,
+                    source=item.source,
+                )
+            )
         else:
             drops.add(Drop(id=item.id, reason="unsolved", detail=REASONS["unsolved"], text=plan))
     return kept
 
 
-def judge(item: Item, result: Summary | Failure, spec: FilterSpec, refuse: Refuse | None = None) -> str | Drop:
-    """The plan inside its tags, or why there is none to train on. What a reasoning model thought before it is taken off."""
+def judge(
+    item: Item, result: Summary | Failure, spec: FilterSpec, refuse: Refuse | None = None
+) -> str | Drop:
+    """The plan inside its tags, or why there is none to train on. What a reasoning model thought before it is
+    taken off."""
     if isinstance(result, Failure):
         return Drop(id=item.id, reason="failed", detail=f"{result.kind}: {result.detail}", text="")
 
@@ -116,7 +139,9 @@ def judge(item: Item, result: Summary | Failure, spec: FilterSpec, refuse: Refus
         return Drop(id=item.id, reason=reason, detail=detail, text=result.text[: 2 * spec.most_chars])
 
     text = without_thinking(result.text, spec.tags.plan)
-    why = result.note or ("it is thinking without an answer" if result.text.strip() and not text.strip() else "")
+    why = result.note or (
+        "it is thinking without an answer" if result.text.strip() and not text.strip() else ""
+    )
     if result.truncated:
         return drop("truncated", REASONS["truncated"] + (f"; {why}" if why else ""))
     if not text.replace(spec.tags.open("plan"), "").replace(spec.tags.close("plan"), "").strip():

@@ -5,15 +5,26 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.\d++)?|\.\d++)"  # possessive (++): a long row of digits is read once
+# possessive (++): a long row of digits is read once
+NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d++)(?:\.\d++)?|\.\d++)"
 _NUMBER = re.compile(rf"(?<!\w){NUMBER}")  # the 3 of v3 is part of a name
-_FRACTION = re.compile(r"(?<![\w.,])(\d{1,40})/(\d{1,40})(?![\d.,]*\d)|\\[dt]?frac\{(\d{1,40})\}\{(\d{1,40})\}")
+_FRACTION = re.compile(
+    r"(?<![\w.,])(\d{1,40})/(\d{1,40})(?![\d.,]*\d)|\\[dt]?frac\{(\d{1,40})\}\{(\d{1,40})\}"
+)
 _MOST_CHARS = 100  # of a number with what stands around it
 _MOST_DIGITS = 40  # a longer row of digits is no number that a plan could leak
 
-_UNITS = {w: i for i, w in enumerate("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-                                     "sixteen seventeen eighteen nineteen".split())}  # fmt: skip
-_TENS = {w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)}
+_UNITS = {
+    w: i
+    for i, w in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve "
+        "thirteen fourteen fifteen "
+        "sixteen seventeen eighteen nineteen".split()
+    )
+}
+_TENS = {
+    w: 10 * i for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 1_000_000}
 _ANY = "|".join([*_UNITS, *_TENS, *_SCALES])
 WORDS = re.compile(rf"\b(?:{_ANY})(?:(?:[\s-]+|\s+and\s+)(?:{_ANY}))*\b", re.IGNORECASE)
@@ -32,8 +43,8 @@ def digits_in(text: str) -> list[Fraction]:
 
 
 def values_in(text: str) -> set[Fraction]:
-    """Values of all numbers: digits, the parts of fractions, and words. A lone "one" is a pronoun more often than a number and
-    does not count."""
+    """Values of all numbers: digits, the parts of fractions, and words. A lone "one" is a pronoun more often
+    than a number and does not count."""
     parts = {Fraction(m[0].replace(",", "")) for m in _NUMBER.finditer(text) if len(m[0]) <= _MOST_DIGITS}
     words = {words_value(m[0]) for m in WORDS.finditer(text) if m[0].lower() != "one"}
     return parts | set(digits_in(text)) | words
@@ -56,8 +67,12 @@ def number_of(text: str) -> Fraction | None:
     """The value of a text that is one number, with sign, currency or percent around it; else None."""
     text = text.strip()
     if len(text) > _MOST_CHARS:
-        return None  # white space may stand in four places of the pattern: on a long run of it the search would not end
-    bare = re.fullmatch(rf"\s*[-+−]?\s*\\?[$€£]?\s*[-+−]?\s*({NUMBER}|\d+/\d+|\\[dt]?frac\{{\d+\}}\{{\d+\}})\s*\\?%?\.?\s*", text)
+        # white space may stand in four places of the pattern: on a long run of it the search would not end
+        return None
+    bare = re.fullmatch(
+        rf"\s*[-+−]?\s*\\?[$€£]?\s*[-+−]?\s*({NUMBER}|\d+/\d+|\\[dt]?frac\{{\d+\}}\{{\d+\}})\s*\\?%?\.?\s*",
+        text,
+    )
     found = digits_in(bare[1]) if bare else []
     return (-found[0] if re.search(r"[-−]", text[: bare.start(1)]) else found[0]) if len(found) == 1 else None
 

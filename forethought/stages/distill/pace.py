@@ -1,4 +1,5 @@
-"""When the next request may go: a rate limit for all threads, longer pauses after failures, and what `Retry-After` asks for."""
+"""When the next request may go: a rate limit for all threads, longer pauses after failures, and what
+`Retry-After` asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from email.utils import parsedate_to_datetime
 class Pace:
     """At most `per_minute` requests a minute, evenly spaced (0: no limit), from any number of threads."""
 
-    def __init__(self, per_minute: float, sleep: Callable[[float], object], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, per_minute: float, sleep: Callable[[float], object], clock: Callable[[], float] = time.monotonic
+    ):
         self.gap = 60 / per_minute if per_minute else 0.0
         self.sleep, self.clock = sleep, clock
         self._lock = threading.Lock()
@@ -34,13 +37,16 @@ class Pace:
 
 
 def backoff(attempt: int, first: float, most: float, seed: int) -> float:
-    """Seconds before attempt + 1: first x 2^attempt, at most `most`, and of that between a half and all, so that many callers do not
-    come back together. The same seed gives the same pauses."""
-    return min(most, first * 2.0 ** min(attempt, 60)) * (0.5 + random.Random(f"{seed} {attempt}").random() / 2)
+    """Seconds before attempt + 1: first x 2^attempt, at most `most`, and of that between a half and all, so
+    that many callers do not come back together. The same seed gives the same pauses."""
+    return min(most, first * 2.0 ** min(attempt, 60)) * (
+        0.5 + random.Random(f"{seed} {attempt}").random() / 2
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:
-    """Seconds that the header asks for (RFC 9110, 10.2.3: a whole number or a date); 0 where it is absent or unreadable."""
+    """Seconds that the header asks for (RFC 9110, 10.2.3: a whole number or a date); 0 where it is absent or
+    unreadable."""
     said = headers.get("retry-after", "").strip()
     if said.isascii() and said.isdigit():
         return float(said[:9])

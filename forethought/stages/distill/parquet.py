@@ -1,5 +1,6 @@
-"""Guided records as Parquet: written through Hugging Face `datasets`, so that its `load_dataset` finds the features, and read through
-pyarrow, which comes with it. The only place of this package that imports either."""
+"""Guided records as Parquet: written through Hugging Face `datasets`, so that its `load_dataset` finds the
+features, and read through pyarrow, which comes with it. The only place of this package that imports
+either."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from forethought.stages.distill.records import Guided
 from forethought.core.errors import UserError
 from forethought.core.textfile import open_bytes
+from forethought.stages.distill.records import Guided
 
 COLUMNS = {f.name: "int64" if f.name == "level" else "string" for f in fields(Guided)}
 
@@ -24,7 +25,9 @@ def write(path: Path, rows: Sequence[Guided]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = datasets.Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in COLUMNS}, features=features)
+        table = datasets.Dataset.from_dict(
+            {name: [getattr(row, name) for row in rows] for name in COLUMNS}, features=features
+        )
         with _without_bars(datasets):
             table.to_parquet(str(part))
         os.replace(part, path)
@@ -45,11 +48,17 @@ def read(path: Path) -> list[Guided]:
         raise UserError(f"cannot read {path} as Parquet: {' '.join(str(error).split())[:200]}") from error
     found = {column.name: str(column.type) for column in table.schema}
     if found != COLUMNS or any(column.null_count for column in table.columns):
-        raise UserError(f"{path} has the columns {_listed(found)}, or empty places in them; a guided data set has {_listed(COLUMNS)}")
+        raise UserError(
+            f"{path} has the columns {_listed(found)}, or empty places in them; a guided data "
+            f"set has {_listed(COLUMNS)}"
+        )
     first: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         if first.setdefault(row["id"], number) != number:
-            raise UserError(f"{path}:{number}: the id {row['id']!r} was seen at {path}:{first[row['id']]}; give each its own")
+            raise UserError(
+                f"{path}:{number}: the id {row['id']!r} was seen at {path}:{first[row['id']]}; "
+                f"give each its own"
+            )
     return [Guided(**row) for row in rows]
 
 
@@ -74,6 +83,9 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise UserError("Parquet files need datasets; install it with: pip install 'forethought[data]', or write JSON lines "
-                        "(jsonl), which needs nothing") from error
+        raise UserError(
+            "Parquet files need datasets; install it with: pip install 'forethought[data]', or "
+            "write JSON lines "
+            "(jsonl), which needs nothing"
+        ) from error
     return datasets

@@ -1,4 +1,5 @@
-"""From demonstrations to a guided data set (stage 1 of PTA-GRPO, arXiv 2510.01833): summarise each chain to a plan, keep what is a plan."""
+"""From demonstrations to a guided data set (stage 1 of PTA-GRPO, arXiv 2510.01833): summarise each chain to a
+plan, keep what is a plan."""
 
 from __future__ import annotations
 
@@ -15,41 +16,82 @@ from forethought.stages.distill.records import Failure, Guided, Item, Provenance
 from forethought.stages.distill.solvers import Solver
 
 
-def distill(items: Sequence[Item], summariser: Summariser, spec: FilterSpec | None = None, *, solver: Solver | None = None,
-            refuse: Refuse | None = None, today: date | None = None,
-            tell: Callable[[str], None] = lambda sentence: None) -> tuple[list[Guided], Provenance]:
+def distill(
+    items: Sequence[Item],
+    summariser: Summariser,
+    spec: FilterSpec | None = None,
+    *,
+    solver: Solver | None = None,
+    refuse: Refuse | None = None,
+    today: date | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> tuple[list[Guided], Provenance]:
     """The guided records, in the order of the items, and where they come from.
 
-    `tell` hears the estimates before anything is asked, and what was spent and dropped at the end. UserError for duplicate ids,
-    and for what the summariser raises.
+    `tell` hears the estimates before anything is asked, and what was spent and dropped at the end. UserError
+    for duplicate ids, and for what the summariser raises.
     """
     spec = spec or FilterSpec()
     check_ids([item.id for item in items], "demonstrations")
     drops = Drops(spec.examples)
     asked = complete(items, drops)
-    tell(f"{len(asked)} of {len(items)} demonstrations to summarise with {summariser.model}, at most {shown(summariser.estimate(asked))}"
-         + (f"; the plans to be tried ({solver.name}), at most {shown(solver.estimate(len(asked)))}" if solver else ""))
+    tell(
+        f"{len(asked)} of {len(items)} demonstrations to summarise with {summariser.model}, at most "
+        f"{shown(summariser.estimate(asked))}"
+        + (
+            f"; the plans to be tried ({solver.name}), at most {shown(solver.estimate(len(asked)))}"
+            if solver
+            else ""
+        )
+    )
     results = summariser.summarise(asked)
     rows = admit(asked, results, spec, drops, solver, refuse)
-    provenance = _provenance(items, summariser, spec, solver, drops, len(rows), results, today or date.today())
+    provenance = _provenance(
+        items, summariser, spec, solver, drops, len(rows), results, today or date.today()
+    )
     dropped, before, tried = provenance.dropped(), provenance.paid_before, provenance.tried
-    tell(f"{len(rows)} kept{f'; dropped: {dropped}' if dropped else ''}; spent {shown(provenance.paid)}"
-         f"{f'; paid before: {shown(before)}' if before.requests else ''}{f'; tries: {shown(tried)}' if tried.requests else ''}")
+    tell(
+        f"{len(rows)} kept{f'; dropped: {dropped}' if dropped else ''}; spent {shown(provenance.paid)}"
+        f"{f'; paid before: {shown(before)}' if before.requests else ''}{f'; tries: {shown(tried)}' if tried.requests else ''}"
+    )
     return rows, provenance
 
 
-def _provenance(items: Sequence[Item], summariser: Summariser, spec: FilterSpec, solver: Solver | None, drops: Drops, kept: int,
-                results: Sequence[Summary | Failure], today: date) -> Provenance:
-    settings = {**summariser.settings, "most_chars": spec.most_chars, "most_numbers": spec.most_numbers,
-                **(solver.settings if solver else {"solver": "none"})}
+def _provenance(
+    items: Sequence[Item],
+    summariser: Summariser,
+    spec: FilterSpec,
+    solver: Solver | None,
+    drops: Drops,
+    kept: int,
+    results: Sequence[Summary | Failure],
+    today: date,
+) -> Provenance:
+    settings = {
+        **summariser.settings,
+        "most_chars": spec.most_chars,
+        "most_numbers": spec.most_numbers,
+        **(solver.settings if solver else {"solver": "none"}),
+    }
     old = [result.usage for result in results if isinstance(result, Summary) and result.cached]
     new = [result.usage for result in results if not (isinstance(result, Summary) and result.cached)]
     return Provenance(
-        summariser=summariser.name, model=summariser.model, prompt=summariser.prompt, prompt_hash=digest(summariser.prompt),
-        settings=settings, version=forethought.__version__, date=today.isoformat(), sources=tuple(sorted({item.source for item in items})),
-        items=len(items), kept=kept, drops=drops.by_reason(), examples=tuple(drops.examples), paid=reduce(add, new, Usage()),
-        paid_before=reduce(add, old, Usage()), tried=solver.spent if solver else Usage(),
-    )  # fmt: skip
+        summariser=summariser.name,
+        model=summariser.model,
+        prompt=summariser.prompt,
+        prompt_hash=digest(summariser.prompt),
+        settings=settings,
+        version=forethought.__version__,
+        date=today.isoformat(),
+        sources=tuple(sorted({item.source for item in items})),
+        items=len(items),
+        kept=kept,
+        drops=drops.by_reason(),
+        examples=tuple(drops.examples),
+        paid=reduce(add, new, Usage()),
+        paid_before=reduce(add, old, Usage()),
+        tried=solver.spent if solver else Usage(),
+    )
 
 
 def shown(usage: Usage) -> str:

@@ -7,14 +7,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from forethought.stages.distill.records import Item
 from forethought.core.errors import UserError
 from forethought.interface.tags import Tags
+from forethought.stages.distill.records import Item
 
 SYSTEM = (
-    "You are given a problem and a solution that was worked out in full. Write down the plan that this solution follows, for someone "
-    "who has not seen it. Name the phases, the choices between ways to go, and what to do when a case splits. Leave out every "
-    "calculation, every number that the problem does not state, and the answer. Be short: a few lines, one phase a line. "
+    "You are given a problem and a solution that was worked out in full. Write down the plan that this "
+    "solution follows, for someone "
+    "who has not seen it. Name the phases, the choices between ways to go, and what to do when a case "
+    "splits. Leave out every "
+    "calculation, every number that the problem does not state, and the answer. Be short: a few lines, one "
+    "phase a line. "
     "Put the plan between <plan> and </plan>, and write nothing outside of them."
 )
 USER = "Problem:\n{question}\n\nSolution:\n{chain}\n\nNow the plan alone."
@@ -33,7 +36,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if missing := [name for name in ("question", "chain") if f"{{{name}}}" not in self.user]:
-            raise UserError(f"the prompt for plans lacks {{{missing[0]}}}; write where the {missing[0]} is to stand in it")
+            raise UserError(
+                f"the prompt for plans lacks {{{missing[0]}}}; write where the {missing[0]} is to stand in it"
+            )
 
     @property
     def template(self) -> str:

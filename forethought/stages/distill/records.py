@@ -1,4 +1,5 @@
-"""What distillation passes on: demonstrations in, summaries between, guided records and their provenance out."""
+"""What distillation passes on: demonstrations in, summaries between, guided records and their provenance
+out."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from forethought.core.types import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A demonstration: a question and a chain of thought that ends in its answer. `id` is unique in a data set."""
+    """A demonstration: a question and a chain of thought that ends in its answer. `id` is unique in a data
+    set."""
 
     id: str
     question: str
@@ -30,17 +32,23 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0  # in the currency of the prices
-    guessed: int = 0  # requests whose tokens were worked out from the length of the text, because the reply gave none
+    # requests whose tokens were worked out from the length of the text, because the reply gave none
+    guessed: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(requests=self.requests + other.requests, prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-                     completion_tokens=self.completion_tokens + other.completion_tokens, cost=self.cost + other.cost,
-                     guessed=self.guessed + other.guessed)
+        return Usage(
+            requests=self.requests + other.requests,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost=self.cost + other.cost,
+            guessed=self.guessed + other.guessed,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What a summariser wrote, as it wrote it: `<plan>...</plan>` if it did as it was told. The filter parses it."""
+    """What a summariser wrote, as it wrote it: `<plan>...</plan>` if it did as it was told. The filter parses
+    it."""
 
     id: str
     text: str
@@ -52,7 +60,8 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """No summary: `kind` is one word for counting, `detail` a sentence. Not cached, so that the next run asks again."""
+    """No summary: `kind` is one word for counting, `detail` a sentence. Not cached, so that the next run asks
+    again."""
 
     id: str
     kind: str
@@ -61,8 +70,8 @@ class Failure:
 
 
 Done = Callable[[Summary | Failure], None]
-"""Called as soon as an item's result is known, and always from the thread that called `summarise`: once an item, or twice for the one
-that an interrupt came upon."""
+"""Called as soon as an item's result is known, and always from the thread that called `summarise`: once an
+item, or twice for the one that an interrupt came upon."""
 
 
 def nothing(result: Summary | Failure) -> None:
@@ -75,18 +84,21 @@ class Summariser(Protocol):
     name: str  # policy, model, endpoint, rules, oracle
     model: str  # names the weights, or the version of the rules
     prompt: str  # template of what the model reads; empty where no model reads
-    settings: Mapping[str, object]  # whatever else changes the text of a summary (temperature, budget), for cache and provenance
+    # whatever else changes the text of a summary (temperature, budget), for cache and provenance
+    settings: Mapping[str, object]
 
     def estimate(self, items: Sequence[Item]) -> Usage:
         """At most what `summarise` will use, retries aside."""
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
-        """One result an item, in their order. UserError for what would fail on every item (a wrong key, a wrong address)."""
+        """One result an item, in their order. UserError for what would fail on every item (a wrong key, a
+        wrong address)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guided:
-    """A demonstration with its plan: what a model is trained on. `plan` has no tags, `chain` is as it was given."""
+    """A demonstration with its plan: what a model is trained on. `plan` has no tags, `chain` is as it was
+    given."""
 
     id: str
     question: str
@@ -124,7 +136,8 @@ class Provenance:
     drops: Mapping[str, int]  # reason -> how many
     examples: tuple[Drop, ...]  # the first few of each reason
     paid: Usage = field(default_factory=Usage)  # by this run
-    paid_before: Usage = field(default_factory=Usage)  # by the runs that filled the cache, for the summaries taken from it
+    # by the runs that filled the cache, for the summaries taken from it
+    paid_before: Usage = field(default_factory=Usage)
     tried: Usage = field(default_factory=Usage)  # by a solver that acted under the plans
 
     def dropped(self) -> str:

@@ -1,4 +1,5 @@
-"""What a reply of an OpenAI-compatible endpoint says: its text, whether it ran out of tokens, what it cost, or why there is no text.
+"""What a reply of an OpenAI-compatible endpoint says: its text, whether it ran out of tokens, what it cost,
+or why there is no text.
 
 Nothing in a reply is trusted to have the type that it should have.
 """
@@ -25,7 +26,8 @@ class Said:
 
 
 class Nonsense(ValueError):
-    """The reply is none of this protocol. `status`: of an error that came under status 200, where it gives one."""
+    """The reply is none of this protocol. `status`: of an error that came under status 200, where it gives
+    one."""
 
     def __init__(self, what: str, status: int = 0):
         self.status = status
@@ -33,9 +35,12 @@ class Nonsense(ValueError):
 
 
 def parse(body: str) -> Any:
-    """The JSON of a body. Numbers that no count is (10^400, NaN) are read as they are, or as none. Nonsense where it is no JSON."""
+    """The JSON of a body. Numbers that no count is (10^400, NaN) are read as they are, or as none. Nonsense
+    where it is no JSON."""
     try:
-        return json.loads(body.removeprefix("\ufeff"), parse_int=lambda digits: int(digits) if len(digits) <= 18 else None)
+        return json.loads(
+            body.removeprefix("\ufeff"), parse_int=lambda digits: int(digits) if len(digits) <= 18 else None
+        )
     except (ValueError, RecursionError):
         raise Nonsense("the reply is no JSON") from None
 
@@ -51,11 +56,16 @@ def read(said: Any) -> Said:
     text = _text(message.get("content"))
     if text is None:
         raise Nonsense("the reply has no choices[0].message.content")
-    return Said(text=whole(text), truncated=finish in ("length", "max_tokens"), note="" if text.strip() else _instead(message, finish))
+    return Said(
+        text=whole(text),
+        truncated=finish in ("length", "max_tokens"),
+        note="" if text.strip() else _instead(message, finish),
+    )
 
 
 def tokens(said: Any) -> tuple[int, int] | None:
-    """(of the prompt, of the answer) as the reply states them; None where it does not, or states what cannot be."""
+    """(of the prompt, of the answer) as the reply states them; None where it does not, or states what cannot
+    be."""
     stated = said.get("usage") if isinstance(said, dict) else None
     if not isinstance(stated, dict):
         return None
@@ -88,19 +98,27 @@ def _text(content: Any) -> str | None:
 
 
 def _instead(message: Mapping[str, Any], finish: Any) -> str:
-    """What the model did that wrote nothing. Its thinking is not searched for a plan: what stands there may be a draft."""
+    """What the model did that wrote nothing. Its thinking is not searched for a plan: what stands there may
+    be a draft."""
     refusal = message.get("refusal")
     if not isinstance(refusal, str):
-        refusal = next((part.get("refusal") for part in _parts(message) if part.get("type") == "refusal"), None)
+        refusal = next(
+            (part.get("refusal") for part in _parts(message) if part.get("type") == "refusal"), None
+        )
     if isinstance(refusal, str) and refusal.strip():
         return f"the model refused: {whole(refusal.strip())[:200]}"
     if message.get("tool_calls") or message.get("function_call"):
         return "the model called tools and wrote nothing"
     where = next((name for name in _THOUGHTS if message.get(name)), "")
-    where = where or ("parts of thinking" if any(part.get("type") in _THOUGHT_PARTS for part in _parts(message)) else "")
+    where = where or (
+        "parts of thinking" if any(part.get("type") in _THOUGHT_PARTS for part in _parts(message)) else ""
+    )
     if where:
-        return (f"content is empty, the text stands in {where}; give more max_tokens for the thinking, or let the server answer "
-                "without it")
+        return (
+            f"content is empty, the text stands in {where}; give more max_tokens for the thinking, or "
+            f"let the server answer "
+            "without it"
+        )
     return "the model's answer was filtered" if finish == "content_filter" else ""
 
 
@@ -111,8 +129,13 @@ def _parts(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _without_message(said: Any, first: Any) -> Nonsense:
     """Some servers put their errors under status 200, in the place of the reply or of the choice."""
-    error = next((holder["error"] for holder in (said, first) if isinstance(holder, dict) and holder.get("error")), None)
+    error = next(
+        (holder["error"] for holder in (said, first) if isinstance(holder, dict) and holder.get("error")),
+        None,
+    )
     if error is None:
         return Nonsense("the reply has no choices[0].message.content")
     code = error.get("code") if isinstance(error, dict) else None
-    return Nonsense("the reply is an error under status 200", code if type(code) is int and 100 <= code < 600 else 0)
+    return Nonsense(
+        "the reply is an error under status 200", code if type(code) is int and 100 <= code < 600 else 0
+    )

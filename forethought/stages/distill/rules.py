@@ -1,4 +1,5 @@
-"""Plans without a model: the steps of a worked solution with its calculations taken out, and a domain's own oracle."""
+"""Plans without a model: the steps of a worked solution with its calculations taken out, and a domain's own
+oracle."""
 
 from __future__ import annotations
 
@@ -6,21 +7,25 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
+from forethought.core.errors import UserError
+from forethought.interface.tags import Tags
 from forethought.stages.distill.leaks import calculation
 from forethought.stages.distill.numbers import NUMBER, WORDS, number_of, values_in, words_value
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
-from forethought.core.errors import UserError
-from forethought.interface.tags import Tags
 from forethought.tasks.base import Domain
 
 BLANK = "?"
 """Stands in a step where its result stood: what the step has to find."""
 
 _ANNOTATION = re.compile(r"<<.*?>>")
-_VALUE = rf"[$€£]?\s?-?(?<!\d)(?:{NUMBER})(?:\s?/\s?\d+)?(?:\s?%|(?:st|nd|rd|th|[a-zA-Z])?\b)|[$€£]?\{BLANK}%?"
+_VALUE = (
+    rf"[$€£]?\s?-?(?<!\d)(?:{NUMBER})(?:\s?/\s?\d+)?(?:\s?%|(?:st|nd|rd|th|[a-zA-Z])?\b)|[$€£]?\{BLANK}%?"
+)
 _OPERAND = rf"\(*+\s?(?:{_VALUE}|\b(?![aAI]\b)[a-zA-Z]\b)\s?\)*"  # a number, or a letter that stands for one
-_UNIT = r"(?:[A-Za-z]{1,9}+)?(?:[\s/-]\s?\(?[A-Za-z][\w'’.]*+\)?){0,5}?"  # words between a number and the next sign: 7 players + 13 players
-_SIGN = r"\s?(?:[-+*/×÷=^–−•]|\bx\b|(?<=\d)x(?=[\s\d(])|\btimes\b)\s?"  # possessive quantifiers (*+) keep the search short on any text
+_UNIT = r"(?:[A-Za-z]{1,9}+)?(?:[\s/-]\s?\(?[A-Za-z][\w'’.]*+\)?){0,5}?"
+# words between a number and the next sign: 7 players + 13 players
+# possessive quantifiers (*+) keep the search short on any text
+_SIGN = r"\s?(?:[-+*/×÷=^–−•]|\bx\b|(?<=\d)x(?=[\s\d(])|\btimes\b)\s?"
 _EXPRESSION = re.compile(rf"(?<!\(){_OPERAND}(?:{_UNIT}\s?\)*\s?{_SIGN}\s?{_OPERAND})+")
 _LEFT_OVER = re.compile(rf"\s*=\s*[$€£]?\s?(?:{NUMBER}|\{BLANK})|\s*=")
 _ANY_NUMBER = re.compile(rf"(?<!\w)(?:{NUMBER})(?:\s?/\s?\d+)?")
@@ -28,7 +33,8 @@ _OPERATIONS = (("Add", "+"), ("Subtract", "-–−"), ("Multiply", "*×•"), ("
 
 
 class Rules:
-    """A summariser that is a function from an item to its plan (without tags), or to None where it finds no plan."""
+    """A summariser that is a function from an item to its plan (without tags), or to None where it finds no
+    plan."""
 
     prompt = ""
 
@@ -48,7 +54,9 @@ class Rules:
     def _one(self, item: Item) -> Summary | Failure:
         plan = self.plan(item)
         if not plan:
-            return Failure(id=item.id, kind="no_plan", detail=f"{self.model} found no step in the chain of {item.id!r}")
+            return Failure(
+                id=item.id, kind="no_plan", detail=f"{self.model} found no step in the chain of {item.id!r}"
+            )
         return Summary(id=item.id, text=f"{self.tags.open('plan')}{plan}{self.tags.close('plan')}")
 
 
@@ -62,24 +70,39 @@ def oracle(domain: Domain) -> Rules:
 
     def plan(item: Item) -> str:
         if item.task is None:
-            raise UserError(f"{item.id!r} carries no task of {domain.name}, so its oracle has nothing to read; take another summariser")
+            raise UserError(
+                f"{item.id!r} carries no task of {domain.name}, so its oracle has nothing to "
+                f"read; take another summariser"
+            )
         return domain.oracle_plan(item.task).removesuffix(domain.stops["plan"]).strip()
 
     return Rules("oracle", f"{domain.name}-oracle/1", plan)
 
 
 def item_of_gsm8k(record: Mapping[str, str], *, id: str, source: str = "gsm8k") -> Item:
-    """A record {"question", "answer"} as the files have it: steps, then `#### answer`. Level: the number of steps. A record without
-    that last line has no answer and will be dropped. UserError for a field that is missing or no text."""
+    """A record {"question", "answer"} as the files have it: steps, then `#### answer`. Level: the number of
+    steps. A record without that last line has no answer and will be dropped. UserError for a field that is
+    missing or no text."""
     for field in ("question", "answer"):
         if not isinstance(record.get(field), str):
-            raise UserError(f"{source}: record {id!r} has no text in its field {field!r}; GSM8K records have question and answer")
+            raise UserError(
+                f"{source}: record {id!r} has no text in its field {field!r}; GSM8K records have "
+                f"question and answer"
+            )
     chain, _, answer = record["answer"].partition("\n####")
-    return Item(id=id, question=record["question"], chain=chain, answer=answer.strip(), level=len(_lines(chain)), source=source)
+    return Item(
+        id=id,
+        question=record["question"],
+        chain=chain,
+        answer=answer.strip(),
+        level=len(_lines(chain)),
+        source=source,
+    )
 
 
 def steps(item: Item) -> list[str]:
-    """The plan's steps: the chain's lines without calculations, with BLANK for every number that the question does not give."""
+    """The plan's steps: the chain's lines without calculations, with BLANK for every number that the question
+    does not give."""
     known = values_in(item.question)
     return [_step(line, known, number_of(item.answer)) for line in _lines(item.chain)]
 

@@ -1,15 +1,16 @@
-"""Whether a plan helps: it is acted under, by the model or by the task family's exact executor. The filter's last and dearest question."""
+"""Whether a plan helps: it is acted under, by the model or by the task family's exact executor. The filter's
+last and dearest question."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from forethought.stages.distill.records import Item, Usage
-from forethought.recipe.schema import TreeSpec
-from forethought.workflows.rollout import Rollouts, seed_of
-from forethought.tasks.base import Domain
 from forethought.core.types import Task, Tree
+from forethought.recipe.schema import TreeSpec
+from forethought.stages.distill.records import Item, Usage
+from forethought.tasks.base import Domain
+from forethought.workflows.rollout import Rollouts, seed_of
 
 
 class Solver(Protocol):
@@ -26,7 +27,8 @@ class Solver(Protocol):
 
 
 class Exact:
-    """The executor of a family whose plans can be carried out exactly: the plan reaches the goal, and by the acts of the chain."""
+    """The executor of a family whose plans can be carried out exactly: the plan reaches the goal, and by the
+    acts of the chain."""
 
     name = "exact"
 
@@ -44,35 +46,74 @@ class Exact:
     def _solves(self, item: Item, plan: str) -> bool:
         first, *rest = self.domain.show(item.task, plan, item.chain)
         acts = [turn.text for turn in rest if turn.role == "act"]
-        return bool(self.domain.judge_plan(item.task, first.text).score and self.domain.follows(item.task, first.text, acts).score)
+        return bool(
+            self.domain.judge_plan(item.task, first.text).score
+            and self.domain.follows(item.task, first.text, acts).score
+        )
 
 
 class Acting:
-    """The policy that acts, `tries` times under each plan; a plan is kept where at least `share` of the tries, and at least one,
-    succeed. A plan that leaves the model no room to act leads nowhere. `batch` tasks a call of the engine."""
+    """The policy that acts, `tries` times under each plan; a plan is kept where at least `share` of the
+    tries, and at least one, succeed. A plan that leaves the model no room to act leads nowhere. `batch` tasks
+    a call of the engine."""
 
     name = "policy"
 
-    def __init__(self, rollouts: Rollouts, policy: str, *, tries: int = 4, share: float = 0.0, temperature: float = 1.0, seed: int = 0,
-                 batch: int = 64):
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        policy: str,
+        *,
+        tries: int = 4,
+        share: float = 0.0,
+        temperature: float = 1.0,
+        seed: int = 0,
+        batch: int = 64,
+    ):
         self.rollouts, self.policy = rollouts, policy
-        self.tries, self.share, self.temperature, self.seed, self.batch = tries, share, temperature, seed, batch
-        self.settings: Mapping[str, object] = {"solver": self.name, "tries": tries, "solved": share, "try_temperature": temperature}
+        self.tries, self.share, self.temperature, self.seed, self.batch = (
+            tries,
+            share,
+            temperature,
+            seed,
+            batch,
+        )
+        self.settings: Mapping[str, object] = {
+            "solver": self.name,
+            "tries": tries,
+            "solved": share,
+            "try_temperature": temperature,
+        }
         self.spent = Usage()
 
     def estimate(self, plans: int) -> Usage:
         tries = plans * self.tries
-        return Usage(requests=tries, completion_tokens=tries * self.rollouts.domain.turns * self.rollouts.budgets["act"])
+        return Usage(
+            requests=tries,
+            completion_tokens=tries * self.rollouts.domain.turns * self.rollouts.budgets["act"],
+        )
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
-        shown = [(item, self.rollouts.domain.show(item.task, plan, item.chain)[0].text) for item, plan in pairs]
-        asked = [(item, text, ids) for item, text in shown if self._fits(item.task, ids := self.rollouts.turn("plan", text))]
+        shown = [
+            (item, self.rollouts.domain.show(item.task, plan, item.chain)[0].text) for item, plan in pairs
+        ]
+        asked = [
+            (item, text, ids)
+            for item, text in shown
+            if self._fits(item.task, ids := self.rollouts.turn("plan", text))
+        ]
         won: dict[str, bool] = {}
         for start in range(0, len(asked), self.batch):
             some = asked[start : start + self.batch]
-            trees = self.rollouts.execute([item.task for item, _, _ in some], [[(text, ids)] for _, text, ids in some],
-                                          TreeSpec(plans=1, acts=self.tries, temperature=self.temperature), self.policy,
-                                          seed_of(self.seed, "solve"), noise=False, first=start)
+            trees = self.rollouts.execute(
+                [item.task for item, _, _ in some],
+                [[(text, ids)] for _, text, ids in some],
+                TreeSpec(plans=1, acts=self.tries, temperature=self.temperature),
+                self.policy,
+                seed_of(self.seed, "solve"),
+                noise=False,
+                first=start,
+            )
             won |= {item.id: self._enough(tree) for (item, _, _), tree in zip(some, trees, strict=True)}
         return [won.get(item.id, False) for item, _ in pairs]
 
@@ -83,6 +124,10 @@ class Acting:
     def _enough(self, tree: Tree) -> bool:
         said = [node for node in tree.nodes if node.policy is not None]
         under = sum(len(node.token_ids) for node in tree.nodes if node.policy is None)
-        self.spent += Usage(requests=self.tries, prompt_tokens=under, completion_tokens=sum(len(node.token_ids) for node in said))
+        self.spent += Usage(
+            requests=self.tries,
+            prompt_tokens=under,
+            completion_tokens=sum(len(node.token_ids) for node in said),
+        )
         won = sum(leaf.reward_parts.get("outcome", 0.0) for leaf in tree.leaves())
         return won >= max(1.0, self.share * self.tries)

@@ -1,4 +1,5 @@
-"""A stage that distils: the training problems of a task family, their worked solutions summarised to plans, and the family told."""
+"""A stage that distils: the training problems of a task family, their worked solutions summarised to plans,
+and the family told."""
 
 from __future__ import annotations
 
@@ -8,22 +9,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
+from forethought.core.errors import UserError
+from forethought.core.types import Task, Turn
+from forethought.engines.base import Engine
+from forethought.recipe.schema import DistillSpec, ModelSpec
 from forethought.stages.distill import files, rules
 from forethought.stages.distill.cache import Cached
 from forethought.stages.distill.check import endpoint_of
 from forethought.stages.distill.endpoint import Endpoint, Judge
-from forethought.stages.distill.filter import FilterSpec, REASONS, judge
+from forethought.stages.distill.filter import REASONS, FilterSpec, judge
 from forethought.stages.distill.pipeline import distill
 from forethought.stages.distill.policy import Policy
 from forethought.stages.distill.prompts import Prompt, with_examples
 from forethought.stages.distill.records import Drop, Failure, Guided, Item, Provenance, Summariser, Summary
 from forethought.stages.distill.solvers import Acting, Exact, Solver
-from forethought.engines.base import Engine
-from forethought.core.errors import UserError
-from forethought.recipe.schema import DistillSpec, ModelSpec
-from forethought.workflows.rollout import Rollouts
 from forethought.tasks.base import Worked
-from forethought.core.types import Task, Turn
+from forethought.workflows.rollout import Rollouts
 
 EXAMPLES = 3  # worked ones that a model is shown where plans have a language of their own
 
@@ -32,11 +33,12 @@ Load = Callable[[ModelSpec], Engine]
 
 
 class Guidable(Protocol):
-    """A task family whose training problems can be given plans. One that draws them without end says so with `drawn = True`; plans of
-    such a family have an exact executor."""
+    """A task family whose training problems can be given plans. One that draws them without end says so with
+    `drawn = True`; plans of such a family have an exact executor."""
 
     def worked(self, most: int) -> list[Worked]:
-        """Training problems with their worked solutions, at most `most` (0: all), the same ones whenever it is asked."""
+        """Training problems with their worked solutions, at most `most` (0: all), the same ones whenever it
+        is asked."""
 
     def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
         """The demonstration with this plan. UserError where the interface refuses it."""
@@ -55,20 +57,28 @@ class Tools:
     load: Load | None = None  # for summariser = "model"
 
 
-def guide(spec: DistillSpec, tools: Tools, folder: Path, tell: Callable[[str], None] = lambda text: None) -> Provenance:
-    """The data set in `folder` is made if it is not there or has no plans, and given to the domain. What was paid for is kept in
-    `folder`'s cache, so an interrupted stage pays nothing twice. UserError where nothing is left to show."""
+def guide(
+    spec: DistillSpec, tools: Tools, folder: Path, tell: Callable[[str], None] = lambda text: None
+) -> Provenance:
+    """The data set in `folder` is made if it is not there or has no plans, and given to the domain. What was
+    paid for is kept in `folder`'s cache, so an interrupted stage pays nothing twice. UserError where nothing
+    is left to show."""
     domain = tools.rollouts.domain
     items = [item_of(worked) for worked in domain.worked(spec.problems)]
     rows, provenance = files.read(folder) if (folder / files.PROVENANCE).is_file() else ([], None)
     if not rows:
         if not any(item.chain for item in items):
-            raise UserError(f"no training problem of {domain.name} has a worked solution to distil a plan from")
+            raise UserError(
+                f"no training problem of {domain.name} has a worked solution to distil a plan from"
+            )
         rows, provenance = _make(spec, tools, items, folder, tell)
         gc.collect()  # an engine is a cycle: the model that summarised is gone before training goes on
     if not rows:
-        raise UserError(f"all {provenance.items} plans were dropped ({provenance.dropped()}); examples stand in "
-                        f"{folder / files.PROVENANCE}")
+        raise UserError(
+            f"all {provenance.items} plans were dropped ({provenance.dropped()}); examples stand "
+            f"in "
+            f"{folder / files.PROVENANCE}"
+        )
     domain.guide({row.id: (row.plan, row.chain) for row in rows})
     return provenance
 
@@ -76,13 +86,23 @@ def guide(spec: DistillSpec, tools: Tools, folder: Path, tell: Callable[[str], N
 def account(provenance: Provenance) -> tuple[str, dict[str, float]]:
     """What a run's decisions and summary say of a data set: a sentence, and the numbers in it."""
     paid, before = provenance.paid + provenance.tried, provenance.paid_before
-    numbers = {"kept": float(provenance.kept), "items": float(provenance.items),
-               **{f"dropped: {reason}": float(n) for reason, n in provenance.drops.items()}}
+    numbers = {
+        "kept": float(provenance.kept),
+        "items": float(provenance.items),
+        **{f"dropped: {reason}": float(n) for reason, n in provenance.drops.items()},
+    }
     if paid.requests or before.requests:
         whole = paid + before
-        numbers |= {"requests": float(whole.requests), "prompt_tokens": float(whole.prompt_tokens),
-                    "completion_tokens": float(whole.completion_tokens), "cost": whole.cost}
-    sentence = f"{provenance.kept} of {provenance.items} demonstrations have a plan now, by {provenance.summariser} ({provenance.model})"
+        numbers |= {
+            "requests": float(whole.requests),
+            "prompt_tokens": float(whole.prompt_tokens),
+            "completion_tokens": float(whole.completion_tokens),
+            "cost": whole.cost,
+        }
+    sentence = (
+        f"{provenance.kept} of {provenance.items} demonstrations have a plan now, by "
+        f"{provenance.summariser} ({provenance.model})"
+    )
     return sentence + (f"; dropped: {provenance.dropped()}" if provenance.drops else ""), numbers
 
 
@@ -90,7 +110,9 @@ def item_of(worked: Worked) -> Item:
     return Item(**{f.name: getattr(worked, f.name) for f in fields(Worked)})
 
 
-def _make(spec: DistillSpec, tools: Tools, items: list[Item], folder: Path, tell: Callable[[str], None]) -> tuple[list[Guided], Provenance]:
+def _make(
+    spec: DistillSpec, tools: Tools, items: list[Item], folder: Path, tell: Callable[[str], None]
+) -> tuple[list[Guided], Provenance]:
     """In a function of its own, so that nothing holds the summariser's model when it is done."""
     limits = FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers)
     solver, refuse = _solver(spec, tools), _interface(tools.rollouts)
@@ -120,11 +142,18 @@ def _summariser(spec: DistillSpec, tools: Tools, judged: Judge) -> Summariser:
     if spec.summariser == "endpoint":
         return Endpoint(endpoint_of("distill.endpoint", spec), prompt, judge=judged)
     if spec.summariser == "policy":
-        return Policy(tools.rollouts.engine, tools.model or "small", policy=tools.policies["plan"], prompt=prompt,
-                      max_tokens=spec.plan_tokens)
+        return Policy(
+            tools.rollouts.engine,
+            tools.model or "small",
+            policy=tools.policies["plan"],
+            prompt=prompt,
+            max_tokens=spec.plan_tokens,
+        )
     if tools.load is None:
         raise ValueError('summariser = "model" needs Tools.load, which makes an engine around it')
-    return Policy(tools.load(spec.model), spec.model.path, name="model", prompt=prompt, max_tokens=spec.plan_tokens)
+    return Policy(
+        tools.load(spec.model), spec.model.path, name="model", prompt=prompt, max_tokens=spec.plan_tokens
+    )
 
 
 def _solver(spec: DistillSpec, tools: Tools) -> Solver | None:
@@ -132,19 +161,32 @@ def _solver(spec: DistillSpec, tools: Tools) -> Solver | None:
         return None
     if spec.solver == "exact":
         return Exact(tools.rollouts.domain)
-    return Acting(tools.rollouts, tools.policies["act"], tries=spec.tries, share=spec.solved, temperature=spec.try_temperature)
+    return Acting(
+        tools.rollouts,
+        tools.policies["act"],
+        tries=spec.tries,
+        share=spec.solved,
+        temperature=spec.try_temperature,
+    )
 
 
 def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
-    """(Item, plan) -> why imitation could not show it, or "": the family's interface refuses it, or it is longer than the context."""
+    """(Item, plan) -> why imitation could not show it, or "": the family's interface refuses it, or it is
+    longer than the context."""
 
     def refuse(item: Item, plan: str) -> str:
         try:
             turns = rollouts.domain.show(item.task, plan, item.chain)
         except UserError as error:
             return str(error)
-        tokens = len(rollouts.root_ids(item.task)) + sum(len(rollouts.turn(turn.role, turn.text)) for turn in turns)
+        tokens = len(rollouts.root_ids(item.task)) + sum(
+            len(rollouts.turn(turn.role, turn.text)) for turn in turns
+        )
         most = rollouts.engine.context
-        return f"{tokens} tokens with question, plan and chain, more than the model's context of {most}" if tokens > most else ""
+        return (
+            f"{tokens} tokens with question, plan and chain, more than the model's context of {most}"
+            if tokens > most
+            else ""
+        )
 
     return refuse

@@ -1,4 +1,5 @@
-"""One POST to an OpenAI-compatible endpoint. The only place that imports httpx and httpcore, the part of it that carries requests."""
+"""One POST to an OpenAI-compatible endpoint. The only place that imports httpx and httpcore, the part of it
+that carries requests."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import forethought
+from forethought.core.errors import UserError
 from forethought.stages.distill.body import Body, Unreadable
 from forethought.stages.distill.deadline import Deadline
-from forethought.core.errors import UserError
 
 MOST_BYTES = 4_000_000  # of a reply, after decompression too; a summary is a few thousand
 MOST_HEADERS = 64_000  # bytes of names and values
@@ -34,45 +35,69 @@ class Reply:
 
 
 Post = Callable[[Mapping[str, object]], Reply]
-"""JSON body -> the reply, whatever its status. Raises Unanswered and Unreadable. Called from several threads."""
+"""JSON body -> the reply, whatever its status. Raises Unanswered and Unreadable. Called from several
+threads."""
 
 
 class HttpPost:
-    """A `Post` to `url`, over connections that are kept. `time_limit`: seconds for a whole exchange, from the look-up of the name to
-    the last byte, however slowly they come. Redirects are not followed: the key goes to `url` alone. A proxy is taken from the
-    environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY). UserError for one that cannot be used."""
+    """A `Post` to `url`, over connections that are kept. `time_limit`: seconds for a whole exchange, from the
+    look-up of the name to the last byte, however slowly they come. Redirects are not followed: the key goes
+    to `url` alone. A proxy is taken from the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY).
+    UserError for one that cannot be used."""
 
     def __init__(self, url: str, key: str, time_limit: float, connections: int):
         httpx, self._httpcore = _modules()
         self.url, self.time_limit = url, time_limit
         self._deadline = Deadline(self._httpcore)
-        self._headers = [("Host", urlsplit(url).netloc), ("Content-Type", "application/json"), ("Accept", "application/json"),
-                         ("Accept-Encoding", "identity"), ("User-Agent", f"forethought/{forethought.__version__}"),
-                         *([("Authorization", f"Bearer {key}")] if key else [])]  # fmt: skip
-        self._pool = _pool(self._httpcore, url, {
-            "ssl_context": httpx.create_ssl_context(), "max_connections": connections, "max_keepalive_connections": connections,
-            "network_backend": self._deadline})  # fmt: skip
+        self._headers = [
+            ("Host", urlsplit(url).netloc),
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", f"forethought/{forethought.__version__}"),
+            *([("Authorization", f"Bearer {key}")] if key else []),
+        ]
+        self._pool = _pool(
+            self._httpcore,
+            url,
+            {
+                "ssl_context": httpx.create_ssl_context(),
+                "max_connections": connections,
+                "max_keepalive_connections": connections,
+                "network_backend": self._deadline,
+            },
+        )
 
     def __call__(self, body: Mapping[str, object]) -> Reply:
-        sent = json.dumps(body).encode()  # ASCII: half a character in a question is an escape here, and no error
+        # ASCII: half a character in a question is an escape here, and no error
+        sent = json.dumps(body).encode()
         try:
             with self._deadline.within(self.time_limit):
                 return self._exchange(sent)
         except self._httpcore.TimeoutException:
             raise Unanswered("timeout", f"no answer within {self.time_limit:g} s") from None
-        except (self._httpcore.NetworkError, self._httpcore.ProtocolError, self._httpcore.ProxyError, OSError) as error:
+        except (
+            self._httpcore.NetworkError,
+            self._httpcore.ProtocolError,
+            self._httpcore.ProxyError,
+            OSError,
+        ) as error:
             raise Unanswered("unreachable", f"{type(error).__name__}: {error}") from None
 
     def _exchange(self, sent: bytes) -> Reply:
         limits = {"timeout": {"pool": self.time_limit}}
-        with self._pool.stream("POST", self.url, headers=self._headers, content=sent, extensions=limits) as response:
+        with self._pool.stream(
+            "POST", self.url, headers=self._headers, content=sent, extensions=limits
+        ) as response:
             headers = _read_headers(response.headers)
             body = Body(headers.get("content-encoding", ""), MOST_BYTES)
             for piece in response.iter_stream():
                 body.feed(piece)
                 self._deadline.left(self._httpcore.ReadTimeout)  # one read can hold many pieces
         raw = body.whole()
-        return Reply(status=response.status, headers=headers, body=raw.decode(json.detect_encoding(raw), "replace"))
+        return Reply(
+            status=response.status, headers=headers, body=raw.decode(json.detect_encoding(raw), "replace")
+        )
 
     def cut(self) -> None:
         """Requests under way end now, unanswered."""
@@ -106,14 +131,19 @@ def _pool(httpcore: Any, url: str, options: Mapping[str, Any]) -> Any:
     if proxy.scheme not in ("http", "https") or not proxy.hostname:
         raise _bad_proxy(address.scheme, "no http:// or https:// address")
     host = f"[{proxy.hostname}]" if ":" in proxy.hostname else proxy.hostname
-    auth = (unquote(proxy.username).encode(), unquote(proxy.password or "").encode()) if proxy.username else None
+    auth = (
+        (unquote(proxy.username).encode(), unquote(proxy.password or "").encode()) if proxy.username else None
+    )
     return httpcore.HTTPProxy(proxy_url=f"{proxy.scheme}://{host}{port}", proxy_auth=auth, **options)
 
 
 def _bad_proxy(scheme: str, what: str) -> UserError:
     """The address is not shown: it may hold a password."""
-    return UserError(f"the proxy of the environment for {scheme} is {what}; mend {scheme.upper()}_PROXY or ALL_PROXY, or name the "
-                     "endpoint's host in NO_PROXY")
+    return UserError(
+        f"the proxy of the environment for {scheme} is {what}; mend {scheme.upper()}_PROXY or "
+        f"ALL_PROXY, or name the "
+        "endpoint's host in NO_PROXY"
+    )
 
 
 def _modules() -> tuple[Any, Any]:
@@ -121,5 +151,7 @@ def _modules() -> tuple[Any, Any]:
         import httpcore
         import httpx
     except ImportError as error:
-        raise UserError("summaries from an endpoint need httpx; install it with: pip install 'forethought[distill]'") from error
+        raise UserError(
+            "summaries from an endpoint need httpx; install it with: pip install 'forethought[distill]'"
+        ) from error
     return httpx, httpcore

@@ -1,7 +1,7 @@
 """Adaptive isolation: two roles share their weights until measurements say that one harms the other.
 
-What is read, and the bounds, stand in the recipe (`AdaptiveSpec`); every change of mind is a decision with its numbers. The
-controller only decides; who holds which weights afterwards is the business of `handover`.
+What is read, and the bounds, stand in the recipe (`AdaptiveSpec`); every change of mind is a decision with
+its numbers. The controller only decides; who holds which weights afterwards is the business of `handover`.
 """
 
 from __future__ import annotations
@@ -41,33 +41,58 @@ class Controller:
             self.cosines = [*self.cosines, cosine][-self.spec.window :]
 
     def read(self, roles: Sequence[str], start: Scores, now: Scores, training: bool = False) -> Move | None:
-        """One held-out probe while the roles share. `roles`: those that could be harmed; `training`: they learn themselves, so that a
-        rise is their own and no transfer."""
+        """One held-out probe while the roles share. `roles`: those that could be harmed; `training`: they
+        learn themselves, so that a rise is their own and no transfer."""
         z = NormalDist().inv_cdf(0.5 + self.spec.confidence / 2) if self.spec.confidence else 0.0
         found = {role: paired_difference(list(start[role]), list(now[role]), z) for role in roles}
         worst = min(found, key=lambda role: found[role][0])
         change, low, high = found[worst]
         numbers = {"change": change, "low": low, "high": high, "bound": self.spec.max_drop}
         if -change > self.spec.max_drop and (high < 0 or not self.spec.confidence):
-            return self._isolate(worst, f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, {high:+.3f}] since the stage's "
-                                 f"start, and may fall by {self.spec.max_drop}", numbers)
-        if len(self.cosines) == self.spec.window and (mean := sum(self.cosines) / self.spec.window) < self.spec.min_cosine:
-            return self._isolate(worst, f"the cosine of the roles' gradients is {mean:+.3f} over {self.spec.window} probes, below "
-                                 f"{self.spec.min_cosine}", numbers | {"cosine": mean, "min_cosine": self.spec.min_cosine})
+            return self._isolate(
+                worst,
+                f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, "
+                f"{high:+.3f}] since the stage's "
+                f"start, and may fall by {self.spec.max_drop}",
+                numbers,
+            )
+        if (
+            len(self.cosines) == self.spec.window
+            and (mean := sum(self.cosines) / self.spec.window) < self.spec.min_cosine
+        ):
+            return self._isolate(
+                worst,
+                f"the cosine of the roles' gradients is {mean:+.3f} over "
+                f"{self.spec.window} probes, below "
+                f"{self.spec.min_cosine}",
+                numbers | {"cosine": mean, "min_cosine": self.spec.min_cosine},
+            )
         if low > 0 and not training and not self.said:
             self.said = True
-            return Move("share", worst, f"transfer is positive: {worst} changed by {change:+.3f} [{low:+.3f}, {high:+.3f}]", numbers)
+            return Move(
+                "share",
+                worst,
+                f"transfer is positive: {worst} changed by {change:+.3f} [{low:+.3f}, {high:+.3f}]",
+                numbers,
+            )
         return None
 
     def reread(self, role: str, own: Sequence[float], shared: Sequence[float]) -> Move | None:
-        """One probe while apart: the role's score as it is, and as it would be if it shared again (`rejoin` of the recipe)."""
+        """One probe while apart: the role's score as it is, and as it would be if it shared again (`rejoin`
+        of the recipe)."""
         change, low, high = paired_difference(list(own), list(shared))
         self.quiet = self.quiet + 1 if change >= 0 else 0
         if not self.spec.rejoin or self.quiet < self.spec.rejoin:
             return None
         self.apart, self.quiet, self.said, self.cosines = "", 0, False, []
-        return Move("share", role, f"{role} would lose nothing by sharing again, {self.spec.rejoin} probes in a row: {change:+.3f} "
-                    f"[{low:+.3f}, {high:+.3f}]", {"change": change, "low": low, "high": high})
+        return Move(
+            "share",
+            role,
+            f"{role} would lose nothing by sharing again, {self.spec.rejoin} probes "
+            f"in a row: {change:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}]",
+            {"change": change, "low": low, "high": high},
+        )
 
     def _isolate(self, role: str, reason: str, numbers: dict[str, float]) -> Move:
         self.apart, self.quiet, self.cosines = role, 0, []
@@ -77,21 +102,34 @@ class Controller:
         return {"apart": self.apart, "cosines": self.cosines, "quiet": self.quiet, "said": self.said}
 
     def load_state_dict(self, state: Mapping) -> None:
-        self.apart, self.cosines, self.quiet, self.said = state["apart"], list(state["cosines"]), state["quiet"], state["said"]
+        self.apart, self.cosines, self.quiet, self.said = (
+            state["apart"],
+            list(state["cosines"]),
+            state["quiet"],
+            state["said"],
+        )
 
 
 def read_probe(controller: Controller, stage: Any, monitor: Any) -> Move | None:
-    """What the controller makes of the newest held-out probe of `monitor` in a `stage.Stage`. Roles that were apart before it are none of
-    its business."""
+    """What the controller makes of the newest held-out probe of `monitor` in a `stage.Stage`. Roles that were
+    apart before it are none of its business."""
     spec, policies, others = stage.spec.adaptive, stage.policies, stage.others()
     if not controller.apart:
         if len(set(policies.values())) > 1:
             return None
-        return controller.read(others or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, training=not others)
+        return controller.read(
+            others or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, training=not others
+        )
     if not spec.rejoin:
         return None
     if spec.to in ("replay", "keep_kl"):  # is there harm still, with the method on?
-        return controller.reread(controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart])
-    shared = dict.fromkeys(policies, next(policy for role, policy in policies.items() if role != controller.apart))
+        return controller.reread(
+            controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart]
+        )
+    shared = dict.fromkeys(
+        policies, next(policy for role, policy in policies.items() if role != controller.apart)
+    )
     asked = monitor.ask(shared)
-    return controller.reread(controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart])
+    return controller.reread(
+        controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart]
+    )

@@ -1,9 +1,10 @@
 """Core-parameter isolation (CPI-FT, arXiv 2508.21741), between the two roles of one model.
 
-A short imitation of one role alone, from the stage's start, shows the weights that it needs most: those that it moves furthest. While
-the other role trains, these are held. The paper has no control; ours holds as many weights drawn at random (core = "random").
-What it leaves open is a setting or said here: the length and rate of the short imitation; which demonstrations (all levels of the
-task); and that roles whose regions overlap by more than `group_above` belong to one group, in which nothing is held.
+A short imitation of one role alone, from the stage's start, shows the weights that it needs most: those that
+it moves furthest. While the other role trains, these are held. The paper has no control; ours holds as many
+weights drawn at random (core = "random"). What it leaves open is a setting or said here: the length and rate
+of the short imitation; which demonstrations (all levels of the task); and that roles whose regions overlap by
+more than `group_above` belong to one group, in which nothing is held.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from forethought.learn.batches import demonstration_segments, targets
+from forethought.core.types import Batch, Objective
 from forethought.engines.base import Engine
+from forethought.learn.batches import demonstration_segments, targets
 from forethought.recipe.schema import ROLES, OptimSpec, StageSpec
 from forethought.workflows.rollout import Rollouts, seed_of
-from forethought.core.types import Batch, Objective
 
 SHARE = 8  # demonstrations on one context, where the domain has contexts
 
@@ -31,10 +32,14 @@ def region_of(role: str) -> str:
     return f"core-{role}"
 
 
-def find_cores(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, start: str, seed: int) -> Cores:
-    """Find both roles' regions and hold the one of the role that does not train in `spec`. `start`: a frozen copy of `policy`.
+def find_cores(
+    engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, start: str, seed: int
+) -> Cores:
+    """Find both roles' regions and hold the one of the role that does not train in `spec`. `start`: a frozen
+    copy of `policy`.
 
-    The model that showed the other role's region stays, under the region's name, where the stage's end needs it.
+    The model that showed the other role's region stays, under the region's name, where the stage's end needs
+    it.
     """
     isolation, tokens = spec.isolation, 0
     other = next(role for role in ROLES if role not in spec.roles)
@@ -46,10 +51,20 @@ def find_cores(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str,
             engine.drop(name)
     overlap = engine.overlap(*map(region_of, ROLES))
     chance = isolation.core_share / (2 - isolation.core_share)
-    numbers = {"weights": count, "share": isolation.core_share, "jaccard": overlap, "jaccard_by_chance": chance}
+    numbers = {
+        "weights": count,
+        "share": isolation.core_share,
+        "jaccard": overlap,
+        "jaccard_by_chance": chance,
+    }
     said = f"regions of {count} weights each; Jaccard {overlap:.3f}, {chance:.4f} by chance"
-    if overlap >= isolation.group_above:  # the control too: it differs from the method in which weights are held, not in whether
-        return Cores(f"{said}: at least {isolation.group_above}, so plan and act are one group and nothing is held", numbers, tokens)
+    # the control too: it differs from the method in which weights are held, not in whether
+    if overlap >= isolation.group_above:
+        return Cores(
+            f"{said}: at least {isolation.group_above}, so plan and act are one group and nothing is held",
+            numbers,
+            tokens,
+        )
     if isolation.core == "random":
         engine.random_region("control", region_of(other), seed_of(seed, "control"))
         engine.hold(policy, "control")
@@ -87,7 +102,9 @@ def _imitate(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, r
         tokens = targets(segments, "sft")
         if not tokens:
             continue  # the family could show nothing
-        engine.forward_backward(Batch(policy=name, segments=tuple(segments)), Objective(denominators={"sft": tokens}))
+        engine.forward_backward(
+            Batch(policy=name, segments=tuple(segments)), Objective(denominators={"sft": tokens})
+        )
         engine.optim_step(name)
         trained += int(tokens)
     engine.release(name)

@@ -1,7 +1,8 @@
 """All Blocksworld problems of 3 to 6 blocks up to renaming: counted, levelled, split, and drawn from.
 
-The splits are made of classes, not of texts: a random generator without this filter trains on most of PlanBench, whose 501
-problems are 240 classes, 185 of the 210 classes of 4 blocks among them. Held-out classes are in neither split.
+The splits are made of classes, not of texts: a random generator without this filter trains on most of
+PlanBench, whose 501 problems are 240 classes, 185 of the 210 classes of 4 blocks among them. Held-out classes
+are in neither split.
 """
 
 from __future__ import annotations
@@ -37,14 +38,16 @@ def split_of(class_hash: str) -> Split:
 def classes(blocks: int) -> tuple[tuple[Heights, Goal, int, str], ...]:
     """(initial tower heights, goal, level, class hash) of every class whose goal does not hold at the start.
 
-    22 classes of 3 blocks, 210 of 4, 2,069 of 5, 22,856 of 6. Cost: 0.2 s for 5 blocks, 2 s for 6, once per process.
+    22 classes of 3 blocks, 210 of 4, 2,069 of 5, 22,856 of 6. Cost: 0.2 s for 5 blocks, 2 s for 6, once per
+    process.
     """
     goals = list(_chain_sets(blocks))
     found: dict[str, tuple[Heights, Goal, int, str]] = {}
     for heights in _partitions(blocks, blocks):
         below = below_of(heights)
         for goal in goals:
-            if any(y not in (FREE, x) for x, y in zip(below, goal, strict=True)):  # else it holds at the start
+            # else it holds at the start
+            if any(y not in (FREE, x) for x, y in zip(below, goal, strict=True)):
                 code = class_code(below, goal)
                 if code not in found:
                     found[code] = (heights, goal, 2 * len(solve(below, goal)), code_hash(code))
@@ -69,11 +72,13 @@ def pool(blocks: int, split: Split, held_out: frozenset[str]) -> Pool:
 
 
 def draw(rng: random.Random, pools: Sequence[Pool], levels: Sequence[int]) -> list[Problem]:
-    """One problem per level, all on one initial state with random letters and a random order of towers; [] when no initial state
-    has all the levels. Goals differ where some initial state has enough of them; else they repeat.
+    """One problem per level, all on one initial state with random letters and a random order of towers; []
+    when no initial state has all the levels. Goals differ where some initial state has enough of them; else
+    they repeat.
 
-    A number of blocks is drawn with the square root of its number of classes, so that the few classes of 4 blocks are neither
-    drowned by those of 5 nor learnt by heart; then an initial state with its number of classes.
+    A number of blocks is drawn with the square root of its number of classes, so that the few classes of 4
+    blocks are neither drowned by those of 5 nor learnt by heart; then an initial state with its number of
+    classes.
     """
     times = Counter(levels)
     sizes = _sizes(pools, times) or _sizes(pools, dict.fromkeys(times, 1))
@@ -89,10 +94,14 @@ def draw(rng: random.Random, pools: Sequence[Pool], levels: Sequence[int]) -> li
 
 
 def _sizes(pools: Sequence[Pool], times: Mapping[int, int]) -> dict[int, dict[Heights, int]]:
-    """Index of a pool -> initial state -> how many disjoint draws of `times` it has, by its scarcest level; nothing for none."""
+    """Index of a pool -> initial state -> how many disjoint draws of `times` it has, by its scarcest level;
+    nothing for none."""
     sizes = {}
     for index, cells in enumerate(pools):
-        counts = {heights: min(len(by.get(level, ())) // n for level, n in times.items()) for heights, by in cells.items()}
+        counts = {
+            heights: min(len(by.get(level, ())) // n for level, n in times.items())
+            for heights, by in cells.items()
+        }
         if any(counts.values()):
             sizes[index] = {heights: count for heights, count in counts.items() if count}
     return sizes
@@ -107,7 +116,9 @@ def _instances(rng: random.Random, heights: Heights, goals: Sequence[Goal]) -> l
     place = {block: at for at, block in enumerate(order)} | {FREE: FREE}
     names = tuple(rng.sample(LETTERS, len(order)))
     below = below_of(tuple(len(tower) for tower in towers))
-    return [Problem(names=names, below=below, goal=tuple(place[goal[block]] for block in order)) for goal in goals]
+    return [
+        Problem(names=names, below=below, goal=tuple(place[goal[block]] for block in order)) for goal in goals
+    ]
 
 
 def _partitions(total: int, largest: int) -> Iterator[Heights]:
@@ -119,7 +130,8 @@ def _partitions(total: int, largest: int) -> Iterator[Heights]:
 
 
 def _chain_sets(blocks: int, start: Goal = ()) -> Iterator[Goal]:
-    """Every set of chains over the blocks (13 of 3 blocks, 73 of 4, 501 of 5, 4,051 of 6), `start` being its first entries."""
+    """Every set of chains over the blocks (13 of 3 blocks, 73 of 4, 501 of 5, 4,051 of 6), `start` being its
+    first entries."""
     block = len(start)
     if block == blocks:
         yield start

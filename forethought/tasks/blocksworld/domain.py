@@ -1,7 +1,8 @@
-"""Blocksworld: plan in subgoals, act in STRIPS primitives, with an exact score for each (PlanBench, arXiv 2206.10498).
+"""Blocksworld: plan in subgoals, act in STRIPS primitives, with an exact score for each (PlanBench, arXiv
+2206.10498).
 
-A level is the optimal number of primitives. Text, grammars and executors: blocksworld_words.py; problems up to renaming, splits and
-drawing: blocksworld_classes.py; files: blocksworld_files.py.
+A level is the optimal number of primitives. Text, grammars and executors: blocksworld_words.py; problems up
+to renaming, splits and drawing: blocksworld_classes.py; files: blocksworld_files.py.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
+from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.interface.result import Parsed, Refusal, verdict
+from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
 from forethought.tasks.blocksworld import words
-from forethought.tasks.base import Split
-from forethought.tasks.blocksworld.files import classes_in, from_strips, held_out, held_out_text, lettered, records
+from forethought.tasks.blocksworld.files import (
+    classes_in,
+    from_strips,
+    held_out,
+    held_out_text,
+    lettered,
+    records,
+)
 from forethought.tasks.blocksworld.problem import Problem, class_hash, solve
-from forethought.tasks.guided import Guided
 from forethought.tasks.blocksworld.strips import Step, Trace
-from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.tasks.guided import Guided
 
 SPARE_MOVES = 2  # by which a plan may be longer than the best before its words run out
 TOP_DEFAULT_LEVEL = 16  # 18 and 20 exist over 6 blocks and must be asked for
@@ -30,14 +38,15 @@ OPTIONS = ("blocks", "slip", "flip", "exclude")
 class Blocksworld(Guided):
     """The task family. Options of the recipe's task table:
 
-    blocks   numbers of blocks to draw from, among 3, 4, 5, 6; default [4, 5]. PlanBench holds every class of 3 blocks, and those
-             never train, so 3 adds no task; 6 costs 2 s when the family is built
+    blocks   numbers of blocks to draw from, among 3, 4, 5, 6; default [4, 5]. PlanBench holds every class of
+             3 blocks, and those never train, so 3 adds no task; 6 costs 2 s when the family is built
     slip     probability that a legal put or stack has no effect, in [0, 1]; only where noise is on
     flip     probability that success is reported the wrong way round, in [0, 1]; only where noise is on
     exclude  a problem file (see `problems`) whose classes are left out too
 
-    `levels`: even numbers; empty: all up to 16 that both splits have. Held-out classes (PlanBench's and `exclude`'s) are in neither
-    split; they are reached through `problems` only. Raises RecipeError for an option or level that cannot be had.
+    `levels`: even numbers; empty: all up to 16 that both splits have. Held-out classes (PlanBench's and
+    `exclude`'s) are in neither split; they are reached through `problems` only. Raises RecipeError for an
+    option or level that cannot be had.
     """
 
     name = "blocksworld"
@@ -58,8 +67,9 @@ class Blocksworld(Guided):
 
     @staticmethod
     def budgets_for(levels: Sequence[int]) -> dict[str, int]:
-        """Most words of a turn at these levels (a file may hold longer problems than the recipe's levels), with two moves to spare:
-        a move is at most 3 words of a plan (on x y) and 6 of acts (unstack x y stack x z)."""
+        """Most words of a turn at these levels (a file may hold longer problems than the recipe's levels),
+        with two moves to spare: a move is at most 3 words of a plan (on x y) and 6 of acts (unstack x y stack
+        x z)."""
         moves = max(levels) // 2 + SPARE_MOVES
         return {"plan": 3 * moves + 1, "act": 6 * moves + 1}
 
@@ -69,10 +79,14 @@ class Blocksworld(Guided):
     # --- tasks ---
 
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
-        """One task per level. They share the initial state where one has goals of all the levels, else as many as possible do."""
+        """One task per level. They share the initial state where one has goals of all the levels, else as
+        many as possible do."""
         for level in levels:
             if level not in self.levels:
-                raise RecipeError("task.levels", f"level {level!r} is not one of the task's {list(self.levels)}; add it there")
+                raise RecipeError(
+                    "task.levels",
+                    f"level {level!r} is not one of the task's {list(self.levels)}; add it there",
+                )
             self._need(level, split)
         tasks: dict[int, Task] = {}
         waiting = sorted(range(len(levels)), key=lambda i: levels[i])
@@ -89,14 +103,18 @@ class Blocksworld(Guided):
         return [tasks[i] for i in range(len(levels))]
 
     def problems(self, path: str | Path) -> list[Task]:
-        """The tasks of a problem file, one {"id", "pddl"} a line, in order; levels are computed. PlanBench's ids are kept.
+        """The tasks of a problem file, one {"id", "pddl"} a line, in order; levels are computed. PlanBench's
+        ids are kept.
 
-        Objects named other than a..h become a..h in their order. Raises UserError (file, line, problem, reason) for a broken line,
-        an id seen before, more than 8 blocks, or a goal with facts other than `on`.
+        Objects named other than a..h become a..h in their order. Raises UserError (file, line, problem,
+        reason) for a broken line, an id seen before, more than 8 blocks, or a goal with facts other than
+        `on`.
         """
         tasks = []
         for record in records(path):
-            problem = lettered(from_strips(record.problem, record.where), record.problem.objects, record.where)
+            problem = lettered(
+                from_strips(record.problem, record.where), record.problem.objects, record.where
+            )
             level = 2 * len(solve(problem.below, problem.goal))
             tasks.append(_task(record.id, problem, level, problem.goal_towers()))
         return tasks
@@ -111,26 +129,40 @@ class Blocksworld(Guided):
 
     def _checked_levels(self, levels: Sequence[int]) -> tuple[int, ...]:
         if not levels:
-            every = tuple(n for n in range(2, TOP_DEFAULT_LEVEL + 1, 2) if self._has(n, "train") and self._has(n, "eval"))
+            every = tuple(
+                n
+                for n in range(2, TOP_DEFAULT_LEVEL + 1, 2)
+                if self._has(n, "train") and self._has(n, "eval")
+            )
             if not every:
-                raise RecipeError("task.blocks", f"no class over {list(self.blocks)} blocks is left for training; add 4, 5 or 6")
+                raise RecipeError(
+                    "task.blocks",
+                    f"no class over {list(self.blocks)} blocks is left for training; add 4, 5 or 6",
+                )
             return every
         top = pools.top_level(max(self.blocks))
         for level in levels:
             if isinstance(level, bool) or not isinstance(level, int) or level not in range(2, top + 1, 2):
-                raise RecipeError("task.levels", f"{level!r} is not an even number from 2 to {top} (blocks = {list(self.blocks)})")
+                raise RecipeError(
+                    "task.levels",
+                    f"{level!r} is not an even number from 2 to {top} (blocks = {list(self.blocks)})",
+                )
             self._need(level, "train")
         return tuple(sorted(set(levels)))
 
     def _need(self, level: int, split: Split) -> None:
         if not self._has(level, split):
-            message = f"level {level} has no {split} class over {list(self.blocks)} blocks outside PlanBench's and `exclude`'s"
+            message = (
+                f"level {level} has no {split} class over {list(self.blocks)} blocks outside "
+                f"PlanBench's and `exclude`'s"
+            )
             raise RecipeError("task.levels", f"{message}; add 5 or 6 to task.blocks or leave the level out")
 
     # --- oracle ---
 
     def oracle_plan(self, task: Task) -> str:
-        """An optimal plan: shortest in primitives, its moves to the table merged into `clear` where they follow each other."""
+        """An optimal plan: shortest in primitives, its moves to the table merged into `clear` where they
+        follow each other."""
         return words.plan_grammar(task.state.names).render(_oracle(task.state))
 
     def demonstrate(self, task: Task) -> list[Turn]:
@@ -162,7 +194,8 @@ class Blocksworld(Guided):
         return str(_parse_plan(task, text))  # what was parsed: spacing and spelling are gone
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
-        """The acts must be, word for word, the one legal execution of the plan; a plan without one is followed by nothing."""
+        """The acts must be, word for word, the one legal execution of the plan; a plan without one is
+        followed by nothing."""
         subgoals = _parse_plan(task, plan)
         if isinstance(subgoals, Refusal):
             return Verdict(score=0.0, reason=f"the plan: {subgoals}")
@@ -178,12 +211,17 @@ class Blocksworld(Guided):
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
 
     def judge_acts(self, task: Task, text: str) -> dict[str, bool]:
-        """executable: a sentence of acts, each legal; goal: and the goal holds after them; optimal: and no shorter acts exist."""
+        """executable: a sentence of acts, each legal; goal: and the goal holds after them; optimal: and no
+        shorter acts exist."""
         steps = _parse_acts(task, text)
         if isinstance(steps, Refusal):
             return {"executable": False, "goal": False, "optimal": False}
         trace = words.run_acts(task.state, steps.value)
-        return {"executable": trace.executable, "goal": trace.goal, "optimal": trace.goal and len(steps.value) == task.level}
+        return {
+            "executable": trace.executable,
+            "goal": trace.goal,
+            "optimal": trace.goal and len(steps.value) == task.level,
+        }
 
     def episode(self, task: Task, rng: random.Random, noise: bool) -> Execution:
         return Execution(task, rng, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
@@ -198,7 +236,9 @@ class Execution:
 
     def step(self, text: str) -> Outcome:
         if self._over:
-            raise ForethoughtError(f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one")
+            raise ForethoughtError(
+                f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"
+            )
         self._over = True
         steps = _parse_acts(self._task, text)
         if isinstance(steps, Refusal):
@@ -240,7 +280,8 @@ def _parse_acts(task: Task, text: str) -> Parsed | Refusal:
 
 def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:
     """Where two sequences part; empty when they are the same."""
-    for number, (want, have) in enumerate(zip(expected, found, strict=False), 1):  # lengths are compared below
+    # lengths are compared below
+    for number, (want, have) in enumerate(zip(expected, found, strict=False), 1):
         if want != have:
             return f"step {number}: the plan asks for '{' '.join(want)}', found '{' '.join(have)}'"
     if len(expected) == len(found):
@@ -249,9 +290,16 @@ def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:
 
 
 def _block_numbers(value: object) -> tuple[int, ...]:
-    good = isinstance(value, (list, tuple)) and value and all(type(n) is int and n in pools.BLOCKS for n in value)
+    good = (
+        isinstance(value, (list, tuple))
+        and value
+        and all(type(n) is int and n in pools.BLOCKS for n in value)
+    )
     if not good:
-        raise RecipeError("task.blocks", f"{value!r} is not a list of block numbers among {list(pools.BLOCKS)}, such as [4, 5]")
+        raise RecipeError(
+            "task.blocks",
+            f"{value!r} is not a list of block numbers among {list(pools.BLOCKS)}, such as [4, 5]",
+        )
     return tuple(sorted(set(value)))
 
 
@@ -263,7 +311,10 @@ def _probability(key: str, value: object) -> float:
 
 def _excluded(path: object) -> frozenset[str]:
     if not isinstance(path, str):
-        raise RecipeError("task.exclude", f"{path!r} is not the path of a problem file; write a text such as \"problems.jsonl\"")
+        raise RecipeError(
+            "task.exclude",
+            f'{path!r} is not the path of a problem file; write a text such as "problems.jsonl"',
+        )
     try:
         return frozenset(classes_in([path])) if path else frozenset()
     except UserError as error:
@@ -273,7 +324,10 @@ def _excluded(path: object) -> frozenset[str]:
 def main(paths: Sequence[str]) -> int:
     """Print the list of held-out classes for these problem files (see blocksworld_files.py)."""
     if not paths or any(path.startswith("-") for path in paths):
-        print("usage: python -m forethought.tasks.blocksworld.domain FILE.jsonl ... > planbench_classes.txt", file=sys.stderr)
+        print(
+            "usage: python -m forethought.tasks.blocksworld.domain FILE.jsonl ... > planbench_classes.txt",
+            file=sys.stderr,
+        )
         return UserError.exit_code
     try:
         print(held_out_text(paths), end="")

@@ -1,6 +1,8 @@
-"""PDDL files read strictly: the `:strips` subset (McDermott et al. 1998), in any case, with comments, every error with its line.
+"""PDDL files read strictly: the `:strips` subset (McDermott et al. 1998), in any case, with comments, every
+error with its line.
 
-What is outside the subset (types, negative preconditions, quantifiers, costs) is refused by name instead of being read wrongly.
+What is outside the subset (types, negative preconditions, quantifiers, costs) is refused by name instead of
+being read wrongly.
 """
 
 from __future__ import annotations
@@ -11,10 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought.core.errors import UserError, unknown
-from forethought.tasks.blocksworld.strips import Action, Fact, Step, StripsDomain, StripsProblem
 from forethought.core.textfile import read_text
+from forethought.tasks.blocksworld.strips import Action, Fact, Step, StripsDomain, StripsProblem
 
-BEYOND = ("or", "imply", "forall", "exists", "when", "=", "increase", "decrease", "assign", ">", "<", ">=", "<=")
+BEYOND = (
+    "or",
+    "imply",
+    "forall",
+    "exists",
+    "when",
+    "=",
+    "increase",
+    "decrease",
+    "assign",
+    ">",
+    "<",
+    ">=",
+    "<=",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +51,8 @@ def read_domain(path: str | Path) -> StripsDomain:
 
 
 def load_problem(path: str | Path, domain: StripsDomain | None = None) -> StripsProblem:
-    """The problem in a file, checked against `domain` when one is given. Raises UserError naming file, line and fault."""
+    """The problem in a file, checked against `domain` when one is given. Raises UserError naming file, line
+    and fault."""
     return read_problem(read_text(path), domain, str(path))
 
 
@@ -43,7 +60,9 @@ def parse_domain(text: str, source: str = "domain") -> StripsDomain:
     """(define (domain NAME) (:requirements :strips) (:predicates ...) (:action ...) ...), as text."""
     name, sections = _define(text, source, "domain", ("requirements", "predicates", "action"))
     predicates: dict[str, int] = {}
-    for expr in (item for section in sections if section.head() == ":predicates" for item in section.items[1:]):
+    for expr in (
+        item for section in sections if section.head() == ":predicates" for item in section.items[1:]
+    ):
         predicate, *arguments = _words(expr, "a predicate such as (on ?x ?y)")
         if predicate in predicates:
             raise UserError(f"{expr.where}: predicate {predicate!r} is declared twice")
@@ -64,7 +83,8 @@ def parse_domain(text: str, source: str = "domain") -> StripsDomain:
 def read_problem(text: str, domain: StripsDomain | None = None, source: str = "problem") -> StripsProblem:
     """(define (problem NAME) (:domain ...) (:objects ...) (:init ...) (:goal ...)), as text.
 
-    With a domain its name, the predicates and their numbers of arguments are checked. Raises UserError naming `source` and line.
+    With a domain its name, the predicates and their numbers of arguments are checked. Raises UserError naming
+    `source` and line.
     """
     name, sections = _define(text, source, "problem", ("requirements", "domain", "objects", "init", "goal"))
     by_name = {section.head(): section for section in sections}
@@ -72,14 +92,17 @@ def read_problem(text: str, domain: StripsDomain | None = None, source: str = "p
     if missing is not None:
         raise UserError(f"{source}: the problem has no ({missing} ...)")
     objects = tuple(_words(by_name[":objects"], "names of objects")[1:])
-    known = dict.fromkeys(objects)  # a look-up in a set, where a list of 20,000 would be read from its start for each fact
+    # a look-up in a set, where a list of 20,000 would be read from its start for each fact
+    known = dict.fromkeys(objects)
     if len(known) < len(objects):
         raise UserError(f"{by_name[':objects'].where}: object {_again(objects)!r} is declared twice")
     domain_name, goal = _only(by_name[":domain"], "a name"), _only(by_name[":goal"], "one condition")
     if not domain_name.word:
         raise UserError(f"{domain_name.where}: expected the name of a domain")
     if domain is not None and domain_name.word != domain.name:
-        raise UserError(f"{domain_name.where}: the problem is for domain {domain_name.word!r}, not {domain.name!r}")
+        raise UserError(
+            f"{domain_name.where}: the problem is for domain {domain_name.word!r}, not {domain.name!r}"
+        )
     predicates = None if domain is None else domain.predicates
     init = tuple(_fact(expr, predicates, known, "object") for expr in by_name[":init"].items[1:])
     facts = tuple(_fact(expr, predicates, known, "object") for expr in _conjuncts(goal))
@@ -95,7 +118,8 @@ def read_plan(text: str, source: str = "plan") -> list[Step]:
 
 
 def _expressions(text: str, source: str) -> list[Expr]:
-    """The expressions of a text. Iterative, so that deep nesting in a hostile file is an error of the file and not of Python."""
+    """The expressions of a text. Iterative, so that deep nesting in a hostile file is an error of the file
+    and not of Python."""
     stack: list[tuple[str, list[Expr]]] = [("", [])]
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{source}:{number}"
@@ -115,7 +139,8 @@ def _expressions(text: str, source: str) -> list[Expr]:
 
 
 def _define(text: str, source: str, kind: str, known: tuple[str, ...]) -> tuple[str, list[Expr]]:
-    """Name and sections of (define (kind NAME) (:section ...) ...); sections that may come once are seen once."""
+    """Name and sections of (define (kind NAME) (:section ...) ...); sections that may come once are seen
+    once."""
     top = _expressions(text, source)
     if len(top) != 1 or top[0].head() != "define":
         where = top[1].where if len(top) > 1 else source
@@ -130,7 +155,9 @@ def _define(text: str, source: str, kind: str, known: tuple[str, ...]) -> tuple[
     for section in sections:
         key = section.head()
         if not key.startswith(":") or key[1:] not in known:
-            raise UserError(f"{section.where}: {unknown('section', key or section.word, (':' + k for k in known))}")
+            raise UserError(
+                f"{section.where}: {unknown('section', key or section.word, (':' + k for k in known))}"
+            )
         if key in seen and key != ":action":
             raise UserError(f"{section.where}: ({key} ...) is there twice")
         seen.add(key)
@@ -154,7 +181,9 @@ def _words(expr: Expr, what: str) -> list[str]:
 def _only(expr: Expr, what: str) -> Expr:
     """The one thing that follows the head."""
     if len(expr.items) != 2:
-        raise UserError(f"{expr.where}: ({expr.head()} ...) holds {len(expr.items) - 1} things, expected {what}")
+        raise UserError(
+            f"{expr.where}: ({expr.head()} ...) holds {len(expr.items) - 1} things, expected {what}"
+        )
     return expr.items[1]
 
 
@@ -175,12 +204,17 @@ def _again(words: Iterable[str]) -> str:
 def _fact(expr: Expr, predicates: Mapping[str, int] | None, known: Collection[str], kind: str) -> Fact:
     """A positive fact over the known words (`kind` says what they are)."""
     if expr.head() in BEYOND or expr.head() in ("not", "and"):
-        raise UserError(f"{expr.where}: '({expr.head()} ...)' is not supported here; only facts joined by one (and ...) are")
+        raise UserError(
+            f"{expr.where}: '({expr.head()} ...)' is not supported here; only facts joined by "
+            f"one (and ...) are"
+        )
     predicate, *arguments = _words(expr, "a fact such as (on a b)")
     if predicates is not None and predicate not in predicates:
         raise UserError(f"{expr.where}: {unknown('predicate', predicate, predicates)}")
     if predicates is not None and len(arguments) != predicates[predicate]:
-        raise UserError(f"{expr.where}: {predicate!r} takes {predicates[predicate]} arguments, found {len(arguments)}")
+        raise UserError(
+            f"{expr.where}: {predicate!r} takes {predicates[predicate]} arguments, found {len(arguments)}"
+        )
     stranger = next((word for word in arguments if word not in known), None)
     if stranger is not None:
         raise UserError(f"{expr.where}: {unknown(kind, stranger, known)}")
@@ -191,26 +225,35 @@ def _action(section: Expr, predicates: Mapping[str, int]) -> Action:
     """(:action NAME :parameters (...) :precondition ... :effect ...)."""
     items = section.items[1:]
     if not items or not items[0].word or len(items) % 2 == 0:
-        raise UserError(f"{section.where}: expected (:action NAME :parameters (...) :precondition ... :effect ...)")
+        raise UserError(
+            f"{section.where}: expected (:action NAME :parameters (...) :precondition ... :effect ...)"
+        )
     name, fields = items[0].word, {}
     for key, value in zip(items[1::2], items[2::2], strict=True):
         if key.word not in (":parameters", ":precondition", ":effect"):
             known = (":parameters", ":precondition", ":effect")
-            raise UserError(f"{key.where}: in action {name!r}: {unknown('field', key.word or _show(key), known)}")
+            raise UserError(
+                f"{key.where}: in action {name!r}: {unknown('field', key.word or _show(key), known)}"
+            )
         if key.word in fields:
             raise UserError(f"{key.where}: in action {name!r}: {key.word} is there twice")
         fields[key.word] = value
     if ":effect" not in fields:
         raise UserError(f"{section.where}: action {name!r} has no :effect")
     given = fields.get(":parameters")
-    parameters = tuple(_words(given, "parameters such as (?x ?y)")) if given is not None and given.items else ()
+    parameters = (
+        tuple(_words(given, "parameters such as (?x ?y)")) if given is not None and given.items else ()
+    )
     known = dict.fromkeys(parameters)
     for word in parameters if len(known) == len(parameters) else (_again(parameters),):
         if not word.startswith("?") or len(known) < len(parameters):
             raise UserError(f"{given.where}: in action {name!r}: {word!r} is not a new parameter such as ?x")
     conditions = _conjuncts(fields[":precondition"]) if ":precondition" in fields else ()
     needs = tuple(_fact(expr, predicates, known, "parameter") for expr in conditions)
-    effects = [(e.head() == "not", _only(e, "one fact") if e.head() == "not" else e) for e in _conjuncts(fields[":effect"])]
+    effects = [
+        (e.head() == "not", _only(e, "one fact") if e.head() == "not" else e)
+        for e in _conjuncts(fields[":effect"])
+    ]
     facts = [(negative, _fact(expr, predicates, known, "parameter")) for negative, expr in effects]
     return Action(
         name=name,

@@ -1,8 +1,9 @@
 """A Blocksworld problem as two maps, what makes two problems the same, and the shortest way to solve one.
 
-Blocks are numbered 0..n-1 in the order in which the text shows them. `below[b]` is the block under b, `goal[b]` the block that
-must be under b in the end; `FREE` (-1) means the table in `below` and "anywhere" in `goal`. Goals are therefore sets of `on`
-facts, as in PlanBench (arXiv 2206.10498). Actions are counted in primitives: a move is two (pick or unstack, then put or stack).
+Blocks are numbered 0..n-1 in the order in which the text shows them. `below[b]` is the block under b,
+`goal[b]` the block that must be under b in the end; `FREE` (-1) means the table in `below` and "anywhere" in
+`goal`. Goals are therefore sets of `on` facts, as in PlanBench (arXiv 2206.10498). Actions are counted in
+primitives: a move is two (pick or unstack, then put or stack).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Move = tuple[int, int]  # (block, what it is put on: a block or FREE for the tab
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Names of the blocks in the order of the text (towers one after the other, bottom to top), and the two maps (see above)."""
+    """Names of the blocks in the order of the text (towers one after the other, bottom to top), and the two
+    maps (see above)."""
 
     names: tuple[str, ...]
     below: tuple[int, ...]
@@ -30,7 +32,8 @@ class Problem:
         return [[self.names[b] for b in chain] for chain in chains(self.below)]
 
     def goal_towers(self) -> list[list[str]]:
-        """The chains of `on` facts that the goal asks for, bottom to top; blocks that it does not name are absent."""
+        """The chains of `on` facts that the goal asks for, bottom to top; blocks that it does not name are
+        absent."""
         return [[self.names[b] for b in chain] for chain in chains(self.goal) if len(chain) > 1]
 
     def under(self) -> dict[str, str | None]:
@@ -64,11 +67,13 @@ def chains(under: Sequence[int]) -> list[list[int]]:
 
 
 def class_code(below: Sequence[int], goal: Sequence[int]) -> str:
-    """The problem up to renaming: two problems have the same code exactly when some renaming of blocks turns one into the other.
+    """The problem up to renaming: two problems have the same code exactly when some renaming of blocks turns
+    one into the other.
 
-    Every block has at most one neighbour in each of four directions (below, above, wanted below, wanted above), so a walk that
-    takes them in a fixed order numbers a connected part completely once its first block is chosen. The least numbering over the
-    part's table blocks (every part has one) is canonical; parts are sorted. Cost: n walks of n steps instead of n! renamings.
+    Every block has at most one neighbour in each of four directions (below, above, wanted below, wanted
+    above), so a walk that takes them in a fixed order numbers a connected part completely once its first
+    block is chosen. The least numbering over the part's table blocks (every part has one) is canonical; parts
+    are sorted. Cost: n walks of n steps instead of n! renamings.
     """
     links = list(zip(below, inverse(below), goal, inverse(goal), strict=True))
     parts: list[str] = []
@@ -99,28 +104,34 @@ def _numbered(links: list[tuple[int, ...]], number: dict[int, int]) -> str:
 
 
 def code_hash(code: str) -> str:
-    """8 hexadecimal digits of a class code: what the committed list of held-out classes holds, and what decides the split."""
+    """8 hexadecimal digits of a class code: what the committed list of held-out classes holds, and what
+    decides the split."""
     return hashlib.blake2b(code.encode(), digest_size=4).hexdigest()
 
 
 def class_hash(problem: Problem) -> str:
-    """`code_hash` of the problem's class: equal for problems that differ only in the names or the order of blocks."""
+    """`code_hash` of the problem's class: equal for problems that differ only in the names or the order of
+    blocks."""
     return code_hash(class_code(problem.below, problem.goal))
 
 
 def solve(below: Sequence[int], goal: Sequence[int]) -> list[Move]:
-    """The fewest moves that reach the goal; empty when it holds already. The level of a problem is twice their number.
+    """The fewest moves that reach the goal; empty when it holds already. The level of a problem is twice
+    their number.
 
-    A block is moved to the table or to the block that the goal wants under it: any other move can be replaced by one to the table
-    without a longer plan (the table has room, and nothing is covered). Best-first over those moves with the number of unsettled
-    blocks as the bound; a move changes the settledness of the moved block only, so the bound is consistent and the first goal
-    popped is optimal. Of equally short plans it takes the one that stacks as early as it can, in the order of the text.
+    A block is moved to the table or to the block that the goal wants under it: any other move can be replaced
+    by one to the table without a longer plan (the table has room, and nothing is covered). Best-first over
+    those moves with the number of unsettled blocks as the bound; a move changes the settledness of the moved
+    block only, so the bound is consistent and the first goal popped is optimal. Of equally short plans it
+    takes the one that stacks as early as it can, in the order of the text.
     """
     wanted_on = inverse(goal)
     start = tuple(below)
     unsettled = len(start) - sum(_settled(start, goal, wanted_on, b) for b in range(len(start)))
     serial = itertools.count()
-    heap: list[tuple[int, int, int, tuple[int, ...], int, tuple[Move, ...]]] = [(unsettled, 0, 0, start, unsettled, ())]
+    heap: list[tuple[int, int, int, tuple[int, ...], int, tuple[Move, ...]]] = [
+        (unsettled, 0, 0, start, unsettled, ())
+    ]
     closed: set[tuple[int, ...]] = set()
     while heap:
         _, _, _, state, unsettled, moves = heapq.heappop(heap)
@@ -131,7 +142,9 @@ def solve(below: Sequence[int], goal: Sequence[int]) -> list[Move]:
         closed.add(state)
         for block, support in _moves(state, goal):
             after = (*state[:block], support, *state[block + 1 :])
-            left = unsettled + _settled(state, goal, wanted_on, block) - _settled(after, goal, wanted_on, block)
+            left = (
+                unsettled + _settled(state, goal, wanted_on, block) - _settled(after, goal, wanted_on, block)
+            )
             if after not in closed:
                 longer = (*moves, (block, support))
                 heapq.heappush(heap, (len(longer) + left, -len(longer), next(serial), after, left, longer))

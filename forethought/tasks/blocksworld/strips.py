@@ -1,7 +1,9 @@
-"""STRIPS: the exact executor of action sequences, over domains and problems read from PDDL files (see pddl.py).
+"""STRIPS: the exact executor of action sequences, over domains and problems read from PDDL files (see
+pddl.py).
 
-A fact is a tuple of words such as ("on", "a", "b"); a state is a frozenset of facts; a step is the name of an action and its
-objects. An action is legal when the state holds all its preconditions; it then removes its delete list and adds its add list.
+A fact is a tuple of words such as ("on", "a", "b"); a state is a frozenset of facts; a step is the name of an
+action and its objects. An action is legal when the state holds all its preconditions; it then removes its
+delete list and adds its add list.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class Action:
     deletes: tuple[Fact, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # compared by identity, so that grounding can be cached
+# compared by identity, so that grounding can be cached
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StripsDomain:
     name: str
     predicates: Mapping[str, int]  # name -> number of arguments
@@ -46,7 +49,8 @@ class StripsProblem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What became of a sequence: `executable` when every step was legal, `goal` when it was and the goal holds at its end."""
+    """What became of a sequence: `executable` when every step was legal, `goal` when it was and the goal
+    holds at its end."""
 
     executable: bool
     goal: bool
@@ -69,7 +73,11 @@ def ground(domain: StripsDomain, step: Step) -> Action | str:
         return tuple((fact[0], *(bound.get(word, word) for word in fact[1:])) for fact in facts)
 
     return Action(
-        name=schema.name, parameters=step[1:], needs=fill(schema.needs), adds=fill(schema.adds), deletes=fill(schema.deletes)
+        name=schema.name,
+        parameters=step[1:],
+        needs=fill(schema.needs),
+        adds=fill(schema.adds),
+        deletes=fill(schema.deletes),
     )
 
 
@@ -80,7 +88,8 @@ def execute(
     goal: Sequence[Fact] = (),
     slips: Callable[[Step], bool] | None = None,
 ) -> Trace:
-    """Run the steps strictly from `state`; the first illegal one ends the run. A legal step that `slips` has no effect.
+    """Run the steps strictly from `state`; the first illegal one ends the run. A legal step that `slips` has
+    no effect.
 
     Objects are not declared here: one that no fact names can meet no precondition that mentions it.
     """
@@ -88,7 +97,9 @@ def execute(
     for done, step in enumerate(steps):
         action = ground(domain, step)
         if isinstance(action, str):
-            return Trace(executable=False, goal=False, steps=done, state=state, reason=f"step {done + 1}: {action}")
+            return Trace(
+                executable=False, goal=False, steps=done, state=state, reason=f"step {done + 1}: {action}"
+            )
         missing = next((fact for fact in action.needs if fact not in state), None)
         if missing is not None:
             reason = f"step {done + 1}: '{' '.join(step)}' needs {_show(missing)}{_after(slipped)}"
@@ -98,12 +109,17 @@ def execute(
         else:
             state = state.difference(action.deletes).union(action.adds)
     missing = next((fact for fact in goal if fact not in state), None)
-    reason = "" if missing is None else f"the goal fact {_show(missing)} does not hold at the end{_after(slipped)}"
+    reason = (
+        ""
+        if missing is None
+        else (f"the goal fact {_show(missing)} does not hold at the end{_after(slipped)}")
+    )
     return Trace(executable=True, goal=missing is None, steps=len(steps), state=state, reason=reason)
 
 
 def validate(domain: StripsDomain, problem: StripsProblem, steps: Sequence[Step]) -> Trace:
-    """Whether a plan solves a problem, as VAL would say it; a step that names an object the problem lacks is illegal."""
+    """Whether a plan solves a problem, as VAL would say it; a step that names an object the problem lacks is
+    illegal."""
     known = set(problem.objects)
     for done, step in enumerate(steps):
         stranger = next((word for word in step[1:] if word not in known), None)

@@ -1,11 +1,14 @@
-"""The words of Blocksworld: the text of a problem, the two strict grammars (plan and acts), and their exact executors.
+"""The words of Blocksworld: the text of a problem, the two strict grammars (plan and acts), and their exact
+executors.
 
-    <init> ; a b ; g c ; h <goal> ; g h ; b a <plan>      towers from the bottom to the top; the goal is chains of `on` facts
+    <init> ; a b ; g c ; h <goal> ; g h ; b a <plan>      towers from the bottom to the top; the goal is
+                                                          chains of `on` facts
     clear g on b c on h g on a b </plan>                  plan: subgoals
     unstack c g put c unstack b a stack b c ... </act>    acts: primitives
 
-`clear y` moves everything above y to the table, topmost first. `on x y` is one move: x and y must be clear. A subgoal that would
-change nothing is an error of the plan. Acts are the four actions of the STRIPS domain below, which holds the only rules there are.
+`clear y` moves everything above y to the table, topmost first. `on x y` is one move: x and y must be clear. A
+subgoal that would change nothing is an error of the plan. Acts are the four actions of the STRIPS domain
+below, which holds the only rules there are.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from forethought.interface.grammar import Choice, Fixed, Grammar, Repeat, Sequence, Word
-from forethought.tasks.blocksworld.problem import FREE, Move, Problem, inverse
 from forethought.tasks.blocksworld.pddl import parse_domain
+from forethought.tasks.blocksworld.problem import FREE, Move, Problem, inverse
 from forethought.tasks.blocksworld.strips import State, Step, StripsDomain, Trace, execute
 
 LETTERS = tuple("abcdefgh")
 INIT, GOAL, PLAN, PLAN_END, ACT_END, TOWER = "<init>", "<goal>", "<plan>", "</plan>", "</act>", ";"
 SUBGOALS = {"clear": 1, "on": 2}  # verb -> number of blocks
 PRIMITIVES = {"pick": 1, "put": 1, "unstack": 2, "stack": 2}
-PDDL_NAMES = {"pick": "pick-up", "put": "put-down", "unstack": "unstack", "stack": "stack"}  # in PlanBench's domain file
+# in PlanBench's domain file
+PDDL_NAMES = {"pick": "pick-up", "put": "put-down", "unstack": "unstack", "stack": "stack"}
 
 # The four-operator domain of the International Planning Competition, with this family's words.
 DOMAIN_PDDL = """
@@ -94,7 +98,8 @@ def _steps(verbs: Mapping[str, int], blocks: tuple[str, ...], least: int, stop: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expansion:
-    """A plan carried out exactly: its primitives, and where every block ends (name -> name under it, None the table)."""
+    """A plan carried out exactly: its primitives, and where every block ends (name -> name under it, None the
+    table)."""
 
     acts: tuple[Step, ...]
     under: Mapping[str, str | None]
@@ -109,7 +114,9 @@ def expand(problem: Problem, subgoals: Iterable[Step]) -> Expansion:
     for number, subgoal in enumerate(subgoals, 1):
         obstacle = _obstacle(subgoal, under, over)
         if obstacle:
-            return Expansion(acts=tuple(acts), under=under, reason=f"subgoal {number} '{' '.join(subgoal)}': {obstacle}")
+            return Expansion(
+                acts=tuple(acts), under=under, reason=f"subgoal {number} '{' '.join(subgoal)}': {obstacle}"
+            )
         for block, support in _moves(subgoal, over):
             below = under[block]
             acts.append(("pick", block) if below is None else ("unstack", block, below))
@@ -145,12 +152,19 @@ def _moves(subgoal: Step, over: Mapping[str, str]) -> list[tuple[str, str | None
 
 def unmet(problem: Problem, under: Mapping[str, str | None]) -> str:
     """The first goal fact that does not hold, as a sentence; empty when the goal holds."""
-    return next((f"the goal fact (on {x} {y}) does not hold at the end" for x, y in problem.wanted().items() if under[x] != y), "")
+    return next(
+        (
+            f"the goal fact (on {x} {y}) does not hold at the end"
+            for x, y in problem.wanted().items()
+            if under[x] != y
+        ),
+        "",
+    )
 
 
 def merge(problem: Problem, moves: Iterable[Move]) -> list[Step]:
-    """The subgoals that say these moves: a move to the table is `clear` of what it uncovers; going on down the same tower
-    only lowers the block that is cleared."""
+    """The subgoals that say these moves: a move to the table is `clear` of what it uncovers; going on down
+    the same tower only lowers the block that is cleared."""
     names, below = problem.names, list(problem.below)
     subgoals: list[Step] = []
     for block, support in moves:
@@ -177,4 +191,6 @@ def state(problem: Problem) -> State:
 
 def run_acts(problem: Problem, steps: Iterable[Step], slips: Callable[[Step], bool] | None = None) -> Trace:
     """The primitives under the strict STRIPS rules, and whether the goal holds after them."""
-    return execute(domain(), state(problem), steps, [("on", x, y) for x, y in problem.wanted().items()], slips)
+    return execute(
+        domain(), state(problem), steps, [("on", x, y) for x, y in problem.wanted().items()], slips
+    )

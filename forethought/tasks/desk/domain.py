@@ -1,17 +1,21 @@
-"""`desk`: a screen of nested widgets. To set a goal's value, its ancestors must be opened first, by exact clicks.
+"""`desk`: a screen of nested widgets. To set a goal's value, its ancestors must be opened first, by exact
+clicks.
 
     context  d desk x2 y9 w p x4 y0 c s x3 y4 ...        (name parent X Y) of every widget, shuffled
     prompt   GOAL c v3 <plan>
-    plan     c s e </plan>                               backward, from the goal to a top-level widget: symbolic
-    act      e x8 y9 s x5 y7 c x3 y4 v3 </act>           forward, with coordinates that are not in the plan: exact
+    plan     c s e </plan>                               backward, from the goal to a top-level widget:
+             symbolic
+    act      e x8 y9 s x5 y7 c x3 y4 v3 </act>           forward, with coordinates that are not in the plan:
+             exact
 
-Level = depth of the goal: the planner climbs that many parents, the actor copies that many coordinates. The plan has an exact
-executor (the tree itself), the acting an exact simulator, so both sides are judged apart.
+Level = depth of the goal: the planner climbs that many parents, the actor copies that many coordinates. The
+plan has an exact executor (the tree itself), the acting an exact simulator, so both sides are judged apart.
 
-With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those through widgets that
-hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor clicks one widget a turn and is told what
-the click opened. `slip` makes clicks fail, `flip` makes the verifier lie; both only where noise is asked for. `plans` is the
-language of the plans (desk_plans.py), `tags = { plan = "steps", act = "do" }` gives other names to the tags.
+With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those
+through widgets that hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor
+clicks one widget a turn and is told what the click opened. `slip` makes clicks fail, `flip` makes the
+verifier lie; both only where noise is asked for. `plans` is the language of the plans (desk_plans.py), `tags
+= { plan = "steps", act = "do" }` gives other names to the tags.
 """
 
 from __future__ import annotations
@@ -23,19 +27,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.interface.result import Refusal, verdict
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Split
 from forethought.tasks.desk.plans import PLANS, Plan, plans_of
 from forethought.tasks.guided import Guided
-from forethought.core.types import Outcome, Task, Turn, Verdict
 
 NAMES = tuple("abcdefghijklmnopqrstuvwx")
 GRID = 10
 VALUES = tuple(f"v{i}" for i in range(8))
 ROOT, VOID = "desk", "void"
-OPTIONS = {"widgets": 10, "bushiness": 0.9, "parents": 1, "dead": 2, "stepwise": False, "slip": 0.0, "flip": 0.0, "plans": "words",
-           "tags": {}}  # fmt: skip
+OPTIONS = {
+    "widgets": 10,
+    "bushiness": 0.9,
+    "parents": 1,
+    "dead": 2,
+    "stepwise": False,
+    "slip": 0.0,
+    "flip": 0.0,
+    "plans": "words",
+    "tags": {},
+}
 EVAL_SHARE = 32  # of 256 hash values of a screen: one screen in eight is held out
 
 
@@ -50,10 +63,11 @@ class Goal:
 
 
 class Desk(Guided):
-    """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors), `bushiness` (probability
-    that a widget hangs from another one rather than from the desk), `parents`, `dead` (widgets hung from `void`, only with two
-    parents), `stepwise`, `slip`, `flip` (probabilities), `plans` ("words" or "json"), `tags` (names of the plan and act tags).
-    Raises RecipeError for an option or level it does not have."""
+    """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors),
+    `bushiness` (probability that a widget hangs from another one rather than from the desk), `parents`,
+    `dead` (widgets hung from `void`, only with two parents), `stepwise`, `slip`, `flip` (probabilities),
+    `plans` ("words" or "json"), `tags` (names of the plan and act tags). Raises RecipeError for an option or
+    level it does not have."""
 
     name = "desk"
 
@@ -72,11 +86,15 @@ class Desk(Guided):
         self.levels = levels or (1, 2, 3, 4, 5)
         for level in self.levels:
             if not 1 <= level <= min(deepest, self.widgets - (self.dead if self.parents == 2 else 0)):
-                raise RecipeError("task.levels", f"desk has levels 1 to {deepest} and needs a widget for each; found {level}")
+                raise RecipeError(
+                    "task.levels",
+                    f"desk has levels 1 to {deepest} and needs a widget for each; found {level}",
+                )
         self.depth = max(self.levels)
         self.stops = {role: self.tags.close(role) for role in ("plan", "act")}
         longest = self.depth if self.parents == 1 else self.widgets
-        self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)  # a widget too many is wrong, not refused
+        # a widget too many is wrong, not refused
+        self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)
         self.budgets = {"plan": self.language.budget, "act": 5 if self.stepwise else 3 * longest + 3}
         self.turns = longest if self.stepwise else 1
 
@@ -86,10 +104,14 @@ class Desk(Guided):
         if self.parents not in (1, 2):
             raise RecipeError("task.parents", f"a widget lists 1 or 2 parents, found {self.parents}")
         if self.parents == 2 and not 0 <= self.dead < self.widgets:
-            raise RecipeError("task.dead", f"0 to {self.widgets - 1} widgets can hang from void, found {self.dead}")
+            raise RecipeError(
+                "task.dead", f"0 to {self.widgets - 1} widgets can hang from void, found {self.dead}"
+            )
         for key in ("bushiness", "slip", "flip"):
             if not 0 <= getattr(self, key) <= 1:
-                raise RecipeError(f"task.{key}", f"a probability from 0 to 1 is needed, found {getattr(self, key)}")
+                raise RecipeError(
+                    f"task.{key}", f"a probability from 0 to 1 is needed, found {getattr(self, key)}"
+                )
         if self.plans not in PLANS:
             raise RecipeError("task.plans", unknown("language of plans", self.plans, PLANS))
 
@@ -116,11 +138,21 @@ class Desk(Guided):
             goal = rng.choice([n for n, d in depth.items() if d == level])
             value = VALUES[rng.randrange(len(VALUES))]
             state = Goal(parents=parents, cells=cells, goal=goal, value=value)
-            tasks.append(Task(id=f"desk-{digest.hex()}-{goal}{value}", domain="desk", level=level, context=context,
-                              prompt=f"GOAL {goal} {value} {self.tags.open('plan')}", state=state))
+            tasks.append(
+                Task(
+                    id=f"desk-{digest.hex()}-{goal}{value}",
+                    domain="desk",
+                    level=level,
+                    context=context,
+                    prompt=f"GOAL {goal} {value} {self.tags.open('plan')}",
+                    state=state,
+                )
+            )
         return tasks
 
-    def _screen(self, rng: random.Random) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, str]], str]:
+    def _screen(
+        self, rng: random.Random
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, str]], str]:
         names = rng.sample(NAMES, self.widgets)
         dead = names[self.widgets - self.dead :] if self.parents == 2 else []
         live = names[: self.widgets - len(dead)]
@@ -135,20 +167,32 @@ class Desk(Guided):
             first[name], depth[name] = parent, 1 + depth.get(parent, 0)
         for i, name in enumerate(dead):
             first[name] = rng.choice([VOID, *dead[:i]])
-        parents = {n: (first[n],) for n in names} if self.parents == 1 else self._second(rng, live, dead, first, depth)
-        cells = {n: (f"x{c // GRID}", f"y{c % GRID}") for n, c in zip(names, rng.sample(range(GRID * GRID), len(names)), strict=True)}
+        parents = (
+            {n: (first[n],) for n in names}
+            if self.parents == 1
+            else self._second(rng, live, dead, first, depth)
+        )
+        cells = {
+            n: (f"x{c // GRID}", f"y{c % GRID}")
+            for n, c in zip(names, rng.sample(range(GRID * GRID), len(names)), strict=True)
+        }
         order = rng.sample(names, len(names))
         context = " ".join(" ".join((n, *parents[n], *cells[n])) for n in order)
         return parents, cells, context
 
     def _second(self, rng, live, dead, first, depth) -> dict[str, tuple[str, ...]]:
-        """A second parent each: another live widget at the same depth as the first (another way) or a dead one (a dead end).
+        """A second parent each: another live widget at the same depth as the first (another way) or a dead
+        one (a dead end).
 
         Same depth keeps the level of every goal what the chain made it.
         """
         parents = {}
         for name in [*live, *dead]:
-            same = [m for m in live if m not in (first[name], name) and depth[m] == depth[name] - 1] if name in depth else []
+            same = (
+                [m for m in live if m not in (first[name], name) and depth[m] == depth[name] - 1]
+                if name in depth
+                else []
+            )
             ends = [m for m in dead if m not in (first[name], name)] or [VOID]
             if name in dead:
                 ends = [VOID]
@@ -184,7 +228,8 @@ class Desk(Guided):
         return verdict(self.language.parse(text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
-        """The plan must climb from the goal to the desk through listed parents, and set the goal's value where it says one."""
+        """The plan must climb from the goal to the desk through listed parents, and set the goal's value
+        where it says one."""
         parsed = self.language.parse(text)
         if isinstance(parsed, Refusal):
             return verdict(parsed)
@@ -224,8 +269,15 @@ class Desk(Guided):
         return Verdict(score=1.0)
 
     def episode(self, task: Task, rng: random.Random, noise: bool) -> DeskEpisode:
-        return DeskEpisode(task.state, rng, self.stepwise, self.turns, self.stops["act"],
-                           slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
+        return DeskEpisode(
+            task.state,
+            rng,
+            self.stepwise,
+            self.turns,
+            self.stops["act"],
+            slip=self.slip if noise else 0.0,
+            flip=self.flip if noise else 0.0,
+        )
 
 
 class DeskEpisode:
@@ -234,7 +286,9 @@ class DeskEpisode:
     The widget's name in an act is a comment for the reader of traces: only coordinates count.
     """
 
-    def __init__(self, state: Goal, rng: random.Random, stepwise: bool, turns: int, stop: str, slip: float, flip: float):
+    def __init__(
+        self, state: Goal, rng: random.Random, stepwise: bool, turns: int, stop: str, slip: float, flip: float
+    ):
         self.state, self.rng, self.stepwise, self.turns, self.stop = state, rng, stepwise, turns, stop
         self.slip, self.flip = slip, flip
         self.open = {ROOT}
@@ -260,7 +314,9 @@ class DeskEpisode:
             clicked = f"the last click was on {last}" if last else "nothing was clicked"
             return self._end(False, f"{clicked}, the goal is {self.state.goal}")
         if words != [self.state.value]:
-            return self._end(False, f"the value set was {' '.join(words)!r}, the goal's is {self.state.value!r}")
+            return self._end(
+                False, f"the value set was {' '.join(words)!r}, the goal's is {self.state.value!r}"
+            )
         return self._end(True, "")
 
     def _click(self, name: str | None, x: str, y: str) -> str:
@@ -315,7 +371,8 @@ def depths(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
 
 
 def shortest_path(parents: Mapping[str, tuple[str, ...]], goal: str) -> tuple[str, ...]:
-    """From the goal up to a top-level widget, through the parents nearest to the desk (ties: the first listed)."""
+    """From the goal up to a top-level widget, through the parents nearest to the desk (ties: the first
+    listed)."""
     depth, path = depths(parents) | {ROOT: 0}, [goal]
     while True:
         parent = min((p for p in parents[path[-1]] if p in depth), key=lambda p: depth[p])

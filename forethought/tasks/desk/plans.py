@@ -5,10 +5,11 @@
              {"op": "open", "target": "widget s in the e area"},
              {"op": "set", "target": "widget c in the s area", "value": "v3"}] </plan>
 
-Words are short and follow the look-ups, which is what a small model learns. JSON is what a language model speaks: GUI steps in the order
-in which they are done, each element described with its place, as AutoGLM's planner does (arXiv 2411.00820). Both accept exactly the
-same plans, right ones and wrong ones: a list of steps that does not hang together (an element described in another area than
-the one opened before it) is no plan in either.
+Words are short and follow the look-ups, which is what a small model learns. JSON is what a language model
+speaks: GUI steps in the order in which they are done, each element described with its place, as AutoGLM's
+planner does (arXiv 2411.00820). Both accept exactly the same plans, right ones and wrong ones: a list of
+steps that does not hang together (an element described in another area than the one opened before it) is no
+plan in either.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from forethought.interface.tags import Tags
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`path`: widgets from the goal up; `value`: what the goal is set to (None where the language does not say: the task's own)."""
+    """`path`: widgets from the goal up; `value`: what the goal is set to (None where the language does not
+    say: the task's own)."""
 
     path: tuple[str, ...]
     value: str | None = None
@@ -33,7 +35,9 @@ class WordPlans:
     """The names of the path and the closing tag."""
 
     def __init__(self, names: tuple[str, ...], tags: Tags, most: int):
-        self.grammar = Grammar(Sequence((Repeat(Word(names, "a widget's name"), 1, most), Fixed(tags.close("plan")))))
+        self.grammar = Grammar(
+            Sequence((Repeat(Word(names, "a widget's name"), 1, most), Fixed(tags.close("plan"))))
+        )
         self.budget = most + 1
 
     def parse(self, text: str) -> Parsed | Refusal:
@@ -59,8 +63,18 @@ class JsonPlans:
     def __init__(self, names: tuple[str, ...], root: str, values: tuple[str, ...], tags: Tags, most: int):
         self.names, self.root, self.values, self.tags = names, root, values, tags
         self.steps = GuiGrammar(ops=(Op(name="open"), Op(name="set", value="required")), most=most)
-        self.target = Grammar(Sequence((Fixed("widget"), Word(names, "a widget's name"), Fixed("in"), Fixed("the"),
-                                        Word((root, *names), f"{root!r} or a widget's name"), Fixed("area"))))  # fmt: skip
+        self.target = Grammar(
+            Sequence(
+                (
+                    Fixed("widget"),
+                    Word(names, "a widget's name"),
+                    Fixed("in"),
+                    Fixed("the"),
+                    Word((root, *names), f"{root!r} or a widget's name"),
+                    Fixed("area"),
+                )
+            )
+        )
         self.budget = len(self.render(names[:1] * most, values[0]).split())
 
     def parse(self, text: str) -> Parsed | Refusal:
@@ -76,18 +90,28 @@ class JsonPlans:
         for number, step in enumerate(steps, 1):
             op = "set" if number == len(steps) else "open"
             if step.op != op:
-                return self._refusal(number, f"found {step.op!r}, expected {op!r}: the last step sets the value, those before it open")
+                return self._refusal(
+                    number,
+                    f"found {step.op!r}, expected {op!r}: the last step sets the value, those before it open",
+                )
             answer = self.target.parse(step.target)
             if isinstance(answer, Refusal):
                 return self._refusal(number, f"its target, {answer}")
             name, area = answer.value
             if area != above:
-                before = f"the step before it opens {above}" if path else f"the first step is in the {self.root} area"
+                before = (
+                    f"the step before it opens {above}"
+                    if path
+                    else (f"the first step is in the {self.root} area")
+                )
                 return self._refusal(number, f"{name} is described in the {area} area, but {before}")
             above = name
             path.append(name)
         if steps[-1].value not in self.values:
-            return self._refusal(len(steps), f"found the value {shown(steps[-1].value)}, expected one of {', '.join(self.values)}")
+            return self._refusal(
+                len(steps),
+                f"found the value {shown(steps[-1].value)}, expected one of {', '.join(self.values)}",
+            )
         return Parsed(Plan(path=tuple(reversed(path)), value=steps[-1].value))
 
     def _refusal(self, number: int, reason: str) -> Refusal:
@@ -95,22 +119,31 @@ class JsonPlans:
 
     def render(self, path: tuple[str, ...], value: str) -> str:
         downward = path[::-1]
-        targets = [self.target.render(pair) for pair in zip(downward, (self.root, *downward[:-1]), strict=True)]
-        steps = [Step(op="open", target=target) for target in targets[:-1]] + [Step(op="set", target=targets[-1], value=value)]
+        targets = [
+            self.target.render(pair) for pair in zip(downward, (self.root, *downward[:-1]), strict=True)
+        ]
+        steps = [Step(op="open", target=target) for target in targets[:-1]] + [
+            Step(op="set", target=targets[-1], value=value)
+        ]
         return f"{self.steps.render(steps)} {self.tags.close('plan')}"
 
     def place(self, index: int, length: int) -> str:
         return f"step {length - index}"
 
     def words(self) -> list[str]:
-        """Every word of a rendered plan: JSON with spaces after its commas and colons falls into a few pieces."""
-        plans = [self.render(path, value) for path in (self.names[:1], self.names[:3]) for value in self.values]
+        """Every word of a rendered plan: JSON with spaces after its commas and colons falls into a few
+        pieces."""
+        plans = [
+            self.render(path, value) for path in (self.names[:1], self.names[:3]) for value in self.values
+        ]
         return list(dict.fromkeys(word for plan in plans for word in plan.split()))
 
 
 PLANS = ("words", "json")
 
 
-def plans_of(kind: str, names: tuple[str, ...], root: str, values: tuple[str, ...], tags: Tags, most: int) -> WordPlans | JsonPlans:
+def plans_of(
+    kind: str, names: tuple[str, ...], root: str, values: tuple[str, ...], tags: Tags, most: int
+) -> WordPlans | JsonPlans:
     """The language of that name, one of PLANS, for paths of at most `most` widgets."""
     return WordPlans(names, tags, most) if kind == "words" else JsonPlans(names, root, values, tags, most)

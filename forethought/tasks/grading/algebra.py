@@ -1,9 +1,10 @@
 """Exact algebra of bounded size: ratios of sums of monomials over the rationals.
 
-A sum is {monomial: coefficient}; a monomial is a sorted tuple of (atom, exponent). Atoms are variables, the primes under roots ("#2"), pi,
-e, i, and whatever is not taken apart: functions, roots of sums, symbolic powers. Two ratios are equal where a*d - b*c is the empty sum.
-That decides equality for rational functions of the variables, roots of rationals, pi, e and i taken as independent; where other atoms
-take part, equal sums are equal and unequal ones are only not shown to be equal (`opaque`).
+A sum is {monomial: coefficient}; a monomial is a sorted tuple of (atom, exponent). Atoms are variables, the
+primes under roots ("#2"), pi, e, i, and whatever is not taken apart: functions, roots of sums, symbolic
+powers. Two ratios are equal where a*d - b*c is the empty sum. That decides equality for rational functions of
+the variables, roots of rationals, pi, e and i taken as independent; where other atoms take part, equal sums
+are equal and unequal ones are only not shown to be equal (`opaque`).
 """
 
 from __future__ import annotations
@@ -155,7 +156,9 @@ def _added(a: Sum, b: Sum) -> Sum:
 
 
 def _bounded(total: Sum) -> Sum:
-    if len(total) > MOST_TERMS or any(max(c.numerator.bit_length(), c.denominator.bit_length()) > MOST_BITS for c in total.values()):
+    if len(total) > MOST_TERMS or any(
+        max(c.numerator.bit_length(), c.denominator.bit_length()) > MOST_BITS for c in total.values()
+    ):
         raise TooLargeError
     return total
 
@@ -185,7 +188,8 @@ def _product(a: Sum, b: Sum) -> Sum:
 
 
 def _joined(left: Mono, right: Mono, c: Fraction) -> tuple[Mono, Fraction, list[Sum]]:
-    """The product of two monomials: what is left of it as one, its coefficient, and sums that roots have become."""
+    """The product of two monomials: what is left of it as one, its coefficient, and sums that roots have
+    become."""
     exponents: dict[str, Fraction] = dict(left)
     for atom, exponent in right:
         if atom in exponents:
@@ -269,7 +273,8 @@ def _root(base: Ratio, degree: int) -> Ratio:
     if n is not None:
         return _root_of_number(n, degree)
     over, under = base
-    if len(over) == 1 and under == ONE:  # the number before a root of a product comes out, the letters stay under it
+    # the number before a root of a product comes out, the letters stay under it
+    if len(over) == 1 and under == ONE:
         ((mono, c),) = over.items()
         if c != 1 and c > 0:
             return times(_root_of_number(c, degree), _root(({mono: Fraction(1)}, ONE), degree))
@@ -283,14 +288,21 @@ def _root(base: Ratio, degree: int) -> Ratio:
 def _root_of_number(n: Fraction, degree: int) -> Ratio:
     out = number(1)
     if n < 0:
-        out = number(-1) if degree % 2 else variable("i") if degree == 2 else unread(f"root{degree}", number(-1))
+        out = (
+            number(-1)
+            if degree % 2
+            else variable("i")
+            if degree == 2
+            else unread(f"root{degree}", number(-1))
+        )
         n = -n
     exponents: dict[int, int] = {}
     for part, sign in ((n.numerator, 1), (n.denominator, -1)):
         for prime, count in _factors(part).items():
             exponents[prime] = exponents.get(prime, 0) + sign * count
     for prime, count in exponents.items():
-        mono, c, _ = _joined(((Atom(f"#{prime}"), Fraction(count, degree)),), (), Fraction(1))  # whole powers leave the root
+        # whole powers leave the root
+        mono, c, _ = _joined(((Atom(f"#{prime}"), Fraction(count, degree)),), (), Fraction(1))
         out = times(out, ({mono: c}, ONE))
     return out
 
@@ -317,8 +329,17 @@ def _symbolic(base: Ratio, exponent: Ratio) -> Ratio:
         return unread("pow", base, exponent)
     n = value(base)
     if n is not None and n > 0:
-        bases = [(number(p), s * k) for part, s in ((n.numerator, 1), (n.denominator, -1)) for p, k in _factors(part).items()]
-    elif base[1] == ONE and len(base[0]) == 1 and next(iter(base[0].values())) == 1 and len(next(iter(base[0]))) == 1:
+        bases = [
+            (number(p), s * k)
+            for part, s in ((n.numerator, 1), (n.denominator, -1))
+            for p, k in _factors(part).items()
+        ]
+    elif (
+        base[1] == ONE
+        and len(base[0]) == 1
+        and next(iter(base[0].values())) == 1
+        and len(next(iter(base[0]))) == 1
+    ):
         ((atom, by),) = next(iter(base[0]))
         if by != 1:
             return unread("pow", base, exponent)
@@ -338,7 +359,9 @@ def _symbolic(base: Ratio, exponent: Ratio) -> Ratio:
 
 
 def _spelled(total: Sum) -> str:
-    terms = sorted(("*".join(f"{atom}^{exponent}" for atom, exponent in mono), c) for mono, c in total.items())
+    terms = sorted(
+        ("*".join(f"{atom}^{exponent}" for atom, exponent in mono), c) for mono, c in total.items()
+    )
     if sum(c.numerator.bit_length() + c.denominator.bit_length() for _, c in terms) > 12_000:
         raise TooLargeError  # Python does not write whole numbers of more than 4,300 digits
     return "+".join(f"{c}*{mono}" for mono, c in terms) or "0"

@@ -1,4 +1,5 @@
-"""Sine, cosine and tangent of the angles for which a table gives them: multiples of 30 and of 45 degrees, in degrees or as parts of pi."""
+"""Sine, cosine and tangent of the angles for which a table gives them: multiples of 30 and of 45 degrees, in
+degrees or as parts of pi."""
 
 from __future__ import annotations
 
@@ -7,19 +8,27 @@ from fractions import Fraction
 from forethought.tasks.grading import algebra
 from forethought.tasks.grading.algebra import Ratio
 
-_SQUARES = {0: Fraction(0), 30: Fraction(1, 4), 45: Fraction(1, 2), 60: Fraction(3, 4), 90: Fraction(1)}  # angle in degrees -> sin^2
+# angle in degrees -> sin^2
+_SQUARES = {0: Fraction(0), 30: Fraction(1, 4), 45: Fraction(1, 2), 60: Fraction(3, 4), 90: Fraction(1)}
 
 
 def ratio(name: str, angle: Ratio) -> Ratio | None:
-    """The value of a function at an angle, None where it is no function or angle of the table. ZeroDivisionError: it has no value there."""
+    """The value of a function at an angle, None where it is no function or angle of the table.
+    ZeroDivisionError: it has no value there."""
     degrees = _degrees(angle)
     if degrees is None or name not in ("sin", "cos", "tan", "cot", "sec", "csc"):
         return None
     sine, cosine = _sine(degrees), _sine(degrees + 90)
     if sine is None or cosine is None:
         return None
-    over, under = {"sin": (sine, None), "cos": (cosine, None), "tan": (sine, cosine), "cot": (cosine, sine), "sec": (None, cosine),
-                   "csc": (None, sine)}[name]
+    over, under = {
+        "sin": (sine, None),
+        "cos": (cosine, None),
+        "tan": (sine, cosine),
+        "cot": (cosine, sine),
+        "sec": (None, cosine),
+        "csc": (None, sine),
+    }[name]
     top = over or algebra.number(1)
     return algebra.times(top, algebra.inverse(under)) if under else top
 

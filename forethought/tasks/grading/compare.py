@@ -1,7 +1,9 @@
-"""Whether two answers say the same. The relation is reflexive and symmetric; what each rule takes for equal stands beside it.
+"""Whether two answers say the same. The relation is reflexive and symmetric; what each rule takes for equal
+stands beside it.
 
     same_values(a, b)          by our own reading alone
-    same_values(a, b, ask)     with `ask(left, right)`, a larger algebra, for two expressions that ours cannot tell apart
+    same_values(a, b, ask)     with `ask(left, right)`, a larger algebra, for two expressions that ours cannot
+                               tell apart
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def _same_choice(a: Value, b: Value, ask: Ask | None) -> bool:
 
 
 def _same_quantity(a: Value, b: Value, ask: Ask | None) -> bool:
-    """A unit on one side alone is dress; two units must measure the same thing, and then 1 hour is 60 minutes."""
+    """A unit on one side alone is dress; two units must measure the same thing, and then 1 hour is 60
+    minutes."""
     if a.kind != "scalar" or b.kind != "scalar":
         return False
     if not a.unit or not b.unit:
@@ -63,7 +66,8 @@ def _same_quantity(a: Value, b: Value, ask: Ask | None) -> bool:
 
 
 def _same_equation(a: Value, b: Value) -> bool:
-    """Equations in two or more letters are equal up to a factor: y = 2x + 3 is 2x - y + 3 = 0. 2x = 10 is not solved and not x = 5."""
+    """Equations in two or more letters are equal up to a factor: y = 2x + 3 is 2x - y + 3 = 0. 2x = 10 is not
+    solved and not x = 5."""
     left, right = _zero(a), _zero(b)
     if left is None or right is None:
         return False
@@ -88,7 +92,15 @@ def _zero(value: Value) -> algebra.Ratio | None:
 
 
 def _letters(ratio: algebra.Ratio) -> int:
-    return len({atom for side in ratio for mono in side for atom, _ in mono if atom[0] != "#" and atom not in ("e", "i", "π")})
+    return len(
+        {
+            atom
+            for side in ratio
+            for mono in side
+            for atom, _ in mono
+            if atom[0] != "#" and atom not in ("e", "i", "π")
+        }
+    )
 
 
 def _lead(total: algebra.Sum):
@@ -126,7 +138,11 @@ def _same_body(a: Value, b: Value, ask: Ask | None) -> bool:
         return (a.body[0], a.body[2]) == (b.body[0], b.body[2]) and _same_row(a.body[1], b.body[1], ask)
     if a.kind == "matrix":
         (kind, rows), (other, others) = a.body, b.body
-        return kind == other and len(rows) == len(others) and all(_same_row(r, s, ask) for r, s in zip(rows, others, strict=True))
+        return (
+            kind == other
+            and len(rows) == len(others)
+            and all(_same_row(r, s, ask) for r, s in zip(rows, others, strict=True))
+        )
     return False  # large: only its own text is equal
 
 
@@ -147,7 +163,8 @@ def _same_row(a: Sequence[Value], b: Sequence[Value], ask: Ask | None) -> bool:
 
 
 def _same_items(a: Sequence[Value], b: Sequence[Value], ask: Ask | None) -> bool:
-    """The same items, each as often, in any order. Where the items have different names, they must have the same names on both sides."""
+    """The same items, each as often, in any order. Where the items have different names, they must have the
+    same names on both sides."""
     if len(a) != len(b):
         return False
     named = len({item.name for item in (*a, *b)} - {""}) > 1
@@ -155,8 +172,14 @@ def _same_items(a: Sequence[Value], b: Sequence[Value], ask: Ask | None) -> bool
     asked = ask if len(a) <= MOST_ASKED else None
     for item in a:
         for known in (None, asked) if asked else (None,):
-            at = next((i for i, other in enumerate(left)
-                       if not (named and item.name != other.name) and same_values(item, other, known)), None)
+            at = next(
+                (
+                    i
+                    for i, other in enumerate(left)
+                    if not (named and item.name != other.name) and same_values(item, other, known)
+                ),
+                None,
+            )
             if at is not None:
                 break
         if at is None:
@@ -175,17 +198,25 @@ def _each_once(items: Sequence[Value]) -> list[Value]:
 
 # --- what a larger algebra may be asked ---
 
-_COMMANDS = frozenset("""frac sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom pi infty int sum prod lim
- alpha beta gamma delta epsilon theta lambda mu rho sigma phi varphi omega psi tau lfloor rfloor lceil rceil overline to""".split())
+_COMMANDS = frozenset(
+    """frac sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom pi infty int sum prod lim
+ alpha beta gamma delta epsilon theta lambda mu rho sigma phi varphi omega psi tau lfloor rfloor lceil rceil overline to""".split()
+)
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TOWER = re.compile(
-    r"\d \d|'|(?<![\\A-Za-z])[A-Za-z]\d"  # numbers side by side, primes, e3: the larger algebra makes sums and products of them
-    r"|\^ ?\w ?\^|\^ ?\{[^{}]*\^|\^ ?\{? ?\d{4,}|\^\{[^{}]*\{|\d{16,}|!|°|\d_|[⟦⟧＄$%&#~≈∧∨∈∪∩=<>≤≥±]|\\(?:begin|end|text)")
+    # numbers side by side, primes, e3: the larger algebra makes sums and products of them
+    r"\d \d|'|(?<![\\A-Za-z])[A-Za-z]\d"
+    r"|\^ ?\w ?\^|\^ ?\{[^{}]*\^|\^ ?\{? "
+    r"?\d{4,}|\^\{[^{}]*\{|\d{16,}|!|°|\d_|[⟦⟧＄$%&#~≈∧∨∈∪∩=<>≤≥±]|\\(?:begin|end|text)"
+)
 
 
 def _askable(text: str) -> bool:
-    """Real algebra of small size: no words, no product of letters that may be one, no towers of powers, no factorials."""
+    """Real algebra of small size: no words, no product of letters that may be one, no towers of powers, no
+    factorials."""
     if not text or len(text) > 200 or _TOWER.search(text):
         return False
     text = latex(text)
-    return not _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", text)) and all(c in _COMMANDS for c in re.findall(r"\\([A-Za-z]+)", text))
+    return not _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", text)) and all(
+        c in _COMMANDS for c in re.findall(r"\\([A-Za-z]+)", text)
+    )

@@ -1,4 +1,5 @@
-r"""Reads algebra, in LaTeX or plain, into a ratio of exact sums (see algebra). Bounded in length, depth and size.
+r"""Reads algebra, in LaTeX or plain, into a ratio of exact sums (see algebra). Bounded in length, depth and
+size.
 
     read(r"2\sqrt{3}+\frac{x^2}{4}")
 """
@@ -15,24 +16,69 @@ from forethought.tasks.grading.algebra import Ratio, TooLargeError
 MOST_TOKENS = 250
 MOST_DEPTH = 30
 
-_TOKEN = re.compile(r"(\d+(?:\.\d+)?|\.\d+)|(\\[A-Za-z]+)|([A-Za-zα-ωΑ-Ω])|([-+*/^!()\[\]{}|√°_±'])|\s+|(\\[{}])|(.)", re.DOTALL)
+_TOKEN = re.compile(
+    r"(\d+(?:\.\d+)?|\.\d+)|(\\[A-Za-z]+)|([A-Za-zα-ωΑ-Ω])|([-+*/^!()\[\]{}|√°_±'])|\s+|(\\[{}])|(.)",
+    re.DOTALL,
+)
 _HEXADECIMAL = re.compile(r"(?<![\d.])0[xX][0-9A-Fa-f]")
 _LETTERS = re.compile(r"[A-Za-z]{2,}")
-_FUNCTIONS = ("arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp det arg max min gcd lcm deg dim ker sgn "
-              "sqrt sign mod").split()
-_TAKES_ONE = frozenset("arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp sgn".split())
-_GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta", "ι": "iota",
-          "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "ρ": "rho", "σ": "sigma", "τ": "tau", "υ": "upsilon", "φ": "phi",
-          "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Σ": "Sigma",
-          "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"}  # fmt: skip
-_LETTER_OF = {name: letter for letter, name in _GREEK.items()} | {"varepsilon": "ε", "vartheta": "θ", "varphi": "φ", "varrho": "ρ",
-                                                                 "ell": "ℓ", "hbar": "ℏ"}  # fmt: skip
-ENGLISH = frozenset("""no on is not in at it or an as by of to so if we he me my us up do go be am pm and the for ton ten two one six odd
+_FUNCTIONS = (
+    "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp det arg max "
+    "min gcd lcm deg dim ker sgn "
+    "sqrt sign mod"
+).split()
+_TAKES_ONE = frozenset(
+    "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp sgn".split()
+)
+_GREEK = {
+    "α": "alpha",
+    "β": "beta",
+    "γ": "gamma",
+    "δ": "delta",
+    "ε": "epsilon",
+    "ζ": "zeta",
+    "η": "eta",
+    "θ": "theta",
+    "ι": "iota",
+    "κ": "kappa",
+    "λ": "lambda",
+    "μ": "mu",
+    "ν": "nu",
+    "ξ": "xi",
+    "ρ": "rho",
+    "σ": "sigma",
+    "τ": "tau",
+    "υ": "upsilon",
+    "φ": "phi",
+    "χ": "chi",
+    "ψ": "psi",
+    "ω": "omega",
+    "Γ": "Gamma",
+    "Δ": "Delta",
+    "Θ": "Theta",
+    "Λ": "Lambda",
+    "Ξ": "Xi",
+    "Σ": "Sigma",
+    "Φ": "Phi",
+    "Ψ": "Psi",
+    "Ω": "Omega",
+}
+_LETTER_OF = {name: letter for letter, name in _GREEK.items()} | {
+    "varepsilon": "ε",
+    "vartheta": "θ",
+    "varphi": "φ",
+    "varrho": "ρ",
+    "ell": "ℓ",
+    "hbar": "ℏ",
+}
+ENGLISH = frozenset(
+    """no on is not in at it or an as by of to so if we he me my us up do go be am pm and the for ton ten two one six odd
  yes all any few may jun jul sun mon tue wed thu fri sat jan feb mar apr aug sep oct nov dec non nil but per out off old new red big bad low
  add sum put get got has had was are his her him its our you she who how why now then than very too own day men man cat dog pen box bag egg
  pie cup jar car bus toy hat cow pig hen can set
  end top mid low far near kg cm mm km ft lb oz ml mg hr min sec mph usd aud cad gbp eur bn mn
- tn ok na ca cc th st nd rd""".split())  # words of two or three letters: no products
+ tn ok na ca cc th st nd rd""".split()
+)  # words of two or three letters: no products
 
 
 class UnreadableError(ValueError):
@@ -55,19 +101,28 @@ def read(text: str) -> Ratio:
 
 
 def latex(text: str) -> str:
-    """The text with the signs that this package uses put back into LaTeX, and functions with their backslash."""
-    text = re.sub(r"√ ?(\d+|[a-z])", r"\\sqrt{\1}", text).replace("√", "\\sqrt").replace("π", "\\pi ").replace("∞", "\\infty ")
+    """The text with the signs that this package uses put back into LaTeX, and functions with their
+    backslash."""
+    text = (
+        re.sub(r"√ ?(\d+|[a-z])", r"\\sqrt{\1}", text)
+        .replace("√", "\\sqrt")
+        .replace("π", "\\pi ")
+        .replace("∞", "\\infty ")
+    )
     text = "".join(f"\\{_GREEK[sign]} " if sign in _GREEK else sign for sign in text).replace("*", "\\cdot ")
     return re.sub(rf"(?<![\\A-Za-z])({'|'.join(_FUNCTIONS)})(?![A-Za-z])", r"\\\1", text)
 
 
 def _tokens(text: str) -> list[str]:
-    """Numbers, letters, commands without their backslash where they are functions, signs. A word is no product of letters."""
+    """Numbers, letters, commands without their backslash where they are functions, signs. A word is no
+    product of letters."""
     text = text.replace("**", "^").replace("\\,", " ")
     if _HEXADECIMAL.search(text):
         raise UnreadableError("a hexadecimal number")  # 0xFF is not nothing times x F F
     for run in _LETTERS.finditer(re.sub(r"\\[A-Za-z]+", " ", text)):
-        if run[0] not in _FUNCTIONS and (len(run[0]) > 3 and not _functions_in(run[0]) or run[0].lower() in ENGLISH):
+        if run[0] not in _FUNCTIONS and (
+            len(run[0]) > 3 and not _functions_in(run[0]) or run[0].lower() in ENGLISH
+        ):
             raise UnreadableError(f"a word, {run[0]!r}")
     tokens: list[str] = []
     at = 0
@@ -83,7 +138,12 @@ def _tokens(text: str) -> list[str]:
             raise UnreadableError(f"a sign, {match[0]!r}")
         if not match[0].isspace():
             tokens.append(match[0])
-        elif tokens and tokens[-1][-1].isdigit() and text[match.end() : match.end() + 1].isdigit() and tokens[-2:-1] != ["_"]:
+        elif (
+            tokens
+            and tokens[-1][-1].isdigit()
+            and text[match.end() : match.end() + 1].isdigit()
+            and tokens[-2:-1] != ["_"]
+        ):
             raise UnreadableError("two numbers side by side")
         at = match.end()
         if len(tokens) > MOST_TOKENS:
@@ -157,7 +217,9 @@ class _Reader:
                 factor = self.signed(self.power)
                 found = algebra.times(found, factor if token == "*" else algebra.inverse(factor))
             elif token and self.starts(token):
-                if _is_number(token) and (_is_number(self.tokens[self.at - 1]) or self.tokens[self.at - 1] == "!"):
+                if _is_number(token) and (
+                    _is_number(self.tokens[self.at - 1]) or self.tokens[self.at - 1] == "!"
+                ):
                     raise UnreadableError("two numbers side by side")
                 if _is_number(token) and self.tokens[self.at - 1] not in (")", "*", "}", "]", "|"):
                     raise UnreadableError("a number behind a letter")
@@ -166,14 +228,24 @@ class _Reader:
                 return found
 
     def starts(self, token: str) -> bool:
-        return token in ("(", "{", "[", "√") or token == "|" and not self.bars or token[0].isalnum() or token[0] in "\\."
+        return (
+            token in ("(", "{", "[", "√")
+            or token == "|"
+            and not self.bars
+            or token[0].isalnum()
+            or token[0] in "\\."
+        )
 
     # --- powers and what they are of ---
 
     def power(self, first: bool = False) -> Ratio:
         start = self.at
         base = self.primary()
-        mixed = self.mixed(start) if first or start == 0 or self.tokens[start - 1] in ("(", "{", "[", "+", "-", "*", "/") else None
+        mixed = (
+            self.mixed(start)
+            if first or start == 0 or self.tokens[start - 1] in ("(", "{", "[", "+", "-", "*", "/")
+            else None
+        )
         if mixed is not None:
             return mixed
         while self.next() in ("!", "°", "'"):
@@ -196,8 +268,17 @@ class _Reader:
     def mixed(self, start: int) -> Ratio | None:
         """`3\frac{1}{2}`: three and a half. None where the tokens from `start` are something else."""
         part = self.tokens[start : start + 8]
-        if (len(part) == 8 and part[1:3] == ["\\frac", "{"] and part[4:6] == ["}", "{"] and part[7] == "}"
-                and part[0].isdigit() and part[3].isdigit() and part[6].isdigit() and self.at == start + 1 and int(part[6])):
+        if (
+            len(part) == 8
+            and part[1:3] == ["\\frac", "{"]
+            and part[4:6] == ["}", "{"]
+            and part[7] == "}"
+            and part[0].isdigit()
+            and part[3].isdigit()
+            and part[6].isdigit()
+            and self.at == start + 1
+            and int(part[6])
+        ):
             self.at = start + 8
             if self.next() == "^":
                 raise UnreadableError("a power of a mixed number")
@@ -266,7 +347,8 @@ class _Reader:
             self.take()
             sub = self.subscript()
             return algebra.variable(f"{name}_{sub}")
-        if name in ("f", "g") and self.tokens[self.at : self.at + 3 : 2] == ["(", ")"]:  # f(2) is a function's value, and not 2f
+        # f(2) is a function's value, and not 2f
+        if name in ("f", "g") and self.tokens[self.at : self.at + 3 : 2] == ["(", ")"]:
             return algebra.unread(name, self.group())
         return algebra.variable(name)
 
@@ -327,14 +409,21 @@ class _Reader:
             inner = self.group()
         else:
             inner = self.power()
-            while self.next() and self.next() not in ("\\frac",) and self.next()[0] not in "\\" and self.starts(self.next()):
+            while (
+                self.next()
+                and self.next() not in ("\\frac",)
+                and self.next()[0] not in "\\"
+                and self.starts(self.next())
+            ):
                 if _is_number(self.next()) or self.next() == "(":
                     break
                 inner = algebra.times(inner, self.power())
         if name == "exp":
             found = algebra.power(algebra.variable("e"), inner)
         elif name == "log" and base is not None:
-            found = algebra.times(algebra.logarithm("ln", inner), algebra.inverse(algebra.logarithm("ln", base)))
+            found = algebra.times(
+                algebra.logarithm("ln", inner), algebra.inverse(algebra.logarithm("ln", base))
+            )
         elif name in ("ln", "log"):
             found = algebra.logarithm(name, inner)
         else:

@@ -1,4 +1,5 @@
-"""Kinds of answers with a notation of their own: dates, choices, numbers in a base, remainders, ratios, infinity."""
+"""Kinds of answers with a notation of their own: dates, choices, numbers in a base, remainders, ratios,
+infinity."""
 
 from __future__ import annotations
 
@@ -26,13 +27,18 @@ def dated(text: str, inner: Inner) -> Value | None:
 
 
 _CHOICE = re.compile(r"⟦? ?\( ?⟦? ?([A-Z]) ?⟧? ?\) ?⟧?|⟦ ?([A-Z]) ?⟧|([A-Z])|⟦? ?([A-J]) ?\) ?⟧?")
-_CHOICE_OF = re.compile(r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)"
-    r"(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)", re.DOTALL)
+_CHOICE_OF = re.compile(
+    r"(?:⟦? ?\( ?⟦? ?([A-J]) ?⟧? ?\)[ :.⟧]*|⟦? ?([A-J]) ?(?:[:.)]|⟧ ?[:.)])[ ⟧]*)"
+    r"(?=[^\s+*/^=<>≤≥∪∩∈_!|)\]},.-])(.+)",
+    re.DOTALL,
+)
 
 
 _SAYS_NO_TEXT = re.compile(  # behind the letter stands no text of the choice: (A) or (B), (A) is wrong
     r"[ ⟦]*(?:(?:and|or|nor|but|not|is|isn't|are|to|through|vs|xor|if|when|only|with|plus|except|because)\b|[&/?;:∧∨→])"
-    r"|[ ⟦]*[A-J][ ⟧.)]*$|.*(?:^|[ ⟦])\( ?⟦? ?[A-J] ?⟧? ?\)", re.IGNORECASE | re.DOTALL)
+    r"|[ ⟦]*[A-J][ ⟧.)]*$|.*(?:^|[ ⟦])\( ?⟦? ?[A-J] ?⟧? ?\)",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def choice(text: str, inner: Inner) -> Value | None:
@@ -54,7 +60,10 @@ def _unmarked(text: str) -> str:
     return text
 
 
-_BASED = re.compile(r"\(?⟦? ?([0-9A-Fa-f]+) ?⟧?\)?(?: ?_ ?\{? ?\(?⟦? ?(\w+) ?⟧?\)? ?\}?|[ ⟦(]+(?:in )?base[ ⟧-]+(\w+)[⟧)]*)")
+_BASED = re.compile(
+    r"\(?⟦? ?([0-9A-Fa-f]+) ?⟧?\)?(?: ?_ ?\{? ?\(?⟦? ?(\w+) ?⟧?\)? ?\}?|[ ⟦(]+(?:in )?base[ "
+    r"⟧-]+(\w+)[⟧)]*)"
+)
 
 
 def based(text: str, inner: Inner) -> Value | None:
@@ -72,7 +81,10 @@ def based(text: str, inner: Inner) -> Value | None:
     return Value("based", (digits.upper().lstrip("0") or "0", base))
 
 
-_REMAINDER = re.compile(r"([\d,]+)[ ,⟦]*(?:and a |with |with a )?(?:R|r|rem\.?|[Rr]emainder)(?: of)?[ ⟧:=]*(\d+|[a-z]+)⟧?")
+_REMAINDER = re.compile(
+    r"([\d,]+)[ ,⟦]*(?:and a |with |with a )?(?:R|r|rem\.?|[Rr]emainder)(?: of)?[ "
+    r"⟧:=]*(\d+|[a-z]+)⟧?"
+)
 
 
 def remainder(text: str, inner: Inner) -> Value | None:

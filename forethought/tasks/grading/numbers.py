@@ -1,4 +1,5 @@
-r"""Numbers as people write them -> their exact value: 1,234.50, 1 234, 3\frac{1}{2}, 0.\overline{3}, 1.5e3, twenty-one, 3 million.
+r"""Numbers as people write them -> their exact value: 1,234.50, 1 234, 3\frac{1}{2}, 0.\overline{3}, 1.5e3,
+twenty-one, 3 million.
 
 A number that Python would not write (more than 4,300 digits) is none, and so is an exponent above 1000.
 """
@@ -15,11 +16,21 @@ MOST_EXPONENT = 1_000
 _N = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _PLAIN = re.compile(rf"([+-]?) ?({_N})")
 _GROUPED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:(?P<mark>[, '])\d{3})(?:(?P=mark)\d{3})*)(\.\d*)?")
-_DOTTED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:\.\d{3}){2,})(,\d+)?")  # 1.234.567: two dots are no decimal points
-_RATIO = re.compile(rf"([+-]?) ?(?:(\d+)(?:\s+|\s*(?=\\frac)|-(?=\d+/)(?!.*-.*-)))?(?:\\frac *)?\{{? ?([+-]? ?{_N}) ?\}}?"
-                    rf"(?: ?/ ?|(?<=\}}) ?(?=\{{))\{{? ?([+-]? ?{_N}) ?\}}?")
-_SCIENTIFIC = re.compile(rf"([+-]? ?{_N})(?:[eE] ?\{{?([+-]?\d{{1,5}})\}}?| ?[*xX] ?10 ?\^ ?(?:\{{ ?([+-]? ?\d{{1,5}}) ?\}}|(\d{{1,5}})))")
-_BARRED = re.compile(r"([+-]?) ?(\d*)\.(\d*)(?:\\(?:overline|bar|dot) ?\{(\d+)\}|\((\d+)\)|\\(?:bar|dot) ?(\d)())")
+# 1.234.567: two dots are no decimal points
+_DOTTED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:\.\d{3}){2,})(,\d+)?")
+_RATIO = re.compile(
+    rf"([+-]?) ?(?:(\d+)(?:\s+|\s*(?=\\frac)|-(?=\d+/)(?!.*-.*-)))?(?:\\frac *)?\{{? ?([+-]? "
+    rf"?{_N}) ?\}}?"
+    rf"(?: ?/ ?|(?<=\}}) ?(?=\{{))\{{? ?([+-]? ?{_N}) ?\}}?"
+)
+_SCIENTIFIC = re.compile(
+    rf"([+-]? ?{_N})(?:[eE] ?\{{?([+-]?\d{{1,5}})\}}?| ?[*xX] ?10 ?\^ ?(?:\{{ ?([+-]? "
+    rf"?\d{{1,5}}) ?\}}|(\d{{1,5}})))"
+)
+_BARRED = re.compile(
+    r"([+-]?) ?(\d*)\.(\d*)(?:\\(?:overline|bar|dot) ?\{(\d+)\}|\((\d+)\)|\\(?:bar|dot) "
+    r"?(\d)())"
+)
 _DOTS = re.compile(r"([+-]?) ?(\d*)\.(\d*)\\dot ?\{?(\d)\}?(\d*)\\dot ?\{?(\d)\}?")
 _GOES_ON = re.compile(r"([+-]?) ?(\d+)\.(\d+) ?\.\.\.")
 _LINED = re.compile(r"(?:\d[\u0305\u0304])+$")
@@ -39,7 +50,11 @@ def number(text: str) -> Fraction | None:
         return _ratio(match)
     if match := _SCIENTIFIC.fullmatch(text):
         exponent = int((match[2] or match[3] or match[4]).replace(" ", ""))
-        return Fraction(match[1].replace(" ", "")) * Fraction(10) ** exponent if abs(exponent) <= MOST_EXPONENT else None
+        return (
+            Fraction(match[1].replace(" ", "")) * Fraction(10) ** exponent
+            if abs(exponent) <= MOST_EXPONENT
+            else None
+        )
     return _recurring(text)
 
 
@@ -53,7 +68,11 @@ def ungrouped(text: str) -> str:
             depth += 1
         elif len(part) == 1 and part in ")]}":
             depth -= 1
-        out.append(part.replace(",", "") if depth == 0 and part[:1].isdigit() and re.fullmatch(r"\d{1,3}(?:,\d{3})+", part) else part)
+        out.append(
+            part.replace(",", "")
+            if depth == 0 and part[:1].isdigit() and re.fullmatch(r"\d{1,3}(?:,\d{3})+", part)
+            else part
+        )
     return "".join(out)
 
 
@@ -98,12 +117,15 @@ def _recurring(text: str) -> Fraction | None:
         sign, whole, start = head.groups()
     if not block:
         return None
-    value = Fraction(int(start or 0), 10 ** len(start)) + Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(start))
+    value = Fraction(int(start or 0), 10 ** len(start)) + Fraction(
+        int(block), (10 ** len(block) - 1) * 10 ** len(start)
+    )
     return _signed(sign, int(whole or 0) + value)
 
 
 def _repeats(digits: str) -> int | None:
-    """Where the block begins that 0.1666... or 0.121212... repeats to its end; a single digit repeats. None where nothing does."""
+    """Where the block begins that 0.1666... or 0.121212... repeats to its end; a single digit repeats. None
+    where nothing does."""
     if len(digits) == 1:
         return 0
     for size in range(1, len(digits) // 2 + 1):
@@ -116,14 +138,19 @@ def _repeats(digits: str) -> int | None:
 
 
 def _period(tail: str) -> int:
-    return next(size for size in range(1, len(tail) + 1) if all(tail[i] == tail[i - size] for i in range(size, len(tail))))
+    return next(
+        size
+        for size in range(1, len(tail) + 1)
+        if all(tail[i] == tail[i - size] for i in range(size, len(tail)))
+    )
 
 
 # --- words ---
 
 
 def in_words(words: Sequence[str]) -> tuple[Fraction, int] | None:
-    """(value, how many words it took) of the longest number that the words begin with: `two thirds`, `one hundred and five`, `a dozen`.
+    """(value, how many words it took) of the longest number that the words begin with: `two thirds`, `one
+    hundred and five`, `a dozen`.
 
     Words are in small letters, hyphens already taken apart."""
     for end in range(min(len(words), 12), 0, -1):
@@ -139,7 +166,11 @@ def _value_of(words: list[str]) -> Fraction | None:
             whole = _whole(words[:-3])
             return None if whole is None else whole + Fraction(1, PARTS[words[-1]])
         over = 1 if words[:-1] in ([], ["a"], ["one"]) else _whole(words[:-1])
-        return None if over is None or over > 1 and not words[-1].endswith("s") else Fraction(over, PARTS[words[-1]])
+        return (
+            None
+            if over is None or over > 1 and not words[-1].endswith("s")
+            else Fraction(over, PARTS[words[-1]])
+        )
     whole = _whole(words)
     return None if whole is None else Fraction(whole)
 
@@ -153,7 +184,12 @@ def _whole(words: list[str]) -> int | None:
     total, group, room = 0, 0, 10**18  # room: the next word must be smaller
     for i, word in enumerate(words):
         if word == "and":
-            if not 0 < i < len(words) - 1 or words[i - 1] not in ("hundred", "thousand", "million", "billion"):
+            if not 0 < i < len(words) - 1 or words[i - 1] not in (
+                "hundred",
+                "thousand",
+                "million",
+                "billion",
+            ):
                 return None
         elif word in ONES:
             n = ONES[word]

@@ -1,4 +1,5 @@
-"""The processes that math-verify runs in: one that is asked, and a spare one that stands ready for when the first has to be ended."""
+"""The processes that math-verify runs in: one that is asked, and a spare one that stands ready for when the
+first has to be ended."""
 
 from __future__ import annotations
 
@@ -22,13 +23,14 @@ class Workers:
         self._spare: _Worker | None = None
 
     def ask(self, pair: list[str], seconds: float) -> dict:
-        """What the worker says. TimeoutError after `seconds`, EOFError where its process has ended; either way the next question goes to
-        the spare. ForethoughtError where no worker starts."""
+        """What the worker says. TimeoutError after `seconds`, EOFError where its process has ended; either
+        way the next question goes to the spare. ForethoughtError where no worker starts."""
         if self._worker is None:
             self._worker, self._spare = self._spare or _Worker(self._command), None
         worker = self._worker
         worker.wait()
-        if self._spare is None:  # started now, ready by the time that it is needed; its start is not waited for
+        # started now, ready by the time that it is needed; its start is not waited for
+        if self._spare is None:
             self._spare = _Worker(self._command)
         try:
             return worker.ask(pair, seconds)
@@ -45,13 +47,22 @@ class Workers:
 
 
 class _Worker:
-    """One process and a thread that reads its lines: a pipe has no time limit of its own on every system, a queue has."""
+    """One process and a thread that reads its lines: a pipe has no time limit of its own on every system, a
+    queue has."""
 
     def __init__(self, command: Sequence[str]):
         self._command = command
         self._ready = False
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                         text=True, encoding="utf-8", start_new_session=True)  # Ctrl-C is the parent's to handle
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is the parent's to handle
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -64,7 +75,9 @@ class _Worker:
         except (TimeoutError, EOFError) as error:
             self.end()
             command = " ".join(self._command)
-            raise ForethoughtError(f"the process that compares answers did not start; by hand it says why: {command}") from error
+            raise ForethoughtError(
+                f"the process that compares answers did not start; by hand it says why: {command}"
+            ) from error
         self._ready = True
 
     def ask(self, pair: list[str], seconds: float) -> dict:

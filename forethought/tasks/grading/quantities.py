@@ -14,8 +14,15 @@ from forethought.tasks.grading.value import Inner, Value, parsed
 
 _BEHIND = re.compile(r"(.*(?:[0-9)\]}π∞√]|\.\.\.|[\u0305\u0304]))([^0-9)\]π∞]*)", re.DOTALL)
 _RAISED = re.compile(r"(?<=[A-Za-z⟧.]) ?\^ ?(?:\{ ?(-?[1-4]) ?\}|(-?[1-4]))(?![0-9])")
-_MONEY = re.compile(r"([+-]?) ?⟦? ?(?:USD?|A|C|CA|AU|HK|NZ)? ?([$＄£€¥₹₩₽]|USD|EUR|GBP|Rs\.?) ?⟧? ?(?=[+-]?[\d.\\⟦a-z({])(.+)", re.DOTALL)
-_PIECE = re.compile(r"(\d[\d,]*(?:\.\d+)?(?: ?\d*\\frac\{\d+\}\{\d+\})?|\\frac\{\d+\}\{\d+\}) ?((?:[^\d\\]|\\(?!frac))+)")
+_MONEY = re.compile(
+    r"([+-]?) ?⟦? ?(?:USD?|A|C|CA|AU|HK|NZ)? ?([$＄£€¥₹₩₽]|USD|EUR|GBP|Rs\.?) ?⟧? "
+    r"?(?=[+-]?[\d.\\⟦a-z({])(.+)",
+    re.DOTALL,
+)
+_PIECE = re.compile(
+    r"(\d[\d,]*(?:\.\d+)?(?: ?\d*\\frac\{\d+\}\{\d+\})?|\\frac\{\d+\}\{\d+\}) "
+    r"?((?:[^\d\\]|\\(?!frac))+)"
+)
 _ANGLE_OF = re.compile(r"(?<![A-Za-z])(?:sin|cos|tan|cot|sec|csc)(?: ?\^ ?\{? ?-?\d+ ?\}?)? ?\(? ?[\d.]+$")
 _RANGE = re.compile(r"\d[\d.,]* ?- ?\d[\d.,]*")
 _ORDINAL = re.compile(r"(\d+) ?\^? ?\{? ?⟦? ?(st|nd|rd|th) ?⟧? ?\}?")
@@ -28,7 +35,9 @@ def quantity(text: str, inner: Inner) -> Value | None:
         return total
     money = ""
     if match := _MONEY.fullmatch(text):
-        money = {"USD": "usd", "US": "usd", "EUR": "€", "GBP": "£", "Rs": "₹", "Rs.": "₹"}.get(match[2], match[2])
+        money = {"USD": "usd", "US": "usd", "EUR": "€", "GBP": "£", "Rs": "₹", "Rs.": "₹"}.get(
+            match[2], match[2]
+        )
         money = {"usd": "$"}.get(money, money)
         text = match[1] + match[3].strip()
         if (found := number(text)) is not None:
@@ -45,7 +54,8 @@ def quantity(text: str, inner: Inner) -> Value | None:
 
 
 def _cuts(text: str) -> list[tuple[str, str]]:
-    """Where the number may end and its unit begin: behind the last digit or bracket, before the first words, before the last `%` or `°`."""
+    """Where the number may end and its unit begin: behind the last digit or bracket, before the first words,
+    before the last `%` or `°`."""
     cuts = []
     if match := _BEHIND.fullmatch(text):
         head, tail = match[1], match[2]
@@ -75,8 +85,13 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
         if value is None:
             return None
         times = 0
-        if lower[0] == "and" and len(lower) >= 3 and lower[1] in ("a", "one") and lower[2] in PARTS:  # 3 and a half
-            value, words, lower = algebra.plus(value, algebra.number(Fraction(1, PARTS[lower[2]]))), words[3:], lower[3:]
+        # 3 and a half
+        if lower[0] == "and" and len(lower) >= 3 and lower[1] in ("a", "one") and lower[2] in PARTS:
+            value, words, lower = (
+                algebra.plus(value, algebra.number(Fraction(1, PARTS[lower[2]]))),
+                words[3:],
+                lower[3:],
+            )
             if not words:
                 return Value("scalar", value, unit=unit("", money) if money else ())
             tail = " ".join(words)
@@ -85,7 +100,14 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
             times += 1
             if times > 2:
                 return None
-        if not times and lower[0] in PARTS and lower[0] != "half" and lower[0] != "halves" or not times and lower == ["halves"]:
+        if (
+            not times
+            and lower[0] in PARTS
+            and lower[0] != "half"
+            and lower[0] != "halves"
+            or not times
+            and lower == ["halves"]
+        ):
             n = algebra.value(value)
             if n is None or n.denominator != 1 or (abs(n) != 1) != lower[0].endswith("s"):
                 return None
@@ -100,12 +122,20 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
             found = in_words(lower[1:])
         if found is None:
             return None
-        value, rest, bound = algebra.number(-found[0] if minus else found[0]), words[found[1] + minus :], False
+        value, rest, bound = (
+            algebra.number(-found[0] if minus else found[0]),
+            words[found[1] + minus :],
+            False,
+        )
         times = 1
         if rest and rest[0].lower() == "point":
             return None
     if not rest:
-        return Value("scalar", value, unit=unit("", money) if money else (), bound=bound) if times or money else None
+        return (
+            Value("scalar", value, unit=unit("", money) if money else (), bound=bound)
+            if times or money
+            else None
+        )
     marked = "⟦" in tail
     said = tail if head and not times else ("⟦" + " ".join(rest) + "⟧" if marked else " ".join(rest))
     counted = unit(said, money, algebra.value(value) in (1, -1))
@@ -129,7 +159,12 @@ def _ordinal(digits: str, ending: str) -> Value | None:
 def _total(text: str) -> Value | None:
     """3 hours 20 minutes: parts of one dimension, each of a smaller unit than the one before."""
     pieces = list(_PIECE.finditer(text))
-    if len(pieces) < 2 or len(pieces) > 4 or pieces[0].start() or "".join(piece[0] for piece in pieces) != text:
+    if (
+        len(pieces) < 2
+        or len(pieces) > 4
+        or pieces[0].start()
+        or "".join(piece[0] for piece in pieces) != text
+    ):
         return None
     sums: dict[tuple, tuple[Fraction, Fraction]] = {}
     for i, piece in enumerate(pieces):
@@ -137,7 +172,11 @@ def _total(text: str) -> Value | None:
         n, marked = number(piece[1].strip()), "⟦" in piece[2]
         if n is None or re.fullmatch(r"[\s,⟦⟧]*,[\s,⟦⟧]*", piece[2]):
             return None
-        meanings = unit("⟦" + said.replace("⟦", " ").replace("⟧", " ") + "⟧" if marked or said.strip() in ("h", "m", "s") else said.strip())
+        meanings = unit(
+            "⟦" + said.replace("⟦", " ").replace("⟧", " ") + "⟧"
+            if marked or said.strip() in ("h", "m", "s")
+            else said.strip()
+        )
         if not meanings:
             return None
         new = {}
@@ -154,5 +193,3 @@ def _total(text: str) -> Value | None:
         return None
     name, (total, _) = next(iter(sums.items()))
     return Value("scalar", algebra.number(total), unit=(Meaning(name, Fraction(1)),), bound=True)
-
-

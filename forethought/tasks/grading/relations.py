@@ -14,10 +14,15 @@ _RELATION = re.compile(r"(≤|≥|<|>|≠|∈)")
 _NAMED = re.compile(
     r"(?:\\?[A-Za-zα-ω]|\\[a-z]+ ?|[A-Z]{2,3}|\\angle ?[A-Z]{1,3}|⟦[^⟦⟧=\d]{2,30}⟧(?: of [A-Za-z ]+)?"
     r"|[A-Za-z][a-z]{2,}(?: [A-Za-z][a-z]+){0,4}"
-    r"|\( ?[a-z](?: ?, ?[a-z]){1,3} ?\)|\\overline ?\{[A-Z]{2}\})(?: ?_ ?(?:\{\w{1,6}\}|\w))?'{0,2}(?: ?\([^()=]{1,12}\))?")
-_FALSE_NAMES = re.compile(r"\b(?:not?|never|wrong|false|less|more|sin|cos|tan|log|ln|sqrt|about|approximately)\b"
-                          r"|\\(?:pi|sqrt|frac|sin|cos|tan|ln|log"
-                          r"|binom|infty|pm)\b", re.IGNORECASE)
+    r"|\( ?[a-z](?: ?, ?[a-z]){1,3} ?\)|\\overline ?\{[A-Z]{2}\})(?: ?_ ?(?:\{\w{1,6}\}|\w))?'{0,2}(?: "
+    r"?\([^()=]{1,12}\))?"
+)
+_FALSE_NAMES = re.compile(
+    r"\b(?:not?|never|wrong|false|less|more|sin|cos|tan|log|ln|sqrt|about|approximately)\b"
+    r"|\\(?:pi|sqrt|frac|sin|cos|tan|ln|log"
+    r"|binom|infty|pm)\b",
+    re.IGNORECASE,
+)
 
 
 def _name(text: str) -> str | None:
@@ -39,9 +44,15 @@ def equation(text: str, inner: Inner) -> Value | None:
     name = _name(sides[0])
     values = [inner(side) for side in (sides[1:] if name else sides)]
     if all(value.kind not in ("words", "algebra", "large", "equation") for value in values):
-        if all(same_values(values[0], other) for other in values[1:]) and (name or all(_constant(value) for value in values)):
+        if all(same_values(values[0], other) for other in values[1:]) and (
+            name or all(_constant(value) for value in values)
+        ):
             last = values[-1]
-            return replace(last, name=name or last.name, text=spelled(text)) if not last.name else Value("equation", None, spelled(text))
+            return (
+                replace(last, name=name or last.name, text=spelled(text))
+                if not last.name
+                else Value("equation", None, spelled(text))
+            )
     elif name and len(values) == 1 and values[0].kind != "equation":
         return replace(values[0], name=name, text=spelled(text))
     if len(sides) == 2:
@@ -55,7 +66,11 @@ def equation(text: str, inner: Inner) -> Value | None:
 
 
 def _constant(value: Value) -> bool:
-    return value.kind == "scalar" and algebra.value(value.body) is not None or value.kind in ("based", "infinity")
+    return (
+        value.kind == "scalar"
+        and algebra.value(value.body) is not None
+        or value.kind in ("based", "infinity")
+    )
 
 
 def relation(text: str, inner: Inner) -> Value | None:
@@ -71,7 +86,10 @@ def relation(text: str, inner: Inner) -> Value | None:
         name = _name(sides[0])
         return replace(inner(sides[1]), name=name) if name else Value("words", spelled(text))
     if signs[0] in "≥>":
-        sides, signs = sides[::-1], [{"≥": "≤", ">": "<", "≤": "≥", "<": ">"}.get(sign, sign) for sign in signs[::-1]]
+        sides, signs = (
+            sides[::-1],
+            [{"≥": "≤", ">": "<", "≤": "≥", "<": ">"}.get(sign, sign) for sign in signs[::-1]],
+        )
     if not all(sign in "≤<" for sign in signs):
         if signs == ["≠"]:
             left, right = (inner(side) for side in sides)
@@ -90,4 +108,6 @@ def relation(text: str, inner: Inner) -> Value | None:
 def _interval(name: str, low: str | None, first: str, second: str, high: str | None, inner: Inner) -> Value:
     start = Value("infinity", "-", "-∞") if low is None else inner(low)
     end = Value("infinity", "", "∞") if high is None else inner(high)
-    return Value("tuple", ("[" if first == "≤" else "(", (start, end), "]" if second == "≤" else ")"), name=name)
+    return Value(
+        "tuple", ("[" if first == "≤" else "(", (start, end), "]" if second == "≤" else ")"), name=name
+    )

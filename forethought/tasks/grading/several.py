@@ -6,7 +6,11 @@ import re
 
 from forethought.tasks.grading.value import MOST_ITEMS, Inner, Value, split
 
-_MATRIX = re.compile(r"\\begin ?\{([bpvBV]?matrix|smallmatrix|array)\}(?: ?\{[clr| ]*\})?(.*)\\end ?\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin ?\{([bpvBV]?matrix|smallmatrix|array)\}(?: ?\{[clr| ]*\})?(.*)\\end "
+    r"?\{\1\}",
+    re.DOTALL,
+)
 _MATRIX_KIND = {"vmatrix": "determinant", "Vmatrix": "norm"}
 
 
@@ -20,7 +24,10 @@ def matrix(text: str, inner: Inner) -> Value | None:
     rows = [row.split("&") for row in re.split(r"\\\\", match[2]) if row.strip()]
     if not rows or sum(map(len, rows)) > MOST_ITEMS:
         return None
-    return Value("matrix", (_MATRIX_KIND.get(match[1], ""), tuple(tuple(inner(cell.strip()) for cell in row) for row in rows)))
+    return Value(
+        "matrix",
+        (_MATRIX_KIND.get(match[1], ""), tuple(tuple(inner(cell.strip()) for cell in row) for row in rows)),
+    )
 
 
 def union(text: str, inner: Inner) -> Value | None:
@@ -52,11 +59,15 @@ def listed(text: str, inner: Inner) -> Value | None:
     parts = [part.strip() for part in parts]
     if not all(parts):
         return None
-    if any(re.match(r"[⟦ ]*(?:so|then|where|which|but|with|for|if|because|since|when)\b", part) for part in parts[1:]):
+    if any(
+        re.match(r"[⟦ ]*(?:so|then|where|which|but|with|for|if|because|since|when)\b", part)
+        for part in parts[1:]
+    ):
         return None
     items = tuple(inner(part) for part in parts)
-    if all(item.kind == "tuple" and item.name and _opens(item) for item in items) and "⟦or⟧" in text.replace(" ", "") + (
-            "⟦or⟧" if re.search(r"\bor\b", text) else ""):
+    if all(item.kind == "tuple" and item.name and _opens(item) for item in items) and "⟦or⟧" in text.replace(
+        " ", ""
+    ) + ("⟦or⟧" if re.search(r"\bor\b", text) else ""):
         return Value("union", items, name=items[0].name)
     if any(item.kind == "words" and not item.body for item in items):
         return None
@@ -76,7 +87,12 @@ def _flat(items: tuple[Value, ...]) -> tuple[Value, ...]:
 
 
 def plus_or_minus(text: str, inner: Inner) -> Value | None:
-    if "±" not in text and "∓" not in text or text.count("±") + text.count("∓") > 2 or split(text, ",;=<>") not in ([text],):
+    if (
+        "±" not in text
+        and "∓" not in text
+        or text.count("±") + text.count("∓") > 2
+        or split(text, ",;=<>") not in ([text],)
+    ):
         return None
     plus, minus = text.replace("±", "+").replace("∓", "-"), text.replace("±", "-").replace("∓", "+")
     items = tuple(inner(side.strip().removeprefix("+").strip()) for side in (plus, minus))
@@ -93,10 +109,20 @@ def bracketed(text: str, inner: Inner) -> Value | None:
         said = text[cut:-cut].strip()
         if not said:
             return Value("words", "∅")
-        if (built := _BUILT.fullmatch(said)) and (found := inner(built[2])).kind == "tuple" and found.name == built[1]:
+        if (
+            (built := _BUILT.fullmatch(said))
+            and (found := inner(built[2])).kind == "tuple"
+            and found.name == built[1]
+        ):
             return found  # {x : 1 < x < 2}
         parts = split(said, ",;")
-        if parts is None or len(parts) > MOST_ITEMS or not all(part.strip() for part in parts) or cut == 1 and len(parts) == 1:
+        if (
+            parts is None
+            or len(parts) > MOST_ITEMS
+            or not all(part.strip() for part in parts)
+            or cut == 1
+            and len(parts) == 1
+        ):
             return None
         return Value("set", _flat(tuple(inner(part.strip()) for part in parts)))
     if text[:1] == "]" or text[:1] in ("[", "(") and text[-1:] == "[":  # ]1, 2[ is (1, 2)

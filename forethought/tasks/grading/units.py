@@ -2,8 +2,9 @@ r"""Units and counted things: what stands behind a number and says what it count
 
     unit("cm^2"), unit("miles per hour"), unit("red apples"); None for "million", "not sure", "x y"
 
-A unit has one or more meanings (a pound is money or a mass), each with its dimensions, a factor to the dimension's own unit, and the
-adjectives of a counted thing. Two units agree where a meaning of the one has the dimensions of a meaning of the other.
+A unit has one or more meanings (a pound is money or a mass), each with its dimensions, a factor to the
+dimension's own unit, and the adjectives of a counted thing. Two units agree where a meaning of the one has
+the dimensions of a meaning of the other.
 """
 
 from __future__ import annotations
@@ -30,26 +31,50 @@ Unit = tuple[Meaning, ...]
 _TOKEN = re.compile(r"[⟦⟧\s]+|(\^ ?\{? ?-? ?[1-4] ?\}?)|([/*])|([^\s⟦⟧/*^]+)")
 _DEGREES = re.compile(r"(?:°|\bdegrees?)[\s⟦⟧]*(C|F|[Cc]elsius|[Ff]ahrenheit|centigrade)\b")
 _WORD = re.compile(r"[A-Za-z]?[a-z]+(?:-[a-z]+)?")
-_IRREGULAR = {"people": "person", "persons": "person", "children": "child", "men": "man", "women": "woman",
-              "teeth": "tooth", "mice": "mouse",
-              "geese": "goose", "dice": "die", "oxen": "ox", "leaves": "leaf", "loaves": "loaf", "halves": "half", "vertices": "vertex",
-              "cookies": "cookie", "pies": "pie", "movies": "movie", "matrices": "matrix", "axes": "axis"}  # fmt: skip
+_IRREGULAR = {
+    "people": "person",
+    "persons": "person",
+    "children": "child",
+    "men": "man",
+    "women": "woman",
+    "teeth": "tooth",
+    "mice": "mouse",
+    "geese": "goose",
+    "dice": "die",
+    "oxen": "ox",
+    "leaves": "leaf",
+    "loaves": "loaf",
+    "halves": "half",
+    "vertices": "vertex",
+    "cookies": "cookie",
+    "pies": "pie",
+    "movies": "movie",
+    "matrices": "matrix",
+    "axes": "axis",
+}
 _BEFORE = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3}
 _BEHIND = {"squared": 2, "cubed": 3}
 
 
 @lru_cache(maxsize=1 << 14)
 def unit(text: str, money: str = "", one: bool = False) -> Unit | None:
-    """What `text`, the words behind a number, counts; None where they are no unit. `money`: a currency's sign before the number.
-    `one`: the number is 1, so that a counted thing stands in the singular."""
+    """What `text`, the words behind a number, counts; None where they are no unit. `money`: a currency's sign
+    before the number. `one`: the number is 1, so that a counted thing stands in the singular."""
     marked = "⟦" in text
     text = _DEGREES.sub(lambda m: "°" + m[1][0].upper(), text).replace("per cent", "percent")
-    tokens = [match[0].replace(" ", "") for match in _TOKEN.finditer(text) if match[1] or match[2] or match[3]]
+    tokens = [
+        match[0].replace(" ", "") for match in _TOKEN.finditer(text) if match[1] or match[2] or match[3]
+    ]
     if len(tokens) > 3 * MOST_WORDS:
         return None
     factors: list[tuple[Unit, int]] = [(tuple(Meaning(*m) for m in UNITS[money]), 1)] if money else []
     at, turn = 0, 1
-    if money and tokens and tokens[0] in UNITS and agree(factors[0][0], tuple(Meaning(*m) for m in UNITS[tokens[0]])):
+    if (
+        money
+        and tokens
+        and tokens[0] in UNITS
+        and agree(factors[0][0], tuple(Meaning(*m) for m in UNITS[tokens[0]]))
+    ):
         at = 1  # $18 dollars
     while at < len(tokens):
         token = tokens[at]
@@ -90,7 +115,10 @@ def unit(text: str, money: str = "", one: bool = False) -> Unit | None:
             factors.append((found, turn))
             at, turn = at + 1, 1
             continue
-        end = next((i for i in range(at, len(tokens)) if tokens[i] in ("/", "per", "each") or tokens[i][0] == "^"), len(tokens))
+        end = next(
+            (i for i in range(at, len(tokens)) if tokens[i] in ("/", "per", "each") or tokens[i][0] == "^"),
+            len(tokens),
+        )
         words = tokens[at:end]
         if turn == -1:
             phrase = _thing(words[0]) if len(words) == 1 else None
@@ -106,15 +134,21 @@ def unit(text: str, money: str = "", one: bool = False) -> Unit | None:
 def agree(a: Unit, b: Unit) -> Fraction | None:
     """How many of b's unit are one of a's, None where they measure different things."""
     for left, right in product(a, b):
-        if left.dimensions == right.dimensions and (left.adjectives <= right.adjectives or right.adjectives <= left.adjectives):
+        if left.dimensions == right.dimensions and (
+            left.adjectives <= right.adjectives or right.adjectives <= left.adjectives
+        ):
             return left.factor / right.factor
     return None
 
 
 def agreements(a: Unit, b: Unit) -> set[Fraction]:
     """Every such number: a ton is two masses."""
-    return {left.factor / right.factor for left, right in product(a, b)
-            if left.dimensions == right.dimensions and (left.adjectives <= right.adjectives or right.adjectives <= left.adjectives)}
+    return {
+        left.factor / right.factor
+        for left, right in product(a, b)
+        if left.dimensions == right.dimensions
+        and (left.adjectives <= right.adjectives or right.adjectives <= left.adjectives)
+    }
 
 
 def _known(word: str, marked: bool) -> Unit | None:
@@ -127,8 +161,14 @@ def _known(word: str, marked: bool) -> Unit | None:
 def _goes_on(tokens: list[str], at: int) -> bool:
     """Whether the token at `at` belongs to a measure and begins no word of a counted thing."""
     word = tokens[at]
-    return (word in ("per", "a", "an", "each", "every") or word in _BEHIND or word in AFTER_A_UNIT and at + 1 == len(tokens)
-            or _known(word, True) is not None or word.lower() in _BEFORE)
+    return (
+        word in ("per", "a", "an", "each", "every")
+        or word in _BEHIND
+        or word in AFTER_A_UNIT
+        and at + 1 == len(tokens)
+        or _known(word, True) is not None
+        or word.lower() in _BEFORE
+    )
 
 
 def _counted(words: list[str], one: bool) -> Unit | None:
@@ -144,7 +184,11 @@ def _counted(words: list[str], one: bool) -> Unit | None:
         if not words or not rest:
             return None
     *before, head = words
-    if any(word in NO_ADJECTIVE or len(word) < 2 for word in (*before, *rest)) or head in NO_NOUN or head in NO_ADJECTIVE:
+    if (
+        any(word in NO_ADJECTIVE or len(word) < 2 for word in (*before, *rest))
+        or head in NO_NOUN
+        or head in NO_ADJECTIVE
+    ):
         return None
     plural = head.endswith("s") and len(head) >= 4 and not head.endswith(("ss", "us", "is", "ous"))
     if not plural and head not in NOUNS or one and plural is False and head not in NOUNS:

@@ -23,7 +23,8 @@ class Value:
     scalar   Ratio                    infinity  its sign           words     the text, cased as it counts
     list     items in any order       set       items, each once   union     intervals in any order
     tuple    (open, items, close)     matrix    (kind, rows)       based     (digits, base)
-    ratio    numbers, the first 1     date      (year, month, day) clock     (minutes, whether marked a.m. or p.m.)
+    ratio    numbers, the first 1     date      (year, month, day) clock     (minutes, whether marked a.m. or
+             p.m.)
     left     (quotient, remainder)    equation  Ratio that is 0, or None where unread (text compares)
     algebra  None: LaTeX that only a larger algebra reads           large    None: beyond the bounds
     """
@@ -42,18 +43,20 @@ Inner = Callable[[str], Value]
 
 
 def spelled(text: str) -> str:
-    """The text in one spelling, without the spaces and cases that do not count: equal spellings are equal answers."""
+    """The text in one spelling, without the spaces and cases that do not count: equal spellings are equal
+    answers."""
     bare = " ".join(text.replace("⟦", " ").replace("⟧", " ").split())
     if re.fullmatch(r"[^\W\d_][^\W\d_ .'-]+(?:[ .'-]+[^\W\d_]+)*[.!']?", bare) and (
-            re.search(r"[^\W\d_]{3}", bare) or bare.lower() in expressions.ENGLISH):
+        re.search(r"[^\W\d_]{3}", bare) or bare.lower() in expressions.ENGLISH
+    ):
         return bare.casefold()
     bare = re.sub(r" ?, (?=\d{3}(?!\d))", ",\x1f", bare)  # 100, 200 is not 100,200
     return re.sub(r"(?<![^\W_]) | (?![^\W_])", "", bare)
 
 
 def split(text: str, marks: str, *, keep: bool = False) -> list[str] | None:
-    """The text at the marks that stand outside of brackets and words; None where brackets do not close. Half-open intervals close
-    with either bracket. `keep`: with the marks between the parts."""
+    """The text at the marks that stand outside of brackets and words; None where brackets do not close.
+    Half-open intervals close with either bracket. `keep`: with the marks between the parts."""
     parts, start, stack, words = [], 0, 0, False
     at = 0
     while at < len(text):

@@ -5,7 +5,8 @@ r"""One answer -> a Value: what kind of thing it is, exactly, with its unit, its
     read("[0, 1)")                 tuple with its brackets, two scalars
     read("no solution")            words
 
-A reader gets an undressed text and what reads its parts, and returns a Value, or None where the text is not of its kind.
+A reader gets an undressed text and what reads its parts, and returns a Value, or None where the text is not
+of its kind.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def read(text: str) -> Value:
 
 
 def same(gold: str, answer: str, ask: Ask | None = None) -> bool:
-    """Whether two answers say the same, by our own reading, and where that cannot tell two expressions apart by `ask`, a larger algebra.
+    """Whether two answers say the same, by our own reading, and where that cannot tell two expressions apart
+    by `ask`, a larger algebra.
 
     Any two texts in, never an exception of ours out (what `ask` raises passes)."""
     return gold == answer or same_values(read(gold), read(answer), ask)
@@ -67,15 +69,28 @@ def _last(text: str) -> Value:
         return Value("algebra", None, spelled(text))
     said = spelled(text).rstrip(".!")
     if _SAME_WORDS.get(said, said) == "all real numbers":
-        return Value("tuple", ("(", (Value("infinity", "-", "-∞"), Value("infinity", "", "∞")), ")"), spelled(text))
+        return Value(
+            "tuple", ("(", (Value("infinity", "-", "-∞"), Value("infinity", "", "∞")), ")"), spelled(text)
+        )
     return Value("words", _SAME_WORDS.get(said, said), spelled(text))
 
 
 _LATEX = re.compile(r"[\\^_=+*/()\d]")
 _WORDLIKE = re.compile(r"⟦|(?<![\\A-Za-z])[A-Za-z]{2,}")
-_SAME_WORDS = {"does not exist": "dne", "d.n.e": "dne", "no solutions": "no solution", "no real solutions": "no real solution",
-               "all reals": "all real numbers", "ℝ": "all real numbers", "all real": "all real numbers", "empty set": "∅",
-               "the empty set": "∅", "none of the above": "none of the above", "infinite": "infinite", "infinity": "infinite"}  # fmt: skip
+_SAME_WORDS = {
+    "does not exist": "dne",
+    "d.n.e": "dne",
+    "no solutions": "no solution",
+    "no real solutions": "no real solution",
+    "all reals": "all real numbers",
+    "ℝ": "all real numbers",
+    "all real": "all real numbers",
+    "empty set": "∅",
+    "the empty set": "∅",
+    "none of the above": "none of the above",
+    "infinite": "infinite",
+    "infinity": "infinite",
+}
 
 
 def _expression(text: str, inner: Inner) -> Value | None:
@@ -98,6 +113,21 @@ def _number_in_list(text: str, inner: Inner) -> Value | None:
 
 
 _READERS = (
-    notations.worded, notations.infinity, notations.dated, notations.choice, notations.based, notations.remainder, several.matrix,
-    _number_in_list, quantities.quantity, several.listed, relations.equation, relations.relation, several.union, several.plus_or_minus,
-    several.bracketed, notations.proportion, _expression)
+    notations.worded,
+    notations.infinity,
+    notations.dated,
+    notations.choice,
+    notations.based,
+    notations.remainder,
+    several.matrix,
+    _number_in_list,
+    quantities.quantity,
+    several.listed,
+    relations.equation,
+    relations.relation,
+    several.union,
+    several.plus_or_minus,
+    several.bracketed,
+    notations.proportion,
+    _expression,
+)

@@ -1,9 +1,11 @@
-r"""The final answer of a text, and whether two answers say the same; nothing here evaluates what a model wrote.
+r"""The final answer of a text, and whether two answers say the same; nothing here evaluates what a model
+wrote.
 
     boxed(r"... so \boxed{\frac{1}{2}}.").value == r"\frac{1}{2}"
     canonical(r"$1{,}234.50$ dollars") == canonical(r"\frac{2469}{2}") == "2469/2"
 
-An answer that cannot be found is refused with the reason: taking the last number of a text instead would pay for luck.
+An answer that cannot be found is refused with the reason: taking the last number of a text instead would pay
+for luck.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ from forethought.tasks.grading.value import Value
 
 LONGEST = values.LONGEST
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed(?:\s+(?=[A-Za-z])|\s*(?=[0-9]))(?P<token>[0-9A-Za-z])(?![0-9A-Za-z])")
+_BOX = re.compile(
+    r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed(?:\s+(?=[A-Za-z])|\s*(?=[0-9]))(?P<token>[0-9A-Za-z])(?![0-9A-Za-z])"
+)
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the answer
 
 
 def boxed(text: str) -> Parsed | Refusal:
-    r"""The content (str, not empty) of the last `\boxed{...}`, braces inside it balanced; `\boxed 2` and `\boxed2` box one character, as in TeX.
+    r"""The content (str, not empty) of the last `\boxed{...}`, braces inside it balanced; `\boxed 2` and
+    `\boxed2` box one character, as in TeX.
 
-    Of boxes in each other the innermost counts, of several the last. A last box that is never closed is a refusal, even where one
-    before it is complete: the text was cut off before it said its answer.
+    Of boxes in each other the innermost counts, of several the last. A last box that is never closed is a
+    refusal, even where one before it is complete: the text was cut off before it said its answer.
     """
     last = None
     for last in _BOX.finditer(text):
@@ -43,7 +48,8 @@ def boxed(text: str) -> Parsed | Refusal:
 
 
 def hashed(text: str) -> Parsed | Refusal:
-    """(answer, solution) of a GSM8K gold (arXiv 2110.14168): what follows `####` on the last line, and what stands before it."""
+    """(answer, solution) of a GSM8K gold (arXiv 2110.14168): what follows `####` on the last line, and what
+    stands before it."""
     solution, mark, answer = text.rpartition("####")
     if not mark or not answer.strip() or "\n" in answer.strip():
         return _refusal(len(text), "found no last line '#### ANSWER'")
@@ -60,10 +66,11 @@ def _refusal(at: int, reason: str) -> Refusal:
 def canonical(answer: str) -> str:
     r"""The answer in one spelling, for counting votes: answers of one spelling are one answer.
 
-    A number becomes its exact value, its unit, name and dress off: "2", "-1/3" (decimals and `\frac` alike; 0.333 is not 1/3). Lists and
-    tuples go element by element; a list or set has its elements in order of their spelling. A choice is its letter. Anything else is its
-    text without spaces and LaTeX dress; words lose their case, single letters keep it. Whether two answers are equal, with their units
-    and by algebra, says `same`.
+    A number becomes its exact value, its unit, name and dress off: "2", "-1/3" (decimals and `\frac` alike;
+    0.333 is not 1/3). Lists and tuples go element by element; a list or set has its elements in order of
+    their spelling. A choice is its letter. Anything else is its text without spaces and LaTeX dress; words
+    lose their case, single letters keep it. Whether two answers are equal, with their units and by algebra,
+    says `same`.
     """
     return _spelling(values.read(answer))
 

@@ -1,15 +1,19 @@
-"""Math problems from JSONL or Parquet files, or from the Hugging Face hub, under the field names of the common releases.
+"""Math problems from JSONL or Parquet files, or from the Hugging Face hub, under the field names of the
+common releases.
 
     read("gsm8k/test.jsonl")                 JSONL, one object a line: needs nothing
     read("math.parquet")                     needs pyarrow (the extra `data`)
-    read("hub:openai/gsm8k:main:test")       hub:NAME[:CONFIG]:SPLIT, needs datasets (the extra `data`); a split may be cut: train[:60000]
+    read("hub:openai/gsm8k:main:test")       hub:NAME[:CONFIG]:SPLIT, needs datasets (the extra `data`); a
+                                             split may be cut: train[:60000]
 
-Known: GSM8K (arXiv 2110.14168), MATH (2103.03874) and MATH-500, AIME, AMC, DeepMath; other names by `fields = { problem = "task" }`, a
-field inside a field by its path: `fields = { problem = "prompt", answer = "reward_model.ground_truth" }`. A name whose field is empty
-counts as not there. Where the problem is a chat, one user message in it is the problem.
+Known: GSM8K (arXiv 2110.14168), MATH (2103.03874) and MATH-500, AIME, AMC, DeepMath; other names by `fields =
+{ problem = "task" }`, a field inside a field by its path: `fields = { problem = "prompt", answer =
+"reward_model.ground_truth" }`. A name whose field is empty counts as not there. Where the problem is a chat,
+one user message in it is the problem.
 
-An answer may be a number: it is taken as the file writes it, without an exponent and without zeros that say nothing (1e-7 is 0.0000001,
-27.0 is 27). true, false and NaN are no answers, and prose in place of an answer is refused: no solution could ever equal it.
+An answer may be a number: it is taken as the file writes it, without an exponent and without zeros that say
+nothing (1e-7 is 0.0000001, 27.0 is 27). true, false and NaN are no answers, and prose in place of an answer
+is refused: no solution could ever equal it.
 """
 
 from __future__ import annotations
@@ -23,14 +27,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from forethought.core.datafiles import Exact, NEEDS_DATA, field, half, rows
+from forethought.core.datafiles import NEEDS_DATA, Exact, field, half, rows
 from forethought.core.errors import UserError, unknown
 from forethought.interface.result import Refusal, shown
 from forethought.tasks.math.answers import boxed, hashed
 from forethought.tasks.math.grading import why_unmatchable
 
 HUB = "hub:"
-FIELDS = {  # what a record holds -> names that releases give it, the first that is there counts, upper and lower case alike
+# what a record holds -> names that releases give it, the first that is there counts, upper and lower case
+# alike
+FIELDS = {
     "id": ("id", "unique_id", "problem_id"),
     "problem": ("problem", "question"),
     "answer": ("answer", "final_answer", "expected_answer"),
@@ -43,17 +49,21 @@ FIELDS = {  # what a record holds -> names that releases give it, the first that
 HUB_SPLIT = re.compile(r"(?P<name>[^:\[\]]+)(?::(?P<config>[^:\[\]]+))?:(?P<split>[^:\[\]]+(?:\[[^\]]*\])?)")
 MOST_LEVEL = 1_000_000
 MOST_DIGITS = 1000  # of an answer that a file writes as a number
-_PROSE = re.compile(  # a gold that says more than an answer: it speaks of one, it argues, or it has a second sentence
-    r"(?i:\b(?:the|final|my|our|correct) answer\b|\banswer\s*(?:is|was|[:=])|\b(?:therefore|hence|thus|because)\b"
+# a gold that says more than an answer: it speaks of one, it argues, or it has a second sentence
+_PROSE = re.compile(
+    r"(?i:\b(?:the|final|my|our|correct) "
+    r"answer\b|\banswer\s*(?:is|was|[:=])|\b(?:therefore|hence|thus|because)\b"
     r"|\bso (?:the|he|she|it|they|we|there)\b|\bwe (?:get|have|find|obtain)\b)"
-    r"|(?:\w\w[a-z]|[\d)])[.!?](?:\s+[A-Z][a-z]*\s+\w|\s*\n\s*\S)")
+    r"|(?:\w\w[a-z]|[\d)])[.!?](?:\s+[A-Z][a-z]*\s+\w|\s*\n\s*\S)"
+)
 CALCULATION = re.compile(r"<<[^<>\n]*>>")  # how GSM8K marks the calculations of a solution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One problem. `level`: the release's own (MATH: 1 to 5; a fraction is rounded down), else the calculations marked in the
-    solution (GSM8K), else 0: not graded. `plan` and `chain` stand in distilled data only."""
+    """One problem. `level`: the release's own (MATH: 1 to 5; a fraction is rounded down), else the
+    calculations marked in the solution (GSM8K), else 0: not graded. `plan` and `chain` stand in distilled
+    data only."""
 
     id: str
     problem: str
@@ -66,14 +76,20 @@ class Record:
     where: str = ""  # file and line, for messages
 
 
-def read(source: str | Path, fields: Mapping[str, str] | None = None, *, only: Mapping[str, object] | None = None,
-         skipped: list[str] | None = None) -> list[Record]:
-    """The problems of a file or hub split, in order. `fields` names the field of a record's part where FIELDS does not know it; `only`
-    takes the rows that have these values in these fields; where there is a list `skipped`, problems that cannot be read are left out and
-    the reasons added to it.
+def read(
+    source: str | Path,
+    fields: Mapping[str, str] | None = None,
+    *,
+    only: Mapping[str, object] | None = None,
+    skipped: list[str] | None = None,
+) -> list[Record]:
+    """The problems of a file or hub split, in order. `fields` names the field of a record's part where FIELDS
+    does not know it; `only` takes the rows that have these values in these fields; where there is a list
+    `skipped`, problems that cannot be read are left out and the reasons added to it.
 
-    UserError (with file and line) for a line that is no JSON object, a problem without text or answer, and an id seen before; for a
-    file that is missing or empty, of another kind, or needs a package that is not installed. Blank lines are passed over.
+    UserError (with file and line) for a line that is no JSON object, a problem without text or answer, and an
+    id seen before; for a file that is missing or empty, of another kind, or needs a package that is not
+    installed. Blank lines are passed over.
     """
     fields = dict(fields or {})
     for part in fields:
@@ -93,7 +109,9 @@ def read(source: str | Path, fields: Mapping[str, str] | None = None, *, only: M
             skipped.append(str(error))
             continue
         if record.id in first:
-            raise UserError(f"{where}: the id {record.id!r} was seen at {first[record.id]}; give each problem its own")
+            raise UserError(
+                f"{where}: the id {record.id!r} was seen at {first[record.id]}; give each problem its own"
+            )
         first[record.id] = where
         records.append(record)
     if not records:
@@ -115,14 +133,18 @@ def _rows(source: str) -> Iterator[tuple[str, Any]]:
 def _hub(source: str) -> Iterator[tuple[str, Any]]:
     parts = HUB_SPLIT.fullmatch(source.removeprefix(HUB))
     if parts is None:
-        raise UserError(f"{source!r}: a problem set of the hub is written {HUB}NAME[:CONFIG]:SPLIT, such as {HUB}openai/gsm8k:main:test")
+        raise UserError(
+            f"{source!r}: a problem set of the hub is written {HUB}NAME[:CONFIG]:SPLIT, such as "
+            f"{HUB}openai/gsm8k:main:test"
+        )
     try:
         from datasets import load_dataset
     except ImportError:
         raise UserError(f"{source}: reading from the hub {NEEDS_DATA}") from None
     try:
         found = load_dataset(*[part for part in parts.group("name", "config") if part], split=parts["split"])
-    except Exception as error:  # no network, no such set, no such split, a gated set: datasets has no common error
+    # no network, no such set, no such split, a gated set: datasets has no common error
+    except Exception as error:
         raise UserError(f"{source}: {type(error).__name__}: {shown(str(error), 200)}") from error
     yield from ((f"{source}:{number}", row) for number, row in enumerate(found, 1))
 
@@ -138,7 +160,11 @@ def _given(row: Mapping[str, Any], name: str, where: str) -> Any:
     """The field that a recipe names, by its key or its path."""
     found, value = field(row, name)
     if not found:
-        inside = "; a field inside a field is written outer.inner, and a place in a list by its number from 0" if "." in name else ""
+        inside = (
+            "; a field inside a field is written outer.inner, and a place in a list by its number from 0"
+            if "." in name
+            else ""
+        )
         raise UserError(f"{where}: {unknown('field', name, row)}{inside}")
     return value
 
@@ -154,29 +180,52 @@ def _record(row: Any, where: str, fields: Mapping[str, str], number: int) -> Rec
         there = (lower[known] for known in FIELDS[name] if lower.get(known) is not None)
         return next((value for value in there if not isinstance(value, str) or value.strip()), None)
 
-    text = {name: _text(_chat(part(name), where) if name == "problem" else part(name), name, where) for name in FIELDS if name != "level"}
+    text = {
+        name: _text(_chat(part(name), where) if name == "problem" else part(name), name, where)
+        for name in FIELDS
+        if name != "level"
+    }
     if not text["problem"]:
-        raise UserError(f"{where}: no problem text; its fields are {', '.join(map(str, row)) or 'none'}. "
-                        f'Known are {", ".join(FIELDS["problem"])}; name another by fields = {{ problem = "..." }}')
+        raise UserError(
+            f"{where}: no problem text; its fields are {', '.join(map(str, row)) or 'none'}. "
+            f"Known are {', '.join(FIELDS['problem'])}; name another by fields = {{ problem = "
+            f'"..." }}'
+        )
     if (found := half(text)) is not None:
         raise UserError(f"{where}: {found}")
     answer, solution = _answer(text["answer"], text["solution"], where)
     if why := why_unmatchable(answer):
-        raise UserError(f"{where}: no answer can equal the gold answer {shown(answer, 60)}: {why}; mend it or leave the problem out")
+        raise UserError(
+            f"{where}: no answer can equal the gold answer {shown(answer, 60)}: {why}; mend it "
+            f"or leave the problem out"
+        )
     named = {name: value for name, value in text.items() if name not in ("id", "answer", "solution")}
-    return Record(**named, id=text["id"] or str(number), answer=answer, solution=solution, where=where,
-                  level=_level(part("level"), solution, where))
+    return Record(
+        **named,
+        id=text["id"] or str(number),
+        answer=answer,
+        solution=solution,
+        where=where,
+        level=_level(part("level"), solution, where),
+    )
 
 
 def _chat(value: Any, where: str) -> Any:
     """The text of a chat's one user message; what is no chat stays as it is."""
-    chat = isinstance(value, list) and value and all(isinstance(turn, Mapping) and {"role", "content"} <= set(turn) for turn in value)
+    chat = (
+        isinstance(value, list)
+        and value
+        and all(isinstance(turn, Mapping) and {"role", "content"} <= set(turn) for turn in value)
+    )
     if not chat:
         return value
     said = [turn["content"] for turn in value if turn["role"] == "user"]
     if len(said) != 1:
-        raise UserError(f"{where}: the problem is a chat with {len(said)} user messages; name one by its place, such as "
-                        'fields = { problem = "prompt.0.content" }')
+        raise UserError(
+            f"{where}: the problem is a chat with {len(said)} user messages; name one by its "
+            f"place, such as "
+            'fields = { problem = "prompt.0.content" }'
+        )
     return said[0]
 
 
@@ -196,9 +245,15 @@ def _finite(value: int | float | Decimal) -> bool:
 
 def _written(value: int | float | Decimal, name: str, where: str) -> str:
     """The number in digits, exactly as the file has it."""
-    exact = value if isinstance(value, Decimal) else Decimal(value.said if isinstance(value, Exact) else repr(value))
+    exact = (
+        value
+        if isinstance(value, Decimal)
+        else Decimal(value.said if isinstance(value, Exact) else repr(value))
+    )
     if exact.adjusted() > MOST_DIGITS or exact.as_tuple().exponent < -MOST_DIGITS:
-        raise UserError(f"{where}: the {name} is a number of more than {MOST_DIGITS} digits; write it as text")
+        raise UserError(
+            f"{where}: the {name} is a number of more than {MOST_DIGITS} digits; write it as text"
+        )
     said = f"{exact:f}"
     said = said.rstrip("0").rstrip(".") if "." in said else said
     return "0" if said == "-0" else said
@@ -216,8 +271,11 @@ def _answer(answer: str, solution: str, where: str) -> tuple[str, str]:
     """(gold answer, solution): GSM8K keeps both in one field, MATH the answer in its solution's box."""
     if answer and "####" not in answer:
         if _PROSE.search(answer):
-            raise UserError(f"{where}: the answer is prose, which no solution can equal: {shown(answer, 80)}; give the answer alone, "
-                            "or the text as the solution with its answer in a last line '#### ANSWER'")
+            raise UserError(
+                f"{where}: the answer is prose, which no solution can equal: "
+                f"{shown(answer, 80)}; give the answer alone, "
+                "or the text as the solution with its answer in a last line '#### ANSWER'"
+            )
         return answer, solution
     found = hashed(answer) if answer else boxed(solution)
     if isinstance(found, Refusal):
@@ -226,7 +284,7 @@ def _answer(answer: str, solution: str, where: str) -> tuple[str, str]:
 
 
 def _level(value: Any, solution: str, where: str) -> int:
-    """"Level 3" is 3; "Level ?" and no level at all are 0 where the solution marks no calculations."""
+    """ "Level 3" is 3; "Level ?" and no level at all are 0 where the solution marks no calculations."""
     if isinstance(value, str):
         digits = re.fullmatch(r"(?:Level\s*)?(\d+(?:\.\d+)?|\?)?", value.strip(), re.IGNORECASE)
         if digits is None:

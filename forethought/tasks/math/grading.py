@@ -1,14 +1,16 @@
 """Graders: (gold answer, model's answer) -> Verdict. One row each in GRADERS.
 
     exact         typed values, compared exactly (tasks.grading); needs nothing
-    math-verify   the same, and where our algebra cannot tell two expressions apart, Hugging Face's math-verify (the extra `math`)
+    math-verify   the same, and where our algebra cannot tell two expressions apart, Hugging Face's
+                  math-verify (the extra `math`)
     auto          math-verify where it is installed, else exact
 
-math-verify is asked about pairs of expressions alone: no words, units, lists, towers of powers or factorials reach it, and what it calls
-equal is checked in numbers (see math_worker). It limits its own time by signals, which only the main thread of a process gets, and some
-of what it does hears no signal. So it runs in a process that the parent ends when an answer takes too long: the answer counts as not
-equal, its verdict says `timed_out`, and a spare process takes the next one. What was compared once is not compared again, and an answer
-that timed out is not tried against another gold.
+math-verify is asked about pairs of expressions alone: no words, units, lists, towers of powers or factorials
+reach it, and what it calls equal is checked in numbers (see math_worker). It limits its own time by signals,
+which only the main thread of a process gets, and some of what it does hears no signal. So it runs in a
+process that the parent ends when an answer takes too long: the answer counts as not equal, its verdict says
+`timed_out`, and a spare process takes the next one. What was compared once is not compared again, and an
+answer that timed out is not tried against another gold.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from functools import cache
 from pathlib import Path
 
 from forethought.core.errors import ForethoughtError, UserError
+from forethought.core.types import Verdict
 from forethought.interface.result import Refusal
 from forethought.tasks.grading import values
 from forethought.tasks.grading.expressions import latex
 from forethought.tasks.grading.process import Workers
 from forethought.tasks.math.answers import boxed
-from forethought.core.types import Verdict
 
 Grader = Callable[[str, str], Verdict]
 WORKER = Path(__file__).with_name("math_worker.py")
@@ -37,31 +39,40 @@ CACHED = 1 << 16  # pairs
 
 
 class GraderError(ForethoughtError):
-    """A grader broke. What an answer says never breaks one: an answer that cannot be read is a wrong answer."""
+    """A grader broke. What an answer says never breaks one: an answer that cannot be read is a wrong
+    answer."""
 
 
 def exact(gold: str, answer: str) -> Verdict:
     try:
         same = values.same(gold, answer)
     except Exception as error:
-        raise GraderError(f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}") from error
+        raise GraderError(
+            f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}"
+        ) from error
     return Verdict(score=1.0) if same else Verdict(score=0.0, reason=_expected(gold, answer))
 
 
 class MathVerify:
     """The grader "math-verify", safe to call from any thread: its calls wait for each other.
 
-    `seconds` limits one comparison. `command` is the worker's (see math_worker.py for what it reads and writes). `timeouts` counts the
-    comparisons that were ended. UserError where math-verify is not installed; GraderError where the worker does not start.
+    `seconds` limits one comparison. `command` is the worker's (see math_worker.py for what it reads and
+    writes). `timeouts` counts the comparisons that were ended. UserError where math-verify is not installed;
+    GraderError where the worker does not start.
     """
 
     def __init__(self, seconds: float = SECONDS, command: Sequence[str] = ()):
         if not command and not installed():
-            raise UserError('the grader "math-verify" needs math-verify: pip install "forethought[math]", or take grader = "exact"')
+            raise UserError(
+                'the grader "math-verify" needs math-verify: pip install "forethought[math]", or '
+                'take grader = "exact"'
+            )
         self.seconds = seconds
         self.timeouts = 0
         # -P: the worker's folder, which holds a module `math`, stays off its path
-        self._workers = Workers(list(command) or [sys.executable, "-P", str(WORKER), str(2 * seconds + 1), str(BYTES)])
+        self._workers = Workers(
+            list(command) or [sys.executable, "-P", str(WORKER), str(2 * seconds + 1), str(BYTES)]
+        )
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], tuple[bool, str]] = {}  # pair -> (equal, why not)
         self._slow: set[str] = set()  # expressions that took too long
@@ -80,11 +91,15 @@ class MathVerify:
         except GraderError:
             raise
         except Exception as error:
-            raise GraderError(f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}") from error
+            raise GraderError(
+                f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}"
+            ) from error
         if same:
             return Verdict(score=1.0)
         if len(answer) > values.LONGEST:
-            return Verdict(score=0.0, reason=f"an answer of {len(answer)} characters; at most {values.LONGEST} are read")
+            return Verdict(
+                score=0.0, reason=f"an answer of {len(answer)} characters; at most {values.LONGEST} are read"
+            )
         late = [reason for reason in said if reason.startswith("timed out")]
         return Verdict(score=0.0, reason=(late or said or [_expected(gold, answer)])[0], timed_out=bool(late))
 
@@ -106,7 +121,8 @@ class MathVerify:
     def _compared(self, pair: tuple[str, str], answer: str) -> tuple[bool, str]:
         if slow := next((text for text in pair if text in self._slow), None):
             return False, f"timed out before: comparing with {_short(slow)} is not tried again"
-        for _ in range(2):  # a worker can die of something else than the answer; one that dies twice died of it
+        # a worker can die of something else than the answer; one that dies twice died of it
+        for _ in range(2):
             try:
                 said = self._workers.ask(list(pair), self.seconds)
             except TimeoutError:
@@ -121,7 +137,8 @@ class MathVerify:
         return False, f"comparing with {_short(answer)} ended its process twice"
 
 
-_PROSE = re.compile(r"[a-z0-9)][.!?]\s+[A-Z][a-z]*,?\s+\w+\s+\w")  # a sentence, and another one of three words or more
+# a sentence, and another one of three words or more
+_PROSE = re.compile(r"[a-z0-9)][.!?]\s+[A-Z][a-z]*,?\s+\w+\s+\w")
 
 
 def why_unmatchable(gold: str, grade: Grader = exact) -> str:

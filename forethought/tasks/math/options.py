@@ -12,13 +12,29 @@ from forethought.tasks.math.demos import Demos, read_demos
 from forethought.tasks.math.grading import GRADERS, Grader
 from forethought.tasks.math.overlap import THRESHOLD
 
-NAMES = ("train", "eval", "demos", "fields", "graded", "grader", "budgets", "tags", "system", "overlap", "repeats")
+NAMES = (
+    "train",
+    "eval",
+    "demos",
+    "fields",
+    "graded",
+    "grader",
+    "budgets",
+    "tags",
+    "system",
+    "overlap",
+    "repeats",
+)
 REPEATS = ("refuse", "drop")
-BUDGETS = {"plan": 512, "act": 3072}  # tokens; together the 3.5k that PTA-GRPO (arXiv 2510.01833) gives Qwen2.5-7B
+# tokens; together the 3.5k that PTA-GRPO (arXiv 2510.01833) gives Qwen2.5-7B
+BUDGETS = {"plan": 512, "act": 3072}
 SYSTEM = (
-    "Solve the problem in two parts. First write a plan between {plan} and {/plan}: the phases of the solution, the methods you choose, "
-    "and what to do where one of them fails. A plan holds no calculations, no intermediate results and no answer. "
-    "Then reason between {think} and {/think}: examine the plan before you use it, follow it, and where it is wrong say at which point "
+    "Solve the problem in two parts. First write a plan between {plan} and {/plan}: the phases of the "
+    "solution, the methods you choose, "
+    "and what to do where one of them fails. A plan holds no calculations, no intermediate results and no "
+    "answer. "
+    "Then reason between {think} and {/think}: examine the plan before you use it, follow it, and where it "
+    "is wrong say at which point "
     "you leave it and what you do instead. End with the final answer alone in \\boxed{}."
 )
 
@@ -41,14 +57,16 @@ class Options:
 
 
 def read_options(table: Mapping[str, object], needs: Sequence[str] = ("train", "eval")) -> Options:
-    """RecipeError with the address of the first option that does not exist or cannot be had. `needs`: which of the problem sets must
-    be there."""
+    """RecipeError with the address of the first option that does not exist or cannot be had. `needs`: which
+    of the problem sets must be there."""
     for key in table:
         if key not in NAMES:
             raise RecipeError(f"task.{key}", unknown("option of task math", key, NAMES))
     tags, fields = _tags(table.get("tags", {})), _fields(table.get("fields", {}))
     return Options(
-        train=_typed("train", table.get("train"), str, "a file or a split of the hub") if "train" in {*needs, *table} else "",
+        train=_typed("train", table.get("train"), str, "a file or a split of the hub")
+        if "train" in {*needs, *table}
+        else "",
         eval=_sources(table.get("eval")) if "eval" in {*needs, *table} else [],
         demos=read_demos(table.get("demos"), fields),
         fields=fields,
@@ -64,7 +82,9 @@ def read_options(table: Mapping[str, object], needs: Sequence[str] = ("train", "
 
 def _typed(key: str, value: object, kind: type, expected: str):
     if not isinstance(value, kind) or value == "":
-        raise RecipeError(f"task.{key}", f"{'missing' if value is None else repr(value)}; expected {expected}")
+        raise RecipeError(
+            f"task.{key}", f"{'missing' if value is None else repr(value)}; expected {expected}"
+        )
     return value
 
 
@@ -109,10 +129,15 @@ def _budgets(value: object) -> dict[str, int]:
 
 def _system(value: object, tags: Tags) -> str:
     if value is None:
-        marks = {"{plan}": tags.open("plan"), "{/plan}": tags.close("plan"), "{think}": tags.open("think"), "{/think}": tags.close("think")}
+        marks = {
+            "{plan}": tags.open("plan"),
+            "{/plan}": tags.close("plan"),
+            "{think}": tags.open("think"),
+            "{/think}": tags.close("think"),
+        }
         return re.sub(r"\{/?(?:plan|think)\}", lambda mark: marks[mark[0]], SYSTEM)
     if not isinstance(value, str):
-        raise RecipeError("task.system", f"{value!r} is not a text; write the system message, or \"\" for none")
+        raise RecipeError("task.system", f'{value!r} is not a text; write the system message, or "" for none')
     return value
 
 

@@ -1,7 +1,7 @@
 """Contamination: problems to train on that say what a test problem says.
 
-Two problems overlap when their words are equal, or when a share of the test problem's 13-grams stands in one training problem (13
-words in a row are the customary unit since GPT-3, arXiv 2005.14165, appendix C).
+Two problems overlap when their words are equal, or when a share of the test problem's 13-grams stands in one
+training problem (13 words in a row are the customary unit since GPT-3, arXiv 2005.14165, appendix C).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+|[-+*/^=<>]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """A training problem, the test problem that it repeats, and how much of that (1.0: word for word, or every 13-gram)."""
+    """A training problem, the test problem that it repeats, and how much of that (1.0: word for word, or
+    every 13-gram)."""
 
     train: str
     test: str
@@ -34,9 +35,11 @@ def words(problem: str) -> tuple[str, ...]:
 
 
 def overlap(train: Mapping[str, str], test: Mapping[str, str], threshold: float = THRESHOLD) -> list[Overlap]:
-    """Every pair (ids of `train` and `test`, which map an id to a problem's text) that overlaps, in the order of `train`.
+    """Every pair (ids of `train` and `test`, which map an id to a problem's text) that overlaps, in the order
+    of `train`.
 
-    ValueError unless 0 < threshold <= 1. A test problem of fewer than 13 words has no 13-grams: only its equal counts.
+    ValueError unless 0 < threshold <= 1. A test problem of fewer than 13 words has no 13-grams: only its
+    equal counts.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"a share above 0 and at most 1 is needed, found {threshold}")
@@ -53,7 +56,11 @@ def overlap(train: Mapping[str, str], test: Mapping[str, str], threshold: float 
     for name, problem in train.items():
         said = words(problem)
         common = Counter(other for gram in set(_grams(said)) if gram in holders for other in holders[gram])
-        shares = {other: count / sizes[other] for other, count in common.items() if count >= threshold * sizes[other]}
+        shares = {
+            other: count / sizes[other]
+            for other, count in common.items()
+            if count >= threshold * sizes[other]
+        }
         shares |= dict.fromkeys(equals.get(said, ()), 1.0)
         found += [Overlap(train=name, test=other, share=share) for other, share in sorted(shares.items())]
     return found

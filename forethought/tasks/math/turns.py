@@ -14,13 +14,15 @@ BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")  # what math_answers.boxed tak
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Strict readers of both turns. `most`: words of a plan, which its budget in tokens cannot hold more of."""
+    """Strict readers of both turns. `most`: words of a plan, which its budget in tokens cannot hold more
+    of."""
 
     tags: Tags
     most: int
 
     def plan(self, text: str) -> Parsed | Refusal:
-        """The Section of one closed, non-empty plan: no tag in it, no box (an answer is no plan), not too long."""
+        """The Section of one closed, non-empty plan: no tag in it, no box (an answer is no plan), not too
+        long."""
         found = self.tags.turn("plan", text)
         if isinstance(found, Refusal):
             return found
@@ -29,7 +31,10 @@ class Turns:
             return Refusal(position=box.start() + 1, reason=reason, unit="character")
         words = len(found.value.text.split())
         if words > self.most:
-            return Refusal(position=self.most + 1, reason=f"a plan of {words} words, more than its budget of {self.most} tokens")
+            return Refusal(
+                position=self.most + 1,
+                reason=f"a plan of {words} words, more than its budget of {self.most} tokens",
+            )
         return found
 
     def act(self, text: str) -> Parsed | Refusal:
@@ -43,18 +48,26 @@ class Turns:
         if isinstance(found, Refusal):
             return _shifted(found, start + len(opened))
         after = len(text) - len(tail)
-        for tag in (edge(section) for section in ("plan", "think") for edge in (self.tags.open, self.tags.close)):
+        for tag in (
+            edge(section) for section in ("plan", "think") for edge in (self.tags.open, self.tags.close)
+        ):
             if tag in tail:
-                return Refusal(position=after + tail.index(tag) + 1, reason=f"{tag!r} after {closed!r}", unit="character")
+                return Refusal(
+                    position=after + tail.index(tag) + 1, reason=f"{tag!r} after {closed!r}", unit="character"
+                )
         return _shifted(boxed(tail), after)
 
     def answer(self, text: str) -> Parsed | Refusal:
-        """The final answer of an act (str), more lenient than `act`: the last box after the thinking, and of all the text where none is
-        marked as thinking. What stands in thinking that never ends is no answer."""
+        """The final answer of an act (str), more lenient than `act`: the last box after the thinking, and of
+        all the text where none is marked as thinking. What stands in thinking that never ends is no
+        answer."""
         tail = text.rpartition(self.tags.close("think"))[2]
         if self.tags.open("think") in tail:
-            return Refusal(position=text.rindex(self.tags.open("think")) + 1, reason=f"{self.tags.open('think')!r} is never closed",
-                           unit="character")
+            return Refusal(
+                position=text.rindex(self.tags.open("think")) + 1,
+                reason=f"{self.tags.open('think')!r} is never closed",
+                unit="character",
+            )
         return _shifted(boxed(tail), len(text) - len(tail))
 
 

@@ -1,13 +1,14 @@
-r"""The process that compares answers with math-verify; `math_grading` starts it, the package never imports it.
+r"""The process that compares answers with math-verify; `math_grading` starts it, the package never imports
+it.
 
-One JSON array a line in, [gold, answer]; one JSON object a line out, {"same": bool, "reason": str}; the first line out is "ready".
-It is run as a file, not as a module, so that starting it loads nothing of the package.
+One JSON array a line in, [gold, answer]; one JSON object a line out, {"same": bool, "reason": str}; the first
+line out is "ready". It is run as a file, not as a module, so that starting it loads nothing of the package.
 
     python math_worker.py SECONDS BYTES < pairs
 
-SECONDS: after this long in one comparison the operating system ends the process (the parent usually has before; this is for a
-parent that died). BYTES: most memory (10^(10^10) is a short answer). Answers are read by math-verify's LaTeX grammar alone: its
-reader of plain expressions calls `eval` inside of sympy.
+SECONDS: after this long in one comparison the operating system ends the process (the parent usually has
+before; this is for a parent that died). BYTES: most memory (10^(10^10) is a short answer). Answers are read
+by math-verify's LaTeX grammar alone: its reader of plain expressions calls `eval` inside of sympy.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import sys
 
 
 def comparer(checked: bool = True):
-    """(gold, answer) -> (whether they are equal, reason why not). Without math-verify's own time limits, which this process has.
-    `checked` False: as math-verify says, for benchmarks."""
+    """(gold, answer) -> (whether they are equal, reason why not). Without math-verify's own time limits,
+    which this process has. `checked` False: as math-verify says, for benchmarks."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     config = [LatexExtractionConfig(boxed_match_priority=0)]
@@ -34,7 +35,11 @@ def comparer(checked: bool = True):
             return verify(golds, answers, timeout_seconds=None), ""
         if not (verify(golds, answers, timeout_seconds=None) or verify(answers, golds, timeout_seconds=None)):
             return False, ""
-        return (True, "") if agree(golds[0], answers[0]) else (False, "math-verify calls it equal, its numbers do not agree")
+        return (
+            (True, "")
+            if agree(golds[0], answers[0])
+            else (False, "math-verify calls it equal, its numbers do not agree")
+        )
 
     return compare
 
@@ -44,7 +49,8 @@ DIGITS = 50
 
 
 def agree(left, right) -> bool:
-    """Whether two expressions of sympy have one value to 30 digits wherever both have one: math-verify rounds to six."""
+    """Whether two expressions of sympy have one value to 30 digits wherever both have one: math-verify rounds
+    to six."""
     from sympy import Expr, N, Rational
 
     if not (isinstance(left, Expr) and isinstance(right, Expr)):
@@ -64,14 +70,16 @@ def agree(left, right) -> bool:
 
 
 def limits(seconds: float, size: int):
-    """Set the memory limit; returns what starts (True) and stops (False) the clock of one comparison. Neither exists on Windows."""
+    """Set the memory limit; returns what starts (True) and stops (False) the clock of one comparison. Neither
+    exists on Windows."""
     try:
         import resource
         import signal
     except ImportError:
         return lambda on: None
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even where C code never looks at Python's handlers
+    # ends the process even where C code never looks at Python's handlers
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     return lambda on: signal.setitimer(signal.ITIMER_REAL, seconds if on else 0)
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch_kit import WORDS, engine_of, forest, model_of
 
+from forethought.core.types import Batch, Objective
 from forethought.engines.fake.engine import FakeEngine
 from forethought.engines.joined import Joined
 from forethought.engines.torch.policies.optim import first_not_finite
 from forethought.recipe.schema import OptimSpec
-from forethought.core.types import Batch, Objective
 
 
 def trained(**spec):
@@ -36,7 +36,9 @@ def test_the_first_weight_that_is_not_finite_is_named(policy, value):
     assert engine.finite() == f"{name} of policy {policy!r}"
 
 
-@pytest.mark.parametrize(("policy", "key"), [("base", "momentum_buffer"), ("base", "exp_avg"), ("own", "exp_avg_sq")])
+@pytest.mark.parametrize(
+    ("policy", "key"), [("base", "momentum_buffer"), ("base", "exp_avg"), ("own", "exp_avg_sq")]
+)
 def test_moments_count_too(policy, key):
     engine = trained()
     name = next(name for name in engine.optimizers[policy].numbers() if name.endswith(f"|{key}"))
@@ -55,10 +57,19 @@ def test_what_never_trains_is_not_looked_at():
 
 
 def test_numbers_of_every_type_are_looked_at():
-    good = {"empty": torch.zeros(0), "whole": torch.tensor([1]),
-            "wide": torch.tensor([1e300], dtype=torch.float64), "half": torch.ones(3).half()}
+    good = {
+        "empty": torch.zeros(0),
+        "whole": torch.tensor([1]),
+        "wide": torch.tensor([1e300], dtype=torch.float64),
+        "half": torch.ones(3).half(),
+    }
     assert first_not_finite({}) == first_not_finite(good) == ""
-    assert first_not_finite(good | {"bad": torch.tensor([1.0, float("inf")]).bfloat16(), "worse": torch.tensor(float("nan"))}) == "bad"
+    assert (
+        first_not_finite(
+            good | {"bad": torch.tensor([1.0, float("inf")]).bfloat16(), "worse": torch.tensor(float("nan"))}
+        )
+        == "bad"
+    )
 
 
 def test_joined_engines_say_in_which_model():
@@ -68,7 +79,10 @@ def test_joined_engines_say_in_which_model():
     joined = Joined(main, {"plan": planner}, [])
     assert joined.finite() == ""
     next(iter(planner.weights.parameters("base").values())).data.view(-1)[0] = float("nan")
-    assert joined.finite() == f"{next(iter(planner.weights.parameters('base')))} of policy 'base', in the model 'plan'"
+    assert (
+        joined.finite()
+        == f"{next(iter(planner.weights.parameters('base')))} of policy 'base', in the model 'plan'"
+    )
 
 
 def test_the_fake_engine_looks_too():

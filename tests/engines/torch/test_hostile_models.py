@@ -1,4 +1,5 @@
-"""Every folder that pretends to be a model is refused by name, or does no harm; none of them runs code or takes memory."""
+"""Every folder that pretends to be a model is refused by name, or does no harm; none of them runs code or
+takes memory."""
 
 from __future__ import annotations
 
@@ -11,11 +12,11 @@ import pytest
 from hostile_models import FOLDERS, MARK
 from torch_kit import model_of, on_disk
 
+from forethought.core.errors import UserError
+from forethought.core.types import Request
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.models.loading import from_path
-from forethought.core.errors import UserError
 from forethought.recipe.schema import AdapterSpec, EngineSpec
-from forethought.core.types import Request
 
 MEMORY = 256 << 10  # kB that a refusal may take at its peak; a model of these folders has some
 
@@ -42,7 +43,9 @@ def test_a_folder_is_refused_by_name_or_does_no_harm(name, sound, tmp_path):
         assert str(folder) in str(error) and "\n" not in str(error)
     else:
         assert said in ("", "*"), f"{name} was loaded"
-        engine = TorchEngine(loaded, EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2))
+        engine = TorchEngine(
+            loaded, EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2)
+        )
         (out,) = engine.sample([Request(policy="base", context=(3, 4), n=1, stops=(), max_tokens=3)])[0]
         assert len(out.token_ids) > 0
     assert not (tmp_path / MARK).exists(), f"{name} ran code"
@@ -54,7 +57,10 @@ def test_there_are_enough_of_them():
 
 
 def test_what_is_not_used_is_said(sound, tmp_path):
-    for name, words in (("layers 1", "holds 9 weights that its config.json has no place for"), ("a tensor too much", "model.layers.7.spare")):
+    for name, words in (
+        ("layers 1", "holds 9 weights that its config.json has no place for"),
+        ("a tensor too much", "model.layers.7.spare"),
+    ):
         folder = tmp_path / name
         shutil.copytree(sound, folder)
         FOLDERS[name][0](folder)

@@ -1,5 +1,6 @@
-"""Sampling by the kernels: every row's logits are those of the model's plain forward, whatever its context shares with others', who
-enters beside it and who leaves; and where contexts share nothing, a row's bits are its own affair."""
+"""Sampling by the kernels: every row's logits are those of the model's plain forward, whatever its context
+shares with others', who enters beside it and who leaves; and where contexts share nothing, a row's bits are
+its own affair."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch_kit import SIZE, engine_of, model_of, plain_logits
 
+from forethought.core.types import Request
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.native import steps as module
 from forethought.engines.torch.forest.native import weights as weights_module
@@ -21,7 +23,6 @@ from forethought.engines.torch.forest.native.tree import Tree
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
 from forethought.engines.torch.sampling.sampler import Sampler
 from forethought.engines.torch.sampling.stops import Stops
-from forethought.core.types import Request
 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
 
@@ -29,21 +30,60 @@ SMALL = {"hidden_size": 64, "head_dim": 16}
 SHAPES: dict[str, dict] = {
     "llama": {"kind": "llama", **SMALL},
     "biases": {"kind": "llama", "attention_bias": True, "mlp_bias": True, "hidden_size": 64, "head_dim": 32},
-    "scaled": {"kind": "llama", "hidden_size": 64, "head_dim": 64, "num_attention_heads": 2, "num_key_value_heads": 1,
-               "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                                   "original_max_position_embeddings": 32}},
+    "scaled": {
+        "kind": "llama",
+        "hidden_size": 64,
+        "head_dim": 64,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
     "qwen2": {"kind": "qwen2", "hidden_size": 64},
-    "qwen3": {"kind": "qwen3", "hidden_size": 48, "head_dim": 32, "num_attention_heads": 6, "num_key_value_heads": 2},
+    "qwen3": {
+        "kind": "qwen3",
+        "hidden_size": 48,
+        "head_dim": 32,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+    },
     "mistral": {"kind": "mistral", "hidden_size": 64, "head_dim": 128},
     "tied": {"kind": "llama", **SMALL, "tie_word_embeddings": True},
-    "one head of keys": {"kind": "llama", "hidden_size": 80, "head_dim": 16, "num_attention_heads": 5, "num_key_value_heads": 1},
+    "one head of keys": {
+        "kind": "llama",
+        "hidden_size": 80,
+        "head_dim": 16,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 1,
+    },
     "no groups": {"kind": "qwen2", "hidden_size": 64, "num_key_value_heads": 4},
-    "odd sizes": {"kind": "llama", "hidden_size": 51, "head_dim": 16, "intermediate_size": 77, "vocab_size": 37, "num_attention_heads": 3,
-                  "num_key_value_heads": 3},
-    "wide": {"kind": "llama", "hidden_size": 160, "head_dim": 32, "intermediate_size": 200, "vocab_size": 131, "num_attention_heads": 5,
-             "num_key_value_heads": 5},
-}  # fmt: skip
-LIKELY = {"llama": SHAPES["llama"], "odd sizes": SHAPES["odd sizes"], "qwen3": SHAPES["qwen3"]}  # where every shape would be too many
+    "odd sizes": {
+        "kind": "llama",
+        "hidden_size": 51,
+        "head_dim": 16,
+        "intermediate_size": 77,
+        "vocab_size": 37,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+    },
+    "wide": {
+        "kind": "llama",
+        "hidden_size": 160,
+        "head_dim": 32,
+        "intermediate_size": 200,
+        "vocab_size": 131,
+        "num_attention_heads": 5,
+        "num_key_value_heads": 5,
+    },
+}
+# where every shape would be too many
+LIKELY = {"llama": SHAPES["llama"], "odd sizes": SHAPES["odd sizes"], "qwen3": SHAPES["qwen3"]}
 
 
 def made(shape: dict, seed: int = 0):
@@ -73,7 +113,8 @@ class Played:
     def __init__(self, steps: NativeSteps, seed: int = 0):
         self.steps, self.rng = steps, random.Random(seed)
         self.live: list[list[int]] = []
-        self.heard: list[tuple[tuple[int, ...], torch.Tensor]] = []  # (all tokens so far, the logits after them)
+        # (all tokens so far, the logits after them)
+        self.heard: list[tuple[tuple[int, ...], torch.Tensor]] = []
 
     def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int] | int = 1, room: int = 8) -> Played:
         n = [n] * len(contexts) if isinstance(n, int) else n
@@ -97,15 +138,21 @@ class Played:
 
     def agrees(self, model, limit: float = 1e-5) -> Played:
         """Largest difference to the plain forward, as a share of the largest logit."""
-        longest = {ids for ids, _ in self.heard if not any(len(o) > len(ids) and o[: len(ids)] == ids for o, _ in self.heard)}
+        longest = {
+            ids
+            for ids, _ in self.heard
+            if not any(len(o) > len(ids) and o[: len(ids)] == ids for o, _ in self.heard)
+        }
         plain = {ids: plain_logits(model, ids) for ids in longest}
         for ids, found in self.heard:
             wanted = plain[next(o for o in longest if o[: len(ids)] == ids)][len(ids) - 1]
-            torch.testing.assert_close(found, wanted, rtol=0, atol=limit * max(1.0, wanted.abs().max().item()))
+            torch.testing.assert_close(
+                found, wanted, rtol=0, atol=limit * max(1.0, wanted.abs().max().item())
+            )
         return self
 
 
-# The plain forward ---------------------------------------------------------------------------------------------------------
+# The plain forward ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -151,7 +198,7 @@ def test_contexts_are_computed_in_several_calls(most, monkeypatch):
     Played(steps_of(model)).enter(contexts, 2).step(2).agrees(model)
 
 
-# Shared beginnings ---------------------------------------------------------------------------------------------------------
+# Shared beginnings ------------------------------------------------------------------------------------------
 
 A, B, C, D = words(1, 20), words(2, 9), words(3, 6), words(4, 3)
 SHARED = {
@@ -182,14 +229,24 @@ def test_contexts_share_what_they_have_in_common(contexts, threads):
 
 def test_rows_enter_and_leave_in_the_middle():
     model = made(SHAPES["qwen2"])
-    played = Played(steps_of(model)).enter([A, A + B], [3, 2]).step(2).keep(0, 3).enter([A + B + C, C], [1, 2]).step(3).keep(1, 2, 4)
+    played = (
+        Played(steps_of(model))
+        .enter([A, A + B], [3, 2])
+        .step(2)
+        .keep(0, 3)
+        .enter([A + B + C, C], [1, 2])
+        .step(3)
+        .keep(1, 2, 4)
+    )
     played.enter([A, C + D]).step(2).agrees(model)
     played.keep()
-    assert played.steps.tree.floats == 0 and played.steps.tree._nodes == [None] * len(played.steps.tree._nodes)
+    assert played.steps.tree.floats == 0 and played.steps.tree._nodes == [None] * len(
+        played.steps.tree._nodes
+    )
     played.enter([A], 2).step().agrees(model)  # what has been forgotten is computed again
 
 
-# Bits ----------------------------------------------------------------------------------------------------------------------
+# Bits -------------------------------------------------------------------------------------------------------
 
 
 def crowd(steps: NativeSteps) -> list[torch.Tensor]:
@@ -242,7 +299,7 @@ def test_bf16_is_what_autocast_computes():
     assert not any(torch.equal(a, b) for (_, a), (_, b) in zip(played.heard, exact.heard, strict=True))
 
 
-# Memory --------------------------------------------------------------------------------------------------------------------
+# Memory -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
@@ -260,7 +317,9 @@ def test_nothing_is_written_beyond_its_room_or_read_before_it_is_written(shape, 
     for where in (module, weights_module):
         monkeypatch.setattr(where, "floats", guarded)
     monkeypatch.setattr(np, "empty", lambda size, dtype: np.full(size, np.nan, dtype))  # the tree's
-    assert all(map(torch.equal, [*crowd(steps_of(model, bf16=bf16)), *many(steps_of(model, bf16=bf16))], wanted))
+    assert all(
+        map(torch.equal, [*crowd(steps_of(model, bf16=bf16)), *many(steps_of(model, bf16=bf16))], wanted)
+    )
     assert len(rooms) > 10 and all(room[n:].isnan().all() for n, room in rooms)
 
 
@@ -295,21 +354,35 @@ def test_pytorchs_defaults_do_not_matter():
 def test_weights_that_are_not_finite_show(name):
     """A NaN in a query or a key is no score of minus infinity: it may not vanish in the softmax."""
     model = made(SHAPES["llama"])
-    next(p for key, p in model.named_parameters() if f"{name}.weight" in key).data.view(-1)[:64] = float("nan")
+    next(p for key, p in model.named_parameters() if f"{name}.weight" in key).data.view(-1)[:64] = float(
+        "nan"
+    )
     steps = steps_of(model)
     assert steps.enter([(0, 5, 6)], [1], [4]).isnan().all() and steps.step(np.array([5])).isnan().all()
 
 
-# The whole loop in one call ------------------------------------------------------------------------------------------------
+# The whole loop in one call ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_loop_in_one_call_draws_what_single_steps_draw(threads):
-    """Also where others wait to enter, and with stops, budgets and shapes of distributions of the rows' own."""
+    """Also where others wait to enter, and with stops, budgets and shapes of distributions of the rows'
+    own."""
     model = made({**SHAPES["llama"], "initializer_range": 0.3})
     contexts = [A, A, A[:9] + B, C, A + D, B, D, (5,)]
-    requests = [Request(policy="base", context=c, n=1 + i % 3, stops=(), max_tokens=3 + 2 * i, seed=i, temperature=(1.0, 0.7, 0.0)[i % 3],
-                        top_p=(1.0, 0.8)[i % 2]) for i, c in enumerate(contexts)]  # fmt: skip
+    requests = [
+        Request(
+            policy="base",
+            context=c,
+            n=1 + i % 3,
+            stops=(),
+            max_tokens=3 + 2 * i,
+            seed=i,
+            temperature=(1.0, 0.7, 0.0)[i % 3],
+            top_p=(1.0, 0.8)[i % 2],
+        )
+        for i, c in enumerate(contexts)
+    ]
     stops = [Stops(None, ()) for _ in requests]
 
     class Single:
@@ -324,7 +397,7 @@ def test_the_loop_in_one_call_draws_what_single_steps_draw(threads):
     assert {out.status for outs in whole for out in outs} == {"finished", "truncated"}
 
 
-# The tree, by hand ---------------------------------------------------------------------------------------------------------
+# The tree, by hand ------------------------------------------------------------------------------------------
 
 
 def test_find_and_grow_by_hand():
@@ -337,7 +410,11 @@ def test_find_and_grow_by_hand():
     b = tree.grow([(0, 2)], (9, 8))
     c = tree.grow([(0, 5)], (6,))
     d = tree.grow([(0, 2), (b, 1)], (7, 7, 7))
-    assert tree.find((1, 2, 9, 8, 5)) == [(0, 2), (b, 2)] and tree.find((1, 2, 9, 7, 7)) == [(0, 2), (b, 1), (d, 2)]
+    assert tree.find((1, 2, 9, 8, 5)) == [(0, 2), (b, 2)] and tree.find((1, 2, 9, 7, 7)) == [
+        (0, 2),
+        (b, 1),
+        (d, 2),
+    ]
     assert tree.find((1, 2, 3, 4, 5, 6, 7)) == [(0, 5), (c, 1)] and tree.find((1, 2, 3, 4, 9)) == [(0, 4)]
     assert tree.floats == 80 + 3 * 40
 
@@ -348,7 +425,8 @@ def test_segments_are_forgotten_when_nobody_uses_them():
     b = tree.grow([(a, 2)], (5,))
     first = tree.rows(3, 6)
     assert (first, tree.floats) == (2, 8 + 8 + 3 * 16)
-    assert np.diff(tree.base[first : first + 3].astype(np.int64)).tolist() == [64, 64]  # 8 tokens of 2 floats each, side by side
+    # 8 tokens of 2 floats each, side by side
+    assert np.diff(tree.base[first : first + 3].astype(np.int64)).tolist() == [64, 64]
     paths = [[(a, 3), (2, 0)], [(a, 2), (b, 1), (3, 0)], [(a, 2), (b, 1), (4, 0)]]
     for path in paths:
         tree.use(path)
@@ -364,7 +442,10 @@ def test_segments_are_forgotten_when_nobody_uses_them():
 def test_a_tree_grows_beyond_its_first_places():
     tree = Tree(width=1, lanes=1)
     assert [tree.rows(50, 1), tree.rows(50, 2), tree.rows(200, 1)] == [0, 50, 100]
-    assert tree.room[:300].tolist() == [1] * 50 + [2] * 50 + [1] * 200 and len(set(tree.base[:300].tolist())) == 300
+    assert (
+        tree.room[:300].tolist() == [1] * 50 + [2] * 50 + [1] * 200
+        and len(set(tree.base[:300].tolist())) == 300
+    )
 
 
 def test_a_model_is_left_alone_where_the_kernels_do_not_compute_it():

@@ -1,4 +1,5 @@
-"""How the kernels come to be: built once, kept, found again; and where they cannot be had, PyTorch computes and the run says why."""
+"""How the kernels come to be: built once, kept, found again; and where they cannot be had, PyTorch computes
+and the run says why."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ from pathlib import Path
 import pytest
 from torch_kit import engine_of, model_of
 
+from forethought.core.types import Request
 from forethought.engines.torch.forest.native import cache as cache_module
 from forethought.engines.torch.forest.native import library as module
 from forethought.engines.torch.forest.native.library import library, why_not
-from forethought.core.types import Request
 
 NEEDS = pytest.mark.skipif(library() is None, reason=why_not())
 POSIX = pytest.mark.skipif(os.name != "posix", reason="the stand-in for a compiler is a shell script")
@@ -33,7 +34,8 @@ def fresh(tmp_path, monkeypatch):
 
 
 def kept(folder: Path) -> list[Path]:
-    """The libraries in a cache folder; each has a note of its own beside it, and what was timed by them may lie there."""
+    """The libraries in a cache folder; each has a note of its own beside it, and what was timed by them may
+    lie there."""
     found = [p for p in sorted((folder / "forethought").iterdir()) if not p.name.startswith("ways-")]
     libraries = [p for p in found if p.suffix == ".so"]
     assert {p.name for p in found} == {name for p in libraries for name in (p.name, f"{p.name}.sum")}
@@ -42,9 +44,18 @@ def kept(folder: Path) -> list[Path]:
 
 def compiler(folder: Path, monkeypatch, says: str = "") -> Path:
     """A stand-in that copies what was built before, and notes that it was asked; returns where it notes."""
-    built, log = next(p for p in sorted((USUAL / "forethought").iterdir()) if p.name == f"kernels-{module._key(USUAL_COMPILER)}.so"), folder / "asked"
+    built, log = (
+        next(
+            p
+            for p in sorted((USUAL / "forethought").iterdir())
+            if p.name == f"kernels-{module._key(USUAL_COMPILER)}.so"
+        ),
+        folder / "asked",
+    )
     script = folder / "cc-here"
-    script.write_text(f'#!/bin/sh\necho "$*" >> "{log}"\n{says}\nwhile [ "$1" != -o ]; do shift; done\ncp "{built}" "$2"\n')
+    script.write_text(
+        f'#!/bin/sh\necho "$*" >> "{log}"\n{says}\nwhile [ "$1" != -o ]; do shift; done\ncp "{built}" "$2"\n'
+    )
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
     return log
@@ -66,16 +77,19 @@ def with_kernels() -> tuple[str, tuple[int, ...]]:
     return sampled()
 
 
-# Where they cannot be had --------------------------------------------------------------------------------------------------
+# Where they cannot be had -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("set_", "reason"), [
-    ({"FORETHOUGHT_KERNELS": "0"}, "switched off by FORETHOUGHT_KERNELS=0"),
-    ({"PATH": "", "CC": ""}, "no C compiler (cc, gcc or clang) was found"),
-    ({"CC": "false"}, "false could not build the kernels: exit status 1"),
-    ({"CC": "no-such-compiler -O1"}, "[Errno 2] No such file or directory: 'no-such-compiler'"),
-    ({"CC": 'cc "'}, "No closing quotation"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("set_", "reason"),
+    [
+        ({"FORETHOUGHT_KERNELS": "0"}, "switched off by FORETHOUGHT_KERNELS=0"),
+        ({"PATH": "", "CC": ""}, "no C compiler (cc, gcc or clang) was found"),
+        ({"CC": "false"}, "false could not build the kernels: exit status 1"),
+        ({"CC": "no-such-compiler -O1"}, "[Errno 2] No such file or directory: 'no-such-compiler'"),
+        ({"CC": 'cc "'}, "No closing quotation"),
+    ],
+)
 def test_without_kernels_pytorch_computes_and_says_why(with_kernels, fresh, monkeypatch, set_, reason):
     for key, value in set_.items():
         monkeypatch.setenv(key, value)
@@ -87,7 +101,12 @@ def test_without_kernels_pytorch_computes_and_says_why(with_kernels, fresh, monk
 @POSIX
 def test_of_what_a_compiler_says_the_first_error_is_told(fresh, monkeypatch):
     script = fresh / "cc-there"
-    said = ["decode.c: In function x:", "decode.c:3: error: no such thing", "decode.c:9: error: another", "compilation terminated."]
+    said = [
+        "decode.c: In function x:",
+        "decode.c:3: error: no such thing",
+        "decode.c:9: error: another",
+        "compilation terminated.",
+    ]
     script.write_text("#!/bin/sh\n" + "".join(f'echo "{line}" >&2\n' for line in said) + "exit 1\n")
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
@@ -107,18 +126,27 @@ def test_a_compiler_that_does_not_come_back_is_given_up(fresh, monkeypatch):
 def test_a_fresh_process_without_kernels(tmp_path):
     """Nothing that is found at import depends on them."""
     script = "from test_native_build import sampled; print(*sampled())"
-    env = os.environ | {"CC": "false", "FORETHOUGHT_KERNELS": "", "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120)
+    env = os.environ | {
+        "CC": "false",
+        "FORETHOUGHT_KERNELS": "",
+        "XDG_CACHE_HOME": str(tmp_path),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("torch: false could not build the kernels: exit status 1 (")
 
 
 def test_a_model_that_the_kernels_do_not_compute_says_so():
     fact = engine_of(model_of("gpt2")).facts()["kernels"]
-    assert fact == ("torch: the kernels do not compute this GPT2LMHeadModel" if library() else f"torch: {why_not()}")
+    assert fact == (
+        "torch: the kernels do not compute this GPT2LMHeadModel" if library() else f"torch: {why_not()}"
+    )
 
 
-# Built once ----------------------------------------------------------------------------------------------------------------
+# Built once -------------------------------------------------------------------------------------------------
 
 
 @NEEDS
@@ -137,14 +165,22 @@ def test_the_file_is_built_once_and_found_again(fresh, monkeypatch):
 
 @NEEDS
 @POSIX
-@pytest.mark.parametrize("broken", [b"", b"\x7fELF\x02\x01\x01\x00\x00\x00", b"no library at all" * 1000], ids=["empty", "cut", "other"])
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"\x7fELF\x02\x01\x01\x00\x00\x00", b"no library at all" * 1000],
+    ids=["empty", "cut", "other"],
+)
 def test_a_broken_file_is_built_anew(fresh, monkeypatch, broken):
     log = compiler(fresh, monkeypatch)
     target = fresh / "cache" / "forethought" / f"kernels-{module._key(module._compiler())}.so"
     target.parent.mkdir(parents=True)
     target.write_bytes(broken)
     assert library() is not None and library().ft_width() in (4, 8, 16)
-    assert target.read_bytes()[:4] == b"\x7fELF" and target.stat().st_size > 20_000 and len(log.read_text().splitlines()) == 1
+    assert (
+        target.read_bytes()[:4] == b"\x7fELF"
+        and target.stat().st_size > 20_000
+        and len(log.read_text().splitlines()) == 1
+    )
 
 
 def flipped(data: bytes) -> bytes:
@@ -153,13 +189,21 @@ def flipped(data: bytes) -> bytes:
 
 @NEEDS
 @POSIX
-@pytest.mark.parametrize("spoil", [
-    lambda so, note: so.write_bytes(so.read_bytes()[:5000]),  # what the dynamic loader maps, and dies of
-    lambda so, note: so.write_bytes(flipped(so.read_bytes())), lambda so, note: so.write_bytes(so.read_bytes() + b"more"),
-    lambda so, note: note.unlink(), lambda so, note: note.write_bytes(b""), lambda so, note: note.write_bytes(b"\xff\x00"),
-    lambda so, note: so.chmod(0o777), lambda so, note: note.chmod(0o666),
-    lambda so, note: (so.rename(so.with_name("elsewhere")), so.symlink_to("elsewhere")),
-], ids=["cut", "flipped", "longer", "no note", "empty note", "no text", "open file", "open note", "a link"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda so, note: so.write_bytes(so.read_bytes()[:5000]),  # what the dynamic loader maps, and dies of
+        lambda so, note: so.write_bytes(flipped(so.read_bytes())),
+        lambda so, note: so.write_bytes(so.read_bytes() + b"more"),
+        lambda so, note: note.unlink(),
+        lambda so, note: note.write_bytes(b""),
+        lambda so, note: note.write_bytes(b"\xff\x00"),
+        lambda so, note: so.chmod(0o777),
+        lambda so, note: note.chmod(0o666),
+        lambda so, note: (so.rename(so.with_name("elsewhere")), so.symlink_to("elsewhere")),
+    ],
+    ids=["cut", "flipped", "longer", "no note", "empty note", "no text", "open file", "open note", "a link"],
+)
 def test_what_is_not_what_was_built_is_never_loaded_and_is_built_anew(fresh, monkeypatch, spoil):
     log = compiler(fresh, monkeypatch)
     assert library() is not None
@@ -190,16 +234,21 @@ def test_a_file_of_somebody_else_is_not_loaded(fresh, monkeypatch):
 
 @NEEDS
 @POSIX
-def test_the_cache_folder_is_closed_to_others_where_it_is_the_users_own_and_left_where_it_is_not(fresh, monkeypatch):
+def test_the_cache_folder_is_closed_to_others_where_it_is_the_users_own_and_left_where_it_is_not(
+    fresh, monkeypatch
+):
     compiler(fresh, monkeypatch)
     monkeypatch.setattr(cache_module.tempfile, "tempdir", str(fresh))
     folder = fresh / "cache" / "forethought"
     folder.mkdir(parents=True)
     folder.chmod(0o775)  # as many systems make it
-    assert library() is not None and folder.stat().st_mode & 0o777 == 0o755 and len(kept(fresh / "cache")) == 1
+    assert (
+        library() is not None and folder.stat().st_mode & 0o777 == 0o755 and len(kept(fresh / "cache")) == 1
+    )
     me = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: me + 1)
-    with pytest.raises(OSError, match="code is not loaded from there"):  # nor from a folder of mine among the temporary files
+    # nor from a folder of mine among the temporary files
+    with pytest.raises(OSError, match="code is not loaded from there"):
         (fresh / f"forethought-{me + 1}").mkdir()
         cache_module.folder_of("kernels-x.so")
 
@@ -229,7 +278,7 @@ def test_the_key_knows_sources_compiler_and_flags(tmp_path, monkeypatch):
     assert len(found) == 6 and module._key(["cc"]) in found
 
 
-# Where it is kept ----------------------------------------------------------------------------------------------------------
+# Where it is kept -------------------------------------------------------------------------------------------
 
 
 @NEEDS
@@ -243,12 +292,19 @@ def test_without_a_cache_folder_it_is_kept_among_temporary_files(fresh, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     assert library() is not None
     folder = fresh / f"forethought-{os.getuid()}"
-    assert folder.stat().st_mode & 0o777 == 0o700 and len(list(folder.glob("*.so"))) == 1 and not (fresh / "relative").exists()
+    assert (
+        folder.stat().st_mode & 0o777 == 0o700
+        and len(list(folder.glob("*.so"))) == 1
+        and not (fresh / "relative").exists()
+    )
 
 
 @POSIX
-@pytest.mark.parametrize("make", [lambda p: (p.mkdir(), p.chmod(0o777)), lambda p: (p.parent.joinpath("x").mkdir(), p.symlink_to("x"))],
-                         ids=["open to all", "a link"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: (p.mkdir(), p.chmod(0o777)), lambda p: (p.parent.joinpath("x").mkdir(), p.symlink_to("x"))],
+    ids=["open to all", "a link"],
+)
 def test_code_is_not_loaded_from_a_folder_that_others_can_write_to(fresh, monkeypatch, make):
     monkeypatch.setattr(cache_module.tempfile, "tempdir", str(fresh))
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")

@@ -1,4 +1,5 @@
-"""The next token: the kernel and PyTorch draw the same one for the same uniform number, with log-probs that stand here by hand."""
+"""The next token: the kernel and PyTorch draw the same one for the same uniform number, with log-probs that
+stand here by hand."""
 
 from __future__ import annotations
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 from tolerance import rounding
 
-from forethought.engines.torch.sampling.choice import Choice
 from forethought.engines.torch.forest.native.library import library, why_not
+from forethought.engines.torch.sampling.choice import Choice
 
-BY = [pytest.param(True, id="kernel", marks=pytest.mark.skipif(library() is None, reason=why_not())), pytest.param(False, id="torch")]
+BY = [
+    pytest.param(True, id="kernel", marks=pytest.mark.skipif(library() is None, reason=why_not())),
+    pytest.param(False, id="torch"),
+]
 INF, NAN = float("inf"), float("nan")
 LARGEST = 1 - 2**-53  # of the uniform numbers
 
@@ -21,34 +25,42 @@ def choose(kernels: bool, logits, uniform=0.5, temperature=1.0, top_p=1.0, repea
     """(tokens, log-probs, log-probs as drawn), lists."""
     logits = torch.as_tensor(logits, dtype=torch.float32)
     rows = int(np.sum(repeats)) if repeats is not None else len(logits)
-    given = [np.full(rows, x, kind) for x, kind in ((uniform, float), (temperature, np.float32), (top_p, np.float32))]
-    return [x.tolist() for x in Choice(kernels)(logits, repeats if repeats is None else np.array(repeats), *given)]
+    given = [
+        np.full(rows, x, kind)
+        for x, kind in ((uniform, float), (temperature, np.float32), (top_p, np.float32))
+    ]
+    return [
+        x.tolist() for x in Choice(kernels)(logits, repeats if repeats is None else np.array(repeats), *given)
+    ]
 
 
 THREE = [[math.log(x) for x in (0.2, 0.5, 0.3)]]
 
 
 @pytest.mark.parametrize("kernels", BY)
-@pytest.mark.parametrize(("uniform", "fields", "token", "logp", "drawn"), [
-    (0.0, {}, 0, 0.2, 0.2),
-    (0.1999, {}, 0, 0.2, 0.2),
-    (0.2001, {}, 1, 0.5, 0.5),
-    (0.6999, {}, 1, 0.5, 0.5),
-    (0.7001, {}, 2, 0.3, 0.3),
-    (LARGEST, {}, 2, 0.3, 0.3),
-    (0.9, {"temperature": 0.0}, 1, 0.5, 1.0),
-    (0.9, {"temperature": 0.0, "top_p": 0.1}, 1, 0.5, 1.0),
-    (0.104, {"temperature": 0.5}, 0, 0.2, 4 / 38),  # squares: 4, 25 and 9 of 38
-    (0.106, {"temperature": 0.5}, 1, 0.5, 25 / 38),
-    (0.9, {"temperature": 0.5}, 2, 0.3, 9 / 38),
-    (0.0, {"top_p": 0.79}, 1, 0.5, 0.5 / 0.8),  # 0.5 and 0.3 are the fewest that hold 0.79
-    (0.63, {"top_p": 0.79}, 2, 0.3, 0.3 / 0.8),
-    (0.0, {"top_p": 0.81}, 0, 0.2, 0.2),  # all three are needed
-    (0.99, {"top_p": 0.49}, 1, 0.5, 1.0),
-    (0.99, {"top_p": 1e-6}, 1, 0.5, 1.0),
-    (0.7, {"temperature": 0.5, "top_p": 0.7}, 1, 0.5, 25 / 34),  # of 25, 9 and 4 the first two
-    (0.74, {"temperature": 0.5, "top_p": 0.7}, 2, 0.3, 9 / 34),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("uniform", "fields", "token", "logp", "drawn"),
+    [
+        (0.0, {}, 0, 0.2, 0.2),
+        (0.1999, {}, 0, 0.2, 0.2),
+        (0.2001, {}, 1, 0.5, 0.5),
+        (0.6999, {}, 1, 0.5, 0.5),
+        (0.7001, {}, 2, 0.3, 0.3),
+        (LARGEST, {}, 2, 0.3, 0.3),
+        (0.9, {"temperature": 0.0}, 1, 0.5, 1.0),
+        (0.9, {"temperature": 0.0, "top_p": 0.1}, 1, 0.5, 1.0),
+        (0.104, {"temperature": 0.5}, 0, 0.2, 4 / 38),  # squares: 4, 25 and 9 of 38
+        (0.106, {"temperature": 0.5}, 1, 0.5, 25 / 38),
+        (0.9, {"temperature": 0.5}, 2, 0.3, 9 / 38),
+        (0.0, {"top_p": 0.79}, 1, 0.5, 0.5 / 0.8),  # 0.5 and 0.3 are the fewest that hold 0.79
+        (0.63, {"top_p": 0.79}, 2, 0.3, 0.3 / 0.8),
+        (0.0, {"top_p": 0.81}, 0, 0.2, 0.2),  # all three are needed
+        (0.99, {"top_p": 0.49}, 1, 0.5, 1.0),
+        (0.99, {"top_p": 1e-6}, 1, 0.5, 1.0),
+        (0.7, {"temperature": 0.5, "top_p": 0.7}, 1, 0.5, 25 / 34),  # of 25, 9 and 4 the first two
+        (0.74, {"temperature": 0.5, "top_p": 0.7}, 2, 0.3, 9 / 34),
+    ],
+)
 def test_by_hand(kernels, uniform, fields, token, logp, drawn):
     found = choose(kernels, THREE, uniform, **fields)
     assert found[0] == [token]
@@ -58,7 +70,9 @@ def test_by_hand(kernels, uniform, fields, token, logp, drawn):
 @pytest.mark.parametrize("kernels", BY)
 def test_each_row_has_its_own_number_and_shape_and_lines_are_repeated(kernels):
     logits = THREE + [[math.log(x) for x in (0.6, 0.1, 0.3)]]
-    found = choose(kernels, logits, [0.1, 0.3, 0.9, 0.9], [1.0, 1.0, 0.0, 1.0], [1.0, 0.49, 1.0, 0.59], repeats=[3, 1])
+    found = choose(
+        kernels, logits, [0.1, 0.3, 0.9, 0.9], [1.0, 1.0, 0.0, 1.0], [1.0, 0.49, 1.0, 0.59], repeats=[3, 1]
+    )
     assert found[0] == [0, 1, 1, 0]
     assert found[1] == pytest.approx([math.log(x) for x in (0.2, 0.5, 0.5, 0.6)], abs=1e-6)
     assert found[2] == pytest.approx([math.log(0.2), 0, 0, 0], abs=1e-6)
@@ -78,7 +92,8 @@ def test_the_kernel_draws_what_pytorch_draws(vocabulary, top_p):
     assert kernel[0] == twin[0]
     logp = logits.double().log_softmax(-1).gather(-1, torch.tensor(kernel[0])[:, None])[:, 0]
     within = rounding([logits.abs().max().item() / 0.3], steps=4)  # of a logit over the lowest temperature
-    summed = rounding([1.0], steps=int(8 * vocabulary**0.5))  # PyTorch adds the nucleus up in float32, one after another
+    # PyTorch adds the nucleus up in float32, one after another
+    summed = rounding([1.0], steps=int(8 * vocabulary**0.5))
     for t in range(4):
         p = (logits[t::4].double() / float(temperature[t] or 1)).softmax(-1)
         ordered, order = p.sort(-1, descending=True)
@@ -128,7 +143,8 @@ def test_logits_that_are_no_distribution_give_nan(kernels, vocabulary, fields, b
 
 @pytest.mark.parametrize("kernels", BY)
 def test_ties(kernels):
-    """The mode is the first of the likeliest; of equals a nucleus keeps as many as it needs, the kernel's the first ones."""
+    """The mode is the first of the likeliest; of equals a nucleus keeps as many as it needs, the kernel's the
+    first ones."""
     for vocabulary in (4, 200):
         flat = torch.zeros(1, vocabulary)
         half = vocabulary // 2
@@ -141,7 +157,8 @@ def test_ties(kernels):
 
 @pytest.mark.parametrize("kernels", BY)
 def test_far_apart_logits(kernels):
-    """e^-200 is 0 in float32: such a token is not drawn, and the likely one's log-prob is 0; large common offsets change nothing."""
+    """e^-200 is 0 in float32: such a token is not drawn, and the likely one's log-prob is 0; large common
+    offsets change nothing."""
     assert choose(kernels, [[-200.0, 0.0, -200.0]] * 2, [0.0, LARGEST]) == [[1, 1], [0.0, 0.0], [0.0, 0.0]]
     for offset in (-3e4, 3e4):
         tokens, logp, drawn = choose(kernels, [[offset, offset + 1.0]], 0.2)

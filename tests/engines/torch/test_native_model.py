@@ -1,5 +1,5 @@
-"""A model's training step by the kernels: its gradients are those of the model's own forward, and where the kernels do not compute a
-model as it is, its modules run."""
+"""A model's training step by the kernels: its gradients are those of the model's own forward, and where the
+kernels do not compute a model as it is, its modules run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from tolerance import LOGP, rounding
 from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, stir
 
+from forethought.core.types import Batch, Request, Segment
 from forethought.engines.torch.forest import decoder as decoder_module
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.native import layer as layer_module
@@ -20,16 +21,19 @@ from forethought.engines.torch.forest.native.train import crew, rounds_as_autoca
 from forethought.engines.torch.forest.packing import pack
 from forethought.engines.torch.models.small import small_model
 from forethought.recipe.schema import ModelSpec
-from forethought.core.types import Batch, Request, Segment
 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
 
 TREES = forest(0, roots=2, segments=14, longest=9)
 
 MODELS: dict[str, tuple[str, dict]] = {
-    "llama": ("llama", {}), "qwen2": ("qwen2", {"hidden_size": 64}), "biases": ("llama", {"attention_bias": True}), "qwen3": ("qwen3", {}),
-    "biases of the MLP": ("llama", {"mlp_bias": True}), "tied": ("llama", {"tie_word_embeddings": True}),
-}  # fmt: skip
+    "llama": ("llama", {}),
+    "qwen2": ("qwen2", {"hidden_size": 64}),
+    "biases": ("llama", {"attention_bias": True}),
+    "qwen3": ("qwen3", {}),
+    "biases of the MLP": ("llama", {"mlp_bias": True}),
+    "tied": ("llama", {"tie_word_embeddings": True}),
+}
 
 
 def near(found: torch.Tensor, wanted: torch.Tensor, limit: float) -> None:
@@ -79,7 +83,13 @@ def plain_gradients(model, parameters, segments=TREES) -> list[torch.Tensor]:
     weight = random(len(packed.ids_N), SIZE)
     for i, s in enumerate(segments):
         n = len(s.token_ids)
-        total = total + (plain_logits(model, path_to(segments, i))[-n:] * weight[packed.starts[i] : packed.starts[i] + n]).sum()
+        total = (
+            total
+            + (
+                plain_logits(model, path_to(segments, i))[-n:]
+                * weight[packed.starts[i] : packed.starts[i] + n]
+            ).sum()
+        )
     return list(torch.autograd.grad(total, parameters))
 
 
@@ -95,7 +105,8 @@ def test_a_models_gradients_are_the_plain_forwards(kind, fields, monkeypatch):
 @pytest.mark.parametrize("targets", [("q_proj",), ("v_proj", "down_proj"), ()], ids=["one", "two", "all"])
 @pytest.mark.parametrize("small", [1 << 20, 0], ids=["added in", "beside"])
 def test_an_adapters_gradients_are_the_plain_forwards(targets, small, monkeypatch):
-    """Where a matrix is small its adapter is added in, else it stays beside it, and the layer runs by its parts."""
+    """Where a matrix is small its adapter is added in, else it stays beside it, and the layer runs by its
+    parts."""
     monkeypatch.setattr(layer_module, "SMALL", small)
     engine, computed = engine_of(model_of("llama", head_dim=16), targets=targets), Computed(monkeypatch)
     engine.fork("base", "plan")
@@ -103,14 +114,19 @@ def test_an_adapters_gradients_are_the_plain_forwards(targets, small, monkeypatc
         p.data.normal_(std=0.2)
     with engine.weights.training("plan") as model:
         parameters = list(engine.weights.parameters("plan").values())
-        for found, wanted in zip(gradients(model, parameters), plain_gradients(model, parameters), strict=True):
+        for found, wanted in zip(
+            gradients(model, parameters), plain_gradients(model, parameters), strict=True
+        ):
             near(found, wanted, 2e-5)
     assert (computed.whole, computed.apart) == ((2, 0) if small else (0, 2))
 
 
 def test_the_small_models_layers_go_through_the_kernel(monkeypatch):
     """Its attention's output has a bias that is no parameter."""
-    model, computed = small_model(ModelSpec(width=64, heads=4, layers=2, mlp=48), SIZE, 96, 0).eval(), Computed(monkeypatch)
+    model, computed = (
+        small_model(ModelSpec(width=64, heads=4, layers=2, mlp=48), SIZE, 96, 0).eval(),
+        Computed(monkeypatch),
+    )
     parameters = list(model.parameters())
     for found, wanted in zip(gradients(model, parameters), plain_gradients(model, parameters), strict=True):
         near(found, wanted, 5e-5)
@@ -126,12 +142,21 @@ def test_the_last_layer_computes_some_places_alone(places):
 def test_recomputing_gives_the_same_gradients():
     model = model_of("llama", head_dim=16)
     parameters = list(model.parameters())
-    for found, wanted in zip(gradients(model, parameters, recompute=True), gradients(model, parameters), strict=True):
+    for found, wanted in zip(
+        gradients(model, parameters, recompute=True), gradients(model, parameters), strict=True
+    ):
         near(found, wanted, 5e-6)
 
 
-@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
-                                      "register_full_backward_pre_hook"])  # fmt: skip
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
 def test_hooks_on_a_linear_are_called(register, monkeypatch):
     model, called, computed = model_of("llama", head_dim=16), [], Computed(monkeypatch)
     parameters = list(model.parameters())
@@ -149,7 +174,9 @@ def test_hooks_on_a_part_of_an_adapted_linear_are_called(part):
     stir(engine, "plan")
     batch = Batch(policy="plan", segments=tuple(forest(1, stream="sft")))
     wanted = engine.logprobs(batch)
-    engine.weights.model("plan").model.layers[1].self_attn.q_proj.get_submodule(part).register_forward_hook(lambda *_: called.append(1))
+    engine.weights.model("plan").model.layers[1].self_attn.q_proj.get_submodule(part).register_forward_hook(
+        lambda *_: called.append(1)
+    )
     found = engine.logprobs(batch)
     assert called == [1]
     for mine, theirs in zip(found, wanted, strict=True):
@@ -158,13 +185,16 @@ def test_hooks_on_a_part_of_an_adapted_linear_are_called(part):
 
 @pytest.mark.parametrize("watched", [False, True], ids=["kernels", "modules"])
 def test_autocast(watched, monkeypatch):
-    """Products are rounded to bfloat16, by the kernels where they can and by the linear layers where somebody looks at one."""
+    """Products are rounded to bfloat16, by the kernels where they can and by the linear layers where somebody
+    looks at one."""
     model, kinds = model_of("llama", head_dim=16), []
     parameters = list(model.parameters())
     exact = gradients(model, parameters)
     computed = Computed(monkeypatch)
     if watched:
-        model.model.layers[0].mlp.down_proj.register_forward_hook(lambda module, args, out: kinds.append(out.dtype))
+        model.model.layers[0].mlp.down_proj.register_forward_hook(
+            lambda module, args, out: kinds.append(out.dtype)
+        )
     with torch.autocast("cpu", torch.bfloat16):
         found = gradients(model, parameters)
     for g, g32 in zip(found, exact, strict=True):
@@ -175,15 +205,24 @@ def test_autocast(watched, monkeypatch):
         assert (computed.whole, computed.apart) == ((1, 1) if watched else (2, 0))
 
 
-@pytest.mark.parametrize("targets", [(), ("q_proj",), ("lm_head",), ("embed_tokens",), ("embed_tokens", "q_proj", "lm_head")], ids=str)
+@pytest.mark.parametrize(
+    "targets",
+    [(), ("q_proj",), ("lm_head",), ("embed_tokens",), ("embed_tokens", "q_proj", "lm_head")],
+    ids=str,
+)
 def test_an_adapter_anywhere_samples_what_it_trains(targets):
-    engine = engine_of(model_of("llama", head_dim=16, hidden_size=64, tie_word_embeddings=False), targets=targets)
+    engine = engine_of(
+        model_of("llama", head_dim=16, hidden_size=64, tie_word_embeddings=False), targets=targets
+    )
     engine.fork("base", "plan")
     stir(engine, "plan")
     context = (5, 6, 7, 8)
     (outs,) = engine.sample([Request(policy="plan", context=context, n=3, stops=(), max_tokens=6, seed=3)])
     segments = [Segment(parent=-1, token_ids=context)]
-    segments += [Segment(parent=0, token_ids=out.token_ids, stream="sft", weight=(1.0,) * len(out.token_ids)) for out in outs]
+    segments += [
+        Segment(parent=0, token_ids=out.token_ids, stream="sft", weight=(1.0,) * len(out.token_ids))
+        for out in outs
+    ]
     found = engine.logprobs(Batch(policy="plan", segments=tuple(segments)))[1:]
     for out, logps in zip(outs, found, strict=True):
         assert out.logprobs == pytest.approx(logps, abs=LOGP)
@@ -215,7 +254,18 @@ def test_an_engine_computes_on_its_own_number_of_threads():
         assert torch.get_num_threads() == n
 
 
-@pytest.mark.parametrize("wrong", [{"n": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.5}, {"seed": 1 << 64}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"seed": 1 << 64},
+    ],
+    ids=str,
+)
 def test_a_request_that_asks_for_nothing_is_refused(wrong):
     asked = {"policy": "base", "context": (5, 6), "n": 1, "stops": (), "max_tokens": 2} | wrong
     with pytest.raises(ValueError, match="a request needs n >= 1"):

@@ -1,4 +1,5 @@
-"""A training step by the kernels: a layer and its parts give the numbers and the gradients of the formulas written out in float64."""
+"""A training step by the kernels: a layer and its parts give the numbers and the gradients of the formulas
+written out in float64."""
 
 from __future__ import annotations
 
@@ -12,27 +13,33 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import silu
 from tolerance import rounding
+from torch.nn.functional import silu
 from torch.utils.checkpoint import checkpoint
 from torch_kit import forest
 
+from forethought.core.types import Segment
 from forethought.engines.torch.forest.native import layer as layer_module
 from forethought.engines.torch.forest.native import train as train_module
-from forethought.engines.torch.forest.native.layer import Layer, Shape, WEIGHTS
+from forethought.engines.torch.forest.native.layer import WEIGHTS, Layer, Shape
 from forethought.engines.torch.forest.native.library import library, why_not
 from forethought.engines.torch.forest.native.train import Attention, Gate, Norm, Rotate
 from forethought.engines.torch.forest.packing import pack
-from forethought.core.types import Segment
 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
 BF16 = bool(library() and library().ft_bf16())
-PRECISIONS = [pytest.param(False, id="fp32"), pytest.param(True, id="bf16", marks=pytest.mark.skipif(not BF16, reason="no bfloat16 here"))]
+PRECISIONS = [
+    pytest.param(False, id="fp32"),
+    pytest.param(True, id="bf16", marks=pytest.mark.skipif(not BF16, reason="no bfloat16 here")),
+]
 
 ONE = [Segment(parent=-1, token_ids=(1, 2, 3, 4, 5))]
 SINGLE = [Segment(parent=-1, token_ids=(1,))]
 TREES = forest(0, roots=2, segments=14, longest=9)
-LONG = forest(1, roots=1, segments=6, longest=3) + [Segment(parent=2, token_ids=(5,) * 150), Segment(parent=6, token_ids=(6,) * 140)]
+LONG = forest(1, roots=1, segments=6, longest=3) + [
+    Segment(parent=2, token_ids=(5,) * 150),
+    Segment(parent=6, token_ids=(6,) * 140),
+]
 FORESTS = {"trees": TREES, "one segment": ONE, "one token": SINGLE, "more than a chunk of keys": LONG}
 EPS, SCALE = 1e-5, 0.3
 
@@ -48,13 +55,19 @@ def random(*shape: int, seed: int = 0, size: float = 1.0) -> torch.Tensor:
     return size * torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
-def leaves(tensors: Sequence[torch.Tensor | None], kind: torch.dtype, asks: Sequence[bool] | None = None) -> list[torch.Tensor | None]:
+def leaves(
+    tensors: Sequence[torch.Tensor | None], kind: torch.dtype, asks: Sequence[bool] | None = None
+) -> list[torch.Tensor | None]:
     asks = asks or [True] * len(tensors)
-    return [None if t is None else t.detach().to(kind).requires_grad_(ask) for t, ask in zip(tensors, asks, strict=True)]
+    return [
+        None if t is None else t.detach().to(kind).requires_grad_(ask)
+        for t, ask in zip(tensors, asks, strict=True)
+    ]
 
 
 def sees(segments: Sequence[Segment]) -> torch.Tensor:
-    """[N, N]: whether a token of the packed row sees another: its ancestors and, causally, its own segment."""
+    """[N, N]: whether a token of the packed row sees another: its ancestors and, causally, its own
+    segment."""
     starts, n = pack(segments).starts, sum(len(s.token_ids) for s in segments)
     mask = torch.zeros(n, n, dtype=torch.bool)
     for i, s in enumerate(segments):
@@ -66,7 +79,7 @@ def sees(segments: Sequence[Segment]) -> torch.Tensor:
     return mask
 
 
-# The formulas --------------------------------------------------------------------------------------------------------------
+# The formulas -----------------------------------------------------------------------------------------------
 
 
 def normed(x, weight, eps=EPS):
@@ -89,7 +102,10 @@ def composed(x, cos, sin, mask, rows, shape: Shape, *weights):
     w = SimpleNamespace(**dict(zip(WEIGHTS, weights, strict=True)))
     linear = torch.nn.functional.linear
     y = normed(x, w.norm1, shape.eps)
-    q, k, v = (linear(y, *each).unflatten(-1, (-1, shape.d)) for each in ((w.q, w.q_bias), (w.k, w.k_bias), (w.v, w.v_bias)))
+    q, k, v = (
+        linear(y, *each).unflatten(-1, (-1, shape.d))
+        for each in ((w.q, w.q_bias), (w.k, w.k_bias), (w.v, w.v_bias))
+    )
     out = attended(turned(q, cos, sin, shape.scale), turned(k, cos, sin), v, mask).flatten(1)
     x, out = (x, out) if rows is None else (x[rows], out[rows])
     x = x + linear(out, w.o, w.o_bias)
@@ -100,19 +116,44 @@ def composed(x, cos, sin, mask, rows, shape: Shape, *weights):
 class Case:
     """A layer's input, and what it is to give."""
 
-    def __init__(self, segments=TREES, hidden=80, inner=72, heads=5, kv_heads=1, d=16, biases="", rows: Sequence[int] | None = None,
-                 bf16: bool = False):
+    def __init__(
+        self,
+        segments=TREES,
+        hidden=80,
+        inner=72,
+        heads=5,
+        kv_heads=1,
+        d=16,
+        biases="",
+        rows: Sequence[int] | None = None,
+        bf16: bool = False,
+    ):
         packed = pack(segments)
         n, a, kv = len(packed.ids_N), heads * d, kv_heads * d
         angles = packed.positions_N[:, None] * 3.0 ** -torch.arange(d // 2)
         self.fixed = angles.cos().contiguous(), angles.sin().contiguous()
         self.spans, self.mask, self.rows = packed.layout.spans_S3, sees(segments), rows
         self.shape = Shape(heads, kv_heads, d, EPS, SCALE, bf16)
-        sizes = {"norm1": (hidden,), "norm2": (hidden,), "q": (a, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, a),
-                 "gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner), "q_bias": (a,), "k_bias": (kv,),
-                 "v_bias": (kv,), "o_bias": (hidden,)}
+        sizes = {
+            "norm1": (hidden,),
+            "norm2": (hidden,),
+            "q": (a, hidden),
+            "k": (kv, hidden),
+            "v": (kv, hidden),
+            "o": (hidden, a),
+            "gate": (inner, hidden),
+            "up": (inner, hidden),
+            "down": (hidden, inner),
+            "q_bias": (a,),
+            "k_bias": (kv,),
+            "v_bias": (kv,),
+            "o_bias": (hidden,),
+        }
         given = [name for name in WEIGHTS if not name.endswith("bias") or name[0] in biases]
-        weights = {name: random(*size, seed=i, size=0.8 * size[-1] ** -0.5) for i, (name, size) in enumerate(sizes.items())}
+        weights = {
+            name: random(*size, seed=i, size=0.8 * size[-1] ** -0.5)
+            for i, (name, size) in enumerate(sizes.items())
+        }
         weights |= {name: 1 + weights[name] for name in ("norm1", "norm2")}
         self.given = [random(n, hidden), *(weights[name] if name in given else None for name in WEIGHTS)]
         self.dy = random(n if rows is None else len(rows), hidden, seed=7)
@@ -144,7 +185,7 @@ class Case:
                 near(g, g64, limit)
 
 
-# A layer -------------------------------------------------------------------------------------------------------------------
+# A layer ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("segments", FORESTS.values(), ids=FORESTS)
@@ -167,7 +208,9 @@ def test_bf16_rounds_the_factors_of_products():
     """It is not the same as float32, and what does not ask moves nothing here either."""
     y, y32 = (case.native(*leaves(case.given, torch.float32)) for case in (Case(bf16=True), Case()))
     assert 1e-4 < (y - y32).abs().max() < 2e-2 * y32.abs().max()
-    Case(bf16=True, biases="qkvo", rows=[2, 3, 30]).check([name in ("x", "q", "o_bias", "gate") for name in ("x", *WEIGHTS)])
+    Case(bf16=True, biases="qkvo", rows=[2, 3, 30]).check(
+        [name in ("x", "q", "o_bias", "gate") for name in ("x", *WEIGHTS)]
+    )
 
 
 @pytest.mark.parametrize("rows", [[], [0], [3, 4, 10, 40], list(range(0, 50, 2))], ids=len)
@@ -188,7 +231,7 @@ def test_what_does_not_ask_gets_no_gradient(asking):
     Case(biases="qkvo", rows=[2, 3, 30]).check([name in asking.split() for name in ("x", *WEIGHTS)])
 
 
-# Threads -------------------------------------------------------------------------------------------------------------------
+# Threads ----------------------------------------------------------------------------------------------------
 
 WIDE = forest(2, roots=6, segments=160, longest=12)  # several blocks, and more rows than are summed at once
 
@@ -269,7 +312,10 @@ def test_checkpointing_around_a_layer():
 def test_inputs_that_do_not_lie_in_order():
     case = Case(biases="qkvo")
     y, dy = case.native(*leaves(case.given, torch.float32)), case.dy.T.contiguous().T
-    case.given = [None if t is None else t.T.contiguous().T if t.dim() == 2 else torch.stack([t, t], 1)[:, 0] for t in case.given]
+    case.given = [
+        None if t is None else t.T.contiguous().T if t.dim() == 2 else torch.stack([t, t], 1)[:, 0]
+        for t in case.given
+    ]
     assert torch.equal(case.native(*leaves(case.given, torch.float32)), y)
     case.dy = dy
     case.check()
@@ -290,16 +336,26 @@ def test_nothing_is_written_beyond_its_room_or_read_before_it_is_written(segment
     for where in (layer_module, train_module):
         monkeypatch.setattr(where, "floats", guarded)
     case.check()
-    q, k, v = random(case.mask.shape[0], 4, 16), random(case.mask.shape[0], 2, 16), random(case.mask.shape[0], 2, 16)
+    q, k, v = (
+        random(case.mask.shape[0], 4, 16),
+        random(case.mask.shape[0], 2, 16),
+        random(case.mask.shape[0], 2, 16),
+    )
     near(Attention.apply(q, k, v, case.spans), attended(q.double(), k.double(), v.double(), case.mask))
     assert len(rooms) == 5 and all(room[n:].isnan().all() for n, room in rooms)
 
 
-# Its parts -----------------------------------------------------------------------------------------------------------------
+# Its parts --------------------------------------------------------------------------------------------------
 
 
-def same_as(native, exact, *tensors: torch.Tensor, asks: Sequence[bool] | None = None, limit: float = 2e-6,
-            least: float = 0.0) -> None:
+def same_as(
+    native,
+    exact,
+    *tensors: torch.Tensor,
+    asks: Sequence[bool] | None = None,
+    limit: float = 2e-6,
+    least: float = 0.0,
+) -> None:
     args, args64 = leaves(tensors, torch.float32, asks), leaves(tensors, torch.float64, asks)
     y, y64 = native(*args), exact(*args64)
     near(y, y64, limit)
@@ -316,9 +372,16 @@ def same_as(native, exact, *tensors: torch.Tensor, asks: Sequence[bool] | None =
 @pytest.mark.parametrize(("heads", "kv_heads", "d"), [(4, 2, 16), (3, 3, 48), (5, 1, 128)])
 def test_attention(segments, heads, kv_heads, d):
     mask, spans = sees(segments), pack(segments).layout.spans_S3
-    q, k, v = random(len(mask), heads, d, size=d**-0.5), random(len(mask), kv_heads, d), random(len(mask), kv_heads, d, seed=1)
-    least = rounding([2 / math.pi * d], steps=8)  # d products of two normal numbers: softmax's gradient takes such sums from one another
-    same_as(lambda *a: Attention.apply(*a, spans), lambda *a: attended(*a, mask), q, k, v, limit=1e-5, least=least)
+    q, k, v = (
+        random(len(mask), heads, d, size=d**-0.5),
+        random(len(mask), kv_heads, d),
+        random(len(mask), kv_heads, d, seed=1),
+    )
+    # d products of two normal numbers: softmax's gradient takes such sums from one another
+    least = rounding([2 / math.pi * d], steps=8)
+    same_as(
+        lambda *a: Attention.apply(*a, spans), lambda *a: attended(*a, mask), q, k, v, limit=1e-5, least=least
+    )
 
 
 def test_threads_change_no_bit_of_attention():
@@ -337,14 +400,24 @@ def test_threads_change_no_bit_of_attention():
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (5, 16), (4, 80), (6, 3, 32), (0, 16)], ids=str)
 @pytest.mark.parametrize("frozen", [False, True])
 def test_norm(shape, frozen):
-    same_as(lambda x, w: Norm.apply(x, w, EPS), normed, random(*shape), 1 + random(shape[-1], seed=1, size=0.3), asks=[True, not frozen])
+    same_as(
+        lambda x, w: Norm.apply(x, w, EPS),
+        normed,
+        random(*shape),
+        1 + random(shape[-1], seed=1, size=0.3),
+        asks=[True, not frozen],
+    )
 
 
 @pytest.mark.parametrize(("n", "heads", "d"), [(1, 1, 2), (7, 3, 16), (5, 2, 10), (0, 2, 16)])
 def test_rotate(n, heads, d):
     angles = random(n, d // 2, size=3)
     cos, sin = angles.cos(), angles.sin()
-    same_as(lambda x: Rotate.apply(x, cos, sin, SCALE), lambda x: turned(x, cos.double(), sin.double(), SCALE), random(n, heads, d))
+    same_as(
+        lambda x: Rotate.apply(x, cos, sin, SCALE),
+        lambda x: turned(x, cos.double(), sin.double(), SCALE),
+        random(n, heads, d),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1,), (15,), (16,), (3, 37), (0, 5)], ids=str)
@@ -352,16 +425,19 @@ def test_gate(shape):
     same_as(Gate.apply, lambda g, up: silu(g) * up, random(*shape, size=4), random(*shape, seed=1))
 
 
-# exp ----------------------------------------------------------------------------------------------------------------------
+# exp --------------------------------------------------------------------------------------------------------
 
 
 def test_exp_to_the_last_digits():
-    """Of -90 to 0 as the weights of a softmax beside a score of 0, of 0 to 88 as the gate of -x, which is -x / (1 + e^x)."""
+    """Of -90 to 0 as the weights of a softmax beside a score of 0, of 0 to 88 as the gate of -x, which is -x
+    / (1 + e^x)."""
     heads, d = 400, 16
     x = -90 * torch.rand(heads, 15, generator=torch.Generator().manual_seed(0))
     q, k = torch.zeros(16, heads, d), torch.zeros(16, heads, d)
     q[..., 0], k[1:, :, 0] = 1, x.T
-    out = Attention.apply(q, k, torch.eye(16)[:, None].expand(16, heads, d), np.array([[0, 16, 16]], dtype=np.int32))[-1]
+    out = Attention.apply(
+        q, k, torch.eye(16)[:, None].expand(16, heads, d), np.array([[0, 16, 16]], dtype=np.int32)
+    )[-1]
     found, wanted = (out[:, 1:] / out[:, :1]).double(), x.double().exp()
     assert ((found / wanted - 1).abs()[x > -87]).max() < 5e-7 and not found[x < -87].any()
     g = -88 * torch.rand(6000, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,5 @@
-"""What a process imports before it answers, and before its first step. Imports are most of a start, so what nobody needs yet is not there.
+"""What a process imports before it answers, and before its first step. Imports are most of a start, so what
+nobody needs yet is not there.
 
 What is there is looked up in a fresh process.
 """
@@ -15,7 +16,17 @@ from torch_kit import model_of, on_disk
 
 from forethought.engines.torch import collector_paused
 
-HEAVY = {"torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "tensorboard", "rich"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "tensorboard",
+    "rich",
+}
 UNASKED = {"peft", "tensorboard", "rich", "httpx", "datasets", "trl"}  # by a first step of whole weights
 
 
@@ -26,7 +37,7 @@ def fresh(script: str, *argv: str):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# The command line ----------------------------------------------------------------------------------------------------------
+# The command line -------------------------------------------------------------------------------------------
 
 VERB = """
 import atexit, contextlib, gc, io, json, sys
@@ -40,11 +51,22 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.St
 """
 
 
-@pytest.mark.parametrize(("code", "words"), [
-    (0, "--help"), (0, "--version"), (0, "train --help"), (0, "recipes"), (0, "recipes desk"), (0, "train --dry-run"),
-    (0, "train blocksworld --dry-run --hardware h200"), (2, "train no-such-recipe"), (2, "train --set stage.0.stepz=1"),
-    (2, "report no-such-run"), (2, "no-such-verb"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "--help"),
+        (0, "--version"),
+        (0, "train --help"),
+        (0, "recipes"),
+        (0, "recipes desk"),
+        (0, "train --dry-run"),
+        (0, "train blocksworld --dry-run --hardware h200"),
+        (2, "train no-such-recipe"),
+        (2, "train --set stage.0.stepz=1"),
+        (2, "report no-such-run"),
+        (2, "no-such-verb"),
+    ],
+)
 def test_what_needs_no_model_waits_for_none(code, words):
     found, modules, _ = fresh(VERB, *words.split())
     assert found == code
@@ -56,7 +78,7 @@ def test_python_does_not_look_for_garbage_in_everything_before_it_ends():
     assert frozen > 10 * len(modules)  # all of them, with what they hold
 
 
-# The engine ----------------------------------------------------------------------------------------------------------------
+# The engine -------------------------------------------------------------------------------------------------
 
 STEP = """
 import json, sys

@@ -1,4 +1,5 @@
-"""Adapters stand on the base that they were trained on: a checkpoint knows it, and another one at its path is refused with both named."""
+"""Adapters stand on the base that they were trained on: a checkpoint knows it, and another one at its path is
+refused with both named."""
 
 from __future__ import annotations
 
@@ -13,16 +14,20 @@ from test_torch_loading import edit
 from test_torch_policies import batch, learn
 from torch_kit import WORDS, engine_of, model_of, on_disk, same, snapshot, stir
 
+from forethought.core.errors import CheckpointError
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.models.fingerprint import config_digest, fingerprint
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small import tokenizer_of
-from forethought.core.errors import CheckpointError
 from forethought.recipe.schema import AdapterSpec, EngineSpec
 
 
 def engine_at(path: Path, weights: str = "auto", **spec) -> TorchEngine:
-    return TorchEngine(from_path(str(path), weights=weights), EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2, **spec))
+    return TorchEngine(
+        from_path(str(path), weights=weights),
+        EngineSpec(device="cpu", precision="fp32", threads=1),
+        AdapterSpec(rank=2, **spec),
+    )
 
 
 @pytest.fixture
@@ -39,7 +44,10 @@ def saved(tmp_path) -> tuple[Path, Path, TorchEngine]:
 
 def change(path: Path, name: str) -> None:
     """Another model in place of the one at `path`."""
-    weights, state = path / "model.safetensors", {k: p.clone() for k, p in load_file(path / "model.safetensors").items()}
+    weights, state = (
+        path / "model.safetensors",
+        {k: p.clone() for k, p in load_file(path / "model.safetensors").items()},
+    )
     if name == "other weights":
         on_disk(path, model_of(seed=3))
     elif name == "other rows, tied":
@@ -59,7 +67,17 @@ def change(path: Path, name: str) -> None:
         tokenizer_of([*reversed(WORDS)]).save_pretrained(path)
 
 
-@pytest.mark.parametrize("name", ["other weights", "other rows, tied", "one number", "two rows changed about", "other positions", "other norms"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "other weights",
+        "other rows, tied",
+        "one number",
+        "two rows changed about",
+        "other positions",
+        "other norms",
+    ],
+)
 def test_another_base_is_refused_with_both_named(name, saved):
     path, checkpoint, _ = saved
     change(path, name)
@@ -68,8 +86,11 @@ def test_another_base_is_refused_with_both_named(name, saved):
         engine.load(checkpoint)
     text = str(e.value)
     assert str(path) in text and str(checkpoint) in text and "another base" in text and e.value.exit_code == 2
-    assert text.count("llama, ") == 2 and engine.fingerprint.weights in text and json.loads(
-        (checkpoint / "engine.json").read_text())["base"]["weights"] in text
+    assert (
+        text.count("llama, ") == 2
+        and engine.fingerprint.weights in text
+        and json.loads((checkpoint / "engine.json").read_text())["base"]["weights"] in text
+    )
 
 
 def test_other_words_are_refused(saved):
@@ -130,18 +151,28 @@ def test_a_fingerprint_is_that_of_the_numbers_and_not_of_their_type():
     model = model_of().to(torch.bfloat16)
     half = fingerprint(model, "")
     assert half == fingerprint(model.float(), "") and half != fingerprint(model_of(seed=1), "")
-    assert config_digest({"a": 1, "b": [2]}) == config_digest({"b": [2], "a": 1, "dtype": "x"}) != config_digest({"a": 1, "b": [3]})
+    assert (
+        config_digest({"a": 1, "b": [2]})
+        == config_digest({"b": [2], "a": 1, "dtype": "x"})
+        != config_digest({"a": 1, "b": [3]})
+    )
 
 
-# Weights that are tied -----------------------------------------------------------------------------------------------------
-# Decided: an adapter on a tied head trains and works as an adapter (it adds to the head alone, in our engine and in PEFT), so it is not
-# refused; merged by anybody it would be added to the embeddings too, so that is said in a note and refused where we would merge it.
+# Weights that are tied --------------------------------------------------------------------------------------
+# Decided: an adapter on a tied head trains and works as an adapter (it adds to the head alone, in our engine
+# and in PEFT), so it is not refused; merged by anybody it would be added to the embeddings too, so that is
+# said in a note and refused where we would merge it.
 
 
-@pytest.mark.parametrize(("targets", "tied", "said"), [
-    (("lm_head", "q_proj"), True, "lm_head"), (("model.embed_tokens",), True, "model.embed_tokens"), (("q_proj",), True, ""),
-    (("lm_head", "q_proj"), False, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("targets", "tied", "said"),
+    [
+        (("lm_head", "q_proj"), True, "lm_head"),
+        (("model.embed_tokens",), True, "model.embed_tokens"),
+        (("q_proj",), True, ""),
+        (("lm_head", "q_proj"), False, ""),
+    ],
+)
 def test_an_adapter_on_a_tied_head_is_said(targets, tied, said, tmp_path):
     on_disk(tmp_path, model_of(tie_word_embeddings=tied))
     notes = engine_at(tmp_path, targets=targets).notes

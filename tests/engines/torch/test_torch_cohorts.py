@@ -1,4 +1,5 @@
-"""Sampling by PyTorch: shapes that stay give what shapes that follow the rows give, and policies in one batch what each gives alone."""
+"""Sampling by PyTorch: shapes that stay give what shapes that follow the rows give, and policies in one batch
+what each gives alone."""
 
 from __future__ import annotations
 
@@ -9,29 +10,32 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from tolerance import LOGP, rounding
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
-from tolerance import LOGP, rounding
 from torch_kit import engine_of, model_of, stir
 
-from forethought.engines.torch.policies import table as policies
-from forethought.engines.torch.sampling import choice, decoding, mixed, sampler as sampling, slots
-from forethought.engines.torch.sampling.cohorts import Cohorts, places, renumbered
-from forethought.engines.torch.forest.decoder import decoder_of
+from forethought.core.types import Batch, Request, Segment
 from forethought.engines.torch.engine import TorchEngine
-from forethought.engines.torch.sampling.graphs import Graphs, WARM
+from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.lora import is_lora
+from forethought.engines.torch.policies import table as policies
+from forethought.engines.torch.sampling import choice, decoding, mixed, slots
+from forethought.engines.torch.sampling import sampler as sampling
+from forethought.engines.torch.sampling.cohorts import Cohorts, places, renumbered
+from forethought.engines.torch.sampling.graphs import WARM, Graphs
 from forethought.engines.torch.sampling.sampler import Sampler
 from forethought.engines.torch.sampling.sides import Sides
 from forethought.engines.torch.sampling.slots import Slots, by_torch, padded
 from forethought.engines.torch.sampling.stops import Stops
-from forethought.core.types import Batch, Request, Segment
 
 LONG = {"initializer_range": 0.3, "max_position_embeddings": 256}
 
 
 def ask(context, seed=0, n=2, policy="base", max_tokens=8, **fields) -> Request:
-    return Request(policy=policy, context=tuple(context), n=n, stops=(), max_tokens=max_tokens, seed=seed, **fields)
+    return Request(
+        policy=policy, context=tuple(context), n=n, stops=(), max_tokens=max_tokens, seed=seed, **fields
+    )
 
 
 def tokens(outs) -> list[tuple[int, ...]]:
@@ -50,12 +54,13 @@ def equal(found, wanted, within: float = LOGP) -> None:
             assert out.logprobs == pytest.approx(other.logprobs, abs=within)
 
 
-# Shapes that stay ----------------------------------------------------------------------------------------------------------
+# Shapes that stay -------------------------------------------------------------------------------------------
 
 VARIED = [
     ask((3, 4, 5), seed=1, n=3, max_tokens=90),  # a tail longer than the shortest block
     ask((3, 4, 5, 6, 7), seed=2, n=3, max_tokens=3),
-    ask([3 + i % 20 for i in range(70)], seed=3, n=3, max_tokens=20, temperature=0.7),  # a longer prefix than the others'
+    # a longer prefix than the others'
+    ask([3 + i % 20 for i in range(70)], seed=3, n=3, max_tokens=20, temperature=0.7),
     ask((9,), seed=4, n=1, max_tokens=12),
     ask((3, 4, 8), seed=5, n=5, top_p=0.8, max_tokens=7),
     *(ask((3, 4, 10 + i), seed=10 + i, n=3, max_tokens=2 + 3 * i) for i in range(8)),
@@ -82,11 +87,25 @@ def test_shapes_that_stay_give_the_same_rows(kind, rows):
 def test_by_default_shapes_stay_on_a_gpu_alone():
     model = model_of("llama")
     assert isinstance(by_torch(model, decoder_of(model)), Cohorts)
-    assert isinstance(by_torch(model.to("meta"), None, static=True), Cohorts)  # a model that runs through its own modules
+    # a model that runs through its own modules
+    assert isinstance(by_torch(model.to("meta"), None, static=True), Cohorts)
 
 
 def test_sizes_are_half_octaves():
-    assert [padded(i) for i in (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17)] == [1, 2, 3, 4, 6, 6, 8, 12, 12, 16, 16, 24]
+    assert [padded(i) for i in (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17)] == [
+        1,
+        2,
+        3,
+        4,
+        6,
+        6,
+        8,
+        12,
+        12,
+        16,
+        16,
+        24,
+    ]
     assert [padded(i, 64) for i in (1, 64, 65, 96, 97, 129, 200)] == [64, 64, 96, 96, 128, 192, 256]
 
 
@@ -128,17 +147,25 @@ def graphed(model, recorder) -> Slots:
 
 @pytest.mark.parametrize("rows", [1024, 6])
 def test_a_recorded_step_is_the_step(rows):
-    """Replayed without Python: every number that changes from step to step is in the tensors, and none is read back."""
+    """Replayed without Python: every number that changes from step to step is in the tensors, and none is
+    read back."""
     model, recorder = model_of("llama", **LONG), Recorded()
     requests = [r for r in VARIED if r.n == 3][:5]
     equal(run(graphed(model, recorder), requests, rows), run(ways(model)[0], requests, rows))
-    assert recorder.replayed > 3 * len(recorder.recorded) and recorder.warmed >= WARM * len(recorder.recorded) > 0
-    assert not any("_local_scalar_dense" in target or "nonzero" in target for graph in recorder.recorded for target in graph)
+    assert (
+        recorder.replayed > 3 * len(recorder.recorded)
+        and recorder.warmed >= WARM * len(recorder.recorded) > 0
+    )
+    assert not any(
+        "_local_scalar_dense" in target or "nonzero" in target
+        for graph in recorder.recorded
+        for target in graph
+    )
 
 
 def test_shapes_follow_what_is_there_in_few_sizes():
-    """Five contexts of two rows take six slots for three steps, and two when three of them have left; the tail's 65th token takes
-    the next size."""
+    """Five contexts of two rows take six slots for three steps, and two when three of them have left; the
+    tail's 65th token takes the next size."""
     static, keys = ways(model_of("llama", **LONG))[1], Counter()
 
     class Counted(Graphs):
@@ -162,8 +189,12 @@ def test_contexts_move_into_free_slots_and_bring_their_rows():
     pool.keep(renumbered(np.array([0, 0, 0, 0, 0, 0, 0, 1], dtype=bool)))
     assert pool.row_Cn.tolist() == [[-1, 0], [-1, -1], [-1, -1], [-1, -1]] and pool.shape() == (1, 64, 64)
     assert (pool.t_C.tolist(), pool.length_C.tolist()) == ([7, 0, 0, 0], [2, 0, 0, 0])
-    assert torch.equal(pool.prefix[0][0][0], last) and last[0, :2].tolist() == [[20, 21, 22, 23], [24, 25, 26, 27]]
-    assert not pool.enter(slots.Prefilled(torch.zeros(3, 1), kv(5), index[:3], [2, 2, 1]), np.arange(1, 7), 5)  # nothing was allocated
+    assert torch.equal(pool.prefix[0][0][0], last) and last[0, :2].tolist() == [
+        [20, 21, 22, 23],
+        [24, 25, 26, 27],
+    ]
+    # nothing was allocated
+    assert not pool.enter(slots.Prefilled(torch.zeros(3, 1), kv(5), index[:3], [2, 2, 1]), np.arange(1, 7), 5)
     assert pool.row_Cn.tolist() == [[-1, 0], [1, 2], [3, 4], [5, 6]] and pool.shape() == (4, 64, 64)
     assert pool.enter(done, np.arange(7, 15), 65) and pool.sizes == (8, 64, 128)
     assert torch.equal(pool.prefix[0][0][0], last) and pool.tail[0][1].shape == (8, 2, 1, 128, 4)
@@ -171,7 +202,10 @@ def test_contexts_move_into_free_slots_and_bring_their_rows():
 
 def test_what_cannot_be_recorded_is_launched_and_said_once():
     model, recorder = model_of("llama", **LONG), Recorded(fails=True)
-    why = r"could not be recorded as a CUDA graph \(operation not permitted when stream is capturing\); steps are launched one kernel"
+    why = (
+        r"could not be recorded as a CUDA graph \(operation not permitted when stream is capturing\); "
+        r"steps are launched one kernel"
+    )
     with pytest.warns(RuntimeWarning, match=why) as said:
         found = run(graphed(model, recorder), VARIED)
     assert len(said) == 1 and recorder.warmed == WARM
@@ -204,7 +238,7 @@ def test_without_a_recorder_steps_just_run():
     assert Graphs(None)("a", lambda given: given + 1, torch.zeros(1)).tolist() == [1.0]
 
 
-# Drawing -------------------------------------------------------------------------------------------------------------------
+# Drawing ----------------------------------------------------------------------------------------------------
 
 
 class Waits(TorchDispatchMode):
@@ -223,8 +257,16 @@ class Waits(TorchDispatchMode):
 def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_the_way(temperature, top_p):
     rng = np.random.default_rng(0)
     logits, uniform = torch.from_numpy(rng.normal(0, 3, (40, 50)).astype(np.float32)), rng.random(40)
-    heat = np.full(40, temperature, np.float32) if temperature is not None else rng.choice([0, 0.5, 1, 2], 40).astype(np.float32)
-    share = np.full(40, top_p, np.float32) if top_p is not None else rng.choice([0.3, 0.9, 1], 40).astype(np.float32)
+    heat = (
+        np.full(40, temperature, np.float32)
+        if temperature is not None
+        else rng.choice([0, 0.5, 1, 2], 40).astype(np.float32)
+    )
+    share = (
+        np.full(40, top_p, np.float32)
+        if top_p is not None
+        else rng.choice([0.3, 0.9, 1], 40).astype(np.float32)
+    )
     repeats = np.array([1, 3, 0, 2] * 10)
     more = np.repeat(np.arange(40), repeats)
     with Waits() as waits:
@@ -234,19 +276,22 @@ def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_t
     logp = logits[more].log_softmax(-1).numpy()[np.arange(len(more)), found[0]]
     within = rounding([np.abs(logits.numpy()).max()], steps=8)
     np.testing.assert_allclose(found[1], logp, rtol=0, atol=within)
-    assert (found[2][heat[more] == 0] == 0).all() and (found[0] == logits[more].argmax(-1).numpy())[heat[more] == 0].all()
+    assert (found[2][heat[more] == 0] == 0).all() and (found[0] == logits[more].argmax(-1).numpy())[
+        heat[more] == 0
+    ].all()
     if choice.library() is not None:
         kernel = choice.Choice()(logits, repeats, uniform[more], heat[more], share[more])
         assert (found[0] == kernel[0]).all()
         np.testing.assert_allclose(found[2], kernel[2], rtol=0, atol=2 * within)  # over a temperature of 1/2
 
 
-# Linear layers -------------------------------------------------------------------------------------------------------------
+# Linear layers ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("join", [True, False])
 def test_joined_layers_with_adapters_are_the_layers(join, monkeypatch):
-    """Three rows: one of each adapter and one of the base. PEFT computes the same for each, switched one after another."""
+    """Three rows: one of each adapter and one of the base. PEFT computes the same for each, switched one
+    after another."""
     engine = two_adapters()
     if not join:
         monkeypatch.setattr(decoding, "JOIN_BELOW", 0)
@@ -258,7 +303,8 @@ def test_joined_layers_with_adapters_are_the_layers(join, monkeypatch):
     for row, name in enumerate(["base", "a", "b"]):
         engine.weights.model(name)
         for y, layer in zip(found, layers, strict=True):
-            most = (layer.weight.abs() @ x[row].abs()).max().item()  # of the sum of the terms' absolute values
+            # of the sum of the terms' absolute values
+            most = (layer.weight.abs() @ x[row].abs()).max().item()
             torch.testing.assert_close(y[row], layer(x[row]), rtol=0, atol=rounding([most], steps=16))
     assert not torch.allclose(found[0][1], decoding.Linears(layers, [])(x)[0][1], atol=1e-3)
 
@@ -279,14 +325,25 @@ def test_a_layer_that_somebody_watches_is_called():
 
 
 def test_neighbours_of_one_adapter_are_one_span():
-    assert decoding.spans_of([("", 2), ("", 3), ("a", 4), ("b", 1)]) == [("", 0, 5), ("a", 5, 9), ("b", 9, 10)]
+    assert decoding.spans_of([("", 2), ("", 3), ("a", 4), ("b", 1)]) == [
+        ("", 0, 5),
+        ("a", 5, 9),
+        ("b", 9, 10),
+    ]
 
 
-# Several policies ----------------------------------------------------------------------------------------------------------
+# Several policies -------------------------------------------------------------------------------------------
 
 NAMES = ("base", "a", "b", "copy")
 MANY = [
-    ask((3, 4, 5 + i % 3), seed=i, n=1 + i % 3, policy=NAMES[i % 4], max_tokens=3 + 2 * (i % 5), temperature=(1.0, 0.7)[i % 2])
+    ask(
+        (3, 4, 5 + i % 3),
+        seed=i,
+        n=1 + i % 3,
+        policy=NAMES[i % 4],
+        max_tokens=3 + 2 * (i % 5),
+        temperature=(1.0, 0.7)[i % 2],
+    )
     for i in range(16)
 ]
 
@@ -316,9 +373,17 @@ def by_pytorch(monkeypatch, static: bool | None = None) -> None:
 
 
 @pytest.mark.parametrize("merged", [True, False])
-@pytest.mark.parametrize(("kind", "way"), [
-    ("llama", "kernels"), ("llama", "dynamic"), ("llama", "static"), ("qwen2", "dynamic"), ("qwen2", "static"), ("gpt2", "modules"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [
+        ("llama", "kernels"),
+        ("llama", "dynamic"),
+        ("llama", "static"),
+        ("qwen2", "dynamic"),
+        ("qwen2", "static"),
+        ("gpt2", "modules"),
+    ],
+)
 def test_policies_in_one_batch_say_what_each_says_alone(kind, way, merged, monkeypatch):
     if not merged:
         monkeypatch.setattr(policies, "MERGE_BELOW", 0)
@@ -330,7 +395,12 @@ def test_policies_in_one_batch_say_what_each_says_alone(kind, way, merged, monke
         engine.rows.now = rows
         equal(engine.sample(MANY), alone)
         equal(engine.sample(MANY[::-1]), alone[::-1])
-    assert {r.policy: outs[0].version for r, outs in zip(MANY, alone, strict=True)} == {"base": 0, "a": 2, "b": 1, "copy": 1}
+    assert {r.policy: outs[0].version for r, outs in zip(MANY, alone, strict=True)} == {
+        "base": 0,
+        "a": 2,
+        "b": 1,
+        "copy": 1,
+    }
     same = [ask((3, 4, 5), n=4, policy=name, max_tokens=8) for name in NAMES]
     assert len({tuple(tokens(outs)) for outs in engine.sample(same)}) == 4  # they are four
 
@@ -342,13 +412,22 @@ def test_adapters_go_through_the_base_together_and_nothing_is_switched(static, m
     monkeypatch.setattr(policies, "MERGE_BELOW", 0)
     engine, calls, steps = two_adapters(), [], []
     engine.weights.model("b")
-    state = lambda: [(m.active_adapters, m.disable_adapters) for m in engine.weights.base.modules() if is_lora(m)]  # noqa: E731
+    state = lambda: [
+        (m.active_adapters, m.disable_adapters) for m in engine.weights.base.modules() if is_lora(m)
+    ]  # noqa: E731
     before, switched = state(), []
     monkeypatch.setattr(type(engine.weights), "model", lambda self, name: switched.append(name) or self.base)
     product, step = decoding._Product.__call__, Sides.step
-    monkeypatch.setattr(decoding._Product, "__call__", lambda self, x, spans: calls.append(len(x)) or product(self, x, spans))
+    monkeypatch.setattr(
+        decoding._Product, "__call__", lambda self, x, spans: calls.append(len(x)) or product(self, x, spans)
+    )
     monkeypatch.setattr(Sides, "step", lambda self, t: steps.append(len(t)) or step(self, t))
-    engine.sample([ask((3, 4, 5 + i), seed=i, policy=name, max_tokens=6) for i, name in enumerate(["base", "a", "b", "a", "base"])])
+    engine.sample(
+        [
+            ask((3, 4, 5 + i), seed=i, policy=name, max_tokens=6)
+            for i, name in enumerate(["base", "a", "b", "a", "base"])
+        ]
+    )
     assert steps[0] == 10 and len(calls) == 9 * (len(steps) + 3)
     assert state() == before and before[0] == (["b"], False) and switched == []
 
@@ -384,7 +463,14 @@ def test_in_bf16_policies_in_one_batch_stay_close_to_the_trainer(monkeypatch):
     monkeypatch.setattr(policies, "MERGE_BELOW", 0)
     exact, rounded, names = two_adapters(), two_adapters(precision="bf16"), ("a", "b")
     for name, outs in zip(names, rounded.sample([ask((3, 4, 5), n=4, policy=p) for p in names]), strict=True):
-        segments = (Segment(parent=-1, token_ids=(3, 4, 5)), *(Segment(parent=0, token_ids=o.token_ids, stream="sft") for o in outs))
+        segments = (
+            Segment(parent=-1, token_ids=(3, 4, 5)),
+            *(Segment(parent=0, token_ids=o.token_ids, stream="sft") for o in outs),
+        )
         logps = exact.logprobs(Batch(policy=name, segments=segments))[1:]
-        gaps = [abs(a - b) for out, row in zip(outs, logps, strict=True) for a, b in zip(out.logprobs, row, strict=True)]
+        gaps = [
+            abs(a - b)
+            for out, row in zip(outs, logps, strict=True)
+            for a, b in zip(out.logprobs, row, strict=True)
+        ]
         assert 0 < sum(gaps) / len(gaps) < 0.05

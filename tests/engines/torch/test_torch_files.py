@@ -1,4 +1,5 @@
-"""What a checkpoint writes opens without this library: the same logits from `transformers` and `peft` alone."""
+"""What a checkpoint writes opens without this library: the same logits from `transformers` and `peft`
+alone."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch_kit import SIZE, WORDS, engine_of, forest, model_of, on_disk, same, snapshot, stir
 from transformers import GenerationConfig
 
+from forethought.core.types import Batch, Objective
 from forethought.engines.torch.models import small
-from forethought.engines.torch.policies import files
-from forethought.engines.torch.policies.optim import first_not_finite
-from forethought.engines.torch.policies.files import write_tensors
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small import small_model, tokenizer_of
+from forethought.engines.torch.policies import files
+from forethought.engines.torch.policies.files import write_tensors
+from forethought.engines.torch.policies.optim import first_not_finite
 from forethought.recipe.schema import ModelSpec, OptimSpec
-from forethought.core.types import Batch, Objective
 
 IDS = [3, 9, 4, 17, 5, 28]
 
@@ -62,33 +63,48 @@ print("opened")
 def trained(engine, policy: str) -> None:
     engine.prepare(policy, OptimSpec(lr=0.02, warmup=0))
     fields = {"stream": "sft", "weight": lambda rng, n: (1.0,) * n, "role": "plan"}
-    engine.forward_backward(Batch(policy=policy, segments=tuple(forest(1, **fields))), Objective(denominators={"sft": 20.0}))
+    engine.forward_backward(
+        Batch(policy=policy, segments=tuple(forest(1, **fields))), Objective(denominators={"sft": 20.0})
+    )
     engine.optim_step(policy)
     engine.publish(policy)
 
 
 def wanted(engine, folder) -> None:
     """The engine's own logits of every policy, beside what it saved."""
+    from forethought.core.types import Segment
     from forethought.engines.torch.forest.attention import Forest, using
     from forethought.engines.torch.forest.heads import logits_of
     from forethought.engines.torch.forest.packing import pack
-    from forethought.core.types import Segment
 
     out = {"ids": torch.tensor([IDS])}
     for name in engine.policies():
         model = engine.weights.model(name)
         packed = pack([Segment(parent=-1, token_ids=tuple(IDS))])
         with torch.no_grad(), using(Forest(packed.layout)):
-            hidden = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False)
+            hidden = model.base_model(
+                input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False
+            )
             out[name] = logits_of(model)(hidden.last_hidden_state)
     save_file(out, folder / "wanted.safetensors")
 
 
 def test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library(tmp_path):
     cases = []
-    for kind, fields in [("small", {}), ("qwen3", {}), ("llama", {"tie_word_embeddings": True}), ("gpt2", {"tie_word_embeddings": True}),
-                         ("granite", {}), ("mixtral", {}), ("qwen3_moe", {})]:  # fmt: skip
-        model = small_model(ModelSpec(layers=2, width=32, mlp=48), SIZE, 64, 0) if kind == "small" else model_of(kind, **fields)
+    for kind, fields in [
+        ("small", {}),
+        ("qwen3", {}),
+        ("llama", {"tie_word_embeddings": True}),
+        ("gpt2", {"tie_word_embeddings": True}),
+        ("granite", {}),
+        ("mixtral", {}),
+        ("qwen3_moe", {}),
+    ]:
+        model = (
+            small_model(ModelSpec(layers=2, width=32, mlp=48), SIZE, 64, 0)
+            if kind == "small"
+            else model_of(kind, **fields)
+        )
         engine = engine_of(model)
         trained(engine, "base")
         for name in ("plan", "act"):
@@ -101,7 +117,9 @@ def test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library(tmp_pa
         engine.save(folder)
         wanted(engine, folder)
         cases.append({"folder": str(folder), "base": str(folder / "base")})
-        assert json.loads((folder / "base/config.json").read_text())["architectures"] == [type(engine.weights.base).__name__]
+        assert json.loads((folder / "base/config.json").read_text())["architectures"] == [
+            type(engine.weights.base).__name__
+        ]
     source = on_disk(tmp_path / "source", model_of("llama", 5).to(torch.bfloat16))
     for kind in ("adapter on what was loaded", "base that moved"):  # a bf16 file, trained in fp32
         loaded = from_path(source)
@@ -118,7 +136,9 @@ def test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library(tmp_pa
         wanted(engine, folder)
         moved = (folder / "base/model.safetensors").exists()
         assert moved == (kind == "base that moved")
-        named = json.loads((folder / "adapters/plan/adapter_config.json").read_text())["base_model_name_or_path"]
+        named = json.loads((folder / "adapters/plan/adapter_config.json").read_text())[
+            "base_model_name_or_path"
+        ]
         assert named == ("../../base" if moved else source)
         if moved:
             cases.append({"folder": str(folder), "base": str(folder / "base")})
@@ -126,7 +146,9 @@ def test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library(tmp_pa
         else:  # opened in fp32, as it was run
             model_of("llama", 5).to(torch.bfloat16).float().save_pretrained(tmp_path / "in fp32")
             cases.append({"folder": str(folder), "base": str(tmp_path / "in fp32")})
-    done = subprocess.run([sys.executable, "-c", READER, json.dumps(cases)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", READER, json.dumps(cases)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0 and done.stdout.strip() == "opened", done.stderr[-3000:]
 
 
@@ -160,7 +182,9 @@ def test_nothing_in_a_checkpoint_is_a_pickle_and_adapters_hold_their_own_tensors
 
 def test_a_generation_config_that_the_hub_has_and_transformers_would_not_save_is_kept(tmp_path):
     model = model_of()
-    model.generation_config = GenerationConfig(do_sample=False, temperature=0.9, top_p=0.6, eos_token_id=[1, 4])
+    model.generation_config = GenerationConfig(
+        do_sample=False, temperature=0.9, top_p=0.6, eos_token_id=[1, 4]
+    )
     with pytest.raises(ValueError, match="temperature"):
         model.generation_config.save_pretrained(tmp_path)
     engine_of(model).save(tmp_path / "a")
@@ -169,7 +193,9 @@ def test_a_generation_config_that_the_hub_has_and_transformers_would_not_save_is
 
 def test_a_full_disk_is_an_os_error_with_its_number(tmp_path, monkeypatch):
     def full(*args, **kwargs):
-        raise files.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise files.SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(OSError, match="cannot write tensors") as e:
@@ -202,7 +228,8 @@ def test_a_small_model_is_opened_by_its_own_library_too(tmp_path):
 
 
 def test_the_name_of_a_small_model_changes_no_number(monkeypatch):
-    """It is drawn as a Qwen2 and runs as a Llama, so that its tokenizer opens anywhere: the same bits, trained ones too."""
+    """It is drawn as a Qwen2 and runs as a Llama, so that its tokenizer opens anywhere: the same bits,
+    trained ones too."""
     results = []
     for dress in (small._as_llama, lambda model: model):
         monkeypatch.setattr(small, "_as_llama", dress)
@@ -220,7 +247,8 @@ def test_the_tokenizer_of_the_kit_is_that_of_small_models():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_an_engine_says_whose_weights_are_not_finite(value):
-    """An adapter, a model of its own and the base, each for itself; frozen copies do not train and are not asked."""
+    """An adapter, a model of its own and the base, each for itself; frozen copies do not train and are not
+    asked."""
     engine = engine_of()
     engine.fork("base", "plan", "adapter")
     engine.fork("base", "act", "model")

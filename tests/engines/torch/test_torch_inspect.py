@@ -1,4 +1,5 @@
-"""What a policy makes of given tokens: as whole distributions say it, for every kind of policy and reference, without a trace."""
+"""What a policy makes of given tokens: as whole distributions say it, for every kind of policy and reference,
+without a trace."""
 
 from __future__ import annotations
 
@@ -6,13 +7,13 @@ import math
 
 import pytest
 import torch
-from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, same, snapshot, stir
 from test_torch_training import SFT, STREAMS
 from tolerance import LOGP
+from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, same, snapshot, stir
 
+from forethought.core.types import Batch, Segment
 from forethought.engines.torch.loss import objectives
 from forethought.recipe.schema import OptimSpec
-from forethought.core.types import Batch, Segment
 
 
 def four_policies(kind: str = "llama", targets: tuple[str, ...] = (), **spec):
@@ -30,10 +31,14 @@ def plain(engine, batch: Batch, i: int, policy: str) -> torch.Tensor:
     """Log-distributions [tokens, vocabulary] over the tokens of segment `i`."""
     n = len(batch.segments[i].token_ids)
     with torch.no_grad():
-        return plain_logits(engine.weights.model(policy), path_to(batch.segments, i)).log_softmax(-1)[-n - 1 : -1]
+        return plain_logits(engine.weights.model(policy), path_to(batch.segments, i)).log_softmax(-1)[
+            -n - 1 : -1
+        ]
 
 
-@pytest.mark.parametrize(("kind", "targets"), [("llama", ()), ("qwen2", ()), ("llama", ("lm_head", "q_proj"))])
+@pytest.mark.parametrize(
+    ("kind", "targets"), [("llama", ()), ("qwen2", ()), ("llama", ("lm_head", "q_proj"))]
+)
 @pytest.mark.parametrize("policy", ["base", "plan", "copy", "start"])
 def test_all_numbers_are_those_of_whole_distributions(kind, targets, policy):
     engine = four_policies(kind, targets, pack_tokens=30)
@@ -46,32 +51,47 @@ def test_all_numbers_are_those_of_whole_distributions(kind, targets, policy):
             assert stats is None
             continue
         own = plain(engine, batch, i, policy)
-        assert stats.logprobs == pytest.approx([row[t].item() for row, t in zip(own, s.token_ids, strict=True)], abs=1e-4)
+        assert stats.logprobs == pytest.approx(
+            [row[t].item() for row, t in zip(own, s.token_ids, strict=True)], abs=1e-4
+        )
         assert stats.entropies == pytest.approx((-(own.exp() * own).sum(-1)).tolist(), abs=1e-4)
         assert stats.hits == tuple(row.argmax().item() == t for row, t in zip(own, s.token_ids, strict=True))
         assert list(stats.kl) == against
         for name in against:
-            assert stats.kl[name] == pytest.approx((own.exp() * (own - plain(engine, batch, i, name))).sum(-1).tolist(), abs=1e-4)
+            assert stats.kl[name] == pytest.approx(
+                (own.exp() * (own - plain(engine, batch, i, name))).sum(-1).tolist(), abs=1e-4
+            )
             seen += max(stats.kl[name]) > 1e-3
     assert seen > 10
 
 
 def test_known_distributions():
-    """A head of zeros is uniform: entropy ln V, KL to itself 0. One that always says token 5 has no entropy, hits with 5 alone, and
-    stands ln V away from the uniform one."""
+    """A head of zeros is uniform: entropy ln V, KL to itself 0. One that always says token 5 has no entropy,
+    hits with 5 alone, and stands ln V away from the uniform one."""
     engine = engine_of()
-    batch = Batch(policy="base", segments=(Segment(parent=-1, token_ids=(3,)),
-                                           Segment(parent=0, token_ids=(5, 6), role="act", stream="sft", weight=(0.0, 1.0))))
+    batch = Batch(
+        policy="base",
+        segments=(
+            Segment(parent=-1, token_ids=(3,)),
+            Segment(parent=0, token_ids=(5, 6), role="act", stream="sft", weight=(0.0, 1.0)),
+        ),
+    )
     with torch.no_grad():
         engine.weights.base.lm_head.weight.zero_()
     engine.fork("base", "uniform", "frozen")
     _, stats = engine.inspect(batch, ["uniform"])
     assert stats.entropies == pytest.approx([math.log(SIZE)] * 2)
-    assert stats.logprobs == pytest.approx([-math.log(SIZE)] * 2) and stats.kl["uniform"] == pytest.approx([0.0, 0.0], abs=1e-6)
-    engine.weights.base.lm_head.register_forward_hook(lambda module, x, out: out.index_fill(-1, torch.tensor([5]), 1e3))
+    assert stats.logprobs == pytest.approx([-math.log(SIZE)] * 2) and stats.kl["uniform"] == pytest.approx(
+        [0.0, 0.0], abs=1e-6
+    )
+    engine.weights.base.lm_head.register_forward_hook(
+        lambda module, x, out: out.index_fill(-1, torch.tensor([5]), 1e3)
+    )
     _, stats = engine.inspect(batch, ["uniform"])
     assert stats.hits == (True, False) and stats.entropies == pytest.approx([0.0, 0.0], abs=1e-6)
-    assert stats.logprobs == pytest.approx([0.0, -1000.0]) and stats.kl["uniform"] == pytest.approx([math.log(SIZE)] * 2)
+    assert stats.logprobs == pytest.approx([0.0, -1000.0]) and stats.kl["uniform"] == pytest.approx(
+        [math.log(SIZE)] * 2
+    )
 
 
 def test_log_probs_are_those_of_training():
@@ -102,7 +122,9 @@ def test_chunks_change_nothing_and_bound_the_logits(monkeypatch):
 def test_one_forward_a_policy_and_pack():
     engine, calls = four_policies(), []
     for name in ("start", "copy"):
-        engine.weights.copies[name].get_input_embeddings().register_forward_pre_hook(lambda *_, name=name: calls.append(name))
+        engine.weights.copies[name].get_input_embeddings().register_forward_pre_hook(
+            lambda *_, name=name: calls.append(name)
+        )
     engine.inspect(Batch(policy="copy", segments=tuple(forest(8, **SFT))), ["start", "copy"])
     assert sorted(calls) == ["copy", "start"]
 

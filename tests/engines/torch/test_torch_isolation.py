@@ -1,4 +1,5 @@
-"""Isolation, probes and layouts with real models, a few steps each: who moves, who does not, by how much they differ."""
+"""Isolation, probes and layouts with real models, a few steps each: who moves, who does not, by how much they
+differ."""
 
 from __future__ import annotations
 
@@ -13,24 +14,38 @@ from safetensors.torch import load_file
 from torch_kit import engine_of, model_of
 
 from forethought import tasks
-from forethought.runs import run
 from forethought.engines.torch.models.small import tokenizer_of
 from forethought.measure.probes.held_out import HeldOut
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import TaskSpec
-from forethought.workflows.rollout import Rollouts
+from forethought.runs import run
 from forethought.store import Store
+from forethought.workflows.rollout import Rollouts
 
 ROLES = {"plan": "base", "act": "base"}
 BEGUN = 8  # steps of imitation, after which some plans are accepted and some are not
-PLAN = {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 3}, "batch": 4, "tree": {"plans": 6, "acts": 0},
-        "reward": {"plan": {"format": 1, "valid": 1}}, "optim": {"lr": 0.01}}  # fmt: skip
+PLAN = {
+    "kind": "reinforce",
+    "roles": ["plan"],
+    "until": {"steps": 3},
+    "batch": 4,
+    "tree": {"plans": 6, "acts": 0},
+    "reward": {"plan": {"format": 1, "valid": 1}},
+    "optim": {"lr": 0.01},
+}
 
 
 def recipe(*stages, **fields):
-    tables = {"name": "tiny", "layout": "shared", "task": {"name": "desk", "levels": [1, 2], "widgets": 4},
-              "model": {"layers": 2, "width": 32, "mlp": 32}, "adapter": {"rank": 2}, "probes": {"tasks": 2, "every": 1, "conflict_every": 1},
-              "engine": {"device": "cpu", "precision": "fp32", "threads": 1}, "eval": {"tasks": 2, "every": 0}}  # fmt: skip
+    tables = {
+        "name": "tiny",
+        "layout": "shared",
+        "task": {"name": "desk", "levels": [1, 2], "widgets": 4},
+        "model": {"layers": 2, "width": 32, "mlp": 32},
+        "adapter": {"rank": 2},
+        "probes": {"tasks": 2, "every": 1, "conflict_every": 1},
+        "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
+        "eval": {"tasks": 2, "every": 0},
+    }
     imitate = {"kind": "imitate", "until": {"steps": BEGUN}, "batch": 8, "share": 4, "optim": {"lr": 0.02}}
     return from_dict(tables | fields | {"stage": [imitate, *(dict(s) for s in stages)]})
 
@@ -57,7 +72,7 @@ def begun(tmp_path_factory) -> Path:
     return out
 
 
-# probes on a Hugging Face model ---------------------------------------------------------------------------------------------
+# probes on a Hugging Face model -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
@@ -108,17 +123,26 @@ def test_kl_to_the_start_is_nothing_at_the_start(llm):
     llm.engine.drop("start")
 
 
-# isolation in shared weights -------------------------------------------------------------------------------------------------
+# isolation in shared weights --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("isolation", "metric"), [
-    ({"replay": 0.5}, "loss/sft"), ({"keep_kl": 0.5}, "kl/keep"), ({"replay": 0.5, "surgery": "pcgrad"}, "surgery/cosine"),
-    ({"replay": 0.5, "keep_kl": 0.5}, "kl/keep"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("isolation", "metric"),
+    [
+        ({"replay": 0.5}, "loss/sft"),
+        ({"keep_kl": 0.5}, "kl/keep"),
+        ({"replay": 0.5, "surgery": "pcgrad"}, "surgery/cosine"),
+        ({"replay": 0.5, "keep_kl": 0.5}, "kl/keep"),
+    ],
+)
 def test_what_keeps_acting_in_place_takes_part_in_every_step(tmp_path, isolation, metric):
     lines = [line for line in go(tmp_path / "run", PLAN | {"isolation": isolation}) if line["stage"] == 1]
-    assert all(metric in line for line in lines[1:]) and all(math.isfinite(line[metric]) for line in lines[1:])
-    assert {"conflict/all", "conflict/embed", "conflict/head"} <= lines[-1].keys() and -1 <= lines[-1]["conflict/all"] <= 1
+    assert all(metric in line for line in lines[1:]) and all(
+        math.isfinite(line[metric]) for line in lines[1:]
+    )
+    assert {"conflict/all", "conflict/embed", "conflict/head"} <= lines[-1].keys() and -1 <= lines[-1][
+        "conflict/all"
+    ] <= 1
 
 
 def test_a_held_region_ends_the_stage_bit_for_bit_as_it_began(tmp_path, begun):
@@ -134,7 +158,10 @@ def test_a_held_region_ends_the_stage_bit_for_bit_as_it_began(tmp_path, begun):
 
 @pytest.mark.parametrize("core", ["core", "random"])
 def test_the_same_number_of_weights_is_held(tmp_path, core):
-    go(tmp_path / "run", PLAN | {"isolation": {"core": core, "core_share": 0.1, "core_steps": 1, "group_above": 1.1}})
+    go(
+        tmp_path / "run",
+        PLAN | {"isolation": {"core": core, "core_share": 0.1, "core_steps": 1, "group_above": 1.1}},
+    )
     [said] = [d for d in lines_of(tmp_path / "run" / "decisions.jsonl") if d["name"] == "core"]
     total = sum(t.numel() for t in base_of(tmp_path / "run").values())
     assert said["numbers"]["weights"] == pytest.approx(0.1 * total, rel=0.05)
@@ -156,7 +183,10 @@ def test_at_the_switch_acting_has_its_start_back_bit_for_bit(tmp_path, begun, to
 
 
 def test_an_adapted_run_that_is_stopped_after_the_switch_goes_on_as_the_straight_one(tmp_path):
-    stage = PLAN | {"adaptive": {"to": "model", "min_cosine": 1.0, "window": 1, "max_drop": 1.0}, "until": {"steps": 4}}
+    stage = PLAN | {
+        "adaptive": {"to": "model", "min_cosine": 1.0, "window": 1, "max_drop": 1.0},
+        "until": {"steps": 4},
+    }
     fields = {"save": {"every": 1}}
     go(tmp_path / "straight", stage, **fields)
 
@@ -174,7 +204,7 @@ def test_an_adapted_run_that_is_stopped_after_the_switch_goes_on_as_the_straight
         assert moved(base_of(tmp_path / "straight", folder), base_of(tmp_path / "stopped", folder)) == 0
 
 
-# layouts -----------------------------------------------------------------------------------------------------------------------
+# layouts ----------------------------------------------------------------------------------------------------
 
 
 def test_two_base_models_plan_and_act(tmp_path):
@@ -193,7 +223,9 @@ def test_two_base_models_plan_and_act(tmp_path):
     assert state["policies"] == {"plan": "plan", "act": "base"}
 
 
-@pytest.mark.parametrize(("layout", "folder"), [("adapters", "adapters"), ("mixed", "adapters"), ("models", "models")])
+@pytest.mark.parametrize(
+    ("layout", "folder"), [("adapters", "adapters"), ("mixed", "adapters"), ("models", "models")]
+)
 def test_one_recipe_switches_between_layouts(tmp_path, begun, layout, folder):
     go(tmp_path / "run", PLAN, layout=layout)
     assert moved(base_of(begun), base_of(tmp_path / "run")) == 0

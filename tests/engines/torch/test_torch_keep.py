@@ -1,4 +1,5 @@
-"""The `keep` stream: exact KL to a frozen policy's distributions, its gradient, and what it leaves alone beside other streams."""
+"""The `keep` stream: exact KL to a frozen policy's distributions, its gradient, and what it leaves alone
+beside other streams."""
 
 from __future__ import annotations
 
@@ -7,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, same, snapshot, stir
 from test_torch_training import PG, SFT, close, packed, unpacked
 from tolerance import rounding
+from torch_kit import SIZE, engine_of, forest, model_of, path_to, plain_logits, same, snapshot, stir
 
-from forethought.engines.torch.loss import objectives
 from forethought.core.errors import RecipeError
 from forethought.core.metrics import reduce
-from forethought.recipe.schema import OptimSpec
 from forethought.core.types import Batch, Objective, Segment
+from forethought.engines.torch.loss import objectives
+from forethought.recipe.schema import OptimSpec
 
 KEEP = SFT | {"stream": "keep"}
 
@@ -41,11 +42,14 @@ def moved(policy: str, kind: str = "llama", **spec):
 
 
 def plain(engine, batch: Batch, objective: Objective) -> tuple[float, dict[str, torch.Tensor]]:
-    """The same from whole distributions and one plain forward a segment: (KL by token times weight, gradients of the loss)."""
+    """The same from whole distributions and one plain forward a segment: (KL by token times weight, gradients
+    of the loss)."""
     total = 0.0
     rows = [(i, s, path_to(batch.segments, i)) for i, s in enumerate(batch.segments) if s.stream == "keep"]
     with torch.no_grad():
-        wanted = [plain_logits(engine.weights.model(objective.keep), ids).log_softmax(-1) for _, _, ids in rows]
+        wanted = [
+            plain_logits(engine.weights.model(objective.keep), ids).log_softmax(-1) for _, _, ids in rows
+        ]
     with engine.weights.training(batch.policy) as model:
         for (_, s, ids), q in zip(rows, wanted, strict=True):
             n = len(s.token_ids)
@@ -59,13 +63,20 @@ def plain(engine, batch: Batch, objective: Objective) -> tuple[float, dict[str, 
 
 
 def test_kl_of_known_distributions():
-    """KL((1/2, 1/2) || (1/4, 3/4)) = ln 2 / 2 + ln (2/3) / 2; the gradient on the second's logits is (p - q), none flows to the first."""
-    first, second = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log(), torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log()
+    """KL((1/2, 1/2) || (1/4, 3/4)) = ln 2 / 2 + ln (2/3) / 2; the gradient on the second's logits is (p - q),
+    none flows to the first."""
+    first, second = (
+        torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log(),
+        torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log(),
+    )
     first.requires_grad_()
     second.requires_grad_()
     kl = objectives.kl_of(lambda x: x, first, lambda x: x, second, 2)
-    terms = [0.5 * math.log(2), 0.5 * math.log(2), 0.5 * math.log(4), 0.5 * math.log(4 / 3)]  # p log p and p log q
-    assert kl.tolist() == pytest.approx([0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.0], abs=rounding(terms, steps=4))
+    # p log p and p log q
+    terms = [0.5 * math.log(2), 0.5 * math.log(2), 0.5 * math.log(4), 0.5 * math.log(4 / 3)]
+    assert kl.tolist() == pytest.approx(
+        [0.5 * math.log(2) + 0.5 * math.log(2 / 3), 0.0], abs=rounding(terms, steps=4)
+    )
     kl.sum().backward()
     assert first.grad is None
     torch.testing.assert_close(second.grad, torch.tensor([[-0.25, 0.25], [0.0, 0.0]]))
@@ -96,9 +107,14 @@ def test_at_the_reference_there_is_nothing_to_do(policy):
     stir(engine, policy)
     engine.fork(policy, "start", "frozen")
     engine.prepare(policy, OptimSpec())
-    metrics = reduce(engine.forward_backward(Batch(policy=policy, segments=tuple(forest(3, **KEEP))), Objective(denominators={"keep": 1.0},
-                                                                                                             keep="start")))
-    assert metrics["kl/keep"] == pytest.approx(0, abs=rounding([math.log(SIZE)], steps=8))  # p log p and p log q, of the same logits
+    metrics = reduce(
+        engine.forward_backward(
+            Batch(policy=policy, segments=tuple(forest(3, **KEEP))),
+            Objective(denominators={"keep": 1.0}, keep="start"),
+        )
+    )
+    # p log p and p log q, of the same logits
+    assert metrics["kl/keep"] == pytest.approx(0, abs=rounding([math.log(SIZE)], steps=8))
     assert max(p.grad.abs().max() for p in engine.weights.parameters(policy).values()) < 1e-5
 
 
@@ -107,7 +123,10 @@ def test_an_adapter_can_be_kept_to_the_base_below_it():
     engine.fork("base", "plan")
     stir(engine, "plan")
     engine.prepare("plan", OptimSpec())
-    batch, objective = Batch(policy="plan", segments=tuple(forest(3, **KEEP))), Objective(denominators={"keep": 4.0}, keep="base")
+    batch, objective = (
+        Batch(policy="plan", segments=tuple(forest(3, **KEEP))),
+        Objective(denominators={"keep": 4.0}, keep="base"),
+    )
     _, wanted = plain(engine, batch, objective)
     close(packed(engine, batch, objective)[1], wanted)
     assert all(p.grad is None for p in engine.weights.parameters("base").values())
@@ -115,7 +134,10 @@ def test_an_adapter_can_be_kept_to_the_base_below_it():
 
 def test_a_model_can_be_kept_to_the_base_it_came_from():
     engine = moved("copy")
-    batch, objective = Batch(policy="copy", segments=tuple(forest(3, **KEEP))), Objective(denominators={"keep": 4.0}, keep="base")
+    batch, objective = (
+        Batch(policy="copy", segments=tuple(forest(3, **KEEP))),
+        Objective(denominators={"keep": 4.0}, keep="base"),
+    )
     _, wanted = plain(engine, batch, objective)
     close(packed(engine, batch, objective)[1], wanted)
 
@@ -133,16 +155,29 @@ def test_three_streams_at_once_are_their_sum_and_share_no_metric(pack_tokens):
     close(found, {k: wanted[k] + other[k] for k in wanted})
     alone = packed(engine, Batch(policy="base", segments=tuple(pg)), Objective(denominators={"pg": 11.0}))[0]
     now = engine.logprobs(Batch(policy="base", segments=tuple(pg)))
-    terms = [w * a * math.exp(x - old) for s, row in zip(pg, now, strict=True) if s.stream
-             for w, a, x, old in zip(s.weight, s.advantage, row, s.old_logprobs, strict=True)]  # the loss is less than a hundredth of them
+    terms = [
+        w * a * math.exp(x - old)
+        for s, row in zip(pg, now, strict=True)
+        if s.stream
+        # the loss is less than a hundredth of them
+        for w, a, x, old in zip(s.weight, s.advantage, row, s.old_logprobs, strict=True)
+    ]
     within = rounding(terms) / sum(sum(s.weight) for s in pg)
     for name in ("entropy/plan", "loss/pg", "clip/share", "gap/sampler", "gap/sampler_max"):
-        assert metrics[name] == pytest.approx(alone[name], rel=1e-5, abs=within if name == "loss/pg" else None), name
+        assert metrics[name] == pytest.approx(
+            alone[name], rel=1e-5, abs=within if name == "loss/pg" else None
+        ), name
     assert "entropy/act" not in metrics  # no pg token is an act's
-    imitated = packed(engine, Batch(policy="base", segments=tuple(sft)), Objective(denominators={"sft": 3.0}))[0]
+    imitated = packed(
+        engine, Batch(policy="base", segments=tuple(sft)), Objective(denominators={"sft": 3.0})
+    )[0]
     for name in ("loss/sft", "loss/sft_plan", "loss/sft_act"):
         assert metrics[name] == pytest.approx(imitated[name], rel=1e-5), name
-    both = packed(engine, Batch(policy="base", segments=beside(sft, keep)), replace(objective, denominators={"sft": 3.0, "keep": 5.0}))[0]
+    both = packed(
+        engine,
+        Batch(policy="base", segments=beside(sft, keep)),
+        replace(objective, denominators={"sft": 3.0, "keep": 5.0}),
+    )[0]
     assert both["entropy/act"] == pytest.approx(imitated["entropy/act"], rel=1e-5)
 
 
@@ -162,18 +197,28 @@ def test_chunks_change_neither_kl_nor_gradients(monkeypatch):
 
 def test_the_reference_is_computed_only_for_packs_that_keep(monkeypatch):
     engine, calls = moved("base", pack_tokens=50), []  # each of the two trees is a pack
-    engine.weights.copies["start"].get_input_embeddings().register_forward_pre_hook(lambda *_: calls.append(1))
+    engine.weights.copies["start"].get_input_embeddings().register_forward_pre_hook(
+        lambda *_: calls.append(1)
+    )
     objective = Objective(denominators={"sft": 3.0, "keep": 5.0}, keep="start")
-    engine.forward_backward(Batch(policy="base", segments=beside(forest(1, roots=1, **SFT), forest(3, roots=1, **KEEP))), objective)
+    engine.forward_backward(
+        Batch(policy="base", segments=beside(forest(1, roots=1, **SFT), forest(3, roots=1, **KEEP))),
+        objective,
+    )
     assert len(calls) == 1
     engine.forward_backward(Batch(policy="base", segments=tuple(forest(1, **SFT))), objective)
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("objective", [
-    Objective(denominators={"keep": 1.0}), Objective(denominators={"keep": 1.0}, keep="base"),
-    Objective(denominators={"sft": 1.0}, keep="start"),
-], ids=["nobody", "itself", "no denominator"])  # fmt: skip
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(denominators={"keep": 1.0}),
+        Objective(denominators={"keep": 1.0}, keep="base"),
+        Objective(denominators={"sft": 1.0}, keep="start"),
+    ],
+    ids=["nobody", "itself", "no denominator"],
+)
 def test_a_keep_stream_without_a_reference_is_refused(objective):
     engine = moved("base")
     with pytest.raises(ValueError, match="the keep stream needs a policy other than 'base'"):
@@ -185,4 +230,7 @@ def test_two_heads_on_one_base_are_refused():
     engine.fork("base", "plan")
     engine.prepare("plan", OptimSpec())
     with pytest.raises(RecipeError, match="adapter.targets: an adapter on the head"):
-        engine.forward_backward(Batch(policy="plan", segments=tuple(forest(3, **KEEP))), Objective(denominators={"keep": 1.0}, keep="base"))
+        engine.forward_backward(
+            Batch(policy="plan", segments=tuple(forest(3, **KEEP))),
+            Objective(denominators={"keep": 1.0}, keep="base"),
+        )

@@ -1,4 +1,5 @@
-"""From a path to a model that works on a task: what is refused says why, and what is accepted goes end to end."""
+"""From a path to a model that works on a task: what is refused says why, and what is accepted goes end to
+end."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from torch_kit import SIZE, WORDS, bpe_of, engine_of, forest, model_of, on_disk,
 from transformers import PreTrainedTokenizerFast
 
 from forethought import tasks
-from forethought.runs import run
+from forethought.core.errors import RecipeError, UserError
+from forethought.core.types import Batch
 from forethought.engines.torch.models.loading import from_path, load
 from forethought.engines.torch.models.small import tokenizer_of
-from forethought.core.errors import RecipeError, UserError
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import ModelSpec
-from forethought.core.types import Batch
+from forethought.runs import run
 
 
 def refusal(path) -> str:
@@ -38,7 +39,7 @@ def edit(path: Path, **fields) -> None:
     path.write_text(json.dumps({k: v for k, v in (record | fields).items() if v is not None}))
 
 
-# Refusals ------------------------------------------------------------------------------------------------------------------
+# Refusals ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["nowhere", "file", "empty"])
@@ -58,7 +59,9 @@ def test_a_name_that_the_hub_does_not_have(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="forethought-tests/no-such-model cannot be loaded as a causal language model: "):
+    with pytest.raises(
+        UserError, match="forethought-tests/no-such-model cannot be loaded as a causal language model: "
+    ):
         from_path("forethought-tests/no-such-model")
 
 
@@ -72,7 +75,8 @@ def test_a_config_that_is_broken_or_of_no_known_kind(tmp_path):
 def test_weights_that_are_missing_torn_or_of_another_shape(tmp_path):
     on_disk(tmp_path, model_of())
     weights = tmp_path / "model.safetensors"
-    state = {k: p.clone() for k, p in load_file(weights).items()}  # some versions of safetensors map the file, which is overwritten here
+    # some versions of safetensors map the file, which is overwritten here
+    state = {k: p.clone() for k, p in load_file(weights).items()}
     save_file({k: v for k, v in state.items() if "layers.1.mlp" not in k}, weights, metadata={"format": "pt"})
     assert "lacks weights of LlamaForCausalLM: model.layers.1.mlp.down_proj.weight" in refusal(tmp_path)
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -92,7 +96,11 @@ def test_a_tokenizer_that_is_missing(tmp_path):
 
 def test_a_tokenizer_without_an_end(tmp_path):
     tokenizer = tokenizer_of(WORDS)
-    on_disk(tmp_path, model_of(), PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>"))
+    on_disk(
+        tmp_path,
+        model_of(),
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>"),
+    )
     assert "has no end-of-text token (eos_token); set one and save it" in refusal(tmp_path)
 
 
@@ -109,23 +117,30 @@ def test_code_of_strangers_is_not_run(tmp_path):
     assert "trust_remote_code" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("heads", "layers", "width", "message"), [
-    (3, 2, 32, "32 must be an even multiple of heads = 3"),
-    (2, 2, 32, "at least 4 heads and 2 layers, found heads = 2, layers = 2"),
-    (4, 1, 32, "at least 4 heads and 2 layers, found heads = 4, layers = 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("heads", "layers", "width", "message"),
+    [
+        (3, 2, 32, "32 must be an even multiple of heads = 3"),
+        (2, 2, 32, "at least 4 heads and 2 layers, found heads = 2, layers = 2"),
+        (4, 1, 32, "at least 4 heads and 2 layers, found heads = 4, layers = 1"),
+    ],
+)
 def test_a_small_model_that_cannot_hold_its_look_up(heads, layers, width, message):
     with pytest.raises(RecipeError, match=message):
         load(ModelSpec(heads=heads, layers=layers, width=width), WORDS, 64, 0)
 
 
-# What is accepted ----------------------------------------------------------------------------------------------------------
+# What is accepted -------------------------------------------------------------------------------------------
 
 
 def test_what_is_loaded_is_what_was_saved_in_full_precision(tmp_path):
     model = model_of("qwen3", 4)
     loaded = from_path(on_disk(tmp_path / "a", copy.deepcopy(model).to(torch.bfloat16)))
-    assert loaded.model.dtype == torch.float32 and not loaded.model.training and loaded.source == str(tmp_path / "a")
+    assert (
+        loaded.model.dtype == torch.float32
+        and not loaded.model.training
+        and loaded.source == str(tmp_path / "a")
+    )
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p.bfloat16())
@@ -148,7 +163,7 @@ def test_a_word_level_tokenizer_is_read_as_it_was_written(kind, tmp_path):
     assert loaded.tokenizer.decode([3, 9, 4]) == "w0 w6 w1" and loaded.tokenizer.eos_token_id == 1
 
 
-# Words ---------------------------------------------------------------------------------------------------------------------
+# Words ------------------------------------------------------------------------------------------------------
 
 DESK = tasks.build(from_dict({"task": {"name": "desk", "levels": [1]}}).task)
 STOPS = list(DESK.stops.values())
@@ -166,13 +181,21 @@ def test_words_that_the_tokenizer_cannot_write_are_named():
     words = DESK.vocabulary()
     engine_of(tokenizer=tokenizer_of(words)).check_words(words, STOPS)
     engine = engine_of(tokenizer=tokenizer_of([w for w in words if w not in ("x3", "v7")]))
-    with pytest.raises(UserError, match=r"the tokenizer of the small model cannot write 2 words of the task: x3, v7; use a model"):
+    with pytest.raises(
+        UserError,
+        match=r"the tokenizer of the small model cannot write 2 words of the task: "
+        r"x3, v7; use a model",
+    ):
         engine.check_words(words, STOPS)
     engine = engine_of(tokenizer=tokenizer_of([w for w in words if w != "</act>"]))
     with pytest.raises(UserError, match="cannot write 1 special tokens of the task: </act>"):
         engine.check_words(words, STOPS)
     engine = engine_of(tokenizer=tokenizer_of(WORDS))
-    with pytest.raises(UserError, match=r"cannot write \d+ special tokens of the task: GOAL, <plan>, .*, \.\.\.; use"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot write \d+ special tokens of the task: GOAL, <plan>, .*, "
+        r"\.\.\.; use",
+    ):
         engine.check_words(words, STOPS)
 
 
@@ -195,20 +218,39 @@ def test_a_tokenizer_that_changes_words_is_found():
         engine_of(tokenizer=glued).check_words(DESK.vocabulary(), STOPS)
 
 
-# End to end ----------------------------------------------------------------------------------------------------------------
+# End to end -------------------------------------------------------------------------------------------------
 
 
 def recipe(path: str, weights: str = "auto"):
     tables = {
-        "name": "made", "layout": "adapters", "model": {"path": path}, "task": {"name": "desk", "levels": [1], "widgets": 3},
-        "adapter": {"rank": 8}, "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
-        "eval": {"tasks": 4, "every": 0}, "save": {"every": 100, "trees_every": 1, "trees": 4},
+        "name": "made",
+        "layout": "adapters",
+        "model": {"path": path},
+        "task": {"name": "desk", "levels": [1], "widgets": 3},
+        "adapter": {"rank": 8},
+        "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
+        "eval": {"tasks": 4, "every": 0},
+        "save": {"every": 100, "trees_every": 1, "trees": 4},
         "stage": [
-            {"kind": "imitate", "weights": weights, "until": {"steps": 30}, "batch": 16, "optim": {"lr": 0.01, "decay": 0.5}},
-            {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 2}, "batch": 4, "tree": {"plans": 4, "acts": 1},
-             "reward": {"plan": {"valid": 1}}, "optim": {"lr": 1e-3}, "ref_kl": 0.1},
+            {
+                "kind": "imitate",
+                "weights": weights,
+                "until": {"steps": 30},
+                "batch": 16,
+                "optim": {"lr": 0.01, "decay": 0.5},
+            },
+            {
+                "kind": "reinforce",
+                "roles": ["plan"],
+                "until": {"steps": 2},
+                "batch": 4,
+                "tree": {"plans": 4, "acts": 1},
+                "reward": {"plan": {"valid": 1}},
+                "optim": {"lr": 1e-3},
+                "ref_kl": 0.1,
+            },
         ],
-    }  # fmt: skip
+    }
     return from_dict(tables)
 
 
@@ -216,16 +258,26 @@ def tokenizers() -> dict:
     return {"word-level": tokenizer_of(DESK.vocabulary()), "bpe": bpe_of(desk_texts(), 270)}
 
 
-@pytest.mark.parametrize(("kind", "words", "weights"), [
-    ("llama", "word-level", "adapter"), ("qwen2", "word-level", "base"), ("qwen2", "bpe", "base"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "words", "weights"),
+    [
+        ("llama", "word-level", "adapter"),
+        ("qwen2", "word-level", "base"),
+        ("qwen2", "bpe", "base"),
+    ],
+)
 def test_any_model_with_any_tokenizer_goes_through_a_whole_run(kind, words, weights, tmp_path):
-    """Imitation teaches the format, however many tokens a word and a stop take; then plans are sampled, judged and trained."""
+    """Imitation teaches the format, however many tokens a word and a stop take; then plans are sampled,
+    judged and trained."""
     tokenizer = tokenizers()[words]
     pieces = [len(tokenizer.encode(" " + w, add_special_tokens=False)) for w in (*STOPS, "x3")]
     assert {"word-level": pieces == [1, 1, 1], "bpe": pieces[0] > 2 and max(pieces) > 2}[words], pieces
-    model = model_of(kind, vocab_size=len(tokenizer), max_position_embeddings=320, hidden_size=64, num_attention_heads=4)
-    result = run.train(recipe(on_disk(tmp_path / "model", model, tokenizer), weights), tmp_path / "run", nothing)
+    model = model_of(
+        kind, vocab_size=len(tokenizer), max_position_embeddings=320, hidden_size=64, num_attention_heads=4
+    )
+    result = run.train(
+        recipe(on_disk(tmp_path / "model", model, tokenizer), weights), tmp_path / "run", nothing
+    )
     assert result.status == "done"
     lines = lines_of(tmp_path / "run/metrics.jsonl")
     losses = [line["loss/sft_plan"] for line in lines if "loss/sft_plan" in line]
@@ -235,18 +287,22 @@ def test_any_model_with_any_tokenizer_goes_through_a_whole_run(kind, words, weig
     trees = [json.loads(line) for line in gzip.open(sorted((tmp_path / "run/trees").iterdir())[-1])]
     plans = [n for tree in trees for n in tree["nodes"] if n["role"] == "plan"]
     assert len(plans) == 16 and {n["policy"] for n in plans} == {"plan"}
-    if weights == "base":  # enough to have learned it: every plan that ends, ends with its stop and holds it once
+    # enough to have learned it: every plan that ends, ends with its stop and holds it once
+    if weights == "base":
         ended = [n["text"] for n in plans if n["status"] in ("finished", "refused")]
         assert len(ended) > 10 and last["reward/plan.format"] > 0.5
         assert sum(text.endswith(" </plan>") and text.count("</plan>") == 1 for text in ended) > 10
     checkpoint = sorted((tmp_path / "run/checkpoints").iterdir())[-1] / "engine"
-    assert sorted(p.name for p in (checkpoint / "adapters").iterdir()) == ["act", "plan"][weights == "base":]
-    assert (checkpoint / "base/model.safetensors").exists() == (weights == "base")  # otherwise it is what the path holds
+    assert sorted(p.name for p in (checkpoint / "adapters").iterdir()) == ["act", "plan"][weights == "base" :]
+    # otherwise it is what the path holds
+    assert (checkpoint / "base/model.safetensors").exists() == (weights == "base")
 
 
 def test_a_model_that_lacks_the_room_is_refused_before_anything_is_written(tmp_path):
     tokenizer = bpe_of(desk_texts(), 262)
-    path = on_disk(tmp_path / "model", model_of(vocab_size=len(tokenizer), max_position_embeddings=64), tokenizer)
+    path = on_disk(
+        tmp_path / "model", model_of(vocab_size=len(tokenizer), max_position_embeddings=64), tokenizer
+    )
     with pytest.raises(UserError, match="context is 64"):
         run.train(recipe(path), tmp_path / "run", nothing)
     assert not (tmp_path / "run").exists()

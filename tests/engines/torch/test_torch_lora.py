@@ -22,7 +22,8 @@ def started(model=None, **fields):
 
 
 def put(engine, numbers: dict[tuple, float], name: str = Q) -> None:
-    """Add single numbers to a weight of the base, exact in float32 because the weight there becomes a small whole number first."""
+    """Add single numbers to a weight of the base, exact in float32 because the weight there becomes a small
+    whole number first."""
     with torch.no_grad():
         for index, value in numbers.items():
             for policy in ("base", "start"):
@@ -39,12 +40,17 @@ def outer(engine, seed: int = 0, scale: float = 0.2) -> None:
     with torch.no_grad():
         for name in names:
             p = engine.weights.parameters("base")[name]
-            u, v = (torch.randn(size, generator=generator) for size in (p.shape[:-1], (*p.shape[:-2], p.shape[-1])))
+            u, v = (
+                torch.randn(size, generator=generator)
+                for size in (p.shape[:-1], (*p.shape[:-2], p.shape[-1]))
+            )
             p.add_(scale * u[..., None] * v[..., None, :] / p.shape[-1] ** 0.5)
 
 
-@pytest.mark.parametrize(("kind", "targets"), [("llama", ()), ("gpt2", ()), ("qwen3_moe", ()), ("phi3", ()),
-                                               ("llama", ("embed_tokens", "lm_head"))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    [("llama", ()), ("gpt2", ()), ("qwen3_moe", ()), ("phi3", ()), ("llama", ("embed_tokens", "lm_head"))],
+)
 def test_a_difference_of_rank_one_moves_into_the_adapter_whole(kind, targets):
     """Square and oblong matrices, GPT-2's transposed ones, stacks of experts, and embeddings."""
     engine = started(model_of(kind, tie_word_embeddings=False), targets=targets)
@@ -52,13 +58,21 @@ def test_a_difference_of_rank_one_moves_into_the_adapter_whole(kind, targets):
     engine.publish("base")
     learned, spoken, start = engine.logprobs(batch("base")), drawn(engine, "base"), snapshot(engine, "start")
     assert engine.factor("plan", "start") == pytest.approx(1.0, abs=1e-6)
-    assert same(snapshot(engine, "base"), start) and engine.logprobs(batch("base")) == engine.logprobs(batch("start"))
+    assert same(snapshot(engine, "base"), start) and engine.logprobs(batch("base")) == engine.logprobs(
+        batch("start")
+    )
     for mine, theirs in zip(engine.logprobs(batch("plan")), learned, strict=True):
         assert mine == pytest.approx(theirs, abs=LOGP)
     for mine, theirs in zip(drawn(engine, "plan"), spoken, strict=True):
         assert mine == pytest.approx(theirs, abs=LOGP)
-    assert max(abs(a - b) for mine, theirs in zip(engine.logprobs(batch("base")), learned, strict=True)
-               for a, b in zip(mine, theirs, strict=True)) > 1e-3  # fmt: skip
+    assert (
+        max(
+            abs(a - b)
+            for mine, theirs in zip(engine.logprobs(batch("base")), learned, strict=True)
+            for a, b in zip(mine, theirs, strict=True)
+        )
+        > 1e-3
+    )
 
 
 def test_the_larger_singular_value_stays():
@@ -70,12 +84,15 @@ def test_the_larger_singular_value_stays():
     wanted = torch.zeros(32, 32)
     wanted[2, 3] = 4.0
     assert torch.allclose(layer.get_delta_weight("plan"), wanted, atol=1e-6)
-    A, B = layer.lora_A["plan"].weight, layer.lora_B["plan"].weight  # scaling is alpha / rank = 4: B A = 1 at one place
+    # scaling is alpha / rank = 4: B A = 1 at one place
+    A, B = layer.lora_A["plan"].weight, layer.lora_B["plan"].weight
     assert A.norm().item() == pytest.approx(1.0) and B.norm().item() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("name", "index"), [("model.embed_tokens.weight", (3, 4)), ("model.norm.weight", (5,)),
-                                             ("lm_head.weight", (1, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("model.embed_tokens.weight", (3, 4)), ("model.norm.weight", (5,)), ("lm_head.weight", (1, 1))],
+)
 def test_what_moved_outside_the_targets_is_lost_and_counted(name, index):
     engine = started()
     put(engine, {(2, 3): 4.0}, SECOND)
@@ -90,7 +107,10 @@ def test_a_tied_weight_is_held_at_the_places_that_the_adapter_reaches():
         engine = started(model_of(tie_word_embeddings=True), targets=targets)
         put(engine, {(3, 4): 2.0}, "model.embed_tokens.weight")
         assert engine.factor("plan", "start") == pytest.approx(share, abs=1e-9)
-        assert engine.weights.base.get_input_embeddings().weight is engine.weights.base.get_output_embeddings().weight
+        assert (
+            engine.weights.base.get_input_embeddings().weight
+            is engine.weights.base.get_output_embeddings().weight
+        )
 
 
 def test_no_difference_is_held_whole_and_the_adapter_can_learn():
@@ -108,7 +128,9 @@ def test_directions_that_the_difference_leaves_free_begin_as_an_adapter_does():
     put(engine, {(2, 3): 4.0})
     engine.factor("plan", "start")
     layer = lora.targets(engine.weights.base, "plan")[Q]
-    assert torch.all(layer.lora_B["plan"].weight[:, 1:] == 0) and torch.all(layer.lora_A["plan"].weight[1:].norm(dim=1) > 0.1)
+    assert torch.all(layer.lora_B["plan"].weight[:, 1:] == 0) and torch.all(
+        layer.lora_A["plan"].weight[1:].norm(dim=1) > 0.1
+    )
     before = snapshot(engine, "plan")
     learn(engine, "plan", steps=3)
     assert all((p != before[k]).any() for k, p in snapshot(engine, "plan").items())
@@ -125,13 +147,23 @@ def test_adapters_that_lay_on_the_base_lie_on_the_old_base_again():
     assert drawn(engine, "act") != before == drawn(fresh, "act")
     version = engine.policies()["base"]
     engine.factor("plan", "start")
-    assert drawn(engine, "act") == before and engine.policies() == {"base": version + 1, "start": 0, "act": 1, "plan": 0}
+    assert drawn(engine, "act") == before and engine.policies() == {
+        "base": version + 1,
+        "start": 0,
+        "act": 1,
+        "plan": 0,
+    }
 
 
-@pytest.mark.parametrize(("dst", "start", "error"), [
-    ("plan", "base", "the base can become a whole copy of it again; 'base' is none"), ("plan", "act", "'act' is none"),
-    ("start", "start", "policy 'start' exists already"), ("plan", "nowhere", "no policy 'nowhere'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dst", "start", "error"),
+    [
+        ("plan", "base", "the base can become a whole copy of it again; 'base' is none"),
+        ("plan", "act", "'act' is none"),
+        ("start", "start", "policy 'start' exists already"),
+        ("plan", "nowhere", "no policy 'nowhere'"),
+    ],
+)
 def test_a_factoring_that_cannot_be_moves_nothing(dst, start, error):
     engine = started()
     engine.fork("base", "act")
@@ -151,7 +183,11 @@ def test_leading_triplets_are_those_of_a_full_decomposition(shape):
     for rank in (1, 3, 12):
         k = min(rank, *shape[1:])
         u, s, v = leading(M, rank)
-        assert (u.shape, s.shape, v.shape) == ((shape[0], shape[1], k), (shape[0], k), (shape[0], k, shape[2]))
+        assert (u.shape, s.shape, v.shape) == (
+            (shape[0], shape[1], k),
+            (shape[0], k),
+            (shape[0], k, shape[2]),
+        )
         assert torch.allclose(s, known[:k].expand(shape[0], k), rtol=1e-4, atol=1e-9)
         best = (U[..., :k] * known[:k]) @ V[..., :k, :]
         assert torch.allclose((u * s[:, None]) @ v, best, atol=1e-9)

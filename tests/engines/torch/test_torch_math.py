@@ -1,4 +1,5 @@
-"""Free text end to end: a Hugging Face model with a BPE tokenizer trained on the spot, with and without a chat template."""
+"""Free text end to end: a Hugging Face model with a BPE tokenizer trained on the spot, with and without a
+chat template."""
 
 from __future__ import annotations
 
@@ -10,20 +11,30 @@ import pytest
 from conftest import lines_of, nothing
 from torch_kit import bpe_of, model_of, on_disk
 
-from forethought.runs import run
 from forethought.learn.batches import demonstration_segments
 from forethought.recipe.convert import from_dict
+from forethought.runs import run
 
-CHAT = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # fmt: skip
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def problems(path: Path, seed: int, n: int = 12) -> str:
     rng, lines = random.Random(seed), []
     for i in range(n):
         a, b = rng.randrange(100 * seed, 100 * seed + 99), rng.randrange(9)
-        lines.append({"id": f"{seed}-{i}", "problem": f"Ann has {a} apples and gets {b} more. How many?", "answer": str(a + b), "level": 1,
-                      "plan": "1. Note what she has. 2. Add what she gets.", "chain": f"She has {a} and gets {b}: {a} + {b} = {a + b}."})
+        lines.append(
+            {
+                "id": f"{seed}-{i}",
+                "problem": f"Ann has {a} apples and gets {b} more. How many?",
+                "answer": str(a + b),
+                "level": 1,
+                "plan": "1. Note what she has. 2. Add what she gets.",
+                "chain": f"She has {a} and gets {b}: {a} + {b} = {a + b}.",
+            }
+        )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return str(path)
 
@@ -38,15 +49,46 @@ def made(request, tmp_path_factory):
     if request.param == "chat":
         tokenizer.chat_template = CHAT
         tokenizer.eos_token = "<|im_end|>"
-    model = on_disk(folder / "model", model_of("qwen2", vocab_size=len(tokenizer), max_position_embeddings=1024,
-                                               eos_token_id=tokenizer.eos_token_id), tokenizer)
-    recipe = from_dict({
-        "name": "apples", "layout": "adapters", "model": {"path": model}, "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
-        "task": {"name": "math", "train": train, "eval": [test], "budgets": {"plan": 12, "act": 16}, "grader": "exact"},
-        "eval": {"tasks": 3, "every": 0}, "probes": {"tasks": 2},
-        "stage": [{"kind": "imitate", "until": {"steps": 2}, "batch": 2},
-                  {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plans": 2, "acts": 2},
-                   "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "structure": 0.2, "length": 0.1}}}]})  # fmt: skip
+    model = on_disk(
+        folder / "model",
+        model_of(
+            "qwen2",
+            vocab_size=len(tokenizer),
+            max_position_embeddings=1024,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+        tokenizer,
+    )
+    recipe = from_dict(
+        {
+            "name": "apples",
+            "layout": "adapters",
+            "model": {"path": model},
+            "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
+            "task": {
+                "name": "math",
+                "train": train,
+                "eval": [test],
+                "budgets": {"plan": 12, "act": 16},
+                "grader": "exact",
+            },
+            "eval": {"tasks": 3, "every": 0},
+            "probes": {"tasks": 2},
+            "stage": [
+                {"kind": "imitate", "until": {"steps": 2}, "batch": 2},
+                {
+                    "kind": "reinforce",
+                    "until": {"steps": 2},
+                    "batch": 2,
+                    "tree": {"plans": 2, "acts": 2},
+                    "reward": {
+                        "plan": {"analytic": 0.5},
+                        "act": {"outcome": 1, "structure": 0.2, "length": 0.1},
+                    },
+                },
+            ],
+        }
+    )
     return recipe, request.param
 
 

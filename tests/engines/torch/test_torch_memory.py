@@ -1,4 +1,5 @@
-"""Memory that runs out: the same gradient and the same samples in smaller pieces, or a sentence that says what would fit."""
+"""Memory that runs out: the same gradient and the same samples in smaller pieces, or a sentence that says
+what would fit."""
 
 from __future__ import annotations
 
@@ -13,25 +14,26 @@ from test_torch_training import close
 from tolerance import LOGP
 from torch_kit import config_of, engine_of, forest, model_of, same, snapshot
 
-from forethought.runs import run
+from forethought.core.errors import RecipeError, UserError
+from forethought.core.types import Batch, Objective, Request, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.torch import engine as engine_module
 from forethought.engines.torch.loss import losses
 from forethought.engines.torch.machine import memory
 from forethought.engines.torch.sampling.sampler import Sampler
-from forethought.core.errors import RecipeError, UserError
 from forethought.estimate.memory import Numbers, activations
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import override
 from forethought.recipe.schema import OptimSpec, Recipe
-from forethought.core.types import Batch, Objective, Request, Segment
+from forethought.runs import run
 
 SFT = {"stream": "sft", "role": "plan", "weight": lambda rng, n: (rng.choice([0.5, 1.0]),) * n}
 OBJECTIVE = Objective(denominators={"sft": 7.0})
 WHOLE = tuple(forest(4, roots=5, segments=25, **SFT))
 BATCH = Batch(policy="base", segments=WHOLE)
-TOKENS, LARGEST = 91, 36  # of the one pack that it makes, and of the largest of those that half as many tokens allow
+# of the one pack that it makes, and of the largest of those that half as many tokens allow
+TOKENS, LARGEST = 91, 36
 ROOM = 32  # which neither fits
 FITS = LARGEST // 2
 
@@ -54,8 +56,8 @@ def assert_equal(a, b) -> None:
 
 
 class Short:
-    """A machine with room for `most` tokens of a pack: `forward` fails before the pack, `after` when its gradient is there, `backward` in
-    the middle of it."""
+    """A machine with room for `most` tokens of a pack: `forward` fails before the pack, `after` when its
+    gradient is there, `backward` in the middle of it."""
 
     def __init__(self, monkeypatch, engine, most: int, where: str = "forward"):
         self.failed, self.half, self.running, real = [], [], 0, losses.backward
@@ -77,7 +79,9 @@ class Short:
         self.check = lambda: self.running > most and self._fail()
         monkeypatch.setattr(losses, "backward", backward)
         if where == "backward":
-            deepest = next(p for k, p in engine.weights.parameters("base").items() if "layers.0" in k and "q_proj" in k)
+            deepest = next(
+                p for k, p in engine.weights.parameters("base").items() if "layers.0" in k and "q_proj" in k
+            )
             deepest.requires_grad_(True).register_hook(hook)
 
     def _fail(self):
@@ -85,24 +89,31 @@ class Short:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
 
-# What counts as running out ------------------------------------------------------------------------------------------------
+# What counts as running out ---------------------------------------------------------------------------------
 
 
 def test_the_errors_of_every_allocator_are_known():
     found = []
-    for allocate in (lambda: torch.empty(1 << 60, dtype=torch.uint8), lambda: np.empty(1 << 60, dtype=np.uint8)):
+    for allocate in (
+        lambda: torch.empty(1 << 60, dtype=torch.uint8),
+        lambda: np.empty(1 << 60, dtype=np.uint8),
+    ):
         with pytest.raises((RuntimeError, MemoryError)) as caught:
             allocate()
         found.append(memory.out_of_memory(caught.value))
     assert found == [True, True]
-    for error, is_so in [(torch.OutOfMemoryError("CUDA out of memory"), True), (RuntimeError("CUDA error: out of memory"), True),
-                         (RuntimeError("could not create a primitive"), True),  # oneDNN's words
-                         (RuntimeError("could not create a primitive descriptor for a matmul primitive"), False),
-                         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False), (ValueError("not enough memory"), False)]:
+    for error, is_so in [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("could not create a primitive"), True),  # oneDNN's words
+        (RuntimeError("could not create a primitive descriptor for a matmul primitive"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("not enough memory"), False),
+    ]:
         assert memory.out_of_memory(error) is is_so
 
 
-# Training ------------------------------------------------------------------------------------------------------------------
+# Training ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("where", ["forward", "after", "backward"])
@@ -121,7 +132,11 @@ def test_auto_halves_the_packs_and_the_gradient_stays(monkeypatch, where):
     assert engine.packs.now == FITS
     ((outcome, reason, numbers),) = engine.told
     assert (outcome, numbers) == ("shrink", {"from": 8192, "to": FITS})
-    assert reason == "out of memory: engine.pack_tokens is 18 from now on, not 8192; the result is the same, in more passes"
+    assert (
+        reason
+        == "out of memory: engine.pack_tokens is 18 from now on, not 8192; the result is the same, in more "
+        "passes"
+    )
     engine.forget("base")
     engine.forward_backward(BATCH, OBJECTIVE)  # remembered: nothing fails again
     assert len(short.failed) == 2 and len(engine.told) == 1 and engine.facts()["pack_tokens"] == FITS
@@ -152,8 +167,11 @@ def test_a_number_that_does_not_fit_stops_with_the_one_that_does(monkeypatch):
     Short(monkeypatch, engine, ROOM, "backward")
     with pytest.raises(UserError) as caught:
         engine.forward_backward(BATCH, OBJECTIVE)
-    assert str(caught.value) == ("out of memory: engine.pack_tokens = 4096 does not fit here, 18 does; set engine.pack_tokens=18, or "
-                                 '"auto", which finds what fits by itself')
+    assert str(caught.value) == (
+        "out of memory: engine.pack_tokens = 4096 does not fit here, 18 does; set "
+        "engine.pack_tokens=18, or "
+        '"auto", which finds what fits by itself'
+    )
     assert same(gradient(engine), before) and engine.told == [] and engine.packs.now == 4096
     clean = trained(pack_tokens=FITS)  # and that number is no empty promise
     Short(monkeypatch, clean, ROOM)
@@ -162,10 +180,17 @@ def test_a_number_that_does_not_fit_stops_with_the_one_that_does(monkeypatch):
 
 @pytest.mark.parametrize("asked", ["auto", 4096])
 def test_one_path_that_does_not_fit_alone_is_told_with_what_helps(monkeypatch, asked):
-    path = (Segment(parent=-1, token_ids=(3,) * 10), Segment(parent=0, token_ids=(4,) * 20, role="plan", stream="sft", weight=(1.0,) * 20))
+    path = (
+        Segment(parent=-1, token_ids=(3,) * 10),
+        Segment(parent=0, token_ids=(4,) * 20, role="plan", stream="sft", weight=(1.0,) * 20),
+    )
     engine = trained(pack_tokens=asked)
     Short(monkeypatch, engine, 29)
-    with pytest.raises(UserError, match="one path of 30 tokens does not fit alone; set engine.gradient_checkpointing=true, train adapters"):
+    with pytest.raises(
+        UserError,
+        match="one path of 30 tokens does not fit alone; set "
+        "engine.gradient_checkpointing=true, train adapters",
+    ):
         engine.forward_backward(Batch(policy="base", segments=path + forest_of_roots()), OBJECTIVE)
     assert gradient(engine) == {} and engine.packs.now == (8192 if asked == "auto" else asked)
 
@@ -182,7 +207,9 @@ def forest_of_roots() -> tuple[Segment, ...]:
 def test_other_errors_pass_and_a_loss_that_is_not_finite_is_still_refused(monkeypatch):
     engine = trained()
     real = losses.backward
-    monkeypatch.setattr(losses, "backward", lambda *args: (_ for _ in ()).throw(RuntimeError("mat1 and mat2")))
+    monkeypatch.setattr(
+        losses, "backward", lambda *args: (_ for _ in ()).throw(RuntimeError("mat1 and mat2"))
+    )
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         engine.forward_backward(BATCH, OBJECTIVE)
     monkeypatch.setattr(losses, "backward", lambda *args: (torch.tensor(torch.nan), real(*args)[1]))
@@ -191,7 +218,9 @@ def test_other_errors_pass_and_a_loss_that_is_not_finite_is_still_refused(monkey
     assert gradient(engine) == {} and engine.packs.now == 8192
 
 
-@pytest.mark.parametrize("ask", [lambda e: e.logprobs(BATCH), lambda e: [s and s.logprobs for s in e.inspect(BATCH)]])
+@pytest.mark.parametrize(
+    "ask", [lambda e: e.logprobs(BATCH), lambda e: [s and s.logprobs for s in e.inspect(BATCH)]]
+)
 def test_what_only_reads_is_read_in_smaller_packs_too(monkeypatch, ask):
     engine = trained()
     wanted = ask(engine)
@@ -199,12 +228,16 @@ def test_what_only_reads_is_read_in_smaller_packs_too(monkeypatch, ask):
 
     def row_of(segments, *args):
         if sum(len(s.token_ids) for s in segments) > ROOM:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+            )
         return real(segments, *args)
 
     monkeypatch.setattr(engine_module, "row_of", row_of)
     for found, known in zip(ask(engine), wanted, strict=True):
-        assert (found is None) == (known is None) and (found is None or found == pytest.approx(known, abs=LOGP))
+        assert (found is None) == (known is None) and (
+            found is None or found == pytest.approx(known, abs=LOGP)
+        )
     assert engine.packs.now == FITS
 
 
@@ -212,13 +245,19 @@ def test_an_optimizer_without_room_is_told(monkeypatch):
     engine = trained()
     engine.forward_backward(BATCH, OBJECTIVE)
     before = snapshot(engine, "base")
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(UserError, match="the optimizer of policy 'base' does not fit; set engine.gradient_checkpointing=true"):
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")),
+    )
+    with pytest.raises(
+        UserError, match="the optimizer of policy 'base' does not fit; set engine.gradient_checkpointing=true"
+    ):
         engine.optim_step("base")
     assert same(before, snapshot(engine, "base"))
 
 
-# Sampling ------------------------------------------------------------------------------------------------------------------
+# Sampling ---------------------------------------------------------------------------------------------------
 
 ASKED = [Request(policy="base", context=(3, 4, 5 + i), n=3, stops=(), max_tokens=6, seed=i) for i in range(7)]
 
@@ -244,20 +283,29 @@ def test_auto_halves_the_rows_and_the_samples_stay(monkeypatch):
     assert [[o.token_ids for o in outs] for outs in found] == [[o.token_ids for o in outs] for outs in wanted]
     assert seen == [1024, 10, 5] and engine.rows.now == 5  # 21 rows run, so that half of them is 10
     ((outcome, reason, numbers),) = engine.told
-    assert (outcome, numbers) == ("shrink", {"from": 1024, "to": 5}) and "engine.sample_rows is 5 from now on, not 1024" in reason
+    assert (outcome, numbers) == (
+        "shrink",
+        {"from": 1024, "to": 5},
+    ) and "engine.sample_rows is 5 from now on, not 1024" in reason
 
 
 def test_rows_that_do_not_fit_are_told(monkeypatch):
     engine = trained(sample_rows=512)
     few_rows(monkeypatch, 6)
-    with pytest.raises(UserError, match="engine.sample_rows = 512 does not fit here, 5 does; set engine.sample_rows=5, or"):
+    with pytest.raises(
+        UserError, match="engine.sample_rows = 512 does not fit here, 5 does; set engine.sample_rows=5, or"
+    ):
         engine.sample(ASKED)
     few_rows(monkeypatch, 2)
-    with pytest.raises(UserError, match=r"3 completions of 6 tokens after a prompt of 3 do not fit alone; ask for fewer .*tree.plans"):
+    with pytest.raises(
+        UserError,
+        match=r"3 completions of 6 tokens after a prompt of 3 do not fit alone; "
+        r"ask for fewer .*tree.plans",
+    ):
         trained().sample(ASKED)
 
 
-# What is remembered --------------------------------------------------------------------------------------------------------
+# What is remembered -----------------------------------------------------------------------------------------
 
 
 def test_a_resumed_run_keeps_the_smaller_size_and_a_rolled_back_one_too(monkeypatch, tmp_path):
@@ -269,7 +317,9 @@ def test_a_resumed_run_keeps_the_smaller_size_and_a_rolled_back_one_too(monkeypa
     engine.forget("base")
     (tmp_path / "after").mkdir()
     engine.save(tmp_path / "after")
-    assert json.loads((tmp_path / "after" / "engine.json").read_text())["sizes"] == {"engine.pack_tokens": TOKENS // 2}
+    assert json.loads((tmp_path / "after" / "engine.json").read_text())["sizes"] == {
+        "engine.pack_tokens": TOKENS // 2
+    }
     fresh, given = trained(), trained(pack_tokens=700)
     for other in (fresh, given):
         other.load(tmp_path / "after")
@@ -302,11 +352,18 @@ def test_a_resumed_run_cuts_its_work_as_the_run_did_whatever_memory_is_free_now(
 
 
 def test_a_run_goes_on_and_says_so(monkeypatch, tmp_path):
-    recipe = from_dict({
-        "name": "short", "layout": "shared", "task": {"name": "desk", "levels": [1], "widgets": 4},
-        "model": {"layers": 2, "width": 16, "mlp": 16}, "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
-        "eval": {"tasks": 1}, "probes": {"every": 0, "conflict_every": 0},
-        "stage": [{"kind": "imitate", "until": {"steps": 2}, "batch": 4}]})  # fmt: skip
+    recipe = from_dict(
+        {
+            "name": "short",
+            "layout": "shared",
+            "task": {"name": "desk", "levels": [1], "widgets": 4},
+            "model": {"layers": 2, "width": 16, "mlp": 16},
+            "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
+            "eval": {"tasks": 1},
+            "probes": {"every": 0, "conflict_every": 0},
+            "stage": [{"kind": "imitate", "until": {"steps": 2}, "batch": 4}],
+        }
+    )
     real = losses.backward
 
     def backward(weights, policy, row, objective):
@@ -317,11 +374,16 @@ def test_a_run_goes_on_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(losses, "backward", backward)
     assert run.train(recipe, tmp_path / "run", nothing).status == "done"
     found = [d for d in lines_of(tmp_path / "run" / "decisions.jsonl") if d["name"] == "memory"]
-    assert [(d["kind"], d["outcome"], d["stage"]) for d in found] == [("guard", "shrink", 0)] and found[0]["numbers"]["to"] <= 60
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["machine"]["pack_tokens"] == found[0]["numbers"]["to"]
+    assert [(d["kind"], d["outcome"], d["stage"]) for d in found] == [("guard", "shrink", 0)] and found[0][
+        "numbers"
+    ]["to"] <= 60
+    assert (
+        json.loads((tmp_path / "run" / "summary.json").read_text())["machine"]["pack_tokens"]
+        == found[0]["numbers"]["to"]
+    )
 
 
-# Sizes chosen --------------------------------------------------------------------------------------------------------------
+# Sizes chosen -----------------------------------------------------------------------------------------------
 
 
 def test_on_a_cpu_auto_is_what_the_recipe_used_to_say():
@@ -333,15 +395,28 @@ def test_on_a_cpu_auto_is_what_the_recipe_used_to_say():
 
 
 def test_bytes_by_hand():
-    config = config_of("llama")  # width 32, 2 layers, 4 heads of 8, 2 of keys and values, an MLP of 48, 32 words
+    # width 32, 2 layers, 4 heads of 8, 2 of keys and values, an MLP of 48, 32 words
+    config = config_of("llama")
     layer = 4 * (4 * 48 + 4 * 32 + 4 * 16 + 2 * 32) + 16 * 32
-    assert layer == 2304 == activations(SimpleNamespace(heads=4, kv_heads=2, head=8, mlp=48, width=32), Numbers(stored=4, computed=4))
+    assert (
+        layer
+        == 2304
+        == activations(
+            SimpleNamespace(heads=4, kv_heads=2, head=8, mlp=48, width=32), Numbers(stored=4, computed=4)
+        )
+    )
     assert memory.token_bytes(config, 4, False, 10) == 2 * 2304 + 10 * 8 + 2 * 4 * 32
     assert memory.token_bytes(config, 4, True, 10) == 4 * 2 * 32 + 2304 + 10 * 8 + 2 * 4 * 32
     (asked,) = [Request(policy="base", context=(3,) * 8, n=4, stops=(), max_tokens=10)]
     cached = 2 * 2 * 4 * 16
-    assert memory.row_bytes(config, 4, [asked]) == 10 * cached + 8 / 4 * (2 * cached + 4 * (2 * 48 + 4 * 32)) + 28 * 32
-    assert memory.token_bytes(config_of("gpt2"), 4, False, 0) > 0 and memory.token_bytes(config_of("qwen3_moe"), 4, False, 0) > 0
+    assert (
+        memory.row_bytes(config, 4, [asked])
+        == 10 * cached + 8 / 4 * (2 * cached + 4 * (2 * 48 + 4 * 32)) + 28 * 32
+    )
+    assert (
+        memory.token_bytes(config_of("gpt2"), 4, False, 0) > 0
+        and memory.token_bytes(config_of("qwen3_moe"), 4, False, 0) > 0
+    )
 
 
 def test_auto_takes_powers_of_two_of_what_is_free_and_learns():
@@ -361,7 +436,12 @@ def test_auto_takes_powers_of_two_of_what_is_free_and_learns():
     assert size.now == memory.FEWEST
     told, fresh = [], memory.Size("engine.pack_tokens", "auto", 8192)
     fresh.tell = lambda *said: told.append(said)
-    assert fresh.within(lambda: fresh.estimate(1e6, lambda: 100.0) or fresh.now) == 4096 and not told and not fresh.shrunk  # no failure
+    # no failure
+    assert (
+        fresh.within(lambda: fresh.estimate(1e6, lambda: 100.0) or fresh.now) == 4096
+        and not told
+        and not fresh.shrunk
+    )
     given = memory.Size("engine.pack_tokens", 300, 8192)
     given.estimate(1e9, lambda: 100.0)
     assert given.now == 300
@@ -377,23 +457,35 @@ def test_bytes_to_come_are_gradients_and_moments_that_are_not_there_yet():
     assert memory.to_come(engine.optimizers["base"]) == 4 * n
 
 
-# The recipe ----------------------------------------------------------------------------------------------------------------
+# The recipe -------------------------------------------------------------------------------------------------
 
 
 def test_a_recipe_says_a_number_or_auto():
     recipe = Recipe()
-    assert (recipe.engine.pack_tokens, recipe.engine.sample_rows, recipe.engine.tokens, recipe.engine.rows) == ("auto", "auto", 8192, 1024)
+    assert (
+        recipe.engine.pack_tokens,
+        recipe.engine.sample_rows,
+        recipe.engine.tokens,
+        recipe.engine.rows,
+    ) == ("auto", "auto", 8192, 1024)
     given = override(recipe, ["engine.pack_tokens=512", "engine.sample_rows=16"])
     assert (given.engine.tokens, given.engine.rows) == (512, 16)
-    assert override(given, ["engine.pack_tokens=auto", 'engine.sample_rows="auto"']) == recipe == from_dict(to_dict(recipe))
+    assert (
+        override(given, ["engine.pack_tokens=auto", 'engine.sample_rows="auto"'])
+        == recipe
+        == from_dict(to_dict(recipe))
+    )
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    ("atuo", "engine.pack_tokens: expected a whole number or 'auto', found the text 'atuo'"),
-    ("3.5", "engine.pack_tokens: expected a whole number, found the number 3.5"),
-    ("true", "engine.pack_tokens: expected a whole number, found the truth value true"),
-    ("[1]", r"engine.pack_tokens: expected a whole number or 'auto', found the list \[1\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("atuo", "engine.pack_tokens: expected a whole number or 'auto', found the text 'atuo'"),
+        ("3.5", "engine.pack_tokens: expected a whole number, found the number 3.5"),
+        ("true", "engine.pack_tokens: expected a whole number, found the truth value true"),
+        ("[1]", r"engine.pack_tokens: expected a whole number or 'auto', found the list \[1\]"),
+    ],
+)
 def test_what_is_neither_is_refused(value, message):
     with pytest.raises(RecipeError, match=message):
         override(Recipe(), [f"engine.pack_tokens={value}"])
@@ -407,6 +499,10 @@ def test_a_size_below_one_is_refused():
 
 def test_a_model_without_room_is_told(monkeypatch):
     model = model_of()
-    monkeypatch.setattr(type(model), "to", lambda self, device: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(
+        type(model),
+        "to",
+        lambda self, device: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")),
+    )
     with pytest.raises(UserError, match=r"out of memory: the model, of [\d,]+ parameters, does not fit"):
         engine_of(model)

@@ -1,5 +1,6 @@
-"""The weights that sample are the same bits whoever merges them, and when: after an update, at the first sampling after a resume or a
-roll-back, in an evaluation of the finished run. The engine computes in bf16, where a product inside an autocast is another one."""
+"""The weights that sample are the same bits whoever merges them, and when: after an update, at the first
+sampling after a resume or a roll-back, in an evaluation of the finished run. The engine computes in bf16,
+where a product inside an autocast is another one."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from torch_kit import engine_of, model_of, same, snapshot, stir
 
 import forethought.engines.torch
 from forethought.engines.torch.forest import lora
-from forethought.engines.torch.policies import table as policies
 from forethought.engines.torch.forest.native import weights
 from forethought.engines.torch.forest.native.library import library
+from forethought.engines.torch.policies import table as policies
 
 KINDS = [("qwen2", ()), ("gpt2", ()), ("qwen3_moe", ()), ("llama", ("embed_tokens", "lm_head"))]
 
@@ -98,13 +99,21 @@ def test_an_engine_that_loads_speaks_as_the_one_that_saved(threshold, tmp_path, 
     learn(made, "plan", steps=1, lr=0.5)
     assert drawn(made, "plan") != said[0]
     made.load(tmp_path / "then")
-    assert (drawn(made, "plan"), drawn(made, "base")) == said and made.logprobs(batch("plan")) == fresh.logprobs(batch("plan"))
+    assert (drawn(made, "plan"), drawn(made, "base")) == said and made.logprobs(
+        batch("plan")
+    ) == fresh.logprobs(batch("plan"))
 
 
 def test_one_place_multiplies_adapters_out_for_sampling():
-    """PEFT's own product is asked for in `lora.delta` alone. (`native/layer.py` has one with a gradient, inside each training step.)"""
+    """PEFT's own product is asked for in `lora.delta` alone. (`native/layer.py` has one with a gradient,
+    inside each training step.)"""
     root = Path(forethought.engines.torch.__file__).parent
-    asks = [(path.name, function.name) for path in root.rglob("*.py") for function in ast.walk(ast.parse(path.read_text("utf-8")))
-            if isinstance(function, ast.FunctionDef) for node in ast.walk(function)
-            if isinstance(node, ast.Attribute) and node.attr == "get_delta_weight"]
+    asks = [
+        (path.name, function.name)
+        for path in root.rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute) and node.attr == "get_delta_weight"
+    ]
     assert asks == [("lora.py", "delta")]

@@ -8,28 +8,41 @@ from test_torch_policies import OBJECTIVE, batch, drawn, learn
 from tolerance import LOGP
 from torch_kit import engine_of, model_of, same, snapshot, stir
 
-from forethought.engines.torch.models.small import small_model
 from forethought.core.errors import RecipeError
-from forethought.recipe.schema import ModelSpec, OptimSpec
 from forethought.core.types import Batch, Request, Segment
+from forethought.engines.torch.models.small import small_model
+from forethought.recipe.schema import ModelSpec, OptimSpec
 
 
-@pytest.mark.parametrize(("kind", "tied", "optimizer"), [("llama", True, "adamw"), ("llama", False, "muon"), ("qwen3_moe", False, "adamw"),
-                                                         ("gpt2", True, "adamw")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "tied", "optimizer"),
+    [
+        ("llama", True, "adamw"),
+        ("llama", False, "muon"),
+        ("qwen3_moe", False, "adamw"),
+        ("gpt2", True, "adamw"),
+    ],
+)
 def test_a_model_begins_as_its_source_and_goes_its_own_way(kind, tied, optimizer):
     engine = engine_of(model_of(kind, tie_word_embeddings=tied))
     engine.fork("base", "lora")
     stir(engine, "lora")
     engine.fork("base", "plan", "model")
     before = engine.logprobs(batch("base"))
-    for mine, other in zip([*engine.logprobs(batch("plan")), *drawn(engine, "plan")], [*before, *drawn(engine, "base")], strict=True):
+    for mine, other in zip(
+        [*engine.logprobs(batch("plan")), *drawn(engine, "plan")],
+        [*before, *drawn(engine, "base")],
+        strict=True,
+    ):
         assert mine == pytest.approx(other, abs=LOGP)  # other modules lie around the same weights
     others = {name: snapshot(engine, name) for name in ("base", "lora")}
     learn(engine, "plan", name=optimizer)
     assert all(same(others[name], snapshot(engine, name)) for name in others)
     assert engine.logprobs(batch("plan")) != before == engine.logprobs(batch("base"))
     still = {k for k, p in snapshot(engine, "plan").items() if torch.equal(p, others["base"][k])}
-    assert still <= {k for k in others["base"] if k.endswith(("k_proj.bias", "wpe.weight", "embed_tokens.weight"))}
+    assert still <= {
+        k for k in others["base"] if k.endswith(("k_proj.bias", "wpe.weight", "embed_tokens.weight"))
+    }
     plan = snapshot(engine, "plan")
     learn(engine, "base", name=optimizer)
     assert same(plan, snapshot(engine, "plan")) and engine.policies() == {"base": 2, "lora": 1, "plan": 2}
@@ -42,10 +55,17 @@ def test_a_model_samples_what_it_trains():
     engine = engine_of(model_of(initializer_range=0.3))
     engine.fork("base", "plan", "model")
     learn(engine, "plan")
-    for out in engine.sample([Request(policy="plan", context=(3, 4, 5), n=3, stops=(), max_tokens=6, seed=1)])[0]:
-        segments = (Segment(parent=-1, token_ids=(3, 4, 5)), Segment(parent=0, token_ids=out.token_ids, stream="sft"))
+    for out in engine.sample(
+        [Request(policy="plan", context=(3, 4, 5), n=3, stops=(), max_tokens=6, seed=1)]
+    )[0]:
+        segments = (
+            Segment(parent=-1, token_ids=(3, 4, 5)),
+            Segment(parent=0, token_ids=out.token_ids, stream="sft"),
+        )
         assert out.version == 2
-        assert out.logprobs == pytest.approx(engine.logprobs(Batch(policy="plan", segments=segments))[1], abs=LOGP)
+        assert out.logprobs == pytest.approx(
+            engine.logprobs(Batch(policy="plan", segments=segments))[1], abs=LOGP
+        )
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3_moe"])
@@ -69,7 +89,11 @@ def test_a_model_from_an_adapter_has_it_added_in(kind):
 def test_an_adapter_on_a_tied_weight_cannot_become_a_model():
     engine = engine_of(model_of(tie_word_embeddings=True), targets=("embed_tokens", "q_proj"))
     engine.fork("base", "lora")
-    with pytest.raises(RecipeError, match=r"adapter.targets: model.embed_tokens.weight is tied to lm_head.weight"):
+    with pytest.raises(
+        RecipeError,
+        match=r"adapter.targets: model.embed_tokens.weight is tied to "
+        r"lm_head.weight",
+    ):
         engine.fork("lora", "plan", "model")
     assert set(engine.policies()) == {"base", "lora"}
     engine = engine_of(model_of(tie_word_embeddings=False), targets=("embed_tokens", "q_proj"))
@@ -91,7 +115,9 @@ def test_a_model_takes_the_optimizer_of_its_source_along(optimizer):
     engine.prepare("fresh", engine.optimizers["base"].spec)
     for name in ("base", "plan", "fresh"):
         learn(engine, name, steps=1, seed=5)
-    assert same(snapshot(engine, "base"), snapshot(engine, "plan")) and not same(snapshot(engine, "base"), snapshot(engine, "fresh"))
+    assert same(snapshot(engine, "base"), snapshot(engine, "plan")) and not same(
+        snapshot(engine, "base"), snapshot(engine, "fresh")
+    )
     engine.fork("plan", "act", "model")  # a copy of a copy
     for name in ("plan", "act"):
         learn(engine, name, steps=1, seed=9)
@@ -103,7 +129,9 @@ def test_layers_of_a_model_are_computed_again_where_the_recipe_asks_for_it():
     for again in (False, True):
         engine = engine_of(gradient_checkpointing=again)
         engine.fork("base", "plan", "model")
-        engine.weights.model("plan").model.layers[0].self_attn.q_proj.register_forward_hook(lambda *_: calls.append(again))  # noqa: B023
+        engine.weights.model("plan").model.layers[0].self_attn.q_proj.register_forward_hook(
+            lambda *_: calls.append(again)
+        )  # noqa: B023
         learn(engine, "plan", steps=1)
         moved.append(snapshot(engine, "plan"))
     assert calls == [False, True, True]  # a hook is called, so the layer that has one runs module by module
@@ -134,11 +162,17 @@ def test_frozen_copies_of_every_kind_never_train():
     learn(engine, "again", steps=1)
 
 
-@pytest.mark.parametrize(("src", "kind", "error"), [
-    ("plan", "adapter", "an adapter lies on the base; 'plan' is a whole model"), ("ref", "adapter", "'ref' is a whole model"),
-    ("base", "lora", "cannot be forked as 'lora'; known: adapter, model, frozen"), ("nowhere", "model", "no policy 'nowhere'"),
-    ("nowhere", "adapter", "no policy 'nowhere'"), ("nowhere", "frozen", "no policy 'nowhere'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("src", "kind", "error"),
+    [
+        ("plan", "adapter", "an adapter lies on the base; 'plan' is a whole model"),
+        ("ref", "adapter", "'ref' is a whole model"),
+        ("base", "lora", "cannot be forked as 'lora'; known: adapter, model, frozen"),
+        ("nowhere", "model", "no policy 'nowhere'"),
+        ("nowhere", "adapter", "no policy 'nowhere'"),
+        ("nowhere", "frozen", "no policy 'nowhere'"),
+    ],
+)
 def test_a_fork_that_cannot_be_is_refused(src, kind, error):
     engine = engine_of()
     engine.fork("base", "plan", "model")
@@ -148,7 +182,7 @@ def test_a_fork_that_cannot_be_is_refused(src, kind, error):
     assert "new" not in engine.policies() and "new" not in engine.weights.names()
 
 
-# Assigned weights ------------------------------------------------------------------------------------------------------------
+# Assigned weights -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("gpt2", False), ("qwen3_moe", False)])
@@ -183,14 +217,22 @@ def test_an_assigned_adapter_samples_once_it_is_published():
     engine.publish("plan")
     assert drawn(engine, "plan") == wanted
     learn(engine, "plan", steps=1)
-    assert engine.logprobs(batch("act-then")) == engine.logprobs(batch("act")) != engine.logprobs(batch("plan"))
+    assert (
+        engine.logprobs(batch("act-then")) == engine.logprobs(batch("act")) != engine.logprobs(batch("plan"))
+    )
 
 
-@pytest.mark.parametrize(("dst", "src", "error"), [
-    ("base", "lora", "'base' and 'lora' are an adapter and a whole model"), ("lora", "ref", "an adapter and a whole model"),
-    ("ref", "base", "policy 'ref' is frozen"), ("lora-then", "lora", "policy 'lora-then' is frozen"),
-    ("nowhere", "base", "no policy 'nowhere'"), ("base", "nowhere", "no policy 'nowhere'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dst", "src", "error"),
+    [
+        ("base", "lora", "'base' and 'lora' are an adapter and a whole model"),
+        ("lora", "ref", "an adapter and a whole model"),
+        ("ref", "base", "policy 'ref' is frozen"),
+        ("lora-then", "lora", "policy 'lora-then' is frozen"),
+        ("nowhere", "base", "no policy 'nowhere'"),
+        ("base", "nowhere", "no policy 'nowhere'"),
+    ],
+)
 def test_an_assignment_that_cannot_be_is_refused(dst, src, error):
     engine = engine_of()
     engine.fork("base", "lora")
@@ -213,10 +255,13 @@ def test_a_base_that_was_assigned_is_saved(tmp_path):
     assert same(snapshot(other, "base"), snapshot(engine, "plan"))
 
 
-# Save and load -------------------------------------------------------------------------------------------------------------
+# Save and load ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "optimizer", "tied"), [("llama", "muon", True), ("gpt2", "adamw", True), ("qwen3_moe", "adamw", False)])
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "tied"),
+    [("llama", "muon", True), ("gpt2", "adamw", True), ("qwen3_moe", "adamw", False)],
+)
 def test_going_on_with_models_after_a_load_is_going_on(kind, optimizer, tied, tmp_path):
     engine = engine_of(model_of(kind, tie_word_embeddings=tied))
     learn(engine, "base", name=optimizer)
@@ -232,13 +277,21 @@ def test_going_on_with_models_after_a_load_is_going_on(kind, optimizer, tied, tm
     other.fork("base", "lora", "model")
     other.fork("base", "plan-then", "model")
     other.load(tmp_path / "a")
-    assert other.policies() == engine.policies() and other.weights.frozen == engine.weights.frozen == {"plan-then", "lora-then"}
-    assert sorted(other.weights.adapters) == ["lora", "lora-then"] and sorted(other.weights.copies) == ["plan", "plan-then"]
+    assert other.policies() == engine.policies() and other.weights.frozen == engine.weights.frozen == {
+        "plan-then",
+        "lora-then",
+    }
+    assert sorted(other.weights.adapters) == ["lora", "lora-then"] and sorted(other.weights.copies) == [
+        "plan",
+        "plan-then",
+    ]
     for name in engine.policies():
         assert other.logprobs(batch(name)) == engine.logprobs(batch(name)), name
     for e in (engine, other):
         learn(e, "plan", seed=5)
-    assert same(snapshot(engine, "plan"), snapshot(other, "plan")) and same(snapshot(engine, "base"), snapshot(other, "base"))
+    assert same(snapshot(engine, "plan"), snapshot(other, "plan")) and same(
+        snapshot(engine, "base"), snapshot(other, "base")
+    )
     assert same(engine.optimizers["plan"].state(), other.optimizers["plan"].state())
     other.load(tmp_path / "a")  # back again, in an engine that has gone on
     again = engine_of(model_of(kind, tie_word_embeddings=tied))

@@ -25,15 +25,20 @@ def parameters(seed: int) -> list[torch.nn.Parameter]:
 def test_it_is_the_optimizer_of_torch(nesterov, at_once, monkeypatch):
     monkeypatch.setattr(muon, "AT_ONCE", at_once)
     mine, theirs = parameters(0), parameters(0)
-    ours, reference = Muon(mine, nesterov=nesterov, **SETTINGS), torch.optim.Muon(theirs, nesterov=nesterov, **SETTINGS)
+    ours, reference = (
+        Muon(mine, nesterov=nesterov, **SETTINGS),
+        torch.optim.Muon(theirs, nesterov=nesterov, **SETTINGS),
+    )
     for step in range(4):
         for i, (a, b, g) in enumerate(zip(mine, theirs, parameters(step + 1), strict=True)):
-            a.grad = None if (step, i) == (1, 3) else g.detach().clone()  # what has no gradient stays where it is
+            # what has no gradient stays where it is
+            a.grad = None if (step, i) == (1, 3) else g.detach().clone()
             b.grad = None if a.grad is None else a.grad.clone()
         ours.step()
         reference.step()
     for a, b, start in zip(mine, theirs, parameters(0), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)  # bf16: another order of summation moves a bit of 2^-8, times the rate
+        # bf16: another order of summation moves a bit of 2^-8, times the rate
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
         assert (a - start).abs().max() > 1e-2
         torch.testing.assert_close(ours.state[a], reference.state[b])
 
@@ -41,12 +46,17 @@ def test_it_is_the_optimizer_of_torch(nesterov, at_once, monkeypatch):
 def test_in_float32_it_is_the_iteration_in_float64():
     for shape in ((3, 12, 20), (3, 20, 12), (2, 8, 8)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        torch.testing.assert_close(orthogonal(x, COEFFICIENTS, 5, 1e-7).double(), orthogonal(x.double(), COEFFICIENTS, 5, 1e-7),
-                                   rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            orthogonal(x, COEFFICIENTS, 5, 1e-7).double(),
+            orthogonal(x.double(), COEFFICIENTS, 5, 1e-7),
+            rtol=0,
+            atol=1e-5,
+        )
 
 
 def test_a_run_in_float32_orthogonalises_in_float32():
-    """The optimizer hands its precision on: a bf16 update has no more than 8 significant bits, a float32 one has more."""
+    """The optimizer hands its precision on: a bf16 update has no more than 8 significant bits, a float32 one
+    has more."""
     for dtype, wide in ((torch.bfloat16, False), (torch.float32, True)):
         p = torch.nn.Parameter(torch.zeros(16, 16))
         optimizer = Optimizer({"layers.0.w": p}, OptimSpec(name="muon", muon_lr=1.0, weight_decay=0.0), dtype)
@@ -57,9 +67,13 @@ def test_a_run_in_float32_orthogonalises_in_float32():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_singular_values_are_pulled_towards_one(dtype):
-    """Five quintic steps bring every singular value of a random matrix into [0.5, 1.3], whatever its scale and orientation."""
+    """Five quintic steps bring every singular value of a random matrix into [0.5, 1.3], whatever its scale
+    and orientation."""
     for shape in ((3, 12, 20), (3, 20, 12)):
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+        x = (
+            torch.randn(shape, generator=torch.Generator().manual_seed(0))
+            * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
+        )
         out = orthogonal(x.to(dtype), COEFFICIENTS, 5, 1e-7)
         assert out.shape == shape and out.dtype == dtype
         values = torch.linalg.svdvals(out.float())

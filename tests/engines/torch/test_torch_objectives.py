@@ -1,4 +1,5 @@
-"""Log-probs, entropies and KL over the vocabulary: the numbers of whole distributions, for every head, in the memory of a chunk."""
+"""Log-probs, entropies and KL over the vocabulary: the numbers of whole distributions, for every head, in the
+memory of a chunk."""
 
 from __future__ import annotations
 
@@ -13,10 +14,10 @@ from test_torch_training import STREAMS, close
 from tolerance import rounding
 from torch_kit import SIZE, engine_of, forest, model_of, stir
 
-from forethought.engines.torch.loss import distributions, objectives
-from forethought.engines.torch.forest.heads import logits_of
-from forethought.recipe.schema import OptimSpec
 from forethought.core.types import Batch
+from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.loss import distributions, objectives
+from forethought.recipe.schema import OptimSpec
 
 allocated = script("memory").allocated  # most bytes that PyTorch gives out while something runs
 WIDTH = 32  # of the models of torch_kit
@@ -33,7 +34,7 @@ HEADS = {
     "frozen, soft cap": ("gemma2", {"head_dim": 8, "final_logit_softcapping": 2.0}, None),
     "adapter": ("llama", {}, "plan"),
     "adapter, soft cap": ("gemma2", {"head_dim": 8, "final_logit_softcapping": 2.0}, "plan"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def small_blocks(monkeypatch):
 
 
 def head_of(kind: str, dtype: torch.dtype):
-    """(head, what of it trains). Weights are large enough for caps to bend and for some tokens to be likely."""
+    """(head, what of it trains). Weights are large enough for caps to bend and for some tokens to be
+    likely."""
     family, fields, policy = HEADS[kind]
     engine = engine_of(model_of(family, **fields), targets=("lm_head",))
     if policy == "plan":
@@ -50,7 +52,9 @@ def head_of(kind: str, dtype: torch.dtype):
         stir(engine, "plan")
     model = engine.weights.model(policy or "base")
     with torch.no_grad():
-        model.get_output_embeddings().get_parameter("base_layer.weight" if policy == "plan" else "weight").mul_(5)
+        model.get_output_embeddings().get_parameter(
+            "base_layer.weight" if policy == "plan" else "weight"
+        ).mul_(5)
         if bias := getattr(model.get_output_embeddings(), "bias", None) is not None:
             model.get_output_embeddings().bias.copy_(torch.linspace(-1, 1, SIZE))
     assert bool(bias) == ("bias" in kind) or policy == "plan"
@@ -65,7 +69,10 @@ def head_of(kind: str, dtype: torch.dtype):
 def inputs(dtype: torch.dtype, n: int = 23):
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(n, WIDTH, generator=generator).to(dtype).requires_grad_()
-    ids, gradient = torch.randint(0, SIZE, (n,), generator=generator), torch.randn(n, generator=generator).to(dtype)
+    ids, gradient = (
+        torch.randint(0, SIZE, (n,), generator=generator),
+        torch.randn(n, generator=generator).to(dtype),
+    )
     gradient[::4] = 0.0  # a token without advantage
     return hidden, ids, gradient
 
@@ -77,26 +84,34 @@ def gradients(value_N: torch.Tensor, gradient_N: torch.Tensor, *of: torch.Tensor
     return found
 
 
-# The numbers ---------------------------------------------------------------------------------------------------------------
+# The numbers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("floats", PATHS.values(), ids=PATHS.keys())
 def test_two_words_by_hand(floats, monkeypatch):
-    """p = (1/4, 3/4): H = ln 4 - 3/4 ln 3. d(log p of a)/d(logits) = (a is it) - p, times 2 and -1 from the loss."""
+    """p = (1/4, 3/4): H = ln 4 - 3/4 ln 3. d(log p of a)/d(logits) = (a is it) - p, times 2 and -1 from the
+    loss."""
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
     logits = torch.tensor([[7.0, 7.0 + math.log(3)]] * 2).requires_grad_()
     logp, entropy = objectives.logprobs_of(lambda x: x, logits, torch.tensor([0, 1]), 2)
     within = rounding([8.0], steps=4)  # logits are 7 and 8.1, log-probs their differences
     assert logp.tolist() == pytest.approx([-math.log(4), math.log(0.75)], abs=within)
-    assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2, abs=within) and not entropy.requires_grad
+    assert (
+        entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3)] * 2, abs=within)
+        and not entropy.requires_grad
+    )
     (found,) = gradients(logp, torch.tensor([2.0, -1.0]), logits)
     torch.testing.assert_close(found, torch.tensor([[1.5, -1.5], [0.25, -0.25]]))
 
 
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("floats", PATHS.values(), ids=PATHS.keys())
-@pytest.mark.parametrize(("dtype", "exact"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=["float64", "float32"])
-def test_log_probs_entropies_and_gradients_are_those_of_whole_distributions(kind, floats, dtype, exact, monkeypatch, small_blocks):
+@pytest.mark.parametrize(
+    ("dtype", "exact"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=["float64", "float32"]
+)
+def test_log_probs_entropies_and_gradients_are_those_of_whole_distributions(
+    kind, floats, dtype, exact, monkeypatch, small_blocks
+):
     head, own = head_of(kind, dtype)
     hidden, ids, gradient = inputs(dtype)
     whole = head(hidden).log_softmax(-1)
@@ -109,7 +124,9 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_distributions(kind
     torch.testing.assert_close(entropy, -(whole.exp() * whole).sum(-1), **close)
     for found, expected in zip(gradients(logp, gradient, hidden, *own), wanted, strict=True):
         assert expected.abs().max() > 0.1
-        torch.testing.assert_close(found, expected, rtol=exact, atol=exact * max(10.0, expected.abs().max().item() * 10))
+        torch.testing.assert_close(
+            found, expected, rtol=exact, atol=exact * max(10.0, expected.abs().max().item() * 10)
+        )
 
 
 @pytest.mark.parametrize("kind", ["plain", "soft cap", "frozen", "frozen, soft cap", "adapter"])
@@ -119,7 +136,9 @@ def test_kl_and_its_gradients_are_those_of_whole_distributions(kind, floats, mon
     head, own = head_of(kind, torch.float64)
     other, _ = head_of("bias", torch.float64)
     hidden, _, gradient = inputs(torch.float64)
-    first = torch.randn(len(hidden), WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    first = torch.randn(
+        len(hidden), WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    ).requires_grad_()
 
     def plain(x):
         p, q = other(first.detach()).log_softmax(-1), head(x).log_softmax(-1)
@@ -139,10 +158,12 @@ def test_kl_and_its_gradients_are_those_of_whole_distributions(kind, floats, mon
 
 
 def test_large_logits_lose_nothing():
-    """A thousand added to every logit, and a certain token: p and the entropy do not move; the rest is 1000 nats away."""
+    """A thousand added to every logit, and a certain token: p and the entropy do not move; the rest is 1000
+    nats away."""
     logits = torch.tensor([[1000.0, 1000.0 + math.log(3)], [-1000.0, -1000.0], [0.0, 1000.0]])
     logp, entropy = objectives.logprobs_of(lambda x: x, logits, torch.tensor([0, 1, 0]), 2)
-    assert logp.tolist() == pytest.approx([-math.log(4), -math.log(2), -1000.0], abs=1e-4)  # float32 holds ln 3 + 1000 to 3e-5
+    # float32 holds ln 3 + 1000 to 3e-5
+    assert logp.tolist() == pytest.approx([-math.log(4), -math.log(2), -1000.0], abs=1e-4)
     assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3), math.log(2), 0.0], abs=1e-4)
 
 
@@ -154,15 +175,17 @@ def test_blocks_change_nothing(rows, monkeypatch):
         monkeypatch.setattr(distributions, "CPU_BLOCK", floats)
         logp, entropy = objectives.logprobs_of(lambda x: x, hidden, ids, WIDTH)
         kl = objectives.kl_of(lambda x: x, hidden.detach().flip(0), lambda x: x, hidden, WIDTH)
-        results.append([logp, entropy, kl, *gradients(logp, gradient, hidden), *gradients(kl, gradient, hidden)])
+        results.append(
+            [logp, entropy, kl, *gradients(logp, gradient, hidden), *gradients(kl, gradient, hidden)]
+        )
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=rounding([1.0]))
 
 
 @pytest.mark.parametrize("kind", ["plain", "tied", "frozen", "adapter"])
 def test_bf16_logits_are_raised_and_their_gradient_is_theirs(kind, monkeypatch, small_blocks):
-    """The head in bf16, everything after it in float32: what a plain log-softmax makes of the same bf16 logits. The backward pass comes
-    from another thread, in which autocast is off: as on a GPU."""
+    """The head in bf16, everything after it in float32: what a plain log-softmax makes of the same bf16
+    logits. The backward pass comes from another thread, in which autocast is off: as on a GPU."""
     head, own = head_of(kind, torch.float32)
     hidden, ids, gradient = inputs(torch.float32)
 
@@ -186,13 +209,14 @@ def test_bf16_logits_are_raised_and_their_gradient_is_theirs(kind, monkeypatch, 
             assert (found - whole).norm() < 0.01 * whole.norm()  # each part was rounded to 8 bits
 
 
-# Gradients, however they are taken -----------------------------------------------------------------------------------------
+# Gradients, however they are taken --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("floats", PATHS.values(), ids=PATHS.keys())
 @pytest.mark.parametrize("kind", ["plain", "frozen"])
 def test_a_second_backward_pass_is_refused_or_right(kind, floats, monkeypatch):
-    """What was kept is overwritten by the first; where logits are computed again, nothing was. Second derivatives there are none."""
+    """What was kept is overwritten by the first; where logits are computed again, nothing was. Second
+    derivatives there are none."""
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
     head, _ = head_of(kind, torch.float32)
     hidden, ids, _ = inputs(torch.float32)
@@ -226,20 +250,38 @@ def test_gradients_set_aside_and_combined_do_not_depend_on_the_chunk(policy, tar
             engine.set_aside(policy, name)
         cosine = engine.conflict(policy, "a", "b")["all"]
         engine.combine(policy, ["a", "b"], "pcgrad", seed=1)
-        results.append((cosine, {k: p.grad.clone() for k, p in engine.weights.parameters(policy).items() if p.grad is not None}))
-    assert results[0][0] == pytest.approx(results[1][0], abs=2e-5) and len(results[0][1]) > 3  # as near as the gradients are
+        results.append(
+            (
+                cosine,
+                {
+                    k: p.grad.clone()
+                    for k, p in engine.weights.parameters(policy).items()
+                    if p.grad is not None
+                },
+            )
+        )
+    # as near as the gradients are
+    assert results[0][0] == pytest.approx(results[1][0], abs=2e-5) and len(results[0][1]) > 3
     close(results[0][1], results[1][1])
 
 
-# What it costs -------------------------------------------------------------------------------------------------------------
+# What it costs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "floats", "calls"), [
-    ("plain", 1 << 24, 1), ("frozen", 1 << 24, 1),
-    ("plain", 5 * SIZE, 1 + 5 + 5),  # one token asks whether the head trains; the chunks of 23 tokens, twice
-    ("adapter", 5 * SIZE, 1 + 5 + 5),
-    ("frozen", 5 * SIZE, 1 + 5),  # no logit is computed again
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "floats", "calls"),
+    [
+        ("plain", 1 << 24, 1),
+        ("frozen", 1 << 24, 1),
+        (
+            "plain",
+            5 * SIZE,
+            1 + 5 + 5,
+        ),  # one token asks whether the head trains; the chunks of 23 tokens, twice
+        ("adapter", 5 * SIZE, 1 + 5 + 5),
+        ("frozen", 5 * SIZE, 1 + 5),  # no logit is computed again
+    ],
+)
 def test_how_often_the_head_is_computed(kind, floats, calls, monkeypatch):
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
     head, _ = head_of(kind, torch.float32)
@@ -254,14 +296,18 @@ def test_how_often_the_head_is_computed(kind, floats, calls, monkeypatch):
     assert sum(seen) == 23
 
 
-@pytest.mark.parametrize(("frozen", "floats", "kept"), [
-    (False, 1 << 24, [23 * SIZE]),  # p - onehot, in float32
-    (True, 1 << 24, [23 * SIZE]),
-    (False, 5 * SIZE, []),
-    (True, 5 * SIZE, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("frozen", "floats", "kept"),
+    [
+        (False, 1 << 24, [23 * SIZE]),  # p - onehot, in float32
+        (True, 1 << 24, [23 * SIZE]),
+        (False, 5 * SIZE, []),
+        (True, 5 * SIZE, []),
+    ],
+)
 def test_what_is_kept_for_the_backward_pass(frozen, floats, kept, monkeypatch):
-    """Of the size of the logits: one tensor in one chunk, none in several. Where the head is frozen, a direction a token beside it."""
+    """Of the size of the logits: one tensor in one chunk, none in several. Where the head is frozen, a
+    direction a token beside it."""
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
     head = torch.nn.Linear(WIDTH - 1, SIZE, bias=False).requires_grad_(not frozen)
     hidden, ids, _ = inputs(torch.float32)
@@ -276,9 +322,10 @@ def test_what_is_kept_for_the_backward_pass(frozen, floats, kept, monkeypatch):
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("what", ["logprobs", "kl"])
 def test_memory_does_not_grow_with_tokens_times_vocabulary(frozen, what, monkeypatch):
-    """From 4 to 32 times a chunk: log-probs hold the logits of one chunk and what becomes of them, KL two distributions of half the
-    tokens and that. On top of this comes what is as long as the tokens (forty numbers each), and the head's gradient, twice. All
-    tokens at once are whole multiples of tokens x vocabulary."""
+    """From 4 to 32 times a chunk: log-probs hold the logits of one chunk and what becomes of them, KL two
+    distributions of half the tokens and that. On top of this comes what is as long as the tokens (forty
+    numbers each), and the head's gradient, twice. All tokens at once are whole multiples of tokens x
+    vocabulary."""
     chunk, block, width = 1 << 16, 1 << 12, 4
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", chunk)
     monkeypatch.setattr(distributions, "CPU_BLOCK", block)
@@ -286,17 +333,27 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary(frozen, what, monkeyp
         head = torch.nn.Linear(width, vocabulary, bias=False).requires_grad_(not frozen)
         other = torch.nn.Linear(width, vocabulary, bias=False).requires_grad_(False)
         for tokens in (512, 1024):
-            hidden, ids = torch.randn(tokens, width, requires_grad=True), torch.randint(0, vocabulary, (tokens,))
+            hidden, ids = (
+                torch.randn(tokens, width, requires_grad=True),
+                torch.randint(0, vocabulary, (tokens,)),
+            )
             first = torch.randn(tokens, width)
 
             def ours():
-                value = (objectives.logprobs_of(head, hidden, ids, vocabulary)[0] if what == "logprobs"
-                         else objectives.kl_of(other, first, head, hidden, vocabulary))
+                value = (
+                    objectives.logprobs_of(head, hidden, ids, vocabulary)[0]
+                    if what == "logprobs"
+                    else objectives.kl_of(other, first, head, hidden, vocabulary)
+                )
                 value.sum().backward()
 
             def plain():
                 value = head(hidden).log_softmax(-1)
-                (value.gather(-1, ids[:, None]) if what == "logprobs" else -other(first).softmax(-1) * value).sum().backward()
+                (
+                    value.gather(-1, ids[:, None])
+                    if what == "logprobs"
+                    else -other(first).softmax(-1) * value
+                ).sum().backward()
 
             allowed = 2 * chunk + 4 * max(block, vocabulary) + 2 * vocabulary * width + 40 * tokens
             assert allocated(ours) < 4 * allowed, (vocabulary, tokens)

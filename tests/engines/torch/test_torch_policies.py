@@ -8,10 +8,10 @@ from tolerance import rounding
 from torch_kit import engine_of, forest, model_of, plain_logits, same, snapshot, stir
 from transformers import PreTrainedModel
 
-from forethought.engines.base import UpdateRefused
 from forethought.core.errors import CheckpointError, RecipeError
-from forethought.recipe.schema import OptimSpec
 from forethought.core.types import Batch, Objective, Request, Segment
+from forethought.engines.base import UpdateRefused
+from forethought.recipe.schema import OptimSpec
 
 FIELDS = {"stream": "sft", "weight": lambda rng, n: (1.0,) * n, "role": "plan"}
 OBJECTIVE = Objective(denominators={"sft": 20.0})
@@ -40,7 +40,10 @@ def flags(model: PreTrainedModel) -> set[str]:
     return {k for k, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize(("kind", "optimizer"), [("llama", "muon"), ("gpt_neox", "adamw"), ("qwen3_moe", "muon"), ("gpt2", "adamw")])
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [("llama", "muon"), ("gpt_neox", "adamw"), ("qwen3_moe", "muon"), ("gpt2", "adamw")],
+)
 def test_training_one_adapter_moves_that_adapter_alone(kind, optimizer, tmp_path):
     engine = engine_of(model_of(kind, tie_word_embeddings=kind in ("llama", "gpt2")))
     for name in ("plan", "act"):
@@ -57,12 +60,16 @@ def test_training_one_adapter_moves_that_adapter_alone(kind, optimizer, tmp_path
     last = files(engine, tmp_path / "last")
     moved = {name for name in last if after.get(name) != last[name]}
     assert moved == {"adapters/act/adapter_model.safetensors", "optimizer-act.safetensors"}
-    assert set(last) >= {"base/model.safetensors", "copies/base-at-stage-1.safetensors",
-                         "adapters/plan-at-stage-1/adapter_model.safetensors"}
+    assert set(last) >= {
+        "base/model.safetensors",
+        "copies/base-at-stage-1.safetensors",
+        "adapters/plan-at-stage-1/adapter_model.safetensors",
+    }
 
 
 def test_every_weight_of_what_trains_moves(tmp_path):
-    """The other half: nothing of the trained policy is left out. (A key's bias has no gradient: softmax does not see it.)"""
+    """The other half: nothing of the trained policy is left out. (A key's bias has no gradient: softmax does
+    not see it.)"""
     engine = engine_of(model_of("qwen2"))
     before = snapshot(engine, "base")
     learn(engine, "base")
@@ -80,14 +87,21 @@ def test_training_the_base_moves_every_policy_that_stands_on_it_and_no_adapter()
     engine.fork("base", "plan")
     stir(engine, "plan")
     engine.fork("base", "frozen", "frozen")
-    lora, before = snapshot(engine, "plan"), {name: engine.logprobs(batch(name)) for name in ("base", "plan", "frozen")}
+    lora, before = (
+        snapshot(engine, "plan"),
+        {name: engine.logprobs(batch(name)) for name in ("base", "plan", "frozen")},
+    )
     learn(engine, "base")
     after = {name: engine.logprobs(batch(name)) for name in before}
     assert same(lora, snapshot(engine, "plan"))
-    assert after["frozen"] == before["frozen"] and after["base"] != before["base"] and after["plan"] != before["plan"]
+    assert (
+        after["frozen"] == before["frozen"]
+        and after["base"] != before["base"]
+        and after["plan"] != before["plan"]
+    )
 
 
-# Forks, copies, drops ------------------------------------------------------------------------------------------------------
+# Forks, copies, drops ---------------------------------------------------------------------------------------
 
 
 def test_a_fork_behaves_exactly_like_its_source_and_then_goes_its_own_way():
@@ -97,7 +111,9 @@ def test_a_fork_behaves_exactly_like_its_source_and_then_goes_its_own_way():
     stir(engine, "plan")
     engine.fork("plan", "act")
     assert engine.logprobs(batch("act")) == engine.logprobs(batch("plan")) != engine.logprobs(batch("base"))
-    ask = lambda name: engine.sample([Request(policy=name, context=(3, 4, 5), n=4, stops=(), max_tokens=8, seed=3)])[0]  # noqa: E731
+    ask = lambda name: engine.sample(
+        [Request(policy=name, context=(3, 4, 5), n=4, stops=(), max_tokens=8, seed=3)]
+    )[0]  # noqa: E731
     assert [o.token_ids for o in ask("act")] == [o.token_ids for o in ask("plan")]
     assert [o.logprobs for o in ask("act")] == [o.logprobs for o in ask("plan")]
     before = engine.logprobs(batch("plan"))
@@ -133,23 +149,31 @@ def test_a_frozen_copy_of_the_base_stays_what_the_base_was_and_never_trains():
         assert engine.logprobs(batch("ref")) == before != engine.logprobs(batch("base"))
         copy = engine.weights.copies["ref"]
         assert (copy.get_input_embeddings().weight is copy.get_output_embeddings().weight) == tied
-        assert not {p.data_ptr() for p in copy.parameters()} & {p.data_ptr() for p in engine.weights.base.parameters()}
+        assert not {p.data_ptr() for p in copy.parameters()} & {
+            p.data_ptr() for p in engine.weights.base.parameters()
+        }
         with pytest.raises(ValueError, match="policy 'ref' is frozen"):
             engine.prepare("ref", OptimSpec())
 
 
 def test_a_copy_keeps_the_types_of_the_base():
-    """A bf16 model has fp32 rotary frequencies (and some fp32 weights): a cast copy would be another model."""
+    """A bf16 model has fp32 rotary frequencies (and some fp32 weights): a cast copy would be another
+    model."""
     engine = engine_of(model_of("llama", initializer_range=0.3))
     base = engine.weights.base
     frequencies = base.model.rotary_emb.inv_freq.clone()
     base.to(torch.bfloat16)
-    base.model.rotary_emb.inv_freq = frequencies * 1.01  # as loaded from somewhere, not as the config would make it
+    # as loaded from somewhere, not as the config would make it
+    base.model.rotary_emb.inv_freq = frequencies * 1.01
     base.lm_head.float()
     engine.fork("base", "ref", "frozen")
     copy = engine.weights.copies["ref"]
-    assert copy.model.rotary_emb.inv_freq.dtype == torch.float32 and torch.equal(copy.model.rotary_emb.inv_freq, frequencies * 1.01)
-    assert {k: p.dtype for k, p in copy.named_parameters()} == {k: p.dtype for k, p in base.named_parameters()}
+    assert copy.model.rotary_emb.inv_freq.dtype == torch.float32 and torch.equal(
+        copy.model.rotary_emb.inv_freq, frequencies * 1.01
+    )
+    assert {k: p.dtype for k, p in copy.named_parameters()} == {
+        k: p.dtype for k, p in base.named_parameters()
+    }
 
 
 def test_drops():
@@ -199,11 +223,12 @@ def test_an_adapter_may_be_called_what_a_module_is(name):
     assert same(other, snapshot(engine, "plan"))
 
 
-# Gradients go to one policy ------------------------------------------------------------------------------------------------
+# Gradients go to one policy ---------------------------------------------------------------------------------
 
 
 def test_requires_grad_is_on_for_what_trains_and_only_while_it_does():
-    """PEFT flips it with every change of adapter; whatever was called before, one policy's own weights are on, and then none."""
+    """PEFT flips it with every change of adapter; whatever was called before, one policy's own weights are
+    on, and then none."""
     engine = engine_of()
     model = engine.weights.base
 
@@ -218,10 +243,17 @@ def test_requires_grad_is_on_for_what_trains_and_only_while_it_does():
         assert flags(model) == set()
 
     check()
-    for step in (lambda: engine.fork("base", "plan"), lambda: engine.fork("plan", "act"), lambda: engine.logprobs(batch("act")),
-                 lambda: engine.sample([Request(policy="plan", context=(3,), n=1, stops=(), max_tokens=2)]),
-                 lambda: learn(engine, "plan", steps=1), lambda: engine.fork("base", "ref", "frozen"), lambda: engine.drop("act"),
-                 lambda: engine.fork("base", "late"), lambda: learn(engine, "base", steps=1)):  # fmt: skip
+    for step in (
+        lambda: engine.fork("base", "plan"),
+        lambda: engine.fork("plan", "act"),
+        lambda: engine.logprobs(batch("act")),
+        lambda: engine.sample([Request(policy="plan", context=(3,), n=1, stops=(), max_tokens=2)]),
+        lambda: learn(engine, "plan", steps=1),
+        lambda: engine.fork("base", "ref", "frozen"),
+        lambda: engine.drop("act"),
+        lambda: engine.fork("base", "late"),
+        lambda: learn(engine, "base", steps=1),
+    ):
         step()
         check()
     with pytest.raises(RuntimeError, match="boom"), engine.weights.training("plan"):
@@ -230,7 +262,8 @@ def test_requires_grad_is_on_for_what_trains_and_only_while_it_does():
 
 
 def test_gradients_of_two_policies_gather_side_by_side():
-    """As the stage loop does it: all forward_backwards first, then all steps. Each is what it would be alone."""
+    """As the stage loop does it: all forward_backwards first, then all steps. Each is what it would be
+    alone."""
     alone = {}
     for name in ("plan", "act"):
         engine = engine_of()
@@ -273,10 +306,14 @@ def test_gradients_of_several_policies_are_checked_before_one_of_them_moves():
         engine.forward_backward(batch(name), OBJECTIVE)
     engine.check_gradients(["act", "plan"])
     before = snapshot(engine, "act")
-    next(p for p in engine.weights.parameters("plan").values() if p.grad is not None).grad.view(-1)[-1] = float("inf")
+    next(p for p in engine.weights.parameters("plan").values() if p.grad is not None).grad.view(-1)[-1] = (
+        float("inf")
+    )
     with pytest.raises(UpdateRefused, match="the gradient norm of policy 'plan' is (inf|nan)"):
         engine.check_gradients(["act", "plan"])
-    assert same(snapshot(engine, "act"), before) and all(p.grad is None for p in engine.weights.base.parameters())
+    assert same(snapshot(engine, "act"), before) and all(
+        p.grad is None for p in engine.weights.base.parameters()
+    )
 
 
 def test_a_gradient_that_is_not_finite_where_weights_are_held_refuses_nothing():
@@ -293,11 +330,16 @@ def test_a_gradient_that_is_not_finite_where_weights_are_held_refuses_nothing():
     assert engine.finite() == ""
 
 
-# Sampling from a merged copy -----------------------------------------------------------------------------------------------
+# Sampling from a merged copy --------------------------------------------------------------------------------
 
 
 def drawn(engine, policy: str) -> list:
-    return [o.logprobs for o in engine.sample([Request(policy=policy, context=(3, 4, 5), n=3, stops=(), max_tokens=6, temperature=0.0)])[0]]
+    return [
+        o.logprobs
+        for o in engine.sample(
+            [Request(policy=policy, context=(3, 4, 5), n=3, stops=(), max_tokens=6, temperature=0.0)]
+        )[0]
+    ]
 
 
 def test_sampling_speaks_with_published_weights():
@@ -331,7 +373,9 @@ def test_a_moved_base_moves_what_an_adapter_on_it_says():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("embed_tokens", "q_proj"), ("lm_head", "q_proj"), ("embed_tokens",)])
+@pytest.mark.parametrize(
+    "targets", [("q_proj", "v_proj"), ("embed_tokens", "q_proj"), ("lm_head", "q_proj"), ("embed_tokens",)]
+)
 def test_adapters_on_any_module_sample_what_they_train(targets, tied, tmp_path):
     """Where weights are tied, adding an embedding's adapter in would add it to the head too."""
     engine = engine_of(model_of(tie_word_embeddings=tied, initializer_range=0.3), targets=targets)
@@ -341,11 +385,18 @@ def test_adapters_on_any_module_sample_what_they_train(targets, tied, tmp_path):
     base = snapshot(engine, "base")
     learn(engine, "plan", steps=1)
     assert same(base, snapshot(engine, "base"))
-    for out in engine.sample([Request(policy="plan", context=(3, 4, 5), n=3, stops=(), max_tokens=6, seed=1)])[0]:
-        segments = (Segment(parent=-1, token_ids=(3, 4, 5)), Segment(parent=0, token_ids=out.token_ids, stream="sft"))
+    for out in engine.sample(
+        [Request(policy="plan", context=(3, 4, 5), n=3, stops=(), max_tokens=6, seed=1)]
+    )[0]:
+        segments = (
+            Segment(parent=-1, token_ids=(3, 4, 5)),
+            Segment(parent=0, token_ids=out.token_ids, stream="sft"),
+        )
         with torch.no_grad():
             most = plain_logits(engine.weights.model("plan"), (3, 4, 5) + out.token_ids).abs().max().item()
-        assert out.logprobs == pytest.approx(engine.logprobs(Batch(policy="plan", segments=segments))[1], abs=rounding([most]))
+        assert out.logprobs == pytest.approx(
+            engine.logprobs(Batch(policy="plan", segments=segments))[1], abs=rounding([most])
+        )
     engine.save(tmp_path / "a")
     other = engine_of(model_of(tie_word_embeddings=tied, initializer_range=0.3, seed=9), targets=targets)
     other.load(tmp_path / "a")
@@ -357,15 +408,23 @@ def test_a_target_that_the_model_lacks_is_named():
         engine_of(targets=("nonsense",)).fork("base", "plan")
 
 
-# Save and load -------------------------------------------------------------------------------------------------------------
+# Save and load ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "optimizer", "tied"), [
-    ("llama", "adamw", False), ("llama", "muon", True), ("gpt2", "adamw", True), ("mixtral", "muon", False), ("qwen3_moe", "adamw", True),
-    ("phi", "muon", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "tied"),
+    [
+        ("llama", "adamw", False),
+        ("llama", "muon", True),
+        ("gpt2", "adamw", True),
+        ("mixtral", "muon", False),
+        ("qwen3_moe", "adamw", True),
+        ("phi", "muon", False),
+    ],
+)
 def test_going_on_after_a_load_is_going_on(kind, optimizer, tied, tmp_path):
-    """Two steps, save, two steps; a fresh engine with other weights loads and takes the same two: the same bits."""
+    """Two steps, save, two steps; a fresh engine with other weights loads and takes the same two: the same
+    bits."""
     engine = engine_of(model_of(kind, tie_word_embeddings=tied))
     learn(engine, "base", name=optimizer)
     engine.fork("base", "plan")
@@ -403,7 +462,8 @@ def test_a_second_load_takes_everything_back(tmp_path):
     learn(engine, "act")
     drawn(engine, "plan")
     engine.load(tmp_path / "a")
-    assert engine.policies() == {"base": 0, "plan": 5} and set(engine.optimizers) == {"plan"}  # version 4 was another's; 5 is new
+    # version 4 was another's; 5 is new
+    assert engine.policies() == {"base": 0, "plan": 5} and set(engine.optimizers) == {"plan"}
     assert all(same(wanted[name], snapshot(engine, name)) for name in wanted)
     assert same(state, engine.optimizers["plan"].state()) and drawn(engine, "plan") == spoken
 

@@ -1,4 +1,5 @@
-"""Regions: the largest differences exactly, chance overlaps, numbers held bit for bit, transplants and arcs worked out by hand."""
+"""Regions: the largest differences exactly, chance overlaps, numbers held bit for bit, transplants and arcs
+worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ import math
 
 import pytest
 import torch
-from torch_kit import engine_of, forest, model_of, same, snapshot, stir
 from test_torch_training import SFT
+from torch_kit import engine_of, forest, model_of, same, snapshot, stir
 
+from forethought.core.metrics import reduce
+from forethought.core.types import Batch, Objective
 from forethought.engines import vectors
 from forethought.engines.torch.policies.regions import moved, numbers
 from forethought.engines.torch.policies.select import drawn, largest
-from forethought.core.metrics import reduce
 from forethought.recipe.schema import OptimSpec
-from forethought.core.types import Batch, Objective
 
 LOSS = Objective(denominators={"sft": 7.0})
 
@@ -34,7 +35,9 @@ def update(engine, policy: str, seed: int = 1) -> dict[str, float]:
 
 def values(engine, policy: str, region: str) -> list[bytes]:
     own = numbers(engine.weights, policy)
-    return [own[k].detach().take(i).numpy().tobytes() for k, i in engine.regions.found[region].indices.items()]
+    return [
+        own[k].detach().take(i).numpy().tobytes() for k, i in engine.regions.found[region].indices.items()
+    ]
 
 
 def outside(engine, policy: str, region: str) -> torch.Tensor:
@@ -47,7 +50,7 @@ def outside(engine, policy: str, region: str) -> torch.Tensor:
     return torch.cat(out)
 
 
-# Choosing ------------------------------------------------------------------------------------------------------------------
+# Choosing ---------------------------------------------------------------------------------------------------
 
 
 def test_the_largest_differences_by_hand():
@@ -55,7 +58,11 @@ def test_the_largest_differences_by_hand():
     now = {"a": torch.tensor([3.0, 1.0, -1.0]), "b": torch.tensor([[2.0, 0.0, -5.0]])}
     then = {"a": torch.zeros(3), "b": torch.tensor([[0.0, 1.0, 0.0]])}
     found = {n: {k: i.tolist() for k, i in largest(now, then, n).items()} for n in range(1, 7)}
-    assert found[1] == {"a": [], "b": [2]} and found[2] == {"a": [0], "b": [2]} and found[3] == {"a": [0], "b": [0, 2]}
+    assert (
+        found[1] == {"a": [], "b": [2]}
+        and found[2] == {"a": [0], "b": [2]}
+        and found[3] == {"a": [0], "b": [0, 2]}
+    )
     assert found[4] == {"a": [0, 1], "b": [0, 2]} and found[5] == {"a": [0, 1, 2], "b": [0, 2]}
     assert found[6] == {"a": [0, 1, 2], "b": [0, 1, 2]}
 
@@ -64,14 +71,20 @@ def test_the_largest_differences_by_hand():
 def test_the_largest_are_those_of_a_full_sort(dtype):
     """On numbers of every size, subnormal ones and many ties among them."""
     generator = torch.Generator().manual_seed(0)
-    now = {k: (torch.randn(n, generator=generator) * 10.0 ** torch.randint(-44, 10, (n,), generator=generator)).to(dtype)
-           for k, n in (("a", 3000), ("b", 1), ("c", 2000))}
+    now = {
+        k: (
+            torch.randn(n, generator=generator) * 10.0 ** torch.randint(-44, 10, (n,), generator=generator)
+        ).to(dtype)
+        for k, n in (("a", 3000), ("b", 1), ("c", 2000))
+    }
     now["d"] = now["c"].roll(7)
     then = {k: torch.zeros_like(v) for k, v in now.items()}
     gaps = torch.cat([v.float().abs() for v in now.values()])
     order = gaps.sort(descending=True, stable=True).indices
     for count in (1, 2, 17, 1000, 4001, 7001):
-        flags = torch.cat([torch.zeros(now[k].numel()).index_fill_(0, i, 1.0) for k, i in largest(now, then, count).items()])
+        flags = torch.cat(
+            [torch.zeros(now[k].numel()).index_fill_(0, i, 1.0) for k, i in largest(now, then, count).items()]
+        )
         assert flags.sum() == count and set(flags.nonzero()[:, 0].tolist()) == set(order[:count].tolist())
 
 
@@ -80,11 +93,15 @@ def test_what_is_not_finite_has_no_order():
         largest({"a": torch.tensor([1.0, math.nan])}, {"a": torch.zeros(2)}, 1)
 
 
-@pytest.mark.parametrize(("size", "count"), [(10, 0), (10, 3), (10, 5), (10, 6), (10, 10), (100_000, 60_000), (1_000_000, 100)])
+@pytest.mark.parametrize(
+    ("size", "count"), [(10, 0), (10, 3), (10, 5), (10, 6), (10, 10), (100_000, 60_000), (1_000_000, 100)]
+)
 def test_numbers_drawn_are_different_and_in_range(size, count):
     found = drawn(size, count, torch.Generator().manual_seed(1))
     assert len(found) == count and found.dtype == torch.int64
-    assert found.tolist() == sorted(set(found.tolist())) and (count == 0 or 0 <= found[0] and found[-1] < size)
+    assert found.tolist() == sorted(set(found.tolist())) and (
+        count == 0 or 0 <= found[0] and found[-1] < size
+    )
     assert torch.equal(found, drawn(size, count, torch.Generator().manual_seed(1)))
 
 
@@ -94,7 +111,7 @@ def test_every_number_is_drawn_equally_often():
     assert (hits / 4000 - 3 / 8).abs().max() < 4 * math.sqrt(3 / 8 * 5 / 8 / 4000)  # four standard errors
 
 
-# Regions of policies -------------------------------------------------------------------------------------------------------
+# Regions of policies ----------------------------------------------------------------------------------------
 
 
 def test_a_region_is_the_share_that_moved_most_over_all_tensors_together():
@@ -108,34 +125,53 @@ def test_a_region_is_the_share_that_moved_most_over_all_tensors_together():
     engine.find_region("core", "base", "start", 0.01)
     found, gaps = engine.regions.found["core"], {k: (after[k] - before[k]).abs().flatten() for k in after}
     inside = torch.cat([gaps[k][i] for k, i in found.indices.items()])
-    rest = torch.cat([g.index_fill(0, found.indices.get(k, torch.empty(0, dtype=torch.int64)), 0.0) for k, g in gaps.items()])
+    rest = torch.cat(
+        [
+            g.index_fill(0, found.indices.get(k, torch.empty(0, dtype=torch.int64)), 0.0)
+            for k, g in gaps.items()
+        ]
+    )
     assert inside.min() >= rest.max() and len(inside) == total // 100
     assert len(found.indices) > 5  # wherever in the model they are
     assert engine.overlap("core", "core") == 1
 
 
 def test_two_random_regions_of_one_share_overlap_by_chance():
-    """Their Jaccard index is p / (2 - p) on average: 0.3 / 1.7, with a standard error below 0.003 for so many numbers."""
+    """Their Jaccard index is p / (2 - p) on average: 0.3 / 1.7, with a standard error below 0.003 for so many
+    numbers."""
     engine = started(vocab_size=1024)
     total = sum(p.numel() for p in engine.weights.parameters("base").values())
     engine.find_region("core", "base", "start", 0.3)
     first, second = engine.random_region("one", "core", 1), engine.random_region("two", "core", 2)
     assert first == second == int(0.3 * total) > 20_000
-    counts = [{k: len(i) for k, i in engine.regions.found[name].indices.items()} for name in ("core", "one", "two")]
+    counts = [
+        {k: len(i) for k, i in engine.regions.found[name].indices.items()} for name in ("core", "one", "two")
+    ]
     assert counts[0] == counts[1] == counts[2]
     found = engine.overlap("one", "two")
     size = {k: p.numel() for k, p in engine.weights.parameters("base").items()}
-    both = sum(n * n / size[k] for k, n in counts[0].items())  # the share differs a little from tensor to tensor
-    assert found == pytest.approx(both / (2 * first - both), abs=0.01) and found == pytest.approx(0.3 / 1.7, abs=0.02)
+    # the share differs a little from tensor to tensor
+    both = sum(n * n / size[k] for k, n in counts[0].items())
+    assert found == pytest.approx(both / (2 * first - both), abs=0.01) and found == pytest.approx(
+        0.3 / 1.7, abs=0.02
+    )
     engine.random_region("again", "core", 1)
     assert engine.overlap("one", "again") == 1
-    sets = [{(k, j) for k, i in engine.regions.found[name].indices.items() for j in i.tolist()} for name in ("one", "two")]
+    sets = [
+        {(k, j) for k, i in engine.regions.found[name].indices.items() for j in i.tolist()}
+        for name in ("one", "two")
+    ]
     assert found == pytest.approx(len(sets[0] & sets[1]) / len(sets[0] | sets[1]))
 
 
-@pytest.mark.parametrize("optim", [
-    OptimSpec(lr=0.01, weight_decay=0.1, warmup=0), OptimSpec(name="muon", lr=0.01, muon_lr=0.05, weight_decay=0.1, warmup=0),
-], ids=["adamw", "muon"])  # fmt: skip
+@pytest.mark.parametrize(
+    "optim",
+    [
+        OptimSpec(lr=0.01, weight_decay=0.1, warmup=0),
+        OptimSpec(name="muon", lr=0.01, muon_lr=0.05, weight_decay=0.1, warmup=0),
+    ],
+    ids=["adamw", "muon"],
+)
 @pytest.mark.parametrize("policy", ["base", "plan", "copy"])
 def test_held_numbers_stay_bit_for_bit_while_the_others_move(policy, optim):
     """Two free updates give every moment something to push with; then half of the numbers are held."""
@@ -229,7 +265,7 @@ def test_a_dropped_policy_leaves_no_hold_behind():
     assert engine.regions.holds == {}
 
 
-# Moving weights ------------------------------------------------------------------------------------------------------------
+# Moving weights ---------------------------------------------------------------------------------------------
 
 
 def test_a_transplant_takes_the_region_and_nothing_else():
@@ -243,31 +279,47 @@ def test_a_transplant_takes_the_region_and_nothing_else():
 
 
 def test_an_arc_by_hand():
-    """Half way between (1, 0) and (0, 1) is (1, 1) / sqrt 2; between (2, 0) and (0, 1) at a third: sin 60 (2, 0) + sin 30 (0, 1)."""
-    assert moved(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist() == pytest.approx([math.sqrt(0.5)] * 2)
-    assert moved(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3).tolist() == pytest.approx([math.sqrt(3), 0.5])
+    """Half way between (1, 0) and (0, 1) is (1, 1) / sqrt 2; between (2, 0) and (0, 1) at a third: sin 60 (2,
+    0) + sin 30 (0, 1)."""
+    assert moved(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist() == pytest.approx(
+        [math.sqrt(0.5)] * 2
+    )
+    assert moved(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3).tolist() == pytest.approx(
+        [math.sqrt(3), 0.5]
+    )
     a, b = torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0.5, -1.0, 3.0])
     assert moved(a, b, 0.0).tolist() == a.tolist() and moved(a, b, 1.0).tolist() == pytest.approx(b.tolist())
 
 
-@pytest.mark.parametrize(("a", "b", "wanted"), [
-    ([1.0, 0.0], [3.0, 0.0], [1.5, 0.0]),  # parallel
-    ([1.0, 0.0], [1.0, 5e-4], [1.0, 1.25e-4]),  # half a thousandth of a radian apart
-    ([1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]),  # opposite: no arc is the shortest
-    ([0.0, 0.0], [4.0, 8.0], [1.0, 2.0]), ([4.0, 8.0], [0.0, 0.0], [3.0, 6.0]), ([0.0], [0.0], [0.0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("a", "b", "wanted"),
+    [
+        ([1.0, 0.0], [3.0, 0.0], [1.5, 0.0]),  # parallel
+        ([1.0, 0.0], [1.0, 5e-4], [1.0, 1.25e-4]),  # half a thousandth of a radian apart
+        ([1.0, 0.0], [-1.0, 0.0], [0.5, 0.0]),  # opposite: no arc is the shortest
+        ([0.0, 0.0], [4.0, 8.0], [1.0, 2.0]),
+        ([4.0, 8.0], [0.0, 0.0], [3.0, 6.0]),
+        ([0.0], [0.0], [0.0]),
+    ],
+)
 def test_where_there_is_no_angle_the_line_is_straight(a, b, wanted):
     assert moved(torch.tensor(a), torch.tensor(b), 0.25).tolist() == pytest.approx(wanted, abs=1e-7)
 
 
 def test_the_line_begins_at_a_thousandth_of_a_radian():
-    assert vectors.arc(1.0, 1.0, math.cos(0.9e-3), 0.5) is None and vectors.arc(1.0, 1.0, math.cos(1.1e-3), 0.5) is not None
+    assert (
+        vectors.arc(1.0, 1.0, math.cos(0.9e-3), 0.5) is None
+        and vectors.arc(1.0, 1.0, math.cos(1.1e-3), 0.5) is not None
+    )
 
 
 def test_slerp_moves_the_numbers_outside_the_region_along_their_own_arc():
     engine = started()
     engine.find_region("core", "base", "start", 0.1)
-    inside, source = values(engine, "base", "core"), {k: p.clone() for k, p in numbers(engine.weights, "start").items()}
+    inside, source = (
+        values(engine, "base", "core"),
+        {k: p.clone() for k, p in numbers(engine.weights, "start").items()},
+    )
     before, found = snapshot(engine, "base"), engine.regions.found["core"].indices
     engine.slerp("base", "start", 0.3, outside="core")
     assert values(engine, "base", "core") == inside
@@ -275,10 +327,19 @@ def test_slerp_moves_the_numbers_outside_the_region_along_their_own_arc():
         free = torch.ones(p.numel(), dtype=torch.bool)
         free[found.get(k, torch.empty(0, dtype=torch.int64))] = False
         a, b = (x.flatten()[free].double() for x in (before[k], source[k]))
-        angle = torch.acos((a @ b / a.norm() / b.norm()).clamp(-1, 1)) if a.norm() * b.norm() > 0 else torch.tensor(0.0)
+        angle = (
+            torch.acos((a @ b / a.norm() / b.norm()).clamp(-1, 1))
+            if a.norm() * b.norm() > 0
+            else torch.tensor(0.0)
+        )
         line = 0.7 * a + 0.3 * b
         arc = (torch.sin(0.7 * angle) * a + torch.sin(0.3 * angle) * b) / torch.sin(angle)
-        torch.testing.assert_close(p.detach().flatten()[free].double(), line if torch.sin(angle) < 1e-3 else arc, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            p.detach().flatten()[free].double(),
+            line if torch.sin(angle) < 1e-3 else arc,
+            atol=1e-6,
+            rtol=1e-5,
+        )
 
 
 def test_slerp_everywhere_reaches_the_other_policy():
@@ -288,7 +349,7 @@ def test_slerp_everywhere_reaches_the_other_policy():
         torch.testing.assert_close(p, numbers(engine.weights, "start")[k], atol=1e-6, rtol=1e-5)
 
 
-# Refusals ------------------------------------------------------------------------------------------------------------------
+# Refusals ---------------------------------------------------------------------------------------------------
 
 
 def test_what_does_not_fit_is_refused():

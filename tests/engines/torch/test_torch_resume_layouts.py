@@ -1,6 +1,7 @@
-"""Resumed at a checkpoint, a run ends with the same bits: every layout, in both precisions, with the kernels and without them; gates,
-switches, several updates a batch, stages of every kind. What is compared is every byte of the last checkpoint, of the trees and of the
-logs (but for clocks), and that gradients flowed after the resume."""
+"""Resumed at a checkpoint, a run ends with the same bits: every layout, in both precisions, with the kernels
+and without them; gates, switches, several updates a batch, stages of every kind. What is compared is every
+byte of the last checkpoint, of the trees and of the logs (but for clocks), and that gradients flowed after
+the resume."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ LAYOUTS = {
     "adapters": recipe(IMITATE, PLAN | {"updates": 2}, ACT),
     "mixed": recipe(IMITATE, PLAN, layout="mixed"),
     "models": recipe(IMITATE, PLAN | MUON, layout="models"),
-    "planner": recipe(BOTH | {"until": {"steps": 2}}, PLAN | {"updates": 2}, layout="models", planner=PLANNER),
+    "planner": recipe(
+        BOTH | {"until": {"steps": 2}}, PLAN | {"updates": 2}, layout="models", planner=PLANNER
+    ),
 }
 
 
@@ -49,12 +52,19 @@ def test_resumed_between_two_updates(layout, precision, kernels, tmp_path, monke
     assert facts["precision"] == precision and (facts["kernels"] == "c") == (kernels == "on")
 
 
-# What changes hands while a stage runs -------------------------------------------------------------------------------------
+# What changes hands while a stage runs ----------------------------------------------------------------------
 
 NEVER = {"metric": "eval/plan", "at_least": 1.0, "on_fail": "roll_back"}
 PROBED = {"probes": {"tasks": 1, "every": 1, "conflict_every": 1}, "layout": "shared"}
 AT_ONCE = {"min_cosine": 1.0, "window": 1}
-CORE = {"core": "core", "core_share": 0.2, "core_steps": 2, "group_above": 1.0, "transplant": True, "slerp": 0.3}
+CORE = {
+    "core": "core",
+    "core_share": 0.2,
+    "core_steps": 2,
+    "group_above": 1.0,
+    "transplant": True,
+    "slerp": 0.3,
+}
 
 
 def rolled_back(layout: str = "shared", **gate):
@@ -62,7 +72,9 @@ def rolled_back(layout: str = "shared", **gate):
 
 
 def adaptive(to: str, stage: dict = PLAN, **fields):
-    return recipe(IMITATE, stage | {"until": {"steps": 6}, "adaptive": {"to": to} | AT_ONCE | fields}, **PROBED)
+    return recipe(
+        IMITATE, stage | {"until": {"steps": 6}, "adaptive": {"to": to} | AT_ONCE | fields}, **PROBED
+    )
 
 
 CHANGES = {  # name -> the recipe, and an outcome that its decisions must have
@@ -78,18 +90,30 @@ CHANGES = {  # name -> the recipe, and an outcome that its decisions must have
     "to replay and back": (adaptive("replay", rejoin=1), "share"),
     "to keep_kl": (adaptive("keep_kl", PLAN | MUON), "isolate"),
     "core": (recipe(IMITATE, PLAN | {"isolation": CORE}, ACT, layout="shared"), "fuse"),
-    "random core": (recipe(IMITATE, PLAN | MUON | {"isolation": {"core": "random", "core_steps": 2, "group_above": 1.0}}, layout="shared"),
-                    "random"),
-    "surgery": (recipe(IMITATE, PLAN | {"isolation": {"surgery": "pcgrad", "replay": 0.5}}, **PROBED), "advance"),
+    "random core": (
+        recipe(
+            IMITATE,
+            PLAN | MUON | {"isolation": {"core": "random", "core_steps": 2, "group_above": 1.0}},
+            layout="shared",
+        ),
+        "random",
+    ),
+    "surgery": (
+        recipe(IMITATE, PLAN | {"isolation": {"surgery": "pcgrad", "replay": 0.5}}, **PROBED),
+        "advance",
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_resumed_where_weights_change_hands(change, tmp_path, monkeypatch):
-    """At two checkpoints of the stage, drawn with a seed; the first one may be before the change, the second after it."""
+    """At two checkpoints of the stage, drawn with a seed; the first one may be before the change, the second
+    after it."""
     lively(monkeypatch)
     chosen, outcome = CHANGES[change]
-    wanted, moments = straight(chosen, tmp_path, lambda moment: any(saved(step)(moment) for step in range(2, 12)))
+    wanted, moments = straight(
+        chosen, tmp_path, lambda moment: any(saved(step)(moment) for step in range(2, 12))
+    )
     assert outcome in {d["outcome"] for d in wanted["decisions"]}
     moments = list({moment.newest: moment for moment in reversed(moments)}.values())
     assert [u for moment in some(len(change), 2)(moments[:-1]) for u in goes_on(moment, wanted)]

@@ -1,5 +1,6 @@
-"""Killed at any moment: between two operations on the run's files, whichever they are. One straight run is pictured (`resume_kit`), and
-its pictures are resumed. Adapters in bf16, a gate that rolls back and lowers the rate, two updates a batch, a second adapter."""
+"""Killed at any moment: between two operations on the run's files, whichever they are. One straight run is
+pictured (`resume_kit`), and its pictures are resumed. Adapters in bf16, a gate that rolls back and lowers the
+rate, two updates a batch, a second adapter."""
 
 from __future__ import annotations
 
@@ -13,16 +14,31 @@ from pathlib import Path
 
 import pytest
 from conftest import lines_of, nothing
-from resume_kit import ACT, IMITATE, PLAN, Moment, goes_on, gradients, left, lively, pictures, recipe, same, saved, some, straight
+from resume_kit import (
+    ACT,
+    IMITATE,
+    PLAN,
+    Moment,
+    goes_on,
+    gradients,
+    left,
+    lively,
+    pictures,
+    recipe,
+    same,
+    saved,
+    some,
+    straight,
+)
 from test_distill_stage import tables  # noqa: F401  a fixture
 
-from forethought.runs import run
 from forethought.engines.torch.forest.native.library import library, why_not
 from forethought.look.measure import evaluate
 from forethought.look.source import find
 from forethought.recipe.convert import from_dict
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
+from forethought.runs import run
 from forethought.store import Store
 
 GATE = {"metric": "eval/plan", "at_least": 1.0, "on_fail": "roll_back", "then": "lower_rate", "retries": 1}
@@ -45,7 +61,9 @@ def pictured(tmp_path_factory) -> tuple[dict, list[Moment]]:
     """What the straight run left, and a picture of every moment of it (the files of a run are small)."""
     with pytest.MonkeyPatch.context() as patch:
         lively(patch)
-        return straight(CHOSEN, tmp_path_factory.mktemp("pictured"), lambda moment: "tensorboard" not in moment.path)
+        return straight(
+            CHOSEN, tmp_path_factory.mktemp("pictured"), lambda moment: "tensorboard" not in moment.path
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +83,9 @@ def copied(moment: Moment, folder: Path) -> Path:
 
 def test_the_run_has_something_to_lose(pictured):
     wanted, moments = pictured
-    assert [d["outcome"] for d in wanted["decisions"] if d["kind"] in ("gate", "schedule")].count("roll_back") == 2
+    assert [d["outcome"] for d in wanted["decisions"] if d["kind"] in ("gate", "schedule")].count(
+        "roll_back"
+    ) == 2
     assert {line["stage"] for line in wanted["metrics"]} == {0, 1, 2} and len(wanted["trees"]) >= 3
     assert len(moments) > 150 and len({moment.newest for moment in moments}) > 8
 
@@ -113,7 +133,7 @@ def test_a_roll_back_measures_what_the_anchor_measured(pictured):
         assert scores and {k: line[k] for k in scores} == {k: anchor[k] for k in scores}
 
 
-# In another process ----------------------------------------------------------------------------------------------------------
+# In another process -----------------------------------------------------------------------------------------
 
 ALONE = """
 import sys
@@ -131,12 +151,23 @@ run.train(load(recipe), straight, nothing)
 
 
 def test_other_processes_leave_the_same_files_whatever_their_hash_seed(pictured, tmp_path):
-    """A process resumes a run that this one began, then makes the whole run itself: nothing that one of them has kept in memory, and no
-    order of a set, is in a file."""
+    """A process resumes a run that this one began, then makes the whole run itself: nothing that one of them
+    has kept in memory, and no order of a set, is in a file."""
     moment = next(m for m in pictured[1] if saved(5)(m))
     write_resolved(CHOSEN, tmp_path / "recipe.json")
-    env = os.environ | {"PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-    command = [sys.executable, "-c", ALONE, str(tmp_path / "recipe.json"), str(tmp_path / "straight"), str(moment.folder)]
+    env = os.environ | {
+        "PYTHONHASHSEED": "77",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
+    command = [
+        sys.executable,
+        "-c",
+        ALONE,
+        str(tmp_path / "recipe.json"),
+        str(tmp_path / "straight"),
+        str(moment.folder),
+    ]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     same(pictured[0], left(tmp_path / "straight"))
@@ -144,23 +175,31 @@ def test_other_processes_leave_the_same_files_whatever_their_hash_seed(pictured,
     assert load_recipe(moment.folder / "recipe.json") == CHOSEN and gradients(moment.folder, 5)
 
 
-# On another machine ----------------------------------------------------------------------------------------------------------
+# On another machine -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(library() is None, reason=why_not())
-def test_resumed_without_the_kernels_it_goes_on_and_says_that_its_bits_are_others_from_there_on(pictured, tmp_path, monkeypatch):
+def test_resumed_without_the_kernels_it_goes_on_and_says_that_its_bits_are_others_from_there_on(
+    pictured, tmp_path, monkeypatch
+):
     moment, notes = next(m for m in pictured[1] if saved(8)(m)), []
     shutil.copytree(moment.folder, tmp_path / "killed")
     monkeypatch.setenv("FORETHOUGHT_KERNELS", "0")
     library.cache_clear()
     try:
-        run.resume(tmp_path / "killed", lambda event: notes.append(event.text) if event.kind == "note" else None)
+        run.resume(
+            tmp_path / "killed", lambda event: notes.append(event.text) if event.kind == "note" else None
+        )
     finally:
         monkeypatch.delenv("FORETHOUGHT_KERNELS")
         library.cache_clear()
     [said] = [d for d in lines_of(tmp_path / "killed" / "decisions.jsonl") if d["outcome"] == "elsewhere"]
-    assert said["step"] == 8 and said["reason"].startswith("from step 8 on this run is not, bit for bit, the one that was never stopped: "
-                                                           "kernels: c before, torch: switched off by FORETHOUGHT_KERNELS=0 now")
+    assert said["step"] == 8 and said["reason"].startswith(
+        "from step 8 on this run is not, bit for bit, the "
+        "one that was never stopped: "
+        "kernels: c before, torch: switched off by "
+        "FORETHOUGHT_KERNELS=0 now"
+    )
     assert said["reason"] in notes
 
 
@@ -177,11 +216,12 @@ def test_a_precision_that_auto_would_choose_otherwise_now_is_that_of_the_run(tmp
     assert Store.open(moment.folder).latest()[1]["chosen"] == record
 
 
-# What is measured afterwards -------------------------------------------------------------------------------------------------
+# What is measured afterwards --------------------------------------------------------------------------------
 
 
 def test_an_evaluation_of_the_run_measures_the_weights_that_the_run_measured(tmp_path, monkeypatch):
-    """`forethought eval RUN`: the run's last numbers, and the same log-probs for the same requests, bit for bit."""
+    """`forethought eval RUN`: the run's last numbers, and the same log-probs for the same requests, bit for
+    bit."""
     from forethought.engines.torch.engine import TorchEngine
 
     asked, real = [], TorchEngine.sample
@@ -198,24 +238,40 @@ def test_an_evaluation_of_the_run_measures_the_weights_that_the_run_measured(tmp
     last = next(line for line in reversed(lines_of(out / "metrics.jsonl")) if "eval/plan" in line)
     monkeypatch.setattr(TorchEngine, "sample", real)
     measured = evaluate(find(out))
-    assert {side: measured[side]["value"] for side in ("plan", "act", "e2e")} == {side: last[f"eval/{side}"] for side in ("plan", "act", "e2e")}
+    assert {side: measured[side]["value"] for side in ("plan", "act", "e2e")} == {
+        side: last[f"eval/{side}"] for side in ("plan", "act", "e2e")
+    }
     source = find(out)
     engine = source.open(run.build(chosen)[1].domain)
     final = [said for said in asked if said[0][0].temperature == 0.0][-1]
     again = engine.sample(final[0])
-    assert [[(c.token_ids, c.logprobs) for c in row] for row in again] == final[1] and any(len(row[0][0]) > 1 for row in final[1])
+    assert [[(c.token_ids, c.logprobs) for c in row] for row in again] == final[1] and any(
+        len(row[0][0]) > 1 for row in final[1]
+    )
 
 
-# A stage that distils --------------------------------------------------------------------------------------------------------
+# A stage that distils ---------------------------------------------------------------------------------------
 
 
 def test_killed_around_a_stage_that_distils(tables, tmp_path):  # noqa: F811  a fixture
-    """Its checkpoint has the step of the next stage's start, which is saved over it: between the two renames it has no name."""
+    """Its checkpoint has the step of the next stage's start, which is saved over it: between the two renames
+    it has no name."""
     stages = [{"kind": "distill"}, {"kind": "imitate", "until": {"steps": 3}, "batch": 2}]
-    chosen = from_dict(tables | {"engine": {"device": "cpu", "precision": "bf16", "threads": 1}, "stage": stages})
+    chosen = from_dict(
+        tables | {"engine": {"device": "cpu", "precision": "bf16", "threads": 1}, "stage": stages}
+    )
     renames = lambda m: m.event == "os.rename" and m.path == "checkpoints/step-000000"  # noqa: E731
-    wanted, moments = straight(chosen, tmp_path, lambda m: renames(m) or saved(1)(m) or m.path.startswith("guided/stage-0"))
-    assert [m for m in moments if renames(m) and m.newest == -1 and (m.folder / "checkpoints" / ".step-000000.old").exists()]
-    for moment in [m for m in moments if renames(m)][-1:] + [m for m in moments if saved(1)(m)][:1] + some(1, 2)(moments):
+    wanted, moments = straight(
+        chosen, tmp_path, lambda m: renames(m) or saved(1)(m) or m.path.startswith("guided/stage-0")
+    )
+    assert [
+        m
+        for m in moments
+        if renames(m) and m.newest == -1 and (m.folder / "checkpoints" / ".step-000000.old").exists()
+    ]
+    for moment in (
+        [m for m in moments if renames(m)][-1:]
+        + [m for m in moments if saved(1)(m)][:1]
+        + some(1, 2)(moments)
+    ):
         goes_on(replace(moment, folder=copied(moment, tmp_path / "resumed")), wanted)
-

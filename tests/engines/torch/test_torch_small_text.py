@@ -1,4 +1,5 @@
-"""A small model from scratch that reads free text: its tokenizer, and a run through distillation, imitation and trees."""
+"""A small model from scratch that reads free text: its tokenizer, and a run through distillation, imitation
+and trees."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from conftest import lines_of, nothing
 from torch_kit import same, snapshot
 from transformers import AutoTokenizer
 
-from forethought.runs import run
-from forethought.learn.batches import demonstration_segments
+from forethought.core.errors import CheckpointError, RecipeError, UserError
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
-from forethought.core.errors import CheckpointError, RecipeError, UserError
+from forethought.learn.batches import demonstration_segments
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe, UntilSpec
+from forethought.runs import run
 from forethought.store import Store
 
 MARKS = ["<plan>", "</plan>", "<think>", "</think>", "\\boxed{"]
@@ -34,8 +35,17 @@ def problems(path: Path, seed: int, plans: bool = False, who: str = "Ann", n: in
         a, b = rng.randrange(100 * seed + 11, 100 * seed + 99), rng.randrange(2, 9)
         question = f"Problem {seed}-{i}: {who} has {a} apples and gets {b} more. How many does she have?"
         chain = f"{who} has {a} + {b} = <<{a}+{b}={a + b}>>{a + b} apples."
-        lines.append({"question": question, "answer": f"{chain}\n#### {a + b}"} if not plans else
-                     {"question": question, "answer": str(a + b), "level": 1, "plan": f"{who} has ? apples.", "chain": chain})  # fmt: skip
+        lines.append(
+            {"question": question, "answer": f"{chain}\n#### {a + b}"}
+            if not plans
+            else {
+                "question": question,
+                "answer": str(a + b),
+                "level": 1,
+                "plan": f"{who} has ? apples.",
+                "chain": chain,
+            }
+        )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return str(path)
 
@@ -43,17 +53,43 @@ def problems(path: Path, seed: int, plans: bool = False, who: str = "Ann", n: in
 @pytest.fixture
 def recipe(tmp_path) -> Recipe:
     train, test = problems(tmp_path / "train.jsonl", 1), problems(tmp_path / "test.jsonl", 7, plans=True)
-    return from_dict({
-        "name": "small-text", "layout": "shared", "model": {"layers": 2, "width": 32, "mlp": 32, "vocabulary": 320},
-        "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
-        "task": {"name": "math", "train": train, "eval": [test], "budgets": {"plan": 16, "act": 24}, "grader": "exact", "system": ""},
-        "eval": {"tasks": 2, "every": 0}, "probes": {"tasks": 2, "every": 2, "conflict_every": 0}, "save": {"every": 1},
-        "stage": [{"kind": "distill"}, {"kind": "imitate", "until": {"steps": 2}, "batch": 4, "optim": {"name": "muon", "lr": 0.01}},
-                  {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plans": 2, "acts": 2}, "skip_zero": False,
-                   "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "structure": 0.2, "length": 0.1}}}]})  # fmt: skip
+    return from_dict(
+        {
+            "name": "small-text",
+            "layout": "shared",
+            "model": {"layers": 2, "width": 32, "mlp": 32, "vocabulary": 320},
+            "engine": {"device": "cpu", "precision": "fp32", "threads": 1},
+            "task": {
+                "name": "math",
+                "train": train,
+                "eval": [test],
+                "budgets": {"plan": 16, "act": 24},
+                "grader": "exact",
+                "system": "",
+            },
+            "eval": {"tasks": 2, "every": 0},
+            "probes": {"tasks": 2, "every": 2, "conflict_every": 0},
+            "save": {"every": 1},
+            "stage": [
+                {"kind": "distill"},
+                {"kind": "imitate", "until": {"steps": 2}, "batch": 4, "optim": {"name": "muon", "lr": 0.01}},
+                {
+                    "kind": "reinforce",
+                    "until": {"steps": 2},
+                    "batch": 2,
+                    "tree": {"plans": 2, "acts": 2},
+                    "skip_zero": False,
+                    "reward": {
+                        "plan": {"analytic": 0.5},
+                        "act": {"outcome": 1, "structure": 0.2, "length": 0.1},
+                    },
+                },
+            ],
+        }
+    )
 
 
-# The tokenizer -------------------------------------------------------------------------------------------------------------
+# The tokenizer ----------------------------------------------------------------------------------------------
 
 
 def test_digits_stay_apart_and_marks_are_one_token_wherever_they_stand():
@@ -67,16 +103,21 @@ def test_digits_stay_apart_and_marks_are_one_token_wherever_they_stand():
 
 
 def test_a_vocabulary_without_room_for_words_is_refused():
-    with pytest.raises(RecipeError, match=f"model.vocabulary: {FIXED} is too few: the bytes and the task's tags take {FIXED}"):
+    with pytest.raises(
+        RecipeError, match=f"model.vocabulary: {FIXED} is too few: the bytes and the task's tags take {FIXED}"
+    ):
         tokenizer_of_texts(TEXTS, FIXED, MARKS)
-    assert len(tokenizer_of_texts(["ab ab"], 5000, MARKS)) == FIXED + 2  # "ab" and " ab": there are no more pairs
+    # "ab" and " ab": there are no more pairs
+    assert len(tokenizer_of_texts(["ab ab"], 5000, MARKS)) == FIXED + 2
 
 
 def test_a_conversation_is_its_turns_and_nothing_else():
     tokenizer = tokenizer_of_texts(TEXTS, FIXED + 20, MARKS)
     told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "How many?"}]
-    assert (tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
-            == "<|system|>Be brief.<eos><|user|>How many?<eos><|assistant|>")
+    assert (
+        tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True)
+        == "<|system|>Be brief.<eos><|user|>How many?<eos><|assistant|>"
+    )
 
 
 def test_a_saved_tokenizer_opens_as_it_was(tmp_path):
@@ -87,17 +128,20 @@ def test_a_saved_tokenizer_opens_as_it_was(tmp_path):
     assert again.encode(text) == tokenizer.encode(text) and again.chat_template == tokenizer.chat_template
 
 
-# What is trained -----------------------------------------------------------------------------------------------------------
+# What is trained --------------------------------------------------------------------------------------------
 
 
 def test_turns_that_are_encoded_apart_are_the_tokens_of_the_whole(recipe):
-    """So there is one spelling: what a demonstration shows is what the model can say, and the stop of a plan is one token."""
+    """So there is one spelling: what a demonstration shows is what the model can say, and the stop of a plan
+    is one token."""
     engine, rollouts = run.build(recipe)
     task = rollouts.domain.pool(1, "eval")[0]
     segments = demonstration_segments(rollouts, [task], [{"plan", "act"}])
     ids = [i for s in segments for i in s.token_ids]
     text = engine.decode(ids)
-    assert text.startswith(f"<|user|>{task.state.problem}<eos><|assistant|><plan>\nAnn has ? apples.\n</plan>\n<think>\n")
+    assert text.startswith(
+        f"<|user|>{task.state.problem}<eos><|assistant|><plan>\nAnn has ? apples.\n</plan>\n<think>\n"
+    )
     assert text.endswith(f"\\boxed{{{task.state.answer}}}<eos>") and "<<" not in text
     assert engine.encode(text) == tuple(ids) and engine.end == ids[-1] == 1
     assert engine.encode("</plan>") == (segments[1].token_ids[-1],)
@@ -105,15 +149,28 @@ def test_turns_that_are_encoded_apart_are_the_tokens_of_the_whole(recipe):
 
 def test_the_whole_run_and_what_it_measures(recipe, tmp_path):
     """From nothing to plans that the interface accepts, and trees that are paid."""
-    recipe = replace(recipe, stage=(recipe.stage[0], replace(recipe.stage[1], until=UntilSpec(steps=40)), recipe.stage[2]))
+    recipe = replace(
+        recipe, stage=(recipe.stage[0], replace(recipe.stage[1], until=UntilSpec(steps=40)), recipe.stage[2])
+    )
     run.train(recipe, tmp_path / "run", nothing)
     lines = lines_of(tmp_path / "run/metrics.jsonl")
-    imitated = [line for line in lines if line["kind"] == "imitate" and "loss/sft" in line and "probe/ppl_plan" in line]
+    imitated = [
+        line
+        for line in lines
+        if line["kind"] == "imitate" and "loss/sft" in line and "probe/ppl_plan" in line
+    ]
     assert {"loss/sft_plan", "loss/sft_act", "probe/ppl_plan", "probe/ppl_act"} <= imitated[-1].keys()
     for role in ("plan", "act"):
         assert imitated[-1][f"probe/ppl_{role}"] < imitated[0][f"probe/ppl_{role}"] / 4
     assert imitated[-1]["eval/plan"] == 1.0
-    assert {"eval/plan", "eval/act", "eval/e2e", "reward/act.structure", "reward/act.length", "reward/act.outcome"} <= lines[-1].keys()
+    assert {
+        "eval/plan",
+        "eval/act",
+        "eval/e2e",
+        "reward/act.structure",
+        "reward/act.length",
+        "reward/act.outcome",
+    } <= lines[-1].keys()
 
 
 def test_a_stopped_run_is_resumed_with_the_same_words_to_the_same_bits(recipe, tmp_path):
@@ -153,7 +210,7 @@ def test_its_checkpoint_is_a_model_like_any_other(recipe, tmp_path):
     run.build(replace(recipe, model=replace(recipe.model, path=str(base))))  # its context takes the task too
 
 
-# Bad input -----------------------------------------------------------------------------------------------------------------
+# Bad input --------------------------------------------------------------------------------------------------
 
 
 def test_sizes_that_cannot_be(recipe):

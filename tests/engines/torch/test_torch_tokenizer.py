@@ -12,18 +12,30 @@ from transformers import AutoTokenizer
 from forethought.engines.torch.models.loading import read_tokenizer
 
 TEXT = "<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}"
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")  # cl100k's
+# cl100k's
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @pytest.fixture(scope="module")
 def written() -> Tokenizer:
     """Byte-level BPE that cuts numbers in threes."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-                                                       pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=["<pad>", "<eos>", "</s>", "<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<pad>", "<eos>", "</s>", "<|endoftext|>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator([TEXT] * 20, trainer)
     return tokenizer
 
@@ -33,13 +45,25 @@ def folder_of(written: Tokenizer, folder: Path, kind: str, **said) -> str:
     written.save(str(folder / "tokenizer.json"))
     model = json.loads(written.to_str())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in model["merges"]))
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in model["merges"])
+    )
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     return str(folder)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "smollm3", "gpt2", "gemma"])
-@pytest.mark.parametrize("named", [None, "GPT2Tokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer", "PreTrainedTokenizerFast", "NoSuchTokenizer"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        None,
+        "GPT2Tokenizer",
+        "LlamaTokenizerFast",
+        "Qwen2Tokenizer",
+        "PreTrainedTokenizerFast",
+        "NoSuchTokenizer",
+    ],
+)
 def test_tokenizer_json_is_what_runs_and_what_is_saved(kind, named, written, tmp_path):
     said = {"eos_token": "<eos>"} | ({"tokenizer_class": named} if named else {})
     tokenizer = read_tokenizer(folder_of(written, tmp_path, kind, **said), False)
@@ -58,14 +82,29 @@ def test_a_class_alone_would_build_another_one(written, tmp_path):
 
 
 def test_an_end_that_only_the_class_knows_is_taken_where_it_is_a_token(written, tmp_path):
-    assert read_tokenizer(folder_of(written, tmp_path, "qwen2", tokenizer_class="Qwen2Tokenizer"), False).eos_token == "<|endoftext|>"
-    assert read_tokenizer(folder_of(written, tmp_path, "qwen2", tokenizer_class="PreTrainedTokenizerFast"), False).eos_token is None
+    assert (
+        read_tokenizer(
+            folder_of(written, tmp_path, "qwen2", tokenizer_class="Qwen2Tokenizer"), False
+        ).eos_token
+        == "<|endoftext|>"
+    )
+    assert (
+        read_tokenizer(
+            folder_of(written, tmp_path, "qwen2", tokenizer_class="PreTrainedTokenizerFast"), False
+        ).eos_token
+        is None
+    )
 
 
 def test_words_that_the_configuration_adds_are_tokens(written, tmp_path):
-    tokenizer = read_tokenizer(folder_of(written, tmp_path, "llama", eos_token="<eos>", extra_special_tokens=["<plan>"]), False)
+    tokenizer = read_tokenizer(
+        folder_of(written, tmp_path, "llama", eos_token="<eos>", extra_special_tokens=["<plan>"]), False
+    )
     number = tokenizer.convert_tokens_to_ids("<plan>")
-    assert number == written.get_vocab_size() and tokenizer.encode("a<plan>", add_special_tokens=False)[-1] == number
+    assert (
+        number == written.get_vocab_size()
+        and tokenizer.encode("a<plan>", add_special_tokens=False)[-1] == number
+    )
 
 
 def test_a_truncation_in_the_file_cuts_no_text(written, tmp_path):
@@ -73,4 +112,6 @@ def test_a_truncation_in_the_file_cuts_no_text(written, tmp_path):
     cut.enable_truncation(5)
     cut.enable_padding(length=7)
     tokenizer = read_tokenizer(folder_of(cut, tmp_path, "llama", eos_token="<eos>"), False)
-    assert tokenizer.encode(TEXT, add_special_tokens=False) == written.encode(TEXT, add_special_tokens=False).ids
+    assert (
+        tokenizer.encode(TEXT, add_special_tokens=False) == written.encode(TEXT, add_special_tokens=False).ids
+    )

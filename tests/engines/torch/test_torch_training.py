@@ -1,4 +1,5 @@
-"""Losses and gradients: on shared prefixes what they are on unpacked rows, whatever is packed, split, skipped or computed twice."""
+"""Losses and gradients: on shared prefixes what they are on unpacked rows, whatever is packed, split, skipped
+or computed twice."""
 
 from __future__ import annotations
 
@@ -10,20 +11,30 @@ import torch
 from tolerance import LOGP, rounding
 from torch_kit import SIZE, engine_of, forest, model_of, plain_logp, same, snapshot, stir
 
-from forethought.engines.base import UpdateRefused
-from forethought.engines.torch.loss import objectives
-from forethought.engines.torch.forest.forward import hidden_of, targets_of
 from forethought.core.errors import RecipeError
 from forethought.core.metrics import reduce
-from forethought.recipe.schema import OptimSpec
 from forethought.core.types import Batch, Objective, Segment
+from forethought.engines.base import UpdateRefused
+from forethought.engines.torch.forest.forward import hidden_of, targets_of
+from forethought.engines.torch.loss import objectives
+from forethought.recipe.schema import OptimSpec
 
-SFT = {"stream": "sft", "weight": lambda rng, n: tuple(rng.choice([0.0, 0.5, 1.0]) for _ in range(n)),
-       "role": lambda rng, n: rng.choice(["plan", "act"])}
-PG = {"stream": "pg", "role": "plan", "weight": lambda rng, n: (rng.choice([0.5, 1.0]),) * n,
-      "advantage": lambda rng, n: (rng.uniform(-1, 1),) * n, "old_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n))}
+SFT = {
+    "stream": "sft",
+    "weight": lambda rng, n: tuple(rng.choice([0.0, 0.5, 1.0]) for _ in range(n)),
+    "role": lambda rng, n: rng.choice(["plan", "act"]),
+}
+PG = {
+    "stream": "pg",
+    "role": "plan",
+    "weight": lambda rng, n: (rng.choice([0.5, 1.0]),) * n,
+    "advantage": lambda rng, n: (rng.uniform(-1, 1),) * n,
+    "old_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n)),
+}
 KL = PG | {"ref_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n))}
-SOME_KL = PG | {"ref_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n)) if rng.random() < 0.5 else ()}  # fmt: skip
+SOME_KL = PG | {
+    "ref_logprobs": lambda rng, n: tuple(rng.uniform(-5, -2) for _ in range(n)) if rng.random() < 0.5 else ()
+}
 
 
 def losses(logp: torch.Tensor, s: Segment, objective: Objective) -> torch.Tensor:
@@ -31,7 +42,9 @@ def losses(logp: torch.Tensor, s: Segment, objective: Objective) -> torch.Tensor
     total = torch.zeros(())
     for t in range(len(s.token_ids)):
         if s.stream == "sft":
-            total = total - s.weight[t] * logp[t] / objective.denominators["sft"] * objective.weights.get("sft", 1.0)
+            total = total - s.weight[t] * logp[t] / objective.denominators["sft"] * objective.weights.get(
+                "sft", 1.0
+            )
             continue
         old = s.old_logprobs[t] if s.old_logprobs else logp[t].item()
         ratio = torch.exp(logp[t] - old)
@@ -40,7 +53,10 @@ def losses(logp: torch.Tensor, s: Segment, objective: Objective) -> torch.Tensor
         total = total - s.weight[t] * gain / objective.denominators["pg"] * objective.weights.get("pg", 1.0)
         if s.ref_logprobs and objective.ref_kl:
             gap = s.ref_logprobs[t] - logp[t]
-            total = total + objective.ref_kl * s.weight[t] * (torch.exp(gap) - 1 - gap) / objective.denominators["pg"]
+            total = (
+                total
+                + objective.ref_kl * s.weight[t] * (torch.exp(gap) - 1 - gap) / objective.denominators["pg"]
+            )
     return total
 
 
@@ -48,7 +64,11 @@ def unpacked(engine, batch: Batch, objective: Objective) -> tuple[float, dict[st
     """Loss and gradients from one plain forward for each segment, nothing shared."""
     with engine.weights.training(batch.policy) as model:
         own = engine.weights.parameters(batch.policy)
-        loss = sum(losses(plain_logp(model, batch.segments, i), s, objective) for i, s in enumerate(batch.segments) if s.stream)
+        loss = sum(
+            losses(plain_logp(model, batch.segments, i), s, objective)
+            for i, s in enumerate(batch.segments)
+            if s.stream
+        )
         loss.backward()
     gradients = {k: p.grad.clone() for k, p in own.items() if p.grad is not None}
     for p in own.values():
@@ -99,7 +119,9 @@ def test_the_gradient_on_shared_prefixes_is_that_of_unpacked_rows(stream, policy
         close(found, wanted)
         name = fields["stream"]
         weight = sum(sum(s.weight) for s in batch.segments)
-        total = metrics[f"loss/{name}"] * weight / objective.denominators[name] * objective.weights.get(name, 1.0)
+        total = (
+            metrics[f"loss/{name}"] * weight / objective.denominators[name] * objective.weights.get(name, 1.0)
+        )
         held = sum(sum(s.weight) for s in batch.segments if s.ref_logprobs)
         total += objective.ref_kl * metrics.get("kl/ref", 0.0) * held / objective.denominators[name]
         assert total == pytest.approx(loss, rel=1e-4)
@@ -133,19 +155,25 @@ def test_micro_batches_of_any_size_add_up_to_one_pack(stream):
     once = whole.pop("tokens/forward")
     for metrics, gradients in results[1:]:
         close(gradients, results[0][1])
-        assert metrics.pop("tokens/forward") >= once  # a tree that was split computes what is above its branches again
-        assert metrics == pytest.approx(whole, rel=1e-4, abs=rounding([1.0]))  # means of numbers about 1, of either sign
+        assert metrics.pop("tokens/forward") >= once
+        # a tree that was split computes what is above its branches again
+        # means of numbers about 1, of either sign
+        assert metrics == pytest.approx(whole, rel=1e-4, abs=rounding([1.0]))
     logp = [engine_of(pack_tokens=n).logprobs(batch) for n in (8192, 1)]
     for a, b, s in zip(*logp, batch.segments, strict=True):
         assert a == pytest.approx(b, abs=LOGP) and len(a) == (len(s.token_ids) if s.stream else 0)
 
 
 def test_groups_without_advantage_change_no_gradient():
-    """What the stage loop leaves out (`skip_zero`): trees whose advantages are all zero, the denominator staying theirs too."""
+    """What the stage loop leaves out (`skip_zero`): trees whose advantages are all zero, the denominator
+    staying theirs too."""
     engine = engine_of()
     engine.prepare("base", OptimSpec())
     objective = Objective(denominators={"pg": 40.0})
-    one, other = forest(5, roots=1, **PG), [replace(s, advantage=(0.0,) * len(s.advantage)) for s in forest(6, roots=1, **PG)]
+    one, other = (
+        forest(5, roots=1, **PG),
+        [replace(s, advantage=(0.0,) * len(s.advantage)) for s in forest(6, roots=1, **PG)],
+    )
     both = [*one, *[replace(s, parent=s.parent + len(one) if s.parent >= 0 else -1) for s in other]]
     _, wanted = packed(engine, Batch(policy="base", segments=tuple(both)), objective)
     _, found = packed(engine, Batch(policy="base", segments=tuple(one)), objective)
@@ -155,11 +183,15 @@ def test_groups_without_advantage_change_no_gradient():
 
 
 def test_masked_tokens_are_context_and_nothing_else():
-    """Another role's tokens after the trained ones change nothing; before them they are read but give no loss of their own."""
+    """Another role's tokens after the trained ones change nothing; before them they are read but give no loss
+    of their own."""
     engine = engine_of()
     engine.prepare("base", OptimSpec())
     objective = Objective(denominators={"sft": 2.0})
-    root, plan = Segment(parent=-1, token_ids=(3, 4)), Segment(parent=0, token_ids=(5, 6), role="plan", stream="sft", weight=(1.0, 1.0))
+    root, plan = (
+        Segment(parent=-1, token_ids=(3, 4)),
+        Segment(parent=0, token_ids=(5, 6), role="plan", stream="sft", weight=(1.0, 1.0)),
+    )
     results = []
     for ids in ((7, 8), (9, 10)):
         masked = Segment(parent=1, token_ids=ids, role="act", stream="sft", weight=(0.0, 0.0))
@@ -167,31 +199,53 @@ def test_masked_tokens_are_context_and_nothing_else():
     alone = packed(engine, Batch(policy="base", segments=(root, plan)), objective)
     for metrics, gradients in results:
         close(gradients, alone[1])
-        assert metrics["loss/sft"] == pytest.approx(alone[0]["loss/sft"], rel=1e-5) and metrics["tokens/trained"] == 2
-    other = packed(engine, Batch(policy="base", segments=(root, replace(plan, role="act"), Segment(
-        parent=1, token_ids=(7,), role="plan", stream="sft", weight=(1.0,)))), Objective(denominators={"sft": 3.0}))[0]
+        assert (
+            metrics["loss/sft"] == pytest.approx(alone[0]["loss/sft"], rel=1e-5)
+            and metrics["tokens/trained"] == 2
+        )
+    other = packed(
+        engine,
+        Batch(
+            policy="base",
+            segments=(
+                root,
+                replace(plan, role="act"),
+                Segment(parent=1, token_ids=(7,), role="plan", stream="sft", weight=(1.0,)),
+            ),
+        ),
+        Objective(denominators={"sft": 3.0}),
+    )[0]
     assert other["loss/sft_act"] == pytest.approx(alone[0]["loss/sft_plan"], rel=1e-5)
 
 
 def test_a_batch_without_targets_does_nothing():
     engine = engine_of()
     engine.prepare("base", OptimSpec())
-    assert engine.forward_backward(Batch(policy="base", segments=tuple(forest(0))), Objective(denominators={"sft": 1.0})) == {}
+    assert (
+        engine.forward_backward(
+            Batch(policy="base", segments=tuple(forest(0))), Objective(denominators={"sft": 1.0})
+        )
+        == {}
+    )
     assert all(p.grad is None for p in engine.weights.parameters("base").values())
 
 
-# Several updates on one batch ----------------------------------------------------------------------------------------------
+# Several updates on one batch -------------------------------------------------------------------------------
 
 
 def test_the_second_update_is_clipped_as_worked_out_by_hand():
-    """On-policy first, then the ratio has moved: the gradient and the share of held tokens are those of the formula."""
+    """On-policy first, then the ratio has moved: the gradient and the share of held tokens are those of the
+    formula."""
     engine = engine_of()
     engine.prepare("base", OptimSpec(lr=0.05, warmup=0))
     fields = PG | {"old_logprobs": ()}
     segments = forest(7, **fields)
     old = engine.logprobs(Batch(policy="base", segments=tuple(segments)))
     segments = [replace(s, old_logprobs=o) if s.stream else s for s, o in zip(segments, old, strict=True)]
-    batch, objective = Batch(policy="base", segments=tuple(segments)), Objective(denominators={"pg": 9.0}, clip_low=0.1, clip_high=0.2)
+    batch, objective = (
+        Batch(policy="base", segments=tuple(segments)),
+        Objective(denominators={"pg": 9.0}, clip_low=0.1, clip_high=0.2),
+    )
     first = reduce(engine.forward_backward(batch, objective))
     assert first["clip/share"] == 0 and first["gap/sampler"] == pytest.approx(0, abs=LOGP)
     engine.optim_step("base")
@@ -207,11 +261,14 @@ def test_the_second_update_is_clipped_as_worked_out_by_hand():
     _, wanted = unpacked(engine, batch, objective)
     metrics, found = packed(engine, batch, objective)
     close(found, wanted)
-    assert metrics["clip/share"] == pytest.approx(held / total) and metrics["gap/sampler"] == pytest.approx(gap / total, rel=1e-4)
+    assert metrics["clip/share"] == pytest.approx(held / total) and metrics["gap/sampler"] == pytest.approx(
+        gap / total, rel=1e-4
+    )
 
 
 def test_the_clip_by_hand():
-    """Ratios 1.5, 1.5, 0.5, 0.5, 1.1 with advantages +2, -2, +2, -2, +2 and bounds [0.8, 1.3]: gains 2.6, -3.0, 1.0, -1.6, 2.2."""
+    """Ratios 1.5, 1.5, 0.5, 0.5, 1.1 with advantages +2, -2, +2, -2, +2 and bounds [0.8, 1.3]: gains 2.6,
+    -3.0, 1.0, -1.6, 2.2."""
     logp = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1]).log().requires_grad_()
     advantage, weight = torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0]), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.5])
     loss, held = objectives.clipped_pg(logp, torch.zeros(5), advantage, weight, 0.2, 0.3)
@@ -231,7 +288,7 @@ def test_k3_by_hand():
     assert logp.grad.tolist() == pytest.approx([0.0, -2.0, 1 - math.exp(-1)])
 
 
-# Log-probs and entropies ---------------------------------------------------------------------------------------------------
+# Log-probs and entropies ------------------------------------------------------------------------------------
 
 
 def test_entropy_of_known_distributions():
@@ -240,7 +297,9 @@ def test_entropy_of_known_distributions():
     rows[0] = 0.0
     rows[1, 3] = 0.0
     rows[2, :3] = torch.tensor([0.5, 0.25, 0.25]).log()
-    logp, entropy = objectives.logprobs_of(lambda i: rows[i[:, 0].long()], torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([5, 3, 1]), 8)
+    logp, entropy = objectives.logprobs_of(
+        lambda i: rows[i[:, 0].long()], torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([5, 3, 1]), 8
+    )
     assert entropy.tolist() == pytest.approx([math.log(8), 0.0, 1.5 * math.log(2)])
     assert logp.tolist() == pytest.approx([-math.log(8), 0.0, -2 * math.log(2)])
 
@@ -250,10 +309,17 @@ def test_a_role_without_preferences_has_the_entropy_of_the_vocabulary():
     engine.prepare("base", OptimSpec())
     with torch.no_grad():
         engine.weights.base.lm_head.weight.zero_()
-    batch = Batch(policy="base", segments=(Segment(parent=-1, token_ids=(3,)), Segment(parent=0, token_ids=(4, 5), role="act", stream="sft",
-                                                                                      weight=(1.0, 0.0))))
+    batch = Batch(
+        policy="base",
+        segments=(
+            Segment(parent=-1, token_ids=(3,)),
+            Segment(parent=0, token_ids=(4, 5), role="act", stream="sft", weight=(1.0, 0.0)),
+        ),
+    )
     metrics = reduce(engine.forward_backward(batch, Objective(denominators={"sft": 1.0})))
-    assert metrics["entropy/act"] == pytest.approx(math.log(SIZE)) and metrics["loss/sft"] == pytest.approx(math.log(SIZE))
+    assert metrics["entropy/act"] == pytest.approx(math.log(SIZE)) and metrics["loss/sft"] == pytest.approx(
+        math.log(SIZE)
+    )
     assert "entropy/plan" not in metrics
 
 
@@ -275,10 +341,12 @@ def test_chunks_change_neither_log_probs_nor_gradients(grad, monkeypatch):
         close(results[1][1], results[0][1])
         assert results[1][0] == pytest.approx(results[0][0], rel=1e-5, abs=rounding([1.0]))
     else:
-        assert results[0] == results[1] or all(a == pytest.approx(b, abs=LOGP) for a, b in zip(*results, strict=True))
+        assert results[0] == results[1] or all(
+            a == pytest.approx(b, abs=LOGP) for a, b in zip(*results, strict=True)
+        )
 
 
-# Gradient checkpointing ----------------------------------------------------------------------------------------------------
+# Gradient checkpointing -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "qwen3_moe"])
@@ -286,7 +354,9 @@ def test_chunks_change_neither_log_probs_nor_gradients(grad, monkeypatch):
 def test_layers_computed_again_give_the_same_gradient_without_dropout(kind, policy):
     fields, objective = STREAMS["sft"]
     batch = Batch(policy=policy, segments=tuple(forest(9, roots=3, **fields)))
-    config = {"attention_dropout": 0.5} | ({"dropout": 0.5, "ffn_dim": 48, "word_embed_proj_dim": 32} if kind == "opt" else {})
+    config = {"attention_dropout": 0.5} | (
+        {"dropout": 0.5, "ffn_dim": 48, "word_embed_proj_dim": 32} if kind == "opt" else {}
+    )
     results, calls = [], []
     for again in (False, True):
         engine = engine_of(model_of(kind, **config), gradient_checkpointing=again)
@@ -316,9 +386,11 @@ def test_a_backward_pass_in_another_thread_still_knows_the_forest():
         engine = engine_of(gradient_checkpointing=again)
         engine.prepare("base", OptimSpec())
         with engine.weights.training("base") as model:
-            (_, row), = engine._rows(batch)
+            ((_, row),) = engine._rows(batch)
             targets = targets_of(row)
-            logp, _ = objectives.logprobs_of(model.lm_head, hidden_of(model, row)[targets.before_N], targets.ids_N, SIZE)
+            logp, _ = objectives.logprobs_of(
+                model.lm_head, hidden_of(model, row)[targets.before_N], targets.ids_N, SIZE
+            )
             thread = threading.Thread(target=logp.sum().backward)
             thread.start()
             thread.join()
@@ -338,7 +410,7 @@ def test_a_model_without_layers_to_compute_again_is_refused():
         recompute(torch.nn.Linear(2, 2))
 
 
-# Refusals ------------------------------------------------------------------------------------------------------------------
+# Refusals ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", ["base", "plan"])
@@ -350,13 +422,17 @@ def test_a_loss_that_is_not_finite_moves_nothing_and_leaves_nothing(policy):
     engine.prepare("base", OptimSpec(warmup=0))
     engine.prepare("plan", OptimSpec(warmup=0))
     segments = forest(3, roots=3, **fields)
-    bad = [replace(s, advantage=(math.nan,) * len(s.advantage)) if i == len(segments) - 1 else s for i, s in enumerate(segments)]
+    bad = [
+        replace(s, advantage=(math.nan,) * len(s.advantage)) if i == len(segments) - 1 else s
+        for i, s in enumerate(segments)
+    ]
     before = {name: snapshot(engine, name) for name in ("base", "plan")}
     with pytest.raises(UpdateRefused, match=f"the loss of policy '{policy}' is nan"):
         engine.forward_backward(Batch(policy=policy, segments=tuple(bad)), objective)
     assert all(same(before[name], snapshot(engine, name)) for name in before)
     assert all(p.grad is None for name in before for p in engine.weights.parameters(name).values())
-    _, found = packed(engine, Batch(policy=policy, segments=tuple(segments)), objective)  # and the next update is a clean one
+    # and the next update is a clean one
+    _, found = packed(engine, Batch(policy=policy, segments=tuple(segments)), objective)
     _, wanted = unpacked(engine, Batch(policy=policy, segments=tuple(segments)), objective)
     close(found, wanted)
 
@@ -378,11 +454,12 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_leaves_nothing(value):
     assert all(p.grad is None for p in engine.weights.parameters("base").values())
 
 
-# The step ------------------------------------------------------------------------------------------------------------------
+# The step ---------------------------------------------------------------------------------------------------
 
 
 def test_a_step_clips_by_the_whole_norm_and_uses_the_scaled_rate():
-    """AdamW's first step, by hand: m / sqrt(v) is the sign of the clipped gradient, whatever its size; then the decay."""
+    """AdamW's first step, by hand: m / sqrt(v) is the sign of the clipped gradient, whatever its size; then
+    the decay."""
     engine = engine_of()
     spec = OptimSpec(lr=0.01, weight_decay=0.1, clip_norm=0.5, warmup=0)
     engine.prepare("base", spec)
@@ -402,12 +479,18 @@ def test_a_step_clips_by_the_whole_norm_and_uses_the_scaled_rate():
 
 
 def test_muon_takes_the_matrices_inside_the_layers_whatever_they_are_called():
-    for kind, inside in [("llama", "model.layers.0."), ("gpt2", "transformer.h.0."), ("gpt_neox", "gpt_neox.layers.0.")]:
+    for kind, inside in [
+        ("llama", "model.layers.0."),
+        ("gpt2", "transformer.h.0."),
+        ("gpt_neox", "gpt_neox.layers.0."),
+    ]:
         engine = engine_of(model_of(kind))
         engine.prepare("base", OptimSpec(name="muon"))
         (rest, adam, _), (matrices, muon, _) = engine.optimizers["base"].parts
         own = engine.weights.parameters("base")
         assert isinstance(muon, torch.optim.Muon) and isinstance(adam, torch.optim.AdamW)
-        assert {k for k in matrices if k.startswith(inside)} == {k for k, p in own.items() if k.startswith(inside) and p.ndim == 2}
+        assert {k for k in matrices if k.startswith(inside)} == {
+            k for k, p in own.items() if k.startswith(inside) and p.ndim == 2
+        }
         assert not any("embed" in k or "wte" in k or "lm_head" in k for k in matrices)
         assert sorted(rest + matrices) == sorted(own)

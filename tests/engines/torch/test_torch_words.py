@@ -1,7 +1,9 @@
-"""Ids without a token: models are padded to round numbers of rows, and what nobody can read is neither sampled nor given a probability.
+"""Ids without a token: models are padded to round numbers of rows, and what nobody can read is neither
+sampled nor given a probability.
 
-Decided: the distribution of a policy is over the tokens of its tokenizer, in the sampler and in the trainer alike, so that both give the
-same log-probs. It differs from the plain forward by what that gives to ids without a token: the same softmax over fewer ids.
+Decided: the distribution of a policy is over the tokens of its tokenizer, in the sampler and in the trainer
+alike, so that both give the same log-probs. It differs from the plain forward by what that gives to ids
+without a token: the same softmax over fewer ids.
 """
 
 from __future__ import annotations
@@ -12,17 +14,29 @@ import pytest
 import torch
 from test_torch_cohorts import by_pytorch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch_kit import SIZE, WORDS, engine_of, forest, model_of, on_disk, path_to, plain_logits, same, snapshot, stir
+from torch_kit import (
+    SIZE,
+    WORDS,
+    engine_of,
+    forest,
+    model_of,
+    on_disk,
+    path_to,
+    plain_logits,
+    same,
+    snapshot,
+    stir,
+)
 from transformers import PreTrainedTokenizerFast
 
+from forethought.core.types import Batch, Objective, Request
+from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.forest import vocabulary as words
 from forethought.engines.torch.models import exact
-from forethought.engines.torch.policies import table as policies
-from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small import tokenizer_of
+from forethought.engines.torch.policies import table as policies
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
-from forethought.core.types import Batch, Objective, Request
 
 PADDED = 3 * SIZE
 HOLES = [7, 11, 30]
@@ -33,7 +47,9 @@ def with_holes() -> PreTrainedTokenizerFast:
     known = {("<pad>", "<eos>", "<unk>")[i] if i < 3 else f"w{i}": i for i in range(SIZE) if i not in HOLES}
     tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
 
 
 def padded_engine(tokenizer: PreTrainedTokenizerFast | None = None, **fields) -> TorchEngine:
@@ -59,19 +75,37 @@ def test_what_is_no_token_is_never_sampled(way, merged, tokenizer, monkeypatch):
         monkeypatch.setattr(policies, "MERGE_BELOW", 0)
     if way in ("dynamic", "static"):
         by_pytorch(monkeypatch, way == "static")
-    engine = padded_engine(tokenizer, **{"vocab_size": SIZE} if tokenizer else {}) if way != "modules" else engine_of(
-        model_of("gpt2", vocab_size=SIZE if tokenizer else PADDED, initializer_range=0.3), tokenizer)
+    engine = (
+        padded_engine(tokenizer, **{"vocab_size": SIZE} if tokenizer else {})
+        if way != "modules"
+        else engine_of(
+            model_of("gpt2", vocab_size=SIZE if tokenizer else PADDED, initializer_range=0.3), tokenizer
+        )
+    )
     engine.fork("base", "plan")
     stir(engine, "plan", scale=0.3)
     drawn: list[int] = []
     for policy in ("base", "plan"):
-        requests = [Request(policy=policy, context=(3, 4, 5 + i), n=4, stops=(), max_tokens=8, seed=i, temperature=t, top_p=p)
-                    for i, (t, p) in enumerate([(1.0, 1.0), (0.0, 1.0), (5.0, 1.0), (1.3, 0.9)])]
+        requests = [
+            Request(
+                policy=policy,
+                context=(3, 4, 5 + i),
+                n=4,
+                stops=(),
+                max_tokens=8,
+                seed=i,
+                temperature=t,
+                top_p=p,
+            )
+            for i, (t, p) in enumerate([(1.0, 1.0), (0.0, 1.0), (5.0, 1.0), (1.3, 0.9)])
+        ]
         for request, outs in zip(requests, engine.sample(requests), strict=True):
             for out in outs:
                 drawn += out.token_ids
                 with torch.no_grad():
-                    logp = normalised(engine, policy, request.context + out.token_ids)[len(request.context) - 1 : -1]
+                    logp = normalised(engine, policy, request.context + out.token_ids)[
+                        len(request.context) - 1 : -1
+                    ]
                 wanted = logp.gather(-1, torch.tensor(out.token_ids)[:, None])[:, 0]
                 assert out.logprobs == pytest.approx(wanted.tolist(), abs=2e-5)
                 if not request.temperature:
@@ -97,10 +131,13 @@ def test_what_trains_is_what_samples(policy, chunk, monkeypatch):
             if segment.stream:
                 ids = path_to(segments, i)
                 logp = normalised(engine, policy, ids)[-len(segment.token_ids) - 1 : -1]
-                assert found[i] == pytest.approx(logp.gather(-1, torch.tensor(segment.token_ids)[:, None])[:, 0].tolist(), abs=2e-5)
+                assert found[i] == pytest.approx(
+                    logp.gather(-1, torch.tensor(segment.token_ids)[:, None])[:, 0].tolist(), abs=2e-5
+                )
     stats = [s for s in engine.inspect(batch, against=["base"] if policy != "base" else []) if s]
     entropies = [e for s in stats for e in s.entropies]
-    assert all(0 < e < torch.tensor(float(SIZE)).log() for e in entropies)  # of the tokens, however many rows there are
+    # of the tokens, however many rows there are
+    assert all(0 < e < torch.tensor(float(SIZE)).log() for e in entropies)
     assert all(0 <= kl + 1e-6 < 50 for s in stats for kls in s.kl.values() for kl in kls)
     engine.prepare(policy, OptimSpec(lr=0.01))
     before = snapshot(engine, policy)
@@ -110,7 +147,11 @@ def test_what_trains_is_what_samples(policy, chunk, monkeypatch):
         assert gradient[:SIZE].any() and not gradient[SIZE:].any()
     engine.optim_step(policy)
     after = snapshot(engine, policy)
-    assert metrics["loss/sft"].value() < 50 and not same(before, after) and all(p.isfinite().all() for p in after.values())
+    assert (
+        metrics["loss/sft"].value() < 50
+        and not same(before, after)
+        and all(p.isfinite().all() for p in after.values())
+    )
 
 
 def test_kernels_that_are_brought_up_to_date_keep_the_mask():
@@ -121,7 +162,9 @@ def test_kernels_that_are_brought_up_to_date_keep_the_mask():
         assert {t for out in engine.sample([request])[0] for t in out.token_ids} <= ids_of(engine)
         engine.prepare("base", OptimSpec(lr=0.01))
         segments = forest(3, stream="sft", weight=lambda rng, n: (1.0,) * n)
-        engine.forward_backward(Batch(policy="base", segments=tuple(segments)), Objective(denominators={"sft": 1.0}))
+        engine.forward_backward(
+            Batch(policy="base", segments=tuple(segments)), Objective(denominators={"sft": 1.0})
+        )
         engine.optim_step("base")
         engine.publish("base")
 
@@ -135,7 +178,9 @@ def test_a_model_without_such_ids_is_computed_as_it_is():
 
 def test_an_adapter_is_looked_at_over_the_same_ids(tmp_path):
     loaded = from_path(on_disk(tmp_path, model_of(vocab_size=PADDED), tokenizer_of(WORDS)))
-    engine = TorchEngine(loaded, EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2, alpha=4.0))
+    engine = TorchEngine(
+        loaded, EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2, alpha=4.0)
+    )
     engine.fork("base", "plan")  # with a look of its own
     exact.check_adapter(engine.weights, "plan", "here")
 
@@ -143,8 +188,8 @@ def test_an_adapter_is_looked_at_over_the_same_ids(tmp_path):
 def test_a_word_that_the_tokenizer_lacks_is_the_fault_of_who_said_it():
     """It would be trained on as the word that stands for all unknown ones."""
     from forethought.envs.guard import Fault
-    from forethought.workflows.rollout import Rollouts
     from forethought.tasks.desk.domain import Desk
+    from forethought.workflows.rollout import Rollouts
 
     domain = Desk(levels=[1])
     tokenizer = tokenizer_of(domain.vocabulary())

@@ -1,10 +1,11 @@
-"""One attention function, registered with `transformers` under one name: every model that goes through its attention interface
-trains and samples on shared prefixes without a line of its own.
+"""One attention function, registered with `transformers` under one name: every model that goes through its
+attention interface trains and samples on shared prefixes without a line of its own.
 
 Three modes, chosen by context manager around the model's forward:
 - none: plain scaled-dot-product attention (the model behaves as everywhere else);
 - `Forest`: the single row of tokens is a packed forest (`packing.py`), each token computed once;
-- a cache (`caches.py`): one new token per row against a prefix that all rows of a context share, and the row's own tail.
+- a cache (`caches.py`): one new token per row against a prefix that all rows of a context share, and the
+  row's own tail.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from forethought.engines.torch.forest.decoder import Attends
-from forethought.engines.torch.forest.blocks import attention
-from forethought.engines.torch.forest.packing import Layout
 from forethought.core.errors import ForethoughtError
+from forethought.engines.torch.forest.blocks import attention
+from forethought.engines.torch.forest.decoder import Attends
+from forethought.engines.torch.forest.packing import Layout
 
 NAME = "forethought"
-CHANGES = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")  # what changes the numbers, and is not done here
+# what changes the numbers, and is not done here
+CHANGES = ("softcap", "s_aux", "sinks", "position_bias", "indices", "block_indices")
 
 
 class Unsupported(ForethoughtError):
@@ -35,7 +37,8 @@ class Unsupported(ForethoughtError):
 @dataclass(slots=True)
 class Forest:
     layout: Layout
-    capture: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None  # layer -> keys, values [N, kv_heads, d]
+    # layer -> keys, values [N, kv_heads, d]
+    capture: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
     windows: set[int] | None = None  # sliding windows and chunks that the model asked for (`exact.py` looks)
 
 
@@ -57,12 +60,16 @@ def again() -> AbstractContextManager[None]:
 
 
 def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
-    """query [rows, heads, tokens, d], key and value [rows, kv_heads, tokens, d] -> ([rows, tokens, heads, d], None)."""
+    """query [rows, heads, tokens, d], key and value [rows, kv_heads, tokens, d] -> ([rows, tokens, heads, d],
+    None)."""
     mode = _mode.get()
     if mode is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
     _refuse(attention_mask, query.shape[2] > 1 and kwargs.get("is_causal") is False, kwargs)
-    # Autocast leaves queries and keys in fp32 behind the rotary embedding, and would round them anew for each product.
+    # Autocast leaves queries and keys in fp32 behind the rotary embedding, and would round them anew for each
+    # product.
     query = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)).to(value.dtype)
     key = key.to(value.dtype)
     if not isinstance(mode, Forest):

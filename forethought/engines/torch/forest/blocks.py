@@ -1,10 +1,13 @@
-"""Attention over a packed forest: each token's query sees the ancestors of its block and, causally, the block itself.
+"""Attention over a packed forest: each token's query sees the ancestors of its block and, causally, the block
+itself.
 
-The two parts are computed apart and joined by their log-sums of exponentials, so ancestors are read once for all siblings, nothing
-is masked but the end of a padded row, and no keys are copied for each branch. The gradient of a part, given the output and the
-log-sum of the whole, is what that part adds to the gradient of the whole (as in FlashAttention, arXiv 2307.08691).
+The two parts are computed apart and joined by their log-sums of exponentials, so ancestors are read once for
+all siblings, nothing is masked but the end of a padded row, and no keys are copied for each branch. The
+gradient of a part, given the output and the log-sum of the whole, is what that part adds to the gradient of
+the whole (as in FlashAttention, arXiv 2307.08691).
 
-Axes: _N tokens of the row, _S sets of siblings, _B blocks, _H heads, _K heads of keys, _Q tokens of a block, _A ancestors, _d head.
+Axes: _N tokens of the row, _S sets of siblings, _B blocks, _H heads, _K heads of keys, _Q tokens of a block,
+_A ancestors, _d head.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ import torch.nn.functional as F
 from forethought.engines.torch.forest.native import train as native
 from forethought.engines.torch.forest.packing import Group, Layout
 
-FLASH, FLASH_BACKWARD = (getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention_for_cpu{end}", None) for end in ("", "_backward"))
+FLASH, FLASH_BACKWARD = (
+    getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention_for_cpu{end}", None)
+    for end in ("", "_backward")
+)
 MOST_SCORES = 1 << 24  # held at once where the scores are written out
 FAR = 1e30  # the log-sum of a query that is no token: it gives weight to nothing
 
@@ -68,7 +74,7 @@ class _Attention(torch.autograd.Function):
         return dq.view_as(q), dk.view_as(k), dv.view_as(v), None
 
 
-# From rows of tokens to the shapes of the two parts -----------------------------------------------------------------------------
+# From rows of tokens to the shapes of the two parts ---------------------------------------------------------
 
 
 def _own(g: Group, q, k, v) -> tuple[torch.Tensor, ...]:
@@ -79,10 +85,13 @@ def _own(g: Group, q, k, v) -> tuple[torch.Tensor, ...]:
 
 
 def _above(g: Group, q, k, v) -> tuple[torch.Tensor, ...] | None:
-    """Queries of each set [S, K, (H/K) n Q, d] and its ancestors' keys and values [S, K, A, d]; None for roots."""
+    """Queries of each set [S, K, (H/K) n Q, d] and its ancestors' keys and values [S, K, A, d]; None for
+    roots."""
     if not g.above_SA.shape[1]:
         return None
-    return _fold(g, _gather(q, g.own_BQ), k.shape[1]), *(_gather(x, g.above_SA).transpose(1, 2) for x in (k, v))
+    return _fold(g, _gather(q, g.own_BQ), k.shape[1]), *(
+        _gather(x, g.above_SA).transpose(1, 2) for x in (k, v)
+    )
 
 
 def _gather(x_NHd: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -102,14 +111,19 @@ def _unfold(g: Group, like_BHQd: torch.Tensor, x_SKMd: torch.Tensor, sums_SKM: t
     sets, kv_heads = x_SKMd.shape[:2]
     shape = (sets, kv_heads, heads // kv_heads, g.n, tokens)
     out = x_SKMd.unflatten(2, shape[2:]).permute(0, 3, 4, 1, 2, 5).reshape(blocks, tokens, heads, -1)
-    return out, None if sums_SKM is None else sums_SKM.view(shape).permute(0, 3, 4, 1, 2).reshape(blocks, tokens, heads)
+    return out, None if sums_SKM is None else sums_SKM.view(shape).permute(0, 3, 4, 1, 2).reshape(
+        blocks, tokens, heads
+    )
 
 
 def _whole(g: Group, grad, out, total):
     """Gradient, output and log-sum of the group's queries, [B, Q, H, ...]; nothing comes from padding."""
     grad, out, total = _gather(grad, g.own_BQ), _gather(out, g.own_BQ), F.embedding(g.own_BQ, total)
     if g.hole_BQ is not None:
-        grad, total = grad.masked_fill(g.hole_BQ[..., None, None], 0), total.masked_fill(g.hole_BQ[..., None], FAR)
+        grad, total = (
+            grad.masked_fill(g.hole_BQ[..., None, None], 0),
+            total.masked_fill(g.hole_BQ[..., None], FAR),
+        )
     return grad, out, total
 
 
@@ -119,7 +133,11 @@ def _heads(whole):
 
 def _folded(g: Group, like_BHQd, k, whole):
     grad, out, total = whole
-    return _fold(g, grad, k.shape[1]), _fold(g, out, k.shape[1]), _fold(g, total[..., None], k.shape[1])[..., 0]
+    return (
+        _fold(g, grad, k.shape[1]),
+        _fold(g, out, k.shape[1]),
+        _fold(g, total[..., None], k.shape[1])[..., 0],
+    )
 
 
 def _fold_keys(x_BQHd: torch.Tensor, k_NKd: torch.Tensor) -> torch.Tensor:
@@ -134,15 +152,23 @@ def _tokens(x_BHQd: torch.Tensor) -> torch.Tensor:
 def _join(out_a, sum_a, out_b, sum_b):
     """Two softmaxes over disjoint keys as one."""
     total = torch.logaddexp(sum_a, sum_b)
-    return (out_a * (sum_a - total).exp()[..., None] + out_b * (sum_b - total).exp()[..., None]).to(out_a.dtype), total
+    return (out_a * (sum_a - total).exp()[..., None] + out_b * (sum_b - total).exp()[..., None]).to(
+        out_a.dtype
+    ), total
 
 
-# One part: [B, H, Q, d] queries against [B, H, A, d] keys -------------------------------------------------------------------------
+# One part: [B, H, Q, d] queries against [B, H, A, d] keys ---------------------------------------------------
 
 
 def _fused(q: torch.Tensor, v: torch.Tensor) -> bool:
-    """On a CPU the fused kernel is faster in fp32, and its backward slower in bf16 than the products written out."""
-    return FLASH is not None and q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[-1] == v.shape[-1]
+    """On a CPU the fused kernel is faster in fp32, and its backward slower in bf16 than the products written
+    out."""
+    return (
+        FLASH is not None
+        and q.device.type == "cpu"
+        and q.dtype == torch.float32
+        and q.shape[-1] == v.shape[-1]
+    )
 
 
 def _part(q, k, v, *, causal: bool = False, bias: torch.Tensor | None = None):
@@ -154,7 +180,12 @@ def _part(q, k, v, *, causal: bool = False, bias: torch.Tensor | None = None):
         most = scores.amax(-1, keepdim=True)
         raised = (scores - most).exp_()
         total = raised.sum(-1, keepdim=True)
-        parts.append(((raised.to(v.dtype) @ v[:, :, : scores.shape[-1]]) / total.to(v.dtype), (most + total.log())[..., 0]))
+        parts.append(
+            (
+                (raised.to(v.dtype) @ v[:, :, : scores.shape[-1]]) / total.to(v.dtype),
+                (most + total.log())[..., 0],
+            )
+        )
     return tuple(torch.cat(column, 2) for column in zip(*parts, strict=True))
 
 

@@ -1,9 +1,11 @@
-"""The forward of the common decoder, written out: RMSNorm, rotary positions, grouped attention, gated MLP (Llama, Qwen2, Qwen3, Mistral).
+"""The forward of the common decoder, written out: RMSNorm, rotary positions, grouped attention, gated MLP
+(Llama, Qwen2, Qwen3, Mistral).
 
-`transformers` computes the same through a dozen small modules a layer. At the sizes that train on a laptop, calling them costs more
-than the arithmetic, above all in sampling, where a step has one token a row. Every other model runs through its own modules; which
-of the two computes, nobody sees but the clock (`exact.py` compares both with the model's plain forward). Sampling lays the weights out
-once more for its steps (`decoding.py`).
+`transformers` computes the same through a dozen small modules a layer. At the sizes that train on a laptop,
+calling them costs more than the arithmetic, above all in sampling, where a step has one token a row. Every
+other model runs through its own modules; which of the two computes, nobody sees but the clock (`exact.py`
+compares both with the model's plain forward). Sampling lays the weights out once more for its steps
+(`decoding.py`).
 
 Axes: _N tokens of a packed row, _R rows that are sampled, _H hidden size, _h heads, _d size of a head.
 """
@@ -30,7 +32,9 @@ FIXED_FREQUENCIES = ("default", "linear", "llama3", "yarn")
 class Attends(Protocol):
     """The keys and values of rows that are being sampled."""
 
-    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor
+    ) -> torch.Tensor:
         """[R, H * d] of scaled queries; the new keys and values are kept."""
 
 
@@ -46,9 +50,13 @@ def decoder_of(model: torch.nn.Module) -> Decoder | None:
 
 def _is_known(model: torch.nn.Module) -> bool:
     config = model.config
-    return (type(model).__name__ in KNOWN and type(model).__module__.startswith("transformers.models.")
-            and getattr(config, "hidden_act", "") == "silu" and not getattr(config, "partial_rotary_factor", None)
-            and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"})
+    return (
+        type(model).__name__ in KNOWN
+        and type(model).__module__.startswith("transformers.models.")
+        and getattr(config, "hidden_act", "") == "silu"
+        and not getattr(config, "partial_rotary_factor", None)
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    )
 
 
 class Decoder:
@@ -71,10 +79,16 @@ class Decoder:
     def inner(self) -> torch.nn.Module:
         return self._model().base_model
 
-    def hidden(self, ids_N: torch.Tensor, positions_N: torch.Tensor, layout: Layout, recompute: bool = False,
-               places_M: torch.Tensor | None = None) -> torch.Tensor:
-        """Hidden states [M, H] of a packed forest at these places (None: all) after the final norm. With `recompute` a layer keeps its
-        input alone and computes the rest again in the backward pass."""
+    def hidden(
+        self,
+        ids_N: torch.Tensor,
+        positions_N: torch.Tensor,
+        layout: Layout,
+        recompute: bool = False,
+        places_M: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states [M, H] of a packed forest at these places (None: all) after the final norm. With
+        `recompute` a layer keeps its input alone and computes the rest again in the backward pass."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
         if not recompute and native.crew.layers and native.fits(x_NH):
@@ -88,9 +102,16 @@ class Decoder:
                 x_NH = self.layer(layer, x_NH, cos, sin, layout)
         return norm(inner.norm, x_NH if places_M is None else x_NH[places_M])
 
-    def _by_kernels(self, inner: torch.nn.Module, x_NH: torch.Tensor, positions_N: torch.Tensor, layout: Layout,
-                    places_M: torch.Tensor | None) -> torch.Tensor | None:
-        """All layers as one function, the last one for the places alone; None where the kernels do not compute such layers."""
+    def _by_kernels(
+        self,
+        inner: torch.nn.Module,
+        x_NH: torch.Tensor,
+        positions_N: torch.Tensor,
+        layout: Layout,
+        places_M: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """All layers as one function, the last one for the places alone; None where the kernels do not
+        compute such layers."""
         bf16 = torch.is_autocast_enabled("cpu")
         weights = [weights_of(layer, self.d) for layer in inner.layers]
         if None in weights or (bf16 and not native.rounds_as_autocast()):
@@ -99,13 +120,29 @@ class Decoder:
         if places_M is not None:
             rows, inverse = places_M.unique(return_inverse=True)  # siblings are predicted from one token
             rows = rows.numpy().astype(np.int32)
-        shape = Shape(self.heads, self.kv_heads, self.d, inner.norm.variance_epsilon, self.scale, bf16, native.crew.threads)
-        x_NH = Layer.apply(x_NH, *self._angles(inner, positions_N), layout.spans_S3, rows, shape, *(w for own in weights for w in own))
+        shape = Shape(
+            self.heads,
+            self.kv_heads,
+            self.d,
+            inner.norm.variance_epsilon,
+            self.scale,
+            bf16,
+            native.crew.threads,
+        )
+        x_NH = Layer.apply(
+            x_NH,
+            *self._angles(inner, positions_N),
+            layout.spans_S3,
+            rows,
+            shape,
+            *(w for own in weights for w in own),
+        )
         x_NH = norm(inner.norm, x_NH)
         return x_NH if inverse is None else x_NH[inverse]
 
     def _angles(self, inner: torch.nn.Module, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin [N, d / 2], from a table where the model's frequencies do not depend on what is in the row."""
+        """cos and sin [N, d / 2], from a table where the model's frequencies do not depend on what is in the
+        row."""
         if getattr(inner.rotary_emb, "rope_type", "") not in FIXED_FREQUENCIES:
             return _halves(*rotation(inner, inner.embed_tokens.weight, positions_N))
         last = int(positions_N.max())
@@ -121,16 +158,23 @@ class Decoder:
         q, k, v = (p(y_NH).unflatten(-1, (-1, self.d)) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
         if hasattr(attn, "q_norm"):
             q, k = norm(attn.q_norm, q), norm(attn.k_norm, k)
-        # Autocast leaves queries and keys in fp32 behind the rotation, and would round them anew for each product.
+        # Autocast leaves queries and keys in fp32 behind the rotation, and would round them anew for each
+        # product.
         q, k = rotate(q, cos, sin, self.scale).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         x_NH = x_NH + attn.o_proj(attention(layout, q, k, v).flatten(1))
         y_NH = norm(layer.post_attention_layernorm, x_NH)
         return x_NH + mlp.down_proj(gated(mlp.gate_proj(y_NH), mlp.up_proj(y_NH)))
 
 
-def rotation(inner: torch.nn.Module, like: torch.Tensor, positions_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and signed sin of each position's angles, [N, 1, d] float32: the model's own frequencies, scaling included."""
-    cos, sin = (x[0, :, None].clone() for x in inner.rotary_emb(like.new_empty(0, dtype=torch.float32), positions_N[None]))
+def rotation(
+    inner: torch.nn.Module, like: torch.Tensor, positions_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and signed sin of each position's angles, [N, 1, d] float32: the model's own frequencies, scaling
+    included."""
+    cos, sin = (
+        x[0, :, None].clone()
+        for x in inner.rotary_emb(like.new_empty(0, dtype=torch.float32), positions_N[None])
+    )
     sin[..., : sin.shape[-1] // 2].neg_()
     return cos, sin
 
@@ -160,7 +204,8 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 
 def rotate(x_NHd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-    """Rotary position embedding (arXiv 2104.09864) on halves, as transformers lays heads out, times `scale`; float32."""
+    """Rotary position embedding (arXiv 2104.09864) on halves, as transformers lays heads out, times `scale`;
+    float32."""
     if native.fits(x_NHd):
         half = cos.shape[-1] // 2
         return native.Rotate.apply(x_NHd, cos[:, 0, half:].contiguous(), sin[:, 0, half:].contiguous(), scale)

@@ -1,4 +1,5 @@
-"""From a batch to hidden states: the forest in packs, each pack one forward, and which of its tokens are looked at.
+"""From a batch to hidden states: the forest in packs, each pack one forward, and which of its tokens are
+looked at.
 
 Axes: _N tokens that are looked at, _H hidden size.
 """
@@ -10,20 +11,21 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from forethought.core.errors import UserError
+from forethought.core.types import Segment
 from forethought.engines.torch.forest.attention import Forest, using
 from forethought.engines.torch.forest.decoder import decoder_of
 from forethought.engines.torch.forest.packing import Packed, pack
 from forethought.engines.torch.forest.recompute import recomputes
-from forethought.core.errors import UserError
-from forethought.core.types import Segment
 
 
 def packs(segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int], list[Segment]]]:
     """Split a forest into (original indices, segments) of at most `budget` tokens.
 
-    Between its roots; a tree above the budget is split between its branches too, and what stands above a branch is computed again for
-    each part (context there: every token is trained once). One path is never split, so a part can exceed the budget by what a path
-    takes. Segments that no trained segment descends from are left out: they would be computed for nothing.
+    Between its roots; a tree above the budget is split between its branches too, and what stands above a
+    branch is computed again for each part (context there: every token is trained once). One path is never
+    split, so a part can exceed the budget by what a path takes. Segments that no trained segment descends
+    from are left out: they would be computed for nothing.
     """
     used = [s.stream is not None for s in segments]
     for i in range(len(segments) - 1, -1, -1):
@@ -50,8 +52,11 @@ def packs(segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int],
         yield gathered, _renumbered(gathered, segments)
 
 
-def _split(tree: list[int], segments: Sequence[Segment], budget: int) -> Iterator[tuple[list[int], list[Segment]]]:
-    """Parts of one tree, filled in the order of its segments. A segment that a part before has trained is context in this one."""
+def _split(
+    tree: list[int], segments: Sequence[Segment], budget: int
+) -> Iterator[tuple[list[int], list[Segment]]]:
+    """Parts of one tree, filled in the order of its segments. A segment that a part before has trained is
+    context in this one."""
     done: set[int] = set()
     part: set[int] = set()
     size = 0
@@ -108,11 +113,15 @@ class Targets:
 
 
 def row_of(segments: Sequence[Segment], device: torch.device, context: int) -> Row:
-    """UserError where a path is longer than `context` tokens, ValueError where the first token of a root is to be predicted."""
+    """UserError where a path is longer than `context` tokens, ValueError where the first token of a root is
+    to be predicted."""
     packed = pack(segments, device)
     if packed.longest > context:
-        raise UserError(f"a demonstration or rollout of {packed.longest} tokens does not fit the model's context of {context}; "
-                        "take lower levels or a shorter task, or use a model with a longer context")
+        raise UserError(
+            f"a demonstration or rollout of {packed.longest} tokens does not fit the model's "
+            f"context of {context}; "
+            "take lower levels or a shorter task, or use a model with a longer context"
+        )
     for i, s in enumerate(segments):
         if s.stream is not None and s.parent < 0:
             raise ValueError(f"segment {i} trains its tokens, but nothing stands before the first of them")
@@ -133,12 +142,16 @@ def targets_of(row: Row, streams: Sequence[str] = ("sft", "pg", "keep")) -> Targ
 
 
 def hidden_of(model: torch.nn.Module, row: Row, places_M: torch.Tensor | None = None) -> torch.Tensor:
-    """Hidden states [M, H] after the final norm at these places of the row; None: at all. What nobody asks for is not computed to the
-    end."""
+    """Hidden states [M, H] after the final norm at these places of the row; None: at all. What nobody asks
+    for is not computed to the end."""
     packed = row.packed
     if decoder := decoder_of(model):
-        return decoder.hidden(packed.ids_N, packed.positions_N, packed.layout, recompute=recomputes(model), places_M=places_M)
+        return decoder.hidden(
+            packed.ids_N, packed.positions_N, packed.layout, recompute=recomputes(model), places_M=places_M
+        )
     with using(Forest(packed.layout)):
-        out = model.base_model(input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False)
+        out = model.base_model(
+            input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False
+        )
     hidden_NH = out.last_hidden_state[0]
     return hidden_NH if places_M is None else hidden_NH[places_M]

@@ -1,11 +1,13 @@
 """A forest of segments as one flat row of tokens, each token stored and computed once.
 
-Every linear layer of the model then sees `N = tokens of the forest` and no padding; only attention needs to know the tree.
-For it the forest is cut into blocks: maximal chains of segments without a branch. Blocks below one branch are siblings: their queries
-see the same ancestors, all of them, and causally their own block. So siblings attend to their ancestors together, without a mask and
-without a copy of the ancestors for each (`forest.py`).
+Every linear layer of the model then sees `N = tokens of the forest` and no padding; only attention needs to
+know the tree. For it the forest is cut into blocks: maximal chains of segments without a branch. Blocks below
+one branch are siblings: their queries see the same ancestors, all of them, and causally their own block. So
+siblings attend to their ancestors together, without a mask and without a copy of the ancestors for each
+(`forest.py`).
 
-Axes: _N tokens of the row, _S sets of siblings, _B blocks (n in each set), _Q tokens of a block (padded), _A ancestors (padded).
+Axes: _N tokens of the row, _S sets of siblings, _B blocks (n in each set), _Q tokens of a block (padded), _A
+ancestors (padded).
 """
 
 from __future__ import annotations
@@ -33,13 +35,16 @@ class Group:
 
 
 class Layout:
-    """What attention needs to know of a packed row: its spans for the kernels, and for PyTorch its groups, which are laid out when asked
-    for."""
+    """What attention needs to know of a packed row: its spans for the kernels, and for PyTorch its groups,
+    which are laid out when asked for."""
 
-    def __init__(self, segments: Sequence[Segment], order: list[int], starts: list[int], device: torch.device | str):
+    def __init__(
+        self, segments: Sequence[Segment], order: list[int], starts: list[int], device: torch.device | str
+    ):
         self._given = segments, order, starts, device
         self.spans_S3 = _spans(segments, order, starts)
-        """int32, of each segment: where it begins in the row, its tokens, where its descendants end (they follow it)."""
+        """int32, of each segment: where it begins in the row, its tokens, where its descendants end (they
+        follow it)."""
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -58,7 +63,8 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One row. `before_N[n]` is the token whose hidden state predicts token n (-1 for the first token of a root)."""
+    """One row. `before_N[n]` is the token whose hidden state predicts token n (-1 for the first token of a
+    root)."""
 
     ids_N: torch.Tensor
     positions_N: torch.Tensor
@@ -76,7 +82,8 @@ class _Block:
 
 
 def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Packed:
-    """Lay a forest out. ValueError for an empty forest, an empty segment, or a parent that does not precede its child."""
+    """Lay a forest out. ValueError for an empty forest, an empty segment, or a parent that does not precede
+    its child."""
     if not segments:
         raise ValueError("an empty forest cannot be packed")
     children: list[list[int]] = [[] for _ in segments]
@@ -84,7 +91,9 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
         if not s.token_ids:
             raise ValueError(f"segment {i} has no tokens")
         if not -1 <= s.parent < i:
-            raise ValueError(f"segment {i} has parent {s.parent}; parents must come first, and -1 is a root's")
+            raise ValueError(
+                f"segment {i} has parent {s.parent}; parents must come first, and -1 is a root's"
+            )
         if s.parent >= 0:
             children[s.parent].append(i)
     ids: list[int] = []
@@ -103,7 +112,14 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
         before.extend(range(start, start + n - 1))
         starts[i] = start
     long = lambda values: torch.tensor(values, dtype=torch.long, device=device)  # noqa: E731
-    return Packed(long(ids), long(positions), long(before), tuple(starts), max(positions) + 1, Layout(segments, order, starts, device))
+    return Packed(
+        long(ids),
+        long(positions),
+        long(before),
+        tuple(starts),
+        max(positions) + 1,
+        Layout(segments, order, starts, device),
+    )
 
 
 def _depth_first(segments: Sequence[Segment], children: list[list[int]]) -> list[int]:
@@ -124,8 +140,8 @@ def _spans(segments: Sequence[Segment], order: list[int], starts: list[int]) -> 
 
 
 def _blocks(segments: Sequence[Segment], order: list[int], starts: list[int]) -> list[_Block]:
-    """A branching parent's block is complete before any child block copies it as ancestors: its segments are all on the chain that ends
-    in the branching segment, and come before its children."""
+    """A branching parent's block is complete before any child block copies it as ancestors: its segments are
+    all on the chain that ends in the branching segment, and come before its children."""
     children = Counter(s.parent for s in segments)
     blocks: list[_Block] = []
     block_of = [0] * len(segments)
@@ -141,12 +157,17 @@ def _blocks(segments: Sequence[Segment], order: list[int], starts: list[int]) ->
     return blocks
 
 
-def _grouped(blocks: list[_Block], n_tokens: int, device: torch.device | str) -> tuple[tuple[Group, ...], torch.Tensor]:
-    """Group sets of siblings so that padding stays small: sorted by their sizes, cut where a set would waste too much."""
+def _grouped(
+    blocks: list[_Block], n_tokens: int, device: torch.device | str
+) -> tuple[tuple[Group, ...], torch.Tensor]:
+    """Group sets of siblings so that padding stays small: sorted by their sizes, cut where a set would waste
+    too much."""
     families: dict[int, list[_Block]] = {}
     for i, block in enumerate(blocks):
         families.setdefault(block.parent if block.parent >= 0 else -1 - i, []).append(block)
-    order = sorted(families.values(), key=lambda f: (len(f[0].ancestors), len(f), max(len(b.tokens) for b in f)))
+    order = sorted(
+        families.values(), key=lambda f: (len(f[0].ancestors), len(f), max(len(b.tokens) for b in f))
+    )
     bins: list[list[list[_Block]]] = []
     for family in order:
         if bins and _fits(bins[-1], family):
@@ -176,23 +197,31 @@ def _group(families: list[list[_Block]], place_N: np.ndarray, offset: int, devic
             place_N[block.tokens] = offset + (i * n + j) * most_q + np.arange(q)
     bias_SA = np.where(np.arange(max(above)) < np.array(above)[:, None], 0, -np.inf).astype(np.float32)
     put = lambda x: torch.from_numpy(x).to(device)  # noqa: E731
-    own_BQ, hole_BQ = put(own_SnQ.reshape(-1, most_q)), put(hole_SnQ.reshape(-1, most_q)) if hole_SnQ.any() else None
+    own_BQ, hole_BQ = (
+        put(own_SnQ.reshape(-1, most_q)),
+        put(hole_SnQ.reshape(-1, most_q)) if hole_SnQ.any() else None,
+    )
     bias = put(bias_SA[:, None, None]) if min(above) < max(above) else None
     return Group(n, own_BQ, hole_BQ, put(above_SA), bias), own_SnQ.size
 
 
 def _fits(families: list[list[_Block]], family: list[_Block]) -> bool:
-    """Whether a set joins a group: its ancestors at most an eighth more than the group's first has (none, where that has none), its
-    siblings about as many, its blocks at most double as long."""
+    """Whether a set joins a group: its ancestors at most an eighth more than the group's first has (none,
+    where that has none), its siblings about as many, its blocks at most double as long."""
     head = families[0]
     above, first = len(family[0].ancestors), len(head[0].ancestors)
     longest = [max(len(b.tokens) for b in f) for f in (families[-1], family)]
-    return ((above == 0) == (first == 0) and above <= first + max(8, first // 8) and len(family) <= len(head) * 4 // 3 + 1
-            and max(longest) <= max(32, 2 * min(longest)))
+    return (
+        (above == 0) == (first == 0)
+        and above <= first + max(8, first // 8)
+        and len(family) <= len(head) * 4 // 3 + 1
+        and max(longest) <= max(32, 2 * min(longest))
+    )
 
 
 def forest_of(contexts: Sequence[tuple[int, ...]]) -> tuple[list[Segment], list[list[int]]]:
-    """A radix tree over token sequences: (segments, for each context its path of segment indices). Equal contexts share all."""
+    """A radix tree over token sequences: (segments, for each context its path of segment indices). Equal
+    contexts share all."""
     segments: list[Segment] = []
     paths: dict[tuple[int, ...], list[int]] = {}
 

@@ -1,7 +1,8 @@
 """Gradient checkpointing: a layer keeps its input alone and computes the rest again in the backward pass.
 
-Not the switch of `transformers`: that one works only on a model in training mode, where dropout would make sampler and trainer
-disagree, and its second forward would not know the forest (on a GPU, backward runs in another thread).
+Not the switch of `transformers`: that one works only on a model in training mode, where dropout would make
+sampler and trainer disagree, and its second forward would not know the forest (on a GPU, backward runs in
+another thread).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from forethought.engines.torch.forest.attention import again
 from forethought.core.errors import RecipeError
+from forethought.engines.torch.forest.attention import again
 
 
 def recompute(model: torch.nn.Module) -> None:
@@ -23,14 +24,18 @@ def recompute(model: torch.nn.Module) -> None:
     inner = {id(child) for layer in layers for child in layer.modules() if child is not layer}
     layers = [layer for layer in layers if id(layer) not in inner]
     if not layers:
-        raise RecipeError("engine.gradient_checkpointing", f"{type(model).__name__} has no layers that can be computed again")
+        raise RecipeError(
+            "engine.gradient_checkpointing",
+            f"{type(model).__name__} has no layers that can be computed again",
+        )
     for layer in layers:
         layer.forward = _twice(layer.forward)
     model.recomputes = True
 
 
 def recomputes(model: torch.nn.Module) -> bool:
-    """Whether `recompute` has been asked for it: the written-out decoder does not call the layers' own forward."""
+    """Whether `recompute` has been asked for it: the written-out decoder does not call the layers' own
+    forward."""
     return getattr(model, "recomputes", False)
 
 
@@ -38,6 +43,8 @@ def _twice(forward: Callable) -> Callable:
     def run(*args, **kwargs):
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again()), **kwargs)
+        return checkpoint(
+            forward, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), again()), **kwargs
+        )
 
     return run

@@ -1,7 +1,9 @@
-"""Which of a model's ids are tokens. Models are padded to round numbers of rows; an id without a token is nothing that anybody can read.
+"""Which of a model's ids are tokens. Models are padded to round numbers of rows; an id without a token is
+nothing that anybody can read.
 
-The distribution of a policy is over the tokens alone: ids without one get probability 0 wherever logits are made, in sampling and in
-training alike, so that the log-probs of both agree. A model without such ids is computed as it is.
+The distribution of a policy is over the tokens alone: ids without one get probability 0 wherever logits are
+made, in sampling and in training alike, so that the log-probs of both agree. A model without such ids is
+computed as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NEVER = -1e30  # a logit whose probability is 0 in any precision; infinity times 0 would be no number in an entropy
+# a logit whose probability is 0 in any precision; infinity times 0 would be no number in an entropy
+NEVER = -1e30
 ATTRIBUTE = "ids_without_token"
 
 
@@ -17,8 +20,11 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> str:
     """Why these tokens are not those of a model that embeds so many; "" where they are."""
     ids = tokenizer.get_vocab().values()
     if max(len(tokenizer), max(ids, default=-1) + 1) > rows:
-        return f"has {len(tokenizer)} tokens, its model embeds {rows}" if len(tokenizer) > rows else (
-            f"has a token with the id {max(ids)}, its model embeds {rows}")
+        return (
+            f"has {len(tokenizer)} tokens, its model embeds {rows}"
+            if len(tokenizer) > rows
+            else (f"has a token with the id {max(ids)}, its model embeds {rows}")
+        )
     return ""
 
 

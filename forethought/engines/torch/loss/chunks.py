@@ -1,4 +1,5 @@
-"""What is measured of logits, a chunk of tokens at a time, with its gradient: [tokens, vocabulary] never exists.
+"""What is measured of logits, a chunk of tokens at a time, with its gradient: [tokens, vocabulary] never
+exists.
 
 Axes: _N tokens, _H hidden size, _V vocabulary.
 """
@@ -14,17 +15,21 @@ from torch.autograd.function import once_differentiable
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
-def by_chunks(measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor, beside_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def by_chunks(
+    measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor, beside_N: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
     """Values, with their gradient on the hidden states and the head, and what else was measured: [N] each.
 
-    `head` maps hidden states to logits, each row for itself. `measure(logits [N, V], beside, descent=)` returns the value [N], minus its
-    derivative by the logits [N, V] (None unless `descent`), and whatever else; `beside` is what it needs to know of each token. There is
-    one backward pass: it computes in the memory of what was kept for it.
+    `head` maps hidden states to logits, each row for itself. `measure(logits [N, V], beside, descent=)`
+    returns the value [N], minus its derivative by the logits [N, V] (None unless `descent`), and whatever
+    else; `beside` is what it needs to know of each token. There is one backward pass: it computes in the
+    memory of what was kept for it.
 
-    Up to `rows` tokens are one chunk, of which a number a logit is kept for the backward pass, which has but to multiply it. More than
-    one chunk leaves no logits behind. Where the head trains, its gradient needs those of every token again, and they are computed again.
-    Where it does not, only the hidden states want a gradient; a token's is a direction, [H] numbers that are known as soon as its logits
-    are, times what comes from the loss: the directions are kept, and no logit is computed twice.
+    Up to `rows` tokens are one chunk, of which a number a logit is kept for the backward pass, which has but
+    to multiply it. More than one chunk leaves no logits behind. Where the head trains, its gradient needs
+    those of every token again, and they are computed again. Where it does not, only the hidden states want a
+    gradient; a token's is a direction, [H] numbers that are known as soon as its logits are, times what comes
+    from the loss: the directions are kept, and no logit is computed twice.
     """
     if len(hidden_NH) <= rows:
         return _chunk(measure, head, hidden_NH, beside_N)
@@ -32,14 +37,17 @@ def by_chunks(measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor,
         if weights := _leaves(head(hidden_NH[:1].detach())):
             return _Again.apply(measure, head, rows, hidden_NH, beside_N, *weights)
         if hidden_NH.requires_grad:
-            value_N, direction_NH, *others = _in_turn(partial(_directed, measure, head), rows, hidden_NH, beside_N)
+            value_N, direction_NH, *others = _in_turn(
+                partial(_directed, measure, head), rows, hidden_NH, beside_N
+            )
             return _Linked.apply(hidden_NH, value_N, direction_NH), *others
     return _in_turn(partial(_chunk, measure, head), rows, hidden_NH, beside_N)
 
 
 def _in_turn(chunk: Callable, rows: int, *inputs_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What `chunk` returns of at most `rows` rows of the inputs at a time, joined. Nothing that a chunk has made stays: between large
-    blocks that come and go, small ones that stay would keep the C library from giving the next chunk the memory of the last."""
+    """What `chunk` returns of at most `rows` rows of the inputs at a time, joined. Nothing that a chunk has
+    made stays: between large blocks that come and go, small ones that stay would keep the C library from
+    giving the next chunk the memory of the last."""
     n, joined = len(inputs_N[0]), ()
     for start in range(0, n, rows):
         part = chunk(*(x[start : start + rows] for x in inputs_N))
@@ -49,14 +57,19 @@ def _in_turn(chunk: Callable, rows: int, *inputs_N: torch.Tensor) -> tuple[torch
     return joined
 
 
-def _chunk(measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _chunk(
+    measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
     logits_NV = head(hidden_NH)
     value_N, descent_NV, *others = measure(logits_NV.detach(), beside_N, descent=logits_NV.requires_grad)
     return (value_N if descent_NV is None else _Linked.apply(logits_NV, value_N, descent_NV)), *others
 
 
-def _directed(measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """(values, minus their derivatives by the hidden states, others) of a chunk under a head that does not train."""
+def _directed(
+    measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """(values, minus their derivatives by the hidden states, others) of a chunk under a head that does not
+    train."""
     hidden_NH = hidden_NH.detach().requires_grad_()
     logits_NV = head(hidden_NH)
     value_N, descent_NV, *others = measure(logits_NV.detach(), beside_N, descent=True)
@@ -65,8 +78,8 @@ def _directed(measure: Callable, head: Head, hidden_NH: torch.Tensor, beside_N: 
 
 
 class _Linked(torch.autograd.Function):
-    """`value_N` as a function of `x`. `descent` [N, size of a row of x], minus its derivative, is all that is kept for the backward
-    pass, which overwrites it: PyTorch refuses a second one."""
+    """`value_N` as a function of `x`. `descent` [N, size of a row of x], minus its derivative, is all that is
+    kept for the backward pass, which overwrites it: PyTorch refuses a second one."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, value_N: torch.Tensor, descent: torch.Tensor) -> torch.Tensor:
@@ -82,12 +95,20 @@ class _Linked(torch.autograd.Function):
 
 
 class _Again(torch.autograd.Function):
-    """What `measure` finds chunk by chunk. The backward pass computes the logits again, and adds the gradients of the head's weights up in
-    the weights' own precision. The head must not have changed in between."""
+    """What `measure` finds chunk by chunk. The backward pass computes the logits again, and adds the
+    gradients of the head's weights up in the weights' own precision. The head must not have changed in
+    between."""
 
     @staticmethod
-    def forward(ctx, measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor, beside_N: torch.Tensor,
-                *weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx,
+        measure: Callable,
+        head: Head,
+        rows: int,
+        hidden_NH: torch.Tensor,
+        beside_N: torch.Tensor,
+        *weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
         value_N, *others = _in_turn(partial(_chunk, measure, head), rows, hidden_NH, beside_N)
         ctx.save_for_backward(hidden_NH, beside_N, *weights)
         ctx.measure, ctx.head, ctx.rows, ctx.autocast = measure, head, rows, _autocast(hidden_NH.device.type)
@@ -100,13 +121,17 @@ class _Again(torch.autograd.Function):
         hidden_NH, beside_N, *weights = ctx.saved_tensors
         totals: list[torch.Tensor] = []
 
-        def chunk(hidden_NH: torch.Tensor, beside_N: torch.Tensor, gradient_N: torch.Tensor) -> tuple[torch.Tensor]:
+        def chunk(
+            hidden_NH: torch.Tensor, beside_N: torch.Tensor, gradient_N: torch.Tensor
+        ) -> tuple[torch.Tensor]:
             hidden_NH = hidden_NH.detach().requires_grad_()
             logits_NV = ctx.head(hidden_NH)
             _, descent_NV, *_ = ctx.measure(logits_NV.detach(), beside_N, descent=True)
             descent_NV = descent_NV.mul_(gradient_N.neg()[:, None]).to(logits_NV.dtype)
             found_NH, *found = torch.autograd.grad(logits_NV, (hidden_NH, *weights), descent_NV)
-            totals[:] = [total.add_(more) for total, more in zip(totals, found, strict=True)] if totals else found
+            totals[:] = (
+                [total.add_(more) for total, more in zip(totals, found, strict=True)] if totals else found
+            )
             return (found_NH,)
 
         with torch.enable_grad(), ctx.autocast():
@@ -115,9 +140,15 @@ class _Again(torch.autograd.Function):
 
 
 def _autocast(device: str) -> Callable:
-    """The autocast that is on now, to be entered again: the backward pass runs without it, on a GPU in another thread."""
-    return partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device),
-                   torch.is_autocast_cache_enabled())
+    """The autocast that is on now, to be entered again: the backward pass runs without it, on a GPU in
+    another thread."""
+    return partial(
+        torch.autocast,
+        device,
+        torch.get_autocast_dtype(device),
+        torch.is_autocast_enabled(device),
+        torch.is_autocast_cache_enabled(),
+    )
 
 
 def _leaves(result: torch.Tensor) -> list[torch.Tensor]:

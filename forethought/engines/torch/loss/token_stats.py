@@ -9,29 +9,40 @@ from collections.abc import Sequence
 
 import torch
 
-from forethought.engines.torch.loss import distributions, objectives
+from forethought.core.types import TokenStats
 from forethought.engines.torch.forest.forward import Row, Targets, hidden_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.loss import distributions, objectives
 from forethought.engines.torch.policies.table import Policies
-from forethought.core.types import TokenStats
 
 Hidden = dict[str, torch.Tensor]  # policy -> [N, H]
 
 
 @torch.no_grad()
 def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -> list[TokenStats | None]:
-    """One for each segment of the row with a stream. One forward a policy; logits of one chunk of tokens at a time."""
+    """One for each segment of the row with a stream. One forward a policy; logits of one chunk of tokens at a
+    time."""
     targets, policies = targets_of(row), list(dict.fromkeys([policy, *against]))
     hidden = {name: hidden_of(weights.model(name), row, targets.before_N) for name in policies}
     vocabulary = weights.model(policy).config.get_text_config().vocab_size
     rows = objectives.chunk_rows(vocabulary, targets.ids_N.device, held=min(2, len(policies)))
-    parts = [_chunk(weights, policy, against, {k: h[start : start + rows] for k, h in hidden.items()}, targets.ids_N[start : start + rows])
-             for start in range(0, len(targets.ids_N), rows)]
+    parts = [
+        _chunk(
+            weights,
+            policy,
+            against,
+            {k: h[start : start + rows] for k, h in hidden.items()},
+            targets.ids_N[start : start + rows],
+        )
+        for start in range(0, len(targets.ids_N), rows)
+    ]
     columns = [torch.cat(column).tolist() for column in zip(*parts, strict=True)]
     return _segments(columns, against, targets, len(row.segments))
 
 
-def _chunk(weights: Policies, policy: str, against: Sequence[str], hidden: Hidden, ids_N: torch.Tensor) -> list[torch.Tensor]:
+def _chunk(
+    weights: Policies, policy: str, against: Sequence[str], hidden: Hidden, ids_N: torch.Tensor
+) -> list[torch.Tensor]:
     """log-probs, entropies, hits, and one KL(policy || reference) for each of `against`; [N] each."""
     logits_NV = logits_of(weights.model(policy))(hidden[policy])
     out = [*distributions.logp_of(logits_NV, ids_N)[:2], logits_NV.argmax(-1) == ids_N]
@@ -40,9 +51,13 @@ def _chunk(weights: Policies, policy: str, against: Sequence[str], hidden: Hidde
     return out
 
 
-def _segments(columns: list[list], against: Sequence[str], targets: Targets, segments: int) -> list[TokenStats | None]:
+def _segments(
+    columns: list[list], against: Sequence[str], targets: Targets, segments: int
+) -> list[TokenStats | None]:
     out: list[TokenStats | None] = [None] * segments
     for i, first, n in targets.spans:
         logprobs, entropies, hits, *kls = (tuple(column[first : first + n]) for column in columns)
-        out[i] = TokenStats(logprobs=logprobs, entropies=entropies, hits=hits, kl=dict(zip(against, kls, strict=True)))
+        out[i] = TokenStats(
+            logprobs=logprobs, entropies=entropies, hits=hits, kl=dict(zip(against, kls, strict=True))
+        )
     return out

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from forethought.core import cores
-from forethought.engines.torch.machine import ways
-from forethought.engines.torch.forest.native.train import crew
-from forethought.engines.torch.machine.threads import MEASURED_FROM, choose
 from forethought.core.errors import RecipeError
+from forethought.engines.torch.forest.native.train import crew
+from forethought.engines.torch.machine import ways
+from forethought.engines.torch.machine.threads import MEASURED_FROM, choose
 from forethought.recipe.schema import EngineSpec
 
 
@@ -38,38 +38,65 @@ class Machine:
         return 2 if self.bf16 else 4
 
     def autocast(self, keep: bool = True):
-        """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again for every use. Threads are a
-        process's: an engine that was made later may have set another number."""
+        """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again
+        for every use. Threads are a process's: an engine that was made later may have set another number."""
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         crew.threads, crew.layers = self.kernels, self.layers
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=keep) if self.bf16 else contextlib.nullcontext()
+        return (
+            torch.autocast(self.device.type, torch.bfloat16, cache_enabled=keep)
+            if self.bf16
+            else contextlib.nullcontext()
+        )
 
     def facts(self) -> dict[str, object]:
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
-        return {"device": self.device.type, "chip": chip, "cores": cores.usable(), "threads": self.threads, "threads/why": self.why,
-                "threads/kernels": self.kernels, "precision": "bf16" if self.bf16 else "fp32",
-                "precision/why": self.way, "layers": "c" if self.layers else "torch", "torch": torch.__version__,
-                "python": platform.python_version()}
+        return {
+            "device": self.device.type,
+            "chip": chip,
+            "cores": cores.usable(),
+            "threads": self.threads,
+            "threads/why": self.why,
+            "threads/kernels": self.kernels,
+            "precision": "bf16" if self.bf16 else "fp32",
+            "precision/why": self.way,
+            "layers": "c" if self.layers else "torch",
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        }
 
 
 def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
-    """Set threads and memory up for this process, and choose how this model is computed. RecipeError for a device that the machine does
-    not have."""
+    """Set threads and memory up for this process, and choose how this model is computed. RecipeError for a
+    device that the machine does not have."""
     if spec.device not in ("auto", "cpu") and not spec.device.startswith("cuda"):
         raise RecipeError("engine.device", f"expected auto, cpu or cuda, found {spec.device!r}")
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise RecipeError("engine.device", "no CUDA device is visible to PyTorch here; use cpu")
-    device = torch.device("cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu"))
+    device = torch.device(
+        "cuda" if spec.device == "auto" and torch.cuda.is_available() else spec.device.replace("auto", "cpu")
+    )
     if device.type == "cpu":
         _keep_memory()
         kernels = cores.most_threads() if spec.kernel_threads == "auto" else spec.kernel_threads
-        others = spec.asked or (1 if model.num_parameters() < MEASURED_FROM else cores.most_threads())  # at most: they are measured below
-        way, why = ways.choose(ways.ways(spec.precision, spec.layers, model, _fast_bf16()), model, kernels, others)
+        # at most: they are measured below
+        others = spec.asked or (1 if model.num_parameters() < MEASURED_FROM else cores.most_threads())
+        way, why = ways.choose(
+            ways.ways(spec.precision, spec.layers, model, _fast_bf16()), model, kernels, others
+        )
     else:
         kernels = 1
-        way, why = ways.Way(spec.precision != "fp32", False), "a GPU computes" if spec.precision == "auto" else "given by the recipe"
-    threads = choose(spec.asked, device, model.num_parameters(), model.config.get_text_config(), torch.bfloat16 if way.bf16 else torch.float32)
+        way, why = (
+            ways.Way(spec.precision != "fp32", False),
+            "a GPU computes" if spec.precision == "auto" else "given by the recipe",
+        )
+    threads = choose(
+        spec.asked,
+        device,
+        model.num_parameters(),
+        model.config.get_text_config(),
+        torch.bfloat16 if way.bf16 else torch.float32,
+    )
     torch.set_num_threads(threads.number)
     return Machine(device, threads.number, way.bf16, threads.why, kernels, way.kernels, why)
 
@@ -77,7 +104,10 @@ def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
 def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo") as f:
-            return next((line.split(":", 1)[1].strip() for line in f if line.startswith("model name")), platform.machine())
+            return next(
+                (line.split(":", 1)[1].strip() for line in f if line.startswith("model name")),
+                platform.machine(),
+            )
     except OSError:
         return platform.processor() or platform.machine()
 
@@ -94,7 +124,8 @@ def _fast_bf16() -> bool:
 
 
 def _keep_memory() -> None:
-    """Let glibc keep large blocks instead of giving each tensor's pages back: fresh pages cost more than the arithmetic here."""
+    """Let glibc keep large blocks instead of giving each tensor's pages back: fresh pages cost more than the
+    arithmetic here."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD

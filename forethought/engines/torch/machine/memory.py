@@ -1,7 +1,8 @@
 """How much is computed at once, and what happens when memory runs out.
 
-A size that the recipe leaves to the engine ("auto") begins at what the free memory is estimated to hold and is halved whenever memory
-runs out. A size that the recipe gives stays what it is: what would fit is measured and said, and the run ends there.
+A size that the recipe leaves to the engine ("auto") begins at what the free memory is estimated to hold and
+is halved whenever memory runs out. A size that the recipe gives stays what it is: what would fit is measured
+and said, and the run ends there.
 """
 
 from __future__ import annotations
@@ -15,22 +16,31 @@ from typing import Literal, TypeVar
 
 import torch
 
-from forethought.engines.base import Tell
-from forethought.engines.torch.policies.optim import Optimizer
 from forethought.core.errors import UserError
 from forethought.core.types import Request, Segment
+from forethought.engines.base import Tell
+from forethought.engines.torch.policies.optim import Optimizer
 
 T = TypeVar("T")
-SHARE = 0.7  # of the free memory that an estimate may fill: the rest is for what it does not see, and for fragments
+# of the free memory that an estimate may fill: the rest is for what it does not see, and for fragments
+SHARE = 0.7
 MOST = 4  # times the usual size: what auto goes up to on a GPU; beyond that nothing gets faster
 FEWEST = 64  # what an estimate never goes below; running out of memory does
-SAID = re.compile("can't allocate memory|not enough memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-                  "|could not create a primitive(?! descriptor)")  # oneDNN's; without a descriptor it is a case that it does not compute
-LESS = "set engine.gradient_checkpointing=true, train adapters instead of whole models (layout=adapters), or take a smaller model"
+SAID = re.compile(
+    "can't allocate memory|not enough memory|CUDA error: out of "
+    "memory|CUBLAS_STATUS_ALLOC_FAILED"
+    # oneDNN's; without a descriptor it is a case that it does not compute
+    "|could not create a primitive(?! descriptor)"
+)
+LESS = (
+    "set engine.gradient_checkpointing=true, train adapters instead of whole models (layout=adapters), or "
+    "take a smaller model"
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: of a GPU, of PyTorch's allocator on the CPU, of oneDNN, or of numpy."""
+    """Whether an error says that memory ran out: of a GPU, of PyTorch's allocator on the CPU, of oneDNN, or
+    of numpy."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and SAID.search(str(error)) is not None
@@ -48,15 +58,21 @@ def needed(what: str) -> Iterator[None]:
 
 
 def free(device: torch.device) -> int | None:
-    """Bytes that can still be had on a GPU, those that PyTorch keeps for itself included; None on a CPU, where nobody can say."""
+    """Bytes that can still be had on a GPU, those that PyTorch keeps for itself included; None on a CPU,
+    where nobody can say."""
     if device.type != "cuda":
         return None
-    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (
+        torch.cuda.mem_get_info(device)[0]
+        + torch.cuda.memory_reserved(device)
+        - torch.cuda.memory_allocated(device)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is computed in one go: its size, the least that it can be cut to, and what to say where that is too much."""
+    """What is computed in one go: its size, the least that it can be cut to, and what to say where that is
+    too much."""
 
     size: int
     least: int
@@ -64,7 +80,8 @@ class Piece:
 
 
 class Size:
-    """The largest piece, in tokens or rows. `name`: its address in the recipe; `usual`: what auto is where nothing is known."""
+    """The largest piece, in tokens or rows. `name`: its address in the recipe; `usual`: what auto is where
+    nothing is known."""
 
     def __init__(self, name: str, asked: int | Literal["auto"], usual: int):
         self.name, self.asked = name, asked
@@ -76,8 +93,9 @@ class Size:
         self._cost = 0.0
 
     def estimate(self, room: float | None, cost: Callable[[], float]) -> None:
-        """For auto: what `room` bytes hold at `cost` bytes a unit, in powers of two (a little more or less free memory must not change a
-        run's sums). Nothing changes where `room` is not known (None), or where pieces as dear were seen before."""
+        """For auto: what `room` bytes hold at `cost` bytes a unit, in powers of two (a little more or less
+        free memory must not change a run's sums). Nothing changes where `room` is not known (None), or where
+        pieces as dear were seen before."""
         if self.asked != "auto" or room is None or (bytes_ := cost()) <= self._cost:
             return
         self._cost = bytes_
@@ -90,28 +108,33 @@ class Size:
         self.shrunk = True
 
     def estimated(self) -> list[float]:
-        """[size, bytes a unit] of the dearest pieces so far; nothing where no memory was looked at. Another amount of free memory would
-        cut a resumed run's work otherwise, and its sums would have other last bits."""
+        """[size, bytes a unit] of the dearest pieces so far; nothing where no memory was looked at. Another
+        amount of free memory would cut a resumed run's work otherwise, and its sums would have other last
+        bits."""
         return [self.now, self._cost] if self.asked == "auto" and self._cost else []
 
     def take_up(self, estimated: Sequence[float]) -> None:
-        """What `estimated` gave, unless dearer pieces have been seen since (a roll-back makes nothing larger)."""
+        """What `estimated` gave, unless dearer pieces have been seen since (a roll-back makes nothing
+        larger)."""
         if self.asked == "auto" and estimated and estimated[1] > self._cost:
             self.now, self._cost = min(self.most, int(estimated[0])), estimated[1]
 
     def within(self, attempt: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
-        """What `attempt` returns. It computes in pieces of at most `now` and says by `running` which one is next.
+        """What `attempt` returns. It computes in pieces of at most `now` and says by `running` which one is
+        next.
 
-        When memory runs out, `undo` takes back what was done and it begins again with half the size. So nothing is copied on the way to
-        be able to go back, and the price, part of one call again, is paid once: the size is remembered. UserError where the recipe
-        gave the size (it says what fits) and where a piece that cannot be cut does not fit.
+        When memory runs out, `undo` takes back what was done and it begins again with half the size. So
+        nothing is copied on the way to be able to go back, and the price, part of one call again, is paid
+        once: the size is remembered. UserError where the recipe gave the size (it says what fits) and where a
+        piece that cannot be cut does not fit.
         """
         begun = 0  # the size before the first failure: an attempt may have estimated it anew
         while True:
             try:
                 result = attempt()
                 break
-            except Exception as error:  # nothing of it is kept: its traceback holds the frames, and those the tensors
+            # nothing of it is kept: its traceback holds the frames, and those the tensors
+            except Exception as error:
                 if not out_of_memory(error):
                     raise
             begun = begun or self.now
@@ -135,36 +158,56 @@ class Size:
         if self.asked != "auto":
             self.now = begun
             undo()
-            raise UserError(f'out of memory: {self.name} = {begun} does not fit here, {fits} does; set {self.name}={fits}, or "auto", '
-                            "which finds what fits by itself")
+            raise UserError(
+                f"out of memory: {self.name} = {begun} does not fit here, {fits} does; set "
+                f'{self.name}={fits}, or "auto", '
+                "which finds what fits by itself"
+            )
         self.most, self.shrunk = fits, True
-        self.tell("shrink", f"out of memory: {self.name} is {fits} from now on, not {begun}; the result is the same, in more passes",
-                  {"from": begun, "to": fits})
+        self.tell(
+            "shrink",
+            f"out of memory: {self.name} is {fits} from now on, not {begun}; the result is "
+            f"the same, in more passes",
+            {"from": begun, "to": fits},
+        )
 
 
 def _give_back() -> None:
-    """What the failed attempt has left, tensors in cycles included, so that the next one finds the memory whole."""
+    """What the failed attempt has left, tensors in cycles included, so that the next one finds the memory
+    whole."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
-# What a piece is -----------------------------------------------------------------------------------------------------------
+# What a piece is --------------------------------------------------------------------------------------------
 
 
 def pack_piece(segments: Sequence[Segment]) -> Piece:
     """A pack can be cut between its paths; the longest one is the least."""
     tokens, longest = sum(len(s.token_ids) for s in segments), longest_path(segments)
-    return Piece(tokens, longest, f"one path of {longest:,} tokens does not fit alone; {LESS}, or shorten what roles may say "
-                                  "(stage.N.tree.plan_tokens, act_tokens)")
+    return Piece(
+        tokens,
+        longest,
+        f"one path of {longest:,} tokens does not fit alone; {LESS}, or shorten "
+        f"what roles may say "
+        "(stage.N.tree.plan_tokens, act_tokens)",
+    )
 
 
 def rows_piece(requests: Sequence[Request], rows: Size) -> Piece:
     """The completions of one request are made together: the most that one asks for are the least."""
-    n, context, budget = (max(sizes) for sizes in zip(*((r.n, len(r.context), r.max_tokens) for r in requests), strict=True))
-    return Piece(min(rows.now, sum(r.n for r in requests)), n,
-                 f"{n:,} completions of {budget:,} tokens after a prompt of {context:,} do not fit alone; ask for fewer at once "
-                 "(stage.N.tree.plans, acts), shorten what roles may say (stage.N.tree.plan_tokens, act_tokens), or take a smaller model")
+    n, context, budget = (
+        max(sizes) for sizes in zip(*((r.n, len(r.context), r.max_tokens) for r in requests), strict=True)
+    )
+    return Piece(
+        min(rows.now, sum(r.n for r in requests)),
+        n,
+        f"{n:,} completions of {budget:,} tokens after a prompt of {context:,} do not fit alone; "
+        f"ask for fewer at once "
+        "(stage.N.tree.plans, acts), shorten what roles may say (stage.N.tree.plan_tokens, "
+        "act_tokens), or take a smaller model",
+    )
 
 
 def longest_path(segments: Sequence[Segment]) -> int:
@@ -175,12 +218,13 @@ def longest_path(segments: Sequence[Segment]) -> int:
     return max(lengths, default=0)
 
 
-# Estimates, in bytes -------------------------------------------------------------------------------------------------------
+# Estimates, in bytes ----------------------------------------------------------------------------------------
 
 
 def token_bytes(config, number: int, checkpointing: bool, path: int) -> float:
-    """Of one token in training: what its layers keep for the backward pass (counted as in arXiv 2205.05198, for a gated MLP), which tokens
-    of a path it sees, and its share of the logits. `number`: bytes of one computed number; `path`: tokens of the longest one."""
+    """Of one token in training: what its layers keep for the backward pass (counted as in arXiv 2205.05198,
+    for a gated MLP), which tokens of a path it sees, and its share of the logits. `number`: bytes of one
+    computed number; `path`: tokens of the longest one."""
     width, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
     head = getattr(config, "head_dim", None) or width // heads
     kv = (getattr(config, "num_key_value_heads", None) or heads) * head
@@ -190,13 +234,16 @@ def token_bytes(config, number: int, checkpointing: bool, path: int) -> float:
 
 
 def row_bytes(config, number: int, requests: Sequence[Request]) -> float:
-    """Of one row in sampling, at the dearest of these requests: keys and values of its own tokens and of its part of the context, what
-    reading the context takes, and its logits, which are drawn from in double precision."""
+    """Of one row in sampling, at the dearest of these requests: keys and values of its own tokens and of its
+    part of the context, what reading the context takes, and its logits, which are drawn from in double
+    precision."""
     width, layers, heads = config.hidden_size, config.num_hidden_layers, config.num_attention_heads
     head = getattr(config, "head_dim", None) or width // heads
     cached = 2 * layers * number * (getattr(config, "num_key_value_heads", None) or heads) * head
     read = 2 * cached + number * (2 * _inner(config) + 4 * width)
-    return max(r.max_tokens * cached + len(r.context) / r.n * read for r in requests) + 28.0 * config.vocab_size
+    return (
+        max(r.max_tokens * cached + len(r.context) / r.n * read for r in requests) + 28.0 * config.vocab_size
+    )
 
 
 def _inner(config) -> int:
@@ -207,6 +254,10 @@ def _inner(config) -> int:
 
 
 def to_come(optimizer: Optimizer) -> int:
-    """Bytes that its next update will take beside the packs: gradients, and two moments a number, that are not there yet."""
+    """Bytes that its next update will take beside the packs: gradients, and two moments a number, that are
+    not there yet."""
     begun = any(part.state for _, part, _ in optimizer.parts)
-    return sum(p.numel() * p.element_size() * ((p.grad is None) + 2 * (not begun)) for p in optimizer.parameters.values())
+    return sum(
+        p.numel() * p.element_size() * ((p.grad is None) + 2 * (not begun))
+        for p in optimizer.parameters.values()
+    )

@@ -1,11 +1,14 @@
-"""In which precision and by which code the layers of a model are computed on a CPU: timed on the machine, on a layer of the model itself.
+"""In which precision and by which code the layers of a model are computed on a CPU: timed on the machine, on
+a layer of the model itself.
 
-What is faster depends on the processor and on the sizes. bf16 takes half the time where wide products meet hardware for them, and costs
-time where they are narrow; our kernels win where layers are small, PyTorch's library where it has instructions that they lack. A rule
-made on one machine was wrong on the next (one took bf16 for a small model, 1.5 times slower than fp32 there), so nothing is assumed.
+What is faster depends on the processor and on the sizes. bf16 takes half the time where wide products meet
+hardware for them, and costs time where they are narrow; our kernels win where layers are small, PyTorch's
+library where it has instructions that they lack. A rule made on one machine was wrong on the next (one took
+bf16 for a small model, 1.5 times slower than fp32 there), so nothing is assumed.
 
-Both change the bits of a run. The answer is kept in the user's cache, under the processor, the versions and the layer's shape, so that
-two runs of one recipe on one machine are the same run; a resumed run keeps what it began with.
+Both change the bits of a run. The answer is kept in the user's cache, under the processor, the versions and
+the layer's shape, so that two runs of one recipe on one machine are the same run; a resumed run keeps what it
+began with.
 """
 
 from __future__ import annotations
@@ -22,15 +25,17 @@ from pathlib import Path
 
 import torch
 
+from forethought.core.types import Segment
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of, rotation
 from forethought.engines.torch.forest.native import cache
 from forethought.engines.torch.forest.native import library as native
 from forethought.engines.torch.forest.native.layer import Layer, Shape, weights_of
 from forethought.engines.torch.forest.packing import pack
-from forethought.core.types import Segment
 
 SAVES = 0.15  # of the time of the first way: what another must save
-MORE = 0.6  # of a thread's work that each further thread adds: two threads of the kernels took 0.6 to 0.65 of the time of one
+# of a thread's work that each further thread adds: two threads of the kernels took 0.6 to 0.65 of the time of
+# one
+MORE = 0.6
 ROUNDS, SECONDS = 3, 0.25  # of timing: at least so many rounds, until so much time has passed
 OPERATIONS = 2e9  # of one training pass, about; a layer that is larger gets fewer tokens
 TOKENS = (32, 512)
@@ -49,18 +54,29 @@ def ways(precision: str, layers: str, model: torch.nn.Module, fast_bf16: bool) -
     """What can be had for this model under these settings, the first choice first."""
     by_c = in_c(model)
     precisions = [False] + [True] * fast_bf16 if precision == "auto" else [precision == "bf16"]
-    found = [Way(bf16, kernels) for kernels in (True, False) for bf16 in precisions
-             if layers in ("auto", "c" if kernels else "torch") and (not kernels or (by_c and (not bf16 or native.library().ft_bf16())))]
+    found = [
+        Way(bf16, kernels)
+        for kernels in (True, False)
+        for bf16 in precisions
+        if layers in ("auto", "c" if kernels else "torch")
+        and (not kernels or (by_c and (not bf16 or native.library().ft_bf16())))
+    ]
     return found or [Way(bf16, False) for bf16 in precisions]
 
 
 def in_c(model: torch.nn.Module) -> bool:
     """Whether the kernels compute a layer of this model."""
     decoder = decoder_of(model)
-    return decoder is not None and native.library() is not None and weights_of(decoder.inner.layers[0], decoder.d) is not None
+    return (
+        decoder is not None
+        and native.library() is not None
+        and weights_of(decoder.inner.layers[0], decoder.d) is not None
+    )
 
 
-def choose(candidates: Sequence[Way], model: torch.nn.Module, kernels: int = 1, others: int = 1) -> tuple[Way, str]:
+def choose(
+    candidates: Sequence[Way], model: torch.nn.Module, kernels: int = 1, others: int = 1
+) -> tuple[Way, str]:
     """The way to go, and why. `kernels`, `others`: threads that the kernels and PyTorch will have."""
     if len(candidates) == 1:
         return candidates[0], "the only way here, or given"
@@ -82,9 +98,11 @@ def best(took: Mapping[Way, float], kernels: int = 1, others: int = 1) -> Way:
     return chosen
 
 
-def timed(decoder: Decoder, candidates: Sequence[Way], clock: Callable[[], float] = time.thread_time) -> dict[Way, float]:
-    """Seconds of one training pass of a layer, the least of some rounds that alternate between the ways. On one thread, in its own
-    processor time: what else the machine does is not in it."""
+def timed(
+    decoder: Decoder, candidates: Sequence[Way], clock: Callable[[], float] = time.thread_time
+) -> dict[Way, float]:
+    """Seconds of one training pass of a layer, the least of some rounds that alternate between the ways. On
+    one thread, in its own processor time: what else the machine does is not in it."""
     before, took = torch.get_num_threads(), dict.fromkeys(candidates, float("inf"))
     torch.set_num_threads(1)
     try:
@@ -124,9 +142,13 @@ def _work(decoder: Decoder, way: Way) -> Callable[[], None]:
 
 
 def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]:
-    """One layer's forward over a prompt of half the tokens and eight continuations. No random numbers are drawn: a run's own would be others."""
+    """One layer's forward over a prompt of half the tokens and eight continuations. No random numbers are
+    drawn: a run's own would be others."""
     layer, some = decoder.inner.layers[0], max(1, tokens // 16)
-    packed = pack([Segment(parent=-1, token_ids=(0,) * (tokens - 8 * some))] + [Segment(parent=0, token_ids=(0,) * some) for _ in range(8)])
+    packed = pack(
+        [Segment(parent=-1, token_ids=(0,) * (tokens - 8 * some))]
+        + [Segment(parent=0, token_ids=(0,) * some) for _ in range(8)]
+    )
     layout, positions = packed.layout, packed.positions_N
     width = decoder.inner.embed_tokens.weight.shape[1]
     x = torch.linspace(-1, 1, tokens * width).reshape(tokens, width).requires_grad_(True)
@@ -138,9 +160,23 @@ def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]
 
     def by_kernels() -> torch.Tensor:
         half = decoder.d // 2
-        shape = Shape(decoder.heads, decoder.kv_heads, decoder.d, decoder.inner.norm.variance_epsilon, decoder.scale, way.bf16)
-        return Layer.apply(x, cos[:, 0, half:].contiguous(), sin[:, 0, half:].contiguous(), layout.spans_S3, None, shape,
-                           *weights_of(layer, decoder.d))
+        shape = Shape(
+            decoder.heads,
+            decoder.kv_heads,
+            decoder.d,
+            decoder.inner.norm.variance_epsilon,
+            decoder.scale,
+            way.bf16,
+        )
+        return Layer.apply(
+            x,
+            cos[:, 0, half:].contiguous(),
+            sin[:, 0, half:].contiguous(),
+            layout.spans_S3,
+            None,
+            shape,
+            *weights_of(layer, decoder.d),
+        )
 
     return by_kernels if way.kernels else by_torch
 
@@ -150,12 +186,21 @@ def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]
 
 def _key(decoder: Decoder, candidates: Sequence[Way]) -> str:
     shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in decoder.inner.layers[0].named_parameters()]
-    said = [native.processor(), torch.__version__, native.build(), decoder.heads, decoder.kv_heads, shapes, [str(w) for w in candidates]]
+    said = [
+        native.processor(),
+        torch.__version__,
+        native.build(),
+        decoder.heads,
+        decoder.kv_heads,
+        shapes,
+        [str(w) for w in candidates],
+    ]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
 
 def _kept(key: str, measure: Callable[[], dict[Way, float]]) -> tuple[dict[Way, float], str]:
-    """What was measured under this key, now or earlier, and when. A file that cannot be read or written costs the time of measuring anew."""
+    """What was measured under this key, now or earlier, and when. A file that cannot be read or written costs
+    the time of measuring anew."""
     if key not in _known:
         _known[key] = _read(key) or (measure(), time.strftime("%Y-%m-%d"))
         _write(key, *_known[key])
@@ -178,7 +223,10 @@ def _write(key: str, took: Mapping[Way, float], when: str) -> None:
     with contextlib.suppress(OSError):
         path = _path(key)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(json.dumps({"when": when, "took": [(w.bf16, w.kernels, s) for w, s in took.items()]}), encoding="utf-8")
+        beside.write_text(
+            json.dumps({"when": when, "took": [(w.bf16, w.kernels, s) for w, s in took.items()]}),
+            encoding="utf-8",
+        )
         os.replace(beside, path)
 
 

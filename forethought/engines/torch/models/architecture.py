@@ -1,34 +1,47 @@
-"""What a model's configuration says before a weight is read: whether packed forests compute it, and paths of how many tokens.
+"""What a model's configuration says before a weight is read: whether packed forests compute it, and paths of
+how many tokens.
 
-Attention over a forest is full attention. A model that attends to a window, or in chunks, attends fully up to their size; one whose
-rotary frequencies change with the longest row (LongRoPE, arXiv 2402.13753) has one set of them up to a length. Paths up to the
-smallest such number are computed exactly, so that number is the model's context here.
+Attention over a forest is full attention. A model that attends to a window, or in chunks, attends fully up to
+their size; one whose rotary frequencies change with the longest row (LongRoPE, arXiv 2402.13753) has one set
+of them up to a length. Paths up to the smallest such number are computed exactly, so that number is the
+model's context here.
 """
 
 from __future__ import annotations
 
-from forethought.engines.torch.forest.attention import NAME
 from forethought.core.errors import UserError
+from forethought.engines.torch.forest.attention import NAME
 
-INSTEAD = "use a decoder with plain full attention (Llama, Qwen, Mistral, Gemma, Phi, OLMo and their mixtures of experts are such)"
-KINDS = {"full_attention", "attention", "sliding_attention", "chunked_attention"}  # of layers; the last two up to their size
+INSTEAD = (
+    "use a decoder with plain full attention (Llama, Qwen, Mistral, Gemma, Phi, OLMo and their "
+    "mixtures of experts are such)"
+)
+# of layers; the last two up to their size
+KINDS = {"full_attention", "attention", "sliding_attention", "chunked_attention"}
 SHORTEST = 16  # tokens of a context that is worth anything, and that `exact.py` needs
 PROPERTIES = {  # what some kinds of models have without a field of their configuration that says so
     "is recurrent": ("falcon_mamba", "mamba", "mamba2", "recurrent_gemma", "rwkv", "xlstm"),
     "adds position biases to its attention (ALiBi)": ("bloom", "mpt"),
     "has attention sinks": ("gpt_oss", "granite_swa", "granitemoe_swa", "mimo_v2_flash"),
-}  # fmt: skip
+}
 
 
 def check_config(config, path: str) -> None:
     """UserError that names the property which packed forests do not compute."""
     if found := _unfit(config):
-        raise UserError(f"{path} ({config.model_type}) {found}, which packed forests do not compute; {INSTEAD}")
+        raise UserError(
+            f"{path} ({config.model_type}) {found}, which packed forests do not compute; {INSTEAD}"
+        )
     if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
-        raise UserError(f"{path} ({config.model_type}) does not say how long its context is (max_position_embeddings); "
-                        "only decoders with full attention over a known context are supported")
+        raise UserError(
+            f"{path} ({config.model_type}) does not say how long its context is "
+            f"(max_position_embeddings); "
+            "only decoders with full attention over a known context are supported"
+        )
     if context_of(config) < SHORTEST:
-        raise UserError(f"{path} ({config.model_type}) attends fully over {told(config)} tokens only; {INSTEAD}")
+        raise UserError(
+            f"{path} ({config.model_type}) attends fully over {told(config)} tokens only; {INSTEAD}"
+        )
 
 
 def _unfit(config) -> str:
@@ -49,11 +62,14 @@ def _unfit(config) -> str:
 
 
 def check_attention(model) -> None:
-    """UserError where the model was loaded with an attention that would take a packed row for one long text."""
+    """UserError where the model was loaded with an attention that would take a packed row for one long
+    text."""
     used = model.config.get_text_config()._attn_implementation
     if used != NAME:
-        raise UserError(f"the model attends by {used!r}, which cannot take packed forests; load it with "
-                        f"attn_implementation={NAME!r}, or by `loading.from_path`")
+        raise UserError(
+            f"the model attends by {used!r}, which cannot take packed forests; load it with "
+            f"attn_implementation={NAME!r}, or by `loading.from_path`"
+        )
 
 
 def context_of(config) -> int:
@@ -72,8 +88,11 @@ def limits(config) -> dict[str, int]:
     if chunk and "chunked_attention" in kinds:
         found["attention_chunk_size"] = chunk
     rope = getattr(text, "rope_parameters", None) or {}
-    for part in [rope] if "rope_type" in rope else [r for r in rope.values() if isinstance(r, dict)]:  # one for each kind of layer
-        original = part.get("original_max_position_embeddings") or getattr(text, "original_max_position_embeddings", None)
+    # one for each kind of layer
+    for part in [rope] if "rope_type" in rope else [r for r in rope.values() if isinstance(r, dict)]:
+        original = part.get("original_max_position_embeddings") or getattr(
+            text, "original_max_position_embeddings", None
+        )
         if part.get("rope_type") == "longrope" and original:
             found["original_max_position_embeddings"] = original
     return found
@@ -83,4 +102,6 @@ def told(config) -> str:
     """The context, and why it is shorter than the model's positions where it is."""
     found = limits(config)
     most = min(found, key=found.get)
-    return f"{found[most]}" + ("" if most == "max_position_embeddings" else f" of {found['max_position_embeddings']} ({most})")
+    return f"{found[most]}" + (
+        "" if most == "max_position_embeddings" else f" of {found['max_position_embeddings']} ({most})"
+    )

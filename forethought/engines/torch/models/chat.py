@@ -1,7 +1,8 @@
-"""A conversation as tokens, by the tokenizer's own chat template, and the tokens with which the model ends its turn in it.
+"""A conversation as tokens, by the tokenizer's own chat template, and the tokens with which the model ends
+its turn in it.
 
-A template may lose what it is given: some leave the system message out, some read only contents that come in parts. What is said must
-stand in what the model reads, or the conversation is refused by name.
+A template may lose what it is given: some leave the system message out, some read only contents that come in
+parts. What is said must stand in what the model reads, or the conversation is refused by name.
 """
 
 from __future__ import annotations
@@ -14,24 +15,32 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
 
-DAY = ("{%- macro strftime_now(form) -%}{{- {'%d %b %Y': '26 Jul 2024', '%Y-%m-%d': '2024-07-26'}.get(form, '26 July 2024') -}}"
-       "{%- endmacro -%}")
-# What a template that tells the model the date (Llama 3's do) takes for today: by the clock, a run resumed tomorrow would read other
-# prompts.
+DAY = (
+    "{%- macro strftime_now(form) -%}{{- {'%d %b %Y': '26 Jul 2024', '%Y-%m-%d': '2024-07-26'}.get(form, "
+    "'26 July 2024') -}}"
+    "{%- endmacro -%}"
+)
+# What a template that tells the model the date (Llama 3's do) takes for today: by the clock, a run resumed
+# tomorrow would read other prompts.
 SAID = "forethought"  # what the assistant says where only the end of its turn is looked for
-OPENED = re.compile(r"<([\w:]*(?:think|thought|reason)[\w:]*)>|\[((?:THINK|REASON)\w*)\]", re.IGNORECASE)  # where thinking begins
+# where thinking begins
+OPENED = re.compile(r"<([\w:]*(?:think|thought|reason)[\w:]*)>|\[((?:THINK|REASON)\w*)\]", re.IGNORECASE)
 
 Messages = Sequence[Mapping[str, str]]
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, messages: Messages, source: str) -> str:
-    """The conversation up to where the assistant speaks, outside of any thinking. UserError where the template refuses it, fails on
-    it, or loses a message; contents are tried as text, then as parts."""
+    """The conversation up to where the assistant speaks, outside of any thinking. UserError where the
+    template refuses it, fails on it, or loses a message; contents are tried as text, then as parts."""
     error: Exception | None = None
     lost: Mapping[str, str] | None = None
     for content in (lambda text: text, lambda text: [{"type": "text", "text": text}]):
         try:
-            text = _rendered(tokenizer, [{**m, "content": content(m["content"])} for m in messages], add_generation_prompt=True)
+            text = _rendered(
+                tokenizer,
+                [{**m, "content": content(m["content"])} for m in messages],
+                add_generation_prompt=True,
+            )
         except Exception as e:  # a template is a program of its own
             error = error or e
             continue
@@ -39,11 +48,14 @@ def text_of(tokenizer: PreTrainedTokenizerBase, messages: Messages, source: str)
         if missing is None:
             return _outside(text, messages[-1]["content"])
         lost = lost or missing
-    raise UserError(f"the chat template of {source or 'the model'} {_refusal(error if lost is None else None, lost)}")
+    raise UserError(
+        f"the chat template of {source or 'the model'} {_refusal(error if lost is None else None, lost)}"
+    )
 
 
 def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The mark with which the template itself begins the assistant's thinking, such as <think>; "" where it begins none."""
+    """The mark with which the template itself begins the assistant's thinking, such as <think>; "" where it
+    begins none."""
     if not tokenizer.chat_template:
         return ""
     try:
@@ -57,9 +69,10 @@ def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> str:
 def ends_of(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple[int, frozenset[int]]:
     """(the token that ends a turn, every token that ends one).
 
-    They are not always the tokenizer's end of text: a base model may carry a chat template whose turns end otherwise (Qwen2.5:
-    <|im_end|>, while its eos is <|endoftext|>), and instruction-tuned models name several in their generation config (Llama 3.2:
-    <|eot_id|>, <|eom_id|> and <|end_of_text|>). What the template writes behind an answer is what the model has learned to say.
+    They are not always the tokenizer's end of text: a base model may carry a chat template whose turns end
+    otherwise (Qwen2.5: <|im_end|>, while its eos is <|endoftext|>), and instruction-tuned models name several
+    in their generation config (Llama 3.2: <|eot_id|>, <|eom_id|> and <|end_of_text|>). What the template
+    writes behind an answer is what the model has learned to say.
     """
     told = model.generation_config.eos_token_id if model.generation_config else None
     rows = model.get_input_embeddings().weight.shape[0]
@@ -69,16 +82,25 @@ def ends_of(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple
     return end, frozenset(every | {end, tokenizer.eos_token_id})
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping], add_generation_prompt: bool) -> str:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping], add_generation_prompt: bool
+) -> str:
     template = tokenizer.get_chat_template()  # of several by name the one called default
-    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt,
-                                         chat_template=DAY + template if "strftime_now" in template else template)
+    return tokenizer.apply_chat_template(
+        list(messages),
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        chat_template=DAY + template if "strftime_now" in template else template,
+    )
 
 
 def _lost(text: str, messages: Messages) -> Mapping[str, str] | None:
-    """The first message that the text does not hold. Parts that are written as a list are none of the model's language."""
+    """The first message that the text does not hold. Parts that are written as a list are none of the model's
+    language."""
     for m in messages:
-        if m["content"].strip() not in text or re.search(r"""['"]type['"]: ['"]text['"]""", text.replace(m["content"], "")):
+        if m["content"].strip() not in text or re.search(
+            r"""['"]type['"]: ['"]text['"]""", text.replace(m["content"], "")
+        ):
             return m
     return None
 
@@ -88,15 +110,21 @@ def _refusal(error: Exception | None, lost: Mapping[str, str] | None) -> str:
     if lost is not None:
         said = lost["content"].strip()
         hint = without if lost["role"] == "system" else "use a template that writes it"
-        return f"loses what the {lost['role']} says ({said[:60] + ('...' if len(said) > 60 else '')!r}); {hint}"
+        return (
+            f"loses what the {lost['role']} says ({said[:60] + ('...' if len(said) > 60 else '')!r}); {hint}"
+        )
     if isinstance(error, TemplateError):
         return f"refuses the conversation ({error}); {without}"
-    return (f"fails on the conversation ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); it may need tools, or a name "
-            "(several templates and none called default), which nothing here gives it")
+    return (
+        f"fails on the conversation ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); "
+        f"it may need tools, or a name "
+        "(several templates and none called default), which nothing here gives it"
+    )
 
 
 def _outside(text: str, last: str) -> str:
-    """The text, with thinking that the template has begun ended again: as models write it that are told not to think."""
+    """The text, with thinking that the template has begun ended again: as models write it that are told not
+    to think."""
     tail = text.rpartition(last.strip())[2]
     found = _open(tail)
     if not found:
@@ -116,14 +144,21 @@ def _open(tail: str) -> re.Match[str] | None:
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the template writes behind an answer; None without a template, or where it writes none or not the answer."""
+    """The special token that the template writes behind an answer; None without a template, or where it
+    writes none or not the answer."""
     if not tokenizer.chat_template:
         return None
-    special = set(tokenizer.all_special_ids) | {i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    special = set(tokenizer.all_special_ids) | {
+        i for i, t in tokenizer.added_tokens_decoder.items() if t.special
+    }
     for content in (SAID, [{"type": "text", "text": SAID}]):
         asked = "?" if content is SAID else [{"type": "text", "text": "?"}]
         try:
-            text = _rendered(tokenizer, [{"role": "user", "content": asked}, {"role": "assistant", "content": content}], False)
+            text = _rendered(
+                tokenizer,
+                [{"role": "user", "content": asked}, {"role": "assistant", "content": content}],
+                False,
+            )
         except Exception:  # said by whoever reads a conversation
             continue
         if (at := text.lower().rfind(SAID)) < 0:  # some change the case

@@ -1,5 +1,5 @@
-"""Embeddings of short texts by any Hugging Face model: the mean of its last hidden states, which is what most sentence transformers are
-trained for."""
+"""Embeddings of short texts by any Hugging Face model: the mean of its last hidden states, which is what most
+sentence transformers are trained for."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from forethought.engines.torch.models.loading import read_tokenizer, sentence
 from forethought.core.errors import UserError, unknown
+from forethought.engines.torch.models.loading import read_tokenizer, sentence
 
 MOST_TOKENS = 64  # of a text; a gram of five words has some ten
 BATCH = 256  # texts
@@ -22,7 +22,8 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportErro
 
 
 class Embedder:
-    """`Embedder("sentence-transformers/all-MiniLM-L6-v2")(texts)`. UserError for a path or name that is no model with a tokenizer."""
+    """`Embedder("sentence-transformers/all-MiniLM-L6-v2")(texts)`. UserError for a path or name that is no
+    model with a tokenizer."""
 
     def __init__(self, path: str, device: str = "auto"):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
@@ -37,13 +38,17 @@ class Embedder:
         try:
             self.model = AutoModel.from_pretrained(_name(path), dtype=torch.float32).to(device).eval()
         except UNREADABLE as e:
-            why = "it comes with code of its own, which is not run here" if "trust_remote_code" in str(e) else sentence(e)
+            why = (
+                "it comes with code of its own, which is not run here"
+                if "trust_remote_code" in str(e)
+                else sentence(e)
+            )
             raise UserError(f"{path} cannot be loaded as a model that embeds: {why}") from e
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """[N, D] float32, rows of length 1: hidden states averaged over the tokens of each text, padding left out. A text gives the same
-        row, up to rounding, whatever stands beside it."""
+        """[N, D] float32, rows of length 1: hidden states averaged over the tokens of each text, padding left
+        out. A text gives the same row, up to rounding, whatever stands beside it."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike in length: little padding
         rows: list[np.ndarray] = [np.zeros(0)] * len(texts)
         for at in range(0, len(order), BATCH):
@@ -53,8 +58,18 @@ class Embedder:
         return np.stack(rows)
 
     def _batch(self, texts: list[str]) -> np.ndarray:
-        asked = self.tokenizer(texts, padding=True, truncation=True, max_length=MOST_TOKENS, padding_side="right", return_tensors="pt")
-        ids_BT, mask_BT = asked["input_ids"].to(self.model.device), asked["attention_mask"].to(self.model.device)
+        asked = self.tokenizer(
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=MOST_TOKENS,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        ids_BT, mask_BT = (
+            asked["input_ids"].to(self.model.device),
+            asked["attention_mask"].to(self.model.device),
+        )
         hidden_BTD = self.model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
         weight_BT1 = mask_BT[:, :, None].to(hidden_BTD.dtype)
         mean_BD = (hidden_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
@@ -62,11 +77,14 @@ class Embedder:
 
 
 def codec(path: str) -> tuple[Callable[[str], list[int]], Callable[[Sequence[int]], str]]:
-    """(encode, decode) of a model's tokenizer alone, without special tokens. UserError where there is none."""
+    """(encode, decode) of a model's tokenizer alone, without special tokens. UserError where there is
+    none."""
     tokenizer = _tokenizer(path)
     logging.set_verbosity_error()  # a text above the model's context is no fault here: nothing reads it
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
-    return encode, lambda ids: tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return encode, lambda ids: tokenizer.decode(
+        list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
 
 
 def _tokenizer(path: str) -> PreTrainedTokenizerBase:

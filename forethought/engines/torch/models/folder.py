@@ -1,5 +1,5 @@
-"""The files of a model, looked at before anything of them is loaded: weights are safetensors, shards stay inside the folder, and what
-the weights' headers say is read without the weights.
+"""The files of a model, looked at before anything of them is loaded: weights are safetensors, shards stay
+inside the folder, and what the weights' headers say is read without the weights.
 
 Everything here raises ValueError with the file's name; `loading.from_path` says of which model.
 """
@@ -23,7 +23,8 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def find(name: str, file: str) -> Path | None:
-    """A file of a folder, or of a name on the hub (fetched where it is not at hand); None where there is none."""
+    """A file of a folder, or of a name on the hub (fetched where it is not at hand); None where there is
+    none."""
     local = Path(name)
     if local.is_dir():
         return local / file if (local / file).is_file() else None
@@ -40,8 +41,11 @@ def check_kinds(name: str) -> None:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ValueError(f"{path.name!r} is neither a file nor a folder")
     if (local / "adapter_config.json").exists():
-        raise ValueError("it is an adapter (adapter_config.json) on a model that stands elsewhere; merge the two (merge_and_unload) and "
-                         "save the result")
+        raise ValueError(
+            "it is an adapter (adapter_config.json) on a model that stands elsewhere; merge the "
+            "two (merge_and_unload) and "
+            "save the result"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -72,7 +76,11 @@ def tensors_of(name: str) -> Tensors:
 
 def _shards(index: dict[str, Any]) -> list[str]:
     names = index.get("weight_map")
-    if not isinstance(names, dict) or not names or not all(isinstance(shard, str) for shard in names.values()):
+    if (
+        not isinstance(names, dict)
+        or not names
+        or not all(isinstance(shard, str) for shard in names.values())
+    ):
         raise ValueError(f"{INDEX} has no weight_map from names of tensors to names of files")
     for shard in set(names.values()):
         path = PurePosixPath(shard)
@@ -95,8 +103,13 @@ def _headers(paths: list[Path]) -> Tensors:
 
 
 def _absent(local: Path) -> str:
-    pickles = sorted(path.name for pattern in PICKLES for path in local.glob(pattern)) if local.is_dir() else []
+    pickles = (
+        sorted(path.name for pattern in PICKLES for path in local.glob(pattern)) if local.is_dir() else []
+    )
     if pickles:
-        return (f"it has pickles only ({', '.join(pickles[:3])}), which can run code when they are read; convert it to safetensors (load it "
-                "where you trust it, then save_pretrained)")
+        return (
+            f"it has pickles only ({', '.join(pickles[:3])}), which can run code when they are read; "
+            f"convert it to safetensors (load it "
+            "where you trust it, then save_pretrained)"
+        )
     return f"it has no {WEIGHTS} and no {INDEX}; weights are read from safetensors files only"

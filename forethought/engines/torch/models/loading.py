@@ -1,4 +1,5 @@
-"""From a recipe's `model` table to a model with its tokenizer: a small one from scratch, or any Hugging Face causal LM."""
+"""From a recipe's `model` table to a model with its tokenizer: a small one from scratch, or any Hugging Face
+causal LM."""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ from typing import Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from forethought.core.errors import UserError
+from forethought.engines.torch.forest.attention import NAME
+from forethought.engines.torch.forest.vocabulary import check_ids
+from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models import folder, plausible
 from forethought.engines.torch.models.architecture import INSTEAD, check_config
-from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.models.exact import check_model
 from forethought.engines.torch.models.fingerprint import config_digest
-from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
 from forethought.engines.torch.models.tokenizer import read_tokenizer
-from forethought.engines.torch.forest.vocabulary import check_ids
-from forethought.core.errors import UserError
 from forethought.recipe.schema import ModelSpec
 
 Weights = Literal["auto", "fp32", "bf16"]
@@ -32,13 +33,22 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str  # path or hub name; "" for a model from scratch
-    config: str = ""  # digest of the configuration in its file, which says with the weights which model this is
+    # digest of the configuration in its file, which says with the weights which model this is
+    config: str = ""
     notes: tuple[str, ...] = ()  # what a run says of it at its start
 
 
-def load(spec: ModelSpec, words: Sequence[str], context: int, seed: int, weights: Weights = "auto", texts: Sequence[str] = ()) -> Loaded:
-    """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights. Where the task is free text its tokenizer is
-    trained on `texts`, and `words` are the marks that are tokens of their own. `weights`: see `from_path`."""
+def load(
+    spec: ModelSpec,
+    words: Sequence[str],
+    context: int,
+    seed: int,
+    weights: Weights = "auto",
+    texts: Sequence[str] = (),
+) -> Loaded:
+    """`words` and `context` (tokens) size a model from scratch; `seed` draws its weights. Where the task is
+    free text its tokenizer is trained on `texts`, and `words` are the marks that are tokens of their own.
+    `weights`: see `from_path`."""
     if not spec.path:
         tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
         return Loaded(small_model(spec, len(tokenizer), context, seed), tokenizer, "")
@@ -46,14 +56,18 @@ def load(spec: ModelSpec, words: Sequence[str], context: int, seed: int, weights
 
 
 def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "auto") -> Loaded:
-    """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would compute wrongly.
+    """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would
+    compute wrongly.
 
-    `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine without a GPU. What the
-    configuration and the headers of the files say is checked before a weight is read.
+    `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine
+    without a GPU. What the configuration and the headers of the files say is checked before a weight is read.
     """
     local = Path(path).expanduser()
     if (local.exists() or path.startswith((".", "/", "~"))) and not (local / folder.CONFIG).is_file():
-        raise UserError(f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` wrote or a hub name")
+        raise UserError(
+            f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` "
+            f"wrote or a hub name"
+        )
     name = str(local) if local.exists() else path
     config = None
     try:
@@ -66,12 +80,19 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
         tensors = folder.tensors_of(name)
         if not trust_remote_code:
             plausible.check_sizes(config, tensors)
-        model, found = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation=NAME, dtype=DTYPES[weights],
-                                                            trust_remote_code=trust_remote_code, use_safetensors=True,
-                                                            output_loading_info=True)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            attn_implementation=NAME,
+            dtype=DTYPES[weights],
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
     except UserError:
         raise
-    except Exception as e:  # what stands in a folder is a stranger's, and transformers raises whatever that leads to
+    # what stands in a folder is a stranger's, and transformers raises whatever that leads to
+    except Exception as e:
         raise _refusal(e, path, config) from e
     _check_files(path, model, tokenizer, found)
     if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
@@ -84,8 +105,8 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
 
 @torch.no_grad()
 def _own(model: PreTrainedModel) -> None:
-    """Some versions of safetensors leave weights mapped to their file: who then writes another model to that path changes this one, or
-    ends its process (SIGBUS)."""
+    """Some versions of safetensors leave weights mapped to their file: who then writes another model to that
+    path changes this one, or ends its process (SIGBUS)."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()
@@ -95,28 +116,41 @@ def _refusal(e: Exception, path: str, config) -> UserError:
     if out_of_memory(e):
         return UserError(f"out of memory: the weights of {path} do not fit; {LESS}")
     if isinstance(e, KeyError) and e.args == (NAME,):
-        return UserError(f"{path} ({config.model_type}) has an attention that does not go through the attention interface of "
-                         f"transformers, and so cannot take packed forests; {INSTEAD}")
+        return UserError(
+            f"{path} ({config.model_type}) has an attention that does not go through the "
+            f"attention interface of "
+            f"transformers, and so cannot take packed forests; {INSTEAD}"
+        )
     return UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}")
 
 
 def _check_files(path: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: dict) -> None:
     """Weights that are there, and a tokenizer that fits them."""
     if absent := sorted(found["missing_keys"]):
-        raise UserError(f"{path} cannot be loaded as a causal language model: {plausible.lacking(type(model).__name__, absent)}")
+        raise UserError(
+            f"{path} cannot be loaded as a causal language model: "
+            f"{plausible.lacking(type(model).__name__, absent)}"
+        )
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of {path} has no end-of-text token (eos_token); set one and save it")
     if why := check_ids(tokenizer, model.get_input_embeddings().weight.shape[0]):
-        raise UserError(f"the tokenizer of {path} {why}; they do not belong together (resize_token_embeddings and save the model)")
+        raise UserError(
+            f"the tokenizer of {path} {why}; they do not belong together "
+            f"(resize_token_embeddings and save the model)"
+        )
 
 
 @torch.no_grad()
 def check_finite(model: PreTrainedModel, path: str) -> None:
-    """UserError that names a weight which holds NaN or infinity: a few tokens need not meet it, and training would."""
+    """UserError that names a weight which holds NaN or infinity: a few tokens need not meet it, and training
+    would."""
     for name, p in model.named_parameters():
         if p.is_floating_point() and not torch.linalg.vector_norm(p, torch.inf).isfinite():
-            raise UserError(f"{path}: {name} holds numbers that are not finite (NaN or infinity); with them logits that are not finite "
-                            "come out. Its weights are broken: take an earlier copy")
+            raise UserError(
+                f"{path}: {name} holds numbers that are not finite (NaN or infinity); with them "
+                f"logits that are not finite "
+                "come out. Its weights are broken: take an earlier copy"
+            )
 
 
 def _notes(path: str, found: dict) -> tuple[str, ...]:
@@ -124,8 +158,11 @@ def _notes(path: str, found: dict) -> tuple[str, ...]:
     unused = sorted(found["unexpected_keys"])
     if not unused:
         return ()
-    return (f"{path} holds {len(unused):,} weights that its config.json has no place for; they are not used: {', '.join(unused[:3])}"
-            f"{', ...' if len(unused) > 3 else ''}",)
+    return (
+        f"{path} holds {len(unused):,} weights that its config.json has no place for; they are not used: "
+        f"{', '.join(unused[:3])}"
+        f"{', ...' if len(unused) > 3 else ''}",
+    )
 
 
 def sentence(e: Exception) -> str:

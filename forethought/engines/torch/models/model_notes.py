@@ -1,4 +1,5 @@
-"""What a run says of a foreign model at its start: what is done otherwise than its files, or the recipe, let one expect."""
+"""What a run says of a foreign model at its start: what is done otherwise than its files, or the recipe, let
+one expect."""
 
 from __future__ import annotations
 
@@ -6,24 +7,35 @@ from collections.abc import Iterator
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from forethought.engines.torch.models.chat import opens_thinking
 from forethought.engines.torch.forest.vocabulary import empty_of
+from forethought.engines.torch.models.chat import opens_thinking
 from forethought.recipe.schema import AdapterSpec
 
 
-def notes_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str, adapter: AdapterSpec) -> Iterator[str]:
+def notes_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str, adapter: AdapterSpec
+) -> Iterator[str]:
     """In sentences; none of a small model from scratch."""
     if not source:
         return
     if (empty := empty_of(model)) is not None:
-        yield (f"{len(empty):,} of the {model.config.get_text_config().vocab_size:,} ids of {source} have no token; they are neither sampled "
-               "nor given a probability")
+        yield (
+            f"{len(empty):,} of the {model.config.get_text_config().vocab_size:,} ids of {source} have no "
+            f"token; they are neither sampled "
+            "nor given a probability"
+        )
     if mark := opens_thinking(tokenizer):
-        yield (f"the chat template of {source} begins the assistant's turn with {mark}; the thinking is ended again before the plan is "
-               "opened, which stands outside of it")
+        yield (
+            f"the chat template of {source} begins the assistant's turn with {mark}; the thinking is "
+            f"ended again before the plan is "
+            "opened, which stands outside of it"
+        )
     if named := tied_targets(model, adapter):
-        yield (f"adapter.targets names {named}, which is tied to other weights of {source}: its adapter works as an adapter, and cannot be "
-               "merged (what it adds to one would be added to both)")
+        yield (
+            f"adapter.targets names {named}, which is tied to other weights of {source}: its adapter "
+            f"works as an adapter, and cannot be "
+            "merged (what it adds to one would be added to both)"
+        )
 
 
 def tied_targets(model: PreTrainedModel, adapter: AdapterSpec) -> str:
@@ -32,4 +44,11 @@ def tied_targets(model: PreTrainedModel, adapter: AdapterSpec) -> str:
     if head is None or inputs.weight is not head.weight:
         return ""
     ends = [name for name, module in model.named_modules() if module is inputs or module is head]
-    return next((target for target in adapter.targets if any(name == target or name.endswith(f".{target}") for name in ends)), "")
+    return next(
+        (
+            target
+            for target in adapter.targets
+            if any(name == target or name.endswith(f".{target}") for name in ends)
+        ),
+        "",
+    )

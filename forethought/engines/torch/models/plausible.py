@@ -1,5 +1,6 @@
-"""Whether a configuration can be that of the weights beside it, found before a weight is read and before memory is taken: its numbers are
-numbers of a size that models have, and the model that they make is no larger than what the files hold.
+"""Whether a configuration can be that of the weights beside it, found before a weight is read and before
+memory is taken: its numbers are numbers of a size that models have, and the model that they make is no larger
+than what the files hold.
 
 Everything here raises ValueError with the key and the value; `loading.from_path` says of which model.
 """
@@ -15,24 +16,81 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from forethought.engines.torch.models.folder import Tensors
 
-COUNTS = {  # what is counted -> (its keys in the configurations of transformers, the most that any model has, and room)
+# what is counted -> (its keys in the configurations of transformers, the most that any model has, and room)
+COUNTS = {
     "tokens": (("vocab_size",), 1 << 24),
-    "positions": (("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length", "original_max_position_embeddings"),
-                  1 << 26),
-    "numbers": (("hidden_size", "n_embd", "d_model", "dim", "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "embedding_size",
-                 "moe_intermediate_size", "shared_expert_intermediate_size", "kv_lora_rank", "q_lora_rank", "rotary_dim"), 1 << 20),
-    "heads": (("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_heads", "num_kv_heads"), 1 << 14),
-    "numbers of a head": (("head_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "d_kv"), 1 << 14),
+    "positions": (
+        (
+            "max_position_embeddings",
+            "n_positions",
+            "n_ctx",
+            "max_seq_len",
+            "seq_length",
+            "original_max_position_embeddings",
+        ),
+        1 << 26,
+    ),
+    "numbers": (
+        (
+            "hidden_size",
+            "n_embd",
+            "d_model",
+            "dim",
+            "intermediate_size",
+            "n_inner",
+            "ffn_dim",
+            "ffn_hidden_size",
+            "embedding_size",
+            "moe_intermediate_size",
+            "shared_expert_intermediate_size",
+            "kv_lora_rank",
+            "q_lora_rank",
+            "rotary_dim",
+        ),
+        1 << 20,
+    ),
+    "heads": (
+        ("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_heads", "num_kv_heads"),
+        1 << 14,
+    ),
+    "numbers of a head": (
+        ("head_dim", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "d_kv"),
+        1 << 14,
+    ),
     "layers": (("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 1 << 13),
-    "experts": (("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "n_shared_experts"), 1 << 13),
-}  # fmt: skip
-ZERO = ("rotary_dim", "n_shared_experts", "num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok",
-        "moe_intermediate_size", "shared_expert_intermediate_size", "seq_length", "n_inner", "kv_lora_rank", "q_lora_rank")  # may be none
-FLAGS = ("tie_word_embeddings", "attention_bias", "mlp_bias", "is_encoder_decoder", "use_sliding_window", "alibi")
+    "experts": (
+        ("num_experts", "num_local_experts", "n_routed_experts", "num_experts_per_tok", "n_shared_experts"),
+        1 << 13,
+    ),
+}
+ZERO = (
+    "rotary_dim",
+    "n_shared_experts",
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "num_experts_per_tok",
+    # may be none
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "seq_length",
+    "n_inner",
+    "kv_lora_rank",
+    "q_lora_rank",
+)
+FLAGS = (
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "is_encoder_decoder",
+    "use_sliding_window",
+    "alibi",
+)
 IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
 TYPES = ("float32", "float16", "bfloat16", "float64", "float", "half", "double", "auto")
 FLOATS = ("F64", "F32", "F16", "BF16")  # in the headers of safetensors
-BUFFERS = 1 << 28  # numbers that a model may make for itself (masks, rotary tables) beside as many as it has weights
+# numbers that a model may make for itself (masks, rotary tables) beside as many as it has weights
+BUFFERS = 1 << 28
 DEPTH = 4  # of tables in tables that are looked at
 
 
@@ -44,13 +102,22 @@ def check_numbers(raw: dict[str, Any]) -> None:
         if value is None:
             continue
         if key in limits and (type(value) is not int or not least <= value <= limits[key]):
-            raise ValueError(f"config.json: {where} = {_short(value)} is no whole number from {least} to {limits[key]:,}")
+            raise ValueError(
+                f"config.json: {where} = {_short(value)} is no whole number from {least} to {limits[key]:,}"
+            )
         if key in FLAGS and type(value) is not bool:
             raise ValueError(f"config.json: {where} = {_short(value)} is neither true nor false")
-        if key in IDS and not all(type(i) is int and -1 <= i < 1 << 31 for i in (value if isinstance(value, list) else [value])):
+        if key in IDS and not all(
+            type(i) is int and -1 <= i < 1 << 31 for i in (value if isinstance(value, list) else [value])
+        ):
             raise ValueError(f"config.json: {where} = {_short(value)} is no token id")
-        if key in ("dtype", "torch_dtype") and not (isinstance(value, str) and value.removeprefix("torch.") in TYPES):
-            raise ValueError(f"config.json: {where} = {_short(value)} is no type that weights train in; known: {', '.join(TYPES[:4])}")
+        if key in ("dtype", "torch_dtype") and not (
+            isinstance(value, str) and value.removeprefix("torch.") in TYPES
+        ):
+            raise ValueError(
+                f"config.json: {where} = {_short(value)} is no type that weights train in; "
+                f"known: {', '.join(TYPES[:4])}"
+            )
         if key.endswith(("_eps", "_epsilon")) and not (type(value) in (int, float) and 0 <= value < 1):
             raise ValueError(f"config.json: {where} = {_short(value)} is no number from 0 to 1")
         if key == "rope_theta" and not (type(value) in (int, float) and 0 < value < math.inf):
@@ -58,9 +125,15 @@ def check_numbers(raw: dict[str, Any]) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"config.json: {where} = {value} is not finite")
     if raw.get("quantization_config") is not None:
-        raise ValueError("it is quantised (quantization_config); what trains are plain weights: use the model as it was before")
+        raise ValueError(
+            "it is quantised (quantization_config); what trains are plain weights: use the "
+            "model as it was before"
+        )
     if raw.get("transformers_weights") is not None:
-        raise ValueError(f"config.json: transformers_weights = {_short(raw['transformers_weights'])}; weights are read from model.safetensors")
+        raise ValueError(
+            f"config.json: transformers_weights = {_short(raw['transformers_weights'])}; "
+            f"weights are read from model.safetensors"
+        )
 
 
 def _entries(table: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, str, Any]]:
@@ -74,15 +147,23 @@ def _entries(table: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[s
 
 
 def _short(value: object) -> str:
-    text = repr(value) if not isinstance(value, int) or isinstance(value, bool) or abs(value) < 10**30 else "a number of more than 30 digits"
+    text = (
+        repr(value)
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) < 10**30
+        else "a number of more than 30 digits"
+    )
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_sizes(config, tensors: Tensors) -> None:
-    """The model that the configuration makes, against the headers of its files. It is made on no device, without memory."""
+    """The model that the configuration makes, against the headers of its files. It is made on no device,
+    without memory."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
     if layers > len(tensors):  # to make so many takes time
-        raise ValueError(f"config.json says {layers:,} layers (num_hidden_layers), and its files hold {len(tensors):,} tensors")
+        raise ValueError(
+            f"config.json says {layers:,} layers (num_hidden_layers), and its files hold "
+            f"{len(tensors):,} tensors"
+        )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     wanted = dict(model.named_parameters(remove_duplicate=False))
@@ -90,18 +171,26 @@ def check_sizes(config, tensors: Tensors) -> None:
         if key in tensors:
             kind, shape = tensors[key]
             if shape != tuple(p.shape):
-                raise ValueError(f"{key} has the shape {list(shape)} in the files and {list(p.shape)} by config.json")
+                raise ValueError(
+                    f"{key} has the shape {list(shape)} in the files and {list(p.shape)} by config.json"
+                )
             if kind not in FLOATS:
                 raise ValueError(f"{key} is stored as {kind}; weights are read as one of {', '.join(FLOATS)}")
-    own, held = sum(p.numel() for p in model.parameters()), sum(math.prod(shape) for _, shape in tensors.values())
+    own, held = (
+        sum(p.numel() for p in model.parameters()),
+        sum(math.prod(shape) for _, shape in tensors.values()),
+    )
     if own > held:
         _refuse_absent(model, wanted, tensors, own, held)
     if (made := sum(b.numel() for b in model.buffers())) > max(BUFFERS, own):
         raise ValueError(f"config.json asks for tables of {made:,} numbers beside weights of {own:,}")
 
 
-def _refuse_absent(model: PreTrainedModel, wanted: dict[str, torch.nn.Parameter], tensors: Tensors, own: int, held: int) -> None:
-    there = {id(p) for key, p in wanted.items() if key in tensors}  # a tied weight stands under one of its names
+def _refuse_absent(
+    model: PreTrainedModel, wanted: dict[str, torch.nn.Parameter], tensors: Tensors, own: int, held: int
+) -> None:
+    # a tied weight stands under one of its names
+    there = {id(p) for key, p in wanted.items() if key in tensors}
     absent = sorted(key for key, p in model.named_parameters() if id(p) not in there)
     if there and absent:
         raise ValueError(lacking(type(model).__name__, absent))
@@ -109,4 +198,7 @@ def _refuse_absent(model: PreTrainedModel, wanted: dict[str, torch.nn.Parameter]
 
 
 def lacking(name: str, absent: list[str]) -> str:
-    return (f"it lacks weights of {name}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}; they would be drawn at random")
+    return (
+        f"it lacks weights of {name}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}; they "
+        f"would be drawn at random"
+    )

@@ -1,16 +1,19 @@
-"""A small model from scratch: a standard decoder with a word-level tokenizer (for free text: `small_text.py`), and an initialisation
-under which it learns to look things up in a minute rather than in an hour.
+"""A small model from scratch: a standard decoder with a word-level tokenizer (for free text:
+`small_text.py`), and an initialisation under which it learns to look things up in a minute rather than in an
+hour.
 
-Why an initialisation. The tasks here need look-ups ("which parent follows this name on the screen?"). A decoder learns them as
-a pair of heads: one that moves each token's content a few positions on, and one that matches the current token against the moved
-content (the induction circuit, arXiv 2209.11895). From the usual initialisation a plain decoder of this size does not form the
-pair within our budget. Nothing in the architecture forbids to begin with it:
-- layer 0, heads 1 to 3 attend exactly 1, 2 and 3 tokens back: query and key have biases, and under rotary embeddings a
-  pair of biases is a function of distance alone; their values are written to a random subspace each;
-- in later layers, heads 1 to 3 begin with query = the current token's content and key = the content that was moved 1, 2 or 3
-  tokens (the same random subspaces), and with values of a useful size.
-All weights train. Architecture, file and code stay those of `transformers`: the saved model opens anywhere. In the spirit of
-mimetic initialisation (arXiv 2305.09828). `docs/log.md` has what was measured.
+Why an initialisation. The tasks here need look-ups ("which parent follows this name on the screen?"). A
+decoder learns them as a pair of heads: one that moves each token's content a few positions on, and one that
+matches the current token against the moved content (the induction circuit, arXiv 2209.11895). From the usual
+initialisation a plain decoder of this size does not form the pair within our budget. Nothing in the
+architecture forbids to begin with it:
+- layer 0, heads 1 to 3 attend exactly 1, 2 and 3 tokens back: query and key have biases, and under rotary
+  embeddings a pair of biases is a function of distance alone; their values are written to a random subspace
+  each;
+- in later layers, heads 1 to 3 begin with query = the current token's content and key = the content that was
+  moved 1, 2 or 3 tokens (the same random subspaces), and with values of a useful size.
+All weights train. Architecture, file and code stay those of `transformers`: the saved model opens anywhere.
+In the spirit of mimetic initialisation (arXiv 2305.09828). `docs/log.md` has what was measured.
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from forethought.engines.torch.forest.attention import NAME
 from forethought.core.errors import RecipeError
+from forethought.engines.torch.forest.attention import NAME
 from forethought.recipe.schema import ModelSpec
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 SHIFTS = (1, 2, 3)
-SHARPNESS = 20.0  # of the shift heads: logit advantage of the right distance over its neighbour is about 0.67 times this
+# of the shift heads: logit advantage of the right distance over its neighbour is about 0.67 times this
+SHARPNESS = 20.0
 EMBEDDING_STD = 0.5
 MATCH = 1.0  # scale of the matching heads' queries and keys
 VALUE = 0.8  # scale of the matching heads' values and outputs
@@ -39,25 +43,44 @@ def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
     vocabulary = {w: i for i, w in enumerate(dict.fromkeys([PAD, EOS, UNK, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK,
-                                   clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def small_model(spec: ModelSpec, vocabulary: int, context: int, seed: int) -> LlamaForCausalLM:
-    """A decoder in the recipe's size. RecipeError where the size cannot hold the circuit (4 heads, 2 layers at least)."""
+    """A decoder in the recipe's size. RecipeError where the size cannot hold the circuit (4 heads, 2 layers
+    at least)."""
     if spec.width % spec.heads or (spec.width // spec.heads) % 2:
         raise RecipeError("model.width", f"{spec.width} must be an even multiple of heads = {spec.heads}")
     if spec.heads <= len(SHIFTS) or spec.layers < 2:
-        raise RecipeError("model", f"a small model needs at least {len(SHIFTS) + 1} heads and 2 layers, "
-                                   f"found heads = {spec.heads}, layers = {spec.layers}")
+        raise RecipeError(
+            "model",
+            f"a small model needs at least {len(SHIFTS) + 1} heads and 2 layers, "
+            f"found heads = {spec.heads}, layers = {spec.layers}",
+        )
     config = Qwen2Config(
-        vocab_size=vocabulary, hidden_size=spec.width, intermediate_size=spec.mlp, num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads, num_key_value_heads=spec.heads, max_position_embeddings=context,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
-        pad_token_id=0, eos_token_id=1, bos_token_id=None, attn_implementation=NAME,
+        vocab_size=vocabulary,
+        hidden_size=spec.width,
+        intermediate_size=spec.mlp,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads,
+        max_position_embeddings=context,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+        attn_implementation=NAME,
     )
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # factorisations of small matrices take longer on several, and give other last bits
+    # factorisations of small matrices take longer on several, and give other last bits
+    torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -71,12 +94,21 @@ def small_model(spec: ModelSpec, vocabulary: int, context: int, seed: int) -> Ll
 def _as_llama(model: Qwen2ForCausalLM) -> LlamaForCausalLM:
     """The same function, tensor by tensor, under Llama's name.
 
-    `transformers` opens the tokenizer of any folder whose model is a qwen2 as Qwen's own, whatever its files say, and that one
-    finds no words in ours. Llama with biases has one that Qwen2 lacks, on the attention's output: it is zero and never trains.
+    `transformers` opens the tokenizer of any folder whose model is a qwen2 as Qwen's own, whatever its files
+    say, and that one finds no words in ours. Llama with biases has one that Qwen2 lacks, on the attention's
+    output: it is zero and never trains.
     """
-    own = LlamaConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version", "attention_bias"}
-    config = LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k in own}, attention_bias=True,
-                         attn_implementation=model.config._attn_implementation)
+    own = LlamaConfig().to_dict().keys() - {
+        "model_type",
+        "architectures",
+        "transformers_version",
+        "attention_bias",
+    }
+    config = LlamaConfig(
+        **{k: v for k, v in model.config.to_dict().items() if k in own},
+        attention_bias=True,
+        attn_implementation=model.config._attn_implementation,
+    )
     with torch.device("meta"):
         llama = LlamaForCausalLM(config)
     for layer in llama.model.layers:
@@ -93,7 +125,8 @@ def _begin_with_lookup(model: Qwen2ForCausalLM, config: Qwen2Config) -> None:
     d = config.hidden_size // config.num_attention_heads
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD)
     frequency = config.rope_parameters["rope_theta"] ** (-torch.arange(0, d, 2).float() / d)
-    size = math.sqrt(SHARPNESS * math.sqrt(d)) * (frequency > 0.02)  # slow rotations cannot tell neighbours apart
+    # slow rotations cannot tell neighbours apart
+    size = math.sqrt(SHARPNESS * math.sqrt(d)) * (frequency > 0.02)
     orthogonal = lambda: torch.nn.init.orthogonal_(torch.empty(d, config.hidden_size))  # noqa: E731
     first = model.model.layers[0].self_attn
     reads, writes = [], []
@@ -102,7 +135,9 @@ def _begin_with_lookup(model: Qwen2ForCausalLM, config: Qwen2Config) -> None:
         for projection in (first.q_proj, first.k_proj):
             projection.weight[rows] *= 0.1  # content must not blur the distance
         first.k_proj.bias[rows] = torch.cat([size, torch.zeros(d // 2)])
-        first.q_proj.bias[rows] = torch.cat([size * torch.cos(-shift * frequency), size * torch.sin(-shift * frequency)])
+        first.q_proj.bias[rows] = torch.cat(
+            [size * torch.cos(-shift * frequency), size * torch.sin(-shift * frequency)]
+        )
         read, write = orthogonal(), orthogonal()
         first.v_proj.weight[rows], first.o_proj.weight[:, rows] = read, write.T
         reads.append(read)

@@ -1,7 +1,8 @@
 """The tokenizer that a model's files describe, and what it puts before a text.
 
-Where there is a tokenizer.json, that is the tokenizer: the class that tokenizer_config.json names, or that `transformers` has for the
-kind of model, may build another one from the same words (another way to cut text into pieces), silently.
+Where there is a tokenizer.json, that is the tokenizer: the class that tokenizer_config.json names, or that
+`transformers` has for the kind of model, may build another one from the same words (another way to cut text
+into pieces), silently.
 """
 
 from __future__ import annotations
@@ -21,14 +22,23 @@ TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")  # wha
 MOST_IDS = 1 << 24
 PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")  # classes that build nothing of their own
 SPECIAL = ("eos_token", "bos_token", "pad_token", "unk_token")
-PROBES = ("<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}", "  two  spaces,\ta tab\r\n\n\n and lines   ", "don't I'LL we've",
-          "CamelCase snake_case x3=y[7]*-2.5e-10;", "na\u00efve caf\u00e9 \u6771\u4eac\u90fd \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f600",
-          "12345 67 8", "Plan: 1. Open <b>. 2. Close!?", "e\u0301 \ufb01 \u00bd", " w0 w6 w1 ")  # fmt: skip
+PROBES = (
+    "<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}",
+    "  two  spaces,\ta tab\r\n\n\n and lines   ",
+    "don't I'LL we've",
+    "CamelCase snake_case x3=y[7]*-2.5e-10;",
+    "na\u00efve caf\u00e9 \u6771\u4eac\u90fd \u041f\u0440\u0438\u0432\u0435\u0442 \U0001f600",
+    "12345 67 8",
+    "Plan: 1. Open <b>. 2. Close!?",
+    "e\u0301 \ufb01 \u00bd",
+    " w0 w6 w1 ",
+)
 
 
 def read_tokenizer(name: str, trust_remote_code: bool, rows: int = MOST_IDS) -> PreTrainedTokenizerBase:
-    """What the files of a folder or hub name say. ValueError where they hold none, or do not agree about it, or where an id of
-    tokenizer.json is none of the model's `rows`: what lies between two ids may be taken for tokens, one by one."""
+    """What the files of a folder or hub name say. ValueError where they hold none, or do not agree about it,
+    or where an id of tokenizer.json is none of the model's `rows`: what lies between two ids may be taken for
+    tokens, one by one."""
     local = Path(name)
     if local.is_dir() and not any(next(local.glob(pattern), None) for pattern in TOKENIZERS):
         # Some kinds of models would make one up.
@@ -38,7 +48,8 @@ def read_tokenizer(name: str, trust_remote_code: bool, rows: int = MOST_IDS) -> 
     if path is None or (trust_remote_code and "auto_map" in said):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     written = _written(path, rows)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(name, tokenizer_file=str(path))  # whatever file tokenizer_config.json names
+    # whatever file tokenizer_config.json names
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(name, tokenizer_file=str(path))
     if said.get("tokenizer_class") not in PLAIN and tokenizer.eos_token is None:
         _take_special(tokenizer, name)
     _check(tokenizer, written, said)
@@ -48,7 +59,8 @@ def read_tokenizer(name: str, trust_remote_code: bool, rows: int = MOST_IDS) -> 
 
 
 def begin_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """What the tokenizer puts before a text (a BOS, or nothing), where no chat template says how a text begins."""
+    """What the tokenizer puts before a text (a BOS, or nothing), where no chat template says how a text
+    begins."""
     bare = tokenizer.encode("a", add_special_tokens=False)
     whole = tokenizer.encode("a")
     places = [i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare]
@@ -62,9 +74,15 @@ def _written(path: Path, rows: int) -> Tokenizer:
     except Exception as e:  # the library raises no other type
         raise ValueError(f"{TOKENIZER} cannot be read ({str(e).splitlines()[0]})") from e
     if dropout := (json.loads(text).get("model") or {}).get("dropout"):
-        raise ValueError(f"{TOKENIZER} cuts words at random (dropout = {dropout}): one text would have many token ids; set it to null")
+        raise ValueError(
+            f"{TOKENIZER} cuts words at random (dropout = {dropout}): one text would have many "
+            f"token ids; set it to null"
+        )
     if (most := max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)) >= rows:
-        raise ValueError(f"its tokenizer has a token with the id {most}, its model embeds {rows}; they do not belong together")
+        raise ValueError(
+            f"its tokenizer has a token with the id {most}, its model embeds {rows}; they do "
+            f"not belong together"
+        )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -72,7 +90,8 @@ def _written(path: Path, rows: int) -> Tokenizer:
 
 def _take_special(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
     """Special tokens that only the class of the kind knows, where they are tokens of this one."""
-    with contextlib.suppress(Exception):  # a class that cannot be built tells nothing; the check for an end of text follows
+    # a class that cannot be built tells nothing; the check for an end of text follows
+    with contextlib.suppress(Exception):
         usual = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         known = tokenizer.get_vocab()
         for key in SPECIAL:
@@ -84,12 +103,22 @@ def _check(tokenizer: PreTrainedTokenizerFast, written: Tokenizer, said: dict[st
     for number, token in (said.get("added_tokens_decoder") or {}).items():
         text = token.get("content") if isinstance(token, dict) else token
         if isinstance(text, str) and (own := tokenizer.get_vocab().get(text)) != int(number):
-            raise ValueError(f"tokenizer_config.json gives {text!r} the id {number}, {TOKENIZER} makes it {own}; they do not belong together")
+            raise ValueError(
+                f"tokenizer_config.json gives {text!r} the id {number}, {TOKENIZER} makes it "
+                f"{own}; they do not belong together"
+            )
     added = tokenizer.get_added_vocab().keys() - written.get_vocab(with_added_tokens=True).keys()
     for text in PROBES:
         if any(token in text for token in added):
             continue
-        own, wanted = tokenizer.encode(text, add_special_tokens=False), written.encode(text, add_special_tokens=False).ids
+        own, wanted = (
+            tokenizer.encode(text, add_special_tokens=False),
+            written.encode(text, add_special_tokens=False).ids,
+        )
         if own != wanted:
-            raise ValueError(f"its tokenizer is not the one in {TOKENIZER}: {text!r} is {len(own)} tokens for one and {len(wanted)} for the "
-                             f"other; the class in tokenizer_config.json ({said.get('tokenizer_class')!r}) builds another one")
+            raise ValueError(
+                f"its tokenizer is not the one in {TOKENIZER}: {text!r} is {len(own)} tokens "
+                f"for one and {len(wanted)} for the "
+                f"other; the class in tokenizer_config.json ({said.get('tokenizer_class')!r}) "
+                f"builds another one"
+            )

@@ -1,4 +1,5 @@
-"""Policies to disk and back, in the layouts that `transformers` and `peft` open; a full disk is reported as what it is."""
+"""Policies to disk and back, in the layouts that `transformers` and `peft` open; a full disk is reported as
+what it is."""
 
 from __future__ import annotations
 
@@ -13,17 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.core_model_loading import revert_weight_conversion
 
+from forethought.core.errors import CheckpointError
 from forethought.engines.base import BASE
 from forethought.engines.torch.forest.lora import clean
 from forethought.engines.torch.policies.table import Policies
-from forethought.core.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file. safetensors wraps the system's error; it is an OSError again here, with its number."""
+    """A safetensors file. safetensors wraps the system's error; it is an OSError again here, with its
+    number."""
     try:
         save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as e:
@@ -33,8 +35,9 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def write_policies(policies: Policies, directory: Path, tokenizer, source: str) -> None:
-    """`base/` and `models/NAME/` as `AutoModelForCausalLM` reads them (of the base only the tokenizer where it is still what
-    `source` holds), `adapters/NAME/` as `PeftModel` reads them, frozen copies in `copies/NAME.safetensors`."""
+    """`base/` and `models/NAME/` as `AutoModelForCausalLM` reads them (of the base only the tokenizer where
+    it is still what `source` holds), `adapters/NAME/` as `PeftModel` reads them, frozen copies in
+    `copies/NAME.safetensors`."""
     (directory / BASE).mkdir(parents=True)
     if policies.base_moved or not source:
         _write_model(policies, BASE, directory / BASE)
@@ -47,7 +50,8 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         config.base_model_name_or_path = source if source and not policies.base_moved else f"../../{BASE}"
         config.inference_mode = True
         for key, value in vars(config).items():
-            if isinstance(value, set):  # the names of the layers, whose order would be that of the process's hash seed
+            # the names of the layers, whose order would be that of the process's hash seed
+            if isinstance(value, set):
                 setattr(config, key, sorted(value))
         config.save_pretrained(folder)
     for name, model in policies.copies.items():
@@ -58,22 +62,32 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
             tokenizer.save_pretrained(folder)
             continue
         (directory / "copies").mkdir(exist_ok=True)
-        own = {k: p.contiguous() for k, p in model.named_parameters()} | {k: b.contiguous() for k, b in model.named_buffers()}
+        own = {k: p.contiguous() for k, p in model.named_parameters()} | {
+            k: b.contiguous() for k, b in model.named_buffers()
+        }
         write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
 
 
 def check_tokenizer(tokenizer, folder: Path, source: str = "") -> None:
-    """CheckpointError where the folder was saved with other tokens: its weights would read other words than they learned."""
-    if not hasattr(tokenizer, "backend_tokenizer") or not (folder / "tokenizer.json").exists():  # one that is written out in Python
+    """CheckpointError where the folder was saved with other tokens: its weights would read other words than
+    they learned."""
+    # one that is written out in Python
+    if not hasattr(tokenizer, "backend_tokenizer") or not (folder / "tokenizer.json").exists():
         return
     own = json.loads(tokenizer.backend_tokenizer.to_str())
     saved = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     if any(own[part] != saved[part] for part in ("model", "added_tokens", "pre_tokenizer")):
         if source:
-            raise CheckpointError(f"{folder} was saved with another tokenizer than {source} holds; put the one that it was trained with back "
-                                  "there")
-        raise CheckpointError(f"{folder} was saved with another tokenizer than its task gives now. A small model's tokens come from the "
-                              "task: give it the training problems and the settings that the run began with")
+            raise CheckpointError(
+                f"{folder} was saved with another tokenizer than {source} holds; put the "
+                f"one that it was trained with back "
+                "there"
+            )
+        raise CheckpointError(
+            f"{folder} was saved with another tokenizer than its task gives now. A small "
+            f"model's tokens come from the "
+            "task: give it the training problems and the settings that the run began with"
+        )
 
 
 def read_policies(policies: Policies, directory: Path) -> None:
@@ -83,11 +97,16 @@ def read_policies(policies: Policies, directory: Path) -> None:
         _read_model(policies, BASE, directory / BASE)
         policies.base_moved = True
     elif policies.base_moved:
-        raise CheckpointError(f"{directory} was saved before the base moved and holds no weights of it; resume in a new process")
-    adapters, models, frozen = (sorted((directory / kind).glob("*")) for kind in ("adapters", "models", "copies"))
+        raise CheckpointError(
+            f"{directory} was saved before the base moved and holds no weights of it; resume in a new process"
+        )
+    adapters, models, frozen = (
+        sorted((directory / kind).glob("*")) for kind in ("adapters", "models", "copies")
+    )
     wanted = {"adapter": [p.name for p in adapters], "model": [p.name for p in models]}
-    for name in [n for n in policies.adapters if n not in wanted["adapter"]] + \
-                [n for n in policies.copies if n not in wanted["model"] or n in policies.frozen]:
+    for name in [n for n in policies.adapters if n not in wanted["adapter"]] + [
+        n for n in policies.copies if n not in wanted["model"] or n in policies.frozen
+    ]:
         policies.drop(name)
     for kind, names in wanted.items():
         for name in names:
@@ -105,12 +124,14 @@ def read_policies(policies: Policies, directory: Path) -> None:
 def _write_model(policies: Policies, name: str, folder: Path) -> None:
     """The weights and configuration of a whole model."""
     model = policies.model(name)
-    tensors = revert_weight_conversion(policies.base, _state(model, policies.parameters(name)))  # experts apart, as on the hub
+    # experts apart, as on the hub
+    tensors = revert_weight_conversion(policies.base, _state(model, policies.parameters(name)))
     write_tensors(folder / WEIGHTS, tensors)
     model.config.architectures = [type(model).__name__]
     model.config.dtype = str(model.dtype).removeprefix("torch.")  # as trained, which may not be as loaded
     model.config.save_pretrained(folder)
-    if policies.base.generation_config is not None:  # as it is: its own save_pretrained refuses some that hubs hold
+    # as it is: its own save_pretrained refuses some that hubs hold
+    if policies.base.generation_config is not None:
         policies.base.generation_config.to_json_file(folder / "generation_config.json")
 
 
@@ -124,7 +145,8 @@ def _read_model(policies: Policies, name: str, folder: Path) -> None:
 
 
 def _state(model: torch.nn.Module, parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
-    """The tensors of a whole model under the names of an unwrapped one; weights tied to another name are left out."""
+    """The tensors of a whole model under the names of an unwrapped one; weights tied to another name are left
+    out."""
     own = {p.data_ptr() for p in parameters.values()}
     state = {k: p.detach().contiguous() for k, p in parameters.items()}
     for key, buffer in model.state_dict().items():

@@ -1,4 +1,5 @@
-"""Gradients by objective: set aside, compared, and put together again, with or without surgery. Nothing is concatenated."""
+"""Gradients by objective: set aside, compared, and put together again, with or without surgery. Nothing is
+concatenated."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ from contextlib import contextmanager
 
 import torch
 
-from forethought.engines import vectors
-from forethought.engines.torch.policies.table import Policies
 from forethought.core.errors import UserError
 from forethought.core.metrics import Metric
+from forethought.engines import vectors
+from forethought.engines.torch.policies.table import Policies
 
 Gradient = dict[str, torch.Tensor]  # parameter -> its gradient; one that is absent is zero
 THIRDS = ("early", "middle", "late")
@@ -28,7 +29,9 @@ class Gradients:
         """ValueError if `name` is taken: one of the two would be lost."""
         mine = self.aside.setdefault(policy, {})
         if name in mine:
-            raise ValueError(f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first")
+            raise ValueError(
+                f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first"
+            )
         own = self.weights.parameters(policy)
         mine[name] = {k: p.grad for k, p in own.items() if p.grad is not None}
         for p in own.values():
@@ -36,8 +39,9 @@ class Gradients:
 
     @contextmanager
     def added(self, policy: str) -> Iterator[Callable[[], None]]:
-        """Inside, the policy gathers a gradient from nothing, and what is yielded starts it again; at the end it is added to what was there
-        before, which after a UserError is there as it was. No gradient is copied: that of before steps aside, and usually there is none."""
+        """Inside, the policy gathers a gradient from nothing, and what is yielded starts it again; at the end
+        it is added to what was there before, which after a UserError is there as it was. No gradient is
+        copied: that of before steps aside, and usually there is none."""
         own = self.weights.parameters(policy)
         before = {k: p.grad for k, p in own.items() if p.grad is not None}
 
@@ -61,7 +65,8 @@ class Gradients:
 
     @torch.no_grad()
     def combine(self, policy: str, names: Sequence[str], method: str, seed: int) -> dict[str, Metric]:
-        """See `Engine.combine`; the sum of no gradients is none. Metrics (PCGrad only): see `vectors.report`."""
+        """See `Engine.combine`; the sum of no gradients is none. Metrics (PCGrad only): see
+        `vectors.report`."""
         if len(set(names)) != len(names):
             raise ValueError(f"combine needs different names of gradients, not {list(names)}")
         if method not in ("sum", "pcgrad"):
@@ -73,7 +78,9 @@ class Gradients:
             factors, projections = vectors.pcgrad(gram, seed)
             metrics = vectors.report(gram, projections)
         for key, p in self.weights.parameters(policy).items():
-            p.grad = _weighted([(part[key], w) for part, w in zip(parts, factors, strict=True) if key in part])
+            p.grad = _weighted(
+                [(part[key], w) for part, w in zip(parts, factors, strict=True) if key in part]
+            )
         self.aside.pop(policy, None)
         return metrics
 
@@ -90,32 +97,43 @@ class Gradients:
     def _take(self, policy: str, names: Sequence[str]) -> list[Gradient]:
         mine = self.aside.get(policy, {})
         if lost := [name for name in names if name not in mine]:
-            raise ValueError(f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}")
+            raise ValueError(
+                f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}"
+            )
         return [mine[name] for name in names]
 
 
 def layer_group(name: str, layers: int) -> str:
-    """The part of the model that a parameter belongs to: numbered layers in thirds, what embeds tokens and positions before them,
-    the final norm and the head after them.
+    """The part of the model that a parameter belongs to: numbered layers in thirds, what embeds tokens and
+    positions before them, the final norm and the head after them.
 
     >>> layer_group("model.layers.5.mlp.up_proj.weight", 12), layer_group("transformer.ln_f.weight", 12)
     ('middle', 'head')
     """
-    if number := re.search(r"\.(\d+)\.", name):  # the first number is the layer's, whatever the model calls it; later ones are experts'
+    # the first number is the layer's, whatever the model calls it; later ones are experts'
+    if number := re.search(r"\.(\d+)\.", name):
         return THIRDS[min(2, int(number.group(1)) * 3 // layers)]
     return "embed" if re.search(r"embed(?!_out)|wte|wpe|project_in", name) else "head"
 
 
 @torch.no_grad()
 def cosines(a: Gradient, b: Gradient, layers: int, part: bool = False) -> dict[str, float]:
-    """Cosine overall ("all") and by `layer_group`, without those in which either gradient is zero. `part`: of a - b with b."""
+    """Cosine overall ("all") and by `layer_group`, without those in which either gradient is zero. `part`: of
+    a - b with b."""
     sums: dict[str, torch.Tensor] = {}  # group -> a.b, a.a, b.b
     for key in {**a, **b}:  # in the model's order: sums do not depend on the process
-        both = torch.stack([_dot(a.get(key), b.get(key)), _dot(a.get(key), a.get(key)), _dot(b.get(key), b.get(key))])
+        both = torch.stack(
+            [_dot(a.get(key), b.get(key)), _dot(a.get(key), a.get(key)), _dot(b.get(key), b.get(key))]
+        )
         for group in ("all", layer_group(key, layers)):
             sums[group] = sums[group] + both if group in sums else both
-    found = {group: vectors.cosine(*(vectors.rest(*three.tolist()) if part else three.tolist())) for group, three in sums.items()}
-    return {group: found[group] for group in ("all", "embed", *THIRDS, "head") if found.get(group) is not None}
+    found = {
+        group: vectors.cosine(*(vectors.rest(*three.tolist()) if part else three.tolist()))
+        for group, three in sums.items()
+    }
+    return {
+        group: found[group] for group in ("all", "embed", *THIRDS, "head") if found.get(group) is not None
+    }
 
 
 @torch.no_grad()
@@ -131,7 +149,8 @@ def gram_of(parts: Sequence[Mapping[str, torch.Tensor]]) -> list[list[float]]:
 
 
 def _dot(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor:
-    """Products in float32, summed in float64, so that the size of a tensor does not matter. Where one is absent: zero."""
+    """Products in float32, summed in float64, so that the size of a tensor does not matter. Where one is
+    absent: zero."""
     if a is None or b is None:
         device = next((x.device for x in (a, b) if x is not None), None)
         return torch.zeros((), dtype=torch.float64, device=device)

@@ -1,10 +1,11 @@
-"""Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) with the matrices of one shape orthogonalised together.
+"""Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) with the matrices of one shape
+orthogonalised together.
 
-The update of a matrix is its momentum with all singular values pulled towards 1, by five steps of a quintic Newton-Schulz
-iteration in the precision that the run computes in: bf16 where the machine multiplies it in hardware (then the numbers are those of
-`torch.optim.Muon`: a test compares them), float32 elsewhere, where bf16 products are emulated and take four times as long.
-`torch.optim.Muon` takes the matrices one by one; a small model has dozens of small ones, and one batched product of all costs about
-60 % of as many products.
+The update of a matrix is its momentum with all singular values pulled towards 1, by five steps of a quintic
+Newton-Schulz iteration in the precision that the run computes in: bf16 where the machine multiplies it in
+hardware (then the numbers are those of `torch.optim.Muon`: a test compares them), float32 elsewhere, where
+bf16 products are emulated and take four times as long. `torch.optim.Muon` takes the matrices one by one; a
+small model has dozens of small ones, and one batched product of all costs about 60 % of as many products.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ AT_ONCE = 1 << 26  # most numbers stacked in one batch: bounds the memory for la
 
 
 class Muon(torch.optim.Muon):
-    """Settings and state as in `torch.optim.Muon` with its default rate adjustment, sqrt(max(1, rows / columns)). `dtype`: of the
-    iteration."""
+    """Settings and state as in `torch.optim.Muon` with its default rate adjustment, sqrt(max(1, rows /
+    columns)). `dtype`: of the iteration."""
 
     def __init__(self, *args, dtype: torch.dtype = torch.bfloat16, **settings):
         super().__init__(*args, **settings)
@@ -44,15 +45,20 @@ class Muon(torch.optim.Muon):
         momenta = [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
-        directions = orthogonal(torch.stack(updates).to(self.dtype), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        directions = orthogonal(
+            torch.stack(updates).to(self.dtype), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        )
         rows, columns = parameters[0].shape
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for p, direction in zip(parameters, directions, strict=True):
             p.add_(direction, alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
 
 
-def orthogonal(matrices_KRC: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> torch.Tensor:
-    """Each of K matrices, R x C, with its singular values pulled towards 1, computed in the matrices' own dtype."""
+def orthogonal(
+    matrices_KRC: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """Each of K matrices, R x C, with its singular values pulled towards 1, computed in the matrices' own
+    dtype."""
     a, b, c = coefficients
     tall = matrices_KRC.shape[1] > matrices_KRC.shape[2]
     x = matrices_KRC.mT.contiguous() if tall else matrices_KRC

@@ -13,32 +13,53 @@ from forethought.recipe.schema import OptimSpec
 
 @torch.no_grad()
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
-    """The name of the first that holds NaN or inf, or "". One pass over the numbers, without a copy of them, and one wait for a GPU."""
+    """The name of the first that holds NaN or inf, or "". One pass over the numbers, without a copy of them,
+    and one wait for a GPU."""
     some = {name: t for name, t in tensors.items() if t.numel() and t.is_floating_point()}
     if not some:
         return ""
-    ends = [torch.stack(torch.aminmax(t)).double() for t in some.values()]  # the least and the largest: NaN comes through both
-    device = max((e.device for e in ends), key=lambda device: device.type == "cuda")  # an optimizer may count its steps on the CPU
-    bad = (~torch.isfinite(torch.stack([e.to(device) for e in ends])).all(-1)).nonzero()[:1].flatten().tolist()
+    ends = [torch.stack(torch.aminmax(t)).double() for t in some.values()]
+    # the least and the largest: NaN comes through both
+    # an optimizer may count its steps on the CPU
+    device = max((e.device for e in ends), key=lambda device: device.type == "cuda")
+    bad = (
+        (~torch.isfinite(torch.stack([e.to(device) for e in ends])).all(-1)).nonzero()[:1].flatten().tolist()
+    )
     return list(some)[bad[0]] if bad else ""
 
 
 class Optimizer:
-    """AdamW on everything, or Muon on the matrices inside the layers and AdamW on the rest. `dtype`: of Muon's iteration."""
+    """AdamW on everything, or Muon on the matrices inside the layers and AdamW on the rest. `dtype`: of
+    Muon's iteration."""
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec, dtype: torch.dtype = torch.bfloat16):
+    def __init__(
+        self, parameters: dict[str, torch.nn.Parameter], spec: OptimSpec, dtype: torch.dtype = torch.bfloat16
+    ):
         self.spec = spec
         self.parameters = parameters
-        inside = re.compile(r"\.\d+\.")  # a numbered layer, whatever the model calls it (layers.0, h.0, blocks.0)
-        matrices = [k for k, p in parameters.items() if spec.name == "muon" and p.ndim == 2 and inside.search(k)]
+        # a numbered layer, whatever the model calls it (layers.0, h.0, blocks.0)
+        inside = re.compile(r"\.\d+\.")
+        matrices = [
+            k for k, p in parameters.items() if spec.name == "muon" and p.ndim == 2 and inside.search(k)
+        ]
         rest = [k for k in parameters if k not in matrices]
         self.parts: list[tuple[list[str], torch.optim.Optimizer, float]] = []
         if rest:
-            adam = torch.optim.AdamW([parameters[k] for k in rest], lr=spec.lr, betas=tuple(spec.betas),
-                                     weight_decay=spec.weight_decay, fused=True)
+            adam = torch.optim.AdamW(
+                [parameters[k] for k in rest],
+                lr=spec.lr,
+                betas=tuple(spec.betas),
+                weight_decay=spec.weight_decay,
+                fused=True,
+            )
             self.parts.append((rest, adam, spec.lr))
         if matrices:
-            muon = Muon([parameters[k] for k in matrices], lr=spec.muon_lr, weight_decay=spec.weight_decay, dtype=dtype)
+            muon = Muon(
+                [parameters[k] for k in matrices],
+                lr=spec.muon_lr,
+                weight_decay=spec.weight_decay,
+                dtype=dtype,
+            )
             self.parts.append((matrices, muon, spec.muon_lr))
 
     def gradient_norm(self) -> torch.Tensor:
@@ -59,7 +80,8 @@ class Optimizer:
             p.grad = None
 
     def still(self, held: Iterable[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
-        """Zero the moments of these numbers (flat indices of each parameter): in Muon they would turn the rest of the matrix."""
+        """Zero the moments of these numbers (flat indices of each parameter): in Muon they would turn the
+        rest of the matrix."""
         for p, index in held:
             for _, optimizer, _ in self.parts:
                 for value in optimizer.state.get(p, {}).values():
@@ -72,8 +94,12 @@ class Optimizer:
 
     def numbers(self) -> dict[str, torch.Tensor]:
         """As `state`, but the tensors themselves, which the next step changes."""
-        return {f"{name}|{key}": torch.as_tensor(value).detach() for names, optimizer, _ in self.parts for name in names
-                for key, value in optimizer.state.get(self.parameters[name], {}).items()}
+        return {
+            f"{name}|{key}": torch.as_tensor(value).detach()
+            for names, optimizer, _ in self.parts
+            for name in names
+            for key, value in optimizer.state.get(self.parameters[name], {}).items()
+        }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         by_name: dict[str, dict[str, torch.Tensor]] = {}
@@ -86,5 +112,6 @@ class Optimizer:
                 if name in by_name:
                     device = self.parameters[name].device
                     optimizer.state[self.parameters[name]] = {
-                        k: v if k == "step" and device.type == "cpu" else v.to(device) for k, v in by_name[name].items()
+                        k: v if k == "step" and device.type == "cpu" else v.to(device)
+                        for k, v in by_name[name].items()
                     }

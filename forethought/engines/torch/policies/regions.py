@@ -1,7 +1,9 @@
-"""Regions: sets of single weights, by name (CPI-FT, arXiv 2508.21741): found, compared, held still, transplanted, merged around.
+"""Regions: sets of single weights, by name (CPI-FT, arXiv 2508.21741): found, compared, held still,
+transplanted, merged around.
 
-A region lives under the names that parameters have in any policy of the same shape ("lora_A" without its adapter's name), so that
-what was found on one policy can be held on another. Indices are those of the flattened tensor.
+A region lives under the names that parameters have in any policy of the same shape ("lora_A" without its
+adapter's name), so that what was found on one policy can be held on another. Indices are those of the
+flattened tensor.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import torch
 
 from forethought.engines import vectors
 from forethought.engines.base import BASE
-from forethought.engines.torch.policies.table import Policies
 from forethought.engines.torch.policies.select import drawn, largest
+from forethought.engines.torch.policies.table import Policies
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -39,8 +41,9 @@ class Regions:
         self.holds: dict[str, str] = {}  # policy -> region
 
     def find(self, name: str, policy: str, start: str, share: float) -> int:
-        """`floor(share * numbers)`, at least one; ties go to the earlier. Differences are taken in float32. ValueError for a share
-        outside (0, 1], for policies of different shapes, and for weights that are not finite."""
+        """`floor(share * numbers)`, at least one; ties go to the earlier. Differences are taken in float32.
+        ValueError for a share outside (0, 1], for policies of different shapes, and for weights that are not
+        finite."""
         if not 0 < share <= 1:
             raise ValueError(f"the share of a region is above 0 and at most 1, not {share}")
         now, then = self._pair(policy, start)
@@ -50,12 +53,18 @@ class Regions:
     def draw(self, name: str, like: str, seed: int) -> int:
         region = self._region(like)
         generator = torch.Generator().manual_seed(seed)
-        indices = {k: drawn(region.sizes[k], len(i), generator).to(i.device) for k, i in region.indices.items()}
+        indices = {
+            k: drawn(region.sizes[k], len(i), generator).to(i.device) for k, i in region.indices.items()
+        }
         return self._keep(name, indices, region.sizes)
 
     def overlap(self, a: str, b: str) -> float:
         one, other = self._region(a), self._region(b)
-        both = sum(int(torch.isin(i, other.indices[k], assume_unique=True).sum()) for k, i in one.indices.items() if k in other.indices)
+        both = sum(
+            int(torch.isin(i, other.indices[k], assume_unique=True).sum())
+            for k, i in one.indices.items()
+            if k in other.indices
+        )
         return both / (one.count() + other.count() - both)
 
     def hold(self, policy: str, region: str) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
@@ -69,7 +78,8 @@ class Regions:
 
     @contextmanager
     def held(self, policy: str) -> Iterator[None]:
-        """Around a step: the held numbers have no gradient (so none of it counts in the norm either) and come out as they were."""
+        """Around a step: the held numbers have no gradient (so none of it counts in the norm either) and come
+        out as they were."""
         held = self._inside(policy, self.holds[policy]) if policy in self.holds else []
         for p, index in held:
             if p.grad is not None:
@@ -145,7 +155,9 @@ class Regions:
     def _inside(self, policy: str, name: str) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
         region, own = self._region(name), numbers(self.weights, self._trainable(policy))
         if any(k not in own or own[k].numel() != size for k, size in region.sizes.items()):
-            raise ValueError(f"region {name!r} was found on a policy with other parameters than {policy!r} has")
+            raise ValueError(
+                f"region {name!r} was found on a policy with other parameters than {policy!r} has"
+            )
         return [(own[k], index) for k, index in region.indices.items()]
 
     def _trainable(self, policy: str) -> str:

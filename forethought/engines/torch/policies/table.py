@@ -1,7 +1,8 @@
-"""Named weights: the base, LoRA adapters on it (PEFT) that share its modules, and whole copies of it, trainable or frozen.
+"""Named weights: the base, LoRA adapters on it (PEFT) that share its modules, and whole copies of it,
+trainable or frozen.
 
-PEFT's `set_adapter` flips `requires_grad` of the adapters it leaves; here gradients are switched by our own table after every
-change of adapter, so that exactly one policy can receive them.
+PEFT's `set_adapter` flips `requires_grad` of the adapters it leaves; here gradients are switched by our own
+table after every change of adapter, so that exactly one policy can receive them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, get_args
 
 import torch
 
+from forethought.core.errors import RecipeError
 from forethought.engines.base import BASE, Kind
 from forethought.engines.torch.forest import lora
 from forethought.engines.torch.forest.recompute import recompute
 from forethought.engines.torch.forest.vocabulary import carry
-from forethought.core.errors import RecipeError
 from forethought.recipe.schema import AdapterSpec
 
 if TYPE_CHECKING:  # PEFT is imported by what needs an adapter (see `lora.py`)
@@ -29,7 +30,8 @@ MERGE_BELOW = 200_000_000  # parameters of a base that is worth keeping twice
 
 
 class Policies:
-    """`model(name)` is what runs for a policy. A frozen copy of an adapter is another adapter, and so moves with the base."""
+    """`model(name)` is what runs for a policy. A frozen copy of an adapter is another adapter, and so moves
+    with the base."""
 
     def __init__(self, model: torch.nn.Module, spec: AdapterSpec, gradient_checkpointing: bool = False):
         self.base = model
@@ -67,8 +69,9 @@ class Policies:
         return self.base
 
     def sampling_model(self, name: str) -> torch.nn.Module:
-        """The module to sample from. Sampling is many small steps, where an adapter's extra products cost as much as the layers
-        themselves, so a small base is kept a second time with the adapter added in; a large one runs as it is."""
+        """The module to sample from. Sampling is many small steps, where an adapter's extra products cost as
+        much as the layers themselves, so a small base is kept a second time with the adapter added in; a
+        large one runs as it is."""
         if not self._merges(name):
             return self.model(name)
         if name not in self.merged:
@@ -76,13 +79,14 @@ class Policies:
         return self.merged[name]
 
     def on_base(self, name: str) -> bool:
-        """Whether a policy is sampled from through the base's own weights: the base itself, and adapters that are not added in."""
+        """Whether a policy is sampled from through the base's own weights: the base itself, and adapters that
+        are not added in."""
         return (name == BASE or not self._is_whole(name)) and not self._merges(name)
 
     @contextmanager
     def sampling(self, name: str) -> Iterator[torch.nn.Module]:
-        """The module to sample from, inside. Autocast keeps the bf16 copy of a weight, instead of making it anew for every token,
-        only if the weight could have a gradient; none is ever computed here."""
+        """The module to sample from, inside. Autocast keeps the bf16 copy of a weight, instead of making it
+        anew for every token, only if the weight could have a gradient; none is ever computed here."""
         model = self.sampling_model(name)
         if not torch.is_autocast_enabled(model.device.type):
             yield model
@@ -95,7 +99,8 @@ class Policies:
 
     @torch.no_grad()
     def publish(self, name: str) -> None:
-        """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each time."""
+        """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each
+        time."""
         if name == BASE:
             self.merged.clear()  # they stand on a base that has moved
         if not self._merges(name):
@@ -111,15 +116,22 @@ class Policies:
         from peft.tuners.lora import Linear
 
         ends = (self.base.get_input_embeddings(), self.base.get_output_embeddings())
-        return all(type(layer) is Linear and layer not in ends for layer in self._lora_layers() if name in layer.r)
+        return all(
+            type(layer) is Linear and layer not in ends for layer in self._lora_layers() if name in layer.r
+        )
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
-        """The policy's own weights, by the name they have in its saved file (for whole models the same names); tied weights once."""
+        """The policy's own weights, by the name they have in its saved file (for whole models the same
+        names); tied weights once."""
         if name not in self._own:
             own = re.compile(rf"\.lora_\w+\.{re.escape(name)}(\.|$)")
             whole = name in self.copies or name == BASE
             named = self.copies.get(name, self.base).named_parameters()
-            self._own[name] = {lora.clean(k) if whole else k: p for k, p in named if ("lora_" not in k if whole else own.search(k))}
+            self._own[name] = {
+                lora.clean(k) if whole else k: p
+                for k, p in named
+                if ("lora_" not in k if whole else own.search(k))
+            }
         return dict(self._own[name])
 
     @contextmanager
@@ -138,7 +150,8 @@ class Policies:
                 p.requires_grad_(False)
 
     def fork(self, src: str, dst: str, kind: Kind) -> None:
-        """See `engines.base.Engine`. RecipeError where an adapter's targets are not in the model, or cannot be merged into one."""
+        """See `engines.base.Engine`. RecipeError where an adapter's targets are not in the model, or cannot
+        be merged into one."""
         if dst in self.names():
             raise ValueError(f"policy {dst!r} exists already")
         if kind not in get_args(Kind):
@@ -162,11 +175,20 @@ class Policies:
     def _add_adapter(self, name: str) -> None:
         from peft import LoraConfig, get_peft_model
 
-        config = LoraConfig(r=self.spec.rank, lora_alpha=self.spec.alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
-                            target_modules=list(self.spec.targets) or "all-linear", init_lora_weights=True)
+        config = LoraConfig(
+            r=self.spec.rank,
+            lora_alpha=self.spec.alpha,
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+            target_modules=list(self.spec.targets) or "all-linear",
+            init_lora_weights=True,
+        )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name; nothing of ours
-            torch.manual_seed(sum(name.encode()))  # LoRA's A is random: the same name begins the same way in every run
+            warnings.simplefilter("ignore", FutureWarning)
+            # peft asks transformers by an old name; nothing of ours
+            # LoRA's A is random: the same name begins the same way in every run
+            torch.manual_seed(sum(name.encode()))
             try:
                 if self.peft is None:
                     self.peft = get_peft_model(self.base, config, adapter_name=name)
@@ -180,7 +202,10 @@ class Policies:
     def assign(self, dst: str, src: str) -> None:
         """See `engines.base.Engine`."""
         if self._is_whole(dst) != self._is_whole(src):
-            raise ValueError(f"{dst!r} and {src!r} are an adapter and a whole model; the weights of one cannot become the other's")
+            raise ValueError(
+                f"{dst!r} and {src!r} are an adapter and a whole model; the weights of one "
+                f"cannot become the other's"
+            )
         if dst in self.frozen:
             raise ValueError(f"policy {dst!r} is frozen; its weights stay as they are")
         if dst in self.adapters:
@@ -193,7 +218,8 @@ class Policies:
 
     @torch.no_grad()
     def factor(self, dst: str, start: str) -> float:
-        """See `engines.base.Engine`. A tied weight counts at each place that uses it: an adapter may lie on one of them alone."""
+        """See `engines.base.Engine`. A tied weight counts at each place that uses it: an adapter may lie on
+        one of them alone."""
         if not self._is_whole(start) or start == BASE:
             raise ValueError(f"the base can become a whole copy of it again; {start!r} is none")
         self.fork(BASE, dst, "adapter")  # refuses what it must before a weight moves
@@ -227,7 +253,8 @@ class Policies:
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
         from peft import get_peft_model_state_dict
 
-        self.peft.active_adapter = name  # peft may look its configuration up, and the one it remembers may be dropped
+        # peft may look its configuration up, and the one it remembers may be dropped
+        self.peft.active_adapter = name
         state = get_peft_model_state_dict(self.peft, adapter_name=name, save_embedding_layers=False)
         return {k: v.detach().contiguous() for k, v in state.items()}
 
@@ -247,15 +274,17 @@ class Policies:
         self.base.requires_grad_(False)
 
     def _is_whole(self, name: str) -> bool:
-        """Whether a policy has every weight of its own; an adapter has not. KeyError for a name that is none of them."""
+        """Whether a policy has every weight of its own; an adapter has not. KeyError for a name that is none
+        of them."""
         if name not in self.names():
             raise KeyError(f"no policy {name!r}; there are {self.names()}")
         return name not in self.adapters
 
     @torch.no_grad()
     def copy_of(self, src: str) -> torch.nn.Module:
-        """A whole model that behaves like `src`, without gradients: the same tensors in the same types, those outside the weights'
-        file too. An adapter is added into the weights (RecipeError where it lies on tied ones)."""
+        """A whole model that behaves like `src`, without gradients: the same tensors in the same types, those
+        outside the weights' file too. An adapter is added into the weights (RecipeError where it lies on tied
+        ones)."""
         source = self.copies.get(src, self.base)
         with torch.device("meta"):  # nothing is drawn and nothing is held twice
             model = type(self.base)(copy.deepcopy(self.base.config))
@@ -264,7 +293,8 @@ class Policies:
         if src in self.adapters:
             self._check_mergeable(src)
         fixed = {lora.clean(k) for k, _ in source.named_buffers(remove_duplicate=False)}
-        for module_name, module in model.named_modules():  # what is a buffer here (a bias that stays zero) must not train there
+        # what is a buffer here (a bias that stays zero) must not train there
+        for module_name, module in model.named_modules():
             for key in [k for k in module._parameters if f"{module_name}.{k}".lstrip(".") in fixed]:
                 module.register_buffer(key, module._parameters.pop(key).data)
         model.load_state_dict({k: own[k].detach().clone() for k in model.state_dict()}, assign=True)
@@ -284,10 +314,16 @@ class Policies:
         own = _weights(self.base)
         for name in lora.targets(self.base, adapter):
             if tied := [k for k, p in own.items() if p is own[name] and k != name]:
-                raise RecipeError("adapter.targets", f"{name} is tied to {tied[0]}: adapter {adapter!r} cannot become a whole model, "
-                                                     "because what it adds to one would be added to both; leave it out of the targets")
+                raise RecipeError(
+                    "adapter.targets",
+                    f"{name} is tied to {tied[0]}: adapter {adapter!r} "
+                    f"cannot become a whole model, "
+                    "because what it adds to one would be added to both; "
+                    "leave it out of the targets",
+                )
 
 
 def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Every weight of a model without its adapters, by its plain name; tied ones under each of their names."""
+    """Every weight of a model without its adapters, by its plain name; tied ones under each of their
+    names."""
     return {lora.clean(k): p for k, p in model.named_parameters(remove_duplicate=False) if "lora_" not in k}

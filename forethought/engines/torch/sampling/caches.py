@@ -1,10 +1,13 @@
-"""Keys and values while rows are sampled: each context's prefix once, however many rows read it, and the rows' own tails.
+"""Keys and values while rows are sampled: each context's prefix once, however many rows read it, and the
+rows' own tails.
 
-Two layouts with one face. `Together` keeps prefix and tails of a context in one block: a step is two products a context and head, and
-each row computes its siblings' tails along to mask them out, which pays while these are short. `Apart` keeps a tail for each row.
+Two layouts with one face. `Together` keeps prefix and tails of a context in one block: a step is two products
+a context and head, and each row computes its siblings' tails along to mask them out, which pays while these
+are short. `Apart` keeps a tail for each row.
 
-Axes: _B contexts with n rows each, _R = B * n rows in the order of their contexts, _K heads of keys, _M = n * (heads / K) queries of a
-context and head, _P tokens of the longest prefix, _T tokens a row may take, _d size of a head.
+Axes: _B contexts with n rows each, _R = B * n rows in the order of their contexts, _K heads of keys, _M = n *
+(heads / K) queries of a context and head, _P tokens of the longest prefix, _T tokens a row may take, _d size
+of a head.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ Captured = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 def cache(n: int, prefix: Prefix, bias_B11P: torch.Tensor | None, room: int) -> Apart | Together:
-    """`bias_B11P`: -inf on padding, None where all prefixes are equally long. `room`: most tokens a row can take."""
+    """`bias_B11P`: -inf on padding, None where all prefixes are equally long. `room`: most tokens a row can
+    take."""
     longest = max((k.shape[2] for k, _ in prefix.values()), default=0)
     return (Together if longest and n * room <= max(SHORT, longest) else Apart)(n, prefix, bias_B11P, room)
 
@@ -47,7 +51,9 @@ class Together:
             self.bias_B11P = self.bias_B11P[contexts]
             self.bias_B1ML = None if self.bias_B1ML is None else self.bias_B1ML[contexts]
 
-    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor
+    ) -> torch.Tensor:
         """[R, H * d] of scaled queries; the new keys and values are kept."""
         k_BKLd, v_BKLd = self.blocks[layer]
         contexts, kv_heads, length, d = k_BKLd.shape
@@ -59,7 +65,9 @@ class Together:
         v_BKLd[:, :, start:end] = v_RKd.unflatten(0, (contexts, self.n)).transpose(1, 2)
         q_BnKrd = q_RHd.view(contexts, self.n, kv_heads, -1, d)
         q = q_BnKrd.transpose(1, 2).reshape(contexts * kv_heads, -1, d)
-        scores = torch.bmm(q, k_BKLd.view(-1, length, d)[:, :end].transpose(1, 2)).view(contexts, kv_heads, -1, end)
+        scores = torch.bmm(q, k_BKLd.view(-1, length, d)[:, :end].transpose(1, 2)).view(
+            contexts, kv_heads, -1, end
+        )
         weight = (scores + self.bias_B1ML[..., :end]).softmax(-1).to(v_BKLd.dtype)
         out = torch.bmm(weight.flatten(0, 1), v_BKLd.view(-1, length, v_BKLd.shape[-1])[:, :end])
         return out.view(contexts, kv_heads, self.n, -1, out.shape[-1]).transpose(1, 2).reshape(len(q_RHd), -1)
@@ -68,7 +76,11 @@ class Together:
         """[B or 1, 1, M, L]: -inf on padding of the prefix and on the tails of a row's siblings."""
         own = torch.full((self.n, self.n), float("-inf"), device=device).fill_diagonal_(0)
         tail = own.repeat_interleave(groups, 0).repeat(1, self.room)
-        prefix = torch.zeros(1, 1, 1, self.prefix_tokens, device=device) if self.bias_B11P is None else self.bias_B11P
+        prefix = (
+            torch.zeros(1, 1, 1, self.prefix_tokens, device=device)
+            if self.bias_B11P is None
+            else self.bias_B11P
+        )
         return torch.cat([prefix.expand(-1, -1, len(tail), -1), tail.expand(len(prefix), 1, -1, -1)], -1)
 
 
@@ -94,25 +106,38 @@ class Apart:
                 store[layer] = (k[kept], v[kept])
         self.bias_B11P = None if self.bias_B11P is None else self.bias_B11P[contexts]
 
-    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor
+    ) -> torch.Tensor:
         """[R, H * d] of scaled queries; the new keys and values are kept."""
         if layer not in self.tail:
-            self.tail[layer] = tuple(x.new_empty(len(x), x.shape[1], self.room, x.shape[-1]) for x in (k_RKd, v_RKd))
+            self.tail[layer] = tuple(
+                x.new_empty(len(x), x.shape[1], self.room, x.shape[-1]) for x in (k_RKd, v_RKd)
+            )
         tail_k, tail_v = self.tail[layer]
         tail_k[:, :, self.t], tail_v[:, :, self.t] = k_RKd, v_RKd
-        return apart(q_RHd, self.prefix[layer], tuple(x[:, :, : self.t + 1] for x in (tail_k, tail_v)), self.bias_B11P)
+        return apart(
+            q_RHd, self.prefix[layer], tuple(x[:, :, : self.t + 1] for x in (tail_k, tail_v)), self.bias_B11P
+        )
 
 
-def apart(q_RHd: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], tail: tuple[torch.Tensor, torch.Tensor],
-          bias_B11P: torch.Tensor | None, bias_R11T: torch.Tensor | None = None) -> torch.Tensor:
-    """[R, H * d] of scaled queries over each context's prefix [B, K, P, d], shared by its rows, and each row's own tail [R, K, T, d].
-    A bias is -inf on what is not there; None where everything is."""
+def apart(
+    q_RHd: torch.Tensor,
+    prefix: tuple[torch.Tensor, torch.Tensor],
+    tail: tuple[torch.Tensor, torch.Tensor],
+    bias_B11P: torch.Tensor | None,
+    bias_R11T: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """[R, H * d] of scaled queries over each context's prefix [B, K, P, d], shared by its rows, and each
+    row's own tail [R, K, T, d]. A bias is -inf on what is not there; None where everything is."""
     (prefix_k, prefix_v), (tail_k, tail_v) = prefix, tail
     rows, contexts, kv_heads, p = len(q_RHd), *prefix_k.shape[:3]
     n = rows // contexts
     q_RKrd = q_RHd.view(rows, kv_heads, -1, q_RHd.shape[-1])
     # All rows of a context against its one prefix, as one matrix product per context and kv head.
-    at_prefix = q_RKrd.view(contexts, n, *q_RKrd.shape[1:]).transpose(1, 2).flatten(2, 3) @ prefix_k.transpose(-1, -2)
+    at_prefix = q_RKrd.view(contexts, n, *q_RKrd.shape[1:]).transpose(1, 2).flatten(
+        2, 3
+    ) @ prefix_k.transpose(-1, -2)
     if bias_B11P is not None:
         at_prefix = at_prefix + bias_B11P
     at_prefix = at_prefix.view(contexts, kv_heads, n, -1, p).transpose(1, 2).flatten(0, 1)
@@ -131,7 +156,9 @@ class Beside:
     def __init__(self, caches: Sequence[Attends], sizes: Sequence[int]):
         self.caches, self.sizes = caches, list(sizes)
 
-    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor
+    ) -> torch.Tensor:
         """[R, H * d] of scaled queries; the new keys and values are kept."""
         if len(self.caches) == 1:
             return self.caches[0].attend(layer, q_RHd, k_RKd, v_RKd)
@@ -139,8 +166,17 @@ class Beside:
         return torch.cat([cache.attend(layer, q, k, v) for cache, q, k, v in parts])
 
 
-def prefixes(captured: Captured, index_BP: torch.Tensor) -> Iterator[tuple[int, tuple[torch.Tensor, torch.Tensor]]]:
-    """(layer, each context's keys and values [B, K, P, d]), from those of a packed row [N, K, d] and the places of its tokens there."""
+def prefixes(
+    captured: Captured, index_BP: torch.Tensor
+) -> Iterator[tuple[int, tuple[torch.Tensor, torch.Tensor]]]:
+    """(layer, each context's keys and values [B, K, P, d]), from those of a packed row [N, K, d] and the
+    places of its tokens there."""
     for layer, kv in captured.items():
         # In the order in which every step reads them: each product would otherwise move them there first.
-        yield layer, tuple(F.embedding(index_BP, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2).contiguous() for x in kv)
+        yield (
+            layer,
+            tuple(
+                F.embedding(index_BP, x.flatten(1)).unflatten(-1, x.shape[1:]).transpose(1, 2).contiguous()
+                for x in kv
+            ),
+        )

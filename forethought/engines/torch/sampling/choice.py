@@ -1,4 +1,5 @@
-"""The next token of each row: inverse-CDF sampling with the row's own uniform number; the mode where the temperature is 0."""
+"""The next token of each row: inverse-CDF sampling with the row's own uniform number; the mode where the
+temperature is 0."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import torch
 from forethought.engines.torch.forest.native.library import address, floats, library
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Tokens, their log-probs at temperature 1, and under the distribution that they were drawn from; [R] each."""
+"""Tokens, their log-probs at temperature 1, and under the distribution that they were drawn from; [R]
+each."""
 
 
 class Choice:
@@ -17,49 +19,86 @@ class Choice:
     def __init__(self, kernels: bool = True):
         self.lib = library() if kernels else None
 
-    def __call__(self, logits_BV: torch.Tensor, repeats_B: np.ndarray | None, uniform_R: np.ndarray, temperature_R: np.ndarray,
-                 top_p_R: np.ndarray) -> Drawn:
+    def __call__(
+        self,
+        logits_BV: torch.Tensor,
+        repeats_B: np.ndarray | None,
+        uniform_R: np.ndarray,
+        temperature_R: np.ndarray,
+        top_p_R: np.ndarray,
+    ) -> Drawn:
         """`repeats_B`: how many rows in order each line of logits is for; None: one."""
         if repeats_B is None:
             logits_RV = logits_BV
         elif len(repeats_B) and (repeats_B == 1).all():
             logits_RV = logits_BV
         else:
-            logits_RV = logits_BV[torch.from_numpy(np.arange(len(repeats_B)).repeat(repeats_B)).to(logits_BV.device)]
+            logits_RV = logits_BV[
+                torch.from_numpy(np.arange(len(repeats_B)).repeat(repeats_B)).to(logits_BV.device)
+            ]
         if self.lib is not None and logits_RV.device.type == "cpu":
             return self._by_kernel(logits_RV.float().contiguous(), uniform_R, temperature_R, top_p_R)
         return by_torch(logits_RV.float(), uniform_R, temperature_R, top_p_R)
 
     def _by_kernel(self, logits_RV: torch.Tensor, uniform_R, temperature_R, top_p_R) -> Drawn:
         rows, vocabulary = logits_RV.shape
-        token, logp, drawn = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.float32), np.empty(rows, dtype=np.float32)
-        uniform, temperature, top_p = (np.ascontiguousarray(x, dtype=kind) for x, kind in (
-            (uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32)))
+        token, logp, drawn = (
+            np.empty(rows, dtype=np.int64),
+            np.empty(rows, dtype=np.float32),
+            np.empty(rows, dtype=np.float32),
+        )
+        uniform, temperature, top_p = (
+            np.ascontiguousarray(x, dtype=kind)
+            for x, kind in ((uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32))
+        )
         work = floats(3 * vocabulary)
-        self.lib.ft_choose(rows, vocabulary, *map(address, (logits_RV, uniform, temperature, top_p, token, logp, drawn, work)))
+        self.lib.ft_choose(
+            rows,
+            vocabulary,
+            *map(address, (logits_RV, uniform, temperature, top_p, token, logp, drawn, work)),
+        )
         return token, logp, drawn
 
 
-def by_torch(logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray) -> Drawn:
+def by_torch(
+    logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray
+) -> Drawn:
     """The same on any device. One copy there and one back: the host waits once for the device."""
-    asked_3R = torch.from_numpy(np.stack([uniform_R, temperature_R, top_p_R]).astype(np.float64)).to(logits_RV.device)
+    asked_3R = torch.from_numpy(np.stack([uniform_R, temperature_R, top_p_R]).astype(np.float64)).to(
+        logits_RV.device
+    )
     if (temperature_R == 0).all():
         best = logits_RV.log_softmax(-1).max(-1)
         drawn = (best.indices, best.values, torch.zeros_like(best.values))
     else:
-        drawn = _drawn(logits_RV, *asked_3R, flat=bool((temperature_R == 1).all()), nucleus=bool((top_p_R < 1).any()))
-    token_R, logp_R, drawn_logp_R = torch.stack([x.double() for x in drawn]).cpu().numpy()  # exact: ids stay far below 2**53
+        drawn = _drawn(
+            logits_RV, *asked_3R, flat=bool((temperature_R == 1).all()), nucleus=bool((top_p_R < 1).any())
+        )
+    # exact: ids stay far below 2**53
+    token_R, logp_R, drawn_logp_R = torch.stack([x.double() for x in drawn]).cpu().numpy()
     return token_R.astype(np.int64), logp_R.astype(np.float32), drawn_logp_R.astype(np.float32)
 
 
-def _drawn(logits_RV: torch.Tensor, uniform_R: torch.Tensor, temperature_R: torch.Tensor, top_p_R: torch.Tensor, flat: bool, nucleus: bool):
+def _drawn(
+    logits_RV: torch.Tensor,
+    uniform_R: torch.Tensor,
+    temperature_R: torch.Tensor,
+    top_p_R: torch.Tensor,
+    flat: bool,
+    nucleus: bool,
+):
     """`flat`: every temperature is 1; `nucleus`: some top-p is below 1."""
     temperature_R, top_p_R = temperature_R.float(), top_p_R.float()
     logp_RV, greedy_R = logits_RV.log_softmax(-1), temperature_R == 0
-    p_RV = logp_RV.exp() if flat else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
+    p_RV = (
+        logp_RV.exp()
+        if flat
+        else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
+    )
     if nucleus:
         ordered, order = p_RV.sort(dim=-1, descending=True, stable=True)
-        cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)  # the first token always stays
+        # the first token always stays
+        cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)
         p_RV = torch.zeros_like(p_RV).scatter(-1, order, ordered.masked_fill(cut, 0))
     cdf_RV = p_RV.double().cumsum(-1)
     target = (uniform_R[:, None] * cdf_RV[:, -1:]).contiguous()

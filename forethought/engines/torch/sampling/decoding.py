@@ -1,8 +1,9 @@
-"""The written-out decoder (`decoder.py`) for sampling: no gradients, weights laid out once, and rows of several adapters in one pass.
+"""The written-out decoder (`decoder.py`) for sampling: no gradients, weights laid out once, and rows of
+several adapters in one pass.
 
-Queries, keys and values are one product, gate and up another. An adapter (LoRA, arXiv 2106.09685) is two narrow products on its own rows,
-added to what the base gives for all rows (as S-LoRA does, arXiv 2311.03285): the base is computed once however many policies speak,
-and PEFT's switch is not touched.
+Queries, keys and values are one product, gate and up another. An adapter (LoRA, arXiv 2106.09685) is two
+narrow products on its own rows, added to what the base gives for all rows (as S-LoRA does, arXiv 2311.03285):
+the base is computed once however many policies speak, and PEFT's switch is not touched.
 
 Axes: _N tokens, one of each row that is sampled or all of a packed row; _H hidden size.
 """
@@ -27,7 +28,8 @@ Span = tuple[str, int, int]
 
 
 def spans_of(sizes: Iterable[tuple[str, int]]) -> list[Span]:
-    """Where the tokens of each adapter stand, from (adapter, tokens) in order; neighbours of one adapter are one span."""
+    """Where the tokens of each adapter stand, from (adapter, tokens) in order; neighbours of one adapter are
+    one span."""
     spans, start = [], 0
     for adapter, same in groupby(sizes, key=lambda pair: pair[0]):
         end = start + sum(size for _, size in same)
@@ -37,7 +39,8 @@ def spans_of(sizes: Iterable[tuple[str, int]]) -> list[Span]:
 
 
 def mixes(decoder: Decoder | None) -> bool:
-    """Whether rows of several adapters can go through the base of `decoder` together: every adapter lies on the layers' linear ones."""
+    """Whether rows of several adapters can go through the base of `decoder` together: every adapter lies on
+    the layers' linear ones."""
     if decoder is None:
         return False
     inside = {linear for layer in decoder.inner.layers for linear in _linears(layer)}
@@ -45,7 +48,8 @@ def mixes(decoder: Decoder | None) -> bool:
 
 
 class Decoding:
-    """`adapters`: those that rows may name, each beside the base. None: the model as it is, with what PEFT has switched on."""
+    """`adapters`: those that rows may name, each beside the base. None: the model as it is, with what PEFT
+    has switched on."""
 
     @torch.no_grad()
     def __init__(self, decoder: Decoder, adapters: Sequence[str] | None = None):
@@ -54,15 +58,19 @@ class Decoding:
         self.cos = self.sin = None
 
     def reach(self, last: int) -> bool:
-        """Be ready for positions up to `last`. True where tensors have moved, which a recorded step would miss."""
+        """Be ready for positions up to `last`. True where tensors have moved, which a recorded step would
+        miss."""
         if self.cos is not None and last < len(self.cos):
             return False
         weight = self.inner.embed_tokens.weight
         self.cos, self.sin = rotation(self.inner, weight, torch.arange(last + 1, device=weight.device))
         return True
 
-    def run(self, token_N: torch.Tensor, at_N: torch.Tensor, seen: Attends, spans: Sequence[Span] = ()) -> torch.Tensor:
-        """Hidden states [N, H] behind the final norm. Shapes alone decide what is launched: no number is read back from the device."""
+    def run(
+        self, token_N: torch.Tensor, at_N: torch.Tensor, seen: Attends, spans: Sequence[Span] = ()
+    ) -> torch.Tensor:
+        """Hidden states [N, H] behind the final norm. Shapes alone decide what is launched: no number is read
+        back from the device."""
         x_NH = self.inner.embed_tokens(token_N)
         cos, sin = self.cos[at_N], self.sin[at_N]
         for i, layer in enumerate(self.layers):
@@ -75,7 +83,9 @@ class Decoding:
         return _norm(self.inner.norm, x_NH)
 
 
-def head_of(decoder: Decoder, adapters: Sequence[str] | None = None) -> Callable[[torch.Tensor], torch.Tensor]:
+def head_of(
+    decoder: Decoder, adapters: Sequence[str] | None = None
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """`hidden -> logits`; the decoders that are written out scale nothing behind their head."""
     head = Linears((decoder.model.get_output_embeddings(),), adapters)
     return lambda hidden: masked(decoder.model, head(hidden)[0])
@@ -98,7 +108,8 @@ class _Layer:
 
 
 class Linears:
-    """Linear layers of one input: one product where joining them costs little, else one each; a layer that is not plain is called."""
+    """Linear layers of one input: one product where joining them costs little, else one each; a layer that is
+    not plain is called."""
 
     @torch.no_grad()
     def __init__(self, linears: Sequence[torch.nn.Module], adapters: Sequence[str] | None = None):
@@ -106,7 +117,8 @@ class Linears:
         if None in plain:
             self.products = [_Called(linear) for linear in linears]
             return
-        join = sum(p.weight.numel() for p in plain) < JOIN_BELOW or _kind(plain[0]) != plain[0].weight.dtype  # a cast is a copy anyway
+        # a cast is a copy anyway
+        join = sum(p.weight.numel() for p in plain) < JOIN_BELOW or _kind(plain[0]) != plain[0].weight.dtype
         groups = [linears] if join else [[linear] for linear in linears]
         self.products = [_Product(group, adapters or ()) for group in groups]
 
@@ -123,11 +135,15 @@ class _Product:
         kind = _kind(plain[0])
         weights = [p.weight.to(kind) for p in plain]
         self.sizes = [len(w) for w in weights]
-        self.weight = torch.cat(weights) if len(weights) > 1 else weights[0]  # one layer in its own type is not copied
+        # one layer in its own type is not copied
+        self.weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         biases = [p.bias if p.bias is not None else p.weight.new_zeros(len(p.weight)) for p in plain]
         self.bias = torch.cat(biases).to(kind) if any(p.bias is not None for p in plain) else None
-        self.adapters = {name: _low_rank(linears, self.sizes, name, kind) for name in adapters
-                         if any(is_lora(linear) and name in linear.lora_A for linear in linears)}
+        self.adapters = {
+            name: _low_rank(linears, self.sizes, name, kind)
+            for name in adapters
+            if any(is_lora(linear) and name in linear.lora_A for linear in linears)
+        }
 
     def __call__(self, x_NH: torch.Tensor, spans: Sequence[Span]) -> Sequence[torch.Tensor]:
         x_NH = x_NH.to(self.weight.dtype)
@@ -149,8 +165,11 @@ class _Called:
         return [self.linear(x_NH)]
 
 
-def _low_rank(linears: Sequence[torch.nn.Module], sizes: Sequence[int], name: str, kind: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """[in, ranks] and [ranks, out] of an adapter on all of these layers: blocks on a diagonal, the scaling in the second."""
+def _low_rank(
+    linears: Sequence[torch.nn.Module], sizes: Sequence[int], name: str, kind: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[in, ranks] and [ranks, out] of an adapter on all of these layers: blocks on a diagonal, the scaling in
+    the second."""
     down, up, start = [], [], 0
     for linear, size in zip(linears, sizes, strict=True):
         if is_lora(linear) and name in linear.lora_A:
@@ -162,8 +181,15 @@ def _low_rank(linears: Sequence[torch.nn.Module], sizes: Sequence[int], name: st
 
 
 def _plain(linear: torch.nn.Module, adapters: Sequence[str] | None) -> torch.nn.Linear | None:
-    """The plain layer itself or, where adapters are named and so not PEFT's to add, the one below them; None where it has to be called."""
-    if adapters is not None and is_lora(linear) and not hooked(linear) and not linear.lora_variant and not any(linear.lora_bias.values()):
+    """The plain layer itself or, where adapters are named and so not PEFT's to add, the one below them; None
+    where it has to be called."""
+    if (
+        adapters is not None
+        and is_lora(linear)
+        and not hooked(linear)
+        and not linear.lora_variant
+        and not any(linear.lora_bias.values())
+    ):
         linear = linear.base_layer
     return linear if type(linear) is torch.nn.Linear and not hooked(linear) else None
 

@@ -1,8 +1,10 @@
-"""CUDA graphs: a step of the same shapes as before is recorded once and replayed, without a launch from Python for each kernel.
+"""CUDA graphs: a step of the same shapes as before is recorded once and replayed, without a launch from
+Python for each kernel.
 
-`torch.compile` is not used: what it would add to a graph are fused pointwise kernels between matrix products that a step waits for anyway,
-at the price of minutes of compilation for every shape, of a C++ or Triton toolchain at run time, and of numbers that change with its
-version. A graph replays exactly the kernels that the eager step launches.
+`torch.compile` is not used: what it would add to a graph are fused pointwise kernels between matrix products
+that a step waits for anyway, at the price of minutes of compilation for every shape, of a C++ or Triton
+toolchain at run time, and of numbers that change with its version. A graph replays exactly the kernels that
+the eager step launches.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from typing import Protocol
 
 import torch
 
-WARM = 2  # steps of a shape before it is recorded: they load what the kernels need, and a shape that passes by is not worth recording
+# steps of a shape before it is recorded: they load what the kernels need, and a shape that passes by is not
+# worth recording
+WARM = 2
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 
@@ -25,11 +29,13 @@ class Recorder(Protocol):
         """`step(given)`, run as a recording has to be prepared."""
 
     def record(self, step: Step, given: torch.Tensor) -> Step:
-        """A replay of `step`: it takes inputs like `given` and returns the same tensor each time, overwritten."""
+        """A replay of `step`: it takes inputs like `given` and returns the same tensor each time,
+        overwritten."""
 
 
 class Cuda:
-    """By `torch.cuda.CUDAGraph`; all graphs share one pool of memory, since only one is replayed at a time."""
+    """By `torch.cuda.CUDAGraph`; all graphs share one pool of memory, since only one is replayed at a
+    time."""
 
     def __init__(self, device: torch.device):
         self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
@@ -55,8 +61,9 @@ class Cuda:
 
 
 class Graphed:
-    """`step`, recorded after its first `WARM` calls. `step(given)` reads and writes tensors at fixed places, does not wait for the device,
-    and may be run twice for the same `given`; nothing else may depend on Python. What it returns is valid until the next call."""
+    """`step`, recorded after its first `WARM` calls. `step(given)` reads and writes tensors at fixed places,
+    does not wait for the device, and may be run twice for the same `given`; nothing else may depend on
+    Python. What it returns is valid until the next call."""
 
     def __init__(self, step: Step, recorder: Recorder):
         self.step, self.recorder = step, recorder
@@ -73,7 +80,8 @@ class Graphed:
 
 
 class Graphs:
-    """A graph for each key, which names all shapes of a step. Without a recorder (None: on anything but CUDA) steps just run."""
+    """A graph for each key, which names all shapes of a step. Without a recorder (None: on anything but CUDA)
+    steps just run."""
 
     def __init__(self, recorder: Recorder | None):
         self.recorder = recorder
@@ -90,8 +98,13 @@ class Graphs:
                 raise  # the step itself has failed
             self.recorder = None
             self.made.clear()
-            warnings.warn(f"a sampling step could not be recorded as a CUDA graph ({str(error).splitlines()[0]}); steps are launched one "
-                          "kernel at a time from here on, with the same result", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"a sampling step could not be recorded as a CUDA graph "
+                f"({str(error).splitlines()[0]}); steps are launched one "
+                "kernel at a time from here on, with the same result",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return step(given)
 
     def clear(self) -> None:

@@ -8,25 +8,29 @@ from functools import partial
 
 from forethought.engines.base import BASE
 from forethought.engines.torch.forest.decoder import decoder_of
-from forethought.engines.torch.sampling.decoding import mixes
-from forethought.engines.torch.machine.device import Machine
 from forethought.engines.torch.forest.native.weights import runs as by_kernels
+from forethought.engines.torch.machine.device import Machine
 from forethought.engines.torch.policies.table import Policies
+from forethought.engines.torch.sampling.decoding import mixes
 from forethought.engines.torch.sampling.sampler import Laid
 from forethought.engines.torch.sampling.sides import Side, Sides
 from forethought.engines.torch.sampling.slots import by_torch
 
 
 def runs_of(weights: Policies, policies: Sequence[str]) -> list[list[str]]:
-    """The policies of each run. One run for all, but where several go through a model's own modules, which PEFT has to switch."""
+    """The policies of each run. One run for all, but where several go through a model's own modules, which
+    PEFT has to switch."""
     switched = [] if _separable(weights) else [p for p in policies if weights.on_base(p)][1:]
     rest = [p for p in policies if p not in switched]
     return [run for run in (rest, *([p] for p in switched)) if run]
 
 
 @contextmanager
-def sampling(weights: Policies, policies: Sequence[str], laid: Laid, machine: Machine, context: int) -> Iterator[Sides]:
-    """What samples from these policies, one of `runs_of`, inside. To be entered under the machine's autocast."""
+def sampling(
+    weights: Policies, policies: Sequence[str], laid: Laid, machine: Machine, context: int
+) -> Iterator[Sides]:
+    """What samples from these policies, one of `runs_of`, inside. To be entered under the machine's
+    autocast."""
     with ExitStack() as stack:
         sides = _adapters(weights, [p for p in policies if weights.on_base(p)])
         for policy in policies:
@@ -38,7 +42,8 @@ def sampling(weights: Policies, policies: Sequence[str], laid: Laid, machine: Ma
 
 
 def _adapters(weights: Policies, policies: Sequence[str]) -> dict[str, Side]:
-    """The base and adapters on it, computed together by PyTorch; none where kernels have a copy of each, or modules must be called."""
+    """The base and adapters on it, computed together by PyTorch; none where kernels have a copy of each, or
+    modules must be called."""
     decoder = decoder_of(weights.base)
     if not policies or by_kernels(decoder, weights.base) or not mixes(decoder):
         return {}
@@ -47,6 +52,7 @@ def _adapters(weights: Policies, policies: Sequence[str]) -> dict[str, Side]:
 
 
 def _separable(weights: Policies) -> bool:
-    """Whether the base and adapters on it can be computed without switching modules while rows are in the making."""
+    """Whether the base and adapters on it can be computed without switching modules while rows are in the
+    making."""
     decoder = decoder_of(weights.base)
     return by_kernels(decoder, weights.base) or mixes(decoder)

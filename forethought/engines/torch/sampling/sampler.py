@@ -1,10 +1,11 @@
-"""Sampling with continuous batching: contexts enter as long as there is room, all rows in the making take a token together, and each
-leaves when it has ended.
+"""Sampling with continuous batching: contexts enter as long as there is room, all rows in the making take a
+token together, and each leaves when it has ended.
 
-How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch (`cohorts.py`; on a GPU `slots.py`). All
-compute a context once, however many rows stand below it; rows of several policies are in the making together (`sides.py`). Every request
-has its own stream of random numbers (counter-based, keyed by its seed), so a row's tokens do not depend on what else is in the batch, and
-nothing has to be saved to resume.
+How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch
+(`cohorts.py`; on a GPU `slots.py`). All compute a context once, however many rows stand below it; rows of
+several policies are in the making together (`sides.py`). Every request has its own stream of random numbers
+(counter-based, keyed by its seed), so a row's tokens do not depend on what else is in the batch, and nothing
+has to be saved to resume.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from forethought.core.errors import Diverged
+from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE
-from forethought.engines.torch.sampling.choice import Choice
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of
 from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
+from forethought.engines.torch.sampling.choice import Choice
 from forethought.engines.torch.sampling.sides import Sides
 from forethought.engines.torch.sampling.slots import by_torch
 from forethought.engines.torch.sampling.stops import Stops
-from forethought.core.errors import Diverged
-from forethought.core.types import Completion, Request
 
 ENTER_TOKENS = 32_768  # of contexts that enter together
 
@@ -34,7 +35,9 @@ ENTER_TOKENS = 32_768  # of contexts that enter together
 class Steps(Protocol):
     """Rows in the order in which they entered."""
 
-    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
+    def enter(
+        self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]
+    ) -> torch.Tensor:
         """n[i] rows of at most room[i] tokens below each context: the logits [contexts, V] after each."""
 
     def step(self, token_R: np.ndarray) -> torch.Tensor:
@@ -61,16 +64,24 @@ class Laid:
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
     def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
-        """The fastest way to sample from `model`, which speaks for `policy`, here, in paths of at most `context` tokens."""
+        """The fastest way to sample from `model`, which speaks for `policy`, here, in paths of at most
+        `context` tokens."""
         decoder = decoder_of(model)
         if not runs(decoder, model):
             return by_torch(model, decoder)
         kept = self._kept.get(policy)
         tensors = kept.tensors if kept and kept.model is model else list(model.parameters())
         places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
-        if not (kept and kept.model is model and kept.places == places and (kept.versions == versions or kept.weights.refresh())):
+        if not (
+            kept
+            and kept.model is model
+            and kept.places == places
+            and (kept.versions == versions or kept.weights.refresh())
+        ):
             self._reach(decoder, context)
-            kept = self._kept[policy] = _Packed(model, tensors, places, versions, Weights(decoder, model, bf16, self._angles[1]))
+            kept = self._kept[policy] = _Packed(
+                model, tensors, places, versions, Weights(decoder, model, bf16, self._angles[1])
+            )
         kept.versions = versions
         if kept.weights.positions < context:
             self._reach(decoder, context)
@@ -83,7 +94,8 @@ class Laid:
             self._angles = (context, angles_of(decoder, context))
 
     def moved(self, policy: str) -> None:
-        """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version, as every other change does."""
+        """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version,
+        as every other change does."""
         for name in [policy] if policy != BASE else list(self._kept):  # adapters stand on the base
             if name in self._kept:
                 self._kept[name].versions = []
@@ -99,10 +111,14 @@ class Sampler:
         self.steps, self.eos, self.rows = steps, eos, rows
 
     @torch.inference_mode()
-    def run(self, requests: Sequence[Request], stops: Sequence[Stops], version: int | Mapping[str, int]) -> list[list[Completion]]:
-        """Each request's completions; each has its own `stops`. `version`: of the weights, or of each policy's."""
+    def run(
+        self, requests: Sequence[Request], stops: Sequence[Stops], version: int | Mapping[str, int]
+    ) -> list[list[Completion]]:
+        """Each request's completions; each has its own `stops`. `version`: of the weights, or of each
+        policy's."""
         rows, live = _Rows(requests, stops, self.eos), np.zeros(0, dtype=np.int64)
-        waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))  # neighbours share most
+        # neighbours share most
+        waiting = deque(sorted(range(len(requests)), key=lambda i: (requests[i].n, requests[i].context)))
         while waiting or len(live):
             if len(live) and rows.by_ids and getattr(self.steps, "advances", False):
                 self.steps.advance(rows, live, self._few(waiting, requests))
@@ -110,7 +126,8 @@ class Sampler:
             elif len(live):
                 rows.take(live, self.steps.step(rows.last(live)))
             if entering := self._entering(waiting, requests, len(live)):
-                entering.sort(key=lambda i: requests[i].policy)  # contexts of one policy are computed together
+                # contexts of one policy are computed together
+                entering.sort(key=lambda i: requests[i].policy)
                 asked = [requests[i] for i in entering]
                 logits_BV = self._enter(asked)
                 new = np.concatenate([rows.of(i) for i in entering])
@@ -124,7 +141,11 @@ class Sampler:
 
     def _enter(self, asked: Sequence[Request]) -> torch.Tensor:
         given = [r.context for r in asked], [r.n for r in asked], [r.max_tokens for r in asked]
-        return self.steps.enter(*given, [r.policy for r in asked]) if isinstance(self.steps, Sides) else self.steps.enter(*given)
+        return (
+            self.steps.enter(*given, [r.policy for r in asked])
+            if isinstance(self.steps, Sides)
+            else self.steps.enter(*given)
+        )
 
     def _few(self, waiting: deque[int], requests: Sequence[Request]) -> int:
         """Rows at which others can enter beside them."""
@@ -163,9 +184,12 @@ class _Rows:
         self.top_p = np.array([r.top_p for r in requests], dtype=np.float32)[self.request]
         self.context = np.array([len(r.context) for r in requests])[self.request]
         kinds = list({id(s): s for s in stops}.values())
-        self.kind = np.array([next(i for i, kind in enumerate(kinds) if kind is s) for s in stops])[self.request]
+        self.kind = np.array([next(i for i, kind in enumerate(kinds) if kind is s) for s in stops])[
+            self.request
+        ]
         self.ending = [sorted(kind.ids | eos) for kind in kinds]
-        self.ends_KV: np.ndarray | None = None  # whether a token ends a row of this kind, once the vocabulary is known
+        # whether a token ends a row of this kind, once the vocabulary is known
+        self.ends_KV: np.ndarray | None = None
         self.texts = [kind if kind.texts else None for kind in kinds]
         self.by_ids = not any(self.texts)  # whether single tokens say when a row ends
 
@@ -179,7 +203,9 @@ class _Rows:
     def take(self, rows: np.ndarray, logits: torch.Tensor, repeats: np.ndarray | None = None) -> None:
         """Draw each row's next token. `repeats`: how many rows each line of the logits is for."""
         t = self.length[rows]
-        token, logp, drawn_logp = self.choice(logits, repeats, self.noise[rows, t], self.temperature[rows], self.top_p[rows])
+        token, logp, drawn_logp = self.choice(
+            logits, repeats, self.noise[rows, t], self.temperature[rows], self.top_p[rows]
+        )
         self.tokens[rows, t], self.logps[rows, t], self.drawn_logps[rows, t] = token, logp, drawn_logp
         self.length[rows] = t + 1
         self.check(rows)
@@ -207,14 +233,28 @@ class _Rows:
 
     def completions(self, version: int | Mapping[str, int]) -> list[list[Completion]]:
         versions = [version if isinstance(version, int) else version[r.policy] for r in self.requests]
-        out = [Completion(token_ids=tuple(tokens[:size]), logprobs=tuple(logps[:size]), drawn_logprobs=tuple(drawn[:size]),
-                          status="finished" if finished else "truncated", version=versions[request])
-               for tokens, logps, drawn, size, finished, request in zip(
-                   self.tokens.tolist(), self.logps.tolist(), self.drawn_logps.tolist(), self.length.tolist(), self.finished,
-                   self.request.tolist(), strict=True)]
+        out = [
+            Completion(
+                token_ids=tuple(tokens[:size]),
+                logprobs=tuple(logps[:size]),
+                drawn_logprobs=tuple(drawn[:size]),
+                status="finished" if finished else "truncated",
+                version=versions[request],
+            )
+            for tokens, logps, drawn, size, finished, request in zip(
+                self.tokens.tolist(),
+                self.logps.tolist(),
+                self.drawn_logps.tolist(),
+                self.length.tolist(),
+                self.finished,
+                self.request.tolist(),
+                strict=True,
+            )
+        ]
         return [out[end - r.n : end] for end, r in zip(self.ends, self.requests, strict=True)]
 
 
 def _uniforms(request: Request, n: int, most: int) -> np.ndarray:
-    """[n, most] uniform numbers that depend on the request alone (drawn step by step, so `most` changes none of them)."""
+    """[n, most] uniform numbers that depend on the request alone (drawn step by step, so `most` changes none
+    of them)."""
     return np.random.Generator(np.random.Philox(key=[request.seed, n])).random((most, n)).T

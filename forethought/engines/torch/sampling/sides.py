@@ -1,7 +1,9 @@
-"""Several policies in one run of sampling: rows of all of them are in the making together, so that the batch stays full.
+"""Several policies in one run of sampling: rows of all of them are in the making together, so that the batch
+stays full.
 
-Adapters on one base that is too large to be kept twice go through it together, in one `Steps` that knows them by name. Policies with
-weights of their own (the base where kernels read it, merged adapters, copies) have a `Steps` each, side by side.
+Adapters on one base that is too large to be kept twice go through it together, in one `Steps` that knows them
+by name. Policies with weights of their own (the base where kernels read it, merged adapters, copies) have a
+`Steps` each, side by side.
 """
 
 from __future__ import annotations
@@ -24,17 +26,27 @@ class Side:
 
 
 class Sides:
-    """`sides`: by policy; those that are computed together have the same `steps`. Rows are in the order in which they entered."""
+    """`sides`: by policy; those that are computed together have the same `steps`. Rows are in the order in
+    which they entered."""
 
     def __init__(self, sides: Mapping[str, Side]):
         self.sides = sides
         self.steps = list({id(side.steps): side.steps for side in sides.values()}.values())
         self._side_R = np.zeros(0, dtype=np.int64)  # which of the steps computes each row
-        self._order_R: torch.Tensor | None = None  # where each row stands in the steps' results one after another
-        self.advances = all(hasattr(steps, "advance") for steps in self.steps)  # whether rows can go on without the sampler
+        self._order_R: torch.Tensor | None = None
+        # where each row stands in the steps' results one after another
+        # whether rows can go on without the sampler
+        self.advances = all(hasattr(steps, "advance") for steps in self.steps)
 
-    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int], policies: Sequence[str]) -> torch.Tensor:
-        """As `Steps.enter`, with who speaks after each context. One computation for neighbours with one policy."""
+    def enter(
+        self,
+        contexts: Sequence[tuple[int, ...]],
+        n: Sequence[int],
+        room: Sequence[int],
+        policies: Sequence[str],
+    ) -> torch.Tensor:
+        """As `Steps.enter`, with who speaks after each context. One computation for neighbours with one
+        policy."""
         logits, start, self._order_R = [], 0, None
         for policy, same in groupby(policies):
             end = start + len(list(same))
@@ -50,7 +62,9 @@ class Sides:
         if len(logits) == 1:
             return logits[0]
         if self._order_R is None:
-            self._order_R = torch.from_numpy(self._side_R.argsort(kind="stable").argsort()).to(logits[0].device)
+            self._order_R = torch.from_numpy(self._side_R.argsort(kind="stable").argsort()).to(
+                logits[0].device
+            )
         return torch.cat(logits)[self._order_R]
 
     def keep(self, rows: np.ndarray) -> None:

@@ -1,11 +1,14 @@
-"""Sampling in shapes that stay, for the written-out decoder on a GPU: there, launching a step's kernels takes longer than most of them.
+"""Sampling in shapes that stay, for the written-out decoder on a GPU: there, launching a step's kernels takes
+longer than most of them.
 
-Contexts with n rows each stand in slots of a pool: blocks of keys and values that are allocated once, with a mask for what is not there.
-What changes from step to step are tensors on the device (token, place in the tail, length of the context), so a step of the same
-shapes is a CUDA graph (`graphs.py`). Shapes grow and shrink in few sizes: slots and tails are half-octaves (1, 1.5, 2, 3, 4, ...),
-so at most a third of a step is padding, and prefixes are multiples of 64.
+Contexts with n rows each stand in slots of a pool: blocks of keys and values that are allocated once, with a
+mask for what is not there. What changes from step to step are tensors on the device (token, place in the
+tail, length of the context), so a step of the same shapes is a CUDA graph (`graphs.py`). Shapes grow and
+shrink in few sizes: slots and tails are half-octaves (1, 1.5, 2, 3, 4, ...), so at most a third of a step is
+padding, and prefixes are multiples of 64.
 
-Axes: _C contexts in slots, _R = C * n their rows, _P tokens of a prefix, _T of a tail, _K heads of keys, _d size of a head.
+Axes: _C contexts in slots, _R = C * n their rows, _P tokens of a prefix, _T of a tail, _K heads of keys, _d
+size of a head.
 """
 
 from __future__ import annotations
@@ -16,12 +19,19 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from forethought.engines.torch.sampling.caches import Beside, Captured, apart, prefixes
-from forethought.engines.torch.sampling.cohorts import Cohorts, Prefilled, by_decoding, places, prefill, renumbered
 from forethought.engines.torch.forest.decoder import Decoder
+from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.sampling.caches import Beside, Captured, apart, prefixes
+from forethought.engines.torch.sampling.cohorts import (
+    Cohorts,
+    Prefilled,
+    by_decoding,
+    places,
+    prefill,
+    renumbered,
+)
 from forethought.engines.torch.sampling.decoding import Decoding, head_of, spans_of
 from forethought.engines.torch.sampling.graphs import Graphs, graphs_on
-from forethought.engines.torch.forest.heads import logits_of
 
 TOKENS = 64  # prefixes come in multiples of it, and no tail is shorter
 
@@ -38,7 +48,8 @@ def padded(size: int, least: int = 1) -> int:
 
 
 class Pool:
-    """Contexts of one adapter, with n rows each. The arrays lie in the host's memory, the blocks on the device."""
+    """Contexts of one adapter, with n rows each. The arrays lie in the host's memory, the blocks on the
+    device."""
 
     def __init__(self, n: int, adapter: str):
         self.n, self.adapter = n, adapter
@@ -63,7 +74,8 @@ class Pool:
         moved = self._reach(done.captured, taken + count, max(done.lengths), room)
         slots = (~self.live()).nonzero()[0][:count]
         index = torch.from_numpy(slots).to(done.index_BP.device)
-        for layer, kv in prefixes(done.captured, done.index_BP):  # layer by layer: two whole caches at once may not fit
+        # layer by layer: two whole caches at once may not fit
+        for layer, kv in prefixes(done.captured, done.index_BP):
             for block, new in zip(self.prefix[layer], kv, strict=True):
                 block[index, :, : new.shape[2]] = new
         self.row_Cn[slots] = rows.reshape(count, self.n)
@@ -71,7 +83,8 @@ class Pool:
         return moved
 
     def keep(self, numbers: np.ndarray) -> None:
-        """The rows' new numbers by their old ones. Where fewer slots hold what is left, those beyond move into free ones."""
+        """The rows' new numbers by their old ones. Where fewer slots hold what is left, those beyond move
+        into free ones."""
         self.row_Cn = numbers[self.row_Cn]
         live = self.live()
         self.t_C[~live] = self.length_C[~live] = 0
@@ -88,13 +101,21 @@ class Pool:
     def _reach(self, like: Captured, contexts: int, prefix: int, room: int) -> bool:
         """Room for so many contexts with such prefixes and tails; what is there moves along."""
         whole = lambda tokens: -(-tokens // TOKENS) * TOKENS  # noqa: E731
-        sizes = tuple(max(pair) for pair in zip(self.sizes, (padded(contexts), whole(prefix), whole(room)), strict=True))
+        sizes = tuple(
+            max(pair) for pair in zip(self.sizes, (padded(contexts), whole(prefix), whole(room)), strict=True)
+        )
         if sizes == self.sizes:
             return False
         c, p, t = self.sizes = sizes
         for layer, kv in like.items():
-            self.prefix[layer] = tuple(_grown(old, x, (c, x.shape[1], p, x.shape[2])) for old, x in _pairs(self.prefix.get(layer), kv))
-            self.tail[layer] = tuple(_grown(old, x, (c, self.n, x.shape[1], t, x.shape[2])) for old, x in _pairs(self.tail.get(layer), kv))
+            self.prefix[layer] = tuple(
+                _grown(old, x, (c, x.shape[1], p, x.shape[2]))
+                for old, x in _pairs(self.prefix.get(layer), kv)
+            )
+            self.tail[layer] = tuple(
+                _grown(old, x, (c, self.n, x.shape[1], t, x.shape[2]))
+                for old, x in _pairs(self.tail.get(layer), kv)
+            )
         more = c - len(self.t_C)
         self.row_Cn = np.concatenate([self.row_Cn, np.full((more, self.n), -1)])
         self.t_C, self.length_C = np.pad(self.t_C, (0, more)), np.pad(self.length_C, (0, more))
@@ -103,7 +124,9 @@ class Pool:
     def _move(self, source: np.ndarray, target: np.ndarray) -> None:
         for blocks in (*self.prefix.values(), *self.tail.values()):
             for block in blocks:
-                block[torch.from_numpy(target).to(block.device)] = block[torch.from_numpy(source).to(block.device)]
+                block[torch.from_numpy(target).to(block.device)] = block[
+                    torch.from_numpy(source).to(block.device)
+                ]
         for array, empty in ((self.row_Cn, -1), (self.t_C, 0), (self.length_C, 0)):
             array[target] = array[source]
             array[source] = empty
@@ -121,7 +144,9 @@ class _Look:
         self.bias_R11T = bias(at(t) > t_R[:, None])[:, None, None]
         self.at_R111 = t_R[:, None, None, None]
 
-    def attend(self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, layer: int, q_RHd: torch.Tensor, k_RKd: torch.Tensor, v_RKd: torch.Tensor
+    ) -> torch.Tensor:
         """[R, H * d] of scaled queries; the new keys and values are kept."""
         slots, _, t = self.shape
         prefix = tuple(block[:slots] for block in self.pool.prefix[layer])
@@ -146,15 +171,24 @@ def _grown(old: torch.Tensor | None, like: torch.Tensor, shape: tuple[int, ...])
 class Slots:
     """`Steps` by pools, one for each adapter and number of rows; see `Cohorts`, which computes the same."""
 
-    def __init__(self, decoder: Decoder, head: Callable, device: torch.device, adapters: Sequence[str] | None = None,
-                 graphs: Graphs | None = None):
+    def __init__(
+        self,
+        decoder: Decoder,
+        head: Callable,
+        device: torch.device,
+        adapters: Sequence[str] | None = None,
+        graphs: Graphs | None = None,
+    ):
         self.decoding, self.head, self.device = Decoding(decoder, adapters), head, device
         self.graphs = graphs or graphs_on(device)
         self.pools: dict[tuple[str, int], Pool] = {}
         self.live = 0
 
-    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int], adapter: str = "") -> torch.Tensor:
-        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each."""
+    def enter(
+        self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int], adapter: str = ""
+    ) -> torch.Tensor:
+        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits
+        [contexts, V] after each."""
         moved = self.decoding.reach(max(len(c) + most for c, most in zip(contexts, room, strict=True)) - 1)
         hidden, start = [], 0
         for k, same in groupby(n):
@@ -173,10 +207,15 @@ class Slots:
         """The next token of each row: the logits [R, V] after it."""
         pools = [self.pools[key] for key in sorted(self.pools) if self.pools[key].live().any()]
         shapes = [pool.shape() for pool in pools]
-        rows = np.concatenate([pool.row_Cn[:slots].ravel() for pool, (slots, _, _) in zip(pools, shapes, strict=True)])
+        rows = np.concatenate(
+            [pool.row_Cn[:slots].ravel() for pool, (slots, _, _) in zip(pools, shapes, strict=True)]
+        )
         at, given_3R = places(rows), np.zeros((3, len(rows)), dtype=np.int64)
         given_3R[0, at] = token_R
-        counts = [np.stack([pool.t_C, pool.length_C])[:, : shape[0]].repeat(pool.n, 1) for pool, shape in zip(pools, shapes, strict=True)]
+        counts = [
+            np.stack([pool.t_C, pool.length_C])[:, : shape[0]].repeat(pool.n, 1)
+            for pool, shape in zip(pools, shapes, strict=True)
+        ]
         given_3R[1:] = np.concatenate(counts, 1)
         key = tuple((pool.adapter, pool.n, *shape) for pool, shape in zip(pools, shapes, strict=True))
         step = lambda given: self._forward(pools, shapes, given)  # noqa: E731
@@ -191,17 +230,26 @@ class Slots:
         for pool in self.pools.values():
             pool.keep(numbers)
 
-    def _forward(self, pools: Sequence[Pool], shapes: Sequence[tuple[int, int, int]], given_3R: torch.Tensor) -> torch.Tensor:
+    def _forward(
+        self, pools: Sequence[Pool], shapes: Sequence[tuple[int, int, int]], given_3R: torch.Tensor
+    ) -> torch.Tensor:
         """Hidden states [R, H]. Run again with the same `given` it writes the same: t counts on outside."""
         token_R, t_R, length_R = given_3R
         sizes = [slots * pool.n for pool, (slots, _, _) in zip(pools, shapes, strict=True)]
-        looks = [_Look(*given) for given in zip(pools, t_R.split(sizes), length_R.split(sizes), shapes, strict=True)]
+        looks = [
+            _Look(*given)
+            for given in zip(pools, t_R.split(sizes), length_R.split(sizes), shapes, strict=True)
+        ]
         spans = spans_of(zip([pool.adapter for pool in pools], sizes, strict=True))
         return self.decoding.run(token_R, length_R + t_R, Beside(looks, sizes), spans)
 
 
-def by_torch(model: torch.nn.Module, decoder: Decoder | None, adapters: Sequence[str] | None = None,
-             static: bool | None = None) -> Cohorts | Slots:
+def by_torch(
+    model: torch.nn.Module,
+    decoder: Decoder | None,
+    adapters: Sequence[str] | None = None,
+    static: bool | None = None,
+) -> Cohorts | Slots:
     """How PyTorch samples from `model`. `static`: in shapes that stay; None: where that pays, on a GPU."""
     device = next(model.parameters()).device
     head = head_of(decoder, adapters) if decoder else logits_of(model)

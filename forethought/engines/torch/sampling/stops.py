@@ -1,4 +1,5 @@
-"""Where a continuation ends. A stop is a word of text; how many tokens it takes, and which, is the tokenizer's affair."""
+"""Where a continuation ends. A stop is a word of text; how many tokens it takes, and which, is the
+tokenizer's affair."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 class Stops:
     """The stop words of a request under one tokenizer.
 
-    `ids`: tokens that are a whole stop word. `texts`: stop words that can also be spelled with several tokens, or as other ones,
-    and have to be looked for in the text. A word-level tokenizer has one spelling for each word, so there `texts` is empty. No
-    words need no tokenizer.
+    `ids`: tokens that are a whole stop word. `texts`: stop words that can also be spelled with several
+    tokens, or as other ones, and have to be looked for in the text. A word-level tokenizer has one spelling
+    for each word, so there `texts` is empty. No words need no tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None, words: Sequence[str]):
@@ -24,18 +25,21 @@ class Stops:
             bare, spaced = (tokenizer.encode(text, add_special_tokens=False) for text in (word, " " + word))
             if len(spaced) == 1:
                 self.ids.add(spaced[0])
-            if len(bare) == 1 and bare[0] in tokenizer.get_added_vocab().values():  # never a part of another word
+            # never a part of another word
+            if len(bare) == 1 and bare[0] in tokenizer.get_added_vocab().values():
                 self.ids.add(bare[0])
             if len(spaced) > 1 or bare != spaced:
                 self.texts.append(word)
         self._pattern = re.compile("|".join(map(_standing, self.texts)))
-        self._window = max((len(w.encode()) for w in self.texts), default=0) + 2  # a token holds a byte at least
+        # a token holds a byte at least
+        self._window = max((len(w.encode()) for w in self.texts), default=0) + 2
         self._lasts = {w[-1] for w in self.texts}
         self._may_end: dict[int, bool] = {}
 
     def found(self, tokens: Sequence[int]) -> bool:
-        """Whether one of `texts` ends inside the last token. Letters do not end in the middle of another word; a tag ends wherever it
-        stands (`done.</plan>`), also in a token that goes on behind it (`><` in `</plan><think>`)."""
+        """Whether one of `texts` ends inside the last token. Letters do not end in the middle of another
+        word; a tag ends wherever it stands (`done.</plan>`), also in a token that goes on behind it (`><` in
+        `</plan><think>`)."""
         if not self.texts or not self._plausible(tokens[-1]):
             return False
         return self._pattern.search(self._text(tokens[-self._window :])) is not None
@@ -48,7 +52,9 @@ class Stops:
         return self._may_end[token]
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
 
 def _standing(word: str) -> str:

@@ -1,8 +1,8 @@
-"""Where compiled kernels are kept, and whether what lies there may be loaded: code that a process maps runs with all its rights, and a
-file that was cut short kills it without a word (SIGBUS), at every start.
+"""Where compiled kernels are kept, and whether what lies there may be loaded: code that a process maps runs
+with all its rights, and a file that was cut short kills it without a word (SIGBUS), at every start.
 
-So a file is loaded only if it belongs to the user, nobody else can write to it or to its folder, and it has the size and
-the digest that were noted beside it when it was built. Everything else is built anew.
+So a file is loaded only if it belongs to the user, nobody else can write to it or to its folder, and it has
+the size and the digest that were noted beside it when it was built. Everything else is built anew.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ OTHERS = 0o022  # bits of a mode with which others can write
 
 
 def folder_of(name: str) -> Path:
-    """Where the file is or can be kept: the user's cache folder, else one of the user's own among the temporary files. OSError where
-    neither can be trusted."""
+    """Where the file is or can be kept: the user's cache folder, else one of the user's own among the
+    temporary files. OSError where neither can be trusted."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if os.path.isabs(cache):  # as the XDG base directory specification has it
         folder = Path(cache) / "forethought"
@@ -47,8 +47,9 @@ def whole(path: Path) -> bool:
 
 
 def keep(made: Path, path: Path) -> None:
-    """`made` becomes the file at `path`, with its note. Another process may do the same at the same time: whoever reads one's file with
-    the other's note builds once more. `made` is in a folder of its own on the same disk."""
+    """`made` becomes the file at `path`, with its note. Another process may do the same at the same time:
+    whoever reads one's file with the other's note builds once more. `made` is in a folder of its own on the
+    same disk."""
     made.chmod(0o700)
     beside = made.with_name("note")
     beside.write_text(_said(made), encoding="ascii")
@@ -75,9 +76,15 @@ def digest(path: Path) -> str:
 
 
 def _close(folder: Path) -> None:
-    """Take the right to write from others where the folder is the user's own: many systems give it to the user's group."""
+    """Take the right to write from others where the folder is the user's own: many systems give it to the
+    user's group."""
     found = folder.lstat()
-    if hasattr(os, "getuid") and stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and found.st_mode & OTHERS:
+    if (
+        hasattr(os, "getuid")
+        and stat.S_ISDIR(found.st_mode)
+        and found.st_uid == os.getuid()
+        and found.st_mode & OTHERS
+    ):
         folder.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
 
 

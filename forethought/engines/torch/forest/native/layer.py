@@ -1,7 +1,8 @@
 """A decoder's layer as one autograd function: every plain layer of a small model on a CPU goes through here.
 
-Between the kernel's products nothing is handed back to Python, norms and the gate are computed again in the backward pass instead of
-kept, and an adapter is added into its matrix, whose gradient autograd then carries on to the adapter's own two.
+Between the kernel's products nothing is handed back to Python, norms and the gate are computed again in the
+backward pass instead of kept, and an adapter is added into its matrix, whose gradient autograd then carries
+on to the adapter's own two.
 
 Axes: _N tokens of the packed row, _H hidden size, _d size of a head, _S segments.
 """
@@ -33,9 +34,17 @@ class Shape(NamedTuple):
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "bf16", "threads")),
-                ("eps", ctypes.c_float), ("scale", ctypes.c_float), ("span", ctypes.c_void_p), ("wanted", ctypes.c_int),
-                *((name, ctypes.c_void_p) for name in ("row", "asks", "cos", "sin", *WEIGHTS))]
+    _fields_ = [
+        *(
+            (name, ctypes.c_int)
+            for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "bf16", "threads")
+        ),
+        ("eps", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        ("span", ctypes.c_void_p),
+        ("wanted", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("row", "asks", "cos", "sin", *WEIGHTS)),
+    ]
 
 
 class _Kept(ctypes.Structure):
@@ -43,12 +52,15 @@ class _Kept(ctypes.Structure):
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "o_bias", "gate", "up", "down")]
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "o_bias", "gate", "up", "down")
+    ]
 
 
 def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...] | None:
-    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, biases of the MLP, large
-    adapters)."""
+    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, biases
+    of the MLP, large adapters)."""
     attn, mlp = layer.self_attn, layer.mlp
     linears = (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     biases = [linear.bias for linear in linears]
@@ -61,8 +73,8 @@ def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...
 
 
 def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
-    """With its adapter added in: the whole gradient of a small matrix costs less than an adapter's narrow products. None: it is no plain
-    one."""
+    """With its adapter added in: the whole gradient of a small matrix costs less than an adapter's narrow
+    products. None: it is no plain one."""
     if hooked(linear):
         return None
     if type(linear) is torch.nn.Linear:
@@ -74,16 +86,21 @@ def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
     for name in () if linear.disable_adapters else linear.active_adapters:
         if name in names:
             parts = (linear.base_layer, names[name], linear.lora_B[name])
-            if type(linear.lora_dropout[name]) is not torch.nn.Identity or linear.use_dora.get(name) or any(map(hooked, parts)):
+            if (
+                type(linear.lora_dropout[name]) is not torch.nn.Identity
+                or linear.use_dora.get(name)
+                or any(map(hooked, parts))
+            ):
                 return None
             weight = weight + linear.scaling[name] * (linear.lora_B[name].weight @ names[name].weight)
     return weight
 
 
 class Layer(torch.autograd.Function):
-    """x [N, H] -> [N, H], or [M, H] for the M tokens in `rows` (int32, ascending); cos, sin [N, d / 2]; spans [S, 3]; then the weights in
-    the order of WEIGHTS, a bias None where there is none; those of q, k and v are there together. Those of several layers in a row make
-    one function of them all; `rows` are the last one's."""
+    """x [N, H] -> [N, H], or [M, H] for the M tokens in `rows` (int32, ascending); cos, sin [N, d / 2]; spans
+    [S, 3]; then the weights in the order of WEIGHTS, a bias None where there is none; those of q, k and v are
+    there together. Those of several layers in a row make one function of them all; `rows` are the last
+    one's."""
 
     @staticmethod
     def forward(ctx, x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, shape: Shape, *weights):
@@ -96,7 +113,9 @@ class Layer(torch.autograd.Function):
             held, kept = rooms[-1]
             work = _work(layer) if work is None else work
             xs.append(x.new_empty(layer.wanted, x.shape[1]))
-            library().ft_layer(ctypes.byref(layer), address(xs[-2]), ctypes.byref(kept), address(xs[-1]), address(work))
+            library().ft_layer(
+                ctypes.byref(layer), address(xs[-2]), ctypes.byref(kept), address(xs[-1]), address(work)
+            )
         ctx.save_for_backward(cos, sin, *xs[:-1], *(held for held, _ in rooms), *weights)
         return xs[-1]
 
@@ -112,8 +131,15 @@ class Layer(torch.autograd.Function):
             work = _work(layer) if work is None else work
             dx = torch.empty_like(xs[i])
             kept = _room(layer, rooms[i])[1]
-            library().ft_layer_backward(ctypes.byref(layer), address(xs[i]), ctypes.byref(kept), address(dy), address(dx),
-                                        ctypes.byref(into), address(work))
+            library().ft_layer_backward(
+                ctypes.byref(layer),
+                address(xs[i]),
+                ctypes.byref(kept),
+                address(dy),
+                address(dx),
+                ctypes.byref(into),
+                address(work),
+            )
             grads, dy = [*found, *grads], dx
         return dy, None, None, None, None, None, *grads
 
@@ -126,8 +152,22 @@ def _layers(ctx, tokens: int, cos, sin, weights) -> Iterator[_Layer]:
         last = rows is not None and i == n - 1
         inner, hidden = own[WEIGHTS.index("gate")].shape
         asked = (len(rows), rows, ctx.asks) if last else (tokens, None, None)
-        yield _Layer(tokens, hidden, shape.heads, shape.kv_heads, shape.d, inner, len(spans_S3), int(shape.bf16), shape.threads, shape.eps, shape.scale,
-                     address(spans_S3), asked[0], *map(address, (*asked[1:], cos, sin, *own)))
+        yield _Layer(
+            tokens,
+            hidden,
+            shape.heads,
+            shape.kv_heads,
+            shape.d,
+            inner,
+            len(spans_S3),
+            int(shape.bf16),
+            shape.threads,
+            shape.eps,
+            shape.scale,
+            address(spans_S3),
+            asked[0],
+            *map(address, (*asked[1:], cos, sin, *own)),
+        )
 
 
 def _work(layer: _Layer) -> torch.Tensor:
@@ -135,11 +175,22 @@ def _work(layer: _Layer) -> torch.Tensor:
 
 
 def _gradients(weights, wanted) -> tuple[_Gradients, list[torch.Tensor | None]]:
-    """Where the kernel adds gradients up, and those of the weights in their order; None where none is wanted."""
-    by_name, asked = dict(zip(WEIGHTS, weights, strict=True)), {name for name, need in zip(WEIGHTS, wanted, strict=True) if need}
-    grads = {name: torch.zeros_like(by_name[name]) for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down") if name in asked}
+    """Where the kernel adds gradients up, and those of the weights in their order; None where none is
+    wanted."""
+    by_name, asked = (
+        dict(zip(WEIGHTS, weights, strict=True)),
+        {name for name, need in zip(WEIGHTS, wanted, strict=True) if need},
+    )
+    grads = {
+        name: torch.zeros_like(by_name[name])
+        for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down")
+        if name in asked
+    }
     sizes = [len(by_name[name]) for name in "qkv"]
-    for joined, names, shape in (("qkv", ("q", "k", "v"), by_name["q"].shape[1:]), ("qkv_bias", ("q_bias", "k_bias", "v_bias"), ())):
+    for joined, names, shape in (
+        ("qkv", ("q", "k", "v"), by_name["q"].shape[1:]),
+        ("qkv_bias", ("q_bias", "k_bias", "v_bias"), ()),
+    ):
         if asked & {*names}:
             grads[joined] = weights[0].new_zeros(sum(sizes), *shape)
     into = _Gradients(*(address(grads.get(name)) for name, _ in _Gradients._fields_))
@@ -152,8 +203,17 @@ def _gradients(weights, wanted) -> tuple[_Gradients, list[torch.Tensor | None]]:
 def _room(layer: _Layer, held: torch.Tensor | None = None) -> tuple[torch.Tensor, _Kept]:
     """What the backward pass needs, in one block."""
     n, m, heads = layer.tokens, layer.wanted, layer.heads * layer.d
-    sizes = (n, n * layer.heads, n * (heads + 2 * layer.kv_heads * layer.d), n * heads,
-             m, m * layer.hidden, m * layer.inner, m * layer.inner)
-    held = floats(sum(sizes) + 64) if held is None else held  # 64: the kernels may read a vector beyond the end
+    sizes = (
+        n,
+        n * layer.heads,
+        n * (heads + 2 * layer.kv_heads * layer.d),
+        n * heads,
+        m,
+        m * layer.hidden,
+        m * layer.inner,
+        m * layer.inner,
+    )
+    # 64: the kernels may read a vector beyond the end
+    held = floats(sum(sizes) + 64) if held is None else held
     starts = np.cumsum((0, *sizes[:-1]))
     return held, _Kept(*(held.data_ptr() + 4 * int(start) for start in starts))

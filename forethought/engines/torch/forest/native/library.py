@@ -1,7 +1,8 @@
 """Compile the kernels once for this machine, and load them.
 
-The compiler (`CC`, else cc, gcc or clang) takes a few seconds; the file is kept in the user's cache folder (`cache.py`) under a hash of
-the sources, the compiler and the processor, so a shared home folder serves several machines.
+The compiler (`CC`, else cc, gcc or clang) takes a few seconds; the file is kept in the user's cache folder
+(`cache.py`) under a hash of the sources, the compiler and the processor, so a shared home folder serves
+several machines.
 """
 
 from __future__ import annotations
@@ -25,12 +26,24 @@ import torch
 from forethought.engines.torch.forest.native import cache
 
 SOURCES = Path(__file__).parent
-NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"  # not every clang on ARM takes -march
-# GCC would break chains of fused multiply-adds up for some processors, in one size of a tile and not in another: a row's bits would then
-# depend on how many rows are beside it.
+NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
+# not every clang on ARM takes -march
+# GCC would break chains of fused multiply-adds up for some processors, in one size of a tile and not in
+# another: a row's bits would then depend on how many rows are beside it.
 FUSED = ("-ffp-contract=fast", "--param=avoid-fma-max-bits=0")
-FLAGS = ("-O3", NATIVE, "-std=gnu11", *FUSED, "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-pthread")
-LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")  # functions that return a long
+FLAGS = (
+    "-O3",
+    NATIVE,
+    "-std=gnu11",
+    *FUSED,
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+    "-pthread",
+)
+# functions that return a long
+LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")
 SECONDS = 120  # for the compiler
 
 
@@ -53,15 +66,19 @@ def why_not() -> str:
 
 
 def build() -> str:
-    """The beginning of the compiled file's digest; empty where there are no kernels. Another compiler may round otherwise."""
+    """The beginning of the compiled file's digest; empty where there are no kernels. Another compiler may
+    round otherwise."""
     return lib.digest if (lib := library()) else ""
 
 
 def address(array) -> ctypes.c_void_p:
-    """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it points to: somebody has to."""
+    """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it
+    points to: somebody has to."""
     if array is None:
         return ctypes.c_void_p(None)
-    return ctypes.c_void_p(array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr())
+    return ctypes.c_void_p(
+        array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data_ptr()
+    )
 
 
 def floats(*sizes: int) -> torch.Tensor:
@@ -77,14 +94,18 @@ def _loaded() -> ctypes.CDLL:
     name = f"kernels-{_key(compiler)}.so"
     target = cache.folder_of(name) / name
     if cache.whole(target):
-        with contextlib.suppress(OSError, AttributeError):  # whole, and not loaded here: a home that two systems share
+        # whole, and not loaded here: a home that two systems share
+        with contextlib.suppress(OSError, AttributeError):
             return _opened(target)
     _build(compiler, target)
     return _opened(target)
 
 
 def _compiler() -> list[str]:
-    return shlex.split(os.environ.get("CC", "")) or [c for c in map(shutil.which, ("cc", "gcc", "clang")) if c][:1]
+    return (
+        shlex.split(os.environ.get("CC", ""))
+        or [c for c in map(shutil.which, ("cc", "gcc", "clang")) if c][:1]
+    )
 
 
 def _opened(path: Path) -> ctypes.CDLL:
@@ -97,8 +118,13 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 def _build(compiler: list[str], target: Path) -> None:
     if sys.stderr.isatty():
-        print("forethought: compiling its kernels for this machine, once (about ten seconds)", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # built beside and renamed: another process may be building too
+        print(
+            "forethought: compiling its kernels for this machine, once (about ten seconds)",
+            file=sys.stderr,
+            flush=True,
+        )
+    # built beside and renamed: another process may be building too
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "kernels.so"
         command = [*compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
         try:
@@ -123,6 +149,8 @@ def processor() -> str:
     """What `-march=native` depends on."""
     try:
         with open("/proc/cpuinfo") as f:
-            return "".join(sorted({line for line in f if line.startswith(("model name", "flags", "Features"))}))
+            return "".join(
+                sorted({line for line in f if line.startswith(("model name", "flags", "Features"))})
+            )
     except OSError:
         return platform.processor()

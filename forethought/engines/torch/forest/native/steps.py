@@ -1,4 +1,5 @@
-"""Sampling by the kernels: contexts enter, each row goes on by a token a step, rows leave; all keys and values stand in one tree."""
+"""Sampling by the kernels: contexts enter, each row goes on by a token a step, rows leave; all keys and
+values stand in one tree."""
 
 from __future__ import annotations
 
@@ -38,32 +39,66 @@ class Rows(Protocol):
 
 
 class _Rows(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary")), *((name, ctypes.c_void_p) for name in (
-        "path_from", "path", "tail", "row", "token", "length", "logp", "drawn_logp", "uniform", "temperature", "top_p", "limit", "context",
-        "kind", "ends", "done", "finished"))]
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("rows", "most", "kinds", "vocabulary")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "path_from",
+                "path",
+                "tail",
+                "row",
+                "token",
+                "length",
+                "logp",
+                "drawn_logp",
+                "uniform",
+                "temperature",
+                "top_p",
+                "limit",
+                "context",
+                "kind",
+                "ends",
+                "done",
+                "finished",
+            )
+        ),
+    ]
 
 
 class NativeSteps:
-    """Rows in the order in which they entered; those below one segment stand together, so that its keys are read once for all."""
+    """Rows in the order in which they entered; those below one segment stand together, so that its keys are
+    read once for all."""
 
     advances = True
 
     def __init__(self, weights: Weights, threads: int = 1):
         self.weights, self.threads = weights, threads
         self.tree = Tree(2 * weights.layers * weights.kv_heads * weights.d, weights.lib.ft_width())
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None  # the kernels do not hold Python's lock
+        # the kernels do not hold Python's lock
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.paths: list[Path] = []  # of each row: its context
         self.tail = np.zeros(0, dtype=np.int32)  # segment of each row's own tokens
         self.at = np.zeros(0, dtype=np.int32)  # tokens in it
         self.position = np.zeros(0, dtype=np.int32)  # of the next token
         self._parts: list[tuple[slice, np.ndarray]] | None = None
 
-    def enter(self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]) -> torch.Tensor:
-        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits [contexts, V] after each context.
-        IndexError for a token or a position that the model does not have."""
-        if (end := max(len(context) + most for context, most in zip(contexts, room, strict=True))) > self.weights.positions:
-            raise IndexError(f"{end} tokens of a context and what follows, where the model has {self.weights.positions} positions")
-        self.tree.reserve([*((1, len(context)) for context in dict.fromkeys(contexts)), *zip(n, room, strict=True)])
+    def enter(
+        self, contexts: Sequence[tuple[int, ...]], n: Sequence[int], room: Sequence[int]
+    ) -> torch.Tensor:
+        """n[i] rows of at most room[i] tokens below each context, behind the rows there are: the logits
+        [contexts, V] after each context. IndexError for a token or a position that the model does not
+        have."""
+        if (
+            end := max(len(context) + most for context, most in zip(contexts, room, strict=True))
+        ) > self.weights.positions:
+            raise IndexError(
+                f"{end} tokens of a context and what follows, where the model has "
+                f"{self.weights.positions} positions"
+            )
+        self.tree.reserve(
+            [*((1, len(context)) for context in dict.fromkeys(contexts)), *zip(n, room, strict=True)]
+        )
         jobs, paths = self._jobs(contexts)
         logits = floats(len(contexts), self.weights.vocabulary)
         for part in _chunks(jobs, PREFILL_TOKENS):
@@ -89,18 +124,23 @@ class NativeSteps:
             own, at = self.tail[rows], self.at[rows]
             index = np.arange(len(own), dtype=np.int32)
             items = np.concatenate([above, np.stack([own, at + 1, index, index + 1, np.ones_like(own)], 1)])
-            calls.append((token_R[rows].astype(np.int32), self.position[rows], own, at, items, index, logits[rows]))
+            calls.append(
+                (token_R[rows].astype(np.int32), self.position[rows], own, at, items, index, logits[rows])
+            )
         self._run(calls)
         self.at += 1
         self.position += 1
         return logits
 
     def advance(self, rows: Rows, live: np.ndarray, few: int) -> None:
-        """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`: each row's line in `rows`."""
+        """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`:
+        each row's line in `rows`."""
         self._check_room(rows.most[live] - 1)
         bounds = np.linspace(0, len(live), min(self.threads, len(live)) + 1).astype(int)
         parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        run = lambda part: self._advance(rows, live[part], part, int(few * (part.stop - part.start) // len(live)))  # noqa: E731
+        run = lambda part: self._advance(
+            rows, live[part], part, int(few * (part.stop - part.start) // len(live))
+        )  # noqa: E731
         list(self.pool.map(run, parts) if self.pool else map(run, parts))
         self.at = (rows.length[live] - 1).astype(np.int32)
         self.position = (rows.context[live] + self.at).astype(np.int32)
@@ -109,12 +149,49 @@ class NativeSteps:
         paths = self.paths[part]
         starts = np.cumsum([0, *map(len, paths)], dtype=np.int32)
         pairs = np.array([pair for path in paths for pair in path], dtype=np.int32)
-        tail, lib, model = np.ascontiguousarray(self.tail[part]), self.weights.lib, ctypes.byref(self.weights.model)
-        own = _Rows(len(live), rows.tokens.shape[1], *rows.ends_KV.shape, *map(address, (
-            starts, pairs, tail, live, rows.tokens, rows.length, rows.logps, rows.drawn_logps, rows.noise, rows.temperature, rows.top_p,
-            rows.most, rows.context, rows.kind, rows.ends_KV, rows.done, rows.finished)))
+        tail, lib, model = (
+            np.ascontiguousarray(self.tail[part]),
+            self.weights.lib,
+            ctypes.byref(self.weights.model),
+        )
+        own = _Rows(
+            len(live),
+            rows.tokens.shape[1],
+            *rows.ends_KV.shape,
+            *map(
+                address,
+                (
+                    starts,
+                    pairs,
+                    tail,
+                    live,
+                    rows.tokens,
+                    rows.length,
+                    rows.logps,
+                    rows.drawn_logps,
+                    rows.noise,
+                    rows.temperature,
+                    rows.top_p,
+                    rows.most,
+                    rows.context,
+                    rows.kind,
+                    rows.ends_KV,
+                    rows.done,
+                    rows.finished,
+                ),
+            ),
+        )
         work, more = self.weights.work(len(live)), floats(lib.ft_run_work(model, ctypes.byref(own)))
-        lib.ft_run(model, ctypes.byref(own), address(self.tree.base), address(self.tree.room), few, -1, address(work), address(more))
+        lib.ft_run(
+            model,
+            ctypes.byref(own),
+            address(self.tree.base),
+            address(self.tree.room),
+            few,
+            -1,
+            address(work),
+            address(more),
+        )
 
     def keep(self, rows: np.ndarray) -> None:
         """Go on with these rows (a mask) alone."""
@@ -157,15 +234,24 @@ class NativeSteps:
             later = [job for job in jobs if any(s in segments for s, _ in job.above)]
             waiting = {id(job) for job in later}
             wave = [job for job in jobs if id(job) not in waiting]
-            parts = _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.threads)) if self.threads > 1 else [wave]
+            parts = (
+                _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.threads))
+                if self.threads > 1
+                else [wave]
+            )
             calls = [_call(part, self.weights.vocabulary) for part in parts]
             for ids, *_ in calls:
                 if ids.min() < 0 or ids.max() >= self.weights.words:
-                    raise IndexError(f"token {ids.min() if ids.min() < 0 else ids.max()} is none of the model's {self.weights.words}")
+                    raise IndexError(
+                        f"token {ids.min() if ids.min() < 0 else ids.max()} is none of the "
+                        f"model's {self.weights.words}"
+                    )
             self._run(calls)
             for part, call in zip(parts, calls, strict=True):
                 ends = [i for job in part for k in sorted(job.outs) for i in job.outs[k]]
-                logits[ends] = call[-1].repeat_interleave(torch.tensor([len(job.outs[k]) for job in part for k in sorted(job.outs)]), 0)
+                logits[ends] = call[-1].repeat_interleave(
+                    torch.tensor([len(job.outs[k]) for job in part for k in sorted(job.outs)]), 0
+                )
             jobs = later
 
     # ---- calls
@@ -184,15 +270,27 @@ class NativeSteps:
 
     def _forward(self, ids, positions, segments, at, items, outs, logits) -> None:
         tree, model, work = self.tree, ctypes.byref(self.weights.model), self.weights.work(len(ids))
-        items, segments, at = np.ascontiguousarray(items), np.ascontiguousarray(segments), np.ascontiguousarray(at)
+        items, segments, at = (
+            np.ascontiguousarray(items),
+            np.ascontiguousarray(segments),
+            np.ascontiguousarray(at),
+        )
         positions, outs = np.ascontiguousarray(positions), np.ascontiguousarray(outs)
-        self.weights.lib.ft_forward(model, len(ids), *map(address, (ids, positions, segments, at, tree.base, tree.room)),
-                                    len(items), address(items), len(outs), *map(address, (outs, logits, work)))
+        self.weights.lib.ft_forward(
+            model,
+            len(ids),
+            *map(address, (ids, positions, segments, at, tree.base, tree.room)),
+            len(items),
+            address(items),
+            len(outs),
+            *map(address, (outs, logits, work)),
+        )
 
 
 @dataclass(slots=True)
 class _Job:
-    """Tokens of one segment, from the place `at` on, below the path `above`; `outs`: token in the segment -> contexts that end there."""
+    """Tokens of one segment, from the place `at` on, below the path `above`; `outs`: token in the segment ->
+    contexts that end there."""
 
     segment: int
     at: int
@@ -209,11 +307,28 @@ def _call(jobs: Sequence[_Job], vocabulary: int) -> tuple:
     spread = lambda values: np.array(values, dtype=np.int32).repeat(sizes)  # noqa: E731
     ids = np.array([token for job in jobs for token in job.tokens], dtype=np.int32)
     at = within + spread([job.at for job in jobs])
-    items = [(segment, k, start, start + size, 0) for job, start, size in zip(jobs, starts, sizes, strict=True) for segment, k in job.above]
-    items += [(job.segment, job.at + size, start, start + size, 1) for job, start, size in zip(jobs, starts, sizes, strict=True)]
-    outs = np.array([start + k - job.at for job, start in zip(jobs, starts, strict=True) for k in sorted(job.outs)], dtype=np.int32)
-    return (ids, within + spread([job.position for job in jobs]), spread([job.segment for job in jobs]), at,
-            np.array(items, dtype=np.int32), outs, floats(len(outs), vocabulary))
+    items = [
+        (segment, k, start, start + size, 0)
+        for job, start, size in zip(jobs, starts, sizes, strict=True)
+        for segment, k in job.above
+    ]
+    items += [
+        (job.segment, job.at + size, start, start + size, 1)
+        for job, start, size in zip(jobs, starts, sizes, strict=True)
+    ]
+    outs = np.array(
+        [start + k - job.at for job, start in zip(jobs, starts, strict=True) for k in sorted(job.outs)],
+        dtype=np.int32,
+    )
+    return (
+        ids,
+        within + spread([job.position for job in jobs]),
+        spread([job.segment for job in jobs]),
+        at,
+        np.array(items, dtype=np.int32),
+        outs,
+        floats(len(outs), vocabulary),
+    )
 
 
 def _chunks(jobs: Sequence[_Job], tokens: int) -> list[list[_Job]]:

@@ -1,5 +1,5 @@
-"""What stands between the matrix products of a training step, as autograd functions on the kernels (`train.c`). Float32 on a CPU;
-`forest.py` and `decoder.py` have the same for everything else.
+"""What stands between the matrix products of a training step, as autograd functions on the kernels
+(`train.c`). Float32 on a CPU; `forest.py` and `decoder.py` have the same for everything else.
 
 Axes: _N tokens of the packed row, _H heads, _K heads of keys, _d size of a head, _D hidden size.
 """
@@ -19,8 +19,8 @@ float_, long_ = ctypes.c_float, ctypes.c_long
 
 
 class _Crew:
-    """Of this process, as PyTorch's number of threads is: `machine.autocast` sets both. No bit depends on `threads`; `layers`: whether the
-    kernels compute whole layers."""
+    """Of this process, as PyTorch's number of threads is: `machine.autocast` sets both. No bit depends on
+    `threads`; `layers`: whether the kernels compute whole layers."""
 
     threads, layers = 1, True
 
@@ -40,17 +40,29 @@ def rounds_as_autocast() -> bool:
 
 def hooked(module: torch.nn.Module) -> bool:
     """Whether somebody wants to see or change what goes through a module: then it has to be called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 def attends(q_NHd: torch.Tensor, v_NKd: torch.Tensor) -> bool:
-    return fits(q_NHd) and fits(v_NKd) and q_NHd.shape[-1] == v_NKd.shape[-1] and q_NHd.shape[-1] % library().ft_width() == 0
+    return (
+        fits(q_NHd)
+        and fits(v_NKd)
+        and q_NHd.shape[-1] == v_NKd.shape[-1]
+        and q_NHd.shape[-1] % library().ft_width() == 0
+    )
 
 
 class _Forest(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int) for name in ("tokens", "heads", "kv_heads", "d", "spans", "from_", "to")),
-                *((name, ctypes.c_void_p) for name in ("asks", "span", "q", "k", "v")),
-                *((name, long_) for name in ("q_ld", "k_ld", "v_ld"))]
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("tokens", "heads", "kv_heads", "d", "spans", "from_", "to")),
+        *((name, ctypes.c_void_p) for name in ("asks", "span", "q", "k", "v")),
+        *((name, long_) for name in ("q_ld", "k_ld", "v_ld")),
+    ]
 
 
 @functools.cache
@@ -63,8 +75,19 @@ def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> N
     (tokens, heads, d), kv_heads, lib = q.shape, k.shape[1], library()
 
     def part(bounds: tuple[int, int]) -> None:
-        f = _Forest(tokens, heads, kv_heads, d, len(spans_S3), *bounds, None, *map(address, (spans_S3, q, k, v)),
-                    heads * d, kv_heads * d, kv_heads * d)
+        f = _Forest(
+            tokens,
+            heads,
+            kv_heads,
+            d,
+            len(spans_S3),
+            *bounds,
+            None,
+            *map(address, (spans_S3, q, k, v)),
+            heads * d,
+            kv_heads * d,
+            kv_heads * d,
+        )
         work = floats(lib.ft_attend_work(ctypes.byref(f)))
         kernel(ctypes.byref(f), *map(address, arrays), address(work))
 
@@ -77,7 +100,8 @@ def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> N
 
 
 class Attention(torch.autograd.Function):
-    """[N, H, d] of scaled queries; `spans_S3`: where each segment begins, its tokens, and where its descendants end."""
+    """[N, H, d] of scaled queries; `spans_S3`: where each segment begins, its tokens, and where its
+    descendants end."""
 
     @staticmethod
     def forward(ctx, q, k, v, spans_S3):
@@ -92,7 +116,9 @@ class Attention(torch.autograd.Function):
     def backward(ctx, grad):
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        _by_heads(q, k, v, ctx.spans_S3, library().ft_attend_backward, out, lse, grad.contiguous(), dq, dk, dv)
+        _by_heads(
+            q, k, v, ctx.spans_S3, library().ft_attend_backward, out, lse, grad.contiguous(), dq, dk, dv
+        )
         return dq, dk, dv, None
 
 
@@ -103,7 +129,9 @@ class Norm(torch.autograd.Function):
     def forward(ctx, x, weight, eps):
         x, weight = x.contiguous(), weight.contiguous()
         y, r = torch.empty_like(x), floats(*x.shape[:-1])
-        library().ft_norm(r.numel(), x.shape[-1], address(x), address(weight), float_(eps), address(y), address(r))
+        library().ft_norm(
+            r.numel(), x.shape[-1], address(x), address(weight), float_(eps), address(y), address(r)
+        )
         ctx.save_for_backward(x, weight, r)
         return y
 
@@ -112,7 +140,16 @@ class Norm(torch.autograd.Function):
         x, weight, r = ctx.saved_tensors
         grad, dx = grad.contiguous(), torch.empty_like(x)
         dw = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        library().ft_norm_backward(r.numel(), x.shape[-1], address(x), address(weight), address(r), address(grad), address(dx), address(dw))
+        library().ft_norm_backward(
+            r.numel(),
+            x.shape[-1],
+            address(x),
+            address(weight),
+            address(r),
+            address(grad),
+            address(dx),
+            address(dw),
+        )
         return dx, dw, None
 
 
@@ -134,7 +171,18 @@ class Rotate(torch.autograd.Function):
 def _turned(x, cos, sin, scale: float, turn: float) -> torch.Tensor:
     n, heads, d = x.shape
     y = torch.empty_like(x)
-    library().ft_rotate(n, heads, d, address(x), long_(heads * d), address(cos), address(sin), float_(scale), float_(turn), address(y))
+    library().ft_rotate(
+        n,
+        heads,
+        d,
+        address(x),
+        long_(heads * d),
+        address(cos),
+        address(sin),
+        float_(scale),
+        float_(turn),
+        address(y),
+    )
     return y
 
 
@@ -153,5 +201,7 @@ class Gate(torch.autograd.Function):
     def backward(ctx, grad):
         gate, up = ctx.saved_tensors
         d_gate, d_up, grad = torch.empty_like(gate), torch.empty_like(up), grad.contiguous()
-        library().ft_gate_backward(long_(grad.numel()), address(gate), address(up), address(grad), address(d_gate), address(d_up))
+        library().ft_gate_backward(
+            long_(grad.numel()), address(gate), address(up), address(grad), address(d_gate), address(d_up)
+        )
         return d_gate, d_up

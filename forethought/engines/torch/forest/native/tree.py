@@ -1,7 +1,8 @@
-"""Keys and values of token sequences as a tree: what two sequences have in common from their beginning is kept once.
+"""Keys and values of token sequences as a tree: what two sequences have in common from their beginning is
+kept once.
 
-A segment holds the tokens of one stretch. A child may leave its parent anywhere, so nothing is ever split or copied: a path is a list
-of (segment, how many of its tokens belong to the path).
+A segment holds the tokens of one stretch. A child may leave its parent anywhere, so nothing is ever split or
+copied: a path is a list of (segment, how many of its tokens belong to the path).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Tree:
         return path
 
     def grow(self, path: Path, tokens: Sequence[int]) -> int:
-        """A new segment with `tokens` below the path; what it holds has to be computed. The tokens may not be empty."""
+        """A new segment with `tokens` below the path; what it holds has to be computed. The tokens may not be
+        empty."""
         segment = self.rows(1, len(tokens))
         above, n = path[-1] if path else (None, 0)
         beside = self._roots if above is None else self._nodes[above].children
@@ -47,22 +49,25 @@ class Tree:
         return segment
 
     def rows(self, n: int, tokens: int) -> int:
-        """Room for n sequences of so many tokens, which `find` does not know: the first of n segments in a row."""
+        """Room for n sequences of so many tokens, which `find` does not know: the first of n segments in a
+        row."""
         room = -(-max(tokens, 1) // self.lanes) * self.lanes
         held = self._take(n * room * self.width).reshape(n, -1)
         self.floats += held.size
         first, end = len(self._nodes), len(self._nodes) + n
         if end > len(self.base):
             more = max(end, 2 * len(self.base))
-            self.base, self.room = (np.concatenate([x, np.zeros(more - len(x), dtype=x.dtype)]) for x in (self.base, self.room))
+            self.base, self.room = (
+                np.concatenate([x, np.zeros(more - len(x), dtype=x.dtype)]) for x in (self.base, self.room)
+            )
         self.base[first:end] = held.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(held[0].nbytes)
         self.room[first:end] = room
         self._nodes.extend(_Node(held[i]) for i in range(n))
         return first
 
     def reserve(self, sequences: Iterable[tuple[int, int]]) -> None:
-        """One block for (n, tokens) each: what is read together lies together, in few large pages. It is given back with the last of
-        them."""
+        """One block for (n, tokens) each: what is read together lies together, in few large pages. It is
+        given back with the last of them."""
         rooms = (n * -(-max(tokens, 1) // self.lanes) * self.lanes for n, tokens in sequences)
         self._block = np.empty(sum(rooms) * self.width, dtype=np.float32)
 
@@ -95,7 +100,8 @@ class Tree:
 class _Node:
     held: np.ndarray
     tokens: Sequence[int] = ()
-    children: dict[tuple[int, int], int] = field(default_factory=dict)  # (where it leaves, its first token) -> segment
+    # (where it leaves, its first token) -> segment
+    children: dict[tuple[int, int], int] = field(default_factory=dict)
     place: tuple[dict, tuple[int, int] | None] = ({}, None)  # among its siblings
     users: int = 0
 

@@ -18,22 +18,51 @@ Pointer = ctypes.c_void_p
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, Pointer) for name in ("norm1", "norm2", "q_norm", "k_norm", "qkv_bias", "o_bias", "gate_up_bias", "down_bias",
-                                             "qkv", "o", "gate_up", "down")]
+    _fields_ = [
+        (name, Pointer)
+        for name in (
+            "norm1",
+            "norm2",
+            "q_norm",
+            "k_norm",
+            "qkv_bias",
+            "o_bias",
+            "gate_up_bias",
+            "down_bias",
+            "qkv",
+            "o",
+            "gate_up",
+            "down",
+        )
+    ]
 
 
 class _Model(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_int) for name in ("layers", "hidden", "heads", "kv_heads", "d", "inner", "vocabulary", "bf16")),
-                ("eps", ctypes.c_float), ("scale", ctypes.c_float),
-                *((name, Pointer) for name in ("embed", "norm", "cos", "sin", "head_bias", "head")), ("layer", ctypes.POINTER(_Layer))]
+    _fields_ = [
+        *(
+            (name, ctypes.c_int)
+            for name in ("layers", "hidden", "heads", "kv_heads", "d", "inner", "vocabulary", "bf16")
+        ),
+        ("eps", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        *((name, Pointer) for name in ("embed", "norm", "cos", "sin", "head_bias", "head")),
+        ("layer", ctypes.POINTER(_Layer)),
+    ]
 
 
 def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
-    """Whether the kernels compute this model: on a CPU, with heads of whole vectors and a plain linear head."""
+    """Whether the kernels compute this model: on a CPU, with heads of whole vectors and a plain linear
+    head."""
     lib, head = library() if decoder else None, model.get_output_embeddings()
-    return (lib is not None and next(model.parameters()).device.type == "cpu" and decoder.d % max(2, lib.ft_width()) == 0
-            and not is_lora(decoder.inner.embed_tokens)  # an adapter there would have to be added to the table
-            and (isinstance(head, torch.nn.Linear) or is_lora(head)) and not any(map(hooked, model.modules())))
+    return (
+        lib is not None
+        and next(model.parameters()).device.type == "cpu"
+        and decoder.d % max(2, lib.ft_width()) == 0
+        # an adapter there would have to be added to the table
+        and not is_lora(decoder.inner.embed_tokens)
+        and (isinstance(head, torch.nn.Linear) or is_lora(head))
+        and not any(map(hooked, model.modules()))
+    )
 
 
 def told(model: torch.nn.Module) -> str:
@@ -42,28 +71,52 @@ def told(model: torch.nn.Module) -> str:
         return f"torch: the model is on {device}"
     if reason := why_not():
         return f"torch: {reason}"
-    return "c" if runs(decoder_of(model), model) else f"torch: the kernels do not compute this {type(model).__name__}"
+    return (
+        "c"
+        if runs(decoder_of(model), model)
+        else (f"torch: the kernels do not compute this {type(model).__name__}")
+    )
 
 
 class Weights:
-    """One policy's weights, as they are now. `bf16`: products round their factors to bfloat16, as autocast does. `angles`: cosine and
-    sine at each position (`angles_of`)."""
+    """One policy's weights, as they are now. `bf16`: products round their factors to bfloat16, as autocast
+    does. `angles`: cosine and sine at each position (`angles_of`)."""
 
     @torch.no_grad()
-    def __init__(self, decoder: Decoder, model: torch.nn.Module, bf16: bool, angles: tuple[torch.Tensor, torch.Tensor]):
+    def __init__(
+        self, decoder: Decoder, model: torch.nn.Module, bf16: bool, angles: tuple[torch.Tensor, torch.Tensor]
+    ):
         self.lib, self.bf16 = library(), int(bf16 and library().ft_bf16())
         self._held: list[torch.Tensor] = []  # what the pointers point to
         self._copies: list[Callable[[], None]] = []  # how each copied matrix and bias is brought up to date
         self.refreshes = True
         inner, config = decoder.inner, model.config.get_text_config()
         self.layers, self.kv_heads, self.d = len(inner.layers), decoder.kv_heads, decoder.d
-        self.vocabulary, self.words = model.get_output_embeddings().weight.shape[0], len(inner.embed_tokens.weight)
+        self.vocabulary, self.words = (
+            model.get_output_embeddings().weight.shape[0],
+            len(inner.embed_tokens.weight),
+        )
         self.positions = len(angles[0])
         layers = (_Layer * self.layers)(*(self._layer(layer) for layer in inner.layers))
         head, head_bias = self._packed(model.get_output_embeddings(), without=empty_of(model))
-        self.model = _Model(self.layers, config.hidden_size, decoder.heads, decoder.kv_heads, decoder.d, config.intermediate_size,
-                            self.vocabulary, self.bf16, inner.norm.variance_epsilon, decoder.scale, self._float(inner.embed_tokens.weight),
-                            self._float(inner.norm.weight), *map(self._float, angles), head_bias, head, layers)
+        self.model = _Model(
+            self.layers,
+            config.hidden_size,
+            decoder.heads,
+            decoder.kv_heads,
+            decoder.d,
+            config.intermediate_size,
+            self.vocabulary,
+            self.bf16,
+            inner.norm.variance_epsilon,
+            decoder.scale,
+            self._float(inner.embed_tokens.weight),
+            self._float(inner.norm.weight),
+            *map(self._float, angles),
+            head_bias,
+            head,
+            layers,
+        )
 
     def turn(self, angles: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Other angles, of more positions."""
@@ -79,13 +132,28 @@ class Weights:
         o, o_bias = self._packed(attn.o_proj)
         gate_up, gate_up_bias = self._packed(mlp.gate_proj, mlp.up_proj)
         down, down_bias = self._packed(mlp.down_proj)
-        norms = [self._float(getattr(attn, name).weight) if hasattr(attn, name) else None for name in ("q_norm", "k_norm")]
-        return _Layer(self._float(layer.input_layernorm.weight), self._float(layer.post_attention_layernorm.weight), *norms,
-                      qkv_bias, o_bias, gate_up_bias, down_bias, qkv, o, gate_up, down)
+        norms = [
+            self._float(getattr(attn, name).weight) if hasattr(attn, name) else None
+            for name in ("q_norm", "k_norm")
+        ]
+        return _Layer(
+            self._float(layer.input_layernorm.weight),
+            self._float(layer.post_attention_layernorm.weight),
+            *norms,
+            qkv_bias,
+            o_bias,
+            gate_up_bias,
+            down_bias,
+            qkv,
+            o,
+            gate_up,
+            down,
+        )
 
     @torch.no_grad()
     def refresh(self) -> bool:
-        """Bring everything up to date with weights that moved in place; False where some are not read where they stand (adapters, bf16)."""
+        """Bring everything up to date with weights that moved in place; False where some are not read where
+        they stand (adapters, bf16)."""
         for copy in self._copies if self.refreshes else ():
             copy()
         return self.refreshes
@@ -95,8 +163,11 @@ class Weights:
         self.refreshes &= self._held[-1].data_ptr() == x.data_ptr()
         return address(self._held[-1])
 
-    def _packed(self, *linears: torch.nn.Module, without: torch.Tensor | None = None) -> tuple[Pointer, Pointer | None]:
-        """(the matrices above each other, their bias), None where there is no bias. `without`: rows that never win (`words.NEVER`)."""
+    def _packed(
+        self, *linears: torch.nn.Module, without: torch.Tensor | None = None
+    ) -> tuple[Pointer, Pointer | None]:
+        """(the matrices above each other, their bias), None where there is no bias. `without`: rows that
+        never win (`words.NEVER`)."""
         weights = [effective(linear) for linear in linears]
         rows, columns = sum(map(len, weights)), weights[0].shape[1]
         packed = floats(self.lib.ft_packed_size(rows, columns, self.bf16)).zero_()
@@ -116,7 +187,8 @@ class Weights:
         biases = [(linear.base_layer if is_lora(linear) else linear).bias for linear in linears]
         if without is None and all(b is None for b in biases):
             return None
-        padded = floats(sum(linear.out_features for linear in linears) + 64).zero_()  # a panel's columns are read beyond the last one
+        # a panel's columns are read beyond the last one
+        padded = floats(sum(linear.out_features for linear in linears) + 64).zero_()
         first = 0
         for bias, linear in zip(biases, linears, strict=True):
             if bias is not None:
@@ -129,7 +201,8 @@ class Weights:
 
 
 def angles_of(decoder: Decoder, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin [positions, d / 2], as the model's own module makes them: its frequencies, scaling included."""
+    """cos and sin [positions, d / 2], as the model's own module makes them: its frequencies, scaling
+    included."""
     cos, sin = rotation(decoder.inner, decoder.inner.embed_tokens.weight, torch.arange(positions))
     return cos[:, 0, : decoder.d // 2].contiguous(), -sin[:, 0, : decoder.d // 2].contiguous()
 
