@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought.core.errors import UserError
+from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Undrawn
 from forethought.measure.evaluate import held_out
 from forethought.recipe.schema import EvalSpec
 from forethought.tasks.base import Domain
 from forethought.workflows.growing import drawn
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 
 def to_measure(

@@ -10,6 +10,7 @@ from pathlib import Path
 from forethought import tasks as families
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
+from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Undrawn
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.quality import leaks, references
@@ -18,7 +19,6 @@ from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
-from forethought.workflows.rollout import seed_of
 
 GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)
 

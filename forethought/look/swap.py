@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from forethought import tasks as families
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, paired_difference, wilson
+from forethought.core.seeds import seed_of
 from forethought.core.types import Node, Task
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.records import Tell, response
@@ -28,7 +29,7 @@ from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks.base import Domain
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 ORACLE = "oracle"
 PLAN = TreeSpec(plans=1, acts=0, temperature=0.0)

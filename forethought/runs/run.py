@@ -29,7 +29,8 @@ from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe
 from forethought.runs.resuming import ensure_records, find, recipe_of, unlike
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
+from forethought.core.seeds import seed_of
 from forethought.runs.runner import Observer, Result, Runner
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten

@@ -30,7 +30,8 @@ from forethought.measure.probes.monitor import Monitor
 from forethought.runs.progress import Progress
 from forethought.recipe.convert import to_dict
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
+from forethought.core.seeds import seed_of
 from forethought.learn.schedule import reached
 from forethought.stages.step import Stage, Step
 from forethought.store import Store

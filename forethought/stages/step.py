@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from forethought.core.metrics import Last, Mean, Metric, Sum, merge
+from forethought.core.seeds import seed_of
 from forethought.core.types import Advantages, Batch, Objective, Segment, Task, Tree
 from forethought.engines.base import Engine
 from forethought.grams.planning import Planning
@@ -30,7 +31,7 @@ from forethought.learn.rewards import default_weights, reward
 from forethought.learn.schedule import lr_scale
 from forethought.recipe.schema import ROLES, StageSpec
 from forethought.workflows.growing import drawn
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 DEMOS_SHARE = 8  # demonstrations of the other role that share a context, where the domain has contexts
 

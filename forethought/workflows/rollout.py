@@ -6,12 +6,12 @@ refuses is kept as data with its reason and is never executed.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from forethought.core.errors import UserError
+from forethought.core.seeds import seed_of
 from forethought.core.types import Node, Request, Task, Tree, Turn, Undrawn
 from forethought.engines.base import Engine
 from forethought.envs.guard import Boundary, Fault
@@ -19,12 +19,6 @@ from forethought.envs.guarded import guarded
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.base import Domain
 from forethought.workflows.growing import Execution, Growing, drawn, undrawn
-
-
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed that depends on all parts and on nothing else (not on the process, not on the order of
-    calls)."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
 
 
 class Rollouts:

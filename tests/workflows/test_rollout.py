@@ -8,10 +8,11 @@ import pytest
 from conftest import ACT, HAND, PLAN, Listening, desk_choices, scripted
 
 from forethought.core.errors import UserError
+from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.desk.domain import Desk
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 SAME = {"plan": "base", "act": "base"}
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 
 from forethought.core.errors import UserError
+from forethought.core.seeds import seed_of
 from forethought.display.show import printable
 from forethought.stages.distill.asking import Asker, Trouble, guess
 from forethought.stages.distill.endpoint_spec import EndpointSpec
@@ -20,7 +21,6 @@ from forethought.stages.distill.pace import Pace, backoff
 from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Done, Drop, Failure, Item, Summary, Usage, nothing
 from forethought.stages.distill.transport import HttpPost, Post
-from forethought.workflows.rollout import seed_of
 
 Judge = Callable[[Item, Summary | Failure], str | Drop]
 """An item and its result -> its plan, or why there is none to train on. Called from the thread that called

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from forethought.core.seeds import seed_of
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE, Engine
 from forethought.interface.tags import Tags
 from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
-from forethought.workflows.rollout import seed_of
 
 
 class Policy:

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree
 from forethought.recipe.schema import TreeSpec
 from forethought.stages.distill.records import Item, Usage
 from forethought.tasks.base import Domain
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 
 class Solver(Protocol):

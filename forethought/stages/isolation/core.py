@@ -12,11 +12,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from forethought.core.seeds import seed_of
 from forethought.core.types import Batch, Objective
 from forethought.engines.base import Engine
 from forethought.learn.batches import demonstration_segments, targets
 from forethought.recipe.schema import ROLES, OptimSpec, StageSpec
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 SHARE = 8  # demonstrations on one context, where the domain has contexts
 

@@ -13,6 +13,7 @@ from tolerance import LOGP, rounding
 from torch_kit import SIZE, WORDS, bpe_of, engine_of, model_of, plain_logits, stir
 
 from forethought.core.errors import UserError
+from forethought.core.seeds import seed_of
 from forethought.core.types import Batch, Request, Segment
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.models.small import tokenizer_of
@@ -21,7 +22,7 @@ from forethought.engines.torch.sampling.sampler import Sampler
 from forethought.engines.torch.sampling.stops import Stops
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.desk.domain import Desk
-from forethought.workflows.rollout import Rollouts, seed_of
+from forethought.workflows.rollout import Rollouts
 
 
 def ask(context, seed=0, n=2, policy="base", stops=(), max_tokens=8, **fields) -> Request:
