@@ -80,6 +80,8 @@ class Node:
     token_ids: tuple[int, ...]
     status: Status = "given"
     reason: str = ""
+    # id of the first node of the branch it stands on; None: from before there were branches, see `Tree.branches`
+    branch: int | None = None
     policy: str | None = None
     version: int = 0  # version of the policy that sampled it
     logprobs: tuple[float, ...] = ()  # under the sampling policy at temperature 1, one per token (nats)
@@ -89,9 +91,23 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """What was sampled as one of n at one place, with everything that follows on it until the next fork."""
+
+    id: int  # of its first node
+    above: int | None  # the branch it forks from; None: the prompt's own
+    role: str | None  # of its first node
+    nodes: tuple[Node, ...]  # in order; any roles, and the observations between them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
     """All rollouts of one task: root -> m plans -> z executions of each (-> further turns). Parents precede
-    children."""
+    children.
+
+    A tree is also a tree of branches: the prompt's, and one for each of the n continuations sampled at a
+    fork. Peers, which compete for credit, are branches with the same (role, branch above).
+    """
 
     task: Task
     nodes: tuple[Node, ...]
@@ -110,6 +126,32 @@ class Tree:
     def leaves(self) -> list[Node]:
         parents = {n.parent for n in self.nodes}
         return [n for n in self.nodes if n.id not in parents]
+
+    def branches(self) -> dict[int, Branch]:
+        """Every branch by its id, those above before those below.
+
+        In a tree whose nodes name no branch (saved before there were any, or made by hand) a turn begins one
+        where it follows a turn of another role or the prompt: plans under the prompt, executions under a plan.
+        """
+        on: dict[int, int] = {}  # node -> branch
+        says: dict[int, str | None] = {}  # branch -> role
+        nodes: dict[int, list[Node]] = {}
+        above: dict[int, int | None] = {}
+        for node in self.nodes:
+            branch = node.branch
+            if branch is None:
+                before = on.get(node.parent) if node.parent is not None else None
+                begins = before is None or (node.role is not None and node.role != says[before])
+                branch = node.id if begins else before
+            on[node.id] = branch
+            if branch not in nodes:
+                nodes[branch], says[branch] = [], node.role
+                above[branch] = None if node.parent is None else on[node.parent]
+            nodes[branch].append(node)
+        return {
+            id: Branch(id=id, above=above[id], role=says[id], nodes=tuple(found))
+            for id, found in nodes.items()
+        }
 
 
 Advantages = Mapping[int, tuple[float, ...]]
