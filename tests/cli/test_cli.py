@@ -108,7 +108,8 @@ def test_train_without_a_word_trains_desk_into_the_first_free_directory(run, cap
 
 OPENING = """
 import contextlib, io, json, sys
-from forethought import cli, run
+from forethought import cli
+from forethought.runs import run
 
 def begins(*args):
     print(json.dumps([out.getvalue(), "torch" in sys.modules]), file=sys.__stdout__)

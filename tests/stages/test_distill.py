@@ -317,7 +317,13 @@ def test_two_processes_share_a_cache(tmp_path):
         "j in range(10)])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "c")]
-    pair = [subprocess.Popen([*command, name, str(Path(__file__).parents[1])]) for name in "ab"]
+    pair = [
+        subprocess.Popen(
+            [*command, name, str(Path(__file__).parent)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for name in "ab"
+    ]
     assert [process.wait(60) for process in pair] == [0, 0]
     told = []
     with Cached(Says(), tmp_path / "c", told.append) as cached:

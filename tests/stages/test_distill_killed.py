@@ -26,7 +26,7 @@ ITEMS = 12
 SCRIPT = """
 import sys
 from pathlib import Path
-from forethought.interrupts import Interrupts
+from forethought.runs.interrupts import Interrupts
 sys.path.insert(0, sys.argv[3])
 from test_distill_killed import distilled
 with Interrupts() as interrupts, interrupts.at_once(lambda number: sys.exit(128 + number)):
@@ -72,7 +72,8 @@ def test_nothing_that_was_answered_is_asked_again(tmp_path, number, hold):
     server, path = Server(hold), tmp_path / "cache.jsonl"
     with serving([server], server.asked) as base_url:
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, base_url, str(path), str(Path(__file__).parents[1])]
+            [sys.executable, "-c", SCRIPT, base_url, str(path), str(Path(__file__).parent)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert server.held.wait(60)
         for _ in range(600):  # the second one does not wait for what is under way

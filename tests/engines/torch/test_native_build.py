@@ -130,7 +130,7 @@ def test_a_fresh_process_without_kernels(tmp_path):
         "CC": "false",
         "FORETHOUGHT_KERNELS": "",
         "XDG_CACHE_HOME": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])]),
     }
     done = subprocess.run(
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=120

@@ -85,7 +85,7 @@ import json, sys
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.loading import from_path
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
-from forethought.types import Batch, Objective, Request, Segment
+from forethought.core.types import Batch, Objective, Request, Segment
 
 loaded = set(sys.modules)
 engine = TorchEngine(from_path(sys.argv[1]), EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2))

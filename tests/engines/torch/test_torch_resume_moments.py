@@ -141,7 +141,7 @@ import pytest
 from resume_kit import lively
 from conftest import nothing
 from pathlib import Path
-from forethought import run
+from forethought.runs import run
 from forethought.recipe.load import load
 lively(pytest.MonkeyPatch())
 recipe, straight, killed = map(Path, sys.argv[1:])
