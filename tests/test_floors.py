@@ -20,7 +20,7 @@ ROOT = Path(forethought.__file__).parent
 # down only.
 FLOORS = {
     "cli": 11,
-    "__main__": 11,
+    "__main__": 12,
     "look": 10,
     "arms": 10,  # what is made of runs: looked at again, many at once
     "runs": 9,

@@ -375,7 +375,3 @@ def _recipes(args: argparse.Namespace) -> int:
         raise UserError(unknown("recipe", args.name, files))
     print(files[args.name].read_text(encoding="utf-8"), end="")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
