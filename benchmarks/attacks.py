@@ -1,11 +1,12 @@
 """Attack the promises: kills, damage, fuzzed inputs, hostile models, misbehaving environments, limits, two
 writers, hostile texts.
 
-    python benchmarks/attacks.py                          everything: 1,000 kills, every kind of damage,
-                                                          1,000,000 inputs, ...
+    python benchmarks/attacks.py
+        everything: 1,000 kills, every kind of damage, 1,000,000 inputs, ...
     python benchmarks/attacks.py --only kills --scale 0.1
-    python benchmarks/attacks.py --again 'fuzz/trees/0.5' one try once more, with what it left kept in --keep
-    DIR python benchmarks/attacks.py --write docs/reliability.md
+    python benchmarks/attacks.py --again 'fuzz/trees/0.5' --keep DIR
+        one try once more, with what it left kept in DIR
+    python benchmarks/attacks.py --write docs/reliability.md
 
 Every try has an id, from which its random numbers follow. Exit code 1 where anything failed. Tries are made
 in /dev/shm, in forked processes; nothing of them is left. Limits of disk and inodes need root (they mount a

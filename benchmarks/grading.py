@@ -50,11 +50,14 @@ def alone() -> Callable[[str, str], bool]:
     return compare
 
 
+def right_of(grade: Callable) -> Callable[[str, str], bool]:
+    return lambda gold, answer: grade(gold, answer).score == 1.0
+
+
 def main() -> None:
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     graders: dict[str, Callable[[str, str], bool]] = {
-        name: (lambda gold, answer, grade=GRADERS[name](): grade(gold, answer).score == 1.0)
-        for name in ("exact", "auto")
+        name: right_of(GRADERS[name]()) for name in ("exact", "auto")
     }
     if installed():
         graders["math-verify alone"] = alone()

@@ -1,11 +1,12 @@
 """GSM8K with a model from scratch: the graders checked, the recipe trained, what it learned measured against
 chance.
 
-    python benchmarks/gsm8k.py --test FILE                              the graders on every gold answer,
-    beside math-verify
-    python benchmarks/gsm8k.py --test FILE --train FILE --out DIR       then recipes/gsm8k.toml, and the
-    tables of docs/gsm8k.md
-    ... --measure [--all]                                               and greedy answers of both checkpoints, beside chance
+    python benchmarks/gsm8k.py --test FILE
+        the graders on every gold answer, beside math-verify
+    python benchmarks/gsm8k.py --test FILE --train FILE --out DIR
+        then recipes/gsm8k.toml, and the tables of docs/gsm8k.md
+    ... --measure [--all]
+        and greedy answers of both checkpoints, beside chance
 
 FILEs are GSM8K's own (JSONL with question and answer). The test problems get plans by the same rules as the
 training problems, in DIR/held-out.jsonl, to measure with and not to train on: the loss of a reference's plan

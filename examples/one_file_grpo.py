@@ -59,7 +59,7 @@ def make_screen(rng):
     """name -> (parent, x, y). The first DEPTH names are a chain, so that every depth exists; the others hang
     anywhere."""
     names, depth, screen = rng.sample(NAMES, WIDGETS), {"desk": 0}, {}
-    for i, (name, cell) in enumerate(zip(names, rng.sample(range(GRID * GRID), WIDGETS))):
+    for i, (name, cell) in enumerate(zip(names, rng.sample(range(GRID * GRID), WIDGETS), strict=True)):
         chained = names[i - 1] if i else "desk"
         parent = chained if i < DEPTH else rng.choice([n for n in depth if depth[n] < DEPTH])
         screen[name], depth[name] = (parent, f"x{cell % GRID}", f"y{cell // GRID}"), depth[parent] + 1
@@ -95,7 +95,7 @@ def ids_of(words):
 
 
 def words_of(sampled):
-    return [[WORDS[i] for i in row[mask].tolist()] for row, mask in zip(sampled[0], sampled[1])]
+    return [[WORDS[i] for i in row[mask].tolist()] for row, mask in zip(sampled[0], sampled[1], strict=True)]
 
 
 def padded(sequences, value=0):
@@ -202,7 +202,7 @@ class Prefix:
             token_R = (p_RV.argmax(-1) if greedy else torch.multinomial(p_RV, 1)[:, 0]) * live_R
             columns.append((token_R, live_R, self.extend(token_R[:, None], live_R[:, None])[:, 0]))
             live_R = live_R & (token_R != stop)
-        return [torch.stack(column, 1) for column in zip(*columns)]
+        return [torch.stack(column, 1) for column in zip(*columns, strict=True)]
 
 
 def prefix_of(model, tasks):
@@ -238,7 +238,7 @@ def rollout(model, tasks):
     prompt_PT = torch.tensor([ids_of(prompt(*task)) for task in tasks])
     prefix = Prefix(model, prompt_PT).repeat(PLANS)
     plan = prefix.sample(END_PLAN, MOST_PLAN)
-    plans = list(zip([task for task in tasks for _ in range(PLANS)], words_of(plan)))
+    plans = list(zip([task for task in tasks for _ in range(PLANS)], words_of(plan), strict=True))
     act = prefix.repeat(ACTS).sample(END_ACT, MOST_ACT)
     act[1] &= torch.tensor([accepted(screen, words) for (screen, _), words in plans]).repeat_interleave(ACTS)[
         :, None
@@ -268,7 +268,7 @@ def grpo_loss(model, prompt_PT, plan, act, reward_PMZ):
     prefix = Prefix(model, prompt_PT)
     gain, tokens = 0.0, 0
     for branches, (ids_RT, mask_RT, old_RT), advantage_R in zip(
-        reward_PMZ.shape[1:], (plan, act), advantages(reward_PMZ)
+        reward_PMZ.shape[1:], (plan, act), advantages(reward_PMZ), strict=True
     ):
         ratio_RT = (prefix.repeat(branches).extend(ids_RT, mask_RT) - old_RT).exp()
         gain_RT = torch.minimum(
@@ -291,17 +291,19 @@ def evaluate(model, n=64):
         given.extend(*padded([ids_of(right_plan(*task)) for task in tasks]))
         plan_ok = [
             words == right_plan(*task)
-            for task, words in zip(tasks, words_of(own.sample(END_PLAN, MOST_PLAN, greedy=True)))
+            for task, words in zip(tasks, words_of(own.sample(END_PLAN, MOST_PLAN, greedy=True)), strict=True)
         ]
         right = [right_act(task[0], right_plan(*task)) for task in tasks]
         act_ok, own_ok = (
             [
-                words == want
-                for words, want in zip(words_of(prefix.sample(END_ACT, MOST_ACT, greedy=True)), right)
+                said == want
+                for said, want in zip(
+                    words_of(prefix.sample(END_ACT, MOST_ACT, greedy=True)), right, strict=True
+                )
             ]
             for prefix in (given, own)
         )
-        e2e_ok = [p and a for p, a in zip(plan_ok, own_ok)]
+        e2e_ok = [p and a for p, a in zip(plan_ok, own_ok, strict=True)]
         table[depth] = {
             side: 100 * sum(ok) / n for side, ok in (("plan", plan_ok), ("act", act_ok), ("e2e", e2e_ok))
         }

@@ -362,19 +362,22 @@ def test_a_file_is_read_or_refused(id, tmp_path):
 
 # Whole runs, and what is left to other tests ----------------------------------------------------------------
 
+ENDINGS = "test_endings.py::test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted"
+OPENS = "test_torch_files.py::test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library"
+FINITE = "test_endings.py::test_weights_that_are_not_finite_are_never_saved_over_those_that_are"
 ELSEWHERE = {  # case -> the tests that do what it says
     "ascii-terminal-1": "test_printable.py::test_a_terminal_that_knows_few_signs_is_no_reason_to_fail",
     "ascii-terminal-3": "test_printable.py::test_a_terminal_that_knows_few_signs_is_no_reason_to_fail",
-    "hint-unquoted-1": "test_endings.py::test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted",
+    "hint-unquoted-1": ENDINGS,
     "other-base-1": "test_torch_base.py::test_another_base_is_refused_with_both_named",
     "tied-head-adapter-1": "test_torch_base.py::test_an_adapter_on_a_tied_head_is_said",
     "resume-right-1": "test_torch_resume.py::test_sigterm_at_a_step_and_resume",
     "resume-other-data-1": "test_recipe_paths.py::test_a_changed_file_is_named_with_its_key",
     "resume-other-folder-1": "test_recipe_paths.py::test_paths_in_a_recipe_are_relative_to_it",
-    "robust-right-7": "test_torch_files.py::test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library",
-    "robust-right-8": "test_torch_files.py::test_a_checkpoint_opens_in_a_process_that_never_heard_of_this_library",
+    "robust-right-7": OPENS,
+    "robust-right-8": OPENS,
     "robust-right-11": "test_store.py::test_a_damaged_file_is_refused_by_name_and_the_one_before_is_offered",
-    "robust-right-13": "test_endings.py::test_weights_that_are_not_finite_are_never_saved_over_those_that_are",
+    "robust-right-13": FINITE,
     "robust-right-14": "test_credit.py::test_equal_rewards_have_advantage_zero_exactly",
 }
 

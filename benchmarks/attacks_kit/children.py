@@ -43,7 +43,7 @@ def load() -> None:
 
     import forethought.engines.torch.engine  # noqa: F401
     import forethought.engines.torch.models.small  # noqa: F401
-    from forethought import cli, display, look, report
+    from forethought import cli, display, look, report  # noqa: F401
     from forethought.runs import run  # noqa: F401
 
     with contextlib.suppress(ImportError):

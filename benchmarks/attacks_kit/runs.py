@@ -95,9 +95,8 @@ def difference(wanted: Mapping[str, object], found: Mapping[str, object]) -> str
         elif isinstance(a, list) and isinstance(b, list):
             said.append(f"{name}: {_first(a, b)}")
         else:
-            said.append(
-                f"{name} {'is missing' if b == 'absent' or b is False else 'is extra' if a == 'absent' else 'differs'}"
-            )
+            what = "is extra" if a == "absent" else "differs"
+            said.append(f"{name} {'is missing' if b == 'absent' or b is False else what}")
     return "; ".join(said[:8]) + (f"; and {len(said) - 8} more" if len(said) > 8 else "")
 
 
@@ -105,7 +104,8 @@ def _first(a: list, b: list) -> str:
     at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     keys = ""
     if at < len(a) and at < len(b) and isinstance(a[at], dict) and isinstance(b[at], dict):
-        keys = f" in {', '.join(sorted(k for k in a[at].keys() | b[at].keys() if a[at].get(k) != b[at].get(k))[:6])}"
+        other = sorted(k for k in a[at].keys() | b[at].keys() if a[at].get(k) != b[at].get(k))
+        keys = f" in {', '.join(other[:6])}"
     return f"{len(b)} for {len(a)}, different from row {at} on{keys}"
 
 

@@ -48,7 +48,8 @@ PDDL = """(define (problem p) (:domain blocksworld-4ops) (:objects a b c)
  (:init (handempty) (ontable a) (on b a) (clear b) (ontable c) (clear c)) ; a comment
  (:goal (and (on a b) (on b c))))"""
 DOMAIN = """(define (domain d) (:requirements :strips) (:predicates (on ?x ?y) (clear ?x))
- (:action stack :parameters (?x ?y) :precondition (and (clear ?y)) :effect (and (on ?x ?y) (not (clear ?y)))))"""
+ (:action stack :parameters (?x ?y) :precondition (and (clear ?y))
+  :effect (and (on ?x ?y) (not (clear ?y)))))"""
 
 
 def pddl(folder: Path) -> Feed:

@@ -1,4 +1,4 @@
-"""Seeds by address: what is drawn depends on where it stands in the run, and on nothing that was drawn before."""
+"""Seeds by address: what is drawn depends on where it stands in the run, on nothing that was drawn before."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Node:
     token_ids: tuple[int, ...]
     status: Status = "given"
     reason: str = ""
-    # id of the first node of the branch it stands on; None: from before there were branches, see `Tree.branches`
+    # id of the first node of the branch it stands on; None: from before there were branches (`Tree.branches`)
     branch: int | None = None
     policy: str | None = None
     version: int = 0  # version of the policy that sampled it
@@ -131,7 +131,7 @@ class Tree:
         """Every branch by its id, those above before those below.
 
         In a tree whose nodes name no branch (saved before there were any, or made by hand) a turn begins one
-        where it follows a turn of another role or the prompt: plans under the prompt, executions under a plan.
+        where it follows a turn of another role or the prompt: plans under the prompt, executions under plans.
         """
         on: dict[int, int] = {}  # node -> branch
         says: dict[int, str | None] = {}  # branch -> role

@@ -107,7 +107,7 @@ def _check(said: str, where: str) -> None:
         raise UserError(
             f"{where}: {len(found)} words; a gram has at most {MOST_WORDS}, and each stands on its own line"
         )
-    if apart := next((b for a, b in zip(found, found[1:]) if not b.joined), None):
+    if apart := next((b for a, b in zip(found, found[1:], strict=False) if not b.joined), None):
         raise UserError(
             f"{where}: {said!r} can match nothing: no gram reaches over the sign before "
             f"{said[apart.start : apart.end]!r}"

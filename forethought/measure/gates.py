@@ -103,10 +103,9 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
         bound, words = gate.max_rise, f"rose by more than {gate.max_rise}"
         failed = change > gate.max_rise + ROUNDING and (low > 0 or not gate.confidence)
     interval = f" [{low:+.3f}, {high:+.3f}]" if "low" in numbers else ""
-    reason = (
-        f"{gate.metric} "
-        f"{'' if failed else 'has not '}{words if failed else words.replace('fell', 'fallen').replace('rose', 'risen')}"
-    )
+    if not failed:
+        words = f"has not {words.replace('fell', 'fallen').replace('rose', 'risen')}"
+    reason = f"{gate.metric} {words}"
     return Judgement(
         passed=not failed,
         reason=f"{reason}: {before:.3f} -> {value:.3f}, change {change:+.3f}{interval}",

@@ -170,7 +170,8 @@ def headline(
     if undone:
         text += f"; {join(undone)} {'was' if len(undone) == 1 else 'were'} rolled back"
     for effect in held:
-        text += f"; stage {effect.index + 1} ({effect.name}) was rolled back and held at attempt {effect.attempts}"
+        which = f"stage {effect.index + 1} ({effect.name})"
+        text += f"; {which} was rolled back and held at attempt {effect.attempts}"
     return text + "."
 
 

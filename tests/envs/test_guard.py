@@ -322,10 +322,10 @@ def test_a_property_that_raises_is_a_fault_and_a_missing_one_is_missing():
 
     domain = guarded(Family((1,), widgets=4))
     with pytest.raises(Fault, match="task: RuntimeError: boom"):
-        domain.notes
+        _ = domain.notes
     assert not hasattr(domain, "pool") and guarded(domain) is domain
     with pytest.raises(AttributeError):
-        domain.nothing
+        _ = domain.nothing
 
 
 def test_a_number_of_another_kind_is_a_float_behind_the_boundary():

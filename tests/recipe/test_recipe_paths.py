@@ -17,7 +17,9 @@ from forethought.runs import rundata
 MATH = """
 name = "m"
 model = { path = "own" }
-task = { name = "math", train = "train.jsonl", eval = ["test.jsonl", "hub:a/b:test", "/abs/c.jsonl"], demos = { source = "../demos.jsonl", most = 3 } }
+task = { name = "math", train = "train.jsonl", eval = [
+  "test.jsonl", "hub:a/b:test", "/abs/c.jsonl"
+], demos = { source = "../demos.jsonl", most = 3 } }
 [[stage]]
 kind = "reinforce"
 credit = { grams = "lists/grams.txt" }

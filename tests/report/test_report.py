@@ -272,7 +272,7 @@ def write_trees(path, rng, step, index, share, plans, text):
                 "logprob": None,
             }
         ]
-        for p in range(plans):
+        for _ in range(plans):
             right = rng.random() < 0.4 + 0.5 * share
             refused = not right and rng.random() < 0.3
             plan, reason = (

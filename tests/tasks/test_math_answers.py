@@ -187,7 +187,8 @@ for line in sys.stdin:
     if any("cot" in said for said in pair):
         sys.exit(1)
     twins = sorted(said.replace("\\\\sin", "\\\\cos") for said in pair)
-    print(json.dumps({"same": twins[0] == twins[1], "reason": "unreadable" if any("tan" in said for said in pair) else ""}), flush=True)
+    reason = "unreadable" if any("tan" in said for said in pair) else ""
+    print(json.dumps({"same": twins[0] == twins[1], "reason": reason}), flush=True)
 """
 
 

@@ -290,10 +290,13 @@ const answers = {asked}.map((part) => {{
           JSON.stringify(back || NO_FILTER) === JSON.stringify(f), toCommand(f)];
 }});
 const order = (name) => select(trees, {{ ...NO_FILTER, order: name }}).map((tree) => tree.place);
-const odd = fromFragment("#trees?signs=refused,nothing&order=best&low=x&measure=luck&step=&solved=maybe", signs, measures);
+const oddly = "#trees?signs=refused,nothing&order=best&low=x&measure=luck&step=&solved=maybe";
+const odd = fromFragment(oddly, signs, measures);
 const asks = (part) => wantedNode({{ ...NO_FILTER, ...part }});
-console.log(JSON.stringify({{ answers, orders: Object.keys(ORDERS).map(order), odd, other: fromFragment("#curves", signs, measures),
-  nodes: trees[1].nodes.filter(asks({{ signs: ["refused", "split"] }})).map((n) => n.id), any: asks({{ task: "x" }}),
+console.log(JSON.stringify({{
+  answers, orders: Object.keys(ORDERS).map(order), odd, other: fromFragment("#curves", signs, measures),
+  nodes: trees[1].nodes.filter(asks({{ signs: ["refused", "split"] }})).map((n) => n.id),
+  any: asks({{ task: "x" }}),
   quoted: toCommand({{ ...NO_FILTER, task: "it's" }}) }}));
 """)
     done = subprocess.run(

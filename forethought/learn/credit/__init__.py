@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from forethought.core.types import NO_EVIDENCE, Advantages, Tree
-from forethought.learn.credit.classes import class_metrics
+from forethought.learn.credit.classes import class_metrics  # noqa: F401  (stages/step.py asks for it here)
 from forethought.learn.credit.flat import dr_grpo, grpo, rloo
 from forethought.learn.credit.hicra import (
     Entropies,

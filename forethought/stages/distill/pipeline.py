@@ -52,7 +52,8 @@ def distill(
     dropped, before, tried = provenance.dropped(), provenance.paid_before, provenance.tried
     tell(
         f"{len(rows)} kept{f'; dropped: {dropped}' if dropped else ''}; spent {shown(provenance.paid)}"
-        f"{f'; paid before: {shown(before)}' if before.requests else ''}{f'; tries: {shown(tried)}' if tried.requests else ''}"
+        f"{f'; paid before: {shown(before)}' if before.requests else ''}"
+        f"{f'; tries: {shown(tried)}' if tried.requests else ''}"
     )
     return rows, provenance
 

@@ -199,8 +199,9 @@ def _each_once(items: Sequence[Value]) -> list[Value]:
 # --- what a larger algebra may be asked ---
 
 _COMMANDS = frozenset(
-    """frac sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom pi infty int sum prod lim
- alpha beta gamma delta epsilon theta lambda mu rho sigma phi varphi omega psi tau lfloor rfloor lceil rceil overline to""".split()
+    """frac sqrt sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom pi infty int
+ sum prod lim alpha beta gamma delta epsilon theta lambda mu rho sigma phi varphi omega psi tau lfloor rfloor
+ lceil rceil overline to""".split()
 )
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _TOWER = re.compile(

@@ -251,7 +251,7 @@ def _one_sign_each(text: str) -> str:
         text = text.translate(_FULLWIDTH)
         text = _RAISED.sub(lambda m: "^{" + "".join(_SUPER[c] for c in m[0]) + "}", text)
         text = _LOWERED.sub(lambda m: "_{" + "".join(_SUB[c] for c in m[0]) + "}", text)
-        text = _SPECIAL.sub(lambda m: r"\frac{%d}{%d}" % _VULGAR[m[0]], text)
+        text = _SPECIAL.sub(lambda m: r"\frac{{{}}}{{{}}}".format(*_VULGAR[m[0]]), text)
         text = "".join(map(_plain_sign, text))
         text = _DASH.sub(r"\1-", text)
     return re.sub(r"\s+", " ", text).strip()
@@ -354,7 +354,7 @@ def _commands(text: str) -> str:
         text = re.sub(r"\\not\s*=", "≠", text)
         text = re.sub(
             r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\over(?![A-Za-z])([^{}]*)$",
-            lambda m: r"\frac{%s}{%s}" % ((m[1] or m[3] or "").strip(), (m[2] or m[4] or "").strip()),
+            lambda m: rf"\frac{{{(m[1] or m[3] or '').strip()}}}{{{(m[2] or m[4] or '').strip()}}}",
             text,
         )
         text = _COMMAND.sub(

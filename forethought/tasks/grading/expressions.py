@@ -72,11 +72,11 @@ _LETTER_OF = {name: letter for letter, name in _GREEK.items()} | {
     "hbar": "ℏ",
 }
 ENGLISH = frozenset(
-    """no on is not in at it or an as by of to so if we he me my us up do go be am pm and the for ton ten two one six odd
- yes all any few may jun jul sun mon tue wed thu fri sat jan feb mar apr aug sep oct nov dec non nil but per out off old new red big bad low
- add sum put get got has had was are his her him its our you she who how why now then than very too own day men man cat dog pen box bag egg
- pie cup jar car bus toy hat cow pig hen can set
- end top mid low far near kg cm mm km ft lb oz ml mg hr min sec mph usd aud cad gbp eur bn mn
+    """no on is not in at it or an as by of to so if we he me my us up do go be am pm and the for ton ten two
+ one six odd yes all any few may jun jul sun mon tue wed thu fri sat jan feb mar apr aug sep oct nov dec non
+ nil but per out off old new red big bad low add sum put get got has had was are his her him its our you she
+ who how why now then than very too own day men man cat dog pen box bag egg pie cup jar car bus toy hat cow
+ pig hen can set end top mid low far near kg cm mm km ft lb oz ml mg hr min sec mph usd aud cad gbp eur bn mn
  tn ok na ca cc th st nd rd""".split()
 )  # words of two or three letters: no products
 

@@ -35,7 +35,8 @@ _CHOICE_OF = re.compile(
 
 
 _SAYS_NO_TEXT = re.compile(  # behind the letter stands no text of the choice: (A) or (B), (A) is wrong
-    r"[ ⟦]*(?:(?:and|or|nor|but|not|is|isn't|are|to|through|vs|xor|if|when|only|with|plus|except|because)\b|[&/?;:∧∨→])"
+    r"[ ⟦]*(?:(?:and|or|nor|but|not|is|isn't|are|to|through|vs|xor|if|when|only|with|plus|except|because)\b"
+    r"|[&/?;:∧∨→])"
     r"|[ ⟦]*[A-J][ ⟧.)]*$|.*(?:^|[ ⟦])\( ?⟦? ?[A-J] ?⟧? ?\)",
     re.IGNORECASE | re.DOTALL,
 )

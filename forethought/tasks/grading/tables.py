@@ -229,8 +229,8 @@ BARE_LETTERS = frozenset("m g s h t L K A V N J W".split())  # a unit inside of 
 ONES = {
     w: n
     for n, w in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
- seventeen eighteen nineteen""".split()
+        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+ sixteen seventeen eighteen nineteen""".split()
     )
 }
 TENS = {
@@ -321,38 +321,43 @@ WEEKDAYS = frozenset("monday tuesday wednesday thursday friday saturday sunday".
 # --- counted things ---
 
 NOUNS = frozenset(
-    """people children men women feet teeth mice geese fish sheep deer dice oxen police persons cattle salmon shrimp
- fruit candy bread pizza milk water juice sugar flour rice money paper wood gold candies cookies cherries berries pennies puppies kittens
- apple egg book student person child man woman box ball marble coin card ticket page pencil pen cookie cake pie slice piece bottle can jar
- bag car bus truck bike dog cat bird horse cow pig chicken duck rabbit frog flower tree plant seed leaf orange banana pear peach lemon
- grape cherry strawberry potato carrot tomato onion sandwich burger meal glass cup plate bowl chair table room house door window shirt
- sock shoe hat dress toy doll game point goal vote seat
- trip mile lap step turn day way vertex vertices edge side face triangle square circle
- rectangle digit integer number solution root term factor element member team player boy girl teacher class school friend family
- worker employee customer passenger photo picture song movie video letter word line row column group pack packet crate carton basket
- bucket bunch stack pile tile block brick stick stone rock star button ribbon bead pin key lamp light bulb phone computer message call
- data media criteria matrices indices axes vertices""".split()
+    """people children men women feet teeth mice geese fish sheep deer dice oxen police persons cattle salmon
+ shrimp fruit candy bread pizza milk water juice sugar flour rice money paper wood gold candies cookies
+ cherries berries pennies puppies kittens apple egg book student person child man woman box ball marble coin
+ card ticket page pencil pen cookie cake pie slice piece bottle can jar bag car bus truck bike dog cat bird
+ horse cow pig chicken duck rabbit frog flower tree plant seed leaf orange banana pear peach lemon grape
+ cherry strawberry potato carrot tomato onion sandwich burger meal glass cup plate bowl chair table room
+ house door window shirt sock shoe hat dress toy doll game point goal vote seat trip mile lap step turn day
+ way vertex vertices edge side face triangle square circle rectangle digit integer number solution root term
+ factor element member team player boy girl teacher class school friend family worker employee customer
+ passenger photo picture song movie video letter word line row column group pack packet crate carton basket
+ bucket bunch stack pile tile block brick stick stone rock star button ribbon bead pin key lamp light bulb
+ phone computer message call data media criteria matrices indices axes vertices""".split()
 )
 NO_NOUN = frozenset(
-    """hundreds thousands millions billions trillions dozens scores tens ones twos threes fours fives sixes sevens eights
- nines zeros halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths grosses pairs couples
- times plus minus less guess yes this thus perhaps always sometimes unless across besides is was has does goes equals exceeds remains
- costs seems looks means makes gives gets says needs takes contains includes becomes ours yours hers theirs its others ourselves
- themselves else various previous obvious serious anonymous approximates mods powers exponents logs sines tens lakhs crores percents series
- alas afterwards towards backwards forwards upwards downwards nonsense pis radicals primes factorials cross as us his bus gas minus surplus
- plus ways versus vs etc plusses units' mistakes errors sorts kinds reasons bases remainders""".split()
+    """hundreds thousands millions billions trillions dozens scores tens ones twos threes fours fives sixes
+ sevens eights nines zeros halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths
+ hundredths thousandths grosses pairs couples times plus minus less guess yes this thus perhaps always
+ sometimes unless across besides is was has does goes equals exceeds remains costs seems looks means makes
+ gives gets says needs takes contains includes becomes ours yours hers theirs its others ourselves themselves
+ else various previous obvious serious anonymous approximates mods powers exponents logs sines tens lakhs
+ crores percents series alas afterwards towards backwards forwards upwards downwards nonsense pis radicals
+ primes factorials cross as us his bus gas minus surplus plus ways versus vs etc plusses units' mistakes
+ errors sorts kinds reasons bases remainders""".split()
 ) - {"ways"}
 NO_ADJECTIVE = frozenset(
-    """not no non never wrong incorrect false maybe perhaps possibly probably about approximately approx around nearly
- almost roughly exactly only more less fewer greater least most than or and but to from minus plus times divided over under by mod modulo
- remainder base is are was were be been isn am has have had does do did can could would should will must may might if then else when
- where which who what why how that this these those it its i we you he she they sure unsure unknown undefined infinite negative positive
- squared cubed factorial percent point half third quarter fourth fifth hundred thousand million billion trillion dozen gross couple pair
- score zero one two three four five six seven eight nine ten eleven twelve thirteen twenty thirty forty fifty sixty seventy eighty ninety
- hundreds thousands millions billions trillions dozens first second am pm noon midnight north south east west bn mn k january february
- march april may june july august september october november december monday tuesday wednesday thursday friday saturday sunday bc ad bce ce
- any all none neither both each every without except instead too very just extra missing short r rounded up down inverse root log sin cos
- tan""".split()
+    """not no non never wrong incorrect false maybe perhaps possibly probably about approximately approx
+ around nearly almost roughly exactly only more less fewer greater least most than or and but to from minus
+ plus times divided over under by mod modulo remainder base is are was were be been isn am has have had does
+ do did can could would should will must may might if then else when where which who what why how that this
+ these those it its i we you he she they sure unsure unknown undefined infinite negative positive squared
+ cubed factorial percent point half third quarter fourth fifth hundred thousand million billion trillion
+ dozen gross couple pair score zero one two three four five six seven eight nine ten eleven twelve thirteen
+ twenty thirty forty fifty sixty seventy eighty ninety hundreds thousands millions billions trillions dozens
+ first second am pm noon midnight north south east west bn mn k january february march april may june july
+ august september october november december monday tuesday wednesday thursday friday saturday sunday bc ad
+ bce ce any all none neither both each every without except instead too very just extra missing short r
+ rounded up down inverse root log sin cos tan""".split()
 )
 AFTER_A_UNIT = frozenset(
     "old tall long wide high deep away left remaining each total altogether apart".split()

@@ -32,8 +32,8 @@ def boxed(text: str) -> Parsed | Refusal:
     refusal, even where one before it is complete: the text was cut off before it said its answer.
     """
     last = None
-    for last in _BOX.finditer(text):
-        pass
+    for box in _BOX.finditer(text):
+        last = box
     if last is None:
         return _refusal(len(text), rf"found {END}, expected a final answer in \boxed{{...}}")
     if last["token"]:

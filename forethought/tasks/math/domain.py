@@ -303,7 +303,8 @@ class Math:
                 f"{task.state.where}: problem {task.id!r} has no chain; distillation makes a "
                 f"file with plans and chains"
             )
-        think = f"{self._options.tags.open('think')}\n{_without_marks(task.state.chain)}\n{self._options.tags.close('think')}"
+        tags, chain = self._options.tags, _without_marks(task.state.chain)
+        think = f"{tags.open('think')}\n{chain}\n{tags.close('think')}"
         act = f"\n{think}\n\\boxed{{{task.state.answer}}}"
         self._need_good(task, "chain", self._read.act(act))
         return [Turn(role="plan", text=plan), Turn(role="act", text=act)]

@@ -6,7 +6,7 @@
     auto          math-verify where it is installed, else exact
 
 math-verify is asked about pairs of expressions alone: no words, units, lists, towers of powers or factorials
-reach it, and what it calls equal is checked in numbers (see math_worker). It limits its own time by signals,
+reach it, and what it calls equal is checked in numbers (see worker.py). It limits its own time by signals,
 which only the main thread of a process gets, and some of what it does hears no signal. So it runs in a
 process that the parent ends when an answer takes too long: the answer counts as not equal, its verdict says
 `timed_out`, and a spare process takes the next one. What was compared once is not compared again, and an
@@ -32,7 +32,7 @@ from forethought.tasks.grading.process import Workers
 from forethought.tasks.math.answers import boxed
 
 Grader = Callable[[str, str], Verdict]
-WORKER = Path(__file__).with_name("math_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 SECONDS = 5.0  # most time for one comparison
 BYTES = 4 << 30  # most memory of the worker
 CACHED = 1 << 16  # pairs
@@ -56,7 +56,7 @@ def exact(gold: str, answer: str) -> Verdict:
 class MathVerify:
     """The grader "math-verify", safe to call from any thread: its calls wait for each other.
 
-    `seconds` limits one comparison. `command` is the worker's (see math_worker.py for what it reads and
+    `seconds` limits one comparison. `command` is the worker's (see worker.py for what it reads and
     writes). `timeouts` counts the comparisons that were ended. UserError where math-verify is not installed;
     GraderError where the worker does not start.
     """

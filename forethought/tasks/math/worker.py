@@ -4,7 +4,7 @@ it.
 One JSON array a line in, [gold, answer]; one JSON object a line out, {"same": bool, "reason": str}; the first
 line out is "ready". It is run as a file, not as a module, so that starting it loads nothing of the package.
 
-    python math_worker.py SECONDS BYTES < pairs
+    python worker.py SECONDS BYTES < pairs
 
 SECONDS: after this long in one comparison the operating system ends the process (the parent usually has
 before; this is for a parent that died). BYTES: most memory (10^(10^10) is a short answer). Answers are read

@@ -41,7 +41,8 @@ def fresh(script: str, *argv: str):
 
 VERB = """
 import atexit, contextlib, gc, io, json, sys
-atexit.register(lambda: print(json.dumps([code, sorted(sys.modules), gc.get_freeze_count()])))  # runs after what main registers
+# runs after what main registers
+atexit.register(lambda: print(json.dumps([code, sorted(sys.modules), gc.get_freeze_count()])))
 from forethought import cli
 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
     try:
@@ -88,14 +89,18 @@ from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 from forethought.core.types import Batch, Objective, Request, Segment
 
 loaded = set(sys.modules)
-engine = TorchEngine(from_path(sys.argv[1]), EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2))
+spec = EngineSpec(device="cpu", precision="fp32", threads=1)
+engine = TorchEngine(from_path(sys.argv[1]), spec, AdapterSpec(rank=2))
 engine.prepare("base", OptimSpec())
 
 def step(policy):
     [[out]] = engine.sample([Request(policy=policy, context=(3, 4, 5), n=1, stops=(), max_tokens=4)])
     prompt = Segment(parent=-1, token_ids=(3, 4, 5))
-    said = Segment(parent=0, token_ids=out.token_ids, role="act", stream="sft", weight=(1.0,) * len(out.token_ids))
-    engine.forward_backward(Batch(policy=policy, segments=(prompt, said)), Objective(denominators={"sft": len(out.token_ids)}))
+    ids = out.token_ids
+    said = Segment(parent=0, token_ids=ids, role="act", stream="sft", weight=(1.0,) * len(ids))
+    engine.forward_backward(
+        Batch(policy=policy, segments=(prompt, said)), Objective(denominators={"sft": len(ids)})
+    )
     engine.optim_step(policy)
     return len(out.token_ids)
 
@@ -105,7 +110,8 @@ adapters_before = len(engine.weights._lora_layers())
 engine.fork("base", "plan")
 engine.prepare("plan", OptimSpec())
 step("plan")
-print(json.dumps([tokens, modules, adapters_before, len(engine.weights._lora_layers()), "peft" in sys.modules]))
+adapters = [adapters_before, len(engine.weights._lora_layers())]
+print(json.dumps([tokens, modules, *adapters, "peft" in sys.modules]))
 """
 
 

@@ -53,7 +53,8 @@ for case in json.loads(sys.argv[1]):
         if name not in ("base", "whole"):
             model = spoken.unload()
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
-    assert tokenizer("w0 w6 w1", add_special_tokens=False).input_ids == ids[0, :3].tolist(), tokenizer("w0 w6 w1")
+    said = tokenizer("w0 w6 w1", add_special_tokens=False).input_ids
+    assert said == ids[0, :3].tolist(), said
     assert tokenizer.eos_token == "<eos>"
 assert not [m for m in sys.modules if m.startswith("forethought")]
 print("opened")

@@ -176,7 +176,7 @@ def _part(q, k, v, *, causal: bool = False, bias: torch.Tensor | None = None):
     if _fused(q, v):
         return FLASH(q, k, v, 0.0, causal, attn_mask=bias, scale=1.0)
     parts = []
-    for rows, scores in _scores(q, k, causal, bias):
+    for _, scores in _scores(q, k, causal, bias):
         most = scores.amax(-1, keepdim=True)
         raised = (scores - most).exp_()
         total = raised.sum(-1, keepdim=True)

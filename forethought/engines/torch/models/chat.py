@@ -136,8 +136,8 @@ def _outside(text: str, last: str) -> str:
 def _open(tail: str) -> re.Match[str] | None:
     """The last mark behind the last message that begins thinking, unless the thinking ends again."""
     found = None
-    for found in OPENED.finditer(tail):
-        pass
+    for mark in OPENED.finditer(tail):
+        found = mark
     if found and (f"</{found[1]}>" if found[1] else f"[/{found[2]}]") in tail[found.end() :]:
         return None
     return found
