@@ -19,6 +19,7 @@ from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.layout import OWN, given, has_planner, trains_whole, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
+from forethought.recipe.speaking import check_workflow
 
 # what an evaluation measures, as eval/<name> and eval/<name>@<level>
 EVALS = ("plan", "act", "e2e", "executable", "goal")
@@ -97,6 +98,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
             raise RecipeError(
                 f"task.{key}", "is a key of every task, so a domain's option cannot have this name"
             )
+    check_workflow(recipe)
     known_levels("task.levels", task.levels, (), "")
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
     at_least("eval.tasks", evaluation.tasks, 1)

@@ -17,8 +17,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.bounds import bounded
-from forethought.recipe.schema import Recipe, TaskSpec
+from forethought.recipe.schema import Recipe, TaskSpec, WorkflowSpec
 
+# records whose own options are written beside their other keys
+OPEN = {
+    TaskSpec: 'task = { name = "desk", slip = 0.1 }',
+    WorkflowSpec: 'workflow = { name = "plan_then_act", replan_after = 2 }',
+}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -63,7 +68,7 @@ def describe(value: Any) -> str:
 def fields_of(kind: type) -> Mapping[str, Any]:
     """Field name -> annotation of a record of the schema, as a recipe's text may write them."""
     hints = get_type_hints(kind)
-    if kind is TaskSpec:
+    if kind in OPEN:
         del hints["options"]  # written flat, beside `name`
     return hints
 
@@ -87,16 +92,16 @@ def to_record(kind: Any, value: Any, where: str) -> Any:
 
 
 def _record(kind: type, value: Any, where: str) -> Any:
+    if kind is WorkflowSpec and isinstance(value, str):
+        return WorkflowSpec(name=value)
     _need(isinstance(value, Mapping), "a table", value, where)
     hints = fields_of(kind)
     known = {k: to_record(hints[k], v, join(where, k)) for k, v in value.items() if k in hints}
     rest = {k: v for k, v in value.items() if k not in hints}
-    if kind is TaskSpec:
+    if kind in OPEN:
         if "options" in rest:
-            raise RecipeError(
-                join(where, "options"), 'write options beside the name: task = { name = "desk", slip = 0.1 }'
-            )
-        return TaskSpec(**known, options={k: _option(v, join(where, k)) for k, v in rest.items()})
+            raise RecipeError(join(where, "options"), f"write options beside the name: {OPEN[kind]}")
+        return kind(**known, options={k: _option(v, join(where, k)) for k, v in rest.items()})
     for key in rest:
         raise RecipeError(join(where, key), unknown("key", key, hints))
     return kind(**known)
@@ -181,8 +186,9 @@ def _need(fits: bool, expected: str, found: Any, where: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, TaskSpec):
-        return {"name": value.name, "levels": list(value.levels), **_plain(value.options)}
+    if type(value) in OPEN:
+        own = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {k: v for k, v in own.items() if k != "options"} | own["options"]
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -31,6 +31,18 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowSpec:
+    """Who speaks when. `workflow = "react"` is short for `workflow = { name = "react" }`; keys beyond these
+    are options of the workflow (`recipe/speaking.py`)."""
+
+    name: str = "plan_then_act"  # a row of recipe.speaking.SPEAKING
+    # limits of one path through a tree; a path that reaches one fails at the boundary "workflow"
+    max_turns: int = 256
+    max_tokens: int = 0  # sampled ones; 0: what the model's context holds
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """`init = "small"`: a Qwen2 from scratch in the given size. `path`: any Hugging Face causal LM on disk or
     by hub name."""
@@ -386,6 +398,7 @@ class Recipe:
     # who holds the roles' weights: one base; a base with an adapter a role; a model a role; a base that acts,
     # an adapter that plans
     task: TaskSpec = field(default_factory=TaskSpec)
+    workflow: WorkflowSpec = field(default_factory=WorkflowSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     planner: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
     # layout "models": another model for planning (it may be larger; its tokenizer must be the same); absent:
