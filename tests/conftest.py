@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of theirs w
 
 from forethought.core.types import Node, Task, Tree
 from forethought.engines.fake.engine import FakeEngine  # noqa: E402
+from forethought.envs.base import Environment
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
 from forethought.tasks.desk.domain import Desk, Goal
@@ -31,6 +32,13 @@ def untimed():
                 ways, "choose", lambda candidates, model, *threads: (candidates[0], "tests do not time")
             )
         yield
+
+
+def opened(domain, task: Task, seed: int = 0, *, noise: bool = True) -> Environment:
+    """An environment of the family that has been reset."""
+    environment = domain.environment(task, noise)
+    environment.reset(task, seed)
+    return environment
 
 
 TASK = Task(id="t", domain="made", level=3, context="", prompt="GOAL")

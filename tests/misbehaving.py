@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.envs.base import Environment
 from forethought.tasks.desk.domain import Desk
 
 LIMIT = 0.03  # seconds of a step, in the cases that hang
@@ -110,7 +111,7 @@ TASK = Task(id="t", domain="desk", level=1, context="", prompt="GOAL")
 
 @dataclass(frozen=True)
 class Case:
-    method: str  # of the family; "step" is the episode's
+    method: str  # of the family; "step" is the environment's
     does: Callable[..., Any]
     boundary: str
     said: str  # is in the reason
@@ -192,12 +193,14 @@ CASES = {
     "step waits for a process": Case("step", reading, "environment", "Timeout"),
     "step waits for a lock": Case("step", locking, "environment", "Timeout"),
     # ---- the start of an episode
-    "episode raises": Case(
-        "episode", raising(lambda: RuntimeError("no browser")), "environment", "RuntimeError: no browser"
+    "environment raises": Case(
+        "environment", raising(lambda: RuntimeError("no browser")), "environment", "RuntimeError: no browser"
     ),
-    "episode is None": Case("episode", giving(None), "environment", "gave None, not an episode with a step"),
-    "episode exits": Case("episode", exiting, "environment", "SystemExit"),
-    "episode hangs": Case("episode", sleeping, "environment", "Timeout"),
+    "environment is None": Case(
+        "environment", giving(None), "environment", "gave None, not an environment with a step"
+    ),
+    "environment exits": Case("environment", exiting, "environment", "SystemExit"),
+    "environment hangs": Case("environment", sleeping, "environment", "Timeout"),
     # ---- parser and graders
     "the parser raises": Case(
         "parse_plan", raising(lambda: IndexError("list index out of range")), "parse", "IndexError"
@@ -273,12 +276,15 @@ def family_of(case: Case, often: Callable[[int], bool]) -> type[Desk]:
         calls["n"] += 1
         return often(calls["n"] - 1)
 
-    class Episode:
+    class Wrong(Environment):
         def __init__(self, inner):
             self.inner = inner
 
-        def step(self, text):
-            return case.does(text) if now() else self.inner.step(text)
+        def reset(self, task, seed):
+            return self.inner.reset(task, seed)
+
+        def step(self, action):
+            return case.does(action) if now() else self.inner.step(action)
 
     class Misbehaving(Desk):
         closed = 0
@@ -286,11 +292,11 @@ def family_of(case: Case, often: Callable[[int], bool]) -> type[Desk]:
         def close(self) -> None:
             type(self).closed += 1
 
-    right = getattr(Desk, "episode" if case.method == "step" else case.method)
+    right = getattr(Desk, "environment" if case.method == "step" else case.method)
 
     def method(self, *args, **named):
         if case.method == "step":
-            return Episode(right(self, *args, **named))
+            return Wrong(right(self, *args, **named))
         return case.does(*args, **named) if now() else right(self, *args, **named)
 
     setattr(Misbehaving, right.__name__, method)

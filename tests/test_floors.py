@@ -38,6 +38,7 @@ FLOORS = {
     # the protocol alone, as engines.base is one: who rolls out knows no family
     "tasks.base": 3,
     "tasks.guided": 3,
+    "envs.base": 2,
     "engines": 3,
     "store": 3,
     "recipe": 2,

@@ -123,19 +123,22 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
                 os.write(at, b"x")
             return wrong
 
-        class Episode:
+        class Environment:
             def __init__(self, inner):
                 self.inner = inner
 
-            def step(self, text):
-                return does(text) if now() else self.inner.step(text)
+            def reset(self, task, seed):
+                return self.inner.reset(task, seed)
 
-        name = "episode" if method == "step" else method
+            def step(self, action):
+                return does(action) if now() else self.inner.step(action)
+
+        name = "environment" if method == "step" else method
         right = getattr(Desk, name)
 
         def instead(self, *args, **named):
             if method == "step":
-                return Episode(right(self, *args, **named))
+                return Environment(right(self, *args, **named))
             return does(*args, **named) if now() else right(self, *args, **named)
 
         family = type("Misbehaving", (Desk,), {name: instead})

@@ -31,7 +31,8 @@ def _family(domain, levels: list[int]) -> Feed:
         if accepted:
             domain.meaning(task, plan)
         domain.follows(task, plan, said[:1])
-        episode = domain.episode(task, random.Random(0), noise=True)
+        episode = domain.environment(task, noise=True)
+        episode.reset(task, 0)
         for text in said:
             if episode.step(text).done:
                 break
@@ -90,7 +91,9 @@ def math(folder: Path) -> Feed:
         plan = mutate.text(rng, ["First add the apples.\nThen say the sum.</plan>"])
         domain.parse_plan(task, plan)
         domain.judge_plan(task, plan)
-        domain.episode(task, random.Random(0), noise=False).step(mutate.text(rng, SAID))
+        episode = domain.environment(task, noise=False)
+        episode.reset(task, 0)
+        episode.step(mutate.text(rng, SAID))
 
     return feed
 

@@ -65,6 +65,8 @@ class Outcome:
     done: bool
     success: bool = False
     observation: str | None = None  # fed back before the next turn when not done
+    images: tuple[bytes, ...] = ()  # of the observation; each the bytes of a PNG or JPEG file
+    parts: Mapping[str, float] = field(default_factory=dict)  # rewards of this turn by name, finite numbers
     reason: str = ""
     timed_out: bool = False  # the verifier gave up on the turn: no success, and counted
 

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import replace
 from inspect import iscoroutine
 from numbers import Real
-from time import monotonic
 from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.envs.base import Environment
 from forethought.envs.guard import Boundary, Guard, WrongType
 from forethought.recipe.schema import ROLES, LimitSpec
-from forethought.tasks.base import Domain, Episode
+from forethought.tasks.base import Domain
 
 Check = Callable[[Any], Any]
 
@@ -86,12 +86,9 @@ class Guarded:
             "task", "shown", self._inner.shown, (rng, levels), None, _tasks_of(len(levels))
         )
 
-    def episode(self, task: Task, rng: Any, noise: bool) -> Episode:
-        return _Watched(
-            self.guard,
-            self.guard.call(
-                "environment", "episode", self._inner.episode, (task, rng, noise), None, _episode
-            ),
+    def environment(self, task: Task, noise: bool) -> Environment:
+        return self.guard.call(
+            "environment", "environment", self._inner.environment, (task, noise), None, environment
         )
 
     def close(self) -> None:
@@ -100,23 +97,6 @@ class Guarded:
             self.__dict__["_closed"] = True
             with suppress(UserError):
                 self.guard.call("task", "close", self._inner.close)
-
-
-class _Watched:
-    """An episode whose steps are guarded; all of them together have a limit too."""
-
-    def __init__(self, guard: Guard, inner: Episode):
-        self._guard, self._inner, self._left = guard, inner, guard.limits.episode_seconds
-
-    def step(self, text: str) -> Outcome:
-        limits, seconds = self._guard.limits, None
-        if limits.episode_seconds:
-            seconds = max(min(limits.step_seconds or self._left, self._left), 1e-3)
-        started = monotonic()
-        try:
-            return self._guard.call("environment", "step", self._inner.step, (text,), None, outcome, seconds)
-        finally:
-            self._left -= monotonic() - started
 
 
 # ---- what a value must be ----------------------------------------------------------------------------------
@@ -184,8 +164,8 @@ def _turns(value: Any) -> list[Turn]:
     return list(value)
 
 
-def _episode(value: Any) -> Episode:
-    _need(callable(getattr(value, "step", None)), value, "an episode with a step")
+def environment(value: Any) -> Environment:
+    _need(callable(getattr(value, "step", None)), value, "an environment with a step")
     return value
 
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.core.types import Task, Turn, Verdict
+from forethought.envs.base import Environment
 
 Split = Literal["train", "eval"]
 
@@ -36,18 +37,6 @@ class Asked:
     question: str
     answer: str
     sub_questions: tuple[str, ...] = ()
-
-
-class Episode(Protocol):
-    """One execution, used once. `step` takes what the acting role wrote and answers with an Outcome.
-
-    It runs on the main thread of the run, within `limits.step_seconds`. What it raises, or answers with
-    another type, makes its trajectory `failed` (`forethought.envs.guarded`). One that waits for something
-    should let the exception of its time limit through: no `except:` and no `except BaseException` around a
-    wait.
-    """
-
-    def step(self, text: str) -> Outcome: ...
 
 
 class Domain(Protocol):
@@ -93,8 +82,9 @@ class Domain(Protocol):
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """Score 1.0 when the acts are a correct execution of this plan, whether or not the plan is right."""
 
-    def episode(self, task: Task, rng: random.Random, noise: bool) -> Episode:
-        """A fresh environment. `noise` switches the family's own noise (slips, verifier flips) on."""
+    def environment(self, task: Task, noise: bool) -> Environment:
+        """A fresh environment for one episode of `task`. `noise` switches the family's own noise (slips,
+        verifier flips) on."""
 
     # A family that holds something (a browser, a process) may have close(): it is called once, when the run
     # ends, however it ends.

@@ -10,6 +10,7 @@ from typing import Any
 
 from forethought.core.types import Completion, Node, Task, Undrawn
 from forethought.envs.guard import Fault
+from forethought.envs.guarded import outcome as checked
 from forethought.tasks.base import Domain, Split
 
 Rollouts = Any  # `rollout.Rollouts`, which imports this
@@ -35,11 +36,12 @@ def undrawn(domain: Domain, levels: Sequence[int], fault: Fault) -> list[Task]:
 class Execution:
     """One execution of a plan in the making."""
 
-    def __init__(self, rollouts: Rollouts, tree: Growing, plan: Node, rng: random.Random, noise: bool):
+    def __init__(self, rollouts: Rollouts, tree: Growing, plan: Node, seed: int, noise: bool):
         self.rollouts, self.tree, self.plan, self.texts = rollouts, tree, plan, []
-        self.episode = self.broken = None
+        self.environment = self.broken = None
         try:
-            self.episode = rollouts.domain.episode(tree.task, rng, noise)
+            self.environment = rollouts.domain.environment(tree.task, noise)
+            rollouts.guard.call("environment", "reset", self.environment.reset, (tree.task, seed))
         except Fault as fault:
             self.broken = fault
 
@@ -50,7 +52,8 @@ class Execution:
             raise self.broken
         rollouts, tree = self.rollouts, self.tree
         self.texts.append(node.text)
-        outcome = self.episode.step(node.text)
+        step = self.environment.step
+        outcome = rollouts.guard.call("environment", "step", step, (node.text,), None, checked)
         if outcome.done or last:
             follows = rollouts.domain.follows(tree.task, self.plan.text, list(self.texts)).score
             parts = {

@@ -343,8 +343,8 @@ class Rollouts:
         with self.guard.watch():
             for (g, plan), outs in zip(plans, first, strict=True):
                 for k, out in enumerate(outs):
-                    rng = random.Random(seed_of(g.seed, "episode", plan.id, k))
-                    live.append((Execution(self, g, plan, rng, noise), plan, out))
+                    seed = seed_of(g.seed, "episode", plan.id, k)
+                    live.append((Execution(self, g, plan, seed, noise), plan, out))
         for turn in range(1, domain.turns + 1):
             going = []
             with self.guard.watch():

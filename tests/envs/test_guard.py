@@ -278,24 +278,6 @@ def test_what_the_family_says_to_the_user_is_said_to_the_user():
         guard.call("environment", "step", missing)
 
 
-def test_an_episode_has_a_limit_of_its_own():
-    class Slow:
-        def step(self, text):
-            time.sleep(0.02)
-            return Desk((1,), widgets=4).episode  # never reached in time
-
-    class Family(Desk):
-        def episode(self, task, rng, noise):
-            return Slow()
-
-    domain = guarded(Family((1,), widgets=4), LimitSpec(step_seconds=60.0, episode_seconds=0.03))
-    episode = domain.episode(None, None, False)
-    with pytest.raises(Fault, match="TypeError"):  # 0.02 of 0.03 seconds
-        episode.step("x")
-    with pytest.raises(Fault, match="Timeout"):
-        episode.step("x")
-
-
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

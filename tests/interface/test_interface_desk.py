@@ -7,7 +7,7 @@ import random
 from itertools import product
 
 import pytest
-from conftest import HAND, Listening
+from conftest import HAND, Listening, opened
 
 from forethought.core.errors import RecipeError
 from forethought.interface.result import Parsed, Refusal
@@ -239,9 +239,9 @@ def test_other_tags_are_other_words_and_nothing_else(plans):
         shown = [t.text for t in named.demonstrate(b)]
         assert (b.prompt, shown) == (swap(a.prompt), [swap(t.text) for t in plain.demonstrate(a)])
         assert named.judge_plan(b, shown[0]).score == named.follows(b, shown[0], shown[1:]).score == 1.0
-        assert named.episode(b, random.Random(0), True).step(shown[1]).success
+        assert opened(named, b, 0, noise=True).step(shown[1]).success
         assert not named.parse_plan(b, plain.oracle_plan(a)).score
-        old = named.episode(b, random.Random(0), True).step(shown[1].replace("</do>", "</act>"))
+        old = opened(named, b, 0, noise=True).step(shown[1].replace("</do>", "</act>"))
         assert old.reason == "the acting does not end with </do>"
 
 

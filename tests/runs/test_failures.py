@@ -12,24 +12,24 @@ from conftest import Listening, desk_choices, desk_recipe, fake_desk, lines_of, 
 from misbehaving import CASES, family_of
 
 from forethought import tasks
-from forethought.learn import credit
-from forethought.measure import gates
-from forethought.runs import run
-from forethought.learn.curriculum import LevelSampler, admit
 from forethought.core.errors import FaultStop, GateStop, RecipeError
+from forethought.core.metrics import paired_difference, reduce
+from forethought.core.types import Tree
+from forethought.learn import credit
+from forethought.learn.curriculum import LevelSampler, admit
+from forethought.learn.rewards import default_weights, reward
+from forethought.look.source import Source
+from forethought.measure import gates
 from forethought.measure.evaluate import changes, failures, summary
 from forethought.measure.gates import Evaluation
-from forethought.look.source import Source
-from forethought.core.metrics import paired_difference, reduce
 from forethought.recipe.check import check
 from forethought.recipe.schema import CreditSpec, GateSpec, LimitSpec, OptimSpec, StageSpec, TreeSpec
 from forethought.report.words import broke
-from forethought.learn.rewards import default_weights, reward
-from forethought.workflows.rollout import Rollouts
+from forethought.runs import run
 from forethought.stages.step import Stage, tree_metrics
 from forethought.stages.step import failures as failures_of
 from forethought.tasks.desk.domain import Desk
-from forethought.core.types import Tree
+from forethought.workflows.rollout import Rollouts
 
 EPS = 1e-4
 ONE = {"plan": "base", "act": "base"}
@@ -214,11 +214,11 @@ class Server:
         server = self
 
         class Family(Desk):
-            def episode(self, task, rng, noise):
+            def environment(self, task, noise):
                 server.calls += 1
                 if server.down and server.when(noise):
                     raise ConnectionRefusedError("no server")
-                return super().episode(task, rng, noise)
+                return super().environment(task, noise)
 
         self.family = Family
 
@@ -245,7 +245,7 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
     said = str(stopped.value)
     assert stopped.value.exit_code == 2
     assert "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = 0.5 of 2 steps)" in said
-    assert "environment: ConnectionRefusedError: no server (in episode of Family," in said and f"{__file__}:" in said
+    assert "environment: ConnectionRefusedError: no server (in environment of Family," in said and f"{__file__}:" in said
     assert said.endswith(f"forethought train --resume {out}")
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
     assert (out / "checkpoints" / "step-000004").is_dir()  # nothing is lost

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import REFUSED, RIGHT, WRONG, desk_choices, desk_recipe, fake_desk, lines_of, nothing
+from conftest import REFUSED, RIGHT, WRONG, desk_choices, desk_recipe, fake_desk, lines_of, nothing, opened
 
 from forethought import cli, report
 from forethought.runs import run, runner
@@ -718,6 +718,6 @@ def test_the_choices_of_the_fake_are_what_the_tests_say_they_are():
             assert plans[RIGHT] == desk.oracle_plan(task)
             assert [(desk.parse_plan(task, p).score, desk.judge_plan(task, p).score) for p in plans] == [(1.0, 0.0), (1.0, 1.0), (0.0, 0.0)]
             acts = desk_choices(f"{task.context} {task.prompt} {plans[RIGHT]}", "act")
-            judged = [desk.episode(task, random.Random(0), True).step(act) for act in acts]
+            judged = [opened(desk, task).step(act) for act in acts]
             assert [o.success for o in judged] == [False, True, False] and judged[WRONG].reason.startswith("the value set")
             assert desk.follows(task, plans[RIGHT], [acts[RIGHT]]).score == 1.0 and not acts[REFUSED].endswith("</act>")

@@ -6,6 +6,7 @@ import random
 from itertools import permutations
 
 import pytest
+from conftest import opened
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.tasks.blocksworld import words
@@ -140,7 +141,7 @@ ACTS_CASES = [  # text, executable, goal, optimal, reason of the episode
 @pytest.mark.parametrize(("text", "executable", "goal", "optimal", "reason"), ACTS_CASES)
 def test_acts_run_under_strict_strips(domain, task, text, executable, goal, optimal, reason):
     assert domain.judge_acts(task, text) == {"executable": executable, "goal": goal, "optimal": optimal}
-    outcome = domain.episode(task, random.Random(0), noise=False).step(text)
+    outcome = opened(domain, task, 0, noise=False).step(text)
     assert (outcome.done, outcome.success, outcome.reason) == (True, goal, reason)
 
 
@@ -169,22 +170,19 @@ def test_follows_is_about_the_plan_and_not_about_the_goal(domain, task, plan, ac
 
 def test_noise_slips_and_flips_only_where_asked_for(task):
     def step(noise, **options):
-        outcome = Blocksworld((8,), **options).episode(task, random.Random(0), noise).step(ACTS)
+        outcome = opened(Blocksworld((8,), **options), task, 0, noise=noise).step(ACTS)
         return outcome.success, outcome.reason
 
     assert step(True, slip=1.0) == (False, "step 3: 'unstack b a' needs (handempty) (step 2 slipped)")
     assert step(True, flip=1.0) == (False, "flipped by noise; truly: success")
     assert step(False, slip=1.0, flip=1.0) == (True, "")
     assert step(True) == (True, "")
-    both = [
-        Blocksworld((8,), slip=0.1).episode(task, random.Random(i), True).step(ACTS).success
-        for i in range(400)
-    ]
+    both = [opened(Blocksworld((8,), slip=0.1), task, i, noise=True).step(ACTS).success for i in range(400)]
     assert 0.56 < sum(both) / 400 < 0.75  # 0.9 ** 4 = 0.656, four standard errors of 0.024 each way
 
 
 def test_an_episode_is_used_once(domain, task):
-    episode = domain.episode(task, random.Random(0), noise=False)
+    episode = opened(domain, task, 0, noise=False)
     episode.step(ACTS)
     with pytest.raises(ForethoughtError, match="task 'one' is over"):
         episode.step(ACTS)

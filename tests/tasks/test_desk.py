@@ -7,6 +7,7 @@ import random
 from itertools import product
 
 import pytest
+from conftest import opened
 
 from forethought.core.errors import RecipeError
 from forethought.core.types import Task
@@ -127,7 +128,7 @@ def test_the_oracle_is_right_and_within_its_budgets(kind):
         )
         assert len(acts) <= desk.turns and desk.follows(task, plan, acts).score == 1.0
         assert {word for turn in turns for word in turn.text.split()} <= set(desk.vocabulary())
-        episode = desk.episode(task, random.Random(0), noise=True)
+        episode = opened(desk, task, 0, noise=True)
         for i, act in enumerate(acts):
             outcome = episode.step(act)
             if i + 1 < len(acts):  # what the demonstration shows is what the simulator says
@@ -235,7 +236,7 @@ def test_what_the_grammar_accepts_and_the_executor_does_not_is_told_apart():
     ],
 )
 def test_an_act_is_judged_with_the_reason(act, reason):
-    outcome = Desk(LEVELS).episode(made(TREE), random.Random(0), noise=True).step(act)
+    outcome = opened(Desk(LEVELS), made(TREE), 0, noise=True).step(act)
     assert (outcome.done, outcome.success, outcome.reason) == (True, not reason, reason)
 
 
@@ -266,7 +267,7 @@ def test_with_forks_every_way_is_right_and_a_dead_end_is_not(plan, reason):
     ],
 )
 def test_with_forks_either_parent_opens_and_a_dead_one_never_does(act, reason):
-    outcome = Desk(LEVELS, parents=2).episode(made(FORK), random.Random(0), noise=True).step(act)
+    outcome = opened(Desk(LEVELS, parents=2), made(FORK), 0, noise=True).step(act)
     assert (outcome.success, outcome.reason) == (not reason, reason)
 
 
@@ -274,7 +275,7 @@ def test_with_forks_either_parent_opens_and_a_dead_one_never_does(act, reason):
 
 
 def steps(*acts: str) -> list[tuple[bool, bool, str | None, str]]:
-    episode = Desk(LEVELS, stepwise=True).episode(made(TREE), random.Random(0), noise=True)
+    episode = opened(Desk(LEVELS, stepwise=True), made(TREE), 0, noise=True)
     return [(o.done, o.success, o.observation, o.reason) for o in map(episode.step, acts)]
 
 
@@ -363,10 +364,7 @@ ACT = "e x8 y9 s x5 y7 c x3 y4 v3 </act>"
 
 def rate(act: str, noise: bool, **options) -> float:
     desk = Desk(LEVELS, **options)
-    return (
-        sum(desk.episode(made(TREE), random.Random(f"noise/{i}"), noise).step(act).success for i in range(N))
-        / N
-    )
+    return sum(opened(desk, made(TREE), f"noise/{i}", noise=noise).step(act).success for i in range(N)) / N
 
 
 def within(p: float) -> float:
@@ -390,20 +388,17 @@ def test_slips_and_flips_come_at_their_rates_and_only_with_noise(options, act, p
 
 def test_noise_says_so():
     assert (
-        Desk(LEVELS, slip=1.0).episode(made(TREE), random.Random(0), True).step(ACT).reason
-        == "the click on e slipped"
+        opened(Desk(LEVELS, slip=1.0), made(TREE), 0, noise=True).step(ACT).reason == "the click on e slipped"
     )
     flipped = Desk(LEVELS, flip=1.0)
-    assert flipped.episode(made(TREE), random.Random(0), True).step(ACT).reason == "flipped verdict (success)"
-    lucky = flipped.episode(made(TREE), random.Random(0), True).step("v3 </act>")
+    assert opened(flipped, made(TREE), 0, noise=True).step(ACT).reason == "flipped verdict (success)"
+    lucky = opened(flipped, made(TREE), 0, noise=True).step("v3 </act>")
     assert (lucky.success, lucky.reason) == (True, "flipped verdict (nothing was clicked, the goal is c)")
 
 
 def test_noise_comes_from_the_episodes_own_generator():
     desk = Desk(LEVELS, slip=0.5)
-    outcomes = [
-        [desk.episode(made(TREE), random.Random(i), True).step(ACT) for i in range(30)] for _ in range(2)
-    ]
+    outcomes = [[opened(desk, made(TREE), i, noise=True).step(ACT) for i in range(30)] for _ in range(2)]
     assert outcomes[0] == outcomes[1] and {o.success for o in outcomes[0]} == {True, False}
 
 

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from conftest import opened
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.core.types import Completion
@@ -260,13 +261,13 @@ def test_acts(task, act, form, outcome):
         float(not form),
         form,
     )
-    answered = domain.episode(it, random.Random(0), noise=True).step(act)
+    answered = opened(domain, it, 0, noise=True).step(act)
     assert (answered.done, answered.success, answered.reason) == (True, not outcome, outcome)
 
 
 def test_an_episode_is_used_once(task):
     domain, it = task
-    episode = domain.episode(it, random.Random(0), noise=False)
+    episode = opened(domain, it, 0, noise=False)
     episode.step("")
     with pytest.raises(ForethoughtError, match="the episode of task .* is over"):
         episode.step("")
@@ -289,7 +290,7 @@ def test_a_demonstration_is_the_records_plan_and_chain(made):
     assert (
         domain.parse_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
     )
-    assert domain.episode(task, random.Random(0), noise=False).step(act.text).success
+    assert opened(domain, task, 0, noise=False).step(act.text).success
     assert not domain.has_plans  # the test problem has none
     assert made(training=TRAIN[:1], testing=[EVAL[0] | {"plan": "B"}]).has_plans  # what is measured on counts
 

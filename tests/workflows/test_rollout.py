@@ -10,6 +10,7 @@ from conftest import ACT, HAND, PLAN, Listening, desk_choices, scripted
 from forethought.core.errors import UserError
 from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome
+from forethought.envs.base import Environment
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.desk.domain import Desk
 from forethought.workflows.rollout import Rollouts
@@ -265,12 +266,12 @@ def test_the_last_turn_ends_an_episode_that_would_go_on():
 
 
 def test_turns_are_counted_for_an_environment_that_never_ends(monkeypatch):
-    class Endless:
-        def step(self, text):
+    class Endless(Environment):
+        def step(self, action):
             return Outcome(done=False, observation="<obs> </obs>")
 
     rollouts = scripted(say(PLAN), stepwise=True)
-    monkeypatch.setattr(rollouts.domain, "episode", lambda task, rng, noise: Endless())
+    monkeypatch.setattr(rollouts.domain, "environment", lambda task, noise: Endless())
     [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1, act_tokens=12), SAME, seed=1)
     assert [n.role for n in tree.nodes] == [None, "plan", "act", None, "act", None, "act"]
     assert tree.nodes[-1].reward_parts == {"format": 1.0, "outcome": 0.0, "follows": 0.0}

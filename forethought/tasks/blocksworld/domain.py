@@ -14,6 +14,7 @@ from pathlib import Path
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
 from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
@@ -223,24 +224,29 @@ class Blocksworld(Guided):
             "optimal": trace.goal and len(steps.value) == task.level,
         }
 
-    def episode(self, task: Task, rng: random.Random, noise: bool) -> Execution:
-        return Execution(task, rng, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
+    def environment(self, task: Task, noise: bool) -> BlocksworldEnvironment:
+        return BlocksworldEnvironment(
+            task, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0
+        )
 
 
-class Execution:
+class BlocksworldEnvironment(Environment):
     """One execution of acts under the strict STRIPS rules; over after one step."""
 
-    def __init__(self, task: Task, rng: random.Random, *, slip: float, flip: float):
-        self._task, self._rng, self._slip, self._flip = task, rng, slip, flip
+    def __init__(self, task: Task, *, slip: float, flip: float):
+        self._task, self._slip, self._flip = task, slip, flip
         self._over = False
 
-    def step(self, text: str) -> Outcome:
+    def reset(self, task: Task, seed: int) -> None:
+        self._rng = random.Random(seed)
+
+    def step(self, action: str) -> Outcome:
         if self._over:
             raise ForethoughtError(
                 f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"
             )
         self._over = True
-        steps = _parse_acts(self._task, text)
+        steps = _parse_acts(self._task, action)
         if isinstance(steps, Refusal):
             success, reason = False, str(steps)
         else:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.envs.base import Environment
 from forethought.interface.result import Refusal, verdict
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Split
@@ -268,10 +269,9 @@ class Desk(Guided):
             return Verdict(score=0.0, reason=f"{len(acts)} turns where the plan needs {len(wanted)}")
         return Verdict(score=1.0)
 
-    def episode(self, task: Task, rng: random.Random, noise: bool) -> DeskEpisode:
-        return DeskEpisode(
+    def environment(self, task: Task, noise: bool) -> DeskEnvironment:
+        return DeskEnvironment(
             task.state,
-            rng,
             self.stepwise,
             self.turns,
             self.stops["act"],
@@ -280,24 +280,25 @@ class Desk(Guided):
         )
 
 
-class DeskEpisode:
+class DeskEnvironment(Environment):
     """The simulator: a click must hit a widget with an open parent; the first that does not ends the episode.
 
     The widget's name in an act is a comment for the reader of traces: only coordinates count.
     """
 
-    def __init__(
-        self, state: Goal, rng: random.Random, stepwise: bool, turns: int, stop: str, slip: float, flip: float
-    ):
-        self.state, self.rng, self.stepwise, self.turns, self.stop = state, rng, stepwise, turns, stop
+    def __init__(self, state: Goal, stepwise: bool, turns: int, stop: str, slip: float, flip: float):
+        self.state, self.stepwise, self.turns, self.stop = state, stepwise, turns, stop
         self.slip, self.flip = slip, flip
         self.open = {ROOT}
         self.by_cell = {cell: name for name, cell in state.cells.items()}
         self.taken = 0
 
-    def step(self, text: str) -> Outcome:
+    def reset(self, task: Task, seed: int) -> None:
+        self.rng = random.Random(seed)
+
+    def step(self, action: str) -> Outcome:
         self.taken += 1
-        words = text.split()
+        words = action.split()
         if not words or words[-1] != self.stop:
             return self._end(False, f"the acting does not end with {self.stop}")
         words = words[:-1]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.tasks.base import Split, Worked
 from forethought.tasks.math.demos import Demos
@@ -338,24 +339,24 @@ class Math:
             return Verdict(score=0.0, reason=f"expected 1 turn of acts, found {len(acts)}")
         return verdict(self._read.act(acts[0]))
 
-    def episode(self, task: Task, rng: random.Random, noise: bool) -> Execution:
-        return Execution(self._read, task, self._options.grader)
+    def environment(self, task: Task, noise: bool) -> MathEnvironment:
+        return MathEnvironment(self._read, task, self._options.grader)
 
 
-class Execution:
+class MathEnvironment(Environment):
     """One answer to one problem; over after one step."""
 
     def __init__(self, turns: Turns, task: Task, grade: Grader):
         self._turns, self._task, self._grade = turns, task, grade
         self._over = False
 
-    def step(self, text: str) -> Outcome:
+    def step(self, action: str) -> Outcome:
         if self._over:
             raise ForethoughtError(
                 f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"
             )
         self._over = True
-        answer = self._turns.answer(text)
+        answer = self._turns.answer(action)
         if isinstance(answer, Refusal):
             return Outcome(done=True, reason=str(answer))
         graded = self._grade(self._task.state.answer, answer.value)
