@@ -8,22 +8,16 @@ gradients can be worked out by hand: d log p_k / d logit_j = [j = k] - p_j.
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import get_args
 
 from forethought.core.errors import UserError
 from forethought.core.metrics import Last, Max, Mean, Metric, Sum, merge
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, TokenStats
-from forethought.engines import vectors
-from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.base import BASE, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.fake import rows as fake_rows
-from forethought.engines.fake.rows import Region, Rows, entropy, softmax
-from forethought.recipe.schema import OptimSpec
+from forethought.engines.fake.rows import Rows, entropy, softmax
+from forethought.engines.fake.surgery import Surgery
 
 Choices = Callable[[str, str], Sequence[str]]
 """(text of the path so far, role) -> continuations; a role has equally many of them in every context, in the
@@ -33,7 +27,7 @@ Script = Callable[[str, str, int, int], str]
 """(policy, text of the path so far, index of the sample, seed of the request) -> what the policy says."""
 
 
-class FakeEngine:
+class FakeEngine(Surgery):
     """See `engines.base.Engine`. One token a word; no clock, no threads, no global state.
 
     `choices`: by default the first three words of the vocabulary, each with the role's stop word. `script`
@@ -42,6 +36,8 @@ class FakeEngine:
     probability 1 and no gradient. The optimizer is SGD with `betas[0]` as momentum, so that it has a state to
     restore. `sample` speaks with published weights only.
     """
+
+    exact = True
 
     def __init__(
         self,
@@ -54,6 +50,7 @@ class FakeEngine:
         nan_losses: Collection[int] = (),
         nan_gradients: Collection[int] = (),
     ):
+        super().__init__()
         self.words, self.end, self.ends, self.begin, self.notes = list(words), None, frozenset(), (), []
         self.ids = {word: i for i, word in enumerate(self.words)}
         self.roles = {stop: role for role, stop in stops.items()}
@@ -64,19 +61,6 @@ class FakeEngine:
             nan_losses,
             nan_gradients,
         )
-        self.weights: dict[str, Rows] = {BASE: {}}  # a row that is absent is all zeros
-        self.served: dict[str, Rows] = {BASE: {}}
-        self.versions = {BASE: 0}
-        self.frozen: list[str] = []
-        # what the kind of a policy allows is checked; its weights are whole in any case
-        self.adapters: list[str] = []
-        self.optimizers: dict[str, OptimSpec] = {}
-        self.momentum: dict[str, Rows] = {}
-        self.gradients: dict[str, Rows] = {}
-        self.aside: dict[str, dict[str, Rows]] = {}  # policy -> name -> gradient
-        self.regions: dict[str, Region] = {}
-        self.holds: dict[str, str] = {}  # policy -> region
-        self.losses = self.steps = 0  # calls of forward_backward and optim_step
 
     # ---- words
 
@@ -94,92 +78,13 @@ class FakeEngine:
         if lost := [word for word in [*words, *stops] if word not in self.ids]:
             raise UserError(f"the fake's vocabulary lacks {', '.join(lost)}")
 
-    # ---- policies
-
-    def policies(self) -> dict[str, int]:
-        return dict(self.versions)
-
-    def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
-        if dst in self.versions:
-            raise ValueError(f"policy {dst!r} exists already")
-        if kind not in get_args(Kind):
-            raise ValueError(f"a policy cannot be forked as {kind!r}; known: {', '.join(get_args(Kind))}")
-        whole = self._is_whole(src)
-        if kind == "adapter" and whole and src != BASE:
-            raise ValueError(f"an adapter lies on the base; {src!r} is a whole model of its own")
-        self.weights[dst], self.served[dst] = (
-            copy.deepcopy(self.weights[src]),
-            copy.deepcopy(self.weights[src]),
-        )
-        self.versions[dst] = 0
-        self.frozen += [dst] * (kind == "frozen")
-        self.adapters += [dst] * (kind == "adapter" or (kind == "frozen" and not whole))
-        if kind == "model" and src in self.optimizers and whole:
-            self.prepare(dst, self.optimizers[src])
-            self.momentum[dst] = copy.deepcopy(self.momentum[src])
-
-    def assign(self, dst: str, src: str) -> None:
-        if self._is_whole(dst) != self._is_whole(src):
-            raise ValueError(
-                f"{dst!r} and {src!r} are an adapter and a whole model; the weights of one "
-                f"cannot become the other's"
-            )
-        if dst in self.frozen:
-            raise ValueError(f"policy {dst!r} is frozen; its weights stay as they are")
-        self.weights[dst] = copy.deepcopy(self.weights[src])
-
-    def factor(self, dst: str, start: str) -> float:
-        """Here an adapter holds everything: the share is 1."""
-        if not self._is_whole(start) or start == BASE:
-            raise ValueError(f"the base can become a whole copy of it again; {start!r} is none")
-        self.fork(BASE, dst, "adapter")
-        self.assign(BASE, start)
-        self.publish(BASE)
-        return 1.0
-
-    def _is_whole(self, name: str) -> bool:
-        if name not in self.versions:
-            raise KeyError(f"no policy {name!r}; there are {sorted(self.versions)}")
-        return name not in self.adapters
-
-    def drop(self, name: str) -> None:
-        if name == BASE or name not in self.versions:
-            raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.versions)}")
-        for table in (
-            self.weights,
-            self.served,
-            self.versions,
-            self.optimizers,
-            self.momentum,
-            self.gradients,
-            self.aside,
-            self.holds,
-        ):
-            table.pop(name, None)
-        self.frozen, self.adapters = (
-            [n for n in names if n != name] for names in (self.frozen, self.adapters)
-        )
-
-    def prepare(self, policy: str, optim: OptimSpec) -> None:
-        if policy not in self.versions or policy in self.frozen:
-            raise ValueError(
-                f"policy {policy!r} cannot train; there are {sorted(self.versions)}, frozen {self.frozen}"
-            )
-        self.optimizers[policy], self.momentum[policy], self.gradients[policy] = optim, {}, {}
-
-    def release(self, policy: str) -> None:
-        self.optimizers.pop(policy, None)
-        self.momentum.pop(policy, None)
-
-    def publish(self, policy: str) -> int:
-        self.served[policy] = copy.deepcopy(self.weights[policy])
-        self.versions[policy] += 1
-        return self.versions[policy]
-
     # ---- sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         return [[self._say(request, i) for i in range(request.n)] for request in requests]
+
+    def forget_paths(self) -> None:
+        """Nothing is kept."""
 
     def _say(self, r: Request, i: int) -> Completion:
         if not (room := room_of(r, self.context)):
@@ -320,9 +225,6 @@ class FakeEngine:
                 logits[j] -= spec.lr * lr_scale * momentum[j]
         return {f"grad_norm/{policy}": Last(norm), "lr": Last(spec.lr * lr_scale)}
 
-    def _forget(self) -> None:
-        self.gradients, self.aside = {name: {} for name in self.gradients}, {}
-
     def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
         return [self._stats(batch, s, against) if s.stream else None for s in batch.segments]
 
@@ -338,99 +240,6 @@ class FakeEngine:
             hits=(k == p.index(max(p)), *[True] * (len(s.token_ids) - 1)),
             kl={name: first(fake_rows.kl(p, q)) for name, q in others.items()},
         )
-
-    # ---- gradients by objective
-
-    def set_aside(self, policy: str, name: str) -> None:
-        mine = self.aside.setdefault(policy, {})
-        if name in mine:
-            raise ValueError(
-                f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first"
-            )
-        mine[name], self.gradients[policy] = self.gradients.get(policy, {}), {}
-
-    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
-        """Logits are all there is: the only group is the head."""
-        g, h = self._set_aside(policy, (a, b))
-        three = (fake_rows.dot(g, h), fake_rows.dot(g, g), fake_rows.dot(h, h))
-        found = vectors.cosine(*(vectors.rest(*three) if part else three))
-        return {} if found is None else {"all": found, "head": found}
-
-    def combine(
-        self, policy: str, names: Sequence[str], method: str = "sum", seed: int = 0
-    ) -> dict[str, Metric]:
-        if len(set(names)) != len(names):
-            raise ValueError(f"combine needs different names of gradients, not {list(names)}")
-        if method not in ("sum", "pcgrad"):
-            raise ValueError(f"no way {method!r} to combine gradients; there are sum and pcgrad")
-        parts = self._set_aside(policy, names)
-        factors, metrics = [1.0] * len(parts), {}
-        if method == "pcgrad":
-            gram = [[fake_rows.dot(g, h) for h in parts] for g in parts]
-            factors, projections = vectors.pcgrad(gram, seed)
-            metrics = vectors.report(gram, projections)
-        self.gradients[policy] = fake_rows.weighted(parts, factors)
-        self.aside.pop(policy, None)
-        return metrics
-
-    def forget(self, policy: str) -> None:
-        self.gradients[policy] = {}
-        self.aside.pop(policy, None)
-
-    def _set_aside(self, policy: str, names: Sequence[str]) -> list[Rows]:
-        mine = self.aside.get(policy, {})
-        if lost := [name for name in names if name not in mine]:
-            raise ValueError(
-                f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}"
-            )
-        return [mine[name] for name in names]
-
-    # ---- regions
-
-    def find_region(self, name: str, policy: str, start: str, share: float) -> int:
-        if not 0 < share <= 1:
-            raise ValueError(f"the share of a region is above 0 and at most 1, not {share}")
-        self.regions[name] = fake_rows.largest(self.weights[policy], self.weights[start], share)
-        return sum(len(indices) for _, indices in self.regions[name].values())
-
-    def random_region(self, name: str, like: str, seed: int) -> int:
-        self.regions[name] = fake_rows.drawn(self._region(like), seed)
-        return sum(len(indices) for _, indices in self.regions[name].values())
-
-    def overlap(self, a: str, b: str) -> float:
-        return fake_rows.overlap(self._region(a), self._region(b))
-
-    def hold(self, policy: str, region: str) -> None:
-        self.holds.pop(policy, None)
-        if region:
-            self._check_trainable(policy)
-            self._region(region)
-            self.holds[policy] = region
-            for role, (_, indices) in self.regions[region].items():
-                for j in indices if role in self.momentum.get(policy, {}) else ():
-                    self.momentum[policy][role][j] = 0.0
-
-    def transplant(self, dst: str, src: str, region: str) -> None:
-        self._check_trainable(dst)
-        self.weights[dst] = fake_rows.transplanted(self.weights[dst], self.weights[src], self._region(region))
-
-    def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
-        self._check_trainable(dst)
-        self.weights[dst] = fake_rows.moved(
-            self.weights[dst], self.weights[src], weight, self._region(outside) if outside else {}
-        )
-
-    def _region(self, name: str) -> Region:
-        if name not in self.regions:
-            raise ValueError(f"no region {name!r}; there are {sorted(self.regions)}")
-        return self.regions[name]
-
-    def _check_trainable(self, policy: str) -> None:
-        if policy in self.frozen or policy not in self.versions:
-            raise ValueError(
-                f"policy {policy!r} is frozen or unknown; there are {sorted(self.versions)}, "
-                f"frozen {self.frozen}"
-            )
 
     # ---- what the tokens of a segment are
 
@@ -455,43 +264,6 @@ class FakeEngine:
     def _logprobs(self, rows: Rows, text: str, role: str, tokens: Sequence[int]) -> tuple[float, ...]:
         k, p = self._chosen(rows, text, role, tokens)
         return () if not tokens else (math.log(p[k]) if k is not None else 0.0, *[0.0] * (len(tokens) - 1))
-
-    # ---- files
-
-    def finite(self) -> str:
-        trains = {name: rows for name, rows in self.weights.items() if name not in self.frozen}
-        return fake_rows.not_finite("the logits", trains) or fake_rows.not_finite(
-            "the momentum", self.momentum
-        )
-
-    def save(self, directory: Path) -> None:
-        state = {
-            "weights": self.weights,
-            "served": self.served,
-            "versions": self.versions,
-            "frozen": self.frozen,
-            "adapters": self.adapters,
-            "optimizers": {name: asdict(spec) for name, spec in self.optimizers.items()},
-            "momentum": self.momentum,
-            "losses": self.losses,
-            "steps": self.steps,
-            "regions": self.regions,
-            "holds": self.holds,
-        }
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "fake.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
-
-    def load(self, directory: Path) -> None:
-        state = json.loads((directory / "fake.json").read_text(encoding="utf-8"))
-        specs = {
-            name: OptimSpec(**{**spec, "betas": tuple(spec["betas"])})
-            for name, spec in state.pop("optimizers").items()
-        }
-        known = self.versions
-        for key, value in state.items():
-            setattr(self, key, value)
-        self.versions = {k: v if known.get(k, 0) <= v else known[k] + 1 for k, v in self.versions.items()}
-        self.optimizers, self.gradients, self.aside = specs, {name: {} for name in specs}, {}
 
     def chosen(self) -> Mapping[str, object]:
         return {}

@@ -1,0 +1,102 @@
+"""The fake engine's gradients by objective and regions of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forethought.core.metrics import Metric
+from forethought.engines import vectors
+from forethought.engines.fake import rows as fake_rows
+from forethought.engines.fake.policies import Policies
+from forethought.engines.fake.rows import Region, Rows
+
+
+class Surgery(Policies):
+    """See `engines.base.Surgery`."""
+
+    def set_aside(self, policy: str, name: str) -> None:
+        mine = self.aside.setdefault(policy, {})
+        if name in mine:
+            raise ValueError(
+                f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first"
+            )
+        mine[name], self.gradients[policy] = self.gradients.get(policy, {}), {}
+
+    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
+        """Logits are all there is: the only group is the head."""
+        g, h = self._set_aside(policy, (a, b))
+        three = (fake_rows.dot(g, h), fake_rows.dot(g, g), fake_rows.dot(h, h))
+        found = vectors.cosine(*(vectors.rest(*three) if part else three))
+        return {} if found is None else {"all": found, "head": found}
+
+    def combine(
+        self, policy: str, names: Sequence[str], method: str = "sum", seed: int = 0
+    ) -> dict[str, Metric]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"combine needs different names of gradients, not {list(names)}")
+        if method not in ("sum", "pcgrad"):
+            raise ValueError(f"no way {method!r} to combine gradients; there are sum and pcgrad")
+        parts = self._set_aside(policy, names)
+        factors, metrics = [1.0] * len(parts), {}
+        if method == "pcgrad":
+            gram = [[fake_rows.dot(g, h) for h in parts] for g in parts]
+            factors, projections = vectors.pcgrad(gram, seed)
+            metrics = vectors.report(gram, projections)
+        self.gradients[policy] = fake_rows.weighted(parts, factors)
+        self.aside.pop(policy, None)
+        return metrics
+
+    def _set_aside(self, policy: str, names: Sequence[str]) -> list[Rows]:
+        mine = self.aside.get(policy, {})
+        if lost := [name for name in names if name not in mine]:
+            raise ValueError(
+                f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}"
+            )
+        return [mine[name] for name in names]
+
+    # ---- regions
+
+    def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        if not 0 < share <= 1:
+            raise ValueError(f"the share of a region is above 0 and at most 1, not {share}")
+        self.regions[name] = fake_rows.largest(self.weights[policy], self.weights[start], share)
+        return sum(len(indices) for _, indices in self.regions[name].values())
+
+    def random_region(self, name: str, like: str, seed: int) -> int:
+        self.regions[name] = fake_rows.drawn(self._region(like), seed)
+        return sum(len(indices) for _, indices in self.regions[name].values())
+
+    def overlap(self, a: str, b: str) -> float:
+        return fake_rows.overlap(self._region(a), self._region(b))
+
+    def hold(self, policy: str, region: str) -> None:
+        self.holds.pop(policy, None)
+        if region:
+            self._check_trainable(policy)
+            self._region(region)
+            self.holds[policy] = region
+            for role, (_, indices) in self.regions[region].items():
+                for j in indices if role in self.momentum.get(policy, {}) else ():
+                    self.momentum[policy][role][j] = 0.0
+
+    def transplant(self, dst: str, src: str, region: str) -> None:
+        self._check_trainable(dst)
+        self.weights[dst] = fake_rows.transplanted(self.weights[dst], self.weights[src], self._region(region))
+
+    def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
+        self._check_trainable(dst)
+        self.weights[dst] = fake_rows.moved(
+            self.weights[dst], self.weights[src], weight, self._region(outside) if outside else {}
+        )
+
+    def _region(self, name: str) -> Region:
+        if name not in self.regions:
+            raise ValueError(f"no region {name!r}; there are {sorted(self.regions)}")
+        return self.regions[name]
+
+    def _check_trainable(self, policy: str) -> None:
+        if policy in self.frozen or policy not in self.versions:
+            raise ValueError(
+                f"policy {policy!r} is frozen or unknown; there are {sorted(self.versions)}, "
+                f"frozen {self.frozen}"
+            )
