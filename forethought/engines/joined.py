@@ -9,25 +9,66 @@ a ValueError.
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Literal
 
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Metric
 from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
-from forethought.engines.base import BASE, Engine, Kind, Tell, UpdateRefused
-from forethought.recipe.schema import OptimSpec
+from forethought.engines.base import (
+    BASE,
+    Engine,
+    Kind,
+    Sampler,
+    Surgery,
+    Tell,
+    Trainer,
+    UpdateRefused,
+)
 
 NOTE = "joined.json"
 
 
+def _routed(face: type, name: str, policies: Sequence[str], regions: Sequence[str] = ()) -> Callable:
+    """A method of a face that goes, as it is, to the one engine that has the policies and regions which the
+    named arguments hold ("": none)."""
+    asked = getattr(face, name)
+    signature = inspect.signature(asked)
+
+    @wraps(asked)
+    def call(self: Joined, *args, **kwargs):
+        given = signature.bind(self, *args, **kwargs).arguments
+        own = [given[argument] for argument in policies]
+        held = [given[argument] for argument in regions if given.get(argument)]
+        key, inner = self._together(*own, regions=held)
+        values = given | dict(zip(policies, inner, strict=True))
+        del values["self"]
+        return getattr(self.engines[key], name)(**values)
+
+    return call
+
+
 class Joined:
-    """See `engines.base.Engine`. Words and their check are the main engine's, once `probes` have shown that
-    the others agree."""
+    """See `engines.base`. Words and their check are the main engine's, once `probes` have shown that the others
+    agree; what one policy is asked for goes to the engine that has it."""
+
+    publish = _routed(Sampler, "publish", ["policy"])
+    assign = _routed(Trainer, "assign", ["dst", "src"])
+    prepare = _routed(Trainer, "prepare", ["policy"])
+    release = _routed(Trainer, "release", ["policy"])
+    set_aside = _routed(Surgery, "set_aside", ["policy"])
+    conflict = _routed(Surgery, "conflict", ["policy"])
+    combine = _routed(Surgery, "combine", ["policy"])
+    forget = _routed(Trainer, "forget", ["policy"])
+    overlap = _routed(Surgery, "overlap", [], ["a", "b"])
+    hold = _routed(Surgery, "hold", ["policy"], ["region"])
+    transplant = _routed(Surgery, "transplant", ["dst", "src"], ["region"])
+    slerp = _routed(Surgery, "slerp", ["dst", "src"], ["outside"])
 
     def __init__(self, main: Engine, others: Mapping[str, Engine], probes: Sequence[str]):
         """`probes`: texts, such as the words of the task, that all tokenizers must write and read alike
@@ -41,25 +82,14 @@ class Joined:
                 f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}"
             )
         self.end, self.ends, self.begin = main.end, main.ends, main.begin
+        self.encode, self.decode = main.encode, main.decode
+        self.chat, self.check_words = main.chat, main.check_words
         self.notes = list(dict.fromkeys(note for engine in self.engines.values() for note in engine.notes))
         self.context = min(engine.context for engine in self.engines.values())
+        self.exact = all(engine.exact for engine in self.engines.values())
         self.regions: dict[str, str] = {}  # region -> the engine that has it
         for key, engine in others.items():
             _check_tokenizers(main, engine, key, probes)
-
-    # ---- words
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self.engines[BASE].encode(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.engines[BASE].decode(ids)
-
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
-        return self.engines[BASE].chat(messages)
-
-    def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
-        self.engines[BASE].check_words(words, stops)
 
     # ---- whose policy it is
 
@@ -104,10 +134,6 @@ class Joined:
         key, inner = self._at(src)
         self.engines[key].fork(inner, dst, kind)
 
-    def assign(self, dst: str, src: str) -> None:
-        key, inner = self._together(dst, src)
-        self.engines[key].assign(*inner)
-
     def factor(self, dst: str, start: str) -> float:
         if dst in self.policies():
             raise ValueError(f"policy {dst!r} exists already")
@@ -119,18 +145,6 @@ class Joined:
         if inner == BASE:
             raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.policies())}")
         self.engines[key].drop(inner)
-
-    def prepare(self, policy: str, optim: OptimSpec) -> None:
-        key, inner = self._at(policy)
-        self.engines[key].prepare(inner, optim)
-
-    def release(self, policy: str) -> None:
-        key, inner = self._at(policy)
-        self.engines[key].release(inner)
-
-    def publish(self, policy: str) -> int:
-        key, inner = self._at(policy)
-        return self.engines[key].publish(inner)
 
     # ---- sampling and training
 
@@ -146,6 +160,10 @@ class Joined:
             for i, found in zip(indices, self.engines[key].sample([inner[i] for i in indices]), strict=True):
                 results[i] = found
         return results
+
+    def forget_paths(self) -> None:
+        for engine in self.engines.values():
+            engine.forget_paths()
 
     def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
         key, policy = self._at(batch.policy)
@@ -182,28 +200,6 @@ class Joined:
                     engine.forget(name)
             raise UpdateRefused(str(e) if key == BASE else f"in the model {key!r}: {e}") from e
 
-    # ---- gradients by objective
-
-    def set_aside(self, policy: str, name: str) -> None:
-        key, inner = self._at(policy)
-        self.engines[key].set_aside(inner, name)
-
-    def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
-        key, inner = self._at(policy)
-        return self.engines[key].conflict(inner, a, b, part)
-
-    def combine(
-        self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0
-    ) -> dict[str, Metric]:
-        key, inner = self._at(policy)
-        return self.engines[key].combine(inner, names, method, seed)
-
-    def forget(self, policy: str) -> None:
-        key, inner = self._at(policy)
-        self.engines[key].forget(inner)
-
-    # ---- regions
-
     def find_region(self, name: str, policy: str, start: str, share: float) -> int:
         key, inner = self._together(policy, start)
         count = self.engines[key].find_region(name, *inner, share)
@@ -215,22 +211,6 @@ class Joined:
         count = self.engines[key].random_region(name, like, seed)
         self.regions[name] = key
         return count
-
-    def overlap(self, a: str, b: str) -> float:
-        key, _ = self._together(regions=[a, b])
-        return self.engines[key].overlap(a, b)
-
-    def hold(self, policy: str, region: str) -> None:
-        key, (inner,) = self._together(policy, regions=[region] if region else [])
-        self.engines[key].hold(inner, region)
-
-    def transplant(self, dst: str, src: str, region: str) -> None:
-        key, inner = self._together(dst, src, regions=[region])
-        self.engines[key].transplant(*inner, region)
-
-    def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
-        key, inner = self._together(dst, src, regions=[outside] if outside else [])
-        self.engines[key].slerp(*inner, weight, outside)
 
     def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
         key, (policy, *references) = self._together(batch.policy, *against)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from forethought.engines.base import BASE, Engine
+from forethought.engines.base import BASE, Engine, Surgery, lacks
 from forethought.stages.isolation.adaptive import Move
 from forethought.stages.isolation.core import region_of
 from forethought.runs.progress import Progress
@@ -164,7 +164,7 @@ def lay_down(engine: Engine, p: Progress) -> None:
             engine.drop(policy)
         else:
             engine.release(policy)
-    for policy in sorted(set(p.policies.values())):
+    for policy in sorted(set(p.policies.values())) if not lacks(engine, Surgery) else ():
         engine.hold(policy, "")
     p.references = {}
 

@@ -21,6 +21,7 @@ from forethought.measure.evaluate import evaluated
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
 from forethought.envs.guard import Fault
+from forethought.runs.faces import check_faces
 from forethought.runs.progress import Progress
 from forethought.recipe.check import check
 from forethought.recipe.layout import given, trains_whole
@@ -91,6 +92,7 @@ def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine,
         if stage.kind == "distill":
             check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
     engine = engine_of(recipe, domain)
+    check_faces(recipe, engine)
     rollouts = rollouts_of(engine, domain)
     rollouts.check_room(shown=any(stage.kind == "imitate" for stage in recipe.stage))
     return engine, rollouts

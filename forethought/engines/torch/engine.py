@@ -193,6 +193,14 @@ class TorchEngine:
                 results[i] = out
         return results
 
+    @property
+    def exact(self) -> bool:
+        """The kernels are; PyTorch's products round as their shapes fall."""
+        return weights.told(self.weights.base) == "c"
+
+    def forget_paths(self) -> None:
+        """Nothing is kept."""
+
     def _sample(self, policies: list[str], requests: list[Request]) -> list[list[Completion]]:
         for r in requests:
             if r.stops not in self._stops:
