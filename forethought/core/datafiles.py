@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +31,10 @@ def rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]]:
     file that cannot be read, another kind of file, and a package that is missing; `advice` says what to give
     instead. Whether the texts that it takes hold halves of characters (`half`), the caller looks: what stands
     in fields that nobody reads is no reason to refuse a file."""
-    kinds = {".jsonl": partial(json_rows, whole=False), ".parquet": parquet_rows}
+    kinds: dict[str, Callable[..., Iterator[tuple[str, Any]]]] = {
+        ".jsonl": partial(json_rows, whole=False),
+        ".parquet": parquet_rows,
+    }
     path = Path(path)
     open_bytes(path, advice).close()
     if path.suffix not in kinds:

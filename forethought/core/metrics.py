@@ -76,7 +76,7 @@ def merge(parts: Iterable[Mapping[str, Metric]]) -> dict[str, Metric]:
                     f"{type(metric).__name__} there"
                 )
             else:
-                out[name] = out[name] + metric
+                out[name] = out[name] + metric  # type: ignore[operator]  # of one type, as seen above
     return out
 
 

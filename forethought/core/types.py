@@ -143,8 +143,10 @@ class Tree:
             branch = node.branch
             if branch is None:
                 before = on.get(node.parent) if node.parent is not None else None
-                begins = before is None or (node.role is not None and node.role != says[before])
-                branch = node.id if begins else before
+                if before is None or (node.role is not None and node.role != says[before]):
+                    branch = node.id
+                else:
+                    branch = before
             on[node.id] = branch
             if branch not in nodes:
                 nodes[branch], says[branch] = [], node.role

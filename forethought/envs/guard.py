@@ -90,7 +90,7 @@ class Guard:
             )
         seconds = self.limits.step_seconds if seconds is None else seconds
         try:
-            value = self.watchdog.call(seconds, function, args, named or {})
+            value = self.watchdog.call(seconds, function, args, dict(named or {}))
             if check is not None:
                 value = check(value)
             if self._late:

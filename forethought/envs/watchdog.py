@@ -142,7 +142,7 @@ class _Worker:
             value, error = self._answers.get(timeout=seconds)
         except queue.Empty:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident), ctypes.py_object(TimeUp)
+                ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(TimeUp)
             )
             with contextlib.suppress(queue.Empty):
                 self._answers.get(timeout=LEAVE)
@@ -158,7 +158,7 @@ class _Worker:
             while True:
                 function, args, named = self._asked.get()
                 try:
-                    answer = function(*args, **named), None
+                    answer: tuple[Any, BaseException | None] = function(*args, **named), None
                 except BaseException as error:
                     answer = None, error
                 self._answers.put(answer)

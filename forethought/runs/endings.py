@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forethought import __version__, report
-from forethought.runs import handover
-from forethought.engines.base import Engine
 from forethought.core.errors import Diverged, Interrupted, quoted
-from forethought.runs.progress import Progress
-from forethought.recipe.schema import OptimSpec, Recipe
-from forethought.store import Store
 from forethought.core.types import Event
+from forethought.engines.base import Engine
+from forethought.recipe.schema import OptimSpec, Recipe
+from forethought.runs import handover
+from forethought.runs.progress import Progress
+from forethought.store import Store
 
 # by which a machine is another one
 BITS = ("device", "chip", "threads", "precision", "kernels", "layers", "torch", "forethought")
@@ -32,9 +32,11 @@ def close(store: Store, summary: Mapping[str, object], tell: Tell) -> Path | Non
     try:
         return report.write(store.out)
     except Exception as error:
-        tell(f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that "
-             f"is mended: "
-             f"forethought report {quoted(store.out)}")
+        tell(
+            f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that "
+            f"is mended: "
+            f"forethought report {quoted(store.out)}"
+        )
         return None
 
 
@@ -55,11 +57,21 @@ def outliving(observe: Observer) -> Observer:
     return tell
 
 
-def summary_of(recipe: Recipe, at: Progress, status: str, seconds: float, facts: Mapping[str, object]) -> dict[str, object]:
+def summary_of(
+    recipe: Recipe, at: Progress, status: str, seconds: float, facts: Mapping[str, object]
+) -> dict[str, object]:
     """`machines` is there where the run has computed on more than one, each with the step from which on."""
     more = {"machines": at.machines} if len(at.machines) > 1 else {}
-    return {"name": recipe.name, "seed": recipe.seed, "status": status, "step": at.step, "seconds": round(seconds, 1), "stages": at.records,
-            "machine": dict(facts), **more}
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "status": status,
+        "step": at.step,
+        "seconds": round(seconds, 1),
+        "stages": at.records,
+        "machine": dict(facts),
+        **more,
+    }
 
 
 def keep_machine(at: Progress, facts: Mapping[str, object]) -> None:
@@ -87,6 +99,8 @@ def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverge
     steps = store.steps()
     kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""
     command = f"forethought train {quoted(store.out)} --set {key}={lower:g} --out NEW"
-    return Diverged(f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} "
-                    f"and check the rewards: "
-                    f"{command}{kept}")
+    return Diverged(
+        f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} "
+        f"and check the rewards: "
+        f"{command}{kept}"
+    )

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from forethought.core.errors import FaultStop, quoted
-from forethought.measure.evaluate import failures
 from forethought.envs.guard import Guard
-from forethought.runs.progress import Progress
+from forethought.measure.evaluate import failures
 from forethought.recipe.schema import LimitSpec
+from forethought.runs.progress import Progress
 from forethought.store import Store
 
 # in the run directory: every kind of fault of this process, with the first one's traceback
@@ -29,7 +29,9 @@ class Failures:
         self.save: Callable[[], None] | None = None
         guard.watchdog.last_resort = self._end
 
-    def after(self, p: Progress, failed: int = 0, tried: int = 0, measured: dict[str, float] | None = None) -> FaultStop | None:
+    def after(
+        self, p: Progress, failed: int = 0, tried: int = 0, measured: dict[str, float] | None = None
+    ) -> FaultStop | None:
         """After a step, in which `failed` of `tried` trajectories failed: the error that ends the run, or
         None. `measured`: the line of a step that was evaluated; where it ends the run, the evaluation is
         taken back, and made again by who resumes."""
@@ -41,8 +43,10 @@ class Failures:
         if not why and measured is not None:
             lost, tasks = failures(p.evaluations[-1]["scores"])
             if lost > self.limits.max_failed * tasks:
-                why = (f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = "
-                       f"{self.limits.max_failed:g})")
+                why = (
+                    f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = "
+                    f"{self.limits.max_failed:g})"
+                )
         if not why:
             return None
         if measured is not None:
@@ -68,18 +72,22 @@ class Failures:
         if lost <= self.limits.max_failed * self.limits.window * most:
             return ""
         n, tried = len(p.failures), sum(t for _, t in p.failures)
-        return (f"{lost} of {tried} trajectories of the last {f'{n} steps' if n > 1 else 'step'} failed "
-                f"(limits.max_failed = "
-                f"{self.limits.max_failed:g} of {self.limits.window} steps)")
+        return (
+            f"{lost} of {tried} trajectories of the last {f'{n} steps' if n > 1 else 'step'} failed "
+            f"(limits.max_failed = "
+            f"{self.limits.max_failed:g} of {self.limits.window} steps)"
+        )
 
     def _stop(self, p: Progress, why: str) -> FaultStop:
         worst = self.guard.worst()
         self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}")
         kept = "everything is saved" if p.step else "nothing was trained yet"
-        return FaultStop(f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
-                         f"{self.store.out / FILE}; "
-                         f"{kept}. Mend it, then continue with: forethought train --resume "
-                         f"{quoted(self.store.out)}")
+        return FaultStop(
+            f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
+            f"{self.store.out / FILE}; "
+            f"{kept}. Mend it, then continue with: forethought train --resume "
+            f"{quoted(self.store.out)}"
+        )
 
     def _tell(self, p: Progress) -> None:
         if self.guard.total == self.written:
@@ -88,19 +96,28 @@ class Failures:
         for seen in self.guard.seen.values():
             if (key := f"{seen.boundary} {seen.kind} {seen.place or seen.first}") not in p.faults:
                 p.faults.append(key)
-                self.decide("guard", seen.boundary, "failed", f"{seen.first}; what it belongs to is not "
-                                                              f"counted", {"count": seen.count})
+                self.decide(
+                    "guard",
+                    seen.boundary,
+                    "failed",
+                    f"{seen.first}; what it belongs to is not counted",
+                    {"count": seen.count},
+                )
         self.store.write_json(FILE, {"faults": self.guard.told()})
 
     def _end(self) -> None:
         """The last resort, on top of a call that swallows every attempt to end it: there is no way back to
         the run from here."""
         try:
-            print("forethought: a call of the task family does not end, whatever it is told (see "
-                  "limits.step_seconds)"
-                  f"{'; everything is saved' if self.save else ''}; mend it, then continue with: forethought "
-                  f"train --resume "
-                  f"{quoted(self.store.out)}", file=sys.stderr, flush=True)
+            print(
+                "forethought: a call of the task family does not end, whatever it is told (see "
+                "limits.step_seconds)"
+                f"{'; everything is saved' if self.save else ''}; mend it, then continue with: forethought "
+                f"train --resume "
+                f"{quoted(self.store.out)}",
+                file=sys.stderr,
+                flush=True,
+            )
             if self.save:
                 self.save()
         finally:

@@ -6,11 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from forethought.engines.base import BASE, Engine, Surgery, lacks
+from forethought.recipe.layout import has_planner, weights_of
+from forethought.recipe.schema import (
+    ROLES,
+    AdaptiveSpec,
+    GateSpec,
+    IsolationSpec,
+    OptimSpec,
+    Recipe,
+    StageSpec,
+)
+from forethought.runs.progress import Progress
 from forethought.stages.isolation.adaptive import Move
 from forethought.stages.isolation.core import region_of
-from forethought.runs.progress import Progress
-from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
 from forethought.stages.step import Stage
 
 Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
@@ -25,9 +33,15 @@ def first_policies(recipe: Recipe) -> dict[str, str]:
 def changed(spec: StageSpec, changes: dict) -> StageSpec:
     """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation`
     (a table). In weights of its own a role needs no isolation and no controller."""
-    optim = replace(spec.optim, lr=spec.optim.lr * changes.get("lr", 1.0), muon_lr=spec.optim.muon_lr * changes.get("lr", 1.0))
+    optim = replace(
+        spec.optim,
+        lr=spec.optim.lr * changes.get("lr", 1.0),
+        muon_lr=spec.optim.muon_lr * changes.get("lr", 1.0),
+    )
     if "weights" in changes:
-        return replace(spec, weights=changes["weights"], optim=optim, isolation=IsolationSpec(), adaptive=AdaptiveSpec())
+        return replace(
+            spec, weights=changes["weights"], optim=optim, isolation=IsolationSpec(), adaptive=AdaptiveSpec()
+        )
     return replace(spec, optim=optim, isolation=replace(spec.isolation, **changes.get("isolation", {})))
 
 
@@ -38,9 +52,18 @@ def once_more(gate: GateSpec, spec: StageSpec, changes: dict) -> tuple[dict, str
         changes["lr"] = changes.get("lr", 1.0) * gate.rate
         return changes, f"with {changes['lr']:g} of its learning rate"
     if gate.isolate in ("replay", "keep_kl"):
-        return changes | {"isolation": {gate.isolate: spec.adaptive.weight}}, f"with {gate.isolate} of weight {spec.adaptive.weight}"
-    own = spec.adaptive.lr / spec.optim.lr if spec.adaptive.lr and gate.isolate == "adapter" else changes.get("lr", 1.0)
-    return changes | {"weights": gate.isolate, "lr": own}, f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
+        return changes | {
+            "isolation": {gate.isolate: spec.adaptive.weight}
+        }, f"with {gate.isolate} of weight {spec.adaptive.weight}"
+    own = (
+        spec.adaptive.lr / spec.optim.lr
+        if spec.adaptive.lr and gate.isolate == "adapter"
+        else changes.get("lr", 1.0)
+    )
+    return changes | {
+        "weights": gate.isolate,
+        "lr": own,
+    }, f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
 
 
 def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:
@@ -57,16 +80,23 @@ def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide
             engine.fork(BASE, name, own)
             p.policies[role] = name
             p.adapters += [name] if own == "adapter" else []
-            decide("layout", "fork", f"{role} speaks through "
-                                     f"{'an adapter' if own == 'adapter' else 'a model'} of its own from "
-                                     f"here on")
+            decide(
+                "layout",
+                "fork",
+                f"{role} speaks through "
+                f"{'an adapter' if own == 'adapter' else 'a model'} of its own from "
+                f"here on",
+            )
             if BASE in p.found:
                 p.found[name] = p.found[BASE]
     for role in spec.roles:
         if p.policies[role] == BASE and set(p.policies.values()) & set(p.adapters):
             _own_model(engine, p, role)  # the base lies under another role's adapter: it must not move
-            decide("layout", "fork", f"{role} speaks through a model of its own from here on, since an "
-                                     f"adapter lies on the base")
+            decide(
+                "layout",
+                "fork",
+                f"{role} speaks through a model of its own from here on, since an adapter lies on the base",
+            )
     trained = sorted({p.policies[role] for role in spec.roles})
     p.references = {}
     for policy in trained if _compares(recipe, spec) else ():
@@ -89,7 +119,9 @@ def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimS
     Returns what was done."""
     adaptive, harmed = stage.spec.adaptive, move.role
     if adaptive.to in ("replay", "keep_kl"):
-        p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}}
+        p.changed = p.changed | {
+            "isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}
+        }
         return f"{adaptive.to} of {harmed} is on with weight {adaptive.weight}"
     other = next(role for role in ROLES if role != harmed)
     shared = p.policies[other]

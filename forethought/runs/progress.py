@@ -54,7 +54,11 @@ class Progress:
             if not _fits(kinds[name], value):
                 raise ValueError(f"has something else than it should in {name!r}")
         for one in said.get("evaluations", ()):
-            if not (_fits(dict[str, float], one.get("metrics")) and _fits(dict[str, list[float | None]], one.get("scores")) and len(one) == 2):
+            if not (
+                _fits(dict[str, float], one.get("metrics"))
+                and _fits(dict[str, list[float | None]], one.get("scores"))
+                and len(one) == 2
+            ):
                 raise ValueError("has an evaluation without metrics and scores")
         return cls(**said)
 
@@ -66,7 +70,9 @@ def _fits(kind: object, value: object) -> bool:
     if origin is UnionType:
         return any(_fits(one, value) for one in inside)
     if origin is dict:
-        return isinstance(value, dict) and (not inside or all(_fits(inside[1], item) for item in value.values()))
+        return isinstance(value, dict) and (
+            not inside or all(_fits(inside[1], item) for item in value.values())
+        )
     if origin is list:
         return isinstance(value, list) and all(_fits(inside[0], item) for item in value)
     if isinstance(value, bool) or origin is bool:

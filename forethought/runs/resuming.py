@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forethought.runs import handover
 from forethought.core.errors import CheckpointError, RecipeError, UserError, quoted
-from forethought.runs.progress import Progress
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import Recipe
 from forethought.report.settings import differences
+from forethought.runs import handover
+from forethought.runs.progress import Progress
 from forethought.store import FILES, METRICS, RECIPE, START, Store, verify
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object
@@ -42,7 +42,7 @@ def recipe_of(store: Store) -> Recipe:
         return from_dict(read_object(store.out / RECIPE))
     except (ValueError, RecipeError) as error:
         known = [store.folder(step) / STATE for step in store.steps()[-1:]]
-        where = f"; {known[0]} holds it under \"recipe\"" if known else ""
+        where = f'; {known[0]} holds it under "recipe"' if known else ""
         what = f"does not hold a recipe ({error})" if isinstance(error, RecipeError) else str(error)
         raise UserError(f"{store.out / RECIPE} {what}: put it back as it was{where}") from None
 
@@ -55,7 +55,14 @@ def find(store: Store, recipe: Recipe) -> Found:
         return _from_the_beginning(store, recipe)
     step = steps[-1]
     folder = store.folder(step)
-    good = lambda s: not (verify(store.folder(s)) or _unreadable(store, s) or _foreign(store, s, recipe) or _damage(store, s))  # noqa: E731
+    good = lambda s: (
+        not (
+            verify(store.folder(s))
+            or _unreadable(store, s)
+            or _foreign(store, s, recipe)
+            or _damage(store, s)
+        )
+    )  # noqa: E731
     if problem := verify(folder) or _unreadable(store, step):
         raise CheckpointError(f"checkpoint {folder} is damaged ({problem}); {store.way_back(step, good)}")
     if differs := _foreign(store, step, recipe):
@@ -66,7 +73,9 @@ def find(store: Store, recipe: Recipe) -> Found:
     if problem := _damage(store, step):
         raise CheckpointError(f"{problem}; {store.way_back(step, good)}")
     state = _state(store, step)
-    return Found(folder=folder, state=state, progress=Progress.read(state["progress"]), notes=_notes(store, state))
+    return Found(
+        folder=folder, state=state, progress=Progress.read(state["progress"]), notes=_notes(store, state)
+    )
 
 
 def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
@@ -74,12 +83,15 @@ def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
         raise UserError(f"{_edited(store, '')}. Nothing was trained yet")
     for name, wrong in store.damaged_files(None).items():
         if name.startswith("grams/"):
-            raise UserError(f"{store.out / name} {wrong}: put it back, or start a new run. Nothing was "
-                            f"trained yet")
+            raise UserError(
+                f"{store.out / name} {wrong}: put it back, or start a new run. Nothing was trained yet"
+            )
     if (last := store.last_logged()) > 0:  # the first checkpoint is written before the first step
-        raise CheckpointError(f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: "
-                              f"put the checkpoints back, or start "
-                              f"a new run: forethought train {quoted(store.out)} --out NEW")
+        raise CheckpointError(
+            f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: "
+            f"put the checkpoints back, or start "
+            f"a new run: forethought train {quoted(store.out)} --out NEW"
+        )
     return Found(folder=None, state=NOTHING, progress=Progress(policies=handover.first_policies(recipe)))
 
 
@@ -121,8 +133,10 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
     if before == recipe or (ended and not unlike(before, recipe) and store.has_its_recipe()):
         return ""  # where run.json does not fit, recipe.json was changed by hand: `extend` writes both
     rows = differences([to_dict(before), to_dict(recipe)])
-    told = [f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in "
-            f"{RECIPE}" for row in rows[:4]]
+    told = [
+        f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in {RECIPE}"
+        for row in rows[:4]
+    ]
     return "; ".join(told) + (f"; and {len(rows) - 4} more" if len(rows) > 4 else "")
 
 
@@ -138,23 +152,29 @@ def unlike(before: Recipe, recipe: Recipe) -> str:
             return f"{key} differs"
     if before.stage != recipe.stage[:n] or n >= len(recipe.stage):
         return f"its {n} stages are not the first of the {len(recipe.stage)} here"
-    if before.layout != recipe.layout and any(weights_of(r, stage) != "base" for r in (before, recipe) for stage in r.stage[:n]):
+    if before.layout != recipe.layout and any(
+        weights_of(r, stage) != "base" for r in (before, recipe) for stage in r.stage[:n]
+    ):
         return f'layout "{before.layout}" gave roles weights of their own'
     return ""
 
 
 def _edited(store: Store, differs: str) -> str:
-    return (f"{store.out / RECIPE} is not the recipe that the run was trained "
-            f"with{f' ({differs})' if differs else ''}: a run keeps its "
-            f"recipe. Put it back, or train this one as a run of its own: forethought train "
-            f"{quoted(store.out)} --out NEW")
+    return (
+        f"{store.out / RECIPE} is not the recipe that the run was trained "
+        f"with{f' ({differs})' if differs else ''}: a run keeps its "
+        f"recipe. Put it back, or train this one as a run of its own: forethought train "
+        f"{quoted(store.out)} --out NEW"
+    )
 
 
 def _notes(store: Store, state: Mapping) -> list[str]:
     notes = []
     if "recipe" not in state:
-        notes.append(f"{store.out} was made before records were checked: its {RECIPE}, logs and trees are "
-                     f"taken as they are")
+        notes.append(
+            f"{store.out} was made before records were checked: its {RECIPE}, logs and trees are "
+            f"taken as they are"
+        )
     if "recipe" in state and not store.begun_with():
         notes.append(f"{START} is missing or unreadable; it is written again")
     if bad := store.damaged_files(state):

@@ -11,32 +11,32 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought import report, tasks
-from forethought.runs import handover, rundata
-from forethought.stages.distill.check import check_distill
-from forethought.stages.distill.stage import Load
+from forethought.core.errors import RecipeError, UserError
+from forethought.core.seeds import seed_of
+from forethought.core.types import Decision, Event
 from forethought.engines import kept
 from forethought.engines.base import Engine
-from forethought.core.errors import RecipeError, UserError
-from forethought.measure.evaluate import evaluated
+from forethought.envs.guard import Fault
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
-from forethought.envs.guard import Fault
-from forethought.runs.faces import check_faces
-from forethought.runs.progress import Progress
+from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
 from forethought.recipe.layout import given, trains_whole
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe
+from forethought.runs import handover, rundata
+from forethought.runs.faces import check_faces
+from forethought.runs.progress import Progress
 from forethought.runs.resuming import ensure_records, find, recipe_of, unlike
-from forethought.workflows.rollout import Rollouts
-from forethought.core.seeds import seed_of
 from forethought.runs.runner import Observer, Result, Runner
+from forethought.stages.distill.check import check_distill
+from forethought.stages.distill.stage import Load
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks.base import Domain
-from forethought.core.types import Decision, Event
+from forethought.workflows.rollout import Rollouts
 
 EngineOf = Callable[[Recipe, Domain], Engine]
 
@@ -46,8 +46,8 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
     length."""
     from forethought.engines.joined import Joined
     from forethought.engines.torch.engine import TorchEngine
-    from forethought.engines.torch.models.loading import Loaded, load
     from forethought.engines.torch.machine.device import prepare
+    from forethought.engines.torch.models.loading import Loaded, load
 
     weights = "fp32" if recipe.engine.weights == "auto" and trains_whole(recipe) else recipe.engine.weights
 
@@ -82,10 +82,13 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
 
 
 def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
-    for where, levels in [("eval.levels", recipe.eval.levels)] + [(f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)]:
+    for where, levels in [("eval.levels", recipe.eval.levels)] + [
+        (f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)
+    ]:
         if wrong := [level for level in levels if level not in domain.levels]:
-            raise RecipeError(where, f"{domain.name} has no level {wrong[0]} here; its levels are "
-                                     f"{list(domain.levels)}")
+            raise RecipeError(
+                where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}"
+            )
     # again where the recipe left the levels open
     check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))
     for i, stage in enumerate(recipe.stage):
@@ -124,7 +127,10 @@ def _context(domain) -> int:
 def _text_context(domain) -> int:
     """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the
     solution that it comes from."""
-    prompt, text = (max(len(said.encode()) for said in some) for some in ([t.prompt for t in domain.longest(16)], domain.texts()))
+    prompt, text = (
+        max(len(said.encode()) for said in some)
+        for some in ([t.prompt for t in domain.longest(16)], domain.texts())
+    )
     return -(-(prompt + 2 * text + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
 
 
@@ -132,7 +138,9 @@ def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
     """What a distillation takes to put another model to work; nothing of it trains. It computes as the run
     does."""
     engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
-    return lambda model: engine_of(replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain)
+    return lambda model: engine_of(
+        replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain
+    )
 
 
 def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
@@ -146,7 +154,9 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
             Store.create(out)  # again: another process may have begun here meanwhile
             _write_start(store, recipe)
             runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
-            return runner.go(Progress(policies=handover.first_policies(recipe)), "start", [note] if note else [])
+            return runner.go(
+                Progress(policies=handover.first_policies(recipe)), "start", [note] if note else []
+            )
 
 
 def _write_start(store: Store, recipe: Recipe) -> None:
@@ -158,7 +168,9 @@ def _write_start(store: Store, recipe: Recipe) -> None:
     rundata.record(recipe, store.out)
 
 
-def extend(recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
+def extend(
+    recipe: Recipe, begun: Path, out: Path, observe: Observer, engine_of: EngineOf = torch_engine
+) -> Result:
     """Go on from `begun`, a finished run whose stages are the first of `recipe`: the same as training all of
     `recipe`, bit for bit.
 
@@ -232,10 +244,20 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
 
 def _elsewhere(store: Store, recipe: Recipe, at: Progress, moved: Sequence[str], observe: Observer) -> None:
     """Say that bit-identity ends here, and why."""
-    said = (f"from step {at.step} on this run is not, bit for bit, the one that was never stopped: "
-            f"{'; '.join(moved)}")
-    store.decide(Decision(step=at.step, stage=min(at.stage, len(recipe.stage) - 1), kind="run", name=recipe.name, outcome="elsewhere",
-                          reason=said))
+    said = (
+        f"from step {at.step} on this run is not, bit for bit, the one that was never stopped: "
+        f"{'; '.join(moved)}"
+    )
+    store.decide(
+        Decision(
+            step=at.step,
+            stage=min(at.stage, len(recipe.stage) - 1),
+            kind="run",
+            name=recipe.name,
+            outcome="elsewhere",
+            reason=said,
+        )
+    )
     observe(Event(kind="note", text=said))
 
 
@@ -244,6 +266,16 @@ def _report_again(store: Store, at: Progress, observe: Observer) -> Result:
         report.sweep(store.out)
         raise UserError(f"{store.out} is finished; there is nothing to resume")
     page = report.write(store.out)
-    observe(Event(kind="end", text=f"the run was finished; its report was missing and is written: "
-                                   f"{page}", step=at.step))
-    return Result(out=store.out, status="done", values=evaluated(at.evaluations[-1]["metrics"]) if at.evaluations else {}, exit_code=0)
+    observe(
+        Event(
+            kind="end",
+            text=f"the run was finished; its report was missing and is written: {page}",
+            step=at.step,
+        )
+    )
+    return Result(
+        out=store.out,
+        status="done",
+        values=evaluated(at.evaluations[-1]["metrics"]) if at.evaluations else {},
+        exit_code=0,
+    )

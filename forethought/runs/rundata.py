@@ -11,18 +11,20 @@ from pathlib import Path
 
 from forethought.core.datafiles import read_object
 from forethought.core.errors import UserError
+from forethought.core.textfile import open_bytes
 from forethought.grams.kept import FOLDER
 from forethought.recipe.paths import files
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
-from forethought.core.textfile import open_bytes
 
 NAME = "data.json"
 
 
 def record(recipe: Recipe, out: Path) -> None:
     """Write down the files as they are now, where there are any. UserError for one that cannot be read."""
-    if found := {where: {"file": str(path)} | _facts(_read(out, where, path)) for where, path in files(recipe).items()}:
+    if found := {
+        where: {"file": str(path)} | _facts(_read(out, where, path)) for where, path in files(recipe).items()
+    }:
         Store(out).write_json(NAME, found)
 
 

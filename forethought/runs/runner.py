@@ -9,34 +9,34 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from forethought import __version__
-from forethought.measure import gates
-from forethought.runs import endings, handover
-from forethought.learn.curriculum import LevelSampler
-from forethought.stages.distill.records import Provenance
-from forethought.stages.distill.stage import Load, Tools, account, guide
-from forethought.runs.endings import Observer
-from forethought.engines.base import Engine, UpdateRefused
 from forethought.core.errors import Diverged, FaultStop, GateStop, Interrupted, UserError
-from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
-from forethought.runs.failures import Failures
-from forethought.measure.gates import Evaluation
-from forethought.grams.kept import planning_of
+from forethought.core.seeds import seed_of
+from forethought.core.types import Decision, Event
+from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
-from forethought.runs.interrupts import Interrupts
-from forethought.stages.isolation.adaptive import Controller, Move, read_probe
-from forethought.stages.isolation.core import find_cores, fuse
-from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
+from forethought.grams.kept import planning_of
+from forethought.learn.curriculum import LevelSampler
+from forethought.learn.schedule import reached
+from forethought.measure import gates
+from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
+from forethought.measure.gates import Evaluation
 from forethought.measure.probes.monitor import Monitor
-from forethought.runs.progress import Progress
 from forethought.recipe.convert import to_dict
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec
-from forethought.workflows.rollout import Rollouts
-from forethought.core.seeds import seed_of
-from forethought.learn.schedule import reached
+from forethought.runs import endings, handover
+from forethought.runs.endings import Observer
+from forethought.runs.failures import Failures
+from forethought.runs.interrupts import Interrupts
+from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
+from forethought.runs.progress import Progress
+from forethought.runs.trackers import EventFiles
+from forethought.stages.distill.records import Provenance
+from forethought.stages.distill.stage import Load, Tools, account, guide
+from forethought.stages.isolation.adaptive import Controller, Move, read_probe
+from forethought.stages.isolation.core import find_cores, fuse
 from forethought.stages.step import Stage, Step
 from forethought.store import Store
-from forethought.runs.trackers import EventFiles
-from forethought.core.types import Decision, Event
+from forethought.workflows.rollout import Rollouts
 
 AGAIN = "again"  # what an attempt at a stage ends with when the stage is to be run once more
 
@@ -50,7 +50,15 @@ class Result:
 
 
 class Runner:
-    def __init__(self, recipe: Recipe, engine: Engine, rollouts: Rollouts, store: Store, observe: Observer, load: Load | None = None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: Engine,
+        rollouts: Rollouts,
+        store: Store,
+        observe: Observer,
+        load: Load | None = None,
+    ):
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
         self.observe = endings.outliving(observe)
         levels = recipe.eval.levels or rollouts.domain.levels
@@ -65,11 +73,16 @@ class Runner:
         self.clock = time.perf_counter() - progress.seconds
         if progress.probes:
             self.monitor.load_state_dict(progress.probes)
-        with EventFiles(self.store.out / "tensorboard", progress.step) as self.events, Interrupts() as self.interrupts:
+        with (
+            EventFiles(self.store.out / "tensorboard", progress.step) as self.events,
+            Interrupts() as self.interrupts,
+        ):
             self.emit("start", text=str(self.store.out))
             for note in self.rollouts.notes():
                 self.emit("note", text=note)
-            self.engine.listen(lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers))
+            self.engine.listen(
+                lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers)
+            )
             self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
             endings.keep_machine(progress, endings.facts_of(self.engine))
             for note in notes:
@@ -101,8 +114,11 @@ class Runner:
                 raise
             self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
             page = self._close("done")
-            self.emit("end", text=f"done in {progress.seconds:.0f} "
-                                  f"s{f'; the report: {page}' if page else ''}", values=self.values)
+            self.emit(
+                "end",
+                text=f"done in {progress.seconds:.0f} s{f'; the report: {page}' if page else ''}",
+                values=self.values,
+            )
         return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
 
     # ---- one stage
@@ -160,14 +176,27 @@ class Runner:
         if not p.begun and spec.kind != "distill":
             handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
         self.controller = Controller(spec.adaptive)
-        sampler = LevelSampler(spec.levels or self.rollouts.domain.levels, spec.level_weights, spec.easy_levels,
-                               round(spec.easy_first * spec.steps))
+        sampler = LevelSampler(
+            spec.levels or self.rollouts.domain.levels,
+            spec.level_weights,
+            spec.easy_levels,
+            round(spec.easy_first * spec.steps),
+        )
         if p.begun:
             sampler.load_state_dict(p.curriculum)
             if p.adaptive:
                 self.controller.load_state_dict(p.adaptive)
         planning = planning_of(self.store.out, p.stage, spec.credit, self.engine.decode)
-        return Stage(self.engine, self.rollouts, spec, p.policies, sampler, seed_of(self.recipe.seed, p.stage), p.references, planning)
+        return Stage(
+            self.engine,
+            self.rollouts,
+            spec,
+            p.policies,
+            sampler,
+            seed_of(self.recipe.seed, p.stage),
+            p.references,
+            planning,
+        )
 
     def _begin(self, stage: Stage) -> None:
         """Measure the start (the last stage's end is the same model on the same tasks), and save it as the
@@ -181,10 +210,20 @@ class Runner:
         else:
             line = self._measure()
         if not p.attempts:
-            p.records.append({"name": spec.name or spec.kind, "kind": spec.kind, "roles": list(spec.roles), "steps": 0, "seconds": 0.0,
-                              "tokens_sampled": 0, "tokens_trained": 0})
+            p.records.append(
+                {
+                    "name": spec.name or spec.kind,
+                    "kind": spec.kind,
+                    "roles": list(spec.roles),
+                    "steps": 0,
+                    "seconds": 0.0,
+                    "tokens_sampled": 0,
+                    "tokens_trained": 0,
+                }
+            )
         if spec.isolation.core != "none":
-            found = find_cores(self.engine, self.rollouts, spec, stage.trained()[0], p.references[stage.trained()[0]], stage.seed)
+            policy = stage.trained()[0]
+            found = find_cores(self.engine, self.rollouts, spec, policy, p.references[policy], stage.seed)
             p.records[-1]["tokens_trained"] += found.tokens
             line["tokens/trained"] = float(found.tokens)
             self._decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
@@ -217,10 +256,17 @@ class Runner:
 
     def _guided(self, i: int) -> Provenance:
         """The data set of a stage that distils is there, and the task family knows it."""
-        tools = Tools(rollouts=self.rollouts, policies=self.progress.policies, model=self.recipe.model.path, load=self.load)
+        tools = Tools(
+            rollouts=self.rollouts,
+            policies=self.progress.policies,
+            model=self.recipe.model.path,
+            load=self.load,
+        )
         folder = self.store.out / "guided" / f"stage-{i}"
         with self.interrupts.at_once(self._leave):
-            found = guide(self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text))
+            found = guide(
+                self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text)
+            )
         keep_guided(self.store, folder)
         return found
 
@@ -228,14 +274,20 @@ class Runner:
 
     def _references(self) -> dict[str, dict[str, str]]:
         p, probes = self.progress, self.recipe.probes
-        return {**({"start": p.references} if probes.kl_start else {}), **({"base": p.found} if p.found else {})}
+        return {
+            **({"start": p.references} if probes.kl_start else {}),
+            **({"base": p.found} if p.found else {}),
+        }
 
     def _probe(self, stage: Stage, result: Step, line: dict[str, float]) -> dict[str, float]:
         """The probes that are due; where isolation is adaptive, it reads them and may change who holds which
         weights."""
         p, monitor = self.progress, self.monitor
         monitor.seconds += line.get("seconds_probe/conflict", 0.0)
-        found, spent = monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line), monitor.seconds
+        found, spent = (
+            monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line),
+            monitor.seconds,
+        )
         if "conflict/all" in line:
             self.controller.hear(line["conflict/all"])
         if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step):
@@ -265,7 +317,9 @@ class Runner:
         roles = [r for r in stage.others() or stage.spec.roles if f"eval/{r}" in p.evaluations[-1]["scores"]]
         if spec.adaptive.to == "off" or controller.apart or len(set(p.policies.values())) > 1 or not roles:
             return
-        start, now = ({r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1]))
+        start, now = (
+            {r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1])
+        )
         self.was_apart = ""
         if move := controller.read(roles, start, now, training=not stage.others()):
             self._follow(stage, move)
@@ -304,8 +358,10 @@ class Runner:
             self._decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
             if outcome == "stop":
                 self._save()
-                raise GateStop(f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is "
-                               f"kept in {self.store.out}")
+                raise GateStop(
+                    f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is "
+                    f"kept in {self.store.out}"
+                )
             if outcome == "roll_back":
                 self._roll_back(spec)
                 return self._after_roll_back(gate, i, judged.reason)
@@ -331,11 +387,17 @@ class Runner:
         if gate.then == "stop":
             p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
             self._save()
-            raise GateStop(f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: "
-                           f"{reason}; everything is kept in "
-                           f"{self.store.out}")
+            raise GateStop(
+                f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: "
+                f"{reason}; everything is kept in "
+                f"{self.store.out}"
+            )
         if gate.then == "skip" or p.attempts >= gate.retries:
-            tried = f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed" if gate.then != "skip" else ""
+            tried = (
+                f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed"
+                if gate.then != "skip"
+                else ""
+            )
             return f"a gate rolled it back ({gate.metric}){tried}"
         p.attempts += 1
         spec = self.recipe.stage[p.stage]
@@ -349,7 +411,12 @@ class Runner:
         """Close the stage, unless it is to be run once more. What core isolation does at the end is measured,
         and gates judge it."""
         p = self.progress
-        if why != AGAIN and not self.rolled_back and spec.isolation.core == "core" and (done := fuse(self.engine, spec, p.policies[spec.roles[0]])):
+        if (
+            why != AGAIN
+            and not self.rolled_back
+            and spec.isolation.core == "core"
+            and (done := fuse(self.engine, spec, p.policies[spec.roles[0]]))
+        ):
             self._decide("schedule", "core", "fuse", done)
             p.step += 1
             self._log(self._measure(), "eval", spec)
@@ -364,9 +431,19 @@ class Runner:
 
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
         """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
-        found = evaluate(self.rollouts, self.held_out, self.progress.policies, noise=self.recipe.eval.noise,
-                         seed=seed_of(self.recipe.eval.seed, "eval"))
-        self.progress.evaluations.append({"metrics": {**(line or {}), **found.metrics}, "scores": {k: list(v) for k, v in found.scores.items()}})
+        found = evaluate(
+            self.rollouts,
+            self.held_out,
+            self.progress.policies,
+            noise=self.recipe.eval.noise,
+            seed=seed_of(self.recipe.eval.seed, "eval"),
+        )
+        self.progress.evaluations.append(
+            {
+                "metrics": {**(line or {}), **found.metrics},
+                "scores": {k: list(v) for k, v in found.scores.items()},
+            }
+        )
         self.values = dict(found.metrics)
         start = Evaluation(**self.progress.evaluations[0])
         return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})
@@ -374,8 +451,17 @@ class Runner:
     def _log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
         p = self.progress
         p.seconds = time.perf_counter() - self.clock
-        self.store.log(p.step, {"stage": p.stage, "stage_name": spec.name or spec.kind, "kind": spec.kind, "stage_step": p.stage_step,
-                                "seconds": round(p.seconds, 3), **line})
+        self.store.log(
+            p.step,
+            {
+                "stage": p.stage,
+                "stage_name": spec.name or spec.kind,
+                "kind": spec.kind,
+                "stage_step": p.stage_step,
+                "seconds": round(p.seconds, 3),
+                **line,
+            },
+        )
         self.events.write(p.step, line)
         self.emit(kind, values=line, stage_steps=spec.steps)
 
@@ -395,20 +481,20 @@ class Runner:
         raise endings.left(self.store, self.progress.step, number)
 
     def _decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
-        p = self.progress
-        decision = Decision(step=p.step, stage=min(p.stage, len(self.recipe.stage) - 1), kind=kind, name=name, outcome=outcome,
-                            reason=reason, numbers=dict(numbers or {}))
-        self.store.decide(decision)
+        at = {"step": self.progress.step, "stage": min(self.progress.stage, len(self.recipe.stage) - 1)}
+        said = {"kind": kind, "name": name, "outcome": outcome, "reason": reason}
+        self.store.decide(Decision(**at, **said, numbers=dict(numbers or {})))
         self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
 
     def _close(self, status: str) -> Path | None:
         return endings.close(self.store, self._summary(status), lambda text: self.emit("note", text=text))
 
     def _summary(self, status: str) -> dict[str, object]:
-        return endings.summary_of(self.recipe, self.progress, status, time.perf_counter() - self.clock, endings.facts_of(self.engine))
+        seconds = time.perf_counter() - self.clock
+        return endings.summary_of(self.recipe, self.progress, status, seconds, endings.facts_of(self.engine))
 
     def emit(self, kind: str, **fields) -> None:
-        p = self.progress
-        total = sum(s.steps for s in self.recipe.stage)
-        self.observe(Event(kind=kind, step=p.step, steps=total, stage=p.stage, stages=len(self.recipe.stage), stage_step=p.stage_step,
-                           **fields))
+        p, stages = self.progress, self.recipe.stage
+        at = {"step": p.step, "stage": p.stage, "stage_step": p.stage_step}
+        of = {"steps": sum(s.steps for s in stages), "stages": len(stages)}
+        self.observe(Event(kind=kind, **at, **of, **fields))

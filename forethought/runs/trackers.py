@@ -28,7 +28,9 @@ class EventFiles:
     def write(self, step: int, line: Mapping[str, object]) -> None:
         if self._writer is None:
             return
-        values = [self._summary.Value(tag=k, simple_value=v) for k, v in line.items() if isinstance(v, (int, float))]
+        values = [
+            self._summary.Value(tag=k, simple_value=v) for k, v in line.items() if isinstance(v, (int, float))
+        ]
         try:
             self._writer.add_event(self._event(step=step, summary=self._summary(value=values)))
         except OSError:

@@ -16,16 +16,23 @@ import pytest
 from conftest import desk_choices, desk_recipe, fake_desk, lines_of, nothing
 
 from forethought import cli, report
-from forethought.runs import run
-from forethought.engines.fake.engine import FakeEngine
 from forethought.core.errors import Diverged, Interrupted, UserError
+from forethought.engines.fake.engine import FakeEngine
 from forethought.report.load import load as load_run
+from forethought.runs import run
 from forethought.store import Store, verify
 from forethought.store import files as store_files
 
 SGD = {"lr": 0.5}
 IMITATE = {"kind": "imitate", "until": {"steps": 4}, "batch": 2, "optim": SGD}
-PLAN = {"kind": "reinforce", "roles": ["plan"], "until": {"steps": 3}, "batch": 2, "tree": {"plans": 3, "acts": 1}, "optim": SGD}
+PLAN = {
+    "kind": "reinforce",
+    "roles": ["plan"],
+    "until": {"steps": 3},
+    "batch": 2,
+    "tree": {"plans": 3, "acts": 1},
+    "optim": SGD,
+}
 QUIET = {"save": {"every": 1, "keep": 2, "trees_every": 1, "trees": 1}, "eval": {"tasks": 1, "every": 0}}
 
 
@@ -75,16 +82,28 @@ def test_a_run_that_ended_well_does_not_fail_at_its_page(tmp_path, monkeypatch):
     notes = []
     with monkeypatch.context() as patch:
         patch.setattr(report, "write", broken)
-        result = run.train(desk_recipe(IMITATE), tmp_path / "a run", lambda e: notes.append(e.text), fake_desk())
-    assert result.status == "done" and result.exit_code == 0 and summary(tmp_path / "a run")["status"] == "done"
-    assert [n for n in notes if "there is no report.html (UnicodeEncodeError: " in n and f"forethought "
-                                                                                         f"report '{tmp_path / 'a run'}'" in n]
+        result = run.train(
+            desk_recipe(IMITATE), tmp_path / "a run", lambda e: notes.append(e.text), fake_desk()
+        )
+    assert (
+        result.status == "done" and result.exit_code == 0 and summary(tmp_path / "a run")["status"] == "done"
+    )
+    assert [
+        n
+        for n in notes
+        if "there is no report.html (UnicodeEncodeError: " in n
+        and f"forethought report '{tmp_path / 'a run'}'" in n
+    ]
     left = tmp_path / "a run" / ".report.html.x1"
     left.write_text("half a page")
     told = []
     # writes the missing page
     again = run.resume(tmp_path / "a run", lambda e: told.append(e.text), fake_desk())
-    assert again.exit_code == 0 and again.values == result.values and "its report was missing and is written" in told[0]
+    assert (
+        again.exit_code == 0
+        and again.values == result.values
+        and "its report was missing and is written" in told[0]
+    )
     assert (tmp_path / "a run" / "report.html").stat().st_size > 10_000 and not left.exists()
     with pytest.raises(UserError, match="is finished; there is nothing to resume"):
         run.resume(tmp_path / "a run", nothing, fake_desk())
@@ -106,17 +125,28 @@ def test_ctrl_c_says_where_it_stopped_whatever_old_trees_have_become(tmp_path, d
     def spoil():
         path = tmp_path / "a run" / "trees" / "step-000005.jsonl.gz"
         data = path.read_bytes()
-        tree = {"step": 5, "nodes": [{"id": 0, "parent": None}, {"id": 1, "parent": 0}, {"id": 0, "parent": 1}]}
-        path.write_bytes({"cut": data[: len(data) // 2], "flipped": data[:40] + bytes([data[40] ^ 8]) + data[41:], "text": b"x",
-                          "cycle": gzip.compress(json.dumps(tree).encode() + b"\n")}[damage])
+        tree = {
+            "step": 5,
+            "nodes": [{"id": 0, "parent": None}, {"id": 1, "parent": 0}, {"id": 0, "parent": 1}],
+        }
+        path.write_bytes(
+            {
+                "cut": data[: len(data) // 2],
+                "flipped": data[:40] + bytes([data[40] ^ 8]) + data[41:],
+                "text": b"x",
+                "cycle": gzip.compress(json.dumps(tree).encode() + b"\n"),
+            }[damage]
+        )
         interrupt()
 
     recipe = desk_recipe(IMITATE, PLAN, **QUIET)
     with pytest.raises(Interrupted) as caught:
         run.train(recipe, tmp_path / "a run", at_step(6, spoil), fake_desk())
     assert caught.value.exit_code == 130
-    assert str(caught.value) == (f"interrupted at step 6, everything is saved; continue with: forethought "
-                                 f"train --resume '{tmp_path / 'a run'}'")
+    assert str(caught.value) == (
+        f"interrupted at step 6, everything is saved; continue with: forethought "
+        f"train --resume '{tmp_path / 'a run'}'"
+    )
     page = (tmp_path / "a run" / "report.html").read_text()
     assert "trees/step-000005.jsonl.gz " in page
     assert summary(tmp_path / "a run")["status"] == "interrupted"
@@ -159,7 +189,11 @@ def test_a_closed_terminal_saves_and_leaves(tmp_path, no_report):
     before = signal.getsignal(signal.SIGHUP)
     with pytest.raises(Interrupted) as caught:
         run.train(desk_recipe(IMITATE, PLAN, **QUIET), out, observe, fake_desk())
-    assert caught.value.exit_code == 129 and Store.open(out).latest()[1]["step"] == 6 and summary(out)["status"] == "interrupted"
+    assert (
+        caught.value.exit_code == 129
+        and Store.open(out).latest()[1]["step"] == 6
+        and summary(out)["status"] == "interrupted"
+    )
     assert signal.getsignal(signal.SIGHUP) is before
 
 
@@ -197,7 +231,8 @@ def test_weights_that_are_not_finite_are_never_saved_over_those_that_are(tmp_pat
         f"weights have diverged at step 4: NaN or inf in the logits of plan in policy 'base'; lower "
         f"stage.0.optim.lr from 0.5 to 0.0003 and check "
         f"the rewards: forethought train {out} --set stage.0.optim.lr=0.0003 --out NEW; the weights of step "
-        f"3 are intact in {out / 'checkpoints'}")
+        f"3 are intact in {out / 'checkpoints'}"
+    )
     assert caught.value.exit_code == 2 and summary(out)["status"] == "stopped"
     assert Store.open(out).steps() == [0, 2, 3] and verify(out / "checkpoints" / "step-000003") == ""
     assert not list((out / "checkpoints").glob(".*"))
@@ -210,10 +245,17 @@ def test_a_sampler_that_meets_no_numbers_names_the_rate_too(tmp_path, no_report)
                 raise Diverged("policy 'plan' gives logits that are not finite")
             return super().sample(requests)
 
-    with pytest.raises(Diverged, match=r"weights have diverged at step 4: policy 'plan' gives logits .* "
-                                       r"lower stage.0.optim.lr from 0.001 to 0.0001 "):
-        run.train(desk_recipe(IMITATE | {"optim": {"lr": 0.001}}, PLAN, **QUIET), tmp_path / "run", nothing,
-                  lambda recipe, domain: Lost(domain.vocabulary(), domain.stops, choices=desk_choices))
+    with pytest.raises(
+        Diverged,
+        match=r"weights have diverged at step 4: policy 'plan' gives logits .* "
+        r"lower stage.0.optim.lr from 0.001 to 0.0001 ",
+    ):
+        run.train(
+            desk_recipe(IMITATE | {"optim": {"lr": 0.001}}, PLAN, **QUIET),
+            tmp_path / "run",
+            nothing,
+            lambda recipe, domain: Lost(domain.vocabulary(), domain.stops, choices=desk_choices),
+        )
     assert summary(tmp_path / "run")["status"] == "stopped"
 
 
@@ -225,10 +267,18 @@ def test_metrics_that_are_not_finite_do_not_end_a_run(tmp_path):
         def optim_step(self, policy, lr_scale=1.0):
             return super().optim_step(policy, lr_scale) | {"gap": Last(math.inf), "away": Last(math.nan)}
 
-    run.train(desk_recipe(IMITATE), tmp_path / "run", nothing, lambda recipe, domain: Loud(domain.vocabulary(), domain.stops, choices=desk_choices))
+    run.train(
+        desk_recipe(IMITATE),
+        tmp_path / "run",
+        nothing,
+        lambda recipe, domain: Loud(domain.vocabulary(), domain.stops, choices=desk_choices),
+    )
     line = lines_of(tmp_path / "run" / "metrics.jsonl")[1]
     assert (line["gap"], line["away"]) == ("Infinity", "NaN")
-    assert load_run(tmp_path / "run").lines[1]["gap"] == math.inf and "4 values of gap" in (tmp_path / "run" / "report.html").read_text()
+    assert (
+        load_run(tmp_path / "run").lines[1]["gap"] == math.inf
+        and "4 values of gap" in (tmp_path / "run" / "report.html").read_text()
+    )
 
 
 # the machine ------------------------------------------------------------------------------------------------
@@ -239,10 +289,18 @@ def on(asked: list, **facts):
 
     class Told(FakeEngine):
         def facts(self):
-            return {**super().facts(), "threads": 1, "kernels": "c", "precision": "bf16", "torch": "2.9"} | facts
+            return {
+                **super().facts(),
+                "threads": 1,
+                "kernels": "c",
+                "precision": "bf16",
+                "torch": "2.9",
+            } | facts
 
         def chosen(self):
-            return {"device": "cpu"} | {k: v for k, v in self.facts().items() if k in ("threads", "kernels", "precision", "torch")}
+            return {"device": "cpu"} | {
+                k: v for k, v in self.facts().items() if k in ("threads", "kernels", "precision", "torch")
+            }
 
     def engine_of(recipe, domain):
         asked.append(recipe.engine)
@@ -258,12 +316,20 @@ def test_another_machine_is_said_and_both_are_kept(tmp_path, no_report):
     summary_file = out / "summary.json"
     # what decides stands in the checkpoint
     summary_file.write_text(summary_file.read_text().replace('"threads": 1', '"threads": 2'))
-    run.resume(out, lambda e: notes.append(e.text) if e.kind == "note" else None, on(asked, kernels="torch", torch="2.10"))
+    run.resume(
+        out,
+        lambda e: notes.append(e.text) if e.kind == "note" else None,
+        on(asked, kernels="torch", torch="2.10"),
+    )
     assert (asked[-1].threads, asked[-1].precision) == (1, "bf16")
-    told = ("from step 1 on this run is not, bit for bit, the one that was never stopped: kernels: c before, "
-            "torch now; "
-            "torch: 2.9 before, 2.10 now")
-    assert told in notes and [d["reason"] for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"] == [told]
+    told = (
+        "from step 1 on this run is not, bit for bit, the one that was never stopped: kernels: c before, "
+        "torch now; "
+        "torch: 2.9 before, 2.10 now"
+    )
+    assert told in notes and [
+        d["reason"] for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "elsewhere"
+    ] == [told]
     assert [(m["step"], m["kernels"]) for m in summary(out)["machines"]] == [(0, "c"), (1, "torch")]
 
 
@@ -289,7 +355,11 @@ def test_a_run_made_before_records_were_checked_goes_on_with_a_note(tmp_path, no
         state["logs"] = {name: state["logs"][name][0] for name in ("metrics.jsonl", "decisions.jsonl")}
         del state["recipe"], state["progress"]["machines"]
         (checkpoint / "state.json").write_text(json.dumps(state))
-        files = {str(p.relative_to(checkpoint)): [p.stat().st_size, store_files.digest(p)] for p in checkpoint.rglob("*") if p.is_file()}
+        files = {
+            str(p.relative_to(checkpoint)): [p.stat().st_size, store_files.digest(p)]
+            for p in checkpoint.rglob("*")
+            if p.is_file()
+        }
         files.pop("manifest.json")
         (checkpoint / "manifest.json").write_text(json.dumps(files))
     for name in ("files.jsonl", "run.json", ".lock"):
@@ -298,7 +368,10 @@ def test_a_run_made_before_records_were_checked_goes_on_with_a_note(tmp_path, no
     assert len(notes) == 1 and notes[0].startswith(f"{out} was made before records were checked")
     same = lambda out: (Store.open(out).latest()[0] / "engine" / "fake.json").read_text()  # noqa: E731
     assert same(out) == same(tmp_path / "straight")
-    assert lines_of(out / "files.jsonl") == lines_of(tmp_path / "straight" / "files.jsonl") and Store(out).has_its_recipe()
+    assert (
+        lines_of(out / "files.jsonl") == lines_of(tmp_path / "straight" / "files.jsonl")
+        and Store(out).has_its_recipe()
+    )
 
 
 def test_a_checkpoint_too_many_goes_when_the_run_goes_on(tmp_path, no_report):
@@ -337,8 +410,10 @@ def test_a_changed_recipe_that_nothing_was_trained_with_is_refused(tmp_path, no_
     assert Store(out).steps() == []
     said = json.loads((out / "recipe.json").read_text())
     (out / "recipe.json").write_text(json.dumps(said | {"seed": 3}))
-    with pytest.raises(UserError, match="recipe.json is not the recipe that the run was trained "
-                                        "with.*Nothing was trained yet"):
+    with pytest.raises(
+        UserError,
+        match="recipe.json is not the recipe that the run was trained with.*Nothing was trained yet",
+    ):
         run.resume(out, nothing, fake_desk())
     (out / "recipe.json").write_text(json.dumps(said))
     assert run.resume(out, nothing, fake_desk()).status == "done"
@@ -350,16 +425,35 @@ def test_two_runs_of_one_recipe_are_equal_files(tmp_path, no_report):
     recipe = desk_recipe(IMITATE, PLAN, **QUIET)
     for name in ("a", "b"):
         run.train(recipe, tmp_path / name, nothing, fake_desk())
-    files = {name: {str(p.relative_to(tmp_path / name)): p for p in (tmp_path / name).rglob("*") if p.is_file() and p.parent.name != "tensorboard"}
-             for name in ("a", "b")}
+    files = {
+        name: {
+            str(p.relative_to(tmp_path / name)): p
+            for p in (tmp_path / name).rglob("*")
+            if p.is_file() and p.parent.name != "tensorboard"
+        }
+        for name in ("a", "b")
+    }
     assert files["a"].keys() == files["b"].keys()
-    other = {name.split("/")[-1] for name in files["a"] if files["a"][name].read_bytes() != files["b"][name].read_bytes()}
-    assert other <= {"metrics.jsonl", "decisions.jsonl", "summary.json", "state.json", "manifest.json", ".lock"}
+    other = {
+        name.split("/")[-1]
+        for name in files["a"]
+        if files["a"][name].read_bytes() != files["b"][name].read_bytes()
+    }
+    assert other <= {
+        "metrics.jsonl",
+        "decisions.jsonl",
+        "summary.json",
+        "state.json",
+        "manifest.json",
+        ".lock",
+    }
 
     def timeless(value):
         if isinstance(value, dict):
             clocks = ("tokens_per_second", "logs", "digest", "state.json")
-            return {k: timeless(v) for k, v in value.items() if not k.startswith("seconds") and k not in clocks}
+            return {
+                k: timeless(v) for k, v in value.items() if not k.startswith("seconds") and k not in clocks
+            }
         return [timeless(v) for v in value] if isinstance(value, list) else value
 
     for name, path in files["a"].items():
@@ -371,24 +465,38 @@ def test_two_runs_of_one_recipe_are_equal_files(tmp_path, no_report):
 # the command line -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("error", "message"), [
-    (Exception("No space left on device (os error 28)"), "No space left on device; free some space"),
-    (RuntimeError("tokenizers: Disk quota exceeded"), "Disk quota exceeded; free some space"),
-    (ValueError("could not open x: Too many open files"), "Too many open files; allow more open files "
-                                                          "(ulimit -n)"),
-    (RuntimeError("can't start new thread"), "Cannot allocate memory; allow more memory, or take a smaller "
-                                             "model or batch"),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
-     "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
-    (MemoryError(), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
-    (KeyboardInterrupt(), "interrupted"),
-])
-def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(tmp_path, capsys, error, message):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Exception("No space left on device (os error 28)"), "No space left on device; free some space"),
+        (RuntimeError("tokenizers: Disk quota exceeded"), "Disk quota exceeded; free some space"),
+        (
+            ValueError("could not open x: Too many open files"),
+            "Too many open files; allow more open files (ulimit -n)",
+        ),
+        (
+            RuntimeError("can't start new thread"),
+            "Cannot allocate memory; allow more memory, or take a smaller model or batch",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "Cannot allocate memory; allow more memory, or take a smaller model or batch",
+        ),
+        (MemoryError(), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(
+    tmp_path, capsys, error, message
+):
     from forethought.cli.faults import explain
 
     (tmp_path / "part mit leer" / "checkpoints").mkdir(parents=True)
     assert explain(error, tmp_path / "part mit leer") == (130 if isinstance(error, KeyboardInterrupt) else 1)
-    assert capsys.readouterr().err == f"forethought: {message}; continue with: forethought train --resume '{tmp_path / 'part mit leer'}'\n"
+    assert (
+        capsys.readouterr().err == f"forethought: {message}; continue with: forethought train --resume "
+        f"'{tmp_path / 'part mit leer'}'\n"
+    )
 
 
 @pytest.mark.parametrize("text", ['{"step": [1]}', "[]", "", '{"layout": 5}', "[" * 100_000])
@@ -435,4 +543,8 @@ def test_a_folder_that_is_not_empty_is_named_as_a_shell_takes_it(tmp_path, monke
     Path("a run").mkdir()
     Path("a run", "recipe.json").touch()
     assert cli.main(["train", "desk", "--out", "a run"]) == 2
-    assert capsys.readouterr().err == "forethought: a run is not empty; continue that run with --resume 'a run', or choose another --out\n"
+    assert (
+        capsys.readouterr().err
+        == "forethought: a run is not empty; continue that run with --resume 'a run', or choose "
+        "another --out\n"
+    )

@@ -38,8 +38,13 @@ RAISES = CASES["step raises"]
 
 def fail(tree: Tree, *ids: int) -> Tree:
     """These nodes broke; what stood below them was never done."""
-    nodes = [replace(n, status="failed", reason="environment: RuntimeError: boom", reward_parts={}) if n.id in ids else n
-             for n in tree.nodes if n.parent not in ids]
+    nodes = [
+        replace(n, status="failed", reason="environment: RuntimeError: boom", reward_parts={})
+        if n.id in ids
+        else n
+        for n in tree.nodes
+        if n.parent not in ids
+    ]
     return replace(tree, nodes=tuple(nodes))
 
 
@@ -68,19 +73,33 @@ def test_a_failed_execution_is_in_no_reward_of_its_plan():
 def test_role_baseline_compares_with_peers_that_were_measured():
     _, found = assigned(BROKEN, "role_baseline")
     std = sqrt(1 / 18)  # of 1/2, 0, 0: the failed plan is no fourth
-    assert found == pytest.approx({1: (1 / 3) / (std + EPS), 5: (-1 / 6) / (std + EPS), 11: (-1 / 6) / (std + EPS),
-                                   2: 0.5 / (0.5 + EPS), 3: -0.5 / (0.5 + EPS), 6: 0.0, 7: 0.0})
+    assert found == pytest.approx(
+        {
+            1: (1 / 3) / (std + EPS),
+            5: (-1 / 6) / (std + EPS),
+            11: (-1 / 6) / (std + EPS),
+            2: 0.5 / (0.5 + EPS),
+            3: -0.5 / (0.5 + EPS),
+            6: 0.0,
+            7: 0.0,
+        }
+    )
 
 
-@pytest.mark.parametrize(("name", "right", "wrong"), [
-    # 1 of 6 responses: 2 + 2, and 2 for the refused plan
-    ("grpo", (5 / 6) / (sqrt(5) / 6 + EPS), (-1 / 6) / (sqrt(5) / 6 + EPS)),
-    ("dr_grpo", 5 / 6, -1 / 6),
-    ("rloo", 1.0, -1 / 5),
-])
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        # 1 of 6 responses: 2 + 2, and 2 for the refused plan
+        ("grpo", (5 / 6) / (sqrt(5) / 6 + EPS), (-1 / 6) / (sqrt(5) / 6 + EPS)),
+        ("dr_grpo", 5 / 6, -1 / 6),
+        ("rloo", 1.0, -1 / 5),
+    ],
+)
 def test_flat_credit_counts_the_responses_that_were_measured(name, right, wrong):
     _, found = assigned(BROKEN, name)
-    assert found == pytest.approx({2: right, 3: wrong, 6: wrong, 7: wrong, 11: wrong, 1: (right + wrong) / 2, 5: wrong})
+    assert found == pytest.approx(
+        {2: right, 3: wrong, 6: wrong, 7: wrong, 11: wrong, 1: (right + wrong) / 2, 5: wrong}
+    )
 
 
 @pytest.mark.parametrize("name", sorted(credit.CREDITS))
@@ -101,7 +120,9 @@ def test_a_plan_that_is_paid_for_itself_is_known_though_its_executions_failed():
     spec = CreditSpec(name="role_baseline", eps=EPS)
     tree = reward(fail(tree_of([[1], [0]]), 2), {"plan": {"valid": 1.0}, "act": {"outcome": 1.0}})
     rows = credit.measured(tree, spec, credit.assign(tree, spec, ("plan", "act")))
-    assert {i: row[0] for i, row in rows.items()} == pytest.approx({1: 0.5 / (0.5 + EPS), 3: -0.5 / (0.5 + EPS), 4: 0.0})
+    assert {i: row[0] for i, row in rows.items()} == pytest.approx(
+        {1: 0.5 / (0.5 + EPS), 3: -0.5 / (0.5 + EPS), 4: 0.0}
+    )
 
 
 # a step -----------------------------------------------------------------------------------------------------
@@ -111,8 +132,14 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
     """Two plans with one execution each; the first execution breaks."""
     desk = family_of(RAISES, lambda n: n == 0)((1,), widgets=4)
     rollouts = Rollouts(Listening(desk.vocabulary(), desk.stops, choices=desk_choices), desk)
-    spec = StageSpec(kind="reinforce", batch=1, tree=TreeSpec(plans=2, acts=1), credit=CreditSpec(name="role_baseline"), skip_zero=False,
-                     optim=OptimSpec(lr=1.0))
+    spec = StageSpec(
+        kind="reinforce",
+        batch=1,
+        tree=TreeSpec(plans=2, acts=1),
+        credit=CreditSpec(name="role_baseline"),
+        skip_zero=False,
+        optim=OptimSpec(lr=1.0),
+    )
     sampler = LevelSampler((1,))
     rollouts.engine.prepare("base", spec.optim)
     accepted = next(seed for seed in range(50) if _executions(rollouts, desk, spec, seed) == 2)
@@ -123,8 +150,12 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
     [tree] = result.trees
     first, second = tree.children(0)
     [lost], [kept] = tree.children(first.id), tree.children(second.id)
-    assert (lost.status, lost.reason, lost.reward_parts, lost.reward) == ("failed", "environment: "
-                                                                                    "RuntimeError: boom", {}, None)
+    assert (lost.status, lost.reason, lost.reward_parts, lost.reward) == (
+        "failed",
+        "environment: RuntimeError: boom",
+        {},
+        None,
+    )
     [(batch, objective)] = rollouts.engine.learned
     assert objective.denominators == {"pg": len(second.token_ids) + len(kept.token_ids)}
     assert sum(len(s.token_ids) for s in batch.segments if s.stream) == objective.denominators["pg"]
@@ -137,7 +168,11 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
 def _executions(rollouts, desk, spec, seed) -> int:
     """How many plans of the step with this seed are executed."""
     whole = Rollouts(rollouts.engine, Desk((1,), widgets=4))
-    [tree] = Stage(rollouts.engine, whole, replace(spec, skip_zero=True), ONE, LevelSampler((1,)), seed).step(0).trees
+    [tree] = (
+        Stage(rollouts.engine, whole, replace(spec, skip_zero=True), ONE, LevelSampler((1,)), seed)
+        .step(0)
+        .trees
+    )
     rollouts.engine.learned.clear()
     return sum(n.role == "act" for n in tree.nodes)
 
@@ -149,7 +184,10 @@ def test_a_group_of_which_nothing_is_known_is_no_failure_of_the_policy():
     sampler.observe(trees)
     assert sampler.passed == {}
     kept, counts = admit(trees, [{}, {}])
-    assert kept == [] and {k: v.value() for k, v in counts.items() if v.value()} == {"groups/zero": 1.0, "groups/failed": 2}
+    assert kept == [] and {k: v.value() for k, v in counts.items() if v.value()} == {
+        "groups/zero": 1.0,
+        "groups/failed": 2,
+    }
     line = reduce(tree_metrics(trees))
     assert "reward/act" not in line and "reward/plan" not in line
     assert (line["failed/plan"], line["failed/act"], line["refused/plan"]) == (0.5, 1.0, 0.0)
@@ -168,13 +206,20 @@ def test_a_rate_is_over_the_tasks_that_were_measured():
     found = evaluation(plan=[1.0, None, 0.0, 1.0], act=[None] * 4)
     assert found.metrics["eval/plan"] == 2 / 3 and found.metrics["eval_n/plan"] == 3
     assert not [name for name in found.metrics if name.endswith("/act")]
-    assert failures(found.scores) == (4, 4) and failures(evaluation(plan=[1.0, None], act=[0.0, 1.0]).scores) == (1, 2)
+    assert failures(found.scores) == (4, 4) and failures(
+        evaluation(plan=[1.0, None], act=[0.0, 1.0]).scores
+    ) == (1, 2)
 
 
 def test_pairs_are_of_tasks_that_both_sides_have():
-    assert paired_difference([1.0, None, 0.0, 0.0], [0.0, 1.0, None, 1.0]) == paired_difference([1.0, 0.0], [0.0, 1.0])
+    assert paired_difference([1.0, None, 0.0, 0.0], [0.0, 1.0, None, 1.0]) == paired_difference(
+        [1.0, 0.0], [0.0, 1.0]
+    )
     assert paired_difference([None], [1.0]) == (0.0, -1.0, 1.0)
-    start, now = evaluation(plan=[1.0, 1.0, None], act=[1.0, None, None]), evaluation(plan=[0.0, 1.0, 1.0], act=[None, 1.0, 1.0])
+    start, now = (
+        evaluation(plan=[1.0, 1.0, None], act=[1.0, None, None]),
+        evaluation(plan=[0.0, 1.0, 1.0], act=[None, 1.0, 1.0]),
+    )
     assert changes(start, now)["eval_change/plan"] == -0.5 and "eval_change/act" not in changes(start, now)
 
 
@@ -195,15 +240,30 @@ def test_a_gate_compares_the_tasks_that_both_have_and_says_what_it_cannot_see():
 
 def test_the_report_says_what_broke():
     assert broke([{"eval/plan": 1.0}, {"reward/plan": 0.5, "failed/act": 0.0}]) == []
-    told = broke([{"failed/act": 0.5}, {"failed/task": 1.0}, {"eval/plan": 1.0, "eval_failed/plan": 2.0, "eval_failed/e2e": 3.0}])
-    assert told[0] == "At the last evaluation something broke (plan in 2 and e2e in 3 held-out tasks); these are in no number."
+    told = broke(
+        [
+            {"failed/act": 0.5},
+            {"failed/task": 1.0},
+            {"eval/plan": 1.0, "eval_failed/plan": 2.0, "eval_failed/e2e": 3.0},
+        ]
+    )
+    assert (
+        told[0] == "At the last evaluation something broke (plan in 2 and e2e in 3 held-out tasks); these "
+        "are in no number."
+    )
     assert told[1].startswith("In 2 steps the environment,")
 
 
 # a run ------------------------------------------------------------------------------------------------------
 
 IMITATE = {"kind": "imitate", "batch": 2, "until": {"steps": 4}}
-REINFORCE = {"kind": "reinforce", "batch": 4, "tree": {"oracle_plan": True, "acts": 2}, "roles": ["act"], "until": {"steps": 6}}
+REINFORCE = {
+    "kind": "reinforce",
+    "batch": 4,
+    "tree": {"oracle_plan": True, "acts": 2},
+    "roles": ["act"],
+    "until": {"steps": 6},
+}
 
 
 class Server:
@@ -225,6 +285,7 @@ class Server:
 
 def watching(server: Server, at: int):
     """The server goes down with step `at` of the run."""
+
     def observe(event):
         if event.kind in ("step", "eval") and event.step == at:
             server.down = True
@@ -233,7 +294,10 @@ def watching(server: Server, at: int):
 
 
 def recipe_of(*stages, **fields):
-    return desk_recipe(*stages, **({"layout": "shared", "probes": {"every": 0, "conflict_every": 0}, "save": {"every": 50}} | fields))
+    return desk_recipe(
+        *stages,
+        **({"layout": "shared", "probes": {"every": 0, "conflict_every": 0}, "save": {"every": 50}} | fields),
+    )
 
 
 def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mended(tmp_path, monkeypatch):
@@ -244,8 +308,14 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
         run.train(recipe, out, watching(server, 2), engine_of=fake_desk())
     said = str(stopped.value)
     assert stopped.value.exit_code == 2
-    assert "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = 0.5 of 2 steps)" in said
-    assert "environment: ConnectionRefusedError: no server (in environment of Family," in said and f"{__file__}:" in said
+    assert (
+        "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = "
+        "0.5 of 2 steps)" in said
+    )
+    assert (
+        "environment: ConnectionRefusedError: no server (in environment of Family," in said
+        and f"{__file__}:" in said
+    )
     assert said.endswith(f"forethought train --resume {out}")
     assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
     assert (out / "checkpoints" / "step-000004").is_dir()  # nothing is lost
@@ -260,7 +330,9 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
     done = run.resume(out, nothing, engine_of=fake_desk())
     assert done.status == "done" and lines_of(out / "metrics.jsonl")[-1]["step"] >= 6
     # told once
-    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "guard"].count("failed") == 1
+    assert [d["outcome"] for d in lines_of(out / "decisions.jsonl") if d["kind"] == "guard"].count(
+        "failed"
+    ) == 1
 
 
 def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
@@ -271,7 +343,9 @@ def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
         if event.kind in ("step", "eval"):
             server.down = event.step == 2
 
-    done = run.train(recipe_of(REINFORCE, eval={"tasks": 2, "every": 0}), tmp_path / "run", observe, engine_of=fake_desk())
+    done = run.train(
+        recipe_of(REINFORCE, eval={"tasks": 2, "every": 0}), tmp_path / "run", observe, engine_of=fake_desk()
+    )
     assert done.status == "done"
     [line] = [line for line in lines_of(tmp_path / "run" / "metrics.jsonl") if line.get("failed/act")]
     assert (line["step"], line["failed/act"]) == (3, 1.0)
@@ -282,8 +356,11 @@ def test_a_failed_first_evaluation_stops_typed_and_resume_begins_anew(tmp_path, 
     server.down = True
     monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
     out = tmp_path / "run"
-    with pytest.raises(FaultStop, match=r"stopped at step 0: 4 of 4 tasks of the evaluation failed .*nothing "
-                                        r"was trained"):
+    with pytest.raises(
+        FaultStop,
+        match=r"stopped at step 0: 4 of 4 tasks of the evaluation failed .*nothing "
+        r"was trained",
+    ):
         run.train(recipe_of(IMITATE), out, nothing, engine_of=fake_desk())
     server.down = False
     assert run.resume(out, nothing, engine_of=fake_desk()).status == "done"
@@ -299,7 +376,12 @@ def test_an_evaluation_that_failed_is_made_again_by_who_resumes(at, tmp_path, mo
     gate = {"metric": "eval/act", "at_most": 0.5, "on_fail": "stop"}
     stage = IMITATE | {"gates": [gate]}
     with pytest.raises(FaultStop, match="4 of 4 tasks of the evaluation failed"):
-        run.train(recipe_of(stage, eval={"tasks": 2, "every": at}), out, watching(server, at - 1), engine_of=fake_desk())
+        run.train(
+            recipe_of(stage, eval={"tasks": 2, "every": at}),
+            out,
+            watching(server, at - 1),
+            engine_of=fake_desk(),
+        )
     # nothing was judged on nothing
     assert [d["kind"] for d in lines_of(out / "decisions.jsonl")].count("gate") == 0
     server.down = False
@@ -330,14 +412,24 @@ def test_the_engines_own_error_is_not_the_environments(tmp_path):
             raise RuntimeError("the sampler broke")
 
     with pytest.raises(RuntimeError, match="the sampler broke"):
-        run.train(recipe_of(IMITATE), tmp_path / "run", nothing,
-                  engine_of=lambda recipe, domain: Broken(domain.vocabulary(), domain.stops, choices=desk_choices))
+        run.train(
+            recipe_of(IMITATE),
+            tmp_path / "run",
+            nothing,
+            engine_of=lambda recipe, domain: Broken(domain.vocabulary(), domain.stops, choices=desk_choices),
+        )
 
 
-@pytest.mark.parametrize(("limits", "where"), [
-    ({"step_seconds": -1.0}, "limits.step_seconds"), ({"episode_seconds": -0.1}, "limits.episode_seconds"),
-    ({"max_failed": 1.5}, "limits.max_failed"), ({"max_failed": -0.5}, "limits.max_failed"), ({"window": 0}, "limits.window"),
-])
+@pytest.mark.parametrize(
+    ("limits", "where"),
+    [
+        ({"step_seconds": -1.0}, "limits.step_seconds"),
+        ({"episode_seconds": -0.1}, "limits.episode_seconds"),
+        ({"max_failed": 1.5}, "limits.max_failed"),
+        ({"max_failed": -0.5}, "limits.max_failed"),
+        ({"window": 0}, "limits.window"),
+    ],
+)
 def test_limits_outside_their_range_are_refused(limits, where):
     with pytest.raises(RecipeError, match=f"^{where}: "):
         check(desk_recipe(IMITATE, limits=limits))
@@ -347,7 +439,11 @@ def test_a_run_without_faults_has_no_word_of_them(tmp_path):
     run.train(recipe_of(IMITATE, REINFORCE), tmp_path / "run", nothing, engine_of=fake_desk())
     assert not (tmp_path / "run" / "faults.json").exists()
     for line in lines_of(tmp_path / "run" / "metrics.jsonl"):
-        assert not [name for name, value in line.items() if name.startswith(("failed/", "eval_failed", "groups/failed")) and value]
+        assert not [
+            name
+            for name, value in line.items()
+            if name.startswith(("failed/", "eval_failed", "groups/failed")) and value
+        ]
 
 
 # looking ----------------------------------------------------------------------------------------------------
@@ -364,19 +460,25 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(Source, "open", lambda self, domain, engine_of: fake_desk()(None, domain))
     found = look.evaluate(source, tasks=3)
     assert found["failed"] == 1 and {name: found[name]["n"] for name in ("plan", "act", "e2e")} in (
-        {"plan": 6, "act": 5, "e2e": 6}, {"plan": 6, "act": 6, "e2e": 5})
+        {"plan": 6, "act": 5, "e2e": 6},
+        {"plan": 6, "act": 6, "e2e": 5},
+    )
     assert family.closed == 1
     monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(RAISES, lambda n: n % 9 == 1))
     found = look.evaluate(source, tasks=3, tree=TreeSpec(plans=4, temperature=1.0))
     assert found["failed"] > 0 and found["avg@4"]["n"] == 6 and found["pass@4"]["n"] < 6
     monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: n == 0))
     first, second = look.sample(source, n=2)
-    assert (first["plan_status"], first["plan_reason"]) == ("failed", "parse: IndexError: list index out of "
-                                                                      "range")
+    assert (first["plan_status"], first["plan_reason"]) == (
+        "failed",
+        "parse: IndexError: list index out of range",
+    )
     assert second["plan_status"] != "failed"
     monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: True))
-    with pytest.raises(Exception, match="all 6 tasks failed, so there is nothing to measure; the most "
-                                        "frequent: parse: IndexError"):
+    with pytest.raises(
+        Exception,
+        match="all 6 tasks failed, so there is nothing to measure; the most frequent: parse: IndexError",
+    ):
         look.evaluate(source, tasks=3, levels=[1, 2], tree=TreeSpec(plans=1, acts=1, temperature=0.0))
 
 
@@ -390,7 +492,10 @@ def test_a_task_that_failed_in_an_evaluation_is_no_damage_of_the_checkpoint():
     """A run that stopped because tasks failed has such evaluations, and goes on from them."""
     from forethought.runs.progress import Progress
 
-    one = {"metrics": {"eval/act": 1.0, "failed/act": 1.0}, "scores": {"eval/act": [1.0, None], "eval/plan": [None, None]}}
+    one = {
+        "metrics": {"eval/act": 1.0, "failed/act": 1.0},
+        "scores": {"eval/act": [1.0, None], "eval/plan": [None, None]},
+    }
     assert Progress.read({"evaluations": [one]}).evaluations == [one]
     with pytest.raises(ValueError, match="an evaluation without metrics and scores"):
         Progress.read({"evaluations": [one | {"scores": {"eval/act": ["1"]}}]})

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 from conftest import TASK, desk_recipe, fake_desk, lines_of, node, nothing, tree_of
 
-from forethought.runs import run
+from forethought.core.errors import RecipeError
+from forethought.core.types import Node, Tree
 from forethought.learn.credit import assign
 from forethought.learn.credit.hicra import entropy_mask, hicra, placebo_mask, plan_mask
-from forethought.core.errors import RecipeError
+from forethought.learn.rewards import reward
 from forethought.recipe.check import check
 from forethought.recipe.schema import CreditSpec, ShapingSpec
-from forethought.learn.rewards import reward
-from forethought.core.types import Node, Tree
+from forethought.runs import run
 
 FOUR_BY_THREE = [[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]]
 PTA = {"plan": {"analytic": 0.5}, "act": {"outcome": 1.0}}
@@ -43,7 +43,10 @@ def test_analytic_is_the_softmax_of_the_plans_success_rates(tau):
     assert [found[i]["analytic"] for i in PLANS] == pytest.approx([r / sum(raised) for r in raised])
 
 
-@pytest.mark.parametrize(("tau", "good", "first", "others", "rest"), [(1.0, 1.46, 1.26, -0.66, -0.72), (0.1, 1.58, 0.82, -0.69, -0.69)])
+@pytest.mark.parametrize(
+    ("tau", "good", "first", "others", "rest"),
+    [(1.0, 1.46, 1.26, -0.66, -0.72), (0.1, 1.58, 0.82, -0.69, -0.69)],
+)
 def test_one_normalisation_over_the_whole_tree_gives_the_published_vector(tau, good, first, others, rest):
     rows = leaf_advantages(FOUR_BY_THREE, tau)
     assert rows[0] == pytest.approx([good] * 3, abs=0.005)
@@ -60,12 +63,17 @@ def test_plans_that_all_do_alike_share_it_equally_and_nothing_trains(outcomes):
 
 def test_a_refused_plan_takes_part_as_one_that_never_succeeds():
     found = parts(tree_of([[1], None]), PTA)
-    assert found[3]["analytic"] == pytest.approx(1 / (1 + math.e)) and found[1]["analytic"] == pytest.approx(math.e / (1 + math.e))
+    assert found[3]["analytic"] == pytest.approx(1 / (1 + math.e)) and found[1]["analytic"] == pytest.approx(
+        math.e / (1 + math.e)
+    )
 
 
 def test_a_plan_without_evidence_takes_no_part():
     tree = tree_of([[1], [0]])
-    broken = replace(tree, nodes=tuple(replace(n, status="failed", reward_parts={}) if n.id == 4 else n for n in tree.nodes))
+    broken = replace(
+        tree,
+        nodes=tuple(replace(n, status="failed", reward_parts={}) if n.id == 4 else n for n in tree.nodes),
+    )
     found = parts(broken, PTA)
     assert found[1]["analytic"] == 1.0 and "analytic" not in found[3]
 
@@ -78,8 +86,16 @@ def sized(*responses: tuple[int, int, float, str]) -> Tree:
     nodes = [Node(id=0, parent=None, role=None, text="GOAL", token_ids=(9,))]
     for plan, act, outcome, status in responses:
         nodes.append(node(len(nodes), 0, "plan", plan, reward_parts={"format": 1.0, "valid": 1.0}))
-        nodes.append(node(len(nodes), len(nodes) - 1, "act", act, status=status,
-                          reward_parts={"format": float(status == "finished"), "outcome": outcome, "follows": 1.0}))
+        nodes.append(
+            node(
+                len(nodes),
+                len(nodes) - 1,
+                "act",
+                act,
+                status=status,
+                reward_parts={"format": float(status == "finished"), "outcome": outcome, "follows": 1.0},
+            )
+        )
     return Tree(task=TASK, nodes=tuple(nodes))
 
 
@@ -88,8 +104,13 @@ LENGTH = {"act": {"outcome": 1.0, "length": 0.1, "structure": 0.2}}
 
 def test_length_is_nearness_to_the_shortest_success():
     """Lengths 4 (wrong), 6 (right, the shortest), 10 (right), 16 (the longest): T = 6, T_max = 16."""
-    found = parts(sized((2, 2, 0, "finished"), (2, 4, 1, "finished"), (4, 6, 1, "finished"), (8, 8, 0, "truncated")), LENGTH)
-    assert [found[i]["length"] for i in (2, 4, 6, 8)] == pytest.approx([math.exp(-0.2), 1.0, math.exp(-0.4), math.exp(-1.0)])
+    found = parts(
+        sized((2, 2, 0, "finished"), (2, 4, 1, "finished"), (4, 6, 1, "finished"), (8, 8, 0, "truncated")),
+        LENGTH,
+    )
+    assert [found[i]["length"] for i in (2, 4, 6, 8)] == pytest.approx(
+        [math.exp(-0.2), 1.0, math.exp(-0.4), math.exp(-1.0)]
+    )
     # what ran out of budget kept to no format
     assert [found[i]["structure"] for i in (2, 4, 6, 8)] == [1.0, 1.0, 1.0, 0.0]
 
@@ -113,7 +134,11 @@ def test_where_all_are_equally_long_all_are_near():
 
 
 def test_the_whole_reward_is_the_papers_sum():
-    tree = reward(sized((2, 4, 1, "finished"), (4, 6, 0, "finished")), {"plan": {"analytic": 0.5}, **LENGTH}, ShapingSpec())
+    tree = reward(
+        sized((2, 4, 1, "finished"), (4, 6, 0, "finished")),
+        {"plan": {"analytic": 0.5}, **LENGTH},
+        ShapingSpec(),
+    )
     best = math.e / (1 + math.e)
     paths = [sum(n.reward or 0.0 for n in tree.path(leaf)) for leaf in tree.leaves()]
     assert paths == pytest.approx([1 + 0.5 * best + 0.2 + 0.1, 0.5 * (1 - best) + 0.2 + 0.1 * math.exp(-1)])
@@ -130,7 +155,9 @@ def test_hicra_reinforces_more_and_discourages_less_on_the_mask_alone():
 
 def test_credit_with_alpha_acts_on_plans():
     tree = reward(tree_of([[1, 0], [0, 0]]), {"act": {"outcome": 1.0}})
-    plain, more = (assign(tree, CreditSpec(name="dr_grpo", alpha=alpha), ("plan", "act")) for alpha in (0.0, 0.2))
+    plain, more = (
+        assign(tree, CreditSpec(name="dr_grpo", alpha=alpha), ("plan", "act")) for alpha in (0.0, 0.2)
+    )
     for n in tree.nodes:
         factor = (1.2 if plain[n.id][0] > 0 else 0.8) if n.role == "plan" else 1.0
         if n.id:
@@ -154,19 +181,33 @@ def test_the_entropy_mask_takes_the_most_uncertain_tokens_of_each_turn():
 
 @pytest.mark.parametrize("mask", ["plan", "placebo", "entropy"])
 def test_a_stage_trains_with_each_mask(tmp_path, mask):
-    stage = {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plans": 3, "acts": 2},
-             "credit": {"name": "dr_grpo", "alpha": 0.2, "mask": mask}, "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "length": 0.1}},
-             "optim": {"lr": 0.5, "warmup": 0}}
+    stage = {
+        "kind": "reinforce",
+        "until": {"steps": 2},
+        "batch": 2,
+        "tree": {"plans": 3, "acts": 2},
+        "credit": {"name": "dr_grpo", "alpha": 0.2, "mask": mask},
+        "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "length": 0.1}},
+        "optim": {"lr": 0.5, "warmup": 0},
+    }
     run.train(desk_recipe(stage, layout="shared"), tmp_path / "run", nothing, fake_desk())
     line = lines_of(tmp_path / "run" / "metrics.jsonl")[-1]
     assert {"reward/plan.analytic", "reward/act.length"} <= line.keys()
 
 
-@pytest.mark.parametrize(("change", "where"), [
-    ({"credit": {"alpha": -0.1}}, "stage.0.credit.alpha"), ({"credit": {"mask": "entropy"}}, "stage.0.credit.mask"),
-    ({"credit": {"alpha": 0.2, "mask": "entropy", "mask_share": 0}}, "stage.0.credit.mask_share"),
-    ({"shaping": {"tau": 0}}, "stage.0.shaping.tau"), ({"reward": {"plan": {"analytic": 1}}, "tree": {"acts": 0}, "roles": ["plan"]}, "stage.0.reward.plan.analytic"),
-])
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"credit": {"alpha": -0.1}}, "stage.0.credit.alpha"),
+        ({"credit": {"mask": "entropy"}}, "stage.0.credit.mask"),
+        ({"credit": {"alpha": 0.2, "mask": "entropy", "mask_share": 0}}, "stage.0.credit.mask_share"),
+        ({"shaping": {"tau": 0}}, "stage.0.shaping.tau"),
+        (
+            {"reward": {"plan": {"analytic": 1}}, "tree": {"acts": 0}, "roles": ["plan"]},
+            "stage.0.reward.plan.analytic",
+        ),
+    ],
+)
 def test_settings_that_cannot_work_are_refused(change, where):
     with pytest.raises(RecipeError) as e:
         check(desk_recipe({"kind": "reinforce"} | change, layout="shared"))

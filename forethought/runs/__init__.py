@@ -1,0 +1,1 @@
+"""A recipe becomes a run directory: building, stages in order, resuming, endings."""
