@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import forethought
-from forethought import cli
+from forethought import cli, runs
 from forethought.core.errors import CheckpointError, GateStop, Interrupted
 from forethought.core.types import Event
 from forethought.recipe.convert import from_dict
@@ -77,9 +77,9 @@ class FakeRun(types.ModuleType):
 def run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     fake = FakeRun()
-    for name in ("run", "look"):  # one fake plays both
-        monkeypatch.setitem(sys.modules, f"forethought.{name}", fake)
-        monkeypatch.setattr(forethought, name, fake, raising=False)
+    for parent, name in ((runs, "run"), (forethought, "look")):  # one fake plays both
+        monkeypatch.setitem(sys.modules, f"{parent.__name__}.{name}", fake)
+        monkeypatch.setattr(parent, name, fake, raising=False)
     return fake
 
 
