@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from forethought.core.errors import UserError
-from forethought.envs.watchdog import TimeUp, Watchdog
+from forethought.core.watchdog import TimeUp, Watchdog
 from forethought.recipe.schema import LimitSpec
 
 Boundary = Literal["engine", "environment", "task", "reward", "parse"]

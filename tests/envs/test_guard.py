@@ -9,11 +9,11 @@ import time
 
 import pytest
 
+from forethought.core import watchdog
 from forethought.core.errors import UserError
-from forethought.envs import watchdog
+from forethought.core.watchdog import PATIENCE, TimeUp, Watchdog
 from forethought.envs.guard import KINDS, Fault, Guard
 from forethought.envs.guarded import guarded
-from forethought.envs.watchdog import PATIENCE, TimeUp, Watchdog
 from forethought.recipe.schema import LimitSpec
 from forethought.runs.interrupts import Interrupts
 from forethought.tasks.desk.domain import Desk
