@@ -7,13 +7,16 @@ parts. What is said must stand in what the model reads, or the conversation is r
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
 from jinja2 import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
+from forethought.core.watchdog import TimeUp, Watchdog
 
 DAY = (
     "{%- macro strftime_now(form) -%}{{- {'%d %b %Y': '26 Jul 2024', '%Y-%m-%d': '2024-07-26'}.get(form, "
@@ -22,35 +25,39 @@ DAY = (
 )
 # What a template that tells the model the date (Llama 3's do) takes for today: by the clock, a run resumed
 # tomorrow would read other prompts.
-SAID = "forethought"  # what the assistant says where only the end of its turn is looked for
+SAID = "forethought"  # what is said where only what the template writes around it is looked for
+SECONDS = 5.0  # that a template may take over a conversation; they take less than a thousandth of that
+Form = Callable[[str], object]
+FORMS: tuple[Form, ...] = (lambda text: text, lambda text: [{"type": "text", "text": text}])
+"""How a content is given to a template: as text, or as parts."""
 # where thinking begins
 OPENED = re.compile(r"<([\w:]*(?:think|thought|reason)[\w:]*)>|\[((?:THINK|REASON)\w*)\]", re.IGNORECASE)
 
 Messages = Sequence[Mapping[str, str]]
+_OWN = threading.local()  # a watchdog for each thread
+
+
+class Endless(UserError):
+    """A template that does not end, which is looked for before anything else it does."""
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, messages: Messages, source: str) -> str:
     """The conversation up to where the assistant speaks, outside of any thinking. UserError where the
     template refuses it, fails on it, or loses a message; contents are tried as text, then as parts."""
     error: Exception | None = None
-    lost: Mapping[str, str] | None = None
-    for content in (lambda text: text, lambda text: [{"type": "text", "text": text}]):
+    missing: Mapping[str, str] | None = None
+    for form in FORMS:
         try:
-            text = _rendered(
-                tokenizer,
-                [{**m, "content": content(m["content"])} for m in messages],
-                add_generation_prompt=True,
-            )
+            text = rendered(tokenizer, [{**m, "content": form(m["content"])} for m in messages])
+        except Endless:
+            raise
         except Exception as e:  # a template is a program of its own
             error = error or e
             continue
-        missing = _lost(text, messages)
-        if missing is None:
-            return _outside(text, messages[-1]["content"])
-        lost = lost or missing
-    raise UserError(
-        f"the chat template of {source or 'the model'} {_refusal(error if lost is None else None, lost)}"
-    )
+        if (found := lost(text, messages)) is None:
+            return outside(text, text.rpartition(messages[-1]["content"].strip())[2])
+        missing = missing or found
+    raise UserError(f"the chat template of {source or 'the model'} {refusal(error, missing)}")
 
 
 def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -59,7 +66,9 @@ def opens_thinking(tokenizer: PreTrainedTokenizerBase) -> str:
     if not tokenizer.chat_template:
         return ""
     try:
-        text = _rendered(tokenizer, [{"role": "user", "content": SAID}], add_generation_prompt=True)
+        text = rendered(tokenizer, [{"role": "user", "content": SAID}])
+    except Endless:
+        raise
     except Exception:  # said by whoever reads a conversation
         return ""
     found = _open(text.rpartition(SAID)[2])
@@ -82,39 +91,54 @@ def ends_of(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple
     return end, frozenset(every | {end, tokenizer.eos_token_id})
 
 
-def _rendered(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping], add_generation_prompt: bool
+def rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping], add_generation_prompt: bool = True
 ) -> str:
+    """What the template makes of the messages; raises what it raises, and Endless where it does not end."""
     template = tokenizer.get_chat_template()  # of several by name the one called default
-    return tokenizer.apply_chat_template(
-        list(messages),
-        tokenize=False,
-        add_generation_prompt=add_generation_prompt,
-        chat_template=DAY + template if "strftime_now" in template else template,
+    said = {
+        "tokenize": False,
+        "add_generation_prompt": add_generation_prompt,
+        "chat_template": DAY + template if "strftime_now" in template else template,
+    }
+    watchdog = _OWN.__dict__.setdefault("watchdog", Watchdog())
+    try:
+        return watchdog.call(SECONDS, tokenizer.apply_chat_template, (list(messages),), said)
+    except TimeUp:
+        pass
+    raise Endless(
+        f"the chat template of {tokenizer.name_or_path or 'the model'} does not end within {SECONDS:g} s; "
+        "give the model another chat_template"
     )
 
 
-def _lost(text: str, messages: Messages) -> Mapping[str, str] | None:
-    """The first message that the text does not hold. Parts that are written as a list are none of the model's
-    language."""
+def lost(text: str, messages: Messages) -> Mapping[str, str] | None:
+    """The first message that the text does not hold, as it is or quoted in JSON. Parts that are written as a
+    list are none of the model's language."""
     for m in messages:
-        if m["content"].strip() not in text or re.search(
+        said = m["content"].strip()
+        quoted = json.dumps(said, ensure_ascii=False)[1:-1]
+        if (said not in text and quoted not in text) or re.search(
             r"""['"]type['"]: ['"]text['"]""", text.replace(m["content"], "")
         ):
             return m
     return None
 
 
-def _refusal(error: Exception | None, lost: Mapping[str, str] | None) -> str:
-    without = 'where it takes no system message, leave it out: --set task.system=""'
+WITHOUT = 'where it takes no system message, leave it out: --set task.system=""'
+
+
+def refusal(error: Exception | None, lost: Mapping[str, str] | None, hint: str = WITHOUT) -> str:
+    """Why a conversation cannot be told: the template loses a message, or has raised an error over it.
+    `hint`: what to do where it refuses one by its own words."""
     if lost is not None:
         said = lost["content"].strip()
-        hint = without if lost["role"] == "system" else "use a template that writes it"
+        hint = WITHOUT if lost["role"] == "system" else "use a template that writes it"
         return (
             f"loses what the {lost['role']} says ({said[:60] + ('...' if len(said) > 60 else '')!r}); {hint}"
         )
     if isinstance(error, TemplateError):
-        return f"refuses the conversation ({error}); {without}"
+        return f"refuses the conversation ({error}); {hint}"
     return (
         f"fails on the conversation ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); "
         f"it may need tools, or a name "
@@ -122,10 +146,9 @@ def _refusal(error: Exception | None, lost: Mapping[str, str] | None) -> str:
     )
 
 
-def _outside(text: str, last: str) -> str:
-    """The text, with thinking that the template has begun ended again: as models write it that are told not
-    to think."""
-    tail = text.rpartition(last.strip())[2]
+def outside(text: str, tail: str) -> str:
+    """The text, with thinking that the template has begun in its `tail` ended again: as models write it that
+    are told not to think."""
     found = _open(tail)
     if not found:
         return text
@@ -148,17 +171,13 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
     writes none or not the answer."""
     if not tokenizer.chat_template:
         return None
-    special = set(tokenizer.all_special_ids) | {
-        i for i, t in tokenizer.added_tokens_decoder.items() if t.special
-    }
-    for content in (SAID, [{"type": "text", "text": SAID}]):
-        asked = "?" if content is SAID else [{"type": "text", "text": "?"}]
+    special = special_of(tokenizer)
+    for form in FORMS:
+        asked = {"role": "user", "content": form("?")}
         try:
-            text = _rendered(
-                tokenizer,
-                [{"role": "user", "content": asked}, {"role": "assistant", "content": content}],
-                False,
-            )
+            text = rendered(tokenizer, [asked, {"role": "assistant", "content": form(SAID)}], False)
+        except Endless:
+            raise
         except Exception:  # said by whoever reads a conversation
             continue
         if (at := text.lower().rfind(SAID)) < 0:  # some change the case
@@ -166,3 +185,9 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         after = tokenizer.encode(text[at + len(SAID) :].lstrip(), add_special_tokens=False)
         return after[0] if after and after[0] in special else None
     return None
+
+
+def special_of(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids of the tokens that the tokenizer calls special: none of them is a word of anybody's."""
+    added = tokenizer.added_tokens_decoder.items()
+    return frozenset(tokenizer.all_special_ids) | {i for i, token in added if token.special}
