@@ -21,6 +21,9 @@ Kind = Literal["adapter", "model", "frozen"]
 """adapter: LoRA on the base; model: every weight once more, trainable; frozen: a copy that never trains (a
 reference)."""
 
+Side = Literal["user", "tool"]
+"""Who gives an observation in a conversation."""
+
 
 class UpdateRefused(ForethoughtError):
     """A loss or gradient was not finite: the policy's weights were not touched, and the gradients of every
@@ -49,6 +52,12 @@ class Words(Protocol):
     def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
         """Token ids of a conversation ({"role", "content"}) up to where the assistant speaks, by the
         tokenizer's chat template; None where it has none."""
+
+    def observation(self, text: str, said: Sequence[int], side: Side = "user") -> tuple[int, ...] | None:
+        """Token ids of what follows the turn `said` in a conversation that `chat` has begun: the end of the
+        turn where the model has not ended it itself, `text` as a message of the other side, and the opening
+        of the next turn; None where the tokenizer has no chat template. Nothing in `text` becomes a special
+        token. UserError where the template does not take it."""
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         """UserError naming the words and stops of a task that the tokenizer cannot write."""

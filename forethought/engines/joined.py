@@ -83,7 +83,7 @@ class Joined:
             )
         self.end, self.ends, self.begin = main.end, main.ends, main.begin
         self.encode, self.decode = main.encode, main.decode
-        self.chat, self.check_words = main.chat, main.check_words
+        self.chat, self.observation, self.check_words = main.chat, main.observation, main.check_words
         self.notes = list(dict.fromkeys(note for engine in self.engines.values() for note in engine.notes))
         self.context = min(engine.context for engine in self.engines.values())
         self.exact = all(engine.exact for engine in self.engines.values())

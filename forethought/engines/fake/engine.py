@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from forethought.core.errors import UserError
 from forethought.core.metrics import Last, Max, Mean, Metric, Sum, merge
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, TokenStats
-from forethought.engines.base import BASE, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.base import BASE, Side, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.fake import rows as fake_rows
 from forethought.engines.fake.rows import Rows, entropy, softmax
 from forethought.engines.fake.surgery import Surgery
@@ -72,6 +72,9 @@ class FakeEngine(Surgery):
         return " ".join(self.words[i] for i in ids)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> None:
+        return None
+
+    def observation(self, text: str, said: Sequence[int], side: Side = "user") -> None:
         return None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:

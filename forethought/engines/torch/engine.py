@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Last, Metric, merge
 from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
-from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.base import BASE, Kind, Side, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
@@ -35,6 +35,7 @@ from forethought.engines.torch.models.exact import check_adapter
 from forethought.engines.torch.models.fingerprint import fingerprint
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.model_notes import notes_of
+from forethought.engines.torch.models.render import Renderer
 from forethought.engines.torch.models.tokenizer import begin_of
 from forethought.engines.torch.policies.files import (
     check_tokenizer,
@@ -78,6 +79,7 @@ class TorchEngine:
         self.versions = {BASE: 0}
         self.end, self.ends = ends_of(self.tokenizer, model)
         self.begin = begin_of(self.tokenizer) if self.source else ()
+        self.renderer = Renderer(self.tokenizer, self.end, self.ends, self.source)
         # a small model's weights are all saved
         self.fingerprint = fingerprint(model, loaded.config) if self.source else None
         self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
@@ -106,6 +108,9 @@ class TorchEngine:
             return None
         # the template writes the special tokens, as text
         return self.encode(text_of(self.tokenizer, messages, self.source))
+
+    def observation(self, text: str, said: Sequence[int], side: Side = "user") -> tuple[int, ...] | None:
+        return self.renderer.observation(text, said, side) if self.tokenizer.chat_template else None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         lost = [w for w in dict.fromkeys([*words, *stops]) if not self._writes(w)]

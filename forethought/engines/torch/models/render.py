@@ -1,0 +1,119 @@
+"""What the other side says after a turn, as the token ids that the chat template writes there: from the end
+of that turn to the opening of the next one.
+
+A conversation is the ids of its prompt, sampled ids, the ids made here, sampled ids, and so on. What was
+sampled is never tokenised again, and the whole is what the template itself makes of the conversation. One
+thing that a template may do is not followed: to leave out what was said earlier. (Qwen3's leaves out the
+thinking of every turn before the last message of a user.) A trajectory only grows, in the model's context as
+in training.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from forethought.core.errors import UserError
+from forethought.engines.base import Side
+from forethought.engines.torch.models.chat import (
+    FORMS,
+    SAID,
+    Endless,
+    Form,
+    lost,
+    outside,
+    refusal,
+    rendered,
+    special_of,
+)
+
+SEEN = "observation"  # where only what the template writes around one is looked for
+HINT = "use a template in which the {side} answers the assistant"
+
+
+class Frame(NamedTuple):
+    """What the template writes around a message that follows an answer."""
+
+    form: Form  # how it takes the message
+    specials: tuple[int, ...]  # its special tokens, in order
+    after: str  # all that stands behind the message
+
+
+class Renderer:
+    """For a tokenizer with a chat template. `end`: the token with which the template ends a turn; `ends`:
+    every token with which the model may; `source`: the model's name, for errors."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, end: int | None, ends: frozenset[int], source: str
+    ):
+        self.tokenizer, self.end, self.ends, self.source = tokenizer, end, ends, source or "the model"
+        self.special = special_of(tokenizer) | (ends & tokenizer.added_tokens_decoder.keys())
+        words = sorted(re.escape(tokenizer.convert_ids_to_tokens(i)) for i in self.special)
+        self._begins = re.compile(f"(?=(?:{'|'.join(words) or '(?!)'})).", re.DOTALL)
+        self._frames: dict[Side, Frame] = {}
+
+    def observation(self, text: str, said: Sequence[int], side: Side) -> tuple[int, ...]:
+        """What follows the turn `said`: its end, unless the model has ended it itself; `text` as a message of
+        the other side, in which nothing becomes a special token; the opening of the next turn. UserError
+        where the template does not take it."""
+        frame = self._frames.get(side) or self._frames.setdefault(side, self._frame(side))
+        # cut behind its first character, a special token's name is text like any other
+        cut = next(c for c in map(chr, range(0xFDD0, sys.maxunicode)) if c not in text)
+        try:
+            written = self._behind(side, frame.form, self._begins.sub(rf"\g<0>{cut}", text))
+        except Endless:
+            raise
+        except Exception as error:  # a template is a program of its own
+            raise self._refused(error, None, side) from error
+        if missing := lost(written.replace(cut, ""), [{"role": side, "content": text}]):
+            raise self._refused(None, missing, side)
+        ids = self._ids(outside(written, frame.after), cut)
+        if (specials := self._specials(ids)) != frame.specials:
+            raise UserError(
+                f"the chat template of {self.source} writes other special tokens around {text[:60]!r} than "
+                f"around other text ({len(specials)} for {len(frame.specials)})"
+            )
+        if specials and said and said[-1] in self.ends and specials[0] in (self.end, said[-1]):
+            return ids[ids.index(specials[0]) + 1 :]
+        return ids
+
+    def _frame(self, side: Side) -> Frame:
+        message, error, missing = {"role": side, "content": SEEN}, None, None
+        for form in FORMS:
+            try:
+                written = self._behind(side, form, SEEN)
+            except Endless:
+                raise
+            except Exception as e:
+                error = error or e
+                continue
+            if not (found := lost(written, [message])):
+                after = written.rpartition(SEEN)[2]
+                return Frame(form, self._specials(self._ids(outside(written, after))), after)
+            missing = missing or found
+        raise self._refused(error, missing, side)
+
+    def _refused(self, error: Exception | None, missing: Mapping[str, str] | None, side: Side) -> UserError:
+        why = refusal(error, missing, HINT.format(side=side))
+        return UserError(f"the chat template of {self.source} {why}")
+
+    def _behind(self, side: Side, form: Form, text: str) -> str:
+        """What the template writes after an answer that is followed by a message; LookupError where it leaves
+        the answer out."""
+        messages = [("user", "?"), ("assistant", SAID), (side, text)]
+        whole = rendered(self.tokenizer, [{"role": role, "content": form(said)} for role, said in messages])
+        _, found, behind = whole.partition(SAID)
+        if not found:
+            raise LookupError("it leaves out what the assistant says")
+        return behind
+
+    def _ids(self, text: str, cut: str | None = None) -> tuple[int, ...]:
+        pieces = text.split(cut) if cut else [text]
+        return tuple(i for piece in pieces for i in self.tokenizer.encode(piece, add_special_tokens=False))
+
+    def _specials(self, ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(i for i in ids if i in self.special)
