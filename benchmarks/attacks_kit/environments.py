@@ -111,7 +111,7 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
     how often."""
 
     def begin() -> None:
-        from forethought import tasks
+        from forethought.tasks import families
         from forethought.tasks.desk.domain import Desk
 
         at, calls = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_APPEND), {"n": 0}
@@ -142,7 +142,7 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
             return does(*args, **named) if now() else right(self, *args, **named)
 
         family = type("Misbehaving", (Desk,), {name: instead})
-        for table in (tasks.DOMAINS, tasks.TO_MEASURE):
+        for table in (families.DOMAINS, families.TO_MEASURE):
             table["desk"] = lambda levels, **options: family(levels, **options)
 
     return begin

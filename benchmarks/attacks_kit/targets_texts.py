@@ -50,10 +50,10 @@ def desk(**options) -> Callable[[Path], Feed]:
 
 
 def blocksworld(folder: Path) -> Feed:
-    from forethought import tasks
     from forethought.recipe.schema import TaskSpec
+    from forethought.tasks import families
 
-    domain = tasks.build(TaskSpec(name="blocksworld"))
+    domain = families.build(TaskSpec(name="blocksworld"))
     return _family(domain, list(domain.levels)[:3])
 
 

@@ -27,12 +27,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forethought import tasks
 from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.check import EVALS, check, eval_levels
 from forethought.recipe.convert import to_record
 from forethought.recipe.load import load, read_tables, shipped, shipped_arms
 from forethought.recipe.schema import Recipe
+from forethought.tasks import families
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names are folders
 BOUNDS = ("at_least", "at_most", "change_at_least", "change_at_most", "than")
@@ -185,7 +185,7 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Rec
             None if path in shipped_arms().values() else path.parent,
         )
         check(recipe)
-        tasks.build(recipe.task)
+        families.build(recipe.task)
     except RecipeError as error:
         raise RecipeError(f"arm.{i} ({arm.group}/{arm.name})", str(error)) from None
     return recipe

@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, fields, replace
 
-from forethought import tasks
 from forethought.core.errors import UserError, unknown
 from forethought.recipe.schema import Recipe, StageSpec
+from forethought.tasks import families
 from forethought.tasks.math.options import BUDGETS
 
 WORD = 3  # tokens of a subword tokenizer for one word of a compact domain
@@ -85,7 +85,7 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     if recipe.task.name == "math":
         budgets = BUDGETS | dict(recipe.task.options.get("budgets", {}))
         return Lengths(prompt=assume.prompt, plan=budgets["plan"], act=budgets["act"])
-    domain, each = tasks.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
+    domain, each = families.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
     drawn = domain.family(random.Random(0), [max(domain.levels)] * 8, "train")
     prompt = max(len(f"{task.context} {task.prompt}".split()) for task in drawn)
     return Lengths(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from forethought import tasks as families
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
 from forethought.core.seeds import seed_of
@@ -18,6 +17,7 @@ from forethought.look.records import Record, Response, Tell, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
+from forethought.tasks import families
 from forethought.tasks.base import Domain
 
 GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from forethought import tasks as families
 from forethought.core.seeds import seed_of
 from forethought.look.chosen import oracle_plans, to_show
 from forethought.look.records import Record, Response, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
+from forethought.tasks import families
 from forethought.tasks.base import Domain
 from forethought.workflows.rollout import Rollouts
 

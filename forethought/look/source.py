@@ -19,8 +19,8 @@ from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed
 from forethought.store import Store
-from forethought.tasks import DOMAINS
 from forethought.tasks.base import Domain
+from forethought.tasks.families import DOMAINS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

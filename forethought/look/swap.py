@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from forethought import tasks as families
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, paired_difference, wilson
 from forethought.core.seeds import seed_of
@@ -28,6 +27,7 @@ from forethought.look.records import Tell, response
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
+from forethought.tasks import families
 from forethought.tasks.base import Domain
 from forethought.workflows.rollout import Rollouts
 

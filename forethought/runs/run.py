@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from forethought import report, tasks
+from forethought import report
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.seeds import seed_of
 from forethought.core.types import Decision, Event
@@ -35,6 +35,7 @@ from forethought.stages.distill.check import check_distill
 from forethought.stages.distill.stage import Load
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
+from forethought.tasks import families
 from forethought.tasks.base import Domain
 from forethought.workflows.rollout import Rollouts
 
@@ -73,7 +74,7 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
     """Engine and rollouts for a recipe; everything that can be refused is refused before a model is
     loaded."""
     check(recipe)
-    domain = tasks.build(recipe.task, limits=recipe.limits)
+    domain = families.build(recipe.task, limits=recipe.limits)
     try:
         return _built(recipe, domain, engine_of)
     except BaseException:

@@ -13,8 +13,8 @@ from forethought.core.errors import RecipeError
 from forethought.interface.result import Parsed, Refusal
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.schema import TreeSpec
-from forethought.tasks import build
 from forethought.tasks.desk.domain import Desk
+from forethought.tasks.families import build
 from forethought.workflows.rollout import Rollouts
 
 LEVELS = (1, 2, 3)

@@ -13,7 +13,7 @@ from forethought.core.types import Completion
 from forethought.look import evaluate, find, sample
 from forethought.look.quality import align, content_words, covered, f1, steps_of
 from forethought.recipe.schema import TaskSpec, TreeSpec
-from forethought.tasks import build
+from forethought.tasks.families import build
 from forethought.tasks.math.measured import MeasuredMath
 
 EGGS = (

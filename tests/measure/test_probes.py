@@ -9,7 +9,6 @@ import re
 
 import pytest
 
-from forethought import tasks
 from forethought.core.metrics import paired_difference
 from forethought.core.types import Node, Task, Tree
 from forethought.engines.base import BASE
@@ -19,6 +18,7 @@ from forethought.measure.probes.monitor import Monitor
 from forethought.measure.probes.phases import Phases, slope
 from forethought.measure.probes.plans import entropy, format_share, meaning_entropy
 from forethought.recipe.schema import ProbeSpec, TaskSpec
+from forethought.tasks import families
 from forethought.workflows.rollout import Rollouts
 
 SHARED = {"plan": BASE, "act": BASE}
@@ -159,7 +159,7 @@ def test_phases_go_on_from_their_state():
 
 @pytest.fixture
 def desk():
-    domain = tasks.build(TaskSpec(name="desk", levels=(1, 2)))
+    domain = families.build(TaskSpec(name="desk", levels=(1, 2)))
     engine = FakeEngine(domain.vocabulary(), domain.stops)
     return engine, Rollouts(engine, domain)
 

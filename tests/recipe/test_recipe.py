@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from forethought import tasks
 from forethought.core.errors import RecipeError
 from forethought.learn import credit, rewards
 from forethought.recipe.check import CREDITS, check
@@ -26,6 +25,7 @@ from forethought.recipe.schema import (
     TreeSpec,
     UntilSpec,
 )
+from forethought.tasks import families
 
 EVERYTHING = """
 name = "all"
@@ -132,7 +132,7 @@ def test_every_shipped_recipe_loads_checks_and_round_trips():
         recipe = load(name)
         check(recipe)
         if recipe.task.name != "math":  # its problems are files, of the reader or the hub
-            domain = tasks.build(recipe.task)
+            domain = families.build(recipe.task)
             assert {level for stage in recipe.stage for level in stage.levels} <= set(domain.levels)
         assert recipe.name == name == path.stem and recipe.about == about != ""
         assert from_dict(to_dict(recipe)) == recipe and from_dict(tomllib.loads(to_toml(recipe))) == recipe

@@ -11,7 +11,6 @@ import pytest
 from conftest import Listening, desk_choices, desk_recipe, fake_desk, lines_of, nothing, tree_of
 from misbehaving import CASES, family_of
 
-from forethought import tasks
 from forethought.core.errors import FaultStop, GateStop, RecipeError
 from forethought.core.metrics import paired_difference, reduce
 from forethought.core.types import Tree
@@ -28,6 +27,7 @@ from forethought.report.words import broke
 from forethought.runs import run
 from forethought.stages.step import Stage, tree_metrics
 from forethought.stages.step import failures as failures_of
+from forethought.tasks import families
 from forethought.tasks.desk.domain import Desk
 from forethought.workflows.rollout import Rollouts
 
@@ -302,7 +302,7 @@ def recipe_of(*stages, **fields):
 
 def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mended(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise)  # training alone
-    monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
     out, recipe = tmp_path / "run", recipe_of(REINFORCE, eval={"tasks": 2, "every": 0}, limits={"window": 2})
     with pytest.raises(FaultStop) as stopped:
         run.train(recipe, out, watching(server, 2), engine_of=fake_desk())
@@ -337,7 +337,7 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
 
 def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise)
-    monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
 
     def observe(event):
         if event.kind in ("step", "eval"):
@@ -354,7 +354,7 @@ def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
 def test_a_failed_first_evaluation_stops_typed_and_resume_begins_anew(tmp_path, monkeypatch):
     server = Server()
     server.down = True
-    monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
     out = tmp_path / "run"
     with pytest.raises(
         FaultStop,
@@ -370,7 +370,7 @@ def test_a_failed_first_evaluation_stops_typed_and_resume_begins_anew(tmp_path, 
 @pytest.mark.parametrize("at", [2, 4])  # inside the stage, and at its end, where the run would be over
 def test_an_evaluation_that_failed_is_made_again_by_who_resumes(at, tmp_path, monkeypatch):
     server = Server()
-    monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
     out = tmp_path / "run"
     # acting is right after a step: whoever judges it stops
     gate = {"metric": "eval/act", "at_most": 0.5, "on_fail": "stop"}
@@ -393,14 +393,14 @@ def test_an_evaluation_that_failed_is_made_again_by_who_resumes(at, tmp_path, mo
 def test_a_gate_may_read_what_failed(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise and server.calls % 4 == 0)
     server.down = True
-    monkeypatch.setitem(tasks.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
     stage = REINFORCE | {"gates": [{"metric": "failed/act", "at_most": 0.1, "on_fail": "stop"}]}
     with pytest.raises(GateStop, match="failed/act is not at most 0.1: 0.250"):
         run.train(recipe_of(stage), tmp_path / "run", nothing, engine_of=fake_desk())
 
 
 def test_an_exit_of_the_environment_never_ends_a_run_as_done(tmp_path, monkeypatch):
-    monkeypatch.setitem(tasks.DOMAINS, "desk", family_of(CASES["step exits with 0"], lambda n: True))
+    monkeypatch.setitem(families.DOMAINS, "desk", family_of(CASES["step exits with 0"], lambda n: True))
     with pytest.raises(FaultStop) as stopped:
         run.train(recipe_of(IMITATE), tmp_path / "run", nothing, engine_of=fake_desk())
     assert stopped.value.exit_code == 2 and "environment: SystemExit: 0" in str(stopped.value)
@@ -455,7 +455,7 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
     out = tmp_path / "run"
     run.train(recipe_of(IMITATE), out, nothing, engine_of=fake_desk())
     family = family_of(RAISES, lambda n: n == 1)
-    monkeypatch.setitem(tasks.TO_MEASURE, "desk", family)
+    monkeypatch.setitem(families.TO_MEASURE, "desk", family)
     source = look.find(out)
     monkeypatch.setattr(Source, "open", lambda self, domain, engine_of: fake_desk()(None, domain))
     found = look.evaluate(source, tasks=3)
@@ -464,17 +464,17 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
         {"plan": 6, "act": 6, "e2e": 5},
     )
     assert family.closed == 1
-    monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(RAISES, lambda n: n % 9 == 1))
+    monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(RAISES, lambda n: n % 9 == 1))
     found = look.evaluate(source, tasks=3, tree=TreeSpec(plans=4, temperature=1.0))
     assert found["failed"] > 0 and found["avg@4"]["n"] == 6 and found["pass@4"]["n"] < 6
-    monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: n == 0))
+    monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: n == 0))
     first, second = look.sample(source, n=2)
     assert (first["plan_status"], first["plan_reason"]) == (
         "failed",
         "parse: IndexError: list index out of range",
     )
     assert second["plan_status"] != "failed"
-    monkeypatch.setitem(tasks.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: True))
+    monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: True))
     with pytest.raises(
         Exception,
         match="all 6 tasks failed, so there is nothing to measure; the most frequent: parse: IndexError",

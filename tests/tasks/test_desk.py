@@ -12,8 +12,8 @@ from conftest import opened
 from forethought.core.errors import RecipeError
 from forethought.core.types import Task
 from forethought.recipe.schema import TaskSpec
-from forethought.tasks import build
 from forethought.tasks.desk.domain import ROOT, VOID, Desk, Goal, depths
+from forethought.tasks.families import build
 
 KINDS = {
     "plain": {},

@@ -14,7 +14,7 @@ from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.core.types import Completion
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.schema import TaskSpec, TreeSpec
-from forethought.tasks import build
+from forethought.tasks.families import build
 from forethought.tasks.math.domain import Math
 from forethought.workflows.rollout import Rollouts
 

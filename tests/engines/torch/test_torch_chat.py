@@ -10,7 +10,6 @@ from tokenizers import processors
 from torch_kit import bpe_of, engine_of, model_of, on_disk
 from transformers import PreTrainedTokenizerFast
 
-from forethought import tasks
 from forethought.core.errors import UserError
 from forethought.core.types import Turn
 from forethought.engines.torch.engine import TorchEngine
@@ -20,6 +19,7 @@ from forethought.engines.torch.models.tokenizer import begin_of
 from forethought.learn.batches import demonstration_segments
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import AdapterSpec, EngineSpec
+from forethought.tasks import families
 from forethought.workflows.rollout import Rollouts
 
 MESSAGES = [
@@ -260,7 +260,7 @@ def rollouts_of(tokenizer: PreTrainedTokenizerFast, folder) -> Rollouts:
             "answer": f"She adds.\n#### {2 * start}",
         }
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    domain = tasks.build(
+    domain = families.build(
         from_dict(
             {
                 "task": {

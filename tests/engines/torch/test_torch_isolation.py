@@ -13,13 +13,13 @@ from conftest import lines_of, nothing
 from safetensors.torch import load_file
 from torch_kit import engine_of, model_of
 
-from forethought import tasks
 from forethought.engines.torch.models.small import tokenizer_of
 from forethought.measure.probes.held_out import HeldOut
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import TaskSpec
 from forethought.runs import run
 from forethought.store import Store
+from forethought.tasks import families
 from forethought.workflows.rollout import Rollouts
 
 ROLES = {"plan": "base", "act": "base"}
@@ -78,7 +78,7 @@ def begun(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
 def llm(request):
     """A random model of a Hugging Face config, with a tokenizer that knows the task's words."""
-    domain = tasks.build(TaskSpec(name="desk", levels=(1, 2), options={"widgets": 4}))
+    domain = families.build(TaskSpec(name="desk", levels=(1, 2), options={"widgets": 4}))
     tokenizer = tokenizer_of(domain.vocabulary())
     model = model_of(request.param, vocab_size=len(tokenizer), initializer_range=0.3)
     return Rollouts(engine_of(model, tokenizer), domain)

@@ -17,7 +17,6 @@ from tokenizers import pre_tokenizers
 from torch_kit import SIZE, WORDS, bpe_of, engine_of, forest, model_of, on_disk, same
 from transformers import PreTrainedTokenizerFast
 
-from forethought import tasks
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Batch
 from forethought.engines.torch.models.loading import from_path, load
@@ -25,6 +24,7 @@ from forethought.engines.torch.models.small import tokenizer_of
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import ModelSpec
 from forethought.runs import run
+from forethought.tasks import families
 
 
 def refusal(path) -> str:
@@ -165,7 +165,7 @@ def test_a_word_level_tokenizer_is_read_as_it_was_written(kind, tmp_path):
 
 # Words ------------------------------------------------------------------------------------------------------
 
-DESK = tasks.build(from_dict({"task": {"name": "desk", "levels": [1]}}).task)
+DESK = families.build(from_dict({"task": {"name": "desk", "levels": [1]}}).task)
 STOPS = list(DESK.stops.values())
 
 
