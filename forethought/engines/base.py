@@ -1,6 +1,7 @@
-"""What the rest of the library knows of an engine: four small faces. `Words` writes and reads tokens, `Sampler`
-continues contexts, `Trainer` moves weights, and `Surgery`, which an engine may lack, compares and cuts gradients
-and weights. A recipe that needs a face its engine lacks is refused before anything is sampled (`lacks`).
+"""What the rest of the library knows of an engine: four small faces. `Words` writes and reads tokens,
+`Sampler` continues contexts, `Trainer` moves weights, and `Surgery`, which an engine may lack, compares and
+cuts gradients and weights. A recipe that needs a face its engine lacks is refused before anything is sampled
+(`lacks`).
 
 Policies are addressed by name; `base` always exists. Log-probs, entropies and KL are in nats.
 """
@@ -67,14 +68,15 @@ class Sampler(Protocol):
     """Continues contexts with published weights."""
 
     exact: bool
-    """Whether a completion depends, in no bit, on the requests beside it that share nothing with it, on threads,
-    and on what was sampled before. Who lacks it gives the same up to rounding."""
+    """Whether a completion depends, in no bit, on the requests beside it that share nothing with it, on
+    threads, and on what was sampled before. Who lacks it gives the same up to rounding."""
 
     def policies(self) -> dict[str, int]:
         """Name -> version of its weights (the number of `publish` calls)."""
 
     def publish(self, policy: str) -> int:
-        """Make the newest weights what `sample` uses; returns the new version. KeyError for an unknown name."""
+        """Make the newest weights what `sample` uses; returns the new version. KeyError for an unknown
+        name."""
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
         """`n` completions for each request, in order. What contexts share, within the call or with earlier
@@ -147,14 +149,14 @@ class Trainer(Protocol):
         versions."""
 
     def load(self, directory: Path) -> None:
-        """Back to what `save` wrote; CheckpointError where it is of another model. A policy that has published
-        more often since gets a new version, never an old one: a version number names one set of weights for as
-        long as the engine lives."""
+        """Back to what `save` wrote; CheckpointError where it is of another model. A policy that has
+        published more often since gets a new version, never an old one: a version number names one set of
+        weights for as long as the engine lives."""
 
 
 class Surgery(Protocol):
-    """Gradients by objective (gather one with `forward_backward`, set it aside, gather the next), and regions:
-    sets of single weights, by name, saved with the checkpoint (CPI-FT, arXiv 2508.21741)."""
+    """Gradients by objective (gather one with `forward_backward`, set it aside, gather the next), and
+    regions: sets of single weights, by name, saved with the checkpoint (CPI-FT, arXiv 2508.21741)."""
 
     def set_aside(self, policy: str, name: str) -> None:
         """Put the gradient gathered so far aside under `name`; the next forward_backward starts from
@@ -177,8 +179,8 @@ class Surgery(Protocol):
         returns how many."""
 
     def random_region(self, name: str, like: str, seed: int) -> int:
-        """The control: as many numbers of each tensor as region `like` has there, drawn at random; returns how
-        many."""
+        """The control: as many numbers of each tensor as region `like` has there, drawn at random; returns
+        how many."""
 
     def overlap(self, a: str, b: str) -> float:
         """Jaccard index of two regions, |both| / |either|; two random ones of share p have p / (2 - p)."""
@@ -234,7 +236,8 @@ def room_of(request: Request, context: int) -> int:
     ):
         raise ValueError(
             f"a request needs n >= 1, temperature >= 0, 0 < top_p <= 1 and a seed of 64 bits; found n = "
-            f"{request.n}, temperature = {request.temperature}, top_p = {request.top_p}, seed = {request.seed}"
+            f"{request.n}, temperature = {request.temperature}, top_p = {request.top_p}, seed = "
+            f"{request.seed}"
         )
     if not request.context:
         raise UserError(

@@ -54,8 +54,8 @@ def _routed(face: type, name: str, policies: Sequence[str], regions: Sequence[st
 
 
 class Joined:
-    """See `engines.base`. Words and their check are the main engine's, once `probes` have shown that the others
-    agree; what one policy is asked for goes to the engine that has it."""
+    """See `engines.base`. Words and their check are the main engine's, once `probes` have shown that the
+    others agree; what one policy is asked for goes to the engine that has it."""
 
     publish = _routed(Sampler, "publish", ["policy"])
     assign = _routed(Trainer, "assign", ["dst", "src"])

@@ -1,5 +1,5 @@
-"""What an environment is: `reset`, `step`, `close`, in Gymnasium's shape. It speaks text and images, and knows
-no tokens and no model."""
+"""What an environment is: `reset`, `step`, `close`, in Gymnasium's shape. It speaks text and images, and
+knows no tokens and no model."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Environment:
     """One episode: reset once, stepped until it is done, closed once, also after errors and on Ctrl-C.
 
     Deriving from this class is not needed. A class of your own needs `step`; a `reset` or `close` that it
-    lacks is the one that stands here. All three may be `async def`; then all calls run on one event loop. What
-    must be closed (a browser, a process, a connection) is opened in `reset`, not in the constructor: `reset`,
-    `step` and `close` of an episode are called on one and the same thread.
+    lacks is the one that stands here. All three may be `async def`; then all calls run on one event loop.
+    What must be closed (a browser, a process, a connection) is opened in `reset`, not in the constructor:
+    `reset`, `step` and `close` of an episode are called on one and the same thread.
 
     What any of them raises, an answer of another type and a call that takes longer than
     `limits.step_seconds` make the trajectory `failed`: it is counted, never rewarded with 0, and ends no run.

@@ -1,6 +1,7 @@
 """What a task family is: text in, text out, exact verdicts. Domains know no tokens and no model.
 
-A new family is a module with one class that satisfies `Domain` and one row in `forethought.tasks.families.DOMAINS`.
+A new family is a module with one class that satisfies `Domain` and one row in
+`forethought.tasks.families.DOMAINS`.
 """
 
 from __future__ import annotations
