@@ -54,11 +54,13 @@ class Words(Protocol):
         """Token ids of a conversation ({"role", "content"}) up to where the assistant speaks, by the
         tokenizer's chat template; None where it has none."""
 
-    def observation(self, text: str, said: Sequence[int], side: Side = "user") -> tuple[int, ...] | None:
+    def observation(
+        self, text: str | None, said: Sequence[int], side: Side = "user"
+    ) -> tuple[int, ...] | None:
         """Token ids of what follows the turn `said` in a conversation that `chat` has begun: the end of the
-        turn where the model has not ended it itself, `text` as a message of the other side, and the opening
-        of the next turn; None where the tokenizer has no chat template. Nothing in `text` becomes a special
-        token. UserError where the template does not take it."""
+        turn where the model has not ended it itself, `text` as a message of the other side (None: no message,
+        the same side goes on), and the opening of the next turn; None where the tokenizer has no chat
+        template. Nothing in `text` becomes a special token. UserError where the template does not take it."""
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
         """UserError naming the words and stops of a task that the tokenizer cannot write."""

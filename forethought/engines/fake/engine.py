@@ -74,7 +74,7 @@ class FakeEngine(Surgery):
     def chat(self, messages: Sequence[Mapping[str, str]]) -> None:
         return None
 
-    def observation(self, text: str, said: Sequence[int], side: Side = "user") -> None:
+    def observation(self, text: str | None, said: Sequence[int], side: Side = "user") -> None:
         return None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:

@@ -109,7 +109,9 @@ class TorchEngine:
         # the template writes the special tokens, as text
         return self.encode(text_of(self.tokenizer, messages, self.source))
 
-    def observation(self, text: str, said: Sequence[int], side: Side = "user") -> tuple[int, ...] | None:
+    def observation(
+        self, text: str | None, said: Sequence[int], side: Side = "user"
+    ) -> tuple[int, ...] | None:
         return self.renderer.observation(text, said, side) if self.tokenizer.chat_template else None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:

@@ -207,6 +207,20 @@ def test_every_end_of_the_model_ends_its_turn_and_none_is_doubled(engines, name)
     assert e.ends.isdisjoint(behind[:1]) and e.observation("No.", (20,)) == (e.end, *behind)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_second_turn_in_a_row_opens_as_the_template_opens_it(engines, name):
+    e = engines[name]
+    asked = e.chat(start(""))
+    answer = [*start(""), {"role": "assistant", "content": "Press on."}]
+    for ended in (True, False):
+        said = e.encode("Press on.") + ((e.end,) if ended else ())
+        ids = asked + said + e.observation(None, said)
+        if name == "qwen3":  # its own puts empty thinking into the last answer
+            assert e.decode(ids).endswith("Press on.<|im_end|>\n<|im_start|>assistant\n")
+        else:
+            assert ids == own(e.tokenizer, answer)
+
+
 def with_template(template: str, ends: list[str]) -> TorchEngine:
     tokenizer = bpe_of(TEXTS, 320, ["<pad>", "<eos>", "<|user|>", "<|bot|>", "</s>", "<s>"])
     tokenizer.chat_template = template

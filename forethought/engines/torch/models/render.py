@@ -36,7 +36,7 @@ HINT = "use a template in which the {side} answers the assistant"
 
 
 class Frame(NamedTuple):
-    """What the template writes around a message that follows an answer."""
+    """What the template writes behind an answer, around a message that follows it."""
 
     form: Form  # how it takes the message
     specials: tuple[int, ...]  # its special tokens, in order
@@ -54,57 +54,60 @@ class Renderer:
         self.special = special_of(tokenizer) | (ends & tokenizer.added_tokens_decoder.keys())
         words = sorted(re.escape(tokenizer.convert_ids_to_tokens(i)) for i in self.special)
         self._begins = re.compile(f"(?=(?:{'|'.join(words) or '(?!)'})).", re.DOTALL)
-        self._frames: dict[Side, Frame] = {}
+        self._frames: dict[Side | None, Frame] = {}
 
-    def observation(self, text: str, said: Sequence[int], side: Side) -> tuple[int, ...]:
+    def observation(self, text: str | None, said: Sequence[int], side: Side) -> tuple[int, ...]:
         """What follows the turn `said`: its end, unless the model has ended it itself; `text` as a message of
-        the other side, in which nothing becomes a special token; the opening of the next turn. UserError
-        where the template does not take it."""
-        frame = self._frames.get(side) or self._frames.setdefault(side, self._frame(side))
+        the other side, in which nothing becomes a special token (None: no message); the opening of the next
+        turn. UserError where the template does not take it."""
+        by = None if text is None else side
+        frame = self._frames.get(by) or self._frames.setdefault(by, self._frame(by))
         # cut behind its first character, a special token's name is text like any other
-        cut = next(c for c in map(chr, range(0xFDD0, sys.maxunicode)) if c not in text)
+        cut = next(c for c in map(chr, range(0xFDD0, sys.maxunicode)) if c not in (text or ""))
         try:
-            written = self._behind(side, frame.form, self._begins.sub(rf"\g<0>{cut}", text))
+            written = self._behind(frame.form, by, text and self._begins.sub(rf"\g<0>{cut}", text))
         except Endless:
             raise
         except Exception as error:  # a template is a program of its own
-            raise self._refused(error, None, side) from error
-        if missing := lost(written.replace(cut, ""), [{"role": side, "content": text}]):
-            raise self._refused(None, missing, side)
+            raise self._refused(error, None, by) from error
+        if text and (missing := lost(written.replace(cut, ""), [{"role": side, "content": text}])):
+            raise self._refused(None, missing, by)
         ids = self._ids(outside(written, frame.after), cut)
         if (specials := self._specials(ids)) != frame.specials:
             raise UserError(
-                f"the chat template of {self.source} writes other special tokens around {text[:60]!r} than "
-                f"around other text ({len(specials)} for {len(frame.specials)})"
+                f"the chat template of {self.source} writes other special tokens around "
+                f"{(text or '')[:60]!r} than around other text ({len(specials)} for {len(frame.specials)})"
             )
         if specials and said and said[-1] in self.ends and specials[0] in (self.end, said[-1]):
             return ids[ids.index(specials[0]) + 1 :]
         return ids
 
-    def _frame(self, side: Side) -> Frame:
-        message, error, missing = {"role": side, "content": SEEN}, None, None
+    def _frame(self, by: Side | None) -> Frame:
+        messages, error, missing = [{"role": by, "content": SEEN}] if by else [], None, None
         for form in FORMS:
             try:
-                written = self._behind(side, form, SEEN)
+                written = self._behind(form, by, SEEN)
             except Endless:
                 raise
             except Exception as e:
                 error = error or e
                 continue
-            if not (found := lost(written, [message])):
+            if not (found := lost(written, messages)):
                 after = written.rpartition(SEEN)[2]
                 return Frame(form, self._specials(self._ids(outside(written, after))), after)
             missing = missing or found
-        raise self._refused(error, missing, side)
+        raise self._refused(error, missing, by)
 
-    def _refused(self, error: Exception | None, missing: Mapping[str, str] | None, side: Side) -> UserError:
-        why = refusal(error, missing, HINT.format(side=side))
+    def _refused(
+        self, error: Exception | None, missing: Mapping[str, str] | None, by: Side | None
+    ) -> UserError:
+        why = refusal(error, missing, HINT.format(side=by or "other side"))
         return UserError(f"the chat template of {self.source} {why}")
 
-    def _behind(self, side: Side, form: Form, text: str) -> str:
-        """What the template writes after an answer that is followed by a message; LookupError where it leaves
-        the answer out."""
-        messages = [("user", "?"), ("assistant", SAID), (side, text)]
+    def _behind(self, form: Form, by: Side | None, text: str | None) -> str:
+        """What the template writes after an answer, with the message that follows it, if any; LookupError
+        where it leaves the answer out."""
+        messages = [("user", "?"), ("assistant", SAID), *([(by, text)] if by else [])]
         whole = rendered(self.tokenizer, [{"role": role, "content": form(said)} for role, said in messages])
         _, found, behind = whole.partition(SAID)
         if not found:
