@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from forethought.core.errors import UserError
 from forethought.core.watchdog import TimeUp, Watchdog
+from forethought.envs.elsewhere import Call
+from forethought.envs.values import WrongType
 from forethought.recipe.schema import LimitSpec
 
 Boundary = Literal["engine", "environment", "task", "reward", "parse"]
@@ -35,10 +37,6 @@ class Fault(UserError):
         self.boundary, self.kind, self.called, self.place = boundary, kind, called, place
         self.reason = f"{boundary}: {kind}{f': {message}' if message else ''}"
         super().__init__(f"{self.reason} (in {called}{f', {place}' if place else ''})")
-
-
-class WrongType(TypeError):
-    """A value that the protocol does not have: the message says which one, and where."""
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ class Guard:
     seen: dict[tuple[str, str, str], Seen] = field(default_factory=dict)
     total: int = 0  # faults so far
     watchdog: Watchdog = field(default_factory=Watchdog)
-    _late: Counter = field(default_factory=Counter)  # boundary -> calls in a row that took too long
+    _late: Counter = field(default_factory=Counter)  # `_counted` -> calls in a row that took too long
 
     def call(
         self,
@@ -81,31 +79,40 @@ class Guard:
         `users`: a UserError of a task family (a file that cannot be read, a plan that is missing) is for the
         user as it stands.
         """
-        if self._late and self._late[boundary] >= GONE:
-            raise Fault(
-                boundary,
-                "Timeout",
-                f"not asked any more, after {GONE} calls in a row without an end",
-                f"{name} of {self.who}",
-            )
+        if self._late:
+            self.ask(boundary, name)
         seconds = self.limits.step_seconds if seconds is None else seconds
         try:
             value = self.watchdog.call(seconds, function, args, dict(named or {}))
             if check is not None:
                 value = check(value)
             if self._late:
-                self._late.pop(boundary, None)
+                self._late.pop(_counted(boundary, name), None)
             return value
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except TimeUp as error:
-            self._late[boundary] += 1
-            fault = self.fault(boundary, name, error, f"no end after {seconds:g} s")
         except BaseException as error:
             if _is_users(error) or (users and boundary == "task" and isinstance(error, UserError)):
                 raise
-            fault = self.fault(boundary, name, error)
+            fault = self.broke(boundary, name, error, seconds)
         raise fault  # out here, so that it does not keep the frames of what broke
+
+    def ask(self, boundary: Boundary, name: str) -> None:
+        """Raises Fault where so many calls in a row had no end that none is made any more."""
+        if self._late[_counted(boundary, name)] >= GONE:
+            raise Fault(
+                boundary,
+                "Timeout",
+                f"not asked any more, after {GONE} calls in a row without an end",
+                f"{name} of {self.who}",
+            )
+
+    def broke(self, boundary: Boundary, name: str, error: BaseException, seconds: float) -> Fault:
+        """The fault of a call that raised, or (TimeUp) did not end."""
+        if not isinstance(error, TimeUp):
+            return self.fault(boundary, name, error)
+        self._late[_counted(boundary, name)] += 1
+        return self.fault(boundary, name, error, str(error) or f"no end after {seconds:g} s")
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -145,6 +152,11 @@ class Guard:
         return fault
 
 
+def _counted(boundary: str, name: str) -> str:
+    """What calls without an end are counted by: what no longer answers may still be closed."""
+    return boundary if name != "close" else "close"
+
+
 def _is_users(error: BaseException) -> bool:
     """A group of errors, such as a task group of asyncio raises, with the user's Ctrl-C among them."""
     return isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None
@@ -179,4 +191,4 @@ def _trace(error: BaseException) -> str:
     return text if len(text) <= _DEEPEST else text[-_DEEPEST:]
 
 
-_OURS = {__file__, Watchdog.call.__code__.co_filename}
+_OURS = {__file__, Watchdog.call.__code__.co_filename, Call.run.__code__.co_filename}

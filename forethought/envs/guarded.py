@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from inspect import iscoroutine
-from numbers import Real
 from typing import Any
 
 from forethought.core.errors import UserError
-from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.core.types import Task, Turn
 from forethought.envs.base import Environment
-from forethought.envs.guard import Boundary, Guard, WrongType
+from forethought.envs.guard import Boundary, Guard
+from forethought.envs.pool import Pool
+from forethought.envs.values import WrongType, environment, need, text, verdict
 from forethought.recipe.schema import ROLES, LimitSpec
 from forethought.tasks.base import Domain
 
@@ -41,6 +40,7 @@ class Guarded:
     def __init__(self, domain: Domain):
         own = self.__dict__
         own["_inner"], own["_closed"], own["guard"] = domain, False, Guard(_name(domain))
+        own["episodes"] = Pool(self.guard)
         self.guard.call("task", "the attributes", _attributes, (domain,))
 
     def __getattr__(self, name: str) -> Any:
@@ -93,6 +93,7 @@ class Guarded:
 
     def close(self) -> None:
         """Give back what the family holds, once. What breaks in that no longer matters to anybody."""
+        self.episodes.stop()
         if not self._closed and callable(getattr(self._inner, "close", None)):
             self.__dict__["_closed"] = True
             with suppress(UserError):
@@ -102,46 +103,13 @@ class Guarded:
 # ---- what a value must be ----------------------------------------------------------------------------------
 
 
-def outcome(value: Any) -> Outcome:
-    _need(isinstance(value, Outcome), value, "an Outcome")
-    for name in ("done", "success", "timed_out"):
-        if type(getattr(value, name)) is not bool:
-            _need(False, getattr(value, name), "True or False", f"Outcome.{name}")
-    if value.observation is not None:
-        text(value.observation, "Outcome.observation")
-    text(value.reason, "Outcome.reason")
-    return value
-
-
-def verdict(value: Any) -> Verdict:
-    """With a score from 0 to 1: what a reward is made of."""
-    _need(isinstance(value, Verdict), value, "a Verdict")
-    score = value.score
-    # nan is in no range
-    _need(
-        isinstance(score, Real) and 0.0 <= float(score) <= 1.0, score, "a number from 0 to 1", "Verdict.score"
-    )
-    text(value.reason, "Verdict.reason")
-    return value if type(score) is float else replace(value, score=float(score))
-
-
-def text(value: Any, field: str = "") -> str:
-    _need(isinstance(value, str), value, "text", field)
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            _need(False, value, "text that can be written as UTF-8", field)
-    return value
-
-
 def _tasks(value: Any) -> list[Task]:
-    _need(isinstance(value, list | tuple), value, "a list of tasks")
+    need(isinstance(value, list | tuple), value, "a list of tasks")
     for i, task in enumerate(value):
-        _need(isinstance(task, Task), task, "a Task", f"task {i}")
+        need(isinstance(task, Task), task, "a Task", f"task {i}")
         for name in ("id", "context", "prompt"):
             text(getattr(task, name), f"Task.{name}")
-        _need(isinstance(task.level, int), task.level, "a whole number", "Task.level")
+        need(isinstance(task.level, int), task.level, "a whole number", "Task.level")
     return list(value)
 
 
@@ -156,21 +124,16 @@ def _tasks_of(n: int) -> Check:
 
 
 def _turns(value: Any) -> list[Turn]:
-    _need(isinstance(value, list | tuple) and len(value) > 0, value, "a list of turns")
+    need(isinstance(value, list | tuple) and len(value) > 0, value, "a list of turns")
     for i, turn in enumerate(value):
-        _need(isinstance(turn, Turn), turn, "a Turn", f"turn {i}")
-        _need(turn.role is None or turn.role in ROLES, turn.role, "a role or None", "Turn.role")
+        need(isinstance(turn, Turn), turn, "a Turn", f"turn {i}")
+        need(turn.role is None or turn.role in ROLES, turn.role, "a role or None", "Turn.role")
         text(turn.text, "Turn.text")
     return list(value)
 
 
-def environment(value: Any) -> Environment:
-    _need(callable(getattr(value, "step", None)), value, "an environment with a step")
-    return value
-
-
 def _words(value: Any) -> list[str]:
-    _need(isinstance(value, list | tuple), value, "a list of words")
+    need(isinstance(value, list | tuple), value, "a list of words")
     for word in value:
         text(word, "a word")
     return list(value)
@@ -181,7 +144,7 @@ def _vote(value: Any) -> str | None:
 
 
 def _judgement(value: Any) -> Mapping[str, object]:
-    _need(isinstance(value, Mapping), value, "a table of verdicts")
+    need(isinstance(value, Mapping), value, "a table of verdicts")
     return value
 
 
@@ -204,35 +167,21 @@ METHODS: Mapping[str, tuple[Boundary, Check | None]] = {
 
 
 def _attributes(domain: Any) -> None:
-    _need(isinstance(domain.name, str), domain.name, "text", "name")
-    _need(isinstance(domain.levels, list | tuple), domain.levels, "levels", "levels")
+    need(isinstance(domain.name, str), domain.name, "text", "name")
+    need(isinstance(domain.levels, list | tuple), domain.levels, "levels", "levels")
     for level in domain.levels:
-        _need(isinstance(level, int), level, "a whole number", "a level")
-    _need(isinstance(domain.turns, int) and domain.turns >= 1, domain.turns, "a whole number from 1", "turns")
+        need(isinstance(level, int), level, "a whole number", "a level")
+    need(isinstance(domain.turns, int) and domain.turns >= 1, domain.turns, "a whole number from 1", "turns")
     for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
         table = getattr(domain, name)
-        _need(
+        need(
             isinstance(table, Mapping) and set(ROLES) <= set(table),
             table,
             f"a table with {' and '.join(ROLES)}",
             name,
         )
         for role in ROLES:
-            _need(isinstance(table[role], kind), table[role], what, f"{name}[{role!r}]")
-
-
-def _need(fits: bool, value: Any, wanted: str, field: str = "") -> None:
-    if fits:
-        return
-    if iscoroutine(value):
-        value.close()  # it will not be awaited
-    shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
-    found = (
-        f"a {type(value).__name__}{f', {shown[:60]}' if shown and value is not None else ''}"
-        if value is not None
-        else "None"
-    )
-    raise WrongType(f"gave {field + ' ' if field else ''}{found}, not {wanted}")
+            need(isinstance(table[role], kind), table[role], what, f"{name}[{role!r}]")
 
 
 def _name(domain: Any) -> str:

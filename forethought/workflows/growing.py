@@ -6,11 +6,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from forethought.core.types import Completion, Node, Task, Undrawn
 from forethought.envs.guard import Fault
-from forethought.envs.guarded import outcome as checked
 from forethought.tasks.base import Domain, Split
 
 Rollouts = Any  # `rollout.Rollouts`, which imports this
@@ -38,22 +38,24 @@ class Execution:
 
     def __init__(self, rollouts: Rollouts, tree: Growing, plan: Node, seed: int, noise: bool):
         self.rollouts, self.tree, self.plan, self.texts = rollouts, tree, plan, []
-        self.environment = self.broken = None
+        make = partial(rollouts.domain.environment, tree.task, noise)
+        self.episode = rollouts.domain.episodes.episode(make, tree.task, seed)
+        self.broken: Fault | None = None
+
+    async def begin(self) -> None:
         try:
-            self.environment = rollouts.domain.environment(tree.task, noise)
-            rollouts.guard.call("environment", "reset", self.environment.reset, (tree.task, seed))
+            await self.episode.reset()
         except Fault as fault:
             self.broken = fault
 
-    def step(self, node: Node, out: Completion, last: bool) -> Node | None:
+    async def step(self, node: Node, out: Completion, last: bool) -> Node | None:
         """What the environment answers to a turn: the node of its observation, or None where the execution is
         over and judged. Raises Fault."""
         if self.broken:
             raise self.broken
         rollouts, tree = self.rollouts, self.tree
         self.texts.append(node.text)
-        step = self.environment.step
-        outcome = rollouts.guard.call("environment", "step", step, (node.text,), None, checked)
+        outcome = await self.episode.step(node.text)
         if outcome.done or last:
             follows = rollouts.domain.follows(tree.task, self.plan.text, list(self.texts)).score
             parts = {

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from forethought.core.errors import UserError
 from forethought.core.seeds import seed_of
-from forethought.core.types import Node, Request, Task, Tree, Turn, Undrawn
+from forethought.core.types import Completion, Node, Request, Task, Tree, Turn, Undrawn
 from forethought.engines.base import Engine
 from forethought.envs.guard import Boundary, Fault
 from forethought.envs.guarded import guarded
@@ -340,30 +340,38 @@ class Rollouts:
         ]
         first = engine.sample([ask(g, n, tree.acts, 0) for g, n in plans])
         live = []  # (execution, last node, completion)
-        with self.guard.watch():
-            for (g, plan), outs in zip(plans, first, strict=True):
-                for k, out in enumerate(outs):
-                    seed = seed_of(g.seed, "episode", plan.id, k)
-                    live.append((Execution(self, g, plan, seed, noise), plan, out))
-        for turn in range(1, domain.turns + 1):
-            going = []
+        for (g, plan), outs in zip(plans, first, strict=True):
+            for k, out in enumerate(outs):
+                seed = seed_of(g.seed, "episode", plan.id, k)
+                live.append((Execution(self, g, plan, seed, noise), plan, out))
+        with domain.episodes as pool:
             with self.guard.watch():
-                for execution, above, out in live:
-                    node = execution.tree.said(above.id, "act", policy, out)
-                    # the episode was not lost, it could not go on: it has no outcome
-                    if out.status == "overlong":
-                        continue
-                    try:
-                        seen = execution.step(node, out, last=turn == domain.turns)
-                    except Fault as fault:
-                        execution.tree.failed(node, fault)
-                        continue
-                    if seen is not None:
-                        going.append((execution, seen))
-            if not going:
-                return
-            outs = engine.sample([ask(execution.tree, node, 1, turn) for execution, node in going])
-            live = [(*item, out[0]) for item, out in zip(going, outs, strict=True)]
+                pool.drive([execution.begin() for execution, _, _ in live])
+            for turn in range(1, domain.turns + 1):
+                going = []
+                with self.guard.watch():
+                    pool.drive(
+                        [self._acted(*item, policy, turn == domain.turns, going.append) for item in live]
+                    )
+                if not going:
+                    return
+                outs = engine.sample([ask(execution.tree, node, 1, turn) for execution, node in going])
+                live = [(*item, out[0]) for item, out in zip(going, outs, strict=True)]
+
+    async def _acted(
+        self, execution: Execution, above: Node, out: Completion, policy: str, last: bool, goes_on: Callable
+    ) -> None:
+        node = execution.tree.said(above.id, "act", policy, out)
+        # the episode was not lost, it could not go on: it has no outcome
+        if out.status == "overlong":
+            return
+        try:
+            seen = await execution.step(node, out, last)
+        except Fault as fault:
+            execution.tree.failed(node, fault)
+            return
+        if seen is not None:
+            goes_on((execution, seen))
 
 
 def _computes(facts: Mapping[str, object]) -> str:

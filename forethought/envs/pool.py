@@ -1,0 +1,256 @@
+"""Where episodes live: each is opened, reset, stepped and closed here, within the recipe's limits.
+
+Environments whose methods are `async def` run on one event loop, at most `limits.at_once` calls at a time.
+Others run on the main thread, one after another, where a call without an end is interrupted where it stands;
+with `limits.threads` each has a thread of its own, so that they may wait (for a server, for a browser) at the
+same time. Only the order of calls differs.
+
+What breaks in an environment, or takes too long, is a `Fault` raised by the call that asked for it. It holds
+nobody up, and the environment is closed all the same.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from inspect import iscoroutinefunction
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from forethought.core.types import Outcome, Task
+from forethought.core.watchdog import TimeUp
+from forethought.envs import values
+from forethought.envs.base import Environment, Observation
+from forethought.envs.elsewhere import Call, Loop, Thread
+from forethought.envs.guard import Fault, Guard
+
+METHODS = ("reset", "step", "close")
+
+
+class Pool:
+    """The episodes of one task family. `with pool:` closes, at its end, whatever is still open.
+
+    `opened` and `closed` count environments, `left` calls that were given up and have not ended since.
+    """
+
+    def __init__(self, guard: Guard):
+        self.guard = guard
+        self.open: dict[Episode, None] = {}  # in the order in which they were opened
+        self.opened = self.closed = self.left = 0
+        self._ended: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._waiting: deque[Call] = deque()
+        self._running: dict[Call, None] = {}
+        self._threads: list[Thread] = []  # without an environment
+        self._loop: Loop | None = None
+
+    def episode(self, make: Callable[[], Environment], task: Task, seed: int) -> Episode:
+        """An episode that is not begun yet: `make` is called by its `reset`."""
+        return Episode(self, make, task, seed)
+
+    def wait(self, least: int | None = None) -> None:
+        """Until `least` of the calls that were asked for have ended (None: all of them; 0: look, and do not
+        wait). Whoever waits for one may then go on."""
+        ended = 0
+        self._begin()
+        while self._running or not self._ended.empty():
+            ended += self._give_up(monotonic())
+            enough = not self._running or (least is not None and ended >= least)
+            due = min((call.due for call in self._running), default=-inf)
+            ended += self._next(0.0 if enough else due - monotonic())
+            self._begin()
+            if enough and self._ended.empty():
+                return
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting = deque(call for call in self._waiting if call.name == "close")
+        for call in self._running:  # nobody waits for them any more
+            if call.name != "close":
+                call.due = -inf
+        if self._running or self._waiting or self.open:
+            self.wait()
+            self.drive([episode.close() for episode in list(self.open)])
+
+    def drive(self, coroutines: Iterable[Coroutine]) -> None:
+        """Run coroutines that wait for nothing but this pool to their ends, together. A Fault ends its own
+        coroutine alone."""
+        going = list(coroutines)
+        while going := [coroutine for coroutine in going if _goes_on(coroutine)]:
+            self.wait(1)
+
+    def stop(self) -> None:
+        """No episode will come any more: the threads and the loop end."""
+        for thread in self._threads:
+            thread.stop()
+        if self._loop is not None:
+            self._loop.stop()
+        self._threads, self._loop = [], None
+
+    # ---- for the episodes
+
+    def place(self, environment: Environment) -> Thread | Loop | None:
+        """Where the calls of an environment run; None: on the main thread."""
+        if any(iscoroutinefunction(getattr(environment, name, None)) for name in METHODS):
+            if self._loop is None or self._loop.stuck:
+                self._loop = Loop(self._ended)
+            return self._loop
+        limits = self.guard.limits
+        if not limits.threads or limits.at_once == 1:
+            return None
+        return self._threads.pop() if self._threads else Thread(self._ended)
+
+    def ask(self, call: Call) -> Call:
+        self._waiting.append(call)
+        self._begin()
+        return call
+
+    def give_back(self, place: Thread | Loop | None) -> None:
+        self.closed += 1
+        if isinstance(place, Thread):
+            if place.busy or place.stuck:
+                place.stop()
+            else:
+                self._threads.append(place)
+
+    # ---- calls beside the main thread
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._running) < self.guard.limits.at_once:
+            call = self._waiting.popleft()
+            self._running[call] = None
+            call.begin()
+
+    def _give_up(self, now: float) -> int:
+        """Tell the calls whose time is up; how many of them were told before, and are not waited for."""
+        late = [call for call in self._running if call.due <= now]
+        given_up = [call for call in late if call.late(now)]
+        for call in given_up:
+            blocked = isinstance(call.place, Loop) and call.place.stuck
+            where = "its event loop is blocked" if blocked else "it is left behind"
+            call.error = TimeUp(f"no end after {call.seconds:g} s ({where})")
+            self._end(call)
+        self.left += len(given_up)
+        return len(given_up)
+
+    def _next(self, seconds: float) -> int:
+        """The next call that ends, within so many seconds; how many did."""
+        try:
+            call = self._ended.get(True, None if seconds == inf else max(seconds, 0.0))
+        except queue.Empty:
+            return 0
+        if call.returned:
+            return 0
+        call.returned = True
+        if call.given_up:
+            self.left -= 1
+            return 0
+        self._end(call)
+        return 1
+
+    def _end(self, call: Call) -> None:
+        del self._running[call]
+        if call.told and call.error is not None and not isinstance(call.error, TimeUp):
+            call.error = TimeUp().with_traceback(call.error.__traceback__)
+        call.done, call.took = True, monotonic() - call.started
+
+
+class Episode:
+    """One execution in an environment: `reset` once, `step` until it is done, `close` at any time. All raise
+    Fault, and may be awaited by a driver that gives the `Call` they yield to `Pool.wait`; where the
+    environment runs on the main thread they yield nothing."""
+
+    __slots__ = ("_pool", "_make", "_task", "_seed", "_environment", "_place", "_left", "over")
+
+    def __init__(self, pool: Pool, make: Callable[[], Environment], task: Task, seed: int):
+        self._pool, self._make, self._task, self._seed = pool, make, task, seed
+        self._environment: Environment | None = None
+        self._place: Thread | Loop | None = None
+        self._left = pool.guard.limits.episode_seconds
+        self.over = False  # done, closed, or broken
+
+    async def reset(self) -> Observation:
+        """Make the environment and begin: what it shows first."""
+        pool = self._pool
+        if self.over or self._environment is not None:
+            raise RuntimeError("an episode is used once")
+        self._environment = environment = self._make()
+        self._place = pool.place(environment)
+        pool.open[self] = None
+        pool.opened += 1
+        if not hasattr(environment, "reset"):
+            return values.NOTHING
+        return await self._last("reset", (self._task, self._seed), values.observation)
+
+    async def step(self, action: str) -> Outcome:
+        """What the environment answers. Where it is done, or broke, it is closed at once."""
+        if self.over:
+            raise RuntimeError("the episode is over")
+        answer = await self._last("step", (action,), values.outcome)
+        if answer.done:
+            await self.close()
+        return answer
+
+    async def close(self) -> None:
+        """Once; again it does nothing."""
+        self.over = True
+        if self not in self._pool.open:
+            return
+        del self._pool.open[self]
+        environment = self._environment
+        own = getattr(environment, "close", None) and type(environment).close is not Environment.close
+        try:
+            if own:
+                if self._place is not None and self._place.stuck:  # by a call that will not end
+                    self._place.stop()
+                    self._place = self._pool.place(environment)
+                await self._call("close", (), values.nothing)
+        finally:
+            self._pool.give_back(self._place)
+
+    async def _last(self, name: str, args: tuple, check: Callable[[Any], Any]) -> Any:
+        """A call after whose fault nothing follows."""
+        try:
+            return await self._call(name, args, check)
+        except Fault:
+            with suppress(Fault):
+                await self.close()
+            raise
+
+    async def _call(self, name: str, args: tuple, check: Callable[[Any], Any]) -> Any:
+        guard = self._pool.guard
+        seconds, whole = guard.limits.step_seconds, guard.limits.episode_seconds
+        if whole and name != "close":
+            seconds = max(min(seconds or self._left, self._left), 1e-3)
+        method, place = getattr(self._environment, name), self._place
+        if place is None:
+            started = monotonic()
+            try:
+                return guard.call("environment", name, method, args, None, check, seconds)
+            finally:
+                self._left -= monotonic() - started
+        guard.ask("environment", name)
+        call = Call(place, name, method, args, seconds)
+        if place.stuck:
+            call.error = TimeUp("its event loop is blocked by another episode")
+        else:
+            await self._pool.ask(call)
+        self._left -= call.took
+        if call.error is not None:
+            raise guard.broke("environment", name, call.error, seconds)
+        return guard.call("environment", name, check, (call.value,), seconds=0.0)
+
+
+def _goes_on(coroutine: Coroutine) -> bool:
+    try:
+        coroutine.send(None)
+    except (StopIteration, Fault):
+        return False
+    return True

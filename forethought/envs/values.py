@@ -1,0 +1,139 @@
+"""What an environment and a verifier must answer: everything else is a `WrongType` that says what was found
+and where."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from inspect import isawaitable, iscoroutine
+from numbers import Real
+from typing import Any
+
+from forethought.core.types import Outcome, Verdict
+from forethought.envs.base import Environment, Observation
+
+MOST_TEXT = 1_000_000  # characters of an observation: more fit no model, and every tree would hold them
+MOST_IMAGES = 16  # of one observation
+MOST_BYTES = 16 * 2**20  # of one image
+KINDS = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpg",
+}  # how a file of an image begins -> its extension
+
+
+class WrongType(TypeError):
+    """A value that the protocol does not have: the message says which one, and where."""
+
+
+def environment(value: Any) -> Environment:
+    """With a `step`; a `reset` or `close` that is there can be called."""
+    need(callable(getattr(value, "step", None)), value, "an environment with a step")
+    for name in ("reset", "close"):
+        if not callable(method := getattr(value, name, environment)):
+            need(False, method, "a method", f"an environment whose {name} is")
+    return value
+
+
+def observation(value: Any) -> Observation:
+    """What a reset shows; None is an empty one."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, str):
+        return Observation(text=_seen(value, "reset's text"))
+    need(isinstance(value, Observation), value, "an Observation, text or None")
+    _seen(value.text, "Observation.text")
+    _images(value.images, "Observation.images")
+    need(isinstance(value.info, Mapping), value.info, "a table", "Observation.info")
+    return value
+
+
+NOTHING = Observation()
+
+
+def nothing(value: Any) -> None:
+    """Of a close, whose answer nobody reads; but one to be awaited, nobody has run."""
+    need(not isawaitable(value), value, "None")
+
+
+def outcome(value: Any) -> Outcome:
+    need(isinstance(value, Outcome), value, "an Outcome")
+    for name in ("done", "success", "timed_out"):
+        if type(getattr(value, name)) is not bool:
+            need(False, getattr(value, name), "True or False", f"Outcome.{name}")
+    if value.observation is not None:
+        _seen(value.observation, "Outcome.observation")
+    text(value.reason, "Outcome.reason")
+    if value.images != ():
+        _images(value.images, "Outcome.images")
+    return value if value.parts == {} else replace(value, parts=_parts(value.parts))
+
+
+def verdict(value: Any) -> Verdict:
+    """With a score from 0 to 1: what a reward is made of."""
+    need(isinstance(value, Verdict), value, "a Verdict")
+    score = value.score
+    # nan is in no range
+    need(
+        isinstance(score, Real) and 0.0 <= float(score) <= 1.0, score, "a number from 0 to 1", "Verdict.score"
+    )
+    text(value.reason, "Verdict.reason")
+    return value if type(score) is float else replace(value, score=float(score))
+
+
+def text(value: Any, field: str = "") -> str:
+    need(isinstance(value, str), value, "text", field)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            need(False, value, "text that can be written as UTF-8", field)
+    return value
+
+
+def kind_of(image: bytes) -> str:
+    """The extension of an image's file, "" where it is none of `KINDS`."""
+    return next((kind for begins, kind in KINDS.items() if image.startswith(begins)), "")
+
+
+def _seen(value: Any, field: str) -> str:
+    text(value, field)
+    if len(value) > MOST_TEXT:
+        raise WrongType(f"gave {field} {len(value):,} characters, more than {MOST_TEXT:,}")
+    return value
+
+
+def _images(value: Any, field: str) -> None:
+    need(isinstance(value, tuple), value, "a tuple of images", field)
+    if len(value) > MOST_IMAGES:
+        raise WrongType(f"gave {field} {len(value):,} images, more than {MOST_IMAGES}")
+    for i, image in enumerate(value):
+        where = f"{field}[{i}]"
+        need(isinstance(image, bytes), image, "the bytes of an image", where)
+        if len(image) > MOST_BYTES:
+            raise WrongType(f"gave {where} {len(image):,} bytes, more than {MOST_BYTES:,}")
+        if not kind_of(image):
+            raise WrongType(f"gave {where} {image[:8]!r}..., which begins no PNG or JPEG file")
+
+
+def _parts(value: Any) -> Mapping[str, float]:
+    need(isinstance(value, Mapping), value, "a table of numbers by name", "Outcome.parts")
+    for name, part in value.items():
+        text(name, "a name in Outcome.parts")
+        if not (isinstance(part, Real) and math.isfinite(part)):
+            need(False, part, "a finite number", f"Outcome.parts[{name[:60]!r}]")
+    return {name: float(part) for name, part in value.items()}
+
+
+def need(fits: bool, value: Any, wanted: str, field: str = "") -> None:
+    if fits:
+        return
+    if iscoroutine(value):
+        value.close()  # it will not be awaited
+    shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
+    found = (
+        f"a {type(value).__name__}{f', {shown[:60]}' if shown and value is not None else ''}"
+        if value is not None
+        else "None"
+    )
+    raise WrongType(f"gave {field + ' ' if field else ''}{found}, not {wanted}")
