@@ -340,6 +340,7 @@ def batch_of(prompts: Sequence[Ids], said: Sampled, shape: Shape, share: bool = 
     its own copy of what is above it, where a plan's weight is spread over its copies. Both have the same
     gradient."""
     from forethought.core.types import Batch, Objective, Segment
+    from forethought.learn.losses import term
 
     segments: list[Segment] = []
 
@@ -368,9 +369,7 @@ def batch_of(prompts: Sequence[Ids], said: Sampled, shape: Shape, share: bool = 
                     above = add(add(-1, prompt), *plan, copies=max(1, len(acts)))
                     if act:
                         add(above, *act)
-    return Batch(policy="base", segments=tuple(segments)), Objective(
-        denominators={"pg": float(shape.sampled)}
-    )
+    return Batch(policy="base", segments=tuple(segments)), Objective((term("grpo", float(shape.sampled)),))
 
 
 def _advantage(ids: Ids) -> float:

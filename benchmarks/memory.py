@@ -151,6 +151,7 @@ class Ours:
     def step(self, paths: list[tuple[int, ...]], prompt: int) -> tuple[float, float]:
         """(loss, norm of the gradient) of one update."""
         from forethought.core.types import Batch, Objective, Segment
+        from forethought.learn.losses import term
 
         segments = []
         for ids in paths:
@@ -167,7 +168,7 @@ class Ours:
             )
         total = float(sum(len(ids) - prompt for ids in paths))
         metrics = self.engine.forward_backward(
-            Batch(policy="base", segments=tuple(segments)), Objective(denominators={"sft": total})
+            Batch(policy="base", segments=tuple(segments)), Objective((term("sft", total),))
         )
         return metrics["loss/sft"].value(), self.engine.optim_step("base")["grad_norm/base"].value()
 

@@ -30,6 +30,7 @@ from forethought.engines.torch.forest.attention import NAME  # noqa: E402
 from forethought.engines.torch.models.loading import Loaded  # noqa: E402
 from forethought.learn import credit  # noqa: E402
 from forethought.learn.batches import for_policy, tree_segments  # noqa: E402
+from forethought.learn.losses import term  # noqa: E402
 from forethought.recipe.schema import AdapterSpec, CreditSpec, EngineSpec, OptimSpec  # noqa: E402
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "one_file_grpo.py"
@@ -195,7 +196,7 @@ def test_loss_and_gradients_are_the_same(one, pair, sampled):
     trees = trees_of(*sampled)
     segments = tree_segments(None, trees, assigned(trees), "tokens")
     tokens = sum(len(s.advantage) for s in segments)
-    objective = Objective(denominators={"pg": tokens}, clip_low=one.CLIP, clip_high=one.CLIP)
+    objective = Objective((term("grpo", tokens, options={"clip_low": one.CLIP, "clip_high": one.CLIP}),))
     metrics = engine.forward_backward(
         for_policy(segments, "base", {"plan": "base", "act": "base"}), objective
     )

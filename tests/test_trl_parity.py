@@ -55,12 +55,12 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 from trl.trainer.utils import nanstd  # noqa: E402
 
-from forethought.core.types import Node, Objective, Task, Tree  # noqa: E402
+from forethought.core.types import Node, Task, Tree  # noqa: E402
 from forethought.engines.torch.models.small import tokenizer_of  # noqa: E402
 from forethought.learn import credit  # noqa: E402
 from forethought.learn.batches import for_policy, tree_segments  # noqa: E402
 from forethought.learn.curriculum import LevelSampler  # noqa: E402
-from forethought.recipe.schema import CreditSpec, OptimSpec, StageSpec, TreeSpec  # noqa: E402
+from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, StageSpec, TreeSpec  # noqa: E402
 from forethought.stages.step import Stage  # noqa: E402
 
 G, MOST = 4, 9  # responses of a prompt, and the longest that one may be
@@ -143,7 +143,9 @@ class Both:
                 kind="reinforce",
                 roles=("plan",),
                 tree=TreeSpec(plans=G, acts=0, plan_tokens=MOST, act_tokens=MOST),
+                loss=LossSpec(options={"clip_low": LOW, "clip_high": HIGH}),
                 loss_norm=NORMS[loss_type],
+                ref_kl=beta,
             ),
             POLICIES,
             LevelSampler([1]),
@@ -166,12 +168,7 @@ class Both:
         if references:
             flat = iter(references)
             segments = [s if s.stream is None else replace(s, ref_logprobs=next(flat)) for s in segments]
-        objective = Objective(
-            denominators={"pg": self.stage._denominator(trees, advantages)},
-            clip_low=LOW,
-            clip_high=HIGH,
-            ref_kl=self.beta if references else 0.0,
-        )
+        objective = self.stage._objective("pg", self.stage._denominator(trees, advantages))
         self.engine.forget("base")
         metrics = self.engine.forward_backward(for_policy(segments, "base", POLICIES), objective)
         loss = metrics["loss/pg"].total + (self.beta * metrics["kl/ref"].total if references else 0.0)

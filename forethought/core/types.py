@@ -191,19 +191,21 @@ class Segment:
     """A node on its way into an update. Token t of a segment is predicted from everything before it on its
     path.
 
-    `stream` None: context only. Otherwise `weight` has one loss weight per token (0 masks it), and for `pg`
-    also one `advantage` and one `old_logprob` per token. `keep` holds the distributions at these tokens where
-    a reference has them.
+    `stream` None: context only. Otherwise the terms of the objective that read this stream run over its
+    tokens, with one loss weight a token (0 masks it), and what their losses need: one `advantage` and one
+    `old_logprob` a token for policy gradients.
     """
 
     parent: int  # index in the batch, or -1 for a root; parents precede children
     token_ids: tuple[int, ...]
     role: str | None = None
-    stream: Literal["sft", "pg", "keep"] | None = None
+    stream: str | None = None  # sft: demonstrations; pg: rollouts; keep: to speak about as a reference does
     weight: tuple[float, ...] = ()
     advantage: tuple[float, ...] = ()
     old_logprobs: tuple[float, ...] = ()
-    ref_logprobs: tuple[float, ...] = ()  # present: the `ref_kl` stream also runs over these tokens
+    ref_logprobs: tuple[float, ...] = ()  # under a reference; losses that need them run where they are
+    # the response of which this is a turn, by any number; -1: a response of its own
+    sequence: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,22 +217,32 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objective:
-    """The loss of a stage: named streams, each divided by its own token denominator.
+class Term:
+    """weight / denominator x the sum, over the tokens of a stream, of their weight x their loss.
 
-    `denominators` are global sums (over all micro-batches of an update), so that splitting a batch changes no
+    The denominator is of the whole update (over all micro-batches), so that splitting a batch changes no
     gradient.
     """
 
-    # stream -> number to divide by; must be > 0 for streams that are present
-    denominators: Mapping[str, float]
-    clip_low: float = 0.2  # PPO clip: the ratio is kept in [1 - clip_low, 1 + clip_high]
-    clip_high: float = 0.2
-    ref_kl: float = 0.0  # weight of the k3 estimate of KL(policy || reference)
-    weights: Mapping[str, float] = field(default_factory=dict)  # stream -> factor, 1 where absent
-    # frozen policy whose distributions the `keep` stream holds: exact KL(keep || policy), summed over the
-    # vocabulary
-    keep: str = ""
+    loss: str  # a row of learn.losses.LOSSES
+    stream: str  # the segments that it reads
+    denominator: float  # > 0
+    weight: float = 1.0
+    options: Mapping[str, float] = field(default_factory=dict)  # of the loss, where not its defaults
+    reference: str = ""  # frozen policy whose distributions the loss compares with, where it needs them
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What an update makes smaller: a sum of terms. The first is the stage's own; its tokens are those whose
+    entropy is measured."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def denominators(self) -> dict[str, float]:
+        """Stream -> what it is divided by."""
+        return {term.stream: term.denominator for term in self.terms}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,11 +170,12 @@ class Joined:
         return self.engines[key].logprobs(replace(batch, policy=policy))
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
-        key, (policy, *keep) = self._together(batch.policy, *([objective.keep] if objective.keep else []))
+        named = [term.reference for term in objective.terms if term.reference]
+        key, (policy, *inner) = self._together(batch.policy, *named)
+        names = dict(zip(["", *named], ["", *inner], strict=True))
+        own = Objective(tuple(replace(t, reference=names[t.reference]) for t in objective.terms))
         with self._refusing(key):
-            return self.engines[key].forward_backward(
-                replace(batch, policy=policy), replace(objective, keep="".join(keep))
-            )
+            return self.engines[key].forward_backward(replace(batch, policy=policy), own)
 
     def check_gradients(self, policies: Sequence[str]) -> None:
         for key, engine in self.engines.items():

@@ -42,13 +42,16 @@ def tree_segments(
     rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str
 ) -> list[Segment]:
     """Every node that has tokens once (an overlong turn has none). `norm` "sequences" gives each turn a total
-    weight of 1, else each token weighs 1."""
+    weight of 1, else each token weighs 1. The turns of a branch are one sequence."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
+    sequences = 0
     for tree, given in zip(trees, advantages, strict=True):
         if not any(node.token_ids for node in tree.nodes):
             continue  # of a task that could not be drawn
         at: dict[int, int] = {}
+        numbers = {n.id: i for i, b in enumerate(tree.branches().values(), sequences) for n in b.nodes}
+        sequences += len(tree.nodes)
         for node in tree.nodes:
             if node.parent is None:
                 above = _context(segments, contexts, rollouts, tree.task)
@@ -57,11 +60,14 @@ def tree_segments(
             elif not node.token_ids:
                 at[node.id] = at[node.parent]
             else:
-                at[node.id] = _add(segments, _trained(node, at[node.parent], given.get(node.id, ()), norm))
+                at[node.id] = _add(
+                    segments,
+                    _trained(node, at[node.parent], given.get(node.id, ()), norm, numbers[node.id]),
+                )
     return segments
 
 
-def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str) -> Segment:
+def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str, sequence: int) -> Segment:
     if not advantage:
         return Segment(parent=parent, token_ids=node.token_ids, role=node.role)
     weight = 1.0 / len(advantage) if norm == "sequences" else 1.0
@@ -73,6 +79,7 @@ def _trained(node: Node, parent: int, advantage: tuple[float, ...], norm: str) -
         weight=(weight,) * len(advantage),
         advantage=advantage,
         old_logprobs=node.logprobs,
+        sequence=sequence,
     )
 
 
@@ -102,7 +109,7 @@ def targets(segments: Sequence[Segment], stream: str) -> float:
 
 
 def _context_only(s: Segment) -> Segment:
-    return replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=())
+    return replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=(), sequence=-1)
 
 
 def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollouts, task: Task) -> int:

@@ -14,6 +14,7 @@ from forethought.recipe.bounds import WHOLE
 from forethought.recipe.check_isolation import check_after, check_isolation, check_probes
 
 # named here too: this is the module that others read
+from forethought.recipe.check_loss import check_loss
 from forethought.recipe.check_reinforce import CREDITS as CREDITS
 from forethought.recipe.check_reinforce import check_reinforce
 from forethought.recipe.layout import OWN, given, has_planner, trains_whole, weights_of
@@ -54,8 +55,7 @@ REINFORCE_ONLY = (
     "loss_norm",
     "ref_kl",
     "updates",
-    "clip_low",
-    "clip_high",
+    "dynamic_sampling",
     "skip_zero",
 )
 
@@ -178,6 +178,7 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
     _check_until(f"{where}.until", stage.until, recipe)
     _check_mix(where, stage, recipe)
     _check_optim(where, stage)
+    check_loss(where, stage)
     for i, gate in enumerate(stage.gates):
         _check_gate(f"{where}.gates.{i}", gate, stage, recipe)
     if stage.kind == "imitate":

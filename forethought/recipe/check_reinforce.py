@@ -111,9 +111,6 @@ def _check_update(where: str, stage: StageSpec) -> None:
         )
     at_least(f"{where}.ref_kl", stage.ref_kl, 0)
     at_least(f"{where}.updates", stage.updates, 1)
-    above(f"{where}.clip_low", stage.clip_low, 0)
-    within(f"{where}.clip_low", stage.clip_low, 0, 1)
-    above(f"{where}.clip_high", stage.clip_high, 0)
 
 
 def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:

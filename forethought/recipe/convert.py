@@ -16,14 +16,17 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.recipe import earlier
 from forethought.recipe.bounds import bounded
-from forethought.recipe.schema import Recipe, TaskSpec, WorkflowSpec
+from forethought.recipe.schema import LossSpec, Recipe, StageSpec, TaskSpec, WorkflowSpec
 
 # records whose own options are written beside their other keys
 OPEN = {
     TaskSpec: 'task = { name = "desk", slip = 0.1 }',
     WorkflowSpec: 'workflow = { name = "plan_then_act", replan_after = 2 }',
+    LossSpec: 'loss = { name = "dapo", clip_high = 0.3 }',
 }
+NAMED = (WorkflowSpec, LossSpec)  # whose name alone says the rest
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -92,9 +95,10 @@ def to_record(kind: Any, value: Any, where: str) -> Any:
 
 
 def _record(kind: type, value: Any, where: str) -> Any:
-    if kind is WorkflowSpec and isinstance(value, str):
-        return WorkflowSpec(name=value)
+    if kind in NAMED and isinstance(value, str):
+        return kind(name=value)
     _need(isinstance(value, Mapping), "a table", value, where)
+    value = earlier.stage_of(value, where) if kind is StageSpec else value
     hints = fields_of(kind)
     known = {k: to_record(hints[k], v, join(where, k)) for k, v in value.items() if k in hints}
     rest = {k: v for k, v in value.items() if k not in hints}

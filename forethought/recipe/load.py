@@ -15,10 +15,11 @@ from typing import Any, get_args, get_origin
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.textfile import read_text
+from forethought.recipe import earlier
 from forethought.recipe.bounds import MOST_DEPTH, bounded
-from forethought.recipe.convert import describe, fields_of, from_dict, join, to_dict
+from forethought.recipe.convert import NAMED, OPEN, describe, fields_of, from_dict, join, to_dict
 from forethought.recipe.paths import anchored
-from forethought.recipe.schema import Recipe, TaskSpec
+from forethought.recipe.schema import Recipe, StageSpec
 
 _PACKAGE = Path(__file__).parents[1]
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")
@@ -152,7 +153,8 @@ def _override(data: dict[str, Any], text: str) -> None:
             node[key] = [] if get_origin(child) is tuple else {}
         node, kind, where = node[key], child, join(where, key)
     last, child = _child(kind, node, last, where)
-    node[last] = _value(raw, child, join(where, last))
+    value = _value(raw, child, join(where, last))
+    node[last] = {"name": value} if child in NAMED and isinstance(value, str) else value
 
 
 def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
@@ -160,7 +162,10 @@ def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
     origin = get_origin(kind)
     if is_dataclass(kind):
         hints = fields_of(kind)
-        if key not in hints and kind is not TaskSpec:
+        old = (
+            key in earlier.STAGE and kind is StageSpec
+        )  # it becomes today's word with the rest of the tables
+        if key not in hints and kind not in OPEN and not old:
             raise RecipeError(join(where, key), unknown("key", key, hints))
         return key, hints.get(key, Any)
     if isinstance(node, dict) and (origin is dict or kind is Any):

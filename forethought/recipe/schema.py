@@ -172,6 +172,15 @@ class CreditSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LossSpec:
+    """`loss = "gspo"` is short for `loss = { name = "gspo" }`; keys beyond the name are options of the loss, as in
+    `loss = { name = "dapo", clip_high = 0.3 }` (docs/losses.md)."""
+
+    name: str = ""  # a row of learn.losses.LOSSES; empty: grpo of rollouts, sft of demonstrations
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShapingSpec:
     """What the reward parts `analytic` and `length` of PTA-GRPO (arXiv 2510.01833) need. The paper gives
     neither value."""
@@ -344,19 +353,25 @@ class StageSpec:
     # (rewards.default_weights)
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
     credit: CreditSpec = field(default_factory=CreditSpec)
+    loss: LossSpec = field(default_factory=LossSpec)
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
-    # what the pg stream is divided by: its tokens, its turns (each turn averaged first), or turns x budget
+    # what the loss of rollouts is divided by: its tokens, its turns (each turn averaged first), or turns x budget
     # (Dr. GRPO)
     ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
     updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
-    clip_low: float = 0.2
-    clip_high: float = 0.2
+    # how many times a step draws new tasks in place of groups without a spread of rewards (DAPO, arXiv
+    # 2503.14476); 0: they are left out
+    dynamic_sampling: int = 0
     # groups without a spread of rewards are left out of the backward pass (same gradient)
     skip_zero: bool = True
     isolation: IsolationSpec = field(default_factory=IsolationSpec)
     adaptive: AdaptiveSpec = field(default_factory=AdaptiveSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     gates: tuple[GateSpec, ...] = ()
+
+    @property
+    def loss_name(self) -> str:
+        return self.loss.name or ("sft" if self.kind == "imitate" else "grpo")
 
     @property
     def steps(self) -> int:

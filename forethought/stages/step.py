@@ -27,6 +27,8 @@ from forethought.learn.batches import (
     tree_segments,
 )
 from forethought.learn.curriculum import LevelSampler, admit
+from forethought.learn.losses import term
+from forethought.learn.losses.terms import needs
 from forethought.learn.rewards import default_weights, reward
 from forethought.learn.schedule import lr_scale
 from forethought.recipe.schema import ROLES, StageSpec
@@ -95,7 +97,7 @@ class Stage:
         counts = {"failed/task": Mean(len(failed), len(tasks))}
         if not segments:
             return Step(counts, failed=len(failed), tried=len(tasks))
-        objective = Objective(denominators={"sft": max(targets(segments, "sft"), 1.0)})
+        objective = self._objective("sft", max(targets(segments, "sft"), 1.0))
         found = self._update(k, *self._keeping(k, segments, objective), conflict)
         return Step(found | counts, failed=len(failed), tried=len(tasks))
 
@@ -138,19 +140,20 @@ class Stage:
         segments = tree_segments(
             self.rollouts, [trees[i] for i in train], [advantages[i] for i in train], spec.loss_norm
         )
-        if spec.ref_kl:
+        objective = self._objective("pg", self._denominator(trees, advantages))
+        if any(needs(one, "ref") for one in objective.terms):
             segments = self._with_references(segments)
-        objective = Objective(
-            denominators={"pg": self._denominator(trees, advantages)},
-            clip_low=spec.clip_low,
-            clip_high=spec.clip_high,
-            ref_kl=spec.ref_kl,
-        )
         segments, objective = self._keeping(k, segments, objective)
         parts = [counts, self.curriculum.metrics(), tree_metrics(trees), classes]
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
         return Step(merge(parts), trees, advantages, *failures(trees))
+
+    def _objective(self, stream: str, denominator: float) -> Objective:
+        """The stage's loss and, on rollouts, the pull to the policy at its start."""
+        own = term(self.spec.loss_name, denominator, stream=stream, options=self.spec.loss.options)
+        away = term("k3", denominator, weight=self.spec.ref_kl)
+        return Objective((own, away) if self.spec.ref_kl else (own,))
 
     def _classes(
         self, trees: Sequence[Tree], entropies: Sequence[credit.Entropies | None]
@@ -186,28 +189,26 @@ class Stage:
     ) -> tuple[list[Segment], Objective]:
         """With demonstrations of the roles that do not train: their tokens to imitate (replay), or to speak
         about as at the start (KL)."""
-        isolation, denominators, weights = (
-            self.spec.isolation,
-            dict(objective.denominators),
-            dict(objective.weights),
-        )
+        isolation, terms = self.spec.isolation, list(objective.terms)
         if isolation.replay and self.others():
             replayed = self._demonstrations(k, "replay", "sft")
             if not replayed:  # the family could show none
                 pass
-            elif "sft" in denominators:  # imitation: one stream, in which the other role's tokens weigh less
-                scale = isolation.replay * denominators["sft"] / targets(replayed, "sft")
+            elif (
+                terms[0].stream == "sft"
+            ):  # imitation: one stream, in which the other role's tokens weigh less
+                scale = isolation.replay * terms[0].denominator / targets(replayed, "sft")
                 replayed = [replace(s, weight=tuple(scale * w for w in s.weight)) for s in replayed]
             else:
-                denominators["sft"], weights["sft"] = targets(replayed, "sft"), isolation.replay
+                terms.append(term("sft", targets(replayed, "sft"), weight=isolation.replay))
             segments = joined(segments, replayed)
         if isolation.keep_kl and self.others():
             kept = self._demonstrations(k, "keep", "keep")
             if kept:
-                denominators["keep"], weights["keep"] = targets(kept, "keep"), isolation.keep_kl
+                start = self.references.get(self.policies[self.others()[0]], "")
+                terms.append(term("kl", targets(kept, "keep"), weight=isolation.keep_kl, reference=start))
                 segments = joined(segments, kept)
-        keep = self.references.get(self.policies[self.others()[0]], "") if "keep" in denominators else ""
-        return segments, replace(objective, denominators=denominators, weights=weights, keep=keep)
+        return segments, Objective(tuple(terms))
 
     def _demonstrations(self, k: int, name: str, stream: str, roles: set[str] | None = None) -> list[Segment]:
         """Demonstrations on all levels of the task, drawn anew at every step; `roles` (default: those that do
@@ -284,7 +285,7 @@ class Stage:
                 engine.combine(policy, ["all"])
                 return {}
             shown = for_policy(shown, policy, self.policies)
-            engine.forward_backward(shown, Objective(denominators={"sft": targets(shown.segments, "sft")}))
+            engine.forward_backward(shown, Objective((term("sft", targets(shown.segments, "sft")),)))
         engine.set_aside(policy, "one")
         found = engine.conflict(policy, "all", "one", part=len(roles) == 2)
         engine.combine(policy, ["all"])

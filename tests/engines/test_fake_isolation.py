@@ -11,10 +11,11 @@ from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.fake.engine import FakeEngine
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 PLAIN = OptimSpec(lr=1.0, betas=(0.0, 0.0), clip_norm=1e9)
-SFT = Objective(denominators={"sft": 1.0})
+SFT = Objective((term("sft", 1.0),))
 
 
 def engine_of(**fields) -> FakeEngine:
@@ -191,7 +192,7 @@ def test_the_keep_stream():
     engine.fork("base", "start", "frozen")
     engine.prepare("base", PLAIN)
     kept = batch(engine, "b", stream="keep", weight=2.0)
-    objective = Objective(denominators={"keep": 4.0}, weights={"keep": 0.5}, keep="start")
+    objective = Objective((term("kl", 4.0, weight=0.5, reference="start"),))
     assert reduce(engine.forward_backward(kept, objective))["kl/keep"] == 0
     assert engine.gradients["base"]["plan"] == [0.0, 0.0, 0.0]
     engine.weights["base"]["plan"] = [math.log(4), 0.0, 0.0]
@@ -202,6 +203,8 @@ def test_the_keep_stream():
         [2.0 * 0.5 / 4.0 * x for x in (1 / 3, -1 / 6, -1 / 6)]
     )
     assert set(metrics) == {"kl/keep", "tokens/trained", "tokens/forward"}
-    for denominators, keep in (({"keep": 1.0}, ""), ({"keep": 1.0}, "base"), ({}, "start")):
+    for reference in ("", "base"):
         with pytest.raises(ValueError, match="the keep stream needs"):
-            engine.forward_backward(kept, Objective(denominators=denominators, keep=keep))
+            engine.forward_backward(kept, Objective((term("kl", 1.0, reference=reference),)))
+    with pytest.raises(ValueError, match="the objective has no loss for the keep stream"):
+        engine.forward_backward(kept, SFT)

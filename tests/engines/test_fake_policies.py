@@ -6,6 +6,7 @@ import pytest
 
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.fake.engine import FakeEngine
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 WORDS = ["a", "b", "c", "</plan>", "GO"]
@@ -21,7 +22,7 @@ def learn(engine: FakeEngine, policy: str, word: int = 0) -> None:
     said = Segment(parent=0, token_ids=(word, 3), role="plan", stream="sft", weight=(1.0, 1.0))
     engine.forward_backward(
         Batch(policy=policy, segments=(Segment(parent=-1, token_ids=(4,)), said)),
-        Objective(denominators={"sft": 1.0}),
+        Objective((term("sft", 1.0),)),
     )
     engine.optim_step(policy)
 

@@ -14,6 +14,7 @@ from forethought.core.types import Batch, Objective, Request, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.fake.engine import FakeEngine
 from forethought.engines.joined import Joined
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 FAKE_WORDS = ["a", "b", "c", "</plan>", "GO"]
@@ -35,7 +36,7 @@ def one(policy: str) -> Batch:
     return Batch(policy=policy, segments=(Segment(parent=-1, token_ids=(4,)), said))
 
 
-ONE = Objective(denominators={"sft": 1.0})
+ONE = Objective((term("sft", 1.0),))
 
 
 # Names ------------------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ ACROSS = [
     lambda j: j.slerp("base", "plan", 0.5),
     lambda j: j.slerp("base", "start", 0.5, "theirs"),
     lambda j: j.inspect(one("plan"), ["start"]),
-    lambda j: j.forward_backward(one("plan"), Objective(denominators={"keep": 1.0}, keep="start")),
+    lambda j: j.forward_backward(one("plan"), Objective((term("kl", 1.0, reference="start"),))),
 ]
 
 

@@ -448,8 +448,8 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: reinforce reads no demonstrations"),
         ("stage.1.ref_kl=-1", "stage.1.ref_kl: must be at least 0, found -1.0"),
         ("stage.1.updates=0", "stage.1.updates: must be at least 1, found 0"),
-        ("stage.1.clip_low=1.5", "stage.1.clip_low: must be between 0 and 1, found 1.5"),
-        ("stage.1.clip_high=0", "stage.1.clip_high: must be greater than 0, found 0.0"),
+        ("stage.1.clip_low=1.5", "stage.1.loss.clip_low: must be at most 1, found 1.5"),
+        ("stage.1.clip_high=0", "stage.1.loss.clip_high: must be greater than 0, found 0"),
     ],
 )
 def test_what_cannot_work_together_is_refused(toml, override, message):

@@ -25,6 +25,7 @@ from forethought.engines.torch.models.chat import ends_of
 from forethought.engines.torch.models.loading import from_path
 from forethought.learn.batches import demonstration_segments, targets, tree_segments
 from forethought.learn.credit import assign
+from forethought.learn.losses import term
 from forethought.learn.rewards import reward
 from forethought.recipe.convert import from_dict
 from forethought.recipe.layout import trains_whole
@@ -259,7 +260,7 @@ def grown(recipe, **engine):
     return (
         engine,
         Batch(policy="base", segments=segments),
-        Objective(denominators={"pg": targets(segments, "pg")}),
+        Objective((term("grpo", targets(segments, "pg")),)),
     )
 
 

@@ -15,7 +15,7 @@ from forethought.engines.base import UpdateRefused
 from forethought.engines.fake.engine import softmax
 from forethought.learn.curriculum import LevelSampler
 from forethought.learn.rewards import reward
-from forethought.recipe.schema import CreditSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
+from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
 from forethought.stages.step import Stage, tree_metrics
 from forethought.tasks.desk.domain import Desk
 from forethought.workflows.rollout import Rollouts
@@ -195,7 +195,10 @@ def test_the_curriculum_sees_all_groups():
 
 def test_a_second_update_on_the_same_rollouts_is_clipped_by_hand():
     stage = stage_of(
-        reinforce(batch=1, levels=(1,), updates=2, clip_high=0.05, clip_low=0.5), script=right_then_wrong
+        reinforce(
+            batch=1, levels=(1,), updates=2, loss=LossSpec(options={"clip_high": 0.05, "clip_low": 0.5})
+        ),
+        script=right_then_wrong,
     )
     line = reduce(stage.step(0).metrics)
     # One group, `c </plan>` and `o </plan>`: 4 tokens. After the first update the logits are -a/4, a/4, 0

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from forethought.core.errors import UserError
-from forethought.core.metrics import Last, Max, Mean, Metric, Sum, merge
+from forethought.core.metrics import Last, Metric
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, TokenStats
 from forethought.engines.base import BASE, Side, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.fake import objectives
 from forethought.engines.fake import rows as fake_rows
 from forethought.engines.fake.rows import Rows, entropy, softmax
 from forethought.engines.fake.surgery import Surgery
@@ -124,73 +126,16 @@ class FakeEngine(Surgery):
         if self.losses - 1 in self.nan_losses:
             self._forget()
             raise UpdateRefused(f"the loss of policy {batch.policy!r} is nan")
-        trained = [s for s in batch.segments if s.stream]
-        parts: list[dict[str, Metric]] = [
-            {
-                "tokens/trained": Sum(sum(w != 0 for s in trained for w in s.weight)),
-                "tokens/forward": Sum(sum(len(s.token_ids) for s in batch.segments)),
-            }
-        ]
-        return merge(parts + [self._learn(batch, s, objective) for s in trained])
+        gradients, metrics = objectives.gradient_of(batch, objective, partial(self._said, batch))
+        for role, gradient in gradients:
+            self._gather(batch.policy, role, gradient)
+        return metrics
 
-    def _learn(self, batch: Batch, s: Segment, o: Objective) -> dict[str, Metric]:
-        """Add the gradient of one segment; its loss, gap to the sampler, and entropy (of pg where the
-        objective has it, else sft)."""
-        text, rows = self._text(batch, s.parent), self.weights[batch.policy]
-        if s.stream == "keep":
-            return self._pull_back(batch.policy, text, s, o)
+    def _said(self, batch: Batch, policy: str, at: int) -> objectives.Said:
+        s, rows = batch.segments[at], self.weights[policy]
+        text = self._text(batch, s.parent)
         k, p = self._chosen(rows, text, s.role, s.token_ids)
-        logps = self._logprobs(rows, text, s.role, s.token_ids)
-        scale = o.weights.get(s.stream, 1.0) / o.denominators[s.stream]
-        metrics: dict[str, Metric] = {}
-        if s.stream == "sft":
-            losses, slope = [-w * logp for w, logp in zip(s.weight, logps, strict=True)], -s.weight[0]
-        else:
-            ratios = [math.exp(new - old) for new, old in zip(logps, s.old_logprobs or logps, strict=True)]
-            low_high = [min(max(r, 1 - o.clip_low), 1 + o.clip_high) for r in ratios]
-            losses = [
-                -w * min(r * a, c * a)
-                for w, r, c, a in zip(s.weight, ratios, low_high, s.advantage, strict=True)
-            ]
-            held = [
-                w * (c * a < r * a)
-                for w, r, c, a in zip(s.weight, ratios, low_high, s.advantage, strict=True)
-            ]
-            slope = 0.0 if held[0] else -s.weight[0] * ratios[0] * s.advantage[0]
-            gaps = [abs(new - old) for new, old in zip(logps, s.old_logprobs or logps, strict=True)]
-            metrics = {
-                "clip/share": Mean(sum(held), sum(s.weight)),
-                "gap/sampler_max": Max(max(gaps)),
-                "gap/sampler": Mean(
-                    sum(w * gap for w, gap in zip(s.weight, gaps, strict=True)), sum(s.weight)
-                ),
-            }
-        if o.ref_kl and s.ref_logprobs:
-            away = [math.exp(ref - new) for new, ref in zip(logps, s.ref_logprobs, strict=True)]
-            metrics["kl/ref"] = Mean(
-                sum(w * (x - math.log(x) - 1) for w, x in zip(s.weight, away, strict=True)), sum(s.weight)
-            )
-            slope += o.ref_kl * s.weight[0] * (1 - away[0])
-        if k is not None:
-            self._gather(batch.policy, s.role, [scale * slope * ((j == k) - p_j) for j, p_j in enumerate(p)])
-        if s.stream == ("pg" if "pg" in o.denominators else "sft"):
-            metrics[f"entropy/{s.role}"] = Mean(entropy(p) if k is not None else 0.0, len(logps))
-        return metrics | {f"loss/{s.stream}": Mean(sum(losses), sum(s.weight))}
-
-    def _pull_back(self, policy: str, text: str, s: Segment, o: Objective) -> dict[str, Metric]:
-        """The keep stream: d KL(q || p) / d logit_j = p_j - q_j, at the token that chooses."""
-        if not o.keep or o.keep == policy or "keep" not in o.denominators:
-            raise ValueError(
-                f"the keep stream needs a policy other than {policy!r} to keep to (here "
-                f"{o.keep!r}) and a denominator"
-            )
-        k, p = self._chosen(self.weights[policy], text, s.role, s.token_ids)
-        _, q = self._chosen(self.weights[o.keep], text, s.role, s.token_ids)
-        if k is None:
-            return {"kl/keep": Mean(0.0, sum(s.weight))}
-        scale = o.weights.get("keep", 1.0) * s.weight[0] / o.denominators["keep"]
-        self._gather(policy, s.role, [scale * (p_j - q_j) for p_j, q_j in zip(p, q, strict=True)])
-        return {"kl/keep": Mean(s.weight[0] * fake_rows.kl(q, p), sum(s.weight))}
+        return objectives.Said(k, p, self._logprobs(rows, text, s.role, s.token_ids))
 
     def _gather(self, policy: str, role: str, gradient: list[float]) -> None:
         row = self.gradients.setdefault(policy, {}).setdefault(role, [0.0] * len(gradient))

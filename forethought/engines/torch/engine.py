@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Last, Metric, merge
-from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
+from forethought.core.types import Batch, Completion, Objective, Request, Segment, TokenStats
 from forethought.engines.base import BASE, Kind, Side, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
@@ -50,6 +50,7 @@ from forethought.engines.torch.policies.table import Policies
 from forethought.engines.torch.sampling import mixed
 from forethought.engines.torch.sampling.sampler import Laid, Sampler
 from forethought.engines.torch.sampling.stops import Stops
+from forethought.learn.losses.terms import reads_sequences
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
 
 SHORT, MOST_ENCODED = 200, 20_000  # characters of a text whose token ids are remembered; texts
@@ -262,19 +263,44 @@ class TorchEngine:
             return merge(self.packs.within(partial(self._backward, batch, objective), restart))
 
     def _backward(self, batch: Batch, objective: Objective) -> list[dict[str, Metric]]:
-        parts = []
-        for _, row in self._rows(batch):
+        parts, slopes = [], None
+        if reads_sequences(objective) and self._splits_sequences(batch):
+            slopes, loss, metrics = losses.slopes_of(
+                batch.segments, self._logprobs(batch), batch.policy, objective, self.machine.device
+            )
+            self._check_loss(batch.policy, loss)
+            parts.append(metrics)
+        for indices, row in self._rows(batch):
             # Who asks for checkpointing is short of memory: no second copy of all weights, at 2 bytes each,
             # beside their gradients.
             with self.machine.autocast(keep=not self.spec.gradient_checkpointing):
-                loss, metrics = losses.backward(self.weights, batch.policy, row, objective)
-            if not torch.isfinite(loss):
-                self.gradients.forget_all()
-                raise UpdateRefused(f"the loss of policy {batch.policy!r} is {loss.item()}")
+                own = slopes and [slopes[i] for i in indices]
+                loss, metrics = losses.backward(self.weights, batch.policy, row, objective, own)
+            self._check_loss(batch.policy, loss)
             parts.append(metrics)
         return parts
 
+    def _check_loss(self, policy: str, loss: torch.Tensor) -> None:
+        if not torch.isfinite(loss):
+            self.gradients.forget_all()
+            raise UpdateRefused(f"the loss of policy {policy!r} is {loss.item()}")
+
+    def _splits_sequences(self, batch: Batch) -> bool:
+        """Whether the turns of a response train in more than one pack."""
+        places: dict[int, int] = {}
+        return any(
+            places.setdefault(s.sequence, pack) != pack
+            for pack, (_, segments) in enumerate(self._packs(batch))
+            for s in segments
+            if s.stream and s.sequence >= 0
+        )
+
     def _rows(self, batch: Batch) -> Iterator[tuple[list[int], Row]]:
+        for indices, segments in self._packs(batch):
+            self.packs.running = partial(memory.pack_piece, segments)
+            yield indices, row_of(segments, self.machine.device, self.context)
+
+    def _packs(self, batch: Batch) -> Iterator[tuple[list[int], Sequence[Segment]]]:
         self.packs.estimate(
             self._free(),
             lambda: memory.token_bytes(
@@ -284,9 +310,7 @@ class TorchEngine:
                 memory.longest_path(batch.segments),
             ),
         )
-        for indices, segments in packs(batch.segments, self.packs.now):
-            self.packs.running = partial(memory.pack_piece, segments)
-            yield indices, row_of(segments, self.machine.device, self.context)
+        return packs(batch.segments, self.packs.now)
 
     def _free(self) -> float | None:
         """Bytes of the device that nothing will claim before the next update; None where nobody can say."""

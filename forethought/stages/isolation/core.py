@@ -16,6 +16,7 @@ from forethought.core.seeds import seed_of
 from forethought.core.types import Batch, Objective
 from forethought.engines.base import Engine
 from forethought.learn.batches import demonstration_segments, targets
+from forethought.learn.losses import term
 from forethought.recipe.schema import ROLES, OptimSpec, StageSpec
 from forethought.workflows.rollout import Rollouts
 
@@ -104,7 +105,7 @@ def _imitate(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, r
         if not tokens:
             continue  # the family could show nothing
         engine.forward_backward(
-            Batch(policy=name, segments=tuple(segments)), Objective(denominators={"sft": tokens})
+            Batch(policy=name, segments=tuple(segments)), Objective((term("sft", tokens),))
         )
         engine.optim_step(name)
         trained += int(tokens)

@@ -10,6 +10,7 @@ from forethought.core.types import Batch, Objective
 from forethought.engines.fake.engine import FakeEngine
 from forethought.engines.joined import Joined
 from forethought.engines.torch.policies.optim import first_not_finite
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 
@@ -21,7 +22,7 @@ def trained(**spec):
     segments = tuple(forest(3, stream="sft", role="plan", weight=lambda rng, n: (1.0,) * n))
     for name, optim in (("base", OptimSpec(name="muon")), ("own", OptimSpec())):
         engine.prepare(name, optim)
-        engine.forward_backward(Batch(policy=name, segments=segments), Objective(denominators={"sft": 10.0}))
+        engine.forward_backward(Batch(policy=name, segments=segments), Objective((term("sft", 10.0),)))
         engine.optim_step(name)
     return engine
 

@@ -84,9 +84,10 @@ def test_python_does_not_look_for_garbage_in_everything_before_it_ends():
 STEP = """
 import json, sys
 from forethought.engines.torch.engine import TorchEngine
-from forethought.engines.torch.loading import from_path
+from forethought.engines.torch.models.loading import from_path
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 from forethought.core.types import Batch, Objective, Request, Segment
+from forethought.learn.losses import term
 
 loaded = set(sys.modules)
 spec = EngineSpec(device="cpu", precision="fp32", threads=1)
@@ -99,7 +100,7 @@ def step(policy):
     ids = out.token_ids
     said = Segment(parent=0, token_ids=ids, role="act", stream="sft", weight=(1.0,) * len(ids))
     engine.forward_backward(
-        Batch(policy=policy, segments=(prompt, said)), Objective(denominators={"sft": len(ids)})
+        Batch(policy=policy, segments=(prompt, said)), Objective((term("sft", len(ids)),))
     )
     engine.optim_step(policy)
     return len(out.token_ids)

@@ -34,6 +34,7 @@ from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.models.architecture import context_of, limits, told
 from forethought.engines.torch.models.loading import Loaded, from_path
 from forethought.engines.torch.models.small import tokenizer_of
+from forethought.learn.losses import term
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 
 VOCABULARY = 80
@@ -204,9 +205,7 @@ def test_gradients_of_a_forest_are_the_sum_of_those_of_its_paths(loaded, policy)
     _, engine = loaded
     segments = tree()
     engine.prepare(policy, OptimSpec())
-    engine.forward_backward(
-        Batch(policy=policy, segments=tuple(segments)), Objective(denominators={"sft": 7.0})
-    )
+    engine.forward_backward(Batch(policy=policy, segments=tuple(segments)), Objective((term("sft", 7.0),)))
     own = engine.weights.parameters(policy)
     found = {name: p.grad.clone() for name, p in own.items() if p.grad is not None}
     engine.forget(policy)

@@ -23,6 +23,7 @@ from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.policies import files
 from forethought.engines.torch.policies.files import write_tensors
 from forethought.engines.torch.policies.optim import first_not_finite
+from forethought.learn.losses import term
 from forethought.recipe.schema import ModelSpec, OptimSpec
 
 IDS = [3, 9, 4, 17, 5, 28]
@@ -65,7 +66,7 @@ def trained(engine, policy: str) -> None:
     engine.prepare(policy, OptimSpec(lr=0.02, warmup=0))
     fields = {"stream": "sft", "weight": lambda rng, n: (1.0,) * n, "role": "plan"}
     engine.forward_backward(
-        Batch(policy=policy, segments=tuple(forest(1, **fields))), Objective(denominators={"sft": 20.0})
+        Batch(policy=policy, segments=tuple(forest(1, **fields))), Objective((term("sft", 20.0),))
     )
     engine.optim_step(policy)
     engine.publish(policy)

@@ -16,9 +16,10 @@ from forethought.core.types import Batch, Objective
 from forethought.engines import vectors
 from forethought.engines.base import UpdateRefused
 from forethought.engines.torch.policies.gradients import cosines, gram_of, layer_group
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
-SFT_LOSS, PG_LOSS = Objective(denominators={"sft": 7.0}), Objective(denominators={"pg": 5.0})
+SFT_LOSS, PG_LOSS = Objective((term("sft", 7.0),)), Objective((term("grpo", 5.0),))
 
 
 def batches(policy: str) -> tuple[Batch, Batch]:
@@ -207,7 +208,7 @@ def test_surgery_between_opposites_leaves_what_they_share_out():
     engine = prepared("base")
     batch, _ = batches("base")
     for name, weight in (("a", 1.0), ("b", -2.0)):
-        engine.forward_backward(batch, Objective(denominators={"sft": 7.0}, weights={"sft": weight}))
+        engine.forward_backward(batch, Objective((term("sft", 7.0, weight=weight),)))
         engine.set_aside("base", name)
     assert engine.conflict("base", "a", "b")["all"] == pytest.approx(-1.0, abs=1e-9)
     assert reduce(engine.combine("base", ["a", "b"], "pcgrad"))["surgery/projected"] == 1
@@ -243,7 +244,7 @@ def test_a_refused_update_leaves_nothing_aside():
     gathered(engine, "base")
     before = snapshot(engine, "base")
     with pytest.raises(UpdateRefused):
-        engine.forward_backward(batch, Objective(denominators={"sft": 1.0}, weights={"sft": math.nan}))
+        engine.forward_backward(batch, Objective((term("sft", 1.0, weight=math.nan),)))
     with pytest.raises(ValueError, match="no gradient 'a'"):
         engine.combine("base", ["a", "b"])
     assert same(before, snapshot(engine, "base")) and same(packed(engine, batch, SFT_LOSS)[1], wanted)

@@ -16,6 +16,7 @@ from forethought.core.errors import RecipeError
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.torch.loss import objectives
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 KEEP = SFT | {"stream": "keep"}
@@ -44,18 +45,18 @@ def moved(policy: str, kind: str = "llama", **spec):
 def plain(engine, batch: Batch, objective: Objective) -> tuple[float, dict[str, torch.Tensor]]:
     """The same from whole distributions and one plain forward a segment: (KL by token times weight, gradients
     of the loss)."""
-    total = 0.0
+    total, [own] = 0.0, [t for t in objective.terms if t.stream == "keep"]
     rows = [(i, s, path_to(batch.segments, i)) for i, s in enumerate(batch.segments) if s.stream == "keep"]
     with torch.no_grad():
         wanted = [
-            plain_logits(engine.weights.model(objective.keep), ids).log_softmax(-1) for _, _, ids in rows
+            plain_logits(engine.weights.model(own.reference), ids).log_softmax(-1) for _, _, ids in rows
         ]
     with engine.weights.training(batch.policy) as model:
         for (_, s, ids), q in zip(rows, wanted, strict=True):
             n = len(s.token_ids)
             p = plain_logits(model, ids).log_softmax(-1)
             total = total + (torch.tensor(s.weight) * (q.exp() * (q - p)).sum(-1)[-n - 1 : -1]).sum()
-        (objective.weights.get("keep", 1.0) * total / objective.denominators["keep"]).backward()
+        (own.weight * total / own.denominator).backward()
     own = engine.weights.parameters(batch.policy)
     gradients = {k: p.grad.clone() for k, p in own.items() if p.grad is not None}
     engine.forget(batch.policy)
@@ -87,7 +88,7 @@ def test_kl_of_known_distributions():
 def test_loss_and_gradient_are_those_of_whole_distributions(policy, kind, pack_tokens):
     engine = moved(policy, kind, pack_tokens=pack_tokens)
     batch = Batch(policy=policy, segments=tuple(forest(3, roots=4, segments=20, **KEEP)))
-    objective = Objective(denominators={"keep": 9.0}, weights={"keep": 0.3}, keep="start")
+    objective = Objective((term("kl", 9.0, weight=0.3, reference="start"),))
     total, wanted = plain(engine, batch, objective)
     reference = snapshot(engine, "start")
     metrics, found = packed(engine, batch, objective)
@@ -110,7 +111,7 @@ def test_at_the_reference_there_is_nothing_to_do(policy):
     metrics = reduce(
         engine.forward_backward(
             Batch(policy=policy, segments=tuple(forest(3, **KEEP))),
-            Objective(denominators={"keep": 1.0}, keep="start"),
+            Objective((term("kl", 1.0, reference="start"),)),
         )
     )
     # p log p and p log q, of the same logits
@@ -125,7 +126,7 @@ def test_an_adapter_can_be_kept_to_the_base_below_it():
     engine.prepare("plan", OptimSpec())
     batch, objective = (
         Batch(policy="plan", segments=tuple(forest(3, **KEEP))),
-        Objective(denominators={"keep": 4.0}, keep="base"),
+        Objective((term("kl", 4.0, reference="base"),)),
     )
     _, wanted = plain(engine, batch, objective)
     close(packed(engine, batch, objective)[1], wanted)
@@ -136,7 +137,7 @@ def test_a_model_can_be_kept_to_the_base_it_came_from():
     engine = moved("copy")
     batch, objective = (
         Batch(policy="copy", segments=tuple(forest(3, **KEEP))),
-        Objective(denominators={"keep": 4.0}, keep="base"),
+        Objective((term("kl", 4.0, reference="base"),)),
     )
     _, wanted = plain(engine, batch, objective)
     close(packed(engine, batch, objective)[1], wanted)
@@ -147,13 +148,13 @@ def test_three_streams_at_once_are_their_sum_and_share_no_metric(pack_tokens):
     """Each with its own denominator; packs may hold one stream alone. Entropy is that of the pg tokens."""
     engine = moved("base", pack_tokens=pack_tokens)
     sft, pg, keep = forest(1, **SFT), forest(2, **PG), forest(3, **KEEP)
-    denominators, weights = {"sft": 3.0, "pg": 11.0, "keep": 5.0}, {"sft": 0.5, "keep": 2.0}
-    objective = Objective(denominators=denominators, weights=weights, keep="start")
+    imitating = term("sft", 3.0, weight=0.5), term("kl", 5.0, weight=2.0, reference="start")
+    objective = Objective((term("grpo", 11.0), *imitating))
     _, wanted = unpacked(engine, Batch(policy="base", segments=beside(sft, pg)), objective)
     _, other = plain(engine, Batch(policy="base", segments=tuple(keep)), objective)
     metrics, found = packed(engine, Batch(policy="base", segments=beside(sft, keep, pg)), objective)
     close(found, {k: wanted[k] + other[k] for k in wanted})
-    alone = packed(engine, Batch(policy="base", segments=tuple(pg)), Objective(denominators={"pg": 11.0}))[0]
+    alone = packed(engine, Batch(policy="base", segments=tuple(pg)), Objective((term("grpo", 11.0),)))[0]
     now = engine.logprobs(Batch(policy="base", segments=tuple(pg)))
     terms = [
         w * a * math.exp(x - old)
@@ -168,15 +169,13 @@ def test_three_streams_at_once_are_their_sum_and_share_no_metric(pack_tokens):
             alone[name], rel=1e-5, abs=within if name == "loss/pg" else None
         ), name
     assert "entropy/act" not in metrics  # no pg token is an act's
-    imitated = packed(
-        engine, Batch(policy="base", segments=tuple(sft)), Objective(denominators={"sft": 3.0})
-    )[0]
+    imitated = packed(engine, Batch(policy="base", segments=tuple(sft)), Objective((term("sft", 3.0),)))[0]
     for name in ("loss/sft", "loss/sft_plan", "loss/sft_act"):
         assert metrics[name] == pytest.approx(imitated[name], rel=1e-5), name
     both = packed(
         engine,
         Batch(policy="base", segments=beside(sft, keep)),
-        replace(objective, denominators={"sft": 3.0, "keep": 5.0}),
+        Objective(imitating),
     )[0]
     assert both["entropy/act"] == pytest.approx(imitated["entropy/act"], rel=1e-5)
 
@@ -184,7 +183,7 @@ def test_three_streams_at_once_are_their_sum_and_share_no_metric(pack_tokens):
 def test_chunks_change_neither_kl_nor_gradients(monkeypatch):
     """Seven tokens a chunk for log-probs, three for two distributions, and all at once."""
     batch = Batch(policy="base", segments=tuple(forest(8, **KEEP)))
-    objective, results = Objective(denominators={"keep": 9.0}, keep="start"), []
+    objective, results = Objective((term("kl", 9.0, reference="start"),)), []
     for floats in (1 << 24, 7 * SIZE):
         monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
         engine, seen = moved("base"), []
@@ -200,7 +199,7 @@ def test_the_reference_is_computed_only_for_packs_that_keep(monkeypatch):
     engine.weights.copies["start"].get_input_embeddings().register_forward_pre_hook(
         lambda *_: calls.append(1)
     )
-    objective = Objective(denominators={"sft": 3.0, "keep": 5.0}, keep="start")
+    objective = Objective((term("sft", 3.0), term("kl", 5.0, reference="start")))
     engine.forward_backward(
         Batch(policy="base", segments=beside(forest(1, roots=1, **SFT), forest(3, roots=1, **KEEP))),
         objective,
@@ -211,17 +210,17 @@ def test_the_reference_is_computed_only_for_packs_that_keep(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "objective",
+    ("objective", "why"),
     [
-        Objective(denominators={"keep": 1.0}),
-        Objective(denominators={"keep": 1.0}, keep="base"),
-        Objective(denominators={"sft": 1.0}, keep="start"),
+        (Objective((term("kl", 1.0),)), "the keep stream needs a policy other than 'base'"),
+        (Objective((term("kl", 1.0, reference="base"),)), "the keep stream needs a policy other than 'base'"),
+        (Objective((term("sft", 1.0),)), "the objective has no loss for the keep stream"),
     ],
-    ids=["nobody", "itself", "no denominator"],
+    ids=["nobody", "itself", "no term"],
 )
-def test_a_keep_stream_without_a_reference_is_refused(objective):
+def test_a_keep_stream_without_a_reference_is_refused(objective, why):
     engine = moved("base")
-    with pytest.raises(ValueError, match="the keep stream needs a policy other than 'base'"):
+    with pytest.raises(ValueError, match=why):
         engine.forward_backward(Batch(policy="base", segments=tuple(forest(3, **KEEP))), objective)
 
 
@@ -232,5 +231,5 @@ def test_two_heads_on_one_base_are_refused():
     with pytest.raises(RecipeError, match="adapter.targets: an adapter on the head"):
         engine.forward_backward(
             Batch(policy="plan", segments=tuple(forest(3, **KEEP))),
-            Objective(denominators={"keep": 1.0}, keep="base"),
+            Objective((term("kl", 1.0, reference="base"),)),
         )

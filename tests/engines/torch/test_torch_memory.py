@@ -22,6 +22,7 @@ from forethought.engines.torch.loss import losses
 from forethought.engines.torch.machine import memory
 from forethought.engines.torch.sampling.sampler import Sampler
 from forethought.estimate.memory import Numbers, activations
+from forethought.learn.losses import term
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import override
@@ -29,7 +30,7 @@ from forethought.recipe.schema import OptimSpec, Recipe
 from forethought.runs import run
 
 SFT = {"stream": "sft", "role": "plan", "weight": lambda rng, n: (rng.choice([0.5, 1.0]),) * n}
-OBJECTIVE = Objective(denominators={"sft": 7.0})
+OBJECTIVE = Objective((term("sft", 7.0),))
 WHOLE = tuple(forest(4, roots=5, segments=25, **SFT))
 BATCH = Batch(policy="base", segments=WHOLE)
 # of the one pack that it makes, and of the largest of those that half as many tokens allow
@@ -62,11 +63,11 @@ class Short:
     def __init__(self, monkeypatch, engine, most: int, where: str = "forward"):
         self.failed, self.half, self.running, real = [], [], 0, losses.backward
 
-        def backward(weights, policy, row, objective):
+        def backward(weights, policy, row, objective, slopes):
             self.running = len(row.packed.ids_N)
             if where == "forward":
                 self.check()
-            out = real(weights, policy, row, objective)
+            out = real(weights, policy, row, objective, slopes)
             if where == "after":
                 self.check()
             return out
@@ -366,7 +367,7 @@ def test_a_run_goes_on_and_says_so(monkeypatch, tmp_path):
     )
     real = losses.backward
 
-    def backward(weights, policy, row, objective):
+    def backward(weights, policy, row, objective, slopes):
         if len(row.packed.ids_N) > 60:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(weights, policy, row, objective)

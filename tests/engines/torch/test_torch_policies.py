@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 from forethought.core.errors import CheckpointError, RecipeError
 from forethought.core.types import Batch, Objective, Request, Segment
 from forethought.engines.base import UpdateRefused
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 FIELDS = {"stream": "sft", "weight": lambda rng, n: (1.0,) * n, "role": "plan"}
-OBJECTIVE = Objective(denominators={"sft": 20.0})
+OBJECTIVE = Objective((term("sft", 20.0),))
 
 
 def batch(policy: str, seed: int = 0, **fields) -> Batch:

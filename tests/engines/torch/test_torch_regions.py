@@ -15,9 +15,10 @@ from forethought.core.types import Batch, Objective
 from forethought.engines import vectors
 from forethought.engines.torch.policies.regions import moved, numbers
 from forethought.engines.torch.policies.select import drawn, largest
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
-LOSS = Objective(denominators={"sft": 7.0})
+LOSS = Objective((term("sft", 7.0),))
 
 
 def started(kind: str = "llama", **fields):

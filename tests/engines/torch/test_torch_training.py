@@ -17,6 +17,7 @@ from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.torch.forest.forward import hidden_of, targets_of
 from forethought.engines.torch.loss import objectives
+from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
 SFT = {
@@ -40,23 +41,20 @@ SOME_KL = PG | {
 def losses(logp: torch.Tensor, s: Segment, objective: Objective) -> torch.Tensor:
     """The loss of one segment, written out from the papers, token by token."""
     total = torch.zeros(())
-    for t in range(len(s.token_ids)):
-        if s.stream == "sft":
-            total = total - s.weight[t] * logp[t] / objective.denominators["sft"] * objective.weights.get(
-                "sft", 1.0
-            )
+    for own in objective.terms:
+        if own.stream != s.stream or (own.loss == "k3" and not s.ref_logprobs):
             continue
-        old = s.old_logprobs[t] if s.old_logprobs else logp[t].item()
-        ratio = torch.exp(logp[t] - old)
-        low, high = 1 - objective.clip_low, 1 + objective.clip_high
-        gain = torch.min(ratio * s.advantage[t], torch.clamp(ratio, low, high) * s.advantage[t])
-        total = total - s.weight[t] * gain / objective.denominators["pg"] * objective.weights.get("pg", 1.0)
-        if s.ref_logprobs and objective.ref_kl:
-            gap = s.ref_logprobs[t] - logp[t]
-            total = (
-                total
-                + objective.ref_kl * s.weight[t] * (torch.exp(gap) - 1 - gap) / objective.denominators["pg"]
-            )
+        low, high = 1 - own.options.get("clip_low", 0.2), 1 + own.options.get("clip_high", 0.2)
+        for t in range(len(s.token_ids)):
+            if own.loss == "sft":
+                loss = -logp[t]
+            elif own.loss == "k3":
+                gap = s.ref_logprobs[t] - logp[t]
+                loss = torch.exp(gap) - 1 - gap
+            else:
+                ratio = torch.exp(logp[t] - (s.old_logprobs[t] if s.old_logprobs else logp[t].item()))
+                loss = -torch.min(ratio * s.advantage[t], torch.clamp(ratio, low, high) * s.advantage[t])
+            total = total + own.weight * s.weight[t] * loss / own.denominator
     return total
 
 
@@ -94,12 +92,12 @@ def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], tolerance: flo
 
 
 STREAMS = {
-    "sft": (SFT, Objective(denominators={"sft": 7.0})),
-    "sft weighted": (SFT, Objective(denominators={"sft": 7.0}, weights={"sft": 0.25})),
-    "pg": (PG, Objective(denominators={"pg": 5.0}, clip_low=0.3, clip_high=0.4)),
-    "pg on-policy": (PG | {"old_logprobs": ()}, Objective(denominators={"pg": 5.0})),
-    "pg with ref_kl": (KL, Objective(denominators={"pg": 5.0}, ref_kl=0.7)),
-    "pg with ref_kl on some": (SOME_KL, Objective(denominators={"pg": 5.0}, ref_kl=0.7)),
+    "sft": (SFT, Objective((term("sft", 7.0),))),
+    "sft weighted": (SFT, Objective((term("sft", 7.0, weight=0.25),))),
+    "pg": (PG, Objective((term("grpo", 5.0, options={"clip_low": 0.3, "clip_high": 0.4}),))),
+    "pg on-policy": (PG | {"old_logprobs": ()}, Objective((term("grpo", 5.0),))),
+    "pg with ref_kl": (KL, Objective((term("grpo", 5.0), term("k3", 5.0, weight=0.7)))),
+    "pg with ref_kl on some": (SOME_KL, Objective((term("grpo", 5.0), term("k3", 5.0, weight=0.7)))),
 }
 
 
@@ -117,13 +115,12 @@ def test_the_gradient_on_shared_prefixes_is_that_of_unpacked_rows(stream, policy
         loss, wanted = unpacked(engine, batch, objective)
         metrics, found = packed(engine, batch, objective)
         close(found, wanted)
-        name = fields["stream"]
-        weight = sum(sum(s.weight) for s in batch.segments)
-        total = (
-            metrics[f"loss/{name}"] * weight / objective.denominators[name] * objective.weights.get(name, 1.0)
-        )
-        held = sum(sum(s.weight) for s in batch.segments if s.ref_logprobs)
-        total += objective.ref_kl * metrics.get("kl/ref", 0.0) * held / objective.denominators[name]
+        total = 0.0
+        for own in objective.terms:
+            away = own.loss == "k3"
+            weight = sum(sum(s.weight) for s in batch.segments if s.ref_logprobs or not away)
+            mean = metrics["kl/ref" if away else f"loss/{own.stream}"]
+            total += own.weight * mean * weight / own.denominator
         assert total == pytest.approx(loss, rel=1e-4)
         assert metrics["tokens/forward"] <= sum(len(s.token_ids) for s in batch.segments)
         assert metrics["tokens/trained"] == sum(w != 0 for s in batch.segments for w in s.weight)
@@ -136,7 +133,7 @@ def test_both_streams_at_once_and_each_with_its_own_denominator():
     pg = forest(2, **PG)
     segments += [replace(s, parent=s.parent + 12 if s.parent >= 0 else -1) for s in pg]
     batch = Batch(policy="base", segments=tuple(segments))
-    objective = Objective(denominators={"sft": 3.0, "pg": 11.0}, weights={"pg": 2.0})
+    objective = Objective((term("grpo", 11.0, weight=2.0), term("sft", 3.0)))
     _, wanted = unpacked(engine, batch, objective)
     _, found = packed(engine, batch, objective)
     close(found, wanted)
@@ -169,7 +166,7 @@ def test_groups_without_advantage_change_no_gradient():
     staying theirs too."""
     engine = engine_of()
     engine.prepare("base", OptimSpec())
-    objective = Objective(denominators={"pg": 40.0})
+    objective = Objective((term("grpo", 40.0),))
     one, other = (
         forest(5, roots=1, **PG),
         [replace(s, advantage=(0.0,) * len(s.advantage)) for s in forest(6, roots=1, **PG)],
@@ -187,7 +184,7 @@ def test_masked_tokens_are_context_and_nothing_else():
     of their own."""
     engine = engine_of()
     engine.prepare("base", OptimSpec())
-    objective = Objective(denominators={"sft": 2.0})
+    objective = Objective((term("sft", 2.0),))
     root, plan = (
         Segment(parent=-1, token_ids=(3, 4)),
         Segment(parent=0, token_ids=(5, 6), role="plan", stream="sft", weight=(1.0, 1.0)),
@@ -213,7 +210,7 @@ def test_masked_tokens_are_context_and_nothing_else():
                 Segment(parent=1, token_ids=(7,), role="plan", stream="sft", weight=(1.0,)),
             ),
         ),
-        Objective(denominators={"sft": 3.0}),
+        Objective((term("sft", 3.0),)),
     )[0]
     assert other["loss/sft_act"] == pytest.approx(alone[0]["loss/sft_plan"], rel=1e-5)
 
@@ -223,7 +220,7 @@ def test_a_batch_without_targets_does_nothing():
     engine.prepare("base", OptimSpec())
     assert (
         engine.forward_backward(
-            Batch(policy="base", segments=tuple(forest(0))), Objective(denominators={"sft": 1.0})
+            Batch(policy="base", segments=tuple(forest(0))), Objective((term("sft", 1.0),))
         )
         == {}
     )
@@ -244,7 +241,7 @@ def test_the_second_update_is_clipped_as_worked_out_by_hand():
     segments = [replace(s, old_logprobs=o) if s.stream else s for s, o in zip(segments, old, strict=True)]
     batch, objective = (
         Batch(policy="base", segments=tuple(segments)),
-        Objective(denominators={"pg": 9.0}, clip_low=0.1, clip_high=0.2),
+        Objective((term("grpo", 9.0, options={"clip_low": 0.1, "clip_high": 0.2}),)),
     )
     first = reduce(engine.forward_backward(batch, objective))
     assert first["clip/share"] == 0 and first["gap/sampler"] == pytest.approx(0, abs=LOGP)
@@ -264,28 +261,6 @@ def test_the_second_update_is_clipped_as_worked_out_by_hand():
     assert metrics["clip/share"] == pytest.approx(held / total) and metrics["gap/sampler"] == pytest.approx(
         gap / total, rel=1e-4
     )
-
-
-def test_the_clip_by_hand():
-    """Ratios 1.5, 1.5, 0.5, 0.5, 1.1 with advantages +2, -2, +2, -2, +2 and bounds [0.8, 1.3]: gains 2.6,
-    -3.0, 1.0, -1.6, 2.2."""
-    logp = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1]).log().requires_grad_()
-    advantage, weight = torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0]), torch.tensor([1.0, 1.0, 1.0, 1.0, 0.5])
-    loss, held = objectives.clipped_pg(logp, torch.zeros(5), advantage, weight, 0.2, 0.3)
-    gains = [2.6, -3.0, 1.0, -1.6, 0.5 * 2.2]
-    assert loss.item() == pytest.approx(-sum(gains), abs=rounding(gains, steps=4)) and held.item() == 2
-    loss.backward()  # d loss / d logp = -weight * ratio * advantage where not held
-    assert logp.grad.tolist() == pytest.approx([0.0, 3.0, -1.0, 0.0, -1.1])
-
-
-def test_k3_by_hand():
-    """exp(d) - d - 1 with d = ref - logp: 0 where they agree, 1 - ln 2 for d = ln 2, e^-1 for d = -1."""
-    logp = torch.tensor([-1.0, -1.0, -1.0]).requires_grad_()
-    reference, weight = torch.tensor([-1.0, -1.0 + math.log(2), -2.0]), torch.tensor([1.0, 2.0, 1.0])
-    total = objectives.k3(logp, reference, weight)
-    assert total.item() == pytest.approx(2 * (1 - math.log(2)) + math.exp(-1))
-    total.backward()  # d/dlogp = 1 - exp(d)
-    assert logp.grad.tolist() == pytest.approx([0.0, -2.0, 1 - math.exp(-1)])
 
 
 # Log-probs and entropies ------------------------------------------------------------------------------------
@@ -316,7 +291,7 @@ def test_a_role_without_preferences_has_the_entropy_of_the_vocabulary():
             Segment(parent=0, token_ids=(4, 5), role="act", stream="sft", weight=(1.0, 0.0)),
         ),
     )
-    metrics = reduce(engine.forward_backward(batch, Objective(denominators={"sft": 1.0})))
+    metrics = reduce(engine.forward_backward(batch, Objective((term("sft", 1.0),))))
     assert metrics["entropy/act"] == pytest.approx(math.log(SIZE)) and metrics["loss/sft"] == pytest.approx(
         math.log(SIZE)
     )

@@ -36,6 +36,7 @@ from forethought.engines.torch.models import exact
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small import tokenizer_of
 from forethought.engines.torch.policies import table as policies
+from forethought.learn.losses import term
 from forethought.recipe.schema import AdapterSpec, EngineSpec, OptimSpec
 
 PADDED = 3 * SIZE
@@ -141,7 +142,7 @@ def test_what_trains_is_what_samples(policy, chunk, monkeypatch):
     assert all(0 <= kl + 1e-6 < 50 for s in stats for kls in s.kl.values() for kl in kls)
     engine.prepare(policy, OptimSpec(lr=0.01))
     before = snapshot(engine, policy)
-    metrics = engine.forward_backward(batch, Objective(denominators={"sft": 9.0}))
+    metrics = engine.forward_backward(batch, Objective((term("sft", 9.0),)))
     if policy != "plan":
         gradient = engine.weights.parameters(policy)["lm_head.weight"].grad
         assert gradient[:SIZE].any() and not gradient[SIZE:].any()
@@ -163,7 +164,7 @@ def test_kernels_that_are_brought_up_to_date_keep_the_mask():
         engine.prepare("base", OptimSpec(lr=0.01))
         segments = forest(3, stream="sft", weight=lambda rng, n: (1.0,) * n)
         engine.forward_backward(
-            Batch(policy="base", segments=tuple(segments)), Objective(denominators={"sft": 1.0})
+            Batch(policy="base", segments=tuple(segments)), Objective((term("sft", 1.0),))
         )
         engine.optim_step("base")
         engine.publish("base")

@@ -1,46 +1,62 @@
-"""The loss of one pack: its streams, each divided by its own denominator, their gradients and their metrics.
+"""The loss of one pack: the terms of an objective on its tokens, their gradients and their metrics.
 
-Axes: _N tokens of the `sft` and `pg` streams, _K tokens of the `keep` stream, _H hidden size.
+Axes: _N tokens whose log-probs are read, _K tokens whose distributions a term compares, _H hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 
 from forethought.core.errors import RecipeError
-from forethought.core.metrics import Max, Mean, Metric, Sum
-from forethought.core.types import Objective, Segment
+from forethought.core.metrics import Mean, Metric, Sum
+from forethought.core.types import Objective, Segment, Term
 from forethought.engines.torch.forest.forward import Row, Targets, hidden_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.lora import is_lora
 from forethought.engines.torch.loss import objectives
+from forethought.engines.torch.loss.tokens import Tokens
 from forethought.engines.torch.policies.table import Policies
+from forethought.learn.losses.terms import measure, split
 
 Loss = tuple[torch.Tensor, dict[str, Metric]]
+Slopes = Sequence[torch.Tensor | None]
+"""Of each segment, how the loss moves with the log-probs of its tokens; None: no term reads them."""
 
 
-def backward(weights: Policies, policy: str, row: Row, objective: Objective) -> Loss:
-    """Add the gradient of the pack's loss to the policy's, if the loss is finite. ValueError where the batch
-    has a `keep` stream and the objective no policy to keep to."""
-    kept = targets_of(row, ("keep",))
+def backward(
+    weights: Policies, policy: str, row: Row, objective: Objective, slopes: Slopes | None = None
+) -> Loss:
+    """Add the gradient of the pack's loss to the policy's, if the loss is finite. ValueError where a stream has
+    no term, or a term no reference to compare with.
+
+    `slopes` (of the row's segments, from `slopes_of`): the terms that read log-probs are worked out already.
+    """
+    streams = {s.stream for s in row.segments if s.stream}
+    given, whole = split(objective, policy, streams)
+    said = targets_of(row, [term.stream for term in given])
+    kept = [targets_of(row, [term.stream]) for term in whole]
     # first: adapters share the modules of the policy that trains
-    reference_KH = _reference(weights, policy, row, kept, objective)
+    references = [_reference(weights, row, term, targets) for term, targets in zip(whole, kept, strict=True)]
     with weights.training(policy) as model:
-        tokens = Tokens(row, targets_of(row, ("sft", "pg")))
-        places = torch.cat([tokens.targets.before_N, kept.before_N])
-        hidden_NH, hidden_KH = hidden_of(model, row, places).split(
-            [len(tokens.targets.before_N), len(kept.before_N)]
+        all_targets = [said, *kept]
+        hidden_NH, *hidden_KH = hidden_of(model, row, torch.cat([t.before_N for t in all_targets])).split(
+            [len(t.before_N) for t in all_targets]
         )
         loss, metrics = hidden_NH.new_zeros((), dtype=torch.float32), {}
-        if tokens.targets.spans:
+        if said.spans:
             logp_N, entropy_N = objectives.logprobs_of(
-                logits_of(model), hidden_NH, tokens.targets.ids_N, model.config.get_text_config().vocab_size
+                logits_of(model), hidden_NH, said.ids_N, model.config.get_text_config().vocab_size
             )
-            loss, metrics = _on_tokens(logp_N, entropy_N, tokens, objective)
-        if kept.spans:
-            total, found = _keep(weights, model, hidden_KH, reference_KH, Tokens(row, kept), objective)
+            tokens = Tokens(row.segments, said.spans, logp_N)
+            if slopes is None:
+                loss, metrics = _on_tokens(tokens, given)
+            else:
+                loss = (torch.cat([slopes[i] for i, _, _ in said.spans]) * logp_N).sum()
+            metrics |= _entropies(entropy_N, tokens, objective.terms[0].stream)
+        for term, targets, own_KH, reference_KH in zip(whole, kept, hidden_KH, references, strict=True):
+            total, found = _on_distributions(weights, model, own_KH, reference_KH, row, targets, term)
             loss, metrics = loss + total, metrics | found
         if torch.isfinite(loss) and loss.requires_grad:
             loss.backward()
@@ -51,117 +67,70 @@ def backward(weights: Policies, policy: str, row: Row, objective: Objective) -> 
     }
 
 
-class Tokens:
-    """What the segments say of each target token, as flat float32 tensors."""
-
-    def __init__(self, row: Row, targets: Targets):
-        self.targets, self.segments, self.device = targets, row.segments, targets.ids_N.device
-        self.sizes = torch.tensor([n for _, _, n in targets.spans], device=self.device)
-
-    def field(self, name: str) -> torch.Tensor:
-        """Zeros where a segment does not have it."""
-        return self._tensor(
-            [x for i, _, n in self.targets.spans for x in (getattr(self.segments[i], name) or (0.0,) * n)]
-        )
-
-    def where(self, test: Callable[[Segment], object]) -> torch.Tensor:
-        """1 on the tokens of the segments that pass the test, else 0."""
-        return self._tensor(
-            [float(bool(test(self.segments[i]))) for i, _, _ in self.targets.spans]
-        ).repeat_interleave(self.sizes)
-
-    def roles(self) -> list[str]:
-        return sorted({self.segments[i].role for i, _, _ in self.targets.spans if self.segments[i].role})
-
-    def _tensor(self, values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.device)
+def slopes_of(
+    segments: Sequence[Segment],
+    logprobs: Sequence[Sequence[float]],
+    policy: str,
+    objective: Objective,
+    device: torch.device,
+) -> tuple[Slopes, torch.Tensor, dict[str, Metric]]:
+    """(the slopes of all segments of a batch, the loss, its metrics) of the terms that read log-probs, from
+    the log-probs alone: how packs go backward where a loss reads sequences that lie in several of them."""
+    given, _ = split(objective, policy, {s.stream for s in segments if s.stream})
+    streams, spans, first = {term.stream for term in given}, [], 0
+    for i, s in enumerate(segments):
+        if s.stream in streams:
+            spans.append((i, first, len(s.token_ids)))
+            first += len(s.token_ids)
+    logp_N = torch.tensor([x for i, _, _ in spans for x in logprobs[i]], device=device, requires_grad=True)
+    loss, metrics = _on_tokens(Tokens(segments, spans, logp_N), given)
+    (slope_N,) = torch.autograd.grad(loss, logp_N)
+    slopes: list[torch.Tensor | None] = [None] * len(segments)
+    for i, first, n in spans:
+        slopes[i] = slope_N[first : first + n]
+    return slopes, loss.detach(), metrics
 
 
-def _on_tokens(logp_N: torch.Tensor, entropy_N: torch.Tensor, tokens: Tokens, objective: Objective) -> Loss:
-    """The streams that read log-probs of given tokens: sft, pg, and ref_kl on the tokens of pg."""
-    weight_N, metrics, loss = tokens.field("weight"), {}, logp_N.new_zeros(())
-    sft_N, pg_N = (
-        weight_N * tokens.where(lambda s: s.stream == "sft"),
-        weight_N * tokens.where(lambda s: s.stream == "pg"),
-    )
-    if "sft" in objective.denominators:
-        total = objectives.sft(logp_N, sft_N)
-        loss = loss + objective.weights.get("sft", 1.0) * total / objective.denominators["sft"]
-        metrics["loss/sft"] = Mean(total.item(), float(sft_N.sum()))
-    if "pg" in objective.denominators:
-        old_N = torch.where(
-            tokens.where(lambda s: s.old_logprobs) > 0, tokens.field("old_logprobs"), logp_N.detach()
-        )
-        total, held = objectives.clipped_pg(
-            logp_N, old_N, tokens.field("advantage"), pg_N, objective.clip_low, objective.clip_high
-        )
-        loss = loss + objective.weights.get("pg", 1.0) * total / objective.denominators["pg"]
-        count = float(pg_N.sum())
-        gap_N = (logp_N.detach() - old_N).abs() * pg_N
-        metrics |= {
-            "loss/pg": Mean(total.item(), count),
-            "clip/share": Mean(held.item(), count),
-            "gap/sampler": Mean(gap_N.sum().item(), count),
-            "gap/sampler_max": Max(gap_N.max().item()),
-        }
-    if objective.ref_kl:
-        kl_N = pg_N * tokens.where(lambda s: s.ref_logprobs)
-        total = objectives.k3(logp_N, tokens.field("ref_logprobs"), kl_N)
-        loss = loss + objective.ref_kl * total / objective.denominators["pg"]
-        metrics["kl/ref"] = Mean(total.item(), float(kl_N.sum()))
-    return loss, metrics | _by_role(logp_N.detach(), entropy_N, sft_N, pg_N, tokens, objective)
+def _on_tokens(tokens: Tokens, terms: Sequence[Term]) -> Loss:
+    loss, metrics = tokens.logp.new_zeros(()), {}
+    for term in terms:
+        total, found = measure(term, tokens.of(term))
+        loss, metrics = loss + term.weight * total / term.denominator, metrics | found
+    return loss, metrics
 
 
-def _by_role(logp_N, entropy_N, sft_N, pg_N, tokens: Tokens, objective: Objective) -> dict[str, Metric]:
-    """loss/sft_ROLE, and entropy/ROLE over one stream's tokens only: those of pg where the objective has that
-    stream (the policy on what it samples), else those of sft. Demonstrations beside rollouts would move the
-    mean though no policy moved."""
+def _entropies(entropy_N: torch.Tensor, tokens: Tokens, stream: str) -> dict[str, Metric]:
+    """entropy/ROLE over the tokens of one stream, the stage's own: demonstrations beside rollouts would move
+    the mean though no policy moved."""
+    trained_N = (tokens.weight * tokens.where(lambda s: s.stream == stream) != 0).float()
     metrics: dict[str, Metric] = {}
-    trained_N = ((pg_N if "pg" in objective.denominators else sft_N) != 0).float()
     for role in tokens.roles():
-        role_N = tokens.where(lambda s, role=role: s.role == role)
-        metrics[f"entropy/{role}"] = Mean(
-            (entropy_N * trained_N * role_N).sum().item(), float((trained_N * role_N).sum())
-        )
-        if "sft" in objective.denominators:
-            metrics[f"loss/sft_{role}"] = Mean(
-                -(logp_N * role_N * sft_N).sum().item(), float((role_N * sft_N).sum())
-            )
+        own_N = trained_N * tokens.of_role(role)
+        metrics[f"entropy/{role}"] = Mean((entropy_N * own_N).sum().item(), float(own_N.sum()))
     return metrics
 
 
-# The keep stream --------------------------------------------------------------------------------------------
+# Whole distributions ----------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def _reference(
-    weights: Policies, policy: str, row: Row, kept: Targets, objective: Objective
-) -> torch.Tensor | None:
-    """Hidden states of the reference before the kept tokens; None where there are none."""
-    if not kept.spans:
-        return None
-    if not objective.keep or objective.keep == policy or "keep" not in objective.denominators:
-        raise ValueError(
-            f"the keep stream needs a policy other than {policy!r} to keep to (here "
-            f"{objective.keep!r}) and a denominator"
-        )
-    return hidden_of(weights.model(objective.keep), row, kept.before_N)
+def _reference(weights: Policies, row: Row, term: Term, targets: Targets) -> torch.Tensor:
+    """Hidden states of the reference before the tokens of a term."""
+    return hidden_of(weights.model(term.reference), row, targets.before_N)
 
 
-def _keep(weights: Policies, model, hidden_KH, reference_KH, tokens: Tokens, objective: Objective) -> Loss:
-    """weight * sum of w KL(keep || policy) / denominator."""
-    other = weights.copies.get(objective.keep, weights.base)
+def _on_distributions(
+    weights: Policies, model, hidden_KH, reference_KH, row: Row, targets: Targets, term: Term
+) -> Loss:
+    other = weights.copies.get(term.reference, weights.base)
     if other is model and is_lora(model.get_output_embeddings()):
         raise RecipeError(
             "adapter.targets",
-            "an adapter on the head gives two policies of one base "
-            "different heads, which the keep "
-            "stream cannot use at once; leave the head out",
+            "an adapter on the head gives two policies of one base different heads, which the "
+            f"{term.stream} stream cannot use at once; leave the head out",
         )
-    weight_K = tokens.field("weight")
     kl_K = objectives.kl_of(
         logits_of(other), reference_KH, logits_of(model), hidden_KH, model.config.get_text_config().vocab_size
     )
-    total = (weight_K * kl_K).sum()
-    loss = objective.weights.get("keep", 1.0) * total / objective.denominators["keep"]
-    return loss, {"kl/keep": Mean(total.item(), float(weight_K.sum()))}
+    total, metrics = measure(term, Tokens(row.segments, targets.spans, kl_K.detach(), kl_K))
+    return term.weight * total / term.denominator, metrics

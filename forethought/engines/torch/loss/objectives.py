@@ -1,5 +1,5 @@
-"""The loss streams, per token, and the log-probs and entropies they need, in chunks: [batch, time,
-vocabulary] never exists.
+"""What losses read of a model: log-probs of given tokens, and KL of whole distributions, in chunks: [batch,
+time, vocabulary] never exists.
 
 Axes: _N trained tokens, _H hidden size, _V vocabulary.
 """
@@ -62,43 +62,3 @@ def _kl(
     first: Head, logits_NV: torch.Tensor, first_NH: torch.Tensor, descent: bool
 ) -> tuple[torch.Tensor | None, ...]:
     return distributions.kl_of(first(first_NH), logits_NV, descent)
-
-
-# Streams ----------------------------------------------------------------------------------------------------
-
-
-def sft(logp_N: torch.Tensor, weight_N: torch.Tensor) -> torch.Tensor:
-    """Weighted negative log-likelihood, summed."""
-    return -(weight_N * logp_N).sum()
-
-
-def clipped_pg(
-    logp_N: torch.Tensor,
-    old_N: torch.Tensor,
-    advantage_N: torch.Tensor,
-    weight_N: torch.Tensor,
-    low: float,
-    high: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """PPO's clipped surrogate (arXiv 1707.06347) with separate bounds (clip-higher, arXiv 2503.14476),
-    summed, negated.
-
-    Returns (loss, share of weighted tokens where the clip holds the gradient back). On-policy (old = logp)
-    the gradient is that of plain policy gradient.
-    """
-    ratio_N = (logp_N - old_N).exp()
-    plain_N = ratio_N * advantage_N
-    clipped_N = ratio_N.clamp(1 - low, 1 + high) * advantage_N
-    held_N = (clipped_N < plain_N).float()
-    return -(weight_N * torch.minimum(plain_N, clipped_N)).sum(), (weight_N * held_N).sum()
-
-
-def k3(logp_N: torch.Tensor, ref_N: torch.Tensor, weight_N: torch.Tensor) -> torch.Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) on sampled tokens: exp(d) - d - 1 with d = ref -
-    logp, summed.
-
-    As a loss, as GRPO has it, its gradient on policy is that of KL(reference || policy): tokens are sampled,
-    not differentiated through.
-    """
-    d_N = ref_N - logp_N
-    return (weight_N * (torch.expm1(d_N) - d_N)).sum()

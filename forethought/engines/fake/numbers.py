@@ -1,0 +1,134 @@
+"""The fake engine's tensor: numbers by token that know how they move with the leaves they come from.
+
+What a loss may do with its tokens' numbers (`learn.losses.row`) is what stands here. Slopes are exact and
+forward: each number carries {leaf: derivative}, and most carry none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+Slope = Mapping[int, float]  # leaf -> derivative by it
+NONE: Slope = {}
+
+
+class Numbers:
+    """[N] numbers with their slopes; operations with a plain number or with N others."""
+
+    __slots__ = ("slopes", "values")
+
+    def __init__(self, values: Sequence[float], slopes: Sequence[Slope] | None = None):
+        self.values = list(values)
+        self.slopes = list(slopes) if slopes is not None else [NONE] * len(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    # ---- two numbers
+
+    def __add__(self, other):
+        return self._with(other, lambda a, b: (a + b, 1.0, 1.0))
+
+    def __sub__(self, other):
+        return self._with(other, lambda a, b: (a - b, 1.0, -1.0))
+
+    def __mul__(self, other):
+        return self._with(other, lambda a, b: (a * b, b, a))
+
+    def __truediv__(self, other):
+        return self._with(other, lambda a, b: (a / b, 1 / b, -a / b / b))
+
+    def __rsub__(self, other):
+        return -self + other
+
+    def __rtruediv__(self, other):
+        return self._like(other) / self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def minimum(self, other):
+        """Equal numbers share the slope, as a tensor's do."""
+        return self._with(other, lambda a, b: (min(a, b), ((a < b) + (a <= b)) / 2, ((b < a) + (b <= a)) / 2))
+
+    def maximum(self, other):
+        return -((-self).minimum(-self._like(other)))
+
+    def __lt__(self, other):
+        return self._with(other, lambda a, b: (float(a < b), 0.0, 0.0))
+
+    def __gt__(self, other):
+        return self._with(other, lambda a, b: (float(a > b), 0.0, 0.0))
+
+    # ---- one number
+
+    def __neg__(self):
+        return self._each(lambda x: (-x, -1.0))
+
+    def exp(self):
+        return self._each(lambda x: (math.exp(x),) * 2)
+
+    def expm1(self):
+        return self._each(lambda x: (math.expm1(x), math.exp(x)))
+
+    def log(self):
+        return self._each(lambda x: (math.log(x), 1 / x))
+
+    def sigmoid(self):
+        return self._each(lambda x: (y := 1 / (1 + math.exp(-x)), y * (1 - y)))
+
+    def abs(self):
+        return self._each(lambda x: (abs(x), float((x > 0) - (x < 0))))
+
+    def clamp(self, low: float = -math.inf, high: float = math.inf):
+        return self._each(lambda x: (min(max(x, low), high), float(low <= x <= high)))
+
+    def detach(self):
+        return Numbers(self.values)
+
+    # ---- all of them
+
+    def sum(self):
+        total: dict[int, float] = {}
+        for slope in self.slopes:
+            for leaf, d in slope.items():
+                total[leaf] = total.get(leaf, 0.0) + d
+        return Numbers([sum(self.values)], [total])
+
+    def max(self):
+        return Numbers([max(self.values)])
+
+    def item(self) -> float:
+        [value] = self.values
+        return value
+
+    __float__ = item
+
+    def _each(self, f: Callable[[float], tuple[float, float]]) -> Numbers:
+        found = [f(x) for x in self.values]
+        return Numbers(
+            [y for y, _ in found],
+            [_times(slope, d) for slope, (_, d) in zip(self.slopes, found, strict=True)],
+        )
+
+    def _with(self, other, f: Callable[[float, float], tuple[float, float, float]]) -> Numbers:
+        other = self._like(other)
+        values, slopes = [], []
+        for a, da, b, db in zip(self.values, self.slopes, other.values, other.slopes, strict=True):
+            y, by_a, by_b = f(a, b)
+            values.append(y)
+            slopes.append(_plus(_times(da, by_a), _times(db, by_b)))
+        return Numbers(values, slopes)
+
+    def _like(self, other) -> Numbers:
+        return other if isinstance(other, Numbers) else Numbers([float(other)] * len(self))
+
+
+def _times(slope: Slope, factor: float) -> Slope:
+    return {leaf: d * factor for leaf, d in slope.items()} if slope and factor else NONE
+
+
+def _plus(a: Slope, b: Slope) -> Slope:
+    if not a or not b:
+        return a or b
+    return {leaf: a.get(leaf, 0.0) + b.get(leaf, 0.0) for leaf in {**a, **b}}

@@ -1,0 +1,52 @@
+"""Losses: pure functions from what is known of a token to its loss. One row serves every engine.
+
+A new one is a function `(tokens, *, options) -> (loss [N], measurements)` and a row in `LOSSES`, or, outside
+of the library, a `Loss` in a file of one's own that the recipe names: `loss = "losses.py:MINE"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+
+from forethought.core.types import Term
+from forethought.learn.losses.cispo import cispo
+from forethought.learn.losses.clipped import dapo, grpo
+from forethought.learn.losses.divergence import k3, kl
+from forethought.learn.losses.gspo import gspo
+from forethought.learn.losses.likelihood import sft
+from forethought.learn.losses.row import Loss
+
+_CLIP = {"clip_low": (0, 1), "clip_high": (0, inf)}
+_RATIO = frozenset({"advantage", "old"})
+_SHARE = ("clip/share",)
+
+LOSSES: dict[str, Loss] = {
+    "grpo": Loss(per_token=grpo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
+    "dapo": Loss(per_token=dapo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
+    "gspo": Loss(per_token=gspo, needs=_RATIO | {"sequences"}, measures=_SHARE, bounds=_CLIP),
+    "cispo": Loss(per_token=cispo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
+    "sft": Loss(per_token=sft, stream="sft", by_role=True),
+    "k3": Loss(per_token=k3, needs=frozenset({"ref"}), metric="kl/ref"),
+    "kl": Loss(per_token=kl, needs=frozenset({"distributions"}), stream="keep", metric="kl/keep"),
+}
+
+
+def term(
+    loss: str,
+    denominator: float,
+    *,
+    stream: str = "",
+    weight: float = 1.0,
+    options: Mapping[str, float] | None = None,
+    reference: str = "",
+) -> Term:
+    """A term of an objective, on the stream that its loss reads by itself unless another is given."""
+    return Term(
+        loss=loss,
+        stream=stream or LOSSES[loss].stream,
+        denominator=denominator,
+        weight=weight,
+        options=options or {},
+        reference=reference,
+    )

@@ -1,0 +1,52 @@
+"""A term of an objective on tokens: its sum, and its metrics. The same for every engine. Axes: _N tokens."""
+
+from __future__ import annotations
+
+from forethought.core.metrics import Max, Mean, Metric
+from forethought.core.types import Objective, Term
+from forethought.learn.losses import LOSSES
+from forethought.learn.losses.row import Numbers, Tokens
+
+
+def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
+    """(sum over the tokens of weight x loss, with its gradient; the loss's metrics, as sums over sums)."""
+    row = LOSSES[term.loss]
+    loss_N, found = row.per_token(t, **term.options)
+    weight_N = t.weight
+    total = (weight_N * loss_N).sum()
+    count = float(weight_N.sum())
+    metrics: dict[str, Metric] = {row.metric or f"loss/{term.stream}": Mean(total.item(), count)}
+    for name, x_N in found.items():
+        metrics[name] = Mean((weight_N * x_N).sum().item(), count)
+    if "old" in row.needs:
+        gap_N = (t.logp.detach() - t.old).abs() * weight_N
+        metrics["gap/sampler"] = Mean(gap_N.sum().item(), count)
+        metrics["gap/sampler_max"] = Max(gap_N.max().item())
+    for role in t.roles() if row.by_role else ():
+        own_N = t.of_role(role) * weight_N
+        metrics[f"loss/{term.stream}_{role}"] = Mean((own_N * loss_N).sum().item(), float(own_N.sum()))
+    return total, metrics
+
+
+def needs(term: Term, what: str) -> bool:
+    return what in LOSSES[term.loss].needs
+
+
+def reads_sequences(objective: Objective) -> bool:
+    return any(needs(term, "sequences") for term in objective.terms)
+
+
+def split(objective: Objective, policy: str, streams: set[str]) -> tuple[list[Term], list[Term]]:
+    """The terms that a batch with these streams has tokens for: those that read log-probs of given tokens, and
+    those that read whole distributions. ValueError where a stream is in no term, or a reference is missing."""
+    if lost := sorted(streams - {term.stream for term in objective.terms}):
+        raise ValueError(f"the objective has no loss for the {lost[0]} stream")
+    used = [term for term in objective.terms if term.stream in streams]
+    for term in used:
+        if needs(term, "distributions") and term.reference in ("", policy):
+            raise ValueError(
+                f"the {term.stream} stream needs a policy other than {policy!r} to keep to "
+                f"(here {term.reference!r})"
+            )
+    whole = [term for term in used if needs(term, "distributions")]
+    return [term for term in used if term not in whole], whole

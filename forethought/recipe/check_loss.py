@@ -1,0 +1,49 @@
+"""The loss that a stage names, and its options."""
+
+from __future__ import annotations
+
+from forethought.core.errors import RecipeError, unknown
+from forethought.learn.losses import LOSSES
+from forethought.recipe.ranges import above, at_least
+from forethought.recipe.schema import StageSpec
+
+
+def check_loss(where: str, stage: StageSpec) -> None:
+    """RecipeError for a loss that nobody has, that the stage has not the numbers for, or an option out of its
+    range."""
+    here, name = f"{where}.loss", stage.loss_name
+    if name not in LOSSES:
+        raise RecipeError(here, unknown("loss", name, LOSSES))
+    needs = LOSSES[name].needs
+    if "distributions" in needs:
+        raise RecipeError(
+            here,
+            f'"{name}" compares a policy with a reference over the whole vocabulary and learns nothing by itself; '
+            "isolation.keep_kl says where it runs",
+        )
+    if stage.kind == "imitate" and needs:
+        raise RecipeError(
+            here,
+            f'"{name}" needs rollouts, and imitate reads demonstrations; use kind = "reinforce", or "sft"',
+        )
+    if stage.kind == "reinforce" and "advantage" not in needs:
+        raise RecipeError(
+            here, f'"{name}" reads no advantages, so nothing would be learned from rewards; use "grpo"'
+        )
+    _check_options(here, name, stage)
+    at_least(f"{where}.dynamic_sampling", stage.dynamic_sampling, 0)
+
+
+def _check_options(here: str, name: str, stage: StageSpec) -> None:
+    row = LOSSES[name]
+    known = row.options()
+    for key, value in stage.loss.options.items():
+        address = f"{here}.{key}"
+        if key not in known:
+            raise RecipeError(address, unknown(f"option of the loss {name}", key, known))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RecipeError(address, f"expected a number, found {value!r}")
+        low, most = row.bounds_of(key)
+        above(address, value, low)
+        if value > most:
+            raise RecipeError(address, f"must be at most {most}, found {value}")
