@@ -28,7 +28,7 @@ def timeless(value: object, drop: tuple[str, ...] = ()) -> object:
 
 def rows(path: Path) -> list[dict]:
     """The whole lines of a log; one that was cut off is left out."""
-    if not path.exists():
+    if not path.is_file():
         return []
     found = []
     for line in path.read_bytes().split(b"\n"):
@@ -41,11 +41,8 @@ def rows(path: Path) -> list[dict]:
 
 def steps(out: Path) -> list[int]:
     folder = out / "checkpoints"
-    return (
-        sorted(int(p.name[5:]) for p in folder.iterdir() if re.fullmatch(r"step-\d{6,}", p.name))
-        if folder.is_dir()
-        else []
-    )
+    found = [p for p in folder.iterdir() if p.is_dir()] if folder.is_dir() else []
+    return sorted(int(p.name[5:]) for p in found if re.fullmatch(r"step-\d{6,}", p.name))
 
 
 def left(out: Path) -> dict[str, object]:

@@ -251,7 +251,6 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     """The recipe with the command line's changes, checked. A run to resume keeps the recipe it began with."""
     from dataclasses import replace
 
-    from forethought.recipe.check import check
     from forethought.recipe.load import load
 
     if args.resume:
@@ -269,15 +268,20 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
                 f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
             )
     if args.resume and (args.resume / "recipe.json").is_file():
-        recipe = _recipe_of_run(args.resume)
-    else:
-        recipe = load(args.resume or args.recipe or "desk", args.overrides)
+        return _recipe_of_run(args.resume)
+    recipe = load(args.resume or args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
     if args.no_gates:
         recipe = replace(recipe, stage=tuple(replace(stage, gates=()) for stage in recipe.stage))
+    return _checked(recipe)
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    from forethought.recipe.check import check
+
     check(recipe)
     if any(stage.distill.endpoint for stage in recipe.stage):
         from forethought.stages.distill.check import check_endpoints
@@ -292,13 +296,17 @@ def _recipe_of_run(run: Path) -> Recipe:
     from forethought.recipe.load import load
 
     try:
-        return load(run, ())
+        recipe = load(run, ())
     except RecipeError as error:
         raise UserError(
             f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it "
             f"was; state.json of every "
             'checkpoint holds it under "recipe"'
         ) from None
+    try:
+        return _checked(recipe)
+    except RecipeError as error:  # of a whole recipe: damage, or what this machine or version lacks
+        raise UserError(f"{run / 'recipe.json'}: {error}") from None
 
 
 def _free_directory(name: str) -> Path:

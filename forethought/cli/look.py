@@ -15,6 +15,7 @@ from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
 if TYPE_CHECKING:
+    from forethought.look import Source
     from forethought.recipe.schema import TreeSpec
 
 SOURCE = (
@@ -145,6 +146,7 @@ def _sample(args: argparse.Namespace) -> int:
     tree = TreeSpec(plans=1, acts=1, temperature=args.temperature, top_p=args.top_p)
     with redirect_stdout(sys.stderr):
         source = look.find(args.source, args.task, args.overrides)
+        _tell_notes(source)
         rows = look.sample(
             source, n=args.n, level=args.level, tree=tree, seed=args.seed, problems=args.problems
         )
@@ -162,8 +164,10 @@ def _swap(args: argparse.Namespace) -> int:
     from forethought import look
 
     with redirect_stdout(sys.stderr):
+        sources = look.find_all(args.sources, args.task, args.overrides)
+        _tell_notes(*sources)
         tables = look.swap(
-            look.find_all(args.sources, args.task, args.overrides),
+            sources,
             tasks=args.tasks,
             tell=_teller("visits of a model"),
         )
@@ -174,6 +178,13 @@ def _swap(args: argparse.Namespace) -> int:
 
         print(printable(swap_tables(tables), keep="\n"))
     return 0
+
+
+def _tell_notes(*sources: Source) -> None:
+    """What of a run is not as it was written; the results of `eval` hold it."""
+    for source in sources:
+        for note in source.notes:
+            print(printable(f"note: {source.path}: {note}"), file=sys.stderr)
 
 
 def _teller(what: str) -> Callable[[int, int], None]:

@@ -17,7 +17,7 @@ from forethought.recipe.load import override, shipped
 from forethought.recipe.schema import ROLES, EvalSpec, ModelSpec, Recipe, TaskSpec
 from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
-from forethought.runs.rundata import changed
+from forethought.runs.rundata import changed, unwatched
 from forethought.store import Store
 from forethought.tasks.base import Domain
 from forethought.tasks.families import DOMAINS
@@ -93,7 +93,7 @@ def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence
 
 def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
     recipe = load_recipe(path / "recipe.json")
-    notes = tuple(changed(path, recipe)) if task is None else ()
+    notes = (*changed(path, recipe), *unwatched(path, recipe)) if task is None else ()
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
     store = Store.open(path)
     if store.begun_with() and not store.has_its_recipe():
@@ -101,8 +101,10 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
             f"{path / 'recipe.json'} is not the recipe that the run was trained with: put it back as it was"
         )
     latest = store.latest()
+    over = store.passed_over()
     if latest is None:
-        raise UserError(f"{path} has no checkpoint yet; wait for its first or resume it")
+        why = f" ({over})" if over else ""
+        raise UserError(f"{path} has no checkpoint yet{why}; wait for its first or resume it")
     folder, state = latest
     engine = folder / "engine"
     # measured as it was trained
@@ -113,7 +115,11 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
         way = store.way_back(state["step"], lambda step: True)
         raise CheckpointError(f"checkpoint {folder} is damaged (state.json {error}); {way}") from error
     return Source(
-        path=path, recipe=_from_files(recipe, engine), checkpoint=engine, policies=policies, notes=notes
+        path=path,
+        recipe=_from_files(recipe, engine),
+        checkpoint=engine,
+        policies=policies,
+        notes=(*notes, *([over] if over else [])),
     )
 
 

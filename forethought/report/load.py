@@ -132,13 +132,16 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
 def _damage(path: Path) -> list[str]:
     """Where the logs are not what the newest checkpoint knows of them."""
     store = Store(path)
+    found = [f"{said}."] if (said := store.passed_over()) else []
     for step in store.steps()[-1:]:
         try:
             wrong = store.damaged_logs(read_object(store.folder(step) / STATE))
         except (ValueError, KeyError, AttributeError, TypeError, OSError):
-            return [f"The checkpoint of step {step:,} cannot be read, so the logs are not checked."]
-        return [f"{name} is damaged: it {what} when step {step:,} was saved." for name, what in wrong.items()]
-    return []
+            return [*found, f"The checkpoint of step {step:,} cannot be read, so the logs are not checked."]
+        found += [
+            f"{name} is damaged: it {what} when step {step:,} was saved." for name, what in wrong.items()
+        ]
+    return found
 
 
 def _require(ok: bool, source: Path, message: str) -> None:

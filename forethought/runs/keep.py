@@ -48,12 +48,21 @@ def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:
     return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
 
 
+GUIDED = ("guided.jsonl", "guided.parquet", "provenance.json")  # what a distillation ends with
+CACHE = "cache.jsonl"  # grows, and only the distillation itself reads it: it is on no record
+
+
 def keep_guided(store: Store, folder: Path) -> None:
-    """What was distilled is on record, but for the cache, which grows and which only the distillation itself
-    reads."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != "cache.jsonl":
-            store.record(path)
+    """What was distilled is on record."""
+    for name in GUIDED:
+        if (folder / name).is_file():
+            store.record(folder / name)
+
+
+def strange_guided(out: Path) -> list[Path]:
+    """What lies among the guided data and no distillation writes."""
+    own = (*GUIDED, *(f"{name}.part" for name in GUIDED), CACHE)
+    return sorted(path for path in (out / "guided").glob("stage-*/*") if path.name not in own)
 
 
 def record_lists(store: Store) -> None:

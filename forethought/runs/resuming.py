@@ -17,6 +17,7 @@ from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import Recipe
 from forethought.report.settings import differences
 from forethought.runs import handover
+from forethought.runs.keep import strange_guided
 from forethought.runs.progress import Progress
 from forethought.store import FILES, METRICS, RECIPE, START, Store, verify
 from forethought.store.checkpoints import STATE
@@ -181,8 +182,10 @@ def _notes(store: Store, state: Mapping) -> list[str]:
         name, wrong = next(iter(bad.items()))
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         notes.append(f"{name} {wrong}{more}: the report leaves it out, the training does not read it")
-    if strange := store.strange_trees():
-        notes.append(f"trees/{strange[0].name} is no file of this run and is left alone")
+    if strange := [*store.strange_trees(), *strange_guided(store.out)]:
+        notes.append(f"{strange[0].relative_to(store.out)} is no file of this run and is left alone")
+    if over := store.passed_over():
+        notes.append(over)
     return notes
 
 

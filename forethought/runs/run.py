@@ -222,6 +222,7 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
             return _report_again(store, found.progress, observe)
         summary, damage = store.read_summary()
         notes = [*filter(None, [note]), *found.notes, *([f"{damage}; it is written again"] if damage else [])]
+        notes += rundata.unwatched(out, recipe) if found.folder else []
         # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the
         # run began with.
         chosen = found.state.get("chosen") if found.folder else {}

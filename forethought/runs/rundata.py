@@ -28,6 +28,14 @@ def record(recipe: Recipe, out: Path) -> None:
         Store(out).write_json(NAME, found)
 
 
+def unwatched(run: Path, recipe: Recipe) -> list[str]:
+    """A sentence where the recipe reads files and nothing says what they were when the run began."""
+    if (run / NAME).exists() or not (read := files(recipe)):
+        return []
+    first = next(iter(read))
+    return [f"{NAME} is missing: whether {first} is the file that the run began with is not known"]
+
+
 def refuse_changed(run: Path, recipe: Recipe) -> None:
     """UserError, with the key, the file and what to do, for the first file that is not what the run in `run`
     began with."""

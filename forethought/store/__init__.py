@@ -99,6 +99,9 @@ class Store:
                     f"lies in its own folder: put "
                     f"the real thing there, or move all of {self.out} and link that"
                 )
+        for path in sorted((self.out / "trees").glob("step-*.jsonl.gz")):
+            if path.is_dir() and _step_of(path) is not None:
+                raise UserError(f"{path} is a folder, and a run keeps a file there: move it away")
 
     # ---- logs
 
@@ -248,6 +251,14 @@ class Store:
 
     def steps(self) -> list[int]:
         return checkpoints.steps(self.checkpoints)
+
+    def passed_over(self) -> str:
+        """What of a checkpoint's name is none and is left alone, in a sentence, or ""."""
+        if not (found := checkpoints.passed_over(self.checkpoints)):
+            return ""
+        kind = "a symbolic link" if found[-1].is_symlink() else "no folder"
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        return f"checkpoints/{found[-1].name} is {kind}, so it is passed over{more}"
 
     def folder(self, step: int) -> Path:
         return checkpoints.place(self.checkpoints, step)

@@ -68,12 +68,21 @@ def undo(beside: Path, old: Path, final: Path) -> None:
 def steps(folder: Path) -> list[int]:
     """Steps of all checkpoints, the newest last. Half-written ones have another name, and links are none of
     ours."""
+    return sorted(int(p.name.removeprefix("step-")) for p in _named(folder) if _ours(p))
+
+
+def passed_over(folder: Path) -> list[Path]:
+    """What has the name of a checkpoint and is none: a link (what lies behind is not the run's), a file."""
+    return sorted(p for p in _named(folder) if not _ours(p))
+
+
+def _named(folder: Path) -> list[Path]:
     found = folder.iterdir() if folder.is_dir() else []
-    return sorted(
-        int(p.name.removeprefix("step-"))
-        for p in found
-        if re.fullmatch(r"step-(\d{6}|[1-9]\d{6,17})", p.name) and p.is_dir() and not p.is_symlink()
-    )
+    return [p for p in found if re.fullmatch(r"step-(\d{6}|[1-9]\d{6,17})", p.name)]
+
+
+def _ours(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def verify(checkpoint: Path) -> str:

@@ -12,6 +12,7 @@ import tomllib
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,9 @@ from forethought.core.types import Event
 from forethought.recipe.convert import from_dict
 from forethought.recipe.load import load, write_resolved
 from forethought.recipe.schema import TreeSpec
+
+THE_SOURCE = SimpleNamespace(path=Path("r"), notes=())
+ODD = SimpleNamespace(path=Path("r"), notes=("a checkpoint is a link",))
 
 
 @dataclass
@@ -52,11 +56,11 @@ class FakeRun(types.ModuleType):
 
     def find(self, *args):
         self.calls.append(("find", *args))
-        return "the source"
+        return THE_SOURCE
 
     def find_all(self, *args):
         self.calls.append(("find_all", *args))
-        return "the sources"
+        return [ODD]
 
     def evaluate(self, source, tell, **settings):
         self.calls.append(("evaluate", source, settings))
@@ -217,6 +221,15 @@ def test_a_recipe_of_a_run_that_was_broken_is_named_by_its_file(run, capsys):
         said.startswith("forethought: r/recipe.json does not hold the run's recipe (seed: ")
         and "put it back as it was" in said
     )
+    assert run.calls == []
+
+
+@pytest.mark.parametrize("text", ["{}", "\ufeff{}", '{"stage": [{"batch": 0}]}'])
+def test_a_recipe_of_a_run_that_cannot_work_is_named_by_its_file(run, capsys, text):
+    Path("r").mkdir()
+    Path("r/recipe.json").write_text(text, encoding="utf-8")
+    assert cli.main(["train", "--resume", "r"]) == 2
+    assert capsys.readouterr().err.startswith("forethought: r/recipe.json: stage")
     assert run.calls == []
 
 
@@ -382,7 +395,7 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
         ("find", Path("Qwen/Qwen3"), "math", ["eval.seed=1"]),
         (
             "evaluate",
-            "the source",
+            THE_SOURCE,
             {
                 "problems": Path("p.jsonl"),
                 "tasks": 7,
@@ -470,9 +483,11 @@ def test_swap_takes_several_sources(run, capsys):
     assert cli.main(["swap", "a", "b", "--tasks", "3", "--set", "eval.seed=1", "--json"]) == 0
     assert run.calls == [
         ("find_all", [Path("a"), Path("b")], None, ["eval.seed=1"]),
-        ("swap", "the sources", {"tasks": 3}),
+        ("swap", [ODD], {"tasks": 3}),
     ]
-    assert json.loads(capsys.readouterr().out) == {"tables": run.answer}
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"tables": run.answer}
+    assert printed.err == "note: r: a checkpoint is a link\n"
     assert cli.main(["swap", "a", "b", "--task", "math"]) == 0
     assert capsys.readouterr().out == (
         "tasks of a: math, 9 tasks, levels 0\n"
@@ -517,7 +532,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
         ("find", Path("r"), None, []),
         (
             "sample",
-            "the source",
+            THE_SOURCE,
             {
                 "n": 2,
                 "level": 3,

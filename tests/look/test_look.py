@@ -67,6 +67,20 @@ def test_a_run_is_measured_as_it_measured_itself(trained):
     assert found["plan"]["value"] == 1.0 and found["settings"]["temperature"] == 0.0
 
 
+def test_a_checkpoint_that_is_a_link_is_passed_over_and_said(trained, tmp_path):
+    newest = trained / "checkpoints" / "step-000004"
+    assert "note" not in evaluate(find(trained), engine_of=fake_desk())
+    newest.rename(tmp_path / "elsewhere")
+    newest.symlink_to(tmp_path / "elsewhere")
+    source = find(trained)
+    assert source.notes == ("checkpoints/step-000004 is a symbolic link, so it is passed over",)
+    assert evaluate(source, engine_of=fake_desk())["note"] == source.notes[0]
+    for folder in (trained / "checkpoints").glob("step-00000[0-3]"):
+        folder.rename(tmp_path / folder.name)
+    with pytest.raises(UserError, match="no checkpoint yet .checkpoints/step-000004 is a symbolic link"):
+        find(trained)
+
+
 def test_a_run_speaks_through_its_policies_and_a_model_through_its_base(trained, model):
     source = find(trained)
     assert source.policies["plan"] != "base" == source.policies["act"]

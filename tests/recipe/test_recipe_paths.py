@@ -146,5 +146,11 @@ def test_an_older_run_wrote_nothing_down_and_a_damaged_record_is_refused(tmp_pat
         (out / "data.json").write_text(text)
         with pytest.raises(UserError, match="data.json"):
             rundata.changed(out, recipe)
+    (out / "data.json").unlink()
+    said = "data.json is missing: whether task.train is the file that the run began with is not known"
+    assert rundata.unwatched(out, recipe) == [said]
+    assert rundata.unwatched(out, desk_recipe()) == []  # which reads no files
+    rundata.record(recipe, out)
+    assert rundata.unwatched(out, recipe) == []
     rundata.record(desk_recipe(), out / "desk")
     assert not (out / "desk").exists()  # nothing to write down

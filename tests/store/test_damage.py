@@ -322,7 +322,11 @@ def line(name: str, change: Callable[[list[bytes]], list[bytes]]) -> Callable[[P
 
 
 def add_file(name: str) -> Callable[[Path, dict], None]:
-    return lambda out, runs: (out / name).write_text("x")
+    def do(out: Path, runs: dict) -> None:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("x")
+
+    return do
 
 
 def other_kind(name: str):
@@ -416,7 +420,11 @@ CRAFTED = {
     ),
     "checkpoint: a file swapped": (swap(f"{CHECKPOINT}/engine/fake.json", "other"), REFUSED, "fake.json"),
     "checkpoint: a link inside": (link(f"{CHECKPOINT}/engine"), REFUSED, f"{CHECKPOINT} is damaged"),
-    "checkpoint: a link": (link(CHECKPOINT), HARMLESS, ""),
+    "checkpoint: a link": (
+        link(CHECKPOINT),
+        HARMLESS,
+        "step-000005 is a symbolic link, so it is passed over$",
+    ),
     "checkpoints: all gone": (
         lambda out, runs: shutil.rmtree(out / "checkpoints"),
         REFUSED,
@@ -426,7 +434,7 @@ CRAFTED = {
     "checkpoint: no folder": (
         lambda out, runs: (shutil.rmtree(out / CHECKPOINT), (out / CHECKPOINT).write_text("x")),
         HARMLESS,
-        "",
+        "step-000005 is no folder, so it is passed over$",
     ),
     "checkpoint: left half written": (
         lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/.step-000006.tmp"),
@@ -584,6 +592,16 @@ CRAFTED = {
         add_file("trees/step-abc.jsonl.gz"),
         NOTED,
         "trees/step-abc.jsonl.gz is no file of this run and is left alone",
+    ),
+    "tree: a folder": (
+        other_kind(TREE),
+        REFUSED,
+        f"{TREE} is a folder, and a run keeps a file there: move it away",
+    ),
+    "guided: a file of others": (
+        add_file("guided/stage-0/cache.jsonl.bak"),
+        HARMLESS,
+        "guided/stage-0/cache.jsonl.bak is no file of this run and is left alone",
     ),
     "tree: notes of a reader": (add_file("trees/notes.txt"), NOTED, "trees/notes.txt is no file of this run"),
     "trees: all gone": (
