@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from forethought.core.branches import branch_of
+
 Status = Literal["given", "finished", "truncated", "refused", "failed", "overlong"]
 """given: prompt, observation or demonstration; finished: ended with its stop; truncated: ran out of budget;
 refused: the interface did not accept the text; failed: what judges it or answers it broke, and `reason` says
@@ -101,6 +103,16 @@ class Branch:
     role: str | None  # of its first node
     nodes: tuple[Node, ...]  # in order; any roles, and the observations between them
 
+    @property
+    def turns(self) -> tuple[Node, ...]:
+        """Without observations: what roles said."""
+        return tuple(n for n in self.nodes if n.role is not None)
+
+    @property
+    def status(self) -> Status:
+        """How its last turn ended; `given` where nobody spoke on it (the prompt's)."""
+        return next((n.status for n in reversed(self.nodes) if n.role is not None), "given")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
@@ -130,30 +142,19 @@ class Tree:
         return [n for n in self.nodes if n.id not in parents]
 
     def branches(self) -> dict[int, Branch]:
-        """Every branch by its id, those above before those below.
-
-        In a tree whose nodes name no branch (saved before there were any, or made by hand) a turn begins one
-        where it follows a turn of another role or the prompt: plans under the prompt, executions under plans.
-        """
-        on: dict[int, int] = {}  # node -> branch
-        says: dict[int, str | None] = {}  # branch -> role
+        """Every branch by its id, those above before those below (`branch_of` says how nodes that name none
+        are read)."""
+        on = branch_of((n.id, n.parent, n.role, n.branch) for n in self.nodes)
         nodes: dict[int, list[Node]] = {}
-        above: dict[int, int | None] = {}
         for node in self.nodes:
-            branch = node.branch
-            if branch is None:
-                before = on.get(node.parent) if node.parent is not None else None
-                if before is None or (node.role is not None and node.role != says[before]):
-                    branch = node.id
-                else:
-                    branch = before
-            on[node.id] = branch
-            if branch not in nodes:
-                nodes[branch], says[branch] = [], node.role
-                above[branch] = None if node.parent is None else on[node.parent]
-            nodes[branch].append(node)
+            nodes.setdefault(on[node.id], []).append(node)
         return {
-            id: Branch(id=id, above=above[id], role=says[id], nodes=tuple(found))
+            id: Branch(
+                id=id,
+                above=None if found[0].parent is None else on[found[0].parent],
+                role=found[0].role,
+                nodes=tuple(found),
+            )
             for id, found in nodes.items()
         }
 
