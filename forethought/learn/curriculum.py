@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from forethought.core.metrics import Last, Mean, Metric, Sum
-from forethought.core.types import Advantages, Tree
+from forethought.core.types import Advantages, Branch, Tree
 
 
 class LevelSampler:
@@ -74,21 +74,35 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
 
 def _why(tree: Tree) -> str:
     """Why a group carries no gradient."""
-    won, without_room = _successes(tree), {n.role for n in tree.nodes if n.status == "overlong"}
-    executed = any("outcome" in n.reward_parts for n in tree.nodes if n.role == "act")
-    broke = {n.role for n in tree.nodes if n.status == "failed"}
-    if broke and (not won or ("act" in broke and not executed)):
-        return "failed"  # nobody knows how it would have ended
-    if without_room and (not won or ("act" in without_room and not executed)):
-        return "overlong"
+    branches = tree.branches()
+    won = _successes(branches)
+    known = any("outcome" in _last(b) for b in _ends(branches))
+    for status in ("failed", "overlong"):
+        lost = [b for b in branches.values() if any(n.status == status for n in b.turns)]
+        # a trajectory that was to be the end of others, where none came to one
+        deep = any(branches[b.above].above is not None for b in lost if b.above is not None)
+        if lost and (not won or (deep and not known)):
+            return status  # nobody knows how it would have ended
     return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
 
 
-def _successes(tree: Tree) -> list[float]:
-    """Whether each response succeeded, whatever it was paid for: outcomes of executions, else whether plans
-    are valid, else rewards."""
-    for role, part in (("act", "outcome"), ("plan", "valid")):
-        found = [n.reward_parts[part] for n in tree.nodes if n.role == role and part in n.reward_parts]
-        if found:  # a refused plan has no executions, and failed
-            return found + [0.0 for n in tree.nodes if role == "act" and n.status == "refused"]
-    return [n.reward for n in tree.nodes if n.reward is not None]
+def _successes(branches: Mapping[int, Branch]) -> list[float]:
+    """Whether each trajectory succeeded, whatever it was paid for: its outcome, and 0 where it was refused;
+    where none has one whether what was said is valid, else rewards."""
+    ends = _ends(branches)
+    for part in ("outcome", "valid"):
+        found = [_last(b)[part] for b in ends if part in _last(b)]
+        if found:
+            return found + [0.0 for b in ends if b.status == "refused" and part not in _last(b)]
+    return [n.reward for b in branches.values() for n in b.nodes if n.reward is not None]
+
+
+def _ends(branches: Mapping[int, Branch]) -> list[Branch]:
+    """The branches that say how a trajectory ended: nothing forks from them."""
+    above = {b.above for b in branches.values()}
+    return [b for b in branches.values() if b.id not in above and b.role is not None]
+
+
+def _last(branch: Branch) -> Mapping[str, float]:
+    """The parts of its last turn that has some."""
+    return next((n.reward_parts for n in reversed(branch.nodes) if n.reward_parts), {})

@@ -1,134 +1,142 @@
-"""From named reward parts to one number a node, by the recipe's weights. The parts stay; the sum is one more
+"""From named reward parts to one number a turn, by the recipe's weights. The parts stay; the sum is one more
 field.
 
-Parts that the rollout fills in (each 0 or 1):
-    plan: format (the interface accepted it), valid (the exact executor says it reaches the goal)
-    act:  format (the turn ended), outcome (the episode succeeded), follows (a correct execution of this plan,
-          right or wrong)
+A turn has the parts that its workflow, task family and environment gave it, and those of the recipe's own
+functions (`functions.py`):
+    format (the interface accepted it), valid (the exact executor says that it reaches the goal), outcome (the
+    episode succeeded), follows (a correct execution of the plan above it, right or wrong), and any other name
 Added here, because they need the whole tree:
-    plan: outcome = mean outcome of its executions; 0 for a refused plan, which can have none; absent where
-    none was asked for
-          or all of them failed (the engine or the environment broke) or had no room: no evidence is not a 0
-          analytic = softmax of the outcomes of the task's plans (PTA-GRPO)
-    act:  structure = 1 where plan and acting both kept to the format; length = how near the shortest success
-          (PTA-GRPO)
+    outcome    of a branch that has none of its own: the mean of the branches directly below it; 0 where it
+               was refused or cut off, while its peers went on; absent where nothing went on, or all that did
+               failed (the engine or the environment broke) or had no room: no evidence is not a 0
+    analytic   softmax of the outcomes of a branch and its peers (PTA-GRPO)
+    structure  1 where every turn from the prompt to the end of a trajectory kept to its format, and
+    length     how near it is to the shortest success (PTA-GRPO)
 
-PTA-GRPO's reward (arXiv 2510.01833) is { plan = { analytic = 0.5 }, act = { outcome = 1, structure = 0.2,
-length = ALPHA } } with credit "grpo": one normalisation over all responses of the tree. The paper does not
-give ALPHA.
+So a turn is rewarded by its own parts, a branch by those of its turns and by what hangs below it, and a
+trajectory by the rewards along it. PTA-GRPO's reward (arXiv 2510.01833) is { plan = { analytic = 0.5 }, act =
+{ outcome = 1, structure = 0.2, length = ALPHA } } with credit "grpo": one normalisation over all responses of
+the tree. The paper does not give ALPHA.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from forethought.core.types import NO_EVIDENCE, Node, Tree
+from forethought.core.types import NO_EVIDENCE, Branch, Tree
+from forethought.learn.peers import below, groups, written
 from forethought.recipe.schema import ShapingSpec
 
-PARTS = {
-    "plan": ("format", "valid", "outcome", "analytic"),
-    "act": ("format", "outcome", "follows", "structure", "length"),
-}
-DEFAULT = {"plan": {"outcome": 1.0}, "act": {"outcome": 1.0}}
+PARTS = ("format", "valid", "outcome", "follows", "analytic", "structure", "length")
+ENDED = ("refused", "truncated")  # a turn after which nothing can follow
 DEFAULT_SHAPING = ShapingSpec()
 
+Weights = Mapping[str, Mapping[str, float]]
+"""role -> part -> weight"""
+Parts = dict[int, dict[str, float]]
+"""node -> its parts"""
 
-def default_weights(credit: str, acts: int) -> Mapping[str, Mapping[str, float]]:
+
+def default_weights(by_branch: bool, roles: Sequence[str], whole: bool = True) -> Weights:
     """What an empty reward table means: success, counted once.
 
-    Credit over whole paths adds the rewards along a path, so there the executions alone are paid; credit by
-    role needs a reward of its own on each side. Plans that nobody executes are paid for being valid.
+    `roles`: those that policies speak in the tree, in order. Credit over whole paths adds the rewards along a
+    path, so there the last role alone is paid; credit `by_branch` needs a reward of its own for each. Where
+    the tree is not `whole` (the workflow's last role is not sampled), its last role is paid for being valid.
     """
-    if not acts:
-        return {"plan": {"valid": 1.0}}
-    return DEFAULT if credit == "role_baseline" else {"act": DEFAULT["act"]}
+    if not whole:
+        return {roles[-1]: {"valid": 1.0}}
+    return {role: {"outcome": 1.0} for role in (roles if by_branch else roles[-1:])}
 
 
-def reward(
-    tree: Tree, weights: Mapping[str, Mapping[str, float]], shaping: ShapingSpec = DEFAULT_SHAPING
-) -> Tree:
-    """The tree with `reward` set on plans and on the last turn of each execution.
+def reward(tree: Tree, weights: Weights, shaping: ShapingSpec = DEFAULT_SHAPING) -> Tree:
+    """The tree with `reward` set on every turn that has what counts for its role.
 
-    A role that `weights` does not name has no reward of its own (None). A node that failed or had no room
-    never has one: it is not a 0; nor has a node that lacks a part which counts.
+    A role that `weights` does not name has no reward (None). A turn that failed or had no room never has one:
+    it is not a 0. Nor have the turns of a role on a branch that lack, all of them, a part which counts; but
+    on a branch that ended refused or cut off, what it therefore lacks counts 0.
     """
-    parts = {node.id: dict(node.reward_parts) for node in tree.nodes}
-    _outcomes_of_plans(tree, weights, parts)
-    if "analytic" in weights.get("plan", {}):
-        _analytic(tree, shaping.tau, parts)
-    if weights.get("act", {}).keys() & {"structure", "length"}:
-        _structure_and_length(tree, shaping.length_max, parts)
-    nodes = [replace(node, reward_parts=parts[node.id]) for node in tree.nodes]
-    return replace(tree, nodes=tuple(replace(node, reward=_weigh(node, weights)) for node in nodes))
-
-
-def _outcomes_of_plans(
-    tree: Tree, weights: Mapping[str, Mapping[str, float]], parts: dict[int, dict[str, float]]
-) -> None:
-    executions: dict[int, list[float]] = {}
-    for leaf in tree.leaves():
-        if "outcome" in leaf.reward_parts and leaf.role == "act":
-            plan = next((n for n in tree.path(leaf) if n.role == "plan"), None)
-            if plan is not None:
-                executions.setdefault(plan.id, []).append(leaf.reward_parts["outcome"])
-    # A tree of plans alone says nothing about outcomes, unless the recipe counts them: then all of its plans
-    # were refused.
-    acted = (
-        any(node.role == "act" for node in tree.nodes)
-        or {"outcome", "analytic"} & weights.get("plan", {}).keys()
+    parts: Parts = {node.id: dict(node.reward_parts) for node in tree.nodes}
+    branches = tree.branches()
+    _outcomes(branches, weights, parts)
+    _analytic(branches, weights, shaping.tau, parts)
+    _structure_and_length(tree, weights, shaping.length_max, parts)
+    rewards: dict[int, float | None] = {}
+    for branch in branches.values():
+        rewards |= _weigh(branch, weights, parts)
+    return replace(
+        tree,
+        nodes=tuple(replace(n, reward_parts=parts[n.id], reward=rewards.get(n.id)) for n in tree.nodes),
     )
-    for node in tree.nodes:
-        if node.role == "plan" and node.reward_parts and acted:
-            done = executions.get(node.id, [0.0] if node.status in ("refused", "truncated") else [])
-            if done:
-                parts[node.id]["outcome"] = sum(done) / len(done)
 
 
-def _analytic(tree: Tree, tau: float, parts: dict[int, dict[str, float]]) -> None:
-    """r_i = exp(s_i / tau) / sum_j exp(s_j / tau) over the plans of the task, s_i the share of plan i's
-    executions that succeed.
+def _outcomes(branches: Mapping[int, Branch], weights: Weights, parts: Parts) -> None:
+    """Gives every branch that a policy wrote its outcome: on its last turn, where no turn has one."""
+    under, known = below(branches), dict[int, float | None]()
+    # A level that no branch hangs from says nothing about outcomes, unless the recipe counts them: then all
+    # of its branches were refused.
+    asked = {b.role for b in branches.values() if under[b.id]}
+    asked |= {role for role, counted in weights.items() if {"outcome", "analytic"} & counted.keys()}
+    for branch in reversed(branches.values()):  # those below before those above
+        own = [parts[n.id]["outcome"] for n in branch.nodes if "outcome" in parts[n.id]]
+        deeper = [known[b.id] for b in under[branch.id]]
+        found = [outcome for outcome in deeper if outcome is not None]
+        if branch.status in NO_EVIDENCE:
+            known[branch.id] = None
+        elif own:
+            known[branch.id] = own[-1]
+        elif found:
+            known[branch.id] = sum(found) / len(found)
+        else:
+            known[branch.id] = 0.0 if branch.status in ENDED and branch.role in asked else None
+        turns = written(branch)
+        if turns and not own and known[branch.id] is not None:
+            parts[turns[-1].id]["outcome"] = known[branch.id]
 
-    Where all succeed alike it is 1/m for each, which no normalised credit can tell apart. Plans without
+
+def _analytic(branches: Mapping[int, Branch], weights: Weights, tau: float, parts: Parts) -> None:
+    """r_i = exp(s_i / tau) / sum_j exp(s_j / tau) over peers, s_i the share of what hangs below branch i that
+    succeeds.
+
+    Where all succeed alike it is 1/m for each, which no normalised credit can tell apart. Branches without
     evidence take no part.
     """
-    plans = [
-        n.id
-        for n in tree.nodes
-        if n.role == "plan" and n.status not in NO_EVIDENCE and "outcome" in parts[n.id]
-    ]
-    if not plans:
-        return
-    best = max(parts[i]["outcome"] for i in plans)
-    raised = {i: math.exp((parts[i]["outcome"] - best) / tau) for i in plans}
-    total = sum(raised[i] for i in plans)
-    for i in plans:
-        parts[i]["analytic"] = raised[i] / total
+    for (role, _), members in groups(branches.values()).items():
+        last = [written(b)[-1].id for b in members if written(b) and b.status not in NO_EVIDENCE]
+        last = [id for id in last if "outcome" in parts[id]]
+        if not last or "analytic" not in weights.get(role, {}):
+            continue
+        best = max(parts[i]["outcome"] for i in last)
+        raised = {i: math.exp((parts[i]["outcome"] - best) / tau) for i in last}
+        total = sum(raised.values())
+        for i in last:
+            parts[i]["analytic"] = raised[i] / total
 
 
-def _structure_and_length(tree: Tree, length_max: int, parts: dict[int, dict[str, float]]) -> None:
-    """length = exp(-|n - T| / (T_max - T)): n tokens of the response (plan and acts), T those of the shortest
-    success.
+def _structure_and_length(tree: Tree, weights: Weights, length_max: int, parts: Parts) -> None:
+    """length = exp(-|n - T| / (T_max - T)): n tokens of the response (all that roles said on its path), T
+    those of the shortest success.
 
     The paper leaves two cases open. Nobody succeeds: there is no T, and nobody is paid for length. T_max <=
     T: a response of T tokens gets 1, any other the limit of the formula, 0.
     """
+    paid = {role for role, counted in weights.items() if counted.keys() & {"structure", "length"}}
+    if not paid:
+        return
     responses = [
         leaf
         for leaf in tree.leaves()
-        if leaf.role == "act" and leaf.status not in NO_EVIDENCE and "outcome" in leaf.reward_parts
+        if leaf.role in paid and leaf.status not in NO_EVIDENCE and "outcome" in leaf.reward_parts
     ]
-    size = {
-        leaf.id: sum(len(n.token_ids) for n in tree.path(leaf) if n.role is not None) for leaf in responses
-    }
+    paths = {leaf.id: tree.path(leaf) for leaf in responses}
+    size = {id: sum(len(n.token_ids) for n in path if n.role is not None) for id, path in paths.items()}
     shortest = min((size[leaf.id] for leaf in responses if leaf.reward_parts["outcome"] > 0), default=None)
     longest = length_max or max(size.values(), default=0)
     for leaf in responses:
-        path = [n for n in tree.path(leaf) if n.policy is not None]
-        kept = all(n.status == "finished" for n in path) and all(
-            n.reward_parts.get("format", 1.0) for n in path
-        )
+        path = [n for n in paths[leaf.id] if n.policy is not None]
+        kept = all(n.status == "finished" and n.reward_parts.get("format", 1.0) for n in path)
         parts[leaf.id]["structure"] = float(kept)
         if shortest is None:
             near = 0.0
@@ -139,13 +147,26 @@ def _structure_and_length(tree: Tree, length_max: int, parts: dict[int, dict[str
         parts[leaf.id]["length"] = near
 
 
-def _weigh(node: Node, weights: Mapping[str, Mapping[str, float]]) -> float | None:
-    counted = weights.get(node.role, {})
-    if (
-        node.role not in weights
-        or not node.reward_parts
-        or node.status in NO_EVIDENCE
-        or counted.keys() - node.reward_parts.keys()
-    ):
-        return None
-    return sum(w * node.reward_parts[part] for part, w in counted.items())
+def _weigh(branch: Branch, weights: Weights, parts: Parts) -> dict[int, float | None]:
+    """Node -> its reward, for the turns on a branch that have one. The outcome counts once, at the last turn
+    that has it; any other part counts at each turn that has it."""
+    found: dict[int, float | None] = {}
+    ended = branch.status in ENDED
+    for role, counted in weights.items():
+        turns = [
+            n.id
+            for n in branch.nodes
+            if n.role == role
+            and n.status not in NO_EVIDENCE
+            and (parts[n.id] or (ended and n.policy is not None))
+        ]
+        has = {part: [id for id in turns if part in parts[id]] for part in counted}
+        if not turns or (not all(has.values()) and not ended):
+            continue
+        if "outcome" in has:
+            has["outcome"] = has["outcome"][-1:]
+        for id in turns:
+            own = [w * parts[id][part] for part, w in counted.items() if id in has[part]]
+            if own or id == turns[-1]:
+                found[id] = sum(own)
+    return found

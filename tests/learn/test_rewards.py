@@ -8,7 +8,9 @@ import pytest
 from conftest import node, tree_of
 
 from forethought.core.types import Node, Tree
-from forethought.learn.rewards import DEFAULT, reward
+from forethought.learn.rewards import reward
+
+DEFAULT = {"plan": {"outcome": 1.0}, "act": {"outcome": 1.0}}
 
 
 def change(tree: Tree, id: int, **fields) -> Tree:

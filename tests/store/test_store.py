@@ -17,7 +17,7 @@ from conftest import lines_of, tree_of
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.jsonl import number
 from forethought.core.types import Decision
-from forethought.learn.rewards import DEFAULT, reward
+from forethought.learn.rewards import reward
 from forethought.store import LOGS, Store, checkpoints, verify
 from forethought.store import files as module
 from forethought.store.files import hasher, said
@@ -385,7 +385,7 @@ def test_a_decision_keeps_its_numbers(store):
 
 
 def test_saved_trees_hold_every_node_and_are_the_same_bytes_again(store):
-    tree = reward(tree_of([[1], None]), DEFAULT)
+    tree = reward(tree_of([[1], None]), {"plan": {"outcome": 1.0}, "act": {"outcome": 1.0}})
     for step in (1, 2):
         store.save_trees(
             step,

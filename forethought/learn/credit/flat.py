@@ -1,17 +1,19 @@
 """Credit over trajectories: every path from the root to a leaf is one response, all of them one group.
 
 A node on several paths (a plan with z executions) gets the mean of its paths' advantages: what plain GRPO
-over the unrolled responses gives its tokens, with the shared tokens counted once. A plan that the interface
-refused has no executions; it stands for as many failed responses as a plan would have had, so that refusing
-is not cheaper than failing.
+over the unrolled responses gives its tokens, with the shared tokens counted once. A branch that ended where
+its peers went on (a plan that the interface refused) stands for as many responses as the luckiest of them
+has, so that refusing is not cheaper than failing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from forethought.core.types import NO_EVIDENCE, Advantages, Node, Tree
+from forethought.core.types import NO_EVIDENCE, Advantages, Tree
+from forethought.learn.peers import below, groups
 from forethought.recipe.schema import CreditSpec
 
 
@@ -19,9 +21,7 @@ def grpo(tree: Tree, spec: CreditSpec) -> Advantages:
     """GRPO (arXiv 2402.03300): A = (R - mean) / (std + eps), population std over the group."""
 
     def rule(rewards: list[float], weights: list[float]) -> list[float]:
-        total = sum(weights)
-        mean = sum(w * r for w, r in zip(weights, rewards, strict=True)) / total
-        std = math.sqrt(sum(w * (r - mean) ** 2 for w, r in zip(weights, rewards, strict=True)) / total)
+        mean, std = moments(rewards, weights)
         return [(r - mean) / (std + spec.eps) for r in rewards]
 
     return _over_paths(tree, rule)
@@ -49,19 +49,42 @@ def rloo(tree: Tree, spec: CreditSpec) -> Advantages:
     return _over_paths(tree, rule)
 
 
-def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[float]]) -> Advantages:
-    parent = {n.id: n.parent for n in tree.nodes}
+def moments(rewards: list[float], weights: list[float]) -> tuple[float, float]:
+    """Weighted mean and population standard deviation."""
+    total = sum(weights)
+    mean = sum(w * r for w, r in zip(weights, rewards, strict=True)) / total
+    return mean, math.sqrt(sum(w * (r - mean) ** 2 for w, r in zip(weights, rewards, strict=True)) / total)
+
+
+@dataclass(frozen=True, slots=True)
+class Responses:
+    """The responses of a tree that say something about the policy, one for each leaf."""
+
+    paths: list[list[int]]  # node ids, from the leaf to the root
+    rewards: list[float]  # the sum along the path
+    weights: list[float]  # how many responses the leaf stands for
+
+
+def responses(tree: Tree) -> Responses:
     by_id = {n.id: n for n in tree.nodes}
-    leaves = [n for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
-    weights = _responses(tree, leaves)
-    rewards = [sum(by_id[i].reward or 0.0 for i in _up(leaf.id, parent)) for leaf in leaves]
-    # A group without spread gets 0 by rule, not by arithmetic: a mean of equal rewards may differ from them
-    # in its last bit.
-    advantages = rule(rewards, weights) if len(set(rewards)) > 1 else [0.0] * len(rewards)
+    leaves = [n.id for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
+    paths = []
+    for leaf in leaves:
+        path, at = [], leaf
+        while at is not None:
+            path.append(at)
+            at = by_id[at].parent
+        paths.append(path)
+    rewards = [sum(by_id[i].reward or 0.0 for i in path) for path in paths]
+    return Responses(paths, rewards, _stand_for(tree, leaves))
+
+
+def onto_nodes(tree: Tree, found: Responses, advantages: list[float]) -> Advantages:
+    """Each node with the mean of its paths' advantages."""
     total: dict[int, float] = {}
     weight: dict[int, float] = {}
-    for leaf, a, w in zip(leaves, advantages, weights, strict=True):
-        for i in _up(leaf.id, parent):
+    for path, a, w in zip(found.paths, advantages, found.weights, strict=True):
+        for i in path:
             total[i] = total.get(i, 0.0) + w * a
             weight[i] = weight.get(i, 0.0) + w
     # A node whose every path failed (engine or environment, not the policy) has no evidence and trains on
@@ -73,22 +96,35 @@ def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[floa
     }
 
 
-def _responses(tree: Tree, leaves: list[Node]) -> list[float]:
-    """How many responses each leaf stands for: 1, or for a plan without executions as many as its luckiest
-    sibling has."""
-    plan_of = {leaf.id: next((n.id for n in tree.path(leaf) if n.role == "plan"), None) for leaf in leaves}
-    executions: dict[int | None, int] = {}
+def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[float]]) -> Advantages:
+    found = responses(tree)
+    # A group without spread gets 0 by rule, not by arithmetic: a mean of equal rewards may differ from them
+    # in its last bit.
+    spread = len(set(found.rewards)) > 1
+    zeros = [0.0] * len(found.rewards)
+    return onto_nodes(tree, found, rule(found.rewards, found.weights) if spread else zeros)
+
+
+def _stand_for(tree: Tree, leaves: list[int]) -> list[float]:
+    """How many responses each leaf stands for: 1, or on a branch that ended where peers went on as many as
+    the luckiest of these has below it."""
+    branches = tree.branches()
+    on = {n.id: b.id for b in branches.values() for n in b.nodes}
+    under = below(branches)
+    depth: dict[int, int] = {}
+    for b in branches.values():
+        depth[b.id] = 0 if b.above is None else depth[b.above] + 1
+    ends: dict[int, int] = {}  # branch -> its own leaves that count; more than one only where it forks too
     for leaf in leaves:
-        if leaf.role != "plan":
-            executions[plan_of[leaf.id]] = executions.get(plan_of[leaf.id], 0) + 1
-    most = max(executions.values(), default=1)
-    return [float(most) if leaf.role == "plan" else 1.0 for leaf in leaves]
-
-
-def _up(node: int, parent: dict[int, int | None]) -> list[int]:
-    path: list[int] = []
-    at: int | None = node
-    while at is not None:
-        path.append(at)
-        at = parent[at]
-    return path
+        ends[on[leaf]] = ends.get(on[leaf], 0) + 1
+    counts: dict[int, float] = {}  # branch -> responses on it and below it
+    for level in range(max(depth.values(), default=0), -1, -1):
+        here = [b for b in branches.values() if depth[b.id] == level]
+        for b in here:
+            counts[b.id] = float(ends.get(b.id, 0)) + sum(counts[child.id] for child in under[b.id])
+        for peers in groups(here).values():
+            most = max((counts[b.id] for b in peers if under[b.id]), default=1.0)
+            for b in peers:
+                if not under[b.id] and b.id in ends:
+                    counts[b.id] = max(most, 1.0)
+    return [1.0 if under[on[leaf]] else counts[on[leaf]] for leaf in leaves]
