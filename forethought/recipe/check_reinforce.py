@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.core.named import is_named
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.schema import ROLES, CreditSpec, StageSpec
 
-# the rows of forethought.learn.credit.CREDITS; a test compares them
-CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline")
+# the rows of forethought.learn.credit.CREDITS and OVER_BATCH; a test compares them
+CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline", "turn_level")
+OVER_BATCH = ("rae", "reinforce_pp", "reinforce_pp_baseline")
 REWARD_PARTS = {
     "plan": ("valid", "outcome", "format", "analytic"),
     "act": ("outcome", "follows", "format", "structure", "length"),
@@ -114,8 +116,10 @@ def _check_update(where: str, stage: StageSpec) -> None:
 
 
 def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:
-    if credit.name not in CREDITS:
-        raise RecipeError(f"{where}.name", unknown("credit", credit.name, CREDITS))
+    if credit.name not in CREDITS + OVER_BATCH and not is_named(credit.name):
+        raise RecipeError(f"{where}.name", unknown("credit", credit.name, CREDITS + OVER_BATCH))
+    within(f"{where}.gamma", credit.gamma, 0, 1)
+    within(f"{where}.decay", credit.decay, 0, 1)
     above(f"{where}.eps", credit.eps, 0)
     at_least(f"{where}.alpha", credit.alpha, 0)
     above(f"{where}.mask_share", credit.mask_share, 0)

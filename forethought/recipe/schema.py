@@ -155,6 +155,8 @@ class TreeSpec:
 class CreditSpec:
     name: str = "grpo"  # a row of forethought.learn.credit.CREDITS
     eps: float = 1e-4  # added to the standard deviation where one is divided by
+    gamma: float = 1.0  # turn_level: discount from a turn to the next
+    decay: float = 0.95  # rae: of the running baselines
     plan_weight: float = 1.0  # factor on the advantages of plan tokens
     act_weight: float = 1.0
     # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with

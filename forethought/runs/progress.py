@@ -30,6 +30,7 @@ class Progress:
     found: dict[str, str] = field(default_factory=dict)  # policy -> the model as the run found it
     evaluations: list[dict] = field(default_factory=list)  # of this stage, its start first
     curriculum: dict = field(default_factory=dict)
+    credit: dict = field(default_factory=dict)  # what the stage's credit remembers
     probes: dict = field(default_factory=dict)
     adaptive: dict = field(default_factory=dict)
     records: list[dict] = field(default_factory=list)  # one per begun stage, for the summary

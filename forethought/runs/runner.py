@@ -97,7 +97,7 @@ class Runner:
                 while progress.stage < len(self.recipe.stage):
                     self._stage(self.recipe.stage[progress.stage])
                     progress.stage, progress.stage_step, progress.begun = progress.stage + 1, 0, False
-                    progress.curriculum = {}
+                    progress.curriculum, progress.credit = {}, {}
                     if progress.stage < len(self.recipe.stage):
                         continue
                     progress.finished = True
@@ -196,6 +196,7 @@ class Runner:
             seed_of(self.recipe.seed, p.stage),
             p.references,
             planning,
+            p.credit,
         )
 
     def _begin(self, stage: Stage) -> None:

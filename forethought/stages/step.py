@@ -31,7 +31,7 @@ from forethought.learn.losses import term
 from forethought.learn.losses.terms import needs
 from forethought.learn.rewards import default_weights, reward
 from forethought.learn.schedule import lr_scale
-from forethought.recipe.schema import ROLES, StageSpec
+from forethought.recipe.schema import ROLES, StageSpec, TreeSpec
 from forethought.workflows.growing import drawn
 from forethought.workflows.rollout import Rollouts
 
@@ -63,6 +63,9 @@ class Stage:
     # policy -> frozen copy from the stage's start
     references: Mapping[str, str] = field(default_factory=dict)
     planning: Planning | None = None  # finds the planning tokens, where the credit names a list of grams
+    remembered: dict = field(
+        default_factory=dict
+    )  # what credit keeps between steps; saved with the checkpoint
 
     def trained(self) -> list[str]:
         return sorted({self.policies[role] for role in self.spec.roles})
@@ -115,7 +118,7 @@ class Stage:
     def _reinforce(self, k: int, tasks: list[Task], conflict: bool) -> Step:
         spec = self.spec
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
-        weights = spec.reward or default_weights(spec.credit.name, spec.tree.acts)
+        weights = spec.reward or default_weights(spec.credit.name in credit.BY_BRANCH, *_sampled(spec.tree))
         trees = [reward(tree, weights, spec.shaping) for tree in trees]
         entropies = (
             self._entropies(trees)
@@ -123,16 +126,24 @@ class Stage:
             else [None] * len(trees)
         )
         masks, classes = self._classes(trees, entropies)
+        scored = credit.score(trees, spec.credit, self.remembered.setdefault("row", {}))
         advantages = [
             credit.measured(
                 tree,
                 spec.credit,
-                credit.assign(
-                    tree, spec.credit, spec.roles, seed_of(self.seed, k, "mask", i), entropies[i], masks[i]
+                credit.weigh(
+                    tree,
+                    spec.credit,
+                    given,
+                    spec.roles,
+                    seed_of(self.seed, k, "mask", i),
+                    entropies[i],
+                    masks[i],
                 ),
             )
-            for i, tree in enumerate(trees)
+            for i, (tree, given) in enumerate(zip(trees, scored, strict=True))
         ]
+        credit.watch(trees, spec.credit.name, spec.roles, self.remembered.setdefault("coverage", {}))
         self.curriculum.observe(trees)
         kept, counts = admit(trees, advantages)
         # KL has a gradient where credit has none
@@ -320,6 +331,11 @@ class Stage:
                 if logp:
                     out[i] = replace(out[i], ref_logprobs=logp)
         return out
+
+
+def _sampled(tree: TreeSpec) -> tuple[list[str], bool]:
+    """(the roles that policies speak in a tree, whether the last role of the workflow is among them)"""
+    return [*([] if tree.oracle_plan else ["plan"]), *(["act"] if tree.acts else [])], bool(tree.acts)
 
 
 def failures(trees: Sequence[Tree]) -> tuple[int, int]:

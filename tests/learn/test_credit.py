@@ -382,9 +382,9 @@ def test_assign_checks_the_coverage_of_every_row(monkeypatch):
 
 
 def test_the_recipe_check_knows_the_rows_and_the_reward_parts():
-    assert set(check.CREDITS) == set(CREDITS)
+    from forethought.learn.credit import OVER_BATCH
+    from forethought.recipe.check_reinforce import OVER_BATCH as KNOWN
     from forethought.recipe.check_reinforce import REWARD_PARTS
 
-    assert {role: set(parts) for role, parts in REWARD_PARTS.items()} == {
-        role: set(parts) for role, parts in PARTS.items()
-    }
+    assert set(check.CREDITS) == set(CREDITS) and set(KNOWN) == set(OVER_BATCH)
+    assert set().union(*REWARD_PARTS.values()) == set(PARTS)

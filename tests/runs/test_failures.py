@@ -56,7 +56,9 @@ WHOLE = tree_of([[1, 0], [0, 0], None])
 
 def assigned(tree: Tree, name: str, acts: int = 3) -> tuple[Tree, dict[int, float]]:
     spec = CreditSpec(name=name, eps=EPS)
-    tree = reward(tree, default_weights(name, acts))
+    tree = reward(
+        tree, default_weights(name in credit.BY_BRANCH, ("plan", "act") if acts else ("plan",), acts > 0)
+    )
     rows = credit.measured(tree, spec, credit.assign(tree, spec, ("plan", "act")))
     return tree, {i: row[0] for i, row in rows.items() if row}
 
@@ -180,7 +182,7 @@ def _executions(rollouts, desk, spec, seed) -> int:
 def test_a_group_of_which_nothing_is_known_is_no_failure_of_the_policy():
     sampler = LevelSampler((3,))
     gone = [fail(tree_of([[1], [0]]), 1, 3), fail(tree_of([[1], [0]]), 2, 4)]
-    trees = [reward(tree, default_weights("grpo", 1)) for tree in gone]
+    trees = [reward(tree, default_weights(False, ("plan", "act"))) for tree in gone]
     sampler.observe(trees)
     assert sampler.passed == {}
     kept, counts = admit(trees, [{}, {}])

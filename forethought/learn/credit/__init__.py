@@ -1,14 +1,19 @@
-"""Credit: pure functions from a rewarded tree to one advantage per token of the nodes that policies wrote.
+"""Credit: functions from rewarded trees to one advantage per token of the nodes that policies wrote.
 
-A new one is a function `(Tree, CreditSpec) -> Advantages` and a row in `CREDITS`.
+A new one is a function `(Tree, CreditSpec) -> Advantages` and a row in `CREDITS`; where it has to see the
+trees of a step together, or remember earlier steps, `(Sequence[Tree], CreditSpec, State) ->
+Sequence[Advantages]` and a row in `OVER_BATCH`. A recipe can also name one of its own, "file.py:function"
+(`own.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from forethought.core.types import NO_EVIDENCE, Advantages, Tree
-from forethought.learn.credit.classes import class_metrics  # noqa: F401  (stages/step.py asks for it here)
+from forethought.learn.credit.batch import State, rae, reinforce_pp, reinforce_pp_baseline
+from forethought.learn.credit.classes import class_metrics as class_metrics
+from forethought.learn.credit.coverage import watch as watch
 from forethought.learn.credit.flat import dr_grpo, grpo, rloo
 from forethought.learn.credit.hicra import (
     Entropies,
@@ -19,7 +24,9 @@ from forethought.learn.credit.hicra import (
     plan_mask,
     released_mask,
 )
+from forethought.learn.credit.own import own_row
 from forethought.learn.credit.roles import role_baseline
+from forethought.learn.credit.turns import turn_level
 from forethought.recipe.schema import CreditSpec
 
 CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
@@ -27,8 +34,22 @@ CREDITS: dict[str, Callable[[Tree, CreditSpec], Advantages]] = {
     "dr_grpo": dr_grpo,
     "rloo": rloo,
     "role_baseline": role_baseline,
+    "turn_level": turn_level,
 }
+OVER_BATCH: dict[str, Callable[[Sequence[Tree], CreditSpec, State], list[Advantages]]] = {
+    "rae": rae,
+    "reinforce_pp": reinforce_pp,
+    "reinforce_pp_baseline": reinforce_pp_baseline,
+}
+BY_BRANCH = ("role_baseline", "turn_level", "rae")  # a branch's own reward counts, not the sum along a path
 NEED_ENTROPIES = ("entropy", "released")  # masks
+
+
+def score(trees: Sequence[Tree], spec: CreditSpec, state: State) -> Sequence[Advantages]:
+    """What the recipe's row says, for all roles. Changes `state` where the row keeps one."""
+    if spec.name in CREDITS:
+        return [CREDITS[spec.name](tree, spec) for tree in trees]
+    return (OVER_BATCH.get(spec.name) or own_row(spec.name))(trees, spec, state)
 
 
 def assign(
@@ -39,12 +60,24 @@ def assign(
     entropies: Entropies | None = None,
     planning: Mask | None = None,
 ) -> Advantages:
+    """The advantages of one tree by itself: `weigh` of its `score`."""
+    return weigh(tree, spec, score([tree], spec, {})[0], roles, seed, entropies, planning)
+
+
+def weigh(
+    tree: Tree,
+    spec: CreditSpec,
+    scored: Advantages,
+    roles: Iterable[str],
+    seed: int = 0,
+    entropies: Entropies | None = None,
+    planning: Mask | None = None,
+) -> Advantages:
     """Advantages of the tokens that train: nodes of `roles`, scaled by the recipe's role weights and, where
     `alpha` is set, by HICRA; coverage checked. `seed` draws a placebo mask, `entropies` make an entropy mask;
     `planning` are the planning tokens where a list of grams says which they are (None: those of plans)."""
     roles = set(roles)
     factor = {"plan": spec.plan_weight, "act": spec.act_weight}
-    scored = CREDITS[spec.name](tree, spec)
     advantages = {
         n.id: tuple(a * factor.get(n.role, 1.0) for a in scored[n.id])
         for n in tree.nodes
@@ -53,15 +86,8 @@ def assign(
     if spec.alpha:
         if spec.mask == "grams" and planning is None:
             raise ValueError('mask "grams" needs the planning tokens')
-        mask = _mask(
-            tree,
-            spec,
-            scored,
-            advantages,
-            seed,
-            entropies or {},
-            plan_mask(tree) if planning is None else planning,
-        )
+        planning = plan_mask(tree) if planning is None else planning
+        mask = _mask(tree, spec, scored, advantages, seed, entropies or {}, planning)
         advantages = hicra(advantages, {i: mask[i] for i in advantages}, spec.alpha)
     check_coverage(tree, advantages, roles)
     return advantages
@@ -69,11 +95,11 @@ def assign(
 
 def measured(tree: Tree, spec: CreditSpec, advantages: Advantages) -> Advantages:
     """Without the nodes of which nothing is known, because everything that follows from them failed: they
-    train on nothing, and count in no denominator. (A plan that has a reward of its own is known where credit
-    is by role.)"""
+    train on nothing, and count in no denominator. (A branch that has a reward of its own is known where
+    credit is by branch.)"""
     if all(n.status != "failed" for n in tree.nodes):
         return advantages
-    known = {n.id for n in tree.nodes if n.reward is not None} if spec.name == "role_baseline" else set()
+    known = {n.id for n in tree.nodes if n.reward is not None} if spec.name in BY_BRANCH else set()
     for leaf in tree.leaves():
         if leaf.status != "failed":
             known |= {n.id for n in tree.path(leaf)}

@@ -1,0 +1,60 @@
+"""A credit row of one's own, named in the recipe as "file.py:function" or "module:function"."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forethought.core.errors import UserError
+from forethought.core.named import load_named
+from forethought.core.types import Advantages, Tree
+from forethought.recipe.schema import CreditSpec
+
+
+def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Advantages]]:
+    """`function(trees, spec, state)` gives for each tree a table: node id -> one number for all of its
+    tokens, or one for each. What it leaves out has advantage 0. UserError names the tree and node of what is
+    no such thing, and the line of what it raises."""
+    function = load_named(name, Path.cwd(), "credit.name")
+
+    def row(trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]) -> list[Advantages]:
+        try:
+            found = function(trees, spec, state)
+        except Exception as error:
+            line = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{line.filename}:{line.lineno}"
+            raise UserError(f"credit {name!r} raised {type(error).__name__}: {error} ({where})") from error
+        if not isinstance(found, Sequence) or len(found) != len(trees):
+            n = f"{len(found)} entries" if isinstance(found, Sequence) else f"{found!r:.60}"
+            raise UserError(f"credit {name!r} must give one table for each of {len(trees)} trees, gave {n}")
+        return [_read(name, tree, table) for tree, table in zip(trees, found, strict=True)]
+
+    return row
+
+
+def _read(name: str, tree: Tree, table: Any) -> Advantages:
+    nodes = {n.id: n for n in tree.nodes if n.policy is not None}
+    if not isinstance(table, Mapping):
+        raise UserError(
+            f"credit {name!r} must give a table of node ids for tree {tree.task.id}, gave {table!r:.60}"
+        )
+    advantages = {i: (0.0,) * len(n.token_ids) for i, n in nodes.items()}
+    for i, said in table.items():
+        where = f"credit {name!r}, tree {tree.task.id}, node {i!r}"
+        if i not in nodes:
+            raise UserError(f"{where}: no policy wrote such a node")
+        wanted = len(nodes[i].token_ids)
+        row = tuple(said) if isinstance(said, (list, tuple)) else (said,) * wanted
+        if len(row) != wanted:
+            raise UserError(f"{where}: {len(row)} advantages for {wanted} tokens")
+        if wrong := [a for a in row if not _number(a)]:
+            raise UserError(f"{where}: an advantage must be a finite number, found {wrong[0]!r:.60}")
+        advantages[i] = tuple(float(a) for a in row)
+    return advantages
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
