@@ -23,6 +23,7 @@ from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, R
 from forethought.recipe.speaking import check_workflow
 
 # what an evaluation measures, as eval/<name> and eval/<name>@<level>
+MOST_THREADS = 1024  # beyond it a process only fails to start them
 EVALS = ("plan", "act", "e2e", "executable", "goal")
 METRIC_FAMILIES = (
     "eval",
@@ -156,8 +157,9 @@ def _check_machine(recipe: Recipe) -> None:
             'weights; use "auto" (fp32, computed with in bf16), or train '
             'adapters (layout = "adapters")',
         )
-    at_least("engine.threads", engine.asked, 0)
-    at_least("engine.kernel_threads", 1 if engine.kernel_threads == "auto" else engine.kernel_threads, 1)
+    within("engine.threads", engine.asked, 0, MOST_THREADS)
+    kernel_threads = 1 if engine.kernel_threads == "auto" else engine.kernel_threads
+    within("engine.kernel_threads", kernel_threads, 1, MOST_THREADS)
     at_least("engine.pack_tokens", engine.tokens, 1)
     at_least("engine.sample_rows", engine.rows, 1)
     at_least("adapter.rank", adapter.rank, 1)

@@ -30,7 +30,21 @@ def files(recipe: Recipe) -> dict[str, Path]:
     found: dict[str, Path] = {}
 
     def note(where: str, path: str) -> str:
-        found[where] = Path(path).expanduser() if path.startswith("~") else Path(path)
+        if not path.startswith(HUB):
+            found[where] = Path(path).expanduser() if path.startswith("~") else Path(path)
+        return path
+
+    _changed(recipe, note)
+    return found
+
+
+def splits(recipe: Recipe) -> dict[str, str]:
+    """Address -> split of the hub, for everything that a recipe reads its data from."""
+    found: dict[str, str] = {}
+
+    def note(where: str, path: str) -> str:
+        if path.startswith(HUB):
+            found[where] = path
         return path
 
     _changed(recipe, note)
@@ -44,7 +58,7 @@ def anchored(recipe: Recipe, base: Path) -> Recipe:
 
 
 def _whole(path: str, base: Path) -> str:
-    return os.path.abspath(base / os.path.expanduser(path))
+    return path if path.startswith(HUB) else os.path.abspath(base / os.path.expanduser(path))
 
 
 def _changed(recipe: Recipe, change: Change) -> Recipe:
@@ -72,7 +86,7 @@ def _task(task: TaskSpec, change: Change) -> TaskSpec:
 def _option(where: str, value: Any, change: Change) -> Any:
     """What is of another type the task family refuses."""
     if isinstance(value, str):
-        return value if not value or value.startswith(HUB) else change(where, value)
+        return change(where, value) if value else value
     if isinstance(value, (list, tuple)):
         return tuple(_option(f"{where}.{i}", one, change) for i, one in enumerate(value))
     if isinstance(value, Mapping) and "source" in value:

@@ -402,7 +402,9 @@ class LimitSpec:
     # reset, one step or close of an environment, one verdict, one demonstration; 0: no limit
     step_seconds: float = 60.0
     episode_seconds: float = 600.0  # reset and all steps of one episode together; 0: no limit
-    at_once: int = 16  # calls of environments that run at the same time: `async def` ones, and with `threads` all
+    at_once: int = (
+        16  # calls of environments that run at the same time: `async def` ones, and with `threads` all
+    )
     threads: bool = False  # an environment has a thread of its own; without, it runs on the main thread
     # share of the trajectories of the last `window` steps, or of an evaluation's tasks, that may fail
     max_failed: float = 0.5

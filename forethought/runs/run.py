@@ -155,9 +155,8 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
             Store.create(out)  # again: another process may have begun here meanwhile
             _write_start(store, recipe)
             runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
-            return runner.go(
-                Progress(policies=handover.first_policies(recipe)), "start", [note] if note else []
-            )
+            notes = [*filter(None, [note]), *rundata.unheld(recipe)]
+            return runner.go(Progress(policies=handover.first_policies(recipe)), "start", notes)
 
 
 def _write_start(store: Store, recipe: Recipe) -> None:
@@ -222,7 +221,7 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
             return _report_again(store, found.progress, observe)
         summary, damage = store.read_summary()
         notes = [*filter(None, [note]), *found.notes, *([f"{damage}; it is written again"] if damage else [])]
-        notes += rundata.unwatched(out, recipe) if found.folder else []
+        notes += [*(rundata.unwatched(out, recipe) if found.folder else ()), *rundata.unheld(recipe)]
         # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the
         # run began with.
         chosen = found.state.get("chosen") if found.folder else {}

@@ -13,7 +13,7 @@ from forethought.core.datafiles import read_object
 from forethought.core.errors import UserError
 from forethought.core.textfile import open_bytes
 from forethought.grams.kept import FOLDER
-from forethought.recipe.paths import files
+from forethought.recipe.paths import files, splits
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
 
@@ -34,6 +34,15 @@ def unwatched(run: Path, recipe: Recipe) -> list[str]:
         return []
     first = next(iter(read))
     return [f"{NAME} is missing: whether {first} is the file that the run began with is not known"]
+
+
+def unheld(recipe: Recipe) -> list[str]:
+    """A sentence where the recipe reads what no digest can hold to what it was."""
+    if not (found := splits(recipe)):
+        return []
+    where, split = next(iter(found.items()))
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return [f"{where}{more}: {split} has no digest here; a resume reads what the hub gives then"]
 
 
 def refuse_changed(run: Path, recipe: Recipe) -> None:

@@ -52,6 +52,11 @@ def refusal(*args) -> str:
             "engine = { threads = 1" + "0" * 400 + " }",
             "engine.threads: a whole number of 1329 bits is too large",
         ),
+        ("engine = { threads = 9999 }\n" + STAGE, "engine.threads: must be between 0 and 1024, found 9999"),
+        (
+            "engine = { kernel_threads = 0 }\n" + STAGE,
+            "engine.kernel_threads: must be between 1 and 1024, found 0",
+        ),
         (
             "task = { x = " + "[" * 5000 + "]" * 5000 + " }",
             f"tables and lists lie more than {MOST_DEPTH} deep",

@@ -11,7 +11,7 @@ from conftest import desk_recipe
 from forethought.core.errors import UserError
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import load, override
-from forethought.recipe.paths import anchored, files
+from forethought.recipe.paths import anchored, files, splits
 from forethought.runs import rundata
 
 MATH = """
@@ -84,6 +84,17 @@ def test_the_recipe_of_an_older_run_is_read_from_the_working_directory(project):
         json.dumps({"task": {"name": "math", "train": "train.jsonl", "eval": "e.jsonl"}, "stage": [{}]})
     )
     assert load(project / "recipe.json").task.options["train"] == str(Path.cwd() / "train.jsonl")
+
+
+def test_a_split_of_the_hub_is_said_to_have_no_digest():
+    task = {"name": "math", "train": "hub:a/b:train", "eval": ["x.jsonl", "hub:a/b:test"]}
+    recipe = from_dict({"task": task, "stage": [{}]})
+    assert splits(recipe) == {"task.train": "hub:a/b:train", "task.eval.1": "hub:a/b:test"}
+    assert splits(anchored(recipe, Path("/x"))) == splits(recipe)
+    assert rundata.unheld(recipe) == [
+        "task.train (and 1 more): hub:a/b:train has no digest here; a resume reads what the hub gives then"
+    ]
+    assert rundata.unheld(desk_recipe()) == []
 
 
 @pytest.mark.parametrize("odd", [5, None, True, ["a", 5], {"train": 1}, {"source": 5}, ""])

@@ -3,13 +3,16 @@ causal LM."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from forethought.core.errors import UserError
 from forethought.engines.torch.forest.attention import NAME
@@ -80,15 +83,16 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
         tensors = folder.tensors_of(name)
         if not trust_remote_code:
             plausible.check_sizes(config, tensors)
-        model, found = AutoModelForCausalLM.from_pretrained(
-            name,
-            config=config,
-            attn_implementation=NAME,
-            dtype=DTYPES[weights],
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _bars_on_terminals_alone():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                name,
+                config=config,
+                attn_implementation=NAME,
+                dtype=DTYPES[weights],
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except UserError:
         raise
     # what stands in a folder is a stranger's, and transformers raises whatever that leads to
@@ -101,6 +105,19 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
     check_finite(model, path)
     check_model(model.eval(), path)
     return Loaded(model, tokenizer, name, config_digest(raw), _notes(path, found))
+
+
+@contextmanager
+def _bars_on_terminals_alone() -> Iterator[None]:
+    """A bar in a file or a pipe is a line that nobody asked for."""
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 @torch.no_grad()
