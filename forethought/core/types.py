@@ -90,6 +90,9 @@ class Node:
     version: int = 0  # version of the policy that sampled it
     logprobs: tuple[float, ...] = ()  # under the sampling policy at temperature 1, one per token (nats)
     reward_parts: Mapping[str, float] = field(default_factory=dict)  # named components
+    images: tuple[
+        str, ...
+    ] = ()  # shown by an observation: names of their files in the run directory, images/
     # weighted sum of the parts; None: not rewarded (prompt) or not to be counted (failed)
     reward: float | None = None
 

@@ -84,6 +84,8 @@ class TreePrinter:
         margin = 2 + 2 * depth
         if node.get("role") is None:
             self._block("seen", margin, node.get("text", ""), "dim")
+            if node.get("images"):
+                self._block("images", margin, " ".join(node["images"]), "dim")
             return
         word, style = VERDICTS.get(node["verdict"], ("", ""))
         line = Text(" " * margin).append(printable(f"{node['role']} {number}"), style="bold")

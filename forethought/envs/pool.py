@@ -27,6 +27,7 @@ from forethought.envs import values
 from forethought.envs.base import Environment, Observation
 from forethought.envs.elsewhere import Call, Loop, Thread
 from forethought.envs.guard import Fault, Guard
+from forethought.envs.images import Images
 
 METHODS = ("reset", "step", "close")
 
@@ -41,6 +42,7 @@ class Pool:
         self.guard = guard
         self.open: dict[Episode, None] = {}  # in the order in which they were opened
         self.opened = self.closed = self.left = 0
+        self.images = Images()
         self._ended: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._waiting: deque[Call] = deque()
         self._running: dict[Call, None] = {}

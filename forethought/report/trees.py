@@ -3,6 +3,7 @@ training and every sign."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.store import Store
+from forethought.store.files import digest
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import DISAGREEMENTS, MEASURES, SIGNS, judge
 
 MOST_TREES = 400
 MOST_CHARACTERS = 6_000_000  # of the page's JSON
+MOST_IMAGES = 4_000_000  # bytes of the images on the page
 MOST_NAMED = 5  # damaged files that are named one by one
 NODE = 300  # characters of a node's JSON beside its text
 
@@ -34,7 +37,8 @@ class _Row:
 def load_trees(
     run_dir: Path, notes: list[str], most: int = MOST_TREES, room: int = MOST_CHARACTERS
 ) -> dict[str, Any]:
-    """{"items": judged trees by step and place, "left_out": how many are on disk alone, "counts": sign ->
+    """{"items": judged trees by step and place, "images": name -> data URI, of those that they show while
+    there is room, "left_out": how many are on disk alone, "counts": sign ->
     trees on disk, "signs", "disagreements", "measures"}.
 
     Files are read twice, one at a time, so that a run may have more trees than fit into memory. One that was
@@ -61,12 +65,29 @@ def load_trees(
     ]
     return {
         "items": items,
+        "images": _images(run_dir, items),
         "left_out": len(rows) - len(items),
         "counts": Counter(sign for row in rows for sign in row.signs),
         "signs": [[name, *said] for name, said in SIGNS.items()],
         "disagreements": DISAGREEMENTS,
         "measures": MEASURES,
     }
+
+
+def _images(run_dir: Path, items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A file whose bytes do not have its name as their digest is not what the run wrote, and is left out."""
+    found: dict[str, str] = {}
+    room = MOST_IMAGES
+    for name in (name for tree in items for node in tree["nodes"] for name in node.get("images", ())):
+        path = run_dir / "images" / name
+        if name in found or not path.is_file() or (room := room - path.stat().st_size) < 0:
+            continue
+        stem, _, kind = name.partition(".")
+        data = path.read_bytes()
+        if digest(path) == stem:
+            media = "jpeg" if kind == "jpg" else kind
+            found[name] = f"data:image/{media};base64,{b64encode(data).decode()}"
+    return found
 
 
 def _strange(run_dir: Path, notes: list[str]) -> set[Path]:

@@ -19,14 +19,17 @@ def keep_trees(
     """Save the step's first `save.trees` trees (0: all) where it is one of every `save.trees_every`, or the
     stage's first or `last`.
 
-    Only reads what the step has left, so that a run is the same whatever it keeps.
+    Only reads what the step has left, so that a run is the same whatever it keeps. Images that no saved tree
+    shows are let go.
     """
+    images = rollouts.domain.episodes.images
     if (
         step.trees
         and save.trees_every
         and (last or at.stage_step == 1 or at.stage_step % save.trees_every == 0)
     ):
         n = save.trees or len(step.trees)
+        store.save_images(images.of(step.trees[:n]))
         store.save_trees(
             at.step,
             at.stage,
@@ -35,6 +38,7 @@ def keep_trees(
             rollouts.oracle_plan,
             free_text=not rollouts.spaced,
         )
+    images.clear()
 
 
 def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:

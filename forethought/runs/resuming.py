@@ -2,7 +2,7 @@
 named, with what to do.
 
 What decides the training (recipe, checkpoint, logs, guided data, lists of grams) has to be what was written.
-What is only shown (trees, the summary) may be damaged: that is a note, and a decision on record.
+What is only shown (trees and their images, the summary) may be damaged: that is a note, and a decision on record.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ def _unreadable(store: Store, step: int) -> str:
 
 
 def _damage(store: Store, step: int) -> str:
-    """What the run has lost of its records as a readable checkpoint knows them, or "". Trees are none of
-    this: nothing trains on them."""
+    """What the run has lost of its records as a readable checkpoint knows them, or "". Trees and images are
+    none of this: nothing trains on them."""
     state = _state(store, step)
     for name, wrong in store.damaged_logs(state).items():
         return f"{store.out / name} is damaged: it {wrong} when step {step} was saved"
     for name, wrong in store.damaged_files(state).items():
-        if not name.startswith("trees/"):
+        if not name.startswith(("trees/", "images/")):
             return f"{store.out / name} is damaged: it {wrong}"
     return ""
 

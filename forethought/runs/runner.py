@@ -14,6 +14,7 @@ from forethought.core.seeds import seed_of
 from forethought.core.types import Decision, Event
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
+from forethought.envs.images import UNREAD
 from forethought.grams.kept import planning_of
 from forethought.learn.curriculum import LevelSampler
 from forethought.learn.schedule import reached
@@ -158,6 +159,9 @@ class Runner:
             if measured:
                 self._read_evaluation(stage)
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
+            if (images := self.rollouts.domain.episodes.images).seen and not images.told:
+                images.told = True
+                self.emit("note", text=UNREAD)
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run. Weights

@@ -4,8 +4,8 @@ every record can be checked.
     .lock                who writes (`locks`)
     run.json             the digest of recipe.json, written with it
     metrics.jsonl, decisions.jsonl      a line a step, a line a decision (`logs`)
-    files.jsonl          size and digest of every file that is written once: trees, guided data, lists of
-                         grams
+    files.jsonl          size and digest of every file that is written once: trees and the images that they
+                         show, guided data, lists of grams
     checkpoints/step-N   `checkpoints`; each knows the length and the digest of every log at its moment
     summary.json         how the run stands; holds its own digest
 
@@ -36,10 +36,11 @@ __all__ = ["Store", "is_new", "verify"]
 
 METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
 RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
-OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "guided", "grams")
+OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "images", "guided", "grams")
 # what a run writes into, cuts or deletes
 # of OWN and beside it: the rest are files
-FOLDERS = ("checkpoints", "trees", "guided", "grams", "tensorboard")
+FOLDERS = ("checkpoints", "trees", "images", "guided", "grams", "tensorboard")
+IMAGE = re.compile(r"[0-9a-f]{32}\.(png|jpg)")  # the name of an image
 BEGUN = {locks.NAME, f"{RECIPE}.new", f".{START}.tmp"}  # what a start that was killed can leave
 
 
@@ -151,6 +152,15 @@ class Store:
         write_whole(path, packed(step, stage, trees, advantages, oracle, free_text))
         self._recorded.discard(f"trees/{path.name}")
         self.record(path)
+
+    def save_images(self, images: Mapping[str, bytes]) -> None:
+        """Name -> bytes, before the trees that show them. One that is there already is not written again."""
+        for name, data in images.items():
+            path = self.out / "images" / name
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                write_whole(path, data)
+            self.record(path)
 
     def record(self, path: Path) -> None:
         """From now on a resumed run expects this file as it is. A file that is on record already keeps its
@@ -300,7 +310,11 @@ class Store:
         for path in (self.out / "trees").glob("step-*.jsonl.gz"):
             if (step := _step_of(path)) is not None and step > state["step"]:
                 path.unlink()
-        for pattern in (".*.tmp", f"{RECIPE}.new", "trees/.*.tmp"):
+        known = self.recorded()
+        for path in (self.out / "images").glob("*"):
+            if IMAGE.fullmatch(path.name) and f"images/{path.name}" not in known:
+                path.unlink()
+        for pattern in (".*.tmp", f"{RECIPE}.new", "trees/.*.tmp", "images/.*.tmp"):
             for path in self.out.glob(pattern):
                 remove(path)
         checkpoints.sweep(self.checkpoints)

@@ -50,6 +50,9 @@ def _record(tree: Tree, advantages: Advantages, oracle: str) -> dict:
         }
         for n in tree.nodes
     ]
+    for record, node in zip(nodes, tree.nodes, strict=True):
+        if node.images:
+            record["images"] = list(node.images)
     return {
         "task": tree.task.id,
         "domain": tree.task.domain,

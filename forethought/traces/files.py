@@ -12,6 +12,7 @@ from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.core.jsonl import number, parse_lines
+from forethought.store import IMAGE
 
 
 def saved_steps(run_dir: Path) -> dict[int, Path]:
@@ -123,6 +124,9 @@ FITS: Mapping[str, Callable[[Any], bool]] = {
     "true or false": lambda value: isinstance(value, bool),
     "a whole number": _count,
     "a number": _number,
+    "a list of names of images": lambda value: (
+        isinstance(value, list) and all(isinstance(name, str) and IMAGE.fullmatch(name) for name in value)
+    ),
 }
 # null where there is none
 MAY_LACK = ("level", "context", "oracle_plan", "role", "policy", "reward", "advantage", "logprob")
@@ -136,4 +140,5 @@ OF_NODE = {
     **dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"),
     **dict.fromkeys(("version", "tokens"), "a whole number"),
     **dict.fromkeys(("reward", "advantage", "logprob"), "a number"),
+    "images": "a list of names of images",
 }

@@ -59,6 +59,7 @@ class Execution:
         if outcome.done or last:
             follows = rollouts.domain.follows(tree.task, self.plan.text, list(self.texts)).score
             parts = {
+                **outcome.parts,
                 "format": float(out.status == "finished"),
                 "outcome": float(outcome.success),
                 "follows": follows,
@@ -67,11 +68,14 @@ class Execution:
                 parts["timed_out"] = 1.0
             tree.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
             return None
+        if outcome.parts:
+            tree.nodes[node.id] = replace(node, reward_parts=outcome.parts)
         said = outcome.observation or ""
         return tree.add(
             parent=node.id,
             role=None,
             text=said,
+            images=self.rollouts.domain.episodes.images.keep(outcome.images),
             token_ids=rollouts.encoded("environment", "step", rollouts.piece, said),
         )
 

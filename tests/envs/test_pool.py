@@ -524,11 +524,11 @@ def test_an_error_of_the_workflow_or_the_users_interrupt_closes_what_is_open(poo
 
 def test_an_interrupt_while_calls_run_ends_them_and_closes_what_is_open(monkeypatch):
     monkeypatch.setattr(elsewhere, "LEAVE", 2.0)
-    ended, inside = [], threading.Event()
+    ended, meeting = [], Meeting(4)
 
     class Waiting(AsyncCounting):
         async def step(self, action):
-            inside.set()
+            meeting.enter()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -538,10 +538,8 @@ def test_an_interrupt_while_calls_run_ends_them_and_closes_what_is_open(monkeypa
     pool = pool_of()
 
     def press():
-        inside.wait(10)
-        signal.raise_signal(signal.SIGINT) if sys.platform == "win32" else signal.pthread_kill(
-            threading.main_thread().ident, signal.SIGINT
-        )
+        meeting.full.wait(10)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         with pool:

@@ -76,7 +76,7 @@ function nodeView(tree, node, look, inside, number) {
     const peers = kids.filter((n) => n.role === kid.role);
     return nodeView(tree, kid, look, mine && node.role, peers.indexOf(kid) + 1);
   });
-  if (!node.role) return [node.parent === null ? null : el("pre.observation", { title: "observation" }, node.text), below];
+  if (!node.role) return [node.parent === null ? null : el("pre.observation", { title: "observation" }, node.text), pictures(node), below];
   const asked = (n) => wanted(n) || tree.nodes.some((kid) => kid.parent === n.id && asked(kid));
   const open = wanted ? !inside && asked(node) : node.role === "plan" && number === 1;
   const [hits, n] = node.executions || [0, 0];
@@ -105,6 +105,14 @@ function nodeView(tree, node, look, inside, number) {
   const dimmed = mine || asked(node) ? "" : ".off";
   const colour = ROLE_COLOURS[node.role] || "var(--ink2)";
   return el("details.node" + dimmed, { open, style: { "--c": colour } }, el("summary", {}, summary), el("div.inside", {}, body));
+}
+
+// What an observation showed; an image that the page has no room for is its name.
+function pictures(node) {
+  return (node.images || []).map((name) => {
+    const src = DATA.trees.images[name];
+    return src ? el("img.seen", { src, alt: name, title: `images/${name}` }) : el("p.dim", {}, `images/${name}`);
+  });
 }
 
 // A text; of a long one its beginning and its end, and the rest when it is asked for.
