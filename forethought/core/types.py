@@ -17,6 +17,9 @@ refused: the interface did not accept the text; failed: what judges it or answer
 at which boundary (environment, task, reward, parse; `forethought.envs.guard`); overlong: what stands before
 it left no room for a token in the model's context. The last two are never counted as reward 0."""
 
+Side = Literal["user", "tool"]
+"""Who gives observations in a conversation by a chat template."""
+
 NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
 """What says nothing about the policy: it is not rewarded, trains nothing, and is counted by its own name."""
 

@@ -14,16 +14,13 @@ from typing import Literal, Protocol
 
 from forethought.core.errors import ForethoughtError, UserError
 from forethought.core.metrics import Metric
-from forethought.core.types import Batch, Completion, Objective, Request, TokenStats
+from forethought.core.types import Batch, Completion, Objective, Request, Side, TokenStats
 from forethought.recipe.schema import OptimSpec
 
 BASE = "base"
 Kind = Literal["adapter", "model", "frozen"]
 """adapter: LoRA on the base; model: every weight once more, trainable; frozen: a copy that never trains (a
 reference)."""
-
-Side = Literal["user", "tool"]
-"""Who gives an observation in a conversation."""
 
 
 class UpdateRefused(ForethoughtError):

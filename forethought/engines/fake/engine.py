@@ -14,8 +14,8 @@ from functools import partial
 
 from forethought.core.errors import UserError
 from forethought.core.metrics import Last, Metric
-from forethought.core.types import Batch, Completion, Objective, Request, Segment, TokenStats
-from forethought.engines.base import BASE, Side, Tell, UpdateRefused, overlong, room_of
+from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
+from forethought.engines.base import BASE, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.fake import objectives
 from forethought.engines.fake import rows as fake_rows
 from forethought.engines.fake.rows import Rows, entropy, softmax

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Last, Metric, merge
-from forethought.core.types import Batch, Completion, Objective, Request, Segment, TokenStats
-from forethought.engines.base import BASE, Kind, Side, Tell, UpdateRefused, overlong, room_of
+from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
+from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights

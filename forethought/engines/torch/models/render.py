@@ -18,7 +18,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
-from forethought.engines.base import Side
+from forethought.core.types import Side
 from forethought.engines.torch.models.chat import (
     FORMS,
     SAID,
