@@ -242,7 +242,7 @@ def acts_of(tree: Tree) -> list[Node]:
 
 
 def grown(rollouts: Rollouts, policies: Mapping[str, str], tasks: Sequence[Task]) -> list[Tree]:
-    one = TreeSpec(plans=1, acts=1, temperature=0.0)
+    one = TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
     parts = [
         rollouts.grow(tasks[at : at + CHUNK], one, policies, 0, noise=False)
         for at in range(0, len(tasks), CHUNK)

@@ -181,7 +181,7 @@ def ours(args, row: dict, line: Line) -> None:
         roles=("plan",),
         until=UntilSpec(steps=args.steps),
         batch=row["prompts"],
-        tree=TreeSpec(plans=row["group"], acts=0),
+        tree=TreeSpec(counts={"plan": row["group"], "act": 0}),
         reward={"plan": {"valid": 1.0}},
         credit=CreditSpec(eps=EPS),
         optim=OptimSpec(lr=LR, betas=BETAS, weight_decay=DECAY, clip_norm=CLIP, warmup=0),

@@ -34,7 +34,7 @@ name = "learn to plan"
 roles = ["plan"]
 until = { steps = 4 }
 batch = 2
-tree = { plans = 3, acts = 0 }
+tree = { plan = 3, act = 0 }
 reward = { plan = { valid = 1 } }
 optim = { lr = 0.5 }
 """

@@ -41,7 +41,7 @@ PLAN = {
     "roles": ["plan"],
     "until": {"steps": 4},
     "batch": 2,
-    "tree": {"plans": 3, "acts": 0, "plan_tokens": 6},
+    "tree": {"plan": 3, "act": 0, "tokens": {"plan": 6}},
     "ref_kl": 0.05,
     "credit": {"name": "rloo"},
     "reward": {"plan": {"format": 1}},
@@ -52,7 +52,7 @@ ACT = {
     "roles": ["act"],
     "until": {"steps": 3},
     "batch": 2,
-    "tree": {"oracle_plan": True, "acts": 3, "act_tokens": 6},
+    "tree": {"oracle": ["plan"], "act": 3, "tokens": {"act": 6}},
     "reward": {"act": {"format": 1}},
     "optim": {"lr": 0.02},
 }

@@ -178,7 +178,7 @@ def test_pta_grpo_on_math_is_the_published_setting():
     assert sum(recipe.task.options["budgets"].values()) == 3584
     assert abs(imitate.until.steps * imitate.batch - 3 * 10_000) < imitate.batch
     tree, optim = reinforce.tree, reinforce.optim
-    assert (tree.plans, tree.acts, tree.temperature, tree.top_p) == (
+    assert (tree.counts["plan"], tree.counts["act"], tree.temperature, tree.top_p) == (
         4,
         3,
         1.0,

@@ -470,7 +470,7 @@ def test_a_tree_of_one_plan_and_one_act_is_refused():
     with pytest.raises(RecipeError):
         check(
             from_dict(
-                {"stage": [{"kind": "reinforce", "tree": {"plans": 1, "acts": 1}, "until": {"steps": 1}}]}
+                {"stage": [{"kind": "reinforce", "tree": {"plan": 1, "act": 1}, "until": {"steps": 1}}]}
             )
         )
 

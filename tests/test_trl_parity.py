@@ -30,7 +30,7 @@ Where the two part:
   group itself (over G), as the formula of arXiv 2402.03300 is read there; sqrt(G / (G - 1)) lies between
   them, 1.15 for G = 4.
 - A tree: to TRL a plan with z executions is z rows that repeat the plan. Ours holds the plan once, with the
-  mean of their advantages, so its tokens weigh 1 and not z. `credit.plan_weight = z` gives TRL's gradient,
+  mean of their advantages, so its tokens weigh 1 and not z. `credit.weight.plan = z` gives TRL's gradient,
   but for the denominator.
 - A response of a plan and its acts is one sequence to TRL's "grpo" and two turns to "sequences".
 """
@@ -142,7 +142,7 @@ class Both:
             StageSpec(
                 kind="reinforce",
                 roles=("plan",),
-                tree=TreeSpec(plans=G, acts=0, plan_tokens=MOST, act_tokens=MOST),
+                tree=TreeSpec(counts={"plan": G, "act": 0}, tokens={"plan": MOST, "act": MOST}),
                 loss=LossSpec(options={"clip_low": LOW, "clip_high": HIGH}),
                 loss_norm=NORMS[loss_type],
                 ref_kl=beta,
@@ -390,7 +390,7 @@ def test_a_tree_is_trls_rows_when_plans_weigh_as_often_as_they_are_executed(tmp_
         for n in leaves
     ]
     _, expected, _ = both.theirs(rows)
-    weighed = credit.assign(tree, CreditSpec(name="grpo", plan_weight=float(z)), ("plan", "act"))
+    weighed = credit.assign(tree, CreditSpec(name="grpo", weight={"plan": float(z)}), ("plan", "act"))
     _, gradients, _ = both.ours([tree], [weighed])
     scale = sum(len(n.token_ids) for n in tree.nodes[1:]) / sum(len(r["ids"]) for r in rows)
     torch.testing.assert_close({name: g * scale for name, g in gradients.items()}, expected, **CLOSE)

@@ -25,7 +25,7 @@ PLAN = {
     "roles": ["plan"],
     "until": {"steps": 5},
     "batch": 6,
-    "tree": {"plans": 4, "acts": 1},
+    "tree": {"plan": 4, "act": 1},
     "updates": 2,
     "ref_kl": 0.05,
     "reward": {"plan": {"format": 1, "valid": 1}},
@@ -36,7 +36,7 @@ ACT = {
     "roles": ["act"],
     "until": {"steps": 3},
     "batch": 3,
-    "tree": {"oracle_plan": True, "acts": 4},
+    "tree": {"oracle": ["plan"], "act": 4},
     "reward": {"act": {"format": 1, "follows": 1}},
     "optim": {"lr": 0.02},
 }

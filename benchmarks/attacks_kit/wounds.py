@@ -274,7 +274,7 @@ def edits() -> list[Wound]:
         "seed": lambda r: r.update(seed=r["seed"] + 1),
         "more steps": lambda r: r["stage"][-1]["until"].update(steps=9),
         "fewer steps": lambda r: r["stage"][-1]["until"].update(steps=4),
-        "more plans": lambda r: r["stage"][-1]["tree"].update(plans=5),
+        "more plans": lambda r: r["stage"][-1]["tree"].update(plan=5),
         "another rate": lambda r: r["stage"][-1]["optim"].update(lr=0.5),
         "another batch": lambda r: r["stage"][-1].update(batch=3),
         "a gate less": lambda r: r["stage"][-1].update(gates=[]),

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.recipe.check import EVALS, check, eval_levels
+from forethought.recipe.check import check, eval_levels, measurements
 from forethought.recipe.convert import to_record
 from forethought.recipe.load import load, read_tables, shipped, shipped_arms
 from forethought.recipe.schema import Recipe
@@ -209,7 +209,7 @@ def _check_metric(where: str, metric: str, recipe: Recipe) -> None:
     if family != "eval":
         return
     name, at, level = rest.partition("@")
-    _need_one(where, "measurement", name, EVALS)
+    _need_one(where, "measurement", name, measurements(recipe))
     levels = [str(known) for known in eval_levels(recipe)]
     if at and levels and level not in levels:
         raise RecipeError(

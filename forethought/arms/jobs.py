@@ -18,7 +18,9 @@ from pathlib import Path
 from forethought.arms.declare import Recipes
 from forethought.recipe.convert import to_dict
 from forethought.recipe.layout import weights_of
-from forethought.recipe.schema import ROLES, Recipe
+from forethought.recipe.roles import sampled_in, trains_all
+from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.speaking import roles_of
 
 UNREAD = ("name", "about")  # no stage reads these
 
@@ -45,10 +47,12 @@ class Job:
     def work(self) -> int:
         """Rollouts and demonstrations that its own stages ask for: a scale for which job is longer, no
         measure of time."""
-        return sum(
-            s.steps * s.batch * (s.tree.plans * (1 + s.tree.acts) if s.kind == "reinforce" else 1)
-            for s in self.recipe.stage[self.shared :]
-        )
+        roles = roles_of(self.recipe)
+
+        def each(stage: StageSpec) -> int:
+            return sum(sampled_in(stage.tree, roles).values()) if stage.kind == "reinforce" else 1
+
+        return sum(s.steps * s.batch * each(s) for s in self.recipe.stage[self.shared :])
 
 
 def jobs_of(recipes: Recipes, out: Path) -> list[Job]:
@@ -92,9 +96,7 @@ def identity(recipe: Recipe, k: int) -> str:
     stages."""
     data = {key: value for key, value in to_dict(recipe).items() if key not in UNREAD}
     data["stage"] = data["stage"][:k]
-    if all(
-        weights_of(recipe, stage) == "base" and set(stage.roles) == set(ROLES) for stage in recipe.stage[:k]
-    ):
+    if all(weights_of(recipe, stage) == "base" and trains_all(recipe, stage) for stage in recipe.stage[:k]):
         data["layout"] = "any"
     return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 

@@ -136,14 +136,14 @@ def _tree(args: argparse.Namespace) -> TreeSpec:
             "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, "
             "or leave it out"
         )
-    return TreeSpec(plans=args.samples, acts=1, **found)
+    return TreeSpec(counts={"plan": args.samples, "act": 1}, **found)
 
 
 def _sample(args: argparse.Namespace) -> int:
     from forethought import look
     from forethought.recipe.schema import TreeSpec
 
-    tree = TreeSpec(plans=1, acts=1, temperature=args.temperature, top_p=args.top_p)
+    tree = TreeSpec(counts={"plan": 1, "act": 1}, temperature=args.temperature, top_p=args.top_p)
     with redirect_stdout(sys.stderr):
         source = look.find(args.source, args.task, args.overrides)
         _tell_notes(source)

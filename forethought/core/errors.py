@@ -24,7 +24,7 @@ class UserError(ForethoughtError):
 
 
 class RecipeError(UserError):
-    """A recipe that cannot run. `where` is the dotted address of the value, such as `stage.1.tree.plans`."""
+    """A recipe that cannot run. `where` is the dotted address of the value, such as `stage.1.tree.plan`."""
 
     def __init__(self, where: str, message: str):
         self.where = where

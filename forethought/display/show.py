@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from forethought.core.printable import printable
 from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import ROLES, GateSpec, Recipe, StageSpec
+from forethought.recipe.roles import counts_of, frozen_in
+from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TreeSpec
+from forethought.recipe.speaking import roles_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -38,7 +40,7 @@ def _stage(stage: StageSpec, recipe: Recipe) -> str:
             f"{' '.join(stage.name.split()) or stage.kind}: plans for {taken}, by "
             f"{stage.distill.summariser}; trains nothing"
         )
-    frozen = [role for role in ROLES if role not in stage.roles]
+    frozen = frozen_in(recipe, stage)
     weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
     parts = [
@@ -48,13 +50,20 @@ def _stage(stage: StageSpec, recipe: Recipe) -> str:
         f"levels {levels}",
     ]
     if stage.kind == "reinforce":
-        plans = "the oracle's plan" if stage.tree.oracle_plan else f"{stage.tree.plans} plans"
-        parts.append(f"{plans} x {stage.tree.acts} acts, credit {stage.credit.name}")
+        parts.append(f"{_tree(stage.tree, roles_of(recipe))}, credit {stage.credit.name}")
     if stage.adaptive.to != "off":
         parts.append(f"isolates by {stage.adaptive.to} where a role is harmed")
     if stage.until.metric:
         parts.append(f"ends earlier on {stage.until.metric}")
     return ", ".join(parts)
+
+
+def _tree(tree: TreeSpec, roles: Sequence[str]) -> str:
+    """What is sampled at each place: 4 plan x 3 act."""
+    counts = counts_of(tree, roles)
+    return " x ".join(
+        f"the oracle's {role}" if role in tree.oracle else f"{counts[role]} {role}" for role in roles
+    )
 
 
 def _gate(gate: GateSpec) -> str:

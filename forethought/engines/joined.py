@@ -1,8 +1,8 @@
 """Several engines as one: each holds a model of another shape, and every policy lives in exactly one of them.
 
-Outside, the name of an engine is the name of its base: `Joined(main, {"plan": planner})` has the policies of
-`main`, with "base" among them, and "plan", which the planner's engine calls its base. What is forked from
-"plan" lives beside it. Token ids travel between the models as they are, so all must have one tokenizer.
+Outside, the name of an engine is the name of its base: `Joined(main, {"draft": other})` has the policies of
+`main`, with "base" among them, and "draft", which the other engine calls its base. What is forked from
+"draft" lives beside it. Token ids travel between the models as they are, so all must have one tokenizer.
 Whatever needs the weights of two engines at once (assign, factor, an exact KL, a region of another shape) is
 a ValueError.
 """

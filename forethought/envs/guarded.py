@@ -7,8 +7,9 @@ types.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from forethought.core.errors import UserError
@@ -17,7 +18,7 @@ from forethought.envs.base import Environment
 from forethought.envs.guard import Boundary, Guard
 from forethought.envs.pool import Pool
 from forethought.envs.values import WrongType, environment, need, text, verdict
-from forethought.recipe.schema import ROLES, LimitSpec
+from forethought.recipe.schema import LimitSpec
 from forethought.tasks.base import Domain
 
 Check = Callable[[Any], Any]
@@ -55,6 +56,8 @@ class Guarded:
             return value
         boundary, check = METHODS.get(name, ("task", None))
         seconds = None if name in METHODS else 0.0
+        if check is _turns:
+            check = partial(_turns, roles=inner.stops)
 
         def method(*args: Any, **named: Any) -> Any:
             return guard.call(boundary, name, getattr(inner, name), args, named, check, seconds)
@@ -123,11 +126,11 @@ def _tasks_of(n: int) -> Check:
     return check
 
 
-def _turns(value: Any) -> list[Turn]:
+def _turns(value: Any, roles: Container[str]) -> list[Turn]:
     need(isinstance(value, list | tuple) and len(value) > 0, value, "a list of turns")
     for i, turn in enumerate(value):
         need(isinstance(turn, Turn), turn, "a Turn", f"turn {i}")
-        need(turn.role is None or turn.role in ROLES, turn.role, "a role or None", "Turn.role")
+        need(turn.role is None or turn.role in roles, turn.role, "a role or None", "Turn.role")
         text(turn.text, "Turn.text")
     return list(value)
 
@@ -175,12 +178,12 @@ def _attributes(domain: Any) -> None:
     for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
         table = getattr(domain, name)
         need(
-            isinstance(table, Mapping) and set(ROLES) <= set(table),
+            isinstance(table, Mapping) and len(table) > 0 and all(isinstance(role, str) for role in table),
             table,
-            f"a table with {' and '.join(ROLES)}",
+            "a table with a row for each role",
             name,
         )
-        for role in ROLES:
+        for role in table:
             need(isinstance(table[role], kind), table[role], what, f"{name}[{role!r}]")
 
 

@@ -21,7 +21,7 @@ from forethought.estimate.tokens import (
 )
 from forethought.recipe.check import check
 from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import Recipe, StageSpec, TreeSpec
+from forethought.recipe.schema import Recipe, StageSpec
 
 SPECIAL = 3  # tokens that a model from scratch has beside the words of its domain
 
@@ -160,7 +160,7 @@ def _cost(
 ) -> StageCost:
     work, n = work_of(stage, recipe, lengths, assume), of_stage(stage, lengths)
     # a token sees its path so far: half of what is said, on average
-    context = n.prompt + assume.used * (n.plan + n.act) / 2
+    context = n.prompt + assume.used * sum(n.said.values()) / 2
     again = computes_head_again(recipe, stage, shape, n, work, hardware)
     trained = training_flops(recipe, stage, shape, work.trained, context, again) if work.trained else 0.0
     sampled = forward_flops(shape, work.prefilled + work.sampled, context)
@@ -168,20 +168,14 @@ def _cost(
         name=stage.name or stage.kind,
         work=work,
         flops=work.steps * (trained + sampled),
-        sampling=_sampling_seconds(recipe, stage, work, shape, n, hardware, assume),
+        sampling=_sampling_seconds(recipe, work, shape, n, hardware, assume),
         training=work.steps * trained / (hardware.flops * assume.mfu) if hardware.flops else None,
         memory=None if stage.kind == "distill" else memory_of(recipe, stage, shape, lengths, work, hardware),
     )
 
 
 def _sampling_seconds(
-    recipe: Recipe,
-    stage: StageSpec,
-    work: Work,
-    shape: Shape,
-    n: Lengths,
-    hardware: Hardware,
-    assume: Assumptions,
+    recipe: Recipe, work: Work, shape: Shape, n: Lengths, hardware: Hardware, assume: Assumptions
 ) -> float | None:
     """A wave decodes until its longest row ends (counted as its whole budget); each step reads all weights
     and the live rows' cache."""
@@ -189,23 +183,21 @@ def _sampling_seconds(
         return None
     number, rows = numbers_of(recipe, hardware), recipe.engine.rows
     weights = shape.parameters * number.computed
-    if stage.kind == "distill":  # `work` is of one problem: all of them wait together
-        waves = [(work.plans * work.steps, 1, n.prompt + assume.used * n.act, stage.distill.plan_tokens)]
-    else:
-        waves = [
-            (work.plans * work.steps, stage.tree.plans, n.prompt, n.plan),
-            (work.acts * work.steps, stage.tree.acts, n.prompt + assume.used * n.plan, n.act),
-        ]
     total = work.steps * forward_flops(shape, work.prefilled, n.prompt) / (hardware.flops * assume.mfu)
-    for sequences, group, above, budget in waves:
+    for wave in work.waves.values():
+        sequences = wave.rows * work.steps
         if not sequences:
             continue
-        together = min(sequences, max(1, rows // group) * group)  # rows of one context stay together
+        # rows of one context stay together
+        together = min(sequences, max(1, rows // wave.group) * wave.group)
         # rows that are done leave
-        cache = together * assume.used * (above + budget / 2) * shape.kv_bytes(number.computed)
+        cache = together * assume.used * (wave.above + wave.budget / 2) * shape.kv_bytes(number.computed)
         least = assume.layer_ms / 1000 * shape.layers if hardware.kind == "cuda" else 0.0
         total += (
-            sequences / together * budget * max((weights + cache) / (hardware.bandwidth * assume.read), least)
+            sequences
+            / together
+            * wave.budget
+            * max((weights + cache) / (hardware.bandwidth * assume.read), least)
         )
     return total
 
@@ -214,15 +206,14 @@ def _evaluations(
     recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions
 ) -> StageCost:
     work = evaluation_work(recipe, lengths, assume)
+    read = lengths.prompt + sum(list(lengths.said.values())[:-1])  # before the last role speaks
     return StageCost(
         name="evaluations",
         work=work,
         memory=None,
         training=0.0,
-        flops=work.steps * forward_flops(shape, work.prefilled + work.sampled, lengths.prompt + lengths.plan),
-        sampling=_sampling_seconds(
-            recipe, StageSpec(tree=TreeSpec(plans=1, acts=1)), work, shape, lengths, hardware, assume
-        ),
+        flops=work.steps * forward_flops(shape, work.prefilled + work.sampled, read),
+        sampling=_sampling_seconds(recipe, work, shape, lengths, hardware, assume),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forethought.estimate.hardware import Hardware
 from forethought.estimate.shapes import Shape
 from forethought.estimate.tokens import Lengths, Work, of_stage
-from forethought.recipe.layout import trains_whole, weights_of
+from forethought.recipe.layout import policy_of, trains_whole, weights_of
 from forethought.recipe.schema import Recipe, StageSpec
 
 CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once,
@@ -67,7 +67,7 @@ def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> P
         weights_of(recipe, stage),
         shape.adapter(recipe.adapter.rank, recipe.adapter.targets),
     )
-    roles = len(stage.roles)
+    roles = _policies(recipe, stage)
     trained = {"base": n, "model": roles * n, "adapter": roles * adapter}[own]
     # one moment on the matrices inside the layers, two on the rest
     muon = stage.optim.name == "muon" and own != "adapter"
@@ -91,6 +91,11 @@ def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> P
     return parts
 
 
+def _policies(recipe: Recipe, stage: StageSpec) -> int:
+    """How many a stage trains: roles may share one."""
+    return len({policy_of(recipe, role) for role in stage.roles})
+
+
 def compares(recipe: Recipe, stage: StageSpec) -> bool:
     """Whether the stage holds its start as a frozen copy."""
     isolation, probes = stage.isolation, recipe.probes
@@ -110,22 +115,16 @@ def _cast(shape: Shape, number: Numbers) -> Parts:
 def _sampling(
     recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers
 ) -> Parts:
-    """The larger of the plans' wave and the executions': each context once, and for each of its rows a room
+    """The largest of the roles' waves: each context once, and for each of its rows a room
     of the whole budget."""
-    if not work.plans + work.acts:
+    if not work.waves:
         return {}
     waves = []
-    for rows, group, above, budget in (
-        (work.plans, stage.tree.plans, lengths.prompt, lengths.plan),
-        (work.acts, stage.tree.acts, lengths.prompt + lengths.plan, lengths.act),
-    ):
-        contexts = min(rows // max(group, 1), max(1, recipe.engine.rows // max(group, 1)))
+    for wave in work.waves.values():
+        contexts = min(wave.rows // wave.group, max(1, recipe.engine.rows // wave.group))
+        held = contexts * wave.most_above + contexts * wave.group * wave.budget
         waves.append(
-            (
-                (contexts * above + contexts * group * budget) * shape.kv_bytes(number.computed),
-                contexts * group,
-                contexts * above,
-            )
+            (held * shape.kv_bytes(number.computed), contexts * wave.group, contexts * wave.most_above)
         )
     kv, live, read = max(waves)
     # fp32 and, to draw, fp64
@@ -157,9 +156,10 @@ def _training(
     hardware: Hardware,
 ) -> Parts:
     own = weights_of(recipe, stage)
-    trained = {"base": 1, "model": len(stage.roles)}.get(own, 0) * shape.parameters
+    policies = _policies(recipe, stage)
+    trained = {"base": 1, "model": policies}.get(own, 0) * shape.parameters
     if own == "adapter":
-        trained = len(stage.roles) * shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
+        trained = policies * shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
     tokens = micro_batch(recipe, lengths, work)
     layer = activations(shape, number)
     between = shape.width * number.stored

@@ -41,7 +41,7 @@ def _model(account: Account) -> list[str]:
         text.append(f"an adapter of rank {recipe.adapter.rank}: {count(own)} parameters ({own:,})")
     if shape.context and account.lengths.path > shape.context:
         text.append(
-            f"does not fit: prompt, plan and act take {account.lengths.path:,} tokens, the model's "
+            f"does not fit: the prompt and all roles take {account.lengths.path:,} tokens, the model's "
             f"context is {shape.context:,}"
         )
     return text

@@ -1,17 +1,20 @@
 """How many tokens a stage samples, reads and trains on: an upper bound from the budgets, and what is expected
 of it.
 
-Prompts and plans are shared: a prompt is computed once for all its plans, a plan once for all its executions,
+What several continue is shared: a prompt is computed once for all its plans, a plan once for all its executions,
 in sampling and in training.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from forethought.core.errors import UserError, unknown
+from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.speaking import roles_of
 from forethought.tasks import families
 from forethought.tasks.math.options import BUDGETS
 
@@ -53,16 +56,31 @@ class Assumptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Tokens of a prompt, and the most of a plan and of all acting turns of one execution."""
+    """Tokens of a prompt, and the most that each role says on one path, all its turns together."""
 
     prompt: int
-    plan: int
-    act: int
+    said: Mapping[str, int]
     vocabulary: int = 0  # words of the domain; 0: free text
 
     @property
     def path(self) -> int:
-        return self.prompt + self.plan + self.act
+        return self.prompt + sum(self.said.values())
+
+    def above(self, role: str) -> list[str]:
+        """The roles that speak before this one."""
+        roles = list(self.said)
+        return roles[: roles.index(role)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """The turns of one role, which are decoded together."""
+
+    rows: int  # sequences, of one step (an evaluation: of one of its tasks)
+    group: int  # of them on one context
+    above: float  # tokens of that context, as expected
+    most_above: int
+    budget: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,69 +94,89 @@ class Work:
     trained: float = 0  # forward and backward, context among them
     sampled_most: float = 0
     trained_most: float = 0
-    plans: int = 0  # sequences decoded
-    acts: int = 0
+    waves: Mapping[str, Wave] = field(default_factory=dict)  # role -> its turns
 
 
 def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     """From the task's options for free text; from a look at the tasks where they are generated."""
+    roles = roles_of(recipe)
+    own = {role: row.budget for role, row in recipe.roles.items() if row.budget}
     if recipe.task.name == "math":
-        budgets = BUDGETS | dict(recipe.task.options.get("budgets", {}))
-        return Lengths(prompt=assume.prompt, plan=budgets["plan"], act=budgets["act"])
+        budgets = BUDGETS | dict(recipe.task.options.get("budgets", {})) | own
+        return Lengths(prompt=assume.prompt, said={role: budgets.get(role, 0) for role in roles})
     domain, each = families.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
     drawn = domain.family(random.Random(0), [max(domain.levels)] * 8, "train")
     prompt = max(len(f"{task.context} {task.prompt}".split()) for task in drawn)
+    most = {role: domain.budgets.get(role, 0) * each for role in roles} | own
     return Lengths(
         prompt=prompt * each,
-        plan=domain.budgets["plan"] * each,
-        act=domain.turns * domain.budgets["act"] * each,
+        said={role: most[role] * (domain.turns if role == roles[-1] else 1) for role in roles},
         vocabulary=len(dict.fromkeys(domain.vocabulary())),
     )
 
 
 def of_stage(stage: StageSpec, lengths: Lengths) -> Lengths:
     """With the stage's own budgets."""
-    return replace(
-        lengths, plan=stage.tree.plan_tokens or lengths.plan, act=stage.tree.act_tokens or lengths.act
-    )
+    said = {role: stage.tree.tokens.get(role) or most for role, most in lengths.said.items()}
+    return replace(lengths, said=said)
 
 
 def work_of(stage: StageSpec, recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:
     """Of one step; of one problem where the stage distils with a model at hand."""
     used, n = assume.used, of_stage(stage, lengths)
+    first, last = list(n.said)[0], list(n.said)[-1]
     if stage.kind == "distill":
         if stage.distill.summariser not in ("policy", "model"):
             return Work(steps=0)
-        chain, plan = used * n.act, stage.distill.plan_tokens
+        chain, plan = used * n.said[last], stage.distill.plan_tokens
+        wave = Wave(rows=1, group=1, above=n.prompt + chain, most_above=n.prompt + n.said[last], budget=plan)
         return Work(
             steps=problems_of(stage, recipe),
-            prefilled=n.prompt + chain,
+            prefilled=wave.above,
             sampled=used * plan,
             sampled_most=plan,
-            plans=1,
+            waves={first: wave},
         )
     if stage.kind == "imitate":
-        said = n.plan + n.act
         return Work(
             steps=stage.steps,
-            trained=stage.batch * (n.prompt + used * said),
-            trained_most=stage.batch * (n.prompt + said),
+            trained=stage.batch * (n.prompt + used * sum(n.said.values())),
+            trained_most=stage.batch * n.path,
         )
-    plans, acts = (0 if stage.tree.oracle_plan else stage.tree.plans), stage.tree.acts
-    branches = plans or 1
-    said = plans * n.plan + branches * acts * n.act
-    shown = 0 if plans else used * n.plan  # the oracle's plan is read, not sampled
-    # executions begin from the prompt anew
-    read = n.prompt + (n.prompt + branches * used * n.plan if acts else 0)
+    return _of_trees(stage, n, assume)
+
+
+def _of_trees(stage: StageSpec, n: Lengths, assume: Assumptions) -> Work:
+    tree, used, each = stage.tree, assume.used, {}
+    counts, rows, read = counts_of(tree, list(n.said)), 1, 0.0
+    waves: dict[str, Wave] = {}
+    for role, count in counts.items():
+        if not count:
+            break  # the tree ends before it
+        read += n.prompt + sum(each[above] * used * n.said[above] for above in n.above(role))
+        group = 1 if role in tree.oracle else count
+        each[role] = rows = rows * group
+        if role not in tree.oracle:
+            waves[role] = wave_of(n, role, stage.batch * rows, group, used)
+    said = sum(each[role] * n.said[role] for role in waves)
+    shown = sum(
+        n.said[role] for role in each if role not in waves
+    )  # the oracle's turns are read, not sampled
     return Work(
         steps=stage.steps,
         prefilled=stage.batch * read,
         sampled=stage.batch * used * said,
         sampled_most=stage.batch * said,
-        trained=stage.updates * stage.batch * (n.prompt + shown + used * said),
-        trained_most=stage.updates * stage.batch * (n.prompt + n.plan * (not plans) + said),
-        plans=stage.batch * plans,
-        acts=stage.batch * branches * acts,
+        trained=stage.updates * stage.batch * (n.prompt + used * (shown + said)),
+        trained_most=stage.updates * stage.batch * (n.prompt + shown + said),
+        waves=waves,
+    )
+
+
+def wave_of(n: Lengths, role: str, rows: int, group: int, used: float) -> Wave:
+    most = sum(n.said[above] for above in n.above(role))
+    return Wave(
+        rows=rows, group=group, above=n.prompt + used * most, most_above=n.prompt + most, budget=n.said[role]
     )
 
 
@@ -157,16 +195,20 @@ def evaluations(recipe: Recipe) -> int:
 
 
 def evaluation_work(recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:
-    """Of all evaluations: every task once with its own plan; where plans are known (generated tasks), acting
-    under the oracle's too."""
-    levels = len(recipe.eval.levels or recipe.task.levels) or 1
-    each, acts = recipe.eval.tasks * levels, 2 if lengths.vocabulary else 1
-    said, read = lengths.plan + acts * lengths.act, 2 * lengths.prompt + acts * assume.used * lengths.plan
+    """Of all evaluations: every task once with its own turns; where the oracle's are known (generated tasks), each
+    role but the first under those too."""
+    levels, used = len(recipe.eval.levels or recipe.task.levels) or 1, assume.used
+    each, roles = recipe.eval.tasks * levels, list(lengths.said)
+    times = {role: 2 if i and lengths.vocabulary else 1 for i, role in enumerate(roles)}
+    said = sum(times[role] * most for role, most in lengths.said.items())
+    read = sum(
+        lengths.prompt + times[role] * used * sum(lengths.said[above] for above in lengths.above(role))
+        for role in roles
+    )
     return Work(
         steps=evaluations(recipe),
         prefilled=each * read,
-        sampled=each * assume.used * said,
+        sampled=each * used * said,
         sampled_most=each * said,
-        plans=each,
-        acts=each * acts,
+        waves={role: wave_of(lengths, role, each * times[role], 1, used) for role in roles},
     )

@@ -13,18 +13,18 @@ from forethought.workflows.rollout import Rollouts
 def demonstration_segments(
     rollouts: Rollouts,
     tasks: Sequence[Task],
-    loss_roles: Sequence[set[str]],
+    loss_roles: Sequence[set[str]] | None,
     stream: str = "sft",
     failed: list[int] | None = None,
 ) -> list[Segment]:
     """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context
-    share it. The tokens of a task's `loss_roles` go into `stream`. Tasks that the family cannot draw or show
+    share it. The tokens of a task's `loss_roles` (None: of all roles) go into `stream`. Tasks that the family cannot draw or show
     are left out, their places added to `failed`."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     with rollouts.guard.watch():
         shown = [rollouts.turns(task) for task in tasks]
-    for i, (task, roles) in enumerate(zip(tasks, loss_roles, strict=True)):
+    for i, (task, roles) in enumerate(zip(tasks, loss_roles or [None] * len(tasks), strict=True)):
         if not shown[i]:
             if failed is not None:
                 failed.append(i)
@@ -33,7 +33,8 @@ def demonstration_segments(
         prompt = rollouts.piece(task.prompt) if task.context else rollouts.root_ids(task)
         above = _add(segments, Segment(parent=above, token_ids=prompt))
         for turn, ids in shown[i]:
-            loss = {"stream": stream, "weight": (1.0,) * len(ids)} if turn.role in roles else {}
+            trains = turn.role is not None and (roles is None or turn.role in roles)
+            loss = {"stream": stream, "weight": (1.0,) * len(ids)} if trains else {}
             above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **loss))
     return segments
 

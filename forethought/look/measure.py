@@ -15,12 +15,14 @@ from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.quality import leaks, references
 from forethought.look.records import Record, Response, Tell, play
 from forethought.look.source import Source
+from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import TreeSpec
+from forethought.recipe.speaking import roles_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
 from forethought.tasks.base import Domain
 
-GREEDY = TreeSpec(plans=1, acts=1, temperature=0.0)
+GREEDY = TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
 
 Values = dict[str, tuple[list[float], int]]
 """Name of a measure -> one value per problem, and how many samples stand behind each."""
@@ -39,7 +41,7 @@ def evaluate(
     """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the
     problems of a file.
 
-    `tree`: greedy, or `plans` samples of each problem with a temperature and top_p; then "avg@K", "pass@1",
+    `tree`: greedy, or several samples of each problem (of the role that speaks first) with a temperature and top_p; then "avg@K", "pass@1",
     "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K" (arXiv 2203.11171) stand in
     place of "e2e". Intervals are 95 % over problems (`metrics.share_interval`); "by_file" is there where the
     problems come from several. "act" is there where all have an oracle's plan. With `problems` of a family
@@ -52,10 +54,9 @@ def evaluate(
     changed, and "settings". UserError for tasks that are not there, and where none fits the model's context
     (of drawn families: where one does not).
     """
-    if tree.plans > 1 and tree.temperature == 0:
+    if (samples := samples_of(source, tree)) > 1 and tree.temperature == 0:
         raise UserError(
-            f"{tree.plans} samples at temperature 0 are {tree.plans} times the same; give a "
-            f"temperature above 0"
+            f"{samples} samples at temperature 0 are {samples} times the same; give a temperature above 0"
         )
     recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
@@ -95,9 +96,10 @@ def _evaluate(
             f"all {len(records)} tasks failed, so there is nothing to measure; the most "
             f"frequent: {rollouts.guard.worst()}"
         )
-    values = (_single if tree.plans == 1 else _repeated)(records)
+    samples = samples_of(source, tree)
+    values = (_single if samples == 1 else _repeated)(records)
     if problems is not None and hasattr(domain, "judge_acts"):
-        values |= _judged(domain, records, tree.plans)
+        values |= _judged(domain, records, samples)
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
     if (
         hasattr(domain, "origin")
@@ -124,12 +126,17 @@ def _evaluate(
     settings = {
         "model": str(source.path),
         "task": recipe.task.name,
-        "samples": tree.plans,
+        "samples": samples,
         "temperature": tree.temperature,
         "top_p": tree.top_p,
         "seed": recipe.eval.seed,
     }
     return found | ({"note": "; ".join(source.notes)} if source.notes else {}) | {"settings": settings}
+
+
+def samples_of(source: Source, tree: TreeSpec) -> int:
+    """Of each problem: what the role that speaks first is sampled, with one turn of each other role after it."""
+    return next(iter(counts_of(tree, roles_of(source.recipe)).values()))
 
 
 def _single(records: Sequence[Record]) -> Values:

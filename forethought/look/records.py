@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from forethought.core.types import Node, Task, Tree
 from forethought.envs.guard import Fault
+from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.base import Domain
 from forethought.workflows.rollout import Rollouts
@@ -64,12 +65,12 @@ def play(
     rows: int,
     tell: Tell = lambda done, n: None,
 ) -> Iterator[Record]:
-    """One record a task, in order: `tree.plans` responses each, and one under the oracle's plan where
+    """One record a task, in order: as many responses as `tree` samples, and one under the oracle's plan where
     `oracle`.
 
     About `rows` sequences are sampled at a time; the numbers do not depend on it.
     """
-    size = max(1, rows // tree.plans)
+    size = max(1, rows // next(iter(counts_of(tree, tuple(policies)).values())))
     for start in range(0, len(tasks), size):
         part = tasks[start : start + size]
         for grown in rollouts.grow(part, tree, policies, seed, noise=noise, beside=oracle, first=start):

@@ -21,7 +21,7 @@ def sample(
     *,
     n: int,
     level: int | None = None,
-    tree: TreeSpec = TreeSpec(plans=1),
+    tree: TreeSpec = TreeSpec(counts={"plan": 1}),
     seed: int = 0,
     problems: Path | None = None,
     engine_of: EngineOf = torch_engine,

@@ -14,7 +14,8 @@ from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import override, shipped
-from forethought.recipe.schema import ROLES, EvalSpec, ModelSpec, Recipe, TaskSpec
+from forethought.recipe.schema import EvalSpec, ModelSpec, Recipe, TaskSpec
+from forethought.recipe.speaking import roles_of
 from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed, unwatched
@@ -75,7 +76,7 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
         path=path,
         recipe=_checked(_with_task(bare, task), overrides),
         checkpoint=None,
-        policies=dict.fromkeys(ROLES, BASE),
+        policies=dict.fromkeys(roles_of(bare), BASE),
     )
 
 

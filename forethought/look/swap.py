@@ -32,8 +32,8 @@ from forethought.tasks.base import Domain
 from forethought.workflows.rollout import Rollouts
 
 ORACLE = "oracle"
-PLAN = TreeSpec(plans=1, acts=0, temperature=0.0)
-ACT = TreeSpec(plans=1, acts=1, temperature=0.0)
+PLAN = TreeSpec(counts={"plan": 1, "act": 0}, temperature=0.0)
+ACT = TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,12 @@ def play(
     # without an oracle's plans acting cannot be measured alone
     known = getattr(rollouts.domain, "has_plans", True)
     trees = rollouts.grow(
-        tasks, TreeSpec(plans=1, acts=1, temperature=0.0), policies, seed, noise=noise, beside=known
+        tasks,
+        TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),
+        policies,
+        seed,
+        noise=noise,
+        beside=known,
     )
     if not known:
         return trees, []

@@ -17,14 +17,16 @@ from forethought.recipe.check_isolation import check_after, check_isolation, che
 from forethought.recipe.check_loss import check_loss
 from forethought.recipe.check_reinforce import CREDITS as CREDITS
 from forethought.recipe.check_reinforce import check_reinforce
-from forethought.recipe.layout import OWN, given, has_planner, trains_whole, weights_of
+from forethought.recipe.check_roles import OVERALL, check_roles
+from forethought.recipe.layout import BASE, OWN, given, has_planner, policy_of, trains_whole, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
-from forethought.recipe.schema import ROLES, DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
-from forethought.recipe.speaking import check_workflow
+from forethought.recipe.roles import frozen_in
+from forethought.recipe.schema import DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
+from forethought.recipe.speaking import roles_of
 
-# what an evaluation measures, as eval/<name> and eval/<name>@<level>
 MOST_THREADS = 1024  # beyond it a process only fails to start them
-EVALS = ("plan", "act", "e2e", "executable", "goal")
+# what an evaluation measures beside the roles, as eval/<name> and eval/<name>@<level>
+EVALS = (OVERALL, "executable", "goal")
 METRIC_FAMILIES = (
     "eval",
     "eval_failed",
@@ -81,10 +83,16 @@ def check(recipe: Recipe) -> None:
 
 
 def check_surroundings(recipe: Recipe) -> None:
-    """What a recipe says beside its stages: the task, its evaluation, model and machine. All that looking at
-    a model needs."""
+    """What a recipe says beside its stages: the roles, the task, its evaluation, model and machine. All that
+    looking at a model needs."""
+    check_roles(recipe)
     _check_task_and_eval(recipe)
     _check_machine(recipe)
+
+
+def measurements(recipe: Recipe) -> tuple[str, ...]:
+    """What an evaluation can measure: each role under the oracle's turns before it, and all together."""
+    return (*roles_of(recipe), *EVALS)
 
 
 def eval_levels(recipe: Recipe) -> tuple[int, ...]:
@@ -99,7 +107,6 @@ def _check_task_and_eval(recipe: Recipe) -> None:
             raise RecipeError(
                 f"task.{key}", "is a key of every task, so a domain's option cannot have this name"
             )
-    check_workflow(recipe)
     known_levels("task.levels", task.levels, (), "")
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
     at_least("eval.tasks", evaluation.tasks, 1)
@@ -168,14 +175,14 @@ def _check_machine(recipe: Recipe) -> None:
 
 def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
     if stage.kind == "distill":
-        _check_distill(where, stage)
+        _check_distill(where, stage, recipe)
         return
     if stage.distill != DistillSpec():
         raise RecipeError(
             f"{where}.distill",
             f'{stage.kind} does not read it; take it out, or make the stage kind = "distill"',
         )
-    _check_roles(where, stage)
+    _check_trained(where, stage, roles_of(recipe))
     _check_weights(where, stage, recipe)
     _check_until(f"{where}.until", stage.until, recipe)
     _check_mix(where, stage, recipe)
@@ -186,13 +193,13 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
     if stage.kind == "imitate":
         _check_imitate(where, stage, recipe)
     else:
-        check_reinforce(where, stage)
+        check_reinforce(where, stage, roles_of(recipe))
     check_isolation(where, stage, recipe)
 
 
-def _check_distill(where: str, stage: StageSpec) -> None:
+def _check_distill(where: str, stage: StageSpec, recipe: Recipe) -> None:
     """Nothing trains in it; what it distils with is the business of the task family."""
-    default = StageSpec(kind="distill", name=stage.name, distill=stage.distill)
+    default = StageSpec(kind="distill", name=stage.name, distill=stage.distill, roles=roles_of(recipe))
     for field in fields(StageSpec):
         if getattr(stage, field.name) != getattr(default, field.name):
             raise RecipeError(
@@ -200,12 +207,12 @@ def _check_distill(where: str, stage: StageSpec) -> None:
             )
 
 
-def _check_roles(where: str, stage: StageSpec) -> None:
+def _check_trained(where: str, stage: StageSpec, roles: tuple[str, ...]) -> None:
     if not stage.roles:
-        raise RecipeError(f"{where}.roles", f"a stage trains at least one role (known: {', '.join(ROLES)})")
+        raise RecipeError(f"{where}.roles", f"a stage trains at least one role (known: {', '.join(roles)})")
     for i, role in enumerate(stage.roles):
-        if role not in ROLES:
-            raise RecipeError(f"{where}.roles.{i}", unknown("role", role, ROLES))
+        if role not in roles:
+            raise RecipeError(f"{where}.roles.{i}", unknown("role", role, roles))
         if role in stage.roles[:i]:
             raise RecipeError(f"{where}.roles.{i}", f"role {role!r} is listed twice")
 
@@ -221,10 +228,17 @@ def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
                 f"{where}.weights", 'every role has a model of its own here (planner is given); use "auto"'
             )
         return
-    frozen = [role for role in ROLES if role not in stage.roles]
+    if stage.weights in own and (on_base := [r for r in stage.roles if _shares_base(recipe, r)]):
+        raise RecipeError(
+            f"{where}.weights",
+            f'{listed(on_base)} has policy = "base", so there is no {stage.weights} of its own to train; use '
+            '"auto", or take the policy out',
+        )
+    frozen = frozen_in(recipe, stage)
     if own and weights_of(recipe, stage) == "base" and frozen:
         acts = (
-            ' (in layout "mixed" the base acts, and only the planner has weights of its own)'
+            f' (in layout "mixed" the base speaks as {roles_of(recipe)[-1]}, and only the roles before it have '
+            "weights of their own)"
             if recipe.layout == "mixed"
             else ""
         )
@@ -232,9 +246,14 @@ def _check_weights(where: str, stage: StageSpec, recipe: Recipe) -> None:
             f"{where}.weights",
             f"the base lies under the weights of every role, so training it for {listed(stage.roles)} would "
             f"move the frozen "
-            f"{listed(frozen)}{acts}; train both roles on the base, or use the role's own weights "
+            f"{listed(frozen)}{acts}; train all roles on the base, or use the role's own weights "
             '(where sharing is the point: layout = "shared")',
         )
+
+
+def _shares_base(recipe: Recipe, role: str) -> bool:
+    """Whether its row says so; in layout "mixed" a stage may still give it weights of its own."""
+    return recipe.layout != "mixed" and recipe.layout != "shared" and policy_of(recipe, role) == BASE
 
 
 def _check_order(recipe: Recipe) -> None:
@@ -344,8 +363,8 @@ def _check_metric(where: str, metric: str, recipe: Recipe) -> None:
     if family != "eval":
         return
     name, at, level = rest.partition("@")
-    if name not in EVALS:
-        raise RecipeError(where, f"{metric!r}: {unknown('measurement', name, EVALS)}")
+    if name not in (known := measurements(recipe)):
+        raise RecipeError(where, f"{metric!r}: {unknown('measurement', name, known)}")
     if at and not level.isdecimal():
         raise RecipeError(where, f"{metric!r}: what follows @ is a level, such as eval/{name}@5")
     levels = eval_levels(recipe)

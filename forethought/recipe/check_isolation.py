@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 
 from forethought.core.errors import RecipeError
-from forethought.recipe.layout import weights_of
+from forethought.recipe.layout import policy_of, weights_of
 from forethought.recipe.ranges import above, at_least, listed, within
-from forethought.recipe.schema import ROLES, AdaptiveSpec, GateSpec, IsolationSpec, Recipe, StageSpec
+from forethought.recipe.roles import frozen_in, trains_all
+from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, Recipe, StageSpec
 
 
 def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
@@ -16,13 +17,13 @@ def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
     work."""
     _check_ranges(f"{where}.isolation", stage.isolation)
     used = methods(stage.isolation)
-    others = [role for role in ROLES if role not in stage.roles]
-    if used and weights_of(recipe, stage) != "base":
+    others = frozen_in(recipe, stage)
+    if used and not _shares(recipe, stage, used[0]):
         raise RecipeError(
             f"{where}.isolation.{used[0]}",
             f"{listed(stage.roles)} trains weights of its own "
             f"here, so nothing else can "
-            'move; isolation is for weights that both roles share (layout = "shared")',
+            'move; isolation is for weights that roles share (layout = "shared", or one policy)',
         )
     for name in used:
         if name == "surgery" and others and not stage.isolation.replay:
@@ -30,14 +31,24 @@ def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
                 f"{where}.isolation.surgery",
                 f"{listed(others)} has no objective in this "
                 f"stage to be reconciled with; "
-                "give it one with isolation.replay, or train both roles",
+                "give it one with isolation.replay, or train all roles",
             )
         if name != "surgery" and not others:
             raise RecipeError(
                 f"{where}.isolation.{name}",
-                "both roles train in this stage, so there is no other role to keep in place",
+                "all roles train in this stage, so there is no other role to keep in place",
             )
     _check_adaptive(f"{where}.adaptive", stage, recipe)
+
+
+def _shares(recipe: Recipe, stage: StageSpec, method: str) -> bool:
+    """Whether what trains is spoken through by other roles too. Core isolation compares whole models."""
+    if weights_of(recipe, stage) == "base":
+        return True
+    named = [policy_of(recipe, role) for role in (*stage.roles, *frozen_in(recipe, stage))]
+    trained = [policy_of(recipe, role) for role in stage.roles]
+    shared = any(named.count(policy) > 1 for policy in trained)
+    return shared and method not in ("core", "transplant", "slerp")
 
 
 def methods(isolation: IsolationSpec) -> list[str]:
@@ -109,10 +120,10 @@ def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
         raise RecipeError("probes.every", f"0 leaves nothing for {where} to read")
     if adaptive.min_cosine > -1 and not recipe.probes.conflict_every:
         raise RecipeError("probes.conflict_every", f"0 leaves no cosine for {where}.min_cosine to read")
-    if adaptive.to in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
+    if adaptive.to in ("replay", "keep_kl") and trains_all(recipe, stage):
         raise RecipeError(
             f"{where}.to",
-            f"both roles train in this stage, so there is no other role for "
+            f"all roles train in this stage, so there is no other role for "
             f'"{adaptive.to}"; use "adapter" or "model"',
         )
     if getattr(stage.isolation, adaptive.to, 0):
@@ -172,9 +183,9 @@ def check_after(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) ->
                 f"{where}.isolate",
                 f"isolation.{gate.isolate} is on from the start, so there is nothing to switch on",
             )
-        if gate.isolate in ("replay", "keep_kl") and set(stage.roles) == set(ROLES):
+        if gate.isolate in ("replay", "keep_kl") and trains_all(recipe, stage):
             raise RecipeError(
-                f"{where}.isolate", f'both roles train, so there is no other role for "{gate.isolate}"'
+                f"{where}.isolate", f'all roles train, so there is no other role for "{gate.isolate}"'
             )
 
 

@@ -2,94 +2,119 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from math import prod
+
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import is_named
 from forethought.recipe.ranges import above, at_least, listed, within
-from forethought.recipe.schema import ROLES, CreditSpec, StageSpec
+from forethought.recipe.roles import counts_of, sampled_in
+from forethought.recipe.schema import CreditSpec, StageSpec, TreeSpec
 
 # the rows of forethought.learn.credit.CREDITS and OVER_BATCH; a test compares them
 CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline", "turn_level")
 OVER_BATCH = ("rae", "reinforce_pp", "reinforce_pp_baseline")
-REWARD_PARTS = {
-    "plan": ("valid", "outcome", "format", "analytic"),
-    "act": ("outcome", "follows", "format", "structure", "length"),
-}
+BY_BRANCH = ("role_baseline", "turn_level")  # of them, those that compare each branch with its own peers
+# by place: of a role that prepares, and of the last one, which acts
+PREPARES = ("valid", "outcome", "format", "analytic")
+ACTS = ("outcome", "follows", "format", "structure", "length")
+Roles = tuple[str, ...]
 
 
-def check_reinforce(where: str, stage: StageSpec) -> None:
-    """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work."""
-    _check_tree(where, stage)
-    _check_reward(where, stage)
-    _check_update(where, stage)
+def check_reinforce(where: str, stage: StageSpec, roles: Roles) -> None:
+    """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work, in a recipe
+    with these `roles`."""
+    _check_tree(where, stage, roles)
+    _check_reward(where, stage, roles)
+    _check_update(where, stage, roles)
 
 
-def _check_tree(where: str, stage: StageSpec) -> None:
+def _check_tree(where: str, stage: StageSpec, roles: Roles) -> None:
     tree, here = stage.tree, f"{where}.tree"
-    at_least(f"{here}.plans", tree.plans, 1)
-    at_least(f"{here}.acts", tree.acts, 0)
+    for i, (name, count) in enumerate(tree.counts.items()):
+        if name not in roles:
+            keys = [field.name for field in fields(TreeSpec) if field.name != "counts"]
+            raise RecipeError(f"{here}.{name}", unknown("role", name, (*roles, *keys)))
+        at_least(f"{here}.{name}", count, 0 if roles.index(name) else 1)
     above(f"{here}.temperature", tree.temperature, 0)  # greedy rollouts of one task are all the same
     if not 0 < tree.top_p <= 1:
         raise RecipeError(f"{here}.top_p", f"must be greater than 0 and at most 1, found {tree.top_p}")
-    at_least(f"{here}.plan_tokens", tree.plan_tokens, 0)
-    at_least(f"{here}.act_tokens", tree.act_tokens, 0)
-    if tree.oracle_plan and "plan" in stage.roles:
+    for role, tokens in tree.tokens.items():
+        if role not in roles:
+            raise RecipeError(f"{here}.tokens.{role}", unknown("role", role, roles))
+        at_least(f"{here}.tokens.{role}", tokens, 0)
+    _check_oracle(f"{here}.oracle", tree, stage, roles)
+    _check_peers(here, stage, roles)
+
+
+def _check_oracle(where: str, tree: TreeSpec, stage: StageSpec, roles: Roles) -> None:
+    for i, role in enumerate(tree.oracle):
+        if role not in roles:
+            raise RecipeError(f"{where}.{i}", unknown("role", role, roles))
+        if role in stage.roles:
+            raise RecipeError(where, f"the oracle speaks for {role!r}, so there is nothing of it to train")
+    if set(tree.oracle) != set(roles[: len(set(tree.oracle))]) or len(set(tree.oracle)) == len(roles):
         raise RecipeError(
-            f"{here}.oracle_plan", "the oracle writes the plans, so there is nothing of role 'plan' to train"
-        )
-    if "act" in stage.roles and tree.acts == 0:
-        raise RecipeError(f"{here}.acts", "0 samples no acting, so role 'act' cannot train; use at least 1")
-    if tree.oracle_plan and tree.acts < 2:
-        raise RecipeError(
-            f"{here}.acts",
-            "one execution of the oracle's plan is a group of size 1, which has no baseline; use at least 2",
-        )
-    if not tree.oracle_plan and tree.plans == 1 and tree.acts <= 1:
-        raise RecipeError(
-            here,
-            "one rollout is a group of size 1, which has no baseline: every advantage is "
-            "0; raise plans or acts",
-        )
-    if "plan" in stage.roles and tree.plans < 2:
-        raise RecipeError(
-            f"{here}.plans",
-            "role 'plan' trains, and one plan has no peers to be compared with; use at least 2",
-        )
-    if "act" in stage.roles and stage.credit.name == "role_baseline" and tree.acts < 2:
-        raise RecipeError(
-            f"{here}.acts",
-            "role_baseline compares executions of one plan, and one has no peers; use at least 2",
+            where,
+            f"the oracle speaks before the policies: it takes the first of {listed(roles)}, and not the last; "
+            f"found {listed(tree.oracle)}",
         )
 
 
-def _check_reward(where: str, stage: StageSpec) -> None:
-    here, sampled = f"{where}.reward", _sampled(stage)
-    for role, parts in stage.reward.items():
-        if role not in ROLES:
-            raise RecipeError(f"{here}.{role}", unknown("role", role, ROLES))
+def _check_peers(here: str, stage: StageSpec, roles: Roles) -> None:
+    """Every role that trains is sampled, and compared with something."""
+    tree, counts = stage.tree, counts_of(stage.tree, roles)
+    sampled = sampled_in(tree, roles)
+    for role in stage.roles:
         if role not in sampled:
-            why = "tree.acts is 0" if role == "act" else "the oracle writes the plans"
+            ends = next(above for above in roles if not counts[above])
+            raise RecipeError(
+                f"{here}.{ends}", f"0 samples no {ends}, so role {role!r} cannot train; use at least 1"
+            )
+    if stage.credit.name not in CREDITS:
+        return  # what compares over a batch, or is one's own, needs no peers in a tree
+    if max(sampled.values(), default=1) == 1:
+        first = next(role for role in roles if role not in tree.oracle)
+        where, what = (
+            (f"{here}.{first}", f"one {first} under the oracle's {listed(tree.oracle)}")
+            if tree.oracle
+            else (here, "one rollout")
+        )
+        raise RecipeError(
+            where,
+            f"{what} is a group of size 1, which has no baseline: every advantage is 0; sample more, "
+            f"such as {first} = 4",
+        )
+    for role in stage.roles:
+        alone = counts[role] < 2 if stage.credit.name in BY_BRANCH else sampled[role] < 2
+        if alone:
+            raise RecipeError(
+                f"{here}.{role}",
+                f"role {role!r} trains, and one {role} has no peers to be compared with; use at least 2",
+            )
+
+
+def _check_reward(where: str, stage: StageSpec, roles: Roles) -> None:
+    here, sampled = f"{where}.reward", sampled_in(stage.tree, roles)
+    for role, parts in stage.reward.items():
+        if role not in roles:
+            raise RecipeError(f"{here}.{role}", unknown("role", role, roles))
+        if role not in sampled:
+            why = (
+                "the oracle speaks for it"
+                if role in stage.tree.oracle
+                else f"tree.{_ends(stage, roles)} is 0"
+            )
             raise RecipeError(
                 f"{here}.{role}", f"role {role!r} is not sampled ({why}), so it earns no reward"
             )
+        known = ACTS if role == roles[-1] else PREPARES
         for part in parts:
-            if part not in REWARD_PARTS[role]:
-                raise RecipeError(
-                    f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, REWARD_PARTS[role])
-                )
+            if part not in known:
+                raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
     if stage.reward and not any(weight for parts in stage.reward.values() for weight in parts.values()):
         raise RecipeError(here, "every weight is 0, so every advantage would be; give a part a weight")
-    needs_acts = (
-        [part for part in ("outcome", "analytic") if part in stage.reward.get("plan", {})]
-        if stage.reward
-        else ["outcome"]
-    )
-    if needs_acts and stage.tree.acts == 0:
-        address = f"{here}.plan.{needs_acts[0]}" if stage.reward else here
-        default = "" if stage.reward else "an empty table means outcome = 1, and "
-        raise RecipeError(
-            address,
-            f"{default}a plan's outcome needs tree.acts >= 1; without acting, reward.plan.valid judges it",
-        )
+    _check_outcome(here, stage, roles)
     above(f"{where}.shaping.tau", stage.shaping.tau, 0)
     at_least(f"{where}.shaping.length_max", stage.shaping.length_max, 0)
     if stage.credit.name == "role_baseline" and stage.reward:
@@ -101,12 +126,34 @@ def _check_reward(where: str, stage: StageSpec) -> None:
                 )
 
 
-def _sampled(stage: StageSpec) -> list[str]:
-    return [*([] if stage.tree.oracle_plan else ["plan"]), *(["act"] if stage.tree.acts else [])]
+def _ends(stage: StageSpec, roles: Roles) -> str:
+    """The role before which the tree ends."""
+    return next(role for role, count in counts_of(stage.tree, roles).items() if not count)
 
 
-def _check_update(where: str, stage: StageSpec) -> None:
-    _check_credit(f"{where}.credit", stage.credit, stage)
+def _check_outcome(here: str, stage: StageSpec, roles: Roles) -> None:
+    """What a role before the last leads to is known where the last one acts."""
+    if prod(counts_of(stage.tree, roles).values()):
+        return
+    role, default = _judged_by_outcome(stage, roles), ""
+    if not stage.reward:
+        role, default = (roles[0], "outcome"), "an empty table means outcome = 1, and "
+    if role:
+        address = f"{here}.{role[0]}.{role[1]}" if stage.reward else here
+        raise RecipeError(
+            address,
+            f"{default}the outcome of a {role[0]} needs tree.{_ends(stage, roles)} >= 1; without it, "
+            f"reward.{role[0]}.valid judges it",
+        )
+
+
+def _judged_by_outcome(stage: StageSpec, roles: Roles) -> tuple[str, str] | None:
+    parts = [(role, part) for role in roles[:-1] for part in ("outcome", "analytic")]
+    return next((pair for pair in parts if pair[1] in stage.reward.get(pair[0], {})), None)
+
+
+def _check_update(where: str, stage: StageSpec, roles: Roles) -> None:
+    _check_credit(f"{where}.credit", stage.credit, stage, roles)
     if stage.loss_share:
         raise RecipeError(
             f"{where}.loss_share", "reinforce reads no demonstrations; loss_share belongs to imitate"
@@ -115,7 +162,7 @@ def _check_update(where: str, stage: StageSpec) -> None:
     at_least(f"{where}.updates", stage.updates, 1)
 
 
-def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:
+def _check_credit(where: str, credit: CreditSpec, stage: StageSpec, roles: Roles) -> None:
     if credit.name not in CREDITS + OVER_BATCH and not is_named(credit.name):
         raise RecipeError(f"{where}.name", unknown("credit", credit.name, CREDITS + OVER_BATCH))
     within(f"{where}.gamma", credit.gamma, 0, 1)
@@ -140,18 +187,18 @@ def _check_credit(where: str, credit: CreditSpec, stage: StageSpec) -> None:
             '"plan" means the tokens of plans, and grams lists phrases; set '
             'mask = "grams", or take grams out',
         )
-    if credit.mask == "placebo" and not credit.grams and len(stage.roles) == 1:
+    acts = [role == roles[-1] for role in stage.roles]
+    if credit.mask == "placebo" and not credit.grams and (all(acts) or not any(acts)):
         raise RecipeError(
             f"{where}.mask",
-            f'only {stage.roles[0]!r} trains, so "placebo" would draw '
-            f"{'all' if stage.roles[0] == 'plan' else 'none'} "
-            "of its tokens; train both roles, or give a list of phrases "
-            "(grams)",
+            f'only {listed(stage.roles)} trains, so "placebo" would draw {"none" if all(acts) else "all"} '
+            "of its tokens; train all roles, or give a list of phrases (grams)",
         )
-    weights = {"plan": credit.plan_weight, "act": credit.act_weight}
-    for role, weight in weights.items():
-        at_least(f"{where}.{role}_weight", weight, 0)
-    if not any(weights[role] for role in stage.roles):
+    for role, weight in credit.weight.items():
+        if role not in roles:
+            raise RecipeError(f"{where}.weight.{role}", unknown("role", role, roles))
+        at_least(f"{where}.weight.{role}", weight, 0)
+    if not any(credit.weight.get(role, 1.0) for role in stage.roles):
         raise RecipeError(
             where, f"the advantages of {listed(stage.roles)} all have weight 0, so nothing would train"
         )

@@ -18,7 +18,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from forethought.core.errors import RecipeError, unknown
 from forethought.recipe import earlier
 from forethought.recipe.bounds import bounded
-from forethought.recipe.schema import LossSpec, Recipe, StageSpec, TaskSpec, WorkflowSpec
+from forethought.recipe.roles import resolved
+from forethought.recipe.schema import LossSpec, Recipe, StageSpec, TaskSpec, TreeSpec, WorkflowSpec
 
 # records whose own options are written beside their other keys
 OPEN = {
@@ -27,19 +28,20 @@ OPEN = {
     LossSpec: 'loss = { name = "dapo", clip_high = 0.3 }',
 }
 NAMED = (WorkflowSpec, LossSpec)  # whose name alone says the rest
+FLAT = {**dict.fromkeys(OPEN, "options"), TreeSpec: "counts"}  # record -> its table that is written flat
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that these tables say; RecipeError names the address of the first key or value that does not
-    fit."""
+    """The recipe that these tables say, in old or new spelling; RecipeError names the address of the first key or
+    value that does not fit."""
     bounded(data)
-    return to_record(Recipe, data, "")
+    return resolved(to_record(Recipe, data, ""))
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Every setting, defaults included, as JSON can hold it: lists for tuples, a task's options flat beside
-    its name."""
+    its name, a tree's counts beside its temperature."""
     return _plain(recipe)
 
 
@@ -71,8 +73,8 @@ def describe(value: Any) -> str:
 def fields_of(kind: type) -> Mapping[str, Any]:
     """Field name -> annotation of a record of the schema, as a recipe's text may write them."""
     hints = get_type_hints(kind)
-    if kind in OPEN:
-        del hints["options"]  # written flat, beside `name`
+    if kind in FLAT:
+        del hints[FLAT[kind]]
     return hints
 
 
@@ -106,6 +108,8 @@ def _record(kind: type, value: Any, where: str) -> Any:
         if "options" in rest:
             raise RecipeError(join(where, "options"), f"write options beside the name: {OPEN[kind]}")
         return kind(**known, options={k: _option(v, join(where, k)) for k, v in rest.items()})
+    if kind is TreeSpec and all(type(v) is int for v in rest.values()):  # what is no role, `check` refuses
+        return TreeSpec(**known, counts=rest)
     for key in rest:
         raise RecipeError(join(where, key), unknown("key", key, hints))
     return kind(**known)
@@ -190,11 +194,10 @@ def _need(fits: bool, expected: str, found: Any, where: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if type(value) in OPEN:
-        own = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {k: v for k, v in own.items() if k != "options"} | own["options"]
     if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        flat = FLAT.get(type(value))
+        found = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name != flat}
+        return found | (_plain(getattr(value, flat)) if flat else {})
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

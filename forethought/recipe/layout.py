@@ -1,10 +1,12 @@
-"""Which weights a stage trains, where the recipe leaves it open."""
+"""Which weights a role speaks through, and which a stage trains where the recipe leaves it open."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from forethought.recipe.schema import ROLES, ModelSpec, Recipe, StageSpec
+from forethought.recipe.roles import trains_all
+from forethought.recipe.schema import ModelSpec, Recipe, StageSpec
+from forethought.recipe.speaking import roles_of
 
 Weights = Literal["base", "adapter", "model"]
 OWN: dict[str, tuple[Weights, ...]] = {
@@ -14,6 +16,16 @@ OWN: dict[str, tuple[Weights, ...]] = {
     "models": ("model",),
 }
 """Layout -> what a role can have for itself in it, beside the base that all have."""
+BASE = "base"  # of a role: it speaks through the base itself
+
+
+def policy_of(recipe: Recipe, role: str) -> str:
+    """The name of the policy that a role has, alone or with the roles that name the same one, once a stage has
+    trained it; before that, and where it is "base", the base speaks."""
+    row, roles = recipe.roles.get(role), roles_of(recipe)
+    if row is not None and row.policy:
+        return row.policy
+    return BASE if recipe.layout == "shared" or (recipe.layout == "mixed" and role == roles[-1]) else role
 
 
 def weights_of(recipe: Recipe, stage: StageSpec) -> Weights:
@@ -21,20 +33,27 @@ def weights_of(recipe: Recipe, stage: StageSpec) -> Weights:
 
     Two exceptions. Imitation of all roles into a model from scratch trains the base, from which every role
     then starts: an adapter on random weights has nothing to adapt, and two models would learn the same screen
-    twice. And in layout "mixed" the base acts.
+    twice. And a role whose policy is the base (in layout "mixed" the last one, which acts) trains the base.
     """
     if stage.weights != "auto":
         return stage.weights
-    both = set(stage.roles) == set(ROLES)
-    scratch = not recipe.model.path and not has_planner(recipe) and stage.kind == "imitate" and both
-    if recipe.layout == "shared" or scratch or (recipe.layout == "mixed" and "act" in stage.roles):
+    scratch = not recipe.model.path and not has_planner(recipe) and stage.kind == "imitate"
+    on_base = any(policy_of(recipe, role) == BASE for role in stage.roles)
+    if recipe.layout == "shared" or on_base or (scratch and trains_all(recipe, stage)):
         return "base"
     return "model" if recipe.layout == "models" else "adapter"
 
 
 def has_planner(recipe: Recipe) -> bool:
-    """Whether planning has another base model than acting."""
+    """Whether the roles before the last have another base model than the one that acts."""
     return given(recipe.planner)
+
+
+def planners(recipe: Recipe) -> dict[str, str]:
+    """Role -> the policy of its own base model, for the roles before the last where the recipe gives them one; it
+    is named by the first of them."""
+    roles = roles_of(recipe)
+    return dict.fromkeys(roles[:-1], roles[0]) if has_planner(recipe) else {}
 
 
 def trains_whole(recipe: Recipe) -> bool:

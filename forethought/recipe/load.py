@@ -17,9 +17,11 @@ from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.textfile import read_text
 from forethought.recipe import earlier
 from forethought.recipe.bounds import MOST_DEPTH, bounded
-from forethought.recipe.convert import NAMED, OPEN, describe, fields_of, from_dict, join, to_dict
+from forethought.recipe.convert import FLAT, NAMED, describe, fields_of, from_dict, join, to_dict
 from forethought.recipe.paths import anchored
+from forethought.recipe.roles import trains_all
 from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.speaking import SPEAKING
 
 _PACKAGE = Path(__file__).parents[1]
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")
@@ -48,6 +50,9 @@ def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = Non
     if not overrides:
         return recipe
     data = to_dict(recipe)  # the resolved one: an override reaches defaults as well
+    for stage, said in zip(recipe.stage, data["stage"], strict=True):
+        if recipe.workflow.name in SPEAKING and trains_all(recipe, stage):  # of another workflow, too
+            said["roles"] = []
     for text in overrides:
         _override(data, text)
     return anchored(from_dict(data), beside or Path.cwd())
@@ -144,6 +149,7 @@ def _override(data: dict[str, Any], text: str) -> None:
     address, equals, raw = (part.strip() for part in text.partition("="))
     if not equals or not address:
         raise RecipeError(text, "an override is written address=value, such as stage.0.until.steps=50")
+    address, raw = earlier.setting(address, raw)
     node, kind, where = data, Recipe, ""
     *above, last = address.split(".")
     for key in above:
@@ -165,7 +171,7 @@ def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
         old = (
             key in earlier.STAGE and kind is StageSpec
         )  # it becomes today's word with the rest of the tables
-        if key not in hints and kind not in OPEN and not old:
+        if key not in hints and kind not in FLAT and not old:
             raise RecipeError(join(where, key), unknown("key", key, hints))
         return key, hints.get(key, Any)
     if isinstance(node, dict) and (origin is dict or kind is Any):

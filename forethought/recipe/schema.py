@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-ROLES = ("plan", "act")
 # what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
 PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
 
@@ -138,17 +137,32 @@ class OptimSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TreeSpec:
-    """m plans per task, z executions per plan. acts = 0: plans only. m x 1 and a flat group are special
-    cases."""
+class RoleSpec:
+    """A role of the workflow: whose weights speak in it, and how long a turn may be. Which roles there are says the
+    workflow (`recipe/speaking.py`): the last of them acts, those before it prepare."""
 
-    plans: int = 4
-    acts: int = 1
+    policy: str = ""
+    # empty: by `layout`, a policy of the role's own name; roles that name the same policy share its weights;
+    # "base": the base itself, which lies under every adapter
+    budget: int = 0  # most tokens of a turn; 0: the task family's
+    stop: str = ""  # the word that ends a turn; empty: the task family's, or the model's own end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeSpec:
+    """How many turns of each role are sampled at each place where it speaks: tree = { plan = 4, act = 3 } has 4
+    plans for a task and 3 executions of each plan.
+
+    A role that is not named speaks 4 times where it speaks first, else once; 0 ends the tree before it. A
+    single chain and a flat group are special cases.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)  # role -> number, written flat beside the other keys
     temperature: float = 1.0
     top_p: float = 1.0
-    oracle_plan: bool = False  # act under the oracle's plan: groups of acts only
-    plan_tokens: int = 0  # 0: the domain's own budget
-    act_tokens: int = 0
+    # roles that the oracle speaks, once: the first of the workflow, so that the others train under what is right
+    oracle: tuple[str, ...] = ()
+    tokens: dict[str, int] = field(default_factory=dict)  # role -> most tokens of a turn; absent: its budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +171,8 @@ class CreditSpec:
     eps: float = 1e-4  # added to the standard deviation where one is divided by
     gamma: float = 1.0  # turn_level: discount from a turn to the next
     decay: float = 0.95  # rae: of the running baselines
-    plan_weight: float = 1.0  # factor on the advantages of plan tokens
-    act_weight: float = 1.0
+    # role -> factor on the advantages of its tokens; absent: 1
+    weight: dict[str, float] = field(default_factory=dict)
     # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with
     # dr_grpo's A
     alpha: float = 0.0
@@ -336,7 +350,7 @@ class DistillSpec:
 class StageSpec:
     kind: Literal["imitate", "reinforce", "distill"] = "imitate"
     name: str = ""  # empty: the kind
-    roles: tuple[str, ...] = ROLES  # what trains; the other roles are frozen
+    roles: tuple[str, ...] = ()  # what trains, the other roles are frozen; empty: all roles of the workflow
     weights: Literal["auto", "base", "adapter", "model"] = "auto"  # auto: see recipe/layout.py
     until: UntilSpec = field(default_factory=UntilSpec)
     distill: DistillSpec = field(default_factory=DistillSpec)
@@ -417,14 +431,17 @@ class Recipe:
     about: str = ""  # what it shows, its cost, the result it gave
     seed: int = 0
     layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
-    # who holds the roles' weights: one base; a base with an adapter a role; a model a role; a base that acts,
-    # an adapter that plans
+    # who holds the weights of the roles that name no policy: one base; a base with an adapter a role; a model a
+    # role; a base that acts (the last role of the workflow) with an adapter for each role before it
     task: TaskSpec = field(default_factory=TaskSpec)
     workflow: WorkflowSpec = field(default_factory=WorkflowSpec)
+    roles: dict[str, RoleSpec] = field(
+        default_factory=dict
+    )  # of the workflow: name -> what differs from its defaults
     model: ModelSpec = field(default_factory=ModelSpec)
     planner: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
-    # layout "models": another model for planning (it may be larger; its tokenizer must be the same); absent:
-    # a copy of `model`
+    # layout "models": another model for every role but the last, which acts (it may be larger; its tokenizer must
+    # be the same); absent: a copy of `model`
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     eval: EvalSpec = field(default_factory=EvalSpec)

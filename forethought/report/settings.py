@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from forethought.recipe.roles import roles_in
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec
 
 MISSING = "—"
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> plain value. Lists of tables are numbered (`stage.1.tree.plans`), lists of plain values
+    """Dotted key -> plain value. Lists of tables are numbered (`stage.1.tree.plan`), lists of plain values
     stay whole."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]
@@ -28,9 +29,9 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def changed(recipe: Mapping[str, Any]) -> list[str]:
     """Dotted keys whose value is not the default of the schema, or which the schema does not know (a domain's
     own options)."""
-    usual = flat(dataclasses.asdict(Recipe()))
+    usual, roles = flat(dataclasses.asdict(Recipe())), roles_in(recipe)
     for index, stage in enumerate(recipe.get("stage", [])):
-        usual |= flat(dataclasses.asdict(StageSpec()), f"stage.{index}")
+        usual |= flat(dataclasses.asdict(StageSpec(roles=roles)), f"stage.{index}")
         for number in range(len(stage.get("gates", ())) if isinstance(stage, Mapping) else 0):
             usual |= flat(dataclasses.asdict(GateSpec()), f"stage.{index}.gates.{number}")
     return [key for key, value in flat(recipe).items() if key not in usual or usual[key] != value]

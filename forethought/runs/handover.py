@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from forethought.engines.base import BASE, Engine, Surgery, lacks
-from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import (
-    ROLES,
-    AdaptiveSpec,
-    GateSpec,
-    IsolationSpec,
-    OptimSpec,
-    Recipe,
-    StageSpec,
-)
+from forethought.recipe.layout import has_planner, planners, policy_of, weights_of
+from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
+from forethought.recipe.speaking import roles_of
 from forethought.runs.progress import Progress
 from forethought.stages.isolation.adaptive import Move
-from forethought.stages.isolation.core import region_of
+from forethought.stages.isolation.core import REGION
 from forethought.stages.step import Stage
 
 Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
@@ -26,8 +19,9 @@ AT_START = "-at-stage-"
 
 
 def first_policies(recipe: Recipe) -> dict[str, str]:
-    """Role -> policy before the first stage: a planner of its own is there from the beginning."""
-    return {"plan": "plan" if has_planner(recipe) else BASE, "act": BASE}
+    """Role -> policy before the first stage, in the order of the workflow: a planner of its own is there from the
+    beginning."""
+    return {role: planners(recipe).get(role, BASE) for role in roles_of(recipe)}
 
 
 def changed(spec: StageSpec, changes: dict) -> StageSpec:
@@ -76,16 +70,18 @@ def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide
             engine.fork(policy, p.found[policy], "frozen")
     for role in spec.roles if own != "base" else ():
         if p.policies[role] == BASE and not has_planner(recipe):
-            name = fresh(p, role)
+            named = policy_of(recipe, role) if policy_of(recipe, role) != BASE else role
+            mates = [other for other in p.policies if other == role or policy_of(recipe, other) == named]
+            name = fresh(p, named)
             engine.fork(BASE, name, own)
-            p.policies[role] = name
+            p.policies.update(dict.fromkeys(mates, name))
             p.adapters += [name] if own == "adapter" else []
+            speak = f"{role} speaks" if mates == [role] else f"{' and '.join(mates)} speak"
+            whose = "its own" if mates == [role] else "their own"
             decide(
                 "layout",
                 "fork",
-                f"{role} speaks through "
-                f"{'an adapter' if own == 'adapter' else 'a model'} of its own from "
-                f"here on",
+                f"{speak} through {'an adapter' if own == 'adapter' else 'a model'} of {whose} from here on",
             )
             if BASE in p.found:
                 p.found[name] = p.found[BASE]
@@ -115,16 +111,17 @@ def _compares(recipe: Recipe, spec: StageSpec) -> bool:
 
 
 def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimSpec) -> str:
-    """The harmed role has the weights of the stage's start again, the other goes on with what it has learned.
-    Returns what was done."""
+    """The harmed role has the weights of the stage's start again, those that shared them go on with what they have
+    learned. Returns what was done."""
     adaptive, harmed = stage.spec.adaptive, move.role
     if adaptive.to in ("replay", "keep_kl"):
         p.changed = p.changed | {
             "isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}
         }
         return f"{adaptive.to} of {harmed} is on with weight {adaptive.weight}"
-    other = next(role for role in ROLES if role != harmed)
-    shared = p.policies[other]
+    shared = p.policies[stage.beside(harmed)]
+    others = [role for role in p.policies if role != harmed and p.policies[role] == shared]
+    go = f"{' and '.join(others)} {'goes' if len(others) == 1 else 'go'} on"
     start = p.references[shared]
     if "apart" in p.changed:  # they were apart before in this stage and have shared again since
         p.policies[harmed] = p.changed["apart"]
@@ -134,11 +131,11 @@ def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimS
         engine.fork(start, name, "adapter" if shared in p.adapters else "model")
         p.adapters += [name] if shared in p.adapters else []
         p.policies[harmed], p.references[name] = name, start
-        done = f"{other} goes on as it is"
+        done = f"{go} as {'it is' if len(others) == 1 else 'they are'}"
     else:
         # Muon's step does not shrink with LoRA's B, which may be near zero: adapters take AdamW
         own = replace(optim, name="adamw", lr=adaptive.lr or optim.lr) if adaptive.to == "adapter" else None
-        done = _split_base(engine, p, other, start, own)
+        done = f"{go} {_split_base(engine, p, others, start, own)}"
     if harmed in stage.spec.roles:
         if p.policies[harmed] == BASE and set(p.policies.values()) & set(p.adapters):
             _own_model(engine, p, harmed)
@@ -148,23 +145,26 @@ def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimS
     return f"{done}; {harmed} has the weights of the stage's start"
 
 
-def _split_base(engine: Engine, p: Progress, role: str, start: str, optim: OptimSpec | None) -> str:
-    """`role` leaves the base with what it has learned there, as an adapter (trained with `optim`) or, without
+def _split_base(
+    engine: Engine, p: Progress, roles: Sequence[str], start: str, optim: OptimSpec | None
+) -> str:
+    """`roles` leave the base with what they have learned there, as an adapter (trained with `optim`) or, without
     one, as a model that goes on with the base's optimizer; the base is `start` again."""
-    name = fresh(p, role)
+    name = fresh(p, roles[0])
     if optim is None:
         engine.fork(BASE, name, "model")
         engine.assign(BASE, start)
-        done = f"{role} goes on in a model of its own"
+        done = "in a model of its own" if len(roles) == 1 else "in a model of their own"
     else:
         share = engine.factor(name, start)
         engine.prepare(name, optim)
         p.adapters.append(name)
-        done = f"{role} goes on in an adapter that holds {share:.0%} of the squared difference"
+        done = f"in an adapter that holds {share:.0%} of the squared difference"
     for policy in (BASE, name):
         engine.publish(policy)
     engine.release(BASE)
-    p.policies[role], p.references[name] = name, start
+    p.policies.update(dict.fromkeys(roles, name))
+    p.references[name] = start
     if BASE in p.found:
         p.found[name] = p.found[BASE]
     return done
@@ -179,12 +179,12 @@ def _own_model(engine: Engine, p: Progress, role: str) -> None:
 
 
 def rejoin(stage: Stage, p: Progress, role: str) -> str:
-    """The roles share again what the other one has learned since."""
+    """The role shares again what those beside it have learned since."""
     to = stage.spec.adaptive.to
     if to in ("replay", "keep_kl"):
         p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), to: 0.0}}
         return f"{to} is off again"
-    other = next(r for r in ROLES if r != role)
+    other = stage.beside(role)
     p.policies[role] = p.policies[other]
     return f"{role} speaks through the weights of {other}"
 
@@ -192,7 +192,7 @@ def rejoin(stage: Stage, p: Progress, role: str) -> str:
 def lay_down(engine: Engine, p: Progress) -> None:
     """At a stage's end: references are dropped, optimizers forgotten, held weights let go."""
     for policy in list(engine.policies()):
-        if AT_START in policy or policy in map(region_of, ROLES):
+        if AT_START in policy or policy.startswith(REGION):
             engine.drop(policy)
         else:
             engine.release(policy)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, fields
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
-from forethought.engines.base import BASE
-
 
 @dataclass(slots=True)
 class Progress:
@@ -22,7 +20,9 @@ class Progress:
     changed: dict = field(default_factory=dict)
     seconds: float = 0.0
     bad_updates: int = 0
-    policies: dict[str, str] = field(default_factory=lambda: {"plan": BASE, "act": BASE})
+    policies: dict[str, str] = field(
+        default_factory=dict
+    )  # role -> who speaks for it, in the order of the workflow
     used: list[str] = field(default_factory=list)  # names of policies that were ever forked
     adapters: list[str] = field(default_factory=list)  # those of them that lie on the base
     # policy -> frozen copy of it at the stage's start

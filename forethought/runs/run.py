@@ -21,7 +21,7 @@ from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
 from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
-from forethought.recipe.layout import given, trains_whole
+from forethought.recipe.layout import given, planners, trains_whole
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
@@ -67,7 +67,7 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
     on = prepare(recipe.engine, larger)  # a process has one number of threads
     probes = domain.vocabulary() or [*domain.marks(), *domain.texts()[:64]]  # free text has no list of words
     engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
-    return Joined(engines[0], {"plan": engines[1]}, probes)
+    return Joined(engines[0], dict.fromkeys(planners(recipe).values(), engines[1]), probes)
 
 
 def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, Rollouts]:
@@ -122,7 +122,12 @@ def _context(domain) -> int:
         longest = max(longest, sum(len(t.split()) for t in [task.context, task.prompt, *shown]))
     if broken and not longest:
         raise broken
-    return -(-2 * (longest + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
+    return -(-2 * (longest + _said(domain)) // 64) * 64
+
+
+def _said(domain) -> int:
+    """Most words that the roles of an episode say."""
+    return sum(n * (domain.turns if i else 1) for i, n in enumerate(domain.budgets.values()))
 
 
 def _text_context(domain) -> int:
@@ -132,7 +137,7 @@ def _text_context(domain) -> int:
         max(len(said.encode()) for said in some)
         for some in ([t.prompt for t in domain.longest(16)], domain.texts())
     )
-    return -(-(prompt + 2 * text + domain.budgets["plan"] + domain.turns * domain.budgets["act"]) // 64) * 64
+    return -(-(prompt + 2 * text + _said(domain)) // 64) * 64
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:

@@ -23,6 +23,7 @@ from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.convert import to_dict
+from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec
 from forethought.runs import endings, handover
 from forethought.runs.endings import Observer
@@ -227,8 +228,9 @@ class Runner:
                 }
             )
         if spec.isolation.core != "none":
-            policy = stage.trained()[0]
-            found = find_cores(self.engine, self.rollouts, spec, policy, p.references[policy], stage.seed)
+            policy, frozen = stage.trained()[0], frozen_in(self.recipe, spec)
+            start = p.references[policy]
+            found = find_cores(self.engine, self.rollouts, spec, frozen, policy, start, stage.seed)
             p.records[-1]["tokens_trained"] += found.tokens
             line["tokens/trained"] = float(found.tokens)
             self._decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
@@ -319,8 +321,8 @@ class Runner:
         """An evaluation sees what the probe's few tasks may miss: the controller reads it too. What it leads
         to is measured again."""
         p, spec, controller = self.progress, stage.spec, self.controller
-        roles = [r for r in stage.others() or stage.spec.roles if f"eval/{r}" in p.evaluations[-1]["scores"]]
-        if spec.adaptive.to == "off" or controller.apart or len(set(p.policies.values())) > 1 or not roles:
+        roles = [r for r in stage.sharing() if f"eval/{r}" in p.evaluations[-1]["scores"]]
+        if spec.adaptive.to == "off" or controller.apart or not roles:
             return
         start, now = (
             {r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1])
@@ -420,7 +422,7 @@ class Runner:
             why != AGAIN
             and not self.rolled_back
             and spec.isolation.core == "core"
-            and (done := fuse(self.engine, spec, p.policies[spec.roles[0]]))
+            and (done := fuse(self.engine, spec, frozen_in(self.recipe, spec), p.policies[spec.roles[0]]))
         ):
             self._decide("schedule", "core", "fuse", done)
             p.step += 1

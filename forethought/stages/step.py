@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from forethought.core.metrics import Last, Mean, Metric, Sum, merge
 from forethought.core.seeds import seed_of
@@ -31,7 +32,8 @@ from forethought.learn.losses import term
 from forethought.learn.losses.terms import needs
 from forethought.learn.rewards import default_weights, reward
 from forethought.learn.schedule import lr_scale
-from forethought.recipe.schema import ROLES, StageSpec, TreeSpec
+from forethought.recipe.roles import counts_of, sampled_in
+from forethought.recipe.schema import StageSpec
 from forethought.workflows.growing import drawn
 from forethought.workflows.rollout import Rollouts
 
@@ -51,8 +53,8 @@ class Step:
 
 @dataclass(slots=True)
 class Stage:
-    """One stage at work. `policies` maps every role to the policy that speaks for it; those of `spec.roles`
-    train."""
+    """One stage at work. `policies` maps every role, in the order of the workflow, to the policy that speaks for
+    it; those of `spec.roles` train."""
 
     engine: Engine
     rollouts: Rollouts
@@ -67,6 +69,11 @@ class Stage:
         default_factory=dict
     )  # what credit keeps between steps; saved with the checkpoint
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All of the workflow, in the order in which they first speak."""
+        return tuple(self.policies)
+
     def trained(self) -> list[str]:
         return sorted({self.policies[role] for role in self.spec.roles})
 
@@ -78,9 +85,18 @@ class Stage:
             if role not in self.spec.roles and self.policies[role] in self.trained()
         ]
 
+    def sharing(self) -> list[str]:
+        """The roles that training can harm: those that do not train, else those that train in weights they share."""
+        return self.others() or [
+            role for role in self.spec.roles if len(self._speakers(self.policies[role])) > 1
+        ]
+
+    def beside(self, role: str) -> str:
+        """The role whose weights `role` shared before it was isolated: one that trains, where there is another."""
+        return next(other for other in (*self.spec.roles, *self.roles) if other != role)
+
     def step(self, k: int, conflict: bool = False) -> Step:
-        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the two roles'
-        gradients. Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in
+        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the roles' gradients. Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in
         this update."""
         rng = random.Random(seed_of(self.seed, k))
         levels = self.curriculum.draw(rng, self.spec.batch, k)
@@ -118,7 +134,9 @@ class Stage:
     def _reinforce(self, k: int, tasks: list[Task], conflict: bool) -> Step:
         spec = self.spec
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
-        weights = spec.reward or default_weights(spec.credit.name in credit.BY_BRANCH, *_sampled(spec.tree))
+        whole = all(counts_of(spec.tree, self.roles).values())
+        by_branch = spec.credit.name in credit.BY_BRANCH
+        weights = spec.reward or default_weights(by_branch, list(sampled_in(spec.tree, self.roles)), whole)
         trees = [reward(tree, weights, spec.shaping) for tree in trees]
         entropies = (
             self._entropies(trees)
@@ -155,7 +173,7 @@ class Stage:
         if any(needs(one, "ref") for one in objective.terms):
             segments = self._with_references(segments)
         segments, objective = self._keeping(k, segments, objective)
-        parts = [counts, self.curriculum.metrics(), tree_metrics(trees), classes]
+        parts = [counts, self.curriculum.metrics(), tree_metrics(trees, self.roles[:-1]), classes]
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
         return Step(merge(parts), trees, advantages, *failures(trees))
@@ -241,12 +259,12 @@ class Stage:
         parts = []
         batches = [for_policy(segments, policy, self.policies) for policy in self.trained()]
         for batch in batches:  # all gradients first: if one is refused, no policy has moved
-            shared = all(self.policies.get(role) == batch.policy for role in ROLES)
+            shared = conflict and len(self._speakers(batch.policy)) > 1
             if self.spec.isolation.surgery != "none":
-                parts.append(self._by_role(k, batch, objective, conflict and shared))
+                parts.append(self._by_role(k, batch, objective, shared))
                 continue
             parts.append(self.engine.forward_backward(batch, objective))
-            if conflict and shared:
+            if shared:
                 parts.append(self._conflict(k, batch, objective))
         moving = [batch.policy for batch in batches if any(s.stream for s in batch.segments)]
         if len(moving) > 1:  # one alone is checked by its own step
@@ -256,22 +274,21 @@ class Stage:
             self.engine.publish(policy)
         return merge(parts)
 
+    def _speakers(self, policy: str) -> list[str]:
+        """The roles that speak through a policy."""
+        return [role for role in self.roles if self.policies[role] == policy]
+
     def _by_role(self, k: int, batch: Batch, objective: Objective, conflict: bool) -> dict[str, Metric]:
         """The gradient, gathered role by role and reconciled (PCGrad); its conflict is that of before."""
         parts, names = [], []
-        for role in ROLES:
+        for role in self._speakers(batch.policy):
             own = for_role(batch, role)
             if any(s.stream for s in own.segments):
                 parts.append(self.engine.forward_backward(own, objective))
                 self.engine.set_aside(batch.policy, role)
                 names.append(role)
-        if conflict and len(names) == 2:
-            parts.append(
-                {
-                    f"conflict/{group}": Last(c)
-                    for group, c in self.engine.conflict(batch.policy, *names).items()
-                }
-            )
+        if conflict and len(names) > 1:
+            parts.append(pairwise(names, lambda a, b: self.engine.conflict(batch.policy, a, b)))
         parts.append(
             self.engine.combine(
                 batch.policy, names, self.spec.isolation.surgery, seed_of(self.seed, k, "surgery")
@@ -280,29 +297,52 @@ class Stage:
         return merge(parts)
 
     def _conflict(self, k: int, batch: Batch, objective: Objective) -> dict[str, Metric]:
-        """How far the two roles' gradients pull apart. One more pass, for one of them; the gathered gradient
-        stays as it is."""
+        """How far the gradients of the roles that speak through one policy pull apart. A pass more for each role
+        (for two that train, for one of them); the gathered gradient stays as it is."""
         engine, policy, started = self.engine, batch.policy, time.perf_counter()
-        roles = [role for role in ROLES if any(s.stream and s.role == role for s in batch.segments)]
+        speakers = self._speakers(policy)
+        roles = [role for role in speakers if any(s.stream and s.role == role for s in batch.segments)]
         # nothing to compare, or nothing to compare it with
         if not roles or (len(roles) == 1 and not self.rollouts.shows()):
             return {}
         engine.set_aside(policy, "all")
-        if len(roles) == 2:  # both have an objective: the whole, less one of them, is the other
-            engine.forward_backward(for_role(batch, "act"), objective)
-        else:  # the other role's is what imitation would ask for
-            shown = self._demonstrations(k, "conflict", "sft", {role for role in ROLES if role not in roles})
-            if not shown:
+        if len(speakers) == len(roles) == 2:  # the whole, less one of them, is the other
+            engine.forward_backward(for_role(batch, roles[-1]), objective)
+            engine.set_aside(policy, "one")
+            found = pairwise(roles, lambda a, b: engine.conflict(policy, "all", "one", part=True))
+        elif len(roles) == 1 and len(speakers) == 2:  # the other role's is what imitation would ask for
+            if not self._imitated(k, policy, [role for role in speakers if role not in roles]):
                 engine.combine(policy, ["all"])
                 return {}
-            shown = for_policy(shown, policy, self.policies)
-            engine.forward_backward(shown, Objective((term("sft", targets(shown.segments, "sft")),)))
-        engine.set_aside(policy, "one")
-        found = engine.conflict(policy, "all", "one", part=len(roles) == 2)
+            engine.set_aside(policy, "one")
+            found = pairwise(speakers, lambda a, b: engine.conflict(policy, "all", "one"))
+        else:
+            found = pairwise(
+                [role for role in speakers if self._alone(k, batch, objective, role)],
+                lambda a, b: engine.conflict(policy, a, b),
+            )
         engine.combine(policy, ["all"])
-        return {f"conflict/{group}": Last(c) for group, c in found.items()} | {
-            "seconds_probe/conflict": Sum(time.perf_counter() - started)
-        }
+        return found | {"seconds_probe/conflict": Sum(time.perf_counter() - started)}
+
+    def _alone(self, k: int, batch: Batch, objective: Objective, role: str) -> bool:
+        """Set one role's gradient aside under its name: of its own objective, or of the imitation that a role which
+        does not train would ask for. False where the family can show nothing of it."""
+        own = for_role(batch, role)
+        if any(s.stream for s in own.segments):
+            self.engine.forward_backward(own, objective)
+        elif not (self.rollouts.shows() and self._imitated(k, batch.policy, [role])):
+            return False
+        self.engine.set_aside(batch.policy, role)
+        return True
+
+    def _imitated(self, k: int, policy: str, roles: Sequence[str]) -> bool:
+        """Gather the gradient of demonstrations of `roles`; False where the family can show none."""
+        shown = self._demonstrations(k, "conflict", "sft", set(roles))
+        if not shown:
+            return False
+        shown = for_policy(shown, policy, self.policies)
+        self.engine.forward_backward(shown, Objective((term("sft", targets(shown.segments, "sft")),)))
+        return True
 
     def _denominator(self, trees: Sequence[Tree], advantages: Sequence[Advantages]) -> float:
         """Over all groups, those without gradient too: leaving them out must not change the update."""
@@ -316,10 +356,8 @@ class Stage:
             return float(max(sum(size for _, size in sizes), 1))
         if self.spec.loss_norm == "sequences":
             return float(max(len(sizes), 1))
-        budgets = {
-            "plan": self.spec.tree.plan_tokens or self.rollouts.budgets["plan"],
-            "act": self.spec.tree.act_tokens or self.rollouts.budgets["act"],
-        }
+        tokens = self.spec.tree.tokens
+        budgets = {role: tokens.get(role) or self.rollouts.budgets[role] for role in self.roles}
         return float(max(sum(budgets[role] for role, _ in sizes), 1))
 
     def _with_references(self, segments: list[Segment]) -> list[Segment]:
@@ -333,9 +371,20 @@ class Stage:
         return out
 
 
-def _sampled(tree: TreeSpec) -> tuple[list[str], bool]:
-    """(the roles that policies speak in a tree, whether the last role of the workflow is among them)"""
-    return [*([] if tree.oracle_plan else ["plan"]), *(["act"] if tree.acts else [])], bool(tree.acts)
+def pairwise(roles: Sequence[str], cosines: Callable[[str, str], Mapping[str, float]]) -> dict[str, Metric]:
+    """`conflict/GROUP`: the cosine between the gradients of two roles, by group of layers. Of more roles it is the
+    lowest over the pairs, and `conflict/A-B/GROUP` is there for each pair."""
+    pairs = {(a, b): cosines(a, b) for a, b in combinations(roles, 2)}
+    groups = dict.fromkeys(group for found in pairs.values() for group in found)
+    found = {
+        f"conflict/{group}": Last(min(row[group] for row in pairs.values() if group in row))
+        for group in groups
+    }
+    if len(pairs) > 1:
+        found |= {
+            f"conflict/{a}-{b}/{group}": Last(c) for (a, b), row in pairs.items() for group, c in row.items()
+        }
+    return found
 
 
 def failures(trees: Sequence[Tree]) -> tuple[int, int]:
@@ -344,15 +393,15 @@ def failures(trees: Sequence[Tree]) -> tuple[int, int]:
     return ends.count("failed"), len(ends)
 
 
-def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
+def tree_metrics(trees: Sequence[Tree], prepare: Sequence[str]) -> dict[str, Metric]:
     """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens
     sampled."""
     parts: list[dict[str, Metric]] = []
     for tree in trees:
         for n in tree.nodes:
             if n.policy is None:
-                if n.role == "plan":  # the oracle's
-                    parts.append({"failed/plan": Mean(n.status == "failed")})
+                if n.role is not None:  # the oracle's
+                    parts.append({f"failed/{n.role}": Mean(n.status == "failed")})
                 continue
             size, said = (
                 len(n.token_ids),
@@ -366,8 +415,8 @@ def tree_metrics(trees: Sequence[Tree]) -> dict[str, Metric]:
                     for status in ("truncated", "failed", "overlong")
                 },
             }
-            if n.role == "plan":
-                one["refused/plan"] = Mean(n.status in ("refused", "truncated"), n.status != "failed")
+            if n.role in prepare:
+                one[f"refused/{n.role}"] = Mean(n.status in ("refused", "truncated"), n.status != "failed")
             if n.reward is not None:
                 one[f"reward/{n.role}"] = Mean(n.reward)
             if "timed_out" in n.reward_parts:  # a verifier gave up on it

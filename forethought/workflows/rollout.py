@@ -16,9 +16,13 @@ from forethought.core.types import Completion, Node, Request, Task, Tree, Turn, 
 from forethought.engines.base import Engine
 from forethought.envs.guard import Boundary, Fault
 from forethought.envs.guarded import guarded
+from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import TreeSpec
+from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.base import Domain
 from forethought.workflows.growing import Execution, Growing, drawn, undrawn
+
+ROLES = SPEAKING["plan_then_act"]
 
 
 class Rollouts:
@@ -206,7 +210,7 @@ class Rollouts:
         beside: bool = False,
         first: int = 0,
     ) -> list[Tree]:
-        """One tree per task: `tree.plans` plans (or the oracle's), `tree.acts` executions of each that the
+        """One tree per task: as many plans as `tree` says (or the oracle's), and as many executions of each that the
         interface accepts.
 
         `policies` maps each role to the policy that speaks for it. The same seed gives the same trees.
@@ -219,9 +223,10 @@ class Rollouts:
         self._plan(whole, tree, policies["plan"])
         if beside:
             self._oracle(whole)
+        counts = counts_of(tree, ROLES)
         for g in growing:
             if g.broken:  # every plan that it was to have failed with it
-                for _ in range((1 if tree.oracle_plan else tree.plans) + beside):
+                for _ in range((1 if "plan" in tree.oracle else counts["plan"]) + beside):
                     g.add(
                         parent=0,
                         role="plan",
@@ -231,7 +236,7 @@ class Rollouts:
                         reason=g.broken,
                         policy=policies["plan"],
                     )
-        if tree.acts:
+        if counts["act"]:
             self._act(growing, tree, policies["act"], noise)
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
 
@@ -246,7 +251,7 @@ class Rollouts:
         noise: bool = True,
         first: int = 0,
     ) -> list[Tree]:
-        """One tree per task: `tree.acts` executions by `policy` of each of its plans, which are given as
+        """One tree per task: executions by `policy` of each of its plans, which are given as
         (text, token ids); whoever wrote them, the ids are those of this engine's tokenizer. Nothing is
         parsed: give plans that the interface accepts."""
         growing = [Growing(self, task, seed_of(seed, i)) for i, task in enumerate(tasks, start=first)]
@@ -265,16 +270,16 @@ class Rollouts:
 
     def _plan(self, growing: list[Growing], tree: TreeSpec, policy: str) -> None:
         engine, domain = self.engine, self.domain
-        if tree.oracle_plan:
+        if "plan" in tree.oracle:
             self._oracle(growing)
             return
         requests = [
             Request(
                 policy=policy,
                 context=g.nodes[0].token_ids,
-                n=tree.plans,
+                n=counts_of(tree, ROLES)["plan"],
                 stops=self.stops("plan"),
-                max_tokens=tree.plan_tokens or self.budgets["plan"],
+                max_tokens=tree.tokens.get("plan") or self.budgets["plan"],
                 temperature=tree.temperature,
                 top_p=tree.top_p,
                 seed=seed_of(g.seed, "plan"),
@@ -318,7 +323,7 @@ class Rollouts:
 
     def _act(self, growing: list[Growing], tree: TreeSpec, policy: str, noise: bool) -> None:
         engine, domain = self.engine, self.domain
-        budget = tree.act_tokens or self.budgets["act"]
+        budget = tree.tokens.get("act") or self.budgets["act"]
 
         def ask(g: Growing, node: Node, n: int, turn: int) -> Request:
             return Request(
@@ -338,7 +343,7 @@ class Rollouts:
             for n in list(g.nodes)
             if n.role == "plan" and n.status in ("given", "finished")
         ]
-        first = engine.sample([ask(g, n, tree.acts, 0) for g, n in plans])
+        first = engine.sample([ask(g, n, counts_of(tree, ROLES)["act"], 0) for g, n in plans])
         live = []  # (execution, last node, completion)
         for (g, plan), outs in zip(plans, first, strict=True):
             for k, out in enumerate(outs):

@@ -181,7 +181,7 @@ def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
         "# desk: stages 2, steps at most 307, layout adapters, seed 0\n"
         "# stage 1/2 imitate: trains plan and act (base), 300 steps of 128 tasks, levels 1 2 3 4 5\n"
         "# stage 2/2 reinforce: trains plan (adapter), frozen act, 7 steps of 32 tasks, levels 3 4 5, 8 "
-        "plans x 0 acts, credit grpo\n"
+        "plan x 0 act, credit grpo\n"
         "#   gate: eval/act@5 max_drop 0.01, else roll_back\n"
     )
     assert from_dict(tomllib.loads(out)) == load("desk", ["stage.1.until.steps=7"])
@@ -400,7 +400,7 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
                 "problems": Path("p.jsonl"),
                 "tasks": 7,
                 "levels": (3, 4, 5, 9),
-                "tree": TreeSpec(plans=1, acts=1, temperature=0.0),
+                "tree": TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),
             },
         ),
     ]
@@ -457,7 +457,7 @@ def test_samples_have_the_settings_of_the_published_validation(run, argv, expect
     run.answer = ANSWER
     assert cli.main(["eval", "r", *argv]) == 0
     tree = run.calls[-1][2]["tree"]
-    assert (tree.plans, tree.temperature, tree.top_p, tree.acts) == (*expected, 1)
+    assert (tree.counts["plan"], tree.temperature, tree.top_p, tree.counts["act"]) == (*expected, 1)
 
 
 def test_top_p_says_nothing_where_all_is_greedy(run, capsys):
@@ -538,7 +538,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
                 "level": 3,
                 "seed": 5,
                 "problems": None,
-                "tree": TreeSpec(plans=1, acts=1, temperature=0.0),
+                "tree": TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),
             },
         ),
     ]

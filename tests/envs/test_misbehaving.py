@@ -24,7 +24,7 @@ STAGES = (
     {
         "kind": "reinforce",
         "batch": 4,
-        "tree": {"plans": 2, "acts": 2},
+        "tree": {"plan": 2, "act": 2},
         "credit": {"name": "role_baseline"},
         "until": {"steps": 2},
     },

@@ -204,7 +204,7 @@ def test_a_downloaded_model_is_read_from_the_cache(tmp_path, monkeypatch):
 
 def recipe_of(folder=None, **stage):
     """2 tasks a step, 4 plans x 3 acts of at most 20 and 40 tokens, 5 steps."""
-    table = {"kind": "reinforce", "until": {"steps": 5}, "batch": 2, "tree": {"plans": 4, "acts": 3}} | stage
+    table = {"kind": "reinforce", "until": {"steps": 5}, "batch": 2, "tree": {"plan": 4, "act": 3}} | stage
     return from_dict(
         {
             "name": "made",
@@ -224,12 +224,17 @@ def recipe_of(folder=None, **stage):
     )
 
 
+def rows(work) -> dict[str, int]:
+    """Sequences that each role decodes."""
+    return {role: wave.rows for role, wave in work.waves.items()}
+
+
 def test_a_step_of_reinforcement_by_hand():
     """Plans: 4 x 20. Acts: 12 x 40. Half of it is used. Prompts are read for the plans, and once more with
     the plans for the acts."""
     recipe = recipe_of()
     work = work_of(recipe.stage[0], recipe, lengths_of(recipe, EXACT), EXACT)
-    assert (work.steps, work.plans, work.acts) == (5, 8, 24)
+    assert (work.steps, rows(work)) == (5, {"plan": 8, "act": 24})
     assert work.sampled_most == 2 * (80 + 480) and work.sampled == work.sampled_most / 2
     assert work.prefilled == 2 * (10 + 10 + 4 * 10)
     assert work.trained == 2 * (10 + 280) and work.trained_most == 2 * (10 + 560)
@@ -238,19 +243,19 @@ def test_a_step_of_reinforcement_by_hand():
 def test_updates_oracle_plans_and_budgets_of_the_stage():
     twice = recipe_of(updates=2)
     assert work_of(twice.stage[0], twice, lengths_of(twice, EXACT), EXACT).trained == 2 * 2 * (10 + 280)
-    oracle = recipe_of(roles=["act"], tree={"plans": 4, "acts": 3, "oracle_plan": True, "act_tokens": 30})
+    oracle = recipe_of(roles=["act"], tree={"oracle": ["plan"], "act": 3, "tokens": {"act": 30}})
     work = work_of(oracle.stage[0], oracle, lengths_of(oracle, EXACT), EXACT)
-    assert (work.plans, work.acts, work.sampled_most) == (0, 6, 2 * 3 * 30)
+    assert (rows(work), work.sampled_most) == ({"act": 6}, 2 * 3 * 30)
     assert work.trained == 2 * (10 + 10 + 45) and work.trained_most == 2 * (10 + 20 + 90)
 
 
 def test_imitation_distillation_and_evaluations_by_hand():
-    recipe = recipe_of(kind="imitate", tree={"plans": 4, "acts": 1})
+    recipe = recipe_of(kind="imitate", tree={})
     lengths = lengths_of(recipe, EXACT)
     work = work_of(recipe.stage[0], recipe, lengths, EXACT)
     assert (work.trained, work.trained_most, work.sampled) == (2 * (10 + 30), 2 * (10 + 60), 0)
     measured = evaluation_work(recipe, lengths, EXACT)  # at the start, after 2, 4 and 5 of 5 steps
-    assert (measured.steps, measured.sampled_most, measured.plans, measured.acts) == (4, 7 * 60, 7, 7)
+    assert (measured.steps, measured.sampled_most, rows(measured)) == (4, 7 * 60, {"plan": 7, "act": 7})
     distil = from_dict(
         {
             "stage": [

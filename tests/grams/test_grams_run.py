@@ -81,7 +81,7 @@ def stage(grams: Path | str = "", **credit) -> dict:
         "kind": "reinforce",
         "until": {"steps": 2},
         "batch": 2,
-        "tree": {"plans": 3, "acts": 2},
+        "tree": {"plan": 3, "act": 2},
         "credit": credit,
         "optim": {"lr": 0.5, "warmup": 0},
     }

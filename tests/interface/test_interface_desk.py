@@ -216,7 +216,9 @@ def test_rollouts_keep_a_refused_plan_and_execute_the_others():
         return ACT if "</plan>" in text else next(texts)
 
     rollouts = Rollouts(Listening(domain.vocabulary(), domain.stops, script=say), domain)
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=1), {"plan": "base", "act": "base"}, seed=1)
+    [tree] = rollouts.grow(
+        [HAND], TreeSpec(counts={"plan": 2, "act": 1}), {"plan": "base", "act": "base"}, seed=1
+    )
     assert [(n.status, n.reason, dict(n.reward_parts)) for n in tree.nodes[1:3]] == [
         ("finished", "", {"format": 1.0, "valid": 1.0}),
         ("refused", "character 1: found 'c', expected '['", {"format": 0.0, "valid": 0.0}),

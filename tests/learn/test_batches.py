@@ -84,7 +84,7 @@ def test_every_task_needs_its_roles():
 # rollouts ---------------------------------------------------------------------------------------------------
 
 
-def grown(tasks, spec=TreeSpec(plans=2, acts=2), **options):
+def grown(tasks, spec=TreeSpec(counts={"plan": 2, "act": 2}), **options):
     rollouts = scripted(say, **options)
     trees = rollouts.grow(tasks, spec, {"plan": "base", "act": "base"}, seed=1)
     trees = [

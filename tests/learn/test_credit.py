@@ -348,8 +348,8 @@ def test_grams_without_their_tokens_are_our_own_fault():
 
 
 def test_roles_that_do_not_train_have_no_advantage_and_weights_scale_the_others():
-    assert advantages([[1, 0]], "dr_grpo", roles=("act",), act_weight=2.0) == {2: 1.0, 3: -1.0}
-    assert advantages([[1], [0]], "dr_grpo", roles=("plan",), plan_weight=0.5, act_weight=7.0) == {
+    assert advantages([[1, 0]], "dr_grpo", roles=("act",), weight={"act": 2.0}) == {2: 1.0, 3: -1.0}
+    assert advantages([[1], [0]], "dr_grpo", roles=("plan",), weight={"plan": 0.5, "act": 7.0}) == {
         1: 0.25,
         3: -0.25,
     }
@@ -383,8 +383,8 @@ def test_assign_checks_the_coverage_of_every_row(monkeypatch):
 
 def test_the_recipe_check_knows_the_rows_and_the_reward_parts():
     from forethought.learn.credit import OVER_BATCH
+    from forethought.recipe.check_reinforce import ACTS, PREPARES
     from forethought.recipe.check_reinforce import OVER_BATCH as KNOWN
-    from forethought.recipe.check_reinforce import REWARD_PARTS
 
     assert set(check.CREDITS) == set(CREDITS) and set(KNOWN) == set(OVER_BATCH)
-    assert set().union(*REWARD_PARTS.values()) == set(PARTS)
+    assert {*ACTS, *PREPARES} == set(PARTS)

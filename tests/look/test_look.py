@@ -227,7 +227,9 @@ def test_samples_of_each_problem_by_hand(model):
     votes."""
     source = find(model, "desk", SMALL)
     engine_of = speaking(lambda i: WRONG if i == 1 else RIGHT, lambda i: RIGHT)
-    found = evaluate(source, tree=TreeSpec(plans=4, acts=1, temperature=0.6, top_p=0.95), engine_of=engine_of)
+    found = evaluate(
+        source, tree=TreeSpec(counts={"plan": 4, "act": 1}, temperature=0.6, top_p=0.95), engine_of=engine_of
+    )
     assert {
         name: found[name]["value"] for name in ("plan", "act", "avg@4", "pass@1", "pass@2", "pass@4", "maj@4")
     } == pytest.approx(
@@ -247,7 +249,9 @@ def test_a_tied_vote_counts_by_half_and_five_samples_end_with_pass_at_5(model):
     source = find(model, "desk", SMALL)
     # the last one is refused and does not vote
     engine_of = speaking(lambda i: (RIGHT, RIGHT, WRONG, WRONG, 2)[i], lambda i: RIGHT)
-    found = evaluate(source, tree=TreeSpec(plans=5, acts=1, temperature=1.0), engine_of=engine_of)
+    found = evaluate(
+        source, tree=TreeSpec(counts={"plan": 5, "act": 1}, temperature=1.0), engine_of=engine_of
+    )
     assert [name for name in found if "@" in name] == [
         "avg@5",
         "pass@1",
@@ -263,14 +267,18 @@ def test_a_tied_vote_counts_by_half_and_five_samples_end_with_pass_at_5(model):
 
 def test_samples_at_temperature_0_are_refused(model):
     with pytest.raises(UserError, match="3 samples at temperature 0 are 3 times the same"):
-        evaluate(find(model, "desk", SMALL), tree=TreeSpec(plans=3, temperature=0.0), engine_of=fake_desk())
+        evaluate(
+            find(model, "desk", SMALL),
+            tree=TreeSpec(counts={"plan": 3}, temperature=0.0),
+            engine_of=fake_desk(),
+        )
 
 
 def test_the_numbers_do_not_depend_on_how_many_are_sampled_together(model):
     def found(rows: int) -> dict:
         seen = []
         source = find(model, "desk", [*SMALL, f"engine.sample_rows={rows}"])
-        tree = TreeSpec(plans=3, temperature=1.0)
+        tree = TreeSpec(counts={"plan": 3}, temperature=1.0)
         result = evaluate(
             source, tree=tree, engine_of=fake_desk(), tell=lambda done, n: seen.append((done, n))
         )

@@ -103,7 +103,7 @@ def test_answers_vote_by_their_value_and_what_cannot_be_read_does_not(model, tmp
     found = evaluate(
         find(model, "math", PLAIN),
         problems=file,
-        tree=TreeSpec(plans=6, temperature=0.6),
+        tree=TreeSpec(counts={"plan": 6}, temperature=0.6),
         engine_of=engine_of,
     )
     assert {name: entry["value"] for name, entry in found.items() if "@" in name} == pytest.approx(

@@ -41,7 +41,7 @@ optim = { name = "muon", betas = [0, 0.5] }
 [[stage]]
 kind = "reinforce"
 roles = ["plan"]
-tree = { plans = 8, acts = 0 }
+tree = { plan = 8, act = 0 }
 reward = { plan = { valid = 1 } }
 gates = [{ metric = "eval/act@2", max_drop = 0.01, on_fail = "roll_back" }]
 """
@@ -56,6 +56,7 @@ EXPECTED = Recipe(
     stage=(
         StageSpec(
             kind="imitate",
+            roles=("plan", "act"),
             until=UntilSpec(steps=3, metric="eval/plan", at_least=1.0),
             loss_share={"plan": (1.0, 0.5)},
             optim=OptimSpec(name="muon", betas=(0.0, 0.5)),
@@ -63,7 +64,7 @@ EXPECTED = Recipe(
         StageSpec(
             kind="reinforce",
             roles=("plan",),
-            tree=TreeSpec(plans=8, acts=0),
+            tree=TreeSpec(counts={"plan": 8, "act": 0}),
             reward={"plan": {"valid": 1.0}},
             gates=(GateSpec(metric="eval/act@2", max_drop=0.01, on_fail="roll_back"),),
         ),
@@ -116,7 +117,7 @@ def test_the_resolved_recipe_feeds_back_in(tmp_path, toml):
 
 def test_the_printed_recipe_feeds_back_in():
     odd = TaskSpec(options={'quote "\n\x7f': 'é\\ "', "on": True, "none": None})
-    recipe = Recipe(name="t", about='two\nlines, a "quote"', task=odd, stage=(StageSpec(),))
+    recipe = Recipe(name="t", about='two\nlines, a "quote"', task=odd, stage=(StageSpec(roles=("act",)),))
     back = from_dict(tomllib.loads(to_toml(recipe)))
     assert back.task.options == {'quote "\n\x7f': 'é\\ "', "on": True}  # TOML has no word for nothing
     assert (back.name, back.about, back.stage) == (recipe.name, recipe.about, recipe.stage)
@@ -155,9 +156,9 @@ def test_a_shipped_name_wins_over_a_directory_and_a_path_reaches_it(tmp_path, mo
     ("text", "message"),
     [
         (
-            "[[stage]]\ntree = { plan = 2 }",
-            "stage.0.tree.plan: unknown key 'plan'; did you mean 'plans'? "
-            "(known: act_tokens, acts, oracle_plan, plan_tokens, plans, temperature, top_p)",
+            "[[stage]]\ntree = { tempature = 0.5 }",
+            "stage.0.tree.tempature: unknown key 'tempature'; did you mean 'temperature'? "
+            "(known: oracle, temperature, tokens, top_p)",
         ),
         ("sead = 1", "sead: unknown key 'sead'; did you mean 'seed'?"),
         ("seed = 1.0", "seed: expected a whole number, found the number 1.0"),
@@ -252,7 +253,7 @@ def test_overrides_reach_written_values_defaults_and_names_that_a_recipe_chooses
     )
     # the later one counts
     assert recipe.stage[0].until == UntilSpec(steps=51, metric="eval/plan", at_least=1.0)
-    assert recipe.stage[1].tree == TreeSpec(plans=8, acts=0, temperature=0.5)
+    assert recipe.stage[1].tree == TreeSpec(counts={"plan": 8, "act": 0}, temperature=0.5)
     assert recipe.stage[1].roles == ("act",) and recipe.stage[1].gates == ()
     assert recipe.stage[1].reward == {"plan": {"valid": 1.0}, "act": {"follows": 2.0}}
     assert (recipe.layout, recipe.about, recipe.name, recipe.model.path) == ("adapters", "a = b", "7", "")
@@ -274,7 +275,7 @@ def test_overrides_reach_written_values_defaults_and_names_that_a_recipe_chooses
             "stage.0.loss_share.act.0: no such entry: stage.0.loss_share.act is empty; set the whole list",
         ),
         ("stage.0.tre.plans=5", "stage.0.tre: unknown key 'tre'; did you mean 'tree'?"),
-        ("stage.0.tree.plan=5", "stage.0.tree.plan: unknown key 'plan'; did you mean 'plans'?"),
+        ("stage.0.until.step=5", "stage.0.until.step: unknown key 'step'; did you mean 'steps'?"),
         ("seed.x=5", "seed.x: nothing lies under seed, which is the whole number 7"),
         ("task.slip.x=5", "task.slip.x: nothing lies under task.slip, which is the number 0.15"),
         ("seed=x", "seed: expected a whole number, found the text 'x'"),
@@ -305,7 +306,6 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         ("engine.device=gpu", "engine.device: unknown device 'gpu'"),
         ("adapter.rank=0", "adapter.rank: must be at least 1, found 0"),
         # roles and weights
-        ("stage.0.roles=[]", "stage.0.roles: a stage trains at least one role (known: plan, act)"),
         (
             'stage.0.roles=["plann"]',
             "stage.0.roles.0: unknown role 'plann'; did you mean 'plan'? (known: act, plan)",
@@ -386,7 +386,7 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         # imitate
         ("stage.0.reward.plan.valid=1", "stage.0.reward: imitate reads no rewards; take reward out"),
         ("stage.0.credit.name=rloo", "stage.0.credit: imitate reads no rewards; take credit out"),
-        ("stage.0.tree.plans=8", "stage.0.tree: imitate samples no trees; take tree out"),
+        ("stage.0.tree.plan=8", "stage.0.tree: imitate samples no trees; take tree out"),
         ("stage.0.updates=2", "stage.0.updates: imitate does not read it; take updates out"),
         ("stage.0.loss_share.plan=[1]", "stage.0.loss_share.plan: has 1 numbers for 2 levels (1, 2)"),
         ("stage.0.loss_share.plan=[1, 2]", "stage.0.loss_share.plan.1: must be between 0 and 1, found 2.0"),
@@ -396,20 +396,29 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
             "stage.0.loss_share.pln: unknown role of this stage 'pln'; did you mean 'plan'?",
         ),
         # tree
-        ("stage.1.tree.plans=1", "stage.1.tree: one rollout is a group of size 1, which has no baseline"),
+        ("stage.1.tree.plan=1", "stage.1.tree: one rollout is a group of size 1, which has no baseline"),
         (
-            "stage.1.tree={plans=1, acts=4}",
-            "stage.1.tree.plans: role 'plan' trains, and one plan has no peers",
+            "stage.1.tree={plan=1, act=4}",
+            "stage.1.tree.plan: role 'plan' trains, and one plan has no peers",
         ),
-        ("stage.1.tree={plans=0, acts=4}", "stage.1.tree.plans: must be at least 1, found 0"),
+        ("stage.1.tree={plan=0, act=4}", "stage.1.tree.plan: must be at least 1, found 0"),
+        ("stage.1.tree.plann=3", "stage.1.tree.plann: unknown role 'plann'; did you mean 'plan'?"),
+        ("stage.1.tree.tokens.plann=3", "stage.1.tree.tokens.plann: unknown role 'plann'"),
+        ("stage.1.tree.tokens.plan=-3", "stage.1.tree.tokens.plan: must be at least 0, found -3"),
+        ('stage.1.tree.oracle=["plann"]', "stage.1.tree.oracle.0: unknown role 'plann'"),
+        ('stage.1.tree.oracle=["act"]', "stage.1.tree.oracle: the oracle speaks before the policies"),
+        ("stage.1.credit.weight.plann=2", "stage.1.credit.weight.plann: unknown role 'plann'"),
         ("stage.1.tree.temperature=0", "stage.1.tree.temperature: must be greater than 0, found 0.0"),
         ("stage.1.tree.top_p=0", "stage.1.tree.top_p: must be greater than 0 and at most 1, found 0.0"),
-        ("stage.1.tree.oracle_plan=true", "stage.1.tree.oracle_plan: the oracle writes the plans"),
-        ('stage.1.roles=["act"]', "stage.1.tree.acts: 0 samples no acting, so role 'act' cannot train"),
+        (
+            'stage.1.tree.oracle=["plan"]',
+            "stage.1.tree.oracle: the oracle speaks for 'plan', so there is nothing",
+        ),
+        ('stage.1.roles=["act"]', "stage.1.tree.act: 0 samples no act, so role 'act' cannot train"),
         # reward, credit, update
         (
             "stage.1.reward={act={outcome=1}}",
-            "stage.1.reward.act: role 'act' is not sampled (tree.acts is 0), so it earns no reward",
+            "stage.1.reward.act: role 'act' is not sampled (tree.act is 0), so it earns no reward",
         ),
         ("stage.1.reward={pla={valid=1}}", "stage.1.reward.pla: unknown role 'pla'; did you mean 'plan'?"),
         (
@@ -423,11 +432,11 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         ("stage.1.reward={plan={valid=0}}", "stage.1.reward: every weight is 0"),
         (
             "stage.1.reward={plan={outcome=1}}",
-            "stage.1.reward.plan.outcome: a plan's outcome needs tree.acts >= 1",
+            "stage.1.reward.plan.outcome: the outcome of a plan needs tree.act >= 1",
         ),
         (
             "stage.1.reward={}",
-            "stage.1.reward: an empty table means outcome = 1, and a plan's outcome needs tree.acts >= 1",
+            "stage.1.reward: an empty table means outcome = 1, and the outcome of a plan needs tree.act >= 1",
         ),
         (
             "stage.1.credit.name=grp",
@@ -436,11 +445,11 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         ),
         (
             'stage.1.credit={alpha=0.2,mask="placebo"}',
-            "stage.1.credit.mask: only 'plan' trains, so \"placebo\" would draw all of its tokens",
+            'stage.1.credit.mask: only plan trains, so "placebo" would draw all of its tokens',
         ),
         ("stage.1.credit.eps=0", "stage.1.credit.eps: must be greater than 0, found 0.0"),
         (
-            "stage.1.credit.plan_weight=0",
+            "stage.1.credit.weight.plan=0",
             "stage.1.credit: the advantages of plan all have weight 0, so nothing would train",
         ),
         ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: reinforce reads no demonstrations"),
@@ -470,41 +479,39 @@ def reinforce(roles, tree, credit="grpo", reward=None):
     ("stage", "message"),
     [
         # a flat group: every leaf is everyone's peer
-        (reinforce(["plan", "act"], {"plans": 4, "acts": 1}), None),
-        (reinforce(["act"], {"plans": 1, "acts": 2}), None),
-        (reinforce(["act"], {"plans": 1, "acts": 2, "oracle_plan": True}), None),
-        (reinforce(["act"], {"plans": 4, "acts": 1}), None),
+        (reinforce(["plan", "act"], {"plan": 4, "act": 1}), None),
+        (reinforce(["act"], {"plan": 1, "act": 2}), None),
+        (reinforce(["act"], {"oracle": ["plan"], "act": 2}), None),
+        (reinforce(["act"], {"plan": 4, "act": 1}), None),
         (
             reinforce(
                 ["plan", "act"],
-                {"plans": 2, "acts": 2},
+                {"plan": 2, "act": 2},
                 "role_baseline",
                 {"plan": {"valid": 1}, "act": {"follows": 1}},
             ),
             None,
         ),
         (
-            reinforce(["act"], {"plans": 4, "acts": 1, "oracle_plan": True}),
-            "stage.0.tree.acts: one execution of the oracle's plan is a group of size 1",
+            reinforce(["act"], {"oracle": ["plan"], "act": 1}),
+            "stage.0.tree.act: one act under the oracle's plan is a group of size 1",
         ),
-        (reinforce(["act"], {"plans": 1, "acts": 1}), "stage.0.tree: one rollout is a group of size 1"),
+        (reinforce(["act"], {"plan": 1, "act": 1}), "stage.0.tree: one rollout is a group of size 1"),
         (
-            reinforce(["act"], {"plans": 4, "acts": 1}, "role_baseline"),
-            "stage.0.tree.acts: role_baseline compares executions of one plan, and one has no peers; use at "
-            "least "
-            "2",
+            reinforce(["act"], {"plan": 4, "act": 1}, "role_baseline"),
+            "stage.0.tree.act: role 'act' trains, and one act has no peers to be compared with; use at least 2",
         ),
         (
             reinforce(
                 ["act"],
-                {"plans": 2, "acts": 2, "oracle_plan": True},
+                {"oracle": ["plan"], "act": 2},
                 reward={"plan": {"valid": 1}, "act": {"outcome": 1}},
             ),
-            "stage.0.reward.plan: role 'plan' is not sampled (the oracle writes the plans), so it earns no "
+            "stage.0.reward.plan: role 'plan' is not sampled (the oracle speaks for it), so it earns no "
             "reward",
         ),
         (
-            reinforce(["plan", "act"], {"plans": 2, "acts": 2}, "role_baseline", {"plan": {"valid": 1}}),
+            reinforce(["plan", "act"], {"plan": 2, "act": 2}, "role_baseline", {"plan": {"valid": 1}}),
             "stage.0.reward.act: role_baseline credits each role by its own reward, and 'act' has none",
         ),
     ],
@@ -524,7 +531,7 @@ def test_one_role_may_not_move_the_base_under_the_others():
     assert refusal(check, from_dict({"layout": "adapters", "stage": [stage]})) == (
         "stage.0.weights: the base lies under the weights of every role, so training it for plan would move "
         "the frozen act; "
-        "train both roles on the base, or use the role's own weights "
+        "train all roles on the base, or use the role's own weights "
         '(where sharing is the point: layout = "shared")'
     )
 

@@ -58,8 +58,8 @@ def recipe(name="plan-then-act", seed=0, lr=3e-4, plans=4):
             "roles": roles,
             "until": {"steps": steps, "metric": "", "at_least": None, "at_most": None, "patience": 1},
             "batch": 32,
-            "tree": {"plans": plans, "acts": 3, "temperature": 1.0},
-            "credit": {"name": "pta_grpo", "plan_weight": 0.5},
+            "tree": {"plan": plans, "act": 3, "temperature": 1.0},
+            "credit": {"name": "pta_grpo", "weight": {"plan": 0.5}},
             "optim": {"name": "adamw", "lr": lr, "warmup": 5},
             "gates": []
             if kind == "imitate"

@@ -137,7 +137,7 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
     spec = StageSpec(
         kind="reinforce",
         batch=1,
-        tree=TreeSpec(plans=2, acts=1),
+        tree=TreeSpec(counts={"plan": 2, "act": 1}),
         credit=CreditSpec(name="role_baseline"),
         skip_zero=False,
         optim=OptimSpec(lr=1.0),
@@ -250,8 +250,8 @@ def test_the_report_says_what_broke():
         ]
     )
     assert (
-        told[0] == "At the last evaluation something broke (plan in 2 and e2e in 3 held-out tasks); these "
-        "are in no number."
+        told[0]
+        == "At the last evaluation something broke (plan in 2 and e2e in 3 held-out tasks); these are in no number."
     )
     assert told[1].startswith("In 2 steps the environment,")
 
@@ -262,7 +262,7 @@ IMITATE = {"kind": "imitate", "batch": 2, "until": {"steps": 4}}
 REINFORCE = {
     "kind": "reinforce",
     "batch": 4,
-    "tree": {"oracle_plan": True, "acts": 2},
+    "tree": {"oracle": ["plan"], "act": 2},
     "roles": ["act"],
     "until": {"steps": 6},
 }
@@ -311,8 +311,8 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
     said = str(stopped.value)
     assert stopped.value.exit_code == 2
     assert (
-        "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = "
-        "0.5 of 2 steps)" in said
+        "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = 0.5 of 2 steps)"
+        in said
     )
     assert (
         "environment: ConnectionRefusedError: no server (in environment of Family," in said
@@ -467,7 +467,7 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
     )
     assert family.closed == 1
     monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(RAISES, lambda n: n % 9 == 1))
-    found = look.evaluate(source, tasks=3, tree=TreeSpec(plans=4, temperature=1.0))
+    found = look.evaluate(source, tasks=3, tree=TreeSpec(counts={"plan": 4}, temperature=1.0))
     assert found["failed"] > 0 and found["avg@4"]["n"] == 6 and found["pass@4"]["n"] < 6
     monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: n == 0))
     first, second = look.sample(source, n=2)
@@ -481,7 +481,9 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
         Exception,
         match="all 6 tasks failed, so there is nothing to measure; the most frequent: parse: IndexError",
     ):
-        look.evaluate(source, tasks=3, levels=[1, 2], tree=TreeSpec(plans=1, acts=1, temperature=0.0))
+        look.evaluate(
+            source, tasks=3, levels=[1, 2], tree=TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
+        )
 
 
 def test_the_limits_of_a_recipe_reach_its_family():

@@ -26,7 +26,7 @@ PLAN = {
     "roles": ["plan"],
     "until": {"steps": 4},
     "batch": 2,
-    "tree": {"plans": 3, "acts": 0},
+    "tree": {"plan": 3, "act": 0},
     "reward": {"plan": {"valid": 1}},
     "optim": SGD,
 }
@@ -120,7 +120,7 @@ def test_shared_weights_hold_both(tmp_path):
         ({"layout": "adapters"}, [IMITATE, PLAN | {"weights": "model"}], "stage.1.weights"),
         (
             {"layout": "mixed"},
-            [IMITATE, PLAN | {"roles": ["act"], "tree": {"plans": 2, "acts": 2}, "reward": {}}],
+            [IMITATE, PLAN | {"roles": ["act"], "tree": {"plan": 2, "act": 2}, "reward": {}}],
             "stage.1.weights",
         ),
         ({"layout": "models"}, [IMITATE, PLAN, IMITATE], "stage.2.weights"),
@@ -147,7 +147,7 @@ def test_layouts_that_cannot_work_are_refused(fields, stages, where):
             {
                 "isolation": {"replay": 0.1},
                 "roles": ["plan", "act"],
-                "tree": {"plans": 2, "acts": 2},
+                "tree": {"plan": 2, "act": 2},
                 "reward": {},
             },
             "stage.1.isolation.replay",

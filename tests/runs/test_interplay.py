@@ -27,7 +27,7 @@ PLAN = {
     "roles": ["plan"],
     "until": {"steps": 4},
     "batch": 2,
-    "tree": {"plans": 3, "acts": 0},
+    "tree": {"plan": 3, "act": 0},
     "reward": {"plan": {"valid": 1}},
     "skip_zero": False,
     "optim": SGD,

@@ -143,7 +143,7 @@ def family(request, tmp_path_factory):
                     "kind": "reinforce",
                     "until": {"steps": 2},
                     "batch": 3,
-                    "tree": {"plans": 2, "acts": 2},
+                    "tree": {"plan": 2, "act": 2},
                     "optim": {"lr": 1e-4},
                     "reward": {
                         "plan": {"analytic": 0.5},
@@ -189,7 +189,7 @@ def test_every_end_of_the_family_ends_a_turn_and_is_no_text(family):
             [Request(policy="base", context=rollouts.root_ids(task), n=1, stops=(), max_tokens=9)]
         )[0]
         assert (out.status, out.token_ids) == ("finished", (end,))
-        (tree,) = rollouts.grow([task], TreeSpec(plans=1, acts=0), {"plan": "base"}, 1)
+        (tree,) = rollouts.grow([task], TreeSpec(counts={"plan": 1, "act": 0}), {"plan": "base"}, 1)
         assert (tree.nodes[1].text, tree.nodes[1].token_ids, tree.nodes[1].status) == ("", (end,), "refused")
 
 
@@ -233,7 +233,9 @@ def grown(recipe, **engine):
     engine, rollouts = run.build(replace(recipe, engine=replace(recipe.engine, **engine)))
     tasks = rollouts.domain.pool(0, "train")[:2]
     trees = []
-    for tree in rollouts.grow(tasks, TreeSpec(plans=2, acts=2), {"plan": "base", "act": "base"}, 3):
+    for tree in rollouts.grow(
+        tasks, TreeSpec(counts={"plan": 2, "act": 2}), {"plan": "base", "act": "base"}, 3
+    ):
         plans = [replace(n, status="finished") for n in tree.nodes if n.role == "plan"]
         acts = []
         # an untrained model closes no plan: its executions are sampled under it all the same
@@ -447,7 +449,10 @@ def test_a_turn_that_runs_out_of_tokens_is_truncated_and_counted(family):
     token = engine.encode("nuts")[0]
     speaks_only(engine, token)
     trees = rollouts.grow(
-        rollouts.domain.pool(0, "train")[:2], TreeSpec(plans=2, acts=2), {"plan": "base", "act": "base"}, 1
+        rollouts.domain.pool(0, "train")[:2],
+        TreeSpec(counts={"plan": 2, "act": 2}),
+        {"plan": "base", "act": "base"},
+        1,
     )
     plans = [n for tree in trees for n in tree.nodes if n.role == "plan"]
     assert {(n.status, len(n.token_ids)) for n in plans} == {("truncated", 30)} and len(plans) == 4

@@ -185,7 +185,7 @@ def test_a_stage_trains_with_each_mask(tmp_path, mask):
         "kind": "reinforce",
         "until": {"steps": 2},
         "batch": 2,
-        "tree": {"plans": 3, "acts": 2},
+        "tree": {"plan": 3, "act": 2},
         "credit": {"name": "dr_grpo", "alpha": 0.2, "mask": mask},
         "reward": {"plan": {"analytic": 0.5}, "act": {"outcome": 1, "length": 0.1}},
         "optim": {"lr": 0.5, "warmup": 0},
@@ -203,7 +203,7 @@ def test_a_stage_trains_with_each_mask(tmp_path, mask):
         ({"credit": {"alpha": 0.2, "mask": "entropy", "mask_share": 0}}, "stage.0.credit.mask_share"),
         ({"shaping": {"tau": 0}}, "stage.0.shaping.tau"),
         (
-            {"reward": {"plan": {"analytic": 1}}, "tree": {"acts": 0}, "roles": ["plan"]},
+            {"reward": {"plan": {"analytic": 1}}, "tree": {"act": 0}, "roles": ["plan"]},
             "stage.0.reward.plan.analytic",
         ),
     ],

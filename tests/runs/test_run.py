@@ -23,7 +23,7 @@ from forethought import cli, report
 from forethought.core.errors import CheckpointError, GateStop, Interrupted, UserError
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.load import write_resolved
-from forethought.runs import run, runner
+from forethought.runs import handover, run, runner
 from forethought.runs.progress import Progress
 from forethought.runs.runner import Runner
 from forethought.store import Store, checkpoints
@@ -39,7 +39,7 @@ PLAN = {
     "roles": ["plan"],
     "until": {"steps": 3},
     "batch": 2,
-    "tree": {"plans": 3, "acts": 2},
+    "tree": {"plan": 3, "act": 2},
     "ref_kl": 0.1,
     "optim": SGD,
 }
@@ -48,7 +48,7 @@ ACT = {
     "roles": ["act"],
     "until": {"steps": 4},
     "batch": 2,
-    "tree": {"plans": 2, "acts": 2},
+    "tree": {"plan": 2, "act": 2},
     "credit": {"name": "role_baseline"},
     "optim": SGD,
 }
@@ -56,7 +56,7 @@ BOTH = {
     "kind": "reinforce",
     "until": {"steps": 2},
     "batch": 2,
-    "tree": {"plans": 3, "acts": 2},
+    "tree": {"plan": 3, "act": 2},
     "updates": 2,
     "optim": SGD,
 }
@@ -386,7 +386,7 @@ def test_a_run_learns(tmp_path, no_report):
     plan = PLAN | {
         "until": {"steps": 30},
         "ref_kl": 0.0,
-        "tree": {"plans": 6, "acts": 0},
+        "tree": {"plan": 6, "act": 0},
         "reward": {"plan": {"valid": 1.0}},
         "optim": SGD | {"lr": 1.0},
     }
@@ -499,7 +499,7 @@ def test_a_roll_back_restores_weights_optimizers_and_curriculum_and_says_why(tmp
     (tmp_path / "run").mkdir()
     write_resolved(WHOLE, tmp_path / "run" / "recipe.json")
     runner = Runner(WHOLE, engine, rollouts, Store(tmp_path / "run"), observe)
-    runner.go(Progress(), "start")
+    runner.go(Progress(policies=handover.first_policies(WHOLE)), "start")
     start, moved, back = seen[6], seen[8], seen[9]
     # else nothing was taken back
     assert all(one != other for one, other in zip(moved[:5], start, strict=False))
@@ -556,8 +556,8 @@ def test_a_stop_keeps_everything_and_exits_with_3(tmp_path):
         train(recipe, out)
     assert caught.value.exit_code == 3
     assert (
-        str(caught.value) == f"gate 0 of stage 1 stopped the run: eval/act is not at most 0.0: 1.000; "
-        f"everything is kept in {out}"
+        str(caught.value)
+        == f"gate 0 of stage 1 stopped the run: eval/act is not at most 0.0: 1.000; everything is kept in {out}"
     )
     assert (
         json.loads((out / "summary.json").read_text())["status"] == "stopped"
@@ -674,8 +674,8 @@ def test_told_to_stop_at_any_step_it_saves_and_goes_on_as_the_straight_run(tmp_p
             train(WHOLE, out, stop)
         assert caught.value.exit_code == 128 + signal.SIGTERM
         assert (
-            str(caught.value) == f"interrupted at step {left}, everything is saved; continue with: "
-            f"forethought train --resume {out}"
+            str(caught.value)
+            == f"interrupted at step {left}, everything is saved; continue with: forethought train --resume {out}"
         )
         assert Store.open(out).latest()[1]["step"] == left
         assert (
@@ -900,7 +900,7 @@ def test_a_refused_update_and_a_stop_after_it_resume_as_the_straight_run(tmp_pat
 
 # bad input, through the command line ------------------------------------------------------------------------
 
-STAGE = '[[stage]]\nkind = "reinforce"\nroles = ["plan"]\ntree = { plans = 4, acts = 1 }\n'
+STAGE = '[[stage]]\nkind = "reinforce"\nroles = ["plan"]\ntree = { plan = 4, act = 1 }\n'
 
 
 def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
@@ -950,24 +950,22 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
             "stage.0.easy_levels.0: level 9 is not one of the stage's levels: 1, 2, 3, 4, 5",
         ),
         (
-            STAGE.replace("plans = 4", "plans = 1"),
-            "stage.0.tree: one rollout is a group of size 1, which has no baseline: every "
-            "advantage is 0; raise plans or acts",
+            STAGE.replace("plan = 4", "plan = 1"),
+            "stage.0.tree: one rollout is a group of size 1, which has no baseline: every advantage is 0; sample "
+            "more, such as plan = 4",
         ),
         (
             STAGE.replace('["plan"]', '["act"]') + 'credit = { name = "role_baseline" }\n',
-            "stage.0.tree.acts: role_baseline compares executions of one plan, and one has no peers; use "
-            "at least 2",
+            "stage.0.tree.act: role 'act' trains, and one act has no peers to be compared with; use at least 2",
         ),
         (
-            STAGE.replace("plans = 4, acts = 1", "plans = 1, acts = 4"),
-            "stage.0.tree.plans: role 'plan' trains, and one plan has no peers to be compared "
-            "with; use at least 2",
+            STAGE.replace("plan = 4, act = 1", "plan = 1, act = 4"),
+            "stage.0.tree.plan: role 'plan' trains, and one plan has no peers to be compared with; use at least 2",
         ),
         (
             'task = { name = "desk", widget = 4 }\n' + STAGE,
-            "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, "
-            "dead, flip, parents, plans, slip, stepwise, tags, widgets)",
+            "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, "
+            "parents, plans, slip, stepwise, tags, widgets)",
         ),
     ],
 )

@@ -151,7 +151,7 @@ RL = {
     "roles": ["plan"],
     "until": {"steps": 1},
     "batch": 2,
-    "tree": {"plans": 2, "acts": 1},
+    "tree": {"plan": 2, "act": 1},
     "skip_zero": False,
     "ref_kl": 0.1,
 }

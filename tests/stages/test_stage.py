@@ -53,7 +53,7 @@ def reinforce(**fields) -> StageSpec:
     fields = {
         "roles": ("plan",),
         "batch": 2,
-        "tree": TreeSpec(plans=2, acts=0),
+        "tree": TreeSpec(counts={"plan": 2, "act": 0}),
         "reward": {"plan": {"valid": 1.0}},
         "optim": SGD,
     } | fields
@@ -70,7 +70,7 @@ def right_then_wrong(policy, text, i, seed):
 
 
 def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
-    stage = stage_of(StageSpec(kind="imitate", batch=3, levels=(1,), optim=SGD))
+    stage = stage_of(StageSpec(kind="imitate", roles=BOTH, batch=3, levels=(1,), optim=SGD))
     result = stage.step(0)
     [(batch, objective)] = stage.engine.learned
     tokens = 3 * (2 + 5)  # `c </plan>` and `c x3 y4 v3 </act>`, three times
@@ -86,14 +86,16 @@ def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
 
 
 def test_tasks_of_a_batch_come_in_families_on_one_screen():
-    stage = stage_of(StageSpec(kind="imitate", batch=6, share=3, optim=SGD))
+    stage = stage_of(StageSpec(kind="imitate", roles=BOTH, batch=6, share=3, optim=SGD))
     stage.step(0)
     roots = [s for s in stage.engine.learned[0][0].segments if s.parent == -1]
     assert len(roots) == 2 and len(stage.engine.learned[0][0].segments) == 2 + 6 * 3
 
 
 def test_the_share_of_demonstrations_that_carry_loss_is_by_role_and_level():
-    spec = StageSpec(kind="imitate", batch=600, levels=(1, 2), loss_share={"plan": (1.0, 0.25)}, optim=SGD)
+    spec = StageSpec(
+        kind="imitate", roles=BOTH, batch=600, levels=(1, 2), loss_share={"plan": (1.0, 0.25)}, optim=SGD
+    )
     stage = stage_of(spec)
     stage.step(0)
     segments = stage.engine.learned[0][0].segments
@@ -121,7 +123,7 @@ def test_a_batch_without_loss_moves_nothing():
 
 
 def test_a_step_depends_on_its_number_and_the_seed_alone():
-    spec = reinforce(tree=TreeSpec(plans=3, acts=2), roles=BOTH)
+    spec = reinforce(tree=TreeSpec(counts={"plan": 3, "act": 2}), roles=BOTH)
     straight = stage_of(spec)
     for k in range(3):
         last = straight.step(k)
@@ -246,7 +248,9 @@ def test_the_pull_to_the_reference_is_on_groups_without_a_spread_too(skip):
 
 
 def test_the_reference_of_each_policy_is_its_own():
-    stage = stage_of(reinforce(roles=BOTH, ref_kl=0.1, tree=TreeSpec(plans=2, acts=2), reward={}), TWO)
+    stage = stage_of(
+        reinforce(roles=BOTH, ref_kl=0.1, tree=TreeSpec(counts={"plan": 2, "act": 2}), reward={}), TWO
+    )
     stage.references = {name: f"{name}-start" for name in stage.trained()}
     for name, reference in stage.references.items():
         stage.engine.fork(name, reference, "frozen")
@@ -281,7 +285,7 @@ def test_the_learning_rates_schedule_reaches_the_optimizer():
 @pytest.mark.parametrize("kind", ["imitate", "reinforce"])
 def test_only_the_policies_of_the_stages_roles_move(roles, kind):
     spec = (
-        reinforce(roles=roles, tree=TreeSpec(plans=3, acts=3), reward={})
+        reinforce(roles=roles, tree=TreeSpec(counts={"plan": 3, "act": 3}), reward={})
         if kind == "reinforce"
         else StageSpec(roles=roles, optim=SGD)
     )
@@ -300,7 +304,9 @@ def test_only_the_policies_of_the_stages_roles_move(roles, kind):
 
 def test_one_policy_for_both_roles_can_train_one_of_them():
     stage = stage_of(
-        reinforce(roles=("act",), tree=TreeSpec(plans=2, acts=4), reward={"act": {"outcome": 1.0}})
+        reinforce(
+            roles=("act",), tree=TreeSpec(counts={"plan": 2, "act": 4}), reward={"act": {"outcome": 1.0}}
+        )
     )
     stage.engine.served["base"]["plan"] = [-9.0, 9.0, -9.0]
     stage.step(0)
@@ -309,7 +315,7 @@ def test_one_policy_for_both_roles_can_train_one_of_them():
 
 def test_a_refused_loss_moves_no_policy_and_leaves_no_gradient_behind():
     """`act` has its gradient when the loss of `plan` is refused: it must not be added to the next step's."""
-    spec = reinforce(roles=BOTH, tree=TreeSpec(plans=3, acts=3), reward={})
+    spec = reinforce(roles=BOTH, tree=TreeSpec(counts={"plan": 3, "act": 3}), reward={})
     stage = stage_of(spec, TWO, nan_losses=[1])
     with pytest.raises(UpdateRefused, match="the loss of policy 'plan' is nan"):
         stage.step(0)
@@ -323,7 +329,7 @@ def test_a_refused_loss_moves_no_policy_and_leaves_no_gradient_behind():
 
 
 def test_a_refused_gradient_leaves_none_behind_either():
-    spec = reinforce(roles=BOTH, tree=TreeSpec(plans=3, acts=3), reward={})
+    spec = reinforce(roles=BOTH, tree=TreeSpec(counts={"plan": 3, "act": 3}), reward={})
     stage = stage_of(spec, TWO, nan_gradients=[0])
     with pytest.raises(UpdateRefused, match="the gradient norm of policy 'act' is nan"):
         stage.step(0)
@@ -337,7 +343,7 @@ def test_a_refused_gradient_leaves_none_behind_either():
 def test_where_the_second_policys_gradient_is_refused_the_first_has_not_moved():
     """All gradients are checked before any policy moves; with several updates a batch, those before it
     stay."""
-    spec = reinforce(roles=BOTH, tree=TreeSpec(plans=3, acts=3), reward={})
+    spec = reinforce(roles=BOTH, tree=TreeSpec(counts={"plan": 3, "act": 3}), reward={})
     stage = stage_of(spec, TWO, nan_gradients=[1])
     with pytest.raises(UpdateRefused, match="the gradient norm of policy 'plan' is nan"):
         stage.step(0)
@@ -364,9 +370,9 @@ def test_tree_metrics_by_hand():
             [PLAN, "c e </plan>", "desk </plan>", "c s e c s e"][i] if text.endswith("<plan>") else ACT
         )
     )
-    trees = rollouts.grow([HAND], TreeSpec(plans=4, acts=1), ONE, seed=1)
+    trees = rollouts.grow([HAND], TreeSpec(counts={"plan": 4, "act": 1}), ONE, seed=1)
     trees = [reward(tree, {"plan": {"valid": 1.0, "format": 0.5}, "act": {"outcome": 1.0}}) for tree in trees]
-    assert reduce(tree_metrics(trees)) == {
+    assert reduce(tree_metrics(trees, ("plan",))) == {
         "tokens/sampled": 4 + 3 + 2 + 5 + 2 * 11,
         "tokens/plan": 14 / 4,
         "tokens/act": 11.0,
@@ -390,9 +396,9 @@ def test_tree_metrics_by_hand():
 
 def test_a_failed_rollout_is_in_its_rate_and_not_in_the_reward():
     rollouts = scripted(lambda policy, text, i, seed: PLAN if text.endswith("<plan>") else ACT)
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=2), ONE, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 2}), ONE, seed=1)
     failed = replace(tree, nodes=(*tree.nodes[:3], replace(tree.nodes[3], status="failed", reward_parts={})))
-    line = reduce(tree_metrics([reward(failed, {"act": {"outcome": 1.0}})]))
+    line = reduce(tree_metrics([reward(failed, {"act": {"outcome": 1.0}})], ("plan",)))
     assert (line["failed/act"], line["reward/act"], line["reward/act.outcome"]) == (0.5, 1.0, 1.0)
 
 
@@ -404,7 +410,7 @@ def test_the_optimum_is_reached_under_every_credit(credit):
     spec = reinforce(
         roles=BOTH,
         batch=4,
-        tree=TreeSpec(plans=4, acts=2),
+        tree=TreeSpec(counts={"plan": 4, "act": 2}),
         reward={"plan": {"valid": 1.0}, "act": {"outcome": 1.0}},
         credit=CreditSpec(name=credit),
         optim=replace(SGD, lr=4.0),

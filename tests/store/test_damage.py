@@ -34,7 +34,7 @@ RECIPE = desk_recipe(
         "roles": ["plan"],
         "until": {"steps": 4},
         "batch": 2,
-        "tree": {"plans": 3, "acts": 1},
+        "tree": {"plan": 3, "act": 1},
         "optim": SGD,
     },
     save={"every": 1, "keep": 3, "trees_every": 1, "trees": 1},
@@ -363,8 +363,8 @@ def edited(name: str) -> tuple:
 CRAFTED = {
     "recipe: seed": (edit_recipe(lambda r: r.update(seed=1)), *edited("seed: 0 there, 1 in recipe.json")),
     "recipe: plans": (
-        edit_recipe(lambda r: r["stage"][1]["tree"].update(plans=4)),
-        *edited("stage.1.tree.plans: 3 there, 4"),
+        edit_recipe(lambda r: r["stage"][1]["tree"].update(plan=4)),
+        *edited("stage.1.tree.plan: 3 there, 4"),
     ),
     "recipe: steps": (
         edit_recipe(lambda r: r["stage"][1]["until"].update(steps=9)),

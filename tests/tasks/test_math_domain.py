@@ -475,7 +475,9 @@ class Odd(FakeEngine):
 def test_a_token_that_goes_on_behind_the_tag_does_not_refuse_the_plan(made, words, text, status):
     domain = made()
     rollouts = Rollouts(Odd(["?", *words], domain.stops), domain)
-    [tree] = rollouts.grow(domain.pool(1, "train")[:1], TreeSpec(plans=1, acts=0), {"plan": "base"}, 0)
+    [tree] = rollouts.grow(
+        domain.pool(1, "train")[:1], TreeSpec(counts={"plan": 1, "act": 0}), {"plan": "base"}, 0
+    )
     # what was sampled trains
     assert (tree.nodes[1].text, tree.nodes[1].status, len(tree.nodes[1].token_ids)) == (
         text,

@@ -543,7 +543,7 @@ STAGE = {
     "roles": ["plan", "act"],
     "until": {"steps": 4},
     "batch": 3,
-    "tree": {"plans": 2, "acts": 2},
+    "tree": {"plan": 2, "act": 2},
 }
 CLOCKS = ("seconds", "tokens_per_second")
 

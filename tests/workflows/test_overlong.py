@@ -39,7 +39,7 @@ def right(policy, text, i, seed):
     return PLAN if text.endswith("<plan>") else ACT
 
 
-def grown(context: int, tree: TreeSpec = TreeSpec(plans=2, acts=2), say=right, **options):
+def grown(context: int, tree: TreeSpec = TreeSpec(counts={"plan": 2, "act": 2}), say=right, **options):
     rollouts = scripted(say, **options)
     rollouts.engine.context = context
     [tree] = rollouts.grow([HAND], tree, SAME, seed=1)
@@ -101,7 +101,7 @@ def test_an_episode_that_runs_out_of_room_has_no_outcome():
     def say(policy, text, i, seed):
         return PLAN if text.endswith("<plan>") else "e x8 y9 </act>"
 
-    _, tree = grown(PROMPT + 4 + 4 + 4, TreeSpec(plans=1, acts=1), say, stepwise=True)
+    _, tree = grown(PROMPT + 4 + 4 + 4, TreeSpec(counts={"plan": 1, "act": 1}), say, stepwise=True)
     assert [(n.role, n.status) for n in tree.nodes[2:]] == [
         ("act", "finished"),
         (None, "given"),
@@ -119,7 +119,7 @@ def test_no_credit_reaches_them_and_they_move_nobody_elses(credit, alpha):
     """The tree without the turns that had no room gets the same credit."""
     _, tree = grown(
         PROMPT + 4 + 4,
-        TreeSpec(plans=3, acts=2),
+        TreeSpec(counts={"plan": 3, "act": 2}),
         lambda policy, text, i, seed: (
             ["c s e </plan>", "c s </plan>", "c s e c </plan>"][i]
             if text.endswith("<plan>")
@@ -153,7 +153,11 @@ def test_a_batch_has_no_segment_for_what_has_no_tokens():
 
 def test_a_step_in_which_nothing_has_room_moves_nothing_and_counts():
     stage = stage_of(
-        reinforce(tree=TreeSpec(plans=2, acts=1), ref_kl=0.1, credit=CreditSpec(alpha=0.2, mask="entropy"))
+        reinforce(
+            tree=TreeSpec(counts={"plan": 2, "act": 1}),
+            ref_kl=0.1,
+            credit=CreditSpec(alpha=0.2, mask="entropy"),
+        )
     )
     stage.engine.context = 20
     line = reduce(stage.step(0).metrics)
@@ -176,7 +180,7 @@ def test_a_step_learns_from_the_rest(mask):
     stage = stage_of(
         reinforce(
             roles=("plan", "act"),
-            tree=TreeSpec(plans=2, acts=2),
+            tree=TreeSpec(counts={"plan": 2, "act": 2}),
             reward={"plan": {"valid": 1.0}},
             credit=CreditSpec(name="role_baseline", alpha=0.2, mask=mask),
             levels=(2,),
@@ -200,7 +204,7 @@ def test_groups_and_rates_by_hand():
         "groups/no_spread": 0,
         "groups/overlong": 1,
     }
-    line = reduce(tree_metrics([none, some]))
+    line = reduce(tree_metrics([none, some], ("plan",)))
     assert (line["overlong/plan"], line["overlong/act"], line["truncated/act"], line["refused/plan"]) == (
         0.5,
         0.5,
@@ -235,7 +239,14 @@ def test_a_look_at_single_responses_tells_them():
     rollouts = scripted(right)
     rollouts.engine.context = PROMPT
     [record] = play(
-        rollouts, [HAND], SAME, TreeSpec(plans=1, acts=1), seed=0, noise=False, oracle=False, rows=8
+        rollouts,
+        [HAND],
+        SAME,
+        TreeSpec(counts={"plan": 1, "act": 1}),
+        seed=0,
+        noise=False,
+        oracle=False,
+        rows=8,
     )
     (said,) = record.responses
     assert (said.overlong, said.refused, said.success, said.reason) == (
@@ -246,7 +257,14 @@ def test_a_look_at_single_responses_tells_them():
     )
     rollouts.engine.context = PROMPT + 4
     [record] = play(
-        rollouts, [HAND], SAME, TreeSpec(plans=1, acts=1), seed=0, noise=False, oracle=False, rows=8
+        rollouts,
+        [HAND],
+        SAME,
+        TreeSpec(counts={"plan": 1, "act": 1}),
+        seed=0,
+        noise=False,
+        oracle=False,
+        rows=8,
     )
     (said,) = record.responses
     # an act without room votes for nothing
@@ -363,7 +381,7 @@ def test_a_run_goes_on_counts_them_and_shows_them(tmp_path, monkeypatch):
         "roles": ["act"],
         "until": {"steps": 2},
         "batch": 2,
-        "tree": {"plans": 2, "acts": 2},
+        "tree": {"plan": 2, "act": 2},
         "reward": {"act": {"outcome": 1.0}},
     }
     recipe = desk_recipe(

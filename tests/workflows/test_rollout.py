@@ -34,7 +34,7 @@ def rows(tree) -> list[tuple]:
 
 def test_a_tree_of_m_plans_and_z_executions():
     rollouts = scripted(say(PLAN, "c e </plan>", act=lambda text, i: ACT if i == 0 else "o x1 y3 v3 </act>"))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=2), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 2, "act": 2}), SAME, seed=1)
     wrong = "o x1 y3 v3 </act>"
     assert rows(tree) == [
         (0, None, None, f"{HAND.context} {HAND.prompt}", "given"),
@@ -74,7 +74,7 @@ def test_what_each_policy_is_asked():
     rollouts = scripted(say(PLAN, PLAN))
     rollouts.engine.fork("base", "planner")
     rollouts.engine.publish("planner")
-    spec = TreeSpec(plans=2, acts=3, temperature=0.7, top_p=0.9)
+    spec = TreeSpec(counts={"plan": 2, "act": 3}, temperature=0.7, top_p=0.9)
     [tree] = rollouts.grow([HAND], spec, {"plan": "planner", "act": "base"}, seed=1)
     plan, *acts = rollouts.engine.asked
     screen = f"{HAND.context} {HAND.prompt}"
@@ -96,13 +96,13 @@ def test_what_each_policy_is_asked():
 
 def test_plans_of_all_tasks_are_sampled_together_then_all_executions():
     rollouts = scripted(say(PLAN, PLAN))
-    rollouts.grow([HAND] * 5, TreeSpec(plans=2, acts=2), SAME, seed=1)
+    rollouts.grow([HAND] * 5, TreeSpec(counts={"plan": 2, "act": 2}), SAME, seed=1)
     assert rollouts.engine.waves == 2 and len(rollouts.engine.asked) == 5 + 10
 
 
 def test_a_recipes_budgets_win_over_the_domains():
     rollouts = scripted(say(PLAN))
-    rollouts.grow([HAND], TreeSpec(plans=1, acts=1, plan_tokens=7, act_tokens=11), SAME, seed=1)
+    rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}, tokens={"plan": 7, "act": 11}), SAME, seed=1)
     assert [r.max_tokens for r in rollouts.engine.asked] == [7, 11]
 
 
@@ -129,7 +129,7 @@ def test_a_budget_in_words_is_as_many_tokens_as_its_longest_word_needs():
 )
 def test_a_refused_plan_is_kept_with_its_reason_and_never_executed(refused, reason):
     rollouts = scripted(say(refused, PLAN, refused))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=3, acts=2, plan_tokens=9), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 3, "act": 2}, tokens={"plan": 9}), SAME, seed=1)
     assert [(n.status, n.reason, dict(n.reward_parts)) for n in tree.nodes[1:4]] == [
         ("refused", reason, {"format": 0.0, "valid": 0.0}),
         ("finished", "", {"format": 1.0, "valid": 1.0}),
@@ -141,7 +141,7 @@ def test_a_refused_plan_is_kept_with_its_reason_and_never_executed(refused, reas
 
 def test_a_plan_that_runs_out_of_budget_is_truncated_and_never_executed():
     rollouts = scripted(say("c s e c s e c s e", PLAN))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=1), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 2, "act": 1}), SAME, seed=1)
     assert (tree.nodes[1].status, tree.nodes[1].text, len(tree.nodes[1].token_ids)) == (
         "truncated",
         "c s e c s",
@@ -154,13 +154,13 @@ def test_a_plan_that_runs_out_of_budget_is_truncated_and_never_executed():
 
 def test_when_all_plans_are_refused_nothing_is_asked_of_the_actor():
     rollouts = scripted(say("GOAL </plan>", "GOAL </plan>"))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=2), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 2, "act": 2}), SAME, seed=1)
     assert len(tree.nodes) == 3 and [r.stops for r in rollouts.engine.asked] == [("</plan>",)]
 
 
 def test_an_act_that_runs_out_of_budget_fails_with_its_reason():
     rollouts = scripted(say(PLAN, act="e x8 y9 " * 6))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}), SAME, seed=1)
     act = tree.nodes[2]
     assert (act.status, act.reason, act.reward_parts["format"], act.reward_parts["outcome"]) == (
         "truncated",
@@ -172,13 +172,13 @@ def test_an_act_that_runs_out_of_budget_fails_with_its_reason():
 
 def test_plans_alone():
     rollouts = scripted(say(PLAN, "c e </plan>"))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=2, acts=0), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 2, "act": 0}), SAME, seed=1)
     assert [n.role for n in tree.nodes] == [None, "plan", "plan"] and rollouts.engine.waves == 1
 
 
 def test_the_oracles_plan_is_given_and_no_policy_wrote_it():
     rollouts = scripted(say(act=lambda text, i: ACT if i else "v3 </act>"))
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=4, acts=2, oracle_plan=True), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"act": 2}, oracle=("plan",)), SAME, seed=1)
     plan = tree.nodes[1]
     assert rows(tree)[1:] == [
         (1, 0, "plan", PLAN, "given"),
@@ -193,7 +193,7 @@ def test_the_oracles_plan_is_given_and_no_policy_wrote_it():
 def test_the_context_of_the_model_cuts_the_budget():
     rollouts = scripted(say(PLAN))
     rollouts.engine.context = len(rollouts.root_ids(HAND)) + 3
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1}), SAME, seed=1)
     assert [(n.status, n.text) for n in tree.nodes[1:]] == [("truncated", "c s e")]
 
 
@@ -228,7 +228,7 @@ def turn_by_turn(policy: str, text: str, i: int, seed: int) -> str:
 
 def test_observations_stand_between_turns_and_have_no_role():
     rollouts = scripted(turn_by_turn, stepwise=True)
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=2), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 2}), SAME, seed=1)
     assert rows(tree)[2:] == [
         (2, 1, "act", "e x8 y9 </act>", "finished"),
         (3, 2, None, "<obs> s x5 y7 </obs>", "given"),
@@ -255,7 +255,7 @@ def test_observations_stand_between_turns_and_have_no_role():
 
 def test_the_last_turn_ends_an_episode_that_would_go_on():
     rollouts = scripted(say(PLAN, act="e x8 y9 </act>"), stepwise=True)
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}), SAME, seed=1)
     acts = [n for n in tree.nodes if n.role == "act"]
     assert len(acts) == rollouts.domain.turns == 3
     assert (
@@ -272,7 +272,7 @@ def test_turns_are_counted_for_an_environment_that_never_ends(monkeypatch):
 
     rollouts = scripted(say(PLAN), stepwise=True)
     monkeypatch.setattr(rollouts.domain, "environment", lambda task, noise: Endless())
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1, act_tokens=12), SAME, seed=1)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}, tokens={"act": 12}), SAME, seed=1)
     assert [n.role for n in tree.nodes] == [None, "plan", "act", None, "act", None, "act"]
     assert tree.nodes[-1].reward_parts == {"format": 1.0, "outcome": 0.0, "follows": 0.0}
 
@@ -290,27 +290,27 @@ def desk_rollouts(**options) -> tuple[Rollouts, list]:
 
 def test_the_same_seed_gives_the_same_trees():
     rollouts, tasks = desk_rollouts(slip=0.3)
-    spec = TreeSpec(plans=3, acts=2)
+    spec = TreeSpec(counts={"plan": 3, "act": 2})
     once, again, other = (rollouts.grow(tasks, spec, SAME, seed) for seed in (1, 1, 2))
     assert once == again != other
 
 
 def test_a_tree_does_not_depend_on_its_neighbours():
     rollouts, tasks = desk_rollouts(slip=0.3)
-    spec = TreeSpec(plans=3, acts=2)
+    spec = TreeSpec(counts={"plan": 3, "act": 2})
     assert rollouts.grow(tasks[:2], spec, SAME, 1) == rollouts.grow(tasks, spec, SAME, 1)[:2]
 
 
 def test_equal_tasks_in_one_batch_are_drawn_apart():
     rollouts, tasks = desk_rollouts()
-    trees = rollouts.grow([tasks[0]] * 8, TreeSpec(plans=4, acts=0), SAME, 1)
+    trees = rollouts.grow([tasks[0]] * 8, TreeSpec(counts={"plan": 4, "act": 0}), SAME, 1)
     assert len({tuple(n.text for n in tree.nodes) for tree in trees}) > 4
 
 
 def test_samples_come_at_their_probabilities():
     rollouts, tasks = desk_rollouts()
     rollouts.engine.served["base"]["plan"] = [0.0, 1.0, -1.0]
-    trees = rollouts.grow(tasks[:1], TreeSpec(plans=3000, acts=0), SAME, 1)
+    trees = rollouts.grow(tasks[:1], TreeSpec(counts={"plan": 3000, "act": 0}), SAME, 1)
     seen = Counter(n.logprobs[0] for n in trees[0].nodes[1:])
     assert sorted(round(logp, 4) for logp in seen) == [-2.4076, -1.4076, -0.4076]  # log softmax of -1, 0, 1
     for logp, n in seen.items():
@@ -328,7 +328,7 @@ def test_top_p_and_temperature_narrow_what_is_said(top_p, temperature, kinds):
     rollouts, tasks = desk_rollouts()
     rollouts.engine.served["base"]["plan"] = [0.0, 1.0, -1.0]
     [tree] = rollouts.grow(
-        tasks[:1], TreeSpec(plans=200, acts=0, top_p=top_p, temperature=temperature), SAME, 1
+        tasks[:1], TreeSpec(counts={"plan": 200, "act": 0}, top_p=top_p, temperature=temperature), SAME, 1
     )
     assert len({n.text for n in tree.nodes[1:]}) == kinds
     # at temperature 1, always
@@ -338,14 +338,14 @@ def test_top_p_and_temperature_narrow_what_is_said(top_p, temperature, kinds):
 @pytest.mark.parametrize(("noise", "success"), [(True, 0.0), (False, 1.0)])
 def test_noise_is_the_domains_own_and_can_be_switched_off(noise, success):
     rollouts = scripted(say(PLAN), slip=1.0)
-    [tree] = rollouts.grow([HAND], TreeSpec(plans=1, acts=1), SAME, seed=1, noise=noise)
+    [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}), SAME, seed=1, noise=noise)
     assert tree.nodes[-1].reward_parts["outcome"] == success
     assert tree.nodes[-1].reward_parts["follows"] == 1.0  # the words were right all the same
 
 
 def test_every_execution_has_luck_of_its_own():
     rollouts = scripted(say(*[PLAN] * 20), slip=0.5)
-    trees = rollouts.grow([HAND] * 2, TreeSpec(plans=20, acts=3), SAME, seed=1)
+    trees = rollouts.grow([HAND] * 2, TreeSpec(counts={"plan": 20, "act": 3}), SAME, seed=1)
     lucks = [
         [n.reason for n in tree.nodes if n.role == "act" and n.parent == plan.id]
         for tree in trees

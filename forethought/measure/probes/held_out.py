@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from forethought.core.metrics import paired_difference
 from forethought.core.types import Segment, TokenStats
 from forethought.learn.batches import demonstration_segments, for_policy
-from forethought.recipe.schema import ROLES
 from forethought.workflows.growing import drawn
 from forethought.workflows.rollout import Rollouts
 
@@ -41,16 +40,21 @@ class HeldOut:
             tasked += drawn(rollouts.domain, random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
         # policy -> version, what was asked, the answer
         self.seen: dict[str, tuple[int, tuple, list[TokenStats | None]]] = {}
-        self.segments: list[Segment] = demonstration_segments(
-            rollouts, tasked, [set(ROLES)] * len(tasked), failed=failed
-        )
+        self.segments: list[Segment] = demonstration_segments(rollouts, tasked, None, failed=failed)
         self.there = [i for i in range(len(tasked)) if i not in failed]
         at = -1
-        self.task_of: list[int] = []  # segment -> task: each demonstration begins to speak with its one plan
+        self.task_of: list[int] = []  # segment -> task
         for s in self.segments:
-            at += s.role == "plan"
+            at += self._begins(s)
             self.task_of.append(self.there[at] if at >= 0 else -1)
         self.tasks = len(tasked)
+
+    def _begins(self, s: Segment) -> bool:
+        """Whether it is the first turn of a demonstration: what stands above it is a prompt, which no turn precedes."""
+        prompt = self.segments[s.parent] if s.parent >= 0 else None
+        if s.role is None or prompt is None or prompt.role is not None:
+            return False
+        return prompt.parent < 0 or self.segments[prompt.parent].role is None
 
     def measure(
         self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None
@@ -67,9 +71,11 @@ class HeldOut:
                     stats[i], names[i] = found, against
         metrics: dict[str, float] = {}
         scores: dict[str, list[float | None]] = {}
-        for role in ROLES:
+        for role in policies:
             own = [(i, s) for i, s in enumerate(stats) if s is not None and self.segments[i].role == role]
             tokens = sum(len(s.logprobs) for _, s in own)
+            if not tokens:
+                continue  # a role that nobody demonstrates
             right = dict.fromkeys(self.there, 1.0)
             for i, s in own:
                 right[self.task_of[i]] *= float(all(s.hits))

@@ -82,9 +82,9 @@ class Monitor:
             self.start = found
         else:
             line |= since(self.start, found)
-        line |= self.phases.observe(
-            step, math.log(found.metrics["probe/ppl_act"]), math.log(found.metrics["probe/ppl_plan"])
-        )
+        *prepare, acts = (math.log(found.metrics[f"probe/ppl_{role}"]) for role in found.scores)
+        if prepare:
+            line |= self.phases.observe(step, acts, max(prepare))
         return line | self._cost("held_out", started)
 
     def _plans(self, trees: Sequence[Tree]) -> dict[str, float]:

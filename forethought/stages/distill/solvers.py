@@ -109,7 +109,7 @@ class Acting:
             trees = self.rollouts.execute(
                 [item.task for item, _, _ in some],
                 [[(text, ids)] for _, text, ids in some],
-                TreeSpec(plans=1, acts=self.tries, temperature=self.temperature),
+                TreeSpec(counts={"plan": 1, "act": self.tries}, temperature=self.temperature),
                 self.policy,
                 seed_of(self.seed, "solve"),
                 noise=False,

@@ -1,4 +1,4 @@
-"""Adaptive isolation: two roles share their weights until measurements say that one harms the other.
+"""Adaptive isolation: roles share their weights until measurements say that one of them is harmed.
 
 What is read, and the bounds, stand in the recipe (`AdaptiveSpec`); every change of mind is a decision with
 its numbers. The controller only decides; who holds which weights afterwards is the business of `handover`.
@@ -115,21 +115,17 @@ def read_probe(controller: Controller, stage: Any, monitor: Any) -> Move | None:
     apart before it are none of its business."""
     spec, policies, others = stage.spec.adaptive, stage.policies, stage.others()
     if not controller.apart:
-        if len(set(policies.values())) > 1:
+        sharing = [role for role in stage.sharing() if role in monitor.now.scores]
+        if not sharing:
             return None
-        return controller.read(
-            others or list(stage.spec.roles), monitor.start.scores, monitor.now.scores, training=not others
-        )
+        return controller.read(sharing, monitor.start.scores, monitor.now.scores, training=not others)
     if not spec.rejoin:
         return None
     if spec.to in ("replay", "keep_kl"):  # is there harm still, with the method on?
         return controller.reread(
             controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart]
         )
-    shared = dict.fromkeys(
-        policies, next(policy for role, policy in policies.items() if role != controller.apart)
-    )
-    asked = monitor.ask(shared)
+    asked = monitor.ask({**policies, controller.apart: policies[stage.beside(controller.apart)]})
     return controller.reread(
         controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart]
     )

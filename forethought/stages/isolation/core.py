@@ -1,7 +1,7 @@
-"""Core-parameter isolation (CPI-FT, arXiv 2508.21741), between the two roles of one model.
+"""Core-parameter isolation (CPI-FT, arXiv 2508.21741), between the roles of one model.
 
-A short imitation of one role alone, from the stage's start, shows the weights that it needs most: those that
-it moves furthest. While the other role trains, these are held. The paper has no control; ours holds as many
+A short imitation of the roles that do not train, from the stage's start, shows the weights that they need most:
+those that it moves furthest. While the others train, these are held. The paper has no control; ours holds as many
 weights drawn at random (core = "random"). What it leaves open is a setting or said here: the length and rate
 of the short imitation; which demonstrations (all levels of the task); and that roles whose regions overlap by
 more than `group_above` belong to one group, in which nothing is held.
@@ -10,6 +10,7 @@ more than `group_above` belong to one group, in which nothing is held.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forethought.core.seeds import seed_of
@@ -17,9 +18,10 @@ from forethought.core.types import Batch, Objective
 from forethought.engines.base import Engine
 from forethought.learn.batches import demonstration_segments, targets
 from forethought.learn.losses import term
-from forethought.recipe.schema import ROLES, OptimSpec, StageSpec
+from forethought.recipe.schema import OptimSpec, StageSpec
 from forethought.workflows.rollout import Rollouts
 
+REGION = "core-"  # begins the names of regions, and of the models that showed them
 SHARE = 8  # demonstrations on one context, where the domain has contexts
 
 
@@ -30,28 +32,32 @@ class Cores:
     tokens: int  # trained to find them
 
 
-def region_of(role: str) -> str:
-    return f"core-{role}"
+def region_of(roles: Sequence[str]) -> str:
+    return f"{REGION}{'-'.join(roles)}"
 
 
 def find_cores(
-    engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, start: str, seed: int
+    engine: Engine,
+    rollouts: Rollouts,
+    spec: StageSpec,
+    frozen: Sequence[str],
+    policy: str,
+    start: str,
+    seed: int,
 ) -> Cores:
-    """Find both roles' regions and hold the one of the role that does not train in `spec`. `start`: a frozen
-    copy of `policy`.
+    """Find the regions of the roles that train in `spec` and of those that do not (`frozen`), and hold the latter.
+    `start`: a frozen copy of `policy`.
 
-    The model that showed the other role's region stays, under the region's name, where the stage's end needs
-    it.
+    The model that showed the held region stays, under the region's name, where the stage's end needs it.
     """
-    isolation, tokens = spec.isolation, 0
-    other = next(role for role in ROLES if role not in spec.roles)
-    for role in ROLES:
-        name = region_of(role)
-        tokens += _imitate(engine, rollouts, spec, policy, role, seed)
+    isolation, tokens, held = spec.isolation, 0, region_of(frozen)
+    for roles in (frozen, spec.roles):
+        name = region_of(roles)
+        tokens += _imitate(engine, rollouts, spec, policy, roles, seed)
         count = engine.find_region(name, name, start, isolation.core_share)
-        if role != other or not (isolation.transplant or isolation.slerp):
+        if name != held or not (isolation.transplant or isolation.slerp):
             engine.drop(name)
-    overlap = engine.overlap(*map(region_of, ROLES))
+    overlap = engine.overlap(region_of(spec.roles), held)
     chance = isolation.core_share / (2 - isolation.core_share)
     numbers = {
         "weights": count,
@@ -63,22 +69,27 @@ def find_cores(
     # the control too: it differs from the method in which weights are held, not in whether
     if overlap >= isolation.group_above:
         return Cores(
-            f"{said}: at least {isolation.group_above}, so plan and act are one group and nothing is held",
+            f"{said}: at least {isolation.group_above}, so {' and '.join((*spec.roles, *frozen))} are one group "
+            "and nothing is held",
             numbers,
             tokens,
         )
     if isolation.core == "random":
-        engine.random_region("control", region_of(other), seed_of(seed, "control"))
+        engine.random_region("control", held, seed_of(seed, "control"))
         engine.hold(policy, "control")
         return Cores(f"{said}; as many random weights are held, the control", numbers, tokens)
-    engine.hold(policy, region_of(other))
-    return Cores(f"{said}: below {isolation.group_above}, so the region of {other} is held", numbers, tokens)
+    engine.hold(policy, held)
+    return Cores(
+        f"{said}: below {isolation.group_above}, so the region of {' and '.join(frozen)} is held",
+        numbers,
+        tokens,
+    )
 
 
-def fuse(engine: Engine, spec: StageSpec, policy: str) -> str:
+def fuse(engine: Engine, spec: StageSpec, frozen: Sequence[str], policy: str) -> str:
     """The stage's end: transplant and SLERP. Says what was done, or "" where the recipe asks for neither."""
     isolation, done = spec.isolation, []
-    name = region_of(next((role for role in ROLES if role not in spec.roles), ""))
+    name = region_of(frozen)
     if isolation.transplant:
         engine.transplant(policy, name, name)
         done.append(f"region {name} has the values of its own imitation")
@@ -91,16 +102,18 @@ def fuse(engine: Engine, spec: StageSpec, policy: str) -> str:
     return "; ".join(done)
 
 
-def _imitate(engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, role: str, seed: int) -> int:
-    """A copy of `policy` that imitates one role alone for a few steps; returns the tokens it trained on."""
-    name, isolation, trained = region_of(role), spec.isolation, 0
+def _imitate(
+    engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, roles: Sequence[str], seed: int
+) -> int:
+    """A copy of `policy` that imitates these roles alone for a few steps; returns the tokens it trained on."""
+    name, isolation, trained = region_of(roles), spec.isolation, 0
     engine.fork(policy, name, "model")
     engine.prepare(name, OptimSpec(lr=isolation.core_lr, weight_decay=0.0))
     for k in range(isolation.core_steps):
-        rng = random.Random(seed_of(seed, "core", role, k))
+        rng = random.Random(seed_of(seed, "core", "-".join(roles), k))
         levels = rng.choices(rollouts.domain.levels, k=spec.batch)
         tasks = [t for i in range(0, len(levels), SHARE) for t in rollouts.shown(rng, levels[i : i + SHARE])]
-        segments = demonstration_segments(rollouts, tasks, [{role}] * len(tasks))
+        segments = demonstration_segments(rollouts, tasks, [set(roles)] * len(tasks))
         tokens = targets(segments, "sft")
         if not tokens:
             continue  # the family could show nothing

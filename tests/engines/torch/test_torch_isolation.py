@@ -29,7 +29,7 @@ PLAN = {
     "roles": ["plan"],
     "until": {"steps": 3},
     "batch": 4,
-    "tree": {"plans": 6, "acts": 0},
+    "tree": {"plan": 6, "act": 0},
     "reward": {"plan": {"format": 1, "valid": 1}},
     "optim": {"lr": 0.01},
 }

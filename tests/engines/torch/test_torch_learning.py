@@ -113,7 +113,7 @@ PULL = {
     "roles": ["plan"],
     "until": {"steps": 60},
     "batch": 8,
-    "tree": {"plans": 8, "acts": 0},
+    "tree": {"plan": 8, "act": 0},
     "reward": {"plan": {"valid": 1}},
     "optim": {"lr": 0.005, "decay": 0.3},
 }
@@ -237,7 +237,7 @@ def test_the_reference_holds_the_policy_where_the_theory_says(started):
         | {
             "ref_kl": weight,
             "credit": {"name": "rloo"},
-            "tree": {"plans": 16, "acts": 0},
+            "tree": {"plan": 16, "act": 0},
             "optim": {"lr": 0.005, "decay": 0.6},
         },
         "base",

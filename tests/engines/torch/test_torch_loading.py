@@ -253,7 +253,7 @@ def recipe(path: str, weights: str = "auto"):
                 "roles": ["plan"],
                 "until": {"steps": 2},
                 "batch": 4,
-                "tree": {"plans": 4, "acts": 1},
+                "tree": {"plan": 4, "act": 1},
                 "reward": {"plan": {"valid": 1}},
                 "optim": {"lr": 1e-3},
                 "ref_kl": 0.1,

@@ -80,7 +80,7 @@ def made(request, tmp_path_factory):
                     "kind": "reinforce",
                     "until": {"steps": 2},
                     "batch": 2,
-                    "tree": {"plans": 2, "acts": 2},
+                    "tree": {"plan": 2, "act": 2},
                     "reward": {
                         "plan": {"analytic": 0.5},
                         "act": {"outcome": 1, "structure": 0.2, "length": 0.1},

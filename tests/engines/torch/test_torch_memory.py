@@ -301,7 +301,7 @@ def test_rows_that_do_not_fit_are_told(monkeypatch):
     with pytest.raises(
         UserError,
         match=r"3 completions of 6 tokens after a prompt of 3 do not fit alone; "
-        r"ask for fewer .*tree.plans",
+        r"ask for fewer .*stage.N.tree",
     ):
         trained().sample(ASKED)
 

@@ -165,8 +165,8 @@ def test_a_grown_tree_is_what_its_requests_give_one_by_one():
         random.Random(1), [2], "train"
     )
     rollouts, voices = Rollouts(engine, domain), {"plan": "base", "act": "base"}
-    plans = rollouts.grow(tasks, TreeSpec(plans=3, acts=0), voices, 7)
-    acts = rollouts.grow(tasks, TreeSpec(oracle_plan=True, acts=2), voices, 7)
+    plans = rollouts.grow(tasks, TreeSpec(counts={"plan": 3, "act": 0}), voices, 7)
+    acts = rollouts.grow(tasks, TreeSpec(counts={"act": 2}, oracle=("plan",)), voices, 7)
     assert len({node.token_ids for tree in [*plans, *acts] for node in tree.nodes if node.policy}) > 15
     for i, tree in enumerate(plans):
         root, *said = tree.nodes

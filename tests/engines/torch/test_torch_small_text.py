@@ -77,7 +77,7 @@ def recipe(tmp_path) -> Recipe:
                     "kind": "reinforce",
                     "until": {"steps": 2},
                     "batch": 2,
-                    "tree": {"plans": 2, "acts": 2},
+                    "tree": {"plan": 2, "act": 2},
                     "skip_zero": False,
                     "reward": {
                         "plan": {"analytic": 0.5},

@@ -191,7 +191,7 @@ def pack_piece(segments: Sequence[Segment]) -> Piece:
         longest,
         f"one path of {longest:,} tokens does not fit alone; {LESS}, or shorten "
         f"what roles may say "
-        "(stage.N.tree.plan_tokens, act_tokens)",
+        "(stage.N.tree.tokens)",
     )
 
 
@@ -205,8 +205,7 @@ def rows_piece(requests: Sequence[Request], rows: Size) -> Piece:
         n,
         f"{n:,} completions of {budget:,} tokens after a prompt of {context:,} do not fit alone; "
         f"ask for fewer at once "
-        "(stage.N.tree.plans, acts), shorten what roles may say (stage.N.tree.plan_tokens, "
-        "act_tokens), or take a smaller model",
+        "(stage.N.tree), shorten what roles may say (stage.N.tree.tokens), or take a smaller model",
     )
 
 
