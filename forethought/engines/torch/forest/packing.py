@@ -36,12 +36,18 @@ class Group:
 
 class Layout:
     """What attention needs to know of a packed row: its spans for the kernels, and for PyTorch its groups,
-    which are laid out when asked for."""
+    which are laid out when asked for. `given`: segments that are seen, but have no queries."""
 
     def __init__(
-        self, segments: Sequence[Segment], order: list[int], starts: list[int], device: torch.device | str
+        self,
+        segments: Sequence[Segment],
+        order: list[int],
+        starts: list[int],
+        device: torch.device | str,
+        given: frozenset[int] = frozenset(),
     ):
-        self._given = segments, order, starts, device
+        self.given = given
+        self._asked = segments, order, starts, device
         self.spans_S3 = _spans(segments, order, starts)
         """int32, of each segment: where it begins in the row, its tokens, where its descendants end (they
         follow it)."""
@@ -57,8 +63,9 @@ class Layout:
 
     @cached_property
     def _laid_out(self) -> tuple[tuple[Group, ...], torch.Tensor]:
-        segments, order, starts, device = self._given
-        return _grouped(_blocks(segments, order, starts), int(self.spans_S3[:, 1].sum()), device)
+        segments, order, starts, device = self._asked
+        blocks = _blocks(segments, order, starts, self.given)
+        return _grouped(blocks, int(self.spans_S3[:, 1].sum()), device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +86,14 @@ class _Block:
     parent: int  # the block above, -1 for a root's
     tokens: list[int]  # indices in the row
     ancestors: list[int]  # indices in the row, root first
+    given: bool = False
 
 
-def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Packed:
-    """Lay a forest out. ValueError for an empty forest, an empty segment, or a parent that does not precede
-    its child."""
+def pack(
+    segments: Sequence[Segment], device: torch.device | str = "cpu", given: frozenset[int] = frozenset()
+) -> Packed:
+    """Lay a forest out. `given`: segments whose keys and values are known, so that nothing is asked for them.
+    ValueError for an empty forest, an empty segment, or a parent that does not precede its child."""
     if not segments:
         raise ValueError("an empty forest cannot be packed")
     children: list[list[int]] = [[] for _ in segments]
@@ -118,7 +128,7 @@ def pack(segments: Sequence[Segment], device: torch.device | str = "cpu") -> Pac
         long(before),
         tuple(starts),
         max(positions) + 1,
-        Layout(segments, order, starts, device),
+        Layout(segments, order, starts, device, given),
     )
 
 
@@ -139,7 +149,9 @@ def _spans(segments: Sequence[Segment], order: list[int], starts: list[int]) -> 
     return np.array([(starts[i], len(segments[i].token_ids), ends[i]) for i in order], dtype=np.int32)
 
 
-def _blocks(segments: Sequence[Segment], order: list[int], starts: list[int]) -> list[_Block]:
+def _blocks(
+    segments: Sequence[Segment], order: list[int], starts: list[int], given: frozenset[int]
+) -> list[_Block]:
     """A branching parent's block is complete before any child block copies it as ancestors: its segments are
     all on the chain that ends in the branching segment, and come before its children."""
     children = Counter(s.parent for s in segments)
@@ -147,11 +159,14 @@ def _blocks(segments: Sequence[Segment], order: list[int], starts: list[int]) ->
     block_of = [0] * len(segments)
     for i in order:
         parent = segments[i].parent
-        if parent >= 0 and children[parent] == 1:  # the only child continues its parent's block
+        # the only child continues its parent's block
+        if parent >= 0 and children[parent] == 1 and (i in given) == (parent in given):
             block_of[i] = block_of[parent]
         else:
             up = block_of[parent] if parent >= 0 else -1
-            blocks.append(_Block(up, [], blocks[up].ancestors + blocks[up].tokens if up >= 0 else []))
+            blocks.append(
+                _Block(up, [], blocks[up].ancestors + blocks[up].tokens if up >= 0 else [], i in given)
+            )
             block_of[i] = len(blocks) - 1
         blocks[block_of[i]].tokens.extend(range(starts[i], starts[i] + len(segments[i].token_ids)))
     return blocks
@@ -164,7 +179,8 @@ def _grouped(
     too much."""
     families: dict[int, list[_Block]] = {}
     for i, block in enumerate(blocks):
-        families.setdefault(block.parent if block.parent >= 0 else -1 - i, []).append(block)
+        if not block.given:
+            families.setdefault(block.parent if block.parent >= 0 else -1 - i, []).append(block)
     order = sorted(
         families.values(), key=lambda f: (len(f[0].ancestors), len(f), max(len(b.tokens) for b in f))
     )
