@@ -401,7 +401,7 @@ def test_the_loop_in_one_call_draws_what_single_steps_draw(threads):
 
 
 def test_find_and_grow_by_hand():
-    tree = Tree(width=10, lanes=4)
+    tree = Tree(heads=5, d=1, lanes=4)
     assert tree.find((1, 2, 3)) == []
     a = tree.grow([], (1, 2, 3, 4, 5))
     assert (a, tree.room[a], tree.floats) == (0, 8, 80)  # five tokens take two vectors of four
@@ -420,7 +420,7 @@ def test_find_and_grow_by_hand():
 
 
 def test_segments_are_forgotten_when_nobody_uses_them():
-    tree = Tree(width=2, lanes=4)
+    tree = Tree(heads=1, d=1, lanes=4)
     a = tree.grow([], (1, 2, 3))
     b = tree.grow([(a, 2)], (5,))
     first = tree.rows(3, 6)
@@ -440,7 +440,7 @@ def test_segments_are_forgotten_when_nobody_uses_them():
 
 
 def test_a_tree_grows_beyond_its_first_places():
-    tree = Tree(width=1, lanes=1)
+    tree = Tree(heads=1, d=1, lanes=1)
     assert [tree.rows(50, 1), tree.rows(50, 2), tree.rows(200, 1)] == [0, 50, 100]
     assert (
         tree.room[:300].tolist() == [1] * 50 + [2] * 50 + [1] * 200

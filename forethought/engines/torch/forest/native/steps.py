@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from forethought.engines.torch.forest.native.library import address, floats
 from forethought.engines.torch.forest.native.tree import Path, Tree
 from forethought.engines.torch.forest.native.weights import Weights
+from forethought.engines.torch.forest.paths import Block, Kept, PolicyPaths
 
 ITEM = ("segment", "keys", "from", "to", "causal")  # of attention: which tokens of a call see which keys
 PREFILL_TOKENS = 4096  # of contexts computed in one call
@@ -72,9 +74,9 @@ class NativeSteps:
 
     advances = True
 
-    def __init__(self, weights: Weights, threads: int = 1):
-        self.weights, self.threads = weights, threads
-        self.tree = Tree(2 * weights.layers * weights.kv_heads * weights.d, weights.lib.ft_width())
+    def __init__(self, weights: Weights, threads: int = 1, kept: PolicyPaths | None = None):
+        self.weights, self.threads, self.kept = weights, threads, kept
+        self.tree = Tree(weights.layers * weights.kv_heads, weights.d, weights.lib.ft_width())
         # the kernels do not hold Python's lock
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.paths: list[Path] = []  # of each row: its context
@@ -96,13 +98,14 @@ class NativeSteps:
                 f"{end} tokens of a context and what follows, where the model has "
                 f"{self.weights.positions} positions"
             )
-        self.tree.reserve(
-            [*((1, len(context)) for context in dict.fromkeys(contexts)), *zip(n, room, strict=True)]
-        )
+        # apart from the rows': it may stay when they have ended
+        self.tree.reserve((1, len(context)) for context in dict.fromkeys(contexts))
         jobs, paths = self._jobs(contexts)
-        logits = floats(len(contexts), self.weights.vocabulary)
+        logits, new = floats(len(contexts), self.weights.vocabulary), self._recall(jobs)
         for part in _chunks(jobs, PREFILL_TOKENS):
             self._compute(part, logits)
+        self._remember(new)
+        self.tree.reserve(zip(n, room, strict=True))
         for path, context, k, most in zip(paths, contexts, n, room, strict=True):
             first = self.tree.rows(k, most)
             for i in range(k):
@@ -218,14 +221,41 @@ class NativeSteps:
             if done < len(context):
                 segment = self.tree.grow(path, context[done:])
                 path.append((segment, len(context) - done))
-                new[segment] = _Job(segment, 0, context[done:], done, path[:-1])
+                new[segment] = _Job(segment, 0, context[done:], done, path[:-1], context)
                 jobs.append(new[segment])
             segment, k = path[-1]
             if segment not in new:  # it stands there from before: its last token again, for the logits
-                jobs.append(_Job(segment, k - 1, context[-1:], len(context) - 1, path[:-1]))
+                jobs.append(_Job(segment, k - 1, context[-1:], len(context) - 1, path[:-1], context))
             (new.get(segment) or jobs[-1]).outs.setdefault(k - 1, []).append(i)
             paths.append(path)
         return jobs, paths
+
+    def _recall(self, jobs: Sequence[_Job]) -> list[tuple[tuple[int, ...], _Job, int]]:
+        """Copy what is kept of the jobs' segments under the same cuts, and leave the rest to be computed, up to
+        the first token after which logits are asked for. The segments' cuts, jobs and beginnings."""
+        new = []
+        for job in jobs if self.kept else ():
+            if job.at:
+                continue
+            start, cuts = job.position, tuple(accumulate((k for _, k in job.above), initial=0))
+            new.append((cuts, job, start))
+            if found := self.kept.find(job.path, cuts):
+                n = min(found.tokens - start, *job.outs)
+                self.tree.copy(found.kept.held, job.segment, n)
+                job.at, job.tokens, job.position = n, job.tokens[n:], start + n
+        return new
+
+    def _remember(self, new: Sequence[tuple[tuple[int, ...], _Job, int]]) -> None:
+        held = [self.tree.held(job.segment) for _, job, _ in new]
+        block = Block(None, sum(one.nbytes for one in held))
+        if new:
+            self.kept.put(
+                block,
+                [
+                    (cuts, Kept(job.path, start, one, block))
+                    for (cuts, job, start), one in zip(new, held, strict=True)
+                ],
+            )
 
     def _compute(self, jobs: Sequence[_Job], logits: torch.Tensor) -> None:
         """In waves: threads do not see each other's keys before the wave has ended."""
@@ -297,6 +327,7 @@ class _Job:
     tokens: Sequence[int]
     position: int
     above: Path
+    path: tuple[int, ...]  # from the root to the segment's end
     outs: dict[int, list[int]] = field(default_factory=dict)
 
 

@@ -16,10 +16,11 @@ Path = list[tuple[int, int]]
 
 
 class Tree:
-    """`width` floats a token over all layers; room is made in whole vectors of `lanes` tokens."""
+    """A token has keys and values of size `d` for each of `heads` over all layers; room is made in whole
+    vectors of `lanes` tokens."""
 
-    def __init__(self, width: int, lanes: int):
-        self.width, self.lanes = width, lanes
+    def __init__(self, heads: int, d: int, lanes: int):
+        self.heads, self.d, self.lanes, self.width = heads, d, lanes, 2 * heads * d
         self.base = np.zeros(64, dtype=np.uint64)  # address of each segment's floats
         self.room = np.zeros(64, dtype=np.int32)
         self.floats = 0  # held now
@@ -47,6 +48,18 @@ class Tree:
         beside[n, tokens[0]] = segment
         self._nodes[segment].tokens, self._nodes[segment].place = tokens, (beside, (n, tokens[0]))
         return segment
+
+    def held(self, segment: int) -> np.ndarray:
+        """The floats of a segment: for each head its keys, in panels of as many tokens as a vector has lanes,
+        then its values."""
+        return self._nodes[segment].held
+
+    def copy(self, held: np.ndarray, segment: int, n: int) -> None:
+        """The first n tokens of what another segment held."""
+        source, target = (x.reshape(self.heads, 2, -1) for x in (held, self.held(segment)))
+        panels = -(-n // self.lanes) * self.lanes
+        target[:, 0, : panels * self.d] = source[:, 0, : panels * self.d]
+        target[:, 1, : n * self.d] = source[:, 1, : n * self.d]
 
     def rows(self, n: int, tokens: int) -> int:
         """Room for n sequences of so many tokens, which `find` does not know: the first of n segments in a
