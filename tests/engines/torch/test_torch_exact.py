@@ -273,7 +273,7 @@ def test_the_check_finds_an_attention_that_is_slightly_wrong(broken, dtype, monk
     """Sensitivity, on an otherwise sound model: 1 % of error in fp32, and in bf16, whose rounding hides that,
     a wrong structure."""
     from forethought.engines.torch.forest import attention
-    from forethought.engines.torch.sampling import caches, cohorts
+    from forethought.engines.torch.sampling import caches, prefill
 
     model = model_of("gpt_neox", initializer_range=0.3).to(dtype)  # one that runs through its own modules
     forest_of, attend_of, pack_of = attention._forest, caches.Together.attend, exact.pack
@@ -294,7 +294,7 @@ def test_the_check_finds_an_attention_that_is_slightly_wrong(broken, dtype, monk
 
         shifted = lambda *args: (p := pack_of(*args)) and replace(p, positions_N=p.positions_N // 2)  # noqa: E731
         monkeypatch.setattr(exact, "pack", shifted)
-        monkeypatch.setattr(cohorts, "pack", shifted)
+        monkeypatch.setattr(prefill, "pack", shifted)
     with pytest.raises(UserError, match="computes other numbers on packed forests"):
         exact.check_model(model, "here")
 

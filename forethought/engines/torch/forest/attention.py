@@ -23,6 +23,7 @@ from transformers.masking_utils import sdpa_mask
 from forethought.core.errors import ForethoughtError
 from forethought.engines.torch.forest.blocks import attention
 from forethought.engines.torch.forest.decoder import Attends
+from forethought.engines.torch.forest.given import Given
 from forethought.engines.torch.forest.packing import Layout
 
 NAME = "forethought"
@@ -40,6 +41,7 @@ class Forest:
     # layer -> keys, values [N, kv_heads, d]
     capture: dict[int, tuple[torch.Tensor, torch.Tensor]] | None = None
     windows: set[int] | None = None  # sliding windows and chunks that the model asked for (`exact.py` looks)
+    given: Given | None = None  # what of the row is known, and not among the queries
 
 
 _mode: ContextVar[Forest | Attends | None] = ContextVar("mode", default=None)
@@ -79,6 +81,9 @@ def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0,
         mode.windows.add(kwargs["sliding_window"])
     if mode.capture is not None:
         mode.capture[module.layer_idx] = (key[0].transpose(0, 1), value[0].transpose(0, 1))
+    if mode.given:
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        return mode.given.attention(mode.layout, module.layer_idx, q, k, v)[None], None
     return _forest(mode.layout, query, key, value), None
 
 

@@ -18,13 +18,12 @@ import torch
 import torch.nn.functional as F
 
 from forethought.engines.torch.forest.decoder import Attends
+from forethought.engines.torch.forest.given import Captured
 
 SHORT = 256  # tokens of all tails of a context that are computed together whatever the prefix
 
 Prefix = dict[int, tuple[torch.Tensor, torch.Tensor]]
 """Layer -> keys, values [B, K, P, d]."""
-Captured = dict[int, tuple[torch.Tensor, torch.Tensor]]
-"""Layer -> keys, values [N, K, d] of all tokens of a packed row."""
 
 
 def cache(n: int, prefix: Prefix, bias_B11P: torch.Tensor | None, room: int) -> Apart | Together:

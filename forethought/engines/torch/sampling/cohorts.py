@@ -10,81 +10,21 @@ Axes: _R all rows, _B contexts of a cohort with n rows each, _P tokens of the lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from forethought.engines.torch.forest.attention import Forest, using
-from forethought.engines.torch.forest.blocks import attention
 from forethought.engines.torch.forest.decoder import Decoder
-from forethought.engines.torch.forest.packing import Layout, Packed, forest_of, pack
-from forethought.engines.torch.sampling.caches import Apart, Beside, Captured, Together, cache, prefixes
+from forethought.engines.torch.forest.given import Captured, Given
+from forethought.engines.torch.forest.packing import Packed
+from forethought.engines.torch.forest.paths import PolicyPaths
+from forethought.engines.torch.sampling.caches import Apart, Beside, Together, cache, prefixes
 from forethought.engines.torch.sampling.decoding import Decoding, spans_of
-
-
-class Prefilled(NamedTuple):
-    """Contexts, each computed once."""
-
-    hidden_BH: torch.Tensor  # after the last token of each
-    captured: Captured  # layer -> keys and values of all tokens
-    index_BP: torch.Tensor  # where each context's tokens lie among them; padding points at the first
-    lengths: list[int]
-
-
-def prefill(
-    forward: Callable[[Packed, Captured], torch.Tensor],
-    contexts: Sequence[tuple[int, ...]],
-    device: torch.device,
-) -> Prefilled:
-    """`forward(packed, captured)`: hidden states [N, H] of a packed row, its keys and values into
-    `captured`."""
-    segments, paths = forest_of(contexts)
-    packed, captured = pack(segments, device), {}
-    hidden_NH = forward(packed, captured)
-    index = [
-        [packed.starts[s] + i for s in path for i in range(len(segments[s].token_ids))] for path in paths
-    ]
-    longest = max(map(len, index))
-    index_BP = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in index], device=device)
-    return Prefilled(
-        hidden_NH[torch.tensor([tokens[-1] for tokens in index], device=device)],
-        captured,
-        index_BP,
-        list(map(len, index)),
-    )
-
-
-class Capturing:
-    """Attention over a packed forest for `Decoding`; keys and values are kept for the rows to come."""
-
-    def __init__(self, layout: Layout, captured: Captured):
-        self.layout, self.captured = layout, captured
-
-    def attend(
-        self, layer: int, q_NHd: torch.Tensor, k_NKd: torch.Tensor, v_NKd: torch.Tensor
-    ) -> torch.Tensor:
-        # a view of the joined product would keep the queries too
-        k_NKd, v_NKd = k_NKd.contiguous(), v_NKd.contiguous()
-        self.captured[layer] = (k_NKd, v_NKd)
-        return attention(self.layout, q_NHd, k_NKd, v_NKd).flatten(1)
-
-
-def by_decoding(decoding: Decoding, adapter: str) -> Callable[[Packed, Captured], torch.Tensor]:
-    """What `prefill` calls, for contexts of one adapter."""
-
-    def forward(packed: Packed, captured: Captured) -> torch.Tensor:
-        return decoding.run(
-            packed.ids_N,
-            packed.positions_N,
-            Capturing(packed.layout, captured),
-            [(adapter, 0, len(packed.ids_N))],
-        )
-
-    return forward
+from forethought.engines.torch.sampling.prefill import by_decoding, prefill
 
 
 def places(rows: np.ndarray) -> np.ndarray:
@@ -131,7 +71,8 @@ class _Cohort:
 
 class Cohorts:
     """`inner` gives hidden states, `head` logits. Where the model has a written-out forward (`decoder.py`),
-    that runs instead of `inner`, and with `adapters` each row may name one of them ("": the base)."""
+    that runs instead of `inner`, and with `adapters` each row may name one of them ("": the base). `kept`: the
+    paths of each, from earlier calls."""
 
     def __init__(
         self,
@@ -140,14 +81,10 @@ class Cohorts:
         device: torch.device,
         decoder: Decoder | None = None,
         adapters: Sequence[str] | None = None,
+        kept: Mapping[str, PolicyPaths] | None = None,
     ):
-        self.inner, self.head, self.device, self.decoder, self.adapters = (
-            inner,
-            head,
-            device,
-            decoder,
-            adapters,
-        )
+        self.inner, self.head, self.device = inner, head, device
+        self.decoder, self.adapters, self.kept = decoder, adapters, kept or {}
         self.cohorts: list[_Cohort] = []  # by adapter
         self.live = 0
 
@@ -208,9 +145,8 @@ class Cohorts:
     ) -> torch.Tensor:
         if self.decoding:
             self.decoding.reach(max(len(c) + most for c, most in zip(contexts, room, strict=True)) - 1)
-        done = prefill(
-            by_decoding(self.decoding, adapter) if self.decoding else self._by_modules, contexts, self.device
-        )
+        forward = by_decoding(self.decoding, adapter) if self.decoding else self._by_modules
+        done = prefill(forward, contexts, self.device, self.kept.get(adapter))
         lengths_B, bias_B11P = torch.tensor(done.lengths, device=self.device), None
         longest = done.index_BP.shape[1]
         if min(done.lengths) < longest:
@@ -225,8 +161,9 @@ class Cohorts:
         self.live += len(rows)
         return self.head(done.hidden_BH).float()
 
-    def _by_modules(self, packed: Packed, captured: Captured) -> torch.Tensor:
-        with using(Forest(packed.layout, captured)):
+    def _by_modules(self, packed: Packed, given: Given | None, captured: Captured) -> torch.Tensor:
+        new = slice(None) if given is None else given.new_M
+        with using(Forest(packed.layout, captured, given=given)):
             return self.inner(
-                input_ids=packed.ids_N[None], position_ids=packed.positions_N[None], use_cache=False
+                input_ids=packed.ids_N[new][None], position_ids=packed.positions_N[new][None], use_cache=False
             ).last_hidden_state[0]

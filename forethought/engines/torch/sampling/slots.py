@@ -13,25 +13,21 @@ size of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 import torch
 
 from forethought.engines.torch.forest.decoder import Decoder
+from forethought.engines.torch.forest.given import Captured
 from forethought.engines.torch.forest.heads import logits_of
-from forethought.engines.torch.sampling.caches import Beside, Captured, apart, prefixes
-from forethought.engines.torch.sampling.cohorts import (
-    Cohorts,
-    Prefilled,
-    by_decoding,
-    places,
-    prefill,
-    renumbered,
-)
+from forethought.engines.torch.forest.paths import PolicyPaths
+from forethought.engines.torch.sampling.caches import Beside, apart, prefixes
+from forethought.engines.torch.sampling.cohorts import Cohorts, places, renumbered
 from forethought.engines.torch.sampling.decoding import Decoding, head_of, spans_of
 from forethought.engines.torch.sampling.graphs import Graphs, graphs_on
+from forethought.engines.torch.sampling.prefill import Prefilled, by_decoding, prefill
 
 TOKENS = 64  # prefixes come in multiples of it, and no tail is shorter
 
@@ -178,7 +174,9 @@ class Slots:
         device: torch.device,
         adapters: Sequence[str] | None = None,
         graphs: Graphs | None = None,
+        kept: Mapping[str, PolicyPaths] | None = None,
     ):
+        self.kept = kept or {}
         self.decoding, self.head, self.device = Decoding(decoder, adapters), head, device
         self.graphs = graphs or graphs_on(device)
         self.pools: dict[tuple[str, int], Pool] = {}
@@ -193,7 +191,8 @@ class Slots:
         hidden, start = [], 0
         for k, same in groupby(n):
             end = start + len(list(same))
-            done = prefill(by_decoding(self.decoding, adapter), contexts[start:end], self.device)
+            forward = by_decoding(self.decoding, adapter)
+            done = prefill(forward, contexts[start:end], self.device, self.kept.get(adapter))
             pool = self.pools.setdefault((adapter, k), Pool(k, adapter))
             rows = np.arange(self.live, self.live + k * (end - start))
             moved |= pool.enter(done, rows, max(room[start:end]))
@@ -249,10 +248,12 @@ def by_torch(
     decoder: Decoder | None,
     adapters: Sequence[str] | None = None,
     static: bool | None = None,
+    kept: Mapping[str, PolicyPaths] | None = None,
 ) -> Cohorts | Slots:
-    """How PyTorch samples from `model`. `static`: in shapes that stay; None: where that pays, on a GPU."""
+    """How PyTorch samples from `model`. `static`: in shapes that stay; None: where that pays, on a GPU. `kept`:
+    the paths of each adapter ("": the model as it is, or the base) from earlier calls."""
     device = next(model.parameters()).device
     head = head_of(decoder, adapters) if decoder else logits_of(model)
     if decoder and (device.type == "cuda" if static is None else static):
-        return Slots(decoder, head, device, adapters)
-    return Cohorts(model.base_model, head, device, decoder, adapters)
+        return Slots(decoder, head, device, adapters, kept=kept)
+    return Cohorts(model.base_model, head, device, decoder, adapters, kept)
