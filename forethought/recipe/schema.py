@@ -92,6 +92,9 @@ class EngineSpec:
     # many); where memory runs out, half, with the same gradient and the same samples, and the run goes on
     # with that. A number that does not fit stops the run
     gradient_checkpointing: bool = False
+    # MiB of keys and values that stay between calls while rollouts go on, so that a turn costs its own tokens;
+    # 0: none. auto: a sixteenth of the machine's memory, or of its GPU's
+    prefix_cache: int | Literal["auto"] = "auto"
 
     @property
     def asked(self) -> int:

@@ -238,6 +238,7 @@ class Rollouts:
                     )
         if counts["act"]:
             self._act(growing, tree, policies["act"], noise)
+        self.engine.forget_paths()
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
 
     def execute(
@@ -266,6 +267,7 @@ class Rollouts:
                     reason=g.broken,
                 )
         self._act(growing, tree, policy, noise)
+        self.engine.forget_paths()
         return [Tree(task=g.task, nodes=tuple(g.nodes)) for g in growing]
 
     def _plan(self, growing: list[Growing], tree: TreeSpec, policy: str) -> None:

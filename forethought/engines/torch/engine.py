@@ -24,6 +24,7 @@ from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, 
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
+from forethought.engines.torch.forest.paths import Paths
 from forethought.engines.torch.forest.vocabulary import mark
 from forethought.engines.torch.loss import losses, objectives
 from forethought.engines.torch.loss.token_stats import stats_of
@@ -88,7 +89,8 @@ class TorchEngine:
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
         self._stops: dict[tuple[str, ...], Stops] = {}
         self._encoded: dict[str, tuple[int, ...]] = {}
-        self.laid = Laid()
+        self.paths = Paths(memory.prefix_bytes(spec.prefix_cache, self.machine.device))
+        self.laid = Laid(self.paths)
 
     # ---- words
 
@@ -197,7 +199,8 @@ class TorchEngine:
                 self._free(), partial(memory.row_bytes, self.config, self.machine.number, asked)
             )
             self.rows.running = partial(memory.rows_piece, asked, self.rows)
-            for i, out in zip(own, self.rows.within(partial(self._sample, run, asked)), strict=True):
+            sampled = self.rows.within(partial(self._sample, run, asked), self.paths.clear)
+            for i, out in zip(own, sampled, strict=True):
                 results[i] = out
         return results
 
@@ -207,7 +210,7 @@ class TorchEngine:
         return weights.told(self.weights.base) == "c"
 
     def forget_paths(self) -> None:
-        """Nothing is kept."""
+        self.paths.clear()
 
     def _sample(self, policies: list[str], requests: list[Request]) -> list[list[Completion]]:
         for r in requests:
@@ -301,6 +304,7 @@ class TorchEngine:
             yield indices, row_of(segments, self.machine.device, self.context)
 
     def _packs(self, batch: Batch) -> Iterator[tuple[list[int], Sequence[Segment]]]:
+        self.paths.clear()  # what is measured or trained needs the room, and moves no rollout on
         self.packs.estimate(
             self._free(),
             lambda: memory.token_bytes(

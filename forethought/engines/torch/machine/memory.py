@@ -8,6 +8,7 @@ and said, and the run ends there.
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,16 @@ def free(device: torch.device) -> int | None:
         + torch.cuda.memory_reserved(device)
         - torch.cuda.memory_allocated(device)
     )
+
+
+def prefix_bytes(asked: int | Literal["auto"], device: torch.device) -> int:
+    """`engine.prefix_cache` (MiB) in bytes. auto: a sixteenth of the memory that the machine, or its GPU, has:
+    the same at every start, as far as it decides what is computed again."""
+    if asked != "auto":
+        return asked << 20
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory // 16
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16
 
 
 @dataclass(frozen=True, slots=True)

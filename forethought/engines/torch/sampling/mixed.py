@@ -32,7 +32,7 @@ def sampling(
     """What samples from these policies, one of `runs_of`, inside. To be entered under the machine's
     autocast."""
     with ExitStack() as stack:
-        sides = _adapters(weights, [p for p in policies if weights.on_base(p)])
+        sides = _adapters(weights, [p for p in policies if weights.on_base(p)], laid)
         for policy in policies:
             if policy not in sides:
                 model = stack.enter_context(weights.sampling(policy))
@@ -41,14 +41,16 @@ def sampling(
         yield Sides(sides)
 
 
-def _adapters(weights: Policies, policies: Sequence[str]) -> dict[str, Side]:
+def _adapters(weights: Policies, policies: Sequence[str], laid: Laid) -> dict[str, Side]:
     """The base and adapters on it, computed together by PyTorch; none where kernels have a copy of each, or
     modules must be called."""
     decoder = decoder_of(weights.base)
     if not policies or by_kernels(decoder, weights.base) or not mixes(decoder):
         return {}
-    steps = by_torch(weights.base, decoder, [p for p in policies if p != BASE])
-    return {p: Side(steps, partial(steps.enter, adapter="" if p == BASE else p)) for p in policies}
+    names = {p: "" if p == BASE else p for p in policies}
+    kept = {name: laid.kept(p, weights.base) for p, name in names.items()}
+    steps = by_torch(weights.base, decoder, [p for p in policies if p != BASE], kept=kept)
+    return {p: Side(steps, partial(steps.enter, adapter=name)) for p, name in names.items()}
 
 
 def _separable(weights: Policies) -> bool:

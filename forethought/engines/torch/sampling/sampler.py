@@ -24,6 +24,7 @@ from forethought.engines.base import BASE
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of
 from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
+from forethought.engines.torch.forest.paths import Paths, PolicyPaths
 from forethought.engines.torch.sampling.choice import Choice
 from forethought.engines.torch.sampling.sides import Sides
 from forethought.engines.torch.sampling.slots import by_torch
@@ -48,19 +49,23 @@ class Steps(Protocol):
 
 
 @dataclass(slots=True)
-class _Packed:
+class _Seen:
+    """A policy's weights as they were when it was last sampled from, and as the kernels read them."""
+
     model: torch.nn.Module
     tensors: list[torch.Tensor]
     places: list[int]
     versions: list[int]
-    weights: Weights
+    weights: Weights | None = None
 
 
 class Laid:
-    """The weights of each policy as the kernels read them, brought up to date when they have moved."""
+    """The weights of each policy as the kernels read them, and the paths that were sampled with them: both are
+    brought up to date when weights have moved."""
 
-    def __init__(self):
-        self._kept: dict[str, _Packed] = {}
+    def __init__(self, paths: Paths | None = None):
+        self.paths = paths or Paths(0)
+        self._seen: dict[str, _Seen] = {}
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
     def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
@@ -68,25 +73,33 @@ class Laid:
         `context` tokens."""
         decoder = decoder_of(model)
         if not runs(decoder, model):
-            return by_torch(model, decoder)
-        kept = self._kept.get(policy)
-        tensors = kept.tensors if kept and kept.model is model else list(model.parameters())
+            return by_torch(model, decoder, kept={"": self.kept(policy, model)})
+        seen, moved = self._look(policy, model)
+        if seen.weights is None or (moved and not seen.weights.refresh()):
+            self._reach(decoder, context)
+            seen.weights = Weights(decoder, model, bf16, self._angles[1])
+        if seen.weights.positions < context:
+            self._reach(decoder, context)
+            seen.weights.turn(self._angles[1])
+        return NativeSteps(seen.weights, threads, PolicyPaths(self.paths, policy))
+
+    def kept(self, policy: str, model: torch.nn.Module) -> PolicyPaths:
+        """The paths of a policy, of which `model` holds all weights; none where one of these has moved."""
+        self._look(policy, model)
+        return PolicyPaths(self.paths, policy)
+
+    def _look(self, policy: str, model: torch.nn.Module) -> tuple[_Seen, bool]:
+        """The policy's weights, and whether they have moved since they were last looked at."""
+        seen = self._seen.get(policy)
+        tensors = seen.tensors if seen and seen.model is model else list(model.parameters())
         places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
-        if not (
-            kept
-            and kept.model is model
-            and kept.places == places
-            and (kept.versions == versions or kept.weights.refresh())
-        ):
-            self._reach(decoder, context)
-            kept = self._kept[policy] = _Packed(
-                model, tensors, places, versions, Weights(decoder, model, bf16, self._angles[1])
-            )
-        kept.versions = versions
-        if kept.weights.positions < context:
-            self._reach(decoder, context)
-            kept.weights.turn(self._angles[1])
-        return NativeSteps(kept.weights, threads)
+        if not seen or seen.model is not model or seen.places != places:
+            seen = self._seen[policy] = _Seen(model, tensors, places, [])
+        moved = seen.versions != versions
+        if moved:
+            self.paths.drop(policy)
+        seen.versions = versions
+        return seen, moved
 
     def _reach(self, decoder: Decoder, context: int) -> None:
         """Angles of so many positions; a position's do not depend on how many there are."""
@@ -96,12 +109,14 @@ class Laid:
     def moved(self, policy: str) -> None:
         """To be told after an optimizer's step: PyTorch's fused ones do not count it in a tensor's version,
         as every other change does."""
-        for name in [policy] if policy != BASE else list(self._kept):  # adapters stand on the base
-            if name in self._kept:
-                self._kept[name].versions = []
+        for name in [policy] if policy != BASE else list(self._seen):  # adapters stand on the base
+            if name in self._seen:
+                self._seen[name].versions = []
 
     def drop(self, policy: str) -> None:
-        self._kept.pop(policy, None)
+        """Forget a policy that is gone."""
+        self._seen.pop(policy, None)
+        self.paths.drop(policy)
 
 
 class Sampler:
