@@ -141,6 +141,7 @@ def engine_of(
     device: str = "cpu",
     pack_tokens: int = 8192,
     words: Size | None = None,
+    prefix_cache: int | str = "auto",
 ):
     """Our engine on such a model, without a detour over files. `words`: whose tokenizer it has, if not its
     own."""
@@ -153,7 +154,12 @@ def engine_of(
 
     torch.set_num_threads(threads)
     spec = EngineSpec(
-        device=device, precision=precision, threads=threads, kernel_threads=threads, pack_tokens=pack_tokens
+        device=device,
+        precision=precision,
+        threads=threads,
+        kernel_threads=threads,
+        pack_tokens=pack_tokens,
+        prefix_cache=prefix_cache,
     )
     engine = TorchEngine(
         Loaded(model_of(size, attn_implementation=NAME), tokenizer_of(words or size), ""), spec, AdapterSpec()
@@ -241,7 +247,9 @@ def rollouts(engine, prompts: Sequence[Ids], shape: Shape, seed: int) -> Sampled
 
     plans = call(prompts, shape.plans, shape.plan, 0)
     contexts = [p + plan for p, group in zip(prompts, plans, strict=True) for plan, _ in group]
-    return Sampled(plans, call(contexts, shape.acts, shape.act, 1) if shape.acts else [])
+    acts = call(contexts, shape.acts, shape.act, 1) if shape.acts else []
+    engine.forget_paths()
+    return Sampled(plans, acts)
 
 
 def unrolled(engine, prompts: Sequence[Ids], shape: Shape, seed: int, calls: int = 2) -> Sampled:
@@ -305,7 +313,7 @@ def _seed(seed: int, what: int, i: int) -> int:
 
 @contextmanager
 def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[None]:
-    """Inside, the engine shares no prefix, and request number i (its seed) draws what `pieces[i]` says. The
+    """Inside, the engine shares no prefix (it must keep none either), and request number i (its seed) draws what `pieces[i]` says. The
     only place that reaches into the engine; that the tokens come out the same says whether it still fits."""
     from unittest.mock import patch
 
@@ -313,7 +321,7 @@ def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[No
 
     from forethought.core.types import Segment
     from forethought.engines.torch.forest.native.tree import Tree
-    from forethought.engines.torch.sampling import cohorts
+    from forethought.engines.torch.sampling import prefill
     from forethought.engines.torch.sampling import sampler as sampling
 
     def forest_of(contexts):
@@ -328,7 +336,7 @@ def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[No
 
     draw = sampling._uniforms
     with (
-        patch.object(cohorts, "forest_of", forest_of),
+        patch.object(prefill, "forest_of", forest_of),
         patch.object(Tree, "find", lambda self, tokens: []),
         patch.object(sampling, "_uniforms", uniforms),
     ):

@@ -1,7 +1,7 @@
 """Tokens a second of forethought's sampler, against `transformers` generate on the same weights, prompts and
 lengths.
 
-    python benchmarks/sampling.py [--rows flat,tree,unrolled] [--sizes 1M,25M] [--precision fp32,bf16]
+    python benchmarks/sampling.py [--rows flat,tree,unrolled,episode] [--sizes 1M,25M] [--precision fp32,bf16]
     [--repeats 7] [--json FILE]
 
 Each side runs in its own process and samples when told to; they take turns, so that whatever else the machine
@@ -14,6 +14,9 @@ what was sampled.
 - unrolled: our own tree against 12 rollouts a prompt in our own engine that share nothing, in two calls as
   roles speak, and in one as a rollout without roles goes on. Same seeds: the tokens are the same, which is
   checked (fp32; in bf16 the share is printed).
+- episode: 4 prompts of 256 tokens, 4 episodes under each, 8 turns of 32 tokens answered with 64 each. Our own
+  engine, with keys and values that stay between calls against one that computes every context again; the tree,
+  whose executions stand below prompts that the plans' call has read, beside it (`bench_episode.py`).
 - Every completion has exactly as many tokens as asked for: the model's own weights give the end token a
   probability of 0.
 - bf16 is each side's own way: ours keeps weights in fp32 under autocast, as it trains; generate has bf16
@@ -36,6 +39,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench_episode import against_recomputing, print_kept
 from bench_kit import (
     EOS,
     GAP,
@@ -206,7 +210,13 @@ SIDES = {"ours": ours, "generate": generate, "ctranslate2": ctranslate2, "vllm":
 
 
 def ours_alone(o: dict, calls: int) -> Sample:
-    engine = engine_of(SIZES[o["size"]], precision=o["precision"], threads=o["threads"], device=o["device"])
+    engine = engine_of(
+        SIZES[o["size"]],
+        precision=o["precision"],
+        threads=o["threads"],
+        device=o["device"],
+        prefix_cache="auto" if not calls else 0,
+    )
     if not calls:
         return lambda prompts, shape, seed: rollouts(engine, prompts, shape, seed)
     return lambda prompts, shape, seed: unrolled(engine, prompts, shape, seed, calls)
@@ -421,7 +431,7 @@ def against_ourselves(size: str, precision: str, args) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     options(parser, repeats=7, sizes=("1M", "25M"))
-    parser.add_argument("--rows", default="flat,tree,unrolled", help="of flat, tree, unrolled (%(default)s)")
+    parser.add_argument("--rows", default="flat,tree,unrolled,episode", help="of %(default)s")
     parser.add_argument("--peers", default=",".join(PEERS), help="beside ours (%(default)s)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -430,8 +440,8 @@ def main() -> int:
         return 0
     sizes, precisions = chosen(parser, args)
     rows, peers = args.rows.split(","), args.peers.split(",")
-    if unknown := [r for r in rows if r not in (*ROWS, "unrolled")]:
-        parser.error(f"no row {unknown[0]!r}; there are flat, tree, unrolled")
+    if unknown := [r for r in rows if r not in (*ROWS, "unrolled", "episode")]:
+        parser.error(f"no row {unknown[0]!r}; there are flat, tree, unrolled, episode")
     if unknown := [p for p in peers if p not in PEERS]:
         parser.error(f"no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
     notes = [
@@ -445,6 +455,7 @@ def main() -> int:
         "quick": args.quick,
         "peers": [],
         "own": [],
+        "kept": [],
         "notes": notes,
     }
     print(said_of(result["machine"]))
@@ -469,6 +480,14 @@ def main() -> int:
             against_ourselves(size, precision, args) for size in sizes for precision in precisions
         ]
         print_own(result["own"])
+    if "episode" in rows:
+        result["kept"] = [
+            against_recomputing(size, precision, row, args)
+            for size in sizes
+            for precision in precisions
+            for row in ("episode", "tree")
+        ]
+        print_kept(result["kept"])
     print("\n".join(notes))
     if args.quick:
         print("--quick: the numbers mean nothing")

@@ -78,6 +78,11 @@ def test_quick(tmp_path, monkeypatch, capsys):
     (own,) = result["own"]
     assert own["same"] == {"shared": 1, "two calls": 1, "one call": 1}
     assert own["tokens"] == {"tree": 2 * 9 + 2 * 4 * 3 + 24 * 3, "leaves": 24 * (9 + 3 + 3)}
+    assert [(row["row"], row["same"], row["gap"] < 1e-5) for row in result["kept"]] == [
+        ("episode", 1, True),
+        ("tree", 1, True),
+    ]
+    assert result["kept"][0]["sampled"] == 2 * 2 * 3 * 4
     assert "ours / generate" in said and "the numbers mean nothing" in said
 
 
