@@ -65,7 +65,7 @@ class TreePrinter:
             f"level {tree.get('level', '-')}",
         ]
         self._console.print(Text(printable(f"{tree.get('task', '')}  {'  '.join(where)}"), style="bold"))
-        done = [node["executions"] for node in tree["nodes"] if "executions" in node]
+        done = [n["executions"] for n in tree["nodes"] if "executions" in n and not n["depth"]]
         hits, n = sum(row[0] for row in done), sum(row[1] for row in done)
         said = [
             f"{hits} of {n} executions succeeded" if n else "nothing was executed",
@@ -112,25 +112,17 @@ class TreePrinter:
 
 
 def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int, int]]:
-    """(node, depth, number) of all but the root, each before what lies under it. Depth 0: plans; 1: what is
-    done under one, all turns of it. The number, from 1, counts plans and the executions of a plan; the later
-    turns of an execution have its number."""
+    """(node, depth, number) of all but the root, each before what lies under it. Depth and number are those
+    of its branch: 0 for what hangs from the prompt (plans), 1 for what hangs from one of these, all turns of
+    it; the number, from 1, counts peers."""
     children: dict[Any, list[dict[str, Any]]] = {}
     for node in nodes:
         children.setdefault(node.get("parent"), []).append(node)
-
-    def below(
-        node: Mapping[str, Any], depth: int, number: int | None
-    ) -> list[tuple[dict[str, Any], int, int]]:
-        return [(child, depth, number or i) for i, child in enumerate(children.get(node["id"], []), start=1)][
-            ::-1
-        ]
-
-    todo = [item for root in children.get(None, []) for item in below(root, 0, None)]
+    todo = [child for root in children.get(None, []) for child in children.get(root["id"], [])][::-1]
     while todo:
-        node, depth, number = todo.pop()
-        yield node, depth, number
-        todo += below(node, depth + 1, None) if node.get("role") == "plan" else below(node, depth, number)
+        node = todo.pop()
+        yield node, node["depth"], node["number"]
+        todo += children.get(node["id"], [])[::-1]
 
 
 def _numbers(node: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import gzip
 import io
 from collections.abc import Callable, Iterable
 
+from forethought.core.branches import branch_of
 from forethought.core.jsonl import dumps
 from forethought.core.types import Advantages, Task, Tree
 
@@ -32,10 +33,12 @@ def packed(
 
 def _record(tree: Tree, advantages: Advantages, oracle: str) -> dict:
     mean = lambda xs: sum(xs) / len(xs) if xs else None  # noqa: E731
+    on = branch_of((n.id, n.parent, n.role, n.branch) for n in tree.nodes)
     nodes = [
         {
             "id": n.id,
             "parent": n.parent,
+            "branch": on[n.id],
             "role": n.role,
             "text": n.text,
             "status": n.status,

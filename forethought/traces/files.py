@@ -83,6 +83,9 @@ def _wrong_node(node: dict[str, Any], seen: Container[int]) -> str:
         return f"{name} comes before its parent {_short(parent)}"
     if wrong := _mistyped(node, OF_NODE):
         return f"{name}: {wrong}"
+    branch = node.get("branch")
+    if branch is not None and branch != node["id"] and branch not in seen:
+        return f"{name} lies on branch {branch}, which comes after it"
     parts = node.get("reward_parts", {})
     if not isinstance(parts, dict):
         return f"'reward_parts' of {name} must be an object"
@@ -129,7 +132,7 @@ FITS: Mapping[str, Callable[[Any], bool]] = {
     ),
 }
 # null where there is none
-MAY_LACK = ("level", "context", "oracle_plan", "role", "policy", "reward", "advantage", "logprob")
+MAY_LACK = ("level", "context", "oracle_plan", "branch", "role", "policy", "reward", "advantage", "logprob")
 OF_TREE = {
     **dict.fromkeys(("task", "domain", "context", "prompt", "oracle_plan"), "text"),
     "stage": "a whole number",
@@ -138,7 +141,7 @@ OF_TREE = {
 }
 OF_NODE = {
     **dict.fromkeys(("role", "text", "status", "reason", "policy"), "text"),
-    **dict.fromkeys(("version", "tokens"), "a whole number"),
+    **dict.fromkeys(("branch", "version", "tokens"), "a whole number"),
     **dict.fromkeys(("reward", "advantage", "logprob"), "a number"),
     "images": "a list of names of images",
 }

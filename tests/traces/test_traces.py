@@ -736,3 +736,81 @@ def test_eval_refuses_a_run_whose_recipe_is_another(tmp_path, text):
     (tmp_path / "recipe.json").write_text(text)
     with pytest.raises(UserError, match="recipe.json is not the recipe that the run was trained with"):
         source_of(tmp_path)
+
+
+# other roles, other depths ------------------------------------------------------------------------------------
+
+
+def test_three_roles_are_judged_by_their_place():
+    """Blink 1 -> thinks 2 (links 3, 4) and 5 (refused); blink 6 -> think 7 (link 8)."""
+
+    def said(id_, parent, role, status="finished", **parts):
+        return node(id_, parent, role, status=status, **parts) | {"branch": id_}
+
+    judged = judge(
+        {
+            "step": 1,
+            "nodes": [
+                ROOT,
+                said(1, 0, "blink", valid=1.0, outcome=0.25),
+                said(2, 1, "think", outcome=0.5),
+                said(3, 2, "link", outcome=1.0),
+                said(4, 2, "link", outcome=0.0),
+                said(5, 1, "think", "refused", outcome=0.0),
+                said(6, 0, "blink", valid=0.0, outcome=1.0),
+                said(7, 6, "think", outcome=1.0),
+                said(8, 7, "link", outcome=1.0),
+            ],
+        }
+    )
+    assert verdicts(judged) == ["", "act_failed", "", "right", "wrong", "refused", "wrong", "", "right"]
+    assert {n["id"]: n["executions"] for n in judged["nodes"] if "executions" in n} == {
+        1: [1, 2],
+        2: [1, 2],
+        5: [0, 0],
+        6: [1, 1],
+        7: [1, 1],
+    }
+    assert [(n["depth"], n["number"]) for n in judged["nodes"]] == [
+        (0, 1),
+        (0, 1),
+        (1, 1),
+        (2, 1),
+        (2, 2),
+        (1, 2),
+        (0, 2),
+        (1, 1),
+        (2, 1),
+    ]
+    assert {n["id"]: n["disagrees"] for n in judged["nodes"] if n.get("disagrees")} == {
+        1: ["split"],
+        2: ["split", "lone"],
+        6: ["invalid_solved"],
+    }
+    assert judged["solved"] is True and "plan_wrong" in judged["signs"]
+
+
+def test_a_second_plan_on_an_executions_branch_is_judged_where_it_stands():
+    on = {"branch": 2}
+    judged = judge(
+        {
+            "step": 1,
+            "nodes": [
+                ROOT,
+                node(1, 0, "plan", 1.0) | {"branch": 1},
+                node(2, 1, "act") | on,
+                node(3, 2, None, None, "given") | on,
+                node(4, 3, "plan", 0.0) | on,
+                node(5, 4, "act", 1.0) | on,
+            ],
+        }
+    )
+    assert verdicts(judged) == ["", "right", "", "", "wrong", "right"]
+    assert [n["executions"] for n in judged["nodes"] if "executions" in n] == [[1, 1]]
+    assert [n["depth"] for n in judged["nodes"]] == [0, 0, 1, 1, 1, 1] and "plan_wrong" in judged["signs"]
+
+
+def test_trajectories_without_anything_above_them_are_executions():
+    judged = judge({"step": 1, "nodes": [ROOT, node(1, 0, "act", 1.0), node(2, 0, "act", 0.0)]})
+    assert verdicts(judged) == ["", "right", "wrong"] and judged["solved"] is True
+    assert not any("executions" in n for n in judged["nodes"])

@@ -36,7 +36,7 @@ function passes(tree, f) {
 // What a node must be for the filter to have asked for it; null: the filter asks for no node in particular.
 function wantedNode(f) {
   const of = {
-    plan_wrong: (n) => n.role === "plan" && n.verdict === "wrong",
+    plan_wrong: (n) => "valid" in (n.reward_parts || {}) && n.verdict === "wrong",
     act_failed: (n) => n.verdict === "act_failed",
     refused: (n) => n.verdict === "refused",
     truncated: (n) => n.status === "truncated",

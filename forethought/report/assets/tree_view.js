@@ -13,9 +13,10 @@ const VERDICTS = {
 const FOLD = { above: 900, head: 420, tail: 320 }; // characters; the tail of an answer is where it says its result
 const tone = (node) => (VERDICTS[node.verdict] || ["", "plain"])[1];
 
+// What hangs from the prompt: the last turn of each leading branch (a plan), else all that was said there.
 function plansOf(tree) {
-  const first = tree.nodes.filter((n) => n.role === "plan");
-  return first.length ? first : tree.nodes.filter((n) => n.role);
+  const first = tree.nodes.filter((n) => n.executions && !n.depth);
+  return first.length ? first : tree.nodes.filter((n) => n.role && !n.depth);
 }
 
 // A tone for a plan among others: how its executions went where there were any, else what the verifier said of it.
@@ -62,33 +63,30 @@ function treeView(tree, wanted, signs) {
     el(
       "div.nodes",
       {},
-      roots.map((root, i) => nodeView(tree, root, { wanted, signs }, false, i + 1)),
+      roots.map((root) => nodeView(tree, root, { wanted, signs }, false)),
     ),
   );
 }
 
-// A node and what lies under it. `inside`: a node above it is what the filter asked for. `number`: its place among its peers.
-function nodeView(tree, node, look, inside, number) {
+// A node and what lies under it. `inside`: a node above it is what the filter asked for.
+function nodeView(tree, node, look, inside) {
   const { wanted, signs } = look;
   const kids = tree.nodes.filter((n) => n.parent === node.id);
   const mine = !wanted || inside || wanted(node);
-  const below = kids.map((kid) => {
-    const peers = kids.filter((n) => n.role === kid.role);
-    return nodeView(tree, kid, look, mine && node.role, peers.indexOf(kid) + 1);
-  });
+  const below = kids.map((kid) => nodeView(tree, kid, look, mine && node.role));
   if (!node.role) return [node.parent === null ? null : el("pre.observation", { title: "observation" }, node.text), pictures(node), below];
   const asked = (n) => wanted(n) || tree.nodes.some((kid) => kid.parent === n.id && asked(kid));
-  const open = wanted ? !inside && asked(node) : node.role === "plan" && number === 1;
+  const open = wanted ? !inside && asked(node) : node.executions && node.number === 1;
   const [hits, n] = node.executions || [0, 0];
   const summary = [
-    el("span.role", {}, `${node.role} ${number}`),
+    el("span.role", {}, `${node.role} ${node.number}`),
     node.verdict ? pill(...VERDICTS[node.verdict]) : null,
     n ? pill(`${hits}/${n}`, planTone(node)) : null,
     node.status === "truncated" ? pill("cut off", "warn") : null,
     known(node.advantage) ? advantage(node.advantage) : null,
     el("span.preview", {}, node.text.slice(0, 300).replace(/\s+/g, " ")),
   ];
-  const marked = node.role === "plan" && tree.oracle_plan && !tree.free_text && node.text.length <= FOLD.above;
+  const marked = "valid" in (node.reward_parts || {}) && tree.oracle_plan && !tree.free_text && node.text.length <= FOLD.above;
   const body = [
     marked ? el("pre", {}, besideOracle(node.text, tree.oracle_plan)) : folded(node.text),
     node.reason ? el("p.reason", {}, node.reason) : null,
