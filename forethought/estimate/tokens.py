@@ -166,7 +166,7 @@ def _of_trees(stage: StageSpec, n: Lengths, assume: Assumptions) -> Work:
         steps=stage.steps,
         prefilled=stage.batch * read,
         sampled=stage.batch * used * said,
-        sampled_most=stage.batch * said,
+        sampled_most=stage.batch * (1 + stage.dynamic_sampling) * said,
         trained=stage.updates * stage.batch * (n.prompt + used * (shown + said)),
         trained_most=stage.updates * stage.batch * (n.prompt + shown + said),
         waves=waves,

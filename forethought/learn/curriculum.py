@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from forethought.core.metrics import Last, Mean, Metric, Sum
 from forethought.core.types import Advantages, Branch, Tree
+from forethought.learn.peers import value
 
 
 class LevelSampler:
@@ -70,6 +71,15 @@ def admit(trees: Sequence[Tree], advantages: Sequence[Advantages]) -> tuple[list
         reasons[why] = reasons.get(why, 0) + 1  # "failed" is named only where something did
     metrics: dict[str, Metric] = {"groups/zero": Mean(len(dropped), len(trees))}
     return kept, metrics | {f"groups/{reason}": Sum(n) for reason, n in reasons.items()}
+
+
+def has_spread(tree: Tree) -> bool:
+    """Whether two branches of one role were rewarded differently."""
+    values: dict[str | None, set[float]] = {}
+    for branch in tree.branches().values():
+        if (worth := value(branch)) is not None:
+            values.setdefault(branch.role, set()).add(worth)
+    return any(len(found) > 1 for found in values.values())
 
 
 def _why(tree: Tree) -> str:

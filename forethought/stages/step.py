@@ -27,7 +27,7 @@ from forethought.learn.batches import (
     targets,
     tree_segments,
 )
-from forethought.learn.curriculum import LevelSampler, admit
+from forethought.learn.curriculum import LevelSampler, admit, has_spread
 from forethought.learn.losses import term
 from forethought.learn.losses.terms import needs
 from forethought.learn.rewards import default_weights, reward
@@ -99,16 +99,20 @@ class Stage:
         """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the roles' gradients. Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in
         this update."""
         rng = random.Random(seed_of(self.seed, k))
-        levels = self.curriculum.draw(rng, self.spec.batch, k)
-        share = self.spec.share
+        tasks = self._tasks(rng, self.spec.batch, k)
         imitates = self.spec.kind == "imitate"
+        return self._imitate(k, tasks, rng, conflict) if imitates else self._reinforce(k, tasks, conflict)
+
+    def _tasks(self, rng: random.Random, n: int, k: int) -> list[Task]:
+        """`n` tasks of step `k`; those of a share stand on one context."""
+        imitates, share = self.spec.kind == "imitate", self.spec.share
+        levels = self.curriculum.draw(rng, n, k)
         draw = (
             self.rollouts.shown
             if imitates
             else lambda rng, some: drawn(self.rollouts.domain, rng, some, "train")
         )
-        tasks = [t for i in range(0, len(levels), share) for t in draw(rng, levels[i : i + share])]
-        return self._imitate(k, tasks, rng, conflict) if imitates else self._reinforce(k, tasks, conflict)
+        return [t for i in range(0, len(levels), share) for t in draw(rng, levels[i : i + share])]
 
     def _imitate(self, k: int, tasks: list[Task], rng: random.Random, conflict: bool) -> Step:
         failed: list[int] = []
@@ -133,11 +137,7 @@ class Stage:
 
     def _reinforce(self, k: int, tasks: list[Task], conflict: bool) -> Step:
         spec = self.spec
-        trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed_of(self.seed, k, "rollouts"))
-        whole = all(counts_of(spec.tree, self.roles).values())
-        by_branch = spec.credit.name in credit.BY_BRANCH
-        weights = spec.reward or default_weights(by_branch, list(sampled_in(spec.tree, self.roles)), whole)
-        trees = [reward(tree, weights, spec.shaping) for tree in trees]
+        trees, tried = self._groups(k, tasks)
         entropies = (
             self._entropies(trees)
             if spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES
@@ -162,7 +162,7 @@ class Stage:
             for i, (tree, given) in enumerate(zip(trees, scored, strict=True))
         ]
         credit.watch(trees, spec.credit.name, spec.roles, self.remembered.setdefault("coverage", {}))
-        self.curriculum.observe(trees)
+        self.curriculum.observe(tried)
         kept, counts = admit(trees, advantages)
         # KL has a gradient where credit has none
         train = kept if spec.skip_zero and not spec.ref_kl else range(len(trees))
@@ -173,10 +173,36 @@ class Stage:
         if any(needs(one, "ref") for one in objective.terms):
             segments = self._with_references(segments)
         segments, objective = self._keeping(k, segments, objective)
-        parts = [counts, self.curriculum.metrics(), tree_metrics(trees, self.roles[:-1]), classes]
+        if spec.dynamic_sampling:
+            counts["groups/resampled"] = Sum(len(tried) - len(trees))
+        parts = [counts, self.curriculum.metrics(), tree_metrics(tried, self.roles[:-1]), classes]
         for i in range(spec.updates if segments else 0):
             parts.append(self._update(k, segments, objective, conflict and i == 0))
-        return Step(merge(parts), trees, advantages, *failures(trees))
+        return Step(merge(parts), trees, advantages, *failures(tried))
+
+    def _groups(self, k: int, tasks: list[Task]) -> tuple[list[Tree], list[Tree]]:
+        """(the groups of the step, rewarded; all that were sampled for it). Dynamic sampling (DAPO, arXiv
+        2503.14476): where rewards have no spread, another task takes the place, so many times at most."""
+        trees = self._grown(tasks, seed_of(self.seed, k, "rollouts"))
+        tried = list(trees)
+        for again in range(self.spec.dynamic_sampling):
+            flat = [i for i, tree in enumerate(trees) if not has_spread(tree)]
+            if not flat:
+                break
+            tasks = self._tasks(random.Random(seed_of(self.seed, k, "again", again)), len(flat), k)
+            others = self._grown(tasks, seed_of(self.seed, k, "rollouts", again))
+            tried += others
+            for i, tree in zip(flat, others, strict=True):
+                trees[i] = tree
+        return trees, tried
+
+    def _grown(self, tasks: list[Task], seed: int) -> list[Tree]:
+        spec = self.spec
+        whole = all(counts_of(spec.tree, self.roles).values())
+        by_branch = spec.credit.name in credit.BY_BRANCH
+        weights = spec.reward or default_weights(by_branch, list(sampled_in(spec.tree, self.roles)), whole)
+        trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed)
+        return [reward(tree, weights, spec.shaping) for tree in trees]
 
     def _objective(self, stream: str, denominator: float) -> Objective:
         """The stage's loss and, on rollouts, the pull to the policy at its start."""

@@ -179,6 +179,61 @@ def test_groups_without_a_spread_are_left_out_and_the_update_is_the_same():
     assert [line["groups/zero"] for line in lines] == [0.5, 0.5] and lines[0]["groups/all_solved"] == 1
 
 
+def test_dynamic_sampling_draws_other_tasks_where_rewards_are_alike():
+    """Goals whose first widget is `c` fail twice; the others are right once and wrong once. A place is drawn
+    again until its group differs, or so often at most."""
+
+    def hard(text: str) -> bool:
+        return sum(map(ord, text)) % 2 == 0
+
+    def some(policy, text, i, seed):
+        return right_then_wrong(policy, text, 1 if hard(text) else i, seed)
+
+    spec = reinforce(batch=6, levels=(1, 2))
+    plain, *others = (stage_of(replace(spec, dynamic_sampling=n), script=some).step(0) for n in (0, 1, 20))
+    alike = [i for i, t in enumerate(plain.trees) if hard(f"{t.task.context} {t.task.prompt}")]
+    assert 0 < len(alike) < 6  # there is something to draw again, and something to keep
+    once, often = (reduce(step.metrics) for step in others)
+    assert "groups/resampled" not in reduce(plain.metrics)
+    assert (
+        once["groups/resampled"] == len(alike)
+        and once["tokens/sampled"] > reduce(plain.metrics)["tokens/sampled"]
+    )
+    for step in others:  # who differs keeps its place
+        assert all(step.trees[i].task == t.task for i, t in enumerate(plain.trees) if i not in alike)
+        assert len(step.trees) == len(step.advantages) == 6
+    assert once["groups/zero"] < reduce(plain.metrics)["groups/zero"] and often["groups/zero"] == 0
+    assert others[1].tried == (6 + often["groups/resampled"]) * 2
+
+
+def test_dynamic_sampling_ends_at_its_limit_and_the_update_is_that_of_what_differs():
+    wrong = lambda policy, text, i, seed: desk_choices(text, "plan")[WRONG]  # noqa: E731
+    stage = stage_of(reinforce(dynamic_sampling=3), script=wrong)
+    result = stage.step(0)
+    line = reduce(result.metrics)
+    assert line["groups/resampled"] == 3 * 2 and line["groups/zero"] == 1 and stage.engine.learned == []
+    straight = stage_of(reinforce(dynamic_sampling=3), script=wrong).step(0)
+    assert [t.task for t in straight.trees] == [
+        t.task for t in result.trees
+    ]  # the draws have seeds of their own
+
+
+def test_a_second_update_under_gspo_by_hand():
+    """The ratio of a turn of two tokens, of which the second is certain, is the square root of the first's."""
+    loss = LossSpec(name="gspo", options={"clip_high": 0.05, "clip_low": 0.5})
+    stage = stage_of(reinforce(batch=1, levels=(1,), updates=2, loss=loss), script=right_then_wrong)
+    line = reduce(stage.step(0).metrics)
+    a = ADVANTAGE / 4
+    logits = [-a, a, 0.0]
+    p = [exp(x) / sum(map(exp, logits)) for x in logits]
+    high, low = sqrt(p[RIGHT] * 3), sqrt(p[WRONG] * 3)
+    assert high > 1.05 and 0.5 < low < 1  # the good one's is held: both of its tokens
+    assert stage.engine.weights["base"]["plan"] == pytest.approx(
+        [x - low * a * ((j == WRONG) - p[j]) for j, x in enumerate(logits)]
+    )
+    assert line["clip/share"] == pytest.approx(2 / 8)
+
+
 def test_when_no_group_has_a_spread_nothing_moves_and_it_is_counted():
     stage = stage_of(reinforce(), script=lambda policy, text, i, seed: desk_choices(text, "plan")[WRONG])
     result = stage.step(0)
