@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forethought.estimate.hardware import Hardware
 from forethought.estimate.shapes import Shape
 from forethought.estimate.tokens import Lengths, Work, of_stage
-from forethought.recipe.layout import policy_of, trains_whole, weights_of
+from forethought.recipe.layout import compares, policy_of, trains_whole, weights_of
 from forethought.recipe.schema import Recipe, StageSpec
 
 CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once,
@@ -94,13 +94,6 @@ def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> P
 def _policies(recipe: Recipe, stage: StageSpec) -> int:
     """How many a stage trains: roles may share one."""
     return len({policy_of(recipe, role) for role in stage.roles})
-
-
-def compares(recipe: Recipe, stage: StageSpec) -> bool:
-    """Whether the stage holds its start as a frozen copy."""
-    isolation, probes = stage.isolation, recipe.probes
-    asked = stage.ref_kl or isolation.keep_kl or isolation.core != "none" or stage.adaptive.to != "off"
-    return bool(asked or (stage.kind == "reinforce" and probes.every and probes.kl_start))
 
 
 def _cast(shape: Shape, number: Numbers) -> Parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.learn.losses import LOSSES
+from forethought.learn.losses import row
 from forethought.recipe.ranges import above, at_least
 from forethought.recipe.schema import StageSpec
 
@@ -12,9 +12,7 @@ def check_loss(where: str, stage: StageSpec) -> None:
     """RecipeError for a loss that nobody has, that the stage has not the numbers for, or an option out of its
     range."""
     here, name = f"{where}.loss", stage.loss_name
-    if name not in LOSSES:
-        raise RecipeError(here, unknown("loss", name, LOSSES))
-    needs = LOSSES[name].needs
+    needs = row(name, here).needs
     if "distributions" in needs:
         raise RecipeError(
             here,
@@ -35,15 +33,15 @@ def check_loss(where: str, stage: StageSpec) -> None:
 
 
 def _check_options(here: str, name: str, stage: StageSpec) -> None:
-    row = LOSSES[name]
-    known = row.options()
+    own = row(name, here)
+    known = own.options()
     for key, value in stage.loss.options.items():
         address = f"{here}.{key}"
         if key not in known:
             raise RecipeError(address, unknown(f"option of the loss {name}", key, known))
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RecipeError(address, f"expected a number, found {value!r}")
-        low, most = row.bounds_of(key)
+        low, most = own.bounds_of(key)
         above(address, value, low)
         if value > most:
             raise RecipeError(address, f"must be at most {most}, found {value}")

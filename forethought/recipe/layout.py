@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from forethought.learn.losses import row
 from forethought.recipe.roles import trains_all
 from forethought.recipe.schema import ModelSpec, Recipe, StageSpec
 from forethought.recipe.speaking import roles_of
@@ -62,6 +63,15 @@ def trains_whole(recipe: Recipe) -> bool:
         stage.kind != "distill" and (has_planner(recipe) or weights_of(recipe, stage) != "adapter")
         for stage in recipe.stage
     )
+
+
+def compares(recipe: Recipe, stage: StageSpec) -> bool:
+    """Whether the stage holds its start as a frozen copy: for a loss, for what isolates roles, or for probes."""
+    isolation, probes = stage.isolation, recipe.probes
+    pulls = stage.ref_kl or isolation.keep_kl or "ref" in row(stage.loss_name).needs
+    if pulls or isolation.core != "none" or stage.adaptive.to != "off":
+        return True
+    return bool(stage.kind == "reinforce" and probes.every and probes.kl_start)
 
 
 def given(model: ModelSpec) -> bool:

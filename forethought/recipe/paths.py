@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forethought.recipe.schema import ModelSpec, Recipe, TaskSpec
+from forethought.recipe.schema import ModelSpec, Recipe, StageSpec, TaskSpec
 
 HUB = "hub:"  # begins a source that is no file
 # of task families: a path, a list, or a table with a source
@@ -63,15 +63,17 @@ def _whole(path: str, base: Path) -> str:
 
 def _changed(recipe: Recipe, change: Change) -> Recipe:
     task = _task(recipe.task, change)
-    stages = tuple(
-        replace(
-            stage, credit=replace(stage.credit, grams=change(f"stage.{i}.credit.grams", stage.credit.grams))
-        )
-        if stage.credit.grams
-        else stage
-        for i, stage in enumerate(recipe.stage)
-    )
+    stages = tuple(_stage(f"stage.{i}", stage, change) for i, stage in enumerate(recipe.stage))
     return replace(recipe, task=task, stage=stages)
+
+
+def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:
+    if grams := stage.credit.grams:
+        stage = replace(stage, credit=replace(stage.credit, grams=change(f"{where}.credit.grams", grams)))
+    file, colon, name = stage.loss.name.rpartition(":")
+    if file.endswith(".py"):
+        stage = replace(stage, loss=replace(stage.loss, name=change(f"{where}.loss", file) + colon + name))
+    return stage
 
 
 def _task(task: TaskSpec, change: Change) -> TaskSpec:

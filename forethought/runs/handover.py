@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from forethought.engines.base import BASE, Engine, Surgery, lacks
-from forethought.recipe.layout import has_planner, planners, policy_of, weights_of
+from forethought.recipe.layout import compares, has_planner, planners, policy_of, weights_of
 from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs.progress import Progress
@@ -95,19 +95,13 @@ def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide
             )
     trained = sorted({p.policies[role] for role in spec.roles})
     p.references = {}
-    for policy in trained if _compares(recipe, spec) else ():
+    for policy in trained if compares(recipe, spec) else ():
         name = f"{policy}{AT_START}{p.stage}"
         if name not in engine.policies():  # a stage that was rolled back still has it
             engine.fork(policy, name, "frozen")
         p.references[policy] = name
     for policy in trained:
         engine.prepare(policy, spec.optim)
-
-
-def _compares(recipe: Recipe, spec: StageSpec) -> bool:
-    isolation = spec.isolation
-    needed = spec.ref_kl or isolation.keep_kl or isolation.core != "none" or spec.adaptive.to != "off"
-    return bool(needed or (spec.kind == "reinforce" and recipe.probes.every and recipe.probes.kl_start))
 
 
 def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimSpec) -> str:

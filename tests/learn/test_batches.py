@@ -149,6 +149,28 @@ def test_every_turn_weighs_the_same_under_sequences_and_every_token_under_tokens
         assert [len(s.weight) for s in segments] == [4, 11]
 
 
+def test_the_turns_of_a_branch_are_one_sequence():
+    """plan; act, observation, act on one branch; act on another: three responses a tree."""
+    rollouts, [tree] = grown([HAND])
+    root, plan, act = tree.nodes[0], tree.nodes[1], tree.nodes[3]
+    seen = replace(act, id=4, parent=3, role=None, policy=None, status="given", logprobs=())
+    nodes = (
+        root,
+        plan,
+        replace(act, parent=1),
+        seen,
+        replace(act, id=5, parent=4),
+        replace(act, id=6, parent=1),
+    )
+    deep = replace(
+        tree, nodes=tuple(replace(n, branch={1: 1, 3: 3, 4: 3, 5: 3, 6: 6}.get(n.id, 0)) for n in nodes)
+    )
+    given = {n.id: (1.0,) * len(n.token_ids) for n in nodes if n.policy}
+    said = [s for s in tree_segments(rollouts, [deep, deep], [given] * 2, "tokens") if s.stream]
+    first, second = [s.sequence for s in said[:4]], [s.sequence for s in said[4:]]
+    assert first[1] == first[2] and len(set(first)) == 3 and not set(first) & set(second)
+
+
 def test_a_node_without_tokens_has_nothing_to_learn():
     rollouts, trees = grown([HAND])
     empty = replace(

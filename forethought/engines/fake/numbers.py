@@ -102,7 +102,8 @@ class Numbers:
         [value] = self.values
         return value
 
-    __float__ = item
+    def __float__(self) -> float:
+        return float(self.item())
 
     def _each(self, f: Callable[[float], tuple[float, float]]) -> Numbers:
         found = [f(x) for x in self.values]

@@ -1,14 +1,18 @@
 """Losses: pure functions from what is known of a token to its loss. One row serves every engine.
 
 A new one is a function `(tokens, *, options) -> (loss [N], measurements)` and a row in `LOSSES`, or, outside
-of the library, a `Loss` in a file of one's own that the recipe names: `loss = "losses.py:MINE"`.
+of the library, a row in a file of one's own that the recipe names: `loss = "losses.py:MINE"`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from math import inf
+from pathlib import Path
 
+from forethought.core.errors import RecipeError, unknown
+from forethought.core.named import is_named, load_named
 from forethought.core.types import Term
 from forethought.learn.losses.cispo import cispo
 from forethought.learn.losses.clipped import dapo, grpo
@@ -32,6 +36,24 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+@cache
+def row(name: str, where: str = "loss") -> Loss:
+    """The row of this name, or that `file.py:NAME` or `package.module:NAME` holds (a file's path is whole, or
+    relative to the working directory). RecipeError, at the address `where`, if there is none."""
+    if not is_named(name):
+        if name not in LOSSES:
+            raise RecipeError(where, unknown("loss", name, LOSSES))
+        return LOSSES[name]
+    found = load_named(name, Path(), where)
+    if not isinstance(found, Loss):
+        raise RecipeError(
+            where,
+            f"{name} is a {type(found).__name__}, not a row of losses; write "
+            "NAME = Loss(per_token=function, needs={...}), from forethought.learn.losses.row",
+        )
+    return found
+
+
 def term(
     loss: str,
     denominator: float,
@@ -44,7 +66,7 @@ def term(
     """A term of an objective, on the stream that its loss reads by itself unless another is given."""
     return Term(
         loss=loss,
-        stream=stream or LOSSES[loss].stream,
+        stream=stream or row(loss).stream,
         denominator=denominator,
         weight=weight,
         options=options or {},

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from forethought.core.metrics import Max, Mean, Metric
 from forethought.core.types import Objective, Term
-from forethought.learn.losses import LOSSES
+from forethought.learn.losses import row
 from forethought.learn.losses.row import Numbers, Tokens
 
 
 def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
     """(sum over the tokens of weight x loss, with its gradient; the loss's metrics, as sums over sums)."""
-    row = LOSSES[term.loss]
-    loss_N, found = row.per_token(t, **term.options)
+    own = row(term.loss)
+    loss_N, found = own.per_token(t, **term.options)
     weight_N = t.weight
     total = (weight_N * loss_N).sum()
     count = float(weight_N.sum())
-    metrics: dict[str, Metric] = {row.metric or f"loss/{term.stream}": Mean(total.item(), count)}
+    metrics: dict[str, Metric] = {own.metric or f"loss/{term.stream}": Mean(total.item(), count)}
     for name, x_N in found.items():
         metrics[name] = Mean((weight_N * x_N).sum().item(), count)
-    if "old" in row.needs:
+    if "old" in own.needs:
         gap_N = (t.logp.detach() - t.old).abs() * weight_N
         metrics["gap/sampler"] = Mean(gap_N.sum().item(), count)
         metrics["gap/sampler_max"] = Max(gap_N.max().item())
-    for role in t.roles() if row.by_role else ():
+    for role in t.roles() if own.by_role else ():
         own_N = t.of_role(role) * weight_N
         metrics[f"loss/{term.stream}_{role}"] = Mean((own_N * loss_N).sum().item(), float(own_N.sum()))
     return total, metrics
 
 
 def needs(term: Term, what: str) -> bool:
-    return what in LOSSES[term.loss].needs
+    return what in row(term.loss).needs
 
 
 def reads_sequences(objective: Objective) -> bool:
