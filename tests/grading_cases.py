@@ -685,6 +685,43 @@ EQUAL: dict[str, list[str]] = {
     "D": ["D)", r"\text{D)}"],
     "A or B": ["(A) or (B)", r"\text{(A) or (B)}", "B or A"],
     "x=7": [r"\therefore x=7"],
+    # units with prefixes, and those of turning, energy and data
+    "60 rpm": ["60 revolutions per minute", "60 RPM", "1 rps", "1 revolution per second", "1 rev/s", "60"],
+    "5 kWh": ["5 kilowatt-hours", "5 kilowatt hours", "5000 Wh", "18 MJ", "18000 kJ", "5"],
+    "3 eV": ["3 electronvolts", "3000 meV", "0.003 keV"],
+    "5 MB": ["5 megabytes", "5000 kB", "5000 KB", "40 Mbit", "40 megabits", r"5\text{ MB}", "5"],
+    "4 kbps": ["4 kilobits per second", "4000 bits per second", "500 bytes per second"],
+    "2 GHz": ["2 gigahertz", "2000 MHz", "2000000 kHz"],
+    "100 W": ["100 watts", "0.1 kW", "100 J/s", "100 joules per second"],
+    "250 mA": ["250 milliamperes", "0.25 A", "0.25 amps"],
+    # a bare letter is a unit beside a side that names one of its dimensions
+    "5 km": ["5000 m", "5 kilometers", "500000 cm", r"5000\text{ m}", "5"],
+    "5 liters": ["5 L", "5L", "5000 mL", "5"],
+    "90 min": ["1.5 h", "5400 s", "90 minutes"],
+    "2000 g": ["2 kg", r"2\text{ kg}"],
+    "2 ha": ["20000 m^2", "20000 m²", "2 hectares"],
+    "8 newtons": ["8 N", "8"],
+    # angles: degrees, their sixtieths, radians, and multiples of pi, which are radians
+    "90 degrees": [r"\frac{\pi}{2}", r"\pi/2", r"\frac{\pi}{2}\text{ radians}", r"90^\circ", "90"],
+    "0 degrees": ["0 radians", "0"],
+    "45.5 degrees": ["45°30'", r"45^\circ 30'", r"45^\circ 30^\prime", "45° 30' 0\"", "45.5"],
+    r"\frac{3}{4}": [r"\cos^2 30^\circ", r"\cos^2(30^\circ)", r"\sin^{2} 60^\circ"],
+    # a number said twice, in other groups, or roughly
+    "5.0": ["5 (five)", "five (5)", r"5\text{ (five)}", r"\approx 5", r"\simeq 5", "≈ 5", r"\(\approx 5\)"],
+    "1,000,000": ["1_000_000", "1\\_000\\_000", "1000000"],
+    "1.5": ["1{,}5", r"\frac{3}{2}"],
+    "1234.56": ["1.234,56", "1,234.56", "1{,}234.56"],
+    # numbers as programs write them are numbers in a base
+    "101_{2}": ["0b101", "0B101", "101_2"],
+    "FF_{16}": ["0xff", "0XFF", r"\text{FF}_{16}"],
+    "17_8": ["0o17"],
+    # sets put together, ranges, verdicts
+    r"\{1, 2\}": [r"\{1\}\cup\{2\}", r"\{2\} \cup \{1\}", r"\{1,2\}\cup\{2\}"],
+    "3-4": ["$3-4$", "3\u20134"],
+    "10-3": ["7"],
+    "3 - 4": ["-1"],
+    "A: false": ["A: False"],
+    "(B) False": ["B", "False", "B. false"],
 }
 
 ALGEBRA: dict[str, list[str]] = {
@@ -1094,6 +1131,32 @@ APART: dict[str, list[str]] = {
     "3-5 days": ["-2 days", "-2", "3 days"],
     r"\sin 30^\circ": [r"\sin 30", r"30^\circ", r"\cos 30^\circ"],
     r"10 \approx 9": ["10", "9"],
+    # units, angles, numbers said twice, bases, ranges, verdicts
+    "60 rpm": ["60 rps", "3600 rpm", "1 rpm", "60 revolutions", "60 mph"],
+    "5 kWh": ["5 kW", "5 MWh", "5000 W", "5 kJ"],
+    "5 MB": ["5 MiB", "5 Mbit", "5 GB", "5120 kB", "5 Mb"],
+    "5 km": ["5 m", "5000", "500 m", "5000 s", "5 k", "5 mm"],
+    "5 liters": ["5 mL", "5 m", "5 g", "6 L"],
+    "1.5 h": ["90", "90 s", "1.5 min"],
+    "2 ha": ["2 m^2", "20000 m", "20000 m^3"],
+    "90 degrees": [r"\frac{\pi}{3}", r"\pi", r"90\pi", "90 radians", r"\frac{\pi}{2}\text{ cm}"],
+    "90": [r"\frac{\pi}{2}"],
+    "45.5 degrees": ["45°31'", "45°30", "45°60'", "45'30\""],
+    "45°30'": ["45.5", "45", "4530", "45°30''"],
+    "3/4": [r"\cos^2 60^\circ", r"\cos 30^\circ", r"\cos^2 30"],
+    "5.0": ["5 (six)", "six (5)", "0b101", "(5) (6)", r"\approx 6", "5 (no)", "6 (five)"],
+    "1,000,000": ["1_000", "1_00_0000", "1_000_00"],
+    "0.0": ["0b101", "0xff", "0o17"],
+    "255": ["0xff", "0xfe"],
+    "101": ["0b101"],
+    "101_{2}": ["0b100", "0o101", "0x101"],
+    "7/2": ["3,5", "3,500", "3{,}500"],
+    "1234.56": ["1.234.56", "1.23456", "123456"],
+    r"\{1, 2\}": [r"\{1\}\cup\{3\}", r"\{1\}\cap\{2\}", r"\{1\}\cup\{2\}\cup\{3\}", r"\{1\}"],
+    "-1": ["3-4", "3\u20134"],
+    "3-4": ["-1", "3-5", "4-3", "34", "3/4"],
+    "(A)": ["A: false", "A: true", "A: wrong", r"A: \text{no}"],
+    "A: false": ["A", "A: true", "false", "B: false"],
 }
 
 REPORTED: list[tuple[str, str, bool]] = [

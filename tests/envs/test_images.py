@@ -73,7 +73,9 @@ class Screens(Desk):
                 if len(shown) > 1:
                     return Outcome(done=True, success=answer.success)
                 picture = b"\x89PNG\r\n\x1a\n" + task.id.encode()
-                return Outcome(done=False, observation="<obs> </obs>", images=(picture,), parts={"clicked": 1})
+                return Outcome(
+                    done=False, observation="<obs> </obs>", images=(picture,), parts={"clicked": 1}
+                )
 
         return Screen()
 

@@ -313,3 +313,18 @@ def test_a_gold_that_nothing_can_match_is_named_with_its_line(tmp_path):
         read(path)
     skipped: list[str] = []
     assert [record.answer for record in read(path, skipped=skipped)] == ["5"] and len(skipped) == 1
+
+
+@pytest.mark.parametrize("gold", ["?", "...", "N/A", "n/a", "TBD", "nan", "\u2014", "\\ldots", "$?$"])
+def test_a_gold_that_stands_for_none_is_refused_with_its_line(tmp_path, gold):
+    path = tmp_path / "golds.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": gold}) + "\n", "utf-8")
+    with pytest.raises(UserError, match=r"golds\.jsonl:1: no answer can equal .* it stands for an answer"):
+        read(path)
+
+
+@pytest.mark.parametrize("gold", ["-", "<", "none", "unknown", "undefined", "no solution", "A", "0"])
+def test_a_gold_that_looks_like_none_and_may_be_an_answer_is_taken(tmp_path, gold):
+    path = tmp_path / "golds.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": gold}) + "\n", "utf-8")
+    assert [record.answer for record in read(path)] == [gold]

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from forethought.tasks.grading import algebra
 from forethought.tasks.grading.algebra import TooLargeError
 from forethought.tasks.grading.expressions import latex
-from forethought.tasks.grading.units import agreements
+from forethought.tasks.grading.numbers import number
+from forethought.tasks.grading.tables import BARE_LETTERS
+from forethought.tasks.grading.units import DEGREE, RADIAN, agreements, unit
 from forethought.tasks.grading.value import Value
 
 Ask = Callable[[str, str], bool]
@@ -53,6 +55,9 @@ def _same_quantity(a: Value, b: Value, ask: Ask | None) -> bool:
     minutes."""
     if a.kind != "scalar" or b.kind != "scalar":
         return False
+    a, b = _lettered(a, b), _lettered(b, a)
+    if (turned := _same_angle(a, b)) is not None:
+        return turned
     if not a.unit or not b.unit:
         return not (a.bound or b.bound) and _same_body(a, b, ask)
     for factor in sorted(agreements(a.unit, b.unit)):
@@ -63,6 +68,36 @@ def _same_quantity(a: Value, b: Value, ask: Ask | None) -> bool:
         if _same_body(scaled if factor != 1 else Value("scalar", a.body), Value("scalar", b.body), None):
             return True
     return False
+
+
+_LETTERED = re.compile(r"(.*[\d})]) ?([A-Za-z])(?:\^\{?([23])\}?)?")
+
+
+def _lettered(value: Value, other: Value) -> Value:
+    """`5 L` beside `5 liters`: a bare letter is the unit where the other side names one of its dimensions."""
+    if value.unit or not other.unit or not (match := _LETTERED.fullmatch(value.text)):
+        return value
+    if match[2] not in BARE_LETTERS or (n := number(match[1])) is None:
+        return value
+    said = unit(f"⟦{match[2]}⟧" + (f"^{match[3]}" if match[3] else ""))
+    if not said or not agreements(said, other.unit):
+        return value
+    return Value("scalar", algebra.number(n), value.text, said)
+
+
+def _same_angle(a: Value, b: Value) -> bool | None:
+    """90° is π/2 radians, and π/2 alone, a multiple of π. None where these are no such two."""
+    if agreements(b.unit, DEGREE):
+        a, b = b, a
+    if not agreements(a.unit, DEGREE) or b.unit and not agreements(b.unit, RADIAN):
+        return None
+    try:
+        turned = algebra.value(algebra.times(b.body, algebra.inverse(algebra.variable("π"))))
+    except (TooLargeError, ZeroDivisionError):
+        return None
+    if turned is not None and (turned or b.unit) and algebra.value(a.body) == 180 * turned:
+        return True
+    return False if b.unit else None
 
 
 def _same_equation(a: Value, b: Value) -> bool:
@@ -122,7 +157,7 @@ def _same_body(a: Value, b: Value, ask: Ask | None) -> bool:
         return not clock[1] and hours > 0 and ratio == (1, algebra.Fraction(minutes, hours))
     if len(kinds) > 1:
         return False
-    if a.kind in ("words", "infinity", "based", "ratio", "date", "left"):
+    if a.kind in ("words", "infinity", "based", "ratio", "date", "left", "span"):
         return a.body == b.body
     if a.kind == "clock":
         return a.body[0] == b.body[0]  # 10:30 is 10:30 a.m., as of 24 hours

@@ -183,6 +183,10 @@ _BARE = re.compile(
     r"|mathclose"
     r"|mathord|cancel|hl|underbrace|overbrace|sout|smash|num|mathstrut|bold)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 )
+_ABOUT = re.compile(r"^(?:[=≈]|\\(?:approx|simeq|sim|doteq)(?![A-Za-z])) ?(?=[^=])")
+_DECIMAL_COMMA = re.compile(
+    r"(?<![\d.,}])(\d+) ?\{,\} ?(\d{1,2}|\d{4,})(?![\d{]| ?\{,\})"
+)  # 3{,}5; 1{,}234 is a group
 _BOX_TOKEN = re.compile(r"\\boxed\s*([0-9A-Za-z])(?![0-9A-Za-z])")
 _COLOUR = re.compile(
     r"\\(?:textcolor|colorbox)\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}|\\color\s*(?:\[[^\]]*\])?\s*\{[^{}]*\}"
@@ -240,7 +244,8 @@ def undressed(text: str) -> str:
             break
         before = text
         text = _off(text)
-    text = re.sub(r" ?\{,\} ?", ",", _fractions(_commands(text)))
+    text = _DECIMAL_COMMA.sub(r"\1.\2", _fractions(_commands(text)))
+    text = re.sub(r" ?\{,\} ?", ",", text)
     text = _MINUS.sub("-", text.replace("{-}", "-").replace("+/-", "±"))
     return re.sub(r"\s+", " ", text).strip()
 
@@ -296,7 +301,7 @@ def _off(text: str) -> str:
     text = re.sub(r"(?<!\*)\*\*(?=\S)([^*]+?)(?<=\S)\*\*(?!\*)", r"\1", text)  # bold inside of a sentence
     if "$" in text:
         text = _mathematics(text)
-    text = _inner_braces(re.sub(r"^[=≈] ?(?=[^=])", "", text.replace("{}", "")))
+    text = _inner_braces(_ABOUT.sub("", text.replace("{}", "")))
     ended = _END.sub("", text)
     if ended and not re.search(r"\.\.\.\s*$", text):
         text = ended

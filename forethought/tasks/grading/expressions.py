@@ -143,6 +143,7 @@ def _tokens(text: str) -> list[str]:
             and tokens[-1][-1].isdigit()
             and text[match.end() : match.end() + 1].isdigit()
             and tokens[-2:-1] != ["_"]
+            and not (tokens[-2:-1] == ["^"] and tokens[-3:-2] and tokens[-3][0] == "\\")  # \cos^2 30°
         ):
             raise UnreadableError("two numbers side by side")
         at = match.end()

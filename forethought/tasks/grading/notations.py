@@ -8,7 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from forethought.tasks.grading import algebra, calendar
-from forethought.tasks.grading.numbers import number
+from forethought.tasks.grading.numbers import in_words, number
 from forethought.tasks.grading.tables import ONES
 from forethought.tasks.grading.value import Inner, Value, spelled
 
@@ -42,7 +42,15 @@ _SAYS_NO_TEXT = re.compile(  # behind the letter stands no text of the choice: (
 )
 
 
+# `A: false` says of A that it is false, where `(A) false` is the choice with that text
+_VERDICT = re.compile(
+    r"[A-J] ?: ?⟦? ?(?:true|false|correct|incorrect|wrong|right|yes|no|valid|invalid|t|f) ?⟧?", re.IGNORECASE
+)
+
+
 def choice(text: str, inner: Inner) -> Value | None:
+    if _VERDICT.fullmatch(text):
+        return Value("words", spelled(text).casefold())
     if match := _CHOICE.fullmatch(text):
         return Value("choice", None, match[match.lastindex], choice=match[match.lastindex])
     match = _CHOICE_OF.fullmatch(text)
@@ -65,6 +73,17 @@ _BASED = re.compile(
     r"\(?⟦? ?([0-9A-Fa-f]+) ?⟧?\)?(?: ?_ ?\{? ?\(?⟦? ?(\w+) ?⟧?\)? ?\}?|[ ⟦(]+(?:in )?base[ "
     r"⟧-]+(\w+)[⟧)]*)"
 )
+
+
+_PROGRAMMED = re.compile(r"0(?:([bB])([01]+)|([oO])([0-7]+)|([xX])([0-9A-Fa-f]+))")
+
+
+def programmed(text: str, inner: Inner) -> Value | None:
+    """0b101 is 101 in base 2: like that, and unlike 5, which has not been written in the base."""
+    if (match := _PROGRAMMED.fullmatch(text)) is None:
+        return None
+    digits = match[2] or match[4] or match[6]
+    return Value("based", (digits.upper().lstrip("0") or "0", 2 if match[2] else 8 if match[4] else 16))
 
 
 def based(text: str, inner: Inner) -> Value | None:
@@ -107,6 +126,32 @@ def proportion(text: str, inner: Inner) -> Value | None:
     if not all(numbers):
         return None
     return Value("ratio", tuple(n / numbers[0] for n in numbers))
+
+
+_RANGE = re.compile(r"(\d+)[-\u2013](\d+)")
+
+
+def span(text: str, inner: Inner) -> Value | None:
+    """`3-4` with the smaller first and no spaces is no difference that anybody writes: pages, a score, a range.
+    It is itself, and neither -1 nor 3 to 4 (which may be a ratio). `10-3` and `3 - 4` are differences."""
+    match = _RANGE.fullmatch(text)
+    return Value("span", (match[1], match[2])) if match and int(match[1]) < int(match[2]) else None
+
+
+_GLOSSED = re.compile(r"([^()]+?) ?\( ?([^()]+?) ?\)")
+
+
+def glossed(text: str, inner: Inner) -> Value | None:
+    """`5 (five)`, `five (5)`: a number said twice. Said otherwise, it is words that nothing equals."""
+    if (match := _GLOSSED.fullmatch(re.sub(" ?[⟦⟧] ?", " ", text).strip())) is None:
+        return None
+    figures, words = (match[1], match[2]) if match[1][-1].isdigit() else (match[2], match[1])
+    said = words.lower().replace("-", " ").split()
+    if not said or not all(word.isalpha() for word in said) or (n := number(figures.strip())) is None:
+        return None
+    if (found := in_words(said)) is None or found[1] != len(said):
+        return None
+    return Value("scalar", algebra.number(n)) if found[0] == n else Value("words", spelled(text))
 
 
 def worded(text: str, inner: Inner) -> Value | None:

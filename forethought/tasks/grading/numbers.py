@@ -15,9 +15,9 @@ from forethought.tasks.grading.tables import ONES, PARTS, PLURAL_SCALES, SCALES,
 MOST_EXPONENT = 1_000
 _N = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _PLAIN = re.compile(rf"([+-]?) ?({_N})")
-_GROUPED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:(?P<mark>[, '])\d{3})(?:(?P=mark)\d{3})*)(\.\d*)?")
-# 1.234.567: two dots are no decimal points
-_DOTTED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:\.\d{3}){2,})(,\d+)?")
+_GROUPED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:(?P<mark>[, '_])\d{3})(?:(?P=mark)\d{3})*)(\.\d*)?")
+# 1.234.567: two dots are no decimal points, and neither is one before a comma: 1.234,5
+_DOTTED = re.compile(r"([+-]?) ?([1-9]\d{0,2}(?:(?:\.\d{3}){2,}|(?:\.\d{3})+(?=,)))(,\d+)?")
 _RATIO = re.compile(
     rf"([+-]?) ?(?:(\d+)(?:\s+|\s*(?=\\frac)|-(?=\d+/)(?!.*-.*-)))?(?:\\frac *)?\{{? ?([+-]? "
     rf"?{_N}) ?\}}?"

@@ -9,7 +9,7 @@ from forethought.tasks.grading import algebra
 from forethought.tasks.grading.algebra import Ratio
 from forethought.tasks.grading.numbers import in_words, number
 from forethought.tasks.grading.tables import PARTS, PLURAL_SCALES, SCALES
-from forethought.tasks.grading.units import Meaning, unit
+from forethought.tasks.grading.units import DEGREE, Meaning, unit
 from forethought.tasks.grading.value import Inner, Value, parsed
 
 _BEHIND = re.compile(r"(.*(?:[0-9)\]}π∞√]|\.\.\.|[\u0305\u0304]))([^0-9)\]π∞]*)", re.DOTALL)
@@ -28,7 +28,25 @@ _RANGE = re.compile(r"\d[\d.,]* ?- ?\d[\d.,]*")
 _ORDINAL = re.compile(r"(\d+) ?\^? ?\{? ?⟦? ?(st|nd|rd|th) ?⟧? ?\}?")
 
 
+# 45°30', 45° 30' 15"
+_SIXTIETHS = re.compile(
+    r"([+-]?) ?(\d+) ?° ?(\d{1,2}(?:\.\d+)?) ?\^?\{? ?' ?\}?(?: ?(\d{1,2}(?:\.\d+)?) ?\^?\{? ?(?:\"|' ?') ?\}?)?"
+)
+
+
+def _sixtieths(text: str) -> Value | None:
+    if (match := _SIXTIETHS.fullmatch(text)) is None:
+        return None
+    minutes, seconds = Fraction(match[3]), Fraction(match[4] or 0)
+    if minutes >= 60 or seconds >= 60:
+        return None
+    turned = int(match[2]) + minutes / 60 + seconds / 3600
+    return Value("scalar", algebra.number(-turned if match[1] == "-" else turned), unit=DEGREE, bound=True)
+
+
 def quantity(text: str, inner: Inner) -> Value | None:
+    if "°" in text and (angle := _sixtieths(text)) is not None:
+        return angle
     if match := _ORDINAL.fullmatch(text):
         return _ordinal(match[1], match[2])
     if (total := _total(text)) is not None:

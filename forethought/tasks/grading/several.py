@@ -36,7 +36,10 @@ def union(text: str, inner: Inner) -> Value | None:
     parts = split(text, "∪")
     if parts is None or not 2 <= len(parts) <= MOST_ITEMS or not all(part.strip() for part in parts):
         return None
-    return Value("union", tuple(inner(part.strip()) for part in parts))
+    items = tuple(inner(part.strip()) for part in parts)
+    if all(item.kind == "set" for item in items):
+        return Value("set", tuple(one for item in items for one in item.body))
+    return Value("union", items)
 
 
 _OR = re.compile(r" ?,? ?⟦ ?,? ?(?:and|or|,) ?⟧ ?| ?,? (?:and|or) ")

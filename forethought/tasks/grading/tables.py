@@ -87,16 +87,7 @@ MEASURES: dict[str, Measure] = {
             "radian",
             "cube-unit",
             "mole",
-            "bit",
             "dB",
-            "ampere",
-            "volt",
-            "ohm",
-            "newton",
-            "hertz",
-            "pascal",
-            "joule",
-            "watt",
             "calorie",
             "knot",
             "parsec",
@@ -107,19 +98,48 @@ MEASURES: dict[str, Measure] = {
     },
     "degree": ((("degree", 1),), F(1)),
     "arcmin": ((("degree", 1),), F(1, 60)),
-    "byte": ((("bit", 1),), F(8)),
-    "kilowatt": ((("watt", 1),), F(1000)),
-    "kilojoule": ((("joule", 1),), F(1000)),
+    "revolution": ((("counted revolution", 1),), F(1)),
+    "rpm": ((("counted revolution", 1), ("time", -1)), F(1, 60)),
+    "rps": ((("counted revolution", 1), ("time", -1)), F(1)),
     "kilocalorie": ((("calorie", 1),), F(1000)),
-    "kilohertz": ((("hertz", 1),), F(1000)),
-    "megahertz": ((("hertz", 1),), F(10**6)),
-    "kilopascal": ((("pascal", 1),), F(1000)),
-    "kilobyte": ((("bit", 1),), F(8000)),
     "mph": ((("length", 1), ("time", -1)), F(1609344, 3600_000)),
     "kmh": ((("length", 1), ("time", -1)), F(1000, 3600)),
     "metric-ton": ((("mass", 1),), F(10**6)),
     "short-ton": ((("mass", 1),), F(45359237 * 2000, 10**5)),
     "permille": ((("permille", 1),), F(1)),
+}
+
+# Units that take prefixes: name -> (sign, the prefixes of that sign, dimensions, factor). Names take all of
+# them; signs those that are used, for `MN` is more often a segment than a force. A kilobyte is 1000 bytes, a
+# kibibyte 1024.
+_PREFIXES = {
+    "": ("", F(1)),
+    "milli": ("m", F(1, 1000)),
+    "micro": ("μ", F(1, 10**6)),
+    "nano": ("n", F(1, 10**9)),
+    "kilo": ("k", F(1000)),
+    "mega": ("M", F(10**6)),
+    "giga": ("G", F(10**9)),
+    "tera": ("T", F(10**12)),
+    "kibi": ("Ki", F(2**10)),
+    "mebi": ("Mi", F(2**20)),
+    "gibi": ("Gi", F(2**30)),
+}
+_POWER, _ENERGY, _DATA = (("joule", 1), ("time", -1)), (("joule", 1),), (("bit", 1),)
+_PREFIXED: dict[str, tuple[str, str, Dimensions, Fraction]] = {
+    "hertz": ("Hz", "k M G T", (("hertz", 1),), F(1)),
+    "pascal": ("Pa", "k M G", (("pascal", 1),), F(1)),
+    "joule": ("J", "m k M G", _ENERGY, F(1)),
+    "watt": ("W", "m k M G", _POWER, F(1)),
+    "watt-hour": ("Wh", "m k M G T", _ENERGY, F(3600)),
+    "electronvolt": ("eV", "m k M G T", _ENERGY, F(1602176634, 10**28)),
+    "ampere": ("A", "m μ k", (("ampere", 1),), F(1)),
+    "volt": ("V", "m μ k M", (("volt", 1),), F(1)),
+    "ohm": ("Ω", "m k M G", (("ohm", 1),), F(1)),
+    "newton": ("N", "k", (("newton", 1),), F(1)),
+    "bit": ("bit", "k M G T", _DATA, F(1)),
+    "byte": ("B", "k M G T Ki Mi Gi", _DATA, F(8)),
+    "bps": ("bps", "k M G T", (("bit", 1), ("time", -1)), F(1)),
 }
 
 # --- their spellings. One spelling may have several meanings: a pound, an ounce, a degree ---
@@ -192,23 +212,7 @@ _SPELLINGS = {
     "degree": "° degree degrees deg",
     "arcmin": "arcminute arcminutes",
     "mole": "mol mole moles",
-    "bit": "bit bits",
-    "byte": "byte bytes",
-    "kilobyte": "kB KB kilobyte kilobytes",
     "dB": "dB decibel decibels",
-    "ampere": "A amp amps ampere amperes",
-    "volt": "V volt volts",
-    "ohm": "Ω ohm ohms",
-    "newton": "N newton newtons",
-    "hertz": "Hz hertz",
-    "kilohertz": "kHz kilohertz",
-    "megahertz": "MHz megahertz",
-    "pascal": "Pa pascal pascals",
-    "kilopascal": "kPa kilopascal kilopascals",
-    "joule": "J joule joules",
-    "kilojoule": "kJ kilojoule kilojoules",
-    "watt": "W watt watts",
-    "kilowatt": "kW kilowatt kilowatts",
     "calorie": "cal calorie calories",
     "kilocalorie": "kcal kilocalorie kilocalories",
     "knot": "knot knots",
@@ -217,12 +221,21 @@ _SPELLINGS = {
     "kmh": "kmph kph kmh",
     "unit": "unit units",
     "permille": "‰",
+    "revolution": "revolution revolutions rev revs",
+    "rpm": "rpm RPM",
+    "rps": "rps RPS",
 }
 UNITS: dict[str, tuple[Measure, ...]] = {}
 for _name, _said in _SPELLINGS.items():
     for _word in _said.split():
         UNITS[_word] = (*UNITS.get(_word, ()), MEASURES[_name])
-BARE_LETTERS = frozenset("m g s h t L K A V N J W".split())  # a unit inside of \text{...}, else a variable
+for _name, (_sign, _signed, _dimensions, _size) in _PREFIXED.items():
+    for _prefix, (_short, _by) in _PREFIXES.items():
+        _said = f"{_prefix}{_name} {_prefix}{_name}s"
+        for _word in (f"{_said} {_short}{_sign}" if _short in ("", *_signed.split()) else _said).split():
+            UNITS.setdefault(_word, ((_dimensions, _by * _size),))
+UNITS["KB"], UNITS["amp"], UNITS["amps"] = UNITS["kB"], UNITS["A"], UNITS["A"]
+BARE_LETTERS = frozenset("m g s h t L K A V N J W B".split())  # a unit inside of \text{...}, else a variable
 
 # --- numbers in words ---
 

@@ -27,6 +27,8 @@ class Meaning(NamedTuple):
 
 
 Unit = tuple[Meaning, ...]
+DEGREE: Unit = (Meaning(*UNITS["deg"][0]),)
+RADIAN: Unit = (Meaning(*UNITS["rad"][0]),)
 
 _TOKEN = re.compile(r"[⟦⟧\s]+|(\^ ?\{? ?-? ?[1-4] ?\}?)|([/*])|([^\s⟦⟧/*^]+)")
 _DEGREES = re.compile(r"(?:°|\bdegrees?)[\s⟦⟧]*(C|F|[Cc]elsius|[Ff]ahrenheit|centigrade)\b")

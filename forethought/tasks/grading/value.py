@@ -25,6 +25,7 @@ class Value:
     tuple    (open, items, close)     matrix    (kind, rows)       based     (digits, base)
     ratio    numbers, the first 1     date      (year, month, day) clock     (minutes, whether marked a.m. or
              p.m.)
+    span     (first, last), as written
     left     (quotient, remainder)    equation  Ratio that is 0, or None where unread (text compares)
     algebra  None: LaTeX that only a larger algebra reads           large    None: beyond the bounds
     """

@@ -141,6 +141,13 @@ class MathVerify:
 _PROSE = re.compile(r"[a-z0-9)][.!?]\s+[A-Z][a-z]*,?\s+\w+\s+\w")
 
 
+# `-`, `<` and `=` may be answers, and so may `none`, `unknown` and `undefined`
+_PLACEHOLDER = re.compile(
+    r"[\s$\\{}]*(?:\?+|[.…]{2,}|…|\\[lc]?dots|_+|[\u2013\u2014]+|--+|n\.?/?a\.?|nan|null|tbd|todo)[\s${}]*",
+    re.IGNORECASE,
+)
+
+
 def why_unmatchable(gold: str, grade: Grader = exact) -> str:
     """Why no answer in a box can equal this gold answer, "" where one can."""
     if not gold.strip():
@@ -152,6 +159,8 @@ def why_unmatchable(gold: str, grade: Grader = exact) -> str:
     written = boxed(f"\\boxed{{{gold}}}")
     if isinstance(written, Refusal):
         return f"it cannot stand in a box ({written.reason})"
+    if _PLACEHOLDER.fullmatch(gold):
+        return "it stands for an answer that is not there"
     if not values.read(gold).text:
         return "it says nothing but signs and spaces"
     if grade(gold, written.value).score != 1.0:
