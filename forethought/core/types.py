@@ -295,3 +295,4 @@ class Event:
     stage_steps: int = 0
     values: Mapping[str, float] = field(default_factory=dict)  # the log line of a step or an evaluation
     outcome: str = ""  # of a decision
+    roles: tuple[str, ...] = ()  # of the workflow, in order

@@ -43,7 +43,7 @@ def line(event: Event, seen: Seen) -> str:
             f"{' '.join(parts)}"
         )
     if event.kind == "eval":
-        overall, by_level = evaluation(event.values)
+        overall, by_level = evaluation(event.values, seen.roles)
         cells = [f"{name} {value:.3f}" for name, value in overall.items()]
         for name, levels in by_level.items():
             cells.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from forethought.display.seen import FACTORS, Seen, StageSeen, evaluation, shown_values
+from forethought.display.seen import Seen, StageSeen, evaluation, shown_values
 
 FANCY = {"full": "━", "rest": "─", "done": "✓", "now": "▶", "wait": "·", "up": "▲", "down": "▼", "to": "→"}
 ASCII = {"full": "#", "rest": "-", "done": "x", "now": ">", "wait": ".", "up": "^", "down": "v", "to": "->"}
@@ -57,10 +57,10 @@ def summary(seen: Seen, now: float, signs: dict[str, str] = FANCY) -> list[Text]
                 f"  {stage.done}/{stage.steps} steps" if stage.steps else ""
             )
         )
-        first, last = evaluation(stage.first)[0], evaluation(stage.last)[0]
+        first, last = (evaluation(values, seen.roles)[0] for values in (stage.first, stage.last))
         pairs = [
             f"{name} {_number(first.get(name))} {signs['to']} {last[name]:.3f}"
-            for name in FACTORS
+            for name in seen.factors()
             if name in last
         ]
         if pairs:
@@ -114,17 +114,17 @@ def _stage_name(i: int, stage: StageSeen, seen: Seen, signs: dict[str, str]) -> 
 
 
 def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
-    values, _ = evaluation(seen.evals)
+    values, _ = evaluation(seen.evals, seen.roles)
     if not values:
         return [Text(""), Text("  waiting for the first evaluation", style="dim")]
-    first, _ = evaluation(seen.stages[seen.current].first)
+    first, _ = evaluation(seen.stages[seen.current].first, seen.roles)
     rows = [Text("")]
     for name, value in values.items():
-        row = Text(f"  {name:11}", style="bold" if name in FACTORS else "").append(
+        row = Text(f"  {name:11}", style="bold" if name in seen.factors() else "").append(
             f"{value:6.3f} ", style="not bold"
         )
         row.append_text(
-            _bar(value, max(10, min(40, width - 52)), "green" if name in FACTORS else "blue", signs)
+            _bar(value, max(10, min(40, width - 52)), "green" if name in seen.factors() else "blue", signs)
         )
         rows.append(row.append_text(_change(value, first.get(name), signs)))
     rows[-1].append("  since the stage began", style="dim")
@@ -142,7 +142,7 @@ def _change(value: float, first: float | None, signs: dict[str, str]) -> Text:
 
 
 def _levels(seen: Seen) -> list[Text]:
-    by_level = evaluation(seen.evals)[1]
+    by_level = evaluation(seen.evals, seen.roles)[1]
     levels = sorted({level for values in by_level.values() for level in values})
     if not levels:
         return []

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forethought.core.types import Event
 
-FACTORS = ("plan", "act", "e2e")
+TOGETHER = "e2e"  # what an evaluation calls all roles together
 
 
-def evaluation(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
-    """(name -> value, name -> level -> value) from `eval/plan`, `eval/plan@3`; the three factors first,
-    levels in order."""
+def evaluation(
+    values: Mapping[str, float], roles: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
+    """(name -> value, name -> level -> value) from `eval/plan`, `eval/plan@3`; the `roles` first, then all
+    together, then the rest; levels in order."""
     overall: dict[str, float] = {}
     by_level: dict[str, dict[int, float]] = {}
     for key, value in values.items():
@@ -23,7 +25,8 @@ def evaluation(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str,
             overall[name] = value
         elif level.isdecimal():
             by_level.setdefault(name, {})[int(level)] = value
-    names = [*FACTORS, *sorted({*overall, *by_level} - {*FACTORS})]
+    factors = [*roles, TOGETHER]
+    names = [*factors, *sorted({*overall, *by_level} - {*factors})]
     return (
         {n: overall[n] for n in names if n in overall},
         {n: dict(sorted(by_level[n].items())) for n in names if n in by_level},
@@ -56,6 +59,7 @@ class Seen:
     """Times are seconds of whatever clock the caller uses."""
 
     where: str = ""
+    roles: tuple[str, ...] = ()
     step: int = 0
     steps: int = 0
     current: int = 0
@@ -72,6 +76,7 @@ class Seen:
     def see(self, event: Event, now: float) -> None:
         if self.began is None:
             self.began = now
+        self.roles = event.roles or self.roles
         if event.kind in ("start", "note", "end", "decision"):  # these may come without a position in the run
             self._hear(event)
             return
@@ -107,6 +112,10 @@ class Seen:
 
     def _make_room(self, stages: int) -> None:
         self.stages += [StageSeen() for _ in range(stages - len(self.stages))]
+
+    def factors(self) -> tuple[str, ...]:
+        """What an evaluation measures of the roles: each, and all together."""
+        return (*self.roles, TOGETHER)
 
     def elapsed(self, now: float) -> float:
         return 0.0 if self.began is None else now - self.began

@@ -1,19 +1,20 @@
-"""What each stage did to planning, to acting and to both together: evaluations before and after, and the
-change with its interval.
+"""What each stage did to each role and to all of them together: evaluations before and after, and the change with
+its interval.
 
-A key is a side (`plan`, `act`, `e2e`) or a side at a level (`plan@5`). Values are shares in [0, 1].
+A key is a side (a role, or `e2e`) or a side at a level (`plan@5`). Values are shares in [0, 1].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from forethought.recipe.roles import roles_in
 from forethought.report.load import Run, finite
 
-SIDES = ("plan", "act", "e2e")
+TOGETHER = "e2e"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +62,17 @@ class Effect:
     attempts: int = 1  # more where a gate sent it through again
 
 
-def points(line: Mapping[str, Any]) -> dict[str, Point]:
-    """The evaluation that a metric line carries, by key; empty where it carries none."""
+def sides(run: Run) -> tuple[str, ...]:
+    """What an evaluation of the run measures: its roles in the order of the workflow, and all together."""
+    return (*roles_in(run.recipe), TOGETHER)
+
+
+def points(line: Mapping[str, Any], first: Sequence[str] = ()) -> dict[str, Point]:
+    """The evaluation that a metric line carries, by key, those of `first` before the others; empty where it carries
+    none."""
     out = {}
-    for name, value in line.items():
+    for name in dict.fromkeys([f"eval/{side}" for side in first] + list(line)):
+        value = line.get(name)
         if name.startswith("eval/") and finite(value):
             key = name.removeprefix("eval/")
             low, high = line.get(f"eval_low/{key}"), line.get(f"eval_high/{key}")
@@ -120,7 +128,7 @@ def lost_lines(run: Run) -> tuple[list[bool], list[tuple[int, int, int]]]:
 
 def effects(run: Run) -> list[Effect]:
     """One Effect per stage of the recipe (or of the metrics, where they know more), begun or not."""
-    lost, backs = lost_lines(run)
+    (lost, backs), order = lost_lines(run), sides(run)
     specs = run.recipe.get("stage", [])
     count = max([len(specs), *(line["stage"] + 1 for line in run.lines)])
     out, standing = [], {}  # standing: the newest evaluation that no roll back threw away
@@ -130,7 +138,7 @@ def effects(run: Run) -> list[Effect]:
         # an evaluation in the middle of training cannot stand for the stage's start where the stage before
         # left one
         opens = bool(measured) and (not standing or run.lines[measured[0]].get("stage_step", 0) == 0)
-        before = points(run.lines[measured[0]]) if opens else dict(standing) if at else {}
+        before = points(run.lines[measured[0]], order) if opens else dict(standing) if at else {}
         # the line after a roll back, and one that opens another attempt, measure what was restored, not what
         # the training reached
         reached = [
@@ -138,10 +146,10 @@ def effects(run: Run) -> list[Effect]:
             for i in measured[opens:]
             if "rolled_back_to" not in run.lines[i] and run.lines[i].get("stage_step") != 0
         ]
-        after = points(run.lines[reached[-1]]) if reached else {}
+        after = points(run.lines[reached[-1]], order) if reached else {}
         for i in measured:
             if not lost[i]:
-                standing = points(run.lines[i])
+                standing = points(run.lines[i], order)
         back = [to for stage, to, _ in backs if stage == index]
         undone = bool(back) and bool(reached) and lost[reached[-1]]
         out.append(
@@ -172,8 +180,9 @@ def whole(run: Run) -> tuple[dict[str, Point], dict[str, Point]]:
     lost, _ = lost_lines(run)
     measured = [i for i, line in enumerate(run.lines) if points(line)]
     standing = [i for i in measured if not lost[i]]
-    return (points(run.lines[measured[0]]) if measured else {}), (
-        points(run.lines[standing[-1]]) if len(measured) > 1 and standing else {}
+    order = sides(run)
+    return (points(run.lines[measured[0]], order) if measured else {}), (
+        points(run.lines[standing[-1]], order) if len(measured) > 1 and standing else {}
     )
 
 

@@ -21,7 +21,6 @@ from typing import Any
 from forethought.core.errors import UserError
 from forethought.core.printable import BIDI
 from forethought.report import payload, words
-from forethought.report.effects import SIDES
 from forethought.report.load import load
 from forethought.store.locks import abandoned, mark_in_use
 
@@ -116,7 +115,7 @@ def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[s
         "CSS": "\n".join(_asset(name) for name in STYLES[kind]),
         # for a reader without JavaScript
         "PLAIN": "".join(f"<p>{html.escape(_shown(sentence))}</p>" for sentence in sentences),
-        "DATA": island({"page": kind, "title": title, "sides": SIDES} | dict(data)),
+        "DATA": island({"page": kind, "title": title} | dict(data)),
         "JS": "\n".join(_asset(name) for name in SCRIPTS[kind]),
     }
     first, *rest = _asset("page.html").split("{{")

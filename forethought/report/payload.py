@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from forethought.recipe.roles import roles_in
 from forethought.report import probes, words
 from forethought.report.effects import (
-    SIDES,
+    TOGETHER,
     Change,
     Effect,
     Point,
@@ -18,6 +19,7 @@ from forethought.report.effects import (
     effects,
     levels,
     lost_lines,
+    sides,
     whole,
 )
 from forethought.report.load import Run
@@ -50,7 +52,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "notes": base["notes"] + notes,
         "headline": words.headline(run.status, stages, start, end),
         "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
-        "big": {side: _move(side, start, end) for side in SIDES},
+        "big": {side: _move(side, start, end) for side in sides(run)},
         "trees": trees,
         "recipe": run.recipe,
         "changed": changed(run.recipe),
@@ -64,6 +66,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
     for i, label in enumerate(labels):  # same name and same directory name: only the whole path is left
         if labels.count(label) > 1:
             labels[i] = f"{runs[i].name} ({runs[i].path})"
+    every = list(dict.fromkeys(side for run in runs for side in sides(run)[:-1])) + [TOGETHER]
     ends = {label: (whole(run)[1] or whole(run)[0]) for label, run in zip(labels, runs, strict=True)}
     notes = [f"{label}: {note}" for label, run in zip(labels, runs, strict=True) for note in run.notes]
     measured_by = [
@@ -83,8 +86,9 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
         "levels": list(dict.fromkeys(level for run in runs for level in levels(run))),
         "sentences": [
             words.ranking(side, {label: end[side] for label, end in ends.items() if side in end})
-            for side in SIDES
+            for side in every
         ],
+        "sides": every,
         "differences": differences([run.recipe for run in runs]),
         "notes": notes,
     }
@@ -93,11 +97,10 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
 def _base(run: Run) -> dict[str, Any]:
     """What both pages show of one run."""
     times, measured = clocks(run), levels(run)
-    roles = list(
-        dict.fromkeys(role for stage in run.recipe.get("stage", []) for role in stage.get("roles", ()))
-    )
+    roles = roles_in(run.recipe)
     return columns(run) | {
         "name": run.name,
+        "sides": sides(run),
         "about": run.recipe.get("about", ""),
         "seed": run.summary.get("seed", run.recipe.get("seed")),
         "status": run.status,
@@ -128,7 +131,9 @@ def _stage(
     rows = [
         {
             "level": level,
-            "sides": {side: _effect(effect, side if level is None else f"{side}@{level}") for side in SIDES},
+            "sides": {
+                side: _effect(effect, side if level is None else f"{side}@{level}") for side in sides(run)
+            },
         }
         for level in (None, *measured)
     ]

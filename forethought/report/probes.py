@@ -6,10 +6,11 @@ Empty where a run has no probes; steps that lack a value are skipped, never read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from forethought.recipe.roles import roles_in
 from forethought.report.load import Run, finite
 from forethought.report.words import percent, signed
 
@@ -34,22 +35,22 @@ def summary(run: Run) -> dict[str, Any]:
         return {}
     said = [harm(run), phases_sentence(run), collapse(run)]
     return {
-        "watched": [watched(spec) for spec in run.recipe.get("stage", [])],
+        "watched": [watched(spec, roles_in(run.recipe)) for spec in run.recipe.get("stage", [])],
         "phases": phases(run),
         "sentences": [sentence for sentence in said if sentence],
         "seconds": seconds(run),
     }
 
 
-def watched(spec: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Of a stage's two roles: `others`, whose change is interference, and `own`, whose change is what the
+def watched(spec: Mapping[str, Any], roles: Sequence[str]) -> dict[str, list[str]]:
+    """Of a stage's roles: `others`, whose change is interference, and `own`, whose change is what the
     stage is for.
 
-    Where both train, RL and adaptive isolation watch both; a stage that imitates both teaches both, and there
-    is nothing to watch.
+    Where all train, RL and adaptive isolation watch all; a stage that imitates all teaches all, and there is
+    nothing to watch.
     """
-    trained = [role for role in ("plan", "act") if role in spec.get("roles", ("plan", "act"))]
-    others = [role for role in ("plan", "act") if role not in trained]
+    trained = [role for role in roles if role in spec.get("roles", roles)]
+    others = [role for role in roles if role not in trained]
     if others:
         return {"others": others, "own": trained}
     together = spec.get("kind") == "reinforce" or spec.get("adaptive", {}).get("to", "off") != "off"
@@ -57,11 +58,11 @@ def watched(spec: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def harm(run: Run) -> str:
-    """The largest loss of a role by a stage that trains the other one, where its interval excludes zero; ""
+    """The largest loss of a role by a stage that trains others, where its interval excludes zero; ""
     where nothing was watched."""
-    specs, found = run.recipe.get("stage", []), []
+    specs, found, roles = run.recipe.get("stage", []), [], roles_in(run.recipe)
     for line in run.lines:
-        for role in watched(specs[line["stage"]])["others"] if line["stage"] < len(specs) else ():
+        for role in watched(specs[line["stage"]], roles)["others"] if line["stage"] < len(specs) else ():
             change = tuple(
                 line.get(f"{name}/{role}")
                 for name in ("interference", "interference_low", "interference_high")

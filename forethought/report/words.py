@@ -1,4 +1,4 @@
-"""The verdict in words: what happened to plan, act and e2e, and what the gates decided.
+"""The verdict in words: what happened to each role and to all together, and what the gates decided.
 
 "rose" and "fell" are said only where the 95 % interval of the change excludes zero, or where no interval is
 known.
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forethought.report.effects import SIDES, Change, Effect, Point, change
+from forethought.report.effects import Change, Effect, Point, change
 
 
 def percent(share: float) -> str:
@@ -141,7 +141,7 @@ def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> st
     text += f"; {gates(effect, decisions)}"
     if effect.kept != effect.after:
         text += ", which leaves " + join(
-            [f"{side} at {percent(effect.kept[side].value)}" for side in SIDES if side in effect.kept]
+            [f"{side} at {percent(effect.kept[side].value)}" for side in _measured(effect.kept)]
         )
     return " ".join([f"{text}.", *turns(effect, decisions)])
 
@@ -159,7 +159,7 @@ def headline(
         "stopped": f"Stopped after {span}",
     }.get(status, f"Over {span}")
     if not start:
-        return f"{lead}: no evaluation was made, so nothing can be said about plan, act or e2e."
+        return f"{lead}: no evaluation was made, so nothing can be said about any role."
     comma = ":" if status in ("interrupted", "stopped") else ","
     text = f"{lead}{comma} " + join(
         [moved(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and "
@@ -180,11 +180,10 @@ def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     where all had some."""
     newest = next((line for line in reversed(lines) if "eval/e2e" in line), {})
     lost = [
-        f"{side} in {newest[f'eval_overlong/{side}']:.0f} of {newest[f'eval_n/{side}']:.0f}"
-        for side in SIDES
-        if f"eval_overlong/{side}" in newest
+        f"{side} in {n:.0f} of {newest[f'eval_n/{side}']:.0f}"
+        for side, n in _under("eval_overlong/", newest).items()
     ]
-    steps = sum(any(line.get(f"overlong/{role}") for role in ("plan", "act")) for line in lines)
+    steps = sum(any(_under("overlong/", line).values()) for line in lines)
     told = []
     if lost:
         told.append(
@@ -203,10 +202,8 @@ def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence each for held-out tasks and for training rollouts over which something broke; none where
     nothing did."""
     newest = next((line for line in reversed(lines) if any(key.startswith("eval") for key in line)), {})
-    lost = [
-        f"{side} in {newest[f'eval_failed/{side}']:.0f}" for side in SIDES if f"eval_failed/{side}" in newest
-    ]
-    steps = sum(any(line.get(f"failed/{name}") for name in ("plan", "act", "task")) for line in lines)
+    lost = [f"{side} in {n:.0f}" for side, n in _under("eval_failed/", newest).items()]
+    steps = sum(any(_under("failed/", line).values()) for line in lines)
     told = []
     if lost:
         told.append(
@@ -238,7 +235,12 @@ def ranking(side: str, ends: Mapping[str, Point]) -> str:
 
 
 def _measured(found: Mapping[str, Point]) -> list[str]:
-    return [side for side in SIDES if side in found]
+    return [side for side in found if "@" not in side]
+
+
+def _under(family: str, line: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a family, by what follows its name."""
+    return {key.removeprefix(family): value for key, value in line.items() if key.startswith(family)}
 
 
 def _times(n: int) -> str:

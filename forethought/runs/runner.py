@@ -25,6 +25,7 @@ from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.convert import to_dict
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec
+from forethought.recipe.speaking import roles_of
 from forethought.runs import endings, handover
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
@@ -504,4 +505,4 @@ class Runner:
         p, stages = self.progress, self.recipe.stage
         at = {"step": p.step, "stage": p.stage, "stage_step": p.stage_step}
         of = {"steps": sum(s.steps for s in stages), "stages": len(stages)}
-        self.observe(Event(kind=kind, **at, **of, **fields))
+        self.observe(Event(kind=kind, roles=roles_of(self.recipe), **at, **of, **fields))

@@ -34,7 +34,7 @@ def story() -> list[Event]:
     """Two stages; 40 steps of the second, with a roll back and a note."""
     second = {"steps": 100, "stages": 2, "stage": 1, "stage_steps": 50}
     events = [
-        Event(kind="start", text="runs/desk-1", steps=100, stages=2),
+        Event(kind="start", text="runs/desk-1", steps=100, stages=2, roles=("plan", "act")),
         Event(kind="stage", text="imitate plan, act", steps=100, stages=2, stage_steps=50),
         Event(
             kind="eval",
@@ -127,7 +127,7 @@ def test_an_evaluation_is_read_factors_first_and_levels_in_order():
         "eval/plan/low": 0.4,
         "step": 3.0,
     }
-    overall, by_level = evaluation(values)
+    overall, by_level = evaluation(values, ("plan", "act"))
     assert list(overall.items()) == [("plan", 0.5), ("e2e", 0.25), ("goal", 0.1)]
     assert {name: list(levels.items()) for name, levels in by_level.items()} == {"e2e": [(9, 0.3), (10, 0.2)]}
 

@@ -465,8 +465,7 @@ def test_the_headline_by_status():
         == f"So far, over 1 stage and 150 steps, {moves}."
     )
     assert words.headline("interrupted", [effect()], {}, {}) == (
-        "Interrupted after 1 stage and 150 steps: no evaluation was made, so nothing can be said about plan, "
-        "act or e2e."
+        "Interrupted after 1 stage and 150 steps: no evaluation was made, so nothing can be said about any role."
     )
 
 

@@ -186,7 +186,7 @@ def test_a_bound_that_is_missing_or_not_finite_leaves_the_curve_without_a_band(t
     ],
 )
 def test_whose_change_is_interference(spec, found):
-    assert probes.watched(spec) == found
+    assert probes.watched(spec, ("plan", "act")) == found
 
 
 def test_the_largest_harm_is_of_a_role_that_its_stage_does_not_train(tmp_path, twice):

@@ -107,9 +107,10 @@
 
   // Planning against acting needs both sides at the same level.
   function sidesOf(group) {
-    const act = group.metrics.map((m) => m.replace(/^eval\/plan/, "eval/act"));
-    const i = group.metrics.findIndex((m, k) => m.startsWith("eval/plan") && group.metrics.includes(act[k]));
-    return i < 0 ? null : [group.metrics[i], act[i]];
+    const parts = group.metrics.map((m) => m.match(/^eval\/(?!e2e)([^@]+)(.*)$/)); // [, role, level]
+    const pair = (a) => a && parts.find((b) => b && b[1] !== a[1] && b[2] === a[2]);
+    const first = parts.find(pair);
+    return first ? [first[0], pair(first)[0]] : null;
   }
 
   function dots(board, group, arms) {

@@ -250,7 +250,7 @@ function factoredCharts(run, board) {
     view.level === "each"
       ? null
       : frame(run, {
-          title: view.level === "all" ? "plan, act and e2e" : `plan, act and e2e at level ${view.level}`,
+          title: `${ROLES.join(", ")} and e2e${view.level === "all" ? "" : ` at level ${view.level}`}`,
           note: "share of held-out tasks solved; the ribbon is the 95 % interval",
           lines: SIDES.map((side) => makeLine(run, "eval/" + atLevel(side), side, ROLE_COLOURS[side])).filter(Boolean),
           marks: marksOf(run),

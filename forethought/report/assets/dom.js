@@ -3,13 +3,15 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const NS = document.getElementById("mark").namespaceURI; // of SVG, without writing an address into the page
-const SIDES = DATA.sides;
-const SIDE_MEANS = {
-  plan: "the plan alone, run by an exact executor",
-  act: "the acting alone, under the oracle's plan",
-  e2e: "both together, end to end",
-};
-const ROLE_COLOURS = { plan: "var(--plan)", act: "var(--act)", e2e: "var(--e2e)" };
+const SIDES = DATA.sides || []; // the roles in the order of the workflow, the last of which acts, and all together
+const ROLES = SIDES.slice(0, -1);
+const ACTS = ROLES.length - 1;
+const BETWEEN = ["var(--refused)", "var(--warn)", "var(--good)"]; // the colours of roles between the first and the last
+const sideMeans = (i) => (i ? `${ROLES[i]} alone, under the oracle's ${ROLES.slice(0, i).join(" and ")}` : `${ROLES[i]} alone, as its verifier judges it`);
+const roleColour = (i) => (i === ACTS ? "var(--act)" : i ? BETWEEN[(i - 1) % BETWEEN.length] : "var(--plan)");
+const bySide = (of, all) => Object.fromEntries([...ROLES.map((role, i) => [role, of(i)]), ["e2e", all]]);
+const SIDE_MEANS = bySide(sideMeans, "all roles together, end to end");
+const ROLE_COLOURS = bySide(roleColour, "var(--e2e)");
 const TONES = {
   pass: "good",
   share: "good",
@@ -162,8 +164,9 @@ function section(id, title, lead, ...children) {
 
 const scroll = (table) => el("div.scroll", { tabindex: "0" }, table);
 
-// plan, act and e2e stand out in a sentence, each in its colour; a stage that is called "plan" does not.
+// Roles and e2e stand out in a sentence, each in its colour; a stage that has the name of a role does not.
+const SAID = new RegExp(`(?<=^|[\\s,;:])(${SIDES.join("|")})(?=:| (?:rose|fell|stayed|showed|was|at) )`);
 function sentence(text) {
-  const parts = nbsp(text).split(/(?<=^|[\s,;:])(plan|act|e2e)(?=:| (?:rose|fell|stayed|showed|was|at) )/);
+  const parts = nbsp(text).split(SAID);
   return parts.map((part, i) => (i % 2 ? el("b.side", { style: { "--c": ROLE_COLOURS[part] } }, part) : part));
 }

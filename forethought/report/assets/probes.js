@@ -1,6 +1,6 @@
 // What the probes measured: interference, uncertainty with its phases, drift, gradient conflict, meanings and formats, and the cost.
 
-const PHASES = { 1: ["execution", "act"], 2: ["planning", "plan"] }; // short name and tone of those that have one
+const PHASES = { 1: ["execution", "acts"], 2: ["planning", "plans"] }; // short name and tone of those that have one
 const TURNS = ["isolate", "share", "retry", "roll_back", "stop", "fork", "core", "random", "fuse"];
 const LAYERS = ["embed", "early", "middle", "late", "head"];
 const points = (v, exact) => (exact ? signed(v) + NB + "points" : minus((v > 0 ? "+" : "") + Number((v * 100).toFixed(1))));
