@@ -10,6 +10,8 @@ import os
 import random
 import statistics
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from bench_kit import FIRST, SIZES, Clock, Ids, Shape, engine_of, prompts_of, rollouts, table
@@ -40,7 +42,7 @@ class Talk:
         return f"{self.prompts} x {self.each}, {self.prompt} + {self.turns} x ({self.said} + {self.seen})"
 
 
-TALK, TREE = Talk(4, 256, 4, 8, 32, 64), Shape(4, 256, 4, 32, 3, 32)
+TALK, TREE = Talk(16, 256, 1, 8, 32, 64), Shape(4, 256, 4, 32, 3, 32)
 QUICK = {"episode": Talk(2, 9, 2, 3, 4, 5), "tree": Shape(2, 9, 4, 3, 3, 3)}
 
 
@@ -87,13 +89,33 @@ def serve(o: dict, line: Line) -> None:
     for command in commands:
         shape = (Talk if "turns" in command["shape"] else Shape)(**command["shape"])
         prompts, seed = prompts_of(size, shape, command["seed"]), command["seed"]
-        with Clock(o["device"]) as clock:
+        with Clock(o["device"]) as clock, reading(o["device"]) as read:
             if isinstance(shape, Talk):
                 said = episodes(engine, prompts, shape, seed, size.vocabulary)
             else:
                 tree = rollouts(engine, prompts, shape, seed)
                 said = [one for group in (*tree.plans, *tree.acts) for one in group]
-        line.say(wall=clock.wall, cpu=clock.cpu, said=said)
+        line.say(wall=clock.wall, cpu=clock.cpu, reading=sum(read), said=said)
+
+
+@contextmanager
+def reading(device: str) -> Iterator[list[float]]:
+    """Seconds of each reading of contexts inside; the rest of the time is for the tokens that are sampled."""
+    from unittest.mock import patch
+
+    from forethought.engines.torch.sampling.sides import Sides
+
+    seconds: list[float] = []
+    enter = Sides.enter
+
+    def timed(*args):
+        with Clock(device) as clock:
+            logits = enter(*args)
+        seconds.append(clock.wall)
+        return logits
+
+    with patch.object(Sides, "enter", timed):
+        yield seconds
 
 
 def against_recomputing(size: str, precision: str, row: str, args) -> dict:
@@ -103,7 +125,7 @@ def against_recomputing(size: str, precision: str, row: str, args) -> dict:
     for side in SIDES:  # one after another: their weights are drawn from one generator where they are near
         workers[side] = worker(serve, __file__, args, side=side, size=size, precision=precision)
         workers[side].ask(start=True)
-    took: dict[str, list[float]] = {side: [] for side in SIDES}
+    took, read = ({side: [] for side in SIDES} for _ in range(2))
     same, gap = [], 0.0
     for k in range(WARM + args.repeats):
         facts = {side: one.ask(shape=asdict(shape), seed=k) for side, one in workers.items()}
@@ -112,11 +134,14 @@ def against_recomputing(size: str, precision: str, row: str, args) -> dict:
             gap = max([gap, *(abs(a - b) for a, b in zip(logps, theirs, strict=True) if ids == others)])
         for side in SIDES if k >= WARM else ():
             took[side].append(facts[side]["wall"])
+            read[side].append(facts[side]["reading"])
     for one in workers.values():
         one.close()
     if precision == "fp32" and not all(same):
         sys.exit(f"the comparison does not hold: {row} says other tokens where paths are kept")
-    median = {side: statistics.median(times) for side, times in took.items()}
+    median, reads = (
+        {side: statistics.median(times) for side, times in seconds.items()} for seconds in (took, read)
+    )
     return {
         "row": row,
         "size": size,
@@ -126,6 +151,8 @@ def against_recomputing(size: str, precision: str, row: str, args) -> dict:
         "seconds": took,
         "median": median,
         "ratio": median["recomputed"] / median["kept"],
+        "reading": reads,
+        "reading/ratio": reads["recomputed"] / reads["kept"],
         "same": statistics.mean(same),
         "gap": gap,
         "load": os.getloadavg()[0],
@@ -142,6 +169,8 @@ def print_kept(rows: list[dict]) -> None:
             r["shape"],
             *(f"{r['sampled'] / r['median'][side]:,.0f}" for side in SIDES),
             f"{r['ratio']:.2f}",
+            *(f"{r['reading'][side]:.2f}" for side in SIDES),
+            f"{r['reading/ratio']:.2f}",
             f"{r['same']:.0%}",
             f"{r['gap']:.1e}",
             f"{r['load']:.1f}",
@@ -149,7 +178,8 @@ def print_kept(rows: list[dict]) -> None:
         for r in rows
     ]
     head = ["row", "model", "precision", "shape", "kept tok/s", "recomputed tok/s", "recomputed / kept"]
-    print("\n" + table([*head, "same tokens", "gap in nats", "load"], cells), flush=True)
+    reads = ["s reading, kept", "s reading, recomputed", "reading: recomputed / kept"]
+    print("\n" + table([*head, *reads, "same tokens", "gap in nats", "load"], cells), flush=True)
 
 
 if __name__ == "__main__":
