@@ -64,6 +64,7 @@ class Policy:
         outs = iter(
             self.engine.sample([request for (_, request), fits in zip(asked, fit, strict=True) if fits])
         )
+        self.engine.forget_paths()
         return [
             self._result(item, request, next(outs)[0]) if fits else self._no_room(item, request)
             for (item, request), fits in zip(asked, fit, strict=True)

@@ -262,7 +262,7 @@ def test_executions_after_plans_do_not_compute_the_prompt_again(kind, monkeypatc
 
 
 def block(bytes_: int, *needs: Block) -> Block:
-    return Block(None, bytes_, {*needs})
+    return Block(None, bytes_, needs={*needs})
 
 
 def test_the_longest_beginning_is_found_under_the_same_cuts():
@@ -297,6 +297,27 @@ def test_what_was_read_longest_ago_goes_first_and_never_before_what_stands_below
     large = block(31)
     paths.put("base", large, [((), Kept(lines[1], 0, 0, large))])
     assert paths.bytes == 30 and paths.find("base", (), lines[1]) is None
+
+
+def test_a_block_goes_when_all_of_its_paths_stand_in_newer_ones():
+    paths, old, new, newer = Paths(100), block(10), block(20), block(20)
+    lines = [tuple(range(i, i + MARK)) for i in (0, 100)]
+    kept = [Kept(line, 0, 0, old) for line in lines]
+    paths.put("base", old, [((), one) for one in kept])
+    paths.put("base", new, [((), Kept(lines[0] + (7,), 0, 1, new))], kept[:1])
+    assert paths.bytes == 30 and paths.find("base", (), lines[0])[0].held == 1
+    paths.put("base", newer, [((), Kept(lines[1] + (7,), 0, 2, newer))], kept[1:])
+    assert paths.bytes == 40 and paths.find("base", (), lines[1])[0].held == 2
+
+
+@pytest.mark.skipif(library() is None, reason="no kernels here")
+def test_an_episode_is_kept_once_however_many_turns_it_has():
+    engine, context, sizes = made("qwen3"), words(random.Random(0), 32), []
+    for turn in range(4):
+        (out,) = engine.sample([asked(context, turn, max_tokens=16)])
+        context += out[0].token_ids + words(random.Random(turn), 16)
+        sizes.append(len(engine.paths._blocks))
+    assert sizes == [1] * 4
 
 
 def test_auto_is_a_share_of_the_machine_s_memory():

@@ -27,6 +27,7 @@ class Block:
 
     held: Any
     bytes: int
+    live: int = 0  # paths that no longer one holds again
     needs: set[Block] = field(default_factory=set)
     keys: list[tuple] = field(default_factory=list)
 
@@ -64,10 +65,14 @@ class Paths:
                 return Found(kept, n)
         return None
 
-    def put(self, policy: str, block: Block, kept: Sequence[tuple[Tokens, Kept]]) -> None:
-        """Keep a block's paths, each with its cuts; one that is larger than the bound is not kept."""
+    def put(
+        self, policy: str, block: Block, kept: Sequence[tuple[Tokens, Kept]], again: Sequence[Kept] = ()
+    ) -> None:
+        """Keep a block's paths, each with its cuts; one that is larger than the bound is not kept. `again`: paths
+        that stand in it once more, and are found there from here on; a block of such alone is let go."""
         if not kept or block.bytes > self.bound:
             return
+        block.live = len(kept)
         for cuts, one in kept:
             for mark in _marks(one.tokens, one.start):
                 self._kept[policy, cuts, mark] = one
@@ -75,6 +80,10 @@ class Paths:
         self.bytes += block.bytes
         self._blocks[block] = policy
         self._read(block)
+        for one in again:
+            one.block.live -= 1
+            if not one.block.live and one.block in self._blocks:
+                self._let_go(one.block)
         while self.bytes > self.bound:
             self._let_go(next(iter(self._blocks)))
 
@@ -111,9 +120,9 @@ class PolicyPaths(NamedTuple):
         """See `Paths.find`."""
         return self.paths.find(self.policy, cuts, tokens)
 
-    def put(self, block: Block, kept: Sequence[tuple[Tokens, Kept]]) -> None:
+    def put(self, block: Block, kept: Sequence[tuple[Tokens, Kept]], again: Sequence[Kept] = ()) -> None:
         """See `Paths.put`."""
-        self.paths.put(self.policy, block, kept)
+        self.paths.put(self.policy, block, kept, again)
 
 
 def _marks(tokens: Tokens, start: int = 0) -> Iterator[tuple[int, int]]:

@@ -101,10 +101,11 @@ class NativeSteps:
         # apart from the rows': it may stay when they have ended
         self.tree.reserve((1, len(context)) for context in dict.fromkeys(contexts))
         jobs, paths = self._jobs(contexts)
-        logits, new = floats(len(contexts), self.weights.vocabulary), self._recall(jobs)
+        logits, (new, again) = floats(len(contexts), self.weights.vocabulary), self._recall(jobs)
         for part in _chunks(jobs, PREFILL_TOKENS):
             self._compute(part, logits)
-        self._remember(new)
+        if new:
+            self.kept.put(new[0][1].block, new, again)
         self.tree.reserve(zip(n, room, strict=True))
         for path, context, k, most in zip(paths, contexts, n, room, strict=True):
             first = self.tree.rows(k, most)
@@ -230,32 +231,24 @@ class NativeSteps:
             paths.append(path)
         return jobs, paths
 
-    def _recall(self, jobs: Sequence[_Job]) -> list[tuple[tuple[int, ...], _Job, int]]:
+    def _recall(self, jobs: Sequence[_Job]) -> tuple[list[tuple[tuple[int, ...], Kept]], list[Kept]]:
         """Copy what is kept of the jobs' segments under the same cuts, and leave the rest to be computed, up to
-        the first token after which logits are asked for. The segments' cuts, jobs and beginnings."""
-        new = []
+        the first token after which logits are asked for. What will be known then, with its cuts, and what of it
+        was known as a whole."""
+        new, again, block = [], [], Block(None, 0)
         for job in jobs if self.kept else ():
             if job.at:
                 continue
-            start, cuts = job.position, tuple(accumulate((k for _, k in job.above), initial=0))
-            new.append((cuts, job, start))
+            start, held = job.position, self.tree.held(job.segment)
+            cuts = tuple(accumulate((k for _, k in job.above), initial=0))
+            new.append((cuts, Kept(job.path, start, held, block)))
+            block.bytes += held.nbytes
             if found := self.kept.find(job.path, cuts):
                 n = min(found.tokens - start, *job.outs)
                 self.tree.copy(found.kept.held, job.segment, n)
                 job.at, job.tokens, job.position = n, job.tokens[n:], start + n
-        return new
-
-    def _remember(self, new: Sequence[tuple[tuple[int, ...], _Job, int]]) -> None:
-        held = [self.tree.held(job.segment) for _, job, _ in new]
-        block = Block(None, sum(one.nbytes for one in held))
-        if new:
-            self.kept.put(
-                block,
-                [
-                    (cuts, Kept(job.path, start, one, block))
-                    for (cuts, job, start), one in zip(new, held, strict=True)
-                ],
-            )
+                again += [found.kept] * (found.tokens == len(found.kept.tokens))
+        return new, again
 
     def _compute(self, jobs: Sequence[_Job], logits: torch.Tensor) -> None:
         """In waves: threads do not see each other's keys before the wave has ended."""
