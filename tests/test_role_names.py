@@ -27,19 +27,13 @@ STILL = {
     "look/quality.py",
     "look/records.py",
     "look/shown.py",
-    "look/source.py",
     "look/swap.py",
     "measure/evaluate.py",
-    "measure/probes/plans.py",
     "recipe/check_reinforce.py",
     "recipe/schema.py",
-    "stages/distill/filter.py",
-    "stages/distill/policy.py",
-    "stages/distill/prompts.py",
     "stages/distill/rules.py",
     "stages/distill/solvers.py",
     "stages/distill/stage.py",
-    "stages/distill/thinking.py",
 }
 
 

@@ -17,6 +17,7 @@ from forethought.core.errors import UserError
 from forethought.interface.result import END, Parsed, Refusal, Refused, listed, shown
 
 SECTIONS = ("plan", "think", "act")
+PLAN = SECTIONS[0]  # the section that a distillation asks for
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from forethought.core.errors import CheckpointError, RecipeError, UserError, unk
 from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
 from forethought.recipe.check import check_surroundings
-from forethought.recipe.layout import has_planner
+from forethought.recipe.layout import has_planner, planners
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import override, shipped
 from forethought.recipe.schema import EvalSpec, ModelSpec, Recipe, TaskSpec
@@ -135,7 +135,7 @@ def _from_files(recipe: Recipe, engine: Path) -> Recipe:
     return replace(
         recipe,
         model=replace(recipe.model, path=str(base / BASE)),
-        planner=replace(recipe.planner, path=str(engine / "plan" / BASE)),
+        planner=replace(recipe.planner, path=str(engine / next(iter(planners(recipe).values())) / BASE)),
     )
 
 

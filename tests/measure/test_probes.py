@@ -73,10 +73,10 @@ def test_plans_that_mean_the_same_are_one():
     one = tree(("a  b", "finished"), ("a b", "finished"), ("c", "finished"), ("x", "refused"))
     other = tree(("a", "finished"), ("a", "finished"))
     single = tree(("a", "finished"), ("b", "truncated"))
-    found = meaning_entropy([one, other, single], words)
+    found = meaning_entropy([one, other, single], words, "plan")
     assert found["meaning/plan"] == pytest.approx(entropy([2, 1]) / 2)
     assert found["meaning/distinct"] == pytest.approx(1.5)
-    assert meaning_entropy([single], words) == {}
+    assert meaning_entropy([single], words, "plan") == {}
 
 
 # ---- formats
@@ -238,5 +238,5 @@ def test_random_trees_never_break_the_probes():
             (rng.choice(["a", "b c", "def x"]), rng.choice(["finished", "refused", "truncated", "failed"]))
             for _ in range(rng.randrange(5))
         ]
-        found = format_share([tree(*plans)], FORMATS, 0.9) | meaning_entropy([tree(*plans)], words)
+        found = format_share([tree(*plans)], FORMATS, 0.9) | meaning_entropy([tree(*plans)], words, "plan")
         assert all(math.isfinite(v) for v in found.values())

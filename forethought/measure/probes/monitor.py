@@ -54,7 +54,7 @@ class Monitor:
     ) -> dict[str, float]:
         """After step `stage_step` (from 1) of a stage, with the trees that it grew and the metrics that it
         has (`said`)."""
-        line = self._plans(trees) if trees else {}
+        line = self._plans(trees, next(iter(policies))) if trees else {}
         # the step's own tokens instead
         if not self.held_out and said and {"hicra/ppl_plan", "hicra/ppl_exec"} <= said.keys():
             line |= self.phases.observe(
@@ -87,9 +87,9 @@ class Monitor:
             line |= self.phases.observe(step, acts, max(prepare))
         return line | self._cost("held_out", started)
 
-    def _plans(self, trees: Sequence[Tree]) -> dict[str, float]:
+    def _plans(self, trees: Sequence[Tree], role: str) -> dict[str, float]:
         started = time.perf_counter()
-        line = meaning_entropy(trees, lambda tree, text: self.domain.meaning(tree.task, text))
+        line = meaning_entropy(trees, lambda tree, text: self.domain.meaning(tree.task, text), role)
         if self.formats:
             line |= format_share(trees, self.formats, self.spec.collapse)
         return line | self._cost("plans", started)

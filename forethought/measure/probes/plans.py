@@ -13,11 +13,13 @@ from forethought.core.types import NO_EVIDENCE, Tree
 from forethought.envs.guard import Fault
 
 
-def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) -> dict[str, float]:
+def meaning_entropy(
+    trees: Sequence[Tree], meaning: Callable[[Tree, str], str], role: str
+) -> dict[str, float]:
     """Semantic entropy of plans (arXiv 2302.09664, used on planning in 2509.03646): plans of one task that
     mean the same are one.
 
-    `meaning/plan`: entropy (nats) over the meanings of a task's plans, averaged over tasks;
+    `meaning/ROLE`: entropy (nats) over the meanings of a task's plans, the turns of `role`, averaged over tasks;
     `meaning/distinct`: their number. Refused plans have no meaning and are left out, as are those that the
     family cannot read (`meaning` raises Fault); tasks with fewer than two plans say nothing.
     """
@@ -25,7 +27,7 @@ def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) 
     for tree in trees:
         said: Counter[str] = Counter()
         for n in tree.nodes:
-            if n.role == "plan" and n.status == "finished":
+            if n.role == role and n.status == "finished":
                 with suppress(Fault):
                     said[meaning(tree, n.text)] += 1
         if sum(said.values()) > 1:
@@ -33,7 +35,7 @@ def meaning_entropy(trees: Sequence[Tree], meaning: Callable[[Tree, str], str]) 
     if not groups:
         return {}
     return {
-        "meaning/plan": sum(entropy(g.values()) for g in groups) / len(groups),
+        f"meaning/{role}": sum(entropy(g.values()) for g in groups) / len(groups),
         "meaning/distinct": sum(len(g) for g in groups) / len(groups),
     }
 

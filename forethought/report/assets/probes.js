@@ -115,7 +115,7 @@ function meanings(run) {
     title: "Semantic entropy of plans",
     note: "nats, over the meanings of one task's plans; distinct: their number",
     lines: present([
-      makeLine(run, "meaning/plan", "entropy", "var(--plan)", view.smooth),
+      makeLine(run, `meaning/${ROLES[0]}`, "entropy", "var(--plan)", view.smooth),
       makeLine(run, "meaning/distinct", "distinct", OTHER[3], view.smooth),
     ]),
   };

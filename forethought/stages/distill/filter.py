@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from forethought.core.errors import UserError
 from forethought.interface.result import Refusal
-from forethought.interface.tags import Tags
+from forethought.interface.tags import PLAN, Tags
 from forethought.stages.distill.leaks import calculation, new_numbers, says
 from forethought.stages.distill.records import Drop, Failure, Guided, Item, Summary
 from forethought.stages.distill.thinking import without_thinking
@@ -144,15 +144,15 @@ def judge(
     )
     if result.truncated:
         return drop("truncated", REASONS["truncated"] + (f"; {why}" if why else ""))
-    if not text.replace(spec.tags.open("plan"), "").replace(spec.tags.close("plan"), "").strip():
+    if not text.replace(spec.tags.open(PLAN), "").replace(spec.tags.close(PLAN), "").strip():
         return drop("empty", REASONS["empty"] + (f"; {why}" if why else ""))
     parsed = spec.tags.parse(text)
     if isinstance(parsed, Refusal):
         return drop("unparsed", str(parsed))
     sections: Mapping = parsed.value
-    if other := [name for name in sections if name != "plan"]:
+    if other := [name for name in sections if name != PLAN]:
         return drop("unparsed", f"a {other[0]} section beside the plan")
-    plan = sections["plan"].text
+    plan = sections[PLAN].text
     if len(plan) > spec.most_chars:
         return drop("too_long", f"{len(plan)} characters, allowed are {spec.most_chars}")
     if refuse is not None and (why := refuse(item, plan)):

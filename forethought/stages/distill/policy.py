@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from forethought.core.seeds import seed_of
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE, Engine
-from forethought.interface.tags import Tags
+from forethought.interface.tags import PLAN, Tags
 from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
 
@@ -44,7 +44,7 @@ class Policy:
             "max_tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
-            "opening": tags.open("plan"),
+            "opening": tags.open(PLAN),
         }
 
     def estimate(self, items: Sequence[Item]) -> Usage:
@@ -77,13 +77,13 @@ class Policy:
         said = self.engine.chat(self._prompt.messages(item))
         context = (
             *((*self.engine.begin, *self.engine.encode(self._prompt.plain(item))) if said is None else said),
-            *self.engine.encode(self.tags.open("plan")),
+            *self.engine.encode(self.tags.open(PLAN)),
         )
         return Request(
             policy=self.policy,
             context=context,
             n=1,
-            stops=(self.tags.close("plan"),),
+            stops=(self.tags.close(PLAN),),
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             seed=seed_of(self.seed, "distill", item.id),
@@ -92,8 +92,8 @@ class Policy:
     def _result(self, item: Item, request: Request, out: Completion) -> Summary:
         usage = Usage(requests=1, prompt_tokens=len(request.context), completion_tokens=len(out.token_ids))
         # the last token may go on behind its stop
-        said, end, _ = self.engine.decode(out.token_ids).partition(self.tags.close("plan"))
-        text = self.tags.open("plan") + said + end
+        said, end, _ = self.engine.decode(out.token_ids).partition(self.tags.close(PLAN))
+        text = self.tags.open(PLAN) + said + end
         return Summary(id=item.id, text=text, truncated=out.status == "truncated", usage=usage)
 
     def _no_room(self, item: Item, request: Request) -> Failure:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from forethought.core.errors import UserError
-from forethought.interface.tags import Tags
+from forethought.interface.tags import PLAN, Tags
 from forethought.stages.distill.records import Item
 
 SYSTEM = (
@@ -60,7 +60,7 @@ class Prompt:
 
 def with_examples(prompt: Prompt, examples: Sequence[tuple[Item, str]], tags: Tags = Tags()) -> Prompt:
     """The prompt after worked examples, for a task family whose plans have a language of their own."""
-    shown = [f"{prompt.text(item)}\n{tags.open('plan')}{plan}{tags.close('plan')}" for item, plan in examples]
+    shown = [f"{prompt.text(item)}\n{tags.open(PLAN)}{plan}{tags.close(PLAN)}" for item, plan in examples]
     rule = "The plan is written as in these examples, in the same words and in no other form."
     return replace(prompt, system="\n\n".join([prompt.system, rule, *shown]).strip())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from forethought.core.errors import UserError
-from forethought.interface.tags import Tags
+from forethought.interface.tags import PLAN, Tags
 from forethought.stages.distill.leaks import calculation
 from forethought.stages.distill.numbers import NUMBER, WORDS, number_of, values_in, words_value
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
@@ -57,7 +57,7 @@ class Rules:
             return Failure(
                 id=item.id, kind="no_plan", detail=f"{self.model} found no step in the chain of {item.id!r}"
             )
-        return Summary(id=item.id, text=f"{self.tags.open('plan')}{plan}{self.tags.close('plan')}")
+        return Summary(id=item.id, text=f"{self.tags.open(PLAN)}{plan}{self.tags.close(PLAN)}")
 
 
 def gsm8k() -> Rules:

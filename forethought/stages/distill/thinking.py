@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from forethought.interface.tags import PLAN
+
 _NAMES = "think|thinking|thought|reasoning|reflection|seed:think"
 _OPEN = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|channel\|>(?:analysis|commentary)<\|message\|>"
 _CLOSE = (
@@ -13,7 +15,7 @@ _MARKS = re.compile(rf"(?P<open>{_OPEN})|{_CLOSE}", re.IGNORECASE)
 _BLANK = " \t\r\n\ufeff"
 
 
-def without_thinking(text: str, plan: str = "plan") -> str:
+def without_thinking(text: str, plan: str = PLAN) -> str:
     """The text behind its thinking; "" where the thinking is all. `plan`: the tag of a plan, which is no mark
     of thinking.
 
