@@ -142,7 +142,7 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
             return does(*args, **named) if now() else right(self, *args, **named)
 
         family = type("Misbehaving", (Desk,), {name: instead})
-        for table in (families.DOMAINS, families.TO_MEASURE):
+        for table in (families.TASKSETS, families.TO_MEASURE):
             table["desk"] = lambda levels, **options: family(levels, **options)
 
     return begin

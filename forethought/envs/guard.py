@@ -22,7 +22,7 @@ from forethought.envs.elsewhere import Call
 from forethought.envs.values import WrongType
 from forethought.recipe.schema import LimitSpec
 
-Boundary = Literal["engine", "environment", "task", "reward", "parse"]
+Boundary = Literal["engine", "environment", "task", "reward", "parse", "workflow"]
 KINDS = 50  # different faults that are kept with their tracebacks
 # calls of one boundary in a row that did not end in time: it is not asked any more until the next step
 GONE = 8

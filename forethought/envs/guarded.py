@@ -1,4 +1,4 @@
-"""A task family behind its boundary: every call guarded, every value of the type that `tasks.base.Domain`
+"""A task family behind its boundary: every call guarded, every value of the type that `tasks.base.Taskset`
 promises.
 
 This is the one place where Outcomes, Verdicts, tasks and texts come in; what is behind it can rely on their
@@ -19,12 +19,12 @@ from forethought.envs.guard import Boundary, Guard
 from forethought.envs.pool import Pool
 from forethought.envs.values import WrongType, environment, need, text, verdict
 from forethought.recipe.schema import LimitSpec
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 
 Check = Callable[[Any], Any]
 
 
-def guarded(domain: Domain, limits: LimitSpec | None = None) -> Guarded:
+def guarded(domain: Taskset, limits: LimitSpec | None = None) -> Guarded:
     """The family behind its boundary; one that is there already stays as it is. Raises Fault for attributes
     of the wrong type."""
     if not isinstance(domain, Guarded):
@@ -38,7 +38,7 @@ class Guarded:
     """Looks like the family, to read and to write. Methods that the protocol does not name are guarded too,
     without a limit."""
 
-    def __init__(self, domain: Domain):
+    def __init__(self, domain: Taskset):
         own = self.__dict__
         own["_inner"], own["_closed"], own["guard"] = domain, False, Guard(_name(domain))
         own["episodes"] = Pool(self.guard)
@@ -81,10 +81,6 @@ class Guarded:
         )
 
     def shown(self, rng: Any, levels: list[int]) -> list[Task]:
-        """Training tasks to demonstrate: a family whose problems come without plans has some of its own, else
-        they are drawn."""
-        if not hasattr(self._inner, "shown"):
-            return self.family(rng, levels, "train")
         return self.guard.call(
             "task", "shown", self._inner.shown, (rng, levels), None, _tasks_of(len(levels))
         )
@@ -97,7 +93,7 @@ class Guarded:
     def close(self) -> None:
         """Give back what the family holds, once. What breaks in that no longer matters to anybody."""
         self.episodes.stop()
-        if not self._closed and callable(getattr(self._inner, "close", None)):
+        if not self._closed:
             self.__dict__["_closed"] = True
             with suppress(UserError):
                 self.guard.call("task", "close", self._inner.close)
@@ -178,7 +174,7 @@ def _attributes(domain: Any) -> None:
     for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
         table = getattr(domain, name)
         need(
-            isinstance(table, Mapping) and len(table) > 0 and all(isinstance(role, str) for role in table),
+            isinstance(table, Mapping) and (bool(table) or name != "budgets") and all(isinstance(role, str) for role in table),
             table,
             "a table with a row for each role",
             name,

@@ -106,8 +106,9 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
         return Lengths(prompt=assume.prompt, said={role: budgets.get(role, 0) for role in roles})
     domain, each = families.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
     drawn = domain.family(random.Random(0), [max(domain.levels)] * 8, "train")
-    prompt = max(len(f"{task.context} {task.prompt}".split()) for task in drawn)
-    most = {role: domain.budgets.get(role, 0) * each for role in roles} | own
+    opening = domain.opening(roles[0])
+    prompt = max(len(f"{task.context} {task.prompt} {opening}".split()) for task in drawn)
+    most = {role: domain.budget(role) * each for role in roles} | own
     return Lengths(
         prompt=prompt * each,
         said={role: most[role] * (domain.turns if role == roles[-1] else 1) for role in roles},

@@ -30,7 +30,7 @@ def demonstration_segments(
                 failed.append(i)
             continue
         above = _context(segments, contexts, rollouts, task)
-        prompt = rollouts.piece(task.prompt) if task.context else rollouts.root_ids(task)
+        prompt = rollouts.words.prompt_ids(task) if task.context else rollouts.words.root_ids(task)
         above = _add(segments, Segment(parent=above, token_ids=prompt))
         for turn, ids in shown[i]:
             trains = turn.role is not None and (roles is None or turn.role in roles)
@@ -117,7 +117,9 @@ def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollou
     if not task.context:
         return -1
     if task.context not in contexts:
-        contexts[task.context] = _add(segments, Segment(parent=-1, token_ids=rollouts.begun(task.context)))
+        contexts[task.context] = _add(
+            segments, Segment(parent=-1, token_ids=rollouts.words.begun(task.context))
+        )
     return contexts[task.context]
 
 

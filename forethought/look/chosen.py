@@ -12,13 +12,13 @@ from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Undrawn
 from forethought.measure.evaluate import held_out
 from forethought.recipe.schema import EvalSpec
-from forethought.tasks.base import Domain
-from forethought.workflows.growing import drawn
+from forethought.tasks.base import Files, Pool, Taskset, face
+from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
 
 def to_measure(
-    domain: Domain,
+    domain: Taskset,
     spec: EvalSpec,
     problems: Path | None = None,
     tasks: int | None = None,
@@ -37,11 +37,13 @@ def to_measure(
     return held_out(domain, replace(spec, tasks=tasks or spec.tasks), wanted)
 
 
-def to_show(domain: Domain, n: int, level: int | None, seed: int, problems: Path | None = None) -> list[Task]:
+def to_show(
+    domain: Taskset, n: int, level: int | None, seed: int, problems: Path | None = None
+) -> list[Task]:
     """`n` tasks (all, where there are fewer) of any level or of one, drawn with `seed`. UserError as
     `to_measure` raises it."""
     rng = random.Random(seed_of(seed, "sample"))
-    if problems is None and not hasattr(domain, "pool"):
+    if problems is None and not face(domain, Pool):
         _need_levels([] if level is None else [level], _levels(domain), domain.name)
         return [
             drawn(domain, rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0]
@@ -59,15 +61,13 @@ def to_show(domain: Domain, n: int, level: int | None, seed: int, problems: Path
 def oracle_plans(rollouts: Rollouts, tasks: Sequence[Task]) -> bool:
     """Whether there is a plan to act under for every one of these tasks."""
     domain = rollouts.domain
-    if not hasattr(domain, "has_plan"):
-        return getattr(domain, "has_plans", True)
     return all(domain.has_plan(task) for task in tasks if not isinstance(task.state, Undrawn))
 
 
 def _of_file(
-    domain: Domain, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None
+    domain: Taskset, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None
 ) -> list[Task]:
-    if not hasattr(domain, "problems"):
+    if not face(domain, Files):
         raise UserError(f"--problems: {domain.name} reads no problem files")
     found = domain.problems(path)
     there = sorted({task.level for task in found})
@@ -83,7 +83,7 @@ def _of_file(
     return [task for task in found if task.id in taken]
 
 
-def _levels(domain: Domain) -> tuple[int, ...]:
+def _levels(domain: Taskset) -> tuple[int, ...]:
     if not domain.levels:
         raise UserError(
             f'{domain.name} has no problems to look at; give --problems FILE or --set task.eval=["FILE"]'

@@ -20,7 +20,7 @@ from forethought.recipe.schema import TreeSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Comparable, JudgesActs, Origins, Taskset, face
 
 GREEDY = TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
 
@@ -65,7 +65,7 @@ def evaluate(
 
 def _evaluate(
     source: Source,
-    domain: Domain,
+    domain: Taskset,
     problems: Path | None,
     tasks: int | None,
     levels: Sequence[int] | None,
@@ -75,8 +75,8 @@ def _evaluate(
 ) -> dict:
     recipe = source.recipe
     chosen = to_measure(domain, recipe.eval, problems, tasks, levels)
-    rollouts = rollouts_of(source.open(domain, engine_of), domain)
-    rollouts.check_room(chosen)
+    rollouts = rollouts_of(source.open(domain, engine_of), domain, recipe)
+    rollouts.words.check_room(chosen)
     records = list(
         play(
             rollouts,
@@ -98,11 +98,11 @@ def _evaluate(
         )
     samples = samples_of(source, tree)
     values = (_single if samples == 1 else _repeated)(records)
-    if problems is not None and hasattr(domain, "judge_acts"):
+    if problems is not None and face(domain, JudgesActs):
         values |= _judged(domain, records, samples)
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
     if (
-        hasattr(domain, "origin")
+        face(domain, Origins)
         and len(files := _groups(records, lambda record: domain.origin(record.task))) > 1
     ):
         groups["by_file"] = files
@@ -120,7 +120,7 @@ def _evaluate(
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
     if failed := sum(len(r.responses) - len(r.whole()) + r.oracle_failed for r in records):
         found["failed"] = failed
-    if hasattr(domain, "asked"):
+    if face(domain, Comparable):
         known = [record for record in records if not isinstance(record.task.state, Undrawn)]
         found |= leaks(domain, known) | references(domain, known)
     settings = {

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from forethought.core.metrics import avg_at_k, mean_interval, share_interval
 from forethought.look.records import Record
 from forethought.stages.distill.leaks import calculation, new_numbers, says, without_markers
-from forethought.tasks.base import Asked, Domain
+from forethought.tasks.base import Asked, Taskset
 
 COVERED = 0.5  # share of a sub-question's content words that the step beside it must hold
 _FUNCTION_WORDS = frozenset(
@@ -33,7 +33,7 @@ _NUMBERED = re.compile(r"(?:(?<=\s)|^)(?:step\s+)?\d{1,2}[.):]\s+", re.IGNORECAS
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
 
-def references(domain: Domain, records: Sequence[Record]) -> dict:
+def references(domain: Taskset, records: Sequence[Record]) -> dict:
     """{"references": ...} for the problems that come with sub-questions; {} where none does. Means over
     problems, each the mean over its responses, with 95 % intervals over problems:
 
@@ -68,7 +68,7 @@ def references(domain: Domain, records: Sequence[Record]) -> dict:
     }
 
 
-def leaks(domain: Domain, records: Sequence[Record]) -> dict:
+def leaks(domain: Taskset, records: Sequence[Record]) -> dict:
     """{"leaks": ...} over problems: "answer" (share of plans that say the answer where the problem does not),
     "calculation" (share with one), "numbers" (mean of numbers in a plan that the problem does not state)."""
     rows = [
@@ -136,11 +136,11 @@ def align(steps: Sequence[str], asked: Sequence[str]) -> list[tuple[int, int, fl
     return pairs
 
 
-def _texts(domain: Domain, record: Record) -> list[str]:
+def _texts(domain: Taskset, record: Record) -> list[str]:
     return [response.plan.removesuffix(domain.stops["plan"]) for response in record.responses]
 
 
-def _plans(domain: Domain, record: Record) -> list[list[str]]:
+def _plans(domain: Taskset, record: Record) -> list[list[str]]:
     return [steps_of(text) for text in _texts(domain, record)]
 
 

@@ -10,7 +10,7 @@ from forethought.core.types import Node, Task, Tree
 from forethought.envs.guard import Fault
 from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import TreeSpec
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
 
 Tell = Callable[[int, int], None]
@@ -78,7 +78,7 @@ def play(
         tell(start + len(part), len(tasks))
 
 
-def response(domain: Domain, tree: Tree, plan: Node) -> Response:
+def response(domain: Taskset, tree: Tree, plan: Node) -> Response:
     """What follows one plan of a tree (with one execution)."""
     turns = _below(tree, plan)
     said = tuple(node for node in turns if node.role == "act")
@@ -116,7 +116,7 @@ def response(domain: Domain, tree: Tree, plan: Node) -> Response:
     )
 
 
-def _record(domain: Domain, tree: Tree, oracle: bool) -> Record:
+def _record(domain: Taskset, tree: Tree, oracle: bool) -> Record:
     plans = tree.children(0)
     given = response(domain, tree, plans.pop()) if oracle else None  # the oracle's is the last one
     return Record(
@@ -136,9 +136,9 @@ def _below(tree: Tree, plan: Node) -> list[Node]:
     return found
 
 
-def _vote(domain: Domain, task: Task, acts: tuple[str, ...], success: bool) -> str | None:
+def _vote(domain: Taskset, task: Task, acts: tuple[str, ...], success: bool) -> str | None:
     """A family whose answers can be written in several ways says what one votes for (`vote`); elsewhere the
     acts themselves do."""
     if not acts:
         return None
-    return domain.vote(task, acts, success) if hasattr(domain, "vote") else " ".join(" ".join(acts).split())
+    return domain.vote(task, acts, success)

@@ -12,7 +12,7 @@ from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
 
 
@@ -35,7 +35,7 @@ def sample(
 
 def _sample(
     source: Source,
-    domain: Domain,
+    domain: Taskset,
     n: int,
     level: int | None,
     tree: TreeSpec,
@@ -45,8 +45,8 @@ def _sample(
 ) -> list[dict]:
     recipe = source.recipe
     chosen = to_show(domain, n, level, seed, problems)
-    rollouts = rollouts_of(source.open(domain, engine_of), domain)
-    rollouts.check_room(chosen)
+    rollouts = rollouts_of(source.open(domain, engine_of), domain, recipe)
+    rollouts.words.check_room(chosen)
     oracle = oracle_plans(rollouts, chosen)
     records = play(
         rollouts,

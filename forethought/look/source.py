@@ -20,8 +20,8 @@ from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed, unwatched
 from forethought.store import Store
-from forethought.tasks.base import Domain
-from forethought.tasks.families import DOMAINS
+from forethought.tasks.base import Taskset
+from forethought.tasks.families import TASKSETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Source:
     # what a reader of the numbers must know: files that have changed since the run began
     notes: tuple[str, ...] = ()
 
-    def open(self, domain: Domain, engine_of: EngineOf = torch_engine) -> Engine:
+    def open(self, domain: Taskset, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
         engine = engine_of(self.recipe, domain)
         if self.checkpoint is not None:
@@ -69,7 +69,7 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
         raise UserError(
             f"{path} {what}: say on which task to look at it, with --task NAME or --task "
             f"FILE.toml "
-            f"(families: {', '.join(sorted(DOMAINS))})"
+            f"(families: {', '.join(sorted(TASKSETS))})"
         )
     bare = Recipe(name="look", layout="shared", model=ModelSpec(path=str(path)))
     return Source(
@@ -140,18 +140,18 @@ def _from_files(recipe: Recipe, engine: Path) -> Recipe:
 
 
 def _with_task(recipe: Recipe, task: str) -> Recipe:
-    if task in DOMAINS:  # families first: a recipe of the same name has its task
+    if task in TASKSETS:  # families first: a recipe of the same name has its task
         return replace(recipe, task=TaskSpec(name=task), eval=EvalSpec())
     named = [name for name, _, _ in shipped()]
     if task not in named and not Path(task).exists():
-        raise UserError(f"--task: {unknown('task', task, {*DOMAINS, *named})}, and no such file")
+        raise UserError(f"--task: {unknown('task', task, {*TASKSETS, *named})}, and no such file")
     found = load_recipe(task)
     return replace(recipe, task=found.task, eval=found.eval)
 
 
 def _checked(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     recipe = override(recipe, overrides)
-    if recipe.task.name not in DOMAINS:
-        raise RecipeError("task.name", unknown("task", recipe.task.name, DOMAINS))
+    if recipe.task.name not in TASKSETS:
+        raise RecipeError("task.name", unknown("task", recipe.task.name, TASKSETS))
     check_surroundings(recipe)
     return recipe

@@ -28,7 +28,7 @@ from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
 
 ORACLE = "oracle"
@@ -53,7 +53,7 @@ class Ground:
     tasks they are."""
 
     home: str
-    domain: Domain
+    domain: Taskset
     tasks: list[Task]
     seed: int
     noise: bool
@@ -140,8 +140,8 @@ def _grounds(named: dict[str, Source], tasks: int | None) -> list[Ground]:
 def _on(source: Source, grounds: Sequence[Ground], engine_of: EngineOf) -> Iterator[tuple[Rollouts, Ground]]:
     engine = source.open(grounds[0].domain, engine_of)
     for ground in grounds:
-        rollouts = rollouts_of(engine, ground.domain)
-        rollouts.check_room(ground.tasks)
+        rollouts = rollouts_of(engine, ground.domain, source.recipe)
+        rollouts.words.check_room(ground.tasks)
         yield rollouts, ground
 
 
@@ -170,7 +170,7 @@ def _oracles(rollouts: Rollouts, task: Task) -> Plan:
 
 
 def _travelling(rollouts: Rollouts, node: Node) -> Plan:
-    text = node.text if rollouts.spaced else rollouts.engine.decode(node.token_ids)
+    text = node.text if rollouts.words.spaced else rollouts.engine.decode(node.token_ids)
     return Plan(
         text=text,
         token_ids=node.token_ids,
@@ -202,7 +202,10 @@ def _execute(rollouts: Rollouts, ground: Ground, actor: str, policy: str, start:
     for i, planners in enumerate(accepted, start):
         plans = [(planner == actor, ground.plans[planner][i]) for planner in planners]
         given.append(
-            [(plan.text, plan.token_ids if own else rollouts.turn("plan", plan.text)) for own, plan in plans]
+            [
+                (plan.text, plan.token_ids if own else rollouts.words.turn("plan", plan.text))
+                for own, plan in plans
+            ]
         )
     trees = rollouts.execute(tasks, given, ACT, policy, ground.seed, noise=ground.noise, first=start)
     for i, (planners, tree) in enumerate(zip(accepted, trees, strict=True), start):
@@ -230,7 +233,7 @@ def _table(ground: Ground, names: Sequence[str]) -> dict:
         "task": ground.domain.name,
         "n": len(ground.tasks),
         "levels": sorted({task.level for task in ground.tasks}),
-        "exact": getattr(ground.domain, "executes_plans", True),
+        "exact": ground.domain.executes_plans,
         "plan": {
             planner: _cell(valid[planner], valid[ground.home], planner == ground.home) for planner in planners
         },

@@ -17,20 +17,20 @@ from forethought.core.metrics import paired_difference, wilson
 from forethought.core.types import Node, Task, Tree
 from forethought.measure.gates import Evaluation
 from forethought.recipe.schema import EvalSpec, TreeSpec
-from forethought.tasks.base import Domain
-from forethought.workflows.growing import drawn
+from forethought.tasks.base import Pool, Taskset, face
+from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
 SIDES = ("plan", "act", "e2e")
 
 
-def held_out(domain: Domain, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
+def held_out(domain: Taskset, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
     """`spec.tasks` tasks of each level, from the evaluation split, the same for the same seed."""
     tasks = []
     for level in levels:
         rng = random.Random(f"{spec.seed}/{level}")
         # a finite set of problems: each at most once, and all where there are no more
-        if hasattr(domain, "pool"):
+        if face(domain, Pool):
             pool = domain.pool(level, "eval")
             tasks += rng.sample(pool, min(spec.tasks, len(pool)))
         else:
@@ -70,7 +70,7 @@ def play(
     """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each; the
     second is empty where the domain knows no plans."""
     # without an oracle's plans acting cannot be measured alone
-    known = getattr(rollouts.domain, "has_plans", True)
+    known = rollouts.domain.has_plans
     trees = rollouts.grow(
         tasks,
         TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),

@@ -36,7 +36,7 @@ def keep_trees(
             step.trees[:n],
             step.advantages[:n],
             rollouts.oracle_plan,
-            free_text=not rollouts.spaced,
+            free_text=not rollouts.words.spaced,
         )
     images.clear()
 

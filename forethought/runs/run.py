@@ -26,6 +26,7 @@ from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe
+from forethought.recipe.speaking import roles_of
 from forethought.runs import handover, rundata
 from forethought.runs.faces import check_faces
 from forethought.runs.progress import Progress
@@ -36,13 +37,15 @@ from forethought.stages.distill.stage import Load
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
+from forethought.workflows.table import workflow_of
+from forethought.workflows.words import longest_turns
 
-EngineOf = Callable[[Recipe, Domain], Engine]
+EngineOf = Callable[[Recipe, Taskset], Engine]
 
 
-def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
+def torch_engine(recipe: Recipe, domain: Taskset) -> Engine:
     """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and
     length."""
     from forethought.engines.joined import Joined
@@ -55,9 +58,9 @@ def torch_engine(recipe: Recipe, domain: Domain) -> Engine:
     def loaded(model: ModelSpec, seed: int) -> Loaded:
         if model.path:
             return load(model, (), 0, seed, weights)
-        if getattr(domain, "spaced", True):
-            return load(model, domain.vocabulary(), _context(domain), seed)
-        return load(model, domain.marks(), _text_context(domain), seed, texts=domain.texts())
+        if domain.spaced:
+            return load(model, domain.words(roles_of(recipe)), _context(domain, recipe), seed)
+        return load(model, domain.marks(), _text_context(domain, recipe), seed, texts=domain.texts())
 
     main = loaded(recipe.model, recipe.seed)
     if not given(recipe.planner):
@@ -82,7 +85,7 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
         raise
 
 
-def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
+def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
     for where, levels in [("eval.levels", recipe.eval.levels)] + [
         (f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)
     ]:
@@ -97,47 +100,52 @@ def _built(recipe: Recipe, domain: Domain, engine_of: EngineOf) -> tuple[Engine,
             check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
     engine = engine_of(recipe, domain)
     check_faces(recipe, engine)
-    rollouts = rollouts_of(engine, domain)
-    rollouts.check_room(shown=any(stage.kind == "imitate" for stage in recipe.stage))
+    rollouts = rollouts_of(engine, domain, recipe)
+    rollouts.words.check_room(shown=any(stage.kind == "imitate" for stage in recipe.stage))
     return engine, rollouts
 
 
-def rollouts_of(engine: Engine, domain: Domain) -> Rollouts:
-    """UserError where the engine's tokenizer cannot write the domain's words."""
-    engine.check_words(domain.vocabulary(), [stop for stop in domain.stops.values() if stop])
-    return Rollouts(engine, domain)
+def rollouts_of(engine: Engine, domain: Taskset, recipe: Recipe) -> Rollouts:
+    """UserError where the engine's tokenizer cannot write the words of the taskset and the workflow."""
+    rollouts = Rollouts(engine, domain, recipe.workflow, recipe.roles)
+    stops = [stop for role in rollouts.roles for stop in rollouts.words.stops(role)]
+    engine.check_words(domain.words(rollouts.roles), stops)
+    return rollouts
 
 
-def _context(domain) -> int:
+def _context(domain: Taskset, recipe: Recipe) -> int:
     """Words that the longest episode can take, with as much again to spare, in steps of 64 (sizes a model
     from scratch)."""
     rng, longest, broken = random.Random(0), 0, None
+    workflow = workflow_of(recipe.workflow.name)
+    opening = domain.opening(workflow.roles[0])
     for _ in range(32):
         try:
             task = domain.family(rng, [max(domain.levels)], "train")[0]
-            shown = [t.text for t in domain.demonstrate(task)]
+            shown = [opening, *(t.text for t in workflow.shown(domain, task))]
         except Fault as fault:
             broken = fault
             continue
         longest = max(longest, sum(len(t.split()) for t in [task.context, task.prompt, *shown]))
     if broken and not longest:
         raise broken
-    return -(-2 * (longest + _said(domain)) // 64) * 64
+    return -(-2 * (longest + _longest_turns(domain, recipe)) // 64) * 64
 
 
-def _said(domain) -> int:
-    """Most words that the roles of an episode say."""
-    return sum(n * (domain.turns if i else 1) for i, n in enumerate(domain.budgets.values()))
-
-
-def _text_context(domain) -> int:
+def _text_context(domain: Taskset, recipe: Recipe) -> int:
     """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the
     solution that it comes from."""
     prompt, text = (
         max(len(said.encode()) for said in some)
         for some in ([t.prompt for t in domain.longest(16)], domain.texts())
     )
-    return -(-(prompt + 2 * text + _said(domain)) // 64) * 64
+    return -(-(prompt + 2 * text + _longest_turns(domain, recipe)) // 64) * 64
+
+
+def _longest_turns(domain: Taskset, recipe: Recipe) -> int:
+    workflow = workflow_of(recipe.workflow.name)
+    budgets = {role: domain.budget(role) for role in workflow.roles}
+    return longest_turns(budgets, domain.turns, workflow.each_turn or workflow.roles[-1:])
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:

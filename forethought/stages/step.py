@@ -34,7 +34,7 @@ from forethought.learn.rewards import default_weights, reward
 from forethought.learn.schedule import lr_scale
 from forethought.recipe.roles import counts_of, sampled_in
 from forethought.recipe.schema import StageSpec
-from forethought.workflows.growing import drawn
+from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
 DEMOS_SHARE = 8  # demonstrations of the other role that share a context, where the domain has contexts
@@ -383,7 +383,7 @@ class Stage:
         if self.spec.loss_norm == "sequences":
             return float(max(len(sizes), 1))
         tokens = self.spec.tree.tokens
-        budgets = {role: tokens.get(role) or self.rollouts.budgets[role] for role in self.roles}
+        budgets = {role: tokens.get(role) or self.rollouts.words.budgets[role] for role in self.roles}
         return float(max(sum(budgets[role] for role, _ in sizes), 1))
 
     def _with_references(self, segments: list[Segment]) -> list[Segment]:

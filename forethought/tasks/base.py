@@ -1,20 +1,25 @@
-"""What a task family is: text in, text out, exact verdicts. Domains know no tokens and no model.
+"""What a taskset is: text in, text out, exact verdicts. It knows no tokens and no model.
 
-A new family is a module with one class that satisfies `Domain` and one row in
-`forethought.tasks.families.DOMAINS`.
+A taskset is a class that derives from `Taskset`, and a row in `forethought.tasks.families.TASKSETS`. What it can do
+beyond that it shows by having the methods of an optional face (`Oracle`, `Pool`, `Guidable`, ...), which the
+library asks for in one way: `face(taskset, Pool)`. docs/tasksets.md has a small one from beginning to end.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeVar
 
 from forethought.core.types import Task, Turn, Verdict
 from forethought.envs.base import Environment
 
 Split = Literal["train", "eval"]
+Face = TypeVar("Face")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,28 +45,115 @@ class Asked:
     sub_questions: tuple[str, ...] = ()
 
 
-class Domain(Protocol):
-    """A task family. Options come from the recipe's task table; the constructor raises `RecipeError` for a
-    bad one.
+class Taskset:
+    """Tasks by level and split, an environment for each, and what the interface accepts. Options come from the
+    recipe's task table; the constructor raises `RecipeError` for a bad one.
 
-    Text convention: the model reads `task.context`, `task.prompt`, then writes the plan up to and including
-    `stops["plan"]`, then acts up to and including `stops["act"]`. All are words separated by single spaces.
+    The model reads `task.context`, `task.prompt` and the opening of the first role's turn; each turn ends with
+    the role's stop. Texts are words separated by single spaces, or, with `spaced = False`, free text.
+
+    A class of your own gives `name`, `levels`, `budgets`, `vocabulary`, `family` and `environment`; all that
+    follows has a default.
     """
 
     name: str
-    levels: tuple[int, ...]  # every level the family has
-    stops: Mapping[str, str]  # role -> the word that ends its turn
-    budgets: Mapping[str, int]  # role -> most words of one turn, the stop included
-    turns: int  # most acting turns of one episode (1: the whole execution in one turn)
+    levels: tuple[int, ...]  # every level that there is
+    budgets: Mapping[str, int]  # role -> most words of one turn, the stop included (free text: tokens)
+    # role -> the word that ends its turn, "": the model's own end. A role that is not here: </role>
+    stops: Mapping[str, str] = NOTHING
+    # role -> what stands before its turn. A role that is neither here nor in `stops`: <role>
+    opens: Mapping[str, str] = NOTHING
+    turns: int = 1  # most acting turns of one episode (1: the whole execution in one turn)
+    spaced: bool = True  # words with single spaces between them; False: free text
+    notes: Sequence[str] = ()  # what a run says at its start, such as what was left out
+    has_plans: bool = False  # every task that is evaluated has an oracle's plan; True for an `Oracle`
+    shows: bool = False  # every task that `shown` can draw has a demonstration; True for an `Oracle`
+    drawn: bool = False  # tasks are drawn without end, and plans have an exact executor
+    executes_plans: bool = True  # a verdict on a plan is one on what it leads to, and not on its form alone
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for name in ("has_plans", "shows"):
+            if face(cls, Oracle) and not any(name in vars(c) for c in cls.__mro__ if c is not Taskset):
+                setattr(cls, name, True)
 
     def vocabulary(self) -> list[str]:
-        """Every word that any text of this family can hold, for a word-level tokenizer."""
+        """Every word that any text can hold, for a word-level tokenizer. Free text has no such list: []."""
+        return []
 
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
-        """One task per entry of `levels`, all on the same context where the family has contexts to share.
+        """One task per entry of `levels`, all on the same context where there are contexts to share. The splits
+        are disjoint by content, whatever the seeds."""
+        raise NotImplementedError
 
-        The splits are disjoint by content, whatever the seeds.
-        """
+    def environment(self, task: Task, noise: bool) -> Environment:
+        """A fresh environment for one episode of `task`. `noise` switches the taskset's own noise (slips,
+        verifier flips) on."""
+        raise NotImplementedError
+
+    # ---- a role's turn
+
+    def stop(self, role: str) -> str:
+        """The word that ends a turn of the role; "": the model's own end."""
+        return self.stops.get(role, f"</{role}>")
+
+    def opening(self, role: str) -> str:
+        """What stands before a turn of the role, or ""."""
+        return self.opens.get(role, "" if role in self.stops else f"<{role}>")
+
+    def budget(self, role: str) -> int:
+        """Most words of a turn; of a role that has none of its own, the largest of the others."""
+        return self.budgets.get(role, max(self.budgets.values()))
+
+    def words(self, roles: Sequence[str]) -> list[str]:
+        """The vocabulary, with what opens and ends the turns of these roles. Free text has none: []."""
+        marks = [mark for role in roles for mark in (self.opening(role), self.stop(role)) if mark]
+        return list(dict.fromkeys([*self.vocabulary(), *marks])) if self.spaced else []
+
+    def close(self) -> None:
+        """Give back what is held (a browser, a process). Called once, when the run ends, however it ends."""
+
+    # ---- the interface
+
+    def parse_plan(self, task: Task, text: str) -> Verdict:
+        """The strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0 and the position
+        and reason. What it refuses is never executed."""
+        return Verdict(score=1.0)
+
+    def judge_plan(self, task: Task, text: str) -> Verdict:
+        """The exact executor of plans: score 1.0 when the plan, perfectly executed, reaches the goal. Without
+        one: what the parser says."""
+        return self.parse_plan(task, text)
+
+    def meaning(self, task: Task, text: str) -> str:
+        """What an accepted plan says, however it is written: plans of one meaning count as one (semantic
+        entropy)."""
+        return " ".join(text.split())
+
+    def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
+        """Score 1.0 when the acts are a correct execution of this plan, whether or not the plan is right."""
+        return Verdict(score=1.0)
+
+    def vote(self, task: Task, acts: Sequence[str], success: bool) -> str | None:
+        """What an execution votes for, where several are asked for the most frequent answer; None: nothing."""
+        return " ".join(" ".join(acts).split())
+
+    # ---- what can be shown
+
+    def has_plan(self, task: Task) -> bool:
+        """Whether this task has an oracle's plan."""
+        return self.has_plans
+
+    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+        """Training tasks to demonstrate, one per level."""
+        return self.family(rng, levels, "train")
+
+
+# ---- optional faces ----------------------------------------------------------------------------------------
+
+
+class Oracle(Protocol):
+    """Who knows right plans and right acts. Imitation, evaluation of the acting alone, and probes need it."""
 
     def oracle_plan(self, task: Task) -> str:
         """A correct plan, stop word included."""
@@ -69,23 +161,82 @@ class Domain(Protocol):
     def demonstrate(self, task: Task) -> list[Turn]:
         """The oracle's plan, then its acts (with observations between them when `turns` > 1)."""
 
-    def parse_plan(self, task: Task, text: str) -> Verdict:
-        """The interface's strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0
-        and the position and reason. What it refuses is never executed."""
 
-    def judge_plan(self, task: Task, text: str) -> Verdict:
-        """The exact executor of plans: score 1.0 when the plan, perfectly executed, reaches the goal."""
+class Stepped(Protocol):
+    """Whose plans are steps, of which the oracle executes one a turn. The workflows plan_steps and react (its
+    demonstrations) need it."""
 
-    def meaning(self, task: Task, text: str) -> str:
-        """What an accepted plan says, however it is written: plans of one meaning count as one (semantic
-        entropy)."""
+    def steps(self, task: Task, plan: str) -> list[str]:
+        """The steps of an accepted plan in words, in the order in which they are executed; at least one."""
 
-    def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
-        """Score 1.0 when the acts are a correct execution of this plan, whether or not the plan is right."""
 
-    def environment(self, task: Task, noise: bool) -> Environment:
-        """A fresh environment for one episode of `task`. `noise` switches the family's own noise (slips,
-        verifier flips) on."""
+class Pool(Protocol):
+    """Whose problems somebody gave: there is an end to them."""
 
-    # A family that holds something (a browser, a process) may have close(): it is called once, when the run
-    # ends, however it ends.
+    def pool(self, level: int, split: Split) -> list[Task]:
+        """Every problem of a level in a split: an evaluation can take each once."""
+
+    def longest(self, n: int) -> list[Task]:
+        """The `n` longest problems of all levels and splits, in characters."""
+
+
+class Files(Protocol):
+    """Which can be measured on a file of problems."""
+
+    def problems(self, path: str | Path) -> list[Task]:
+        """The tasks of a file, in order, at any level. UserError for one that cannot be read."""
+
+
+class JudgesActs(Protocol):
+    """Which says more of acts than whether they succeed."""
+
+    def judge_acts(self, task: Task, text: str) -> Mapping[str, bool]:
+        """executable: each act is legal; goal: and the goal holds after them; optimal: and none are shorter."""
+
+
+class Origins(Protocol):
+    """Whose tasks come from several files, which are measured apart."""
+
+    def origin(self, task: Task) -> str:
+        """The file that a task is from."""
+
+
+class Comparable(Protocol):
+    """Whose plans can be compared with what somebody wrote."""
+
+    def asked(self, task: Task) -> Asked:
+        """The problem, its answer, and its sub-questions."""
+
+
+class Guidable(Protocol):
+    """Whose training problems can be given plans (distillation)."""
+
+    def worked(self, most: int) -> list[Worked]:
+        """Training problems with their worked solutions, at most `most` (0: all), the same ones whenever it
+        is asked."""
+
+    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
+        """The demonstration with this plan. UserError where the interface refuses it."""
+
+    def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
+        """Task id -> (plan, chain): from now on these are the problems that imitation shows."""
+
+
+class FreeText(Protocol):
+    """What `spaced = False` asks for."""
+
+    def messages(self, task: Task) -> list[dict[str, str]]:
+        """The conversation before the model's turn: [{"role", "content"}], for a chat template. `task.prompt`
+        is the same as plain text for a model without one."""
+
+    def marks(self) -> list[str]:
+        """What a tokenizer that is made for these tasks writes as one token each."""
+
+    def texts(self) -> list[str]:
+        """What such a tokenizer learns from."""
+
+
+def face(taskset: object, kind: type[Face]) -> Face | None:
+    """The taskset as one that has the optional face, or None."""
+    members = (name for name in vars(kind) if not name.startswith("_"))
+    return taskset if all(hasattr(taskset, name) for name in members) else None  # type: ignore[return-value]

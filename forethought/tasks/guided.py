@@ -9,14 +9,14 @@ from types import MappingProxyType
 
 from forethought.core.errors import UserError
 from forethought.core.types import Task, Turn
-from forethought.tasks.base import Worked
+from forethought.tasks.base import Taskset, Worked
 
 SEED = "worked"  # of the drawing: the same tasks in every run, as a file of problems has them
 TRIES = 20  # draws for each task asked for, after which a family has no more that differ
 
 
-class Guided:
-    """A mixin for a `Domain` whose tasks are drawn without end and whose plans have an exact executor.
+class Guided(Taskset):
+    """A taskset whose tasks are drawn without end and whose plans have an exact executor.
 
     The chain of a task is what its oracle does (acts and observations), its answer the last turn of acting.
     Until `guide` is called the family shows fresh tasks under its oracle's plans, drawn as `family` draws

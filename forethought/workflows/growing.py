@@ -1,142 +1,206 @@
-"""A tree in the making, and the executions of its plans: where what breaks behind the boundary becomes a node
-that failed."""
+"""A tree in the making: nodes are added as they come, and numbered in one order in the end."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from forethought.core.types import Completion, Node, Task, Undrawn
+from forethought.core.types import NO_EVIDENCE, Completion, Node, Status, Task, Tree, Undrawn
 from forethought.envs.guard import Fault
-from forethought.tasks.base import Domain, Split
-
-Rollouts = Any  # `rollout.Rollouts`, which imports this
-
-
-def drawn(domain: Domain, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
-    """Tasks of a family, one per level; where it breaks, `Undrawn` ones."""
-    try:
-        return domain.family(rng, levels, split)
-    except Fault as fault:
-        return undrawn(domain, levels, fault)
+from forethought.tasks.base import Taskset
+from forethought.workflows.words import Words
 
 
-def undrawn(domain: Domain, levels: Sequence[int], fault: Fault) -> list[Task]:
-    return [
-        Task(
-            id="undrawn", domain=domain.name, level=level, context="", prompt="", state=Undrawn(fault.reason)
-        )
-        for level in levels
-    ]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """A turn that no policy wrote: the oracle's, or one from elsewhere. `fault`: why there is none, or ""."""
+
+    text: str
+    ids: tuple[int, ...]
+    fault: str = ""
 
 
-class Execution:
-    """One execution of a plan in the making."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """What all trees of one growth have in common."""
 
-    def __init__(self, rollouts: Rollouts, tree: Growing, plan: Node, seed: int, noise: bool):
-        self.rollouts, self.tree, self.plan, self.texts = rollouts, tree, plan, []
-        make = partial(rollouts.domain.environment, tree.task, noise)
-        self.episode = rollouts.domain.episodes.episode(make, tree.task, seed)
-        self.broken: Fault | None = None
+    words: Words
+    taskset: Taskset
+    workflow: str  # its name
+    policies: Mapping[str, str]  # role -> who speaks for it
+    counts: Mapping[str, int]  # role -> branches at a fork
+    budgets: Mapping[str, int]  # role -> most tokens of a turn
+    options: Mapping[str, Any]  # of the workflow
+    temperature: float
+    top_p: float
+    noise: bool
+    max_turns: int  # of one path
+    max_tokens: int  # sampled on one path; 0: no limit but the model's context
+    oracle: Callable[[Task, str, int], Given]  # (task, role, number of the turn) -> what the oracle says
+    oracles: frozenset[str] = frozenset()  # roles that the oracle speaks, and no policy
+    beside: bool = False  # the oracle's first turn stands beside those sampled under the prompt, as the last
 
-    async def begin(self) -> None:
-        try:
-            await self.episode.reset()
-        except Fault as fault:
-            self.broken = fault
 
-    async def step(self, node: Node, out: Completion, last: bool) -> Node | None:
-        """What the environment answers to a turn: the node of its observation, or None where the execution is
-        over and judged. Raises Fault."""
-        if self.broken:
-            raise self.broken
-        rollouts, tree = self.rollouts, self.tree
-        self.texts.append(node.text)
-        outcome = await self.episode.step(node.text)
-        if outcome.done or last:
-            follows = rollouts.domain.follows(tree.task, self.plan.text, list(self.texts)).score
-            parts = {
-                **outcome.parts,
-                "format": float(out.status == "finished"),
-                "outcome": float(outcome.success),
-                "follows": follows,
-            }
-            if outcome.timed_out:
-                parts["timed_out"] = 1.0
-            tree.nodes[node.id] = replace(node, reward_parts=parts, reason=outcome.reason)
-            return None
-        if outcome.parts:
-            tree.nodes[node.id] = replace(node, reward_parts=outcome.parts)
-        said = outcome.observation or ""
-        return tree.add(
-            parent=node.id,
-            role=None,
-            text=said,
-            images=self.rollouts.domain.episodes.images.keep(outcome.images),
-            token_ids=rollouts.encoded("environment", "step", rollouts.piece, said),
-        )
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A node that may still change."""
+
+    parent: int | None
+    role: str | None
+    text: str
+    token_ids: tuple[int, ...]
+    branch: int
+    status: Status = "given"
+    reason: str = ""
+    policy: str | None = None
+    version: int = 0
+    logprobs: tuple[float, ...] = ()
+    reward_parts: dict[str, float] = field(default_factory=dict)
+    images: tuple[str, ...] = ()  # names
+
+    @property
+    def accepted(self) -> bool:
+        return self.status in ("given", "finished")
+
+    @property
+    def ended(self) -> bool:
+        """Nothing may follow it."""
+        return self.status == "refused" or self.status in NO_EVIDENCE
 
 
 class Growing:
-    """A tree in the making. `broken`: why nothing can grow on it, or ""."""
+    """`broken`: why nothing can grow on it, or "". `given`: turns that stand where the first role would be
+    sampled under the prompt."""
 
-    def __init__(self, rollouts: Rollouts, task: Task, seed: int):
-        self.rollouts, self.task, self.seed, ids = rollouts, task, seed, ()
+    def __init__(self, play: Play, task: Task, seed: int, given: Sequence[Given] = ()):
+        self.play, self.task, self.seed, self.given = play, task, seed, given
         self.broken = task.state.reason if isinstance(task.state, Undrawn) else ""
+        self.nodes: list[Draft] = []
+        self.asked: set[int] = set()  # nodes under which something was sampled: their tokens are settled
+        self.opened: dict[int, str] = {}  # node -> the role whose opening it ends with
+        self.misuses = 0  # times that the workflow went on where a branch had ended
+        words, ids = play.words, ()
         try:
-            ids = (
-                rollouts.root_ids(task)
-                if self.broken
-                else rollouts.encoded("task", "family", rollouts.root_ids, task)
-            )
+            if not self.broken:
+                ids = words.encoded("task", "family", words.root_ids, task)
         except Fault as fault:
             self.broken = fault.reason
-        self.nodes = [
-            Node(id=0, parent=None, role=None, text=f"{task.context} {task.prompt}".strip(), token_ids=ids)
-        ]
+        # of a task that could not be drawn there is nothing to open
+        text = words.root_text(task) if not isinstance(task.state, Undrawn) else ""
+        self.add(parent=None, role=None, text=text, token_ids=ids, branch=0)
+        self.opened[0] = words.roles[0]
 
-    def add(self, **fields) -> Node:
-        node = Node(id=len(self.nodes), **fields)
-        self.nodes.append(node)
-        return node
+    def add(self, *, branch: int | None = None, **fields: Any) -> int:
+        """A new node's number; without `branch` it begins one."""
+        at = len(self.nodes)
+        self.nodes.append(Draft(branch=at if branch is None else branch, **fields))
+        return at
 
-    def failed(self, node: Node, fault: Fault) -> None:
-        """What answers a node or judges it broke: it has no reward, and nothing follows it."""
-        self.nodes[node.id] = replace(node, status="failed", reason=fault.reason)
+    def open(self, at: int, branch: int, role: str) -> int:
+        """The node under which `role` is to speak: `at`, with the opening of the role's turn at its end.
 
-    def said(self, parent: int, role: str, policy: str, out: Completion) -> Node:
-        engine, ids = self.rollouts.engine, out.token_ids
-        # the model's own end is no text
-        shown = ids[:-1] if not self.rollouts.spaced and engine.ends.issuperset(ids[-1:]) else ids
-        text, stop = engine.decode(shown).strip(), self.rollouts.domain.stops.get(role)
-        if stop and (at := text.rfind(stop)) >= 0 and out.status == "finished":
-            # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
-            text = text[: at + len(stop)]
-        reason = ""
-        if out.status == "overlong":
-            reason = (
-                f"{len(self.ids_to(self.nodes[parent])):,} tokens before it leave no room in the "
-                f"model's context of {engine.context:,}"
+        A prompt or an observation takes the opening into itself while nothing has been said under it; else it
+        is a node of its own.
+        """
+        node, words, current = self.nodes[at], self.play.words, self.opened.get(at)
+        opening, settled = words.opening(role), at in self.asked
+        self.asked.add(at)
+        if current == role or not (opening or (at == 0 and not settled)):
+            return at
+        if at == 0 and not settled:
+            node.token_ids = words.encoded(
+                "task", "family", lambda task: words.root_ids(task, role), self.task
             )
+            node.text = words.root_text(self.task, role)
+        elif node.role is None and not settled and current is None:
+            node.token_ids += words.piece(opening)
+            node.text = words.after(node.text, opening)
+        else:
+            ids = words.piece(opening)
+            at = self.add(parent=at, role=None, text=opening, token_ids=ids, branch=branch)
+            self.asked.add(at)
+        self.opened[at] = role
+        return at
+
+    def say(self, parent: int, branch: int | None, role: str, out: Completion, before: int) -> int:
+        """The node of a sampled turn, with `before` tokens above it."""
+        words, reason = self.play.words, ""
+        if out.status == "overlong":
+            reason = f"{before:,} tokens before it leave no room in the model's context of {words.engine.context:,}"
         return self.add(
             parent=parent,
             role=role,
-            text=text,
-            token_ids=ids,
+            text=words.said(role, out.token_ids, out.status == "finished"),
+            token_ids=out.token_ids,
+            branch=branch,
             status=out.status,
             reason=reason,
-            policy=policy,
+            policy=self.play.policies[role],
             version=out.version,
             logprobs=out.logprobs,
         )
 
-    def ids_to(self, node: Node) -> tuple[int, ...]:
-        ids: tuple[int, ...] = ()
-        at: int | None = node.id
-        while at is not None:
-            ids = self.nodes[at].token_ids + ids
-            at = self.nodes[at].parent
-        return ids
+    def lose(self, reason: str) -> None:
+        """The workflow broke: what had not come to an end has failed."""
+        parents = {node.parent for node in self.nodes}
+        for at in range(len(self.nodes)):
+            if at in parents or self.nodes[at].ended:
+                continue
+            if self.nodes[at].role is None:
+                self.empty(at, self.play.words.roles[0], reason)
+            elif not self.nodes[at].reward_parts:
+                self.nodes[at].status, self.nodes[at].reason = "failed", reason
+
+    def empty(self, parent: int, role: str, reason: str, policy: str | None = None) -> int:
+        """A turn that failed before it was said."""
+        branch = self.nodes[parent].branch if parent else None
+        return self.add(
+            parent=parent,
+            role=role,
+            text="",
+            token_ids=(),
+            branch=branch,
+            status="failed",
+            reason=reason,
+            policy=policy,
+        )
+
+    def tree(self) -> Tree:
+        """Numbered round by round, whatever came first: all first turns, then all second ones, each with what
+        was observed after it."""
+        children: dict[int, list[int]] = {}
+        for at, node in enumerate(self.nodes):
+            if node.parent is not None:
+                children.setdefault(node.parent, []).append(at)
+        order, turns = [], [0]
+        while turns:
+            later = []
+            for at in turns:
+                chain = [at]  # a turn, and the observations that follow it
+                for link in chain:
+                    order.append(link)
+                    for child in children.get(link, ()):
+                        (chain if self.nodes[child].role is None else later).append(child)
+            turns = later
+        number = {at: i for i, at in enumerate(order)}
+        nodes = tuple(self._node(at, number) for at in order)
+        return Tree(task=self.task, nodes=nodes)
+
+    def _node(self, at: int, number: Mapping[int, int]) -> Node:
+        draft = self.nodes[at]
+        return Node(
+            id=number[at],
+            parent=None if draft.parent is None else number[draft.parent],
+            role=draft.role,
+            text=draft.text,
+            token_ids=draft.token_ids,
+            status=draft.status,
+            reason=draft.reason,
+            branch=number[draft.branch],
+            policy=draft.policy,
+            version=draft.version,
+            logprobs=draft.logprobs,
+            reward_parts=draft.reward_parts,
+            images=draft.images,
+        )

@@ -6,10 +6,8 @@ import hashlib
 import json
 
 import pytest
-
 from conftest import desk_recipe, fake_desk, lines_of
 
-from forethought.tasks import families
 from forethought.core.errors import UserError
 from forethought.core.types import Node, Outcome, Task, Tree
 from forethought.envs.base import Environment
@@ -17,6 +15,7 @@ from forethought.envs.images import UNREAD, Images, name_of
 from forethought.report.trees import load_trees
 from forethought.runs import run
 from forethought.store import IMAGE, Store
+from forethought.tasks import families
 from forethought.tasks.desk.domain import Desk
 from forethought.traces.files import read_trees, saved_steps
 
@@ -93,7 +92,7 @@ STAGE = {
 def trained(tmp_path_factory):
     out, told = tmp_path_factory.mktemp("images") / "run", []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(families.DOMAINS, "desk", Screens)
+        patch.setitem(families.TASKSETS, "desk", Screens)
         recipe = desk_recipe(
             STAGE,
             layout="shared",

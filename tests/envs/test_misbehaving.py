@@ -56,7 +56,7 @@ def test_what_misbehaves_now_and_then_is_left_out_and_the_run_goes_on(name, tmp_
     case = CASES[name]
     late = case.method in ("family", "demonstrate", "oracle_plan")  # the start of a run reads these
     family = family_of(case, lambda n: n % 5 == 4 if EXPENSIVE not in case.said else n == 9)
-    monkeypatch.setitem(families.DOMAINS, "desk", family)
+    monkeypatch.setitem(families.TASKSETS, "desk", family)
     out = tmp_path / "run"
     done = run.train(recipe_of(case, max_failed=1.0), out, nothing, engine_of=fake_desk())
     assert (done.status, done.exit_code) == ("done", 0)
@@ -84,7 +84,7 @@ def test_what_misbehaves_always_stops_the_run_typed(name, tmp_path, monkeypatch,
     if case.method in INNER and case.method == "meaning":
         pytest.skip("a probe alone: it is left out, and the run goes on")
     family = family_of(case, lambda n: True)
-    monkeypatch.setitem(families.DOMAINS, "desk", family)
+    monkeypatch.setitem(families.TASKSETS, "desk", family)
     monkeypatch.setattr("forethought.envs.guard.GONE", 2)
     out = tmp_path / "run"
     with pytest.raises(UserError) as stopped:

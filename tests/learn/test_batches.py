@@ -12,7 +12,7 @@ from forethought.core.types import Segment
 from forethought.learn.batches import demonstration_segments, for_policy, tree_segments
 from forethought.recipe.schema import TreeSpec
 
-OTHER = replace(HAND, id="other", prompt="GOAL o v1 <plan>", state=replace(HAND.state, goal="o", value="v1"))
+OTHER = replace(HAND, id="other", prompt="GOAL o v1", state=replace(HAND.state, goal="o", value="v1"))
 ELSEWHERE = replace(HAND, id="elsewhere", context=HAND.context.replace("x1", "x2"))
 BARE = replace(HAND, id="bare", context="")
 
@@ -40,14 +40,14 @@ def test_tasks_on_one_screen_share_it_and_roles_without_loss_are_context():
     segments = demonstration_segments(rollouts, [HAND, ELSEWHERE, OTHER], [{"plan", "act"}, {"act"}, set()])
     assert shown(rollouts, segments) == [
         (-1, HAND.context, None, None),
-        (0, HAND.prompt, None, None),
+        (0, f"{HAND.prompt} <plan>", None, None),
         (1, PLAN, "plan", "sft"),
         (2, ACT, "act", "sft"),
         (-1, ELSEWHERE.context, None, None),
-        (4, HAND.prompt, None, None),
+        (4, f"{HAND.prompt} <plan>", None, None),
         (5, PLAN, "plan", None),
         (6, ACT, "act", "sft"),
-        (0, OTHER.prompt, None, None),
+        (0, f"{OTHER.prompt} <plan>", None, None),
         (8, "o </plan>", "plan", None),
         (9, "o x1 y3 v1 </act>", "act", None),
     ]
@@ -73,7 +73,7 @@ def test_a_task_without_a_context_is_its_own_root():
     segments = demonstration_segments(rollouts, [BARE, BARE], [{"plan"}, {"plan"}])
     assert [s.parent for s in segments] == [-1, 0, 1, -1, 3, 4] and segments[
         0
-    ].token_ids == rollouts.engine.encode(HAND.prompt)
+    ].token_ids == rollouts.engine.encode(f"{HAND.prompt} <plan>")
 
 
 def test_every_task_needs_its_roles():

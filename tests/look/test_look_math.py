@@ -53,6 +53,9 @@ class Characters:
     def chat(self, messages):
         return None
 
+    def forget_paths(self):
+        pass
+
     def check_words(self, words, stops):
         assert (list(words), list(stops)) == ([], ["</plan>"])
 

@@ -304,7 +304,7 @@ def recipe_of(*stages, **fields):
 
 def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mended(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise)  # training alone
-    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
     out, recipe = tmp_path / "run", recipe_of(REINFORCE, eval={"tasks": 2, "every": 0}, limits={"window": 2})
     with pytest.raises(FaultStop) as stopped:
         run.train(recipe, out, watching(server, 2), engine_of=fake_desk())
@@ -339,7 +339,7 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
 
 def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise)
-    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
 
     def observe(event):
         if event.kind in ("step", "eval"):
@@ -356,7 +356,7 @@ def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
 def test_a_failed_first_evaluation_stops_typed_and_resume_begins_anew(tmp_path, monkeypatch):
     server = Server()
     server.down = True
-    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
     out = tmp_path / "run"
     with pytest.raises(
         FaultStop,
@@ -372,7 +372,7 @@ def test_a_failed_first_evaluation_stops_typed_and_resume_begins_anew(tmp_path, 
 @pytest.mark.parametrize("at", [2, 4])  # inside the stage, and at its end, where the run would be over
 def test_an_evaluation_that_failed_is_made_again_by_who_resumes(at, tmp_path, monkeypatch):
     server = Server()
-    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
     out = tmp_path / "run"
     # acting is right after a step: whoever judges it stops
     gate = {"metric": "eval/act", "at_most": 0.5, "on_fail": "stop"}
@@ -395,14 +395,14 @@ def test_an_evaluation_that_failed_is_made_again_by_who_resumes(at, tmp_path, mo
 def test_a_gate_may_read_what_failed(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise and server.calls % 4 == 0)
     server.down = True
-    monkeypatch.setitem(families.DOMAINS, "desk", server.family)
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
     stage = REINFORCE | {"gates": [{"metric": "failed/act", "at_most": 0.1, "on_fail": "stop"}]}
     with pytest.raises(GateStop, match="failed/act is not at most 0.1: 0.250"):
         run.train(recipe_of(stage), tmp_path / "run", nothing, engine_of=fake_desk())
 
 
 def test_an_exit_of_the_environment_never_ends_a_run_as_done(tmp_path, monkeypatch):
-    monkeypatch.setitem(families.DOMAINS, "desk", family_of(CASES["step exits with 0"], lambda n: True))
+    monkeypatch.setitem(families.TASKSETS, "desk", family_of(CASES["step exits with 0"], lambda n: True))
     with pytest.raises(FaultStop) as stopped:
         run.train(recipe_of(IMITATE), tmp_path / "run", nothing, engine_of=fake_desk())
     assert stopped.value.exit_code == 2 and "environment: SystemExit: 0" in str(stopped.value)

@@ -163,7 +163,7 @@ def test_what_the_model_reads_is_its_own_form_of_conversation(family):
     name, recipe = family
     engine, rollouts = run.build(recipe)
     task = rollouts.domain.pool(0, "train")[0]
-    text = engine.decode(rollouts.root_ids(task))
+    text = engine.decode(rollouts.words.root_ids(task))
     opened = "<|start_header_id|>user<|end_header_id|>\n\n" if name == "llama3.2" else "<|im_start|>user\n"
     assert f"{opened}{task.state.problem}" in text and text.endswith("\n<plan>")
     if name == "llama3.2":
@@ -186,7 +186,7 @@ def test_every_end_of_the_family_ends_a_turn_and_is_no_text(family):
     for end in ends:  # a model that says nothing else
         speaks_only(engine, end)
         (out,) = engine.sample(
-            [Request(policy="base", context=rollouts.root_ids(task), n=1, stops=(), max_tokens=9)]
+            [Request(policy="base", context=rollouts.words.root_ids(task), n=1, stops=(), max_tokens=9)]
         )[0]
         assert (out.status, out.token_ids) == ("finished", (end,))
         (tree,) = rollouts.grow([task], TreeSpec(counts={"plan": 1, "act": 0}), {"plan": "base"}, 1)

@@ -1009,14 +1009,14 @@ def test_the_choices_of_the_fake_are_what_the_tests_say_they_are():
     desk = Desk((1, 2), widgets=4)
     for seed in range(30):
         for task in desk.family(random.Random(seed), [1, 2], "train"):
-            plans = desk_choices(f"{task.context} {task.prompt}", "plan")
+            plans = desk_choices(f"{task.context} {task.prompt} <plan>", "plan")
             assert plans[RIGHT] == desk.oracle_plan(task)
             assert [(desk.parse_plan(task, p).score, desk.judge_plan(task, p).score) for p in plans] == [
                 (1.0, 0.0),
                 (1.0, 1.0),
                 (0.0, 0.0),
             ]
-            acts = desk_choices(f"{task.context} {task.prompt} {plans[RIGHT]}", "act")
+            acts = desk_choices(f"{task.context} {task.prompt} <plan> {plans[RIGHT]}", "act")
             judged = [opened(desk, task).step(act) for act in acts]
             assert [o.success for o in judged] == [False, True, False] and judged[WRONG].reason.startswith(
                 "the value set"

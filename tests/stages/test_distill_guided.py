@@ -125,7 +125,7 @@ def test_what_cannot_be_shown_is_said(plans, message):
 def test_a_family_that_has_no_more_tasks_gives_those_it_has():
     tiny = Desk((3,), widgets=4)
     tiny.family = lambda rng, levels, split: [
-        replace(HAND, id=rng.choice("ab"), prompt=f"GOAL {rng.choice('eo')} v0 <plan>")
+        replace(HAND, id=rng.choice("ab"), prompt=f"GOAL {rng.choice('eo')} v0")
     ]
     assert len(tiny.worked(9)) == 2
 
@@ -193,7 +193,7 @@ def test_tries_and_what_they_took():
     ]
     assert solver.estimate(2) == Usage(requests=4, completion_tokens=4 * 12)  # 12 words are an act's budget
     assert solver(asked) == [False, True]
-    prompt = len(f"{HAND.context} {HAND.prompt}".split())  # 16 + 4
+    prompt = len(f"{HAND.context} {HAND.prompt} <plan>".split())  # 16 + 4
     assert (prompt, [(r.n, r.temperature, len(r.context)) for r in rollouts.engine.asked]) == (
         20,
         [(2, 0.7, 23), (2, 0.7, 24)],
@@ -419,7 +419,9 @@ def test_what_does_not_fit_the_model_is_dropped(tmp_path):
     """A task that the model cannot hold with its plan and acts is no demonstration."""
     rollouts = scripted(lambda *_: "")
     items = [item_of(w) for w in rollouts.domain.worked(3)]
-    tokens = [len(f"{i.question} {rollouts.domain.oracle_plan(i.task)} {i.chain}".split()) for i in items]
+    tokens = [
+        len(f"{i.question} <plan> {rollouts.domain.oracle_plan(i.task)} {i.chain}".split()) for i in items
+    ]
     rollouts.engine.context = tokens[1]
     assert tokens[0] < tokens[1] < tokens[2]
     with pytest.raises(UserError, match="no task of level 3 got a plan"):

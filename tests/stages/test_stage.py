@@ -191,7 +191,7 @@ def test_dynamic_sampling_draws_other_tasks_where_rewards_are_alike():
 
     spec = reinforce(batch=6, levels=(1, 2))
     plain, *others = (stage_of(replace(spec, dynamic_sampling=n), script=some).step(0) for n in (0, 1, 20))
-    alike = [i for i, t in enumerate(plain.trees) if hard(f"{t.task.context} {t.task.prompt}")]
+    alike = [i for i, t in enumerate(plain.trees) if hard(f"{t.task.context} {t.task.prompt} <plan>")]
     assert 0 < len(alike) < 6  # there is something to draw again, and something to keep
     once, often = (reduce(step.metrics) for step in others)
     assert "groups/resampled" not in reduce(plain.metrics)

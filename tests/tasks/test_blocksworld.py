@@ -60,7 +60,7 @@ def task(domain, tmp_path):
 def test_example_reads_as_the_documented_text(task):
     assert (task.id, task.level) == ("one", 8)  # b, c, h and a each move once
     assert task.context == "<init> ; a b ; g c ; h"
-    assert task.prompt == "<goal> ; b a ; g h <plan>"
+    assert task.prompt == "<goal> ; b a ; g h"
 
 
 def test_oracle_of_the_example(domain, task):
@@ -367,7 +367,7 @@ def test_other_names_become_letters_in_their_order(domain, tmp_path, task):
     text = pddl(task.state, ["red", "blue", "b1", "b2", "b3"])  # listed backwards: b3 b2 b1 blue red
     other = domain.problems(write(tmp_path / "f.jsonl", {"id": "other", "pddl": text.upper()}))[0]
     assert other.context == "<init> ; a ; c b ; e d"  # h; g c; a b
-    assert other.prompt == "<goal> ; c a ; d e <plan>" and other.level == 8
+    assert other.prompt == "<goal> ; c a ; d e" and other.level == 8
     assert class_hash(other.state) == class_hash(task.state)
 
 

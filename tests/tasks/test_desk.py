@@ -51,7 +51,7 @@ def test_every_task_is_what_its_level_and_its_screen_say(kind):
         listed = {words[i]: tuple(words[i + 1 : i + size]) for i in range(0, len(words), size)}
         # the text is the state
         assert listed == {name: (*state.parents[name], *state.cells[name]) for name in state.cells}
-        assert task.prompt == f"GOAL {state.goal} {state.value} <plan>"
+        assert task.prompt == f"GOAL {state.goal} {state.value}"
         assert {*words, *task.prompt.split()} <= vocabulary
         assert all(
             {parent} <= {ROOT, VOID, *state.cells} - {name}
@@ -180,7 +180,7 @@ FORK = Goal(
 
 
 def made(state: Goal) -> Task:
-    return Task(id="t", domain="desk", level=3, context="", prompt="GOAL c v3 <plan>", state=state)
+    return Task(id="t", domain="desk", level=3, context="", prompt="GOAL c v3", state=state)
 
 
 @pytest.mark.parametrize(

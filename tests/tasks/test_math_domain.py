@@ -163,7 +163,7 @@ def test_messages_and_plain_text(made):
         {"role": "user", "content": "Test 0?"},
     ]
     assert (task.context, task.prompt) == ("", "Plan, then solve.\n\nTest 0?\n\n")
-    assert (domain.opening, domain.stops, domain.spaced, domain.vocabulary()) == (
+    assert (domain.opens["plan"], domain.stops, domain.spaced, domain.vocabulary()) == (
         "<sketch>",
         {"plan": "</sketch>", "act": ""},
         False,

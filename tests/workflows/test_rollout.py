@@ -37,7 +37,7 @@ def test_a_tree_of_m_plans_and_z_executions():
     [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 2, "act": 2}), SAME, seed=1)
     wrong = "o x1 y3 v3 </act>"
     assert rows(tree) == [
-        (0, None, None, f"{HAND.context} {HAND.prompt}", "given"),
+        (0, None, None, f"{HAND.context} {HAND.prompt} <plan>", "given"),
         # it is wrong, but it is a plan
         (1, 0, "plan", PLAN, "finished"),
         (2, 0, "plan", "c e </plan>", "finished"),
@@ -77,7 +77,7 @@ def test_what_each_policy_is_asked():
     spec = TreeSpec(counts={"plan": 2, "act": 3}, temperature=0.7, top_p=0.9)
     [tree] = rollouts.grow([HAND], spec, {"plan": "planner", "act": "base"}, seed=1)
     plan, *acts = rollouts.engine.asked
-    screen = f"{HAND.context} {HAND.prompt}"
+    screen = f"{HAND.context} {HAND.prompt} <plan>"
     assert (plan.policy, rollouts.engine.decode(plan.context), plan.n, plan.stops, plan.max_tokens) == (
         "planner",
         screen,
@@ -113,7 +113,7 @@ def test_a_budget_in_words_is_as_many_tokens_as_its_longest_word_needs():
 
     desk = Desk((1, 2, 3))
     rollouts = Rollouts(Letters(desk.vocabulary(), desk.stops), desk)
-    assert rollouts.budgets == {"plan": 5 * len("</plan>"), "act": 12 * len("</plan>")}
+    assert rollouts.words.budgets == {"plan": 5 * len("</plan>"), "act": 12 * len("</plan>")}
 
 
 # what the interface refuses ---------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_the_oracles_plan_is_given_and_no_policy_wrote_it():
 
 def test_the_context_of_the_model_cuts_the_budget():
     rollouts = scripted(say(PLAN))
-    rollouts.engine.context = len(rollouts.root_ids(HAND)) + 3
+    rollouts.engine.context = len(rollouts.words.root_ids(HAND)) + 3
     [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1}), SAME, seed=1)
     assert [(n.status, n.text) for n in tree.nodes[1:]] == [("truncated", "c s e")]
 
@@ -200,10 +200,10 @@ def test_the_context_of_the_model_cuts_the_budget():
 def test_a_model_that_the_deepest_level_does_not_fit_is_refused_before_anything_runs():
     rollouts = scripted(say(PLAN))
     rollouts.engine.context = 4 * 4 + 4 + 5 + 12  # the screen, the task, the longest plan, the longest act
-    rollouts.check_room()
+    rollouts.words.check_room()
     rollouts.engine.context -= 1
     with pytest.raises(UserError) as caught:
-        rollouts.check_room()
+        rollouts.words.check_room()
     assert str(caught.value) == (
         "desk at level 3 takes prompts of 20 tokens and 17 for plan and acts; the "
         "model's context is 36. "
@@ -386,4 +386,6 @@ def test_a_run_says_at_its_start_what_computes_it(monkeypatch, facts, line):
 def test_pieces_are_joined_as_ids():
     rollouts = scripted(say(PLAN))
     engine = rollouts.engine
-    assert rollouts.root_ids(HAND) == engine.encode(HAND.context) + engine.encode(HAND.prompt)
+    assert rollouts.words.root_ids(HAND) == engine.encode(HAND.context) + engine.encode(
+        f"{HAND.prompt} <plan>"
+    )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from forethought.core.metrics import paired_difference
 from forethought.core.types import Segment, TokenStats
 from forethought.learn.batches import demonstration_segments, for_policy
-from forethought.workflows.growing import drawn
+from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
 

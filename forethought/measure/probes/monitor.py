@@ -23,8 +23,9 @@ class Monitor:
 
     def __init__(self, rollouts: Rollouts, spec: ProbeSpec, levels: Sequence[int], seed: int):
         self.domain, self.spec = rollouts.domain, spec
-        shown = getattr(self.domain, "has_plans", True)  # a demonstration needs a plan
-        held_out = HeldOut(rollouts, levels, spec.tasks, seed) if spec.every and shown else None
+        held_out = (
+            HeldOut(rollouts, levels, spec.tasks, seed) if spec.every and self.domain.has_plans else None
+        )
         self.held_out = held_out if held_out and held_out.there else None
         self.formats = {name: re.compile(pattern) for name, pattern in spec.formats.items()}
         self.phases = Phases(spec.phase_window)

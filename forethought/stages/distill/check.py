@@ -11,12 +11,13 @@ from forethought.recipe.convert import to_record
 from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
 from forethought.stages.distill.endpoint_spec import EndpointSpec
 from forethought.stages.distill.filter import FilterSpec
+from forethought.tasks.base import Guidable, Taskset, face
 
 
-def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool = False) -> None:
+def check_distill(where: str, spec: DistillSpec, domain: Taskset, scratch: bool = False) -> None:
     """RecipeError, with the address of the value. `scratch`: the recipe's model is trained from nothing, so
     it knows the words of the task and no others."""
-    if not hasattr(domain, "guide"):
+    if not face(domain, Guidable):
         raise RecipeError(
             f"{where}.kind", f"{domain.name} has no worked solutions to distil plans from; take the stage out"
         )
@@ -24,7 +25,7 @@ def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool =
     for key, least in (("problems", 0), ("plan_tokens", 1), ("tries", 1)):
         if getattr(spec, key) < least:
             raise RecipeError(f"{where}.{key}", f"must be at least {least}, found {getattr(spec, key)}")
-    if getattr(domain, "drawn", False) and not spec.problems:
+    if domain.drawn and not spec.problems:
         raise RecipeError(
             f"{where}.problems",
             f"{domain.name} draws its tasks without end; say how many are to get plans, such as 1000",
@@ -33,7 +34,7 @@ def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool =
         raise RecipeError(f"{where}.solved", f"a share from 0 to 1 is needed, found {spec.solved}")
     if spec.try_temperature < 0:
         raise RecipeError(f"{where}.try_temperature", f"must be at least 0, found {spec.try_temperature}")
-    if spec.solver == "exact" and not getattr(domain, "drawn", False):
+    if spec.solver == "exact" and not domain.drawn:
         raise RecipeError(
             f"{where}.solver", f'nothing executes a plan of {domain.name} exactly; take "policy" or "none"'
         )
@@ -51,14 +52,14 @@ def check_distill(where: str, spec: DistillSpec, domain: object, scratch: bool =
         )
 
 
-def _check_summariser(where: str, spec: DistillSpec, domain: object, scratch: bool) -> None:
+def _check_summariser(where: str, spec: DistillSpec, domain: Taskset, scratch: bool) -> None:
     unread = (("endpoint", "endpoint", {}), ("model", "model", ModelSpec(init="")))
     for key, summariser, default in unread:
         if getattr(spec, key) != default and spec.summariser != summariser:
             raise RecipeError(
                 f"{where}.{key}", f'is not read with summariser = "{spec.summariser}"; take it out'
             )
-    if spec.summariser == "policy" and scratch and getattr(domain, "spaced", True):
+    if spec.summariser == "policy" and scratch and domain.spaced:
         raise RecipeError(
             f"{where}.summariser",
             f"a model from scratch knows the words of {domain.name} "

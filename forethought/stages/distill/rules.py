@@ -12,7 +12,7 @@ from forethought.interface.tags import PLAN, Tags
 from forethought.stages.distill.leaks import calculation
 from forethought.stages.distill.numbers import NUMBER, WORDS, number_of, values_in, words_value
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 
 BLANK = "?"
 """Stands in a step where its result stood: what the step has to find."""
@@ -65,7 +65,7 @@ def gsm8k() -> Rules:
     return Rules("rules", "gsm8k-steps/1", lambda item: "\n".join(steps(item)))
 
 
-def oracle(domain: Domain) -> Rules:
+def oracle(domain: Taskset) -> Rules:
     """The domain's own plans, for items that carry its tasks."""
 
     def plan(item: Item) -> str:

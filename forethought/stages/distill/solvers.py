@@ -10,7 +10,7 @@ from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree
 from forethought.recipe.schema import TreeSpec
 from forethought.stages.distill.records import Item, Usage
-from forethought.tasks.base import Domain
+from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
 
 
@@ -33,7 +33,7 @@ class Exact:
 
     name = "exact"
 
-    def __init__(self, domain: Domain):
+    def __init__(self, domain: Taskset):
         self.domain = domain
         self.settings: Mapping[str, object] = {"solver": self.name}
         self.spent = Usage()
@@ -91,7 +91,7 @@ class Acting:
         tries = plans * self.tries
         return Usage(
             requests=tries,
-            completion_tokens=tries * self.rollouts.domain.turns * self.rollouts.budgets["act"],
+            completion_tokens=tries * self.rollouts.domain.turns * self.rollouts.words.budgets["act"],
         )
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
@@ -101,7 +101,7 @@ class Acting:
         asked = [
             (item, text, ids)
             for item, text in shown
-            if self._fits(item.task, ids := self.rollouts.turn("plan", text))
+            if self._fits(item.task, ids := self.rollouts.words.turn("plan", text))
         ]
         won: dict[str, bool] = {}
         for start in range(0, len(asked), self.batch):
@@ -119,8 +119,8 @@ class Acting:
         return [won.get(item.id, False) for item, _ in pairs]
 
     def _fits(self, task: Task, plan: tuple[int, ...]) -> bool:
-        acts = self.rollouts.domain.turns * self.rollouts.budgets["act"]
-        return len(self.rollouts.root_ids(task)) + len(plan) + acts <= self.rollouts.engine.context
+        acts = self.rollouts.domain.turns * self.rollouts.words.budgets["act"]
+        return len(self.rollouts.words.root_ids(task)) + len(plan) + acts <= self.rollouts.engine.context
 
     def _enough(self, tree: Tree) -> bool:
         said = [node for node in tree.nodes if node.policy is not None]

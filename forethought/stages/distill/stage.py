@@ -7,10 +7,8 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
 
 from forethought.core.errors import UserError
-from forethought.core.types import Task, Turn
 from forethought.engines.base import Engine
 from forethought.recipe.schema import DistillSpec, ModelSpec
 from forethought.stages.distill import files, rules
@@ -30,21 +28,6 @@ EXAMPLES = 3  # worked ones that a model is shown where plans have a language of
 
 Load = Callable[[ModelSpec], Engine]
 """An engine around another model."""
-
-
-class Guidable(Protocol):
-    """A task family whose training problems can be given plans. One that draws them without end says so with
-    `drawn = True`; plans of such a family have an exact executor."""
-
-    def worked(self, most: int) -> list[Worked]:
-        """Training problems with their worked solutions, at most `most` (0: all), the same ones whenever it
-        is asked."""
-
-    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
-        """The demonstration with this plan. UserError where the interface refuses it."""
-
-    def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
-        """Task id -> (plan, chain): from now on these are the problems that imitation shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +115,7 @@ def _make(
 
 def _summariser(spec: DistillSpec, tools: Tools, judged: Judge) -> Summariser:
     domain = tools.rollouts.domain
-    drawn = getattr(domain, "drawn", False)
+    drawn = domain.drawn
     if spec.summariser == "rules":
         return rules.oracle(domain) if drawn else rules.gsm8k()
     prompt = Prompt()
@@ -179,8 +162,8 @@ def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
             turns = rollouts.domain.show(item.task, plan, item.chain)
         except UserError as error:
             return str(error)
-        tokens = len(rollouts.root_ids(item.task)) + sum(
-            len(rollouts.turn(turn.role, turn.text)) for turn in turns
+        tokens = len(rollouts.words.root_ids(item.task)) + sum(
+            len(rollouts.words.turn(turn.role, turn.text)) for turn in turns
         )
         most = rollouts.engine.context
         return (

@@ -52,6 +52,7 @@ class Blocksworld(Guided):
 
     name = "blocksworld"
     stops = {"plan": words.PLAN_END, "act": words.ACT_END}
+    opens = {"plan": words.PLAN}
     turns = 1
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):

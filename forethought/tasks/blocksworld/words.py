@@ -64,7 +64,7 @@ def context_text(problem: Problem) -> str:
 
 
 def prompt_text(goal_towers: Iterable[Iterable[str]]) -> str:
-    return GOAL + "".join(f" {TOWER} {' '.join(tower)}" for tower in goal_towers) + f" {PLAN}"
+    return GOAL + "".join(f" {TOWER} {' '.join(tower)}" for tower in goal_towers)
 
 
 def pddl_steps(steps: Iterable[Step]) -> list[Step]:

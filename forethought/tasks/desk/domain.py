@@ -2,7 +2,7 @@
 clicks.
 
     context  d desk x2 y9 w p x4 y0 c s x3 y4 ...        (name parent X Y) of every widget, shuffled
-    prompt   GOAL c v3 <plan>
+    prompt   GOAL c v3
     plan     c s e </plan>                               backward, from the goal to a top-level widget:
              symbolic
     act      e x8 y9 s x5 y7 c x3 y4 v3 </act>           forward, with coordinates that are not in the plan:
@@ -93,6 +93,7 @@ class Desk(Guided):
                 )
         self.depth = max(self.levels)
         self.stops = {role: self.tags.close(role) for role in ("plan", "act")}
+        self.opens = {"plan": self.tags.open("plan")}
         longest = self.depth if self.parents == 1 else self.widgets
         # a widget too many is wrong, not refused
         self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)
@@ -145,7 +146,7 @@ class Desk(Guided):
                     domain="desk",
                     level=level,
                     context=context,
-                    prompt=f"GOAL {goal} {value} {self.tags.open('plan')}",
+                    prompt=f"GOAL {goal} {value}",
                     state=state,
                 )
             )

@@ -22,7 +22,7 @@ from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, verdict
-from forethought.tasks.base import Split, Worked
+from forethought.tasks.base import Split, Taskset, Worked
 from forethought.tasks.math.demos import Demos
 from forethought.tasks.math.files import HUB, Record, read
 from forethought.tasks.math.grading import Grader
@@ -33,7 +33,7 @@ from forethought.tasks.math.turns import Turns
 SHOWN = 5  # overlapping pairs that an error names
 
 
-class Math:
+class Math(Taskset):
     """The task family. Options of the recipe's task table:
 
     train    problems to train on: a JSONL or Parquet file or a split of the hub (see math_files.read)
@@ -59,18 +59,19 @@ class Math:
     Free text, unlike the families of words: `spaced` is False (the pieces of a path are joined as they are),
     budgets are tokens, the vocabulary is the tokenizer's own. `messages(task)` is for the tokenizer's chat
     template, `task.prompt` is the same as plain text for a tokenizer without one; in both cases the
-    assistant's turn is then opened with `opening`. `stops["act"]` is "": the model's own end-of-text token
+    assistant's turn is then opened with the opening of the first role (`opens`). `stops["act"]` is "": the model's own end-of-text token
     ends the turn. A model from scratch has a tokenizer made from `texts` and `marks`.
     """
 
     name = "math"
     spaced = False
     turns = 1
+    has_plans = True
     needs = ("train", "eval")  # options that cannot be left out
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
         said = read_options(options, self.needs)
-        self.opening = said.tags.open("plan")
+        self.opens = {"plan": said.tags.open("plan")}
         self.stops = {"plan": said.tags.close("plan"), "act": ""}
         self.budgets = dict(said.budgets)
         self.system = said.system

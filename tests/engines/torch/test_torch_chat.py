@@ -221,11 +221,11 @@ def test_a_text_without_a_template_begins_as_the_tokenizer_begins_it(end, tmp_pa
     assert begin_of(tokenizer) == (2,) and begin_of(tokenizer_of(None)) == ()
     rollouts = rollouts_of(tokenizer, tmp_path)
     (task,) = rollouts.domain.pool(0, "train")
-    ids = rollouts.root_ids(task)
+    ids = rollouts.words.root_ids(task)
     assert (
         ids[0] == 2
         and 2 not in ids[1:]
-        and ids[1:] == rollouts.engine.encode(task.prompt + rollouts.domain.opening)
+        and ids[1:] == rollouts.engine.encode(task.prompt + rollouts.domain.opens["plan"])
     )
     shown = demonstration_segments(rollouts, [task], [{"plan"}])
     assert shown[0].token_ids == ids and all(2 not in s.token_ids for s in shown[1:])
@@ -234,7 +234,7 @@ def test_a_text_without_a_template_begins_as_the_tokenizer_begins_it(end, tmp_pa
 def test_a_text_with_a_template_begins_as_the_template_begins_it(tmp_path):
     rollouts = rollouts_of(with_begin(tokenizer_of(CHATML)), tmp_path)
     (task,) = rollouts.domain.pool(0, "train")
-    assert 2 not in rollouts.root_ids(task)
+    assert 2 not in rollouts.words.root_ids(task)
 
 
 def test_a_beginning_that_only_the_configuration_asks_for(tmp_path):

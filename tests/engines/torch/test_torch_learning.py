@@ -44,7 +44,7 @@ class Bandit:
             for _ in levels
         ]
         return [
-            Task(id=c, domain="bandit", level=1, context="", prompt=f"ASK {c} <plan>", state=(c, a))
+            Task(id=c, domain="bandit", level=1, context="", prompt=f"ASK {c}", state=(c, a))
             for c, a in drawn
         ]
 

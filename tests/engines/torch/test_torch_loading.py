@@ -182,7 +182,9 @@ def desk_texts(n: int = 60) -> list[str]:
     rng, texts = random.Random(0), []
     for _ in range(n):
         task = DESK.family(rng, [1], "train")[0]
-        texts.append(" ".join([task.context, task.prompt, *(t.text for t in DESK.demonstrate(task))]))
+        texts.append(
+            " ".join([task.context, task.prompt, "<plan>", *(t.text for t in DESK.demonstrate(task))])
+        )
     return texts
 
 

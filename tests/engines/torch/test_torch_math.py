@@ -96,13 +96,13 @@ def test_the_prompt_is_what_the_chat_template_says(made):
     recipe, kind = made
     engine, rollouts = run.build(recipe)
     task = rollouts.domain.family(random.Random(0), [1], "train")[0]
-    text = engine.decode(rollouts.root_ids(task))
+    text = engine.decode(rollouts.words.root_ids(task))
     if kind == "chat":
         assert text.startswith("<|im_start|>system\n") and text.endswith("<|im_start|>assistant\n<plan>")
         assert f"<|im_start|>user\n{task.state.problem}<|im_end|>" in text
     else:
         assert text == task.prompt + "<plan>"
-    assert rollouts.budgets == {"plan": 12, "act": 16}  # tokens
+    assert rollouts.words.budgets == {"plan": 12, "act": 16}  # tokens
 
 
 def test_a_demonstration_is_token_for_token_what_the_model_would_have_to_say(made):
@@ -110,7 +110,7 @@ def test_a_demonstration_is_token_for_token_what_the_model_would_have_to_say(mad
     engine, rollouts = run.build(recipe)
     task = rollouts.domain.family(random.Random(0), [1], "train")[0]
     root, plan, act = demonstration_segments(rollouts, [task], [{"plan", "act"}])
-    assert root.token_ids == rollouts.root_ids(task) and root.stream is None
+    assert root.token_ids == rollouts.words.root_ids(task) and root.stream is None
     assert engine.decode(plan.token_ids).endswith("</plan>")
     ended = "<|im_end|>" if kind == "chat" else "<eos>"
     assert engine.decode(act.token_ids).endswith(f"\\boxed{{{task.state.answer}}}{ended}")

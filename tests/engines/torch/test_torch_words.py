@@ -197,9 +197,9 @@ def test_a_word_that_the_tokenizer_lacks_is_the_fault_of_who_said_it():
     rollouts = Rollouts(engine_of(model_of(vocab_size=len(tokenizer)), tokenizer), domain)
     (task,) = domain.family(random.Random(0), [1], "train")
     said = domain.oracle_plan(task)
-    ids = rollouts.encoded("task", "oracle_plan", rollouts.turn, "plan", said)
+    ids = rollouts.words.encoded("task", "oracle_plan", rollouts.words.turn, "plan", said)
     assert tokenizer.unk_token_id not in ids and rollouts.engine.decode(ids).split() == said.split()
     with pytest.raises(Fault, match="zebra"):
-        rollouts.encoded("task", "oracle_plan", rollouts.turn, "plan", f"zebra {said}")
+        rollouts.words.encoded("task", "oracle_plan", rollouts.words.turn, "plan", f"zebra {said}")
     with pytest.raises(Fault, match="zebra"):
-        rollouts.encoded("environment", "step", rollouts.piece, "zebra")
+        rollouts.words.encoded("environment", "step", rollouts.words.piece, "zebra")

@@ -1,0 +1,33 @@
+"""Tasks of a taskset, one per level; where it breaks, tasks that say so stand in their place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from forethought.core.types import Task, Undrawn
+from forethought.envs.guard import Fault
+from forethought.tasks.base import Split, Taskset
+
+
+def drawn(taskset: Taskset, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
+    try:
+        return taskset.family(rng, levels, split)
+    except Fault as fault:
+        return undrawn(taskset, levels, fault)
+
+
+def shown(taskset: Taskset, rng: random.Random, levels: list[int]) -> list[Task]:
+    """Training tasks to demonstrate."""
+    try:
+        return taskset.shown(rng, levels)
+    except Fault as fault:
+        return undrawn(taskset, levels, fault)
+
+
+def undrawn(taskset: Taskset, levels: Sequence[int], fault: Fault) -> list[Task]:
+    state = Undrawn(fault.reason)
+    return [
+        Task(id="undrawn", domain=taskset.name, level=level, context="", prompt="", state=state)
+        for level in levels
+    ]

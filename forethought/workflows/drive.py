@@ -1,0 +1,303 @@
+"""The driver of workflows: it runs their coroutines, and brings their requests to the sampler.
+
+lockstep  every coroutine runs until all of them wait; then one call of the sampler answers all. No event loop
+          runs, so an environment may have one of its own.
+free      a request leaves when it is asked, on an event loop: for samplers and environments that answer in
+          their own time (servers, browsers), and for workflows that await something else.
+
+Both give the same trees where the sampler gives the same answers: nothing is drawn by the order of answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from contextvars import ContextVar
+from typing import Any
+
+from forethought.core.errors import ForethoughtError, UserError
+from forethought.core.types import Completion, Request
+from forethought.envs.elsewhere import Call
+from forethought.envs.guard import Fault
+from forethought.envs.pool import Pool
+
+Sample = Callable[[Sequence[Request]], Any]  # -> list[list[Completion]], or a coroutine that gives it
+Watch = Callable[[], AbstractContextManager[None]]
+Lost = Callable[[int, BaseException], None]
+"""(number of the workflow, what it raised)"""
+
+LOOK = 0.002  # seconds between two looks at the pool of episodes, in free mode
+DRIVER: ContextVar[Any] = ContextVar("driver of the workflows")
+
+
+async def together(*coroutines: Coroutine | Iterable[Coroutine]) -> list[Any]:
+    """Runs coroutines side by side until all have ended; their results, in order. What one of them raises
+    comes up when the others have ended."""
+    flat = [c for some in coroutines for c in ([some] if inspect.iscoroutine(some) else some)]
+    return await DRIVER.get().together(flat) if flat else []
+
+
+class Foreign(ForethoughtError):
+    """A workflow awaits what only the free mode has."""
+
+
+class _Wait:
+    """What a coroutine in lockstep yields: it goes on with what the driver sends."""
+
+    __slots__ = ("what", "value")
+
+    def __init__(self, what: str, value: Any = None):
+        self.what, self.value = what, value
+
+    def __await__(self) -> Generator[_Wait, Any, Any]:
+        return (yield self)
+
+
+class _Fiber:
+    """A coroutine at work. `group`: those that run together with it."""
+
+    __slots__ = ("coroutine", "group", "number")
+
+    def __init__(self, coroutine: Coroutine, group: _Group | None, number: int):
+        self.coroutine, self.group, self.number = coroutine, group, number
+
+
+class _Group:
+    __slots__ = ("parent", "left", "results", "error")
+
+    def __init__(self, parent: _Fiber, size: int):
+        self.parent, self.left, self.error = parent, size, None
+        self.results: list[Any] = [None] * size
+
+
+class Lockstep:
+    """`pool`: where the episodes live. `watch`: a context in which everything but the sampler runs. `lost` hears
+    of workflows that raised."""
+
+    def __init__(self, sample: Sample, pool: Pool, watch: Watch, lost: Lost):
+        self.sample, self.pool, self.watch, self.lost = sample, pool, watch, lost
+        self._calling: list[tuple[Call, _Fiber]] = []
+        self._ready: deque[tuple[_Fiber, Any, BaseException | None]] = deque()
+        self._asked: list[tuple[Request, _Fiber]] = []
+        self._alive: dict[int, _Fiber] = {}
+
+    # ---- for trajectories
+
+    def ask(self, request: Request) -> Awaitable[list[Completion]]:
+        return _Wait("ask", request)
+
+    def together(self, coroutines: Sequence[Coroutine]) -> Awaitable[list[Any]]:
+        return _Wait("together", coroutines)
+
+    def never(self) -> Awaitable[None]:
+        """Nobody waits any more for who awaits this."""
+        return _Wait("never")
+
+    def stop(self, error: UserError) -> Awaitable[None]:
+        """Ends everything with the user's mistake."""
+        return _Wait("stop", error)
+
+    async def call(self, coroutine: Coroutine) -> Any:
+        """What a call of the pool of episodes gives."""
+        return await coroutine
+
+    # ---- the loop
+
+    def run(self, workflows: Sequence[Coroutine]) -> None:
+        token = DRIVER.set(self)
+        try:
+            for number, coroutine in enumerate(workflows):
+                self._begin(coroutine, None, number)
+            while True:
+                with self.watch():
+                    self._go_on_all()
+                if not self._asked:
+                    return
+                asked, self._asked = self._asked, []
+                answers = self.sample([request for request, _ in asked])
+                for (_, fiber), outs in zip(asked, answers, strict=True):
+                    self._ready.append((fiber, outs, None))
+        finally:
+            for fiber in list(self._alive.values()):
+                with suppress(Exception):  # one that ignores its end
+                    fiber.coroutine.close()
+            DRIVER.reset(token)
+
+    def _go_on_all(self) -> None:
+        """Until all wait for the sampler. Those that wait for an episode go on as soon as it answers."""
+        while self._ready or self._calling:
+            while self._ready:
+                self._go_on(*self._ready.popleft())
+            if self._calling:
+                self.pool.wait(1)
+                self._ready.extend((fiber, None, None) for call, fiber in self._calling if call.done)
+                self._calling = [(call, fiber) for call, fiber in self._calling if not call.done]
+
+    def _begin(self, coroutine: Coroutine, group: _Group | None, number: int) -> None:
+        fiber = _Fiber(coroutine, group, number)
+        self._alive[id(fiber)] = fiber
+        self._ready.append((fiber, None, None))
+
+    def _go_on(self, fiber: _Fiber, value: Any, error: BaseException | None) -> None:
+        try:
+            wait = fiber.coroutine.throw(error) if error else fiber.coroutine.send(value)
+        except StopIteration as end:
+            self._end(fiber, end.value, None)
+            return
+        except KeyboardInterrupt:
+            raise
+        except UserError as mistake:
+            if not isinstance(mistake, Fault):
+                raise
+            self._end(fiber, None, mistake)
+            return
+        except BaseException as broken:
+            self._end(fiber, None, broken)
+            return
+        if isinstance(wait, Call):
+            self._calling.append((wait, fiber))
+        elif not isinstance(wait, _Wait):
+            self._ready.append((fiber, None, Foreign("awaits what only the free mode of the driver has")))
+        elif wait.what == "ask":
+            self._asked.append((wait.value, fiber))
+        elif wait.what == "together":
+            group = _Group(fiber, len(wait.value))
+            for i, coroutine in enumerate(wait.value):
+                self._begin(coroutine, group, i)
+        elif wait.what == "stop":
+            raise wait.value
+
+    def _end(self, fiber: _Fiber, value: Any, error: BaseException | None) -> None:
+        del self._alive[id(fiber)]
+        if not (group := fiber.group):
+            if error:
+                self.lost(fiber.number, error)
+            return
+        group.results[fiber.number] = value
+        group.error = group.error or error
+        group.left -= 1
+        if not group.left:
+            self._ready.append((group.parent, group.results, group.error))
+
+
+class Free:
+    """The same on an event loop."""
+
+    def __init__(self, sample: Sample, pool: Pool, lost: Lost):
+        self.sample, self.pool, self.lost = sample, pool, lost
+        self._busy = 0  # coroutines that have not ended and do not wait for ever
+        self._error: UserError | None = None
+        self._tasks: set[asyncio.Task] = set()  # the loop itself forgets those that wait
+
+    # ---- for trajectories
+
+    async def ask(self, request: Request) -> list[Completion]:
+        answers = self.sample([request])
+        return (await answers if inspect.isawaitable(answers) else answers)[0]
+
+    async def together(self, coroutines: Sequence[Coroutine]) -> list[Any]:
+        results: list[Any] = [None] * len(coroutines)
+        errors: list[BaseException] = []
+        done, left = asyncio.get_running_loop().create_future(), len(coroutines)
+
+        def ended(i: int, value: Any, error: BaseException | None) -> None:
+            nonlocal left
+            results[i], left = value, left - 1
+            errors.extend([error] if error else [])
+            if not left:
+                self._busy += 1  # the one that waits
+                done.set_result(None)
+
+        for i, coroutine in enumerate(coroutines):
+            self._begin(coroutine, i, ended)
+        self._rest()
+        await done
+        if errors:
+            raise errors[0]
+        return results
+
+    async def never(self) -> None:
+        self._rest()
+        await asyncio.get_running_loop().create_future()
+
+    async def stop(self, error: UserError) -> None:
+        self._error = self._error or error
+        self._idle.set()
+        await asyncio.get_running_loop().create_future()
+
+    async def call(self, coroutine: Coroutine) -> Any:
+        """What a call of the pool of episodes gives. The pool is looked at again and again: its calls end on
+        threads of their own."""
+        while True:
+            try:
+                call = coroutine.send(None)
+            except StopIteration as end:
+                return end.value
+            while not call.done:
+                self.pool.wait(0)
+                if not call.done:
+                    await asyncio.sleep(LOOK)
+
+    # ---- the loop
+
+    def run(self, workflows: Sequence[Coroutine]) -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(self._run(workflows))
+        finally:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            for _ in range(3):  # time to close what they hold; who does not listen is left behind
+                loop.run_until_complete(asyncio.sleep(0))
+            for task in left:
+                task._log_destroy_pending = False  # no warning for them
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    async def _run(self, workflows: Sequence[Coroutine]) -> None:
+        self._idle = asyncio.Event()
+        token = DRIVER.set(self)
+        try:
+            for number, coroutine in enumerate(workflows):
+                self._begin(coroutine, number, self._over)
+            if workflows:
+                await self._idle.wait()
+        finally:
+            DRIVER.reset(token)
+        if self._error:
+            raise self._error
+
+    def _begin(self, coroutine: Coroutine, number: int, ended: Callable[..., None]) -> None:
+        self._busy += 1
+
+        async def go() -> None:
+            value = error = None
+            try:
+                value = await coroutine
+            except (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
+                raise
+            except UserError as mistake:
+                error = mistake
+                if not isinstance(mistake, Fault):
+                    self._error = self._error or mistake
+                    self._idle.set()
+            except BaseException as broken:
+                error = broken
+            ended(number, value, error)
+            self._rest()
+
+        self._tasks.add(task := asyncio.get_running_loop().create_task(go()))
+        task.add_done_callback(self._tasks.discard)
+
+    def _over(self, number: int, value: Any, error: BaseException | None) -> None:
+        if error:
+            self.lost(number, error)
+
+    def _rest(self) -> None:
+        self._busy -= 1
+        if not self._busy:
+            self._idle.set()

@@ -1,0 +1,58 @@
+"""Plan, then act step by step: before each turn the actor reads the plan's next step, and nothing of the plan is
+executed that it does not say."""
+
+from __future__ import annotations
+
+from forethought.core.types import Outcome, Task, Turn
+from forethought.tasks.base import Taskset
+from forethought.workflows.acting import pay
+from forethought.workflows.plan_then_act import judge, oracle
+from forethought.workflows.steps import acts_of, steps_of
+from forethought.workflows.trajectory import Counts, Trajectory, together
+
+__all__ = ["oracle", "plan_steps", "shown"]
+
+
+async def plan_steps(t: Trajectory, task: Task, n: Counts) -> None:
+    plans = await t.fork("plan", n["plan"])
+    for plan in plans:
+        judge(plan, task)
+    await together(_executions(plan, task, n["act"]) for plan in plans if plan.accepted)
+
+
+async def _executions(plan: Trajectory, task: Task, n: int) -> None:
+    if not n:
+        return
+    with plan.guard("parse"):
+        first, *rest = steps_of(plan.taskset, task, plan.text)
+        plan.observe(first)
+    if not plan.ended:
+        await together(_execute(act, task, plan.text, rest) for act in await plan.fork("act", n))
+
+
+async def _execute(act: Trajectory, task: Task, plan: str, steps: list[str]) -> None:
+    left = list(steps)
+    while not act.ended:
+        outcome = await act.step()
+        if outcome is None:
+            return
+        if not outcome.done and not left:
+            outcome = Outcome(done=True, reason="the plan is at its end, the task is not")
+            await act.finish(outcome.reason)
+        if outcome.done:
+            with act.guard("reward"):
+                follows = act.taskset.follows(task, plan, act.texts("act")).score
+                pay(act, outcome, follows=follows)
+            return
+        act.observe(left.pop(0))
+        if not act.ended:
+            await act.generate("act")
+
+
+def shown(taskset: Taskset, task: Task) -> list[Turn]:
+    """The plan, and before each act its next step."""
+    plan, acts = taskset.demonstrate(task)[0], acts_of(taskset.demonstrate(task))
+    turns = [plan]
+    for step, act in zip(steps_of(taskset, task, plan.text, len(acts)), acts, strict=True):
+        turns += [Turn(role=None, text=step), *act]
+    return turns

@@ -1,0 +1,80 @@
+"""Plan, then act: n plans of a task, and n executions of each that the interface accepts.
+
+`replan_after`: where the environment goes on after a step that failed, a plan is written anew after as many
+failed steps, on the same branch.
+"""
+
+from __future__ import annotations
+
+from forethought.core.types import Task, Turn
+from forethought.tasks.base import Taskset
+from forethought.workflows.acting import is_failed_step, pay
+from forethought.workflows.trajectory import Counts, Trajectory, together
+
+
+async def plan_then_act(t: Trajectory, task: Task, n: Counts) -> None:
+    plans = await t.fork("plan", n["plan"])
+    for plan in plans:
+        judge(plan, task)
+    await together(_executions(plan, task, n) for plan in plans if plan.accepted)
+
+
+def judge(plan: Trajectory, task: Task) -> None:
+    """What the interface refuses is kept with its reason, and is never executed. A plan that was given is not
+    judged."""
+    if plan.ended or plan.status == "given":
+        return
+    with plan.guard("reward"):
+        parsed = plan.taskset.parse_plan(task, plan.text)
+        valid = plan.taskset.judge_plan(task, plan.text) if parsed.score else parsed
+        plan.reward(format=parsed.score, valid=valid.score)
+        if parsed.score:
+            plan.note(parsed.reason or valid.reason)
+        else:
+            plan.refuse(parsed.reason)
+
+
+async def _executions(plan: Trajectory, task: Task, n: Counts) -> None:
+    await together(_execute(act, task, plan.text) for act in await plan.fork("act", n["act"]))
+
+
+async def _execute(act: Trajectory, task: Task, plan: str) -> None:
+    failed, again, most = 0, False, act.options.get("replan_after", 0)
+    while not act.ended:
+        outcome = await act.step()
+        if outcome is None:
+            return
+        if outcome.done:
+            with act.guard("reward"):
+                # of a plan that was written in the middle of an episode nobody can say whether it is followed
+                parts = {} if again else {"follows": act.taskset.follows(task, plan, act.texts("act")).score}
+                pay(act, outcome, **parts)
+            return
+        failed += is_failed_step(outcome)
+        if most and failed >= most:
+            failed, again = 0, True
+            await act.generate("plan")
+            _parse(act, task)
+            if not act.accepted:
+                return
+        await act.generate("act")
+
+
+def _parse(plan: Trajectory, task: Task) -> None:
+    if plan.ended:
+        return
+    with plan.guard("parse"):
+        parsed = plan.taskset.parse_plan(task, plan.text)
+        plan.reward(format=parsed.score)
+        if not parsed.score:
+            plan.refuse(parsed.reason)
+
+
+def shown(taskset: Taskset, task: Task) -> list[Turn]:
+    return taskset.demonstrate(task)
+
+
+def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
+    if role == "plan":
+        return [taskset.oracle_plan(task)]
+    return [turn.text for turn in taskset.demonstrate(task) if turn.role == role]

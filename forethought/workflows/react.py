@@ -1,0 +1,55 @@
+"""Think, act, observe, and again (ReAct, arXiv 2210.03629).
+
+n thoughts of a task; where more than one act is asked for, n executions of each first thought. All later turns
+lie on the branch that they continue.
+"""
+
+from __future__ import annotations
+
+from forethought.core.types import Task, Turn
+from forethought.tasks.base import Taskset
+from forethought.workflows.acting import pay
+from forethought.workflows.steps import acts_of, steps_of
+from forethought.workflows.trajectory import Counts, Trajectory, together
+
+
+async def react(t: Trajectory, task: Task, n: Counts) -> None:
+    await together(_first(thought, n["act"]) for thought in await t.fork("think", n["think"]))
+
+
+async def _first(thought: Trajectory, n: int) -> None:
+    if not _is_whole(thought):
+        return
+    if n > 1:
+        await together(_turns(act) for act in await thought.fork("act", n))
+    elif n == 1:
+        await _turns(await thought.generate("act"))
+
+
+async def _turns(t: Trajectory) -> None:
+    while not t.ended:
+        outcome = await t.step()
+        if outcome is None:
+            return
+        if outcome.done:
+            pay(t, outcome)
+            return
+        if not _is_whole(await t.generate("think")):
+            return
+        await t.generate("act")
+
+
+def _is_whole(thought: Trajectory) -> bool:
+    """A thought that ran out of budget is not acted on."""
+    thought.reward(format=float(thought.accepted))
+    return thought.accepted
+
+
+def shown(taskset: Taskset, task: Task) -> list[Turn]:
+    """Before each act the plan's next step, as a thought."""
+    acts = acts_of(taskset.demonstrate(task))
+    steps = steps_of(taskset, task, taskset.oracle_plan(task), len(acts))
+    turns = []
+    for step, act in zip(steps, acts, strict=True):
+        turns += [Turn(role="think", text=f"{step} {taskset.stops.get('think', '</think>')}"), *act]
+    return turns

@@ -1,0 +1,350 @@
+"""What a workflow holds in its hands: where one path through a tree stands, and what can be done there.
+
+A workflow is a coroutine `async def f(t: Trajectory, task: Task, n: Counts)`. It begins at the prompt, forks
+into branches and lets roles speak on them:
+
+    for plan in await t.fork("plan", n["plan"]):     # n branches, each with its first turn
+        ...
+        await plan.generate("act")                   # the next turn on the same branch
+        outcome = await plan.step()                  # the environment answers to it
+
+A branch ends when a turn is refused, leaves no room in the model's context (overlong) or fails. Nothing can be
+said on a branch that has ended: a workflow that tries fails, and is counted, at the boundary "workflow".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
+from forethought.core.seeds import seed_of
+from forethought.core.types import Completion, Outcome, Request, Task
+from forethought.envs.base import Observation
+from forethought.envs.guard import Boundary, Fault
+from forethought.envs.pool import Episode
+from forethought.tasks.base import Taskset
+from forethought.workflows.drive import DRIVER, together
+from forethought.workflows.growing import Draft, Given, Growing
+
+__all__ = ["Counts", "Trajectory", "WorkflowError", "together"]
+
+Counts = Mapping[str, int]
+"""Role -> branches at a fork of that role."""
+
+
+class WorkflowError(ForethoughtError):
+    """A workflow did what it must not: its branch has failed."""
+
+
+class Trajectory:
+    """Where a path stands: at the prompt, or on a branch after the turn just said.
+
+    `address`: the number of each branch from the prompt down to this one, from 1, among those of the branch
+    above it. What is drawn depends on the address, the role and how often the branch has asked before, and on
+    nothing else: not on the order in which answers come.
+    """
+
+    def __init__(
+        self, tree: Growing, at: int, above: Trajectory | None = None, address: tuple[int, ...] = ()
+    ):
+        self._tree, self._at, self._above, self.address = tree, at, above, address
+        self._before: tuple[int, ...] = above._ids if above else ()  # tokens above `_at`
+        self._said = at  # the turn just said: `_at`, or what stands before the observations after it
+        self._branches = self._asks = self._forks = 0  # branches, requests and forks so far
+        self._turns = above._turns + 1 if above else 0  # on the whole path
+        self._sampled = (above._sampled + len(tree.nodes[at].token_ids)) if above else 0
+        self._episode: Episode | None = None  # in the environment of this branch
+        self._steps = 0
+        self._texts: list[tuple[str, str]] = []  # (role, text) of the turns of this branch
+        if above:
+            self._remember()
+
+    # ---- the turn just said
+
+    @property
+    def task(self) -> Task:
+        return self._tree.task
+
+    @property
+    def taskset(self) -> Taskset:
+        """Its methods raise Fault where they break: call them inside `guard`."""
+        return self._tree.play.taskset
+
+    @property
+    def counts(self) -> Counts:
+        return self._tree.play.counts
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Those of the workflow, from the recipe."""
+        return self._tree.play.options
+
+    @property
+    def text(self) -> str:
+        return self._turn.text
+
+    @property
+    def status(self) -> str:
+        return self._turn.status
+
+    @property
+    def reason(self) -> str:
+        """Why the turn was refused, is overlong or has failed, or what the environment said of it."""
+        return self._turn.reason
+
+    @property
+    def accepted(self) -> bool:
+        """It came to its end, and nobody has refused it."""
+        return self._turn.accepted
+
+    @property
+    def ended(self) -> bool:
+        """Nothing can be said here any more. A turn that ran out of budget (truncated) does not end a
+        branch."""
+        return self._turn.ended
+
+    def texts(self, role: str) -> list[str]:
+        """What the role has said on this branch, in order."""
+        return [text for speaker, text in self._texts if speaker == role]
+
+    def reward(self, **parts: float) -> None:
+        """Named parts of the reward of the turn just said. A turn that failed or had no room earns none."""
+        if self._turn.status not in ("failed", "overlong"):
+            self._turn.reward_parts |= parts
+
+    def refuse(self, reason: str) -> None:
+        """The interface does not accept the turn just said: the branch ends. A truncated turn stays what it
+        is; its reason is said."""
+        turn = self._turn
+        turn.reason = reason
+        if turn.status in ("given", "finished"):
+            turn.status = "refused"
+
+    def note(self, reason: str) -> None:
+        """Say something of the turn just said, for who reads it later."""
+        if not self.ended:
+            self._turn.reason = reason
+
+    @contextmanager
+    def guard(self, boundary: Boundary) -> Iterator[None]:
+        """What breaks inside makes the turn just said `failed` at this boundary, and the branch ends.
+
+        Calls of the taskset name their own boundary. The user's mistakes (UserError) and Ctrl-C pass.
+        """
+        try:
+            yield
+        except Fault as fault:
+            self._fail(fault)
+        except (UserError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except Exception as error:
+            self._fail(self.taskset.guard.fault(boundary, self._tree.play.workflow, error))
+
+    # ---- what is said next
+
+    async def fork(self, role: str, n: int = 1) -> list[Trajectory]:
+        """`n` branches from here, each begun by a turn of `role`. 0: none."""
+        play, tree = self._tree.play, self._tree
+        if n < 1:
+            return []
+        await self._ready(role)
+        if over := self._limit(role):
+            if self._forks > play.max_turns:  # it does not listen
+                await DRIVER.get().never()
+            self._forks = play.max_turns + 1
+            return [self._branch(tree.empty(self._at, role, over, play.policies[role]))]
+        self._forks += 1
+        first = not self.address and role == play.words.roles[0]
+        given = list(tree.given) if first else []
+        if role in play.oracles:
+            given.append(self._oracle(role))
+        outs = [] if given else await self._ask(role, n)
+        if first and play.beside:
+            given.append(self._oracle(role))
+        before = self._ids
+        made = [self._branch(tree.say(self._at, None, role, out, len(before))) for out in outs]
+        return made + [self._branch(self._add_given(role, one)) for one in given]
+
+    async def generate(self, role: str) -> Trajectory:
+        """The next turn of this branch, by `role`: this trajectory, which now stands after it."""
+        tree, play = self._tree, self._tree.play
+        await self._ready(role)
+        if over := self._limit(role):
+            return self._moved(tree.empty(self._at, role, over, play.policies[role]))
+        if role in play.oracles:
+            return self._moved(self._add_given(role, self._oracle(role), self._on))
+        [out] = await self._ask(role, 1)
+        return self._moved(tree.say(self._at, self._on, role, out, len(self._ids)))
+
+    def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
+        """What the roles read next. `images`: PNG or JPEG files, kept for who looks at the tree; there is no
+        model here yet that sees them."""
+        with self.guard("environment"):
+            words, said = self._tree.play.words, self._turn.token_ids
+            ids = words.encoded("environment", "step", lambda text: words.observation(text, said), text)
+            names = self.taskset.episodes.images.keep(images)
+            below = self._tree.add(
+                parent=self._at, role=None, text=text, token_ids=ids, branch=self._on, images=names
+            )
+            self._before, self._at = self._ids, below
+
+    # ---- the environment
+
+    async def begin(self) -> None:
+        """Reset the environment of this branch: what it shows first is what the roles read next. A branch that
+        does not call this has it reset at its first step, and reads nothing of it."""
+        with self.guard("environment"):
+            seen = await self._reset()
+            if seen.text or seen.images:
+                self.observe(seen.text, seen.images)
+
+    async def step(self) -> Outcome | None:
+        """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is not
+        done, its observation is what the roles read next. Done at the latest after the taskset's `turns`. None
+        where something broke: then the branch has ended."""
+        if self.ended or (self._episode is not None and self._episode.over):
+            await self._misused("the environment was to go on after its end")
+        outcome = None
+        with self.guard("environment"):
+            if self._episode is None:
+                await self._reset()
+            outcome = await DRIVER.get().call(self._episode.step(self.text))
+            self._steps += 1
+            self.reward(**outcome.parts)
+            if outcome.done or self._steps >= self.taskset.turns:
+                await self.finish(outcome.reason)
+                return replace(outcome, done=True)
+            self.observe(outcome.observation or "", outcome.images)
+        return None if self.ended else outcome
+
+    async def finish(self, reason: str) -> None:
+        """The episode ends here, whatever the environment would have said next."""
+        self.note(reason)
+        if self._episode is not None:
+            with suppress(Fault):
+                await DRIVER.get().call(self._episode.close())
+
+    async def _reset(self) -> Observation:
+        play, task = self._tree.play, self.task
+        *above, last = self.address or (1,)
+        seed = seed_of(self._tree.seed, "episode", *above, last - 1)
+        make = partial(play.taskset.environment, task, play.noise)
+        self._episode = play.taskset.episodes.episode(make, task, seed)
+        return await DRIVER.get().call(self._episode.reset())
+
+    # ---- how it is done
+
+    @property
+    def _turn(self) -> Draft:
+        return self._tree.nodes[self._said]
+
+    @property
+    def _on(self) -> int:
+        """The branch it stands on."""
+        return self._tree.nodes[self._at].branch
+
+    @property
+    def _ids(self) -> tuple[int, ...]:
+        """The tokens of the whole path."""
+        return self._before + self._tree.nodes[self._at].token_ids
+
+    async def _ready(self, role: str) -> None:
+        """Whether something can be said here."""
+        play = self._tree.play
+        if role not in play.policies:
+            message = (
+                f"{play.workflow} speaks a role that this run lacks: {unknown('role', role, play.policies)}"
+            )
+            await DRIVER.get().stop(RecipeError("workflow", message))
+        if self.ended:
+            await self._misused(f"{role} was to speak on a branch that had ended ({self.status})")
+
+    async def _misused(self, message: str) -> None:
+        play, error = self._tree.play, WorkflowError(message)
+        self._fail(self.taskset.guard.fault("workflow", play.workflow, error))
+        self._tree.misuses += 1
+        if self._tree.misuses > 1:  # it does not listen: nobody waits for it any more
+            await DRIVER.get().never()
+        raise error
+
+    def _limit(self, role: str) -> str:
+        """Before a turn: which limit of a path is reached, or ""; else the opening of the turn is read."""
+        play, tree = self._tree.play, self._tree
+        if self._turns + self._forks >= play.max_turns:
+            error = WorkflowError(f"no end within {play.max_turns:,} turns of a path (workflow.max_turns)")
+        elif play.max_tokens and self._sampled >= play.max_tokens:
+            error = WorkflowError(f"no end within {play.max_tokens:,} tokens of a path (workflow.max_tokens)")
+        else:
+            try:
+                at = tree.open(self._at, self._on, role)
+            except Fault as fault:
+                return fault.reason
+            if at != self._at:
+                self._before, self._at = self._ids, at
+            return ""
+        return self.taskset.guard.fault("workflow", play.workflow, error).reason
+
+    async def _ask(self, role: str, n: int) -> list[Completion]:
+        play = self._tree.play
+        asked, self._asks = self._asks, self._asks + 1
+        address = (*self.address, asked) if self.address or asked else ()
+        budget = play.budgets[role]
+        if play.max_tokens:
+            budget = min(budget, play.max_tokens - self._sampled)
+        return await DRIVER.get().ask(
+            Request(
+                policy=play.policies[role],
+                context=self._ids,
+                n=n,
+                stops=play.words.stops(role),
+                max_tokens=budget,
+                temperature=play.temperature,
+                top_p=play.top_p,
+                seed=seed_of(self._tree.seed, role, *address),
+            )
+        )
+
+    def _branch(self, at: int) -> Trajectory:
+        self._branches += 1
+        return Trajectory(self._tree, at, self, (*self.address, self._branches))
+
+    def _moved(self, at: int) -> Trajectory:
+        """The turn at `at` was just said on this branch."""
+        self._before = self._ids
+        self._at = self._said = at
+        self._turns, self._sampled = self._turns + 1, self._sampled + len(self._turn.token_ids)
+        self._remember()
+        return self
+
+    def _remember(self) -> None:
+        turn = self._turn
+        if turn.role is not None:
+            self._texts.append((turn.role, turn.text))
+
+    def _oracle(self, role: str) -> Given:
+        """The oracle's next turn of the role on this branch."""
+        return self._tree.play.oracle(self.task, role, len(self.texts(role)))
+
+    def _add_given(self, role: str, given: Given, branch: int | None = None) -> int:
+        return self._tree.add(
+            parent=self._at,
+            role=role,
+            text=given.text,
+            token_ids=given.ids,
+            branch=branch,
+            status="failed" if given.fault else "given",
+            reason=given.fault,
+        )
+
+    def _fail(self, fault: Fault) -> None:
+        """The turn just said has failed; where something was read since, a turn that was never said."""
+        if self._tree.nodes[self._at].role is None:
+            role = self._turn.role or self._tree.play.words.roles[0]
+            self._moved(self._tree.empty(self._at, role, fault.reason))
+            return
+        turn = self._turn
+        turn.status, turn.reason, turn.reward_parts = "failed", fault.reason, {}

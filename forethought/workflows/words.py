@@ -1,0 +1,203 @@
+"""The words of a taskset as tokens of a model. Pieces are encoded apart and joined as ids, so that what was
+sampled is what trains."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from forethought.core.errors import UserError
+from forethought.core.types import Task, Undrawn
+from forethought.engines.base import Engine
+from forethought.envs.guard import Boundary
+from forethought.recipe.schema import RoleSpec
+from forethought.tasks.base import Pool, Taskset, face
+from forethought.workflows.drawing import drawn
+
+
+def longest_turns(budgets: Mapping[str, int], turns: int, each_turn: Sequence[str]) -> int:
+    """Most tokens (or words) of all turns on one path, by the budgets of a turn of each role."""
+    return sum(most * (turns if role in each_turn else 1) for role, most in budgets.items())
+
+
+class Words:
+    """What one engine makes of the texts of one taskset.
+
+    `roles`: those of the workflow; the first one speaks under the prompt. `each_turn`: those that may speak
+    before every answer of the environment, by default the last one; the others speak once. `own`: what the
+    recipe says of roles, instead of the taskset. `budgets`: role ->
+    most tokens of a turn, from the taskset's budget in words (words of a subword tokenizer are several
+    tokens); where the taskset is free text (`spaced` False) it says tokens itself.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        taskset: Taskset,
+        roles: Sequence[str],
+        each_turn: Sequence[str] = (),
+        own: Mapping[str, RoleSpec] | None = None,
+    ):
+        self.engine, self.taskset, self.roles = engine, taskset, tuple(roles)
+        self.each_turn = tuple(each_turn) or self.roles[-1:]
+        self.spaced = taskset.spaced
+        self._written: set[str] = set()  # words that the tokenizer is known to write
+        rows = {role: (own or {}).get(role) or RoleSpec() for role in self.roles}
+        self._stops = {role: rows[role].stop or taskset.stop(role) for role in self.roles}
+        self._openings = {role: taskset.opening(role) for role in self.roles}
+        longest = max(len(self.piece(word)) for word in taskset.words(self.roles)) if self.spaced else 1
+        self.budgets = {role: rows[role].budget or taskset.budget(role) * longest for role in self.roles}
+        self.tight = ""  # what `check_room` found of problems that are too long for the model, in a sentence
+
+    # ---- a role's turn
+
+    def stop(self, role: str) -> str:
+        """The word that ends a turn of the role; "": the model's own end."""
+        return self._stops[role]
+
+    def stops(self, role: str) -> tuple[str, ...]:
+        return (self.stop(role),) if self.stop(role) else ()
+
+    def opening(self, role: str) -> str:
+        """What stands before a turn of the role, or ""."""
+        return self._openings[role]
+
+    def turn(self, role: str | None, text: str) -> tuple[int, ...]:
+        """A turn that somebody wrote; one that the model ends by itself (its stop is "") has the model's own
+        end."""
+        ends = role is not None and not self.stop(role) and self.engine.end is not None
+        return self.piece(text) + ((self.engine.end,) if ends else ())
+
+    def said(self, role: str, ids: Sequence[int], finished: bool) -> str:
+        """The text of a sampled turn."""
+        # the model's own end is no text
+        shown = ids[:-1] if not self.spaced and self.engine.ends.issuperset(ids[-1:]) else ids
+        text, stop = self.engine.decode(shown).strip(), self.stop(role)
+        if stop and finished and (at := text.rfind(stop)) >= 0:
+            # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
+            return text[: at + len(stop)]
+        return text
+
+    # ---- pieces
+
+    def piece(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece that follows other text. The space is what a subword tokenizer expects before
+        a word."""
+        return self.engine.encode(" " + text if self.spaced else text)
+
+    def observation(self, text: str, said: Sequence[int]) -> tuple[int, ...]:
+        """What is read after the turn `said`: in free text a message of the other side, by the chat template
+        of a model that has one."""
+        rendered = None if self.spaced else self.engine.observation(text, said)
+        return self.piece(text) if rendered is None else rendered
+
+    def begun(self, text: str) -> tuple[int, ...]:
+        """Token ids of the first text of a path: the model's own beginning, where it has one, and the
+        text."""
+        return self.engine.begin + self.engine.encode(text)
+
+    def after(self, text: str, more: str) -> str:
+        """Two texts in a row."""
+        return f"{text} {more}" if self.spaced and text and more else text + more
+
+    def encoded(
+        self, boundary: Boundary, name: str, encode: Callable[..., tuple[int, ...]], *texts: object
+    ) -> tuple[int, ...]:
+        """What `encode` makes of texts that method `name` of the taskset gave. Raises Fault where the
+        tokenizer cannot write them."""
+
+        def written() -> tuple[int, ...]:
+            if self.spaced:
+                told = texts[-1]
+                self._check_words(f"{told.context} {told.prompt}" if isinstance(told, Task) else str(told))
+            return encode(*texts)
+
+        return self.taskset.guard.call(boundary, name, written, (), seconds=0.0, users=False)
+
+    def _check_words(self, text: str) -> None:
+        """UserError where a word becomes another token than its own: it would be trained on, or read, as the
+        word that stands for all."""
+        if new := set(text.split()) - self._written:
+            self.engine.check_words(sorted(new), ())
+            self._written |= new
+
+    # ---- the prompt
+
+    def root_ids(self, task: Task, role: str | None = None) -> tuple[int, ...]:
+        """What stands before the first turn, which `role` speaks (by default the workflow's first role): the
+        words of the task, or in free text the conversation by the chat template of the model, where it has
+        one, and the opening of the role's turn. Nothing before a task that could not be drawn."""
+        if isinstance(task.state, Undrawn):
+            return ()
+        opening = self.opening(role or self.roles[0])
+        if self.spaced:
+            return (
+                self.begun(task.context) + self.prompt_ids(task, role)
+                if task.context
+                else self.begun(self.after(task.prompt, opening))
+            )
+        told = self.engine.chat(self.taskset.messages(task))
+        return told + self.engine.encode(opening) if told else self.begun(task.prompt + opening)
+
+    def prompt_ids(self, task: Task, role: str | None = None) -> tuple[int, ...]:
+        """What follows the context of a task that has one."""
+        return self.piece(self.after(task.prompt, self.opening(role or self.roles[0])))
+
+    def root_text(self, task: Task, role: str | None = None) -> str:
+        """The prompt to be read by people. Of free text, whose template is not shown, without the opening."""
+        opening = self.opening(role or self.roles[0]) if self.spaced else ""
+        return self.after(f"{task.context} {task.prompt}".strip(), opening)
+
+    # ---- room in the model's context
+
+    @property
+    def longest_turns(self) -> int:
+        """Most tokens that the roles may take on one path."""
+        return longest_turns(self.budgets, self.taskset.turns, self.each_turn)
+
+    def check_room(self, tasks: Sequence[Task] = (), shown: bool = False) -> None:
+        """UserError where one of `tasks` (by default the longest that the taskset knows, or some of its
+        deepest level), with the longest turns allowed, does not fit the model's context.
+
+        Problems that somebody gave (a taskset with a pool) differ in length: there some may be too long, which
+        `tight` then says, but not all; with `shown`, where they are demonstrated too, none.
+        """
+        given = face(self.taskset, Pool)
+        longest = [task for task in tasks or self._longest(given) if not isinstance(task.state, Undrawn)]
+        prompt, level = max(((len(self.root_ids(task)), task.level) for task in longest), default=(0, 0))
+        said, context = self.longest_turns, self.engine.context
+        if prompt + said <= context:
+            return
+        sizes = (
+            [len(self.root_ids(task)) for task in tasks or self._all(given)] if given and not shown else []
+        )
+        tight = [size for size in sizes if size + said > context]
+        what = " and ".join([*self.roles[:-1], f"{self.roles[-1]}s"])
+        if len(tight) < len(sizes):
+            none = sum(size >= context for size in tight)
+            self.tight = (
+                f"{len(tight):,} of {len(sizes):,} problems leave less than the {said:,} tokens that {what} may "
+                f"take in the model's context of {context:,}, and {none:,} of them none at all (the longest "
+                f"prompt has {prompt:,}); what has no room is counted as overlong, not as wrong"
+            )
+            return
+        raise UserError(
+            f"{self.taskset.name} at level {level} takes prompts of {prompt} tokens and {said} for {what}; the "
+            f"model's context is {context}. Take lower levels or a model with a longer context"
+        )
+
+    def _all(self, given: Pool) -> list[Task]:
+        """Every problem of a taskset with a pool, each once."""
+        tasks = [
+            task
+            for level in self.taskset.levels
+            for split in ("train", "eval")
+            for task in given.pool(level, split)
+        ]
+        return list({task.id: task for task in tasks}.values())
+
+    def _longest(self, given: Pool | None) -> list[Task]:
+        if given:
+            return given.longest(16)
+        rng = random.Random(0)
+        return [drawn(self.taskset, rng, [max(self.taskset.levels)], "train")[0] for _ in range(8)]
