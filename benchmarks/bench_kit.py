@@ -313,8 +313,9 @@ def _seed(seed: int, what: int, i: int) -> int:
 
 @contextmanager
 def _alone(pieces: Sequence[Sequence[tuple[int, int, int, int]]]) -> Iterator[None]:
-    """Inside, the engine shares no prefix (it must keep none either), and request number i (its seed) draws what `pieces[i]` says. The
-    only place that reaches into the engine; that the tokens come out the same says whether it still fits."""
+    """Inside, the engine shares no prefix (it must keep none either), and request number i (its seed) draws
+    what `pieces[i]` says. The only place that reaches into the engine; that the tokens come out the same says
+    whether it still fits."""
     from unittest.mock import patch
 
     import numpy as np

@@ -19,8 +19,10 @@ def branch_of(rows: Iterable[Row]) -> dict[int, int]:
     for id, parent, role, branch in rows:
         if branch is None:
             before = None if parent is None else on[parent]
-            begins = before is None or (role is not None and role != says[before])
-            branch = id if begins else before
+            if before is None or (role is not None and role != says[before]):
+                branch = id
+            else:
+                branch = before
         on[id] = branch
         says.setdefault(branch, role)
     return on

@@ -11,7 +11,7 @@ import asyncio
 import ctypes
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from inspect import isawaitable
 from math import inf
 from time import monotonic
@@ -51,13 +51,15 @@ class Call:
     ):
         self.place, self.name, self.function, self.args = place, name, function, args
         self.seconds = seconds
-        self.value = self.error = self.task = None
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
         self.done = self.returned = self.given_up = self.heard = self.renewed = False
         self.told = 0  # how often it was told to end
         self.started = self.took = 0.0
         self.due = inf
 
-    def __await__(self) -> Iterator[Call]:
+    def __await__(self) -> Generator[Call, None, Call]:
         while not self.done:
             yield self
         return self
@@ -80,7 +82,8 @@ class Thread:
     """A thread that makes one call after another, for one environment at a time."""
 
     def __init__(self, ended: queue.SimpleQueue):
-        self._ended, self._asked, self._lock = ended, queue.SimpleQueue(), threading.Lock()
+        self._asked: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._ended, self._lock = ended, threading.Lock()
         self._now: Call | None = None
         self.busy = self.stuck = self._told = False
         self._thread = threading.Thread(target=self._work, name="environment", daemon=True)
@@ -220,4 +223,4 @@ def _raise_in(thread: threading.Thread, error: type[BaseException] | None = Time
     """Have it raised on that thread as soon as it runs Python code; None takes back what was not raised
     yet."""
     what = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), what)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), what)

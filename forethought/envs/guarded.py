@@ -147,7 +147,7 @@ def _judgement(value: Any) -> Mapping[str, object]:
     return value
 
 
-METHODS: Mapping[str, tuple[Boundary, Check | None]] = {
+METHODS: Mapping[str, tuple[Boundary, Callable[..., Any] | None]] = {
     "vocabulary": ("task", _words),
     "oracle_plan": ("task", text),
     "demonstrate": ("task", _turns),

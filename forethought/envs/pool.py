@@ -206,7 +206,7 @@ class Episode:
         if self not in self._pool.open:
             return
         del self._pool.open[self]
-        environment = self._environment
+        environment: Any = self._environment
         own = getattr(environment, "close", None) and type(environment).close is not Environment.close
         try:
             if own:

@@ -76,7 +76,7 @@ class _Scan:
     @property
     def position(self) -> int:
         """Of the next character that is not white space, as refusals count."""
-        self.at = _SPACE.match(self.text, self.at).end()
+        self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]  # nothing is white space too
         return self.start + self.at
 
     def at_end(self) -> bool:

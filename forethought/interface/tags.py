@@ -44,7 +44,7 @@ class Tags:
     order: tuple[str, ...] = SECTIONS
     required: tuple[str, ...] = ("plan",)
     strict: bool = True
-    _marks: re.Pattern[str] = field(init=False, repr=False, compare=False, default=None)
+    _marks: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = [self.name(section) for section in SECTIONS]

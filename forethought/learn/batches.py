@@ -18,8 +18,8 @@ def demonstration_segments(
     failed: list[int] | None = None,
 ) -> list[Segment]:
     """Context -> prompt -> plan -> act (-> observation -> act ...) of each task; tasks with the same context
-    share it. The tokens of a task's `loss_roles` (None: of all roles) go into `stream`. Tasks that the family cannot draw or show
-    are left out, their places added to `failed`."""
+    share it. The tokens of a task's `loss_roles` (None: of all roles) go into `stream`. Tasks that the family
+    cannot draw or show are left out, their places added to `failed`."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     with rollouts.guard.watch():

@@ -41,9 +41,9 @@ def evaluate(
     """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the
     problems of a file.
 
-    `tree`: greedy, or several samples of each problem (of the role that speaks first) with a temperature and top_p; then "avg@K", "pass@1",
-    "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K" (arXiv 2203.11171) stand in
-    place of "e2e". Intervals are 95 % over problems (`metrics.share_interval`); "by_file" is there where the
+    `tree`: greedy, or several samples of each problem (of the role that speaks first) with a temperature and
+    top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K"
+    (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems (`metrics.share_interval`); "by_file" is there where the
     problems come from several. "act" is there where all have an oracle's plan. With `problems` of a family
     that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
 

@@ -31,7 +31,7 @@ def check_reinforce(where: str, stage: StageSpec, roles: Roles) -> None:
 
 def _check_tree(where: str, stage: StageSpec, roles: Roles) -> None:
     tree, here = stage.tree, f"{where}.tree"
-    for i, (name, count) in enumerate(tree.counts.items()):
+    for name, count in tree.counts.items():
         if name not in roles:
             keys = [field.name for field in fields(TreeSpec) if field.name != "counts"]
             raise RecipeError(f"{here}.{name}", unknown("role", name, (*roles, *keys)))

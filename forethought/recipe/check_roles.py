@@ -30,18 +30,18 @@ def check_roles(recipe: Recipe) -> None:
     speaks = roles_of(recipe)
     for role in speaks:
         _check_name("workflow", role, "role")
-    for name, role in recipe.roles.items():
+    for name, spec in recipe.roles.items():
         where = f"roles.{name}"
         if name not in speaks:
             raise RecipeError(
                 where,
                 f'workflow "{recipe.workflow.name}" speaks {listed(speaks)}, and never {name!r}; take it out',
             )
-        if role.policy:
-            _check_policy(f"{where}.policy", role.policy, recipe)
-        at_least(f"{where}.budget", role.budget, 0)
-        if len(role.stop.split()) > 1:
-            raise RecipeError(f"{where}.stop", f"is one word that ends a turn, found {role.stop!r}")
+        if spec.policy:
+            _check_policy(f"{where}.policy", spec.policy, recipe)
+        at_least(f"{where}.budget", spec.budget, 0)
+        if len(spec.stop.split()) > 1:
+            raise RecipeError(f"{where}.stop", f"is one word that ends a turn, found {spec.stop!r}")
     if has_planner(recipe) and not planners(recipe):
         raise RecipeError(
             "planner",

@@ -83,7 +83,7 @@ def to_record(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return _option(value, where)
     if dataclasses.is_dataclass(kind):
-        return _record(kind, value, where)
+        return _record(kind, value, where)  # type: ignore[arg-type]  # a class, not one of its instances
     if origin is Literal:
         return _choice(args, value, where)
     if origin in (Union, UnionType):

@@ -167,7 +167,7 @@ def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
     """The key or index that `key` means inside `node`, and the annotation of what is there."""
     origin = get_origin(kind)
     if is_dataclass(kind):
-        hints = fields_of(kind)
+        hints = fields_of(kind)  # type: ignore[arg-type]  # a class, not one of its instances
         old = (
             key in earlier.STAGE and kind is StageSpec
         )  # it becomes today's word with the rest of the tables

@@ -50,7 +50,7 @@ def counts_of(tree: TreeSpec, roles: Sequence[str]) -> dict[str, int]:
     return {role: tree.counts.get(role, 1 if i else BRANCHES) for i, role in enumerate(roles)}
 
 
-def once(roles: Sequence[str], **fields: object) -> TreeSpec:
+def once(roles: Sequence[str], **fields: Any) -> TreeSpec:
     """One turn of each role: a single chain."""
     return TreeSpec(counts=dict.fromkeys(roles, 1), **fields)
 

@@ -96,8 +96,8 @@ class Stage:
         return next(other for other in (*self.spec.roles, *self.roles) if other != role)
 
     def step(self, k: int, conflict: bool = False) -> Step:
-        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the roles' gradients. Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in
-        this update."""
+        """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the roles' gradients.
+        Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this update."""
         rng = random.Random(seed_of(self.seed, k))
         tasks = self._tasks(rng, self.spec.batch, k)
         imitates = self.spec.kind == "imitate"
