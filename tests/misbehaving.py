@@ -1,4 +1,4 @@
-"""Sixty task families that misbehave, each in one way: `desk` with one method replaced.
+"""Ninety task families that misbehave, each in one way: `desk` with one method replaced.
 
 A case names the method, what it does instead, and what must be said of it: the boundary, and a word of the
 reason.
@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from inspect import isawaitable
 from typing import Any
 
 from forethought.core.types import Outcome, Task, Turn, Verdict
@@ -78,6 +79,10 @@ def locking(*args):
     threading.Event().wait()
 
 
+async def dead(*args):
+    await asyncio.Event().wait()
+
+
 async def waiting(*args):
     return Outcome(done=True)
 
@@ -111,10 +116,16 @@ TASK = Task(id="t", domain="desk", level=1, context="", prompt="GOAL")
 
 @dataclass(frozen=True)
 class Case:
-    method: str  # of the family; "step" is the environment's
+    method: str  # of the family; those of `OF_ENVIRONMENT` are the environment's
     does: Callable[..., Any]
     boundary: str
     said: str  # is in the reason
+    is_async: bool = False  # the environment is asynchronous
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+
+OF_ENVIRONMENT = ("reset", "step", "close")
+THREADS = {"threads": True, "at_once": 3}
 
 
 CASES = {
@@ -201,6 +212,58 @@ CASES = {
     ),
     "environment exits": Case("environment", exiting, "environment", "SystemExit"),
     "environment hangs": Case("environment", sleeping, "environment", "Timeout"),
+    # ---- reset and close
+    "reset raises": Case("reset", raising(lambda: OSError(98, "address in use")), "environment", "OSError"),
+    "reset gives a number": Case("reset", giving(5), "environment", "gave a int, 5, not an Observation"),
+    "reset hangs": Case("reset", sleeping, "environment", "Timeout"),
+    "reset exits": Case("reset", exiting, "environment", "SystemExit"),
+    "close raises": Case(
+        "close", raising(lambda: RuntimeError("still open")), "environment", "RuntimeError: still open"
+    ),
+    "close hangs": Case("close", sleeping, "environment", "Timeout"),
+    "close is a coroutine": Case("close", waiting, "environment", "gave a coroutine"),
+    # ---- an asynchronous environment
+    "an asynchronous step raises": Case(
+        "step", raising(lambda: RuntimeError("boom")), "environment", "RuntimeError: boom", is_async=True
+    ),
+    "an asynchronous step exits": Case("step", exiting, "environment", "SystemExit", is_async=True),
+    "an asynchronous step is cancelled": Case(
+        "step", raising(asyncio.CancelledError), "environment", "CancelledError", is_async=True
+    ),
+    "an asynchronous step gives None": Case(
+        "step", giving(None), "environment", "gave None, not an Outcome", is_async=True
+    ),
+    "an asynchronous step waits": Case("step", dead, "environment", "Timeout", is_async=True),
+    "an asynchronous step blocks the loop": Case("step", looping, "environment", "Timeout", is_async=True),
+    "an asynchronous reset raises": Case(
+        "reset", raising(lambda: RuntimeError("no page")), "environment", "no page", is_async=True
+    ),
+    "an asynchronous reset waits": Case("reset", dead, "environment", "Timeout", is_async=True),
+    "an asynchronous close raises": Case(
+        "close", raising(lambda: RuntimeError("still open")), "environment", "still open", is_async=True
+    ),
+    # ---- an environment on a thread of its own
+    "a step on a thread raises": Case(
+        "step", raising(lambda: RuntimeError("boom")), "environment", "RuntimeError: boom", limits=THREADS
+    ),
+    "a step on a thread exits": Case("step", exiting, "environment", "SystemExit", limits=THREADS),
+    "a step on a thread presses Ctrl-C": Case(
+        "step", raising(KeyboardInterrupt), "environment", "KeyboardInterrupt", limits=THREADS
+    ),
+    "a step on a thread loops": Case("step", looping, "environment", "Timeout", limits=THREADS),
+    "a reset on a thread raises": Case(
+        "reset", raising(ValueError), "environment", "ValueError", limits=THREADS
+    ),
+    # ---- what an answer holds
+    "a reward part is not a number": Case(
+        "step", giving(forged(parts={"x": float("nan")})), "environment", "Outcome.parts['x'] a float, nan"
+    ),
+    "an image is none": Case(
+        "step", giving(forged(images=(b"GIF",))), "environment", "begins no PNG or JPEG"
+    ),
+    "an observation is a book": Case(
+        "step", giving(forged(done=False, observation="x" * 1_000_001)), "environment", "1,000,001 characters"
+    ),
     # ---- parser and graders
     "the parser raises": Case(
         "parse_plan", raising(lambda: IndexError("list index out of range")), "parse", "IndexError"
@@ -267,6 +330,27 @@ CASES = {
 }
 
 
+def wrong(case: Case, now: Callable[[], bool], inner: Environment) -> Environment:
+    """The environment with one method replaced, at the calls of it that `now` says."""
+
+    def called(name: str, *args: Any) -> Any:
+        return case.does(*args) if name == case.method and now() else getattr(inner, name)(*args)
+
+    async def awaited(name: str, *args: Any) -> Any:
+        found = called(name, *args)
+        return await found if isawaitable(found) else found
+
+    call = awaited if case.is_async else called
+    methods = {name: (lambda self, *args, name=name: call(name, *args)) for name in OF_ENVIRONMENT}
+    if case.is_async:
+
+        async def reset(self, task, seed):
+            return await awaited("reset", task, seed)
+
+        methods["reset"] = reset  # this says that it is asynchronous; the others are awaited all the same
+    return type("Wrong", (Environment,), methods)()
+
+
 def family_of(case: Case, often: Callable[[int], bool]) -> type[Desk]:
     """A `desk` that misbehaves at the calls that `often` names (the number of the call of that method, from
     0)."""
@@ -276,27 +360,17 @@ def family_of(case: Case, often: Callable[[int], bool]) -> type[Desk]:
         calls["n"] += 1
         return often(calls["n"] - 1)
 
-    class Wrong(Environment):
-        def __init__(self, inner):
-            self.inner = inner
-
-        def reset(self, task, seed):
-            return self.inner.reset(task, seed)
-
-        def step(self, action):
-            return case.does(action) if now() else self.inner.step(action)
-
     class Misbehaving(Desk):
         closed = 0
 
         def close(self) -> None:
             type(self).closed += 1
 
-    right = getattr(Desk, "environment" if case.method == "step" else case.method)
+    right = getattr(Desk, "environment" if case.method in OF_ENVIRONMENT else case.method)
 
     def method(self, *args, **named):
-        if case.method == "step":
-            return Wrong(right(self, *args, **named))
+        if case.method in OF_ENVIRONMENT:
+            return wrong(case, now, right(self, *args, **named))
         return case.does(*args, **named) if now() else right(self, *args, **named)
 
     setattr(Misbehaving, right.__name__, method)

@@ -2,7 +2,7 @@
 
 What they do wrong is data: the run goes on and counts it, or it stops with one line that names it, with a
 checkpoint to resume from. It is never our bug, never a reward of 0, never exit code 0 without a word. The
-list is that of tests/misbehaving.py; without it, a short one.
+list is that of tests/misbehaving.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from attacks_kit import children, runs
 from attacks_kit.records import Outcome, Try, failed, held, idle, memory, rng_of
@@ -28,58 +28,14 @@ STEP_LIMIT = 0.05  # seconds, where the recipe can say one
 RARELY, ALWAYS = "now and then", "always"
 
 
-def raising(error: BaseException) -> Callable[..., object]:
-    def method(*args: object, **named: object) -> None:
-        raise error
-
-    return method
-
-
-def exiting(*args: object) -> None:
-    sys.exit(0)
-
-
-def sleeping(*args: object) -> None:
-    time.sleep(600)
-
-
-def own() -> dict[str, tuple[str, Callable[..., object]]]:
-    """Name -> (method, what it does instead), where there is no longer list."""
-    from forethought.core.types import Outcome as Answer
-    from forethought.core.types import Verdict
-
-    give = lambda value: lambda *args, **named: value  # noqa: E731
-    return {
-        "step raises": ("step", raising(RuntimeError("boom"))),
-        "step exits": ("step", exiting),
-        "step hangs": ("step", sleeping),
-        "step runs out of memory": ("step", raising(MemoryError())),
-        "step gives None": ("step", give(None)),
-        "success is text": ("step", give(Answer(done=True, success="yes"))),
-        "reason is a number": ("step", give(Answer(done=True, reason=5))),
-        "the parser raises": ("parse_plan", raising(IndexError("out of range"))),
-        "the parser gives None": ("parse_plan", give(None)),
-        "a score is infinite": ("judge_plan", give(Verdict(score=float("inf")))),
-        "the executor raises": ("judge_plan", raising(KeyError("x"))),
-        "following raises": ("follows", raising(ValueError("literal"))),
-        "drawing raises": ("family", raising(RuntimeError("no tasks"))),
-        "the oracle gives None": ("oracle_plan", give(None)),
-        "a demonstration raises": ("demonstrate", raising(RuntimeError("no"))),
-        "meaning raises": ("meaning", raising(RuntimeError("nothing"))),
-        "episode raises": ("episode", raising(RuntimeError("no browser"))),
-    }
-
-
 @functools.cache
-def cases() -> dict[str, tuple[str, Callable[..., object]]]:
+def cases() -> dict[str, Any]:
     tests = Path(__file__).parents[2] / "tests"
-    if not (tests / "misbehaving.py").is_file():
-        return own()
     if str(tests) not in sys.path:
         sys.path.append(str(tests))
     import misbehaving
 
-    return {name: (case.method, case.does) for name, case in misbehaving.CASES.items()}
+    return misbehaving.CASES
 
 
 def tries(scale: float, seed: int) -> list[Try]:
@@ -88,25 +44,23 @@ def tries(scale: float, seed: int) -> list[Try]:
             f"environments/{where}, {often}/{name}",
             functools.partial(trained if where == "training" else evaluated, name, often),
         )
-        for name in cases()
+        for name, case in cases().items()
         for where, often in (("training", RARELY), ("training", ALWAYS), ("evaluation", RARELY))
+        if where == "training" or not case.limits  # those are of the recipe that is trained
     ]
     return (
         found if scale >= 1 else rng_of("environments", seed).sample(found, max(6, round(scale * len(found))))
     )
 
 
-def tables() -> dict:
+def tables(**limits: Any) -> dict:
     """Imitation until some plans are accepted, then both roles learn by rewards that ask parser, executor and
     environment."""
-    from forethought.recipe import schema
-
     short = [stage | {"until": {"steps": steps}} for stage, steps in ((IMITATE, 16), (PLAN, 3), (ACT, 3))]
-    limits = {"limits": {"step_seconds": STEP_LIMIT}} if hasattr(schema, "LimitSpec") else {}
-    return subject(*short, eval={"tasks": 4, "every": 8}, **limits)
+    return subject(*short, eval={"tasks": 4, "every": 8}, limits={"step_seconds": STEP_LIMIT, **limits})
 
 
-def misbehave(method: str, does: Callable[..., object], often: str, marker: Path) -> Callable[[], None]:
+def misbehave(case: Any, often: str, marker: Path) -> Callable[[], None]:
     """For a child's `before`: its `desk` has one method replaced at some or all of its calls; `marker` holds
     how often."""
 
@@ -123,23 +77,16 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
                 os.write(at, b"x")
             return wrong
 
-        class Environment:
-            def __init__(self, inner):
-                self.inner = inner
+        import misbehaving
 
-            def reset(self, task, seed):
-                return self.inner.reset(task, seed)
-
-            def step(self, action):
-                return does(action) if now() else self.inner.step(action)
-
-        name = "environment" if method == "step" else method
+        ours = case.method in misbehaving.OF_ENVIRONMENT
+        name = "environment" if ours else case.method
         right = getattr(Desk, name)
 
         def instead(self, *args, **named):
-            if method == "step":
-                return Environment(right(self, *args, **named))
-            return does(*args, **named) if now() else right(self, *args, **named)
+            if ours:
+                return misbehaving.wrong(case, now, right(self, *args, **named))
+            return case.does(*args, **named) if now() else right(self, *args, **named)
 
         family = type("Misbehaving", (Desk,), {name: instead})
         for table in (families.TASKSETS, families.TO_MEASURE):
@@ -149,14 +96,14 @@ def misbehave(method: str, does: Callable[..., object], often: str, marker: Path
 
 
 def trained(name: str, often: str, folder: Path) -> Outcome:
-    (method, does), out, marker = cases()[name], folder / "run", folder / "calls"
+    case, out, marker = cases()[name], folder / "run", folder / "calls"
     recipe = folder / "recipe.json"
-    recipe.write_text(json.dumps(tables()), encoding="utf-8")
+    recipe.write_text(json.dumps(tables(**case.limits)), encoding="utf-8")
     ended = children.run(
         ["train", recipe, "--out", out, "--plain"],
         folder / "logs",
         LIMIT,
-        misbehave(method, does, often, marker),
+        misbehave(case, often, marker),
     )
     found = judged(ended, marker, out)
     if found.verdict == "held" and ended.code and (out / "recipe.json").exists():
@@ -169,9 +116,9 @@ def trained(name: str, often: str, folder: Path) -> Outcome:
 
 
 def evaluated(name: str, often: str, folder: Path) -> Outcome:
-    (method, does), marker = cases()[name], folder / "calls"
+    case, marker = cases()[name], folder / "calls"
     ended = children.run(
-        ["eval", finished(), "--json"], folder / "logs", LIMIT, misbehave(method, does, often, marker)
+        ["eval", finished(), "--json"], folder / "logs", LIMIT, misbehave(case, often, marker)
     )
     return judged(ended, marker, None)
 

@@ -173,9 +173,13 @@ class Loop:
             self._thread.join(LEAVE)
 
     def _begin(self, call: Call) -> None:
+        if self.stuck:  # what it was asked for before it was given up is not begun
+            return
         call.task = self._loop.create_task(self._run(call))
 
     async def _run(self, call: Call) -> None:
+        if self.stuck:
+            return
         try:
             value = call.run()
             call.value = await value if isawaitable(value) else value
@@ -199,6 +203,7 @@ class Loop:
         self.stuck = True
         self._loop.set_exception_handler(lambda loop, context: None)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        _raise_in(self._thread)
 
     def _work(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,11 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 8
 
 def pool_of(**limits) -> Pool:
     return Pool(Guard("Made", LimitSpec(**({"step_seconds": 20.0} | limits))))
+
+
+def limit(pool, seconds: float) -> None:
+    """From now on."""
+    pool.guard.limits = replace(pool.guard.limits, step_seconds=seconds)
 
 
 WAYS = {"main": {}, "threads": {"threads": True, "at_once": 4}}
@@ -284,9 +290,8 @@ METHODS = ("reset", "step", "close")
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_breaks_is_a_fault_and_the_environment_is_closed(pool, name, method, monkeypatch):
+def test_what_breaks_is_a_fault_and_the_environment_is_closed(pool, name, method):
     does, said = BROKEN[name]
-    monkeypatch.setattr(elsewhere, "LEAVE", SHORT)
     pool.guard.limits = LimitSpec(
         step_seconds=SHORT if "Timeout" in said else 20.0,
         **{k: getattr(pool.guard.limits, k) for k in ("threads", "at_once")},
@@ -304,6 +309,7 @@ def test_what_breaks_is_a_fault_and_the_environment_is_closed(pool, name, method
         fault = first
         assert isinstance(fault, Fault) and fault.boundary == "environment" and said in fault.reason, fault
         assert f"in {method} of Made" in str(fault) or "TypeError" in fault.reason
+        limit(pool, 20.0)
         neighbour, _ = begun(pool, other)
         assert answer(pool, neighbour.step("b")).done  # nobody else noticed
     assert method == "close" or made.calls[-1] == ("close",)
@@ -313,9 +319,8 @@ def test_what_breaks_is_a_fault_and_the_environment_is_closed(pool, name, method
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", [n for n in BROKEN if n != "sleeps"])
-def test_what_breaks_on_the_loop_is_a_fault_and_the_loop_goes_on(name, method, monkeypatch):
+def test_what_breaks_on_the_loop_is_a_fault_and_the_loop_goes_on(name, method):
     does, said = BROKEN[name]
-    monkeypatch.setattr(elsewhere, "LEAVE", SHORT)
 
     async def broken(self, *args):
         await asyncio.sleep(0)
@@ -328,6 +333,7 @@ def test_what_breaks_on_the_loop_is_a_fault_and_the_loop_goes_on(name, method, m
         episode, first = begun(pool, made)
         fault = first if method == "reset" else answer(pool, episode.step("a"))
         assert isinstance(fault, Fault) and said in fault.reason
+        limit(pool, 20.0)
         neighbour, _ = begun(pool, other)
         assert answer(pool, neighbour.step("b")).done
     assert method == "close" or made.calls[-1] == ("close",)
@@ -355,20 +361,20 @@ def test_who_waits_too_long_on_the_loop_is_cancelled_and_the_rest_go_on(monkeypa
                     if action == "end":
                         raise
 
-    pool = pool_of(step_seconds=SHORT)
+    pool = pool_of()
     with pool:
         made = [Dead(), Deaf(), AsyncCounting(turns=1)]
         episodes = [begun(pool, one)[0] for one in made]
+        limit(pool, 0.2)
         dead, deaf, well = answers(pool, [episode.step("x") for episode in episodes])
-        assert "Timeout: no end after 0.03 s" in dead.reason and ended == ["x"]
+        assert "Timeout: no end after 0.2 s" in dead.reason and ended == ["x"]
         assert "Timeout" in deaf.reason and "left behind" in deaf.reason
         assert well.done and pool.left == 1
     assert [one.calls[-1] for one in made] == [("close",)] * 3
     pool.stop()
 
 
-def test_who_blocks_the_loop_is_ended_and_the_others_have_their_time_again(monkeypatch):
-    monkeypatch.setattr(elsewhere, "LEAVE", SHORT)
+def test_who_blocks_the_loop_is_ended_and_the_others_have_their_time_again():
     blocked = threading.Event()
 
     class Blocking(AsyncCounting):
@@ -384,10 +390,11 @@ def test_who_blocks_the_loop_is_ended_and_the_others_have_their_time_again(monke
             await asyncio.sleep(0.001)
             return Outcome(done=True, success=True)
 
-    pool = pool_of(step_seconds=2 * SHORT)
+    pool = pool_of()
     with pool:
         kinds = [Waiting, Waiting, Blocking]
         episodes = [begun(pool, kind())[0] for kind in kinds]
+        limit(pool, 0.3)
         *well, fault = answers(pool, [episode.step("x") for episode in episodes])
         assert [outcome.success for outcome in well] == [True, True]
         assert "Timeout" in fault.reason and pool.left == 0
@@ -402,13 +409,15 @@ def test_a_loop_that_cannot_be_freed_is_given_up_and_there_is_another(monkeypatc
         async def step(self, action):
             time.sleep(1)  # in C: nothing ends it
 
-    pool = pool_of(step_seconds=SHORT)
+    pool = pool_of()
     with pool:
         episode, _ = begun(pool, Blocking())
         idle, _ = begun(pool, AsyncCounting())
+        limit(pool, SHORT)
         fault = answer(pool, episode.step("x"))
         assert "Timeout" in fault.reason and "loop is blocked" in fault.reason
         assert "blocked by another episode" in answer(pool, idle.step("y")).reason
+        limit(pool, 20.0)
         fresh, first = begun(pool, AsyncCounting(turns=1))
         assert first.text == "a page" and answer(pool, fresh.step("z")).done
     assert (pool.opened, pool.closed) == (3, 3)
@@ -423,10 +432,12 @@ def test_a_call_that_nothing_ends_is_left_behind_and_counted(monkeypatch):
         def step(self, action):
             go.wait(20)
 
-    pool = pool_of(step_seconds=SHORT, threads=True, at_once=2)
+    pool = pool_of(threads=True, at_once=2)
     with pool:
         made = Stuck()
-        fault = answer(pool, begun(pool, made)[0].step("x"))
+        episode, _ = begun(pool, made)
+        limit(pool, SHORT)
+        fault = answer(pool, episode.step("x"))
         assert "left behind" in fault.reason and pool.left == 1
         assert (
             made.calls[-1] == ("close",) and len(made.threads) == 2
@@ -447,13 +458,15 @@ def test_calls_in_a_row_without_an_end_are_not_made_any_more_but_all_are_closed(
             asked.append(action)
             await asyncio.Event().wait()
 
-    pool = pool_of(step_seconds=SHORT, at_once=1)
+    pool = pool_of(at_once=1)
     with pool:
         made = [Dead() for _ in range(10)]
         episodes = [begun(pool, one)[0] for one in made]
+        limit(pool, SHORT)
         faults = [answer(pool, episode.step("x")) for episode in episodes]
     assert len(asked) == 3 and all("Timeout" in fault.reason for fault in faults)
     assert [one.calls[-1] for one in made] == [("close",)] * 10
+    limit(pool, 20.0)
     pool.guard.fresh()
     assert begun(pool, Counting())[1].text == "a page"
     pool.stop()
