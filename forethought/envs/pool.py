@@ -28,6 +28,7 @@ from forethought.envs.base import Environment, Observation
 from forethought.envs.elsewhere import Call, Loop, Thread
 from forethought.envs.guard import Fault, Guard
 from forethought.envs.images import Images
+from forethought.recipe.schema import LimitSpec
 
 METHODS = ("reset", "step", "close")
 
@@ -256,3 +257,37 @@ def _goes_on(coroutine: Coroutine) -> bool:
     except (StopIteration, Fault):
         return False
     return True
+
+
+def play(
+    environment: Environment,
+    task: Task,
+    actions: Iterable[str],
+    seed: int = 0,
+    limits: LimitSpec | None = None,
+) -> list[Observation | Outcome]:
+    """Try an environment without a model: what it shows first, and its answer to each action until it is
+    done. Raises Fault where it breaks; it is closed in any case."""
+    pool = Pool(Guard(type(environment).__name__, limits or LimitSpec()))
+    seen: list[Observation | Outcome] = []
+    faults: list[Fault] = []
+
+    async def episode() -> None:
+        try:
+            pool.guard.call("environment", "environment", values.environment, (environment,))
+            found = pool.episode(lambda: environment, task, seed)
+            seen.append(await found.reset())
+            for action in actions:
+                if found.over:
+                    break
+                seen.append(await found.step(action))
+            await found.close()
+        except Fault as fault:
+            faults.append(fault)
+
+    with pool:
+        pool.drive([episode()])
+    pool.stop()
+    if faults:
+        raise faults[0]
+    return seen
