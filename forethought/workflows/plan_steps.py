@@ -24,7 +24,8 @@ async def _executions(plan: Trajectory, task: Task, n: int) -> None:
     if not n:
         return
     with plan.guard("parse"):
-        first, *rest = steps_of(plan.taskset, task, plan.text)
+        at_once = 1 if plan.taskset.turns == 1 else 0  # an environment with one turn takes all steps in it
+        first, *rest = steps_of(plan.taskset, task, plan.text, at_once)
         plan.observe(first)
     if not plan.ended:
         await together(_execute(act, task, plan.text, rest) for act in await plan.fork("act", n))

@@ -175,6 +175,10 @@ class Blocksworld(Guided):
             Turn(role="act", text=words.act_grammar(names).render(acts)),
         ]
 
+    def steps(self, task: Task, plan: str) -> list[str]:
+        """The subgoals of the plan."""
+        return [" ".join(step) for step in _parse_plan(task, plan).value] or [words.PLAN_END]
+
     # --- verdicts ---
 
     def parse_plan(self, task: Task, text: str) -> Verdict:

@@ -13,7 +13,8 @@ plan has an exact executor (the tree itself), the acting an exact simulator, so 
 
 With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those
 through widgets that hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor
-clicks one widget a turn and is told what the click opened. `slip` makes clicks fail, `flip` makes the
+clicks one widget a turn and is told what the click opened; with `retry = true` too a click that fails changes
+nothing, and does not end the episode. `slip` makes clicks fail, `flip` makes the
 verifier lie; both only where noise is asked for. `plans` is the language of the plans (desk_plans.py), `tags
 = { plan = "steps", act = "do" }` gives other names to the tags.
 """
@@ -45,6 +46,7 @@ OPTIONS = {
     "parents": 1,
     "dead": 2,
     "stepwise": False,
+    "retry": False,
     "slip": 0.0,
     "flip": 0.0,
     "plans": "words",
@@ -66,7 +68,7 @@ class Goal:
 class Desk(Guided):
     """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors),
     `bushiness` (probability that a widget hangs from another one rather than from the desk), `parents`,
-    `dead` (widgets hung from `void`, only with two parents), `stepwise`, `slip`, `flip` (probabilities),
+    `dead` (widgets hung from `void`, only with two parents), `stepwise`, `retry`, `slip`, `flip` (probabilities),
     `plans` ("words" or "json"), `tags` (names of the plan and act tags). Raises RecipeError for an option or
     level it does not have."""
 
@@ -98,7 +100,7 @@ class Desk(Guided):
         # a widget too many is wrong, not refused
         self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)
         self.budgets = {"plan": self.language.budget, "act": 5 if self.stepwise else 3 * longest + 3}
-        self.turns = longest if self.stepwise else 1
+        self.turns = longest * (1 + self.retry) if self.stepwise else 1
 
     def _check_ranges(self) -> None:
         if not 2 <= self.widgets <= len(NAMES):
@@ -114,6 +116,10 @@ class Desk(Guided):
                 raise RecipeError(
                     f"task.{key}", f"a probability from 0 to 1 is needed, found {getattr(self, key)}"
                 )
+        if self.retry and not self.stepwise:
+            raise RecipeError(
+                "task.retry", "only an actor that acts step by step can try again: add stepwise = true"
+            )
         if self.plans not in PLANS:
             raise RecipeError("task.plans", unknown("language of plans", self.plans, PLANS))
 
@@ -224,6 +230,12 @@ class Desk(Guided):
             return [f"{c} {stop}" for c in clicks[:-1]] + [f"{clicks[-1]} {value} {stop}"]
         return [" ".join([*clicks, value, stop])]
 
+    def steps(self, task: Task, plan: str) -> list[str]:
+        """The widgets of the plan, from the top down to the goal, which gets its value."""
+        said = self.language.parse(plan).value
+        *path, goal = reversed(said.path)
+        return [*path, f"{goal} {said.value or task.state.value}"]
+
     # ---- verdicts
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
@@ -274,6 +286,7 @@ class Desk(Guided):
         return DeskEnvironment(
             task.state,
             self.stepwise,
+            self.retry,
             self.turns,
             self.stops["act"],
             slip=self.slip if noise else 0.0,
@@ -287,8 +300,10 @@ class DeskEnvironment(Environment):
     The widget's name in an act is a comment for the reader of traces: only coordinates count.
     """
 
-    def __init__(self, state: Goal, stepwise: bool, turns: int, stop: str, slip: float, flip: float):
-        self.state, self.stepwise, self.turns, self.stop = state, stepwise, turns, stop
+    def __init__(
+        self, state: Goal, stepwise: bool, retry: bool, turns: int, stop: str, slip: float, flip: float
+    ):
+        self.state, self.stepwise, self.retry, self.turns, self.stop = state, stepwise, retry, turns, stop
         self.slip, self.flip = slip, flip
         self.open = {ROOT}
         self.by_cell = {cell: name for name, cell in state.cells.items()}
@@ -307,6 +322,8 @@ class DeskEnvironment(Environment):
         while len(words) >= 3:
             last = self.by_cell.get((words[1], words[2]))
             reason = self._click(last, words[1], words[2])
+            if reason and self.retry and self.taken < self.turns:
+                return Outcome(done=False, observation="<obs> </obs>", reason=reason)
             if reason:
                 return self._end(False, reason)
             words = words[3:]
