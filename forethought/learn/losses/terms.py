@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from forethought.core.errors import RecipeError
 from forethought.core.metrics import Max, Mean, Metric
 from forethought.core.types import Objective, Term
 from forethought.learn.losses import row
-from forethought.learn.losses.row import Numbers, Tokens
+from forethought.learn.losses.row import Loss, Numbers, Tokens
+
+NEEDS_OF = {"advantage": "advantage", "old": "old", "ref": "ref", "mean": "sequences", "kl": "distributions"}
+"""Field of the tokens -> the need that a row declares for it."""
 
 
 def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
     """(sum over the tokens of weight x loss, with its gradient; the loss's metrics, as sums over sums)."""
     own = row(term.loss)
-    loss_N, found = own.per_token(t, **term.options)
+    loss_N, found = _of_each(term, own, t)
     weight_N = t.weight
     total = (weight_N * loss_N).sum()
     count = float(weight_N.sum())
@@ -26,6 +32,36 @@ def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
         own_N = t.of_role(role) * weight_N
         metrics[f"loss/{term.stream}_{role}"] = Mean((own_N * loss_N).sum().item(), float(own_N.sum()))
     return total, metrics
+
+
+class _Declared:
+    """The tokens, where a loss may read what its row says that it needs, and nothing else: the rest is not there,
+    or not right (`mean` on a part of a response)."""
+
+    def __init__(self, t: Tokens, own: Loss, name: str):
+        self._t, self._own, self._name = t, own, name
+
+    def __getattr__(self, field: str) -> Numbers:
+        need = NEEDS_OF.get(field)
+        if need and need not in self._own.needs:
+            raise RecipeError(
+                "loss", f"{self._name} reads t.{field}; its row must say needs={{{need!r}, ...}}"
+            )
+        return getattr(self._t, field)
+
+
+def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
+    """What the function of a row returns. RecipeError where that is not one number a token."""
+    given = own.per_token(_Declared(t, own, term.loss), **term.options)
+    if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
+        raise RecipeError(
+            "loss", f"{term.loss} must return (loss of each token, {{name: number of each token}})"
+        )
+    size = len(t.logp)
+    for what, x_N in {"the loss": given[0], **given[1]}.items():
+        if not hasattr(x_N, "detach") or not getattr(x_N, "shape", (size,)) or len(x_N) != size:
+            raise RecipeError("loss", f"{term.loss} gives {what} not once for each of {size} tokens")
+    return given
 
 
 def needs(term: Term, what: str) -> bool:

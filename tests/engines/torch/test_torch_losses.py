@@ -13,11 +13,12 @@ from test_torch_training import close, packed
 from tolerance import rounding
 from torch_kit import SIZE, engine_of, plain_logp
 
+from forethought.core.errors import RecipeError
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.torch.loss.tokens import Tokens
-from forethought.learn.losses import LOSSES, term
+from forethought.learn.losses import LOSSES, row, term
 from forethought.learn.losses.row import Loss
 from forethought.learn.losses.terms import measure
 from forethought.recipe.schema import OptimSpec
@@ -94,6 +95,7 @@ def losses():
     LOSSES["crossing"] = Loss(per_token=crossing, needs={"advantage", "old", "sequences"})
     yield {"gspo": {"clip_low": 0.3, "clip_high": 0.4}, "crossing": {}}
     del LOSSES["crossing"]
+    row.cache_clear()
 
 
 def gradient(segments, objective, **engine) -> tuple[dict, dict]:
@@ -155,6 +157,12 @@ def test_a_tree_has_the_gradient_of_its_unrolled_paths(losses, name):
             parent = len(flat) - 1
         numbers += len(own)
     close(gradient(flat, objective)[1], gradient(segments, objective)[1])
+
+
+def test_a_loss_that_is_one_number_is_refused(losses, monkeypatch):
+    monkeypatch.setitem(LOSSES, "mine", Loss(per_token=lambda t: (t.logp.sum(), {})))
+    with pytest.raises(RecipeError, match="mine gives the loss not once for each of"):
+        gradient(episodes(1), Objective((term("mine", 1.0),)))
 
 
 def test_gspo_is_what_the_paper_says():
