@@ -11,8 +11,16 @@ What corresponds (read from TRL 1.16 and shown here):
 | "bnpo", "dapo"    | "tokens"          | the tokens of the batch                                 |
 | "dr_grpo"         | "constant"        | responses x the longest that one may be                 |
 
-TRL's `epsilon`, `epsilon_high` and `beta` are `clip_low`, `clip_high` and `ref_kl`, whose loss is divided as
-the rest is. "bnpo" and "dapo" differ in TRL when gradients are accumulated: "bnpo" averages the means of its
+TRL's `epsilon`, `epsilon_high` and `beta` are `loss.clip_low`, `loss.clip_high` and `ref_kl`, whose loss is
+divided as the rest is. Other losses, by name:
+
+| TRL                                                       | `stage.loss`                                     |
+|-----------------------------------------------------------|--------------------------------------------------|
+| `importance_sampling_level = "sequence"`, loss_type grpo  | "gspo" with `loss_norm = "sequences"`            |
+| loss_type "cispo", epsilon_high                           | "cispo", clip_high = epsilon_high - 1, "tokens"  |
+| loss_type "sapo", sapo_temperature_pos, _neg              | examples/loss_row.py, "sequences"                |
+
+ "bnpo" and "dapo" differ in TRL when gradients are accumulated: "bnpo" averages the means of its
 micro-batches, so that a token counts more in a micro-batch of few tokens; "dapo" divides by the tokens of all
 of them. Ours does what "dapo" does, for every norm.
 
@@ -41,6 +49,7 @@ import copy
 import math
 import random
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -65,7 +74,10 @@ from forethought.stages.step import Stage  # noqa: E402
 
 G, MOST = 4, 9  # responses of a prompt, and the longest that one may be
 NORMS = {"grpo": "sequences", "bnpo": "tokens", "dapo": "tokens", "dr_grpo": "constant"}
+ALL_NORMS = NORMS | {"cispo": "tokens", "sapo": "sequences"}
+SAPO = f"{Path(__file__).parents[1] / 'examples' / 'loss_row.py'}:SAPO"
 LOW, HIGH = 0.1, 0.3
+CLIPPED = LossSpec(options={"clip_low": LOW, "clip_high": HIGH})
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 POLICIES = {"plan": "base", "act": "base"}
 
@@ -101,7 +113,16 @@ def trees_of(rng: random.Random, prompts: int = 3) -> list[Tree]:
 class Both:
     """One set of weights in an engine of ours and in TRL's trainer."""
 
-    def __init__(self, tmp_path, kind: str, loss_type: str, beta: float = 0.0, corrected: bool = False):
+    def __init__(
+        self,
+        tmp_path,
+        kind: str,
+        loss_type: str,
+        beta: float = 0.0,
+        corrected: bool = False,
+        loss: LossSpec = CLIPPED,
+        **arguments,
+    ):
         ours = model_of(kind)
         theirs = AutoModelForCausalLM.from_config(
             copy.deepcopy(ours.config), attn_implementation="eager"
@@ -116,14 +137,13 @@ class Both:
             bf16=False,
             report_to=[],
             loss_type=loss_type,
-            epsilon=LOW,
-            epsilon_high=HIGH,
             per_device_train_batch_size=G,
             num_generations=G,
             max_completion_length=MOST,
             temperature=1.0,
             disable_dropout=True,
             use_bias_correction_kl=corrected,
+            **{"epsilon": LOW, "epsilon_high": HIGH} | arguments,
         )
         self.trainer = GRPOTrainer(
             model=theirs,
@@ -143,8 +163,8 @@ class Both:
                 kind="reinforce",
                 roles=("plan",),
                 tree=TreeSpec(counts={"plan": G, "act": 0}, tokens={"plan": MOST, "act": MOST}),
-                loss=LossSpec(options={"clip_low": LOW, "clip_high": HIGH}),
-                loss_norm=NORMS[loss_type],
+                loss=loss,
+                loss_norm=ALL_NORMS[loss_type],
                 ref_kl=beta,
             ),
             POLICIES,
@@ -173,7 +193,8 @@ class Both:
         metrics = self.engine.forward_backward(for_policy(segments, "base", POLICIES), objective)
         loss = metrics["loss/pg"].total + (self.beta * metrics["kl/ref"].total if references else 0.0)
         gradients = {name: p.grad.clone() for name, p in self.engine.weights.base.named_parameters()}
-        return loss / objective.denominators["pg"], gradients, metrics["clip/share"].value()
+        [clipped] = [metrics[name].value() for name in ("clip/share",) if name in metrics] or [math.nan]
+        return loss / objective.denominators["pg"], gradients, clipped
 
     def theirs(self, rows: list[dict], parts: int = 1) -> tuple[float, dict[str, torch.Tensor], float]:
         """The same by TRL, in `parts` micro-batches of one update. A row: prompt, ids, old, advantage, and
@@ -189,7 +210,7 @@ class Both:
         return (
             loss,
             {name: p.grad for name, p in model.named_parameters()},
-            trainer._metrics["train"]["clip_ratio/region_mean"][-1],
+            (trainer._metrics["train"]["clip_ratio/region_mean"] or [math.nan])[-1],
         )
 
     def agree(self, trees, advantages, references=None, parts: int = 1) -> float:
@@ -306,6 +327,48 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path, loss_type,
         both.agree(trees, advantages)
         with pytest.raises(AssertionError):
             both.agree(trees, advantages, parts=3)
+
+
+LOSSES = {
+    "dapo": ("dapo", LossSpec(name="dapo"), {"epsilon": 0.2, "epsilon_high": 0.28}),
+    "gspo": (
+        "grpo",
+        LossSpec(name="gspo", options={"clip_low": 0.05, "clip_high": 0.1}),
+        {"importance_sampling_level": "sequence", "epsilon": 0.05, "epsilon_high": 0.1},
+    ),
+    "cispo": (
+        "cispo",
+        LossSpec(name="cispo", options={"clip_high": 0.2}),
+        {"epsilon_high": 1.2},
+    ),
+    "sapo": (
+        "sapo",
+        LossSpec(name=SAPO, options={"negative": 2.0}),
+        {"sapo_temperature_neg": 2.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("beta", [0.0, 0.2])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_other_rows_of_losses_are_trls(tmp_path, name, beta, parts):
+    """Ratios from 0.6 to 1.6, the means of a response's log-ratios on both sides of its bounds."""
+    loss_type, loss, arguments = LOSSES[name]
+    rng, both = random.Random(8), Both(tmp_path, "llama", loss_type, beta, loss=loss, **arguments)
+    trees = [
+        replace(t, nodes=tuple(replace(n, logprobs=moved(rng, n.logprobs)) for n in t.nodes))
+        for t in both.logprobs(trees_of(rng))
+    ]
+    references = [moved(rng, n.logprobs, 1.0) for t in trees for n in t.nodes[1:]] if beta else None
+    advantages = [credit.assign(t, CreditSpec(name="grpo"), ("plan",)) for t in trees]
+    rows = rows_of(trees, advantages, references)
+    loss, gradients, measured = both.ours(trees, advantages, references)
+    wanted, expected = both.theirs(rows, parts)[:2]
+    assert loss == pytest.approx(wanted, abs=1e-5)
+    torch.testing.assert_close(gradients, expected, **CLOSE)
+    assert max(g.abs().max().item() for g in expected.values()) > 0.01
+    assert name == "sapo" or 0.05 < measured < 0.95  # some are clipped, some are not
 
 
 def test_the_gradient_of_either_kl_by_hand():

@@ -77,7 +77,7 @@ def changed(run: Path, recipe: Recipe) -> list[str]:
 
 def _read(run: Path, where: str, path: Path) -> Path:
     """What the run reads: of a list of phrases the copy that it has kept."""
-    return run / FOLDER / f"stage-{where.split('.')[1]}.txt" if where.startswith("stage.") else path
+    return run / FOLDER / f"stage-{where.split('.')[1]}.txt" if where.endswith(".credit.grams") else path
 
 
 def _facts(path: Path) -> dict[str, object]:
