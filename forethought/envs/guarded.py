@@ -27,11 +27,10 @@ Check = Callable[[Any], Any]
 def guarded(domain: Taskset, limits: LimitSpec | None = None) -> Guarded:
     """The family behind its boundary; one that is there already stays as it is. Raises Fault for attributes
     of the wrong type."""
-    if not isinstance(domain, Guarded):
-        domain = Guarded(domain)
+    found = domain if isinstance(domain, Guarded) else Guarded(domain)
     if limits is not None:
-        domain.guard.limits = limits
-    return domain
+        found.guard.limits = limits
+    return found
 
 
 class Guarded:
@@ -174,7 +173,9 @@ def _attributes(domain: Any) -> None:
     for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
         table = getattr(domain, name)
         need(
-            isinstance(table, Mapping) and (bool(table) or name != "budgets") and all(isinstance(role, str) for role in table),
+            isinstance(table, Mapping)
+            and (bool(table) or name != "budgets")
+            and all(isinstance(role, str) for role in table),
             table,
             "a table with a row for each role",
             name,

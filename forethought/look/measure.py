@@ -43,9 +43,10 @@ def evaluate(
 
     `tree`: greedy, or several samples of each problem (of the role that speaks first) with a temperature and
     top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K"
-    (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems (`metrics.share_interval`); "by_file" is there where the
-    problems come from several. "act" is there where all have an oracle's plan. With `problems` of a family
-    that judges acts apart also "executable", "goal" and "optimal" (the goal in the fewest steps).
+    (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
+    (`metrics.share_interval`); "by_file" is there where the problems come from several. "act" is there where
+    all have an oracle's plan. With `problems` of a family that judges acts apart also "executable", "goal" and
+    "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong"
     (shares; these are not solved), "failed" (a number: responses that the family, its environment, grader or

@@ -24,7 +24,8 @@ from forethought.workflows.words import Words
 
 class Rollouts:
     """Grows trees for one engine, one taskset and one workflow. RecipeError for a workflow that nobody has
-    registered. `roles`: what differs from a role's defaults. `free`: requests leave when they are asked (`workflows.drive`)."""
+    registered. `roles`: what differs from a role's defaults. `free`: requests leave when they are asked
+    (`workflows.drive`)."""
 
     def __init__(
         self,

@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import desk_recipe, fake_desk, nothing
@@ -156,6 +158,8 @@ def test_samples_trees_and_tables_show_no_control(monkeypatch, capsys):
         "policy": EVIL,
         "reward": 1.0,
         "reward_parts": {EVIL: 1.0},
+        "depth": 0,
+        "number": 1,
     }
     tree = {
         "step": 1,
@@ -167,7 +171,7 @@ def test_samples_trees_and_tables_show_no_control(monkeypatch, capsys):
     }
     print_found([(tree, True)], 1, stream, full=True, as_json=False)
     assert harmless(stream.getvalue()) and stream.getvalue().count("\\u202e") > 12
-    monkeypatch.setattr(look, "find", lambda *a: None)
+    monkeypatch.setattr(look, "find", lambda *a: SimpleNamespace(path=Path("x"), notes=(EVIL,)))
     share = {
         "value": 0.5,
         "low": 0.4,
@@ -195,7 +199,7 @@ def test_a_terminal_that_knows_few_signs_is_no_reason_to_fail(encoding, monkeypa
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    monkeypatch.setattr(look, "find", lambda *a: None)
+    monkeypatch.setattr(look, "find", lambda *a: SimpleNamespace(path=Path("x"), notes=(EVIL,)))
     row = {
         "task": "täsk",
         "level": 1,

@@ -286,7 +286,7 @@ def test_what_the_family_says_to_the_user_is_said_to_the_user():
         ("turns", 0, "turns a int, 0"),
         ("stops", ["</plan>"], "stops a list"),
         ("budgets", {}, "budgets a dict"),
-            ("stops", {"plan": 1}, r"stops\['plan'\] a int, 1"),
+        ("stops", {"plan": 1}, r"stops\['plan'\] a int, 1"),
         ("budgets", {"plan": 4, "act": "9"}, r"budgets\['act'\] a str"),
         ("name", None, "name None"),
     ],
