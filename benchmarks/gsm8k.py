@@ -28,8 +28,8 @@ from forethought import cli
 from forethought.core.metrics import pass_at_k, wilson
 from forethought.core.types import Node, Task, Tree
 from forethought.interface.result import Parsed
-from forethought.measure.evaluate import SIDES
 from forethought.recipe.load import load
+from forethought.recipe.measurements import names
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import build
 from forethought.stages.distill import files, rules
@@ -162,7 +162,7 @@ def evaluations(lines: Sequence[Mapping]) -> list[list[str]]:
             str(step),
             *(
                 _interval(*(line[f"{key}/{side}"] for key in ("eval", "eval_low", "eval_high")))
-                for side in SIDES
+                for side in names(("plan", "act"))
             ),
         ]
         for step, line in sorted(found.items())

@@ -86,13 +86,13 @@ def _why(tree: Tree) -> str:
     """Why a group carries no gradient."""
     branches = tree.branches()
     won = _successes(branches)
-    known = any("outcome" in _last(b) for b in _ends(branches))
+    deep = {b.id for b in branches.values() if b.above is not None and branches[b.above].above is not None}
+    known = any("outcome" in _last(b) for b in _ends(branches) if b.id in deep)
     for status in ("failed", "overlong"):
-        lost = [b for b in branches.values() if any(n.status == status for n in b.turns)]
-        # a trajectory that was to be the end of others, where none came to one
-        deep = any(branches[b.above].above is not None for b in lost if b.above is not None)
-        if lost and (not won or (deep and not known)):
-            return status  # nobody knows how it would have ended
+        lost = {b.id for b in branches.values() if any(n.status == status for n in b.turns)}
+        # nothing was won, or what other branches were to end in was lost, and no other such end is known
+        if lost and (not won or (lost & deep and not known)):
+            return status
     return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
 
 

@@ -1,6 +1,7 @@
-"""Factored evaluation: the planning alone, the acting alone, and both.
+"""Factored evaluation: each role by its policy while the oracle speaks the others, and all roles by their
+policies (`recipe.measurements`). Of plan and act:
 
-    plan  own plan, judged by the domain's exact executor
+    plan  own plan, judged by the taskset's exact executor
     act   own acting under the oracle's plan
     e2e   own acting under the own plan (a refused plan is not executed and counts as a failure of e2e)
 
@@ -14,14 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from forethought.core.metrics import paired_difference, wilson
-from forethought.core.types import Node, Task, Tree
+from forethought.core.types import NO_EVIDENCE, Node, Task, Tree
 from forethought.measure.gates import Evaluation
-from forethought.recipe.schema import EvalSpec, TreeSpec
+from forethought.recipe.measurements import END_TO_END, measurements
+from forethought.recipe.roles import once
+from forethought.recipe.schema import EvalSpec
 from forethought.tasks.base import Pool, Taskset, face
 from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
-SIDES = ("plan", "act", "e2e")
+Played = Mapping[tuple[str, ...], Sequence[Tree]]
+"""The roles that the oracle speaks -> one greedy tree for each task."""
 
 
 def held_out(domain: Taskset, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
@@ -48,15 +52,16 @@ def evaluate(
 ) -> Evaluation:
     """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
 
-    Metrics: `eval/SIDE`, `eval/SIDE@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where
-    tasks left the model no room in its context, which counts as not solved, `eval_overlong/SIDE` says how
-    many. A task that failed on a side (the environment, the family, a grader or the parser broke) is not in
-    that side's share, its score is None, and `eval_failed/SIDE` counts it; a side on which all failed has no
+    Metrics: `eval/NAME`, `eval/NAME@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where
+    tasks left the model no room in its context, which counts as not solved, `eval_overlong/NAME` says how
+    many. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
+    not in its share, its score is None, and `eval_failed/NAME` counts it; one in which all failed has no
     value.
     """
-    own, oracle = play(rollouts, tasks, policies, noise=noise, seed=seed)
-    scores = score(own, oracle)
-    return Evaluation(metrics=summary(scores) | overlong(own, oracle) | failed(scores), scores=scores)
+    played = play(rollouts, tasks, policies, noise=noise, seed=seed)
+    scores = score(rollouts.roles, played)
+    metrics = summary(scores) | overlong(rollouts.roles, played) | failed(scores)
+    return Evaluation(metrics=metrics, scores=scores)
 
 
 def play(
@@ -66,28 +71,29 @@ def play(
     *,
     noise: bool = False,
     seed: int = 0,
-) -> tuple[list[Tree], list[Tree]]:
-    """(own plan and own acting, own acting under the oracle's plan), one greedy tree per task each; the
-    second is empty where the domain knows no plans."""
-    # without an oracle's plans acting cannot be measured alone
+) -> dict[tuple[str, ...], list[Tree]]:
+    """The trees that the measurements are read from: one for each choice of roles that the oracle speaks,
+    where the taskset has an oracle. A role after those is spoken by its policy."""
+    roles = rollouts.roles
     known = rollouts.domain.has_plans
-    trees = rollouts.grow(
-        tasks,
-        TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),
-        policies,
-        seed,
-        noise=noise,
-        beside=known,
-    )
-    if not known:
-        return trees, []
-    parts = [[_under(tree, plan) for plan in tree.children(0)] for tree in trees]
-    return [own for own, _ in parts], [oracle for _, oracle in parts]
+    tree = once(roles, temperature=0.0)
+    trees = rollouts.grow(tasks, tree, policies, seed, noise=noise, beside=known and len(roles) > 1)
+    if not known or len(roles) == 1:
+        return {(): trees}
+    played = {(): [_under(tree, 0) for tree in trees], roles[:1]: [_under(tree, 1) for tree in trees]}
+    for n in range(2, len(roles)):
+        told = once(roles, temperature=0.0, oracle=roles[:n])
+        played[roles[:n]] = rollouts.grow(tasks, told, policies, seed, noise=noise)
+    return played
 
 
-def _under(tree: Tree, plan: Node) -> Tree:
-    """The tree with one of its plans alone."""
-    kept = {0, plan.id}
+def _under(tree: Tree, i: int) -> Tree:
+    """The tree with one of its two first branches alone: the policy's own, and the oracle's beside it. A workflow
+    that broke before it forked has neither, and has failed in both."""
+    first = tree.children(0)
+    if len(first) != 2:
+        return tree
+    kept = {0, first[i].id}
     for node in tree.nodes:  # parents precede children
         if node.parent in kept and node.parent != 0:
             kept.add(node.id)
@@ -95,32 +101,46 @@ def _under(tree: Tree, plan: Node) -> Tree:
 
 
 Scores = Mapping[str, Sequence[float | None]]
-"""`eval/SIDE` and `eval/SIDE@LEVEL` -> one score per task, in the order of the tasks; None where it
+"""`eval/NAME` and `eval/NAME@LEVEL` -> one score per task, in the order of the tasks; None where it
 failed."""
 
 
-def score(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, list[float | None]]:
-    """Scores of every task; without `oracle` there is no act."""
-    scores: dict[str, list[float | None]] = {f"eval/{side}": [] for side in SIDES if oracle or side != "act"}
-    for mine, given in zip(own, oracle or [None] * len(own), strict=True):
-        plan = next(n for n in mine.nodes if n.role == "plan")
-        valid = None if plan.status == "failed" else plan.reward_parts.get("valid", 0.0)
-        row = {"plan": valid, **({"act": success(given)} if given else {}), "e2e": success(mine)}
-        for side, value in row.items():
-            scores[f"eval/{side}"].append(value)
-            scores.setdefault(f"eval/{side}@{mine.task.level}", []).append(value)
+def score(roles: Sequence[str], played: Played) -> dict[str, list[float | None]]:
+    """Scores of every task, for the measurements of `roles` whose trees are there and which something
+    judges."""
+    scores: dict[str, list[float | None]] = {}
+    for one in measurements(roles):
+        trees = played.get(one.under)
+        if trees is None or len(trees) != len(played[()]):
+            if trees is not None:
+                raise ValueError(f"{len(trees)} trees for eval/{one.name}, {len(played[()])} tasks")
+            continue
+        last = one.judged == roles[-1]
+        if not last and not _judges(trees, one.judged):
+            continue
+        scores[f"eval/{one.name}"] = []
+        for tree in trees:
+            value = success(tree) if last else valid(tree, one.judged)
+            scores[f"eval/{one.name}"].append(value)
+            scores.setdefault(f"eval/{one.name}@{tree.task.level}", []).append(value)
     return scores
 
 
-def overlong(own: Sequence[Tree], oracle: Sequence[Tree]) -> dict[str, float]:
-    """`eval_overlong/SIDE`: tasks whose turns on that side had no room in the model's context, for the sides
-    that have some."""
-    ran_out = {
-        "plan": [_no_room(tree, "plan") for tree in own],
-        "act": [_no_room(tree, "act") for tree in oracle],
-        "e2e": [_no_room(tree, "plan") or _no_room(tree, "act") for tree in own],
-    }
-    return {f"eval_overlong/{side}": float(sum(tasks)) for side, tasks in ran_out.items() if any(tasks)}
+def _judges(trees: Sequence[Tree], role: str) -> bool:
+    """Whether the executor judged a turn of the role, or would have: none came to its end."""
+    turns = [n for tree in trees for n in tree.nodes if n.role == role and n.policy is not None]
+    return any("valid" in n.reward_parts for n in turns) or all(n.status in NO_EVIDENCE for n in turns)
+
+
+def overlong(roles: Sequence[str], played: Played) -> dict[str, float]:
+    """`eval_overlong/NAME`: tasks whose turns in that measurement had no room in the model's context, for the
+    measurements that have some."""
+    found: dict[str, float] = {}
+    for one in measurements(roles):
+        speaks = roles if one.name == END_TO_END else (one.judged,)
+        count = sum(_no_room(tree, speaks) for tree in played.get(one.under, ()))
+        found |= {f"eval_overlong/{one.name}": float(count)} if count else {}
+    return found
 
 
 def evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -128,8 +148,13 @@ def evaluated(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name.startswith("eval")}
 
 
-def _no_room(tree: Tree, role: str) -> bool:
-    return any(n.role == role and n.status == "overlong" for n in tree.nodes)
+def _no_room(tree: Tree, roles: Sequence[str]) -> bool:
+    return any(n.role in roles and n.status == "overlong" for n in tree.nodes)
+
+
+def _names(scores: Scores) -> list[str]:
+    """The measurements over all levels, in order."""
+    return [name for name in scores if "@" not in name]
 
 
 def changes(start: Evaluation, now: Evaluation) -> dict[str, float]:
@@ -146,25 +171,31 @@ def changes(start: Evaluation, now: Evaluation) -> dict[str, float]:
 
 
 def failed(scores: Scores) -> dict[str, float]:
-    """`eval_failed/SIDE`: tasks that failed on that side, for the sides where some did."""
-    counts = {side: list(scores.get(f"eval/{side}", ())).count(None) for side in SIDES}
-    return {f"eval_failed/{side}": float(n) for side, n in counts.items() if n}
+    """`eval_failed/NAME`: tasks that failed in that measurement, for those where some did."""
+    counts = {name.removeprefix("eval/"): list(scores[name]).count(None) for name in _names(scores)}
+    return {f"eval_failed/{name}": float(n) for name, n in counts.items() if n}
 
 
 def failures(scores: Scores) -> tuple[int, int]:
-    """(tasks that failed on some side, all of them)"""
-    rows = list(zip(*(scores[f"eval/{side}"] for side in SIDES if f"eval/{side}" in scores), strict=True))
+    """(tasks that failed in some measurement, all of them)"""
+    rows = list(zip(*(scores[name] for name in _names(scores)), strict=True))
     return sum(None in row for row in rows), len(rows)
 
 
 def success(tree: Tree) -> float | None:
-    """Whether an execution succeeded; None where something broke instead."""
+    """Whether the trajectory succeeded; None where something broke instead."""
     if any(n.status == "failed" for n in tree.nodes):
         return None
-    return max(
-        (n.reward_parts["outcome"] for n in tree.nodes if n.role == "act" and "outcome" in n.reward_parts),
-        default=0.0,
-    )
+    return max((n.reward_parts["outcome"] for n in tree.nodes if "outcome" in n.reward_parts), default=0.0)
+
+
+def valid(tree: Tree, role: str) -> float | None:
+    """What the executor says of the first branch of a role; 0 where it was refused or cut off, or nothing of
+    it was said, None where it broke."""
+    turn = next((n for n in tree.nodes if n.role == role and n.policy is not None), None)
+    if turn is None:
+        return None if any(n.status == "failed" for n in tree.nodes) else 0.0
+    return None if turn.status == "failed" else turn.reward_parts.get("valid", 0.0)
 
 
 def summary(scores: Scores) -> dict[str, float]:

@@ -132,7 +132,8 @@ def test_scores_are_joined_task_by_task():
     tasks = tasks_of(rollouts)
     from forethought.measure.evaluate import play
 
-    own, oracle = play(rollouts, tasks, ONE)
-    with pytest.raises(ValueError):
-        score(own, oracle[1:])
-    assert [success(tree) for tree in own] == [1.0] * 10
+    played = play(rollouts, tasks, ONE)
+    assert played.keys() == {(), ("plan",)}
+    with pytest.raises(ValueError, match="9 trees for eval/act, 10 tasks"):
+        score(("plan", "act"), played | {("plan",): played["plan",][1:]})
+    assert [success(tree) for tree in played[()]] == [1.0] * 10
