@@ -136,6 +136,7 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
     rollouts = Rollouts(Listening(desk.vocabulary(), desk.stops, choices=desk_choices), desk)
     spec = StageSpec(
         kind="reinforce",
+        roles=("plan", "act"),
         batch=1,
         tree=TreeSpec(counts={"plan": 2, "act": 1}),
         credit=CreditSpec(name="role_baseline"),
@@ -190,7 +191,7 @@ def test_a_group_of_which_nothing_is_known_is_no_failure_of_the_policy():
         "groups/zero": 1.0,
         "groups/failed": 2,
     }
-    line = reduce(tree_metrics(trees))
+    line = reduce(tree_metrics(trees, ("plan",)))
     assert "reward/act" not in line and "reward/plan" not in line
     assert (line["failed/plan"], line["failed/act"], line["refused/plan"]) == (0.5, 1.0, 0.0)
     assert failures_of(trees) == (4, 4)
