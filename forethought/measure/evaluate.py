@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from forethought.core.metrics import paired_difference, wilson
-from forethought.core.types import NO_EVIDENCE, Node, Task, Tree
+from forethought.core.types import NO_EVIDENCE, Task, Tree
 from forethought.measure.gates import Evaluation
 from forethought.recipe.measurements import END_TO_END, measurements
 from forethought.recipe.roles import once
@@ -88,8 +88,8 @@ def play(
 
 
 def _under(tree: Tree, i: int) -> Tree:
-    """The tree with one of its two first branches alone: the policy's own, and the oracle's beside it. A workflow
-    that broke before it forked has neither, and has failed in both."""
+    """The tree with one of its two first branches alone: the policy's own, and the oracle's beside it. A
+    workflow that broke before it forked has neither, and has failed in both."""
     first = tree.children(0)
     if len(first) != 2:
         return tree
