@@ -98,7 +98,7 @@ def engine_of(recipe, domain):
 
 class Fragile(FakeEngine):
     """Breaks at its third call of `sample`, once for each letter in the file `plan`: `k` kills the process,
-    `e` is an exception, `s` is a signal to the process `parent` (a Ctrl-C)."""
+    `e` is an exception, `s` is a signal to the process `parent` (a Ctrl-C), `K` kills that one."""
 
     plan, parent, calls = Path(), 0, 0
 
@@ -111,10 +111,10 @@ class Fragile(FakeEngine):
                 raise ValueError("it broke")
             os.kill(
                 os.getpid() if left[0] == "k" else self.parent,
-                signal.SIGKILL if left[0] == "k" else signal.SIGINT,
+                signal.SIGINT if left[0] == "s" else signal.SIGKILL,
             )
-            # until the command has passed the signal on to this process
-            for _ in range(200 if left[0] == "s" else 0):
+            # until the command has passed the signal on to this process, or this one has seen it die
+            for _ in range(200 if left[0] in "sK" else 0):
                 if signal.getsignal(signal.SIGTERM).__self__.caught:
                     break
                 time.sleep(0.05)

@@ -6,8 +6,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -206,6 +208,38 @@ def test_ctrl_c_saves_what_runs_and_says_how_to_go_on(file, tmp_path):
         and json.loads((hurt / "summary.json").read_text())["status"] == "interrupted"
     )
     assert (tmp_path / "out/arms.html").is_file()
+    code, printed = go(tmp_path)
+    assert code == 0, printed
+    run.train(read(file)[1]["desk", "adapters", 1], tmp_path / "straight", nothing, fake_desk())
+    assert numbers(hurt) == numbers(tmp_path / "straight")
+
+
+def test_a_command_that_is_killed_leaves_runs_that_are_saved_and_go_on(file, tmp_path):
+    script = f"""
+import sys
+import time
+from pathlib import Path
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+if __name__ == "__main__":
+    from test_arms_run import go
+    go(Path(sys.argv[1]), breaks="K", workers=1)
+"""
+    (tmp_path / "killed.py").write_text(script)
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "killed.py"), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": paths},
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    hurt = tmp_path / "out/desk/adapters/seed-1"
+    for _ in range(600):  # its worker saves and ends, as if it had been asked to
+        if (outcome := read_outcome(hurt)) and outcome.status == "interrupted":
+            break
+        time.sleep(0.05)
+    assert json.loads((hurt / "summary.json").read_text())["status"] == "interrupted"
     code, printed = go(tmp_path)
     assert code == 0, printed
     run.train(read(file)[1]["desk", "adapters", 1], tmp_path / "straight", nothing, fake_desk())
