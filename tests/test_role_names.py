@@ -28,7 +28,6 @@ STILL = {
     "look/records.py",
     "look/shown.py",
     "look/swap.py",
-    "measure/evaluate.py",
     "recipe/check_reinforce.py",
     "recipe/schema.py",
     "stages/distill/rules.py",

@@ -170,6 +170,19 @@ class Stepped(Protocol):
         """The steps of an accepted plan in words, in the order in which they are executed; at least one."""
 
 
+class Looking(Protocol):
+    """Who looks before planning: what matters for a task is named first. The workflow blink_think_link needs it."""
+
+    def look(self, task: Task) -> str:
+        """What matters for the task, stop word included."""
+
+    def parse_look(self, task: Task, text: str) -> Verdict:
+        """As `parse_plan`, of a look."""
+
+    def judge_look(self, task: Task, text: str) -> Verdict:
+        """Score 1.0 when what is named is what matters, and nothing else."""
+
+
 class Pool(Protocol):
     """Whose problems somebody gave: there is an end to them."""
 

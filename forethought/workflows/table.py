@@ -9,7 +9,7 @@ from forethought.core.errors import RecipeError, unknown
 from forethought.core.types import Task, Turn
 from forethought.recipe.speaking import OPTIONS, SPEAKING
 from forethought.tasks.base import Taskset
-from forethought.workflows import act_only, plan_steps, plan_then_act, react
+from forethought.workflows import act_only, blink_think_link, plan_steps, plan_then_act, react
 from forethought.workflows.trajectory import Counts, Trajectory
 
 Run = Callable[[Trajectory, Task, Counts], Awaitable[None]]
@@ -70,6 +70,7 @@ WORKFLOWS: dict[str, Workflow] = {
         ("plan_then_act", plan_then_act.plan_then_act, plan_then_act.shown, plan_then_act.oracle, ()),
         ("act_only", act_only.act_only, act_only.shown, None, ()),
         ("react", react.react, react.shown, None, SPEAKING["react"]),
+        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.shown, None, ()),
         ("plan_steps", plan_steps.plan_steps, plan_steps.shown, plan_steps.oracle, ()),
     )
 }

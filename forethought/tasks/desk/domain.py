@@ -33,6 +33,7 @@ from forethought.envs.base import Environment
 from forethought.interface.result import Refusal, verdict
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Split
+from forethought.tasks.desk.blink import Looks, mistake
 from forethought.tasks.desk.plans import PLANS, Plan, plans_of
 from forethought.tasks.guided import Guided
 
@@ -69,7 +70,7 @@ class Desk(Guided):
     """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors),
     `bushiness` (probability that a widget hangs from another one rather than from the desk), `parents`,
     `dead` (widgets hung from `void`, only with two parents), `stepwise`, `retry`, `slip`, `flip` (probabilities),
-    `plans` ("words" or "json"), `tags` (names of the plan and act tags). Raises RecipeError for an option or
+    `plans` ("words", "path" or "json"), `tags` (names of the plan and act tags). Raises RecipeError for an option or
     level it does not have."""
 
     name = "desk"
@@ -99,6 +100,7 @@ class Desk(Guided):
         longest = self.depth if self.parents == 1 else self.widgets
         # a widget too many is wrong, not refused
         self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)
+        self.looks = Looks(NAMES, longest + 1)
         self.budgets = {"plan": self.language.budget, "act": 5 if self.stepwise else 3 * longest + 3}
         self.turns = longest * (1 + self.retry) if self.stepwise else 1
 
@@ -270,6 +272,21 @@ class Desk(Guided):
             return f"{place(0, len(path))}: the plan sets {plan.value}, the goal's value is {state.value}"
         return ""
 
+    # ---- a look before the plan (the workflow blink_think_link)
+
+    def look(self, task: Task) -> str:
+        return self.looks.render(shortest_path(task.state.parents, task.state.goal))
+
+    def parse_look(self, task: Task, text: str) -> Verdict:
+        return verdict(self.looks.parse(text))
+
+    def judge_look(self, task: Task, text: str) -> Verdict:
+        parsed = self.looks.parse(text)
+        if isinstance(parsed, Refusal):
+            return verdict(parsed)
+        reason = mistake(task.state.parents, ROOT, task.state.goal, parsed.value)
+        return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         parsed = self.language.parse(plan)
         if isinstance(parsed, Refusal):
@@ -361,7 +378,8 @@ def _tags(names: Mapping[str, object]) -> Tags:
     if "obs" in names.values():
         raise RecipeError("task.tags", "'obs' is the tag of observations; give plan and act other names")
     try:
-        return Tags(**names)
+        # desk writes no section for thinking: its tag is one that is free
+        return Tags(**names, think=next(tag for tag in ("think", "thinks") if tag not in names.values()))
     except UserError as error:
         raise RecipeError("task.tags", str(error)) from None
 

@@ -1,6 +1,7 @@
-"""The two languages in which `desk` writes one and the same plan: who must be opened, and which value is set.
+"""The languages in which `desk` writes one and the same plan: who must be opened, and which value is set.
 
     words   c s e </plan>                                          from the goal up to a top-level widget
+    path    e s c </plan>                                          the same from the top down
     json    [{"op": "open", "target": "widget e in the desk area"},
              {"op": "open", "target": "widget s in the e area"},
              {"op": "set", "target": "widget c in the s area", "value": "v3"}] </plan>
@@ -55,6 +56,20 @@ class WordPlans:
     def words(self) -> list[str]:
         """What the language writes beside names and tags."""
         return []
+
+
+class PathPlans(WordPlans):
+    """The names of the path from the top down, and the closing tag."""
+
+    def parse(self, text: str) -> Parsed | Refusal:
+        answer = super().parse(text)
+        return answer if isinstance(answer, Refusal) else Parsed(Plan(path=answer.value.path[::-1]))
+
+    def render(self, path: tuple[str, ...], value: str) -> str:
+        return super().render(path[::-1], value)
+
+    def place(self, index: int, length: int) -> str:
+        return f"word {length - index}"
 
 
 class JsonPlans:
@@ -139,11 +154,13 @@ class JsonPlans:
         return list(dict.fromkeys(word for plan in plans for word in plan.split()))
 
 
-PLANS = ("words", "json")
+PLANS = ("words", "path", "json")
 
 
 def plans_of(
     kind: str, names: tuple[str, ...], root: str, values: tuple[str, ...], tags: Tags, most: int
 ) -> WordPlans | JsonPlans:
     """The language of that name, one of PLANS, for paths of at most `most` widgets."""
-    return WordPlans(names, tags, most) if kind == "words" else JsonPlans(names, root, values, tags, most)
+    if kind == "json":
+        return JsonPlans(names, root, values, tags, most)
+    return (PathPlans if kind == "path" else WordPlans)(names, tags, most)

@@ -1,0 +1,77 @@
+"""Blink, think, link (arXiv 2509.15566): a look names what matters, a thought makes a plan of it, the link acts.
+
+n looks at a task, n thoughts after each look that the interface accepts, n executions of each plan. The taskset
+judges looks (`Looking`) and plans, its environment the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from forethought.core.errors import RecipeError
+from forethought.core.types import Task, Turn, Verdict
+from forethought.tasks.base import Looking, Taskset, face
+from forethought.workflows.acting import pay
+from forethought.workflows.trajectory import Counts, Trajectory, together
+
+Reads = Callable[[Task, str], Verdict]
+
+
+async def blink_think_link(t: Trajectory, task: Task, n: Counts) -> None:
+    looks = await t.fork("blink", n["blink"])
+    for look in looks:
+        judge(look, task, look.taskset.parse_look, look.taskset.judge_look)
+    await together(_thoughts(look, task, n) for look in looks if look.accepted)
+
+
+def judge(turn: Trajectory, task: Task, parse: Reads, judge: Reads) -> None:
+    """What the interface refuses ends there; the rest earns what the exact judge says. The oracle's is not judged."""
+    if turn.ended or turn.status == "given":
+        return
+    with turn.guard("reward"):
+        parsed = parse(task, turn.text)
+        valid = judge(task, turn.text) if parsed.score else parsed
+        turn.reward(format=parsed.score, valid=valid.score)
+        if parsed.score:
+            turn.note(valid.reason)
+        else:
+            turn.refuse(parsed.reason)
+
+
+async def _thoughts(look: Trajectory, task: Task, n: Counts) -> None:
+    thoughts = await look.fork("think", n["think"])
+    for thought in thoughts:
+        judge(thought, task, thought.taskset.parse_plan, thought.taskset.judge_plan)
+    await together(_links(thought, task, n["link"]) for thought in thoughts if thought.accepted)
+
+
+async def _links(thought: Trajectory, task: Task, n: int) -> None:
+    await together(_link(link, task, thought.text) for link in await thought.fork("link", n))
+
+
+async def _link(link: Trajectory, task: Task, plan: str) -> None:
+    while not link.ended:
+        outcome = await link.step()
+        if outcome is None:
+            return
+        if outcome.done:
+            with link.guard("reward"):
+                pay(link, outcome, follows=link.taskset.follows(task, plan, link.texts("link")).score)
+            return
+        await link.generate("link")
+
+
+def shown(taskset: Taskset, task: Task) -> list[Turn]:
+    """The oracle's look, and the taskset's demonstration in the roles of this workflow."""
+    says = {"plan": "think", "act": "link", None: None}
+    turns = [Turn(role=says[turn.role], text=turn.text) for turn in taskset.demonstrate(task)]
+    return [Turn(role="blink", text=_looking(taskset).look(task)), *turns]
+
+
+def _looking(taskset: Taskset) -> Looking:
+    found = face(taskset, Looking)
+    if found is None:
+        raise RecipeError(
+            "workflow", f"blink_think_link asks for a look, and {taskset.name} knows none; take desk"
+        )
+    return found
