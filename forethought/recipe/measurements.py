@@ -23,7 +23,7 @@ class Measurement:
         """The last role that a policy speaks. Where it is not the last of all, the oracle takes over after
         it: its branch is judged by the exact executor (the part `valid`), else by the outcome of the
         episode."""
-        return next(role for role in reversed(self.speaks) if self.speaks[role] == "policy")
+        return next(role for role in reversed(tuple(self.speaks)) if self.speaks[role] == "policy")
 
     @property
     def under(self) -> tuple[str, ...]:
