@@ -77,7 +77,7 @@ def _evaluate(
     recipe = source.recipe
     chosen = to_measure(domain, recipe.eval, problems, tasks, levels)
     rollouts = rollouts_of(source.open(domain, engine_of), domain, recipe)
-    rollouts.words.check_room(chosen)
+    rollouts.check_room(chosen)
     records = list(
         play(
             rollouts,

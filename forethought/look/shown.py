@@ -46,7 +46,7 @@ def _sample(
     recipe = source.recipe
     chosen = to_show(domain, n, level, seed, problems)
     rollouts = rollouts_of(source.open(domain, engine_of), domain, recipe)
-    rollouts.words.check_room(chosen)
+    rollouts.check_room(chosen)
     oracle = oracle_plans(rollouts, chosen)
     records = play(
         rollouts,

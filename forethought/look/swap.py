@@ -141,7 +141,7 @@ def _on(source: Source, grounds: Sequence[Ground], engine_of: EngineOf) -> Itera
     engine = source.open(grounds[0].domain, engine_of)
     for ground in grounds:
         rollouts = rollouts_of(engine, ground.domain, source.recipe)
-        rollouts.words.check_room(ground.tasks)
+        rollouts.check_room(ground.tasks)
         yield rollouts, ground
 
 

@@ -101,7 +101,7 @@ def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine
     engine = engine_of(recipe, domain)
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, domain, recipe)
-    rollouts.words.check_room(shown=any(stage.kind == "imitate" for stage in recipe.stage))
+    rollouts.check_room(demonstrated=any(stage.kind == "imitate" for stage in recipe.stage))
     return engine, rollouts
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
-from forethought.core.types import Task, Turn, Verdict
+from forethought.core.types import Side, Task, Turn, Verdict
 from forethought.envs.base import Environment
 
 Split = Literal["train", "eval"]
@@ -65,6 +65,8 @@ class Taskset:
     opens: Mapping[str, str] = NOTHING
     turns: int = 1  # most acting turns of one episode (1: the whole execution in one turn)
     spaced: bool = True  # words with single spaces between them; False: free text
+    observation: int = 0  # most words of one observation (free text: tokens); 0: as demonstrations show
+    side: Side = "user"  # who gives observations in a conversation: the user, or a tool
     notes: Sequence[str] = ()  # what a run says at its start, such as what was left out
     has_plans: bool = False  # every task that is evaluated has an oracle's plan; True for an `Oracle`
     shows: bool = False  # every task that `shown` can draw has a demonstration; True for an `Oracle`

@@ -106,7 +106,7 @@ class Growing:
         node, words, current = self.nodes[at], self.play.words, self.opened.get(at)
         opening, settled = words.opening(role), at in self.asked
         self.asked.add(at)
-        if current == role or not (opening or (at == 0 and not settled)):
+        if current == role:
             return at
         if at == 0 and not settled:
             node.token_ids = words.encoded(
@@ -114,10 +114,14 @@ class Growing:
             )
             node.text = words.root_text(self.task, role)
         elif node.role is None and not settled and current is None:
-            node.token_ids += words.piece(opening)
-            node.text = words.after(node.text, opening)
+            if opening:
+                node.token_ids += words.piece(opening)
+                node.text = words.after(node.text, opening)
         else:
-            ids = words.piece(opening)
+            said = node.token_ids if node.role else ()
+            ids = words.observation(None, said) + (words.piece(opening) if opening else ())
+            if not ids:
+                return at
             at = self.add(parent=at, role=None, text=opening, token_ids=ids, branch=branch)
             self.asked.add(at)
         self.opened[at] = role

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
+from itertools import groupby
 
+from forethought.core.errors import UserError
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree, Turn, Undrawn
 from forethought.engines.base import Engine
@@ -66,14 +69,21 @@ class Rollouts:
             if shown:
                 self.words.encoded("task", "family", self.words.root_ids, task)
             found: list[tuple[Turn, tuple[int, ...]]] = []
-            for i, turn in enumerate(shown):
-                opening = self.words.opening(turn.role) if turn.role and i else ""
-                if opening:
-                    found.append(self._opened(found, opening))
+            for turn in self._joined(shown):
+                if turn.role and found:
+                    self._open(found, turn.role)
                 found.append((turn, self._turn_ids(turn, found)))
             return found
         except Fault:
             return []
+
+    def _joined(self, shown: Sequence[Turn]) -> Iterator[Turn]:
+        """The turns, with observations in a row as a trajectory reads them."""
+        for role, turns in groupby(shown, key=lambda turn: turn.role):
+            if role is not None or self.words.spaced:
+                yield from turns
+            else:
+                yield Turn(role=None, text=reduce(self.words.observed, (turn.text for turn in turns)))
 
     def _turn_ids(self, turn: Turn, before: list[tuple[Turn, tuple[int, ...]]]) -> tuple[int, ...]:
         words = self.words
@@ -82,15 +92,26 @@ class Rollouts:
         said = before[-1][1] if before else ()
         return words.encoded("task", "demonstrate", lambda text: words.observation(text, said), turn.text)
 
-    def _opened(
-        self, found: list[tuple[Turn, tuple[int, ...]]], opening: str
-    ) -> tuple[Turn, tuple[int, ...]]:
-        """What is read before a role's turn, with its opening at the end."""
-        ids = self.words.piece(opening)
-        if found and found[-1][0].role is None:
-            seen, read = found.pop()
-            return Turn(role=None, text=self.words.after(seen.text, opening)), read + ids
-        return Turn(role=None, text=opening), ids
+    def _open(self, found: list[tuple[Turn, tuple[int, ...]]], role: str) -> None:
+        """The opening of the role's turn stands at the end of what is read before it."""
+        opening, (before, said) = self.words.opening(role), found[-1]
+        ids = self.words.piece(opening) if opening else ()
+        if before.role is None:
+            found[-1] = Turn(role=None, text=self.words.after(before.text, opening)), said + ids
+        elif ids := self.words.observation(None, said) + ids:
+            found.append((Turn(role=None, text=opening), ids))
+
+    def check_room(self, tasks: Sequence[Task] = (), demonstrated: bool = False) -> None:
+        """UserError where one of `tasks`, or of the longest that there are, does not fit the model's context
+        with the longest turns allowed and what is read between them (`Words.check_room`). What the
+        environment says is counted where the taskset tells its length or can demonstrate it; else it shows
+        while rollouts grow (overlong)."""
+        shown: list[list[tuple[str | None, int]]] = []
+        for task in tasks or self.words.deepest():
+            with suppress(UserError):  # of one that cannot be demonstrated, whoever demonstrates it hears
+                if self.oracle_plan(task):
+                    shown.append([(turn.role, len(ids)) for turn, ids in self.turns(task)])
+        self.words.check_room(tasks, demonstrated, self.words.most_read(shown))
 
     def shows(self) -> bool:
         """Whether every task that `shown` can draw has a demonstration."""

@@ -181,16 +181,22 @@ class Trajectory:
         return self._moved(tree.say(self._at, self._on, role, out, len(self._ids)))
 
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
-        """What the roles read next. `images`: PNG or JPEG files, kept for who looks at the tree; there is no
-        model here yet that sees them."""
+        """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files, kept
+        for who looks at the tree; there is no model here yet that sees them."""
+        tree, words, said = self._tree, self._tree.play.words, self._turn.token_ids
+        last = tree.nodes[self._at]
         with self.guard("environment"):
-            words, said = self._tree.play.words, self._turn.token_ids
+            joins = not words.spaced and self._at != self._said and self._at not in tree.asked
+            text = words.observed(last.text, text) if joins else text
             ids = words.encoded("environment", "step", lambda text: words.observation(text, said), text)
             names = self.taskset.episodes.images.keep(images)
-            below = self._tree.add(
-                parent=self._at, role=None, text=text, token_ids=ids, branch=self._on, images=names
-            )
-            self._before, self._at = self._ids, below
+            if joins:
+                last.text, last.token_ids, last.images = text, ids, last.images + names
+            else:
+                below = tree.add(
+                    parent=self._at, role=None, text=text, token_ids=ids, branch=self._on, images=names
+                )
+                self._before, self._at = self._ids, below
 
     # ---- the environment
 

@@ -45,8 +45,9 @@ class Words:
         rows = {role: (own or {}).get(role) or RoleSpec() for role in self.roles}
         self._stops = {role: rows[role].stop or taskset.stop(role) for role in self.roles}
         self._openings = {role: taskset.opening(role) for role in self.roles}
-        longest = max(len(self.piece(word)) for word in taskset.words(self.roles)) if self.spaced else 1
-        self.budgets = {role: rows[role].budget or taskset.budget(role) * longest for role in self.roles}
+        # tokens of a word
+        self.longest = max(len(self.piece(word)) for word in taskset.words(self.roles)) if self.spaced else 1
+        self.budgets = {role: rows[role].budget or taskset.budget(role) * self.longest for role in self.roles}
         self.tight = ""  # what `check_room` found of problems that are too long for the model, in a sentence
 
     # ---- a role's turn
@@ -85,11 +86,18 @@ class Words:
         a word."""
         return self.engine.encode(" " + text if self.spaced else text)
 
-    def observation(self, text: str, said: Sequence[int]) -> tuple[int, ...]:
-        """What is read after the turn `said`: in free text a message of the other side, by the chat template
-        of a model that has one."""
-        rendered = None if self.spaced else self.engine.observation(text, said)
-        return self.piece(text) if rendered is None else rendered
+    def observation(self, text: str | None, said: Sequence[int]) -> tuple[int, ...]:
+        """What is read after the turn `said` (None: nothing was observed), without the opening of the next
+        turn: in free text a message of the other side, by the chat template of a model that has one."""
+        if not self.spaced and (text is not None or (said and said[-1] in self.engine.ends)):
+            rendered = self.engine.observation(text, said, self.taskset.side)
+            if rendered is not None:
+                return rendered
+        return () if text is None else self.piece(text)
+
+    def observed(self, text: str, more: str) -> str:
+        """Two observations in a row of free text, read as one message."""
+        return f"{text}\n{more}" if text and more else text + more
 
     def begun(self, text: str) -> tuple[int, ...]:
         """Token ids of the first text of a path: the model's own beginning, where it has one, and the
@@ -155,32 +163,51 @@ class Words:
         """Most tokens that the roles may take on one path."""
         return longest_turns(self.budgets, self.taskset.turns, self.each_turn)
 
-    def check_room(self, tasks: Sequence[Task] = (), shown: bool = False) -> None:
-        """UserError where one of `tasks` (by default the longest that the taskset knows, or some of its
-        deepest level), with the longest turns allowed, does not fit the model's context.
+    def most_read(self, shown: Sequence[Sequence[tuple[str | None, int]]]) -> int:
+        """Most tokens that are read between the turns of one path. What is read before the last role speaks
+        again comes as often as it does; how long it is, demonstrations show, which are given as (role, tokens)
+        of their turns, and the taskset may say of its observations."""
+        before = again = 0
+        for turns in shown:
+            read, spoken = 0, False
+            for role, tokens in turns:
+                read += tokens if role is None else 0
+                if role == self.roles[-1]:
+                    before, again = (before, max(again, read)) if spoken else (max(before, read), again)
+                    read, spoken = 0, True
+        if self.taskset.turns > 1 and self.taskset.observation:
+            stated = self.taskset.observation * self.longest
+            again = max(again, stated + (0 if self.spaced else len(self.observation("", ()))))
+        return before + (self.taskset.turns - 1) * again
 
-        Problems that somebody gave (a taskset with a pool) differ in length: there some may be too long, which
-        `tight` then says, but not all; with `shown`, where they are demonstrated too, none.
+    def check_room(self, tasks: Sequence[Task] = (), demonstrated: bool = False, read: int = 0) -> None:
+        """UserError where one of `tasks` (by default the longest that the taskset knows, or some of its
+        deepest level), with the longest turns allowed and `read` tokens between them, does not fit the
+        model's context.
+
+        Problems that somebody gave (a taskset with a pool) differ in length: there some may be too long,
+        which `tight` then says, but not all; where they are `demonstrated` too, none.
         """
         given = face(self.taskset, Pool)
-        longest = [task for task in tasks or self._longest(given) if not isinstance(task.state, Undrawn)]
+        longest = [task for task in tasks or self.deepest() if not isinstance(task.state, Undrawn)]
         prompt, level = max(((len(self.root_ids(task)), task.level) for task in longest), default=(0, 0))
         said, context = self.longest_turns, self.engine.context
-        if prompt + said <= context:
+        if prompt + said + read <= context:
             return
-        sizes = (
-            [len(self.root_ids(task)) for task in tasks or self._all(given)] if given and not shown else []
-        )
-        tight = [size for size in sizes if size + said > context]
+        may_be_tight = given and not demonstrated
+        sizes = [len(self.root_ids(task)) for task in tasks or self._all(given)] if may_be_tight else []
+        tight = [size for size in sizes if size + said + read > context]
         what = " and ".join([*self.roles[:-1], f"{self.roles[-1]}s"])
         if len(tight) < len(sizes):
             none = sum(size >= context for size in tight)
+            what += " and what is read between them" if read else ""
             self.tight = (
-                f"{len(tight):,} of {len(sizes):,} problems leave less than the {said:,} tokens that {what} may "
-                f"take in the model's context of {context:,}, and {none:,} of them none at all (the longest "
-                f"prompt has {prompt:,}); what has no room is counted as overlong, not as wrong"
+                f"{len(tight):,} of {len(sizes):,} problems leave less than the {said + read:,} tokens that "
+                f"{what} may take in the model's context of {context:,}, and {none:,} of them none at all (the "
+                f"longest prompt has {prompt:,}); what has no room is counted as overlong, not as wrong"
             )
             return
+        what += f" with {read} read between them" if read else ""
         raise UserError(
             f"{self.taskset.name} at level {level} takes prompts of {prompt} tokens and {said} for {what}; the "
             f"model's context is {context}. Take lower levels or a model with a longer context"
@@ -196,8 +223,9 @@ class Words:
         ]
         return list({task.id: task for task in tasks}.values())
 
-    def _longest(self, given: Pool | None) -> list[Task]:
-        if given:
+    def deepest(self) -> list[Task]:
+        """The longest tasks that the taskset knows, or some of its deepest level."""
+        if given := face(self.taskset, Pool):
             return given.longest(16)
         rng = random.Random(0)
         return [drawn(self.taskset, rng, [max(self.taskset.levels)], "train")[0] for _ in range(8)]

@@ -29,7 +29,6 @@ from forethought.stages.step import tree_metrics
 from forethought.traces.find import Filter, find
 from forethought.traces.judged import judge
 from forethought.workflows.rollout import Rollouts
-from forethought.workflows.words import Words
 
 SAME = {"plan": "base", "act": "base"}
 PROMPT = 20  # tokens of HAND: a screen of 16, the task of 4
@@ -354,29 +353,29 @@ class Given(Rollouts):
 
 def test_given_problems_may_be_too_long_but_not_all_of_them():
     rollouts = Given([10, 20, 40, 60], context=40)  # a plan takes 5 tokens and acts 12
-    rollouts.words.check_room()
+    rollouts.check_room()
     assert rollouts.notes() == [
         "2 of 4 problems leave less than the 17 tokens that plan and acts may take in the model's context of "
         "40, and 2 of them none at all "
         "(the longest prompt has 60); what has no room is counted as overlong, not as wrong"
     ]
     fits = Given([10, 20], context=40)
-    fits.words.check_room()
+    fits.check_room()
     assert fits.notes() == []
-    rollouts.words.check_room(rollouts.tasks[1:3])
+    rollouts.check_room(rollouts.tasks[1:3])
     assert rollouts.words.tight.startswith("1 of 2 problems")
     refusal = "desk at level 3 takes prompts of 60 tokens and 17 for plan and acts; the model's context is 40"
     # none fits; none may fail that are demonstrated
-    for every in ({"tasks": rollouts.tasks[2:]}, {"shown": True}):
+    for every in ({"tasks": rollouts.tasks[2:]}, {"demonstrated": True}):
         with pytest.raises(UserError, match=refusal):
-            rollouts.words.check_room(**every)
+            rollouts.check_room(**every)
     with pytest.raises(UserError, match=refusal):
-        Given([41, 60], context=40).words.check_room()
+        Given([41, 60], context=40).check_room()
 
 
 def test_a_run_goes_on_counts_them_and_shows_them(tmp_path, monkeypatch):
     """Plans of level 1 fit in two tokens, and then the context is full."""
-    monkeypatch.setattr(Words, "check_room", lambda self, **asked: None)
+    monkeypatch.setattr(Rollouts, "check_room", lambda self, **asked: None)
     stage = {
         "kind": "reinforce",
         "roles": ["act"],

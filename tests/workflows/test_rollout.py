@@ -200,10 +200,10 @@ def test_the_context_of_the_model_cuts_the_budget():
 def test_a_model_that_the_deepest_level_does_not_fit_is_refused_before_anything_runs():
     rollouts = scripted(say(PLAN))
     rollouts.engine.context = 4 * 4 + 4 + 5 + 12  # the screen, the task, the longest plan, the longest act
-    rollouts.words.check_room()
+    rollouts.check_room()
     rollouts.engine.context -= 1
     with pytest.raises(UserError) as caught:
-        rollouts.words.check_room()
+        rollouts.check_room()
     assert str(caught.value) == (
         "desk at level 3 takes prompts of 20 tokens and 17 for plan and acts; the "
         "model's context is 36. "
