@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
+from typing import Any
 
 from forethought.core.types import Advantages, Batch, Node, Segment, Task, Tree
 from forethought.workflows.rollout import Rollouts
@@ -24,7 +26,7 @@ def demonstration_segments(
     contexts: dict[str, int] = {}
     with rollouts.guard.watch():
         shown = [rollouts.turns(task) for task in tasks]
-    for i, (task, roles) in enumerate(zip(tasks, loss_roles or [None] * len(tasks), strict=True)):
+    for i, (task, roles) in enumerate(zip(tasks, loss_roles or repeat(None, len(tasks)), strict=True)):
         if not shown[i]:
             if failed is not None:
                 failed.append(i)
@@ -34,7 +36,7 @@ def demonstration_segments(
         above = _add(segments, Segment(parent=above, token_ids=prompt))
         for turn, ids in shown[i]:
             trains = turn.role is not None and (roles is None or turn.role in roles)
-            loss = {"stream": stream, "weight": (1.0,) * len(ids)} if trains else {}
+            loss: dict[str, Any] = {"stream": stream, "weight": (1.0,) * len(ids)} if trains else {}
             above = _add(segments, Segment(parent=above, token_ids=ids, role=turn.role, **loss))
     return segments
 
@@ -89,7 +91,7 @@ def for_policy(segments: Sequence[Segment], policy: str, policies: Mapping[str, 
     return Batch(
         policy=policy,
         segments=tuple(
-            s if s.stream is None or policies[s.role] == policy else _context_only(s) for s in segments
+            s if s.stream is None or policies[s.role or ""] == policy else _context_only(s) for s in segments
         ),
     )
 

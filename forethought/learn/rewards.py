@@ -79,7 +79,7 @@ def _outcomes(branches: Mapping[int, Branch], weights: Weights, parts: Parts) ->
     # of its branches were refused.
     asked = {b.role for b in branches.values() if under[b.id]}
     asked |= {role for role, counted in weights.items() if {"outcome", "analytic"} & counted.keys()}
-    for branch in reversed(branches.values()):  # those below before those above
+    for branch in reversed(list(branches.values())):  # those below before those above
         own = [parts[n.id]["outcome"] for n in branch.nodes if "outcome" in parts[n.id]]
         deeper = [known[b.id] for b in under[branch.id]]
         found = [outcome for outcome in deeper if outcome is not None]
@@ -92,8 +92,8 @@ def _outcomes(branches: Mapping[int, Branch], weights: Weights, parts: Parts) ->
         else:
             known[branch.id] = 0.0 if branch.status in ENDED and branch.role in asked else None
         turns = written(branch)
-        if turns and not own and known[branch.id] is not None:
-            parts[turns[-1].id]["outcome"] = known[branch.id]
+        if turns and not own and (outcome := known[branch.id]) is not None:
+            parts[turns[-1].id]["outcome"] = outcome
 
 
 def _analytic(branches: Mapping[int, Branch], weights: Weights, tau: float, parts: Parts) -> None:
@@ -106,7 +106,7 @@ def _analytic(branches: Mapping[int, Branch], weights: Weights, tau: float, part
     for (role, _), members in groups(branches.values()).items():
         last = [written(b)[-1].id for b in members if written(b) and b.status not in NO_EVIDENCE]
         last = [id for id in last if "outcome" in parts[id]]
-        if not last or "analytic" not in weights.get(role, {}):
+        if not last or role is None or "analytic" not in weights.get(role, {}):
             continue
         best = max(parts[i]["outcome"] for i in last)
         raised = {i: math.exp((parts[i]["outcome"] - best) / tau) for i in last}

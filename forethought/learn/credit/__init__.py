@@ -77,7 +77,7 @@ def weigh(
     `alpha` is set, by HICRA; coverage checked. `seed` draws a placebo mask, `entropies` make an entropy mask;
     `planning` are the planning tokens where a list of grams says which they are (None: those of plans)."""
     roles = set(roles)
-    advantages = {
+    advantages: Advantages = {
         n.id: tuple(a * spec.weight.get(n.role, 1.0) for a in scored[n.id])
         for n in tree.nodes
         if n.role in roles and n.id in scored

@@ -20,7 +20,7 @@ def compared(trees: Sequence[Tree], credit: str) -> set[str]:
     by = {"role_baseline": _by_branch, "turn_level": _by_turn}.get(credit, _by_path)
     if credit in ("rae", "reinforce_pp", "reinforce_pp_baseline"):
         return spoken(trees)  # against other tasks, or earlier steps
-    return {role for tree in trees for role in by(tree)}
+    return {role for tree in trees for role in by(tree) if role is not None}
 
 
 def spoken(trees: Iterable[Tree]) -> set[str]:
@@ -29,24 +29,24 @@ def spoken(trees: Iterable[Tree]) -> set[str]:
         n.role
         for tree in trees
         for n in tree.nodes
-        if n.policy is not None and n.token_ids and n.status not in NO_EVIDENCE
+        if n.role is not None and n.policy is not None and n.token_ids and n.status not in NO_EVIDENCE
     }
 
 
-def _by_branch(tree: Tree) -> Iterable[str]:
+def _by_branch(tree: Tree) -> Iterable[str | None]:
     for members in groups(tree.branches().values()).values():
         known = [b for b in members if value(b) is not None]
         if len(known) > 1:
             yield from (n.role for b in known for n in written(b))
 
 
-def _by_turn(tree: Tree) -> Iterable[str]:
+def _by_turn(tree: Tree) -> Iterable[str | None]:
     for members in groups(tree.branches().values()).values():
         places = [place for b in members if value(b) is not None for place, _, _ in returns(b, 1.0)]
         yield from {role for role, i in places if places.count((role, i)) > 1}
 
 
-def _by_path(tree: Tree) -> Iterable[str]:
+def _by_path(tree: Tree) -> Iterable[str | None]:
     """A turn on every response has the mean of them all, which is 0."""
     paths = responses(tree).paths
     on = [i for path in paths for i in path]

@@ -68,9 +68,10 @@ class Responses:
 def responses(tree: Tree) -> Responses:
     by_id = {n.id: n for n in tree.nodes}
     leaves = [n.id for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
-    paths = []
+    paths: list[list[int]] = []
     for leaf in leaves:
-        path, at = [], leaf
+        path: list[int] = []
+        at: int | None = leaf
         while at is not None:
             path.append(at)
             at = by_id[at].parent

@@ -19,16 +19,16 @@ from forethought.learn.losses.clipped import dapo, grpo
 from forethought.learn.losses.divergence import k3, kl
 from forethought.learn.losses.gspo import gspo
 from forethought.learn.losses.likelihood import sft
-from forethought.learn.losses.row import Loss
+from forethought.learn.losses.row import Loss, Need
 
 _CLIP = {"clip_low": (0, 1), "clip_high": (0, inf)}
-_RATIO = frozenset({"advantage", "old"})
+_RATIO: frozenset[Need] = frozenset({"advantage", "old"})
 _SHARE = ("clip/share",)
 
 LOSSES: dict[str, Loss] = {
     "grpo": Loss(per_token=grpo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
     "dapo": Loss(per_token=dapo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
-    "gspo": Loss(per_token=gspo, needs=_RATIO | {"sequences"}, measures=_SHARE, bounds=_CLIP),
+    "gspo": Loss(per_token=gspo, needs=frozenset({*_RATIO, "sequences"}), measures=_SHARE, bounds=_CLIP),
     "cispo": Loss(per_token=cispo, needs=_RATIO, measures=_SHARE, bounds=_CLIP),
     "sft": Loss(per_token=sft, stream="sft", by_role=True),
     "k3": Loss(per_token=k3, needs=frozenset({"ref"}), metric="kl/ref"),
