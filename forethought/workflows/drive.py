@@ -14,7 +14,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,6 +30,7 @@ Lost = Callable[[int, BaseException], None]
 """(number of the workflow, what it raised)"""
 
 LOOK = 0.002  # seconds between two looks at the pool of episodes, in free mode
+LEFT: list[Any] = []  # coroutines that ignore their end: Python would ask them to end again, and wait
 DRIVER: ContextVar[Any] = ContextVar("driver of the workflows")
 
 
@@ -37,7 +38,10 @@ async def together(*coroutines: Coroutine | Iterable[Coroutine]) -> list[Any]:
     """Runs coroutines side by side until all have ended; their results, in order. What one of them raises
     comes up when the others have ended."""
     flat = [c for some in coroutines for c in ([some] if inspect.iscoroutine(some) else some)]
-    return await DRIVER.get().together(flat) if flat else []
+    driver = DRIVER.get(None)
+    if driver is None:  # whoever asks has outlived its driver
+        await _Wait("never")
+    return await driver.together(flat) if flat else []
 
 
 class Foreign(ForethoughtError):
@@ -122,8 +126,10 @@ class Lockstep:
                     self._ready.append((fiber, outs, None))
         finally:
             for fiber in list(self._alive.values()):
-                with suppress(Exception):  # one that ignores its end
+                try:
                     fiber.coroutine.close()
+                except Exception:  # it ignores its end
+                    LEFT.append(fiber.coroutine)
             DRIVER.reset(token)
 
     def _go_on_all(self) -> None:
@@ -221,12 +227,12 @@ class Free:
 
     async def never(self) -> None:
         self._rest()
-        await asyncio.get_running_loop().create_future()
+        await self._loop.create_future()
 
     async def stop(self, error: UserError) -> None:
         self._error = self._error or error
         self._idle.set()
-        await asyncio.get_running_loop().create_future()
+        await self._loop.create_future()
 
     async def call(self, coroutine: Coroutine) -> Any:
         """What a call of the pool of episodes gives. The pool is looked at again and again: its calls end on
@@ -244,7 +250,8 @@ class Free:
     # ---- the loop
 
     def run(self, workflows: Sequence[Coroutine]) -> None:
-        loop = asyncio.new_event_loop()
+        # kept: a workflow that outlives it may still ask
+        loop = self._loop = asyncio.new_event_loop()
         try:
             loop.run_until_complete(self._run(workflows))
         finally:
@@ -255,6 +262,7 @@ class Free:
                 loop.run_until_complete(asyncio.sleep(0))
             for task in left:
                 task._log_destroy_pending = False  # no warning for them
+            LEFT.extend(task for task in left if not task.done())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 

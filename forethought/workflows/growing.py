@@ -79,6 +79,7 @@ class Growing:
         self.nodes: list[Draft] = []
         self.asked: set[int] = set()  # nodes under which something was sampled: their tokens are settled
         self.opened: dict[int, str] = {}  # node -> the role whose opening it ends with
+        self.driver: Any = None  # who brings its requests to the sampler
         self.misuses = 0  # times that the workflow went on where a branch had ended
         words, ids = play.words, ()
         try:

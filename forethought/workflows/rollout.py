@@ -206,6 +206,8 @@ class Rollouts:
             driver = Free(self.engine.sample, pool, lost)
         else:
             driver = Lockstep(self.engine.sample, pool, self.guard.watch, lost)
+        for g in whole:
+            g.driver = driver
         with pool:
             driver.run([self.workflow.run(t, t.task, t.counts) for t in trajectories])
         self.engine.forget_paths()

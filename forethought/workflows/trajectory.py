@@ -27,7 +27,7 @@ from forethought.envs.base import Observation
 from forethought.envs.guard import Boundary, Fault
 from forethought.envs.pool import Episode
 from forethought.tasks.base import Taskset
-from forethought.workflows.drive import DRIVER, together
+from forethought.workflows.drive import together
 from forethought.workflows.growing import Draft, Given, Growing
 
 __all__ = ["Counts", "Trajectory", "WorkflowError", "together"]
@@ -154,7 +154,7 @@ class Trajectory:
         await self._ready(role)
         if over := self._limit(role):
             if self._forks > play.max_turns:  # it does not listen
-                await DRIVER.get().never()
+                await self._tree.driver.never()
             self._forks = play.max_turns + 1
             return [self._branch(tree.empty(self._at, role, over, play.policies[role]))]
         self._forks += 1
@@ -218,7 +218,7 @@ class Trajectory:
         with self.guard("environment"):
             if self._episode is None:
                 await self._reset()
-            outcome = await DRIVER.get().call(self._episode.step(self.text))
+            outcome = await self._tree.driver.call(self._episode.step(self.text))
             self._steps += 1
             self.reward(**outcome.parts)
             if outcome.done or self._steps >= self.taskset.turns:
@@ -232,7 +232,7 @@ class Trajectory:
         self.note(reason)
         if self._episode is not None:
             with suppress(Fault):
-                await DRIVER.get().call(self._episode.close())
+                await self._tree.driver.call(self._episode.close())
 
     async def _reset(self) -> Observation:
         play, task = self._tree.play, self.task
@@ -240,7 +240,7 @@ class Trajectory:
         seed = seed_of(self._tree.seed, "episode", *above, last - 1)
         make = partial(play.taskset.environment, task, play.noise)
         self._episode = play.taskset.episodes.episode(make, task, seed)
-        return await DRIVER.get().call(self._episode.reset())
+        return await self._tree.driver.call(self._episode.reset())
 
     # ---- how it is done
 
@@ -265,7 +265,7 @@ class Trajectory:
             message = (
                 f"{play.workflow} speaks a role that this run lacks: {unknown('role', role, play.policies)}"
             )
-            await DRIVER.get().stop(RecipeError("workflow", message))
+            await self._tree.driver.stop(RecipeError("workflow", message))
         if self.ended:
             await self._misused(f"{role} was to speak on a branch that had ended ({self.status})")
 
@@ -274,7 +274,7 @@ class Trajectory:
         self._fail(self.taskset.guard.fault("workflow", play.workflow, error))
         self._tree.misuses += 1
         if self._tree.misuses > 1:  # it does not listen: nobody waits for it any more
-            await DRIVER.get().never()
+            await self._tree.driver.never()
         raise error
 
     def _limit(self, role: str) -> str:
@@ -301,7 +301,7 @@ class Trajectory:
         budget = play.budgets[role]
         if play.max_tokens:
             budget = min(budget, play.max_tokens - self._sampled)
-        return await DRIVER.get().ask(
+        return await self._tree.driver.ask(
             Request(
                 policy=play.policies[role],
                 context=self._ids,

@@ -1,0 +1,254 @@
+"""The driver: lockstep and free give the same trees, and a workflow that misbehaves is counted, with its reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from conftest import ACT, HAND, PLAN, Listening, desk_choices
+
+from forethought.core.errors import RecipeError
+from forethought.core.seeds import seed_of
+from forethought.envs.base import Environment
+from forethought.recipe.schema import TreeSpec, WorkflowSpec
+from forethought.recipe.speaking import OPTIONS, SPEAKING
+from forethought.tasks.desk.domain import Desk
+from forethought.workflows.rollout import Rollouts
+from forethought.workflows.table import WORKFLOWS, register
+from forethought.workflows.trajectory import together
+
+SAME = {"plan": "base", "act": "base"}
+TWO = TreeSpec(counts={"plan": 2, "act": 2})
+
+
+@pytest.fixture
+def own() -> Iterator:
+    """Registers a workflow of the test's own, which is gone afterwards."""
+    yield lambda run, roles=("plan", "act"): register("own", run, roles)
+    for table in (WORKFLOWS, SPEAKING, OPTIONS):
+        table.pop("own", None)
+
+
+def right(policy, text, i, seed):
+    return PLAN if text.endswith("<plan>") else ACT
+
+
+def rollouts_of(name="plan_then_act", *, say=None, free=False, engine=Listening, stepwise=False, **limits):
+    desk = Desk((1, 2, 3), widgets=4, stepwise=stepwise)
+    return Rollouts(
+        engine(desk.vocabulary(), desk.stops, script=say, choices=desk_choices),
+        desk,
+        WorkflowSpec(name=name, **limits),
+        free=free,
+    )
+
+
+def grown(rollouts, tree=TWO, tasks=(HAND,)):
+    return rollouts.grow(list(tasks), tree, SAME, 1)
+
+
+def ends(tree) -> list[tuple]:
+    return [(n.role, n.status, n.reason) for n in tree.leaves()]
+
+
+# lockstep and free ------------------------------------------------------------------------------------------
+
+
+def test_both_modes_give_the_same_trees():
+    lockstep, free = (grown(rollouts_of(free=free), tasks=[HAND] * 3) for free in (False, True))
+    assert lockstep == free and len({n.text for n in lockstep[0].nodes}) > 3
+
+
+def test_in_lockstep_one_call_of_the_sampler_answers_all_that_wait():
+    for free, waves in ((False, 2), (True, 3 * (1 + 2))):
+        rollouts = rollouts_of(free=free, say=right)
+        grown(rollouts, tasks=[HAND] * 3)
+        assert rollouts.engine.waves == waves
+
+
+def test_answers_that_come_in_another_order_change_nothing():
+    class Late(Listening):
+        """The later a request comes, the earlier it is answered."""
+
+        wait = 0.02
+
+        async def sample(self, requests):
+            self.wait /= 2
+            await asyncio.sleep(self.wait)
+            return super().sample(requests)
+
+    assert grown(rollouts_of(free=True, engine=Late)) == grown(rollouts_of())
+
+
+def test_seeds_are_by_path():
+    """Role, number of each branch from the prompt down, and how often the branch has asked before."""
+    click = lambda policy, text, i, seed: PLAN if text.endswith("<plan>") else "e x8 y9 </act>"
+    rollouts = rollouts_of(say=click, stepwise=True)
+    grown(rollouts, TreeSpec(counts={"plan": 2, "act": 1}))
+    tree = seed_of(1, 0)
+    assert [r.seed for r in rollouts.engine.asked[:5]] == [
+        seed_of(tree, "plan"),
+        seed_of(tree, "act", 1, 0),
+        seed_of(tree, "act", 2, 0),
+        seed_of(tree, "act", 1, 1, 0),
+        seed_of(tree, "act", 2, 1, 0),
+    ]
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_an_asynchronous_environment_is_awaited_in_both_modes(free):
+    rollouts = rollouts_of(say=right, free=free)
+    desk, closed = Desk((1, 2, 3), widgets=4), []
+
+    class Waits(Environment):
+        async def reset(self, task, seed):
+            self.inner = desk.environment(task, False)
+            return self.inner.reset(task, seed)
+
+        async def step(self, action):
+            await asyncio.sleep(0.001)
+            return self.inner.step(action)
+
+        async def close(self):
+            closed.append(self)
+
+    rollouts.domain.environment = lambda task, noise: Waits()
+    [tree] = grown(rollouts)
+    assert [n.reward_parts["outcome"] for n in tree.leaves()] == [1.0] * 4 and len(closed) == 4
+    rollouts.domain.close()
+
+
+def test_a_workflow_may_await_something_of_its_own_in_free_mode_alone(own):
+    async def slow(t, task, n):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+        await t.fork("plan", 1)
+
+    own(slow)
+    [tree] = grown(rollouts_of("own", say=right, free=True))
+    assert ends(tree) == [("plan", "finished", "")]
+    [tree] = grown(rollouts_of("own", say=right))
+    assert ends(tree) == [
+        ("plan", "failed", "workflow: Foreign: awaits what only the free mode of the driver has")
+    ]
+
+
+# workflows that misbehave -----------------------------------------------------------------------------------
+
+
+async def raises(t, task, n):
+    async def go(plan, i):
+        if i:
+            raise ValueError("boom")
+        await plan.fork("act", 1)
+
+    await together(go(plan, i) for i, plan in enumerate(await t.fork("plan", 2)))
+
+
+async def raises_at_once(t, task, n):
+    raise KeyError("w")
+
+
+async def goes_on(t, task, n):
+    [plan] = await t.fork("plan", 1)
+    plan.refuse("no")
+    await plan.generate("act")
+
+
+async def swallows(t, task, n):
+    [plan] = await t.fork("plan", 1)
+    plan.refuse("no")
+    while True:
+        try:
+            await plan.generate("act")
+        except BaseException:
+            pass
+
+
+async def never_ends(t, task, n):
+    [plan] = await t.fork("plan", 1)
+    while True:
+        await plan.generate("act")
+
+
+async def forks_for_ever(t, task, n):
+    while True:
+        await t.fork("plan", 1)
+
+
+WRONG = "workflow: WorkflowError: "
+LATE = WRONG + "act was to speak on a branch that had ended (refused)"
+LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (raises, [("act", "finished", ""), ("plan", "failed", "workflow: ValueError: boom")]),
+        (raises_at_once, [("plan", "failed", "workflow: KeyError: 'w'")]),
+        (goes_on, [("plan", "failed", LATE)]),
+        (swallows, [("plan", "failed", LATE.replace("(refused)", "(failed)"))]),
+        (never_ends, [("act", "failed", WRONG + "act was to speak on a branch that had ended (failed)")]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_a_workflow_does_wrong_is_a_failure_at_its_boundary(own, run, said, free):
+    own(run)
+    rollouts = rollouts_of("own", say=right, free=free, max_turns=3)
+    trees = grown(rollouts, tasks=[HAND, HAND])
+    found = [sorted((role, status, reason) for role, status, reason in ends(tree)) for tree in trees]
+    assert found[0] == found[1]  # one tree does not hinder the other
+    if run is raises:  # what had not come to its end is lost with it
+        assert [("plan", "failed", "workflow: ValueError: boom")] == [e for e in found[0] if e[0] == "plan"]
+    else:
+        assert found[0] == said
+    assert {fault["boundary"] for fault in rollouts.guard.told()} == {"workflow"}
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_forks_without_end_have_a_limit(own, free):
+    own(forks_for_ever)
+    [tree] = grown(rollouts_of("own", say=right, free=free, max_turns=3))
+    assert [(role, status) for role, status, _ in ends(tree)] == [("plan", "finished")] * 3 + [
+        ("plan", "failed")
+    ]
+    assert ends(tree)[-1][2] == LONG
+
+
+def test_sampled_tokens_have_a_limit(own):
+    own(never_ends)
+    [tree] = grown(rollouts_of("own", say=right, max_tokens=20))
+    said = [n for n in tree.nodes if n.role]
+    assert sum(len(n.token_ids) for n in said) <= 20 and said[-1].status == "failed"
+
+
+def test_a_role_that_the_run_lacks_is_the_users_mistake(own):
+    async def judges(t, task, n):
+        try:
+            await t.fork("judge", 1)
+        except Exception:
+            await t.fork("plan", 1)
+
+    own(judges)
+    for free in (False, True):
+        with pytest.raises(
+            RecipeError, match="workflow: own speaks a role that this run lacks: unknown role 'judge'"
+        ):
+            grown(rollouts_of("own", say=right, free=free))
+
+
+def test_what_breaks_inside_a_guard_fails_the_turn_and_nothing_else(own):
+    async def guards(t, task, n):
+        for i, plan in enumerate(await t.fork("plan", 2)):
+            plan.reward(format=1.0)
+            with plan.guard("reward"):
+                plan.reward(worth=1 / i)
+
+    own(guards)
+    [tree] = grown(rollouts_of("own", say=right))
+    assert [(n.status, n.reason, n.reward_parts) for n in tree.nodes[1:]] == [
+        ("failed", "reward: ZeroDivisionError: division by zero", {}),
+        ("finished", "", {"format": 1.0, "worth": 1.0}),
+    ]
