@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from forethought.core.errors import UserError
-from forethought.core.types import Task, Turn
+from forethought.core.types import Side, Task, Turn
 from forethought.envs.base import Environment
 from forethought.envs.guard import Boundary, Guard
 from forethought.envs.pool import Pool
@@ -173,6 +173,9 @@ def _attributes(domain: Any) -> None:
     for level in domain.levels:
         need(isinstance(level, int), level, "a whole number", "a level")
     need(isinstance(domain.turns, int) and domain.turns >= 1, domain.turns, "a whole number from 1", "turns")
+    side, most = getattr(domain, "side", "user"), getattr(domain, "observation", 0)
+    need(side in get_args(Side), side, " or ".join(get_args(Side)), "side")
+    need(type(most) is int and most >= 0, most, "a whole number from 0", "observation")
     for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
         table = getattr(domain, name)
         need(

@@ -284,6 +284,8 @@ def test_what_the_family_says_to_the_user_is_said_to_the_user():
         ("levels", "12", "levels a str"),
         ("levels", (1, "2"), "a level a str"),
         ("turns", 0, "turns a int, 0"),
+        ("side", "robot", "side a str, 'robot', not user or tool"),
+        ("observation", -1, "observation a int, -1, not a whole number from 0"),
         ("stops", ["</plan>"], "stops a list"),
         ("budgets", {}, "budgets a dict"),
         ("stops", {"plan": 1}, r"stops\['plan'\] a int, 1"),
