@@ -194,6 +194,19 @@ def test_the_rollouts_end_and_nothing_stays(kind, tmp_path):
     assert equal(engine, talk(other), talk(engine))
 
 
+def test_loaded_weights_are_not_sampled_with_the_keys_of_others(kind, tmp_path):
+    engine = made(kind)
+    first = talk(engine)
+    engine.save(tmp_path / "saved")
+    stir(engine, "base", 3)
+    assert talk(engine) != first
+    engine.load(tmp_path / "saved")
+    wanted = made(kind, prefix_cache=0)
+    assert [[[c.token_ids for c in r] for r in f] for f in talk(engine)] == [
+        [[c.token_ids for c in r] for r in f] for f in talk(wanted)
+    ]
+
+
 def test_training_has_the_memory(kind):
     from test_torch_policies import batch
 
