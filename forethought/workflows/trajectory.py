@@ -223,7 +223,7 @@ class Trajectory:
             self.reward(**outcome.parts)
             if outcome.done or self._steps >= self.taskset.turns:
                 await self.finish(outcome.reason)
-                return replace(outcome, done=True)
+                return outcome if outcome.done else replace(outcome, done=True)
             self.observe(outcome.observation or "", outcome.images)
         return None if self.ended else outcome
 
