@@ -4,8 +4,8 @@
     kind = "reinforce"
     loss = { name = "loss_row.py:SAPO", negative = 1.5 }
 
-Soft adaptive policy optimisation (arXiv 2511.20347): where PPO's clip is a wall, this is a slope. A token counts
-less the further its ratio has moved, sooner where it is pushed down (a higher temperature).
+Soft adaptive policy optimisation (arXiv 2511.20347): where PPO's clip is a wall, this is a slope. A token
+counts less the further its ratio has moved, sooner where it is pushed down (a higher temperature).
 
     r = exp(logp - old);  loss = -(4 / tau) sigmoid(tau (r - 1)) A
 

@@ -52,6 +52,7 @@ METRIC_FAMILIES = (
 )
 REINFORCE_ONLY = (
     "reward",
+    "parts",
     "shaping",
     "tree",
     "credit",

@@ -108,10 +108,15 @@ def _check_reward(where: str, stage: StageSpec, roles: Roles) -> None:
             raise RecipeError(
                 f"{here}.{role}", f"role {role!r} is not sampled ({why}), so it earns no reward"
             )
-        known = ACTS if role == roles[-1] else PREPARES
+        known = (*(ACTS if role == roles[-1] else PREPARES), *stage.parts)
         for part in parts:
             if part not in known:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
+    for part, text in stage.parts.items():
+        if not is_named(text):
+            raise RecipeError(f"{where}.parts.{part}", f"{text!r} names no code; write file.py:name")
+        if not any(part in parts for parts in stage.reward.values()):
+            raise RecipeError(f"{where}.parts.{part}", "no role is paid for it; give it a weight in reward")
     if stage.reward and not any(weight for parts in stage.reward.values() for weight in parts.values()):
         raise RecipeError(here, "every weight is 0, so every advantage would be; give a part a weight")
     _check_outcome(here, stage, roles)

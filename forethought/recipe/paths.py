@@ -70,10 +70,18 @@ def _changed(recipe: Recipe, change: Change) -> Recipe:
 def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:
     if grams := stage.credit.grams:
         stage = replace(stage, credit=replace(stage.credit, grams=change(f"{where}.credit.grams", grams)))
-    file, colon, name = stage.loss.name.rpartition(":")
-    if file.endswith(".py"):
-        stage = replace(stage, loss=replace(stage.loss, name=change(f"{where}.loss", file) + colon + name))
-    return stage
+    loss = _code(f"{where}.loss", stage.loss.name, change)
+    row = _code(f"{where}.credit.name", stage.credit.name, change)
+    parts = {part: _code(f"{where}.parts.{part}", text, change) for part, text in stage.parts.items()}
+    return replace(
+        stage, loss=replace(stage.loss, name=loss), credit=replace(stage.credit, name=row), parts=parts
+    )
+
+
+def _code(where: str, text: str, change: Change) -> str:
+    """Code that the recipe names: of `file.py:name` the file is a path."""
+    file, colon, name = text.rpartition(":")
+    return change(where, file) + colon + name if file.endswith(".py") else text
 
 
 def _task(task: TaskSpec, change: Change) -> TaskSpec:

@@ -370,6 +370,9 @@ class StageSpec:
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
     # reinforce: role -> part -> weight (the parts: rewards.py). Empty: success, counted once
     # (rewards.default_weights)
+    parts: dict[str, str] = field(default_factory=dict)
+    # parts of your own that `reward` weighs: name -> "file.py:function" or "package.module:function"
+    # (learn/functions.py)
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
     credit: CreditSpec = field(default_factory=CreditSpec)
     loss: LossSpec = field(default_factory=LossSpec)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from forethought import report
 from forethought.core.errors import RecipeError, UserError
+from forethought.core.named import is_named, load_named
 from forethought.core.seeds import seed_of
 from forethought.core.types import Decision, Event
 from forethought.engines import kept
@@ -19,13 +20,14 @@ from forethought.engines.base import Engine
 from forethought.envs.guard import Fault
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
+from forethought.learn.functions import loaded
 from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
 from forethought.recipe.layout import given, planners, trains_whole
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
-from forethought.recipe.schema import ModelSpec, Recipe
+from forethought.recipe.schema import ModelSpec, Recipe, StageSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs import handover, rundata
 from forethought.runs.faces import check_faces
@@ -98,11 +100,19 @@ def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine
     for i, stage in enumerate(recipe.stage):
         if stage.kind == "distill":
             check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
+        named_code(stage, f"stage.{i}")
     engine = engine_of(recipe, domain)
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, domain, recipe)
     rollouts.check_room(demonstrated=any(stage.kind == "imitate" for stage in recipe.stage))
     return engine, rollouts
+
+
+def named_code(stage: StageSpec, where: str) -> None:
+    """RecipeError where a stage names code for rewards or credit that is not there: before anything trains."""
+    loaded(stage.parts, f"{where}.parts")
+    if is_named(stage.credit.name):
+        load_named(stage.credit.name, Path.cwd(), f"{where}.credit.name")
 
 
 def rollouts_of(engine: Engine, domain: Taskset, recipe: Recipe) -> Rollouts:

@@ -28,6 +28,7 @@ from forethought.learn.batches import (
     tree_segments,
 )
 from forethought.learn.curriculum import LevelSampler, admit, has_spread
+from forethought.learn.functions import loaded, with_parts
 from forethought.learn.losses import term
 from forethought.learn.losses.terms import needs
 from forethought.learn.rewards import default_weights, reward
@@ -202,6 +203,10 @@ class Stage:
         by_branch = spec.credit.name in credit.BY_BRANCH
         weights = spec.reward or default_weights(by_branch, list(sampled_in(spec.tree, self.roles)), whole)
         trees = self.rollouts.grow(tasks, spec.tree, self.policies, seed)
+        if spec.parts:
+            functions, guard = loaded(spec.parts, "stage.parts"), self.rollouts.guard
+            with guard.watch():
+                trees = [with_parts(tree, functions, weights, guard) for tree in trees]
         return [reward(tree, weights, spec.shaping) for tree in trees]
 
     def _objective(self, stream: str, denominator: float) -> Objective:

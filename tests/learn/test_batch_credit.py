@@ -90,22 +90,23 @@ def test_a_resumed_run_gives_the_advantages_of_the_straight_one(tmp_path, credit
         return desk_recipe(stage | {"credit": {"name": credit, "decay": 0.8}}, layout="shared")
 
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    run.train(recipe(4), out=straight, engine_of=fake_desk(), observe=nothing)
+    run.train(recipe(5), out=straight, engine_of=fake_desk(), observe=nothing)
 
     def leave(event):
         if event.kind == "step" and event.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.train(recipe(4), out=broken, engine_of=fake_desk(), observe=leave)
+        run.train(recipe(5), out=broken, engine_of=fake_desk(), observe=leave)
     run.resume(broken, engine_of=fake_desk(), observe=nothing)
 
     def left(out):
-        """Every line, without what clocks say, and what credit remembered at the end."""
+        """Every line, without what clocks say, and what credit remembers within the stage."""
         lines = [{k: v for k, v in x.items() if "second" not in k} for x in lines_of(out / "metrics.jsonl")]
         return lines, json.loads((Store(out).folder(4) / "state.json").read_text())["progress"]["credit"]
 
     assert left(straight) == left(broken)
+    assert bool(left(straight)[1]["row"]) == (credit == "rae")
 
 
 # a row of one's own -----------------------------------------------------------------------------------------
