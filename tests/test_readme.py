@@ -14,6 +14,7 @@ from forethought import cli
 from forethought.recipe.check import check
 from forethought.recipe.load import load, shipped
 from forethought.recipe.schema import Recipe
+from forethought.recipe.speaking import roles_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,23 +92,21 @@ def test_every_recipe_runs_through_all_its_stages(name, tmp_path, capsys):
     )
     assert code == 0, capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    acts = (
-        ["eval/act", *(f"eval/act@{level}" for level in recipe.task.levels)]
-        if recipe.task.name != "math"
-        else []
-    )
+    first, *_, last = roles = roles_of(recipe)
     # public math problems have no oracle's plan to act under
-    assert {"eval/plan", "eval/e2e", *acts} <= set(lines[-1])
+    later = roles[1:] if recipe.task.name != "math" else ()
+    acts = [f"eval/{role}{at}" for role in later for at in ("", *(f"@{n}" for n in recipe.task.levels))]
+    assert {f"eval/{first}", "eval/e2e", *acts} <= set(lines[-1])
     assert {line["stage"] for line in lines} == set(range(len(recipe.stage)))
     assert (tmp_path / "run/report.html").stat().st_size > 10_000 and (
         tmp_path / "run/decisions.jsonl"
     ).exists()
     assert cli.main(["eval", str(tmp_path / "run"), "--json", "--tasks", "2"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(found["plan"]) == {"value", "low", "high", "n", "by_level"} and set(found) >= {
-        "plan",
+    assert set(found[first]) == {"value", "low", "high", "n", "by_level"} and set(found) >= {
+        first,
         "e2e",
-        *(["act"] if acts else []),
+        *([last] if len(later) == 1 else []),
     }
 
 

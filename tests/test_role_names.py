@@ -16,16 +16,13 @@ NAMES = {"plan", "act", "think"}
 MAY = ("tasks/", "workflows/", "recipe/speaking.py", "recipe/earlier.py")
 # rooms that are still to be asked for their words: sections of free text, and what looks at plans of one family
 STILL = {
-    "cli/look.py",
     "display/show.py",
     "display/tables.py",
     "grams/sources.py",
     "interface/tags.py",
     "learn/credit/classes.py",
     "learn/credit/hicra.py",
-    "look/measure.py",
     "look/quality.py",
-    "look/records.py",
     "look/shown.py",
     "look/swap.py",
     "recipe/check_reinforce.py",

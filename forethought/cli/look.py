@@ -113,6 +113,7 @@ def _eval(args: argparse.Namespace) -> int:
             tasks=args.tasks,
             levels=args.levels,
             tree=tree,
+            samples=args.samples,
             tell=_teller("tasks"),
         )
     if args.json:
@@ -136,14 +137,14 @@ def _tree(args: argparse.Namespace) -> TreeSpec:
             "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, "
             "or leave it out"
         )
-    return TreeSpec(counts={"plan": args.samples, "act": 1}, **found)
+    return TreeSpec(**found)
 
 
 def _sample(args: argparse.Namespace) -> int:
     from forethought import look
     from forethought.recipe.schema import TreeSpec
 
-    tree = TreeSpec(counts={"plan": 1, "act": 1}, temperature=args.temperature, top_p=args.top_p)
+    tree = TreeSpec(temperature=args.temperature, top_p=args.top_p)
     with redirect_stdout(sys.stderr):
         source = look.find(args.source, args.task, args.overrides)
         _tell_notes(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from forethought.core.errors import UserError
@@ -16,13 +17,11 @@ from forethought.look.quality import leaks, references
 from forethought.look.records import Record, Response, Tell, play
 from forethought.look.source import Source
 from forethought.recipe.roles import counts_of
-from forethought.recipe.schema import TreeSpec
+from forethought.recipe.schema import Recipe, TreeSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
 from forethought.tasks.base import Comparable, JudgesActs, Origins, Taskset, face
-
-GREEDY = TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
 
 Values = dict[str, tuple[list[float], int]]
 """Name of a measure -> one value per problem, and how many samples stand behind each."""
@@ -34,14 +33,15 @@ def evaluate(
     problems: Path | None = None,
     tasks: int | None = None,
     levels: Sequence[int] | None = None,
-    tree: TreeSpec = GREEDY,
+    tree: TreeSpec = TreeSpec(temperature=0.0),
+    samples: int | None = None,
     engine_of: EngineOf = torch_engine,
     tell: Tell = lambda done, n: None,
 ) -> dict:
     """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the
     problems of a file.
 
-    `tree`: greedy, or several samples of each problem (of the role that speaks first) with a temperature and
+    `tree`: greedy, or several `samples` of each problem (of the role that speaks first) with a temperature and
     top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K"
     (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
     (`metrics.share_interval`); "by_file" is there where the problems come from several. "act" is there where
@@ -55,6 +55,7 @@ def evaluate(
     changed, and "settings". UserError for tasks that are not there, and where none fits the model's context
     (of drawn families: where one does not).
     """
+    tree = of_samples(source.recipe, tree, samples)
     if (samples := samples_of(source, tree)) > 1 and tree.temperature == 0:
         raise UserError(
             f"{samples} samples at temperature 0 are {samples} times the same; give a temperature above 0"
@@ -98,7 +99,7 @@ def _evaluate(
             f"frequent: {rollouts.guard.worst()}"
         )
     samples = samples_of(source, tree)
-    values = (_single if samples == 1 else _repeated)(records)
+    values = (_single if samples == 1 else _repeated)(records, rollouts.roles)
     if problems is not None and face(domain, JudgesActs):
         values |= _judged(domain, records, samples)
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
@@ -113,8 +114,8 @@ def _evaluate(
         if any(value is not None for value in per_problem)
     }
     found |= {
-        "tokens": _tokens(said),
-        "truncated": _truncated(said),
+        "tokens": _tokens(said, rollouts.roles),
+        "truncated": _truncated(said, rollouts.roles),
         "refused": avg_at_k([r.refused for r in said]),
     }
     if any(r.overlong for r in said):
@@ -135,27 +136,36 @@ def _evaluate(
     return found | ({"note": "; ".join(source.notes)} if source.notes else {}) | {"settings": settings}
 
 
+def of_samples(recipe: Recipe, tree: TreeSpec, samples: int | None) -> TreeSpec:
+    """The tree with one turn of each role, and as many `samples` of the one that speaks first (None: as it says)."""
+    roles = roles_of(recipe)
+    counts = {**dict.fromkeys(roles, 1), **tree.counts} | ({} if samples is None else {roles[0]: samples})
+    return replace(tree, counts=counts)
+
+
 def samples_of(source: Source, tree: TreeSpec) -> int:
     """Of each problem: what the role that speaks first is sampled, with one turn of each other role after it."""
     return next(iter(counts_of(tree, roles_of(source.recipe)).values()))
 
 
-def _single(records: Sequence[Record]) -> Values:
+def _single(records: Sequence[Record], roles: Sequence[str]) -> Values:
     first = [next(iter(r.whole()), None) for r in records]
     return {
-        "plan": ([s.valid if s else None for s in first], 1),
-        **_act(records),
+        **_by_role(records, roles, ([s.valid if s else None for s in first], 1)),
         "e2e": ([s.success if s else None for s in first], 1),
     }
 
 
-def _repeated(records: Sequence[Record]) -> Values:
+def _repeated(records: Sequence[Record], roles: Sequence[str]) -> Values:
     k = len(records[0].responses)
     right = [[s.success for s in r.whole()] for r in records]
     votes = [[s.vote for s in r.whole()] for r in records]
     values = {
-        "plan": ([avg_at_k([s.valid for s in r.whole()]) if r.whole() else None for r in records], k),
-        **_act(records),
+        **_by_role(
+            records,
+            roles,
+            ([avg_at_k([s.valid for s in r.whole()]) if r.whole() else None for r in records], k),
+        ),
         f"avg@{k}": ([avg_at_k(grades) if grades else None for grades in right], k),
     }
     for n in [*(1 << i for i in range((k - 1).bit_length())), k]:
@@ -168,12 +178,22 @@ def _repeated(records: Sequence[Record]) -> Values:
     }
 
 
-def _act(records: Sequence[Record]) -> Values:
+def _by_role(
+    records: Sequence[Record], roles: Sequence[str], first: tuple[list[float | None], int]
+) -> Values:
+    """What was judged of the role that speaks first, where others follow; of two roles also the second one's success
+    under the oracle's turn."""
+    if len(roles) == 1:
+        return {}
+    return {roles[0]: first} | (_act(records, roles[1]) if len(roles) == 2 else {})
+
+
+def _act(records: Sequence[Record], role: str) -> Values:
     under = [record.under_oracle for record in records]
     tried = all(
         record.oracle_failed or value is not None for record, value in zip(records, under, strict=True)
     )
-    return {"act": (under, 1)} if tried else {}
+    return {role: (under, 1)} if tried else {}
 
 
 def _judged(domain, records: Sequence[Record], k: int) -> Values:
@@ -218,15 +238,15 @@ def _entry(
     }
 
 
-def _tokens(said: Sequence[Response]) -> dict[str, float | None]:
+def _tokens(said: Sequence[Response], roles: Sequence[str]) -> dict[str, float | None]:
     """Mean tokens of a plan, and of the acts of a response that was executed."""
     acts = [r.act_tokens for r in said if r.acts]
-    return {"plan": avg_at_k([r.plan_tokens for r in said]), "act": avg_at_k(acts) if acts else None}
+    return {roles[0]: avg_at_k([r.plan_tokens for r in said]), roles[-1]: avg_at_k(acts) if acts else None}
 
 
-def _truncated(said: Sequence[Response]) -> dict[str, float | None]:
+def _truncated(said: Sequence[Response], roles: Sequence[str]) -> dict[str, float | None]:
     acts = [float(r.act_truncated) for r in said if r.acts]
     return {
-        "plan": avg_at_k([float(r.plan_truncated) for r in said]),
-        "act": avg_at_k(acts) if acts else None,
+        roles[0]: avg_at_k([float(r.plan_truncated) for r in said]),
+        roles[-1]: avg_at_k(acts) if acts else None,
     }

@@ -74,14 +74,14 @@ def play(
     for start in range(0, len(tasks), size):
         part = tasks[start : start + size]
         for grown in rollouts.grow(part, tree, policies, seed, noise=noise, beside=oracle, first=start):
-            yield _record(rollouts.domain, grown, oracle)
+            yield _record(rollouts.domain, grown, oracle, rollouts.roles[-1])
         tell(start + len(part), len(tasks))
 
 
-def response(domain: Taskset, tree: Tree, plan: Node) -> Response:
-    """What follows one plan of a tree (with one execution)."""
+def response(domain: Taskset, tree: Tree, plan: Node, acts_as: str) -> Response:
+    """What follows one first branch of a tree, a plan (with one execution), by the role that acts."""
     turns = _below(tree, plan)
-    said = tuple(node for node in turns if node.role == "act")
+    said = tuple(node for node in turns if node.role == acts_as)
     success = max((node.reward_parts.get("outcome", 0.0) for node in said), default=0.0)
     stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}.get(
         plan.status, "was refused"
@@ -116,12 +116,12 @@ def response(domain: Taskset, tree: Tree, plan: Node) -> Response:
     )
 
 
-def _record(domain: Taskset, tree: Tree, oracle: bool) -> Record:
+def _record(domain: Taskset, tree: Tree, oracle: bool, acts_as: str) -> Record:
     plans = tree.children(0)
-    given = response(domain, tree, plans.pop()) if oracle else None  # the oracle's is the last one
+    given = response(domain, tree, plans.pop(), acts_as) if oracle else None  # the oracle's is the last one
     return Record(
         task=tree.task,
-        responses=tuple(response(domain, tree, plan) for plan in plans),
+        responses=tuple(response(domain, tree, plan, acts_as) for plan in plans),
         under_oracle=given.success if given and not given.failed else None,
         oracle_failed=bool(given and given.failed),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from forethought.core.seeds import seed_of
 from forethought.look.chosen import oracle_plans, to_show
+from forethought.look.measure import of_samples
 from forethought.look.records import Record, Response, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
@@ -21,14 +22,14 @@ def sample(
     *,
     n: int,
     level: int | None = None,
-    tree: TreeSpec = TreeSpec(counts={"plan": 1}),
+    tree: TreeSpec = TreeSpec(),
     seed: int = 0,
     problems: Path | None = None,
     engine_of: EngineOf = torch_engine,
 ) -> list[dict]:
     """`n` held-out tasks, or problems of a file, each with the model's plan and acts, the oracle's plan where
     there is one, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
-    recipe = source.recipe
+    recipe, tree = source.recipe, of_samples(source.recipe, tree, 1)
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
         return _sample(source, domain, n, level, tree, seed, problems, engine_of)
 

@@ -188,7 +188,7 @@ def _act(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engine
             ground.scores[planner, name] = [None if plan.failed else 0.0 for plan in ground.plans[planner]]
         size = max(1, source.recipe.engine.rows // len(ground.plans))
         for start in range(0, len(ground.tasks), size):
-            _execute(rollouts, ground, name, source.policies["act"], start, size)
+            _execute(rollouts, ground, name, source.policies[rollouts.roles[-1]], start, size)
 
 
 def _execute(rollouts: Rollouts, ground: Ground, actor: str, policy: str, start: int, size: int) -> None:
@@ -203,14 +203,14 @@ def _execute(rollouts: Rollouts, ground: Ground, actor: str, policy: str, start:
         plans = [(planner == actor, ground.plans[planner][i]) for planner in planners]
         given.append(
             [
-                (plan.text, plan.token_ids if own else rollouts.words.turn("plan", plan.text))
+                (plan.text, plan.token_ids if own else rollouts.words.turn(rollouts.roles[0], plan.text))
                 for own, plan in plans
             ]
         )
     trees = rollouts.execute(tasks, given, ACT, policy, ground.seed, noise=ground.noise, first=start)
     for i, (planners, tree) in enumerate(zip(accepted, trees, strict=True), start):
         for planner, plan in zip(planners, tree.children(0), strict=True):
-            said = response(ground.domain, tree, plan)
+            said = response(ground.domain, tree, plan, rollouts.roles[-1])
             ground.scores[planner, actor][i] = None if said.failed else said.success
 
 

@@ -400,7 +400,8 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
                 "problems": Path("p.jsonl"),
                 "tasks": 7,
                 "levels": (3, 4, 5, 9),
-                "tree": TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),
+                "tree": TreeSpec(temperature=0.0),
+                "samples": 1,
             },
         ),
     ]
@@ -456,8 +457,8 @@ def test_a_wide_evaluation_goes_on_below_and_files_and_plans_have_their_own_tabl
 def test_samples_have_the_settings_of_the_published_validation(run, argv, expected):
     run.answer = ANSWER
     assert cli.main(["eval", "r", *argv]) == 0
-    tree = run.calls[-1][2]["tree"]
-    assert (tree.counts["plan"], tree.temperature, tree.top_p, tree.counts["act"]) == (*expected, 1)
+    asked = run.calls[-1][2]
+    assert (asked["samples"], asked["tree"].temperature, asked["tree"].top_p) == expected
 
 
 def test_top_p_says_nothing_where_all_is_greedy(run, capsys):
@@ -538,7 +539,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
                 "level": 3,
                 "seed": 5,
                 "problems": None,
-                "tree": TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0),
+                "tree": TreeSpec(temperature=0.0),
             },
         ),
     ]
