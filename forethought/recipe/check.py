@@ -22,7 +22,7 @@ from forethought.recipe.layout import BASE, OWN, given, has_planner, policy_of, 
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import DistillSpec, GateSpec, ModelSpec, Recipe, StageSpec, UntilSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.speaking import CONTINUES, roles_of
 
 MOST_THREADS = 1024  # beyond it a process only fails to start them
 # what an evaluation measures beside the roles, as eval/<name> and eval/<name>@<level>
@@ -195,7 +195,7 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
     if stage.kind == "imitate":
         _check_imitate(where, stage, recipe)
     else:
-        check_reinforce(where, stage, roles_of(recipe))
+        check_reinforce(where, stage, roles_of(recipe), CONTINUES.get(recipe.workflow.name, {}))
     check_isolation(where, stage, recipe)
 
 

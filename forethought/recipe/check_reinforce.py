@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from math import prod
 
@@ -19,17 +20,18 @@ BY_BRANCH = ("role_baseline", "turn_level")  # of them, those that compare each 
 PREPARES = ("valid", "outcome", "format", "analytic")
 ACTS = ("outcome", "follows", "format", "structure", "length")
 Roles = tuple[str, ...]
+Continues = Mapping[str, str]
 
 
-def check_reinforce(where: str, stage: StageSpec, roles: Roles) -> None:
+def check_reinforce(where: str, stage: StageSpec, roles: Roles, continues: Continues) -> None:
     """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work, in a recipe
-    with these `roles`."""
-    _check_tree(where, stage, roles)
+    with these `roles`, some of which go on with the branch of another (`speaking.CONTINUES`)."""
+    _check_tree(where, stage, roles, continues)
     _check_reward(where, stage, roles)
     _check_update(where, stage, roles)
 
 
-def _check_tree(where: str, stage: StageSpec, roles: Roles) -> None:
+def _check_tree(where: str, stage: StageSpec, roles: Roles, continues: Continues) -> None:
     tree, here = stage.tree, f"{where}.tree"
     for name, count in tree.counts.items():
         if name not in roles:
@@ -44,7 +46,7 @@ def _check_tree(where: str, stage: StageSpec, roles: Roles) -> None:
             raise RecipeError(f"{here}.tokens.{role}", unknown("role", role, roles))
         at_least(f"{here}.tokens.{role}", tokens, 0)
     _check_oracle(f"{here}.oracle", tree, stage, roles)
-    _check_peers(here, stage, roles)
+    _check_peers(here, stage, roles, continues)
 
 
 def _check_oracle(where: str, tree: TreeSpec, stage: StageSpec, roles: Roles) -> None:
@@ -61,7 +63,7 @@ def _check_oracle(where: str, tree: TreeSpec, stage: StageSpec, roles: Roles) ->
         )
 
 
-def _check_peers(here: str, stage: StageSpec, roles: Roles) -> None:
+def _check_peers(here: str, stage: StageSpec, roles: Roles, continues: Continues) -> None:
     """Every role that trains is sampled, and compared with something."""
     tree, counts = stage.tree, counts_of(stage.tree, roles)
     sampled = sampled_in(tree, roles)
@@ -86,12 +88,22 @@ def _check_peers(here: str, stage: StageSpec, roles: Roles) -> None:
             f"such as {first} = 4",
         )
     for role in stage.roles:
-        alone = counts[role] < 2 if stage.credit.name in BY_BRANCH else sampled[role] < 2
+        first = _begins(role, counts, continues)
+        alone = (
+            first in tree.oracle or counts[first] < 2 if stage.credit.name in BY_BRANCH else sampled[role] < 2
+        )
         if alone:
             raise RecipeError(
                 f"{here}.{role}",
                 f"role {role!r} trains, and one {role} has no peers to be compared with; use at least 2",
             )
+
+
+def _begins(role: str, counts: Mapping[str, int], continues: Continues) -> str:
+    """The role with whose turn the branch begins on which the turns of `role` lie."""
+    while counts[role] == 1 and role in continues:
+        role = continues[role]
+    return role
 
 
 def _check_reward(where: str, stage: StageSpec, roles: Roles) -> None:
@@ -186,10 +198,16 @@ def _check_credit(where: str, credit: CreditSpec, stage: StageSpec, roles: Roles
             f"{where}.grams",
             'mask = "grams" needs the list: grams = "FILE", such as forethought grams mine writes',
         )
-    if credit.grams and credit.alpha and credit.mask == "plan":
+    if credit.alpha and credit.mask == CreditSpec().mask and len(roles) == 1:
         raise RecipeError(
             f"{where}.mask",
-            '"plan" means the tokens of plans, and grams lists phrases; set '
+            f'"{credit.mask}" means the roles before the last, and {roles[0]} is the only one; give a list of '
+            'phrases (grams), or set mask = "entropy"',
+        )
+    if credit.grams and credit.alpha and credit.mask == CreditSpec().mask:
+        raise RecipeError(
+            f"{where}.mask",
+            f'"{credit.mask}" means the tokens of {listed(roles[:-1])}, and grams lists phrases; set '
             'mask = "grams", or take grams out',
         )
     acts = [role == roles[-1] for role in stage.roles]

@@ -18,6 +18,10 @@ SPEAKING: dict[str, tuple[str, ...]] = {
 """Workflow -> the roles that it speaks, in the order in which they first do. `workflows.table.register` adds
 one of your own."""
 
+CONTINUES: dict[str, dict[str, str]] = {"react": {"act": "think"}}
+"""Workflow -> role -> the role on whose branch it speaks where one of it is sampled; a role that is not here begins
+a branch of its own. What lies on one branch is compared together with its peers."""
+
 OPTIONS: dict[str, dict[str, int]] = {
     # a plan is written anew after this many failed steps under it; 0: never
     "plan_then_act": {"replan_after": 0},

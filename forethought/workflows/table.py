@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.types import Task, Turn
-from forethought.recipe.speaking import OPTIONS, SPEAKING
+from forethought.recipe.speaking import CONTINUES, OPTIONS, SPEAKING
 from forethought.tasks.base import Taskset
 from forethought.workflows import act_only, blink_think_link, plan_steps, plan_then_act, react
 from forethought.workflows.trajectory import Counts, Trajectory
@@ -40,10 +40,13 @@ def register(
     shown: Shown | None = None,
     oracle: Oracle | None = None,
     options: Mapping[str, int] | None = None,
+    continues: Mapping[str, str] | None = None,
 ) -> Workflow:
     """A workflow of your own, which recipes can name from now on. Without `shown`, imitation shows the turns of
-    the taskset's demonstration that its roles speak, and what is observed."""
+    the taskset's demonstration that its roles speak, and what is observed. `continues`: role -> the role on
+    whose branch it speaks (`generate`) where one of it is sampled; the others begin their own (`fork`)."""
     SPEAKING[name], OPTIONS[name] = tuple(roles), dict(options or {})
+    CONTINUES[name] = dict(continues or {})
 
     def own(taskset: Taskset, task: Task) -> list[Turn]:
         return [turn for turn in taskset.demonstrate(task) if turn.role is None or turn.role in roles]
