@@ -21,6 +21,7 @@ OLD: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
 }
 """Table of a stage -> old key -> (where it stands now, the value that it had where it was not written)."""
 ORACLE = {True: ["plan"], False: []}  # tree.oracle_plan -> tree.oracle
+MASK = {"plan": "preparing"}  # credit.mask -> credit.mask
 
 
 def setting(address: str, raw: str) -> tuple[str, str]:
@@ -28,6 +29,8 @@ def setting(address: str, raw: str) -> tuple[str, str]:
     *above, last = address.split(".")
     if above[-1:] == ["tree"] and last == "oracle_plan" and raw in ("true", "false"):
         return ".".join([*above, "oracle"]), str(ORACLE[raw == "true"]).replace("'", '"')
+    if above[-1:] == ["credit"] and last == "mask":
+        return address, MASK.get(raw.strip("\"'"), raw)
     now = OLD.get(above[-1], {}).get(last) if above[:1] == ["stage"] else None
     return (".".join([*above, *now[0]]), raw) if now else (address, raw)
 
@@ -64,6 +67,8 @@ def _table(table: Mapping[str, Any], old: Mapping[str, Any], where: str) -> Any:
     found = {key: value for key, value in table.items() if key not in old}
     if isinstance(found.get("oracle_plan"), bool):
         _move(found, ("oracle",), ORACLE[found.pop("oracle_plan")], [], f"{where}.oracle_plan")
+    if isinstance(mask := found.get("mask"), str):
+        found["mask"] = MASK.get(mask, mask)
     for key in table.keys() - found.keys() - {"oracle_plan"}:
         path, default = old[key]
         _move(found, path, table[key], default, f"{where}.{key}")

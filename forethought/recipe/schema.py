@@ -179,13 +179,13 @@ class CreditSpec:
     # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with
     # dr_grpo's A
     alpha: float = 0.0
-    mask: Literal["plan", "grams", "placebo", "entropy", "released"] = "plan"
-    # plan: the tokens of plans; grams: those of the phrases in `grams`; placebo: as many tokens drawn at
-    # random as there are planning tokens, the control; entropy: the most uncertain tokens of each turn;
+    mask: Literal["preparing", "grams", "placebo", "entropy", "released"] = "preparing"
+    # preparing: the tokens of the roles before the last; grams: those of the phrases in `grams`; placebo: as many
+    # tokens drawn at random as there are planning tokens, the control; entropy: the most uncertain tokens of each turn;
     # released: planning tokens, and the most uncertain ones of correct responses above the mean length, as
     # the paper's code has it and the paper has not (credit/hicra.py)
     mask_share: float = 0.3  # of the tokens of a turn (entropy) or of a response (released)
-    # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of plans. alpha = 0:
+    # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of roles. alpha = 0:
     # only measured
     grams: str = ""
 

@@ -218,13 +218,15 @@ class Stage:
     def _classes(
         self, trees: Sequence[Tree], entropies: Sequence[credit.Entropies | None]
     ) -> tuple[Sequence[credit.Mask | None], dict[str, Metric]]:
-        """The planning tokens of each tree where a list of grams says which they are (None: the plans are),
-        and what the two classes of tokens look like, in a stage that tells them apart."""
+        """The planning tokens of each tree, of a list of grams or of the roles before the last, and what the two
+        classes of tokens look like; nothing of a stage that does not tell them apart."""
         if self.planning:
             seen = self.planning.look(trees)
             return seen.masks, credit.class_metrics(trees, seen.masks, entropies) | seen.metrics()
-        plans = [credit.plan_mask(tree) for tree in trees] if self.spec.credit.alpha else []
-        return [None] * len(trees), credit.class_metrics(trees, plans, entropies) if plans else {}
+        if not self.spec.credit.alpha:
+            return [None] * len(trees), {}
+        masks = [credit.preparing_mask(tree, self.roles[-1]) for tree in trees]
+        return masks, credit.class_metrics(trees, masks, entropies)
 
     def _entropies(self, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
         """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more

@@ -13,7 +13,7 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.core.metrics import reduce
 from forethought.grams.kept import check_lists, keep_lists, planning_of
 from forethought.grams.sources import solutions
-from forethought.learn.credit import class_metrics, plan_mask
+from forethought.learn.credit import class_metrics, preparing_mask
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.check import check
 from forethought.recipe.schema import ProbeSpec
@@ -31,7 +31,7 @@ def test_uncertainty_by_class_by_hand():
     tree = replace(
         tree, nodes=tuple(replace(n, logprobs=(-2.0,) * 3) if n.role == "act" else n for n in tree.nodes)
     )
-    found = reduce(class_metrics([tree], [plan_mask(tree)], [None]))
+    found = reduce(class_metrics([tree], [preparing_mask(tree, "act")], [None]))
     assert found == pytest.approx(
         {
             "hicra/share_plan": 0.4,
@@ -42,7 +42,7 @@ def test_uncertainty_by_class_by_hand():
         }
     )
     rows = {1: (0.5, 0.7), 3: (0.1, 0.1), 2: (0.3,) * 3, 4: (0.9,) * 3}
-    exact = reduce(class_metrics([tree], [plan_mask(tree)], [rows]))
+    exact = reduce(class_metrics([tree], [preparing_mask(tree, "act")], [rows]))
     assert exact == pytest.approx(found | {"hicra/entropy_plan": 0.35, "hicra/entropy_exec": 0.6})
 
 
@@ -51,7 +51,7 @@ def test_what_failed_is_in_no_class_and_a_class_without_tokens_has_no_numbers():
     tree = replace(
         tree, nodes=tuple(replace(n, status="failed") if n.role == "act" else n for n in tree.nodes)
     )
-    found = reduce(class_metrics([tree], [plan_mask(tree)], [None]))
+    found = reduce(class_metrics([tree], [preparing_mask(tree, "act")], [None]))
     assert found == pytest.approx({"hicra/share_plan": 1, "hicra/ppl_plan": math.e, "hicra/entropy_plan": 1})
 
 
@@ -96,7 +96,7 @@ def grams(tmp_path) -> Path:
 
 @pytest.mark.parametrize(
     "credit",
-    [{}, {"mask": "released"}, {"mask": "placebo"}, {"mask": "entropy"}, {"alpha": 0.0, "mask": "plan"}],
+    [{}, {"mask": "released"}, {"mask": "placebo"}, {"mask": "entropy"}, {"alpha": 0.0, "mask": "preparing"}],
 )
 def test_a_stage_with_a_list_trains_and_tells_the_classes_apart(tmp_path, grams, credit):
     run.train(desk_recipe(stage(grams, **credit), layout="shared"), tmp_path / "run", nothing, fake_desk())
@@ -125,7 +125,7 @@ def test_the_trees_that_a_run_saves_are_solutions_to_mine(tmp_path, grams):
 def test_a_mask_without_a_list_tells_plans_from_the_rest_and_no_mask_nothing(tmp_path):
     for name, alpha in (("with", 0.2), ("without", 0.0)):
         run.train(
-            desk_recipe(stage(alpha=alpha, mask="plan"), layout="shared"),
+            desk_recipe(stage(alpha=alpha, mask="preparing"), layout="shared"),
             tmp_path / name,
             nothing,
             fake_desk(),
@@ -140,7 +140,7 @@ def test_a_run_keeps_its_list_and_goes_on_with_it_whatever_becomes_of_the_file(t
     recipe = desk_recipe(stage(grams), layout="shared")
     run.train(recipe, tmp_path / "run", nothing, fake_desk())
     grams.unlink()
-    longer = desk_recipe(stage(grams), stage(mask="plan"), layout="shared")
+    longer = desk_recipe(stage(grams), stage(mask="preparing"), layout="shared")
     run.extend(longer, tmp_path / "run", tmp_path / "longer", nothing, fake_desk())
     assert len(planning_of(tmp_path / "longer", 0, recipe.stage[0].credit, str).matcher.grams) == 26
     assert planning_of(tmp_path / "longer", 1, longer.stage[1].credit, str) is None
@@ -171,7 +171,7 @@ def test_a_list_that_cannot_be_used_stops_the_run_before_it_begins(tmp_path, gra
         ({"alpha": 0.2, "mask": "grams"}, "stage.0.credit.grams"),
         ({"alpha": 0.0, "mask": "grams", "grams": "g.txt"}, "stage.0.credit.mask"),
         ({"alpha": 0.0, "mask": "released"}, "stage.0.credit.mask"),
-        ({"alpha": 0.2, "mask": "plan", "grams": "g.txt"}, "stage.0.credit.mask"),
+        ({"alpha": 0.2, "mask": "preparing", "grams": "g.txt"}, "stage.0.credit.mask"),
         ({"alpha": 0.2, "mask": "released", "mask_share": 0}, "stage.0.credit.mask_share"),
     ],
 )

@@ -123,6 +123,45 @@ def test_turns_at_a_place_and_in_a_tree_by_hand():
     assert sampled_in(TreeSpec(counts={"think": 0}), ROLES) == {"blink": 4}
 
 
+# Who is compared with whom -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("credit", ["role_baseline", "turn_level"])
+@pytest.mark.parametrize(
+    ("workflow", "tree", "alone"),
+    [
+        ("react", {"think": 4}, None),  # the act goes on with the thought's branch, which has peers
+        ("react", {"think": 1, "act": 4}, "think"),
+        ("react", {"think": 4, "act": 2}, None),
+        ("plan_then_act", {"plan": 4}, "act"),  # an execution is a branch of its own
+        ("plan_then_act", {"plan": 4, "act": 2}, None),
+        (THREE, {"blink": 4, "link": 2}, "think"),
+    ],
+)
+def test_peers_are_sought_on_the_branch_where_a_role_speaks(workflow, tree, alone, credit):
+    roles = roles_of(from_dict({"workflow": workflow}))
+    paid = {role: {"outcome": 1.0} for role in roles}
+    stage = {"kind": "reinforce", "tree": tree, "credit": {"name": credit}, "reward": paid}
+    recipe = {"workflow": workflow, "stage": [stage]}
+    if alone:
+        assert refusal(recipe).startswith(
+            f"stage.0.tree.{alone}: role {alone!r} trains, and one {alone} has no"
+        )
+    else:
+        check(from_dict(recipe))
+
+
+def test_an_oracles_thought_gives_the_act_after_it_no_peers():
+    stage = {
+        "kind": "reinforce",
+        "roles": ["act"],
+        "tree": {"oracle": ["think"], "act": 1},
+        "credit": {"name": "role_baseline"},
+    }
+    said = refusal({"workflow": "react", "stage": [stage]})
+    assert said.startswith("stage.0.tree.act: one act under the oracle's think is a group of size 1")
+
+
 # Whose weights ----------------------------------------------------------------------------------------------
 
 
@@ -195,6 +234,24 @@ def test_a_whole_recipe_of_before_names_defaults_that_no_stage_reads():
     recipe = from_dict({"stage": [stage]})
     check(recipe)
     assert recipe == from_dict({"stage": [{"kind": "imitate"}]})
+
+
+def test_the_mask_of_plans_is_that_of_the_roles_before_the_last():
+    stage = {"kind": "reinforce", "credit": {"name": "dr_grpo", "alpha": 0.2, "mask": "plan"}}
+    recipe = from_dict({"stage": [stage]})
+    assert recipe == from_dict({"stage": [{**stage, "credit": {"name": "dr_grpo", "alpha": 0.2}}]})
+    assert recipe.stage[0].credit.mask == "preparing"
+    for said in ("plan", '"plan"'):
+        assert override(recipe, ["stage.0.credit.mask=entropy", f"stage.0.credit.mask={said}"]) == recipe
+    assert override(recipe, ['stage.0.credit={name="dr_grpo",alpha=0.2,mask="plan"}']) == recipe
+    with pytest.raises(RecipeError, match="stage.0.credit.mask: unknown choice 'plans'"):
+        from_dict({"stage": [{**stage, "credit": {"mask": "plans"}}]})
+
+
+def test_one_role_alone_has_nothing_before_it():
+    stage = {"kind": "reinforce", "tree": {"act": 4}, "credit": {"alpha": 0.2}}
+    said = refusal({"workflow": "act_only", "stage": [stage]})
+    assert said.startswith('stage.0.credit.mask: "preparing" means the roles before the last, and act is the')
 
 
 def test_overrides_in_the_old_spelling():

@@ -12,7 +12,7 @@ from conftest import TASK, desk_recipe, fake_desk, lines_of, node, nothing, tree
 from forethought.core.errors import RecipeError
 from forethought.core.types import Node, Tree
 from forethought.learn.credit import assign
-from forethought.learn.credit.hicra import entropy_mask, hicra, placebo_mask, plan_mask
+from forethought.learn.credit.hicra import entropy_mask, hicra, placebo_mask, preparing_mask
 from forethought.learn.rewards import reward
 from forethought.recipe.check import check
 from forethought.recipe.schema import CreditSpec, ShapingSpec
@@ -156,7 +156,13 @@ def test_hicra_reinforces_more_and_discourages_less_on_the_mask_alone():
 def test_credit_with_alpha_acts_on_plans():
     tree = reward(tree_of([[1, 0], [0, 0]]), {"act": {"outcome": 1.0}})
     plain, more = (
-        assign(tree, CreditSpec(name="dr_grpo", alpha=alpha), ("plan", "act")) for alpha in (0.0, 0.2)
+        assign(
+            tree,
+            CreditSpec(name="dr_grpo", alpha=alpha),
+            ("plan", "act"),
+            planning=preparing_mask(tree, "act"),
+        )
+        for alpha in (0.0, 0.2)
     )
     for n in tree.nodes:
         factor = (1.2 if plain[n.id][0] > 0 else 0.8) if n.role == "plan" else 1.0
@@ -167,9 +173,18 @@ def test_credit_with_alpha_acts_on_plans():
 def test_the_placebo_has_the_same_density_and_depends_on_its_seed():
     tree = tree_of(FOUR_BY_THREE)
     count = lambda mask: sum(map(sum, mask.values()))  # noqa: E731
-    assert count(plan_mask(tree)) == count(placebo_mask(tree, 1)) == count(placebo_mask(tree, 2)) == 8
-    assert placebo_mask(tree, 1) == placebo_mask(tree, 1) != placebo_mask(tree, 2)
-    assert not any(placebo_mask(tree, 1)[0])  # nobody wrote the prompt
+    plans = preparing_mask(tree, "act")
+    one, again, other = (placebo_mask(tree, seed, plans) for seed in (1, 1, 2))
+    assert count(plans) == count(one) == count(other) == 8
+    assert one == again != other
+    assert not any(one[0])  # nobody wrote the prompt
+
+
+def test_the_roles_before_the_last_prepare_however_many_they_are():
+    tree = tree_of([[1]], plan_tokens=3, act_tokens=2)
+    last = replace(tree.nodes[2], id=3, parent=2, role="link")
+    mask = preparing_mask(replace(tree, nodes=(*tree.nodes, last)), "link")
+    assert mask == {0: (False,), 1: (True,) * 3, 2: (True,) * 2, 3: (False,) * 2}
 
 
 def test_the_entropy_mask_takes_the_most_uncertain_tokens_of_each_turn():
@@ -179,7 +194,7 @@ def test_the_entropy_mask_takes_the_most_uncertain_tokens_of_each_turn():
     assert entropy_mask(tree, {1: (0.1, 0.9, 0.5)}, 0.1)[1] == (False, True, False)  # at least one
 
 
-@pytest.mark.parametrize("mask", ["plan", "placebo", "entropy"])
+@pytest.mark.parametrize("mask", ["preparing", "placebo", "entropy"])
 def test_a_stage_trains_with_each_mask(tmp_path, mask):
     stage = {
         "kind": "reinforce",

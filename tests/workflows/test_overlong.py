@@ -16,7 +16,7 @@ from forethought.display.trees import VERDICTS
 from forethought.engines.base import overlong, room_of
 from forethought.grams.sources import _executions
 from forethought.learn.batches import tree_segments
-from forethought.learn.credit import CREDITS, assign
+from forethought.learn.credit import CREDITS, assign, preparing_mask
 from forethought.learn.curriculum import admit
 from forethought.learn.rewards import reward
 from forethought.look.records import play
@@ -139,7 +139,9 @@ def test_no_credit_reaches_them_and_they_move_nobody_elses(credit, alpha):
     spec = CreditSpec(name=credit, alpha=alpha)
     whole = reward(replace(tree, nodes=tuple(nodes)), PAID)
     without = reward(replace(tree, nodes=tuple(n for n in nodes if n.status != "overlong")), PAID)
-    found, known = assign(whole, spec, ("plan", "act")), assign(without, spec, ("plan", "act"))
+    found, known = (
+        assign(one, spec, ("plan", "act"), planning=preparing_mask(one, "act")) for one in (whole, without)
+    )
     assert {i: row for i, row in found.items() if row} == known
     assert any(x for row in known.values() for x in row)
 
@@ -170,7 +172,7 @@ def test_a_step_in_which_nothing_has_room_moves_nothing_and_counts():
     assert stage.engine.weights == {"base": {}} and "reward/plan" not in line
 
 
-@pytest.mark.parametrize("mask", ["plan", "entropy", "released", "placebo"])
+@pytest.mark.parametrize("mask", ["preparing", "entropy", "released", "placebo"])
 def test_a_step_learns_from_the_rest(mask):
     def say(policy, text, i, seed):
         if text.endswith("<plan>"):

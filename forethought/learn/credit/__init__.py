@@ -21,9 +21,9 @@ from forethought.learn.credit.hicra import (
     entropy_mask,
     hicra,
     placebo_mask,
-    plan_mask,
     released_mask,
 )
+from forethought.learn.credit.hicra import preparing_mask as preparing_mask
 from forethought.learn.credit.own import own_row
 from forethought.learn.credit.roles import role_baseline
 from forethought.learn.credit.turns import turn_level
@@ -75,7 +75,7 @@ def weigh(
 ) -> Advantages:
     """Advantages of the tokens that train: nodes of `roles`, scaled by the recipe's role weights and, where
     `alpha` is set, by HICRA; coverage checked. `seed` draws a placebo mask, `entropies` make an entropy mask;
-    `planning` are the planning tokens where a list of grams says which they are (None: those of plans)."""
+    `planning` are the planning tokens: those of a list of grams, or of `preparing_mask`."""
     roles = set(roles)
     advantages: Advantages = {
         n.id: tuple(a * spec.weight.get(n.role, 1.0) for a in scored[n.id])
@@ -83,9 +83,6 @@ def weigh(
         if n.role in roles and n.id in scored
     }
     if spec.alpha:
-        if spec.mask == "grams" and planning is None:
-            raise ValueError('mask "grams" needs the planning tokens')
-        planning = plan_mask(tree) if planning is None else planning
         mask = _mask(tree, spec, scored, advantages, seed, entropies or {}, planning)
         advantages = hicra(advantages, {i: mask[i] for i in advantages}, spec.alpha)
     check_coverage(tree, advantages, roles)
@@ -112,12 +109,14 @@ def _mask(
     trained: Advantages,
     seed: int,
     entropies: Entropies,
-    planning: Mask,
+    planning: Mask | None,
 ) -> Mask:
-    if spec.mask == "placebo":
-        return placebo_mask(tree, seed, planning, trained)
     if spec.mask == "entropy":
         return entropy_mask(tree, entropies, spec.mask_share)
+    if planning is None:
+        raise ValueError(f'mask "{spec.mask}" needs the planning tokens')
+    if spec.mask == "placebo":
+        return placebo_mask(tree, seed, planning, trained)
     if spec.mask == "released":
         return released_mask(tree, scored, entropies, spec.mask_share, planning)
     return planning

@@ -10,19 +10,22 @@ from forethought.core.metrics import Last, Mean, Metric
 from forethought.core.types import NO_EVIDENCE, Tree
 from forethought.learn.credit.hicra import Entropies, Mask
 
+PLANNING = (True, "hicra/ppl_plan", "hicra/entropy_plan")
+OTHERS = (False, "hicra/ppl_exec", "hicra/entropy_exec")
+
 
 def class_metrics(
     trees: Sequence[Tree], planning: Sequence[Mask], entropies: Sequence[Entropies | None]
 ) -> dict[str, Metric]:
     """`hicra/share_plan`: planning tokens among those that policies wrote. For each class that has tokens
-    (`plan`, `exec`):
+    (`plan`: planning; `exec`: all others):
 
     hicra/ppl_CLASS       exp of the mean of -log p of what was sampled, under the policy that sampled it
     hicra/entropy_CLASS   mean entropy of the policy (nats): exact where a tree has `entropies` (the masks
                           that read them do); else the mean of -log p of what was sampled, whose expectation
                           it is at temperature 1 and top_p 1, without a forward pass
     """
-    tokens, surprise, entropy = ({True: 0.0, False: 0.0} for _ in range(3))
+    tokens, surprise, entropy = ([0.0, 0.0] for _ in range(3))  # of the others, of planning
     for tree, mask, exact in zip(trees, planning, entropies, strict=True):
         for n in tree.nodes:
             if n.policy is None or n.status in NO_EVIDENCE:
@@ -33,8 +36,8 @@ def class_metrics(
                 surprise[plans] -= logprob
                 entropy[plans] += h
     out: dict[str, Metric] = {"hicra/share_plan": Mean(tokens[True], tokens[True] + tokens[False])}
-    for name, plans in (("plan", True), ("exec", False)):
+    for plans, ppl, mean in PLANNING, OTHERS:
         if tokens[plans]:
-            out[f"hicra/ppl_{name}"] = Last(math.exp(min(surprise[plans] / tokens[plans], 700.0)))
-            out[f"hicra/entropy_{name}"] = Mean(entropy[plans], tokens[plans])
+            out[ppl] = Last(math.exp(min(surprise[plans] / tokens[plans], 700.0)))
+            out[mean] = Mean(entropy[plans], tokens[plans])
     return out

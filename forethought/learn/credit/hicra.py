@@ -5,7 +5,7 @@ say which tokens get it.
 
 so that what went well is reinforced 1 + alpha times and what went wrong is discouraged 1 - alpha times. alpha
 = 0 changes nothing. Planning tokens are those of phrases that people or a miner have listed (`grams`, as in
-the paper), or, since roles are known here, those of plans. Controls: as many tokens drawn at random
+the paper), or, since roles are known here, those of the roles before the last (`preparing`). Controls: as many tokens drawn at random
 (placebo), and the tokens about which the policy is most uncertain (entropy).
 
 The code released for the paper, as a port of it to TRL quotes it, does something else (`released`): besides
@@ -36,24 +36,20 @@ def hicra(advantages: Advantages, mask: Mask, alpha: float) -> Advantages:
     }
 
 
-def plan_mask(tree: Tree) -> Mask:
-    """The tokens of plans."""
-    return {n.id: (n.role == "plan",) * len(n.token_ids) for n in tree.nodes}
+def preparing_mask(tree: Tree, acts: str) -> Mask:
+    """The tokens of every role but `acts`, the last one of the workflow."""
+    return {n.id: (n.role not in (None, acts),) * len(n.token_ids) for n in tree.nodes}
 
 
-def placebo_mask(
-    tree: Tree, seed: int, like: Mask | None = None, among: Container[int] | None = None
-) -> Mask:
-    """As many tokens as `like` has (default: the plans), drawn at random, both within the nodes `among`
-    (default: all that policies wrote): among those that train, the control has the density of what it is the
-    control of."""
+def placebo_mask(tree: Tree, seed: int, like: Mask, among: Container[int] | None = None) -> Mask:
+    """As many tokens as `like` has, drawn at random, both within the nodes `among` (default: all that policies
+    wrote): among those that train, the control has the density of what it is the control of."""
     written = [
         (n.id, t)
         for n in tree.nodes
         if n.policy is not None and (among is None or n.id in among)
         for t in range(len(n.token_ids))
     ]
-    like = plan_mask(tree) if like is None else like
     chosen = set(random.Random(seed).sample(written, sum(like[i][t] for i, t in written)))
     return {n.id: tuple((n.id, t) in chosen for t in range(len(n.token_ids))) for n in tree.nodes}
 
