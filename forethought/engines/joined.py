@@ -122,6 +122,7 @@ class Joined:
     # ---- policies
 
     def policies(self) -> dict[str, int]:
+        """Versions of all engines' policies, by the names used outside."""
         return {
             self._outside(key, name): version
             for key, engine in self.engines.items()
@@ -129,18 +130,21 @@ class Joined:
         }
 
     def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
+        """Made in the engine that holds `src`. ValueError for a name that any engine uses."""
         if dst in self.policies():
             raise ValueError(f"policy {dst!r} exists already")
         key, inner = self._at(src)
         self.engines[key].fork(inner, dst, kind)
 
     def factor(self, dst: str, start: str) -> float:
+        """Made in the engine that holds `start`. ValueError for a name that any engine uses."""
         if dst in self.policies():
             raise ValueError(f"policy {dst!r} exists already")
         key, (inner,) = self._together(start)
         return self.engines[key].factor(dst, inner)
 
     def drop(self, name: str) -> None:
+        """KeyError for the base of any of the engines."""
         key, inner = self._at(name)
         if inner == BASE:
             raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.policies())}")
@@ -149,6 +153,8 @@ class Joined:
     # ---- sampling and training
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Each request goes to the engine that holds its policy; the order of the results is that of the
+        requests."""
         mine: dict[str, list[int]] = {}
         inner = []
         for i, request in enumerate(requests):
@@ -162,14 +168,17 @@ class Joined:
         return results
 
     def forget_paths(self) -> None:
+        """Passed to every engine."""
         for engine in self.engines.values():
             engine.forget_paths()
 
     def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
+        """Asked of the engine that holds the policy."""
         key, policy = self._at(batch.policy)
         return self.engines[key].logprobs(replace(batch, policy=policy))
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        """Reference policies must live in the same engine as the policy that trains; ValueError otherwise."""
         named = [term.reference for term in objective.terms if term.reference]
         key, (policy, *inner) = self._together(batch.policy, *named)
         names = dict(zip(["", *named], ["", *inner], strict=True))
@@ -178,12 +187,15 @@ class Joined:
             return self.engines[key].forward_backward(replace(batch, policy=policy), own)
 
     def check_gradients(self, policies: Sequence[str]) -> None:
+        """Asked of each engine for its own policies. A refusal clears the gradients of all engines."""
         for key, engine in self.engines.items():
             if own := [inner for at, inner in map(self._at, policies) if at == key]:
                 with self._refusing(key):
                     engine.check_gradients(own)
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
+        """One step in the engine that holds the policy; the metric `grad_norm/` gets the name used
+        outside."""
         key, inner = self._at(policy)
         with self._refusing(key):
             metrics = self.engines[key].optim_step(inner, lr_scale)
@@ -202,18 +214,21 @@ class Joined:
             raise UpdateRefused(str(e) if key == BASE else f"in the model {key!r}: {e}") from e
 
     def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        """Both policies must live in one engine, which then owns the region."""
         key, inner = self._together(policy, start)
         count = self.engines[key].find_region(name, *inner, share)
         self.regions[name] = key
         return count
 
     def random_region(self, name: str, like: str, seed: int) -> int:
+        """Drawn in the engine that owns `like`."""
         key, _ = self._together(regions=[like])
         count = self.engines[key].random_region(name, like, seed)
         self.regions[name] = key
         return count
 
     def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        """KL is known only to policies of the same engine; ValueError otherwise."""
         key, (policy, *references) = self._together(batch.policy, *against)
         found = self.engines[key].inspect(replace(batch, policy=policy), references)
         names = dict(zip(references, against, strict=True))
@@ -225,6 +240,7 @@ class Joined:
     # ---- files
 
     def finite(self) -> str:
+        """The first engine's finding, with the name of its model."""
         for key, engine in self.engines.items():
             if found := engine.finite():
                 return found if key == BASE else f"{found}, in the model {key!r}"
@@ -259,6 +275,7 @@ class Joined:
         return self.engines[BASE].chosen()
 
     def listen(self, tell: Tell) -> None:
+        """Each engine's decisions are passed on, with the name of its model in front."""
         for key, engine in self.engines.items():
             name = "" if key == BASE else f"the model {key!r}: "
             engine.listen(

@@ -67,25 +67,31 @@ class FakeEngine(Surgery):
     # ---- words
 
     def encode(self, text: str) -> tuple[int, ...]:
+        """One id a word (split at spaces). UserError for words outside the vocabulary."""
         self.check_words(text.split(), ())
         return tuple(self.ids[word] for word in text.split())
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Words joined by single spaces."""
         return " ".join(self.words[i] for i in ids)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> None:
+        """None: the fake has no chat template."""
         return None
 
     def observation(self, text: str | None, said: Sequence[int], side: Side = "user") -> None:
+        """None: the fake has no chat template."""
         return None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
+        """UserError that lists the words outside the vocabulary."""
         if lost := [word for word in [*words, *stops] if word not in self.ids]:
             raise UserError(f"the fake's vocabulary lacks {', '.join(lost)}")
 
     # ---- sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """Scripted words in order, or draws from the tiny policy; each depends on its request alone."""
         return [[self._say(request, i) for i in range(request.n)] for request in requests]
 
     def forget_paths(self) -> None:
@@ -115,6 +121,7 @@ class FakeEngine(Surgery):
     # ---- training
 
     def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
+        """For each segment with a stream, log softmax of the rows of logits of its role."""
         rows = self.weights[batch.policy]
         return [
             self._logprobs(rows, self._text(batch, s.parent), s.role, s.token_ids) if s.stream else ()
@@ -122,6 +129,7 @@ class FakeEngine(Surgery):
         ]
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        """Add the exact gradient of the objective. The calls listed in `nan_losses` raise UpdateRefused."""
         self.losses += 1
         if self.losses - 1 in self.nan_losses:
             self._forget()
@@ -143,6 +151,7 @@ class FakeEngine(Surgery):
             row[j] += g
 
     def check_gradients(self, policies: Sequence[str]) -> None:
+        """UpdateRefused at the steps listed in `nan_gradients`, before any policy moves."""
         for k, policy in enumerate(policies):
             if self.steps + k in self.nan_gradients:
                 self.steps += k + 1
@@ -150,6 +159,7 @@ class FakeEngine(Surgery):
                 raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
+        """Clip the gradient, then one step of SGD with momentum, on the numbers that no region holds."""
         self.check_gradients([policy])
         self.steps += 1
         spec, gradient = self.optimizers[policy], self.gradients[policy]
@@ -174,6 +184,7 @@ class FakeEngine(Surgery):
         return {f"grad_norm/{policy}": Last(norm), "lr": Last(spec.lr * lr_scale)}
 
     def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        """Entropy, log-probs and exact KL, for each segment with a stream."""
         return [self._stats(batch, s, against) if s.stream else None for s in batch.segments]
 
     def _stats(self, batch: Batch, s: Segment, against: Sequence[str]) -> TokenStats:
@@ -214,12 +225,14 @@ class FakeEngine(Surgery):
         return () if not tokens else (math.log(p[k]) if k is not None else 0.0, *[0.0] * (len(tokens) - 1))
 
     def chosen(self) -> Mapping[str, object]:
+        """Nothing is chosen here."""
         return {}
 
     def listen(self, tell: Tell) -> None:
         """It decides nothing by itself."""
 
     def facts(self) -> Mapping[str, object]:
+        """A model named "fake", with its number of logits."""
         return {
             "model": "fake",
             "device": "none",

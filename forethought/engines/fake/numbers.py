@@ -27,37 +27,38 @@ class Numbers:
 
     # ---- two numbers
 
-    def __add__(self, other):
+    def __add__(self, other: Numbers | float):
         return self._with(other, lambda a, b: (a + b, 1.0, 1.0))
 
-    def __sub__(self, other):
+    def __sub__(self, other: Numbers | float):
         return self._with(other, lambda a, b: (a - b, 1.0, -1.0))
 
-    def __mul__(self, other):
+    def __mul__(self, other: Numbers | float):
         return self._with(other, lambda a, b: (a * b, b, a))
 
-    def __truediv__(self, other):
+    def __truediv__(self, other: Numbers | float):
         return self._with(other, lambda a, b: (a / b, 1 / b, -a / b / b))
 
-    def __rsub__(self, other):
+    def __rsub__(self, other: Numbers | float):
         return -self + other
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other: Numbers | float):
         return self._like(other) / self
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def minimum(self, other):
+    def minimum(self, other: Numbers | float):
         """Equal numbers share the slope, as a tensor's do."""
         return self._with(other, lambda a, b: (min(a, b), ((a < b) + (a <= b)) / 2, ((b < a) + (b <= a)) / 2))
 
-    def maximum(self, other):
+    def maximum(self, other: Numbers | float):
+        """Equal numbers share the slope, as in `minimum`."""
         return -((-self).minimum(-self._like(other)))
 
-    def __lt__(self, other):
+    def __lt__(self, other: Numbers | float):
         return self._with(other, lambda a, b: (float(a < b), 0.0, 0.0))
 
-    def __gt__(self, other):
+    def __gt__(self, other: Numbers | float):
         return self._with(other, lambda a, b: (float(a > b), 0.0, 0.0))
 
     # ---- one number
@@ -66,29 +67,37 @@ class Numbers:
         return self._each(lambda x: (-x, -1.0))
 
     def exp(self):
+        """e^x, element by element."""
         return self._each(lambda x: (math.exp(x),) * 2)
 
     def expm1(self):
+        """e^x - 1, exact near 0."""
         return self._each(lambda x: (math.expm1(x), math.exp(x)))
 
     def log(self):
+        """Natural logarithm."""
         return self._each(lambda x: (math.log(x), 1 / x))
 
     def sigmoid(self):
+        """1 / (1 + e^-x)."""
         return self._each(lambda x: (y := 1 / (1 + math.exp(-x)), y * (1 - y)))
 
     def abs(self):
+        """|x|; the slope at 0 is 0."""
         return self._each(lambda x: (abs(x), float((x > 0) - (x < 0))))
 
     def clamp(self, low: float = -math.inf, high: float = math.inf):
+        """x cut to [low, high]; outside, the slope is 0."""
         return self._each(lambda x: (min(max(x, low), high), float(low <= x <= high)))
 
     def detach(self):
+        """The same values without slopes."""
         return Numbers(self.values)
 
     # ---- all of them
 
     def sum(self):
+        """One number whose slopes are summed leaf by leaf."""
         total: dict[int, float] = {}
         for slope in self.slopes:
             for leaf, d in slope.items():
@@ -96,9 +105,11 @@ class Numbers:
         return Numbers([sum(self.values)], [total])
 
     def max(self):
+        """The largest value, without slopes: it is only measured."""
         return Numbers([max(self.values)])
 
     def item(self) -> float:
+        """The one value as a float. ValueError where there are several."""
         [value] = self.values
         return value
 
@@ -112,7 +123,9 @@ class Numbers:
             [_times(slope, d) for slope, (_, d) in zip(self.slopes, found, strict=True)],
         )
 
-    def _with(self, other, f: Callable[[float, float], tuple[float, float, float]]) -> Numbers:
+    def _with(
+        self, other: Numbers | float, f: Callable[[float, float], tuple[float, float, float]]
+    ) -> Numbers:
         other = self._like(other)
         values, slopes = [], []
         for a, da, b, db in zip(self.values, self.slopes, other.values, other.slopes, strict=True):
@@ -121,7 +134,7 @@ class Numbers:
             slopes.append(_plus(_times(da, by_a), _times(db, by_b)))
         return Numbers(values, slopes)
 
-    def _like(self, other) -> Numbers:
+    def _like(self, other: Numbers | float) -> Numbers:
         return other if isinstance(other, Numbers) else Numbers([float(other)] * len(self))
 
 

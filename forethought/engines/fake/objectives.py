@@ -39,24 +39,29 @@ class Tokens:
 
     @cached_property
     def weight(self) -> Numbers:
+        """Share of the loss that each token carries; 0 where the term needs a reference and there is none."""
         known = lambda s: bool(s.ref_logprobs) or not needs(self.term, "ref")  # noqa: E731
         return Numbers([w * known(s) for _, s in self.segments for w in s.weight])
 
     @cached_property
     def advantage(self) -> Numbers:
+        """Advantage of each token, as credit gave it."""
         return self._field("advantage")
 
     @cached_property
     def ref(self) -> Numbers:
+        """Log-probs under the reference policy."""
         return self._field("ref_logprobs")
 
     @cached_property
     def old(self) -> Numbers:
+        """Log-probs at sampling time; where a segment has none, today's, so that the ratio is 1."""
         new = iter(self.logp.values)
         own = [(s, [next(new) for _ in s.token_ids]) for _, s in self.segments]
         return Numbers([x for s, found in own for x in s.old_logprobs or found])
 
     def mean(self, x: Numbers) -> Numbers:
+        """Mean of `x` over the weighted tokens of each sequence, laid out by token again."""
         groups: dict[tuple[int, int], list[int]] = {}
         names = [(s.sequence, -1 if s.sequence >= 0 else i) for i, s in self.segments for _ in s.token_ids]
         for n, name in enumerate(names):
@@ -70,9 +75,11 @@ class Tokens:
         return Numbers([m.values[0] for m in found], [m.slopes[0] for m in found])
 
     def of_role(self, role: str) -> Numbers:
+        """1.0 for tokens of `role`, else 0.0."""
         return Numbers([float(s.role == role) for _, s in self.segments for _ in s.token_ids])
 
     def roles(self) -> list[str]:
+        """Roles that occur, sorted."""
         return sorted({s.role for _, s in self.segments if s.role})
 
     def _field(self, name: str) -> Numbers:

@@ -33,9 +33,12 @@ class Policies:
         self.losses = self.steps = 0  # calls of forward_backward and optim_step
 
     def policies(self) -> dict[str, int]:
+        """Name -> version; a copy."""
         return dict(self.versions)
 
     def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
+        """A deep copy under a new name. ValueError for a taken name, an unknown kind, or an adapter on a
+        whole copy."""
         if dst in self.versions:
             raise ValueError(f"policy {dst!r} exists already")
         if kind not in get_args(Kind):
@@ -55,6 +58,7 @@ class Policies:
             self.momentum[dst] = copy.deepcopy(self.momentum[src])
 
     def assign(self, dst: str, src: str) -> None:
+        """Copy weights. ValueError between an adapter and a whole model, and for a frozen `dst`."""
         if self._is_whole(dst) != self._is_whole(src):
             raise ValueError(
                 f"{dst!r} and {src!r} are an adapter and a whole model; the weights of one "
@@ -79,6 +83,7 @@ class Policies:
         return name not in self.adapters
 
     def drop(self, name: str) -> None:
+        """Forget a policy everywhere. KeyError for the base and for an unknown name."""
         if name == BASE or name not in self.versions:
             raise KeyError(f"policy {name!r} cannot be dropped; there are {sorted(self.versions)}")
         for table in (
@@ -97,6 +102,7 @@ class Policies:
         )
 
     def prepare(self, policy: str, optim: OptimSpec) -> None:
+        """A fresh optimizer. ValueError for an unknown or frozen policy."""
         if policy not in self.versions or policy in self.frozen:
             raise ValueError(
                 f"policy {policy!r} cannot train; there are {sorted(self.versions)}, frozen {self.frozen}"
@@ -104,15 +110,18 @@ class Policies:
         self.optimizers[policy], self.momentum[policy], self.gradients[policy] = optim, {}, {}
 
     def release(self, policy: str) -> None:
+        """Forget the optimizer and its momentum."""
         self.optimizers.pop(policy, None)
         self.momentum.pop(policy, None)
 
     def publish(self, policy: str) -> int:
+        """Copy the newest weights to where `sample` reads them; returns the new version."""
         self.served[policy] = copy.deepcopy(self.weights[policy])
         self.versions[policy] += 1
         return self.versions[policy]
 
     def forget(self, policy: str) -> None:
+        """Clear the gradient and those set aside."""
         self.gradients[policy] = {}
         self.aside.pop(policy, None)
 
@@ -122,12 +131,14 @@ class Policies:
     # ---- files
 
     def finite(self) -> str:
+        """ "" or the first logit or momentum that is not finite, in words."""
         trains = {name: rows for name, rows in self.weights.items() if name not in self.frozen}
         return fake_rows.not_finite("the logits", trains) or fake_rows.not_finite(
             "the momentum", self.momentum
         )
 
     def save(self, directory: Path) -> None:
+        """Everything as one JSON file, `fake.json`."""
         state = {
             "weights": self.weights,
             "served": self.served,
@@ -145,6 +156,7 @@ class Policies:
         (directory / "fake.json").write_text(json.dumps(state, indent=1, sort_keys=True), encoding="utf-8")
 
     def load(self, directory: Path) -> None:
+        """Read `fake.json`; a version number that was given since is not given again."""
         state = json.loads((directory / "fake.json").read_text(encoding="utf-8"))
         specs = {
             name: OptimSpec(**{**spec, "betas": tuple(spec["betas"])})

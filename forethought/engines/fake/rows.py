@@ -13,6 +13,7 @@ Region = dict[str, tuple[int, list[int]]]  # role -> length of its row, indices 
 
 
 def softmax(logits: Sequence[float]) -> list[float]:
+    """Probabilities of a row of logits; the largest is subtracted first."""
     top = max(logits)
     e = [math.exp(logit - top) for logit in logits]
     return [x / sum(e) for x in e]
@@ -39,10 +40,12 @@ def pick(logits: Sequence[float], temperature: float, top_p: float, seed: str) -
 
 
 def dot(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]) -> float:
+    """Scalar product over the rows that both have."""
     return sum(x * y for role in a if role in b for x, y in zip(a[role], b[role], strict=True))
 
 
 def weighted(parts: Sequence[Rows], factors: Sequence[float]) -> Rows:
+    """Sum of `parts`, each times its factor; an absent row is all zeros."""
     total: Rows = {}
     for part, factor in zip(parts, factors, strict=True):
         for role, row in part.items():
@@ -73,6 +76,7 @@ def largest(now: Rows, then: Rows, share: float) -> Region:
 
 
 def drawn(like: Region, seed: int) -> Region:
+    """A random region with as many numbers of each row as `like`."""
     rng = random.Random(seed)
     return {
         role: (size, sorted(rng.sample(range(size), len(indices)))) for role, (size, indices) in like.items()
@@ -80,11 +84,13 @@ def drawn(like: Region, seed: int) -> Region:
 
 
 def overlap(a: Region, b: Region) -> float:
+    """Jaccard index of two regions; 0 where both are empty."""
     one, other = ({(role, j) for role, (_, indices) in region.items() for j in indices} for region in (a, b))
     return len(one & other) / len(one | other) if one | other else 0.0
 
 
 def transplanted(dst: Rows, src: Rows, region: Region) -> Rows:
+    """`dst` with the numbers of `region` taken from `src`."""
     mine, theirs = same_width({role: [0.0] * size for role, (size, _) in region.items()} | dst, src)
     for role, (_, indices) in region.items():
         for j in indices:

@@ -15,6 +15,7 @@ class Surgery(Policies):
     """See `engines.base.Surgery`."""
 
     def set_aside(self, policy: str, name: str) -> None:
+        """Put the gradient aside under `name`. ValueError for a taken name."""
         mine = self.aside.setdefault(policy, {})
         if name in mine:
             raise ValueError(
@@ -32,6 +33,8 @@ class Surgery(Policies):
     def combine(
         self, policy: str, names: Sequence[str], method: str = "sum", seed: int = 0
     ) -> dict[str, Metric]:
+        """Sum the named gradients, or project them first ("pcgrad"). ValueError for an unknown name or
+        method."""
         if len(set(names)) != len(names):
             raise ValueError(f"combine needs different names of gradients, not {list(names)}")
         if method not in ("sum", "pcgrad"):
@@ -57,19 +60,23 @@ class Surgery(Policies):
     # ---- regions
 
     def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        """Name the `share` of numbers that differ most from `start`'s; returns how many."""
         if not 0 < share <= 1:
             raise ValueError(f"the share of a region is above 0 and at most 1, not {share}")
         self.regions[name] = fake_rows.largest(self.weights[policy], self.weights[start], share)
         return sum(len(indices) for _, indices in self.regions[name].values())
 
     def random_region(self, name: str, like: str, seed: int) -> int:
+        """Name as many numbers of each row as `like` has; returns how many."""
         self.regions[name] = fake_rows.drawn(self._region(like), seed)
         return sum(len(indices) for _, indices in self.regions[name].values())
 
     def overlap(self, a: str, b: str) -> float:
+        """Jaccard index of two regions."""
         return fake_rows.overlap(self._region(a), self._region(b))
 
     def hold(self, policy: str, region: str) -> None:
+        """Numbers of `region` stop moving, and their momentum is cleared; "" lets go."""
         self.holds.pop(policy, None)
         if region:
             self._check_trainable(policy)
@@ -80,10 +87,12 @@ class Surgery(Policies):
                     self.momentum[policy][role][j] = 0.0
 
     def transplant(self, dst: str, src: str, region: str) -> None:
+        """Copy the numbers of `region` from `src` into `dst`."""
         self._check_trainable(dst)
         self.weights[dst] = fake_rows.transplanted(self.weights[dst], self.weights[src], self._region(region))
 
     def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
+        """Move `dst` along the arc to `src`, outside of one region or everywhere."""
         self._check_trainable(dst)
         self.weights[dst] = fake_rows.moved(
             self.weights[dst], self.weights[src], weight, self._region(outside) if outside else {}

@@ -95,6 +95,8 @@ class TorchEngine:
     # ---- words
 
     def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of `text` without special tokens; short texts are remembered, since plans and actions
+        recur."""
         if (ids := self._encoded.get(text)) is None:
             ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
             if len(text) <= SHORT:  # plans and actions come again and again, whole contexts do not
@@ -104,9 +106,13 @@ class TorchEngine:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids` with special tokens, exactly as the tokenizer joins them (no clean-up of
+        spaces)."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
+        """Token ids of a conversation up to the assistant's turn; None for a tokenizer without chat
+        template."""
         if not self.tokenizer.chat_template:
             return None
         # the template writes the special tokens, as text
@@ -115,9 +121,11 @@ class TorchEngine:
     def observation(
         self, text: str | None, said: Sequence[int], side: Side = "user"
     ) -> tuple[int, ...] | None:
+        """Token ids between the turn `said` and the next one (`models/chat`); None without chat template."""
         return self.renderer.observation(text, said, side) if self.tokenizer.chat_template else None
 
     def check_words(self, words: Sequence[str], stops: Sequence[str]) -> None:
+        """UserError that lists the words and stops which do not survive encoding and decoding."""
         lost = [w for w in dict.fromkeys([*words, *stops]) if not self._writes(w)]
         if lost:
             what = "special tokens" if set(lost) & set(stops) else "words"
@@ -139,9 +147,12 @@ class TorchEngine:
     # ---- policies
 
     def policies(self) -> dict[str, int]:
+        """Name -> version; a copy, so a caller may keep it."""
         return dict(self.versions)
 
     def fork(self, src: str, dst: str, kind: Kind = "adapter") -> None:
+        """See `Trainer.fork`. The first adapter on a foreign model is also checked: packed forests must
+        compute with it what the model's own forward computes."""
         with memory.needed(f"policy {dst!r}"):
             self.weights.fork(src, dst, kind)
         if self.source and self.weights.adapters == [dst]:  # the first one on a model that is not ours
@@ -153,15 +164,20 @@ class TorchEngine:
             self.optimizers[dst].load(self.optimizers[src].state())
 
     def assign(self, dst: str, src: str) -> None:
+        """The weights of `dst` become those of `src`, bit for bit; what samples changes with the next
+        `publish`."""
         self.weights.assign(dst, src)
 
     def factor(self, dst: str, start: str) -> float:
+        """Move what the base has learned since `start` into the adapter `dst`; returns the share of the
+        squared difference that it holds. The base is published anew, since its weights are `start` again."""
         share = self.weights.factor(dst, start)
         self.versions[dst] = 0
         self.publish(BASE)  # other weights sample under its name from here on
         return share
 
     def drop(self, name: str) -> None:
+        """Forget a policy with its optimizer, gradients, packed weights and held region."""
         self.weights.drop(name)
         self.versions.pop(name)
         self.optimizers.pop(name, None)
@@ -170,15 +186,19 @@ class TorchEngine:
         self.regions.drop(name)
 
     def prepare(self, policy: str, optim: OptimSpec) -> None:
+        """A fresh optimizer for `policy`. ValueError for a frozen policy or one without weights of its
+        own."""
         if policy in self.weights.frozen or not (own := self.weights.parameters(policy)):
             raise ValueError(f"policy {policy!r} is frozen or has no weights of its own; it cannot train")
         self.optimizers[policy] = Optimizer(own, optim, self.machine.dtype)
         self.weights.base_moved |= policy == BASE
 
     def release(self, policy: str) -> None:
+        """Free the optimizer of a policy whose stage is over."""
         self.optimizers.pop(policy, None)
 
     def publish(self, policy: str) -> int:
+        """Make the newest weights what `sample` reads, and return their new version."""
         self.weights.publish(policy)
         self.versions[policy] += 1
         return self.versions[policy]
@@ -186,6 +206,8 @@ class TorchEngine:
     # ---- sampling
 
     def sample(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """`n` completions for each request, in order. Policies that can run together are sampled in one loop;
+        a request without room in the context comes back `overlong`."""
         room = [room_of(r, self.context) for r in requests]
         results = [
             [] if most else [overlong(self.versions[r.policy])] * r.n
@@ -210,6 +232,7 @@ class TorchEngine:
         return weights.told(self.weights.base) == "c"
 
     def forget_paths(self) -> None:
+        """Free the keys and values that were kept for the next turns of trajectories."""
         self.paths.clear()
 
     def _sample(self, policies: list[str], requests: list[Request]) -> list[list[Completion]]:
@@ -229,6 +252,7 @@ class TorchEngine:
     # ---- training
 
     def logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
+        """For each segment with a stream, log p of its tokens; packs are halved where memory runs out."""
         return self.packs.within(partial(self._logprobs, batch))
 
     def _logprobs(self, batch: Batch) -> list[tuple[float, ...]]:
@@ -249,6 +273,7 @@ class TorchEngine:
         return out
 
     def inspect(self, batch: Batch, against: Sequence[str] = ()) -> list[TokenStats | None]:
+        """Entropy, log-probs and exact KL to the policies in `against`, for each segment with a stream."""
         return self.packs.within(partial(self._inspect, batch, against))
 
     def _inspect(self, batch: Batch, against: Sequence[str]) -> list[TokenStats | None]:
@@ -262,6 +287,8 @@ class TorchEngine:
         return out
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
+        """Add the gradient of the objective. After a failed pack (no memory) the gradient restarts from what
+        it was before this call, so nothing is counted twice."""
         with self.gradients.added(batch.policy) as restart:
             return merge(self.packs.within(partial(self._backward, batch, objective), restart))
 
@@ -323,6 +350,7 @@ class TorchEngine:
         return bytes_ - sum(map(memory.to_come, self.optimizers.values()))
 
     def check_gradients(self, policies: Sequence[str]) -> None:
+        """UpdateRefused where the gradient norm of one of `policies` is not finite; none has moved then."""
         for policy in policies:
             with self.regions.held(policy):
                 self._finite_norm(policy)
@@ -336,6 +364,7 @@ class TorchEngine:
         return norm
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
+        """Clip, check, update and clear one policy; metrics `grad_norm/<policy>` and `lr`."""
         optimizer = self.optimizers[policy]
         with self.regions.held(policy):
             norm = self._finite_norm(policy)
@@ -347,44 +376,56 @@ class TorchEngine:
     # ---- gradients by objective
 
     def set_aside(self, policy: str, name: str) -> None:
+        """Put the gathered gradient aside under `name`, for `conflict` and `combine`."""
         self.gradients.set_aside(policy, name)
 
     def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
+        """Cosine of two gradients that were set aside, for all weights and by layer group."""
         return self.gradients.conflict(policy, a, b, part)
 
     def combine(
         self, policy: str, names: Sequence[str], method: Literal["sum", "pcgrad"] = "sum", seed: int = 0
     ) -> dict[str, Metric]:
+        """Sum the named gradients, or project them off each other first (PCGrad, arXiv 2001.06782)."""
         return self.gradients.combine(policy, names, method, seed)
 
     def forget(self, policy: str) -> None:
+        """Clear the policy's gradient and everything that was set aside for it."""
         self.gradients.forget(policy)
 
     # ---- regions
 
     def find_region(self, name: str, policy: str, start: str, share: float) -> int:
+        """Name the `share` of numbers that moved most since `start`; returns how many."""
         return self.regions.find(name, policy, start, share)
 
     def random_region(self, name: str, like: str, seed: int) -> int:
+        """Name as many numbers of each tensor as `like` has, drawn at random; returns how many."""
         return self.regions.draw(name, like, seed)
 
     def overlap(self, a: str, b: str) -> float:
+        """Jaccard index of two regions."""
         return self.regions.overlap(a, b)
 
     def hold(self, policy: str, region: str) -> None:
+        """Freeze the numbers of `region` in `policy`: the optimizer's moments of them are cleared too. ""
+        lets go."""
         held = self.regions.hold(policy, region)
         if policy in self.optimizers:
             self.optimizers[policy].still(held)
 
     def transplant(self, dst: str, src: str, region: str) -> None:
+        """Copy the numbers of `region` from `src` into `dst`."""
         self.regions.transplant(dst, src, region)
 
     def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
+        """Move `dst` by `weight` along the arc to `src`, outside of one region or everywhere."""
         self.regions.slerp(dst, src, weight, outside)
 
     # ---- files
 
     def finite(self) -> str:
+        """ "" or the first weight or optimizer number that is not finite, in words."""
         for name in self.weights.names():
             if name in self.weights.frozen or (name == BASE and not self.weights.base_moved):
                 continue
@@ -397,6 +438,7 @@ class TorchEngine:
         return ""
 
     def save(self, directory: Path) -> None:
+        """Write policies, optimizers, regions, versions and chosen sizes below `directory`."""
         write_policies(self.weights, directory, self.tokenizer, self.source)
         meta = {
             "versions": self.versions,
@@ -419,6 +461,7 @@ class TorchEngine:
             write_tensors(directory / "regions.safetensors", self.regions.tensors())
 
     def load(self, directory: Path) -> None:
+        """Read what `save` wrote. CheckpointError where the base or the tokenizer is another one."""
         meta = json.loads((directory / "engine.json").read_text())
         if self.fingerprint and "base" in meta:
             self._check_base(directory, meta)
@@ -445,6 +488,8 @@ class TorchEngine:
             size.take_up(meta.get("estimates", {}).get(size.name, ()))
 
     def chosen(self) -> Mapping[str, object]:
+        """What was chosen on this machine and changes bits: device, precision, code of the layers,
+        kernels."""
         facts, by_c = self.facts(), self.machine.device.type == "cpu" and library.library()
         return {key: facts[key] for key in ("device", "chip", "threads", "precision", "layers", "torch")} | {
             # of a model that they do not compute whole (`facts`) they still compute parts
@@ -465,9 +510,11 @@ class TorchEngine:
             )
 
     def listen(self, tell: Tell) -> None:
+        """`tell` hears when packs or sampling batches are made smaller because memory ran out."""
         self.packs.tell = self.rows.tell = tell
 
     def facts(self) -> Mapping[str, object]:
+        """Model, machine and sizes, as the run's summary prints them."""
         facts = self.machine.facts() | {
             "model": self.source or f"small {type(self.weights.base).__name__}",
             "context": told(self.weights.base.config),

@@ -49,6 +49,8 @@ _mode: ContextVar[Forest | Attends | None] = ContextVar("mode", default=None)
 
 @contextmanager
 def using(mode: Forest | Attends | None) -> Iterator[None]:
+    """Inside the block, every model that goes through `attend` uses `mode`: a packed forest, a cache, or
+    plain rows."""
     token = _mode.set(mode)
     try:
         yield
@@ -61,7 +63,16 @@ def again() -> AbstractContextManager[None]:
     return using(_mode.get())
 
 
-def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+):
     """query [rows, heads, tokens, d], key and value [rows, kv_heads, tokens, d] -> ([rows, tokens, heads, d],
     None)."""
     mode = _mode.get()
@@ -94,7 +105,7 @@ def _refuse(attention_mask: torch.Tensor | None, both_ways: bool, kwargs: dict) 
         raise Unsupported(f"asks its attention for {what}")
 
 
-def _forest(layout: Layout, query, key, value) -> torch.Tensor:
+def _forest(layout: Layout, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return attention(layout, *(x[0].transpose(0, 1) for x in (query, key, value)))[None]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import FunctionCtx
 
 from forethought.engines.torch.forest.native import train as native
 from forethought.engines.torch.forest.packing import Group, Layout
@@ -36,7 +37,7 @@ def attention(layout: Layout, q_NHd: torch.Tensor, k_NKd: torch.Tensor, v_NKd: t
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, layout):
+    def forward(ctx: FunctionCtx, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout):
         outs, sums = [], []
         for g in layout.groups:
             own, above = _own(g, q, k, v), _above(g, q, k, v)
@@ -52,7 +53,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
         q, k, v, out, total = ctx.saved_tensors
         layout, parts = ctx.layout, ([], [], [])
         far = []
@@ -78,14 +79,14 @@ class _Attention(torch.autograd.Function):
 # From rows of tokens to the shapes of the two parts ---------------------------------------------------------
 
 
-def _own(g: Group, q, k, v) -> tuple[torch.Tensor, ...]:
+def _own(g: Group, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Queries, keys and values of each block, [B, H, Q, d]."""
     repeat = q.shape[1] // k.shape[1]
     out = (_gather(x, g.own_BQ).transpose(1, 2) for x in (q, k, v))
     return tuple(x.repeat_interleave(repeat, 1) if i and repeat > 1 else x for i, x in enumerate(out))
 
 
-def _above(g: Group, q, k, v) -> tuple[torch.Tensor, ...] | None:
+def _above(g: Group, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
     """Queries of each set [S, K, (H/K) n Q, d] and its ancestors' keys and values [S, K, A, d]; None for
     roots."""
     if not g.above_SA.shape[1]:
@@ -117,7 +118,7 @@ def _unfold(g: Group, like_BHQd: torch.Tensor, x_SKMd: torch.Tensor, sums_SKM: t
     )
 
 
-def _whole(g: Group, grad, out, total):
+def _whole(g: Group, grad: torch.Tensor, out: torch.Tensor, total: torch.Tensor):
     """Gradient, output and log-sum of the group's queries, [B, Q, H, ...]; nothing comes from padding."""
     grad, out, total = _gather(grad, g.own_BQ), _gather(out, g.own_BQ), F.embedding(g.own_BQ, total)
     if g.hole_BQ is not None:
@@ -128,11 +129,11 @@ def _whole(g: Group, grad, out, total):
     return grad, out, total
 
 
-def _heads(whole):
+def _heads(whole: tuple[torch.Tensor, ...]):
     return tuple(x.transpose(1, 2) for x in whole)
 
 
-def _folded(g: Group, like_BHQd, k, whole):
+def _folded(g: Group, like_BHQd: torch.Tensor, k: torch.Tensor, whole: tuple[torch.Tensor, ...]):
     grad, out, total = whole
     return (
         _fold(g, grad, k.shape[1]),
@@ -150,7 +151,7 @@ def _tokens(x_BHQd: torch.Tensor) -> torch.Tensor:
     return x_BHQd.transpose(1, 2)
 
 
-def _join(out_a, sum_a, out_b, sum_b):
+def _join(out_a: torch.Tensor, sum_a: torch.Tensor, out_b: torch.Tensor, sum_b: torch.Tensor):
     """Two softmaxes over disjoint keys as one."""
     total = torch.logaddexp(sum_a, sum_b)
     return (out_a * (sum_a - total).exp()[..., None] + out_b * (sum_b - total).exp()[..., None]).to(
@@ -172,7 +173,14 @@ def _fused(q: torch.Tensor, v: torch.Tensor) -> bool:
     )
 
 
-def _part(q, k, v, *, causal: bool = False, bias: torch.Tensor | None = None):
+def _part(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    causal: bool = False,
+    bias: torch.Tensor | None = None,
+):
     """(out, log-sum of exponentials, float32)."""
     if _fused(q, v):
         return FLASH(q, k, v, 0.0, causal, attn_mask=bias, scale=1.0)
@@ -190,7 +198,17 @@ def _part(q, k, v, *, causal: bool = False, bias: torch.Tensor | None = None):
     return tuple(torch.cat(column, 2) for column in zip(*parts, strict=True))
 
 
-def _part_backward(grad, out, total, q, k, v, *, causal: bool = False, bias: torch.Tensor | None = None):
+def _part_backward(
+    grad: torch.Tensor,
+    out: torch.Tensor,
+    total: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    causal: bool = False,
+    bias: torch.Tensor | None = None,
+):
     """(dq, dk, dv) of this part, from the gradient, output and log-sum of the whole."""
     if _fused(q, v):
         return FLASH_BACKWARD(grad, q, k, v, out, total.contiguous(), 0.0, causal, attn_mask=bias, scale=1.0)
@@ -206,7 +224,7 @@ def _part_backward(grad, out, total, q, k, v, *, causal: bool = False, bias: tor
     return torch.cat(dq, 2), dk.to(k.dtype), dv.to(v.dtype)
 
 
-def _scores(q, k, causal: bool, bias: torch.Tensor | None):
+def _scores(q: torch.Tensor, k: torch.Tensor, causal: bool, bias: torch.Tensor | None):
     """(rows, their scores in float32), some rows at a time; causal ones up to the last of these rows."""
     tokens, keys = q.shape[2], k.shape[2]
     step = max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * keys))

@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from forethought.engines.torch.forest.blocks import attention
@@ -77,6 +78,7 @@ class Decoder:
 
     @property
     def inner(self) -> torch.nn.Module:
+        """The module whose `forward` gives hidden states (without the head)."""
         return self._model().base_model
 
     def hidden(
@@ -152,7 +154,10 @@ class Decoder:
                 self._table = _halves(*rotation(inner, inner.embed_tokens.weight, every))
         return F.embedding(positions_N, self._table[0]), F.embedding(positions_N, self._table[1])
 
-    def layer(self, layer, x_NH, cos, sin, layout: Layout) -> torch.Tensor:
+    def layer(
+        self, layer: torch.nn.Module, x_NH: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout
+    ) -> torch.Tensor:
+        """One layer on a packed row: x_NH -> x_NH. Autocast decides the precision of the products."""
         attn, mlp = layer.self_attn, layer.mlp
         y_NH = norm(layer.input_layernorm, x_NH)
         q, k, v = (p(y_NH).unflatten(-1, (-1, self.d)) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
@@ -187,13 +192,13 @@ def _halves(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 class _Rotate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x_NHd, cos, sin):
+    def forward(ctx: FunctionCtx, x_NHd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor):
         ctx.save_for_backward(cos, sin)
         ctx.kind = x_NHd.dtype
         return rotated(x_NHd, cos, sin)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
         cos, sin = ctx.saved_tensors
         return rotated(grad, cos, -sin).to(ctx.kind), None, None
 
@@ -222,7 +227,7 @@ class _Norm(torch.autograd.Function):
     """y = w x / rms(x). Only x / rms(x) is kept."""
 
     @staticmethod
-    def forward(ctx, x, weight, eps):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, eps: float):
         wide = x.float()
         r = (wide.square().mean(-1, keepdim=True) + eps).rsqrt_()
         unit = wide * r
@@ -231,7 +236,7 @@ class _Norm(torch.autograd.Function):
         return unit.to(x.dtype) * weight
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
         unit, r, weight = ctx.saved_tensors
         d = grad.float() * weight
         dot = torch.linalg.vecdot(d, unit)[..., None] / unit.shape[-1]

@@ -54,6 +54,7 @@ class Layout:
 
     @property
     def groups(self) -> tuple[Group, ...]:
+        """Blocks of queries of one size, batched for attention (made when first asked)."""
         return self._laid_out[0]
 
     @property
@@ -198,7 +199,9 @@ def _grouped(
     return tuple(groups), torch.from_numpy(place_N).to(device)
 
 
-def _group(families: list[list[_Block]], place_N: np.ndarray, offset: int, device) -> tuple[Group, int]:
+def _group(
+    families: list[list[_Block]], place_N: np.ndarray, offset: int, device: torch.device | str
+) -> tuple[Group, int]:
     """(the group, how many places its tokens take); notes where each of its tokens lies, from `offset` on."""
     n, most_q = max(map(len, families)), max(len(b.tokens) for f in families for b in f)
     above = [len(f[0].ancestors) for f in families]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 
@@ -82,14 +82,16 @@ class _Linked(torch.autograd.Function):
     kept for the backward pass, which overwrites it: PyTorch refuses a second one."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, value_N: torch.Tensor, descent: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: FunctionCtx, x: torch.Tensor, value_N: torch.Tensor, descent: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(descent)
         ctx.dtype = x.dtype
         return value_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: FunctionCtx, gradient_N: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (descent,) = ctx.saved_tensors
         return descent.mul_(gradient_N.neg()[:, None]).to(ctx.dtype), None, None
 
@@ -101,7 +103,7 @@ class _Again(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: FunctionCtx,
         measure: Callable,
         head: Head,
         rows: int,
@@ -117,7 +119,7 @@ class _Again(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient_N: torch.Tensor, *_) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: FunctionCtx, gradient_N: torch.Tensor, *_) -> tuple[torch.Tensor | None, ...]:
         hidden_NH, beside_N, *weights = ctx.saved_tensors
         totals: list[torch.Tensor] = []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import PreTrainedModel
 
 from forethought.core.errors import RecipeError
 from forethought.core.metrics import Mean, Metric, Sum
@@ -120,7 +121,13 @@ def _reference(weights: Policies, row: Row, term: Term, targets: Targets) -> tor
 
 
 def _on_distributions(
-    weights: Policies, model, hidden_KH, reference_KH, row: Row, targets: Targets, term: Term
+    weights: Policies,
+    model: PreTrainedModel,
+    hidden_KH: torch.Tensor,
+    reference_KH: torch.Tensor,
+    row: Row,
+    targets: Targets,
+    term: Term,
 ) -> Loss:
     other = weights.copies.get(term.reference, weights.base)
     if other is model and is_lora(model.get_output_embeddings()):

@@ -35,32 +35,39 @@ class Tokens:
 
     @cached_property
     def weight(self) -> torch.Tensor:
+        """Share of the loss that each token carries; 0 where what the term needs (`known`) is missing."""
         weight_N = self._field("weight")
         return weight_N * self.where(lambda s: getattr(s, self.known)) if self.known else weight_N
 
     @cached_property
     def advantage(self) -> torch.Tensor:
+        """Advantage of each token, as credit gave it."""
         return self._field("advantage")
 
     @cached_property
     def ref(self) -> torch.Tensor:
+        """Log-probs under the reference policy; 0 where a segment has none."""
         return self._field("ref_logprobs")
 
     @cached_property
     def old(self) -> torch.Tensor:
+        """Log-probs at sampling time; where a segment has none, today's, so that the ratio is 1."""
         known_N = self.where(lambda s: s.old_logprobs)
         return torch.where(known_N > 0, self._field("old_logprobs"), self.logp.detach())
 
     def mean(self, x_N: torch.Tensor) -> torch.Tensor:
+        """Mean of `x_N` over the weighted tokens of each sequence, laid out by token again (N -> N)."""
         counts_N = (self.weight != 0).to(x_N.dtype)
         sums_S = x_N.new_zeros(self._sequences[1]).index_add(0, self._sequences[0], x_N * counts_N)
         counts_S = x_N.new_zeros(self._sequences[1]).index_add(0, self._sequences[0], counts_N)
         return (sums_S / counts_S.clamp(min=1.0))[self._sequences[0]]
 
     def of_role(self, role: str) -> torch.Tensor:
+        """1.0 for tokens of `role`, else 0.0."""
         return self.where(lambda s: s.role == role)
 
     def roles(self) -> list[str]:
+        """Roles that occur, sorted."""
         return sorted({self.segments[i].role for i, _, _ in self.spans if self.segments[i].role})
 
     def of(self, term: Term) -> Tokens:

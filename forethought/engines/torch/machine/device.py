@@ -50,6 +50,7 @@ class Machine:
         )
 
     def facts(self) -> dict[str, object]:
+        """Device, threads, precision and versions, each choice with its reason."""
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
         return {
             "device": self.device.type,
@@ -102,6 +103,7 @@ def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
 
 
 def cpu_name() -> str:
+    """Model name of the processor, or the architecture where the system does not say."""
     try:
         with open("/proc/cpuinfo") as f:
             return next(

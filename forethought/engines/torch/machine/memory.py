@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import torch
+from transformers import PretrainedConfig
 
 from forethought.core.errors import UserError
 from forethought.core.types import Request, Segment
@@ -231,7 +232,7 @@ def longest_path(segments: Sequence[Segment]) -> int:
 # Estimates, in bytes ----------------------------------------------------------------------------------------
 
 
-def token_bytes(config, number: int, checkpointing: bool, path: int) -> float:
+def token_bytes(config: PretrainedConfig, number: int, checkpointing: bool, path: int) -> float:
     """Of one token in training: what its layers keep for the backward pass (counted as in arXiv 2205.05198,
     for a gated MLP), which tokens of a path it sees, and its share of the logits. `number`: bytes of one
     computed number; `path`: tokens of the longest one."""
@@ -243,7 +244,7 @@ def token_bytes(config, number: int, checkpointing: bool, path: int) -> float:
     return kept + path * (4 + number) + 2 * number * width
 
 
-def row_bytes(config, number: int, requests: Sequence[Request]) -> float:
+def row_bytes(config: PretrainedConfig, number: int, requests: Sequence[Request]) -> float:
     """Of one row in sampling, at the dearest of these requests: keys and values of its own tokens and of its
     part of the context, what reading the context takes, and its logits, which are drawn from in double
     precision."""
@@ -256,7 +257,7 @@ def row_bytes(config, number: int, requests: Sequence[Request]) -> float:
     )
 
 
-def _inner(config) -> int:
+def _inner(config: PretrainedConfig) -> int:
     """Width of the MLP, of all experts that a token visits."""
     usual = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     experts = getattr(config, "num_experts_per_tok", None)

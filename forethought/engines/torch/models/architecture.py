@@ -9,6 +9,8 @@ model's context here.
 
 from __future__ import annotations
 
+from transformers import PretrainedConfig, PreTrainedModel
+
 from forethought.core.errors import UserError
 from forethought.engines.torch.forest.attention import NAME
 
@@ -26,7 +28,7 @@ PROPERTIES = {  # what some kinds of models have without a field of their config
 }
 
 
-def check_config(config, path: str) -> None:
+def check_config(config: PretrainedConfig, path: str) -> None:
     """UserError that names the property which packed forests do not compute."""
     if found := _unfit(config):
         raise UserError(
@@ -44,7 +46,7 @@ def check_config(config, path: str) -> None:
         )
 
 
-def _unfit(config) -> str:
+def _unfit(config: PretrainedConfig) -> str:
     text = config.get_text_config()
     if getattr(config, "is_encoder_decoder", False):
         return "has an encoder beside its decoder"
@@ -61,7 +63,7 @@ def _unfit(config) -> str:
     return ""
 
 
-def check_attention(model) -> None:
+def check_attention(model: PreTrainedModel) -> None:
     """UserError where the model was loaded with an attention that would take a packed row for one long
     text."""
     used = model.config.get_text_config()._attn_implementation
@@ -72,12 +74,12 @@ def check_attention(model) -> None:
         )
 
 
-def context_of(config) -> int:
+def context_of(config: PretrainedConfig) -> int:
     """Most tokens of a path that full attention computes exactly."""
     return min(limits(config).values())
 
 
-def limits(config) -> dict[str, int]:
+def limits(config: PretrainedConfig) -> dict[str, int]:
     """What bounds the tokens of a path -> to how many."""
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ())
@@ -98,7 +100,7 @@ def limits(config) -> dict[str, int]:
     return found
 
 
-def told(config) -> str:
+def told(config: PretrainedConfig) -> str:
     """The context, and why it is shorter than the model's positions where it is."""
     found = limits(config)
     most = min(found, key=found.get)

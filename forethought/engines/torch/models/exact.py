@@ -77,6 +77,7 @@ class Sample:
 
     @classmethod
     def of(cls, vocabulary: int) -> Sample:
+        """The forest of this class, with token ids spread over `vocabulary` of them."""
         tokens = (tuple(i * (vocabulary - 1) // 7 for i in ids) for ids in (ROOT, LEFT, RIGHT, TIP))
         return cls(
             tuple(Segment(parent=up, token_ids=ids) for up, ids in zip((-1, 0, 0, 1), tokens, strict=True))

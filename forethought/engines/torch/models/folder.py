@@ -49,6 +49,7 @@ def check_kinds(name: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The table in a JSON file. ValueError where it is too large, unreadable or no table."""
     if (size := path.stat().st_size) > MOST_JSON:
         raise ValueError(f"{path.name} has {size:,} bytes; at most {MOST_JSON:,} are read")
     try:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from forethought.core.errors import UserError
@@ -129,7 +135,7 @@ def _own(model: PreTrainedModel) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _refusal(e: Exception, path: str, config) -> UserError:
+def _refusal(e: Exception, path: str, config: PretrainedConfig) -> UserError:
     if out_of_memory(e):
         return UserError(f"out of memory: the weights of {path} do not fit; {LESS}")
     if isinstance(e, KeyError) and e.args == (NAME,):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from forethought.engines.torch.models.folder import Tensors
 
@@ -155,7 +155,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def check_sizes(config, tensors: Tensors) -> None:
+def check_sizes(config: PretrainedConfig, tensors: Tensors) -> None:
     """The model that the configuration makes, against the headers of its files. It is made on no device,
     without memory."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
@@ -198,6 +198,7 @@ def _refuse_absent(
 
 
 def lacking(name: str, absent: list[str]) -> str:
+    """The sentence about weights that a checkpoint does not hold."""
     return (
         f"it lacks weights of {name}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}; they "
         f"would be drawn at random"

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
 from forethought.core.errors import CheckpointError
@@ -34,7 +35,9 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         raise OSError(number, f"cannot write tensors ({e})", str(path)) from e
 
 
-def write_policies(policies: Policies, directory: Path, tokenizer, source: str) -> None:
+def write_policies(
+    policies: Policies, directory: Path, tokenizer: PreTrainedTokenizerBase, source: str
+) -> None:
     """`base/` and `models/NAME/` as `AutoModelForCausalLM` reads them (of the base only the tokenizer where
     it is still what `source` holds), `adapters/NAME/` as `PeftModel` reads them, frozen copies in
     `copies/NAME.safetensors`."""
@@ -68,7 +71,7 @@ def write_policies(policies: Policies, directory: Path, tokenizer, source: str) 
         write_tensors(directory / "copies" / f"{name}.safetensors", own)  # a tied weight stands there once
 
 
-def check_tokenizer(tokenizer, folder: Path, source: str = "") -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, source: str = "") -> None:
     """CheckpointError where the folder was saved with other tokens: its weights would read other words than
     they learned."""
     # one that is written out in Python

@@ -85,11 +85,13 @@ class Gradients:
         return metrics
 
     def forget(self, policy: str) -> None:
+        """Clear the policy's gradient and those set aside for it."""
         self.aside.pop(policy, None)
         for p in self.weights.parameters(policy).values():
             p.grad = None
 
     def forget_all(self) -> None:
+        """The same for every policy, after a refused update."""
         self.aside.clear()
         for name in self.weights.names():
             self.forget(name)

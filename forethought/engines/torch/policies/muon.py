@@ -26,7 +26,9 @@ class Muon(torch.optim.Muon):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: None = None):
+        """Move all parameters once; matrices of one shape are orthogonalised as one batch, at most AT_ONCE
+        numbers."""
         for group in self.param_groups:
             alike: dict[tuple, list[torch.nn.Parameter]] = {}
             for p in group["params"]:

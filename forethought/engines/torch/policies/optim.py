@@ -63,6 +63,7 @@ class Optimizer:
             self.parts.append((matrices, muon, spec.muon_lr))
 
     def gradient_norm(self) -> torch.Tensor:
+        """L2 norm over all gradients of the policy, before clipping."""
         return torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
 
     def step(self, norm: torch.Tensor, lr_scale: float) -> None:
@@ -76,6 +77,7 @@ class Optimizer:
         self.clear()
 
     def clear(self) -> None:
+        """Drop the gradients (set to None, so the memory is free)."""
         for p in self.parameters.values():
             p.grad = None
 
@@ -102,6 +104,8 @@ class Optimizer:
         }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Take the state that `state` wrote, on the device of each parameter; what is missing starts
+        afresh."""
         by_name: dict[str, dict[str, torch.Tensor]] = {}
         for full, value in state.items():
             name, key = full.rsplit("|", 1)

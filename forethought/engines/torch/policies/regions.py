@@ -29,6 +29,7 @@ class Region:
     sizes: dict[str, int]  # of those parameters, in numbers
 
     def count(self) -> int:
+        """How many single numbers it holds."""
         return sum(len(i) for i in self.indices.values())
 
 
@@ -51,6 +52,7 @@ class Regions:
         return self._keep(name, indices, {k: p.numel() for k, p in now.items()})
 
     def draw(self, name: str, like: str, seed: int) -> int:
+        """A random region with as many numbers of each tensor as `like`; returns how many."""
         region = self._region(like)
         generator = torch.Generator().manual_seed(seed)
         indices = {
@@ -59,6 +61,7 @@ class Regions:
         return self._keep(name, indices, region.sizes)
 
     def overlap(self, a: str, b: str) -> float:
+        """Jaccard index: |a and b| / |a or b|."""
         one, other = self._region(a), self._region(b)
         both = sum(
             int(torch.isin(i, other.indices[k], assume_unique=True).sum())
@@ -93,6 +96,8 @@ class Regions:
 
     @torch.no_grad()
     def transplant(self, dst: str, src: str, region: str) -> None:
+        """Copy the numbers of `region` from `src` into `dst`. ValueError unless both have the same
+        tensors."""
         self._pair(dst, src)
         theirs = numbers(self.weights, src)
         for key, (p, index) in zip(self._region(region).indices, self._inside(dst, region), strict=True):
@@ -116,6 +121,7 @@ class Regions:
         self.weights.base_moved |= dst == BASE
 
     def drop(self, policy: str) -> None:
+        """Forget what a dropped policy held."""
         self.holds.pop(policy, None)
 
     # ---- files
@@ -125,6 +131,7 @@ class Regions:
         return {f"{name}|{k}|{r.sizes[k]}": i for name, r in self.found.items() for k, i in r.indices.items()}
 
     def load(self, tensors: Tensors, holds: Mapping[str, str]) -> None:
+        """Read regions and holds from a checkpoint's tensors (keys `name|tensor|size`)."""
         self.found, self.holds = {}, dict(holds)
         device = next(self.weights.base.parameters()).device
         for full, indices in tensors.items():

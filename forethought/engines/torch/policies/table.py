@@ -51,6 +51,7 @@ class Policies:
         model.requires_grad_(False)
 
     def names(self) -> list[str]:
+        """The base, then adapters, then copies."""
         return [BASE, *self.adapters, *self.copies]
 
     def model(self, name: str) -> torch.nn.Module:
@@ -234,6 +235,7 @@ class Policies:
         return max(0.0, 1 - lost / total) if total else 1.0
 
     def drop(self, name: str) -> None:
+        """Forget an adapter or a copy. KeyError for the base and for an unknown name."""
         self._own.clear()
         if name in self.copies:
             del self.copies[name]
@@ -251,6 +253,7 @@ class Policies:
         self.frozen.discard(name)
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
+        """Tensors of an adapter by PEFT's names, contiguous and detached."""
         from peft import get_peft_model_state_dict
 
         # peft may look its configuration up, and the one it remembers may be dropped
@@ -259,6 +262,7 @@ class Policies:
         return {k: v.detach().contiguous() for k, v in state.items()}
 
     def load_adapter(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        """Write tensors by PEFT's names into an adapter."""
         from peft import set_peft_model_state_dict
 
         self.peft.active_adapter = name

@@ -40,7 +40,9 @@ class Choice:
             return self._by_kernel(logits_RV.float().contiguous(), uniform_R, temperature_R, top_p_R)
         return by_torch(logits_RV.float(), uniform_R, temperature_R, top_p_R)
 
-    def _by_kernel(self, logits_RV: torch.Tensor, uniform_R, temperature_R, top_p_R) -> Drawn:
+    def _by_kernel(
+        self, logits_RV: torch.Tensor, uniform_R: np.ndarray, temperature_R: np.ndarray, top_p_R: np.ndarray
+    ) -> Drawn:
         rows, vocabulary = logits_RV.shape
         token, logp, drawn = (
             np.empty(rows, dtype=np.int64),

@@ -126,6 +126,7 @@ class Cohorts:
 
     @cached_property
     def decoding(self) -> Decoding | None:
+        """The written-out step, or None where the architecture is not written out."""
         return Decoding(self.decoder, self.adapters) if self.decoder else None
 
     def _forward(self, token_R: torch.Tensor, at_R: torch.Tensor) -> torch.Tensor:

@@ -41,6 +41,7 @@ class Cuda:
         self.stream, self.pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def warm(self, step: Step, given: torch.Tensor) -> torch.Tensor:
+        """Run a step once on the stream that will record it, so that libraries allocate before recording."""
         self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
         with torch.cuda.stream(self.stream):
             out = step(given)
@@ -48,6 +49,7 @@ class Cuda:
         return out
 
     def record(self, step: Step, given: torch.Tensor) -> Step:
+        """Record a step as a CUDA graph; the function returned copies its input and replays it."""
         graph, own = torch.cuda.CUDAGraph(), given.clone()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             out = step(own)

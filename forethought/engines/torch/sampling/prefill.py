@@ -44,6 +44,7 @@ class Capturing:
     def attend(
         self, layer: int, q_MHd: torch.Tensor, k_MKd: torch.Tensor, v_MKd: torch.Tensor
     ) -> torch.Tensor:
+        """Attention of one layer that also keeps its keys and values (contiguous, by layer number)."""
         # a view of the joined product would keep the queries too
         k_MKd, v_MKd = k_MKd.contiguous(), v_MKd.contiguous()
         self.captured[layer] = (k_MKd, v_MKd)

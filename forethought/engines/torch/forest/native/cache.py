@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 OTHERS = 0o022  # bits of a mode with which others can write
@@ -71,6 +72,7 @@ def _said(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -88,7 +90,7 @@ def _close(folder: Path) -> None:
         folder.chmod(stat.S_IMODE(found.st_mode) & ~OTHERS)
 
 
-def _distrust(path: Path, is_kind) -> str:
+def _distrust(path: Path, is_kind: Callable[[int], bool]) -> str:
     """Why nothing is loaded from a file or folder, in words, or "". Links are not followed."""
     if not hasattr(os, "getuid"):
         return ""

@@ -10,11 +10,12 @@ Axes: _N tokens of the packed row, _H hidden size, _d size of a head, _S segment
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.autograd.function import FunctionCtx
 
 from forethought.engines.torch.forest.native.library import address, floats, library
 from forethought.engines.torch.forest.native.train import fits, hooked
@@ -103,7 +104,18 @@ class Layer(torch.autograd.Function):
     one's."""
 
     @staticmethod
-    def forward(ctx, x, cos, sin, spans_S3: np.ndarray, rows: np.ndarray | None, shape: Shape, *weights):
+    def forward(
+        ctx: FunctionCtx,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        spans_S3: np.ndarray,
+        rows: np.ndarray | None,
+        shape: Shape,
+        *weights,
+    ):
+        """All layers on one packed row: x_NH -> x_MH, with M the rows that somebody reads (all N for `rows`
+        None)."""
         weights = tuple(w if w is None else w.contiguous() for w in weights)
         ctx.asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
         ctx.given = spans_S3, rows, shape
@@ -120,7 +132,8 @@ class Layer(torch.autograd.Function):
         return xs[-1]
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: FunctionCtx, dy: torch.Tensor):
+        """Gradients of x and of every weight that asks for one, last layer first."""
         cos, sin, *saved = ctx.saved_tensors
         n = len(saved) // (2 + len(WEIGHTS))
         xs, rooms, weights = saved[:n], saved[n : 2 * n], saved[2 * n :]
@@ -144,7 +157,13 @@ class Layer(torch.autograd.Function):
         return dy, None, None, None, None, None, *grads
 
 
-def _layers(ctx, tokens: int, cos, sin, weights) -> Iterator[_Layer]:
+def _layers(
+    ctx: FunctionCtx,
+    tokens: int,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    weights: Sequence[torch.Tensor | None],
+) -> Iterator[_Layer]:
     spans_S3, rows, shape = ctx.given
     n = len(weights) // len(WEIGHTS)
     for i in range(n):
@@ -174,7 +193,9 @@ def _work(layer: _Layer) -> torch.Tensor:
     return floats(library().ft_layer_work(ctypes.byref(layer)))
 
 
-def _gradients(weights, wanted) -> tuple[_Gradients, list[torch.Tensor | None]]:
+def _gradients(
+    weights: Sequence[torch.Tensor | None], wanted: Sequence[bool]
+) -> tuple[_Gradients, list[torch.Tensor | None]]:
     """Where the kernel adds gradients up, and those of the weights in their order; None where none is
     wanted."""
     by_name, asked = (

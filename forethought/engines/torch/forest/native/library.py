@@ -71,7 +71,7 @@ def build() -> str:
     return lib.digest if (lib := library()) else ""
 
 
-def address(array) -> ctypes.c_void_p:
+def address(array: torch.Tensor | np.ndarray | None) -> ctypes.c_void_p:
     """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it
     points to: somebody has to."""
     if array is None:

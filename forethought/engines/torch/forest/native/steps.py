@@ -291,7 +291,16 @@ class NativeSteps:
             for call in calls:
                 self._forward(*call)
 
-    def _forward(self, ids, positions, segments, at, items, outs, logits) -> None:
+    def _forward(
+        self,
+        ids: np.ndarray,
+        positions: np.ndarray,
+        segments: np.ndarray,
+        at: np.ndarray,
+        items: np.ndarray,
+        outs: np.ndarray,
+        logits: torch.Tensor,
+    ) -> None:
         tree, model, work = self.tree, ctypes.byref(self.weights.model), self.weights.work(len(ids))
         items, segments, at = (
             np.ascontiguousarray(items),

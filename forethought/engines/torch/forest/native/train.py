@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from torch.autograd.function import FunctionCtx
 
 from forethought.engines.torch.forest.native.library import address, floats, library
 
@@ -49,6 +51,8 @@ def hooked(module: torch.nn.Module) -> bool:
 
 
 def attends(q_NHd: torch.Tensor, v_NKd: torch.Tensor) -> bool:
+    """Whether the kernel computes this attention: plain float32 on a CPU, one width for keys and values, a
+    multiple of the vector width."""
     return (
         fits(q_NHd)
         and fits(v_NKd)
@@ -70,7 +74,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def _by_heads(q, k, v, spans_S3: np.ndarray, kernel, *arrays: torch.Tensor) -> None:
+def _by_heads(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    spans_S3: np.ndarray,
+    kernel: Callable,
+    *arrays: torch.Tensor,
+) -> None:
     """`kernel` over the heads of keys, on the crew's threads."""
     (tokens, heads, d), kv_heads, lib = q.shape, k.shape[1], library()
 
@@ -104,7 +115,8 @@ class Attention(torch.autograd.Function):
     descendants end."""
 
     @staticmethod
-    def forward(ctx, q, k, v, spans_S3):
+    def forward(ctx: FunctionCtx, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans_S3: np.ndarray):
+        """Causal attention inside each span, and to the spans above it: q_NHd, k_NKd, v_NKd -> out_NHd."""
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out, lse = torch.empty_like(q), floats(*q.shape[:2])
         _by_heads(q, k, v, spans_S3, library().ft_attend, out, lse)
@@ -113,7 +125,8 @@ class Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
+        """Gradients of q, k, v from the log-sum-exp that the forward kept; scores are computed again."""
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         _by_heads(
@@ -126,7 +139,8 @@ class Norm(torch.autograd.Function):
     """RMSNorm over the last axis."""
 
     @staticmethod
-    def forward(ctx, x, weight, eps):
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor, eps: float):
+        """RMSNorm over the last axis: x * weight / rms(x); keeps 1 / rms for the backward pass."""
         x, weight = x.contiguous(), weight.contiguous()
         y, r = torch.empty_like(x), floats(*x.shape[:-1])
         library().ft_norm(
@@ -136,7 +150,8 @@ class Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
+        """Gradients of x, and of the weight where it trains."""
         x, weight, r = ctx.saved_tensors
         grad, dx = grad.contiguous(), torch.empty_like(x)
         dw = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -157,18 +172,20 @@ class Rotate(torch.autograd.Function):
     """Rotary positions on halves, times `scale`; cos, sin [N, d / 2]."""
 
     @staticmethod
-    def forward(ctx, x_NHd, cos, sin, scale):
+    def forward(ctx: FunctionCtx, x_NHd: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, scale: float):
+        """Rotary positions on x_NHd, multiplied by `scale` (queries carry 1 / sqrt(d))."""
         ctx.save_for_backward(cos, sin)
         ctx.scale = scale
         return _turned(x_NHd.contiguous(), cos, sin, scale, 1.0)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
+        """The rotation the other way round."""
         cos, sin = ctx.saved_tensors
         return _turned(grad.contiguous(), cos, sin, ctx.scale, -1.0), None, None, None
 
 
-def _turned(x, cos, sin, scale: float, turn: float) -> torch.Tensor:
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, scale: float, turn: float) -> torch.Tensor:
     n, heads, d = x.shape
     y = torch.empty_like(x)
     library().ft_rotate(
@@ -190,7 +207,8 @@ class Gate(torch.autograd.Function):
     """silu(gate) * up."""
 
     @staticmethod
-    def forward(ctx, gate, up):
+    def forward(ctx: FunctionCtx, gate: torch.Tensor, up: torch.Tensor):
+        """silu(gate) * up, element by element."""
         gate, up = gate.contiguous(), up.contiguous()
         ctx.save_for_backward(gate, up)
         y = torch.empty_like(gate)
@@ -198,7 +216,8 @@ class Gate(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor):
+        """Gradients of gate and up; the sigmoid is computed again."""
         gate, up = ctx.saved_tensors
         d_gate, d_up, grad = torch.empty_like(gate), torch.empty_like(up), grad.contiguous()
         library().ft_gate_backward(

@@ -124,6 +124,7 @@ class Weights:
         self.model.cos, self.model.sin = map(self._float, angles)
 
     def work(self, tokens: int) -> torch.Tensor:
+        """Scratch memory that the kernels need for `tokens` rows at once."""
         return floats(self.lib.ft_work(ctypes.byref(self.model), tokens))
 
     def _layer(self, layer: torch.nn.Module) -> _Layer:
