@@ -87,6 +87,7 @@ class Declared:
     claim: tuple[Claim, ...] = ()
 
     def arms(self, group: str) -> list[Arm]:
+        """Arms of one group, in the order of the file."""
         return [arm for arm in self.arm if arm.group == group]
 
 

@@ -38,10 +38,12 @@ class Job:
 
     @property
     def seed(self) -> int:
+        """Seed of the job's recipe."""
         return self.recipe.seed
 
     @property
     def is_prefix(self) -> bool:
+        """Whether it trains first stages that several arms share; such a job is not a row of the results."""
         return self.name.startswith("prefix/")
 
     def work(self) -> int:

@@ -23,6 +23,8 @@ class Progress:
         self.work = self.seconds = 0.0  # of jobs that went through: the pace of the others
 
     def tell(self, job: Job, outcome: Outcome, left: Sequence[Job], under_way: float) -> None:
+        """Print one line for a job that has ended. `left`: jobs not yet ended; `under_way`: seconds that the
+        running ones have already taken, for the estimate of the rest."""
         self.ended += 1
         if outcome.status == "done":
             self.work += job.work()

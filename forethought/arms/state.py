@@ -39,14 +39,18 @@ class Outcome:
 
     @property
     def bad(self) -> bool:
+        """Whether it counts as a failure ("failed" or "killed"); an interrupted or skipped job does not."""
         return self.status in ("failed", "killed")
 
 
 def log_of(run: Path) -> Path:
+    """Where the output of a job's process is written: beside its run directory, so that a new run finds it
+    empty."""
     return run.with_name(run.name + ".log")
 
 
 def write_outcome(run: Path, outcome: Outcome) -> None:
+    """Write how a job ended beside its run directory; read when the same arms are started again."""
     Store(run.parent).write_json(f"{run.name}.outcome.json", asdict(outcome))
 
 

@@ -16,6 +16,7 @@ class Parser(argparse.ArgumentParser):
     """Its errors quote the command line; a terminal is shown them without what they could do there."""
 
     def error(self, message: str) -> NoReturn:
+        """As argparse, but control characters in what was typed do not reach the terminal."""
         super().error(printable(message))
 
 
@@ -27,6 +28,7 @@ def verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:
 
 
 def add_set(parser: argparse.ArgumentParser, example: str = "stage.0.until.steps=50") -> None:
+    """Declare `--set KEY=VALUE`, which may be repeated; the values arrive in `overrides`."""
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -38,22 +40,26 @@ def add_set(parser: argparse.ArgumentParser, example: str = "stage.0.until.steps
 
 
 def words(text: str) -> tuple[str, ...]:
+    """Words separated by commas; empty ones are dropped."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def positive(text: str) -> int:
+    """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
 
 
 def from_zero(text: str) -> int:
+    """A whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, found {text!r}")
     return int(text)
 
 
 def numbers(text: str) -> tuple[int, ...]:
+    """ "3,4,5" or "3-5" as numbers; bounded, so that a slip of the keyboard does not fill the memory."""
     found: list[int] = []
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
@@ -68,6 +74,7 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def shares(text: str) -> tuple[float, float]:
+    """ "0.2-0.8" as (low, high). The caller checks the order."""
     low, _, high = text.partition("-")
     try:
         return float(low), float(high)
@@ -76,10 +83,12 @@ def shares(text: str) -> tuple[float, float]:
 
 
 def temperature(text: str) -> float:
+    """A number from 0 to 100."""
     return _number(text, "a temperature, 0 or more", 0.0, 100.0)
 
 
 def top_p(text: str) -> float:
+    """A number above 0 and at most 1."""
     return _number(text, "a share above 0 and at most 1", 1e-9, 1.0)
 
 

@@ -13,6 +13,7 @@ SOURCE = "a run, a distilled data set, or a .jsonl file of solutions"
 
 
 def add_grams(verbs) -> None:
+    """Declare `grams` with its verbs `mine` and `show`."""
     parser = verbs.add_parser(
         "grams",
         help="mine and look at the phrases by which planning is recognised (HICRA)",

@@ -26,6 +26,7 @@ SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 
 def add_eval(verbs) -> None:
+    """Declare `eval SOURCE`."""
     parser = verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
@@ -56,6 +57,7 @@ def add_eval(verbs) -> None:
 
 
 def add_sample(verbs) -> None:
+    """Declare `sample SOURCE`."""
     parser = verb(verbs, "sample", _sample, "look at plans and actions, with what the verifiers say")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
@@ -73,6 +75,7 @@ def add_sample(verbs) -> None:
 
 
 def add_swap(verbs) -> None:
+    """Declare `swap SOURCE SOURCE ...`."""
     parser = verb(
         verbs, "swap", _swap, "every planner with every actor of several runs or models, on the tasks of each"
     )

@@ -14,6 +14,7 @@ MOST_NAMED = 10  # damaged files
 
 
 def add_traces(verbs) -> None:
+    """Declare `traces DIR` with its filters."""
     parser = verb(
         verbs,
         "traces",

@@ -22,6 +22,7 @@ class Mean:
         return Mean(self.total + other.total, self.weight + other.weight)
 
     def value(self) -> float:
+        """total / weight; NaN where nothing was counted."""
         return self.total / self.weight if self.weight else math.nan
 
 
@@ -33,6 +34,7 @@ class Sum:
         return Sum(self.total + other.total)
 
     def value(self) -> float:
+        """The total."""
         return self.total
 
 
@@ -44,6 +46,7 @@ class Max:
         return Max(max(self.largest, other.largest))
 
     def value(self) -> float:
+        """The largest value seen."""
         return self.largest
 
 
@@ -57,6 +60,7 @@ class Last:
         return other
 
     def value(self) -> float:
+        """The newest value."""
         return self.current
 
 

@@ -32,11 +32,14 @@ class Shown:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Write `text` with control characters made visible; newline and tab stay."""
         self._stream.write(printable(text, keep="\n\t"))
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream behind."""
         self._stream.flush()
 
     def isatty(self) -> bool:
+        """Whether the stream behind is a terminal."""
         return self._stream.isatty()

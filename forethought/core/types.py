@@ -133,6 +133,7 @@ class Tree:
     nodes: tuple[Node, ...]
 
     def children(self, parent: int | None) -> list[Node]:
+        """Nodes directly below `parent` (None: the roots), in the order of ids."""
         return [n for n in self.nodes if n.parent == parent]
 
     def path(self, node: Node) -> list[Node]:
@@ -144,6 +145,7 @@ class Tree:
         return path[::-1]
 
     def leaves(self) -> list[Node]:
+        """Nodes without children: where trajectories end."""
         parents = {n.parent for n in self.nodes}
         return [n for n in self.nodes if n.id not in parents]
 

@@ -18,6 +18,7 @@ class Lines(Observer):
         self.told: tuple[float, int] | None = None  # time and step of the last step line
 
     def see(self, event: Event) -> None:
+        """Print the event, at most one step every 5 seconds or 25 steps so that logs stay short."""
         now = self.clock()
         self.seen.see(event, now)
         if event.kind == "step":
@@ -31,6 +32,7 @@ class Lines(Observer):
 
 
 def line(event: Event, seen: Seen) -> str:
+    """One event as one line, without colour; `seen` gives totals, roles and rates."""
     stage = f"stage {event.stage + 1}/{event.stages}"
     if event.kind == "start":
         return f"start {event.text}: stages {event.stages}, steps {event.steps}"

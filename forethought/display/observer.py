@@ -42,12 +42,14 @@ class Observer:
             self.drop(error)
 
     def see(self, event: Event) -> None:
+        """Take one event in. What it raises ends the display (`drop`), not the run."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Put the terminal back; may be called twice."""
 
     def drop(self, error: Exception) -> None:
+        """Say once on stderr that the display stopped, and stay silent from then on."""
         if self.dead:
             return
         self.dead = True

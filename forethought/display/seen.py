@@ -74,6 +74,7 @@ class Seen:
     paces: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)
 
     def see(self, event: Event, now: float) -> None:
+        """Fold one event in. `now`: seconds of the clock that also feeds `elapsed`."""
         if self.began is None:
             self.began = now
         self.roles = event.roles or self.roles
@@ -118,6 +119,7 @@ class Seen:
         return (*self.roles, TOGETHER)
 
     def elapsed(self, now: float) -> float:
+        """Seconds since the first event; 0.0 before it."""
         return 0.0 if self.began is None else now - self.began
 
     def rates(self) -> list[str]:
@@ -158,4 +160,5 @@ class Seen:
 
 
 def thousands(value: float) -> str:
+    """950 -> "950", 1234 -> "1.2k"."""
     return f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"

@@ -35,6 +35,7 @@ class Terminal(Observer):
         self.thread: threading.Thread | None = None
 
     def see(self, event: Event) -> None:
+        """Fold the event in; the first one opens the picture, the last one closes it."""
         with self.lock:
             self.seen.see(event, self.clock())
         if event.kind == "end":
@@ -52,6 +53,7 @@ class Terminal(Observer):
                 self.console.print(row, soft_wrap=True)
 
     def drop(self, error: Exception) -> None:
+        """Close the picture before the message, so that the cursor comes back."""
         self.blank = True
         try:
             self._stop()
@@ -60,6 +62,7 @@ class Terminal(Observer):
         super().drop(error)
 
     def draw(self) -> RenderableType:
+        """What `rich` prints at each refresh: the picture at the terminal's present size."""
         if self.blank:
             return Group()
         with self.lock:

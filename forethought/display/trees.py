@@ -59,6 +59,8 @@ class TreePrinter:
         self._console, self._full = Console(file=stream, highlight=False, soft_wrap=True), full
 
     def show(self, tree: Mapping[str, Any]) -> None:
+        """Print one judged tree (a record of `traces.judged`): head line, prompt, plans with their
+        executions."""
         where = [
             f"step {tree['step']}",
             f"stage {tree.get('stage', 0) + 1}",

@@ -62,10 +62,12 @@ class Account:
 
     @property
     def peak(self) -> float:
+        """Bytes: the largest peak of any stage whose memory is known, else 0."""
         return max((s.memory.peak for s in self.stages if s.memory), default=0.0)
 
     @property
     def room(self) -> float:
+        """Bytes of device memory that the recipe may use."""
         return self.assume.free * self.hardware.memory
 
 

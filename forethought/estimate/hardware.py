@@ -42,6 +42,7 @@ def this_machine(proc: Path = Path("/proc")) -> Hardware:
 
 
 def cpu(proc: Path = Path("/proc")) -> Hardware:
+    """This machine as hardware: memory from /proc, arithmetic as cores times a typical core."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         total = re.search(r"^MemTotal:\s*(\d+) kB", (proc / "meminfo").read_text(encoding="utf-8"), re.M)

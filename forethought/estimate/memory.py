@@ -27,6 +27,7 @@ class Memory:
 
     @property
     def peak(self) -> float:
+        """Bytes: what stays, and the larger of sampling and training; the two are never there at once."""
         return sum(self.stays.values()) + max(sum(self.sampling.values()), sum(self.training.values()))
 
 
@@ -39,6 +40,7 @@ class Numbers:
 
 
 def numbers_of(recipe: Recipe, hardware: Hardware) -> Numbers:
+    """Bytes of a stored and of a computed number under this recipe on this hardware."""
     bf16 = recipe.engine.precision == "bf16" or (
         recipe.engine.precision == "auto" and hardware.kind == "cuda"
     )

@@ -159,6 +159,7 @@ def count(n: float) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Seconds in the unit that a person would use."""
     if seconds >= 2 * 86400:
         return f"{seconds / 86400:.1f} days"
     if seconds >= 2 * 3600:

@@ -64,6 +64,7 @@ class Lengths:
 
     @property
     def path(self) -> int:
+        """Most tokens of a path from prompt to leaf."""
         return self.prompt + sum(self.said.values())
 
     def above(self, role: str) -> list[str]:
@@ -175,6 +176,8 @@ def _of_trees(stage: StageSpec, n: Lengths, assume: Assumptions) -> Work:
 
 
 def wave_of(n: Lengths, role: str, rows: int, group: int, used: float) -> Wave:
+    """One sampler call for `role`: rows, group size, and tokens above (expected, and at most). `used`: share
+    of a budget that turns are expected to fill."""
     most = sum(n.said[above] for above in n.above(role))
     return Wave(
         rows=rows, group=group, above=n.prompt + used * most, most_above=n.prompt + most, budget=n.said[role]

@@ -37,6 +37,7 @@ class Planning:
         self.matcher, self.spans = Matcher(grams), TokenSpans(decode)
 
     def look(self, trees: Sequence[Tree]) -> Seen:
+        """For each tree, which tokens belong to a listed gram, with counts by gram."""
         counts: Counter[int] = Counter()
         return Seen([self._mask(tree, counts) for tree in trees], counts)
 

@@ -49,11 +49,14 @@ class Word:
         object.__setattr__(self, "first", frozenset(self.words))
 
     def expected(self) -> list[str]:
+        """Its name, or its words in quotes, for a refusal."""
         return [self.name] if self.name else [repr(word) for word in self.words]
 
-    def check(self, follow: frozenset[str]) -> None: ...
+    def check(self, follow: frozenset[str]) -> None:
+        """Nothing can be ambiguous: one word is always read."""
 
     def read(self, cursor: _Cursor) -> str:
+        """The next word if it is one of `words`; else the cursor refuses."""
         word = cursor.word
         if word not in self.first:
             cursor.refuse(self.expected())
@@ -61,6 +64,7 @@ class Word:
         return word
 
     def write(self, value: Any) -> list[str]:
+        """The word itself. ValueError for a value that is none of `words`."""
         if not isinstance(value, str) or value not in self.first:
             raise ValueError(f"{value!r} is not {listed(self.expected())}")
         return [value]
@@ -80,15 +84,19 @@ class Fixed:
         object.__setattr__(self, "first", self.rule.first)
 
     def expected(self) -> list[str]:
+        """The word in quotes, for a refusal."""
         return [repr(self.word)]
 
-    def check(self, follow: frozenset[str]) -> None: ...
+    def check(self, follow: frozenset[str]) -> None:
+        """Nothing can be ambiguous: one word is always read."""
 
     def read(self, cursor: _Cursor) -> tuple[()]:
+        """Reads past the word; its value is (), which a sequence leaves out."""
         self.rule.read(cursor)
         return ()
 
     def write(self, value: Any) -> list[str]:
+        """The word. ValueError for a value other than ()."""
         if value != ():
             raise ValueError(f"{value!r} is not (): the fixed word {self.word!r} has no value")
         return [self.word]
@@ -114,6 +122,7 @@ class Sequence:
         object.__setattr__(self, "nullable", all(item.nullable for item in self.items))
 
     def expected(self) -> list[str]:
+        """What may come first: names up to the first item that cannot be empty."""
         names: list[str] = []
         for item in self.items:
             names += item.expected()
@@ -122,11 +131,14 @@ class Sequence:
         return names
 
     def check(self, follow: frozenset[str]) -> None:
+        """ValueError where an item and what follows it begin with the same word."""
         for item in reversed(self.items):
             item.check(follow)
             follow = item.first | follow if item.nullable else item.first
 
     def read(self, cursor: _Cursor) -> Any:
+        """The items' values as a tuple; a single value stands alone. Refuses a repeated value if
+        `distinct`."""
         values: list[Any] = []
         for item in self.items:
             start = cursor.at
@@ -138,6 +150,7 @@ class Sequence:
         return values[0] if len(values) == 1 else tuple(values)
 
     def write(self, value: Any) -> list[str]:
+        """Words of all items. ValueError for a value of the wrong shape, or a repeated one if `distinct`."""
         told = [item for item in self.items if not isinstance(item, Fixed)]
         values = (value,) if len(told) == 1 else value
         if not isinstance(values, tuple) or len(values) != len(told):
@@ -174,15 +187,18 @@ class Choice:
         object.__setattr__(self, "nullable", any(option.nullable for option in self.options))
 
     def expected(self) -> list[str]:
+        """What any option may begin with."""
         return [name for option in self.options for name in option.expected()]
 
     def check(self, follow: frozenset[str]) -> None:
+        """ValueError where a choice that may be empty begins like what follows it."""
         if self.nullable:
             _need_apart(self.first, follow, "a choice that can be empty begins and what follows it begins")
         for option in self.options:
             option.check(follow)
 
     def read(self, cursor: _Cursor) -> Any:
+        """The option that the next word begins, else the one that may be empty, else a refusal."""
         chosen = next((o for o in self.options if cursor.word in o.first), None) or next(
             (o for o in self.options if o.nullable), None
         )
@@ -195,6 +211,7 @@ class Choice:
         return chosen.read(cursor)
 
     def write(self, value: Any) -> list[str]:
+        """Words of the first option that can write `value`. ValueError with every option's reason."""
         reasons = []
         for option in self.options:
             try:
@@ -231,13 +248,16 @@ class Repeat:
         object.__setattr__(self, "nullable", self.least == 0)
 
     def expected(self) -> list[str]:
+        """What one more item may begin with."""
         return self.item.expected()
 
     def check(self, follow: frozenset[str]) -> None:
+        """ValueError where an item begins like what follows the repetition."""
         _need_apart(self.first, follow, "what repeats begins and what follows it begins")
         self.item.check(self.first | follow)
 
     def read(self, cursor: _Cursor) -> tuple[Any, ...]:
+        """`least` to `most` values as a tuple; refuses one too many, and a repeated one if `distinct`."""
         values: list[Any] = []
         seen: set[Any] = set()
         while cursor.word in self.first:
@@ -258,6 +278,7 @@ class Repeat:
         return tuple(values)
 
     def write(self, value: Any) -> list[str]:
+        """Words of all values. ValueError for a wrong count, or a repeated value if `distinct`."""
         if (
             not isinstance(value, tuple)
             or not self.least <= len(value)

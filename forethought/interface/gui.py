@@ -61,6 +61,7 @@ class Calls:
     value: str = "argument"
 
     def keys(self) -> tuple[str, str, str]:
+        """Names of the three JSON fields, in the order in which they are written."""
         return self.op, self.target, self.value
 
 

@@ -64,12 +64,15 @@ class Tags:
         object.__setattr__(self, "_marks", re.compile(rf"<(/?)({'|'.join(map(re.escape, names))})>"))
 
     def name(self, section: str) -> str:
+        """The tag's word for a section ("plan", "think", "act")."""
         return getattr(self, section)
 
     def open(self, section: str) -> str:
+        """Opening tag of a section."""
         return f"<{self.name(section)}>"
 
     def close(self, section: str) -> str:
+        """Closing tag of a section."""
         return f"</{self.name(section)}>"
 
     def parse(self, text: str) -> Parsed | Refusal:

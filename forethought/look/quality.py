@@ -97,6 +97,7 @@ def steps_of(plan: str) -> list[str]:
 
 
 def content_words(text: str) -> Counter[str]:
+    """Words that carry content, lower case, with counts."""
     return Counter(word for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)
 
 

@@ -40,6 +40,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """From the summary, the recipe, or the folder, whichever has one."""
         return str(self.summary.get("name") or self.recipe.get("name") or self.path.name)
 
     @property

@@ -110,6 +110,8 @@ def _shown(text: str) -> str:
 
 
 def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
+    """One HTML page that needs nothing else: styles, scripts and data are inside. `kind`: "run" or "arms";
+    `sentences`: what a reader without JavaScript sees."""
     parts = {
         "TITLE": html.escape(_shown(title)),
         "CSS": "\n".join(_asset(name) for name in STYLES[kind]),

@@ -95,6 +95,8 @@ def phases(run: Run) -> list[dict[str, Any]]:
 
 
 def phases_sentence(run: Run) -> str:
+    """When execution consolidated and planning became the bottleneck (arXiv 2509.03646); "" if not
+    measured."""
     last = next((line for line in reversed(run.lines) if finite(line.get("phase/now"))), None)
     if last is None:
         return ""

@@ -35,6 +35,7 @@ def join(words: Sequence[str], last: str = " and ") -> str:
 
 
 def count(n: int, noun: str) -> str:
+    """ "1 step", "2,000 steps"."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 

@@ -56,6 +56,7 @@ class Store:
 
     @classmethod
     def create(cls, out: Path) -> Store:
+        """A run directory that is new or empty. UserError where it holds files or cannot be made."""
         if any("\ud800" <= c <= "\udfff" for c in str(out)):  # libraries that write into it encode its name
             raise UserError(f"{out} is no name in UTF-8; choose another --out")
         if out.exists() and not out.is_dir():
@@ -74,6 +75,7 @@ class Store:
 
     @classmethod
     def open(cls, out: Path) -> Store:
+        """A run directory that exists. UserError where there is no run."""
         if not (out / RECIPE).is_file():
             raise UserError(f"{out} is not a run: it has no {RECIPE}")
         return cls(out)
@@ -107,9 +109,11 @@ class Store:
     # ---- logs
 
     def log(self, step: int, line: Mapping[str, object]) -> None:
+        """Append one line to `metrics.jsonl`."""
         self._append(METRICS, {"step": step, **line})
 
     def decide(self, decision: Decision) -> None:
+        """Append one line to `decisions.jsonl`."""
         self._append(DECISIONS, asdict(decision))
 
     def _append(self, name: str, record: Mapping[str, object]) -> None:
@@ -235,6 +239,7 @@ class Store:
         return self.begun_with() == digest_of(read_object(self.out / RECIPE))
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
+        """Write `summary.json` with a digest of itself, so that a damaged one is found."""
         self.write_json(SUMMARY, {**summary, "digest": digest_of(sayable(summary))})
 
     def read_summary(self) -> tuple[dict, str]:
@@ -260,6 +265,7 @@ class Store:
         return checkpoints.write(self.checkpoints, step, {**state, "logs": marks}, write, logs)
 
     def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
         return checkpoints.steps(self.checkpoints)
 
     def passed_over(self) -> str:
@@ -271,6 +277,7 @@ class Store:
         return f"checkpoints/{found[-1].name} is {kind}, so it is passed over{more}"
 
     def folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` is or will be."""
         return checkpoints.place(self.checkpoints, step)
 
     def state(self, step: int) -> tuple[Path, dict]:
@@ -296,10 +303,12 @@ class Store:
         )
 
     def latest(self) -> tuple[Path, dict] | None:
+        """(folder, state) of the newest checkpoint; None where there is none."""
         steps = self.steps()
         return self.state(steps[-1]) if steps else None
 
     def mend(self) -> None:
+        """Finish or undo what a process that died left half done in `checkpoints/`."""
         checkpoints.mend(self.checkpoints)
 
     def cut_back(self, state: Mapping) -> None:
@@ -320,6 +329,7 @@ class Store:
         checkpoints.sweep(self.checkpoints)
 
     def prune(self, keep: int, spare: Iterable[int]) -> None:
+        """Remove old checkpoints: the newest `keep` and those in `spare` stay."""
         checkpoints.prune(self.checkpoints, keep, spare)
 
 

@@ -21,6 +21,7 @@ MANIFEST, STATE = "manifest.json", "state.json"
 
 
 def place(folder: Path, step: int) -> Path:
+    """Folder of one step's checkpoint: `step-000012`."""
     return folder / f"step-{step:06d}"
 
 
@@ -60,6 +61,7 @@ def write(
 
 
 def undo(beside: Path, old: Path, final: Path) -> None:
+    """Back to the state before a save: the unfinished folder goes, the old one returns to its place."""
     remove(beside)
     if old.exists() and not final.exists():
         os.rename(old, final)

@@ -46,6 +46,7 @@ def whole_number(value: object) -> bool:
 
 
 def hasher() -> hashlib.blake2b:
+    """The digest of this package's files: BLAKE2b."""
     return hashlib.blake2b()
 
 
@@ -55,6 +56,7 @@ def said(state: hashlib.blake2b) -> str:
 
 
 def digest(path: Path) -> str:
+    """Digest of a file: BLAKE2b, 128 bits in hex."""
     with open(path, "rb") as f:
         return said(hashlib.file_digest(f, hasher))
 
@@ -67,6 +69,7 @@ def digest_of(value: object) -> str:
 
 
 def sync(path: Path) -> None:
+    """Flush a file or folder to the disk, so that a power cut does not undo a rename."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

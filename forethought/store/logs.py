@@ -21,6 +21,7 @@ class Log:
         self._length, self._state = 0, None
 
     def append(self, record: Mapping[str, object]) -> None:
+        """Write one record as one line, and carry length and digest forward."""
         line = (dumps(record) + "\n").encode()
         self._know()
         with open(self.path, "ab") as f:
@@ -65,6 +66,7 @@ def unlike(path: Path, mark: object) -> str:
 
 
 def is_mark(value: object) -> bool:
+    """Whether a value read from a checkpoint is (length, digest or None)."""
     return (
         isinstance(value, Sequence)
         and len(value) == 2
