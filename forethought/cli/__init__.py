@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forethought import __version__
-from forethought.cli.arguments import Parser
+from forethought.cli.arguments import Parser, Verbs
 from forethought.cli.arguments import add_set as _add_set
 from forethought.cli.arguments import numbers as _numbers
 from forethought.cli.arguments import positive as _positive
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_train(verbs) -> None:
+def _add_train(verbs: Verbs) -> None:
     verb = _verb(verbs, "train", _train, "train a recipe, stage by stage")
     verb.add_argument(
         "recipe",
@@ -144,7 +144,7 @@ def _add_train(verbs) -> None:
     verb.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
 
 
-def _add_arms(verbs) -> None:
+def _add_arms(verbs: Verbs) -> None:
     verb = _verb(
         verbs,
         "arms",

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from typing import NoReturn
 
 from forethought.core.printable import printable
 
 MOST_NUMBERS = 10_000  # in a list such as 3-5
+
+Verbs = argparse._SubParsersAction  # what `add_subparsers` gives
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +23,9 @@ class Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def verb(verbs, name: str, do, about: str) -> argparse.ArgumentParser:
+def verb(
+    verbs: Verbs, name: str, do: Callable[[argparse.Namespace], int], about: str
+) -> argparse.ArgumentParser:
     """A verb that calls `do(args)`, which returns an exit code."""
     parser = verbs.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     parser.set_defaults(do=do)

@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from forethought.cli.arguments import numbers, positive, verb
+from forethought.cli.arguments import Verbs, numbers, positive, verb
 from forethought.core.printable import Shown
 
 SOURCE = "a run, a distilled data set, or a .jsonl file of solutions"
 
 
-def add_grams(verbs) -> None:
+def add_grams(verbs: Verbs) -> None:
     """Declare `grams` with its verbs `mine` and `show`."""
     parser = verbs.add_parser(
         "grams",
@@ -24,7 +24,7 @@ def add_grams(verbs) -> None:
     _add_show(below)
 
 
-def _add_mine(verbs) -> None:
+def _add_mine(verbs: Verbs) -> None:
     parser = verb(
         verbs, "mine", _mine, "list the n-grams whose clusters stand in most solutions that were right"
     )
@@ -65,7 +65,7 @@ def _add_mine(verbs) -> None:
     parser.add_argument("--force", action="store_true", help="write over FILE")
 
 
-def _add_show(verbs) -> None:
+def _add_show(verbs: Verbs) -> None:
     parser = verb(verbs, "show", _show, "what a list holds, and what it finds")
     parser.add_argument("file", metavar="FILE", type=Path, help="a list of grams")
     parser.add_argument("--on", metavar="SOURCE", type=Path, help=f"count them here: {SOURCE}")

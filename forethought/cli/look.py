@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forethought.cli.arguments import add_set, numbers, positive, temperature, top_p, verb
+from forethought.cli.arguments import Verbs, add_set, numbers, positive, temperature, top_p, verb
 from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
@@ -25,7 +25,7 @@ SOURCE = (
 SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 
-def add_eval(verbs) -> None:
+def add_eval(verbs: Verbs) -> None:
     """Declare `eval SOURCE`."""
     parser = verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
@@ -56,7 +56,7 @@ def add_eval(verbs) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
-def add_sample(verbs) -> None:
+def add_sample(verbs: Verbs) -> None:
     """Declare `sample SOURCE`."""
     parser = verb(verbs, "sample", _sample, "look at plans and actions, with what the verifiers say")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
@@ -74,7 +74,7 @@ def add_sample(verbs) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a task instead of text")
 
 
-def add_swap(verbs) -> None:
+def add_swap(verbs: Verbs) -> None:
     """Declare `swap SOURCE SOURCE ...`."""
     parser = verb(
         verbs, "swap", _swap, "every planner with every actor of several runs or models, on the tasks of each"

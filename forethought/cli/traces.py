@@ -6,14 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from forethought.cli.arguments import from_zero, positive, shares, verb
+from forethought.cli.arguments import Verbs, from_zero, positive, shares, verb
 from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
 MOST_NAMED = 10  # damaged files
 
 
-def add_traces(verbs) -> None:
+def add_traces(verbs: Verbs) -> None:
     """Declare `traces DIR` with its filters."""
     parser = verb(
         verbs,

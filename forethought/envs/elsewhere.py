@@ -65,11 +65,13 @@ class Call:
         return self
 
     def begin(self) -> None:
+        """Start the clock and the call; its time limit is counted from here."""
         self.started = monotonic()
         self.due = self.started + self.seconds if self.seconds else inf
         self.place.start(self)
 
     def run(self) -> Any:
+        """The value of the function; what it raises goes on to whoever asked."""
         return self.function(*self.args)
 
     def late(self, now: float) -> bool:
@@ -90,6 +92,7 @@ class Thread:
         self._thread.start()
 
     def start(self, call: Call) -> None:
+        """Make the call on this thread. An interrupt meant for an earlier call is withdrawn first."""
         self.busy = True
         if self._told:  # an exception that came too late for its call must not meet the next one
             _raise_in(self._thread, None)
@@ -97,6 +100,8 @@ class Thread:
         self._asked.put(call)
 
     def late(self, call: Call, now: float) -> bool:
+        """First interrupt the call, and wait a little; True on the second time, when the thread is given
+        up."""
         call.told += 1
         if call.told > 1:
             self.stuck = True
@@ -109,6 +114,7 @@ class Thread:
         return False
 
     def stop(self) -> None:
+        """End the thread after the calls it already has."""
         self._asked.put(None)
 
     def _work(self) -> None:
@@ -146,6 +152,7 @@ class Loop:
         self._thread.start()
 
     def start(self, call: Call) -> None:
+        """Make the call on the event loop."""
         self._loop.call_soon_threadsafe(self._begin, call)
 
     def late(self, call: Call, now: float) -> bool:
@@ -168,6 +175,7 @@ class Loop:
         return False
 
     def stop(self) -> None:
+        """End the loop's thread; a loop that is blocked is left behind."""
         if not self.stuck:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(LEAVE)

@@ -138,6 +138,7 @@ class Guard:
         return [asdict(seen) for seen in self.seen.values()]
 
     def fault(self, boundary: Boundary, name: str, error: BaseException, message: str = "") -> Fault:
+        """The exception as a `Fault`, counted by kind and place. The first few kinds keep a traceback."""
         if isinstance(error, Fault):  # inside another guarded call: known already
             return error
         kind = {TimeUp: "Timeout", WrongType: "TypeError"}.get(type(error), type(error).__name__)

@@ -75,16 +75,19 @@ class Guarded:
         delattr(self._inner, name)
 
     def family(self, rng: Any, levels: list[int], split: str) -> list[Task]:
+        """Tasks of the taskset, one per level, checked for type and number."""
         return self.guard.call(
             "task", "family", self._inner.family, (rng, levels, split), None, _tasks_of(len(levels))
         )
 
     def shown(self, rng: Any, levels: list[int]) -> list[Task]:
+        """Tasks with demonstrations, one per level, checked for type and number."""
         return self.guard.call(
             "task", "shown", self._inner.shown, (rng, levels), None, _tasks_of(len(levels))
         )
 
     def environment(self, task: Task, noise: bool) -> Environment:
+        """A fresh environment, checked for `reset`, `step` and `close`."""
         return self.guard.call(
             "environment", "environment", self._inner.environment, (task, noise), None, environment
         )

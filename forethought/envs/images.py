@@ -41,4 +41,5 @@ class Images:
 
 
 def name_of(image: bytes) -> str:
+    """Digest of the bytes with the format as suffix: equal images have one name."""
     return f"{hashlib.blake2b(image).hexdigest()[:32]}.{kind_of(image)}"

@@ -111,11 +111,13 @@ class Pool:
         return self._threads.pop() if self._threads else Thread(self._ended)
 
     def ask(self, call: Call) -> Call:
+        """Queue a call; it begins as soon as the limit of calls at once allows."""
         self._waiting.append(call)
         self._begin()
         return call
 
     def give_back(self, place: Thread | Loop | None) -> None:
+        """Keep a free thread for the next episode; one that still works is told to end."""
         self.closed += 1
         if isinstance(place, Thread):
             if place.busy or place.stuck:

@@ -57,6 +57,7 @@ def nothing(value: Any) -> None:
 
 
 def outcome(value: Any) -> Outcome:
+    """The value as an `Outcome`, every field checked; `parts` become finite floats."""
     need(isinstance(value, Outcome), value, "an Outcome")
     for name in ("done", "success", "timed_out"):
         if type(getattr(value, name)) is not bool:
@@ -82,6 +83,7 @@ def verdict(value: Any) -> Verdict:
 
 
 def text(value: Any, field: str = "") -> str:
+    """The value as text that can be written as UTF-8."""
     need(isinstance(value, str), value, "text", field)
     if not value.isascii():
         try:
@@ -126,6 +128,7 @@ def _parts(value: Any) -> Mapping[str, float]:
 
 
 def need(fits: bool, value: Any, wanted: str, field: str = "") -> None:
+    """Do nothing where `fits`; else raise WrongType that names what was found and what was wanted."""
     if fits:
         return
     if iscoroutine(value):

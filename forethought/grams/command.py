@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from forethought import __version__
 from forethought.core.errors import UserError
 from forethought.grams.listing import write
 from forethought.grams.sources import solutions
+
+if TYPE_CHECKING:
+    from forethought.grams.mine import MineSpec
 
 WORDS = "words"  # the embedder without a model
 
@@ -97,7 +100,7 @@ def _of(read: int, there: int) -> str:
     return f", drawn from {there}" if read < there else ""
 
 
-def _left_out(ngrams: int, considered: int, spec) -> str:
+def _left_out(ngrams: int, considered: int, spec: MineSpec) -> str:
     if considered == ngrams:
         return ""
     return (

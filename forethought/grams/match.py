@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from forethought.grams.words import words
+from forethought.grams.words import Word, words
 
 
 class Match(NamedTuple):
@@ -51,7 +51,7 @@ class Matcher:
         return found
 
 
-def _reach(said, i: int, most: int) -> int:
+def _reach(said: Sequence[Word], i: int, most: int) -> int:
     """How many words from word `i` on follow each other as neighbours, `most` at most."""
     n = 1
     while n < most and i + n < len(said) and said[i + n].joined:

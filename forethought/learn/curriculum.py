@@ -34,12 +34,14 @@ class LevelSampler:
         self.passed: dict[int, tuple[float, float]] = {}  # level -> (decayed passes, decayed count)
 
     def draw(self, rng: random.Random, n: int, step: int) -> list[int]:
+        """`n` levels by their weights; in the first `easy_steps` steps only easy ones."""
         weights = self.weights
         if step < self.easy_steps:
             weights = [w if easy else 0.0 for w, easy in zip(weights, self.easy, strict=True)]
         return rng.choices(self.levels, weights, k=n)
 
     def observe(self, trees: Sequence[Tree]) -> None:
+        """Update the moving mean of rewards by level, with a memory of `memory` trees."""
         keep = 1 - 1 / self.memory
         for tree in trees:
             rewards = [n.reward for n in tree.nodes if n.reward is not None]
@@ -48,12 +50,15 @@ class LevelSampler:
                 self.passed[tree.task.level] = (passes * keep + sum(rewards) / len(rewards), count * keep + 1)
 
     def metrics(self) -> dict[str, Metric]:
+        """`curriculum/reward@<level>`: the moving mean reward of each level seen."""
         return {f"curriculum/reward@{level}": Last(p / c) for level, (p, c) in sorted(self.passed.items())}
 
     def state_dict(self) -> dict:
+        """What a resumed run needs to draw the same levels; JSON keys are text."""
         return {"passed": {str(k): v for k, v in self.passed.items()}}
 
     def load_state_dict(self, state: Mapping) -> None:
+        """Take up the state that `state_dict` gave."""
         self.passed = {int(k): tuple(v) for k, v in state["passed"].items()}
 
 

@@ -196,7 +196,7 @@ def _act(records: Sequence[Record], role: str) -> Values:
     return {role: (under, 1)} if tried else {}
 
 
-def _judged(domain, records: Sequence[Record], k: int) -> Values:
+def _judged(domain: JudgesActs, records: Sequence[Record], k: int) -> Values:
     """What the family's executor of acts says of every response; a refused plan has no acts, and they do
     nothing."""
     judged = [[_acts(domain, r.task, s) for s in r.whole()] for r in records]
@@ -210,7 +210,7 @@ def _judged(domain, records: Sequence[Record], k: int) -> Values:
     return {name: ([avg_at_k(shares) if shares else None for shares in row], k) for name, row in rows.items()}
 
 
-def _acts(domain, task: Task, said: Response) -> Mapping[str, object]:
+def _acts(domain: JudgesActs, task: Task, said: Response) -> Mapping[str, object]:
     return domain.judge_acts(task, said.acts[0]) if said.acts else {}
 
 

@@ -199,6 +199,8 @@ def valid(tree: Tree, role: str) -> float | None:
 
 
 def summary(scores: Scores) -> dict[str, float]:
+    """Flat metrics: the mean of each measurement, with Wilson bounds and the number of tasks. A measurement
+    without any value has no line."""
     flat: dict[str, float] = {}
     for name, found in sorted(scores.items()):
         key, values = name.split("/", 1)[1], [value for value in found if value is not None]

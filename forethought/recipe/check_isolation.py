@@ -190,6 +190,7 @@ def check_after(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) ->
 
 
 def check_probes(recipe: Recipe) -> None:
+    """RecipeError for numbers out of range, and for format patterns that do not compile."""
     probes = recipe.probes
     at_least("probes.tasks", probes.tasks, 1)
     at_least("probes.every", probes.every, 0)

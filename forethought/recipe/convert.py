@@ -46,6 +46,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def join(where: str, key: object) -> str:
+    """Address of a key below `where`, for errors ("stage.0" and "until" -> "stage.0.until")."""
     return f"{where}.{key}" if where else str(key)
 
 
@@ -79,6 +80,7 @@ def fields_of(kind: type) -> Mapping[str, Any]:
 
 
 def to_record(kind: Any, value: Any, where: str) -> Any:
+    """The value as the annotation `kind` asks. RecipeError with the address `where` for everything else."""
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any:
         return _option(value, where)

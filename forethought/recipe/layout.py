@@ -75,4 +75,5 @@ def compares(recipe: Recipe, stage: StageSpec) -> bool:
 
 
 def given(model: ModelSpec) -> bool:
+    """Whether the recipe names weights of its own here."""
     return bool(model.init or model.path)

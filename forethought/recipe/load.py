@@ -110,6 +110,7 @@ def _find(source: str | Path) -> Path:
 
 
 def read_tables(path: Path) -> dict[str, Any]:
+    """Tables of a TOML or JSON file. RecipeError with line and column where it cannot be read."""
     try:
         text = read_text(path)
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

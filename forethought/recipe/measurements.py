@@ -44,4 +44,5 @@ def measurements(roles: Sequence[str]) -> tuple[Measurement, ...]:
 
 
 def names(roles: Sequence[str]) -> tuple[str, ...]:
+    """Names of the measurements that an evaluation of these roles makes."""
     return tuple(m.name for m in measurements(roles))

@@ -9,21 +9,25 @@ from forethought.core.errors import RecipeError
 
 
 def at_least(where: str, value: float, low: float) -> None:
+    """value >= low."""
     if value < low:
         raise RecipeError(where, f"must be at least {low}, found {value}")
 
 
 def above(where: str, value: float, low: float) -> None:
+    """value > low."""
     if value <= low:
         raise RecipeError(where, f"must be greater than {low}, found {value}")
 
 
 def within(where: str, value: float, low: float, high: float) -> None:
+    """low <= value <= high."""
     if not low <= value <= high:
         raise RecipeError(where, f"must be between {low} and {high}, found {value}")
 
 
 def known_levels(where: str, levels: Sequence[int], among: Sequence[int], source: str) -> None:
+    """Every level once, and each one of those `among` (empty: any); `source` says whose they are."""
     for i, level in enumerate(levels):
         if level in levels[:i]:
             raise RecipeError(
@@ -36,6 +40,7 @@ def known_levels(where: str, levels: Sequence[int], among: Sequence[int], source
 
 
 def one_per_level(where: str, values: Sequence[float], levels: Sequence[int]) -> None:
+    """As many values as levels."""
     if not levels:
         raise RecipeError(
             where, "has one number per level, so the levels must be written too, in the stage or in task"
@@ -47,6 +52,7 @@ def one_per_level(where: str, values: Sequence[float], levels: Sequence[int]) ->
 
 
 def listed(words: Sequence[object]) -> str:
+    """ "a", "a and b", "a, b and c"."""
     return (
         " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])
     )

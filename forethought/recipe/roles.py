@@ -33,6 +33,7 @@ def frozen_in(recipe: Recipe, stage: StageSpec) -> list[str]:
 
 
 def trains_all(recipe: Recipe, stage: StageSpec) -> bool:
+    """Whether the stage freezes no role."""
     return not frozen_in(recipe, stage)
 
 

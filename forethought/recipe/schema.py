@@ -393,6 +393,7 @@ class StageSpec:
 
     @property
     def loss_name(self) -> str:
+        """The loss row that the stage uses; by default "sft" for imitation and "grpo" otherwise."""
         return self.loss.name or ("sft" if self.kind == "imitate" else "grpo")
 
     @property

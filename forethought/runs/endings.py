@@ -81,11 +81,14 @@ def keep_machine(at: Progress, facts: Mapping[str, object]) -> None:
 
 
 def left(store: Store, step: int, number: int) -> Interrupted:
+    """The exception that ends an interrupted run, with the command that continues it. `number`: the
+    signal."""
     command = f"forethought train --resume {quoted(store.out)}"
     return Interrupted(f"interrupted at step {step}, everything is saved; continue with: {command}", number)
 
 
 def facts_of(engine: Engine) -> dict[str, object]:
+    """The engine's facts and this library's version."""
     return {**engine.facts(), "forethought": __version__}
 
 

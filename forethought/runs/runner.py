@@ -502,6 +502,7 @@ class Runner:
         return endings.summary_of(self.recipe, self.progress, status, seconds, endings.facts_of(self.engine))
 
     def emit(self, kind: str, **fields) -> None:
+        """Send an event with the run's present position to the observers."""
         p, stages = self.progress, self.recipe.stage
         at = {"step": p.step, "stage": p.stage, "stage_step": p.stage_step}
         of = {"steps": sum(s.steps for s in stages), "stages": len(stages)}

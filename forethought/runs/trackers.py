@@ -26,6 +26,7 @@ class EventFiles:
         self._writer.add_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, step: int, line: Mapping[str, object]) -> None:
+        """Write the numbers of one metrics line; a full disk is counted in `failures`, the run goes on."""
         if self._writer is None:
             return
         values = [

@@ -76,6 +76,7 @@ class Stage:
         return tuple(self.policies)
 
     def trained(self) -> list[str]:
+        """Names of the policies that this stage moves, sorted."""
         return sorted({self.policies[role] for role in self.spec.roles})
 
     def others(self) -> list[str]:

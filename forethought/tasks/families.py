@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from forethought.core.errors import RecipeError, unknown
 from forethought.envs.guard import Guard
 from forethought.envs.guarded import guarded
@@ -9,25 +11,25 @@ from forethought.recipe.schema import LimitSpec, TaskSpec
 from forethought.tasks.base import Taskset
 
 
-def _desk(levels, **options) -> Taskset:
+def _desk(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.desk.domain import Desk
 
     return Desk(levels, **options)
 
 
-def _blocksworld(levels, **options) -> Taskset:
+def _blocksworld(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.blocksworld.domain import Blocksworld
 
     return Blocksworld(levels, **options)
 
 
-def _math(levels, **options) -> Taskset:
+def _math(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.math.domain import Math
 
     return Math(levels, **options)
 
 
-def _math_to_measure(levels, **options) -> Taskset:
+def _math_to_measure(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.math.measured import MeasuredMath
 
     return MeasuredMath(levels, **options)

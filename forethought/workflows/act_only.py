@@ -9,6 +9,7 @@ from forethought.workflows.trajectory import Counts, Trajectory, together
 
 
 async def act_only(t: Trajectory, task: Task, n: Counts) -> None:
+    """`n["act"]` executions of the bare task; all are peers."""
     await together(_execute(act) for act in await t.fork("act", n["act"]))
 
 
@@ -24,4 +25,5 @@ async def _execute(act: Trajectory) -> None:
 
 
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
+    """The acts and observations of a demonstration, without its plan."""
     return [turn for turn in taskset.demonstrate(task) if turn.role in ("act", None)]

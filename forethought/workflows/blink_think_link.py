@@ -18,6 +18,7 @@ Reads = Callable[[Task, str], Verdict]
 
 
 async def blink_think_link(t: Trajectory, task: Task, n: Counts) -> None:
+    """Looks, below each accepted one thoughts, below each accepted one links."""
     looks = await t.fork("blink", n["blink"])
     for look in looks:
         judge(look, task, look.taskset.parse_look, look.taskset.judge_look)

@@ -11,6 +11,7 @@ from forethought.tasks.base import Split, Taskset
 
 
 def drawn(taskset: Taskset, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
+    """Tasks, one per level; where drawing breaks, placeholders whose trees fail at the boundary "task"."""
     try:
         return taskset.family(rng, levels, split)
     except Fault as fault:
@@ -26,6 +27,7 @@ def shown(taskset: Taskset, rng: random.Random, levels: list[int]) -> list[Task]
 
 
 def undrawn(taskset: Taskset, levels: Sequence[int], fault: Fault) -> list[Task]:
+    """A placeholder task for each level, which carries the fault's reason."""
     state = Undrawn(fault.reason)
     return [
         Task(id="undrawn", domain=taskset.name, level=level, context="", prompt="", state=state)

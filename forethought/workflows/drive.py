@@ -91,9 +91,11 @@ class Lockstep:
     # ---- for trajectories
 
     def ask(self, request: Request) -> Awaitable[list[Completion]]:
+        """Wait for `n` completions; they come when every workflow waits."""
         return _Wait("ask", request)
 
     def together(self, coroutines: Sequence[Coroutine]) -> Awaitable[list[Any]]:
+        """Wait for several coroutines; results in their order."""
         return _Wait("together", coroutines)
 
     def never(self) -> Awaitable[None]:
@@ -111,6 +113,7 @@ class Lockstep:
     # ---- the loop
 
     def run(self, workflows: Sequence[Coroutine]) -> None:
+        """Run all workflows to their ends, with one call of `sample` each time that all of them wait."""
         token = DRIVER.set(self)
         try:
             for number, coroutine in enumerate(workflows):
@@ -201,10 +204,12 @@ class Free:
     # ---- for trajectories
 
     async def ask(self, request: Request) -> list[Completion]:
+        """Ask the sampler at once, and wait for its completions."""
         answers = self.sample([request])
         return (await answers if inspect.isawaitable(answers) else answers)[0]
 
     async def together(self, coroutines: Sequence[Coroutine]) -> list[Any]:
+        """Run coroutines concurrently; results in their order, the first error after all have ended."""
         results: list[Any] = [None] * len(coroutines)
         errors: list[BaseException] = []
         done, left = asyncio.get_running_loop().create_future(), len(coroutines)
@@ -226,10 +231,12 @@ class Free:
         return results
 
     async def never(self) -> None:
+        """Never returns: the tree is over, the coroutine is cancelled with the loop."""
         self._rest()
         await self._loop.create_future()
 
     async def stop(self, error: UserError) -> None:
+        """End the whole run with a user's error; never returns."""
         self._error = self._error or error
         self._idle.set()
         await self._loop.create_future()
@@ -250,6 +257,7 @@ class Free:
     # ---- the loop
 
     def run(self, workflows: Sequence[Coroutine]) -> None:
+        """Run all workflows to their ends on an event loop of its own."""
         # kept: a workflow that outlives it may still ask
         loop = self._loop = asyncio.new_event_loop()
         try:

@@ -61,6 +61,7 @@ class Draft:
 
     @property
     def accepted(self) -> bool:
+        """Whether a branch may go on here: nothing was refused, cut off, overlong or failed."""
         return self.status in ("given", "finished")
 
     @property

@@ -13,6 +13,7 @@ from forethought.workflows.trajectory import Counts, Trajectory, together
 
 
 async def plan_then_act(t: Trajectory, task: Task, n: Counts) -> None:
+    """`n["plan"]` plans; under each accepted one `n["act"]` executions."""
     plans = await t.fork("plan", n["plan"])
     for plan in plans:
         judge(plan, task)
@@ -71,10 +72,12 @@ def _parse(plan: Trajectory, task: Task) -> None:
 
 
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
+    """The whole demonstration: plan, acts and observations."""
     return taskset.demonstrate(task)
 
 
 def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
+    """The oracle's texts for `role`, turn by turn."""
     if role == "plan":
         return [taskset.oracle_plan(task)]
     return [turn.text for turn in taskset.demonstrate(task) if turn.role == role]

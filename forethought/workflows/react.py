@@ -14,6 +14,7 @@ from forethought.workflows.trajectory import Counts, Trajectory, together
 
 
 async def react(t: Trajectory, task: Task, n: Counts) -> None:
+    """`n["think"]` thoughts; after each `n["act"]` acts, and then thought and act in turn to the end."""
     await together(_first(thought, n["act"]) for thought in await t.fork("think", n["think"]))
 
 

@@ -30,6 +30,7 @@ class Workflow:
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """Roles that it speaks, in their order."""
         return SPEAKING[self.name]
 
 

@@ -67,6 +67,7 @@ class Trajectory:
 
     @property
     def task(self) -> Task:
+        """The task of this tree."""
         return self._tree.task
 
     @property
@@ -76,6 +77,7 @@ class Trajectory:
 
     @property
     def counts(self) -> Counts:
+        """How many branches the recipe wants of each role."""
         return self._tree.play.counts
 
     @property
@@ -85,10 +87,12 @@ class Trajectory:
 
     @property
     def text(self) -> str:
+        """Text of the last turn."""
         return self._turn.text
 
     @property
     def status(self) -> str:
+        """Status of the last turn."""
         return self._turn.status
 
     @property

@@ -57,6 +57,7 @@ class Words:
         return self._stops[role]
 
     def stops(self, role: str) -> tuple[str, ...]:
+        """Stop texts of a role; empty where its turn ends with the model's own end."""
         return (self.stop(role),) if self.stop(role) else ()
 
     def opening(self, role: str) -> str:

@@ -250,7 +250,7 @@ def test_other_tags_are_other_words_and_nothing_else(plans):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plans": "yaml"}, "task.plans: unknown language of plans 'yaml' (known: json, words)"),
+        ({"plans": "yaml"}, "task.plans: unknown language of plans 'yaml' (known: json, path, words)"),
         ({"plans": 1}, "task.plans: expected str, found 1"),
         ({"tags": "steps"}, "task.tags: expected dict, found 'steps'"),
         ({"tags": {"pan": "steps"}}, "task.tags.pan: unknown tag of desk 'pan'; did you mean 'plan'?"),

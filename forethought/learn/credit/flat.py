@@ -66,6 +66,8 @@ class Responses:
 
 
 def responses(tree: Tree) -> Responses:
+    """Every path from leaf to root, with its summed reward. Nodes that are no evidence (failed, overlong) are
+    left out."""
     by_id = {n.id: n for n in tree.nodes}
     leaves = [n.id for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
     paths: list[list[int]] = []

@@ -30,6 +30,7 @@ Entropies = Mapping[int, tuple[float, ...]]
 
 
 def hicra(advantages: Advantages, mask: Mask, alpha: float) -> Advantages:
+    """A + alpha |A| on planning tokens (mask 1), A elsewhere; valid on top of any credit."""
     return {
         i: tuple(a + alpha * abs(a) * m for a, m in zip(row, mask[i], strict=True))
         for i, row in advantages.items()

@@ -44,7 +44,8 @@ class Tokens(Protocol):
     def of_role(self, role: str) -> Numbers:
         """1 on the tokens of a role, else 0."""
 
-    def roles(self) -> list[str]: ...
+    def roles(self) -> list[str]:
+        """Roles that occur, sorted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,4 +67,5 @@ class Loss:
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
     def bounds_of(self, option: str) -> tuple[float, float]:
+        """Lowest and highest value of an option; without bounds, any number."""
         return self.bounds.get(option, (-math.inf, math.inf))

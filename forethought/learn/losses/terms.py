@@ -65,10 +65,12 @@ def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Nu
 
 
 def needs(term: Term, what: str) -> bool:
+    """Whether the term's loss reads `what` ("ref", "old", "sequences", ...)."""
     return what in row(term.loss).needs
 
 
 def reads_sequences(objective: Objective) -> bool:
+    """Whether a batch must not split a sequence into packs."""
     return any(needs(term, "sequences") for term in objective.terms)
 
 

@@ -39,9 +39,11 @@ class Monitor:
         return self._held_out(step, policies, references)
 
     def due(self, stage_step: int) -> bool:
+        """Whether the probes on held-out demonstrations run at this step of the stage."""
         return bool(self.held_out and stage_step % self.spec.every == 0)
 
     def conflict_due(self, stage_step: int) -> bool:
+        """Whether the gradients of the roles are compared at this step."""
         return bool(self.spec.conflict_every and stage_step % self.spec.conflict_every == 0)
 
     def after(
@@ -101,6 +103,7 @@ class Monitor:
         return {f"seconds_probe/{name}": seconds}
 
     def state_dict(self) -> dict:
+        """What a resumed run needs: phases, and what was found at the stage's start and last."""
         pair = lambda f: None if f is None else [f.metrics, f.scores]  # noqa: E731
         return {
             "phases": self.phases.state_dict(),
@@ -110,6 +113,7 @@ class Monitor:
         }
 
     def load_state_dict(self, state: Mapping) -> None:
+        """Take up the state that `state_dict` gave."""
         self.phases.load_state_dict(state["phases"])
         self.start, self.now = (None if state[k] is None else Found(*state[k]) for k in ("start", "now"))
         self.seconds = state["seconds"]

@@ -58,6 +58,7 @@ class Phases:
         return out
 
     def state_dict(self) -> dict:
+        """The windows seen so far and the steps at which the phases began."""
         return {
             "seen": self.seen,
             "first": self.first,
@@ -66,6 +67,7 @@ class Phases:
         }
 
     def load_state_dict(self, state: Mapping) -> None:
+        """Take up the state that `state_dict` gave."""
         self.seen = [tuple(s) for s in state["seen"]]
         self.first, self.consolidated, self.bottleneck = (
             state["first"],

@@ -40,6 +40,7 @@ class Asker:
         self.spec, self._prompt, self._key = spec, prompt, key
 
     def attempt(self, post: Post, item: Item) -> Summary | Failure | Trouble:
+        """One request: a summary, a failure that stays one, or trouble that another attempt may overcome."""
         body: dict[str, object] = {
             "model": self.spec.model,
             "messages": self._prompt.messages(item),

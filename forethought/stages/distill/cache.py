@@ -65,9 +65,11 @@ class Cached:
         )
 
     def estimate(self, items: Sequence[Item]) -> Usage:
+        """Usage for the items that are not on disk yet."""
         return self.inner.estimate(list(self._missing(items).values()))
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
+        """Summaries from disk where they are known, else from `inner`; each is written as it comes."""
         missing = self._missing(items)
         keys = {item.id: key for key, item in missing.items()}
         failed: dict[str, Failure] = {}
@@ -90,6 +92,7 @@ class Cached:
         return results
 
     def close(self) -> None:
+        """Flush to the disk and close the file."""
         try:
             os.fsync(self._file)
         finally:

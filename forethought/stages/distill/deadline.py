@@ -58,6 +58,7 @@ class Deadline:
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> Stream:
+        """Connect to the first address that answers before the deadline."""
         over = self._httpcore.ConnectTimeout
         trouble: Exception = self._httpcore.ConnectError(f"no address for {host}")
         for address in self._addresses(host, port):
@@ -71,6 +72,7 @@ class Deadline:
         raise trouble
 
     def sleep(self, seconds: float) -> None:
+        """Sleep, at most to the deadline."""
         time.sleep(min(seconds, self.left(self._httpcore.ConnectTimeout)))
 
     def _addresses(self, host: str, port: int) -> list[str]:
@@ -96,21 +98,25 @@ class Stream:
         deadline._open.add(self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read, at most to the deadline."""
         return self._inner.read(max_bytes, self._deadline.left(self._httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write in pieces, each at most to the deadline."""
         for start in range(0, len(buffer), _PIECE):
             self._inner.write(
                 buffer[start : start + _PIECE], self._deadline.left(self._httpcore.WriteTimeout)
             )
 
     def close(self) -> None:
+        """Close the connection and forget it."""
         self._deadline._open.discard(self)
         self._inner.close()
 
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> Stream:
+        """The same connection under TLS, at most to the deadline."""
         left = self._deadline.left(self._httpcore.ConnectTimeout)
         try:
             return Stream(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
@@ -118,6 +124,7 @@ class Stream:
             self._deadline._open.discard(self)
 
     def get_extra_info(self, info: str) -> Any:
+        """What the inner stream knows, such as its socket."""
         return self._inner.get_extra_info(info)
 
 

@@ -78,6 +78,7 @@ class Endpoint:
         )
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
+        """One result for each item, in order; several requests at once, at most `per_minute`."""
         if not items:
             return []
         self._stop.clear()

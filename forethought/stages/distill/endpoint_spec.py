@@ -89,9 +89,11 @@ class EndpointSpec:
 
     @property
     def url(self) -> str:
+        """Full address of the chat completions."""
         return address_of(self.base_url)
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Cost in the currency of `price_in` and `price_out`, which are per million tokens."""
         return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
 
     def key(self, environment: Mapping[str, str] = os.environ) -> str:

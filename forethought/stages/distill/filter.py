@@ -62,6 +62,7 @@ class Drops:
         self.examples: list[Drop] = []
 
     def add(self, drop: Drop) -> None:
+        """Count a demonstration that is left out; the first few of each reason are kept as examples."""
         if drop.reason not in REASONS:
             raise ValueError(f"no reason to drop is called {drop.reason!r}")
         self.counts[drop.reason] += 1

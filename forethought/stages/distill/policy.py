@@ -48,9 +48,11 @@ class Policy:
         }
 
     def estimate(self, items: Sequence[Item]) -> Usage:
+        """One request for each item, each of at most `max_tokens`."""
         return Usage(requests=len(items), completion_tokens=self.max_tokens * len(items))
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
+        """One result for each item, in order, `batch` at a time."""
         results: list[Summary | Failure] = []
         for start in range(0, len(items), self.batch):
             for result in self._some(items[start : start + self.batch]):

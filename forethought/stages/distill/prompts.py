@@ -42,6 +42,7 @@ class Prompt:
 
     @property
     def template(self) -> str:
+        """The prompt before an item is filled in; part of the cache's key."""
         return f"{self.system}\n\n{self.user}".strip()
 
     def text(self, item: Item) -> str:
@@ -50,6 +51,7 @@ class Prompt:
         return _FIELD.sub(lambda found: values[found[1]], self.user)
 
     def messages(self, item: Item) -> list[Message]:
+        """Chat messages for one item."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": self.text(item)}]
 

@@ -43,9 +43,11 @@ class Rules:
         self.settings: Mapping[str, object] = {}
 
     def estimate(self, items: Sequence[Item]) -> Usage:
+        """Nothing: rules cost no requests."""
         return Usage()
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
+        """One result for each item, in order."""
         results = [self._one(item) for item in items]
         for result in results:
             done(result)

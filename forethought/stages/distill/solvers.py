@@ -39,6 +39,7 @@ class Exact:
         self.spent = Usage()
 
     def estimate(self, plans: int) -> Usage:
+        """Nothing: the exact executor costs no requests."""
         return Usage()
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
@@ -88,6 +89,7 @@ class Acting:
         self.spent = Usage()
 
     def estimate(self, plans: int) -> Usage:
+        """`tries` executions for each plan, each with every turn at its full budget."""
         tries = plans * self.tries
         return Usage(
             requests=tries,

@@ -90,6 +90,7 @@ def account(provenance: Provenance) -> tuple[str, dict[str, float]]:
 
 
 def item_of(worked: Worked) -> Item:
+    """A worked problem as an item to summarise."""
     return Item(**{f.name: getattr(worked, f.name) for f in fields(Worked)})
 
 

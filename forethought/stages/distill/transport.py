@@ -104,6 +104,7 @@ class HttpPost:
         self._deadline.cut()
 
     def close(self) -> None:
+        """Close every connection."""
         self._pool.close()
 
 

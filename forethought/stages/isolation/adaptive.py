@@ -99,9 +99,11 @@ class Controller:
         return Move("isolate", role, reason, numbers)
 
     def state_dict(self) -> dict:
+        """What a resumed run needs to decide as the first one would have."""
         return {"apart": self.apart, "cosines": self.cosines, "quiet": self.quiet, "said": self.said}
 
     def load_state_dict(self, state: Mapping) -> None:
+        """Take up the state that `state_dict` gave."""
         self.apart, self.cosines, self.quiet, self.said = (
             state["apart"],
             list(state["cosines"]),

@@ -33,6 +33,7 @@ class Cores:
 
 
 def region_of(roles: Sequence[str]) -> str:
+    """Name of the region that these roles' training moves most."""
     return f"{REGION}{'-'.join(roles)}"
 
 

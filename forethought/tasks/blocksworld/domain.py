@@ -76,6 +76,7 @@ class Blocksworld(Guided):
         return {"plan": 3 * moves + 1, "act": 6 * moves + 1}
 
     def vocabulary(self) -> list[str]:
+        """Every word that a task, plan or action can contain."""
         return words.vocabulary()
 
     # --- tasks ---
@@ -168,6 +169,7 @@ class Blocksworld(Guided):
         return words.plan_grammar(task.state.names).render(_oracle(task.state))
 
     def demonstrate(self, task: Task) -> list[Turn]:
+        """An optimal plan, and the acts that carry it out."""
         plan, names = _oracle(task.state), task.state.names
         acts = words.expand(task.state, plan).acts
         return [
@@ -182,9 +184,11 @@ class Blocksworld(Guided):
     # --- verdicts ---
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
+        """Accepted or refused, by the plan's grammar alone."""
         return verdict(_parse_plan(task, text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
+        """1 if the plan's subgoals can be carried out in order and reach the goal, else 0 with the reason."""
         plan = _parse_plan(task, text)
         if isinstance(plan, Refusal):
             return verdict(plan)
@@ -197,6 +201,7 @@ class Blocksworld(Guided):
         return words.plan_grammar(task.state.names).render(_parse_plan(task, text).value)
 
     def meaning(self, task: Task, text: str) -> str:
+        """The parsed plan as text: two spellings of one plan are equal."""
         return str(_parse_plan(task, text))  # what was parsed: spacing and spelling are gone
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
@@ -230,6 +235,7 @@ class Blocksworld(Guided):
         }
 
     def environment(self, task: Task, noise: bool) -> BlocksworldEnvironment:
+        """A fresh episode; `noise` turns on slips and flipped results where the taskset has them."""
         return BlocksworldEnvironment(
             task, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0
         )
@@ -243,9 +249,11 @@ class BlocksworldEnvironment(Environment):
         self._over = False
 
     def reset(self, task: Task, seed: int) -> None:
+        """Seed the noise; there is no first observation."""
         self._rng = random.Random(seed)
 
     def step(self, action: str) -> Outcome:
+        """Execute a whole plan of primitives at once; the episode is over after it."""
         if self._over:
             raise ForethoughtError(
                 f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"

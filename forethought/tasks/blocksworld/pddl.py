@@ -42,6 +42,7 @@ class Expr:
     items: tuple[Expr, ...] = ()
 
     def head(self) -> str:
+        """First word of a list, "" for an empty one or for a list of lists."""
         return self.items[0].word if self.items else ""
 
 

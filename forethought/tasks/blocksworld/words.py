@@ -51,6 +51,7 @@ DOMAIN_PDDL = """
 
 @lru_cache(maxsize=1)
 def domain() -> StripsDomain:
+    """The STRIPS domain with four operators, parsed from its PDDL."""
     return parse_domain(DOMAIN_PDDL, "forethought's own Blocksworld domain")
 
 
@@ -60,10 +61,12 @@ def vocabulary() -> list[str]:
 
 
 def context_text(problem: Problem) -> str:
+    """The towers that stand at the beginning."""
     return INIT + "".join(f" {TOWER} {' '.join(tower)}" for tower in problem.towers())
 
 
 def prompt_text(goal_towers: Iterable[Iterable[str]]) -> str:
+    """The towers that are wanted."""
     return GOAL + "".join(f" {TOWER} {' '.join(tower)}" for tower in goal_towers)
 
 

@@ -31,6 +31,7 @@ class Looks:
         return self.grammar.parse(text)
 
     def render(self, path: tuple[str, ...]) -> str:
+        """The look that names the widgets of `path`."""
         return self.grammar.render(path)
 
 

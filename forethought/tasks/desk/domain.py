@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forethought.core.errors import RecipeError, UserError, unknown
@@ -126,6 +126,7 @@ class Desk(Guided):
             raise RecipeError("task.plans", unknown("language of plans", self.plans, PLANS))
 
     def vocabulary(self) -> list[str]:
+        """Every word that a task, plan, action or observation can contain."""
         special = ["GOAL", self.tags.open("plan"), *self.stops.values(), "<obs>", "</obs>", ROOT, VOID]
         cells = [f"{axis}{i}" for axis in "xy" for i in range(GRID)]
         return list(dict.fromkeys([*special, *NAMES, *cells, *VALUES, *self.language.words()]))
@@ -190,7 +191,14 @@ class Desk(Guided):
         context = " ".join(" ".join((n, *parents[n], *cells[n])) for n in order)
         return parents, cells, context
 
-    def _second(self, rng, live, dead, first, depth) -> dict[str, tuple[str, ...]]:
+    def _second(
+        self,
+        rng: random.Random,
+        live: Sequence[str],
+        dead: Sequence[str],
+        first: Mapping[str, str],
+        depth: Mapping[str, int],
+    ) -> dict[str, tuple[str, ...]]:
         """A second parent each: another live widget at the same depth as the first (another way) or a dead
         one (a dead end).
 
@@ -213,9 +221,11 @@ class Desk(Guided):
     # ---- oracle
 
     def oracle_plan(self, task: Task) -> str:
+        """The shortest path to the goal, in the taskset's plan language."""
         return self.language.render(shortest_path(task.state.parents, task.state.goal), task.state.value)
 
     def demonstrate(self, task: Task) -> list[Turn]:
+        """The oracle's plan, its clicks, and the screen's answers between them."""
         turns = [Turn(role="plan", text=self.plan_of(task, self.oracle_plan(task)))]
         acts = self._expand(task.state, shortest_path(task.state.parents, task.state.goal), task.state.value)
         for i, act in enumerate(acts):
@@ -241,6 +251,7 @@ class Desk(Guided):
     # ---- verdicts
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
+        """Accepted or refused, by the plan language alone."""
         return verdict(self.language.parse(text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
@@ -258,6 +269,7 @@ class Desk(Guided):
         return self.language.render(plan.path, plan.value or task.state.value)
 
     def meaning(self, task: Task, text: str) -> str:
+        """The parsed plan as text: two spellings of one plan are equal."""
         return str(self.language.parse(text))  # what was parsed: spacing and spelling are gone
 
     def _mistake(self, state: Goal, plan: Plan) -> str:
@@ -275,12 +287,15 @@ class Desk(Guided):
     # ---- a look before the plan (the workflow blink_think_link)
 
     def look(self, task: Task) -> str:
+        """The look that names the widgets on the shortest path."""
         return self.looks.render(shortest_path(task.state.parents, task.state.goal))
 
     def parse_look(self, task: Task, text: str) -> Verdict:
+        """Accepted or refused, by the grammar of looks alone."""
         return verdict(self.looks.parse(text))
 
     def judge_look(self, task: Task, text: str) -> Verdict:
+        """1 if the widgets are those of the shortest path, else 0 with the first mistake."""
         parsed = self.looks.parse(text)
         if isinstance(parsed, Refusal):
             return verdict(parsed)
@@ -288,6 +303,7 @@ class Desk(Guided):
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
+        """1 if the acts are exactly what the plan says, else 0 with the first turn that differs."""
         parsed = self.language.parse(plan)
         if isinstance(parsed, Refusal):
             return verdict(parsed)
@@ -300,6 +316,7 @@ class Desk(Guided):
         return Verdict(score=1.0)
 
     def environment(self, task: Task, noise: bool) -> DeskEnvironment:
+        """A fresh episode; `noise` turns on slips and flipped results where the taskset has them."""
         return DeskEnvironment(
             task.state,
             self.stepwise,
@@ -327,9 +344,12 @@ class DeskEnvironment(Environment):
         self.taken = 0
 
     def reset(self, task: Task, seed: int) -> None:
+        """Seed the noise; there is no first observation."""
         self.rng = random.Random(seed)
 
     def step(self, action: str) -> Outcome:
+        """Make the clicks in `action` in order; a wrong one ends the episode unless the taskset lets it
+        retry."""
         self.taken += 1
         words = action.split()
         if not words or words[-1] != self.stop:

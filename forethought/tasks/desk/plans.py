@@ -47,6 +47,7 @@ class WordPlans:
         return answer if isinstance(answer, Refusal) else Parsed(Plan(path=answer.value))
 
     def render(self, path: tuple[str, ...], value: str) -> str:
+        """The path as words; the value is not part of this language."""
         return self.grammar.render(path)
 
     def place(self, index: int, length: int) -> str:
@@ -62,13 +63,16 @@ class PathPlans(WordPlans):
     """The names of the path from the top down, and the closing tag."""
 
     def parse(self, text: str) -> Parsed | Refusal:
+        """As `WordPlans.parse`, on a path that is written from the root down."""
         answer = super().parse(text)
         return answer if isinstance(answer, Refusal) else Parsed(Plan(path=answer.value.path[::-1]))
 
     def render(self, path: tuple[str, ...], value: str) -> str:
+        """The path written from the root down."""
         return super().render(path[::-1], value)
 
     def place(self, index: int, length: int) -> str:
+        """ "word N", counted from the left of the reversed path."""
         return f"word {length - index}"
 
 
@@ -133,6 +137,7 @@ class JsonPlans:
         return Refusal(position=number, reason=reason, unit="step")
 
     def render(self, path: tuple[str, ...], value: str) -> str:
+        """One JSON call for each widget to open, and one that sets the value."""
         downward = path[::-1]
         targets = [
             self.target.render(pair) for pair in zip(downward, (self.root, *downward[:-1]), strict=True)
@@ -143,6 +148,7 @@ class JsonPlans:
         return f"{self.steps.render(steps)} {self.tags.close('plan')}"
 
     def place(self, index: int, length: int) -> str:
+        """ "step N" of the list of calls."""
         return f"step {length - index}"
 
     def words(self) -> list[str]:

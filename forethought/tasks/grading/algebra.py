@@ -42,10 +42,12 @@ class Atom(str):
 
 
 def number(value: Fraction | int) -> Ratio:
+    """An exact rational as a ratio."""
     return _constant(Fraction(value)), ONE
 
 
 def variable(name: str) -> Ratio:
+    """A letter as a ratio."""
     return {((Atom(name), Fraction(1)),): Fraction(1)}, ONE
 
 
@@ -63,6 +65,7 @@ def value(ratio: Ratio) -> Fraction | None:
 
 
 def key(ratio: Ratio) -> str:
+    """Canonical text: equal ratios have equal keys."""
     over, under = ratio
     said = _spelled(over)
     return said if under == ONE else f"[{said}]/[{_spelled(under)}]"
@@ -84,16 +87,19 @@ def opaque(ratio: Ratio) -> bool:
 
 
 def plus(a: Ratio, b: Ratio) -> Ratio:
+    """a + b."""
     if a[1] == b[1]:
         return _settled(_added(a[0], b[0]), a[1])
     return _settled(_added(_product(a[0], b[1]), _product(b[0], a[1])), _product(a[1], b[1]))
 
 
 def minus(a: Ratio) -> Ratio:
+    """-a."""
     return {mono: -c for mono, c in a[0].items()}, a[1]
 
 
 def times(a: Ratio, b: Ratio) -> Ratio:
+    """a * b."""
     return _settled(_product(a[0], b[0]), _product(a[1], b[1]))
 
 
@@ -105,6 +111,7 @@ def inverse(a: Ratio) -> Ratio:
 
 
 def power(base: Ratio, exponent: Ratio) -> Ratio:
+    """base ^ exponent; symbolic where the exponent is no number."""
     by = value(exponent)
     if by is None:
         return _symbolic(base, exponent)
@@ -114,10 +121,12 @@ def power(base: Ratio, exponent: Ratio) -> Ratio:
 
 
 def root(base: Ratio, degree: int) -> Ratio:
+    """The root of this degree."""
     return _root(base, degree)
 
 
 def faculty(base: Ratio) -> Ratio:
+    """n! of a whole number from 0 to MOST_FACTORIAL; an unread term for anything else."""
     n = value(base)
     if n is not None and n.denominator == 1 and 0 <= n <= MOST_FACTORIAL:
         return number(factorial(int(n)))

@@ -24,6 +24,7 @@ MOST_ASKED = 8  # items of lists that are compared by a larger algebra
 
 
 def same_values(a: Value, b: Value, ask: Ask | None = None) -> bool:
+    """Whether two values are equal. `ask`: a judge for algebra that the rules here leave open."""
     if a.text and a.text == b.text:
         return True
     if a.choice or b.choice:

@@ -7,6 +7,7 @@ size.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from math import comb
 
@@ -202,7 +203,7 @@ class _Reader:
             term = self.product()
         return algebra.minus(term) if sign == "-" else term
 
-    def signed(self, inner) -> Ratio:
+    def signed(self, inner: Callable[[], Ratio]) -> Ratio:
         if self.next() in ("+", "-"):
             sign = self.take()
             found = inner()

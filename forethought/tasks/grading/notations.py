@@ -14,11 +14,13 @@ from forethought.tasks.grading.value import Inner, Value, spelled
 
 
 def infinity(text: str, inner: Inner) -> Value | None:
+    """ "∞", with or without a sign."""
     match = re.fullmatch(r"([+-]?) ?∞", text)
     return Value("infinity", "-" if match[1] == "-" else "") if match else None
 
 
 def dated(text: str, inner: Inner) -> Value | None:
+    """A date or a time of day."""
     bare = " ".join(text.replace("⟦", " ").replace("⟧", " ").split())
     if (day := calendar.date(bare)) is not None:
         return Value("date", day)
@@ -49,6 +51,7 @@ _VERDICT = re.compile(
 
 
 def choice(text: str, inner: Inner) -> Value | None:
+    """ "(B)", "B: text", or yes/no and true/false."""
     if _VERDICT.fullmatch(text):
         return Value("words", spelled(text).casefold())
     if match := _CHOICE.fullmatch(text):
@@ -87,6 +90,7 @@ def programmed(text: str, inner: Inner) -> Value | None:
 
 
 def based(text: str, inner: Inner) -> Value | None:
+    """A numeral with its base: 1011_2. Words where a digit is not one of that base."""
     match = _BASED.fullmatch(text)
     if match is None:
         return None
@@ -108,6 +112,7 @@ _REMAINDER = re.compile(
 
 
 def remainder(text: str, inner: Inner) -> Value | None:
+    """A quotient with remainder: "7 R 2"."""
     match = _REMAINDER.fullmatch(text)
     if match is None:
         return None
@@ -119,6 +124,7 @@ _RATIO = re.compile(r"(?<=\S) ?(?::|⟦ ?to ?⟧| to ) ?(?=\S)")
 
 
 def proportion(text: str, inner: Inner) -> Value | None:
+    """ "3 : 4 : 5", equal up to a common factor."""
     parts = _RATIO.split(text)
     if not 2 <= len(parts) <= 6:
         return None

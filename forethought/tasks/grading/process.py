@@ -40,6 +40,7 @@ class Workers:
             raise
 
     def close(self) -> None:
+        """End both processes; the next question starts new ones."""
         for worker in (self._worker, self._spare):
             if worker is not None:
                 worker.end()

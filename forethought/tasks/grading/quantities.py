@@ -45,6 +45,7 @@ def _sixtieths(text: str) -> Value | None:
 
 
 def quantity(text: str, inner: Inner) -> Value | None:
+    """A number with a unit, money, an angle, an ordinal, or a sum of units; None for anything else."""
     if "°" in text and (angle := _sixtieths(text)) is not None:
         return angle
     if match := _ORDINAL.fullmatch(text):

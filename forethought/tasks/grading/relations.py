@@ -34,6 +34,7 @@ def _name(text: str) -> str | None:
 
 
 def equation(text: str, inner: Inner) -> Value | None:
+    """ "x = 5" as a named value, "a = b = c" as one value where all sides agree, else an equation."""
     if "=" not in text or (sides := split(text, "=")) is None or len(sides) < 2:
         return None
     sides = [side.strip() for side in sides]
@@ -74,6 +75,8 @@ def _constant(value: Value) -> bool:
 
 
 def relation(text: str, inner: Inner) -> Value | None:
+    """Inequalities and membership as intervals where they are of one variable; None where there is no
+    sign."""
     if not _RELATION.search(text):
         return None
     parts = split(text, "≤≥<>≠∈", keep=True)

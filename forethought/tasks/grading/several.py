@@ -15,6 +15,7 @@ _MATRIX_KIND = {"vmatrix": "determinant", "Vmatrix": "norm"}
 
 
 def matrix(text: str, inner: Inner) -> Value | None:
+    """A LaTeX matrix of at most MOST_ITEMS cells."""
     if "\\begin" not in text:
         return None
     bare = text[1:-1].strip() if text[:1] + text[-1:] in ("()", "[]") else text
@@ -31,6 +32,7 @@ def matrix(text: str, inner: Inner) -> Value | None:
 
 
 def union(text: str, inner: Inner) -> Value | None:
+    """Two or more sets or intervals joined by ∪."""
     if "∪" not in text:
         return None
     parts = split(text, "∪")
@@ -49,6 +51,7 @@ _VALUED = re.compile(r"[\d=<>≤≥≠∈]")
 
 
 def listed(text: str, inner: Inner) -> Value | None:
+    """Values separated by commas, semicolons, "or" and "and"."""
     if "∧" in text or "∨" in text:
         if not all(_VALUED.search(part) for part in re.split("[∧∨]", text)):
             return None  # p ∧ q is logic; x = 1 ∨ x = 2 is two values
@@ -90,6 +93,7 @@ def _flat(items: tuple[Value, ...]) -> tuple[Value, ...]:
 
 
 def plus_or_minus(text: str, inner: Inner) -> Value | None:
+    """Two scalars from one "±"."""
     if (
         "±" not in text
         and "∓" not in text
@@ -107,6 +111,7 @@ _BUILT = re.compile(r"([a-z])(?: ?∈ ?ℝ)? ?[:|] ?(.+)", re.DOTALL)
 
 
 def bracketed(text: str, inner: Inner) -> Value | None:
+    """A set, tuple, interval or sequence, by its brackets."""
     if text.startswith("\\{") and text.endswith("\\}") or text.startswith("{") and text.endswith("}"):
         cut = 2 if text[0] == "\\" else 1
         said = text[cut:-cut].strip()

@@ -98,6 +98,7 @@ class Math(Taskset):
         self.has_plans = all(map(self.has_plan, evaluated))  # then acting can be measured under them
 
     def vocabulary(self) -> list[str]:
+        """Empty: free text, so any tokenizer that can write the tags will do."""
         return []
 
     def marks(self) -> list[str]:
@@ -283,6 +284,7 @@ class Math(Taskset):
     # --- demonstrations ---
 
     def has_plan(self, task: Task) -> bool:
+        """Whether the problem file gives a plan for the task."""
         return bool(task.state.plan)
 
     def oracle_plan(self, task: Task) -> str:
@@ -341,6 +343,7 @@ class Math(Taskset):
         return verdict(self._read.act(acts[0]))
 
     def environment(self, task: Task, noise: bool) -> MathEnvironment:
+        """A fresh episode of one turn, graded by the taskset's grader; there is no noise."""
         return MathEnvironment(self._read, task, self._options.grader)
 
 
@@ -352,6 +355,7 @@ class MathEnvironment(Environment):
         self._over = False
 
     def step(self, action: str) -> Outcome:
+        """Grade the answer in `action`; a text without a readable answer is a failure with the reason."""
         if self._over:
             raise ForethoughtError(
                 f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"

@@ -44,6 +44,8 @@ class GraderError(ForethoughtError):
 
 
 def exact(gold: str, answer: str) -> Verdict:
+    """1 if both read as the same value (`tasks.grading`), else 0. GraderError where the grader itself
+    breaks."""
     try:
         same = values.same(gold, answer)
     except Exception as error:
@@ -169,6 +171,7 @@ def why_unmatchable(gold: str, grade: Grader = exact) -> str:
 
 
 def installed() -> bool:
+    """Whether math-verify can be imported."""
     return importlib.util.find_spec("math_verify") is not None
 
 

@@ -84,6 +84,8 @@ def limits(seconds: float, size: int):
 
 
 def main(seconds: float, size: int, checked: bool = True) -> None:
+    """Answer one JSON pair a line with one JSON verdict a line, within `seconds` and `size` bytes of memory
+    each."""
     compare = comparer(checked)
     clock = limits(seconds, size)
     print('"ready"', flush=True)
