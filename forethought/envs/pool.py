@@ -15,6 +15,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from functools import cache
 from inspect import iscoroutinefunction
 from math import inf
 from time import monotonic
@@ -101,7 +102,7 @@ class Pool:
 
     def place(self, environment: Environment) -> Thread | Loop | None:
         """Where the calls of an environment run; None: on the main thread."""
-        if any(iscoroutinefunction(getattr(environment, name, None)) for name in METHODS):
+        if _is_async(environment):
             if self._loop is None or self._loop.stuck:
                 self._loop = Loop(self._ended)
             return self._loop
@@ -251,6 +252,19 @@ class Episode:
         if call.error is not None:
             raise guard.broke("environment", name, call.error, seconds)
         return guard.call("environment", name, check, (call.value,), seconds=0.0)
+
+
+def _is_async(environment: Environment) -> bool:
+    kind = type(environment)
+    # a class is looked at once; an environment with methods of its own, each time
+    if issubclass(kind, Environment) and not any(name in vars(environment) for name in METHODS):
+        return _has_coroutines(kind)
+    return _has_coroutines.__wrapped__(environment)
+
+
+@cache
+def _has_coroutines(environment: object) -> bool:
+    return any(iscoroutinefunction(getattr(environment, name, None)) for name in METHODS)
 
 
 def _goes_on(coroutine: Coroutine) -> bool:

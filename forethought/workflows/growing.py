@@ -35,6 +35,7 @@ class Play:
     temperature: float
     top_p: float
     noise: bool
+    turns: int  # most answers of the environment in one episode
     max_turns: int  # of one path
     max_tokens: int  # sampled on one path; 0: no limit but the model's context
     oracle: Callable[[Task, str, int], Given]  # (task, role, number of the turn) -> what the oracle says

@@ -183,6 +183,7 @@ class Rollouts:
             temperature=tree.temperature,
             top_p=tree.top_p,
             noise=noise,
+            turns=self.domain.turns,
             max_turns=self.spec.max_turns,
             max_tokens=self.spec.max_tokens,
             oracle=self._oracle,

@@ -14,21 +14,22 @@ said on a branch that has ended: a workflow that tries fails, and is counted, at
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
 from forethought.core.seeds import seed_of
-from forethought.core.types import Completion, Outcome, Request, Task
+from forethought.core.types import Outcome, Request, Task
 from forethought.envs.base import Observation
 from forethought.envs.guard import Boundary, Fault
 from forethought.envs.pool import Episode
 from forethought.tasks.base import Taskset
 from forethought.workflows.drive import together
-from forethought.workflows.growing import Draft, Given, Growing
+from forethought.workflows.growing import Given, Growing
 
 __all__ = ["Counts", "Trajectory", "WorkflowError", "together"]
 
@@ -48,20 +49,32 @@ class Trajectory:
     nothing else: not on the order in which answers come.
     """
 
-    def __init__(
-        self, tree: Growing, at: int, above: Trajectory | None = None, address: tuple[int, ...] = ()
-    ):
-        self._tree, self._at, self._above, self.address = tree, at, above, address
-        self._before: tuple[int, ...] = above._ids if above else ()  # tokens above `_at`
-        self._said = at  # the turn just said: `_at`, or what stands before the observations after it
+    __slots__ = (
+        "address",
+        "_tree",
+        "_at",
+        "_node",
+        "_turn",
+        "_before",
+        "_branches",
+        "_asks",
+        "_forks",
+        "_turns",
+        "_sampled",
+        "_episode",
+        "_steps",
+        "_texts",
+    )
+
+    def __init__(self, tree: Growing, at: int, address: tuple[int, ...] = (), before: tuple[int, ...] = ()):
+        self._tree, self._at, self.address = tree, at, address
+        self._node = self._turn = tree.nodes[at]  # where it stands; the turn just said, before observations
+        self._before = before  # tokens above `_at`
         self._branches = self._asks = self._forks = 0  # branches, requests and forks so far
-        self._turns = above._turns + 1 if above else 0  # on the whole path
-        self._sampled = (above._sampled + len(tree.nodes[at].token_ids)) if above else 0
+        self._turns = self._sampled = 0  # turns and sampled tokens of the whole path
         self._episode: Episode | None = None  # in the environment of this branch
         self._steps = 0
         self._texts: list[tuple[str, str]] = []  # (role, text) of the turns of this branch
-        if above:
-            self._remember()
 
     # ---- the turn just said
 
@@ -133,20 +146,12 @@ class Trajectory:
         if not self.ended:
             self._turn.reason = reason
 
-    @contextmanager
-    def guard(self, boundary: Boundary) -> Iterator[None]:
+    def guard(self, boundary: Boundary) -> AbstractContextManager[None]:
         """What breaks inside makes the turn just said `failed` at this boundary, and the branch ends.
 
         Calls of the taskset name their own boundary. The user's mistakes (UserError) and Ctrl-C pass.
         """
-        try:
-            yield
-        except Fault as fault:
-            self._fail(fault)
-        except (UserError, KeyboardInterrupt, GeneratorExit):
-            raise
-        except Exception as error:
-            self._fail(self.taskset.guard.fault(boundary, self._tree.play.workflow, error))
+        return _Guard(self, boundary)
 
     # ---- what is said next
 
@@ -155,59 +160,62 @@ class Trajectory:
         play, tree = self._tree.play, self._tree
         if n < 1:
             return []
-        await self._ready(role)
+        if self._turn.ended or role not in play.policies:
+            await self._unready(role)
         if over := self._limit(role):
             if self._forks > play.max_turns:  # it does not listen
-                await self._tree.driver.never()
+                await tree.driver.never()
             self._forks = play.max_turns + 1
-            return [self._branch(tree.empty(self._at, role, over, play.policies[role]))]
+            return self._branched([tree.empty(self._at, role, over, play.policies[role])])
         self._forks += 1
         first = not self.address and role == play.words.roles[0]
         given = list(tree.given) if first else []
         if role in play.oracles:
             given.append(self._oracle(role))
-        outs = [] if given else await self._ask(role, n)
+        outs = [] if given else await tree.driver.ask(self._request(role, n))
         if first and play.beside:
             given.append(self._oracle(role))
-        before = self._ids
-        made = [self._branch(tree.say(self._at, None, role, out, len(before))) for out in outs]
-        return made + [self._branch(self._add_given(role, one)) for one in given]
+        before = len(self._before) + len(self._node.token_ids)
+        said = [tree.say(self._at, None, role, out, before) for out in outs]
+        return self._branched(said + [self._add_given(role, one) for one in given])
 
     async def generate(self, role: str) -> Trajectory:
         """The next turn of this branch, by `role`: this trajectory, which now stands after it."""
         tree, play = self._tree, self._tree.play
-        await self._ready(role)
+        if self._turn.ended or role not in play.policies:
+            await self._unready(role)
         if over := self._limit(role):
             return self._moved(tree.empty(self._at, role, over, play.policies[role]))
         if role in play.oracles:
-            return self._moved(self._add_given(role, self._oracle(role), self._on))
-        [out] = await self._ask(role, 1)
-        return self._moved(tree.say(self._at, self._on, role, out, len(self._ids)))
+            return self._moved(self._add_given(role, self._oracle(role), self._node.branch))
+        request = self._request(role, 1)
+        [out] = await tree.driver.ask(request)
+        return self._moved(tree.say(self._at, self._node.branch, role, out, len(request.context)))
 
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
         """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files, kept
         for who looks at the tree; there is no model here yet that sees them."""
-        tree, words, said = self._tree, self._tree.play.words, self._turn.token_ids
-        last = tree.nodes[self._at]
-        with self.guard("environment"):
-            joins = not words.spaced and self._at != self._said and self._at not in tree.asked
+        tree, words, said, last = self._tree, self._tree.play.words, self._turn.token_ids, self._node
+        with _Guard(self, "environment"):
+            joins = not words.spaced and last is not self._turn and self._at not in tree.asked
             text = words.observed(last.text, text) if joins else text
             ids = words.encoded("environment", "step", lambda text: words.observation(text, said), text)
-            names = self.taskset.episodes.images.keep(images)
+            names = self.taskset.episodes.images.keep(images) if images else ()
             if joins:
                 last.text, last.token_ids, last.images = text, ids, last.images + names
             else:
-                below = tree.add(
-                    parent=self._at, role=None, text=text, token_ids=ids, branch=self._on, images=names
+                self._stand(
+                    tree.add(
+                        parent=self._at, role=None, text=text, token_ids=ids, branch=last.branch, images=names
+                    )
                 )
-                self._before, self._at = self._ids, below
 
     # ---- the environment
 
     async def begin(self) -> None:
         """Reset the environment of this branch: what it shows first is what the roles read next. A branch that
         does not call this has it reset at its first step, and reads nothing of it."""
-        with self.guard("environment"):
+        with _Guard(self, "environment"):
             seen = await self._reset()
             if seen.text or seen.images:
                 self.observe(seen.text, seen.images)
@@ -216,54 +224,41 @@ class Trajectory:
         """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is not
         done, its observation is what the roles read next. Done at the latest after the taskset's `turns`. None
         where something broke: then the branch has ended."""
-        if self.ended or (self._episode is not None and self._episode.over):
+        if self._turn.ended or (self._episode is not None and self._episode.over):
             await self._misused("the environment was to go on after its end")
         outcome = None
-        with self.guard("environment"):
+        with _Guard(self, "environment"):
             if self._episode is None:
                 await self._reset()
-            outcome = await self._tree.driver.call(self._episode.step(self.text))
+            outcome = await self._tree.driver.call(self._episode.step(self._turn.text))
             self._steps += 1
-            self.reward(**outcome.parts)
-            if outcome.done or self._steps >= self.taskset.turns:
+            if outcome.parts:
+                self.reward(**outcome.parts)
+            if outcome.done or self._steps >= self._tree.play.turns:
                 await self.finish(outcome.reason)
                 return outcome if outcome.done else replace(outcome, done=True)
             self.observe(outcome.observation or "", outcome.images)
-        return None if self.ended else outcome
+        return None if self._turn.ended else outcome
 
     async def finish(self, reason: str) -> None:
         """The episode ends here, whatever the environment would have said next."""
         self.note(reason)
-        if self._episode is not None:
+        if self._episode is not None and not self._episode.over:
             with suppress(Fault):
                 await self._tree.driver.call(self._episode.close())
 
     async def _reset(self) -> Observation:
         play, task = self._tree.play, self.task
-        *above, last = self.address or (1,)
-        seed = seed_of(self._tree.seed, "episode", *above, last - 1)
+        address = self.address or (1,)
+        seed = seed_of(self._tree.seed, "episode", *address[:-1], address[-1] - 1)
         make = partial(play.taskset.environment, task, play.noise)
         self._episode = play.taskset.episodes.episode(make, task, seed)
         return await self._tree.driver.call(self._episode.reset())
 
     # ---- how it is done
 
-    @property
-    def _turn(self) -> Draft:
-        return self._tree.nodes[self._said]
-
-    @property
-    def _on(self) -> int:
-        """The branch it stands on."""
-        return self._tree.nodes[self._at].branch
-
-    @property
-    def _ids(self) -> tuple[int, ...]:
-        """The tokens of the whole path."""
-        return self._before + self._tree.nodes[self._at].token_ids
-
-    async def _ready(self, role: str) -> None:
-        """Whether something can be said here."""
+    async def _unready(self, role: str) -> None:
+        """Nothing can be said here by `role`."""
         play = self._tree.play
         if role not in play.policies:
             message = (
@@ -290,50 +285,60 @@ class Trajectory:
             error = WorkflowError(f"no end within {play.max_tokens:,} tokens of a path (workflow.max_tokens)")
         else:
             try:
-                at = tree.open(self._at, self._on, role)
+                at = tree.open(self._at, self._node.branch, role)
             except Fault as fault:
                 return fault.reason
             if at != self._at:
-                self._before, self._at = self._ids, at
+                self._stand(at)
             return ""
         return self.taskset.guard.fault("workflow", play.workflow, error).reason
 
-    async def _ask(self, role: str, n: int) -> list[Completion]:
+    def _request(self, role: str, n: int) -> Request:
         play = self._tree.play
         asked, self._asks = self._asks, self._asks + 1
         address = (*self.address, asked) if self.address or asked else ()
         budget = play.budgets[role]
         if play.max_tokens:
             budget = min(budget, play.max_tokens - self._sampled)
-        return await self._tree.driver.ask(
-            Request(
-                policy=play.policies[role],
-                context=self._ids,
-                n=n,
-                stops=play.words.stops(role),
-                max_tokens=budget,
-                temperature=play.temperature,
-                top_p=play.top_p,
-                seed=seed_of(self._tree.seed, role, *address),
-            )
+        return Request(
+            policy=play.policies[role],
+            context=self._before + self._node.token_ids,
+            n=n,
+            stops=play.words.stops(role),
+            max_tokens=budget,
+            temperature=play.temperature,
+            top_p=play.top_p,
+            seed=seed_of(self._tree.seed, role, *address),
         )
 
-    def _branch(self, at: int) -> Trajectory:
-        self._branches += 1
-        return Trajectory(self._tree, at, self, (*self.address, self._branches))
+    def _branched(self, turns: Sequence[int]) -> list[Trajectory]:
+        """A branch with each of these turns, which were just said here."""
+        before, made = self._before + self._node.token_ids, []
+        for at in turns:
+            self._branches += 1
+            branch = Trajectory(self._tree, at, (*self.address, self._branches), before)
+            branch._turns, branch._sampled = self._turns, self._sampled
+            branch._said()
+            made.append(branch)
+        return made
+
+    def _stand(self, at: int) -> None:
+        """It now stands at `at`, which lies under where it stood."""
+        self._before += self._node.token_ids
+        self._at, self._node = at, self._tree.nodes[at]
 
     def _moved(self, at: int) -> Trajectory:
         """The turn at `at` was just said on this branch."""
-        self._before = self._ids
-        self._at = self._said = at
-        self._turns, self._sampled = self._turns + 1, self._sampled + len(self._turn.token_ids)
-        self._remember()
+        self._stand(at)
+        self._turn = self._node
+        self._said()
         return self
 
-    def _remember(self) -> None:
+    def _said(self) -> None:
         turn = self._turn
-        if turn.role is not None:
-            self._texts.append((turn.role, turn.text))
+        self._turns += 1
+        self._sampled += len(turn.token_ids)
+        self._texts.append((turn.role or "", turn.text))
 
     def _oracle(self, role: str) -> Given:
         """The oracle's next turn of the role on this branch."""
@@ -352,9 +357,34 @@ class Trajectory:
 
     def _fail(self, fault: Fault) -> None:
         """The turn just said has failed; where something was read since, a turn that was never said."""
-        if self._tree.nodes[self._at].role is None:
+        if self._node.role is None:
             role = self._turn.role or self._tree.play.words.roles[0]
             self._moved(self._tree.empty(self._at, role, fault.reason))
             return
         turn = self._turn
         turn.status, turn.reason, turn.reward_parts = "failed", fault.reason, {}
+
+
+class _Guard:
+    """`Trajectory.guard`. No generator, which would take longer than most of what it guards."""
+
+    __slots__ = ("_t", "_boundary")
+
+    def __init__(self, t: Trajectory, boundary: Boundary):
+        self._t, self._boundary = t, boundary
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None:
+            return False
+        if isinstance(error, Fault):
+            self._t._fail(error)
+            return True
+        if isinstance(error, UserError) or not isinstance(error, Exception):
+            return False
+        self._t._fail(self._t.taskset.guard.fault(self._boundary, self._t._tree.play.workflow, error))
+        return True

@@ -26,6 +26,7 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.types import Outcome, Task, Turn, Verdict
@@ -100,6 +101,8 @@ class Desk(Guided):
         longest = self.depth if self.parents == 1 else self.widgets
         # a widget too many is wrong, not refused
         self.language = plans_of(self.plans, NAMES, ROOT, VALUES, self.tags, longest + 1)
+        # a plan is read to be judged, and once for each of its executions
+        self._parse = lru_cache(1024)(self.language.parse)
         self.looks = Looks(NAMES, longest + 1)
         self.budgets = {"plan": self.language.budget, "act": 5 if self.stepwise else 3 * longest + 3}
         self.turns = longest * (1 + self.retry) if self.stepwise else 1
@@ -244,7 +247,7 @@ class Desk(Guided):
 
     def steps(self, task: Task, plan: str) -> list[str]:
         """The widgets of the plan, from the top down to the goal, which gets its value."""
-        said = self.language.parse(plan).value
+        said = self._parse(plan).value
         *path, goal = reversed(said.path)
         return [*path, f"{goal} {said.value or task.state.value}"]
 
@@ -252,12 +255,12 @@ class Desk(Guided):
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
         """Accepted or refused, by the plan language alone."""
-        return verdict(self.language.parse(text))
+        return verdict(self._parse(text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
         """The plan must climb from the goal to the desk through listed parents, and set the goal's value
         where it says one."""
-        parsed = self.language.parse(text)
+        parsed = self._parse(text)
         if isinstance(parsed, Refusal):
             return verdict(parsed)
         reason = self._mistake(task.state, parsed.value)
@@ -265,12 +268,12 @@ class Desk(Guided):
 
     def spelled(self, task: Task, text: str) -> str:
         """An accepted plan as the oracle would write it."""
-        plan = self.language.parse(text).value
+        plan = self._parse(text).value
         return self.language.render(plan.path, plan.value or task.state.value)
 
     def meaning(self, task: Task, text: str) -> str:
         """The parsed plan as text: two spellings of one plan are equal."""
-        return str(self.language.parse(text))  # what was parsed: spacing and spelling are gone
+        return str(self._parse(text))  # what was parsed: spacing and spelling are gone
 
     def _mistake(self, state: Goal, plan: Plan) -> str:
         """Where the plan leaves what the screen allows; empty when it is right."""
@@ -304,7 +307,7 @@ class Desk(Guided):
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """1 if the acts are exactly what the plan says, else 0 with the first turn that differs."""
-        parsed = self.language.parse(plan)
+        parsed = self._parse(plan)
         if isinstance(parsed, Refusal):
             return verdict(parsed)
         wanted = self._expand(task.state, parsed.value.path, parsed.value.value or task.state.value)
