@@ -143,14 +143,15 @@ def ours(args, row: dict, line: Line) -> None:
         UntilSpec,
     )
     from forethought.stages.step import Stage
+    from forethought.tasks.base import Taskset
     from forethought.workflows.rollout import Rollouts
 
     index = {word: i for i, word in enumerate(VOCABULARY)}
 
-    class Parity:
+    class Parity(Taskset):
         """Plans alone, of a fixed length: the prompts in order, rewarded by the share of odd token ids."""
 
-        name, levels, turns = "parity", (1,), 1
+        name, levels = "parity", (1,)
         stops, budgets = {"plan": "<eos>", "act": ""}, {"plan": row["new"], "act": 1}
 
         def __init__(self, prompts: list[str]):

@@ -171,6 +171,11 @@ METHODS: Mapping[str, tuple[Boundary, Callable[..., Any] | None]] = {
 
 
 def _attributes(domain: Any) -> None:
+    need(
+        isinstance(domain, Taskset),
+        domain,
+        "an object whose class derives from forethought.tasks.base.Taskset",
+    )
     need(isinstance(domain.name, str), domain.name, "text", "name")
     need(isinstance(domain.levels, list | tuple), domain.levels, "levels", "levels")
     for level in domain.levels:

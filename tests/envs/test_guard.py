@@ -322,3 +322,11 @@ def test_a_number_of_another_kind_is_a_float_behind_the_boundary():
             return Verdict(score=True)
 
     assert type(guarded(Family((1,), widgets=4)).judge_plan(None, "x").score) is float
+
+
+def test_what_is_no_taskset_is_refused_by_what_to_derive_from():
+    class Looks:
+        name, levels, budgets = "looks", (1,), {"plan": 3}
+
+    with pytest.raises(Fault, match="gave a Looks, not an object whose class derives from .*Taskset"):
+        guarded(Looks())

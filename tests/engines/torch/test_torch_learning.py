@@ -17,17 +17,19 @@ from forethought.learn.curriculum import LevelSampler
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import AdapterSpec, EngineSpec, ModelSpec, StageSpec
 from forethought.stages.step import Stage
+from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
 
 COLOURS, ARMS = ("red", "green", "blue", "white"), ("one", "two", "three", "four")
 RIGHT = dict(zip(COLOURS, ("three", "one", "four", "two"), strict=True))
 
 
-class Bandit:
+class Bandit(Taskset):
     """ASK COLOUR <plan> -> ARM </plan>. Demonstrations pull the right arm in `hint` of all cases, else any:
     by chance, 1 in 4."""
 
-    name, levels, turns = "bandit", (1,), 1
+    name, levels = "bandit", (1,)
+    opens = {"plan": "<plan>"}
     stops, budgets = {"plan": "</plan>", "act": "</act>"}, {"plan": 3, "act": 1}
 
     def __init__(

@@ -215,7 +215,7 @@ def test_a_machine_computes_on_what_was_chosen(monkeypatch, four_cores):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (-1, "engine.threads: must be at least 0, found -1"),
+        (-1, "engine.threads: must be between 0 and 1024, found -1"),
         ("all", "engine.threads: expected a whole number or 'auto', found the text 'all'"),
         (1.5, "engine.threads: expected a whole number, found the number 1.5"),
     ],
