@@ -20,7 +20,7 @@ import threading
 
 # the public one makes an enum of what it finds, which takes longer than the call that is watched
 from _signal import getsignal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
@@ -65,7 +65,9 @@ class Watchdog:
             if left:
                 signal.setitimer(signal.ITIMER_REAL, max(left - (monotonic() - started), 1e-3), every)
 
-    def call(self, seconds: float, function: Callable[..., Any], args: tuple, named: dict) -> Any:
+    def call(
+        self, seconds: float, function: Callable[..., Any], args: tuple, named: Mapping[str, Any]
+    ) -> Any:
         """`function(*args, **named)`; raises TimeUp after `seconds` (0: no limit)."""
         if not seconds:
             return function(*args, **named)

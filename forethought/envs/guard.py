@@ -26,6 +26,7 @@ Boundary = Literal["engine", "environment", "task", "reward", "parse", "workflow
 KINDS = 50  # different faults that are kept with their tracebacks
 # calls of one boundary in a row that did not end in time: it is not asked any more until the next step
 GONE = 8
+NOTHING: Mapping[str, Any] = {}
 _LONGEST, _DEEPEST = 300, 12_000  # characters of a message and of a traceback that are kept
 
 
@@ -83,7 +84,7 @@ class Guard:
             self.ask(boundary, name)
         seconds = self.limits.step_seconds if seconds is None else seconds
         try:
-            value = self.watchdog.call(seconds, function, args, dict(named or {}))
+            value = self.watchdog.call(seconds, function, args, named or NOTHING)
             if check is not None:
                 value = check(value)
             if self._late:

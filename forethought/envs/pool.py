@@ -211,7 +211,8 @@ class Episode:
             return
         del self._pool.open[self]
         environment: Any = self._environment
-        own = getattr(environment, "close", None) and type(environment).close is not Environment.close
+        own = getattr(type(environment), "close", None) is not Environment.close
+        own = own and getattr(environment, "close", None)
         try:
             if own:
                 if self._place is not None and self._place.stuck:  # by a call that will not end
@@ -237,6 +238,8 @@ class Episode:
             seconds = max(min(seconds or self._left, self._left), 1e-3)
         method, place = getattr(self._environment, name), self._place
         if place is None:
+            if not whole:
+                return guard.call("environment", name, method, args, None, check, seconds)
             started = monotonic()
             try:
                 return guard.call("environment", name, method, args, None, check, seconds)

@@ -59,9 +59,10 @@ def nothing(value: Any) -> None:
 def outcome(value: Any) -> Outcome:
     """The value as an `Outcome`, every field checked; `parts` become finite floats."""
     need(isinstance(value, Outcome), value, "an Outcome")
-    for name in ("done", "success", "timed_out"):
-        if type(getattr(value, name)) is not bool:
-            need(False, getattr(value, name), "True or False", f"Outcome.{name}")
+    if not type(value.done) is type(value.success) is type(value.timed_out) is bool:
+        for name in ("done", "success", "timed_out"):
+            flag = getattr(value, name)
+            need(type(flag) is bool, flag, "True or False", f"Outcome.{name}")
     if value.observation is not None:
         _seen(value.observation, "Outcome.observation")
     text(value.reason, "Outcome.reason")

@@ -106,9 +106,9 @@ class Lockstep:
         """Ends everything with the user's mistake."""
         return _Wait("stop", error)
 
-    async def call(self, coroutine: Coroutine) -> Any:
+    def call(self, coroutine: Coroutine) -> Coroutine:
         """What a call of the pool of episodes gives."""
-        return await coroutine
+        return coroutine
 
     # ---- the loop
 

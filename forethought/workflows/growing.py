@@ -11,6 +11,9 @@ from forethought.envs.guard import Fault
 from forethought.tasks.base import Taskset
 from forethought.workflows.words import Words
 
+ENDS: frozenset[Status] = NO_EVIDENCE | {"refused"}
+"""After a turn that ended so, nothing follows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
@@ -68,7 +71,7 @@ class Draft:
     @property
     def ended(self) -> bool:
         """Nothing may follow it."""
-        return self.status == "refused" or self.status in NO_EVIDENCE
+        return self.status in ENDS
 
 
 class Growing:
@@ -135,18 +138,22 @@ class Growing:
         words, reason = self.play.words, ""
         if out.status == "overlong":
             reason = f"{before:,} tokens before it leave no room in the model's context of {words.engine.context:,}"
-        return self.add(
-            parent=parent,
-            role=role,
-            text=words.said(role, out.token_ids, out.status == "finished"),
-            token_ids=out.token_ids,
-            branch=branch,
-            status=out.status,
-            reason=reason,
-            policy=self.play.policies[role],
-            version=out.version,
-            logprobs=out.logprobs,
+        at = len(self.nodes)
+        self.nodes.append(
+            Draft(
+                parent=parent,
+                role=role,
+                text=words.said(role, out.token_ids, out.status == "finished"),
+                token_ids=out.token_ids,
+                branch=at if branch is None else branch,
+                status=out.status,
+                reason=reason,
+                policy=self.play.policies[role],
+                version=out.version,
+                logprobs=out.logprobs,
+            )
         )
+        return at
 
     def lose(self, reason: str) -> None:
         """The workflow broke: what had not come to an end has failed."""

@@ -199,7 +199,9 @@ class Trajectory:
         with _Guard(self, "environment"):
             joins = not words.spaced and last is not self._turn and self._at not in tree.asked
             text = words.observed(last.text, text) if joins else text
-            ids = words.encoded("environment", "step", lambda text: words.observation(text, said), text)
+            ids = words.known(text) or words.encoded(
+                "environment", "step", lambda text: words.observation(text, said), text
+            )
             names = self.taskset.episodes.images.keep(images) if images else ()
             if joins:
                 last.text, last.token_ids, last.images = text, ids, last.images + names

@@ -14,6 +14,8 @@ from forethought.recipe.schema import RoleSpec
 from forethought.tasks.base import Pool, Taskset, face
 from forethought.workflows.drawing import drawn
 
+SHORT, KEPT = 2000, 4096  # characters of a piece whose tokens are kept; how many are
+
 
 def longest_turns(budgets: Mapping[str, int], turns: int, each_turn: Sequence[str]) -> int:
     """Most tokens (or words) of all turns on one path, by the budgets of a turn of each role."""
@@ -42,6 +44,7 @@ class Words:
         self.each_turn = tuple(each_turn) or self.roles[-1:]
         self.spaced = taskset.spaced
         self._written: set[str] = set()  # words that the tokenizer is known to write
+        self._pieces: dict[str, tuple[int, ...]] = {}  # what siblings read they read in the same words
         rows = {role: (own or {}).get(role) or RoleSpec() for role in self.roles}
         self._stops = {role: rows[role].stop or taskset.stop(role) for role in self.roles}
         self._openings = {role: taskset.opening(role) for role in self.roles}
@@ -85,7 +88,17 @@ class Words:
     def piece(self, text: str) -> tuple[int, ...]:
         """Token ids of a piece that follows other text. The space is what a subword tokenizer expects before
         a word."""
-        return self.engine.encode(" " + text if self.spaced else text)
+        if (ids := self._pieces.get(text)) is None:
+            ids = self.engine.encode(" " + text if self.spaced else text)
+            if len(text) <= SHORT:
+                if len(self._pieces) >= KEPT:
+                    self._pieces.clear()
+                self._pieces[text] = ids
+        return ids
+
+    def known(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece in words that was written before, or ()."""
+        return self._pieces.get(text, ()) if self.spaced else ()
 
     def observation(self, text: str | None, said: Sequence[int]) -> tuple[int, ...]:
         """What is read after the turn `said` (None: nothing was observed), without the opening of the next

@@ -348,7 +348,8 @@ class DeskEnvironment(Environment):
 
     def reset(self, task: Task, seed: int) -> None:
         """Seed the noise; there is no first observation."""
-        self.rng = random.Random(seed)
+        if self.slip or self.flip:  # else nothing is drawn, and a generator takes longer than a step
+            self.rng = random.Random(seed)
 
     def step(self, action: str) -> Outcome:
         """Make the clicks in `action` in order; a wrong one ends the episode unless the taskset lets it
