@@ -21,7 +21,7 @@ STILL = {
     "grams/sources.py",
     "interface/tags.py",
     "look/quality.py",
-    "look/shown.py",
+    "look/samples.py",
     "look/swap.py",
     "stages/distill/rules.py",
     "stages/distill/solvers.py",

@@ -42,7 +42,7 @@ class Progress:
             group = self.declared.group[job.name.split("/")[0]]
             parts += [
                 f"{name.removeprefix('eval/')} {value:.3f}"
-                for name, value in ending(job.out, group.metrics).items()
+                for name, value in last_values(job.out, group.metrics).items()
             ]
         rest = None if outcome.status == "interrupted" else self.left(left, under_way)
         parts += [f"about {clock(rest)} left"] if rest is not None else []
@@ -61,7 +61,7 @@ class Progress:
         return max(shared_out, longest - under_way)
 
 
-def ending(run: Path, metrics: Sequence[str]) -> Mapping[str, float]:
+def last_values(run: Path, metrics: Sequence[str]) -> Mapping[str, float]:
     """The last value of each metric in the run's log, as far as it has one."""
     try:
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()

@@ -37,7 +37,7 @@ def collect(declared: Declared, jobs: Sequence[Job], out: Path) -> dict[str, Any
             _arm(arm, [by_run[f"{name}/{arm.name}", seed] for seed in declared.seeds], metrics, out)
             for arm in declared.arms(name)
         ]
-        runs = {arm["name"]: counted(arm) for arm in arms}
+        runs = {arm["name"]: finished_runs(arm) for arm in arms}
         for arm in arms:
             against = None if arm["name"] == group.baseline else runs.get(group.baseline)
             arm["metrics"] = {m: _statistics(m, runs[arm["name"]], against) for m in metrics}
@@ -74,7 +74,7 @@ def _notes(arm: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def counted(arm: Mapping[str, Any]) -> Runs:
+def finished_runs(arm: Mapping[str, Any]) -> Runs:
     """The finished runs of an arm by seed. One that a gate ended before its last stage has no number of that
     stage."""
     return {run["seed"]: run for run in arm["runs"] if _counts(run)}

@@ -77,7 +77,7 @@ def _glance(group: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             f"*start of the stage* ({first['name']})",
-            *(shown(m, first["metrics"][m]["start"]) for m in metrics),
+            *(format_interval(m, first["metrics"][m]["start"]) for m in metrics),
             "",
             "",
         ]
@@ -87,7 +87,7 @@ def _glance(group: Mapping[str, Any]) -> list[str]:
         rows.append(
             [
                 arm["name"],
-                *(shown(m, arm["metrics"][m]["end"]) for m in metrics),
+                *(format_interval(m, arm["metrics"][m]["end"]) for m in metrics),
                 " / ".join(cost),
                 _whole(arm["costs"]["seconds"]),
             ]
@@ -109,14 +109,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _cells(metric: str, found: Mapping[str, Interval], compared: bool) -> list[str]:
     cells = [
-        shown(metric, found["start"]),
-        shown(metric, found["end"]),
-        shown(metric, found["change"], change=True),
+        format_interval(metric, found["start"]),
+        format_interval(metric, found["end"]),
+        format_interval(metric, found["change"], change=True),
     ]
-    return [*cells, shown(metric, found["difference"], change=True)] if compared else cells
+    return [*cells, format_interval(metric, found["difference"], change=True)] if compared else cells
 
 
-def shown(metric: str, found: Interval, change: bool = False) -> str:
+def format_interval(metric: str, found: Interval, change: bool = False) -> str:
     """Mean with its interval: shares in percent, their changes in points; "—" for what nobody measured."""
     if found is None or found["mean"] is None:
         return "—"

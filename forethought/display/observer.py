@@ -9,7 +9,7 @@ from forethought.core.printable import printable
 from forethought.core.types import Event
 
 
-def shown(event: Event) -> Event:
+def printable_event(event: Event) -> Event:
     """The event with texts that a terminal can show: they may quote a model, a file, an endpoint or an
     exception."""
     values = {printable(name): value for name, value in event.values.items()}
@@ -28,7 +28,7 @@ class Observer:
         if self.dead:
             return
         try:
-            self.see(shown(event))
+            self.see(printable_event(event))
         except Exception as error:
             self.drop(error)
 

@@ -44,12 +44,12 @@ def mine(options: MineOptions, stream: IO[str]) -> int:
             f"write over it with --force"
         )
     found = solutions(options.source)
-    print(f"{len(found.texts)} different solutions from {found.told()}", file=stream, flush=True)
+    print(f"{len(found.texts)} different solutions from {found.summary()}", file=stream, flush=True)
     embed = _embedder(options)
     started = time.perf_counter()
     mined = miner.mine(found.texts, embed, spec)
     provenance = {
-        "source": found.told(),
+        "source": found.summary(),
         "solutions": f"{mined.documents} read" + _of(mined.documents, len(found.texts)),
         "embedder": "words (hashed words and letters, no model)" if options.embed == WORDS else options.embed,
         "settings": ", ".join(f"{key} {value}" for key, value in asdict(spec).items()),

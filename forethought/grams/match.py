@@ -59,7 +59,7 @@ def _reach(said: Sequence[Word], i: int, most: int) -> int:
     return n
 
 
-def united(matches: Sequence[Match]) -> list[tuple[int, int]]:
+def merged_spans(matches: Sequence[Match]) -> list[tuple[int, int]]:
     """The stretches of characters that the matches cover, in order; those that overlap are one."""
     out: list[tuple[int, int]] = []
     for _, start, end in sorted(matches, key=lambda m: (m.start, m.end)):

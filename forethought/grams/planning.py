@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from forethought.core.metrics import Last, Metric, entropy
 from forethought.core.types import Tree
-from forethought.grams.match import Matcher, united
+from forethought.grams.match import Matcher, merged_spans
 from forethought.grams.tokens import Decode, Spans, TokenSpans
 from forethought.learn.credit.hicra import Mask
 
@@ -49,7 +49,7 @@ class Planning:
                 text, spans = self.spans(n.token_ids)
                 matches = self.matcher.find(text)
                 counts.update(m.gram for m in matches)
-                mask[n.id] = marked(text, spans, united(matches))
+                mask[n.id] = marked(text, spans, merged_spans(matches))
         return mask
 
 

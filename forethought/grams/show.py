@@ -10,7 +10,7 @@ from typing import IO
 from forethought.core.errors import UserError
 from forethought.core.metrics import entropy
 from forethought.grams.listing import Listing, read
-from forethought.grams.match import Match, Matcher, united
+from forethought.grams.match import Match, Matcher, merged_spans
 from forethought.grams.planning import marked
 from forethought.grams.sources import solutions
 from forethought.grams.tokens import Spans, TokenSpans
@@ -35,7 +35,7 @@ def show(path: Path, on: Path | None, tokenizer: str, examples: int, stream: IO[
             raise UserError("--tokenizer counts the tokens of a source; name one with --on SOURCE")
         return 0
     found = solutions(on, correct=False)
-    print(f"\non {found.told()}", file=stream)
+    print(f"\non {found.summary()}", file=stream)
     matcher = Matcher([gram.text for gram in listing.grams])
     matches = [matcher.find(text) for text in found.texts]
     _occurrences(listing, matches, stream)
@@ -50,7 +50,7 @@ def excerpt(text: str, matches: Sequence[Match]) -> str:
     begin = max(0, matches[0].start - BEFORE)
     end = min(len(text), max(begin + EXCERPT, matches[0].end))
     out, at = "", begin
-    for start, stop in united(matches):
+    for start, stop in merged_spans(matches):
         if stop <= end:
             out += text[at:start] + OPEN + text[start:stop] + CLOSE
             at = stop
@@ -94,7 +94,7 @@ def _coverage(texts: Sequence[str], matcher: Matcher, tokenizer: str, stream: IO
     spans_of, unit = (_by_token(tokenizer), "tokens") if tokenizer else (_by_word, "words")
     planning = whole = 0
     for text, spans in map(spans_of, texts):
-        mask = marked(text, spans, united(matcher.find(text)))
+        mask = marked(text, spans, merged_spans(matcher.find(text)))
         planning, whole = planning + sum(mask), whole + len(mask)
     share = f" ({100 * planning / whole:.1f} %)" if whole else ""
     print(f"{planning} of {whole} {unit}{share} are planning", file=stream)

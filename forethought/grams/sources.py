@@ -35,7 +35,7 @@ class Solutions:
     again: int  # of them, left out because their text had been read
     where: str  # for people: what was read
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         left = [f"{n} {why}" for n, why in ((self.wrong, "wrong"), (self.again, "seen before")) if n]
         return f"{self.where} ({self.read} read{', left out: ' + ', '.join(left) if left else ''})"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from forethought.interface.result import END, Refusal, Refused, shown
+from forethought.interface.result import END, Refusal, Refused, quoted_text
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 # the two sides of the alternation share no character: linear
@@ -60,7 +60,7 @@ def read_calls(text: str, function: str, most: int, start: int = 1) -> list[tupl
         at = scan.position
         name = scan.name_here()
         if name.text != function:
-            scan.refuse(at, f"found {shown(name.text)}, expected {function!r}")
+            scan.refuse(at, f"found {quoted_text(name.text)}, expected {function!r}")
         scan.need_room(at, len(found), most)
         scan.need("(")
         found.append((at, scan.fields(key=scan.name_here, between="=", end=")")))
@@ -86,7 +86,7 @@ class _Scan:
         raise Refused(Refusal(position=position, reason=reason, unit="character"))
 
     def refuse_here(self, expected: str) -> NoReturn:
-        found = END if self.at_end() else shown(self.text[self.at])
+        found = END if self.at_end() else quoted_text(self.text[self.at])
         self.refuse(self.position, f"found {found}, expected {expected}")
 
     def take(self, mark: str) -> bool:
@@ -134,7 +134,7 @@ class _Scan:
             said = json.loads(match[0])
             said.encode("utf-8")  # half a surrogate pair is no character, and no file can hold it
         except (json.JSONDecodeError, UnicodeEncodeError):
-            self.refuse(at, f"{shown(match[0])} holds an escape that means no character")
+            self.refuse(at, f"{quoted_text(match[0])} holds an escape that means no character")
         self.at = match.end()
         return Text(said, at)
 
@@ -146,7 +146,7 @@ class _Scan:
         while True:
             name = key()
             if name.text in found:
-                self.refuse(name.at, f"the key {shown(name.text)} stands here a second time")
+                self.refuse(name.at, f"the key {quoted_text(name.text)} stands here a second time")
             self.need(between)
             found[name.text] = (name, self.text_here())
             if self.need_one(",", end) == end:

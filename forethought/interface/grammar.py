@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
-from forethought.interface.result import END, Parsed, Refusal, Refused, listed, shown
+from forethought.interface.result import END, Parsed, Refusal, Refused, alternatives, quoted_text
 
 _LAST = ""  # stands for the end of the text among words, none of which is empty
 
@@ -66,7 +66,7 @@ class Word:
     def write(self, value: Any) -> list[str]:
         """The word itself. ValueError for a value that is none of `words`."""
         if not isinstance(value, str) or value not in self.first:
-            raise ValueError(f"{value!r} is not {listed(self.expected())}")
+            raise ValueError(f"{value!r} is not {alternatives(self.expected())}")
         return [value]
 
 
@@ -263,7 +263,7 @@ class Repeat:
         while cursor.word in self.first:
             if len(values) == self.most:
                 cursor.refuse_with(
-                    f"found {shown(cursor.word)}, one more than the {self.most} that may stand in a row"
+                    f"found {quoted_text(cursor.word)}, one more than the {self.most} that may stand in a row"
                 )
             start = cursor.at
             value = self.item.read(cursor)
@@ -342,13 +342,15 @@ class _Cursor:
             self.passed = []
 
     def refuse(self, expected: list[str]) -> NoReturn:
-        found = END if self.word == _LAST else shown(self.word)
-        self.refuse_with(f"found {found}, expected {listed(list(dict.fromkeys(self.passed + expected)))}")
+        found = END if self.word == _LAST else quoted_text(self.word)
+        self.refuse_with(
+            f"found {found}, expected {alternatives(list(dict.fromkeys(self.passed + expected)))}"
+        )
 
     def refuse_again(self, start: int) -> NoReturn:
         """What was read from `start` on stood here before, where each value may stand once."""
         again, self.at = " ".join(self.words[start : self.at]), start
-        self.refuse_with(f"{shown(again)} stands here a second time")
+        self.refuse_with(f"{quoted_text(again)} stands here a second time")
 
     def refuse_with(self, reason: str) -> NoReturn:
         raise Refused(Refusal(position=self.at + 1, reason=reason))

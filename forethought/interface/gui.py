@@ -18,7 +18,7 @@ from typing import Literal, NoReturn
 
 from forethought.core.errors import unknown
 from forethought.interface.fields import Fields, Text, read_calls, read_json
-from forethought.interface.result import Parsed, Refusal, Refused, shown
+from forethought.interface.result import Parsed, Refusal, Refused, quoted_text
 
 Need = Literal["required", "optional", "forbidden"]
 PLACES = tuple(
@@ -170,19 +170,19 @@ class GuiGrammar:
             _refuse(said.at, f"{step}: the target is longer than {self.target_characters} characters")
         target = " ".join(said.text.split())
         if not target.isprintable():
-            _refuse(said.at, f"{step}: the target {shown(target)} holds characters that cannot be read")
+            _refuse(said.at, f"{step}: the target {quoted_text(target)} holds characters that cannot be read")
         if not self.coordinates and (pair := _NUMBER_PAIR.search(target)):
             _refuse(
                 said.at,
-                f"{step}: the target {shown(target)} gives coordinates ({pair[0]!r}); describe "
+                f"{step}: the target {quoted_text(target)} gives coordinates ({pair[0]!r}); describe "
                 f"the element in words",
             )
         if not any(c.isalpha() for c in target) and not (self.coordinates and target):
-            _refuse(said.at, f"{step}: the target {shown(target)} describes nothing; it needs words")
+            _refuse(said.at, f"{step}: the target {quoted_text(target)} describes nothing; it needs words")
         if self.places and not set(re.findall(r"\w+", target.casefold())) & set(self.places):
             _refuse(
                 said.at,
-                f"{step}: the target {shown(target)} does not say where; it needs one of "
+                f"{step}: the target {quoted_text(target)} does not say where; it needs one of "
                 f"{', '.join(self.places)}",
             )
         return target

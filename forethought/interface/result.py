@@ -43,11 +43,11 @@ def verdict(answer: Parsed | Refusal) -> Verdict:
     return Verdict(score=0.0, reason=str(answer)) if isinstance(answer, Refusal) else Verdict(score=1.0)
 
 
-def shown(text: str, most: int = 40) -> str:
+def quoted_text(text: str, most: int = 40) -> str:
     """A piece of model output for a message: quoted, escaped, and never long."""
     return repr(text if len(text) <= most else text[: most - 3] + "...")
 
 
-def listed(names: list[str], last: str = "or") -> str:
+def alternatives(names: list[str], last: str = "or") -> str:
     """`a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

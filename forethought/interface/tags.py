@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from forethought.core.errors import UserError
-from forethought.interface.result import END, Parsed, Refusal, Refused, listed, shown
+from forethought.interface.result import END, Parsed, Refusal, Refused, alternatives, quoted_text
 
 SECTIONS = ("plan", "think", "act")
 PLAN = SECTIONS[0]  # the section that a distillation asks for
@@ -132,7 +132,7 @@ class Tags:
         if missing := [
             self.open(section) for section in self.order if section in self.required and section not in found
         ]:
-            _refuse(len(text), f"found {END}, expected {listed(missing, 'and')}")
+            _refuse(len(text), f"found {END}, expected {alternatives(missing, 'and')}")
         return found
 
     def _need_place(self, section: str, mark: re.Match[str], found: Mapping[str, Section]) -> None:
@@ -156,7 +156,7 @@ class Tags:
 
     def _need_blank(self, text: str, start: int, end: int, rule: str) -> None:
         if other := text[start:end].lstrip():
-            _refuse(end - len(other), f"{rule}, found {shown(other.rstrip())}")
+            _refuse(end - len(other), f"{rule}, found {quoted_text(other.rstrip())}")
 
 
 def _refuse(at: int, reason: str) -> NoReturn:

@@ -2,7 +2,7 @@
 planners and actors exchanged."""
 
 from forethought.look.measure import evaluate as evaluate
-from forethought.look.shown import sample as sample
+from forethought.look.samples import sample as sample
 from forethought.look.source import Source as Source
 from forethought.look.source import find as find
 from forethought.look.source import find_all as find_all

@@ -92,7 +92,7 @@ def _evaluate(
             tell=tell,
         )
     )
-    said = [response for record in records for response in record.whole()]
+    said = [response for record in records for response in record.judged()]
     if not said:
         raise UserError(
             f"all {len(records)} tasks failed, so there is nothing to measure; the most "
@@ -120,7 +120,7 @@ def _evaluate(
     }
     if any(r.overlong for r in said):
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
-    if failed := sum(len(r.responses) - len(r.whole()) + r.oracle_failed for r in records):
+    if failed := sum(len(r.responses) - len(r.judged()) + r.oracle_failed for r in records):
         found["failed"] = failed
     if face(domain, Comparable):
         known = [record for record in records if not isinstance(record.task.state, Undrawn)]
@@ -149,7 +149,7 @@ def samples_of(source: Source, tree: TreeSpec) -> int:
 
 
 def _single(records: Sequence[Record], roles: Sequence[str]) -> Values:
-    first = [next(iter(r.whole()), None) for r in records]
+    first = [next(iter(r.judged()), None) for r in records]
     return {
         **_by_role(records, roles, ([s.valid if s else None for s in first], 1)),
         "e2e": ([s.success if s else None for s in first], 1),
@@ -158,13 +158,13 @@ def _single(records: Sequence[Record], roles: Sequence[str]) -> Values:
 
 def _repeated(records: Sequence[Record], roles: Sequence[str]) -> Values:
     k = len(records[0].responses)
-    right = [[s.success for s in r.whole()] for r in records]
-    votes = [[s.vote for s in r.whole()] for r in records]
+    right = [[s.success for s in r.judged()] for r in records]
+    votes = [[s.vote for s in r.judged()] for r in records]
     values = {
         **_by_role(
             records,
             roles,
-            ([avg_at_k([s.valid for s in r.whole()]) if r.whole() else None for r in records], k),
+            ([avg_at_k([s.valid for s in r.judged()]) if r.judged() else None for r in records], k),
         ),
         f"avg@{k}": ([avg_at_k(grades) if grades else None for grades in right], k),
     }
@@ -199,8 +199,8 @@ def _act(records: Sequence[Record], role: str) -> Values:
 def _judged(domain: JudgesActs, records: Sequence[Record], k: int) -> Values:
     """What the family's executor of acts says of every response; a refused plan has no acts, and they do
     nothing."""
-    judged = [[_acts(domain, r.task, s) for s in r.whole()] for r in records]
-    success = [[s.success for s in r.whole()] for r in records]
+    judged = [[_acts(domain, r.task, s) for s in r.judged()] for r in records]
+    success = [[s.success for s in r.judged()] for r in records]
     executable = [[float(j.get("executable", 0)) for j in row] for row in judged]
     optimal = [
         [float(s and j.get("optimal", 0)) for s, j in zip(*pair, strict=True)]

@@ -48,7 +48,7 @@ class Record:
     under_oracle: float | None = None
     oracle_failed: bool = False
 
-    def whole(self) -> list[Response]:
+    def judged(self) -> list[Response]:
         """Without those that failed."""
         return [response for response in self.responses if not response.failed]
 

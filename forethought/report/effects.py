@@ -63,7 +63,7 @@ class Effect:
     attempts: int = 1  # more where a gate sent it through again
 
 
-def sides(run: Run) -> tuple[str, ...]:
+def measured_names(run: Run) -> tuple[str, ...]:
     """What an evaluation of the run measures: its roles in the order of the workflow, and all together."""
     return (*roles_in(run.recipe), TOGETHER)
 
@@ -129,7 +129,7 @@ def lost_lines(run: Run) -> tuple[list[bool], list[tuple[int, int, int]]]:
 
 def effects(run: Run) -> list[Effect]:
     """One Effect per stage of the recipe (or of the metrics, where they know more), begun or not."""
-    (lost, backs), order = lost_lines(run), sides(run)
+    (lost, backs), order = lost_lines(run), measured_names(run)
     specs = run.recipe.get("stage", [])
     count = max([len(specs), *(line["stage"] + 1 for line in run.lines)])
     out, standing = [], {}  # standing: the newest evaluation that no roll back threw away
@@ -175,13 +175,13 @@ def effects(run: Run) -> list[Effect]:
     return out
 
 
-def whole(run: Run) -> tuple[dict[str, Point], dict[str, Point]]:
+def first_and_last(run: Run) -> tuple[dict[str, Point], dict[str, Point]]:
     """The run's first evaluation, and the last one that no roll back threw away (empty where there was no
     second one)."""
     lost, _ = lost_lines(run)
     measured = [i for i, line in enumerate(run.lines) if points(line)]
     standing = [i for i in measured if not lost[i]]
-    order = sides(run)
+    order = measured_names(run)
     return (points(run.lines[measured[0]], order) if measured else {}), (
         points(run.lines[standing[-1]], order) if len(measured) > 1 and standing else {}
     )

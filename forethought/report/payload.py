@@ -17,10 +17,10 @@ from forethought.report.effects import (
     Point,
     change,
     effects,
+    first_and_last,
     levels,
     lost_lines,
-    sides,
-    whole,
+    measured_names,
 )
 from forethought.report.load import Run
 from forethought.report.series import clocks, columns, short
@@ -42,7 +42,7 @@ def of_run(run: Run) -> dict[str, Any]:
     notes: list[str] = []
     trees = load_trees(run.path, notes)
     base = _base(run)
-    start, end = whole(run)
+    start, end = first_and_last(run)
     notes += words.no_room(run.lines) + words.broke(run.lines)
     bad = [f"{words.count(n, 'value')} of {name}" for name, n in base["not_finite"].items()]
     if bad:
@@ -52,7 +52,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "notes": base["notes"] + notes,
         "headline": words.headline(run.status, stages, start, end),
         "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
-        "big": {side: _move(side, start, end) for side in sides(run)},
+        "big": {side: _move(side, start, end) for side in measured_names(run)},
         "trees": trees,
         "recipe": run.recipe,
         "changed": changed(run.recipe),
@@ -66,8 +66,11 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
     for i, label in enumerate(labels):  # same name and same directory name: only the whole path is left
         if labels.count(label) > 1:
             labels[i] = f"{runs[i].name} ({runs[i].path})"
-    every = list(dict.fromkeys(side for run in runs for side in sides(run)[:-1])) + [TOGETHER]
-    ends = {label: (whole(run)[1] or whole(run)[0]) for label, run in zip(labels, runs, strict=True)}
+    every = list(dict.fromkeys(side for run in runs for side in measured_names(run)[:-1])) + [TOGETHER]
+    ends = {
+        label: (first_and_last(run)[1] or first_and_last(run)[0])
+        for label, run in zip(labels, runs, strict=True)
+    }
     notes = [f"{label}: {note}" for label, run in zip(labels, runs, strict=True) for note in run.notes]
     measured_by = [
         row["key"] for row in differences([{k: run.recipe.get(k) for k in ("task", "eval")} for run in runs])
@@ -100,7 +103,7 @@ def _base(run: Run) -> dict[str, Any]:
     roles = roles_in(run.recipe)
     return columns(run) | {
         "name": run.name,
-        "sides": sides(run),
+        "sides": measured_names(run),
         "about": run.recipe.get("about", ""),
         "seed": run.summary.get("seed", run.recipe.get("seed")),
         "status": run.status,
@@ -132,7 +135,8 @@ def _stage(
         {
             "level": level,
             "sides": {
-                side: _effect(effect, side if level is None else f"{side}@{level}") for side in sides(run)
+                side: _effect(effect, side if level is None else f"{side}@{level}")
+                for side in measured_names(run)
             },
         }
         for level in (None, *measured)

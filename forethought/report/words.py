@@ -39,7 +39,7 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def moved(side: str, before: Point | None, after: Point | None, known: Change | None = None) -> str:
+def change_clause(side: str, before: Point | None, after: Point | None, known: Change | None = None) -> str:
     """One side in a clause: "act fell from 97.0 % to 81.0 %". `known`: a better interval of the change than
     the two points give."""
     if before is None or after is None:
@@ -138,7 +138,7 @@ def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> st
         (side, effect.before.get(side), effect.after.get(side), effect.changes.get(side))
         for side in _measured(effect.before)
     ]
-    text = head + join([moved(*move) for move in moves])
+    text = head + join([change_clause(*move) for move in moves])
     text += f"; {gates(effect, decisions)}"
     if effect.kept != effect.after:
         text += ", which leaves " + join(
@@ -163,7 +163,7 @@ def headline(
         return f"{lead}: no evaluation was made, so nothing can be said about any role."
     comma = ":" if status in ("interrupted", "stopped") else ","
     text = f"{lead}{comma} " + join(
-        [moved(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and "
+        [change_clause(side, start.get(side), end.get(side)) for side in _measured(start)], last=", and "
     )
     back = [effect for effect in begun if effect.rolled_back_to is not None]
     held = [effect for effect in back if effect.attempts > 1 and effect.kept == effect.after]

@@ -50,7 +50,7 @@ def hasher() -> hashlib.blake2b:
     return hashlib.blake2b()
 
 
-def said(state: hashlib.blake2b) -> str:
+def hex_of(state: hashlib.blake2b) -> str:
     """A digest as the run's files say it: 128 bits, in hex."""
     return state.hexdigest()[:32]
 
@@ -58,14 +58,14 @@ def said(state: hashlib.blake2b) -> str:
 def digest(path: Path) -> str:
     """Digest of a file: BLAKE2b, 128 bits in hex."""
     with open(path, "rb") as f:
-        return said(hashlib.file_digest(f, hasher))
+        return hex_of(hashlib.file_digest(f, hasher))
 
 
 def digest_of(value: object) -> str:
     """Of a JSON value, however a file spells it."""
     state = hasher()
     state.update(json.dumps(value, sort_keys=True).encode())
-    return said(state)
+    return hex_of(state)
 
 
 def sync(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forethought.core.jsonl import dumps
-from forethought.store.files import hasher, said, whole_number
+from forethought.store.files import hasher, hex_of, whole_number
 
 PIECE = 1 << 20  # bytes that are read at once
 
@@ -32,7 +32,7 @@ class Log:
     def mark(self) -> list:
         """[bytes, digest] of all that was written so far."""
         self._know()
-        return [self._length, said(self._state)]
+        return [self._length, hex_of(self._state)]
 
     def cut(self, length: int) -> None:
         """Undo what came after the first `length` bytes; a file that is shorter stays as it is."""
@@ -62,7 +62,7 @@ def unlike(path: Path, mark: object) -> str:
             if path.exists()
             else (f"is missing, and {length} bytes had been written")
         )
-    return "" if digest is None or said(state) == digest else "is not what was written"
+    return "" if digest is None or hex_of(state) == digest else "is not what was written"
 
 
 def is_mark(value: object) -> bool:

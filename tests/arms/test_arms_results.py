@@ -17,7 +17,7 @@ from forethought import cli
 from forethought.arms.claims import judge
 from forethought.arms.declare import Claim, read
 from forethought.arms.jobs import jobs_of
-from forethought.arms.results import collect, counted
+from forethought.arms.results import collect, finished_runs
 from forethought.arms.seeds import curve, interval, paired_ends
 from forethought.arms.state import Outcome, write_outcome
 from forethought.arms.tables import markdown, table
@@ -247,7 +247,8 @@ def test_a_run_that_a_gate_ended_before_its_last_stage_is_noted_and_does_not_cou
     )
     assert results["notes"] == ["desk/shared, seed 0: ended in stage 1 of 2, so it has no end to compare."]
     assert (
-        0 not in counted(results["groups"][0]["arms"][0]) and results["groups"][0]["arms"][0]["finished"] == 1
+        0 not in finished_runs(results["groups"][0]["arms"][0])
+        and results["groups"][0]["arms"][0]["finished"] == 1
     )
 
 

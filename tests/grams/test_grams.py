@@ -13,7 +13,7 @@ from forethought.core.metrics import reduce
 from forethought.core.types import Tree
 from forethought.grams import listing
 from forethought.grams.listing import Cluster
-from forethought.grams.match import Match, Matcher, united
+from forethought.grams.match import Match, Matcher, merged_spans
 from forethought.grams.planning import Planning, marked
 from forethought.grams.tokens import TokenSpans, incremental
 from forethought.grams.words import normal, words
@@ -82,7 +82,7 @@ def test_every_occurrence_of_every_gram_is_found_those_that_overlap_too():
     text = "Let's check our work. Check"
     matches = Matcher(grams).find(text)
     assert matches == [Match(1, 0, 15), Match(2, 6, 11), Match(0, 6, 20), Match(2, 22, 27)]
-    assert united(matches) == [(0, 20), (22, 27)]
+    assert merged_spans(matches) == [(0, 20), (22, 27)]
 
 
 def test_grams_without_words_or_twice_the_same_are_refused():

@@ -15,7 +15,7 @@ import pytest
 from forethought import cli
 from forethought.core.errors import UserError
 from forethought.grams import listing
-from forethought.grams.match import Matcher, united
+from forethought.grams.match import Matcher, merged_spans
 from forethought.grams.mine import MineSpec, NGrams, mine
 from forethought.grams.planning import marked
 from forethought.grams.show import excerpt, show
@@ -137,7 +137,7 @@ def test_dropping_a_random_third_of_the_grams_changes_little():
 
 
 def mask_of(matcher: Matcher, text: str) -> tuple[bool, ...]:
-    return marked(text, [(w.start, w.end) for w in words(text)], united(matcher.find(text)))
+    return marked(text, [(w.start, w.end) for w in words(text)], merged_spans(matcher.find(text)))
 
 
 def test_too_few_n_grams_for_the_clusters():
@@ -223,7 +223,7 @@ def test_a_run_gives_the_executions_that_succeeded_each_with_its_plan(tmp_path):
     found = solutions(a_run(tmp_path / "run"))
     assert found.texts == ("go left\n\nleft",) and (found.read, found.wrong, found.again) == (6, 4, 1)
     assert (
-        found.told()
+        found.summary()
         == f"{tmp_path / 'run'} (trees of 2 steps, 5 to 25) (6 read, left out: 4 wrong, 1 seen before)"
     )
     assert solutions(tmp_path / "run", correct=False).texts == ("go left\n\nleft", "go left\n\nright", "???")

@@ -15,7 +15,7 @@ from forethought import report
 from forethought.core.errors import UserError
 from forethought.core.metrics import wilson
 from forethought.report import words
-from forethought.report.effects import Effect, Point, change, effects, whole
+from forethought.report.effects import Effect, Point, change, effects, first_and_last
 from forethought.report.load import load
 from forethought.report.page import island
 from forethought.report.series import columns, thin
@@ -533,7 +533,7 @@ def test_effects_follow_a_roll_back(run_dir):
         first.after,
         third.after,
     )
-    start, end = whole(run)
+    start, end = first_and_last(run)
     assert (start["e2e"].step, end["e2e"].step) == (0, 466)
     axis = columns(run)["axis"]
     assert [step for step, lost in zip(axis["step"], axis["lost"], strict=True) if lost] == list(
@@ -569,7 +569,7 @@ def test_a_roll_back_that_ended_the_run(tmp_path):
         only.rolled_back_to,
         only.after["act"].value,
         only.kept["act"].value,
-        whole(run)[1]["act"].value,
+        first_and_last(run)[1]["act"].value,
     ) == (0, 0.5, 0.9, 0.9)
 
 

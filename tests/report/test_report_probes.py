@@ -8,7 +8,7 @@ import pytest
 
 from forethought import report
 from forethought.report import probes, words
-from forethought.report.effects import effects, whole
+from forethought.report.effects import effects, first_and_last
 from forethought.report.load import load
 from forethought.report.payload import of_run, of_runs
 from forethought.report.series import columns
@@ -94,7 +94,7 @@ def test_a_stage_that_was_sent_through_again_is_told_by_its_last_attempt(twice):
         "rolled it back to step 2 and then passed once. At step 5 it was sent through again, with 0.5 of its "
         "learning rate."
     )
-    assert words.headline("done", effects(twice), *whole(twice)).endswith(
+    assert words.headline("done", effects(twice), *first_and_last(twice)).endswith(
         "; stage 2 (reinforce) was rolled back and held at attempt 2."
     )
 
@@ -114,7 +114,9 @@ def test_a_stage_that_is_rolled_back_every_time(tmp_path):
         words.gates(stage, run.decisions)
         == "the gate on eval/act rolled it back twice, the last time to step 5"
     )
-    assert words.headline("done", [stage], *whole(run)).endswith("; stage 2 (reinforce) was rolled back.")
+    assert words.headline("done", [stage], *first_and_last(run)).endswith(
+        "; stage 2 (reinforce) was rolled back."
+    )
 
 
 def test_isolation_is_told_in_words_with_its_numbers(twice):

@@ -20,7 +20,7 @@ from forethought.core.types import Decision
 from forethought.learn.rewards import reward
 from forethought.store import LOGS, Store, checkpoints, verify
 from forethought.store import files as module
-from forethought.store.files import hasher, said
+from forethought.store.files import hasher, hex_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_checkpoint_comes_back_as_it_went(store):
     assert state == {
         "progress": {"step": 12, "text": "weights"},
         "step": 12,
-        "logs": dict.fromkeys(LOGS, [0, said(hasher())]),
+        "logs": dict.fromkeys(LOGS, [0, hex_of(hasher())]),
     }
     assert (found / "engine" / "base.bin").read_text() == "weights 12" and verify(found) == ""
 

@@ -29,7 +29,7 @@ from forethought.engines.torch.loss import losses, objectives
 from forethought.engines.torch.loss.token_stats import stats_of
 from forethought.engines.torch.machine import device as machine
 from forethought.engines.torch.machine import memory
-from forethought.engines.torch.models.architecture import check_attention, context_of, told
+from forethought.engines.torch.models.architecture import check_attention, context_of, describe_context
 from forethought.engines.torch.models.chat import ends_of, text_of
 from forethought.engines.torch.models.exact import check_adapter
 from forethought.engines.torch.models.fingerprint import fingerprint
@@ -229,7 +229,7 @@ class TorchEngine(Surgery):
     @property
     def exact(self) -> bool:
         """The kernels are; PyTorch's products round as their shapes fall."""
-        return weights.told(self.weights.base) == "c"
+        return weights.describe_kernels(self.weights.base) == "c"
 
     def forget_paths(self) -> None:
         """Free the keys and values that were kept for the next turns of trajectories."""
@@ -468,8 +468,8 @@ class TorchEngine(Surgery):
         """Model, machine and sizes, as the run's summary prints them."""
         facts = self.machine.facts() | {
             "model": self.source or f"small {type(self.weights.base).__name__}",
-            "context": told(self.weights.base.config),
-            "kernels": weights.told(self.weights.base),
+            "context": describe_context(self.weights.base.config),
+            "kernels": weights.describe_kernels(self.weights.base),
             "pack_tokens": self.packs.now,
             "sample_rows": self.rows.now,
             "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values()),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from forethought.interface.grammar import Fixed, Grammar, Repeat, Sequence, Word
 from forethought.interface.gui import GuiGrammar, Op, Step
-from forethought.interface.result import Parsed, Refusal, shown
+from forethought.interface.result import Parsed, Refusal, quoted_text
 from forethought.interface.tags import Tags
 
 
@@ -129,7 +129,7 @@ class JsonPlans:
         if steps[-1].value not in self.values:
             return self._refusal(
                 len(steps),
-                f"found the value {shown(steps[-1].value)}, expected one of {', '.join(self.values)}",
+                f"found the value {quoted_text(steps[-1].value)}, expected one of {', '.join(self.values)}",
             )
         return Parsed(Plan(path=tuple(reversed(path)), value=steps[-1].value))
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from forethought.core.datafiles import NEEDS_DATA, Exact, field, half, rows
 from forethought.core.errors import UserError, unknown
-from forethought.interface.result import Refusal, shown
+from forethought.interface.result import Refusal, quoted_text
 from forethought.tasks.math.answers import boxed, hashed
 from forethought.tasks.math.grading import why_unmatchable
 
@@ -145,7 +145,7 @@ def _hub(source: str) -> Iterator[tuple[str, Any]]:
         found = load_dataset(*[part for part in parts.group("name", "config") if part], split=parts["split"])
     # no network, no such set, no such split, a gated set: datasets has no common error
     except Exception as error:
-        raise UserError(f"{source}: {type(error).__name__}: {shown(str(error), 200)}") from error
+        raise UserError(f"{source}: {type(error).__name__}: {quoted_text(str(error), 200)}") from error
     yield from ((f"{source}:{number}", row) for number, row in enumerate(found, 1))
 
 
@@ -196,7 +196,7 @@ def _record(row: Any, where: str, fields: Mapping[str, str], number: int) -> Rec
     answer, solution = _answer(text["answer"], text["solution"], where)
     if why := why_unmatchable(answer):
         raise UserError(
-            f"{where}: no answer can equal the gold answer {shown(answer, 60)}: {why}; mend it "
+            f"{where}: no answer can equal the gold answer {quoted_text(answer, 60)}: {why}; mend it "
             f"or leave the problem out"
         )
     named = {name: value for name, value in text.items() if name not in ("id", "answer", "solution")}
@@ -262,7 +262,7 @@ def _written(value: int | float | Decimal, name: str, where: str) -> str:
 def _shown(value: Any) -> str:
     """What stands in a file, short. A deep or a huge value is no reason to fail."""
     try:
-        return shown(json.dumps(value, default=str))
+        return quoted_text(json.dumps(value, default=str))
     except (ValueError, TypeError, RecursionError):
         return f"a {type(value).__name__}"
 
@@ -273,7 +273,7 @@ def _answer(answer: str, solution: str, where: str) -> tuple[str, str]:
         if _PROSE.search(answer):
             raise UserError(
                 f"{where}: the answer is prose, which no solution can equal: "
-                f"{shown(answer, 80)}; give the answer alone, "
+                f"{quoted_text(answer, 80)}; give the answer alone, "
                 "or the text as the solution with its answer in a last line '#### ANSWER'"
             )
         return answer, solution
@@ -288,11 +288,11 @@ def _level(value: Any, solution: str, where: str) -> int:
     if isinstance(value, str):
         digits = re.fullmatch(r"(?:Level\s*)?(\d+(?:\.\d+)?|\?)?", value.strip(), re.IGNORECASE)
         if digits is None:
-            raise UserError(f"{where}: expected a level such as 3 or 'Level 3', found {shown(value)}")
+            raise UserError(f"{where}: expected a level such as 3 or 'Level 3', found {quoted_text(value)}")
         value = float(digits[1]) if digits[1] not in (None, "?") else None
     if value is None:
         return len(CALCULATION.findall(solution))
     number = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
     if not number or not _finite(value) or not -MOST_LEVEL < value < MOST_LEVEL:
-        raise UserError(f"{where}: expected a level such as 3 or 'Level 3', found {shown(str(value))}")
+        raise UserError(f"{where}: expected a level such as 3 or 'Level 3', found {quoted_text(str(value))}")
     return math.floor(value)

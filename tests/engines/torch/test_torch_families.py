@@ -31,7 +31,7 @@ from forethought.core.errors import UserError
 from forethought.core.types import Batch, Objective, Request, Segment
 from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.forest.attention import NAME
-from forethought.engines.torch.models.architecture import context_of, limits, told
+from forethought.engines.torch.models.architecture import context_of, describe_context, limits
 from forethought.engines.torch.models.loading import Loaded, from_path
 from forethought.engines.torch.models.small import tokenizer_of
 from forethought.learn.losses import term
@@ -322,7 +322,7 @@ def test_beyond_the_context_full_attention_would_not_be_what_the_model_computes(
 )
 def test_the_context_is_what_windows_chunks_and_frequencies_leave(kind, fields, wanted, words):
     config = config_of(kind, **fields)
-    assert context_of(config) == wanted == min(limits(config).values()) and told(config) == words
+    assert context_of(config) == wanted == min(limits(config).values()) and describe_context(config) == words
 
 
 def test_a_model_that_was_loaded_with_another_attention_is_refused_at_the_start():

@@ -236,7 +236,7 @@ def test_rows_are_sampled_on_threads_of_their_own_where_the_kernels_do(monkeypat
     assert (facts["kernels"], facts.get("threads/kernels")) == (
         ("c", 4) if library() else (f"torch: {why_not()}", None)
     )
-    monkeypatch.setattr(weights, "told", lambda model: "torch: here no longer")
+    monkeypatch.setattr(weights, "describe_kernels", lambda model: "torch: here no longer")
     assert "threads/kernels" not in engine.facts() and engine.facts()["threads"] == facts["threads"]
 
 

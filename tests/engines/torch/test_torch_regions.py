@@ -13,8 +13,8 @@ from torch_kit import engine_of, forest, model_of, same, snapshot, stir
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective
 from forethought.engines import vectors
-from forethought.engines.torch.policies.regions import moved, numbers
-from forethought.engines.torch.policies.select import drawn, largest
+from forethought.engines.torch.policies.regions import numbers, slerp_tensor
+from forethought.engines.torch.policies.select import draw_indices, largest
 from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec
 
@@ -98,17 +98,17 @@ def test_what_is_not_finite_has_no_order():
     ("size", "count"), [(10, 0), (10, 3), (10, 5), (10, 6), (10, 10), (100_000, 60_000), (1_000_000, 100)]
 )
 def test_numbers_drawn_are_different_and_in_range(size, count):
-    found = drawn(size, count, torch.Generator().manual_seed(1))
+    found = draw_indices(size, count, torch.Generator().manual_seed(1))
     assert len(found) == count and found.dtype == torch.int64
     assert found.tolist() == sorted(set(found.tolist())) and (
         count == 0 or 0 <= found[0] and found[-1] < size
     )
-    assert torch.equal(found, drawn(size, count, torch.Generator().manual_seed(1)))
+    assert torch.equal(found, draw_indices(size, count, torch.Generator().manual_seed(1)))
 
 
 def test_every_number_is_drawn_equally_often():
     generator = torch.Generator().manual_seed(0)
-    hits = sum(torch.zeros(8).index_fill_(0, drawn(8, 3, generator), 1.0) for _ in range(4000))
+    hits = sum(torch.zeros(8).index_fill_(0, draw_indices(8, 3, generator), 1.0) for _ in range(4000))
     assert (hits / 4000 - 3 / 8).abs().max() < 4 * math.sqrt(3 / 8 * 5 / 8 / 4000)  # four standard errors
 
 
@@ -282,14 +282,16 @@ def test_a_transplant_takes_the_region_and_nothing_else():
 def test_an_arc_by_hand():
     """Half way between (1, 0) and (0, 1) is (1, 1) / sqrt 2; between (2, 0) and (0, 1) at a third: sin 60 (2,
     0) + sin 30 (0, 1)."""
-    assert moved(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist() == pytest.approx(
+    assert slerp_tensor(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5).tolist() == pytest.approx(
         [math.sqrt(0.5)] * 2
     )
-    assert moved(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3).tolist() == pytest.approx(
+    assert slerp_tensor(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3).tolist() == pytest.approx(
         [math.sqrt(3), 0.5]
     )
     a, b = torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0.5, -1.0, 3.0])
-    assert moved(a, b, 0.0).tolist() == a.tolist() and moved(a, b, 1.0).tolist() == pytest.approx(b.tolist())
+    assert slerp_tensor(a, b, 0.0).tolist() == a.tolist() and slerp_tensor(
+        a, b, 1.0
+    ).tolist() == pytest.approx(b.tolist())
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_an_arc_by_hand():
     ],
 )
 def test_where_there_is_no_angle_the_line_is_straight(a, b, wanted):
-    assert moved(torch.tensor(a), torch.tensor(b), 0.25).tolist() == pytest.approx(wanted, abs=1e-7)
+    assert slerp_tensor(torch.tensor(a), torch.tensor(b), 0.25).tolist() == pytest.approx(wanted, abs=1e-7)
 
 
 def test_the_line_begins_at_a_thousandth_of_a_radian():

@@ -42,7 +42,7 @@ def check_config(config: PretrainedConfig, path: str) -> None:
         )
     if context_of(config) < SHORTEST:
         raise UserError(
-            f"{path} ({config.model_type}) attends fully over {told(config)} tokens only; {INSTEAD}"
+            f"{path} ({config.model_type}) attends fully over {describe_context(config)} tokens only; {INSTEAD}"
         )
 
 
@@ -100,7 +100,7 @@ def limits(config: PretrainedConfig) -> dict[str, int]:
     return found
 
 
-def told(config: PretrainedConfig) -> str:
+def describe_context(config: PretrainedConfig) -> str:
     """The context, and why it is shorter than the model's positions where it is."""
     found = limits(config)
     most = min(found, key=found.get)

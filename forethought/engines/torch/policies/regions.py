@@ -17,7 +17,7 @@ import torch
 
 from forethought.engines import vectors
 from forethought.engines.base import BASE
-from forethought.engines.torch.policies.select import drawn, largest
+from forethought.engines.torch.policies.select import draw_indices, largest
 from forethought.engines.torch.policies.table import Policies
 
 Tensors = Mapping[str, torch.Tensor]
@@ -56,7 +56,8 @@ class Regions:
         region = self._region(like)
         generator = torch.Generator().manual_seed(seed)
         indices = {
-            k: drawn(region.sizes[k], len(i), generator).to(i.device) for k, i in region.indices.items()
+            k: draw_indices(region.sizes[k], len(i), generator).to(i.device)
+            for k, i in region.indices.items()
         }
         return self._keep(name, indices, region.sizes)
 
@@ -115,7 +116,7 @@ class Regions:
             if index is not None:
                 none = torch.zeros(len(index), device=p.device)
                 kept, a, b = p.take(index), a.clone().put_(index, none), b.clone().put_(index, none)
-            p.copy_(moved(a, b, weight))
+            p.copy_(slerp_tensor(a, b, weight))
             if index is not None:
                 p.put_(index, kept)
         self.weights.base_moved |= dst == BASE
@@ -181,7 +182,7 @@ def numbers(weights: Policies, policy: str) -> dict[str, torch.Tensor]:
     return {adapter.sub(r".\1", key): p for key, p in weights.parameters(policy).items()}
 
 
-def moved(a: torch.Tensor, b: torch.Tensor, weight: float) -> torch.Tensor:
+def slerp_tensor(a: torch.Tensor, b: torch.Tensor, weight: float) -> torch.Tensor:
     """Float32 tensor `a`, moved as a vector by `weight` along the arc to `b`; see `vectors.arc`."""
     square_a, square_b, dot = ((x * y).sum(dtype=torch.float64).item() for x, y in ((a, a), (b, b), (a, b)))
     factors = vectors.arc(square_a, square_b, dot, weight)

@@ -45,12 +45,12 @@ def _reached(histogram: torch.Tensor, count: int) -> tuple[int, int]:
     return len(histogram) - 1 - at, int(sums[at] - histogram.flip(0)[at])
 
 
-def drawn(size: int, count: int, generator: torch.Generator) -> torch.Tensor:
+def draw_indices(size: int, count: int, generator: torch.Generator) -> torch.Tensor:
     """`count` different numbers below `size`, all sets equally likely (ascending int64). Memory goes with
     `count`, or, for more than half of all, with `size`: then those left out are drawn."""
     if 2 * count > size:
         left = torch.ones(size, dtype=torch.bool)
-        left[drawn(size, size - count, generator)] = False
+        left[draw_indices(size, size - count, generator)] = False
         return left.nonzero()[:, 0]
     picked = torch.empty(0, dtype=torch.int64)
     # the first `count` different ones of a sequence; at least every second draw is new

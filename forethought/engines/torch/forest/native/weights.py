@@ -65,7 +65,7 @@ def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
     )
 
 
-def told(model: torch.nn.Module) -> str:
+def describe_kernels(model: torch.nn.Module) -> str:
     """What computes `model` here, for people: "c", or "torch" and why."""
     if (device := next(model.parameters()).device.type) != "cpu":
         return f"torch: the model is on {device}"
