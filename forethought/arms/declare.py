@@ -174,7 +174,7 @@ def _resolve(declared: Declared, i: int, arm: Arm, seed: int, path: Path) -> Rec
             own = (
                 "the file's seeds say which seeds run"
                 if key == "seed"
-                else ("every run has one thread, one worker a core")
+                else ("every run has one thread, one worker per core")
             )
             raise RecipeError(f"arm.{i} ({arm.group}/{arm.name})", f"{text!r} cannot be set here: {own}")
     if source not in {name for name, _, _ in shipped()}:

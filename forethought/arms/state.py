@@ -44,13 +44,13 @@ class Outcome:
 
 
 def log_of(run: Path) -> Path:
-    """Where the output of a job's process is written: beside its run directory, so that a new run finds it
+    """Where the output of a job's process is written: next to its run directory, so that a new run finds it
     empty."""
     return run.with_name(run.name + ".log")
 
 
 def write_outcome(run: Path, outcome: Outcome) -> None:
-    """Write how a job ended beside its run directory; read when the same arms are started again."""
+    """Write how a job ended next to its run directory; read when the same arms are started again."""
     Store(run.parent).write_json(f"{run.name}.outcome.json", asdict(outcome))
 
 

@@ -161,7 +161,7 @@ def _add_arms(verbs: Verbs) -> None:
         help="where the runs and the page go (default: arms/<name>); finished runs stay",
     )
     verb.add_argument(
-        "--workers", metavar="N", type=_positive, default=0, help="runs at a time (default: one a core)"
+        "--workers", metavar="N", type=_positive, default=0, help="runs at a time (default: one per core)"
     )
     verb.add_argument(
         "--only", metavar="ARM,ARM", type=_words, default=(), help="only these arms, as ARM or GROUP/ARM"

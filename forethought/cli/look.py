@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SOURCE = (
     "a run directory, or a model: a folder with config.json, or a name on the Hugging Face hub (with --task)"
 )
-# how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples a problem
+# how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples per problem
 SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 

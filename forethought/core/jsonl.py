@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, as a run appends to them: read to where they were cut off, refused with
+"""Files of one JSON object per line, as a run appends to them: read to where they were cut off, refused with
 the line that is malformed.
 
 JSON has no numbers that are not finite. A run writes them as the texts "NaN", "Infinity" and "-Infinity", and

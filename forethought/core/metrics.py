@@ -151,7 +151,7 @@ def share_interval(values: Sequence[float], samples: int = 1) -> tuple[float, fl
 def mean_interval(
     values: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, float | None, float | None]:
-    """Mean of independent values (one a seed), with Student's t interval: (mean, low, high).
+    """Mean of independent values (one per seed), with Student's t interval: (mean, low, high).
 
     One value gives (value, None, None): how seeds scatter is then unknown. None at all is a ValueError.
     """

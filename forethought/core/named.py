@@ -2,7 +2,7 @@
 
 A file is loaded once for its content: two recipes that name the same file share its module, and a file that
 was changed is a new one. It is not put under its own name into `sys.modules`, so that `rewards.py` of one
-recipe never stands in for that of another; what lies beside it can be imported by it while it loads.
+recipe never stands in for that of another; what lies next to it can be imported by it while it loads.
 """
 
 from __future__ import annotations

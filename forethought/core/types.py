@@ -201,7 +201,7 @@ class Segment:
     path.
 
     `stream` None: context only. Otherwise the terms of the objective that read this stream run over its
-    tokens, with one loss weight a token (0 masks it), and what their losses need: one `advantage` and one
+    tokens, with one loss weight per token (0 masks it), and what their losses need: one `advantage` and one
     `old_logprob` a token for policy gradients.
     """
 

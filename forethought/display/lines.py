@@ -1,4 +1,4 @@
-"""Plain lines for pipes and logs: no colour, no carriage return, one event a line."""
+"""Plain lines for pipes and logs: no colour, no carriage return, one event per line."""
 
 from __future__ import annotations
 

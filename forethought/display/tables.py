@@ -48,7 +48,7 @@ def _measures(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _broken_down(title: str, names: Sequence[str], groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A row a level or file, a column a measure; as many columns at a time as the terminal is wide."""
+    """A row per level or file, a column per measure; as many columns at a time as the terminal is wide."""
     label = max(14, *(len(_short(name)) + 1 for name in names))
     across = (WIDTH - label - 7) // 9
     blocks, measures = [], list(groups)

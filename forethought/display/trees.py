@@ -32,7 +32,7 @@ def print_found(
     found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stream: IO[str], *, full: bool, as_json: bool
 ) -> None:
     """The first `most` (0: all) judged trees that pass, then how many there are and what happened in them. As
-    JSON: one line a tree, no more than that, and no tree beyond the last is looked at."""
+    JSON: one line per tree, no more than that, and no tree beyond the last is looked at."""
     printer, passed, total, signs = TreePrinter(stream, full), 0, 0, Counter()
     for tree, passes in found:
         total += 1

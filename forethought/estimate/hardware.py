@@ -16,7 +16,7 @@ class Hardware:
     name: str
     memory: float  # bytes that a process can use
     flops: float  # a second, bf16 (a CPU: fp32)
-    bandwidth: float  # bytes a second
+    bandwidth: float  # bytes per second
     kind: str = "cuda"
 
 

@@ -34,7 +34,7 @@ def _model(account: Account) -> list[str]:
     name = recipe.model.path or "from scratch"
     text = [
         f"model {name}: {count(shape.parameters)} parameters ({shape.parameters:,}), "
-        f"KV cache {shape.kv_bytes(account.number.computed):,} bytes a token"
+        f"KV cache {shape.kv_bytes(account.number.computed):,} bytes per token"
     ]
     if any(weights_of(recipe, stage) == "adapter" for stage in recipe.stage if stage.kind != "distill"):
         own = shape.adapter(recipe.adapter.rank, recipe.adapter.targets)

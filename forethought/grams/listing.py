@@ -1,4 +1,4 @@
-"""The list of grams as a text file that people read and edit: one gram a line, `#` begins a comment.
+"""The list of grams as a text file that people read and edit: one gram per line, `#` begins a comment.
 
     # Strategic grams ...
     # source: runs/math (trees of steps 25 to 350)
@@ -95,14 +95,14 @@ def read(path: Path) -> Listing:
                 raise UserError(f"{where}: {said!r} is the gram of line {same} again; take one of them out")
             grams.append(Gram(text=said, line=number))
     if not grams:
-        raise UserError(f"{path}: no grams in it, one a line; find some with: forethought grams mine")
+        raise UserError(f"{path}: no grams in it, one per line; find some with: forethought grams mine")
     return Listing(header=tuple(header), grams=tuple(grams))
 
 
 def _check(said: str, where: str) -> None:
     found = words(said)
     if not found:
-        raise UserError(f"{where}: {said!r} has no words; write one gram a line, and # before a comment")
+        raise UserError(f"{where}: {said!r} has no words; write one gram per line, and # before a comment")
     if len(found) > MOST_WORDS:
         raise UserError(
             f"{where}: {len(found)} words; a gram has at most {MOST_WORDS}, and each stands on its own line"

@@ -15,7 +15,7 @@ from forethought.learn.credit.hicra import Mask
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    masks: list[Mask]  # one a tree
+    masks: list[Mask]  # one per tree
     counts: Counter[int]  # gram -> how often it occurs, overlapping occurrences too
 
     def metrics(self) -> dict[str, Metric]:
@@ -54,7 +54,7 @@ class Planning:
 
 
 def marked(text: str, spans: Spans, stretches: Sequence[tuple[int, int]]) -> tuple[bool, ...]:
-    """One bool a token: whether its span meets a stretch in a character that is no space."""
+    """One bool per token: whether its span meets a stretch in a character that is no space."""
     planning = bytearray(len(text))
     for start, end in stretches:
         planning[start:end] = bytes(not c.isspace() for c in text[start:end])

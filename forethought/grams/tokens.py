@@ -24,7 +24,7 @@ class TokenSpans:
         self._alone: dict[int, str] = {}
 
     def __call__(self, ids: Sequence[int]) -> tuple[str, Spans]:
-        """(text, spans), one span a token."""
+        """(text, spans), one span per token."""
         pieces = [self._piece(i) for i in ids]
         whole = self.decode(ids) if ids else ""
         if "".join(pieces) != whole:

@@ -114,7 +114,7 @@ class GuiGrammar:
         return _same(text, self.parse(text), steps)
 
     def render_calls(self, steps: Sequence[Step], form: Calls = AUTOGLM) -> str:
-        """Calls, one a line, that `parse_calls` reads back to these steps. ValueError as for `render`."""
+        """Calls, one per line, that `parse_calls` reads back to these steps. ValueError as for `render`."""
         lines = []
         for step in steps:
             named = zip(form.keys(), _texts(step), strict=True)

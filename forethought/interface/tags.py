@@ -98,7 +98,7 @@ class Tags:
             return refused.refusal
 
     def render(self, sections: Mapping[str, str]) -> str:
-        """The text with these sections, one a line. ValueError for sections that `parse` would not give
+        """The text with these sections, one per line. ValueError for sections that `parse` would not give
         back."""
         text = "\n".join(f"{self.open(s)}{sections[s]}{self.close(s)}" for s in self.order if s in sections)
         found = self.parse(text)

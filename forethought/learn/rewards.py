@@ -1,4 +1,4 @@
-"""From named reward parts to one number a turn, by the recipe's weights. The parts stay; the sum is one more
+"""From named reward parts to one number per turn, by the recipe's weights. The parts stay; the sum is one more
 field.
 
 A turn has the parts that its workflow, task family and environment gave it, and those of the recipe's own

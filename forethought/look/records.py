@@ -65,7 +65,7 @@ def play(
     rows: int,
     tell: Tell = lambda done, n: None,
 ) -> Iterator[Record]:
-    """One record a task, in order: as many responses as `tree` samples, and one under the oracle's plan where
+    """One record per task, in order: as many responses as `tree` samples, and one under the oracle's plan where
     `oracle`.
 
     About `rows` sequences are sampled at a time; the numbers do not depend on it.

@@ -57,7 +57,7 @@ class Ground:
     tasks: list[Task]
     seed: int
     noise: bool
-    plans: dict[str, list[Plan]] = field(default_factory=dict)  # planner -> one a task
+    plans: dict[str, list[Plan]] = field(default_factory=dict)  # planner -> one per task
     # (planner, actor) -> success at each task
     scores: dict[tuple[str, str], list[float | None]] = field(default_factory=dict)
 

@@ -361,7 +361,7 @@ class StageSpec:
     level_weights: tuple[float, ...] = ()  # one per level; empty: equal
     easy_first: float = 0.0  # share of the steps at the stage's start in which only `easy_levels` are drawn
     easy_levels: tuple[int, ...] = ()
-    batch: int = 32  # tasks a step
+    batch: int = 32  # tasks per step
     share: int = 1  # tasks on the same context (screen), whose computation is shared; divides batch
     loss_share: dict[str, tuple[float, ...]] = field(default_factory=dict)
     # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss
@@ -438,7 +438,7 @@ class Recipe:
     about: str = ""  # what it shows, its cost, the result it gave
     seed: int = 0
     layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
-    # who holds the weights of the roles that name no policy: one base; a base with an adapter a role; a model a
+    # who holds the weights of the roles that name no policy: one base; a base with an adapter per role; a model per
     # role; a base that acts (the last role of the workflow) with an adapter for each role before it
     task: TaskSpec = field(default_factory=TaskSpec)
     workflow: WorkflowSpec = field(default_factory=WorkflowSpec)

@@ -1,5 +1,5 @@
 """Metrics as columns for drawing: each series thinned to what an eye can see, its peaks kept, with three x
-axes beside it."""
+axes next to it."""
 
 from __future__ import annotations
 

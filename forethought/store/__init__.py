@@ -3,7 +3,7 @@ every record can be checked.
 
     .lock                who writes (`locks`)
     run.json             the digest of recipe.json, written with it
-    metrics.jsonl, decisions.jsonl      a line a step, a line a decision (`logs`)
+    metrics.jsonl, decisions.jsonl      a line per step, a line per decision (`logs`)
     files.jsonl          size and digest of every file that is written once: trees and the images that they
                          show, guided data, lists of grams
     checkpoints/step-N   `checkpoints`; each knows the length and the digest of every log at its moment

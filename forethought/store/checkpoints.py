@@ -1,6 +1,6 @@
 """Checkpoints: folders `step-N` that are either whole or not there.
 
-One is written beside its place, every file is synced, then the folder is renamed. `manifest.json` lists size
+One is written next to its place, every file is synced, then the folder is renamed. `manifest.json` lists size
 and digest of every file in it: a file that is missing, other, or not listed is damage, so a manifest that
 passes can only be the one that was written, or one that says the same. `state.json` is what the loop needs to
 go on; it knows its own step and how long the run's logs were.

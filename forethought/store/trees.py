@@ -1,4 +1,4 @@
-"""A step's trees as a file: one line a tree (`traces` reads them)."""
+"""A step's trees as a file: one line per tree (`traces` reads them)."""
 
 from __future__ import annotations
 

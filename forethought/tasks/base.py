@@ -165,7 +165,7 @@ class Oracle(Protocol):
 
 
 class Stepped(Protocol):
-    """Whose plans are steps, of which the oracle executes one a turn. The workflows plan_steps and react (its
+    """Whose plans are steps, of which the oracle executes one per turn. The workflows plan_steps and react (its
     demonstrations) need it."""
 
     def steps(self, task: Task, plan: str) -> list[str]:

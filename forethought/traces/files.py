@@ -1,4 +1,4 @@
-"""The tree files of a run directory, trees/step-N.jsonl.gz: one file a saved step, one line a tree
+"""The tree files of a run directory, trees/step-N.jsonl.gz: one file a saved step, one line per tree
 (`Store.save_trees` writes them)."""
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ __all__ = ["oracle", "plan_steps", "shown"]
 
 
 async def plan_steps(t: Trajectory, task: Task, n: Counts) -> None:
-    """`n["plan"]` plans; under each accepted one `n["act"]` executions that see one plan step a turn."""
+    """`n["plan"]` plans; under each accepted one `n["act"]` executions that see one plan step per turn."""
     plans = await t.fork("plan", n["plan"])
     for plan in plans:
         judge(plan, task)

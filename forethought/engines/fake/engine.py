@@ -1,7 +1,7 @@
 """An engine without torch, for tests of everything above it: scripted words, or a tiny policy that really
 learns. Always exact.
 
-The parameters of a policy are one row of logits a role, over whole continuations (`choices`). A continuation
+The parameters of a policy are one row of logits per role, over whole continuations (`choices`). A continuation
 is chosen with its first token, which carries all of its log-probability; the tokens after it are certain. So
 gradients can be worked out by hand: d log p_k / d logit_j = [j = k] - p_j.
 """
@@ -30,7 +30,7 @@ Script = Callable[[str, str, int, int], str]
 
 
 class FakeEngine(Surgery):
-    """See `engines.base.Engine`. One token a word; no clock, no threads, no global state.
+    """See `engines.base.Engine`. One token per word; no clock, no threads, no global state.
 
     `choices`: by default the first three words of the vocabulary, each with the role's stop word. `script`
     replaces the drawing (not the training). `nan_losses`, `nan_gradients`: which calls of forward_backward
@@ -67,7 +67,7 @@ class FakeEngine(Surgery):
     # ---- words
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """One id a word (split at spaces). UserError for words outside the vocabulary."""
+        """One id per word (split at spaces). UserError for words outside the vocabulary."""
         self.check_words(text.split(), ())
         return tuple(self.ids[word] for word in text.split())
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Numbers = Any  # one number a token, [N]
+Numbers = Any  # one number per token, [N]
 Need = Literal["advantage", "old", "ref", "sequences", "distributions"]
 """advantage: credit by token; old: log-probs under the policy that sampled; ref: log-probs under a reference
 (tokens without them are left out); sequences: `mean`, and with it all tokens of a response at once;

@@ -51,7 +51,7 @@ class _Declared:
 
 
 def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
-    """What the function of a row returns. RecipeError where that is not one number a token."""
+    """What the function of a row returns. RecipeError where that is not one number per token."""
     given = own.per_token(_Declared(t, own, term.loss), **term.options)
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
         raise RecipeError(

@@ -1,7 +1,7 @@
 """What the policies make of fixed held-out demonstrations, teacher-forced: uncertainty, drift and success by
 role.
 
-One forward pass a policy, no decoding, so it can run every few steps. On a demonstration whose every acting
+One forward pass per policy, no decoding, so it can run every few steps. On a demonstration whose every acting
 token is the most likely one, greedy decoding under the oracle's plan would write exactly that acting:
 `success` needs no sampling. Where a task has other correct answers it is a lower bound of what an evaluation
 finds.

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FLAT = 0.1  # share of the whole gain
-SOLVED = 0.01  # nats a token
+SOLVED = 0.01  # nats per token
 NOTHING = 0.01  # nats: a gain below it is none
 
 
@@ -35,7 +35,7 @@ class Phases:
     bottleneck: int | None = None
 
     def observe(self, step: int, act: float, plan: float) -> dict[str, float]:
-        """Log-perplexities (nats a token). `phase/now`: 1 execution consolidates, 2 planning is the
+        """Log-perplexities (nats per token). `phase/now`: 1 execution consolidates, 2 planning is the
         bottleneck, 0 neither is left; `phase/consolidated_at` and `phase/bottleneck_at`: the steps at which
         it first said so."""
         self.first = act if self.first is None else self.first

@@ -16,7 +16,7 @@ from forethought.stages.distill.records import Failure, Item, Summary, Usage
 from forethought.stages.distill.reply import Nonsense, parse, read, tokens
 from forethought.stages.distill.transport import Post, Reply, Unanswered
 
-# of English text a token: for estimates, and where a reply does not say how many tokens it took
+# of English text per token: for estimates, and where a reply does not say how many tokens it took
 CHARACTERS = 3.5
 _AGAIN = {408, 425, 429, *range(500, 600)}
 _THIS_ITEM = {400, 413, 422}  # about what was asked; every other status is about how, and so about every item

@@ -156,7 +156,7 @@ def _locked(file: int) -> Iterator[None]:
     """Nobody else appends, or removes a torn line, meanwhile. The lock ends with its process."""
     try:
         import fcntl
-    except ImportError:  # no POSIX: then one process a file
+    except ImportError:  # no POSIX: then one process per file
         yield
         return
     fcntl.flock(file, fcntl.LOCK_EX)

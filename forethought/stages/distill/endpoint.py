@@ -66,7 +66,7 @@ class Endpoint:
         self._useless: list[Drop] = []  # of the items in a row that gave no plan
 
     def estimate(self, items: Sequence[Item]) -> Usage:
-        """One request an item, with as many tokens as its text suggests and the longest answer allowed."""
+        """One request per item, with as many tokens as its text suggests and the longest answer allowed."""
         prompt_tokens = sum(guess(self._prompt.plain(item)) for item in items)
         answers = self.spec.max_tokens * len(items)
         return Usage(

@@ -1,4 +1,4 @@
-"""A guided data set on disk: `guided.jsonl` or `guided.parquet`, and `provenance.json` beside it."""
+"""A guided data set on disk: `guided.jsonl` or `guided.parquet`, and `provenance.json` next to it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read(folder: Path) -> tuple[list[Guided], Provenance]:
 
 
 def write_jsonl(path: Path, rows: Sequence[Guided]) -> None:
-    """One record a line. UserError for duplicate ids, and for half of a character, which no reader takes."""
+    """One record per line. UserError for duplicate ids, and for half of a character, which no reader takes."""
     check_ids([row.id for row in rows], str(path))
     for place, row in enumerate(rows, 1):
         if (found := half(asdict(row))) is not None:
@@ -128,7 +128,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def _replace(path: Path, write_to: Callable[[Path], object]) -> None:
-    """Written beside its place and renamed: a reader sees the old file or the new one."""
+    """Written next to its place and renamed: a reader sees the old file or the new one."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

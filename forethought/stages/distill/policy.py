@@ -15,7 +15,7 @@ from forethought.stages.distill.records import Done, Failure, Item, Summary, Usa
 
 
 class Policy:
-    """`summarise` asks `policy` for one plan an item, `batch` items a call.
+    """`summarise` asks `policy` for one plan per item, `batch` items per call.
 
     `model` names the weights for cache and provenance (a path and a step); the policy's version is added to
     it. The context ends with the opening tag, so that the model is already inside its plan, and the closing

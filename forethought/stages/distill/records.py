@@ -91,7 +91,7 @@ class Summariser(Protocol):
         """At most what `summarise` will use, retries aside."""
 
     def summarise(self, items: Sequence[Item], done: Done = nothing) -> list[Summary | Failure]:
-        """One result an item, in their order. UserError for what would fail on every item (a wrong key, a
+        """One result per item, in their order. UserError for what would fail on every item (a wrong key, a
         wrong address)."""
 
 

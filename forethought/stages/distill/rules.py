@@ -63,7 +63,7 @@ class Rules:
 
 
 def gsm8k() -> Rules:
-    """The steps of GSM8K's solutions (arXiv 2110.14168), one a line."""
+    """The steps of GSM8K's solutions (arXiv 2110.14168), one per line."""
     return Rules("rules", "gsm8k-steps/1", lambda item: "\n".join(steps(item)))
 
 

@@ -13,7 +13,7 @@ plan has an exact executor (the tree itself), the acting an exact simulator, so 
 
 With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those
 through widgets that hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor
-clicks one widget a turn and is told what the click opened; with `retry = true` too a click that fails changes
+clicks one widget per turn and is told what the click opened; with `retry = true` too a click that fails changes
 nothing, and does not end the episode. `slip` makes clicks fail, `flip` makes the
 verifier lie; both only where noise is asked for. `plans` is the language of the plans (desk_plans.py), `tags
 = { plan = "steps", act = "do" }` gives other names to the tags.

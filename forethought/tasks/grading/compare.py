@@ -1,5 +1,5 @@
 """Whether two answers say the same. The relation is reflexive and symmetric; what each rule takes for equal
-stands beside it.
+stands next to it.
 
     same_values(a, b)          by our own reading alone
     same_values(a, b, ask)     with `ask(left, right)`, a larger algebra, for two expressions that ours cannot

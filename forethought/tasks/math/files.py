@@ -1,7 +1,7 @@
 """Math problems from JSONL or Parquet files, or from the Hugging Face hub, under the field names of the
 common releases.
 
-    read("gsm8k/test.jsonl")                 JSONL, one object a line: needs nothing
+    read("gsm8k/test.jsonl")                 JSONL, one object per line: needs nothing
     read("math.parquet")                     needs pyarrow (the extra `data`)
     read("hub:openai/gsm8k:main:test")       hub:NAME[:CONFIG]:SPLIT, needs datasets (the extra `data`); a
                                              split may be cut: train[:60000]

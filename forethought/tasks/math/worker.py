@@ -1,7 +1,7 @@
 r"""The process that compares answers with math-verify; `math_grading` starts it, the package never imports
 it.
 
-One JSON array a line in, [gold, answer]; one JSON object a line out, {"same": bool, "reason": str}; the first
+One JSON array per line in, [gold, answer]; one JSON object per line out, {"same": bool, "reason": str}; the first
 line out is "ready". It is run as a file, not as a module, so that starting it loads nothing of the package.
 
     python worker.py SECONDS BYTES < pairs
@@ -84,7 +84,7 @@ def limits(seconds: float, size: int):
 
 
 def main(seconds: float, size: int, checked: bool = True) -> None:
-    """Answer one JSON pair a line with one JSON verdict a line, within `seconds` and `size` bytes of memory
+    """Answer one JSON pair per line with one JSON verdict per line, within `seconds` and `size` bytes of memory
     each."""
     compare = comparer(checked)
     clock = limits(seconds, size)

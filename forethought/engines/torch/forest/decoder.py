@@ -2,7 +2,7 @@
 (Llama, Qwen2, Qwen3, Mistral).
 
 `transformers` computes the same through a dozen small modules a layer. At the sizes that train on a laptop,
-calling them costs more than the arithmetic, above all in sampling, where a step has one token a row. Every
+calling them costs more than the arithmetic, above all in sampling, where a step has one token per row. Every
 other model runs through its own modules; which of the two computes, nobody sees but the clock (`exact.py`
 compares both with the model's plain forward). Sampling lays the weights out once more for its steps
 (`decoding.py`).

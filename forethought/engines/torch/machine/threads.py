@@ -62,7 +62,7 @@ class Shape:
         as most have."""
         width = config.hidden_size
         mlp = getattr(config, "intermediate_size", None) or 4 * width
-        # some have one a layer
+        # some have one per layer
         return cls(width, mlp if isinstance(mlp, int) else max(mlp), config.num_hidden_layers)
 
 

@@ -1,4 +1,4 @@
-"""Optimizers of a policy, one parameter group a kind, and their state as plain tensors (no pickles)."""
+"""Optimizers of a policy, one parameter group per kind, and their state as plain tensors (no pickles)."""
 
 from __future__ import annotations
 
