@@ -14,10 +14,12 @@ said on a branch that has ended: a workflow that tries fails, and is counted, at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from types import TracebackType
 from typing import Any
 
@@ -129,9 +131,16 @@ class Trajectory:
         return [text for speaker, text in self._texts if speaker == role]
 
     def reward(self, **parts: float) -> None:
-        """Named parts of the reward of the turn just said. A turn that failed or had no room earns none."""
-        if self._turn.status not in ("failed", "overlong"):
-            self._turn.reward_parts |= parts
+        """Named parts of the reward of the turn just said, finite numbers; anything else fails the branch. A turn
+        that failed or had no room earns none."""
+        if self._turn.status in ("failed", "overlong"):
+            return
+        for name, value in parts.items():
+            if not (isinstance(value, Real) and math.isfinite(value)):
+                error = WorkflowError(f"reward {name} must be a finite number, found {value!r:.60}")
+                self._fail(self.taskset.guard.fault("workflow", self._tree.play.workflow, error))
+                return
+        self._turn.reward_parts |= parts
 
     def refuse(self, reason: str) -> None:
         """The interface does not accept the turn just said: the branch ends. A truncated turn stays what it
@@ -156,7 +165,9 @@ class Trajectory:
     # ---- what is said next
 
     async def fork(self, role: str, n: int = 1) -> list[Trajectory]:
-        """`n` branches from here, each begun by a turn of `role`. 0: none."""
+        """`n` branches from here, each begun by a turn of `role`. 0: none. TypeError for no whole number."""
+        if not isinstance(n, int):
+            raise TypeError(f"fork of {role} needs a whole number of branches, found {n!r:.60}")
         play, tree = self._tree.play, self._tree
         if n < 1:
             return []
@@ -272,7 +283,9 @@ class Trajectory:
 
     async def _misused(self, message: str) -> None:
         play, error = self._tree.play, WorkflowError(message)
-        self._fail(self.taskset.guard.fault("workflow", play.workflow, error))
+        fault = self.taskset.guard.fault("workflow", play.workflow, error)
+        if self.status != "failed":  # else its first reason stands: what comes after follows from it
+            self._fail(fault)
         self._tree.misuses += 1
         if self._tree.misuses > 1:  # it does not listen: nobody waits for it any more
             await self._tree.driver.never()

@@ -177,7 +177,12 @@ async def forks_for_ever(t, task, n):
         await t.fork("plan", 1)
 
 
+async def half_a_branch(t, task, n):
+    await t.fork("plan", 2.5)
+
+
 WRONG = "workflow: WorkflowError: "
+HALF = "workflow: TypeError: fork of plan needs a whole number of branches, found 2.5"
 LATE = WRONG + "act was to speak on a branch that had ended (refused)"
 LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
 
@@ -189,8 +194,9 @@ LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
         (raises, [("act", "finished", ""), ("plan", "failed", "workflow: ValueError: boom")]),
         (raises_at_once, [("plan", "failed", "workflow: KeyError: 'w'")]),
         (goes_on, [("plan", "failed", LATE)]),
-        (swallows, [("plan", "failed", LATE.replace("(refused)", "(failed)"))]),
-        (never_ends, [("act", "failed", WRONG + "act was to speak on a branch that had ended (failed)")]),
+        (swallows, [("plan", "failed", LATE)]),
+        (never_ends, [("act", "failed", LONG)]),
+        (half_a_branch, [("plan", "failed", HALF)]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -205,6 +211,23 @@ def test_what_a_workflow_does_wrong_is_a_failure_at_its_boundary(own, run, said,
     else:
         assert found[0] == said
     assert {fault["boundary"] for fault in rollouts.guard.told()} == {"workflow"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "good"])
+def test_a_reward_that_is_no_finite_number_fails_its_branch_alone(own, value):
+    async def pays(t, task, n):
+        bad, good = await t.fork("plan", 2)
+        bad.reward(outcome=value)
+        good.reward(outcome=1.0)
+
+    own(pays)
+    rollouts = rollouts_of("own", say=right)
+    [tree] = grown(rollouts)
+    bad, good = tree.leaves()
+    said = f"{WRONG}reward outcome must be a finite number, found {value!r}"
+    assert (bad.status, bad.reason, bad.reward_parts) == ("failed", said, {})
+    assert (good.status, good.reward_parts) == ("finished", {"outcome": 1.0})
+    assert [fault["boundary"] for fault in rollouts.guard.told()] == ["workflow"]
 
 
 @pytest.mark.parametrize("free", [False, True])
