@@ -181,11 +181,13 @@ def _attributes(domain: Any) -> None:
     for level in domain.levels:
         need(isinstance(level, int), level, "a whole number", "a level")
     need(isinstance(domain.turns, int) and domain.turns >= 1, domain.turns, "a whole number from 1", "turns")
-    side, most = getattr(domain, "side", "user"), getattr(domain, "observation", 0)
+    side, most = domain.side, domain.observation
     need(side in get_args(Side), side, " or ".join(get_args(Side)), "side")
     need(type(most) is int and most >= 0, most, "a whole number from 0", "observation")
-    for name, kind, what in (("stops", str, "text"), ("budgets", int, "a whole number")):
-        table = getattr(domain, name)
+    for name, table, kind, what in (
+        ("stops", domain.stops, str, "text"),
+        ("budgets", domain.budgets, int, "a whole number"),
+    ):
         need(
             isinstance(table, Mapping)
             and (bool(table) or name != "budgets")

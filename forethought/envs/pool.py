@@ -31,7 +31,7 @@ from forethought.envs.guard import Fault, Guard
 from forethought.envs.images import Images
 from forethought.recipe.schema import LimitSpec
 
-METHODS = ("reset", "step", "close")
+METHODS = frozenset(("reset", "step", "close"))
 
 
 class Pool:
@@ -260,7 +260,7 @@ class Episode:
 def _is_async(environment: Environment) -> bool:
     kind = type(environment)
     # a class is looked at once; an environment with methods of its own, each time
-    if issubclass(kind, Environment) and not any(name in vars(environment) for name in METHODS):
+    if issubclass(kind, Environment) and METHODS.isdisjoint(vars(environment)):
         return _has_coroutines(kind)
     return _has_coroutines.__wrapped__(environment)
 

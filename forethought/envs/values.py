@@ -75,10 +75,8 @@ def verdict(value: Any) -> Verdict:
     """With a score from 0 to 1: what a reward is made of."""
     need(isinstance(value, Verdict), value, "a Verdict")
     score = value.score
-    # nan is in no range
-    need(
-        isinstance(score, Real) and 0.0 <= float(score) <= 1.0, score, "a number from 0 to 1", "Verdict.score"
-    )
+    fits = (type(score) is float or isinstance(score, Real)) and 0.0 <= float(score) <= 1.0  # nan: nowhere
+    need(fits, score, "a number from 0 to 1", "Verdict.score")
     text(value.reason, "Verdict.reason")
     return value if type(score) is float else replace(value, score=float(score))
 

@@ -47,6 +47,7 @@ class Words:
         self._pieces: dict[str, tuple[int, ...]] = {}  # what siblings read they read in the same words
         rows = {role: (own or {}).get(role) or RoleSpec() for role in self.roles}
         self._stops = {role: rows[role].stop or taskset.stop(role) for role in self.roles}
+        self._ends = {role: (stop,) if stop else () for role, stop in self._stops.items()}
         self._openings = {role: taskset.opening(role) for role in self.roles}
         # tokens of a word
         self.longest = max(len(self.piece(word)) for word in taskset.words(self.roles)) if self.spaced else 1
@@ -61,7 +62,7 @@ class Words:
 
     def stops(self, role: str) -> tuple[str, ...]:
         """Stop texts of a role; empty where its turn ends with the model's own end."""
-        return (self.stop(role),) if self.stop(role) else ()
+        return self._ends[role]
 
     def opening(self, role: str) -> str:
         """What stands before a turn of the role, or ""."""

@@ -311,6 +311,8 @@ class Desk(Guided):
         if isinstance(parsed, Refusal):
             return verdict(parsed)
         wanted = self._expand(task.state, parsed.value.path, parsed.value.value or task.state.value)
+        if wanted == acts:
+            return Verdict(score=1.0)
         for i, (want, got) in enumerate(zip(wanted, acts, strict=False), start=1):
             if want.split() != got.split():
                 return Verdict(score=0.0, reason=f"turn {i}: expected {want!r}, found {got!r}")
