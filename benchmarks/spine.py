@@ -49,7 +49,8 @@ def found(*places: str):
 
 
 def scripted(tasks, taskset):
-    """An engine that says what the oracle shows, with every fifth turn wrong, and counts the seconds that it takes."""
+    """An engine that says what the oracle shows, and counts the seconds that it takes. One turn in five begins with
+    another widget: such a plan is wrong, such an act does not follow its plan; both go on to their end."""
     base = found("engines.fake.engine:FakeEngine", "engines.fake:FakeEngine")
     demonstrated = {f"{task.context} {task.prompt}": taskset.demonstrate(task) for task in tasks}
     stop = taskset.stops
