@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forethought.core.errors import RecipeError
 from forethought.core.named import load_named
 from forethought.core.types import NO_EVIDENCE, Branch, Node, Task, Tree
 from forethought.envs.guard import Fault, Guard, WrongType
@@ -29,7 +30,11 @@ Function = Callable[[Task, Sequence[Node]], Any]
 
 def loaded(named: Mapping[str, str], where: str) -> dict[str, Function]:
     """Part -> its function. RecipeError, with the address below `where`, where there is no such code."""
-    return {part: load_named(text, Path.cwd(), f"{where}.{part}") for part, text in named.items()}
+    found = {part: load_named(text, Path.cwd(), f"{where}.{part}") for part, text in named.items()}
+    for part, function in found.items():
+        if not callable(function):
+            raise RecipeError(f"{where}.{part}", f"{named[part]} is no function, but {function!r:.60}")
+    return found
 
 
 def with_parts(tree: Tree, functions: Mapping[str, Function], weights: Weights, guard: Guard) -> Tree:

@@ -9,6 +9,7 @@ import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 from loss_cases import pg
 
+from forethought.core.errors import RecipeError
 from forethought.core.types import Batch
 from forethought.engines.fake.numbers import Numbers
 from forethought.engines.fake.objectives import Tokens
@@ -60,6 +61,19 @@ def test_a_run_knows_the_file_that_it_began_with(tmp_path):
     file.write_text(file.read_text() + "# other\n")
     [said] = changed(tmp_path / "run", recipe)
     assert said.startswith(f"stage.0.loss: {file} has changed since the run began")
+
+
+def test_what_its_function_raises_is_the_users_to_mend(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from forethought.learn.losses.row import Loss\n\n"
+        "def broken(t):\n    return {}['w']\n\n"
+        "ROW = Loss(per_token=broken, needs={'advantage'})\n"
+    )
+    stage = {"kind": "reinforce", "until": {"steps": 1}, "batch": 2, "loss": f"{file}:ROW"}
+    recipe = desk_recipe(stage | {"tree": {"plan": 2, "act": 2}})
+    with pytest.raises(RecipeError, match=r"^loss: .*mine\.py:ROW raised KeyError: 'w' \(.*mine\.py:4\)"):
+        run.train(recipe, tmp_path / "run", nothing, fake_desk())
 
 
 def test_its_gradient_by_hand():

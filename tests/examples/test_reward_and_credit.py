@@ -135,3 +135,11 @@ def test_code_that_is_not_there_is_refused_before_anything_trains(tmp_path):
         with pytest.raises(RecipeError, match=rf"^stage\.1\.{where}: .*has no "):
             run.train(desk_recipe(stage(), last, layout="shared"), tmp_path / "run", nothing, fake_desk())
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_part_that_is_no_function_is_refused_before_anything_trains(tmp_path):
+    file = tmp_path / "part.py"
+    file.write_text("three = 3\n")
+    last = stage(parts={"mine": f"{file}:three"}, reward={"act": {"mine": 1.0}})
+    with pytest.raises(RecipeError, match=r"^stage\.0\.parts\.mine: .*part\.py:three is no function, but 3"):
+        run.train(desk_recipe(last, layout="shared"), tmp_path / "run", nothing, fake_desk())

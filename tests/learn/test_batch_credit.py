@@ -162,6 +162,24 @@ def test_what_a_row_of_ones_own_does_wrong_is_the_users_to_mend(tmp_path, name, 
         score(TREES, CreditSpec(name=f"{tmp_path / 'rows.py'}:{name}"), {})
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("object()", "not JSON serializable"),
+        ("float('nan')", "not JSON compliant"),
+        ("{1: 2.0}", "a number that is a key as text"),
+        ("(1.0, 2.0)", "a tuple as a list"),
+    ],
+)
+def test_a_state_that_no_checkpoint_gives_back_is_refused_at_once(tmp_path, value, said):
+    file = tmp_path / "keeps.py"
+    file.write_text(
+        f"def row(trees, spec, state):\n    state['kept'] = {value}\n    return [{{}} for _ in trees]\n"
+    )
+    with pytest.raises(UserError, match=f"its state .*{said}"):
+        score(TREES, CreditSpec(name=f"{file}:row"), {})
+
+
 @pytest.mark.parametrize("name", ["rows.py:absent", "absent.py:best", "no.such.module:row"])
 def test_a_row_that_is_not_there_is_refused_at_its_key(tmp_path, name):
     (tmp_path / "rows.py").write_text(ROW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +31,25 @@ def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Adva
         if not isinstance(found, Sequence) or len(found) != len(trees):
             n = f"{len(found)} entries" if isinstance(found, Sequence) else f"{found!r:.60}"
             raise UserError(f"credit {name!r} must give one table for each of {len(trees)} trees, gave {n}")
+        _saved(name, state)
         return [_read(name, tree, table) for tree, table in zip(trees, found, strict=True)]
 
     return row
+
+
+def _saved(name: str, state: dict[str, Any]) -> None:
+    """UserError for a state that a checkpoint would not give back as it is: said at once, not on a resume."""
+    try:
+        same = json.loads(json.dumps(state, allow_nan=False)) == state
+        error = (
+            "a checkpoint would give it back otherwise (a tuple as a list, a number that is a key as text)"
+        )
+    except (TypeError, ValueError) as wrong:
+        same, error = False, str(wrong)
+    if not same:
+        raise UserError(
+            f"credit {name!r}: keep in its state what JSON has (text, finite numbers, lists, tables): {error}"
+        )
 
 
 def _read(name: str, tree: Tree, table: Any) -> Advantages:

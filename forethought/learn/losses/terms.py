@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import ForethoughtError, RecipeError
 from forethought.core.metrics import Max, Mean, Metric
 from forethought.core.types import Objective, Term
 from forethought.learn.losses import row
@@ -51,8 +52,15 @@ class _Declared:
 
 
 def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
-    """What the function of a row returns. RecipeError where that is not one number per token."""
-    given = own.per_token(_Declared(t, own, term.loss), **term.options)
+    """What the function of a row returns. RecipeError where it raises, or that is not one number per token."""
+    try:
+        given = own.per_token(_Declared(t, own, term.loss), **term.options)
+    except (ForethoughtError, MemoryError, RuntimeError):
+        raise  # ours, or the engine's: it mends itself where memory runs out
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{term.loss} raised {type(error).__name__}: {error} ({line.filename}:{line.lineno})"
+        raise RecipeError("loss", said) from error
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
         raise RecipeError(
             "loss", f"{term.loss} must return (loss of each token, {{name: number of each token}})"
