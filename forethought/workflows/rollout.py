@@ -21,7 +21,7 @@ from forethought.workflows import drawing
 from forethought.workflows.drive import Free, Lockstep
 from forethought.workflows.growing import Given, Growing, Play
 from forethought.workflows.table import workflow_of
-from forethought.workflows.trajectory import Trajectory
+from forethought.workflows.trajectory import Trajectory, WorkflowError
 from forethought.workflows.words import Words
 
 
@@ -211,6 +211,9 @@ class Rollouts:
             g.driver = driver
         with pool:
             driver.run([self.workflow.run(t, t.task, t.counts) for t in trajectories])
+        for number, g in enumerate(whole):
+            if g.play.counts[self.roles[0]] and not any(node.role for node in g.nodes):
+                lost(number, WorkflowError("no role has spoken: is each fork and generate awaited?"))
         self.engine.forget_paths()
         return [g.tree() for g in growing]
 

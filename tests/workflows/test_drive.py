@@ -181,9 +181,14 @@ async def half_a_branch(t, task, n):
     await t.fork("plan", 2.5)
 
 
+async def says_nothing(t, task, n):
+    t.fork("plan", 2).close()  # not awaited
+
+
 WRONG = "workflow: WorkflowError: "
 HALF = "workflow: TypeError: fork of plan needs a whole number of branches, found 2.5"
 LATE = WRONG + "act was to speak on a branch that had ended (refused)"
+SILENT = WRONG + "no role has spoken: is each fork and generate awaited?"
 LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
 
 
@@ -197,6 +202,7 @@ LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
         (swallows, [("plan", "failed", LATE)]),
         (never_ends, [("act", "failed", LONG)]),
         (half_a_branch, [("plan", "failed", HALF)]),
+        (says_nothing, [("plan", "failed", SILENT)]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
