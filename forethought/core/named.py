@@ -85,7 +85,11 @@ def _file(path: Path, where: str) -> ModuleType:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise RecipeError(where, f"{path} does not exist; it is taken from the recipe's folder") from None
+        raise RecipeError(
+            where,
+            f"{path} does not exist; a recipe's file names are taken from its folder, those of --set from the "
+            "working directory",
+        ) from None
     except OSError as error:
         raise RecipeError(where, f"{path} cannot be read: {error.strerror or error}") from None
     path = path.resolve()
