@@ -21,11 +21,13 @@ import threading
 # the public one makes an enum of what it finds, which takes longer than the call that is watched
 from _signal import getsignal
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic
+from math import inf
+from time import monotonic, sleep
 from typing import Any
 
 PATIENCE = 5
 AGAIN = 1.0  # seconds between two times that a call is told to end
+LOOK = 0.002  # most seconds between two looks at answers
 LEAVE = 0.2  # seconds that a call on a thread of its own has to end when it is told to
 
 
@@ -123,6 +125,25 @@ class Watchdog:
             raise
 
 
+def next_of(answers: queue.SimpleQueue, seconds: float) -> Any:
+    """The next of the answers, within so many seconds (inf: however long it takes); else raises queue.Empty.
+
+    `SimpleQueue.get` with a timeout may wait for ever where a signal, such as the timer's, interrupts it just
+    before its end: what is left is then negative (CPython 3.11). So it is looked at again and again.
+    """
+    if seconds == inf:
+        return answers.get()
+    until, pause = monotonic() + seconds, 5e-5
+    while True:
+        try:
+            return answers.get_nowait()
+        except queue.Empty:
+            if (left := until - monotonic()) <= 0:
+                raise
+        sleep(min(left, pause))
+        pause = min(2 * pause, LOOK)
+
+
 def _can_interrupt() -> bool:
     return threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
 
@@ -141,13 +162,13 @@ class _Worker:
         self.busy = True
         self._asked.put((function, args, named))
         try:
-            value, error = self._answers.get(timeout=seconds)
+            value, error = next_of(self._answers, seconds)
         except queue.Empty:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(TimeUp)
             )
             with contextlib.suppress(queue.Empty):
-                self._answers.get(timeout=LEAVE)
+                next_of(self._answers, LEAVE)
                 self.busy = False
             raise TimeUp from None
         self.busy = False

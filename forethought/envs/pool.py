@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from forethought.core.types import Outcome, Task
-from forethought.core.watchdog import TimeUp
+from forethought.core.watchdog import TimeUp, next_of
 from forethought.envs import values
 from forethought.envs.base import Environment, Observation
 from forethought.envs.elsewhere import Call, Loop, Thread
@@ -149,7 +149,7 @@ class Pool:
     def _next(self, seconds: float) -> int:
         """The next call that ends, within so many seconds; how many did."""
         try:
-            call = self._ended.get(True, None if seconds == inf else max(seconds, 0.0))
+            call = next_of(self._ended, seconds)
         except queue.Empty:
             return 0
         if call.returned:

@@ -691,3 +691,30 @@ def test_a_reset_or_close_that_cannot_be_called_is_refused_by_name(name):
 
     with pytest.raises(WrongType, match=f"an environment whose {name} is a int, 5, not a method"):
         environment(type("Odd", (), {"step": giving(None), name: 5})())
+
+
+def test_a_wait_that_a_signal_interrupts_ends_in_time():
+    """CPython's own queue waits until something comes, which here is after 5 seconds."""
+    import queue
+
+    from forethought.core.watchdog import next_of
+
+    answers, done, begun = queue.SimpleQueue(), threading.Event(), time.monotonic()
+
+    def busy():
+        while not done.is_set():
+            if time.monotonic() - begun > 5:
+                answers.put("late")
+
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+    (thread := threading.Thread(target=busy, daemon=True)).start()
+    try:
+        for _ in range(20):
+            with pytest.raises(queue.Empty):
+                next_of(answers, 0.0107)
+    finally:
+        done.set()
+        thread.join()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
