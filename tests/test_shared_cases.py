@@ -80,10 +80,10 @@ def test_an_answer_with_a_space_of_another_kind_is_read_from_a_file(tmp_path):
 
 @pytest.mark.parametrize("id", ["box-in-plan-1", "box-in-plan-2"])
 def test_a_box_in_a_plan(id):
-    from forethought.interface.tags import Tags
     from forethought.tasks.math.turns import Turns
+    from forethought.tasks.sections import tags_of
 
-    assert isinstance(Turns(Tags(), 50).plan(CASES[id]["input"]), Refusal)
+    assert isinstance(Turns(tags_of(), 50).plan(CASES[id]["input"]), Refusal)
 
 
 # Models -----------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 def add_eval(verbs: Verbs) -> None:
     """Declare `eval SOURCE`."""
-    parser = verb(verbs, "eval", _eval, "measure planning, acting and both together on held-out tasks")
+    parser = verb(verbs, "eval", _eval, "measure each role and all together on held-out tasks")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
     parser.add_argument(
@@ -58,7 +58,7 @@ def add_eval(verbs: Verbs) -> None:
 
 def add_sample(verbs: Verbs) -> None:
     """Declare `sample SOURCE`."""
-    parser = verb(verbs, "sample", _sample, "look at plans and actions, with what the verifiers say")
+    parser = verb(verbs, "sample", _sample, "look at what every role says, with what the verifiers say")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
     parser.add_argument(
@@ -77,7 +77,10 @@ def add_sample(verbs: Verbs) -> None:
 def add_swap(verbs: Verbs) -> None:
     """Declare `swap SOURCE SOURCE ...`."""
     parser = verb(
-        verbs, "swap", _swap, "every planner with every actor of several runs or models, on the tasks of each"
+        verbs,
+        "swap",
+        _swap,
+        "the roles before the last of every run or model with the last of every other, on the tasks of each",
     )
     parser.add_argument(
         "sources", metavar="SOURCE", type=Path, nargs="+", help=f"at least two; each {SOURCE}"

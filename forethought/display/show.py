@@ -80,8 +80,7 @@ def _gate(gate: GateSpec) -> str:
 
 
 def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
-    """Write tasks with the plans and acts that a policy wrote and what the verifiers said; colour only on a
-    terminal."""
+    """Write tasks with the turns that policies wrote and what the verifiers said; colour only on a terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -91,14 +90,13 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
         for name in ("context", "prompt"):
             if row.get(name):
                 console.print(_line(name, row[name], "dim"))
-        console.print(_line("oracle", row.get("oracle_plan"), "dim"))
-        console.print(
-            _line("plan", row.get("plan")).append_text(
-                _verdict(row.get("plan_verdict"), row.get("plan_reason"), row.get("plan_status"))
-            )
-        )
-        for act in row.get("acts") or ():
-            console.print(_line("act", act))
+        for text in row["oracle"].values() or [None]:
+            console.print(_line("oracle", text, "dim"))
+        for turn in row["turns"]:
+            line = _line(turn["role"], turn["text"])
+            if turn["valid"] is not None or turn["status"] != "finished":
+                line.append_text(_verdict(turn["valid"] or 0.0, turn["reason"], turn["status"]))
+            console.print(line)
         console.print(
             _line("result", "").append_text(
                 _verdict(row.get("success"), row.get("reason"), row.get("status"))

@@ -90,15 +90,17 @@ def swap_tables(tables: Iterable[Mapping[str, Any]]) -> str:
 
 def _swapped(table: Mapping[str, Any]) -> list[str]:
     home, actors = table["home"], list(next(iter(table["e2e"].values())))
-    verdict = "plan" if table["exact"] else "plan's form"
-    columns = [(verdict, table["plan"], False)] + [
+    judged = table["planner"][-1]
+    verdict = judged if table["exact"] else f"{judged}'s form"
+    columns = [(verdict, table["valid"], False)] + [
         (_short(actor, 23), {p: row[actor] for p, row in table["e2e"].items()}, actor == home)
         for actor in actors
     ]
     label = max(16, *(len(_short(name, 24)) + 2 for name in table["e2e"]))
     across = (WIDTH - label) // 27
     blocks = [
-        f"tasks of {home}: {table['task']}, {table['n']} tasks, levels {' '.join(map(str, table['levels']))}"
+        f"tasks of {home}: {table['task']}, {table['n']} tasks, levels {' '.join(map(str, table['levels']))}; "
+        f"a row says {' and '.join(table['planner'])}, a column {table['actor']}"
     ]
     if failed := sum(cell.get("failed", 0) for row in table["e2e"].values() for cell in row.values()):
         blocks[0] += f"; {failed} executions failed and are not counted"

@@ -4,8 +4,8 @@ runs/math-1                     the executions of its trees (trees/step-*.jsonl.
                                 above it
 runs/math-1/guided/stage-0      a distilled data set: plans with their chains
 solutions.jsonl                 lines of {"text"}, {"chain"}, {"solution"} or, as in GSM8K's files,
-                                {"answer"}, with {"plan"} before it where there is one; a line with
-                                "correct": false is a wrong one
+                                {"answer"}, with the plan before it where there is one, as in a distilled data
+                                set; a line with "correct": false is a wrong one
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from forethought.core import datafiles
 from forethought.core.errors import UserError
 from forethought.core.types import NO_EVIDENCE
+from forethought.tasks.sections import PLAN
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
 _STEP = re.compile(r"step-[0-9]{1,18}\.jsonl\.gz")  # a file of another name is no run's
@@ -131,10 +132,10 @@ def _line(row: Any, where: str) -> tuple[str, bool]:
     if name is None:
         found = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
         raise UserError(f"{where}: needs one of the fields {', '.join(TEXTS)}; found {found or 'none'}")
-    texts = [row.get("plan") or "", row[name]]
+    texts = [row.get(PLAN) or "", row[name]]
     if wrong := next((t for t in texts if not isinstance(t, str)), None):
         raise UserError(f"{where}: a solution is text, found {str(wrong)[:80]!r}")
-    if (found := datafiles.half({"plan": texts[0], name: texts[1]})) is not None:
+    if (found := datafiles.half({PLAN: texts[0], name: texts[1]})) is not None:
         raise UserError(f"{where}: {found}")
     correct = row.get("correct", True)
     if correct not in (True, False):  # 0 and 1 too

@@ -1,7 +1,7 @@
-"""Tagged free text: `<plan>...</plan> <think>...</think> <act>...</act>`, extracted strictly.
+"""Tagged free text, such as `<plan>...</plan> <think>...</think> <act>...</act>`, extracted strictly.
 
-What a language model writes around its plan is where silent leniency hides: a pattern that takes the first
-match accepts two plans, a plan that never ends, or text after the last tag. Here each tag stands at most
+What a language model writes around an answer is where silent leniency hides: a pattern that takes the first
+match accepts two answers, one that never ends, or text after the last tag. Here each tag stands at most
 once, closed, in order, not nested and not empty, with nothing but white space around it; anything else is
 refused with the character (from 1) and the reason.
 """
@@ -16,9 +16,6 @@ from typing import NoReturn
 from forethought.core.errors import UserError
 from forethought.interface.result import END, Parsed, Refusal, Refused, alternatives, quoted_text
 
-SECTIONS = ("plan", "think", "act")
-PLAN = SECTIONS[0]  # the section that a distillation asks for
-
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -29,26 +26,22 @@ class Section:
     start: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Tags:
-    """The tag of each section; Blink-Think-Link (arXiv 2509.15566) is Tags(plan="blink", act="link").
+    """Section -> its tag, in the order of the sections in a text.
 
-    `order` is the order of the sections in a text; `required` those that must be there; `strict = False` lets
-    other text stand outside of the sections, but no tag of these. UserError for a tag that is no name or
-    stands for two sections.
+    `required`: those that must be there; `strict = False` lets other text stand outside of the sections, but no
+    tag of these. UserError for a tag that is no name or stands for two sections.
     """
 
-    plan: str = "plan"
-    think: str = "think"
-    act: str = "act"
-    order: tuple[str, ...] = SECTIONS
-    required: tuple[str, ...] = ("plan",)
-    strict: bool = True
+    names: Mapping[str, str]
+    required: tuple[str, ...] = field(default=(), kw_only=True)
+    strict: bool = field(default=True, kw_only=True)
     _marks: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names = [self.name(section) for section in SECTIONS]
-        for section, name in zip(SECTIONS, names, strict=True):
+        names = list(self.names.values())
+        for section, name in self.names.items():
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
                 raise UserError(
                     f"the tag of {section} is a name of letters, digits, _ and -, such as "
@@ -56,16 +49,13 @@ class Tags:
                 )
         if len(set(names)) < len(names):
             raise UserError(f"two sections share a tag: {', '.join(names)}; give each its own")
-        if sorted(self.order) != sorted(SECTIONS) or not set(self.required) <= set(SECTIONS):
-            raise UserError(
-                f"order names each of {', '.join(SECTIONS)} once and required some of them, "
-                f"found {self.order} and {self.required}"
-            )
+        if not set(self.required) <= set(self.names):
+            raise UserError(f"required names some of {', '.join(self.names)}, found {self.required}")
         object.__setattr__(self, "_marks", re.compile(rf"<(/?)({'|'.join(map(re.escape, names))})>"))
 
     def name(self, section: str) -> str:
-        """The tag's word for a section ("plan", "think", "act")."""
-        return getattr(self, section)
+        """The tag's word for a section."""
+        return self.names[section]
 
     def open(self, section: str) -> str:
         """Opening tag of a section."""
@@ -100,7 +90,7 @@ class Tags:
     def render(self, sections: Mapping[str, str]) -> str:
         """The text with these sections, one per line. ValueError for sections that `parse` would not give
         back."""
-        text = "\n".join(f"{self.open(s)}{sections[s]}{self.close(s)}" for s in self.order if s in sections)
+        text = "\n".join(f"{self.open(s)}{sections[s]}{self.close(s)}" for s in self.names if s in sections)
         found = self.parse(text)
         if isinstance(found, Refusal):
             raise ValueError(f"no text has the sections {dict(sections)!r}: {found}")
@@ -110,7 +100,7 @@ class Tags:
 
     def _sections(self, text: str) -> dict[str, Section]:
         found: dict[str, Section] = {}
-        of_tag = {self.name(section): section for section in SECTIONS}
+        of_tag = {name: section for section, name in self.names.items()}
         opened: tuple[str, re.Match[str]] | None = None
         outside = 0  # where the text after the last section begins
         for mark in self._marks.finditer(text):
@@ -130,7 +120,7 @@ class Tags:
         if self.strict:
             self._need_blank(text, outside, len(text), "nothing may stand outside of the tags")
         if missing := [
-            self.open(section) for section in self.order if section in self.required and section not in found
+            self.open(section) for section in self.names if section in self.required and section not in found
         ]:
             _refuse(len(text), f"found {END}, expected {alternatives(missing, 'and')}")
         return found
@@ -141,11 +131,11 @@ class Tags:
             _refuse(mark.start(), f"{mark[0]!r} a second time")
         if mark[1]:
             _refuse(mark.start(), f"{mark[0]!r} closes nothing")
-        if later := [s for s in found if self.order.index(s) > self.order.index(section)]:
+        order = list(self.names)
+        if later := [s for s in found if order.index(s) > order.index(section)]:
             _refuse(
                 mark.start(),
-                f"{mark[0]!r} after {self.open(later[0])!r}; the order is "
-                f"{', '.join(map(self.open, self.order))}",
+                f"{mark[0]!r} after {self.open(later[0])!r}; the order is {', '.join(map(self.open, order))}",
             )
 
     def _section(self, section: str, text: str, start: int, end: int) -> Section:

@@ -1,5 +1,5 @@
-"""A run or a bare model, looked at: factored evaluation, repeated samples, plans and actions to read,
-planners and actors exchanged."""
+"""A run or a bare model, looked at: factored evaluation, repeated samples, turns of every role to
+read, planners and actors exchanged."""
 
 from forethought.look.measure import evaluate as evaluate
 from forethought.look.samples import sample as sample

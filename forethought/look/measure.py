@@ -1,4 +1,4 @@
-"""`forethought eval`: the three factored numbers of a run or a model, or avg@k, pass@k and maj@k of repeated
+"""`forethought eval`: the factored numbers (`recipe.measurements`) of a run or a model, or avg@k, pass@k and maj@k of repeated
 samples."""
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
 from forethought.core.seeds import seed_of
-from forethought.core.types import Task, Undrawn
+from forethought.core.types import NO_EVIDENCE, Task, Undrawn
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.quality import leaks, references
-from forethought.look.records import Record, Response, Tell, play
+from forethought.look.records import Record, Response, Said, Tell, play
 from forethought.look.source import Source
 from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import Recipe, TreeSpec
@@ -44,8 +44,9 @@ def evaluate(
     `tree`: greedy, or several `samples` of each problem (of the role that speaks first) with a temperature and
     top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K"
     (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
-    (`metrics.share_interval`); "by_file" is there where the problems come from several. "act" is there where
-    all have an oracle's plan. With `problems` of a family that judges acts apart also "executable", "goal" and
+    (`metrics.share_interval`); "by_file" is there where the problems come from several. Of other roles it has
+    theirs: the first one's own turn, each later one under the oracle's turns before it (where all tasks have an
+    oracle's plan), and all together. With `problems` of a family that judges acts apart also "executable", "goal" and
     "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong"
@@ -101,7 +102,7 @@ def _evaluate(
     samples = samples_of(source, tree)
     values = (_single if samples == 1 else _repeated)(records, rollouts.roles)
     if problems is not None and face(domain, JudgesActs):
-        values |= _judged(domain, records, samples)
+        values |= _judged(domain, records, samples, rollouts.roles[-1])
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
     if (
         face(domain, Origins)
@@ -120,9 +121,11 @@ def _evaluate(
     }
     if any(r.overlong for r in said):
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
-    if failed := sum(len(r.responses) - len(r.judged()) + r.oracle_failed for r in records):
+    if failed := sum(
+        len(r.responses) - len(r.judged()) + list(r.alone.values()).count(None) for r in records
+    ):
         found["failed"] = failed
-    if face(domain, Comparable):
+    if face(domain, Comparable) and len(rollouts.roles) > 1:
         known = [record for record in records if not isinstance(record.task.state, Undrawn)]
         found |= leaks(domain, known) | references(domain, known)
     settings = {
@@ -181,25 +184,28 @@ def _repeated(records: Sequence[Record], roles: Sequence[str]) -> Values:
 def _by_role(
     records: Sequence[Record], roles: Sequence[str], first: tuple[list[float | None], int]
 ) -> Values:
-    """What was judged of the role that speaks first, where others follow; of two roles also the second one's success
-    under the oracle's turn."""
+    """Each role by itself, where there are several and something judges it: the first one's own turns (`first`), the
+    others under the oracle's."""
     if len(roles) == 1:
         return {}
-    return {roles[0]: first} | (_act(records, roles[1]) if len(roles) == 2 else {})
+    found = {roles[0]: first}
+    if all(record.alone for record in records):
+        found |= {role: ([record.alone[role] for record in records], 1) for role in roles[1:]}
+    return {role: values for role, values in found.items() if role == roles[-1] or _is_judged(records, role)}
 
 
-def _act(records: Sequence[Record], role: str) -> Values:
-    under = [record.under_oracle for record in records]
-    tried = all(
-        record.oracle_failed or value is not None for record, value in zip(records, under, strict=True)
-    )
-    return {role: (under, 1)} if tried else {}
+def _is_judged(records: Sequence[Record], role: str) -> bool:
+    """Whether the executor judged a turn of the role, or would have: none came to its end."""
+    turns = [
+        turn for record in records for said in record.responses for turn in said.turns if turn.role == role
+    ]
+    return any(turn.valid is not None for turn in turns) or all(turn.status in NO_EVIDENCE for turn in turns)
 
 
-def _judged(domain: JudgesActs, records: Sequence[Record], k: int) -> Values:
-    """What the family's executor of acts says of every response; a refused plan has no acts, and they do
+def _judged(domain: JudgesActs, records: Sequence[Record], k: int, role: str) -> Values:
+    """What the family's executor of acts says of every response; after a refused turn there are none, and they do
     nothing."""
-    judged = [[_acts(domain, r.task, s) for s in r.judged()] for r in records]
+    judged = [[_acts(domain, r.task, s.texts(role)) for s in r.judged()] for r in records]
     success = [[s.success for s in r.judged()] for r in records]
     executable = [[float(j.get("executable", 0)) for j in row] for row in judged]
     optimal = [
@@ -210,8 +216,8 @@ def _judged(domain: JudgesActs, records: Sequence[Record], k: int) -> Values:
     return {name: ([avg_at_k(shares) if shares else None for shares in row], k) for name, row in rows.items()}
 
 
-def _acts(domain: JudgesActs, task: Task, said: Response) -> Mapping[str, object]:
-    return domain.judge_acts(task, said.acts[0]) if said.acts else {}
+def _acts(domain: JudgesActs, task: Task, acts: Sequence[str]) -> Mapping[str, object]:
+    return domain.judge_acts(task, acts[0]) if acts else {}
 
 
 def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dict[int | str, list[int]]:
@@ -239,14 +245,18 @@ def _entry(
 
 
 def _tokens(said: Sequence[Response], roles: Sequence[str]) -> dict[str, float | None]:
-    """Mean tokens of a plan, and of the acts of a response that was executed."""
-    acts = [r.act_tokens for r in said if r.acts]
-    return {roles[0]: avg_at_k([r.plan_tokens for r in said]), roles[-1]: avg_at_k(acts) if acts else None}
+    """Role -> mean tokens of all its turns in a response in which it spoke."""
+    return _of_roles(said, roles, lambda turns: sum(turn.tokens for turn in turns))
 
 
 def _truncated(said: Sequence[Response], roles: Sequence[str]) -> dict[str, float | None]:
-    acts = [float(r.act_truncated) for r in said if r.acts]
+    return _of_roles(said, roles, lambda turns: any(turn.status == "truncated" for turn in turns))
+
+
+def _of_roles(
+    said: Sequence[Response], roles: Sequence[str], value: Callable[[Sequence[Said]], float]
+) -> dict[str, float | None]:
+    spoken = {role: [turns for r in said if (turns := r.of(role)) or role == roles[0]] for role in roles}
     return {
-        roles[0]: avg_at_k([float(r.plan_truncated) for r in said]),
-        roles[-1]: avg_at_k(acts) if acts else None,
+        role: avg_at_k([float(value(t)) for t in turns]) if turns else None for role, turns in spoken.items()
     }

@@ -138,7 +138,9 @@ def align(steps: Sequence[str], asked: Sequence[str]) -> list[tuple[int, int, fl
 
 
 def _texts(domain: Taskset, record: Record) -> list[str]:
-    return [response.plan.removesuffix(domain.stops["plan"]) for response in record.responses]
+    """What the role that speaks first said in each response, without the word that ends its turn."""
+    first = [response.turns[0] for response in record.responses]
+    return [turn.text.removesuffix(domain.stop(turn.role)) for turn in first]
 
 
 def _plans(domain: Taskset, record: Record) -> list[list[str]]:

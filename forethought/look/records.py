@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from forethought.core.types import Node, Task, Tree
+from forethought.core.types import Node, Status, Task, Tree
 from forethought.envs.guard import Fault
-from forethought.recipe.roles import counts_of
+from forethought.measure.evaluate import success, valid
+from forethought.recipe.roles import counts_of, once
 from forethought.recipe.schema import TreeSpec
 from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
@@ -18,35 +19,58 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """A plan and its execution. `acts` is empty and `act_tokens` 0 where the plan was refused or had no
-    room."""
+class Said:
+    """A turn of a role."""
 
-    plan: str
-    plan_reason: str
-    refused: bool
-    valid: float  # the domain's verdict on the plan
-    acts: tuple[str, ...]
+    role: str
+    text: str
+    status: Status
+    reason: str
+    tokens: int
+    valid: float | None  # the verdict of the exact executor; None where nobody judged it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """What was said on one path, by whatever roles, and what came of it. The last role has no turn where one
+    before it was refused or had no room."""
+
+    turns: tuple[Said, ...]
     success: float
     reason: str
     vote: str | None  # what it votes for when samples vote; None: for nothing
-    plan_tokens: int
-    act_tokens: int
-    plan_truncated: bool
-    act_truncated: bool
-    overlong: bool = False  # a turn had no room in the model's context
     failed: bool = False  # the family, its environment, grader or parser broke: it is in no measure
+
+    @property
+    def refused(self) -> bool:
+        return any(turn.status == "refused" for turn in self.turns)
+
+    @property
+    def overlong(self) -> bool:
+        """A turn had no room in the model's context."""
+        return any(turn.status == "overlong" for turn in self.turns)
+
+    @property
+    def valid(self) -> float:
+        """Of the role that speaks first."""
+        return self.turns[0].valid or 0.0
+
+    def of(self, role: str) -> list[Said]:
+        """The turns of a role for which there was room."""
+        return [turn for turn in self.turns if turn.role == role and turn.status != "overlong"]
+
+    def texts(self, role: str) -> tuple[str, ...]:
+        return tuple(turn.text for turn in self.of(role))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """All responses to a task, and its success under the oracle's plan (None where that was not tried, or
-    failed)."""
+    """All responses to a task. `alone`: role -> its score where the oracle speaks the roles before it (None:
+    something failed); empty where that was not tried."""
 
     task: Task
     responses: tuple[Response, ...]
-    under_oracle: float | None = None
-    oracle_failed: bool = False
+    alone: Mapping[str, float | None]
 
     def judged(self) -> list[Response]:
         """Without those that failed."""
@@ -65,80 +89,85 @@ def play(
     rows: int,
     tell: Tell = lambda done, n: None,
 ) -> Iterator[Record]:
-    """One record per task, in order: as many responses as `tree` samples, and one under the oracle's plan where
-    `oracle`.
+    """One record per task, in order: as many responses as `tree` samples, and where `oracle` one of each role after
+    the first under the oracle's turns.
 
     About `rows` sequences are sampled at a time; the numbers do not depend on it.
     """
-    size = max(1, rows // next(iter(counts_of(tree, tuple(policies)).values())))
+    roles = rollouts.roles
+    oracle = oracle and len(roles) > 1
+    size = max(1, rows // next(iter(counts_of(tree, roles).values())))
     for start in range(0, len(tasks), size):
         part = tasks[start : start + size]
-        for grown in rollouts.grow(part, tree, policies, seed, noise=noise, beside=oracle, first=start):
-            yield _record(rollouts.domain, grown, oracle, rollouts.roles[-1])
+
+        def grown(tree: TreeSpec, beside: bool = False, part=part, start=start) -> list[Tree]:
+            return rollouts.grow(part, tree, policies, seed, noise=noise, beside=beside, first=start)
+
+        trees = grown(tree, oracle)
+        told = {
+            role: grown(once(roles, temperature=tree.temperature, top_p=tree.top_p, oracle=roles[:i]))
+            for i, role in enumerate(roles)
+            if i > 1 and oracle
+        }
+        for i, whole in enumerate(trees):
+            own = whole.children(0)
+            alone: dict[str, float | None] = {}
+            if oracle:
+                beside = _branch(whole, own.pop())  # the oracle's is the last one
+                under = {roles[1]: beside, **{role: found[i] for role, found in told.items()}}
+                alone = {role: _score(tree, role, roles[-1]) for role, tree in under.items()}
+            responses = tuple(response(rollouts.domain, whole, first, roles[-1]) for first in own)
+            yield Record(task=whole.task, responses=responses, alone=alone)
         tell(start + len(part), len(tasks))
 
 
-def response(domain: Taskset, tree: Tree, plan: Node, acts_as: str) -> Response:
-    """What follows one first branch of a tree, a plan (with one execution), by the role that acts."""
-    turns = _below(tree, plan)
-    said = tuple(node for node in turns if node.role == acts_as)
-    success = max((node.reward_parts.get("outcome", 0.0) for node in said), default=0.0)
-    stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}.get(
-        plan.status, "was refused"
-    )
-    acts = tuple(node.text for node in said if node.status != "overlong")
-    overlong = any(node.status == "overlong" for node in (plan, *said))
-    broken = next((node for node in (plan, *said) if node.status == "failed"), None)
-    vote = None
-    try:
-        vote = None if overlong or broken else _vote(domain, tree.task, acts, bool(success))
-    except Fault as fault:
-        broken = replace(plan, reason=fault.reason)
+def _score(tree: Tree, role: str, last: str) -> float | None:
+    return success(tree) if role == last else valid(tree, role)
+
+
+def response(domain: Taskset, tree: Tree, first: Node, acts_as: str) -> Response:
+    """What was said on one first branch of a tree, with one turn at every place."""
+    nodes = [node for node in _branch(tree, first).nodes if node.role is not None]
+    turns = tuple(map(_said, nodes))
+    acted = [node for node in nodes if node.role == acts_as]
+    broken = next((node.reason for node in nodes if node.status == "failed"), None)
+    good = max((node.reward_parts.get("outcome", 0.0) for node in acted), default=0.0)
+    vote, texts = None, [turn.text for turn in turns if turn.role == acts_as and turn.status != "overlong"]
+    if texts and broken is None and all(turn.status != "overlong" for turn in turns):
+        try:
+            # a family whose answers can be written in several ways says what one votes for
+            vote = domain.vote(tree.task, texts, bool(good))
+        except Fault as fault:
+            broken = fault.reason
     return Response(
-        plan=plan.text,
-        plan_reason=plan.reason,
-        refused=plan.status == "refused",
-        valid=plan.reward_parts.get("valid", 0.0),
-        acts=acts,
-        success=success,
+        turns=turns,
+        success=good,
         vote=vote,
-        plan_tokens=len(plan.token_ids),
-        reason=broken.reason
-        if broken
-        else said[-1].reason
-        if said
-        else f"the plan {stopped}, nothing was executed",
-        act_tokens=sum(len(node.token_ids) for node in said),
-        plan_truncated=plan.status == "truncated",
-        act_truncated=any(node.status == "truncated" for node in said),
-        overlong=overlong,
+        reason=broken if broken is not None else acted[-1].reason if acted else _why_not(turns[-1]),
         failed=broken is not None,
     )
 
 
-def _record(domain: Taskset, tree: Tree, oracle: bool, acts_as: str) -> Record:
-    plans = tree.children(0)
-    given = response(domain, tree, plans.pop(), acts_as) if oracle else None  # the oracle's is the last one
-    return Record(
-        task=tree.task,
-        responses=tuple(response(domain, tree, plan, acts_as) for plan in plans),
-        under_oracle=given.success if given and not given.failed else None,
-        oracle_failed=bool(given and given.failed),
+def _said(node: Node) -> Said:
+    return Said(
+        role=node.role or "",
+        text=node.text,
+        status=node.status,
+        reason=node.reason,
+        tokens=len(node.token_ids),
+        valid=node.reward_parts.get("valid"),
     )
 
 
-def _below(tree: Tree, plan: Node) -> list[Node]:
-    inside, found = {plan.id}, []
+def _why_not(last: Said) -> str:
+    stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}
+    return f"the {last.role} {stopped.get(last.status, 'was refused')}, nothing was executed"
+
+
+def _branch(tree: Tree, first: Node) -> Tree:
+    """The tree with one of its first branches alone."""
+    inside = {first.id}
     for node in tree.nodes:  # parents precede children
         if node.parent in inside:
             inside.add(node.id)
-            found.append(node)
-    return found
-
-
-def _vote(domain: Taskset, task: Task, acts: tuple[str, ...], success: bool) -> str | None:
-    """A family whose answers can be written in several ways says what one votes for (`vote`); elsewhere the
-    acts themselves do."""
-    if not acts:
-        return None
-    return domain.vote(task, acts, success)
+    return replace(tree, nodes=tuple(n for n in tree.nodes if n.parent is None or n.id in inside))

@@ -1,14 +1,15 @@
-"""`forethought sample`: plans and actions to read, with what the verifiers say of them."""
+"""`forethought sample`: the turns of every role to read, with what the verifiers say of them."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 from forethought.core.seeds import seed_of
 from forethought.look.chosen import oracle_plans, to_show
 from forethought.look.measure import of_samples
-from forethought.look.records import Record, Response, play
+from forethought.look.records import Record, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
@@ -27,8 +28,8 @@ def sample(
     problems: Path | None = None,
     engine_of: EngineOf = torch_engine,
 ) -> list[dict]:
-    """`n` held-out tasks, or problems of a file, each with the model's plan and acts, the oracle's plan where
-    there is one, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
+    """`n` held-out tasks, or problems of a file, each with the model's turns, those of the oracle before the last
+    role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
     recipe, tree = source.recipe, of_samples(source.recipe, tree, 1)
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
         return _sample(source, domain, n, level, tree, seed, problems, engine_of)
@@ -64,27 +65,15 @@ def _sample(
 
 def _shown(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     task, (said,) = record.task, record.responses
+    before = rollouts.roles[:-1] if oracle else ()
     return {
         "task": task.id,
         "level": task.level,
         "context": task.context,
         "prompt": task.prompt,
-        "oracle_plan": rollouts.oracle_plan(task) if oracle else None,
-        "plan": said.plan,
-        "plan_verdict": bool(said.valid),
-        "plan_status": _status(said),
-        "plan_reason": said.plan_reason,
-        "acts": list(said.acts),
+        "oracle": {role: given.text for role in before if not (given := rollouts.oracle(task, role)).fault},
+        "turns": [asdict(turn) for turn in said.turns],
         "success": bool(said.success),
         "reason": said.reason,
         **({"status": "failed"} if said.failed else {}),
-        "tokens": {"plan": said.plan_tokens, "act": said.act_tokens},
     }
-
-
-def _status(said: Response) -> str:
-    if said.failed:
-        return "failed"
-    if said.overlong and not said.plan_tokens:
-        return "overlong"
-    return "truncated" if said.plan_truncated else "refused" if said.refused else "finished"

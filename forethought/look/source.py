@@ -54,7 +54,7 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
     own.
 
     `task` is a family's name with its own defaults ("desk"), or a recipe (a file or a shipped one's name),
-    whose task and eval tables are taken. `overrides` as for a recipe: "task.eval=[...]", "eval.tasks=50",
+    whose task and eval tables are taken, and for a model its workflow too. `overrides` as for a recipe: "task.eval=[...]", "eval.tasks=50",
     "engine.device=cpu". UserError for a path that is neither, and for a model without a task; RecipeError for
     what does not fit the recipe.
     """
@@ -71,13 +71,12 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
             f"FILE.toml "
             f"(families: {', '.join(sorted(TASKSETS))})"
         )
-    bare = Recipe(name="look", layout="shared", model=ModelSpec(path=str(path)))
-    return Source(
-        path=path,
-        recipe=_checked(_with_task(bare, task), overrides),
-        checkpoint=None,
-        policies=dict.fromkeys(roles_of(bare), BASE),
-    )
+    bare = _with_task(Recipe(name="look", layout="shared", model=ModelSpec(path=str(path))), task)
+    if task not in TASKSETS:
+        bare = _with_workflow(bare, load_recipe(task))
+    recipe = _checked(bare, overrides)
+    policies = dict.fromkeys(roles_of(recipe), BASE)
+    return Source(path=path, recipe=recipe, checkpoint=None, policies=policies)
 
 
 def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence[str] = ()) -> list[Source]:
@@ -147,6 +146,12 @@ def _with_task(recipe: Recipe, task: str) -> Recipe:
         raise UserError(f"--task: {unknown('task', task, {*TASKSETS, *named})}, and no such file")
     found = load_recipe(task)
     return replace(recipe, task=found.task, eval=found.eval)
+
+
+def _with_workflow(recipe: Recipe, found: Recipe) -> Recipe:
+    """A bare model speaks as the recipe has it, in every role itself."""
+    roles = {name: replace(role, policy="") for name, role in found.roles.items()}
+    return replace(recipe, workflow=found.workflow, roles=roles)
 
 
 def _checked(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

@@ -6,7 +6,8 @@
     other                e2e     e2e
     oracle               act     act
 
-One model is in memory at a time: all write their plans first, then all act under all plans. A plan travels as
+The planner speaks every role before the last, the actor the last one: with blink, think and link a row of the table
+blinks and thinks, and a column links. One model is in memory at a time: all plan first, then all act under all plans. What was planned travels as
 text and is encoded again by the tokenizer of who acts, so the models may have different tokenizers; only a
 model's own plan keeps its token ids.
 """
@@ -21,28 +22,30 @@ from dataclasses import dataclass, field
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, paired_difference, wilson
 from forethought.core.seeds import seed_of
-from forethought.core.types import Node, Task
+from forethought.core.types import Task, Tree, Undrawn
 from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.records import Tell, response
 from forethought.look.source import Source
+from forethought.recipe.ranges import listed
+from forethought.recipe.roles import once
 from forethought.recipe.schema import TreeSpec
+from forethought.recipe.speaking import roles_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
 from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
+from forethought.workflows.table import workflow_of
 
 ORACLE = "oracle"
-PLAN = TreeSpec(counts={"plan": 1, "act": 0}, temperature=0.0)
-ACT = TreeSpec(counts={"plan": 1, "act": 1}, temperature=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A plan on its way from who wrote it to who acts under it."""
+    """The turns before the last role's, on their way from who wrote them to who acts under them."""
 
-    text: str  # as it was decoded; in free text with the white space around it
-    token_ids: tuple[int, ...]  # of the tokenizer of who wrote it; () for the oracle's
-    valid: float
+    texts: tuple[str, ...]  # as they were decoded; in free text with the white space around them
+    token_ids: tuple[tuple[int, ...], ...]  # of the tokenizer of who wrote them; () for the oracle's
+    valid: float  # of the last of them
     accepted: bool  # what the interface refuses is not executed
     failed: bool = False  # the family broke over it: nothing is known of it
 
@@ -54,6 +57,7 @@ class Ground:
 
     home: str
     domain: Taskset
+    roles: tuple[str, ...]
     tasks: list[Task]
     seed: int
     noise: bool
@@ -69,26 +73,47 @@ def swap(
     engine_of: EngineOf = torch_engine,
     tell: Tell = lambda done, n: None,
 ) -> list[dict]:
-    """One table for each different task of the sources: {"home", "task", "n", "levels", "exact", "plan":
-    {planner: cell}, "e2e": {planner: {actor: cell}}, "tokens": {planner: mean tokens of a plan}}. The planner
-    "oracle" is there where the tasks have its plans.
+    """One table for each different task of the sources: {"home", "task", "n", "levels", "exact", "planner": roles
+    before the last, "actor": the last, "valid": {planner: cell}, "e2e": {planner: {actor: cell}}, "tokens":
+    {planner: mean tokens of its turns}}. The planner "oracle" is there where the tasks have its plans.
 
     A cell is {"value", "low", "high"} (Wilson, 95 %), and, but for the one where both roles are the home's
-    own, {"change", "change_low", "change_high"}: to that one, task by task. "plan" has the verdicts of the
+    own, {"change", "change_low", "change_high"}: to that one, task by task. "valid" has the verdicts of the
     exact executor ("exact": whether there is one; else they are on the form alone), each compared with those
     on the home planner. Everything is greedy.
 
-    UserError for fewer than two sources or one twice, and for tasks that a source's tokenizer cannot write or
+    UserError for fewer than two sources or one twice, for roles that cannot change places, and for tasks that a source's tokenizer cannot write or
     its context cannot hold.
     """
     if len(sources) < 2:
         raise UserError("swap needs at least two runs or models, whose planners and actors change places")
     named = dict(zip(labels(sources), sources, strict=True))
+    _check_roles(named)
     grounds = _grounds(named, tasks)
     with ExitStack() as held:
         for ground in grounds:
             held.callback(ground.domain.close)
         return _visited(named, grounds, engine_of, tell)
+
+
+def _check_roles(named: dict[str, Source]) -> None:
+    """UserError where there is nothing to exchange, or not the same in all."""
+    spoken = {name: roles_of(source.recipe) for name, source in named.items() if not source.guest}
+    (first, roles), *others = spoken.items()
+    if other := next((name for name, found in others if found != roles), None):
+        raise UserError(
+            f"{first} speaks {listed(roles)} and {other} {listed(spoken[other])}; swap exchanges the same roles"
+        )
+    if len(roles) == 1:
+        raise UserError(
+            f"{first} speaks {roles[0]} alone; swap exchanges the roles before the last with the last"
+        )
+    workflow = workflow_of(named[first].recipe.workflow.name)
+    if again := [role for role in roles[:-1] if role in workflow.each_turn]:
+        raise UserError(
+            f"{again[0]} speaks again before every answer of the environment (workflow {workflow.name}), so its "
+            f"turns cannot be written before {roles[-1]} speaks; swap takes workflows where they can"
+        )
 
 
 def _visited(named: dict[str, Source], grounds: list[Ground], engine_of: EngineOf, tell: Tell) -> list[dict]:
@@ -129,6 +154,7 @@ def _grounds(named: dict[str, Source], tasks: int | None) -> list[Ground]:
             Ground(
                 home=name,
                 domain=domain,
+                roles=roles_of(recipe),
                 tasks=to_measure(domain, recipe.eval, tasks=tasks),
                 seed=seed_of(recipe.eval.seed, "eval"),
                 noise=recipe.eval.noise,
@@ -155,28 +181,35 @@ def _plan(name: str, source: Source, grounds: Sequence[Ground], engine_of: Engin
         for start in range(0, len(ground.tasks), size):
             trees = rollouts.grow(
                 ground.tasks[start : start + size],
-                PLAN,
+                TreeSpec(counts={**once(ground.roles).counts, ground.roles[-1]: 0}, temperature=0.0),
                 source.policies,
                 ground.seed,
                 noise=ground.noise,
                 first=start,
             )
-            plans += [_travelling(rollouts, tree.children(0)[0]) for tree in trees]
+            plans += [_travelling(rollouts, tree) for tree in trees]
 
 
 def _oracles(rollouts: Rollouts, task: Task) -> Plan:
-    text = rollouts.oracle_plan(task)
-    return Plan(text=text, token_ids=(), valid=1.0, accepted=bool(text), failed=not text)
+    if isinstance(task.state, Undrawn):
+        return Plan(texts=(), token_ids=(), valid=0.0, accepted=False, failed=True)
+    said = [rollouts.oracle(task, role) for role in rollouts.roles[:-1]]
+    failed = any(turn.fault for turn in said)
+    texts = tuple(turn.text for turn in said)
+    return Plan(texts=texts, token_ids=(), valid=1.0, accepted=not failed, failed=failed)
 
 
-def _travelling(rollouts: Rollouts, node: Node) -> Plan:
-    text = node.text if rollouts.words.spaced else rollouts.engine.decode(node.token_ids)
+def _travelling(rollouts: Rollouts, tree: Tree) -> Plan:
+    nodes = [node for node in tree.nodes if node.role is not None]
+    prepares = rollouts.roles[:-1]
+    whole = tuple(node.role for node in nodes) == prepares
+    spaced = rollouts.words.spaced
     return Plan(
-        text=text,
-        token_ids=node.token_ids,
-        valid=node.reward_parts.get("valid", 0.0),
-        accepted=node.status == "finished",
-        failed=node.status == "failed",
+        texts=tuple(node.text if spaced else rollouts.engine.decode(node.token_ids) for node in nodes),
+        token_ids=tuple(node.token_ids for node in nodes),
+        valid=nodes[-1].reward_parts.get("valid", 0.0) if whole else 0.0,
+        accepted=whole and all(node.status == "finished" for node in nodes),
+        failed=any(node.status == "failed" for node in nodes),
     )
 
 
@@ -201,17 +234,21 @@ def _execute(rollouts: Rollouts, ground: Ground, actor: str, policy: str, start:
     given = []
     for i, planners in enumerate(accepted, start):
         plans = [(planner == actor, ground.plans[planner][i]) for planner in planners]
-        given.append(
-            [
-                (plan.text, plan.token_ids if own else rollouts.words.turn(rollouts.roles[0], plan.text))
-                for own, plan in plans
-            ]
-        )
-    trees = rollouts.execute(tasks, given, ACT, policy, ground.seed, noise=ground.noise, first=start)
+        given.append([_turns(rollouts, plan, own) for own, plan in plans])
+    tree = once(rollouts.roles, temperature=0.0)
+    trees = rollouts.execute(tasks, given, tree, policy, ground.seed, noise=ground.noise, first=start)
     for i, (planners, tree) in enumerate(zip(accepted, trees, strict=True), start):
         for planner, plan in zip(planners, tree.children(0), strict=True):
             said = response(ground.domain, tree, plan, rollouts.roles[-1])
             ground.scores[planner, actor][i] = None if said.failed else said.success
+
+
+def _turns(rollouts: Rollouts, plan: Plan, own: bool) -> list[tuple[str, tuple[int, ...]]]:
+    """(text, ids) of each turn; the ids of one's own are those that were sampled."""
+    if own:
+        return list(zip(plan.texts, plan.token_ids, strict=True))
+    roles = rollouts.roles[:-1]
+    return [(text, rollouts.words.turn(r, text)) for r, text in zip(roles, plan.texts, strict=True)]
 
 
 def _table(ground: Ground, names: Sequence[str]) -> dict:
@@ -234,12 +271,15 @@ def _table(ground: Ground, names: Sequence[str]) -> dict:
         "n": len(ground.tasks),
         "levels": sorted({task.level for task in ground.tasks}),
         "exact": ground.domain.executes_plans,
-        "plan": {
+        "planner": list(ground.roles[:-1]),
+        "actor": ground.roles[-1],
+        "valid": {
             planner: _cell(valid[planner], valid[ground.home], planner == ground.home) for planner in planners
         },
         "e2e": e2e,
         "tokens": {
-            planner: avg_at_k([len(plan.token_ids) for plan in ground.plans[planner]]) for planner in names
+            planner: avg_at_k([sum(map(len, plan.token_ids)) for plan in ground.plans[planner]])
+            for planner in names
         },
     }
 

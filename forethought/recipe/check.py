@@ -201,6 +201,12 @@ def _check_stage(where: str, stage: StageSpec, recipe: Recipe) -> None:
 
 def _check_distill(where: str, stage: StageSpec, recipe: Recipe) -> None:
     """Nothing trains in it; what it distils with is the business of the task family."""
+    if stage.distill.solver == "policy" and len(roles_of(recipe)) != 2:
+        raise RecipeError(
+            f"{where}.distill.solver",
+            f'"policy" acts in the last role under a plan that the first one says, and {recipe.workflow.name} '
+            f'speaks {listed(roles_of(recipe))}; take "exact" or "none"',
+        )
     default = StageSpec(kind="distill", name=stage.name, distill=stage.distill, roles=roles_of(recipe))
     for field in fields(StageSpec):
         if getattr(stage, field.name) != getattr(default, field.name):

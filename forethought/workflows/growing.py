@@ -22,6 +22,7 @@ class Given:
     text: str
     ids: tuple[int, ...]
     fault: str = ""
+    then: Given | None = None  # what is given after it, in the role that speaks next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,7 +152,7 @@ class Rollouts:
     def execute(
         self,
         tasks: Sequence[Task],
-        plans: Sequence[Sequence[tuple[str, tuple[int, ...]]]],
+        given: Sequence[Sequence[Sequence[tuple[str, tuple[int, ...]]]]],
         tree: TreeSpec,
         policy: str,
         seed: int,
@@ -160,13 +160,13 @@ class Rollouts:
         noise: bool = True,
         first: int = 0,
     ) -> list[Tree]:
-        """One tree per task: what follows, by `policy`, on each of its plans, which are given as (text, token
-        ids) in the place of the first role's turns; whoever wrote them, the ids are those of this engine's
-        tokenizer. Nothing is parsed: give plans that the interface accepts."""
+        """One tree per task: what follows, by `policy`, on each of its given beginnings: a turn (text, token ids)
+        of the first role, and where there are more of them, one of each role after it. Whoever wrote them, the ids
+        are those of this engine's tokenizer. Nothing is parsed: give turns that the interface accepts."""
         play = self._play(tree, dict.fromkeys(self.roles, policy), noise, False)
         growing = [
-            Growing(play, task, seed_of(seed, i), [Given(text=text, ids=ids) for text, ids in given])
-            for i, (task, given) in enumerate(zip(tasks, plans, strict=True), start=first)
+            Growing(play, task, seed_of(seed, i), [_chain(turns) for turns in beginnings])
+            for i, (task, beginnings) in enumerate(zip(tasks, given, strict=True), start=first)
         ]
         return self._grown(growing)
 
@@ -186,7 +186,7 @@ class Rollouts:
             turns=self.domain.turns,
             max_turns=self.spec.max_turns,
             max_tokens=self.spec.max_tokens,
-            oracle=self._oracle,
+            oracle=self.oracle,
             oracles=frozenset(tree.oracle),
             beside=beside,
         )
@@ -227,7 +227,7 @@ class Rollouts:
             for _ in range((1 if role in play.oracles else play.counts[role]) + play.beside):
                 g.empty(0, role, g.broken, play.policies[role])
 
-    def _oracle(self, task: Task, role: str, number: int) -> Given:
+    def oracle(self, task: Task, role: str, number: int = 0) -> Given:
         """What the oracle says in its turn `number` of a role."""
         with self.guard.watch():
             try:
@@ -241,6 +241,11 @@ class Rollouts:
                 return Given(text=text, ids=ids)
             except Fault as fault:
                 return Given(text="", ids=(), fault=fault.reason)
+
+
+def _chain(turns: Sequence[tuple[str, tuple[int, ...]]]) -> Given:
+    (text, ids), *rest = turns
+    return Given(text=text, ids=ids, then=_chain(rest) if rest else None)
 
 
 def _computes(facts: Mapping[str, object]) -> str:

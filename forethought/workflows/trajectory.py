@@ -63,6 +63,7 @@ class Trajectory:
         "_forks",
         "_turns",
         "_sampled",
+        "_then",
         "_episode",
         "_steps",
         "_texts",
@@ -74,6 +75,7 @@ class Trajectory:
         self._before = before  # tokens above `_at`
         self._branches = self._asks = self._forks = 0  # branches, requests and forks so far
         self._turns = self._sampled = 0  # turns and sampled tokens of the whole path
+        self._then: Given | None = None  # what is said here next, whoever is asked
         self._episode: Episode | None = None  # in the environment of this branch
         self._steps = 0
         self._texts: list[tuple[str, str]] = []  # (role, text) of the turns of this branch
@@ -180,7 +182,7 @@ class Trajectory:
             return self._branched([tree.empty(self._at, role, over, play.policies[role])])
         self._forks += 1
         first = not self.address and role == play.words.roles[0]
-        given = list(tree.given) if first else []
+        given = list(tree.given) if first else [self._then] if self._then else []
         if role in play.oracles:
             given.append(self._oracle(role))
         outs = [] if given else await tree.driver.ask(self._request(role, n))
@@ -188,7 +190,10 @@ class Trajectory:
             given.append(self._oracle(role))
         before = len(self._before) + len(self._node.token_ids)
         said = [tree.say(self._at, None, role, out, before) for out in outs]
-        return self._branched(said + [self._add_given(role, one) for one in given])
+        made = self._branched(said + [self._add_given(role, one) for one in given])
+        for branch, one in zip(made[len(said) :], given, strict=True):
+            branch._then = one.then
+        return made
 
     async def generate(self, role: str) -> Trajectory:
         """The next turn of this branch, by `role`: this trajectory, which now stands after it."""

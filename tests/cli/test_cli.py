@@ -476,7 +476,9 @@ def test_swap_takes_several_sources(run, capsys):
             "n": 9,
             "levels": [0],
             "exact": False,
-            "plan": {"a": cell},
+            "planner": ["plan"],
+            "actor": "act",
+            "valid": {"a": cell},
             "e2e": {"a": {"a": cell}},
             "tokens": {"a": 3.0},
         }
@@ -491,12 +493,16 @@ def test_swap_takes_several_sources(run, capsys):
     assert printed.err == "note: r: a checkpoint is a link\n"
     assert cli.main(["swap", "a", "b", "--task", "math"]) == 0
     assert capsys.readouterr().out == (
-        "tasks of a: math, 9 tasks, levels 0\n"
+        "tasks of a: math, 9 tasks, levels 0; a row says plan, a column act\n"
         "\n"
         "planner / actor plan's form                a\n"
         "a                0.500 [0.250, 0.750]       0.500 [0.250, 0.750]\n"
         "                 home                       home\n"
     )
+
+
+def turn(role: str, text: str, valid: float | None = None, reason: str = "") -> dict:
+    return {"role": role, "text": text, "status": "finished", "reason": reason, "tokens": 2, "valid": valid}
 
 
 def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
@@ -506,11 +512,12 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
             "level": 3,
             "context": "c desk x1 y2",
             "prompt": "GOAL c v3 <plan>",
-            "oracle_plan": "c </plan>",
-            "plan": "[bold]c\x1b[31m </plan>",
-            "plan_verdict": 0.0,
-            "plan_reason": "word 1 is no name",
-            "acts": ["c x1", "v3 </act>"],
+            "oracle": {"plan": "c </plan>"},
+            "turns": [
+                turn("plan", "[bold]c\x1b[31m </plan>", 0.0, "word 1 is no name"),
+                turn("act", "c x1"),
+                turn("act", "v3 </act>"),
+            ],
             "success": True,
             "reason": "",
         },
@@ -519,11 +526,8 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
             "level": 4,
             "context": "",
             "prompt": "GOAL d",
-            "oracle_plan": "d",
-            "plan": "d",
-            "plan_verdict": True,
-            "plan_reason": "",
-            "acts": ["<think>\nso\n</think>"],
+            "oracle": {"plan": "d"},
+            "turns": [turn("plan", "d", 1.0), turn("act", "<think>\nso\n</think>")],
             "success": None,
             "reason": "not run",
         },

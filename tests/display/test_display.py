@@ -501,10 +501,16 @@ def test_a_plan_that_its_budget_cut_off_is_not_called_wrong():
             {
                 "task": "t",
                 "level": 1,
-                "plan": "a b",
-                "plan_verdict": False,
-                "plan_status": "truncated",
-                "plan_reason": "no </plan>",
+                "oracle": {},
+                "turns": [
+                    {
+                        "role": "plan",
+                        "text": "a b",
+                        "valid": 0.0,
+                        "status": "truncated",
+                        "reason": "no </plan>",
+                    }
+                ],
             }
         ],
         out,

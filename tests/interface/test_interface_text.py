@@ -11,6 +11,7 @@ from forethought.core.errors import UserError
 from forethought.interface.gui import PLACES, Calls, GuiGrammar, Op, Step
 from forethought.interface.result import Parsed, Refusal
 from forethought.interface.tags import Section, Tags
+from forethought.tasks.sections import tags_of
 
 # tags -------------------------------------------------------------------------------------------------------
 
@@ -27,22 +28,26 @@ def sections(tags: Tags, text: str) -> dict[str, tuple[str, int]] | str:
 @pytest.mark.parametrize(
     ("tags", "text", "found"),
     [
-        (Tags(), "<plan>go</plan>", {"plan": ("go", 7)}),
-        (Tags(), " \n<plan>\n go on </plan>\n<act>x</act>\t", {"plan": ("go on", 11), "act": ("x", 30)}),
+        (tags_of(), "<plan>go</plan>", {"plan": ("go", 7)}),
+        (tags_of(), " \n<plan>\n go on </plan>\n<act>x</act>\t", {"plan": ("go on", 11), "act": ("x", 30)}),
         # no tags of these
-        (Tags(), "<plan>a < b, <b>, </ plan>, <PLAN></plan>", {"plan": ("a < b, <b>, </ plan>, <PLAN>", 7)}),
         (
-            Tags(order=("think", "plan", "act")),
+            tags_of(),
+            "<plan>a < b, <b>, </ plan>, <PLAN></plan>",
+            {"plan": ("a < b, <b>, </ plan>, <PLAN>", 7)},
+        ),
+        (
+            tags_of(order=("think", "plan", "act")),
             "<think>hm</think><plan>p</plan>",
             {"think": ("hm", 8), "plan": ("p", 24)},
         ),
         (
-            Tags(plan="blink", act="link"),
+            tags_of(plan="blink", act="link"),
             "<blink>b</blink><think>t</think><link>l</link>",
             {"blink": ("b", 8), "think": ("t", 24), "link": ("l", 39)},
         ),
-        (Tags(strict=False), "Sure! <plan>go</plan> Done.", {"plan": ("go", 13)}),
-        (Tags(required=()), "", {}),
+        (tags_of(strict=False), "Sure! <plan>go</plan> Done.", {"plan": ("go", 13)}),
+        (tags_of(required=()), "", {}),
     ],
 )
 def test_sections_and_where_they_begin(tags, text, found):
@@ -77,7 +82,7 @@ def test_sections_and_where_they_begin(tags, text, found):
     ],
 )
 def test_a_broken_text_is_refused_at_its_character(text, reason):
-    assert sections(Tags(), text) == reason
+    assert sections(tags_of(), text) == reason
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_a_broken_text_is_refused_at_its_character(text, reason):
     ["<plan>a</plan> <plan>b</plan>", "</plan> <plan>a</plan>", "x <act>b</act> <plan>a</plan>", "no tag"],
 )
 def test_text_around_is_no_licence_for_stray_tags(text):
-    assert isinstance(Tags(strict=False).parse(text), Refusal)
+    assert isinstance(tags_of(strict=False).parse(text), Refusal)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +108,14 @@ def test_text_around_is_no_licence_for_stray_tags(text):
     ],
 )
 def test_a_turn_begins_after_its_tag(text, answer):
-    found = Tags().turn("plan", text)
+    found = tags_of().turn("plan", text)
     assert (found if isinstance(answer, Parsed) else str(found)) == answer
 
 
 def test_tags_render_what_they_read():
-    text = Tags().render({"act": "click", "plan": "c s e"})
+    text = tags_of().render({"act": "click", "plan": "c s e"})
     assert text == "<plan>c s e</plan>\n<act>click</act>"
-    assert sections(Tags(), text) == {"plan": ("c s e", 7), "act": ("click", 25)}
+    assert sections(tags_of(), text) == {"plan": ("c s e", 7), "act": ("click", 25)}
     for wrong in (
         {"act": "x"},
         {"plan": ""},
@@ -119,7 +124,7 @@ def test_tags_render_what_they_read():
         {"plan": "a", "note": "b"},
     ):
         with pytest.raises(ValueError, match="no text has the sections"):
-            Tags().render(wrong)
+            tags_of().render(wrong)
 
 
 @pytest.mark.parametrize(
@@ -131,13 +136,12 @@ def test_tags_render_what_they_read():
         ({"think": 3}, "found 3"),
         ({"plan": "9"}, "found '9'"),
         ({"plan": "act"}, "two sections share a tag: act, think, act; give each its own"),
-        ({"order": ("plan", "act")}, "order names each of plan, think, act once"),
-        ({"required": ("note",)}, "required some of them, found"),
+        ({"required": ("note",)}, "required names some of plan, think, act, found"),
     ],
 )
 def test_bad_tags_are_named(fields, message):
     with pytest.raises(UserError) as caught:
-        Tags(**fields)
+        tags_of(**fields)
     assert message in str(caught.value)
 
 
@@ -472,8 +476,8 @@ def test_random_text_never_breaks_calls_and_tags():
         )
         for name, answer, given in (
             ("calls", GUI.parse_calls(called), called),
-            ("tags", Tags().parse(text), text),
-            ("turn", Tags().turn("plan", turn), turn),
+            ("tags", tags_of().parse(text), text),
+            ("turn", tags_of().turn("plan", turn), turn),
         ):
             counts[name][type(answer)] += 1
             if isinstance(answer, Refusal):
@@ -490,4 +494,4 @@ def test_a_long_unclosed_text_is_refused_in_one_pass():
         str(long.parse('[{"op": "' + "\\\\" * 10**6))
         == "character 9: the text that begins here is not closed on its line"
     )
-    assert str(Tags().parse("<plan>" + "</pla" * 10**5)) == "character 1: '<plan>' is never closed"
+    assert str(tags_of().parse("<plan>" + "</pla" * 10**5)) == "character 1: '<plan>' is never closed"

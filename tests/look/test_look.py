@@ -314,17 +314,15 @@ def test_an_interval_of_nothing():
 def test_samples_show_what_was_said_and_judged(model):
     source = find(model, "desk", SMALL)
     rows = sample(source, n=2, level=2, engine_of=speaking(lambda i: RIGHT, lambda i: WRONG))
-    assert [(row["level"], row["plan_verdict"], row["success"]) for row in rows] == [(2, True, False)] * 2
-    assert all(row["plan"] == row["oracle_plan"] for row in rows)
-    assert all(
-        row["reason"].startswith("the value set was") and row["plan_status"] == "finished" for row in rows
-    )
+    assert [(row["level"], row["turns"][0]["valid"], row["success"]) for row in rows] == [(2, 1.0, False)] * 2
+    assert all({"plan": row["turns"][0]["text"]} == row["oracle"] for row in rows)
+    assert all([turn["role"] for turn in row["turns"]] == ["plan", "act"] for row in rows)
+    assert all(row["turns"][1]["reason"] == row["reason"] for row in rows)
+    assert all(row["reason"].startswith("the value set was") for row in rows)
+    assert {turn["status"] for row in rows for turn in row["turns"]} == {"finished"}
     assert json.loads(json.dumps(rows)) == rows
     (refused,) = sample(source, n=1, engine_of=speaking(lambda i: 2, lambda i: RIGHT))
-    assert (refused["acts"], refused["reason"], refused["plan_status"]) == (
-        [],
-        "the plan was refused, nothing was executed",
-        "refused",
-    )
+    assert [(turn["role"], turn["status"]) for turn in refused["turns"]] == [("plan", "refused")]
+    assert refused["reason"] == "the plan was refused, nothing was executed"
     with pytest.raises(UserError, match="no level 9 in desk"):
         sample(source, n=1, level=9, engine_of=fake_desk())

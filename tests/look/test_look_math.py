@@ -171,7 +171,7 @@ def test_a_file_is_taken_whole_or_in_part(model, tmp_path):
     part = evaluate(source, problems=file, tasks=3, levels=(2,), engine_of=engine_of)["e2e"]
     assert (part["n"], list(part["by_level"])) == (3, ["2"])
     rows = sample(source, n=99, problems=file, engine_of=engine_of)
-    assert len({row["task"] for row in rows}) == 10 and rows[0]["oracle_plan"] is None and rows[0]["success"]
+    assert len({row["task"] for row in rows}) == 10 and rows[0]["oracle"] == {} and rows[0]["success"]
     with pytest.raises(UserError, match="no level 3 in .*p.jsonl"):
         evaluate(source, problems=file, levels=(3,), engine_of=engine_of)
 

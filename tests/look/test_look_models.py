@@ -69,7 +69,7 @@ def test_a_model_on_disk_is_sampled_and_measured(chat, problems, tmp_path, capsy
     assert cli.main(["sample", *argv, "--n", "2"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 2 and all(
-        row["plan_status"] in ("truncated", "refused") and not row["success"] for row in rows
+        row["turns"][0]["status"] in ("truncated", "refused") and not row["success"] for row in rows
     )
 
 

@@ -63,7 +63,7 @@ def test_every_planner_with_every_actor(models):
         "actor": {"planner": 0.0, "actor": 0.0},
         "oracle": {"planner": 0.0, "actor": 1.0},
     }
-    assert {planner: cell["value"] for planner, cell in table["plan"].items()} == {
+    assert {planner: cell["value"] for planner, cell in table["valid"].items()} == {
         "planner": 1.0,
         "actor": 0.0,
         "oracle": 1.0,
@@ -73,8 +73,8 @@ def test_every_planner_with_every_actor(models):
     assert (swapped["change"], swapped["change_low"], swapped["change_high"]) == paired_difference(
         [0.0] * 8, [1.0] * 8
     )
-    assert "change" not in table["e2e"]["planner"]["planner"] and "change" not in table["plan"]["planner"]
-    assert table["plan"]["actor"]["change"] == -1.0
+    assert "change" not in table["e2e"]["planner"]["planner"] and "change" not in table["valid"]["planner"]
+    assert table["valid"]["actor"]["change"] == -1.0
 
 
 def test_the_diagonal_and_the_oracles_row_are_what_eval_says(models):
@@ -85,7 +85,7 @@ def test_the_diagonal_and_the_oracles_row_are_what_eval_says(models):
         name = source.path.name
         assert (
             table["e2e"][name][name]["value"] == found["e2e"]["value"]
-            and table["plan"][name]["value"] == found["plan"]["value"]
+            and table["valid"][name]["value"] == found["plan"]["value"]
         )
         assert table["e2e"]["oracle"][name]["value"] == found["act"]["value"] == 1.0
         assert table["tokens"][name] == found["tokens"]["plan"]
@@ -190,7 +190,7 @@ def test_the_table_fits_a_terminal(models):
     text = swap_tables(swap(find_all(models("planner", "actor", "both"), "desk", SMALL), engine_of=skilled))
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100
-    assert lines[0] == "tasks of planner: desk, 8 tasks, levels 1 2"
+    assert lines[0] == "tasks of planner: desk, 8 tasks, levels 1 2; a row says plan, a column act"
     assert lines[2].split() == ["planner", "/", "actor", "plan", "planner", "actor"]
     assert lines[3:5] == [
         "planner          1.000 [0.676, 1.000]       0.000 [0.000, 0.324]       1.000 [0.676, 1.000]",

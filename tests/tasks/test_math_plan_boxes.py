@@ -3,15 +3,15 @@
 import pytest
 
 from forethought.interface.result import Parsed, Refusal
-from forethought.interface.tags import Tags
 from forethought.tasks.math.turns import Turns
+from forethought.tasks.sections import tags_of
 
 
 @pytest.mark.parametrize("box", [r"\fbox{7}", r"\boxed{7}", r"\boxed 7", r"\boxed7", r"\fbox {7}"])
 def test_a_box_in_a_plan_is_refused(box):
-    found = Turns(Tags(), 50).plan(f"1. Add {box}.\n</plan>")
+    found = Turns(tags_of(), 50).plan(f"1. Add {box}.\n</plan>")
     assert isinstance(found, Refusal) and "a plan holds no answer" in found.reason and found.position == 8
 
 
 def test_what_is_no_box_is_none():
-    assert isinstance(Turns(Tags(), 50).plan("1. Draw \\fboxsep around it, boxed up.\n</plan>"), Parsed)
+    assert isinstance(Turns(tags_of(), 50).plan("1. Draw \\fboxsep around it, boxed up.\n</plan>"), Parsed)

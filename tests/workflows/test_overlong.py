@@ -270,7 +270,7 @@ def test_a_look_at_single_responses_tells_them():
     )
     (said,) = record.responses
     # an act without room votes for nothing
-    assert (said.overlong, said.plan_tokens, said.acts, said.vote) == (True, 4, (), None)
+    assert (said.overlong, said.turns[0].tokens, said.texts("act"), said.vote) == (True, 4, (), None)
 
 
 def test_saved_trees_show_them_as_nobodys_mistake():

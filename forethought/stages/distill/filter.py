@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from forethought.core.errors import UserError
 from forethought.interface.result import Refusal
-from forethought.interface.tags import PLAN, Tags
+from forethought.interface.tags import Tags
 from forethought.stages.distill.leaks import calculation, new_numbers, says
 from forethought.stages.distill.records import Drop, Failure, Guided, Item, Summary
 from forethought.stages.distill.thinking import without_thinking
+from forethought.tasks.sections import PLAN, tags_of
 
 REASONS = {
     "no_question": "the demonstration has no question",
@@ -44,7 +45,7 @@ class FilterSpec:
 
     most_chars: int = 1500  # of a plan
     most_numbers: int = 2  # written with digits, that the question does not give
-    tags: Tags = field(default_factory=Tags)
+    tags: Tags = field(default_factory=tags_of)
     examples: int = 3  # kept of each reason
 
     def __post_init__(self) -> None:
@@ -139,7 +140,7 @@ def judge(
     def drop(reason: str, detail: str) -> Drop:
         return Drop(id=item.id, reason=reason, detail=detail, text=result.text[: 2 * spec.most_chars])
 
-    text = without_thinking(result.text, spec.tags.plan)
+    text = without_thinking(result.text, spec.tags.name(PLAN))
     why = result.note or (
         "it is thinking without an answer" if result.text.strip() and not text.strip() else ""
     )

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from forethought.core.seeds import seed_of
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE, Engine
-from forethought.interface.tags import PLAN, Tags
+from forethought.interface.tags import Tags
 from forethought.stages.distill.prompts import Prompt
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
+from forethought.tasks.sections import PLAN, tags_of
 
 
 class Policy:
@@ -30,7 +31,7 @@ class Policy:
         name: str = "policy",
         policy: str = BASE,
         prompt: Prompt = Prompt(),
-        tags: Tags = Tags(),
+        tags: Tags = tags_of(),
         max_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,

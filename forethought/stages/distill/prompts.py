@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from forethought.core.errors import UserError
-from forethought.interface.tags import PLAN, Tags
+from forethought.interface.tags import Tags
 from forethought.stages.distill.records import Item
+from forethought.tasks.sections import PLAN, tags_of
 
 SYSTEM = (
     "You are given a problem and a solution that was worked out in full. Write down the plan that this "
@@ -60,7 +61,7 @@ class Prompt:
         return f"{self.system}\n\n{self.text(item)}\n\n".lstrip()
 
 
-def with_examples(prompt: Prompt, examples: Sequence[tuple[Item, str]], tags: Tags = Tags()) -> Prompt:
+def with_examples(prompt: Prompt, examples: Sequence[tuple[Item, str]], tags: Tags = tags_of()) -> Prompt:
     """The prompt after worked examples, for a task family whose plans have a language of their own."""
     shown = [f"{prompt.text(item)}\n{tags.open(PLAN)}{plan}{tags.close(PLAN)}" for item, plan in examples]
     rule = "The plan is written as in these examples, in the same words and in no other form."

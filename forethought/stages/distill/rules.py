@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from forethought.core.errors import UserError
-from forethought.interface.tags import PLAN, Tags
+from forethought.interface.tags import Tags
 from forethought.stages.distill.leaks import calculation
 from forethought.stages.distill.numbers import NUMBER, WORDS, number_of, values_in, words_value
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
 from forethought.tasks.base import Taskset
+from forethought.tasks.sections import PLAN, tags_of
 
 BLANK = "?"
 """Stands in a step where its result stood: what the step has to find."""
@@ -38,7 +39,7 @@ class Rules:
 
     prompt = ""
 
-    def __init__(self, name: str, model: str, plan: Callable[[Item], str | None], tags: Tags = Tags()):
+    def __init__(self, name: str, model: str, plan: Callable[[Item], str | None], tags: Tags = tags_of()):
         self.name, self.model, self.plan, self.tags = name, model, plan, tags
         self.settings: Mapping[str, object] = {}
 
@@ -76,7 +77,7 @@ def oracle(domain: Taskset) -> Rules:
                 f"{item.id!r} carries no task of {domain.name}, so its oracle has nothing to "
                 f"read; take another summariser"
             )
-        return domain.oracle_plan(item.task).removesuffix(domain.stops["plan"]).strip()
+        return domain.oracle_plan(item.task).removesuffix(domain.stop(PLAN)).strip()
 
     return Rules("oracle", f"{domain.name}-oracle/1", plan)
 

@@ -47,7 +47,7 @@ class Exact:
 
     def _solves(self, item: Item, plan: str) -> bool:
         first, *rest = self.domain.show(item.task, plan, item.chain)
-        acts = [turn.text for turn in rest if turn.role == "act"]
+        acts = [turn.text for turn in rest if turn.role is not None]
         return bool(
             self.domain.judge_plan(item.task, first.text).score
             and self.domain.follows(item.task, first.text, acts).score
@@ -55,7 +55,7 @@ class Exact:
 
 
 class Acting:
-    """The policy that acts, `tries` times under each plan; a plan is kept where at least `share` of the
+    """The policy of the last role acts, `tries` times under each plan, which the first role says; a plan is kept where at least `share` of the
     tries, and at least one, succeed. A plan that leaves the model no room to act leads nowhere. `batch` tasks
     a call of the engine."""
 
@@ -91,10 +91,7 @@ class Acting:
     def estimate(self, plans: int) -> Usage:
         """`tries` executions for each plan, each with every turn at its full budget."""
         tries = plans * self.tries
-        return Usage(
-            requests=tries,
-            completion_tokens=tries * self.rollouts.domain.turns * self.rollouts.words.budgets["act"],
-        )
+        return Usage(requests=tries, completion_tokens=tries * self._longest)
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
         shown = [
@@ -103,15 +100,15 @@ class Acting:
         asked = [
             (item, text, ids)
             for item, text in shown
-            if self._fits(item.task, ids := self.rollouts.words.turn("plan", text))
+            if self._fits(item.task, ids := self.rollouts.words.turn(self.rollouts.roles[0], text))
         ]
         won: dict[str, bool] = {}
         for start in range(0, len(asked), self.batch):
             some = asked[start : start + self.batch]
             trees = self.rollouts.execute(
                 [item.task for item, _, _ in some],
-                [[(text, ids)] for _, text, ids in some],
-                TreeSpec(counts={"plan": 1, "act": self.tries}, temperature=self.temperature),
+                [[[(text, ids)]] for _, text, ids in some],
+                TreeSpec(counts={self.rollouts.roles[-1]: self.tries}, temperature=self.temperature),
                 self.policy,
                 seed_of(self.seed, "solve"),
                 noise=False,
@@ -120,9 +117,14 @@ class Acting:
             won |= {item.id: self._enough(tree) for (item, _, _), tree in zip(some, trees, strict=True)}
         return [won.get(item.id, False) for item, _ in pairs]
 
+    @property
+    def _longest(self) -> int:
+        """Most tokens of one try."""
+        return self.rollouts.domain.turns * self.rollouts.words.budgets[self.rollouts.roles[-1]]
+
     def _fits(self, task: Task, plan: tuple[int, ...]) -> bool:
-        acts = self.rollouts.domain.turns * self.rollouts.words.budgets["act"]
-        return len(self.rollouts.words.root_ids(task)) + len(plan) + acts <= self.rollouts.engine.context
+        before = len(self.rollouts.words.root_ids(task)) + len(plan)
+        return before + self._longest <= self.rollouts.engine.context
 
     def _enough(self, tree: Tree) -> bool:
         said = [node for node in tree.nodes if node.policy is not None]

@@ -129,7 +129,7 @@ def _summariser(spec: DistillSpec, tools: Tools, judged: Judge) -> Summariser:
         return Policy(
             tools.rollouts.engine,
             tools.model or "small",
-            policy=tools.policies["plan"],
+            policy=tools.policies[tools.rollouts.roles[0]],
             prompt=prompt,
             max_tokens=spec.plan_tokens,
         )
@@ -147,7 +147,7 @@ def _solver(spec: DistillSpec, tools: Tools) -> Solver | None:
         return Exact(tools.rollouts.domain)
     return Acting(
         tools.rollouts,
-        tools.policies["act"],
+        tools.policies[tools.rollouts.roles[-1]],
         tries=spec.tries,
         share=spec.solved,
         temperature=spec.try_temperature,

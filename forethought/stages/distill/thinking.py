@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from forethought.interface.tags import PLAN
+from forethought.tasks.sections import PLAN
 
 _NAMES = "think|thinking|thought|reasoning|reflection|seed:think"
 _OPEN = rf"<(?:{_NAMES})>|\[THINK\]|◁think▷|<\|channel\|>(?:analysis|commentary)<\|message\|>"

@@ -404,8 +404,7 @@ def _tags(names: Mapping[str, object]) -> Tags:
     if "obs" in names.values():
         raise RecipeError("task.tags", "'obs' is the tag of observations; give plan and act other names")
     try:
-        # desk writes no section for thinking: its tag is one that is free
-        return Tags(**names, think=next(tag for tag in ("think", "thinks") if tag not in names.values()))
+        return Tags({"plan": "plan", "act": "act", **names})
     except UserError as error:
         raise RecipeError("task.tags", str(error)) from None
 

@@ -11,6 +11,7 @@ from forethought.interface.tags import Tags
 from forethought.tasks.math.demos import Demos, read_demos
 from forethought.tasks.math.grading import GRADERS, Grader
 from forethought.tasks.math.overlap import THRESHOLD
+from forethought.tasks.sections import tags_of
 
 NAMES = (
     "train",
@@ -112,7 +113,7 @@ def _tags(value: object) -> Tags:
         if key not in ("plan", "think"):
             raise RecipeError(f"task.tags.{key}", unknown("tag of task math", key, ("plan", "think")))
     try:
-        return Tags(**names)
+        return tags_of(**names)
     except UserError as error:
         raise RecipeError("task.tags", str(error)) from None
 
