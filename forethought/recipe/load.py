@@ -109,11 +109,22 @@ def _find(source: str | Path) -> Path:
     raise RecipeError(str(source), f"is neither a file nor a shipped recipe{hint} (shipped: {shown})")
 
 
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of JSON, in which the last of two keys of one name would win without a word."""
+    keys = [key for key, _ in pairs]
+    if again := next((key for i, key in enumerate(keys) if key in keys[:i]), None):
+        raise RecipeError("", f"the key {again!r} stands twice in one table; take one of them out")
+    return dict(pairs)
+
+
 def read_tables(path: Path) -> dict[str, Any]:
     """Tables of a TOML or JSON file. RecipeError with line and column where it cannot be read."""
     try:
         text = read_text(path)
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        is_json = path.suffix == ".json"
+        data = json.loads(text, object_pairs_hook=_table) if is_json else tomllib.loads(text)
+    except RecipeError as error:
+        raise RecipeError(str(path), str(error)) from None
     except UserError as error:  # no file, or no text
         raise RecipeError("", str(error)) from None
     except tomllib.TOMLDecodeError as error:

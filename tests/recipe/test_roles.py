@@ -10,7 +10,7 @@ from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import planners, policy_of, weights_of
-from forethought.recipe.load import override
+from forethought.recipe.load import load, override
 from forethought.recipe.roles import counts_of, roles_in, sampled_in
 from forethought.recipe.schema import TreeSpec
 from forethought.recipe.speaking import roles_of
@@ -108,6 +108,15 @@ def test_what_does_not_fit_together_is_refused_with_its_address(tables, said):
 def test_a_planner_that_nobody_speaks_through_is_refused():
     recipe = {"workflow": "act_only", "layout": "models", "planner": {"init": "small"}, "stage": [{}]}
     assert refusal(recipe).startswith("planner: nobody would speak through it")
+
+
+def test_two_roles_of_one_name_are_refused_in_both_languages(tmp_path):
+    (tmp_path / "a.json").write_text('{"roles": {"plan": {}, "plan": {"budget": 3}}, "stage": [{}]}')
+    (tmp_path / "a.toml").write_text("[roles.plan]\nbudget = 3\n[roles.plan]\nbudget = 4\n[[stage]]\n")
+    with pytest.raises(RecipeError, match="a.json: the key 'plan' stands twice in one table"):
+        load(tmp_path / "a.json")
+    with pytest.raises(RecipeError, match="a.toml: not valid TOML"):
+        load(tmp_path / "a.toml")
 
 
 # How often each speaks --------------------------------------------------------------------------------------
