@@ -133,12 +133,12 @@ def ours(args, row: dict, line: Line) -> None:
     from forethought.engines.torch.engine import TorchEngine
     from forethought.engines.torch.models.loading import from_path
     from forethought.learn.curriculum import LevelSampler
+    from forethought.recipe.kinds.reinforce import Reinforce
     from forethought.recipe.schema import (
         AdapterSpec,
         CreditSpec,
         EngineSpec,
         OptimSpec,
-        StageSpec,
         TreeSpec,
         UntilSpec,
     )
@@ -177,8 +177,7 @@ def ours(args, row: dict, line: Line) -> None:
         EngineSpec(device="cpu", precision=args.precision, threads=args.threads, kernel_threads=args.threads),
         AdapterSpec(),
     )
-    spec = StageSpec(
-        kind="reinforce",
+    spec = Reinforce(
         roles=("plan",),
         until=UntilSpec(steps=args.steps),
         batch=row["prompts"],

@@ -69,7 +69,8 @@ from forethought.engines.torch.models.small import tokenizer_of  # noqa: E402
 from forethought.learn import credit  # noqa: E402
 from forethought.learn.batches import for_policy, tree_segments  # noqa: E402
 from forethought.learn.curriculum import LevelSampler  # noqa: E402
-from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, StageSpec, TreeSpec  # noqa: E402
+from forethought.recipe.kinds.reinforce import Reinforce  # noqa: E402
+from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, TreeSpec  # noqa: E402
 from forethought.stages.step import Stage  # noqa: E402
 
 G, MOST = 4, 9  # responses of a prompt, and the longest that one may be
@@ -159,8 +160,7 @@ class Both:
         self.stage = Stage(
             self.engine,
             SimpleNamespace(budgets={}),
-            StageSpec(
-                kind="reinforce",
+            Reinforce(
                 roles=("plan",),
                 tree=TreeSpec(counts={"plan": G, "act": 0}, tokens={"plan": MOST, "act": MOST}),
                 loss=loss,

@@ -148,7 +148,7 @@ def _plan(declared: Declared, todo: Sequence[Job], chosen: Sequence[Job], worker
     ]
     for job in todo:
         stages = job.recipe.stage[job.shared :]
-        what = ", ".join(f"{stage.name or stage.kind} {stage.until.steps} steps" for stage in stages)
+        what = ", ".join(f"{stage.title} {stage.steps} steps" for stage in stages)
         after = f", after {job.after.name}" if job.after else ""
         resumed = ", resumed" if state_of(job) == "begun" else ""
         lines.append(f"{job.name} seed {job.seed}: {what}{after}{resumed}")

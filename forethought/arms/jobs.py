@@ -18,8 +18,8 @@ from pathlib import Path
 from forethought.arms.declare import Recipes
 from forethought.recipe.convert import to_dict
 from forethought.recipe.layout import weights_of
-from forethought.recipe.roles import sampled_in, trains_all
-from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.roles import trains_all
+from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.recipe.speaking import roles_of
 
 UNREAD = ("name", "about")  # no stage reads these
@@ -50,11 +50,8 @@ class Job:
         """Rollouts and demonstrations that its own stages ask for: a scale for which job is longer, no
         measure of time."""
         roles = roles_of(self.recipe)
-
-        def each(stage: StageSpec) -> int:
-            return sum(sampled_in(stage.tree, roles).values()) if stage.kind == "reinforce" else 1
-
-        return sum(s.steps * s.batch * each(s) for s in self.recipe.stage[self.shared :])
+        own = [s for s in self.recipe.stage[self.shared :] if isinstance(s, TrainingSpec)]
+        return sum(s.steps * s.batch * s.per_task(roles) for s in own)
 
 
 def jobs_of(recipes: Recipes, out: Path) -> list[Job]:

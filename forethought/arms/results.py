@@ -92,7 +92,7 @@ def _arm(arm: Arm, jobs: Sequence[Job], metrics: Sequence[str], out: Path) -> di
     return {
         "name": arm.name,
         "about": arm.about or jobs[0].recipe.about,
-        "stage": stage.name or stage.kind,
+        "stage": stage.title,
         "runs": runs,
         "finished": len(good),
         "failed": sum(run["status"] in ("failed", "killed") for run in runs),

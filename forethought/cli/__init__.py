@@ -275,7 +275,8 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
     if args.no_gates:
-        recipe = replace(recipe, stage=tuple(replace(stage, gates=()) for stage in recipe.stage))
+        stages = (replace(stage, gates=()) if stage.gates else stage for stage in recipe.stage)
+        recipe = replace(recipe, stage=tuple(stages))
     return _checked(recipe)
 
 
@@ -283,7 +284,7 @@ def _checked(recipe: Recipe) -> Recipe:
     from forethought.recipe.check import check
 
     check(recipe)
-    if any(stage.distill.endpoint for stage in recipe.stage):
+    if any(stage.kind == "distill" for stage in recipe.stage):
         from forethought.stages.distill.check import check_endpoints
 
         check_endpoints(recipe)

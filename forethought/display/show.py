@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 from forethought.core.printable import printable
-from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.roles import counts_of, frozen_in
-from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TreeSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.schema import GateSpec, Recipe
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -24,46 +21,9 @@ def outline(recipe: Recipe) -> str:
         f"seed {recipe.seed}"
     ]
     for i, stage in enumerate(recipe.stage):
-        lines.append(f"stage {i + 1}/{len(recipe.stage)} {_stage(stage, recipe)}")
+        lines.append(f"stage {i + 1}/{len(recipe.stage)} {stage.outline(recipe)}")
         lines += [f"  gate: {_gate(gate)}" for gate in stage.gates]
     return "\n".join(f"# {line}" for line in lines)
-
-
-def _stage(stage: StageSpec, recipe: Recipe) -> str:
-    if stage.kind == "distill":
-        taken = (
-            f"{stage.distill.problems} training problems"
-            if stage.distill.problems
-            else "all training problems"
-        )
-        return (
-            f"{' '.join(stage.name.split()) or stage.kind}: plans for {taken}, by "
-            f"{stage.distill.summariser}; trains nothing"
-        )
-    frozen = frozen_in(recipe, stage)
-    weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
-    levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
-    parts = [
-        f"{' '.join(stage.name.split()) or stage.kind}: trains {' and '.join(stage.roles)} ({weights})",
-        *([f"frozen {' and '.join(frozen)}"] if frozen and weights != "base" else []),
-        f"{stage.until.steps} steps of {stage.batch} tasks",
-        f"levels {levels}",
-    ]
-    if stage.kind == "reinforce":
-        parts.append(f"{_tree(stage.tree, roles_of(recipe))}, credit {stage.credit.name}")
-    if stage.adaptive.to != "off":
-        parts.append(f"isolates by {stage.adaptive.to} where a role is harmed")
-    if stage.until.metric:
-        parts.append(f"ends earlier on {stage.until.metric}")
-    return ", ".join(parts)
-
-
-def _tree(tree: TreeSpec, roles: Sequence[str]) -> str:
-    """What is sampled at each place: 4 plan x 3 act."""
-    counts = counts_of(tree, roles)
-    return " x ".join(
-        f"the oracle's {role}" if role in tree.oracle else f"{counts[role]} {role}" for role in roles
-    )
 
 
 def _gate(gate: GateSpec) -> str:

@@ -12,16 +12,14 @@ from forethought.estimate.memory import Memory, Numbers, chunk_logits, memory_of
 from forethought.estimate.shapes import Shape, from_scratch, shape_of
 from forethought.estimate.tokens import (
     Assumptions,
-    Lengths,
-    Work,
     evaluation_work,
     lengths_of,
-    of_stage,
     work_of,
 )
 from forethought.recipe.check import check
 from forethought.recipe.layout import has_planner, weights_of
-from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
+from forethought.recipe.work import Lengths, Work
 
 SPECIAL = 3  # tokens that a model from scratch has beside the words of its domain
 
@@ -122,9 +120,7 @@ def _shape(recipe: Recipe, lengths: Lengths) -> Shape:
 
 
 def _tokens_alone(stage: StageSpec, work: Work) -> StageCost:
-    return StageCost(
-        name=stage.name or stage.kind, work=work, flops=0, sampling=None, training=None, memory=None
-    )
+    return StageCost(name=stage.title, work=work, flops=0, sampling=None, training=None, memory=None)
 
 
 # --- operations and time ---
@@ -137,7 +133,7 @@ def forward_flops(shape: Shape, tokens: float, context: float) -> float:
 
 
 def training_flops(
-    recipe: Recipe, stage: StageSpec, shape: Shape, tokens: float, context: float, head_again: bool
+    recipe: Recipe, stage: TrainingSpec, shape: Shape, tokens: float, context: float, head_again: bool
 ) -> float:
     """Forward, and twice that backward (6 N a token); an adapter needs no gradients of the base's matrices (4
     N). Gradient checkpointing computes the layers once more, the losses their head where `head_again`; the KL
@@ -149,7 +145,7 @@ def training_flops(
 
 
 def computes_head_again(
-    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware
+    recipe: Recipe, stage: TrainingSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware
 ) -> bool:
     """Whether the backward pass needs every token's logits a second time: where the head trains, and the
     tokens are more than one chunk."""
@@ -160,19 +156,25 @@ def computes_head_again(
 def _cost(
     recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions
 ) -> StageCost:
-    work, n = work_of(stage, recipe, lengths, assume), of_stage(stage, lengths)
+    n = stage.lengths(lengths)
+    work = stage.work(n, assume.used, recipe)
     # a token sees its path so far: half of what is said, on average
     context = n.prompt + assume.used * sum(n.said.values()) / 2
-    again = computes_head_again(recipe, stage, shape, n, work, hardware)
-    trained = training_flops(recipe, stage, shape, work.trained, context, again) if work.trained else 0.0
+    trained = 0.0
+    if isinstance(stage, TrainingSpec) and work.trained:
+        again = computes_head_again(recipe, stage, shape, n, work, hardware)
+        trained = training_flops(recipe, stage, shape, work.trained, context, again)
     sampled = forward_flops(shape, work.prefilled + work.sampled, context)
+    memory = None
+    if isinstance(stage, TrainingSpec):
+        memory = memory_of(recipe, stage, shape, lengths, work, hardware)
     return StageCost(
-        name=stage.name or stage.kind,
+        name=stage.title,
         work=work,
         flops=work.steps * (trained + sampled),
         sampling=_sampling_seconds(recipe, work, shape, n, hardware, assume),
         training=work.steps * trained / (hardware.flops * assume.mfu) if hardware.flops else None,
-        memory=None if stage.kind == "distill" else memory_of(recipe, stage, shape, lengths, work, hardware),
+        memory=memory,
     )
 
 
@@ -264,10 +266,14 @@ def _trials(lengths: Lengths) -> list[tuple[str, Change]]:
         (f"engine.pack_tokens={lengths.path}", _engine("pack_tokens", lengths.path)),
         (
             "layout=adapters",
-            lambda r: replace(r, layout="adapters", stage=tuple(replace(s, weights="auto") for s in r.stage)),
+            lambda r: replace(r, layout="adapters", stage=tuple(map(_auto, r.stage))),
         ),
         *rows,
     ]
+
+
+def _auto(stage: StageSpec) -> StageSpec:
+    return replace(stage, weights="auto") if isinstance(stage, TrainingSpec) else stage
 
 
 def _engine(key: str, most: int) -> Change:
@@ -281,5 +287,5 @@ def peak_of(recipe: Recipe, shape: Shape, lengths: Lengths, hardware: Hardware, 
     return max(
         memory_of(recipe, stage, shape, lengths, work_of(stage, recipe, lengths, assume), hardware).peak
         for stage in recipe.stage
-        if stage.kind != "distill"
+        if isinstance(stage, TrainingSpec)
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from forethought.estimate.hardware import Hardware
 from forethought.estimate.shapes import Shape
-from forethought.estimate.tokens import Lengths, Work, of_stage
 from forethought.recipe.layout import compares, policy_of, trains_whole, weights_of
-from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.schema import Recipe, TrainingSpec
+from forethought.recipe.work import Lengths, Work
 
 CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once,
 GPU_CHUNKS = 4  # and as many times more on a GPU
@@ -52,10 +52,10 @@ def numbers_of(recipe: Recipe, hardware: Hardware) -> Numbers:
 
 
 def memory_of(
-    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware
+    recipe: Recipe, stage: TrainingSpec, shape: Shape, lengths: Lengths, work: Work, hardware: Hardware
 ) -> Memory:
     """Of a stage that trains; lengths at their upper bound: it has to fit."""
-    number, lengths = numbers_of(recipe, hardware), of_stage(stage, lengths)
+    number, lengths = numbers_of(recipe, hardware), stage.lengths(lengths)
     return Memory(
         stays=_stays(recipe, stage, shape, number),
         sampling=_sampling(recipe, stage, shape, lengths, work, number),
@@ -63,7 +63,7 @@ def memory_of(
     )
 
 
-def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> Parts:
+def _stays(recipe: Recipe, stage: TrainingSpec, shape: Shape, number: Numbers) -> Parts:
     n, own, adapter = (
         shape.parameters,
         weights_of(recipe, stage),
@@ -93,7 +93,7 @@ def _stays(recipe: Recipe, stage: StageSpec, shape: Shape, number: Numbers) -> P
     return parts
 
 
-def _policies(recipe: Recipe, stage: StageSpec) -> int:
+def _policies(recipe: Recipe, stage: TrainingSpec) -> int:
     """How many a stage trains: roles may share one."""
     return len({policy_of(recipe, role) for role in stage.roles})
 
@@ -108,7 +108,7 @@ def _cast(shape: Shape, number: Numbers) -> Parts:
 
 
 def _sampling(
-    recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers
+    recipe: Recipe, stage: TrainingSpec, shape: Shape, lengths: Lengths, work: Work, number: Numbers
 ) -> Parts:
     """The largest of the roles' waves: each context once, and for each of its rows a room
     of the whole budget."""
@@ -143,7 +143,7 @@ def chunk_logits(hardware: Hardware) -> int:
 
 def _training(
     recipe: Recipe,
-    stage: StageSpec,
+    stage: TrainingSpec,
     shape: Shape,
     lengths: Lengths,
     work: Work,

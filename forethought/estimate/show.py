@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from forethought.estimate.account import Account, StageCost
 from forethought.recipe.layout import weights_of
+from forethought.recipe.schema import TrainingSpec
 
 GB = 1e9
 
@@ -36,7 +37,9 @@ def _model(account: Account) -> list[str]:
         f"model {name}: {count(shape.parameters)} parameters ({shape.parameters:,}), "
         f"KV cache {shape.kv_bytes(account.number.computed):,} bytes per token"
     ]
-    if any(weights_of(recipe, stage) == "adapter" for stage in recipe.stage if stage.kind != "distill"):
+    if any(
+        weights_of(recipe, stage) == "adapter" for stage in recipe.stage if isinstance(stage, TrainingSpec)
+    ):
         own = shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
         text.append(f"an adapter of rank {recipe.adapter.rank}: {count(own)} parameters ({own:,})")
     if shape.context and account.lengths.path > shape.context:

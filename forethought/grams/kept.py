@@ -8,7 +8,7 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.grams.listing import read
 from forethought.grams.planning import Planning
 from forethought.grams.tokens import Decode
-from forethought.recipe.schema import CreditSpec, Recipe
+from forethought.recipe.schema import Recipe
 from forethought.store.files import write_whole
 
 FOLDER = "grams"  # of a run: stage-N.txt is the list of stage N, as it was when the run began
@@ -18,22 +18,22 @@ def check_lists(recipe: Recipe, begun: Path | None = None) -> None:
     """RecipeError, with the address of the value, for a stage whose list cannot be read; before a model is
     loaded. `begun`: a run that has kept the lists of its own stages."""
     for i, stage in enumerate(recipe.stage):
-        if stage.credit.grams and not (begun and _kept(begun, i).exists()):
-            _read(Path(stage.credit.grams).expanduser(), i)
+        if stage.grams and not (begun and _kept(begun, i).exists()):
+            _read(Path(stage.grams).expanduser(), i)
 
 
 def keep_lists(recipe: Recipe, out: Path) -> None:
     """Copy every stage's list into the run `out`, where there is none yet: who resumes it goes on with the
     same one, whatever has become of the file."""
     for i, stage in enumerate(recipe.stage):
-        if stage.credit.grams and not (kept := _kept(out, i)).exists():
+        if stage.grams and not (kept := _kept(out, i)).exists():
             kept.parent.mkdir(exist_ok=True)
-            write_whole(kept, Path(stage.credit.grams).expanduser().read_bytes())
+            write_whole(kept, Path(stage.grams).expanduser().read_bytes())
 
 
-def planning_of(out: Path, stage: int, credit: CreditSpec, decode: Decode) -> Planning | None:
-    """What finds planning tokens in a stage of the run `out`; None where its credit names no list."""
-    return Planning(_read(_kept(out, stage), stage), decode) if credit.grams else None
+def planning_of(out: Path, stage: int, grams: str, decode: Decode) -> Planning | None:
+    """What finds planning tokens in a stage of the run `out`; None where its credit names no list (`grams`)."""
+    return Planning(_read(_kept(out, stage), stage), decode) if grams else None
 
 
 def _kept(out: Path, stage: int) -> Path:

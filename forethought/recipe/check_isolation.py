@@ -9,10 +9,10 @@ from forethought.core.errors import RecipeError
 from forethought.recipe.layout import policy_of, weights_of
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.roles import frozen_in, trains_all
-from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, Recipe, StageSpec
+from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, Recipe, TrainingSpec
 
 
-def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
+def check_isolation(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     """Raise RecipeError for the first thing in `isolation` or `adaptive` of the stage at `where` that cannot
     work."""
     _check_ranges(f"{where}.isolation", stage.isolation)
@@ -41,7 +41,7 @@ def check_isolation(where: str, stage: StageSpec, recipe: Recipe) -> None:
     _check_adaptive(f"{where}.adaptive", stage, recipe)
 
 
-def _shares(recipe: Recipe, stage: StageSpec, method: str) -> bool:
+def _shares(recipe: Recipe, stage: TrainingSpec, method: str) -> bool:
     """Whether what trains is spoken through by other roles too. Core isolation compares whole models."""
     if weights_of(recipe, stage) == "base":
         return True
@@ -82,7 +82,7 @@ def _check_ranges(where: str, isolation: IsolationSpec) -> None:
             )
 
 
-def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
+def _check_adaptive(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     adaptive: AdaptiveSpec = stage.adaptive
     at_least(f"{where}.max_drop", adaptive.max_drop, 0)
     within(f"{where}.min_cosine", adaptive.min_cosine, -1, 1)
@@ -138,14 +138,14 @@ def _check_adaptive(where: str, stage: StageSpec, recipe: Recipe) -> None:
         )
 
 
-def _read_by_a_gate(key: str, stage: StageSpec) -> bool:
+def _read_by_a_gate(key: str, stage: TrainingSpec) -> bool:
     """A stage that a gate sends back isolated takes its adapter's rate, or its replay's weight, from
     `adaptive`."""
     wanted = {"lr": ("adapter",), "weight": ("replay", "keep_kl")}.get(key, ())
     return any(gate.then == "isolate" and gate.isolate in wanted for gate in stage.gates)
 
 
-def check_after(where: str, gate: GateSpec, stage: StageSpec, recipe: Recipe) -> None:
+def check_after(where: str, gate: GateSpec, stage: TrainingSpec, recipe: Recipe) -> None:
     """What follows a roll back."""
     default = GateSpec()
     above(f"{where}.rate", gate.rate, 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.learn.losses import row
-from forethought.recipe.ranges import above, at_least
-from forethought.recipe.schema import StageSpec
+from forethought.recipe.ranges import above
+from forethought.recipe.schema import TrainingSpec
 
 
-def check_loss(where: str, stage: StageSpec) -> None:
+def check_loss(where: str, stage: TrainingSpec) -> None:
     """RecipeError for a loss that nobody has, that the stage has not the numbers for, or an option out of its
     range."""
     here, name = f"{where}.loss", stage.loss_name
@@ -19,20 +19,20 @@ def check_loss(where: str, stage: StageSpec) -> None:
             f'"{name}" compares a policy with a reference over the whole vocabulary and learns nothing by itself; '
             "isolation.keep_kl says where it runs",
         )
-    if stage.kind == "imitate" and needs:
+    credited = "advantage" in row(stage.default_loss).needs
+    if needs and not credited:
+        reads = f"{stage.kind} reads {stage.learns_from}" if stage.learns_from else f"{stage.kind} has none"
         raise RecipeError(
-            here,
-            f'"{name}" needs rollouts, and imitate reads demonstrations; use kind = "reinforce", or "sft"',
+            here, f'"{name}" needs advantages, and {reads}; use kind = "reinforce", or "{stage.default_loss}"'
         )
-    if stage.kind == "reinforce" and "advantage" not in needs:
+    if credited and "advantage" not in needs:
         raise RecipeError(
             here, f'"{name}" reads no advantages, so nothing would be learned from rewards; use "grpo"'
         )
     _check_options(here, name, stage)
-    at_least(f"{where}.dynamic_sampling", stage.dynamic_sampling, 0)
 
 
-def _check_options(here: str, name: str, stage: StageSpec) -> None:
+def _check_options(here: str, name: str, stage: TrainingSpec) -> None:
     own = row(name, here)
     known = own.options()
     for key, value in stage.loss.options.items():

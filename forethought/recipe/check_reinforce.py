@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from math import prod
+from typing import Protocol
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import is_named
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.roles import counts_of, sampled_in
-from forethought.recipe.schema import CreditSpec, StageSpec, TreeSpec
+from forethought.recipe.schema import CreditSpec, ShapingSpec, TreeSpec
 
 # the rows of forethought.learn.credit.CREDITS and OVER_BATCH; a test compares them
 CREDITS = ("grpo", "dr_grpo", "rloo", "role_baseline", "turn_level")
@@ -23,7 +24,21 @@ Roles = tuple[str, ...]
 Continues = Mapping[str, str]
 
 
-def check_reinforce(where: str, stage: StageSpec, roles: Roles, continues: Continues) -> None:
+class Sampling(Protocol):
+    """What is read here of a stage that learns from trees."""
+
+    roles: Roles
+    tree: TreeSpec
+    reward: dict[str, dict[str, float]]
+    parts: dict[str, str]
+    shaping: ShapingSpec
+    credit: CreditSpec
+    ref_kl: float
+    updates: int
+    dynamic_sampling: int
+
+
+def check_reinforce(where: str, stage: Sampling, roles: Roles, continues: Continues) -> None:
     """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work, in a recipe
     with these `roles`, some of which go on with the branch of another (`speaking.CONTINUES`)."""
     _check_tree(where, stage, roles, continues)
@@ -31,7 +46,7 @@ def check_reinforce(where: str, stage: StageSpec, roles: Roles, continues: Conti
     _check_update(where, stage, roles)
 
 
-def _check_tree(where: str, stage: StageSpec, roles: Roles, continues: Continues) -> None:
+def _check_tree(where: str, stage: Sampling, roles: Roles, continues: Continues) -> None:
     tree, here = stage.tree, f"{where}.tree"
     for name, count in tree.counts.items():
         if name not in roles:
@@ -49,7 +64,7 @@ def _check_tree(where: str, stage: StageSpec, roles: Roles, continues: Continues
     _check_peers(here, stage, roles, continues)
 
 
-def _check_oracle(where: str, tree: TreeSpec, stage: StageSpec, roles: Roles) -> None:
+def _check_oracle(where: str, tree: TreeSpec, stage: Sampling, roles: Roles) -> None:
     for i, role in enumerate(tree.oracle):
         if role not in roles:
             raise RecipeError(f"{where}.{i}", unknown("role", role, roles))
@@ -63,7 +78,7 @@ def _check_oracle(where: str, tree: TreeSpec, stage: StageSpec, roles: Roles) ->
         )
 
 
-def _check_peers(here: str, stage: StageSpec, roles: Roles, continues: Continues) -> None:
+def _check_peers(here: str, stage: Sampling, roles: Roles, continues: Continues) -> None:
     """Every role that trains is sampled, and compared with something."""
     tree, counts = stage.tree, counts_of(stage.tree, roles)
     sampled = sampled_in(tree, roles)
@@ -106,7 +121,7 @@ def _begins(role: str, counts: Mapping[str, int], continues: Continues) -> str:
     return role
 
 
-def _check_reward(where: str, stage: StageSpec, roles: Roles) -> None:
+def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
     here, sampled = f"{where}.reward", sampled_in(stage.tree, roles)
     for role, parts in stage.reward.items():
         if role not in roles:
@@ -143,12 +158,12 @@ def _check_reward(where: str, stage: StageSpec, roles: Roles) -> None:
                 )
 
 
-def _ends(stage: StageSpec, roles: Roles) -> str:
+def _ends(stage: Sampling, roles: Roles) -> str:
     """The role before which the tree ends."""
     return next(role for role, count in counts_of(stage.tree, roles).items() if not count)
 
 
-def _check_outcome(here: str, stage: StageSpec, roles: Roles) -> None:
+def _check_outcome(here: str, stage: Sampling, roles: Roles) -> None:
     """What a role before the last leads to is known where the last one acts."""
     if prod(counts_of(stage.tree, roles).values()):
         return
@@ -164,22 +179,19 @@ def _check_outcome(here: str, stage: StageSpec, roles: Roles) -> None:
         )
 
 
-def _judged_by_outcome(stage: StageSpec, roles: Roles) -> tuple[str, str] | None:
+def _judged_by_outcome(stage: Sampling, roles: Roles) -> tuple[str, str] | None:
     parts = [(role, part) for role in roles[:-1] for part in ("outcome", "analytic")]
     return next((pair for pair in parts if pair[1] in stage.reward.get(pair[0], {})), None)
 
 
-def _check_update(where: str, stage: StageSpec, roles: Roles) -> None:
+def _check_update(where: str, stage: Sampling, roles: Roles) -> None:
     _check_credit(f"{where}.credit", stage.credit, stage, roles)
-    if stage.loss_share:
-        raise RecipeError(
-            f"{where}.loss_share", "reinforce reads no demonstrations; loss_share belongs to imitate"
-        )
     at_least(f"{where}.ref_kl", stage.ref_kl, 0)
     at_least(f"{where}.updates", stage.updates, 1)
+    at_least(f"{where}.dynamic_sampling", stage.dynamic_sampling, 0)
 
 
-def _check_credit(where: str, credit: CreditSpec, stage: StageSpec, roles: Roles) -> None:
+def _check_credit(where: str, credit: CreditSpec, stage: Sampling, roles: Roles) -> None:
     if credit.name not in CREDITS + OVER_BATCH and not is_named(credit.name):
         raise RecipeError(f"{where}.name", unknown("credit", credit.name, CREDITS + OVER_BATCH))
     within(f"{where}.gamma", credit.gamma, 0, 1)

@@ -16,7 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.recipe import earlier
+from forethought.recipe import earlier, kinds
 from forethought.recipe.bounds import bounded
 from forethought.recipe.roles import resolved
 from forethought.recipe.schema import LossSpec, Recipe, StageSpec, TaskSpec, TreeSpec, WorkflowSpec
@@ -74,9 +74,7 @@ def describe(value: Any) -> str:
 def fields_of(kind: type) -> Mapping[str, Any]:
     """Field name -> annotation of a record of the schema, as a recipe's text may write them."""
     hints = get_type_hints(kind)
-    if kind in FLAT:
-        del hints[FLAT[kind]]
-    return hints
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind) if f.name != FLAT.get(kind)}
 
 
 def to_record(kind: Any, value: Any, where: str) -> Any:
@@ -102,7 +100,10 @@ def _record(kind: type, value: Any, where: str) -> Any:
     if kind in NAMED and isinstance(value, str):
         return kind(name=value)
     _need(isinstance(value, Mapping), "a table", value, where)
-    value = earlier.stage_of(value, where) if kind is StageSpec else value
+    if kind is StageSpec:
+        value = earlier.stage_of(value, where)
+        kind = kinds.kind_of(value.get("kind", kinds.DEFAULT), join(where, "kind"))
+        value = _own_keys(kind, value, where)
     hints = fields_of(kind)
     known = {k: to_record(hints[k], v, join(where, k)) for k, v in value.items() if k in hints}
     rest = {k: v for k, v in value.items() if k not in hints}
@@ -113,8 +114,33 @@ def _record(kind: type, value: Any, where: str) -> Any:
     if kind is TreeSpec and all(type(v) is int for v in rest.values()):  # what is no role, `check` refuses
         return TreeSpec(**known, counts=rest)
     for key in rest:
-        raise RecipeError(join(where, key), unknown("key", key, hints))
+        raise RecipeError(join(where, key), unknown_key(kind, key))
     return kind(**known)
+
+
+def unknown_key(kind: type, key: str) -> str:
+    """Of a stage: which other kinds read it."""
+    others = kinds.readers(key) if issubclass(kind, StageSpec) else []
+    if not others:
+        return unknown("key", key, fields_of(kind))
+    asked = " or ".join(f'"{name}"' for name in others)
+    return f"unknown key of {kind.__name__.lower()} {key!r}; take it out, or make the stage kind = {asked}"
+
+
+def _own_keys(kind: type, value: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The tables of a stage without the keys that `kind` does not read and that say no more than the default of a
+    kind which does: one record served all kinds once, and a resolved recipe named every default."""
+    hints = fields_of(kind)
+    return {k: v for k, v in value.items() if k in hints or not _is_default(k, value, join(where, k))}
+
+
+def _is_default(key: str, stage: Mapping[str, Any], where: str) -> bool:
+    if key == "roles" and "loss_share" in stage:  # a resolved recipe wrote out those of the workflow
+        return True
+    if not (names := kinds.readers(key)):
+        return False
+    other = kinds.KINDS[names[0]]
+    return to_record(fields_of(other)[key], stage[key], where) == getattr(other(), key)
 
 
 def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

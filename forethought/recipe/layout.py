@@ -6,7 +6,7 @@ from typing import Literal
 
 from forethought.learn.losses import row
 from forethought.recipe.roles import trains_all
-from forethought.recipe.schema import ModelSpec, Recipe, StageSpec
+from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
 from forethought.recipe.speaking import roles_of
 
 Weights = Literal["base", "adapter", "model"]
@@ -29,7 +29,7 @@ def policy_of(recipe: Recipe, role: str) -> str:
     return BASE if recipe.layout == "shared" or (recipe.layout == "mixed" and role == roles[-1]) else role
 
 
-def weights_of(recipe: Recipe, stage: StageSpec) -> Weights:
+def weights_of(recipe: Recipe, stage: TrainingSpec) -> Weights:
     """What `weights = "auto"` means: a role's own weights where the layout has them, else the base.
 
     Two exceptions. Imitation of all roles into a model from scratch trains the base, from which every role
@@ -38,9 +38,10 @@ def weights_of(recipe: Recipe, stage: StageSpec) -> Weights:
     """
     if stage.weights != "auto":
         return stage.weights
-    scratch = not recipe.model.path and not has_planner(recipe) and stage.kind == "imitate"
+    scratch = not recipe.model.path and not has_planner(recipe)
+    learns = stage.learns_from == "demonstrations"
     on_base = any(policy_of(recipe, role) == BASE for role in stage.roles)
-    if recipe.layout == "shared" or on_base or (scratch and trains_all(recipe, stage)):
+    if recipe.layout == "shared" or on_base or (scratch and learns and trains_all(recipe, stage)):
         return "base"
     return "model" if recipe.layout == "models" else "adapter"
 
@@ -60,18 +61,18 @@ def planners(recipe: Recipe) -> dict[str, str]:
 def trains_whole(recipe: Recipe) -> bool:
     """Whether some stage updates the weights of a whole model, not an adapter's alone."""
     return any(
-        stage.kind != "distill" and (has_planner(recipe) or weights_of(recipe, stage) != "adapter")
+        isinstance(stage, TrainingSpec) and (has_planner(recipe) or weights_of(recipe, stage) != "adapter")
         for stage in recipe.stage
     )
 
 
-def compares(recipe: Recipe, stage: StageSpec) -> bool:
+def compares(recipe: Recipe, stage: TrainingSpec) -> bool:
     """Whether the stage holds its start as a frozen copy: for a loss, for what isolates roles, or for probes."""
     isolation, probes = stage.isolation, recipe.probes
     pulls = stage.ref_kl or isolation.keep_kl or "ref" in row(stage.loss_name).needs
     if pulls or isolation.core != "none" or stage.adaptive.to != "off":
         return True
-    return bool(stage.kind == "reinforce" and probes.every and probes.kl_start)
+    return bool(stage.learns_from == "trees" and probes.every and probes.kl_start)
 
 
 def given(model: ModelSpec) -> bool:

@@ -13,11 +13,20 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.errors import RecipeError, UserError
 from forethought.core.textfile import read_text
-from forethought.recipe import earlier
+from forethought.recipe import earlier, kinds
 from forethought.recipe.bounds import MOST_DEPTH, bounded
-from forethought.recipe.convert import FLAT, NAMED, describe, fields_of, from_dict, join, to_dict
+from forethought.recipe.convert import (
+    FLAT,
+    NAMED,
+    describe,
+    fields_of,
+    from_dict,
+    join,
+    to_dict,
+    unknown_key,
+)
 from forethought.recipe.paths import anchored
 from forethought.recipe.roles import trains_all
 from forethought.recipe.schema import Recipe, StageSpec
@@ -38,9 +47,8 @@ def load(source: str | Path, overrides: Iterable[str] = (), beside: Path | None 
     """
     path = _find(source)
     own = path.name != "recipe.json" and path.parent != _shipped_folder()
-    return override(
-        anchored(from_dict(read_tables(path)), path.parent if own else Path.cwd()), overrides, beside
-    )
+    base = path.parent if own else Path.cwd()
+    return override(anchored(from_dict(kinds.anchored(read_tables(path), base)), base), overrides, beside)
 
 
 def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = None) -> Recipe:
@@ -51,11 +59,13 @@ def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = Non
         return recipe
     data = to_dict(recipe)  # the resolved one: an override reaches defaults as well
     for stage, said in zip(recipe.stage, data["stage"], strict=True):
-        if recipe.workflow.name in SPEAKING and trains_all(recipe, stage):  # of another workflow, too
+        # of another workflow, too
+        if recipe.workflow.name in SPEAKING and stage.roles and trains_all(recipe, stage):
             said["roles"] = []
     for text in overrides:
         _override(data, text)
-    return anchored(from_dict(data), beside or Path.cwd())
+    base = beside or Path.cwd()
+    return anchored(from_dict(kinds.anchored(data, base)), base)
 
 
 def shipped() -> list[tuple[str, Path, str]]:
@@ -179,12 +189,13 @@ def _child(kind: Any, node: Any, key: str, where: str) -> tuple[Any, Any]:
     """The key or index that `key` means inside `node`, and the annotation of what is there."""
     origin = get_origin(kind)
     if is_dataclass(kind):
-        hints = fields_of(kind)  # type: ignore[arg-type]  # a class, not one of its instances
         old = (
             key in earlier.STAGE and kind is StageSpec
         )  # it becomes today's word with the rest of the tables
+        kind = kinds.kind_of(node["kind"], join(where, "kind")) if kind is StageSpec else kind
+        hints = fields_of(kind)  # type: ignore[arg-type]  # a class, not one of its instances
         if key not in hints and kind not in FLAT and not old:
-            raise RecipeError(join(where, key), unknown("key", key, hints))
+            raise RecipeError(join(where, key), unknown_key(kind, key))
         return key, hints.get(key, Any)
     if isinstance(node, dict) and (origin is dict or kind is Any):
         return key, get_args(kind)[1] if origin is dict else Any

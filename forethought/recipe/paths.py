@@ -9,19 +9,16 @@ they were.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forethought.recipe.schema import ModelSpec, Recipe, StageSpec, TaskSpec
+from forethought.recipe.schema import Change, ModelSpec, Recipe, StageSpec, TaskSpec, named_with
 
 HUB = "hub:"  # begins a source that is no file
 # of task families: a path, a list, or a table with a source
 OPTIONS = {"math": ("train", "eval", "demos"), "blocksworld": ("exclude",)}
-
-Change = Callable[[str, str], str]
-"""(address, path) -> the path to put in its place."""
 
 
 def files(recipe: Recipe) -> dict[str, Path]:
@@ -68,20 +65,8 @@ def _changed(recipe: Recipe, change: Change) -> Recipe:
 
 
 def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:
-    if grams := stage.credit.grams:
-        stage = replace(stage, credit=replace(stage.credit, grams=change(f"{where}.credit.grams", grams)))
-    loss = _code(f"{where}.loss", stage.loss.name, change)
-    row = _code(f"{where}.credit.name", stage.credit.name, change)
-    parts = {part: _code(f"{where}.parts.{part}", text, change) for part, text in stage.parts.items()}
-    return replace(
-        stage, loss=replace(stage.loss, name=loss), credit=replace(stage.credit, name=row), parts=parts
-    )
-
-
-def _code(where: str, text: str, change: Change) -> str:
-    """Code that the recipe names: of `file.py:name` the file is a path."""
-    file, colon, name = text.rpartition(":")
-    return change(where, file) + colon + name if file.endswith(".py") else text
+    kind = named_with(change, f"{where}.kind", stage.kind)
+    return replace(stage, kind=kind).with_paths(where, change)
 
 
 def _task(task: TaskSpec, change: Change) -> TaskSpec:
@@ -112,10 +97,5 @@ def _models(recipe: Recipe, base: Path) -> Recipe:
             else spec
         )
 
-    stages = tuple(
-        replace(stage, distill=replace(stage.distill, model=model(stage.distill.model)))
-        if stage.distill.model.path
-        else stage
-        for stage in recipe.stage
-    )
+    stages = tuple(stage.with_models(model) for stage in recipe.stage)
     return replace(recipe, model=model(recipe.model), planner=model(recipe.planner), stage=stages)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-from forethought.recipe.schema import Recipe, StageSpec, TreeSpec, WorkflowSpec
+from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec, TreeSpec, WorkflowSpec
 from forethought.recipe.speaking import SPEAKING, roles_of
 
 BRANCHES = 4  # what the role that speaks first is sampled, where a tree does not say
@@ -42,7 +42,10 @@ def resolved(recipe: Recipe) -> Recipe:
     if recipe.workflow.name not in SPEAKING:
         return recipe  # `check` says so
     roles = roles_of(recipe)
-    stages = tuple(stage if stage.roles else replace(stage, roles=roles) for stage in recipe.stage)
+    stages = tuple(
+        replace(stage, roles=roles) if isinstance(stage, TrainingSpec) and not stage.roles else stage
+        for stage in recipe.stage
+    )
     return replace(recipe, stage=stages)
 
 

@@ -1,8 +1,8 @@
-"""Everything a recipe can say, on one page. Field order is reading order; every default is a setting that
-works.
+"""Everything a recipe can say, but for the keys that belong to one kind of stage (`kinds/`). Field order is
+reading order; every default is a setting that works.
 
-The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check` in
-this module refuses what cannot work together, with the reason, before anything heavy starts.
+The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check.py`
+refuses what cannot work together, with the reason, before anything heavy starts.
 
 Paths (a task's problem files, `credit.grams`, the folder of a model) are relative to the folder of the recipe
 file; in a shipped recipe and on the command line to the working directory. The recipe.json of a run holds
@@ -11,8 +11,21 @@ them whole (`paths.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+from forethought.recipe.work import Lengths, Work
+
+Change = Callable[[str, str], str]
+"""(address, path) -> the path to put in its place."""
+
+
+def named_with(change: Change, where: str, text: str) -> str:
+    """Code that a recipe names: of `file.py:name` the file is a path."""
+    file, colon, name = text.rpartition(":")
+    return change(where, file) + colon + name if file.endswith(".py") else text
+
 
 # what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
 PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
@@ -351,55 +364,104 @@ class DistillSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    kind: Literal["imitate", "reinforce", "distill"] = "imitate"
+    """What every stage says. The rest of its keys are those of its kind, which is a record below this one: a row
+    of `recipe.kinds.KINDS`, or a class of your own that the recipe names."""
+
+    kind: str = ""
     name: str = ""  # empty: the kind
+
+    learns_from: ClassVar[Literal["demonstrations", "trees", ""]] = ""  # "": it trains nothing
+
+    def check(self, where: str, recipe: Recipe) -> None:
+        """RecipeError for the first setting of the stage at address `where` that cannot work in `recipe`."""
+        raise NotImplementedError
+
+    def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
+        """Tokens of one step, where a turn takes the share `used` of its budget. `n`: what the roles may say."""
+        raise NotImplementedError
+
+    def outline(self, recipe: Recipe) -> str:
+        """The stage in words, on one line."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        return self.name or self.kind
+
+    @property
+    def steps(self) -> int:
+        """At most."""
+        return 0
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What trains."""
+        return ()
+
+    @property
+    def gates(self) -> tuple[GateSpec, ...]:
+        return ()
+
+    @property
+    def grams(self) -> str:
+        """The file with the list of phrases that its credit reads; "": none."""
+        return ""
+
+    def lengths(self, n: Lengths) -> Lengths:
+        """With the stage's own budgets."""
+        return n
+
+    def per_task(self, roles: tuple[str, ...]) -> int:
+        """Rollouts or demonstrations that one task of a step takes."""
+        return 1
+
+    def with_paths(self, where: str, change: Change) -> StageSpec:
+        """With every path to data or code that its keys name changed, given its address."""
+        return self
+
+    def with_models(self, change: Callable[[ModelSpec], ModelSpec]) -> StageSpec:
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec(StageSpec):
+    """What every kind that trains says beside its own keys."""
+
     roles: tuple[str, ...] = ()  # what trains, the other roles are frozen; empty: all roles of the workflow
     weights: Literal["auto", "base", "adapter", "model"] = "auto"  # auto: see recipe/layout.py
     until: UntilSpec = field(default_factory=UntilSpec)
-    distill: DistillSpec = field(default_factory=DistillSpec)
     levels: tuple[int, ...] = ()  # empty: the task's levels
     level_weights: tuple[float, ...] = ()  # one per level; empty: equal
     easy_first: float = 0.0  # share of the steps at the stage's start in which only `easy_levels` are drawn
     easy_levels: tuple[int, ...] = ()
     batch: int = 32  # tasks per step
     share: int = 1  # tasks on the same context (screen), whose computation is shared; divides batch
-    loss_share: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    # imitate: role -> for each level, the share of demonstrations in which that role's tokens carry loss
-    # (absent: all)
-    tree: TreeSpec = field(default_factory=TreeSpec)
-    reward: dict[str, dict[str, float]] = field(default_factory=dict)
-    # reinforce: role -> part -> weight (the parts: rewards.py). Empty: success, counted once
-    # (rewards.default_weights)
-    parts: dict[str, str] = field(default_factory=dict)
-    # parts of your own that `reward` weighs: name -> "file.py:function" or "package.module:function"
-    # (learn/functions.py)
-    shaping: ShapingSpec = field(default_factory=ShapingSpec)
-    credit: CreditSpec = field(default_factory=CreditSpec)
     loss: LossSpec = field(default_factory=LossSpec)
-    loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
-    # what the loss of rollouts is divided by: its tokens, its turns (each turn averaged first), or turns x budget
-    # (Dr. GRPO)
-    ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
-    updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
-    # how many times a step draws new tasks in place of groups without a spread of rewards (DAPO, arXiv
-    # 2503.14476); 0: they are left out
-    dynamic_sampling: int = 0
-    # groups without a spread of rewards are left out of the backward pass (same gradient)
-    skip_zero: bool = True
     isolation: IsolationSpec = field(default_factory=IsolationSpec)
     adaptive: AdaptiveSpec = field(default_factory=AdaptiveSpec)
     optim: OptimSpec = field(default_factory=OptimSpec)
     gates: tuple[GateSpec, ...] = ()
 
+    default_loss: ClassVar[str] = "sft"  # of the kind; another loss reads advantages where this one does
+
     @property
     def loss_name(self) -> str:
-        """The loss row that the stage uses; by default "sft" for imitation and "grpo" otherwise."""
-        return self.loss.name or ("sft" if self.kind == "imitate" else "grpo")
+        """The loss row that the stage uses; by default that of its kind."""
+        return self.loss.name or self.default_loss
 
     @property
     def steps(self) -> int:
-        """At most; a stage that distils takes none."""
-        return 0 if self.kind == "distill" else self.until.steps
+        return self.until.steps
+
+    @property
+    def ref_kl(self) -> float:
+        """Weight of KL to the policy at the stage's start."""
+        return 0.0
+
+    def with_paths(self, where: str, change: Change) -> StageSpec:
+        return replace(
+            self, loss=replace(self.loss, name=named_with(change, f"{where}.loss", self.loss.name))
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

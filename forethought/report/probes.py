@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from forethought.recipe.kinds import learns_from
 from forethought.recipe.roles import roles_in
 from forethought.report.load import Run, finite
 from forethought.report.words import percent, signed
@@ -53,7 +54,9 @@ def watched(spec: Mapping[str, Any], roles: Sequence[str]) -> dict[str, list[str
     others = [role for role in roles if role not in trained]
     if others:
         return {"others": others, "own": trained}
-    together = spec.get("kind") == "reinforce" or spec.get("adaptive", {}).get("to", "off") != "off"
+    together = (
+        learns_from(str(spec.get("kind"))) == "trees" or spec.get("adaptive", {}).get("to", "off") != "off"
+    )
     return {"others": trained if together else [], "own": []}
 
 

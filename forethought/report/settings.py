@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from forethought.recipe.kinds import DEFAULT, KINDS
 from forethought.recipe.roles import roles_in
-from forethought.recipe.schema import GateSpec, Recipe, StageSpec
+from forethought.recipe.schema import GateSpec, Recipe
 
 MISSING = "—"
 
@@ -31,7 +32,9 @@ def changed(recipe: Mapping[str, Any]) -> list[str]:
     own options)."""
     usual, roles = flat(dataclasses.asdict(Recipe())), roles_in(recipe)
     for index, stage in enumerate(recipe.get("stage", [])):
-        usual |= flat(dataclasses.asdict(StageSpec(roles=roles)), f"stage.{index}")
+        for kind in KINDS.values():  # an earlier version wrote out the keys of all kinds
+            usual |= flat(dataclasses.asdict(kind()), f"stage.{index}")
+        usual |= {f"stage.{index}.kind": DEFAULT, f"stage.{index}.roles": list(roles)}
         for number in range(len(stage.get("gates", ())) if isinstance(stage, Mapping) else 0):
             usual |= flat(dataclasses.asdict(GateSpec()), f"stage.{index}.gates.{number}")
     return [key for key, value in flat(recipe).items() if key not in usual or usual[key] != value]

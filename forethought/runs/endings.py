@@ -11,7 +11,7 @@ from forethought import __version__, report
 from forethought.core.errors import Diverged, Interrupted, quoted
 from forethought.core.types import Event
 from forethought.engines.base import Engine
-from forethought.recipe.schema import OptimSpec, Recipe
+from forethought.recipe.schema import OptimSpec, Recipe, TrainingSpec
 from forethought.runs import handover
 from forethought.runs.progress import Progress
 from forethought.store import Store
@@ -96,7 +96,9 @@ def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverge
     """What to say where weights have diverged: the step, the rate to try, and the checkpoint that is
     whole."""
     # a stage that has not trained yet has what the one before it left
-    i = max(at.stage - (at.stage_step == 0), 0)
+    training = [i for i, stage in enumerate(recipe.stage) if isinstance(stage, TrainingSpec)]
+    begun = [i for i in training if i <= at.stage - (at.stage_step == 0)]
+    i = (begun or training)[-1 if begun else 0]
     rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
     lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
     steps = store.steps()

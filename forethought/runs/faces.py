@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from forethought.core.errors import RecipeError
 from forethought.engines.base import Engine, Sampler, Surgery, Trainer, Words, lacks
 from forethought.recipe.layout import weights_of
-from forethought.recipe.schema import Recipe
+from forethought.recipe.schema import Recipe, TrainingSpec
 
 
 def check_faces(recipe: Recipe, engine: Engine) -> None:
@@ -24,7 +24,7 @@ def check_faces(recipe: Recipe, engine: Engine) -> None:
 def _needed(recipe: Recipe) -> Iterator[tuple[str, type]]:
     yield from (("engine", Words), ("engine", Sampler))
     for i, stage in enumerate(recipe.stage):
-        if stage.kind == "distill":
+        if not isinstance(stage, TrainingSpec):
             continue
         yield f"stage.{i}.kind", Trainer
         if stage.isolation.surgery != "none":

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from forethought.engines.base import BASE, Engine, Surgery, lacks
 from forethought.recipe.layout import compares, has_planner, planners, policy_of, weights_of
-from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, OptimSpec, Recipe, StageSpec
+from forethought.recipe.schema import (
+    AdaptiveSpec,
+    GateSpec,
+    IsolationSpec,
+    OptimSpec,
+    Recipe,
+    StageSpec,
+    TrainingSpec,
+)
 from forethought.recipe.speaking import roles_of
 from forethought.runs.progress import Progress
 from forethought.stages.isolation.adaptive import Move
@@ -27,6 +35,8 @@ def first_policies(recipe: Recipe) -> dict[str, str]:
 def changed(spec: StageSpec, changes: dict) -> StageSpec:
     """The stage with what a gate or the controller has changed since: `weights`, `lr` (a factor), `isolation`
     (a table). In weights of its own a role needs no isolation and no controller."""
+    if not isinstance(spec, TrainingSpec):
+        return spec
     optim = replace(
         spec.optim,
         lr=spec.optim.lr * changes.get("lr", 1.0),
@@ -39,7 +49,7 @@ def changed(spec: StageSpec, changes: dict) -> StageSpec:
     return replace(spec, optim=optim, isolation=replace(spec.isolation, **changes.get("isolation", {})))
 
 
-def once_more(gate: GateSpec, spec: StageSpec, changes: dict) -> tuple[dict, str]:
+def once_more(gate: GateSpec, spec: TrainingSpec, changes: dict) -> tuple[dict, str]:
     """What a gate changes in a stage that it sends back to its start, and that in words."""
     changes = {k: v for k, v in changes.items() if k != "apart"}
     if gate.then == "lower_rate":
@@ -60,7 +70,7 @@ def once_more(gate: GateSpec, spec: StageSpec, changes: dict) -> tuple[dict, str
     }, f"with {'an adapter' if gate.isolate == 'adapter' else 'a model'} of its own"
 
 
-def take_up(engine: Engine, recipe: Recipe, spec: StageSpec, p: Progress, decide: Decide) -> None:
+def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, decide: Decide) -> None:
     """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares,
     fresh optimizers."""
     own = weights_of(recipe, spec)

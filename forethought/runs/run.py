@@ -23,11 +23,13 @@ from forethought.grams.kept import check_lists, keep_lists
 from forethought.learn.functions import loaded
 from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
+from forethought.recipe.kinds.distill import Distill
+from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.layout import given, planners, trains_whole
 from forethought.recipe.load import load as load_recipe
 from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
-from forethought.recipe.schema import ModelSpec, Recipe, StageSpec
+from forethought.recipe.schema import ModelSpec, Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs import handover, rundata
 from forethought.runs.faces import check_faces
@@ -89,7 +91,7 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
 
 def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
     for where, levels in [("eval.levels", recipe.eval.levels)] + [
-        (f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage)
+        (f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage) if isinstance(s, TrainingSpec)
     ]:
         if wrong := [level for level in levels if level not in domain.levels]:
             raise RecipeError(
@@ -98,18 +100,20 @@ def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine
     # again where the recipe left the levels open
     check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))
     for i, stage in enumerate(recipe.stage):
-        if stage.kind == "distill":
+        if isinstance(stage, Distill):
             check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
         named_code(stage, f"stage.{i}")
     engine = engine_of(recipe, domain)
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, domain, recipe)
-    rollouts.check_room(demonstrated=any(stage.kind == "imitate" for stage in recipe.stage))
+    rollouts.check_room(demonstrated=any(s.learns_from == "demonstrations" for s in recipe.stage))
     return engine, rollouts
 
 
 def named_code(stage: StageSpec, where: str) -> None:
     """RecipeError where a stage names code for rewards or credit that is not there: before anything trains."""
+    if not isinstance(stage, Reinforce):
+        return
     loaded(stage.parts, f"{where}.parts")
     if is_named(stage.credit.name):
         load_named(stage.credit.name, Path.cwd(), f"{where}.credit.name")

@@ -23,8 +23,9 @@ from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.convert import to_dict
+from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
-from forethought.recipe.schema import GateSpec, Recipe, StageSpec
+from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs import endings, handover
 from forethought.runs.endings import Observer
@@ -95,7 +96,7 @@ class Runner:
             self.store.write_summary(self._summary("running"))
             try:
                 for i, spec in enumerate(self.recipe.stage[: progress.stage]):
-                    if spec.kind == "distill":  # what an earlier stage distilled is part of the task
+                    if isinstance(spec, Distill):  # what an earlier stage distilled is part of the task
                         self._guided(i)
                 while progress.stage < len(self.recipe.stage):
                     self._stage(self.recipe.stage[progress.stage])
@@ -133,12 +134,13 @@ class Runner:
 
     def _attempt(self, spec: StageSpec) -> str:
         p, self.rolled_back = self.progress, False
-        stage = self._prepare(spec)
-        trains = "distils plans" if spec.kind == "distill" else f"trains {', '.join(spec.roles)}"
-        self.emit("stage", text=f"{spec.name or spec.kind}: {trains}", stage_steps=spec.steps)
+        trains = isinstance(spec, TrainingSpec)
+        stage = self._prepare(spec) if trains else None
+        does = f"trains {', '.join(spec.roles)}" if trains else "distils plans"
+        self.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps)
         if not p.begun:
-            self._begin(stage)
-        if spec.kind == "distill":
+            self._begin(spec, stage)
+        if stage is None:
             return self._end(spec, self._distill())
         if p.unmeasured is not None and (ending := self._measure_again(spec)):
             return self._end(spec, ending)
@@ -179,7 +181,7 @@ class Runner:
         """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its
         own)."""
         p = self.progress
-        if not p.begun and spec.kind != "distill":
+        if not p.begun:
             handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
         self.controller = Controller(spec.adaptive)
         sampler = LevelSampler(
@@ -192,7 +194,7 @@ class Runner:
             sampler.load_state_dict(p.curriculum)
             if p.adaptive:
                 self.controller.load_state_dict(p.adaptive)
-        planning = planning_of(self.store.out, p.stage, spec.credit, self.engine.decode)
+        planning = planning_of(self.store.out, p.stage, spec.grams, self.engine.decode)
         return Stage(
             self.engine,
             self.rollouts,
@@ -205,10 +207,10 @@ class Runner:
             p.credit,
         )
 
-    def _begin(self, stage: Stage) -> None:
+    def _begin(self, spec: StageSpec, stage: Stage | None) -> None:
         """Measure the start (the last stage's end is the same model on the same tasks), and save it as the
         anchor."""
-        p, spec = self.progress, stage.spec
+        p = self.progress
         carried = p.evaluations[-1] if p.evaluations else None
         p.evaluations = []
         if carried:
@@ -219,7 +221,7 @@ class Runner:
         if not p.attempts:
             p.records.append(
                 {
-                    "name": spec.name or spec.kind,
+                    "name": spec.title,
                     "kind": spec.kind,
                     "roles": list(spec.roles),
                     "steps": 0,
@@ -228,7 +230,7 @@ class Runner:
                     "tokens_trained": 0,
                 }
             )
-        if spec.isolation.core != "none":
+        if stage is not None and spec.isolation.core != "none":
             policy, frozen = stage.trained()[0], frozen_in(self.recipe, spec)
             start = p.references[policy]
             found = find_cores(self.engine, self.rollouts, spec, frozen, policy, start, stage.seed)
@@ -238,7 +240,7 @@ class Runner:
         line |= self.monitor.begin(p.step, p.policies, self._references())
         p.evaluations[0]["metrics"] = dict(line)
         p.begun, p.anchor, p.adaptive = True, p.step, {}
-        p.curriculum = stage.curriculum.state_dict()
+        p.curriculum = stage.curriculum.state_dict() if stage is not None else {}
         self._log(line, "eval", spec)
         if stop := self.failures.after(p, measured=None if carried else line):
             raise stop
@@ -410,7 +412,7 @@ class Runner:
         p.attempts += 1
         spec = self.recipe.stage[p.stage]
         p.changed, how = handover.once_more(gate, spec, p.changed)
-        self._decide("schedule", spec.name or spec.kind, "retry", f"once more, {how}")
+        self._decide("schedule", spec.title, "retry", f"once more, {how}")
         p.records[-1]["attempts"] = p.attempts + 1
         p.stage_step, p.begun = 0, False
         return AGAIN
@@ -422,6 +424,7 @@ class Runner:
         if (
             why != AGAIN
             and not self.rolled_back
+            and isinstance(spec, TrainingSpec)
             and spec.isolation.core == "core"
             and (done := fuse(self.engine, spec, frozen_in(self.recipe, spec), p.policies[spec.roles[0]]))
         ):
@@ -434,7 +437,7 @@ class Runner:
         handover.lay_down(self.engine, p)
         p.records[-1] |= {"ended": why}
         p.attempts, p.changed, p.adaptive = 0, {}, {}
-        self._decide("schedule", spec.name or spec.kind, "advance", why)
+        self._decide("schedule", spec.title, "advance", why)
         return why
 
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
@@ -463,7 +466,7 @@ class Runner:
             p.step,
             {
                 "stage": p.stage,
-                "stage_name": spec.name or spec.kind,
+                "stage_name": spec.title,
                 "kind": spec.kind,
                 "stage_step": p.stage_step,
                 "seconds": round(p.seconds, 3),

@@ -34,7 +34,7 @@ from forethought.learn.losses.terms import needs
 from forethought.learn.rewards import default_weights, reward
 from forethought.learn.schedule import lr_scale
 from forethought.recipe.roles import counts_of, sampled_in
-from forethought.recipe.schema import StageSpec
+from forethought.recipe.schema import TrainingSpec
 from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
@@ -59,7 +59,7 @@ class Stage:
 
     engine: Engine
     rollouts: Rollouts
-    spec: StageSpec
+    spec: TrainingSpec
     policies: Mapping[str, str]
     curriculum: LevelSampler
     seed: int  # of the run and the stage; every step derives its own from it
@@ -102,12 +102,12 @@ class Stage:
         Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this update."""
         rng = random.Random(seed_of(self.seed, k))
         tasks = self._tasks(rng, self.spec.batch, k)
-        imitates = self.spec.kind == "imitate"
+        imitates = self.spec.learns_from == "demonstrations"
         return self._imitate(k, tasks, rng, conflict) if imitates else self._reinforce(k, tasks, conflict)
 
     def _tasks(self, rng: random.Random, n: int, k: int) -> list[Task]:
         """`n` tasks of step `k`; those of a share stand on one context."""
-        imitates, share = self.spec.kind == "imitate", self.spec.share
+        imitates, share = self.spec.learns_from == "demonstrations", self.spec.share
         levels = self.curriculum.draw(rng, n, k)
         draw = (
             self.rollouts.shown

@@ -27,7 +27,8 @@ from forethought.arms.progress import Progress, clock
 from forethought.arms.state import Outcome, log_of, read_outcome, state_of
 from forethought.core.cores import usable
 from forethought.core.errors import Interrupted, UserError
-from forethought.recipe.schema import Recipe, StageSpec, UntilSpec
+from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.schema import Recipe, UntilSpec
 from forethought.runs import run
 
 
@@ -319,7 +320,7 @@ def test_states_of_a_folder(file, tmp_path):
 def test_the_time_left_follows_the_pace(tmp_path):
     def job(steps: int) -> Job:
         return Job(
-            name="g/a", recipe=Recipe(stage=(StageSpec(until=UntilSpec(steps=steps), batch=1),)), out=tmp_path
+            name="g/a", recipe=Recipe(stage=(Imitate(until=UntilSpec(steps=steps), batch=1),)), out=tmp_path
         )
 
     progress = Progress(io.StringIO(), None, [job(1)] * 4, workers=2)

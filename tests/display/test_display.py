@@ -17,7 +17,8 @@ from forethought.display.picture import ASCII, clock_text, picture, summary
 from forethought.display.seen import Seen, evaluation
 from forethought.display.show import outline, samples
 from forethought.display.terminal import Terminal
-from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe, StageSpec
+from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.schema import AdaptiveSpec, GateSpec, Recipe
 
 FIRST = {
     "eval/plan": 0.5,
@@ -329,8 +330,8 @@ def test_the_outline_says_whose_weights_train_and_what_follows_a_roll_back():
         GateSpec(max_drop=0.01, on_fail="roll_back", then="lower_rate", rate=0.25),
         GateSpec(at_least=0.5, then="isolate"),
     )
-    stage = StageSpec(roles=("plan",), gates=gates, adaptive=AdaptiveSpec(to="keep_kl"))
-    text = outline(Recipe(layout="models", stage=(stage, StageSpec(roles=("plan",), weights="base"))))
+    stage = Imitate(roles=("plan",), gates=gates, adaptive=AdaptiveSpec(to="keep_kl"))
+    text = outline(Recipe(layout="models", stage=(stage, Imitate(roles=("plan",), weights="base"))))
     assert text.splitlines()[1:] == [
         "# stage 1/2 imitate: trains plan (model), frozen act, 100 steps of 32 tasks, levels all of the "
         "domain's, "

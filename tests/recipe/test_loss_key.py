@@ -71,13 +71,16 @@ def test_it_survives_a_file(tmp_path, way):
         (PLAN | {"loss": "sft"}, 'stage.0.loss: "sft" reads no advantages'),
         (PLAN | {"loss": "k3"}, 'stage.0.loss: "k3" reads no advantages'),
         (PLAN | {"loss": "kl"}, 'stage.0.loss: "kl" compares a policy with a reference'),
-        (IMITATE | {"loss": "grpo"}, 'stage.0.loss: "grpo" needs rollouts, and imitate reads demonstrations'),
+        (
+            IMITATE | {"loss": "grpo"},
+            'stage.0.loss: "grpo" needs advantages, and imitate reads demonstrations',
+        ),
         (PLAN | {"loss": {"clip": 1}}, "stage.0.loss.clip: unknown option of the loss grpo 'clip'"),
         (PLAN | {"loss": {"clip_low": "x"}}, "stage.0.loss.clip_low: expected a number, found 'x'"),
         (PLAN | {"loss": {"clip_low": True}}, "stage.0.loss.clip_low: expected a number, found True"),
         (PLAN | {"loss": {"clip_low": 1.5}}, "stage.0.loss.clip_low: must be at most 1, found 1.5"),
         (IMITATE | {"loss": {"clip_low": 0.1}}, "stage.0.loss.clip_low: unknown option of the loss sft"),
-        (IMITATE | {"dynamic_sampling": 1}, "stage.0.dynamic_sampling: imitate does not read it"),
+        (IMITATE | {"dynamic_sampling": 1}, "stage.0.dynamic_sampling: unknown key of imitate"),
         (PLAN | {"dynamic_sampling": -1}, "stage.0.dynamic_sampling: must be at least 0, found -1"),
         (PLAN | {"loss": "here.py:X"}, "stage.0.loss: "),
     ],
@@ -109,7 +112,8 @@ def test_the_bounds_of_earlier_recipes_are_options_of_the_loss():
 def test_an_earlier_run_is_read(tmp_path):
     data = to_dict(recipe(IMITATE, PLAN))
     for stage in data["stage"]:
-        del stage["loss"], stage["dynamic_sampling"]
+        del stage["loss"]
+        stage.pop("dynamic_sampling", None)
         stage |= {"clip_low": 0.2, "clip_high": 0.3 if stage["kind"] == "reinforce" else 0.2}
     (tmp_path / "recipe.json").write_text(json.dumps(data))
     assert [s.loss for s in load(tmp_path).stage] == [LossSpec(), LossSpec(options={"clip_high": 0.3})]

@@ -12,13 +12,15 @@ import pytest
 from forethought.core.errors import RecipeError
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict, to_toml
+from forethought.recipe.kinds import KINDS
+from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.load import load, shipped, write_resolved
 from forethought.recipe.schema import (
     EvalSpec,
     GateSpec,
     OptimSpec,
     Recipe,
-    StageSpec,
     TaskSpec,
     TreeSpec,
     UntilSpec,
@@ -54,15 +56,13 @@ EXPECTED = Recipe(
     task=TaskSpec(name="desk", levels=(1, 2), options={"slip": 0.15, "names": ("a", "b"), "deep": {"x": 1}}),
     eval=EvalSpec(tasks=10, levels=(2,)),
     stage=(
-        StageSpec(
-            kind="imitate",
+        Imitate(
             roles=("plan", "act"),
             until=UntilSpec(steps=3, metric="eval/plan", at_least=1.0),
             loss_share={"plan": (1.0, 0.5)},
             optim=OptimSpec(name="muon", betas=(0.0, 0.5)),
         ),
-        StageSpec(
-            kind="reinforce",
+        Reinforce(
             roles=("plan",),
             tree=TreeSpec(counts={"plan": 8, "act": 0}),
             reward={"plan": {"valid": 1.0}},
@@ -117,7 +117,7 @@ def test_the_resolved_recipe_feeds_back_in(tmp_path, toml):
 
 def test_the_printed_recipe_feeds_back_in():
     odd = TaskSpec(options={'quote "\n\x7f': 'é\\ "', "on": True, "none": None})
-    recipe = Recipe(name="t", about='two\nlines, a "quote"', task=odd, stage=(StageSpec(roles=("act",)),))
+    recipe = Recipe(name="t", about='two\nlines, a "quote"', task=odd, stage=(Imitate(roles=("act",)),))
     back = from_dict(tomllib.loads(to_toml(recipe)))
     assert back.task.options == {'quote "\n\x7f': 'é\\ "', "on": True}  # TOML has no word for nothing
     assert (back.name, back.about, back.stage) == (recipe.name, recipe.about, recipe.stage)
@@ -274,7 +274,7 @@ def test_overrides_reach_written_values_defaults_and_names_that_a_recipe_chooses
             "stage.0.loss_share.act.0=1",
             "stage.0.loss_share.act.0: no such entry: stage.0.loss_share.act is empty; set the whole list",
         ),
-        ("stage.0.tre.plans=5", "stage.0.tre: unknown key 'tre'; did you mean 'tree'?"),
+        ("stage.1.tre.plans=5", "stage.1.tre: unknown key 'tre'; did you mean 'tree'?"),
         ("stage.0.until.step=5", "stage.0.until.step: unknown key 'step'; did you mean 'steps'?"),
         ("seed.x=5", "seed.x: nothing lies under seed, which is the whole number 7"),
         ("task.slip.x=5", "task.slip.x: nothing lies under task.slip, which is the number 0.15"),
@@ -384,10 +384,13 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         ),
         ("stage.1.gates.0.window=1", "stage.1.gates.0.window: must be at least 2, found 1"),
         # imitate
-        ("stage.0.reward.plan.valid=1", "stage.0.reward: imitate reads no rewards; take reward out"),
-        ("stage.0.credit.name=rloo", "stage.0.credit: imitate reads no rewards; take credit out"),
-        ("stage.0.tree.plan=8", "stage.0.tree: imitate samples no trees; take tree out"),
-        ("stage.0.updates=2", "stage.0.updates: imitate does not read it; take updates out"),
+        (
+            "stage.0.reward.plan.valid=1",
+            "stage.0.reward: unknown key of imitate 'reward'; take it out, or make the stage kind = \"reinforce\"",
+        ),
+        ("stage.0.credit.name=rloo", "stage.0.credit: unknown key of imitate 'credit'"),
+        ("stage.0.tree.plan=8", "stage.0.tree: unknown key of imitate 'tree'"),
+        ("stage.0.updates=2", "stage.0.updates: unknown key of imitate 'updates'"),
         ("stage.0.loss_share.plan=[1]", "stage.0.loss_share.plan: has 1 numbers for 2 levels (1, 2)"),
         ("stage.0.loss_share.plan=[1, 2]", "stage.0.loss_share.plan.1: must be between 0 and 1, found 2.0"),
         ("stage.0.loss_share.plan=[0, 0]", "stage.0.loss_share.plan: no plan token would ever carry loss"),
@@ -452,7 +455,7 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
             "stage.1.credit.weight.plan=0",
             "stage.1.credit: the advantages of plan all have weight 0, so nothing would train",
         ),
-        ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: reinforce reads no demonstrations"),
+        ("stage.1.loss_share.plan=[1, 1]", "stage.1.loss_share: unknown key of reinforce"),
         ("stage.1.ref_kl=-1", "stage.1.ref_kl: must be at least 0, found -1.0"),
         ("stage.1.updates=0", "stage.1.updates: must be at least 1, found 0"),
         ("stage.1.clip_low=1.5", "stage.1.loss.clip_low: must be at most 1, found 1.5"),
@@ -461,8 +464,7 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
 )
 def test_what_cannot_work_together_is_refused(toml, override, message):
     check(load(toml(EVERYTHING)))  # without the override it works
-    recipe = load(toml(EVERYTHING), [override])
-    assert refusal(check, recipe).startswith(message)
+    assert refusal(lambda: check(load(toml(EVERYTHING), [override]))).startswith(message)
 
 
 def reinforce(roles, tree, credit="grpo", reward=None):
@@ -563,3 +565,36 @@ def test_a_gate_may_read_an_evaluation_that_runs_only_at_the_ends():
             {"eval": {"every": 0}, "stage": [{"gates": [gate, {"metric": "entropy/act", "at_most": 3}]}]}
         )
     )
+
+
+# Kinds of stages --------------------------------------------------------------------------------------------
+
+
+def test_each_kind_reads_its_own_keys_and_the_error_says_which_kind_reads_a_foreign_one():
+    assert set(KINDS) == {"imitate", "reinforce", "distill"}
+    assert [kind().kind for kind in KINDS.values()] == list(KINDS)
+    for kind, key, value, reader in (
+        ("imitate", "updates", 2, '"reinforce"'),
+        ("reinforce", "loss_share", {"plan": [1.0, 1.0]}, '"imitate"'),
+        ("distill", "optim", {"lr": 0.1}, '"imitate" or "reinforce"'),
+    ):
+        with pytest.raises(RecipeError, match=f"stage.0.{key}: unknown key of {kind} .* kind = {reader}$"):
+            from_dict({"stage": [{"kind": kind, key: value}]})
+    with pytest.raises(RecipeError, match="stage.0.kind: unknown kind of stage 'imitat'; did you mean"):
+        from_dict({"stage": [{"kind": "imitat"}]})
+    with pytest.raises(RecipeError, match="stage.0.kind: unknown kind of stage '3'"):
+        from_dict({"stage": [{"kind": 3}]})
+
+
+def test_a_run_of_before_named_the_defaults_of_all_kinds_in_every_stage():
+    every = {k: v for kind in KINDS for k, v in to_dict(Recipe(stage=(KINDS[kind](),)))["stage"][0].items()}
+    for kind in KINDS:
+        old = every | {"kind": kind, "roles": ["plan", "act"]}
+        assert from_dict({"stage": [old]}) == from_dict({"stage": [{"kind": kind}]})
+        with pytest.raises(RecipeError, match="stage.0.ref_kl: unknown key of"):
+            from_dict({"stage": [old | {"kind": "imitate", "ref_kl": 0.1}]})
+
+
+def test_an_override_changes_the_kind(toml):
+    recipe = load(toml("[[stage]]\nbatch = 3\n"), ["stage.0.kind=reinforce", "stage.0.tree.plan=8"])
+    assert recipe.stage == (Reinforce(batch=3, roles=("plan", "act"), tree=TreeSpec(counts={"plan": 8})),)

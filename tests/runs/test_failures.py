@@ -22,7 +22,8 @@ from forethought.measure import gates
 from forethought.measure.evaluate import changes, failures, summary
 from forethought.measure.gates import Evaluation
 from forethought.recipe.check import check
-from forethought.recipe.schema import CreditSpec, GateSpec, LimitSpec, OptimSpec, StageSpec, TreeSpec
+from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.schema import CreditSpec, GateSpec, LimitSpec, OptimSpec, TreeSpec
 from forethought.report.words import broke
 from forethought.runs import run
 from forethought.stages.step import Stage, tree_metrics
@@ -134,8 +135,7 @@ def test_a_step_divides_by_the_tokens_that_were_measured():
     """Two plans with one execution each; the first execution breaks."""
     desk = family_of(RAISES, lambda n: n == 0)((1,), widgets=4)
     rollouts = Rollouts(Listening(desk.vocabulary(), desk.stops, choices=desk_choices), desk)
-    spec = StageSpec(
-        kind="reinforce",
+    spec = Reinforce(
         roles=("plan", "act"),
         batch=1,
         tree=TreeSpec(counts={"plan": 2, "act": 1}),

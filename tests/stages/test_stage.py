@@ -15,7 +15,9 @@ from forethought.engines.base import UpdateRefused
 from forethought.engines.fake.engine import softmax
 from forethought.learn.curriculum import LevelSampler
 from forethought.learn.rewards import reward
-from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, StageSpec, TreeSpec, UntilSpec
+from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, TrainingSpec, TreeSpec, UntilSpec
 from forethought.stages.step import Stage, tree_metrics
 from forethought.tasks.desk.domain import Desk
 from forethought.workflows.rollout import Rollouts
@@ -28,7 +30,7 @@ ADVANTAGE = 0.5 / (0.5 + 1e-4)  # grpo, one success and one failure
 
 
 def stage_of(
-    spec: StageSpec, policies=ONE, rollouts: Rollouts | None = None, seed: int = 0, **engine
+    spec: TrainingSpec, policies=ONE, rollouts: Rollouts | None = None, seed: int = 0, **engine
 ) -> Stage:
     if rollouts is None:
         desk = Desk((1, 2), widgets=4)
@@ -49,7 +51,7 @@ def stage_of(
     return stage
 
 
-def reinforce(**fields) -> StageSpec:
+def reinforce(**fields) -> Reinforce:
     fields = {
         "roles": ("plan",),
         "batch": 2,
@@ -57,7 +59,7 @@ def reinforce(**fields) -> StageSpec:
         "reward": {"plan": {"valid": 1.0}},
         "optim": SGD,
     } | fields
-    return StageSpec(kind="reinforce", **fields)
+    return Reinforce(**fields)
 
 
 def right_then_wrong(policy, text, i, seed):
@@ -70,7 +72,7 @@ def right_then_wrong(policy, text, i, seed):
 
 
 def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
-    stage = stage_of(StageSpec(kind="imitate", roles=BOTH, batch=3, levels=(1,), optim=SGD))
+    stage = stage_of(Imitate(roles=BOTH, batch=3, levels=(1,), optim=SGD))
     result = stage.step(0)
     [(batch, objective)] = stage.engine.learned
     tokens = 3 * (2 + 5)  # `c </plan>` and `c x3 y4 v3 </act>`, three times
@@ -86,16 +88,14 @@ def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
 
 
 def test_tasks_of_a_batch_come_in_families_on_one_screen():
-    stage = stage_of(StageSpec(kind="imitate", roles=BOTH, batch=6, share=3, optim=SGD))
+    stage = stage_of(Imitate(roles=BOTH, batch=6, share=3, optim=SGD))
     stage.step(0)
     roots = [s for s in stage.engine.learned[0][0].segments if s.parent == -1]
     assert len(roots) == 2 and len(stage.engine.learned[0][0].segments) == 2 + 6 * 3
 
 
 def test_the_share_of_demonstrations_that_carry_loss_is_by_role_and_level():
-    spec = StageSpec(
-        kind="imitate", roles=BOTH, batch=600, levels=(1, 2), loss_share={"plan": (1.0, 0.25)}, optim=SGD
-    )
+    spec = Imitate(roles=BOTH, batch=600, levels=(1, 2), loss_share={"plan": (1.0, 0.25)}, optim=SGD)
     stage = stage_of(spec)
     stage.step(0)
     segments = stage.engine.learned[0][0].segments
@@ -109,11 +109,7 @@ def test_the_share_of_demonstrations_that_carry_loss_is_by_role_and_level():
 
 
 def test_a_batch_without_loss_moves_nothing():
-    stage = stage_of(
-        StageSpec(
-            kind="imitate", roles=("plan",), batch=3, levels=(2,), loss_share={"plan": (0.0,)}, optim=SGD
-        )
-    )
+    stage = stage_of(Imitate(roles=("plan",), batch=3, levels=(2,), loss_share={"plan": (0.0,)}, optim=SGD))
     line = reduce(stage.step(0).metrics)
     assert (
         stage.engine.weights == {"base": {}}
@@ -342,7 +338,7 @@ def test_only_the_policies_of_the_stages_roles_move(roles, kind):
     spec = (
         reinforce(roles=roles, tree=TreeSpec(counts={"plan": 3, "act": 3}), reward={})
         if kind == "reinforce"
-        else StageSpec(roles=roles, optim=SGD)
+        else Imitate(roles=roles, optim=SGD)
     )
     stage = stage_of(spec, TWO)
     stage.step(0)

@@ -8,6 +8,7 @@ from typing import get_type_hints
 
 from forethought.core.errors import RecipeError, UserError
 from forethought.recipe.convert import to_record
+from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
 from forethought.stages.distill.endpoint_spec import EndpointSpec
 from forethought.stages.distill.filter import FilterSpec
@@ -89,7 +90,7 @@ def check_endpoints(recipe: Recipe) -> None:
     """The endpoints of all stages, as far as a recipe shows them: no key is looked for. RecipeError as
     `endpoint_of` raises it."""
     for i, stage in enumerate(recipe.stage):
-        if stage.kind == "distill" and stage.distill.summariser == "endpoint":
+        if isinstance(stage, Distill) and stage.distill.summariser == "endpoint":
             endpoint_of(f"stage.{i}.distill.endpoint", stage.distill)
 
 

@@ -15,7 +15,7 @@ from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.models.loading import load
 from forethought.learn.curriculum import LevelSampler
 from forethought.recipe.convert import from_dict
-from forethought.recipe.schema import AdapterSpec, EngineSpec, ModelSpec, StageSpec
+from forethought.recipe.schema import AdapterSpec, EngineSpec, ModelSpec, TrainingSpec
 from forethought.stages.step import Stage
 from forethought.tasks.base import Taskset
 from forethought.workflows.rollout import Rollouts
@@ -81,7 +81,7 @@ def engine_for(bandit: Bandit) -> TorchEngine:
 
 def learn(engine: TorchEngine, bandit: Bandit, stage: dict, policy: str = "base") -> list[dict]:
     """A stage from its first step to its last."""
-    spec: StageSpec = from_dict({"stage": [stage]}).stage[0]
+    spec: TrainingSpec = from_dict({"stage": [stage]}).stage[0]
     policies = {"plan": policy, "act": "base"}
     references = {policy: "ref"} if spec.ref_kl else {}
     for source, name in references.items():

@@ -1,0 +1,67 @@
+"""Kinds of stages: what each can say, what it refuses, what a step of it costs. What a step does stands on the
+same name in `forethought/stages/` (`stages.kinds.STEPS`): a recipe is read without an engine.
+
+A kind of your own is a class below `Imitate`, `Reinforce` or `TrainingSpec` with a method `step`, and the recipe
+names it: `kind = "mine.py:BestOf"` (docs/stages.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from forethought.core.errors import RecipeError, unknown
+from forethought.core.named import file_of, is_named, load_named
+from forethought.recipe.kinds.distill import Distill
+from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.schema import StageSpec, TrainingSpec
+
+KINDS: dict[str, type[StageSpec]] = {"imitate": Imitate, "reinforce": Reinforce, "distill": Distill}
+DEFAULT = "imitate"
+
+
+def kind_of(name: Any, where: str) -> type[StageSpec]:
+    """The record of a stage whose kind is called `name`; RecipeError at the address `where` for one that nobody
+    has."""
+    if isinstance(name, str) and is_named(name):
+        return _own(name, where)
+    if not isinstance(name, str) or name not in KINDS:
+        raise RecipeError(where, unknown("kind of stage", name, KINDS))
+    return KINDS[name]
+
+
+def _own(name: str, where: str) -> type[StageSpec]:
+    found = load_named(name, Path.cwd(), where)
+    if not (isinstance(found, type) and issubclass(found, TrainingSpec) and is_dataclass(found)):
+        raise RecipeError(where, f"{name} is no kind of stage: a dataclass below TrainingSpec is one")
+    if not callable(getattr(found, "step", None)):
+        raise RecipeError(where, f"{name} has no step; define step(self, stage, k, conflict) in it")
+    return found
+
+
+def anchored(tables: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
+    """The tables of a recipe with whole paths where its stages name kinds in files relative to `base`."""
+    stages = tables.get("stage")
+    if not isinstance(stages, list | tuple):
+        return tables
+    return {**tables, "stage": [_anchored(stage, base) for stage in stages]}
+
+
+def _anchored(stage: Any, base: Path) -> Any:
+    name = stage.get("kind") if isinstance(stage, Mapping) else None
+    path = file_of(name, base) if isinstance(name, str) and is_named(name) else None
+    return stage if path is None else {**stage, "kind": f"{path.absolute()}:{name.rpartition(':')[2]}"}
+
+
+def readers(key: str) -> list[str]:
+    """The kinds that read a key."""
+    return [name for name, kind in KINDS.items() if any(f.name == key for f in fields(kind))]
+
+
+def learns_from(name: str) -> str:
+    """Of the kind that a run's records name, without its code: one that is not ours learns from trees, as far as
+    who reads the records is concerned."""
+    return KINDS[name].learns_from if name in KINDS else "trees"

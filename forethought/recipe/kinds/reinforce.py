@@ -1,0 +1,107 @@
+"""Reinforcement: a step samples trees of rollouts and learns from their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from forethought.recipe.check_isolation import check_isolation
+from forethought.recipe.check_reinforce import check_reinforce
+from forethought.recipe.check_training import check_training
+from forethought.recipe.kinds.words import trains
+from forethought.recipe.roles import counts_of, sampled_in
+from forethought.recipe.schema import (
+    Change,
+    CreditSpec,
+    Recipe,
+    ShapingSpec,
+    StageSpec,
+    TrainingSpec,
+    TreeSpec,
+)
+from forethought.recipe.speaking import CONTINUES, roles_of
+from forethought.recipe.work import Lengths, Wave, Work, wave_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reinforce(TrainingSpec):
+    kind: str = "reinforce"
+    tree: TreeSpec = field(default_factory=TreeSpec)
+    reward: dict[str, dict[str, float]] = field(default_factory=dict)
+    # role -> part -> weight (the parts: rewards.py). Empty: success, counted once (rewards.default_weights)
+    parts: dict[str, str] = field(default_factory=dict)
+    # parts of your own that `reward` weighs: name -> "file.py:function" or "package.module:function"
+    # (learn/functions.py)
+    shaping: ShapingSpec = field(default_factory=ShapingSpec)
+    credit: CreditSpec = field(default_factory=CreditSpec)
+    loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
+    # what the loss of rollouts is divided by: its tokens, its turns (each turn averaged first), or turns x budget
+    # (Dr. GRPO)
+    ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
+    updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
+    # how many times a step draws new tasks in place of groups without a spread of rewards (DAPO, arXiv
+    # 2503.14476); 0: they are left out
+    dynamic_sampling: int = 0
+    # groups without a spread of rewards are left out of the backward pass (same gradient)
+    skip_zero: bool = True
+
+    learns_from: ClassVar = "trees"
+    default_loss: ClassVar = "grpo"
+
+    @property
+    def grams(self) -> str:
+        return self.credit.grams
+
+    def check(self, where: str, recipe: Recipe) -> None:
+        check_training(where, self, recipe)
+        check_reinforce(where, self, roles_of(recipe), CONTINUES.get(recipe.workflow.name, {}))
+        check_isolation(where, self, recipe)
+
+    def lengths(self, n: Lengths) -> Lengths:
+        return replace(n, said={role: self.tree.tokens.get(role) or most for role, most in n.said.items()})
+
+    def per_task(self, roles: tuple[str, ...]) -> int:
+        return sum(sampled_in(self.tree, roles).values())
+
+    def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
+        tree, each, rows, read = self.tree, {}, 1, 0.0
+        waves: dict[str, Wave] = {}
+        for role, count in counts_of(tree, list(n.said)).items():
+            if not count:
+                break  # the tree ends before it
+            read += n.prompt + sum(each[above] * used * n.said[above] for above in n.above(role))
+            group = 1 if role in tree.oracle else count
+            each[role] = rows = rows * group
+            if role not in tree.oracle:
+                waves[role] = wave_of(n, role, self.batch * rows, group, used)
+        said = sum(each[role] * n.said[role] for role in waves)
+        shown = sum(n.said[role] for role in each if role not in waves)  # the oracle's: read, not sampled
+        return Work(
+            steps=self.steps,
+            prefilled=self.batch * read,
+            sampled=self.batch * used * said,
+            sampled_most=self.batch * (1 + self.dynamic_sampling) * said,
+            trained=self.updates * self.batch * (n.prompt + used * (shown + said)),
+            trained_most=self.updates * self.batch * (n.prompt + shown + said),
+            waves=waves,
+        )
+
+    def outline(self, recipe: Recipe) -> str:
+        return trains(self, recipe, f"{_tree(self.tree, roles_of(recipe))}, credit {self.credit.name}")
+
+    def with_paths(self, where: str, change: Change) -> StageSpec:
+        stage = self
+        if self.grams:
+            stage = replace(
+                self, credit=replace(self.credit, grams=change(f"{where}.credit.grams", self.grams))
+            )
+        return TrainingSpec.with_paths(stage, where, change)
+
+
+def _tree(tree: TreeSpec, roles: Sequence[str]) -> str:
+    """What is sampled at each place: 4 plan x 3 act."""
+    counts = counts_of(tree, roles)
+    return " x ".join(
+        f"the oracle's {role}" if role in tree.oracle else f"{counts[role]} {role}" for role in roles
+    )
