@@ -24,7 +24,7 @@ from forethought.core.types import Tree
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
 from forethought.runs import endings, run
-from forethought.stages import step as stage
+from forethought.stages import groups as stage_groups
 from forethought.store import Store
 
 # Recipes ----------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def _page(out: Path) -> Path:
 
 def lively(monkeypatch) -> None:
     """For a test's time: `drawn_reward`, and a report of a line (what it costs is not what is tested)."""
-    monkeypatch.setattr(stage, "reward", drawn_reward)
+    monkeypatch.setattr(stage_groups, "reward", drawn_reward)
     monkeypatch.setattr(endings.report, "write", _page)
 
 

@@ -72,6 +72,7 @@ from forethought.learn.curriculum import LevelSampler  # noqa: E402
 from forethought.recipe.kinds.reinforce import Reinforce  # noqa: E402
 from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, TreeSpec  # noqa: E402
 from forethought.stages.step import Stage  # noqa: E402
+from forethought.stages.update import on_rollouts  # noqa: E402
 
 G, MOST = 4, 9  # responses of a prompt, and the longest that one may be
 NORMS = {"grpo": "sequences", "bnpo": "tokens", "dapo": "tokens", "dr_grpo": "constant"}
@@ -188,7 +189,7 @@ class Both:
         if references:
             flat = iter(references)
             segments = [s if s.stream is None else replace(s, ref_logprobs=next(flat)) for s in segments]
-        objective = self.stage._objective("pg", self.stage._denominator(trees, advantages))
+        objective = on_rollouts(self.stage, [], trees, advantages)[1]
         self.engine.forget("base")
         metrics = self.engine.forward_backward(for_policy(segments, "base", POLICIES), objective)
         loss = metrics["loss/pg"].total + (self.beta * metrics["kl/ref"].total if references else 0.0)

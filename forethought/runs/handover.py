@@ -20,7 +20,7 @@ from forethought.recipe.speaking import roles_of
 from forethought.runs.progress import Progress
 from forethought.stages.isolation.adaptive import Move
 from forethought.stages.isolation.core import REGION
-from forethought.stages.step import Stage
+from forethought.stages.setting import Setting
 
 Decide = Callable[[str, str, str], None]  # (name, outcome, reason)
 AT_START = "-at-stage-"
@@ -114,7 +114,7 @@ def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, dec
         engine.prepare(policy, spec.optim)
 
 
-def isolate(engine: Engine, stage: Stage, p: Progress, move: Move, optim: OptimSpec) -> str:
+def isolate(engine: Engine, stage: Setting, p: Progress, move: Move, optim: OptimSpec) -> str:
     """The harmed role has the weights of the stage's start again, those that shared them go on with what they have
     learned. Returns what was done."""
     adaptive, harmed = stage.spec.adaptive, move.role
@@ -182,7 +182,7 @@ def _own_model(engine: Engine, p: Progress, role: str) -> None:
         p.found[name] = p.found[BASE]
 
 
-def rejoin(stage: Stage, p: Progress, role: str) -> str:
+def rejoin(stage: Setting, p: Progress, role: str) -> str:
     """The role shares again what those beside it have learned since."""
     to = stage.spec.adaptive.to
     if to in ("replay", "keep_kl"):

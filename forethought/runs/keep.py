@@ -8,7 +8,7 @@ from forethought.core.metrics import reduce
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.recipe.schema import SaveSpec
 from forethought.runs.progress import Progress
-from forethought.stages.step import Step
+from forethought.stages.outcome import Step
 from forethought.store import Store
 from forethought.workflows.rollout import Rollouts
 

@@ -38,7 +38,8 @@ from forethought.stages.distill.records import Provenance
 from forethought.stages.distill.stage import Load, Tools, account, guide
 from forethought.stages.isolation.adaptive import Controller, Move, read_probe
 from forethought.stages.isolation.core import find_cores, fuse
-from forethought.stages.step import Stage, Step
+from forethought.stages.outcome import Step
+from forethought.stages.step import Stage
 from forethought.store import Store
 from forethought.workflows.rollout import Rollouts
 

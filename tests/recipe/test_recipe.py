@@ -22,9 +22,11 @@ from forethought.recipe.schema import (
     OptimSpec,
     Recipe,
     TaskSpec,
+    TrainingSpec,
     TreeSpec,
     UntilSpec,
 )
+from forethought.stages.step import STEPS
 from forethought.tasks import families
 
 EVERYTHING = """
@@ -598,3 +600,7 @@ def test_a_run_of_before_named_the_defaults_of_all_kinds_in_every_stage():
 def test_an_override_changes_the_kind(toml):
     recipe = load(toml("[[stage]]\nbatch = 3\n"), ["stage.0.kind=reinforce", "stage.0.tree.plan=8"])
     assert recipe.stage == (Reinforce(batch=3, roles=("plan", "act"), tree=TreeSpec(counts={"plan": 8})),)
+
+
+def test_every_kind_that_trains_has_a_step():
+    assert set(STEPS) == {name for name, kind in KINDS.items() if issubclass(kind, TrainingSpec)}

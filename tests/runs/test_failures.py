@@ -26,8 +26,9 @@ from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.schema import CreditSpec, GateSpec, LimitSpec, OptimSpec, TreeSpec
 from forethought.report.words import broke
 from forethought.runs import run
-from forethought.stages.step import Stage, tree_metrics
-from forethought.stages.step import failures as failures_of
+from forethought.stages.outcome import failures as failures_of
+from forethought.stages.outcome import tree_metrics
+from forethought.stages.step import Stage
 from forethought.tasks import families
 from forethought.tasks.desk.domain import Desk
 from forethought.workflows.rollout import Rollouts

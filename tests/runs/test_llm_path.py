@@ -443,7 +443,7 @@ def test_from_distillation_to_evaluation(family, how, tmp_path, monkeypatch):
 
 
 def test_a_turn_that_runs_out_of_tokens_is_truncated_and_counted(family):
-    from forethought.stages.step import tree_metrics
+    from forethought.stages.outcome import tree_metrics
 
     engine, rollouts = run.build(family[1])
     token = engine.encode("nuts")[0]

@@ -18,7 +18,8 @@ from forethought.learn.rewards import reward
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, TrainingSpec, TreeSpec, UntilSpec
-from forethought.stages.step import Stage, tree_metrics
+from forethought.stages.outcome import tree_metrics
+from forethought.stages.step import Stage
 from forethought.tasks.desk.domain import Desk
 from forethought.workflows.rollout import Rollouts
 

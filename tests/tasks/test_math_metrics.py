@@ -8,7 +8,7 @@ import pytest
 
 from forethought.core.metrics import avg_at_k, maj_at_k, mean_interval, pass_at_k, reduce
 from forethought.core.types import Node, Task, Tree
-from forethought.stages.step import tree_metrics
+from forethought.stages.outcome import tree_metrics
 
 
 def test_avg_at_k():

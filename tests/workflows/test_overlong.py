@@ -25,7 +25,7 @@ from forethought.measure.probes.plans import format_share
 from forethought.recipe.schema import CreditSpec, TreeSpec
 from forethought.report.words import no_room
 from forethought.runs import run
-from forethought.stages.step import tree_metrics
+from forethought.stages.outcome import tree_metrics
 from forethought.traces.find import Filter, find
 from forethought.traces.judged import judge
 from forethought.workflows.rollout import Rollouts

@@ -91,11 +91,13 @@ class Reinforce(TrainingSpec):
         return trains(self, recipe, f"{_tree(self.tree, roles_of(recipe))}, credit {self.credit.name}")
 
     def with_paths(self, where: str, change: Change) -> StageSpec:
-        stage = self
-        if self.grams:
-            stage = replace(
-                self, credit=replace(self.credit, grams=change(f"{where}.credit.grams", self.grams))
-            )
+        credit = replace(
+            self.credit,
+            grams=change(f"{where}.credit.grams", self.grams) if self.grams else "",
+            name=named_with(change, f"{where}.credit.name", self.credit.name),
+        )
+        parts = {part: named_with(change, f"{where}.parts.{part}", text) for part, text in self.parts.items()}
+        stage = replace(self, credit=credit, parts=parts)
         return TrainingSpec.with_paths(stage, where, change)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from forethought.core.metrics import paired_difference
 from forethought.recipe.schema import AdaptiveSpec
+from forethought.stages.setting import Setting
 
 Scores = Mapping[str, Sequence[float | None]]  # role -> one score per held-out task
 
@@ -112,8 +113,8 @@ class Controller:
         )
 
 
-def read_probe(controller: Controller, stage: Any, monitor: Any) -> Move | None:
-    """What the controller makes of the newest held-out probe of `monitor` in a `stage.Stage`. Roles that were
+def read_probe(controller: Controller, stage: Setting, monitor: Any) -> Move | None:
+    """What the controller makes of the newest held-out probe of `monitor` in a stage. Roles that were
     apart before it are none of its business."""
     spec, policies, others = stage.spec.adaptive, stage.policies, stage.others()
     if not controller.apart:

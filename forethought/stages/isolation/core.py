@@ -18,11 +18,11 @@ from forethought.core.types import Batch, Objective
 from forethought.engines.base import Engine
 from forethought.learn.batches import demonstration_segments, targets
 from forethought.learn.losses import term
-from forethought.recipe.schema import OptimSpec, StageSpec
+from forethought.recipe.schema import OptimSpec, TrainingSpec
+from forethought.stages.isolation.demonstrations import shown
 from forethought.workflows.rollout import Rollouts
 
 REGION = "core-"  # begins the names of regions, and of the models that showed them
-SHARE = 8  # demonstrations on one context, where the domain has contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def region_of(roles: Sequence[str]) -> str:
 def find_cores(
     engine: Engine,
     rollouts: Rollouts,
-    spec: StageSpec,
+    spec: TrainingSpec,
     frozen: Sequence[str],
     policy: str,
     start: str,
@@ -87,7 +87,7 @@ def find_cores(
     )
 
 
-def fuse(engine: Engine, spec: StageSpec, frozen: Sequence[str], policy: str) -> str:
+def fuse(engine: Engine, spec: TrainingSpec, frozen: Sequence[str], policy: str) -> str:
     """The stage's end: transplant and SLERP. Says what was done, or "" where the recipe asks for neither."""
     isolation, done = spec.isolation, []
     name = region_of(frozen)
@@ -104,7 +104,7 @@ def fuse(engine: Engine, spec: StageSpec, frozen: Sequence[str], policy: str) ->
 
 
 def _imitate(
-    engine: Engine, rollouts: Rollouts, spec: StageSpec, policy: str, roles: Sequence[str], seed: int
+    engine: Engine, rollouts: Rollouts, spec: TrainingSpec, policy: str, roles: Sequence[str], seed: int
 ) -> int:
     """A copy of `policy` that imitates these roles alone for a few steps; returns the tokens it trained on."""
     name, isolation, trained = region_of(roles), spec.isolation, 0
@@ -112,8 +112,7 @@ def _imitate(
     engine.prepare(name, OptimSpec(lr=isolation.core_lr, weight_decay=0.0))
     for k in range(isolation.core_steps):
         rng = random.Random(seed_of(seed, "core", "-".join(roles), k))
-        levels = rng.choices(rollouts.domain.levels, k=spec.batch)
-        tasks = [t for i in range(0, len(levels), SHARE) for t in rollouts.shown(rng, levels[i : i + SHARE])]
+        tasks = shown(rollouts, rng, spec.batch)
         segments = demonstration_segments(rollouts, tasks, [set(roles)] * len(tasks))
         tokens = targets(segments, "sft")
         if not tokens:

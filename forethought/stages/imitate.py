@@ -1,0 +1,33 @@
+"""A step of imitation: demonstrations -> batch -> update."""
+
+from __future__ import annotations
+
+import random
+
+from forethought.core.metrics import Mean
+from forethought.core.types import Task
+from forethought.learn.batches import demonstration_segments
+from forethought.stages.isolation.extras import extras
+from forethought.stages.outcome import Step
+from forethought.stages.setting import Setting
+from forethought.stages.update import imitation, update
+
+
+def step(s: Setting, k: int, conflict: bool) -> Step:
+    rng = s.rng(k)
+    tasks = s.tasks(rng, s.spec.batch, k)
+    failed: list[int] = []
+    segments = demonstration_segments(s.rollouts, tasks, _loss_roles(s, tasks, rng), failed=failed)
+    counts = {"failed/task": Mean(len(failed), len(tasks))}
+    if not segments:
+        return Step(counts, failed=len(failed), tried=len(tasks))
+    found = update(s, k, *extras(s, k, segments, imitation(s.spec, segments)), conflict)
+    return Step(found | counts, failed=len(failed), tried=len(tasks))
+
+
+def _loss_roles(s: Setting, tasks: list[Task], rng: random.Random) -> list[set[str]]:
+    """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the task's level."""
+    shares = {
+        role: dict(zip(s.curriculum.levels, row, strict=True)) for role, row in s.spec.loss_share.items()
+    }
+    return [{r for r in s.spec.roles if rng.random() < shares.get(r, {}).get(t.level, 1.0)} for t in tasks]
