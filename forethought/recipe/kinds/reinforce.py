@@ -19,6 +19,7 @@ from forethought.recipe.schema import (
     StageSpec,
     TrainingSpec,
     TreeSpec,
+    named_with,
 )
 from forethought.recipe.speaking import CONTINUES, roles_of
 from forethought.recipe.work import Lengths, Wave, Work, wave_of
