@@ -17,7 +17,8 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Completion
 from forethought.engines.fake.engine import FakeEngine
 from forethought.learn.batches import demonstration_segments
-from forethought.recipe.schema import DistillSpec, ModelSpec
+from forethought.recipe.kinds.distill import DistillSpec
+from forethought.recipe.schema import ModelSpec
 from forethought.runs import run
 from forethought.stages.distill import files, rules
 from forethought.stages.distill.pipeline import distill

@@ -5,12 +5,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from forethought.core.errors import RecipeError
 from forethought.recipe.ranges import listed
-from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe, StageSpec
+from forethought.recipe.schema import ModelSpec, Recipe, StageSpec
 from forethought.recipe.speaking import roles_of
 from forethought.recipe.work import Lengths, Wave, Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillSpec:
+    """Guidance distillation (stage 1 of PTA-GRPO, arXiv 2510.01833): worked solutions of the training
+    problems become plans, which the imitation after it shows. Nothing trains; the data set lies in the run's
+    `guided/`."""
+
+    summariser: Literal["rules", "policy", "model", "endpoint"] = "rules"
+    # rules: the task family's own (the steps of a GSM8K solution without their calculations; the oracle of
+    # desk and blocksworld); policy: the model itself, asked for a plan; model: another one on this machine;
+    # endpoint: any server that speaks as OpenAI's does training problems to take, in order; 0: all (desk and
+    # blocksworld draw theirs: say how many)
+    problems: int = 0
+    plan_tokens: int = 256  # most tokens of a plan that the policy or the model writes
+    # { path = ... }; loaded for the distillation, then let go
+    model: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
+    most_chars: int = 1500  # longer plans are dropped
+    most_numbers: int = 2  # and those with more numbers that the problem does not state
+    solver: Literal["none", "policy", "exact"] = "none"
+    # drops the plans under which the model's own acting does not reach the answer (policy), or which the task
+    # family's executor does not carry out to the goal by the acts that are shown (exact: desk and
+    # blocksworld)
+    tries: int = 4  # of the policy under each plan
+    try_temperature: float = 1.0
+    solved: float = 0.0  # least share of the tries that must succeed; 0: one of them is enough
+    # base_url, model, key_env, prices, ...: see distill/endpoint_spec.py
+    endpoint: dict[str, Any] = field(default_factory=dict)
+    format: Literal["jsonl", "parquet"] = "jsonl"  # of the data set; parquet needs the extra `data`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import get_type_hints
 
 from forethought.core.errors import RecipeError, UserError
 from forethought.recipe.convert import to_record
-from forethought.recipe.kinds.distill import Distill
-from forethought.recipe.schema import DistillSpec, ModelSpec, Recipe
+from forethought.recipe.kinds.distill import Distill, DistillSpec
+from forethought.recipe.schema import ModelSpec, Recipe
 from forethought.stages.distill.endpoint_spec import EndpointSpec
 from forethought.stages.distill.filter import FilterSpec
 from forethought.tasks.base import Guidable, Taskset, face

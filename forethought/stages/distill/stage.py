@@ -10,7 +10,8 @@ from pathlib import Path
 
 from forethought.core.errors import UserError
 from forethought.engines.base import Engine
-from forethought.recipe.schema import DistillSpec, ModelSpec
+from forethought.recipe.kinds.distill import DistillSpec
+from forethought.recipe.schema import ModelSpec
 from forethought.stages.distill import files, rules
 from forethought.stages.distill.cache import Cached
 from forethought.stages.distill.check import endpoint_of
