@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from forethought import __version__
 from forethought.core.errors import Diverged, FaultStop, GateStop, Interrupted, UserError
 from forethought.core.seeds import seed_of
-from forethought.core.types import Decision, Event
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
@@ -22,16 +21,15 @@ from forethought.measure import gates
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
 from forethought.measure.probes.monitor import Monitor
-from forethought.recipe.convert import to_dict
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TrainingSpec
-from forethought.recipe.speaking import roles_of
 from forethought.runs import endings, handover
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
 from forethought.runs.interrupts import Interrupts
 from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
+from forethought.runs.ledger import Ledger
 from forethought.runs.progress import Progress
 from forethought.runs.trackers import EventFiles
 from forethought.stages.distill.records import Provenance
@@ -65,36 +63,40 @@ class Runner:
         load: Load | None = None,
     ):
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
-        self.observe = endings.outliving(observe)
         levels = recipe.eval.levels or rollouts.domain.levels
         self.held_out = held_out(rollouts.domain, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
-        self.failures = Failures(rollouts.guard, recipe.limits, store, self._decide)
+        self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
+        self.failures = Failures(rollouts.guard, recipe.limits, store, self.ledger.decide)
 
     def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
         """`notes`: what was found where the run was left; each is told, and is a decision on record."""
         self.progress = progress
         self.values = evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
-        self.clock = time.perf_counter() - progress.seconds
+        self.ledger.begin(progress)
         if progress.probes:
             self.monitor.load_state_dict(progress.probes)
         with (
-            EventFiles(self.store.out / "tensorboard", progress.step) as self.events,
+            EventFiles(self.store.out / "tensorboard", progress.step) as self.ledger.events,
             Interrupts() as self.interrupts,
         ):
-            self.emit("start", text=str(self.store.out))
+            self.ledger.emit("start", text=str(self.store.out))
             for note in self.rollouts.notes():
-                self.emit("note", text=note)
+                self.ledger.emit("note", text=note)
             self.engine.listen(
-                lambda outcome, reason, numbers: self._decide("guard", "memory", outcome, reason, numbers)
+                lambda outcome, reason, numbers: self.ledger.decide(
+                    "guard", "memory", outcome, reason, numbers
+                )
             )
-            self._decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
+            self.ledger.decide(
+                "run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}"
+            )
             endings.keep_machine(progress, endings.facts_of(self.engine))
             for note in notes:
-                self._decide("run", self.recipe.name, "note", note)
-                self.emit("note", text=note)
+                self.ledger.decide("run", self.recipe.name, "note", note)
+                self.ledger.emit("note", text=note)
             record_lists(self.store)
-            self.store.write_summary(self._summary("running"))
+            self.store.write_summary(self.ledger.summary("running"))
             try:
                 for i, spec in enumerate(self.recipe.stage[: progress.stage]):
                     if isinstance(spec, Distill):  # what an earlier stage distilled is part of the task
@@ -106,20 +108,20 @@ class Runner:
                     if progress.stage < len(self.recipe.stage):
                         continue
                     progress.finished = True
-                    self._save()
+                    self.ledger.save()
             except Interrupted:
-                self._close("interrupted")
+                self.ledger.close("interrupted")
                 raise
             except Diverged as error:
-                self._decide("guard", "finite", "stop", str(error))
-                self._close("stopped")
+                self.ledger.decide("guard", "finite", "stop", str(error))
+                self.ledger.close("stopped")
                 raise endings.diverged(self.store, self.recipe, progress, error) from error
             except (GateStop, FaultStop, Fault, UserError):
-                self._close("stopped")
+                self.ledger.close("stopped")
                 raise
-            self._decide("run", self.recipe.name, "end", f"{progress.step} steps")
-            page = self._close("done")
-            self.emit(
+            self.ledger.decide("run", self.recipe.name, "end", f"{progress.step} steps")
+            page = self.ledger.close("done")
+            self.ledger.emit(
                 "end",
                 text=f"done in {progress.seconds:.0f} s{f'; the report: {page}' if page else ''}",
                 values=self.values,
@@ -138,7 +140,7 @@ class Runner:
         trains = isinstance(spec, TrainingSpec)
         stage = self._prepare(spec) if trains else None
         does = f"trains {', '.join(spec.roles)}" if trains else "distils plans"
-        self.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps)
+        self.ledger.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps)
         if not p.begun:
             self._begin(spec, stage)
         if stage is None:
@@ -155,27 +157,27 @@ class Runner:
             measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
             if measured:
                 line |= self._measure(line)
-            self._log(line, "eval" if measured else "step", spec)
+            self.ledger.log(line, "eval" if measured else "step", spec)
             p.curriculum = stage.curriculum.state_dict()
             if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
                 keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
-                self._save()
+                self.ledger.save()
                 raise stop
             if measured:
                 self._read_evaluation(stage)
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
             if (images := self.rollouts.domain.episodes.images).seen and not images.told:
                 images.told = True
-                self.emit("note", text=UNREAD)
+                self.ledger.emit("note", text=UNREAD)
             if measured and (ending := self._judge(spec)):
                 return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
             # that a refused update has just called in question push no earlier ones out.
             asked = self.interrupts.caught  # read once: who leaves has saved
             if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
-                self._save()
+                self.ledger.save()
             if not last and asked:
-                self._leave(asked)
+                self.ledger.leave(asked)
         return self._end(spec, f"its {spec.steps} steps are done")
 
     def _prepare(self, spec: StageSpec) -> Stage:
@@ -183,7 +185,9 @@ class Runner:
         own)."""
         p = self.progress
         if not p.begun:
-            handover.take_up(self.engine, self.recipe, spec, p, lambda *said: self._decide("schedule", *said))
+            handover.take_up(
+                self.engine, self.recipe, spec, p, lambda *said: self.ledger.decide("schedule", *said)
+            )
         self.controller = Controller(spec.adaptive)
         sampler = LevelSampler(
             spec.levels or self.rollouts.domain.levels,
@@ -237,24 +241,24 @@ class Runner:
             found = find_cores(self.engine, self.rollouts, spec, frozen, policy, start, stage.seed)
             p.records[-1]["tokens_trained"] += found.tokens
             line["tokens/trained"] = float(found.tokens)
-            self._decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
+            self.ledger.decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
         line |= self.monitor.begin(p.step, p.policies, self._references())
         p.evaluations[0]["metrics"] = dict(line)
         p.begun, p.anchor, p.adaptive = True, p.step, {}
         p.curriculum = stage.curriculum.state_dict() if stage is not None else {}
-        self._log(line, "eval", spec)
+        self.ledger.log(line, "eval", spec)
         if stop := self.failures.after(p, measured=None if carried else line):
             raise stop
-        self._save()
+        self.ledger.save()
 
     def _measure_again(self, spec: StageSpec) -> str:
         """The evaluation that failed when the run stopped, and what gates make of it."""
         p, line = self.progress, self.progress.unmeasured
         p.step += 1
-        self._log(self._measure(line), "eval", spec)
+        self.ledger.log(self._measure(line), "eval", spec)
         p.unmeasured = None
         if stop := self.failures.after(p, measured=line):
-            self._save()
+            self.ledger.save()
             raise stop
         return self._judge(spec)
 
@@ -262,7 +266,7 @@ class Runner:
         """Plans for the training problems, once; a resumed run reads what is there."""
         reason, numbers = account(self._guided(self.progress.stage))
         self.progress.records[-1]["distill"] = numbers
-        self._decide("schedule", "distill", "data", reason, numbers)
+        self.ledger.decide("schedule", "distill", "data", reason, numbers)
         return f"{numbers['kept']:.0f} plans are there"
 
     def _guided(self, i: int) -> Provenance:
@@ -274,9 +278,9 @@ class Runner:
             load=self.load,
         )
         folder = self.store.out / "guided" / f"stage-{i}"
-        with self.interrupts.at_once(self._leave):
+        with self.interrupts.at_once(self.ledger.leave):
             found = guide(
-                self.recipe.stage[i].distill, tools, folder, lambda text: self.emit("note", text=text)
+                self.recipe.stage[i].distill, tools, folder, lambda text: self.ledger.emit("note", text=text)
             )
         keep_guided(self.store, folder)
         return found
@@ -307,7 +311,7 @@ class Runner:
                 self._follow(stage, move)
         p.adaptive = self.controller.state_dict()
         found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
-        return found | {"seconds_probe/share": monitor.seconds / max(time.perf_counter() - self.clock, 1e-9)}
+        return found | {"seconds_probe/share": monitor.seconds / max(self.ledger.seconds(), 1e-9)}
 
     def _follow(self, stage: Stage, move: Move) -> None:
         """Do what the controller decided, and record why."""
@@ -318,7 +322,7 @@ class Runner:
             done = f"; {handover.rejoin(stage, p, move.role)}" if self.was_apart else ""
         stage.spec = handover.changed(self.recipe.stage[p.stage], p.changed)
         stage.references = p.references
-        self._decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
+        self.ledger.decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
         p.adaptive = self.controller.state_dict()
 
     def _read_evaluation(self, stage: Stage) -> None:
@@ -336,17 +340,21 @@ class Runner:
             self._follow(stage, move)
             if move.outcome == "isolate":
                 p.step += 1
-                self._log(self._measure(), "eval", spec)
+                self.ledger.log(self._measure(), "eval", spec)
 
     def _guarded_step(self, stage: Stage) -> Step:
         """A step whose update was refused moves nothing; too many of them stop the run."""
         p = self.progress
         try:
-            with self.failures.saving(self._save):  # a step calls the task family before it moves any weights
+            with self.failures.saving(
+                self.ledger.save
+            ):  # a step calls the task family before it moves any weights
                 return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
         except UpdateRefused as e:
             p.bad_updates += 1
-            self._decide("guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates})
+            self.ledger.decide(
+                "guard", "finite", "refuse", f"update refused: {e}", {"refused": p.bad_updates}
+            )
             if p.bad_updates < self.recipe.max_bad_updates:
                 return Step({})
             raise Diverged(f"{p.bad_updates} updates were refused, the last because {e}") from e
@@ -366,9 +374,9 @@ class Runner:
         for i, gate in enumerate(spec.gates):
             judged = gates.judge(gate, history)
             outcome = "pass" if judged.passed else gate.on_fail
-            self._decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
+            self.ledger.decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
             if outcome == "stop":
-                self._save()
+                self.ledger.save()
                 raise GateStop(
                     f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is "
                     f"kept in {self.store.out}"
@@ -390,14 +398,14 @@ class Runner:
         p.policies.update(start.policies)
         p.adapters, p.found = start.adapters, start.found
         p.step, self.rolled_back = p.step + 1, True
-        self._log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
+        self.ledger.log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
 
     def _after_roll_back(self, gate: GateSpec, i: int, reason: str) -> str:
         """What the gate's `then` asks for: AGAIN, or why the stage ends. GateStop ends the run."""
         p = self.progress
         if gate.then == "stop":
             p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
-            self._save()
+            self.ledger.save()
             raise GateStop(
                 f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: "
                 f"{reason}; everything is kept in "
@@ -413,7 +421,7 @@ class Runner:
         p.attempts += 1
         spec = self.recipe.stage[p.stage]
         p.changed, how = handover.once_more(gate, spec, p.changed)
-        self._decide("schedule", spec.title, "retry", f"once more, {how}")
+        self.ledger.decide("schedule", spec.title, "retry", f"once more, {how}")
         p.records[-1]["attempts"] = p.attempts + 1
         p.stage_step, p.begun = 0, False
         return AGAIN
@@ -429,16 +437,16 @@ class Runner:
             and spec.isolation.core == "core"
             and (done := fuse(self.engine, spec, frozen_in(self.recipe, spec), p.policies[spec.roles[0]]))
         ):
-            self._decide("schedule", "core", "fuse", done)
+            self.ledger.decide("schedule", "core", "fuse", done)
             p.step += 1
-            self._log(self._measure(), "eval", spec)
+            self.ledger.log(self._measure(), "eval", spec)
             why = self._gates(spec) or why
         if why == AGAIN:
             return why
         handover.lay_down(self.engine, p)
         p.records[-1] |= {"ended": why}
         p.attempts, p.changed, p.adaptive = 0, {}, {}
-        self._decide("schedule", spec.title, "advance", why)
+        self.ledger.decide("schedule", spec.title, "advance", why)
         return why
 
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
@@ -459,55 +467,3 @@ class Runner:
         self.values = dict(found.metrics)
         start = Evaluation(**self.progress.evaluations[0])
         return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})
-
-    def _log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
-        p = self.progress
-        p.seconds = time.perf_counter() - self.clock
-        self.store.log(
-            p.step,
-            {
-                "stage": p.stage,
-                "stage_name": spec.title,
-                "kind": spec.kind,
-                "stage_step": p.stage_step,
-                "seconds": round(p.seconds, 3),
-                **line,
-            },
-        )
-        self.events.write(p.step, line)
-        self.emit(kind, values=line, stage_steps=spec.steps)
-
-    def _save(self) -> None:
-        """Diverged, with every earlier checkpoint as it was, where a weight is not a finite number: there is
-        nothing to go on from."""
-        p = self.progress
-        if bad := self.engine.finite():
-            raise Diverged(f"NaN or inf in {bad}")
-        p.seconds, p.probes = time.perf_counter() - self.clock, self.monitor.state_dict()
-        state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
-        self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
-        self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
-
-    def _leave(self, number: int) -> None:
-        self._decide("run", self.recipe.name, "interrupt", f"signal {number}")
-        raise endings.left(self.store, self.progress.step, number)
-
-    def _decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
-        at = {"step": self.progress.step, "stage": min(self.progress.stage, len(self.recipe.stage) - 1)}
-        said = {"kind": kind, "name": name, "outcome": outcome, "reason": reason}
-        self.store.decide(Decision(**at, **said, numbers=dict(numbers or {})))
-        self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
-
-    def _close(self, status: str) -> Path | None:
-        return endings.close(self.store, self._summary(status), lambda text: self.emit("note", text=text))
-
-    def _summary(self, status: str) -> dict[str, object]:
-        seconds = time.perf_counter() - self.clock
-        return endings.summary_of(self.recipe, self.progress, status, seconds, endings.facts_of(self.engine))
-
-    def emit(self, kind: str, **fields) -> None:
-        """Send an event with the run's present position to the observers."""
-        p, stages = self.progress, self.recipe.stage
-        at = {"step": p.step, "stage": p.stage, "stage_step": p.stage_step}
-        of = {"steps": sum(s.steps for s in stages), "stages": len(stages)}
-        self.observe(Event(kind=kind, roles=roles_of(self.recipe), **at, **of, **fields))
