@@ -14,8 +14,6 @@ from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
-from forethought.grams.kept import planning_of
-from forethought.learn.curriculum import LevelSampler
 from forethought.learn.schedule import reached
 from forethought.measure import gates
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
@@ -31,6 +29,7 @@ from forethought.runs.interrupts import Interrupts
 from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
 from forethought.runs.ledger import Ledger
 from forethought.runs.progress import Progress
+from forethought.runs.stages import stage_of
 from forethought.runs.trackers import EventFiles
 from forethought.stages.distill.records import Provenance
 from forethought.stages.distill.stage import Load, Tools, account, guide
@@ -138,7 +137,7 @@ class Runner:
     def _attempt(self, spec: StageSpec) -> str:
         p, self.rolled_back = self.progress, False
         trains = isinstance(spec, TrainingSpec)
-        stage = self._prepare(spec) if trains else None
+        stage = self.stage = self._prepare(spec) if trains else None
         does = f"trains {', '.join(spec.roles)}" if trains else "distils plans"
         self.ledger.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps)
         if not p.begun:
@@ -152,19 +151,21 @@ class Runner:
             result = self._guarded_step(stage)
             p.step, p.stage_step = p.step + 1, p.stage_step + 1
             line = step_line(p.records[-1], result, time.perf_counter() - started)
+            p.curriculum = stage.curriculum.state_dict()
             line |= self._probe(stage, result, line)
+            stage = self.stage  # built anew where a probe has changed who holds which weights
             last = p.stage_step == spec.steps
             measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
             if measured:
                 line |= self._measure(line)
             self.ledger.log(line, "eval" if measured else "step", spec)
-            p.curriculum = stage.curriculum.state_dict()
             if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
                 keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
                 self.ledger.save()
                 raise stop
             if measured:
                 self._read_evaluation(stage)
+                stage = self.stage
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
             if (images := self.rollouts.domain.episodes.images).seen and not images.told:
                 images.told = True
@@ -189,28 +190,12 @@ class Runner:
                 self.engine, self.recipe, spec, p, lambda *said: self.ledger.decide("schedule", *said)
             )
         self.controller = Controller(spec.adaptive)
-        sampler = LevelSampler(
-            spec.levels or self.rollouts.domain.levels,
-            spec.level_weights,
-            spec.easy_levels,
-            round(spec.easy_first * spec.steps),
-        )
-        if p.begun:
-            sampler.load_state_dict(p.curriculum)
-            if p.adaptive:
-                self.controller.load_state_dict(p.adaptive)
-        planning = planning_of(self.store.out, p.stage, spec.grams, self.engine.decode)
-        return Stage(
-            self.engine,
-            self.rollouts,
-            spec,
-            p.policies,
-            sampler,
-            seed_of(self.recipe.seed, p.stage),
-            p.references,
-            planning,
-            p.credit,
-        )
+        if p.begun and p.adaptive:
+            self.controller.load_state_dict(p.adaptive)
+        return self._stage_now()
+
+    def _stage_now(self) -> Stage:
+        return stage_of(self.recipe, self.progress, self.engine, self.rollouts, self.store.out)
 
     def _begin(self, spec: StageSpec, stage: Stage | None) -> None:
         """Measure the start (the last stage's end is the same model on the same tasks), and save it as the
@@ -306,22 +291,21 @@ class Runner:
         if "conflict/all" in line:
             self.controller.hear(line["conflict/all"])
         if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step):
-            self.was_apart = self.controller.apart
+            apart = self.controller.apart
             if move := read_probe(self.controller, stage, monitor):
-                self._follow(stage, move)
+                self._follow(stage, move, bool(apart))
         p.adaptive = self.controller.state_dict()
         found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
         return found | {"seconds_probe/share": monitor.seconds / max(self.ledger.seconds(), 1e-9)}
 
-    def _follow(self, stage: Stage, move: Move) -> None:
-        """Do what the controller decided, and record why."""
+    def _follow(self, stage: Stage, move: Move, apart: bool = False) -> None:
+        """Do what the controller decided, and record why; `apart`: whether a role was isolated before."""
         p = self.progress
         if move.outcome == "isolate":
             done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
         else:
-            done = f"; {handover.rejoin(stage, p, move.role)}" if self.was_apart else ""
-        stage.spec = handover.changed(self.recipe.stage[p.stage], p.changed)
-        stage.references = p.references
+            done = f"; {handover.rejoin(stage, p, move.role)}" if apart else ""
+        self.stage = self._stage_now()
         self.ledger.decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
         p.adaptive = self.controller.state_dict()
 
@@ -335,7 +319,6 @@ class Runner:
         start, now = (
             {r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1])
         )
-        self.was_apart = ""
         if move := controller.read(roles, start, now, training=not stage.others()):
             self._follow(stage, move)
             if move.outcome == "isolate":
