@@ -458,7 +458,7 @@ def test_a_turn_that_runs_out_of_tokens_is_truncated_and_counted(family):
     assert {(n.status, len(n.token_ids)) for n in plans} == {("truncated", 30)} and len(plans) == 4
     # what was cut off is not executed
     assert not [n for tree in trees for n in tree.nodes if n.role == "act"]
-    assert tree_metrics(trees)["truncated/plan"].value() == 1.0
+    assert tree_metrics(trees, ("plan",))["truncated/plan"].value() == 1.0
 
 
 def test_what_is_saved_and_loaded_goes_on_bit_for_bit(family, tmp_path):
