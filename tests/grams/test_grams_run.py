@@ -142,8 +142,8 @@ def test_a_run_keeps_its_list_and_goes_on_with_it_whatever_becomes_of_the_file(t
     grams.unlink()
     longer = desk_recipe(stage(grams), stage(mask="preparing"), layout="shared")
     run.extend(longer, tmp_path / "run", tmp_path / "longer", nothing, fake_desk())
-    assert len(planning_of(tmp_path / "longer", 0, recipe.stage[0].credit, str).matcher.grams) == 26
-    assert planning_of(tmp_path / "longer", 1, longer.stage[1].credit, str) is None
+    assert len(planning_of(tmp_path / "longer", 0, recipe.stage[0].grams, str).matcher.grams) == 26
+    assert planning_of(tmp_path / "longer", 1, longer.stage[1].grams, str) is None
     grams.write_text("zz\n")
     keep_lists(recipe, tmp_path / "longer")
     assert (tmp_path / "longer" / "grams" / "stage-0.txt").read_text().startswith("a\nb\n")

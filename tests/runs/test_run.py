@@ -965,7 +965,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
         (
             'task = { name = "desk", widget = 4 }\n' + STAGE,
             "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, "
-            "parents, plans, slip, stepwise, tags, widgets)",
+            "parents, plans, retry, slip, stepwise, tags, widgets)",
         ),
     ],
 )
