@@ -1,5 +1,5 @@
-"""From named reward parts to one number per turn, by the recipe's weights. The parts stay; the sum is one more
-field.
+"""From named reward parts to one number per turn, by the recipe's weights. The parts stay; the sum is one
+more field.
 
 A turn has the parts that its workflow, task family and environment gave it, and those of the recipe's own
 functions (`functions.py`):

@@ -33,8 +33,8 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
-    """The recipe that these tables say, in old or new spelling; RecipeError names the address of the first key or
-    value that does not fit."""
+    """The recipe that these tables say, in old or new spelling; RecipeError names the address of the first
+    key or value that does not fit."""
     bounded(data)
     return resolved(to_record(Recipe, data, ""))
 

@@ -1,5 +1,5 @@
-"""What recipes of earlier versions said, in today's words: in files, in the recipe.json of old runs and on the
-command line."""
+"""What recipes of earlier versions said, in today's words: in files, in the recipe.json of old runs and on
+the command line."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def stage_of(stage: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _loss(stage: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The tables of a stage with `clip_low` and `clip_high` where they stand today, in `loss`. RecipeError where
-    one is given in both places."""
+    """The tables of a stage with `clip_low` and `clip_high` where they stand today, in `loss`. RecipeError
+    where one is given in both places."""
     old = {key: stage[key] for key in STAGE if key in stage}
     loss = stage.get("loss", {})
     loss = {"name": loss} if isinstance(loss, str) else loss

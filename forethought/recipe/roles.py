@@ -1,8 +1,7 @@
 """Which roles a recipe has, which of them a stage trains, and how often each speaks.
 
-Where something must be known of a role beside its name it goes by place: the last role of the workflow acts in
-the environment, those before it prepare (plans, thoughts, choices).
-"""
+Where something must be known of a role beside its name it goes by place: the last role of the workflow acts
+in the environment, those before it prepare (plans, thoughts, choices)."""
 
 from __future__ import annotations
 
@@ -18,8 +17,8 @@ BRANCHES = 4  # what the role that speaks first is sampled, where a tree does no
 
 
 def roles_in(tables: Mapping[str, Any]) -> tuple[str, ...]:
-    """The roles of a recipe that was read as plain tables (old ones name no workflow). Of a workflow that nobody has
-    registered here, the roles that its table names and its stages train."""
+    """The roles of a recipe that was read as plain tables (old ones name no workflow). Of a workflow that
+    nobody has registered here, the roles that its table names and its stages train."""
     said = tables.get("workflow") or WorkflowSpec().name
     name = said.get("name", WorkflowSpec().name) if isinstance(said, Mapping) else said
     stages = [stage for stage in tables.get("stage") or () if isinstance(stage, Mapping)]

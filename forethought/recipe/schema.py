@@ -154,8 +154,8 @@ class OptimSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSpec:
-    """A role of the workflow: whose weights speak in it, and how long a turn may be. Which roles there are says the
-    workflow (`recipe/speaking.py`): the last of them acts, those before it prepare."""
+    """A role of the workflow: whose weights speak in it, and how long a turn may be. Which roles there are
+    says the workflow (`recipe/speaking.py`): the last of them acts, those before it prepare."""
 
     policy: str = ""
     # empty: by `layout`, a policy of the role's own name; roles that name the same policy share its weights;
@@ -166,8 +166,8 @@ class RoleSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeSpec:
-    """How many turns of each role are sampled at each place where it speaks: tree = { plan = 4, act = 3 } has 4
-    plans for a task and 3 executions of each plan.
+    """How many turns of each role are sampled at each place where it speaks: tree = { plan = 4, act = 3 } has
+    4 plans for a task and 3 executions of each plan.
 
     A role that is not named speaks 4 times where it speaks first, else once; 0 ends the tree before it. A
     single chain and a flat group are special cases.
@@ -205,8 +205,8 @@ class CreditSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSpec:
-    """`loss = "gspo"` is short for `loss = { name = "gspo" }`; keys beyond the name are options of the loss, as in
-    `loss = { name = "dapo", clip_high = 0.3 }` (docs/losses.md)."""
+    """`loss = "gspo"` is short for `loss = { name = "gspo" }`; keys beyond the name are options of the loss,
+    as in `loss = { name = "dapo", clip_high = 0.3 }` (docs/losses.md)."""
 
     name: str = ""  # a row of learn.losses.LOSSES; empty: grpo of rollouts, sft of demonstrations
     options: dict[str, Any] = field(default_factory=dict)

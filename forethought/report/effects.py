@@ -1,5 +1,5 @@
-"""What each stage did to each role and to all of them together: evaluations before and after, and the change with
-its interval.
+"""What each stage did to each role and to all of them together: evaluations before and after, and the change
+with its interval.
 
 A key is a side (a role, or `e2e`) or a side at a level (`plan@5`). Values are shares in [0, 1].
 """
@@ -69,8 +69,8 @@ def measured_names(run: Run) -> tuple[str, ...]:
 
 
 def points(line: Mapping[str, Any], first: Sequence[str] = ()) -> dict[str, Point]:
-    """The evaluation that a metric line carries, by key, those of `first` before the others; empty where it carries
-    none."""
+    """The evaluation that a metric line carries, by key, those of `first` before the others; empty where it
+    carries none."""
     out = {}
     for name in dict.fromkeys([f"eval/{side}" for side in first] + list(line)):
         value = line.get(name)

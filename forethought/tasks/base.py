@@ -1,9 +1,9 @@
 """What a taskset is: text in, text out, exact verdicts. It knows no tokens and no model.
 
-A taskset is a class that derives from `Taskset`, and a row in `forethought.tasks.families.TASKSETS`. What it can do
-beyond that it shows by having the methods of an optional face (`Oracle`, `Pool`, `Guidable`, ...), which the
-library asks for in one way: `face(taskset, Pool)`. docs/tasksets.md has a small one from beginning to end.
-"""
+A taskset is a class that derives from `Taskset`, and a row in `forethought.tasks.families.TASKSETS`. What it
+can do beyond that it shows by having the methods of an optional face (`Oracle`, `Pool`, `Guidable`, ...),
+which the library asks for in one way: `face(taskset, Pool)`. docs/tasksets.md has a small one from beginning
+to end."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Asked:
 
 
 class Taskset:
-    """Tasks by level and split, an environment for each, and what the interface accepts. Options come from the
-    recipe's task table; the constructor raises `RecipeError` for a bad one.
+    """Tasks by level and split, an environment for each, and what the interface accepts. Options come from
+    the recipe's task table; the constructor raises `RecipeError` for a bad one.
 
-    The model reads `task.context`, `task.prompt` and the opening of the first role's turn; each turn ends with
-    the role's stop. Texts are words separated by single spaces, or, with `spaced = False`, free text.
+    The model reads `task.context`, `task.prompt` and the opening of the first role's turn; each turn ends
+    with the role's stop. Texts are words separated by single spaces, or, with `spaced = False`, free text.
 
     A class of your own gives `name`, `levels`, `budgets`, `vocabulary`, `family` and `environment`; all that
     follows has a default.
@@ -84,8 +84,8 @@ class Taskset:
         return []
 
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
-        """One task per entry of `levels`, all on the same context where there are contexts to share. The splits
-        are disjoint by content, whatever the seeds."""
+        """One task per entry of `levels`, all on the same context where there are contexts to share. The
+        splits are disjoint by content, whatever the seeds."""
         raise NotImplementedError
 
     def environment(self, task: Task, noise: bool) -> Environment:
@@ -118,8 +118,8 @@ class Taskset:
     # ---- the interface
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        """The strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0 and the position
-        and reason. What it refuses is never executed."""
+        """The strict parser: score 1.0 when `text` is a sentence of the plan grammar, else 0.0 and the
+        position and reason. What it refuses is never executed."""
         return Verdict(score=1.0)
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
@@ -137,7 +137,8 @@ class Taskset:
         return Verdict(score=1.0)
 
     def vote(self, task: Task, acts: Sequence[str], success: bool) -> str | None:
-        """What an execution votes for, where several are asked for the most frequent answer; None: nothing."""
+        """What an execution votes for, where several are asked for the most frequent answer; None:
+        nothing."""
         return " ".join(" ".join(acts).split())
 
     # ---- what can be shown
@@ -165,15 +166,16 @@ class Oracle(Protocol):
 
 
 class Stepped(Protocol):
-    """Whose plans are steps, of which the oracle executes one per turn. The workflows plan_steps and react (its
-    demonstrations) need it."""
+    """Whose plans are steps, of which the oracle executes one per turn. The workflows plan_steps and react
+    (its demonstrations) need it."""
 
     def steps(self, task: Task, plan: str) -> list[str]:
         """The steps of an accepted plan in words, in the order in which they are executed; at least one."""
 
 
 class Looking(Protocol):
-    """Who looks before planning: what matters for a task is named first. The workflow blink_think_link needs it."""
+    """Who looks before planning: what matters for a task is named first. The workflow blink_think_link needs
+    it."""
 
     def look(self, task: Task) -> str:
         """What matters for the task, stop word included."""
@@ -206,7 +208,8 @@ class JudgesActs(Protocol):
     """Which says more of acts than whether they succeed."""
 
     def judge_acts(self, task: Task, text: str) -> Mapping[str, bool]:
-        """executable: each act is legal; goal: and the goal holds after them; optimal: and none are shorter."""
+        """executable: each act is legal; goal: and the goal holds after them; optimal: and none are
+        shorter."""
 
 
 class Origins(Protocol):

@@ -1,10 +1,9 @@
 """An engine without torch, for tests of everything above it: scripted words, or a tiny policy that really
 learns. Always exact.
 
-The parameters of a policy are one row of logits per role, over whole continuations (`choices`). A continuation
-is chosen with its first token, which carries all of its log-probability; the tokens after it are certain. So
-gradients can be worked out by hand: d log p_k / d logit_j = [j = k] - p_j.
-"""
+The parameters of a policy are one row of logits per role, over whole continuations (`choices`). A
+continuation is chosen with its first token, which carries all of its log-probability; the tokens after it are
+certain. So gradients can be worked out by hand: d log p_k / d logit_j = [j = k] - p_j."""
 
 from __future__ import annotations
 

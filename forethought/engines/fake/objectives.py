@@ -1,9 +1,8 @@
 """The fake engine's losses: the library's own rows, on numbers whose gradients can be worked out by hand.
 
 The first token of a turn carries all of its log-probability; the others are certain. So a turn has one leaf,
-and its gradient on the logits of its role is (slope by that leaf) x ([j = k] - p_j), or (p_j - q_j) where whole
-distributions are compared.
-"""
+and its gradient on the logits of its role is (slope by that leaf) x ([j = k] - p_j), or (p_j - q_j) where
+whole distributions are compared."""
 
 from __future__ import annotations
 
@@ -117,8 +116,8 @@ def gradient_of(
 def _leaves(
     segments: Sequence[Segment], at: Sequence[int], said: dict[int, Said], against: dict[int, list[float]]
 ) -> Numbers:
-    """Log-probs (or, where there is a reference, KL) of the tokens of some segments; the first token of each is
-    its leaf, unless it says none of the choices."""
+    """Log-probs (or, where there is a reference, KL) of the tokens of some segments; the first token of each
+    is its leaf, unless it says none of the choices."""
     values, slopes = [], []
     for i in at:
         k, p, logprobs = said[i]

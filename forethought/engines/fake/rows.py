@@ -1,4 +1,5 @@
-"""Arithmetic on the fake engine's numbers: rows of logits, one per role; a row that is absent is all zeros."""
+"""Arithmetic on the fake engine's numbers: rows of logits, one per role; a row that is absent is all
+zeros."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ say which tokens get it.
 
 so that what went well is reinforced 1 + alpha times and what went wrong is discouraged 1 - alpha times. alpha
 = 0 changes nothing. Planning tokens are those of phrases that people or a miner have listed (`grams`, as in
-the paper), or, since roles are known here, those of the roles before the last (`preparing`). Controls: as many tokens drawn at random
-(placebo), and the tokens about which the policy is most uncertain (entropy).
+the paper), or, since roles are known here, those of the roles before the last (`preparing`). Controls: as
+many tokens drawn at random (placebo), and the tokens about which the policy is most uncertain (entropy).
 
 The code released for the paper, as a port of it to TRL quotes it, does something else (`released`): besides
 planning tokens it credits the most uncertain tokens of responses that are correct (their advantage is
@@ -43,8 +43,8 @@ def preparing_mask(tree: Tree, acts: str) -> Mask:
 
 
 def placebo_mask(tree: Tree, seed: int, like: Mask, among: Container[int] | None = None) -> Mask:
-    """As many tokens as `like` has, drawn at random, both within the nodes `among` (default: all that policies
-    wrote): among those that train, the control has the density of what it is the control of."""
+    """As many tokens as `like` has, drawn at random, both within the nodes `among` (default: all that
+    policies wrote): among those that train, the control has the density of what it is the control of."""
     written = [
         (n.id, t)
         for n in tree.nodes

@@ -19,7 +19,8 @@ def kl(t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
 
 
 def k3(t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
-    """Schulman's k3 estimate of KL(policy || reference) on sampled tokens, the term of GRPO (arXiv 2402.03300).
+    """Schulman's k3 estimate of KL(policy || reference) on sampled tokens, the term of GRPO (arXiv
+    2402.03300).
 
         d = ref - logp;  loss = exp(d) - d - 1
 

@@ -36,8 +36,8 @@ def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
 
 
 class _Declared:
-    """The tokens, where a loss may read what its row says that it needs, and nothing else: the rest is not there,
-    or not right (`mean` on a part of a response)."""
+    """The tokens, where a loss may read what its row says that it needs, and nothing else: the rest is not
+    there, or not right (`mean` on a part of a response)."""
 
     def __init__(self, t: Tokens, own: Loss, name: str):
         self._t, self._own, self._name = t, own, name
@@ -83,8 +83,9 @@ def reads_sequences(objective: Objective) -> bool:
 
 
 def split(objective: Objective, policy: str, streams: set[str]) -> tuple[list[Term], list[Term]]:
-    """The terms that a batch with these streams has tokens for: those that read log-probs of given tokens, and
-    those that read whole distributions. ValueError where a stream is in no term, or a reference is missing."""
+    """The terms that a batch with these streams has tokens for: those that read log-probs of given tokens,
+    and those that read whole distributions. ValueError where a stream is in no term, or a reference is
+    missing."""
     if lost := sorted(streams - {term.stream for term in objective.terms}):
         raise ValueError(f"the objective has no loss for the {lost[0]} stream")
     used = [term for term in objective.terms if term.stream in streams]

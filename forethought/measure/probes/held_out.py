@@ -50,7 +50,8 @@ class HeldOut:
         self.tasks = len(tasked)
 
     def _begins(self, s: Segment) -> bool:
-        """Whether it is the first turn of a demonstration: what stands above it is a prompt, which no turn precedes."""
+        """Whether it is the first turn of a demonstration: what stands above it is a prompt, which no turn
+        precedes."""
         prompt = self.segments[s.parent] if s.parent >= 0 else None
         if s.role is None or prompt is None or prompt.role is not None:
             return False

@@ -2,7 +2,8 @@
 becomes the bottleneck.
 
 The paper shows the phases as curves and gives no rule. Ours reads log-perplexities of fixed held-out
-demonstrations, by role (execution is the last role of the workflow, planning the most uncertain one before it):
+demonstrations, by role (execution is the last role of the workflow, planning the most uncertain one before
+it):
 
     execution has consolidated   the last `window` observations brought less than `flat` of all that it has
                                  gained so far

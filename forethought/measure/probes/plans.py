@@ -19,10 +19,9 @@ def meaning_entropy(
     """Semantic entropy of plans (arXiv 2302.09664, used on planning in 2509.03646): plans of one task that
     mean the same are one.
 
-    `meaning/ROLE`: entropy (nats) over the meanings of a task's plans, the turns of `role`, averaged over tasks;
-    `meaning/distinct`: their number. Refused plans have no meaning and are left out, as are those that the
-    family cannot read (`meaning` raises Fault); tasks with fewer than two plans say nothing.
-    """
+    `meaning/ROLE`: entropy (nats) over the meanings of a task's plans, the turns of `role`, averaged over
+    tasks; `meaning/distinct`: their number. Refused plans have no meaning and are left out, as are those that
+    the family cannot read (`meaning` raises Fault); tasks with fewer than two plans say nothing."""
     groups = []
     for tree in trees:
         said: Counter[str] = Counter()

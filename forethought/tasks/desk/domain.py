@@ -13,11 +13,10 @@ plan has an exact executor (the tree itself), the acting an exact simulator, so 
 
 With `parents = 2` every widget lists two parents, and either opens it: several plans are valid, and those
 through widgets that hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor
-clicks one widget per turn and is told what the click opened; with `retry = true` too a click that fails changes
-nothing, and does not end the episode. `slip` makes clicks fail, `flip` makes the
-verifier lie; both only where noise is asked for. `plans` is the language of the plans (desk_plans.py), `tags
-= { plan = "steps", act = "do" }` gives other names to the tags.
-"""
+clicks one widget per turn and is told what the click opened; with `retry = true` too a click that fails
+changes nothing, and does not end the episode. `slip` makes clicks fail, `flip` makes the verifier lie; both
+only where noise is asked for. `plans` is the language of the plans (desk_plans.py),
+`tags = { plan = "steps", act = "do" }` gives other names to the tags."""
 
 from __future__ import annotations
 
@@ -70,9 +69,9 @@ class Goal:
 class Desk(Guided):
     """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors),
     `bushiness` (probability that a widget hangs from another one rather than from the desk), `parents`,
-    `dead` (widgets hung from `void`, only with two parents), `stepwise`, `retry`, `slip`, `flip` (probabilities),
-    `plans` ("words", "path" or "json"), `tags` (names of the plan and act tags). Raises RecipeError for an option or
-    level it does not have."""
+    `dead` (widgets hung from `void`, only with two parents), `stepwise`, `retry`, `slip`, `flip`
+    (probabilities), `plans` ("words", "path" or "json"), `tags` (names of the plan and act tags). Raises
+    RecipeError for an option or level it does not have."""
 
     name = "desk"
 

@@ -138,8 +138,9 @@ _RANGE = re.compile(r"(\d+)[-\u2013](\d+)")
 
 
 def span(text: str, inner: Inner) -> Value | None:
-    """`3-4` with the smaller first and no spaces is no difference that anybody writes: pages, a score, a range.
-    It is itself, and neither -1 nor 3 to 4 (which may be a ratio). `10-3` and `3 - 4` are differences."""
+    """`3-4` with the smaller first and no spaces is no difference that anybody writes: pages, a score, a
+    range. It is itself, and neither -1 nor 3 to 4 (which may be a ratio). `10-3` and `3 - 4` are
+    differences."""
     match = _RANGE.fullmatch(text)
     return Value("span", (match[1], match[2])) if match and int(match[1]) < int(match[2]) else None
 

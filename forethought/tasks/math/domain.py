@@ -59,9 +59,9 @@ class Math(Taskset):
     Free text, unlike the families of words: `spaced` is False (the pieces of a path are joined as they are),
     budgets are tokens, the vocabulary is the tokenizer's own. `messages(task)` is for the tokenizer's chat
     template, `task.prompt` is the same as plain text for a tokenizer without one; in both cases the
-    assistant's turn is then opened with the opening of the first role (`opens`). `stops["act"]` is "": the model's
-    own end-of-text token ends the turn. A model from scratch has a tokenizer made from `texts` and `marks`.
-    """
+    assistant's turn is then opened with the opening of the first role (`opens`). `stops["act"]` is "": the
+    model's own end-of-text token ends the turn. A model from scratch has a tokenizer made from `texts` and
+    `marks`."""
 
     name = "math"
     spaced = False

@@ -1,8 +1,9 @@
 r"""The process that compares answers with math-verify; `math_grading` starts it, the package never imports
 it.
 
-One JSON array per line in, [gold, answer]; one JSON object per line out, {"same": bool, "reason": str}; the first
-line out is "ready". It is run as a file, not as a module, so that starting it loads nothing of the package.
+One JSON array per line in, [gold, answer]; one JSON object per line out, {"same": bool, "reason": str}; the
+first line out is "ready". It is run as a file, not as a module, so that starting it loads nothing of the
+package.
 
     python worker.py SECONDS BYTES < pairs
 
@@ -84,8 +85,8 @@ def limits(seconds: float, size: int):
 
 
 def main(seconds: float, size: int, checked: bool = True) -> None:
-    """Answer one JSON pair per line with one JSON verdict per line, within `seconds` and `size` bytes of memory
-    each."""
+    """Answer one JSON pair per line with one JSON verdict per line, within `seconds` and `size` bytes of
+    memory each."""
     compare = comparer(checked)
     clock = limits(seconds, size)
     print('"ready"', flush=True)

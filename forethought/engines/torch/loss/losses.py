@@ -29,8 +29,8 @@ Slopes = Sequence[torch.Tensor | None]
 def backward(
     weights: Policies, policy: str, row: Row, objective: Objective, slopes: Slopes | None = None
 ) -> Loss:
-    """Add the gradient of the pack's loss to the policy's, if the loss is finite. ValueError where a stream has
-    no term, or a term no reference to compare with.
+    """Add the gradient of the pack's loss to the policy's, if the loss is finite. ValueError where a stream
+    has no term, or a term no reference to compare with.
 
     `slopes` (of the row's segments, from `slopes_of`): the terms that read log-probs are worked out already.
     """

@@ -20,8 +20,8 @@ Hidden = dict[str, torch.Tensor]  # policy -> [N, H]
 
 @torch.no_grad()
 def stats_of(weights: Policies, policy: str, against: Sequence[str], row: Row) -> list[TokenStats | None]:
-    """One for each segment of the row with a stream. One forward per policy; logits of one chunk of tokens at a
-    time."""
+    """One for each segment of the row with a stream. One forward per policy; logits of one chunk of tokens at
+    a time."""
     targets, policies = targets_of(row), list(dict.fromkeys([policy, *against]))
     hidden = {name: hidden_of(weights.model(name), row, targets.before_N) for name in policies}
     vocabulary = weights.model(policy).config.get_text_config().vocab_size

@@ -72,8 +72,8 @@ def free(device: torch.device) -> int | None:
 
 
 def prefix_bytes(asked: int | Literal["auto"], device: torch.device) -> int:
-    """`engine.prefix_cache` (MiB) in bytes. auto: a sixteenth of the memory that the machine, or its GPU, has:
-    the same at every start, as far as it decides what is computed again."""
+    """`engine.prefix_cache` (MiB) in bytes. auto: a sixteenth of the memory that the machine, or its GPU,
+    has: the same at every start, as far as it decides what is computed again."""
     if asked != "auto":
         return asked << 20
     if device.type == "cuda":

@@ -1,4 +1,5 @@
-"""The engine's face for surgery: gradients by objective, and regions of single weights (`gradients`, `regions`)."""
+"""The engine's face for surgery: gradients by objective, and regions of single weights (`gradients`,
+`regions`)."""
 
 from __future__ import annotations
 
