@@ -55,14 +55,14 @@ class Pair:
 
 
 def read(path: Path) -> list[dict]:
-    """The records of a JSONL file. UserError with the line for what is no object."""
+    """The records of a JSONL file. UserError with the line for what is not an object."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} as JSON lines: {error}") from error
     if wrong := [n for n, record in enumerate(records, start=1) if not isinstance(record, dict)]:
-        raise UserError(f"{path}: record {wrong[0]} is no object with a question and an answer")
+        raise UserError(f"{path}: record {wrong[0]} is not an object with a question and an answer")
     if not records:
         raise UserError(f"{path} has no records")
     return records

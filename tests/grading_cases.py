@@ -1104,7 +1104,7 @@ APART: dict[str, list[str]] = {
     "\\text{no solution}": ["0", "one solution", "infinitely many solutions", "solution"],
     "17 remainder 2": ["17", "17 remainder 3", "2 remainder 17", "172", "19"],
     "0": ["", "o", "O", "none", "no", "10", "00.1", r"\emptyset", "0 million and 5", "-1", "x"],
-    # a choice with what is no text of it
+    # a choice with what is not a text of it
     "A": [
         "(A) or (B)",
         "(A) and (C)",

@@ -302,7 +302,7 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     # numbers
     "positions 10^12": (
         config(max_position_embeddings=10**12),
-        "max_position_embeddings = 1000000000000 is no whole number from 1",
+        "max_position_embeddings = 1000000000000 is not a whole number from 1",
     ),
     "positions 2^25": (config(max_position_embeddings=1 << 25), ""),
     "positions -5": (config(max_position_embeddings=-5), "max_position_embeddings = -5"),
@@ -341,13 +341,13 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "vocab_size 10^40": (config(vocab_size=10**40), "vocab_size = a number of more than 30 digits"),
     "vocab_size 5": (config(vocab_size=5), "do not belong together"),
     "tie as text": (config(tie_word_embeddings="x"), "tie_word_embeddings = 'x'"),
-    "dtype float8": (config(dtype="float8"), "dtype = 'float8' is no type"),
-    "dtype as a number": (config(dtype=16), "dtype = 16 is no type"),
+    "dtype float8": (config(dtype="float8"), "dtype = 'float8' is not a type"),
+    "dtype as a number": (config(dtype=16), "dtype = 16 is not a type"),
     "eps NaN": (config(rms_norm_eps=float("nan")), "rms_norm_eps = nan"),
     "eps as text": (config(rms_norm_eps="1e-6"), "rms_norm_eps = '1e-6'"),
     "theta 0": (
         config(rope_parameters={"rope_type": "default", "rope_theta": 0}),
-        "rope_theta = 0 is no positive number",
+        "rope_theta = 0 is not a positive number",
     ),
     "theta infinite": (
         config(rope_parameters={"rope_type": "default", "rope_theta": float("inf")}),
@@ -362,7 +362,7 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "activation of no kind": (config(hidden_act="no-such"), "cannot be loaded"),
     "activation as a number": (config(hidden_act=5), "cannot be loaded"),
     "layer types as a number": (config(layer_types=5), "."),
-    "eos as text": (config(eos_token_id="x"), "eos_token_id = 'x' is no token id"),
+    "eos as text": (config(eos_token_id="x"), "eos_token_id = 'x' is not a token id"),
     "eos 10^15": (config(eos_token_id=10**15), "eos_token_id"),
     "eos beyond the rows": (edit("generation_config.json", eos_token_id=[1, 99999]), ""),
     "eos of generation as text": (edit("generation_config.json", eos_token_id="x"), ""),

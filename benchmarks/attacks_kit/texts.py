@@ -188,7 +188,7 @@ def on_the_line(place: str, payload: str, folder: Path) -> Outcome:
 
 
 def _argument(value: object) -> str:
-    """As the system passes it: half a character is bytes that are no UTF-8."""
+    """As the system passes it: half a character is bytes that are not UTF-8."""
     return str(value).encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
 
 
@@ -221,12 +221,12 @@ class _Page(html.parser.HTMLParser):
 
 
 def page(path: Path) -> str:
-    """What is wrong with a page, or "": it is no UTF-8, holds control characters or bidirectional marks, an
+    """What is wrong with a page, or "": it is not UTF-8, holds control characters or bidirectional marks, an
     element that nobody put there, or data that cannot be read."""
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"is no UTF-8: {error}"
+        return f"is not UTF-8: {error}"
     if bad := next(
         (c for c in text if (unicodedata.category(c) == "Cc" and c not in "\n\t\r") or c in BIDI), None
     ):
@@ -239,5 +239,5 @@ def page(path: Path) -> str:
         try:
             json.loads(data)
         except ValueError as error:
-            return f"has data that is no JSON: {error}"
+            return f"has data that is not JSON: {error}"
     return "" if "</html>" in text.lower()[-200:] or "html" in text[:200].lower() else "has no end"

@@ -110,7 +110,7 @@ def refuse_changed(jobs: Iterable[Job], redo: Collection[str]) -> None:
             strange := [p.name for p in _inside(job.out) if p.name not in OURS and not p.name.startswith(".")]
         ):
             raise UserError(
-                f"{job.out} holds {strange[0]}, which is no part of a run; move it away, or "
+                f"{job.out} holds {strange[0]}, which is not a part of a run; move it away, or "
                 f"choose another --out"
             )
         if job.name not in redo and state_of(job) == "changed":

@@ -207,7 +207,7 @@ def _train(args: argparse.Namespace) -> int:
     from forethought.store import is_new
 
     if not args.resume and args.run_dir.exists() and not args.run_dir.is_dir():
-        raise UserError(f"--out: {args.run_dir} is no folder; give one that is new or empty")
+        raise UserError(f"--out: {args.run_dir} is not a folder; give one that is new or empty")
     if not args.resume and not is_new(args.run_dir):
         begun = (args.run_dir / "recipe.json").is_file()
         way = (

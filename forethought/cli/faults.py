@@ -114,4 +114,4 @@ def _abandon(stream: IO[str]) -> None:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
-        pass  # it is no real file (a test's)
+        pass  # it is not a real file (a test's)

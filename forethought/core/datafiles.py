@@ -1,7 +1,7 @@
 """Rows of a data file, whatever its kind: JSON lines, or Parquet. A field inside a field has an address:
 `reward_model.ground_truth`.
 
-Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are no UTF-8, a
+Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are not UTF-8, a
 number that is none (NaN, 1e999) or has thousands of digits, nesting without end, half of a character. Lines
 are cut as `textfile` says; blank ones are skipped. (What a run appends to is read by `jsonl`: it may be cut
 off, and holds numbers that are not finite.)
@@ -56,7 +56,7 @@ def parquet_rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}:{number}", row
-    # ValueError: text that is no UTF-8, a date beyond all
+    # ValueError: text that is not UTF-8, a date beyond all
     except (ArrowException, OSError, ValueError, OverflowError, KeyError) as error:
         after = f" after row {number}" if number else ""
         raise UserError(
@@ -175,4 +175,4 @@ def _inside(field: str, key: object) -> str:
 
 
 def _no_number(said: str) -> None:
-    raise ValueError(f"{said} is no JSON; write null where there is no number")
+    raise ValueError(f"{said} is not JSON; write null where there is no number")

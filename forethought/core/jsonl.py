@@ -74,6 +74,6 @@ def parse_lines(
             raise UserError(f"{source} line {number} is not JSON: {error}") from error
         wrong = check(row) if isinstance(row, dict) else ""
         if wrong or not isinstance(row, dict):
-            raise UserError(f"{source} line {number}{f': {wrong}' if wrong else ' is no JSON object'}")
+            raise UserError(f"{source} line {number}{f': {wrong}' if wrong else ' is not a JSON object'}")
         rows.append(row)
     return rows, False

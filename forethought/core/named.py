@@ -98,7 +98,7 @@ def _file(path: Path, where: str) -> ModuleType:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise RecipeError(where, f"{path} is no file of Python; its name ends in .py")
+        raise RecipeError(where, f"{path} is not a Python file; its name ends in .py")
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look there
     sys.path.insert(0, str(path.parent))

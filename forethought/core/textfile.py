@@ -16,7 +16,7 @@ from typing import IO
 
 from forethought.core.errors import UserError
 
-MOST_LINE = 64 << 20  # bytes; a longer line is no line of text
+MOST_LINE = 64 << 20  # bytes; a longer line is not a line of text
 _BOM, _GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 
 

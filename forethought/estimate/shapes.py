@@ -176,7 +176,7 @@ def _cache() -> Path:
 
 
 def read_config(path: Path) -> Shape:
-    """UserError for a file that is no JSON, lacks a number, has one that cannot be, or belongs to a kind of
+    """UserError for a file that is not JSON, lacks a number, has one that cannot be, or belongs to a kind of
     model that is built otherwise."""
     try:
         shape = from_config(json.loads(path.read_text(encoding="utf-8")))

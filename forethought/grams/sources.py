@@ -24,7 +24,7 @@ from forethought.core.types import NO_EVIDENCE
 from forethought.tasks.sections import PLAN
 
 TEXTS = ("text", "chain", "solution", "answer")  # fields of a line, the first that is there counts
-_STEP = re.compile(r"step-[0-9]{1,18}\.jsonl\.gz")  # a file of another name is no run's
+_STEP = re.compile(r"step-[0-9]{1,18}\.jsonl\.gz")  # a file of another name is not a run's
 BETWEEN = "\n\n"  # turns: no n-gram reaches from one into the next
 
 

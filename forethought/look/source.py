@@ -65,7 +65,7 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
             f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json)"
         )
     if task is None:
-        what = "is a model" if path.exists() else "is no run directory; for a model on the hub"
+        what = "is a model" if path.exists() else "is not a run directory; for a model on the hub"
         raise UserError(
             f"{path} {what}: say on which task to look at it, with --task NAME or --task "
             f"FILE.toml "

@@ -51,14 +51,14 @@ class Run:
 
 
 def load(path: Path) -> Run:
-    """The run in directory `path`. `UserError`: it is no run (says what is missing), or a file of it is
+    """The run in directory `path`. `UserError`: it is not a run (says what is missing), or a file of it is
     malformed."""
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} is no directory: give the directory of a run, where recipe.json lies")
+        raise UserError(f"{path} is not a directory: give the directory of a run, where recipe.json lies")
     missing = [name for name in REQUIRED if not (path / name).is_file()]
     if missing:
-        raise UserError(f"{path} is no run directory: it has no {' and no '.join(missing)}")
+        raise UserError(f"{path} is not a run directory: it has no {' and no '.join(missing)}")
     notes: list[str] = []
     recipe = _object(path / "recipe.json")
     _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
@@ -122,7 +122,7 @@ def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
             f"{', '.join(STATUSES)}"
         )
     if not wrong and not isinstance(summary.get("machine", {}), dict):
-        wrong = "summary.json has a machine that is no JSON object"
+        wrong = "summary.json has a machine that is not a JSON object"
     if not wrong and not shallow(summary):
         wrong = f"summary.json is nested deeper than {MOST_NESTED}"
     if wrong:

@@ -46,7 +46,7 @@ STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("
 
 
 def write(run_dir: Path) -> Path:
-    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is no run, or a file of it is
+    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is not a run, or a file of it is
     malformed."""
     run = load(Path(run_dir))
     data = payload.of_run(run)
@@ -57,7 +57,7 @@ def write(run_dir: Path) -> Path:
 def compare(run_dirs: Sequence[Path], out: Path) -> Path:
     """Write the page that lays several runs over each other to `out` and return its path.
 
-    `UserError`: fewer than two runs, the same directory twice, or one of them is no run.
+    `UserError`: fewer than two runs, the same directory twice, or one of them is not a run.
     """
     paths = [Path(path) for path in run_dirs]
     if len(paths) < 2:

@@ -183,7 +183,7 @@ def _notes(store: Store, state: Mapping) -> list[str]:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         notes.append(f"{name} {wrong}{more}: the report leaves it out, the training does not read it")
     if strange := [*store.strange_trees(), *strange_guided(store.out)]:
-        notes.append(f"{strange[0].relative_to(store.out)} is no file of this run and is left alone")
+        notes.append(f"{strange[0].relative_to(store.out)} is not a file of this run and is left alone")
     if over := store.passed_over():
         notes.append(over)
     return notes

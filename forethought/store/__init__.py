@@ -58,7 +58,7 @@ class Store:
     def create(cls, out: Path) -> Store:
         """A run directory that is new or empty. UserError where it holds files or cannot be made."""
         if any("\ud800" <= c <= "\udfff" for c in str(out)):  # libraries that write into it encode its name
-            raise UserError(f"{out} is no name in UTF-8; choose another --out")
+            raise UserError(f"{out} is not a name in UTF-8; choose another --out")
         if out.exists() and not out.is_dir():
             raise UserError(f"{out} is a file; give a folder that is new or empty")
         if not is_new(out):
@@ -203,7 +203,7 @@ class Store:
         return wrong | {name: "is not among what the run wrote" for name in found if name not in known}
 
     def strange_trees(self) -> list[Path]:
-        """What lies among the trees and is no file of a step."""
+        """What lies among the trees and is not a file of a step."""
         folder = self.out / "trees"
         return (
             sorted(p for p in folder.iterdir() if _step_of(p) is None and p.name[0] != ".")
@@ -272,7 +272,7 @@ class Store:
         """What of a checkpoint's name is none and is left alone, in a sentence, or ""."""
         if not (found := checkpoints.passed_over(self.checkpoints)):
             return ""
-        kind = "a symbolic link" if found[-1].is_symlink() else "no folder"
+        kind = "a symbolic link" if found[-1].is_symlink() else "not a folder"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         return f"checkpoints/{found[-1].name} is {kind}, so it is passed over{more}"
 

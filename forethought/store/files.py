@@ -36,7 +36,7 @@ def read_object(path: Path) -> dict:
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
     if not isinstance(value, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("is not a JSON object")
     return value
 
 

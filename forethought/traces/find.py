@@ -36,7 +36,7 @@ class Filter:
         if self.quality is not None and not 0 <= self.quality[0] <= self.quality[1] <= 1:
             raise UserError(
                 f"a plan's quality lies between 0 and 1, and "
-                f"{self.quality[0]:g}-{self.quality[1]:g} is no such range"
+                f"{self.quality[0]:g}-{self.quality[1]:g} is not such a range"
             )
 
     def passes(self, tree: Mapping[str, Any]) -> bool:

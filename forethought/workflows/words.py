@@ -76,7 +76,7 @@ class Words:
 
     def said(self, role: str, ids: Sequence[int], finished: bool) -> str:
         """The text of a sampled turn."""
-        # the model's own end is no text
+        # the model's own end is not a text
         shown = ids[:-1] if not self.spaced and self.engine.ends.issuperset(ids[-1:]) else ids
         text, stop = self.engine.decode(shown).strip(), self.stop(role)
         if stop and finished and (at := text.rfind(stop)) >= 0:

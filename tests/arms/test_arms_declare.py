@@ -77,7 +77,7 @@ CLAIM = '[[claim]]\ngroup = "desk"\ntext = "so"\narm = "shared"\nmetric = "eval/
             r"^group.desk.metrics.1: unknown measurement 'atc'; did you mean "
             r"'act'\?",
         ),
-        (('"eval/act"]', '"act"]'), "^group.desk.metrics.1: 'act' is no metric"),
+        (('"eval/act"]', '"act"]'), "^group.desk.metrics.1: 'act' is not a metric"),
         (("[group.desk]", "[group.prefix]"), "^arm.0.group: unknown group 'desk'"),
         (
             ("[group.desk]", '[group.empty]\nrecipe = "desk"\n[group.desk]'),

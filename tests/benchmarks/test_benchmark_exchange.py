@@ -1,4 +1,4 @@
-"""`benchmarks/exchange.py`: cells under the arms' names, means over seeds, and what is no pair of arms."""
+"""`benchmarks/exchange.py`: cells under the arms' names, means over seeds, and what is not a pair of arms."""
 
 from __future__ import annotations
 

@@ -129,8 +129,8 @@ def test_what_is_no_file_of_text_is_refused_by_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"level": NaN}', "NaN is no JSON; write null where there is no number"),
-        ('{"level": -Infinity}', "-Infinity is no JSON"),
+        ('{"level": NaN}', "NaN is not JSON; write null where there is no number"),
+        ('{"level": -Infinity}', "-Infinity is not JSON"),
         ('{"level": 1e999}', "1e999 is too large for a number"),
         ('{"level": ' + "9" * 5000 + "}", "a whole number of thousands of digits"),
         ("[" * 200_000, "JSON nested too deeply"),

@@ -54,7 +54,7 @@ def planning_in(tokenizer, text: str) -> str:
     ],
 )
 def test_the_same_phrase_is_found_wherever_it_stands(tokenizer, text):
-    found = planning_in(tokenizer, text)  # a space that is a token of its own is no part of it
+    found = planning_in(tokenizer, text)  # a space that is a token of its own is not a part of it
     assert found.lower().replace(" ", "").replace("\u2019", "'") == GRAMS[0].replace(" ", "")
 
 

@@ -101,7 +101,7 @@ def test_so_is_the_recipe_of_a_run(put, text, says):
             "task.x: a whole number of thousands of digits, or a value nested without end",
         ),
         ("task" + ".x" * 2000 + "=1", f"task.x.x: tables and lists lie more than {MOST_DEPTH} deep"),
-        # a byte on the command line that is no UTF-8
+        # a byte on the command line that is not UTF-8
         ("about=\udcff", "about: '\\udcff' holds half of a character"),
     ],
 )

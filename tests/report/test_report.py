@@ -595,7 +595,7 @@ def small_run(path, lines, decisions=(), recipe_=None):
 
 
 def test_a_directory_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="is no directory"):
+    with pytest.raises(UserError, match="is not a directory"):
         report.write(tmp_path / "nowhere")
     with pytest.raises(UserError, match="it has no recipe.json and no metrics.jsonl"):
         report.write(tmp_path)
@@ -651,7 +651,7 @@ def test_a_run_that_measured_nothing_yet(tmp_path):
             '{"step": 1, "stage": 0, "lr": [1]}\n',
             r"line 1: 'lr' must be a number, not \[1\]",
         ),
-        ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is no JSON object"),
+        ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is not a JSON object"),
         (
             "decisions.jsonl",
             '{"step": 1, "stage": 0, "kind": "gate"}\n',
@@ -702,10 +702,10 @@ def test_malformed_files_are_refused_with_their_address(tmp_path, name, text, me
             '{"status": "fine"}',
             "summary.json has the status 'fine', which is none of done, stopped, interrupted, running",
         ),
-        ('{"machine": "mine"}', "summary.json has a machine that is no JSON object"),
+        ('{"machine": "mine"}', "summary.json has a machine that is not a JSON object"),
         ("", "summary.json is not JSON"),
         ('{"status": "done", "seconds"', "summary.json is not JSON"),
-        ("[]", "summary.json is no JSON object"),
+        ("[]", "summary.json is not a JSON object"),
         ("[" * 200_000, "summary.json is not JSON"),
         ('{"status": "done", "digest": "00"}', "summary.json is not what was written"),
     ],
@@ -933,7 +933,7 @@ def test_compare_tells_namesakes_apart_and_warns_of_unlike_measures(run_dir, tmp
         report.compare([run_dir], tmp_path / "y.html")
     with pytest.raises(UserError, match="twice"):
         report.compare([run_dir, run_dir.parent / "first"], tmp_path / "y.html")
-    with pytest.raises(UserError, match="is no run directory"):
+    with pytest.raises(UserError, match="is not a run directory"):
         report.compare([run_dir, tmp_path], tmp_path / "y.html")
 
 

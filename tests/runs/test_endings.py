@@ -210,7 +210,7 @@ def test_under_nohup_a_run_outlives_its_terminal(tmp_path, no_report):
 
 
 def poisoned(step: int, value: float):
-    """An engine whose base has one weight that is no finite number, from its n-th update on."""
+    """An engine whose base has one weight that is not a finite number, from its n-th update on."""
 
     class Poisoned(FakeEngine):
         def optim_step(self, policy, lr_scale=1.0):

@@ -127,9 +127,9 @@ def test_what_was_paid_is_a_summary_whatever_it_is_worth(reply, text, truncated,
     [
         (
             status(200, "<html><body>Sign in</body></html>"),
-            "the reply is no JSON: <html><body>Sign in</body></html>",
+            "the reply is not JSON: <html><body>Sign in</body></html>",
         ),
-        (status(200, "[" * 100_000), "the reply is no JSON: " + "[" * 197 + "..."),
+        (status(200, "[" * 100_000), "the reply is not JSON: " + "[" * 197 + "..."),
         (status(200, '{"choices": []}'), 'the reply has no choices[0].message.content: {"choices": []}'),
         (status(200, '{"choices": [{}]}'), 'the reply has no choices[0].message.content: {"choices": [{}]}'),
         (status(200, "[1]"), "the reply has no choices[0].message.content: [1]"),

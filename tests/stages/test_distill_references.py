@@ -131,7 +131,7 @@ def test_plans_that_a_run_has_made(guidance, both, tmp_path):
             "record 1 has a step without a sub-question before ' [*][*] '",
         ),
         ([{"question": "q"}], "record '1' has no text in its field 'answer'"),
-        ([[1]], "record 1 is no object"),
+        ([[1]], "record 1 is not an object"),
         ([], "has no records"),
     ],
 )

@@ -434,7 +434,7 @@ CRAFTED = {
     "checkpoint: no folder": (
         lambda out, runs: (shutil.rmtree(out / CHECKPOINT), (out / CHECKPOINT).write_text("x")),
         HARMLESS,
-        "step-000005 is no folder, so it is passed over$",
+        "step-000005 is not a folder, so it is passed over$",
     ),
     "checkpoint: left half written": (
         lambda out, runs: shutil.copytree(out / CHECKPOINT, out / "checkpoints/.step-000006.tmp"),
@@ -519,7 +519,7 @@ CRAFTED = {
         "is of another run .seed: 4 there, 0",
     ),
     "state: recipe a number": (edit_state(lambda s: s.update(recipe=4)), REFUSED, "is of another run"),
-    "state: a list": (edit_state(lambda s: [s]), REFUSED, "state.json is no JSON object"),
+    "state: a list": (edit_state(lambda s: [s]), REFUSED, "state.json is not a JSON object"),
     **{
         f"{name}: the first line gone": (line(name, lambda lines: lines[1:]), REFUSED, f"{name} is damaged")
         for name in ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
@@ -591,7 +591,7 @@ CRAFTED = {
     "tree: foreign name": (
         add_file("trees/step-abc.jsonl.gz"),
         NOTED,
-        "trees/step-abc.jsonl.gz is no file of this run and is left alone",
+        "trees/step-abc.jsonl.gz is not a file of this run and is left alone",
     ),
     "tree: a folder": (
         other_kind(TREE),
@@ -601,9 +601,9 @@ CRAFTED = {
     "guided: a file of others": (
         add_file("guided/stage-0/cache.jsonl.bak"),
         HARMLESS,
-        "guided/stage-0/cache.jsonl.bak is no file of this run and is left alone",
+        "guided/stage-0/cache.jsonl.bak is not a file of this run and is left alone",
     ),
-    "tree: notes of a reader": (add_file("trees/notes.txt"), NOTED, "trees/notes.txt is no file of this run"),
+    "tree: notes of a reader": (add_file("trees/notes.txt"), NOTED, "trees/notes.txt is not a file of this run"),
     "trees: all gone": (
         lambda out, runs: shutil.rmtree(out / "trees"),
         NOTED,

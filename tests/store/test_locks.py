@@ -176,7 +176,7 @@ def test_two_that_begin_in_one_folder(tmp_path):
     out.mkdir()
     with alone(out), pytest.raises(Busy):
         run.train(RECIPE, out, nothing, fake_desk())
-    assert run.train(RECIPE, out, nothing, fake_desk()).status == "done"  # a lock that is left is no run
+    assert run.train(RECIPE, out, nothing, fake_desk()).status == "done"  # a lock that is left is not a run
 
 
 def test_a_prefix_is_copied_by_many_at_once(tmp_path):

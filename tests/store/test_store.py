@@ -472,5 +472,5 @@ def test_open_wants_a_run(tmp_path):
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no name in UTF-8; choose another --out"):
+    with pytest.raises(UserError, match="is not a name in UTF-8; choose another --out"):
         Store.create(tmp_path / "d\udced\udca0x")

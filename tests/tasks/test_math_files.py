@@ -143,7 +143,7 @@ GOOD = {"problem": "P", "answer": "3"}
         ({"problem": "P", "answer": True}, ":2: expected text as the answer, found 'true'"),
         (
             '{"problem": "P", "answer": NaN}',
-            ":2: no JSON (NaN is no JSON; write null where there is no number)",
+            ":2: no JSON (NaN is not JSON; write null where there is no number)",
         ),
         (
             {"problem": "P", "answer": "3", "level": "hard"},

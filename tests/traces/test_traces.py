@@ -332,7 +332,7 @@ console.log(JSON.stringify({{
     [
         ({"signs": ("refuse",)}, "unknown sign 'refuse'; did you mean 'refused'"),
         ({"measure": "luck"}, "unknown measure of a plan's quality 'luck'"),
-        ({"quality": (0.8, 0.2)}, "0.8-0.2 is no such range"),
+        ({"quality": (0.8, 0.2)}, "0.8-0.2 is not such a range"),
         ({"quality": (0.0, 2.0)}, "between 0 and 1"),
     ],
 )
@@ -401,7 +401,7 @@ def test_a_file_that_was_cut_off_is_read_as_far_as_it_goes(saved):
         ({"step": 1, "nodes": [{"id": [1]}]}, "'nodes' must be a list of objects with an id"),
         ({"step": 1, "nodes": [node(1, 0, "plan")]}, "node 1 comes before its parent 0"),
         ({"step": 1, "nodes": [ROOT | {"reward_parts": 3}]}, "'reward_parts' of node 0 must be an object"),
-        ([1], "line 1 is no JSON object"),
+        ([1], "line 1 is not a JSON object"),
     ],
 )
 def test_a_malformed_tree_is_refused_with_its_line(tmp_path, row, message):

@@ -82,7 +82,7 @@ def write_jsonl(path: Path, rows: Sequence[Guided]) -> None:
 
 
 def read_jsonl(path: Path) -> list[Guided]:
-    """UserError with file and line for what is no record, and for an id that was seen before, with both
+    """UserError with file and line for what is not a record, and for an id that was seen before, with both
     lines. Blank lines are passed over, and an id may be a whole number."""
     records: list[Guided] = []
     first: dict[str, str] = {}

@@ -12,7 +12,7 @@ _FRACTION = re.compile(
     r"(?<![\w.,])(\d{1,40})/(\d{1,40})(?![\d.,]*\d)|\\[dt]?frac\{(\d{1,40})\}\{(\d{1,40})\}"
 )
 _MOST_CHARS = 100  # of a number with what stands around it
-_MOST_DIGITS = 40  # a longer row of digits is no number that a plan could leak
+_MOST_DIGITS = 40  # a longer row of digits is not a number that a plan could leak
 
 _UNITS = {
     w: i

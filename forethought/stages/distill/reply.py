@@ -36,13 +36,13 @@ class Nonsense(ValueError):
 
 def parse(body: str) -> Any:
     """The JSON of a body. Numbers that no count is (10^400, NaN) are read as they are, or as none. Nonsense
-    where it is no JSON."""
+    where it is not JSON."""
     try:
         return json.loads(
             body.removeprefix("\ufeff"), parse_int=lambda digits: int(digits) if len(digits) <= 18 else None
         )
     except (ValueError, RecursionError):
-        raise Nonsense("the reply is no JSON") from None
+        raise Nonsense("the reply is not JSON") from None
 
 
 def read(said: Any) -> Said:

@@ -111,7 +111,7 @@ def inverse(a: Ratio) -> Ratio:
 
 
 def power(base: Ratio, exponent: Ratio) -> Ratio:
-    """base ^ exponent; symbolic where the exponent is no number."""
+    """base ^ exponent; symbolic where the exponent is not a number."""
     by = value(exponent)
     if by is None:
         return _symbolic(base, exponent)

@@ -21,7 +21,7 @@ KEYS = ("source", "fields", "only", "skip", "longest", "most")
 class Demos:
     """`source`: a file or a split of the hub. `fields`: as in the task's own, for this source. `only`: field
     -> the value that a row must have. `skip`: leave out the problems that cannot be read (no answer, no text)
-    instead of refusing the file; a line that is no JSON, and an id that is there twice, are damage to the
+    instead of refusing the file; a line that is not JSON, and an id that is there twice, are damage to the
     file and refused all the same. `longest`: most characters of problem and chain together, 0: no bound.
     `most`: problems to take, in order, 0: all."""
 

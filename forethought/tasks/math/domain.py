@@ -322,7 +322,7 @@ class Math(Taskset):
     # --- verdicts ---
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        """One closed, non-empty plan, no tag in it, no box (an answer is no plan), and no more words than its
+        """One closed, non-empty plan, no tag in it, no box (an answer is not a plan), and no more words than its
         budget has tokens."""
         return verdict(self._read.plan(text))
 

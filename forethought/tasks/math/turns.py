@@ -21,7 +21,7 @@ class Turns:
     most: int
 
     def plan(self, text: str) -> Parsed | Refusal:
-        """The Section of one closed, non-empty plan: no tag in it, no box (an answer is no plan), not too
+        """The Section of one closed, non-empty plan: no tag in it, no box (an answer is not a plan), not too
         long."""
         found = self.tags.turn("plan", text)
         if isinstance(found, Refusal):

@@ -103,25 +103,25 @@ def check_numbers(raw: dict[str, Any]) -> None:
             continue
         if key in limits and (type(value) is not int or not least <= value <= limits[key]):
             raise ValueError(
-                f"config.json: {where} = {_short(value)} is no whole number from {least} to {limits[key]:,}"
+                f"config.json: {where} = {_short(value)} is not a whole number from {least} to {limits[key]:,}"
             )
         if key in FLAGS and type(value) is not bool:
             raise ValueError(f"config.json: {where} = {_short(value)} is neither true nor false")
         if key in IDS and not all(
             type(i) is int and -1 <= i < 1 << 31 for i in (value if isinstance(value, list) else [value])
         ):
-            raise ValueError(f"config.json: {where} = {_short(value)} is no token id")
+            raise ValueError(f"config.json: {where} = {_short(value)} is not a token id")
         if key in ("dtype", "torch_dtype") and not (
             isinstance(value, str) and value.removeprefix("torch.") in TYPES
         ):
             raise ValueError(
-                f"config.json: {where} = {_short(value)} is no type that weights train in; "
+                f"config.json: {where} = {_short(value)} is not a type that weights train in; "
                 f"known: {', '.join(TYPES[:4])}"
             )
         if key.endswith(("_eps", "_epsilon")) and not (type(value) in (int, float) and 0 <= value < 1):
-            raise ValueError(f"config.json: {where} = {_short(value)} is no number from 0 to 1")
+            raise ValueError(f"config.json: {where} = {_short(value)} is not a number from 0 to 1")
         if key == "rope_theta" and not (type(value) in (int, float) and 0 < value < math.inf):
-            raise ValueError(f"config.json: {where} = {_short(value)} is no positive number")
+            raise ValueError(f"config.json: {where} = {_short(value)} is not a positive number")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"config.json: {where} = {value} is not finite")
     if raw.get("quantization_config") is not None:

@@ -43,7 +43,7 @@ def whole(path: Path) -> bool:
         if _distrust(path, stat.S_ISREG) or _distrust(_note(path), stat.S_ISREG):
             return False
         return _note(path).read_text(encoding="ascii") == _said(path)
-    except (OSError, ValueError):  # not there, or a note that is no text
+    except (OSError, ValueError):  # not there, or a note that is not a text
         return False
 
 
