@@ -30,8 +30,8 @@ COMPARED = {  # what of the record changes bits -> what it is called
 
 
 def pinned(spec: EngineSpec, chosen: Mapping[str, object]) -> EngineSpec:
-    """The recipe's table with what it leaves open as it was chosen; what it names stays. Keys that no recipe
-    has are nothing here."""
+    """The recipe's table with its open choices filled in as they were made; what the recipe names stays.
+    Chosen keys that no recipe has are ignored."""
     left = {"device"}  # another one is the user's to name
     if chosen.get("device") != "cpu":
         left.add("threads")  # those beside a GPU say nothing of a CPU
@@ -44,7 +44,7 @@ def pinned(spec: EngineSpec, chosen: Mapping[str, object]) -> EngineSpec:
 
 
 def differences(before: Mapping[str, object] | None, now: Mapping[str, object]) -> list[str]:
-    """What changes bits and is not what it was, one line each. `before`: None where a checkpoint does not
+    """What changes bits and differs from before, one line each. `before`: None if a checkpoint does not
     say."""
     if before is None:
         return ["the checkpoint does not say on what it was computed"]

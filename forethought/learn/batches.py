@@ -44,8 +44,8 @@ def demonstration_segments(
 def tree_segments(
     rollouts: Rollouts, trees: Sequence[Tree], advantages: Sequence[Advantages], norm: str
 ) -> list[Segment]:
-    """Every node that has tokens once (an overlong turn has none). `norm` "sequences" gives each turn a total
-    weight of 1, else each token weighs 1. The turns of a branch are one sequence."""
+    """Every node that has tokens, once (an overlong turn has none). With `norm` "sequences" each turn has a
+    total weight of 1, otherwise each token weighs 1. The turns of a branch form one sequence."""
     segments: list[Segment] = []
     contexts: dict[str, int] = {}
     sequences = 0

@@ -12,11 +12,9 @@ from forethought.learn.peers import value
 
 
 class LevelSampler:
-    """Draws levels by weight; for the first `easy_steps` steps only the easy ones.
-
-    Draws come from the caller's generator, so a resumed run draws what the straight run drew. `observe` keeps
-    a running pass rate by level (exponential, `memory` groups), which the metrics show.
-    """
+    """Draws levels by weight; for the first `easy_steps` steps only the easy ones. The caller's generator is
+    used, so a resumed run draws the same levels as an uninterrupted one. `observe` keeps a running pass rate
+    by level (exponential, `memory` groups) for the metrics."""
 
     def __init__(
         self,
@@ -102,8 +100,8 @@ def _why(tree: Tree) -> str:
 
 
 def _successes(branches: Mapping[int, Branch]) -> list[float]:
-    """Whether each trajectory succeeded, whatever it was paid for: its outcome, and 0 where it was refused;
-    where none has one whether what was said is valid, else rewards."""
+    """Whether each trajectory succeeded, independent of the reward weights: its outcome, or 0 if it was
+    refused. If no trajectory has an outcome, whether the last turn is valid; else rewards."""
     ends = _ends(branches)
     for part in ("outcome", "valid"):
         found = [_last(b)[part] for b in ends if part in _last(b)]

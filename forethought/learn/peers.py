@@ -11,7 +11,7 @@ Group = tuple[str | None, int | None]
 
 
 def below(branches: Mapping[int, Branch]) -> dict[int, list[Branch]]:
-    """Branch -> those that fork from it, in order; a branch without any is a key too."""
+    """Branch -> the branches that fork from it, in order; every branch is a key."""
     found: dict[int, list[Branch]] = {id: [] for id in branches}
     for branch in branches.values():
         if branch.above is not None:
@@ -34,13 +34,13 @@ def written(branch: Branch) -> list[Node]:
 
 
 def value(branch: Branch) -> float | None:
-    """What a branch was rewarded with, over all of its turns; None where nothing is known of how it went (it
-    failed, or had no room) or it has no reward. What hangs below it is in the part `outcome` of its last
-    turn."""
+    """The summed reward of a branch over all of its turns; None if it is unknown how it went (it failed, or
+    had no room) or if it has no reward. The results of the branches below are in the part `outcome` of its
+    last turn."""
     rewards = [n.reward for n in written(branch) if n.reward is not None]
     return sum(rewards) if rewards and branch.status not in NO_EVIDENCE else None
 
 
 def levels(tree: Tree) -> list[str]:
-    """The roles of its branches, in the order in which they first speak."""
+    """The roles that begin branches, in the order in which they first speak."""
     return list(dict.fromkeys(b.role for b in tree.branches().values() if b.role is not None))

@@ -40,24 +40,20 @@ Parts = dict[int, dict[str, float]]
 
 
 def default_weights(by_branch: bool, roles: Sequence[str], whole: bool = True) -> Weights:
-    """What an empty reward table means: success, counted once.
-
-    `roles`: those that policies speak in the tree, in order. Credit over whole paths adds the rewards along a
-    path, so there the last role alone is paid; credit `by_branch` needs a reward of its own for each. Where
-    the tree is not `whole` (the workflow's last role is not sampled), its last role is paid for being valid.
-    """
+    """What an empty reward table means: success, counted once. `roles`: those that policies speak in the
+    tree, in order. Credit over whole paths adds up rewards along a path, so only the last role is rewarded;
+    credit `by_branch` needs a reward for each role. If the tree is not `whole` (the workflow's last role is
+    not sampled), its last role is rewarded for being valid."""
     if not whole:
         return {roles[-1]: {"valid": 1.0}}
     return {role: {"outcome": 1.0} for role in (roles if by_branch else roles[-1:])}
 
 
 def reward(tree: Tree, weights: Weights, shaping: ShapingSpec = DEFAULT_SHAPING) -> Tree:
-    """The tree with `reward` set on every turn that has what counts for its role.
-
-    A role that `weights` does not name has no reward (None). A turn that failed or had no room never has one:
-    it is not a 0. Nor have the turns of a role on a branch that lack, all of them, a part which counts; but
-    on a branch that ended refused or cut off, what it therefore lacks counts 0.
-    """
+    """The tree with `reward` set on every turn that has the parts which count for its role. A role that
+    `weights` does not name has no reward (None). A turn that failed or had no room never has one; None is not
+    0. The same holds for the turns of a role on a branch if none of them has a part that counts; but if the
+    branch ended refused or cut off, the missing part counts 0."""
     parts: Parts = {node.id: dict(node.reward_parts) for node in tree.nodes}
     branches = tree.branches()
     _outcomes(branches, weights, parts)
@@ -73,7 +69,7 @@ def reward(tree: Tree, weights: Weights, shaping: ShapingSpec = DEFAULT_SHAPING)
 
 
 def _outcomes(branches: Mapping[int, Branch], weights: Weights, parts: Parts) -> None:
-    """Gives every branch that a policy wrote its outcome: on its last turn, where no turn has one."""
+    """Give every branch that a policy wrote its outcome, on its last turn, unless a turn already has one."""
     under, known = below(branches), dict[int, float | None]()
     # A level that no branch hangs from says nothing about outcomes, unless the recipe counts them: then all
     # of its branches were refused.

@@ -72,8 +72,8 @@ def play(
     noise: bool = False,
     seed: int = 0,
 ) -> dict[tuple[str, ...], list[Tree]]:
-    """The trees that the measurements are read from: one for each choice of roles that the oracle speaks,
-    where the taskset has an oracle. A role after those is spoken by its policy."""
+    """The trees from which the measurements are read: one for each choice of roles that the oracle speaks, if
+    the taskset has an oracle. Roles after those are spoken by their policies."""
     roles = rollouts.roles
     known = rollouts.domain.has_plans
     tree = once(roles, temperature=0.0)
@@ -88,8 +88,8 @@ def play(
 
 
 def _under(tree: Tree, i: int) -> Tree:
-    """The tree with one of its two first branches alone: the policy's own, and the oracle's beside it. A
-    workflow that broke before it forked has neither, and has failed in both."""
+    """The tree with only one of its two first branches: the policy's own, or the oracle's. A workflow that
+    broke before it forked has neither and counts as failed in both."""
     first = tree.children(0)
     if len(first) != 2:
         return tree
@@ -127,7 +127,7 @@ def score(roles: Sequence[str], played: Played) -> dict[str, list[float | None]]
 
 
 def _judges(trees: Sequence[Tree], role: str) -> bool:
-    """Whether the executor judged a turn of the role, or would have: none came to its end."""
+    """Whether the executor judged a turn of the role, or would have if one had been completed."""
     turns = [n for tree in trees for n in tree.nodes if n.role == role and n.policy is not None]
     return any("valid" in n.reward_parts for n in turns) or all(n.status in NO_EVIDENCE for n in turns)
 
@@ -190,8 +190,8 @@ def success(tree: Tree) -> float | None:
 
 
 def valid(tree: Tree, role: str) -> float | None:
-    """What the executor says of the first branch of a role; 0 where it was refused or cut off, or nothing of
-    it was said, None where it broke."""
+    """The executor's verdict on the first branch of a role: 0 if it was refused, cut off or never spoken,
+    None if it broke."""
     turn = next((n for n in tree.nodes if n.role == role and n.policy is not None), None)
     if turn is None:
         return None if any(n.status == "failed" for n in tree.nodes) else 0.0

@@ -32,11 +32,9 @@ class Judgement:
 
 
 def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
-    """Check a gate on a stage's evaluations, the stage's start first, the newest last.
-
-    A metric that the newest evaluation does not have fails the gate, and so does one that is not a finite
-    number, now or where the gate begins to compare: what cannot be seen is not passed.
-    """
+    """Check a gate on a stage's evaluations, from the stage's start to the newest. A metric that is missing
+    from the newest evaluation fails the gate, and so does a number that is not finite, in the newest
+    evaluation or in the one it is compared with: what cannot be measured does not pass."""
     value = evaluations[-1].metrics.get(gate.metric)
     if value is None:
         if tried := len(evaluations[-1].scores.get(gate.metric, ())):

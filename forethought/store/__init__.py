@@ -120,8 +120,7 @@ class Store:
         self._logs[name].append(record)
 
     def last_logged(self) -> int:
-        """The highest step that the metrics tell of, -1 where they tell of none. Lines that are no metrics
-        are passed over."""
+        """The highest step in the metrics, -1 if there is none. Malformed lines are skipped."""
         found = -1
         if (self.out / METRICS).is_file():
             with open(self.out / METRICS, "rb") as f:
@@ -130,8 +129,8 @@ class Store:
         return found
 
     def damaged_logs(self, state: Mapping) -> dict[str, str]:
-        """Log -> in what it differs from what the checkpoint with this state knows of it. Runs from before
-        know fewer logs."""
+        """Log -> how it differs from what the checkpoint with this state recorded. Older runs recorded fewer
+        logs."""
         marks = {METRICS: None, DECISIONS: None} | state["logs"]
         found = {name: unlike(self.out / name, mark) for name, mark in marks.items() if name in LOGS}
         return {name: wrong for name, wrong in found.items() if wrong}
@@ -167,7 +166,7 @@ class Store:
             self.record(path)
 
     def record(self, path: Path) -> None:
-        """From now on a resumed run expects this file as it is. A file that is on record already keeps its
+        """From now on a resumed run expects this file unchanged. A file that is already recorded keeps its
         entry."""
         if not self._recorded:
             self._recorded = set(self.recorded())
@@ -176,8 +175,8 @@ class Store:
             self._recorded.add(name)
 
     def recorded(self, most: int | None = None) -> dict[str, tuple[int, str]]:
-        """Name -> (bytes, digest) of the files on record in the first `most` bytes of their log, the newest
-        entry of each. Lines that are none are passed over: who trusts this has checked the log."""
+        """Name -> (bytes, digest) of the files recorded in the first `most` bytes of their log, the newest
+        entry of each. Malformed lines are skipped: the caller has checked the log."""
         try:
             lines = (self.out / FILES).read_bytes()[:most].split(b"\n")
         except OSError:
@@ -185,14 +184,14 @@ class Store:
         return {row["file"]: (row["bytes"], row["digest"]) for row in _rows(lines)}
 
     def damaged_files(self, state: Mapping | None) -> dict[str, str]:
-        """Recorded file -> what is wrong with it, for every file that is not as it was written. Of those that
-        the checkpoint with this state knows; None: of all."""
+        """Recorded file -> what is wrong with it, for every file that has changed since it was written. Only
+        files that the checkpoint with this state knows; None: all files."""
         most = None if state is None else _length(state["logs"].get(FILES, 0))
         found = {name: _damage(self.out / name, *known) for name, known in self.recorded(most).items()}
         return {name: wrong for name, wrong in found.items() if wrong}
 
     def damaged_trees(self) -> dict[str, str]:
-        """Tree file -> why it is not as the run wrote it, by the record. Runs from before have no record."""
+        """Tree file -> how it differs from the recorded one. Older runs have no record."""
         wrong = {name: what for name, what in self.damaged_files(None).items() if name.startswith("trees/")}
         known = {name for name in self.recorded() if name.startswith("trees/")}
         found = (
@@ -226,7 +225,7 @@ class Store:
         self.write_json(START, {"recipe": digest_of(read_object(self.out / RECIPE))})
 
     def begun_with(self) -> str:
-        """The digest of the recipe that the run began with, "" where that is not known."""
+        """The digest of the recipe with which the run began, "" if unknown."""
         try:
             said = self.read_json(START).get("recipe")
         except ValueError:
@@ -243,7 +242,7 @@ class Store:
         self.write_json(SUMMARY, {**summary, "digest": digest_of(sayable(summary))})
 
     def read_summary(self) -> tuple[dict, str]:
-        """(summary, ""), or ({}, what is wrong with it). Nothing but what is shown depends on it."""
+        """(summary, ""), or ({}, what is wrong with it). Only displays depend on it."""
         try:
             summary = self.read_json(SUMMARY)
         except ValueError as error:
@@ -269,7 +268,7 @@ class Store:
         return checkpoints.steps(self.checkpoints)
 
     def passed_over(self) -> str:
-        """What of a checkpoint's name is none and is left alone, in a sentence, or ""."""
+        """A sentence about entries that have a checkpoint's name but are not one and are ignored, or ""."""
         if not (found := checkpoints.passed_over(self.checkpoints)):
             return ""
         kind = "a symbolic link" if found[-1].is_symlink() else "not a folder"
@@ -290,8 +289,8 @@ class Store:
         return folder, read_object(folder / checkpoints.STATE)
 
     def way_back(self, step: int, good: Callable[[int], bool]) -> str:
-        """What to do where the checkpoint of `step` is of no use: the newest earlier one that is `good`, and
-        what stands before it."""
+        """What to do if the checkpoint of `step` is unusable: the newest earlier one that is `good`, and
+        which newer ones must be deleted before a resume takes it."""
         for earlier in (s for s in reversed(self.steps()) if s < step):
             if good(earlier):
                 newer = [str(self.folder(s)) for s in self.steps() if earlier < s <= step]

@@ -74,7 +74,8 @@ def steps(folder: Path) -> list[int]:
 
 
 def passed_over(folder: Path) -> list[Path]:
-    """What has the name of a checkpoint and is none: a link (what lies behind is not the run's), a file."""
+    """Entries that have a checkpoint's name but are not one: a link (its target is not the run's) or a
+    file."""
     return sorted(p for p in _named(folder) if not _ours(p))
 
 
@@ -130,8 +131,8 @@ def _wrong_state(checkpoint: Path) -> str:
 
 
 def mend(folder: Path) -> None:
-    """Give a checkpoint its name back that was being replaced when the run was killed. Only for who resumes,
-    never for who reads."""
+    """Restore the name of a checkpoint that was being replaced when the run was killed. Only a resuming run
+    calls it, never a reader."""
     for old in folder.glob(".step-*.old"):
         if not (final := old.with_name(old.name[1:-4])).exists():
             os.rename(old, final)

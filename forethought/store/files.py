@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Written beside, synced, renamed, and the name synced: after a power cut the old file is there, or the
-    new one. What fails on the way leaves no trace."""
+    """Written to a temporary name, synced, renamed, and the folder synced: after a power cut either the old
+    or the new file is there. A failure leaves no trace."""
     beside = path.with_name(f".{path.name}.tmp")
     try:
         beside.write_bytes(data)
@@ -78,9 +78,9 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """A file, a folder with all that lies in it, or a symbolic link: of a link only the link, nothing behind
-    it. One open file at a time, where `shutil.rmtree` takes two a level: a process that is short of them
-    would leave checkpoints behind, and not know it."""
+    """A file, a folder with its contents, or a symbolic link (only the link, never its target). Opens one
+    file at a time, where `shutil.rmtree` opens two per level: a process that is short of file descriptors
+    would leave checkpoints behind without noticing."""
     if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
         return

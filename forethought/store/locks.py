@@ -107,14 +107,14 @@ def unwritten(folder: Path) -> Iterator[None]:
 
 
 def mark_in_use(fd: int) -> None:
-    """Until it is closed, an open file is one that a living process writes; `abandoned` tells."""
+    """As long as the file is open, it counts as written by a living process; see `abandoned`."""
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def abandoned(path: Path) -> bool:
-    """Whether no living process has the file in use. False where nobody can say."""
+    """Whether no living process has the file in use. False if that cannot be known."""
     if fcntl is None or path.is_symlink():
         return False
     try:

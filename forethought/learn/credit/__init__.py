@@ -46,7 +46,7 @@ NEED_ENTROPIES = ("entropy", "released")  # masks
 
 
 def score(trees: Sequence[Tree], spec: CreditSpec, state: State) -> Sequence[Advantages]:
-    """What the recipe's row says, for all roles. Changes `state` where the row keeps one."""
+    """The advantages by the recipe's credit row, for all roles. Changes `state` if the row keeps one."""
     if spec.name in CREDITS:
         return [CREDITS[spec.name](tree, spec) for tree in trees]
     return (OVER_BATCH.get(spec.name) or own_row(spec.name))(trees, spec, state)
@@ -60,7 +60,7 @@ def assign(
     entropies: Entropies | None = None,
     planning: Mask | None = None,
 ) -> Advantages:
-    """The advantages of one tree by itself: `weigh` of its `score`."""
+    """The advantages of one tree alone: `weigh` of its `score`."""
     return weigh(tree, spec, score([tree], spec, {})[0], roles, seed, entropies, planning)
 
 
@@ -90,9 +90,9 @@ def weigh(
 
 
 def measured(tree: Tree, spec: CreditSpec, advantages: Advantages) -> Advantages:
-    """Without the nodes of which nothing is known, because everything that follows from them failed: they
-    train on nothing, and count in no denominator. (A branch that has a reward of its own is known where
-    credit is by branch.)"""
+    """Drop the nodes about which nothing is known, because everything that follows from them failed: they do
+    not train and count in no denominator. (Where credit is by branch, a branch with a reward of its own is
+    known.)."""
     if all(n.status != "failed" for n in tree.nodes):
         return advantages
     known = {n.id for n in tree.nodes if n.reward is not None} if spec.name in BY_BRANCH else set()

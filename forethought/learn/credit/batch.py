@@ -43,18 +43,17 @@ def rae(trees: Sequence[Tree], spec: CreditSpec, state: State) -> list[Advantage
 
 def reinforce_pp(trees: Sequence[Tree], spec: CreditSpec, state: State) -> list[Advantages]:
     """REINFORCE++ (arXiv 2501.03262): A = (R - mean) / (std + eps) over all responses of the step, not within
-    a task; so one response a task is enough, and a task that is always solved is rewarded for it.
-
-    The paper takes its KL term off the rewards; here KL is `ref_kl`, a stream of the loss. One batch of one
-    tree is GRPO.
-    """
+    a task. So one response per task is enough, and a task that is always solved gets positive advantages. The
+    paper subtracts its KL term from the rewards; here KL is `ref_kl`, a stream of the loss. With one tree per
+    batch it is GRPO."""
     found = [responses(tree) for tree in trees]
     return _normalised(trees, found, [one.rewards for one in found], spec.eps)
 
 
 def reinforce_pp_baseline(trees: Sequence[Tree], spec: CreditSpec, state: State) -> list[Advantages]:
-    """REINFORCE++ with the mean of a task's own responses taken off first (same paper), for several responses
-    a task: tasks weigh alike in the baseline, and no task's small spread is blown up by its own std."""
+    """REINFORCE++ after subtracting the mean of the task's own responses (same paper), for several responses
+    per task: the baseline weighs all tasks alike, and a task with a small spread is not scaled up by its own
+    std."""
     found = [responses(tree) for tree in trees]
     centred = []
     for one in found:

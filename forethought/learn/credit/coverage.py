@@ -16,7 +16,7 @@ STEPS = 5  # in which a role spoke and was never compared, before a stage ends
 
 
 def compared(trees: Sequence[Tree], credit: str) -> set[str]:
-    """The roles some of whose turns are weighed against others by a row of credit, whatever came of it."""
+    """Roles of which some turns were compared with others by a credit row, whatever the result."""
     by = {"role_baseline": _by_branch, "turn_level": _by_turn}.get(credit, _by_path)
     if credit in ("rae", "reinforce_pp", "reinforce_pp_baseline"):
         return spoken(trees)  # against other tasks, or earlier steps
@@ -47,20 +47,17 @@ def _by_turn(tree: Tree) -> Iterable[str | None]:
 
 
 def _by_path(tree: Tree) -> Iterable[str | None]:
-    """A turn on every response has the mean of them all, which is 0."""
+    """A turn that lies on every response gets the mean of all, which is 0."""
     paths = responses(tree).paths
     on = [i for path in paths for i in path]
     yield from (n.role for n in tree.nodes if n.policy is not None and 0 < on.count(n.id) < len(paths))
 
 
 def watch(trees: Sequence[Tree], credit: str, roles: Iterable[str], waiting: dict[str, int]) -> None:
-    """Counts the steps in which a role of `roles` spoke and had never been compared yet; UserError at the
-    fifth.
-
-    `waiting`, saved with the checkpoint: role -> such steps, -1 once it was compared. Steps in which
-    something failed or had no room do not count, and nor do those of a credit row of one's own, which says
-    itself what it compares.
-    """
+    """Count the steps in which a role of `roles` spoke without ever having been compared; UserError at the
+    fifth. `waiting` (role -> number of such steps, -1 once it was compared) is saved with the checkpoint.
+    Steps in which something failed or had no room do not count, and neither do those of a recipe's own credit
+    row, which declares what it compares."""
     left = [role for role in roles if waiting.get(role, 0) >= 0]
     if not left or is_named(credit):
         return

@@ -109,8 +109,8 @@ def _over_paths(tree: Tree, rule: Callable[[list[float], list[float]], list[floa
 
 
 def _stand_for(tree: Tree, leaves: list[int]) -> list[float]:
-    """How many responses each leaf stands for: 1, or on a branch that ended where peers went on as many as
-    the luckiest of these has below it."""
+    """How many responses each leaf stands for: 1, or, if its branch ended while peers went on, as many as the
+    peer with the most has below it."""
     branches = tree.branches()
     on = {n.id: b.id for b in branches.values() for n in b.nodes}
     under = below(branches)

@@ -16,9 +16,9 @@ from forethought.recipe.schema import CreditSpec
 
 
 def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Advantages]]:
-    """`function(trees, spec, state)` gives for each tree a table: node id -> one number for all of its
-    tokens, or one for each. What it leaves out has advantage 0. UserError names the tree and node of what is
-    no such thing, and the line of what it raises."""
+    """`function(trees, spec, state)` returns for each tree a table: node id -> one number for all of its
+    tokens, or one per token. Nodes that it leaves out have advantage 0. UserError names tree and node of a
+    malformed value, or the line of an exception."""
     function = load_named(name, Path.cwd(), "credit.name")
 
     def row(trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]) -> list[Advantages]:

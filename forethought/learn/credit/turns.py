@@ -27,8 +27,8 @@ from forethought.recipe.schema import CreditSpec
 
 
 def turn_level(tree: Tree, spec: CreditSpec) -> Advantages:
-    """`gamma` is the discount from one turn of the branch to the next, whatever their roles. A branch that
-    failed or had no room is no peer, at none of its turns: how it would have gone on is not known."""
+    """`gamma` discounts from one turn of the branch to the next, whatever their roles. A branch that failed
+    or had no room is not a peer at any of its turns, since it is unknown how it would have continued."""
     advantages = zeros(tree)
     for members in groups(tree.branches().values()).values():
         at: dict[tuple[str | None, int], list[tuple[Node, float]]] = {}
