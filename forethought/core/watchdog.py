@@ -32,13 +32,13 @@ LEAVE = 0.2  # seconds that a call on a thread of its own has to end when it is 
 
 
 class TimeUp(BaseException):
-    """The call has taken too long. It is no Exception, so that an `except Exception` inside the call lets it
+    """The call has taken too long. Not an `Exception`, so that an `except Exception` inside the call lets it
     through."""
 
 
 class Watchdog:
-    """One timer for a batch of calls. A call only notes when it must end, which takes a look at the clock and
-    no system call; a timer that rings too early is set again."""
+    """One timer for a batch of calls. A call only notes when it must end, which costs one look at the clock
+    and no system call; a timer that rings too early is set again."""
 
     def __init__(self, last_resort: Callable[[], object] = lambda: None):
         self.last_resort = last_resort

@@ -28,13 +28,13 @@ _LAST = ""  # stands for the end of the text among words, none of which is empty
 
 
 def _stored(default: Any = None) -> Any:
-    """A field that a rule computes when it is made; no argument, and no part of what the rule is."""
+    """A field that a rule computes when it is constructed; it is neither an argument nor part of equality."""
     return field(init=False, repr=False, compare=False, default=default)
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word out of a set. `name` is what a refusal calls the set ("a block"); without one it lists the
+    """One word of a set. `name` is how a refusal calls the set ("a block"); without a name it lists the
     words."""
 
     words: tuple[str, ...]
@@ -72,7 +72,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """A word that must stand here and says nothing: punctuation, a stop word."""
+    """A word that must come here and has no value: punctuation, a stop word."""
 
     word: str
     rule: Word = _stored()
@@ -165,11 +165,9 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of its options: the one that can begin with the next word, else the one that can be empty.
-
-    Values must tell the options apart for a text to come back as it was: lead each with a `Word` rather than
-    a `Fixed`.
-    """
+    """One of its options: the one that can begin with the next word, else the one that can be empty. Values
+    must identify their option if a text is to come back unchanged: begin each option with a `Word` rather
+    than a `Fixed`."""
 
     options: tuple[Rule, ...]
     first: frozenset[str] = _stored()
@@ -296,7 +294,7 @@ Rule = Word | Fixed | Sequence | Choice | Repeat
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The whole text. ValueError when it is made from a rule that the next word does not decide."""
+    """The whole text. The constructor raises ValueError for a rule that the next word does not decide."""
 
     rule: Rule
 
@@ -317,13 +315,13 @@ class Grammar:
         return Parsed(value)
 
     def render(self, value: Any) -> str:
-        """The sentence that says this value, words separated by single spaces. ValueError for a value that no
-        sentence has."""
+        """The sentence that expresses this value, words separated by single spaces. ValueError if there is
+        none."""
         return " ".join(self.rule.write(value))
 
 
 class _Cursor:
-    """A place in the words of a text; `passed` names what could also have stood here and did not."""
+    """A position in the words of a text; `passed` names what else could have stood here."""
 
     __slots__ = ("at", "passed", "words")
 

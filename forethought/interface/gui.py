@@ -52,8 +52,8 @@ class Op:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calls:
-    """How steps are written as calls. These are AutoGLM's names; the value is `argument` in the Android-Lab
-    prompts."""
+    """How steps are written as calls. The defaults are AutoGLM's names; the Android-Lab prompts call the
+    value `argument`."""
 
     function: str = "do"
     op: str = "action"

@@ -20,8 +20,8 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The text is none. `position` counts from 1, in `unit`: the furthest place up to which the text could
-    still have been one."""
+    """The text does not fit. `position` counts from 1, in `unit`: the furthest place up to which the text
+    could still have been right."""
 
     position: int
     reason: str
@@ -32,14 +32,14 @@ class Refusal:
 
 
 class Refused(Exception):
-    """Carries a refusal out of the depth of a parser; it never leaves this package."""
+    """Carries a refusal out of a parser's call stack; it never leaves this package."""
 
     def __init__(self, refusal: Refusal):
         self.refusal = refusal
 
 
 def verdict(answer: Parsed | Refusal) -> Verdict:
-    """As the boundary of a task family says it: score 1.0, or 0.0 with position and reason."""
+    """The result as tasksets report it: score 1.0, or 0.0 with position and reason."""
     return Verdict(score=0.0, reason=str(answer)) if isinstance(answer, Refusal) else Verdict(score=1.0)
 
 

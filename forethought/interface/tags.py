@@ -19,8 +19,7 @@ from forethought.interface.result import END, Parsed, Refusal, Refused, alternat
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What stands between two tags, without the white space around it, and where it begins (characters from
-    1)."""
+    """The text between two tags without surrounding white space, and its first character (from 1)."""
 
     text: str
     start: int

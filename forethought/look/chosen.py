@@ -24,12 +24,10 @@ def to_measure(
     tasks: int | None = None,
     levels: Sequence[int] | None = None,
 ) -> list[Task]:
-    """`tasks` of each of `levels` (by default those of `spec`), the same every time; of a file all unless
-    `tasks` says how many.
-
-    Where the problems are finite (a file, a family with a pool) each is taken at most once. UserError for a
-    level that is not there, and for a family that reads no files or has no problems of its own.
-    """
+    """`tasks` of each of `levels` (by default those of `spec`), the same every time; of a file all, unless
+    `tasks` limits them. If the problems are finite (a file, a taskset with a pool), each is used at most
+    once. UserError for an unknown level, and for a taskset that reads no files or has no problems of its
+    own."""
     if problems is not None:
         return _of_file(domain, spec, problems, tasks, levels)
     wanted = tuple(dict.fromkeys(levels or spec.levels or _levels(domain)))

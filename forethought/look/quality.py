@@ -69,8 +69,9 @@ def references(domain: Taskset, records: Sequence[Record]) -> dict:
 
 
 def leaks(domain: Taskset, records: Sequence[Record]) -> dict:
-    """{"leaks": ...} over problems: "answer" (share of plans that say the answer where the problem does not),
-    "calculation" (share with one), "numbers" (mean of numbers in a plan that the problem does not state)."""
+    """{"leaks": ...} over problems: "answer" (share of plans that state the answer although the problem does
+    not), "calculation" (share of plans with a calculation), "numbers" (mean count of numbers in a plan that
+    are not in the problem)."""
     rows = [
         [_leaks(plan, domain.asked(record.task)) for plan in _texts(domain, record)] for record in records
     ]
@@ -86,7 +87,7 @@ def leaks(domain: Taskset, records: Sequence[Record]) -> dict:
 
 
 def steps_of(plan: str) -> list[str]:
-    """The lines of a plan, without what counts them; of a plan of one line its numbered items, or else its
+    """The lines of a plan without their numbering; for a plan of one line its numbered items, or else its
     sentences."""
     lines = [line.strip() for line in plan.splitlines() if line.strip()]
     if len(lines) == 1:
@@ -116,8 +117,8 @@ def covered(steps: Sequence[str], asked: Sequence[str]) -> float:
 
 
 def align(steps: Sequence[str], asked: Sequence[str]) -> list[tuple[int, int, float]]:
-    """(step, sub-question, F1 of their words) of every pair, in order: the order-preserving alignment of the
-    largest sum."""
+    """(step, sub-question, F1 of their words) for every pair, in order: the order-preserving alignment with
+    the largest sum."""
     a, b = [content_words(step) for step in steps], [content_words(question) for question in asked]
     like = [[2 * (x & y).total() / (x.total() + y.total()) if x and y else 0.0 for y in b] for x in a]
     # of the steps from i on with the sub-questions from j on

@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """after - before, in shares. Without an interval nobody can call it clear."""
+    """after - before, in shares. Without an interval a change is never called clear."""
 
     value: float
     low: float | None = None
@@ -45,8 +45,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """One stage. `after` is what its training reached, `kept` what it left to the next stage: they differ
-    after a roll back."""
+    """One stage. `after` is what its training reached, `kept` is what the next stage started from; they
+    differ after a roll back."""
 
     index: int
     name: str
@@ -69,8 +69,8 @@ def measured_names(run: Run) -> tuple[str, ...]:
 
 
 def points(line: Mapping[str, Any], first: Sequence[str] = ()) -> dict[str, Point]:
-    """The evaluation that a metric line carries, by key, those of `first` before the others; empty where it
-    carries none."""
+    """The evaluation in a metric line, by key, the keys of `first` before the others; empty if the line has
+    none."""
     out = {}
     for name in dict.fromkeys([f"eval/{side}" for side in first] + list(line)):
         value = line.get(name)
@@ -90,12 +90,9 @@ def points(line: Mapping[str, Any], first: Sequence[str] = ()) -> dict[str, Poin
 
 
 def change(before: Point, after: Point) -> Change:
-    """Newcombe's interval of a difference of two proportions, from the two Wilson intervals (his method 10,
-    1998).
-
-    It takes the evaluations as independent. On the same tasks they are not, so the true interval is usually
-    narrower.
-    """
+    """Newcombe's interval for the difference of two proportions, from the two Wilson intervals (his method
+    10, 1998). It assumes independent evaluations; ours use the same tasks, so the true interval is usually
+    narrower."""
     d = after.value - before.value
     if None in (before.low, before.high, after.low, after.high):
         return Change(value=d)
@@ -105,7 +102,7 @@ def change(before: Point, after: Point) -> Change:
 
 
 def lost_lines(run: Run) -> tuple[list[bool], list[tuple[int, int, int]]]:
-    """For each metric line whether a roll back threw its training away, and the roll backs as (stage, back to
+    """For each metric line, whether a roll back discarded its training; and the roll backs as (stage, back to
     step, at step)."""
     lost = [False] * len(run.lines)
     backs: list[tuple[int, int, int]] = []
@@ -176,8 +173,8 @@ def effects(run: Run) -> list[Effect]:
 
 
 def first_and_last(run: Run) -> tuple[dict[str, Point], dict[str, Point]]:
-    """The run's first evaluation, and the last one that no roll back threw away (empty where there was no
-    second one)."""
+    """The run's first evaluation, and the last one that no roll back discarded (empty if there was no second
+    one)."""
     lost, _ = lost_lines(run)
     measured = [i for i, line in enumerate(run.lines) if points(line)]
     standing = [i for i in measured if not lost[i]]
@@ -201,8 +198,8 @@ def levels(run: Run) -> list[str]:
 
 
 def _logged(line: Mapping[str, Any], key: str) -> Change | None:
-    """The change since the stage's start over the same tasks, which the run writes beside each evaluation
-    inside a stage."""
+    """The change since the stage's start on the same tasks, which the run logs with each evaluation inside a
+    stage."""
     value, low, high = (
         line.get(f"{name}/{key}") for name in ("eval_change", "eval_change_low", "eval_change_high")
     )

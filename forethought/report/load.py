@@ -114,7 +114,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _summary(path: Path, notes: list[str]) -> dict[str, Any]:
-    """What the run says of itself; nothing else depends on it, so one that cannot be read is left out."""
+    """What the run says about itself; nothing else depends on it, so an unreadable summary is left out."""
     summary, wrong = Store(path).read_summary()
     if not wrong and summary.get("status", "running") not in STATUSES:
         wrong = (
@@ -191,8 +191,8 @@ def _check_decision(row: dict[str, Any]) -> str:
 
 
 def _newest(lines: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
-    """A run that was killed and resumed from an older checkpoint may write steps again: the later lines are
-    the run."""
+    """A run that was killed and resumed from an older checkpoint may write steps twice: the later lines are
+    used."""
 
     # a stage's opening evaluation has the step of the line before it
     def place(line: dict[str, Any]) -> tuple[int, int, float]:

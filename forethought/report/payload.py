@@ -122,7 +122,7 @@ def _base(run: Run) -> dict[str, Any]:
 
 
 def _machine(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computed on and with, by names for a reader; what is empty is left out."""
+    """What a run computed on and with, by names for a reader; empty entries are left out."""
     return {MACHINE.get(key, key.replace("/", " of ")): value for key, value in facts.items() if value != ""}
 
 
@@ -212,7 +212,8 @@ def _at(run: Run, step: int, times: Mapping[str, list[float]]) -> dict[str, floa
 
 
 def _cost(run: Run, times: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Totals from the metric lines; the summary's seconds win, since they count to the very end."""
+    """Totals from the metric lines; the seconds of the summary are preferred, since they count to the very
+    end."""
     last = {axis: column[-1] if column else 0 for axis, column in times.items()}
     trained = sum(line.get("tokens/trained") or 0 for line in run.lines)
     return {

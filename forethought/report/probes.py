@@ -44,12 +44,9 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def watched(spec: Mapping[str, Any], roles: Sequence[str]) -> dict[str, list[str]]:
-    """Of a stage's roles: `others`, whose change is interference, and `own`, whose change is what the
-    stage is for.
-
-    Where all train, RL and adaptive isolation watch all; a stage that imitates all teaches all, and there is
-    nothing to watch.
-    """
+    """Of a stage's roles: `others`, whose change is interference, and `own`, whose change is the stage's aim.
+    If all roles train, RL and adaptive isolation watch all; a stage that imitates all roles has nothing to
+    watch."""
     trained = [role for role in roles if role in spec.get("roles", roles)]
     others = [role for role in roles if role not in trained]
     if others:
@@ -61,8 +58,8 @@ def watched(spec: Mapping[str, Any], roles: Sequence[str]) -> dict[str, list[str
 
 
 def harm(run: Run) -> str:
-    """The largest loss of a role by a stage that trains others, where its interval excludes zero; ""
-    where nothing was watched."""
+    """The largest loss of a role caused by a stage that trains others, if its interval excludes zero; "" if
+    nothing was watched."""
     specs, found, roles = run.recipe.get("stage", []), [], roles_in(run.recipe)
     for line in run.lines:
         for role in watched(specs[line["stage"]], roles)["others"] if line["stage"] < len(specs) else ():
@@ -120,7 +117,7 @@ def phases_sentence(run: Run) -> str:
 
 
 def collapse(run: Run) -> str:
-    """Whether one format holds the rollouts at the end, and since when; "" where no formats were declared."""
+    """Whether the rollouts ended in one format, and since when; "" if no formats were declared."""
     told = [line for line in run.lines if finite(line.get("format/collapsed"))]
     if not told or not told[-1]["format/collapsed"]:
         return ""

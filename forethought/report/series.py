@@ -69,8 +69,8 @@ def columns(run: Run) -> dict[str, Any]:
 
 
 def clocks(run: Run) -> dict[str, list[float]]:
-    """step, seconds of training and sampled tokens so far, at each metric line. A line without a value has
-    the one before it."""
+    """Step, seconds of training, and sampled tokens so far, at each metric line. A line without a value
+    repeats the value before it."""
     out: dict[str, list[float]] = {"step": [], "seconds": [], "tokens": []}
     seconds = tokens = 0.0
     for line in run.lines:
@@ -83,7 +83,7 @@ def clocks(run: Run) -> dict[str, list[float]]:
 
 def thin(values: Sequence[float], most: int) -> list[int]:
     """Positions of at most `most` values (at least 4): both ends, and the lowest and highest of each bucket,
-    so no spike is lost."""
+    so that no spike is lost."""
     n = len(values)
     if n <= most:
         return list(range(n))

@@ -15,7 +15,7 @@ MISSING = "—"
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> plain value. Lists of tables are numbered (`stage.1.tree.plan`), lists of plain values
-    stay whole."""
+    are one value."""
     if isinstance(value, Mapping):
         items = [(str(key), item) for key, item in value.items()]
     elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
@@ -41,8 +41,8 @@ def changed(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def differences(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """[{"key": dotted, "values": one per recipe}] of the keys that are not the same everywhere; a recipe
-    without one has MISSING."""
+    """[{"key": dotted, "values": one per recipe}] of the keys that differ; a recipe without the key has
+    MISSING."""
     tables = [flat(recipe) for recipe in recipes]
     keys = dict.fromkeys(key for table in tables for key in table)
     rows = [{"key": key, "values": [table.get(key, MISSING) for table in tables]} for key in keys]

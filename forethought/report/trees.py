@@ -75,7 +75,7 @@ def load_trees(
 
 
 def _images(run_dir: Path, items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A file whose bytes do not have its name as their digest is not what the run wrote, and is left out."""
+    """A file whose digest is not its name was not written by the run, and is left out."""
     found: dict[str, str] = {}
     room = MOST_IMAGES
     for name in (name for tree in items for node in tree["nodes"] for name in node.get("images", ())):
@@ -91,8 +91,7 @@ def _images(run_dir: Path, items: Sequence[Mapping[str, Any]]) -> dict[str, str]
 
 
 def _strange(run_dir: Path, notes: list[str]) -> set[Path]:
-    """Files that are not as the run wrote them, by its record of what it has written. Runs from before have
-    no record."""
+    """Files that differ from the run's record of what it has written. Older runs have no record."""
     wrong = Store(run_dir).damaged_trees()
     notes += [f"{name} {what}: it is left out." for name, what in list(wrong.items())[:MOST_NAMED]]
     if len(wrong) > MOST_NAMED:

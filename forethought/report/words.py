@@ -24,7 +24,7 @@ def points_of(share: float) -> str:
 
 
 def signed(share: float) -> str:
-    """A difference of shares in points, with its sign; what rounds to nothing is 0.0."""
+    """A difference of shares in points, with its sign; what rounds to zero is 0.0."""
     rounded = round(share * 100, 1)
     return f"{rounded:+.1f}" if rounded else "0.0"
 
@@ -40,8 +40,8 @@ def count(n: int, noun: str) -> str:
 
 
 def change_clause(side: str, before: Point | None, after: Point | None, known: Change | None = None) -> str:
-    """One side in a clause: "act fell from 97.0 % to 81.0 %". `known`: a better interval of the change than
-    the two points give."""
+    """One measurement in a clause: "act fell from 97.0 % to 81.0 %". `known`: an interval of the change that
+    is better than the one from the two points."""
     if before is None or after is None:
         only = after or before
         return f"{side} was measured once ({percent(only.value)})" if only else f"{side} was not measured"
@@ -87,8 +87,8 @@ def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def turns(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each time that a stage was isolated, shared again, forked, held in part, fused or sent
-    through again."""
+    """A sentence for each time that a stage was isolated, shared again, forked, partly held, fused or run
+    again."""
     out, apart = [], False
     for decision in decisions:
         if decision["stage"] != effect.index or decision["kind"] != "schedule":
@@ -177,8 +177,8 @@ def headline(
 
 
 def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence each for held-out tasks and for training turns that the model's context left no room; none
-    where all had some."""
+    """One sentence each for held-out tasks and for training turns without room in the model's context; none
+    if there are none."""
     newest = next((line for line in reversed(lines) if "eval/e2e" in line), {})
     lost = [
         f"{side} in {n:.0f} of {newest[f'eval_n/{side}']:.0f}"
@@ -200,8 +200,7 @@ def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence each for held-out tasks and for training rollouts over which something broke; none where
-    nothing did."""
+    """One sentence each for held-out tasks and for training rollouts that failed; none if there are none."""
     newest = next((line for line in reversed(lines) if any(key.startswith("eval") for key in line)), {})
     lost = [f"{side} in {n:.0f}" for side, n in _under("eval_failed/", newest).items()]
     steps = sum(any(_under("failed/", line).values()) for line in lines)
@@ -220,7 +219,8 @@ def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def ranking(side: str, ends: Mapping[str, Point]) -> str:
-    """Runs by name -> where each ends on a side, and whether the best one is clearly ahead of the next."""
+    """Runs by name -> where each one ends in a measurement, and whether the best is clearly ahead of the
+    next."""
     if len(ends) < 2:
         return f"{side}: fewer than two runs were measured."
     (best, top), (second, next_), *_ = sorted(ends.items(), key=lambda item: -item[1].value)

@@ -25,7 +25,7 @@ ADAPTER = "adapter_model.safetensors"
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """A safetensors file. safetensors wraps the system's error; it is an OSError again here, with its
+    """A safetensors file. safetensors hides the system's error; it is raised as an OSError again, with its
     number."""
     try:
         save_file(tensors, path, metadata={"format": "pt"})
@@ -72,8 +72,7 @@ def write_policies(
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, source: str = "") -> None:
-    """CheckpointError where the folder was saved with other tokens: its weights would read other words than
-    they learned."""
+    """CheckpointError if the folder was saved with another tokenizer: its weights would read wrong words."""
     # one that is written out in Python
     if not hasattr(tokenizer, "backend_tokenizer") or not (folder / "tokenizer.json").exists():
         return
@@ -94,7 +93,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, source: st
 
 
 def read_policies(policies: Policies, directory: Path) -> None:
-    """Weights into place; adapters and copies are made or dropped until they are those of the directory."""
+    """Load the weights; adapters and copies are made or dropped until they match the directory."""
     policies.merged.clear()
     if (directory / BASE / WEIGHTS).exists():
         _read_model(policies, BASE, directory / BASE)

@@ -39,9 +39,9 @@ class Gradients:
 
     @contextmanager
     def added(self, policy: str) -> Iterator[Callable[[], None]]:
-        """Inside, the policy gathers a gradient from nothing, and what is yielded starts it again; at the end
-        it is added to what was there before, which after a UserError is there as it was. No gradient is
-        copied: that of before steps aside, and usually there is none."""
+        """Inside, the policy gathers a gradient from zero, and calling the yielded function starts it again;
+        at the end it is added to the earlier gradient, which is unchanged after a UserError. No gradient is
+        copied: the earlier one is set aside, and usually there is none."""
         own = self.weights.parameters(policy)
         before = {k: p.grad for k, p in own.items() if p.grad is not None}
 
@@ -151,8 +151,8 @@ def gram_of(parts: Sequence[Mapping[str, torch.Tensor]]) -> list[list[float]]:
 
 
 def _dot(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor:
-    """Products in float32, summed in float64, so that the size of a tensor does not matter. Where one is
-    absent: zero."""
+    """Products in float32, summed in float64, so that the size of a tensor does not matter. 0 where one is
+    absent."""
     if a is None or b is None:
         device = next((x.device for x in (a, b) if x is not None), None)
         return torch.zeros((), dtype=torch.float64, device=device)

@@ -13,8 +13,8 @@ from forethought.recipe.schema import OptimSpec
 
 @torch.no_grad()
 def first_not_finite(tensors: Mapping[str, torch.Tensor]) -> str:
-    """The name of the first that holds NaN or inf, or "". One pass over the numbers, without a copy of them,
-    and one wait for a GPU."""
+    """The name of the first tensor with NaN or inf, or "". One pass over the numbers, without a copy, and one
+    wait for a GPU."""
     some = {name: t for name, t in tensors.items() if t.numel() and t.is_floating_point()}
     if not some:
         return ""
@@ -82,7 +82,7 @@ class Optimizer:
             p.grad = None
 
     def still(self, held: Iterable[tuple[torch.nn.Parameter, torch.Tensor]]) -> None:
-        """Zero the moments of these numbers (flat indices of each parameter): in Muon they would turn the
+        """Zero the moments of these numbers (flat indices of each parameter): with Muon they would rotate the
         rest of the matrix."""
         for p, index in held:
             for _, optimizer, _ in self.parts:

@@ -82,8 +82,8 @@ class Regions:
 
     @contextmanager
     def held(self, policy: str) -> Iterator[None]:
-        """Around a step: the held numbers have no gradient (so none of it counts in the norm either) and come
-        out as they were."""
+        """Around a step: the held numbers have no gradient (so they do not count in the norm) and keep their
+        values."""
         held = self._inside(policy, self.holds[policy]) if policy in self.holds else []
         for p, index in held:
             if p.grad is not None:

@@ -46,8 +46,9 @@ def _reached(histogram: torch.Tensor, count: int) -> tuple[int, int]:
 
 
 def draw_indices(size: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`count` different numbers below `size`, all sets equally likely (ascending int64). Memory goes with
-    `count`, or, for more than half of all, with `size`: then those left out are drawn."""
+    """`count` different numbers below `size`, every set equally likely (ascending int64). Memory is
+    proportional to `count`; for more than half of all numbers, to `size`, because then the numbers to leave
+    out are drawn."""
     if 2 * count > size:
         left = torch.ones(size, dtype=torch.bool)
         left[draw_indices(size, size - count, generator)] = False

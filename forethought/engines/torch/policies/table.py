@@ -70,9 +70,9 @@ class Policies:
         return self.base
 
     def sampling_model(self, name: str) -> torch.nn.Module:
-        """The module to sample from. Sampling is many small steps, where an adapter's extra products cost as
-        much as the layers themselves, so a small base is kept a second time with the adapter added in; a
-        large one runs as it is."""
+        """The module to sample from. Sampling makes many small steps, in which an adapter's extra products
+        cost as much as the layers themselves. So for a small base a second copy with the adapter added in is
+        kept; a large one runs as it is."""
         if not self._merges(name):
             return self.model(name)
         if name not in self.merged:
