@@ -178,11 +178,11 @@ def _add_arms(verbs: Verbs) -> None:
         metavar="ARM,ARM",
         type=_words,
         default=(),
-        help="throw the runs of these arms away and train them again",
+        help="delete the runs of these arms and train them again",
     )
     verb.add_argument("--dry-run", action="store_true", help="list what would be trained, and stop")
     verb.add_argument(
-        "--page", action="store_true", help="only write the page and the tables of what is there"
+        "--page", action="store_true", help="only write the page and the tables of the existing runs"
     )
 
 

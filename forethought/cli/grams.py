@@ -42,18 +42,21 @@ def _add_mine(verbs: Verbs) -> None:
     parser.add_argument(
         "--n", metavar="N", type=numbers, help="words of an n-gram, such as 3-5 (the default)"
     )
-    parser.add_argument("--clusters", metavar="N", type=positive, help="of k-means (default: 100)")
+    parser.add_argument("--clusters", metavar="N", type=positive, help="clusters of k-means (default: 100)")
     parser.add_argument(
-        "--top", metavar="SHARE", type=float, help="of the clusters, which is kept (default: 0.2)"
+        "--top", metavar="SHARE", type=float, help="share of the clusters to keep (default: 0.2)"
     )
     parser.add_argument(
-        "--least", metavar="N", type=positive, help="solutions that an n-gram must stand in (default: 2)"
+        "--least", metavar="N", type=positive, help="least solutions in which an n-gram occurs (default: 2)"
     )
     parser.add_argument(
         "--most", metavar="N", type=positive, help="n-grams to embed, the most widespread (default: 50000)"
     )
     parser.add_argument(
-        "--solutions", metavar="N", type=positive, help="to read; of more, so many are drawn (default: 10000)"
+        "--solutions",
+        metavar="N",
+        type=positive,
+        help="solutions to read; of more, this many are drawn (default: 10000)",
     )
     parser.add_argument("--seed", metavar="S", type=int, help="default: 0")
     parser.add_argument(
@@ -62,7 +65,7 @@ def _add_mine(verbs: Verbs) -> None:
         default="auto",
         help="for the model: auto, cpu or cuda (default: %(default)s)",
     )
-    parser.add_argument("--force", action="store_true", help="write over FILE")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE")
 
 
 def _add_show(verbs: Verbs) -> None:

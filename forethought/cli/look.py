@@ -71,7 +71,7 @@ def add_sample(verbs: Verbs) -> None:
     )
     parser.add_argument("--top-p", metavar="P", type=top_p, default=1.0, help="default: %(default)s")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a task instead of text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per task instead of text")
 
 
 def add_swap(verbs: Verbs) -> None:

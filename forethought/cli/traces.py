@@ -50,7 +50,7 @@ def add_traces(verbs: Verbs) -> None:
         dest="signs",
         help="any sign of the report, such as split or lone",
     )
-    parser.add_argument("--reason", metavar="TEXT", default="", help="only where a reason has this in it")
+    parser.add_argument("--reason", metavar="TEXT", default="", help="only where a reason contains this")
     parser.add_argument(
         "--plan-quality", metavar="A-B", type=shares, help="only with a plan of this quality, such as 0.2-0.8"
     )
@@ -72,8 +72,8 @@ def add_traces(verbs: Verbs) -> None:
     parser.add_argument(
         "--n", metavar="N", type=from_zero, default=10, help="trees to show; 0: all (default: %(default)s)"
     )
-    parser.add_argument("--full", action="store_true", help="long texts whole, and the context")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a tree instead of text")
+    parser.add_argument("--full", action="store_true", help="print long texts in full, and the context")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per tree instead of text")
 
 
 def _traces(args: argparse.Namespace) -> int:
