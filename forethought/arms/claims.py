@@ -29,7 +29,7 @@ def _bounded(claim: Claim, runs: Mapping[str, Runs]) -> tuple[Verdict, str]:
     least = claim.change_at_least if change else claim.at_least
     most = claim.change_at_most if change else claim.at_most
     bound, is_floor = (least, True) if least is not None else (most, False)
-    shown = _shown(claim.metric, bound, change)
+    shown = _format_value(claim.metric, bound, change)
     claimed = f"claimed is at {'least' if is_floor else 'most'} {shown}"
     if not values:
         return "undecided", f"no finished run of {claim.arm} measured {claim.metric}; {claimed}"
@@ -51,7 +51,7 @@ def _than(claim: Claim, runs: Mapping[str, Runs]) -> tuple[Verdict, str]:
         said = _interval(claim.metric, values, True) if values else "unknown (no seed has both)"
         parts.append(f"the difference from {other} is {said}")
     worst = min(verdicts, key=["does not hold", "undecided", "holds"].index)
-    claimed = f"claimed is at least {_shown(claim.metric, -claim.margin, True)}"
+    claimed = f"claimed is at least {_format_value(claim.metric, -claim.margin, True)}"
     return worst, f"{claim.metric} of {claim.arm}: {join(parts)}; {claimed}"
 
 
@@ -67,9 +67,9 @@ def _against(values: list[float], bound: float, is_floor: bool) -> Verdict:
 def _interval(metric: str, values: list[float], change: bool) -> str:
     mean, low, high = mean_interval(values)
     if low is None:
-        return f"{_shown(metric, mean, change)} (one seed, so no interval)"
+        return f"{_format_value(metric, mean, change)} (one seed, so no interval)"
     ends = f"[{_bare(metric, low, change)}, {_bare(metric, high, change)}]"
-    return f"{_shown(metric, mean, change)} {ends} over {len(values)} seeds"
+    return f"{_format_value(metric, mean, change)} {ends} over {len(values)} seeds"
 
 
 def _bare(metric: str, value: float, change: bool) -> str:
@@ -78,7 +78,7 @@ def _bare(metric: str, value: float, change: bool) -> str:
     return signed(value) if change else f"{value * 100:.1f}"
 
 
-def _shown(metric: str, value: float, change: bool) -> str:
+def _format_value(metric: str, value: float, change: bool) -> str:
     """Shares in percent and their changes in points; any other metric as a number."""
     if not metric.startswith("eval/"):
         return _bare(metric, value, change)

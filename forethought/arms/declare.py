@@ -205,7 +205,8 @@ def _check_metric(where: str, metric: str, recipe: Recipe) -> None:
     family, slash, rest = metric.partition("/")
     if not family or not slash or not rest:
         raise RecipeError(
-            where, f"{metric!r} is not a metric; they are written family/name, such as eval/plan or eval/act@5"
+            where,
+            f"{metric!r} is not a metric; they are written family/name, such as eval/plan or eval/act@5",
         )
     if family != "eval":
         return

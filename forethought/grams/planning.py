@@ -14,7 +14,7 @@ from forethought.learn.credit.hicra import Mask
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PlanningTokens:
     masks: list[Mask]  # one per tree
     counts: Counter[int]  # gram -> how often it occurs, overlapping occurrences too
 
@@ -36,10 +36,10 @@ class Planning:
     def __init__(self, grams: Sequence[str], decode: Decode):
         self.matcher, self.spans = Matcher(grams), TokenSpans(decode)
 
-    def look(self, trees: Sequence[Tree]) -> Seen:
+    def look(self, trees: Sequence[Tree]) -> PlanningTokens:
         """For each tree, which tokens belong to a listed gram, with counts by gram."""
         counts: Counter[int] = Counter()
-        return Seen([self._mask(tree, counts) for tree in trees], counts)
+        return PlanningTokens([self._mask(tree, counts) for tree in trees], counts)
 
     def _mask(self, tree: Tree, counts: Counter[int]) -> Mask:
         mask: dict[int, tuple[bool, ...]] = {}

@@ -60,10 +60,10 @@ def _sample(
         oracle=False,
         rows=recipe.engine.rows,
     )
-    return [_shown(rollouts, record, oracle) for record in records]
+    return [_sample_record(rollouts, record, oracle) for record in records]
 
 
-def _shown(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
+def _sample_record(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
     task, (said,) = record.task, record.responses
     before = rollouts.roles[:-1] if oracle else ()
     return {

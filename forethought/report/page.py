@@ -90,17 +90,17 @@ def island(data: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: a number that is not finite becomes null, and every text `_shown`."""
+    """What JSON can say: a number that is not finite becomes null, and every text `_safe_text`."""
     if isinstance(value, Mapping):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return _shown(value) if isinstance(value, str) else value
+    return _safe_text(value) if isinstance(value, str) else value
 
 
-def _shown(text: str) -> str:
+def _safe_text(text: str) -> str:
     """A text as a page can hold and show it: a lone surrogate, which no file can hold, is a question mark;
     controls and marks that turn the direction of text are codes, so that a plan reads as the model wrote
     it."""
@@ -113,10 +113,10 @@ def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[s
     """One HTML page that needs nothing else: styles, scripts and data are inside. `kind`: "run" or "arms";
     `sentences`: what a reader without JavaScript sees."""
     parts = {
-        "TITLE": html.escape(_shown(title)),
+        "TITLE": html.escape(_safe_text(title)),
         "CSS": "\n".join(_asset(name) for name in STYLES[kind]),
         # for a reader without JavaScript
-        "PLAIN": "".join(f"<p>{html.escape(_shown(sentence))}</p>" for sentence in sentences),
+        "PLAIN": "".join(f"<p>{html.escape(_safe_text(sentence))}</p>" for sentence in sentences),
         "DATA": island({"page": kind, "title": title} | dict(data)),
         "JS": "\n".join(_asset(name) for name in SCRIPTS[kind]),
     }

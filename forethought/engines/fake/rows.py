@@ -45,7 +45,7 @@ def dot(a: Mapping[str, Sequence[float]], b: Mapping[str, Sequence[float]]) -> f
     return sum(x * y for role in a if role in b for x, y in zip(a[role], b[role], strict=True))
 
 
-def weighted(parts: Sequence[Rows], factors: Sequence[float]) -> Rows:
+def weighted_sum(parts: Sequence[Rows], factors: Sequence[float]) -> Rows:
     """Sum of `parts`, each times its factor; an absent row is all zeros."""
     total: Rows = {}
     for part, factor in zip(parts, factors, strict=True):
@@ -76,7 +76,7 @@ def largest(now: Rows, then: Rows, share: float) -> Region:
     return {role: (len(now[role]), sorted(indices)) for role, indices in taken.items()}
 
 
-def drawn(like: Region, seed: int) -> Region:
+def draw_region(like: Region, seed: int) -> Region:
     """A random region with as many numbers of each row as `like`."""
     rng = random.Random(seed)
     return {
@@ -90,7 +90,7 @@ def overlap(a: Region, b: Region) -> float:
     return len(one & other) / len(one | other) if one | other else 0.0
 
 
-def transplanted(dst: Rows, src: Rows, region: Region) -> Rows:
+def transplant_rows(dst: Rows, src: Rows, region: Region) -> Rows:
     """`dst` with the numbers of `region` taken from `src`."""
     mine, theirs = same_width({role: [0.0] * size for role, (size, _) in region.items()} | dst, src)
     for role, (_, indices) in region.items():
@@ -99,7 +99,7 @@ def transplanted(dst: Rows, src: Rows, region: Region) -> Rows:
     return mine
 
 
-def moved(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
+def slerp_rows(dst: Rows, src: Rows, weight: float, inside: Region) -> Rows:
     """Each row, without its numbers inside the region, by `weight` along the arc to that of `src`."""
     mine, theirs = same_width(dst, src)
     for role in mine:

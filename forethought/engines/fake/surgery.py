@@ -45,7 +45,7 @@ class Surgery(Policies):
             gram = [[fake_rows.dot(g, h) for h in parts] for g in parts]
             factors, projections = vectors.pcgrad(gram, seed)
             metrics = vectors.report(gram, projections)
-        self.gradients[policy] = fake_rows.weighted(parts, factors)
+        self.gradients[policy] = fake_rows.weighted_sum(parts, factors)
         self.aside.pop(policy, None)
         return metrics
 
@@ -68,7 +68,7 @@ class Surgery(Policies):
 
     def random_region(self, name: str, like: str, seed: int) -> int:
         """Name as many numbers of each row as `like` has; returns how many."""
-        self.regions[name] = fake_rows.drawn(self._region(like), seed)
+        self.regions[name] = fake_rows.draw_region(self._region(like), seed)
         return sum(len(indices) for _, indices in self.regions[name].values())
 
     def overlap(self, a: str, b: str) -> float:
@@ -89,12 +89,14 @@ class Surgery(Policies):
     def transplant(self, dst: str, src: str, region: str) -> None:
         """Copy the numbers of `region` from `src` into `dst`."""
         self._check_trainable(dst)
-        self.weights[dst] = fake_rows.transplanted(self.weights[dst], self.weights[src], self._region(region))
+        self.weights[dst] = fake_rows.transplant_rows(
+            self.weights[dst], self.weights[src], self._region(region)
+        )
 
     def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
         """Move `dst` along the arc to `src`, outside of one region or everywhere."""
         self._check_trainable(dst)
-        self.weights[dst] = fake_rows.moved(
+        self.weights[dst] = fake_rows.slerp_rows(
             self.weights[dst], self.weights[src], weight, self._region(outside) if outside else {}
         )
 
