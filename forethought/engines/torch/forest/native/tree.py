@@ -93,7 +93,7 @@ class Tree:
         return taken
 
     def use(self, path: Path) -> None:
-        """Count one more user of every segment on `path`: what has users is not evicted."""
+        """Count one more user of every segment on `path`: a segment with users is not forgotten."""
         for segment, _ in path:
             self._nodes[segment].users += 1
 
