@@ -34,7 +34,8 @@ class Body:
         self._inflate = zlib.decompressobj(_WINDOWS[self._name]) if names else None
 
     def feed(self, piece: bytes) -> None:
-        """Take one piece in. Unreadable if the reply, packed or unpacked, is longer than the limit, or damaged."""
+        """Take one piece in. Unreadable if the reply, packed or unpacked, is longer than the limit, or
+        damaged."""
         self._came += len(piece)
         if self._came > self.most:
             raise self._too_long()
