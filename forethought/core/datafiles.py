@@ -1,11 +1,10 @@
 """Rows of a data file, whatever its kind: JSON lines, or Parquet. A field inside a field has an address:
 `reward_model.ground_truth`.
 
-Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are not UTF-8, a
-number that is none (NaN, 1e999) or has thousands of digits, nesting without end, half of a character. Lines
+Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are not UTF-8,
+a number that is none (NaN, 1e999) or has thousands of digits, nesting without end, half of a character. Lines
 are cut as `textfile` says; blank ones are skipped. (What a run appends to is read by `jsonl`: it may be cut
-off, and holds numbers that are not finite.)
-"""
+off, and holds numbers that are not finite.)"""
 
 from __future__ import annotations
 

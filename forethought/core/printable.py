@@ -10,9 +10,9 @@ BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069
 
 
 def printable(text: object, keep: str = "") -> str:
-    """What is not a printable character, nor in `keep`, as its code: escape sequences (`\\x1b`), other controls,
-    marks that turn the direction of text, halves of characters (lone surrogates). Printable text comes back
-    as it is."""
+    """What is not a printable character, nor in `keep`, as its code: escape sequences (`\\x1b`), other
+    controls, marks that turn the direction of text, halves of characters (lone surrogates). Printable text
+    comes back as it is."""
     said = str(text)
     if said.isprintable():
         return said

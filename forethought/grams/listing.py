@@ -77,8 +77,8 @@ def write(path: Path, clusters: Sequence[Cluster], documents: int, provenance: M
 
 def read(path: Path) -> Listing:
     """UserError, with file and line, for a file that is missing, no UTF-8, or without grams, and for a line
-    that is not a gram: without words, too long, never to be matched because a sign separates its words, or the
-    words of an earlier line once more."""
+    that is not a gram: without words, too long, never to be matched because a sign separates its words, or
+    the words of an earlier line once more."""
     header: list[str] = []
     grams: list[Gram] = []
     first: dict[str, int] = {}

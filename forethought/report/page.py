@@ -46,8 +46,8 @@ STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("
 
 
 def write(run_dir: Path) -> Path:
-    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is not a run, or a file of it is
-    malformed."""
+    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is not a run, or a file of it
+    is malformed."""
     run = load(Path(run_dir))
     data = payload.of_run(run)
     said = [data["headline"], *data["sentences"], *(data["probes"]["sentences"] if data["probes"] else [])]

@@ -322,8 +322,8 @@ class Math(Taskset):
     # --- verdicts ---
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        """One closed, non-empty plan, no tag in it, no box (an answer is not a plan), and no more words than its
-        budget has tokens."""
+        """One closed, non-empty plan, no tag in it, no box (an answer is not a plan), and no more words than
+        its budget has tokens."""
         return verdict(self._read.plan(text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:

@@ -87,10 +87,9 @@ def read(
     does not know it; `only` takes the rows that have these values in these fields; where there is a list
     `skipped`, problems that cannot be read are left out and the reasons added to it.
 
-    UserError (with file and line) for a line that is not a JSON object, a problem without text or answer, and an
-    id seen before; for a file that is missing or empty, of another kind, or needs a package that is not
-    installed. Blank lines are passed over.
-    """
+    UserError (with file and line) for a line that is not a JSON object, a problem without text or answer, and
+    an id seen before; for a file that is missing or empty, of another kind, or needs a package that is not
+    installed. Blank lines are passed over."""
     fields = dict(fields or {})
     for part in fields:
         if part not in FIELDS:
