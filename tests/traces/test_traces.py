@@ -332,7 +332,7 @@ console.log(JSON.stringify({{
     [
         ({"signs": ("refuse",)}, "unknown sign 'refuse'; did you mean 'refused'"),
         ({"measure": "luck"}, "unknown measure of a plan's quality 'luck'"),
-        ({"quality": (0.8, 0.2)}, "0.8-0.2 is not such a range"),
+        ({"quality": (0.8, 0.2)}, "the lower end first; found 0.8-0.2"),
         ({"quality": (0.0, 2.0)}, "between 0 and 1"),
     ],
 )
@@ -511,7 +511,7 @@ def test_long_texts_are_cut_in_the_middle_and_cannot_reach_the_terminal(saved, c
     [
         (["--sign", "x"], "unknown sign 'x'"),
         (["--step", "9"], "the nearest step with trees is 3"),
-        (["--plan-quality", "0-3"], "no such range"),
+        (["--plan-quality", "0-3"], "found 0-3"),
     ],
 )
 def test_what_the_verb_refuses(saved, capsys, words, message):
