@@ -35,7 +35,7 @@ class Filter:
             raise UserError(unknown("measure of a plan's quality", self.measure, MEASURES))
         if self.quality is not None and not 0 <= self.quality[0] <= self.quality[1] <= 1:
             raise UserError(
-                f"a plan's quality is a range within 0-1, the lower end first; found "
+                f"a plan's quality lies between 0 and 1, the lower end first; found "
                 f"{self.quality[0]:g}-{self.quality[1]:g}"
             )
 
