@@ -145,7 +145,7 @@ def test_odd_places_for_a_recipe(tmp_path):
     with pytest.raises(RecipeError, match="neither a file nor a shipped recipe"):
         load("\0.toml")
     assert "neither a file nor a shipped recipe" in refusal("x" * 5000)
-    assert "no run" in refusal(tmp_path)
+    assert "not a run" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("sign", ["\x1b", "\x07", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028", "\xa0"])
