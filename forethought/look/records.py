@@ -43,6 +43,7 @@ class Response:
 
     @property
     def refused(self) -> bool:
+        """Whether the interface refused one of its turns."""
         return any(turn.status == "refused" for turn in self.turns)
 
     @property
@@ -60,6 +61,7 @@ class Response:
         return [turn for turn in self.turns if turn.role == role and turn.status != "overlong"]
 
     def texts(self, role: str) -> tuple[str, ...]:
+        """What `role` said, turn by turn."""
         return tuple(turn.text for turn in self.of(role))
 
 

@@ -207,7 +207,7 @@ def test_an_out_that_is_no_folder_is_no_run_to_continue(run, capsys):
         assert cli.main(["train", "--out", out]) == 2
         assert (
             capsys.readouterr().err
-            == f"forethought: --out: {out} is no folder; give one that is new or empty\n"
+            == f"forethought: --out: {out} is not a folder; give one that is new or empty\n"
         )
     assert run.calls == []
 
@@ -514,7 +514,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
             "prompt": "GOAL c v3 <plan>",
             "oracle": {"plan": "c </plan>"},
             "turns": [
-                turn("plan", "[bold]c\x1b[31m </plan>", 0.0, "word 1 is no name"),
+                turn("plan", "[bold]c\x1b[31m </plan>", 0.0, "word 1 is not a name"),
                 turn("act", "c x1"),
                 turn("act", "v3 </act>"),
             ],
@@ -553,7 +553,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
         "  prompt  GOAL c v3 <plan>\n"
         "  oracle  c </plan>\n"
         # what a model writes cannot steer the terminal
-        "  plan    [bold]c\\x1b[31m </plan>  [wrong: word 1 is no name]\n"
+        "  plan    [bold]c\\x1b[31m </plan>  [wrong: word 1 is not a name]\n"
         "  act     c x1\n"
         "  act     v3 </act>\n"
         "  result    [right]\n"
