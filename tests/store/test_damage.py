@@ -603,7 +603,11 @@ CRAFTED = {
         HARMLESS,
         "guided/stage-0/cache.jsonl.bak is not a file of this run and is left alone",
     ),
-    "tree: notes of a reader": (add_file("trees/notes.txt"), NOTED, "trees/notes.txt is not a file of this run"),
+    "tree: notes of a reader": (
+        add_file("trees/notes.txt"),
+        NOTED,
+        "trees/notes.txt is not a file of this run",
+    ),
     "trees: all gone": (
         lambda out, runs: shutil.rmtree(out / "trees"),
         NOTED,
