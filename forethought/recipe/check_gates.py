@@ -47,6 +47,8 @@ def eval_levels(recipe: Recipe) -> tuple[int, ...]:
 
 
 def check_until(where: str, until: UntilSpec, recipe: Recipe) -> None:
+    """RecipeError for an end of a stage that is incomplete, out of range, or reads a metric nobody
+    measures."""
     at_least(f"{where}.steps", until.steps, 1)
     at_least(f"{where}.patience", until.patience, 1)
     bounds = {"at_least": until.at_least, "at_most": until.at_most}
@@ -69,6 +71,7 @@ def check_until(where: str, until: UntilSpec, recipe: Recipe) -> None:
 
 
 def check_gate(where: str, gate: GateSpec, stage: TrainingSpec, recipe: Recipe) -> None:
+    """RecipeError for a gate without exactly one condition, or with a metric that nobody measures."""
     names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
     given = {name: getattr(gate, name) for name in names if getattr(gate, name) is not None}
     if len(given) != 1:

@@ -357,6 +357,7 @@ class StageSpec:
 
     @property
     def title(self) -> str:
+        """Its name, or its kind."""
         return self.name or self.kind
 
     @property
@@ -371,6 +372,7 @@ class StageSpec:
 
     @property
     def gates(self) -> tuple[GateSpec, ...]:
+        """Gates of the stage; a kind that does not train has none."""
         return ()
 
     @property
@@ -391,6 +393,7 @@ class StageSpec:
         return self
 
     def with_models(self, change: Callable[[ModelSpec], ModelSpec]) -> StageSpec:
+        """The stage with every model that it names changed; by default it names none."""
         return self
 
 
@@ -422,6 +425,7 @@ class TrainingSpec(StageSpec):
 
     @property
     def steps(self) -> int:
+        """Most steps that the stage trains."""
         return self.until.steps
 
     @property
@@ -430,6 +434,7 @@ class TrainingSpec(StageSpec):
         return 0.0
 
     def with_paths(self, where: str, change: Change) -> StageSpec:
+        """The stage with every path in it changed by `change`: here that of its loss."""
         return replace(
             self, loss=replace(self.loss, name=named_with(change, f"{where}.loss", self.loss.name))
         )

@@ -14,6 +14,8 @@ from forethought.stages.update import imitation, update
 
 
 def step(s: Setting, k: int, conflict: bool) -> Step:
+    """Step `k` (from 0): draw tasks, show their demonstrations, update. `conflict`: also compare the roles'
+    gradients."""
     rng = s.rng(k)
     tasks = s.tasks(rng, s.spec.batch, k)
     failed: list[int] = []

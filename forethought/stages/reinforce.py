@@ -20,6 +20,8 @@ from forethought.stages.update import on_rollouts, update
 
 
 def step(s: Setting, k: int, conflict: bool) -> Step:
+    """Step `k` (from 0): draw, roll out, reward, credit, admit, update. `conflict`: also compare the roles'
+    gradients."""
     spec = s.spec
     tasks = s.tasks(s.rng(k), spec.batch, k)
     trees, tried, redrawn = groups(s, k, tasks)  # one tree for each task, rewarded; and all that were sampled

@@ -79,12 +79,14 @@ class Distill(StageSpec):
         return self.distill.problems or (demos.get("most", 0) if isinstance(demos, dict) else 0)
 
     def outline(self, recipe: Recipe) -> str:
+        """One line for a dry run."""
         some = (
             f"{self.distill.problems} training problems" if self.distill.problems else "all training problems"
         )
         return f"{' '.join(self.name.split()) or self.kind}: plans for {some}, by {self.distill.summariser}; trains nothing"
 
     def with_models(self, change: Callable[[ModelSpec], ModelSpec]) -> StageSpec:
+        """The stage with its summariser's model changed; unchanged if it names none."""
         if not self.distill.model.path:
             return self
         return replace(self, distill=replace(self.distill, model=change(self.distill.model)))

@@ -24,6 +24,7 @@ class Imitate(TrainingSpec):
     default_loss: ClassVar = "sft"
 
     def check(self, where: str, recipe: Recipe) -> None:
+        """RecipeError for what imitation cannot do in this recipe."""
         check_training(where, self, recipe)
         for role, shares in self.loss_share.items():
             here = f"{where}.loss_share.{role}"
@@ -39,6 +40,7 @@ class Imitate(TrainingSpec):
         check_isolation(where, self, recipe)
 
     def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
+        """Steps, and tokens trained: expected, and at most. `used`: share of a budget that turns fill."""
         return Work(
             steps=self.steps,
             trained=self.batch * (n.prompt + used * sum(n.said.values())),
@@ -46,4 +48,5 @@ class Imitate(TrainingSpec):
         )
 
     def outline(self, recipe: Recipe) -> str:
+        """One line for a dry run."""
         return trains(self, recipe)

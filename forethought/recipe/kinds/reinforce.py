@@ -52,20 +52,25 @@ class Reinforce(TrainingSpec):
 
     @property
     def grams(self) -> str:
+        """Path of the list of grams that the credit reads; "" for none."""
         return self.credit.grams
 
     def check(self, where: str, recipe: Recipe) -> None:
+        """RecipeError for what reinforcement cannot do in this recipe."""
         check_training(where, self, recipe)
         check_reinforce(where, self, roles_of(recipe), CONTINUES.get(recipe.workflow.name, {}))
         check_isolation(where, self, recipe)
 
     def lengths(self, n: Lengths) -> Lengths:
+        """The task's lengths with the stage's own budgets in their place."""
         return replace(n, said={role: self.tree.tokens.get(role) or most for role, most in n.said.items()})
 
     def per_task(self, roles: tuple[str, ...]) -> int:
+        """Turns sampled for one task, over all roles."""
         return sum(sampled_in(self.tree, roles).values())
 
     def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
+        """Steps, sampler calls by role, and tokens; `used`: share of a budget that turns fill."""
         tree, each, rows, read = self.tree, {}, 1, 0.0
         waves: dict[str, Wave] = {}
         for role, count in counts_of(tree, list(n.said)).items():
@@ -89,9 +94,11 @@ class Reinforce(TrainingSpec):
         )
 
     def outline(self, recipe: Recipe) -> str:
+        """One line for a dry run."""
         return trains(self, recipe, f"{_tree(self.tree, roles_of(recipe))}, credit {self.credit.name}")
 
     def with_paths(self, where: str, change: Change) -> StageSpec:
+        """The stage with every path in it (grams, credit, parts, loss) changed by `change`."""
         credit = replace(
             self.credit,
             grams=change(f"{where}.credit.grams", self.grams) if self.grams else "",
