@@ -83,7 +83,7 @@ class Call:
 class Thread:
     """A thread that makes one call after another, for one environment at a time."""
 
-    def __init__(self, ended: queue.SimpleQueue):
+    def __init__(self, ended: queue.Queue[Call]):
         self._asked: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._ended, self._lock = ended, threading.Lock()
         self._now: Call | None = None
@@ -144,7 +144,7 @@ class Thread:
 class Loop:
     """An event loop on a thread of its own, for all asynchronous environments."""
 
-    def __init__(self, ended: queue.SimpleQueue):
+    def __init__(self, ended: queue.Queue[Call]):
         self._ended, self._lock = ended, threading.Lock()
         self.stuck, self._interrupted = False, -inf
         self._loop = asyncio.new_event_loop()

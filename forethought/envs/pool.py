@@ -45,7 +45,8 @@ class Pool:
         self.open: dict[Episode, None] = {}  # in the order in which they were opened
         self.opened = self.closed = self.left = 0
         self.images = Images()
-        self._ended: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        # no SimpleQueue: where a signal comes in its wait and the time is over then, it waits without end
+        self._ended: queue.Queue[Call] = queue.Queue()
         self._waiting: deque[Call] = deque()
         self._running: dict[Call, None] = {}
         self._threads: list[Thread] = []  # without an environment

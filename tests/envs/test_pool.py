@@ -631,6 +631,31 @@ def test_threads_are_used_again_and_end():
         assert not thread.is_alive()
 
 
+def test_a_signal_while_the_pool_waits_does_not_take_its_limit_away():
+    """Alarms come all the time, and an endless call keeps the interpreter busy: the wait is over when its time
+    is."""
+
+    class Blocking(AsyncCounting):
+        async def step(self, action):
+            while True:
+                pass
+
+    pool, rang = pool_of(), []
+    before = signal.signal(signal.SIGALRM, lambda *args: rang.append(args))
+    try:
+        with pool:
+            episode, _ = begun(pool, Blocking())
+            limit(pool, SHORT)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            assert "Timeout" in answer(pool, episode.step("x")).reason
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rang
+    pool.stop()
+
+
 # ---- what a value must be
 
 
