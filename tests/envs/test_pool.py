@@ -486,7 +486,9 @@ def test_all_calls_of_an_episode_have_a_limit_together(pool):
         step_seconds=60.0, episode_seconds=0.05, threads=limits.threads, at_once=limits.at_once
     )
     episode, first = begun(pool, Slow())
-    said = [first] + [answer(pool, episode.step("x")) for _ in range(2)]
+    said = [first]
+    while not isinstance(said[-1], Fault) and len(said) < 5:
+        said.append(answer(pool, episode.step("x")))
     assert isinstance(said[-1], Fault) and "Timeout" in said[-1].reason
 
 
