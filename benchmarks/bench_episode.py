@@ -1,6 +1,6 @@
-"""What it is worth that keys and values stay between calls: our sampler with `engine.prefix_cache` and without,
-on episodes of many turns and on executions after plans. The same seeds on both sides: tokens and log-probs are
-compared, one by one.
+"""What it is worth that keys and values stay between calls: our sampler with `engine.prefix_cache` and
+without, on episodes of many turns and on executions after plans. The same seeds on both sides: tokens and
+log-probs are compared, one by one.
 """
 
 from __future__ import annotations

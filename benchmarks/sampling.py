@@ -14,9 +14,9 @@ what was sampled.
 - unrolled: our own tree against 12 rollouts a prompt in our own engine that share nothing, in two calls as
   roles speak, and in one as a rollout without roles goes on. Same seeds: the tokens are the same, which is
   checked (fp32; in bf16 the share is printed).
-- episode: 16 prompts of 256 tokens, each with an episode of 8 turns of 32 tokens, answered with 64 each. Our own
-  engine, with keys and values that stay between calls against one that computes every context again; the tree,
-  whose executions stand below prompts that the plans' call has read, beside it (`bench_episode.py`).
+- episode: 16 prompts of 256 tokens, each with an episode of 8 turns of 32 tokens, answered with 64 each. Our
+  own engine, with keys and values that stay between calls against one that computes every context again; the
+  tree, whose executions stand below prompts that the plans' call has read, beside it (`bench_episode.py`).
 - Every completion has exactly as many tokens as asked for: the model's own weights give the end token a
   probability of 0.
 - bf16 is each side's own way: ours keeps weights in fp32 under autocast, as it trains; generate has bf16

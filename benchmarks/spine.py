@@ -4,8 +4,9 @@
 
 A scripted engine knows every answer; the time that it takes to give them is not counted. Measured are 384
 episodes of `desk` (32 tasks x 4 plans x 3 executions): in one turn, and step by step. The numbers are CPU
-milliseconds of one process, the least and the median of all rounds. With `--against` another revision of this repository
-does the same in a process of its own, in turns with the files as they stand; both must give the same trees.
+milliseconds of one process, the least and the median of all rounds. With `--against` another revision of this
+repository does the same in a process of its own, in turns with the files as they stand; both must give the
+same trees.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ def found(*places: str):
 
 
 def scripted(tasks, taskset):
-    """An engine that says what the oracle shows, and counts the seconds that it takes. One turn in five begins with
-    another widget: such a plan is wrong, such an act does not follow its plan; both go on to their end."""
+    """An engine that says what the oracle shows, and counts the seconds that it takes. One turn in five
+    begins with another widget: such a plan is wrong, such an act does not follow its plan; both go on to
+    their end."""
     base = found("engines.fake.engine:FakeEngine", "engines.fake:FakeEngine")
     demonstrated = {f"{task.context} {task.prompt}": taskset.demonstrate(task) for task in tasks}
     stop = taskset.stops
@@ -116,7 +118,8 @@ def digest(trees) -> str:
 
 
 def work() -> None:
-    """Asked by lines: the round, and the name of what to grow; answers seconds and the digest of the trees."""
+    """Asked by lines: the round, and the name of what to grow; answers seconds and the digest of the
+    trees."""
     growths = {}
     for line in sys.stdin:
         number, name = line.strip().split(maxsplit=1)

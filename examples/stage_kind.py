@@ -1,5 +1,5 @@
-"""A stage kind of one's own: expert iteration (STaR, arXiv 2203.14465). A step samples trees as `reinforce` does, and
-imitates the turns whose reward reaches a bound.
+"""A stage kind of one's own: expert iteration (STaR, arXiv 2203.14465). A step samples trees as `reinforce`
+does, and imitates the turns whose reward reaches a bound.
 
     stage = [{ kind = "stage_kind.py:ExpertIteration", tree = { plan = 4, act = 2 }, at_least = 1.0 }]
 """

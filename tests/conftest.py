@@ -91,8 +91,8 @@ WRONG, RIGHT, REFUSED = range(3)
 
 
 def desk_choices(text: str, role: str) -> list[str]:
-    """Plans: one that starts beside the goal, the right one, one that is not a plan. Acts: under the plan of the
-    text, with the wrong value, exactly, and without an end."""
+    """Plans: one that starts beside the goal, the right one, one that is not a plan. Acts: under the plan of
+    the text, with the wrong value, exactly, and without an end."""
     screen, _, asked = text.partition(" GOAL ")
     words = screen.split()
     parent = {words[i]: words[i + 1] for i in range(0, len(words), 4)}

@@ -66,8 +66,8 @@ CASES = {
         [-1.25, 0.0, 0.0],
         {"clip/share": 2 / 3},
     ),
-    # Two turns of one response: log-ratios 0.6, -0.3 and 0, of which the mean is 0.1 (the token of weight 0 is not
-    # in it); then one of its own with ratio 2, which is held where A > 0 and is not where A < 0.
+    # Two turns of one response: log-ratios 0.6, -0.3 and 0, of which the mean is 0.1 (the token of weight 0
+    # is not in it); then one of its own with ratio 2, which is held where A > 0 and is not where A < 0.
     "gspo": Case(
         "gspo",
         {"clip_low": 0.2, "clip_high": 0.2},

@@ -1,5 +1,5 @@
-"""Nothing in the library knows the name of a role but the data of the shipped workflows, task families, and what
-reads the recipes of before."""
+"""Nothing in the library knows the name of a role but the data of the shipped workflows, task families, and
+what reads the recipes of before."""
 
 from __future__ import annotations
 

@@ -14,11 +14,15 @@ What corresponds (read from TRL 1.16 and shown here):
 TRL's `epsilon`, `epsilon_high` and `beta` are `loss.clip_low`, `loss.clip_high` and `ref_kl`, whose loss is
 divided as the rest is. Other losses, by name:
 
-| TRL                                                       | `stage.loss`                                     |
+| TRL                                                       |
+`stage.loss`                                     |
 |-----------------------------------------------------------|--------------------------------------------------|
-| `importance_sampling_level = "sequence"`, loss_type grpo  | "gspo" with `loss_norm = "sequences"`            |
-| loss_type "cispo", epsilon_high                           | "cispo", clip_high = epsilon_high - 1, "tokens"  |
-| loss_type "sapo", sapo_temperature_pos, _neg              | examples/loss_row.py, "sequences"                |
+| `importance_sampling_level = "sequence"`, loss_type grpo  | "gspo" with `loss_norm =
+"sequences"`            |
+| loss_type "cispo", epsilon_high                           | "cispo", clip_high = epsilon_high - 1,
+"tokens"  |
+| loss_type "sapo", sapo_temperature_pos, _neg              | examples/loss_row.py,
+"sequences"                |
 
  "bnpo" and "dapo" differ in TRL when gradients are accumulated: "bnpo" averages the means of its
 micro-batches, so that a token counts more in a micro-batch of few tokens; "dapo" divides by the tokens of all

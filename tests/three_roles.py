@@ -24,7 +24,8 @@ REINFORCE = {
 
 
 def choices(text: str, role: str) -> list[str]:
-    """For each role a wrong turn, the right one, and one that the interface refuses (links: one without an end)."""
+    """For each role a wrong turn, the right one, and one that the interface refuses (links: one without an
+    end)."""
     screen, _, asked = text.partition(" GOAL ")
     words, (goal, value, *said) = screen.split(), asked.split()
     parent = {words[i]: words[i + 1] for i in range(0, len(words), 4)}

@@ -87,13 +87,15 @@ def _file(path: Path, where: str) -> ModuleType:
     except FileNotFoundError:
         raise RecipeError(
             where,
-            f"{path} does not exist; a recipe's file names are taken from its folder, those of --set from the "
+            f"{path} does not exist; a recipe's file names are taken from its folder, those of --set from "
+            f"the "
             "working directory",
         ) from None
     except OSError as error:
         raise RecipeError(where, f"{path} cannot be read: {error.strerror or error}") from None
     path = path.resolve()
-    name = f"forethought_named_{hashlib.sha256(str(path).encode() + b'|' + content).hexdigest()[:16]}_{path.stem}"
+    digest = hashlib.sha256(str(path).encode() + b"|" + content).hexdigest()
+    name = f"forethought_named_{digest[:16]}_{path.stem}"
     if name in sys.modules:
         return sys.modules[name]
     spec = spec_from_file_location(name, path)

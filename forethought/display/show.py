@@ -40,7 +40,8 @@ def _gate(gate: GateSpec) -> str:
 
 
 def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
-    """Write tasks with the turns that policies wrote and what the verifiers said; colour only on a terminal."""
+    """Write tasks with the turns that policies wrote and what the verifiers said; colour only on a
+    terminal."""
     from rich.console import Console
     from rich.text import Text
 

@@ -99,7 +99,8 @@ def _swapped(table: Mapping[str, Any]) -> list[str]:
     label = max(16, *(len(_short(name, 24)) + 2 for name in table["e2e"]))
     across = (WIDTH - label) // 27
     blocks = [
-        f"tasks of {home}: {table['task']}, {table['n']} tasks, levels {' '.join(map(str, table['levels']))}; "
+        f"tasks of {home}: {table['task']}, {table['n']} tasks, levels "
+        f"{' '.join(map(str, table['levels']))}; "
         f"a row says {' and '.join(table['planner'])}, a column {table['actor']}"
     ]
     if failed := sum(cell.get("failed", 0) for row in table["e2e"].values() for cell in row.values()):

@@ -1,5 +1,5 @@
-"""The images that environments show. A node holds their names; the bytes of a step's images lie here once each,
-until the step is over and those of its saved trees stand in the run directory."""
+"""The images that environments show. A node holds their names; the bytes of a step's images lie here once
+each, until the step is over and those of its saved trees stand in the run directory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How long prompts and turns are, and how many tokens a run's evaluations take. What a step of a stage takes says
-its kind (`recipe/kinds/`)."""
+"""How long prompts and turns are, and how many tokens a run's evaluations take. What a step of a stage takes
+says its kind (`recipe/kinds/`)."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def evaluations(recipe: Recipe) -> int:
 
 
 def evaluation_work(recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:
-    """Of all evaluations: every task once with its own turns; where the oracle's are known (generated tasks), each
-    role but the first under those too."""
+    """Of all evaluations: every task once with its own turns; where the oracle's are known (generated tasks),
+    each role but the first under those too."""
     levels, used = len(recipe.eval.levels or recipe.task.levels) or 1, assume.used
     each, roles = recipe.eval.tasks * levels, list(lengths.said)
     times = {role: 2 if i and lengths.vocabulary else 1 for i, role in enumerate(roles)}

@@ -32,7 +32,8 @@ def keep_lists(recipe: Recipe, out: Path) -> None:
 
 
 def planning_of(out: Path, stage: int, grams: str, decode: Decode) -> Planning | None:
-    """What finds planning tokens in a stage of the run `out`; None where its credit names no list (`grams`)."""
+    """What finds planning tokens in a stage of the run `out`; None where its credit names no list
+    (`grams`)."""
     return Planning(_read(_kept(out, stage), stage), decode) if grams else None
 
 

@@ -29,8 +29,8 @@ class Section:
 class Tags:
     """Section -> its tag, in the order of the sections in a text.
 
-    `required`: those that must be there; `strict = False` lets other text stand outside of the sections, but no
-    tag of these. UserError for a tag that is not a name or stands for two sections.
+    `required`: those that must be there; `strict = False` lets other text stand outside of the sections, but
+    no tag of these. UserError for a tag that is not a name or stands for two sections.
     """
 
     names: Mapping[str, str]

@@ -1,5 +1,5 @@
-"""`forethought eval`: the factored numbers (`recipe.measurements`) of a run or a model, or avg@k, pass@k and maj@k of repeated
-samples."""
+"""`forethought eval`: the factored numbers (`recipe.measurements`) of a run or a model, or avg@k, pass@k and
+maj@k of repeated samples."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def evaluate(
     """{"plan": {"value", "low", "high", "n", "by_level"}, "act": ..., "e2e": ...} on held-out tasks or the
     problems of a file.
 
-    `tree`: greedy, or several `samples` of each problem (of the role that speaks first) with a temperature and
-    top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and "maj@K"
-    (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
+    `tree`: greedy, or several `samples` of each problem (of the role that speaks first) with a temperature
+    and top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and
+    "maj@K" (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
     (`metrics.share_interval`); "by_file" is there where the problems come from several. Of other roles it has
-    theirs: the first one's own turn, each later one under the oracle's turns before it (where all tasks have an
-    oracle's plan), and all together. With `problems` of a family that judges acts apart also "executable", "goal" and
-    "optimal" (the goal in the fewest steps).
+    theirs: the first one's own turn, each later one under the oracle's turns before it (where all tasks have
+    an oracle's plan), and all together. With `problems` of a family that judges acts apart also "executable",
+    "goal" and "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong"
     (shares; these are not solved), "failed" (a number: responses that the family, its environment, grader or
@@ -140,14 +140,16 @@ def _evaluate(
 
 
 def of_samples(recipe: Recipe, tree: TreeSpec, samples: int | None) -> TreeSpec:
-    """The tree with one turn of each role, and as many `samples` of the one that speaks first (None: as it says)."""
+    """The tree with one turn of each role, and as many `samples` of the one that speaks first (None: as it
+    says)."""
     roles = roles_of(recipe)
     counts = {**dict.fromkeys(roles, 1), **tree.counts} | ({} if samples is None else {roles[0]: samples})
     return replace(tree, counts=counts)
 
 
 def samples_of(source: Source, tree: TreeSpec) -> int:
-    """Of each problem: what the role that speaks first is sampled, with one turn of each other role after it."""
+    """Of each problem: what the role that speaks first is sampled, with one turn of each other role after
+    it."""
     return next(iter(counts_of(tree, roles_of(source.recipe)).values()))
 
 
@@ -184,8 +186,8 @@ def _repeated(records: Sequence[Record], roles: Sequence[str]) -> Values:
 def _by_role(
     records: Sequence[Record], roles: Sequence[str], first: tuple[list[float | None], int]
 ) -> Values:
-    """Each role by itself, where there are several and something judges it: the first one's own turns (`first`), the
-    others under the oracle's."""
+    """Each role by itself, where there are several and something judges it: the first one's own turns
+    (`first`), the others under the oracle's."""
     if len(roles) == 1:
         return {}
     found = {roles[0]: first}
@@ -203,8 +205,8 @@ def _is_judged(records: Sequence[Record], role: str) -> bool:
 
 
 def _judged(domain: JudgesActs, records: Sequence[Record], k: int, role: str) -> Values:
-    """What the family's executor of acts says of every response; after a refused turn there are none, and they do
-    nothing."""
+    """What the family's executor of acts says of every response; after a refused turn there are none, and
+    they do nothing."""
     judged = [[_acts(domain, r.task, s.texts(role)) for s in r.judged()] for r in records]
     success = [[s.success for s in r.judged()] for r in records]
     executable = [[float(j.get("executable", 0)) for j in row] for row in judged]

@@ -91,8 +91,8 @@ def play(
     rows: int,
     tell: Tell = lambda done, n: None,
 ) -> Iterator[Record]:
-    """One record per task, in order: as many responses as `tree` samples, and where `oracle` one of each role after
-    the first under the oracle's turns.
+    """One record per task, in order: as many responses as `tree` samples, and where `oracle` one of each role
+    after the first under the oracle's turns.
 
     About `rows` sequences are sampled at a time; the numbers do not depend on it.
     """

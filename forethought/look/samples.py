@@ -28,8 +28,9 @@ def sample(
     problems: Path | None = None,
     engine_of: EngineOf = torch_engine,
 ) -> list[dict]:
-    """`n` held-out tasks, or problems of a file, each with the model's turns, those of the oracle before the last
-    role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate` raises it."""
+    """`n` held-out tasks, or problems of a file, each with the model's turns, those of the oracle before the
+    last role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate`
+    raises it."""
     recipe, tree = source.recipe, of_samples(source.recipe, tree, 1)
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
         return _sample(source, domain, n, level, tree, seed, problems, engine_of)

@@ -54,9 +54,9 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
     own.
 
     `task` is a family's name with its own defaults ("desk"), or a recipe (a file or a shipped one's name),
-    whose task and eval tables are taken, and for a model its workflow too. `overrides` as for a recipe: "task.eval=[...]", "eval.tasks=50",
-    "engine.device=cpu". UserError for a path that is neither, and for a model without a task; RecipeError for
-    what does not fit the recipe.
+    whose task and eval tables are taken, and for a model its workflow too. `overrides` as for a recipe:
+    "task.eval=[...]", "eval.tasks=50", "engine.device=cpu". UserError for a path that is neither, and for a
+    model without a task; RecipeError for what does not fit the recipe.
     """
     if (path / "recipe.json").is_file():
         return _run(path, task, overrides)

@@ -6,10 +6,10 @@
     other                e2e     e2e
     oracle               act     act
 
-The planner speaks every role before the last, the actor the last one: with blink, think and link a row of the table
-blinks and thinks, and a column links. One model is in memory at a time: all plan first, then all act under all plans. What was planned travels as
-text and is encoded again by the tokenizer of who acts, so the models may have different tokenizers; only a
-model's own plan keeps its token ids.
+The planner speaks every role before the last, the actor the last one: with blink, think and link a row of the
+table blinks and thinks, and a column links. One model is in memory at a time: all plan first, then all act
+under all plans. What was planned travels as text and is encoded again by the tokenizer of who acts, so the
+models may have different tokenizers; only a model's own plan keeps its token ids.
 """
 
 from __future__ import annotations
@@ -73,17 +73,18 @@ def swap(
     engine_of: EngineOf = torch_engine,
     tell: Tell = lambda done, n: None,
 ) -> list[dict]:
-    """One table for each different task of the sources: {"home", "task", "n", "levels", "exact", "planner": roles
-    before the last, "actor": the last, "valid": {planner: cell}, "e2e": {planner: {actor: cell}}, "tokens":
-    {planner: mean tokens of its turns}}. The planner "oracle" is there where the tasks have its plans.
+    """One table for each different task of the sources: {"home", "task", "n", "levels", "exact", "planner":
+    roles before the last, "actor": the last, "valid": {planner: cell}, "e2e": {planner: {actor: cell}},
+    "tokens": {planner: mean tokens of its turns}}. The planner "oracle" is there where the tasks have its
+    plans.
 
     A cell is {"value", "low", "high"} (Wilson, 95 %), and, but for the one where both roles are the home's
     own, {"change", "change_low", "change_high"}: to that one, task by task. "valid" has the verdicts of the
     exact executor ("exact": whether there is one; else they are on the form alone), each compared with those
     on the home planner. Everything is greedy.
 
-    UserError for fewer than two sources or one twice, for roles that cannot change places, and for tasks that a source's tokenizer cannot write or
-    its context cannot hold.
+    UserError for fewer than two sources or one twice, for roles that cannot change places, and for tasks that
+    a source's tokenizer cannot write or its context cannot hold.
     """
     if len(sources) < 2:
         raise UserError("swap needs at least two runs or models, whose planners and actors change places")
@@ -102,7 +103,8 @@ def _check_roles(named: dict[str, Source]) -> None:
     (first, roles), *others = spoken.items()
     if other := next((name for name, found in others if found != roles), None):
         raise UserError(
-            f"{first} speaks {listed(roles)} and {other} {listed(spoken[other])}; swap exchanges the same roles"
+            f"{first} speaks {listed(roles)} and {other} {listed(spoken[other])}; swap exchanges the same "
+            f"roles"
         )
     if len(roles) == 1:
         raise UserError(
@@ -111,7 +113,8 @@ def _check_roles(named: dict[str, Source]) -> None:
     workflow = workflow_of(named[first].recipe.workflow.name)
     if again := [role for role in roles[:-1] if role in workflow.each_turn]:
         raise UserError(
-            f"{again[0]} speaks again before every answer of the environment (workflow {workflow.name}), so its "
+            f"{again[0]} speaks again before every answer of the environment (workflow {workflow.name}), so "
+            f"its "
             f"turns cannot be written before {roles[-1]} speaks; swap takes workflows where they can"
         )
 

@@ -16,7 +16,8 @@ def check_loss(where: str, stage: TrainingSpec) -> None:
     if "distributions" in needs:
         raise RecipeError(
             here,
-            f'"{name}" compares a policy with a reference over the whole vocabulary and learns nothing by itself; '
+            f'"{name}" compares a policy with a reference over the whole vocabulary and learns nothing by '
+            f"itself; "
             "isolation.keep_kl says where it runs",
         )
     credited = "advantage" in row(stage.default_loss).needs

@@ -39,8 +39,8 @@ class Sampling(Protocol):
 
 
 def check_reinforce(where: str, stage: Sampling, roles: Roles, continues: Continues) -> None:
-    """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work, in a recipe
-    with these `roles`, some of which go on with the branch of another (`speaking.CONTINUES`)."""
+    """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work, in a
+    recipe with these `roles`, some of which go on with the branch of another (`speaking.CONTINUES`)."""
     _check_tree(where, stage, roles, continues)
     _check_reward(where, stage, roles)
     _check_update(where, stage, roles)
@@ -73,7 +73,8 @@ def _check_oracle(where: str, tree: TreeSpec, stage: Sampling, roles: Roles) -> 
     if set(tree.oracle) != set(roles[: len(set(tree.oracle))]) or len(set(tree.oracle)) == len(roles):
         raise RecipeError(
             where,
-            f"the oracle speaks before the policies: it takes the first of {listed(roles)}, and not the last; "
+            f"the oracle speaks before the policies: it takes the first of {listed(roles)}, and not the "
+            f"last; "
             f"found {listed(tree.oracle)}",
         )
 
@@ -213,7 +214,8 @@ def _check_credit(where: str, credit: CreditSpec, stage: Sampling, roles: Roles)
     if credit.alpha and credit.mask == CreditSpec().mask and len(roles) == 1:
         raise RecipeError(
             f"{where}.mask",
-            f'"{credit.mask}" means the roles before the last, and {roles[0]} is the only one; give a list of '
+            f'"{credit.mask}" means the roles before the last, and {roles[0]} is the only one; give a list '
+            f"of "
             'phrases (grams), or set mask = "entropy"',
         )
     if credit.grams and credit.alpha and credit.mask == CreditSpec().mask:

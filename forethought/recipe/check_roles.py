@@ -21,7 +21,8 @@ TAKEN = {
     *(field.name for field in fields(TreeSpec)),
     *earlier.OLD["tree"],
 }
-"""Words that stand beside the names of roles: in metrics, among policies, in the tree table of today and earlier."""
+"""Words that stand beside the names of roles: in metrics, among policies, in the tree table of today and
+earlier."""
 
 
 def check_roles(recipe: Recipe) -> None:
@@ -45,7 +46,8 @@ def check_roles(recipe: Recipe) -> None:
     if has_planner(recipe) and not planners(recipe):
         raise RecipeError(
             "planner",
-            f'nobody would speak through it: workflow "{recipe.workflow.name}" has one role, which acts; take it out',
+            f'nobody would speak through it: workflow "{recipe.workflow.name}" has one role, which acts; '
+            f"take it out",
         )
 
 
@@ -74,5 +76,6 @@ def _check_policy(where: str, policy: str, recipe: Recipe) -> None:
     if own is not None and own.policy not in ("", policy):
         raise RecipeError(
             where,
-            f"{policy!r} is a role that speaks through {own.policy!r} itself; name that policy, or another one",
+            f"{policy!r} is a role that speaks through {own.policy!r} itself; name that policy, or another "
+            f"one",
         )

@@ -1,5 +1,5 @@
-"""What every stage that trains is refused for, whatever its kind: its roles and weights, the tasks that it draws,
-its optimizer, its loss, its end and its gates."""
+"""What every stage that trains is refused for, whatever its kind: its roles and weights, the tasks that it
+draws, its optimizer, its loss, its end and its gates."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def _check_weights(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     frozen = frozen_in(recipe, stage)
     if own and weights_of(recipe, stage) == "base" and frozen:
         acts = (
-            f' (in layout "mixed" the base speaks as {roles_of(recipe)[-1]}, and only the roles before it have '
+            f' (in layout "mixed" the base speaks as {roles_of(recipe)[-1]}, and only the roles before it '
+            f"have "
             "weights of their own)"
             if recipe.layout == "mixed"
             else ""

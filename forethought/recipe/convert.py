@@ -128,8 +128,8 @@ def unknown_key(kind: type, key: str) -> str:
 
 
 def _own_keys(kind: type, value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The tables of a stage without the keys that `kind` does not read and that say no more than the default of a
-    kind which does: one record served all kinds once, and a resolved recipe named every default."""
+    """The tables of a stage without the keys that `kind` does not read and that say no more than the default
+    of a kind which does: one record served all kinds once, and a resolved recipe named every default."""
     hints = fields_of(kind)
     return {k: v for k, v in value.items() if k in hints or not _is_default(k, value, join(where, k))}
 

@@ -21,8 +21,8 @@ BASE = "base"  # of a role: it speaks through the base itself
 
 
 def policy_of(recipe: Recipe, role: str) -> str:
-    """The name of the policy that a role has, alone or with the roles that name the same one, once a stage has
-    trained it; before that, and where it is "base", the base speaks."""
+    """The name of the policy that a role has, alone or with the roles that name the same one, once a stage
+    has trained it; before that, and where it is "base", the base speaks."""
     row, roles = recipe.roles.get(role), roles_of(recipe)
     if row is not None and row.policy:
         return row.policy
@@ -52,8 +52,8 @@ def has_planner(recipe: Recipe) -> bool:
 
 
 def planners(recipe: Recipe) -> dict[str, str]:
-    """Role -> the policy of its own base model, for the roles before the last where the recipe gives them one; it
-    is named by the first of them."""
+    """Role -> the policy of its own base model, for the roles before the last where the recipe gives them
+    one; it is named by the first of them."""
     roles = roles_of(recipe)
     return dict.fromkeys(roles[:-1], roles[0]) if has_planner(recipe) else {}
 
@@ -67,7 +67,8 @@ def trains_whole(recipe: Recipe) -> bool:
 
 
 def compares(recipe: Recipe, stage: TrainingSpec) -> bool:
-    """Whether the stage holds its start as a frozen copy: for a loss, for what isolates roles, or for probes."""
+    """Whether the stage holds its start as a frozen copy: for a loss, for what isolates roles, or for
+    probes."""
     isolation, probes = stage.isolation, recipe.probes
     pulls = stage.ref_kl or isolation.keep_kl or "ref" in row(stage.loss_name).needs
     if pulls or isolation.core != "none" or stage.adaptive.to != "off":

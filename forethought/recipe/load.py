@@ -108,7 +108,8 @@ def _find(source: str | Path) -> Path:
         if not (path / "recipe.json").is_file():
             raise RecipeError(
                 str(path),
-                "is a directory without a recipe.json, so it is not a run; give a run, a .toml file or a name",
+                "is a directory without a recipe.json, so it is not a run; give a run, a .toml file or a "
+                "name",
             )
         return path / "recipe.json"
     if os.path.isfile(path):  # False, where Path would raise: a name that is too long, a NUL in it

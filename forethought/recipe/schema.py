@@ -105,8 +105,8 @@ class EngineSpec:
     # many); where memory runs out, half, with the same gradient and the same samples, and the run goes on
     # with that. A number that does not fit stops the run
     gradient_checkpointing: bool = False
-    # MiB of keys and values that stay between calls while rollouts go on, so that a turn costs its own tokens;
-    # 0: none. auto: a sixteenth of the machine's memory, or of its GPU's
+    # MiB of keys and values that stay between calls while rollouts go on, so that a turn costs its own
+    # tokens; 0: none. auto: a sixteenth of the machine's memory, or of its GPU's
     prefix_cache: int | Literal["auto"] = "auto"
 
     @property
@@ -176,7 +176,8 @@ class TreeSpec:
     counts: dict[str, int] = field(default_factory=dict)  # role -> number, written flat beside the other keys
     temperature: float = 1.0
     top_p: float = 1.0
-    # roles that the oracle speaks, once: the first of the workflow, so that the others train under what is right
+    # roles that the oracle speaks, once: the first of the workflow, so that the others train under what is
+    # right
     oracle: tuple[str, ...] = ()
     tokens: dict[str, int] = field(default_factory=dict)  # role -> most tokens of a turn; absent: its budget
 
@@ -193,10 +194,10 @@ class CreditSpec:
     # dr_grpo's A
     alpha: float = 0.0
     mask: Literal["preparing", "grams", "placebo", "entropy", "released"] = "preparing"
-    # preparing: the tokens of the roles before the last; grams: those of the phrases in `grams`; placebo: as many
-    # tokens drawn at random as there are planning tokens, the control; entropy: the most uncertain tokens of each turn;
-    # released: planning tokens, and the most uncertain ones of correct responses above the mean length, as
-    # the paper's code has it and the paper has not (credit/hicra.py)
+    # preparing: the tokens of the roles before the last; grams: those of the phrases in `grams`; placebo: as
+    # many tokens drawn at random as there are planning tokens, the control; entropy: the most uncertain
+    # tokens of each turn; released: planning tokens, and the most uncertain ones of correct responses above
+    # the mean length, as the paper's code has it and the paper has not (credit/hicra.py)
     mask_share: float = 0.3  # of the tokens of a turn (entropy) or of a response (released)
     # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of roles. alpha = 0:
     # only measured
@@ -335,8 +336,8 @@ class ProbeSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:
-    """What every stage says. The rest of its keys are those of its kind, which is a record below this one: a row
-    of `recipe.kinds.KINDS`, or a class of your own that the recipe names."""
+    """What every stage says. The rest of its keys are those of its kind, which is a record below this one: a
+    row of `recipe.kinds.KINDS`, or a class of your own that the recipe names."""
 
     kind: str = ""
     name: str = ""  # empty: the kind
@@ -348,7 +349,8 @@ class StageSpec:
         raise NotImplementedError
 
     def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
-        """Tokens of one step, where a turn takes the share `used` of its budget. `n`: what the roles may say."""
+        """Tokens of one step, where a turn takes the share `used` of its budget. `n`: what the roles may
+        say."""
         raise NotImplementedError
 
     def outline(self, recipe: Recipe) -> str:
@@ -476,8 +478,8 @@ class Recipe:
     about: str = ""  # what it shows, its cost, the result it gave
     seed: int = 0
     layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
-    # who holds the weights of the roles that name no policy: one base; a base with an adapter per role; a model per
-    # role; a base that acts (the last role of the workflow) with an adapter for each role before it
+    # who holds the weights of the roles that name no policy: one base; a base with an adapter per role; a
+    # model per role; a base that acts (the last role of the workflow) with an adapter for each role before it
     task: TaskSpec = field(default_factory=TaskSpec)
     workflow: WorkflowSpec = field(default_factory=WorkflowSpec)
     roles: dict[str, RoleSpec] = field(
@@ -485,8 +487,8 @@ class Recipe:
     )  # of the workflow: name -> what differs from its defaults
     model: ModelSpec = field(default_factory=ModelSpec)
     planner: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
-    # layout "models": another model for every role but the last, which acts (it may be larger; its tokenizer must
-    # be the same); absent: a copy of `model`
+    # layout "models": another model for every role but the last, which acts (it may be larger; its tokenizer
+    # must be the same); absent: a copy of `model`
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     engine: EngineSpec = field(default_factory=EngineSpec)
     eval: EvalSpec = field(default_factory=EvalSpec)

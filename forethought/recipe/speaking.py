@@ -19,8 +19,8 @@ SPEAKING: dict[str, tuple[str, ...]] = {
 one of your own."""
 
 CONTINUES: dict[str, dict[str, str]] = {"react": {"act": "think"}}
-"""Workflow -> role -> the role on whose branch it speaks where one of it is sampled; a role that is not here begins
-a branch of its own. What lies on one branch is compared together with its peers."""
+"""Workflow -> role -> the role on whose branch it speaks where one of it is sampled; a role that is not here
+begins a branch of its own. What lies on one branch is compared together with its peers."""
 
 OPTIONS: dict[str, dict[str, int]] = {
     # a plan is written anew after this many failed steps under it; 0: never

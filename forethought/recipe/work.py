@@ -1,8 +1,8 @@
-"""How many tokens a step samples, reads and trains on: an upper bound from the budgets, and what is expected of
-it.
+"""How many tokens a step samples, reads and trains on: an upper bound from the budgets, and what is expected
+of it.
 
-What several continue is shared: a prompt is computed once for all its plans, a plan once for all its executions,
-in sampling and in training.
+What several continue is shared: a prompt is computed once for all its plans, a plan once for all its
+executions, in sampling and in training.
 """
 
 from __future__ import annotations

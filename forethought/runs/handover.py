@@ -27,8 +27,8 @@ AT_START = "-at-stage-"
 
 
 def first_policies(recipe: Recipe) -> dict[str, str]:
-    """Role -> policy before the first stage, in the order of the workflow: a planner of its own is there from the
-    beginning."""
+    """Role -> policy before the first stage, in the order of the workflow: a planner of its own is there from
+    the beginning."""
     return {role: planners(recipe).get(role, BASE) for role in roles_of(recipe)}
 
 
@@ -115,8 +115,8 @@ def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, dec
 
 
 def isolate(engine: Engine, stage: Setting, p: Progress, move: Move, optim: OptimSpec) -> str:
-    """The harmed role has the weights of the stage's start again, those that shared them go on with what they have
-    learned. Returns what was done."""
+    """The harmed role has the weights of the stage's start again, those that shared them go on with what they
+    have learned. Returns what was done."""
     adaptive, harmed = stage.spec.adaptive, move.role
     if adaptive.to in ("replay", "keep_kl"):
         p.changed = p.changed | {
@@ -152,8 +152,8 @@ def isolate(engine: Engine, stage: Setting, p: Progress, move: Move, optim: Opti
 def _split_base(
     engine: Engine, p: Progress, roles: Sequence[str], start: str, optim: OptimSpec | None
 ) -> str:
-    """`roles` leave the base with what they have learned there, as an adapter (trained with `optim`) or, without
-    one, as a model that goes on with the base's optimizer; the base is `start` again."""
+    """`roles` leave the base with what they have learned there, as an adapter (trained with `optim`) or,
+    without one, as a model that goes on with the base's optimizer; the base is `start` again."""
     name = fresh(p, roles[0])
     if optim is None:
         engine.fork(BASE, name, "model")

@@ -1,5 +1,5 @@
-"""What a run writes down and tells: its metrics, its decisions, its checkpoints, its summary, and the events that its
-observers see."""
+"""What a run writes down and tells: its metrics, its decisions, its checkpoints, its summary, and the events
+that its observers see."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Ledger:
         self.emit(kind, values=line, stage_steps=spec.steps)
 
     def save(self) -> None:
-        """A checkpoint. Diverged, with every earlier one as it was, where a weight is not a finite number: there is
-        nothing to go on from."""
+        """A checkpoint. Diverged, with every earlier one as it was, where a weight is not a finite number:
+        there is nothing to go on from."""
         p = self.progress
         if bad := self.engine.finite():
             raise Diverged(f"NaN or inf in {bad}")

@@ -2,7 +2,8 @@
 named, with what to do.
 
 What decides the training (recipe, checkpoint, logs, guided data, lists of grams) has to be what was written.
-What is only shown (trees and their images, the summary) may be damaged: that is a note, and a decision on record.
+What is only shown (trees and their images, the summary) may be damaged: that is a note, and a decision on
+record.
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine
 
 
 def named_code(stage: StageSpec, where: str) -> None:
-    """RecipeError where a stage names code for rewards or credit that is not there: before anything trains."""
+    """RecipeError where a stage names code for rewards or credit that is not there: before anything
+    trains."""
     if not isinstance(stage, Reinforce):
         return
     loaded(stage.parts, f"{where}.parts")

@@ -16,8 +16,8 @@ from forethought.workflows.rollout import Rollouts
 
 
 def stage_of(recipe: Recipe, p: Progress, engine: Engine, rollouts: Rollouts, out: Path) -> Stage:
-    """The stage in which the run in `out` is, with what a gate or the controller has changed in it since. One that
-    has begun goes on with its curriculum."""
+    """The stage in which the run in `out` is, with what a gate or the controller has changed in it since. One
+    that has begun goes on with its curriculum."""
     spec = handover.changed(recipe.stage[p.stage], p.changed)
     curriculum = LevelSampler(
         spec.levels or rollouts.domain.levels,

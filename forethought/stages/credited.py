@@ -1,5 +1,5 @@
-"""Credit of a step: which token of which turn gets which advantage, and what two classes of tokens look like where
-the stage tells them apart (HICRA, arXiv 2509.03646)."""
+"""Credit of a step: which token of which turn gets which advantage, and what two classes of tokens look like
+where the stage tells them apart (HICRA, arXiv 2509.03646)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from forethought.stages.setting import Setting
 
 
 def credited(s: Setting, k: int, trees: Sequence[Tree]) -> tuple[list[Advantages], dict[str, Metric]]:
-    """(node -> an advantage for each token, by tree; metrics of the classes of tokens). Of turns that do not train
-    there is none. An error where a role that trains has had no peers for long (`credit.watch`)."""
+    """(node -> an advantage for each token, by tree; metrics of the classes of tokens). Of turns that do not
+    train there is none. An error where a role that trains has had no peers for long (`credit.watch`)."""
     spec = s.spec
     needed = spec.credit.alpha and spec.credit.mask in credit.NEED_ENTROPIES
     entropies = entropies_of(s, trees) if needed else [None] * len(trees)
@@ -33,8 +33,8 @@ def credited(s: Setting, k: int, trees: Sequence[Tree]) -> tuple[list[Advantages
 def _classes(
     s: Setting, trees: Sequence[Tree], entropies: Sequence[credit.Entropies | None]
 ) -> tuple[Sequence[credit.Mask | None], dict[str, Metric]]:
-    """The planning tokens of each tree, of a list of grams or of the roles before the last, and what the two classes
-    of tokens look like; nothing of a stage that does not tell them apart."""
+    """The planning tokens of each tree, of a list of grams or of the roles before the last, and what the two
+    classes of tokens look like; nothing of a stage that does not tell them apart."""
     if s.planning:
         seen = s.planning.look(trees)
         return seen.masks, credit.class_metrics(trees, seen.masks, entropies) | seen.metrics()
@@ -45,8 +45,8 @@ def _classes(
 
 
 def entropies_of(s: Setting, trees: Sequence[Tree]) -> list[dict[int, tuple[float, ...]]]:
-    """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more forward
-    pass)."""
+    """Of each tree, node id -> the entropy of the policy that wrote it at each of its tokens (one more
+    forward pass)."""
     written = [
         {n.id: (0.0,) * len(n.token_ids) for n in tree.nodes if n.policy is not None and n.token_ids}
         for tree in trees

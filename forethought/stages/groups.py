@@ -16,8 +16,9 @@ from forethought.stages.setting import Setting
 
 
 def groups(s: Setting, k: int, tasks: Sequence[Task]) -> tuple[list[Tree], list[Tree], dict[str, Metric]]:
-    """(the groups of step `k`, rewarded; all that were sampled for it; how many were drawn again). Dynamic sampling
-    (DAPO, arXiv 2503.14476): where rewards have no spread, another task takes the place, so many times at most."""
+    """(the groups of step `k`, rewarded; all that were sampled for it; how many were drawn again). Dynamic
+    sampling (DAPO, arXiv 2503.14476): where rewards have no spread, another task takes the place, so many
+    times at most."""
     trees = grown(s, tasks, seed_of(s.seed, k, "rollouts"))
     tried = list(trees)
     if not s.spec.dynamic_sampling:

@@ -28,7 +28,8 @@ def step(s: Setting, k: int, conflict: bool) -> Step:
 
 
 def _loss_roles(s: Setting, tasks: list[Task], rng: random.Random) -> list[set[str]]:
-    """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the task's level."""
+    """For each task, the roles whose tokens carry loss: drawn with the recipe's `loss_share` at the task's
+    level."""
     shares = {
         role: dict(zip(s.curriculum.levels, row, strict=True)) for role, row in s.spec.loss_share.items()
     }

@@ -1,5 +1,5 @@
-"""A step of reinforcement. Read this page first: everything that happens in one step stands here, in the order of
-the data.
+"""A step of reinforcement. Read this page first: everything that happens in one step stands here, in the
+order of the data.
 
     tasks -> rollout trees -> rewards -> credit -> admit -> batch -> update
 

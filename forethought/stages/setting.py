@@ -51,13 +51,15 @@ class Setting:
         ]
 
     def sharing(self) -> list[str]:
-        """The roles that training can harm: those that do not train, else those that train in weights they share."""
+        """The roles that training can harm: those that do not train, else those that train in weights they
+        share."""
         return self.others() or [
             role for role in self.spec.roles if len(self.speakers(self.policies[role])) > 1
         ]
 
     def beside(self, role: str) -> str:
-        """The role whose weights `role` shared before it was isolated: one that trains, where there is another."""
+        """The role whose weights `role` shared before it was isolated: one that trains, where there is
+        another."""
         return next(other for other in (*self.spec.roles, *self.roles) if other != role)
 
     def speakers(self, policy: str) -> list[str]:

@@ -27,5 +27,6 @@ class Stage(Setting):
 
     def step(self, k: int, conflict: bool = False) -> Step:
         """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the roles' gradients.
-        Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this update."""
+        Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this
+        update."""
         return step_of(self.spec)(self, k, conflict)

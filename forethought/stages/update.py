@@ -20,8 +20,8 @@ from forethought.stages.setting import Setting
 def update(
     s: Setting, k: int, segments: list[Segment], objective: Objective, conflict: bool
 ) -> dict[str, Metric]:
-    """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as context.
-    `conflict`: also measure how far the roles' gradients pull apart in weights that they share."""
+    """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as
+    context. `conflict`: also measure how far the roles' gradients pull apart in weights that they share."""
     scale = lr_scale(s.spec.optim, k, s.spec.until.steps)
     parts = []
     batches = [for_policy(segments, policy, s.policies) for policy in s.trained()]
@@ -57,8 +57,8 @@ def imitation(spec: TrainingSpec, segments: Sequence[Segment]) -> Objective:
 def on_rollouts(
     s: Setting, segments: list[Segment], trees: Sequence[Tree], advantages: Sequence[Advantages]
 ) -> tuple[list[Segment], Objective]:
-    """The stage's loss on the tokens of these trees, which have the log-probs of the stage's start where the loss
-    reads them."""
+    """The stage's loss on the tokens of these trees, which have the log-probs of the stage's start where the
+    loss reads them."""
     objective = objective_of(s.spec, "pg", _denominator(s, trees, advantages))
     if any(needs(one, "ref") for one in objective.terms):
         segments = _with_references(s, segments)

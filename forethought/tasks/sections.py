@@ -1,4 +1,5 @@
-"""The sections of free text that the shipped families and a distillation write: a plan, thinking, and the act."""
+"""The sections of free text that the shipped families and a distillation write: a plan, thinking, and the
+act."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Blink, think, link (arXiv 2509.15566): a look names what matters, a thought makes a plan of it, the link acts.
+"""Blink, think, link (arXiv 2509.15566): a look names what matters, a thought makes a plan of it, the link
+acts.
 
-n looks at a task, n thoughts after each look that the interface accepts, n executions of each plan. The taskset
-judges looks (`Looking`) and plans, its environment the link.
+n looks at a task, n thoughts after each look that the interface accepts, n executions of each plan. The
+taskset judges looks (`Looking`) and plans, its environment the link.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ async def blink_think_link(t: Trajectory, task: Task, n: Counts) -> None:
 
 
 def judge(turn: Trajectory, task: Task, parse: Reads, judge: Reads) -> None:
-    """What the interface refuses ends there; the rest earns what the exact judge says. The oracle's is not judged."""
+    """What the interface refuses ends there; the rest earns what the exact judge says. The oracle's is not
+    judged."""
     if turn.ended or turn.status == "given":
         return
     with turn.guard("reward"):

@@ -78,8 +78,8 @@ class _Group:
 
 
 class Lockstep:
-    """`pool`: where the episodes live. `watch`: a context in which everything but the sampler runs. `lost` hears
-    of workflows that raised."""
+    """`pool`: where the episodes live. `watch`: a context in which everything but the sampler runs. `lost`
+    hears of workflows that raised."""
 
     def __init__(self, sample: Sample, pool: Pool, watch: Watch, lost: Lost):
         self.sample, self.pool, self.watch, self.lost = sample, pool, watch, lost

@@ -138,7 +138,10 @@ class Growing:
         """The node of a sampled turn, with `before` tokens above it."""
         words, reason = self.play.words, ""
         if out.status == "overlong":
-            reason = f"{before:,} tokens before it leave no room in the model's context of {words.engine.context:,}"
+            reason = (
+                f"{before:,} tokens before it leave no room in the model's context of "
+                f"{words.engine.context:,}"
+            )
         at = len(self.nodes)
         self.nodes.append(
             Draft(

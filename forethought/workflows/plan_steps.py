@@ -1,5 +1,5 @@
-"""Plan, then act step by step: before each turn the actor reads the plan's next step, and nothing of the plan is
-executed that it does not say."""
+"""Plan, then act step by step: before each turn the actor reads the plan's next step, and nothing of the plan
+is executed that it does not say."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Think, act, observe, and again (ReAct, arXiv 2210.03629).
 
-n thoughts of a task; where more than one act is asked for, n executions of each first thought. All later turns
-lie on the branch that they continue.
+n thoughts of a task; where more than one act is asked for, n executions of each first thought. All later
+turns lie on the branch that they continue.
 """
 
 from __future__ import annotations

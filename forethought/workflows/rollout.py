@@ -47,8 +47,8 @@ class Rollouts:
         self.words = Words(engine, self.domain, self.roles, self.workflow.each_turn, roles or {})
 
     def notes(self) -> list[str]:
-        """What a run says at its start: on how many threads it computes and why, and by what; what the taskset
-        has left out, and what of it is too long for the model."""
+        """What a run says at its start: on how many threads it computes and why, and by what; what the
+        taskset has left out, and what of it is too long for the model."""
         facts = self.engine.facts()
         computes = [_computes(facts)] if "threads/why" in facts else []
         tight = [self.words.tight] if self.words.tight else []
@@ -138,8 +138,8 @@ class Rollouts:
         beside: bool = False,
         first: int = 0,
     ) -> list[Tree]:
-        """One tree per task, with as many turns of each role at one place as `tree` says; `tree.oracle` are the
-        roles that the oracle speaks.
+        """One tree per task, with as many turns of each role at one place as `tree` says; `tree.oracle` are
+        the roles that the oracle speaks.
 
         `policies` maps each role to the policy that speaks for it. The same seed gives the same trees.
         `beside`: what the oracle says in the first role stands beside what the policy says, as the last
@@ -160,9 +160,10 @@ class Rollouts:
         noise: bool = True,
         first: int = 0,
     ) -> list[Tree]:
-        """One tree per task: what follows, by `policy`, on each of its given beginnings: a turn (text, token ids)
-        of the first role, and where there are more of them, one of each role after it. Whoever wrote them, the ids
-        are those of this engine's tokenizer. Nothing is parsed: give turns that the interface accepts."""
+        """One tree per task: what follows, by `policy`, on each of its given beginnings: a turn (text, token
+        ids) of the first role, and where there are more of them, one of each role after it. Whoever wrote
+        them, the ids are those of this engine's tokenizer. Nothing is parsed: give turns that the interface
+        accepts."""
         play = self._play(tree, dict.fromkeys(self.roles, policy), noise, False)
         growing = [
             Growing(play, task, seed_of(seed, i), [_chain(turns) for turns in beginnings])

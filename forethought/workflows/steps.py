@@ -1,4 +1,5 @@
-"""A demonstration and a plan, taken apart: one act, with what is observed after it, and one step at a time."""
+"""A demonstration and a plan, taken apart: one act, with what is observed after it, and one step at a
+time."""
 
 from __future__ import annotations
 

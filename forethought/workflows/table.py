@@ -19,8 +19,8 @@ Oracle = Callable[[Taskset, Task, str], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """`run`: the coroutine. `shown`: what imitation shows of a task. `oracle`: what the oracle says in a role,
-    in order."""
+    """`run`: the coroutine. `shown`: what imitation shows of a task. `oracle`: what the oracle says in a
+    role, in order."""
 
     name: str
     run: Run
@@ -43,9 +43,9 @@ def register(
     options: Mapping[str, int] | None = None,
     continues: Mapping[str, str] | None = None,
 ) -> Workflow:
-    """A workflow of your own, which recipes can name from now on. Without `shown`, imitation shows the turns of
-    the taskset's demonstration that its roles speak, and what is observed. `continues`: role -> the role on
-    whose branch it speaks (`generate`) where one of it is sampled; the others begin their own (`fork`)."""
+    """A workflow of your own, which recipes can name from now on. Without `shown`, imitation shows the turns
+    of the taskset's demonstration that its roles speak, and what is observed. `continues`: role -> the role
+    on whose branch it speaks (`generate`) where one of it is sampled; the others begin their own (`fork`)."""
     SPEAKING[name], OPTIONS[name] = tuple(roles), dict(options or {})
     CONTINUES[name] = dict(continues or {})
 

@@ -8,8 +8,8 @@ into branches and lets roles speak on them:
         await plan.generate("act")                   # the next turn on the same branch
         outcome = await plan.step()                  # the environment answers to it
 
-A branch ends when a turn is refused, leaves no room in the model's context (overlong) or fails. Nothing can be
-said on a branch that has ended: a workflow that tries fails, and is counted, at the boundary "workflow".
+A branch ends when a turn is refused, leaves no room in the model's context (overlong) or fails. Nothing can
+be said on a branch that has ended: a workflow that tries fails, and is counted, at the boundary "workflow".
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ class Trajectory:
         return [text for speaker, text in self._texts if speaker == role]
 
     def reward(self, **parts: float) -> None:
-        """Named parts of the reward of the turn just said, finite numbers; anything else fails the branch. A turn
-        that failed or had no room earns none."""
+        """Named parts of the reward of the turn just said, finite numbers; anything else fails the branch. A
+        turn that failed or had no room earns none."""
         if self._turn.status in ("failed", "overlong"):
             return
         for name, value in parts.items():
@@ -209,8 +209,8 @@ class Trajectory:
         return self._moved(tree.say(self._at, self._node.branch, role, out, len(request.context)))
 
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
-        """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files, kept
-        for who looks at the tree; there is no model here yet that sees them."""
+        """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files,
+        kept for who looks at the tree; there is no model here yet that sees them."""
         tree, words, said, last = self._tree, self._tree.play.words, self._turn.token_ids, self._node
         with _Guard(self, "environment"):
             joins = not words.spaced and last is not self._turn and self._at not in tree.asked
@@ -231,17 +231,17 @@ class Trajectory:
     # ---- the environment
 
     async def begin(self) -> None:
-        """Reset the environment of this branch: what it shows first is what the roles read next. A branch that
-        does not call this has it reset at its first step, and reads nothing of it."""
+        """Reset the environment of this branch: what it shows first is what the roles read next. A branch
+        that does not call this has it reset at its first step, and reads nothing of it."""
         with _Guard(self, "environment"):
             seen = await self._reset()
             if seen.text or seen.images:
                 self.observe(seen.text, seen.images)
 
     async def step(self) -> Outcome | None:
-        """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is not
-        done, its observation is what the roles read next. Done at the latest after the taskset's `turns`. None
-        where something broke: then the branch has ended."""
+        """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is
+        not done, its observation is what the roles read next. Done at the latest after the taskset's `turns`.
+        None where something broke: then the branch has ended."""
         if self._turn.ended or (self._episode is not None and self._episode.over):
             await self._misused("the environment was to go on after its end")
         outcome = None

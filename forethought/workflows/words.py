@@ -180,8 +180,8 @@ class Words:
 
     def most_read(self, shown: Sequence[Sequence[tuple[str | None, int]]]) -> int:
         """Most tokens that are read between the turns of one path. What is read before the last role speaks
-        again comes as often as it does; how long it is, demonstrations show, which are given as (role, tokens)
-        of their turns, and the taskset may say of its observations."""
+        again comes as often as it does; how long it is, demonstrations show, which are given as (role,
+        tokens) of their turns, and the taskset may say of its observations."""
         before = again = 0
         for turns in shown:
             read, spoken = 0, False
@@ -218,13 +218,15 @@ class Words:
             what += " and what is read between them" if read else ""
             self.tight = (
                 f"{len(tight):,} of {len(sizes):,} problems leave less than the {said + read:,} tokens that "
-                f"{what} may take in the model's context of {context:,}, and {none:,} of them none at all (the "
+                f"{what} may take in the model's context of {context:,}, and {none:,} of them none at all "
+                f"(the "
                 f"longest prompt has {prompt:,}); what has no room is counted as overlong, not as wrong"
             )
             return
         what += f" with {read} read between them" if read else ""
         raise UserError(
-            f"{self.taskset.name} at level {level} takes prompts of {prompt} tokens and {said} for {what}; the "
+            f"{self.taskset.name} at level {level} takes prompts of {prompt} tokens and {said} for {what}; "
+            f"the "
             f"model's context is {context}. Take lower levels or a model with a longer context"
         )
 

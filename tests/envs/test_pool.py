@@ -1,5 +1,5 @@
-"""Where episodes live: limits, what breaks, and that nothing stays open. No test looks at a clock: what runs at
-the same time is counted, and what would wait for ever is ended by a limit."""
+"""Where episodes live: limits, what breaks, and that nothing stays open. No test looks at a clock: what runs
+at the same time is counted, and what would wait for ever is ended by a limit."""
 
 from __future__ import annotations
 
@@ -669,16 +669,18 @@ def test_a_signal_while_the_pool_waits_does_not_take_its_limit_away():
         ("reset", Observation(text=None), "Observation.text None, not text"),
         ("reset", "x" * 1_000_001, "reset's text 1,000,001 characters, more than 1,000,000"),
         ("reset", Observation(images=[PNG]), "Observation.images a list, not a tuple of images"),
-        ("reset", Observation(images=("page.png",)), "Observation.images[0] a str, 'page.png', not the bytes"),
-        ("reset", Observation(images=(PNG, b"GIF89a..")), "Observation.images[1] b'GIF89a..'..., which begins no"),
+        ("reset", Observation(images=("page.png",)), "Observation.images[0] a str, 'page.png', not"),
+        ("reset", Observation(images=(PNG, b"GIF89a..")), "Observation.images[1] b'GIF89a..'..., which "
+                                                          "begins no"),
         ("reset", Observation(images=(PNG,) * 17), "Observation.images 17 images, more than 16"),
         ("reset", Observation(images=(PNG + b"0" * 2**24,)), "bytes, more than 16,777,216"),
         ("reset", Observation(info=None), "Observation.info None, not a table"),
-        ("step", Outcome(done=False, observation="y" * 1_000_001), "Outcome.observation 1,000,001 characters"),
+        ("step", Outcome(done=False, observation="y" * 1_000_001), "Outcome.observation 1,000,001"),
         ("step", Outcome(done=False, images=None), "Outcome.images None, not a tuple"),
         ("step", Outcome(done=True, parts=None), "Outcome.parts None, not a table"),
         ("step", Outcome(done=True, parts={1: 1.0}), "a name in Outcome.parts a int"),
-        ("step", Outcome(done=True, parts={"x": float("nan")}), "Outcome.parts['x'] a float, nan, not a finite"),
+        ("step", Outcome(done=True, parts={"x": float("nan")}), "Outcome.parts['x'] a float, nan, not a "
+                                                                "finite"),
         ("step", Outcome(done=True, parts={"x": float("inf")}), "Outcome.parts['x'] a float, inf"),
         ("step", Outcome(done=True, parts={"x": "1"}), "Outcome.parts['x'] a str, '1'"),
         ("step", Outcome(done=True, parts={"x": 10**400}), "OverflowError"),

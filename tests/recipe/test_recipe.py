@@ -388,7 +388,8 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
         # imitate
         (
             "stage.0.reward.plan.valid=1",
-            "stage.0.reward: unknown key of imitate 'reward'; take it out, or make the stage kind = \"reinforce\"",
+            "stage.0.reward: unknown key of imitate 'reward'; take it out, or make the stage kind = "
+            '"reinforce"',
         ),
         ("stage.0.credit.name=rloo", "stage.0.credit: unknown key of imitate 'credit'"),
         ("stage.0.tree.plan=8", "stage.0.tree: unknown key of imitate 'tree'"),
@@ -503,7 +504,8 @@ def reinforce(roles, tree, credit="grpo", reward=None):
         (reinforce(["act"], {"plan": 1, "act": 1}), "stage.0.tree: one rollout is a group of size 1"),
         (
             reinforce(["act"], {"plan": 4, "act": 1}, "role_baseline"),
-            "stage.0.tree.act: role 'act' trains, and one act has no peers to be compared with; use at least 2",
+            "stage.0.tree.act: role 'act' trains, and one act has no peers to be compared with; use at least "
+            "2",
         ),
         (
             reinforce(

@@ -132,7 +132,7 @@ def test_turns_at_a_place_and_in_a_tree_by_hand():
     assert sampled_in(TreeSpec(counts={"think": 0}), ROLES) == {"blink": 4}
 
 
-# Who is compared with whom -----------------------------------------------------------------------------------
+# Who is compared with whom ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("credit", ["role_baseline", "turn_level"])
@@ -276,11 +276,13 @@ def test_overrides_in_the_old_spelling():
     [
         (
             {"tree": {"plans": 4, "plan": 3}},
-            "stage.0.tree.plans: is the old spelling of stage.0.tree.plan, which is given too; take one of them out",
+            "stage.0.tree.plans: is the old spelling of stage.0.tree.plan, which is given too; take one of "
+            "them out",
         ),
         (
             {"credit": {"plan_weight": 2.0, "weight": {"plan": 1.0}}},
-            "stage.0.credit.plan_weight: is the old spelling of stage.0.credit.weight.plan, which is given too",
+            "stage.0.credit.plan_weight: is the old spelling of stage.0.credit.weight.plan, which is given "
+            "too",
         ),
         ({"tree": {"plans": "many"}}, "stage.0.tree.plan: unknown key 'plan'"),
     ],

@@ -465,7 +465,8 @@ def test_the_headline_by_status():
         == f"So far, over 1 stage and 150 steps, {moves}."
     )
     assert words.headline("interrupted", [effect()], {}, {}) == (
-        "Interrupted after 1 stage and 150 steps: no evaluation was made, so nothing can be said about any role."
+        "Interrupted after 1 stage and 150 steps: no evaluation was made, so nothing can be said about any "
+        "role."
     )
 
 

@@ -494,8 +494,8 @@ def test_what_a_library_says_of_the_machine_is_no_bug_and_hints_can_be_pasted(
     (tmp_path / "part mit leer" / "checkpoints").mkdir(parents=True)
     assert explain(error, tmp_path / "part mit leer") == (130 if isinstance(error, KeyboardInterrupt) else 1)
     assert (
-        capsys.readouterr().err
-        == f"forethought: {message}; continue with: forethought train --resume '{tmp_path / 'part mit leer'}'\n"
+        capsys.readouterr().err == f"forethought: {message}; continue with: forethought train --resume "
+        f"'{tmp_path / 'part mit leer'}'\n"
     )
 
 
@@ -545,5 +545,6 @@ def test_a_folder_that_is_not_empty_is_named_as_a_shell_takes_it(tmp_path, monke
     assert cli.main(["train", "desk", "--out", "a run"]) == 2
     assert (
         capsys.readouterr().err
-        == "forethought: a run is not empty; continue that run with --resume 'a run', or choose another --out\n"
+        == "forethought: a run is not empty; continue that run with --resume 'a run', or choose another "
+        "--out\n"
     )

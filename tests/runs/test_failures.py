@@ -253,7 +253,8 @@ def test_the_report_says_what_broke():
     )
     assert (
         told[0]
-        == "At the last evaluation something broke (plan in 2 and e2e in 3 held-out tasks); these are in no number."
+        == "At the last evaluation something broke (plan in 2 and e2e in 3 held-out tasks); these are in no "
+        "number."
     )
     assert told[1].startswith("In 2 steps the environment,")
 
@@ -313,8 +314,8 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
     said = str(stopped.value)
     assert stopped.value.exit_code == 2
     assert (
-        "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = 0.5 of 2 steps)"
-        in said
+        "stopped at step 4: 16 of 16 trajectories of the last 2 steps failed (limits.max_failed = 0.5 of 2 "
+        "steps)" in said
     )
     assert (
         "environment: ConnectionRefusedError: no server (in environment of Family," in said

@@ -557,7 +557,8 @@ def test_a_stop_keeps_everything_and_exits_with_3(tmp_path):
     assert caught.value.exit_code == 3
     assert (
         str(caught.value)
-        == f"gate 0 of stage 1 stopped the run: eval/act is not at most 0.0: 1.000; everything is kept in {out}"
+        == f"gate 0 of stage 1 stopped the run: eval/act is not at most 0.0: 1.000; everything is kept in "
+        f"{out}"
     )
     assert (
         json.loads((out / "summary.json").read_text())["status"] == "stopped"
@@ -675,7 +676,8 @@ def test_told_to_stop_at_any_step_it_saves_and_goes_on_as_the_straight_run(tmp_p
         assert caught.value.exit_code == 128 + signal.SIGTERM
         assert (
             str(caught.value)
-            == f"interrupted at step {left}, everything is saved; continue with: forethought train --resume {out}"
+            == f"interrupted at step {left}, everything is saved; continue with: forethought train --resume "
+            f"{out}"
         )
         assert Store.open(out).latest()[1]["step"] == left
         assert (
@@ -951,20 +953,24 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
         ),
         (
             STAGE.replace("plan = 4", "plan = 1"),
-            "stage.0.tree: one rollout is a group of size 1, which has no baseline: every advantage is 0; sample "
+            "stage.0.tree: one rollout is a group of size 1, which has no baseline: every advantage is 0; "
+            "sample "
             "more, such as plan = 4",
         ),
         (
             STAGE.replace('["plan"]', '["act"]') + 'credit = { name = "role_baseline" }\n',
-            "stage.0.tree.act: role 'act' trains, and one act has no peers to be compared with; use at least 2",
+            "stage.0.tree.act: role 'act' trains, and one act has no peers to be compared with; use at least "
+            "2",
         ),
         (
             STAGE.replace("plan = 4, act = 1", "plan = 1, act = 4"),
-            "stage.0.tree.plan: role 'plan' trains, and one plan has no peers to be compared with; use at least 2",
+            "stage.0.tree.plan: role 'plan' trains, and one plan has no peers to be compared with; use at "
+            "least 2",
         ),
         (
             'task = { name = "desk", widget = 4 }\n' + STAGE,
-            "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, flip, "
+            "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, "
+            "flip, "
             "parents, plans, retry, slip, stepwise, tags, widgets)",
         ),
     ],

@@ -216,7 +216,8 @@ def test_dynamic_sampling_ends_at_its_limit_and_the_update_is_that_of_what_diffe
 
 
 def test_a_second_update_under_gspo_by_hand():
-    """The ratio of a turn of two tokens, of which the second is certain, is the square root of the first's."""
+    """The ratio of a turn of two tokens, of which the second is certain, is the square root of the
+    first's."""
     loss = LossSpec(name="gspo", options={"clip_high": 0.05, "clip_low": 0.5})
     stage = stage_of(reinforce(batch=1, levels=(1,), updates=2, loss=loss), script=right_then_wrong)
     line = reduce(stage.step(0).metrics)

@@ -738,7 +738,7 @@ def test_eval_refuses_a_run_whose_recipe_is_another(tmp_path, text):
         source_of(tmp_path)
 
 
-# other roles, other depths ------------------------------------------------------------------------------------
+# other roles, other depths ----------------------------------------------------------------------------------
 
 
 def test_three_roles_are_judged_by_their_place():

@@ -1,4 +1,5 @@
-"""The driver: lockstep and free give the same trees, and a workflow that misbehaves is counted, with its reason."""
+"""The driver: lockstep and free give the same trees, and a workflow that misbehaves is counted, with its
+reason."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""plan_then_act gives the trees of the code that it replaced, node for node: these digests are of that code's, with
-the seeds of later turns by path. The model speaks mostly right, else wrong, refused, too long or without an end."""
+"""plan_then_act gives the trees of the code that it replaced, node for node: these digests are of that
+code's, with the seeds of later turns by path. The model speaks mostly right, else wrong, refused, too long or
+without an end."""
 
 from __future__ import annotations
 

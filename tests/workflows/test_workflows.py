@@ -1,5 +1,5 @@
-"""The workflows that ship, on the tasksets that ship: what they say, what imitation shows of them, and that both
-are the same tokens."""
+"""The workflows that ship, on the tasksets that ship: what they say, what imitation shows of them, and that
+both are the same tokens."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ class _Declared:
 
 
 def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
-    """What the function of a row returns. RecipeError where it raises, or that is not one number per token."""
+    """What the function of a row returns. RecipeError where it raises, or that is not one number per
+    token."""
     try:
         given = own.per_token(_Declared(t, own, term.loss), **term.options)
     except (ForethoughtError, MemoryError, RuntimeError):

@@ -1,8 +1,8 @@
-"""Kinds of stages: what each can say, what it refuses, what a step of it costs. What a step does stands on the
-same name in `forethought/stages/` (`stages.kinds.STEPS`): a recipe is read without an engine.
+"""Kinds of stages: what each can say, what it refuses, what a step of it costs. What a step does stands on
+the same name in `forethought/stages/` (`stages.kinds.STEPS`): a recipe is read without an engine.
 
-A kind of your own is a class below `Imitate`, `Reinforce` or `TrainingSpec` with a method `step`, and the recipe
-names it: `kind = "mine.py:BestOf"` (docs/stages.md).
+A kind of your own is a class below `Imitate`, `Reinforce` or `TrainingSpec` with a method `step`, and the
+recipe names it: `kind = "mine.py:BestOf"` (docs/stages.md).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ DEFAULT = "imitate"
 
 
 def kind_of(name: Any, where: str) -> type[StageSpec]:
-    """The record of a stage whose kind is called `name`; RecipeError at the address `where` for one that nobody
-    has."""
+    """The record of a stage whose kind is called `name`; RecipeError at the address `where` for one that
+    nobody has."""
     if isinstance(name, str) and is_named(name):
         return _own(name, where)
     if not isinstance(name, str) or name not in KINDS:
@@ -62,6 +62,6 @@ def readers(key: str) -> list[str]:
 
 
 def learns_from(name: str) -> str:
-    """Of the kind that a run's records name, without its code: one that is not ours learns from trees, as far as
-    who reads the records is concerned."""
+    """Of the kind that a run's records name, without its code: one that is not ours learns from trees, as far
+    as who reads the records is concerned."""
     return KINDS[name].learns_from if name in KINDS else "trees"

@@ -1,5 +1,5 @@
-"""Distillation: worked solutions become plans, which the imitation after it shows. Nothing trains, so a stage has
-no other key; what it distils with is checked against the task family (`stages/distill/check.py`)."""
+"""Distillation: worked solutions become plans, which the imitation after it shows. Nothing trains, so a stage
+has no other key; what it distils with is checked against the task family (`stages/distill/check.py`)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ class Distill(StageSpec):
         if self.distill.solver == "policy" and len(roles) != 2:
             raise RecipeError(
                 f"{where}.distill.solver",
-                f'"policy" acts in the last role under a plan that the first one says, and {recipe.workflow.name} '
+                f'"policy" acts in the last role under a plan that the first one says, and '
+                f"{recipe.workflow.name} "
                 f'speaks {listed(roles)}; take "exact" or "none"',
             )
 
@@ -83,7 +84,10 @@ class Distill(StageSpec):
         some = (
             f"{self.distill.problems} training problems" if self.distill.problems else "all training problems"
         )
-        return f"{' '.join(self.name.split()) or self.kind}: plans for {some}, by {self.distill.summariser}; trains nothing"
+        return (
+            f"{' '.join(self.name.split()) or self.kind}: plans for {some}, by {self.distill.summariser}; "
+            f"trains nothing"
+        )
 
     def with_models(self, change: Callable[[ModelSpec], ModelSpec]) -> StageSpec:
         """The stage with its summariser's model changed; unchanged if it names none."""

@@ -37,8 +37,8 @@ class Reinforce(TrainingSpec):
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
     credit: CreditSpec = field(default_factory=CreditSpec)
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
-    # what the loss of rollouts is divided by: its tokens, its turns (each turn averaged first), or turns x budget
-    # (Dr. GRPO)
+    # what the loss of rollouts is divided by: its tokens, its turns (each turn averaged first), or turns x
+    # budget (Dr. GRPO)
     ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
     updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
     # how many times a step draws new tasks in place of groups without a spread of rewards (DAPO, arXiv

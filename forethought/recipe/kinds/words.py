@@ -8,7 +8,8 @@ from forethought.recipe.schema import Recipe, TrainingSpec
 
 
 def trains(stage: TrainingSpec, recipe: Recipe, *more: str) -> str:
-    """Which roles train in which weights, for how long and on what; then `more`, and when it changes or ends."""
+    """Which roles train in which weights, for how long and on what; then `more`, and when it changes or
+    ends."""
     frozen = frozen_in(recipe, stage)
     weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
     levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"

@@ -68,7 +68,8 @@ def read(folder: Path) -> tuple[list[Guided], Provenance]:
 
 
 def write_jsonl(path: Path, rows: Sequence[Guided]) -> None:
-    """One record per line. UserError for duplicate ids, and for half of a character, which no reader takes."""
+    """One record per line. UserError for duplicate ids, and for half of a character, which no reader
+    takes."""
     check_ids([row.id for row in rows], str(path))
     for place, row in enumerate(rows, 1):
         if (found := half(asdict(row))) is not None:

@@ -55,9 +55,9 @@ class Exact:
 
 
 class Acting:
-    """The policy of the last role acts, `tries` times under each plan, which the first role says; a plan is kept where at least `share` of the
-    tries, and at least one, succeed. A plan that leaves the model no room to act leads nowhere. `batch` tasks
-    a call of the engine."""
+    """The policy of the last role acts, `tries` times under each plan, which the first role says; a plan is
+    kept where at least `share` of the tries, and at least one, succeed. A plan that leaves the model no room
+    to act leads nowhere. `batch` tasks a call of the engine."""
 
     name = "policy"
 

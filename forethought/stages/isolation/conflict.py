@@ -44,8 +44,8 @@ def conflict_of(s: Setting, k: int, batch: Batch, objective: Objective) -> dict[
 
 
 def _alone(s: Setting, k: int, batch: Batch, objective: Objective, role: str) -> bool:
-    """Set one role's gradient aside under its name: of its own objective, or of the imitation that a role which
-    does not train would ask for. False where the family can show nothing of it."""
+    """Set one role's gradient aside under its name: of its own objective, or of the imitation that a role
+    which does not train would ask for. False where the family can show nothing of it."""
     own = for_role(batch, role)
     if any(one.stream for one in own.segments):
         s.engine.forward_backward(own, objective)
@@ -66,8 +66,8 @@ def _imitated(s: Setting, k: int, policy: str, roles: Sequence[str]) -> bool:
 
 
 def pairwise(roles: Sequence[str], cosines: Callable[[str, str], Mapping[str, float]]) -> dict[str, Metric]:
-    """`conflict/GROUP`: the cosine between the gradients of two roles, by group of layers. Of more roles it is the
-    lowest over the pairs, and `conflict/A-B/GROUP` is there for each pair."""
+    """`conflict/GROUP`: the cosine between the gradients of two roles, by group of layers. Of more roles it
+    is the lowest over the pairs, and `conflict/A-B/GROUP` is there for each pair."""
     pairs = {(a, b): cosines(a, b) for a, b in combinations(roles, 2)}
     groups = dict.fromkeys(group for found in pairs.values() for group in found)
     found = {

@@ -1,10 +1,10 @@
 """Core-parameter isolation (CPI-FT, arXiv 2508.21741), between the roles of one model.
 
-A short imitation of the roles that do not train, from the stage's start, shows the weights that they need most:
-those that it moves furthest. While the others train, these are held. The paper has no control; ours holds as many
-weights drawn at random (core = "random"). What it leaves open is a setting or said here: the length and rate
-of the short imitation; which demonstrations (all levels of the task); and that roles whose regions overlap by
-more than `group_above` belong to one group, in which nothing is held.
+A short imitation of the roles that do not train, from the stage's start, shows the weights that they need
+most: those that it moves furthest. While the others train, these are held. The paper has no control; ours
+holds as many weights drawn at random (core = "random"). What it leaves open is a setting or said here: the
+length and rate of the short imitation; which demonstrations (all levels of the task); and that roles whose
+regions overlap by more than `group_above` belong to one group, in which nothing is held.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def find_cores(
     start: str,
     seed: int,
 ) -> Cores:
-    """Find the regions of the roles that train in `spec` and of those that do not (`frozen`), and hold the latter.
-    `start`: a frozen copy of `policy`.
+    """Find the regions of the roles that train in `spec` and of those that do not (`frozen`), and hold the
+    latter. `start`: a frozen copy of `policy`.
 
     The model that showed the held region stays, under the region's name, where the stage's end needs it.
     """
@@ -70,7 +70,8 @@ def find_cores(
     # the control too: it differs from the method in which weights are held, not in whether
     if overlap >= isolation.group_above:
         return Cores(
-            f"{said}: at least {isolation.group_above}, so {' and '.join((*spec.roles, *frozen))} are one group "
+            f"{said}: at least {isolation.group_above}, so {' and '.join((*spec.roles, *frozen))} are one "
+            f"group "
             "and nothing is held",
             numbers,
             tokens,
@@ -106,7 +107,8 @@ def fuse(engine: Engine, spec: TrainingSpec, frozen: Sequence[str], policy: str)
 def _imitate(
     engine: Engine, rollouts: Rollouts, spec: TrainingSpec, policy: str, roles: Sequence[str], seed: int
 ) -> int:
-    """A copy of `policy` that imitates these roles alone for a few steps; returns the tokens it trained on."""
+    """A copy of `policy` that imitates these roles alone for a few steps; returns the tokens it trained
+    on."""
     name, isolation, trained = region_of(roles), spec.isolation, 0
     engine.fork(policy, name, "model")
     engine.prepare(name, OptimSpec(lr=isolation.core_lr, weight_decay=0.0))

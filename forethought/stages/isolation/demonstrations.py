@@ -22,8 +22,8 @@ def shown(rollouts: Rollouts, rng: random.Random, n: int) -> list[Task]:
 def demonstrations(
     s: Setting, k: int, name: str, stream: str, roles: Sequence[str] | None = None
 ) -> list[Segment]:
-    """Drawn anew at every step, and for every purpose `name`; `roles` (default: those that do not train) carry
-    loss. None where the family can show nothing."""
+    """Drawn anew at every step, and for every purpose `name`; `roles` (default: those that do not train)
+    carry loss. None where the family can show nothing."""
     n = max(1, round(s.spec.isolation.demos * s.spec.batch))
     tasks = shown(s.rollouts, s.rng(k, name), n)
     return demonstration_segments(s.rollouts, tasks, [set(roles or s.others())] * n, stream)

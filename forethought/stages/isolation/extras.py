@@ -14,8 +14,8 @@ Work = tuple[list[Segment], Objective]
 
 
 def extras(s: Setting, k: int, segments: list[Segment], objective: Objective) -> Work:
-    """The batch with demonstrations of the roles that do not train: their tokens to imitate (replay), or to speak
-    about as at the stage's start (KL)."""
+    """The batch with demonstrations of the roles that do not train: their tokens to imitate (replay), or to
+    speak about as at the stage's start (KL)."""
     if s.spec.isolation.replay and s.others():
         segments, objective = _replay(s, k, segments, objective)
     if s.spec.isolation.keep_kl and s.others():

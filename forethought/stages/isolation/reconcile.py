@@ -11,7 +11,8 @@ from forethought.stages.setting import Setting
 
 
 def reconciled(s: Setting, k: int, batch: Batch, objective: Objective, conflict: bool) -> dict[str, Metric]:
-    """The gradient, gathered role by role and reconciled as the recipe says; `conflict`: measure that of before."""
+    """The gradient, gathered role by role and reconciled as the recipe says; `conflict`: measure that of
+    before."""
     parts, names = [], []
     for role in s.speakers(batch.policy):
         own = for_role(batch, role)

@@ -1,8 +1,8 @@
 """What comes before a plan on the desk: a look at the widgets that matter, as in Blink-Think-Link (arXiv
 2509.15566).
 
-    blink   c s e </blink>                        the widgets of a way to the goal, in any order; the oracle's look
-            begins at the goal and follows the parents
+    blink   c s e </blink>                        the widgets of a way to the goal, in any order; the oracle's
+            look begins at the goal and follows the parents
     think   e s c </think>                        the path in the order in which it is opened (plans = "path")
     link    e x8 y9 s x5 y7 c x3 y4 v3 </link>    the clicks, with coordinates
 

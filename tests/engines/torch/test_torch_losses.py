@@ -1,5 +1,5 @@
-"""The rows of losses on tensors: by hand, and where a loss reads whole responses, the same gradient whole, split,
-in a tree and unrolled."""
+"""The rows of losses on tensors: by hand, and where a loss reads whole responses, the same gradient whole,
+split, in a tree and unrolled."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def test_a_loss_and_its_slopes_by_hand(name):
 
 
 def episodes(seed: int, tasks: int = 3, plans: int = 2, acts: int = 2, turns: int = 2) -> list[Segment]:
-    """Trees of plans and executions of several turns with observations between them; a branch is a sequence."""
+    """Trees of plans and executions of several turns with observations between them; a branch is a
+    sequence."""
     rng, out, sequences = random.Random(seed), [], 0
 
     def add(parent: int, sequence: int | None = None, advantage: float = 0.0, role: str = "act") -> int:
@@ -166,7 +167,8 @@ def test_a_loss_that_is_one_number_is_refused(losses, monkeypatch):
 
 
 def test_gspo_is_what_the_paper_says():
-    """Sequences of equal weights and one advantage: d/d(theta) of min(s A, clip(s) A) averaged over its tokens."""
+    """Sequences of equal weights and one advantage: d/d(theta) of min(s A, clip(s) A) averaged over its
+    tokens."""
     segments = [replace(s, weight=(1.0,) * len(s.token_ids)) if s.stream else s for s in episodes(4, turns=1)]
     engine = engine_of()
     engine.prepare("base", OptimSpec())

@@ -28,8 +28,8 @@ FAR = 1e30  # the log-sum of a query that is no token: it gives weight to nothin
 
 
 def attention(layout: Layout, q_NHd: torch.Tensor, k_NKd: torch.Tensor, v_NKd: torch.Tensor) -> torch.Tensor:
-    """[N, H, d], of scaled queries; heads of keys are shared by equal numbers of heads in order. What is given
-    of the row has no queries, and nothing meaningful comes out there."""
+    """[N, H, d], of scaled queries; heads of keys are shared by equal numbers of heads in order. What is
+    given of the row has no queries, and nothing meaningful comes out there."""
     if not layout.given and native.attends(q_NHd, v_NKd):
         return native.Attention.apply(q_NHd, k_NKd, v_NKd, layout.spans_S3)
     return _Attention.apply(q_NHd, k_NKd, v_NKd, layout)

@@ -1,9 +1,9 @@
 """Keys and values that stay between calls of `sample`: what a rollout says next stands below what was read
 before.
 
-They are kept by path: the tokens from the root, under one policy's weights. What one call computed is a block,
-and blocks are let go as wholes, the one first that was read longest ago, when they take more than the bound.
-What a path holds is its computer's affair (`held`); here it is only found again.
+They are kept by path: the tokens from the root, under one policy's weights. What one call computed is a
+block, and blocks are let go as wholes, the one first that was read longest ago, when they take more than the
+bound. What a path holds is its computer's affair (`held`); here it is only found again.
 
 `cuts` are where a path's segments begin. Attention over a segment sums chunk by chunk from its beginning, so
 only keys and values under the same cuts are those, bit for bit, that would be computed. Who promises no bits
@@ -68,8 +68,9 @@ class Paths:
     def put(
         self, policy: str, block: Block, kept: Sequence[tuple[Tokens, Kept]], again: Sequence[Kept] = ()
     ) -> None:
-        """Keep a block's paths, each with its cuts; one that is larger than the bound is not kept. `again`: paths
-        that stand in it once more, and are found there from here on; a block of such alone is let go."""
+        """Keep a block's paths, each with its cuts; one that is larger than the bound is not kept. `again`:
+        paths that stand in it once more, and are found there from here on; a block of such alone is let
+        go."""
         if not kept or block.bytes > self.bound:
             return
         block.live = len(kept)

@@ -42,7 +42,8 @@ def check_config(config: PretrainedConfig, path: str) -> None:
         )
     if context_of(config) < SHORTEST:
         raise UserError(
-            f"{path} ({config.model_type}) attends fully over {describe_context(config)} tokens only; {INSTEAD}"
+            f"{path} ({config.model_type}) attends fully over {describe_context(config)} tokens only; "
+            f"{INSTEAD}"
         )
 
 

@@ -103,7 +103,8 @@ def check_numbers(raw: dict[str, Any]) -> None:
             continue
         if key in limits and (type(value) is not int or not least <= value <= limits[key]):
             raise ValueError(
-                f"config.json: {where} = {_short(value)} is not a whole number from {least} to {limits[key]:,}"
+                f"config.json: {where} = {_short(value)} is not a whole number from {least} to "
+                f"{limits[key]:,}"
             )
         if key in FLAGS and type(value) is not bool:
             raise ValueError(f"config.json: {where} = {_short(value)} is neither true nor false")

@@ -71,8 +71,8 @@ class _Cohort:
 
 class Cohorts:
     """`inner` gives hidden states, `head` logits. Where the model has a written-out forward (`decoder.py`),
-    that runs instead of `inner`, and with `adapters` each row may name one of them ("": the base). `kept`: the
-    paths of each, from earlier calls."""
+    that runs instead of `inner`, and with `adapters` each row may name one of them ("": the base). `kept`:
+    the paths of each, from earlier calls."""
 
     def __init__(
         self,

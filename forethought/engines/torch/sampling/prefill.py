@@ -1,8 +1,8 @@
-"""Contexts before the first token of a row: computed once as a packed forest, without what is kept of them from
-earlier calls (`forest/paths.py`).
+"""Contexts before the first token of a row: computed once as a packed forest, without what is kept of them
+from earlier calls (`forest/paths.py`).
 
-What one call computed is a block of keys and values in the order of its row; a path is a chain of stretches of
-such rows.
+What one call computed is a block of keys and values in the order of its row; a path is a chain of stretches
+of such rows.
 
 Axes: _N tokens of the packed row, _M those that are computed, _B contexts, _P tokens of the longest.
 """
@@ -35,8 +35,8 @@ class Prefilled(NamedTuple):
 
 
 class Capturing:
-    """Attention over a packed forest for `Decoding`; keys and values of what is computed are kept for the rows
-    to come."""
+    """Attention over a packed forest for `Decoding`; keys and values of what is computed are kept for the
+    rows to come."""
 
     def __init__(self, packed: Packed, given: Given | None, captured: Captured):
         self.layout, self.given, self.captured = packed.layout, given, captured
@@ -108,8 +108,8 @@ def _begins(segments: Sequence[Segment]) -> list[int]:
 def _split(
     contexts: Sequence[Tokens], found: dict[Tokens, Found]
 ) -> tuple[list[Segment], list[list[int]], frozenset[int]]:
-    """The forest of the contexts, each one's path, and which segments are known. The last token of a context is
-    computed in any case: what follows it is asked for."""
+    """The forest of the contexts, each one's path, and which segments are known. The last token of a context
+    is computed in any case: what follows it is asked for."""
     whole, paths = forest_of(contexts)
     depth, begins = [0] * len(whole), _begins(whole)
     for context, path in zip(contexts, paths, strict=True):

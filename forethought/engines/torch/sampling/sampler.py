@@ -60,8 +60,8 @@ class _Seen:
 
 
 class Laid:
-    """The weights of each policy as the kernels read them, and the paths that were sampled with them: both are
-    brought up to date when weights have moved."""
+    """The weights of each policy as the kernels read them, and the paths that were sampled with them: both
+    are brought up to date when weights have moved."""
 
     def __init__(self, paths: Paths | None = None):
         self.paths = paths or Paths(0)

@@ -250,8 +250,8 @@ def by_torch(
     static: bool | None = None,
     kept: Mapping[str, PolicyPaths] | None = None,
 ) -> Cohorts | Slots:
-    """How PyTorch samples from `model`. `static`: in shapes that stay; None: where that pays, on a GPU. `kept`:
-    the paths of each adapter ("": the model as it is, or the base) from earlier calls."""
+    """How PyTorch samples from `model`. `static`: in shapes that stay; None: where that pays, on a GPU.
+    `kept`: the paths of each adapter ("": the model as it is, or the base) from earlier calls."""
     device = next(model.parameters()).device
     head = head_of(decoder, adapters) if decoder else logits_of(model)
     if decoder and (device.type == "cuda" if static is None else static):

@@ -232,9 +232,9 @@ class NativeSteps:
         return jobs, paths
 
     def _recall(self, jobs: Sequence[_Job]) -> tuple[list[tuple[tuple[int, ...], Kept]], list[Kept]]:
-        """Copy what is kept of the jobs' segments under the same cuts, and leave the rest to be computed, up to
-        the first token after which logits are asked for. What will be known then, with its cuts, and what of it
-        was known as a whole."""
+        """Copy what is kept of the jobs' segments under the same cuts, and leave the rest to be computed, up
+        to the first token after which logits are asked for. What will be known then, with its cuts, and what
+        of it was known as a whole."""
         new, again, block = [], [], Block(None, 0)
         for job in jobs if self.kept else ():
             if job.at:
