@@ -130,9 +130,10 @@ def gui(calls: bool) -> Callable[[Path], Feed]:
 
 
 def tags(folder: Path) -> Feed:
-    from forethought.interface.tags import Tags
+    from forethought.tasks.sections import tags_of
 
-    kinds = [Tags(), Tags(plan="blink", act="link"), Tags(strict=False), Tags(required=("plan", "act"))]
+    renamed = tags_of(plan="blink", act="link")
+    kinds = [tags_of(), renamed, tags_of(strict=False), tags_of(required=("plan", "act"))]
     seeds = [
         "<plan>a b</plan>\n<think>hm</think>\n<act>do</act>",
         "<blink>x</blink> <link>y</link>",

@@ -70,7 +70,7 @@ def _line(name: str, text: Any, style: str = "") -> Text:
     from rich.text import Text
 
     lines = printable(text if text is not None else "-", keep="\n").split("\n")
-    return Text(f"  {name:8}", style="dim").append(f"\n{'':10}".join(lines), style=style)
+    return Text(f"  {printable(name):8}", style="dim").append(f"\n{'':10}".join(lines), style=style)
 
 
 def _verdict(good: Any, reason: Any, status: Any = None) -> Text:

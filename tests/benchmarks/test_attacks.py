@@ -321,7 +321,7 @@ def test_control_characters_on_the_terminal(text, bad):
         ("<p onclick='x'>", "p onclick"),
         ("\x1b", "raw"),
         ("\u2067", "raw"),
-        ('<script type="application/json">{"a": </script>', "no JSON"),
+        ('<script type="application/json">{"a": </script>', "not JSON"),
         ('<script type="application/json">{"a": 1}</script>', ""),
     ],
 )
@@ -495,10 +495,16 @@ def test_the_subjects_cover_every_layout_precision_and_kind_of_stage():
         (a, b) for a in ("shared", "adapters", "mixed", "models") for b in ("fp32", "bf16")
     }
     assert {s.kind for s in stages} == {"imitate", "reinforce", "distill"} and max(
-        s.updates for s in stages
+        getattr(s, "updates", 1) for s in stages
     ) > 1
     assert {g.then for s in stages for g in s.gates} == {"skip", "isolate", "lower_rate"}
-    assert {s.adaptive.to for s in stages} == {"off", "adapter", "model", "replay", "keep_kl"}
+    assert {s.adaptive.to for s in stages if s.kind != "distill"} == {
+        "off",
+        "adapter",
+        "model",
+        "replay",
+        "keep_kl",
+    }
 
 
 # --- a short part of each attack; the whole is `python benchmarks/attacks.py` ---

@@ -138,11 +138,8 @@ def test_samples_trees_and_tables_show_no_control(monkeypatch, capsys):
         "level": 1,
         "context": EVIL,
         "prompt": EVIL,
-        "oracle_plan": EVIL,
-        "plan": EVIL,
-        "plan_verdict": 0.0,
-        "plan_reason": EVIL,
-        "acts": [EVIL],
+        "oracle": {"plan": EVIL},
+        "turns": [{"role": EVIL, "text": EVIL, "status": "finished", "valid": 0.0, "reason": EVIL}],
         "success": 0.0,
         "reason": EVIL,
     }
@@ -204,10 +201,8 @@ def test_a_terminal_that_knows_few_signs_is_no_reason_to_fail(encoding, monkeypa
         "task": "täsk",
         "level": 1,
         "prompt": "Łódź → 😀",
-        "plan": "…",
-        "plan_verdict": 0.0,
-        "plan_reason": "→",
-        "acts": ["😀"],
+        "oracle": {},
+        "turns": [{"role": "plan", "text": "…", "status": "finished", "valid": 0.0, "reason": "→"}],
     }
     monkeypatch.setattr(look, "sample", lambda *a, **k: [row])
     assert cli.main(["sample", "x"]) == 0

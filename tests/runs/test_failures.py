@@ -474,11 +474,9 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
     assert found["failed"] > 0 and found["avg@4"]["n"] == 6 and found["pass@4"]["n"] < 6
     monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: n == 0))
     first, second = look.sample(source, n=2)
-    assert (first["plan_status"], first["plan_reason"]) == (
-        "failed",
-        "parse: IndexError: list index out of range",
-    )
-    assert second["plan_status"] != "failed"
+    first, second = first["turns"][0], second["turns"][0]
+    assert (first["status"], first["reason"]) == ("failed", "parse: IndexError: list index out of range")
+    assert second["status"] != "failed"
     monkeypatch.setitem(families.TO_MEASURE, "desk", family_of(CASES["the parser raises"], lambda n: True))
     with pytest.raises(
         Exception,

@@ -83,6 +83,6 @@ def test_a_time_out_of_a_grader_is_counted_in_the_step():
     late = Node(id=1, reward_parts={"outcome": 0.0, "timed_out": 1.0}, **said)
     fine = Node(id=2, reward_parts={"outcome": 1.0}, **said)
     root = Node(id=0, parent=None, role=None, text="p", token_ids=(0,))
-    metrics = reduce(tree_metrics([Tree(task=task, nodes=(root, late, fine))]))
+    metrics = reduce(tree_metrics([Tree(task=task, nodes=(root, late, fine))], ()))
     assert metrics["timed_out/act"] == 1 and metrics["reward/act.outcome"] == 0.5
-    assert "timed_out/act" not in reduce(tree_metrics([Tree(task=task, nodes=(root, fine))]))
+    assert "timed_out/act" not in reduce(tree_metrics([Tree(task=task, nodes=(root, fine))], ()))
