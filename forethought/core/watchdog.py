@@ -75,7 +75,7 @@ class Watchdog:
             return function(*args, **named)
         if not self._watching:
             if not _can_interrupt():
-                return self._elsewhere(seconds, function, args, named)
+                return self._elsewhere(seconds, function, args, dict(named))
             with self.watch():
                 return self.call(seconds, function, args, named)
         outer, now = self._due, monotonic()
@@ -125,7 +125,7 @@ class Watchdog:
             raise
 
 
-def next_of(answers: queue.SimpleQueue, seconds: float) -> Any:
+def next_of(answers: queue.SimpleQueue | queue.Queue, seconds: float) -> Any:
     """The next of the answers, within so many seconds (inf: however long it takes); else raises queue.Empty.
 
     `SimpleQueue.get` with a timeout may wait for ever where a signal, such as the timer's, interrupts it just

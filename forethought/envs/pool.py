@@ -212,7 +212,7 @@ class Episode:
             return
         del self._pool.open[self]
         environment: Any = self._environment
-        own = getattr(type(environment), "close", None) is not Environment.close
+        own: Any = getattr(type(environment), "close", None) is not Environment.close
         own = own and getattr(environment, "close", None)
         try:
             if own:
@@ -262,12 +262,12 @@ def _is_async(environment: Environment) -> bool:
     kind = type(environment)
     # a class is looked at once; an environment with methods of its own, each time
     if issubclass(kind, Environment) and METHODS.isdisjoint(vars(environment)):
-        return _has_coroutines(kind)
+        return _has_coroutines(kind)  # type: ignore[arg-type]
     return _has_coroutines.__wrapped__(environment)
 
 
 @cache
-def _has_coroutines(environment: object) -> bool:
+def _has_coroutines(environment: Any) -> bool:
     return any(iscoroutinefunction(getattr(environment, name, None)) for name in METHODS)
 
 

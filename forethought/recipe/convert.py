@@ -140,7 +140,7 @@ def _is_default(key: str, stage: Mapping[str, Any], where: str) -> bool:
     if not (names := kinds.readers(key)):
         return False
     other = kinds.KINDS[names[0]]
-    return to_record(fields_of(other)[key], stage[key], where) == getattr(other(), key)
+    return to_record(fields_of(other)[key], stage[key], where) == getattr(other(), key)  # type: ignore[arg-type]
 
 
 def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -53,7 +53,9 @@ def anchored(tables: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
 def _anchored(stage: Any, base: Path) -> Any:
     name = stage.get("kind") if isinstance(stage, Mapping) else None
     path = file_of(name, base) if isinstance(name, str) and is_named(name) else None
-    return stage if path is None else {**stage, "kind": f"{path.absolute()}:{name.rpartition(':')[2]}"}
+    if path is None or name is None:
+        return stage
+    return {**stage, "kind": f"{path.absolute()}:{name.rpartition(':')[2]}"}
 
 
 def readers(key: str) -> list[str]:

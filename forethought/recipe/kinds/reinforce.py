@@ -58,7 +58,9 @@ class Reinforce(TrainingSpec):
     def check(self, where: str, recipe: Recipe) -> None:
         """RecipeError for what reinforcement cannot do in this recipe."""
         check_training(where, self, recipe)
-        check_reinforce(where, self, roles_of(recipe), CONTINUES.get(recipe.workflow.name, {}))
+        continues = CONTINUES.get(recipe.workflow.name, {})
+        # a protocol's fields can be set, those of a frozen record cannot: mypy minds, the check only reads
+        check_reinforce(where, self, roles_of(recipe), continues)  # type: ignore[arg-type]
         check_isolation(where, self, recipe)
 
     def lengths(self, n: Lengths) -> Lengths:
@@ -71,7 +73,8 @@ class Reinforce(TrainingSpec):
 
     def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
         """Steps, sampler calls by role, and tokens; `used`: share of a budget that turns fill."""
-        tree, each, rows, read = self.tree, {}, 1, 0.0
+        tree, rows, read = self.tree, 1, 0.0
+        each: dict[str, int] = {}
         waves: dict[str, Wave] = {}
         for role, count in counts_of(tree, list(n.said)).items():
             if not count:
