@@ -35,7 +35,7 @@ EXPENSIVE = "Timeout"
 
 
 def seconds_of(case) -> float:
-    """The limit of a step. What runs beside the main thread shares a busy machine with what does not hang, and
+    """The limit of a step. What runs beside the main thread shares a busy machine with what ends, and
     has more."""
     beside = case.is_async or case.limits
     return 60.0 if EXPENSIVE not in case.said else 10 * LIMIT if beside else LIMIT

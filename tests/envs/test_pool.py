@@ -634,7 +634,7 @@ def test_threads_are_used_again_and_end():
 
 
 def test_a_signal_while_the_pool_waits_does_not_take_its_limit_away():
-    """Alarms come all the time, and an endless call keeps the interpreter busy: the wait is over when its time
+    """Alarms come all the time, and an endless call keeps the interpreter busy: a wait is over when its time
     is."""
 
     class Blocking(AsyncCounting):
