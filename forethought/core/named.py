@@ -87,9 +87,8 @@ def _file(path: Path, where: str) -> ModuleType:
     except FileNotFoundError:
         raise RecipeError(
             where,
-            f"{path} does not exist; a recipe's file names are taken from its folder, those of --set from "
-            f"the "
-            "working directory",
+            f"{path} does not exist; a recipe's file names are taken from its folder, those of --set "
+            "from the working directory",
         ) from None
     except OSError as error:
         raise RecipeError(where, f"{path} cannot be read: {error.strerror or error}") from None
@@ -108,7 +107,7 @@ def _file(path: Path, where: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, Exception) or (isinstance(error, SystemExit)):
+        if isinstance(error, Exception | SystemExit):  # Ctrl-C is the user's
             raise RecipeError(where, _broke(path.name, error)) from error
         raise
     finally:
