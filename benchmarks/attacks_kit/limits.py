@@ -21,7 +21,7 @@ DISKS = (64, 200, 400, 600, 800, 1200)  # KiB of a tmpfs; a checkpoint takes abo
 INODES = (12, 30, 45, 60)
 FILE_SIZES = (4, 20, 60, 150)  # KiB of one file
 OPEN_FILES = (6, 8, 10, 12, 24, 64)
-ADDRESS_SPACE = (-1, 4, 10, 16, 24, 48)  # MiB above what the process has when it begins
+ADDRESS_SPACE = (-1, 4, 10, 16, 24, 48, 100, 300, 600)  # MiB above what the process has when it begins
 
 
 def tries(scale: float, seed: int) -> list[Try]:

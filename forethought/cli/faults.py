@@ -17,8 +17,16 @@ from forethought.core.printable import one_line, printable
 MOST_SHOWN = 20_000  # characters of one message; a traceback has some thousands
 _GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
 _WRAPPED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENOMEM)
-# Python, PyTorch and C++, who say it in their own words
-_NO_MEMORY = ("can't start new thread", "can't allocate memory", "std::bad_alloc")
+# Python, PyTorch, C++ and the loader of shared libraries, who say it in their own words
+_NO_MEMORY = (
+    "can't start new thread",
+    "can't allocate memory",
+    "std::bad_alloc",
+    "failed to map segment from shared object",
+    "cannot map zero-fill pages",
+    "cannot create shared object descriptor",
+    "cannot allocate symbol search list",
+)
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
@@ -72,7 +80,7 @@ def _of_machine(error: BaseException) -> OSError | None:
     None where there is none."""
     text = str(error)
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in text for words in _NO_MEMORY)
+        isinstance(error, RuntimeError | ImportError | OSError) and any(words in text for words in _NO_MEMORY)
     ):
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     found = next((number for number in _WRAPPED if os.strerror(number) in text), None)

@@ -1,7 +1,7 @@
 """Which data a run began with: size and SHA-256 of every file that its recipe reads, in the run's data.json.
 
 A run that is resumed with other problems would show one question with another's solution, for ids are often
-line numbers. It is refused.
+line numbers. It is refused. The record holds its own digest, so a damaged one is refused too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from forethought.grams.kept import FOLDER
 from forethought.recipe.paths import files, splits
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
+from forethought.store.files import digest_of
 
 NAME = "data.json"
 
@@ -25,7 +26,7 @@ def record(recipe: Recipe, out: Path) -> None:
     if found := {
         where: {"file": str(path)} | _facts(_read(out, where, path)) for where, path in files(recipe).items()
     }:
-        Store(out).write_json(NAME, found)
+        Store(out).write_json(NAME, {**found, "digest": digest_of(found)})
 
 
 def unwatched(run: Path, recipe: Recipe) -> list[str]:
@@ -57,7 +58,10 @@ def changed(run: Path, recipe: Recipe) -> list[str]:
     nothing down."""
     if not (run / NAME).exists():
         return []
-    begun = read_object(run / NAME, "it says which data the run began with; put it back, or start a new run")
+    way = "it says which data the run began with; put it back, or start a new run"
+    begun = read_object(run / NAME, way)
+    if begun.pop("digest", None) not in (None, digest_of(begun)):  # older runs wrote none
+        raise UserError(f"{run / NAME} is not what was written; {way}")
     said = []
     for where, path in files(recipe).items():
         then = begun.get(where)

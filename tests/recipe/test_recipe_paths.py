@@ -157,6 +157,11 @@ def test_an_older_run_wrote_nothing_down_and_a_damaged_record_is_refused(tmp_pat
         (out / "data.json").write_text(text)
         with pytest.raises(UserError, match="data.json"):
             rundata.changed(out, recipe)
+    rundata.record(recipe, out)
+    whole = (out / "data.json").read_text()
+    (out / "data.json").write_text(whole.replace('"task.train"', '"task.trail"'))  # still well formed
+    with pytest.raises(UserError, match="data.json is not what was written"):
+        rundata.changed(out, recipe)
     (out / "data.json").unlink()
     said = "data.json is missing: whether task.train is the file that the run began with is not known"
     assert rundata.unwatched(out, recipe) == [said]

@@ -482,6 +482,14 @@ def test_two_runs_of_one_recipe_are_equal_files(tmp_path, no_report):
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
             "Cannot allocate memory; allow more memory, or take a smaller model or batch",
         ),
+        (
+            ImportError("libtorch_python.so: failed to map segment from shared object"),
+            "Cannot allocate memory; allow more memory, or take a smaller model or batch",
+        ),
+        (
+            OSError("libgomp.so.1: failed to map segment from shared object"),
+            "Cannot allocate memory; allow more memory, or take a smaller model or batch",
+        ),
         (MemoryError(), "Cannot allocate memory; allow more memory, or take a smaller model or batch"),
         (KeyboardInterrupt(), "interrupted"),
     ],
