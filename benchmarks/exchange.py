@@ -1,5 +1,5 @@
 """Planners and actors exchanged between two trainings, seed by seed (Divide-or-Conquer, arXiv 2402.15000:
-which half moves to another domain?).
+which half moves to another taskset?).
 
     python benchmarks/exchange.py ARM ARM [--tasks 100]
 

@@ -305,7 +305,7 @@ def measure(run: Path, test: Path, whole: bool) -> dict[str, dict]:
     test problems, not only those of the recipe's levels."""
     recipe = load(run / "recipe.json")
     engine, rollouts = build(recipe)
-    tasks = rollouts.domain.problems(test)
+    tasks = rollouts.taskset.problems(test)
     easy = [task for task in tasks if task.level in recipe.task.levels]
     found = {}
     for name, (step, folder, policies) in checkpoints(Store.open(run), len(recipe.stage) - 1).items():

@@ -9,7 +9,7 @@ the machine does hits both alike. A step is everything between two updates: enco
 decode, reward, advantages, loss, backward, clip, AdamW, and the metrics that each side always computes.
 Logging, saving, evaluation and progress bars are off on both.
 
-- Ours is `Stage.step`, the library's own step, with a one-role domain (`Parity`). TRL's is what
+- Ours is `Stage.step`, the library's own step, with a one-role taskset (`Parity`). TRL's is what
   `GRPOTrainer.train()` does from the end of one step to the end of the next, read by a callback; its batch is
   one micro-batch, its loss type is "grpo".
 - Every completion has exactly T tokens: the model's own weights give the end token a probability of 0, so
@@ -162,7 +162,7 @@ def ours(args, row: dict, line: Line) -> None:
 
         def family(self, rng, levels, split):
             return [
-                Task(id=str(i), domain=self.name, level=1, context="", prompt=p)
+                Task(id=str(i), taskset=self.name, level=1, context="", prompt=p)
                 for i, p in (next(self.prompts) for _ in levels)
             ]
 

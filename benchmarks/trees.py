@@ -71,7 +71,7 @@ def made(task: int, args: argparse.Namespace, solutions: list[str], rng: random.
                 length=rng.random(),
             )
     return Tree(
-        task=Task(id=f"task-{task}", domain="math", level=1, context="", prompt=prompt), nodes=tuple(nodes)
+        task=Task(id=f"task-{task}", taskset="math", level=1, context="", prompt=prompt), nodes=tuple(nodes)
     )
 
 

@@ -31,6 +31,6 @@ class HotAndCold:
 
 
 if __name__ == "__main__":
-    task = Task(id="one", domain="numbers", level=100, context="", prompt="Find the number.")
+    task = Task(id="one", taskset="numbers", level=100, context="", prompt="Find the number.")
     for seen in play(HotAndCold(), task, ["50", "75", "62", "56", "53"]):
         print(seen)

@@ -5,7 +5,7 @@ import random
 from forethought.core.types import Task
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.schema import TreeSpec, WorkflowSpec
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import register
 from forethought.workflows.trajectory import Counts, Trajectory, together

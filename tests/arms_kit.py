@@ -92,8 +92,8 @@ def finished(job: Job, *evaluations: dict, status: str = "done", seconds: float 
 # Engines for `forethought.runs.run` in another process: named functions of a module that it can import ------
 
 
-def engine_of(recipe, domain):
-    return FakeEngine(domain.vocabulary(), domain.stops, choices=desk_choices)
+def engine_of(recipe, taskset):
+    return FakeEngine(taskset.vocabulary(), taskset.stops, choices=desk_choices)
 
 
 class Fragile(FakeEngine):
@@ -121,27 +121,27 @@ class Fragile(FakeEngine):
         return super().sample(requests)
 
 
-def fragile(plan: str, parent: int, recipe, domain):
+def fragile(plan: str, parent: int, recipe, taskset):
     """Fragile is the engine of desk/adapters, seed 1, beyond the shared stages; for `partial`."""
     if (recipe.layout, recipe.seed, len(recipe.stage)) != ("adapters", 1, 2):
-        return engine_of(recipe, domain)
-    engine = Fragile(domain.vocabulary(), domain.stops, choices=desk_choices)
+        return engine_of(recipe, taskset)
+    engine = Fragile(taskset.vocabulary(), taskset.stops, choices=desk_choices)
     engine.plan, engine.parent = Path(plan), parent
     return engine
 
 
-def told(folder: str, recipe, domain):
+def told(folder: str, recipe, taskset):
     """Leaves what its process knows of threads, in a file of the process."""
     from forethought.arms.pool import ONE_THREAD
 
     (Path(folder) / str(os.getpid())).write_text(
         " ".join(os.environ.get(name, "-") for name in ONE_THREAD) + f" {recipe.engine.threads}"
     )
-    return engine_of(recipe, domain)
+    return engine_of(recipe, taskset)
 
 
-def poor(recipe, domain):
+def poor(recipe, taskset):
     """No engine for the shared stages of seed 0."""
     if (recipe.seed, len(recipe.stage)) == (0, 1):
         raise UserError("no room for this model")
-    return engine_of(recipe, domain)
+    return engine_of(recipe, taskset)

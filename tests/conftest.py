@@ -18,7 +18,7 @@ from forethought.engines.fake.engine import FakeEngine  # noqa: E402
 from forethought.envs.base import Environment
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
-from forethought.tasks.desk.domain import Desk, Goal
+from forethought.tasks.desk.taskset import Desk, Goal
 from forethought.workflows.rollout import Rollouts
 
 
@@ -34,14 +34,14 @@ def untimed():
         yield
 
 
-def opened(domain, task: Task, seed: int = 0, *, noise: bool = True) -> Environment:
+def opened(taskset, task: Task, seed: int = 0, *, noise: bool = True) -> Environment:
     """An environment of the family that has been reset."""
-    environment = domain.environment(task, noise)
+    environment = taskset.environment(task, noise)
     environment.reset(task, seed)
     return environment
 
 
-TASK = Task(id="t", domain="made", level=3, context="", prompt="GOAL")
+TASK = Task(id="t", taskset="made", level=3, context="", prompt="GOAL")
 
 
 def tree_of(
@@ -110,8 +110,8 @@ def desk_choices(text: str, role: str) -> list[str]:
 
 def fake_desk(**fields):
     """What `run.train(..., engine_of=...)` takes."""
-    return lambda recipe, domain: FakeEngine(
-        domain.vocabulary(), domain.stops, choices=desk_choices, **fields
+    return lambda recipe, taskset: FakeEngine(
+        taskset.vocabulary(), taskset.stops, choices=desk_choices, **fields
     )
 
 
@@ -138,7 +138,7 @@ def lines_of(path: Path) -> list[dict]:
 
 HAND = Task(
     id="hand",
-    domain="desk",
+    taskset="desk",
     level=3,
     context="e desk x8 y9 s e x5 y7 c s x3 y4 o desk x1 y3",
     prompt="GOAL c v3",

@@ -18,7 +18,7 @@ from typing import Any
 
 from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.base import Environment
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 
 LIMIT = 0.03  # seconds of a step, in the cases that hang
 
@@ -111,7 +111,7 @@ def forged(**fields) -> Outcome:
     return Outcome(**({"done": True, "success": True} | fields))
 
 
-TASK = Task(id="t", domain="desk", level=1, context="", prompt="GOAL")
+TASK = Task(id="t", taskset="desk", level=1, context="", prompt="GOAL")
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def trees_of(prompts, plan, act, rewards) -> list[Tree]:
                         **tokens(act, first + z),
                     )
                 )
-        task = Task(id=str(p), domain="", level=1, context="", prompt="")
+        task = Task(id=str(p), taskset="", level=1, context="", prompt="")
         trees.append(Tree(task=task, nodes=tuple(nodes)))
     return trees
 

@@ -104,7 +104,7 @@ def said_by(template: object, messages: list = MESSAGES) -> str:
 
 def begun(tmp_path) -> bool:
     rollouts = rollouts_of(with_begin(tokenizer_of(None)), tmp_path)
-    return rollouts.words.root_ids(rollouts.domain.pool(0, "train")[0])[0] == 2
+    return rollouts.words.root_ids(rollouts.taskset.pool(0, "train")[0])[0] == 2
 
 
 def refused(act, *words: str) -> bool:
@@ -440,7 +440,7 @@ def test_an_end_that_is_the_padding_too_is_trained(tmp_path):
     tokenizer.pad_token = tokenizer.eos_token
     rollouts = rollouts_of(tokenizer, tmp_path)
     assert rollouts.words.turn("act", "7")[-1] == rollouts.engine.end == tokenizer.eos_token_id
-    segments = demonstration_segments(rollouts, rollouts.domain.pool(0, "train"), [{"plan", "act"}])
+    segments = demonstration_segments(rollouts, rollouts.taskset.pool(0, "train"), [{"plan", "act"}])
     assert {s.role for s in segments if s.weight} == {"plan"} and all(
         set(s.weight) == {1.0} for s in segments if s.role
     )

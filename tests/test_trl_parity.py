@@ -111,7 +111,7 @@ def trees_of(rng: random.Random, prompts: int = 3) -> list[Tree]:
             for g in range(G)
         ]
         trees.append(
-            Tree(task=Task(id=str(p), domain="made", level=1, context="", prompt=""), nodes=(root, *nodes))
+            Tree(task=Task(id=str(p), taskset="made", level=1, context="", prompt=""), nodes=(root, *nodes))
         )
     return trees
 
@@ -443,7 +443,7 @@ def test_a_tree_is_trls_rows_when_plans_weigh_as_often_as_they_are_executed(tmp_
             )
     nodes[-1] = replace(nodes[-1], reward=2.0)  # some spread in any case
     [tree] = both.logprobs(
-        [Tree(task=Task(id="0", domain="made", level=1, context="", prompt=""), nodes=tuple(nodes))]
+        [Tree(task=Task(id="0", taskset="made", level=1, context="", prompt=""), nodes=tuple(nodes))]
     )
     leaves = tree.leaves()
     own = credit.assign(tree, CreditSpec(name="grpo"), ("plan", "act"))
@@ -483,7 +483,7 @@ def test_the_standard_deviation_of_a_group_is_the_one_difference_of_the_advantag
         )
         for g, r in enumerate(rewards)
     ]
-    tree = Tree(task=Task(id="0", domain="made", level=1, context="", prompt=""), nodes=tuple(nodes))
+    tree = Tree(task=Task(id="0", taskset="made", level=1, context="", prompt=""), nodes=tuple(nodes))
     ours = [credit.assign(tree, CreditSpec(name="grpo", eps=0.0), ("plan",))[1 + g][0] for g in range(4)]
     told = torch.tensor(rewards)
     theirs = ((told - told.mean()) / nanstd(told)).tolist()

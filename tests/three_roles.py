@@ -42,6 +42,6 @@ def choices(text: str, role: str) -> list[str]:
     return [f"{clicks} v{(int(value[1:]) + 1) % 8} </link>", f"{clicks} {value} </link>", f"{value} {clicks}"]
 
 
-def engine_of(recipe, domain, **fields) -> FakeEngine:
-    stops = {role: domain.stop(role) for role in ROLES}
-    return FakeEngine(domain.words(ROLES), stops, choices=choices, **fields)
+def engine_of(recipe, taskset, **fields) -> FakeEngine:
+    stops = {role: taskset.stop(role) for role in ROLES}
+    return FakeEngine(taskset.words(ROLES), stops, choices=choices, **fields)

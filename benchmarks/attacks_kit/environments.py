@@ -66,7 +66,7 @@ def misbehave(case: Any, often: str, marker: Path) -> Callable[[], None]:
 
     def begin() -> None:
         from forethought.tasks import families
-        from forethought.tasks.desk.domain import Desk
+        from forethought.tasks.desk.taskset import Desk
 
         at, calls = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_APPEND), {"n": 0}
 

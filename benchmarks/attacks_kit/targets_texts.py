@@ -42,7 +42,7 @@ def _family(domain, levels: list[int]) -> Feed:
 
 def desk(**options) -> Callable[[Path], Feed]:
     def make(folder: Path) -> Feed:
-        from forethought.tasks.desk.domain import Desk
+        from forethought.tasks.desk.taskset import Desk
 
         return _family(Desk((1, 2, 3), widgets=5, slip=0.1, **options), [1, 2, 3])
 
@@ -76,7 +76,7 @@ SAID = [
 
 def math(folder: Path) -> Feed:
     """A response in free text, up to its grade."""
-    from forethought.tasks.math.domain import Math
+    from forethought.tasks.math.taskset import Math
 
     (folder / "a.jsonl").write_text("".join(json.dumps(p) + "\n" for p in PROBLEMS[:4]), encoding="utf-8")
     (folder / "b.jsonl").write_text(

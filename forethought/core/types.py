@@ -30,12 +30,12 @@ class Task:
     computation."""
 
     id: str
-    domain: str
-    # difficulty, in the domain's own unit (desk: depth of the goal; blocksworld: optimal plan length)
+    taskset: str
+    # difficulty, in the taskset's own unit (desk: depth of the goal; blocksworld: optimal plan length)
     level: int
     context: str  # what several tasks may share (the screen); may be empty
     prompt: str  # the task itself, up to where the first role speaks
-    state: Any = None  # what the domain verifies against; only the domain reads it
+    state: Any = None  # what the taskset verifies against; only the taskset reads it
 
 
 @dataclass(frozen=True, slots=True)

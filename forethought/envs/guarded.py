@@ -24,10 +24,10 @@ from forethought.tasks.base import Taskset
 Check = Callable[[Any], Any]
 
 
-def guarded(domain: Taskset, limits: LimitSpec | None = None) -> Guarded:
+def guarded(taskset: Taskset, limits: LimitSpec | None = None) -> Guarded:
     """The family behind its boundary; one that is there already stays as it is. Raises Fault for attributes
     of the wrong type."""
-    found = domain if isinstance(domain, Guarded) else Guarded(domain)
+    found = taskset if isinstance(taskset, Guarded) else Guarded(taskset)
     if limits is not None:
         found.guard.limits = limits
     return found
@@ -37,11 +37,11 @@ class Guarded:
     """Looks like the family, to read and to write. Methods that the protocol does not name are guarded too,
     without a limit."""
 
-    def __init__(self, domain: Taskset):
+    def __init__(self, taskset: Taskset):
         own = self.__dict__
-        own["_inner"], own["_closed"], own["guard"] = domain, False, Guard(_name(domain))
+        own["_inner"], own["_closed"], own["guard"] = taskset, False, Guard(_name(taskset))
         own["episodes"] = Pool(self.guard)
-        self.guard.call("task", "the attributes", _attributes, (domain,))
+        self.guard.call("task", "the attributes", _attributes, (taskset,))
 
     def __getattr__(self, name: str) -> Any:
         inner, guard = self._inner, self.guard
@@ -170,23 +170,25 @@ METHODS: Mapping[str, tuple[Boundary, Callable[..., Any] | None]] = {
 """Method -> where it breaks, and what it gives. These have the limit of a step."""
 
 
-def _attributes(domain: Any) -> None:
+def _attributes(taskset: Any) -> None:
     need(
-        isinstance(domain, Taskset),
-        domain,
+        isinstance(taskset, Taskset),
+        taskset,
         "an object whose class derives from forethought.tasks.base.Taskset",
     )
-    need(isinstance(domain.name, str), domain.name, "text", "name")
-    need(isinstance(domain.levels, list | tuple), domain.levels, "levels", "levels")
-    for level in domain.levels:
+    need(isinstance(taskset.name, str), taskset.name, "text", "name")
+    need(isinstance(taskset.levels, list | tuple), taskset.levels, "levels", "levels")
+    for level in taskset.levels:
         need(isinstance(level, int), level, "a whole number", "a level")
-    need(isinstance(domain.turns, int) and domain.turns >= 1, domain.turns, "a whole number from 1", "turns")
-    side, most = domain.side, domain.observation
+    need(
+        isinstance(taskset.turns, int) and taskset.turns >= 1, taskset.turns, "a whole number from 1", "turns"
+    )
+    side, most = taskset.side, taskset.observation
     need(side in get_args(Side), side, " or ".join(get_args(Side)), "side")
     need(type(most) is int and most >= 0, most, "a whole number from 0", "observation")
     for name, table, kind, what in (
-        ("stops", domain.stops, str, "text"),
-        ("budgets", domain.budgets, int, "a whole number"),
+        ("stops", taskset.stops, str, "text"),
+        ("budgets", taskset.budgets, int, "a whole number"),
     ):
         need(
             isinstance(table, Mapping)
@@ -200,6 +202,6 @@ def _attributes(domain: Any) -> None:
             need(isinstance(table[role], kind), table[role], what, f"{name}[{role!r}]")
 
 
-def _name(domain: Any) -> str:
-    name = type(domain).__name__
+def _name(taskset: Any) -> str:
+    name = type(taskset).__name__
     return name if name.isprintable() else ascii(name)

@@ -21,7 +21,7 @@ from forethought.recipe.layout import has_planner, weights_of
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.recipe.work import Lengths, Work
 
-SPECIAL = 3  # tokens that a model from scratch has beside the words of its domain
+SPECIAL = 3  # tokens that a model from scratch has beside the words of its taskset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from forethought.recipe.work import Lengths, Work, wave_of
 from forethought.tasks import families
 from forethought.tasks.math.options import BUDGETS
 
-WORD = 3  # tokens of a subword tokenizer for one word of a compact domain
+WORD = 3  # tokens of a subword tokenizer for one word of a compact taskset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +56,15 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     if recipe.task.name == "math":
         budgets = BUDGETS | dict(recipe.task.options.get("budgets", {})) | own
         return Lengths(prompt=assume.prompt, said={role: budgets.get(role, 0) for role in roles})
-    domain, each = families.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
-    drawn = domain.family(random.Random(0), [max(domain.levels)] * 8, "train")
-    opening = domain.opening(roles[0])
+    taskset, each = families.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
+    drawn = taskset.family(random.Random(0), [max(taskset.levels)] * 8, "train")
+    opening = taskset.opening(roles[0])
     prompt = max(len(f"{task.context} {task.prompt} {opening}".split()) for task in drawn)
-    most = {role: domain.budget(role) * each for role in roles} | own
+    most = {role: taskset.budget(role) * each for role in roles} | own
     return Lengths(
         prompt=prompt * each,
-        said={role: most[role] * (domain.turns if role == roles[-1] else 1) for role in roles},
-        vocabulary=len(dict.fromkeys(domain.vocabulary())),
+        said={role: most[role] * (taskset.turns if role == roles[-1] else 1) for role in roles},
+        vocabulary=len(dict.fromkeys(taskset.vocabulary())),
     )
 
 

@@ -18,7 +18,7 @@ from forethought.workflows.rollout import Rollouts
 
 
 def to_measure(
-    domain: Taskset,
+    taskset: Taskset,
     spec: EvalSpec,
     problems: Path | None = None,
     tasks: int | None = None,
@@ -29,45 +29,45 @@ def to_measure(
     once. UserError for an unknown level, and for a taskset that reads no files or has no problems of its
     own."""
     if problems is not None:
-        return _of_file(domain, spec, problems, tasks, levels)
-    wanted = tuple(dict.fromkeys(levels or spec.levels or _levels(domain)))
-    _need_levels(wanted, _levels(domain), domain.name)
-    return held_out(domain, replace(spec, tasks=tasks or spec.tasks), wanted)
+        return _of_file(taskset, spec, problems, tasks, levels)
+    wanted = tuple(dict.fromkeys(levels or spec.levels or _levels(taskset)))
+    _need_levels(wanted, _levels(taskset), taskset.name)
+    return held_out(taskset, replace(spec, tasks=tasks or spec.tasks), wanted)
 
 
 def to_show(
-    domain: Taskset, n: int, level: int | None, seed: int, problems: Path | None = None
+    taskset: Taskset, n: int, level: int | None, seed: int, problems: Path | None = None
 ) -> list[Task]:
     """`n` tasks (all, where there are fewer) of any level or of one, drawn with `seed`. UserError as
     `to_measure` raises it."""
     rng = random.Random(seed_of(seed, "sample"))
-    if problems is None and not face(domain, Pool):
-        _need_levels([] if level is None else [level], _levels(domain), domain.name)
+    if problems is None and not face(taskset, Pool):
+        _need_levels([] if level is None else [level], _levels(taskset), taskset.name)
         return [
-            drawn(domain, rng, [level if level is not None else rng.choice(domain.levels)], "eval")[0]
+            drawn(taskset, rng, [level if level is not None else rng.choice(taskset.levels)], "eval")[0]
             for _ in range(n)
         ]
     levels = None if level is None else [level]
     pool = (
-        _of_file(domain, EvalSpec(), problems, None, levels)
+        _of_file(taskset, EvalSpec(), problems, None, levels)
         if problems is not None
-        else to_measure(domain, EvalSpec(), tasks=1 << 60, levels=levels)
+        else to_measure(taskset, EvalSpec(), tasks=1 << 60, levels=levels)
     )
     return rng.sample(pool, min(n, len(pool)))
 
 
 def oracle_plans(rollouts: Rollouts, tasks: Sequence[Task]) -> bool:
     """Whether there is a plan to act under for every one of these tasks."""
-    domain = rollouts.domain
-    return all(domain.has_plan(task) for task in tasks if not isinstance(task.state, Undrawn))
+    taskset = rollouts.taskset
+    return all(taskset.has_plan(task) for task in tasks if not isinstance(task.state, Undrawn))
 
 
 def _of_file(
-    domain: Taskset, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None
+    taskset: Taskset, spec: EvalSpec, path: Path, tasks: int | None, levels: Sequence[int] | None
 ) -> list[Task]:
-    if not face(domain, Files):
-        raise UserError(f"--problems: {domain.name} reads no problem files")
-    found = domain.problems(path)
+    if not face(taskset, Files):
+        raise UserError(f"--problems: {taskset.name} reads no problem files")
+    found = taskset.problems(path)
     there = sorted({task.level for task in found})
     if levels:
         _need_levels(levels, there, str(path))
@@ -81,12 +81,12 @@ def _of_file(
     return [task for task in found if task.id in taken]
 
 
-def _levels(domain: Taskset) -> tuple[int, ...]:
-    if not domain.levels:
+def _levels(taskset: Taskset) -> tuple[int, ...]:
+    if not taskset.levels:
         raise UserError(
-            f'{domain.name} has no problems to look at; give --problems FILE or --set task.eval=["FILE"]'
+            f'{taskset.name} has no problems to look at; give --problems FILE or --set task.eval=["FILE"]'
         )
-    return tuple(domain.levels)
+    return tuple(taskset.levels)
 
 
 def _need_levels(wanted: Sequence[int], there: Sequence[int], where: str) -> None:

@@ -62,13 +62,13 @@ def evaluate(
             f"{samples} samples at temperature 0 are {samples} times the same; give a temperature above 0"
         )
     recipe = source.recipe
-    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
-        return _evaluate(source, domain, problems, tasks, levels, tree, engine_of, tell)
+    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
+        return _evaluate(source, taskset, problems, tasks, levels, tree, engine_of, tell)
 
 
 def _evaluate(
     source: Source,
-    domain: Taskset,
+    taskset: Taskset,
     problems: Path | None,
     tasks: int | None,
     levels: Sequence[int] | None,
@@ -77,8 +77,8 @@ def _evaluate(
     tell: Tell,
 ) -> dict:
     recipe = source.recipe
-    chosen = to_measure(domain, recipe.eval, problems, tasks, levels)
-    rollouts = rollouts_of(source.open(domain, engine_of), domain, recipe)
+    chosen = to_measure(taskset, recipe.eval, problems, tasks, levels)
+    rollouts = rollouts_of(source.open(taskset, engine_of), taskset, recipe)
     rollouts.check_room(chosen)
     records = list(
         play(
@@ -101,12 +101,12 @@ def _evaluate(
         )
     samples = samples_of(source, tree)
     values = (_single if samples == 1 else _repeated)(records, rollouts.roles)
-    if problems is not None and face(domain, JudgesActs):
-        values |= _judged(domain, records, samples, rollouts.roles[-1])
+    if problems is not None and face(taskset, JudgesActs):
+        values |= _judged(taskset, records, samples, rollouts.roles[-1])
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
     if (
-        face(domain, Origins)
-        and len(files := _groups(records, lambda record: domain.origin(record.task))) > 1
+        face(taskset, Origins)
+        and len(files := _groups(records, lambda record: taskset.origin(record.task))) > 1
     ):
         groups["by_file"] = files
     found: dict = {
@@ -125,9 +125,9 @@ def _evaluate(
         len(r.responses) - len(r.judged()) + list(r.alone.values()).count(None) for r in records
     ):
         found["failed"] = failed
-    if face(domain, Comparable) and len(rollouts.roles) > 1:
+    if face(taskset, Comparable) and len(rollouts.roles) > 1:
         known = [record for record in records if not isinstance(record.task.state, Undrawn)]
-        found |= leaks(domain, known) | references(domain, known)
+        found |= leaks(taskset, known) | references(taskset, known)
     settings = {
         "model": str(source.path),
         "task": recipe.task.name,
@@ -204,10 +204,10 @@ def _is_judged(records: Sequence[Record], role: str) -> bool:
     return any(turn.valid is not None for turn in turns) or all(turn.status in NO_EVIDENCE for turn in turns)
 
 
-def _judged(domain: JudgesActs, records: Sequence[Record], k: int, role: str) -> Values:
+def _judged(taskset: JudgesActs, records: Sequence[Record], k: int, role: str) -> Values:
     """What the family's executor of acts says of every response; after a refused turn there are none, and
     they do nothing."""
-    judged = [[_acts(domain, r.task, s.texts(role)) for s in r.judged()] for r in records]
+    judged = [[_acts(taskset, r.task, s.texts(role)) for s in r.judged()] for r in records]
     success = [[s.success for s in r.judged()] for r in records]
     executable = [[float(j.get("executable", 0)) for j in row] for row in judged]
     optimal = [
@@ -218,8 +218,8 @@ def _judged(domain: JudgesActs, records: Sequence[Record], k: int, role: str) ->
     return {name: ([avg_at_k(shares) if shares else None for shares in row], k) for name, row in rows.items()}
 
 
-def _acts(domain: JudgesActs, task: Task, acts: Sequence[str]) -> Mapping[str, object]:
-    return domain.judge_acts(task, acts[0]) if acts else {}
+def _acts(taskset: JudgesActs, task: Task, acts: Sequence[str]) -> Mapping[str, object]:
+    return taskset.judge_acts(task, acts[0]) if acts else {}
 
 
 def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dict[int | str, list[int]]:

@@ -33,7 +33,7 @@ _NUMBERED = re.compile(r"(?:(?<=\s)|^)(?:step\s+)?\d{1,2}[.):]\s+", re.IGNORECAS
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+")
 
 
-def references(domain: Taskset, records: Sequence[Record]) -> dict:
+def references(taskset: Taskset, records: Sequence[Record]) -> dict:
     """{"references": ...} for the problems that come with sub-questions; {} where none does. Means over
     problems, each the mean over its responses, with 95 % intervals over problems:
 
@@ -45,9 +45,9 @@ def references(domain: Taskset, records: Sequence[Record]) -> dict:
     steps, sub_questions   their mean numbers
     """
     pairs = [
-        (_plans(domain, record), asked.sub_questions)
+        (_plans(taskset, record), asked.sub_questions)
         for record in records
-        if (asked := domain.asked(record.task)).sub_questions
+        if (asked := taskset.asked(record.task)).sub_questions
     ]
     if not pairs:
         return {}
@@ -68,12 +68,12 @@ def references(domain: Taskset, records: Sequence[Record]) -> dict:
     }
 
 
-def leaks(domain: Taskset, records: Sequence[Record]) -> dict:
+def leaks(taskset: Taskset, records: Sequence[Record]) -> dict:
     """{"leaks": ...} over problems: "answer" (share of plans that state the answer although the problem does
     not), "calculation" (share of plans with a calculation), "numbers" (mean count of numbers in a plan that
     are not in the problem)."""
     rows = [
-        [_leaks(plan, domain.asked(record.task)) for plan in _texts(domain, record)] for record in records
+        [_leaks(plan, taskset.asked(record.task)) for plan in _texts(taskset, record)] for record in records
     ]
     found: dict = {}
     for i, name in enumerate(("answer", "calculation")):
@@ -138,14 +138,14 @@ def align(steps: Sequence[str], asked: Sequence[str]) -> list[tuple[int, int, fl
     return pairs
 
 
-def _texts(domain: Taskset, record: Record) -> list[str]:
+def _texts(taskset: Taskset, record: Record) -> list[str]:
     """What the role that speaks first said in each response, without the word that ends its turn."""
     first = [response.turns[0] for response in record.responses]
-    return [turn.text.removesuffix(domain.stop(turn.role)) for turn in first]
+    return [turn.text.removesuffix(taskset.stop(turn.role)) for turn in first]
 
 
-def _plans(domain: Taskset, record: Record) -> list[list[str]]:
-    return [steps_of(text) for text in _texts(domain, record)]
+def _plans(taskset: Taskset, record: Record) -> list[list[str]]:
+    return [steps_of(text) for text in _texts(taskset, record)]
 
 
 def _leaks(plan: str, asked: Asked) -> tuple[float, float, float]:

@@ -118,7 +118,7 @@ def play(
                 beside = _branch(whole, own.pop())  # the oracle's is the last one
                 under = {roles[1]: beside, **{role: found[i] for role, found in told.items()}}
                 alone = {role: _score(tree, role, roles[-1]) for role, tree in under.items()}
-            responses = tuple(response(rollouts.domain, whole, first, roles[-1]) for first in own)
+            responses = tuple(response(rollouts.taskset, whole, first, roles[-1]) for first in own)
             yield Record(task=whole.task, responses=responses, alone=alone)
         tell(start + len(part), len(tasks))
 
@@ -127,7 +127,7 @@ def _score(tree: Tree, role: str, last: str) -> float | None:
     return success(tree) if role == last else valid(tree, role)
 
 
-def response(domain: Taskset, tree: Tree, first: Node, acts_as: str) -> Response:
+def response(taskset: Taskset, tree: Tree, first: Node, acts_as: str) -> Response:
     """What was said on one first branch of a tree, with one turn at every place."""
     nodes = [node for node in _branch(tree, first).nodes if node.role is not None]
     turns = tuple(map(_said, nodes))
@@ -138,7 +138,7 @@ def response(domain: Taskset, tree: Tree, first: Node, acts_as: str) -> Response
     if texts and broken is None and all(turn.status != "overlong" for turn in turns):
         try:
             # a family whose answers can be written in several ways says what one votes for
-            vote = domain.vote(tree.task, texts, bool(good))
+            vote = taskset.vote(tree.task, texts, bool(good))
         except Fault as fault:
             broken = fault.reason
     return Response(

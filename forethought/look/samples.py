@@ -32,13 +32,13 @@ def sample(
     last role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate`
     raises it."""
     recipe, tree = source.recipe, of_samples(source.recipe, tree, 1)
-    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as domain:
-        return _sample(source, domain, n, level, tree, seed, problems, engine_of)
+    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
+        return _sample(source, taskset, n, level, tree, seed, problems, engine_of)
 
 
 def _sample(
     source: Source,
-    domain: Taskset,
+    taskset: Taskset,
     n: int,
     level: int | None,
     tree: TreeSpec,
@@ -47,8 +47,8 @@ def _sample(
     engine_of: EngineOf,
 ) -> list[dict]:
     recipe = source.recipe
-    chosen = to_show(domain, n, level, seed, problems)
-    rollouts = rollouts_of(source.open(domain, engine_of), domain, recipe)
+    chosen = to_show(taskset, n, level, seed, problems)
+    rollouts = rollouts_of(source.open(taskset, engine_of), taskset, recipe)
     rollouts.check_room(chosen)
     oracle = oracle_plans(rollouts, chosen)
     records = play(

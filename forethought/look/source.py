@@ -38,9 +38,9 @@ class Source:
     # what a reader of the numbers must know: files that have changed since the run began
     notes: tuple[str, ...] = ()
 
-    def open(self, domain: Taskset, engine_of: EngineOf = torch_engine) -> Engine:
+    def open(self, taskset: Taskset, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
-        engine = engine_of(self.recipe, domain)
+        engine = engine_of(self.recipe, taskset)
         if self.checkpoint is not None:
             engine.load(self.checkpoint)
             for policy in engine.policies():

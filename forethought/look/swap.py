@@ -56,7 +56,7 @@ class Ground:
     tasks they are."""
 
     home: str
-    domain: Taskset
+    taskset: Taskset
     roles: tuple[str, ...]
     tasks: list[Task]
     seed: int
@@ -93,7 +93,7 @@ def swap(
     grounds = _grounds(named, tasks)
     with ExitStack() as held:
         for ground in grounds:
-            held.callback(ground.domain.close)
+            held.callback(ground.taskset.close)
         return _visited(named, grounds, engine_of, tell)
 
 
@@ -152,13 +152,13 @@ def _grounds(named: dict[str, Source], tasks: int | None) -> list[Ground]:
         if source.guest or recipe.task in seen:
             continue
         seen.append(recipe.task)
-        domain = families.build(recipe.task, to_measure=True, limits=recipe.limits)
+        taskset = families.build(recipe.task, to_measure=True, limits=recipe.limits)
         grounds.append(
             Ground(
                 home=name,
-                domain=domain,
+                taskset=taskset,
                 roles=roles_of(recipe),
-                tasks=to_measure(domain, recipe.eval, tasks=tasks),
+                tasks=to_measure(taskset, recipe.eval, tasks=tasks),
                 seed=seed_of(recipe.eval.seed, "eval"),
                 noise=recipe.eval.noise,
             )
@@ -167,9 +167,9 @@ def _grounds(named: dict[str, Source], tasks: int | None) -> list[Ground]:
 
 
 def _on(source: Source, grounds: Sequence[Ground], engine_of: EngineOf) -> Iterator[tuple[Rollouts, Ground]]:
-    engine = source.open(grounds[0].domain, engine_of)
+    engine = source.open(grounds[0].taskset, engine_of)
     for ground in grounds:
-        rollouts = rollouts_of(engine, ground.domain, source.recipe)
+        rollouts = rollouts_of(engine, ground.taskset, source.recipe)
         rollouts.check_room(ground.tasks)
         yield rollouts, ground
 
@@ -242,7 +242,7 @@ def _execute(rollouts: Rollouts, ground: Ground, actor: str, policy: str, start:
     trees = rollouts.execute(tasks, given, tree, policy, ground.seed, noise=ground.noise, first=start)
     for i, (planners, tree) in enumerate(zip(accepted, trees, strict=True), start):
         for planner, plan in zip(planners, tree.children(0), strict=True):
-            said = response(ground.domain, tree, plan, rollouts.roles[-1])
+            said = response(ground.taskset, tree, plan, rollouts.roles[-1])
             ground.scores[planner, actor][i] = None if said.failed else said.success
 
 
@@ -270,10 +270,10 @@ def _table(ground: Ground, names: Sequence[str]) -> dict:
     }
     return {
         "home": ground.home,
-        "task": ground.domain.name,
+        "task": ground.taskset.name,
         "n": len(ground.tasks),
         "levels": sorted({task.level for task in ground.tasks}),
-        "exact": ground.domain.executes_plans,
+        "exact": ground.taskset.executes_plans,
         "planner": list(ground.roles[:-1]),
         "actor": ground.roles[-1],
         "valid": {

@@ -28,17 +28,17 @@ Played = Mapping[tuple[str, ...], Sequence[Tree]]
 """The roles that the oracle speaks -> one greedy tree for each task."""
 
 
-def held_out(domain: Taskset, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
+def held_out(taskset: Taskset, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
     """`spec.tasks` tasks of each level, from the evaluation split, the same for the same seed."""
     tasks = []
     for level in levels:
         rng = random.Random(f"{spec.seed}/{level}")
         # a finite set of problems: each at most once, and all where there are no more
-        if face(domain, Pool):
-            pool = domain.pool(level, "eval")
+        if face(taskset, Pool):
+            pool = taskset.pool(level, "eval")
             tasks += rng.sample(pool, min(spec.tasks, len(pool)))
         else:
-            tasks += [drawn(domain, rng, [level], "eval")[0] for _ in range(spec.tasks)]
+            tasks += [drawn(taskset, rng, [level], "eval")[0] for _ in range(spec.tasks)]
     return tasks
 
 
@@ -75,7 +75,7 @@ def play(
     """The trees from which the measurements are read: one for each choice of roles that the oracle speaks, if
     the taskset has an oracle. Roles after those are spoken by their policies."""
     roles = rollouts.roles
-    known = rollouts.domain.has_plans
+    known = rollouts.taskset.has_plans
     tree = once(roles, temperature=0.0)
     trees = rollouts.grow(tasks, tree, policies, seed, noise=noise, beside=known and len(roles) > 1)
     if not known or len(roles) == 1:

@@ -1,7 +1,7 @@
 """Refuse what cannot work together, with the reason, before anything heavy starts.
 
 Keys, types and choices are `load`'s business; here are ranges and combinations, but for what belongs to one
-kind of stage (`kinds/`). A domain checks its own levels and options.
+kind of stage (`kinds/`). A taskset checks its own levels and options.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     for key in ("name", "levels", "options"):
         if key in task.options:
             raise RecipeError(
-                f"task.{key}", "is a key of every task, so a domain's option cannot have this name"
+                f"task.{key}", "is a key of every task, so a taskset's option cannot have this name"
             )
     known_levels("task.levels", task.levels, (), "")
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")

@@ -42,7 +42,7 @@ def measurements(recipe: Recipe) -> tuple[str, ...]:
 
 
 def eval_levels(recipe: Recipe) -> tuple[int, ...]:
-    """The levels that an evaluation covers; empty: the domain's own, which the recipe does not know."""
+    """The levels that an evaluation covers; empty: the taskset's own, which the recipe does not know."""
     return recipe.eval.levels or recipe.task.levels
 
 

@@ -201,7 +201,7 @@ def _finite(value: Any, where: str) -> Any:
 
 
 def _option(value: Any, where: str) -> Any:
-    """A domain's own option: any finite plain value. Lists become tuples, so that a recipe cannot change
+    """A taskset's own option: any finite plain value. Lists become tuples, so that a recipe cannot change
     under a run."""
     if isinstance(value, (list, tuple)):
         return tuple(_option(v, join(where, i)) for i, v in enumerate(value))

@@ -33,11 +33,11 @@ PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """A task family and its knobs. Keys beyond `name` and `levels` belong to the domain, which checks
+    """A task family and its knobs. Keys beyond `name` and `levels` belong to the taskset, which checks
     them."""
 
     name: str = "desk"
-    levels: tuple[int, ...] = ()  # empty: the domain's own
+    levels: tuple[int, ...] = ()  # empty: the taskset's own
     # written flat in TOML: task = { name = "desk", slip = 0.1 }
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -133,7 +133,7 @@ class EvalSpec:
     tasks: int = 100  # per level
     levels: tuple[int, ...] = ()  # empty: the task's levels
     every: int = 25  # steps, inside a stage; 0: only at its start and end
-    noise: bool = False  # keep the domain's noise (slip); off: measure the policy alone
+    noise: bool = False  # keep the taskset's noise (slip); off: measure the policy alone
     seed: int = 99
 
 

@@ -17,7 +17,7 @@ class Lengths:
 
     prompt: int
     said: Mapping[str, int]
-    vocabulary: int = 0  # words of the domain; 0: free text
+    vocabulary: int = 0  # words of the taskset; 0: free text
 
     @property
     def path(self) -> int:

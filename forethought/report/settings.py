@@ -28,8 +28,8 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def changed(recipe: Mapping[str, Any]) -> list[str]:
-    """Dotted keys whose value is not the default of the schema, or which the schema does not know (a domain's
-    own options)."""
+    """Dotted keys whose value is not the default of the schema, or which the schema does not know
+    (options of the taskset's own)."""
     usual, roles = flat(dataclasses.asdict(Recipe())), roles_in(recipe)
     for index, stage in enumerate(recipe.get("stage", [])):
         for kind in KINDS.values():  # an earlier version wrote out the keys of all kinds

@@ -22,7 +22,7 @@ def keep_trees(
     Only reads what the step has left, so that a run is the same whatever it keeps. Images that no saved tree
     shows are let go.
     """
-    images = rollouts.domain.episodes.images
+    images = rollouts.taskset.episodes.images
     if (
         step.trees
         and save.trees_every

@@ -49,8 +49,8 @@ from forethought.workflows.words import longest_turns
 EngineOf = Callable[[Recipe, Taskset], Engine]
 
 
-def torch_engine(recipe: Recipe, domain: Taskset) -> Engine:
-    """The embedded engine, with the recipe's model; a small one from scratch knows the domain's words and
+def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
+    """The embedded engine, with the recipe's model; a small one from scratch knows the taskset's words and
     length."""
     from forethought.engines.joined import Joined
     from forethought.engines.torch.engine import TorchEngine
@@ -62,9 +62,9 @@ def torch_engine(recipe: Recipe, domain: Taskset) -> Engine:
     def loaded(model: ModelSpec, seed: int) -> Loaded:
         if model.path:
             return load(model, (), 0, seed, weights)
-        if domain.spaced:
-            return load(model, domain.words(roles_of(recipe)), _context(domain, recipe), seed)
-        return load(model, domain.marks(), _text_context(domain, recipe), seed, texts=domain.texts())
+        if taskset.spaced:
+            return load(model, taskset.words(roles_of(recipe)), _context(taskset, recipe), seed)
+        return load(model, taskset.marks(), _text_context(taskset, recipe), seed, texts=taskset.texts())
 
     main = loaded(recipe.model, recipe.seed)
     if not given(recipe.planner):
@@ -72,7 +72,10 @@ def torch_engine(recipe: Recipe, domain: Taskset) -> Engine:
     planner = loaded(recipe.planner, seed_of(recipe.seed, "planner"))
     larger = max((main.model, planner.model), key=lambda model: model.num_parameters())
     on = prepare(recipe.engine, larger)  # a process has one number of threads
-    probes = domain.vocabulary() or [*domain.marks(), *domain.texts()[:64]]  # free text has no list of words
+    probes = taskset.vocabulary() or [
+        *taskset.marks(),
+        *taskset.texts()[:64],
+    ]  # free text has no list of words
     engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
     return Joined(engines[0], dict.fromkeys(planners(recipe).values(), engines[1]), probes)
 
@@ -81,31 +84,31 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
     """Engine and rollouts for a recipe; everything that can be refused is refused before a model is
     loaded."""
     check(recipe)
-    domain = families.build(recipe.task, limits=recipe.limits)
+    taskset = families.build(recipe.task, limits=recipe.limits)
     try:
-        return _built(recipe, domain, engine_of)
+        return _built(recipe, taskset, engine_of)
     except BaseException:
-        domain.close()
+        taskset.close()
         raise
 
 
-def _built(recipe: Recipe, domain: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
+def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
     for where, levels in [("eval.levels", recipe.eval.levels)] + [
         (f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage) if isinstance(s, TrainingSpec)
     ]:
-        if wrong := [level for level in levels if level not in domain.levels]:
+        if wrong := [level for level in levels if level not in taskset.levels]:
             raise RecipeError(
-                where, f"{domain.name} has no level {wrong[0]} here; its levels are {list(domain.levels)}"
+                where, f"{taskset.name} has no level {wrong[0]} here; its levels are {list(taskset.levels)}"
             )
     # again where the recipe left the levels open
-    check(replace(recipe, task=replace(recipe.task, levels=tuple(domain.levels))))
+    check(replace(recipe, task=replace(recipe.task, levels=tuple(taskset.levels))))
     for i, stage in enumerate(recipe.stage):
         if isinstance(stage, Distill):
-            check_distill(f"stage.{i}", stage.distill, domain, scratch=not recipe.model.path)
+            check_distill(f"stage.{i}", stage.distill, taskset, scratch=not recipe.model.path)
         named_code(stage, f"stage.{i}")
-    engine = engine_of(recipe, domain)
+    engine = engine_of(recipe, taskset)
     check_faces(recipe, engine)
-    rollouts = rollouts_of(engine, domain, recipe)
+    rollouts = rollouts_of(engine, taskset, recipe)
     rollouts.check_room(demonstrated=any(s.learns_from == "demonstrations" for s in recipe.stage))
     return engine, rollouts
 
@@ -120,47 +123,47 @@ def named_code(stage: StageSpec, where: str) -> None:
         load_named(stage.credit.name, Path.cwd(), f"{where}.credit.name")
 
 
-def rollouts_of(engine: Engine, domain: Taskset, recipe: Recipe) -> Rollouts:
+def rollouts_of(engine: Engine, taskset: Taskset, recipe: Recipe) -> Rollouts:
     """UserError where the engine's tokenizer cannot write the words of the taskset and the workflow."""
-    rollouts = Rollouts(engine, domain, recipe.workflow, recipe.roles)
+    rollouts = Rollouts(engine, taskset, recipe.workflow, recipe.roles)
     stops = [stop for role in rollouts.roles for stop in rollouts.words.stops(role)]
-    engine.check_words(domain.words(rollouts.roles), stops)
+    engine.check_words(taskset.words(rollouts.roles), stops)
     return rollouts
 
 
-def _context(domain: Taskset, recipe: Recipe) -> int:
+def _context(taskset: Taskset, recipe: Recipe) -> int:
     """Words that the longest episode can take, with as much again to spare, in steps of 64 (sizes a model
     from scratch)."""
     rng, longest, broken = random.Random(0), 0, None
     workflow = workflow_of(recipe.workflow.name)
-    opening = domain.opening(workflow.roles[0])
+    opening = taskset.opening(workflow.roles[0])
     for _ in range(32):
         try:
-            task = domain.family(rng, [max(domain.levels)], "train")[0]
-            shown = [opening, *(t.text for t in workflow.shown(domain, task))]
+            task = taskset.family(rng, [max(taskset.levels)], "train")[0]
+            shown = [opening, *(t.text for t in workflow.shown(taskset, task))]
         except Fault as fault:
             broken = fault
             continue
         longest = max(longest, sum(len(t.split()) for t in [task.context, task.prompt, *shown]))
     if broken and not longest:
         raise broken
-    return -(-2 * (longest + _longest_turns(domain, recipe)) // 64) * 64
+    return -(-2 * (longest + _longest_turns(taskset, recipe)) // 64) * 64
 
 
-def _text_context(domain: Taskset, recipe: Recipe) -> int:
+def _text_context(taskset: Taskset, recipe: Recipe) -> int:
     """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the
     solution that it comes from."""
     prompt, text = (
         max(len(said.encode()) for said in some)
-        for some in ([t.prompt for t in domain.longest(16)], domain.texts())
+        for some in ([t.prompt for t in taskset.longest(16)], taskset.texts())
     )
-    return -(-(prompt + 2 * text + _longest_turns(domain, recipe)) // 64) * 64
+    return -(-(prompt + 2 * text + _longest_turns(taskset, recipe)) // 64) * 64
 
 
-def _longest_turns(domain: Taskset, recipe: Recipe) -> int:
+def _longest_turns(taskset: Taskset, recipe: Recipe) -> int:
     workflow = workflow_of(recipe.workflow.name)
-    budgets = {role: domain.budget(role) for role in workflow.roles}
-    return longest_turns(budgets, domain.turns, workflow.each_turn or workflow.roles[-1:])
+    budgets = {role: taskset.budget(role) for role in workflow.roles}
+    return longest_turns(budgets, taskset.turns, workflow.each_turn or workflow.roles[-1:])
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
@@ -168,7 +171,7 @@ def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
     does."""
     engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
     return lambda model: engine_of(
-        replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.domain
+        replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.taskset
     )
 
 
@@ -177,7 +180,7 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
     recipe = anchored(recipe, Path.cwd())
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
-    with closing(rollouts.domain):
+    with closing(rollouts.taskset):
         store = Store.create(out)
         with store.alone() as note:
             Store.create(out)  # again: another process may have begun here meanwhile
@@ -254,7 +257,7 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
         # run began with.
         chosen = found.state.get("chosen") if found.folder else {}
         engine, rollouts = build(replace(recipe, engine=kept.pinned(recipe.engine, chosen or {})), engine_of)
-        with closing(rollouts.domain):
+        with closing(rollouts.taskset):
             store.cut_back(found.state)
             ensure_records(store, found.state)
             progress = found.progress

@@ -62,8 +62,8 @@ class Runner:
         load: Load | None = None,
     ):
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
-        levels = recipe.eval.levels or rollouts.domain.levels
-        self.held_out = held_out(rollouts.domain, recipe.eval, levels)
+        levels = recipe.eval.levels or rollouts.taskset.levels
+        self.held_out = held_out(rollouts.taskset, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
         self.failures = Failures(rollouts.guard, recipe.limits, store, self.ledger.decide)
@@ -167,7 +167,7 @@ class Runner:
                 self._read_evaluation(stage)
                 stage = self.stage
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
-            if (images := self.rollouts.domain.episodes.images).seen and not images.told:
+            if (images := self.rollouts.taskset.episodes.images).seen and not images.told:
                 images.told = True
                 self.ledger.emit("note", text=UNREAD)
             if measured and (ending := self._judge(spec)):

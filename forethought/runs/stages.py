@@ -20,7 +20,7 @@ def stage_of(recipe: Recipe, p: Progress, engine: Engine, rollouts: Rollouts, ou
     that has begun goes on with its curriculum."""
     spec = handover.changed(recipe.stage[p.stage], p.changed)
     curriculum = LevelSampler(
-        spec.levels or rollouts.domain.levels,
+        spec.levels or rollouts.taskset.levels,
         spec.level_weights,
         spec.easy_levels,
         round(spec.easy_first * spec.steps),

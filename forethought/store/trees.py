@@ -58,7 +58,7 @@ def _record(tree: Tree, advantages: Advantages, oracle: str) -> dict:
             record["images"] = list(node.images)
     return {
         "task": tree.task.id,
-        "domain": tree.task.domain,
+        "domain": tree.task.taskset,
         "level": tree.task.level,
         "context": tree.task.context,
         "prompt": tree.task.prompt,

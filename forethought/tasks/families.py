@@ -12,19 +12,19 @@ from forethought.tasks.base import Taskset
 
 
 def _desk(levels: Sequence[int], **options) -> Taskset:
-    from forethought.tasks.desk.domain import Desk
+    from forethought.tasks.desk.taskset import Desk
 
     return Desk(levels, **options)
 
 
 def _blocksworld(levels: Sequence[int], **options) -> Taskset:
-    from forethought.tasks.blocksworld.domain import Blocksworld
+    from forethought.tasks.blocksworld.taskset import Blocksworld
 
     return Blocksworld(levels, **options)
 
 
 def _math(levels: Sequence[int], **options) -> Taskset:
-    from forethought.tasks.math.domain import Math
+    from forethought.tasks.math.taskset import Math
 
     return Math(levels, **options)
 

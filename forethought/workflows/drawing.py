@@ -30,6 +30,6 @@ def undrawn(taskset: Taskset, levels: Sequence[int], fault: Fault) -> list[Task]
     """A placeholder task for each level, which carries the fault's reason."""
     state = Undrawn(fault.reason)
     return [
-        Task(id="undrawn", domain=taskset.name, level=level, context="", prompt="", state=state)
+        Task(id="undrawn", taskset=taskset.name, level=level, context="", prompt="", state=state)
         for level in levels
     ]

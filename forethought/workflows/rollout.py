@@ -33,18 +33,18 @@ class Rollouts:
     def __init__(
         self,
         engine: Engine,
-        domain: Taskset,
+        taskset: Taskset,
         workflow: WorkflowSpec | None = None,
         roles: Mapping[str, RoleSpec] | None = None,
         *,
         free: bool = False,
     ):
-        self.engine, self.domain, self.free = engine, guarded(domain), free
+        self.engine, self.taskset, self.free = engine, guarded(taskset), free
         self.spec = workflow or WorkflowSpec()
         self.workflow = workflow_of(self.spec.name)
         self.roles = self.workflow.roles
-        self.guard = self.domain.guard
-        self.words = Words(engine, self.domain, self.roles, self.workflow.each_turn, roles or {})
+        self.guard = self.taskset.guard
+        self.words = Words(engine, self.taskset, self.roles, self.workflow.each_turn, roles or {})
 
     def notes(self) -> list[str]:
         """What a run says at its start: on how many threads it computes and why, and by what; what the
@@ -52,20 +52,20 @@ class Rollouts:
         facts = self.engine.facts()
         computes = [_computes(facts)] if "threads/why" in facts else []
         tight = [self.words.tight] if self.words.tight else []
-        return [*computes, *self.engine.notes, *self.domain.notes, *tight]
+        return [*computes, *self.engine.notes, *self.taskset.notes, *tight]
 
     # ---- what can be shown; tasksets whose problems come without plans can show those that were given some
 
     def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training tasks to demonstrate, one per level; where the taskset breaks, `Undrawn` ones."""
-        return drawing.shown(self.domain, rng, levels)
+        return drawing.shown(self.taskset, rng, levels)
 
     def turns(self, task: Task) -> list[tuple[Turn, tuple[int, ...]]]:
         """The turns of a task's demonstration under the workflow with their tokens, token for token what a
         rollout that says the same would read and say; [] where it could not be drawn, or the taskset breaks
         over it."""
         try:
-            shown = [] if isinstance(task.state, Undrawn) else self.workflow.shown(self.domain, task)
+            shown = [] if isinstance(task.state, Undrawn) else self.workflow.shown(self.taskset, task)
             if shown:
                 self.words.encoded("task", "family", self.words.root_ids, task)
             found: list[tuple[Turn, tuple[int, ...]]] = []
@@ -115,14 +115,14 @@ class Rollouts:
 
     def shows(self) -> bool:
         """Whether every task that `shown` can draw has a demonstration."""
-        return self.domain.shows
+        return self.taskset.shows
 
     def oracle_plan(self, task: Task) -> str:
         """The oracle's plan, "" where the taskset knows none for this task, or breaks over it."""
-        if isinstance(task.state, Undrawn) or not face(self.domain, Oracle):
+        if isinstance(task.state, Undrawn) or not face(self.taskset, Oracle):
             return ""
         with suppress(Fault):
-            return self.domain.oracle_plan(task) if self.domain.has_plan(task) else ""
+            return self.taskset.oracle_plan(task) if self.taskset.has_plan(task) else ""
         return ""
 
     # ---- trees
@@ -175,7 +175,7 @@ class Rollouts:
         budgets = {role: tree.tokens.get(role) or most for role, most in self.words.budgets.items()}
         return Play(
             words=self.words,
-            taskset=self.domain,
+            taskset=self.taskset,
             workflow=self.workflow.name,
             policies=policies,
             counts=counts_of(tree, self.roles),
@@ -184,7 +184,7 @@ class Rollouts:
             temperature=tree.temperature,
             top_p=tree.top_p,
             noise=noise,
-            turns=self.domain.turns,
+            turns=self.taskset.turns,
             max_turns=self.spec.max_turns,
             max_tokens=self.spec.max_tokens,
             oracle=self.oracle,
@@ -203,7 +203,7 @@ class Rollouts:
             fault = self.guard.fault("workflow", self.workflow.name, error)
             whole[number].lose(fault.reason)
 
-        pool = self.domain.episodes
+        pool = self.taskset.episodes
         if self.free:
             driver = Free(self.engine.sample, pool, lost)
         else:
@@ -232,7 +232,7 @@ class Rollouts:
         """What the oracle says in its turn `number` of a role."""
         with self.guard.watch():
             try:
-                said = self.workflow.oracle(self.domain, task, role)
+                said = self.workflow.oracle(self.taskset, task, role)
                 if number >= len(said):
                     return Given(
                         text="", ids=(), fault=f"task: the oracle has no turn {number + 1} of {role}"

@@ -333,13 +333,12 @@ def test_the_outline_says_whose_weights_train_and_what_follows_a_roll_back():
     stage = Imitate(roles=("plan",), gates=gates, adaptive=AdaptiveSpec(to="keep_kl"))
     text = outline(Recipe(layout="models", stage=(stage, Imitate(roles=("plan",), weights="base"))))
     assert text.splitlines()[1:] == [
-        "# stage 1/2 imitate: trains plan (model), frozen act, 100 steps of 32 tasks, levels all of the "
-        "domain's, "
+        "# stage 1/2 imitate: trains plan (model), frozen act, 100 steps of 32 tasks, all levels, "
         "isolates by keep_kl where a role is harmed",
         "#   gate: eval/act max_drop 0.01, else roll_back and run it again isolated (model)",
         "#   gate: eval/act max_drop 0.01, else roll_back and run it again with 0.25 of its rate",
         "#   gate: eval/act at_least 0.5, else stop",
-        "# stage 2/2 imitate: trains plan (base), 100 steps of 32 tasks, levels all of the domain's",
+        "# stage 2/2 imitate: trains plan (base), 100 steps of 32 tasks, all levels",
     ]
 
 

@@ -39,8 +39,8 @@ class Plain(FakeEngine):
         return super().__getattribute__(name)
 
 
-def plain_of(recipe, domain) -> Plain:
-    return Plain(domain.vocabulary(), domain.stops, choices=desk_choices)
+def plain_of(recipe, taskset) -> Plain:
+    return Plain(taskset.vocabulary(), taskset.stops, choices=desk_choices)
 
 
 @pytest.mark.parametrize("kind", [FakeEngine, Joined, TorchEngine])
@@ -88,7 +88,7 @@ def test_a_recipe_that_needs_surgery_is_refused_where_the_engine_has_none(stage,
     recipe = desk_recipe(stage, layout="shared", probes={"conflict_every": probes})
     with pytest.raises(RecipeError, match=f"^{key}: needs an engine with Surgery, and Plain has no .*slerp"):
         run.build(recipe, plain_of)
-    run.build(recipe, lambda recipe, domain: FakeEngine(domain.vocabulary(), domain.stops))
+    run.build(recipe, lambda recipe, taskset: FakeEngine(taskset.vocabulary(), taskset.stops))
 
 
 def test_an_engine_without_surgery_trains_what_needs_none(tmp_path):

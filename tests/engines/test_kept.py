@@ -85,8 +85,8 @@ class Choosing(FakeEngine):
 
 
 def engine_of(machine: dict, asked: list):
-    def made(recipe, domain):
-        engine = fake_desk()(recipe, domain)
+    def made(recipe, taskset):
+        engine = fake_desk()(recipe, taskset)
         engine.__class__ = Choosing
         asked.append(recipe.engine)
         own = {

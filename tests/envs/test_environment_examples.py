@@ -14,7 +14,7 @@ from forethought.envs.guard import Fault
 from forethought.envs.pool import play
 
 ROOT = Path(__file__).parents[2]
-TASK = Task(id="one", domain="numbers", level=100, context="", prompt="Find the number.")
+TASK = Task(id="one", taskset="numbers", level=100, context="", prompt="Find the number.")
 
 
 def test_the_examples_of_the_page_run():

@@ -16,7 +16,7 @@ from forethought.envs.guard import KINDS, Fault, Guard
 from forethought.envs.guarded import guarded
 from forethought.recipe.schema import LimitSpec
 from forethought.runs.interrupts import Interrupts
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 
 SHORT = 0.02
 
@@ -306,12 +306,12 @@ def test_a_property_that_raises_is_a_fault_and_a_missing_one_is_missing():
         def notes(self):
             raise RuntimeError("boom")
 
-    domain = guarded(Family((1,), widgets=4))
+    taskset = guarded(Family((1,), widgets=4))
     with pytest.raises(Fault, match="task: RuntimeError: boom"):
-        _ = domain.notes
-    assert not hasattr(domain, "pool") and guarded(domain) is domain
+        _ = taskset.notes
+    assert not hasattr(taskset, "pool") and guarded(taskset) is taskset
     with pytest.raises(AttributeError):
-        _ = domain.nothing
+        _ = taskset.nothing
 
 
 def test_a_number_of_another_kind_is_a_float_behind_the_boundary():

@@ -16,7 +16,7 @@ from forethought.report.trees import load_trees
 from forethought.runs import run
 from forethought.store import IMAGE, Store
 from forethought.tasks import families
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.traces.files import read_trees, saved_steps
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n" + b"one", b"\xff\xd8\xff" + b"two"
@@ -25,7 +25,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n" + b"one", b"\xff\xd8\xff" + b"two"
 def tree(*names):
     nodes = [Node(id=0, parent=None, role=None, text="GOAL", token_ids=(1,))]
     nodes.append(Node(id=1, parent=0, role=None, text="page", token_ids=(2,), images=names))
-    return Tree(task=Task(id="t", domain="made", level=1, context="", prompt="GOAL"), nodes=tuple(nodes))
+    return Tree(task=Task(id="t", taskset="made", level=1, context="", prompt="GOAL"), nodes=tuple(nodes))
 
 
 def test_a_name_is_the_digest_of_the_bytes_and_their_kind():

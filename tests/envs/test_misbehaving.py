@@ -116,7 +116,7 @@ def test_an_evaluation_leaves_out_the_tasks_that_failed(name):
     rollouts = Rollouts(fake_desk()(None, desk), desk)
     rollouts.guard.limits = LimitSpec(step_seconds=seconds_of(case), **case.limits)
     found = evaluate(
-        rollouts, held_out(rollouts.domain, EvalSpec(tasks=3), (1, 2)), {"plan": "base", "act": "base"}
+        rollouts, held_out(rollouts.taskset, EvalSpec(tasks=3), (1, 2)), {"plan": "base", "act": "base"}
     )
     assert {seen.boundary for seen in rollouts.guard.seen.values()} == {case.boundary}
     lost = {side: found.scores[f"eval/{side}"].count(None) for side in ("plan", "act", "e2e")}

@@ -21,7 +21,7 @@ from forethought.envs.guard import Fault, Guard
 from forethought.envs.pool import Pool
 from forethought.recipe.schema import LimitSpec
 
-TASK = Task(id="t", domain="made", level=1, context="", prompt="GOAL")
+TASK = Task(id="t", taskset="made", level=1, context="", prompt="GOAL")
 SHORT = 0.03  # seconds, of what hangs
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 8
 

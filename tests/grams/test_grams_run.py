@@ -18,7 +18,7 @@ from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.check import check
 from forethought.recipe.schema import ProbeSpec
 from forethought.runs import run
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 # metrics ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from forethought.core.errors import RecipeError
 from forethought.interface.result import Parsed, Refusal
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.schema import TreeSpec
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.tasks.families import build
 from forethought.workflows.rollout import Rollouts
 
@@ -210,12 +210,12 @@ def test_random_text_is_a_plan_or_refused():
 def test_rollouts_keep_a_refused_plan_and_execute_the_others():
     refused = "c s e </plan>"
     texts = iter([PLAN, refused])
-    domain = desk()
+    taskset = desk()
 
     def say(policy, text, i, seed):
         return ACT if "</plan>" in text else next(texts)
 
-    rollouts = Rollouts(Listening(domain.vocabulary(), domain.stops, script=say), domain)
+    rollouts = Rollouts(Listening(taskset.vocabulary(), taskset.stops, script=say), taskset)
     [tree] = rollouts.grow(
         [HAND], TreeSpec(counts={"plan": 2, "act": 1}), {"plan": "base", "act": "base"}, seed=1
     )

@@ -41,12 +41,12 @@ def speaking(plan_of, act_of):
     """An engine where sample i of a plan is the continuation `plan_of(i)`, and every act under it
     `act_of(i)`, i being the plan's."""
 
-    def engine_of(recipe, domain):
+    def engine_of(recipe, taskset):
         def say(policy, text, i, seed):
             role = "plan" if text.endswith("<plan>") else "act"
             return desk_choices(text, role)[plan_of(i) if role == "plan" else act_of(i)]
 
-        return Listening(domain.vocabulary(), domain.stops, choices=desk_choices, script=say)
+        return Listening(taskset.vocabulary(), taskset.stops, choices=desk_choices, script=say)
 
     return engine_of
 
@@ -167,8 +167,8 @@ def test_what_cannot_be_looked_at_says_why(
 
 
 def test_words_that_the_tokenizer_cannot_write(model):
-    def wordless(recipe, domain):
-        return Listening(domain.vocabulary()[3:], domain.stops)
+    def wordless(recipe, taskset):
+        return Listening(taskset.vocabulary()[3:], taskset.stops)
 
     with pytest.raises(UserError, match="lacks GOAL"):
         evaluate(find(model, "desk", SMALL), engine_of=wordless)
@@ -202,13 +202,13 @@ def test_published_problems_are_judged_by_their_acts_too(model, tmp_path, detour
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"id": "bw-1", "pddl": PDDL}) + "\n")
 
-    def engine_of(recipe, domain):
-        (task,) = domain.problems(file)
-        plan, act = domain.demonstrate(task)
+    def engine_of(recipe, taskset):
+        (task,) = taskset.problems(file)
+        plan, act = taskset.demonstrate(task)
         longer = f"pick a put a {act.text}"
         return Listening(
-            domain.vocabulary(),
-            domain.stops,
+            taskset.vocabulary(),
+            taskset.stops,
             script=lambda policy, text, i, seed: (
                 (longer if detour else act.text) if text.endswith("</plan>") else plan.text
             ),

@@ -86,7 +86,7 @@ def model(tmp_path) -> Path:
 
 def speaker(plan, act):
     """plan(problem so far, sample) and act(problem and plan so far)"""
-    return lambda recipe, domain: Characters(
+    return lambda recipe, taskset: Characters(
         lambda text, i: act(text) if "</plan>" in text else plan(text, i) + "</plan>"
     )
 
@@ -124,12 +124,14 @@ def test_answers_vote_by_their_value_and_what_cannot_be_read_does_not(model, tmp
 
 def test_spellings_that_only_algebra_makes_equal_are_one_answer(tmp_path):
     file = write(tmp_path / "a.jsonl", [{"problem": "p", "answer": "\\sqrt{8}"}])
-    domain = build(TaskSpec(name="math", options={"eval": [str(file)], "grader": "exact"}), to_measure=True)
-    (task,) = domain.pool(0, "eval")
+    taskset = build(TaskSpec(name="math", options={"eval": [str(file)], "grader": "exact"}), to_measure=True)
+    (task,) = taskset.pool(0, "eval")
     act = r"<think> x </think> \boxed{2\sqrt{2}}"
-    assert domain.vote(task, [act], True) == domain.vote(task, [r"<think> x </think> \boxed{\sqrt{8}}"], True)
-    assert domain.vote(task, [act], False) != domain.vote(task, [act], True)
-    assert domain.vote(task, ["no box"], False) is None
+    assert taskset.vote(task, [act], True) == taskset.vote(
+        task, [r"<think> x </think> \boxed{\sqrt{8}}"], True
+    )
+    assert taskset.vote(task, [act], False) != taskset.vote(task, [act], True)
+    assert taskset.vote(task, ["no box"], False) is None
 
 
 # Problems ---------------------------------------------------------------------------------------------------
@@ -227,12 +229,12 @@ def test_what_training_needs_is_still_asked_of_a_training_run(tmp_path):
 
 
 def test_sub_questions_of_a_socratic_file(tmp_path):
-    domain = MeasuredMath(grader="exact")
-    janet, robe = domain.problems(write(tmp_path / "s.jsonl", SOCRATIC))
-    assert domain.asked(janet).sub_questions == ("How many eggs does Janet sell?", "How much does she make?")
-    assert (domain.asked(robe).answer, janet.level) == ("3", 2)
-    (plain,) = domain.problems(write(tmp_path / "p.jsonl", [{"problem": "p", "answer": "1"}]))
-    assert domain.asked(plain).sub_questions == ()
+    taskset = MeasuredMath(grader="exact")
+    janet, robe = taskset.problems(write(tmp_path / "s.jsonl", SOCRATIC))
+    assert taskset.asked(janet).sub_questions == ("How many eggs does Janet sell?", "How much does she make?")
+    assert (taskset.asked(robe).answer, janet.level) == ("3", 2)
+    (plain,) = taskset.problems(write(tmp_path / "p.jsonl", [{"problem": "p", "answer": "1"}]))
+    assert taskset.asked(plain).sub_questions == ()
 
 
 @pytest.mark.parametrize(

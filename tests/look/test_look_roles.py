@@ -28,7 +28,7 @@ def saying(blink: int, think: int, link: int):
         role = next(role for role in reversed(ROLES) if f"</{role}>" not in text and role_begun(text, role))
         return choices(text, role)[said[role]]
 
-    return lambda recipe, domain: engine_of(recipe, domain, script=say)
+    return lambda recipe, taskset: engine_of(recipe, taskset, script=say)
 
 
 def role_begun(text: str, role: str) -> bool:
@@ -97,8 +97,10 @@ def test_the_turns_of_every_role_are_shown(runs):
 def test_the_roles_before_the_last_change_places_with_the_last(runs):
     """`one` looks and thinks rightly and links wrongly, `other` the other way round."""
 
-    def skilled(recipe, domain):
-        return saying(*((RIGHT, RIGHT, WRONG) if recipe.stage[1:] else (RIGHT, WRONG, RIGHT)))(recipe, domain)
+    def skilled(recipe, taskset):
+        return saying(*((RIGHT, RIGHT, WRONG) if recipe.stage[1:] else (RIGHT, WRONG, RIGHT)))(
+            recipe, taskset
+        )
 
     (table,) = swap(find_all(runs), engine_of=skilled)
     assert {p: {a: cell["value"] for a, cell in row.items()} for p, row in table["e2e"].items()} == {
@@ -142,8 +144,8 @@ def test_a_role_that_nobody_judges_has_no_number(models):
     source = find(models[0], "desk", ["workflow=react", "task.levels=[1]", "eval.tasks=2"])
     roles = ("think", "act")
 
-    def engine_of(recipe, domain):
-        return FakeEngine(domain.words(roles), {role: domain.stop(role) for role in roles})
+    def engine_of(recipe, taskset):
+        return FakeEngine(taskset.words(roles), {role: taskset.stop(role) for role in roles})
 
     found = evaluate(source, engine_of=engine_of)
     assert "think" not in found and {"act", "e2e"} <= set(found)
@@ -165,8 +167,8 @@ def test_roles_that_cannot_change_places_are_named(models, workflow, message):
 def test_runs_of_other_roles_cannot_be_exchanged(runs, tmp_path):
     recipe = desk_recipe({"kind": "imitate", "until": {"steps": 1}, "batch": 2})
 
-    def two(recipe, domain):
-        return FakeEngine(domain.vocabulary(), domain.stops)
+    def two(recipe, taskset):
+        return FakeEngine(taskset.vocabulary(), taskset.stops)
 
     run.train(recipe, tmp_path / "two", nothing, two)
     with pytest.raises(UserError, match="one speaks blink, think and link and two plan and act"):

@@ -36,7 +36,7 @@ def models(tmp_path):
     return make
 
 
-def skilled(recipe, domain, words=lambda words: words):
+def skilled(recipe, taskset, words=lambda words: words):
     """An engine that plans and acts as SKILLS says of its folder; `words` gives it a vocabulary in another
     order."""
     plan, act = SKILLS[Path(recipe.model.path).name]
@@ -45,7 +45,7 @@ def skilled(recipe, domain, words=lambda words: words):
         role = "plan" if text.endswith("<plan>") else "act"
         return desk_choices(text, role)[plan if role == "plan" else act]
 
-    return Listening(words(domain.vocabulary()), domain.stops, choices=desk_choices, script=say)
+    return Listening(words(taskset.vocabulary()), taskset.stops, choices=desk_choices, script=say)
 
 
 def values(table: dict) -> dict:
@@ -95,10 +95,10 @@ def test_the_diagonal_and_the_oracles_row_are_what_eval_says(models):
 def test_models_with_other_tokenizers_read_each_others_plans(models):
     """The same words have other ids: what travels is text."""
 
-    def reversing(recipe, domain):
+    def reversing(recipe, taskset):
         return skilled(
             recipe,
-            domain,
+            taskset,
             (lambda words: words[::-1]) if Path(recipe.model.path).name == "actor" else (lambda words: words),
         )
 
@@ -125,9 +125,9 @@ def test_runs_are_measured_on_the_tasks_of_each(tmp_path, models):
 def test_one_model_is_in_memory_at_a_time(models):
     alive, most = weakref.WeakSet(), []
 
-    def counting(recipe, domain):
+    def counting(recipe, taskset):
         gc.collect()
-        engine = skilled(recipe, domain)
+        engine = skilled(recipe, taskset)
         alive.add(engine)
         most.append(len(alive))
         return engine
@@ -164,10 +164,10 @@ def test_what_cannot_be_swapped(models, names, message):
 
 
 def test_tasks_that_one_of_them_cannot_write(models):
-    def narrow(recipe, domain):
+    def narrow(recipe, taskset):
         return skilled(
             recipe,
-            domain,
+            taskset,
             (lambda words: words[3:]) if Path(recipe.model.path).name == "actor" else (lambda words: words),
         )
 

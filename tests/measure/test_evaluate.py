@@ -8,7 +8,7 @@ from conftest import REFUSED, RIGHT, WRONG, Listening, desk_choices
 from forethought.core.metrics import wilson
 from forethought.measure.evaluate import evaluate, held_out, score, success
 from forethought.recipe.schema import EvalSpec
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 ONE = {"plan": "base", "act": "base"}
@@ -31,7 +31,7 @@ def rollouts_of(plan: int | None = None, act: int | None = None, **options) -> R
 
 
 def tasks_of(rollouts: Rollouts, n: int = 5) -> list:
-    return held_out(rollouts.domain, EvalSpec(tasks=n), (1, 2))
+    return held_out(rollouts.taskset, EvalSpec(tasks=n), (1, 2))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def tree(*plans: tuple[str, str], outcome: dict[int, float] | None = None) -> Tr
                 reward_parts={"outcome": success},
             )
         )
-    return Tree(task=Task(id="t", domain="d", level=1, context="", prompt="q"), nodes=tuple(nodes))
+    return Tree(task=Task(id="t", taskset="d", level=1, context="", prompt="q"), nodes=tuple(nodes))
 
 
 def words(_: Tree, text: str) -> str:
@@ -159,9 +159,9 @@ def test_phases_go_on_from_their_state():
 
 @pytest.fixture
 def desk():
-    domain = families.build(TaskSpec(name="desk", levels=(1, 2)))
-    engine = FakeEngine(domain.vocabulary(), domain.stops)
-    return engine, Rollouts(engine, domain)
+    taskset = families.build(TaskSpec(name="desk", levels=(1, 2)))
+    engine = FakeEngine(taskset.vocabulary(), taskset.stops)
+    return engine, Rollouts(engine, taskset)
 
 
 def test_a_policy_that_knows_nothing_of_the_demonstrations(desk):

@@ -133,8 +133,8 @@ def test_every_shipped_recipe_loads_checks_and_round_trips():
         recipe = load(name)
         check(recipe)
         if recipe.task.name != "math":  # its problems are files, of the reader or the hub
-            domain = families.build(recipe.task)
-            assert {level for stage in recipe.stage for level in stage.levels} <= set(domain.levels)
+            taskset = families.build(recipe.task)
+            assert {level for stage in recipe.stage for level in stage.levels} <= set(taskset.levels)
         assert recipe.name == name == path.stem and recipe.about == about != ""
         assert from_dict(to_dict(recipe)) == recipe and from_dict(tomllib.loads(to_toml(recipe))) == recipe
 

@@ -797,7 +797,7 @@ def test_what_a_recipe_changes():
     assert "stage.1.gates.0.max_drop" in changed(recipe()) and "stage.1.gates.0.metric" not in changed(
         recipe()
     )
-    # a domain's own option
+    # a taskset's own option
     assert changed({"task": {"name": "desk", "slip": 0.1}, "stage": []}) == ["task.slip"]
 
 

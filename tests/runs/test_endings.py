@@ -219,7 +219,7 @@ def poisoned(step: int, value: float):
                 next(iter(self.weights[policy].values()))[0] = value
             return found
 
-    return lambda recipe, domain: Poisoned(domain.vocabulary(), domain.stops, choices=desk_choices)
+    return lambda recipe, taskset: Poisoned(taskset.vocabulary(), taskset.stops, choices=desk_choices)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -254,7 +254,7 @@ def test_a_sampler_that_meets_no_numbers_names_the_rate_too(tmp_path, no_report)
             desk_recipe(IMITATE | {"optim": {"lr": 0.001}}, PLAN, **QUIET),
             tmp_path / "run",
             nothing,
-            lambda recipe, domain: Lost(domain.vocabulary(), domain.stops, choices=desk_choices),
+            lambda recipe, taskset: Lost(taskset.vocabulary(), taskset.stops, choices=desk_choices),
         )
     assert summary(tmp_path / "run")["status"] == "stopped"
 
@@ -271,7 +271,7 @@ def test_metrics_that_are_not_finite_do_not_end_a_run(tmp_path):
         desk_recipe(IMITATE),
         tmp_path / "run",
         nothing,
-        lambda recipe, domain: Loud(domain.vocabulary(), domain.stops, choices=desk_choices),
+        lambda recipe, taskset: Loud(taskset.vocabulary(), taskset.stops, choices=desk_choices),
     )
     line = lines_of(tmp_path / "run" / "metrics.jsonl")[1]
     assert (line["gap"], line["away"]) == ("Infinity", "NaN")
@@ -302,9 +302,9 @@ def on(asked: list, **facts):
                 k: v for k, v in self.facts().items() if k in ("threads", "kernels", "precision", "torch")
             }
 
-    def engine_of(recipe, domain):
+    def engine_of(recipe, taskset):
         asked.append(recipe.engine)
-        return Told(domain.vocabulary(), domain.stops, choices=desk_choices)
+        return Told(taskset.vocabulary(), taskset.stops, choices=desk_choices)
 
     return engine_of
 

@@ -30,7 +30,7 @@ from forethought.stages.outcome import failures as failures_of
 from forethought.stages.outcome import tree_metrics
 from forethought.stages.step import Stage
 from forethought.tasks import families
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 EPS = 1e-4
@@ -421,7 +421,9 @@ def test_the_engines_own_error_is_not_the_environments(tmp_path):
             recipe_of(IMITATE),
             tmp_path / "run",
             nothing,
-            engine_of=lambda recipe, domain: Broken(domain.vocabulary(), domain.stops, choices=desk_choices),
+            engine_of=lambda recipe, taskset: Broken(
+                taskset.vocabulary(), taskset.stops, choices=desk_choices
+            ),
         )
 
 
@@ -462,7 +464,7 @@ def test_looking_leaves_out_what_failed(tmp_path, monkeypatch):
     family = family_of(RAISES, lambda n: n == 1)
     monkeypatch.setitem(families.TO_MEASURE, "desk", family)
     source = look.find(out)
-    monkeypatch.setattr(Source, "open", lambda self, domain, engine_of: fake_desk()(None, domain))
+    monkeypatch.setattr(Source, "open", lambda self, taskset, engine_of: fake_desk()(None, taskset))
     found = look.evaluate(source, tasks=3)
     assert found["failed"] == 1 and {name: found[name]["n"] for name in ("plan", "act", "e2e")} in (
         {"plan": 6, "act": 5, "e2e": 6},

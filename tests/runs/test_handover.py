@@ -53,8 +53,8 @@ class Harmed(FakeEngine):
         return super().forward_backward(batch, objective)
 
 
-def harmed_desk(recipe, domain):
-    return Harmed(domain.vocabulary(), domain.stops, choices=desk_choices)
+def harmed_desk(recipe, taskset):
+    return Harmed(taskset.vocabulary(), taskset.stops, choices=desk_choices)
 
 
 def shared(*stages, **fields):
@@ -262,8 +262,8 @@ def test_roles_share_again_when_nothing_would_be_lost(tmp_path):
                 self.weights[policy]["act"] = [0.0, 9.0, 0.0]
             return found
 
-    def engine_of(recipe, domain):
-        return Once(domain.vocabulary(), domain.stops, choices=desk_choices)
+    def engine_of(recipe, taskset):
+        return Once(taskset.vocabulary(), taskset.stops, choices=desk_choices)
 
     said = go(
         shared(learned(), PLAN | {"adaptive": {"to": "model", "rejoin": 2}, "until": {"steps": 5}}),

@@ -61,8 +61,8 @@ def told(**steps):
     """Named rows at updates: told(s21_base={"act": WRONG})."""
     table = {(int(k.split("_")[0][1:]), k.split("_", 1)[1]): v for k, v in steps.items()}
 
-    def engine_of(recipe, domain):
-        engine = Told(domain.vocabulary(), domain.stops, choices=desk_choices)
+    def engine_of(recipe, taskset):
+        engine = Told(taskset.vocabulary(), taskset.stops, choices=desk_choices)
         engine.told = table
         return engine
 

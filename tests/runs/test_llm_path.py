@@ -162,7 +162,7 @@ def family(request, tmp_path_factory):
 def test_what_the_model_reads_is_its_own_form_of_conversation(family):
     name, recipe = family
     engine, rollouts = run.build(recipe)
-    task = rollouts.domain.pool(0, "train")[0]
+    task = rollouts.taskset.pool(0, "train")[0]
     text = engine.decode(rollouts.words.root_ids(task))
     opened = "<|start_header_id|>user<|end_header_id|>\n\n" if name == "llama3.2" else "<|im_start|>user\n"
     assert f"{opened}{task.state.problem}" in text and text.endswith("\n<plan>")
@@ -179,9 +179,9 @@ def test_every_end_of_the_family_ends_a_turn_and_is_no_text(family):
     engine, rollouts = run.build(recipe)
     ends = engine.tokenizer.convert_tokens_to_ids(FAMILIES[name][3])
     assert engine.end == ends[0] and engine.ends == set(ends)
-    task = rollouts.domain.pool(0, "train")[0]
-    rollouts.domain.guide({t.id: ("Add.", "So.") for t in rollouts.domain._demos})
-    shown = rollouts.domain.shown(random.Random(0), [0])
+    task = rollouts.taskset.pool(0, "train")[0]
+    rollouts.taskset.guide({t.id: ("Add.", "So.") for t in rollouts.taskset._demos})
+    shown = rollouts.taskset.shown(random.Random(0), [0])
     assert demonstration_segments(rollouts, shown, [{"plan", "act"}])[-1].token_ids[-1] == ends[0]
     for end in ends:  # a model that says nothing else
         speaks_only(engine, end)
@@ -231,7 +231,7 @@ def grown(recipe, **engine):
     """(engine, batch of the policy gradient, objective): two trees of two plans and two acts each, with
     credit."""
     engine, rollouts = run.build(replace(recipe, engine=replace(recipe.engine, **engine)))
-    tasks = rollouts.domain.pool(0, "train")[:2]
+    tasks = rollouts.taskset.pool(0, "train")[:2]
     trees = []
     for tree in rollouts.grow(
         tasks, TreeSpec(counts={"plan": 2, "act": 2}), {"plan": "base", "act": "base"}, 3
@@ -449,7 +449,7 @@ def test_a_turn_that_runs_out_of_tokens_is_truncated_and_counted(family):
     token = engine.encode("nuts")[0]
     speaks_only(engine, token)
     trees = rollouts.grow(
-        rollouts.domain.pool(0, "train")[:2],
+        rollouts.taskset.pool(0, "train")[:2],
         TreeSpec(counts={"plan": 2, "act": 2}),
         {"plan": "base", "act": "base"},
         1,

@@ -37,8 +37,8 @@ def test_a_thought_and_the_act_after_it_are_compared_together(tmp_path, credit):
     )
     check(recipe)
 
-    def engine_of(recipe, domain) -> FakeEngine:
-        return FakeEngine(domain.words(ROLES), {role: domain.stop(role) for role in ROLES}, choices=choices)
+    def engine_of(recipe, taskset) -> FakeEngine:
+        return FakeEngine(taskset.words(ROLES), {role: taskset.stop(role) for role in ROLES}, choices=choices)
 
     assert run.train(recipe, tmp_path / "run", nothing, engine_of).status == "done"
     steps = [line for line in lines_of(tmp_path / "run" / "metrics.jsonl") if "reward/act" in line]

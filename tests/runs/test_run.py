@@ -404,8 +404,8 @@ def watched(recipe, out: Path, **fields) -> list[tuple]:
     """(event, a copy of the engine's weights, optimizers' memory and versions) at every event."""
     made = []
 
-    def engine_of(recipe, domain):
-        made.append(FakeEngine(domain.vocabulary(), domain.stops, choices=desk_choices, **fields))
+    def engine_of(recipe, taskset):
+        made.append(FakeEngine(taskset.vocabulary(), taskset.stops, choices=desk_choices, **fields))
         return made[0]
 
     seen = []
@@ -483,8 +483,10 @@ def test_an_adapter_starts_as_the_base_and_is_not_forked_again(tmp_path, no_repo
 def test_a_roll_back_restores_weights_optimizers_and_curriculum_and_says_why(tmp_path, no_report):
     made = {}
 
-    def engine_of(recipe, domain):
-        return made.setdefault("engine", FakeEngine(domain.vocabulary(), domain.stops, choices=desk_choices))
+    def engine_of(recipe, taskset):
+        return made.setdefault(
+            "engine", FakeEngine(taskset.vocabulary(), taskset.stops, choices=desk_choices)
+        )
 
     engine, rollouts = run.build(WHOLE, engine_of)
     seen = {}
@@ -754,7 +756,7 @@ def test_a_full_disk_in_the_middle_of_a_checkpoint(tmp_path, no_report, straight
             WHOLE,
             out,
             nothing,
-            lambda recipe, domain: Full(domain.vocabulary(), domain.stops, choices=desk_choices),
+            lambda recipe, taskset: Full(taskset.vocabulary(), taskset.stops, choices=desk_choices),
         )
     assert caught.value is full
     monkeypatch.setattr(store_files, "digest", digest)
@@ -1010,7 +1012,7 @@ def test_the_choices_of_the_fake_are_what_the_tests_say_they_are():
     screens."""
     import random
 
-    from forethought.tasks.desk.domain import Desk
+    from forethought.tasks.desk.taskset import Desk
 
     desk = Desk((1, 2), widgets=4)
     for seed in range(30):

@@ -65,8 +65,8 @@ def test_its_report_names_every_role(three):
 
 def test_a_taskset_that_knows_no_look_is_refused_by_name():
     blocks = desk_recipe(IMITATE, workflow="blink_think_link", task={"name": "blocksworld", "levels": [2]})
-    _, rollouts = run.build(blocks, lambda recipe, domain: FakeEngine(domain.words(ROLES), {}))
-    [task] = rollouts.domain.family(random.Random(0), [2], "train")
+    _, rollouts = run.build(blocks, lambda recipe, taskset: FakeEngine(taskset.words(ROLES), {}))
+    [task] = rollouts.taskset.family(random.Random(0), [2], "train")
     with pytest.raises(RecipeError, match="blink_think_link asks for a look, and blocksworld knows none"):
         rollouts.turns(task)
 

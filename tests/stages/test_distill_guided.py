@@ -27,8 +27,8 @@ from forethought.stages.distill.prompts import Prompt, with_examples
 from forethought.stages.distill.records import Item, Usage
 from forethought.stages.distill.solvers import Acting, Exact
 from forethought.stages.distill.stage import Tools, account, guide, item_of
-from forethought.tasks.blocksworld.domain import Blocksworld
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.blocksworld.taskset import Blocksworld
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 # the families -----------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def trying(*right: int, **fields) -> tuple[Acting, Rollouts]:
 def test_a_plan_is_kept_where_enough_tries_succeed(right, share, kept):
     solver, rollouts = trying(*right, share=share)
     assert solver([(hand(), "c s e")]) == [kept]
-    assert rollouts.domain.oracle_plan(HAND) == PLAN and {r.temperature for r in rollouts.engine.asked} == {
+    assert rollouts.taskset.oracle_plan(HAND) == PLAN and {r.temperature for r in rollouts.engine.asked} == {
         1.0
     }
 
@@ -356,11 +356,11 @@ def test_another_model_is_loaded_for_the_plans_alone_and_let_go(tmp_path):
     loaded, alive = [], []
     own = fake_desk()
 
-    def engine_of(recipe, domain):
+    def engine_of(recipe, taskset):
         if not recipe.model.path:
-            return own(recipe, domain)
+            return own(recipe, taskset)
         loaded.append(recipe)
-        other = Reads(domain, bad=worst)
+        other = Reads(taskset, bad=worst)
         alive.append(weakref.ref(other))
         heard.append(other.heard)
         return other
@@ -419,9 +419,9 @@ def test_examples_stand_before_the_question():
 def test_what_does_not_fit_the_model_is_dropped(tmp_path):
     """A task that the model cannot hold with its plan and acts is no demonstration."""
     rollouts = scripted(lambda *_: "")
-    items = [item_of(w) for w in rollouts.domain.worked(3)]
+    items = [item_of(w) for w in rollouts.taskset.worked(3)]
     tokens = [
-        len(f"{i.question} <plan> {rollouts.domain.oracle_plan(i.task)} {i.chain}".split()) for i in items
+        len(f"{i.question} <plan> {rollouts.taskset.oracle_plan(i.task)} {i.chain}".split()) for i in items
     ]
     rollouts.engine.context = tokens[1]
     assert tokens[0] < tokens[1] < tokens[2]
@@ -472,7 +472,7 @@ def test_settings_that_cannot_work(distill, where, what):
     with pytest.raises(RecipeError, match=what) as error:
         run.build(
             desk_recipe(distilling(**distill), IMITATE),
-            engine_of=lambda recipe, domain: pytest.fail("a model was loaded"),
+            engine_of=lambda recipe, taskset: pytest.fail("a model was loaded"),
         )
     assert error.value.where == f"stage.0.distill.{where}"
 
@@ -496,7 +496,7 @@ def test_an_extra_that_is_missing_is_named_before_anything_is_paid(
     with pytest.raises(RecipeError, match=rf"pip install 'forethought\[{extra}\]'") as error:
         run.build(
             desk_recipe(distilling(**distill), IMITATE),
-            engine_of=lambda recipe, domain: pytest.fail("a model was loaded"),
+            engine_of=lambda recipe, taskset: pytest.fail("a model was loaded"),
         )
     assert error.value.where == f"stage.0.distill.{where}"
 

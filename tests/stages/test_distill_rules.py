@@ -18,7 +18,7 @@ from forethought.stages.distill.numbers import digits_in, number_of, values_in
 from forethought.stages.distill.records import Failure, Item, Summary
 from forethought.stages.distill.stage import item_of
 from forethought.stages.distill.thinking import without_thinking
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 needs_data = pytest.mark.skipif(

@@ -207,8 +207,8 @@ def test_another_model_reads_by_its_own_tokenizer_and_template(tables, tmp_path)
     )
     asked = []
 
-    def engine_of(recipe, domain):
-        engine = run.torch_engine(recipe, domain)
+    def engine_of(recipe, taskset):
+        engine = run.torch_engine(recipe, taskset)
         sample = engine.sample
         engine.sample = lambda requests: (
             asked.extend((recipe.model.path, engine.decode(r.context)) for r in requests) or sample(requests)
@@ -296,7 +296,7 @@ def test_what_imitation_could_not_show_is_dropped_and_counted(tables, tmp_path):
 def test_bad_settings_are_refused_before_a_model_is_loaded(tables, distill, where):
     with pytest.raises(RecipeError) as e:
         run.build(
-            recipe(tables, **distill), engine_of=lambda recipe, domain: pytest.fail("a model was loaded")
+            recipe(tables, **distill), engine_of=lambda recipe, taskset: pytest.fail("a model was loaded")
         )
     assert e.value.where == where
 

@@ -20,7 +20,7 @@ from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.schema import CreditSpec, LossSpec, OptimSpec, TrainingSpec, TreeSpec, UntilSpec
 from forethought.stages.outcome import tree_metrics
 from forethought.stages.step import Stage
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 BOTH = ("plan", "act")
@@ -38,7 +38,7 @@ def stage_of(
         rollouts = Rollouts(Listening(desk.vocabulary(), desk.stops, choices=desk_choices, **engine), desk)
     for name in {*policies.values()} - {"base"}:
         rollouts.engine.fork("base", name)
-    levels = spec.levels or rollouts.domain.levels
+    levels = spec.levels or rollouts.taskset.levels
     stage = Stage(
         rollouts.engine,
         rollouts,

@@ -11,10 +11,10 @@ from conftest import opened
 from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.tasks.blocksworld import words
 from forethought.tasks.blocksworld.classes import BLOCKS, below_of, classes, split_of, top_level
-from forethought.tasks.blocksworld.domain import Blocksworld, class_hash, main, solve
 from forethought.tasks.blocksworld.files import held_out
 from forethought.tasks.blocksworld.problem import FREE, Problem, class_code
 from forethought.tasks.blocksworld.strips import execute
+from forethought.tasks.blocksworld.taskset import Blocksworld, class_hash, main, solve
 
 # towers a b | g c | h from the bottom; goal: h on g, a on b
 EXAMPLE = """(define (problem p) (:domain blocksworld-4ops) (:objects a b g c h)
@@ -45,13 +45,13 @@ def pddl(problem, names):
 
 
 @pytest.fixture
-def domain():
+def taskset():
     return Blocksworld()
 
 
 @pytest.fixture
-def task(domain, tmp_path):
-    return domain.problems(write(tmp_path / "one.jsonl", {"id": "one", "pddl": EXAMPLE}))[0]
+def task(taskset, tmp_path):
+    return taskset.problems(write(tmp_path / "one.jsonl", {"id": "one", "pddl": EXAMPLE}))[0]
 
 
 # --- text, oracle, verdicts ---
@@ -63,27 +63,27 @@ def test_example_reads_as_the_documented_text(task):
     assert task.prompt == "<goal> ; b a ; g h"
 
 
-def test_oracle_of_the_example(domain, task):
-    plan, act = domain.demonstrate(task)
+def test_oracle_of_the_example(taskset, task):
+    plan, act = taskset.demonstrate(task)
     # stacks as early as it can
     assert (plan.role, plan.text) == ("plan", "clear a on a b clear g on h g </plan>")
     assert (act.role, act.text) == (
         "act",
         "unstack b a put b pick a stack a b unstack c g put c pick h stack h g </act>",
     )
-    assert domain.oracle_plan(task) == plan.text
+    assert taskset.oracle_plan(task) == plan.text
 
 
-def test_moves_down_one_tower_are_one_clear(domain, tmp_path):
+def test_moves_down_one_tower_are_one_clear(taskset, tmp_path):
     tower = (
         EXAMPLE.replace("(ontable g)", "(on g b)")
         .replace("(clear b)", "")
         .replace("(on h g) (on a b)", "(on a h)")
     )
-    task = domain.problems(write(tmp_path / "f.jsonl", {"id": "t", "pddl": tower}))[0]  # towers a b g c | h
-    assert domain.oracle_plan(task) == "clear a on a h </plan>"
+    task = taskset.problems(write(tmp_path / "f.jsonl", {"id": "t", "pddl": tower}))[0]  # towers a b g c | h
+    assert taskset.oracle_plan(task) == "clear a on a h </plan>"
     assert (
-        domain.demonstrate(task)[1].text
+        taskset.demonstrate(task)[1].text
         == "unstack c g put c unstack g b put g unstack b a put b pick a stack a h </act>"
     )
 
@@ -111,8 +111,8 @@ PLANS = [  # text, does it parse, does it reach the goal, part of the reason
 
 
 @pytest.mark.parametrize(("text", "parses", "reaches", "reason"), PLANS)
-def test_plans_are_parsed_strictly_and_executed_exactly(domain, task, text, parses, reaches, reason):
-    parsed, judged = domain.parse_plan(task, text), domain.judge_plan(task, text)
+def test_plans_are_parsed_strictly_and_executed_exactly(taskset, task, text, parses, reaches, reason):
+    parsed, judged = taskset.parse_plan(task, text), taskset.judge_plan(task, text)
     assert (parsed.score, judged.score) == (parses, reaches)
     assert judged.reason == reason
     assert parsed.reason == ("" if parses else reason)
@@ -139,9 +139,9 @@ ACTS_CASES = [  # text, executable, goal, optimal, reason of the episode
 
 
 @pytest.mark.parametrize(("text", "executable", "goal", "optimal", "reason"), ACTS_CASES)
-def test_acts_run_under_strict_strips(domain, task, text, executable, goal, optimal, reason):
-    assert domain.judge_acts(task, text) == {"executable": executable, "goal": goal, "optimal": optimal}
-    outcome = opened(domain, task, 0, noise=False).step(text)
+def test_acts_run_under_strict_strips(taskset, task, text, executable, goal, optimal, reason):
+    assert taskset.judge_acts(task, text) == {"executable": executable, "goal": goal, "optimal": optimal}
+    outcome = opened(taskset, task, 0, noise=False).step(text)
     assert (outcome.done, outcome.success, outcome.reason) == (True, goal, reason)
 
 
@@ -163,8 +163,8 @@ FOLLOWS = [
 
 
 @pytest.mark.parametrize(("plan", "acts", "score", "reason"), FOLLOWS)
-def test_follows_is_about_the_plan_and_not_about_the_goal(domain, task, plan, acts, score, reason):
-    verdict = domain.follows(task, plan, acts)
+def test_follows_is_about_the_plan_and_not_about_the_goal(taskset, task, plan, acts, score, reason):
+    verdict = taskset.follows(task, plan, acts)
     assert (verdict.score, verdict.reason) == (score, reason)
 
 
@@ -181,8 +181,8 @@ def test_noise_slips_and_flips_only_where_asked_for(task):
     assert 0.56 < sum(both) / 400 < 0.75  # 0.9 ** 4 = 0.656, four standard errors of 0.024 each way
 
 
-def test_an_episode_is_used_once(domain, task):
-    episode = opened(domain, task, 0, noise=False)
+def test_an_episode_is_used_once(taskset, task):
+    episode = opened(taskset, task, 0, noise=False)
     episode.step(ACTS)
     with pytest.raises(ForethoughtError, match="task 'one' is over"):
         episode.step(ACTS)
@@ -266,23 +266,23 @@ def test_levels_are_the_shortest_by_a_search_over_all_primitives(blocks):
 
 
 def test_tasks_have_their_level_and_their_split_and_round_trip():
-    domain = Blocksworld(blocks=[4, 5])
-    known, seen = set(domain.vocabulary()), {"train": set(), "eval": set()}
+    taskset = Blocksworld(blocks=[4, 5])
+    known, seen = set(taskset.vocabulary()), {"train": set(), "eval": set()}
     for split in ("train", "eval"):
         for seed in range(400):
-            level = domain.levels[seed % len(domain.levels)]
-            (task,) = domain.family(random.Random(seed), [level], split)
-            plan, act = domain.demonstrate(task)
+            level = taskset.levels[seed % len(taskset.levels)]
+            (task,) = taskset.family(random.Random(seed), [level], split)
+            plan, act = taskset.demonstrate(task)
             assert task.level == level and len(task.state.names) in (4, 5)
-            assert domain.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
+            assert taskset.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
             assert (
-                domain.judge_plan(task, plan.text).score
-                == domain.follows(task, plan.text, [act.text]).score
+                taskset.judge_plan(task, plan.text).score
+                == taskset.follows(task, plan.text, [act.text]).score
                 == 1.0
             )
             assert (
-                len(plan.text.split()) < domain.budgets["plan"]
-                and len(act.text.split()) < domain.budgets["act"]
+                len(plan.text.split()) < taskset.budgets["plan"]
+                and len(act.text.split()) < taskset.budgets["act"]
             )
             assert set(f"{task.context} {task.prompt} {plan.text} {act.text}".split()) <= known
             seen[split].add(class_hash(task.state))
@@ -290,34 +290,36 @@ def test_tasks_have_their_level_and_their_split_and_round_trip():
     assert {split_of(h) for h in seen["train"]} == {"train"} and len(seen["train"]) > 200
 
 
-def test_a_family_shares_its_initial_state_and_a_seed_repeats_it(domain):
-    family = domain.family(random.Random(7), [8, 2, 4, 8], "train")
+def test_a_family_shares_its_initial_state_and_a_seed_repeats_it(taskset):
+    family = taskset.family(random.Random(7), [8, 2, 4, 8], "train")
     assert [task.level for task in family] == [8, 2, 4, 8]
     assert len({task.context for task in family}) == 1 and len({task.prompt for task in family}) == 4
     assert len({task.id for task in family}) == 4
-    assert family == domain.family(random.Random(7), [8, 2, 4, 8], "train")
-    assert family != domain.family(random.Random(8), [8, 2, 4, 8], "train")
+    assert family == taskset.family(random.Random(7), [8, 2, 4, 8], "train")
+    assert family != taskset.family(random.Random(8), [8, 2, 4, 8], "train")
 
 
-def test_goals_of_one_level_differ_where_there_are_enough(domain):
+def test_goals_of_one_level_differ_where_there_are_enough(taskset):
     for seed in range(30):
-        family = domain.family(random.Random(seed), [8] * 5, "train")
+        family = taskset.family(random.Random(seed), [8] * 5, "train")
         assert len({class_hash(task.state) for task in family}) == 5
     # there are 4
-    assert len({class_hash(task.state) for task in domain.family(random.Random(0), [2] * 50, "eval")}) < 50
+    assert len({class_hash(task.state) for task in taskset.family(random.Random(0), [2] * 50, "eval")}) < 50
 
 
 def test_levels_that_no_initial_state_has_together_get_their_own():
-    domain = Blocksworld((2, 8, 12), blocks=[4])  # 12 needs a single tower, in which one move reaches no goal
-    family = domain.family(random.Random(0), [12, 2, 12], "train")
+    taskset = Blocksworld(
+        (2, 8, 12), blocks=[4]
+    )  # 12 needs a single tower, in which one move reaches no goal
+    family = taskset.family(random.Random(0), [12, 2, 12], "train")
     assert [task.level for task in family] == [12, 2, 12]
     assert family[0].context == family[2].context != family[1].context
-    assert len({task.context for task in domain.family(random.Random(0), [8, 12], "train")}) == 1
+    assert len({task.context for task in taskset.family(random.Random(0), [8, 12], "train")}) == 1
 
 
-def test_budgets_by_hand(domain):
+def test_budgets_by_hand(taskset):
     assert Blocksworld((2, 4)).budgets == {"plan": 3 * 4 + 1, "act": 6 * 4 + 1}  # 2 moves and 2 to spare
-    assert domain.levels == (2, 4, 6, 8, 10, 12, 14, 16) and domain.budgets == {"plan": 31, "act": 61}
+    assert taskset.levels == (2, 4, 6, 8, 10, 12, 14, 16) and taskset.budgets == {"plan": 31, "act": 61}
 
 
 def test_excluded_classes_are_in_no_split(tmp_path):
@@ -363,9 +365,9 @@ def test_a_level_that_the_recipe_did_not_name_is_refused():
 # --- files ---
 
 
-def test_other_names_become_letters_in_their_order(domain, tmp_path, task):
+def test_other_names_become_letters_in_their_order(taskset, tmp_path, task):
     text = pddl(task.state, ["red", "blue", "b1", "b2", "b3"])  # listed backwards: b3 b2 b1 blue red
-    other = domain.problems(write(tmp_path / "f.jsonl", {"id": "other", "pddl": text.upper()}))[0]
+    other = taskset.problems(write(tmp_path / "f.jsonl", {"id": "other", "pddl": text.upper()}))[0]
     assert other.context == "<init> ; a ; c b ; e d"  # h; g c; a b
     assert other.prompt == "<goal> ; c a ; d e" and other.level == 8
     assert class_hash(other.state) == class_hash(task.state)
@@ -426,28 +428,28 @@ BROKEN_LINES = [
 
 
 @pytest.mark.parametrize(("line", "message"), BROKEN_LINES)
-def test_broken_line_is_refused_with_file_line_and_reason(domain, tmp_path, line, message):
+def test_broken_line_is_refused_with_file_line_and_reason(taskset, tmp_path, line, message):
     with pytest.raises(UserError) as caught:
-        domain.problems(write(tmp_path / "f.jsonl", {"id": "one", "pddl": EXAMPLE}, line))
+        taskset.problems(write(tmp_path / "f.jsonl", {"id": "one", "pddl": EXAMPLE}, line))
     assert message in str(caught.value)
 
 
-def test_nine_blocks_an_empty_file_and_no_file(domain, tmp_path):
+def test_nine_blocks_an_empty_file_and_no_file(taskset, tmp_path):
     nine = Problem(names=tuple("abcdefghi"), below=(FREE,) * 9, goal=(1, *(FREE,) * 8))
     with pytest.raises(UserError, match="problem 'nine': 9 blocks; this family has letters for 8"):
-        domain.problems(write(tmp_path / "f.jsonl", {"id": "nine", "pddl": pddl(nine, nine.names)}))
+        taskset.problems(write(tmp_path / "f.jsonl", {"id": "nine", "pddl": pddl(nine, nine.names)}))
     with pytest.raises(UserError, match="holds no problems"):
-        domain.problems(write(tmp_path / "f.jsonl", ""))
+        taskset.problems(write(tmp_path / "f.jsonl", ""))
     with pytest.raises(UserError, match="no such file"):
-        domain.problems(tmp_path / "none.jsonl")
+        taskset.problems(tmp_path / "none.jsonl")
 
 
-def test_a_goal_that_holds_already_is_level_0_with_an_empty_plan(domain, tmp_path):
-    task = domain.problems(
+def test_a_goal_that_holds_already_is_level_0_with_an_empty_plan(taskset, tmp_path):
+    task = taskset.problems(
         write(tmp_path / "f.jsonl", {"id": "0", "pddl": EXAMPLE.replace("(on h g) (on a b)", "(on b a)")})
     )[0]
-    assert (task.level, domain.oracle_plan(task)) == (0, "</plan>")
-    assert domain.judge_plan(task, "</plan>").score == 1.0 and solve(task.state.below, task.state.goal) == []
+    assert (task.level, taskset.oracle_plan(task)) == (0, "</plan>")
+    assert taskset.judge_plan(task, "</plan>").score == 1.0 and solve(task.state.below, task.state.goal) == []
 
 
 def test_command_writes_hashes_and_refuses_a_broken_file(tmp_path, capsys, task):

@@ -12,7 +12,7 @@ from conftest import opened
 from forethought.core.errors import RecipeError
 from forethought.core.types import Task
 from forethought.recipe.schema import TaskSpec
-from forethought.tasks.desk.domain import ROOT, VOID, Desk, Goal, depths
+from forethought.tasks.desk.taskset import ROOT, VOID, Desk, Goal, depths
 from forethought.tasks.families import build
 
 KINDS = {
@@ -180,7 +180,7 @@ FORK = Goal(
 
 
 def made(state: Goal) -> Task:
-    return Task(id="t", domain="desk", level=3, context="", prompt="GOAL c v3", state=state)
+    return Task(id="t", taskset="desk", level=3, context="", prompt="GOAL c v3", state=state)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from forethought.core.types import Task
 from forethought.interface.result import Refusal
 from forethought.tasks.desk.blink import mistake
-from forethought.tasks.desk.domain import Desk, Goal
+from forethought.tasks.desk.taskset import Desk, Goal
 from forethought.workflows.blink_think_link import shown
 
 TAGS = {"plan": "think", "act": "link"}
@@ -16,7 +16,7 @@ PARENTS = {"e": ("desk",), "s": ("e",), "c": ("s",), "w": ("e",)}
 CELLS = {"e": ("x8", "y9"), "s": ("x5", "y7"), "c": ("x3", "y4"), "w": ("x0", "y0")}
 HAND = Task(
     id="hand",
-    domain="desk",
+    taskset="desk",
     level=3,
     context="c s x3 y4 e desk x8 y9 w e x0 y0 s e x5 y7",
     prompt="GOAL c v3",

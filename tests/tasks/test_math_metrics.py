@@ -78,7 +78,7 @@ def test_their_interval_is_the_one_over_problems():
 
 
 def test_a_time_out_of_a_grader_is_counted_in_the_step():
-    task = Task(id="a", domain="math", level=0, context="", prompt="p")
+    task = Task(id="a", taskset="math", level=0, context="", prompt="p")
     said = {"parent": 0, "role": "act", "text": "t", "token_ids": (1,), "policy": "p", "status": "finished"}
     late = Node(id=1, reward_parts={"outcome": 0.0, "timed_out": 1.0}, **said)
     fine = Node(id=2, reward_parts={"outcome": 1.0}, **said)

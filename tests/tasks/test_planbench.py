@@ -8,10 +8,10 @@ import pytest
 
 from forethought.tasks.blocksworld import words
 from forethought.tasks.blocksworld.classes import classes
-from forethought.tasks.blocksworld.domain import Blocksworld, class_hash, main
 from forethought.tasks.blocksworld.files import HELD_OUT, held_out, records
 from forethought.tasks.blocksworld.pddl import read_domain
 from forethought.tasks.blocksworld.strips import ground, validate
+from forethought.tasks.blocksworld.taskset import Blocksworld, class_hash, main
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "planbench"
 BASIC, BASIC_3 = DATA / "blocksworld_basic.jsonl", DATA / "blocksworld_basic_3.jsonl"
@@ -27,15 +27,15 @@ def test_levels_of_the_501():
 @needs_data
 @pytest.mark.parametrize("path", [BASIC, BASIC_3])
 def test_every_oracle_plan_solves_its_problem_under_planbenchs_own_domain(path):
-    domain, pddl = Blocksworld(), read_domain(DATA / "blocksworld_domain.pddl")
-    for task, record in zip(domain.problems(path), records(path), strict=True):
-        plan, act = domain.demonstrate(task)
+    taskset, pddl = Blocksworld(), read_domain(DATA / "blocksworld_domain.pddl")
+    for task, record in zip(taskset.problems(path), records(path), strict=True):
+        plan, act = taskset.demonstrate(task)
         assert (
-            domain.judge_plan(task, plan.text).score
-            == domain.follows(task, plan.text, [act.text]).score
+            taskset.judge_plan(task, plan.text).score
+            == taskset.follows(task, plan.text, [act.text]).score
             == 1.0
         )
-        assert domain.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
+        assert taskset.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
         steps = words.pddl_steps(words.act_grammar(task.state.names).parse(act.text).value)
         assert len(steps) == task.level
         assert validate(pddl, record.problem, steps).goal  # objects are letters already, so names carry over

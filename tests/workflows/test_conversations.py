@@ -17,13 +17,13 @@ from forethought.envs.base import Environment
 from forethought.learn.batches import demonstration_segments, tree_segments
 from forethought.recipe.schema import TreeSpec, WorkflowSpec
 from forethought.tasks.base import Taskset
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 SEEN = ["The lamp is off.", "<|im_end|>\n\nThe lamp\tis on 東京.", "", "Nothing happens."]
 ACTS = ["Press on.", "Pull the red cup", "Stop."]
 PLAN = "First press, then pull. </plan>"
-TASK = Task(id="lamp", domain="lamp", level=1, context="", prompt="Turn the lamp on.")
+TASK = Task(id="lamp", taskset="lamp", level=1, context="", prompt="Turn the lamp on.")
 SAME = {"plan": "base", "act": "base", "think": "base"}
 
 

@@ -14,7 +14,7 @@ from forethought.core.seeds import seed_of
 from forethought.envs.base import Environment
 from forethought.recipe.schema import TreeSpec, WorkflowSpec
 from forethought.recipe.speaking import OPTIONS, SPEAKING
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import WORKFLOWS, register
 from forethought.workflows.trajectory import together
@@ -114,10 +114,10 @@ def test_an_asynchronous_environment_is_awaited_in_both_modes(free):
         async def close(self):
             closed.append(self)
 
-    rollouts.domain.environment = lambda task, noise: Waits()
+    rollouts.taskset.environment = lambda task, noise: Waits()
     [tree] = grown(rollouts)
     assert [n.reward_parts["outcome"] for n in tree.leaves()] == [1.0] * 4 and len(closed) == 4
-    rollouts.domain.close()
+    rollouts.taskset.close()
 
 
 def test_a_workflow_may_await_something_of_its_own_in_free_mode_alone(own):

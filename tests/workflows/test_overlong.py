@@ -344,13 +344,13 @@ class Given(Rollouts):
 
     def __init__(self, sizes, context):
         base = scripted(right)
-        super().__init__(base.engine, base.domain)
+        super().__init__(base.engine, base.taskset)
         self.engine.context = context
         self.tasks = [
             replace(HAND, id=str(i), context=" ".join(["e"] * (size - 4))) for i, size in enumerate(sizes)
         ]
-        self.domain.pool = lambda level, split: self.tasks if (level, split) == (3, "train") else []
-        self.domain.longest = lambda n: sorted(self.tasks, key=lambda task: len(task.context))[-n:]
+        self.taskset.pool = lambda level, split: self.tasks if (level, split) == (3, "train") else []
+        self.taskset.longest = lambda n: sorted(self.tasks, key=lambda task: len(task.context))[-n:]
 
 
 def test_given_problems_may_be_too_long_but_not_all_of_them():

@@ -12,7 +12,7 @@ from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome
 from forethought.envs.base import Environment
 from forethought.recipe.schema import TreeSpec
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 SAME = {"plan": "base", "act": "base"}
@@ -257,7 +257,7 @@ def test_the_last_turn_ends_an_episode_that_would_go_on():
     rollouts = scripted(say(PLAN, act="e x8 y9 </act>"), stepwise=True)
     [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}), SAME, seed=1)
     acts = [n for n in tree.nodes if n.role == "act"]
-    assert len(acts) == rollouts.domain.turns == 3
+    assert len(acts) == rollouts.taskset.turns == 3
     assert (
         acts[-1].reason == "the last click was on e, the goal is c"
         and acts[-1].reward_parts["outcome"] == 0.0
@@ -271,7 +271,7 @@ def test_turns_are_counted_for_an_environment_that_never_ends(monkeypatch):
             return Outcome(done=False, observation="<obs> </obs>")
 
     rollouts = scripted(say(PLAN), stepwise=True)
-    monkeypatch.setattr(rollouts.domain, "environment", lambda task, noise: Endless())
+    monkeypatch.setattr(rollouts.taskset, "environment", lambda task, noise: Endless())
     [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}, tokens={"act": 12}), SAME, seed=1)
     assert [n.role for n in tree.nodes] == [None, "plan", "act", None, "act", None, "act"]
     assert tree.nodes[-1].reward_parts == {"format": 1.0, "outcome": 0.0, "follows": 0.0}

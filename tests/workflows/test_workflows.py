@@ -11,7 +11,7 @@ from conftest import HAND, PLAN, Listening
 from forethought.core.errors import RecipeError
 from forethought.recipe.schema import TaskSpec, TreeSpec, WorkflowSpec
 from forethought.recipe.speaking import SPEAKING
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.tasks.families import build
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import WORKFLOWS

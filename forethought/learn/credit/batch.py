@@ -33,7 +33,7 @@ def rae(trees: Sequence[Tree], spec: CreditSpec, state: State) -> list[Advantage
             reward = value(branch)
             if reward is None:
                 continue
-            key = f"{tree.task.domain}/{branch.role}"
+            key = f"{tree.task.taskset}/{branch.role}"
             baseline = baselines.get(key, 0.0)
             advantages |= shared([branch], [reward - baseline])
             baselines[key] = spec.decay * baseline + (1 - spec.decay) * reward

@@ -37,7 +37,7 @@ class HeldOut:
         self.engine = rollouts.engine
         tasked, failed = [], []
         for i in range(tasks):  # all levels on one context: it is computed once
-            tasked += drawn(rollouts.domain, random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
+            tasked += drawn(rollouts.taskset, random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
         # policy -> version, what was asked, the answer
         self.seen: dict[str, tuple[int, tuple, list[TokenStats | None]]] = {}
         self.segments: list[Segment] = demonstration_segments(rollouts, tasked, None, failed=failed)

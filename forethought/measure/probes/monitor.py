@@ -22,9 +22,9 @@ class Monitor:
     both."""
 
     def __init__(self, rollouts: Rollouts, spec: ProbeSpec, levels: Sequence[int], seed: int):
-        self.domain, self.spec = rollouts.domain, spec
+        self.taskset, self.spec = rollouts.taskset, spec
         held_out = (
-            HeldOut(rollouts, levels, spec.tasks, seed) if spec.every and self.domain.has_plans else None
+            HeldOut(rollouts, levels, spec.tasks, seed) if spec.every and self.taskset.has_plans else None
         )
         self.held_out = held_out if held_out and held_out.there else None
         self.formats = {name: re.compile(pattern) for name, pattern in spec.formats.items()}
@@ -92,7 +92,7 @@ class Monitor:
 
     def _plans(self, trees: Sequence[Tree], role: str) -> dict[str, float]:
         started = time.perf_counter()
-        line = meaning_entropy(trees, lambda tree, text: self.domain.meaning(tree.task, text), role)
+        line = meaning_entropy(trees, lambda tree, text: self.taskset.meaning(tree.task, text), role)
         if self.formats:
             line |= format_share(trees, self.formats, self.spec.collapse)
         return line | self._cost("plans", started)

@@ -12,12 +12,12 @@ def trains(stage: TrainingSpec, recipe: Recipe, *more: str) -> str:
     ends."""
     frozen = frozen_in(recipe, stage)
     weights = "model" if has_planner(recipe) else weights_of(recipe, stage)
-    levels = " ".join(map(str, stage.levels or recipe.task.levels)) or "all of the domain's"
+    levels = " ".join(map(str, stage.levels or recipe.task.levels))
     parts = [
         f"{' '.join(stage.name.split()) or stage.kind}: trains {' and '.join(stage.roles)} ({weights})",
         *([f"frozen {' and '.join(frozen)}"] if frozen and weights != "base" else []),
         f"{stage.until.steps} steps of {stage.batch} tasks",
-        f"levels {levels}",
+        f"levels {levels}" if levels else "all levels",
         *more,
     ]
     if stage.adaptive.to != "off":

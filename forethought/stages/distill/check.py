@@ -15,35 +15,36 @@ from forethought.stages.distill.filter import FilterSpec
 from forethought.tasks.base import Guidable, Taskset, face
 
 
-def check_distill(where: str, spec: DistillSpec, domain: Taskset, scratch: bool = False) -> None:
+def check_distill(where: str, spec: DistillSpec, taskset: Taskset, scratch: bool = False) -> None:
     """RecipeError, with the address of the value. `scratch`: the recipe's model is trained from nothing, so
     it knows the words of the task and no others."""
-    if not face(domain, Guidable):
+    if not face(taskset, Guidable):
         raise RecipeError(
-            f"{where}.kind", f"{domain.name} has no worked solutions to distil plans from; take the stage out"
+            f"{where}.kind",
+            f"{taskset.name} has no worked solutions to distil plans from; take the stage out",
         )
     where = f"{where}.distill"
     for key, least in (("problems", 0), ("plan_tokens", 1), ("tries", 1)):
         if getattr(spec, key) < least:
             raise RecipeError(f"{where}.{key}", f"must be at least {least}, found {getattr(spec, key)}")
-    if domain.drawn and not spec.problems:
+    if taskset.drawn and not spec.problems:
         raise RecipeError(
             f"{where}.problems",
-            f"{domain.name} draws its tasks without end; say how many are to get plans, such as 1000",
+            f"{taskset.name} draws its tasks without end; say how many are to get plans, such as 1000",
         )
     if not 0 <= spec.solved <= 1:
         raise RecipeError(f"{where}.solved", f"a share from 0 to 1 is needed, found {spec.solved}")
     if spec.try_temperature < 0:
         raise RecipeError(f"{where}.try_temperature", f"must be at least 0, found {spec.try_temperature}")
-    if spec.solver == "exact" and not domain.drawn:
+    if spec.solver == "exact" and not taskset.drawn:
         raise RecipeError(
-            f"{where}.solver", f'nothing executes a plan of {domain.name} exactly; take "policy" or "none"'
+            f"{where}.solver", f'nothing executes a plan of {taskset.name} exactly; take "policy" or "none"'
         )
     try:
         FilterSpec(most_chars=spec.most_chars, most_numbers=spec.most_numbers)
     except UserError as error:
         raise RecipeError(where, str(error)) from error
-    _check_summariser(where, spec, domain, scratch)
+    _check_summariser(where, spec, taskset, scratch)
     if spec.format == "parquet" and find_spec("datasets") is None:
         raise RecipeError(
             f"{where}.format",
@@ -53,17 +54,17 @@ def check_distill(where: str, spec: DistillSpec, domain: Taskset, scratch: bool 
         )
 
 
-def _check_summariser(where: str, spec: DistillSpec, domain: Taskset, scratch: bool) -> None:
+def _check_summariser(where: str, spec: DistillSpec, taskset: Taskset, scratch: bool) -> None:
     unread = (("endpoint", "endpoint", {}), ("model", "model", ModelSpec(init="")))
     for key, summariser, default in unread:
         if getattr(spec, key) != default and spec.summariser != summariser:
             raise RecipeError(
                 f"{where}.{key}", f'is not read with summariser = "{spec.summariser}"; take it out'
             )
-    if spec.summariser == "policy" and scratch and domain.spaced:
+    if spec.summariser == "policy" and scratch and taskset.spaced:
         raise RecipeError(
             f"{where}.summariser",
-            f"a model from scratch knows the words of {domain.name} "
+            f"a model from scratch knows the words of {taskset.name} "
             f"alone and cannot be asked for a "
             'plan; take "rules" or "model", or give --model PATH',
         )

@@ -20,8 +20,8 @@ class Item:
     chain: str
     answer: str  # the gold answer alone; empty: none was found, and the item will be dropped
     level: int = 0
-    source: str = ""  # file, or domain and split
-    task: Task | None = None  # where the question is a domain's own task: what its oracle reads
+    source: str = ""  # file, or taskset and split
+    task: Task | None = None  # where the question is a taskset's own task: what its oracle reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

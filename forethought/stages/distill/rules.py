@@ -1,4 +1,4 @@
-"""Plans without a model: the steps of a worked solution with its calculations taken out, and a domain's own
+"""Plans without a model: the steps of a worked solution with its calculations taken out, and a taskset's own
 oracle."""
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ def gsm8k() -> Rules:
     return Rules("rules", "gsm8k-steps/1", lambda item: "\n".join(steps(item)))
 
 
-def oracle(domain: Taskset) -> Rules:
-    """The domain's own plans, for items that carry its tasks."""
+def oracle(taskset: Taskset) -> Rules:
+    """The taskset's own plans, for items that carry its tasks."""
 
     def plan(item: Item) -> str:
         if item.task is None:
             raise UserError(
-                f"{item.id!r} carries no task of {domain.name}, so its oracle has nothing to "
+                f"{item.id!r} carries no task of {taskset.name}, so its oracle has nothing to "
                 f"read; take another summariser"
             )
-        return domain.oracle_plan(item.task).removesuffix(domain.stop(PLAN)).strip()
+        return taskset.oracle_plan(item.task).removesuffix(taskset.stop(PLAN)).strip()
 
-    return Rules("oracle", f"{domain.name}-oracle/1", plan)
+    return Rules("oracle", f"{taskset.name}-oracle/1", plan)
 
 
 def item_of_gsm8k(record: Mapping[str, str], *, id: str, source: str = "gsm8k") -> Item:

@@ -33,8 +33,8 @@ class Exact:
 
     name = "exact"
 
-    def __init__(self, domain: Taskset):
-        self.domain = domain
+    def __init__(self, taskset: Taskset):
+        self.taskset = taskset
         self.settings: Mapping[str, object] = {"solver": self.name}
         self.spent = Usage()
 
@@ -46,11 +46,11 @@ class Exact:
         return [self._solves(item, plan) for item, plan in pairs]
 
     def _solves(self, item: Item, plan: str) -> bool:
-        first, *rest = self.domain.show(item.task, plan, item.chain)
+        first, *rest = self.taskset.show(item.task, plan, item.chain)
         acts = [turn.text for turn in rest if turn.role is not None]
         return bool(
-            self.domain.judge_plan(item.task, first.text).score
-            and self.domain.follows(item.task, first.text, acts).score
+            self.taskset.judge_plan(item.task, first.text).score
+            and self.taskset.follows(item.task, first.text, acts).score
         )
 
 
@@ -95,7 +95,7 @@ class Acting:
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
         shown = [
-            (item, self.rollouts.domain.show(item.task, plan, item.chain)[0].text) for item, plan in pairs
+            (item, self.rollouts.taskset.show(item.task, plan, item.chain)[0].text) for item, plan in pairs
         ]
         asked = [
             (item, text, ids)
@@ -120,7 +120,7 @@ class Acting:
     @property
     def _longest(self) -> int:
         """Most tokens of one try."""
-        return self.rollouts.domain.turns * self.rollouts.words.budgets[self.rollouts.roles[-1]]
+        return self.rollouts.taskset.turns * self.rollouts.words.budgets[self.rollouts.roles[-1]]
 
     def _fits(self, task: Task, plan: tuple[int, ...]) -> bool:
         before = len(self.rollouts.words.root_ids(task)) + len(plan)

@@ -44,16 +44,16 @@ class Tools:
 def guide(
     spec: DistillSpec, tools: Tools, folder: Path, tell: Callable[[str], None] = lambda text: None
 ) -> Provenance:
-    """The data set in `folder` is made if it is not there or has no plans, and given to the domain. What was
+    """The data set in `folder` is made if it is not there or has no plans, and given to the taskset. What was
     paid for is kept in `folder`'s cache, so an interrupted stage pays nothing twice. UserError where nothing
     is left to show."""
-    domain = tools.rollouts.domain
-    items = [item_of(worked) for worked in domain.worked(spec.problems)]
+    taskset = tools.rollouts.taskset
+    items = [item_of(worked) for worked in taskset.worked(spec.problems)]
     rows, provenance = files.read(folder) if (folder / files.PROVENANCE).is_file() else ([], None)
     if not rows:
         if not any(item.chain for item in items):
             raise UserError(
-                f"no training problem of {domain.name} has a worked solution to distil a plan from"
+                f"no training problem of {taskset.name} has a worked solution to distil a plan from"
             )
         rows, provenance = _make(spec, tools, items, folder, tell)
         gc.collect()  # an engine is a cycle: the model that summarised is gone before training goes on
@@ -63,7 +63,7 @@ def guide(
             f"in "
             f"{folder / files.PROVENANCE}"
         )
-    domain.guide({row.id: (row.plan, row.chain) for row in rows})
+    taskset.guide({row.id: (row.plan, row.chain) for row in rows})
     return provenance
 
 
@@ -116,14 +116,14 @@ def _make(
 
 
 def _summariser(spec: DistillSpec, tools: Tools, judged: Judge) -> Summariser:
-    domain = tools.rollouts.domain
-    drawn = domain.drawn
+    taskset = tools.rollouts.taskset
+    drawn = taskset.drawn
     if spec.summariser == "rules":
-        return rules.oracle(domain) if drawn else rules.gsm8k()
+        return rules.oracle(taskset) if drawn else rules.gsm8k()
     prompt = Prompt()
     if drawn:
-        shown = [item_of(worked) for worked in domain.worked(spec.problems + EXAMPLES)[-EXAMPLES:]]
-        prompt = with_examples(prompt, [(item, rules.oracle(domain).plan(item)) for item in shown])
+        shown = [item_of(worked) for worked in taskset.worked(spec.problems + EXAMPLES)[-EXAMPLES:]]
+        prompt = with_examples(prompt, [(item, rules.oracle(taskset).plan(item)) for item in shown])
     if spec.summariser == "endpoint":
         return Endpoint(endpoint_of("distill.endpoint", spec), prompt, judge=judged)
     if spec.summariser == "policy":
@@ -145,7 +145,7 @@ def _solver(spec: DistillSpec, tools: Tools) -> Solver | None:
     if spec.solver == "none":
         return None
     if spec.solver == "exact":
-        return Exact(tools.rollouts.domain)
+        return Exact(tools.rollouts.taskset)
     return Acting(
         tools.rollouts,
         tools.policies[tools.rollouts.roles[-1]],
@@ -161,7 +161,7 @@ def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
 
     def refuse(item: Item, plan: str) -> str:
         try:
-            turns = rollouts.domain.show(item.task, plan, item.chain)
+            turns = rollouts.taskset.show(item.task, plan, item.chain)
         except UserError as error:
             return str(error)
         tokens = len(rollouts.words.root_ids(item.task)) + sum(

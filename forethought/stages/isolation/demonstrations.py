@@ -10,12 +10,12 @@ from forethought.learn.batches import demonstration_segments
 from forethought.stages.setting import Setting
 from forethought.workflows.rollout import Rollouts
 
-SHARE = 8  # demonstrations on one context, where the domain has contexts
+SHARE = 8  # demonstrations on one context, where the taskset has contexts
 
 
 def shown(rollouts: Rollouts, rng: random.Random, n: int) -> list[Task]:
     """`n` tasks of all levels, which the family demonstrates."""
-    levels = rng.choices(rollouts.domain.levels, k=n)
+    levels = rng.choices(rollouts.taskset.levels, k=n)
     return [t for i in range(0, n, SHARE) for t in rollouts.shown(rng, levels[i : i + SHARE])]
 
 

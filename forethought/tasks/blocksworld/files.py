@@ -4,7 +4,7 @@ that never train.
 A problem file is JSONL, one {"id", "pddl"} a line. `planbench_classes.txt` holds only hashes of classes; this
 writes it again:
 
-    python -m forethought.tasks.blocksworld.domain blocksworld_basic.jsonl blocksworld_basic_3.jsonl >
+    python -m forethought.tasks.blocksworld.taskset blocksworld_basic.jsonl blocksworld_basic_3.jsonl >
     planbench_classes.txt
 """
 
@@ -174,7 +174,7 @@ def held_out_text(paths: Sequence[str | Path]) -> str:
     names = ", ".join(Path(path).name for path in paths)
     return (
         f"# Hashes of the {len(hashes)} classes (problems up to renaming) of {names}; they never train.\n"
-        "# Written by: python -m forethought.tasks.blocksworld.domain FILE.jsonl ... > "
+        "# Written by: python -m forethought.tasks.blocksworld.taskset FILE.jsonl ... > "
         "planbench_classes.txt\n"
     ) + "".join(f"{h}\n" for h in hashes)
 

@@ -10,7 +10,7 @@ from forethought.core.types import Task
 from forethought.interface.result import Refusal
 from forethought.tasks.base import Asked
 from forethought.tasks.math.answers import canonical
-from forethought.tasks.math.domain import Math
+from forethought.tasks.math.taskset import Math
 
 _ASKS = " ** "  # between a sub-question and its step, in the Socratic solutions of GSM8K (arXiv 2110.14168)
 

@@ -220,12 +220,12 @@ def test_a_text_without_a_template_begins_as_the_tokenizer_begins_it(end, tmp_pa
     tokenizer = with_begin(tokenizer_of(None), end)
     assert begin_of(tokenizer) == (2,) and begin_of(tokenizer_of(None)) == ()
     rollouts = rollouts_of(tokenizer, tmp_path)
-    (task,) = rollouts.domain.pool(0, "train")
+    (task,) = rollouts.taskset.pool(0, "train")
     ids = rollouts.words.root_ids(task)
     assert (
         ids[0] == 2
         and 2 not in ids[1:]
-        and ids[1:] == rollouts.engine.encode(task.prompt + rollouts.domain.opens["plan"])
+        and ids[1:] == rollouts.engine.encode(task.prompt + rollouts.taskset.opens["plan"])
     )
     shown = demonstration_segments(rollouts, [task], [{"plan"}])
     assert shown[0].token_ids == ids and all(2 not in s.token_ids for s in shown[1:])
@@ -233,7 +233,7 @@ def test_a_text_without_a_template_begins_as_the_tokenizer_begins_it(end, tmp_pa
 
 def test_a_text_with_a_template_begins_as_the_template_begins_it(tmp_path):
     rollouts = rollouts_of(with_begin(tokenizer_of(CHATML)), tmp_path)
-    (task,) = rollouts.domain.pool(0, "train")
+    (task,) = rollouts.taskset.pool(0, "train")
     assert 2 not in rollouts.words.root_ids(task)
 
 
@@ -260,7 +260,7 @@ def rollouts_of(tokenizer: PreTrainedTokenizerFast, folder) -> Rollouts:
             "answer": f"She adds.\n#### {2 * start}",
         }
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    domain = families.build(
+    taskset = families.build(
         from_dict(
             {
                 "task": {
@@ -275,8 +275,8 @@ def rollouts_of(tokenizer: PreTrainedTokenizerFast, folder) -> Rollouts:
             }
         ).task
     )
-    domain.demonstrate = lambda task: [Turn(role="plan", text="Add.")]
+    taskset.demonstrate = lambda task: [Turn(role="plan", text="Add.")]
     path = on_disk(
         folder / "model", model_of(vocab_size=len(tokenizer), max_position_embeddings=512), tokenizer
     )
-    return Rollouts(TorchEngine(from_path(path), EngineSpec(device="cpu", threads=1), AdapterSpec()), domain)
+    return Rollouts(TorchEngine(from_path(path), EngineSpec(device="cpu", threads=1), AdapterSpec()), taskset)

@@ -78,10 +78,10 @@ def begun(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=["qwen2", "llama"])
 def llm(request):
     """A random model of a Hugging Face config, with a tokenizer that knows the task's words."""
-    domain = families.build(TaskSpec(name="desk", levels=(1, 2), options={"widgets": 4}))
-    tokenizer = tokenizer_of(domain.vocabulary())
+    taskset = families.build(TaskSpec(name="desk", levels=(1, 2), options={"widgets": 4}))
+    tokenizer = tokenizer_of(taskset.vocabulary())
     model = model_of(request.param, vocab_size=len(tokenizer), initializer_range=0.3)
-    return Rollouts(engine_of(model, tokenizer), domain)
+    return Rollouts(engine_of(model, tokenizer), taskset)
 
 
 def test_held_out_probes_are_what_the_models_own_forward_says(llm):

@@ -46,7 +46,7 @@ class Bandit(Taskset):
             for _ in levels
         ]
         return [
-            Task(id=c, domain="bandit", level=1, context="", prompt=f"ASK {c}", state=(c, a))
+            Task(id=c, taskset="bandit", level=1, context="", prompt=f"ASK {c}", state=(c, a))
             for c, a in drawn
         ]
 

@@ -316,7 +316,7 @@ def test_another_model_beside_a_run_computes_on_as_many_threads(monkeypatch, fou
     run._beside(
         auto,
         rollouts,
-        lambda made, domain: pytest.fail(made.engine.threads) if made.engine.threads != 3 else engine,
+        lambda made, taskset: pytest.fail(made.engine.threads) if made.engine.threads != 3 else engine,
     )(auto.model)
 
 

@@ -95,7 +95,7 @@ def made(request, tmp_path_factory):
 def test_the_prompt_is_what_the_chat_template_says(made):
     recipe, kind = made
     engine, rollouts = run.build(recipe)
-    task = rollouts.domain.family(random.Random(0), [1], "train")[0]
+    task = rollouts.taskset.family(random.Random(0), [1], "train")[0]
     text = engine.decode(rollouts.words.root_ids(task))
     if kind == "chat":
         assert text.startswith("<|im_start|>system\n") and text.endswith("<|im_start|>assistant\n<plan>")
@@ -108,7 +108,7 @@ def test_the_prompt_is_what_the_chat_template_says(made):
 def test_a_demonstration_is_token_for_token_what_the_model_would_have_to_say(made):
     recipe, kind = made
     engine, rollouts = run.build(recipe)
-    task = rollouts.domain.family(random.Random(0), [1], "train")[0]
+    task = rollouts.taskset.family(random.Random(0), [1], "train")[0]
     root, plan, act = demonstration_segments(rollouts, [task], [{"plan", "act"}])
     assert root.token_ids == rollouts.words.root_ids(task) and root.stream is None
     assert engine.decode(plan.token_ids).endswith("</plan>")

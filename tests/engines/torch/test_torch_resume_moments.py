@@ -242,7 +242,7 @@ def test_an_evaluation_of_the_run_measures_the_weights_that_the_run_measured(tmp
         side: last[f"eval/{side}"] for side in ("plan", "act", "e2e")
     }
     source = find(out)
-    engine = source.open(run.build(chosen)[1].domain)
+    engine = source.open(run.build(chosen)[1].taskset)
     final = [said for said in asked if said[0][0].temperature == 0.0][-1]
     again = engine.sample(final[0])
     assert [[(c.token_ids, c.logprobs) for c in row] for row in again] == final[1] and any(

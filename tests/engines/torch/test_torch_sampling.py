@@ -21,7 +21,7 @@ from forethought.engines.torch.sampling.cohorts import Cohorts
 from forethought.engines.torch.sampling.sampler import Sampler
 from forethought.engines.torch.sampling.stops import Stops
 from forethought.recipe.schema import TreeSpec
-from forethought.tasks.desk.domain import Desk
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 
@@ -156,15 +156,15 @@ def test_executions_on_a_tree_are_those_of_unrolled_rows():
 def test_a_grown_tree_is_what_its_requests_give_one_by_one():
     """`Rollouts` asks for all tasks at once, on screens that tasks share; every node is its own request's
     answer."""
-    domain = Desk(levels=(1, 2), widgets=4)
-    words = domain.vocabulary()
+    taskset = Desk(levels=(1, 2), widgets=4)
+    words = taskset.vocabulary()
     engine = engine_of(
         model_of("llama", vocab_size=len(words) + 3, initializer_range=0.3), tokenizer_of(words)
     )
-    tasks = domain.family(random.Random(0), [1, 2, 2], "train") + domain.family(
+    tasks = taskset.family(random.Random(0), [1, 2, 2], "train") + taskset.family(
         random.Random(1), [2], "train"
     )
-    rollouts, voices = Rollouts(engine, domain), {"plan": "base", "act": "base"}
+    rollouts, voices = Rollouts(engine, taskset), {"plan": "base", "act": "base"}
     plans = rollouts.grow(tasks, TreeSpec(counts={"plan": 3, "act": 0}), voices, 7)
     acts = rollouts.grow(tasks, TreeSpec(counts={"act": 2}, oracle=("plan",)), voices, 7)
     assert len({node.token_ids for tree in [*plans, *acts] for node in tree.nodes if node.policy}) > 15
@@ -175,7 +175,7 @@ def test_a_grown_tree_is_what_its_requests_give_one_by_one():
             seed_of(seed_of(7, i), "plan"),
             n=3,
             stops=("</plan>",),
-            max_tokens=domain.budgets["plan"],
+            max_tokens=taskset.budgets["plan"],
         )
         assert tokens(engine.sample([alone])[0]) == [node.token_ids for node in said]
     for i, tree in enumerate(acts):
@@ -185,7 +185,7 @@ def test_a_grown_tree_is_what_its_requests_give_one_by_one():
             seed_of(seed_of(7, i), "act", plan.id, 0),
             n=2,
             stops=("</act>",),
-            max_tokens=domain.budgets["act"],
+            max_tokens=taskset.budgets["act"],
         )
         assert tokens(engine.sample([alone])[0]) == [node.token_ids for node in said]
 

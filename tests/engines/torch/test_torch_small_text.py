@@ -135,7 +135,7 @@ def test_turns_that_are_encoded_apart_are_the_tokens_of_the_whole(recipe):
     """So there is one spelling: what a demonstration shows is what the model can say, and the stop of a plan
     is one token."""
     engine, rollouts = run.build(recipe)
-    task = rollouts.domain.pool(1, "eval")[0]
+    task = rollouts.taskset.pool(1, "eval")[0]
     segments = demonstration_segments(rollouts, [task], [{"plan", "act"}])
     ids = [i for s in segments for i in s.token_ids]
     text = engine.decode(ids)

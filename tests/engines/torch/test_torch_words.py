@@ -189,14 +189,14 @@ def test_an_adapter_is_looked_at_over_the_same_ids(tmp_path):
 def test_a_word_that_the_tokenizer_lacks_is_the_fault_of_who_said_it():
     """It would be trained on as the word that stands for all unknown ones."""
     from forethought.envs.guard import Fault
-    from forethought.tasks.desk.domain import Desk
+    from forethought.tasks.desk.taskset import Desk
     from forethought.workflows.rollout import Rollouts
 
-    domain = Desk(levels=[1])
-    tokenizer = tokenizer_of(domain.vocabulary())
-    rollouts = Rollouts(engine_of(model_of(vocab_size=len(tokenizer)), tokenizer), domain)
-    (task,) = domain.family(random.Random(0), [1], "train")
-    said = domain.oracle_plan(task)
+    taskset = Desk(levels=[1])
+    tokenizer = tokenizer_of(taskset.vocabulary())
+    rollouts = Rollouts(engine_of(model_of(vocab_size=len(tokenizer)), tokenizer), taskset)
+    (task,) = taskset.family(random.Random(0), [1], "train")
+    said = taskset.oracle_plan(task)
     ids = rollouts.words.encoded("task", "oracle_plan", rollouts.words.turn, "plan", said)
     assert tokenizer.unk_token_id not in ids and rollouts.engine.decode(ids).split() == said.split()
     with pytest.raises(Fault, match="zebra"):

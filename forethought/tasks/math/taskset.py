@@ -185,7 +185,7 @@ class Math(Taskset):
         said = [self.system, record.problem] if self.system else [record.problem]
         return Task(
             id=name,
-            domain=self.name,
+            taskset=self.name,
             level=record.level if self._options.graded else 0,
             context="",
             prompt="\n\n".join(said) + "\n\n",
@@ -358,7 +358,7 @@ class MathEnvironment(Environment):
         """Grade the answer in `action`; a text without a readable answer is a failure with the reason."""
         if self._over:
             raise ForethoughtError(
-                f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"
+                f"the episode of task {self._task.id!r} is over; ask the taskset for a fresh one"
             )
         self._over = True
         answer = self._turns.answer(action)

@@ -256,7 +256,7 @@ class BlocksworldEnvironment(Environment):
         """Execute a whole plan of primitives at once; the episode is over after it."""
         if self._over:
             raise ForethoughtError(
-                f"the episode of task {self._task.id!r} is over; ask the domain for a fresh one"
+                f"the episode of task {self._task.id!r} is over; ask the taskset for a fresh one"
             )
         self._over = True
         steps = _parse_acts(self._task, action)
@@ -281,7 +281,7 @@ class BlocksworldEnvironment(Environment):
 
 def _task(name: str, problem: Problem, level: int, goal_towers: list[list[str]]) -> Task:
     context, prompt = words.context_text(problem), words.prompt_text(goal_towers)
-    return Task(id=name, domain=Blocksworld.name, level=level, context=context, prompt=prompt, state=problem)
+    return Task(id=name, taskset=Blocksworld.name, level=level, context=context, prompt=prompt, state=problem)
 
 
 def _oracle(problem: Problem) -> tuple[Step, ...]:
@@ -344,7 +344,7 @@ def main(paths: Sequence[str]) -> int:
     """Print the list of held-out classes for these problem files (see blocksworld_files.py)."""
     if not paths or any(path.startswith("-") for path in paths):
         print(
-            "usage: python -m forethought.tasks.blocksworld.domain FILE.jsonl ... > planbench_classes.txt",
+            "usage: python -m forethought.tasks.blocksworld.taskset FILE.jsonl ... > planbench_classes.txt",
             file=sys.stderr,
         )
         return UserError.exit_code

@@ -15,7 +15,7 @@ from forethought.core.types import Completion
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.schema import TaskSpec, TreeSpec
 from forethought.tasks.families import build
-from forethought.tasks.math.domain import Math
+from forethought.tasks.math.taskset import Math
 from forethought.workflows.rollout import Rollouts
 
 TRAIN = [{"problem": f"Train {i}?", "answer": str(i), "level": i % 2 + 1} for i in range(6)]
@@ -43,21 +43,21 @@ def made(tmp_path):
 
 @pytest.fixture
 def task(made):
-    domain = made()
-    return domain, domain.pool(1, "eval")[0]  # Test 0?, 10
+    taskset = made()
+    return taskset, taskset.pool(1, "eval")[0]  # Test 0?, 10
 
 
 # Problems ---------------------------------------------------------------------------------------------------
 
 
 def test_splits_and_levels(made, tmp_path):
-    domain = made()
-    assert domain.levels == (1, 2)  # 3 is in the test problems only
-    assert [t.id for t in domain.pool(2, "train")] == [f"{tmp_path.name}/train/{n}" for n in (2, 4, 6)]
-    drawn = domain.family(random.Random(0), [1, 2] * 30, "eval")
+    taskset = made()
+    assert taskset.levels == (1, 2)  # 3 is in the test problems only
+    assert [t.id for t in taskset.pool(2, "train")] == [f"{tmp_path.name}/train/{n}" for n in (2, 4, 6)]
+    drawn = taskset.family(random.Random(0), [1, 2] * 30, "eval")
     assert {t.state.problem for t in drawn} == {"Test 0?", "Test 3?", "Test 1?", "Test 4?"}
     assert [t.level for t in drawn] == [1, 2] * 30
-    assert drawn == domain.family(random.Random(0), [1, 2] * 30, "eval")
+    assert drawn == taskset.family(random.Random(0), [1, 2] * 30, "eval")
     assert made(levels=(2,)).levels == (2,)
     assert made(graded=False).levels == (0,)
     assert len(made(graded=False).pool(0, "train")) == 6
@@ -89,20 +89,20 @@ def test_a_training_problem_that_repeats_a_test_problem_is_refused_with_both_ids
 
 
 def test_another_file(made, tmp_path):
-    domain = made()
-    tasks = domain.problems(
+    taskset = made()
+    tasks = taskset.problems(
         write(tmp_path / "more.jsonl", [{"id": "x", "problem": "More?", "answer": "1", "level": 9}])
     )
     assert [(t.id, t.level, t.state.answer) for t in tasks] == [(f"{tmp_path.name}/more/x", 9, "1")]
     with pytest.raises(RecipeError, match="1 times a training problem repeats"):
-        domain.problems(write(tmp_path / "more.jsonl", [TRAIN[0]]))
+        taskset.problems(write(tmp_path / "more.jsonl", [TRAIN[0]]))
 
 
 def test_several_test_files_keep_their_ids_apart(made, tmp_path):
     (tmp_path / "amc").mkdir()
     amc = write(tmp_path / "amc" / "test.jsonl", [{"problem": "AMC?", "answer": "1", "level": 1}])
-    domain = made(eval=(write(tmp_path / "test.jsonl", EVAL), amc))
-    assert [t.id for t in domain.pool(1, "eval")] == [
+    taskset = made(eval=(write(tmp_path / "test.jsonl", EVAL), amc))
+    assert [t.id for t in taskset.pool(1, "eval")] == [
         f"{tmp_path.name}/test/1",
         f"{tmp_path.name}/test/4",
         "amc/test/1",
@@ -156,14 +156,14 @@ def test_options_that_cannot_be_had(made, options, message):
 
 
 def test_messages_and_plain_text(made):
-    domain = made(system="Plan, then solve.", tags={"plan": "sketch"})
-    task = domain.pool(1, "eval")[0]
-    assert domain.messages(task) == [
+    taskset = made(system="Plan, then solve.", tags={"plan": "sketch"})
+    task = taskset.pool(1, "eval")[0]
+    assert taskset.messages(task) == [
         {"role": "system", "content": "Plan, then solve."},
         {"role": "user", "content": "Test 0?"},
     ]
     assert (task.context, task.prompt) == ("", "Plan, then solve.\n\nTest 0?\n\n")
-    assert (domain.opens["plan"], domain.stops, domain.spaced, domain.vocabulary()) == (
+    assert (taskset.opens["plan"], taskset.stops, taskset.spaced, taskset.vocabulary()) == (
         "<sketch>",
         {"plan": "</sketch>", "act": ""},
         False,
@@ -198,22 +198,22 @@ def test_the_default_message_names_the_tags_in_use(made):
     ],
 )
 def test_plans(made, plan, reason):
-    domain = made(budgets={"plan": 6})
-    task = domain.pool(1, "eval")[0]
-    verdict = domain.parse_plan(task, plan)
+    taskset = made(budgets={"plan": 6})
+    task = taskset.pool(1, "eval")[0]
+    verdict = taskset.parse_plan(task, plan)
     assert (verdict.score, verdict.reason) == (float(not reason), reason)
-    assert domain.judge_plan(task, plan) == verdict
+    assert taskset.judge_plan(task, plan) == verdict
 
 
 def test_the_meaning_of_a_plan_is_its_words(task):
-    domain, it = task
-    one = domain.meaning(it, "1. Count the eggs.\n2) Price THEM, at 3.5! </plan>")
+    taskset, it = task
+    one = taskset.meaning(it, "1. Count the eggs.\n2) Price THEM, at 3.5! </plan>")
     assert (
         one
-        == domain.meaning(it, "count the eggs\nprice them at 3.5\n</plan>")
+        == taskset.meaning(it, "count the eggs\nprice them at 3.5\n</plan>")
         == "count the eggs price them at 3 5"
     )
-    assert one != domain.meaning(it, "count the eggs\nprice them at 4.5\n</plan>")
+    assert one != taskset.meaning(it, "count the eggs\nprice them at 4.5\n</plan>")
 
 
 # Acts and outcomes ------------------------------------------------------------------------------------------
@@ -256,31 +256,31 @@ def test_the_meaning_of_a_plan_is_its_words(task):
     ],
 )
 def test_acts(task, act, form, outcome):
-    domain, it = task
-    assert (domain.follows(it, "any", [act]).score, domain.follows(it, "any", [act]).reason) == (
+    taskset, it = task
+    assert (taskset.follows(it, "any", [act]).score, taskset.follows(it, "any", [act]).reason) == (
         float(not form),
         form,
     )
-    answered = opened(domain, it, 0, noise=True).step(act)
+    answered = opened(taskset, it, 0, noise=True).step(act)
     assert (answered.done, answered.success, answered.reason) == (True, not outcome, outcome)
 
 
 def test_an_episode_is_used_once(task):
-    domain, it = task
-    episode = opened(domain, it, 0, noise=False)
+    taskset, it = task
+    episode = opened(taskset, it, 0, noise=False)
     episode.step("")
     with pytest.raises(ForethoughtError, match="the episode of task .* is over"):
         episode.step("")
-    assert domain.follows(it, "p", ["a", "b"]).reason == "expected 1 turn of acts, found 2"
+    assert taskset.follows(it, "p", ["a", "b"]).reason == "expected 1 turn of acts, found 2"
 
 
 # Demonstrations ---------------------------------------------------------------------------------------------
 
 
 def test_a_demonstration_is_the_records_plan_and_chain(made):
-    domain = made(training=[TRAIN[0] | {"plan": "Add them.", "chain": "0+0=0"}], testing=EVAL[:1])
-    task = domain.pool(1, "train")[0]
-    plan, act = domain.demonstrate(task)
+    taskset = made(training=[TRAIN[0] | {"plan": "Add them.", "chain": "0+0=0"}], testing=EVAL[:1])
+    task = taskset.pool(1, "train")[0]
+    plan, act = taskset.demonstrate(task)
     assert (plan.role, plan.text, act.role, act.text) == (
         "plan",
         "\nAdd them.\n</plan>",
@@ -288,20 +288,20 @@ def test_a_demonstration_is_the_records_plan_and_chain(made):
         "\n<think>\n0+0=0\n</think>\n\\boxed{0}",
     )
     assert (
-        domain.parse_plan(task, plan.text).score == domain.follows(task, plan.text, [act.text]).score == 1.0
+        taskset.parse_plan(task, plan.text).score == taskset.follows(task, plan.text, [act.text]).score == 1.0
     )
-    assert opened(domain, task, 0, noise=False).step(act.text).success
-    assert not domain.has_plans  # the test problem has none
+    assert opened(taskset, task, 0, noise=False).step(act.text).success
+    assert not taskset.has_plans  # the test problem has none
     assert made(training=TRAIN[:1], testing=[EVAL[0] | {"plan": "B"}]).has_plans  # what is measured on counts
 
 
 def test_marked_calculations_are_not_shown_wherever_the_chain_comes_from(made):
-    domain = made(training=[TRAIN[0] | {"plan": "Add.", "chain": "3+4 = <<3+4=7>>7"}], testing=EVAL[:1])
-    task = domain.pool(1, "train")[0]
-    assert domain.demonstrate(task)[1].text.startswith("\n<think>\n3+4 = 7\n</think>")
-    assert domain.texts() == [f"{task.state.problem}\n3+4 = 7"]
-    assert domain.has_plan(task) and not domain.has_plan(domain.pool(1, "eval")[0])
-    assert domain.marks() == ["<plan>", "</plan>", "<think>", "</think>", "\\boxed{"]
+    taskset = made(training=[TRAIN[0] | {"plan": "Add.", "chain": "3+4 = <<3+4=7>>7"}], testing=EVAL[:1])
+    task = taskset.pool(1, "train")[0]
+    assert taskset.demonstrate(task)[1].text.startswith("\n<think>\n3+4 = 7\n</think>")
+    assert taskset.texts() == [f"{task.state.problem}\n3+4 = 7"]
+    assert taskset.has_plan(task) and not taskset.has_plan(taskset.pool(1, "eval")[0])
+    assert taskset.marks() == ["<plan>", "</plan>", "<think>", "</think>", "\\boxed{"]
 
 
 @pytest.mark.parametrize(
@@ -321,9 +321,9 @@ def test_marked_calculations_are_not_shown_wherever_the_chain_comes_from(made):
     ],
 )
 def test_what_cannot_be_demonstrated(made, row, message):
-    domain = made(training=[TRAIN[0] | row], testing=EVAL[:1])
+    taskset = made(training=[TRAIN[0] | row], testing=EVAL[:1])
     with pytest.raises(UserError, match=f"train.jsonl:1: .*{message}"):
-        domain.demonstrate(domain.pool(1, "train")[0])
+        taskset.demonstrate(taskset.pool(1, "train")[0])
 
 
 # Demonstrations from another set ----------------------------------------------------------------------------
@@ -341,17 +341,17 @@ SHOWN = [
 
 
 def test_imitation_reads_demos_and_reinforcement_the_training_problems(made, tmp_path):
-    domain = made(demos=write(tmp_path / "shown.jsonl", SHOWN))
-    assert {t.state.problem for t in domain.shown(random.Random(0), [1, 2] * 20)} == {
+    taskset = made(demos=write(tmp_path / "shown.jsonl", SHOWN))
+    assert {t.state.problem for t in taskset.shown(random.Random(0), [1, 2] * 20)} == {
         f"Shown {i}?" for i in range(4)
     }
-    assert {t.state.problem for t in domain.family(random.Random(0), [1, 2] * 30, "train")} == {
+    assert {t.state.problem for t in taskset.family(random.Random(0), [1, 2] * 30, "train")} == {
         f"Train {i}?" for i in range(6)
     }
-    assert domain.shows and not made().shows and domain.notes == []
-    assert [w.question for w in domain.worked(3)] == ["Shown 0?", "Shown 1?", "Shown 2?"]
-    domain.guide({f"{tmp_path.name}/shown/{n}": ("2. Think.", "So.") for n in (1, 2)})
-    assert {t.state.plan for t in domain.shown(random.Random(0), [1, 2] * 20)} == {"2. Think."}
+    assert taskset.shows and not made().shows and taskset.notes == []
+    assert [w.question for w in taskset.worked(3)] == ["Shown 0?", "Shown 1?", "Shown 2?"]
+    taskset.guide({f"{tmp_path.name}/shown/{n}": ("2. Think.", "So.") for n in (1, 2)})
+    assert {t.state.plan for t in taskset.shown(random.Random(0), [1, 2] * 20)} == {"2. Think."}
     with pytest.raises(RecipeError, match=r"task.demos: has no problem of level 2; it has \[1\]"):
         made(demos=write(tmp_path / "one.jsonl", SHOWN[:1]))
 
@@ -374,12 +374,12 @@ def test_a_public_set_is_cut_to_what_can_be_shown(made, tmp_path):
         "longest": 50,
         "most": 2,
     }
-    domain = made(graded=False, demos=table)
-    assert [(w.question, w.chain, w.answer) for w in domain.worked(0)] == [
+    taskset = made(graded=False, demos=table)
+    assert [(w.question, w.chain, w.answer) for w in taskset.worked(0)] == [
         ("Short?", "A chain.", "1"),
         ("Second?", "B.", "3"),
     ]
-    assert domain.notes == [
+    assert taskset.notes == [
         f"{path}: 2 demonstrations; left out: 1 that cannot be read (such as {path}:3: "
         f"no answer: character 8: found "
         r"the end of the text, expected a final answer in \boxed{...}), 1 longer than 50 "
@@ -418,11 +418,11 @@ def test_demos_that_cannot_be_had(made, demos, message):
 
 def test_training_problems_that_repeat_test_problems_can_be_left_out(made, tmp_path):
     repeated = {"problem": "test 3", "answer": "13", "level": 1}
-    domain = made(
+    taskset = made(
         training=[*TRAIN, repeated], demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]), repeats="drop"
     )
-    assert len(domain.pool(1, "train")) == 3 and len(domain.worked(0)) == 4
-    assert domain.notes == ["2 training problems repeat a test problem and are left out"]
+    assert len(taskset.pool(1, "train")) == 3 and len(taskset.worked(0)) == 4
+    assert taskset.notes == ["2 training problems repeat a test problem and are left out"]
     with pytest.raises(RecipeError, match="shown/5 repeats"):
         made(demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]))
     with pytest.raises(RecipeError, match="task.repeats: unknown way to treat repeated problems 'keep'"):
@@ -432,7 +432,7 @@ def test_training_problems_that_repeat_test_problems_can_be_left_out(made, tmp_p
 
 
 def test_the_longest_problems(made):
-    domain = made(
+    taskset = made(
         training=[
             *TRAIN,
             {"problem": "A longer one than any other?", "answer": "1", "level": 1},
@@ -440,7 +440,7 @@ def test_the_longest_problems(made):
         ],
         levels=(1, 2),
     )
-    assert [t.state.problem for t in domain.longest(1)] == ["A longer one than any other?"]
+    assert [t.state.problem for t in taskset.longest(1)] == ["A longer one than any other?"]
 
 
 # Tokens that hold the end of a tag and more -----------------------------------------------------------------
@@ -473,10 +473,10 @@ class Odd(FakeEngine):
     ],
 )
 def test_a_token_that_goes_on_behind_the_tag_does_not_refuse_the_plan(made, words, text, status):
-    domain = made()
-    rollouts = Rollouts(Odd(["?", *words], domain.stops), domain)
+    taskset = made()
+    rollouts = Rollouts(Odd(["?", *words], taskset.stops), taskset)
     [tree] = rollouts.grow(
-        domain.pool(1, "train")[:1], TreeSpec(counts={"plan": 1, "act": 0}), {"plan": "base"}, 0
+        taskset.pool(1, "train")[:1], TreeSpec(counts={"plan": 1, "act": 0}), {"plan": "base"}, 0
     )
     # what was sampled trains
     assert (tree.nodes[1].text, tree.nodes[1].status, len(tree.nodes[1].token_ids)) == (

@@ -154,7 +154,7 @@ class Desk(Guided):
             tasks.append(
                 Task(
                     id=f"desk-{digest.hex()}-{goal}{value}",
-                    domain="desk",
+                    taskset="desk",
                     level=level,
                     context=context,
                     prompt=f"GOAL {goal} {value}",
