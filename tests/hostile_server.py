@@ -232,16 +232,18 @@ HOSTILE: dict[str, Behaviour] = {
     "UTF-16": kept(http(chat().encode("utf-16"))),
     "not UTF-8": kept(http(chat("<plan>Add the x.</plan>").encode().replace(b"x", b"\xff"))),
     "a key twice": kept(http(chat().replace('"index"', '"message": 5, "index"'))),
-    "deep": dropped("failed", "no JSON", http("[" * 9_000 + "]" * 9_000)),
+    "deep": dropped("failed", "not JSON", http("[" * 9_000 + "]" * 9_000)),
     "deep beside the text": dropped(
-        "failed", "no JSON", http(chat().replace('"index": 0', '"index": ' + "[" * 9_000 + "]" * 9_000))
+        "failed", "not JSON", http(chat().replace('"index": 0', '"index": ' + "[" * 9_000 + "]" * 9_000))
     ),
-    "no JSON": dropped("failed", "no JSON: <html>", http("<html>Sign in</html>")),
-    "escapes for JSON": dropped("failed", "no JSON: \\x1b]0;title\\x07\\u202e", http(NASTY)),
-    "half of the JSON": dropped("failed", "no JSON", http(chat()[:-20])),
-    "nothing": dropped("failed", "no JSON", http("")),
+    "no JSON": dropped("failed", "not JSON: <html>", http("<html>Sign in</html>")),
+    "escapes for JSON": dropped("failed", "not JSON: \\x1b]0;title\\x07\\u202e", http(NASTY)),
+    "half of the JSON": dropped("failed", "not JSON", http(chat()[:-20])),
+    "nothing": dropped("failed", "not JSON", http("")),
     "a stream": dropped(
-        "failed", "no JSON", http("data: {}\n\ndata: [DONE]\n\n", "200 OK", "Content-Type: text/event-stream")
+        "failed",
+        "not JSON",
+        http("data: {}\n\ndata: [DONE]\n\n", "200 OK", "Content-Type: text/event-stream"),
     ),
     "a list": dropped("failed", "no choices[0]", http("[1]")),
     "no choices": dropped("failed", "no choices[0]", http('{"choices": []}')),
