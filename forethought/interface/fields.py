@@ -39,7 +39,7 @@ Fields = dict[str, tuple[Text, Text]]
 
 def read_json(text: str, most: int, start: int = 1) -> list[tuple[int, Fields]]:
     """(First character, fields) of each object of a JSON list. Raises Refused."""
-    scan = _Scan(text, start)
+    scan = Scan(text, start)
     scan.need("[")
     found: list[tuple[int, Fields]] = []
     closed = scan.take("]")
@@ -54,7 +54,7 @@ def read_json(text: str, most: int, start: int = 1) -> list[tuple[int, Fields]]:
 
 def read_calls(text: str, function: str, most: int, start: int = 1) -> list[tuple[int, Fields]]:
     """(First character, fields) of each call of `function`, with keyword arguments only. Raises Refused."""
-    scan = _Scan(text, start)
+    scan = Scan(text, start)
     found: list[tuple[int, Fields]] = []
     while not scan.at_end():
         at = scan.position
@@ -67,8 +67,9 @@ def read_calls(text: str, function: str, most: int, start: int = 1) -> list[tupl
     return found
 
 
-class _Scan:
-    """A place in the text. Every method skips white space first."""
+class Scan:
+    """A place in the text, for readers of one pass: no look back, nothing that nests by itself. Every method
+    skips white space first; what does not fit raises Refused."""
 
     def __init__(self, text: str, start: int):
         self.text, self.at, self.start = text, 0, start
