@@ -2,7 +2,7 @@
 back as a `Fault`.
 
 A call of a task family, an environment or a grader gives its value, or raises a Fault that says at which
-boundary it broke, by what and in which line: whatever was raised (SystemExit and MemoryError too, only the
+boundary it broke, by what and in which line: whatever was raised (SystemExit and GeneratorExit too, only the
 user's own Ctrl-C passes), a value of another type than the protocol has, or no end within the limit. Who
 called decides what a fault leaves out: a node, a demonstration, a task.
 """
@@ -90,7 +90,7 @@ class Guard:
             if self._late:
                 self._late.pop(_counted(boundary, name), None)
             return value
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             if _is_users(error) or (users and boundary == "task" and isinstance(error, UserError)):

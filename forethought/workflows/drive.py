@@ -131,7 +131,9 @@ class Lockstep:
             for fiber in list(self._alive.values()):
                 try:
                     fiber.coroutine.close()
-                except Exception:  # it ignores its end
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:  # it ignores its end
                     LEFT.append(fiber.coroutine)
             DRIVER.reset(token)
 
@@ -199,6 +201,7 @@ class Free:
         self.sample, self.pool, self.lost = sample, pool, lost
         self._busy = 0  # coroutines that have not ended and do not wait for ever
         self._error: UserError | None = None
+        self._ending = False  # all coroutines are cancelled
         self._tasks: set[asyncio.Task] = set()  # the loop itself forgets those that wait
 
     # ---- for trajectories
@@ -263,7 +266,7 @@ class Free:
         try:
             loop.run_until_complete(self._run(workflows))
         finally:
-            left = asyncio.all_tasks(loop)
+            self._ending, left = True, asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
             for _ in range(3):  # time to close what they hold; who does not listen is left behind
@@ -294,7 +297,7 @@ class Free:
             value = error = None
             try:
                 value = await coroutine
-            except (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
+            except KeyboardInterrupt:
                 raise
             except UserError as mistake:
                 error = mistake
@@ -302,7 +305,9 @@ class Free:
                     self._error = self._error or mistake
                     self._idle.set()
             except BaseException as broken:
-                error = broken
+                if self._ending:
+                    raise
+                error = broken  # its own, CancelledError and GeneratorExit too
             ended(number, value, error)
             self._rest()
 

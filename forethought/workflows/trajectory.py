@@ -15,6 +15,7 @@ be said on a branch that has ended: a workflow that tries fails, and is counted,
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -167,11 +168,12 @@ class Trajectory:
     # ---- what is said next
 
     async def fork(self, role: str, n: int = 1) -> list[Trajectory]:
-        """`n` branches from here, each begun by a turn of `role`. 0: none. TypeError for no whole number."""
-        if not isinstance(n, int):
-            raise TypeError(f"fork of {role} needs a whole number of branches, found {n!r:.60}")
+        """`n` branches from here, each begun by a turn of `role`. 0: none. WorkflowError where `n` is not a
+        whole number from 0."""
+        if type(n) is not int or n < 0:
+            raise WorkflowError(f"fork of {role} needs a number of branches from 0, found {n!r:.60}")
         play, tree = self._tree.play, self._tree
-        if n < 1:
+        if not n:
             return []
         if self._turn.ended or role not in play.policies:
             await self._unready(role)
@@ -404,7 +406,7 @@ class _Guard:
         if isinstance(error, Fault):
             self._t._fail(error)
             return True
-        if isinstance(error, UserError) or not isinstance(error, Exception):
-            return False
+        if isinstance(error, UserError | KeyboardInterrupt | GeneratorExit | CancelledError):
+            return False  # the user's, or the driver's end of this workflow
         self._t._fail(self._t.taskset.guard.fault(self._boundary, self._t._tree.play.workflow, error))
         return True

@@ -18,7 +18,7 @@ from forethought.core.types import Outcome, Task
 from forethought.envs import elsewhere
 from forethought.envs.base import Environment, Observation
 from forethought.envs.guard import Fault, Guard
-from forethought.envs.pool import Pool
+from forethought.envs.pool import Pool, play
 from forethought.recipe.schema import LimitSpec
 
 TASK = Task(id="t", taskset="made", level=1, context="", prompt="GOAL")
@@ -282,6 +282,9 @@ BROKEN = {
     "recurses": (recursing, "RecursionError"),
     "raises a base of its own": (raising(Own("panic")), "Own: panic"),
     "is cancelled": (raising(asyncio.CancelledError()), "CancelledError"),
+    "ends a generator": (raising(GeneratorExit("end")), "GeneratorExit: end"),
+    "ends an iteration": (raising(StopIteration(1)), "StopIteration"),
+    "ends an asynchronous one": (raising(StopAsyncIteration(1)), "StopAsyncIteration"),
     "loops": (looping, "Timeout: no end after"),
     "sleeps": (sleeping, "Timeout: no end after"),
 }
@@ -339,6 +342,24 @@ def test_what_breaks_on_the_loop_is_a_fault_and_the_loop_goes_on(name, method):
     assert method == "close" or made.calls[-1] == ("close",)
     assert (pool.opened, pool.closed, pool.left) == (2, 2, 0)
     pool.stop()
+
+
+ESCAPES = (GeneratorExit, StopIteration, StopAsyncIteration, asyncio.CancelledError, SystemExit)
+
+
+@pytest.mark.parametrize("base", [Counting, AsyncCounting])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("error", ESCAPES)
+def test_nothing_that_an_environment_raises_escapes_play(error, method, base):
+    def breaks(self, *args):
+        raise error("x")
+
+    async def breaks_later(self, *args):
+        raise error("x")
+
+    made = type("Broken", (base,), {method: breaks if base is Counting else breaks_later})(turns=1)
+    with pytest.raises(Fault, match=f"environment: .*{error.__name__}"):
+        play(made, TASK, ["a"])
 
 
 def test_who_waits_too_long_on_the_loop_is_cancelled_and_the_rest_go_on(monkeypatch):

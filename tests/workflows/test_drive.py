@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from conftest import ACT, HAND, PLAN, Listening, desk_choices
@@ -21,6 +23,10 @@ from forethought.workflows.trajectory import together
 
 SAME = {"plan": "base", "act": "base"}
 TWO = TreeSpec(counts={"plan": 2, "act": 2})
+
+
+class OwnBase(BaseException):
+    """As a panic of a library in Rust is."""
 
 
 @pytest.fixture
@@ -182,12 +188,17 @@ async def half_a_branch(t, task, n):
     await t.fork("plan", 2.5)
 
 
+async def fewer_than_none(t, task, n):
+    await t.fork("plan", -1)
+
+
 async def says_nothing(t, task, n):
     t.fork("plan", 2).close()  # not awaited
 
 
 WRONG = "workflow: WorkflowError: "
-HALF = "workflow: TypeError: fork of plan needs a whole number of branches, found 2.5"
+HALF = WRONG + "fork of plan needs a number of branches from 0, found 2.5"
+NEGATIVE = WRONG + "fork of plan needs a number of branches from 0, found -1"
 LATE = WRONG + "act was to speak on a branch that had ended (refused)"
 SILENT = WRONG + "no role has spoken: is each fork and generate awaited?"
 LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
@@ -203,6 +214,7 @@ LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
         (swallows, [("plan", "failed", LATE)]),
         (never_ends, [("act", "failed", LONG)]),
         (half_a_branch, [("plan", "failed", HALF)]),
+        (fewer_than_none, [("plan", "failed", NEGATIVE)]),
         (says_nothing, [("plan", "failed", SILENT)]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -218,6 +230,43 @@ def test_what_a_workflow_does_wrong_is_a_failure_at_its_boundary(own, run, said,
     else:
         assert found[0] == said
     assert {fault["boundary"] for fault in rollouts.guard.told()} == {"workflow"}
+
+
+ESCAPES = (GeneratorExit, StopIteration, StopAsyncIteration, asyncio.CancelledError, SystemExit, OwnBase)
+
+
+@pytest.mark.parametrize("where", ["at once", "beside another", "in a guard", "after a turn"])
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("error", ESCAPES)
+def test_whatever_a_workflow_raises_is_a_counted_failure(own, error, free, where):
+    async def breaks(t):
+        if where == "after a turn":
+            await t.fork("plan", 1)
+        with t.guard("reward") if where == "in a guard" else nullcontext():
+            raise error("x")
+
+    async def run(t, task, n):
+        if task.id == "broken":
+            await (together(breaks(t), t.fork("plan", 1)) if where == "beside another" else breaks(t))
+        else:
+            await t.fork("plan", 1)
+
+    own(run)
+    rollouts = rollouts_of("own", say=right, free=free)
+    good, bad = grown(rollouts, tasks=[HAND, replace(HAND, id="broken")])
+    assert ends(good) == [("plan", "finished", "")]
+    assert [status for _, status, _ in ends(bad)] == ["failed"]
+    assert error.__name__ in ends(bad)[0][2] and rollouts.guard.total == 1
+
+
+def test_the_users_own_interrupt_ends_a_workflow_and_all_others(own):
+    async def run(t, task, n):
+        raise KeyboardInterrupt
+
+    own(run)
+    for free in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            grown(rollouts_of("own", say=right, free=free))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "good"])
