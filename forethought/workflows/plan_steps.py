@@ -41,6 +41,8 @@ async def _execute(act: Trajectory, task: Task, plan: str, steps: list[str]) -> 
         if not outcome.done and not left:
             outcome = Outcome(done=True, reason="the plan is at its end, the task is not")
             await act.finish(outcome.reason)
+            if act.ended:
+                return
         if outcome.done:
             with act.guard("reward"):
                 follows = act.taskset.follows(task, plan, act.texts("act")).score

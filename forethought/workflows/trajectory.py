@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from asyncio import CancelledError
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from numbers import Real
@@ -256,15 +256,17 @@ class Trajectory:
                 self.reward(**outcome.parts)
             if outcome.done or self._steps >= self._tree.play.turns:
                 await self.finish(outcome.reason)
-                return outcome if outcome.done else replace(outcome, done=True)
-            self.observe(outcome.observation or "", outcome.images)
+                outcome = outcome if outcome.done else replace(outcome, done=True)
+            else:
+                self.observe(outcome.observation or "", outcome.images)
         return None if self._turn.ended else outcome
 
     async def finish(self, reason: str) -> None:
-        """The episode ends here, whatever the environment would have said next."""
+        """The episode ends here, whatever the environment would have said next. The branch fails where its
+        `close` breaks."""
         self.note(reason)
         if self._episode is not None and not self._episode.over:
-            with suppress(Fault):
+            with _Guard(self, "environment"):
                 await self._tree.driver.call(self._episode.close())
 
     async def _reset(self) -> Observation:

@@ -9,6 +9,8 @@ import pytest
 from conftest import HAND, PLAN, Listening
 
 from forethought.core.errors import RecipeError
+from forethought.core.types import Outcome
+from forethought.envs.base import Environment
 from forethought.recipe.schema import TaskSpec, TreeSpec, WorkflowSpec
 from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.desk.taskset import Desk
@@ -140,6 +142,30 @@ def test_a_plan_that_ends_before_the_task_does_not_succeed():
     [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}), policies("plan_steps"), 1)
     last = tree.nodes[-1] if tree.nodes[-1].role else tree.nodes[-2]
     assert last.reward_parts["outcome"] == 0.0 and "end" in last.reason
+
+
+@pytest.mark.parametrize("name", ["act_only", "plan_then_act", "react", "plan_steps"])
+def test_an_environment_that_breaks_when_its_turns_are_over_fails_the_branch(name):
+    """`close` is called by the library at the limit of turns, or where the plan has no more steps."""
+
+    class Endless(Environment):
+        def step(self, action):
+            return Outcome(done=False, observation="<obs> </obs>", parts={"seen": 1.0})
+
+        def close(self):
+            raise ValueError("cannot end")
+
+    desk = Desk((1, 2, 3), widgets=4, stepwise=True)
+    desk.environment = lambda task, noise: Endless()
+    say = {"<think>": "e </think>", "<plan>": PLAN}
+    script = lambda policy, text, i, seed: say.get(text.split()[-1], "e x8 y9 </act>")
+    rollouts = rollouts_on(desk, name, script)
+    tree = TreeSpec(counts=dict.fromkeys(SPEAKING[name], 1))
+    [tree] = rollouts.grow([HAND], tree, policies(name), 1)
+    last = tree.nodes[-1]
+    assert (last.status, last.reason) == ("failed", "environment: ValueError: cannot end")
+    assert last.reward_parts == {} and rollouts.guard.total == 1
+    assert "outcome" not in {part for n in tree.nodes for part in n.reward_parts}
 
 
 def test_trying_again_needs_steps():
