@@ -75,6 +75,11 @@ class Outcome:
     reason: str = ""
     timed_out: bool = False  # the verifier gave up on the turn: no success, and counted
 
+    @property
+    def missed(self) -> bool:
+        """The step failed and the environment goes on: `reason` says what went wrong."""
+        return not self.done and bool(self.reason)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:

@@ -5,6 +5,10 @@ policies (`recipe.measurements`). Of plan and act:
     act   own acting under the oracle's plan
     e2e   own acting under the own plan (a refused plan is not executed and counts as a failure of e2e)
 
+Where the oracle speaks a role, it speaks it whenever the workflow asks: in ReAct every thought of `act` is
+the oracle's, the one for the step that comes next. After a step that failed it says the same again, and after
+its last turn that one.
+
 Always greedy, always on the same held-out tasks, so that two evaluations can be compared task by task.
 """
 

@@ -64,8 +64,11 @@ class Effect:
 
 
 def measured_names(run: Run) -> tuple[str, ...]:
-    """What an evaluation of the run measures: its roles in the order of the workflow, and all together."""
-    return (*roles_in(run.recipe), TOGETHER)
+    """What the run has measured: its roles in the order of the workflow, and all together. A role without a
+    number (a thought, which nothing judges) is not one of them; all are where nothing was measured yet."""
+    seen = {key for line in run.lines for key in line if key.startswith(("eval/", "eval_failed/"))}
+    measured = [r for r in roles_in(run.recipe) if not seen or seen & {f"eval/{r}", f"eval_failed/{r}"}]
+    return (*measured, TOGETHER)
 
 
 def points(line: Mapping[str, Any], first: Sequence[str] = ()) -> dict[str, Point]:

@@ -6,11 +6,6 @@ from forethought.core.types import Outcome
 from forethought.workflows.trajectory import Trajectory
 
 
-def is_failed_step(outcome: Outcome) -> bool:
-    """The environment goes on, and says what went wrong."""
-    return not outcome.done and bool(outcome.reason)
-
-
 def pay(t: Trajectory, outcome: Outcome, **parts: float) -> None:
     """The reward parts of the turn with which an episode ended: whether it has the form, and its outcome."""
     late = {"timed_out": 1.0} if outcome.timed_out else {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from forethought.core.types import Task, Turn
 from forethought.tasks.base import Taskset
-from forethought.workflows.acting import is_failed_step, pay
+from forethought.workflows.acting import pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
 
@@ -51,7 +51,7 @@ async def _execute(act: Trajectory, task: Task, plan: str) -> None:
                 parts = {} if again else {"follows": act.taskset.follows(task, plan, act.texts("act")).score}
                 pay(act, outcome, **parts)
             return
-        failed += is_failed_step(outcome)
+        failed += outcome.missed
         if most and failed >= most:
             failed, again = 0, True
             await act.generate("plan")

@@ -229,15 +229,14 @@ class Rollouts:
                 g.empty(0, role, g.broken, play.policies[role])
 
     def oracle(self, task: Task, role: str, number: int = 0) -> Given:
-        """What the oracle says in its turn `number` of a role."""
+        """What the oracle says in its turn `number` of a role, from 0; after its last turn, that one again:
+        who did not reach the goal with it did something else than the oracle."""
         with self.guard.watch():
             try:
                 said = self.workflow.oracle(self.taskset, task, role)
-                if number >= len(said):
-                    return Given(
-                        text="", ids=(), fault=f"task: the oracle has no turn {number + 1} of {role}"
-                    )
-                text = said[number]
+                if not said:
+                    return Given(text="", ids=(), fault=f"task: the oracle has no turn of {role}")
+                text = said[min(number, len(said) - 1)]
                 ids = self.words.encoded("task", "oracle_plan", self.words.turn, role, text)
                 return Given(text=text, ids=ids)
             except Fault as fault:

@@ -67,6 +67,8 @@ class Trajectory:
         "_then",
         "_episode",
         "_steps",
+        "_missed",
+        "_oracles",
         "_texts",
     )
 
@@ -78,7 +80,8 @@ class Trajectory:
         self._turns = self._sampled = 0  # turns and sampled tokens of the whole path
         self._then: Given | None = None  # what is said here next, whoever is asked
         self._episode: Episode | None = None  # in the environment of this branch
-        self._steps = 0
+        self._steps = self._missed = 0  # answers of the environment; those to a step that failed
+        self._oracles = tree.play.oracles  # roles that the oracle speaks on this branch
         self._texts: list[tuple[str, str]] = []  # (role, text) of the turns of this branch
 
     # ---- the turn just said
@@ -185,7 +188,7 @@ class Trajectory:
         self._forks += 1
         first = not self.address and role == play.words.roles[0]
         given = list(tree.given) if first else [self._then] if self._then else []
-        if role in play.oracles:
+        if role in self._oracles:
             given.append(self._oracle(role))
         outs = [] if given else await tree.driver.ask(self._request(role, n))
         if first and play.beside:
@@ -195,6 +198,8 @@ class Trajectory:
         made = self._branched(said + [self._add_given(role, one) for one in given])
         for branch, one in zip(made[len(said) :], given, strict=True):
             branch._then = one.then
+        if first and play.beside:  # where the oracle began, it speaks whenever the role does
+            made[-1]._oracles |= {role}
         return made
 
     async def generate(self, role: str) -> Trajectory:
@@ -204,7 +209,7 @@ class Trajectory:
             await self._unready(role)
         if over := self._limit(role):
             return self._moved(tree.empty(self._at, role, over, play.policies[role]))
-        if role in play.oracles:
+        if role in self._oracles:
             return self._moved(self._add_given(role, self._oracle(role), self._node.branch))
         request = self._request(role, 1)
         [out] = await tree.driver.ask(request)
@@ -252,6 +257,7 @@ class Trajectory:
                 await self._reset()
             outcome = await self._tree.driver.call(self._episode.step(self._turn.text))
             self._steps += 1
+            self._missed += outcome.missed
             if outcome.parts:
                 self.reward(**outcome.parts)
             if outcome.done or self._steps >= self._tree.play.turns:
@@ -342,6 +348,7 @@ class Trajectory:
             self._branches += 1
             branch = Trajectory(self._tree, at, (*self.address, self._branches), before)
             branch._turns, branch._sampled = self._turns, self._sampled
+            branch._oracles = self._oracles
             branch._said()
             made.append(branch)
         return made
@@ -365,8 +372,13 @@ class Trajectory:
         self._texts.append((turn.role or "", turn.text))
 
     def _oracle(self, role: str) -> Given:
-        """The oracle's next turn of the role on this branch."""
-        return self._tree.play.oracle(self.task, role, len(self.texts(role)))
+        """The oracle's next turn of the role on this path; after a step that failed, the turn before it
+        again."""
+        nodes, at, said = self._tree.nodes, self._at, 0
+        while at:
+            said += nodes[at].role == role
+            at = nodes[at].parent
+        return self._tree.play.oracle(self.task, role, max(0, said - self._missed))
 
     def _add_given(self, role: str, given: Given, branch: int | None = None) -> int:
         return self._tree.add(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REFUSED, RIGHT, WRONG, Listening, desk_choices
+from conftest import HAND, REFUSED, RIGHT, WRONG, Listening, desk_choices
 
 from forethought.core.metrics import wilson
-from forethought.measure.evaluate import evaluate, held_out, score, success
-from forethought.recipe.schema import EvalSpec
+from forethought.measure.evaluate import evaluate, held_out, play, score, success
+from forethought.recipe.roles import once
+from forethought.recipe.schema import EvalSpec, TreeSpec, WorkflowSpec
+from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
@@ -137,3 +139,94 @@ def test_scores_are_joined_task_by_task():
     with pytest.raises(ValueError, match="9 trees for eval/act, 10 tasks"):
         score(("plan", "act"), played | {("plan",): played["plan",][1:]})
     assert [success(tree) for tree in played[()]] == [1.0] * 10
+
+
+# workflows that speak a role again --------------------------------------------------------------------------
+
+
+def react_on_desk(think, act, **options) -> Rollouts:
+    """`think` and `act`: functions of the text before the turn."""
+    desk = Desk((1, 2, 3), widgets=4, stepwise=True, **options)
+    roles = SPEAKING["react"]
+    rollouts = Rollouts(
+        Listening(desk.words(roles), {role: desk.stop(role) for role in roles}),
+        desk,
+        WorkflowSpec(name="react"),
+    )
+    rollouts.engine.script = lambda policy, text, i, seed: (think if text.endswith("<think>") else act)(text)
+    return rollouts
+
+
+def follow(text: str) -> str:
+    """Clicks what the last thought names."""
+    words = text.split()
+    at = len(words) - 1 - words[::-1].index("<think>")
+    name, *value = words[at + 1 : words.index("</think>", at)]
+    i = HAND.context.split().index(name)
+    x = next(j for j in range(i + 1, i + 5) if HAND.context.split()[j].startswith("x"))
+    return " ".join([name, *HAND.context.split()[x : x + 2], *value, "</act>"])
+
+
+def test_in_react_the_oracle_thinks_before_every_act():
+    """Its own thoughts always name the first widget, which leads nowhere; under the oracle's it succeeds."""
+    rollouts = react_on_desk(lambda text: "e </think>", follow)
+    found = evaluate(rollouts, [HAND], {"think": "base", "act": "base"})
+    assert found.scores["eval/act"] == [1.0] and found.scores["eval/e2e"] == [0.0]
+    assert "eval/think" not in found.scores  # nothing judges a thought
+    thoughts = [n.text for n in play(rollouts, [HAND], {"think": "base", "act": "base"})[("think",)][0].nodes
+                if n.role == "think"]  # fmt: skip
+    assert thoughts == ["e </think>", "s </think>", "c v3 </think>"]
+
+
+def test_the_oracle_says_the_same_again_after_a_step_that_failed():
+    """The second click misses once: the thought for it is repeated, and the episode reaches the goal."""
+    missed = []
+
+    def act(text):
+        right = follow(text)
+        if right.startswith("s ") and not missed:
+            missed.append(right)
+            return "s x0 y0 </act>"
+        return right
+
+    rollouts = react_on_desk(lambda text: "e </think>", act, retry=True)
+    tree = once(("think", "act"), temperature=0.0, oracle=("think",))
+    [tree] = rollouts.grow([HAND], tree, {"think": "base", "act": "base"}, 1)
+    said = [n.text for n in tree.nodes if n.role == "think"]
+    assert said == ["e </think>", "s </think>", "s </think>", "c v3 </think>"]
+    assert success(tree) == 1.0
+
+
+def test_who_never_gets_there_under_the_oracles_thoughts_has_not_succeeded():
+    """More turns than the oracle takes: its last thought stands, and nothing has failed."""
+    rollouts = react_on_desk(lambda text: "e </think>", lambda text: "e x8 y9 </act>")
+    found = evaluate(rollouts, [HAND], {"think": "base", "act": "base"})
+    assert found.scores["eval/act"] == [0.0] and "eval_failed/act" not in found.metrics
+
+
+def test_executions_below_one_thought_of_the_oracle_go_on_with_its_next():
+    rollouts = react_on_desk(lambda text: "e </think>", follow)
+    tree = TreeSpec(counts={"think": 1, "act": 2}, oracle=("think",))
+    [tree] = rollouts.grow([HAND], tree, {"think": "base", "act": "base"}, 1)
+    assert [n.reward_parts["outcome"] for n in tree.leaves()] == [1.0, 1.0]
+
+
+def test_a_plan_that_is_written_anew_under_the_oracle_is_the_oracles():
+    """Acting under the oracle's plan: the first clicks miss, and the policy's own plan is never asked for."""
+    desk = Desk((1, 2, 3), widgets=4, stepwise=True, retry=True)
+    clicks = iter(["e x0 y0 </act>", "e x8 y9 </act>", "s x5 y7 </act>", "c x3 y4 v3 </act>"])
+    own = []
+
+    def say(policy, text, i, seed):
+        if text.endswith("<plan>"):
+            own.append(text)
+            return "GOAL </plan>"
+        return next(clicks)
+
+    rollouts = Rollouts(
+        Listening(desk.vocabulary(), desk.stops, script=say),
+        desk,
+        WorkflowSpec(name="plan_then_act", options={"replan_after": 1}),
+    )
+    found = evaluate(rollouts, [HAND], ONE)
+    assert found.scores["eval/act"] == [1.0] and len(own) == 1
