@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import RIGHT, desk_choices, desk_recipe, lines_of, nothing
 
+from forethought import report
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.check import check
 from forethought.runs import run
@@ -43,3 +46,17 @@ def test_a_thought_and_the_act_after_it_are_compared_together(tmp_path, credit):
     assert run.train(recipe, tmp_path / "run", nothing, engine_of).status == "done"
     steps = [line for line in lines_of(tmp_path / "run" / "metrics.jsonl") if "reward/act" in line]
     assert steps[0]["reward/act"] < 0.75 < steps[-1]["reward/act"]
+
+
+def test_the_report_names_the_roles_that_were_measured(tmp_path):
+    """Nothing judges a thought, so there is no number of it to show."""
+    recipe = desk_recipe({"kind": "imitate", "until": {"steps": 2}, "batch": 2}, workflow="react")
+
+    def engine_of(recipe, domain) -> FakeEngine:
+        return FakeEngine(domain.words(ROLES), {role: domain.stop(role) for role in ROLES}, choices=choices)
+
+    run.train(recipe, tmp_path / "run", nothing, engine_of)
+    page = report.write(tmp_path / "run").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["sides"] == ["act", "e2e"] and set(data["big"]) == {"act", "e2e"}
+    assert data["stages"][0]["roles"] == ["think", "act"]
