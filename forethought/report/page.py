@@ -25,9 +25,10 @@ from forethought.report.load import load
 from forethought.store.locks import abandoned, mark_in_use
 
 SCRIPTS = {
-    "arms": ("dom.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
+    "arms": ("dom.js", "save.js", "plot.js", "charts.js", "header.js", "dots.js", "arms.js"),
     "run": (
         "dom.js",
+        "save.js",
         "plot.js",
         "charts.js",
         "header.js",
@@ -39,7 +40,16 @@ SCRIPTS = {
         "trees.js",
         "run.js",
     ),
-    "compare": ("dom.js", "plot.js", "charts.js", "header.js", "probes.js", "tables.js", "compare.js"),
+    "compare": (
+        "dom.js",
+        "save.js",
+        "plot.js",
+        "charts.js",
+        "header.js",
+        "probes.js",
+        "tables.js",
+        "compare.js",
+    ),
 }
 _UNSEEN = re.compile(rf"[\0-\x08\x0b-\x1f\x7f-\x9f{BIDI}]")
 STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("page.css",)}

@@ -15,7 +15,11 @@ from forethought.recipe.roles import roles_in
 from forethought.report.load import Run, finite
 from forethought.report.words import percent, signed
 
-PHASES = {1: "execution consolidates", 2: "planning bottleneck", 0: "neither"}
+PHASES = {
+    1: "{last} consolidates",
+    2: "{first} is the bottleneck",
+    0: "neither",
+}  # of the first and the last role
 PREFIXES = (
     "probe/",
     "probe_rel/",
@@ -89,31 +93,35 @@ def phases(run: Run) -> list[dict[str, Any]]:
     starts = [(next(group)[0], phase) for phase, group in groupby(seen, key=lambda item: item[1])]
     ends = [step for step, _ in starts[1:]] + [run.lines[-1]["step"]] if run.lines else []
     return [
-        {"phase": phase, "label": PHASES.get(phase, str(phase)), "from": start, "to": end}
+        {"phase": phase, "label": _named(PHASES.get(phase, str(phase)), run), "from": start, "to": end}
         for (start, phase), end in zip(starts, ends, strict=False)
     ]
 
 
 def phases_sentence(run: Run) -> str:
-    """When execution consolidated and planning became the bottleneck (arXiv 2509.03646); "" if not
-    measured."""
-    last = next((line for line in reversed(run.lines) if finite(line.get("phase/now"))), None)
-    if last is None:
+    """When the last role (execution) consolidated and the first (planning) became the bottleneck (arXiv
+    2509.03646); "" if not measured."""
+    line = next((line for line in reversed(run.lines) if finite(line.get("phase/now"))), None)
+    if line is None:
         return ""
-    consolidated, bottleneck = last.get("phase/consolidated_at"), last.get("phase/bottleneck_at")
+    consolidated, bottleneck = line.get("phase/consolidated_at"), line.get("phase/bottleneck_at")
     if not finite(consolidated):
-        return f"Execution had not consolidated by step {last['step']:,}."
-    text = f"Execution had consolidated at step {int(consolidated):,}"
+        return _named(f"{{last}} had not consolidated by step {line['step']:,}.", run)
+    text = f"{{last}} had consolidated at step {int(consolidated):,}; "
     if not finite(bottleneck):
-        return f"{text}; planning was never the bottleneck after that."
-    text += (
-        "; from then on planning "
-        if bottleneck == consolidated
-        else (f"; from step {int(bottleneck):,} on planning ")
+        return _named(f"{text}{{first}} was never the bottleneck after that.", run)
+    since = "from then on" if bottleneck == consolidated else f"from step {int(bottleneck):,} on"
+    until = (
+        "is the bottleneck."
+        if line["phase/now"] == 2
+        else f"was the bottleneck until step {phases(run)[-1]['from']:,}."
     )
-    if last["phase/now"] == 2:
-        return f"{text}is the bottleneck."
-    return f"{text}was the bottleneck until step {phases(run)[-1]['from']:,}."
+    return _named(f"{text}{since} {{first}} {until}", run)
+
+
+def _named(text: str, run: Run) -> str:
+    roles = roles_in(run.recipe)
+    return text.format(first=roles[0], last=roles[-1])
 
 
 def collapse(run: Run) -> str:

@@ -14,7 +14,7 @@ import pytest
 from forethought import report
 from forethought.core.errors import UserError
 from forethought.core.metrics import wilson
-from forethought.report import words
+from forethought.report import page, words
 from forethought.report.effects import Effect, Point, change, effects, first_and_last
 from forethought.report.load import load
 from forethought.report.page import island
@@ -944,10 +944,10 @@ def test_the_scripts_parse(run_dir, tmp_path):
         report.write(run_dir),
         report.compare([run_dir, fake_run(tmp_path / "b", name="b")], tmp_path / "c.html"),
     ]
-    for number, page in enumerate(pages):
+    for number, written in enumerate(pages):
         script = tmp_path / f"{number}.js"
         script.write_text(
-            re.search(r"<script>\n(.*)</script>", page.read_text(encoding="utf-8"), re.DOTALL).group(1)
+            re.search(r"<script>\n(.*)</script>", written.read_text(encoding="utf-8"), re.DOTALL).group(1)
         )
         subprocess.run(["node", "--check", str(script)], check=True, timeout=60)
 
@@ -962,3 +962,29 @@ def test_the_report_needs_no_torch_and_no_numpy(run_dir):
         [sys.executable, "-c", code, str(run_dir)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# --- the look ---
+
+
+def _contrast(one: str, other: str) -> float:
+    """WCAG 2.2, relative luminance of two colours #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_every_colour_of_text_has_a_contrast_of_4_5_on_every_ground(scheme):
+    css = (Path(page.__file__).parent / "assets/page.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", re.findall(r":root \{(.*?)\}", css, re.S)[scheme]))
+    grounds = [colours.pop(name) for name in ("bg", "card", "soft")]
+    for name in ("rule", "shallow"):  # lines and fills, never text
+        del colours[name]
+    low = {name: c for name, c in colours.items() if min(_contrast(c, ground) for ground in grounds) < 4.5}
+    assert low == {}

@@ -222,28 +222,28 @@ def test_phases_last_until_the_next_is_said(tmp_path):
     ]
     assert (
         probes.phases_sentence(run)
-        == "Execution had consolidated at step 10; from then on planning was the bottleneck until step 20."
+        == "act had consolidated at step 10; from then on plan was the bottleneck until step 20."
     )
 
 
 @pytest.mark.parametrize(
     ("phases", "last", "sentence"),
     [
-        ((1, 1), {}, "Execution had not consolidated by step 5."),
+        ((1, 1), {}, "act had not consolidated by step 5."),
         (
             (1, 0),
             {"consolidated_at": 5.0},
-            "Execution had consolidated at step 5; planning was never the bottleneck after that.",
+            "act had consolidated at step 5; plan was never the bottleneck after that.",
         ),
         (
             (1, 2),
             {"consolidated_at": 5.0, "bottleneck_at": 5.0},
-            "Execution had consolidated at step 5; from then on planning is the bottleneck.",
+            "act had consolidated at step 5; from then on plan is the bottleneck.",
         ),
         (
             (1, 0, 2),
             {"consolidated_at": 5.0, "bottleneck_at": 10.0},
-            "Execution had consolidated at step 5; from step 10 on planning is the bottleneck.",
+            "act had consolidated at step 5; from step 10 on plan is the bottleneck.",
         ),
     ],
 )

@@ -5,25 +5,40 @@ const RUNS = Array.from({ length: 8 }, (_, i) => `var(--r${i})`); // no run has 
 const OTHER = Array.from({ length: 8 }, (_, i) => `var(--c${i})`);
 
 const GROUPS = {
-  // chart of metrics -> its title and unit; in this order
-  entropy: ["Entropy by role", "nats per token"],
-  loss: ["Losses", ""],
-  reward: ["Rewards", "mean of the step"],
-  parts: ["Reward parts", "mean of the step"],
-  ends: ["Refused, truncated, failed, without room", "share of turns"],
-  lengths: ["Length of a turn", "tokens, mean"],
-  groups: ["Groups without a spread", "share; they train nothing"],
-  filtered: ["Groups left out", "count, by reason"],
-  curriculum: ["Curriculum", "what the sampler of tasks sees"],
-  gap: ["Sampler and trainer", "mean difference of log-probs, nats"],
-  gap_max: ["Sampler and trainer, largest", "difference of log-probs, nats"],
-  clip: ["Clipped tokens", "share"],
-  kl: ["KL divergence", "nats"],
-  grad_norm: ["Gradient norms", "before clipping"],
-  lr: ["Learning rate", ""],
-  tokens: ["Tokens per step", ""],
-  tokens_per_second: ["Speed", "tokens per second"],
-  seconds: ["Time per step", "seconds"],
+  // chart of metrics -> its title, its note, the unit of its y axis, what it means; in this order
+  entropy: ["Entropy by role", "nats per token", "nats", "How undecided the policy is at each token. 0: one token has all the probability."],
+  loss: ["Losses", "", "loss", "What the update minimises; pg: the policy gradient's part, sft: that of demonstrations."],
+  reward: ["Rewards", "mean of the step", "reward", "The weighted sum of a turn's reward parts."],
+  parts: ["Reward parts", "mean of the step", "reward", "Each part of a reward by itself, before its weight."],
+  ends: [
+    "Refused, truncated, failed, without room",
+    "share of turns",
+    "share",
+    "Refused: the parser did not accept the turn. Truncated: no stop within the budget. Failed: foreign code raised or hung; never reward 0. Without room: the context was full.",
+  ],
+  lengths: ["Length of a turn", "tokens, mean", "tokens", "Sampled tokens of one turn of the role."],
+  groups: [
+    "Groups without a spread",
+    "share; they train nothing",
+    "share",
+    "A group is what is compared: samples of one role under one branch. Equal rewards give no advantage.",
+  ],
+  filtered: ["Groups left out", "count, by reason", "groups", "Groups that the stage's filter did not let into the batch."],
+  curriculum: ["Curriculum", "what the sampler of tasks sees", "", "How often tasks of each level are drawn, and how well they go."],
+  gap: [
+    "Sampler and trainer",
+    "mean difference of log-probs, nats",
+    "nats",
+    "The sampler's log-probs against the trainer's for the same tokens. With few trained tokens in a step the mean is noisy.",
+  ],
+  gap_max: ["Sampler and trainer, largest", "difference of log-probs, nats", "nats", "The largest such difference of a token in the step."],
+  clip: ["Clipped tokens", "share", "share", "Tokens whose probability ratio left the clip range; they give no gradient."],
+  kl: ["KL divergence", "nats", "nats", "How far the policy is from its reference."],
+  grad_norm: ["Gradient norms", "before clipping", "norm", "Length of the gradient over all weights of the policy."],
+  lr: ["Learning rate", "", "rate", "After warm-up and schedule."],
+  tokens: ["Tokens per step", "", "tokens", "Sampled and trained."],
+  tokens_per_second: ["Speed", "tokens per second", "tokens / s", "Sampled and trained tokens over the step's time."],
+  seconds: ["Time per step", "seconds", "s", "By part of the step."],
   interference: ["Interference", "change of success on held-out demonstrations since the stage's start"],
   probe: ["Held-out demonstrations", "teacher-forced; entropy and KL in nats per token"],
   probe_rel: ["Against the stage's start", "ratio, on held-out demonstrations"],
@@ -36,12 +51,13 @@ const TOGETHER = { refused: "ends", truncated: "ends", failed: "ends", overlong:
 
 // --- small tools of the plots ---
 
-function ticks([low, high], most, sexagesimal = false) {
+function ticks([low, high], most, { sexagesimal = false, whole = false } = {}) {
   const span = high - low;
   if (!(span > 0)) return [low];
   const raw = span / Math.max(most, 1.5);
   const size = 10 ** Math.floor(Math.log10(raw));
   let step = [1, 2, 5, 10].map((m) => m * size).find((s) => s >= raw);
+  if (whole) step = Math.max(step, 1); // there is no half a step
   if (sexagesimal && raw > 10)
     step =
       [15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400].find((s) => s >= raw) ||
@@ -58,6 +74,29 @@ function decades([low, high]) {
   for (let k = Math.floor(low); k <= Math.ceil(high); k++)
     for (const m of high - low < 2.5 ? [1, 2, 5] : [1]) out.push(m * 10 ** k);
   return out.filter((v) => Math.log10(v) >= low && Math.log10(v) <= high);
+}
+
+// Of lines that lie on an earlier one for a quarter of the points that both have: line -> a dash, so that what is below shows.
+function dashes(lines, plot) {
+  const found = new Map();
+  lines.forEach((line, j) => {
+    const hides = lines.slice(0, j).filter((other) => !other.thin && !line.thin && lieTogether(line, other, plot));
+    if (hides.length) found.set(line, ` dash${1 + ((hides.length - 1) % 3)}`);
+  });
+  return found;
+}
+
+function lieTogether(a, b, plot) {
+  const every = Math.max(1, Math.floor(a.x.length / 200)); // a sample of long lines is enough
+  let same = 0,
+    all = 0;
+  for (let i = 0; i < a.x.length; i += every) {
+    const k = near(b, a.x[i]);
+    if (k === null) continue;
+    all += 1;
+    same += Math.abs(plot.Y(a.y[i]) - plot.Y(b.y[k])) < 2;
+  }
+  return all > 1 && same >= all / 4;
 }
 
 function fit(text, short, room) {
@@ -186,8 +225,9 @@ function frame(run, more) {
   const rest = { bands: stageBands(run), lost: lostRanges(run), marks: [], axis: view.axis, domain: domain([run]) };
   return { ...rest, format: num, height: 210, ...more };
 }
-const shares = () => ({
+const shares = (unit = "share") => ({
   share: true,
+  unit,
   fixed: view.fit ? null : [0, 1],
   format: (v, exact) => pct(v, exact || Math.abs(v * 100 - Math.round(v * 100)) > 1e-6 ? 1 : 0),
 });
@@ -256,7 +296,7 @@ function factoredCharts(run, board) {
           marks: marksOf(run),
           rail: true,
           height: 360,
-          ...shares(),
+          ...shares("tasks solved"),
         }),
   );
   const each = SIDES.map(
@@ -271,7 +311,7 @@ function factoredCharts(run, board) {
               lines: run.levels
                 .map((l, i) => makeLine(run, `eval/${side}@${l}`, `level ${l}`, levelColour(i, run.levels.length)))
                 .filter(Boolean),
-              ...shares(),
+              ...shares("tasks solved"),
             }),
       ),
   );
@@ -315,7 +355,7 @@ function grouped(names, roles) {
 
 function metricCharts(run, board) {
   const figures = grouped(Object.keys(run.series).filter(isMetric), rolesOf(run)).map(([group, keys]) => {
-    const [title, note] = GROUPS[group] || [group, ""];
+    const [title, note, unit, means] = GROUPS[group] || [group, ""];
     const roleColour = (label) => ROLE_COLOURS[label.replace(/^sft_/, "")];
     const place = (key) => SIDES.indexOf(labelOf(key, group)) + 1 || SIDES.length + 1;
     keys.sort((a, b) => place(a) - place(b)); // plan before act, as everywhere
@@ -324,6 +364,8 @@ function metricCharts(run, board) {
       frame(run, {
         title,
         note,
+        unit,
+        means,
         lines: keys.map((key, i) => {
           const label = labelOf(key, group);
           return makeLine(run, key, label, roleColour(label) || OTHER[(i + others) % OTHER.length], view.smooth);

@@ -17,11 +17,14 @@
   const loud = () => runs.flatMap((run) => marksOf(run, run.label + ": ").filter((m) => rank(m) > 0)).sort((a, b) => a.x - b.x);
   const sideChart = (side) => () => {
     const title = view.level === "all" ? side : `${side} at level ${view.level}`;
-    return { key: "eval/" + atLevel(side), title, note: SIDE_MEANS[side], marks: loud(), rail: true, height: 300, ...shares() };
+    return { key: "eval/" + atLevel(side), title, note: SIDE_MEANS[side], marks: loud(), rail: true, height: 300, ...shares("tasks solved") };
   };
   const sides = SIDES.map((side) => overlay(sideChart(side)));
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.series)))];
-  const metricChart = (group, key) => () => ({ key, smooth: view.smooth, title: key, note: (GROUPS[group] || ["", ""])[1] });
+  const metricChart = (group, key) => () => {
+    const [, note, unit, means] = GROUPS[group] || [];
+    return { key, smooth: view.smooth, title: key, note: note || "", unit, means };
+  };
   const more = grouped(names, runs.flatMap(rolesOf)).flatMap(([group, keys]) =>
     keys.map((key) => overlay(metricChart(group, key))),
   );
@@ -66,35 +69,30 @@
   );
 
   const value = (v) => (v === "—" ? v : typeof v === "string" ? v : JSON.stringify(v));
-  const differing = DATA.differences.length
-    ? scroll(
+  const settings = (rows) =>
+    scroll(
+      el(
+        "table.diff",
+        {},
+        el("thead", {}, el("tr", {}, el("th", {}, "setting"), runs.map((run) => el("th", {}, runName(run))))),
         el(
-          "table.diff",
+          "tbody",
           {},
-          el(
-            "thead",
-            {},
-            el(
-              "tr",
-              {},
-              el("th", {}, "setting"),
-              runs.map((run) => el("th", {}, runName(run))),
-            ),
-          ),
-          el(
-            "tbody",
-            {},
-            DATA.differences.map((row) =>
-              el(
-                "tr",
-                {},
-                el("th", { scope: "row" }, row.key),
-                row.values.map((v) => el("td", {}, value(v))),
-              ),
-            ),
-          ),
+          rows.map((row) => el("tr", {}, el("th", { scope: "row" }, row.key), row.values.map((v) => el("td", {}, value(v))))),
         ),
-      )
+      ),
+    );
+  // What a run lacks and what another has switched off are the same; names are on the page already.
+  const unset = (v) => v === "—" || v === null;
+  const told = DATA.differences.filter((row) => !["name", "about"].includes(row.key) && !row.values.every(unset));
+  const FIRST = 12;
+  const differing = told.length
+    ? [
+        settings(told.slice(0, FIRST)),
+        told.length > FIRST
+          ? el("details.more", {}, el("summary", {}, `${told.length - FIRST} more settings`), settings(told.slice(FIRST)))
+          : null,
+      ]
     : el("p.dim", {}, "The recipes are the same.");
 
   const machines = [...new Set(runs.flatMap((run) => Object.keys(run.machine)))];
@@ -151,6 +149,7 @@
       ),
       notesBox(DATA.notes),
     ),
+    section("settings", "Where the recipes differ", "Only the settings that are not the same in all runs.", differing),
     section("curves", "Curves", null, controls(board, DATA.levels), el("div.grid.three", {}, sides)),
     section(
       "ends",
@@ -158,7 +157,6 @@
       "The last evaluation that no roll back threw away, with its 95" + NB + "% interval.",
       ends,
     ),
-    section("settings", "Where the recipes differ", "Only the settings that are not the same in all runs.", differing),
     section("decisions", "Decisions", null, decisionTable(runs)),
     section("more", "More metrics", null, el("div.grid.three", {}, more)),
     section("cost", "Cost", null, cost),

@@ -7,7 +7,9 @@ const SIDES = DATA.sides || []; // the roles in the order of the workflow, the l
 const ROLES = SIDES.slice(0, -1);
 const ACTS = ROLES.length - 1;
 const BETWEEN = ["var(--refused)", "var(--warn)", "var(--good)"]; // the colours of roles between the first and the last
-const sideMeans = (i) => (i ? `${ROLES[i]} alone, under the oracle's ${ROLES.slice(0, i).join(" and ")}` : `${ROLES[i]} alone, as its verifier judges it`);
+const FREE = ((DATA.trees || {}).items || []).some((tree) => tree.free_text); // plans in free words: nothing executes them
+const judged = FREE ? "accepted by the interface; nothing executes it" : "as its verifier judges it";
+const sideMeans = (i) => (i ? `${ROLES[i]} alone, under the oracle's ${ROLES.slice(0, i).join(" and ")}` : `${ROLES[i]} alone, ${judged}`);
 const roleColour = (i) => (i === ACTS ? "var(--act)" : i ? BETWEEN[(i - 1) % BETWEEN.length] : "var(--plan)");
 const bySide = (of, all) => Object.fromEntries([...ROLES.map((role, i) => [role, of(i)]), ["e2e", all]]);
 const SIDE_MEANS = bySide(sideMeans, "all roles together, end to end");
@@ -107,9 +109,9 @@ function duration(seconds) {
 }
 
 const AXES = {
-  step: { name: "step", label: "Steps", format: (v) => whole(v) },
-  seconds: { name: "training time", label: "Time", format: duration },
-  tokens: { name: "sampled tokens", label: "Sampled tokens", format: compact },
+  step: { name: "step", label: "Steps", format: (v) => whole(v), whole: true },
+  seconds: { name: "training time", label: "Time", format: duration, sexagesimal: true },
+  tokens: { name: "sampled tokens", label: "Sampled tokens", format: compact, whole: true },
 };
 
 function pill(text, tone, glyph) {

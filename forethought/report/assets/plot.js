@@ -21,8 +21,8 @@ class Board {
 
 let plotCount = 0;
 
-// make() -> { title, note, lines: [{ id, label, colour, x, y, raw, lo, hi, lost, stage, part, thin }], bands, lost, marks, strip,
-//             fixed, least, log, format, axis, domain, height, rail } or null where there is nothing to draw.
+// make() -> { title, means, note, unit, lines: [{ id, label, colour, x, y, raw, lo, hi, lost, stage, part, thin }], bands, lost,
+//             marks, strip, fixed, least, log, format, axis, domain, height, rail } or null where there is nothing to draw.
 class Plot {
   constructor(board, make) {
     this.board = board;
@@ -34,7 +34,9 @@ class Plot {
     this.legend = el("div.legend");
     this.stagebox = el("div.canvas");
     this.tip = el("div.tip", { hidden: true });
-    this.figure = el("figure.plot", {}, el("figcaption", {}, this.title, this.note, this.legend), this.stagebox, this.tip);
+    const save = (kind, how) => el("button", { type: "button", title: `save this chart as ${kind}`, onclick: () => how(this) }, kind);
+    const saves = el("span.save", {}, save("CSV", saveTable), save("PNG", savePicture));
+    this.figure = el("figure.plot", {}, el("figcaption", {}, this.title, this.note, saves, this.legend), this.stagebox, this.tip);
     board.plots.push(this);
     this.width = 0;
     new ResizeObserver(() => {
@@ -47,6 +49,7 @@ class Plot {
     this.figure.hidden = !spec;
     if (!spec) return;
     this.title.textContent = spec.title;
+    fill(this.title, { title: spec.means || null }, []);
     this.note.textContent = spec.note || "";
     this.note.hidden = !spec.note;
     this.width = this.stagebox.clientWidth;
@@ -54,12 +57,14 @@ class Plot {
     this.lines = spec.lines.filter((line) => !this.hidden.has(line.id));
     const top = spec.rail ? 40 : spec.strip && spec.strip.length ? 36 : 10;
     this.scale = spec.log ? (v) => Math.log10(Math.max(v, 1e-9)) : (v) => v;
-    this.box = { left: 50, right: this.width - 14, top, bottom: spec.height - 24 };
+    this.height = spec.height + 16; // the title of the x axis stands below the ticks
+    this.box = { left: spec.unit ? 66 : 50, right: this.width - 14, top, bottom: spec.height - 24 };
     this.xs = this.board.zoom || spec.domain;
     this.stops = null;
     this.ys = spec.fixed || this.range();
+    this.dashes = dashes(this.lines, this);
     this.root = svg("svg", {
-      viewBox: `0 0 ${this.width} ${spec.height}`,
+      viewBox: `0 0 ${this.width} ${this.height}`,
       role: "img",
       tabindex: "0",
       "aria-label": `${spec.title}: ${spec.lines.map((l) => l.label).join(", ")}. Arrow keys move along it.`,
@@ -136,7 +141,12 @@ class Plot {
         svg("text", { x: left - 8, y: this.Y(tick) + 4, class: "tick y" }, spec.format(tick)),
       );
     }
-    for (const tick of ticks(this.xs, (right - left) / 90, spec.axis === "seconds")) {
+    this.root.append(svg("text", { x: right, y: bottom + 34, class: "axis" }, AXES[spec.axis].name));
+    if (spec.unit) {
+      const [x, y] = [13, (top + bottom) / 2];
+      this.root.append(svg("text", { x, y, class: "axis y", transform: `rotate(-90 ${x} ${y})` }, spec.unit));
+    }
+    for (const tick of ticks(this.xs, (right - left) / 90, AXES[spec.axis])) {
       const text = AXES[spec.axis].format(tick);
       this.root.append(
         svg("text", { x: Math.min(this.X(tick), right - text.length * 2.4), y: bottom + 17, class: "tick x" }, text),
@@ -177,7 +187,7 @@ class Plot {
         into.append(
           svg("path", { d: "M" + at(line.raw).join("L"), class: "raw" + (line.x.length > this.width ? " dense" : ""), ...style }),
         );
-      const thin = line.thin ? " thin" : "";
+      const thin = line.thin ? " thin" : this.dashes.get(line) || "";
       if (run.at.length > 1) into.append(svg("path", { d: "M" + at(line.y).join("L"), class: "line" + thin + lost, ...style }));
       if (sparse || run.at.length === 1)
         for (const i of run.at) {
@@ -347,7 +357,7 @@ class Plot {
       const i = x === null ? lastStanding(line) : near(line, x);
       return i === null ? "" : this.spec.format((line.raw || line.y)[i], true);
     });
-    const shape = this.spec.lines.map((l) => l.id + l.colour).join("|");
+    const shape = this.spec.lines.map((l) => l.id + l.colour + (this.dashes.get(l) || "")).join("|");
     if (shape !== this.shape || !this.legend.childElementCount) {
       this.shape = shape;
       this.legend.replaceChildren(
@@ -363,7 +373,7 @@ class Plot {
                 this.board.hidden ? this.board.redraw() : this.draw();
               },
             },
-            el(line.thin ? "i.thin" : "i"),
+            el("i" + (line.thin ? ".thin" : this.dashes.get(line) || "").trim().replace(/^(?=dash)/, ".")),
             el("span", {}, line.label),
             el("b"),
           ),

@@ -1,6 +1,6 @@
 // What the probes measured: interference, uncertainty with its phases, drift, gradient conflict, meanings and formats, and the cost.
 
-const PHASES = { 1: ["execution", "acts"], 2: ["planning", "plans"] }; // short name and tone of those that have one
+const PHASES = { 1: [ROLES[ACTS], "acts"], 2: [ROLES[0], "plans"] }; // short name and tone of those that have one
 const TURNS = ["isolate", "share", "retry", "roll_back", "stop", "fork", "core", "random", "fuse"];
 const LAYERS = ["embed", "early", "middle", "late", "head"];
 const points = (v, exact) => (exact ? signed(v) + NB + "points" : minus((v > 0 ? "+" : "") + Number((v * 100).toFixed(1))));
@@ -78,6 +78,8 @@ function uncertainty(run) {
   const log = lines.every((line) => line.y.every((v) => v > 0));
   return {
     title: "Uncertainty by role",
+    unit: "nats",
+    means: "On held-out demonstrations, teacher-forced. The strip above: HICRA's two phases (arXiv 2509.03646).",
     note: `entropy, nats per token${log ? ", on a logarithmic scale" : ""}`,
     lines,
     strip,
@@ -93,6 +95,8 @@ function drift(run) {
   return {
     ...shownSpan(run, lines),
     title: "Drift",
+    unit: "nats",
+    means: "How far each role has moved on held-out demonstrations.",
     note: `KL to the stage's start, nats per token${base.length ? "; dashed: to the model as the run found it" : ""}`,
     lines,
     height: 280,
@@ -104,6 +108,8 @@ function conflict(run) {
   const all = makeLine(run, "conflict/all", "all weights", "var(--ink)");
   return {
     title: "Gradient conflict",
+    unit: "cosine",
+    means: "Gradients of the roles on the shared weights. Below 0 a step for one undoes a step for the other.",
     note: "cosine of the two roles' gradients by layers; below 0 they pull apart",
     lines: present([all, ...lines.map((line) => line && { ...line, thin: true })]),
     least: [-0.1, 0.1],
@@ -113,6 +119,7 @@ function conflict(run) {
 function meanings(run) {
   return {
     title: "Semantic entropy of plans",
+    means: "Plans that mean the same count as one. Falling entropy: the planner has settled.",
     note: "nats, over the meanings of one task's plans; distinct: their number",
     lines: present([
       makeLine(run, `meaning/${ROLES[0]}`, "entropy", "var(--plan)", view.smooth),
