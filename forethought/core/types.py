@@ -68,7 +68,9 @@ class Outcome:
     """What the environment answers to one turn of acting."""
 
     done: bool
-    success: bool = False
+    success: bool | None = False  # None: nobody here says whether the episode succeeded
+    # partial credit, a finite number: what the reward part `outcome` is. None: 1 for success, else 0
+    score: float | None = None
     observation: str | None = None  # fed back before the next turn when not done
     images: tuple[bytes, ...] = ()  # of the observation; each the bytes of a PNG or JPEG file
     parts: Mapping[str, float] = field(default_factory=dict)  # rewards of this turn by name, finite numbers
@@ -101,6 +103,7 @@ class Node:
     images: tuple[
         str, ...
     ] = ()  # shown by an observation: names of their files in the run directory, images/
+    extra: Mapping[str, Any] = field(default_factory=dict)  # what a reward function logs of it (log_extra)
     # weighted sum of the parts; None: not rewarded (prompt) or not to be counted (failed)
     reward: float | None = None
 

@@ -62,7 +62,10 @@ def outcome(value: Any) -> Outcome:
     if not type(value.done) is type(value.success) is type(value.timed_out) is bool:
         for name in ("done", "success", "timed_out"):
             flag = getattr(value, name)
-            need(type(flag) is bool, flag, "True or False", f"Outcome.{name}")
+            none = name == "success" and flag is None
+            need(none or type(flag) is bool, flag, "True or False", f"Outcome.{name}")
+    if value.score is not None:
+        need(_is_finite(value.score), value.score, "a finite number", "Outcome.score")
     if value.observation is not None:
         _seen(value.observation, "Outcome.observation")
     text(value.reason, "Outcome.reason")
@@ -115,6 +118,10 @@ def _images(value: Any, field: str) -> None:
             raise WrongType(f"gave {where} {len(image):,} bytes, more than {MOST_BYTES:,}")
         if not kind_of(image):
             raise WrongType(f"gave {where} {image[:8]!r}..., which begins no PNG or JPEG file")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _parts(value: Any) -> Mapping[str, float]:

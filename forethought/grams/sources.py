@@ -20,6 +20,7 @@ from typing import Any
 
 from forethought.core import datafiles
 from forethought.core.errors import UserError
+from forethought.core.scores import success_of
 from forethought.core.types import NO_EVIDENCE
 from forethought.tasks.sections import PLAN
 
@@ -124,7 +125,10 @@ def _executions(nodes: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
                 turns.append(at["text"])
             at = by_id.get(at["parent"])
         parts = leaf["reward_parts"]
-        yield BETWEEN.join(reversed(turns)), parts.get("outcome", parts.get("valid", 0.0)) >= 1.0
+        yield (
+            BETWEEN.join(reversed(turns)),
+            (success_of({"outcome": parts.get("valid", 0.0)} | parts) or 0.0) >= 1.0,
+        )
 
 
 def _line(row: Any, where: str) -> tuple[str, bool]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from forethought.core.scores import success_of
 from forethought.core.types import Node, Status, Task, Tree
 from forethought.envs.guard import Fault
 from forethought.measure.evaluate import success, valid
@@ -133,7 +134,7 @@ def response(taskset: Taskset, tree: Tree, first: Node, acts_as: str) -> Respons
     turns = tuple(map(_said, nodes))
     acted = [node for node in nodes if node.role == acts_as]
     broken = next((node.reason for node in nodes if node.status == "failed"), None)
-    good = max((node.reward_parts.get("outcome", 0.0) for node in acted), default=0.0)
+    good = max((success_of(node.reward_parts) or 0.0 for node in acted), default=0.0)
     vote, texts = None, [turn.text for turn in turns if turn.role == acts_as and turn.status != "overlong"]
     if texts and broken is None and all(turn.status != "overlong" for turn in turns):
         try:

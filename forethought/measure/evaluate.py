@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from forethought.core.metrics import paired_difference, wilson
+from forethought.core.scores import success_of
 from forethought.core.types import NO_EVIDENCE, Task, Tree
 from forethought.measure.gates import Evaluation
 from forethought.recipe.measurements import END_TO_END, measurements
@@ -60,11 +61,12 @@ def evaluate(
     tasks left the model no room in its context, which counts as not solved, `eval_overlong/NAME` says how
     many. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
     not in its share, its score is None, and `eval_failed/NAME` counts it; one in which all failed has no
-    value.
+    value. Where outcomes are partial credit, `eval_score/NAME` is their mean.
     """
     played = play(rollouts, tasks, policies, noise=noise, seed=seed)
-    scores = score(rollouts.roles, played)
+    scores = score(rollouts.roles, played, judged=rollouts.taskset.judges)
     metrics = summary(scores) | overlong(rollouts.roles, played) | failed(scores)
+    metrics |= mean_scores(rollouts.roles, played)
     return Evaluation(metrics=metrics, scores=scores)
 
 
@@ -109,9 +111,9 @@ Scores = Mapping[str, Sequence[float | None]]
 failed."""
 
 
-def score(roles: Sequence[str], played: Played) -> dict[str, list[float | None]]:
+def score(roles: Sequence[str], played: Played, judged: bool = True) -> dict[str, list[float | None]]:
     """Scores of every task, for the measurements of `roles` whose trees are there and which something
-    judges."""
+    judges. `judged`: the environment says whether an episode succeeded (`Taskset.judges`)."""
     scores: dict[str, list[float | None]] = {}
     for one in measurements(roles):
         trees = played.get(one.under)
@@ -120,7 +122,7 @@ def score(roles: Sequence[str], played: Played) -> dict[str, list[float | None]]
                 raise ValueError(f"{len(trees)} trees for eval/{one.name}, {len(played[()])} tasks")
             continue
         last = one.judged == roles[-1]
-        if not last and not _judges(trees, one.judged):
+        if not (judged if last else _judges(trees, one.judged)):
             continue
         scores[f"eval/{one.name}"] = []
         for tree in trees:
@@ -128,6 +130,20 @@ def score(roles: Sequence[str], played: Played) -> dict[str, list[float | None]]
             scores[f"eval/{one.name}"].append(value)
             scores.setdefault(f"eval/{one.name}@{tree.task.level}", []).append(value)
     return scores
+
+
+def mean_scores(roles: Sequence[str], played: Played) -> dict[str, float]:
+    """`eval_score/NAME`: the mean outcome over tasks, for the measurements of the last role in which some
+    outcome is partial credit and so says more than success. A task that failed is not in it; one that was
+    not answered counts 0."""
+    found: dict[str, float] = {}
+    for one in measurements(roles):
+        trees = [tree for tree in played.get(one.under, ()) if success(tree) is not None]
+        nodes = [[n for n in tree.nodes if "outcome" in n.reward_parts] for tree in trees]
+        if one.judged == roles[-1] and any("success" in n.reward_parts for some in nodes for n in some):
+            best = [max((n.reward_parts["outcome"] for n in some), default=0.0) for some in nodes]
+            found[f"eval_score/{one.name}"] = sum(best) / len(best)
+    return found
 
 
 def _judges(trees: Sequence[Tree], role: str) -> bool:
@@ -190,7 +206,8 @@ def success(tree: Tree) -> float | None:
     """Whether the trajectory succeeded; None where something broke instead."""
     if any(n.status == "failed" for n in tree.nodes):
         return None
-    return max((n.reward_parts["outcome"] for n in tree.nodes if "outcome" in n.reward_parts), default=0.0)
+    found = [success_of(n.reward_parts) for n in tree.nodes]
+    return max((one for one in found if one is not None), default=0.0)
 
 
 def valid(tree: Tree, role: str) -> float | None:

@@ -71,6 +71,9 @@ class Taskset:
     has_plans: bool = False  # every task that is evaluated has an oracle's plan; True for an `Oracle`
     shows: bool = False  # every task that `shown` can draw has a demonstration; True for an `Oracle`
     drawn: bool = False  # tasks are drawn without end, and plans have an exact executor
+    judges: bool = (
+        True  # the environment says whether an episode succeeded; else rewards are the recipe's own
+    )
     executes_plans: bool = True  # a verdict on a plan is one on what it leads to, and not on its form alone
 
     def __init_subclass__(cls, **named: Any) -> None:
@@ -140,6 +143,16 @@ class Taskset:
         """What an execution votes for, where several are asked for the most frequent answer; None:
         nothing."""
         return " ".join(" ".join(acts).split())
+
+    # ---- what reward functions of the recipe are told (learn/batch_functions.py)
+
+    def columns(self, task: Task) -> Mapping[str, Any]:
+        """The row of a data set that the task was made from, by column; {} where there is none."""
+        return {}
+
+    def asked_as(self, task: Task) -> str | list[dict[str, str]]:
+        """The prompt: text, or messages where the data are conversations."""
+        return f"{task.context} {task.prompt}".strip() if self.spaced else task.prompt
 
     # ---- what can be shown
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forethought.core.branches import branch_of
+from forethought.core.scores import success_of
 
 SIGNS = {  # name -> (label, what it says of a tree)
     "disagree": (
@@ -195,7 +196,7 @@ def _verdict(node: Mapping[str, Any], last: bool, branch: _Branch, free_text: bo
         return ""
     if "outcome" not in parts:
         return "unjudged"
-    return "right" if parts["outcome"] >= 1 else "wrong"
+    return "right" if (success_of(parts) or 0.0) >= 1 else "wrong"
 
 
 def _succeeded(branch: _Branch) -> bool | None:

@@ -7,6 +7,14 @@ from forethought.workflows.trajectory import Trajectory
 
 
 def pay(t: Trajectory, outcome: Outcome, **parts: float) -> None:
-    """The reward parts of the turn with which an episode ended: whether it has the form, and its outcome."""
+    """The reward parts of the turn with which an episode ended: whether it has the form, and its outcome;
+    where that is a score, also whether it is a success. What nobody judges has neither."""
     late = {"timed_out": 1.0} if outcome.timed_out else {}
-    t.reward(format=float(t.status == "finished"), outcome=float(outcome.success), **parts, **late)
+    judged: dict[str, float] = {}
+    if outcome.score is not None:
+        judged["outcome"] = float(outcome.score)
+    elif outcome.success is not None:
+        judged["outcome"] = float(outcome.success)
+    if outcome.score is not None and outcome.success is not None:
+        judged["success"] = float(outcome.success)
+    t.reward(format=float(t.status == "finished"), **judged, **parts, **late)

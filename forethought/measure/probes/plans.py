@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from forethought.core.metrics import entropy
+from forethought.core.scores import success_of
 from forethought.core.types import NO_EVIDENCE, Tree
 from forethought.envs.guard import Fault
 
@@ -55,7 +56,9 @@ def format_share(
             text = " ".join(n.text for n in path)
             name = next((name for name, pattern in patterns.items() if pattern.search(text)), "other")
             counts[name] += 1
-            right[name] += leaf.reward_parts.get("outcome", leaf.reward_parts.get("valid", 0.0))
+            right[name] += (
+                success_of({"outcome": leaf.reward_parts.get("valid", 0.0)} | leaf.reward_parts) or 0.0
+            )
     total = sum(counts.values())
     if not total:
         return {}

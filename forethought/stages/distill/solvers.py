@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from forethought.core.scores import success_of
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree
 from forethought.recipe.schema import TreeSpec
@@ -134,5 +135,5 @@ class Acting:
             prompt_tokens=under,
             completion_tokens=sum(len(node.token_ids) for node in said),
         )
-        won = sum(leaf.reward_parts.get("outcome", 0.0) for leaf in tree.leaves())
+        won = sum(success_of(leaf.reward_parts) or 0.0 for leaf in tree.leaves())
         return won >= max(1.0, self.share * self.tries)
