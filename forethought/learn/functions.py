@@ -29,11 +29,11 @@ Function = Callable[[Task, Sequence[Node]], Any]
 
 
 def loaded(named: Mapping[str, str], where: str) -> dict[str, Function]:
-    """Part -> its function. RecipeError, with the address below `where`, where there is no such code."""
-    found = {part: load_named(text, Path.cwd(), f"{where}.{part}") for part, text in named.items()}
+    """Part -> its function. RecipeError at the address `where` for code that is not there."""
+    found = {part: load_named(text, Path.cwd(), where) for part, text in named.items()}
     for part, function in found.items():
         if not callable(function):
-            raise RecipeError(f"{where}.{part}", f"{named[part]} is no function, but {function!r:.60}")
+            raise RecipeError(where, f"{named[part]} is no function, but {function!r:.60}")
     return found
 
 

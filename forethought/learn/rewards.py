@@ -22,9 +22,10 @@ the tree. The paper does not give ALPHA.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
+from forethought.core.scores import success_of
 from forethought.core.types import NO_EVIDENCE, Branch, Tree
 from forethought.learn.peers import below, groups, written
 from forethought.recipe.schema import ShapingSpec
@@ -49,11 +50,17 @@ def default_weights(by_branch: bool, roles: Sequence[str], whole: bool = True) -
     return {role: {"outcome": 1.0} for role in (roles if by_branch else roles[-1:])}
 
 
-def reward(tree: Tree, weights: Weights, shaping: ShapingSpec = DEFAULT_SHAPING) -> Tree:
+def reward(
+    tree: Tree,
+    weights: Weights,
+    shaping: ShapingSpec = DEFAULT_SHAPING,
+    optional: Container[str] = (),
+) -> Tree:
     """The tree with `reward` set on every turn that has the parts which count for its role. A role that
     `weights` does not name has no reward (None). A turn that failed or had no room never has one; None is not
     0. The same holds for the turns of a role on a branch if none of them has a part that counts; but if the
-    branch ended refused or cut off, the missing part counts 0."""
+    branch ended refused or cut off, the missing part counts 0. A part of `optional` that is missing is left
+    out of the sum; where nothing else counts, the turn has no reward (TRL's None)."""
     parts: Parts = {node.id: dict(node.reward_parts) for node in tree.nodes}
     branches = tree.branches()
     _outcomes(branches, weights, parts)
@@ -61,11 +68,25 @@ def reward(tree: Tree, weights: Weights, shaping: ShapingSpec = DEFAULT_SHAPING)
     _structure_and_length(tree, weights, shaping.length_max, parts)
     rewards: dict[int, float | None] = {}
     for branch in branches.values():
-        rewards |= _weigh(branch, weights, parts)
+        rewards |= _weigh(branch, weights, parts, optional)
     return replace(
         tree,
         nodes=tuple(replace(n, reward_parts=parts[n.id], reward=rewards.get(n.id)) for n in tree.nodes),
     )
+
+
+def paid(tree: Tree, weights: Weights, role: str) -> Tree:
+    """The tree of an episode that nobody judges: its outcome is what the last `role` is paid, at its last
+    turn on a branch, so that the roles before it are rewarded for what they lead to."""
+    counted = {part: w for part, w in weights.get(role, {}).items() if part != "outcome"}
+    last = {written(b)[-1].id for b in tree.branches().values() if b.role is not None and written(b)}
+    nodes = []
+    for node in tree.nodes:
+        own = [w * node.reward_parts[part] for part, w in counted.items() if part in node.reward_parts]
+        if node.id in last and node.role == role and own:
+            node = replace(node, reward_parts={**node.reward_parts, "outcome": sum(own)})
+        nodes.append(node)
+    return replace(tree, nodes=tuple(nodes))
 
 
 def _outcomes(branches: Mapping[int, Branch], weights: Weights, parts: Parts) -> None:
@@ -128,7 +149,9 @@ def _structure_and_length(tree: Tree, weights: Weights, length_max: int, parts: 
     ]
     paths = {leaf.id: tree.path(leaf) for leaf in responses}
     size = {id: sum(len(n.token_ids) for n in path if n.role is not None) for id, path in paths.items()}
-    shortest = min((size[leaf.id] for leaf in responses if leaf.reward_parts["outcome"] > 0), default=None)
+    shortest = min(
+        (size[leaf.id] for leaf in responses if (success_of(leaf.reward_parts) or 0.0) > 0), default=None
+    )
     longest = length_max or max(size.values(), default=0)
     for leaf in responses:
         path = [n for n in paths[leaf.id] if n.policy is not None]
@@ -143,7 +166,9 @@ def _structure_and_length(tree: Tree, weights: Weights, length_max: int, parts: 
         parts[leaf.id]["length"] = near
 
 
-def _weigh(branch: Branch, weights: Weights, parts: Parts) -> dict[int, float | None]:
+def _weigh(
+    branch: Branch, weights: Weights, parts: Parts, optional: Container[str]
+) -> dict[int, float | None]:
     """Node -> its reward, for the turns on a branch that have one. The outcome counts once, at the last turn
     that has it; any other part counts at each turn that has it."""
     found: dict[int, float | None] = {}
@@ -157,7 +182,8 @@ def _weigh(branch: Branch, weights: Weights, parts: Parts) -> dict[int, float | 
             and (parts[n.id] or (ended and n.policy is not None))
         ]
         has = {part: [id for id in turns if part in parts[id]] for part in counted}
-        if not turns or (not all(has.values()) and not ended):
+        needed = [has[part] for part in counted if part not in optional]
+        if not turns or (not all(needed) and not ended) or not (needed or any(has.values())):
             continue
         if "outcome" in has:
             has["outcome"] = has["outcome"][-1:]

@@ -8,7 +8,7 @@ from math import prod
 from typing import Protocol
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.core.named import is_named
+from forethought.core.named import is_named, split
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.roles import counts_of, sampled_in
 from forethought.recipe.schema import CreditSpec, ShapingSpec, TreeSpec
@@ -138,7 +138,9 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
             )
         known = (*(ACTS if role == roles[-1] else PREPARES), *stage.parts)
         for part in parts:
-            if part not in known:
+            if is_named(part):
+                _check_named(f"{here}.{role}", part, role, stage)
+            elif part not in known:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
     for part, text in stage.parts.items():
         if not is_named(text):
@@ -157,6 +159,27 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
                     f"{here}.{role}",
                     f"role_baseline credits each role by its own reward, and {role!r} has none",
                 )
+
+
+def part_of(key: str) -> str:
+    """The part of the reward that a key means: itself, or the name of the function that it names."""
+    return key.rpartition(":")[2].rpartition(".")[2] if is_named(key) else key
+
+
+def _check_named(where: str, key: str, role: str, stage: Sampling) -> None:
+    """RecipeError where the part of a function has the name of another one."""
+    part = part_of(key)
+    split(key, f"{where}.{key}")
+    others = [stage.parts[part]] if part in stage.parts else []
+    others += [k for counted in stage.reward.values() for k in counted if part_of(k) == part and k != key]
+    if part in (*PREPARES, *ACTS, "success", "timed_out"):
+        others.append(f"a part that exists, {part}")
+    if others:
+        raise RecipeError(
+            f"{where}.{key}",
+            f"its part is called {part!r}, and so is {others[0]}; give it another name: "
+            f'parts = {{ mine = "{key}" }}, and weigh mine',
+        )
 
 
 def _ends(stage: Sampling, roles: Roles) -> str:

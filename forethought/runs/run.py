@@ -20,7 +20,6 @@ from forethought.engines.base import Engine
 from forethought.envs.guard import Fault
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
-from forethought.learn.functions import loaded
 from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
 from forethought.recipe.kinds.distill import Distill
@@ -33,6 +32,7 @@ from forethought.recipe.schema import ModelSpec, Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs import handover, rundata
 from forethought.runs.faces import check_faces
+from forethought.runs.functions import check_functions
 from forethought.runs.progress import Progress
 from forethought.runs.resuming import ensure_records, find, recipe_of, unlike
 from forethought.runs.runner import Observer, Result, Runner
@@ -105,7 +105,7 @@ def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engin
     for i, stage in enumerate(recipe.stage):
         if isinstance(stage, Distill):
             check_distill(f"stage.{i}", stage.distill, taskset, scratch=not recipe.model.path)
-        named_code(stage, f"stage.{i}")
+        named_code(stage, f"stage.{i}", taskset, roles_of(recipe))
     engine = engine_of(recipe, taskset)
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, taskset, recipe)
@@ -113,12 +113,12 @@ def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engin
     return engine, rollouts
 
 
-def named_code(stage: StageSpec, where: str) -> None:
-    """RecipeError where a stage names code for rewards or credit that is not there: before anything
-    trains."""
+def named_code(stage: StageSpec, where: str, taskset: Taskset, roles: Sequence[str]) -> None:
+    """RecipeError where a stage names code for rewards or credit that is not there, or that asks for what
+    the task does not have: before anything trains."""
     if not isinstance(stage, Reinforce):
         return
-    loaded(stage.parts, f"{where}.parts")
+    check_functions(stage, where, taskset, roles)
     if is_named(stage.credit.name):
         load_named(stage.credit.name, Path.cwd(), f"{where}.credit.name")
 

@@ -56,6 +56,8 @@ def _record(tree: Tree, advantages: Advantages, oracle: str) -> dict:
     for record, node in zip(nodes, tree.nodes, strict=True):
         if node.images:
             record["images"] = list(node.images)
+        if node.extra:
+            record["extra"] = dict(node.extra)
     return {
         "task": tree.task.id,
         "domain": tree.task.taskset,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
+from forethought.core.named import is_named
 from forethought.recipe.check_isolation import check_isolation
-from forethought.recipe.check_reinforce import check_reinforce
+from forethought.recipe.check_reinforce import check_reinforce, part_of
 from forethought.recipe.check_training import check_training
 from forethought.recipe.kinds.words import trains
 from forethought.recipe.roles import counts_of, sampled_in
@@ -30,10 +31,12 @@ class Reinforce(TrainingSpec):
     kind: str = "reinforce"
     tree: TreeSpec = field(default_factory=TreeSpec)
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
-    # role -> part -> weight (the parts: rewards.py). Empty: success, counted once (rewards.default_weights)
+    # role -> part -> weight (the parts: rewards.py), or a function of your own in place of a part,
+    # { act = { "rewards.py:short" = 1.0 } }, whose part has the function's name. Empty: success, counted once
+    # (rewards.default_weights)
     parts: dict[str, str] = field(default_factory=dict)
-    # parts of your own that `reward` weighs: name -> "file.py:function" or "package.module:function"
-    # (learn/functions.py)
+    # the same by a name of your choice, for reward to weigh: name -> "file.py:function" or
+    # "package.module:function" (learn/functions.py, learn/batch_functions.py)
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
     credit: CreditSpec = field(default_factory=CreditSpec)
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
@@ -49,6 +52,20 @@ class Reinforce(TrainingSpec):
 
     learns_from: ClassVar = "trees"
     default_loss: ClassVar = "grpo"
+
+    @property
+    def weights_of_parts(self) -> dict[str, dict[str, float]]:
+        """`reward`, with the functions that it names by the names of their parts."""
+        return {
+            role: {part_of(key): weight for key, weight in counted.items()}
+            for role, counted in self.reward.items()
+        }
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """Part -> the code that gives it, of `parts` and of `reward`."""
+        named = (key for counted in self.reward.values() for key in counted if is_named(key))
+        return self.parts | {part_of(key): key for key in named}
 
     @property
     def grams(self) -> str:
@@ -108,7 +125,11 @@ class Reinforce(TrainingSpec):
             name=named_with(change, f"{where}.credit.name", self.credit.name),
         )
         parts = {part: named_with(change, f"{where}.parts.{part}", text) for part, text in self.parts.items()}
-        stage = replace(self, credit=credit, parts=parts)
+        reward = {
+            role: {named_with(change, f"{where}.reward.{role}", key): w for key, w in counted.items()}
+            for role, counted in self.reward.items()
+        }
+        stage = replace(self, credit=credit, parts=parts, reward=reward)
         return TrainingSpec.with_paths(stage, where, change)
 
 

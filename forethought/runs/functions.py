@@ -1,0 +1,38 @@
+"""The reward functions that a stage names, looked at before anything trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forethought.core.errors import RecipeError
+from forethought.learn.batch_functions import check_signature, is_batch_function
+from forethought.learn.functions import loaded
+from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.tasks.base import Pool, Taskset, face
+
+
+def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Sequence[str]) -> None:
+    """RecipeError for code that is not there or is no function, for a function that asks for what it cannot
+    be given, and where nothing says what is good."""
+    at = {text: f"{where}.parts.{part}" for part, text in stage.parts.items()}
+    for role, counted in stage.reward.items():
+        at = {key: f"{where}.reward.{role}.{key}" for key in counted} | at
+    columns: list[str] | None = None
+    for part, text in stage.functions.items():
+        function = loaded({part: text}, at[text])[part]
+        if is_batch_function(function):
+            columns = _columns(taskset) if columns is None else columns
+            check_signature(at[text], text.rpartition("/")[2], function, columns, roles)
+    if not taskset.judges and not stage.functions:
+        raise RecipeError(
+            f"{where}.reward",
+            "nothing says what is good: give the task a grader (task.grader, with task.answer), or name a "
+            f'function of your own: reward = {{ {roles[-1]} = {{ "rewards.py:FUNCTION" = 1.0 }} }}',
+        )
+
+
+def _columns(taskset: Taskset) -> list[str]:
+    """Of some tasks of the taskset, where it has a pool."""
+    given = face(taskset, Pool)
+    tasks = given.pool(taskset.levels[0], "train")[:1] if given else []
+    return list(taskset.columns(tasks[0])) if tasks else []
