@@ -27,8 +27,12 @@ class RecipeError(UserError):
     """A recipe that cannot run. `where` is the dotted address of the value, such as `stage.1.tree.plan`."""
 
     def __init__(self, where: str, message: str):
-        self.where = where
+        self.where, self.message = where, message
         super().__init__(f"{_cut(where)}: {message}" if where else message)
+
+    def under(self, above: str) -> RecipeError:
+        """The same error by the value's whole address, where its own begins below `above`."""
+        return RecipeError(f"{above}.{self.where}" if self.where else above, self.message)
 
 
 class GateStop(ForethoughtError):

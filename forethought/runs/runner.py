@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought import __version__
-from forethought.core.errors import Diverged, FaultStop, GateStop, Interrupted, UserError
+from forethought.core.errors import Diverged, FaultStop, GateStop, Interrupted, RecipeError, UserError
 from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
+from forethought.learn.losses.terms import LOSS
 from forethought.learn.schedule import reached
 from forethought.measure import gates
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
@@ -333,6 +334,10 @@ class Runner:
                 self.ledger.save
             ):  # a step calls the task family before it moves any weights
                 return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
+        except RecipeError as e:
+            if e.where != LOSS:
+                raise
+            raise e.under(f"stage.{p.stage}") from e
         except UpdateRefused as e:
             p.bad_updates += 1
             self.ledger.decide(

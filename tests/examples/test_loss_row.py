@@ -9,7 +9,7 @@ import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 from loss_cases import pg
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import Diverged, RecipeError
 from forethought.core.types import Batch
 from forethought.engines.fake.numbers import Numbers
 from forethought.engines.fake.objectives import Tokens
@@ -72,8 +72,46 @@ def test_what_its_function_raises_is_the_users_to_mend(tmp_path):
     )
     stage = {"kind": "reinforce", "until": {"steps": 1}, "batch": 2, "loss": f"{file}:ROW"}
     recipe = desk_recipe(stage | {"tree": {"plan": 2, "act": 2}})
-    with pytest.raises(RecipeError, match=r"^loss: .*mine\.py:ROW raised KeyError: 'w' \(.*mine\.py:4\)"):
+    with pytest.raises(
+        RecipeError, match=r"^stage\.0\.loss: .*mine\.py:ROW raised KeyError: 'w' \(.*mine\.py:4\)"
+    ):
         run.train(recipe, tmp_path / "run", nothing, fake_desk())
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("t.logp * float('nan'), {}", "nan"),
+        ("(t.logp * -1e6).exp(), {}", "inf"),
+        ("t.logp / (t.logp - t.logp), {}", "nan"),
+        ("(t.logp * 1e6).log(), {}", "nan"),
+        ("(t.logp * 0).log(), {}", "-inf"),
+    ],
+)
+def test_a_loss_that_is_not_finite_refuses_the_update(tmp_path, body, said):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from forethought.learn.losses.row import Loss\n\n"
+        f"def wild(t):\n    return {body}\n\n"
+        "ROW = Loss(per_token=wild, needs={'advantage'})\n"
+    )
+    stage = {"kind": "reinforce", "until": {"steps": 3}, "batch": 2, "loss": f"{file}:ROW"}
+    recipe = desk_recipe(stage | {"tree": {"plan": 2, "act": 2}}, max_bad_updates=2)
+    with pytest.raises(Diverged, match=f"2 updates were refused, the last because the loss .* is {said};"):
+        run.train(recipe, tmp_path / "run", nothing, fake_desk())
+
+
+def test_numbers_of_the_fake_engine_leave_the_finite_ones_as_a_tensors_do():
+    torch = pytest.importorskip("torch")
+    values = [-800.0, -2.0, 0.0, 3.0, 800.0]
+    for name in ("exp", "expm1", "log", "sigmoid"):
+        x = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+        y = getattr(x, name)()
+        y.sum().backward()
+        own = getattr(Numbers(values, [{i: 1.0} for i in range(5)]), name)()
+        assert own.values == pytest.approx(y.tolist(), nan_ok=True)
+        slopes = [slope.get(i, 0.0) for i, slope in enumerate(own.slopes)]
+        assert slopes == pytest.approx(x.grad.tolist(), nan_ok=True)
 
 
 def test_its_gradient_by_hand():

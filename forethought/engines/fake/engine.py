@@ -128,12 +128,17 @@ class FakeEngine(Surgery):
         ]
 
     def forward_backward(self, batch: Batch, objective: Objective) -> dict[str, Metric]:
-        """Add the exact gradient of the objective. The calls listed in `nan_losses` raise UpdateRefused."""
+        """Add the exact gradient of the objective. UpdateRefused where the loss is not finite, and at the
+        calls listed in `nan_losses`."""
         self.losses += 1
         if self.losses - 1 in self.nan_losses:
             self._forget()
             raise UpdateRefused(f"the loss of policy {batch.policy!r} is nan")
-        gradients, metrics = objectives.gradient_of(batch, objective, partial(self._said, batch))
+        try:
+            gradients, metrics = objectives.gradient_of(batch, objective, partial(self._said, batch))
+        except UpdateRefused:
+            self._forget()
+            raise
         for role, gradient in gradients:
             self._gather(batch.policy, role, gradient)
         return metrics
@@ -150,12 +155,14 @@ class FakeEngine(Surgery):
             row[j] += g
 
     def check_gradients(self, policies: Sequence[str]) -> None:
-        """UpdateRefused at the steps listed in `nan_gradients`, before any policy moves."""
+        """UpdateRefused, before any policy moves, where a gradient is not finite, and at the steps listed in
+        `nan_gradients`."""
         for k, policy in enumerate(policies):
-            if self.steps + k in self.nan_gradients:
+            norm = math.nan if self.steps + k in self.nan_gradients else _norm(self.gradients[policy])
+            if not math.isfinite(norm):
                 self.steps += k + 1
                 self._forget()
-                raise UpdateRefused(f"the gradient norm of policy {policy!r} is nan")
+                raise UpdateRefused(f"the gradient norm of policy {policy!r} is {norm}")
 
     def optim_step(self, policy: str, lr_scale: float = 1.0) -> dict[str, Metric]:
         """Clip the gradient, then one step of SGD with momentum, on the numbers that no region holds."""
@@ -170,7 +177,7 @@ class FakeEngine(Surgery):
             role: [0.0 if j in held.get(role, ()) else g for j, g in enumerate(row)]
             for role, row in gradient.items()
         }
-        norm = math.sqrt(sum(g * g for row in gradient.values() for g in row))
+        norm = _norm(gradient)
         clip = min(1.0, spec.clip_norm / norm) if norm else 1.0
         for role, row in gradient.items():
             logits = self.weights[policy].setdefault(role, [0.0] * len(row))
@@ -237,3 +244,7 @@ class FakeEngine(Surgery):
             "device": "none",
             "parameters": sum(len(row) for row in self.weights[BASE].values()),
         }
+
+
+def _norm(gradient: Rows) -> float:
+    return math.sqrt(sum(g * g for row in gradient.values() for g in row))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 Slope = Mapping[int, float]  # leaf -> derivative by it
 NONE: Slope = {}
+LARGE = 709.0  # e^x of more is infinite, as a tensor's is, and raises nothing
 
 
 class Numbers:
@@ -37,7 +38,7 @@ class Numbers:
         return self._with(other, lambda a, b: (a * b, b, a))
 
     def __truediv__(self, other: Numbers | float):
-        return self._with(other, lambda a, b: (a / b, 1 / b, -a / b / b))
+        return self._with(other, lambda a, b: (_over(a, b), _over(1.0, b), _over(-_over(a, b), b)))
 
     def __rsub__(self, other: Numbers | float):
         return -self + other
@@ -68,19 +69,19 @@ class Numbers:
 
     def exp(self):
         """e^x, element by element."""
-        return self._each(lambda x: (math.exp(x),) * 2)
+        return self._each(lambda x: (_exp(x),) * 2)
 
     def expm1(self):
         """e^x - 1, exact near 0."""
-        return self._each(lambda x: (math.expm1(x), math.exp(x)))
+        return self._each(lambda x: (math.expm1(x) if x < LARGE else _exp(x), _exp(x)))
 
     def log(self):
         """Natural logarithm."""
-        return self._each(lambda x: (math.log(x), 1 / x))
+        return self._each(lambda x: (math.log(x) if x > 0 else math.nan if x else -math.inf, _over(1.0, x)))
 
     def sigmoid(self):
         """1 / (1 + e^-x)."""
-        return self._each(lambda x: (y := 1 / (1 + math.exp(-x)), y * (1 - y)))
+        return self._each(lambda x: (y := 1 / (1 + _exp(-x)), y * (1 - y)))
 
     def abs(self):
         """|x|; the slope at 0 is 0."""
@@ -136,6 +137,16 @@ class Numbers:
 
     def _like(self, other: Numbers | float) -> Numbers:
         return other if isinstance(other, Numbers) else Numbers([float(other)] * len(self))
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < LARGE else x if math.isnan(x) else math.inf
+
+
+def _over(a: float, b: float) -> float:
+    if b:
+        return a / b
+    return math.copysign(math.inf, a) * math.copysign(1.0, b) if a and not math.isnan(a) else math.nan
 
 
 def _times(slope: Slope, factor: float) -> Slope:

@@ -6,12 +6,14 @@ whole distributions are compared."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from forethought.core.metrics import Mean, Metric, Sum, merge
 from forethought.core.types import Batch, Objective, Segment, Term
+from forethought.engines.base import UpdateRefused
 from forethought.engines.fake.numbers import Numbers
 from forethought.engines.fake.rows import entropy, kl
 from forethought.learn.losses.terms import measure, needs, split
@@ -89,7 +91,7 @@ def gradient_of(
     batch: Batch, objective: Objective, say: Say
 ) -> tuple[list[tuple[str, list[float]]], dict[str, Metric]]:
     """(for each turn that trains, its role and gradient on the role's logits; metrics). ValueError as
-    `learn.losses.terms.split`."""
+    `learn.losses.terms.split`, UpdateRefused where the loss is not finite."""
     trained = [i for i, s in enumerate(batch.segments) if s.stream]
     given, whole = split(objective, batch.policy, {batch.segments[i].stream for i in trained})
     said = {i: say(batch.policy, i) for i in trained}
@@ -100,6 +102,8 @@ def gradient_of(
         against = {i: say(term.reference, i).p for i in at} if term in whole else {}
         leaf = _leaves(batch.segments, at, said, against)
         total, metrics = measure(term, Tokens(batch, at, term, leaf))
+        if not math.isfinite(total.item()):
+            raise UpdateRefused(f"the loss of policy {batch.policy!r} is {total.item()}")
         parts.append(metrics)
         for i, slope in total.slopes[0].items():
             k, p, _ = said[i]

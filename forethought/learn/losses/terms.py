@@ -13,6 +13,7 @@ from forethought.learn.losses.row import Loss, Numbers, Tokens
 
 NEEDS_OF = {"advantage": "advantage", "old": "old", "ref": "ref", "mean": "sequences", "kl": "distributions"}
 """Field of the tokens -> the need that a row declares for it."""
+LOSS = "loss"  # the address of what a row does wrong, in the stage that names it
 
 
 def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
@@ -45,9 +46,7 @@ class _Declared:
     def __getattr__(self, field: str) -> Numbers:
         need = NEEDS_OF.get(field)
         if need and need not in self._own.needs:
-            raise RecipeError(
-                "loss", f"{self._name} reads t.{field}; its row must say needs={{{need!r}, ...}}"
-            )
+            raise RecipeError(LOSS, f"{self._name} reads t.{field}; its row must say needs={{{need!r}, ...}}")
         return getattr(self._t, field)
 
 
@@ -61,15 +60,15 @@ def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Nu
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{term.loss} raised {type(error).__name__}: {error} ({line.filename}:{line.lineno})"
-        raise RecipeError("loss", said) from error
+        raise RecipeError(LOSS, said) from error
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
         raise RecipeError(
-            "loss", f"{term.loss} must return (loss of each token, {{name: number of each token}})"
+            LOSS, f"{term.loss} must return (loss of each token, {{name: number of each token}})"
         )
     size = len(t.logp)
     for what, x_N in {"the loss": given[0], **given[1]}.items():
         if not hasattr(x_N, "detach") or not getattr(x_N, "shape", (size,)) or len(x_N) != size:
-            raise RecipeError("loss", f"{term.loss} gives {what} not once for each of {size} tokens")
+            raise RecipeError(LOSS, f"{term.loss} gives {what} not once for each of {size} tokens")
     return given
 
 
