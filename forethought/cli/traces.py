@@ -19,7 +19,7 @@ def add_traces(verbs: Verbs) -> None:
         verbs,
         "traces",
         _traces,
-        "find saved trees again: every plan and action, with verdict, reward and credit",
+        "find saved trees again: every turn, with verdict, reward and credit",
     )
     parser.add_argument("dir", metavar="DIR", type=Path, help="a run directory")
     parser.add_argument("--step", metavar="N", type=int, help="only this step")
@@ -31,9 +31,9 @@ def add_traces(verbs: Verbs) -> None:
         "--task", metavar="TEXT", default="", help="only tasks with this in their id or prompt"
     )
     for sign, about in (
-        ("refused", "a plan was refused"),
+        ("refused", "a turn was refused"),
         ("truncated", "a turn ran out of its tokens"),
-        ("disagree", "a plan and what came of it tell different stories"),
+        ("disagree", "a turn (a plan) and what came of it tell different stories"),
     ):
         parser.add_argument(
             f"--{sign}",
@@ -52,14 +52,17 @@ def add_traces(verbs: Verbs) -> None:
     )
     parser.add_argument("--reason", metavar="TEXT", default="", help="only where a reason contains this")
     parser.add_argument(
-        "--plan-quality", metavar="A-B", type=shares, help="only with a plan of this quality, such as 0.2-0.8"
+        "--quality",
+        "--plan-quality",
+        metavar="A-B",
+        type=shares,
+        help="only with a turn that is executed (a plan) of this quality, such as 0.2-0.8",
     )
     parser.add_argument(
         "--measure",
         metavar="NAME",
         default="outcome",
-        help="what --plan-quality reads: outcome (the share of a plan's executions that "
-        "succeed), valid or analytic "
+        help="what --quality reads: outcome (the share of executions that succeed), valid or analytic "
         "(default: %(default)s)",
     )
     solved = parser.add_mutually_exclusive_group()
@@ -78,7 +81,7 @@ def add_traces(verbs: Verbs) -> None:
 
 def _traces(args: argparse.Namespace) -> int:
     from forethought.display.trees import print_found
-    from forethought.traces.find import Filter, find
+    from forethought.traces.find import Filter, find, roles_of_run
 
     if not (args.dir / "recipe.json").is_file():
         raise UserError(f"{args.dir}: no run here (a run directory has a recipe.json)")
@@ -90,11 +93,12 @@ def _traces(args: argparse.Namespace) -> int:
         reason=args.reason,
         signs=tuple(args.signs),
         solved=args.solved,
-        quality=args.plan_quality,
+        quality=args.quality,
         measure=args.measure,
     )
     notes = _damage(args.dir, args.step)
-    print_found(find(args.dir, wanted, notes), args.n, sys.stdout, full=args.full, as_json=args.json)
+    found, roles = find(args.dir, wanted, notes), roles_of_run(args.dir)
+    print_found(found, args.n, sys.stdout, full=args.full, as_json=args.json, roles=roles)
     for note in notes:
         print(printable(note), file=sys.stderr)
     return 0

@@ -1,10 +1,10 @@
-"""Saved trees in the terminal: the task, every plan and under it every execution, what each was judged and
+"""Saved trees in the terminal: the task, every turn under the one that it follows, what each was judged and
 what credit it got."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from rich.console import Console
@@ -12,14 +12,14 @@ from rich.text import Text
 
 from forethought.core.jsonl import dumps
 from forethought.display.show import printable
-from forethought.traces.judged import SIGNS
+from forethought.traces.judged import signs_of
 
 VERDICTS = {
     "right": ("right", "green"),
     "wrong": ("wrong", "red"),
     "accepted": ("accepted", "cyan"),
     "refused": ("refused", "magenta"),
-    "act_failed": ("right, act failed", "yellow"),
+    "execution_failed": ("right, an execution failed", "yellow"),
     "failed": ("broke", "yellow"),
     "overlong": ("no room", "yellow"),
     "unjudged": ("not judged", "dim"),
@@ -29,11 +29,19 @@ HEAD, TAIL = 400, 300
 
 
 def print_found(
-    found: Iterable[tuple[Mapping[str, Any], bool]], most: int, stream: IO[str], *, full: bool, as_json: bool
+    found: Iterable[tuple[Mapping[str, Any], bool]],
+    most: int,
+    stream: IO[str],
+    *,
+    full: bool,
+    as_json: bool,
+    roles: Sequence[str] = (),
 ) -> None:
-    """The first `most` (0: all) judged trees that pass, then how many there are and what happened in them. As
-    JSON: one line per tree, no more than that, and no tree beyond the last is looked at."""
-    printer, passed, total, signs = TreePrinter(stream, full), 0, 0, Counter()
+    """The first `most` (0: all) judged trees that pass, then how many there are and what happened in them, in
+    the words of the run's `roles`. As JSON: one line per tree, no more than that, and no tree beyond the last
+    is looked at."""
+    printer, passed, total = TreePrinter(stream, full, roles), 0, 0
+    signs: Counter[str] = Counter()
     for tree, passes in found:
         total += 1
         if not passes:
@@ -46,7 +54,7 @@ def print_found(
             return
     if not as_json:
         shown = min(most or passed, passed)
-        told = " · ".join(f"{SIGNS[sign][0]} {n:,}" for sign, n in signs.most_common())
+        told = " · ".join(f"{printer.signs[sign][0]} {n:,}" for sign, n in signs.most_common())
         more = f"; the first {shown:,} are shown, --n 0 shows all" if shown < passed else ""
         print(f"{passed:,} of {total:,} trees{f': {told}' if told else ''}{more}", file=stream)
 
@@ -55,12 +63,12 @@ class TreePrinter:
     """Writes judged trees (traces/judged.py) as text; colour only on a terminal. `full`: long texts whole,
     and the context too."""
 
-    def __init__(self, stream: IO[str], full: bool):
+    def __init__(self, stream: IO[str], full: bool, roles: Sequence[str] = ()):
+        self.signs = signs_of([printable(role) for role in roles])
         self._console, self._full = Console(file=stream, highlight=False, soft_wrap=True), full
 
     def show(self, tree: Mapping[str, Any]) -> None:
-        """Print one judged tree (a record of `traces.judged`): head line, prompt, plans with their
-        executions."""
+        """Print one judged tree (a record of `traces.judged`): head line, prompt, and every turn."""
         where = [
             f"step {tree['step']}",
             f"stage {tree.get('stage', 0) + 1}",
@@ -73,7 +81,7 @@ class TreePrinter:
             f"{hits} of {n} executions succeeded" if n else "nothing was executed",
             f"{tree['sampled']:,} tokens sampled",
         ]
-        signs = [SIGNS[sign][0] for sign in tree["signs"] if sign != "disagree"]
+        signs = [self.signs[sign][0] for sign in tree["signs"] if sign != "disagree"]
         self._console.print(Text("  " + " · ".join(said + signs), style="dim"))
         for name, key in (("context", "context"), ("task", "prompt"), ("oracle", "oracle_plan")):
             if tree.get(key) and (self._full or key != "context"):
@@ -115,7 +123,7 @@ class TreePrinter:
 
 def walk(nodes: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int, int]]:
     """(node, depth, number) of all but the root, each before what lies under it. Depth and number are those
-    of its branch: 0 for what hangs from the prompt (plans), 1 for what hangs from one of these, all turns of
+    of its branch: 0 for what hangs from the prompt, 1 for what hangs from one of these, all turns of
     it; the number, from 1, counts peers."""
     children: dict[Any, list[dict[str, Any]]] = {}
     for node in nodes:

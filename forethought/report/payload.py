@@ -26,6 +26,7 @@ from forethought.report.load import Run
 from forethought.report.series import clocks, columns, short
 from forethought.report.settings import changed, differences
 from forethought.report.trees import load_trees
+from forethought.traces.judged import signs_of
 
 MACHINE = {
     "threads/why": "threads, why",
@@ -53,7 +54,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "headline": words.headline(run.status, stages, start, end),
         "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
         "big": {side: _move(side, start, end) for side in measured_names(run)},
-        "trees": trees,
+        "trees": trees | {"signs": [[sign, *said] for sign, said in signs_of(base["roles"]).items()]},
         "recipe": run.recipe,
         "changed": changed(run.recipe),
     }
@@ -91,6 +92,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, Any]:
             words.ranking(side, {label: end[side] for label, end in ends.items() if side in end})
             for side in every
         ],
+        "roles": list(dict.fromkeys(role for run in runs for role in roles_in(run.recipe))),
         "sides": every,
         "differences": differences([run.recipe for run in runs]),
         "notes": notes,
@@ -103,6 +105,7 @@ def _base(run: Run) -> dict[str, Any]:
     roles = roles_in(run.recipe)
     return columns(run) | {
         "name": run.name,
+        "roles": roles,
         "sides": measured_names(run),
         "about": run.recipe.get("about", ""),
         "seed": run.summary.get("seed", run.recipe.get("seed")),

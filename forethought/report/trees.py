@@ -39,7 +39,7 @@ def load_trees(
 ) -> dict[str, Any]:
     """{"items": judged trees by step and place, "images": name -> data URI, of those that they show while
     there is room, "left_out": how many are on disk alone, "counts": sign ->
-    trees on disk, "signs", "disagreements", "measures"}.
+    trees on disk, "disagreements", "measures"}.
 
     Files are read twice, one at a time, so that a run may have more trees than fit into memory. One that was
     cut off in writing is read as far as it goes, one that is malformed, or is not what the run has on record,
@@ -68,7 +68,6 @@ def load_trees(
         "images": _images(run_dir, items),
         "left_out": len(rows) - len(items),
         "counts": Counter(sign for row in rows for sign in row.signs),
-        "signs": [[name, *said] for name, said in SIGNS.items()],
         "disagreements": DISAGREEMENTS,
         "measures": MEASURES,
     }

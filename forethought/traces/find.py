@@ -3,12 +3,14 @@ rules (tree_filter.js)."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import UserError, unknown
+from forethought.recipe.roles import roles_in
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import MEASURES, SIGNS, judge
 
@@ -25,17 +27,17 @@ class Filter:
     reason: str = ""  # in the reason of a node, as the run wrote it or as `reason_group` says it, in any case
     signs: tuple[str, ...] = ()  # of SIGNS
     solved: bool | None = None
-    quality: tuple[float, float] | None = None  # of at least one plan, both ends included
+    quality: tuple[float, float] | None = None  # of at least one leading turn, both ends included
     measure: str = "outcome"  # of MEASURES: what `quality` reads
 
     def __post_init__(self) -> None:
         if strange := [sign for sign in self.signs if sign not in SIGNS]:
             raise UserError(unknown("sign", strange[0], SIGNS))
         if self.measure not in MEASURES:
-            raise UserError(unknown("measure of a plan's quality", self.measure, MEASURES))
+            raise UserError(unknown("measure of quality", self.measure, MEASURES))
         if self.quality is not None and not 0 <= self.quality[0] <= self.quality[1] <= 1:
             raise UserError(
-                f"a plan's quality lies between 0 and 1, the lower end first; found "
+                "a quality lies between 0 and 1, the lower end first; found "
                 f"{self.quality[0]:g}-{self.quality[1]:g}"
             )
 
@@ -64,6 +66,15 @@ class Filter:
         low, high = self.quality
         found = [node["quality"].get(self.measure) for node in tree["nodes"] if "quality" in node]
         return any(value is not None and low <= value <= high for value in found)
+
+
+def roles_of_run(run_dir: Path) -> tuple[str, ...]:
+    """The roles of the run's recipe, in the order of its workflow; () where it cannot be read."""
+    try:
+        tables = json.loads((Path(run_dir) / "recipe.json").read_text("utf-8"))
+        return roles_in(tables) if isinstance(tables, dict) else ()
+    except (OSError, ValueError, RecursionError):
+        return ()
 
 
 def find(run_dir: Path, wanted: Filter, notes: list[str]) -> Iterator[tuple[dict[str, Any], bool]]:

@@ -1,47 +1,48 @@
 """What happened in a saved tree: a verdict on each node, and the signs by which the report and the command
 line find trees again.
 
-Roles have no names here. A branch leads where other branches hang from it or from a peer of it, or where an
-executor judged it (`valid`): a plan, and whatever else comes before the end of a trajectory. What hangs below
-a leading branch are its executions: the ends of trajectories, at any depth.
+Roles have no names here: `signs_of` puts a run's own into the labels. A branch leads where other branches
+hang from it or from a peer of it, or where an executor judged it (`valid`): a plan, a look, whatever comes
+before the end of a trajectory. What hangs below a leading branch are its executions: the ends of
+trajectories, at any depth.
 
 The quality of a leading branch is what the run knows of it, each a number from 0 to 1: `valid` (the exact
 executor; of free text, whether the interface accepted it), `outcome` (the share of its executions that
-succeed) and `analytic` (its share of the reward of its peers, PTA-GRPO, arXiv 2510.01833). A plan and its
-executions disagree where these tell different stories.
+succeed) and `analytic` (its share of the reward of its peers, PTA-GRPO, arXiv 2510.01833). It disagrees with
+its executions where these tell different stories.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from forethought.core.branches import branch_of
 from forethought.core.scores import success_of
 
-SIGNS = {  # name -> (label, what it says of a tree)
+SIGNS = {  # name -> (label, what it says of a tree); LEAD: the roles that lead, LAST: the one that executes
     "disagree": (
         "disagreement",
-        "what a plan is worth and what came of it differ, in any of the next four ways",
+        "what a LEAD is worth and what came of it differ, in any of the next four ways",
     ),
     "valid_failed": (
-        "plan right, all acts failed",
-        "the executor says that a plan reaches the goal, and no execution of it succeeded",
+        "LEAD right, each LAST failed",
+        "the executor says that a LEAD is right, and no execution of it succeeded",
     ),
     "invalid_solved": (
-        "plan wrong, yet solved",
-        "the executor says that a plan does not reach the goal, and an execution of it succeeded",
+        "LEAD wrong, yet solved",
+        "the executor says that a LEAD is wrong, and an execution of it succeeded",
     ),
-    "split": ("acts of a plan differ", "some executions of a plan succeeded and some did not"),
+    "split": ("executions of a LEAD differ", "some executions of a LEAD succeeded and some did not"),
     "lone": (
-        "one plan works",
-        "at least half of the executions of one plan succeeded, and of the task's other plans none",
+        "one LEAD works",
+        "at least half of the executions of one LEAD succeeded, and of its peers' none",
     ),
-    "plan_wrong": ("plan wrong", "the executor says that a plan does not reach the goal"),
-    "act_failed": ("plan right, an act failed", "an execution of a plan that is right went wrong"),
-    "refused": ("refused", "the interface did not accept a plan"),
+    "wrong": ("LEAD wrong", "the executor says that a LEAD is wrong"),
+    "execution_failed": ("LEAD right, a LAST failed", "an execution of a LEAD that is right went wrong"),
+    "refused": ("refused", "the interface did not accept a LEAD"),
     "truncated": ("truncated", "a turn ran out of its budget of tokens"),
     "overlong": (
         "no room",
@@ -49,9 +50,19 @@ SIGNS = {  # name -> (label, what it says of a tree)
     ),
     "broke": ("broke", "the engine or the environment failed; such a rollout is not counted"),
 }
+
+
+def signs_of(roles: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """`SIGNS` in the words of a run whose workflow speaks `roles`, in their order; without any, of turns and
+    executions."""
+    lead, last = " or ".join(roles[:-1] or roles) or "turn", roles[-1] if len(roles) > 1 else "execution"
+    said = lambda text: text.replace("LEAD", lead).replace("LAST", last)  # noqa: E731
+    return {name: (said(label), said(about)) for name, (label, about) in SIGNS.items()}
+
+
 DISAGREEMENTS = ("valid_failed", "invalid_solved", "split", "lone")
 MEASURES = ("outcome", "valid", "analytic")
-WORKS = 0.5  # share of executions from which a plan works, for `lone`
+WORKS = 0.5  # share of executions that must succeed, for `lone`
 
 
 @dataclass(slots=True)
@@ -95,13 +106,14 @@ class _Branch:
 def judge(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree with what can be seen in it.
 
-    Each node gets a `verdict` (right | wrong | accepted | act_failed | refused | failed | overlong | unjudged
-    | ""), the `depth` of its branch (0 directly under the prompt) and the branch's `number` among its peers.
+    Each node gets a `verdict` (right | wrong | accepted | execution_failed | refused | failed | overlong |
+    unjudged | ""), the `depth` of its branch (0 directly under the prompt) and the branch's `number` among
+    its peers.
     A turn that an executor judged has its part `valid` for its verdict, another its part `outcome`; a leading
-    one is `act_failed` when it is right and an execution under it went wrong, `refused` when the interface
-    did not accept it, cut off ones included, `accepted` when it did and nothing can execute it (free text).
-    `failed` is the engine's or the environment's failure, which is nobody's mistake, and nor is an `overlong`
-    turn, which the model's context left no room.
+    one is `execution_failed` when it is right and an execution under it went wrong, `refused` when the
+    interface did not accept it, cut off ones included, `accepted` when it did and nothing can execute it
+    (free text). `failed` is the engine's or the environment's failure, which is nobody's mistake, and nor is
+    an `overlong` turn, which the model's context left no room.
 
     The last turn of a leading branch also gets its `quality` (measure -> number, where known), `executions`
     ([succeeded, judged]) and `disagrees` (signs). The tree gets `signs`, `disagreements` (how many, over its
@@ -212,7 +224,7 @@ def _count(leading: list[_Branch], done: list[tuple[_Branch, bool]]) -> None:
         for above in branch.ancestors():
             counts.setdefault(id(above), []).append(ok)
             if not ok and above.at["verdict"] == "right":
-                above.at["verdict"] = "act_failed"
+                above.at["verdict"] = "execution_failed"
     for branch in leading:
         oks = counts[id(branch)]
         branch.at["executions"] = [sum(oks), len(oks)]
@@ -220,31 +232,31 @@ def _count(leading: list[_Branch], done: list[tuple[_Branch, bool]]) -> None:
         branch.at["disagrees"] = _disagreements(branch.at)
 
 
-def _quality(plan: Mapping[str, Any]) -> dict[str, float]:
-    """An executed plan's outcome is counted here; the reward gives one to a plan that was refused too, 0."""
-    parts, (hits, n) = _parts(plan), plan["executions"]
+def _quality(end: Mapping[str, Any]) -> dict[str, float]:
+    """Of the last turn of a leading branch. The outcome of what was executed is counted here; the reward
+    gives one to what was refused too, 0."""
+    parts, (hits, n) = _parts(end), end["executions"]
     known = {measure: parts[measure] for measure in MEASURES if measure in parts}
     return known | ({"outcome": hits / n} if n else {})
 
 
-def _disagreements(plan: Mapping[str, Any]) -> list[str]:
-    hits, n = plan["executions"]
+def _disagreements(end: Mapping[str, Any]) -> list[str]:
+    hits, n = end["executions"]
     found = {
-        "valid_failed": n > 0 and hits == 0 and plan["verdict"] in ("right", "act_failed"),
-        "invalid_solved": hits > 0 and plan["verdict"] == "wrong",
+        "valid_failed": n > 0 and hits == 0 and end["verdict"] in ("right", "execution_failed"),
+        "invalid_solved": hits > 0 and end["verdict"] == "wrong",
         "split": 0 < hits < n,
     }
     return [sign for sign, is_so in found.items() if is_so]
 
 
-def _lone(plans: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The one plan that works where the others never do; a refused plan is one that never does."""
-    shares = [
-        (plan["quality"].get("outcome", 0.0 if plan["verdict"] == "refused" else None), plan)
-        for plan in plans
+def _lone(ends: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The one of these peers that works where the others never do; a refused one never does."""
+    known = [
+        (end["quality"].get("outcome", 0.0 if end["verdict"] == "refused" else None), end) for end in ends
     ]
-    shares = [(share, plan) for share, plan in shares if share is not None]
-    working = [(share, plan) for share, plan in shares if share > 0]
+    shares = [(share, end) for share, end in known if share is not None]
+    working = [(share, end) for share, end in shares if share > 0]
     return working[0][1] if len(shares) > 1 and len(working) == 1 and working[0][0] >= WORKS else None
 
 
@@ -260,7 +272,7 @@ def _signs(nodes: list[dict[str, Any]], leading: list[dict[str, Any]]) -> set[st
     found = {sign for end in leading for sign in end["disagrees"]}
     found |= {"disagree"} if found else set()
     verdicts = {node["verdict"] for node in nodes}
-    verdict_of = {"refused": "refused", "broke": "failed", "overlong": "overlong", "act_failed": "act_failed"}
+    verdict_of = {"broke": "failed"} | {sign: sign for sign in ("refused", "overlong", "execution_failed")}
     found |= {sign for sign, verdict in verdict_of.items() if verdict in verdicts}
-    found |= {"plan_wrong" for n in nodes if n["verdict"] == "wrong" and "valid" in _parts(n)}
+    found |= {"wrong" for n in nodes if n["verdict"] == "wrong" and "valid" in _parts(n)}
     return found | {"truncated" for node in nodes if node.get("status") == "truncated"}

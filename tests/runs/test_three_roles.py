@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 
 import pytest
 from conftest import desk_recipe, lines_of, nothing
 from three_roles import IMITATE, REINFORCE, ROLES, TASK, engine_of
 
 from forethought import report
+from forethought.cli import main
 from forethought.core.errors import RecipeError
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.check import check
@@ -61,6 +63,19 @@ def test_its_report_names_every_role(three):
     assert data["sides"] == [*ROLES, "e2e"] and set(data["big"]) == {*ROLES, "e2e"}
     assert [stage["roles"] for stage in data["stages"]] == [list(ROLES)] * 2
     assert "blink" in data["headline"] and "link" in data["headline"]
+    labels = {name: label for name, label, _ in data["trees"]["signs"]}
+    assert labels["wrong"] == "blink or think wrong" and labels["valid_failed"].endswith("each link failed")
+    assert not [
+        said for sign in data["trees"]["signs"] for said in sign if re.search(r"\b(plan|act)s?\b", said)
+    ]
+
+
+def test_its_traces_are_told_in_its_own_roles(three, capsys):
+    assert main(["traces", str(three), "--n", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "blink or think wrong" in out and "link 1" in out
+    words = set(re.findall(r"[a-z]+", out)) - {"desk"}
+    assert not words & {"plan", "plans", "act", "acts"}
 
 
 def test_a_taskset_that_knows_no_look_is_refused_by_name():

@@ -107,7 +107,7 @@ def test_a_plan_is_judged_by_the_executor_and_by_what_was_done_under_it():
     )
     assert verdicts(judged) == [
         "",
-        "act_failed",
+        "execution_failed",
         "wrong",
         "right",
         "wrong",
@@ -126,8 +126,8 @@ def test_a_plan_is_judged_by_the_executor_and_by_what_was_done_under_it():
     assert judged["signs"] == [
         "disagree",
         "split",
-        "plan_wrong",
-        "act_failed",
+        "wrong",
+        "execution_failed",
         "refused",
         "truncated",
         "broke",
@@ -146,17 +146,17 @@ def test_a_plan_is_judged_by_the_executor_and_by_what_was_done_under_it():
 @pytest.mark.parametrize(
     ("plans", "signs", "number"),
     [
-        ([(1.0, [0, 0]), (1.0, [1, 1])], ["disagree", "valid_failed", "lone", "act_failed"], 2),
-        ([(0.0, [0, 1]), (1.0, [1, 1])], ["disagree", "invalid_solved", "split", "plan_wrong"], 2),
-        ([(0.0, [1]), (0.0, [0])], ["disagree", "invalid_solved", "lone", "plan_wrong"], 2),
-        ([(1.0, [1, 1, 0]), (1.0, [1, 1, 0])], ["disagree", "split", "act_failed"], 2),
-        ([(1.0, [1, 0]), (0.0, None)], ["disagree", "split", "lone", "act_failed", "refused"], 2),
+        ([(1.0, [0, 0]), (1.0, [1, 1])], ["disagree", "valid_failed", "lone", "execution_failed"], 2),
+        ([(0.0, [0, 1]), (1.0, [1, 1])], ["disagree", "invalid_solved", "split", "wrong"], 2),
+        ([(0.0, [1]), (0.0, [0])], ["disagree", "invalid_solved", "lone", "wrong"], 2),
+        ([(1.0, [1, 1, 0]), (1.0, [1, 1, 0])], ["disagree", "split", "execution_failed"], 2),
+        ([(1.0, [1, 0]), (0.0, None)], ["disagree", "split", "lone", "execution_failed", "refused"], 2),
         # a refused plan is one that never works
         # a third is not half
-        ([(1.0, [1, 0, 0]), (0.0, [0])], ["disagree", "split", "plan_wrong", "act_failed"], 1),
+        ([(1.0, [1, 0, 0]), (0.0, [0])], ["disagree", "split", "wrong", "execution_failed"], 1),
         ([(1.0, [1])], [], 0),  # alone among no others
-        ([(1.0, [1, 1]), (0.0, [0, 0])], ["disagree", "lone", "plan_wrong"], 1),
-        ([(1.0, []), (0.0, [])], ["plan_wrong"], 0),  # plans that nobody executed
+        ([(1.0, [1, 1]), (0.0, [0, 0])], ["disagree", "lone", "wrong"], 1),
+        ([(1.0, []), (0.0, [])], ["wrong"], 0),  # plans that nobody executed
     ],
 )
 def test_where_plan_and_outcome_disagree(plans, signs, number):
@@ -324,14 +324,14 @@ console.log(JSON.stringify({{
         and commands[11] == "--failed"
         and commands[2] == "--stage 2 --level 4"
     )
-    assert commands[-1] == "--plan-quality 0-0.5 --measure valid"
+    assert commands[-1] == "--quality 0-0.5 --measure valid"
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"signs": ("refuse",)}, "unknown sign 'refuse'; did you mean 'refused'"),
-        ({"measure": "luck"}, "unknown measure of a plan's quality 'luck'"),
+        ({"measure": "luck"}, "unknown measure of quality 'luck'"),
         ({"quality": (0.8, 0.2)}, "the lower end first; found 0.8-0.2"),
         ({"quality": (0.0, 2.0)}, "between 0 and 1"),
     ],
@@ -480,7 +480,7 @@ def test_the_last_line_counts_what_is_not_shown(saved, capsys):
 
 
 def test_json_is_a_line_a_tree(saved, capsys):
-    _, out, _ = ask(saved, capsys, "--json", "--n", "0", "--plan-quality", "0-0.5")
+    _, out, _ = ask(saved, capsys, "--json", "--n", "0", "--quality", "0-0.5")
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["task"] for row in rows] == ["desk-1", "desk-2", "Desk-3"] and rows[0]["signs"][:2] == [
         "disagree",
@@ -511,7 +511,7 @@ def test_long_texts_are_cut_in_the_middle_and_cannot_reach_the_terminal(saved, c
     [
         (["--sign", "x"], "unknown sign 'x'"),
         (["--step", "9"], "the nearest step with trees is 3"),
-        (["--plan-quality", "0-3"], "found 0-3"),
+        (["--quality", "0-3"], "found 0-3"),
     ],
 )
 def test_what_the_verb_refuses(saved, capsys, words, message):
@@ -520,7 +520,7 @@ def test_what_the_verb_refuses(saved, capsys, words, message):
 
 
 @pytest.mark.parametrize(
-    "words", [["--plan-quality", "high"], ["--n", "-1"], ["--stage", "0"], ["--solved", "--failed"]]
+    "words", [["--quality", "high"], ["--n", "-1"], ["--stage", "0"], ["--solved", "--failed"]]
 )
 def test_a_wrong_command_line(saved, words):
     with pytest.raises(SystemExit) as stopped:
@@ -763,7 +763,7 @@ def test_three_roles_are_judged_by_their_place():
             ],
         }
     )
-    assert verdicts(judged) == ["", "act_failed", "", "right", "wrong", "refused", "wrong", "", "right"]
+    assert verdicts(judged) == ["", "execution_failed", "", "right", "wrong", "refused", "wrong", "", "right"]
     assert {n["id"]: n["executions"] for n in judged["nodes"] if "executions" in n} == {
         1: [1, 2],
         2: [1, 2],
@@ -787,7 +787,7 @@ def test_three_roles_are_judged_by_their_place():
         2: ["split", "lone"],
         6: ["invalid_solved"],
     }
-    assert judged["solved"] is True and "plan_wrong" in judged["signs"]
+    assert judged["solved"] is True and "wrong" in judged["signs"]
 
 
 def test_a_second_plan_on_an_executions_branch_is_judged_where_it_stands():
@@ -807,7 +807,7 @@ def test_a_second_plan_on_an_executions_branch_is_judged_where_it_stands():
     )
     assert verdicts(judged) == ["", "right", "", "", "wrong", "right"]
     assert [n["executions"] for n in judged["nodes"] if "executions" in n] == [[1, 1]]
-    assert [n["depth"] for n in judged["nodes"]] == [0, 0, 1, 1, 1, 1] and "plan_wrong" in judged["signs"]
+    assert [n["depth"] for n in judged["nodes"]] == [0, 0, 1, 1, 1, 1] and "wrong" in judged["signs"]
 
 
 def test_trajectories_without_anything_above_them_are_executions():

@@ -43,7 +43,7 @@ const GROUPS = {
   probe: ["Held-out demonstrations", "teacher-forced; entropy and KL in nats per token"],
   probe_rel: ["Against the stage's start", "ratio, on held-out demonstrations"],
   conflict: ["Gradient conflict", "cosine of the two roles' gradients"],
-  meaning: ["Meanings of plans", "of one task's plans; entropy in nats"],
+  meaning: ["Meanings", "of what is sampled for one task; entropy in nats"],
   format: ["Formats", "of the rollouts; entropy in nats"],
 };
 const ALONE = { "groups/zero": "groups", "gap/sampler_max": "gap_max" };
@@ -290,7 +290,7 @@ function factoredCharts(run, board) {
     view.level === "each"
       ? null
       : frame(run, {
-          title: `${ROLES.join(", ")} and e2e${view.level === "all" ? "" : ` at level ${view.level}`}`,
+          title: `${SIDES.slice(0, -1).join(", ")} and e2e${view.level === "all" ? "" : ` at level ${view.level}`}`,
           note: "share of held-out tasks solved; the ribbon is the 95 % interval",
           lines: SIDES.map((side) => makeLine(run, "eval/" + atLevel(side), side, ROLE_COLOURS[side])).filter(Boolean),
           marks: marksOf(run),

@@ -3,8 +3,8 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const NS = document.getElementById("mark").namespaceURI; // of SVG, without writing an address into the page
-const SIDES = DATA.sides || []; // the roles in the order of the workflow, the last of which acts, and all together
-const ROLES = SIDES.slice(0, -1);
+const SIDES = DATA.sides || []; // what was measured: roles in the order of the workflow, and all together
+const ROLES = DATA.roles || SIDES.slice(0, -1); // those of the workflow, the last of which acts
 const ACTS = ROLES.length - 1;
 const BETWEEN = ["var(--refused)", "var(--warn)", "var(--good)"]; // the colours of roles between the first and the last
 const FREE = ((DATA.trees || {}).items || []).some((tree) => tree.free_text); // plans in free words: nothing executes them

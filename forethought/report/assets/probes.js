@@ -118,9 +118,9 @@ function conflict(run) {
 
 function meanings(run) {
   return {
-    title: "Semantic entropy of plans",
-    means: "Plans that mean the same count as one. Falling entropy: the planner has settled.",
-    note: "nats, over the meanings of one task's plans; distinct: their number",
+    title: `Semantic entropy of ${ROLES[0]}`,
+    means: `Turns of ${ROLES[0]} that mean the same count as one. Falling entropy: it has settled.`,
+    note: "nats, over the meanings of what is sampled for one task; distinct: their number",
     lines: present([
       makeLine(run, `meaning/${ROLES[0]}`, "entropy", "var(--plan)", view.smooth),
       makeLine(run, "meaning/distinct", "distinct", OTHER[3], view.smooth),

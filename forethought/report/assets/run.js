@@ -63,7 +63,7 @@
     section(
       "trees",
       "Trees",
-      "Every plan and every action of the saved tasks. A coloured number is the advantage.",
+      "Every turn of the saved tasks. A coloured number is the advantage.",
       treeBrowser(run.trees, run.stages),
     ),
     section("recipe", "Recipe", "What this recipe changes from the defaults.", recipeView(run.recipe, run.changed)),

@@ -145,7 +145,7 @@ function outcomes(state, change, tallied) {
   return { node: el("div.choice", { role: "group", "aria-label": "outcome" }, el("span.label", {}, "outcome"), row), refresh };
 }
 
-// A range of what plans are worth, by one measure. Both ends count.
+// A range of what leading turns are worth, by one measure. Both ends count.
 function qualityRange(measures, state, change) {
   const ends = ["low", "high"].map((key) => {
     const label = key === "low" ? "at least" : "at most";
@@ -171,9 +171,9 @@ function qualityRange(measures, state, change) {
     for (const { key, box } of ends) box.value = state[key] ?? "";
   };
   const title =
-    "trees with a plan of this quality: the share of its executions that succeed, what the executor says, or its analytic share";
+    "trees with a turn of this quality: the share of its executions that succeed, what the executor says, or its analytic share";
   return {
-    node: el("div.choice.range", { title }, el("span.label", {}, "a plan's"), of, ends[0].box, "–", ends[1].box),
+    node: el("div.choice.range", { title }, el("span.label", {}, "quality"), of, ends[0].box, "–", ends[1].box),
     refresh,
   };
 }

@@ -8,7 +8,7 @@ const NO_FILTER = {
   reason: "",
   signs: [],
   solved: null,
-  low: null, // of a plan's quality; a missing end is open
+  low: null, // of a quality; a missing end is open
   high: null,
   measure: "outcome",
   order: "newest",
@@ -36,8 +36,8 @@ function passes(tree, f) {
 // What a node must be for the filter to have asked for it; null: the filter asks for no node in particular.
 function wantedNode(f) {
   const of = {
-    plan_wrong: (n) => "valid" in (n.reward_parts || {}) && n.verdict === "wrong",
-    act_failed: (n) => n.verdict === "act_failed",
+    wrong: (n) => "valid" in (n.reward_parts || {}) && n.verdict === "wrong",
+    execution_failed: (n) => n.verdict === "execution_failed",
     refused: (n) => n.verdict === "refused",
     truncated: (n) => n.status === "truncated",
     broke: (n) => n.verdict === "failed",
@@ -54,7 +54,7 @@ const ORDERS = {
   newest: ["newest first", (a, b) => b.step - a.step || a.place - b.place],
   oldest: ["oldest first", (a, b) => a.step - b.step || a.place - b.place],
   disagreement: ["most disagreement first", (a, b) => b.disagreements - a.disagreements || ORDERS.newest[1](a, b)],
-  worst: ["worst plan first", (a, b) => worst(a) - worst(b) || ORDERS.newest[1](a, b)],
+  worst: ["worst outcome first", (a, b) => worst(a) - worst(b) || ORDERS.newest[1](a, b)],
   longest: ["most tokens first", (a, b) => b.sampled - a.sampled || ORDERS.newest[1](a, b)],
 };
 
@@ -110,7 +110,7 @@ function toCommand(f) {
   words.push(...f.signs.map((sign) => `--sign ${sign}`));
   if (f.solved !== null) words.push(f.solved ? "--solved" : "--failed");
   if (f.low !== null || f.high !== null) {
-    words.push(`--plan-quality ${f.low ?? 0}-${f.high ?? 1}`);
+    words.push(`--quality ${f.low ?? 0}-${f.high ?? 1}`);
     if (f.measure !== NO_FILTER.measure) words.push(`--measure ${f.measure}`);
   }
   return words.join(" ");

@@ -1,40 +1,41 @@
-// One tree: the task, every plan and under it every action, what each was judged and what credit it got. Long texts are folded.
+// One tree: the task, every turn under the one that it follows, what each was judged and what credit it got. Long texts are folded.
 
 const VERDICTS = {
   right: ["right", "good"],
   wrong: ["wrong", "bad"],
   accepted: ["accepted", "plain"],
-  act_failed: ["right, act failed", "warn"],
+  execution_failed: ["right, an execution failed", "warn"],
   refused: ["refused", "refused"],
   failed: ["broke", "plain"],
   overlong: ["no room", "plain"],
   unjudged: ["not judged", "plain"],
 };
 const FOLD = { above: 900, head: 420, tail: 320 }; // characters; the tail of an answer is where it says its result
+const PLANS = ROLES[ACTS - 1]; // the role whose turn the task's oracle writes
 const tone = (node) => (VERDICTS[node.verdict] || ["", "plain"])[1];
 
-// What hangs from the prompt: the last turn of each leading branch (a plan), else all that was said there.
-function plansOf(tree) {
+// What hangs from the prompt: the last turn of each leading branch, else all that was said there.
+function firstOf(tree) {
   const first = tree.nodes.filter((n) => n.executions && !n.depth);
   return first.length ? first : tree.nodes.filter((n) => n.role && !n.depth);
 }
 
-// A tone for a plan among others: how its executions went where there were any, else what the verifier said of it.
-function planTone(plan) {
-  const [hits, n] = plan.executions || [0, 0];
-  if (!n) return tone(plan);
+// A tone for a leading turn: how its executions went where there were any, else what the verifier said of it.
+function leadTone(node) {
+  const [hits, n] = node.executions || [0, 0];
+  if (!n) return tone(node);
   return hits === n ? "good" : hits ? "warn" : "bad";
 }
 
 // `wanted`: what the filter asks for (wantedNode), or null. `signs`: name -> label.
 function treeView(tree, wanted, signs) {
   const roots = tree.nodes.filter((n) => n.parent === null);
-  const acts = plansOf(tree).reduce(([a, b], n) => [a + (n.executions || [0, 0])[0], b + (n.executions || [0, 0])[1]], [0, 0]);
+  const done = firstOf(tree).reduce(([a, b], n) => [a + (n.executions || [0, 0])[0], b + (n.executions || [0, 0])[1]], [0, 0]);
   const about = [
     tree.domain,
     `level ${tree.level}`,
     `step ${whole(tree.step)}`,
-    acts[1] ? `${acts[0]} of ${acts[1]} executions succeeded` : "",
+    done[1] ? `${done[0]} of ${done[1]} executions succeeded` : "",
     tree.sampled ? `${whole(tree.sampled)} tokens sampled` : "",
   ];
   return el(
@@ -57,7 +58,7 @@ function treeView(tree, wanted, signs) {
         tree.context ? el("details", {}, el("summary", {}, "context"), el("pre", {}, tree.context)) : null,
       ),
       tree.oracle_plan
-        ? el("div.oracle", {}, el("h4", {}, tree.free_text ? "reference plan" : "oracle's plan"), folded(tree.oracle_plan))
+        ? el("div.oracle", {}, el("h4", {}, tree.free_text ? "reference" : "oracle"), folded(tree.oracle_plan))
         : null,
     ),
     el(
@@ -81,12 +82,12 @@ function nodeView(tree, node, look, inside) {
   const summary = [
     el("span.role", {}, `${node.role} ${node.number}`),
     node.verdict ? pill(...VERDICTS[node.verdict]) : null,
-    n ? pill(`${hits}/${n}`, planTone(node)) : null,
+    n ? pill(`${hits}/${n}`, leadTone(node)) : null,
     node.status === "truncated" ? pill("cut off", "warn") : null,
     known(node.advantage) ? advantage(node.advantage) : null,
     el("span.preview", {}, node.text.slice(0, 300).replace(/\s+/g, " ")),
   ];
-  const marked = "valid" in (node.reward_parts || {}) && tree.oracle_plan && !tree.free_text && node.text.length <= FOLD.above;
+  const marked = node.role === PLANS && "valid" in (node.reward_parts || {}) && tree.oracle_plan && !tree.free_text && node.text.length <= FOLD.above;
   const body = [
     marked ? el("pre", {}, besideOracle(node.text, tree.oracle_plan)) : folded(node.text),
     node.reason ? el("p.reason", {}, node.reason) : null,
@@ -138,7 +139,7 @@ function advantage(value) {
 }
 
 function besideOracle(text, oracle) {
-  // the first word that departs from the oracle's plan is marked; it need not be wrong
+  // the first word that departs from the oracle's is marked; it need not be wrong
   const words = text.split(/(\s+)/),
     other = oracle.trim().split(/\s+/);
   let k = 0;
@@ -147,7 +148,7 @@ function besideOracle(text, oracle) {
     if (words[i] !== other[k])
       return [
         words.slice(0, i).join(""),
-        el("mark", { title: "departs from the oracle's plan here" }, words[i]),
+        el("mark", { title: "departs from the oracle's here" }, words[i]),
         words.slice(i + 1).join(""),
       ];
     k++;

@@ -45,7 +45,7 @@ function treeBrowser({ items, left_out, counts, signs, disagreements, measures }
 
 function entry(tree, pressed, change) {
   const open = () => change({ tree: treeKey(tree) });
-  const dots = plansOf(tree).map((n) => el("i." + planTone(n), { title: (VERDICTS[n.verdict] || [""])[0] }));
+  const dots = firstOf(tree).map((n) => el("i." + leadTone(n), { title: (VERDICTS[n.verdict] || [""])[0] }));
   const where = `step ${whole(tree.step)} · level ${tree.level}`;
   return el(
     "button",
@@ -53,7 +53,7 @@ function entry(tree, pressed, change) {
     el("span.task", {}, tree.task),
     el("span.dim", {}, where),
     tree.disagreements
-      ? el("span.pill.warn", { title: "disagreements between plans and outcomes" }, `≠ ${tree.disagreements}`)
+      ? el("span.pill.warn", { title: "disagreements between verdicts and outcomes" }, `≠ ${tree.disagreements}`)
       : null,
     el("span.dots", {}, dots),
   );
