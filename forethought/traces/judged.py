@@ -56,8 +56,18 @@ def signs_of(roles: Sequence[str]) -> dict[str, tuple[str, str]]:
     """`SIGNS` in the words of a run whose workflow speaks `roles`, in their order; without any, of turns and
     executions."""
     lead, last = " or ".join(roles[:-1] or roles) or "turn", roles[-1] if len(roles) > 1 else "execution"
-    said = lambda text: text.replace("LEAD", lead).replace("LAST", last)  # noqa: E731
+    words = {"a LEAD": _one(lead), "a LAST": _one(last), "LEAD": lead, "LAST": last}
+
+    def said(text: str) -> str:
+        for place, word in words.items():
+            text = text.replace(place, word)
+        return text
+
     return {name: (said(label), said(about)) for name, (label, about) in SIGNS.items()}
+
+
+def _one(role: str) -> str:
+    return f"{'an' if role[0] in 'aeiou' else 'a'} {role}"
 
 
 DISAGREEMENTS = ("valid_failed", "invalid_solved", "split", "lone")

@@ -357,7 +357,7 @@ function metricCharts(run, board) {
   const figures = grouped(Object.keys(run.series).filter(isMetric), rolesOf(run)).map(([group, keys]) => {
     const [title, note, unit, means] = GROUPS[group] || [group, ""];
     const roleColour = (label) => ROLE_COLOURS[label.replace(/^sft_/, "")];
-    const place = (key) => SIDES.indexOf(labelOf(key, group)) + 1 || SIDES.length + 1;
+    const order = [...ROLES, "e2e"], place = (key) => order.indexOf(labelOf(key, group)) + 1 || order.length + 1;
     keys.sort((a, b) => place(a) - place(b)); // plan before act, as everywhere
     const others = keys.some((key) => roleColour(labelOf(key, group))) ? 3 : 0; // beside roles, colours that are not a role's
     const plot = new Plot(board, () =>

@@ -167,7 +167,7 @@ function section(id, title, lead, ...children) {
 const scroll = (table) => el("div.scroll", { tabindex: "0" }, table);
 
 // Roles and e2e stand out in a sentence, each in its colour; a stage that has the name of a role does not.
-const SAID = new RegExp(`(?<=^|[\\s,;:])(${SIDES.join("|")})(?=:| (?:rose|fell|stayed|showed|was|at) )`);
+const SAID = new RegExp(`(?<=^|[\\s,;:])(${[...ROLES, "e2e"].join("|")})(?=:| (?:rose|fell|stayed|showed|was|at) )`);
 function sentence(text) {
   const parts = nbsp(text).split(SAID);
   return parts.map((part, i) => (i % 2 ? el("b.side", { style: { "--c": ROLE_COLOURS[part] } }, part) : part));

@@ -27,7 +27,7 @@ function probeCharts(run, board) {
 }
 
 const present = (lines) => lines.filter(Boolean);
-const byRole = (run, name) => present(SIDES.map((role) => makeLine(run, `${name}_${role}`, role, ROLE_COLOURS[role])));
+const byRole = (run, name) => present(ROLES.map((role) => makeLine(run, `${name}_${role}`, role, ROLE_COLOURS[role])));
 
 // From the start of the first stage that is shown to the end: what no stage before it could have is no empty half of a chart.
 function shownSpan(run, lines) {
@@ -42,7 +42,7 @@ function shownSpan(run, lines) {
 function interference(run) {
   const stages = (part, role) => run.probes.watched.flatMap((stage, i) => (stage[part].includes(role) ? [i] : []));
   const alone = (role, i) => !run.stages[i].roles.includes(role);
-  const roles = SIDES.filter((role) => run.series[`interference/${role}`]);
+  const roles = ROLES.filter((role) => run.series[`interference/${role}`]);
   const lines = roles.map((role) => {
     const within = stages("others", role);
     const label = within.every((i) => alone(role, i)) ? `${role}, not trained` : role;
