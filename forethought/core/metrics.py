@@ -104,27 +104,6 @@ def wilson(successes: float, n: float, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_difference(
-    before: Sequence[float | None], after: Sequence[float | None], z: float = 1.96
-) -> tuple[float, float, float]:
-    """Mean of after - before over the same tasks, with its interval: (mean, low, high). A task that failed
-    (None) on either side is in neither; without any that is in both, (0, -1, 1): nothing is known.
-
-    The interval is the normal one over the differences; where no task changed, it is a point. Both lists must
-    have the same length and order (ValueError says both lengths).
-    """
-    if len(before) != len(after):
-        raise ValueError(f"paired values must match: {len(before)} before, {len(after)} after")
-    d = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
-    n = len(d)
-    if n == 0:
-        return 0.0, -1.0, 1.0
-    mean = sum(d) / n
-    var = sum((x - mean) ** 2 for x in d) / max(n - 1, 1)
-    half = z * math.sqrt(var / n)
-    return mean, mean - half, mean + half
-
-
 def share_interval(values: Sequence[float], samples: int = 1) -> tuple[float, float, float]:
     """Mean of one value in [0, 1] per problem, with a 95 % interval over problems: (mean, low, high).
 
@@ -226,15 +205,15 @@ def t_quantile(df: int, confidence: float = 0.95) -> float:
     if df < 1 or not 0 < confidence < 1:
         raise ValueError(f"needs df >= 1 and a confidence inside (0, 1), found {df} and {confidence}")
     low, high = 0.0, 1.0
-    while _t_within(high, df) < confidence:
+    while t_within(high, df) < confidence:
         low, high = high, 2 * high
     for _ in range(60):  # halves the bracket until it is narrower than a float can tell
         middle = (low + high) / 2
-        low, high = (middle, high) if _t_within(middle, df) < confidence else (low, middle)
+        low, high = (middle, high) if t_within(middle, df) < confidence else (low, middle)
     return (low + high) / 2
 
 
-def _t_within(t: float, df: int) -> float:
+def t_within(t: float, df: int) -> float:
     """P(|T| <= t): with theta = atan(t / sqrt(df)), a sum of powers of cos(theta)."""
     theta = math.atan(t / math.sqrt(df))
     sine, cosine = math.sin(theta), math.cos(theta)

@@ -15,6 +15,8 @@ OUTCOMES = {
     "roll_back": "bold red",
     "stop": "bold red",
     "warn": "yellow",
+    "vacuous": "yellow",
+    "idle": "bold yellow",
     "refuse": "yellow",
     "isolate": "yellow",
     "retry": "yellow",

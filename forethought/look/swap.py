@@ -20,7 +20,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from forethought.core.errors import UserError
-from forethought.core.metrics import avg_at_k, paired_difference, wilson
+from forethought.core.metrics import avg_at_k, wilson
+from forethought.core.paired import paired_difference
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree, Undrawn
 from forethought.look.chosen import oracle_plans, to_measure

@@ -18,7 +18,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from forethought.core.metrics import paired_difference, wilson
+from forethought.core.metrics import wilson
+from forethought.core.paired import paired_difference
 from forethought.core.scores import success_of
 from forethought.core.types import NO_EVIDENCE, Task, Tree
 from forethought.measure.gates import Evaluation

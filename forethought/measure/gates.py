@@ -1,14 +1,14 @@
 """Written conditions on metrics. A gate reads numbers and says pass or fail; what follows a fail is the
-recipe's `on_fail`."""
+recipe's `on_fail`. A gate that would pass whatever is measured is vacuous (`looks.py`): it guards nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import dataclass, replace
 
-from forethought.core.metrics import paired_difference
+from forethought.core.paired import paired
+from forethought.measure.looks import bounds, cannot_fail, share
 from forethought.recipe.schema import GateSpec
 
 ROUNDING = 1e-9  # 0.95 - 0.94 is a little more than 0.01, and a change of exactly the bound passes
@@ -29,12 +29,19 @@ class Judgement:
     passed: bool
     reason: str
     numbers: Mapping[str, float]
+    vacuous: bool = False  # it passed, as it would have whatever had been measured
+
+    @property
+    def outcome(self) -> str:
+        """In a decision: pass, vacuous or fail."""
+        return "vacuous" if self.vacuous else "pass" if self.passed else "fail"
 
 
-def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
-    """Check a gate on a stage's evaluations, from the stage's start to the newest. A metric that is missing
-    from the newest evaluation fails the gate, and so does a number that is not finite, in the newest
-    evaluation or in the one it is compared with: what cannot be measured does not pass."""
+def judge(gate: GateSpec, evaluations: Sequence[Evaluation], looks: int = 1) -> Judgement:
+    """Check a gate on a stage's evaluations, from the stage's start to the newest; after the start, `looks`
+    are planned. A metric that is missing from the newest evaluation fails the gate, and so does a number that
+    is not finite, in the newest evaluation or in the one it is compared with: what cannot be measured does
+    not pass."""
     value = evaluations[-1].metrics.get(gate.metric)
     if value is None:
         if tried := len(evaluations[-1].scores.get(gate.metric, ())):
@@ -50,27 +57,35 @@ def judge(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
             passed=False, reason=f"{gate.metric} is not a finite number: {value}", numbers={"value": value}
         )
     if gate.at_least is not None:
-        return _bound(gate.metric, value, value >= gate.at_least, f"at least {gate.at_least}", gate.at_least)
+        return _bound(gate, value, value >= gate.at_least, f"at least {gate.at_least}", gate.at_least)
     if gate.at_most is not None:
-        return _bound(gate.metric, value, value <= gate.at_most, f"at most {gate.at_most}", gate.at_most)
+        return _bound(gate, value, value <= gate.at_most, f"at most {gate.at_most}", gate.at_most)
     if gate.max_slope_down is not None:
         return _trend(gate, evaluations)
     # A step's own numbers (entropy, reward) have none at the stage's start: the first evaluation that has one
     # is the start.
-    return _change(gate, next(e for e in evaluations if gate.metric in e.metrics), evaluations[-1])
+    start = next(e for e in evaluations if gate.metric in e.metrics)
+    judged = _change(gate, start, evaluations[-1], max(len(evaluations) - 1, 1), looks)
+    if not judged.passed:
+        return judged
+    why = cannot_fail(gate, start.metrics[gate.metric], start.scores.get(gate.metric, ()), looks)
+    return replace(judged, vacuous=True, reason=f"{judged.reason}; {why}") if why else judged
 
 
-def _bound(metric: str, value: float, passed: bool, words: str, bound: float) -> Judgement:
+def _bound(gate: GateSpec, value: float, passed: bool, words: str, bound: float) -> Judgement:
+    low, high = bounds(gate.metric)
+    vacuous = bound <= low if gate.at_most is None else bound >= high
     verb = "is" if passed else "is not"
     return Judgement(
         passed=passed,
-        reason=f"{metric} {verb} {words}: {value:.3f}",
+        reason=f"{gate.metric} {verb} {words}: {value:.3f}{', as it always is' if vacuous else ''}",
         numbers={"value": value, "bound": bound},
+        vacuous=vacuous and passed,
     )
 
 
-def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
-    """A change counts when it is larger than the bound and its paired interval excludes no change."""
+def _change(gate: GateSpec, start: Evaluation, now: Evaluation, look: int, looks: int) -> Judgement:
+    """A change counts when it is larger than the bound and its paired test excludes chance at this look."""
     before, value = start.metrics[gate.metric], now.metrics[gate.metric]
     if not math.isfinite(before):
         return Judgement(
@@ -78,41 +93,37 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation) -> Judgement:
             reason=f"{gate.metric} was not a finite number at the start: {before}",
             numbers={"start": before},
         )
-    change = value - before
-    if _some_failed(gate.metric, start, now):  # on the tasks that both have
-        pairs = zip(start.scores[gate.metric], now.scores[gate.metric], strict=True)
-        if all(None in pair for pair in pairs):
+    change, sure, interval = value - before, True, ""
+    numbers = {"start": before, "value": value, "change": change}
+    if gate.metric in start.scores and gate.metric in now.scores:
+        confidence = 1 - (1 - gate.confidence) * share(gate.looks, look, looks)
+        found = paired(start.scores[gate.metric], now.scores[gate.metric], confidence or 0.95)
+        if not found.n:
             return Judgement(
                 passed=False,
                 reason=f"{gate.metric}: no task was measured both at the start and now",
                 numbers={},
             )
-        change, _, _ = paired_difference(start.scores[gate.metric], now.scores[gate.metric])
-    numbers = {"start": before, "value": value, "change": change}
-    low = high = change
-    if gate.confidence and gate.metric in start.scores and gate.metric in now.scores:
-        z = NormalDist().inv_cdf(0.5 + gate.confidence / 2)
-        _, low, high = paired_difference(list(start.scores[gate.metric]), list(now.scores[gate.metric]), z)
-        numbers |= {"low": low, "high": high, "confidence": gate.confidence}
+        if None in (*start.scores[gate.metric], *now.scores[gate.metric]):  # on the tasks that both have
+            numbers["change"] = change = found.value
+        if gate.confidence:
+            sure = found.p < 1 - confidence
+            numbers |= {"low": found.low, "high": found.high, "confidence": confidence, "p": found.p}
+            at = f" at {confidence:.2%} (look {look} of {max(look, looks)})" if looks > 1 else ""
+            interval = f" [{found.low:+.3f}, {found.high:+.3f}]{at}"
     if gate.max_drop is not None:
-        bound, words = gate.max_drop, f"fell by more than {gate.max_drop}"
-        failed = -change > gate.max_drop + ROUNDING and (high < 0 or not gate.confidence)
+        bound, words, past = gate.max_drop, "fell", "fallen"
+        failed = -change > bound + ROUNDING and sure
     else:
-        bound, words = gate.max_rise, f"rose by more than {gate.max_rise}"
-        failed = change > gate.max_rise + ROUNDING and (low > 0 or not gate.confidence)
-    interval = f" [{low:+.3f}, {high:+.3f}]" if "low" in numbers else ""
-    if not failed:
-        words = f"has not {words.replace('fell', 'fallen').replace('rose', 'risen')}"
-    reason = f"{gate.metric} {words}"
+        bound, words, past = gate.max_rise or 0.0, "rose", "risen"
+        failed = change > bound + ROUNDING and sure
+    words = words if failed else f"has not {past}"
     return Judgement(
         passed=not failed,
-        reason=f"{reason}: {before:.3f} -> {value:.3f}, change {change:+.3f}{interval}",
+        reason=f"{gate.metric} {words} by more than {bound}: {before:.3f} -> {value:.3f}, "
+        f"change {change:+.3f}{interval}",
         numbers=numbers | {"bound": bound},
     )
-
-
-def _some_failed(metric: str, *evaluations: Evaluation) -> bool:
-    return all(metric in e.scores for e in evaluations) and any(None in e.scores[metric] for e in evaluations)
 
 
 def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
@@ -136,9 +147,12 @@ def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
         (i - mean_x) ** 2 for i in range(n)
     )
     passed = slope >= -gate.max_slope_down - ROUNDING
+    floor = all(value <= bounds(gate.metric)[0] for value in values)
     words = "moves" if passed else "falls too fast: it moves"
     return Judgement(
         passed=passed,
-        reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-gate.max_slope_down}",
+        reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-gate.max_slope_down}"
+        f"{'; it is as low as it can be, so this gate guards nothing' if floor else ''}",
+        vacuous=floor,
         numbers={"slope": slope, "bound": -gate.max_slope_down, "n": n},
     )

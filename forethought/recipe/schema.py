@@ -241,9 +241,10 @@ class GateSpec:
     stage.
 
     `max_drop` / `max_rise` compare with the stage's start, on the same tasks: the gate fails when the change
-    is larger than the bound *and* the paired interval at `confidence` excludes no change (confidence = 0: the
-    number alone decides). `max_slope_down` fails when the metric falls by more than this per evaluation over
-    the last `window` evaluations.
+    is larger than the bound *and* the exact paired test excludes no change (confidence = 0: the number alone
+    decides). Over all evaluations of a stage that changes nothing, it is wrong with a chance of at most
+    1 - confidence, by the rule `looks` (docs/gates.md). `max_slope_down` fails when the metric falls by more
+    than this per evaluation over the last `window` evaluations.
     """
 
     metric: str = "eval/act"
@@ -254,6 +255,9 @@ class GateSpec:
     max_slope_down: float | None = None
     window: int = 4
     confidence: float = 0.95
+    looks: Literal["late", "even", "each"] = "late"
+    # how 1 - confidence is split over the evaluations of the stage: more to the later ones, evenly, or not at
+    # all (each evaluation has all of it, and a long stage is rolled back more often than that)
     on_fail: Literal["stop", "roll_back", "warn"] = "stop"
     then: Literal["skip", "stop", "isolate", "lower_rate"] = "skip"
     # after a roll back: go on with the next stage, stop the run, or run the stage again isolated or with a

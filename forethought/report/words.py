@@ -80,6 +80,8 @@ def gates(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
             said.append("stopped the run")
         if outcomes["warn"]:
             said.append(f"warned {_times(outcomes['warn'])}")
+        if outcomes["vacuous"]:
+            said.append("was vacuous: it could not fail")
         if not said:
             said.append(f"passed {_times(outcomes['pass'])}")
         clauses.append(f"the gate on {name} {join(said)}")

@@ -19,6 +19,7 @@ from forethought.learn.schedule import reached
 from forethought.measure import gates
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
+from forethought.measure.looks import planned
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
@@ -358,10 +359,10 @@ class Runner:
 
     def _gates(self, spec: StageSpec) -> str:
         p = self.progress
-        history = [Evaluation(**e) for e in p.evaluations]
+        history, looks = [Evaluation(**e) for e in p.evaluations], planned(self.recipe, spec)
         for i, gate in enumerate(spec.gates):
-            judged = gates.judge(gate, history)
-            outcome = "pass" if judged.passed else gate.on_fail
+            judged = gates.judge(gate, history, looks)
+            outcome = judged.outcome if judged.passed else gate.on_fail
             self.ledger.decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
             if outcome == "stop":
                 self.ledger.save()

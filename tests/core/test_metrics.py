@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from forethought.core.metrics import Last, Max, Mean, Sum, merge, paired_difference, reduce, wilson
+from forethought.core.metrics import Last, Max, Mean, Sum, merge, reduce, wilson
 
 
 def test_a_mean_over_parts_is_the_mean_over_everything():
@@ -56,13 +56,3 @@ def test_wilson_by_its_definition():
     away."""
     for end in wilson(3, 17, z=1.5):
         assert abs(3 / 17 - end) == pytest.approx(1.5 * math.sqrt(end * (1 - end) / 17))
-
-
-def test_paired_difference():
-    mean, low, high = paired_difference([1, 1, 1, 1], [0, 1, 1, 1], z=2.0)
-    assert (mean, low, high) == pytest.approx((-0.25, -0.75, 0.25))
-    assert paired_difference([0.5, 1.0], [0.5, 1.0]) == (0.0, 0.0, 0.0)
-    assert paired_difference([1.0] * 3, [0.0] * 3) == (-1.0, -1.0, -1.0)
-    assert paired_difference([], []) == (0.0, -1.0, 1.0)
-    with pytest.raises(ValueError, match="paired values must match: 2 before, 1 after"):
-        paired_difference([1, 2], [1])

@@ -12,7 +12,7 @@ import pytest
 from conftest import RIGHT, WRONG, Listening, desk_choices, desk_recipe, fake_desk, nothing
 
 from forethought.core.errors import UserError
-from forethought.core.metrics import paired_difference
+from forethought.core.paired import paired_difference
 from forethought.display.tables import swap_tables
 from forethought.look import evaluate, find, find_all, swap
 from forethought.look.swap import labels
@@ -194,7 +194,7 @@ def test_the_table_fits_a_terminal(models):
     assert lines[2].split() == ["planner", "/", "actor", "plan", "planner", "actor"]
     assert lines[3:5] == [
         "planner          1.000 [0.676, 1.000]       0.000 [0.000, 0.324]       1.000 [0.676, 1.000]",
-        "                 home                       home                      +1.000 [+1.000, +1.000]",
+        "                 home                       home                      +1.000 [+0.195, +1.000]",
     ]
     assert [line.split() for line in lines if line.startswith("planner / actor")][1] == [
         "planner",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import pytest
 
+from forethought.core.paired import paired_difference
 from forethought.measure.gates import Evaluation, judge
+from forethought.measure.looks import share
 from forethought.recipe.schema import GateSpec
 
 
@@ -69,9 +69,9 @@ def test_bounds_read_the_newest_evaluation_alone(gate, value, passed, reason):
         (
             0.9,
             0.1,
-            {"max_rise": 0.1},
+            {"max_rise": 0.05},
             True,
-            "eval/act has not risen by more than 0.1: 0.900 -> 0.100, change -0.800",
+            "eval/act has not risen by more than 0.05: 0.900 -> 0.100, change -0.800",
         ),
         (0.95, 0.94, {"max_drop": 0.01}, True, None),  # 0.95 - 0.94 is 0.010000000000000009
         (0.94, 0.95, {"max_rise": 0.01}, True, None),
@@ -83,43 +83,90 @@ def test_without_confidence_the_change_since_the_start_decides(before, after, ga
     assert found == (passed, reason or found[1])
 
 
-ONE_OF_FOUR = [evaluation(scores=[1, 1, 1, 1]), evaluation(scores=[0, 1, 1, 1])]
-# differences -1, 0, 0, 0: mean -1/4, variance (9/16 + 3/16) / 3 = 1/4, standard error sqrt(1/4 / 4) = 1/4
+SIX_OF_TWELVE = [evaluation(scores=[1] * 12), evaluation(scores=[0] * 6 + [1] * 6)]  # exact p: 2 / 2**6
 
 
 @pytest.mark.parametrize(
-    ("confidence", "passed"), [(0.95, True), (0.7, True), (0.68, False), (0.5, False), (0.0, False)]
+    ("confidence", "passed"), [(0.97, True), (0.969, True), (0.968, False), (0.5, False), (0.0, False)]
 )
-def test_a_drop_counts_only_if_its_paired_interval_excludes_none(confidence, passed):
-    """-1/4 with a standard error of 1/4 is one sigma: 68.27 % confidence is where the interval reaches 0."""
-    judged = judge(GateSpec(max_drop=0.1, confidence=confidence), ONE_OF_FOUR)
+def test_a_drop_counts_only_if_the_exact_test_excludes_chance(confidence, passed):
+    """Six lost and none gained: p = 2/64 = 0.03125, so it counts up to a confidence of 0.96875."""
+    judged = judge(GateSpec(max_drop=0.1, confidence=confidence), SIX_OF_TWELVE)
     assert judged.passed is passed
+    known = {"start": 1.0, "value": 0.5, "change": -0.5, "bound": 0.1}
     if confidence:
-        z = NormalDist().inv_cdf(0.5 + confidence / 2)
-        assert judged.numbers == pytest.approx(
-            {
-                "start": 1.0,
-                "value": 0.75,
-                "change": -0.25,
-                "low": -0.25 - z / 4,
-                "high": -0.25 + z / 4,
-                "confidence": confidence,
-                "bound": 0.1,
-            }
-        )
-    else:
-        assert judged.numbers == {"start": 1.0, "value": 0.75, "change": -0.25, "bound": 0.1}
+        change, low, high = paired_difference([1] * 12, [0] * 6 + [1] * 6, confidence)
+        known |= {"low": low, "high": high, "confidence": confidence, "p": 0.03125}
+    assert judged.numbers == pytest.approx(known)
 
 
-def test_the_reason_says_the_interval():
-    assert verdict(ONE_OF_FOUR, max_drop=0.1) == (
-        True,
-        "eval/act has not fallen by more than 0.1: 1.000 -> 0.750, change -0.250 [-0.740, +0.240]",
+def test_the_reason_says_the_interval_and_the_look():
+    judged = judge(GateSpec(max_drop=0.1), SIX_OF_TWELVE)
+    assert judged.reason == ("eval/act fell by more than 0.1: 1.000 -> 0.500, change -0.500 [-0.807, -0.021]")
+    second = judge(GateSpec(max_drop=0.1), [*SIX_OF_TWELVE, SIX_OF_TWELVE[1]], looks=4)
+    assert second.passed and second.reason == (  # 1 - 0.05 x 3 / 16
+        "eval/act has not fallen by more than 0.1: 1.000 -> 0.500, "
+        "change -0.500 [-0.851, +0.140] at 99.06% (look 2 of 4)"
     )
 
 
+def test_four_lost_of_a_hundred_are_no_reason_to_roll_back():
+    """Exact p is 0.125; six would be needed. The normal interval excluded no change."""
+    lost = {
+        n: [evaluation(scores=[1] * 100), evaluation(scores=[0] * n + [1] * (100 - n))] for n in (4, 5, 6)
+    }
+    assert [verdict(pair, max_drop=0.01)[0] for pair in lost.values()] == [True, True, False]
+
+
+@pytest.mark.parametrize("looks", [1, 2, 7, 40])
+def test_no_rule_spends_more_than_there_is(looks):
+    for rule in ("late", "even"):
+        spent = [share(rule, k, looks) for k in range(1, looks + 1)]
+        assert sum(spent) == pytest.approx(1) and spent == sorted(spent)
+        assert share(rule, looks + 3, looks) == spent[-1]
+    assert share("each", 1, looks) == 1
+
+
+def test_a_gate_that_cannot_fail_is_vacuous():
+    """At its floor a metric cannot fall, and at its ceiling it cannot rise."""
+    none, all_ = [0] * 100, [1] * 100
+    some = [1] * 50 + [0] * 50
+    for scores, gate, vacuous in (
+        (none, {"max_drop": 0.01}, True),
+        (all_, {"max_drop": 0.01}, False),
+        (some, {"max_drop": 0.5}, True),
+        (some, {"max_drop": 0.4}, False),
+        (all_, {"max_rise": 0.0}, True),
+        (none, {"max_rise": 0.5}, False),
+        (none, {"at_least": 0.0}, True),
+        (all_, {"at_least": 0.5}, False),
+        (all_, {"at_most": 1.0}, True),
+        (none, {"max_slope_down": 0.1, "window": 2}, True),
+        (all_, {"max_slope_down": 0.1, "window": 2}, False),
+        ([1] * 5 + [0] * 95, {"max_drop": 0.01}, True),  # five lost are p = 1/16
+        ([1] * 6 + [0] * 94, {"max_drop": 0.01}, False),
+        ([1] * 5 + [0] * 95, {"max_drop": 0.01, "confidence": 0.0}, False),
+    ):
+        judged = judge(GateSpec(**gate), [evaluation(scores=scores)] * 2)
+        assert judged.passed and judged.vacuous is vacuous, (gate, judged.reason)
+        assert judged.outcome == ("vacuous" if vacuous else "pass")
+
+
+def test_a_vacuous_gate_says_why():
+    assert verdict([evaluation(scores=[0] * 50)] * 2, max_drop=0.01)[1].endswith(
+        "[-0.105, +0.105]; it cannot fall by more than 0.01 from 0.000, so this gate guards nothing"
+    )
+    assert verdict([evaluation(scores=[1] * 5 + [0] * 95)] * 2, max_drop=0.01)[1].endswith(
+        "only 5 of 100 tasks could be lost, too few to tell from chance, so this gate guards nothing"
+    )
+    numbers = [evaluation(0.0, metric="entropy/plan"), evaluation(0.0, metric="entropy/plan")]
+    assert judge(GateSpec(metric="entropy/plan", max_drop=0.1), numbers).vacuous
+    unbounded = [evaluation(0.0, metric="reward/plan"), evaluation(0.0, metric="reward/plan")]
+    assert not judge(GateSpec(metric="reward/plan", max_drop=0.1), unbounded).vacuous
+
+
 def test_a_sure_drop_within_the_bound_passes_and_a_sure_drop_beyond_it_fails():
-    start, end = [1.0] * 100, [0.0] * 10 + [1.0] * 90  # -0.1, interval [-0.159, -0.041]
+    start, end = [1.0] * 100, [0.0] * 10 + [1.0] * 90
     pair = [evaluation(scores=start), evaluation(scores=end)]
     assert verdict(pair, max_drop=0.1)[0] and verdict(pair, max_drop=0.2)[0]
     assert not verdict(pair, max_drop=0.09)[0]

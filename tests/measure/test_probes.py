@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from forethought.core.metrics import paired_difference
+from forethought.core.paired import paired_difference
 from forethought.core.types import Node, Task, Tree
 from forethought.engines.base import BASE
 from forethought.engines.fake.engine import FakeEngine

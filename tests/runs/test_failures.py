@@ -12,7 +12,8 @@ from conftest import Listening, desk_choices, desk_recipe, fake_desk, lines_of, 
 from misbehaving import CASES, family_of
 
 from forethought.core.errors import FaultStop, GateStop, RecipeError
-from forethought.core.metrics import paired_difference, reduce
+from forethought.core.metrics import reduce
+from forethought.core.paired import paired_difference
 from forethought.core.types import Tree
 from forethought.learn import credit
 from forethought.learn.curriculum import LevelSampler, admit

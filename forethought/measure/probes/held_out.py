@@ -14,7 +14,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from forethought.core.metrics import paired_difference
+from forethought.core.paired import paired_difference
 from forethought.core.types import Segment, TokenStats
 from forethought.learn.batches import demonstration_segments, for_policy
 from forethought.workflows.drawing import drawn
@@ -107,13 +107,13 @@ class HeldOut:
         return self.seen[policy][2]
 
 
-def since(start: Found, now: Found, z: float = 1.96) -> dict[str, float]:
+def since(start: Found, now: Found) -> dict[str, float]:
     """Against the stage's start, on the same tasks: `interference/ROLE` is the change of success (negative:
     harm) with its paired interval; `probe_rel/ppl_ROLE` and `probe_rel/entropy_ROLE` are ratios (relative
     perplexity as in arXiv 2509.03646)."""
     out: dict[str, float] = {}
     for role, scores in now.scores.items():
-        change, low, high = paired_difference(start.scores[role], scores, z)
+        change, low, high = paired_difference(start.scores[role], scores)
         out |= {
             f"interference/{role}": change,
             f"interference_low/{role}": low,

@@ -31,7 +31,7 @@ function stageSentences(run, sentences) {
         rest = text.slice(colon + 2);
       const mine = run.decisions.filter((d) => d.stage === stage.index);
       const gates = mine.filter((d) => d.kind === "gate").map((d) => d.outcome);
-      const worst = ["roll_back", "stop", "warn", "pass"].find((o) => gates.includes(o));
+      const worst = ["roll_back", "stop", "warn", "vacuous", "pass"].find((o) => gates.includes(o));
       const turns = ["isolate", "retry"].filter((o) => mine.some((d) => d.kind === "schedule" && d.outcome === o));
       return el(
         "li",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
-from forethought.core.metrics import paired_difference
+from forethought.core.paired import paired, paired_difference
 from forethought.recipe.schema import AdaptiveSpec
 from forethought.stages.setting import Setting
 
@@ -44,12 +43,13 @@ class Controller:
     def read(self, roles: Sequence[str], start: Scores, now: Scores, training: bool = False) -> Move | None:
         """One held-out probe while the roles share. `roles`: those that could be harmed; `training`: they
         learn themselves, so that a rise is their own and no transfer."""
-        z = NormalDist().inv_cdf(0.5 + self.spec.confidence / 2) if self.spec.confidence else 0.0
-        found = {role: paired_difference(list(start[role]), list(now[role]), z) for role in roles}
-        worst = min(found, key=lambda role: found[role][0])
-        change, low, high = found[worst]
+        confidence = self.spec.confidence or 0.95
+        found = {role: paired(start[role], now[role], confidence) for role in roles}
+        worst = min(found, key=lambda role: found[role].value)
+        change, low, high = found[worst].value, found[worst].low, found[worst].high
+        sure = not self.spec.confidence or found[worst].p < 1 - confidence
         numbers = {"change": change, "low": low, "high": high, "bound": self.spec.max_drop}
-        if -change > self.spec.max_drop and (high < 0 or not self.spec.confidence):
+        if -change > self.spec.max_drop and sure:
             return self._isolate(
                 worst,
                 f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, "
@@ -81,7 +81,7 @@ class Controller:
     def reread(self, role: str, own: Sequence[float], shared: Sequence[float]) -> Move | None:
         """One probe while apart: the role's score as it is, and as it would be if it shared again (`rejoin`
         of the recipe)."""
-        change, low, high = paired_difference(list(own), list(shared))
+        change, low, high = paired_difference(own, shared)
         self.quiet = self.quiet + 1 if change >= 0 else 0
         if not self.spec.rejoin or self.quiet < self.spec.rejoin:
             return None
