@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from forethought.arms.declare import Claim
-from forethought.arms.seeds import Runs, paired_ends
-from forethought.core.metrics import mean_interval
+from forethought.arms.seeds import Runs, paired_ends, possible, seed_interval
 from forethought.report.words import join, percent, signed
 
 Verdict = Literal["holds", "does not hold", "undecided"]
@@ -57,7 +56,7 @@ def _than(claim: Claim, runs: Mapping[str, Runs]) -> tuple[Verdict, str]:
 
 def _against(values: list[float], bound: float, is_floor: bool) -> Verdict:
     """Whether the interval lies wholly on one side of the bound; a value on it keeps the claim."""
-    _, low, high = mean_interval(values)
+    _, low, high = seed_interval(values)
     if low is None or high is None:
         return "undecided"
     kept, broken = (low >= bound, high < bound) if is_floor else (high <= bound, low > bound)
@@ -65,7 +64,7 @@ def _against(values: list[float], bound: float, is_floor: bool) -> Verdict:
 
 
 def _interval(metric: str, values: list[float], change: bool) -> str:
-    mean, low, high = mean_interval(values)
+    mean, low, high = seed_interval(values, possible(metric, change))
     if low is None:
         return f"{_format_value(metric, mean, change)} (one seed, so no interval)"
     ends = f"[{_bare(metric, low, change)}, {_bare(metric, high, change)}]"

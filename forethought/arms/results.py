@@ -15,7 +15,7 @@ from forethought import __version__
 from forethought.arms.claims import judge
 from forethought.arms.declare import Arm, Declared
 from forethought.arms.jobs import Job
-from forethought.arms.seeds import Runs, curve, interval, paired_ends
+from forethought.arms.seeds import Runs, curve, interval, paired_ends, possible
 from forethought.arms.state import FINISHED, read_outcome, state_of, status_of
 from forethought.core.errors import UserError
 from forethought.report.load import Run, finite
@@ -97,7 +97,7 @@ def _arm(arm: Arm, jobs: Sequence[Job], metrics: Sequence[str], out: Path) -> di
         "finished": len(good),
         "failed": sum(run["status"] in ("failed", "killed") for run in runs),
         "costs": {key: interval([run[key] for run in good]) for key in costs},
-        "curves": {m: curve([run["curve"][m] for run in good]) for m in metrics},
+        "curves": {m: curve([run["curve"][m] for run in good], possible(m)) for m in metrics},
     }
 
 
@@ -169,9 +169,14 @@ def last_stage(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
 def _statistics(metric: str, runs: Runs, baseline: Runs | None) -> dict[str, Any]:
     """Intervals over seeds. `baseline`: what `difference` is taken from, None where there is none or it is
     this arm."""
-    of = {key: interval([run[key][metric] for run in runs.values()]) for key in ("start", "end", "change")}
+    of = {
+        key: interval([run[key][metric] for run in runs.values()], possible(metric, key == "change"))
+        for key in ("start", "end", "change")
+    }
     return of | {
-        "difference": interval(paired_ends(runs, baseline, metric)) if baseline is not None else None
+        "difference": interval(paired_ends(runs, baseline, metric), possible(metric, True))
+        if baseline is not None
+        else None
     }
 
 

@@ -117,7 +117,8 @@ def _cells(metric: str, found: Mapping[str, Interval], compared: bool) -> list[s
 
 
 def format_interval(metric: str, found: Interval, change: bool = False) -> str:
-    """Mean with its interval: shares in percent, their changes in points; "—" for what nobody measured."""
+    """Mean with its interval: shares in percent, their changes in points; "—" for what nobody measured. An
+    interval of two seeds says so: it spans most of what is possible."""
     if found is None or found["mean"] is None:
         return "—"
     share = metric.startswith("eval/")
@@ -127,7 +128,11 @@ def format_interval(metric: str, found: Interval, change: bool = False) -> str:
             return signed(value) if change else f"{value * 100:.1f}"
         return f"{value:+.4g}" if change else f"{value:.4g}"
 
-    around = "" if found["low"] is None else f" [{one(found['low'])}, {one(found['high'])}]"
+    around = (
+        ""
+        if found["low"] is None
+        else f" [{one(found['low'])}, {one(found['high'])}]{' (2 seeds)' * (found.get('n') == 2)}"
+    )
     return f"{one(found['mean'])}{' %' if share and not change else ''}{around}"
 
 

@@ -181,8 +181,8 @@ def test_the_last_stage_in_numbers(made):
         [[0, 0.9], [1, 0.4], [2, 0.7]],
     )
     act = shared["metrics"]["eval/act"]
-    # 12.7062 * 0.1
-    assert act["end"] == pytest.approx({"mean": 0.6, "low": 0.6 - 1.270620, "high": 0.6 + 1.270620, "n": 2})
+    # 12.7062 * 0.1 is 1.27: beyond what a share can be
+    assert act["end"] == pytest.approx({"mean": 0.6, "low": 0.0, "high": 1.0, "n": 2})
     assert act["change"]["mean"] == pytest.approx(-0.3) and act["difference"] is None  # it is the baseline
     assert adapters["metrics"]["eval/act"]["difference"] == pytest.approx(
         # 0.3 and 0.2: 12.7062 * 0.05
@@ -256,16 +256,17 @@ def test_tables_in_markdown(made):
     declared, jobs, out = made
     text = markdown(collect(declared, jobs, out))
     assert (
-        "\n- **undecided**: Sharing loses acting (the change of eval/act of shared is -30.0 points [-157.1, "
+        "\n- **undecided**: Sharing loses acting (the change of eval/act of shared is -30.0 points [-100.0, "
         "+97.1] over 2 seeds; " in text
     )
     start = text.index("### eval/act")
     assert text[start:].splitlines()[2:6] == [
         "| arm | start | end | change | difference from shared |",
         "| --- | --- | --- | --- | --- |",
-        "| shared | 90.0 % [90.0, 90.0] | 60.0 % [-67.1, 187.1] | -30.0 [-157.1, +97.1] | — |",
-        "| adapters | 90.0 % [90.0, 90.0] | 85.0 % [21.5, 148.5] | -5.0 [-68.5, +58.5] | +25.0 [-38.5, "
-        "+88.5] |",
+        "| shared | 90.0 % [90.0, 90.0] (2 seeds) | 60.0 % [0.0, 100.0] (2 seeds) | -30.0 [-100.0, +97.1] "
+        "(2 seeds) | — |",
+        "| adapters | 90.0 % [90.0, 90.0] (2 seeds) | 85.0 % [21.5, 100.0] (2 seeds) | -5.0 [-68.5, +58.5] "
+        "(2 seeds) | +25.0 [-38.5, +88.5] (2 seeds) |",
     ]
     assert "| adapters | 2 | 0 | 200 | 60 | 10 | 13 | two \\| of them |" in text
     assert table(["a"], [["x|y\nz"]]) == ["| a |", "| --- |", "| x\\|y z |"]
