@@ -1,4 +1,9 @@
-"""Code that a recipe names: `package.module:name`, or `file.py:name` beside the recipe.
+"""Code that a recipe names: a row of ours ("react"), `package.module:name`, `file.py:name` beside the recipe,
+or a name that an installed package declares as an entry point of a group (`forethought.workflows`, ...).
+
+`find` is the one way from such a name to the object. What it has found is held: a run that is under way keeps
+the code it began with, whatever happens to the file; `again` reads it anew, where a recipe is loaded or
+checked.
 
 A file is loaded once for its content: two recipes that name the same file share its module, and a file that
 was changed is a new one. It is not put under its own name into `sys.modules`, so that `rewards.py` of one
@@ -11,6 +16,9 @@ import hashlib
 import importlib
 import sys
 import traceback
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +27,20 @@ from typing import Any
 from forethought.core.errors import RecipeError, unknown
 
 SAYS = "package.module:name or file.py:name"
+GROUPS = (
+    "tasks",
+    "environments",
+    "workflows",
+    "rewards",
+    "graders",
+    "credits",
+    "losses",
+    "trackers",
+    "schedules",
+)
+"""Entry-point groups: `forethought.tasks` and so on."""
+
+_HELD: dict[tuple[str, str], Any] = {}  # (group, whole name) -> what was found
 
 
 def is_named(text: str) -> bool:
@@ -60,6 +82,71 @@ def load_named(text: str, base: Path, where: str) -> Any:
             raise RecipeError(where, f"{origin} has no {name}: {unknown('name', part, known)}")
         found = getattr(found, part)
     return found
+
+
+def find(
+    group: str,
+    name: str,
+    shipped: Mapping[str, Any],
+    where: str,
+    what: str,
+    *,
+    again: bool = False,
+    more: Iterable[str] = (),
+) -> Any:
+    """What `name` means: a row of `shipped`, code in a module or file (a file's path is whole, or relative to
+    the working directory), or an entry point of the group `forethought.GROUP`.
+
+    `where`: the address of the recipe key; `what`: the kind of thing, in words ("workflow"). `more`: names
+    that somebody else resolves, to be listed. `again`: load it, even if it was found before. RecipeError for
+    a name that nobody knows (with those that are known), and as `load_named` for what does not load.
+    """
+    if name in shipped:
+        return shipped[name]
+    key = (group, name)
+    if is_named(name):
+        path = file_of(name, Path.cwd())
+        key = (group, name if path is None else f"{path}:{name.rpartition(':')[2]}")
+    if again or key not in _HELD:
+        _HELD[key] = (
+            load_named(name, Path.cwd(), where)
+            if is_named(name)
+            else _installed(group, name, where, what, [*shipped, *more])
+        )
+    return _HELD[key]
+
+
+def is_known(group: str, name: str, shipped: Iterable[str] = ()) -> bool:
+    """Whether `name` is a row, names code, or is installed; nothing is loaded."""
+    return name in shipped or is_named(name) or name in installed(group)
+
+
+@cache
+def installed(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Name -> entry points of `forethought.GROUP` that the installed packages declare; none is loaded."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in entry_points(group=f"forethought.{group}"):
+        found[point.name] = (*found.get(point.name, ()), point)
+    return found
+
+
+def _installed(group: str, name: str, where: str, what: str, known: Iterable[str]) -> Any:
+    points = installed(group).get(name, ())
+    if not points:
+        message = f"{unknown(what, name, [*known, *installed(group)])}; code of your own: {SAYS}"
+        raise RecipeError(where, message)
+    if len({point.value for point in points}) > 1:
+        said = " and ".join(f"{_package(point)} ({point.value})" for point in points)
+        raise RecipeError(where, f"{name!r} is declared by {said}; name the code itself: {SAYS}")
+    try:
+        return points[0].load()
+    except (Exception, SystemExit) as error:
+        said = _broke(points[0].value, error)
+        raise RecipeError(where, f"{what} {name!r} of {_package(points[0])} does not load: {said}") from error
+
+
+def _package(point: EntryPoint) -> str:
+    return f"the package {point.dist.name} {point.dist.version}" if point.dist else "a package"
 
 
 def digest_of(text: str, base: Path) -> str:

@@ -12,15 +12,15 @@ role's last turn, or a list of numbers, one for each turn of the role on the bra
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import RecipeError
-from forethought.core.named import load_named
+from forethought.core.named import find
 from forethought.core.types import NO_EVIDENCE, Branch, Node, Task, Tree
 from forethought.envs.guard import Fault, Guard, WrongType
 from forethought.learn.rewards import Weights
@@ -29,11 +29,19 @@ Function = Callable[[Task, Sequence[Node]], Any]
 
 
 def loaded(named: Mapping[str, str], where: str) -> dict[str, Function]:
-    """Part -> its function. RecipeError at the address `where` for code that is not there."""
-    found = {part: load_named(text, Path.cwd(), where) for part, text in named.items()}
+    """Part -> its function. RecipeError at the address `where` for code that is not there, is no function, or
+    takes something else."""
+    found = {part: find("rewards", text, {}, where, "reward", again=True) for part, text in named.items()}
     for part, function in found.items():
         if not callable(function):
             raise RecipeError(where, f"{named[part]} is no function, but {function!r:.60}")
+        try:
+            inspect.signature(function).bind(None, ())
+        except TypeError:
+            said = f"{named[part]} takes (task, path), found {inspect.signature(function)}"
+            raise RecipeError(where, said) from None
+        except ValueError:
+            pass  # one of C, which does not say
     return found
 
 

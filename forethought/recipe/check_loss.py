@@ -12,7 +12,7 @@ def check_loss(where: str, stage: TrainingSpec) -> None:
     """RecipeError for a loss that nobody has, that the stage has not the numbers for, or an option out of its
     range."""
     here, name = f"{where}.loss", stage.loss_name
-    needs = row(name, here).needs
+    needs = row(name, here, again=True).needs
     if "distributions" in needs:
         raise RecipeError(
             here,

@@ -8,7 +8,7 @@ from math import prod
 from typing import Protocol
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.core.named import is_named, split
+from forethought.core.named import installed, is_known, is_named, split
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.roles import counts_of, sampled_in
 from forethought.recipe.schema import CreditSpec, ShapingSpec, TreeSpec
@@ -40,7 +40,7 @@ class Sampling(Protocol):
 
 def check_reinforce(where: str, stage: Sampling, roles: Roles, continues: Continues) -> None:
     """Raise RecipeError for the first thing in a reinforce stage at address `where` that cannot work, in a
-    recipe with these `roles`, some of which go on with the branch of another (`speaking.CONTINUES`)."""
+    recipe with these `roles`, some of which go on with the branch of another (`speaking.Speaks`)."""
     _check_tree(where, stage, roles, continues)
     _check_reward(where, stage, roles)
     _check_update(where, stage, roles)
@@ -143,8 +143,9 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
             elif part not in known:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
     for part, text in stage.parts.items():
-        if not is_named(text):
-            raise RecipeError(f"{where}.parts.{part}", f"{text!r} names no code; write file.py:name")
+        if not is_known("rewards", text):
+            there = f" (installed: {listed(tuple(installed('rewards')))})" if installed("rewards") else ""
+            raise RecipeError(f"{where}.parts.{part}", f"{text!r} names no code; write file.py:name{there}")
         if not any(part in parts for parts in stage.reward.values()):
             raise RecipeError(f"{where}.parts.{part}", "no role is paid for it; give it a weight in reward")
     if stage.reward and not any(weight for parts in stage.reward.values() for weight in parts.values()):
@@ -216,8 +217,9 @@ def _check_update(where: str, stage: Sampling, roles: Roles) -> None:
 
 
 def _check_credit(where: str, credit: CreditSpec, stage: Sampling, roles: Roles) -> None:
-    if credit.name not in CREDITS + OVER_BATCH and not is_named(credit.name):
-        raise RecipeError(f"{where}.name", unknown("credit", credit.name, CREDITS + OVER_BATCH))
+    if not is_known("credits", credit.name, CREDITS + OVER_BATCH):
+        known = (*CREDITS, *OVER_BATCH, *installed("credits"))
+        raise RecipeError(f"{where}.name", unknown("credit", credit.name, known))
     within(f"{where}.gamma", credit.gamma, 0, 1)
     within(f"{where}.decay", credit.decay, 0, 1)
     above(f"{where}.eps", credit.eps, 0)

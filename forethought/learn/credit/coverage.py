@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from forethought.core.errors import UserError
-from forethought.core.named import is_named
 from forethought.core.types import NO_EVIDENCE, Tree
 from forethought.learn.credit.flat import responses
 from forethought.learn.credit.turns import returns
 from forethought.learn.peers import groups, value, written
+from forethought.recipe.check_reinforce import CREDITS, OVER_BATCH
 
 STEPS = 5  # in which a role spoke and was never compared, before a stage ends
 
@@ -59,7 +59,7 @@ def watch(trees: Sequence[Tree], credit: str, roles: Iterable[str], waiting: dic
     Steps in which something failed or had no room do not count, and neither do those of a recipe's own credit
     row, which declares what it compares."""
     left = [role for role in roles if waiting.get(role, 0) >= 0]
-    if not left or is_named(credit):
+    if not left or credit not in CREDITS + OVER_BATCH:
         return
     met = compared(trees, credit)
     waiting |= {role: -1 for role in left if role in met}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from forethought.core.errors import UserError
-from forethought.core.named import load_named
+from forethought.core.errors import RecipeError, UserError
+from forethought.core.named import find
 from forethought.core.types import Advantages, Tree
 from forethought.recipe.schema import CreditSpec
 
@@ -19,7 +19,7 @@ def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Adva
     """`function(trees, spec, state)` returns for each tree a table: node id -> one number for all of its
     tokens, or one per token. Nodes that it leaves out have advantage 0. UserError names tree and node of a
     malformed value, or the line of an exception."""
-    function = load_named(name, Path.cwd(), "credit.name")
+    function = own_function(name, "credit.name", ())
 
     def row(trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]) -> list[Advantages]:
         try:
@@ -35,6 +35,23 @@ def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Adva
         return [_read(name, tree, table) for tree, table in zip(trees, found, strict=True)]
 
     return row
+
+
+def own_function(name: str, where: str, shipped: Iterable[str], *, again: bool = False) -> Callable[..., Any]:
+    """The function that `name` means. RecipeError for a name that nobody knows, and for what is no function
+    of (trees, spec, state). `again`: read it anew."""
+    function = find("credits", name, {}, where, "credit", again=again, more=shipped)
+    if not callable(function):
+        raise RecipeError(where, f"{name} is no function, but {function!r:.60}")
+    try:
+        inspect.signature(function).bind((), None, {})
+    except TypeError:
+        raise RecipeError(
+            where, f"{name} takes (trees, spec, state), found {inspect.signature(function)}"
+        ) from None
+    except ValueError:
+        pass  # one of C, which does not say
+    return function
 
 
 def _saved(name: str, state: dict[str, Any]) -> None:

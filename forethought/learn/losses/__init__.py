@@ -7,12 +7,10 @@ of the library, a row in a file of one's own that the recipe names: `loss = "los
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from math import inf
-from pathlib import Path
 
-from forethought.core.errors import RecipeError, unknown
-from forethought.core.named import is_named, load_named
+from forethought.core.errors import RecipeError
+from forethought.core.named import find
 from forethought.core.types import Term
 from forethought.learn.losses.cispo import cispo
 from forethought.learn.losses.clipped import dapo, grpo
@@ -36,15 +34,13 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-@cache
-def row(name: str, where: str = "loss") -> Loss:
-    """The row of this name, or that `file.py:NAME` or `package.module:NAME` holds (a file's path is whole, or
-    relative to the working directory). RecipeError, at the address `where`, if there is none."""
-    if not is_named(name):
-        if name not in LOSSES:
-            raise RecipeError(where, unknown("loss", name, LOSSES))
+def row(name: str, where: str = "loss", *, again: bool = False) -> Loss:
+    """The row of this name, or that `file.py:NAME`, `package.module:NAME` or an installed package holds (a
+    file's path is whole, or relative to the working directory). RecipeError, at the address `where`, if there
+    is none. `again`: read it anew, even if it was found before."""
+    if name in LOSSES:
         return LOSSES[name]
-    found = load_named(name, Path(), where)
+    found = find("losses", name, LOSSES, where, "loss", again=again)
     if not isinstance(found, Loss):
         raise RecipeError(
             where,
