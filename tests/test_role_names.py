@@ -13,7 +13,14 @@ import forethought
 from forethought.recipe.speaking import SPEAKING
 
 ROOT = Path(forethought.__file__).parent
-NAMES = {"plan", "act", "think", "blink", "link", *(role for roles in SPEAKING.values() for role in roles)}
+NAMES = {
+    "plan",
+    "act",
+    "think",
+    "blink",
+    "link",
+    *(role for said in SPEAKING.values() for role in said.roles),
+}
 MAY = ("tasks/", "workflows/", "recipe/speaking.py", "recipe/earlier.py")
 
 

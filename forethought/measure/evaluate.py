@@ -82,7 +82,7 @@ def play(
     """The trees from which the measurements are read: one for each choice of roles that the oracle speaks, if
     the taskset has an oracle. Roles after those are spoken by their policies."""
     roles = rollouts.roles
-    known = rollouts.taskset.has_plans
+    known = rollouts.taskset.has_plans and rollouts.is_told(tasks)
     tree = once(roles, temperature=0.0)
     trees = rollouts.grow(tasks, tree, policies, seed, noise=noise, beside=known and len(roles) > 1)
     if not known or len(roles) == 1:

@@ -11,19 +11,22 @@ from math import prod
 from typing import Any
 
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec, TreeSpec, WorkflowSpec
-from forethought.recipe.speaking import SPEAKING, roles_of
+from forethought.recipe.speaking import SPEAKING, is_workflow, roles_of, speaks
 
 BRANCHES = 4  # what the role that speaks first is sampled, where a tree does not say
 
 
 def roles_in(tables: Mapping[str, Any]) -> tuple[str, ...]:
-    """The roles of a recipe that was read as plain tables (old ones name no workflow). Of a workflow that
-    nobody has registered here, the roles that its table names and its stages train."""
+    """The roles of a recipe that was read as plain tables (old ones name no workflow), without its code: of a
+    workflow of one's own those that a run has written down, or that its table names and its stages train."""
     said = tables.get("workflow") or WorkflowSpec().name
     name = said.get("name", WorkflowSpec().name) if isinstance(said, Mapping) else said
     stages = [stage for stage in tables.get("stage") or () if isinstance(stage, Mapping)]
     named = [*(tables.get("roles") or ()), *(role for stage in stages for role in stage.get("roles") or ())]
-    return SPEAKING.get(str(name)) or tuple(dict.fromkeys(map(str, named)))
+    if str(name) in SPEAKING:
+        return SPEAKING[str(name)].roles
+    written = said.get("roles") if isinstance(said, Mapping) else ()
+    return tuple(dict.fromkeys(map(str, written or named)))
 
 
 def frozen_in(recipe: Recipe, stage: StageSpec) -> list[str]:
@@ -37,15 +40,17 @@ def trains_all(recipe: Recipe, stage: StageSpec) -> bool:
 
 
 def resolved(recipe: Recipe) -> Recipe:
-    """With the roles written out that a stage trains where it names none."""
-    if recipe.workflow.name not in SPEAKING:
+    """With the roles written out that a stage trains where it names none, and those of a workflow that is not
+    ours. Its code is loaded anew. RecipeError where it is no workflow."""
+    if not is_workflow(recipe.workflow.name):
         return recipe  # `check` says so
-    roles = roles_of(recipe)
+    roles = speaks(recipe.workflow.name, again=True).roles
+    written = () if recipe.workflow.name in SPEAKING else roles
     stages = tuple(
         replace(stage, roles=roles) if isinstance(stage, TrainingSpec) and not stage.roles else stage
         for stage in recipe.stage
     )
-    return replace(recipe, stage=stages)
+    return replace(recipe, stage=stages, workflow=replace(recipe.workflow, roles=written))
 
 
 def counts_of(tree: TreeSpec, roles: Sequence[str]) -> dict[str, int]:

@@ -1,52 +1,152 @@
-"""Which roles speak in a run. Data: the roles of each shipped workflow, and its options with their defaults.
+"""Which roles speak in a run: what a workflow declares of itself.
 
 Nothing else in the library knows the name of a role: whoever needs them asks `roles_of`.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
 from forethought.core.errors import RecipeError, unknown
+from forethought.core.named import find, is_known
 from forethought.recipe.schema import Recipe
 
-SPEAKING: dict[str, tuple[str, ...]] = {
-    "plan_then_act": ("plan", "act"),
-    "act_only": ("act",),
-    "react": ("think", "act"),
-    "plan_steps": ("plan", "act"),
-    "blink_think_link": ("blink", "think", "link"),
-}
-"""Workflow -> the roles that it speaks, in the order in which they first do. `workflows.table.register` adds
-one of your own."""
+Run = TypeVar("Run", bound=Callable[..., Any])
+DECLARED = "speaks"  # attribute of a workflow's function
 
-CONTINUES: dict[str, dict[str, str]] = {"react": {"act": "think"}}
-"""Workflow -> role -> the role on whose branch it speaks where one of it is sampled; a role that is not here
-begins a branch of its own. What lies on one branch is compared together with its peers."""
 
-OPTIONS: dict[str, dict[str, int]] = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speaks:
+    """What a recipe is checked against. ValueError for what no workflow can declare."""
+
+    roles: tuple[str, ...]  # in the order in which they first speak; the last one acts
+    continues: Mapping[str, str] = field(default_factory=dict)
+    # role -> the role on whose branch it speaks where one of it is sampled; a role that is not here begins a
+    # branch of its own. What lies on one branch is compared together with its peers
+    options: Mapping[str, int | float | bool | str] = field(default_factory=dict)  # name -> default
+    each_turn: tuple[str, ...] = ()  # who may speak before every answer of the environment; (): the last role
+    shown: Callable[..., Any] | None = None  # (taskset, task) -> turns that imitation shows
+    oracle: Callable[..., Any] | None = (
+        None  # (taskset, task, role) -> what the oracle says in a role, in order
+    )
+
+    def __post_init__(self) -> None:
+        roles = self.roles
+        if not roles or any(not isinstance(role, str) for role in roles) or len(set(roles)) < len(roles):
+            raise ValueError(
+                f'a workflow speaks some roles, each once, such as ("think", "act"); found {roles!r}'
+            )
+        for name, table in (
+            ("continues", {*self.continues, *self.continues.values()}),
+            ("each_turn", self.each_turn),
+        ):
+            if strange := [role for role in table if role not in roles]:
+                raise ValueError(f"{name}: {unknown('role', strange[0], roles)}")
+
+
+def workflow(
+    *,
+    roles: tuple[str, ...],
+    continues: Mapping[str, str] | None = None,
+    options: Mapping[str, int | float | bool | str] | None = None,
+    each_turn: tuple[str, ...] | None = None,
+    shown: Callable[..., Any] | None = None,
+    oracle: Callable[..., Any] | None = None,
+) -> Callable[[Run], Run]:
+    """Declares what a coroutine `(t, task, n)` speaks, so that a recipe can name it: `workflow =
+    "flow.py:think_twice"`.
+
+    `roles`: in their order; the last one acts. `continues`: role -> the role on whose branch it speaks
+    (`generate`) where one of it is sampled; the others begin their own (`fork`). `options`: name -> default,
+    read as `t.options`. `each_turn`: who may speak before every answer of the environment, by default all.
+    `shown`: (taskset, task) -> the turns that imitation shows, by default the turns of the taskset's
+    demonstration in these roles and what is observed. `oracle`: (taskset, task, role) -> the oracle's texts,
+    by default those of `shown`. ValueError for a role that is not in `roles`.
+    """
+    speaks = Speaks(
+        roles=(roles,) if isinstance(roles, str) else tuple(roles),
+        continues=dict(continues or {}),
+        options=dict(options or {}),
+        each_turn=tuple(roles if each_turn is None else each_turn),
+        shown=shown,
+        oracle=oracle,
+    )
+
+    def declared(run: Run) -> Run:
+        setattr(run, DECLARED, speaks)
+        return run
+
+    return declared
+
+
+SPEAKING: dict[str, Speaks] = {
     # a plan is written anew after this many failed steps under it; 0: never
-    "plan_then_act": {"replan_after": 0},
+    "plan_then_act": Speaks(roles=("plan", "act"), options={"replan_after": 0}),
+    "act_only": Speaks(roles=("act",)),
+    "react": Speaks(roles=("think", "act"), continues={"act": "think"}, each_turn=("think", "act")),
+    "plan_steps": Speaks(roles=("plan", "act")),
+    "blink_think_link": Speaks(roles=("blink", "think", "link")),
 }
-"""Workflow -> its options and their defaults."""
+"""The shipped workflows, whose code is in `workflows.table`; `workflows.table.register` adds one of your own
+in this process. A workflow that a recipe names as code declares the same by `@workflow`."""
+
+
+def speaks(name: str, *, again: bool = False) -> Speaks:
+    """What the workflow called `name` declares. RecipeError for one that is not known, or is no workflow.
+    `again`: read the file that it names anew."""
+    return SPEAKING[name] if name in SPEAKING else getattr(own(name, again=again), DECLARED)
+
+
+def own(name: str, *, again: bool = False) -> Callable[..., Any]:
+    """The coroutine of a workflow that is named as code or installed. RecipeError for what is none."""
+    found = find("workflows", name, {}, "workflow", "workflow", again=again, more=SPEAKING)
+    if not inspect.iscoroutinefunction(found):
+        raise RecipeError(
+            "workflow", f"{name} is no workflow, but {found!r:.60}; write async def NAME(t, task, n)"
+        )
+    try:
+        inspect.signature(found).bind(None, None, None)
+    except TypeError:
+        given = f"{found.__name__}{inspect.signature(found)}"
+        raise RecipeError("workflow", f"{name} takes (t, task, n), found {given}") from None
+    if not isinstance(getattr(found, DECLARED, None), Speaks):
+        way = 'put @workflow(roles=("think", "act")) above it, from forethought.workflows'
+        raise RecipeError("workflow", f"{name} declares no roles; {way}")
+    return found
 
 
 def roles_of(recipe: Recipe) -> tuple[str, ...]:
-    """The roles that speak in a run of `recipe`. RecipeError for a workflow that nobody has registered."""
-    name = recipe.workflow.name
-    if name not in SPEAKING:
-        raise RecipeError("workflow", unknown("workflow", name, SPEAKING))
-    return SPEAKING[name]
+    """The roles that speak in a run of `recipe`. RecipeError for a workflow that is not known."""
+    return speaks(recipe.workflow.name).roles
+
+
+def is_workflow(name: str) -> bool:
+    """Whether there is such a workflow, or code that is said to be one."""
+    return is_known("workflows", name, SPEAKING)
 
 
 def check_workflow(recipe: Recipe) -> None:
     """RecipeError for an unknown workflow, an option that it lacks, or a limit that allows nothing."""
-    roles_of(recipe)
     spec = recipe.workflow
-    known = OPTIONS.get(spec.name, {})
+    known = speaks(spec.name).options
     for key, value in spec.options.items():
         if key not in known:
             raise RecipeError(f"workflow.{key}", unknown(f"option of {spec.name}", key, known))
-        if type(value) is not int or value < 0:
-            raise RecipeError(f"workflow.{key}", f"expected a whole number from 0, found {value!r}")
+        _check_option(f"workflow.{key}", value, known[key])
     for key, least in (("max_turns", 1), ("max_tokens", 0)):
         if (value := getattr(spec, key)) < least:
             raise RecipeError(f"workflow.{key}", f"must be at least {least}, found {value}")
+
+
+def _check_option(where: str, value: Any, default: Any) -> None:
+    """A value of the default's type."""
+    if type(default) is int and (type(value) is not int or value < 0):
+        raise RecipeError(where, f"expected a whole number from 0, found {value!r}")
+    if type(default) is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise RecipeError(where, f"expected a number, found {value!r}")
+    if isinstance(default, bool | str) and type(value) is not type(default):
+        what = "true or false" if isinstance(default, bool) else "text"
+        raise RecipeError(where, f"expected {what}, found {value!r}")

@@ -180,7 +180,7 @@ class Rollouts:
             policies=policies,
             counts=counts_of(tree, self.roles),
             budgets=budgets,
-            options=self.spec.options,
+            options={**self.workflow.speaks.options, **self.spec.options},
             temperature=tree.temperature,
             top_p=tree.top_p,
             noise=noise,
@@ -227,6 +227,15 @@ class Rollouts:
         if not g.given:
             for _ in range((1 if role in play.oracles else play.counts[role]) + play.beside):
                 g.empty(0, role, g.broken, play.policies[role])
+
+    def is_told(self, tasks: Sequence[Task]) -> bool:
+        """Whether the oracle speaks the workflow's first role, by the first of these tasks that could be
+        drawn: the taskset's demonstration may not know the roles of a workflow of one's own."""
+        known = [task for task in tasks if not isinstance(task.state, Undrawn)]
+        try:
+            return not known or bool(self.workflow.oracle(self.taskset, known[0], self.roles[0]))
+        except Fault:
+            return True  # it breaks, which is counted where it is asked
 
     def oracle(self, task: Task, role: str, number: int = 0) -> Given:
         """What the oracle says in its turn `number` of a role, from 0; after its last turn, that one again:

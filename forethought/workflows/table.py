@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from forethought.core.errors import RecipeError, unknown
 from forethought.core.types import Task, Turn
-from forethought.recipe.speaking import CONTINUES, OPTIONS, SPEAKING
+from forethought.recipe.speaking import DECLARED, SPEAKING, Speaks, own, workflow
 from forethought.tasks.base import Taskset
 from forethought.workflows import act_only, blink_think_link, plan_steps, plan_then_act, react
 from forethought.workflows.trajectory import Counts, Trajectory
@@ -26,42 +25,50 @@ class Workflow:
     run: Run
     shown: Shown
     oracle: Oracle
-    each_turn: tuple[str, ...] = ()  # who may speak before every answer of the environment; (): the last role
+    speaks: Speaks
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Roles that it speaks, in their order."""
-        return SPEAKING[self.name]
+        return self.speaks.roles
+
+    @property
+    def each_turn(self) -> tuple[str, ...]:
+        """Who may speak before every answer of the environment; (): the last role."""
+        return self.speaks.each_turn
 
 
 def register(
     name: str,
     run: Run,
-    roles: tuple[str, ...],
+    roles: tuple[str, ...] = (),
     shown: Shown | None = None,
     oracle: Oracle | None = None,
     options: Mapping[str, int] | None = None,
     continues: Mapping[str, str] | None = None,
 ) -> Workflow:
-    """A workflow of your own, which recipes can name from now on. Without `shown`, imitation shows the turns
-    of the taskset's demonstration that its roles speak, and what is observed. `continues`: role -> the role
-    on whose branch it speaks (`generate`) where one of it is sampled; the others begin their own (`fork`)."""
-    SPEAKING[name], OPTIONS[name] = tuple(roles), dict(options or {})
-    CONTINUES[name] = dict(continues or {})
-
-    def own(taskset: Taskset, task: Task) -> list[Turn]:
-        return [turn for turn in taskset.demonstrate(task) if turn.role is None or turn.role in roles]
-
-    shown = shown or own
-    WORKFLOWS[name] = Workflow(name, run, shown, oracle or _said_in(shown), tuple(roles))
+    """A workflow of your own, which recipes of this process can name from now on: `run` was declared by
+    `@workflow`, or `roles` and the rest declare it here. No other process knows the name; a recipe that names
+    the code itself ("flow.py:think_twice") is known everywhere."""
+    if roles:
+        workflow(roles=roles, continues=continues, options=options, shown=shown, oracle=oracle)(run)
+    WORKFLOWS[name], SPEAKING[name] = _own(name, run), getattr(run, DECLARED)
     return WORKFLOWS[name]
 
 
 def workflow_of(name: str) -> Workflow:
-    """RecipeError for one that nobody has registered."""
-    if name not in WORKFLOWS:
-        raise RecipeError("workflow", unknown("workflow", name, WORKFLOWS))
-    return WORKFLOWS[name]
+    """RecipeError for one that is not known."""
+    return WORKFLOWS[name] if name in WORKFLOWS else _own(name, own(name))
+
+
+def _own(name: str, run: Run) -> Workflow:
+    said: Speaks = getattr(run, DECLARED)
+
+    def demonstrated(taskset: Taskset, task: Task) -> list[Turn]:
+        return [turn for turn in taskset.demonstrate(task) if turn.role is None or turn.role in said.roles]
+
+    shown = said.shown or demonstrated
+    return Workflow(name, run, shown, said.oracle or _said_in(shown), said)
 
 
 def _said_in(shown: Shown) -> Oracle:
@@ -69,12 +76,12 @@ def _said_in(shown: Shown) -> Oracle:
 
 
 WORKFLOWS: dict[str, Workflow] = {
-    name: Workflow(name, run, shown, oracle or _said_in(shown), each_turn)
-    for name, run, shown, oracle, each_turn in (
-        ("plan_then_act", plan_then_act.plan_then_act, plan_then_act.shown, plan_then_act.oracle, ()),
-        ("act_only", act_only.act_only, act_only.shown, None, ()),
-        ("react", react.react, react.shown, None, SPEAKING["react"]),
-        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.shown, None, ()),
-        ("plan_steps", plan_steps.plan_steps, plan_steps.shown, plan_steps.oracle, ()),
+    name: Workflow(name, run, shown, oracle or _said_in(shown), SPEAKING[name])
+    for name, run, shown, oracle in (
+        ("plan_then_act", plan_then_act.plan_then_act, plan_then_act.shown, plan_then_act.oracle),
+        ("act_only", act_only.act_only, act_only.shown, None),
+        ("react", react.react, react.shown, None),
+        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.shown, None),
+        ("plan_steps", plan_steps.plan_steps, plan_steps.shown, plan_steps.oracle),
     )
 }

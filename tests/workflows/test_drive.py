@@ -15,7 +15,7 @@ from forethought.core.errors import RecipeError
 from forethought.core.seeds import seed_of
 from forethought.envs.base import Environment
 from forethought.recipe.schema import TreeSpec, WorkflowSpec
-from forethought.recipe.speaking import OPTIONS, SPEAKING
+from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import WORKFLOWS, register
@@ -33,7 +33,7 @@ class OwnBase(BaseException):
 def own() -> Iterator:
     """Registers a workflow of the test's own, which is gone afterwards."""
     yield lambda run, roles=("plan", "act"): register("own", run, roles)
-    for table in (WORKFLOWS, SPEAKING, OPTIONS):
+    for table in (WORKFLOWS, SPEAKING):
         table.pop("own", None)
 
 

@@ -27,7 +27,7 @@ TASKS = {
 
 def rollouts_on(taskset, name: str, script=None, **options) -> Rollouts:
     """Without a script, the model says what imitation shows."""
-    roles = SPEAKING[name]
+    roles = SPEAKING[name].roles
     engine = Listening(taskset.words(roles), {role: taskset.stop(role) for role in roles})
     rollouts = Rollouts(engine, taskset, WorkflowSpec(name=name, options=options))
     engine.script = script or (lambda policy, text, i, seed: shown_next(rollouts, text))
@@ -46,7 +46,7 @@ def shown_next(rollouts: Rollouts, text: str) -> str:
 
 
 def policies(name: str) -> dict[str, str]:
-    return dict.fromkeys(SPEAKING[name], "base")
+    return dict.fromkeys(SPEAKING[name].roles, "base")
 
 
 @pytest.mark.parametrize("name", ["plan_then_act", "act_only", "react", "plan_steps"])
@@ -56,7 +56,7 @@ def test_who_says_what_imitation_shows_reaches_the_goal_with_the_same_tokens(nam
     rollouts = rollouts_on(taskset, name)
     rollouts.tasks = taskset.family(random.Random(3), list(taskset.levels), "train")
     trees = rollouts.grow(
-        rollouts.tasks, TreeSpec(counts=dict.fromkeys(SPEAKING[name], 1)), policies(name), 1
+        rollouts.tasks, TreeSpec(counts=dict.fromkeys(SPEAKING[name].roles, 1)), policies(name), 1
     )
     for task, tree in zip(rollouts.tasks, trees, strict=True):
         [last] = tree.leaves()
@@ -65,7 +65,7 @@ def test_who_says_what_imitation_shows_reaches_the_goal_with_the_same_tokens(nam
         assert [(n.role, n.text, n.token_ids) for n in path[1:]] == [
             (turn.role, turn.text, ids) for turn, ids in shown
         ]
-        assert {n.role for n in path} - {None} == set(SPEAKING[name])
+        assert {n.role for n in path} - {None} == set(SPEAKING[name].roles)
         assert rollouts.words.root_ids(task) == path[0].token_ids
 
 
@@ -160,7 +160,7 @@ def test_an_environment_that_breaks_when_its_turns_are_over_fails_the_branch(nam
     say = {"<think>": "e </think>", "<plan>": PLAN}
     script = lambda policy, text, i, seed: say.get(text.split()[-1], "e x8 y9 </act>")
     rollouts = rollouts_on(desk, name, script)
-    tree = TreeSpec(counts=dict.fromkeys(SPEAKING[name], 1))
+    tree = TreeSpec(counts=dict.fromkeys(SPEAKING[name].roles, 1))
     [tree] = rollouts.grow([HAND], tree, policies(name), 1)
     last = tree.nodes[-1]
     assert (last.status, last.reason) == ("failed", "environment: ValueError: cannot end")

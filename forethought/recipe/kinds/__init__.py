@@ -7,13 +7,12 @@ recipe names it: `kind = "mine.py:BestOf"` (docs/stages.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.core.named import file_of, is_named, load_named
+from forethought.core.named import is_named, load_named
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.kinds.reinforce import Reinforce
@@ -40,22 +39,6 @@ def _own(name: str, where: str) -> type[StageSpec]:
     if not callable(getattr(found, "step", None)):
         raise RecipeError(where, f"{name} has no step; define step(self, stage, k, conflict) in it")
     return found
-
-
-def anchored(tables: Mapping[str, Any], base: Path) -> Mapping[str, Any]:
-    """The tables of a recipe with whole paths where its stages name kinds in files relative to `base`."""
-    stages = tables.get("stage")
-    if not isinstance(stages, list | tuple):
-        return tables
-    return {**tables, "stage": [_anchored(stage, base) for stage in stages]}
-
-
-def _anchored(stage: Any, base: Path) -> Any:
-    name = stage.get("kind") if isinstance(stage, Mapping) else None
-    path = file_of(name, base) if isinstance(name, str) and is_named(name) else None
-    if path is None or name is None:
-        return stage
-    return {**stage, "kind": f"{path.absolute()}:{name.rpartition(':')[2]}"}
 
 
 def readers(key: str) -> list[str]:

@@ -22,7 +22,7 @@ from forethought.recipe.schema import (
     TreeSpec,
     named_with,
 )
-from forethought.recipe.speaking import CONTINUES, roles_of
+from forethought.recipe.speaking import roles_of, speaks
 from forethought.recipe.work import Lengths, Wave, Work, wave_of
 
 
@@ -75,7 +75,7 @@ class Reinforce(TrainingSpec):
     def check(self, where: str, recipe: Recipe) -> None:
         """RecipeError for what reinforcement cannot do in this recipe."""
         check_training(where, self, recipe)
-        continues = CONTINUES.get(recipe.workflow.name, {})
+        continues = speaks(recipe.workflow.name).continues
         # a protocol's fields can be set, those of a frozen record cannot: mypy minds, the check only reads
         check_reinforce(where, self, roles_of(recipe), continues)  # type: ignore[arg-type]
         check_isolation(where, self, recipe)
