@@ -56,7 +56,7 @@ class Guarded:
         boundary, check = METHODS.get(name, ("task", None))
         seconds = None if name in METHODS else 0.0
         if check is _turns:
-            check = partial(_turns, roles=inner.stops)
+            check = partial(_turns, roles={*inner.stops, *inner.opens, *inner.budgets})
 
         def method(*args: Any, **named: Any) -> Any:
             return guard.call(boundary, name, getattr(inner, name), args, named, check, seconds)

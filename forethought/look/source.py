@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from forethought.core.errors import CheckpointError, RecipeError, UserError, unknown
+from forethought.core import consent
+from forethought.core.errors import CheckpointError, UserError, unknown
 from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
 from forethought.recipe.check import check_surroundings
@@ -21,7 +22,7 @@ from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed, unwatched
 from forethought.store import Store
 from forethought.tasks.base import Taskset
-from forethought.tasks.families import TASKSETS
+from forethought.tasks.families import TASKSETS, check_name, is_taskset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,10 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
             f"(families: {', '.join(sorted(TASKSETS))})"
         )
     bare = _with_task(Recipe(name="look", layout="shared", model=ModelSpec(path=str(path))), task)
-    if task not in TASKSETS:
+    if not is_taskset(task):
         bare = _with_workflow(bare, load_recipe(task))
+    if consent.is_given():
+        bare = replace(bare, model=replace(bare.model, trust_remote_code=True))
     recipe = _checked(bare, overrides)
     policies = dict.fromkeys(roles_of(recipe), BASE)
     return Source(path=path, recipe=recipe, checkpoint=None, policies=policies)
@@ -92,7 +95,7 @@ def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence
 
 
 def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
-    recipe = load_recipe(path / "recipe.json")
+    recipe = load_recipe(path / "recipe.json", trains=False)
     notes = (*changed(path, recipe), *unwatched(path, recipe)) if task is None else ()
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
     store = Store.open(path)
@@ -139,7 +142,7 @@ def _from_files(recipe: Recipe, engine: Path) -> Recipe:
 
 
 def _with_task(recipe: Recipe, task: str) -> Recipe:
-    if task in TASKSETS:  # families first: a recipe of the same name has its task
+    if is_taskset(task):  # families first: a recipe of the same name has its task
         return replace(recipe, task=TaskSpec(name=task), eval=EvalSpec())
     named = [name for name, _, _ in shipped()]
     if task not in named and not Path(task).exists():
@@ -156,7 +159,6 @@ def _with_workflow(recipe: Recipe, found: Recipe) -> Recipe:
 
 def _checked(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
     recipe = override(recipe, overrides)
-    if recipe.task.name not in TASKSETS:
-        raise RecipeError("task.name", unknown("task", recipe.task.name, TASKSETS))
+    check_name(recipe.task.name)
     check_surroundings(recipe)
     return recipe

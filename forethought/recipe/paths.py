@@ -9,16 +9,18 @@ they were.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forethought.core.named import find, is_known
 from forethought.recipe.schema import Change, ModelSpec, Recipe, StageSpec, TaskSpec, named_with
 
 HUB = "hub:"  # begins a source that is no file
-# of task families: a path, a list, or a table with a source
-OPTIONS = {"math": ("train", "eval", "demos"), "blocksworld": ("exclude",)}
+# of shipped tasksets: a path, a list, or a table with a source. One of your own says it (`Taskset.paths`)
+OPTIONS = {"desk": (), "math": ("train", "eval", "demos"), "blocksworld": ("exclude",)}
+CODE = ("environment", "grader")  # options of any taskset that can name code
 
 
 def files(recipe: Recipe) -> dict[str, Path]:
@@ -61,7 +63,8 @@ def _whole(path: str, base: Path) -> str:
 def _changed(recipe: Recipe, change: Change) -> Recipe:
     task = _task(recipe.task, change)
     stages = tuple(_stage(f"stage.{i}", stage, change) for i, stage in enumerate(recipe.stage))
-    return replace(recipe, task=task, stage=stages)
+    workflow = replace(recipe.workflow, name=named_with(change, "workflow", recipe.workflow.name))
+    return replace(recipe, task=task, workflow=workflow, stage=stages)
 
 
 def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:
@@ -70,12 +73,22 @@ def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:
 
 
 def _task(task: TaskSpec, change: Change) -> TaskSpec:
-    named = OPTIONS.get(task.name, ())
-    options = {
-        key: _option(f"task.{key}", value, change) if key in named else value
-        for key, value in task.options.items()
-    }
-    return replace(task, options=options)
+    name = named_with(change, "task.name", task.name)
+    named = _paths_of(name)
+
+    def changed(key: str, value: Any) -> Any:
+        if key in named:
+            return _option(f"task.{key}", value, change)
+        return named_with(change, f"task.{key}", value) if key in CODE and isinstance(value, str) else value
+
+    return replace(task, name=name, options={key: changed(key, value) for key, value in task.options.items()})
+
+
+def _paths_of(name: str) -> Sequence[str]:
+    """Options of a taskset that are paths. One that is not ours is loaded; what is none says `families`."""
+    if name in OPTIONS or not is_known("tasks", name):
+        return OPTIONS.get(name, ())
+    return tuple(getattr(find("tasks", name, {}, "task.name", "taskset", more=OPTIONS), "paths", ()))
 
 
 def _option(where: str, value: Any, change: Change) -> Any:

@@ -1,9 +1,9 @@
 """What a taskset is: text in, text out, exact verdicts. It knows no tokens and no model.
 
-A taskset is a class that derives from `Taskset`, and a row in `forethought.tasks.families.TASKSETS`. What it
-can do beyond that it shows by having the methods of an optional face (`Oracle`, `Pool`, `Guidable`, ...),
-which the library asks for in one way: `face(taskset, Pool)`. docs/tasksets.md has a small one from beginning
-to end."""
+A taskset is a class that derives from `Taskset`, which a recipe names (`task.name = "mytask.py:Sums"`); those
+that ship are rows in `forethought.tasks.families.TASKSETS`. What it can do beyond that it shows by having the
+methods of an optional face (`Oracle`, `Pool`, `Guidable`, ...), which the library asks for in one way:
+`face(taskset, Pool)`. docs/tasksets.md has a small one from beginning to end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
+from forethought.core.errors import RecipeError
 from forethought.core.types import Side, Task, Turn, Verdict
 from forethought.envs.base import Environment
 
@@ -67,6 +68,7 @@ class Taskset:
     spaced: bool = True  # words with single spaces between them; False: free text
     observation: int = 0  # most words of one observation (free text: tokens); 0: as demonstrations show
     side: Side = "user"  # who gives observations in a conversation: the user, or a tool
+    paths: Sequence[str] = ()  # of the task table: options that are files of data, relative to the recipe
     notes: Sequence[str] = ()  # what a run says at its start, such as what was left out
     has_plans: bool = False  # every task that is evaluated has an oracle's plan; True for an `Oracle`
     shows: bool = False  # every task that `shown` can draw has a demonstration; True for an `Oracle`
@@ -81,6 +83,14 @@ class Taskset:
         for name in ("has_plans", "shows"):
             if face(cls, Oracle) and not any(name in vars(c) for c in cls.__mro__ if c is not Taskset):
                 setattr(cls, name, True)
+
+    def __init__(self, levels: Sequence[int] = ()):
+        """`levels`: those of the recipe, by default all of the class. A taskset with options of its own takes
+        them by name, beside the levels. RecipeError for a level that there is not."""
+        if strange := [level for level in levels if level not in self.levels]:
+            known = ", ".join(map(str, self.levels))
+            raise RecipeError("task.levels", f"{self.name} has no level {strange[0]}; its levels are {known}")
+        self.levels = tuple(levels) or tuple(self.levels)
 
     def vocabulary(self) -> list[str]:
         """Every word that any text can hold, for a word-level tokenizer. Free text has no such list: []."""

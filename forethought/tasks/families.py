@@ -1,13 +1,15 @@
-"""The tasksets that ship. One is a class that derives from `base.Taskset`, and a row here."""
+"""The tasksets that a recipe can name: those that ship are rows here, those of one's own are code (`own`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.core.named import installed, is_known
 from forethought.envs.guard import Guard
 from forethought.envs.guarded import guarded
 from forethought.recipe.schema import LimitSpec, TaskSpec
+from forethought.tasks import own
 from forethought.tasks.base import Taskset
 
 
@@ -41,12 +43,26 @@ TO_MEASURE = TASKSETS | {"math": _math_to_measure}
 
 def build(spec: TaskSpec, *, to_measure: bool = False, limits: LimitSpec | None = None) -> Taskset:
     """The taskset a recipe names, behind its boundary. `to_measure`: nothing will train on it, so what only
-    training needs may be left out. RecipeError for an unknown family, level or option, Fault for a family
-    that breaks when it is made."""
-    if spec.name not in TASKSETS:
-        raise RecipeError("task.name", unknown("task", spec.name, TASKSETS))
-    make = (TO_MEASURE if to_measure else TASKSETS)[spec.name]
-    return guarded(
-        Guard(spec.name).call("task", "the constructor", make, (spec.levels,), spec.options, seconds=0.0),
-        limits,
-    )
+    training needs may be left out. RecipeError for an unknown taskset, level or option, and for code that is
+    none; Fault for one that breaks when it is made."""
+    call = Guard(spec.name).call
+    if spec.name in TASKSETS:
+        make = (TO_MEASURE if to_measure else TASKSETS)[spec.name]
+        made = call("task", "the constructor", make, (spec.levels,), spec.options, seconds=0.0)
+    else:
+        check_name(spec.name)
+        make = own.found(spec.name, TASKSETS)
+        given = own.arguments(spec.name, make, spec.levels, spec.options)
+        made = own.checked(spec.name, call("task", "the constructor", make, (), given, seconds=0.0))
+    return guarded(made, limits)
+
+
+def check_name(name: str) -> None:
+    """RecipeError for a name that nobody knows."""
+    if not is_taskset(name):
+        raise RecipeError("task.name", unknown("task", name, {*TASKSETS, *installed("tasks")}))
+
+
+def is_taskset(name: str) -> bool:
+    """Whether it is shipped, names code, or is installed; nothing is loaded."""
+    return is_known("tasks", name, TASKSETS)

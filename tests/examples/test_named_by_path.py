@@ -1,0 +1,80 @@
+"""Workflow, role and taskset of one's own, named in a recipe by path: such runs train, and every verb knows
+them from any working directory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import lines_of, nothing
+
+from forethought import report
+from forethought.cli import main
+from forethought.engines.fake.engine import FakeEngine
+from forethought.look import samples, source
+from forethought.recipe.load import load
+from forethought.recipe.roles import roles_in
+from forethought.runs import run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = "eval = { tasks = 2, every = 2 }\nsave = { every = 2, trees_every = 1, trees = 2 }\n"
+DESK = 'task = { name = "desk", levels = [1], widgets = 4 }\n'
+STAGE = '[[stage]]\nkind = "reinforce"\nbatch = 2\nuntil = { steps = 2 }\n'
+RECIPES = {
+    "workflow_think_twice": 'workflow = { name = "workflow_think_twice.py:think_twice", again = 2 }\n'
+    + DESK
+    + STAGE
+    + "tree = { think = 2 }\nreward = { act = { outcome = 1.0 } }\n",
+    "role_of_its_own": 'workflow = "role_of_its_own.py:criticised"\n'
+    'roles = { critic = { budget = 3, policy = "plan" } }\n'
+    + DESK
+    + '[[stage]]\nkind = "imitate"\nbatch = 2\nuntil = { steps = 1 }\n'
+    + STAGE
+    + "tree = { plan = 2, critic = 2 }\nreward = { act = { outcome = 1.0 } }\n",
+    "taskset": 'task = { name = "taskset.py:Sums", levels = [2, 3], base = 5 }\n'
+    + '[[stage]]\nkind = "imitate"\nbatch = 2\nuntil = { steps = 1 }\n'
+    + STAGE
+    + "tree = { plan = 2, act = 2 }\n",
+}
+ROLES = {
+    "workflow_think_twice": ("think", "act"),
+    "role_of_its_own": ("plan", "critic", "act"),
+    "taskset": ("plan", "act"),
+}
+
+
+def engine(recipe, taskset):
+    roles = roles_in({"workflow": {"name": recipe.workflow.name, "roles": recipe.workflow.roles}})
+    return FakeEngine(taskset.words(roles), {role: taskset.stop(role) for role in roles})
+
+
+def begun(name: str, folder: Path, monkeypatch) -> Path:
+    """A run of the example `name`, whose recipe lies beside it; the working directory is then another one."""
+    (folder / "mine").mkdir()
+    shutil.copy(EXAMPLES / f"{name}.py", folder / "mine")
+    (folder / "mine" / "r.toml").write_text(f'name = "r"\nlayout = "adapters"\n{SMALL}{RECIPES[name]}')
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    run.train(load(Path("../mine/r.toml")), folder / "run", nothing, engine)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_run_that_names_code_is_known_from_anywhere(name, tmp_path, monkeypatch, capsys):
+    out = begun(name, tmp_path, monkeypatch)
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 46
+    recipe = load(out)
+    written = recipe.workflow.roles or ("plan", "act")
+    assert written == ROLES[name] and recipe.stage[0].roles == ROLES[name]
+    steps = [line for line in lines_of(out / "metrics.jsonl") if "tokens/sampled" in line]
+    assert steps and steps[-1]["tokens/sampled"] > 0 and steps[-1].get(f"failed/{written[-1]}", 0) == 0
+    trees = [json.loads(line) for path in (out / "trees").glob("step-*.gz") for line in gzip.open(path)]
+    paths = {tuple(dict.fromkeys(n["role"] for n in tree["nodes"] if n["role"])) for tree in trees}
+    assert ROLES[name] in paths or ROLES[name][:-1] in paths
+    rows = samples.sample(source.find(out), n=1, engine_of=engine)
+    assert rows and main(["train", str(out), "--dry-run"]) == 0
+    assert f"{tmp_path}/mine/{name}.py:" in capsys.readouterr().out
+    assert report.write(out).is_file()
