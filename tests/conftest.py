@@ -34,6 +34,14 @@ def untimed():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory):
+    """What runs here is not written into the state folder of whoever tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 def opened(taskset, task: Task, seed: int = 0, *, noise: bool = True) -> Environment:
     """An environment of the family that has been reset."""
     environment = taskset.environment(task, noise)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from forethought import __version__
 from forethought.cli.arguments import Parser, Verbs
 from forethought.cli.arguments import add_set as _add_set
+from forethought.cli.arguments import add_trust as _add_trust
 from forethought.cli.arguments import numbers as _numbers
 from forethought.cli.arguments import positive as _positive
 from forethought.cli.arguments import verb as _verb
@@ -28,6 +29,7 @@ from forethought.cli.faults import explain
 from forethought.cli.grams import add_grams
 from forethought.cli.look import add_eval, add_sample, add_swap
 from forethought.cli.traces import add_traces
+from forethought.core.consent import trusting
 from forethought.core.errors import UserError, quoted
 from forethought.core.printable import Shown, printable
 
@@ -47,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     atexit.register(gc.freeze)
     try:
         _parser().parse_args(argv, args)
-        code = args.do(args)
+        with trusting(getattr(args, "trust_code", False)):
+            code = args.do(args)
         sys.stdout.flush()
         return code
     except (Exception, KeyboardInterrupt) as error:
@@ -142,6 +145,7 @@ def _add_train(verbs: Verbs) -> None:
     )
     verb.add_argument("--plain", action="store_true", help="plain lines instead of the live display")
     verb.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
+    _add_trust(verb)
 
 
 def _add_arms(verbs: Verbs) -> None:
@@ -184,6 +188,7 @@ def _add_arms(verbs: Verbs) -> None:
     verb.add_argument(
         "--page", action="store_true", help="only write the page and the tables of the existing runs"
     )
+    _add_trust(verb)
 
 
 # Verbs: each returns an exit code ---------------------------------------------------------------------------
@@ -272,6 +277,8 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     recipe = load(args.resume or args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))
+        if args.trust_code:
+            recipe = replace(recipe, model=replace(recipe.model, trust_remote_code=True))
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
     if args.no_gates:
@@ -294,9 +301,11 @@ def _checked(recipe: Recipe) -> Recipe:
 def _recipe_of_run(run: Path) -> Recipe:
     """What recipe.json of a run holds. A mistake in it is damage to the run: the message names the file."""
     from forethought.core.errors import RecipeError
-    from forethought.recipe.load import load
+    from forethought.recipe.load import load, read_tables
+    from forethought.runs.rundata import refuse_strange_code
 
     try:
+        refuse_strange_code(run, read_tables(run / "recipe.json"))
         recipe = load(run, ())
     except RecipeError as error:
         raise UserError(

@@ -44,6 +44,15 @@ def add_set(parser: argparse.ArgumentParser, example: str = "stage.0.until.steps
     )
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Declare `--trust-code`."""
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="run code that a run or a model brings along and that has not run here before",
+    )
+
+
 def words(text: str) -> tuple[str, ...]:
     """Words separated by commas; empty ones are dropped."""
     return tuple(word.strip() for word in text.split(",") if word.strip())

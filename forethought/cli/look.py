@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forethought.cli.arguments import Verbs, add_set, numbers, positive, temperature, top_p, verb
+from forethought.cli.arguments import Verbs, add_set, add_trust, numbers, positive, temperature, top_p, verb
 from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
@@ -99,6 +99,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         "is taken (default: the run's own)",
     )
     add_set(parser, 'task.levels=[3] or task.eval=["test.jsonl"]')
+    add_trust(parser)
 
 
 def _add_problems(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,6 @@ role's last turn, or a list of numbers, one for each turn of the role on the bra
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,20 +27,13 @@ from forethought.learn.rewards import Weights
 Function = Callable[[Task, Sequence[Node]], Any]
 
 
-def loaded(named: Mapping[str, str], where: str) -> dict[str, Function]:
-    """Part -> its function. RecipeError at the address `where` for code that is not there, is no function, or
-    takes something else."""
-    found = {part: find("rewards", text, {}, where, "reward", again=True) for part, text in named.items()}
+def loaded(named: Mapping[str, str], where: str, *, again: bool = False) -> dict[str, Function]:
+    """Part -> its function. RecipeError at the address `where` for code that is not there. `again`: read it
+    anew, even if it was found before."""
+    found = {part: find("rewards", text, {}, where, "reward", again=again) for part, text in named.items()}
     for part, function in found.items():
         if not callable(function):
             raise RecipeError(where, f"{named[part]} is no function, but {function!r:.60}")
-        try:
-            inspect.signature(function).bind(None, ())
-        except TypeError:
-            said = f"{named[part]} takes (task, path), found {inspect.signature(function)}"
-            raise RecipeError(where, said) from None
-        except ValueError:
-            pass  # one of C, which does not say
     return found
 
 

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from forethought.core import consent
 from forethought.core.errors import CheckpointError, RecipeError, UserError, quoted
+from forethought.recipe.code import code_in
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import weights_of
 from forethought.recipe.schema import Recipe
 from forethought.report.settings import differences
-from forethought.runs import handover
+from forethought.runs import handover, rundata
 from forethought.runs.keep import strange_guided
 from forethought.runs.progress import Progress
 from forethought.store import FILES, METRICS, RECIPE, START, Store, verify
@@ -39,9 +41,12 @@ class Found:
 
 
 def recipe_of(store: Store) -> Recipe:
-    """What recipe.json says. UserError where it says nothing: the newest checkpoint knows what it was."""
+    """What recipe.json says. UserError where it says nothing (the newest checkpoint knows what it was), and
+    for code that has changed, or to which nobody has consented."""
     try:
-        return from_dict(read_object(store.out / RECIPE))
+        tables = read_object(store.out / RECIPE)
+        rundata.refuse_strange_code(store.out, tables)
+        return from_dict(tables)
     except (ValueError, RecipeError) as error:
         known = [store.folder(step) / STATE for step in store.steps()[-1:]]
         where = f'; {known[0]} holds it under "recipe"' if known else ""
@@ -127,6 +132,7 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
         return f"it is in stage {progress.stage + 1}, {RECIPE} has {len(recipe.stage)}"
     if "recipe" not in state:
         return ""
+    consent.need(code_in(state["recipe"]), store.folder(step))
     try:
         before = from_dict(state["recipe"])
     except RecipeError as error:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from forethought import report
+from forethought.core import consent
 from forethought.core.errors import RecipeError, UserError
-from forethought.core.named import is_named, load_named
 from forethought.core.seeds import seed_of
 from forethought.core.types import Decision, Event
 from forethought.engines import kept
@@ -20,8 +20,12 @@ from forethought.engines.base import Engine
 from forethought.envs.guard import Fault
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
+from forethought.learn.credit.own import own_function
 from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
+from forethought.recipe.check_reinforce import CREDITS, OVER_BATCH
+from forethought.recipe.code import code_in
+from forethought.recipe.convert import to_dict
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.layout import given, planners, trains_whole
@@ -119,8 +123,8 @@ def named_code(stage: StageSpec, where: str, taskset: Taskset, roles: Sequence[s
     if not isinstance(stage, Reinforce):
         return
     check_functions(stage, where, taskset, roles)
-    if is_named(stage.credit.name):
-        load_named(stage.credit.name, Path.cwd(), f"{where}.credit.name")
+    if stage.credit.name not in CREDITS + OVER_BATCH:
+        own_function(stage.credit.name, f"{where}.credit.name", CREDITS + OVER_BATCH, again=True)
 
 
 def rollouts_of(engine: Engine, taskset: Taskset, recipe: Recipe) -> Rollouts:
@@ -194,6 +198,7 @@ def _write_start(store: Store, recipe: Recipe) -> None:
     """What a run has before it begins. recipe.json comes first: it makes the folder a run, which can be
     resumed."""
     write_resolved(recipe, store.out / RECIPE)
+    consent.remember(code_in(to_dict(recipe)))
     store.write_start()
     keep_lists(recipe, store.out)
     rundata.record(recipe, store.out)

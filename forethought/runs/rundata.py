@@ -7,12 +7,16 @@ line numbers. It is refused. The record holds its own digest, so a damaged one i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from forethought.core import consent
 from forethought.core.datafiles import read_object
 from forethought.core.errors import UserError
 from forethought.core.textfile import open_bytes
 from forethought.grams.kept import FOLDER
+from forethought.recipe.code import code_in, files_in
 from forethought.recipe.paths import files, splits
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
@@ -46,16 +50,24 @@ def unheld(recipe: Recipe) -> list[str]:
     return [f"{where}{more}: {split} has no digest here; a resume reads what the hub gives then"]
 
 
-def refuse_changed(run: Path, recipe: Recipe) -> None:
+def refuse_strange_code(run: Path, tables: Mapping[str, Any]) -> None:
+    """UserError where the code that the recipe of a run names has changed since the run began, or has never
+    run here and nobody has consented to it. Loads none of it."""
+    named = code_in(tables)
+    refuse_changed(run, files_in(named))
+    consent.need(named, run)
+
+
+def refuse_changed(run: Path, read: Recipe | Mapping[str, Path]) -> None:
     """UserError, with the key, the file and what to do, for the first file that is not what the run in `run`
-    began with."""
-    if found := changed(run, recipe):
+    began with. `read`: its recipe, or address -> file."""
+    if found := changed(run, read):
         raise UserError(f"{run} cannot go on: {found[0]}. Put the file back as it was, or start a new run")
 
 
-def changed(run: Path, recipe: Recipe) -> list[str]:
-    """A sentence for each file of the recipe that is not what the run began with; none for a run that wrote
-    nothing down."""
+def changed(run: Path, read: Recipe | Mapping[str, Path]) -> list[str]:
+    """A sentence for each file of the recipe (or of a table address -> file) that is not what the run began
+    with; none for a run that wrote nothing down."""
     if not (run / NAME).exists():
         return []
     way = "it says which data the run began with; put it back, or start a new run"
@@ -63,7 +75,7 @@ def changed(run: Path, recipe: Recipe) -> list[str]:
     if begun.pop("digest", None) not in (None, digest_of(begun)):  # older runs wrote none
         raise UserError(f"{run / NAME} is not what was written; {way}")
     said = []
-    for where, path in files(recipe).items():
+    for where, path in (files(read) if isinstance(read, Recipe) else read).items():
         then = begun.get(where)
         if not isinstance(then, dict):
             continue  # a key that the command line has added
