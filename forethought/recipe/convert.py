@@ -246,6 +246,11 @@ def to_toml(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
+def to_text(value: Any) -> str:
+    """A value of a recipe as TOML writes it."""
+    return _toml(_plain(value))
+
+
 def _assignments(table: Mapping[str, Any]) -> list[str]:
     return [f"{_key(k)} = {_toml(v)}" for k, v in table.items() if v is not None]
 

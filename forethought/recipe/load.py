@@ -13,9 +13,10 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from forethought.core import consent
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.textfile import read_text
-from forethought.recipe import earlier, kinds
+from forethought.recipe import code, earlier, kinds
 from forethought.recipe.bounds import MOST_DEPTH, bounded
 from forethought.recipe.convert import (
     FLAT,
@@ -25,30 +26,37 @@ from forethought.recipe.convert import (
     from_dict,
     join,
     to_dict,
+    to_text,
     unknown_key,
 )
 from forethought.recipe.paths import anchored
 from forethought.recipe.roles import trains_all
 from forethought.recipe.schema import Recipe, StageSpec
-from forethought.recipe.speaking import SPEAKING
+from forethought.recipe.speaking import is_workflow
 
 _PACKAGE = Path(__file__).parents[1]
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")
 
 
-def load(source: str | Path, overrides: Iterable[str] = (), beside: Path | None = None) -> Recipe:
+def load(
+    source: str | Path, overrides: Iterable[str] = (), beside: Path | None = None, *, trains: bool = True
+) -> Recipe:
     """The recipe at `source`, with `overrides` such as "stage.0.until.steps=50" applied in order. Its paths
     are whole: those in a file were relative to it, those in `overrides` are to `beside` (None: the working
     directory); see `paths`.
 
     `source` is a TOML file, the name of a shipped recipe ("desk"), a run's recipe.json, or the run's
     directory. Every fault is a RecipeError with the address of the value (or, for a syntax error, file and
-    line). What cannot work together is the business of `check`.
+    line). What cannot work together is the business of `check`. UserError for a run that names code to which
+    nobody has consented (`core.consent`); `trains` False: it will only be looked at.
     """
     path = _find(source)
     own = path.name != "recipe.json" and path.parent != _shipped_folder()
     base = path.parent if own else Path.cwd()
-    return override(anchored(from_dict(kinds.anchored(read_tables(path), base)), base), overrides, beside)
+    tables = read_tables(path)
+    if path.name == "recipe.json":
+        consent.need(code.code_in(tables, trains), path.parent)
+    return override(anchored(from_dict(code.anchored(tables, base)), base), overrides, beside)
 
 
 def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = None) -> Recipe:
@@ -57,15 +65,27 @@ def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = Non
     overrides = list(overrides)
     if not overrides:
         return recipe
+    overrides = _with_workflow(recipe, overrides)
     data = to_dict(recipe)  # the resolved one: an override reaches defaults as well
     for stage, said in zip(recipe.stage, data["stage"], strict=True):
         # of another workflow, too
-        if recipe.workflow.name in SPEAKING and stage.roles and trains_all(recipe, stage):
+        if is_workflow(recipe.workflow.name) and stage.roles and trains_all(recipe, stage):
             said["roles"] = []
     for text in overrides:
         _override(data, text)
     base = beside or Path.cwd()
-    return anchored(from_dict(kinds.anchored(data, base)), base)
+    return anchored(from_dict(code.anchored(data, base)), base)
+
+
+def _with_workflow(recipe: Recipe, overrides: list[str]) -> list[str]:
+    """The overrides, after a choice of a workflow what the recipe's `under` says for it."""
+    chosen = [text for text in overrides if text.partition("=")[0].strip() in ("workflow", "workflow.name")]
+    if not chosen:
+        return overrides
+    value = _value(chosen[-1].partition("=")[2].strip(), Any, "workflow")
+    name = str(value.get("name", "") if isinstance(value, dict) else value)
+    own = [f"{where}={to_text(value)}" for where, value in recipe.under.get(name, {}).items()]
+    return [*chosen, *own, *(text for text in overrides if text not in chosen)]
 
 
 def shipped() -> list[tuple[str, Path, str]]:

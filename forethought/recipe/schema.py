@@ -11,6 +11,7 @@ them whole (`paths.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -22,9 +23,12 @@ Change = Callable[[str, str], str]
 
 
 def named_with(change: Change, where: str, text: str) -> str:
-    """Code that a recipe names: of `file.py:name` the file is a path."""
+    """Code that a recipe names: of `file.py:name` the file is a path, also behind the prefix of an adapter
+    (`trl:file.py:name`)."""
     file, colon, name = text.rpartition(":")
-    return change(where, file) + colon + name if file.endswith(".py") else text
+    prefix = found[0] if (found := re.match(r"[a-z]{2,}:", file)) else ""
+    file = file.removeprefix(prefix)
+    return f"{prefix}{change(where, file)}{colon}{name}" if file.endswith(".py") else text
 
 
 # what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
@@ -47,10 +51,13 @@ class WorkflowSpec:
     """Who speaks when. `workflow = "react"` is short for `workflow = { name = "react" }`; keys beyond these
     are options of the workflow (`recipe/speaking.py`)."""
 
-    name: str = "plan_then_act"  # a row of recipe.speaking.SPEAKING
+    # a row of recipe.speaking.SPEAKING, code ("flow.py:name"), or what an installed package declares
+    name: str = "plan_then_act"
     # limits of one path through a tree; a path that reaches one fails at the boundary "workflow"
     max_turns: int = 256
     max_tokens: int = 0  # sampled ones; 0: what the model's context holds
+    # written by a run whose workflow is not ours, for who reads its records without the code
+    roles: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -486,6 +493,9 @@ class Recipe:
     # model per role; a base that acts (the last role of the workflow) with an adapter for each role before it
     task: TaskSpec = field(default_factory=TaskSpec)
     workflow: WorkflowSpec = field(default_factory=WorkflowSpec)
+    # workflow -> address -> the value that belongs to it: what `--set workflow=NAME` changes beside the name,
+    # where the stages of the recipe are written for the roles of another one
+    under: dict[str, dict[str, Any]] = field(default_factory=dict)
     roles: dict[str, RoleSpec] = field(
         default_factory=dict
     )  # of the workflow: name -> what differs from its defaults
