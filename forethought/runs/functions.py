@@ -19,7 +19,7 @@ def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Seque
         at = {key: f"{where}.reward.{role}.{key}" for key in counted} | at
     columns: list[str] | None = None
     for part, text in stage.functions.items():
-        function = loaded({part: text}, at[text])[part]
+        function = loaded({part: text}, at[text], again=True)[part]
         if is_batch_function(function):
             columns = _columns(taskset) if columns is None else columns
             check_signature(at[text], text.rpartition("/")[2], function, columns, roles)
