@@ -8,7 +8,7 @@ Policies are addressed by name; `base` always exists. Log-probs, entropies and K
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -47,9 +47,16 @@ class Words(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
+    def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
+        """As `encode`, of free text: the name of a special token in it is text, unless it is one of `own`
+        (the taskset's words). `turn`: the model's own words, in which only what ends its turn is text."""
+
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], own: Collection[str] = ()
+    ) -> tuple[int, ...] | None:
         """Token ids of a conversation ({"role", "content"}) up to where the assistant speaks, by the
-        tokenizer's chat template; None where it has none."""
+        tokenizer's chat template; None where it has none. The name of a special token in a content is text,
+        unless it is one of `own`."""
 
     def observation(
         self, text: str | None, said: Sequence[int], side: Side = "user"

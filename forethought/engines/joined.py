@@ -82,7 +82,7 @@ class Joined:
                 f"two engines have policies of one name: {sorted(names)}, and the main one's base is {BASE!r}"
             )
         self.end, self.ends, self.begin = main.end, main.ends, main.begin
-        self.encode, self.decode = main.encode, main.decode
+        self.encode, self.plain, self.decode = main.encode, main.plain, main.decode
         self.chat, self.observation, self.check_words = main.chat, main.observation, main.check_words
         self.notes = list(dict.fromkeys(note for engine in self.engines.values() for note in engine.notes))
         self.context = min(engine.context for engine in self.engines.values())

@@ -11,7 +11,7 @@ from forethought.core.types import Task, Undrawn
 from forethought.engines.base import Engine
 from forethought.envs.guard import Boundary
 from forethought.recipe.schema import RoleSpec
-from forethought.tasks.base import Pool, Taskset, face
+from forethought.tasks.base import FreeText, Pool, Taskset, face
 from forethought.workflows.drawing import drawn
 
 SHORT, KEPT = 2000, 4096  # characters of a piece whose tokens are kept; how many are
@@ -49,6 +49,8 @@ class Words:
         self._stops = {role: rows[role].stop or taskset.stop(role) for role in self.roles}
         self._ends = {role: (stop,) if stop else () for role, stop in self._stops.items()}
         self._openings = {role: taskset.opening(role) for role in self.roles}
+        marks = free.marks() if not self.spaced and (free := face(taskset, FreeText)) else ()
+        self._own = frozenset([*marks, *self._openings.values(), *self._stops.values()])
         # tokens of a word
         self.longest = max(len(self.piece(word)) for word in taskset.words(self.roles)) if self.spaced else 1
         self.budgets = {role: rows[role].budget or taskset.budget(role) * self.longest for role in self.roles}
@@ -72,7 +74,8 @@ class Words:
         """A turn that somebody wrote; one that the model ends by itself (its stop is "") has the model's own
         end."""
         ends = role is not None and not self.stop(role) and self.engine.end is not None
-        return self.piece(text) + ((self.engine.end,) if ends else ())
+        ids = self.piece(text) if self.spaced else self.engine.plain(text, self._own, turn=True)
+        return ids + ((self.engine.end,) if ends else ())
 
     def said(self, role: str, ids: Sequence[int], finished: bool) -> str:
         """The text of a sampled turn."""
@@ -90,7 +93,7 @@ class Words:
         """Token ids of a piece that follows other text. The space is what a subword tokenizer expects before
         a word."""
         if (ids := self._pieces.get(text)) is None:
-            ids = self.engine.encode(" " + text if self.spaced else text)
+            ids = self.engine.encode(" " + text) if self.spaced else self.engine.plain(text, self._own)
             if len(text) <= SHORT:
                 if len(self._pieces) >= KEPT:
                     self._pieces.clear()
@@ -117,7 +120,8 @@ class Words:
     def begun(self, text: str) -> tuple[int, ...]:
         """Token ids of the first text of a path: the model's own beginning, where it has one, and the
         text."""
-        return self.engine.begin + self.engine.encode(text)
+        ids = self.engine.encode(text) if self.spaced else self.engine.plain(text, self._own)
+        return self.engine.begin + ids
 
     def after(self, text: str, more: str) -> str:
         """Two texts in a row."""
@@ -159,7 +163,7 @@ class Words:
                 if task.context
                 else self.begun(self.after(task.prompt, opening))
             )
-        told = self.engine.chat(self.taskset.messages(task))
+        told = self.engine.chat(self.taskset.messages(task), self._own)
         return told + self.engine.encode(opening) if told else self.begun(task.prompt + opening)
 
     def prompt_ids(self, task: Task, role: str | None = None) -> tuple[int, ...]:

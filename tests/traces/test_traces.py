@@ -449,8 +449,8 @@ def test_trees_in_the_terminal(saved, capsys):
         "  1 of 5 executions succeeded · 70 tokens sampled · executions of a plan differ · plan right, "
         "an act failed · refused",
         "  task    GOAL a",
-        "  plan 1  [right, an execution failed]  1 of 5 succeeded  reward 1  (valid 1)  advantage +0.250  10 tokens  "
-        "base@3",
+        "  plan 1  [right, an execution failed]  1 of 5 succeeded  reward 1  (valid 1)  advantage +0.250  "
+        "10 tokens  base@3",
         "    plan1",
         "    act 1  [right]  reward 1  (outcome 1)  advantage +0.250  10 tokens  base@3",
         "      act2",
@@ -467,7 +467,8 @@ def test_trees_in_the_terminal(saved, capsys):
         "  plan 2  [refused: word 2: found 'x']  reward 0  (valid 0)  advantage +0.250  10 tokens  base@3",
         "    plan7",
         "",
-        "1 of 4 trees: disagreement 1 · executions of a plan differ 1 · plan right, an act failed 1 · refused 1",
+        "1 of 4 trees: disagreement 1 · executions of a plan differ 1 · plan right, an act failed 1 · "
+        "refused 1",
     ]
 
 

@@ -74,7 +74,11 @@ class FakeEngine(Surgery):
         """Words joined by single spaces."""
         return " ".join(self.words[i] for i in ids)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> None:
+    def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
+        """As `encode`: the fake has no special tokens."""
+        return self.encode(text)
+
+    def chat(self, messages: Sequence[Mapping[str, str]], own: Collection[str] = ()) -> None:
         """None: the fake has no chat template."""
         return None
 

@@ -7,7 +7,7 @@ computed once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -110,13 +110,21 @@ class TorchEngine(Surgery):
         spaces)."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...] | None:
+    def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
+        """Token ids of `text`, in which only the names of `own` are special tokens (`models/render`)."""
+        ids = self.renderer.plain(text, own, turn)
+        return self.encode(text) if ids is None else ids
+
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], own: Collection[str] = ()
+    ) -> tuple[int, ...] | None:
         """Token ids of a conversation up to the assistant's turn; None for a tokenizer without chat
         template."""
         if not self.tokenizer.chat_template:
             return None
+        ids = self.renderer.chat(messages, own)
         # the template writes the special tokens, as text
-        return self.encode(text_of(self.tokenizer, messages, self.source))
+        return self.encode(text_of(self.tokenizer, messages, self.source)) if ids is None else ids
 
     def observation(
         self, text: str | None, said: Sequence[int], side: Side = "user"

@@ -77,9 +77,12 @@ class Policy:
         return len(request.context) + self.max_tokens <= self.engine.context
 
     def _request(self, item: Item) -> Request:
-        said = self.engine.chat(self._prompt.messages(item))
+        own = (self.tags.open(PLAN), self.tags.close(PLAN))
+        said = self.engine.chat(self._prompt.messages(item), own)
+        if said is None:
+            said = (*self.engine.begin, *self.engine.plain(self._prompt.plain(item), own))
         context = (
-            *((*self.engine.begin, *self.engine.encode(self._prompt.plain(item))) if said is None else said),
+            *said,
             *self.engine.encode(self.tags.open(PLAN)),
         )
         return Request(

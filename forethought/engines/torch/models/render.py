@@ -1,5 +1,6 @@
-"""What the other side says after a turn, as the token ids that the chat template writes there: from the end
-of that turn to the opening of the next one.
+"""What somebody else wrote as token ids: the messages of a conversation up to the assistant's turn, and what
+the chat template writes after a turn, from its end to the opening of the next one. In text that the model did
+not say nothing becomes a special token: a prompt that holds `<|im_end|>` ends no turn.
 
 A conversation is the ids of its prompt, sampled ids, the ids made here, sampled ids, and so on. What was
 sampled is never tokenised again, and the whole is what the template itself makes of the conversation. One
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -24,11 +25,13 @@ from forethought.engines.torch.models.chat import (
     SAID,
     Endless,
     Form,
+    Messages,
     lost,
     outside,
     refusal,
     rendered,
     special_of,
+    text_of,
 )
 
 SEEN = "observation"  # where only what the template writes around one is looked for
@@ -43,6 +46,36 @@ class Frame(NamedTuple):
     after: str  # all that stands behind the message
 
 
+class Names:
+    """The names of special tokens, to be found in texts."""
+
+    def __init__(self, names: Iterable[str]):
+        self._names = frozenset(names)
+        self._firsts = {name[0] for name in self._names if name}
+        words = "|".join(sorted(map(re.escape, self._names)))
+        self._begins = re.compile(f"(?=(?:{words or '(?!)'})).", re.DOTALL)
+        self._less: dict[frozenset[str], Names] = {}
+
+    def but(self, own: Collection[str]) -> Names:
+        """Without those of `own`."""
+        less = self._names.intersection(own)
+        if less and less not in self._less:
+            self._less[less] = Names(self._names - less)
+        return self._less[less] if less else self
+
+    def found_in(self, text: str) -> bool:
+        """Whether the text holds one."""
+        return any(c in text for c in self._firsts) and any(name in text for name in self._names)
+
+    def apart(self, text: str, cut: str) -> str:
+        """Cut behind its first character, the name of a special token is text like any other."""
+        return self._begins.sub(rf"\g<0>{cut}", text)
+
+
+def _unused(text: str) -> str:
+    return next(c for c in map(chr, range(0xFDD0, sys.maxunicode)) if c not in text)
+
+
 class Renderer:
     """For a tokenizer with a chat template. `end`: the token with which the template ends a turn; `ends`:
     every token with which the model may; `source`: the model's name, for errors."""
@@ -52,9 +85,28 @@ class Renderer:
     ):
         self.tokenizer, self.end, self.ends, self.source = tokenizer, end, ends, source or "the model"
         self.special = special_of(tokenizer) | (ends & tokenizer.added_tokens_decoder.keys())
-        words = sorted(re.escape(tokenizer.convert_ids_to_tokens(i)) for i in self.special)
-        self._begins = re.compile(f"(?=(?:{'|'.join(words) or '(?!)'})).", re.DOTALL)
+        self._all = Names(tokenizer.convert_ids_to_tokens(i) for i in self.special)
+        self._ends = Names(tokenizer.convert_ids_to_tokens(i) for i in ends & self.special)
         self._frames: dict[Side | None, Frame] = {}
+
+    def chat(self, messages: Messages, own: Collection[str] = ()) -> tuple[int, ...] | None:
+        """A conversation up to the assistant's turn; None where no message holds the name of a special token
+        other than those of `own`, so that the text is to be encoded as it stands."""
+        names = self._all.but(own)
+        if not any(names.found_in(m["content"]) for m in messages):
+            return None
+        cut = _unused("".join(m["content"] for m in messages))
+        apart = [{**m, "content": names.apart(m["content"], cut)} for m in messages]
+        return self._ids(text_of(self.tokenizer, apart, self.source), cut)
+
+    def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...] | None:
+        """A text that stands by itself, in the same way. `turn`: the model's own, in which only what ends a
+        turn is no token."""
+        names = (self._ends if turn else self._all).but(own)
+        if not names.found_in(text):
+            return None
+        cut = _unused(text)
+        return self._ids(names.apart(text, cut), cut)
 
     def observation(self, text: str | None, said: Sequence[int], side: Side) -> tuple[int, ...]:
         """What follows the turn `said`: its end, unless the model has ended it itself; `text` as a message of
@@ -62,10 +114,9 @@ class Renderer:
         turn. UserError where the template does not take it."""
         by = None if text is None else side
         frame = self._frames.get(by) or self._frames.setdefault(by, self._frame(by))
-        # cut behind its first character, a special token's name is text like any other
-        cut = next(c for c in map(chr, range(0xFDD0, sys.maxunicode)) if c not in (text or ""))
+        cut = _unused(text or "")
         try:
-            written = self._behind(frame.form, by, text and self._begins.sub(rf"\g<0>{cut}", text))
+            written = self._behind(frame.form, by, text and self._all.apart(text, cut))
         except Endless:
             raise
         except Exception as error:  # a template is a program of its own
