@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -10,7 +11,17 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from forethought.cli.arguments import Verbs, add_set, add_trust, numbers, positive, temperature, top_p, verb
+from forethought.cli.arguments import (
+    Verbs,
+    add_set,
+    add_trust,
+    from_zero,
+    numbers,
+    positive,
+    temperature,
+    top_p,
+    verb,
+)
 from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
@@ -19,7 +30,8 @@ if TYPE_CHECKING:
     from forethought.recipe.schema import TreeSpec
 
 SOURCE = (
-    "a run directory, or a model: a folder with config.json, or a name on the Hugging Face hub (with --task)"
+    "a run directory, a checkpoint in one (RUN/checkpoints/step-400), or a model: a folder with config.json, "
+    "or a name on the Hugging Face hub (with --task)"
 )
 # how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples per problem
 SAMPLED = {"temperature": 0.6, "top_p": 0.95}
@@ -30,6 +42,11 @@ def add_eval(verbs: Verbs) -> None:
     parser = verb(verbs, "eval", _eval, "measure each role and all together on held-out tasks")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
+    which = parser.add_mutually_exclusive_group()
+    _add_step(which)
+    which.add_argument(
+        "--all-steps", action="store_true", help="every checkpoint of the run, one row of a table each"
+    )
     parser.add_argument(
         "--levels", metavar="L", type=numbers, help="such as 3,4,5 or 3-5 (default: the run's)"
     )
@@ -61,6 +78,7 @@ def add_sample(verbs: Verbs) -> None:
     parser = verb(verbs, "sample", _sample, "look at what every role says, with what the verifiers say")
     parser.add_argument("source", metavar="SOURCE", type=Path, help=SOURCE)
     _add_task(parser)
+    _add_step(parser)
     parser.add_argument(
         "--n", metavar="N", type=positive, default=4, help="tasks to show (default: %(default)s)"
     )
@@ -102,6 +120,15 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
+def _add_step(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--step",
+        metavar="N",
+        type=from_zero,
+        help="the run's checkpoint of this step (default: the newest)",
+    )
+
+
 def _add_problems(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--problems", metavar="FILE.jsonl", type=Path, help="take these problems instead of the task's own"
@@ -110,25 +137,33 @@ def _add_problems(parser: argparse.ArgumentParser) -> None:
 
 def _eval(args: argparse.Namespace) -> int:
     from forethought import look
+    from forethought.display.tables import evaluation_table, steps_table
 
     tree = _tree(args)
     with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
-        source = look.find(args.source, args.task, args.overrides)
-        result = look.evaluate(
-            source,
-            problems=args.problems,
-            tasks=args.tasks,
-            levels=args.levels,
-            tree=tree,
-            samples=args.samples,
-            tell=_teller("tasks"),
-        )
+        steps = look.steps_of(args.source) if args.all_steps else [args.step]
+        results = []
+        for step in steps:
+            source = look.find(args.source, args.task, args.overrides, step)
+            results.append(
+                look.evaluate(
+                    source,
+                    problems=args.problems,
+                    tasks=args.tasks,
+                    levels=args.levels,
+                    tree=tree,
+                    samples=args.samples,
+                    tell=_teller("tasks" if len(steps) == 1 else f"tasks at step {step}"),
+                )
+            )
+            gc.collect()  # a model is full of cycles: it goes before the next one is loaded
+    rows = dict(zip(steps, results, strict=True))
     if args.json:
-        print(json.dumps(result, allow_nan=False))
+        found = {"steps": [{"step": n, **row} for n, row in rows.items()]} if args.all_steps else results[0]
+        print(json.dumps(found, allow_nan=False))
     else:
-        from forethought.display.tables import evaluation_table
-
-        print(printable(evaluation_table(result), keep="\n"))
+        table = steps_table(rows) if args.all_steps else evaluation_table(results[0])
+        print(printable(table, keep="\n"))
     return 0
 
 
@@ -153,7 +188,7 @@ def _sample(args: argparse.Namespace) -> int:
 
     tree = TreeSpec(temperature=args.temperature, top_p=args.top_p)
     with redirect_stdout(sys.stderr):
-        source = look.find(args.source, args.task, args.overrides)
+        source = look.find(args.source, args.task, args.overrides, args.step)
         _tell_notes(source)
         rows = look.sample(
             source, n=args.n, level=args.level, tree=tree, seed=args.seed, problems=args.problems

@@ -21,7 +21,12 @@ def add_traces(verbs: Verbs) -> None:
         _traces,
         "find saved trees again: every turn, with verdict, reward and credit",
     )
-    parser.add_argument("dir", metavar="DIR", type=Path, help="a run directory")
+    parser.add_argument(
+        "dir",
+        metavar="DIR",
+        type=Path,
+        help="a run directory, or a checkpoint in one for the trees of its step",
+    )
     parser.add_argument("--step", metavar="N", type=int, help="only this step")
     parser.add_argument(
         "--stage", metavar="N", type=positive, help="only this stage, from 1 as the report counts them"
@@ -81,12 +86,14 @@ def add_traces(verbs: Verbs) -> None:
 
 def _traces(args: argparse.Namespace) -> int:
     from forethought.display.trees import print_found
+    from forethought.store import run_at
     from forethought.traces.find import Filter, find, roles_of_run
 
-    if not (args.dir / "recipe.json").is_file():
+    if (at := run_at(args.dir, args.step)) is None:
         raise UserError(f"{args.dir}: no run here (a run directory has a recipe.json)")
+    run, step = at
     wanted = Filter(
-        step=args.step,
+        step=step,
         stage=args.stage and args.stage - 1,
         level=args.level,
         task=args.task,
@@ -96,8 +103,8 @@ def _traces(args: argparse.Namespace) -> int:
         quality=args.quality,
         measure=args.measure,
     )
-    notes = _damage(args.dir, args.step)
-    found, roles = find(args.dir, wanted, notes), roles_of_run(args.dir)
+    notes = _damage(run, step)
+    found, roles = find(run, wanted, notes), roles_of_run(run)
     print_found(found, args.n, sys.stdout, full=args.full, as_json=args.json, roles=roles)
     for note in notes:
         print(printable(note), file=sys.stderr)

@@ -30,6 +30,31 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
+def steps_table(results: Mapping[int, Mapping[str, Any]]) -> str:
+    """What `look.evaluate` found at each step of a run: a row per step, a measure with its 95 % interval per
+    column, as many columns at a time as the terminal is wide."""
+    measures = list(
+        dict.fromkeys(
+            name for found in results.values() for name, entry in found.items() if _is_measure(entry)
+        )
+    )
+    across, blocks = (WIDTH - 8) // 23, []
+    for start in range(0, len(measures), across):
+        some = measures[start : start + across]
+        lines = [f"{'step':>7} " + "".join(f"{name:^23}" for name in some).rstrip()]
+        for step, found in results.items():
+            lines.append(f"{step:7} " + "".join(f"{_bounded(found.get(name)):^23}" for name in some).rstrip())
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _bounded(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "-"
+    known = entry.get("low") is not None
+    return f"{entry['value']:.3f}" + (f" [{entry['low']:.3f}, {entry['high']:.3f}]" if known else "")
+
+
 def _is_measure(entry: Any) -> bool:
     return isinstance(entry, Mapping) and "value" in entry
 

@@ -6,4 +6,5 @@ from forethought.look.samples import sample as sample
 from forethought.look.source import Source as Source
 from forethought.look.source import find as find
 from forethought.look.source import find_all as find_all
+from forethought.look.source import steps_of as steps_of
 from forethought.look.swap import swap as swap

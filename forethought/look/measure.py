@@ -130,6 +130,7 @@ def _evaluate(
         found |= leaks(taskset, known) | references(taskset, known)
     settings = {
         "model": str(source.path),
+        **({} if source.step is None else {"step": source.step}),
         "task": recipe.task.name,
         "samples": samples,
         "temperature": tree.temperature,

@@ -1,5 +1,5 @@
-"""What can be looked at: a run directory (its newest checkpoint), or a bare model with a task that is named
-beside it."""
+"""What can be looked at: a run directory (its newest checkpoint, or that of a step), the folder of a
+checkpoint, or a bare model with a task that is named beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from forethought.recipe.speaking import roles_of
 from forethought.runs.progress import Progress
 from forethought.runs.run import EngineOf, torch_engine
 from forethought.runs.rundata import changed, unwatched
-from forethought.store import Store
+from forethought.store import Store, run_at
 from forethought.tasks.base import Taskset
 from forethought.tasks.families import TASKSETS, check_name, is_taskset
 
@@ -36,6 +36,7 @@ class Source:
     checkpoint: Path | None
     policies: Mapping[str, str]
     guest: bool = False
+    step: int | None = None  # of a run's checkpoint
     # what a reader of the numbers must know: files that have changed since the run began
     notes: tuple[str, ...] = ()
 
@@ -50,17 +51,31 @@ class Source:
         return engine
 
 
-def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> Source:
+def steps_of(path: Path) -> list[int]:
+    """Steps of the checkpoints of the run at `path`, ascending. UserError where there is no run or none."""
+    at = run_at(path)
+    if at is None or at[1] is not None:
+        raise UserError(f"{path} is not a run directory; the checkpoints of a run are looked at one by one")
+    store = Store.open(path)
+    store.chosen(None)
+    return store.steps()
+
+
+def find(
+    path: Path, task: str | None = None, overrides: Sequence[str] = (), step: int | None = None
+) -> Source:
     """The run or model at `path` (a folder, or a model's name on the hub), with `task` in place of a run's
-    own.
+    own. Of a run the newest checkpoint, or that of `step`; a checkpoint's folder is its run at its step.
 
     `task` is a family's name with its own defaults ("desk"), or a recipe (a file or a shipped one's name),
     whose task and eval tables are taken, and for a model its workflow too. `overrides` as for a recipe:
     "task.eval=[...]", "eval.tasks=50", "engine.device=cpu". UserError for a path that is neither, and for a
     model without a task; RecipeError for what does not fit the recipe.
     """
-    if (path / "recipe.json").is_file():
-        return _run(path, task, overrides)
+    if (at := run_at(path, step)) is not None:
+        return replace(_run(*at, task, overrides), path=path)
+    if step is not None:
+        raise UserError(f"{path} is not a run, so it has no checkpoint of step {step}")
     if path.exists() and not (path / "config.json").is_file():
         raise UserError(
             f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json)"
@@ -84,17 +99,17 @@ def find(path: Path, task: str | None = None, overrides: Sequence[str] = ()) -> 
 
 def find_all(paths: Sequence[Path], task: str | None = None, overrides: Sequence[str] = ()) -> list[Source]:
     """As `find`, but beside a run a bare model needs no task: it is a guest on the task of the first run."""
-    runs = [path for path in paths if (path / "recipe.json").is_file()]
+    runs = [path for path in paths if run_at(path) is not None]
     if task is not None or not runs:
         return [find(path, task, overrides) for path in paths]
-    lent = str(runs[0] / "recipe.json")
+    lent = str((run_at(runs[0]) or (runs[0], None))[0] / "recipe.json")
     return [
         find(path, None, overrides) if path in runs else replace(find(path, lent, overrides), guest=True)
         for path in paths
     ]
 
 
-def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
+def _run(path: Path, step: int | None, task: str | None, overrides: Sequence[str]) -> Source:
     recipe = load_recipe(path / "recipe.json", trains=False)
     notes = (*changed(path, recipe), *unwatched(path, recipe)) if task is None else ()
     recipe = _checked(_with_task(recipe, task) if task is not None else recipe, overrides)
@@ -103,12 +118,8 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
         raise UserError(
             f"{path / 'recipe.json'} is not the recipe that the run was trained with: put it back as it was"
         )
-    latest = store.latest()
+    folder, state = store.chosen(step)
     over = store.passed_over()
-    if latest is None:
-        why = f" ({over})" if over else ""
-        raise UserError(f"{path} has no checkpoint yet{why}; wait for its first or resume it")
-    folder, state = latest
     engine = folder / "engine"
     # measured as it was trained
     recipe = replace(recipe, engine=kept.pinned(recipe.engine, state.get("chosen") or {}))
@@ -122,6 +133,7 @@ def _run(path: Path, task: str | None, overrides: Sequence[str]) -> Source:
         recipe=_from_files(recipe, engine),
         checkpoint=engine,
         policies=policies,
+        step=state["step"],
         notes=(*notes, *([over] if over else [])),
     )
 

@@ -32,7 +32,7 @@ from forethought.store.files import digest, digest_of, read_object, remove, whol
 from forethought.store.logs import Log, unlike
 from forethought.store.trees import packed
 
-__all__ = ["Store", "is_new", "verify"]
+__all__ = ["Store", "is_new", "run_at", "verify"]
 
 METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
 RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
@@ -40,6 +40,7 @@ OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "images", "guided"
 # what a run writes into, cuts or deletes
 # of OWN and beside it: the rest are files
 FOLDERS = ("checkpoints", "trees", "images", "guided", "grams", "tensorboard")
+MOST_STEPS = 20  # that an error lists
 IMAGE = re.compile(r"[0-9a-f]{32}\.(png|jpg)")  # the name of an image
 BEGUN = {locks.NAME, f"{RECIPE}.new", f".{START}.tmp"}  # what a start that was killed can leave
 
@@ -306,6 +307,23 @@ class Store:
         steps = self.steps()
         return self.state(steps[-1]) if steps else None
 
+    def chosen(self, step: int | None) -> tuple[Path, dict]:
+        """(folder, state) of the checkpoint of `step`, None: of the newest. UserError where it is not there,
+        with those that are; CheckpointError for a damaged one."""
+        there = self.steps()
+        if not there:
+            over = self.passed_over()
+            why = f" ({over})" if over else ""
+            raise UserError(f"{self.out} has no checkpoint yet{why}; wait for its first or resume it")
+        if step is not None and step not in there:
+            shown = ", ".join(map(str, there[-MOST_STEPS:]))
+            more = f" and {len(there) - MOST_STEPS} earlier ones" if len(there) > MOST_STEPS else ""
+            raise UserError(
+                f"{self.out} has no checkpoint of step {step}; it has those of {shown}{more} "
+                f"(save.keep says how many a run keeps)"
+            )
+        return self.state(there[-1] if step is None else step)
+
     def mend(self) -> None:
         """Finish or undo what a process that died left half done in `checkpoints/`."""
         checkpoints.mend(self.checkpoints)
@@ -330,6 +348,19 @@ class Store:
     def prune(self, keep: int, spare: Iterable[int]) -> None:
         """Remove old checkpoints: the newest `keep` and those in `spare` stay."""
         checkpoints.prune(self.checkpoints, keep, spare)
+
+
+def run_at(path: Path, step: int | None = None) -> tuple[Path, int | None] | None:
+    """(run, step) of a run's folder or of a checkpoint in one (`RUN/checkpoints/step-400`, with or without
+    its zeros); None for what is no run. UserError where a checkpoint's folder and `step` name two steps."""
+    if (path / RECIPE).is_file():
+        return path, step
+    run, named = path.parent.parent, re.fullmatch(r"step-(\d{1,18})", path.name)
+    if named is None or path.parent.name != "checkpoints" or not (run / RECIPE).is_file():
+        return None
+    if step not in (None, int(named[1])):
+        raise UserError(f"{path} is the checkpoint of step {int(named[1])}, and --step says {step}; give one")
+    return run, int(named[1])
 
 
 def is_new(out: Path) -> bool:

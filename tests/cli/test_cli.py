@@ -392,7 +392,7 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
     ]
     assert cli.main(argv) == 0
     assert run.calls == [
-        ("find", Path("Qwen/Qwen3"), "math", ["eval.seed=1"]),
+        ("find", Path("Qwen/Qwen3"), "math", ["eval.seed=1"], None),
         (
             "evaluate",
             THE_SOURCE,
@@ -413,7 +413,7 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
 def test_eval_prints_a_table(run, capsys):
     run.answer = ANSWER
     assert cli.main(["eval", "r"]) == 0
-    assert run.calls[0] == ("find", Path("r"), None, [])
+    assert run.calls[0] == ("find", Path("r"), None, [], None)
     assert capsys.readouterr().out == (
         "                value   95 % interval       n\n"
         "plan            0.500  0.250 to 0.750      20\n"
@@ -534,7 +534,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
     ]
     assert cli.main(["sample", "r", "--n", "2", "--level", "3", "--temperature", "0", "--seed", "5"]) == 0
     assert run.calls == [
-        ("find", Path("r"), None, []),
+        ("find", Path("r"), None, [], None),
         (
             "sample",
             THE_SOURCE,
