@@ -20,8 +20,10 @@ ROOT = Path(forethought.__file__).parent
 # down only.
 FLOORS = {
     "cli": 11,
+    "api": 11,
     "__main__": 12,
     "look": 10,
+    "export": 10,
     "arms": 10,  # what is made of runs: looked at again, many at once
     "runs": 9,
     "stages": 8,
@@ -51,6 +53,7 @@ ONE_ROOM = {"tasks.guided": "tasks.base"}
 # The folders of the embedded engine, in the same way
 TORCH_FLOORS = {
     "engine": 5,
+    "export": 5,
     "models": 4,
     "sampling": 3,
     "machine": 2,
@@ -63,6 +66,7 @@ TORCH_ROOMS = ("engines.torch",)
 NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
 # extras: one place of a room each
 ONE_PLACE = {
+    "gguf": {"engines.torch.export.gguf"},
     "httpx": {"stages.distill.transport"},
     "httpcore": {"stages.distill.transport"},
     "datasets": {"stages.distill.parquet", "tasks.math.files"},

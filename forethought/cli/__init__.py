@@ -25,6 +25,7 @@ from forethought.cli.arguments import numbers as _numbers
 from forethought.cli.arguments import positive as _positive
 from forethought.cli.arguments import verb as _verb
 from forethought.cli.arguments import words as _words
+from forethought.cli.export import add_export
 from forethought.cli.faults import explain
 from forethought.cli.grams import add_grams
 from forethought.cli.look import add_eval, add_sample, add_swap
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add_eval(verbs)
     add_sample(verbs)
     add_swap(verbs)
+    add_export(verbs)
     add_traces(verbs)
     _add_arms(verbs)
     add_grams(verbs)
@@ -208,9 +210,9 @@ def _train(args: argparse.Namespace) -> int:
             "--hardware and --assume are for --dry-run, which tells what a run would take; a run "
             "uses the machine it is on"
         )
-    args.run_dir = args.resume or args.out or _free_directory(recipe.name)
-    from forethought.store import is_new
+    from forethought.store import free_directory, is_new
 
+    args.run_dir = args.resume or args.out or free_directory(recipe.name)
     if not args.resume and args.run_dir.exists() and not args.run_dir.is_dir():
         raise UserError(f"--out: {args.run_dir} is not a folder; give one that is new or empty")
     if not args.resume and not is_new(args.run_dir):
@@ -317,13 +319,6 @@ def _recipe_of_run(run: Path) -> Recipe:
         return _checked(recipe)
     except RecipeError as error:  # of a whole recipe: damage, or what this machine or version lacks
         raise UserError(f"{run / 'recipe.json'}: {error}") from None
-
-
-def _free_directory(name: str) -> Path:
-    n = 1
-    while (path := Path("runs") / f"{name}-{n}").exists():
-        n += 1
-    return path
 
 
 def _arms(args: argparse.Namespace) -> int:

@@ -22,19 +22,16 @@ from forethought.cli.arguments import (
     top_p,
     verb,
 )
-from forethought.core.errors import UserError
 from forethought.core.printable import printable
+from forethought.recipe.sampling import SAMPLED, measured_with
 
 if TYPE_CHECKING:
     from forethought.look import Source
-    from forethought.recipe.schema import TreeSpec
 
 SOURCE = (
     "a run directory, a checkpoint in one (RUN/checkpoints/step-400), or a model: a folder with config.json, "
     "or a name on the Hugging Face hub (with --task)"
 )
-# how PTA-GRPO (arXiv 2510.01833) validates, with 64 samples per problem
-SAMPLED = {"temperature": 0.6, "top_p": 0.95}
 
 
 def add_eval(verbs: Verbs) -> None:
@@ -139,7 +136,7 @@ def _eval(args: argparse.Namespace) -> int:
     from forethought import look
     from forethought.display.tables import evaluation_table, steps_table
 
-    tree = _tree(args)
+    tree = measured_with(args.samples, args.temperature, args.top_p)
     with redirect_stdout(sys.stderr):  # whatever a library prints must not end up inside the JSON
         steps = look.steps_of(args.source) if args.all_steps else [args.step]
         results = []
@@ -165,21 +162,6 @@ def _eval(args: argparse.Namespace) -> int:
         table = steps_table(rows) if args.all_steps else evaluation_table(results[0])
         print(printable(table, keep="\n"))
     return 0
-
-
-def _tree(args: argparse.Namespace) -> TreeSpec:
-    """Greedy, or several samples at the settings of SAMPLED where the command line does not say others."""
-    from forethought.recipe.schema import TreeSpec
-
-    usual = SAMPLED if args.samples > 1 else {"temperature": 0.0, "top_p": 1.0}
-    said = {key: value for key in usual if (value := getattr(args, key)) is not None}
-    found = usual | said
-    if found["temperature"] == 0 and "top_p" in said:
-        raise UserError(
-            "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, "
-            "or leave it out"
-        )
-    return TreeSpec(**found)
 
 
 def _sample(args: argparse.Namespace) -> int:

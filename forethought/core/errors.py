@@ -66,6 +66,10 @@ class Interrupted(ForethoughtError):
         super().__init__(message)
 
 
+class Asked(ForethoughtError):
+    """Who watches the run asked it to stop: it has written a checkpoint and can be resumed."""
+
+
 def quoted(path: object) -> str:
     """A path as a shell takes it, for a command that a message offers."""
     return shlex.quote(str(path))

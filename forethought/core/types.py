@@ -305,4 +305,5 @@ class Event:
     stage_steps: int = 0
     values: Mapping[str, float] = field(default_factory=dict)  # the log line of a step or an evaluation
     outcome: str = ""  # of a decision
+    about: str = ""  # kind of a decision, as decisions.jsonl has it: gate, schedule, layout, guard, run
     roles: tuple[str, ...] = ()  # of the workflow, in order

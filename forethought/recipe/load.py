@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -52,11 +52,16 @@ def load(
     """
     path = _find(source)
     own = path.name != "recipe.json" and path.parent != _shipped_folder()
-    base = path.parent if own else Path.cwd()
     tables = read_tables(path)
     if path.name == "recipe.json":
         consent.need(code.code_in(tables, trains), path.parent)
-    return override(anchored(from_dict(code.anchored(tables, base)), base), overrides, beside)
+    return override(of_tables(tables, path.parent if own else Path.cwd()), overrides, beside)
+
+
+def of_tables(tables: Mapping[str, Any], base: Path) -> Recipe:
+    """The recipe that plain tables say, in whole paths: those in it are relative to the folder `base`.
+    RecipeError as `load` raises it."""
+    return anchored(from_dict(code.anchored(tables, base)), base)
 
 
 def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = None) -> Recipe:
@@ -73,8 +78,7 @@ def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = Non
             said["roles"] = []
     for text in overrides:
         _override(data, text)
-    base = beside or Path.cwd()
-    return anchored(from_dict(code.anchored(data, base)), base)
+    return of_tables(data, beside or Path.cwd())
 
 
 def _with_workflow(recipe: Recipe, overrides: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from forethought import __version__, report
-from forethought.core.errors import Diverged, Interrupted, quoted
+from forethought.core.errors import Asked, Diverged, ForethoughtError, Interrupted, quoted
 from forethought.core.types import Event
 from forethought.engines.base import Engine
 from forethought.recipe.schema import OptimSpec, Recipe, TrainingSpec
@@ -80,11 +80,13 @@ def keep_machine(at: Progress, facts: Mapping[str, object]) -> None:
         at.machines = [*at.machines, {"step": at.step, **facts}]
 
 
-def left(store: Store, step: int, number: int) -> Interrupted:
-    """The exception that ends an interrupted run, with the command that continues it. `number`: the
-    signal."""
+def left(store: Store, step: int, asked: int | str) -> ForethoughtError:
+    """The exception that ends an interrupted run, with the command that continues it. `asked`: the signal, or
+    why who watches asked for it."""
     command = f"forethought train --resume {quoted(store.out)}"
-    return Interrupted(f"interrupted at step {step}, everything is saved; continue with: {command}", number)
+    if isinstance(asked, str):
+        return Asked(f"stopped at step {step} ({asked}), everything is saved; continue with: {command}")
+    return Interrupted(f"interrupted at step {step}, everything is saved; continue with: {command}", asked)
 
 
 def facts_of(engine: Engine) -> dict[str, object]:

@@ -7,9 +7,23 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 HANG_UP = getattr(signal, "SIGHUP", None)  # not on Windows
 NUMBERS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else [])]
+
+
+class Wish:
+    """Where who watches a run asks it to stop, and hears of its checkpoints; the run looks after each
+    step."""
+
+    def __init__(self) -> None:
+        self.why = ""
+        self.saved: Callable[[Path], None] = lambda folder: None
+
+    def ask(self, why: str) -> None:
+        """Stop after this step, for this reason; the first one holds."""
+        self.why = self.why or why
 
 
 class Interrupts:

@@ -4,6 +4,7 @@ that its observers see."""
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class Ledger:
     machine, changes nothing in it."""
 
     events: EventFiles  # open while the run goes on
+    saved: Callable[[Path], None]  # hears of every checkpoint
 
     def __init__(self, recipe: Recipe, engine: Engine, store: Store, monitor: Monitor, observe: Observer):
         self.recipe, self.engine, self.store, self.monitor, self.observe = (
@@ -67,20 +69,22 @@ class Ledger:
             raise Diverged(f"NaN or inf in {bad}")
         p.seconds, p.probes = self.seconds(), self.monitor.state_dict()
         state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
-        self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
+        folder = self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
+        self.saved(folder)
 
     def decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
         """A decision on record, and told."""
         at = {"step": self.progress.step, "stage": min(self.progress.stage, len(self.recipe.stage) - 1)}
         said = {"kind": kind, "name": name, "outcome": outcome, "reason": reason}
         self.store.decide(Decision(**at, **said, numbers=dict(numbers or {})))
-        self.emit("decision", text=f"{name}: {reason}", outcome=outcome)
+        self.emit("decision", text=f"{name}: {reason}", outcome=outcome, about=kind)
 
-    def leave(self, number: int) -> None:
-        """Interrupted, by the signal of this number; the caller has saved."""
-        self.decide("run", self.recipe.name, "interrupt", f"signal {number}")
-        raise endings.left(self.store, self.progress.step, number)
+    def leave(self, asked: int | str) -> None:
+        """Interrupted, by the signal of this number, or Asked, for the reason given; the caller has saved."""
+        said = asked if isinstance(asked, str) else f"signal {asked}"
+        self.decide("run", self.recipe.name, "interrupt", said)
+        raise endings.left(self.store, self.progress.step, asked)
 
     def close(self, status: str) -> Path | None:
         """The run's summary and its page; None where there is no page."""

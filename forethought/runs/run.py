@@ -37,6 +37,7 @@ from forethought.recipe.speaking import roles_of
 from forethought.runs import handover, rundata
 from forethought.runs.faces import check_faces
 from forethought.runs.functions import check_functions
+from forethought.runs.interrupts import Wish
 from forethought.runs.progress import Progress
 from forethought.runs.resuming import ensure_records, find, recipe_of, unlike
 from forethought.runs.runner import Observer, Result, Runner
@@ -179,8 +180,15 @@ def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
     )
 
 
-def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
-    """Run a recipe into a new directory. Raises UserError, GateStop or Interrupted; what was saved stays."""
+def train(
+    recipe: Recipe,
+    out: Path,
+    observe: Observer,
+    engine_of: EngineOf = torch_engine,
+    wish: Wish | None = None,
+) -> Result:
+    """Run a recipe into a new directory. Raises UserError, GateStop, Interrupted, or Asked where `wish` was
+    told to stop; what was saved stays."""
     recipe = anchored(recipe, Path.cwd())
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
@@ -189,7 +197,8 @@ def train(recipe: Recipe, out: Path, observe: Observer, engine_of: EngineOf = to
         with store.alone() as note:
             Store.create(out)  # again: another process may have begun here meanwhile
             _write_start(store, recipe)
-            runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            beside = _beside(recipe, rollouts, engine_of)
+            runner = Runner(recipe, engine, rollouts, store, observe, beside, wish)
             notes = [*filter(None, [note]), *rundata.unheld(recipe)]
             return runner.go(Progress(policies=handover.first_policies(recipe)), "start", notes)
 
@@ -240,7 +249,9 @@ def _is_finished(store: Store, recipe: Recipe, at: Progress) -> bool:
     return at.finished and at.stage >= len(recipe.stage) and store.read_summary()[0].get("status") == "done"
 
 
-def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> Result:
+def resume(
+    out: Path, observe: Observer, engine_of: EngineOf = torch_engine, wish: Wish | None = None
+) -> Result:
     """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused
     before anything is loaded.
 
@@ -273,7 +284,8 @@ def resume(out: Path, observe: Observer, engine_of: EngineOf = torch_engine) -> 
             else:
                 keep_lists(recipe, out)  # a start may have been killed before it had them all
                 rundata.record(recipe, out)
-            runner = Runner(recipe, engine, rollouts, store, observe, _beside(recipe, rollouts, engine_of))
+            beside = _beside(recipe, rollouts, engine_of)
+            runner = Runner(recipe, engine, rollouts, store, observe, beside, wish)
             if found.folder and (moved := kept.differences(chosen, engine.chosen())):
                 _elsewhere(store, recipe, progress, moved, observe)
             return runner.go(progress, "resume" if found.folder else "start", notes)

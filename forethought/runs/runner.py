@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought import __version__
-from forethought.core.errors import Diverged, FaultStop, GateStop, Interrupted, RecipeError, UserError
+from forethought.core.errors import Asked, Diverged, FaultStop, GateStop, Interrupted, RecipeError, UserError
 from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
@@ -27,7 +27,7 @@ from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TrainingSpec
 from forethought.runs import endings, handover
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
-from forethought.runs.interrupts import Interrupts
+from forethought.runs.interrupts import Interrupts, Wish
 from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
 from forethought.runs.ledger import Ledger
 from forethought.runs.progress import Progress
@@ -62,12 +62,15 @@ class Runner:
         store: Store,
         observe: Observer,
         load: Load | None = None,
+        wish: Wish | None = None,
     ):
+        self.wish = wish or Wish()
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
         levels = recipe.eval.levels or rollouts.taskset.levels
         self.held_out = held_out(rollouts.taskset, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
+        self.ledger.saved = self.wish.saved
         self.failures = Failures(rollouts.guard, recipe.limits, store, self.ledger.decide)
 
     def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
@@ -110,7 +113,7 @@ class Runner:
                         continue
                     progress.finished = True
                     self.ledger.save()
-            except Interrupted:
+            except (Interrupted, Asked):
                 self.ledger.close("interrupted")
                 raise
             except Diverged as error:
@@ -176,7 +179,7 @@ class Runner:
                 return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
             # that a refused update has just called in question push no earlier ones out.
-            asked = self.interrupts.caught  # read once: who leaves has saved
+            asked = self.interrupts.caught or self.wish.why  # read once: who leaves has saved
             if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
                 self.ledger.save()
             if not last and asked:

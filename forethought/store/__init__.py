@@ -32,7 +32,7 @@ from forethought.store.files import digest, digest_of, read_object, remove, whol
 from forethought.store.logs import Log, unlike
 from forethought.store.trees import packed
 
-__all__ = ["Store", "is_new", "run_at", "verify"]
+__all__ = ["Store", "free_directory", "is_new", "run_at", "verify"]
 
 METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
 RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
@@ -361,6 +361,14 @@ def run_at(path: Path, step: int | None = None) -> tuple[Path, int | None] | Non
     if step not in (None, int(named[1])):
         raise UserError(f"{path} is the checkpoint of step {int(named[1])}, and --step says {step}; give one")
     return run, int(named[1])
+
+
+def free_directory(name: str) -> Path:
+    """Where a run goes that was given no place: runs/<name>-<n>, the first free n."""
+    n = 1
+    while (path := Path("runs") / f"{name}-{n}").exists():
+        n += 1
+    return path
 
 
 def is_new(out: Path) -> bool:

@@ -40,7 +40,7 @@ def test_every_checkpoint_is_measured_as_the_run_measured_itself(trained):
     table = steps_table(found).splitlines()
     assert table[0].split() == ["step", "plan", "act", "e2e"] and len(table) == 6
     low, high = (found[4]["plan"][key] for key in ("low", "high"))
-    assert table[5].startswith(f"      4   1.000 [{low:.3f}, {high:.3f}]")
+    assert table[5].startswith(f"      4  1.000 [{low:.3f}, {high:.3f}]")
 
 
 def test_a_checkpoint_may_be_named_by_its_folder(trained):
@@ -112,7 +112,8 @@ def test_the_command_line_measures_one_step_or_all(trained, monkeypatch, capsys)
 
 def test_trees_of_a_checkpoints_step(trained, tmp_path, capsys):
     recipe = desk_recipe(
-        {"kind": "imitate", "until": {"steps": 1}, "batch": 2}, {"until": {"steps": 2}, "batch": 2}
+        {"kind": "imitate", "until": {"steps": 1}, "batch": 2},
+        {"kind": "reinforce", "until": {"steps": 2}, "batch": 2},
     )
     out = tmp_path / "run"
     run.train(recipe, out, nothing, fake_desk())

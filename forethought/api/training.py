@@ -1,0 +1,152 @@
+"""`ft.train`: a recipe becomes a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forethought.api.callbacks import AnyCallback, CallbackError, Watching
+from forethought.api.given import Overrides, beside_a_loop, written
+from forethought.api.opened import Run
+from forethought.core.errors import Asked, Interrupted, UserError, quoted
+from forethought.core.types import Event
+from forethought.recipe.schema import Recipe
+from forethought.runs.interrupts import Wish
+
+if TYPE_CHECKING:
+    from forethought.runs.run import EngineOf
+    from forethought.runs.runner import Result
+
+
+def train(
+    recipe: str | PathLike[str] | Mapping[str, Any] | Recipe = "desk",
+    *,
+    out: str | PathLike[str] | None = None,
+    overrides: Overrides = (),
+    model: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    gates: bool = True,
+    callbacks: Sequence[AnyCallback] = (),
+    resume: str | PathLike[str] | Run | None = None,
+    progress: bool = True,
+    engine_of: EngineOf | None = None,
+) -> Run:
+    """Train a recipe, stage by stage, and return the run.
+
+    `recipe`: the name of a shipped one, a TOML file, a run whose recipe is taken, the tables of a recipe as a
+    dict, or a `Recipe`. `out`: its directory (None: runs/NAME-N). `overrides`: changes of single values.
+    `model`: start from this model. `gates` False: without the recipe's gates. `resume`: continue this run
+    instead; then only `callbacks`, `progress` and `overrides` that do not touch what is done are taken.
+    `progress` False: nothing is printed.
+
+    A run that a callback stopped is returned, with `status` "interrupted". Raises what the command line says
+    in one line: UserError (RecipeError with the address of a value), CallbackError, GateStop where a gate
+    stops the run, Interrupted for Ctrl-C. Whatever is raised, what was written stays and can be resumed.
+    """
+    if resume is not None:
+        given = {"out": out, "model": model, "seed": seed, "recipe": None if recipe == "desk" else recipe}
+        extra = [name for name, value in given.items() if value is not None] + ([] if gates else ["gates"])
+        if extra:
+            raise UserError(
+                f"resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
+            )
+        where = resume.path if isinstance(resume, Run) else Path(resume)
+        return _go(where, None, written(overrides), callbacks, progress, engine_of)
+    found = recipe_of(recipe, overrides, model, seed, gates)
+    from forethought.store import free_directory, is_new
+
+    where = free_directory(found.name) if out is None else Path(out)
+    if not is_new(where):
+        begun = (where / "recipe.json").is_file()
+        way = f"continue that run with ft.train(resume={str(where)!r}), or choose" if begun else "choose"
+        raise UserError(f"{where} is not empty; {way} another out")
+    return _go(where, found, [], callbacks, progress, engine_of)
+
+
+def recipe_of(
+    recipe: str | PathLike[str] | Mapping[str, Any] | Recipe,
+    overrides: Overrides = (),
+    model: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    gates: bool = True,
+) -> Recipe:
+    """The recipe that `train` would run. RecipeError for the first value that does not fit."""
+    from forethought.recipe.check import check
+    from forethought.recipe.load import load, of_tables, override
+
+    if isinstance(recipe, Recipe):
+        found = override(recipe, written(overrides))
+    elif isinstance(recipe, Mapping):
+        found = override(of_tables(recipe, Path.cwd()), written(overrides))
+    else:
+        found = load(str(recipe), written(overrides))
+    if model is not None:
+        found = replace(found, model=replace(found.model, path=str(model)))
+    if seed is not None:
+        found = replace(found, seed=seed)
+    if not gates:
+        stages = (replace(stage, gates=()) if stage.gates else stage for stage in found.stage)
+        found = replace(found, stage=tuple(stages))
+    check(found)
+    return found
+
+
+def _go(
+    out: Path,
+    recipe: Recipe | None,
+    changes: list[str],
+    callbacks: Sequence[AnyCallback],
+    progress: bool,
+    engine_of: EngineOf | None,
+) -> Run:
+    """Train `recipe`, None: resume, in `out`; callbacks hear of it to its end."""
+    from forethought import display
+
+    wish = Wish()
+    watching = Watching(callbacks, out, wish)
+    if progress:
+        with display.choose(sys.stdout, plain=False) as shown:
+            return _watched(out, recipe, changes, watching, [shown, watching], engine_of)
+    return _watched(out, recipe, changes, watching, [watching], engine_of)
+
+
+def _watched(
+    out: Path,
+    recipe: Recipe | None,
+    changes: list[str],
+    watching: Watching,
+    observers: Sequence[Callable[[Event], None]],
+    engine_of: EngineOf | None,
+) -> Run:
+    from forethought.runs import run
+
+    def observe(event: Event) -> None:
+        for one in observers:
+            one(event)
+
+    engine = {} if engine_of is None else {"engine_of": engine_of}
+
+    def work() -> Result:
+        if recipe is None:
+            return run.resume(out, observe, wish=watching.wish, **engine)
+        return run.train(recipe, out, observe, wish=watching.wish, **engine)
+
+    status, values = "stopped", {}
+    try:
+        result = beside_a_loop(work, watching.wish)
+        status, values = result.status, result.values
+    except (Asked, Interrupted) as error:
+        status = "interrupted"
+        if isinstance(error, Interrupted):
+            raise
+    finally:
+        if watching.last is not None:  # else nothing has begun
+            watching.end(status, values)
+    if watching.fault is not None:
+        more = "" if status == "done" else f"; continue with: forethought train --resume {quoted(out)}"
+        raise CallbackError(f"{watching.said}; everything is saved in {out}{more}") from watching.fault
+    return Run(out)
