@@ -1,0 +1,43 @@
+"""A checkpoint of a run, whole and of this run, with who speaks for each role in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from forethought.core.errors import CheckpointError, UserError
+from forethought.recipe.load import load as load_recipe
+from forethought.recipe.schema import Recipe
+from forethought.runs.progress import Progress
+from forethought.store import RECIPE, Store, run_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    run: Path
+    step: int
+    recipe: Recipe
+    checkpoint: Path
+    policies: Mapping[str, str]  # role -> who speaks for it
+
+
+def find(source: Path, step: int | None = None) -> Found:
+    """The newest checkpoint of the run at `source`, or that of `step`; a checkpoint's folder is its run at
+    its step. UserError where there is no run or no such step, CheckpointError for a damaged one."""
+    at = run_at(source, step)
+    if at is None:
+        raise UserError(f"{source} is not a run: it has no {RECIPE}; give a run or a checkpoint in one")
+    run, step = at
+    store = Store.open(run)
+    recipe = load_recipe(run / RECIPE)
+    if store.begun_with() and not store.has_its_recipe():
+        raise UserError(
+            f"{run / RECIPE} is not the recipe that the run was trained with: put it back as it was"
+        )
+    checkpoint, state = store.chosen(step)
+    try:
+        policies = Progress.read(state["progress"]).policies
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {checkpoint} is damaged (state.json {error})") from error
+    return Found(run=run, step=state["step"], recipe=recipe, checkpoint=checkpoint, policies=policies)
