@@ -34,7 +34,7 @@ class Moment:
     stage_step: int
     # step, evaluation: the line of metrics.jsonl; end: the newest evaluation
     values: Mapping[str, float] = field(default_factory=dict)
-    outcome: str = ""  # gate: pass, stop or roll_back
+    outcome: str = ""  # gate: pass, vacuous (it could not fail), stop or roll_back
     reason: str = ""  # gate: the metric and its numbers, in a sentence
     checkpoint: Path | None = None  # checkpoint: its folder
     status: str = ""  # end: done, stopped (a gate, a fault) or interrupted

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,7 +68,7 @@ def beside_a_loop(work: Callable[[], Any], wish: Wish | None = None) -> Any:
     except RuntimeError:
         return work()
     with Interrupts() as pressed, ThreadPoolExecutor(1, thread_name_prefix="forethought") as pool:
-        future = pool.submit(work)
+        future = pool.submit(copy_context().run, work)
         while not future.done():
             wait([future], timeout=LOOK)
             if pressed.caught and wish is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from forethought.api.given import Located, Overrides, Source, beside_a_loop, path_of, written
+from forethought.core.consent import trusting
 
 if TYPE_CHECKING:
     from forethought.export import Exported
@@ -26,26 +27,28 @@ def evaluate(
     samples: int = 1,
     temperature: float | None = None,
     top_p: float | None = None,
+    trust_code: bool = False,
     engine_of: EngineOf | None = None,
 ) -> dict[str, Any]:
     """Measure each role and all together on held-out tasks: {"plan": {"value", "low", "high", "n",
     "by_level"}, "act": ..., "e2e": ...}, with 95 % intervals. As `forethought eval --json`; `look.evaluate`
-    has every key. UserError for what is neither a run nor a model, or does not fit."""
+    has every key. UserError for what is neither a run nor a model, or does not fit. `trust_code`: run the
+    code that somebody else's run names."""
     from forethought import look
     from forethought.recipe.sampling import measured_with
 
-    found = look.find(path_of(source), task, written(overrides), step)
-    return beside_a_loop(
-        lambda: look.evaluate(
-            found,
-            problems=None if problems is None else Path(problems),
-            tasks=tasks,
-            levels=levels,
-            tree=measured_with(samples, temperature, top_p),
-            samples=samples,
-            **_engine(engine_of),
+    with trusting(trust_code):
+        return beside_a_loop(
+            lambda: look.evaluate(
+                look.find(path_of(source), task, written(overrides), step),
+                problems=None if problems is None else Path(problems),
+                tasks=tasks,
+                levels=levels,
+                tree=measured_with(samples, temperature, top_p),
+                samples=samples,
+                **_engine(engine_of),
+            )
         )
-    )
 
 
 def sample(
@@ -60,24 +63,25 @@ def sample(
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int = 0,
+    trust_code: bool = False,
     engine_of: EngineOf | None = None,
 ) -> list[dict[str, Any]]:
     """`n` held-out tasks, each with what every role says and the verdicts. As `forethought sample --json`."""
     from forethought import look
     from forethought.recipe.schema import TreeSpec
 
-    found = look.find(path_of(source), task, written(overrides), step)
-    return beside_a_loop(
-        lambda: look.sample(
-            found,
-            n=n,
-            level=level,
-            tree=TreeSpec(temperature=temperature, top_p=top_p),
-            seed=seed,
-            problems=None if problems is None else Path(problems),
-            **_engine(engine_of),
+    with trusting(trust_code):
+        return beside_a_loop(
+            lambda: look.sample(
+                look.find(path_of(source), task, written(overrides), step),
+                n=n,
+                level=level,
+                tree=TreeSpec(temperature=temperature, top_p=top_p),
+                seed=seed,
+                problems=None if problems is None else Path(problems),
+                **_engine(engine_of),
+            )
         )
-    )
 
 
 def swap(
@@ -85,13 +89,19 @@ def swap(
     task: str | None = None,
     tasks: int | None = None,
     overrides: Overrides = (),
+    trust_code: bool = False,
     engine_of: EngineOf | None = None,
 ) -> list[dict[str, Any]]:
     """Every planner with every actor, a table for the tasks of each. As `forethought swap --json`."""
     from forethought import look
 
-    found = look.find_all([path_of(source) for source in sources], task, written(overrides))
-    return beside_a_loop(lambda: look.swap(found, tasks=tasks, **_engine(engine_of)))
+    paths = [path_of(source) for source in sources]
+    with trusting(trust_code):
+        return beside_a_loop(
+            lambda: look.swap(
+                look.find_all(paths, task, written(overrides)), tasks=tasks, **_engine(engine_of)
+            )
+        )
 
 
 def export(
@@ -102,13 +112,15 @@ def export(
     role: str | None = None,
     merge: bool = False,
     gguf: Literal["f16", "f32"] | None = None,
+    trust_code: bool = False,
 ) -> Exported:
     """Write the models of a run as folders that transformers, vLLM and llama.cpp open, each with a model
     card. As `forethought export`."""
     from forethought.export import export as write
 
     where = None if to is None else Path(to)
-    return write(path_of(source), to=where, step=step, role=role, merge=merge, gguf=gguf)
+    with trusting(trust_code):
+        return write(path_of(source), to=where, step=step, role=role, merge=merge, gguf=gguf)
 
 
 def compare(*runs: str | PathLike[str] | Located, out: str | PathLike[str] = "compare.html") -> Path:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from forethought.core.consent import trusting
 from forethought.core.errors import UserError
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
@@ -28,17 +29,17 @@ class Checkpoint:
     path: Path
 
 
-def open(run: str | PathLike[str]) -> Run:
+def open(run: str | PathLike[str], *, trust_code: bool = False) -> Run:
     """The run in this directory. UserError where there is none. A run that still goes on is read as far as it
-    has come."""
-    return Run(Path(run))
+    has come. `trust_code`: the code that somebody else's run names may run here."""
+    return Run(Path(run), trust_code)
 
 
 class Run:
     """A run directory. Reading it changes nothing in it."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, trust_code: bool = False):
+        self.path, self._trust = path, trust_code
         self._store = Store.open(path)
 
     def __repr__(self) -> str:
@@ -49,7 +50,8 @@ class Run:
         """What it trains, as recipe.json has it."""
         from forethought.recipe.load import load
 
-        return load(self.path)
+        with trusting(self._trust):
+            return load(self.path)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -100,19 +102,19 @@ class Run:
         """`ft.evaluate` of this run."""
         from forethought.api.looking import evaluate
 
-        return evaluate(self, **settings)
+        return evaluate(self, **self._trusting(settings))
 
     def sample(self, **settings: Any) -> list[dict[str, Any]]:
         """`ft.sample` of this run."""
         from forethought.api.looking import sample
 
-        return sample(self, **settings)
+        return sample(self, **self._trusting(settings))
 
     def export(self, **settings: Any) -> Exported:
         """`ft.export` of this run."""
         from forethought.api.looking import export
 
-        return export(self, **settings)
+        return export(self, **self._trusting(settings))
 
     def model(self, role: str, step: int | None = None, *, merge: bool = False) -> Opened:
         """(model, tokenizer) that speak a role, at the newest checkpoint or that of a step: of
@@ -120,7 +122,8 @@ class Run:
         step that is not there."""
         from forethought.export.opened import open_role
 
-        return open_role(self.path, role, step, merge)
+        with trusting(self._trust):
+            return open_role(self.path, role, step, merge)
 
     def report(self) -> Path:
         """Write report.html anew, and return its path."""
@@ -128,7 +131,11 @@ class Run:
 
         return report.write(self.path)
 
+    def _trusting(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {"trust_code": self._trust} | settings
+
     def _read(self) -> Any:
         from forethought.report.load import load
 
-        return load(self.path)
+        with trusting(self._trust):
+            return load(self.path)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forethought.api.callbacks import AnyCallback, CallbackError, Watching
-from forethought.api.given import Overrides, beside_a_loop, written
+from forethought.api.given import Located, Overrides, beside_a_loop, path_of, written
 from forethought.api.opened import Run
+from forethought.core.consent import trusting
 from forethought.core.errors import Asked, Interrupted, UserError, quoted
 from forethought.core.types import Event
 from forethought.recipe.schema import Recipe
 from forethought.runs.interrupts import Wish
+from forethought.store import RECIPE, free_directory, is_new
 
 if TYPE_CHECKING:
     from forethought.runs.run import EngineOf
@@ -31,8 +33,9 @@ def train(
     seed: int | None = None,
     gates: bool = True,
     callbacks: Sequence[AnyCallback] = (),
-    resume: str | PathLike[str] | Run | None = None,
+    resume: str | PathLike[str] | Located | None = None,
     progress: bool = True,
+    trust_code: bool = False,
     engine_of: EngineOf | None = None,
 ) -> Run:
     """Train a recipe, stage by stage, and return the run.
@@ -41,30 +44,31 @@ def train(
     dict, or a `Recipe`. `out`: its directory (None: runs/NAME-N). `overrides`: changes of single values.
     `model`: start from this model. `gates` False: without the recipe's gates. `resume`: continue this run
     instead; then only `callbacks`, `progress` and `overrides` that do not touch what is done are taken.
-    `progress` False: nothing is printed.
+    `progress` False: nothing is printed. `trust_code`: run the code that somebody else's run names.
 
     A run that a callback stopped is returned, with `status` "interrupted". Raises what the command line says
     in one line: UserError (RecipeError with the address of a value), CallbackError, GateStop where a gate
     stops the run, Interrupted for Ctrl-C. Whatever is raised, what was written stays and can be resumed.
     """
-    if resume is not None:
-        given = {"out": out, "model": model, "seed": seed, "recipe": None if recipe == "desk" else recipe}
-        extra = [name for name, value in given.items() if value is not None] + ([] if gates else ["gates"])
-        if extra:
-            raise UserError(
-                f"resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
+    with trusting(trust_code):
+        if resume is not None:
+            given = {"out": out, "model": model, "seed": seed, "recipe": None if recipe == "desk" else recipe}
+            extra = [name for name, value in given.items() if value is not None] + (
+                [] if gates else ["gates"]
             )
-        where = resume.path if isinstance(resume, Run) else Path(resume)
-        return _go(where, None, written(overrides), callbacks, progress, engine_of)
-    found = recipe_of(recipe, overrides, model, seed, gates)
-    from forethought.store import free_directory, is_new
-
-    where = free_directory(found.name) if out is None else Path(out)
-    if not is_new(where):
-        begun = (where / "recipe.json").is_file()
-        way = f"continue that run with ft.train(resume={str(where)!r}), or choose" if begun else "choose"
-        raise UserError(f"{where} is not empty; {way} another out")
-    return _go(where, found, [], callbacks, progress, engine_of)
+            if extra:
+                raise UserError(
+                    f"resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
+                )
+            where = path_of(resume)
+            return _go(where, None, written(overrides), callbacks, progress, engine_of)
+        found = recipe_of(recipe, overrides, model, seed, gates)
+        where = free_directory(found.name) if out is None else Path(out)
+        if not is_new(where):
+            begun = (where / "recipe.json").is_file()
+            way = f"continue that run with ft.train(resume={str(where)!r}), or choose" if begun else "choose"
+            raise UserError(f"{where} is not empty; {way} another out")
+        return _go(where, found, [], callbacks, progress, engine_of)
 
 
 def recipe_of(
@@ -122,6 +126,7 @@ def _watched(
     observers: Sequence[Callable[[Event], None]],
     engine_of: EngineOf | None,
 ) -> Run:
+    from forethought.recipe.load import load
     from forethought.runs import run
 
     def observe(event: Event) -> None:
@@ -132,6 +137,8 @@ def _watched(
 
     def work() -> Result:
         if recipe is None:
+            if (out / RECIPE).is_file():
+                load(out)  # asks for consent to the code that it names
             return run.resume(out, observe, wish=watching.wish, **engine)
         return run.train(recipe, out, observe, wish=watching.wish, **engine)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from forethought.cli.arguments import Verbs, from_zero, verb
+from forethought.cli.arguments import Verbs, add_trust, from_zero, verb
 from forethought.core.printable import printable
 
 
@@ -44,6 +44,7 @@ def add_export(verbs: Verbs) -> None:
     parser.add_argument(
         "--to", metavar="DIR", type=Path, help="a folder that is new or empty (default: RUN/export/step-N)"
     )
+    add_trust(parser)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ def find(source: Path, step: int | None = None) -> Found:
         raise UserError(f"{source} is not a run: it has no {RECIPE}; give a run or a checkpoint in one")
     run, step = at
     store = Store.open(run)
-    recipe = load_recipe(run / RECIPE)
+    recipe = load_recipe(run / RECIPE, trains=False)
     if store.begun_with() and not store.has_its_recipe():
         raise UserError(
             f"{run / RECIPE} is not the recipe that the run was trained with: put it back as it was"
