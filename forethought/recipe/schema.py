@@ -1,5 +1,6 @@
 """Everything a recipe can say, but for the keys that belong to one kind of stage (`kinds/`). Field order is
-reading order; every default is a setting that works.
+reading order; every default is a setting that works. The text under a field is its line in `explain`, in
+docs/recipe-reference.md and in the JSON schema for editors, which are made from here (`about.py`).
 
 The loader (`load.py`) checks keys, types and choices against these annotations and nothing else; `check.py`
 refuses what cannot work together, with the reason, before anything heavy starts.
@@ -16,6 +17,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
+from forethought.recipe.guarding import AdaptiveSpec as AdaptiveSpec
+from forethought.recipe.guarding import GateSpec as GateSpec
+from forethought.recipe.guarding import IsolationSpec as IsolationSpec
+from forethought.recipe.guarding import ProbeSpec as ProbeSpec
+from forethought.recipe.machine import PACK_TOKENS as PACK_TOKENS
+from forethought.recipe.machine import SAMPLE_ROWS as SAMPLE_ROWS
+from forethought.recipe.machine import AdapterSpec as AdapterSpec
+from forethought.recipe.machine import EngineSpec as EngineSpec
+from forethought.recipe.machine import ModelSpec as ModelSpec
 from forethought.recipe.work import Lengths, Work
 
 Change = Callable[[str, str], str]
@@ -31,19 +41,18 @@ def named_with(change: Change, where: str, text: str) -> str:
     return f"{prefix}{change(where, file)}{colon}{name}" if file.endswith(".py") else text
 
 
-# what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
-PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """A task family and its knobs. Keys beyond `name` and `levels` belong to the taskset, which checks
     them."""
 
     name: str = "desk"
-    levels: tuple[int, ...] = ()  # empty: the taskset's own
-    # written flat in TOML: task = { name = "desk", slip = 0.1 }
+    """The taskset: `desk`, `blocksworld`, `math`, `text`, one that an installed package declares, or
+    your own class as `mytask.py:Sums` or `package.module:Sums`."""
+    levels: tuple[int, ...] = ()
+    """Levels (difficulties) that are drawn. Empty: all of the taskset."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Every other key of the table is an option of the taskset, which checks it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,85 +60,18 @@ class WorkflowSpec:
     """Who speaks when. `workflow = "react"` is short for `workflow = { name = "react" }`; keys beyond these
     are options of the workflow (`recipe/speaking.py`)."""
 
-    # a row of recipe.speaking.SPEAKING, code ("flow.py:name"), or what an installed package declares
     name: str = "plan_then_act"
-    # limits of one path through a tree; a path that reaches one fails at the boundary "workflow"
+    """Who speaks when: `plan_then_act`, `act_only`, `react`, `plan_steps`, `blink_think_link`, one that
+    an installed package declares, or your own coroutine as `flow.py:name`."""
     max_turns: int = 256
-    max_tokens: int = 0  # sampled ones; 0: what the model's context holds
-    # written by a run whose workflow is not ours, for who reads its records without the code
+    """Most turns of one path through a tree. A path that reaches it fails at the boundary `workflow`."""
+    max_tokens: int = 0
+    """Most sampled tokens of one path. 0: what the model's context holds."""
     roles: tuple[str, ...] = ()
+    """Written by a run whose workflow is not a shipped one, for who reads its records without the code.
+    Not to be set."""
     options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSpec:
-    """`init = "small"`: a Qwen2 from scratch in the given size. `path`: any Hugging Face causal LM on disk or
-    by hub name."""
-
-    init: Literal["small", ""] = "small"
-    path: str = ""  # wins over init
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
-    mlp: int = 256
-    # tokens of a small model on a task in free text: byte-level BPE, trained on the training problems
-    vocabulary: int = 2048
-    trust_remote_code: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterSpec:
-    """LoRA (arXiv 2106.09685) for layout "adapters"."""
-
-    rank: int = 16
-    alpha: float = 32.0
-    targets: tuple[str, ...] = ()  # module names; empty: every linear layer but the head
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    device: str = "auto"  # auto | cpu | cuda
-    # of the products (autocast). auto: bf16 on a GPU, on a CPU what is faster there
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    layers: Literal["auto", "c", "torch"] = "auto"
-    # what computes the layers of a training step on a CPU: the kernels in C, or PyTorch. auto: what is
-    # faster. Where `precision` or `layers` is auto, a layer of the model is timed in each way when the run
-    # begins; the answer is kept for this machine, and by a resumed run
-    weights: Literal["auto", "fp32", "bf16"] = "auto"
-    # how the weights of a loaded model are kept. auto: fp32 where a stage trains whole models (a bf16 number
-    # has 8 bits: what is less than 1/512 of it is lost when it is added, and an AdamW update at 1e-6 is),
-    # else as its files say (fp32 on a CPU)
-    threads: int | Literal["auto"] = "auto"
-    # of PyTorch on the CPU. auto (or 0): one below 4M parameters; for a larger model what is fastest when the
-    # run begins, on the machine as it is then (measured in a quarter of a second, and kept when the run is
-    # resumed). The number changes the last bits of sums
-    kernel_threads: int | Literal["auto"] = "auto"
-    # of the C kernels, which sample rows and train layers on a CPU. They change no bit, so auto is one for
-    # each core that this process may use, and no more than OMP_NUM_THREADS says
-    pack_tokens: int | Literal["auto"] = "auto"  # most tokens of one forward and backward
-    sample_rows: int | Literal["auto"] = "auto"  # most sequences decoded together
-    # auto: 8192 tokens and 1024 rows, on a GPU what its free memory is estimated to hold (up to four times as
-    # many); where memory runs out, half, with the same gradient and the same samples, and the run goes on
-    # with that. A number that does not fit stops the run
-    gradient_checkpointing: bool = False
-    # MiB of keys and values that stay between calls while rollouts go on, so that a turn costs its own
-    # tokens; 0: none. auto: a sixteenth of the machine's memory, or of its GPU's
-    prefix_cache: int | Literal["auto"] = "auto"
-
-    @property
-    def asked(self) -> int:
-        """`threads`, 0 for auto."""
-        return 0 if self.threads == "auto" else self.threads
-
-    @property
-    def tokens(self) -> int:
-        """`pack_tokens`, or what auto is where nothing is known of the memory."""
-        return PACK_TOKENS if self.pack_tokens == "auto" else self.pack_tokens
-
-    @property
-    def rows(self) -> int:
-        """`sample_rows`, or what auto is where nothing is known of the memory."""
-        return SAMPLE_ROWS if self.sample_rows == "auto" else self.sample_rows
+    """Every other key of the table is an option of the workflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +79,16 @@ class EvalSpec:
     """Factored evaluation on held-out tasks, greedy, the same tasks every time, so that differences are
     paired."""
 
-    tasks: int = 100  # per level
-    levels: tuple[int, ...] = ()  # empty: the task's levels
-    every: int = 25  # steps, inside a stage; 0: only at its start and end
-    noise: bool = False  # keep the taskset's noise (slip); off: measure the policy alone
+    tasks: int = 100
+    """Held-out tasks per level, the same ones every time."""
+    levels: tuple[int, ...] = ()
+    """Levels that are evaluated. Empty: those of the task."""
+    every: int = 25
+    """Steps between evaluations inside a stage. 0: only at its start and end."""
+    noise: bool = False
+    """Keeps the taskset's noise (such as slips) in evaluations. Off: the policy alone is measured."""
     seed: int = 99
+    """Seed of the held-out tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +97,21 @@ class OptimSpec:
     decay."""
 
     name: Literal["adamw", "muon"] = "adamw"
+    """`adamw`, or `muon` on the hidden matrices with AdamW on the rest."""
     lr: float = 3e-4
-    muon_lr: float = 0.02  # only for muon: the matrices' own rate
+    """Learning rate of AdamW."""
+    muon_lr: float = 0.02
+    """Learning rate of the matrices, for `muon` alone."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """Decay rates of AdamW's first and second moment."""
     weight_decay: float = 0.01
+    """Decoupled decay of the weights."""
     clip_norm: float = 1.0
-    warmup: int = 5  # steps
-    decay: float = 0.0  # share of the stage's steps, at its end, in which the rate falls linearly to zero
+    """Most norm of a gradient; a larger one is scaled down to it."""
+    warmup: int = 5
+    """Steps in which the rate rises linearly from zero."""
+    decay: float = 0.0
+    """Share of the stage's steps, at its end, in which the rate falls linearly to zero."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +120,12 @@ class RoleSpec:
     says the workflow (`recipe/speaking.py`): the last of them acts, those before it prepare."""
 
     policy: str = ""
-    # empty: by `layout`, a policy of the role's own name; roles that name the same policy share its weights;
-    # "base": the base itself, which lies under every adapter
-    budget: int = 0  # most tokens of a turn; 0: the task family's
-    stop: str = ""  # the word that ends a turn; empty: the task family's, or the model's own end
+    """The policy whose weights speak in this role. Empty: by `layout`, one of the role's own name. Roles
+    that name the same policy share its weights; `base` is the base itself."""
+    budget: int = 0
+    """Most tokens of a turn. 0: the taskset's."""
+    stop: str = ""
+    """The word that ends a turn. Empty: the taskset's, or the model's own end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,35 +137,47 @@ class TreeSpec:
     single chain and a flat group are special cases.
     """
 
-    counts: dict[str, int] = field(default_factory=dict)  # role -> number, written flat beside the other keys
+    counts: dict[str, int] = field(default_factory=dict)
+    """Role -> how many turns of it are sampled at each place where it speaks, written flat: `tree = {
+    plan = 4, act = 3 }`. A role that is not named speaks 4 times where it speaks first, else once; 0
+    ends the tree before it."""
     temperature: float = 1.0
+    """Temperature of sampling, above 0."""
     top_p: float = 1.0
-    # roles that the oracle speaks, once: the first of the workflow, so that the others train under what is
-    # right
+    """Share of the probability that is sampled from, above 0 and at most 1."""
     oracle: tuple[str, ...] = ()
-    tokens: dict[str, int] = field(default_factory=dict)  # role -> most tokens of a turn; absent: its budget
+    """Roles that the oracle speaks, once: the first of the workflow, so that the others train under what
+    is right."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Role -> most tokens of a turn in this stage. Absent: its budget."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditSpec:
-    name: str = "grpo"  # a row of forethought.learn.credit.CREDITS
-    eps: float = 1e-4  # added to the standard deviation where one is divided by
-    gamma: float = 1.0  # turn_level: discount from a turn to the next
-    decay: float = 0.95  # rae: of the running baselines
-    # role -> factor on the advantages of its tokens; absent: 1
+    name: str = "grpo"
+    """How rewards become advantages: `grpo`, `dr_grpo`, `rloo`, `role_baseline`, `turn_level`, `rae`,
+    `reinforce_pp`, `reinforce_pp_baseline`, one that an installed package declares, or your own function
+    as `credit.py:name`."""
+    eps: float = 1e-4
+    """Added to the standard deviation where one is divided by."""
+    gamma: float = 1.0
+    """`turn_level`: discount from a turn to the next."""
+    decay: float = 0.95
+    """`rae`: decay of the running baselines."""
     weight: dict[str, float] = field(default_factory=dict)
-    # HICRA (arXiv 2509.03646): A + alpha |A| on the tokens of `mask`; the paper's value is 0.2, with
-    # dr_grpo's A
+    """Role -> factor on the advantages of its tokens. Absent: 1."""
     alpha: float = 0.0
+    """HICRA (arXiv 2509.03646): advantages become A + alpha |A| on the tokens of `mask`. The paper's
+    value is 0.2, with `dr_grpo`. 0: off."""
     mask: Literal["preparing", "grams", "placebo", "entropy", "released"] = "preparing"
-    # preparing: the tokens of the roles before the last; grams: those of the phrases in `grams`; placebo: as
-    # many tokens drawn at random as there are planning tokens, the control; entropy: the most uncertain
-    # tokens of each turn; released: planning tokens, and the most uncertain ones of correct responses above
-    # the mean length, as the paper's code has it and the paper has not (credit/hicra.py)
-    mask_share: float = 0.3  # of the tokens of a turn (entropy) or of a response (released)
-    # a list of phrases (`forethought grams mine`): planning tokens are theirs, not those of roles. alpha = 0:
-    # only measured
+    """Where `alpha` acts. `preparing`: the tokens of the roles before the last; `grams`: those of the
+    phrases in `grams`; `placebo`: as many tokens drawn at random, the control; `entropy`: the most
+    uncertain tokens of each turn; `released`: as the paper's code has it (credit/hicra.py)."""
+    mask_share: float = 0.3
+    """Share of the tokens of a turn (`entropy`) or of a response (`released`) that the mask takes."""
     grams: str = ""
+    """A file with a list of phrases (`forethought grams mine`): planning tokens are theirs. With alpha =
+    0 they are only measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,8 +185,11 @@ class LossSpec:
     """`loss = "gspo"` is short for `loss = { name = "gspo" }`; keys beyond the name are options of the loss,
     as in `loss = { name = "dapo", clip_high = 0.3 }` (docs/losses.md)."""
 
-    name: str = ""  # a row of learn.losses.LOSSES; empty: grpo of rollouts, sft of demonstrations
+    name: str = ""
+    """The loss: `grpo`, `dapo`, `gspo`, `cispo`, `sft`, one that an installed package declares, or your
+    own row as `losses.py:MINE`. Empty: `grpo` of rollouts, `sft` of demonstrations."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Every other key of the table is an option of the loss (docs/losses.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +197,10 @@ class ShapingSpec:
     """What the reward parts `analytic` and `length` of PTA-GRPO (arXiv 2510.01833) need. The paper gives
     neither value."""
 
-    tau: float = 1.0  # temperature of the softmax of success rates over a task's plans
-    # T_max, tokens of a whole response (plan and acts); 0: the longest response of the group
+    tau: float = 1.0
+    """Reward part `analytic`: temperature of the softmax of success rates over a task's plans."""
     length_max: int = 0
+    """Reward part `length`: T_max, tokens of a whole response. 0: the longest response of the group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,113 +209,15 @@ class UntilSpec:
     evaluation."""
 
     steps: int = 100
+    """Most steps of the stage."""
     metric: str = ""
+    """A metric of an evaluation, such as `eval/plan`, that ends the stage earlier. Empty: none."""
     at_least: float | None = None
+    """The stage ends when the metric is at least this."""
     at_most: float | None = None
-    patience: int = 1  # evaluations in a row that must satisfy it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateSpec:
-    """A written condition on a metric. Exactly one of the conditions; checked at each evaluation of its
-    stage.
-
-    `max_drop` / `max_rise` compare with the stage's start, on the same tasks: the gate fails when the change
-    is larger than the bound *and* the exact paired test excludes no change (confidence = 0: the number alone
-    decides). Over all evaluations of a stage that changes nothing, it is wrong with a chance of at most
-    1 - confidence, by the rule `looks` (docs/gates.md). `max_slope_down` fails when the metric falls by more
-    than this per evaluation over the last `window` evaluations.
-    """
-
-    metric: str = "eval/act"
-    at_least: float | None = None
-    at_most: float | None = None
-    max_drop: float | None = None
-    max_rise: float | None = None
-    max_slope_down: float | None = None
-    window: int = 4
-    confidence: float = 0.95
-    looks: Literal["late", "even", "each"] = "late"
-    # how 1 - confidence is split over the evaluations of the stage: more to the later ones, evenly, or not at
-    # all (each evaluation has all of it, and a long stage is rolled back more often than that)
-    on_fail: Literal["stop", "roll_back", "warn"] = "stop"
-    then: Literal["skip", "stop", "isolate", "lower_rate"] = "skip"
-    # after a roll back: go on with the next stage, stop the run, or run the stage again isolated or with a
-    # lower rate
-    isolate: Literal["adapter", "model", "replay", "keep_kl"] = "adapter"
-    # for then = "isolate": see AdaptiveSpec.to; the adapter's rate and the weight of replay or keep_kl are
-    # those of stage.adaptive
-    rate: float = 0.5  # for then = "lower_rate": factor on the stage's learning rates, at each retry
-    # for then = "lower_rate": runs of the stage after the first; after the last one the run goes on with the
-    # next stage
-    retries: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IsolationSpec:
-    """Ways to keep the other role in place while a stage trains one role in weights that both share. Each
-    works alone; all are off by default. (Separate adapters are `layout`; a loss on one role's tokens alone is
-    `roles`.)"""
-
-    # demonstrations of the other role that replay, keep_kl and surgery read, per task of the batch
-    demos: float = 0.25
-    replay: float = 0.0  # weight of the supervised loss on the other role's tokens in them
-    keep_kl: float = 0.0  # weight of KL(stage's start || policy) on the same tokens
-    # PCGrad between the gradients of the two roles' objectives (arXiv 2001.06782)
-    surgery: Literal["none", "pcgrad"] = "none"
-    core: Literal["none", "core", "random"] = "none"
-    # freeze the other role's core region (CPI-FT, arXiv 2508.21741), or as many random weights: the control
-    # that the paper lacks
-    core_share: float = 0.01  # of all weights
-    core_steps: int = 40  # updates of the short imitation that finds a role's region (the paper does not say)
-    core_lr: float = 1e-3  # its AdamW rate (the paper does not say)
-    # Jaccard index from which two roles count as one group, whose weights are not held (tau)
-    group_above: float = 0.1
-    transplant: bool = False
-    # at the stage's end the other role's region gets the values that its short imitation gave it
-    # and the weights outside move by this much along the arc to the other role's model (0: not at all)
-    slerp: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdaptiveSpec:
-    """Isolation that switches itself on: the roles share their weights until the probes see interference.
-
-    Read at every held-out probe of the stage (`probes.every`) and at every evaluation. It switches when the
-    other role's success has fallen by more than `max_drop` since the stage's start, with a paired interval
-    that excludes no change; or when the mean cosine between the two roles' gradients over the last `window`
-    conflict probes is below `min_cosine`. The role that suffered gets the weights of the stage's start back;
-    the other goes on with what it has learned.
-    """
-
-    to: Literal["off", "adapter", "model", "replay", "keep_kl"] = "off"
-    # adapter: the difference to the stage's start becomes an adapter; model: each role gets all weights for
-    # itself; replay, keep_kl: that method is switched on, in the weights that go on being shared
-    max_drop: float = 0.02
-    min_cosine: float = -1.0  # -1: not read
-    window: int = 3
-    confidence: float = 0.95
-    lr: float = 0.0  # the adapter's AdamW rate after the switch; 0: the stage's own
-    weight: float = 0.1  # of replay or keep_kl after the switch
-    rejoin: int = 0  # probes in a row without harm after which the roles share again; 0: never
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeSpec:
-    """Measurements that do not train, on fixed held-out demonstrations. What each costs is a metric too:
-    seconds_probe/NAME."""
-
-    tasks: int = 8  # per level
-    every: int = 5  # steps between held-out probes (entropy, perplexity, KL and success by role); 0: none
-    conflict_every: int = 50  # steps between probes of the gradients' cosine; 0: none
-    # KL of what a reinforce stage trains to the stage's start; keeps a copy of those weights
-    kl_start: bool = True
-    kl_base: bool = False
-    # also KL to the model as the run found it (from scratch: as its first stage left it); keeps a copy
-    # name -> regular expression on a whole rollout; the first match counts
-    formats: dict[str, str] = field(default_factory=dict)
-    collapse: float = 0.9  # share of one format from which the formats count as collapsed
-    phase_window: int = 10  # held-out probes over which the two-phase detector takes its slopes
+    """The stage ends when the metric is at most this."""
+    patience: int = 1
+    """Evaluations in a row that must satisfy it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -351,7 +226,10 @@ class StageSpec:
     row of `recipe.kinds.KINDS`, or a class of your own that the recipe names."""
 
     kind: str = ""
-    name: str = ""  # empty: the kind
+    """`imitate` (the default), `reinforce`, `distill`, or your own class as `kinds.py:Name`
+    (docs/stages.md)."""
+    name: str = ""
+    """What the stage is called in metrics and the report. Empty: its kind."""
 
     learns_from: ClassVar[Literal["demonstrations", "trees", ""]] = ""  # "": it trains nothing
 
@@ -414,20 +292,34 @@ class StageSpec:
 class TrainingSpec(StageSpec):
     """What every kind that trains says beside its own keys."""
 
-    roles: tuple[str, ...] = ()  # what trains, the other roles are frozen; empty: all roles of the workflow
-    weights: Literal["auto", "base", "adapter", "model"] = "auto"  # auto: see recipe/layout.py
+    roles: tuple[str, ...] = ()
+    """What trains; the other roles are frozen. Empty: all roles of the workflow."""
+    weights: Literal["auto", "base", "adapter", "model"] = "auto"
+    """Which weights train: the base, an adapter of the role, or a model of the role. `auto`: by `layout`."""
     until: UntilSpec = field(default_factory=UntilSpec)
-    levels: tuple[int, ...] = ()  # empty: the task's levels
-    level_weights: tuple[float, ...] = ()  # one per level; empty: equal
-    easy_first: float = 0.0  # share of the steps at the stage's start in which only `easy_levels` are drawn
+    """When the stage ends."""
+    levels: tuple[int, ...] = ()
+    """Levels that are drawn. Empty: those of the task."""
+    level_weights: tuple[float, ...] = ()
+    """How often each level is drawn, one number per level. Empty: equally."""
+    easy_first: float = 0.0
+    """Share of the steps at the stage's start in which only `easy_levels` are drawn."""
     easy_levels: tuple[int, ...] = ()
-    batch: int = 32  # tasks per step
-    share: int = 1  # tasks on the same context (screen), whose computation is shared; divides batch
+    """Levels of the start, for `easy_first`."""
+    batch: int = 32
+    """Tasks per step."""
+    share: int = 1
+    """Tasks on the same context (screen), whose computation is shared. Divides `batch`."""
     loss: LossSpec = field(default_factory=LossSpec)
+    """The loss, as its name or a table with options."""
     isolation: IsolationSpec = field(default_factory=IsolationSpec)
+    """Ways to keep the other roles in place while one trains in shared weights."""
     adaptive: AdaptiveSpec = field(default_factory=AdaptiveSpec)
+    """Isolation that switches itself on when probes see harm."""
     optim: OptimSpec = field(default_factory=OptimSpec)
+    """Optimizer and learning rate."""
     gates: tuple[GateSpec, ...] = ()
+    """Written conditions on metrics, checked at each evaluation of the stage."""
 
     default_loss: ClassVar[str] = "sft"  # of the kind; another loss reads advantages where this one does
 
@@ -455,11 +347,14 @@ class TrainingSpec(StageSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveSpec:
-    every: int = 50  # steps between checkpoints; always one at the start and the end of each stage
-    keep: int = 2  # newest checkpoints kept (a rollback target is kept as long as its stage runs)
-    # steps between saved trees, and always a stage's first and last step; 1: every step; 0: none
+    every: int = 50
+    """Steps between checkpoints. There is always one at the start and the end of each stage."""
+    keep: int = 2
+    """Newest checkpoints that are kept. The target of a roll-back is kept as long as its stage runs."""
     trees_every: int = 25
-    trees: int = 8  # trees saved each time; 0: every tree of the step (docs/traces.md says what that takes)
+    """Steps between saved trees, and always a stage's first and last step. 1: every step; 0: none."""
+    trees: int = 8
+    """Trees saved each time. 0: every tree of the step (docs/traces.md says what that takes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -471,43 +366,60 @@ class LimitSpec:
     with 0.
     """
 
-    # reset, one step or close of an environment, one verdict, one demonstration; 0: no limit
     step_seconds: float = 60.0
-    episode_seconds: float = 600.0  # reset and all steps of one episode together; 0: no limit
-    at_once: int = (
-        16  # calls of environments that run at the same time: `async def` ones, and with `threads` all
-    )
-    threads: bool = False  # an environment has a thread of its own; without, it runs on the main thread
-    # share of the trajectories of the last `window` steps, or of an evaluation's tasks, that may fail
+    """For a reset, a step or a close of an environment, a verdict, a demonstration. 0: no limit."""
+    episode_seconds: float = 600.0
+    """For the reset and all steps of one episode together. 0: no limit."""
+    at_once: int = 16
+    """Calls of environments that run at the same time: `async def` ones, and with `threads` all."""
+    threads: bool = False
+    """Gives each environment a thread of its own. Without, it runs on the main thread."""
     max_failed: float = 0.5
-    window: int = 4  # steps
+    """Share of the trajectories of the last `window` steps, or of an evaluation's tasks, that may fail
+    before the run stops."""
+    window: int = 4
+    """Steps that `max_failed` looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     name: str = "recipe"
-    about: str = ""  # what it shows, its cost, the result it gave
+    """Names the run's directory: letters, digits, '.', '_' and '-'."""
+    about: str = ""
+    """What the recipe shows, what it costs, the result it gave."""
     seed: int = 0
+    """Seed of everything that is drawn."""
     layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
-    # who holds the weights of the roles that name no policy: one base; a base with an adapter per role; a
-    # model per role; a base that acts (the last role of the workflow) with an adapter for each role before it
+    """Who holds the weights of the roles that name no policy. `shared`: one base; `adapters`: a base
+    with an adapter per role; `models`: a model per role; `mixed`: a base that acts (the last role), with
+    an adapter for each role before it."""
     task: TaskSpec = field(default_factory=TaskSpec)
+    """What is asked: a taskset and its options."""
     workflow: WorkflowSpec = field(default_factory=WorkflowSpec)
-    # workflow -> address -> the value that belongs to it: what `--set workflow=NAME` changes beside the name,
-    # where the stages of the recipe are written for the roles of another one
+    """Who speaks when, as its name or a table with options."""
     under: dict[str, dict[str, Any]] = field(default_factory=dict)
-    roles: dict[str, RoleSpec] = field(
-        default_factory=dict
-    )  # of the workflow: name -> what differs from its defaults
+    """Workflow -> address -> value: what `--set workflow=NAME` changes beside the name, where the stages
+    are written for the roles of another workflow."""
+    roles: dict[str, RoleSpec] = field(default_factory=dict)
+    """Role of the workflow -> what differs from its defaults."""
     model: ModelSpec = field(default_factory=ModelSpec)
+    """What the run starts from."""
     planner: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
-    # layout "models": another model for every role but the last, which acts (it may be larger; its tokenizer
-    # must be the same); absent: a copy of `model`
+    """Layout `models`: another model for every role but the last, which acts. It may be larger; its
+    tokenizer must be the same. Absent: a copy of `model`."""
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
+    """Size of the LoRA adapters."""
     engine: EngineSpec = field(default_factory=EngineSpec)
+    """The machine: device, precision, threads, memory."""
     eval: EvalSpec = field(default_factory=EvalSpec)
+    """Factored evaluation on held-out tasks."""
     probes: ProbeSpec = field(default_factory=ProbeSpec)
+    """Measurements that do not train."""
     save: SaveSpec = field(default_factory=SaveSpec)
+    """Checkpoints and saved trees."""
     limits: LimitSpec = field(default_factory=LimitSpec)
-    max_bad_updates: int = 3  # refused updates (NaN, inf) after which the run stops
+    """How long code that is not the library's may take, and how much of it may break."""
+    max_bad_updates: int = 3
+    """Refused updates (NaN, inf) after which the run stops."""
     stage: tuple[StageSpec, ...] = ()
+    """The stages, in order: `[[stage]]`."""

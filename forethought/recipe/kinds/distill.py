@@ -21,32 +21,38 @@ class DistillSpec:
     `guided/`."""
 
     summariser: Literal["rules", "policy", "model", "endpoint"] = "rules"
-    # rules: the task family's own (the steps of a GSM8K solution without their calculations; the oracle of
-    # desk and blocksworld); policy: the model itself, asked for a plan; model: another one on this machine;
-    # endpoint: any server that speaks as OpenAI's does training problems to take, in order; 0: all (desk and
-    # blocksworld draw theirs: say how many)
+    """Who writes the plans. `rules`: the taskset's own; `policy`: the model itself; `model`: another one
+    on this machine; `endpoint`: a server that speaks as OpenAI's does."""
     problems: int = 0
-    plan_tokens: int = 256  # most tokens of a plan that the policy or the model writes
-    # { path = ... }; loaded for the distillation, then let go
+    """Training problems to take, in order. 0: all (desk and blocksworld draw theirs: say how many)."""
+    plan_tokens: int = 256
+    """Most tokens of a plan that the policy or the model writes."""
     model: ModelSpec = field(default_factory=lambda: ModelSpec(init=""))
-    most_chars: int = 1500  # longer plans are dropped
-    most_numbers: int = 2  # and those with more numbers that the problem does not state
+    """The summariser's model, `{ path = ... }`: loaded for the distillation, then let go."""
+    most_chars: int = 1500
+    """Longer plans are dropped."""
+    most_numbers: int = 2
+    """Plans with more numbers that the problem does not state are dropped."""
     solver: Literal["none", "policy", "exact"] = "none"
-    # drops the plans under which the model's own acting does not reach the answer (policy), or which the task
-    # family's executor does not carry out to the goal by the acts that are shown (exact: desk and
-    # blocksworld)
-    tries: int = 4  # of the policy under each plan
+    """Drops the plans under which the model's own acting does not reach the answer (`policy`), or which
+    the taskset's executor does not carry out to the goal (`exact`: desk and blocksworld)."""
+    tries: int = 4
+    """Tries of the policy under each plan."""
     try_temperature: float = 1.0
-    solved: float = 0.0  # least share of the tries that must succeed; 0: one of them is enough
-    # base_url, model, key_env, prices, ...: see distill/endpoint_spec.py
+    """Temperature of these tries."""
+    solved: float = 0.0
+    """Least share of the tries that must succeed. 0: one of them is enough."""
     endpoint: dict[str, Any] = field(default_factory=dict)
-    format: Literal["jsonl", "parquet"] = "jsonl"  # of the data set; parquet needs the extra `data`
+    """base_url, model, key_env, prices and more (stages/distill/endpoint_spec.py)."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """Of the data set; `parquet` needs the extra `data`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distill(StageSpec):
     kind: str = "distill"
     distill: DistillSpec = field(default_factory=DistillSpec)
+    """What is distilled, and by whom."""
 
     def check(self, where: str, recipe: Recipe) -> None:
         """What can be seen in a recipe alone."""

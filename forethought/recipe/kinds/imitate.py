@@ -18,7 +18,8 @@ from forethought.recipe.work import Lengths, Work
 class Imitate(TrainingSpec):
     kind: str = "imitate"
     loss_share: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    # role -> for each level, the share of demonstrations in which that role's tokens carry loss (absent: all)
+    """Role -> for each level, the share of demonstrations in which that role's tokens carry loss.
+    Absent: all."""
 
     learns_from: ClassVar = "demonstrations"
     default_loss: ClassVar = "sft"

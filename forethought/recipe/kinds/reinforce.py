@@ -30,25 +30,30 @@ from forethought.recipe.work import Lengths, Wave, Work, wave_of
 class Reinforce(TrainingSpec):
     kind: str = "reinforce"
     tree: TreeSpec = field(default_factory=TreeSpec)
+    """How many turns of each role are sampled, and how."""
     reward: dict[str, dict[str, float]] = field(default_factory=dict)
-    # role -> part -> weight (the parts: rewards.py), or a function of your own in place of a part,
-    # { act = { "rewards.py:short" = 1.0 } }, whose part has the function's name. Empty: success, counted once
-    # (rewards.default_weights)
+    """Role -> part -> weight. A part is one that the environment or the taskset gives (docs/rewards.md),
+    or a function of your own, `{ act = { "rewards.py:short" = 1.0 } }`, whose part has the function's
+    name. Empty: success, counted once."""
     parts: dict[str, str] = field(default_factory=dict)
-    # the same by a name of your choice, for reward to weigh: name -> "file.py:function" or
-    # "package.module:function" (learn/functions.py, learn/batch_functions.py)
+    """The same by a name of your choice, for `reward` to weigh: name -> `file.py:function`,
+    `package.module:function`, or what an installed package declares."""
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
+    """What the reward parts `analytic` and `length` need."""
     credit: CreditSpec = field(default_factory=CreditSpec)
+    """How rewards become advantages."""
     loss_norm: Literal["tokens", "sequences", "constant"] = "tokens"
-    # what the loss of rollouts is divided by: its tokens, its turns (each turn averaged first), or turns x
-    # budget (Dr. GRPO)
-    ref_kl: float = 0.0  # weight of KL to the policy at the stage's start
-    updates: int = 1  # optimizer steps per batch of rollouts; above 1 the ratio is clipped
-    # how many times a step draws new tasks in place of groups without a spread of rewards (DAPO, arXiv
-    # 2503.14476); 0: they are left out
+    """What the loss of rollouts is divided by: its `tokens`, its turns (`sequences`, each averaged
+    first), or turns x budget (`constant`, Dr. GRPO)."""
+    ref_kl: float = 0.0
+    """Weight of KL to the policy at the stage's start. 0: off."""
+    updates: int = 1
+    """Optimizer steps per batch of rollouts. Above 1 the ratio is clipped."""
     dynamic_sampling: int = 0
-    # groups without a spread of rewards are left out of the backward pass (same gradient)
+    """How many times a step draws new tasks in place of groups without a spread of rewards (DAPO, arXiv
+    2503.14476). 0: they are left out."""
     skip_zero: bool = True
+    """Leaves groups without a spread of rewards out of the backward pass (same gradient)."""
 
     learns_from: ClassVar = "trees"
     default_loss: ClassVar = "grpo"

@@ -1,0 +1,94 @@
+"""What a recipe says of models and of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# what engine.pack_tokens and engine.sample_rows are for "auto" on a CPU
+PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """`init = "small"`: a small decoder from scratch in the given size. `path`: any Hugging Face causal LM on
+    disk or by hub name."""
+
+    init: Literal["small", ""] = "small"
+    """`small`: a small decoder from scratch in the size given here. Empty: only `path` counts."""
+    path: str = ""
+    """A Hugging Face causal language model: a folder, or a name on the hub. It wins over `init`."""
+    layers: int = 4
+    """Layers of a model from scratch."""
+    width: int = 128
+    """Width of a model from scratch. It divides into `heads` heads of an even width."""
+    heads: int = 4
+    """Attention heads of a model from scratch."""
+    mlp: int = 256
+    """Width of the feed-forward layers of a model from scratch."""
+    vocabulary: int = 2048
+    """Tokens of a model from scratch on a task in free text: a byte-level BPE, trained on the training
+    problems."""
+    trust_remote_code: bool = False
+    """Whether a model may bring code of its own and run it. Somebody else's run asks for `--trust-code`
+    beside it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterSpec:
+    """LoRA (arXiv 2106.09685) for layout "adapters"."""
+
+    rank: int = 16
+    """Rank of the adapters."""
+    alpha: float = 32.0
+    """Scale of the adapters: their product is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Names of the modules that get an adapter. Empty: every linear layer but the head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    device: str = "auto"
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the products (autocast). `auto`: bf16 on a GPU; on a CPU what is faster there, which is timed
+    when the run begins and kept by a resumed run."""
+    layers: Literal["auto", "c", "torch"] = "auto"
+    """What computes the layers of a training step on a CPU: the kernels in C, or PyTorch. `auto`: what
+    is faster, timed when the run begins and kept by a resumed run."""
+    weights: Literal["auto", "fp32", "bf16"] = "auto"
+    """How the weights of a loaded model are kept. `auto`: fp32 where a stage trains whole models (a bf16
+    number loses most of a small update), else as its files say (fp32 on a CPU)."""
+    threads: int | Literal["auto"] = "auto"
+    """Threads of PyTorch on the CPU. `auto` (or 0): one below 4M parameters; for a larger model what is
+    fastest when the run begins. The number changes the last bits of sums."""
+    kernel_threads: int | Literal["auto"] = "auto"
+    """Threads of the kernels in C, which sample rows and train layers on a CPU. They change no bit;
+    `auto`: one for each core, and no more than OMP_NUM_THREADS says."""
+    pack_tokens: int | Literal["auto"] = "auto"
+    """Most tokens of one forward and backward pass. `auto`: 8192, on a GPU what its free memory is
+    estimated to hold; where memory runs out, half, with the same gradient. A number that does not fit
+    stops the run."""
+    sample_rows: int | Literal["auto"] = "auto"
+    """Most sequences decoded together. `auto`: 1024, on a GPU what its free memory is estimated to hold;
+    where memory runs out, half, with the same samples."""
+    gradient_checkpointing: bool = False
+    """Computes activations again in the backward pass instead of keeping them: less memory, more time."""
+    prefix_cache: int | Literal["auto"] = "auto"
+    """MiB of keys and values that stay between calls, so that a turn costs its own tokens. 0: none.
+    `auto`: a sixteenth of the machine's memory, or of its GPU's."""
+
+    @property
+    def asked(self) -> int:
+        """`threads`, 0 for auto."""
+        return 0 if self.threads == "auto" else self.threads
+
+    @property
+    def tokens(self) -> int:
+        """`pack_tokens`, or what auto is where nothing is known of the memory."""
+        return PACK_TOKENS if self.pack_tokens == "auto" else self.pack_tokens
+
+    @property
+    def rows(self) -> int:
+        """`sample_rows`, or what auto is where nothing is known of the memory."""
+        return SAMPLE_ROWS if self.sample_rows == "auto" else self.sample_rows
