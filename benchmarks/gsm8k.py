@@ -36,10 +36,10 @@ from forethought.stages.distill import files, rules
 from forethought.stages.distill.pipeline import distill
 from forethought.stages.distill.records import Item
 from forethought.store import Store
-from forethought.tasks.math.answers import boxed, canonical
 from forethought.tasks.math.files import read
 from forethought.tasks.math.grading import exact, installed
 from forethought.tasks.math.worker import comparer
+from forethought.tasks.text.answers import boxed, canonical
 from forethought.workflows.rollout import Rollouts
 
 # what stands in the box -> how it is written, whether it is right

@@ -69,7 +69,7 @@ ONE_PLACE = {
     "gguf": {"engines.torch.export.gguf"},
     "httpx": {"stages.distill.transport"},
     "httpcore": {"stages.distill.transport"},
-    "datasets": {"stages.distill.parquet", "tasks.math.files"},
+    "datasets": {"stages.distill.parquet", "tasks.text.sources"},
     "sklearn": {"grams.kmeans"},
 }
 MOST_LINES = 520

@@ -24,9 +24,9 @@ from forethought.interface.result import Refusal
 from forethought.learn.batches import demonstration_segments
 from forethought.tasks.blocksworld import files as blocksworld_files
 from forethought.tasks.blocksworld import pddl
-from forethought.tasks.math import answers as math_answers
 from forethought.tasks.math import files as math_files
 from forethought.tasks.math.grading import GRADERS, installed
+from forethought.tasks.text import answers as math_answers
 
 FILE = Path(__file__).parents[2] / "shared" / "cases" / "reports.jsonl"
 if not FILE.exists():
@@ -80,8 +80,8 @@ def test_an_answer_with_a_space_of_another_kind_is_read_from_a_file(tmp_path):
 
 @pytest.mark.parametrize("id", ["box-in-plan-1", "box-in-plan-2"])
 def test_a_box_in_a_plan(id):
-    from forethought.tasks.math.turns import Turns
     from forethought.tasks.sections import tags_of
+    from forethought.tasks.text.turns import Turns
 
     assert isinstance(Turns(tags_of(), 50).plan(CASES[id]["input"]), Refusal)
 

@@ -193,8 +193,8 @@ ANSWERS = [
 def answers(folder: Path) -> Feed:
     """No text breaks the grader "exact"; an answer equals itself, and equality has no direction."""
     from forethought.stages.distill.numbers import digits_in, values_in
-    from forethought.tasks.math.answers import boxed, canonical, hashed
     from forethought.tasks.math.grading import exact
+    from forethought.tasks.text.answers import boxed, canonical, hashed
 
     def feed(rng: random.Random) -> None:
         gold, answer = rng.choice(ANSWERS), mutate.text(rng, ANSWERS, 2000)

@@ -1,4 +1,4 @@
-"""Rows of a data file, whatever its kind: JSON lines, or Parquet. A field inside a field has an address:
+"""Rows of a data file, whatever its kind: JSON lines, CSV or Parquet. A field inside a field has an address:
 `reward_model.ground_truth`.
 
 Every way in which JSON can be malformed is a UserError with file and line: syntax, bytes that are not UTF-8,
@@ -8,6 +8,7 @@ off, and holds numbers that are not finite.)"""
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ def rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]]:
     in fields that nobody reads is no reason to refuse a file."""
     kinds: dict[str, Callable[..., Iterator[tuple[str, Any]]]] = {
         ".jsonl": partial(json_rows, whole=False),
+        ".csv": csv_rows,
         ".parquet": parquet_rows,
     }
     path = Path(path)
@@ -39,6 +41,34 @@ def rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]]:
     if path.suffix not in kinds:
         raise UserError(f"{path}: {unknown('kind of file', path.suffix, kinds)}")
     return kinds[path.suffix](path, advice)
+
+
+def csv_rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]]:
+    """The rows of a CSV file with a line of column names: texts, "" where a cell is empty. A cell in quotes
+    may hold commas and line ends. UserError for a row with more or fewer cells than there are columns."""
+    with open_bytes(path, advice) as file:
+        read = csv.reader((text + "\n" for _, text in numbered(file, path)), strict=True)
+        names: list[str] = []
+        line = 0
+        try:
+            for cells in read:
+                line, before = read.line_num, line
+                if not cells:
+                    continue  # a blank line
+                if not names:
+                    names = cells
+                    _need_names(names, path)
+                elif len(cells) != len(names):
+                    raise UserError(f"{path}:{before + 1}: {len(cells)} cells, and {len(names)} columns")
+                else:
+                    yield f"{path}:{before + 1}", dict(zip(names, cells, strict=True))
+        except csv.Error as error:
+            raise UserError(f"{path}:{line + 1}: no readable CSV ({error})") from None
+
+
+def _need_names(names: list[str], path: str | Path) -> None:
+    if twice := [name for name in names if not name.strip() or names.count(name) > 1]:
+        raise UserError(f"{path}:1: the first line names the columns, each once; found {twice[0]!r}")
 
 
 def parquet_rows(path: str | Path, advice: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from forethought.tasks.math.answers import boxed
 from forethought.tasks.math.grading import exact
+from forethought.tasks.text.answers import boxed
 
 _spec = importlib.util.spec_from_file_location("gsm8k", Path(__file__).parents[2] / "benchmarks" / "gsm8k.py")
 gsm8k = importlib.util.module_from_spec(_spec)

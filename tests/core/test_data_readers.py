@@ -546,3 +546,29 @@ def test_whatever_a_parquet_file_holds(tmp_path):
         except UserError as error:
             assert str(error).startswith(str(path)), error
     assert read
+
+
+def test_rows_of_a_csv_file(tmp_path):
+    file = tmp_path / "made.csv"
+    file.write_text('\ufeffquestion,answer\n"a, b",1\n\n"two\nlines",\n', encoding="utf-8")
+    assert list(datafiles.rows(file)) == [
+        (f"{file}:2", {"question": "a, b", "answer": "1"}),
+        (f"{file}:4", {"question": "two\nlines", "answer": ""}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1\n", r":2: 1 cells, and 2 columns"),
+        ("a,b\n1,2,3\n", r":2: 3 cells, and 2 columns"),
+        ("a,a\n1,2\n", r":1: the first line names the columns, each once; found 'a'"),
+        ("a,\n1,2\n", r":1: the first line names the columns, each once; found ''"),
+        ('a,b\n"1,2\n', r":2: no readable CSV"),
+    ],
+)
+def test_csv_files_that_are_none(tmp_path, text, said):
+    file = tmp_path / "made.csv"
+    file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        list(datafiles.rows(file))

@@ -13,8 +13,8 @@ from forethought.tasks.grading import algebra, expressions
 from forethought.tasks.grading.dress import undressed
 from forethought.tasks.grading.units import unit
 from forethought.tasks.grading.values import read
-from forethought.tasks.math.answers import canonical, same
 from forethought.tasks.math.grading import MathVerify, exact, installed
+from forethought.tasks.text.answers import canonical, same
 
 TEXTS = sorted(
     {

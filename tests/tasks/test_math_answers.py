@@ -14,8 +14,8 @@ from forethought.core.errors import UserError
 from forethought.interface.result import Parsed
 from forethought.tasks.math import grading as math_grading
 from forethought.tasks.math import worker as math_worker
-from forethought.tasks.math.answers import boxed, canonical, hashed, same
 from forethought.tasks.math.grading import GRADERS, GraderError, MathVerify, exact, installed, why_unmatchable
+from forethought.tasks.text.answers import boxed, canonical, hashed, same
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
 needs_data = pytest.mark.skipif(not GSM8K.exists(), reason=f"GSM8K's test problems are not at {GSM8K}")

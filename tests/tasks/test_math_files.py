@@ -12,7 +12,7 @@ import pytest
 
 from forethought.core.errors import UserError
 from forethought.tasks.math.files import Record, read
-from forethought.tasks.math.overlap import Overlap, overlap, words
+from forethought.tasks.text.overlap import Overlap, overlap, words
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(
@@ -179,7 +179,7 @@ def test_bytes_that_are_no_utf8(tmp_path):
 
 def test_files_that_are_none(tmp_path):
     with pytest.raises(
-        UserError, match="missing.jsonl: no such file; name a .jsonl or .parquet file, or hub:"
+        UserError, match="missing.jsonl: no such file; name a .jsonl, .csv or .parquet file, or hub:"
     ):
         read(tmp_path / "missing.jsonl")
     with pytest.raises(UserError, match="a folder, not a file"):

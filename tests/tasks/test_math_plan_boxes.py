@@ -3,8 +3,8 @@
 import pytest
 
 from forethought.interface.result import Parsed, Refusal
-from forethought.tasks.math.turns import Turns
 from forethought.tasks.sections import tags_of
+from forethought.tasks.text.turns import Turns
 
 
 @pytest.mark.parametrize("box", [r"\fbox{7}", r"\boxed{7}", r"\boxed 7", r"\boxed7", r"\fbox {7}"])

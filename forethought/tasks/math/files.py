@@ -1,10 +1,5 @@
-"""Math problems from JSONL or Parquet files, or from the Hugging Face hub, under the field names of the
-common releases.
-
-    read("gsm8k/test.jsonl")                 JSONL, one object per line: needs nothing
-    read("math.parquet")                     needs pyarrow (the extra `data`)
-    read("hub:openai/gsm8k:main:test")       hub:NAME[:CONFIG]:SPLIT, needs datasets (the extra `data`); a
-                                             split may be cut: train[:60000]
+"""Math problems from files or the Hugging Face hub (`text/sources.py`), under the field names of the common
+releases.
 
 Known: GSM8K (arXiv 2110.14168), MATH (2103.03874) and MATH-500, AIME, AMC, DeepMath; other names by `fields =
 { problem = "task" }`, a field inside a field by its path: `fields = { problem = "prompt", answer =
@@ -21,19 +16,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from forethought.core.datafiles import NEEDS_DATA, Exact, field, half, rows
+from forethought.core.datafiles import Exact, field, half
 from forethought.core.errors import UserError, unknown
 from forethought.interface.result import Refusal, quoted_text
-from forethought.tasks.math.answers import boxed, hashed
 from forethought.tasks.math.grading import why_unmatchable
+from forethought.tasks.text.answers import boxed, hashed
+from forethought.tasks.text.sources import rows_of
 
-HUB = "hub:"
 # what a record holds -> names that releases give it, the first that is there counts, upper and lower case
 # alike
 FIELDS = {
@@ -46,7 +41,6 @@ FIELDS = {
     "plan": ("plan",),
     "chain": ("chain",),
 }
-HUB_SPLIT = re.compile(r"(?P<name>[^:\[\]]+)(?::(?P<config>[^:\[\]]+))?:(?P<split>[^:\[\]]+(?:\[[^\]]*\])?)")
 MOST_LEVEL = 1_000_000
 MOST_DIGITS = 1000  # of an answer that a file writes as a number
 # a gold that says more than an answer: it speaks of one, it argues, or it has a second sentence
@@ -97,7 +91,7 @@ def read(
     records: list[Record] = []
     first: dict[str, str] = {}
     only = dict(only or {})
-    for number, (where, row) in enumerate(_rows(str(source)), 1):
+    for number, (where, row) in enumerate(rows_of(str(source)), 1):
         if only and not _has(row, only, where):
             continue
         try:
@@ -117,35 +111,6 @@ def read(
         kind = f"{f' with {only}' if only else ''}{f' that can be read ({skipped[0]})' if skipped else ''}"
         raise UserError(f"{source}: no problems in it{kind}")
     return records
-
-
-# --- rows ---
-
-
-def _rows(source: str) -> Iterator[tuple[str, Any]]:
-    """(where, what stands there), whatever the source."""
-    if source.startswith(HUB):
-        return _hub(source)
-    return rows(source, f"name a .jsonl or .parquet file, or {HUB}NAME[:CONFIG]:SPLIT")
-
-
-def _hub(source: str) -> Iterator[tuple[str, Any]]:
-    parts = HUB_SPLIT.fullmatch(source.removeprefix(HUB))
-    if parts is None:
-        raise UserError(
-            f"{source!r}: a problem set of the hub is written {HUB}NAME[:CONFIG]:SPLIT, such as "
-            f"{HUB}openai/gsm8k:main:test"
-        )
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise UserError(f"{source}: reading from the hub {NEEDS_DATA}") from None
-    try:
-        found = load_dataset(*[part for part in parts.group("name", "config") if part], split=parts["split"])
-    # no network, no such set, no such split, a gated set: datasets has no common error
-    except Exception as error:
-        raise UserError(f"{source}: {type(error).__name__}: {quoted_text(str(error), 200)}") from error
-    yield from ((f"{source}:{number}", row) for number, row in enumerate(found, 1))
 
 
 # --- records ---

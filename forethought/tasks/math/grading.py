@@ -29,7 +29,7 @@ from forethought.interface.result import Refusal
 from forethought.tasks.grading import values
 from forethought.tasks.grading.expressions import latex
 from forethought.tasks.grading.process import Workers
-from forethought.tasks.math.answers import boxed
+from forethought.tasks.text.answers import boxed
 
 Grader = Callable[[str, str], Verdict]
 WORKER = Path(__file__).with_name("worker.py")

@@ -9,8 +9,8 @@ from forethought.core.errors import RecipeError
 from forethought.core.types import Task
 from forethought.interface.result import Refusal
 from forethought.tasks.base import Asked
-from forethought.tasks.math.answers import canonical
 from forethought.tasks.math.taskset import Math
+from forethought.tasks.text.answers import canonical
 
 _ASKS = " ** "  # between a sub-question and its step, in the Socratic solutions of GSM8K (arXiv 2110.14168)
 

@@ -10,8 +10,8 @@ from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.interface.tags import Tags
 from forethought.tasks.math.demos import Demos, read_demos
 from forethought.tasks.math.grading import GRADERS, Grader
-from forethought.tasks.math.overlap import THRESHOLD
 from forethought.tasks.sections import tags_of
+from forethought.tasks.text.overlap import THRESHOLD
 
 NAMES = (
     "train",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from forethought.interface.result import Parsed, Refusal
 from forethought.interface.tags import Tags
-from forethought.tasks.math.answers import boxed
+from forethought.tasks.text.answers import boxed
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")  # what math_answers.boxed takes an answer from
 

@@ -1,0 +1,1 @@
+"""`text`: prompts of one's own from a file with any columns; and what `math` shares with it."""
