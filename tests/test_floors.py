@@ -23,7 +23,7 @@ FLOORS = {
     "api": 11,
     "__main__": 12,
     "look": 10,
-    "export": 10,
+    "exports": 10,
     "arms": 10,  # what is made of runs: looked at again, many at once
     "runs": 9,
     "stages": 8,

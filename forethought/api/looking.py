@@ -11,7 +11,7 @@ from forethought.api.given import Located, Overrides, Source, beside_a_loop, pat
 from forethought.core.consent import trusting
 
 if TYPE_CHECKING:
-    from forethought.export import Exported
+    from forethought.exports import Exported
     from forethought.runs.run import EngineOf
 
 
@@ -116,7 +116,7 @@ def export(
 ) -> Exported:
     """Write the models of a run as folders that transformers, vLLM and llama.cpp open, each with a model
     card. As `forethought export`."""
-    from forethought.export import export as write
+    from forethought.exports import export as write
 
     where = None if to is None else Path(to)
     with trusting(trust_code):

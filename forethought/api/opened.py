@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from forethought.engines.torch.export.folders import Opened
-    from forethought.export import Exported
+    from forethought.exports import Exported
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Run:
         """(model, tokenizer) that speak a role, at the newest checkpoint or that of a step: of
         `transformers`, or of PEFT with the adapter on its base (`merge`: added in). UserError for a role or a
         step that is not there."""
-        from forethought.export.opened import open_role
+        from forethought.exports.opened import open_role
 
         with trusting(self._trust):
             return open_role(self.path, role, step, merge)

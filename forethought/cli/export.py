@@ -48,7 +48,7 @@ def add_export(verbs: Verbs) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from forethought.export import command, export
+    from forethought.exports import command, export
 
     exported = export(
         args.run,

@@ -38,6 +38,14 @@ def test_the_stub_has_the_same_names():
         assert ft._WHERE[name] == module
 
 
+def test_no_name_is_a_module_of_the_package():
+    """Importing forethought.x would put the module in the place of the function."""
+    modules = {
+        path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert modules & set(ft.__all__) == set()
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'forethought' has no attribute 'trian'"):
         ft.trian  # noqa: B018

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
 from forethought.engines.saved import Saved
 from forethought.engines.torch.models.loading import sentence
-from forethought.engines.torch.models.tokenizer import read_tokenizer
+from forethought.engines.torch.models.tokenizer import PROBES, read_tokenizer
 from forethought.engines.torch.sampling.stops import Stops
 
 GENERATION, CONFIG, ADAPTER = "generation_config.json", "config.json", "adapter_config.json"
@@ -94,6 +94,20 @@ def write_merged(saved: Saved, to: Path, trust_remote_code: bool = False) -> Non
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer whose files lie in a folder."""
     return read_tokenizer(str(folder), trust_remote_code=False)
+
+
+def strange_tokenizer(folder: Path) -> bool:
+    """Whether AutoTokenizer makes another tokenizer of this folder than its tokenizer.json is: it opens some
+    kinds of models (a qwen2) with a class of their own, whatever the files say."""
+    own = tokenizer_of(folder)
+    try:
+        auto = AutoTokenizer.from_pretrained(folder)
+        return any(
+            auto.encode(text, add_special_tokens=False) != own.encode(text, add_special_tokens=False)
+            for text in PROBES
+        )
+    except Exception:  # of a class that takes no such files
+        return True
 
 
 def ends(folder: Path, stops: Sequence[str], base: str = "") -> dict[str, Any]:

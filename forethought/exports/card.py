@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought import __version__
-from forethought.export.numbers import Origin, data_of
+from forethought.exports.numbers import Origin, data_of
 
 SIDES = {
     "plan": "its plans, run by an exact executor (plans in free text: accepted by the interface)",
@@ -25,6 +25,7 @@ class Folder:
     began: str  # the model that the run began from, "" where it was made from scratch
     gguf: str  # name of the file, or ""
     stops: tuple[str, ...]
+    tokenizer: str  # the class that opens it
 
 
 def card(origin: Origin, folder: Folder, prompts: Mapping[str, str]) -> str:
@@ -111,7 +112,7 @@ def _transformers(folder: Folder, prompt: str) -> list[str]:
     if folder.kind == "adapter":
         load = [
             "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
+            f"from transformers import AutoModelForCausalLM, GenerationConfig, {folder.tokenizer}",
             "",
             f"base = AutoModelForCausalLM.from_pretrained({folder.base!r})",
             f"model = PeftModel.from_pretrained(base, {str(folder.path)!r})",
@@ -119,14 +120,14 @@ def _transformers(folder: Folder, prompt: str) -> list[str]:
         ]
     else:
         load = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import AutoModelForCausalLM, {folder.tokenizer}",
             "",
             f"model = AutoModelForCausalLM.from_pretrained({str(folder.path)!r})",
         ]
     return [
         "```python",
         *load,
-        f"tokenizer = AutoTokenizer.from_pretrained({str(folder.path)!r})",
+        f"tokenizer = {folder.tokenizer}.from_pretrained({str(folder.path)!r})",
         f"prompt = {prompt!r}",
         'ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids',
         "out = model.generate(ids, do_sample=False, max_new_tokens=256, tokenizer=tokenizer)",

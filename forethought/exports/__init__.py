@@ -17,10 +17,10 @@ from typing import Literal
 from forethought.core.errors import UserError, quoted, unknown
 from forethought.engines.base import BASE
 from forethought.engines.saved import Saved, saved
-from forethought.export.card import Folder, card
-from forethought.export.found import find
-from forethought.export.numbers import Origin, measured
-from forethought.export.prompts import Turns, turns_of
+from forethought.exports.card import Folder, card
+from forethought.exports.found import find
+from forethought.exports.numbers import Origin, measured
+from forethought.exports.prompts import Turns, turns_of
 from forethought.store import is_new
 from forethought.store.files import remove
 
@@ -155,6 +155,12 @@ class Writing:
         else:
             self.tell(f"{name}: a whole model")
             folders.copy_model(one, folder)
+        strange = folders.strange_tokenizer(folder)
+        if strange:
+            self.notes.append(
+                f"{name}: AutoTokenizer, and so vLLM, makes another tokenizer of this kind of model than its "
+                f"tokenizer.json is; open it with PreTrainedTokenizerFast"
+            )
         stops = [stop for role in roles if (stop := self.turns.stops.get(role))]
         ending = folders.ends(folder, stops, one.base)
         folders.write_generation(folder, ending)
@@ -176,6 +182,7 @@ class Writing:
                 began=recipe.model.path,
                 gguf=file,
                 stops=tuple(dict.fromkeys(stops)),
+                tokenizer="PreTrainedTokenizerFast" if strange else "AutoTokenizer",
             ),
             {role: self.turns.prompt(role, folder) for role in roles},
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from forethought.core.errors import UserError, unknown
 from forethought.engines.saved import saved
-from forethought.export.found import find
+from forethought.exports.found import find
 
 if TYPE_CHECKING:
     from forethought.engines.torch.export.folders import Opened
