@@ -32,6 +32,7 @@ from forethought.envs.images import Images
 from forethought.recipe.schema import LimitSpec
 
 METHODS = frozenset(("reset", "step", "close"))
+LEAST = 1e-3  # seconds of a call where an episode's are over
 
 
 class Pool:
@@ -198,6 +199,8 @@ class Episode:
 
     async def step(self, action: str) -> Outcome:
         """What the environment answers. Where it is done, or broke, it is closed at once."""
+        if self._place is None:
+            return self.step_here(action)
         if self.over:
             raise RuntimeError("the episode is over")
         answer = await self._last("step", (action,), values.outcome)
@@ -207,21 +210,75 @@ class Episode:
 
     async def close(self) -> None:
         """Once; again it does nothing."""
-        self.over = True
-        if self not in self._pool.open:
-            return
-        del self._pool.open[self]
         environment: Any = self._environment
-        own: Any = getattr(type(environment), "close", None) is not Environment.close
-        own = own and getattr(environment, "close", None)
+        if self._place is None:
+            self.close_here()
+        elif self._ends():
+            try:
+                if self._closes():
+                    if self._place.stuck:  # by a call that will not end
+                        self._place.stop()
+                        self._place = self._pool.place(environment)
+                    await self._call("close", (), values.nothing)
+            finally:
+                self._pool.give_back(self._place)
+
+    # ---- on the main thread, where nobody waits: no coroutine, which takes as long as a small step
+
+    @property
+    def here(self) -> bool:
+        """Whether the calls of the environment run on the main thread, once `reset` has made it."""
+        return self._place is None
+
+    def step_here(self, action: str) -> Outcome:
+        """`step`, of an environment that is `here`."""
+        if self.over:
+            raise RuntimeError("the episode is over")
         try:
-            if own:
-                if self._place is not None and self._place.stuck:  # by a call that will not end
-                    self._place.stop()
-                    self._place = self._pool.place(environment)
-                await self._call("close", (), values.nothing)
+            answer = self._here("step", (action,), values.outcome)
+        except Fault:
+            with suppress(Fault):
+                self.close_here()
+            raise
+        if answer.done:
+            self.close_here()
+        return answer
+
+    def close_here(self) -> None:
+        """`close`, of an environment that is `here`."""
+        if self._ends():
+            try:
+                if self._closes():
+                    self._here("close", (), values.nothing)
+            finally:
+                self._pool.give_back(None)
+
+    # ---- how it is done
+
+    def _ends(self) -> bool:
+        """It is over; False where it was not open."""
+        self.over, still = True, self in self._pool.open
+        if still:
+            del self._pool.open[self]
+        return still
+
+    def _closes(self) -> bool:
+        """Whether the environment has a `close` of its own."""
+        own = getattr(type(self._environment), "close", None) is not Environment.close
+        return own and bool(getattr(self._environment, "close", None))
+
+    def _here(self, name: str, args: tuple, check: Callable[[Any], Any]) -> Any:
+        guard, method = self._pool.guard, getattr(self._environment, name)
+        limits = guard.limits
+        if not limits.episode_seconds or name == "close":
+            return guard.call("environment", name, method, args, None, check, limits.step_seconds)
+        seconds, left, started = limits.step_seconds, self._left, monotonic()
+        try:
+            if not 0.0 < seconds < left:
+                seconds = max(min(seconds or left, left), LEAST)
+            return guard.call("environment", name, method, args, None, check, seconds)
         finally:
-            self._pool.give_back(self._place)
+            self._left = left - (monotonic() - started)
 
     async def _last(self, name: str, args: tuple, check: Callable[[Any], Any]) -> Any:
         """A call after whose fault nothing follows."""
@@ -233,21 +290,14 @@ class Episode:
             raise
 
     async def _call(self, name: str, args: tuple, check: Callable[[Any], Any]) -> Any:
-        guard = self._pool.guard
-        seconds, whole = guard.limits.step_seconds, guard.limits.episode_seconds
-        if whole and name != "close":
-            seconds = max(min(seconds or self._left, self._left), 1e-3)
-        method, place = getattr(self._environment, name), self._place
+        guard, place = self._pool.guard, self._place
         if place is None:
-            if not whole:
-                return guard.call("environment", name, method, args, None, check, seconds)
-            started = monotonic()
-            try:
-                return guard.call("environment", name, method, args, None, check, seconds)
-            finally:
-                self._left -= monotonic() - started
+            return self._here(name, args, check)
+        seconds = guard.limits.step_seconds
+        if guard.limits.episode_seconds and name != "close":
+            seconds = max(min(seconds or self._left, self._left), LEAST)
         guard.ask("environment", name)
-        call = Call(place, name, method, args, seconds)
+        call = Call(place, name, getattr(self._environment, name), args, seconds)
         if place.stuck:
             call.error = TimeUp("its event loop is blocked by another episode")
         else:

@@ -58,7 +58,8 @@ def nothing(value: Any) -> None:
 
 def outcome(value: Any) -> Outcome:
     """The value as an `Outcome`, every field checked; `parts` become finite floats."""
-    need(isinstance(value, Outcome), value, "an Outcome")
+    if not isinstance(value, Outcome):
+        need(False, value, "an Outcome")
     if not type(value.done) is type(value.success) is type(value.timed_out) is bool:
         for name in ("done", "success", "timed_out"):
             flag = getattr(value, name)
@@ -68,7 +69,8 @@ def outcome(value: Any) -> Outcome:
         need(_is_finite(value.score), value.score, "a finite number", "Outcome.score")
     if value.observation is not None:
         _seen(value.observation, "Outcome.observation")
-    text(value.reason, "Outcome.reason")
+    if type(value.reason) is not str or value.reason:
+        text(value.reason, "Outcome.reason")
     if value.images != ():
         _images(value.images, "Outcome.images")
     return value if value.parts == {} else replace(value, parts=_parts(value.parts))
@@ -76,17 +78,20 @@ def outcome(value: Any) -> Outcome:
 
 def verdict(value: Any) -> Verdict:
     """With a score from 0 to 1: what a reward is made of."""
-    need(isinstance(value, Verdict), value, "a Verdict")
+    if not isinstance(value, Verdict):
+        need(False, value, "a Verdict")
     score = value.score
-    fits = (type(score) is float or isinstance(score, Real)) and 0.0 <= float(score) <= 1.0  # nan: nowhere
-    need(fits, score, "a number from 0 to 1", "Verdict.score")
-    text(value.reason, "Verdict.reason")
+    if not ((type(score) is float or isinstance(score, Real)) and 0.0 <= float(score) <= 1.0):  # nan: nowhere
+        need(False, score, "a number from 0 to 1", "Verdict.score")
+    if type(value.reason) is not str or value.reason:
+        text(value.reason, "Verdict.reason")
     return value if type(score) is float else replace(value, score=float(score))
 
 
 def text(value: Any, field: str = "") -> str:
     """The value as text that can be written as UTF-8."""
-    need(isinstance(value, str), value, "text", field)
+    if not isinstance(value, str):
+        need(False, value, "text", field)
     if not value.isascii():
         try:
             value.encode()
@@ -101,7 +106,8 @@ def kind_of(image: bytes) -> str:
 
 
 def _seen(value: Any, field: str) -> str:
-    text(value, field)
+    if not (type(value) is str and value.isascii()):
+        text(value, field)
     if len(value) > MOST_TEXT:
         raise WrongType(f"gave {field} {len(value):,} characters, more than {MOST_TEXT:,}")
     return value

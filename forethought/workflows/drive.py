@@ -168,9 +168,10 @@ class Lockstep:
         except BaseException as broken:
             self._end(fiber, None, broken)
             return
-        if isinstance(wait, Call):
-            self._calling.append((wait, fiber))
-        elif not isinstance(wait, _Wait):
+        if not isinstance(wait, _Wait):
+            if isinstance(wait, Call):
+                self._calling.append((wait, fiber))
+                return
             self._ready.append((fiber, None, Foreign("awaits what only the free mode of the driver has")))
         elif wait.what == "ask":
             self._asked.append((wait.value, fiber))

@@ -104,6 +104,15 @@ class Growing:
         self.nodes.append(Draft(branch=at if branch is None else branch, **fields))
         return at
 
+    def read(
+        self, parent: int, branch: int, text: str, token_ids: tuple[int, ...], images: tuple[str, ...]
+    ) -> int:
+        """The node of an observation."""
+        self.nodes.append(
+            Draft(parent=parent, role=None, text=text, token_ids=token_ids, branch=branch, images=images)
+        )
+        return len(self.nodes) - 1
+
     def open(self, at: int, branch: int, role: str) -> int:
         """The node under which `role` is to speak: `at`, with the opening of the role's turn at its end.
 
@@ -187,25 +196,26 @@ class Growing:
     def tree(self) -> Tree:
         """Numbered round by round, whatever came first: all first turns, then all second ones, each with what
         was observed after it."""
-        children: dict[int, list[int]] = {}
+        children: list[list[int]] = [[] for _ in self.nodes]
         for at, node in enumerate(self.nodes):
             if node.parent is not None:
-                children.setdefault(node.parent, []).append(at)
+                children[node.parent].append(at)
         order, turns = [], [0]
         while turns:
             later = []
             for at in turns:
                 chain = [at]  # a turn, and the observations that follow it
                 for link in chain:
-                    order.append(link)
-                    for child in children.get(link, ()):
+                    for child in children[link]:
                         (chain if self.nodes[child].role is None else later).append(child)
+                order += chain
             turns = later
-        number = {at: i for i, at in enumerate(order)}
-        nodes = tuple(self._node(at, number) for at in order)
-        return Tree(task=self.task, nodes=nodes)
+        number = [0] * len(order)
+        for i, at in enumerate(order):
+            number[at] = i
+        return Tree(task=self.task, nodes=tuple([self._node(at, number) for at in order]))
 
-    def _node(self, at: int, number: Mapping[int, int]) -> Node:
+    def _node(self, at: int, number: Sequence[int]) -> Node:
         draft = self.nodes[at]
         return Node(
             id=number[at],

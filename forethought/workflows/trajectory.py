@@ -32,7 +32,7 @@ from forethought.envs.guard import Boundary, Fault
 from forethought.envs.pool import Episode
 from forethought.tasks.base import Taskset
 from forethought.workflows.drive import together
-from forethought.workflows.growing import Given, Growing
+from forethought.workflows.growing import ENDS, Given, Growing
 
 __all__ = ["Counts", "Trajectory", "WorkflowError", "together"]
 
@@ -130,7 +130,7 @@ class Trajectory:
     def ended(self) -> bool:
         """Nothing can be said here any more. A turn that ran out of budget (truncated) does not end a
         branch."""
-        return self._turn.ended
+        return self._turn.status in ENDS
 
     def texts(self, role: str) -> list[str]:
         """What the role has said on this branch, in order."""
@@ -142,7 +142,8 @@ class Trajectory:
         if self._turn.status in ("failed", "overlong"):
             return
         for name, value in parts.items():
-            if not (isinstance(value, Real) and math.isfinite(value)):
+            # a plain float first: to ask whether another kind is a number takes longer than the rest
+            if not ((type(value) is float or isinstance(value, Real)) and math.isfinite(value)):
                 error = WorkflowError(f"reward {name} must be a finite number, found {value!r:.60}")
                 self._fail(self.taskset.guard.fault("workflow", self._tree.play.workflow, error))
                 return
@@ -178,7 +179,7 @@ class Trajectory:
         play, tree = self._tree.play, self._tree
         if not n:
             return []
-        if self._turn.ended or role not in play.policies:
+        if self._turn.status in ENDS or role not in play.policies:
             await self._unready(role)
         if over := self._limit(role):
             if self._forks > play.max_turns:  # it does not listen
@@ -205,7 +206,7 @@ class Trajectory:
     async def generate(self, role: str) -> Trajectory:
         """The next turn of this branch, by `role`: this trajectory, which now stands after it."""
         tree, play = self._tree, self._tree.play
-        if self._turn.ended or role not in play.policies:
+        if self._turn.status in ENDS or role not in play.policies:
             await self._unready(role)
         if over := self._limit(role):
             return self._moved(tree.empty(self._at, role, over, play.policies[role]))
@@ -229,11 +230,7 @@ class Trajectory:
             if joins:
                 last.text, last.token_ids, last.images = text, ids, last.images + names
             else:
-                self._stand(
-                    tree.add(
-                        parent=self._at, role=None, text=text, token_ids=ids, branch=last.branch, images=names
-                    )
-                )
+                self._stand(tree.read(self._at, last.branch, text, ids, names))
 
     # ---- the environment
 
@@ -249,13 +246,17 @@ class Trajectory:
         """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is
         not done, its observation is what the roles read next. Done at the latest after the taskset's `turns`.
         None where something broke: then the branch has ended."""
-        if self._turn.ended or (self._episode is not None and self._episode.over):
+        if self._turn.status in ENDS or (self._episode is not None and self._episode.over):
             await self._misused("the environment was to go on after its end")
         outcome = None
         with _Guard(self, "environment"):
             if self._episode is None:
                 await self._reset()
-            outcome = await self._tree.driver.call(self._episode.step(self._turn.text))
+            episode, text = self._episode, self._turn.text
+            if episode.here:
+                outcome = episode.step_here(text)
+            else:
+                outcome = await self._tree.driver.call(episode.step(text))
             self._steps += 1
             self._missed += outcome.missed
             if outcome.parts:
@@ -265,7 +266,7 @@ class Trajectory:
                 outcome = outcome if outcome.done else replace(outcome, done=True)
             else:
                 self.observe(outcome.observation or "", outcome.images)
-        return None if self._turn.ended else outcome
+        return None if self._turn.status in ENDS else outcome
 
     async def finish(self, reason: str) -> None:
         """The episode ends here, whatever the environment would have said next. The branch fails where its
