@@ -323,6 +323,17 @@ def test_nothing_is_written_beyond_its_room_or_read_before_it_is_written(shape, 
     assert len(rooms) > 10 and all(room[n:].isnan().all() for n, room in rooms)
 
 
+@pytest.mark.parametrize("n", [20, 120, 127, 128, 300])
+def test_a_row_alone_says_what_would_be_read(n):
+    """It stands behind its context, in one segment: the same sums, bit for bit."""
+    model, context, said = made(SHAPES["biases"]), words(1, n), words(2, 20)
+    steps = steps_of(model)
+    steps.enter([context, context[:9]], [1, 2], [len(said) + 1] * 2)
+    for k, token in enumerate(said, start=1):
+        found = steps.step(np.array([token, 3, 4]))[0]
+        assert torch.equal(found, steps_of(model).enter([context + said[:k]], [1], [1])[0])
+
+
 def test_what_would_be_read_or_written_elsewhere_is_refused():
     model = made(SHAPES["llama"])
     with pytest.raises(IndexError, match="token 32 is none of the model's 32"):
@@ -333,7 +344,7 @@ def test_what_would_be_read_or_written_elsewhere_is_refused():
         steps_of(model, positions=12).enter([words(1, 9)], [1], [4])
     steps = steps_of(model)
     steps.enter([(3,)], [1], [1])
-    for _ in range(steps.tree.room[steps.tail[0]]):
+    for _ in range(steps.tree.room[steps.tail[0]] - 1):  # its context has a token
         steps.step(np.array([5]))
     with pytest.raises(IndexError, match="no room was made"):
         steps.step(np.array([5]))

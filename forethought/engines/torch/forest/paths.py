@@ -88,6 +88,15 @@ class Paths:
         while self.bytes > self.bound:
             self._let_go(next(iter(self._blocks)))
 
+    def lengthen(self, policy: str, cuts: Tokens, kept: Kept, tokens: Tokens) -> None:
+        """What is kept of a path holds so many tokens more: they stand behind it, in room that it has."""
+        if not tokens or kept.block not in self._blocks:
+            return
+        before, kept.tokens = len(kept.tokens), kept.tokens + tokens
+        for mark in _marks(kept.tokens, before):
+            self._kept[policy, cuts, mark] = kept
+            kept.block.keys.append((policy, cuts, mark))
+
     def drop(self, policy: str) -> None:
         """Forget a policy's paths: its weights have moved, or it is gone."""
         for block in [block for block, own in self._blocks.items() if own == policy]:
@@ -124,6 +133,10 @@ class PolicyPaths(NamedTuple):
     def put(self, block: Block, kept: Sequence[tuple[Tokens, Kept]], again: Sequence[Kept] = ()) -> None:
         """See `Paths.put`."""
         self.paths.put(self.policy, block, kept, again)
+
+    def lengthen(self, cuts: Tokens, kept: Kept, tokens: Tokens) -> None:
+        """See `Paths.lengthen`."""
+        self.paths.lengthen(self.policy, cuts, kept, tokens)
 
 
 def _marks(tokens: Tokens, start: int = 0) -> Iterator[tuple[int, int]]:

@@ -150,6 +150,8 @@ class Sampler:
                 live = np.concatenate([live, new])
             going = ~rows.done[live]
             if not going.all():
+                if hasattr(self.steps, "end"):
+                    self.steps.end(rows, live)
                 self.steps.keep(going)
                 live = live[going]
         return rows.completions(version)

@@ -79,6 +79,12 @@ class Sides:
         for steps, own_R in self._present():
             steps.advance(rows, live[own_R], few * int(own_R.sum()) // len(live))
 
+    def end(self, rows: Any, live: np.ndarray) -> None:
+        """See `NativeSteps.end`."""
+        for steps, own_R in self._present():
+            if hasattr(steps, "end"):
+                steps.end(rows, live[own_R])
+
     def _present(self) -> list[tuple[Any, np.ndarray]]:
         """The steps that have rows, and which (a mask)."""
         masks = [self._side_R == i for i in range(len(self.steps))]

@@ -260,7 +260,7 @@ void ft_choose(int R, int V, const float *logits, const double *uniform, const f
 typedef struct { /* rows in the making; where they are kept, each has `most` places */
     int rows, most, kinds, vocabulary;
     const int32_t *path_from, *path; /* [rows + 1] and pairs (segment, keys): each row's context */
-    const int32_t *tail;             /* segment of the row's own tokens */
+    const int32_t *tail, *first;     /* segment of the row's own tokens, and where they begin in it */
     const int64_t *row;              /* its line in the arrays below */
     int64_t *token, *length;         /* drawn so far; at least one */
     float *logp, *drawn_logp;
@@ -310,8 +310,9 @@ int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap
         int items = shared_items(R, n, live, item);
         for (int i = 0; i < n; i++) {
             long row = R->row[live[i]];
-            index[i] = i, segment[i] = R->tail[live[i]], at[i] = R->length[row] - 1, position[i] = R->context[row] + at[i];
-            id[i] = R->token[row * R->most + at[i]];
+            int drawn = R->length[row] - 1;
+            index[i] = i, segment[i] = R->tail[live[i]], at[i] = R->first[live[i]] + drawn, position[i] = R->context[row] + drawn;
+            id[i] = R->token[row * R->most + drawn];
             item[items++] = (Item){segment[i], at[i] + 1, i, i + 1, 1};
         }
         ft_forward(M, n, id, position, segment, at, base, cap, items, item, n, index, logits, work);

@@ -49,6 +49,7 @@ class _Rows(ctypes.Structure):
                 "path_from",
                 "path",
                 "tail",
+                "first",
                 "row",
                 "token",
                 "length",
@@ -79,8 +80,11 @@ class NativeSteps:
         self.tree = Tree(weights.layers * weights.kv_heads, weights.d, weights.lib.ft_width())
         # the kernels do not hold Python's lock
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self.paths: list[Path] = []  # of each row: its context
+        self.paths: list[Path] = []  # of each row: its context, without a segment that is its own
+        # of each row: what is kept of its context, where what it says stands in the same segment
+        self.said: list[tuple[tuple[int, ...], Kept] | None] = []
         self.tail = np.zeros(0, dtype=np.int32)  # segment of each row's own tokens
+        self.first = np.zeros(0, dtype=np.int32)  # where they begin in it
         self.at = np.zeros(0, dtype=np.int32)  # tokens in it
         self.position = np.zeros(0, dtype=np.int32)  # of the next token
         self._parts: list[tuple[slice, np.ndarray]] | None = None
@@ -98,23 +102,35 @@ class NativeSteps:
                 f"{end} tokens of a context and what follows, where the model has "
                 f"{self.weights.positions} positions"
             )
+        # what a row alone says stands behind its context, in one segment: as it would be read
+        more = [most if k == 1 else 0 for k, most in zip(n, room, strict=True)]
         # apart from the rows': it may stay when they have ended
-        self.tree.reserve((1, len(context)) for context in dict.fromkeys(contexts))
-        jobs, paths = self._jobs(contexts)
+        self.tree.reserve({c: (1, len(c) + own) for c, own in zip(contexts, more, strict=True)}.values())
+        jobs, paths, alone = self._jobs(contexts, more)
         logits, (new, again) = floats(len(contexts), self.weights.vocabulary), self._recall(jobs)
         for part in _chunks(jobs, PREFILL_TOKENS):
             self._compute(part, logits)
         if new:
-            self.kept.put(new[0][1].block, new, again)
-        self.tree.reserve(zip(n, room, strict=True))
-        for path, context, k, most in zip(paths, contexts, n, room, strict=True):
-            first = self.tree.rows(k, most)
-            for i in range(k):
-                self.tree.use([*path, (first + i, 0)])
+            self.kept.put(next(iter(new.values()))[1].block, list(new.values()), again)
+        self.tree.reserve((k, most) for i, (k, most) in enumerate(zip(n, room, strict=True)) if not alone[i])
+        tails: list[tuple[int, int]] = []
+        for i, (path, k, most) in enumerate(zip(paths, n, room, strict=True)):
+            if alone[i]:
+                *path, own = path
+                tails.append(own)
+                self.said.append(new.get(own[0]))
+            else:
+                first = self.tree.rows(k, most)
+                tails += [(first + j, 0) for j in range(k)]
+                self.said += [None] * k
             self.paths.extend([path] * k)
-            self.tail = np.concatenate([self.tail, np.arange(first, first + k, dtype=np.int32)])
-            self.at = np.concatenate([self.at, np.zeros(k, dtype=np.int32)])
-            self.position = np.concatenate([self.position, np.full(k, len(context), dtype=np.int32)])
+            for tail in tails[-k:]:
+                self.tree.use([*path, tail])
+        tail, first = np.array(tails, dtype=np.int32).reshape(-1, 2).T
+        self.tail, self.first = np.concatenate([self.tail, tail]), np.concatenate([self.first, first])
+        self.at = np.concatenate([self.at, first])
+        entered = np.repeat(np.array([len(context) for context in contexts], dtype=np.int32), n)
+        self.position = np.concatenate([self.position, entered])
         self._parts = None
         return logits
 
@@ -139,25 +155,24 @@ class NativeSteps:
     def advance(self, rows: Rows, live: np.ndarray, few: int) -> None:
         """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`:
         each row's line in `rows`."""
-        self._check_room(rows.most[live] - 1)
+        self._check_room(self.first + rows.most[live] - 1)
         bounds = np.linspace(0, len(live), min(self.threads, len(live)) + 1).astype(int)
         parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        run = lambda part: self._advance(
-            rows, live[part], part, int(few * (part.stop - part.start) // len(live))
-        )  # noqa: E731
+
+        def run(part: slice) -> None:
+            self._advance(rows, live[part], part, int(few * (part.stop - part.start) // len(live)))
+
         list(self.pool.map(run, parts) if self.pool else map(run, parts))
-        self.at = (rows.length[live] - 1).astype(np.int32)
-        self.position = (rows.context[live] + self.at).astype(np.int32)
+        drawn = (rows.length[live] - 1).astype(np.int32)
+        self.at = self.first + drawn
+        self.position = rows.context[live].astype(np.int32) + drawn
 
     def _advance(self, rows: Rows, live: np.ndarray, part: slice, few: int) -> None:
         paths = self.paths[part]
         starts = np.cumsum([0, *map(len, paths)], dtype=np.int32)
         pairs = np.array([pair for path in paths for pair in path], dtype=np.int32)
-        tail, lib, model = (
-            np.ascontiguousarray(self.tail[part]),
-            self.weights.lib,
-            ctypes.byref(self.weights.model),
-        )
+        tail, first = np.ascontiguousarray(self.tail[part]), np.ascontiguousarray(self.first[part])
+        lib, model = self.weights.lib, ctypes.byref(self.weights.model)
         own = _Rows(
             len(live),
             rows.tokens.shape[1],
@@ -168,6 +183,7 @@ class NativeSteps:
                     starts,
                     pairs,
                     tail,
+                    first,
                     live,
                     rows.tokens,
                     rows.length,
@@ -197,12 +213,23 @@ class NativeSteps:
             address(more),
         )
 
+    def end(self, rows: Rows, live: np.ndarray) -> None:
+        """Keep what rows that are done have said, where it stands behind their context: all but the last
+        token, which nobody has read. `live`: each row's line in `rows`."""
+        for i in rows.done[live].nonzero()[0] if self.kept else ():
+            if said := self.said[i]:
+                cuts, kept = said
+                tokens = rows.tokens[live[i], : rows.length[live[i]] - 1].tolist()
+                self.kept.lengthen(cuts, kept, tuple(tokens))
+
     def keep(self, rows: np.ndarray) -> None:
         """Go on with these rows (a mask) alone."""
         for i in (~rows).nonzero()[0]:
             self.tree.leave([*self.paths[i], (self.tail[i], 0)])
         self.paths = [path for path, kept in zip(self.paths, rows, strict=True) if kept]
-        self.tail, self.at, self.position = self.tail[rows], self.at[rows], self.position[rows]
+        self.said = [said for said, kept in zip(self.said, rows, strict=True) if kept]
+        self.tail, self.first, self.at = self.tail[rows], self.first[rows], self.at[rows]
+        self.position = self.position[rows]
         self._parts = None
 
     def _check_room(self, at: np.ndarray) -> None:
@@ -212,15 +239,19 @@ class NativeSteps:
 
     # ---- contexts
 
-    def _jobs(self, contexts: Sequence[tuple[int, ...]]) -> tuple[list[_Job], list[Path]]:
-        """What of the contexts has to be computed, and each one's path."""
-        jobs, paths = [], []
+    def _jobs(
+        self, contexts: Sequence[tuple[int, ...]], more: Sequence[int]
+    ) -> tuple[list[_Job], list[Path], list[bool]]:
+        """What of the contexts has to be computed, each one's path, and whether there is room for `more`
+        tokens of a row behind it."""
+        jobs, paths, alone = [], [], []
         new: dict[int, _Job] = {}
         for i, context in enumerate(contexts):
             path = self.tree.find(context)
             done = sum(k for _, k in path)
+            alone.append(bool(more[i]) and done < len(context))
             if done < len(context):
-                segment = self.tree.grow(path, context[done:])
+                segment = self.tree.grow(path, context[done:], more[i])
                 path.append((segment, len(context) - done))
                 new[segment] = _Job(segment, 0, context[done:], done, path[:-1], context)
                 jobs.append(new[segment])
@@ -229,19 +260,19 @@ class NativeSteps:
                 jobs.append(_Job(segment, k - 1, context[-1:], len(context) - 1, path[:-1], context))
             (new.get(segment) or jobs[-1]).outs.setdefault(k - 1, []).append(i)
             paths.append(path)
-        return jobs, paths
+        return jobs, paths, alone
 
-    def _recall(self, jobs: Sequence[_Job]) -> tuple[list[tuple[tuple[int, ...], Kept]], list[Kept]]:
+    def _recall(self, jobs: Sequence[_Job]) -> tuple[dict[int, tuple[tuple[int, ...], Kept]], list[Kept]]:
         """Copy what is kept of the jobs' segments under the same cuts, and leave the rest to be computed, up
-        to the first token after which logits are asked for. What will be known then, with its cuts, and what
-        of it was known as a whole."""
-        new, again, block = [], [], Block(None, 0)
+        to the first token after which logits are asked for. What will be known then of each segment, with its
+        cuts, and what of it was known as a whole."""
+        new, again, block = {}, [], Block(None, 0)
         for job in jobs if self.kept else ():
             if job.at:
                 continue
             start, held = job.position, self.tree.held(job.segment)
             cuts = tuple(accumulate((k for _, k in job.above), initial=0))
-            new.append((cuts, Kept(job.path, start, held, block)))
+            new[job.segment] = cuts, Kept(job.path, start, held, block)
             block.bytes += held.nbytes
             if found := self.kept.find(job.path, cuts):
                 n = min(found.tokens - start, *job.outs)

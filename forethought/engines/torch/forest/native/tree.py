@@ -39,10 +39,10 @@ class Tree:
             segment = self._nodes[segment].children.get((n, tokens[at])) if at < len(tokens) else None
         return path
 
-    def grow(self, path: Path, tokens: Sequence[int]) -> int:
+    def grow(self, path: Path, tokens: Sequence[int], more: int = 0) -> int:
         """A new segment with `tokens` below the path; what it holds has to be computed. The tokens may not be
-        empty."""
-        segment = self.rows(1, len(tokens))
+        empty. `more`: room for so many tokens behind them, which `find` does not know."""
+        segment = self.rows(1, len(tokens) + more)
         above, n = path[-1] if path else (None, 0)
         beside = self._roots if above is None else self._nodes[above].children
         beside[n, tokens[0]] = segment
