@@ -4,6 +4,7 @@ happens to weights and memory in between, and what is known is not computed agai
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch_kit import SIZE, engine_of, model_of, stir
 
 from forethought.core.types import Request
 from forethought.engines.torch.engine import TorchEngine
+from forethought.engines.torch.forest.native import steps
 from forethought.engines.torch.forest.native.library import library
 from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.paths import MARK, Block, Kept, Paths
@@ -258,6 +260,24 @@ def test_a_turn_costs_its_own_tokens(kind, monkeypatch):
         # what was seen, and of what was said, the kernels' last token, which nobody has read
         wanted.append((1 if engine.exact else len(out[0].token_ids)) + 10)
     assert counts == wanted[:-1]
+
+
+def test_rows_that_go_on_apart_say_the_same(monkeypatch):
+    """Some of them to their end, then others, so that what they read stays in the cache."""
+    wanted, groups = talk(made("qwen3", prefix_cache=0)), []
+    together = NativeSteps._together
+
+    def seen(self, part):
+        self.weights.bytes = 0  # else these of a tiny model are more than its keys and values
+        groups.append(together(self, part))
+        return groups[-1]
+
+    monkeypatch.setattr(NativeSteps, "_together", seen)
+    for cache in (5_000, 20_000, 100_000):
+        monkeypatch.setattr(steps, "CACHE", cache)
+        assert equal(made("qwen3"), talk(made("qwen3")), wanted)
+    assert min(map(len, groups)) == 1 and max(map(len, groups)) > 3
+    assert all(a.stop == b.start for parts in groups for a, b in pairwise(parts))
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])

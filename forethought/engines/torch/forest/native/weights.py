@@ -89,7 +89,7 @@ class Weights:
         self.lib, self.bf16 = library(), int(bf16 and library().ft_bf16())
         self._held: list[torch.Tensor] = []  # what the pointers point to
         self._copies: list[Callable[[], None]] = []  # how each copied matrix and bias is brought up to date
-        self.refreshes = True
+        self.refreshes, self.bytes = True, 0  # bytes of the matrices, which every token reads
         inner, config = decoder.inner, model.config.get_text_config()
         self.layers, self.kv_heads, self.d = len(inner.layers), decoder.kv_heads, decoder.d
         self.vocabulary, self.words = (
@@ -172,6 +172,7 @@ class Weights:
         weights = [effective(linear) for linear in linears]
         rows, columns = sum(map(len, weights)), weights[0].shape[1]
         packed = floats(self.lib.ft_packed_size(rows, columns, self.bf16)).zero_()
+        self.bytes += packed.nbytes
         first = 0
         for w, linear in zip(weights, linears, strict=True):
             self.refreshes &= w.data_ptr() == linear.weight.data_ptr()
