@@ -160,7 +160,7 @@ class Tree:
     def branches(self) -> dict[int, Branch]:
         """Every branch by its id, those above before those below (`branch_of` says how nodes that name none
         are read)."""
-        on = branch_of((n.id, n.parent, n.role, n.branch) for n in self.nodes)
+        on = branch_of([(n.id, n.parent, n.role, n.branch) for n in self.nodes])
         nodes: dict[int, list[Node]] = {}
         for node in self.nodes:
             nodes.setdefault(on[node.id], []).append(node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forethought.core.metrics import Mean, Metric, Sum, merge
+from forethought.core.metrics import Mean, Metric, Sum
 from forethought.core.types import Advantages, Tree
 
 
@@ -29,37 +29,33 @@ def failures(trees: Sequence[Tree]) -> tuple[int, int]:
 def tree_metrics(trees: Sequence[Tree], prepare: Sequence[str]) -> dict[str, Metric]:
     """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens
     sampled."""
-    parts: list[dict[str, Metric]] = []
-    for tree in trees:
-        for n in tree.nodes:
-            if n.policy is None:
-                if n.role is not None:  # the oracle's
-                    parts.append({f"failed/{n.role}": Mean(n.status == "failed")})
-                continue
-            size, said = (
-                len(n.token_ids),
-                n.status != "overlong" and bool(n.token_ids or n.status != "failed"),
-            )
-            one: dict[str, Metric] = {
-                "tokens/sampled": Sum(size),
-                f"tokens/{n.role}": Mean(size, said),
-                **{
-                    f"{status}/{n.role}": Mean(n.status == status)
-                    for status in ("truncated", "failed", "overlong")
-                },
-            }
-            if n.role in prepare:
-                one[f"refused/{n.role}"] = Mean(n.status in ("refused", "truncated"), n.status != "failed")
-            if n.reward is not None:
-                one[f"reward/{n.role}"] = Mean(n.reward)
-            if "timed_out" in n.reward_parts:  # a verifier gave up on it
-                one[f"timed_out/{n.role}"] = Sum(1)
-            parts.append(
-                one
-                | {
-                    f"reward/{n.role}.{part}": Mean(v)
-                    for part, v in n.reward_parts.items()
-                    if part != "timed_out"
-                }
-            )
-    return merge(parts)
+    means: dict[str, list[float]] = {}  # name -> total, weight
+    sums: dict[str, int] = {}
+
+    def mean(name: str, x: float, weight: float = 1.0) -> None:
+        own = means.setdefault(name, [0.0, 0.0])
+        own[0] += x
+        own[1] += weight
+
+    for n in (n for tree in trees for n in tree.nodes if n.role is not None):
+        role, status = n.role, n.status
+        if n.policy is None:  # the oracle's
+            mean(f"failed/{role}", status == "failed")
+            continue
+        size = len(n.token_ids)
+        sums["tokens/sampled"] = sums.get("tokens/sampled", 0) + size
+        mean(f"tokens/{role}", size, status != "overlong" and bool(size or status != "failed"))
+        for ended in ("truncated", "failed", "overlong"):
+            mean(f"{ended}/{role}", status == ended)
+        if role in prepare:
+            mean(f"refused/{role}", status in ("refused", "truncated"), status != "failed")
+        if n.reward is not None:
+            mean(f"reward/{role}", n.reward)
+        for part, value in n.reward_parts.items():
+            if part == "timed_out":  # a verifier gave up on it
+                sums[f"timed_out/{role}"] = sums.get(f"timed_out/{role}", 0) + 1
+            else:
+                mean(f"reward/{role}.{part}", value)
+    return {name: Sum(total) for name, total in sums.items()} | {
+        name: Mean(total, weight) for name, (total, weight) in means.items()
+    }

@@ -78,7 +78,7 @@ def weigh(
     `planning` are the planning tokens: those of a list of grams, or of `preparing_mask`."""
     roles = set(roles)
     advantages: Advantages = {
-        n.id: tuple(a * spec.weight.get(n.role, 1.0) for a in scored[n.id])
+        n.id: _times(spec.weight.get(n.role, 1.0), scored[n.id])
         for n in tree.nodes
         if n.role in roles and n.id in scored
     }
@@ -87,6 +87,10 @@ def weigh(
         advantages = hicra(advantages, {i: mask[i] for i in advantages}, spec.alpha)
     check_coverage(tree, advantages, roles)
     return advantages
+
+
+def _times(weight: float, scored: tuple[float, ...]) -> tuple[float, ...]:
+    return scored if weight == 1.0 else tuple(a * weight for a in scored)
 
 
 def measured(tree: Tree, spec: CreditSpec, advantages: Advantages) -> Advantages:

@@ -50,6 +50,17 @@ def hooked(module: torch.nn.Module) -> bool:
     )
 
 
+def hooked_below(module: torch.nn.Module) -> bool:
+    """Whether a module or any below it is hooked. It is asked at every step: `modules` would take longer than
+    what it is asked for."""
+    waiting = [module]
+    for one in waiting:
+        if hooked(one):
+            return True
+        waiting += filter(None, one._modules.values())
+    return False
+
+
 def attends(q_NHd: torch.Tensor, v_NKd: torch.Tensor) -> bool:
     """Whether the kernel computes this attention: plain float32 on a CPU, one width for keys and values, a
     multiple of the vector width."""

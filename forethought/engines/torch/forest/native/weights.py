@@ -11,7 +11,7 @@ import torch
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of, rotation
 from forethought.engines.torch.forest.lora import delta, is_lora
 from forethought.engines.torch.forest.native.library import address, floats, library, why_not
-from forethought.engines.torch.forest.native.train import hooked
+from forethought.engines.torch.forest.native.train import hooked_below
 from forethought.engines.torch.forest.vocabulary import NEVER, empty_of
 
 Pointer = ctypes.c_void_p
@@ -61,7 +61,7 @@ def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
         # an adapter there would have to be added to the table
         and not is_lora(decoder.inner.embed_tokens)
         and (isinstance(head, torch.nn.Linear) or is_lora(head))
-        and not any(map(hooked, model.modules()))
+        and not hooked_below(model)
     )
 
 
