@@ -201,8 +201,14 @@ def _train(args: argparse.Namespace) -> int:
     if args.dry_run:
         from forethought.display.show import outline
         from forethought.recipe.convert import to_toml
+        from forethought.recipe.doubts import doubts
 
-        print(outline(recipe), *(f"# {line}" for line in _estimate(recipe, args)), sep="\n", end="\n\n")
+        print(
+            outline(recipe),
+            *(f"# {line}" for line in _estimate(recipe, args) + doubts(recipe)),
+            sep="\n",
+            end="\n\n",
+        )
         print(to_toml(recipe), end="")
         return 0
     if args.hardware or args.assume:

@@ -282,7 +282,8 @@ class Decision:
     stage: int
     kind: Literal["gate", "schedule", "guard", "run"]
     name: str
-    # gate: pass | stop | roll_back; schedule: advance | ...; guard: refuse | stop; run: start | resume |
+    # gate: pass | vacuous | warn | stop | roll_back; schedule: advance | ...; guard: refuse | stop |
+    # trained nothing | ...; run: start | resume |
     # elsewhere | ...
     outcome: str
     reason: str

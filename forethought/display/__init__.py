@@ -5,8 +5,9 @@ changes a run.
         run.train(recipe, out, observe)
 
 The values of an Event that are shown: of an evaluation `eval/<name>` and `eval/<name>@<level>`; of a step
-`loss...`, `reward...`, `entropy...`, `kl...`, and `tokens_per_second`, or else the rates of `tokens/trained`
-and `tokens/sampled`.
+`loss...`, `reward...` with `reward_std...`, `groups/zero`, `tokens/ROLE`, `kl...`, `entropy...`,
+`clip/share`, `grad_norm...`, and `tokens_per_second`, or else the rates of `tokens/trained` and
+`tokens/sampled`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import IO
 
 from forethought.core.types import Event
 from forethought.display.observer import Observer
-from forethought.display.seen import Seen, evaluation, shown_values
+from forethought.display.seen import Seen, evaluation, step_cells
 
 
 class Lines(Observer):
@@ -39,7 +39,7 @@ def line(event: Event, seen: Seen) -> str:
     if event.kind == "stage":
         return f"{stage} {event.text}: steps {event.stage_steps}"
     if event.kind == "step":
-        parts = [f"{name} {value:.3g}" for name, value in shown_values(event.values).items()] + seen.rates()
+        parts = step_cells(event.values) + seen.rates()
         return (
             f"step {event.step}/{seen.total()} {stage} {event.stage_step}/{event.stage_steps} "
             f"{' '.join(parts)}"

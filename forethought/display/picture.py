@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from forethought.display.seen import Seen, StageSeen, evaluation, shown_values
+from forethought.display.seen import Seen, StageSeen, evaluation, step_cells
 
 FANCY = {"full": "━", "rest": "─", "done": "✓", "now": "▶", "wait": "·", "up": "▲", "down": "▼", "to": "→"}
 ASCII = {"full": "#", "rest": "-", "done": "x", "now": ">", "wait": ".", "up": "^", "down": "v", "to": "->"}
@@ -16,7 +16,7 @@ OUTCOMES = {
     "stop": "bold red",
     "warn": "yellow",
     "vacuous": "yellow",
-    "idle": "bold yellow",
+    "trained nothing": "bold yellow",
     "refuse": "yellow",
     "isolate": "yellow",
     "retry": "yellow",
@@ -28,12 +28,14 @@ MOST_STAGES = 5
 def picture(seen: Seen, now: float, width: int, height: int, signs: dict[str, str] = FANCY) -> list[Text]:
     """At most `height` rows of at most `width` cells. What does not fit goes by importance: notes, levels,
     decisions, values, and last of all the three numbers and the stages."""
+    first, second = _values(seen, width)
     sections = [  # (importance, rows)
         (0, [_header(seen, now, width)]),
         (1, _stages(seen, width, signs)),
         (2, _factors(seen, width, signs)),
         (5, _levels(seen)),
-        (3, _values(seen)),
+        (3, first),
+        (5.5, second),
         (4, _decisions(seen)),
         (6, _notes(seen)),
     ]
@@ -159,9 +161,15 @@ def _levels(seen: Seen) -> list[Text]:
     return rows
 
 
-def _values(seen: Seen) -> list[Text]:
-    parts = [f"{name} {value:.3g}" for name, value in shown_values(seen.values).items()]
-    return [Text(""), Text("  " + "  ".join(seen.rates() + parts))] if seen.values else []
+def _values(seen: Seen, width: int) -> tuple[list[Text], list[Text]]:
+    """Rates and what a person follows of a step: the first row, and the second where one is too short."""
+    cells, rows = seen.rates() + step_cells(seen.values), []
+    while cells and len(rows) < 2:
+        row = "  " + cells.pop(0)
+        while cells and len(row) + 2 + len(cells[0]) <= width:
+            row += "  " + cells.pop(0)
+        rows.append(Text(row))
+    return ([Text("")] if rows else []) + rows[:1], rows[1:]
 
 
 def _decisions(seen: Seen) -> list[Text]:

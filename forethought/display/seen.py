@@ -33,16 +33,33 @@ def evaluation(
     )
 
 
-def shown_values(values: Mapping[str, float]) -> dict[str, float]:
-    """The values of a step that a person follows, by family; parts of a reward (`reward/plan.valid`) are left
-    to the report."""
-    families = ("loss", "reward", "entropy", "kl")
-    return {
-        name: values[name]
-        for family in families
-        for name in values
-        if name.split("/")[0] == family and "." not in name
-    }
+def step_cells(values: Mapping[str, float]) -> list[str]:
+    """What a person follows of a step, a cell each, in the order in which trainers print it: loss, reward
+    with its spread, share of groups that carry a signal, length of a turn, KL, entropy, share of clipped
+    tokens, norm of the gradient. Parts of a reward (`reward/plan.valid`) are left to the report."""
+    cells = [f"{name} {value:.3g}" for name, value in _family(values, "loss").items()]
+    for name, value in _family(values, "reward").items():
+        spread = values.get(name.replace("reward/", "reward_std/"))
+        cells.append(f"{name} {value:.3g}" + ("" if spread is None else f" sd {spread:.2g}"))
+    if "groups/zero" in values:
+        cells.append(f"signal {1 - values['groups/zero']:.0%}")
+    lengths = _family(values, "tokens")
+    for total in ("tokens/sampled", "tokens/trained", "tokens/forward"):
+        lengths.pop(total, None)
+    cells += [f"{name.replace('tokens/', 'length/')} {value:.3g}" for name, value in lengths.items()]
+    for family in ("kl", "entropy"):
+        cells += [f"{name} {value:.3g}" for name, value in _family(values, family).items()]
+    if "clip/share" in values:
+        cells.append(f"clipped {values['clip/share']:.1%}")
+    norms = _family(values, "grad_norm")
+    alone = len(norms) == 1
+    return cells + [
+        f"{'grad' if alone else name.replace('grad_norm/', 'grad/')} {v:.3g}" for name, v in norms.items()
+    ]
+
+
+def _family(values: Mapping[str, float], family: str) -> dict[str, float]:
+    return {name: v for name, v in values.items() if name.split("/")[0] == family and "." not in name}
 
 
 @dataclass
@@ -91,7 +108,7 @@ class Seen:
             return
         values = {name: value for name, value in event.values.items() if not name.startswith("eval")}
         # an evaluation after a step comes in one line with it
-        if event.kind == "step" or shown_values(values):
+        if event.kind == "step" or step_cells(values):
             self.values = values
             self.paces = [*self.paces[-49:], (now, event.step, values)]
         if event.kind == "eval":

@@ -96,6 +96,8 @@ def _why(tree: Tree) -> str:
         # nothing was won, or what other branches were to end in was lost, and no other such end is known
         if lost and (not won or (lost & deep and not known)):
             return status
+    if not won:
+        return "unrewarded"
     return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
 
 

@@ -51,7 +51,7 @@ def of_run(run: Run) -> dict[str, Any]:
     stages = effects(run)
     return base | {
         "notes": base["notes"] + notes,
-        "headline": words.headline(run.status, stages, start, end),
+        "headline": words.headline(run.status, stages, start, end, run.decisions),
         "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
         "big": {side: _move(side, start, end) for side in measured_names(run)},
         "trees": trees | {"signs": [[sign, *said] for sign, said in signs_of(base["roles"]).items()]},

@@ -123,6 +123,12 @@ def turns(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> list[str]:
     return out
 
 
+def trained_nothing(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
+    """What the run said at the end of a stage that trained nothing; "" of another."""
+    said = [d for d in decisions if d["outcome"] == "trained nothing" and d["stage"] == effect.index]
+    return said[-1]["reason"] if said and said[-1]["numbers"].get("steps", 0) >= effect.steps else ""
+
+
 def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> str:
     """One stage in one sentence, roll back and all, and one more for each change of who holds which
     weights."""
@@ -132,6 +138,8 @@ def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> st
     trains = f"trains {join(effect.roles)}, " if effect.roles else ""
     attempts = f" in {effect.attempts} attempts" if effect.attempts > 1 else ""
     head = f"{who} ({trains}{count(effect.steps, 'step')}{attempts}): "
+    if idle := trained_nothing(effect, decisions):
+        head += f"{idle}. Its evaluations: "
     if not effect.before:
         return " ".join(
             [f"{head}no evaluation was made; {gates(effect, decisions)}.", *turns(effect, decisions)]
@@ -150,7 +158,11 @@ def stage_sentence(effect: Effect, decisions: Sequence[Mapping[str, Any]]) -> st
 
 
 def headline(
-    status: str, stages: Sequence[Effect], start: Mapping[str, Point], end: Mapping[str, Point]
+    status: str,
+    stages: Sequence[Effect],
+    start: Mapping[str, Point],
+    end: Mapping[str, Point],
+    decisions: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The whole run in one sentence."""
     begun = [effect for effect in stages if effect.first is not None]
@@ -172,6 +184,8 @@ def headline(
     undone = [f"stage {effect.index + 1} ({effect.name})" for effect in back if effect not in held]
     if undone:
         text += f"; {join(undone)} {'was' if len(undone) == 1 else 'were'} rolled back"
+    if idle := [f"stage {e.index + 1} ({e.name})" for e in begun if trained_nothing(e, decisions)]:
+        text += f"; {join(idle)} trained nothing"
     for effect in held:
         which = f"stage {effect.index + 1} ({effect.name})"
         text += f"; {which} was rolled back and held at attempt {effect.attempts}"

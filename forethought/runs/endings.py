@@ -74,6 +74,15 @@ def summary_of(
     }
 
 
+def idle_stages(at: Progress) -> list[str]:
+    """A clause for each stage that trained nothing."""
+    return [
+        f"stage {i + 1} ({record['name']}) trained nothing"
+        for i, record in enumerate(at.records)
+        if record.get("trained_nothing")
+    ]
+
+
 def keep_machine(at: Progress, facts: Mapping[str, object]) -> None:
     """What the run computes on from this step on, where that is not what it was."""
     if not at.machines or any(facts.get(key) != at.machines[-1].get(key) for key in BITS):

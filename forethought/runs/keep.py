@@ -7,6 +7,7 @@ from pathlib import Path
 from forethought.core.metrics import reduce
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.recipe.schema import SaveSpec
+from forethought.runs import idle
 from forethought.runs.progress import Progress
 from forethought.stages.outcome import Step
 from forethought.store import Store
@@ -49,6 +50,7 @@ def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:
     record["seconds"] += seconds
     record["tokens_sampled"] += int(line.get("tokens/sampled", 0))
     record["tokens_trained"] += int(line.get("tokens/trained", 0))
+    idle.note(record, line)
     return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
 
 

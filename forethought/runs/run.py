@@ -26,6 +26,7 @@ from forethought.recipe.check import check
 from forethought.recipe.check_reinforce import CREDITS, OVER_BATCH
 from forethought.recipe.code import code_in
 from forethought.recipe.convert import to_dict
+from forethought.recipe.doubts import doubts
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.kinds.reinforce import Reinforce
 from forethought.recipe.layout import given, planners, trains_whole
@@ -199,7 +200,7 @@ def train(
             _write_start(store, recipe)
             beside = _beside(recipe, rollouts, engine_of)
             runner = Runner(recipe, engine, rollouts, store, observe, beside, wish)
-            notes = [*filter(None, [note]), *rundata.unheld(recipe)]
+            notes = [*filter(None, [note]), *doubts(recipe), *rundata.unheld(recipe)]
             return runner.go(Progress(policies=handover.first_policies(recipe)), "start", notes)
 
 

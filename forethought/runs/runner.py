@@ -24,7 +24,7 @@ from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TrainingSpec
-from forethought.runs import endings, handover
+from forethought.runs import endings, handover, idle
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
 from forethought.runs.interrupts import Interrupts, Wish
@@ -127,7 +127,13 @@ class Runner:
             page = self.ledger.close("done")
             self.ledger.emit(
                 "end",
-                text=f"done in {progress.seconds:.0f} s{f'; the report: {page}' if page else ''}",
+                text="; ".join(
+                    [
+                        f"done in {progress.seconds:.0f} s",
+                        *endings.idle_stages(progress),
+                        *([f"the report: {page}"] if page else []),
+                    ]
+                ),
                 values=self.values,
             )
         return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
@@ -164,6 +170,8 @@ class Runner:
             if measured:
                 line |= self._measure(line)
             self.ledger.log(line, "eval" if measured else "step", spec)
+            if idle.early(p.records[-1]):
+                self._tell_idle(spec)
             if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
                 keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
                 self.ledger.save()
@@ -223,6 +231,7 @@ class Runner:
                     "seconds": 0.0,
                     "tokens_sampled": 0,
                     "tokens_trained": 0,
+                    "trained_nothing": False,
                 }
             )
         if stage is not None and spec.isolation.core != "none":
@@ -436,10 +445,20 @@ class Runner:
         if why == AGAIN:
             return why
         handover.lay_down(self.engine, p)
+        if p.records[-1].get("trained_nothing") and not idle.early(
+            p.records[-1]
+        ):  # then it was told just now
+            self._tell_idle(spec)
         p.records[-1] |= {"ended": why}
         p.attempts, p.changed, p.adaptive = 0, {}, {}
         self.ledger.decide("schedule", spec.title, "advance", why)
         return why
+
+    def _tell_idle(self, spec: StageSpec) -> None:
+        record = self.progress.records[-1]
+        said = f"{spec.title} {idle.why(record, f'stage.{self.progress.stage}')}"
+        numbers = {"steps": record["steps"], **record.get("left_out", {})}
+        self.ledger.decide("guard", "gradient", "trained nothing", said, numbers)
 
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
         """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum, sqrt
 
-from forethought.core.metrics import Mean, Metric, Sum
+from forethought.core.metrics import Last, Mean, Metric, Sum
 from forethought.core.types import Advantages, Tree
 
 
@@ -27,9 +28,10 @@ def failures(trees: Sequence[Tree]) -> tuple[int, int]:
 
 
 def tree_metrics(trees: Sequence[Tree], prepare: Sequence[str]) -> dict[str, Metric]:
-    """Rewards and their parts by role, refusals, truncations, failures, turns without room, tokens
-    sampled."""
+    """Rewards by role, with their spread over all turns (`reward_std/ROLE`, a standard deviation), and their
+    parts; refusals, truncations, failures, turns without room, tokens sampled."""
     means: dict[str, list[float]] = {}  # name -> total, weight
+    rewards: dict[str, list[float]] = {}
     sums: dict[str, int] = {}
 
     def mean(name: str, x: float, weight: float = 1.0) -> None:
@@ -51,11 +53,17 @@ def tree_metrics(trees: Sequence[Tree], prepare: Sequence[str]) -> dict[str, Met
             mean(f"refused/{role}", status in ("refused", "truncated"), status != "failed")
         if n.reward is not None:
             mean(f"reward/{role}", n.reward)
+            rewards.setdefault(role, []).append(n.reward)
         for part, value in n.reward_parts.items():
             if part == "timed_out":  # a verifier gave up on it
                 sums[f"timed_out/{role}"] = sums.get(f"timed_out/{role}", 0) + 1
             else:
                 mean(f"reward/{role}.{part}", value)
-    return {name: Sum(total) for name, total in sums.items()} | {
-        name: Mean(total, weight) for name, (total, weight) in means.items()
-    }
+    counted: dict[str, Metric] = {name: Sum(total) for name, total in sums.items()}
+    averaged = {name: Mean(total, weight) for name, (total, weight) in means.items()}
+    return counted | averaged | {f"reward_std/{role}": Last(_spread(all_)) for role, all_ in rewards.items()}
+
+
+def _spread(values: Sequence[float]) -> float:
+    mean = fsum(values) / len(values)
+    return sqrt(fsum((x - mean) ** 2 for x in values) / len(values))

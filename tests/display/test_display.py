@@ -133,6 +133,37 @@ def test_an_evaluation_is_read_factors_first_and_levels_in_order():
     assert {name: list(levels.items()) for name, levels in by_level.items()} == {"e2e": [(9, 0.3), (10, 0.2)]}
 
 
+def test_a_step_of_reinforcement_says_what_its_users_follow():
+    values = {
+        "loss": -0.0125,
+        "reward/act": 0.25,
+        "reward_std/act": 0.433,
+        "reward/act.valid": 0.5,
+        "groups/zero": 0.375,
+        "groups/all_failed": 12,
+        "tokens/act": 17.25,
+        "tokens/sampled": 2208.0,
+        "tokens/trained": 1380.0,
+        "kl/ref": 0.00123,
+        "entropy/act": 0.5,
+        "clip/share": 0.0312,
+        "grad_norm/act": 0.75,
+        "lr": 1e-3,
+    }
+    event = Event(kind="step", step=3, steps=9, stages=1, stage_step=3, stage_steps=9, values=values)
+    stream = io.StringIO()
+    Lines(stream)(event)
+    assert stream.getvalue() == (
+        "step 3/9 stage 1/1 3/9 loss -0.0125 reward/act 0.25 sd 0.43 signal 62% length/act 17.2 "
+        "kl/ref 0.00123 entropy/act 0.5 clipped 3.1% grad 0.75\n"
+    )
+    rows = [row.plain for row in picture(seen_of([event]), 1.0, 60, 30, ASCII)]
+    assert rows[-2:] == [
+        "  loss -0.0125  reward/act 0.25 sd 0.43  signal 62%",
+        "  length/act 17.2  kl/ref 0.00123  entropy/act 0.5",
+    ]
+
+
 # The picture ------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +186,8 @@ def test_the_picture_shows_stages_numbers_changes_levels_and_decisions():
         "  plan         0.75  0.50",
         "  act          1.00     -",
         "",
-        "  trained 1.5k tok/s  sampled 250 tok/s  loss 0.25  reward/plan 0.5  entropy/pl…",
+        "  trained 1.5k tok/s  sampled 250 tok/s  loss 0.25  reward/plan 0.5",
+        "  entropy/plan 0.125",
         "",
         "  roll_back: eval/act fell by 0.062",
         "  note: one two",

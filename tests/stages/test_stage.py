@@ -437,6 +437,8 @@ def test_tree_metrics_by_hand():
         "overlong/plan": 0.0,
         "overlong/act": 0.0,
         "reward/plan": (1.5 + 0.5) / 4,
+        "reward_std/plan": pytest.approx(sqrt((1.0**2 + 0 + 2 * 0.5**2) / 4)),  # 1.5, 0.5, 0, 0
+        "reward_std/act": 0.0,
         "reward/plan.format": 0.5,
         "reward/plan.valid": 0.25,
         "reward/plan.outcome": 0.5,

@@ -33,6 +33,7 @@ function stageSentences(run, sentences) {
       const gates = mine.filter((d) => d.kind === "gate").map((d) => d.outcome);
       const worst = ["roll_back", "stop", "warn", "vacuous", "pass"].find((o) => gates.includes(o));
       const turns = ["isolate", "retry"].filter((o) => mine.some((d) => d.kind === "schedule" && d.outcome === o));
+      if (text.includes(" trained nothing in ")) turns.push("trained nothing");
       return el(
         "li",
         {},

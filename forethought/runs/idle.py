@@ -1,0 +1,70 @@
+"""A stage that trains nothing: found at once, with the cause and what to try.
+
+A step is idle where no token of it trained, or every gradient was exactly zero. What the groups of idle steps
+were left out for is counted in the stage's record, which summary.json shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+EARLY = 3  # idle steps at a stage's start after which it is told
+TRY = {
+    "all_failed": "every rollout failed; easier levels ({at}.levels), imitation before it, or a reward that "
+    "tells failures apart ({at}.reward)",
+    "refused": "nothing was accepted by the interface; imitation before it, examples in the prompt, or a "
+    "reward for the format ({at}.reward)",
+    "truncated": "everything was cut off by its budget; a larger one (roles.ROLE.budget, {at}.tree.tokens)",
+    "all_solved": "every rollout succeeded; harder levels ({at}.levels), or fewer steps ({at}.until)",
+    "no_spread": "rewards were equal within each group; a higher {at}.tree.temperature, more rollouts a task "
+    "({at}.tree), or a reward that tells them apart ({at}.reward)",
+    "unrewarded": "no turn had a reward; the reward functions gave None for all, or {at}.reward names parts "
+    "that nothing gives",
+    "overlong": "the model's context had no room; shorter prompts, smaller budgets, or a longer context",
+    "failed": "what judges or answers the rollouts broke; faults.json says where",
+}
+"""Reason of a group -> what it means, and what to try; `{at}` is the address of the stage."""
+
+
+def note(record: dict[str, Any], line: Mapping[str, float]) -> None:
+    """Count a step, given its line of metrics, in its stage's record."""
+    norms = [value for name, value in line.items() if name.startswith("grad_norm/")]
+    idle = not line.get("tokens/trained") or (bool(norms) and not any(norms))
+    record["idle_steps"] = record.get("idle_steps", 0) + idle
+    record["trained_nothing"] = record["idle_steps"] == record["steps"]
+    if not idle:
+        return
+    left_out = record.setdefault("left_out", {})
+    for name, n in line.items():
+        reason = name.removeprefix("groups/")
+        if name.startswith("groups/") and reason not in ("zero", "resampled") and n:
+            reason = _closer(reason, line)
+            left_out[reason] = left_out.get(reason, 0) + int(n)
+
+
+def _closer(reason: str, line: Mapping[str, float]) -> str:
+    """Groups in which all failed, where the first role was never accepted or always cut off."""
+    if reason == "all_failed":
+        for status in ("truncated", "refused"):  # what is cut off is refused too
+            if any(line[name] == 1 for name in line if name.startswith(f"{status}/")):
+                return status
+    return reason
+
+
+def early(record: Mapping[str, Any]) -> bool:
+    """Whether it is time to say that the stage has trained nothing so far."""
+    return record["steps"] == EARLY and bool(record.get("trained_nothing"))
+
+
+def why(record: Mapping[str, Any], at: str) -> str:
+    """What a stage has trained nothing for, in a sentence. `at`: its address in the recipe."""
+    n, left_out = record["steps"], record.get("left_out", {})
+    said = f"trained nothing in {n} step{'s' if n > 1 else ''}"
+    if not left_out:
+        return f"{said}: no token had a gradient"
+    total = sum(left_out.values())
+    reason = max(left_out, key=lambda name: left_out[name])
+    means, _, attempt = TRY.get(reason, f"{reason}; ").format(at=at).partition("; ")
+    groups = f"all {total}" if left_out[reason] == total else f"{left_out[reason]} of {total}"
+    return f"{said}: in {groups} groups {means}{f' (try: {attempt})' if attempt else ''}"

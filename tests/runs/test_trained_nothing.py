@@ -1,0 +1,114 @@
+"""A stage that trains nothing says so at once and at its end, with the cause and what to try."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from conftest import REFUSED, RIGHT, WRONG, desk_choices, desk_recipe, fake_desk, lines_of
+
+from forethought import cli
+from forethought.display.lines import Lines
+from forethought.report import load, payload
+from forethought.runs import idle, run
+
+PLAN = {
+    "kind": "reinforce",
+    "roles": ["plan"],
+    "until": {"steps": 5},
+    "batch": 2,
+    "tree": {"plan": 3, "act": 1},
+    "credit": {"name": "role_baseline"},
+    "gates": [{"metric": "eval/plan", "max_drop": 0.01}],
+}
+
+
+def saying(which: int):
+    """An engine whose policy always says the same continuation; acting is right."""
+    return fake_desk(
+        script=lambda policy, text, i, seed: (
+            desk_choices(text, "act")[RIGHT] if "</plan>" in text else desk_choices(text, "plan")[which]
+        )
+    )
+
+
+def trained(out: Path, which: int, stage: dict = PLAN) -> tuple[list[str], dict, list[dict]]:
+    """(plain lines, summary, decisions)"""
+    stream = io.StringIO()
+    found = run.train(desk_recipe(stage), out, Lines(stream), saying(which))
+    assert found.exit_code == 0  # whoever reads the exit code alone sees a run that ended as planned
+    return (
+        stream.getvalue().splitlines(),
+        json.loads((out / "summary.json").read_text()),
+        lines_of(out / "decisions.jsonl"),
+    )
+
+
+def test_all_failed(tmp_path):
+    lines, summary, decisions = trained(tmp_path / "run", WRONG)
+    (stage,) = summary["stages"]
+    assert (stage["trained_nothing"], stage["idle_steps"], stage["left_out"]) == (True, 5, {"all_failed": 10})
+    told = [d for d in decisions if d["outcome"] == "trained nothing"]
+    assert [(d["step"], d["kind"], d["numbers"]["steps"]) for d in told] == [(3, "guard", 3), (5, "guard", 5)]
+    assert told[0]["reason"] == (
+        "reinforce trained nothing in 3 steps: in all 6 groups every rollout failed (try: easier levels "
+        "(stage.0.levels), imitation before it, or a reward that tells failures apart (stage.0.reward))"
+    )
+    at = next(i for i, line in enumerate(lines) if line.startswith("decision trained nothing: gradient: "))
+    assert not any(line.startswith("step 4/") for line in lines[:at])
+    assert "; stage 1 (reinforce) trained nothing; " in lines[-1] and lines[-1].startswith("end: done in ")
+    assert {d["outcome"] for d in decisions if d["kind"] == "gate"} == {"vacuous"}
+    page = payload.of_run(load.load(tmp_path / "run"))
+    assert page["headline"].endswith("; stage 1 (reinforce) trained nothing.")
+    assert (
+        "reinforce trained nothing in 5 steps: in all 10 groups every rollout failed" in page["sentences"][0]
+    )
+    assert "the gate on eval/plan was vacuous: it could not fail" in page["sentences"][0]
+
+
+@pytest.mark.parametrize(
+    ("which", "reason", "words"),
+    [
+        (RIGHT, "all_solved", "every rollout succeeded (try: harder levels"),
+        (REFUSED, "refused", "nothing was accepted by the interface (try: imitation before it"),
+    ],
+)
+def test_other_causes(tmp_path, which, reason, words):
+    lines, summary, _ = trained(tmp_path / "run", which, PLAN | {"until": {"steps": 3}})
+    assert summary["stages"][0]["left_out"] == {reason: 6}
+    told = [line for line in lines if line.startswith("decision trained nothing")]
+    assert len(told) == 1 and words in told[0]  # the third step is the last one: said once
+
+
+def test_a_stage_that_trains_says_nothing(tmp_path):
+    stream = io.StringIO()
+    run.train(desk_recipe(PLAN | {"gates": []}), tmp_path / "run", Lines(stream), fake_desk())
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["stages"][0]["trained_nothing"] is False and "trained nothing" not in stream.getvalue()
+
+
+def test_what_counts_as_idle():
+    record = {"steps": 1, "tokens_trained": 0}
+    idle.note(record, {"tokens/trained": 12.0, "grad_norm/base": 0.0, "groups/zero": 1.0})  # zeros trained
+    assert record["trained_nothing"] and idle.why(record, "stage.0") == (
+        "trained nothing in 1 step: no token had a gradient"
+    )
+    record["steps"] = 2
+    idle.note(record, {"tokens/trained": 12.0})  # a kind of one's own, without a norm
+    assert not record["trained_nothing"] and record["idle_steps"] == 1
+    old = {"steps": 7}  # of a run from before idle steps were counted
+    idle.note(old, {})
+    assert not old["trained_nothing"]
+
+
+def test_a_rate_that_is_a_slip_of_the_pen_is_told(tmp_path, capsys):
+    recipe = desk_recipe(PLAN | {"until": {"steps": 1}, "optim": {"lr": 1e6}})
+    notes = []
+    run.train(
+        recipe, tmp_path / "run", lambda e: notes.append(e.text) if e.kind == "note" else None, fake_desk()
+    )
+    assert [note for note in notes if note.startswith("stage.0.optim.lr = 1e+06 is far above what trains")]
+    assert cli.main(["train", "desk", "--set", "stage.1.optim.lr=3", "--dry-run"]) == 0
+    assert "stage.1.optim.lr = 3 is far above" in capsys.readouterr().out
