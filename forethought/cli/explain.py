@@ -1,0 +1,74 @@
+"""The verb `explain`: what a key of a recipe means."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forethought.cli.arguments import Verbs, verb
+from forethought.core.errors import UserError
+
+if TYPE_CHECKING:
+    from forethought.recipe.about import Key
+
+WIDTH, MOST = 100, 12  # columns; keys of one name that are told in full
+
+
+def add_explain(verbs: Verbs) -> None:
+    """Declare `explain KEY`."""
+    parser = verb(
+        verbs, "explain", _explain, "say what a key of a recipe means, its default and legal values"
+    )
+    parser.add_argument(
+        "key", metavar="KEY", nargs="?", help="such as stage.1.optim.lr, optim.lr or lr; without: the tables"
+    )
+    parser.add_argument(
+        "--json-schema", action="store_true", help="print a JSON schema of recipes for editors"
+    )
+    parser.add_argument(
+        "--write", metavar="DIR", type=Path, help="write the reference page and the JSON schema into DIR"
+    )
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from forethought.recipe import about, reference
+
+    if args.write:
+        if not args.write.is_dir():
+            raise UserError(f"--write: {args.write} is not a folder; make it first")
+        print(*reference.write(args.write), sep="\n")
+        return 0
+    if args.json_schema:
+        print(reference.schema_text(), end="")
+        return 0
+    if args.key is None:
+        print(*(_line(key) for key in about.keys() if "." not in key.where), sep="\n")
+        return 0
+    found = about.matching(args.key)
+    if not found:
+        hint = f"; did you mean {' or '.join(near)}?" if (near := about.nearest(args.key)) else ""
+        raise UserError(f"unknown key {args.key!r}{hint}; forethought explain lists the tables")
+    several = len(found) > MOST
+    print(*((_line(key) for key in found) if several else ("\n\n".join(map(_told, found)),)), sep="\n")
+    return 0
+
+
+def _told(key: Key) -> str:
+    from forethought.recipe import about
+
+    default = about.shown(key.default)
+    lines = [key.where, f"  {key.type}" + (f"; default {default}" if default else "")]
+    if key.kinds:
+        lines.append(f"  stages of kind {' and '.join(key.kinds)}")
+    lines += textwrap.wrap(key.about, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
+    if text := about.example(key):
+        lines.append(f"  example: {text}")
+    inside = about.below(key)
+    return "\n".join([*lines, *(f"    {_line(one)}" for one in inside)])
+
+
+def _line(key: Key) -> str:
+    width = max(WIDTH - max(len(key.where), 24), 40)
+    return f"{key.where:24} {textwrap.shorten(key.about, width, placeholder=' ...')}"
