@@ -154,7 +154,7 @@ def _below(annotation: Any, here: str, kinds: tuple[str, ...]) -> Iterator[Key]:
     elif origin is tuple and args and dataclasses.is_dataclass(args[0]):
         yield from _keys(args[0], f"{here}.N", kinds)  # type: ignore[arg-type]  # a class
     elif origin is dict and dataclasses.is_dataclass(args[1]):
-        yield from _keys(args[1], f"{here}.ROLE", kinds)
+        yield from _keys(args[1], f"{here}.ROLE", kinds)  # type: ignore[arg-type]  # a class
     elif isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         yield from _keys(annotation, here, kinds)
 
