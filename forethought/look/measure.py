@@ -22,6 +22,7 @@ from forethought.recipe.speaking import roles_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
 from forethought.tasks.base import Comparable, JudgesActs, Origins, Taskset, face
+from forethought.workflows.rollout import Rollouts
 
 Values = dict[str, tuple[list[float], int]]
 """Name of a measure -> one value per problem, and how many samples stand behind each."""
@@ -137,7 +138,16 @@ def _evaluate(
         "top_p": tree.top_p,
         "seed": recipe.eval.seed,
     }
-    return found | ({"note": "; ".join(source.notes)} if source.notes else {}) | {"settings": settings}
+    notes = [*source.notes, *_broken(rollouts)]
+    return found | ({"note": "; ".join(notes)} if notes else {}) | {"settings": settings}
+
+
+def _broken(rollouts: Rollouts) -> list[str]:
+    """A sentence where foreign code broke, be it in an answer or in what was asked beside the answers."""
+    if not (times := sum(seen.count for seen in rollouts.guard.seen.values())):
+        return []
+    often = "once" if times == 1 else f"{times} times"
+    return [f"foreign code failed {often}; the most frequent: {rollouts.guard.worst()}"]
 
 
 def of_samples(recipe: Recipe, tree: TreeSpec, samples: int | None) -> TreeSpec:
