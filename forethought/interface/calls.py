@@ -24,7 +24,7 @@ _ESCAPE = r"\\(?:[\\'\"abfnrtv]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})
 _TEXT = re.compile(rf"'(?:[^'\\\n\r\x00]|{_ESCAPE})*'|\"(?:[^\"\\\n\r\x00]|{_ESCAPE})*\"")
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
 _WORD = re.compile(r"(True|False|None)(?!\w)")
-_NAMED = re.compile(r"[A-Za-z_]\w*(?=\s*=(?!=))", re.ASCII)
+_NAMED = re.compile(r"[A-Za-z_]\w*+(?=\s*+=(?!=))", re.ASCII)
 _WORDS = {"True": True, "False": False, "None": None}
 _LONGEST = 40  # characters of a number
 

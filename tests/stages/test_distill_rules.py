@@ -306,3 +306,21 @@ def test_what_is_thinking_and_what_is_not():
     ):
         assert without_thinking(text) == left
     assert without_thinking("<thinking>1. Add.</thinking>", plan="thinking") == "<thinking>1. Add.</thinking>"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=" + " " * 200_000,
+        "1+" + " " * 200_000,
+        "a-" * 100_000,
+        "<<" * 100_000,
+        " \n" * 100_000,
+        "=%" * 100_000,
+    ],
+    ids=lambda text: repr(text[:4]),
+)
+def test_no_pattern_takes_the_square_of_a_long_text(text):
+    """The square would be hours."""
+    assert (calculation("x" + text) is None) == ("<<" not in text)
+    rules.gsm8k().summarise([Item(id="1", question="?", chain=f"She has {text} 3 apples.", answer="3")])

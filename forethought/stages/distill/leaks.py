@@ -12,10 +12,11 @@ _MARKER = re.compile(
     r"\t]*",
     re.IGNORECASE | re.MULTILINE,
 )
-_EQUALS = re.compile(r"(?<![\w.,%)\]])(?=[^\s=]*\d)[\w.,%)\]]++\s*=|=\s*[^\w\s=]*\s*\d")
+# No part gives back what it took (`++`, `*+`): on a long text that would take the square of its length.
+_EQUALS = re.compile(r"(?<![\w.,%)\]])(?=[\w.,%)\]]*?\d)[\w.,%)\]]++\s*+=|=\s*+[^\w\s=]*+\s*+\d")
 _OPERATION = re.compile(
-    r"\d[%)]*\s*[+*×÷^]\s*[$€£(]*\s*\.?\d|"
-    r"\d[%)]*\s+[-–−/x:]\s+[$€£(]*\s*\.?\d|\d[%)]*[*×x÷][$€£(]*\.?\d",
+    r"\d[%)]*+\s*+[+*×÷^]\s*+[$€£(]*+\s*+\.?\d|"
+    r"\d[%)]*+\s++[-–−/x:]\s++[$€£(]*+\s*+\.?\d|\d[%)]*+[*×x÷][$€£(]*+\.?\d",
     re.IGNORECASE,
 )
 

@@ -28,7 +28,7 @@ _UNIT = r"(?:[A-Za-z]{1,9}+)?(?:[\s/-]\s?\(?[A-Za-z][\w'’.]*+\)?){0,5}?"
 # possessive quantifiers (*+) keep the search short on any text
 _SIGN = r"\s?(?:[-+*/×÷=^–−•]|\bx\b|(?<=\d)x(?=[\s\d(])|\btimes\b)\s?"
 _EXPRESSION = re.compile(rf"(?<!\(){_OPERAND}(?:{_UNIT}\s?\)*\s?{_SIGN}\s?{_OPERAND})+")
-_LEFT_OVER = re.compile(rf"\s*=\s*[$€£]?\s?(?:{NUMBER}|\{BLANK})|\s*=")
+_LEFT_OVER = re.compile(rf"(?<!\s)\s*+=(?:\s*+[$€£]?\s?(?:{NUMBER}|\{BLANK}))?")
 _ANY_NUMBER = re.compile(rf"(?<!\w)(?:{NUMBER})(?:\s?/\s?\d+)?")
 _OPERATIONS = (("Add", "+"), ("Subtract", "-–−"), ("Multiply", "*×•"), ("Divide", "/÷"))
 
@@ -115,7 +115,8 @@ def _lines(chain: str) -> list[str]:
 
 
 def _step(line: str, known: set[Fraction], answer: Fraction | None) -> str:
-    bare = _ANNOTATION.sub("", line)
+    annotated, end, rest = line.rpartition(">>")  # behind the last end no beginning has one: not searched for
+    bare = _ANNOTATION.sub("", annotated + end) + rest
     step = _EXPRESSION.sub(_blank, bare)
     step = _ANY_NUMBER.sub(lambda m: m[0] if values_in(m[0]) <= known else BLANK, step)
     step = _EXPRESSION.sub(_blank, step)  # again, now that blanks count as operands
