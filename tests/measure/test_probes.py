@@ -17,7 +17,7 @@ from forethought.measure.probes.held_out import Found, HeldOut, since
 from forethought.measure.probes.monitor import Monitor
 from forethought.measure.probes.phases import Phases, slope
 from forethought.measure.probes.plans import entropy, format_share, meaning_entropy
-from forethought.recipe.schema import ProbeSpec, TaskSpec
+from forethought.recipe.schema import ProbeSpec, TaskSpec, WorkflowSpec
 from forethought.tasks import families
 from forethought.workflows.rollout import Rollouts
 
@@ -240,3 +240,14 @@ def test_random_trees_never_break_the_probes():
         ]
         found = format_share([tree(*plans)], FORMATS, 0.9) | meaning_entropy([tree(*plans)], words, "plan")
         assert all(math.isfinite(v) for v in found.values())
+
+
+def test_demonstrations_with_two_observations_in_a_row_belong_to_their_own_tasks():
+    """plan_steps: after what an act showed comes the plan's next step, and then the next act."""
+    desk = families.build(TaskSpec(name="desk", levels=(2, 3), options={"stepwise": True, "widgets": 4}))
+    rollouts = Rollouts(FakeEngine(desk.vocabulary(), desk.stops), desk, WorkflowSpec(name="plan_steps"))
+    probe = HeldOut(rollouts, [2, 3], tasks=2, seed=0)
+    assert probe.there == [0, 1, 2, 3]
+    plans = [task for task, s in zip(probe.task_of, probe.segments, strict=True) if s.role == "plan"]
+    acts = [task for task, s in zip(probe.task_of, probe.segments, strict=True) if s.role == "act"]
+    assert plans == [0, 1, 2, 3] and acts == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]

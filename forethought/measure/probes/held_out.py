@@ -44,18 +44,13 @@ class HeldOut:
         self.there = [i for i in range(len(tasked)) if i not in failed]
         at = -1
         self.task_of: list[int] = []  # segment -> task
+        said: list[bool] = []  # segment -> whether a turn stands in it or above it
         for s in self.segments:
-            at += self._begins(s)
+            above = s.parent >= 0 and said[s.parent]
+            said.append(above or s.role is not None)
+            at += said[-1] and not above  # the first turn of a demonstration
             self.task_of.append(self.there[at] if at >= 0 else -1)
         self.tasks = len(tasked)
-
-    def _begins(self, s: Segment) -> bool:
-        """Whether it is the first turn of a demonstration: what stands above it is a prompt, which no turn
-        precedes."""
-        prompt = self.segments[s.parent] if s.parent >= 0 else None
-        if s.role is None or prompt is None or prompt.role is not None:
-            return False
-        return prompt.parent < 0 or self.segments[prompt.parent].role is None
 
     def measure(
         self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None
