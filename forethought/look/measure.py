@@ -230,7 +230,7 @@ def _judged(taskset: JudgesActs, records: Sequence[Record], k: int, role: str) -
 
 
 def _acts(taskset: JudgesActs, task: Task, acts: Sequence[str]) -> Mapping[str, object]:
-    return taskset.judge_acts(task, acts[0]) if acts else {}
+    return taskset.judge_acts(task, " ".join(acts)) if acts else {}
 
 
 def _groups(records: Sequence[Record], of: Callable[[Record], int | str]) -> dict[int | str, list[int]]:

@@ -265,6 +265,8 @@ class Trajectory:
                 await self.finish(outcome.reason)
                 outcome = outcome if outcome.done else replace(outcome, done=True)
             else:
+                if outcome.missed:
+                    self.note(outcome.reason)
                 self.observe(outcome.observation or "", outcome.images)
         return None if self._turn.status in ENDS else outcome
 

@@ -147,7 +147,7 @@ def test_scores_are_joined_task_by_task():
 def react_on_desk(think, act, **options) -> Rollouts:
     """`think` and `act`: functions of the text before the turn."""
     desk = Desk((1, 2, 3), widgets=4, stepwise=True, **options)
-    roles = SPEAKING["react"]
+    roles = SPEAKING["react"].roles
     rollouts = Rollouts(
         Listening(desk.words(roles), {role: desk.stop(role) for role in roles}),
         desk,

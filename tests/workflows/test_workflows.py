@@ -22,6 +22,7 @@ TASKS = {
     "desk": TaskSpec(name="desk", levels=(1, 3)),
     "desk by steps": TaskSpec(name="desk", levels=(1, 3), options={"stepwise": True}),
     "blocksworld": TaskSpec(name="blocksworld", levels=(2, 4)),
+    "blocksworld by steps": TaskSpec(name="blocksworld", levels=(2, 4), options={"stepwise": True}),
 }
 
 

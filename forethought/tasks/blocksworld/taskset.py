@@ -1,24 +1,27 @@
 """Blocksworld: plan in subgoals, act in STRIPS primitives, with an exact score for each (PlanBench, arXiv
 2206.10498).
 
-A level is the optimal number of primitives. Text, grammars and executors: blocksworld_words.py; problems up
-to renaming, splits and drawing: blocksworld_classes.py; files: blocksworld_files.py.
+A level is the optimal number of primitives. With `stepwise = true` the actor takes one primitive per turn and
+reads the towers after each; with `retry = true` too, one that is not legal changes nothing, and the episode
+goes on. Text, grammars and executors: words.py; episodes: environment.py; problems up to renaming, splits and
+drawing: classes.py; files: files.py.
 """
 
 from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
-from forethought.core.types import Outcome, Task, Turn, Verdict
+from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.types import Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
 from forethought.tasks.blocksworld import words
+from forethought.tasks.blocksworld.environment import AtOnce, Luck, Stepwise
 from forethought.tasks.blocksworld.files import (
     classes_in,
     from_strips,
@@ -28,12 +31,12 @@ from forethought.tasks.blocksworld.files import (
     records,
 )
 from forethought.tasks.blocksworld.problem import Problem, class_hash, solve
-from forethought.tasks.blocksworld.strips import Step, Trace
+from forethought.tasks.blocksworld.strips import Step
 from forethought.tasks.guided import Guided
 
 SPARE_MOVES = 2  # by which a plan may be longer than the best before its words run out
 TOP_DEFAULT_LEVEL = 16  # 18 and 20 exist over 6 blocks and must be asked for
-OPTIONS = ("blocks", "slip", "flip", "exclude")
+OPTIONS = ("blocks", "stepwise", "retry", "slip", "flip", "exclude")
 
 
 class Blocksworld(Guided):
@@ -41,6 +44,9 @@ class Blocksworld(Guided):
 
     blocks   numbers of blocks to draw from, among 3, 4, 5, 6; default [4, 5]. PlanBench holds every class of
              3 blocks, and those never train, so 3 adds no task; 6 costs 2 s when the family is built
+    stepwise one primitive per turn, and the towers as they stand are read after it
+    retry    with stepwise: after a primitive that is not legal the episode goes on; there are twice as many
+             turns
     slip     probability that a legal put or stack has no effect, in [0, 1]; only where noise is on
     flip     probability that success is reported the wrong way round, in [0, 1]; only where noise is on
     exclude  a problem file (see `problems`) whose classes are left out too
@@ -53,31 +59,31 @@ class Blocksworld(Guided):
     name = "blocksworld"
     stops = {"plan": words.PLAN_END, "act": words.ACT_END}
     opens = {"plan": words.PLAN}
-    turns = 1
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
         for key in options:
             if key not in OPTIONS:
                 raise RecipeError(f"task.{key}", unknown("option of task blocksworld", key, OPTIONS))
         self.blocks = _block_numbers(options.get("blocks", (4, 5)))
+        self.stepwise, self.retry = _flag("stepwise", options), _flag("retry", options)
+        if self.retry and not self.stepwise:
+            raise RecipeError(
+                "task.retry", "only an actor that acts step by step can try again: add stepwise = true"
+            )
         self.slip = _probability("slip", options.get("slip", 0.0))
         self.flip = _probability("flip", options.get("flip", 0.0))
         self.excluded = held_out() | _excluded(options.get("exclude", ""))
         self._pools: dict[Split, list[pools.Pool]] = {}
         self.levels = self._checked_levels(levels)
-        self.budgets = self.budgets_for(self.levels)
-
-    @staticmethod
-    def budgets_for(levels: Sequence[int]) -> dict[str, int]:
-        """Most words of a turn at these levels (a file may hold longer problems than the recipe's levels),
-        with two moves to spare: a move is at most 3 words of a plan (on x y) and 6 of acts (unstack x y stack
-        x z)."""
-        moves = max(levels) // 2 + SPARE_MOVES
-        return {"plan": 3 * moves + 1, "act": 6 * moves + 1}
+        # two moves to spare: one is at most 3 words of a plan (on x y) and 6 of acts (unstack x y stack x z)
+        moves = max(self.levels) // 2 + SPARE_MOVES
+        self.budgets = {"plan": 3 * moves + 1, "act": 4 if self.stepwise else 6 * moves + 1}
+        self.turns = 2 * moves * (1 + self.retry) if self.stepwise else 1
+        self.observation = words.longest_seen(max(self.blocks)) if self.stepwise else 0
 
     def vocabulary(self) -> list[str]:
-        """Every word that a task, plan or action can contain."""
-        return words.vocabulary()
+        """Every word that a task, plan, action or observation can contain."""
+        return words.vocabulary() + (words.SEEN if self.stepwise else [])
 
     # --- tasks ---
 
@@ -169,17 +175,27 @@ class Blocksworld(Guided):
         return words.plan_grammar(task.state.names).render(_oracle(task.state))
 
     def demonstrate(self, task: Task) -> list[Turn]:
-        """An optimal plan, and the acts that carry it out."""
-        plan, names = _oracle(task.state), task.state.names
+        """An optimal plan, and the acts that carry it out, step by step with what is seen after each."""
+        plan, grammar = _oracle(task.state), words.act_grammar(task.state.names)
         acts = words.expand(task.state, plan).acts
-        return [
-            Turn(role="plan", text=self.plan_of(task, words.plan_grammar(names).render(plan))),
-            Turn(role="act", text=words.act_grammar(names).render(acts)),
-        ]
+        said = words.plan_grammar(task.state.names).render(plan)
+        turns = [Turn(role="plan", text=self.plan_of(task, said))]
+        if not self.stepwise or not acts:
+            return [*turns, Turn(role="act", text=grammar.render(acts))]
+        for act, seen in zip(acts, words.seen_after(task.state, acts), strict=True):
+            turns += [Turn(role="act", text=grammar.render((act,))), Turn(role=None, text=seen)]
+        return turns[:-1]  # the goal holds: nothing is read any more
 
     def steps(self, task: Task, plan: str) -> list[str]:
-        """The subgoals of the plan."""
-        return [" ".join(step) for step in _parse_plan(task, plan).value] or [words.PLAN_END]
+        """The subgoals of the plan; step by step, each as often as it takes primitives (one that cannot be
+        carried out as often as a move)."""
+        subgoals = _parse_plan(task, plan).value
+        times = [1] * len(subgoals)
+        if self.stepwise:
+            done = words.expand(task.state, subgoals).each
+            times = [*done, *[2] * (len(subgoals) - len(done))]
+        found = [" ".join(step) for step, n in zip(subgoals, times, strict=True) for _ in range(n)]
+        return found or [words.PLAN_END]
 
     # --- verdicts ---
 
@@ -213,67 +229,39 @@ class Blocksworld(Guided):
         carried = words.expand(task.state, subgoals.value)
         if carried.reason:
             return Verdict(score=0.0, reason=f"the plan cannot be carried out: {carried.reason}")
-        if len(acts) != 1:
-            return Verdict(score=0.0, reason=f"expected 1 turn of acts, found {len(acts)}")
-        steps = _parse_acts(task, acts[0])
-        if isinstance(steps, Refusal):
-            return verdict(steps)
-        reason = _difference(carried.acts, steps.value)
+        most = max(len(carried.acts), 1) if self.stepwise else 1
+        if len(acts) != most:
+            return Verdict(
+                score=0.0, reason=f"expected {most} turn{'s' * (most > 1)} of acts, found {len(acts)}"
+            )
+        steps: list[Step] = []
+        for act in acts:
+            parsed = words.act_grammar(task.state.names).parse(act)
+            if isinstance(parsed, Refusal):
+                return verdict(parsed)
+            steps += parsed.value
+        reason = _difference(carried.acts, steps)
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
 
     def judge_acts(self, task: Task, text: str) -> dict[str, bool]:
         """executable: a sentence of acts, each legal; goal: and the goal holds after them; optimal: and no
-        shorter acts exist."""
-        steps = _parse_acts(task, text)
-        if isinstance(steps, Refusal):
+        shorter acts exist. Of several turns, one after the other."""
+        parsed = words.act_grammar(task.state.names).parse(_as_one(text))
+        if isinstance(parsed, Refusal):
             return {"executable": False, "goal": False, "optimal": False}
-        trace = words.run_acts(task.state, steps.value)
+        trace = words.run_acts(task.state, parsed.value)
         return {
             "executable": trace.executable,
             "goal": trace.goal,
-            "optimal": trace.goal and len(steps.value) == task.level,
+            "optimal": trace.goal and len(parsed.value) == task.level,
         }
 
-    def environment(self, task: Task, noise: bool) -> BlocksworldEnvironment:
+    def environment(self, task: Task, noise: bool) -> Environment:
         """A fresh episode; `noise` turns on slips and flipped results where the taskset has them."""
-        return BlocksworldEnvironment(
-            task, slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0
-        )
-
-
-class BlocksworldEnvironment(Environment):
-    """One execution of acts under the strict STRIPS rules; over after one step."""
-
-    def __init__(self, task: Task, *, slip: float, flip: float):
-        self._task, self._slip, self._flip = task, slip, flip
-        self._over = False
-
-    def reset(self, task: Task, seed: int) -> None:
-        """Seed the noise; there is no first observation."""
-        self._rng = random.Random(seed)
-
-    def step(self, action: str) -> Outcome:
-        """Execute a whole plan of primitives at once; the episode is over after it."""
-        if self._over:
-            raise ForethoughtError(
-                f"the episode of task {self._task.id!r} is over; ask the taskset for a fresh one"
-            )
-        self._over = True
-        steps = _parse_acts(self._task, action)
-        if isinstance(steps, Refusal):
-            success, reason = False, str(steps)
-        else:
-            trace = self._run(steps.value)
-            success, reason = trace.goal, trace.reason
-        if self._flip and self._rng.random() < self._flip:
-            success, reason = not success, f"flipped by noise; truly: {reason or 'success'}"
-        return Outcome(done=True, success=success, reason=reason)
-
-    def _run(self, steps: Sequence[Step]) -> Trace:
-        def slips(step: Step) -> bool:
-            return step[0] in ("put", "stack") and self._rng.random() < self._slip
-
-        return words.run_acts(self._task.state, steps, slips if self._slip else None)
+        luck = Luck(slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
+        if self.stepwise:
+            return Stepwise(task, luck, turns=self.turns, retry=self.retry)
+        return AtOnce(task, luck)
 
 
 # --- pieces ---
@@ -293,8 +281,10 @@ def _parse_plan(task: Task, text: str) -> Parsed | Refusal:
     return words.plan_grammar(task.state.names, min(task.level, 1)).parse(text)
 
 
-def _parse_acts(task: Task, text: str) -> Parsed | Refusal:
-    return words.act_grammar(task.state.names).parse(text)
+def _as_one(text: str) -> str:
+    """Several turns of acts as one: without the stops between them."""
+    *said, last = text.split()
+    return " ".join([*(word for word in said if word != words.ACT_END), last])
 
 
 def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:
@@ -320,6 +310,13 @@ def _block_numbers(value: object) -> tuple[int, ...]:
             f"{value!r} is not a list of block numbers among {list(pools.BLOCKS)}, such as [4, 5]",
         )
     return tuple(sorted(set(value)))
+
+
+def _flag(key: str, options: Mapping[str, object]) -> bool:
+    value = options.get(key, False)
+    if not isinstance(value, bool):
+        raise RecipeError(f"task.{key}", f"expected true or false, found {value!r}")
+    return value
 
 
 def _probability(key: str, value: object) -> float:

@@ -5,6 +5,8 @@ executors.
                                                           chains of `on` facts
     clear g on b c on h g on a b </plan>                  plan: subgoals
     unstack c g put c unstack b a stack b c ... </act>    acts: primitives
+    <obs> ; a b ; g ; h hold c </obs>                     what is seen after one of them, where acts come one
+                                                          a turn: the towers, and what the hand holds
 
 `clear y` moves everything above y to the table, topmost first. `on x y` is one move: x and y must be clear. A
 subgoal that would change nothing is an error of the plan. Acts are the four actions of the STRIPS domain
@@ -24,6 +26,7 @@ from forethought.tasks.blocksworld.strips import State, Step, StripsDomain, Trac
 
 LETTERS = tuple("abcdefgh")
 INIT, GOAL, PLAN, PLAN_END, ACT_END, TOWER = "<init>", "<goal>", "<plan>", "</plan>", "</act>", ";"
+SEEN = ["<obs>", "</obs>", "hold"]
 SUBGOALS = {"clear": 1, "on": 2}  # verb -> number of blocks
 PRIMITIVES = {"pick": 1, "put": 1, "unstack": 2, "stack": 2}
 # in PlanBench's domain file
@@ -106,6 +109,7 @@ class Expansion:
 
     acts: tuple[Step, ...]
     under: Mapping[str, str | None]
+    each: tuple[int, ...] = ()  # primitives of each subgoal that was carried out
     reason: str = ""  # why a subgoal could not be carried out; `acts` and `under` then stop before it
 
 
@@ -114,13 +118,15 @@ def expand(problem: Problem, subgoals: Iterable[Step]) -> Expansion:
     under = problem.under()
     over = {support: block for block, support in under.items() if support is not None}
     acts: list[Step] = []
+    each: list[int] = []
     for number, subgoal in enumerate(subgoals, 1):
         obstacle = _obstacle(subgoal, under, over)
         if obstacle:
-            return Expansion(
-                acts=tuple(acts), under=under, reason=f"subgoal {number} '{' '.join(subgoal)}': {obstacle}"
-            )
-        for block, support in _moves(subgoal, over):
+            reason = f"subgoal {number} '{' '.join(subgoal)}': {obstacle}"
+            return Expansion(acts=tuple(acts), under=under, each=tuple(each), reason=reason)
+        moves = _moves(subgoal, over)
+        each.append(2 * len(moves))
+        for block, support in moves:
             below = under[block]
             acts.append(("pick", block) if below is None else ("unstack", block, below))
             acts.append(("put", block) if support is None else ("stack", block, support))
@@ -129,7 +135,7 @@ def expand(problem: Problem, subgoals: Iterable[Step]) -> Expansion:
             if support is not None:
                 over[support] = block
             under[block] = support
-    return Expansion(acts=tuple(acts), under=under)
+    return Expansion(acts=tuple(acts), under=under, each=tuple(each))
 
 
 def _obstacle(subgoal: Step, under: Mapping[str, str | None], over: Mapping[str, str]) -> str:
@@ -192,8 +198,43 @@ def state(problem: Problem) -> State:
     return frozenset(facts | {("handempty",)})
 
 
-def run_acts(problem: Problem, steps: Iterable[Step], slips: Callable[[Step], bool] | None = None) -> Trace:
-    """The primitives under the strict STRIPS rules, and whether the goal holds after them."""
-    return execute(
-        domain(), state(problem), steps, [("on", x, y) for x, y in problem.wanted().items()], slips
-    )
+def run_acts(
+    problem: Problem,
+    steps: Iterable[Step],
+    slips: Callable[[Step], bool] | None = None,
+    begun: State | None = None,
+) -> Trace:
+    """The primitives under the strict STRIPS rules, from the initial state (or `begun`), and whether the goal
+    holds after them."""
+    goal = [("on", x, y) for x, y in problem.wanted().items()]
+    return execute(domain(), state(problem) if begun is None else begun, tuple(steps), goal, slips)
+
+
+# --- what is seen ---
+
+
+def seen(problem: Problem, now: State) -> str:
+    """A state in words: each tower from the bottom to the top, and the block that the hand holds."""
+    over = {fact[2]: fact[1] for fact in now if fact[0] == "on"}
+    said = [SEEN[0]]
+    for name in problem.names:
+        if ("ontable", name) in now:
+            said += [TOWER, name]
+            while said[-1] in over:
+                said.append(over[said[-1]])
+    held = [fact[1] for fact in now if fact[0] == "holding"]
+    return " ".join([*said, *([SEEN[2], *held] if held else []), SEEN[1]])
+
+
+def seen_after(problem: Problem, acts: Iterable[Step]) -> list[str]:
+    """What is seen after each of these legal acts."""
+    found, now = [], state(problem)
+    for act in acts:
+        now = run_acts(problem, [act], begun=now).state
+        found.append(seen(problem, now))
+    return found
+
+
+def longest_seen(blocks: int) -> int:
+    """Most words of what is seen: every block is a tower."""
+    return 2 * blocks + 2
