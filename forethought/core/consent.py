@@ -87,17 +87,11 @@ def _digest(text: str) -> str:
             with contextlib.suppress(OSError):
                 digest.update(b"\0" + file.read_bytes())
         return digest.hexdigest()
-    path = file_of(_bare(text), Path.cwd())
+    path = file_of(text, Path.cwd())
     if path is not None:
         with contextlib.suppress(OSError):
             digest.update(b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def _bare(text: str) -> str:
-    """Without the prefix of an adapter: trl:file.py:Class."""
-    prefix, _, rest = text.partition(":")
-    return rest if prefix.isalpha() and len(prefix) > 1 and rest.rpartition(":")[0].endswith(".py") else text
 
 
 def _rows() -> Iterable[list[str]]:

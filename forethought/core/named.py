@@ -60,9 +60,15 @@ def split(text: str, where: str) -> tuple[str, str]:
 
 
 def file_of(text: str, base: Path) -> Path | None:
-    """The file that `text` names, or None where it names a module."""
-    origin, _, _ = text.rpartition(":")
+    """The file that `text` names, also after the prefix of an adapter, or None where it names a module."""
+    origin, _, _ = bare(text).rpartition(":")
     return (base / Path(origin).expanduser()) if origin.endswith(".py") else None
+
+
+def bare(text: str) -> str:
+    """Without the prefix of an adapter: trl:file.py:Class."""
+    prefix, _, rest = text.partition(":")
+    return rest if prefix.isalpha() and len(prefix) > 1 and rest.rpartition(":")[0].endswith(".py") else text
 
 
 def load_named(text: str, base: Path, where: str) -> Any:

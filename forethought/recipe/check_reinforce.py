@@ -19,7 +19,7 @@ OVER_BATCH = ("rae", "reinforce_pp", "reinforce_pp_baseline")
 BY_BRANCH = ("role_baseline", "turn_level")  # of them, those that compare each branch with its own peers
 # by place: of a role that prepares, and of the last one, which acts
 PREPARES = ("valid", "outcome", "format", "analytic")
-ACTS = ("outcome", "follows", "format", "structure", "length")
+ACTS = ("outcome", "follows", "format", "structure", "length", "reward", "legal")
 Roles = tuple[str, ...]
 Continues = Mapping[str, str]
 

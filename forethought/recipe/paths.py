@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.named import find, is_known
+from forethought.recipe.references import NAMED, named_task_option
 from forethought.recipe.schema import Change, ModelSpec, Recipe, StageSpec, TaskSpec, named_with
 
 HUB = "hub:"  # begins a source that is no file
 # of shipped tasksets: a path, a list, or a table with a source. One of your own says it (`Taskset.paths`)
-OPTIONS = {"desk": (), "math": ("train", "eval", "demos"), "blocksworld": ("exclude",)}
+OPTIONS = {
+    "desk": (),
+    "math": ("train", "eval", "demos"),
+    "blocksworld": ("exclude",),
+    "environment": ("rows",),
+}
 CODE = ("environment", "grader")  # options of any taskset that can name code
 
 
@@ -79,6 +85,8 @@ def _task(task: TaskSpec, change: Change) -> TaskSpec:
     def changed(key: str, value: Any) -> Any:
         if key in named:
             return _option(f"task.{key}", value, change)
+        if name == "environment" and key in NAMED and isinstance(value, str):
+            return named_task_option(change, f"task.{key}", key, value)
         return named_with(change, f"task.{key}", value) if key in CODE and isinstance(value, str) else value
 
     return replace(task, name=name, options={key: changed(key, value) for key, value in task.options.items()})

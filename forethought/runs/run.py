@@ -47,7 +47,7 @@ from forethought.stages.distill.stage import Load
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Pool, Taskset, face
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import workflow_of
 from forethought.workflows.words import longest_turns
@@ -157,13 +157,17 @@ def _context(taskset: Taskset, recipe: Recipe) -> int:
 
 
 def _text_context(taskset: Taskset, recipe: Recipe) -> int:
-    """The same for free text, from above: no token is shorter than a byte, and a plan no longer than the
-    solution that it comes from."""
-    prompt, text = (
-        max(len(said.encode()) for said in some)
-        for some in ([t.prompt for t in taskset.longest(16)], taskset.texts())
+    """The same for free text, from above: no token is shorter than a byte, a plan no longer than the
+    solution that it comes from, and an observation no longer than the longest text."""
+    given = face(taskset, Pool)
+    longest = (
+        given.longest(16) if given else taskset.family(random.Random(0), [max(taskset.levels)] * 8, "train")
     )
-    return -(-(prompt + 2 * text + _longest_turns(taskset, recipe)) // 64) * 64
+    prompt, text = (
+        max(len(said.encode()) for said in some) for some in ([t.prompt for t in longest], taskset.texts())
+    )
+    read = (taskset.turns - 1) * (taskset.observation or text)
+    return -(-(prompt + 2 * text + read + _longest_turns(taskset, recipe)) // 64) * 64
 
 
 def _longest_turns(taskset: Taskset, recipe: Recipe) -> int:

@@ -31,13 +31,19 @@ def _math(levels: Sequence[int], **options) -> Taskset:
     return Math(levels, **options)
 
 
+def _environment(levels: Sequence[int], **options) -> Taskset:
+    from forethought.tasks.environment.taskset import environments
+
+    return environments(levels, **options)
+
+
 def _math_to_measure(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.math.measured import MeasuredMath
 
     return MeasuredMath(levels, **options)
 
 
-TASKSETS = {"desk": _desk, "blocksworld": _blocksworld, "math": _math}
+TASKSETS = {"desk": _desk, "blocksworld": _blocksworld, "math": _math, "environment": _environment}
 TO_MEASURE = TASKSETS | {"math": _math_to_measure}
 
 

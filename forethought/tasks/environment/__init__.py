@@ -1,0 +1,1 @@
+"""An environment is the task: whoever wrote it, a taskset of its episodes."""
