@@ -71,6 +71,10 @@ ONE_PLACE = {
     "httpcore": {"stages.distill.transport"},
     "datasets": {"stages.distill.parquet", "tasks.text.sources"},
     "sklearn": {"grams.kmeans"},
+    "gymnasium": {"envs.adapters.gym"},
+    "mcp": {"envs.adapters.mcp"},
+    "openenv": {"envs.adapters.openenv"},
+    "verifiers": {"envs.adapters.verifiers"},
 }
 MOST_LINES = 520
 
