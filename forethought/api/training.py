@@ -17,7 +17,7 @@ from forethought.core.errors import Asked, Interrupted, UserError, quoted
 from forethought.core.types import Event
 from forethought.recipe.schema import Recipe
 from forethought.runs.interrupts import Wish
-from forethought.store import RECIPE, free_directory, is_new
+from forethought.store import free_directory, is_new
 
 if TYPE_CHECKING:
     from forethought.runs.run import EngineOf
@@ -126,7 +126,6 @@ def _watched(
     observers: Sequence[Callable[[Event], None]],
     engine_of: EngineOf | None,
 ) -> Run:
-    from forethought.recipe.load import load
     from forethought.runs import run
 
     def observe(event: Event) -> None:
@@ -137,9 +136,7 @@ def _watched(
 
     def work() -> Result:
         if recipe is None:
-            if (out / RECIPE).is_file():
-                load(out)  # asks for consent to the code that it names
-            return run.resume(out, observe, wish=watching.wish, **engine)
+            return run.resume(out, observe, wish=watching.wish, overrides=changes, **engine)
         return run.train(recipe, out, observe, wish=watching.wish, **engine)
 
     status, values = "stopped", {}

@@ -127,7 +127,10 @@ def _add_train(verbs: Verbs) -> None:
         help="the run directory (default: runs/<recipe>-<n>, the first free n)",
     )
     verb.add_argument(
-        "--resume", metavar="DIR", type=Path, help="continue the run in DIR from its newest checkpoint"
+        "--resume",
+        metavar="DIR",
+        type=Path,
+        help="continue the run in DIR from its newest checkpoint; --set changes what touches nothing done",
     )
     verb.add_argument("--seed", metavar="N", type=int, help="the recipe's seed")
     verb.add_argument(
@@ -239,8 +242,11 @@ def _train(args: argparse.Namespace) -> int:
     from forethought.runs import run
 
     with display.choose(sys.stdout, args.plain) as observe:
+        changes = {"overrides": args.overrides} if args.overrides else {}
         result = (
-            run.resume(args.run_dir, observe) if args.resume else run.train(recipe, args.run_dir, observe)
+            run.resume(args.run_dir, observe, **changes)
+            if args.resume
+            else run.train(recipe, args.run_dir, observe)
         )
     return result.exit_code
 
@@ -263,7 +269,8 @@ def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
 
 
 def _recipe_to_train(args: argparse.Namespace) -> Recipe:
-    """The recipe with the command line's changes, checked. A run to resume keeps the recipe it began with."""
+    """The recipe with the command line's changes, checked. A run to resume keeps the recipe it began with,
+    but for what `runs.changes` allows."""
     from dataclasses import replace
 
     from forethought.recipe.load import load
@@ -271,7 +278,6 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.resume:
         named = {
             "RECIPE": args.recipe,
-            "--set": args.overrides,
             "--model": args.model,
             "--out": args.out,
             "--seed": args.seed is not None,

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args, get_origin
 
 from forethought.core import consent
@@ -34,6 +35,8 @@ from forethought.recipe.roles import trains_all
 from forethought.recipe.schema import Recipe, StageSpec
 from forethought.recipe.speaking import is_workflow
 
+CHANGES = "changes"  # in a run's recipe.json: what was changed when it was resumed (`runs/changes.py`)
+NO_MORE: Mapping[str, Any] = MappingProxyType({})
 _PACKAGE = Path(__file__).parents[1]
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")
 
@@ -54,6 +57,7 @@ def load(
     own = path.name != "recipe.json" and path.parent != _shipped_folder()
     tables = read_tables(path)
     if path.name == "recipe.json":
+        tables = {key: value for key, value in tables.items() if key != CHANGES}
         consent.need(code.code_in(tables, trains), path.parent)
     return override(of_tables(tables, path.parent if own else Path.cwd()), overrides, beside)
 
@@ -103,12 +107,12 @@ def shipped_arms() -> dict[str, Path]:
     return {path.stem: path for path in sorted((_shipped_folder() / "arms").glob("*.toml"))}
 
 
-def write_resolved(recipe: Recipe, path: Path) -> None:
-    """Write the whole recipe as JSON that `load` reads back to an equal one. Written beside and renamed:
-    never half there."""
+def write_resolved(recipe: Recipe, path: Path, more: Mapping[str, Any] = NO_MORE) -> None:
+    """Write the whole recipe as JSON that `load` reads back to an equal one, and what a run says beside it
+    (`more`). Written beside and renamed: never half there."""
     beside = path.with_name(path.name + ".new")
     with open(beside, "w", encoding="utf-8") as file:
-        json.dump(to_dict(recipe), file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump({**to_dict(recipe), **more}, file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

@@ -16,6 +16,7 @@ from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.core.jsonl import MOST_NESTED, number, parse_lines, shallow
+from forethought.recipe.load import CHANGES
 from forethought.store import Store
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object
@@ -61,6 +62,7 @@ def load(path: Path) -> Run:
         raise UserError(f"{path} is not a run directory: it has no {' and no '.join(missing)}")
     notes: list[str] = []
     recipe = _object(path / "recipe.json")
+    recipe.pop(CHANGES, None)  # decisions tell of them
     _require(isinstance(recipe.get("stage", []), list), path / "recipe.json", "`stage` must be a list")
     for index, stage in enumerate(recipe.get("stage", [])):
         _require(isinstance(stage, dict), path / "recipe.json", f"`stage.{index}` must be a table")

@@ -17,9 +17,10 @@ from forethought.core.errors import CheckpointError, RecipeError, UserError, quo
 from forethought.recipe.code import code_in
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import weights_of
+from forethought.recipe.load import CHANGES
 from forethought.recipe.schema import Recipe
 from forethought.report.settings import differences
-from forethought.runs import handover, rundata
+from forethought.runs import changes, handover, rundata
 from forethought.runs.keep import strange_guided
 from forethought.runs.progress import Progress
 from forethought.store import FILES, METRICS, RECIPE, START, Store, verify
@@ -44,7 +45,8 @@ def recipe_of(store: Store) -> Recipe:
     """What recipe.json says. UserError where it says nothing (the newest checkpoint knows what it was), and
     for code that has changed, or to which nobody has consented."""
     try:
-        tables = read_object(store.out / RECIPE)
+        said = read_object(store.out / RECIPE)
+        tables = {key: value for key, value in said.items() if key != CHANGES}
         rundata.refuse_strange_code(store.out, tables)
         return from_dict(tables)
     except (ValueError, RecipeError) as error:
@@ -137,6 +139,9 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
         before = from_dict(state["recipe"])
     except RecipeError as error:
         return f"its recipe: {error}"
+    # from before a change of the recipe, which recipe.json tells of
+    if store.has_its_recipe() and before in changes.earlier(store, recipe):
+        return ""
     ended = progress.finished and progress.stage == len(before.stage)
     if before == recipe or (ended and not unlike(before, recipe) and store.has_its_recipe()):
         return ""  # where run.json does not fit, recipe.json was changed by hand: `extend` writes both

@@ -35,7 +35,7 @@ from forethought.recipe.load import write_resolved
 from forethought.recipe.paths import anchored
 from forethought.recipe.schema import ModelSpec, Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import roles_of
-from forethought.runs import handover, rundata
+from forethought.runs import changes, handover, rundata
 from forethought.runs.faces import check_faces
 from forethought.runs.functions import check_functions
 from forethought.runs.interrupts import Wish
@@ -255,10 +255,15 @@ def _is_finished(store: Store, recipe: Recipe, at: Progress) -> bool:
 
 
 def resume(
-    out: Path, observe: Observer, engine_of: EngineOf = torch_engine, wish: Wish | None = None
+    out: Path,
+    observe: Observer,
+    engine_of: EngineOf = torch_engine,
+    wish: Wish | None = None,
+    overrides: Sequence[str] = (),
 ) -> Result:
     """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused
-    before anything is loaded.
+    before anything is loaded. `overrides`: changes of its recipe that touch nothing that is done (`changes`),
+    which it keeps.
 
     A finished run whose report is missing gets it; UserError for one that has all.
     """
@@ -269,6 +274,7 @@ def resume(
         recipe = recipe_of(store)
         rundata.refuse_changed(out, recipe)
         found = find(store, recipe)
+        recipe, rows = changes.changed(recipe, overrides, found.progress, out)
         if _is_finished(store, recipe, found.progress):
             return _report_again(store, found.progress, observe)
         summary, damage = store.read_summary()
@@ -282,6 +288,11 @@ def resume(
             store.cut_back(found.state)
             ensure_records(store, found.state)
             progress = found.progress
+            if rows:
+                changes.write(store, recipe, rows, progress.step)
+                consent.remember(code_in(to_dict(recipe)))
+            for text in changes.record(store, recipe, progress):
+                observe(Event(kind="note", text=text))
             if found.folder:
                 store.prune(recipe.save.keep, [] if progress.finished else [progress.anchor])
                 engine.load(found.folder / "engine")

@@ -225,6 +225,10 @@ class Store:
         """Beside recipe.json: what it says, as a digest."""
         self.write_json(START, {"recipe": digest_of(read_object(self.out / RECIPE))})
 
+    def expect_recipe(self, tables: Mapping[str, object]) -> None:
+        """recipe.json is about to say this: until `write_start` follows, either recipe is the run's."""
+        self.write_json(START, {"recipe": self.begun_with(), "next": digest_of(tables)})
+
     def begun_with(self) -> str:
         """The digest of the recipe with which the run began, "" if unknown."""
         try:
@@ -236,7 +240,8 @@ class Store:
     def has_its_recipe(self) -> bool:
         """Whether recipe.json still says what run.json knows of it. ValueError where recipe.json says
         nothing."""
-        return self.begun_with() == digest_of(read_object(self.out / RECIPE))
+        known = [self.begun_with(), self.read_json(START).get("next")] if self.begun_with() else []
+        return digest_of(read_object(self.out / RECIPE)) in known
 
     def write_summary(self, summary: Mapping[str, object]) -> None:
         """Write `summary.json` with a digest of itself, so that a damaged one is found."""
