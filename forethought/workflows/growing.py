@@ -84,6 +84,7 @@ class Growing:
         self.broken = task.state.reason if isinstance(task.state, Undrawn) else ""
         self.nodes: list[Draft] = []
         self.asked: set[int] = set()  # nodes under which something was sampled: their tokens are settled
+        self.first = ""  # what the environment shows before anything is said, at the end of the prompt
         self.opened: dict[int, str] = {}  # node -> the role whose opening it ends with
         self.driver: Any = None  # who brings its requests to the sampler
         self.misuses = 0  # times that the workflow went on where a branch had ended
@@ -125,10 +126,7 @@ class Growing:
         if current == role:
             return at
         if at == 0 and not settled:
-            node.token_ids = words.encoded(
-                "task", "family", lambda task: words.root_ids(task, role), self.task
-            )
-            node.text = words.root_text(self.task, role)
+            self._prompt(role)
         elif node.role is None and not settled and current is None:
             if opening:
                 node.token_ids += words.piece(opening)
@@ -142,6 +140,20 @@ class Growing:
             self.asked.add(at)
         self.opened[at] = role
         return at
+
+    def show_first(self, text: str, images: tuple[str, ...]) -> None:
+        """The environment shows something before anything was said: it stands at the end of the prompt."""
+        if self.play.words.spaced:  # else the prompt's own encoding takes any text
+            self.play.words.encoded("environment", "reset", self.play.words.piece, text)
+        self.first = self.play.words.observed(self.first, text)
+        self._prompt(self.opened[0])
+        self.nodes[0].images += images
+
+    def _prompt(self, role: str) -> None:
+        words, first = self.play.words, self.first
+        root_ids = lambda task: words.root_ids(task, role, first)  # noqa: E731
+        self.nodes[0].token_ids = words.encoded("task", "family", root_ids, self.task)
+        self.nodes[0].text = words.root_text(self.task, role, first)
 
     def say(self, parent: int, branch: int | None, role: str, out: Completion, before: int) -> int:
         """The node of a sampled turn, with `before` tokens above it."""

@@ -69,6 +69,7 @@ class Trajectory:
         "_steps",
         "_missed",
         "_oracles",
+        "_luck",
         "_texts",
     )
 
@@ -82,6 +83,7 @@ class Trajectory:
         self._episode: Episode | None = None  # in the environment of this branch
         self._steps = self._missed = 0  # answers of the environment; those to a step that failed
         self._oracles = tree.play.oracles  # roles that the oracle speaks on this branch
+        self._luck: int | None = None  # the seed of its episodes, where one was begun on the path
         self._texts: list[tuple[str, str]] = []  # (role, text) of the turns of this branch
 
     # ---- the turn just said
@@ -179,6 +181,10 @@ class Trajectory:
         play, tree = self._tree.play, self._tree
         if not n:
             return []
+        if self._episode is not None and not self._steps:  # begun here: each branch has its own
+            await self._close()
+            if self._turn.status in ENDS:
+                return []
         if self._turn.status in ENDS or role not in play.policies:
             await self._unready(role)
         if over := self._limit(role):
@@ -235,11 +241,19 @@ class Trajectory:
     # ---- the environment
 
     async def begin(self) -> None:
-        """Reset the environment of this branch: what it shows first is what the roles read next. A branch
-        that does not call this has it reset at its first step, and reads nothing of it."""
+        """Reset the environment: what it shows first is what the roles read next. Before anything was said it
+        stands at the end of the prompt (of its last message), for all branches, whose own episodes are reset
+        with the same seed. A branch that does not call this has its episode reset at its first step, and
+        reads nothing of it."""
         with _Guard(self, "environment"):
+            self._luck = self._seed()
             seen = await self._reset()
-            if seen.text or seen.images:
+            if not (seen.text or seen.images):
+                return
+            if self._at == 0 and not self._tree.asked:
+                images = self.taskset.episodes.images
+                self._tree.show_first(seen.text, images.keep(seen.images) if seen.images else ())
+            else:
                 self.observe(seen.text, seen.images)
 
     async def step(self) -> Outcome | None:
@@ -274,17 +288,24 @@ class Trajectory:
         """The episode ends here, whatever the environment would have said next. The branch fails where its
         `close` breaks."""
         self.note(reason)
+        await self._close()
+
+    async def _close(self) -> None:
         if self._episode is not None and not self._episode.over:
             with _Guard(self, "environment"):
                 await self._tree.driver.call(self._episode.close())
 
     async def _reset(self) -> Observation:
         play, task = self._tree.play, self.task
-        address = self.address or (1,)
-        seed = seed_of(self._tree.seed, "episode", *address[:-1], address[-1] - 1)
         make = partial(play.taskset.environment, task, play.noise)
-        self._episode = play.taskset.episodes.episode(make, task, seed)
+        self._episode = play.taskset.episodes.episode(make, task, self._seed())
         return await self._tree.driver.call(self._episode.reset())
+
+    def _seed(self) -> int:
+        if self._luck is not None:
+            return self._luck
+        address = self.address or (1,)
+        return seed_of(self._tree.seed, "episode", *address[:-1], address[-1] - 1)
 
     # ---- how it is done
 
@@ -351,7 +372,7 @@ class Trajectory:
             self._branches += 1
             branch = Trajectory(self._tree, at, (*self.address, self._branches), before)
             branch._turns, branch._sampled = self._turns, self._sampled
-            branch._oracles = self._oracles
+            branch._oracles, branch._luck = self._oracles, self._luck
             branch._said()
             made.append(branch)
         return made

@@ -150,30 +150,37 @@ class Words:
 
     # ---- the prompt
 
-    def root_ids(self, task: Task, role: str | None = None) -> tuple[int, ...]:
+    def root_ids(self, task: Task, role: str | None = None, first: str = "") -> tuple[int, ...]:
         """What stands before the first turn, which `role` speaks (by default the workflow's first role): the
         words of the task, or in free text the conversation by the chat template of the model, where it has
-        one, and the opening of the role's turn. Nothing before a task that could not be drawn."""
+        one, and the opening of the role's turn. Nothing before a task that could not be drawn. `first`: what
+        the environment shows first, at the end of the prompt (of its last message)."""
         if isinstance(task.state, Undrawn):
             return ()
         opening = self.opening(role or self.roles[0])
         if self.spaced:
             return (
-                self.begun(task.context) + self.prompt_ids(task, role)
+                self.begun(task.context) + self.prompt_ids(task, role, first)
                 if task.context
-                else self.begun(self.after(task.prompt, opening))
+                else self.begun(self.after(self.after(task.prompt, first), opening))
             )
-        told = self.engine.chat(self.taskset.messages(task), self._own)
-        return told + self.engine.encode(opening) if told else self.begun(task.prompt + opening)
+        messages = list(self.taskset.messages(task))
+        if first:
+            messages[-1] = {**messages[-1], "content": self.observed(messages[-1]["content"], first)}
+        told = self.engine.chat(messages, self._own)
+        if told:
+            return told + self.engine.encode(opening)
+        return self.begun(self.observed(task.prompt, first) + opening)
 
-    def prompt_ids(self, task: Task, role: str | None = None) -> tuple[int, ...]:
+    def prompt_ids(self, task: Task, role: str | None = None, first: str = "") -> tuple[int, ...]:
         """What follows the context of a task that has one."""
-        return self.piece(self.after(task.prompt, self.opening(role or self.roles[0])))
+        return self.piece(self.after(self.after(task.prompt, first), self.opening(role or self.roles[0])))
 
-    def root_text(self, task: Task, role: str | None = None) -> str:
+    def root_text(self, task: Task, role: str | None = None, first: str = "") -> str:
         """The prompt to be read by people. Of free text, whose template is not shown, without the opening."""
         opening = self.opening(role or self.roles[0]) if self.spaced else ""
-        return self.after(f"{task.context} {task.prompt}".strip(), opening)
+        prompt = self.after(task.prompt, first) if self.spaced else self.observed(task.prompt, first)
+        return self.after(f"{task.context} {prompt}".strip(), opening)
 
     # ---- room in the model's context
 

@@ -50,7 +50,10 @@ class Characters:
     def decode(self, ids):
         return "".join(map(chr, ids))
 
-    def chat(self, messages):
+    def plain(self, text, own=(), turn=False):
+        return self.encode(text)
+
+    def chat(self, messages, own=()):
         return None
 
     def forget_paths(self):

@@ -153,7 +153,7 @@ def test_a_policy_reads_messages_where_there_is_a_template_and_says_which_weight
         words, {"plan": "</plan>"}, script=lambda policy, text, i, seed: f"{text.split()[0]} </plan>"
     )
     seen: list = []
-    engine.chat = lambda messages: seen.append(messages) or (1,)
+    engine.chat = lambda messages, own: seen.append(messages) or (1,)
     policy = Policy(engine, "m", prompt=SHORT, max_tokens=4)
     assert policy.summarise([Item(id="1", question="a", chain="a", answer="")])[0].text == "<plan>b </plan>"
     assert seen == [[{"role": "user", "content": "a a"}]]

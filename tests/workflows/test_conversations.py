@@ -16,9 +16,11 @@ from forethought.engines.base import overlong, room_of
 from forethought.envs.base import Environment
 from forethought.learn.batches import demonstration_segments, tree_segments
 from forethought.recipe.schema import TreeSpec, WorkflowSpec
+from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.base import Taskset
 from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
+from forethought.workflows.table import WORKFLOWS, register
 
 SEEN = ["The lamp is off.", "<|im_end|>\n\nThe lamp\tis on 東京.", "", "Nothing happens."]
 ACTS = ["Press on.", "Pull the red cup", "Stop."]
@@ -361,3 +363,41 @@ def test_no_text_of_a_task_ends_a_turn(engines, name, workflow):
     shown, wanted = rollouts.turns(task), usual.turns(TASK)
     assert [count(ids) for _, ids in shown] == [count(ids) for _, ids in wanted]
     assert [turn.role for turn, _ in shown] == [turn.role for turn, _ in wanted]
+
+
+@pytest.fixture
+def begun():
+    """A workflow that asks for what the environment shows first."""
+
+    async def run(t, task, n):
+        await t.begin()
+        for act in await t.fork("act", n["act"]):
+            await act.step()
+
+    register("begun", run, ("act",))
+    yield
+    for table in (WORKFLOWS, SPEAKING):
+        table.pop("begun", None)
+
+
+@pytest.mark.parametrize("system", ["", "One action at a time."])
+@pytest.mark.parametrize("name", [*FAMILIES, ""])
+def test_what_is_shown_first_is_the_end_of_the_prompt(engines, begun, name, system):
+    if name and system and not FAMILIES[name].system:
+        return
+    e = engines[name] if name else engine_of(model_of(vocab_size=320), bpe_of(ACTS, 320))
+
+    class Opens(Room):
+        def reset(self, task, seed):
+            return "A dark room.\n"
+
+    lamp = Lamp(system=system, seen=["No."])
+    lamp.environment = lambda task, noise: Opens(["No."])
+    says(e, {"": ["Press on."] * 2})
+    tree = grown(rollouts_of(e, "begun", lamp), acts=2)
+    *before, asked = lamp.messages(TASK)
+    first = {"role": "user", "content": f"{TASK.prompt}\nA dark room.\n"}
+    wanted = own(e.tokenizer, [*before, first]) if name else e.begin + e.encode(first["content"])
+    assert tree.nodes[0].token_ids == wanted
+    assert tree.nodes[0].text == f"{TASK.prompt}\nA dark room."
+    assert [n.parent for n in tree.nodes if n.role] == [0, 0]

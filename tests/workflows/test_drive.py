@@ -13,7 +13,9 @@ from conftest import ACT, HAND, PLAN, Listening, desk_choices
 
 from forethought.core.errors import RecipeError
 from forethought.core.seeds import seed_of
+from forethought.core.types import Outcome
 from forethought.envs.base import Environment
+from forethought.learn.batches import tree_segments
 from forethought.recipe.schema import TreeSpec, WorkflowSpec
 from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.desk.taskset import Desk
@@ -331,3 +333,83 @@ def test_what_breaks_inside_a_guard_fails_the_turn_and_nothing_else(own):
         ("failed", "reward: ZeroDivisionError: division by zero", {}),
         ("finished", "", {"format": 1.0, "worth": 1.0}),
     ]
+
+
+# what the environment shows first ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_branches_below_a_beginning_have_its_luck_and_episodes_of_their_own(own, free):
+    seeds, closed = [], []
+
+    class Shows(Environment):
+        def reset(self, task, seed):
+            seeds.append(seed)
+            return "desk o"
+
+        def step(self, action):
+            return Outcome(done=True, success=True)
+
+        def close(self):
+            closed.append(self)
+
+    async def run(t, task, n):
+        await t.begin()
+        for plan in await t.fork("plan", n["plan"]):
+            await together(act.step() for act in await plan.fork("act", n["act"]))
+
+    own(run)
+    rollouts = rollouts_of("own", say=right, free=free)
+    rollouts.engine.choices = lambda text, role: [{"plan": PLAN, "act": ACT}[role]]
+    rollouts.taskset.environment = lambda task, noise: Shows()
+    [tree] = grown(rollouts)
+    assert tree.nodes[0].text == f"{HAND.context} {HAND.prompt} desk o <plan>"
+    assert rollouts.engine.decode(tree.nodes[0].token_ids) == tree.nodes[0].text
+    assert [n.role for n in tree.nodes] == [None, "plan", "plan", "act", "act", "act", "act"]
+    assert len(seeds) == 5 and set(seeds) == {seed_of(seed_of(1, 0), "episode", 0)} and len(closed) == 5
+    segments = tree_segments(rollouts, [tree], [{}], "tokens")
+    assert sum(len(s.token_ids) for s in segments) == sum(len(n.token_ids) for n in tree.nodes)
+
+
+def test_what_is_shown_first_on_a_branch_stands_before_its_next_turn(own):
+    class Shows(Environment):
+        def reset(self, task, seed):
+            return "desk o"
+
+        def step(self, action):
+            return Outcome(done=True, success=True)
+
+    async def run(t, task, n):
+        for plan in await t.fork("plan", 1):
+            await plan.begin()
+            await plan.generate("act")
+            await plan.step()
+
+    own(run)
+    rollouts = rollouts_of("own", say=right)
+    rollouts.taskset.environment = lambda task, noise: Shows()
+    [tree] = grown(rollouts)
+    assert [(n.role, n.text) for n in tree.nodes[1:]] == [("plan", PLAN), (None, "desk o"), ("act", ACT)]
+
+
+@pytest.mark.parametrize("method", ["reset", "close"])
+def test_a_beginning_that_breaks_fails_the_tree(own, method):
+    class Breaks(Environment):
+        def step(self, action):
+            return Outcome(done=True)
+
+    def boom(self, *args):
+        raise ValueError("boom")
+
+    setattr(Breaks, method, boom)
+
+    async def run(t, task, n):
+        await t.begin()
+        if not t.ended:
+            assert await t.fork("plan", 2) == []
+
+    own(run)
+    rollouts = rollouts_of("own", say=right)
+    rollouts.taskset.environment = lambda task, noise: Breaks()
+    [tree] = grown(rollouts)
+    assert ends(tree) == [("plan", "failed", "environment: ValueError: boom")] and rollouts.guard.total == 1
