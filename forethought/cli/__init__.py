@@ -25,6 +25,7 @@ from forethought.cli.arguments import numbers as _numbers
 from forethought.cli.arguments import positive as _positive
 from forethought.cli.arguments import verb as _verb
 from forethought.cli.arguments import words as _words
+from forethought.cli.check import add_check
 from forethought.cli.explain import add_explain
 from forethought.cli.export import add_export
 from forethought.cli.faults import explain
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_traces(verbs)
     _add_arms(verbs)
     add_grams(verbs)
+    add_check(verbs)
     add_explain(verbs)
 
     verb = _verb(verbs, "report", _report, "write DIR/report.html from what a run recorded")

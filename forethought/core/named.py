@@ -174,6 +174,11 @@ def _module(origin: str, where: str) -> ModuleType:
         raise RecipeError(where, _broke(origin, error)) from error
 
 
+def module_of(path: Path, where: str) -> ModuleType:
+    """The module in a file, whose code is run. RecipeError as `load_named`."""
+    return _file(path, where)
+
+
 def _file(path: Path, where: str) -> ModuleType:
     try:
         content = path.read_bytes()

@@ -98,7 +98,9 @@ def build(recipe: Recipe, engine_of: EngineOf = torch_engine) -> tuple[Engine, R
         raise
 
 
-def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
+def check_with(recipe: Recipe, taskset: Taskset) -> None:
+    """RecipeError for what cannot work with this taskset: levels, roles, distillation, and the code that the
+    stages name, which is loaded."""
     for where, levels in [("eval.levels", recipe.eval.levels)] + [
         (f"stage.{i}.levels", s.levels) for i, s in enumerate(recipe.stage) if isinstance(s, TrainingSpec)
     ]:
@@ -112,6 +114,10 @@ def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engin
         if isinstance(stage, Distill):
             check_distill(f"stage.{i}", stage.distill, taskset, scratch=not recipe.model.path)
         named_code(stage, f"stage.{i}", taskset, roles_of(recipe))
+
+
+def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
+    check_with(recipe, taskset)
     engine = engine_of(recipe, taskset)
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, taskset, recipe)
