@@ -179,7 +179,7 @@ class Writing:
                 kind="adapter" if one.kind == "adapter" and not merged else "model",
                 base=base,
                 # what the run began from, for the licence and the hub; "" for a model from scratch
-                began=recipe.model.path,
+                began=" with the adapter ".join(filter(None, (recipe.model.path, recipe.model.adapter))),
                 gguf=file,
                 stops=tuple(dict.fromkeys(stops)),
                 tokenizer="PreTrainedTokenizerFast" if strange else "AutoTokenizer",

@@ -98,6 +98,10 @@ def _check_machine(recipe: Recipe) -> None:
             "give both a path, or neither",
         )
     for name, model in (("model", recipe.model), ("planner", recipe.planner)):
+        if model.adapter and not model.path:
+            raise RecipeError(
+                f"{name}.adapter", f"an adapter lies on a model: give {name}.path = the one it was trained on"
+            )
         for key in ("layers", "width", "heads", "mlp", "vocabulary"):
             at_least(f"{name}.{key}", getattr(model, key), 1)
         if model.width % (2 * model.heads):  # rotary positions turn pairs of a head's numbers

@@ -18,6 +18,9 @@ class ModelSpec:
     """`small`: a small decoder from scratch in the size given here. Empty: only `path` counts."""
     path: str = ""
     """A Hugging Face causal language model: a folder, or a name on the hub. It wins over `init`."""
+    adapter: str = ""
+    """A PEFT adapter on `path` (a folder, or a name on the hub) that is added into its weights before the run
+    begins; one that was trained on another base is refused. Checkpoints then hold the base."""
     layers: int = 4
     """Layers of a model from scratch."""
     width: int = 128

@@ -112,11 +112,12 @@ def _option(where: str, value: Any, change: Change) -> Any:
 
 def _models(recipe: Recipe, base: Path) -> Recipe:
     def model(spec: ModelSpec) -> ModelSpec:
-        return (
-            replace(spec, path=_whole(spec.path, base))
-            if spec.path and os.path.isdir(_whole(spec.path, base))
-            else spec
-        )
+        places = {
+            key: _whole(path, base)
+            for key in ("path", "adapter")
+            if (path := getattr(spec, key)) and os.path.isdir(_whole(path, base))
+        }
+        return replace(spec, **places)
 
     stages = tuple(stage.with_models(model) for stage in recipe.stage)
     return replace(recipe, model=model(recipe.model), planner=model(recipe.planner), stage=stages)

@@ -75,6 +75,7 @@ class TorchEngine(Surgery):
         self.config = model.config.get_text_config()
         self.context = context_of(model.config)
         self.weights = Policies(model, adapter, spec.gradient_checkpointing)
+        self.weights.base_moved = loaded.moved
         self.optimizers: dict[str, Optimizer] = {}
         self.gradients = Gradients(self.weights, self.config.num_hidden_layers)
         self.regions = Regions(self.weights)

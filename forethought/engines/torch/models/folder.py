@@ -42,9 +42,8 @@ def check_kinds(name: str) -> None:
             raise ValueError(f"{path.name!r} is neither a file nor a folder")
     if (local / "adapter_config.json").exists():
         raise ValueError(
-            "it is an adapter (adapter_config.json) on a model that stands elsewhere; merge the "
-            "two (merge_and_unload) and "
-            "save the result"
+            "it is an adapter (adapter_config.json) on a model that stands elsewhere; give that model as "
+            "model.path and this folder as model.adapter"
         )
 
 

@@ -26,6 +26,7 @@ from forethought.engines.torch.forest.vocabulary import check_ids
 from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models import folder, plausible
 from forethought.engines.torch.models.architecture import INSTEAD, check_config
+from forethought.engines.torch.models.begun import with_adapter
 from forethought.engines.torch.models.exact import check_model
 from forethought.engines.torch.models.fingerprint import config_digest
 from forethought.engines.torch.models.small import small_model, tokenizer_of
@@ -45,6 +46,7 @@ class Loaded:
     # digest of the configuration in its file, which says with the weights which model this is
     config: str = ""
     notes: tuple[str, ...] = ()  # what a run says of it at its start
+    moved: bool = False  # whether its weights are other than `source` holds
 
 
 def load(
@@ -61,12 +63,14 @@ def load(
     if not spec.path:
         tokenizer = tokenizer_of_texts(texts, spec.vocabulary, words) if texts else tokenizer_of(list(words))
         return Loaded(small_model(spec, len(tokenizer), context, seed), tokenizer, "")
-    return from_path(spec.path, spec.trust_remote_code, weights)
+    return from_path(spec.path, spec.trust_remote_code, weights, spec.adapter)
 
 
-def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "auto") -> Loaded:
-    """UserError where the path holds no causal LM with its tokenizer, or one that packed forests would
-    compute wrongly.
+def from_path(
+    path: str, trust_remote_code: bool = False, weights: Weights = "auto", adapter: str = ""
+) -> Loaded:
+    """`adapter`: a PEFT adapter that is added in (`begun.py`). UserError where the path holds no causal LM
+    with its tokenizer, or one that packed forests would compute wrongly.
 
     `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine
     without a GPU. What the configuration and the headers of the files say is checked before a weight is read.
@@ -107,10 +111,13 @@ def from_path(path: str, trust_remote_code: bool = False, weights: Weights = "au
     _check_files(path, model, tokenizer, found)
     if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
+    if adapter:
+        model = with_adapter(model, adapter, path)
     _own(model)
     check_finite(model, path)
     check_model(model.eval(), path)
-    return Loaded(model, tokenizer, name, config_digest(raw), _notes(path, found))
+    notes = _notes(path, found) + ((f"{path} begins with the adapter {adapter} added in",) if adapter else ())
+    return Loaded(model, tokenizer, name, config_digest(raw), notes, moved=bool(adapter))
 
 
 @contextmanager
