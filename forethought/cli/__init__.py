@@ -31,6 +31,7 @@ from forethought.cli.export import add_export
 from forethought.cli.faults import explain
 from forethought.cli.grams import add_grams
 from forethought.cli.look import add_eval, add_sample, add_swap
+from forethought.cli.new import add_new
 from forethought.cli.traces import add_traces
 from forethought.core.consent import trusting
 from forethought.core.errors import UserError, quoted
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add_traces(verbs)
     _add_arms(verbs)
     add_grams(verbs)
+    add_new(verbs)
     add_check(verbs)
     add_explain(verbs)
 
