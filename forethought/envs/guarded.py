@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from forethought.core.errors import UserError
 from forethought.core.types import Side, Task, Turn
@@ -19,7 +19,12 @@ from forethought.envs.guard import Boundary, Guard
 from forethought.envs.pool import Pool
 from forethought.envs.values import WrongType, environment, need, text, verdict
 from forethought.recipe.schema import LimitSpec
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Split, Taskset
+
+if TYPE_CHECKING:
+    _Taskset = Taskset  # whose attributes it has, by `__getattr__`
+else:
+    _Taskset = object
 
 Check = Callable[[Any], Any]
 
@@ -33,7 +38,7 @@ def guarded(taskset: Taskset, limits: LimitSpec | None = None) -> Guarded:
     return found
 
 
-class Guarded:
+class Guarded(_Taskset):
     """Looks like the family, to read and to write. Methods that the protocol does not name are guarded too,
     without a limit."""
 
@@ -74,7 +79,7 @@ class Guarded:
     def __delattr__(self, name: str) -> None:
         delattr(self._inner, name)
 
-    def family(self, rng: Any, levels: list[int], split: str) -> list[Task]:
+    def family(self, rng: Any, levels: list[int], split: Split) -> list[Task]:
         """Tasks of the taskset, one per level, checked for type and number."""
         return self.guard.call(
             "task", "family", self._inner.family, (rng, levels, split), None, _tasks_of(len(levels))

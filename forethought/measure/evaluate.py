@@ -36,12 +36,12 @@ Played = Mapping[tuple[str, ...], Sequence[Tree]]
 
 def held_out(taskset: Taskset, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
     """`spec.tasks` tasks of each level, from the evaluation split, the same for the same seed."""
-    tasks = []
+    tasks: list[Task] = []
     for level in levels:
         rng = random.Random(f"{spec.seed}/{level}")
         # a finite set of problems: each at most once, and all where there are no more
-        if face(taskset, Pool):
-            pool = taskset.pool(level, "eval")
+        if given := face(taskset, Pool):
+            pool = given.pool(level, "eval")
             tasks += rng.sample(pool, min(spec.tasks, len(pool)))
         else:
             tasks += [drawn(taskset, rng, [level], "eval")[0] for _ in range(spec.tasks)]

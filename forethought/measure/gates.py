@@ -129,7 +129,7 @@ def _change(gate: GateSpec, start: Evaluation, now: Evaluation, look: int, looks
 def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     """Least-squares slope per evaluation over the last `window`; with fewer the gate passes and says so."""
     values = [e.metrics[gate.metric] for e in evaluations[-gate.window :] if gate.metric in e.metrics]
-    n = len(values)
+    n, most = len(values), gate.max_slope_down or 0.0
     if not all(map(math.isfinite, values)):
         return Judgement(
             passed=False,
@@ -146,13 +146,13 @@ def _trend(gate: GateSpec, evaluations: Sequence[Evaluation]) -> Judgement:
     slope = sum((i - mean_x) * (v - mean_y) for i, v in enumerate(values)) / sum(
         (i - mean_x) ** 2 for i in range(n)
     )
-    passed = slope >= -gate.max_slope_down - ROUNDING
+    passed = slope >= -most - ROUNDING
     floor = all(value <= bounds(gate.metric)[0] for value in values)
     words = "moves" if passed else "falls too fast: it moves"
     return Judgement(
         passed=passed,
-        reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-gate.max_slope_down}"
+        reason=f"{gate.metric} {words} {slope:+.4f} per evaluation over {n}, bound {-most}"
         f"{'; it is as low as it can be, so this gate guards nothing' if floor else ''}",
         vacuous=floor,
-        numbers={"slope": slope, "bound": -gate.max_slope_down, "n": n},
+        numbers={"slope": slope, "bound": -most, "n": n},
     )

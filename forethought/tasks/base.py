@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Side, Task, Turn, Verdict
 from forethought.envs.base import Environment
 
@@ -178,6 +178,13 @@ class Taskset:
 # ---- optional faces ----------------------------------------------------------------------------------------
 
 
+class Demonstrates(Protocol):
+    """Who shows how a task is done. Imitation needs it."""
+
+    def demonstrate(self, task: Task) -> list[Turn]:
+        """Turns in the order in which they are said, with what is observed between them."""
+
+
 class Oracle(Protocol):
     """Who knows right plans and right acts. Imitation, evaluation of the acting alone, and probes need it."""
 
@@ -263,18 +270,37 @@ class Guidable(Protocol):
         """Task id -> (plan, chain): from now on these are the problems that imitation shows."""
 
 
-class FreeText(Protocol):
+class Asks(Protocol):
     """What `spaced = False` asks for."""
 
     def messages(self, task: Task) -> list[dict[str, str]]:
         """The conversation before the model's turn: [{"role", "content"}], for a chat template. `task.prompt`
         is the same as plain text for a model without one."""
 
+
+class FreeText(Protocol):
+    """Free text for which a tokenizer can be made."""
+
+    def messages(self, task: Task) -> list[dict[str, str]]:
+        """As `Asks`."""
+
     def marks(self) -> list[str]:
         """What a tokenizer that is made for these tasks writes as one token each."""
 
     def texts(self) -> list[str]:
         """What such a tokenizer learns from."""
+
+
+def needed(taskset: object, kind: type[Face], why: str) -> Face:
+    """The taskset as one that has the optional face. UserError, naming who asks, where it has not."""
+    found = face(taskset, kind)
+    if found is None:
+        name = getattr(taskset, "name", type(taskset).__name__)
+        lacks = next(n for n in vars(kind) if not n.startswith("_") and not hasattr(taskset, n))
+        raise UserError(
+            f"{why} asks for a taskset with {lacks} (tasks.base.{kind.__name__}); {name} has none"
+        )
+    return found
 
 
 def face(taskset: object, kind: type[Face]) -> Face | None:

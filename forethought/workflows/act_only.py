@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from forethought.core.types import Task, Turn
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Demonstrates, Taskset, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -26,4 +26,8 @@ async def _execute(act: Trajectory) -> None:
 
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
     """The acts and observations of a demonstration, without its plan."""
-    return [turn for turn in taskset.demonstrate(task) if turn.role in ("act", None)]
+    return [
+        turn
+        for turn in needed(taskset, Demonstrates, "act_only").demonstrate(task)
+        if turn.role in ("act", None)
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from forethought.core.errors import RecipeError
 from forethought.core.types import Task, Turn, Verdict
-from forethought.tasks.base import Looking, Taskset, face
+from forethought.tasks.base import Demonstrates, Looking, Taskset, face, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -22,7 +22,8 @@ async def blink_think_link(t: Trajectory, task: Task, n: Counts) -> None:
     """Looks, below each accepted one thoughts, below each accepted one links."""
     looks = await t.fork("blink", n["blink"])
     for look in looks:
-        judge(look, task, look.taskset.parse_look, look.taskset.judge_look)
+        looking = _looking(look.taskset)
+        judge(look, task, looking.parse_look, looking.judge_look)
     await together(_thoughts(look, task, n) for look in looks if look.accepted)
 
 
@@ -67,7 +68,10 @@ async def _link(link: Trajectory, task: Task, plan: str) -> None:
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
     """The oracle's look, and the taskset's demonstration in the roles of this workflow."""
     says = {"plan": "think", "act": "link", None: None}
-    turns = [Turn(role=says[turn.role], text=turn.text) for turn in taskset.demonstrate(task)]
+    turns = [
+        Turn(role=says[turn.role], text=turn.text)
+        for turn in needed(taskset, Demonstrates, "blink_think_link").demonstrate(task)
+    ]
     return [Turn(role="blink", text=_looking(taskset).look(task)), *turns]
 
 

@@ -37,7 +37,12 @@ DRIVER: ContextVar[Any] = ContextVar("driver of the workflows")
 async def together(*coroutines: Coroutine | Iterable[Coroutine]) -> list[Any]:
     """Runs coroutines side by side until all have ended; their results, in order. What one of them raises
     comes up when the others have ended."""
-    flat = [c for some in coroutines for c in ([some] if inspect.iscoroutine(some) else some)]
+    flat: list[Coroutine] = []
+    for some in coroutines:
+        if isinstance(some, Coroutine):
+            flat.append(some)
+        else:
+            flat += some
     driver = DRIVER.get(None)
     if driver is None:  # whoever asks has outlived its driver
         await _Wait("never")
@@ -73,7 +78,8 @@ class _Group:
     __slots__ = ("parent", "left", "results", "error")
 
     def __init__(self, parent: _Fiber, size: int):
-        self.parent, self.left, self.error = parent, size, None
+        self.parent, self.left = parent, size
+        self.error: BaseException | None = None
         self.results: list[Any] = [None] * size
 
 
@@ -273,7 +279,7 @@ class Free:
             for _ in range(3):  # time to close what they hold; who does not listen is left behind
                 loop.run_until_complete(asyncio.sleep(0))
             for task in left:
-                task._log_destroy_pending = False  # no warning for them
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # no warning for them
             LEFT.extend(task for task in left if not task.done())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
@@ -295,7 +301,8 @@ class Free:
         self._busy += 1
 
         async def go() -> None:
-            value = error = None
+            value: Any = None
+            error: BaseException | None = None
             try:
                 value = await coroutine
             except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Any
 
 from forethought.core.types import NO_EVIDENCE, Completion, Node, Status, Task, Tree, Undrawn
 from forethought.envs.guard import Fault
-from forethought.tasks.base import Taskset
+from forethought.envs.guarded import Guarded
 from forethought.workflows.words import Words
 
 ENDS: frozenset[Status] = NO_EVIDENCE | {"refused"}
@@ -30,7 +30,7 @@ class Play:
     """What all trees of one growth have in common."""
 
     words: Words
-    taskset: Taskset
+    taskset: Guarded
     workflow: str  # its name
     policies: Mapping[str, str]  # role -> who speaks for it
     counts: Mapping[str, int]  # role -> branches at a fork
@@ -88,7 +88,8 @@ class Growing:
         self.opened: dict[int, str] = {}  # node -> the role whose opening it ends with
         self.driver: Any = None  # who brings its requests to the sampler
         self.misuses = 0  # times that the workflow went on where a branch had ended
-        words, ids = play.words, ()
+        words = play.words
+        ids: tuple[int, ...] = ()
         try:
             if not self.broken:
                 ids = words.encoded("task", "family", words.root_ids, task)
@@ -214,7 +215,7 @@ class Growing:
                 children[node.parent].append(at)
         order, turns = [], [0]
         while turns:
-            later = []
+            later: list[int] = []
             for at in turns:
                 chain = [at]  # a turn, and the observations that follow it
                 for link in chain:

@@ -4,7 +4,7 @@ is executed that it does not say."""
 from __future__ import annotations
 
 from forethought.core.types import Outcome, Task, Turn
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Demonstrates, Taskset, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.plan_then_act import judge, oracle
 from forethought.workflows.steps import acts_of, steps_of
@@ -55,7 +55,8 @@ async def _execute(act: Trajectory, task: Task, plan: str, steps: list[str]) -> 
 
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
     """The plan, and before each act its next step."""
-    plan, acts = taskset.demonstrate(task)[0], acts_of(taskset.demonstrate(task))
+    demonstrated = needed(taskset, Demonstrates, "plan_steps").demonstrate(task)
+    plan, acts = demonstrated[0], acts_of(demonstrated)
     turns = [plan]
     for step, act in zip(steps_of(taskset, task, plan.text, len(acts)), acts, strict=True):
         turns += [Turn(role=None, text=step), *act]

@@ -7,7 +7,7 @@ failed steps, on the same branch.
 from __future__ import annotations
 
 from forethought.core.types import Task, Turn
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Demonstrates, Oracle, Taskset, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -73,11 +73,11 @@ def _parse(plan: Trajectory, task: Task) -> None:
 
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
     """The whole demonstration: plan, acts and observations."""
-    return taskset.demonstrate(task)
+    return needed(taskset, Demonstrates, "plan_then_act").demonstrate(task)
 
 
 def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
     """The oracle's texts for `role`, turn by turn."""
     if role == "plan":
-        return [taskset.oracle_plan(task)]
-    return [turn.text for turn in taskset.demonstrate(task) if turn.role == role]
+        return [needed(taskset, Oracle, "plan_then_act").oracle_plan(task)]
+    return [turn.text for turn in shown(taskset, task) if turn.role == role]

@@ -7,7 +7,7 @@ turns lie on the branch that they continue.
 from __future__ import annotations
 
 from forethought.core.types import Task, Turn
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Oracle, Taskset, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.steps import acts_of, steps_of
 from forethought.workflows.trajectory import Counts, Trajectory, together
@@ -48,9 +48,10 @@ def _is_whole(thought: Trajectory) -> bool:
 
 def shown(taskset: Taskset, task: Task) -> list[Turn]:
     """Before each act the plan's next step, as a thought."""
-    acts = acts_of(taskset.demonstrate(task))
-    steps = steps_of(taskset, task, taskset.oracle_plan(task), len(acts))
-    turns = []
+    knows = needed(taskset, Oracle, "react")
+    acts = acts_of(knows.demonstrate(task))
+    steps = steps_of(taskset, task, knows.oracle_plan(task), len(acts))
+    turns: list[Turn] = []
     for step, act in zip(steps, acts, strict=True):
-        turns += [Turn(role="think", text=f"{step} {taskset.stops.get('think', '</think>')}"), *act]
+        turns += [Turn(role="think", text=f"{step} {taskset.stop('think')}"), *act]
     return turns

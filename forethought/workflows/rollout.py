@@ -205,7 +205,7 @@ class Rollouts:
 
         pool = self.taskset.episodes
         if self.free:
-            driver = Free(self.engine.sample, pool, lost)
+            driver: Free | Lockstep = Free(self.engine.sample, pool, lost)
         else:
             driver = Lockstep(self.engine.sample, pool, self.guard.watch, lost)
         for g in whole:

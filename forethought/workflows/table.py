@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from forethought.core.types import Task, Turn
 from forethought.recipe.speaking import DECLARED, SPEAKING, Speaks, own, workflow
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Demonstrates, Taskset, needed
 from forethought.workflows import act_only, blink_think_link, plan_steps, plan_then_act, react
 from forethought.workflows.trajectory import Counts, Trajectory
 
-Run = Callable[[Trajectory, Task, Counts], Awaitable[None]]
+Run = Callable[[Trajectory, Task, Counts], Coroutine[Any, Any, None]]
 Shown = Callable[[Taskset, Task], list[Turn]]
 Oracle = Callable[[Taskset, Task, str], list[str]]
 
@@ -65,7 +66,8 @@ def _own(name: str, run: Run) -> Workflow:
     said: Speaks = getattr(run, DECLARED)
 
     def demonstrated(taskset: Taskset, task: Task) -> list[Turn]:
-        return [turn for turn in taskset.demonstrate(task) if turn.role is None or turn.role in said.roles]
+        turns = needed(taskset, Demonstrates, name).demonstrate(task)
+        return [turn for turn in turns if turn.role is None or turn.role in said.roles]
 
     shown = said.shown or demonstrated
     return Workflow(name, run, shown, said.oracle or _said_in(shown), said)

@@ -27,10 +27,9 @@ from typing import Any
 from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
 from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome, Request, Task
-from forethought.envs.base import Observation
 from forethought.envs.guard import Boundary, Fault
+from forethought.envs.guarded import Guarded
 from forethought.envs.pool import Episode
-from forethought.tasks.base import Taskset
 from forethought.workflows.drive import together
 from forethought.workflows.growing import ENDS, Given, Growing
 
@@ -94,7 +93,7 @@ class Trajectory:
         return self._tree.task
 
     @property
-    def taskset(self) -> Taskset:
+    def taskset(self) -> Guarded:
         """Its methods raise Fault where they break: call them inside `guard`."""
         return self._tree.play.taskset
 
@@ -247,7 +246,7 @@ class Trajectory:
         reads nothing of it."""
         with _Guard(self, "environment"):
             self._luck = self._seed()
-            seen = await self._reset()
+            seen = await self._tree.driver.call(self._new().reset())
             if not (seen.text or seen.images):
                 return
             if self._at == 0 and not self._tree.asked:
@@ -264,9 +263,7 @@ class Trajectory:
             await self._misused("the environment was to go on after its end")
         outcome = None
         with _Guard(self, "environment"):
-            if self._episode is None:
-                await self._reset()
-            episode, text = self._episode, self._turn.text
+            episode, text = self._episode or await self._opened(), self._turn.text
             if episode.here:
                 outcome = episode.step_here(text)
             else:
@@ -295,11 +292,17 @@ class Trajectory:
             with _Guard(self, "environment"):
                 await self._tree.driver.call(self._episode.close())
 
-    async def _reset(self) -> Observation:
+    def _new(self) -> Episode:
         play, task = self._tree.play, self.task
         make = partial(play.taskset.environment, task, play.noise)
         self._episode = play.taskset.episodes.episode(make, task, self._seed())
-        return await self._tree.driver.call(self._episode.reset())
+        return self._episode
+
+    async def _opened(self) -> Episode:
+        """An episode whose first observation nobody reads."""
+        episode = self._new()
+        await self._tree.driver.call(episode.reset())
+        return episode
 
     def _seed(self) -> int:
         if self._luck is not None:
@@ -398,7 +401,8 @@ class Trajectory:
     def _oracle(self, role: str) -> Given:
         """The oracle's next turn of the role on this path; after a step that failed, the turn before it
         again."""
-        nodes, at, said = self._tree.nodes, self._at, 0
+        nodes, said = self._tree.nodes, 0
+        at: int | None = self._at
         while at:
             said += nodes[at].role == role
             at = nodes[at].parent

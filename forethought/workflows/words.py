@@ -10,8 +10,9 @@ from forethought.core.errors import UserError
 from forethought.core.types import Task, Undrawn
 from forethought.engines.base import Engine
 from forethought.envs.guard import Boundary
+from forethought.envs.guarded import Guarded
 from forethought.recipe.schema import RoleSpec
-from forethought.tasks.base import FreeText, Pool, Taskset, face
+from forethought.tasks.base import Asks, FreeText, Pool, face, needed
 from forethought.workflows.drawing import drawn
 
 SHORT, KEPT = 2000, 4096  # characters of a piece whose tokens are kept; how many are
@@ -35,7 +36,7 @@ class Words:
     def __init__(
         self,
         engine: Engine,
-        taskset: Taskset,
+        taskset: Guarded,
         roles: Sequence[str],
         each_turn: Sequence[str] = (),
         own: Mapping[str, RoleSpec] | None = None,
@@ -73,9 +74,9 @@ class Words:
     def turn(self, role: str | None, text: str) -> tuple[int, ...]:
         """A turn that somebody wrote; one that the model ends by itself (its stop is "") has the model's own
         end."""
-        ends = role is not None and not self.stop(role) and self.engine.end is not None
+        end = () if role is None or self.stop(role) or self.engine.end is None else (self.engine.end,)
         ids = self.piece(text) if self.spaced else self.engine.plain(text, self._own, turn=True)
-        return ids + ((self.engine.end,) if ends else ())
+        return ids + end
 
     def said(self, role: str, ids: Sequence[int], finished: bool) -> str:
         """The text of a sampled turn."""
@@ -164,7 +165,7 @@ class Words:
                 if task.context
                 else self.begun(self.after(self.after(task.prompt, first), opening))
             )
-        messages = list(self.taskset.messages(task))
+        messages = list(needed(self.taskset, Asks, "spaced = False").messages(task))
         if first:
             messages[-1] = {**messages[-1], "content": self.observed(messages[-1]["content"], first)}
         told = self.engine.chat(messages, self._own)
@@ -221,7 +222,9 @@ class Words:
         if prompt + said + read <= context:
             return
         may_be_tight = given and not demonstrated
-        sizes = [len(self.root_ids(task)) for task in tasks or self._all(given)] if may_be_tight else []
+        sizes = (
+            [len(self.root_ids(task)) for task in tasks or self._all(given)] if given and may_be_tight else []
+        )
         tight = [size for size in sizes if size + said + read > context]
         what = " and ".join([*self.roles[:-1], f"{self.roles[-1]}s"])
         if len(tight) < len(sizes):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forethought.core.paired import paired_difference
-from forethought.core.types import Segment, TokenStats
+from forethought.core.types import Segment, Task, TokenStats
 from forethought.learn.batches import demonstration_segments, for_policy
 from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
@@ -35,7 +35,8 @@ class HeldOut:
 
     def __init__(self, rollouts: Rollouts, levels: Sequence[int], tasks: int, seed: int):
         self.engine = rollouts.engine
-        tasked, failed = [], []
+        tasked: list[Task] = []
+        failed: list[int] = []
         for i in range(tasks):  # all levels on one context: it is computed once
             tasked += drawn(rollouts.taskset, random.Random(f"probe/{seed}/{i}"), list(levels), "eval")
         # policy -> version, what was asked, the answer

@@ -68,7 +68,9 @@ class Monitor:
         return line
 
     def ask(self, policies: Mapping[str, str]) -> Found:
-        """The held-out probe under another assignment of roles to policies; nothing is remembered."""
+        """The held-out probe under another assignment of roles to policies; nothing is remembered. Only where
+        there is one (`due`)."""
+        assert self.held_out is not None
         started = time.perf_counter()
         found = self.held_out.measure(policies)
         self.seconds += time.perf_counter() - started

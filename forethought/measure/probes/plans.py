@@ -4,7 +4,7 @@ in."""
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -47,7 +47,8 @@ def format_share(
     first of `patterns` that matches anywhere in it, else "other". `format/share_NAME`, `format/right_NAME`
     (success within it), `format/entropy` (nats) and `format/collapsed`: 1.0 when one format holds at least
     `collapse` of the rollouts."""
-    counts, right = Counter(), Counter()
+    counts: Counter[str] = Counter()
+    right: dict[str, float] = defaultdict(float)
     for tree in trees:
         for leaf in tree.leaves():
             if leaf.role is None or leaf.status in NO_EVIDENCE:
@@ -57,7 +58,7 @@ def format_share(
             name = next((name for name, pattern in patterns.items() if pattern.search(text)), "other")
             counts[name] += 1
             right[name] += (
-                success_of({"outcome": leaf.reward_parts.get("valid", 0.0)} | leaf.reward_parts) or 0.0
+                success_of({"outcome": leaf.reward_parts.get("valid", 0.0), **leaf.reward_parts}) or 0.0
             )
     total = sum(counts.values())
     if not total:
