@@ -61,15 +61,15 @@ class Ledger:
         self.events.write(p.step, line)
         self.emit(kind, values=line, stage_steps=spec.steps)
 
-    def save(self) -> None:
-        """A checkpoint. Diverged, with every earlier one as it was, where a weight is not a finite number:
+    def save(self, interim: bool = False) -> None:
+        """A checkpoint; `interim`: only because the run stops here. Diverged, with every earlier one as it was, where a weight is not a finite number:
         there is nothing to go on from."""
         p = self.progress
         if bad := self.engine.finite():
             raise Diverged(f"NaN or inf in {bad}")
         p.seconds, p.probes = self.seconds(), self.monitor.state_dict()
         state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
-        folder = self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"))
+        folder = self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"), interim)
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
         self.saved(folder)
 

@@ -172,9 +172,10 @@ class Runner:
             self.ledger.log(line, "eval" if measured else "step", spec)
             if idle.early(p.records[-1]):
                 self._tell_idle(spec)
+            due = bool(result.metrics) and p.step % self.recipe.save.every == 0
             if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
                 keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
-                self.ledger.save()
+                self.ledger.save(interim=not due)
                 raise stop
             if measured:
                 self._read_evaluation(stage)
@@ -188,8 +189,8 @@ class Runner:
             # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
             # that a refused update has just called in question push no earlier ones out.
             asked = self.interrupts.caught or self.wish.why  # read once: who leaves has saved
-            if not last and (asked or (result.metrics and p.step % self.recipe.save.every == 0)):
-                self.ledger.save()
+            if not last and (asked or due):
+                self.ledger.save(interim=not due)
             if not last and asked:
                 self.ledger.leave(asked)
         return self._end(spec, f"its {spec.steps} steps are done")

@@ -262,12 +262,14 @@ class Store:
 
     # ---- checkpoints
 
-    def save(self, step: int, state: Mapping[str, object], write: Callable[[Path], None]) -> Path:
+    def save(
+        self, step: int, state: Mapping[str, object], write: Callable[[Path], None], interim: bool = False
+    ) -> Path:
         """A checkpoint of this step: `write` puts the engine's files in, `state` is what the loop needs to go
-        on."""
+        on. `interim`: only because the run stops here (`prune`)."""
         marks = {name: log.mark() for name, log in self._logs.items()}
         logs = [self.out / name for name in LOGS if (self.out / name).exists()]
-        return checkpoints.write(self.checkpoints, step, {**state, "logs": marks}, write, logs)
+        return checkpoints.write(self.checkpoints, step, {**state, "logs": marks}, write, logs, interim)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""

@@ -18,6 +18,7 @@ from forethought.store import files
 from forethought.store.files import read_object, remove, whole_number
 
 MANIFEST, STATE = "manifest.json", "state.json"
+INTERIM = "interim"  # an empty file in a checkpoint that an uninterrupted run would not have
 
 
 def place(folder: Path, step: int) -> Path:
@@ -26,9 +27,14 @@ def place(folder: Path, step: int) -> Path:
 
 
 def write(
-    folder: Path, step: int, state: Mapping[str, object], engine: Callable[[Path], None], logs: Sequence[Path]
+    folder: Path,
+    step: int,
+    state: Mapping[str, object],
+    engine: Callable[[Path], None],
+    logs: Sequence[Path],
+    interim: bool = False,
 ) -> Path:
-    """Whatever goes wrong (a full disk, an interrupt) leaves no trace of the attempt, and every earlier
+    """`interim`: it is written because the run stops here, and goes when the run has a later one. Whatever goes wrong (a full disk, an interrupt) leaves no trace of the attempt, and every earlier
     checkpoint as it was."""
     final = place(folder, step)
     beside, old = (folder / f".{final.name}.{kind}" for kind in ("tmp", "old"))
@@ -37,6 +43,8 @@ def write(
         beside.mkdir(parents=True)
         engine(beside)
         (beside / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
+        if interim and not final.exists():
+            (beside / INTERIM).touch()
         listed = {
             str(p.relative_to(beside)): [p.stat().st_size, files.digest(p)]
             for p in sorted(beside.rglob("*"))
@@ -145,6 +153,9 @@ def sweep(folder: Path) -> None:
 
 
 def prune(folder: Path, keep: int, spare: Iterable[int]) -> None:
-    """Keep the newest `keep` checkpoints and those in `spare`."""
-    for step in set(steps(folder)[:-keep]) - set(spare):
+    """Keep the newest `keep` checkpoints and those in `spare`. An interim one stays only while it is the
+    newest, and pushes no other out: so an interrupted run ends with the checkpoints of one that was not."""
+    found = steps(folder)
+    regular = [step for step in found if not (place(folder, step) / INTERIM).exists()]
+    for step in set(found) - {*regular[-keep:], *found[-1:], *spare}:
         remove(place(folder, step))

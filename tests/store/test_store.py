@@ -30,12 +30,12 @@ def store(tmp_path) -> Store:
     return store
 
 
-def save(store: Store, step: int, text: str = "weights") -> Path:
+def save(store: Store, step: int, text: str = "weights", interim: bool = False) -> Path:
     def write(folder: Path) -> None:
         (folder / "engine").mkdir()
         (folder / "engine" / "base.bin").write_text(f"{text} {step}")
 
-    return store.save(step, {"progress": {"step": step, "text": text}}, write)
+    return store.save(step, {"progress": {"step": step, "text": text}}, write, interim)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -299,6 +299,20 @@ def test_pruning_keeps_the_newest_and_the_anchor(store):
     assert store.steps() == [4, 5]
     store.prune(5, [])
     assert store.steps() == [4, 5]
+
+
+def test_a_checkpoint_of_an_interrupt_goes_with_the_next_and_pushes_none_out(store):
+    for step, interim in ((3, False), (6, False), (7, True)):
+        save(store, step, interim=interim)
+        store.prune(2, [])
+    assert store.steps() == [3, 6, 7]  # a resume takes 7
+    save(store, 9)
+    store.prune(2, [])
+    assert store.steps() == [6, 9]
+    save(store, 9, interim=True)  # the same step again stays a regular one
+    save(store, 12)
+    store.prune(2, [])
+    assert store.steps() == [9, 12]
 
 
 # logs -------------------------------------------------------------------------------------------------------
