@@ -79,7 +79,7 @@ def recipe(*stages: dict, **fields) -> Recipe:
     return from_dict(tables | fields | {"engine": engine, "stage": [dict(s) for s in stages]})
 
 
-def drawn_reward(tree: Tree, weights, shaping=None) -> Tree:
+def drawn_reward(tree: Tree, weights, shaping=None, functions=None) -> Tree:
     """Every role that is paid gets a number that its tokens alone decide: a model of no skill has a spread in
     every group, and so a gradient. What is learned is nonsense, and where it leads depends on every bit."""
     paid = lambda n: n.role in weights and n.reward_parts  # noqa: E731
