@@ -111,13 +111,11 @@ def _option(where: str, value: Any, change: Change) -> Any:
 
 
 def _models(recipe: Recipe, base: Path) -> Recipe:
+    def folder(path: str) -> str:
+        return _whole(path, base) if path and os.path.isdir(_whole(path, base)) else path
+
     def model(spec: ModelSpec) -> ModelSpec:
-        places = {
-            key: _whole(path, base)
-            for key in ("path", "adapter")
-            if (path := getattr(spec, key)) and os.path.isdir(_whole(path, base))
-        }
-        return replace(spec, **places)
+        return replace(spec, path=folder(spec.path), adapter=folder(spec.adapter))
 
     stages = tuple(stage.with_models(model) for stage in recipe.stage)
     return replace(recipe, model=model(recipe.model), planner=model(recipe.planner), stage=stages)

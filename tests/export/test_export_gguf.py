@@ -1,0 +1,199 @@
+"""GGUF files: what llama.cpp says is what `forethought sample` says, and what has no counterpart is refused
+by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from export_kit import PLANS, base_model, budget, greedy, problems, prompts, text_run
+from torch_kit import bpe_of, model_of, on_disk
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from forethought.core.errors import UserError
+from forethought.engines.torch.export import gguf as converter
+from forethought.engines.torch.export.gguf import write_gguf
+from forethought.exports import export
+
+SCRATCH = {"init": "small", "layers": 2, "width": 32, "mlp": 32, "vocabulary": 340}
+BOTH = [
+    {"kind": "imitate", "until": {"steps": 6}, "batch": 4, "optim": {"lr": 0.01, "warmup": 0}},
+    PLANS,
+]
+KINDS = {"llama": {}, "qwen2": {}, "qwen3": {"head_dim": 16}}
+
+
+@pytest.fixture(scope="module")
+def writer():
+    return pytest.importorskip("gguf", reason="the extra gguf is not installed")
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory) -> Path:
+    """A small model from scratch on free text: its tokenizer is llama.cpp's "smollm"."""
+    return text_run(tmp_path_factory.mktemp("scratch") / "run", SCRATCH, stages=BOTH)
+
+
+def spoken(llama, file: Path, prompt: str, most: int) -> str:
+    """What llama.cpp says, greedy, until the file's own ends."""
+    model = llama.Llama(str(file), n_ctx=1024, n_threads=1, verbose=False)
+    ids = model.tokenize(prompt.encode(), add_bos=False, special=True)
+    out: list[int] = []
+    for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0):
+        out.append(token)
+        if len(out) == most or llama.llama_vocab_is_eog(model._model.vocab, token):
+            break
+    return model.detokenize(out, special=True).decode(errors="replace").strip()
+
+
+def logits(llama, file: Path, ids: list[int]) -> torch.Tensor:
+    model = llama.Llama(str(file), n_ctx=256, n_threads=1, verbose=False, logits_all=True)
+    model.eval(ids)
+    return torch.tensor(model.scores[: len(ids)])
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_llama_cpp_says_what_sample_says(scratch, tmp_path, writer, llama, precision):
+    export(scratch, to=tmp_path / "out", gguf=precision)
+    file = tmp_path / "out" / "plan" / f"plan-{precision}.gguf"
+    read, most = prompts(scratch, tmp_path / "out" / "plan"), budget(scratch, "plan")
+    said = [spoken(llama, file, text, most) for text in read]
+    assert said == greedy(scratch, "plan") and any(said)
+    text = (tmp_path / "out" / "plan" / "README.md").read_text()
+    assert f"plan-{precision}.gguf --temp 0" in text and "-r '</plan>'" in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_are_those_of_transformers(tmp_path, writer, llama, kind, tied):
+    tokenizer = bpe_of(["one two three 17 apples, and more."], 300)
+    model = model_of(kind, vocab_size=len(tokenizer), tie_word_embeddings=tied, **KINDS[kind])
+    folder = Path(on_disk(tmp_path / "model", model, tokenizer))
+    write_gguf(folder, tmp_path / "m.gguf", "f32", "m")
+    ids = tokenizer.encode("three apples and two more", add_special_tokens=False)
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        wanted = plain(torch.tensor([ids])).logits[0]
+    found = logits(llama, tmp_path / "m.gguf", ids)
+    # llama.cpp keeps keys and values in f16
+    assert (found - wanted).abs().max() < 0.02 * wanted.abs().max()
+    assert found.argmax(-1).tolist() == wanted.argmax(-1).tolist()
+
+
+def test_its_tokenizer_cuts_text_as_ours(scratch, tmp_path, writer, llama):
+    export(scratch, to=tmp_path / "out", gguf="f16", role="plan")
+    folder = tmp_path / "out" / "plan"
+    ours = AutoTokenizer.from_pretrained(folder)
+    theirs = llama.Llama(str(folder / "plan-f16.gguf"), vocab_only=True, verbose=False)
+    for text in (
+        "Ann has 650841823 apples and\n\n gets 7 more.",
+        "don't I'LL  two  spaces\tand a tab ",
+        "na\u00efve caf\u00e9 \u6771\u4eac \U0001f600",
+        "<plan>1. Add. </plan> x</act>",
+    ):
+        assert theirs.tokenize(text.encode(), add_bos=False, special=True) == ours.encode(
+            text, add_special_tokens=False
+        ), text
+
+
+def test_the_file_says_the_ends_of_a_turn(scratch, tmp_path, writer):
+    export(scratch, to=tmp_path / "out", gguf="f16", role="plan")
+    folder = tmp_path / "out" / "plan"
+    reader = writer.GGUFReader(folder / "plan-f16.gguf")
+    said = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    fields = {
+        name: reader.fields[f"tokenizer.ggml.{name}"].contents() for name in ("eos_token_id", "eot_token_id")
+    }
+    assert [fields["eos_token_id"], fields["eot_token_id"]] == said
+    assert (
+        reader.fields["tokenizer.chat_template"].contents()
+        == AutoTokenizer.from_pretrained(folder).chat_template
+    )
+    weights = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert weights["blk.0.attn_q.weight"] == "F16" and weights["output_norm.weight"] == "F32"
+
+
+# What has no counterpart ------------------------------------------------------------------------------------
+
+
+def made(folder: Path, kind: str = "llama", tokenizer=None, **fields) -> Path:
+    tokenizer = tokenizer or bpe_of(["one two three"], 300)
+    return Path(on_disk(folder, model_of(kind, vocab_size=len(tokenizer), **fields), tokenizer))
+
+
+@pytest.mark.parametrize("kind", ["phi", "gpt2", "mixtral"])
+def test_an_architecture_without_a_converter_is_named(tmp_path, writer, kind):
+    folder = made(tmp_path / "theirs", kind)
+    with pytest.raises(UserError, match="--gguf: theirs is a [A-Z].*, for which there is no converter here"):
+        write_gguf(folder, tmp_path / "m.gguf", "f16", "m")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "stretches its positions .*'yarn'"),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 8}, "attends in sliding windows"),
+        ({"hidden_act": "gelu"}, "uses gelu"),
+        ({"architectures": None}, "is a none"),
+    ],
+)
+def test_what_llama_cpp_would_compute_otherwise_is_named(tmp_path, writer, change, why):
+    folder = made(tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=f"--gguf: theirs {why}"):
+        write_gguf(folder, tmp_path / "m.gguf", "f16", "m")
+
+
+def test_a_tokenizer_that_cuts_otherwise_is_named(tmp_path, writer):
+    from tokenizers import normalizers, pre_tokenizers
+
+    odd = bpe_of(["one two three"], 300)
+    odd.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    with pytest.raises(UserError, match="cuts text into words .* has no counterpart here"):
+        write_gguf(made(tmp_path / "a", tokenizer=odd), tmp_path / "m.gguf", "f16", "m")
+    low = bpe_of(["one two three"], 300)
+    low.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(UserError, match="rewrites its text first"):
+        write_gguf(made(tmp_path / "b", tokenizer=low), tmp_path / "m.gguf", "f16", "m")
+
+
+def test_a_weight_without_a_place_is_named(tmp_path, writer):
+    folder = made(tmp_path / "theirs")
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"model.layers.0.extra.weight": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="has a weight 'model.layers.0.extra.weight', which has no place"):
+        write_gguf(folder, tmp_path / "m.gguf", "f16", "m")
+
+
+def test_without_the_extra_it_says_which(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UserError, match=r'pip install "forethought\[gguf\]"'):
+        write_gguf(tmp_path, tmp_path / "m.gguf", "f16", "m")
+    assert converter.ARCHITECTURES["LlamaForCausalLM"] == "llama"
+
+
+def test_a_real_base_with_an_adapter(tmp_path, writer, llama):
+    """Somebody's own model, merged with the run's adapter."""
+    folder = tmp_path
+    model = base_model(folder / "model", problems(folder / "train.jsonl", 1))
+    run = text_run(folder / "run", {"path": model})
+    export(run, to=folder / "out", gguf="f32", role="plan")
+    read, most = prompts(run, folder / "out" / "plan"), budget(run, "plan")
+    said = [spoken(llama, folder / "out" / "plan" / "plan-f32.gguf", text, most) for text in read]
+    wanted = greedy(run, "plan")
+    assert [text.split("</plan>")[0] for text in said] == [text.split("</plan>")[0] for text in wanted]
