@@ -102,8 +102,8 @@ def read(path: Path) -> tuple[Declared, Recipes]:
     if not path.is_file():
         raise RecipeError(
             str(path),
-            f"{'is a folder' if path.is_dir() else 'no such file'}; a file of arms "
-            f"is a TOML file with seeds, [group.NAME] and [[arm]]",
+            f"{'is a folder' if path.is_dir() else 'no such file'}; a file of arms is a TOML file with "
+            f"seeds, [group.NAME] and [[arm]] (shipped: {', '.join(shipped_arms())})",
         )
     declared = to_record(Declared, read_tables(path), "")
     _check_names(declared)

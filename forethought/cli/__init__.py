@@ -140,7 +140,7 @@ def _add_train(verbs: Verbs) -> None:
     verb.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what would run and what it would take, as a recipe file, and stop",
+        help="print the whole recipe, then what would run and what it would take, and stop",
     )
     verb.add_argument(
         "--hardware",
@@ -212,13 +212,9 @@ def _train(args: argparse.Namespace) -> int:
         from forethought.recipe.convert import to_toml
         from forethought.recipe.doubts import doubts
 
-        print(
-            outline(recipe),
-            *(f"# {line}" for line in _estimate(recipe, args) + doubts(recipe)),
-            sep="\n",
-            end="\n\n",
-        )
-        print(to_toml(recipe), end="")
+        estimated = _estimate(recipe, args)  # its mistakes come before anything is printed
+        print(to_toml(recipe), "", outline(recipe), sep="\n")  # what a terminal shows is the end
+        print(*(f"# {line}" for line in estimated + doubts(recipe)), sep="\n")
         return 0
     if args.hardware or args.assume:
         raise UserError(
@@ -292,9 +288,11 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
             raise UserError(
                 f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
             )
-    if args.resume and (args.resume / "recipe.json").is_file():
+    if args.resume:
+        if not (args.resume / "recipe.json").is_file():
+            raise UserError(f"--resume {args.resume}: no run there (a run directory has a recipe.json)")
         return _recipe_of_run(args.resume)
-    recipe = load(args.resume or args.recipe or "desk", args.overrides)
+    recipe = load(args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))
         if args.trust_code:
@@ -392,16 +390,20 @@ def _recipes(args: argparse.Namespace) -> int:
     import textwrap
 
     from forethought.core.errors import unknown
-    from forethought.recipe.load import shipped
+    from forethought.recipe.load import read_tables, shipped, shipped_arms
 
     recipes = shipped()
+    arms = [(name, path, str(read_tables(path).get("about", ""))) for name, path in shipped_arms().items()]
     if args.name is None:
         # a pipe gets one line each
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         for name, _, about in recipes:
             print(textwrap.fill(about, width, initial_indent=f"{name:14} ", subsequent_indent=" " * 15))
+        for name, _, about in arms:
+            start = f"{name}: for `forethought arms {name}`. "
+            print(textwrap.fill(about, width, initial_indent=start, subsequent_indent=" " * 15))
         return 0
-    files = {name: path for name, path, _ in recipes}
+    files = {name: path for name, path, _ in recipes + arms}
     if args.name not in files:
         raise UserError(unknown("recipe", args.name, files))
     print(files[args.name].read_text(encoding="utf-8"), end="")

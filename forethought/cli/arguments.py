@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
+from forethought.core.errors import unknown
 from forethought.core.printable import printable
 
 MOST_NUMBERS = 10_000  # in a list such as 3-5
@@ -16,11 +18,15 @@ Verbs = argparse._SubParsersAction  # what `add_subparsers` gives
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors quote the command line; a terminal is shown them without what they could do there."""
+    """Its errors are one line, as all others; they quote the command line, and a terminal is shown them
+    without what they could do there."""
 
     def error(self, message: str) -> NoReturn:
-        """As argparse, but control characters in what was typed do not reach the terminal."""
-        super().error(printable(message))
+        """One line on stderr and exit code 2; for a name that is not known, the nearest that is."""
+        if found := re.fullmatch(r"argument (\w+): invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            known = [name.strip(" '") for name in found[3].split(",")]
+            message = unknown(found[1].lower(), found[2], known)
+        self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
 
 
 def verb(

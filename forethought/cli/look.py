@@ -6,6 +6,7 @@ import argparse
 import gc
 import json
 import sys
+import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -23,6 +24,7 @@ from forethought.cli.arguments import (
     verb,
 )
 from forethought.core.printable import printable
+from forethought.display.pace import pace
 from forethought.recipe.sampling import SAMPLED, measured_with
 
 if TYPE_CHECKING:
@@ -173,7 +175,13 @@ def _sample(args: argparse.Namespace) -> int:
         source = look.find(args.source, args.task, args.overrides, args.step)
         _tell_notes(source)
         rows = look.sample(
-            source, n=args.n, level=args.level, tree=tree, seed=args.seed, problems=args.problems
+            source,
+            n=args.n,
+            level=args.level,
+            tree=tree,
+            seed=args.seed,
+            problems=args.problems,
+            tell=_teller("tasks"),
         )
     if args.json:
         for row in rows:
@@ -213,10 +221,18 @@ def _tell_notes(*sources: Source) -> None:
 
 
 def _teller(what: str) -> Callable[[int, int], None]:
-    """Counts on the terminal how far the work is; nothing where stderr is a file or a pipe."""
+    """Says on the terminal how far the work is, how fast it goes and about how long the rest takes; nothing
+    where stderr is a file or a pipe."""
+    first: tuple[int, float] | None = (
+        None  # what was done before the clock began: a model was loaded in between
+    )
 
     def tell(done: int, n: int) -> None:
+        nonlocal first
+        now = time.monotonic()
+        before, began = first = first or (done, now)
         if sys.stderr.isatty():
-            print(f"\r{done} of {n} {what}", end="" if done < n else "\n", file=sys.stderr, flush=True)
+            text = pace(done, n, what, now - began, before)
+            print(f"\r{text}\x1b[K", end="" if done < n else "\n", file=sys.stderr, flush=True)
 
     return tell

@@ -295,8 +295,10 @@ class Event:
     """What a run tells whoever watches it (the live display, plain lines, a test). Watching never changes a
     run."""
 
-    kind: Literal["start", "stage", "step", "eval", "decision", "note", "end"]
-    # start: the run's directory; stage: its name and what it trains; note, decision, end: a sentence
+    kind: Literal["start", "stage", "busy", "step", "eval", "decision", "note", "end"]
+    # start: the run's directory; stage: its name and what it trains (in values, of one that is resumed: its
+    # newest evaluation, and that of its start as `eval_start/...`); busy: what takes its time now; note,
+    # decision, end: a sentence
     text: str = ""
     step: int = 0  # of the whole run
     steps: int = 0  # of the whole run, if no stage ends early

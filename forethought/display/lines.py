@@ -8,7 +8,10 @@ from typing import IO
 
 from forethought.core.types import Event
 from forethought.display.observer import Observer
+from forethought.display.pace import clock_text
 from forethought.display.seen import Seen, evaluation, step_cells
+
+LONG = 20.0  # seconds
 
 
 class Lines(Observer):
@@ -21,6 +24,8 @@ class Lines(Observer):
         """Print the event, at most one step every 5 seconds or 25 steps so that logs stay short."""
         now = self.clock()
         self.seen.see(event, now)
+        if event.kind == "busy" and self.seen.took.get(event.text, LONG) < LONG:
+            return  # over in a moment, as it was the last time
         if event.kind == "step":
             if self.told and now - self.told[0] < 5 and event.step - self.told[1] < 25:
                 return
@@ -61,4 +66,7 @@ def line(event: Event, seen: Seen) -> str:
     if event.kind == "decision":
         # a name may be the outcome too: core
         return f"decision {event.outcome}: {event.text.removeprefix(f'{event.outcome}: ')}"
+    if event.kind == "busy":
+        last = seen.took.get(event.text)
+        return event.text + (f" (the last time {clock_text(last)})" if last else "")
     return f"{event.kind}: {event.text}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from forethought.display.pace import clock_text
 from forethought.display.seen import Seen, StageSeen, evaluation, step_cells
 
 FANCY = {"full": "━", "rest": "─", "done": "✓", "now": "▶", "wait": "·", "up": "▲", "down": "▼", "to": "→"}
@@ -33,6 +34,7 @@ def picture(seen: Seen, now: float, width: int, height: int, signs: dict[str, st
         (0, [_header(seen, now, width)]),
         (1, _stages(seen, width, signs)),
         (2, _factors(seen, width, signs)),
+        (2.5, _busy(seen, now)),
         (5, _levels(seen)),
         (3, first),
         (5.5, second),
@@ -120,7 +122,8 @@ def _stage_name(i: int, stage: StageSeen, seen: Seen, signs: dict[str, str]) -> 
 def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
     values, _ = evaluation(seen.evals, seen.roles)
     if not values:
-        return [Text(""), Text("  waiting for the first evaluation", style="dim")]
+        waits = [] if seen.busy else [Text("  waiting for the first evaluation", style="dim")]
+        return [Text(""), *waits]
     first, _ = evaluation(seen.stages[seen.current].first, seen.roles)
     rows = [Text("")]
     for name, value in values.items():
@@ -133,6 +136,15 @@ def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
         rows.append(row.append_text(_change(value, first.get(name), signs)))
     rows[-1].append("  since the stage began", style="dim")
     return rows
+
+
+def _busy(seen: Seen, now: float) -> list[Text]:
+    if seen.busy is None:
+        return []
+    what, since = seen.busy
+    last = seen.took.get(what)
+    of = f" of about {clock_text(last)}" if last else ""
+    return [Text(f"  {what}: {clock_text(now - since)}{of}", style="cyan")]
 
 
 def _change(value: float, first: float | None, signs: dict[str, str]) -> Text:
@@ -203,10 +215,3 @@ def _one_line(text: str) -> str:
 
 def _number(value: float | None) -> str:
     return "?" if value is None else f"{value:.3f}"
-
-
-def clock_text(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

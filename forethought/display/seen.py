@@ -87,6 +87,8 @@ class Seen:
     stages: list[StageSeen] = field(default_factory=list)
     decisions: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    busy: tuple[str, float] | None = None  # what takes its time now, and since when
+    took: dict[str, float] = field(default_factory=dict)  # seconds that it took the last time
     # (time, step, values) of recent steps
     paces: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)
 
@@ -95,6 +97,11 @@ class Seen:
         if self.began is None:
             self.began = now
         self.roles = event.roles or self.roles
+        if self.busy and event.kind != "note":
+            self.took[self.busy[0]], self.busy = now - self.busy[1], None
+        if event.kind == "busy":
+            self.busy = (event.text, now)
+            return
         if event.kind in ("start", "note", "end", "decision"):  # these may come without a position in the run
             self._hear(event)
             return
@@ -103,7 +110,12 @@ class Seen:
         stage = self.stages[event.stage]
         stage.done, stage.steps = event.stage_step, event.stage_steps or stage.steps
         if event.kind == "stage":
-            stage.text, stage.first, stage.last = event.text, dict(self.evals), dict(self.evals)
+            if event.values:  # resumed
+                self.evals = {name: x for name, x in event.values.items() if name.startswith("eval/")}
+            start = {
+                n.replace("_start", "", 1): x for n, x in event.values.items() if n.startswith("eval_start/")
+            }
+            stage.text, stage.first, stage.last = event.text, start or dict(self.evals), dict(self.evals)
             self.paces = []
             return
         values = {name: value for name, value in event.values.items() if not name.startswith("eval")}

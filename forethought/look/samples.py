@@ -9,7 +9,7 @@ from pathlib import Path
 from forethought.core.seeds import seed_of
 from forethought.look.chosen import oracle_plans, to_show
 from forethought.look.measure import of_samples
-from forethought.look.records import Record, play
+from forethought.look.records import Record, Tell, play
 from forethought.look.source import Source
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
@@ -27,13 +27,14 @@ def sample(
     seed: int = 0,
     problems: Path | None = None,
     engine_of: EngineOf = torch_engine,
+    tell: Tell = lambda done, n: None,
 ) -> list[dict]:
     """`n` held-out tasks, or problems of a file, each with the model's turns, those of the oracle before the
     last role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate`
     raises it."""
     recipe, tree = source.recipe, of_samples(source.recipe, tree, 1)
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
-        return _sample(source, taskset, n, level, tree, seed, problems, engine_of)
+        return _sample(source, taskset, n, level, tree, seed, problems, engine_of, tell)
 
 
 def _sample(
@@ -45,6 +46,7 @@ def _sample(
     seed: int,
     problems: Path | None,
     engine_of: EngineOf,
+    tell: Tell,
 ) -> list[dict]:
     recipe = source.recipe
     chosen = to_show(taskset, n, level, seed, problems)
@@ -60,6 +62,7 @@ def _sample(
         noise=recipe.eval.noise,
         oracle=False,
         rows=recipe.engine.rows,
+        tell=tell,
     )
     return [_sample_record(rollouts, record, oracle) for record in records]
 

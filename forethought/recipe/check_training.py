@@ -79,7 +79,12 @@ def _check_mix(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     """Which tasks a step draws."""
     levels = stage.levels or recipe.task.levels
     known_levels(f"{where}.levels", stage.levels, recipe.task.levels, "task.levels")
-    known_levels(f"{where}.easy_levels", stage.easy_levels, levels, "the stage's levels")
+    known_levels(
+        f"{where}.easy_levels",
+        stage.easy_levels,
+        levels,
+        "the stage's levels" if stage.levels else "task.levels",
+    )
     within(f"{where}.easy_first", stage.easy_first, 0, 1)
     if stage.easy_first and not stage.easy_levels:
         raise RecipeError(

@@ -150,7 +150,11 @@ class Runner:
         trains = isinstance(spec, TrainingSpec)
         stage = self.stage = self._prepare(spec) if trains else None
         does = f"trains {', '.join(spec.roles)}" if trains else "distils plans"
-        self.ledger.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps)
+        known = {}  # of a stage that is resumed: the evaluation at its start, and the newest
+        if p.begun and p.evaluations:
+            first = evaluated(p.evaluations[0]["metrics"])
+            known = self.values | {name.replace("eval", "eval_start", 1): x for name, x in first.items()}
+        self.ledger.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps, values=known)
         if not p.begun:
             self._begin(spec, stage)
         if stage is None:
@@ -463,6 +467,7 @@ class Runner:
 
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
         """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
+        self.ledger.emit("busy", text=f"evaluating {len(self.held_out)} tasks")
         found = evaluate(
             self.rollouts,
             self.held_out,

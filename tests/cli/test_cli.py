@@ -177,7 +177,8 @@ def test_the_command_line_changes_the_recipe(run):
 def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
     assert cli.main(["train", "--dry-run", "--set", "stage.1.until.steps=7"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(
+    shown = out[out.index("\n# ") + 1 :]  # the recipe comes first: a terminal shows the end
+    assert shown.startswith(
         "# desk: stages 2, steps at most 307, layout adapters, seed 0\n"
         "# stage 1/2 imitate: trains plan and act (base), 300 steps of 128 tasks, levels 1 2 3 4 5\n"
         "# stage 2/2 reinforce: trains plan (adapter), frozen act, 7 steps of 32 tasks, levels 3 4 5, 8 "
@@ -198,7 +199,7 @@ def test_resume_takes_the_run_as_it_is(run, capsys):
         "forethought: --resume continues a run with the recipe it began with, so it takes no RECIPE, --seed\n"
     )
     assert cli.main(["train", "--resume", "nowhere"]) == 2
-    assert "nowhere: is neither a file nor a shipped recipe" in capsys.readouterr().err
+    assert "--resume nowhere: no run there" in capsys.readouterr().err
 
 
 def test_an_out_that_is_no_folder_is_no_run_to_continue(run, capsys):
@@ -336,7 +337,32 @@ def test_a_wrong_command_line_exits_with_2(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("usage: forethought")
+    err = capsys.readouterr().err
+    assert err.startswith("forethought") and err.endswith("--help\n") and err.count("\n") == 1
+
+
+def test_a_verb_that_is_not_known_has_a_neighbour(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["trian"])
+    assert capsys.readouterr().err.startswith(
+        "forethought: unknown verb 'trian'; did you mean 'train'? (known: arms, "
+    )
+
+
+def test_a_run_to_resume_that_is_not_there(capsys):
+    assert cli.main(["train", "--resume", "/nowhere"]) == 2
+    assert capsys.readouterr().err == (
+        "forethought: --resume /nowhere: no run there (a run directory has a recipe.json)\n"
+    )
+
+
+def test_shipped_arms_are_listed_and_printed(capsys):
+    assert cli.main(["recipes"]) == 0
+    assert "interference: for `forethought arms interference`." in capsys.readouterr().out
+    assert cli.main(["recipes", "interference"]) == 0
+    assert "[[arm]]" in capsys.readouterr().out
+    assert cli.main(["arms", "interferense"]) == 2
+    assert "(shipped: interference" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_error():
@@ -533,6 +559,7 @@ def test_sample_shows_plans_and_acts_with_verdicts(run, capsys):
         },
     ]
     assert cli.main(["sample", "r", "--n", "2", "--level", "3", "--temperature", "0", "--seed", "5"]) == 0
+    run.calls[1][2].pop("tell")
     assert run.calls == [
         ("find", Path("r"), None, [], None),
         (
@@ -594,7 +621,7 @@ def test_report_and_compare_need_runs(run, monkeypatch, capsys):
 
 def test_recipes_are_listed_and_printed(capsys):
     assert cli.main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": for `forethought arms" not in line]
     assert [line.split()[0] for line in lines] == sorted(line.split()[0] for line in lines)
     assert f"desk           {load('desk').about}" in lines
     assert cli.main(["recipes", "desk"]) == 0

@@ -13,7 +13,8 @@ from forethought import display
 from forethought.core.types import Event
 from forethought.display.lines import Lines
 from forethought.display.observer import Observer
-from forethought.display.picture import ASCII, clock_text, picture, summary
+from forethought.display.pace import clock_text, pace
+from forethought.display.picture import ASCII, picture, summary
 from forethought.display.seen import Seen, evaluation
 from forethought.display.show import outline, samples
 from forethought.display.terminal import Terminal
@@ -548,3 +549,40 @@ def test_a_plan_that_its_budget_cut_off_is_not_called_wrong():
         out,
     )
     assert "a b  [cut off: no </plan>]" in out.getvalue() and "wrong" not in out.getvalue()
+
+
+def test_an_evaluation_that_takes_its_time_is_told():
+    busy = Event(kind="busy", text="evaluating 500 tasks")
+    stream, clock = io.StringIO(), Ticks()
+    lines = Lines(stream, clock)
+    for seconds in (5.0, 75.0, 1.0):
+        lines(busy)
+        clock.now += seconds
+        lines(Event(kind="eval", values=FIRST))
+    told = [line for line in stream.getvalue().splitlines() if line.startswith("evaluating")]
+    assert told == ["evaluating 500 tasks", "evaluating 500 tasks (the last time 1:15)"]  # 5 s were too few
+    seen = Seen()
+    for now, event in ((0.0, busy), (9.0, Event(kind="eval", values=FIRST)), (20.0, busy)):
+        seen.see(event, now)
+    row = "  evaluating 500 tasks: 0:04 of about 0:09"
+    assert row in [row.plain for row in picture(seen, 24.0, 80, 40, ASCII)]
+    seen.see(Event(kind="note", text="n"), 25.0)
+    assert seen.busy
+    seen.see(Event(kind="eval", values=LATER), 29.0)
+    assert seen.busy is None
+
+
+def test_a_resumed_stage_shows_the_evaluations_that_it_has():
+    values = LATER | {name.replace("eval/", "eval_start/"): x for name, x in FIRST.items()}
+    seen = seen_of([Event(kind="stage", text="s", stage_step=40, stage_steps=50, stages=1, values=values)])
+    assert seen.evals == LATER and seen.stages[0].first == FIRST
+    rows = [row.plain for row in picture(seen, 1.0, 80, 40, ASCII)]
+    assert any(row.startswith("  act         0.938") and "v -0.062" in row for row in rows)
+
+
+def test_pace_in_words():
+    assert pace(0, 500, "tasks", 0.0) == "0 of 500 tasks"
+    assert pace(144, 500, "tasks", 12.0) == "144 of 500 tasks, 12/s, about 0:29 left"
+    assert pace(1, 4, "visits", 120.0) == "1 of 4 visits, 0.5/min, about 6:00 left"
+    assert pace(20, 100, "tasks", 5.0, before=10) == "20 of 100 tasks, 2/s, about 0:40 left"
+    assert pace(4, 4, "visits", 480.0) == "4 of 4 visits in 8:00"

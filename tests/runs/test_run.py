@@ -98,9 +98,13 @@ def resume(out: Path, observe=nothing, engine_of=None) -> runner.Result:
 
 
 def events_of(recipe, out: Path, **fields) -> list:
+    """But for `busy`, which comes before each evaluation that is made."""
     events = []
     train(recipe, out, events.append, fake_desk(**fields))
-    return events
+    busy = [i for i, event in enumerate(events) if event.kind == "busy"]
+    assert busy and all(events[i].text.startswith("evaluating ") for i in busy)
+    assert {events[i + 1].kind for i in busy} <= {"eval", "decision"}
+    return [event for event in events if event.kind != "busy"]
 
 
 def metrics(out: Path) -> list[dict]:
@@ -620,9 +624,9 @@ def test_a_stage_ends_early_when_its_metric_is_there(tmp_path, no_report):
 
 
 def at(n: int, act):
-    """An observer that does `act` at the n-th event (from 0)."""
+    """An observer that does `act` at the n-th event (from 0) that is not `busy`."""
     count = iter(range(10**6))
-    return lambda event: act() if next(count) == n else None
+    return lambda event: act() if event.kind != "busy" and next(count) == n else None
 
 
 def kill():
@@ -951,7 +955,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
         ),
         (
             STAGE + "easy_first = 0.5\neasy_levels = [9]\n",
-            "stage.0.easy_levels.0: level 9 is not one of the stage's levels: 1, 2, 3, 4, 5",
+            "stage.0.easy_levels.0: level 9 is not one of task.levels: 1, 2, 3, 4, 5",
         ),
         (
             STAGE.replace("plan = 4", "plan = 1"),

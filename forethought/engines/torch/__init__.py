@@ -4,6 +4,7 @@ room asks for them."""
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,3 +31,12 @@ def collector_paused() -> Iterator[None]:
 with collector_paused():
     import torch  # noqa: F401
     import transformers.modeling_utils  # noqa: F401
+    from transformers.utils import logging
+
+# Bars of loading and of writing shards break into lines, tables and pictures. That switches off those of
+# downloads too, which may take minutes: they stay for a person at a terminal.
+logging.disable_progress_bar()
+if sys.stderr.isatty():
+    from huggingface_hub.utils import enable_progress_bars
+
+    enable_progress_bars()

@@ -3,17 +3,30 @@ plan, keep what is a plan."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import reduce
 from operator import add
 
 import forethought
+from forethought.display.pace import pace
 from forethought.stages.distill.files import check_ids
 from forethought.stages.distill.filter import Drops, FilterSpec, Refuse, admit, complete
 from forethought.stages.distill.prompts import digest
-from forethought.stages.distill.records import Failure, Guided, Item, Provenance, Summariser, Summary, Usage
+from forethought.stages.distill.records import (
+    Done,
+    Failure,
+    Guided,
+    Item,
+    Provenance,
+    Summariser,
+    Summary,
+    Usage,
+)
 from forethought.stages.distill.solvers import Solver
+
+TOLD = 10.0  # seconds between two words on how far it is
 
 
 def distill(
@@ -44,7 +57,7 @@ def distill(
             else ""
         )
     )
-    results = summariser.summarise(asked)
+    results = summariser.summarise(asked, _telling(len(asked), tell))
     rows = admit(asked, results, spec, drops, solver, refuse)
     provenance = _provenance(
         items, summariser, spec, solver, drops, len(rows), results, today or date.today()
@@ -56,6 +69,21 @@ def distill(
         f"{f'; tries: {shown(tried)}' if tried.requests else ''}"
     )
     return rows, provenance
+
+
+def _telling(n: int, tell: Callable[[str], None]) -> Done:
+    """Counts results as they come; tells how far the work is every ten seconds."""
+    began = told = time.monotonic()
+    count = 0
+
+    def done(result: Summary | Failure) -> None:
+        nonlocal told, count
+        count, now = count + 1, time.monotonic()
+        if now > told + TOLD:
+            told = now
+            tell(pace(count, n, "plans", now - began))
+
+    return done
 
 
 def _provenance(
