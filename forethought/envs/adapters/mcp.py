@@ -115,11 +115,14 @@ class Mcp(Adapter):
         while self._idle:
             server = self._idle.pop()
             if server.runs:
-                return server
+                return await self._checked(server)
             await server.end()
-        server = Server(self)
+        return await self._checked(Server(self))
+
+    async def _checked(self, server: Server) -> Server:
         try:
-            await server.begin()
+            if not server.runs:
+                await server.begin()
             await server.need_same(self._digest)
         except BaseException:
             await server.end()
