@@ -77,4 +77,34 @@ def test_a_run_that_names_code_is_known_from_anywhere(name, tmp_path, monkeypatc
     rows = samples.sample(source.find(out), n=1, engine_of=engine)
     assert rows and main(["train", str(out), "--dry-run"]) == 0
     assert f"{tmp_path}/mine/{name}.py:" in capsys.readouterr().out
-    assert report.write(out).is_file()
+    other = shutil.copytree(out, tmp_path / "other")
+    (tmp_path / "mine" / f"{name}.py").unlink()  # who reads the records needs no code
+    assert report.write(out).is_file() and main(["traces", str(out)]) == 0
+    assert main(["compare", str(out), str(other), "--out", str(tmp_path / "both.html")]) == 0
+
+
+def test_a_run_that_names_code_is_resumed(tmp_path, monkeypatch):
+    out = begun("workflow_think_twice", tmp_path, monkeypatch)
+    longer = load(out, ["stage.0.until.steps=4"])
+    run.train(longer, tmp_path / "straight", nothing, engine)
+    shutil.copytree(tmp_path / "straight", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-000004")
+    (tmp_path / "cut" / "summary.json").unlink()
+    run.resume(tmp_path / "cut", nothing, engine)
+    last = [lines_of(tmp_path / name / "metrics.jsonl")[-1] for name in ("straight", "cut")]
+    assert last[0]["step"] == last[1]["step"] == 4
+    assert {k: v for k, v in last[0].items() if "second" not in k} == {
+        k: v for k, v in last[1].items() if "second" not in k
+    }
+
+
+def test_arms_of_such_recipes_are_declared(tmp_path, monkeypatch, capsys):
+    shutil.copy(EXAMPLES / "taskset.py", tmp_path)
+    (tmp_path / "r.toml").write_text(f'name = "r"\n{SMALL}{RECIPES["taskset"]}')
+    (tmp_path / "arms.toml").write_text(
+        'name = "a"\nseeds = [0]\n[group.g]\nrecipe = "r.toml"\nmetrics = ["eval/act"]\n'
+        '[[arm]]\nname = "one"\ngroup = "g"\n[[arm]]\nname = "two"\ngroup = "g"\nset = ["task.base=4"]\n'
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    assert main(["arms", str(tmp_path / "arms.toml"), "--dry-run"]) == 0
+    assert "two" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,23 @@ def test_a_run_keeps_the_code_that_it_began_with_and_a_new_recipe_reads_it_anew(
     assert from_dict(recipe_of(flow)).workflow.roles == ("muse", "act")
 
 
+def test_a_file_may_lie_outside_of_the_recipes_folder(flow, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "r.toml").write_text('workflow = "../flow.py:think"\n[[stage]]\n')
+    assert load(tmp_path / "deep" / "r.toml").workflow.name == f"{flow}:think"
+
+
+def test_a_credit_that_takes_something_else_is_said(tmp_path):
+    (tmp_path / "c.py").write_text("def few(trees): ...\nthree = 3\n")
+    for name, said in (
+        ("few", r"takes \(trees, spec, state\), found \(trees\)"),
+        ("three", "is no function, but 3"),
+    ):
+        recipe = desk_recipe(STAGE | {"credit": {"name": f"{tmp_path}/c.py:{name}"}}, layout="shared")
+        with pytest.raises(RecipeError, match=rf"^stage\.0\.credit\.name: .*{said}"):
+            run.build(recipe, fake_desk())
+
+
 def test_paths_and_digests(flow, monkeypatch, tmp_path):
     (tmp_path / "deep").mkdir()
     monkeypatch.chdir(tmp_path / "deep")
@@ -241,6 +259,15 @@ def test_somebody_elses_run_asks_before_its_code_runs(begun, tmp_path, monkeypat
             f"{begun} names code that has not run here before" in line and "flow.py:plain (workflow)" in line
         )
         assert "--trust-code" in line and ("rewards.py" in line) == (verb == "train")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_records_of_somebody_elses_run_are_read_without_its_code(begun, tmp_path, monkeypatch):
+    forgotten(monkeypatch, tmp_path)
+    (tmp_path / "flow.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + FLOW)
+    other = shutil.copytree(begun, tmp_path / "copy")
+    assert main(["report", str(begun)]) == 0 and main(["traces", str(begun)]) == 0
+    assert main(["compare", str(begun), str(other), "--out", str(tmp_path / "c.html")]) == 0
     assert not (tmp_path / "ran").exists()
 
 
