@@ -12,8 +12,8 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.core.printable import printable
 
 if TYPE_CHECKING:
-    from forethought.envs.guarded import Guarded
     from forethought.recipe.schema import Recipe
+    from forethought.tasks.base import Taskset
 
 
 def add_check(verbs: Verbs) -> None:
@@ -102,7 +102,7 @@ def _check_taskset(name: str) -> int:
         return _told(taskset, f"taskset {name}")
 
 
-def _told(taskset: Guarded, what: str) -> int:
+def _told(taskset: Taskset, what: str) -> int:
     from forethought.tasks.conformance import conformance
 
     found = conformance(taskset)

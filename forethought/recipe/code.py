@@ -10,7 +10,7 @@ from typing import Any
 from forethought.core.consent import OF_MODEL
 from forethought.core.named import file_of, is_named
 
-_FILE = re.compile(r".+\.py:[^\W\d]\w*(\.[^\W\d]\w*)*", re.S)
+_FILE = re.compile(r"[^\n]+\.py:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _KEYS = re.compile(
     r"workflow(\.name)?|task\.(name|environment|grader)(\..+)?|trackers(\..+)?|schedule"
     r"|stage\.\d+\.(kind|loss(\.name)?|credit(\.name)?|schedule|parts\.[^.]+)"
@@ -18,6 +18,8 @@ _KEYS = re.compile(
 """Addresses of values that can name code in a module, too. A value that names a file, `X.py:name`, is code
 wherever it stands, and so is a key of `stage.N.reward.ROLE`."""
 _SHORT = re.compile(r"workflow\.name|stage\.\d+\.loss\.name")  # written without it, as in data.json
+_OPTION = re.compile(r"task\.(?!prompt$|system$)[^.]+")  # of a taskset, that can name a function
+_MODULE = re.compile(r"(?!hub:)[^\W\d][\w.]*:[^\W\d][\w.]*")
 _PAID = re.compile(r"stage\.\d+\.reward\.[^.]+")
 
 
@@ -54,8 +56,19 @@ def _named(value: Any, where: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for i, inner in enumerate(value):
             yield from _named(inner, f"{where}.{i}")
-    elif isinstance(value, str) and (_FILE.fullmatch(value) or (_KEYS.fullmatch(where) and is_named(value))):
+    elif isinstance(value, str) and _is_code(value, where):
         yield where, value
+
+
+def _is_code(text: str, where: str) -> bool:
+    if _KEYS.fullmatch(where) and is_named(text):
+        return True
+    return bool(_FILE.fullmatch(text) or (_OPTION.fullmatch(where) and _MODULE.fullmatch(text)))
+
+
+def is_file(text: Any) -> bool:
+    """Whether it is `file.py:name`."""
+    return isinstance(text, str) and bool(_FILE.fullmatch(text))
 
 
 def anchored(tables: Mapping[str, Any], base: Path) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.named import find, is_known
+from forethought.recipe.code import is_file
 from forethought.recipe.references import NAMED, named_task_option
 from forethought.recipe.schema import Change, ModelSpec, Recipe, StageSpec, TaskSpec, named_with
 
@@ -26,7 +27,7 @@ OPTIONS = {
     "blocksworld": ("exclude",),
     "environment": ("rows",),
 }
-CODE = ("environment", "grader")  # options of any taskset that can name code
+TEXTS = ("prompt", "system")  # options of any taskset that say something, and name no code
 
 
 def files(recipe: Recipe) -> dict[str, Path]:
@@ -87,7 +88,7 @@ def _task(task: TaskSpec, change: Change) -> TaskSpec:
             return _option(f"task.{key}", value, change)
         if name == "environment" and key in NAMED and isinstance(value, str):
             return named_task_option(change, f"task.{key}", key, value)
-        return named_with(change, f"task.{key}", value) if key in CODE and isinstance(value, str) else value
+        return named_with(change, f"task.{key}", value) if key not in TEXTS and is_file(value) else value
 
     return replace(task, name=name, options={key: changed(key, value) for key, value in task.options.items()})
 

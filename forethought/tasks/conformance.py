@@ -10,9 +10,8 @@ from itertools import pairwise
 
 from forethought.core.errors import UserError
 from forethought.core.types import Outcome, Task, Turn, Undrawn
-from forethought.envs.guarded import Guarded
 from forethought.envs.pool import play
-from forethought.tasks.base import FreeText, Oracle, Pool, Split, face
+from forethought.tasks.base import FreeText, Oracle, Pool, Split, Taskset, face
 
 DRAWN = 40  # tasks of a level and split that are looked at
 PLAYED = 8  # of them, how many are played
@@ -27,7 +26,7 @@ class Finding:
     wrong: str = ""
 
 
-def conformance(taskset: Guarded) -> list[Finding]:
+def conformance(taskset: Taskset) -> list[Finding]:
     """Every promise with what is wrong, on some tasks of each level and split. Nothing is raised for what the
     taskset does wrong."""
     drawn: dict[tuple[int, Split], list[Task]] = {}
@@ -74,7 +73,7 @@ def _asked(what: str, question: Callable[[], str]) -> Finding:
         return Finding(what=what, wrong=str(error))
 
 
-def _draw(taskset: Guarded, drawn: dict[tuple[int, Split], list[Task]]) -> str:
+def _draw(taskset: Taskset, drawn: dict[tuple[int, Split], list[Task]]) -> str:
     if not taskset.levels:
         return "it has no levels"
     splits: tuple[Split, ...] = ("train", "eval")
@@ -91,11 +90,11 @@ def _draw(taskset: Guarded, drawn: dict[tuple[int, Split], list[Task]]) -> str:
     return "" if any(drawn.values()) else "no task could be drawn"
 
 
-def _family(taskset: Guarded, level: int, split: Split) -> list[Task]:
+def _family(taskset: Taskset, level: int, split: Split) -> list[Task]:
     return taskset.family(random.Random(f"{level}/{split}"), [level] * DRAWN, split)
 
 
-def _deterministic(taskset: Guarded) -> str:
+def _deterministic(taskset: Taskset) -> str:
     if face(taskset, Pool):
         ids = [
             [task.id for task in taskset.pool(level, "train")] for _ in range(2) for level in taskset.levels
@@ -140,7 +139,7 @@ def _ids(tasks: Sequence[Task]) -> str:
     return ""
 
 
-def _words(taskset: Guarded, tasks: Sequence[Task]) -> str:
+def _words(taskset: Taskset, tasks: Sequence[Task]) -> str:
     known = {*taskset.vocabulary(), *taskset.stops.values(), *taskset.opens.values()}
     known |= {mark for role in _roles(taskset) for mark in (taskset.stop(role), taskset.opening(role))}
     for text, where in _texts(taskset, tasks):
@@ -149,7 +148,7 @@ def _words(taskset: Guarded, tasks: Sequence[Task]) -> str:
     return ""
 
 
-def _texts(taskset: Guarded, tasks: Sequence[Task]) -> Iterator[tuple[str, str]]:
+def _texts(taskset: Taskset, tasks: Sequence[Task]) -> Iterator[tuple[str, str]]:
     for task in tasks:
         yield f"{task.context} {task.prompt}", f"the prompt {task.prompt!r:.60}"
         if face(taskset, Oracle) and taskset.has_plan(task):
@@ -158,11 +157,11 @@ def _texts(taskset: Guarded, tasks: Sequence[Task]) -> Iterator[tuple[str, str]]
                 yield turn.text, f"the demonstration of {task.prompt!r:.60}"
 
 
-def _roles(taskset: Guarded) -> list[str]:
+def _roles(taskset: Taskset) -> list[str]:
     return list(dict.fromkeys([*taskset.budgets, *taskset.stops]))
 
 
-def _messages(taskset: Guarded, tasks: Sequence[Task]) -> str:
+def _messages(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in tasks[:PLAYED]:
         said = taskset.messages(task)
         good = isinstance(said, list) and said and all({"role", "content"} <= set(one) for one in said)
@@ -171,7 +170,7 @@ def _messages(taskset: Guarded, tasks: Sequence[Task]) -> str:
     return ""
 
 
-def _nonsense(taskset: Guarded, tasks: Sequence[Task]) -> str:
+def _nonsense(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in tasks[:PLAYED]:
         for text in NONSENSE:
             taskset.parse_plan(task, text)
@@ -183,7 +182,7 @@ def _nonsense(taskset: Guarded, tasks: Sequence[Task]) -> str:
     return ""
 
 
-def _plans(taskset: Guarded, tasks: Sequence[Task]) -> str:
+def _plans(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in tasks:
         if not taskset.has_plan(task):
             continue
@@ -200,7 +199,7 @@ def _plans(taskset: Guarded, tasks: Sequence[Task]) -> str:
     return ""
 
 
-def _turns(taskset: Guarded, tasks: Sequence[Task]) -> str:
+def _turns(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in (task for task in tasks if taskset.has_plan(task)):
         turns = taskset.demonstrate(task)
         for turn, after in pairwise([*turns, None]):
@@ -212,7 +211,7 @@ def _turns(taskset: Guarded, tasks: Sequence[Task]) -> str:
     return ""
 
 
-def _turn(taskset: Guarded, turn: Turn | None, after: Turn | None) -> str:
+def _turn(taskset: Taskset, turn: Turn | None, after: Turn | None) -> str:
     if turn is None or turn.role is None:
         return "" if after is not None else "it ends with an observation"
     stop = taskset.stop(turn.role)
@@ -226,7 +225,7 @@ def _turn(taskset: Guarded, turn: Turn | None, after: Turn | None) -> str:
     return ""
 
 
-def _plays(taskset: Guarded, tasks: Sequence[Task]) -> str:
+def _plays(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in (task for task in tasks if taskset.has_plan(task)):
         turns = taskset.demonstrate(task)
         acting = turns[-1].role

@@ -298,7 +298,13 @@ def test_what_counts_as_code():
     tables = {
         "about": "a:b",
         "workflow": {"name": "pack.flow:x"},
-        "task": {"name": "desk", "environment": "mcp:npx server", "prompt": "Q:a", "train": "hub:a"},
+        "task": {
+            "name": "desk",
+            "environment": "mcp:npx server",
+            "prompt": "Q:a",
+            "train": "hub:a",
+            "parse": "m.n:f",
+        },
         "model": {"path": "somebody/model", "trust_remote_code": True},
         "stage": [
             {
@@ -311,12 +317,18 @@ def test_what_counts_as_code():
     assert code_in(tables) == {
         "workflow": "pack.flow:x",
         "task.environment": "mcp:npx server",
+        "task.parse": "m.n:f",
         "model.trust_remote_code": "the code of the model somebody/model",
         "stage.0.reward.act.r.py:short": "r.py:short",
         "stage.0.loss": "l.py:ROW",
         "stage.0.x.0": "y.py:z",
     }
-    assert list(code_in(tables, trains=False)) == ["workflow", "task.environment", "model.trust_remote_code"]
+    assert list(code_in(tables, trains=False)) == [
+        "workflow",
+        "task.environment",
+        "task.parse",
+        "model.trust_remote_code",
+    ]
 
 
 def test_the_record_of_a_run_knows_its_code(begun, flow):
