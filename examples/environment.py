@@ -1,4 +1,8 @@
-"""An environment of one's own: a secret number, and hints. Try it: python examples/environment.py"""
+"""An environment of one's own: a secret number, and hints. Try it: python examples/environment.py
+
+workflow = "act_only"
+task = { name = "environment", environment = "environment.py:HotAndCold", plan = "none", levels = [15] }
+"""
 
 from __future__ import annotations
 

@@ -117,18 +117,29 @@ def _content(task: Task) -> tuple[str, str]:
 
 
 def _disjoint(drawn: dict[tuple[int, Split], list[Task]]) -> str:
-    train, held_out = (
-        {_content(task): task for (_, split), some in drawn.items() if split == one for task in some}
-        for one in ("train", "eval")
-    )
-    both = train.keys() & held_out.keys()
+    train: dict[tuple[str, str], list[Task]] = {}
+    for (_, split), some in drawn.items():
+        for task in some if split == "train" else ():
+            train.setdefault(_content(task), []).append(task)
+    held_out = {
+        _content(task): task for (_, split), some in drawn.items() if split == "eval" for task in some
+    }
+    both = [
+        task for what, task in held_out.items() if any(_alike(task, other) for other in train.get(what, ()))
+    ]
     if not both:
         return ""
-    task = train[min(both)]
     return (
-        f"{len(both)} of {len(held_out)} held-out tasks are training tasks too, such as {task.prompt!r:.80}; "
-        f"split by content, such as crc32(prompt) % 5 == 0 for eval"
+        f"{len(both)} of {len(held_out)} held-out tasks are training tasks too, such as "
+        f"{both[0].prompt!r:.80}; split by content, such as crc32(prompt) % 5 == 0 for eval"
     )
+
+
+def _alike(task: Task, other: Task) -> bool:
+    """Of two tasks that read the same: whether they are one. Episodes of an environment may differ in their
+    seed alone."""
+    comparable = type(task.state).__eq__ is not object.__eq__
+    return not comparable or task.state is None or task.state == other.state
 
 
 def _ids(tasks: Sequence[Task]) -> str:
