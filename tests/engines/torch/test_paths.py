@@ -16,6 +16,7 @@ from forethought.engines.torch.engine import TorchEngine
 from forethought.engines.torch.forest.native import steps
 from forethought.engines.torch.forest.native.library import library
 from forethought.engines.torch.forest.native.steps import NativeSteps
+from forethought.engines.torch.forest.native.tree import Tree
 from forethought.engines.torch.forest.paths import MARK, Block, Kept, Paths
 from forethought.engines.torch.machine.memory import prefix_bytes
 from forethought.engines.torch.sampling import mixed, prefill, sampler
@@ -260,6 +261,25 @@ def test_a_turn_costs_its_own_tokens(kind, monkeypatch):
         # what was seen, and of what was said, the kernels' last token, which nobody has read
         wanted.append((1 if engine.exact else len(out[0].token_ids)) + 10)
     assert counts == wanted[:-1]
+
+
+def test_an_episode_goes_on_where_it_stands(monkeypatch):
+    """It is copied where its room is over, and what leaves it earlier, in another call, does not meet what it
+    has said since."""
+    engine, plain, copied, copy = made("qwen3"), made("qwen3", prefix_cache=0), [], Tree.copy
+    monkeypatch.setattr(Tree, "copy", lambda tree, *args: copied.append(args[2]) or copy(tree, *args))
+    context, lines = words(random.Random(0), 64), []
+    for turn in range(8):
+        lines.append(context)
+        (out,) = engine.sample([asked(context, turn, max_tokens=6)])
+        assert equal(engine, [[out]], [plain.sample([asked(context, turn, max_tokens=6)])])
+        context += out[0].token_ids + words(random.Random(turn), 10)
+    assert len(copied) == 2 and copied == sorted(copied)
+    for turn, line in enumerate(lines[2:5]):
+        others = [asked(line + words(random.Random(k), 5), 70 + turn, max_tokens=9) for k in range(2)]
+        for one in [*others, asked(line, 90, n=2), asked(context, 80, max_tokens=6)]:
+            assert equal(engine, [engine.sample([one])], [plain.sample([one])])
+        assert equal(engine, [engine.sample(others)], [plain.sample(others)])
 
 
 def test_rows_that_go_on_apart_say_the_same(monkeypatch):

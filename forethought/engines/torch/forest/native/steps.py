@@ -4,7 +4,7 @@ values stand in one tree."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
@@ -84,7 +84,7 @@ class NativeSteps:
         self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self.paths: list[Path] = []  # of each row: its context, without a segment that is its own
         # of each row: what is kept of its context, where what it says stands in the same segment
-        self.said: list[tuple[tuple[int, ...], Kept] | None] = []
+        self.said: list[_Recalled | None] = []
         self.tail = np.zeros(0, dtype=np.int32)  # segment of each row's own tokens
         self.first = np.zeros(0, dtype=np.int32)  # where they begin in it
         self.at = np.zeros(0, dtype=np.int32)  # tokens in it
@@ -109,18 +109,18 @@ class NativeSteps:
         # apart from the rows': it may stay when they have ended
         self.tree.reserve({c: (1, len(c) + own) for c, own in zip(contexts, more, strict=True)}.values())
         jobs, paths, alone = self._jobs(contexts, more)
-        logits, (new, again) = floats(len(contexts), self.weights.vocabulary), self._recall(jobs)
+        logits = floats(len(contexts), self.weights.vocabulary)
+        recalled = self._recall(jobs) if self.kept else {}
         for part in _chunks(jobs, PREFILL_TOKENS):
             self._compute(part, logits)
-        if new:
-            self.kept.put(next(iter(new.values()))[1].block, list(new.values()), again)
+        self._keep(recalled)
         self.tree.reserve((k, most) for i, (k, most) in enumerate(zip(n, room, strict=True)) if not alone[i])
         tails: list[tuple[int, int]] = []
         for i, (path, k, most) in enumerate(zip(paths, n, room, strict=True)):
             if alone[i]:
                 *path, own = path
                 tails.append(own)
-                self.said.append(new.get(own[0]))
+                self.said.append(recalled.get(own[0]))
             else:
                 first = self.tree.rows(k, most)
                 tails += [(first + j, 0) for j in range(k)]
@@ -237,9 +237,8 @@ class NativeSteps:
         token, which nobody has read. `live`: each row's line in `rows`."""
         for i in rows.done[live].nonzero()[0] if self.kept else ():
             if said := self.said[i]:
-                cuts, kept = said
                 tokens = rows.tokens[live[i], : rows.length[live[i]] - 1].tolist()
-                self.kept.lengthen(cuts, kept, tuple(tokens))
+                self.kept.lengthen(said.cuts, said.kept, tuple(tokens))
 
     def keep(self, rows: np.ndarray) -> None:
         """Go on with these rows (a mask) alone."""
@@ -272,7 +271,7 @@ class NativeSteps:
             if done < len(context):
                 segment = self.tree.grow(path, context[done:], more[i])
                 path.append((segment, len(context) - done))
-                new[segment] = _Job(segment, 0, context[done:], done, path[:-1], context)
+                new[segment] = _Job(segment, 0, context[done:], done, path[:-1], context, more[i])
                 jobs.append(new[segment])
             segment, k = path[-1]
             if segment not in new:  # it stands there from before: its last token again, for the logits
@@ -281,24 +280,51 @@ class NativeSteps:
             paths.append(path)
         return jobs, paths, alone
 
-    def _recall(self, jobs: Sequence[_Job]) -> tuple[dict[int, tuple[tuple[int, ...], Kept]], list[Kept]]:
-        """Copy what is kept of the jobs' segments under the same cuts, and leave the rest to be computed, up
-        to the first token after which logits are asked for. What will be known then of each segment, with its
-        cuts, and what of it was known as a whole."""
-        new, again, block = {}, [], Block(None, 0)
-        for job in jobs if self.kept else ():
+    def _recall(self, jobs: Sequence[_Job]) -> dict[int, _Recalled]:
+        """Take up what is kept of the jobs' segments under the same cuts, and leave the rest to be computed,
+        up to the first token after which logits are asked for. What will be known then of each segment."""
+        recalled, block = {}, Block(None, 0)
+        for job in jobs:
             if job.at:
                 continue
-            start, held = job.position, self.tree.held(job.segment)
+            start = job.position
             cuts = tuple(accumulate((k for _, k in job.above), initial=0))
-            new[job.segment] = cuts, Kept(job.path, start, held, block)
-            block.bytes += held.nbytes
+            own = recalled[job.segment] = _Recalled(cuts, Kept(job.path, start, None, block))
             if found := self.kept.find(job.path, cuts):
                 n = min(found.tokens - start, *job.outs)
-                self.tree.copy(found.kept.held, job.segment, n)
+                whole = found.tokens == len(found.kept.tokens)
+                if whole and job.more and n == found.tokens - start:
+                    self._go_on(job, found.kept, own)
+                else:
+                    self.tree.copy(found.kept.held, job.segment, n)
+                    own.instead = found.kept if whole else None
                 job.at, job.tokens, job.position = n, job.tokens[n:], start + n
-                again += [found.kept] * (found.tokens == len(found.kept.tokens))
-        return new, again
+            if own.kept.block is block:
+                own.kept.held = self.tree.held(job.segment)
+                block.bytes += own.kept.held.nbytes
+        return recalled
+
+    def _go_on(self, job: _Job, kept: Kept, own: _Recalled) -> None:
+        """A path goes on where it stands: in the memory that holds it, as long as there is room; then in more
+        than it needs, since it has gone on before."""
+        needed = len(job.tokens) + job.more
+        if kept.held.size >= self.tree.floats_of(needed):
+            self.tree.move(job.segment, kept.held)
+            own.kept, own.read = kept, job.path[len(kept.tokens) :]
+            return
+        self.tree.move(job.segment, np.empty(self.tree.floats_of(needed + needed // 2), dtype=np.float32))
+        self.tree.copy(kept.held, job.segment, len(kept.tokens) - kept.start)
+        own.instead = kept
+
+    def _keep(self, recalled: Mapping[int, _Recalled]) -> None:
+        """What has been computed is known from here on."""
+        new = [one for one in recalled.values() if one.read is None]
+        if new:
+            again = [one.instead for one in new if one.instead]
+            self.kept.put(new[0].kept.block, [(one.cuts, one.kept) for one in new], again)
+        for one in recalled.values():
+            if one.read:
+                self.kept.lengthen(one.cuts, one.kept, one.read)
 
     def _compute(self, jobs: Sequence[_Job], logits: torch.Tensor) -> None:
         """In waves: threads do not see each other's keys before the wave has ended."""
@@ -380,7 +406,19 @@ class _Job:
     position: int
     above: Path
     path: tuple[int, ...]  # from the root to the segment's end
+    more: int = 0  # tokens of a row that will stand behind it
     outs: dict[int, list[int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Recalled:
+    """What is kept of a segment. `read`: the tokens by which it became longer, where it went on in place;
+    `instead`: what stands in it once more, and is found there from here on."""
+
+    cuts: tuple[int, ...]
+    kept: Kept
+    read: tuple[int, ...] | None = None
+    instead: Kept | None = None
 
 
 def _call(jobs: Sequence[_Job], vocabulary: int) -> tuple:

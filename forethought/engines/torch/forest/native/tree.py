@@ -61,11 +61,21 @@ class Tree:
         target[:, 0, : panels * self.d] = source[:, 0, : panels * self.d]
         target[:, 1, : n * self.d] = source[:, 1, : n * self.d]
 
+    def move(self, segment: int, held: np.ndarray) -> None:
+        """From here on the segment stands in `held` (`floats_of` its tokens, or more), which is the caller's
+        to fill."""
+        self.floats += held.size - self._nodes[segment].held.size
+        self._nodes[segment].held = held
+        self.base[segment], self.room[segment] = held.ctypes.data, held.size // self.width
+
+    def floats_of(self, tokens: int) -> int:
+        """How many a sequence of so many tokens takes."""
+        return -(-max(tokens, 1) // self.lanes) * self.lanes * self.width
+
     def rows(self, n: int, tokens: int) -> int:
         """Room for n sequences of so many tokens, which `find` does not know: the first of n segments in a
         row."""
-        room = -(-max(tokens, 1) // self.lanes) * self.lanes
-        held = self._take(n * room * self.width).reshape(n, -1)
+        held = self._take(n * self.floats_of(tokens)).reshape(n, -1)
         self.floats += held.size
         first, end = len(self._nodes), len(self._nodes) + n
         if end > len(self.base):
@@ -74,15 +84,14 @@ class Tree:
                 np.concatenate([x, np.zeros(more - len(x), dtype=x.dtype)]) for x in (self.base, self.room)
             )
         self.base[first:end] = held.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(held[0].nbytes)
-        self.room[first:end] = room
+        self.room[first:end] = held.shape[1] // self.width
         self._nodes.extend(_Node(held[i]) for i in range(n))
         return first
 
     def reserve(self, sequences: Iterable[tuple[int, int]]) -> None:
         """One block for (n, tokens) each: what is read together lies together, in few large pages. It is
         given back with the last of them."""
-        rooms = (n * -(-max(tokens, 1) // self.lanes) * self.lanes for n, tokens in sequences)
-        self._block = np.empty(sum(rooms) * self.width, dtype=np.float32)
+        self._block = np.empty(sum(n * self.floats_of(tokens) for n, tokens in sequences), dtype=np.float32)
 
     def _take(self, floats: int) -> np.ndarray:
         if floats > len(self._block):
