@@ -59,6 +59,15 @@ def split(text: str, where: str) -> tuple[str, str]:
     return origin, name
 
 
+def names_code(text: str) -> bool:
+    """Whether `text` is written as code is: `package.module:name` or `file.py:name`."""
+    try:
+        split(text, "")
+    except RecipeError:
+        return False
+    return True
+
+
 def file_of(text: str, base: Path) -> Path | None:
     """The file that `text` names, also after the prefix of an adapter, or None where it names a module."""
     origin, _, _ = bare(text).rpartition(":")

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.consent import OF_MODEL
-from forethought.core.named import file_of, is_named
+from forethought.core.named import file_of, is_named, names_code
 
-_FILE = re.compile(r"[^\n]+\.py:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _KEYS = re.compile(
     r"workflow(\.name)?|task\.(name|environment|grader)(\..+)?|trackers(\..+)?|schedule"
     r"|stage\.\d+\.(kind|loss(\.name)?|credit(\.name)?|schedule|parts\.[^.]+)"
 )
-"""Addresses of values that can name code in a module, too. A value that names a file, `X.py:name`, is code
-wherever it stands, and so is a key of `stage.N.reward.ROLE`."""
+"""Addresses of values that name code where there is a colon in them. A value that names a file, `X.py:name`, is
+code wherever it stands, and so is a key of `stage.N.reward.ROLE`."""
 _SHORT = re.compile(r"workflow\.name|stage\.\d+\.loss\.name")  # written without it, as in data.json
-_OPTION = re.compile(r"task\.(?!prompt$|system$)[^.]+")  # of a taskset, that can name a function
-_MODULE = re.compile(r"(?!hub:)[^\W\d][\w.]*:[^\W\d][\w.]*")
+_OPTION = re.compile(r"task\..+")  # of a taskset, that can name a function in a module
+_TEXTS = re.compile(r"about|name|task\.(prompt|system)|probes\.formats\..*|stage\.\d+\.name")
 _PAID = re.compile(r"stage\.\d+\.reward\.[^.]+")
 
 
@@ -49,6 +48,10 @@ def _named(value: Any, where: str) -> Iterator[tuple[str, str]]:
         if value.get("trust_remote_code") is True and value.get("path"):
             yield f"{where}.trust_remote_code", f"{OF_MODEL}{value['path']}"
         for key, inner in value.items():
+            if where == "under" and isinstance(inner, Mapping):  # addresses and values of another workflow
+                for address, one in inner.items():
+                    yield from _named(one, str(address))
+                continue
             here = f"{where}.{key}" if where else str(key)
             if _PAID.fullmatch(where) and is_named(str(key)):
                 yield here, str(key)
@@ -61,14 +64,16 @@ def _named(value: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_code(text: str, where: str) -> bool:
-    if _KEYS.fullmatch(where) and is_named(text):
+    if _TEXTS.fullmatch(where) or not is_named(text):
+        return False
+    if _KEYS.fullmatch(where) or is_file(text):
         return True
-    return bool(_FILE.fullmatch(text) or (_OPTION.fullmatch(where) and _MODULE.fullmatch(text)))
+    return bool(_OPTION.fullmatch(where)) and not text.startswith("hub:") and names_code(text)
 
 
 def is_file(text: Any) -> bool:
     """Whether it is `file.py:name`."""
-    return isinstance(text, str) and bool(_FILE.fullmatch(text))
+    return isinstance(text, str) and ".py:" in text and names_code(text)
 
 
 def anchored(tables: Mapping[str, Any], base: Path) -> Mapping[str, Any]:

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from forethought.core import consent
 from forethought.core.errors import UserError, quoted
 from forethought.core.jsonl import parse_lines
 from forethought.core.types import Decision
 from forethought.learn.schedule import lr_scale
 from forethought.recipe.check import check
+from forethought.recipe.code import code_in
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import CHANGES, override, write_resolved
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
@@ -108,6 +110,7 @@ def _other_past(before: StageSpec, now: StageSpec, done: int) -> str:
 def write(store: Store, recipe: Recipe, rows: Sequence[Mapping[str, Any]], step: int) -> None:
     """The recipe as it is now, and the change. A run that is killed in between has one or the other."""
     said = [*of(store), {"step": step, "set": {row["key"]: list(row["values"]) for row in rows}}]
+    consent.remember(code_in(to_dict(recipe)))
     store.expect_recipe({**to_dict(recipe), CHANGES: said})
     write_resolved(recipe, store.out / RECIPE, {CHANGES: said})
     store.write_start()
@@ -131,6 +134,7 @@ def earlier(store: Store, recipe: Recipe) -> list[Recipe]:
     for change in reversed(of(store)):
         for key, (before, _) in change["set"].items():
             _put(tables, key, before)
+        consent.need(code_in(tables), store.out)
         found.append(from_dict(tables))
     return found
 

@@ -20,7 +20,7 @@ from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import load, override
 from forethought.recipe.paths import anchored, files
 from forethought.recipe.schema import TaskSpec
-from forethought.runs import run, rundata
+from forethought.runs import changes, run, rundata
 from forethought.store import Store
 from forethought.tasks import families
 
@@ -331,8 +331,37 @@ def test_what_counts_as_code():
     ]
 
 
+@pytest.mark.parametrize(
+    ("tables", "where"),
+    [
+        ({"task": {"observe": "a\nb.py:f"}}, "task.observe"),
+        ({"task": {"observe": "b.py:\u2118"}}, "task.observe"),  # an identifier, and no letter
+        ({"task": {"deep": {"er": ["os:system"]}}}, "task.deep.er.0"),
+        ({"under": {"react": {"task.name": "os:system"}}}, "task.name"),
+        ({"under": {"react": {"stage.0.kind": "x.py:K"}}}, "stage.0.kind"),
+        ({"stage": [{"kind": "x.y:K"}]}, "stage.0.kind"),
+        ({"stage": [{"distill": {"model": {"path": "p", "trust_remote_code": True}}}]}, "trust_remote_code"),
+        ({"anything": {"at": ["all.py:f"]}}, "anything.at.0"),
+    ],
+)
+def test_no_spelling_hides_code(tables, where):
+    assert [key for key in code_in(tables) if key.endswith(where)]
+
+
 def test_the_record_of_a_run_knows_its_code(begun, flow):
     assert rundata.changed(begun, load(begun)) == []
     flow.write_text(FLOW + "# other\n")
     with pytest.raises(UserError, match=r"workflow: .*flow\.py has changed since the run began"):
         run.resume(begun, nothing, fake_desk())
+
+
+def test_a_change_on_record_brings_no_code(begun, tmp_path):
+    file = begun / "recipe.json"
+    tables = json.loads(file.read_text())
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    tables["changes"] = [{"step": 1, "set": {"stage.0.kind": [f"{tmp_path}/evil.py:K", "reinforce"]}}]
+    file.write_text(json.dumps(tables))
+    store = Store(begun)
+    with pytest.raises(UserError, match=r"evil\.py:K \(stage\.0\.kind\)"):
+        changes.earlier(store, load(begun))
+    assert not (tmp_path / "ran").exists()
