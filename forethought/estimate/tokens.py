@@ -60,7 +60,8 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     drawn = taskset.family(random.Random(0), [max(taskset.levels)] * 8, "train")
     opening = taskset.opening(roles[0])
     prompt = max(len(f"{task.context} {task.prompt} {opening}".split()) for task in drawn)
-    most = {role: taskset.budget(role) * each for role in roles} | own
+    # free text says its budgets in tokens
+    most = {role: taskset.budget(role) * (each if taskset.spaced else 1) for role in roles} | own
     return Lengths(
         prompt=prompt * each,
         said={role: most[role] * (taskset.turns if role == roles[-1] else 1) for role in roles},

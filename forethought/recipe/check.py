@@ -21,6 +21,7 @@ from forethought.recipe.check_roles import check_roles
 from forethought.recipe.layout import given, has_planner, trains_whole, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, within
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
+from forethought.recipe.speaking import roles_of
 
 MOST_THREADS = 1024  # beyond it a process only fails to start them
 
@@ -59,6 +60,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
             raise RecipeError(
                 f"task.{key}", "is a key of every task, so a taskset's option cannot have this name"
             )
+    _check_plans(recipe)
     known_levels("task.levels", task.levels, (), "")
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
     at_least("eval.tasks", evaluation.tasks, 1)
@@ -73,6 +75,20 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     at_least("limits.at_once", recipe.limits.at_once, 1)
     within("limits.max_failed", recipe.limits.max_failed, 0, 1)
     at_least("limits.window", recipe.limits.window, 1)
+
+
+def _check_plans(recipe: Recipe) -> None:
+    """The taskset `text` says whether a plan comes first, and so does the workflow."""
+    if recipe.task.name != "text":
+        return
+    roles, name, plan = roles_of(recipe), recipe.workflow.name, recipe.task.options.get("plan", "none")
+    if (plan == "none") is ("plan" in roles):
+        other = 'workflow = "act_only"' if plan == "none" else 'workflow = "plan_then_act"'
+        raise RecipeError(
+            "task.plan",
+            f'"{plan}", but the workflow {name} speaks {", ".join(roles)}; set {other}, or task.plan = '
+            f'"{"tags" if plan == "none" else "none"}"',
+        )
 
 
 def _check_machine(recipe: Recipe) -> None:

@@ -19,7 +19,9 @@ OVER_BATCH = ("rae", "reinforce_pp", "reinforce_pp_baseline")
 BY_BRANCH = ("role_baseline", "turn_level")  # of them, those that compare each branch with its own peers
 # by place: of a role that prepares, and of the last one, which acts
 PREPARES = ("valid", "outcome", "format", "analytic")
-ACTS = ("outcome", "follows", "format", "structure", "length", "reward", "legal")
+ACTS = ("outcome", "follows", "format", "structure", "length")
+# what environments of shipped tasksets give an act beside these (`Outcome.parts`)
+OF_ENVIRONMENTS = ("reward", "legal", "answered")
 Roles = tuple[str, ...]
 Continues = Mapping[str, str]
 
@@ -136,7 +138,7 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
             raise RecipeError(
                 f"{here}.{role}", f"role {role!r} is not sampled ({why}), so it earns no reward"
             )
-        known = (*(ACTS if role == roles[-1] else PREPARES), *stage.parts)
+        known = (*((*ACTS, *OF_ENVIRONMENTS) if role == roles[-1] else PREPARES), *stage.parts)
         for part in parts:
             if is_named(part):
                 _check_named(f"{here}.{role}", part, role, stage)
@@ -173,7 +175,7 @@ def _check_named(where: str, key: str, role: str, stage: Sampling) -> None:
     split(key, f"{where}.{key}")
     others = [stage.parts[part]] if part in stage.parts else []
     others += [k for counted in stage.reward.values() for k in counted if part_of(k) == part and k != key]
-    if part in (*PREPARES, *ACTS, "success", "timed_out"):
+    if part in (*PREPARES, *ACTS, *OF_ENVIRONMENTS, "success", "timed_out"):
         others.append(f"a part that exists, {part}")
     if others:
         raise RecipeError(

@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from forethought.core.errors import RecipeError, unknown
 from forethought.recipe import earlier, kinds
 from forethought.recipe.bounds import bounded
-from forethought.recipe.roles import resolved
+from forethought.recipe.roles import implied, resolved
 from forethought.recipe.schema import LossSpec, Recipe, StageSpec, TaskSpec, TreeSpec, WorkflowSpec
 
 # records whose own options are written beside their other keys
@@ -36,7 +36,7 @@ def from_dict(data: Mapping[str, Any]) -> Recipe:
     """The recipe that these tables say, in old or new spelling; RecipeError names the address of the first
     key or value that does not fit."""
     bounded(data)
-    return resolved(to_record(Recipe, data, ""))
+    return resolved(to_record(Recipe, implied(data), ""))
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:

@@ -26,6 +26,7 @@ OPTIONS = {
     "math": ("train", "eval", "demos"),
     "blocksworld": ("exclude",),
     "environment": ("rows",),
+    "text": ("train", "eval", "shots"),
 }
 TEXTS = ("prompt", "system")  # options of any taskset that say something, and name no code
 

@@ -39,6 +39,13 @@ def trains_all(recipe: Recipe, stage: StageSpec) -> bool:
     return not frozen_in(recipe, stage)
 
 
+def implied(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the workflow that a task without plans asks for, where the recipe names none."""
+    task = tables.get("task") if isinstance(tables, Mapping) else None
+    flat = isinstance(task, Mapping) and task.get("name") == "text" and task.get("plan", "none") == "none"
+    return {**tables, "workflow": "act_only"} if flat and "workflow" not in tables else tables
+
+
 def resolved(recipe: Recipe) -> Recipe:
     """With the roles written out that a stage trains where it names none, and those of a workflow that is not
     ours. Its code is loaded anew. RecipeError where it is no workflow."""

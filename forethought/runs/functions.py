@@ -8,6 +8,7 @@ from forethought.core.errors import RecipeError
 from forethought.learn.batch_functions import check_signature, is_batch_function
 from forethought.learn.functions import loaded
 from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.measurements import END_TO_END
 from forethought.tasks.base import Pool, Taskset, face
 
 
@@ -23,6 +24,12 @@ def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Seque
         if is_batch_function(function):
             columns = _columns(taskset) if columns is None else columns
             check_signature(at[text], text.rpartition("/")[2], function, columns, roles)
+    measured = {END_TO_END, roles[-1]}
+    for i, gate in enumerate(stage.gates):
+        if not taskset.judges and gate.metric.removeprefix("eval/").partition("@")[0] in measured:
+            raise RecipeError(
+                f"{where}.gates.{i}.metric", f"{gate.metric} is never measured: the task has no grader"
+            )
     if not taskset.judges and not stage.functions:
         raise RecipeError(
             f"{where}.reward",

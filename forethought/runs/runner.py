@@ -25,6 +25,7 @@ from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TrainingSpec
 from forethought.runs import endings, handover, idle
+from forethought.runs.cold import ColdStart
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
 from forethought.runs.interrupts import Interrupts, Wish
@@ -67,6 +68,7 @@ class Runner:
         self.wish = wish or Wish()
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
         levels = recipe.eval.levels or rollouts.taskset.levels
+        self.cold = None if rollouts.taskset.spaced else ColdStart()
         self.held_out = held_out(rollouts.taskset, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
@@ -185,6 +187,8 @@ class Runner:
                 self._read_evaluation(stage)
                 stage = self.stage
             keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
+            if self.cold and (said := self.cold.hear(result.trees, stage.roles)):
+                self.ledger.emit("note", text=said)
             if (images := self.rollouts.taskset.episodes.images).seen and not images.told:
                 images.told = True
                 self.ledger.emit("note", text=UNREAD)

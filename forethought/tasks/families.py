@@ -43,7 +43,19 @@ def _math_to_measure(levels: Sequence[int], **options) -> Taskset:
     return MeasuredMath(levels, **options)
 
 
-TASKSETS = {"desk": _desk, "blocksworld": _blocksworld, "math": _math, "environment": _environment}
+def _text(levels: Sequence[int], **options) -> Taskset:
+    from forethought.tasks.text.taskset import Text
+
+    return Text(levels, **options)
+
+
+TASKSETS = {
+    "desk": _desk,
+    "blocksworld": _blocksworld,
+    "math": _math,
+    "text": _text,
+    "environment": _environment,
+}
 TO_MEASURE = TASKSETS | {"math": _math_to_measure}
 
 

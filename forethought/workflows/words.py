@@ -166,9 +166,9 @@ class Words:
                 else self.begun(self.after(self.after(task.prompt, first), opening))
             )
         messages = list(needed(self.taskset, Asks, "spaced = False").messages(task))
-        if first:
+        if first and messages:
             messages[-1] = {**messages[-1], "content": self.observed(messages[-1]["content"], first)}
-        told = self.engine.chat(messages, self._own)
+        told = self.engine.chat(messages, self._own) if messages else None
         if told:
             return told + self.engine.encode(opening)
         return self.begun(self.observed(task.prompt, first) + opening)

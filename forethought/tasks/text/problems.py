@@ -235,7 +235,7 @@ class Problems(Taskset):
 
     def meaning(self, task: Task, text: str) -> str:
         """Its words and numbers, without case, punctuation and the numbers of its steps."""
-        said = re.sub(r"(?m)^\s*\d+[.)]\s", " ", text.removesuffix(self.stops["plan"]))
+        said = re.sub(r"(?m)^\s*\d+[.)]\s", " ", text.removesuffix(self.stops.get("plan", "")))
         return " ".join(re.findall(r"\w+", said.lower()))
 
     def environment(self, task: Task, noise: bool) -> Environment:

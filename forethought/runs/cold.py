@@ -1,0 +1,50 @@
+"""A cold start: a model that does not know the form of a turn writes nothing that can be read, and nothing
+trains. Said once, with what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forethought.core.types import NO_EVIDENCE, Node, Tree
+from forethought.interface.result import quoted_text
+
+ENOUGH = 100  # turns after which a run without a readable one says so
+
+
+class ColdStart:
+    """Counts the first turns of a run until one can be read, or enough could not."""
+
+    def __init__(self) -> None:
+        self.seen, self.over, self._first = 0, False, ""
+
+    def hear(self, trees: Sequence[Tree], roles: Sequence[str]) -> str:
+        """What to say after a step, or "": at most once."""
+        if self.over:
+            return ""
+        role, part = roles[0], "format" if len(roles) > 1 else "answered"
+        for node in (n for tree in trees for n in tree.nodes):
+            if node.role != role or node.policy is None or node.status in NO_EVIDENCE:
+                continue
+            if node.reward_parts.get(part, 0.0) > 0 or (part not in node.reward_parts and part == "answered"):
+                self.over = True  # one can be read; or nothing here says so
+                return ""
+            self.seen += 1
+            self._first = self._first or _shown(node)
+        if self.seen < ENOUGH:
+            return ""
+        self.over = True
+        return _advice(self.seen, role, part, self._first)
+
+
+def _shown(node: Node) -> str:
+    return f"{quoted_text(node.text, 60)}: {node.reason or node.status}"
+
+
+def _advice(seen: int, role: str, part: str, first: str) -> str:
+    what = "is accepted" if part == "format" else "holds an answer that the grader can read"
+    return (
+        f"none of the first {seen} turns of {role} {what} (such as {first}), so nothing can train. Three "
+        "ways to show a model the form: worked examples in the prompt (task.shots = 3), a reward for parts "
+        "of the form (a function of your own), or a short stage of imitation before this one (kind = "
+        '"imitate", of your own solutions or of distilled plans)'
+    )
