@@ -66,11 +66,12 @@ def workflow(
     demonstration in these roles and what is observed. `oracle`: (taskset, task, role) -> the oracle's texts,
     by default those of `shown`. ValueError for a role that is not in `roles`.
     """
+    roles = (roles,) if isinstance(roles, str) else tuple(roles)
     speaks = Speaks(
-        roles=(roles,) if isinstance(roles, str) else tuple(roles),
+        roles=roles,
         continues=dict(continues or {}),
         options=dict(options or {}),
-        each_turn=tuple(roles if each_turn is None else each_turn),
+        each_turn=roles if each_turn is None else tuple(each_turn),
         shown=shown,
         oracle=oracle,
     )

@@ -87,10 +87,12 @@ class Taskset:
     def __init__(self, levels: Sequence[int] = ()):
         """`levels`: those of the recipe, by default all of the class. A taskset with options of its own takes
         them by name, beside the levels. RecipeError for a level that there is not."""
-        if strange := [level for level in levels if level not in self.levels]:
-            known = ", ".join(map(str, self.levels))
-            raise RecipeError("task.levels", f"{self.name} has no level {strange[0]}; its levels are {known}")
-        self.levels = tuple(levels) or tuple(self.levels)
+        known = tuple(getattr(self, "levels", ()))  # of a class that has none `tasks.own` says so
+        if known and (strange := [level for level in levels if level not in known]):
+            said = ", ".join(map(str, known))
+            raise RecipeError("task.levels", f"{self.name} has no level {strange[0]}; its levels are {said}")
+        if known:
+            self.levels = tuple(levels) or known
 
     def vocabulary(self) -> list[str]:
         """Every word that any text can hold, for a word-level tokenizer. Free text has no such list: []."""
