@@ -1,6 +1,7 @@
 """Where the weights of a policy lie in a checkpoint's `engine` folder, found without loading any.
 
-base/             the base's weights, where the run has trained them or made them; else its tokenizer alone
+base/             the base, where the run has trained or made it; without one:
+tokenizer/        its tokenizer alone (which earlier checkpoints have in base/)
 adapters/NAME/    a LoRA adapter on the base
 models/NAME/      a whole model
 engine.json       the base's path or hub name ("source")
@@ -18,7 +19,7 @@ from forethought.core.errors import CheckpointError
 from forethought.engines.base import BASE
 
 ENGINE, JOINED = "engine.json", "joined.json"
-WEIGHTS = "model.safetensors"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +48,22 @@ def saved(engine: Path, policy: str) -> Saved:
     raise CheckpointError(f"{engine} holds no weights of policy {policy!r}")
 
 
+def tokenizer_in(engine: Path) -> Path:
+    """The folder with the tokenizer of the base."""
+    return engine / (TOKENIZER if (engine / TOKENIZER).is_dir() else BASE)
+
+
 def _in(engine: Path, policy: str) -> Saved | None:
     inside = (engine / BASE / WEIGHTS).is_file()
     base = str(engine / BASE) if inside else str(_read(engine / ENGINE).get("source", ""))
     said: dict[str, Any] = {"policy": policy, "base": base, "inside": inside}
     if policy == BASE:
         folder = engine / BASE if inside else None
-        return Saved(kind="model" if inside else "base", folder=folder, tokenizer=engine / BASE, **said)
+        return Saved(
+            kind="model" if inside else "base", folder=folder, tokenizer=tokenizer_in(engine), **said
+        )
     if (folder := engine / "adapters" / policy).is_dir():
-        return Saved(kind="adapter", folder=folder, tokenizer=engine / BASE, **said)
+        return Saved(kind="adapter", folder=folder, tokenizer=tokenizer_in(engine), **said)
     if (folder := engine / "models" / policy).is_dir():
         return Saved(kind="model", folder=folder, tokenizer=folder, **said)
     return None

@@ -110,6 +110,25 @@ def test_an_adapter_on_ones_own_model_in_free_text(own, tmp_path):
     assert [generated(model, tokenizer, text, most) for text in read] == greedy(own, "plan")
 
 
+def test_a_checkpoint_without_a_base_has_no_folder_of_that_name(own, tmp_path):
+    """And one from before, which had the tokenizer there, is read as well."""
+    engine = ft.open(own).checkpoints()[-1].path / "engine"
+    assert not (engine / "base").exists() and (engine / "tokenizer" / "tokenizer.json").is_file()
+    shutil.copytree(own, tmp_path / "run")
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        (checkpoint / "engine" / "tokenizer").rename(checkpoint / "engine" / "base")
+        listed = json.loads((checkpoint / "manifest.json").read_text())
+        before = {name.replace("engine/tokenizer/", "engine/base/"): entry for name, entry in listed.items()}
+        (checkpoint / "manifest.json").write_text(json.dumps(before))
+    assert greedy(tmp_path / "run", "plan") == greedy(own, "plan")
+    export(tmp_path / "run", to=tmp_path / "out")
+    export(own, to=tmp_path / "now")
+    names = sorted(path.name for path in (tmp_path / "now" / "plan").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "out" / "plan").iterdir())
+    of_checkpoint = AutoPeftModelForCausalLM.from_pretrained(str(engine / "adapters" / "plan"))
+    assert type(of_checkpoint).__name__ == "PeftModelForCausalLM"
+
+
 def test_merged_with_ones_own_model(own, tmp_path):
     found = export(own, to=tmp_path / "out", merge=True)
     assert found.folders == {"plan": ("plan",), "act": ("act",)}

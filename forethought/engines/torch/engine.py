@@ -20,6 +20,7 @@ from forethought.core.errors import CheckpointError, UserError
 from forethought.core.metrics import Last, Metric, merge
 from forethought.core.types import Batch, Completion, Objective, Request, Segment, Side, TokenStats
 from forethought.engines.base import BASE, Kind, Tell, UpdateRefused, overlong, room_of
+from forethought.engines.saved import tokenizer_in
 from forethought.engines.torch.forest.forward import Row, hidden_of, packs, row_of, targets_of
 from forethought.engines.torch.forest.heads import logits_of
 from forethought.engines.torch.forest.native import library, weights
@@ -425,7 +426,7 @@ class TorchEngine(Surgery):
         meta = json.loads((directory / "engine.json").read_text())
         if self.fingerprint and "base" in meta:
             self._check_base(directory, meta)
-        check_tokenizer(self.tokenizer, directory / BASE, self.source)
+        check_tokenizer(self.tokenizer, tokenizer_in(directory), self.source)
         read_policies(self.weights, directory)
         self.weights.frozen |= set(meta.get("frozen", ()))
         self.versions = {

@@ -17,6 +17,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from forethought.core.errors import CheckpointError
 from forethought.engines.base import BASE
+from forethought.engines.saved import TOKENIZER, tokenizer_in
 from forethought.engines.torch.forest.lora import clean
 from forethought.engines.torch.policies.table import Policies
 
@@ -38,13 +39,14 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 def write_policies(
     policies: Policies, directory: Path, tokenizer: PreTrainedTokenizerBase, source: str
 ) -> None:
-    """`base/` and `models/NAME/` as `AutoModelForCausalLM` reads them (of the base only the tokenizer where
-    it is still what `source` holds), `adapters/NAME/` as `PeftModel` reads them, frozen copies in
-    `copies/NAME.safetensors`."""
-    (directory / BASE).mkdir(parents=True)
-    if policies.base_moved or not source:
+    """`base/` and `models/NAME/` as `AutoModelForCausalLM` reads them (no base, but
+    `tokenizer/`, where it is still what `source` holds), `adapters/NAME/` as `PeftModel` reads them, frozen
+    copies in `copies/NAME.safetensors`."""
+    holds = policies.base_moved or not source
+    (directory / (BASE if holds else TOKENIZER)).mkdir(parents=True)
+    if holds:
         _write_model(policies, BASE, directory / BASE)
-    tokenizer.save_pretrained(directory / BASE)
+    tokenizer.save_pretrained(tokenizer_in(directory))
     for name in policies.adapters:
         folder = directory / "adapters" / name
         folder.mkdir(parents=True)
