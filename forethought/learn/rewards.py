@@ -69,10 +69,14 @@ def reward(
     rewards: dict[int, float | None] = {}
     for branch in branches.values():
         rewards |= _weigh(branch, weights, parts, optional)
-    return replace(
-        tree,
-        nodes=tuple(replace(n, reward_parts=parts[n.id], reward=rewards.get(n.id)) for n in tree.nodes),
+    nodes = tuple(
+        # what was only read stays as it is
+        n
+        if not parts[n.id] and n.reward is None and n.id not in rewards
+        else replace(n, reward_parts=parts[n.id], reward=rewards.get(n.id))
+        for n in tree.nodes
     )
+    return replace(tree, nodes=nodes)
 
 
 def paid(tree: Tree, weights: Weights, role: str) -> Tree:

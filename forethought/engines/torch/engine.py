@@ -37,7 +37,7 @@ from forethought.engines.torch.models.fingerprint import fingerprint
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.model_notes import notes_of
 from forethought.engines.torch.models.render import Renderer
-from forethought.engines.torch.models.tokenizer import begin_of
+from forethought.engines.torch.models.tokenizer import begin_of, decode
 from forethought.engines.torch.policies.files import (
     check_tokenizer,
     read_policies,
@@ -110,7 +110,7 @@ class TorchEngine(Surgery):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` with special tokens, exactly as the tokenizer joins them (no clean-up of
         spaces)."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return decode(self.tokenizer, ids)
 
     def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, in which only the names of `own` are special tokens (`models/render`)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,19 @@ def read_tokenizer(name: str, trust_remote_code: bool, rows: int = MOST_IDS) -> 
     if said.get("add_bos_token") is True and tokenizer.bos_token_id is not None and not begin_of(tokenizer):
         tokenizer.add_bos_token = True
     return tokenizer
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of `ids` with special tokens, exactly as the tokenizer joins them (no clean-up of spaces).
+    Where a tokenizer has no way of its own, `transformers` asks the library below, and takes longer than
+    it."""
+    kind = type(tokenizer)
+    if (
+        kind.decode is PreTrainedTokenizerBase.decode
+        and getattr(kind, "_decode", None) is PreTrainedTokenizerFast._decode
+    ):
+        return tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def begin_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -20,7 +20,8 @@ from forethought.engines.torch.sampling.slots import by_torch
 def runs_of(weights: Policies, policies: Sequence[str]) -> list[list[str]]:
     """The policies of each run. One run for all, but where several go through a model's own modules, which
     PEFT has to switch."""
-    switched = [] if _separable(weights) else [p for p in policies if weights.on_base(p)][1:]
+    switched = [p for p in policies if weights.on_base(p)][1:]
+    switched = switched if switched and not _separable(weights) else []
     rest = [p for p in policies if p not in switched]
     return [run for run in (rest, *([p] for p in switched)) if run]
 
