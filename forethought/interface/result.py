@@ -38,6 +38,13 @@ class Refused(Exception):
         self.refusal = refusal
 
 
+def accepted(result: Parsed | Refusal) -> Parsed:
+    """What was parsed, of a text that was accepted before. ValueError for a refusal."""
+    if isinstance(result, Refusal):
+        raise ValueError(str(result))
+    return result
+
+
 def verdict(answer: Parsed | Refusal) -> Verdict:
     """The result as tasksets report it: score 1.0, or 0.0 with position and reason."""
     return Verdict(score=0.0, reason=str(answer)) if isinstance(answer, Refusal) else Verdict(score=1.0)

@@ -16,19 +16,19 @@ from forethought.tasks.base import Taskset
 def _desk(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.desk.taskset import Desk
 
-    return Desk(levels, **options)
+    return Desk(tuple(levels), **options)
 
 
 def _blocksworld(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.blocksworld.taskset import Blocksworld
 
-    return Blocksworld(levels, **options)
+    return Blocksworld(tuple(levels), **options)
 
 
 def _math(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.math.taskset import Math
 
-    return Math(levels, **options)
+    return Math(tuple(levels), **options)
 
 
 def _environment(levels: Sequence[int], **options) -> Taskset:
@@ -40,7 +40,7 @@ def _environment(levels: Sequence[int], **options) -> Taskset:
 def _math_to_measure(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.math.measured import MeasuredMath
 
-    return MeasuredMath(levels, **options)
+    return MeasuredMath(tuple(levels), **options)
 
 
 def _text(levels: Sequence[int], **options) -> Taskset:

@@ -25,6 +25,15 @@ class Guided(Taskset):
     """
 
     drawn = True
+
+    def demonstrate(self, task: Task) -> list[Turn]:
+        """The oracle's plan (or the one that was given), then its acts."""
+        raise NotImplementedError
+
+    def spelled(self, task: Task, text: str) -> str:
+        """An accepted plan in the taskset's own spelling."""
+        raise NotImplementedError
+
     _drawn: Mapping[str, Task] = MappingProxyType({})  # id -> task, of those that `worked` has drawn
     _plans: Mapping[str, str] = MappingProxyType({})  # id -> plan, stop word included
     _shown: Mapping[int, Sequence[Task]] = MappingProxyType({})  # level -> tasks that were given plans
@@ -32,7 +41,8 @@ class Guided(Taskset):
     def worked(self, most: int) -> list[Worked]:
         """At most `most` training tasks, no two alike, the levels in turn; the same ones whenever it is
         asked."""
-        rng, found = random.Random(SEED), {}
+        rng = random.Random(SEED)
+        found: dict[tuple[str, str], Task] = {}
         for i in range(TRIES * most):
             if len(found) == most:
                 break

@@ -199,7 +199,11 @@ def _conjuncts(expr: Expr) -> tuple[Expr, ...]:
 def _again(words: Iterable[str]) -> str:
     """The first word that has stood there before."""
     seen: set[str] = set()
-    return next(word for word in words if word in seen or seen.add(word))
+    for word in words:
+        if word in seen:
+            return word
+        seen.add(word)
+    raise ValueError("no word stands there twice")
 
 
 def _fact(expr: Expr, predicates: Mapping[str, int] | None, known: Collection[str], kind: str) -> Fact:
@@ -245,17 +249,19 @@ def _action(section: Expr, predicates: Mapping[str, int]) -> Action:
     parameters = (
         tuple(_words(given, "parameters such as (?x ?y)")) if given is not None and given.items else ()
     )
-    known = dict.fromkeys(parameters)
-    for word in parameters if len(known) == len(parameters) else (_again(parameters),):
-        if not word.startswith("?") or len(known) < len(parameters):
-            raise UserError(f"{given.where}: in action {name!r}: {word!r} is not a new parameter such as ?x")
+    names = dict.fromkeys(parameters)
+    for word in parameters if len(names) == len(parameters) else (_again(parameters),):
+        if not word.startswith("?") or len(names) < len(parameters):
+            raise UserError(
+                f"{(given or section).where}: in action {name!r}: {word!r} is not a new parameter such as ?x"
+            )
     conditions = _conjuncts(fields[":precondition"]) if ":precondition" in fields else ()
-    needs = tuple(_fact(expr, predicates, known, "parameter") for expr in conditions)
+    needs = tuple(_fact(expr, predicates, names, "parameter") for expr in conditions)
     effects = [
         (e.head() == "not", _only(e, "one fact") if e.head() == "not" else e)
         for e in _conjuncts(fields[":effect"])
     ]
-    facts = [(negative, _fact(expr, predicates, known, "parameter")) for negative, expr in effects]
+    facts = [(negative, _fact(expr, predicates, names, "parameter")) for negative, expr in effects]
     return Action(
         name=name,
         parameters=parameters,

@@ -75,7 +75,7 @@ def class_code(below: Sequence[int], goal: Sequence[int]) -> str:
     block is chosen. The least numbering over the part's table blocks (every part has one) is canonical; parts
     are sorted. Cost: n walks of n steps instead of n! renamings.
     """
-    links = list(zip(below, inverse(below), goal, inverse(goal), strict=True))
+    links: list[tuple[int, ...]] = list(zip(below, inverse(below), goal, inverse(goal), strict=True))
     parts: list[str] = []
     seen: set[int] = set()
     for first in range(len(links)):

@@ -17,7 +17,7 @@ from pathlib import Path
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.types import Task, Turn, Verdict
 from forethought.envs.base import Environment
-from forethought.interface.result import Parsed, Refusal, verdict
+from forethought.interface.result import Parsed, Refusal, accepted, verdict
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
 from forethought.tasks.blocksworld import words
@@ -189,7 +189,7 @@ class Blocksworld(Guided):
     def steps(self, task: Task, plan: str) -> list[str]:
         """The subgoals of the plan; step by step, each as often as it takes primitives (one that cannot be
         carried out as often as a move)."""
-        subgoals = _parse_plan(task, plan).value
+        subgoals = accepted(_parse_plan(task, plan)).value
         times = [1] * len(subgoals)
         if self.stepwise:
             done = words.expand(task.state, subgoals).each
@@ -214,7 +214,7 @@ class Blocksworld(Guided):
 
     def spelled(self, task: Task, text: str) -> str:
         """An accepted plan as the oracle would write it."""
-        return words.plan_grammar(task.state.names).render(_parse_plan(task, text).value)
+        return words.plan_grammar(task.state.names).render(accepted(_parse_plan(task, text)).value)
 
     def meaning(self, task: Task, text: str) -> str:
         """The parsed plan as text: two spellings of one plan are equal."""
@@ -299,17 +299,13 @@ def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:
 
 
 def _block_numbers(value: object) -> tuple[int, ...]:
-    good = (
-        isinstance(value, (list, tuple))
-        and value
-        and all(type(n) is int and n in pools.BLOCKS for n in value)
-    )
-    if not good:
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    if not numbers or not all(type(n) is int and n in pools.BLOCKS for n in numbers):
         raise RecipeError(
             "task.blocks",
             f"{value!r} is not a list of block numbers among {list(pools.BLOCKS)}, such as [4, 5]",
         )
-    return tuple(sorted(set(value)))
+    return tuple(sorted(set(numbers)))
 
 
 def _flag(key: str, options: Mapping[str, object]) -> bool:

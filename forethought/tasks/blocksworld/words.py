@@ -22,7 +22,7 @@ from functools import lru_cache
 from forethought.interface.grammar import Choice, Fixed, Grammar, Repeat, Sequence, Word
 from forethought.tasks.blocksworld.pddl import parse_domain
 from forethought.tasks.blocksworld.problem import FREE, Move, Problem, inverse
-from forethought.tasks.blocksworld.strips import State, Step, StripsDomain, Trace, execute
+from forethought.tasks.blocksworld.strips import Fact, State, Step, StripsDomain, Trace, execute
 
 LETTERS = tuple("abcdefgh")
 INIT, GOAL, PLAN, PLAN_END, ACT_END, TOWER = "<init>", "<goal>", "<plan>", "</plan>", "</act>", ";"
@@ -193,7 +193,7 @@ def merge(problem: Problem, moves: Iterable[Move]) -> list[Step]:
 def state(problem: Problem) -> State:
     """The initial state as facts, the hand empty."""
     over = inverse(problem.below)
-    facts = {("clear", x) for x, above in zip(problem.names, over, strict=True) if above == FREE}
+    facts: set[Fact] = {("clear", x) for x, above in zip(problem.names, over, strict=True) if above == FREE}
     facts.update(("ontable", x) if y is None else ("on", x, y) for x, y in problem.under().items())
     return frozenset(facts | {("handempty",)})
 

@@ -105,7 +105,8 @@ class JsonPlans:
         return answer if isinstance(answer, Refusal) else self._plan(answer.value)
 
     def _plan(self, steps: tuple[Step, ...]) -> Parsed | Refusal:
-        above, path = self.root, []
+        above = self.root
+        path: list[str] = []
         for number, step in enumerate(steps, 1):
             op = "set" if number == len(steps) else "open"
             if step.op != op:
@@ -113,7 +114,7 @@ class JsonPlans:
                     number,
                     f"found {step.op!r}, expected {op!r}: the last step sets the value, those before it open",
                 )
-            answer = self.target.parse(step.target)
+            answer = self.target.parse(step.target or "")
             if isinstance(answer, Refusal):
                 return self._refusal(number, f"its target, {answer}")
             name, area = answer.value
@@ -129,7 +130,8 @@ class JsonPlans:
         if steps[-1].value not in self.values:
             return self._refusal(
                 len(steps),
-                f"found the value {quoted_text(steps[-1].value)}, expected one of {', '.join(self.values)}",
+                f"found the value {quoted_text(steps[-1].value or '')}, "
+                f"expected one of {', '.join(self.values)}",
             )
         return Parsed(Plan(path=tuple(reversed(path)), value=steps[-1].value))
 

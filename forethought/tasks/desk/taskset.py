@@ -26,11 +26,12 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.base import Environment
-from forethought.interface.result import Refusal, verdict
+from forethought.interface.result import Refusal, accepted, verdict
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Split
 from forethought.tasks.desk.blink import Looks, mistake
@@ -74,6 +75,16 @@ class Desk(Guided):
     RecipeError for an option or level it does not have."""
 
     name = "desk"
+    widgets: int  # the options, as `OPTIONS` has their defaults
+    bushiness: float
+    parents: int
+    dead: int
+    stepwise: bool
+    retry: bool
+    slip: float
+    flip: float
+    plans: str
+    tags: Tags
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
         for key in options:
@@ -83,9 +94,10 @@ class Desk(Guided):
             value = options.get(key, default)
             if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
                 raise RecipeError(f"task.{key}", f"expected {type(default).__name__}, found {value!r}")
-            setattr(self, key, value)
+            if key != "tags":
+                setattr(self, key, value)
         self._check_ranges()
-        self.tags = _tags(self.tags)
+        self.tags = _tags(options.get("tags", {}))
         deepest = 7 if not self.stepwise else 6
         self.levels = levels or (1, 2, 3, 4, 5)
         for level in self.levels:
@@ -180,7 +192,7 @@ class Desk(Guided):
             first[name], depth[name] = parent, 1 + depth.get(parent, 0)
         for i, name in enumerate(dead):
             first[name] = rng.choice([VOID, *dead[:i]])
-        parents = (
+        parents: dict[str, tuple[str, ...]] = (
             {n: (first[n],) for n in names}
             if self.parents == 1
             else self._second(rng, live, dead, first, depth)
@@ -246,7 +258,7 @@ class Desk(Guided):
 
     def steps(self, task: Task, plan: str) -> list[str]:
         """The widgets of the plan, from the top down to the goal, which gets its value."""
-        said = self._parse(plan).value
+        said = accepted(self._parse(plan)).value
         *path, goal = reversed(said.path)
         return [*path, f"{goal} {said.value or task.state.value}"]
 
@@ -267,7 +279,7 @@ class Desk(Guided):
 
     def spelled(self, task: Task, text: str) -> str:
         """An accepted plan as the oracle would write it."""
-        plan = self._parse(text).value
+        plan = accepted(self._parse(text)).value
         return self.language.render(plan.path, plan.value or task.state.value)
 
     def meaning(self, task: Task, text: str) -> str:
@@ -396,7 +408,7 @@ class DeskEnvironment(Environment):
         return Outcome(done=True, success=success, reason=reason)
 
 
-def _tags(names: Mapping[str, object]) -> Tags:
+def _tags(names: Any) -> Tags:
     for key in names:
         if key not in ("plan", "act"):
             raise RecipeError(f"task.tags.{key}", unknown("tag of desk", key, ("plan", "act")))
