@@ -18,6 +18,8 @@ at which boundary (environment, task, reward, parse; `forethought.envs.guard`); 
 it left no room for a token in the model's context. The last two are never counted as reward 0."""
 
 Side = Literal["user", "tool"]
+DecisionKind = Literal["gate", "schedule", "guard", "run"]
+EventKind = Literal["start", "stage", "busy", "step", "eval", "decision", "note", "end"]
 """Who gives observations in a conversation by a chat template."""
 
 NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
@@ -280,7 +282,7 @@ class Decision:
 
     step: int
     stage: int
-    kind: Literal["gate", "schedule", "guard", "run"]
+    kind: DecisionKind
     name: str
     # gate: pass | vacuous | warn | stop | roll_back; schedule: advance | ...; guard: refuse | stop |
     # trained nothing | ...; run: start | resume |
@@ -295,7 +297,7 @@ class Event:
     """What a run tells whoever watches it (the live display, plain lines, a test). Watching never changes a
     run."""
 
-    kind: Literal["start", "stage", "busy", "step", "eval", "decision", "note", "end"]
+    kind: EventKind
     # start: the run's directory; stage: its name and what it trains (in values, of one that is resumed: its
     # newest evaluation, and that of its start as `eval_start/...`); busy: what takes its time now; note,
     # decision, end: a sentence

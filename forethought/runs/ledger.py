@@ -4,12 +4,13 @@ that its observers see."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from forethought.core.errors import Diverged
-from forethought.core.types import Decision, Event
+from forethought.core.types import Decision, DecisionKind, Event, EventKind
 from forethought.engines.base import Engine
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.convert import to_dict
@@ -46,7 +47,7 @@ class Ledger:
         """Of the run, those before it was resumed among them."""
         return time.perf_counter() - self.clock
 
-    def log(self, line: dict[str, float], kind: str, spec: StageSpec) -> None:
+    def log(self, line: dict[str, float], kind: EventKind, spec: StageSpec) -> None:
         """A line of metrics; `kind`: of the event, "step" or "eval"."""
         p = self.progress
         p.seconds = self.seconds()
@@ -73,11 +74,25 @@ class Ledger:
         self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
         self.saved(folder)
 
-    def decide(self, kind: str, name: str, outcome: str, reason: str, numbers: dict | None = None) -> None:
+    def decide(
+        self,
+        kind: DecisionKind,
+        name: str,
+        outcome: str,
+        reason: str,
+        numbers: Mapping[str, float] | None = None,
+    ) -> None:
         """A decision on record, and told."""
-        at = {"step": self.progress.step, "stage": min(self.progress.stage, len(self.recipe.stage) - 1)}
-        said = {"kind": kind, "name": name, "outcome": outcome, "reason": reason}
-        self.store.decide(Decision(**at, **said, numbers=dict(numbers or {})))
+        decision = Decision(
+            step=self.progress.step,
+            stage=min(self.progress.stage, len(self.recipe.stage) - 1),
+            kind=kind,
+            name=name,
+            outcome=outcome,
+            reason=reason,
+            numbers=dict(numbers or {}),
+        )
+        self.store.decide(decision)
         self.emit("decision", text=f"{name}: {reason}", outcome=outcome, about=kind)
 
     def leave(self, asked: int | str) -> None:
@@ -96,9 +111,17 @@ class Ledger:
             self.recipe, self.progress, status, self.seconds(), endings.facts_of(self.engine)
         )
 
-    def emit(self, kind: str, **fields) -> None:
+    def emit(self, kind: EventKind, **fields: Any) -> None:
         """Send an event with the run's present position to the observers."""
         p, stages = self.progress, self.recipe.stage
-        at = {"step": p.step, "stage": p.stage, "stage_step": p.stage_step}
-        of = {"steps": sum(s.steps for s in stages), "stages": len(stages)}
-        self.observe(Event(kind=kind, roles=roles_of(self.recipe), **at, **of, **fields))
+        event = Event(
+            kind=kind,
+            roles=roles_of(self.recipe),
+            step=p.step,
+            stage=p.stage,
+            stage_step=p.stage_step,
+            steps=sum(s.steps for s in stages),
+            stages=len(stages),
+            **fields,
+        )
+        self.observe(event)

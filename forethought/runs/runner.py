@@ -15,20 +15,18 @@ from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
 from forethought.learn.losses.terms import LOSS
-from forethought.learn.schedule import reached
-from forethought.measure import gates
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
-from forethought.measure.looks import planned
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
-from forethought.recipe.schema import GateSpec, Recipe, StageSpec, TrainingSpec
+from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.runs import endings, handover, idle
 from forethought.runs.cold import ColdStart
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
 from forethought.runs.interrupts import Interrupts, Wish
+from forethought.runs.judging import AGAIN, Judge
 from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
 from forethought.runs.ledger import Ledger
 from forethought.runs.progress import Progress
@@ -42,8 +40,6 @@ from forethought.stages.outcome import Step
 from forethought.stages.step import Stage
 from forethought.store import Store
 from forethought.workflows.rollout import Rollouts
-
-AGAIN = "again"  # what an attempt at a stage ends with when the stage is to be run once more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +70,7 @@ class Runner:
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
         self.ledger.saved = self.wish.saved
         self.failures = Failures(rollouts.guard, recipe.limits, store, self.ledger.decide)
+        self.judge = Judge(recipe, engine, store, self.ledger, self._measure)
 
     def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
         """`notes`: what was found where the run was left; each is told, and is a decision on record."""
@@ -148,18 +145,19 @@ class Runner:
             pass
 
     def _attempt(self, spec: StageSpec) -> str:
-        p, self.rolled_back = self.progress, False
-        trains = isinstance(spec, TrainingSpec)
-        stage = self.stage = self._prepare(spec) if trains else None
-        does = f"trains {', '.join(spec.roles)}" if trains else "distils plans"
-        known = {}  # of a stage that is resumed: the evaluation at its start, and the newest
+        p, self.judge.rolled_back = self.progress, False
+        stage = self.stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
+        does = f"trains {', '.join(spec.roles)}" if stage is not None else "distils plans"
+        known: dict[
+            str, float
+        ] = {}  # of a stage that is resumed: the evaluation at its start, and the newest
         if p.begun and p.evaluations:
             first = evaluated(p.evaluations[0]["metrics"])
             known = self.values | {name.replace("eval", "eval_start", 1): x for name, x in first.items()}
         self.ledger.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps, values=known)
         if not p.begun:
             self._begin(spec, stage)
-        if stage is None:
+        if stage is None or not isinstance(spec, TrainingSpec):
             return self._end(spec, self._distill())
         if p.unmeasured is not None and (ending := self._measure_again(spec)):
             return self._end(spec, ending)
@@ -192,7 +190,7 @@ class Runner:
             if (images := self.rollouts.taskset.episodes.images).seen and not images.told:
                 images.told = True
                 self.ledger.emit("note", text=UNREAD)
-            if measured and (ending := self._judge(spec)):
+            if measured and (ending := self.judge.evaluation(spec)):
                 return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
             # that a refused update has just called in question push no earlier ones out.
@@ -203,7 +201,7 @@ class Runner:
                 self.ledger.leave(asked)
         return self._end(spec, f"its {spec.steps} steps are done")
 
-    def _prepare(self, spec: StageSpec) -> Stage:
+    def _prepare(self, spec: TrainingSpec) -> Stage:
         """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its
         own)."""
         p = self.progress
@@ -243,7 +241,7 @@ class Runner:
                     "trained_nothing": False,
                 }
             )
-        if stage is not None and spec.isolation.core != "none":
+        if stage is not None and isinstance(spec, TrainingSpec) and spec.isolation.core != "none":
             policy, frozen = stage.trained()[0], frozen_in(self.recipe, spec)
             start = p.references[policy]
             found = find_cores(self.engine, self.rollouts, spec, frozen, policy, start, stage.seed)
@@ -259,7 +257,7 @@ class Runner:
             raise stop
         self.ledger.save()
 
-    def _measure_again(self, spec: StageSpec) -> str:
+    def _measure_again(self, spec: TrainingSpec) -> str:
         """The evaluation that failed when the run stopped, and what gates make of it."""
         p, line = self.progress, self.progress.unmeasured
         p.step += 1
@@ -268,7 +266,7 @@ class Runner:
         if stop := self.failures.after(p, measured=line):
             self.ledger.save()
             raise stop
-        return self._judge(spec)
+        return self.judge.evaluation(spec)
 
     def _distill(self) -> str:
         """Plans for the training problems, once; a resumed run reads what is there."""
@@ -287,9 +285,9 @@ class Runner:
         )
         folder = self.store.out / "guided" / f"stage-{i}"
         with self.interrupts.at_once(self.ledger.leave):
-            found = guide(
-                self.recipe.stage[i].distill, tools, folder, lambda text: self.ledger.emit("note", text=text)
-            )
+            spec = self.recipe.stage[i]
+            assert isinstance(spec, Distill)
+            found = guide(spec.distill, tools, folder, lambda text: self.ledger.emit("note", text=text))
         keep_guided(self.store, folder)
         return found
 
@@ -369,80 +367,13 @@ class Runner:
                 return Step({})
             raise Diverged(f"{p.bad_updates} updates were refused, the last because {e}") from e
 
-    def _judge(self, spec: StageSpec) -> str:
-        """Check the gates on the newest evaluation. Returns why the stage ends now (AGAIN: to be run once
-        more), or "". GateStop ends the run."""
-        p = self.progress
-        if why := self._gates(spec):
-            return why
-        why = reached(spec.until, [e["metrics"] for e in p.evaluations])
-        return why if p.stage_step < spec.steps else ""
-
-    def _gates(self, spec: StageSpec) -> str:
-        p = self.progress
-        history, looks = [Evaluation(**e) for e in p.evaluations], planned(self.recipe, spec)
-        for i, gate in enumerate(spec.gates):
-            judged = gates.judge(gate, history, looks)
-            outcome = judged.outcome if judged.passed else gate.on_fail
-            self.ledger.decide("gate", f"{gate.metric}", outcome, judged.reason, judged.numbers)
-            if outcome == "stop":
-                self.ledger.save()
-                raise GateStop(
-                    f"gate {i} of stage {p.stage} stopped the run: {judged.reason}; everything is "
-                    f"kept in {self.store.out}"
-                )
-            if outcome == "roll_back":
-                self._roll_back(spec)
-                return self._after_roll_back(gate, i, judged.reason)
-        return ""
-
-    def _roll_back(self, spec: StageSpec) -> None:
-        """Weights, optimizers and curriculum are those of the stage's start again; the start is measured anew
-        to show it."""
-        p = self.progress
-        folder, state = self.store.state(p.anchor)
-        self.engine.load(folder / "engine")
-        start = Progress.read(state["progress"])
-        p.curriculum, p.adaptive, p.references = start.curriculum, start.adaptive, start.references
-        p.policies.clear()
-        p.policies.update(start.policies)
-        p.adapters, p.found = start.adapters, start.found
-        p.step, self.rolled_back = p.step + 1, True
-        self.ledger.log({**self._measure(), "rolled_back_to": p.anchor}, "eval", spec)
-
-    def _after_roll_back(self, gate: GateSpec, i: int, reason: str) -> str:
-        """What the gate's `then` asks for: AGAIN, or why the stage ends. GateStop ends the run."""
-        p = self.progress
-        if gate.then == "stop":
-            p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
-            self.ledger.save()
-            raise GateStop(
-                f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: "
-                f"{reason}; everything is kept in "
-                f"{self.store.out}"
-            )
-        if gate.then == "skip" or p.attempts >= gate.retries:
-            tried = (
-                f", and {gate.retries} more {'time was' if gate.retries == 1 else 'times were'} allowed"
-                if gate.then != "skip"
-                else ""
-            )
-            return f"a gate rolled it back ({gate.metric}){tried}"
-        p.attempts += 1
-        spec = self.recipe.stage[p.stage]
-        p.changed, how = handover.once_more(gate, spec, p.changed)
-        self.ledger.decide("schedule", spec.title, "retry", f"once more, {how}")
-        p.records[-1]["attempts"] = p.attempts + 1
-        p.stage_step, p.begun = 0, False
-        return AGAIN
-
     def _end(self, spec: StageSpec, why: str) -> str:
         """Close the stage, unless it is to be run once more. What core isolation does at the end is measured,
         and gates judge it."""
         p = self.progress
         if (
             why != AGAIN
-            and not self.rolled_back
+            and not self.judge.rolled_back
             and isinstance(spec, TrainingSpec)
             and spec.isolation.core == "core"
             and (done := fuse(self.engine, spec, frozen_in(self.recipe, spec), p.policies[spec.roles[0]]))
@@ -450,7 +381,7 @@ class Runner:
             self.ledger.decide("schedule", "core", "fuse", done)
             p.step += 1
             self.ledger.log(self._measure(), "eval", spec)
-            why = self._gates(spec) or why
+            why = self.judge.gates(spec) or why
         if why == AGAIN:
             return why
         handover.lay_down(self.engine, p)
