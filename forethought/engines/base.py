@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from forethought.core.errors import ForethoughtError, UserError
 from forethought.core.metrics import Metric
@@ -73,9 +73,10 @@ class Words(Protocol):
 class Sampler(Protocol):
     """Continues contexts with published weights."""
 
-    exact: bool
-    """Whether a completion depends, in no bit, on the requests beside it that share nothing with it, on
-    threads, and on what was sampled before. Who lacks it gives the same up to rounding."""
+    @property
+    def exact(self) -> bool:
+        """Whether a completion depends, in no bit, on the requests beside it that share nothing with it, on
+        threads, and on what was sampled before. Who lacks it gives the same up to rounding."""
 
     def policies(self) -> dict[str, int]:
         """Name -> version of its weights (the number of `publish` calls)."""
@@ -201,6 +202,11 @@ class Surgery(Protocol):
     def slerp(self, dst: str, src: str, weight: float, outside: str = "") -> None:
         """Outside the region (everywhere for ""), each tensor of `dst` moves by `weight` along the arc to
         `src`'s (a straight line where the angle is too small to divide by)."""
+
+
+def surgery_of(engine: Engine) -> Surgery:
+    """The optional face of an engine that has it."""
+    return cast(Surgery, engine)
 
 
 class Engine(Words, Sampler, Trainer, Protocol):

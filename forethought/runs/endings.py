@@ -48,7 +48,8 @@ def outliving(observe: Observer) -> Observer:
     def tell(event: Event) -> None:
         nonlocal gone
         try:
-            gone or observe(event)
+            if not gone:
+                observe(event)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -110,7 +111,9 @@ def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverge
     training = [i for i, stage in enumerate(recipe.stage) if isinstance(stage, TrainingSpec)]
     begun = [i for i in training if i <= at.stage - (at.stage_step == 0)]
     i = (begun or training)[-1 if begun else 0]
-    rate, key = handover.changed(recipe.stage[i], at.changed).optim.lr, f"stage.{i}.optim.lr"
+    spec = handover.changed(recipe.stage[i], at.changed)
+    assert isinstance(spec, TrainingSpec)
+    rate, key = spec.optim.lr, f"stage.{i}.optim.lr"
     lower = min(rate / 10, OptimSpec().lr)  # far above what is usual, a tenth would not help
     steps = store.steps()
     kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from forethought.engines.base import BASE, Engine, Surgery, lacks
+from forethought.engines.base import BASE, Engine, Surgery, lacks, surgery_of
 from forethought.recipe.layout import compares, has_planner, planners, policy_of, weights_of
 from forethought.recipe.schema import (
     AdaptiveSpec,
@@ -78,7 +78,9 @@ def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, dec
         for policy in sorted(set(p.policies.values())):
             p.found[policy] = fresh(p, f"{policy}-as-found")
             engine.fork(policy, p.found[policy], "frozen")
-    for role in spec.roles if own != "base" else ():
+    for role in spec.roles:
+        if own == "base":
+            break
         if p.policies[role] == BASE and not has_planner(recipe):
             named = policy_of(recipe, role) if policy_of(recipe, role) != BASE else role
             mates = [other for other in p.policies if other == role or policy_of(recipe, other) == named]
@@ -201,7 +203,7 @@ def lay_down(engine: Engine, p: Progress) -> None:
         else:
             engine.release(policy)
     for policy in sorted(set(p.policies.values())) if not lacks(engine, Surgery) else ():
-        engine.hold(policy, "")
+        surgery_of(engine).hold(policy, "")
     p.references = {}
 
 

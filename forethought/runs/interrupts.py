@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 HANG_UP = getattr(signal, "SIGHUP", None)  # not on Windows
 NUMBERS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else [])]
@@ -32,7 +33,7 @@ class Interrupts:
     def __init__(self) -> None:
         self.caught = 0
         self._now = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
         # elsewhere Python refuses handlers; the main thread has its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Progress:
     finished: bool = False
 
     @classmethod
-    def read(cls, said: Mapping[str, object]) -> Progress:
+    def read(cls, said: Mapping[str, Any]) -> Progress:
         """What a checkpoint says, back. ValueError, in a clause, where it is something else than a run of
         this version writes."""
         kinds = get_type_hints(cls)
@@ -64,7 +64,7 @@ class Progress:
         return cls(**said)
 
 
-def _fits(kind: object, value: object) -> bool:
+def _fits(kind: Any, value: Any) -> bool:
     """Whether a value from JSON is of an annotated kind; whole numbers are floats, truth values are no
     numbers, no count is negative."""
     origin, inside = get_origin(kind) or kind, get_args(kind)

@@ -18,7 +18,7 @@ from forethought.recipe.code import code_in
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import weights_of
 from forethought.recipe.load import CHANGES
-from forethought.recipe.schema import Recipe
+from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.report.settings import differences
 from forethought.runs import changes, handover, rundata
 from forethought.runs.keep import strange_guided
@@ -166,7 +166,10 @@ def unlike(before: Recipe, recipe: Recipe) -> str:
     if before.stage != recipe.stage[:n] or n >= len(recipe.stage):
         return f"its {n} stages are not the first of the {len(recipe.stage)} here"
     if before.layout != recipe.layout and any(
-        weights_of(r, stage) != "base" for r in (before, recipe) for stage in r.stage[:n]
+        weights_of(r, stage) != "base"
+        for r in (before, recipe)
+        for stage in r.stage[:n]
+        if isinstance(stage, TrainingSpec)
     ):
         return f'layout "{before.layout}" gave roles weights of their own'
     return ""

@@ -47,7 +47,7 @@ from forethought.stages.distill.stage import Load
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
 from forethought.store.locks import unwritten
 from forethought.tasks import families
-from forethought.tasks.base import Pool, Taskset, face
+from forethought.tasks.base import FreeText, Pool, Taskset, face, needed
 from forethought.workflows.rollout import Rollouts
 from forethought.workflows.table import workflow_of
 from forethought.workflows.words import longest_turns
@@ -70,7 +70,8 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
             return load(model, (), 0, seed, weights)
         if taskset.spaced:
             return load(model, taskset.words(roles_of(recipe)), _context(taskset, recipe), seed)
-        return load(model, taskset.marks(), _text_context(taskset, recipe), seed, texts=taskset.texts())
+        free = needed(taskset, FreeText, "a model from scratch")
+        return load(model, free.marks(), _text_context(taskset, recipe), seed, texts=free.texts())
 
     main = loaded(recipe.model, recipe.seed)
     if not given(recipe.planner):
@@ -78,10 +79,10 @@ def torch_engine(recipe: Recipe, taskset: Taskset) -> Engine:
     planner = loaded(recipe.planner, seed_of(recipe.seed, "planner"))
     larger = max((main.model, planner.model), key=lambda model: model.num_parameters())
     on = prepare(recipe.engine, larger)  # a process has one number of threads
-    probes = taskset.vocabulary() or [
-        *taskset.marks(),
-        *taskset.texts()[:64],
-    ]  # free text has no list of words
+    probes = taskset.vocabulary()
+    if not probes:  # free text has no list of words
+        free = needed(taskset, FreeText, "a planner of its own")
+        probes = [*free.marks(), *free.texts()[:64]]
     engines = [TorchEngine(one, recipe.engine, recipe.adapter, on) for one in (main, planner)]
     return Joined(engines[0], dict.fromkeys(planners(recipe).values(), engines[1]), probes)
 
@@ -170,7 +171,11 @@ def _text_context(taskset: Taskset, recipe: Recipe) -> int:
         given.longest(16) if given else taskset.family(random.Random(0), [max(taskset.levels)] * 8, "train")
     )
     prompt, text = (
-        max(len(said.encode()) for said in some) for some in ([t.prompt for t in longest], taskset.texts())
+        max(len(said.encode()) for said in some)
+        for some in (
+            [t.prompt for t in longest],
+            needed(taskset, FreeText, "a model from scratch").texts(),
+        )
     )
     read = (taskset.turns - 1) * (taskset.observation or text)
     return -(-(prompt + 2 * text + read + _longest_turns(taskset, recipe)) // 64) * 64

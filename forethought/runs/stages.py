@@ -8,7 +8,7 @@ from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine
 from forethought.grams.kept import planning_of
 from forethought.learn.curriculum import LevelSampler
-from forethought.recipe.schema import Recipe
+from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.runs import handover
 from forethought.runs.progress import Progress
 from forethought.stages.step import Stage
@@ -19,6 +19,7 @@ def stage_of(recipe: Recipe, p: Progress, engine: Engine, rollouts: Rollouts, ou
     """The stage in which the run in `out` is, with what a gate or the controller has changed in it since. One
     that has begun goes on with its curriculum."""
     spec = handover.changed(recipe.stage[p.stage], p.changed)
+    assert isinstance(spec, TrainingSpec)
     curriculum = LevelSampler(
         spec.levels or rollouts.taskset.levels,
         spec.level_weights,

@@ -52,12 +52,12 @@ def entropies_of(s: Setting, trees: Sequence[Tree]) -> list[dict[int, tuple[floa
         for tree in trees
     ]
     segments = tree_segments(s.rollouts, trees, written, "tokens")
-    found = [dict.fromkeys(row, ()) for row in written]
+    found: list[dict[int, tuple[float, ...]]] = [dict.fromkeys(row, ()) for row in written]
     order = [(i, n.id) for i, tree in enumerate(trees) for n in tree.nodes if n.id in written[i]]
     at = [j for j, segment in enumerate(segments) if segment.stream is not None]
     for policy in sorted(set(s.policies.values())):
         stats = s.engine.inspect(for_policy(segments, policy, s.policies))
         for (i, node), j in zip(order, at, strict=True):
-            if stats[j] is not None:
-                found[i][node] = stats[j].entropies
+            if (one := stats[j]) is not None:
+                found[i][node] = one.entropies
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from forethought.core.metrics import Mean
+from forethought.core.metrics import Mean, Metric
 from forethought.core.types import Task
 from forethought.learn.batches import demonstration_segments
 from forethought.stages.isolation.extras import extras
@@ -20,7 +20,7 @@ def step(s: Setting, k: int, conflict: bool) -> Step:
     tasks = s.tasks(rng, s.spec.batch, k)
     failed: list[int] = []
     segments = demonstration_segments(s.rollouts, tasks, _loss_roles(s, tasks, rng), failed=failed)
-    counts = {"failed/task": Mean(len(failed), len(tasks))}
+    counts: dict[str, Metric] = {"failed/task": Mean(len(failed), len(tasks))}
     if not segments:
         return Step(counts, failed=len(failed), tried=len(tasks))
     found = update(s, k, *extras(s, k, segments, imitation(s.spec, segments)), conflict)

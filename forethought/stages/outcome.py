@@ -39,8 +39,10 @@ def tree_metrics(trees: Sequence[Tree], prepare: Sequence[str]) -> dict[str, Met
         own[0] += x
         own[1] += weight
 
-    for n in (n for tree in trees for n in tree.nodes if n.role is not None):
+    for n in (n for tree in trees for n in tree.nodes):
         role, status = n.role, n.status
+        if role is None:
+            continue
         if n.policy is None:  # the oracle's
             mean(f"failed/{role}", status == "failed")
             continue

@@ -9,7 +9,7 @@ from typing import Any
 
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task
-from forethought.engines.base import Engine
+from forethought.engines.base import Engine, Surgery, surgery_of
 from forethought.grams.planning import Planning
 from forethought.learn.curriculum import LevelSampler
 from forethought.workflows.drawing import drawn
@@ -32,6 +32,11 @@ class Setting:
     planning: Planning | None = None  # finds the planning tokens, where the credit names a list of grams
     # what credit keeps between steps; saved with the checkpoint
     remembered: dict = field(default_factory=dict)
+
+    @property
+    def surgery(self) -> Surgery:
+        """The engine's optional face; a recipe that asks for it where the engine lacks it was refused."""
+        return surgery_of(self.engine)
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -71,14 +71,14 @@ def _denominator(s: Setting, trees: Sequence[Tree], advantages: Sequence[Advanta
         (n.role, len(n.token_ids))
         for tree, a in zip(trees, advantages, strict=True)
         for n in tree.nodes
-        if n.id in a
+        if n.id in a and n.role is not None
     ]
     if s.spec.loss_norm == "tokens":
         return float(max(sum(size for _, size in sizes), 1))
     if s.spec.loss_norm == "sequences":
         return float(max(len(sizes), 1))
     tokens = s.spec.tree.tokens
-    budgets = {role: tokens.get(role) or s.rollouts.words.budgets[role] for role in s.roles}
+    budgets: dict[str, int] = {role: tokens.get(role) or s.rollouts.words.budgets[role] for role in s.roles}
     return float(max(sum(budgets[role] for role, _ in sizes), 1))
 
 

@@ -81,6 +81,7 @@ class TorchEngine(Surgery):
         self.gradients = Gradients(self.weights, self.config.num_hidden_layers)
         self.regions = Regions(self.weights)
         self.versions = {BASE: 0}
+        self.end: int | None
         self.end, self.ends = ends_of(self.tokenizer, model)
         self.begin = begin_of(self.tokenizer) if self.source else ()
         self.renderer = Renderer(self.tokenizer, self.end, self.ends, self.source)

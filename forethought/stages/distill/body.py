@@ -59,6 +59,7 @@ class Body:
 
     def _inflated(self, piece: bytes) -> bytes:
         """At most one byte more than may still come."""
+        assert self._inflate is not None
         room = self.most + 1 - len(self.data)
         first = self._name == "deflate" and not self.data and self._came == len(piece)
         try:

@@ -55,7 +55,10 @@ def check_distill(where: str, spec: DistillSpec, taskset: Taskset, scratch: bool
 
 
 def _check_summariser(where: str, spec: DistillSpec, taskset: Taskset, scratch: bool) -> None:
-    unread = (("endpoint", "endpoint", {}), ("model", "model", ModelSpec(init="")))
+    unread: tuple[tuple[str, str, object], ...] = (
+        ("endpoint", "endpoint", {}),
+        ("model", "model", ModelSpec(init="")),
+    )
     for key, summariser, default in unread:
         if getattr(spec, key) != default and spec.summariser != summariser:
             raise RecipeError(

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.stages.distill.address import address_of
@@ -78,8 +79,10 @@ class EndpointSpec:
                 self._need(name)
 
     def _need(self, name: str) -> None:
-        value, (kind, least, most) = getattr(self, name), _BOUNDS[name]
-        if isinstance(value, bool) or not isinstance(value, int | kind):
+        value: Any = getattr(self, name)
+        kind, least, most = _BOUNDS[name]
+        is_number = isinstance(value, int | kind) and not isinstance(value, bool)
+        if not is_number:
             raise UserError(
                 f"{name} must be a {'whole ' if kind is int else ''}number, found {_shown(value)}"
             )

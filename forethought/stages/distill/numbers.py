@@ -73,8 +73,9 @@ def number_of(text: str) -> Fraction | None:
         rf"\s*[-+−]?\s*\\?[$€£]?\s*[-+−]?\s*({NUMBER}|\d+/\d+|\\[dt]?frac\{{\d+\}}\{{\d+\}})\s*\\?%?\.?\s*",
         text,
     )
-    found = digits_in(bare[1]) if bare else []
-    return (-found[0] if re.search(r"[-−]", text[: bare.start(1)]) else found[0]) if len(found) == 1 else None
+    if bare is None or len(found := digits_in(bare[1])) != 1:
+        return None
+    return -found[0] if re.search(r"[-−]", text[: bare.start(1)]) else found[0]
 
 
 def _fraction(match: re.Match[str]) -> Fraction | None:

@@ -24,6 +24,13 @@ class Item:
     task: Task | None = None  # where the question is a taskset's own task: what its oracle reads
 
 
+def task_of(item: Item) -> Task:
+    """The taskset's own task. ValueError for an item of a file, which has none."""
+    if item.task is None:
+        raise ValueError(f"{item.id!r} carries no task of a taskset")
+    return item.task
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What a model was asked and what that cost. Retries count as requests."""

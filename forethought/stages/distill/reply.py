@@ -52,7 +52,7 @@ def read(said: Any) -> Said:
     message = first.get("message") if isinstance(first, dict) else None
     if not isinstance(message, dict):
         raise _without_message(said, first)
-    finish = first.get("finish_reason")
+    finish = first.get("finish_reason") if isinstance(first, dict) else None
     text = _text(message.get("content"))
     if text is None:
         raise Nonsense("the reply has no choices[0].message.content")
@@ -69,8 +69,9 @@ def tokens(said: Any) -> tuple[int, int] | None:
     stated = said.get("usage") if isinstance(said, dict) else None
     if not isinstance(stated, dict):
         return None
-    counts = stated.get("prompt_tokens"), stated.get("completion_tokens")
-    return counts if all(type(n) is int and 0 <= n <= _MOST_TOKENS for n in counts) else None
+    counts = [stated.get("prompt_tokens"), stated.get("completion_tokens")]
+    asked, said_ = (n if type(n) is int and 0 <= n <= _MOST_TOKENS else None for n in counts)
+    return None if asked is None or said_ is None else (asked, said_)
 
 
 def whole(text: str) -> str:

@@ -12,7 +12,7 @@ from forethought.interface.tags import Tags
 from forethought.stages.distill.leaks import calculation
 from forethought.stages.distill.numbers import NUMBER, WORDS, number_of, values_in, words_value
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Oracle, Taskset, needed
 from forethought.tasks.sections import PLAN, tags_of
 
 BLANK = "?"
@@ -77,7 +77,9 @@ def oracle(taskset: Taskset) -> Rules:
                 f"{item.id!r} carries no task of {taskset.name}, so its oracle has nothing to "
                 f"read; take another summariser"
             )
-        return taskset.oracle_plan(item.task).removesuffix(taskset.stop(PLAN)).strip()
+        return (
+            needed(taskset, Oracle, "rules").oracle_plan(item.task).removesuffix(taskset.stop(PLAN)).strip()
+        )
 
     return Rules("oracle", f"{taskset.name}-oracle/1", plan)
 

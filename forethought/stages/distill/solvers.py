@@ -10,8 +10,8 @@ from forethought.core.scores import success_of
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree
 from forethought.recipe.schema import TreeSpec
-from forethought.stages.distill.records import Item, Usage
-from forethought.tasks.base import Taskset
+from forethought.stages.distill.records import Item, Usage, task_of
+from forethought.tasks.base import Guidable, Taskset, needed
 from forethought.workflows.rollout import Rollouts
 
 
@@ -47,11 +47,12 @@ class Exact:
         return [self._solves(item, plan) for item, plan in pairs]
 
     def _solves(self, item: Item, plan: str) -> bool:
-        first, *rest = self.taskset.show(item.task, plan, item.chain)
+        task = task_of(item)
+        first, *rest = needed(self.taskset, Guidable, "solver").show(task, plan, item.chain)
         acts = [turn.text for turn in rest if turn.role is not None]
         return bool(
-            self.taskset.judge_plan(item.task, first.text).score
-            and self.taskset.follows(item.task, first.text, acts).score
+            self.taskset.judge_plan(task, first.text).score
+            and self.taskset.follows(task, first.text, acts).score
         )
 
 
@@ -96,18 +97,19 @@ class Acting:
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
         shown = [
-            (item, self.rollouts.taskset.show(item.task, plan, item.chain)[0].text) for item, plan in pairs
+            (item, self.rollouts.taskset.show(task_of(item), plan, item.chain)[0].text)
+            for item, plan in pairs
         ]
         asked = [
             (item, text, ids)
             for item, text in shown
-            if self._fits(item.task, ids := self.rollouts.words.turn(self.rollouts.roles[0], text))
+            if self._fits(task_of(item), ids := self.rollouts.words.turn(self.rollouts.roles[0], text))
         ]
         won: dict[str, bool] = {}
         for start in range(0, len(asked), self.batch):
             some = asked[start : start + self.batch]
             trees = self.rollouts.execute(
-                [item.task for item, _, _ in some],
+                [task_of(item) for item, _, _ in some],
                 [[[(text, ids)]] for _, text, ids in some],
                 TreeSpec(counts={self.rollouts.roles[-1]: self.tries}, temperature=self.temperature),
                 self.policy,

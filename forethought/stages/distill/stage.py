@@ -20,7 +20,16 @@ from forethought.stages.distill.filter import REASONS, FilterSpec, judge
 from forethought.stages.distill.pipeline import distill
 from forethought.stages.distill.policy import Policy
 from forethought.stages.distill.prompts import Prompt, with_examples
-from forethought.stages.distill.records import Drop, Failure, Guided, Item, Provenance, Summariser, Summary
+from forethought.stages.distill.records import (
+    Drop,
+    Failure,
+    Guided,
+    Item,
+    Provenance,
+    Summariser,
+    Summary,
+    task_of,
+)
 from forethought.stages.distill.solvers import Acting, Exact, Solver
 from forethought.tasks.base import Worked
 from forethought.workflows.rollout import Rollouts
@@ -50,7 +59,7 @@ def guide(
     taskset = tools.rollouts.taskset
     items = [item_of(worked) for worked in taskset.worked(spec.problems)]
     rows, provenance = files.read(folder) if (folder / files.PROVENANCE).is_file() else ([], None)
-    if not rows:
+    if provenance is None or not rows:
         if not any(item.chain for item in items):
             raise UserError(
                 f"no training problem of {taskset.name} has a worked solution to distil a plan from"
@@ -123,7 +132,7 @@ def _summariser(spec: DistillSpec, tools: Tools, judged: Judge) -> Summariser:
     prompt = Prompt()
     if drawn:
         shown = [item_of(worked) for worked in taskset.worked(spec.problems + EXAMPLES)[-EXAMPLES:]]
-        prompt = with_examples(prompt, [(item, rules.oracle(taskset).plan(item)) for item in shown])
+        prompt = with_examples(prompt, [(item, rules.oracle(taskset).plan(item) or "") for item in shown])
     if spec.summariser == "endpoint":
         return Endpoint(endpoint_of("distill.endpoint", spec), prompt, judge=judged)
     if spec.summariser == "policy":
@@ -161,10 +170,10 @@ def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
 
     def refuse(item: Item, plan: str) -> str:
         try:
-            turns = rollouts.taskset.show(item.task, plan, item.chain)
+            turns = rollouts.taskset.show(task_of(item), plan, item.chain)
         except UserError as error:
             return str(error)
-        tokens = len(rollouts.words.root_ids(item.task)) + sum(
+        tokens = len(rollouts.words.root_ids(task_of(item))) + sum(
             len(rollouts.words.turn(turn.role, turn.text)) for turn in turns
         )
         most = rollouts.engine.context

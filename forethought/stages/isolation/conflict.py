@@ -17,7 +17,7 @@ from forethought.stages.setting import Setting
 def conflict_of(s: Setting, k: int, batch: Batch, objective: Objective) -> dict[str, Metric]:
     """The cosines of one policy's batch. A pass more for each role (for two that train, for one of them); the
     gathered gradient stays as it is."""
-    engine, policy, started = s.engine, batch.policy, time.perf_counter()
+    engine, policy, started = s.surgery, batch.policy, time.perf_counter()
     speakers = s.speakers(policy)
     roles = [role for role in speakers if any(one.stream and one.role == role for one in batch.segments)]
     # nothing to compare, or nothing to compare it with
@@ -25,7 +25,7 @@ def conflict_of(s: Setting, k: int, batch: Batch, objective: Objective) -> dict[
         return {}
     engine.set_aside(policy, "all")
     if len(speakers) == len(roles) == 2:  # the whole, less one of them, is the other
-        engine.forward_backward(for_role(batch, roles[-1]), objective)
+        s.engine.forward_backward(for_role(batch, roles[-1]), objective)
         engine.set_aside(policy, "one")
         found = pairwise(roles, lambda a, b: engine.conflict(policy, "all", "one", part=True))
     elif len(roles) == 1 and len(speakers) == 2:  # the other role's is what imitation would ask for
@@ -51,7 +51,7 @@ def _alone(s: Setting, k: int, batch: Batch, objective: Objective, role: str) ->
         s.engine.forward_backward(own, objective)
     elif not (s.rollouts.shows() and _imitated(s, k, batch.policy, [role])):
         return False
-    s.engine.set_aside(batch.policy, role)
+    s.surgery.set_aside(batch.policy, role)
     return True
 
 
@@ -70,7 +70,7 @@ def pairwise(roles: Sequence[str], cosines: Callable[[str, str], Mapping[str, fl
     is the lowest over the pairs, and `conflict/A-B/GROUP` is there for each pair."""
     pairs = {(a, b): cosines(a, b) for a, b in combinations(roles, 2)}
     groups = dict.fromkeys(group for found in pairs.values() for group in found)
-    found = {
+    found: dict[str, Metric] = {
         f"conflict/{group}": Last(min(row[group] for row in pairs.values() if group in row))
         for group in groups
     }

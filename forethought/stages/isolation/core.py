@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from forethought.core.seeds import seed_of
 from forethought.core.types import Batch, Objective
-from forethought.engines.base import Engine
+from forethought.engines.base import Engine, surgery_of
 from forethought.learn.batches import demonstration_segments, targets
 from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec, TrainingSpec
@@ -55,10 +55,10 @@ def find_cores(
     for roles in (frozen, spec.roles):
         name = region_of(roles)
         tokens += _imitate(engine, rollouts, spec, policy, roles, seed)
-        count = engine.find_region(name, name, start, isolation.core_share)
+        count = surgery_of(engine).find_region(name, name, start, isolation.core_share)
         if name != held or not (isolation.transplant or isolation.slerp):
             engine.drop(name)
-    overlap = engine.overlap(region_of(spec.roles), held)
+    overlap = surgery_of(engine).overlap(region_of(spec.roles), held)
     chance = isolation.core_share / (2 - isolation.core_share)
     numbers = {
         "weights": count,
@@ -77,10 +77,10 @@ def find_cores(
             tokens,
         )
     if isolation.core == "random":
-        engine.random_region("control", held, seed_of(seed, "control"))
-        engine.hold(policy, "control")
+        surgery_of(engine).random_region("control", held, seed_of(seed, "control"))
+        surgery_of(engine).hold(policy, "control")
         return Cores(f"{said}; as many random weights are held, the control", numbers, tokens)
-    engine.hold(policy, held)
+    surgery_of(engine).hold(policy, held)
     return Cores(
         f"{said}: below {isolation.group_above}, so the region of {' and '.join(frozen)} is held",
         numbers,
@@ -93,10 +93,10 @@ def fuse(engine: Engine, spec: TrainingSpec, frozen: Sequence[str], policy: str)
     isolation, done = spec.isolation, []
     name = region_of(frozen)
     if isolation.transplant:
-        engine.transplant(policy, name, name)
+        surgery_of(engine).transplant(policy, name, name)
         done.append(f"region {name} has the values of its own imitation")
     if isolation.slerp:
-        engine.slerp(policy, name, isolation.slerp, outside=name)
+        surgery_of(engine).slerp(policy, name, isolation.slerp, outside=name)
         done.append(f"the rest moved by {isolation.slerp} along the arc to {name}")
     if done:
         engine.publish(policy)

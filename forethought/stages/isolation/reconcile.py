@@ -18,10 +18,10 @@ def reconciled(s: Setting, k: int, batch: Batch, objective: Objective, conflict:
         own = for_role(batch, role)
         if any(one.stream for one in own.segments):
             parts.append(s.engine.forward_backward(own, objective))
-            s.engine.set_aside(batch.policy, role)
+            s.surgery.set_aside(batch.policy, role)
             names.append(role)
     if conflict and len(names) > 1:
-        parts.append(pairwise(names, lambda a, b: s.engine.conflict(batch.policy, a, b)))
+        parts.append(pairwise(names, lambda a, b: s.surgery.conflict(batch.policy, a, b)))
     seed = seed_of(s.seed, k, "surgery")
-    parts.append(s.engine.combine(batch.policy, names, s.spec.isolation.surgery, seed))
+    parts.append(s.surgery.combine(batch.policy, names, s.spec.isolation.surgery, seed))
     return merge(parts)
