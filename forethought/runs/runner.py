@@ -146,7 +146,7 @@ class Runner:
 
     def _attempt(self, spec: StageSpec) -> str:
         p, self.judge.rolled_back = self.progress, False
-        stage = self.stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
+        stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
         does = f"trains {', '.join(spec.roles)}" if stage is not None else "distils plans"
         known: dict[
             str, float
@@ -159,6 +159,7 @@ class Runner:
             self._begin(spec, stage)
         if stage is None or not isinstance(spec, TrainingSpec):
             return self._end(spec, self._distill())
+        self.stage = stage
         if p.unmeasured is not None and (ending := self._measure_again(spec)):
             return self._end(spec, ending)
         while p.stage_step < spec.steps:

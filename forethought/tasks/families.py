@@ -46,7 +46,7 @@ def _math_to_measure(levels: Sequence[int], **options) -> Taskset:
 def _text(levels: Sequence[int], **options) -> Taskset:
     from forethought.tasks.text.taskset import Text
 
-    return Text(levels, **options)
+    return Text(tuple(levels), **options)
 
 
 TASKSETS = {
