@@ -14,8 +14,8 @@ _KEYS = re.compile(
     r"workflow(\.name)?|task\.(name|environment|grader)(\..+)?|trackers(\..+)?|schedule"
     r"|stage\.\d+\.(kind|loss(\.name)?|credit(\.name)?|schedule|parts\.[^.]+)"
 )
-"""Addresses of values that name code where there is a colon in them. A value that names a file, `X.py:name`, is
-code wherever it stands, and so is a key of `stage.N.reward.ROLE`."""
+"""Addresses of values that name code where there is a colon in them. A value that names a file,
+`X.py:name`, is code wherever it stands, and so is a key of `stage.N.reward.ROLE`."""
 _SHORT = re.compile(r"workflow\.name|stage\.\d+\.loss\.name")  # written without it, as in data.json
 _OPTION = re.compile(r"task\..+")  # of a taskset, that can name a function in a module
 _TEXTS = re.compile(r"about|name|task\.(prompt|system)|probes\.formats\..*|stage\.\d+\.name")

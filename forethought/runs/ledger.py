@@ -63,8 +63,8 @@ class Ledger:
         self.emit(kind, values=line, stage_steps=spec.steps)
 
     def save(self, interim: bool = False) -> None:
-        """A checkpoint; `interim`: only because the run stops here. Diverged, with every earlier one as it was, where a weight is not a finite number:
-        there is nothing to go on from."""
+        """A checkpoint; `interim`: only because the run stops here. Diverged, with every earlier one as it
+        was, where a weight is not a finite number: there is nothing to go on from."""
         p = self.progress
         if bad := self.engine.finite():
             raise Diverged(f"NaN or inf in {bad}")

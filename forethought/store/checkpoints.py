@@ -34,8 +34,9 @@ def write(
     logs: Sequence[Path],
     interim: bool = False,
 ) -> Path:
-    """`interim`: it is written because the run stops here, and goes when the run has a later one. Whatever goes wrong (a full disk, an interrupt) leaves no trace of the attempt, and every earlier
-    checkpoint as it was."""
+    """`interim`: it is written because the run stops here, and goes when the run has a later one. Whatever
+    goes wrong (a full disk, an interrupt) leaves no trace of the attempt, and every earlier checkpoint as it
+    was."""
     final = place(folder, step)
     beside, old = (folder / f".{final.name}.{kind}" for kind in ("tmp", "old"))
     try:
