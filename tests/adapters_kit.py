@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import pytest
@@ -50,3 +55,25 @@ def broken(taskset: Environments, task: Task, acts: Sequence[str], limits: Limit
     with pytest.raises(Fault) as fault:
         played(taskset, task, acts, limits)
     return str(fault.value)
+
+
+@contextmanager
+def served(*command: str, cwd: Path | None = None) -> Iterator[str]:
+    """The address of a server that has started on a free port; PORT in the command is its number."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, *(word.replace("PORT", str(port)) for word in command)]
+    process = Popen(words, cwd=cwd, stdout=DEVNULL, stderr=PIPE)
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                said = process.communicate()[1].decode()
+                pytest.fail(f"the server ended: {said[-2000:]}")
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2):
+                break
+            time.sleep(0.1)
+        yield f"openenv:http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()

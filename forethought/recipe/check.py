@@ -20,6 +20,7 @@ from forethought.recipe.check_reinforce import CREDITS as CREDITS
 from forethought.recipe.check_roles import check_roles
 from forethought.recipe.layout import given, has_planner, trains_whole, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, within
+from forethought.recipe.roles import PLANLESS
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
 from forethought.recipe.speaking import roles_of
 
@@ -78,8 +79,8 @@ def _check_task_and_eval(recipe: Recipe) -> None:
 
 
 def _check_plans(recipe: Recipe) -> None:
-    """The taskset `text` says whether a plan comes first, and so does the workflow."""
-    if recipe.task.name != "text":
+    """These tasksets say whether a plan comes first, and so does the workflow."""
+    if recipe.task.name not in PLANLESS:
         return
     roles, name, plan = roles_of(recipe), recipe.workflow.name, recipe.task.options.get("plan", "none")
     if (plan == "none") is ("plan" in roles):

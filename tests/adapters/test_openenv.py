@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import random
-import socket
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
 
 import pytest
-from adapters_kit import EXAMPLES, broken, first, made, played, refused
+from adapters_kit import EXAMPLES, broken, first, made, played, refused, served
 
 from forethought.recipe.schema import LimitSpec
 
 openenv = pytest.importorskip("openenv", reason='needs the extra openenv: pip install "forethought[openenv]"')
-HERE = Path(__file__).parent
-
-
-@contextmanager
-def served(*command: str, cwd: Path = HERE) -> Iterator[str]:
-    """The address of a server that has started on a free port; PORT in the command is its number."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [sys.executable, *(word.replace("PORT", str(port)) for word in command)]
-    process = Popen(words, cwd=cwd, stdout=DEVNULL, stderr=PIPE)
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                pytest.fail(f"the server ended: {process.stderr.read().decode()[-2000:]}")
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2):
-                break
-            time.sleep(0.1)
-        yield f"openenv:http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.communicate()
+ODD = str(Path(__file__).parent / "openenv_odd.py")
 
 
 @pytest.fixture(scope="module")
 def odd():
-    with served("openenv_odd.py", "PORT", "64") as address:
+    with served(ODD, "PORT", "64") as address:
         taskset = made(address, level="level", levels=(0, 3), turns=4, template="{text} ({level})")
         yield taskset
         taskset.close()
@@ -86,7 +59,7 @@ def test_sessions_are_apart(odd):
 
 
 def test_a_server_that_dies_fails_the_episode_and_the_next_tasks():
-    with served("openenv_odd.py", "PORT", "8") as address:
+    with served(ODD, "PORT", "8") as address:
         taskset = made(address)
         try:
             task = first(taskset)
@@ -98,7 +71,7 @@ def test_a_server_that_dies_fails_the_episode_and_the_next_tasks():
 
 
 def test_more_sessions_than_the_server_allows_are_failures():
-    with served("openenv_odd.py", "PORT", "1") as address:
+    with served(ODD, "PORT", "1") as address:
         taskset = made(address)
         try:
             with pytest.raises(Exception, match="CAPACITY_REACHED"):

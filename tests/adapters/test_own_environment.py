@@ -128,11 +128,11 @@ def test_random_actions_are_shown_where_they_are_known(file):
     assert taskset.demonstrate(first(taskset)) == turns
     assert not made(f"{file}:Door").shows  # nobody knows what an action is
     assert not made(f"{file}:Waits", actions=["left"]).shows
-    assert not made(f"{file}:Door", actions=["left", "right"], plan="text").shows  # nor what a plan is
+    assert not made(f"{file}:Door", actions=["left", "right"], plan="tags").shows  # nor what a plan is
 
 
 def test_plans_stand_between_tags(file):
-    taskset = made(f"{file}:Door", plan="text", actions=["left", "right"])
+    taskset = made(f"{file}:Door", plan="tags", actions=["left", "right"])
     task = first(taskset)
     assert taskset.opens == {"plan": "<plan>"} and taskset.stops == {"act": "", "plan": "</plan>"}
     assert "First write a plan between <plan> and </plan>" in task.prompt
@@ -165,7 +165,7 @@ def test_arguments_and_prompts_of_the_recipe(file):
         ("env.py:NoStep", {}, "env.py:NoStep has no method step(action)"),
         ("env.py:Door", {"turn": 3}, "task.turn: unknown option of this environment 'turn'"),
         ("env.py:Door", {"turns": -1}, "task.turns: expected a whole number from 0, found -1"),
-        ("env.py:Door", {"plan": "maybe"}, "task.plan: unknown value 'maybe' (known: none, text)"),
+        ("env.py:Door", {"plan": "maybe"}, "task.plan: unknown value 'maybe' (known: none, tags)"),
         ("env.py:Door", {"threshold": "high"}, "task.threshold: expected a number, found 'high'"),
         ("env.py:Door", {"actions": ["a", "a"]}, "task.actions: a text stands twice"),
         ("env.py:Door", {"actions": "left"}, "task.actions: expected a list of texts, found 'left'"),

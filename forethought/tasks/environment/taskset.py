@@ -36,7 +36,7 @@ from forethought.tasks.sections import PLAN, tags_of
 TURNS = 16  # most turns of an episode where nobody says a number
 AT_ONCE = 16  # resets that wait at the same time while tasks are drawn
 SHOWN = 16  # most turns of a demonstration
-PLANS = ("text", "none")
+PLANS = ("none", "tags")
 HOW_TO_PLAN = "First write a plan between {open} and {close}: what you want to reach, and in which order."
 
 
@@ -60,8 +60,8 @@ def environments(levels: Sequence[int] = (), **options: Any) -> Environments:
 
     environment  what to play: `gym:ID`, `verifiers:ID`, `openenv:URL`, `mcp:COMMAND or URL`,
                  `trl:file.py:Class`, or a class of your own, `file.py:Class`
-    plan         "text" (default): plans are free text between tags, where the workflow has the role; "none":
-                 no plans
+    plan         "none" (default): no plans; "tags": plans are free text between tags, in a workflow that has
+                 the role
     prompt       stands before what the environment shows first (and instead of it where it shows nothing)
     system       the system message, instead of the adapter's; "" leaves it out
     turns        most turns of an episode; by default what the environment says itself, else 16
@@ -77,7 +77,7 @@ def environments(levels: Sequence[int] = (), **options: Any) -> Environments:
         raise RecipeError(WHERE, 'missing; name one, such as "gym:FrozenLake-v1" or "env.py:Env"')
     system = said.text("system")
     setting = Setting(
-        plans=said.chosen("plan", "text", PLANS) == "text",
+        plans=said.chosen("plan", "none", PLANS) == "tags",
         prompt=said.text("prompt"),
         system=system if "system" in options else None,
         turns=said.whole("turns", 0),
