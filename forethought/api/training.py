@@ -15,7 +15,7 @@ from forethought.api.opened import Run
 from forethought.core.consent import trusting
 from forethought.core.errors import Asked, Interrupted, UserError, quoted
 from forethought.core.types import Event
-from forethought.recipe.schema import Recipe
+from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.runs.interrupts import Wish
 from forethought.store import free_directory, is_new
 
@@ -93,7 +93,9 @@ def recipe_of(
     if seed is not None:
         found = replace(found, seed=seed)
     if not gates:
-        stages = (replace(stage, gates=()) if stage.gates else stage for stage in found.stage)
+        stages = (
+            replace(stage, gates=()) if isinstance(stage, TrainingSpec) else stage for stage in found.stage
+        )
         found = replace(found, stage=tuple(stages))
     check(found)
     return found
