@@ -13,13 +13,13 @@ reward = { act = { outcome = 1.0 } }
 from forethought.workflows import Counts, Task, Taskset, Trajectory, Turn, workflow
 
 
-def shown(taskset: Taskset, task: Task) -> list[Turn]:
+def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """What imitation shows: a critic who repeats the goal."""
     plan, *acts = taskset.demonstrate(task)
     return [plan, Turn(role="critic", text="GOAL </critic>"), *acts]
 
 
-@workflow(roles=("plan", "critic", "act"), continues={"act": "critic"}, shown=shown)
+@workflow(roles=("plan", "critic", "act"), continues={"act": "critic"}, demonstration=demonstration)
 async def criticised(t: Trajectory, task: Task, n: Counts) -> None:
     for plan in await t.fork("plan", n["plan"]):
         for critic in await plan.fork("critic", n["critic"]) if plan.accepted else []:

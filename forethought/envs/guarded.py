@@ -85,10 +85,10 @@ class Guarded(_Taskset):
             "task", "family", self._inner.family, (rng, levels, split), None, _tasks_of(len(levels))
         )
 
-    def shown(self, rng: Any, levels: list[int]) -> list[Task]:
+    def demonstrable(self, rng: Any, levels: list[int]) -> list[Task]:
         """Tasks with demonstrations, one per level, checked for type and number."""
         return self.guard.call(
-            "task", "shown", self._inner.shown, (rng, levels), None, _tasks_of(len(levels))
+            "task", "demonstrable", self._inner.demonstrable, (rng, levels), None, _tasks_of(len(levels))
         )
 
     def environment(self, task: Task, noise: bool) -> Environment:
@@ -161,7 +161,7 @@ METHODS: Mapping[str, tuple[Boundary, Callable[..., Any] | None]] = {
     "pool": ("task", _tasks),
     "has_plan": ("task", None),
     "messages": ("task", None),
-    "show": ("task", _turns),
+    "with_plan": ("task", _turns),
     "look": ("task", text),
     "parse_look": ("parse", verdict),
     "judge_look": ("reward", verdict),

@@ -28,7 +28,7 @@ class Speaks:
     # branch of its own. What lies on one branch is compared together with its peers
     options: Mapping[str, int | float | bool | str] = field(default_factory=dict)  # name -> default
     each_turn: tuple[str, ...] = ()  # who may speak before every answer of the environment; (): the last role
-    shown: Callable[..., Any] | None = None  # (taskset, task) -> turns that imitation shows
+    demonstration: Callable[..., Any] | None = None  # (taskset, task) -> turns that imitation shows
     oracle: Callable[..., Any] | None = (
         None  # (taskset, task, role) -> what the oracle says in a role, in order
     )
@@ -53,7 +53,7 @@ def workflow(
     continues: Mapping[str, str] | None = None,
     options: Mapping[str, int | float | bool | str] | None = None,
     each_turn: tuple[str, ...] | None = None,
-    shown: Callable[..., Any] | None = None,
+    demonstration: Callable[..., Any] | None = None,
     oracle: Callable[..., Any] | None = None,
 ) -> Callable[[Run], Run]:
     """Declares what a coroutine `(t, task, n)` speaks, so that a recipe can name it: `workflow =
@@ -62,9 +62,9 @@ def workflow(
     `roles`: in their order; the last one acts. `continues`: role -> the role on whose branch it speaks
     (`generate`) where one of it is sampled; the others begin their own (`fork`). `options`: name -> default,
     read as `t.options`. `each_turn`: who may speak before every answer of the environment, by default all.
-    `shown`: (taskset, task) -> the turns that imitation shows, by default the turns of the taskset's
+    `demonstration`: (taskset, task) -> the turns that imitation shows, by default the turns of the taskset's
     demonstration in these roles and what is observed. `oracle`: (taskset, task, role) -> the oracle's texts,
-    by default those of `shown`. ValueError for a role that is not in `roles`.
+    by default those of `demonstration`. ValueError for a role that is not in `roles`.
     """
     roles = (roles,) if isinstance(roles, str) else tuple(roles)
     speaks = Speaks(
@@ -72,7 +72,7 @@ def workflow(
         continues=dict(continues or {}),
         options=dict(options or {}),
         each_turn=roles if each_turn is None else tuple(each_turn),
-        shown=shown,
+        demonstration=demonstration,
         oracle=oracle,
     )
 

@@ -153,7 +153,7 @@ def _context(taskset: Taskset, recipe: Recipe) -> int:
     for _ in range(32):
         try:
             task = taskset.family(rng, [max(taskset.levels)], "train")[0]
-            shown = [opening, *(t.text for t in workflow.shown(taskset, task))]
+            shown = [opening, *(t.text for t in workflow.demonstration(taskset, task))]
         except Fault as fault:
             broken = fault
             continue

@@ -83,7 +83,7 @@ class Setting:
 
         def draw(some: list[int]) -> list[Task]:
             if shows:
-                return self.rollouts.shown(rng, some)
+                return self.rollouts.demonstrable(rng, some)
             return drawn(self.rollouts.taskset, rng, some, "train")
 
         return [t for i in range(0, len(levels), share) for t in draw(levels[i : i + share])]

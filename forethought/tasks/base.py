@@ -71,7 +71,7 @@ class Taskset:
     paths: Sequence[str] = ()  # of the task table: options that are files of data, relative to the recipe
     notes: Sequence[str] = ()  # what a run says at its start, such as what was left out
     has_plans: bool = False  # every task that is evaluated has an oracle's plan; True for an `Oracle`
-    shows: bool = False  # every task that `shown` can draw has a demonstration; True for an `Oracle`
+    all_demonstrable: bool = False  # every task that `demonstrable` draws has one; True for an `Oracle`
     drawn: bool = False  # tasks are drawn without end, and plans have an exact executor
     judges: bool = (
         True  # the environment says whether an episode succeeded; else rewards are the recipe's own
@@ -80,7 +80,7 @@ class Taskset:
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        for name in ("has_plans", "shows"):
+        for name in ("has_plans", "all_demonstrable"):
             if face(cls, Oracle) and not any(name in vars(c) for c in cls.__mro__ if c is not Taskset):
                 setattr(cls, name, True)
 
@@ -166,13 +166,13 @@ class Taskset:
         """The prompt: text, or messages where the data are conversations."""
         return f"{task.context} {task.prompt}".strip() if self.spaced else task.prompt
 
-    # ---- what can be shown
+    # ---- demonstrations
 
     def has_plan(self, task: Task) -> bool:
         """Whether this task has an oracle's plan."""
         return self.has_plans
 
-    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+    def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training tasks to demonstrate, one per level."""
         return self.family(rng, levels, "train")
 
@@ -265,7 +265,7 @@ class Guidable(Protocol):
         """Training problems with their worked solutions, at most `most` (0: all), the same ones whenever it
         is asked."""
 
-    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
+    def with_plan(self, task: Task, plan: str, chain: str) -> list[Turn]:
         """The demonstration with this plan. UserError where the interface refuses it."""
 
     def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:

@@ -68,7 +68,7 @@ class Guided(Taskset):
             task=task,
         )
 
-    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
+    def with_plan(self, task: Task, plan: str, chain: str) -> list[Turn]:
         """The demonstration of a task with this plan (without its stop word). UserError where the interface
         refuses the plan."""
         text = f"{' '.join(plan.split())} {self.stops['plan']}"
@@ -88,7 +88,9 @@ class Guided(Taskset):
                 f"{foreign[0]!r} is none of the {len(self._drawn)} tasks that {self.name} draws "
                 f"here; distil again"
             )
-        given = {id: self.show(self._drawn[id], plan, chain)[0].text for id, (plan, chain) in plans.items()}
+        given = {
+            id: self.with_plan(self._drawn[id], plan, chain)[0].text for id, (plan, chain) in plans.items()
+        }
         shown = {
             level: [self._drawn[id] for id in given if self._drawn[id].level == level]
             for level in self.levels
@@ -100,7 +102,7 @@ class Guided(Taskset):
             )
         self._plans, self._shown = given, shown
 
-    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+    def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training tasks to demonstrate, one per level: those that were given plans, or fresh ones where none
         was."""
         if not self._shown:

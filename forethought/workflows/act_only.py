@@ -24,7 +24,7 @@ async def _execute(act: Trajectory) -> None:
         await act.generate("act")
 
 
-def shown(taskset: Taskset, task: Task) -> list[Turn]:
+def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """The acts and observations of a demonstration, without its plan."""
     return [
         turn

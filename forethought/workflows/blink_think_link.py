@@ -65,7 +65,7 @@ async def _link(link: Trajectory, task: Task, plan: str) -> None:
         await link.generate("link")
 
 
-def shown(taskset: Taskset, task: Task) -> list[Turn]:
+def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """The oracle's look, and the taskset's demonstration in the roles of this workflow."""
     says = {"plan": "think", "act": "link", None: None}
     turns = [

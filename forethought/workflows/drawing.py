@@ -18,10 +18,10 @@ def drawn(taskset: Taskset, rng: random.Random, levels: list[int], split: Split)
         return undrawn(taskset, levels, fault)
 
 
-def shown(taskset: Taskset, rng: random.Random, levels: list[int]) -> list[Task]:
+def demonstrable(taskset: Taskset, rng: random.Random, levels: list[int]) -> list[Task]:
     """Training tasks to demonstrate."""
     try:
-        return taskset.shown(rng, levels)
+        return taskset.demonstrable(rng, levels)
     except Fault as fault:
         return undrawn(taskset, levels, fault)
 

@@ -10,7 +10,7 @@ from forethought.workflows.plan_then_act import judge, oracle
 from forethought.workflows.steps import acts_of, steps_of
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
-__all__ = ["oracle", "plan_steps", "shown"]
+__all__ = ["oracle", "plan_steps", "demonstration"]
 
 
 async def plan_steps(t: Trajectory, task: Task, n: Counts) -> None:
@@ -53,7 +53,7 @@ async def _execute(act: Trajectory, task: Task, plan: str, steps: list[str]) -> 
             await act.generate("act")
 
 
-def shown(taskset: Taskset, task: Task) -> list[Turn]:
+def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """The plan, and before each act its next step."""
     demonstrated = needed(taskset, Demonstrates, "plan_steps").demonstrate(task)
     plan, acts = demonstrated[0], acts_of(demonstrated)

@@ -71,7 +71,7 @@ def _parse(plan: Trajectory, task: Task) -> None:
             plan.refuse(parsed.reason)
 
 
-def shown(taskset: Taskset, task: Task) -> list[Turn]:
+def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """The whole demonstration: plan, acts and observations."""
     return needed(taskset, Demonstrates, "plan_then_act").demonstrate(task)
 
@@ -80,4 +80,4 @@ def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
     """The oracle's texts for `role`, turn by turn."""
     if role == "plan":
         return [needed(taskset, Oracle, "plan_then_act").oracle_plan(task)]
-    return [turn.text for turn in shown(taskset, task) if turn.role == role]
+    return [turn.text for turn in demonstration(taskset, task) if turn.role == role]

@@ -46,7 +46,7 @@ def _is_whole(thought: Trajectory) -> bool:
     return thought.accepted
 
 
-def shown(taskset: Taskset, task: Task) -> list[Turn]:
+def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """Before each act the plan's next step, as a thought."""
     knows = needed(taskset, Oracle, "react")
     acts = acts_of(knows.demonstrate(task))

@@ -54,22 +54,22 @@ class Rollouts:
         tight = [self.words.tight] if self.words.tight else []
         return [*computes, *self.engine.notes, *self.taskset.notes, *tight]
 
-    # ---- what can be shown; tasksets whose problems come without plans can show those that were given some
+    # ---- demonstrations: of problems without plans, those that were given some
 
-    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+    def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training tasks to demonstrate, one per level; where the taskset breaks, `Undrawn` ones."""
-        return drawing.shown(self.taskset, rng, levels)
+        return drawing.demonstrable(self.taskset, rng, levels)
 
     def turns(self, task: Task) -> list[tuple[Turn, tuple[int, ...]]]:
         """The turns of a task's demonstration under the workflow with their tokens, token for token what a
         rollout that says the same would read and say; [] where it could not be drawn, or the taskset breaks
         over it."""
         try:
-            shown = [] if isinstance(task.state, Undrawn) else self.workflow.shown(self.taskset, task)
-            if shown:
+            said = [] if isinstance(task.state, Undrawn) else self.workflow.demonstration(self.taskset, task)
+            if said:
                 self.words.encoded("task", "family", self.words.root_ids, task)
             found: list[tuple[Turn, tuple[int, ...]]] = []
-            for turn in self._joined(shown):
+            for turn in self._joined(said):
                 if turn.role and found:
                     self._open(found, turn.role)
                 found.append((turn, self._turn_ids(turn, found)))
@@ -77,9 +77,9 @@ class Rollouts:
         except Fault:
             return []
 
-    def _joined(self, shown: Sequence[Turn]) -> Iterator[Turn]:
+    def _joined(self, said: Sequence[Turn]) -> Iterator[Turn]:
         """The turns, with observations in a row as a trajectory reads them."""
-        for role, turns in groupby(shown, key=lambda turn: turn.role):
+        for role, turns in groupby(said, key=lambda turn: turn.role):
             if role is not None or self.words.spaced:
                 yield from turns
             else:
@@ -106,16 +106,16 @@ class Rollouts:
         with the longest turns allowed and what is read between them (`Words.check_room`). What the
         environment says is counted where the taskset tells its length or can demonstrate it; else it shows
         while rollouts grow (overlong)."""
-        shown: list[list[tuple[str | None, int]]] = []
+        turns: list[list[tuple[str | None, int]]] = []
         for task in tasks or self.words.deepest():
             with suppress(UserError):  # of one that cannot be demonstrated, whoever demonstrates it hears
                 if self.oracle_plan(task):
-                    shown.append([(turn.role, len(ids)) for turn, ids in self.turns(task)])
-        self.words.check_room(tasks, demonstrated, self.words.most_read(shown))
+                    turns.append([(turn.role, len(ids)) for turn, ids in self.turns(task)])
+        self.words.check_room(tasks, demonstrated, self.words.most_read(turns))
 
-    def shows(self) -> bool:
-        """Whether every task that `shown` can draw has a demonstration."""
-        return self.taskset.shows
+    def all_demonstrable(self) -> bool:
+        """Whether every task that `demonstrable` can draw has a demonstration."""
+        return self.taskset.all_demonstrable
 
     def oracle_plan(self, task: Task) -> str:
         """The oracle's plan, "" where the taskset knows none for this task, or breaks over it."""

@@ -13,18 +13,18 @@ from forethought.workflows import act_only, blink_think_link, plan_steps, plan_t
 from forethought.workflows.trajectory import Counts, Trajectory
 
 Run = Callable[[Trajectory, Task, Counts], Coroutine[Any, Any, None]]
-Shown = Callable[[Taskset, Task], list[Turn]]
+Demonstration = Callable[[Taskset, Task], list[Turn]]
 Oracle = Callable[[Taskset, Task, str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """`run`: the coroutine. `shown`: what imitation shows of a task. `oracle`: what the oracle says in a
-    role, in order."""
+    """`run`: the coroutine. `demonstration`: what imitation shows of a task. `oracle`: what the oracle says
+    in a role, in order."""
 
     name: str
     run: Run
-    shown: Shown
+    demonstration: Demonstration
     oracle: Oracle
     speaks: Speaks
 
@@ -43,7 +43,7 @@ def register(
     name: str,
     run: Run,
     roles: tuple[str, ...] = (),
-    shown: Shown | None = None,
+    demonstration: Demonstration | None = None,
     oracle: Oracle | None = None,
     options: Mapping[str, int] | None = None,
     continues: Mapping[str, str] | None = None,
@@ -52,7 +52,9 @@ def register(
     `@workflow`, or `roles` and the rest declare it here. No other process knows the name; a recipe that names
     the code itself ("flow.py:think_twice") is known everywhere."""
     if roles:
-        workflow(roles=roles, continues=continues, options=options, shown=shown, oracle=oracle)(run)
+        workflow(
+            roles=roles, continues=continues, options=options, demonstration=demonstration, oracle=oracle
+        )(run)
     WORKFLOWS[name], SPEAKING[name] = _own(name, run), getattr(run, DECLARED)
     return WORKFLOWS[name]
 
@@ -69,21 +71,23 @@ def _own(name: str, run: Run) -> Workflow:
         turns = needed(taskset, Demonstrates, name).demonstrate(task)
         return [turn for turn in turns if turn.role is None or turn.role in said.roles]
 
-    shown = said.shown or demonstrated
-    return Workflow(name, run, shown, said.oracle or _said_in(shown), said)
+    demonstration = said.demonstration or demonstrated
+    return Workflow(name, run, demonstration, said.oracle or _said_in(demonstration), said)
 
 
-def _said_in(shown: Shown) -> Oracle:
-    return lambda taskset, task, role: [turn.text for turn in shown(taskset, task) if turn.role == role]
+def _said_in(demonstration: Demonstration) -> Oracle:
+    return lambda taskset, task, role: [
+        turn.text for turn in demonstration(taskset, task) if turn.role == role
+    ]
 
 
 WORKFLOWS: dict[str, Workflow] = {
-    name: Workflow(name, run, shown, oracle or _said_in(shown), SPEAKING[name])
-    for name, run, shown, oracle in (
-        ("plan_then_act", plan_then_act.plan_then_act, plan_then_act.shown, plan_then_act.oracle),
-        ("act_only", act_only.act_only, act_only.shown, None),
-        ("react", react.react, react.shown, None),
-        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.shown, None),
-        ("plan_steps", plan_steps.plan_steps, plan_steps.shown, plan_steps.oracle),
+    name: Workflow(name, run, demonstration, oracle or _said_in(demonstration), SPEAKING[name])
+    for name, run, demonstration, oracle in (
+        ("plan_then_act", plan_then_act.plan_then_act, plan_then_act.demonstration, plan_then_act.oracle),
+        ("act_only", act_only.act_only, act_only.demonstration, None),
+        ("react", react.react, react.demonstration, None),
+        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.demonstration, None),
+        ("plan_steps", plan_steps.plan_steps, plan_steps.demonstration, plan_steps.oracle),
     )
 }

@@ -122,13 +122,15 @@ def test_a_turn_that_is_no_action_is_told_or_ends_the_episode(file):
 
 def test_random_actions_are_shown_where_they_are_known(file):
     taskset = made(f"{file}:Door", actions=["left", "right"])
-    assert taskset.shows
+    assert taskset.all_demonstrable
     turns = taskset.demonstrate(first(taskset))
     assert {turn.text for turn in turns if turn.role == "act"} <= {"left", "right"} and turns[-1].role
     assert taskset.demonstrate(first(taskset)) == turns
-    assert not made(f"{file}:Door").shows  # nobody knows what an action is
-    assert not made(f"{file}:Waits", actions=["left"]).shows
-    assert not made(f"{file}:Door", actions=["left", "right"], plan="tags").shows  # nor what a plan is
+    assert not made(f"{file}:Door").all_demonstrable  # nobody knows what an action is
+    assert not made(f"{file}:Waits", actions=["left"]).all_demonstrable
+    assert not made(
+        f"{file}:Door", actions=["left", "right"], plan="tags"
+    ).all_demonstrable  # nor what a plan is
 
 
 def test_plans_stand_between_tags(file):

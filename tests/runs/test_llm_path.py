@@ -181,7 +181,7 @@ def test_every_end_of_the_family_ends_a_turn_and_is_no_text(family):
     assert engine.end == ends[0] and engine.ends == set(ends)
     task = rollouts.taskset.pool(0, "train")[0]
     rollouts.taskset.guide({t.id: ("Add.", "So.") for t in rollouts.taskset._demos})
-    shown = rollouts.taskset.shown(random.Random(0), [0])
+    shown = rollouts.taskset.demonstrable(random.Random(0), [0])
     assert demonstration_segments(rollouts, shown, [{"plan", "act"}])[-1].token_ids[-1] == ends[0]
     for end in ends:  # a model that says nothing else
         speaks_only(engine, end)

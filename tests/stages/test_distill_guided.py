@@ -66,7 +66,7 @@ def test_the_oracle_is_the_rule_and_none_of_its_plans_leaks(family):
 def test_a_family_shows_what_it_showed_before_until_it_is_guided(family):
     level = family.levels[0]
     drawn = lambda draw: draw(random.Random(5), [level, level])  # noqa: E731
-    assert drawn(family.shown) == drawn(lambda rng, levels: family.family(rng, levels, "train"))
+    assert drawn(family.demonstrable) == drawn(lambda rng, levels: family.family(rng, levels, "train"))
     worked = family.worked(4)
     plans = {w.id: (family.oracle_plan(w.task).removesuffix(family.stops["plan"]), w.chain) for w in worked}
     before = [family.demonstrate(w.task) for w in worked]
@@ -78,7 +78,7 @@ def test_a_family_shows_what_it_showed_before_until_it_is_guided(family):
 
 
 def drawn_levels(family, rng):
-    return family.shown(rng, list(family.levels))
+    return family.demonstrable(rng, list(family.levels))
 
 
 def test_imitation_shows_the_plan_that_was_distilled_and_the_acts_of_the_oracle():
@@ -104,7 +104,7 @@ def test_a_plan_is_shown_in_the_familys_own_spelling():
     [worked] = desk.worked(1)
     own = desk.oracle_plan(worked.task)
     squeezed = json.dumps(json.loads(own.removesuffix("</plan>")), separators=(",", ":"), indent=1)
-    assert desk.show(worked.task, squeezed, "")[0].text == own
+    assert desk.with_plan(worked.task, squeezed, "")[0].text == own
 
 
 @pytest.mark.parametrize(

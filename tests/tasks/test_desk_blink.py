@@ -8,7 +8,7 @@ from forethought.core.types import Task
 from forethought.interface.result import Refusal
 from forethought.tasks.desk.blink import mistake
 from forethought.tasks.desk.taskset import Desk, Goal
-from forethought.workflows.blink_think_link import shown
+from forethought.workflows.blink_think_link import demonstration
 
 TAGS = {"plan": "think", "act": "link"}
 # e is on the desk, s hangs from e, c from s; w hangs from e too
@@ -26,7 +26,7 @@ DESK = Desk((1, 2, 3), widgets=4, plans="path", tags=TAGS)
 
 
 def test_what_is_shown_of_each_role():
-    assert [(turn.role, turn.text) for turn in shown(DESK, HAND)] == [
+    assert [(turn.role, turn.text) for turn in demonstration(DESK, HAND)] == [
         ("blink", "c s e </blink>"),
         ("think", "e s c </think>"),
         ("link", "e x8 y9 s x5 y7 c x3 y4 v3 </link>"),

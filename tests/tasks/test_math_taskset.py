@@ -342,16 +342,16 @@ SHOWN = [
 
 def test_imitation_reads_demos_and_reinforcement_the_training_problems(made, tmp_path):
     taskset = made(demos=write(tmp_path / "shown.jsonl", SHOWN))
-    assert {t.state.problem for t in taskset.shown(random.Random(0), [1, 2] * 20)} == {
+    assert {t.state.problem for t in taskset.demonstrable(random.Random(0), [1, 2] * 20)} == {
         f"Shown {i}?" for i in range(4)
     }
     assert {t.state.problem for t in taskset.family(random.Random(0), [1, 2] * 30, "train")} == {
         f"Train {i}?" for i in range(6)
     }
-    assert taskset.shows and not made().shows and taskset.notes == []
+    assert taskset.all_demonstrable and not made().all_demonstrable and taskset.notes == []
     assert [w.question for w in taskset.worked(3)] == ["Shown 0?", "Shown 1?", "Shown 2?"]
     taskset.guide({f"{tmp_path.name}/shown/{n}": ("2. Think.", "So.") for n in (1, 2)})
-    assert {t.state.plan for t in taskset.shown(random.Random(0), [1, 2] * 20)} == {"2. Think."}
+    assert {t.state.plan for t in taskset.demonstrable(random.Random(0), [1, 2] * 20)} == {"2. Think."}
     with pytest.raises(RecipeError, match=r"task.demos: has no problem of level 2; it has \[1\]"):
         made(demos=write(tmp_path / "one.jsonl", SHOWN[:1]))
 

@@ -112,7 +112,7 @@ def test_a_plan_between_tags_comes_first(tmp_path):
     [task, *_] = some(text)
     assert text.opens == {"plan": "<p>"} and text.stops == {"plan": "</p>", "act": ""}
     assert "<p>" in text.messages(task)[0]["content"] and task.prompt.endswith("\n")
-    assert text.has_plans and text.shows
+    assert text.has_plans and text.all_demonstrable
     plan, act = text.demonstrate(task)
     assert plan.text == "\nAdd the two numbers.\n</p>" and text.parse_plan(task, plan.text).score == 1.0
     assert act.text == f"\nThe sum is {task.state.answer}."

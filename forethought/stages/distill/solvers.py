@@ -48,7 +48,7 @@ class Exact:
 
     def _solves(self, item: Item, plan: str) -> bool:
         task = task_of(item)
-        first, *rest = needed(self.taskset, Guidable, "solver").show(task, plan, item.chain)
+        first, *rest = needed(self.taskset, Guidable, "solver").with_plan(task, plan, item.chain)
         acts = [turn.text for turn in rest if turn.role is not None]
         return bool(
             self.taskset.judge_plan(task, first.text).score
@@ -97,7 +97,7 @@ class Acting:
 
     def __call__(self, pairs: Sequence[tuple[Item, str]]) -> list[bool]:
         shown = [
-            (item, self.rollouts.taskset.show(task_of(item), plan, item.chain)[0].text)
+            (item, self.rollouts.taskset.with_plan(task_of(item), plan, item.chain)[0].text)
             for item, plan in pairs
         ]
         asked = [

@@ -170,7 +170,7 @@ def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
 
     def refuse(item: Item, plan: str) -> str:
         try:
-            turns = rollouts.taskset.show(task_of(item), plan, item.chain)
+            turns = rollouts.taskset.with_plan(task_of(item), plan, item.chain)
         except UserError as error:
             return str(error)
         tokens = len(rollouts.words.root_ids(task_of(item))) + sum(

@@ -21,7 +21,7 @@ def conflict_of(s: Setting, k: int, batch: Batch, objective: Objective) -> dict[
     speakers = s.speakers(policy)
     roles = [role for role in speakers if any(one.stream and one.role == role for one in batch.segments)]
     # nothing to compare, or nothing to compare it with
-    if not roles or (len(roles) == 1 and not s.rollouts.shows()):
+    if not roles or (len(roles) == 1 and not s.rollouts.all_demonstrable()):
         return {}
     engine.set_aside(policy, "all")
     if len(speakers) == len(roles) == 2:  # the whole, less one of them, is the other
@@ -49,7 +49,7 @@ def _alone(s: Setting, k: int, batch: Batch, objective: Objective, role: str) ->
     own = for_role(batch, role)
     if any(one.stream for one in own.segments):
         s.engine.forward_backward(own, objective)
-    elif not (s.rollouts.shows() and _imitated(s, k, batch.policy, [role])):
+    elif not (s.rollouts.all_demonstrable() and _imitated(s, k, batch.policy, [role])):
         return False
     s.surgery.set_aside(batch.policy, role)
     return True

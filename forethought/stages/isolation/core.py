@@ -19,7 +19,7 @@ from forethought.engines.base import Engine, surgery_of
 from forethought.learn.batches import demonstration_segments, targets
 from forethought.learn.losses import term
 from forethought.recipe.schema import OptimSpec, TrainingSpec
-from forethought.stages.isolation.demonstrations import shown
+from forethought.stages.isolation.demonstrations import demonstrable
 from forethought.workflows.rollout import Rollouts
 
 REGION = "core-"  # begins the names of regions, and of the models that showed them
@@ -114,7 +114,7 @@ def _imitate(
     engine.prepare(name, OptimSpec(lr=isolation.core_lr, weight_decay=0.0))
     for k in range(isolation.core_steps):
         rng = random.Random(seed_of(seed, "core", "-".join(roles), k))
-        tasks = shown(rollouts, rng, spec.batch)
+        tasks = demonstrable(rollouts, rng, spec.batch)
         segments = demonstration_segments(rollouts, tasks, [set(roles)] * len(tasks))
         tokens = targets(segments, "sft")
         if not tokens:

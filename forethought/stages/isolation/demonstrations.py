@@ -13,10 +13,10 @@ from forethought.workflows.rollout import Rollouts
 SHARE = 8  # demonstrations on one context, where the taskset has contexts
 
 
-def shown(rollouts: Rollouts, rng: random.Random, n: int) -> list[Task]:
+def demonstrable(rollouts: Rollouts, rng: random.Random, n: int) -> list[Task]:
     """`n` tasks of all levels, which the family demonstrates."""
     levels = rng.choices(rollouts.taskset.levels, k=n)
-    return [t for i in range(0, n, SHARE) for t in rollouts.shown(rng, levels[i : i + SHARE])]
+    return [t for i in range(0, n, SHARE) for t in rollouts.demonstrable(rng, levels[i : i + SHARE])]
 
 
 def demonstrations(
@@ -25,5 +25,5 @@ def demonstrations(
     """Drawn anew at every step, and for every purpose `name`; `roles` (default: those that do not train)
     carry loss. None where the family can show nothing."""
     n = max(1, round(s.spec.isolation.demos * s.spec.batch))
-    tasks = shown(s.rollouts, s.rng(k, name), n)
+    tasks = demonstrable(s.rollouts, s.rng(k, name), n)
     return demonstration_segments(s.rollouts, tasks, [set(roles or s.others())] * n, stream)

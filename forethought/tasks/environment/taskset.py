@@ -215,7 +215,7 @@ class Environments(Taskset):
     # ---- demonstrations
 
     @property
-    def shows(self) -> bool:  # type: ignore[override]
+    def all_demonstrable(self) -> bool:  # type: ignore[override]
         """Whether there is something to imitate: random actions, which show how acts are written."""
         return not self.adapter.waits and not self.opens and self.adapter.sample(random.Random(0)) is not None
 

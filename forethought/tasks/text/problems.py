@@ -174,7 +174,7 @@ class Problems(Taskset):
             for task, chain in told[: most or None]
         ]
 
-    def show(self, task: Task, plan: str, chain: str) -> list[Turn]:
+    def with_plan(self, task: Task, plan: str, chain: str) -> list[Turn]:
         """The demonstration of a problem with this plan and chain. UserError where the interface refuses
         either."""
         return self.demonstrate(guided(task, plan, chain))
@@ -190,12 +190,12 @@ class Problems(Taskset):
             )
 
     @property
-    def shows(self) -> bool:
-        """Whether every problem that `shown` can draw has a plan and a chain."""
+    def all_demonstrable(self) -> bool:
+        """Whether every problem that `demonstrable` can draw has a plan and a chain."""
         drawn = [self._shown.get(level, []) for level in self.levels]
         return all(tasks and all(task.state.plan and task.state.chain for task in tasks) for tasks in drawn)
 
-    def shown(self, rng: random.Random, levels: list[int]) -> list[Task]:
+    def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
         """Training problems that can be demonstrated, one per level."""
         return [rng.choice(self._shown[level]) for level in levels]
 
