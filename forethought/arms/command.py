@@ -142,8 +142,7 @@ def _plan(declared: Declared, todo: Sequence[Job], chosen: Sequence[Job], worker
     runs = [job for job in todo if not job.is_prefix]
     lines = [
         f"{declared.name}: {count(len(chosen), 'run')}, {len(chosen) - len(runs)} of them finished; to "
-        f"train: "
-        f"{len(shared)} shared prefix{'' if len(shared) == 1 else 'es'} and "
+        f"train: {len(shared)} shared prefix{'' if len(shared) == 1 else 'es'} and "
         f"{count(len(runs), 'run')}, {_at_once(workers)}"
     ]
     for job in todo:

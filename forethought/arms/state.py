@@ -117,9 +117,8 @@ def refuse_changed(jobs: Iterable[Job], redo: Collection[str]) -> None:
             found = recipe_differences(job)
             more = f" and {len(found) - 4} more" if len(found) > 4 else ""
             raise UserError(
-                f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); "
-                f"choose another --out, "
-                f"or train it again with --redo {job.name}"
+                f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); choose another "
+                f"--out, or train it again with --redo {job.name}"
             )
 
 

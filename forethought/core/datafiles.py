@@ -184,9 +184,8 @@ def half(value: Any) -> str | None:
             if lone is not None:
                 place = f"field {field!r}" if field and field.isprintable() else "a text"
                 return (
-                    f"{place} holds half of a character (U+{ord(lone):04X}), which no tokenizer can "
-                    f"read; write the whole character "
-                    "or none"
+                    f"{place} holds half of a character (U+{ord(lone):04X}), which no tokenizer can read; "
+                    "write the whole character or none"
                 )
         elif isinstance(at, dict):
             todo += [

@@ -247,7 +247,7 @@ def room_of(request: Request, context: int) -> int:
         or not 0 <= request.seed < 1 << 64
     ):
         raise ValueError(
-            f"a request needs n >= 1, temperature >= 0, 0 < top_p <= 1 and a seed of 64 bits; found n = "
+            "a request needs n >= 1, temperature >= 0, 0 < top_p <= 1 and a seed of 64 bits; found n = "
             f"{request.n}, temperature = {request.temperature}, top_p = {request.top_p}, seed = "
             f"{request.seed}"
         )

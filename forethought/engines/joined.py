@@ -113,8 +113,7 @@ class Joined:
             raise ValueError(f"no region {lost[0]!r}; there are {sorted(self.regions)}")
         if len(keys := {key for key, _ in places} | {self.regions[region] for region in regions}) > 1:
             raise ValueError(
-                f"{' and '.join(repr(name) for name in [*policies, *regions])} belong to "
-                f"different models "
+                f"{' and '.join(repr(name) for name in [*policies, *regions])} belong to different models "
                 f"({', '.join(sorted(keys))}), whose weights have nothing in common"
             )
         return keys.pop(), [inner for _, inner in places]
@@ -262,8 +261,7 @@ class Joined:
         )
         if note["engines"] != sorted(self.engines):
             raise CheckpointError(
-                f"{directory} holds {note['engines'] or 'one model'}, this run has "
-                f"{sorted(self.engines)}; "
+                f"{directory} holds {note['engines'] or 'one model'}, this run has {sorted(self.engines)}; "
                 "resume with the recipe that wrote it"
             )
         for key, engine in self.engines.items():
@@ -301,7 +299,6 @@ def _check_tokenizers(main: Engine, other: Engine, key: str, probes: Sequence[st
             names = f"{main.facts()['model']} and {other.facts()['model']} (for {key!r})"
             raise UserError(
                 f"{names} have different tokenizers: {probe!r} is {list(ids)} for one and "
-                f"{list(other.encode(probe))} for the "
-                "other; both models must have the same tokenizer, because one reads what the "
-                "other writes"
+                f"{list(other.encode(probe))} for the other; both models must have the same tokenizer, "
+                "because one reads what the other writes"
             )

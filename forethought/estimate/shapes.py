@@ -162,9 +162,8 @@ def shape_of(path: str) -> Shape:
     name = path.split("/")[-1].lower().removesuffix("-instruct").removesuffix("-base")
     if name not in KNOWN:
         raise UserError(
-            f"the shape of {path} is not known before it is downloaded (known: "
-            f"{', '.join(KNOWN)}); put its config.json into a "
-            "folder and give that folder as --model for the dry run"
+            f"the shape of {path} is not known before it is downloaded (known: {', '.join(KNOWN)}); put its "
+            "config.json into a folder and give that folder as --model for the dry run"
         )
     return KNOWN[name]
 

@@ -62,14 +62,12 @@ def mine(options: MineOptions, stream: IO[str]) -> int:
     grams = sum(len(cluster.grams) for cluster in mined.clusters)
     print(
         f"{mined.ngrams} different n-grams of {spec.shortest} to {spec.longest} words; {mined.considered} "
-        f"clustered"
-        f"{_left_out(mined.ngrams, mined.considered, spec)}",
+        f"clustered{_left_out(mined.ngrams, mined.considered, spec)}",
         file=stream,
     )
     print(
         f"{grams} grams in {len(mined.clusters)} of {spec.clusters} clusters, each in at least "
-        f"{mined.threshold:g} of {mined.documents} "
-        f"solutions, in {time.perf_counter() - started:.0f} s",
+        f"{mined.threshold:g} of {mined.documents} solutions, in {time.perf_counter() - started:.0f} s",
         file=stream,
     )
     for cluster in mined.clusters[:5]:

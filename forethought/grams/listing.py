@@ -24,8 +24,8 @@ from forethought.grams.words import normal, words
 
 TITLE = "Strategic grams (arXiv 2509.03646): phrases by which text is recognised as planning."
 HELP = (
-    "One a line; # begins a comment. Take out what is no planning, a line or a whole cluster, and add "
-    "your own."
+    "One a line; # begins a comment. Take out what is no planning, a line or a whole cluster, and add your "
+    "own."
 )
 MOST_WORDS = 20  # a line with more is a text, not a gram
 

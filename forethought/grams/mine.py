@@ -80,10 +80,9 @@ def mine(texts: Sequence[str], embed: Embed, spec: MineSpec) -> Mined:
     ngrams = NGrams(texts, spec)
     if len(ngrams.texts) < spec.clusters:
         raise UserError(
-            f"{len(ngrams.texts)} n-grams of {spec.shortest} to {spec.longest} words stand in at "
-            f"least {spec.least} of "
-            f"{len(texts)} solutions, too few for {spec.clusters} clusters; lower clusters or "
-            f"least, or give more solutions"
+            f"{len(ngrams.texts)} n-grams of {spec.shortest} to {spec.longest} words stand in at least "
+            f"{spec.least} of {len(texts)} solutions, too few for {spec.clusters} clusters; lower clusters "
+            "or least, or give more solutions"
         )
     label_N = kmeans(embed(ngrams.texts), spec.clusters, spec.seed)
     frequency_C = ngrams.cluster_frequency(label_N, spec.clusters)

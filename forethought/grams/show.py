@@ -70,8 +70,7 @@ def _occurrences(listing: Listing, matches: Sequence[Sequence[Match]], stream: I
     some = sum(bool(own) for own in matches)
     print(
         f"{total} occurrences of {len(counts)} grams, in {some} of {texts} texts ({100 * some / texts:.1f} "
-        f"%); "
-        f"semantic entropy {entropy(counts.values()):.2f} nats",
+        f"%); semantic entropy {entropy(counts.values()):.2f} nats",
         file=stream,
     )
     for gram, count in counts.most_common(OFTEN):

@@ -22,9 +22,8 @@ from forethought.interface.result import Parsed, Refusal, Refused, quoted_text
 
 Need = Literal["required", "optional", "forbidden"]
 PLACES = tuple(
-    "above at below beside between bottom center centre corner first in inside last left middle "
-    "near next on right row top "
-    "under".split()
+    "above at below beside between bottom center centre corner first in inside last left middle near next on "
+    "right row top under".split()
 )
 """Words of which a description that says where something is holds at least one, for `GuiGrammar.places`."""
 

@@ -23,10 +23,8 @@ from forethought.tasks.base import Asked, Taskset
 COVERED = 0.5  # share of a sub-question's content words that the step beside it must hold
 _FUNCTION_WORDS = frozenset(
     "a an the this that these those each all some any of to in on at by for from with as into and or but if "
-    "then than so is are was "
-    "were be been do does did has have had will would can could should it its he she they them his her their "
-    "him we you i who what which "
-    "when where why how many much there".split()
+    "then than so is are was were be been do does did has have had will would can could should it its he she "
+    "they them his her their him we you i who what which when where why how many much there".split()
 )
 _WORD = re.compile(r"\d+(?:\.\d+)?|[^\W\d_]+")
 _NUMBERED = re.compile(r"(?:(?<=\s)|^)(?:step\s+)?\d{1,2}[.):]\s+", re.IGNORECASE)

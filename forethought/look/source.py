@@ -83,8 +83,7 @@ def find(
     if task is None:
         what = "is a model" if path.exists() else "is not a run directory; for a model on the hub"
         raise UserError(
-            f"{path} {what}: say on which task to look at it, with --task NAME or --task "
-            f"FILE.toml "
+            f"{path} {what}: say on which task to look at it, with --task NAME or --task FILE.toml "
             f"(families: {', '.join(sorted(TASKSETS))})"
         )
     bare = _with_task(Recipe(name="look", layout="shared", model=ModelSpec(path=str(path))), task)

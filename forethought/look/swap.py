@@ -105,7 +105,7 @@ def _check_roles(named: dict[str, Source]) -> None:
     if other := next((name for name, found in others if found != roles), None):
         raise UserError(
             f"{first} speaks {listed(roles)} and {other} {listed(spoken[other])}; swap exchanges the same "
-            f"roles"
+            "roles"
         )
     if len(roles) == 1:
         raise UserError(
@@ -115,8 +115,7 @@ def _check_roles(named: dict[str, Source]) -> None:
     if again := [role for role in roles[:-1] if role in workflow.each_turn]:
         raise UserError(
             f"{again[0]} speaks again before every answer of the environment (workflow {workflow.name}), so "
-            f"its "
-            f"turns cannot be written before {roles[-1]} speaks; swap takes workflows where they can"
+            f"its turns cannot be written before {roles[-1]} speaks; swap takes workflows where they can"
         )
 
 
@@ -292,8 +291,8 @@ def _cell(scores: Sequence[float | None], home: Sequence[float | None], is_home:
     there = [score for score in scores if score is not None]
     if not there:
         raise UserError(
-            f"all {len(scores)} tasks failed for a planner and an actor; see `forethought eval` "
-            f"for what broke"
+            f"all {len(scores)} tasks failed for a planner and an actor; see `forethought eval` for what "
+            "broke"
         )
     low, high = wilson(sum(there), len(there))
     cell = {"value": sum(there) / len(there), "low": low, "high": high}

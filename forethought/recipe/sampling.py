@@ -22,7 +22,7 @@ def measured_with(samples: int = 1, temperature: float | None = None, top_p: flo
     heat = usual["temperature"] if temperature is None else temperature
     if heat == 0 and top_p is not None:
         raise UserError(
-            "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, "
-            "or leave it out"
+            "--top-p says nothing at temperature 0, which is greedy; give a --temperature too, or leave it "
+            "out"
         )
     return TreeSpec(temperature=heat, top_p=usual["top_p"] if top_p is None else top_p)

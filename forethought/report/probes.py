@@ -80,8 +80,7 @@ def harm(run: Run) -> str:
         return "No stage clearly harmed a role that it watched."
     (value, low, high), role, step, stage = min(worst)
     return (
-        f"The largest harm: by step {step:,}, stage {stage + 1} had changed {role} by {signed(value)} "
-        f"points "
+        f"The largest harm: by step {step:,}, stage {stage + 1} had changed {role} by {signed(value)} points "
         f"[{signed(low)}, {signed(high)}] since its start."
     )
 

@@ -227,9 +227,8 @@ def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     if steps:
         told.append(
-            f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke "
-            f"for some rollouts; they "
-            "trained nothing and were not counted (faults.json has the tracebacks)."
+            f"In {count(steps, 'step')} the environment, the task family, a grader or a parser broke for "
+            "some rollouts; they trained nothing and were not counted (faults.json has the tracebacks)."
         )
     return told
 

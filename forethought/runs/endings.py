@@ -33,9 +33,8 @@ def close(store: Store, summary: Mapping[str, object], tell: Tell) -> Path | Non
         return report.write(store.out)
     except Exception as error:
         tell(
-            f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that "
-            f"is mended: "
-            f"forethought report {quoted(store.out)}"
+            f"there is no report.html ({type(error).__name__}: {' '.join(str(error).split())}); once that is "
+            f"mended: forethought report {quoted(store.out)}"
         )
         return None
 
@@ -119,7 +118,6 @@ def diverged(store: Store, recipe: Recipe, at: Progress, why: object) -> Diverge
     kept = f"; the weights of step {steps[-1]} are intact in {store.checkpoints}" if steps else ""
     command = f"forethought train {quoted(store.out)} --set {key}={lower:g} --out NEW"
     return Diverged(
-        f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} "
-        f"and check the rewards: "
-        f"{command}{kept}"
+        f"weights have diverged at step {at.step}: {why}; lower {key} from {rate:g} to {lower:g} and check "
+        f"the rewards: {command}{kept}"
     )

@@ -74,8 +74,7 @@ class Failures:
         n, tried = len(p.failures), sum(t for _, t in p.failures)
         return (
             f"{lost} of {tried} trajectories of the last {f'{n} steps' if n > 1 else 'step'} failed "
-            f"(limits.max_failed = "
-            f"{self.limits.max_failed:g} of {self.limits.window} steps)"
+            f"(limits.max_failed = {self.limits.max_failed:g} of {self.limits.window} steps)"
         )
 
     def _stop(self, p: Progress, why: str) -> FaultStop:
@@ -84,8 +83,7 @@ class Failures:
         kept = "everything is saved" if p.step else "nothing was trained yet"
         return FaultStop(
             f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
-            f"{self.store.out / FILE}; "
-            f"{kept}. Mend it, then continue with: forethought train --resume "
+            f"{self.store.out / FILE}; {kept}. Mend it, then continue with: forethought train --resume "
             f"{quoted(self.store.out)}"
         )
 
@@ -111,10 +109,8 @@ class Failures:
         try:
             print(
                 "forethought: a call of the task family does not end, whatever it is told (see "
-                "limits.step_seconds)"
-                f"{'; everything is saved' if self.save else ''}; mend it, then continue with: forethought "
-                f"train --resume "
-                f"{quoted(self.store.out)}",
+                f"limits.step_seconds){'; everything is saved' if self.save else ''}; mend it, then continue "
+                f"with: forethought train --resume {quoted(self.store.out)}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -97,9 +97,8 @@ def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
             )
     if (last := store.last_logged()) > 0:  # the first checkpoint is written before the first step
         raise CheckpointError(
-            f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: "
-            f"put the checkpoints back, or start "
-            f"a new run: forethought train {quoted(store.out)} --out NEW"
+            f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: put the "
+            f"checkpoints back, or start a new run: forethought train {quoted(store.out)} --out NEW"
         )
     return Found(folder=None, state=NOTHING, progress=Progress(policies=handover.first_policies(recipe)))
 
@@ -178,9 +177,8 @@ def unlike(before: Recipe, recipe: Recipe) -> str:
 def _edited(store: Store, differs: str) -> str:
     return (
         f"{store.out / RECIPE} is not the recipe that the run was trained "
-        f"with{f' ({differs})' if differs else ''}: a run keeps its "
-        f"recipe. Put it back, or train this one as a run of its own: forethought train "
-        f"{quoted(store.out)} --out NEW"
+        f"with{f' ({differs})' if differs else ''}: a run keeps its recipe. Put it back, or train this one "
+        f"as a run of its own: forethought train {quoted(store.out)} --out NEW"
     )
 
 

@@ -99,9 +99,8 @@ class Store:
                 )
             if name in OWN and path.is_symlink():
                 raise UserError(
-                    f"{self.out / name} is a symbolic link, and a run cuts and deletes only what "
-                    f"lies in its own folder: put "
-                    f"the real thing there, or move all of {self.out} and link that"
+                    f"{self.out / name} is a symbolic link, and a run cuts and deletes only what lies in its "
+                    f"own folder: put the real thing there, or move all of {self.out} and link that"
                 )
         for path in sorted((self.out / "trees").glob("step-*.jsonl.gz")):
             if path.is_dir() and _step_of(path) is not None:
@@ -305,8 +304,8 @@ class Store:
                 which = "the one before it" if len(newer) == 1 else f"that of step {earlier}"
                 return f"{which} is whole: delete {' and '.join(newer)} and resume from step {earlier}"
         return (
-            f"there is no whole one before it; start a new run: forethought train {quoted(self.out)} "
-            f"--out NEW"
+            f"there is no whole one before it; start a new run: forethought train {quoted(self.out)} --out "
+            "NEW"
         )
 
     def latest(self) -> tuple[Path, dict] | None:

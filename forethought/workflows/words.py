@@ -233,15 +233,13 @@ class Words:
             self.tight = (
                 f"{len(tight):,} of {len(sizes):,} problems leave less than the {said + read:,} tokens that "
                 f"{what} may take in the model's context of {context:,}, and {none:,} of them none at all "
-                f"(the "
-                f"longest prompt has {prompt:,}); what has no room is counted as overlong, not as wrong"
+                f"(the longest prompt has {prompt:,}); what has no room is counted as overlong, not as wrong"
             )
             return
         what += f" with {read} read between them" if read else ""
         raise UserError(
             f"{self.taskset.name} at level {level} takes prompts of {prompt} tokens and {said} for {what}; "
-            f"the "
-            f"model's context is {context}. Take lower levels or a model with a longer context"
+            f"the model's context is {context}. Take lower levels or a model with a longer context"
         )
 
     def _all(self, given: Pool) -> list[Task]:

@@ -141,11 +141,9 @@ class TorchEngine(Surgery):
         if lost:
             what = "special tokens" if set(lost) & set(stops) else "words"
             raise UserError(
-                f"the tokenizer of {self.source or 'the small model'} cannot write {len(lost)} "
-                f"{what} of the task: "
-                f"{', '.join(lost[:12])}{', ...' if len(lost) > 12 else ''}; "
-                "use a model whose tokenizer covers them, or leave out --model to train a small "
-                "one"
+                f"the tokenizer of {self.source or 'the small model'} cannot write {len(lost)} {what} of the "
+                f"task: {', '.join(lost[:12])}{', ...' if len(lost) > 12 else ''}; use a model whose "
+                "tokenizer covers them, or leave out --model to train a small one"
             )
 
     def _writes(self, word: str) -> bool:
@@ -466,9 +464,8 @@ class TorchEngine(Surgery):
         nothing on that."""
         if found := self.fingerprint.differs(meta["base"], weights=not meta["base_moved"]):
             raise CheckpointError(
-                f"{directory} was saved on another base than {self.source} holds "
-                f"({found}); put the one that it was "
-                "trained on back there"
+                f"{directory} was saved on another base than {self.source} holds ({found}); put the one that "
+                "it was trained on back there"
             )
 
     def listen(self, tell: Tell) -> None:

@@ -135,9 +135,8 @@ def check_coverage(tree: Tree, advantages: Advantages, roles: set[str]) -> None:
         wanted = len(node.token_ids) if trains else 0
         if given != wanted:
             raise ValueError(
-                f"tree {tree.task.id}: node {node.id} ({node.role}, {node.status}) has {given} "
-                f"advantages for "
-                f"{wanted} trained tokens"
+                f"tree {tree.task.id}: node {node.id} ({node.role}, {node.status}) has {given} advantages "
+                f"for {wanted} trained tokens"
             )
     if strangers := set(advantages) - {n.id for n in tree.nodes}:
         raise ValueError(

@@ -92,7 +92,7 @@ class Distill(StageSpec):
         )
         return (
             f"{' '.join(self.name.split()) or self.kind}: plans for {some}, by {self.distill.summariser}; "
-            f"trains nothing"
+            "trains nothing"
         )
 
     def with_models(self, change: Callable[[ModelSpec], ModelSpec]) -> StageSpec:

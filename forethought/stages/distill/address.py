@@ -44,8 +44,8 @@ def address_of(base_url: str) -> str:
     path = path[: -len(ENDING)].rstrip("/") if path.lower().endswith(ENDING) else path
     if other := next((ending for ending in _OTHERS if path.lower().endswith(ending)), None):
         raise UserError(
-            f"base_url ends in {other}, found {_shown(base_url)}; leave the ending off: {ENDING} "
-            f"is added to it"
+            f"base_url ends in {other}, found {_shown(base_url)}; leave the ending off: {ENDING} is added to "
+            "it"
         )
     return f"{address.scheme}://{address.netloc.removesuffix(':')}{path}{ENDING}"
 

@@ -71,8 +71,7 @@ class Asker:
             return Failure(id=item.id, kind="refused", detail=said)
         raise UserError(
             f"{self.spec.url} answers {said}. Check base_url, model and the key in "
-            f"{self.spec.key_env or 'key_env'}"
-            f"{self._hint(reply)}"
+            f"{self.spec.key_env or 'key_env'}{self._hint(reply)}"
         )
 
     def _hint(self, reply: Reply) -> str:

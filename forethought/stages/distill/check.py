@@ -48,8 +48,7 @@ def check_distill(where: str, spec: DistillSpec, taskset: Taskset, scratch: bool
     if spec.format == "parquet" and find_spec("datasets") is None:
         raise RecipeError(
             f"{where}.format",
-            "Parquet files need datasets; install it with: pip install "
-            "'forethought[data]', or take "
+            "Parquet files need datasets; install it with: pip install 'forethought[data]', or take "
             '"jsonl", which needs nothing',
         )
 
@@ -67,8 +66,7 @@ def _check_summariser(where: str, spec: DistillSpec, taskset: Taskset, scratch: 
     if spec.summariser == "policy" and scratch and taskset.spaced:
         raise RecipeError(
             f"{where}.summariser",
-            f"a model from scratch knows the words of {taskset.name} "
-            f"alone and cannot be asked for a "
+            f"a model from scratch knows the words of {taskset.name} alone and cannot be asked for a "
             'plan; take "rules" or "model", or give --model PATH',
         )
     if spec.summariser == "model":

@@ -152,10 +152,8 @@ class Endpoint:
         raise UserError(
             f"{self.spec.url} gave no usable answer for {len(self._useless)} items in a row "
             f"({', '.join(f'{reason} {n}' for reason, n in counts.items())}). The first, for "
-            f"{printable(first.id)}: "
-            f"{self._ask.safe(first.detail, 300)}{text}. What was answered is kept; mend the "
-            f"settings, or "
-            "raise give_up, and start again"
+            f"{printable(first.id)}: {self._ask.safe(first.detail, 300)}{text}. What was answered is kept; "
+            "mend the settings, or raise give_up, and start again"
         )
 
     def _watched(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:

@@ -106,8 +106,7 @@ class EndpointSpec:
         key = environment.get(self.key_env, "").strip()
         if not key:
             raise UserError(
-                f"the environment variable {self.key_env} is not set; set it to the endpoint's "
-                f"key, "
+                f"the environment variable {self.key_env} is not set; set it to the endpoint's key, "
                 f'or give key_env = "" for a server that wants none'
             )
         if not key.isascii() or not key.isprintable():

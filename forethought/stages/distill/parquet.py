@@ -84,8 +84,7 @@ def _datasets() -> Any:
         import datasets
     except ImportError as error:
         raise UserError(
-            "Parquet files need datasets; install it with: pip install 'forethought[data]', or "
-            "write JSON lines "
-            "(jsonl), which needs nothing"
+            "Parquet files need datasets; install it with: pip install 'forethought[data]', or write JSON "
+            "lines (jsonl), which needs nothing"
         ) from error
     return datasets

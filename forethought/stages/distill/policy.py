@@ -105,7 +105,6 @@ class Policy:
     def _no_room(self, item: Item, request: Request) -> Failure:
         detail = (
             f"{len(request.context)} tokens of prompt and {self.max_tokens} of plan are more than the "
-            f"model's context of "
-            f"{self.engine.context}"
+            f"model's context of {self.engine.context}"
         )
         return Failure(id=item.id, kind="too_long", detail=detail)

@@ -14,12 +14,10 @@ from forethought.tasks.sections import PLAN, tags_of
 
 SYSTEM = (
     "You are given a problem and a solution that was worked out in full. Write down the plan that this "
-    "solution follows, for someone "
-    "who has not seen it. Name the phases, the choices between ways to go, and what to do when a case "
-    "splits. Leave out every "
-    "calculation, every number that the problem does not state, and the answer. Be short: a few lines, one "
-    "phase a line. "
-    "Put the plan between <plan> and </plan>, and write nothing outside of them."
+    "solution follows, for someone who has not seen it. Name the phases, the choices between ways to go, and "
+    "what to do when a case splits. Leave out every calculation, every number that the problem does not "
+    "state, and the answer. Be short: a few lines, one phase a line. Put the plan between <plan> and "
+    "</plan>, and write nothing outside of them."
 )
 USER = "Problem:\n{question}\n\nSolution:\n{chain}\n\nNow the plan alone."
 _FIELD = re.compile(r"\{(question|chain)\}")

@@ -116,9 +116,8 @@ def _instead(message: Mapping[str, Any], finish: Any) -> str:
     )
     if where:
         return (
-            f"content is empty, the text stands in {where}; give more max_tokens for the thinking, or "
-            f"let the server answer "
-            "without it"
+            f"content is empty, the text stands in {where}; give more max_tokens for the thinking, or let "
+            "the server answer without it"
         )
     return "the model's answer was filtered" if finish == "content_filter" else ""
 

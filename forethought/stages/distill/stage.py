@@ -68,8 +68,7 @@ def guide(
         gc.collect()  # an engine is a cycle: the model that summarised is gone before training goes on
     if not rows:
         raise UserError(
-            f"all {provenance.items} plans were dropped ({provenance.dropped()}); examples stand "
-            f"in "
+            f"all {provenance.items} plans were dropped ({provenance.dropped()}); examples stand in "
             f"{folder / files.PROVENANCE}"
         )
     taskset.guide({row.id: (row.plan, row.chain) for row in rows})

@@ -141,9 +141,8 @@ def _pool(httpcore: Any, url: str, options: Mapping[str, Any]) -> Any:
 def _bad_proxy(scheme: str, what: str) -> UserError:
     """The address is not shown: it may hold a password."""
     return UserError(
-        f"the proxy of the environment for {scheme} is {what}; mend {scheme.upper()}_PROXY or "
-        f"ALL_PROXY, or name the "
-        "endpoint's host in NO_PROXY"
+        f"the proxy of the environment for {scheme} is {what}; mend {scheme.upper()}_PROXY or ALL_PROXY, or "
+        "name the endpoint's host in NO_PROXY"
     )
 
 

@@ -52,9 +52,8 @@ class Controller:
         if -change > self.spec.max_drop and sure:
             return self._isolate(
                 worst,
-                f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, "
-                f"{high:+.3f}] since the stage's "
-                f"start, and may fall by {self.spec.max_drop}",
+                f"{worst} under oracle plans changed by {change:+.3f} [{low:+.3f}, {high:+.3f}] since the "
+                f"stage's start, and may fall by {self.spec.max_drop}",
                 numbers,
             )
         if (
@@ -63,8 +62,7 @@ class Controller:
         ):
             return self._isolate(
                 worst,
-                f"the cosine of the roles' gradients is {mean:+.3f} over "
-                f"{self.spec.window} probes, below "
+                f"the cosine of the roles' gradients is {mean:+.3f} over {self.spec.window} probes, below "
                 f"{self.spec.min_cosine}",
                 numbers | {"cosine": mean, "min_cosine": self.spec.min_cosine},
             )
@@ -89,8 +87,7 @@ class Controller:
         return Move(
             "share",
             role,
-            f"{role} would lose nothing by sharing again, {self.spec.rejoin} probes "
-            f"in a row: {change:+.3f} "
+            f"{role} would lose nothing by sharing again, {self.spec.rejoin} probes in a row: {change:+.3f} "
             f"[{low:+.3f}, {high:+.3f}]",
             {"change": change, "low": low, "high": high},
         )

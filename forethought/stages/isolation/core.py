@@ -71,8 +71,7 @@ def find_cores(
     if overlap >= isolation.group_above:
         return Cores(
             f"{said}: at least {isolation.group_above}, so {' and '.join((*spec.roles, *frozen))} are one "
-            f"group "
-            "and nothing is held",
+            "group and nothing is held",
             numbers,
             tokens,
         )

@@ -173,9 +173,8 @@ def held_out_text(paths: Sequence[str | Path]) -> str:
     hashes = sorted(classes_in(paths))
     names = ", ".join(Path(path).name for path in paths)
     return (
-        f"# Hashes of the {len(hashes)} classes (problems up to renaming) of {names}; they never train.\n"
-        "# Written by: python -m forethought.tasks.blocksworld.taskset FILE.jsonl ... > "
-        "planbench_classes.txt\n"
+        f"# Hashes of the {len(hashes)} classes (problems up to renaming) of {names}; they never train.\n# "
+        "Written by: python -m forethought.tasks.blocksworld.taskset FILE.jsonl ... > planbench_classes.txt\n"
     ) + "".join(f"{h}\n" for h in hashes)
 
 

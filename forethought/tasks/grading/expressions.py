@@ -24,9 +24,8 @@ _TOKEN = re.compile(
 _HEXADECIMAL = re.compile(r"(?<![\d.])0[xX][0-9A-Fa-f]")
 _LETTERS = re.compile(r"[A-Za-z]{2,}")
 _FUNCTIONS = (
-    "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp det arg max "
-    "min gcd lcm deg dim ker sgn "
-    "sqrt sign mod"
+    "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp det arg max min gcd "
+    "lcm deg dim ker sgn sqrt sign mod"
 ).split()
 _TAKES_ONE = frozenset(
     "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log lg exp sgn".split()

@@ -53,8 +53,7 @@ class Demos:
         first = f" (such as {skipped[0]})" if skipped else ""
         return taken, (
             f"{self.source}: {len(taken)} demonstrations; left out: {len(skipped)} that cannot be "
-            f"read{first}, "
-            f"{len(found) - len(short)} longer than {self.longest} characters, "
+            f"read{first}, {len(found) - len(short)} longer than {self.longest} characters, "
             f"{len(short) - len(taken)} beyond the first {self.most}"
         )
 

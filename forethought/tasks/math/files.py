@@ -186,8 +186,7 @@ def _chat(value: Any, where: str) -> Any:
     said = [turn["content"] for turn in value if turn["role"] == "user"]
     if len(said) != 1:
         raise UserError(
-            f"{where}: the problem is a chat with {len(said)} user messages; name one by its "
-            f"place, such as "
+            f"{where}: the problem is a chat with {len(said)} user messages; name one by its place, such as "
             'fields = { problem = "prompt.0.content" }'
         )
     return said[0]
@@ -236,9 +235,8 @@ def _answer(answer: str, solution: str, where: str) -> tuple[str, str]:
     if answer and "####" not in answer:
         if _PROSE.search(answer):
             raise UserError(
-                f"{where}: the answer is prose, which no solution can equal: "
-                f"{quoted_text(answer, 80)}; give the answer alone, "
-                "or the text as the solution with its answer in a last line '#### ANSWER'"
+                f"{where}: the answer is prose, which no solution can equal: {quoted_text(answer, 80)}; give "
+                "the answer alone, or the text as the solution with its answer in a last line '#### ANSWER'"
             )
         return answer, solution
     found = hashed(answer) if answer else boxed(solution)

@@ -31,12 +31,10 @@ REPEATS = ("refuse", "drop")
 BUDGETS = {"plan": 512, "act": 3072}
 SYSTEM = (
     "Solve the problem in two parts. First write a plan between {plan} and {/plan}: the phases of the "
-    "solution, the methods you choose, "
-    "and what to do where one of them fails. A plan holds no calculations, no intermediate results and no "
-    "answer. "
-    "Then reason between {think} and {/think}: examine the plan before you use it, follow it, and where it "
-    "is wrong say at which point "
-    "you leave it and what you do instead. End with the final answer alone in \\boxed{}."
+    "solution, the methods you choose, and what to do where one of them fails. A plan holds no calculations, "
+    "no intermediate results and no answer. Then reason between {think} and {/think}: examine the plan "
+    "before you use it, follow it, and where it is wrong say at which point you leave it and what you do "
+    "instead. End with the final answer alone in \\boxed{}."
 )
 
 

@@ -78,9 +78,8 @@ class Math(Problems):
         if said.demos and (missing := [level for level in self.levels if level not in self._shown]):
             raise RecipeError(
                 "task.demos",
-                f"has no problem of level {missing[0]}; it has "
-                f"{sorted(self._shown)}; graded = false takes all "
-                "problems alike",
+                f"has no problem of level {missing[0]}; it has {sorted(self._shown)}; graded = false takes "
+                "all problems alike",
             )
 
     def marks(self) -> list[str]:

@@ -118,9 +118,8 @@ def row_of(segments: Sequence[Segment], device: torch.device, context: int) -> R
     packed = pack(segments, device)
     if packed.longest > context:
         raise UserError(
-            f"a demonstration or rollout of {packed.longest} tokens does not fit the model's "
-            f"context of {context}; "
-            "take lower levels or a shorter task, or use a model with a longer context"
+            f"a demonstration or rollout of {packed.longest} tokens does not fit the model's context of "
+            f"{context}; take lower levels or a shorter task, or use a model with a longer context"
         )
     for i, s in enumerate(segments):
         if s.stream is not None and s.parent < 0:

@@ -29,8 +29,7 @@ SHARE = 0.7
 MOST = 4  # times the usual size: what auto goes up to on a GPU; beyond that nothing gets faster
 FEWEST = 64  # what an estimate never goes below; running out of memory does
 SAID = re.compile(
-    "can't allocate memory|not enough memory|CUDA error: out of "
-    "memory|CUBLAS_STATUS_ALLOC_FAILED"
+    "can't allocate memory|not enough memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
     # oneDNN's; without a descriptor it is a case that it does not compute
     "|could not create a primitive(?! descriptor)"
 )
@@ -201,8 +200,7 @@ def pack_piece(segments: Sequence[Segment]) -> Piece:
     return Piece(
         tokens,
         longest,
-        f"one path of {longest:,} tokens does not fit alone; {LESS}, or shorten "
-        f"what roles may say "
+        f"one path of {longest:,} tokens does not fit alone; {LESS}, or shorten what roles may say "
         "(stage.N.tree.tokens)",
     )
 

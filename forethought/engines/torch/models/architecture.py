@@ -36,8 +36,7 @@ def check_config(config: PretrainedConfig, path: str) -> None:
         )
     if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
         raise UserError(
-            f"{path} ({config.model_type}) does not say how long its context is "
-            f"(max_position_embeddings); "
+            f"{path} ({config.model_type}) does not say how long its context is (max_position_embeddings); "
             "only decoders with full attention over a known context are supported"
         )
     if context_of(config) < SHORTEST:

@@ -19,9 +19,8 @@ from forethought.core.errors import UserError
 from forethought.core.watchdog import TimeUp, Watchdog
 
 DAY = (
-    "{%- macro strftime_now(form) -%}{{- {'%d %b %Y': '26 Jul 2024', '%Y-%m-%d': '2024-07-26'}.get(form, "
-    "'26 July 2024') -}}"
-    "{%- endmacro -%}"
+    "{%- macro strftime_now(form) -%}{{- {'%d %b %Y': '26 Jul 2024', '%Y-%m-%d': '2024-07-26'}.get(form, '26 "
+    "July 2024') -}}{%- endmacro -%}"
 )
 # What a template that tells the model the date (Llama 3's do) takes for today: by the clock, a run resumed
 # tomorrow would read other prompts.
@@ -140,9 +139,8 @@ def refusal(error: Exception | None, lost: Mapping[str, str] | None, hint: str =
     if isinstance(error, TemplateError):
         return f"refuses the conversation ({error}); {hint}"
     return (
-        f"fails on the conversation ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); "
-        f"it may need tools, or a name "
-        "(several templates and none called default), which nothing here gives it"
+        f"fails on the conversation ({type(error).__name__}: {next(iter(str(error).splitlines()), '')}); it "
+        "may need tools, or a name (several templates and none called default), which nothing here gives it"
     )
 
 

@@ -114,8 +114,7 @@ def check_model(model: PreTrainedModel, path: str) -> None:
     except Exception as e:  # anything a foreign model can raise on inputs it was not written for
         raise UserError(
             f"{name} does not run on packed forests ({type(e).__name__}: "
-            f"{next(iter(str(e).splitlines()), '')}); "
-            f"{INSTEAD}"
+            f"{next(iter(str(e).splitlines()), '')}); {INSTEAD}"
         ) from e
     _check_crowd(model, sample, name)
     forests = [forest] + ([_trained_on(model, sample, packed)] if decoder_of(model) else [])
@@ -164,9 +163,8 @@ def check_adapter(weights: Policies, adapter: str, path: str) -> None:
         )
     if found:
         raise UserError(
-            f"{path} computes other numbers on packed forests than row by row once it has an "
-            f"adapter ({found}); name other "
-            "layers in adapter.targets, or train whole weights"
+            f"{path} computes other numbers on packed forests than row by row once it has an adapter "
+            f"({found}); name other layers in adapter.targets, or train whole weights"
         )
 
 
@@ -184,16 +182,14 @@ def _looked_at(model: PreTrainedModel, packed: Packed, name: str) -> torch.Tenso
         )
     if narrow := sorted(w for w in mode.windows if w < context):
         raise UserError(
-            f"{name} has a sliding window of {narrow[0]} tokens in a context of {context}, and "
-            f"its configuration does not "
-            f"tell where; {INSTEAD}"
+            f"{name} has a sliding window of {narrow[0]} tokens in a context of {context}, and its "
+            f"configuration does not tell where; {INSTEAD}"
         )
     if sorted(mode.capture) != list(range(count)):
         raise UserError(
-            f"{name}: {len(mode.capture)} of {count} layers attend through the attention "
-            f"interface of transformers; the others "
-            f"(recurrent, convolutional, or with an attention of their own) are not supported; "
-            f"{INSTEAD}"
+            f"{name}: {len(mode.capture)} of {count} layers attend through the attention interface of "
+            "transformers; the others (recurrent, convolutional, or with an attention of their own) are not "
+            f"supported; {INSTEAD}"
         )
     return logits_of(model)(hidden.last_hidden_state[0]).float()
 
@@ -215,10 +211,9 @@ def _check_crowd(model: PreTrainedModel, sample: Sample, name: str) -> None:
     other, *_, beside = _plain(model, [_elsewhere(row), *[(row[-1],) * len(row)] * CROWD, row])
     if found := _limit(model).exceeded(beside, alone, _signal(alone, other)):
         raise UserError(
-            f"{name} computes a row differently with others beside it ({found}), as experts do "
-            f"that drop tokens beyond a "
-            "capacity; its log-probs would depend on the batch. Turn the capacity off, or use a "
-            "model without"
+            f"{name} computes a row differently with others beside it ({found}), as experts do that drop "
+            "tokens beyond a capacity; its log-probs would depend on the batch. Turn the capacity off, or "
+            "use a model without"
         )
 
 

@@ -69,7 +69,6 @@ def fingerprint(model: torch.nn.Module, config: str) -> Fingerprint:
     text = model.config.get_text_config()
     told = (
         f"{model.config.model_type}, {sum(p.numel() for p in model.parameters()):,} weights, "
-        f"{text.vocab_size:,} ids"
-        f"{', tied' if getattr(text, 'tie_word_embeddings', False) else ''}"
+        f"{text.vocab_size:,} ids{', tied' if getattr(text, 'tie_word_embeddings', False) else ''}"
     )
     return Fingerprint(config, digest.hexdigest(), told)

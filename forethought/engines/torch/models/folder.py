@@ -108,8 +108,7 @@ def _absent(local: Path) -> str:
     )
     if pickles:
         return (
-            f"it has pickles only ({', '.join(pickles[:3])}), which can run code when they are read; "
-            f"convert it to safetensors (load it "
-            "where you trust it, then save_pretrained)"
+            f"it has pickles only ({', '.join(pickles[:3])}), which can run code when they are read; convert "
+            "it to safetensors (load it where you trust it, then save_pretrained)"
         )
     return f"it has no {WEIGHTS} and no {INDEX}; weights are read from safetensors files only"

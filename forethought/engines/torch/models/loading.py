@@ -147,9 +147,8 @@ def _refusal(e: Exception, path: str, config: PretrainedConfig) -> UserError:
         return UserError(f"out of memory: the weights of {path} do not fit; {LESS}")
     if isinstance(e, KeyError) and e.args == (NAME,):
         return UserError(
-            f"{path} ({config.model_type}) has an attention that does not go through the "
-            f"attention interface of "
-            f"transformers, and so cannot take packed forests; {INSTEAD}"
+            f"{path} ({config.model_type}) has an attention that does not go through the attention interface "
+            f"of transformers, and so cannot take packed forests; {INSTEAD}"
         )
     return UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}")
 
@@ -177,9 +176,8 @@ def check_finite(model: PreTrainedModel, path: str) -> None:
     for name, p in model.named_parameters():
         if p.is_floating_point() and not torch.linalg.vector_norm(p, torch.inf).isfinite():
             raise UserError(
-                f"{path}: {name} holds numbers that are not finite (NaN or infinity); with them "
-                f"logits that are not finite "
-                "come out. Its weights are broken: take an earlier copy"
+                f"{path}: {name} holds numbers that are not finite (NaN or infinity); with them logits that "
+                "are not finite come out. Its weights are broken: take an earlier copy"
             )
 
 
@@ -190,8 +188,7 @@ def _notes(path: str, found: dict) -> tuple[str, ...]:
         return ()
     return (
         f"{path} holds {len(unused):,} weights that its config.json has no place for; they are not used: "
-        f"{', '.join(unused[:3])}"
-        f"{', ...' if len(unused) > 3 else ''}",
+        f"{', '.join(unused[:3])}{', ...' if len(unused) > 3 else ''}",
     )
 
 

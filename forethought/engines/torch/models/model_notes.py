@@ -21,20 +21,17 @@ def notes_of(
     if (empty := empty_of(model)) is not None:
         yield (
             f"{len(empty):,} of the {model.config.get_text_config().vocab_size:,} ids of {source} have no "
-            f"token; they are neither sampled "
-            "nor given a probability"
+            "token; they are neither sampled nor given a probability"
         )
     if mark := opens_thinking(tokenizer):
         yield (
-            f"the chat template of {source} begins the assistant's turn with {mark}; the thinking is "
-            f"ended again before the plan is "
-            "opened, which stands outside of it"
+            f"the chat template of {source} begins the assistant's turn with {mark}; the thinking is ended "
+            "again before the plan is opened, which stands outside of it"
         )
     if named := tied_targets(model, adapter):
         yield (
-            f"adapter.targets names {named}, which is tied to other weights of {source}: its adapter "
-            f"works as an adapter, and cannot be "
-            "merged (what it adds to one would be added to both)"
+            f"adapter.targets names {named}, which is tied to other weights of {source}: its adapter works "
+            "as an adapter, and cannot be merged (what it adds to one would be added to both)"
         )
 
 

@@ -28,9 +28,8 @@ from forethought.core.errors import RecipeError, UserError
 PAD, EOS = "<pad>", "<eos>"  # numbers 0 and 1, as in `small.py`
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<eos>' }}{% "
-    "endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<eos>' "
+    "}}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
 
@@ -43,9 +42,8 @@ def tokenizer_of_texts(texts: Sequence[str], size: int, marks: Sequence[str]) ->
     if size <= len(special) + len(alphabet):
         raise RecipeError(
             "model.vocabulary",
-            f"{size} is too few: the bytes and the task's tags take "
-            f"{len(special) + len(alphabet)}, "
-            f"and words need more; 2048 is a good start",
+            f"{size} is too few: the bytes and the task's tags take {len(special) + len(alphabet)}, and "
+            "words need more; 2048 is a good start",
         )
     for number, text in enumerate(texts, 1):
         if (found := half(text)) is not None:

@@ -131,8 +131,7 @@ def _check(tokenizer: PreTrainedTokenizerFast, written: Tokenizer, said: dict[st
         )
         if own != wanted:
             raise ValueError(
-                f"its tokenizer is not the one in {TOKENIZER}: {text!r} is {len(own)} tokens "
-                f"for one and {len(wanted)} for the "
-                f"other; the class in tokenizer_config.json ({said.get('tokenizer_class')!r}) "
-                f"builds another one"
+                f"its tokenizer is not the one in {TOKENIZER}: {text!r} is {len(own)} tokens for one and "
+                f"{len(wanted)} for the other; the class in tokenizer_config.json "
+                f"({said.get('tokenizer_class')!r}) builds another one"
             )

@@ -83,14 +83,12 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, source: st
     if any(own[part] != saved[part] for part in ("model", "added_tokens", "pre_tokenizer")):
         if source:
             raise CheckpointError(
-                f"{folder} was saved with another tokenizer than {source} holds; put the "
-                f"one that it was trained with back "
-                "there"
+                f"{folder} was saved with another tokenizer than {source} holds; put the one that it was "
+                "trained with back there"
             )
         raise CheckpointError(
-            f"{folder} was saved with another tokenizer than its task gives now. A small "
-            f"model's tokens come from the "
-            "task: give it the training problems and the settings that the run began with"
+            f"{folder} was saved with another tokenizer than its task gives now. A small model's tokens come "
+            "from the task: give it the training problems and the settings that the run began with"
         )
 
 

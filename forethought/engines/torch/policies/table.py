@@ -320,10 +320,8 @@ class Policies:
             if tied := [k for k, p in own.items() if p is own[name] and k != name]:
                 raise RecipeError(
                     "adapter.targets",
-                    f"{name} is tied to {tied[0]}: adapter {adapter!r} "
-                    f"cannot become a whole model, "
-                    "because what it adds to one would be added to both; "
-                    "leave it out of the targets",
+                    f"{name} is tied to {tied[0]}: adapter {adapter!r} cannot become a whole model, because "
+                    "what it adds to one would be added to both; leave it out of the targets",
                 )
 
 

@@ -101,9 +101,8 @@ class Graphs:
             self.recorder = None
             self.made.clear()
             warnings.warn(
-                f"a sampling step could not be recorded as a CUDA graph "
-                f"({str(error).splitlines()[0]}); steps are launched one "
-                "kernel at a time from here on, with the same result",
+                f"a sampling step could not be recorded as a CUDA graph ({str(error).splitlines()[0]}); "
+                "steps are launched one kernel at a time from here on, with the same result",
                 RuntimeWarning,
                 stacklevel=2,
             )
