@@ -76,4 +76,4 @@ def served(*command: str, cwd: Path | None = None) -> Iterator[str]:
         yield f"openenv:http://127.0.0.1:{port}"
     finally:
         process.kill()
-        process.communicate()
+        process.wait()

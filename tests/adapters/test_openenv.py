@@ -10,7 +10,9 @@ from adapters_kit import EXAMPLES, broken, first, made, played, refused, served
 
 from forethought.recipe.schema import LimitSpec
 
-openenv = pytest.importorskip("openenv", reason='needs the extra openenv: pip install "forethought[openenv]"')
+# installed beside another version of mcp, it is there and cannot be imported
+WHY = 'needs the extra openenv: pip install "forethought[openenv]"'
+openenv = pytest.importorskip("openenv.core", reason=WHY, exc_type=ImportError)
 ODD = str(Path(__file__).parent / "openenv_odd.py")
 
 
@@ -92,7 +94,7 @@ def test_one_field_may_be_the_whole_turn(odd):
 
 def test_its_packaged_example_plays(tmp_path):
     """The environment that `openenv init` writes, as it is."""
-    folder = Path(openenv.__file__).parent / "cli" / "templates" / "openenv_env"
+    folder = Path(openenv.__file__).parents[1] / "cli" / "templates" / "openenv_env"
     own = {"__ENV_NAME__": "echo", "__ENV_CLASS_NAME__": "Echo", "__ENV_TITLE_NAME__": "Echo"}
     for source in folder.rglob("*.py"):
         text, name = source.read_text(encoding="utf-8"), str(source.relative_to(folder))
