@@ -2,7 +2,8 @@
 
 python .ci/versions.py lowest     what opens models and files, at the lowest versions that the bounds
                                   allow
-python .ci/versions.py extras     what the extras bring, but for the benchmarks' and the tests' own
+python .ci/versions.py extras     what the extras bring, but for the benchmarks' and the tests' own, and for
+                                  one that does not go with the others
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 OPENS = ("transformers", "peft", "safetensors", "tokenizers")
-OTHERS = ("test", "bench")
+OTHERS = ("test", "bench", "openenv")  # openenv takes an mcp below 2, verifiers the 2.0
 
 
 def main(which: str) -> list[str]:
