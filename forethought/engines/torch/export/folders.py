@@ -6,7 +6,9 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from forethought.core.errors import UserError
 from forethought.engines.saved import Saved
-from forethought.engines.torch.models.loading import sentence
+from forethought.engines.torch.models.loading import bars_on_terminals_alone, sentence
 from forethought.engines.torch.models.tokenizer import PROBES, read_tokenizer
 from forethought.engines.torch.sampling.stops import Stops
 
@@ -51,6 +53,14 @@ def copy_tokenizer(saved: Saved, to: Path) -> None:
             shutil.copy(path, to / path.name)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Bars on terminals alone, and no warnings of one library about another."""
+    with bars_on_terminals_alone(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 class Opened(NamedTuple):
     """A model with its tokenizer."""
 
@@ -63,16 +73,17 @@ def opened(saved: Saved, merge: bool = False, trust_remote_code: bool = False) -
     float32, which then have the type of the base again. UserError where the base cannot be loaded."""
     path = saved.folder if saved.kind == "model" else saved.base
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype="auto", trust_remote_code=trust_remote_code, use_safetensors=True
-        )
-        kept = model.dtype
-        if saved.kind == "adapter":
-            from peft import PeftModel
+        with quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype="auto", trust_remote_code=trust_remote_code, use_safetensors=True
+            )
+            kept = model.dtype
+            if saved.kind == "adapter":
+                from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model.float() if merge else model, str(saved.folder))
-            if merge:
-                model = model.merge_and_unload(safe_merge=True).to(kept)
+                model = PeftModel.from_pretrained(model.float() if merge else model, str(saved.folder))
+                if merge:
+                    model = model.merge_and_unload(safe_merge=True).to(kept)
     except Exception as error:  # what stands in a folder is a stranger's, and transformers raises anything
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EMFILE):
             raise
@@ -84,7 +95,8 @@ def write_merged(saved: Saved, to: Path, trust_remote_code: bool = False) -> Non
     """The policy as one whole model."""
     model, _ = opened(saved, merge=True, trust_remote_code=trust_remote_code)
     try:
-        model.save_pretrained(to)
+        with quiet():
+            model.save_pretrained(to)
     except SafetensorError as error:  # hides the system's error
         found = re.search(r"(?:os error|code:) (\d+)", str(error))
         raise OSError(int(found[1]) if found else errno.EIO, str(error), str(to)) from error

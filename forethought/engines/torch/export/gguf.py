@@ -61,10 +61,9 @@ LLAMA3 = (
 def write_gguf(folder: Path, to: Path, precision: Precision, name: str) -> None:
     """Write the whole model in `folder` to the file `to`. UserError where llama.cpp has no counterpart, and
     where the extra is not installed."""
-    try:
-        import gguf
-    except ImportError:
-        raise UserError('GGUF files need the extra `gguf`: pip install "forethought[gguf]"') from None
+    need_extra()
+    import gguf
+
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     architecture = check(config, folder)
     tokenizer = tokenizer_of(folder)
@@ -89,6 +88,14 @@ def write_gguf(folder: Path, to: Path, precision: Precision, name: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def need_extra() -> None:
+    """UserError where the extra is not installed."""
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise UserError('GGUF files need the extra `gguf`: pip install "forethought[gguf]"') from None
 
 
 def check(config: Mapping[str, Any], folder: Path) -> str:

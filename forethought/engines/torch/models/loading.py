@@ -93,7 +93,7 @@ def from_path(
         tensors = folder.tensors_of(name)
         if not trust_remote_code:
             plausible.check_sizes(config, tensors)
-        with _bars_on_terminals_alone():
+        with bars_on_terminals_alone():
             model, found = AutoModelForCausalLM.from_pretrained(
                 name,
                 config=config,
@@ -121,7 +121,7 @@ def from_path(
 
 
 @contextmanager
-def _bars_on_terminals_alone() -> Iterator[None]:
+def bars_on_terminals_alone() -> Iterator[None]:
     """A bar in a file or a pipe is a line that nobody asked for."""
     if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
         yield
