@@ -41,7 +41,7 @@ class Fault(UserError):
 
 
 @dataclass(slots=True)
-class Seen:
+class FaultKind:
     """One kind of fault: what the first one said, with its traceback, and how many there were."""
 
     boundary: Boundary
@@ -58,7 +58,7 @@ class Guard:
 
     who: str
     limits: LimitSpec = field(default_factory=LimitSpec)
-    seen: dict[tuple[str, str, str], Seen] = field(default_factory=dict)
+    kinds: dict[tuple[str, str, str], FaultKind] = field(default_factory=dict)
     total: int = 0  # faults so far
     watchdog: Watchdog = field(default_factory=Watchdog)
     _late: Counter = field(default_factory=Counter)  # `_counted` -> calls in a row that took too long
@@ -132,11 +132,11 @@ class Guard:
 
     def worst(self) -> str:
         """The most frequent kind of fault, in a sentence."""
-        return max(self.seen.values(), key=lambda seen: seen.count).first if self.seen else ""
+        return max(self.kinds.values(), key=lambda kind: kind.count).first if self.kinds else ""
 
-    def told(self) -> list[dict[str, object]]:
+    def records(self) -> list[dict[str, object]]:
         """Every kind of fault as a record, the first one first."""
-        return [asdict(seen) for seen in self.seen.values()]
+        return [asdict(kind) for kind in self.kinds.values()]
 
     def fault(self, boundary: Boundary, name: str, error: BaseException, message: str = "") -> Fault:
         """The exception as a `Fault`, counted by kind and place. The first few kinds keep a traceback."""
@@ -149,8 +149,8 @@ class Guard:
         fault = Fault(boundary, kind, message, called, place)
         self.total += 1
         key = (boundary, kind, place or fault.reason)
-        if key in self.seen or len(self.seen) < KINDS:
-            self.seen.setdefault(key, Seen(boundary, kind, place, str(fault), _trace(error))).count += 1
+        if key in self.kinds or len(self.kinds) < KINDS:
+            self.kinds.setdefault(key, FaultKind(boundary, kind, place, str(fault), _trace(error))).count += 1
         return fault
 
 

@@ -144,7 +144,7 @@ def _evaluate(
 
 def _broken(rollouts: Rollouts) -> list[str]:
     """A sentence where foreign code broke, be it in an answer or in what was asked beside the answers."""
-    if not (times := sum(seen.count for seen in rollouts.guard.seen.values())):
+    if not (times := sum(kind.count for kind in rollouts.guard.kinds.values())):
         return []
     often = "once" if times == 1 else f"{times} times"
     return [f"foreign code failed {often}; the most frequent: {rollouts.guard.worst()}"]

@@ -103,8 +103,10 @@ def play(
     for start in range(0, len(tasks), size):
         part = tasks[start : start + size]
 
-        def grown(tree: TreeSpec, beside: bool = False, part=part, start=start) -> list[Tree]:
-            return rollouts.grow(part, tree, policies, seed, noise=noise, beside=beside, first=start)
+        def grown(tree: TreeSpec, with_oracle: bool = False, part=part, start=start) -> list[Tree]:
+            return rollouts.grow(
+                part, tree, policies, seed, noise=noise, with_oracle=with_oracle, first=start
+            )
 
         trees = grown(tree, oracle)
         told = {
@@ -116,8 +118,8 @@ def play(
             own = whole.children(0)
             alone: dict[str, float | None] = {}
             if oracle:
-                beside = _branch(whole, own.pop())  # the oracle's is the last one
-                under = {roles[1]: beside, **{role: found[i] for role, found in told.items()}}
+                given = _branch(whole, own.pop())  # the oracle's is the last one
+                under = {roles[1]: given, **{role: found[i] for role, found in told.items()}}
                 alone = {role: _score(tree, role, roles[-1]) for role, tree in under.items()}
             responses = tuple(response(rollouts.taskset, whole, first, roles[-1]) for first in own)
             yield Record(task=whole.task, responses=responses, alone=alone)

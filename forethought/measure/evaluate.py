@@ -84,7 +84,7 @@ def play(
     roles = rollouts.roles
     known = rollouts.taskset.has_plans and rollouts.is_told(tasks)
     tree = once(roles, temperature=0.0)
-    trees = rollouts.grow(tasks, tree, policies, seed, noise=noise, beside=known and len(roles) > 1)
+    trees = rollouts.grow(tasks, tree, policies, seed, noise=noise, with_oracle=known and len(roles) > 1)
     if not known or len(roles) == 1:
         return {(): trees}
     played = {(): [_under(tree, 0) for tree in trees], roles[:1]: [_under(tree, 1) for tree in trees]}

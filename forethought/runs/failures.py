@@ -91,17 +91,17 @@ class Failures:
         if self.guard.total == self.written:
             return
         self.written = self.guard.total
-        for seen in self.guard.seen.values():
-            if (key := f"{seen.boundary} {seen.kind} {seen.place or seen.first}") not in p.faults:
+        for kind in self.guard.kinds.values():
+            if (key := f"{kind.boundary} {kind.kind} {kind.place or kind.first}") not in p.faults:
                 p.faults.append(key)
                 self.decide(
                     "guard",
-                    seen.boundary,
+                    kind.boundary,
                     "failed",
-                    f"{seen.first}; what it belongs to is not counted",
-                    {"count": seen.count},
+                    f"{kind.first}; what it belongs to is not counted",
+                    {"count": kind.count},
                 )
-        self.store.write_json(FILE, {"faults": self.guard.told()})
+        self.store.write_json(FILE, {"faults": self.guard.records()})
 
     def _end(self) -> None:
         """The last resort, on top of a call that swallows every attempt to end it: there is no way back to

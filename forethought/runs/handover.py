@@ -125,7 +125,7 @@ def isolate(engine: Engine, stage: Setting, p: Progress, move: Move, optim: Opti
             "isolation": {**p.changed.get("isolation", {}), adaptive.to: adaptive.weight}
         }
         return f"{adaptive.to} of {harmed} is on with weight {adaptive.weight}"
-    shared = p.policies[stage.beside(harmed)]
+    shared = p.policies[stage.partner(harmed)]
     others = [role for role in p.policies if role != harmed and p.policies[role] == shared]
     go = f"{' and '.join(others)} {'goes' if len(others) == 1 else 'go'} on"
     start = p.references[shared]
@@ -190,7 +190,7 @@ def rejoin(stage: Setting, p: Progress, role: str) -> str:
     if to in ("replay", "keep_kl"):
         p.changed = p.changed | {"isolation": {**p.changed.get("isolation", {}), to: 0.0}}
         return f"{to} is off again"
-    other = stage.beside(role)
+    other = stage.partner(role)
     p.policies[role] = p.policies[other]
     return f"{role} speaks through the weights of {other}"
 

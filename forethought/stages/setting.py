@@ -62,7 +62,7 @@ class Setting:
             role for role in self.spec.roles if len(self.speakers(self.policies[role])) > 1
         ]
 
-    def beside(self, role: str) -> str:
+    def partner(self, role: str) -> str:
         """The role whose weights `role` shared before it was isolated: one that trains, where there is
         another."""
         return next(other for other in (*self.spec.roles, *self.roles) if other != role)

@@ -44,7 +44,7 @@ class Play:
     max_tokens: int  # sampled on one path; 0: no limit but the model's context
     oracle: Callable[[Task, str, int], Given]  # (task, role, number of the turn) -> what the oracle says
     oracles: frozenset[str] = frozenset()  # roles that the oracle speaks, and no policy
-    beside: bool = False  # the oracle's first turn stands beside those sampled under the prompt, as the last
+    with_oracle: bool = False  # the oracle's first turn is the last branch under the prompt
 
 
 @dataclass(slots=True, kw_only=True)

@@ -135,18 +135,18 @@ class Rollouts:
         seed: int,
         *,
         noise: bool = True,
-        beside: bool = False,
+        with_oracle: bool = False,
         first: int = 0,
     ) -> list[Tree]:
         """One tree per task, with as many turns of each role at one place as `tree` says; `tree.oracle` are
         the roles that the oracle speaks.
 
         `policies` maps each role to the policy that speaks for it. The same seed gives the same trees.
-        `beside`: what the oracle says in the first role stands beside what the policy says, as the last
+        `with_oracle`: what the oracle says in the first role stands beside what the policy says, as the last
         branch, and is continued with them, so that a prompt is computed once for both. `first`: the place of
         the first task in a longer list, which then grows part by part as it would at once.
         """
-        play = self._play(tree, policies, noise, beside)
+        play = self._play(tree, policies, noise, with_oracle)
         return self._grown([Growing(play, t, seed_of(seed, i)) for i, t in enumerate(tasks, start=first)])
 
     def execute(
@@ -171,7 +171,7 @@ class Rollouts:
         ]
         return self._grown(growing)
 
-    def _play(self, tree: TreeSpec, policies: Mapping[str, str], noise: bool, beside: bool) -> Play:
+    def _play(self, tree: TreeSpec, policies: Mapping[str, str], noise: bool, with_oracle: bool) -> Play:
         budgets = {role: tree.tokens.get(role) or most for role, most in self.words.budgets.items()}
         return Play(
             words=self.words,
@@ -189,7 +189,7 @@ class Rollouts:
             max_tokens=self.spec.max_tokens,
             oracle=self.oracle,
             oracles=frozenset(tree.oracle),
-            beside=beside,
+            with_oracle=with_oracle,
         )
 
     def _grown(self, growing: list[Growing]) -> list[Tree]:
@@ -225,7 +225,7 @@ class Rollouts:
             at = g.add(parent=0, role=role, text=given.text, token_ids=given.ids)
             g.nodes[at].status, g.nodes[at].reason = "failed", g.broken
         if not g.given:
-            for _ in range((1 if role in play.oracles else play.counts[role]) + play.beside):
+            for _ in range((1 if role in play.oracles else play.counts[role]) + play.with_oracle):
                 g.empty(0, role, g.broken, play.policies[role])
 
     def is_told(self, tasks: Sequence[Task]) -> bool:

@@ -197,14 +197,14 @@ class Trajectory:
         if role in self._oracles:
             given.append(self._oracle(role))
         outs = [] if given else await tree.driver.ask(self._request(role, n))
-        if first and play.beside:
+        if first and play.with_oracle:
             given.append(self._oracle(role))
         before = len(self._before) + len(self._node.token_ids)
         said = [tree.say(self._at, None, role, out, before) for out in outs]
         made = self._branched(said + [self._add_given(role, one) for one in given])
         for branch, one in zip(made[len(said) :], given, strict=True):
             branch._then = one.then
-        if first and play.beside:  # where the oracle began, it speaks whenever the role does
+        if first and play.with_oracle:  # where the oracle began, it speaks whenever the role does
             made[-1]._oracles |= {role}
         return made
 

@@ -231,7 +231,7 @@ def test_a_fault_says_boundary_type_method_family_and_line():
     assert fault.reason == "environment: RuntimeError: boom"
     assert str(fault) == f"environment: RuntimeError: boom (in step of Made, {__file__}:{line})"
     assert fault.exit_code == 2
-    [told] = guard.told()
+    [told] = guard.records()
     assert (
         told["count"] == 1 and told["place"] == f"{__file__}:{line}" and "raise RuntimeError" in told["trace"]
     )
@@ -246,8 +246,8 @@ def test_each_kind_is_kept_once_and_their_number_is_bounded():
     for i in [*range(KINDS + 30), 0, 0]:
         with pytest.raises(Fault):
             guard.call("reward", "follows", broken, (i,))
-    assert len(guard.seen) == KINDS and guard.total == KINDS + 32
-    assert guard.told()[0]["count"] == 3 and guard.worst().startswith("reward: Kind0")
+    assert len(guard.kinds) == KINDS and guard.total == KINDS + 32
+    assert guard.records()[0]["count"] == 3 and guard.worst().startswith("reward: Kind0")
 
 
 def test_what_took_too_long_again_and_again_is_not_asked_until_the_next_step(monkeypatch):

@@ -118,7 +118,7 @@ def test_an_evaluation_leaves_out_the_tasks_that_failed(name):
     found = evaluate(
         rollouts, held_out(rollouts.taskset, EvalSpec(tasks=3), (1, 2)), {"plan": "base", "act": "base"}
     )
-    assert {seen.boundary for seen in rollouts.guard.seen.values()} == {case.boundary}
+    assert {seen.boundary for seen in rollouts.guard.kinds.values()} == {case.boundary}
     lost = {side: found.scores[f"eval/{side}"].count(None) for side in ("plan", "act", "e2e")}
     assert 1 <= sum(lost.values()) <= 3
     for side, n in lost.items():

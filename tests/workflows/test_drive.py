@@ -231,7 +231,7 @@ def test_what_a_workflow_does_wrong_is_a_failure_at_its_boundary(own, run, said,
         assert [("plan", "failed", "workflow: ValueError: boom")] == [e for e in found[0] if e[0] == "plan"]
     else:
         assert found[0] == said
-    assert {fault["boundary"] for fault in rollouts.guard.told()} == {"workflow"}
+    assert {fault["boundary"] for fault in rollouts.guard.records()} == {"workflow"}
 
 
 ESCAPES = (GeneratorExit, StopIteration, StopAsyncIteration, asyncio.CancelledError, SystemExit, OwnBase)
@@ -285,7 +285,7 @@ def test_a_reward_that_is_no_finite_number_fails_its_branch_alone(own, value):
     said = f"{WRONG}reward outcome must be a finite number, found {value!r}"
     assert (bad.status, bad.reason, bad.reward_parts) == ("failed", said, {})
     assert (good.status, good.reward_parts) == ("finished", {"outcome": 1.0})
-    assert [fault["boundary"] for fault in rollouts.guard.told()] == ["workflow"]
+    assert [fault["boundary"] for fault in rollouts.guard.records()] == ["workflow"]
 
 
 @pytest.mark.parametrize("free", [False, True])

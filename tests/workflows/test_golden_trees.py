@@ -72,7 +72,7 @@ def test_trees_are_those_of_before(name):
     found = []
     for context in (4096, 50):
         for j, spec in enumerate(TREES, start=1):
-            for beside in (False, True):
+            for with_oracle in (False, True):
                 taskset, rng = build(TASKS[name]), random.Random(f"{name}/{j}")
                 tasks = [
                     task
@@ -81,6 +81,6 @@ def test_trees_are_those_of_before(name):
                 ]
                 rollouts = Rollouts(Noisy(taskset, tasks, context), taskset)
                 policies = {"plan": "base", "act": "base"}
-                trees = rollouts.grow(tasks, spec, policies, 7 + j, beside=beside, first=j)
+                trees = rollouts.grow(tasks, spec, policies, 7 + j, with_oracle=with_oracle, first=j)
                 found.append([[row(n) for n in tree.nodes] for tree in trees])
     assert hashlib.sha256(json.dumps(found).encode()).hexdigest()[:32] == DIGESTS[name]

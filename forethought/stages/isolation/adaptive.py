@@ -125,7 +125,7 @@ def read_probe(controller: Controller, stage: Setting, monitor: Any) -> Move | N
         return controller.reread(
             controller.apart, monitor.start.scores[controller.apart], monitor.now.scores[controller.apart]
         )
-    asked = monitor.ask({**policies, controller.apart: policies[stage.beside(controller.apart)]})
+    asked = monitor.ask({**policies, controller.apart: policies[stage.partner(controller.apart)]})
     return controller.reread(
         controller.apart, monitor.now.scores[controller.apart], asked.scores[controller.apart]
     )
