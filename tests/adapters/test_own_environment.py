@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from forethought.core.types import Outcome
 from forethought.envs.adapters import ADAPTERS
 from forethought.envs.adapters.base import Answer
 from forethought.envs.adapters.own import Own
+from forethought.envs.adapters.packages import missing
 from forethought.recipe.convert import from_dict
 from forethought.recipe.paths import anchored, files
 
@@ -249,3 +251,35 @@ def test_an_outcome_of_ones_own_is_passed_on_as_it_is(file, tmp_path):
     assert played(taskset, first(taskset), ["x"]) == [
         Outcome(done=True, success=False, score=0.5, parts={"mine": 2.0}, reason="half")
     ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "package", "extra"),
+    [
+        ("gym:CartPole-v1", "gymnasium", "gym"),
+        ("mcp:python server.py", "mcp", "mcp"),
+        ("openenv:http://127.0.0.1:9", "openenv", "openenv"),
+        ("verifiers:x", "verifiers", "verifiers"),
+    ],
+)
+def test_a_package_that_is_not_installed_names_its_extra(monkeypatch, reference, package, extra):
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name == package:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    assert refused(reference) == (
+        f"task.environment: {extra}: needs the package {package}, which is not installed; "
+        f'pip install "forethought[{extra}]"'
+    )
+
+
+def test_a_package_that_is_broken_says_so():
+    error = missing("task.environment", "openenv", "openenv", ImportError("no client support"))
+    assert "the package openenv is installed, but importing it raised ImportError: no client support" in str(
+        error
+    )
