@@ -221,6 +221,13 @@ class Levels(Base):
     def reset(self, *, seed=None, options=None):
         return options["size"], {}
 
+word = "it's"
+
+class Browser(Base):
+    action_space = gymnasium.spaces.Space()
+    def step(self, action):
+        return 0, float(action == f'fill({"a1"!r}, {word!r})'), True, False, {}
+
 class NoClose:
     action_space = spaces.Discrete(2)
     observation_space = spaces.Discrete(4)
@@ -265,3 +272,18 @@ def test_an_environment_without_close_is_one(odd):
 def test_a_level_is_an_option_of_the_reset(odd):
     taskset = made("gym:env.py:Levels", level="size", levels=(4, 8))
     assert first(taskset, level=8).prompt.endswith("\n\n8\n\n")
+
+
+def test_action_strings_of_browsergym_are_read_and_written_anew(odd):
+    taskset = made("gym:env.py:Browser", dialect="browsergym")
+    task = first(taskset)
+    assert "one call of click, dblclick, " in taskset.system
+    assert played(taskset, task, [" fill( 'a1' ,value = 'it\\'s' ) "])[-1].success
+    reasons = [
+        o.reason for o in played(taskset, task, ["clic('a1')", "click(f'a1')", "click('a') click('b')"])
+    ]
+    assert "did you mean 'click'?" in reasons[0] and "found 'f'" in reasons[1] and "call 2" in reasons[2]
+    assert "unknown value 'python' (known: browsergym, space)" in refused(
+        "gym:env.py:Browser", dialect="python"
+    )
+    assert "cannot be written as text" in refused("gym:env.py:Browser")

@@ -7,6 +7,8 @@ Options of the task table:
                 "cart {observation[0]:+.1f}"
     observe     a function of the observation that gives that text: "file.py:function"
     decimals    of real numbers in observations (2)
+    dialect     "browsergym": an action is one of its strings, such as click('a12'); it is read by
+                `interface.actions`, never evaluated, and written anew for the environment
     level       name under which `reset(options=...)` gets the task's level; absent: it does not
 
 An episode is `make`, `reset(seed=...)`, steps, `close`. Its return is the sum of its rewards. `terminated`
@@ -28,6 +30,7 @@ from forethought.envs.adapters.packages import missing
 from forethought.envs.adapters.spaces import Acts
 from forethought.envs.adapters.tell import Teller
 from forethought.envs.values import WrongType, need
+from forethought.interface.actions import DIALECTS, SIGNATURES
 from forethought.interface.result import Parsed, Refusal
 
 WHERE = "task.environment"
@@ -44,6 +47,7 @@ class Gym(Adapter):
         self.reference, self.kind = rest, kind or _class(rest)
         self._arguments, self._level = options.mapping("make"), options.text("level")
         self.teller, names = Teller(options), options.names("actions")
+        self._dialect = options.chosen("dialect", "space", ("space", "browsergym"))
         env = self.make()
         try:
             self.name = rest.rpartition(":")[2] or rest
@@ -60,7 +64,9 @@ class Gym(Adapter):
             if not hasattr(env, name):
                 raise RecipeError(WHERE, f"{self.reference} has no {name}, so it is no gymnasium environment")
         try:
-            self.acts = Acts(env.action_space, names)
+            self.acts: Acts | Strings = (
+                Strings() if self._dialect == "browsergym" else Acts(env.action_space, names)
+            )
         except UserError as error:
             raise RecipeError(options.address("actions") if names else WHERE, str(error)) from None
         if self.acts.kind == "Discrete":
@@ -122,6 +128,22 @@ class Gym(Adapter):
     def options_of(self, level: int) -> dict[str, int] | None:
         """What `reset` gets as options."""
         return {self._level: level} if self._level else None
+
+
+class Strings:
+    """Reads the action strings of BrowserGym: one call, of its own actions."""
+
+    kind = "Text"
+    names: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """How an action is written, in words."""
+        return f"one call of {', '.join(SIGNATURES)}, such as click('a12') or fill('a12', 'text')"
+
+    def read(self, text: str) -> Parsed | Refusal:
+        """The same action as BrowserGym's own writing has it, so that nothing the model wrote passes on."""
+        read = DIALECTS["browsergym"].parse(text.strip())
+        return read if isinstance(read, Refusal) else Parsed(DIALECTS["browsergym"].render(read.value))
 
 
 class GymSession:
