@@ -75,7 +75,7 @@ def check_until(where: str, until: UntilSpec, recipe: Recipe) -> None:
 
 
 def check_gate(where: str, gate: GateSpec, stage: TrainingSpec, recipe: Recipe) -> None:
-    """RecipeError for a gate without exactly one condition, or with a metric that nobody measures."""
+    """RecipeError for a gate without exactly one condition, or with a metric that is not measured."""
     names = ("at_least", "at_most", "max_drop", "max_rise", "max_slope_down")
     given = {name: getattr(gate, name) for name in names if getattr(gate, name) is not None}
     if len(given) != 1:

@@ -9,8 +9,8 @@ from forethought.recipe.schema import TrainingSpec
 
 
 def check_loss(where: str, stage: TrainingSpec) -> None:
-    """RecipeError for a loss that nobody has, that the stage has not the numbers for, or an option out of its
-    range."""
+    """RecipeError for a loss that does not exist, that the stage has not the numbers for, or an option out of
+    its range."""
     here, name = f"{where}.loss", stage.loss_name
     needs = row(name, here, again=True).needs
     if "distributions" in needs:

@@ -9,7 +9,7 @@ from typing import Any
 from forethought.core.errors import RecipeError
 
 STAGE = ("clip_low", "clip_high")  # keys of a stage that are options of its loss now
-CLIP = 0.2  # what both were where nobody said otherwise
+CLIP = 0.2  # the default of both
 OLD: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {
     "tree": {
         "plans": (("plan",), 4),

@@ -1,6 +1,6 @@
 """Which roles speak in a run: what a workflow declares of itself.
 
-Nothing else in the library knows the name of a role: whoever needs them asks `roles_of`.
+Nothing else in the library knows the name of a role: ask `roles_of`.
 """
 
 from __future__ import annotations

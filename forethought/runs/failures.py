@@ -34,7 +34,7 @@ class Failures:
     ) -> FaultStop | None:
         """After a step, in which `failed` of `tried` trajectories failed: the error that ends the run, or
         None. `measured`: the line of a step that was evaluated; where it ends the run, the evaluation is
-        taken back, and made again by who resumes."""
+        taken back, and made again on resume."""
         self._tell(p)
         if tried:
             p.failures = [*p.failures, [failed, tried]][-self.limits.window :]
@@ -52,7 +52,7 @@ class Failures:
         if measured is not None:
             p.evaluations.pop()
             p.unmeasured = {name: value for name, value in measured.items() if not name.startswith("eval")}
-        p.failures = []  # who resumes begins to count anew
+        p.failures = []  # a resumed run begins to count anew
         return self._stop(p, why)
 
     @contextmanager

@@ -71,8 +71,8 @@ def once_more(gate: GateSpec, spec: TrainingSpec, changes: dict) -> tuple[dict, 
 
 
 def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, decide: Decide) -> None:
-    """At a stage's start: own weights for the roles that train in them, frozen copies for whoever compares,
-    fresh optimizers."""
+    """At a stage's start: own weights for the roles that train in them, frozen copies for what compares with
+    them, fresh optimizers."""
     own = weights_of(recipe, spec)
     if recipe.probes.kl_base and not p.found and (recipe.model.path or p.stage):
         for policy in sorted(set(p.policies.values())):

@@ -15,7 +15,7 @@ NUMBERS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP else [])]
 
 
 class Wish:
-    """Where who watches a run asks it to stop, and hears of its checkpoints; the run looks after each
+    """How an observer asks a run to stop, and hears of its checkpoints; the run looks after each
     step."""
 
     def __init__(self) -> None:

@@ -81,7 +81,7 @@ class Judge:
         """What the gate's `then` asks for: AGAIN, or why the stage ends. GateStop ends the run."""
         p = self.ledger.progress
         if gate.then == "stop":
-            p.stage_step, p.begun = 0, False  # who resumes begins the stage anew
+            p.stage_step, p.begun = 0, False  # a resumed run begins the stage anew
             self.ledger.save()
             raise GateStop(
                 f"gate {i} of stage {p.stage} rolled its stage back and stopped the run: {reason}; "

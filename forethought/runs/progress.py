@@ -38,7 +38,7 @@ class Progress:
     failures: list[list[int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)  # kinds of faults that were told
     unmeasured: dict | None = None
-    # the line of a step whose evaluation failed: it is made again by who resumes
+    # the line of a step whose evaluation failed: it is made again on resume
     # what the run has computed on, each with the step from which on
     machines: list[dict] = field(default_factory=list)
     finished: bool = False

@@ -195,7 +195,7 @@ class Runner:
                 return self._end(spec, ending)
             # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
             # that a refused update has just called in question push no earlier ones out.
-            asked = self.interrupts.caught or self.wish.why  # read once: who leaves has saved
+            asked = self.interrupts.caught or self.wish.why  # read once: the run saves before it leaves
             if not last and (asked or due):
                 self.ledger.save(interim=not due)
             if not last and asked:

@@ -30,7 +30,7 @@ Lost = Callable[[int, BaseException], None]
 """(number of the workflow, what it raised)"""
 
 LOOK = 0.002  # seconds between two looks at the pool of episodes, in free mode
-LEFT: list[Any] = []  # coroutines that ignore their end: Python would ask them to end again, and wait
+LEFT: list[Any] = []  # coroutines that ignore their end: Python would close them again, and wait
 DRIVER: ContextVar[Any] = ContextVar("driver of the workflows")
 
 
@@ -44,7 +44,7 @@ async def together(*coroutines: Coroutine | Iterable[Coroutine]) -> list[Any]:
         else:
             flat += some
     driver = DRIVER.get(None)
-    if driver is None:  # whoever asks has outlived its driver
+    if driver is None:  # the coroutine has outlived its driver
         await _Wait("never")
     return await driver.together(flat) if flat else []
 
@@ -97,7 +97,7 @@ class Lockstep:
     # ---- for trajectories
 
     def ask(self, request: Request) -> Awaitable[list[Completion]]:
-        """Wait for `n` completions; they come when every workflow waits."""
+        """Wait for `n` completions. They come when every workflow waits."""
         return _Wait("ask", request)
 
     def together(self, coroutines: Sequence[Coroutine]) -> Awaitable[list[Any]]:
@@ -105,7 +105,7 @@ class Lockstep:
         return _Wait("together", coroutines)
 
     def never(self) -> Awaitable[None]:
-        """Nobody waits any more for who awaits this."""
+        """A coroutine that awaits this is never resumed."""
         return _Wait("never")
 
     def stop(self, error: UserError) -> Awaitable[None]:
@@ -276,7 +276,7 @@ class Free:
             self._ending, left = True, asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
-            for _ in range(3):  # time to close what they hold; who does not listen is left behind
+            for _ in range(3):  # time to close what they hold; a task that ignores its end is left behind
                 loop.run_until_complete(asyncio.sleep(0))
             for task in left:
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # no warning for them

@@ -86,7 +86,7 @@ class Growing:
         self.asked: set[int] = set()  # nodes under which something was sampled: their tokens are settled
         self.first = ""  # what the environment shows before anything is said, at the end of the prompt
         self.opened: dict[int, str] = {}  # node -> the role whose opening it ends with
-        self.driver: Any = None  # who brings its requests to the sampler
+        self.driver: Any = None  # brings its requests to the sampler
         self.misuses = 0  # times that the workflow went on where a branch had ended
         words = play.words
         ids: tuple[int, ...] = ()

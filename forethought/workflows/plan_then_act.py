@@ -47,7 +47,7 @@ async def _execute(act: Trajectory, task: Task, plan: str) -> None:
             return
         if outcome.done:
             with act.guard("reward"):
-                # of a plan that was written in the middle of an episode nobody can say whether it is followed
+                # whether a plan from the middle of an episode is followed is not known
                 parts = {} if again else {"follows": act.taskset.follows(task, plan, act.texts("act")).score}
                 pay(act, outcome, **parts)
             return

@@ -26,7 +26,7 @@ from forethought.workflows.words import Words
 
 
 class Rollouts:
-    """Grows trees for one engine, one taskset and one workflow. RecipeError for a workflow that nobody has
+    """Grows trees for one engine, one taskset and one workflow. RecipeError for a workflow that is not
     registered. `roles`: what differs from a role's defaults. `free`: requests leave when they are asked
     (`workflows.drive`)."""
 
@@ -108,7 +108,7 @@ class Rollouts:
         while rollouts grow (overlong)."""
         turns: list[list[tuple[str | None, int]]] = []
         for task in tasks or self.words.deepest():
-            with suppress(UserError):  # of one that cannot be demonstrated, whoever demonstrates it hears
+            with suppress(UserError):  # a task without a demonstration is reported where it is demonstrated
                 if self.oracle_plan(task):
                     turns.append([(turn.role, len(ids)) for turn, ids in self.turns(task)])
         self.words.check_room(tasks, demonstrated, self.words.most_read(turns))
@@ -238,8 +238,8 @@ class Rollouts:
             return True  # it breaks, which is counted where it is asked
 
     def oracle(self, task: Task, role: str, number: int = 0) -> Given:
-        """What the oracle says in its turn `number` of a role, from 0; after its last turn, that one again:
-        who did not reach the goal with it did something else than the oracle."""
+        """What the oracle says in its turn `number` of a role, from 0; after its last turn, the last one
+        again: an episode that is not over by then has left the demonstration."""
         with self.guard.watch():
             try:
                 said = self.workflow.oracle(self.taskset, task, role)

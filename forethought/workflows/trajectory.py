@@ -78,7 +78,7 @@ class Trajectory:
         self._before = before  # tokens above `_at`
         self._branches = self._asks = self._forks = 0  # branches, requests and forks so far
         self._turns = self._sampled = 0  # turns and sampled tokens of the whole path
-        self._then: Given | None = None  # what is said here next, whoever is asked
+        self._then: Given | None = None  # a given turn that comes next, instead of a sampled one
         self._episode: Episode | None = None  # in the environment of this branch
         self._steps = self._missed = 0  # answers of the environment; those to a step that failed
         self._oracles = tree.play.oracles  # roles that the oracle speaks on this branch
@@ -124,7 +124,7 @@ class Trajectory:
 
     @property
     def accepted(self) -> bool:
-        """It came to its end, and nobody has refused it."""
+        """It is complete and was not refused."""
         return self._turn.accepted
 
     @property
@@ -159,7 +159,7 @@ class Trajectory:
             turn.status = "refused"
 
     def note(self, reason: str) -> None:
-        """Say something of the turn just said, for who reads it later."""
+        """Add a remark on the turn just said, for the reader of the trace."""
         if not self.ended:
             self._turn.reason = reason
 
@@ -187,7 +187,7 @@ class Trajectory:
         if self._turn.status in ENDS or role not in play.policies:
             await self._unready(role)
         if over := self._limit(role):
-            if self._forks > play.max_turns:  # it does not listen
+            if self._forks > play.max_turns:  # it ignores the limit
                 await tree.driver.never()
             self._forks = play.max_turns + 1
             return self._branched([tree.empty(self._at, role, over, play.policies[role])])
@@ -223,7 +223,7 @@ class Trajectory:
 
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
         """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files,
-        kept for who looks at the tree; there is no model here yet that sees them."""
+        kept for the reader of the trace; no model here reads them yet."""
         tree, words, said, last = self._tree, self._tree.play.words, self._turn.token_ids, self._node
         with _Guard(self, "environment"):
             joins = not words.spaced and last is not self._turn and self._at not in tree.asked
@@ -299,7 +299,7 @@ class Trajectory:
         return self._episode
 
     async def _opened(self) -> Episode:
-        """An episode whose first observation nobody reads."""
+        """A new episode, reset; its first observation is not read."""
         episode = self._new()
         await self._tree.driver.call(episode.reset())
         return episode
@@ -329,7 +329,7 @@ class Trajectory:
         if self.status != "failed":  # else its first reason stands: what comes after follows from it
             self._fail(fault)
         self._tree.misuses += 1
-        if self._tree.misuses > 1:  # it does not listen: nobody waits for it any more
+        if self._tree.misuses > 1:  # it ignores the error: it is never resumed
             await self._tree.driver.never()
         raise error
 

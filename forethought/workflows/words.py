@@ -72,8 +72,8 @@ class Words:
         return self._openings[role]
 
     def turn(self, role: str | None, text: str) -> tuple[int, ...]:
-        """A turn that somebody wrote; one that the model ends by itself (its stop is "") has the model's own
-        end."""
+        """A turn that was not sampled. Where the model ends the role's turns itself (the stop is ""), it has
+        the model's own end."""
         end = () if role is None or self.stop(role) or self.engine.end is None else (self.engine.end,)
         ids = self.piece(text) if self.spaced else self.engine.plain(text, self._own, turn=True)
         return ids + end
@@ -212,7 +212,7 @@ class Words:
         deepest level), with the longest turns allowed and `read` tokens between them, does not fit the
         model's context.
 
-        Problems that somebody gave (a taskset with a pool) differ in length: there some may be too long,
+        Problems from files (a taskset with a pool) differ in length: some of them may be too long,
         which `tight` then says, but not all; where they are `demonstrated` too, none.
         """
         given = face(self.taskset, Pool)

@@ -24,7 +24,7 @@ DEFAULT = "imitate"
 
 def kind_of(name: Any, where: str) -> type[StageSpec]:
     """The record of a stage whose kind is called `name`; RecipeError at the address `where` for one that
-    nobody has."""
+    does not exist."""
     if isinstance(name, str) and is_named(name):
         return _own(name, where)
     if not isinstance(name, str) or name not in KINDS:

@@ -56,7 +56,8 @@ class Cached:
             )
 
     def key(self, item: Item) -> str:
-        """Depends on who is asked, with which words and settings, and about what; not on the item's id."""
+        """Depends on the model, the words and settings of the request, and the question; not on the item's
+        id."""
         return digest(
             json.dumps(
                 [self.name, self.model, self.prompt, dict(self.settings), item.question, item.chain],
@@ -82,7 +83,7 @@ class Cached:
             done(result)
 
         self.inner.summarise(list(missing.values()), keep)
-        results, counted = [], set(missing)  # what a summary cost is said once, whoever shares it
+        results, counted = [], set(missing)  # the cost of a shared summary is counted once
         for item in items:
             key, asked = self.key(item), item.id in keys
             results.append(self._result(item, key, failed, asked, asked or key not in counted))
@@ -153,7 +154,7 @@ class Cached:
 
 @contextmanager
 def _locked(file: int) -> Iterator[None]:
-    """Nobody else appends, or removes a torn line, meanwhile. The lock ends with its process."""
+    """No other process appends, or removes a torn line, meanwhile. The lock ends with its process."""
     try:
         import fcntl
     except ImportError:  # no POSIX: then one process per file

@@ -45,7 +45,8 @@ class Deadline:
         return seconds
 
     def cut(self) -> None:
-        """Whoever waits on a connection stops waiting: the connections end now. From any thread."""
+        """Close all connections now, so that no thread waits on one any more. May be called from any
+        thread."""
         for stream in list(self._open):
             with suppress(OSError):
                 socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)

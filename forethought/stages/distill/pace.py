@@ -31,7 +31,7 @@ class Pace:
             self.sleep(pause)
 
     def hold(self, seconds: float) -> None:
-        """Nobody's turn comes for so long: the endpoint has told us to wait."""
+        """No request is sent for so long: the endpoint has told us to wait."""
         with self._lock:
             self._next = max(self._next, self.clock() + seconds)
 

@@ -68,7 +68,7 @@ def _listed(columns: dict[str, str]) -> str:
 
 @contextmanager
 def _without_bars(datasets: Any) -> Iterator[None]:
-    """Progress belongs to whoever shows the run."""
+    """Progress bars of the library are off: the run has its own display."""
     if datasets.are_progress_bars_disabled():
         yield
         return

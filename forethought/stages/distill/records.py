@@ -82,7 +82,7 @@ item, or twice for the one that an interrupt came upon."""
 
 
 def nothing(result: Summary | Failure) -> None:
-    """The `Done` of who waits for all."""
+    """A `Done` that does nothing."""
 
 
 class Summariser(Protocol):

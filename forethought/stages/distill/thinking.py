@@ -21,7 +21,7 @@ def without_thinking(text: str, plan: str = PLAN) -> str:
 
     Thinking is what stands at the head between its marks (`<think>`, `[THINK]`, gpt-oss's channels), also
     several times, also empty; or up to a closing mark whose opening one was part of the prompt. Marks
-    elsewhere stay: whoever parses the answer judges them.
+    elsewhere stay: the parser of the answer judges them.
     """
     end, inside = 0, False  # where the answer begins, as far as is known
     for mark in _MARKS.finditer(text):

@@ -1,7 +1,7 @@
 """Adaptive isolation: roles share their weights until measurements say that one of them is harmed.
 
 What is read, and the bounds, stand in the recipe (`AdaptiveSpec`); every change of mind is a decision with
-its numbers. The controller only decides; who holds which weights afterwards is the business of `handover`.
+its numbers. The controller only decides; `handover` moves the weights.
 """
 
 from __future__ import annotations
