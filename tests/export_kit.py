@@ -118,7 +118,13 @@ def prompts(out: Path, folder: Path, n: int = 3) -> list[str]:
 
 
 def budget(out: Path, role: str) -> int:
-    return turns_of(find(out).recipe)[0].budgets[role]
+    """Most tokens of a turn: in these runs a word is one."""
+    recipe = find(out).recipe
+    taskset = families.build(recipe.task, to_measure=True)
+    try:
+        return taskset.budget(role)
+    finally:
+        taskset.close()
 
 
 def generated(model, tokenizer, text: str, most: int, **settings) -> str:

@@ -24,6 +24,7 @@ from forethought.exports.prompts import Turns, turns_of
 from forethought.store import is_new
 from forethought.store.files import remove
 
+MOST = 256  # tokens of a turn, where nothing says how many
 Precision = Literal["f16", "f32"]
 
 
@@ -186,6 +187,8 @@ class Writing:
                 began=" with the adapter ".join(filter(None, (recipe.model.path, recipe.model.adapter))),
                 gguf=file,
                 stops=tuple(dict.fromkeys(stops)),
+                rank=recipe.adapter.rank,
+                most=max((self.turns.budgets.get(role, MOST) for role in roles), default=MOST),
                 tokenizer="PreTrainedTokenizerFast" if strange else "AutoTokenizer",
             ),
             {role: self.turns.prompt(role, folder) for role in roles},

@@ -9,6 +9,7 @@ from pathlib import Path
 from forethought import __version__
 from forethought.exports.numbers import Origin, data_of
 
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
 SIDES = {
     "plan": "its plans, run by an exact executor (plans in free text: accepted by the interface)",
     "act": "its acts, under the oracle's plans",
@@ -26,6 +27,8 @@ class Folder:
     gguf: str  # name of the file, or ""
     stops: tuple[str, ...]
     tokenizer: str  # the class that opens it
+    rank: int  # of an adapter
+    most: int  # tokens of a turn
 
 
 def card(origin: Origin, folder: Folder, prompts: Mapping[str, str]) -> str:
@@ -75,8 +78,9 @@ def _measured(origin: Origin) -> list[str]:
     if found is None:
         return ["## Measured", "", "The run has measured nothing up to this step.", ""]
     task = origin.recipe.task
+    of = SIDES if {"plan", "act"} <= found.values.keys() else {"e2e": "all turns of an episode"}
     rows = [
-        f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} | {n} | {SIDES.get(name, 'this role alone')} |"
+        f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} | {n} | {of.get(name, 'this role alone')} |"
         for name, (value, low, high, n) in found.values.items()
     ]
     return [
@@ -110,9 +114,10 @@ def _run(folder: Folder, prompts: Mapping[str, str]) -> list[str]:
 
 def _transformers(folder: Folder, prompt: str) -> list[str]:
     if folder.kind == "adapter":
+        names = ", ".join(sorted(("AutoModelForCausalLM", "GenerationConfig", folder.tokenizer)))
         load = [
             "from peft import PeftModel",
-            f"from transformers import AutoModelForCausalLM, GenerationConfig, {folder.tokenizer}",
+            f"from transformers import {names}",
             "",
             f"base = AutoModelForCausalLM.from_pretrained({folder.base!r})",
             f"model = PeftModel.from_pretrained(base, {str(folder.path)!r})",
@@ -130,7 +135,7 @@ def _transformers(folder: Folder, prompt: str) -> list[str]:
         f"tokenizer = {folder.tokenizer}.from_pretrained({str(folder.path)!r})",
         f"prompt = {prompt!r}",
         'ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids',
-        "out = model.generate(ids, do_sample=False, max_new_tokens=256, tokenizer=tokenizer)",
+        f"out = model.generate(ids, do_sample=False, max_new_tokens={folder.most}, tokenizer=tokenizer)",
         "print(tokenizer.decode(out[0, ids.shape[1] :]))",
         "```",
         "",
@@ -139,17 +144,19 @@ def _transformers(folder: Folder, prompt: str) -> list[str]:
 
 def _vllm(folder: Folder, prompt: str) -> list[str]:
     stop = f"stop={list(folder.stops)!r}, include_stop_str_in_output=True, " if folder.stops else ""
+    how = f"temperature=0, max_tokens={folder.most}, {stop}skip_special_tokens=False"
     say = [
-        f"sampling = SamplingParams(temperature=0, max_tokens=256, {stop}skip_special_tokens=False)",
+        f"sampling = SamplingParams({how})",
         f"prompt = {prompt!r}",
     ]
     if folder.kind == "adapter":
         name = "-".join(folder.roles)
+        rank = next((n for n in RANKS if n >= folder.rank), folder.rank)
         load = [
             "from vllm import LLM, SamplingParams",
             "from vllm.lora.request import LoRARequest",
             "",
-            f"llm = LLM({folder.base!r}, enable_lora=True, max_lora_rank=64)",
+            f"llm = LLM({folder.base!r}, enable_lora=True, max_lora_rank={rank})",
             *say,
             f"adapter = LoRARequest({name!r}, 1, {str(folder.path)!r})",
             "print(llm.generate(prompt, sampling, lora_request=adapter)[0].outputs[0].text)",

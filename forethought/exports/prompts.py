@@ -19,7 +19,7 @@ from forethought.tasks.base import Oracle, Taskset, face
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turns:
-    """`stops`: role -> the word that ends its turn. `budgets`: role -> most words (free text: tokens)."""
+    """`stops`: role -> the word that ends its turn. `budgets`: role -> most tokens, of free text."""
 
     stops: Mapping[str, str] = field(default_factory=dict)
     budgets: Mapping[str, int] = field(default_factory=dict)
@@ -67,7 +67,9 @@ def turns_of(recipe: Recipe) -> tuple[Turns, list[str]]:
     try:
         return Turns(
             stops={role: row.stop or taskset.stop(role) for role, row in rows.items()},
-            budgets={role: row.budget or taskset.budget(role) for role, row in rows.items()},
+            budgets={role: row.budget or taskset.budget(role) for role, row in rows.items()}
+            if not taskset.spaced
+            else {},
             shown=_shown(taskset, roles),
         ), []
     finally:

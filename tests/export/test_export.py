@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_kit import base_model, budget, desk_run, generated, greedy, problems, prompts, text_run
+from export_kit import ENGINE, base_model, budget, desk_run, generated, greedy, problems, prompts, text_run
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -182,6 +182,59 @@ def test_a_base_under_adapters_alone_has_a_folder(desk, tmp_path):
     model, tokenizer = opened(tmp_path / "out" / "plan")
     read = prompts(desk, tmp_path / "out" / "plan")
     assert [generated(model, tokenizer, text, budget(desk, "plan")) for text in read] == greedy(desk, "plan")
+
+
+def test_three_roles_and_two_engines(tmp_path):
+    """What two roles share has one folder; a planner that is another model has its own files."""
+    small = {"layers": 2, "width": 32, "mlp": 32}
+    tables = {
+        "task": {"name": "desk", "levels": [1], "widgets": 4},
+        "model": small,
+        "engine": ENGINE,
+        "eval": {"tasks": 3},
+        "stage": [{"kind": "imitate", "until": {"steps": 2}, "batch": 4}],
+    }
+    think = {"kind": "imitate", "roles": ["think"], "until": {"steps": 1}, "batch": 4}
+    three = tables | {"workflow": "blink_think_link", "stage": [*tables["stage"], think]}
+    run = ft.train(three, out=tmp_path / "three", progress=False)
+    assert run.export(to=tmp_path / "a").folders == {"blink-link": ("blink", "link"), "think": ("think",)}
+    text = (tmp_path / "a" / "blink-link" / "README.md").read_text()
+    assert "A turn ends with `</blink>`, `</link>`" in text and "| think | " in text
+    two = tables | {"layout": "models", "planner": small | {"init": "small", "width": 64}}
+    run = ft.train(two, out=tmp_path / "two", progress=False)
+    assert run.export(to=tmp_path / "b").folders == {"plan": ("plan",), "act": ("act",)}
+    widths = [opened(tmp_path / "b" / role)[0].config.hidden_size for role in ("plan", "act")]
+    assert widths == [64, 32] == [run.model(role).model.config.hidden_size for role in ("plan", "act")]
+
+
+def test_a_task_of_ones_own_without_plans(tmp_path):
+    model = base_model(tmp_path / "model", problems(tmp_path / "train.jsonl", 1))
+    rows = [{"question": f"{a}+{b}?", "answer": str(a + b)} for a in range(6) for b in range(4)]
+    for name, some in (("data", rows[:16]), ("eval", rows[16:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    recipe = {
+        "model": {"path": model},
+        "engine": ENGINE,
+        "task": {
+            "name": "text",
+            "train": str(tmp_path / "data.jsonl"),
+            "eval": [str(tmp_path / "eval.jsonl")],
+            "prompt": "{question}",
+            "answer": "answer",
+            "plan": "none",
+            "grader": "number",
+            "budgets": {"act": 9},
+        },
+        "eval": {"tasks": 2},
+        "stage": [{"kind": "reinforce", "until": {"steps": 1}, "batch": 2, "tree": {"act": 2}}],
+    }
+    run = ft.train(recipe, out=tmp_path / "run", progress=False)
+    assert run.export(to=tmp_path / "out").folders == {"act": ("act",)}
+    text = (tmp_path / "out" / "act" / "README.md").read_text()
+    assert "A turn ends with the model's own end" in text and "max_new_tokens=9" in text
+    assert "| e2e | 0.000 |" in text and "all turns of an episode" in text
+    assert "<|im_start|>user\\n5+" in text or "<|im_start|>user\\n4+" in text
+    assert text.count("| `task.") == 2  # both files, with their digests
 
 
 # The card ---------------------------------------------------------------------------------------------------
