@@ -24,7 +24,7 @@ from forethought.store.locks import alone
 Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
 # what a run directory can hold
-OURS = {*OWN, "recipe.json.new", "tensorboard", "report.html", "error.txt", "data.json"}
+OURS = {*OWN, "recipe.json.new", "tensorboard", "wandb", "report.html", "error.txt", "data.json"}
 FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.core.named import installed, is_known
 from forethought.recipe.bounds import WHOLE
 
 # named here too: this is the module that others read
@@ -24,6 +25,7 @@ from forethought.recipe.roles import PLANLESS
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
 from forethought.recipe.speaking import roles_of
 
+TRACKERS = ("auto", "tensorboard", "wandb", "trackio", "mlflow")  # rows of runs.trackers
 MOST_THREADS = 1024  # beyond it a process only fails to start them
 
 
@@ -39,6 +41,9 @@ def check(recipe: Recipe) -> None:
             "name", f"{recipe.name!r} names run directories: use letters, digits, '.', '_' and '-'"
         )
     within("seed", recipe.seed, -WHOLE, WHOLE - 1)
+    for i, name in enumerate(recipe.trackers):
+        if not is_known("trackers", name, TRACKERS):
+            raise RecipeError(f"trackers.{i}", unknown("tracker", name, [*TRACKERS, *installed("trackers")]))
     at_least("max_bad_updates", recipe.max_bad_updates, 1)
     check_surroundings(recipe)
     for i, stage in enumerate(recipe.stage):

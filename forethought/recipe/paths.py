@@ -72,7 +72,8 @@ def _changed(recipe: Recipe, change: Change) -> Recipe:
     task = _task(recipe.task, change)
     stages = tuple(_stage(f"stage.{i}", stage, change) for i, stage in enumerate(recipe.stage))
     workflow = replace(recipe.workflow, name=named_with(change, "workflow", recipe.workflow.name))
-    return replace(recipe, task=task, workflow=workflow, stage=stages)
+    trackers = tuple(named_with(change, f"trackers.{i}", name) for i, name in enumerate(recipe.trackers))
+    return replace(recipe, task=task, workflow=workflow, stage=stages, trackers=trackers)
 
 
 def _stage(where: str, stage: StageSpec, change: Change) -> StageSpec:

@@ -419,6 +419,9 @@ class Recipe:
     """Checkpoints and saved trees."""
     limits: LimitSpec = field(default_factory=LimitSpec)
     """How long code that is not the library's may take, and how much of it may break."""
+    trackers: tuple[str, ...] = ("auto",)
+    """Where the metrics go beside the run's own log (docs/trackers.md)."""
+    # tensorboard | wandb | trackio | mlflow, or file.py:name; auto: event files where TensorBoard is there
     max_bad_updates: int = 3
     """Refused updates (NaN, inf) after which the run stops."""
     stage: tuple[StageSpec, ...] = ()

@@ -16,19 +16,20 @@ from forethought.workflows.rollout import Rollouts
 
 def keep_trees(
     store: Store, save: SaveSpec, at: Progress, step: Step, rollouts: Rollouts, last: bool
-) -> None:
+) -> bool:
     """Save the step's first `save.trees` trees (0: all) where it is one of every `save.trees_every`, or the
-    stage's first or `last`.
+    stage's first or `last`: then True.
 
     Only reads what the step has left, so that a run is the same whatever it keeps. Images that no saved tree
     shows are let go.
     """
     images = rollouts.taskset.episodes.images
-    if (
+    due = bool(
         step.trees
         and save.trees_every
         and (last or at.stage_step == 1 or at.stage_step % save.trees_every == 0)
-    ):
+    )
+    if due:
         n = save.trees or len(step.trees)
         store.save_images(images.of(step.trees[:n]))
         store.save_trees(
@@ -40,6 +41,7 @@ def keep_trees(
             free_text=not rollouts.words.spaced,
         )
     images.clear()
+    return due
 
 
 def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:

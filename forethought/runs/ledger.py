@@ -19,7 +19,7 @@ from forethought.recipe.speaking import roles_of
 from forethought.runs import endings
 from forethought.runs.endings import Observer
 from forethought.runs.progress import Progress
-from forethought.runs.trackers import EventFiles
+from forethought.runs.trackers import Trackers
 from forethought.store import Store
 
 
@@ -27,7 +27,7 @@ class Ledger:
     """Of one run, from `begin` on. It reads the progress and, but for the seconds, the probes' state and the
     machine, changes nothing in it."""
 
-    events: EventFiles  # open while the run goes on
+    trackers: Trackers  # open while the run goes on
     saved: Callable[[Path], None]  # hears of every checkpoint
 
     def __init__(self, recipe: Recipe, engine: Engine, store: Store, monitor: Monitor, observe: Observer):
@@ -59,7 +59,7 @@ class Ledger:
             "seconds": round(p.seconds, 3),
         }
         self.store.log(p.step, at | line)
-        self.events.write(p.step, line)
+        self.trackers.write(p.step, line)
         self.emit(kind, values=line, stage_steps=spec.steps)
 
     def save(self, interim: bool = False) -> None:

@@ -42,6 +42,7 @@ from forethought.runs.interrupts import Wish
 from forethought.runs.progress import Progress
 from forethought.runs.resuming import ensure_records, find, recipe_of, unlike
 from forethought.runs.runner import Observer, Result, Runner
+from forethought.runs.trackers import makers
 from forethought.stages.distill.check import check_distill
 from forethought.stages.distill.stage import Load
 from forethought.store import LOGS, RECIPE, SUMMARY, Store
@@ -115,6 +116,7 @@ def check_with(recipe: Recipe, taskset: Taskset) -> None:
         if isinstance(stage, Distill):
             check_distill(f"stage.{i}", stage.distill, taskset, scratch=not recipe.model.path)
         named_code(stage, f"stage.{i}", taskset, roles_of(recipe))
+    makers(recipe.trackers)
 
 
 def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:

@@ -31,7 +31,7 @@ from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_li
 from forethought.runs.ledger import Ledger
 from forethought.runs.progress import Progress
 from forethought.runs.stages import stage_of
-from forethought.runs.trackers import EventFiles
+from forethought.runs.trackers import Trackers, makers
 from forethought.stages.distill.records import Provenance
 from forethought.stages.distill.stage import Load, Tools, account, guide
 from forethought.stages.isolation.adaptive import Controller, Move, read_probe
@@ -80,10 +80,11 @@ class Runner:
         if progress.probes:
             self.monitor.load_state_dict(progress.probes)
         with (
-            EventFiles(self.store.out / "tensorboard", progress.step) as self.ledger.events,
+            Trackers(makers(self.recipe.trackers), self.store.out, self.recipe) as self.ledger.trackers,
             Interrupts() as self.interrupts,
         ):
             self.ledger.emit("start", text=str(self.store.out))
+            self.ledger.trackers.open(progress.step, lambda text: self.ledger.emit("note", text=text))
             for note in self.rollouts.notes():
                 self.ledger.emit("note", text=note)
             self.engine.listen(
@@ -185,7 +186,8 @@ class Runner:
             if measured:
                 self._read_evaluation(stage)
                 stage = self.stage
-            keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last)
+            if keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last):
+                self.ledger.trackers.sample(p.step, result.trees)
             if self.cold and (said := self.cold.hear(result.trees, stage.roles)):
                 self.ledger.emit("note", text=said)
             if (images := self.rollouts.taskset.episodes.images).seen and not images.told:

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -23,9 +22,10 @@ from forethought import cli, report
 from forethought.core.errors import CheckpointError, GateStop, Interrupted, UserError
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.load import write_resolved
-from forethought.runs import handover, run, runner
+from forethought.runs import handover, run, runner, trackers
 from forethought.runs.progress import Progress
 from forethought.runs.runner import Runner
+from forethought.runs.trackers import tags
 from forethought.store import Store, checkpoints
 from forethought.store import files as store_files
 
@@ -350,16 +350,16 @@ def test_event_files_say_what_the_log_says(tmp_path, no_report):
             },
         )
         for e in loader.EventFileLoader(str(file)).Load()
-        if e.HasField("summary")
+        if e.HasField("summary") and not e.summary.value[0].tag.startswith("_hparams_")
     ]
     for (step, values), line in zip(seen, metrics(tmp_path / "run"), strict=True):
         assert step == line["step"]
-        own = {k: v for k, v in line.items() if "/" in k or k == "lr"}
+        own = {k: v for k, v in tags(line).items() if "/" in k or k == "lr"}
         assert {k: values[k] for k in own} == pytest.approx(own, rel=1e-6)  # event files hold 32 bits
 
 
 def test_without_tensorboard_a_run_goes_on_and_writes_no_event_files(tmp_path, no_report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    monkeypatch.setattr(trackers, "_installed", lambda package: False)
     assert (
         train(desk_recipe(IMITATE), tmp_path / "run").status == "done"
         and not (tmp_path / "run" / "tensorboard").exists()
