@@ -110,7 +110,7 @@ class Watching:
                 continue
             try:
                 methods[kind](moment)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.fault = error
                 self.said = f"{name}.on_{kind} raised {_told(error)} at step {event.step}"
                 self.wish.ask(self.said)

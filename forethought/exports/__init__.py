@@ -21,7 +21,7 @@ from forethought.exports.card import Folder, card
 from forethought.exports.found import find
 from forethought.exports.numbers import Origin, measured
 from forethought.exports.prompts import Turns, turns_of
-from forethought.store import is_new
+from forethought.recipe.layout import planners
 from forethought.store.files import remove
 
 MOST = 256  # tokens of a turn, where nothing says how many
@@ -60,7 +60,7 @@ def export(
     if role is not None and role not in policies:
         raise UserError(f"--role: {unknown('role', role, policies)}")
     to = (to or found.run / "export" / found.checkpoint.name).absolute()
-    if not is_new(to):
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         kind = "is not empty" if to.is_dir() else "is a file"
         raise UserError(f"--to: {to} {kind}; give a folder that is new or empty")
     chosen = {name: policy for name, policy in policies.items() if role in (None, name)}
@@ -74,7 +74,7 @@ def export(
 
         need_extra()
     turns, notes = turns_of(recipe)
-    beside = to.parent / f".{to.name}.{os.getpid()}.tmp"
+    beside, there = to.parent / f".{to.name}.{os.getpid()}.tmp", to.parent.exists()
     try:
         remove(beside)
         beside.mkdir(parents=True)
@@ -83,8 +83,15 @@ def export(
             {saved(found.checkpoint / "engine", policy): roles for policy, roles in groups.items()}
         )
         os.replace(beside, to)
-    except BaseException:
+    except BaseException as error:
         remove(beside)
+        if not there and to.parent.is_dir() and not any(to.parent.iterdir()):
+            to.parent.rmdir()
+        if isinstance(error, FileNotFoundError) and not found.checkpoint.is_dir():
+            raise UserError(
+                f"{found.checkpoint} has gone while it was copied: the run goes on, and keeps the newest "
+                f"{recipe.save.keep} (save.keep); export it again"
+            ) from error
         raise
     return Exported(to=to, step=found.step, folders=folders, notes=(*notes, *writing.notes))
 
@@ -176,6 +183,7 @@ class Writing:
             file = f"{name}-{self.gguf}.gguf"
             self.tell(f"{name}: {file}")
             write_gguf(folder, folder / file, self.gguf, f"{recipe.name}-{name}")
+        model = recipe.planner if roles[0] in planners(recipe) else recipe.model
         page = card(
             self.origin,
             Folder(
@@ -184,7 +192,7 @@ class Writing:
                 kind="adapter" if one.kind == "adapter" and not merged else "model",
                 base=base,
                 # what the run began from, for the licence and the hub; "" for a model from scratch
-                began=" with the adapter ".join(filter(None, (recipe.model.path, recipe.model.adapter))),
+                began=" with the adapter ".join(filter(None, (model.path, model.adapter))),
                 gguf=file,
                 stops=tuple(dict.fromkeys(stops)),
                 rank=recipe.adapter.rank,

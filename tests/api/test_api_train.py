@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -187,6 +188,12 @@ def test_a_callback_that_raises_loses_nothing(tmp_path):
     assert ("end", 3) not in heard.kinds()  # none is called after a fault
     assert train(resume=tmp_path / "run").status == "done"
     assert bits(run) == bits(train(out=tmp_path / "straight"))
+
+
+def test_a_callback_that_leaves_the_program_loses_nothing(tmp_path):
+    with pytest.raises(ft.CallbackError, match=r"on_step raised SystemExit: 3 .*everything is saved"):
+        train(out=tmp_path / "run", callbacks=[lambda moment: moment.step == 1 and sys.exit(3)])
+    assert ft.open(tmp_path / "run").summary["step"] == 1
 
 
 @pytest.mark.parametrize("kind", ["evaluation", "checkpoint", "gate", "end"])

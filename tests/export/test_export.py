@@ -373,6 +373,22 @@ def test_a_full_disk_leaves_nothing(desk, tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_that_a_running_run_lets_go_is_said(desk, tmp_path, monkeypatch):
+    shutil.copytree(desk, tmp_path / "run")
+    copy = folders.copy_model
+
+    def gone(saved, to):
+        shutil.rmtree(saved.folder.parents[1])
+        copy(saved, to)
+
+    monkeypatch.setattr(folders, "copy_model", gone)
+    with pytest.raises(
+        UserError, match=r"step-000006 has gone while it was copied: .* newest 9 \(save.keep\)"
+    ):
+        export(tmp_path / "run", step=6)
+    assert not (tmp_path / "run" / "export").exists()
+
+
 def test_a_base_that_is_gone_is_named(own, tmp_path):
     model = own.parent / "model"
     model.rename(own.parent / "gone")
