@@ -51,7 +51,7 @@ def _own(reference: str, options: Options) -> Adapter:
     """A class of the user's own, in this library's shape or in Gymnasium's."""
     from forethought.envs.adapters.own import Own
 
-    made = find("environments", reference, {}, WHERE, "environment")
+    made = find("environments", reference, {}, WHERE, "environment", again=True)
     if _is_gymnasium(made):
         from forethought.envs.adapters.gym import Gym
 

@@ -100,7 +100,7 @@ def grader_of(name: object) -> Grader | Own:
             raise RecipeError("task.grader", str(error)) from None
     if not isinstance(name, str) or not is_known("graders", name, GRADERS):
         raise RecipeError("task.grader", f"{unknown('grader', str(name), GRADERS)}, or file.py:name")
-    function = find("graders", name, {}, "task.grader", "grader", more=GRADERS)
+    function = find("graders", name, {}, "task.grader", "grader", again=True, more=GRADERS)
     if not callable(function):
         raise RecipeError("task.grader", f"{name} is no function, but {function!r:.60}")
     return Own(name, function)
