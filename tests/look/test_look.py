@@ -139,7 +139,7 @@ def test_the_task_is_a_family_or_a_recipes(trained, model, tmp_path):
             None,
             [],
             r"model is a model: say on which task .* --task NAME .*families: blocksworld, desk, "
-            r"math",
+            r"environment, math, text",
         ),
         ("org/name", None, [], r"org/name is not a run directory; for a model on the hub: say on which task"),
         ("model", "desc", [], "--task: unknown task 'desc'; did you mean 'desk'"),
