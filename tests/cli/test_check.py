@@ -45,8 +45,8 @@ def test_a_good_taskset_is_fine(tmp_path, capsys):
         ('[*task.state, "</plan>"]', "[*task.state]", "does not end with its stop '</plan>'"),
         ('{"plan": 5, "act": 2}', '{"plan": 2, "act": 2}', "has 3 words, its budget is 2"),
         ('f"{task.state[-1]} </act>"}', 'f"{task.state[0]} </act>"}', "no success (no reason given)"),
-        ("success=action == self.right", "success=True", "acting with '' on"),
-        ("success=action == self.right", "success=action[0] == self.right", "environment: IndexError"),
+        ("success=action == right", "success=True", "acting with '' on"),
+        ("success=action == right", "success=action[0] == right", "environment: IndexError"),
     ],
 )
 def test_a_broken_promise_is_said(tmp_path, capsys, old, new, said):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from conftest import lines_of, nothing
 from forethought import report
 from forethought.cli import main
 from forethought.engines.fake.engine import FakeEngine
+from forethought.envs.pool import play
 from forethought.look import samples, source
 from forethought.recipe.load import load
 from forethought.recipe.roles import roles_in
 from forethought.runs import run
+from forethought.tasks import families
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = "eval = { tasks = 2, every = 2 }\nsave = { every = 2, trees_every = 1, trees = 2 }\n"
@@ -65,7 +68,7 @@ def begun(name: str, folder: Path, monkeypatch) -> Path:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_run_that_names_code_is_known_from_anywhere(name, tmp_path, monkeypatch, capsys):
     out = begun(name, tmp_path, monkeypatch)
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 46
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) <= 40
     recipe = load(out)
     written = recipe.workflow.roles or ("plan", "act")
     assert written == ROLES[name] and recipe.stage[0].roles == ROLES[name]
@@ -81,6 +84,21 @@ def test_a_run_that_names_code_is_known_from_anywhere(name, tmp_path, monkeypatc
     (tmp_path / "mine" / f"{name}.py").unlink()  # who reads the records needs no code
     assert report.write(out).is_file() and main(["traces", str(out)]) == 0
     assert main(["compare", str(out), str(other), "--out", str(tmp_path / "both.html")]) == 0
+
+
+def test_an_environment_is_named_by_path(tmp_path, monkeypatch, capsys):
+    shutil.copy(EXAMPLES / "environment.py", tmp_path)
+    (tmp_path / "r.toml").write_text(
+        'workflow = "act_only"\n[task]\nname = "environment"\nenvironment = "environment.py:HotAndCold"\n'
+        'plan = "none"\nlevels = [15]\n[[stage]]\nkind = "reinforce"\ntree = { act = 4 }\n'
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    assert main(["check", str(tmp_path / "r.toml")]) == 0
+    assert f"task.environment = {tmp_path}/environment.py:HotAndCold" in capsys.readouterr().out
+    taskset = families.build(load(tmp_path / "r.toml").task)
+    [task] = taskset.family(random.Random(0), [15], "train")
+    first, *answers = play(taskset.environment(task, False), task, [str(n) for n in range(1, 16)], seed=0)
+    assert "from 1 to 15" in task.prompt and 1 <= len(answers) <= 8 and answers[-1].done
 
 
 def test_a_run_that_names_code_is_resumed(tmp_path, monkeypatch):
