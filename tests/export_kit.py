@@ -23,6 +23,8 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 HIGH = {"optim": {"lr": 0.02, "warmup": 0}}  # so that what was trained says something else than what was not
+# until a plan ends with its stop
+ENDING = {"kind": "imitate", "roles": ["plan"], "until": {"steps": 30}, "batch": 4} | HIGH
 PLANS = {"kind": "imitate", "roles": ["plan"], "until": {"steps": 3}, "batch": 2} | HIGH
 
 
@@ -89,7 +91,7 @@ def text_run(
             "name": "math",
             "train": problems(folder / "train.jsonl", 1),
             "eval": [problems(folder / "test.jsonl", 7)],
-            "budgets": {"plan": 24, "act": 24},
+            "budgets": {"plan": 40, "act": 24},
             "grader": "exact",
         },
         "eval": {"tasks": 3, "every": 0},

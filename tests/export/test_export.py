@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_kit import ENGINE, base_model, budget, desk_run, generated, greedy, problems, prompts, text_run
+from export_kit import (
+    ENDING,
+    ENGINE,
+    base_model,
+    budget,
+    desk_run,
+    generated,
+    greedy,
+    problems,
+    prompts,
+    text_run,
+)
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -33,7 +44,7 @@ def own(tmp_path_factory) -> Path:
     """Adapters alone, on a model of one's own."""
     folder = tmp_path_factory.mktemp("own")
     model = base_model(folder / "model", problems(folder / "train.jsonl", 1))
-    return text_run(folder / "run", {"path": model})
+    return text_run(folder / "run", {"path": model}, stages=[ENDING])
 
 
 def opened(folder: Path):
@@ -107,7 +118,9 @@ def test_an_adapter_on_ones_own_model_in_free_text(own, tmp_path):
     config = json.loads((tmp_path / "out" / "plan" / "generation_config.json").read_text())
     assert config["stop_strings"] == ["</plan>"]  # several tokens of this tokenizer
     read, most = prompts(own, tmp_path / "out" / "plan"), budget(own, "plan")
-    assert [generated(model, tokenizer, text, most) for text in read] == greedy(own, "plan")
+    said = greedy(own, "plan")
+    assert [generated(model, tokenizer, text, most) for text in read] == said
+    assert all(text.endswith("</plan>") for text in said)  # or no stop would have been needed
 
 
 def test_a_checkpoint_without_a_base_has_no_folder_of_that_name(own, tmp_path):
