@@ -45,6 +45,7 @@ def _check_recipe(file: str, overrides: list[str]) -> int:
     from forethought.recipe.convert import to_dict
     from forethought.recipe.load import load
     from forethought.runs.run import check_with
+    from forethought.runs.trackers import makers
     from forethought.tasks import families
 
     recipe = load(file, overrides)
@@ -53,6 +54,7 @@ def _check_recipe(file: str, overrides: list[str]) -> int:
         from forethought.stages.distill.check import check_endpoints
 
         check_endpoints(recipe)
+    makers(recipe.trackers)
     with closing(families.build(recipe.task, limits=recipe.limits)) as taskset:
         check_with(recipe, taskset)
         print(printable(outline(recipe), keep="\n"))

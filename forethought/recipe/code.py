@@ -25,7 +25,7 @@ _PAID = re.compile(r"stage\.\d+\.reward\.[^.]+")
 def code_in(tables: Mapping[str, Any], trains: bool = True) -> dict[str, str]:
     """Address -> code that the tables of a recipe name: `file.py:name`, `package.module:name`, what an
     adapter starts (`mcp:COMMAND`), or a model that brings its own. Nothing is loaded. `trains` False: without
-    what only the training of a stage runs (rewards, credit, losses)."""
+    what only training runs (rewards, credit, losses, trackers)."""
     found = {
         where.removesuffix(".name") if _SHORT.fullmatch(where) else where: text
         for where, text in _named(tables, "")
@@ -33,7 +33,9 @@ def code_in(tables: Mapping[str, Any], trains: bool = True) -> dict[str, str]:
     if trains:
         return found
     return {
-        where: text for where, text in found.items() if not where.startswith("stage.") or ".kind" in where
+        where: text
+        for where, text in found.items()
+        if not where.startswith(("stage.", "trackers")) or ".kind" in where
     }
 
 

@@ -90,6 +90,7 @@ def test_a_file_that_holds_no_taskset_is_said(tmp_path, capsys, text, said):
         ('[[stage]]\nkind = "reinforce"\ncredit = { name = "c.py:f" }', "stage.0.credit.name: "),
         ("[[stage]]\nlevels = [99]", "stage.0.levels: desk has no level 99"),
         ('task = { name = "desk", slipp = 1 }\n[[stage]]', "task.slipp: unknown option"),
+        ('trackers = ["t.py:Absent"]\n[[stage]]', "trackers.0: "),
         ("[[stage]]\noptim = { lr = -1 }", "stage.0.optim.lr: "),
         ('[under.react]\n"stage.0.tre" = 1\n[[stage]]', "under.react: stage.0.tre: "),
     ],
