@@ -103,10 +103,10 @@ def reading(device: str) -> Iterator[list[float]]:
     """Seconds of each reading of contexts inside; the rest of the time is for the tokens that are sampled."""
     from unittest.mock import patch
 
-    from forethought.engines.torch.sampling.sides import Sides
+    from forethought.engines.torch.sampling.routes import Routes
 
     seconds: list[float] = []
-    enter = Sides.enter
+    enter = Routes.enter
 
     def timed(*args):
         with Clock(device) as clock:
@@ -114,7 +114,7 @@ def reading(device: str) -> Iterator[list[float]]:
         seconds.append(clock.wall)
         return logits
 
-    with patch.object(Sides, "enter", timed):
+    with patch.object(Routes, "enter", timed):
         yield seconds
 
 

@@ -50,7 +50,7 @@ from forethought.engines.torch.policies.regions import Regions
 from forethought.engines.torch.policies.surgery import Surgery
 from forethought.engines.torch.policies.table import Policies
 from forethought.engines.torch.sampling import mixed
-from forethought.engines.torch.sampling.sampler import Laid, Sampler
+from forethought.engines.torch.sampling.sampler import KernelWeights, Sampler
 from forethought.engines.torch.sampling.stops import Stops
 from forethought.learn.losses.terms import reads_sequences
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
@@ -93,7 +93,7 @@ class TorchEngine(Surgery):
         self._stops: dict[tuple[str, ...], Stops] = {}
         self._encoded: dict[str, tuple[int, ...]] = {}
         self.paths = Paths(memory.prefix_bytes(spec.prefix_cache, self.machine.device))
-        self.laid = Laid(self.paths)
+        self.kernel_weights = KernelWeights(self.paths)
 
     # ---- words
 
@@ -190,7 +190,7 @@ class TorchEngine(Surgery):
         self.weights.drop(name)
         self.versions.pop(name)
         self.optimizers.pop(name, None)
-        self.laid.drop(name)
+        self.kernel_weights.drop(name)
         self.gradients.aside.pop(name, None)
         self.regions.drop(name)
 
@@ -254,7 +254,7 @@ class TorchEngine(Surgery):
         reach = min(self.context, 1 << longest.bit_length())
         with (
             self.machine.autocast(),
-            mixed.sampling(self.weights, policies, self.laid, self.machine, reach) as steps,
+            mixed.sampling(self.weights, policies, self.kernel_weights, self.machine, reach) as steps,
         ):
             return Sampler(steps, set(self.ends), self.rows.now).run(requests, stops, self.versions)
 
@@ -379,7 +379,7 @@ class TorchEngine(Surgery):
             norm = self._finite_norm(policy)
             with memory.needed(f"the optimizer of policy {policy!r}"):
                 optimizer.step(norm, lr_scale)
-        self.laid.moved(policy)
+        self.kernel_weights.moved(policy)
         return {f"grad_norm/{policy}": Last(norm.item()), "lr": Last(optimizer.spec.lr * lr_scale)}
 
     # ---- files

@@ -24,8 +24,8 @@ from forethought.engines.torch.sampling import choice, decoding, mixed, slots
 from forethought.engines.torch.sampling import sampler as sampling
 from forethought.engines.torch.sampling.cohorts import Cohorts, places, renumbered
 from forethought.engines.torch.sampling.graphs import WARM, Graphs
+from forethought.engines.torch.sampling.routes import Routes
 from forethought.engines.torch.sampling.sampler import Sampler
-from forethought.engines.torch.sampling.sides import Sides
 from forethought.engines.torch.sampling.slots import Slots, by_torch, padded
 from forethought.engines.torch.sampling.stops import Stops
 
@@ -417,11 +417,11 @@ def test_adapters_go_through_the_base_together_and_nothing_is_switched(static, m
     ]  # noqa: E731
     before, switched = state(), []
     monkeypatch.setattr(type(engine.weights), "model", lambda self, name: switched.append(name) or self.base)
-    product, step = decoding._Product.__call__, Sides.step
+    product, step = decoding._Product.__call__, Routes.step
     monkeypatch.setattr(
         decoding._Product, "__call__", lambda self, x, spans: calls.append(len(x)) or product(self, x, spans)
     )
-    monkeypatch.setattr(Sides, "step", lambda self, t: steps.append(len(t)) or step(self, t))
+    monkeypatch.setattr(Routes, "step", lambda self, t: steps.append(len(t)) or step(self, t))
     engine.sample(
         [
             ask((3, 4, 5 + i), seed=i, policy=name, max_tokens=6)

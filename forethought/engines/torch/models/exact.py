@@ -31,7 +31,7 @@ from forethought.engines.torch.forest.vocabulary import masked
 from forethought.engines.torch.models.architecture import INSTEAD, context_of
 from forethought.engines.torch.policies.table import Policies
 from forethought.engines.torch.sampling.cohorts import Cohorts
-from forethought.engines.torch.sampling.sampler import Laid, Sampler, Steps
+from forethought.engines.torch.sampling.sampler import KernelWeights, Sampler, Steps
 from forethought.engines.torch.sampling.stops import Stops
 
 # token ids; reduced to the vocabulary's size
@@ -268,7 +268,7 @@ def _ways(model: PreTrainedModel) -> list[Steps]:
     """Every way in which tokens may be sampled on this machine."""
     ways: list[Steps] = [Cohorts(model.base_model, logits_of(model), model.device, decoder_of(model))]
     if not torch.cuda.is_available():  # the kernels are a CPU's, and lay the weights out once more
-        ways.append(Laid().steps("", model, False, 1, min(context_of(model.config), REACH)))
+        ways.append(KernelWeights().steps("", model, False, 1, min(context_of(model.config), REACH)))
     return ways[:1] if isinstance(ways[-1], Cohorts) else ways
 
 

@@ -12,8 +12,8 @@ from forethought.engines.torch.forest.native.weights import runs as by_kernels
 from forethought.engines.torch.machine.device import Machine
 from forethought.engines.torch.policies.table import Policies
 from forethought.engines.torch.sampling.decoding import mixes
-from forethought.engines.torch.sampling.sampler import Laid
-from forethought.engines.torch.sampling.sides import Side, Sides
+from forethought.engines.torch.sampling.routes import Route, Routes
+from forethought.engines.torch.sampling.sampler import KernelWeights
 from forethought.engines.torch.sampling.slots import by_torch
 
 
@@ -28,30 +28,30 @@ def runs_of(weights: Policies, policies: Sequence[str]) -> list[list[str]]:
 
 @contextmanager
 def sampling(
-    weights: Policies, policies: Sequence[str], laid: Laid, machine: Machine, context: int
-) -> Iterator[Sides]:
+    weights: Policies, policies: Sequence[str], kernel_weights: KernelWeights, machine: Machine, context: int
+) -> Iterator[Routes]:
     """What samples from these policies, one of `runs_of`, inside. To be entered under the machine's
     autocast."""
     with ExitStack() as stack:
-        sides = _adapters(weights, [p for p in policies if weights.on_base(p)], laid)
+        routes = _adapters(weights, [p for p in policies if weights.on_base(p)], kernel_weights)
         for policy in policies:
-            if policy not in sides:
+            if policy not in routes:
                 model = stack.enter_context(weights.sampling(policy))
-                steps = laid.steps(policy, model, machine.bf16, machine.kernels, context)
-                sides[policy] = Side(steps, steps.enter)
-        yield Sides(sides)
+                steps = kernel_weights.steps(policy, model, machine.bf16, machine.kernels, context)
+                routes[policy] = Route(steps, steps.enter)
+        yield Routes(routes)
 
 
-def _adapters(weights: Policies, policies: Sequence[str], laid: Laid) -> dict[str, Side]:
+def _adapters(weights: Policies, policies: Sequence[str], kernel_weights: KernelWeights) -> dict[str, Route]:
     """The base and adapters on it, computed together by PyTorch; none where kernels have a copy of each, or
     modules must be called."""
     decoder = decoder_of(weights.base)
     if not policies or by_kernels(decoder, weights.base) or not mixes(decoder):
         return {}
     names = {p: "" if p == BASE else p for p in policies}
-    kept = {name: laid.kept(p, weights.base) for p, name in names.items()}
+    kept = {name: kernel_weights.kept(p, weights.base) for p, name in names.items()}
     steps = by_torch(weights.base, decoder, [p for p in policies if p != BASE], kept=kept)
-    return {p: Side(steps, partial(steps.enter, adapter=name)) for p, name in names.items()}
+    return {p: Route(steps, partial(steps.enter, adapter=name)) for p, name in names.items()}
 
 
 def _separable(weights: Policies) -> bool:

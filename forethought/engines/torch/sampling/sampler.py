@@ -3,7 +3,7 @@ token together, and each leaves when it has ended.
 
 How a token is computed is `steps`' affair: by the kernels (`native/`) on a CPU, else by PyTorch
 (`cohorts.py`; on a GPU `slots.py`). All compute a context once, however many rows stand below it; rows of
-several policies are in the making together (`sides.py`). Every request has its own stream of random numbers
+several policies are in the making together (`routes.py`). Every request has its own stream of random numbers
 (counter-based, keyed by its seed), so a row's tokens do not depend on what else is in the batch, and nothing
 has to be saved to resume.
 """
@@ -26,7 +26,7 @@ from forethought.engines.torch.forest.native.steps import NativeSteps
 from forethought.engines.torch.forest.native.weights import Weights, angles_of, runs
 from forethought.engines.torch.forest.paths import Paths, PolicyPaths
 from forethought.engines.torch.sampling.choice import Choice
-from forethought.engines.torch.sampling.sides import Sides
+from forethought.engines.torch.sampling.routes import Routes
 from forethought.engines.torch.sampling.slots import by_torch
 from forethought.engines.torch.sampling.stops import Stops
 
@@ -49,7 +49,7 @@ class Steps(Protocol):
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Read:
     """A policy's weights as they were when it was last sampled from, and as the kernels read them."""
 
     model: torch.nn.Module
@@ -59,13 +59,13 @@ class _Seen:
     weights: Weights | None = None
 
 
-class Laid:
+class KernelWeights:
     """The weights of each policy as the kernels read them, and the paths that were sampled with them: both
     are brought up to date when weights have moved."""
 
     def __init__(self, paths: Paths | None = None):
         self.paths = paths or Paths(0)
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _Read] = {}
         self._angles: tuple[int, tuple[torch.Tensor, torch.Tensor]] = (0, ())
 
     def steps(self, policy: str, model: torch.nn.Module, bf16: bool, threads: int, context: int) -> Steps:
@@ -88,13 +88,13 @@ class Laid:
         self._look(policy, model)
         return PolicyPaths(self.paths, policy)
 
-    def _look(self, policy: str, model: torch.nn.Module) -> tuple[_Seen, bool]:
+    def _look(self, policy: str, model: torch.nn.Module) -> tuple[_Read, bool]:
         """The policy's weights, and whether they have moved since they were last looked at."""
         seen = self._seen.get(policy)
         tensors = seen.tensors if seen and seen.model is model else list(model.parameters())
         places, versions = [p.data_ptr() for p in tensors], [p._version for p in tensors]
         if not seen or seen.model is not model or seen.places != places:
-            seen = self._seen[policy] = _Seen(model, tensors, places, [])
+            seen = self._seen[policy] = _Read(model, tensors, places, [])
         moved = seen.versions != versions
         if moved:
             self.paths.drop(policy)
@@ -122,7 +122,7 @@ class Laid:
 class Sampler:
     """`eos`: tokens that end any row. `rows`: most rows in the making at once."""
 
-    def __init__(self, steps: Steps | Sides, eos: set[int], rows: int = 1024):
+    def __init__(self, steps: Steps | Routes, eos: set[int], rows: int = 1024):
         self.steps, self.eos, self.rows = steps, eos, rows
 
     @torch.inference_mode()
@@ -160,7 +160,7 @@ class Sampler:
         given = [r.context for r in asked], [r.n for r in asked], [r.max_tokens for r in asked]
         return (
             self.steps.enter(*given, [r.policy for r in asked])
-            if isinstance(self.steps, Sides)
+            if isinstance(self.steps, Routes)
             else self.steps.enter(*given)
         )
 

@@ -18,21 +18,21 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class Route:
     """Where a policy's rows are computed, and how its contexts enter there."""
 
     steps: Any  # `sampling.Steps`
     enter: Callable[[Sequence[tuple[int, ...]], Sequence[int], Sequence[int]], torch.Tensor]
 
 
-class Sides:
-    """`sides`: by policy; those that are computed together have the same `steps`. Rows are in the order in
+class Routes:
+    """`routes`: by policy; those that are computed together have the same `steps`. Rows are in the order in
     which they entered."""
 
-    def __init__(self, sides: Mapping[str, Side]):
-        self.sides = sides
-        self.steps = list({id(side.steps): side.steps for side in sides.values()}.values())
-        self._side_R = np.zeros(0, dtype=np.int64)  # which of the steps computes each row
+    def __init__(self, routes: Mapping[str, Route]):
+        self.routes = routes
+        self.steps = list({id(route.steps): route.steps for route in routes.values()}.values())
+        self._route_R = np.zeros(0, dtype=np.int64)  # which of the steps computes each row
         self._order_R: torch.Tensor | None = None
         # where each row stands in the steps' results one after another
         # whether rows can go on without the sampler
@@ -50,9 +50,9 @@ class Sides:
         logits, start, self._order_R = [], 0, None
         for policy, same in groupby(policies):
             end = start + len(list(same))
-            side = self.sides[policy]
-            logits.append(side.enter(contexts[start:end], n[start:end], room[start:end]))
-            self._side_R = np.append(self._side_R, np.full(sum(n[start:end]), self._index(side)))
+            route = self.routes[policy]
+            logits.append(route.enter(contexts[start:end], n[start:end], room[start:end]))
+            self._route_R = np.append(self._route_R, np.full(sum(n[start:end]), self._index(route)))
             start = end
         return torch.cat(logits)
 
@@ -62,7 +62,7 @@ class Sides:
         if len(logits) == 1:
             return logits[0]
         if self._order_R is None:
-            self._order_R = torch.from_numpy(self._side_R.argsort(kind="stable").argsort()).to(
+            self._order_R = torch.from_numpy(self._route_R.argsort(kind="stable").argsort()).to(
                 logits[0].device
             )
         return torch.cat(logits)[self._order_R]
@@ -72,10 +72,10 @@ class Sides:
         for steps, own_R in self._present():
             if not rows[own_R].all():
                 steps.keep(rows[own_R])
-        self._side_R, self._order_R = self._side_R[rows], None
+        self._route_R, self._order_R = self._route_R[rows], None
 
     def advance(self, rows: Any, live: np.ndarray, few: int) -> None:
-        """See `NativeSteps.advance`; each side leaves its share of the few."""
+        """See `NativeSteps.advance`; each route leaves its share of the few."""
         for steps, own_R in self._present():
             steps.advance(rows, live[own_R], few * int(own_R.sum()) // len(live))
 
@@ -87,8 +87,8 @@ class Sides:
 
     def _present(self) -> list[tuple[Any, np.ndarray]]:
         """The steps that have rows, and which (a mask)."""
-        masks = [self._side_R == i for i in range(len(self.steps))]
+        masks = [self._route_R == i for i in range(len(self.steps))]
         return [(steps, own_R) for steps, own_R in zip(self.steps, masks, strict=True) if own_R.any()]
 
-    def _index(self, side: Side) -> int:
-        return next(i for i, steps in enumerate(self.steps) if steps is side.steps)
+    def _index(self, route: Route) -> int:
+        return next(i for i, steps in enumerate(self.steps) if steps is route.steps)
