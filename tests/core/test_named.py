@@ -7,7 +7,7 @@ import json
 import pytest
 
 from forethought.core.errors import RecipeError
-from forethought.core.named import digest_of, is_named, load_named
+from forethought.core.named import digest_of, find, is_named, load_named
 
 
 def wrong(text, base, *words):
@@ -73,3 +73,22 @@ def test_ctrl_c_while_importing_is_the_users(tmp_path):
     (tmp_path / "stop.py").write_text("raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
         load_named("stop.py:f", tmp_path, "")
+
+
+def test_what_was_found_is_held_until_it_is_asked_for_again(tmp_path, monkeypatch):
+    file = tmp_path / "held.py"
+    file.write_text("X = 1\n")
+    ask = lambda again=False: find("credits", f"{file}:X", {}, "credit", "credit", again=again)
+    assert ask() == 1
+    file.write_text("X = 22\n")
+    assert ask() == 1 and ask(again=True) == 22 and ask() == 22
+    file.unlink()
+    assert ask() == 22  # a run that is under way does not need the file
+    monkeypatch.chdir(tmp_path)
+    file.write_text("X = 3\n")
+    assert find("credits", "held.py:X", {}, "credit", "credit", again=True) == 3
+    assert find("credits", "row", {"row": 4}, "credit", "credit") == 4
+    with pytest.raises(
+        RecipeError, match=r"^credit: unknown credit 'rwo'; did you mean 'row'\? \(known: more, row\)"
+    ):
+        find("credits", "rwo", {"row": 4}, "credit", "credit", more=["more"])
