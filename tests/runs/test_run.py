@@ -927,7 +927,8 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
     [
         (
             'task = { name = "dsk" }\n' + STAGE,
-            "task.name: unknown task 'dsk'; did you mean 'desk'? (known: blocksworld, desk, environment, math, text)",
+            "task.name: unknown task 'dsk'; did you mean 'desk'? "
+            "(known: blocksworld, desk, environment, math, text)",
         ),
         (
             'name = "empty"\n',

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,7 +117,7 @@ class Trackers:
         self._tell = tell
         begun = begun_of(self._recipe, self._out, step)
         for name, make in self._makers.items():
-            with_name = self._guarded(name, lambda make=make: make(begun))
+            with_name = self._guarded(name, partial(make, begun))
             if with_name is not None:
                 self._alive[name] = with_name
 
@@ -124,7 +125,7 @@ class Trackers:
         """The numbers of one line of metrics."""
         values = tags(line)
         for name, tracker in list(self._alive.items()):
-            self._guarded(name, lambda t=tracker: t.numbers(step, values))
+            self._guarded(name, partial(tracker.numbers, step, values))
 
     def sample(self, step: int, trees: Sequence[Tree]) -> None:
         """What the roles said on the first path of the first tree."""
@@ -132,7 +133,7 @@ class Trackers:
             return
         text = sample_text(trees[0])
         for name, tracker in list(self._alive.items()):
-            self._guarded(name, lambda t=tracker: t.text(step, "sample", text))
+            self._guarded(name, partial(tracker.text, step, "sample", text))
 
     def __enter__(self) -> Trackers:
         return self
@@ -141,7 +142,7 @@ class Trackers:
         interrupted = kind is not None and kind.__name__ in ("Interrupted", "KeyboardInterrupt")
         status = "done" if kind is None else "interrupted" if interrupted else "stopped"
         for name, tracker in list(self._alive.items()):
-            self._guarded(name, lambda t=tracker: t.close(status))
+            self._guarded(name, partial(tracker.close, status))
 
     def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
         try:
