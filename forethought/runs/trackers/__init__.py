@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,7 +116,7 @@ class Trackers:
         self._tell = tell
         begun = begun_of(self._recipe, self._out, step)
         for name, make in self._makers.items():
-            with_name = self._guarded(name, partial(make, begun))
+            with_name = self._guarded(name, make, "__call__", begun)
             if with_name is not None:
                 self._alive[name] = with_name
 
@@ -125,7 +124,7 @@ class Trackers:
         """The numbers of one line of metrics."""
         values = tags(line)
         for name, tracker in list(self._alive.items()):
-            self._guarded(name, partial(tracker.numbers, step, values))
+            self._guarded(name, tracker, "numbers", step, values)
 
     def sample(self, step: int, trees: Sequence[Tree]) -> None:
         """What the roles said on the first path of the first tree."""
@@ -133,7 +132,7 @@ class Trackers:
             return
         text = sample_text(trees[0])
         for name, tracker in list(self._alive.items()):
-            self._guarded(name, partial(tracker.text, step, "sample", text))
+            self._guarded(name, tracker, "text", step, "sample", text)
 
     def __enter__(self) -> Trackers:
         return self
@@ -142,11 +141,12 @@ class Trackers:
         interrupted = kind is not None and kind.__name__ in ("Interrupted", "KeyboardInterrupt")
         status = "done" if kind is None else "interrupted" if interrupted else "stopped"
         for name, tracker in list(self._alive.items()):
-            self._guarded(name, partial(tracker.close, status))
+            self._guarded(name, tracker, "close", status)
 
-    def _guarded(self, name: str, call: Callable[[], Any]) -> Any:
+    def _guarded(self, name: str, of: object, method: str, *args: Any) -> Any:
+        """What a method of somebody's tracker gives; None where it fails, and the tracker is not asked again."""
         try:
-            return call()
+            return getattr(of, method)(*args)
         except (Exception, SystemExit) as error:
             self._alive.pop(name, None)
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
