@@ -144,7 +144,8 @@ class Trackers:
             self._guarded(name, tracker, "close", status)
 
     def _guarded(self, name: str, of: object, method: str, *args: Any) -> Any:
-        """What a method of somebody's tracker gives; None where it fails, and the tracker is not asked again."""
+        """What a method of somebody's tracker gives; None where it fails, and the tracker is not asked
+        again."""
         try:
             return getattr(of, method)(*args)
         except (Exception, SystemExit) as error:
