@@ -169,7 +169,7 @@ def test_arguments_and_prompts_of_the_recipe(file):
         ("env.py:NoStep", {}, "env.py:NoStep has no method step(action)"),
         ("env.py:Door", {"turn": 3}, "task.turn: unknown option of this environment 'turn'"),
         ("env.py:Door", {"turns": -1}, "task.turns: expected a whole number from 0, found -1"),
-        ("env.py:Door", {"plan": "maybe"}, "task.plan: unknown value 'maybe' (known: none, tags)"),
+        ("env.py:Door", {"plan": "maybe"}, "task.plan: unknown value 'maybe' (known: none, steps, tags)"),
         ("env.py:Door", {"threshold": "high"}, "task.threshold: expected a number, found 'high'"),
         ("env.py:Door", {"actions": ["a", "a"]}, "task.actions: a text stands twice"),
         ("env.py:Door", {"actions": "left"}, "task.actions: expected a list of texts, found 'left'"),

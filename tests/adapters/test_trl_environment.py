@@ -202,3 +202,16 @@ def test_what_a_class_does_wrong_is_a_fault(odd):
     assert "gave the score of an episode a float, nan" in broken(judged, first(judged), [END])
     with pytest.raises(TypeError, match="gave a int, 3, not text, messages or None"):
         first(made("trl:env.py:Number"))
+
+
+def test_a_plan_may_be_steps_on_the_tools(odd):
+    taskset = made(LAMP, plan="steps")
+    task = first(taskset)
+    assert "a JSON list of steps" in task.prompt and taskset.stops["plan"] == "</plan>"
+    good = '[{"op": "press", "value": "red"}, {"op": "finish"}] </plan>'
+    assert taskset.parse_plan(task, good).score == 1.0
+    wrong = taskset.parse_plan(task, '[{"op": "pres", "value": "red"}] </plan>')
+    assert wrong.score == 0.0 and "did you mean 'press'?" in wrong.reason and "character 9" in wrong.reason
+    assert taskset.parse_plan(task, "red, then done </plan>").score == 0.0
+    (odd / "own.py").write_text("class Own:\n    def step(self, action): pass\n", encoding="utf-8")
+    assert "task.plan: Own has no tools, of which steps are made" in refused("own.py:Own", plan="steps")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from forethought.core.types import Outcome
+from forethought.interface.gui import GuiGrammar
 from forethought.interface.result import Parsed, Refusal
 
 
@@ -71,6 +72,10 @@ class Adapter:
     def read(self, text: str) -> Parsed | Refusal:
         """The action of a turn: what `step` takes."""
         return Parsed(text)
+
+    def plans(self) -> GuiGrammar | None:
+        """The grammar of plans as steps; None: only plans in free text make sense here."""
+        return None
 
     def marks(self) -> list[str]:
         """What a tokenizer that is made for this environment writes as one token each."""

@@ -60,6 +60,16 @@ class Bridge:
         self._loop = self._thread = None
 
 
+def once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The value of a coroutine, on a loop of its own: also where the caller stands on one already, as in a
+    notebook."""
+    bridge = Bridge()
+    try:
+        return bridge.run(coroutine)
+    finally:
+        bridge.stop()
+
+
 async def _cancel_others() -> None:
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:

@@ -33,11 +33,13 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.envs.adapters.base import Adapter, Answer, Shown
+from forethought.envs.adapters.bridge import once
 from forethought.envs.adapters.options import Options
 from forethought.envs.adapters.packages import missing
 from forethought.envs.adapters.tools import Tool, ToolGrammar, finish
 from forethought.envs.values import MOST_IMAGES, kind_of
 from forethought.interface.calls import Call
+from forethought.interface.gui import GuiGrammar
 from forethought.interface.result import Parsed, Refusal
 
 WHERE = "task.environment"
@@ -59,7 +61,7 @@ class Mcp(Adapter):
         self.after, self.judges = options.text("after"), bool(self.score_tool)
         self._finish = options.text("finish", "finish")
         self._idle: list[Server] = []
-        self.tools = asyncio.run(self._first())
+        self.tools = once(self._first())
         self._digest = _digest(self.tools)
         known = {tool.name: tool for tool in self.tools}
         parts = {"reset": self.reset_tool, "score": self.score_tool, "after": self.after}
@@ -101,6 +103,10 @@ class Mcp(Adapter):
     def marks(self) -> list[str]:
         """The pieces of calls."""
         return self.grammar.marks()
+
+    def plans(self) -> GuiGrammar:
+        """Steps that are calls of the tools, with words for ids."""
+        return self.grammar.plan_grammar()
 
     def ends(self, call: Call) -> bool:
         """Whether a call ends the episode."""
@@ -182,7 +188,9 @@ class Server:
                 raise
 
     async def _heard(self, message: Any) -> None:
-        if "list_changed" in repr(message) and "tools" in repr(message):
+        # mcp 1 wraps a notification; other messages and errors have no method
+        notified = getattr(message, "root", message)
+        if getattr(notified, "method", "") == "notifications/tools/list_changed":
             self.changed = True
 
     async def list_tools(self) -> list[Tool]:

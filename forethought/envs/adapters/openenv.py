@@ -16,7 +16,6 @@ rollouts. A refused connection, an error of the server and a lost session make t
 
 from __future__ import annotations
 
-import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -25,12 +24,14 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, UserError
 from forethought.envs.adapters.base import Adapter, Answer, Shown
+from forethought.envs.adapters.bridge import once
 from forethought.envs.adapters.options import Options
 from forethought.envs.adapters.packages import missing
 from forethought.envs.adapters.tell import Teller
 from forethought.envs.adapters.tools import Tool, ToolGrammar, finish
 from forethought.envs.values import need
 from forethought.interface.calls import Call
+from forethought.interface.gui import GuiGrammar
 from forethought.interface.jsons import read_value
 from forethought.interface.result import Parsed, Refusal, Refused
 from forethought.interface.schema import check, cover, fields
@@ -56,7 +57,7 @@ class OpenEnv(Adapter):
         schema = self._schema()
         self.tools: ToolGrammar | None = None
         if "tool_name" in schema.get("properties", {}):
-            found = asyncio.run(self._tools())
+            found = once(self._tools())
             self.tools = ToolGrammar(found, options, [finish(self._finish)], WHERE)
             return
         names = {k: v for k, v in schema.get("properties", {}).items() if k not in OURS}
@@ -129,6 +130,10 @@ class OpenEnv(Adapter):
             return Parsed(check(self.schema, read_value(text)))
         except Refused as refused:
             return refused.refusal
+
+    def plans(self) -> GuiGrammar | None:
+        """Steps that are calls of the tools, where the server offers tools."""
+        return None if self.tools is None else self.tools.plan_grammar()
 
     def _called(self, call: Call) -> dict[str, Any] | None:
         """None: the episode ends."""

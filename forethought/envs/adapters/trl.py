@@ -14,7 +14,6 @@ Options: `make` (arguments of the class), `rows` (a JSONL file, whose rows are t
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 import types
@@ -27,10 +26,12 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.core.jsonl import parse_lines
 from forethought.core.named import load_named
 from forethought.envs.adapters.base import Adapter, Answer, Shown
+from forethought.envs.adapters.bridge import once
 from forethought.envs.adapters.options import Options
 from forethought.envs.adapters.tools import Tool, ToolGrammar, finish
 from forethought.envs.values import need
 from forethought.interface.calls import Call
+from forethought.interface.gui import GuiGrammar
 from forethought.interface.result import Parsed, Refusal
 
 WHERE = "task.environment"
@@ -71,6 +72,10 @@ class Trl(Adapter):
     def marks(self) -> list[str]:
         """The pieces of calls."""
         return self.grammar.marks()
+
+    def plans(self) -> GuiGrammar:
+        """Steps that are calls of the tools, with words for ids."""
+        return self.grammar.plan_grammar()
 
     def row(self, seed: int, level: int) -> dict[str, Any]:
         """What `reset` gets: the row of a task; without rows the seed and the level, where it takes them."""
@@ -125,7 +130,7 @@ class TrlSession:
 
 
 def _awaited(value: Any) -> Any:
-    return asyncio.run(_value(value)) if inspect.isawaitable(value) else value
+    return once(_value(value)) if inspect.isawaitable(value) else value
 
 
 async def _value(value: Any) -> Any:

@@ -28,7 +28,7 @@ from forethought.envs.adapters.bridge import Bridge
 from forethought.envs.adapters.options import Options
 from forethought.envs.adapters.played import Begun, Played, Rules, Waiting
 from forethought.envs.base import Environment
-from forethought.interface.result import verdict
+from forethought.interface.result import Parsed, verdict
 from forethought.interface.tags import Tags
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.sections import PLAN, tags_of
@@ -36,15 +36,19 @@ from forethought.tasks.sections import PLAN, tags_of
 TURNS = 16  # most turns of an episode where nobody says a number
 AT_ONCE = 16  # resets that wait at the same time while tasks are drawn
 SHOWN = 16  # most turns of a demonstration
-PLANS = ("none", "tags")
-HOW_TO_PLAN = "First write a plan between {open} and {close}: what you want to reach, and in which order."
+PLANS = ("none", "tags", "steps")
+HOW_TO_PLAN = {
+    "tags": "First write a plan between {open} and {close}: what you want to reach, and in which order.",
+    "steps": "First write a plan between {open} and {close}, a JSON list of steps: "
+    '[{{"op": a tool, "target": to which thing, in words and not by its id, "value": what is put in}}, ...].',
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What the recipe says of the episodes, whatever plays in them. `system` None: the adapter's own."""
 
-    plans: bool
+    plan: str
     prompt: str
     system: str | None
     turns: int
@@ -61,7 +65,7 @@ def environments(levels: Sequence[int] = (), **options: Any) -> Environments:
     environment  what to play: `gym:ID`, `verifiers:ID`, `openenv:URL`, `mcp:COMMAND or URL`,
                  `trl:file.py:Class`, or a class of your own, `file.py:Class`
     plan         "none" (default): no plans; "tags": plans are free text between tags, in a workflow that has
-                 the role
+                 the role; "steps": they are lists of steps on tools, which name things in words (`tools.py`)
     prompt       stands before what the environment shows first (and instead of it where it shows nothing)
     system       the system message, instead of the adapter's; "" leaves it out
     turns        most turns of an episode; by default what the environment says itself, else 16
@@ -77,7 +81,7 @@ def environments(levels: Sequence[int] = (), **options: Any) -> Environments:
         raise RecipeError(WHERE, 'missing; name one, such as "gym:FrozenLake-v1" or "env.py:Env"')
     system = said.text("system")
     setting = Setting(
-        plans=said.chosen("plan", "none", PLANS) == "tags",
+        plan=said.chosen("plan", "none", PLANS),
         prompt=said.text("prompt"),
         system=system if "system" in options else None,
         turns=said.whole("turns", 0),
@@ -108,17 +112,24 @@ class Environments(Taskset):
         threshold = adapter.threshold if setting.threshold is None else setting.threshold
         self.rules = Rules(turns=self.turns, threshold=threshold, ends=setting.ends)
         self.judges = adapter.judges
-        self.budgets = _budgets(setting.budgets, adapter.budget, setting.plans)
+        plans = setting.plan != "none"
+        self.steps_of = adapter.plans() if setting.plan == "steps" else None
+        if setting.plan == "steps" and self.steps_of is None:
+            raise RecipeError(
+                "task.plan", f'{adapter.name} has no tools, of which steps are made; write "tags"'
+            )
+        self.budgets = _budgets(setting.budgets, adapter.budget, plans)
         self._tags: Tags = tags_of(order=(PLAN,))
-        self.opens = {"plan": self._tags.open(PLAN)} if setting.plans else {}
-        self.stops = {"act": ""} | ({"plan": self._tags.close(PLAN)} if setting.plans else {})
+        self.opens = {"plan": self._tags.open(PLAN)} if plans else {}
+        self.stops = {"act": ""} | ({"plan": self._tags.close(PLAN)} if plans else {})
         self._bridge = Bridge()
         self.system = self._instruction() if setting.system is None else setting.system
 
     def _instruction(self) -> str:
         """How to act, and how to plan where plans are asked for."""
-        how = HOW_TO_PLAN.format(open=self._tags.open(PLAN), close=self._tags.close(PLAN))
-        parts = [self.adapter.instruction(), how if self.setting.plans else ""]
+        how = HOW_TO_PLAN.get(self.setting.plan, "")
+        how = how.format(open=self._tags.open(PLAN), close=self._tags.close(PLAN))
+        parts = [self.adapter.instruction(), how]
         return " ".join(part for part in parts if part)
 
     # ---- tasks
@@ -238,8 +249,11 @@ class Environments(Taskset):
     # ---- plans
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        """One closed, non-empty plan without a tag in it."""
-        return verdict(self._tags.turn(PLAN, text))
+        """One closed, non-empty plan without a tag in it; as steps, in the grammar of the tools."""
+        read = self._tags.turn(PLAN, text)
+        if isinstance(read, Parsed) and self.steps_of is not None:
+            return verdict(self.steps_of.parse(read.value.text, read.value.start))
+        return verdict(read)
 
     def meaning(self, task: Task, text: str) -> str:
         """Its words, without case."""
