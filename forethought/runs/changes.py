@@ -27,7 +27,13 @@ from forethought.runs.progress import Progress
 from forethought.store import DECISIONS, RECIPE, Store
 from forethought.store.files import read_object
 
-FREE = ("save.", "limits.", "eval.every", "max_bad_updates")  # nothing that is done depends on them
+FREE = (
+    "save.",
+    "limits.",
+    "eval.every",
+    "max_bad_updates",
+    "trackers",
+)  # nothing that is done depends on them
 OF_BEGUN = ("until.", "gates")  # keys of a stage that goes on, which are read at its next evaluations
 NEVER = ("kind", "credit.grams", "distill")  # of a stage that has not begun: what was prepared at the start
 WHY = {

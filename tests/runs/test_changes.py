@@ -272,6 +272,7 @@ def test_what_a_stage_reads_later_can_be_changed(begun, tmp_path):
         "stage.1.batch=4",
         "stage.1.gates.0.max_drop=0.5",
         "limits.max_failed=0.9",
+        "trackers=[]",
     )
     assert resume(tmp_path / "run", *changes).status == "done"
     recipe = load(tmp_path / "run")
