@@ -262,7 +262,7 @@ class Trajectory:
         if self._turn.status in ENDS or (self._episode is not None and self._episode.over):
             await self._misused("the environment was to go on after its end")
         outcome = None
-        with _Guard(self, "environment"):
+        try:
             episode, text = self._episode or await self._opened(), self._turn.text
             if episode.here:
                 outcome = episode.step_here(text)
@@ -273,12 +273,17 @@ class Trajectory:
             if outcome.parts:
                 self.reward(**outcome.parts)
             if outcome.done or self._steps >= self._tree.play.turns:
-                await self.finish(outcome.reason)
+                self.note(outcome.reason)
+                if not episode.over:
+                    await self._close()
                 outcome = outcome if outcome.done else replace(outcome, done=True)
             else:
                 if outcome.missed:
                     self.note(outcome.reason)
                 self.observe(outcome.observation or "", outcome.images)
+        except BaseException as error:  # not by `_Guard`, whose making takes longer than what it does here
+            if not self._broke("environment", error):
+                raise
         return None if self._turn.status in ENDS else outcome
 
     async def finish(self, reason: str) -> None:
@@ -428,6 +433,17 @@ class Trajectory:
         turn = self._turn
         turn.status, turn.reason, turn.reward_parts = "failed", fault.reason, {}
 
+    def _broke(self, boundary: Boundary, error: BaseException) -> bool:
+        """The branch has failed by what was raised behind a boundary; False where that is the user's, or the
+        driver's end of this workflow."""
+        if isinstance(error, Fault):
+            self._fail(error)
+            return True
+        if isinstance(error, UserError | KeyboardInterrupt | GeneratorExit | CancelledError):
+            return False
+        self._fail(self.taskset.guard.fault(boundary, self._tree.play.workflow, error))
+        return True
+
 
 class _Guard:
     """`Trajectory.guard`. No generator, which would take longer than most of what it guards."""
@@ -443,12 +459,4 @@ class _Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if error is None:
-            return False
-        if isinstance(error, Fault):
-            self._t._fail(error)
-            return True
-        if isinstance(error, UserError | KeyboardInterrupt | GeneratorExit | CancelledError):
-            return False  # the user's, or the driver's end of this workflow
-        self._t._fail(self._t.taskset.guard.fault(self._boundary, self._t._tree.play.workflow, error))
-        return True
+        return error is not None and self._t._broke(self._boundary, error)
