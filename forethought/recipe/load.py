@@ -59,6 +59,8 @@ def load(
     if path.name == "recipe.json":
         tables = {key: value for key, value in tables.items() if key != CHANGES}
         consent.need(code.code_in(tables, trains), path.parent)
+    elif isinstance(tables, dict):
+        tables = {"name": path.stem} | tables  # a recipe without a name has that of its file
     return override(of_tables(tables, path.parent if own else Path.cwd()), overrides, beside)
 
 

@@ -606,3 +606,10 @@ def test_an_override_changes_the_kind(toml):
 
 def test_every_kind_that_trains_has_a_step():
     assert set(STEPS) == {name for name, kind in KINDS.items() if issubclass(kind, TrainingSpec)}
+
+
+def test_a_recipe_without_a_name_has_that_of_its_file(tmp_path):
+    (tmp_path / "mine.toml").write_text('task = { name = "desk" }\n[[stage]]\n')
+    assert load(tmp_path / "mine.toml").name == "mine"
+    (tmp_path / "mine.toml").write_text('name = "other"\ntask = { name = "desk" }\n[[stage]]\n')
+    assert load(tmp_path / "mine.toml").name == "other"
