@@ -32,6 +32,7 @@ from forethought.cli.faults import explain
 from forethought.cli.grams import add_grams
 from forethought.cli.look import add_eval, add_sample, add_swap
 from forethought.cli.new import add_new
+from forethought.cli.runs import add_runs, add_watch
 from forethought.cli.traces import add_traces
 from forethought.core.consent import trusting
 from forethought.core.errors import UserError, quoted
@@ -90,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     add_swap(verbs)
     add_export(verbs)
     add_traces(verbs)
+    add_watch(verbs)
+    add_runs(verbs)
     _add_arms(verbs)
     add_grams(verbs)
     add_new(verbs)

@@ -55,13 +55,13 @@ _UNSEEN = re.compile(rf"[\0-\x08\x0b-\x1f\x7f-\x9f{BIDI}]")
 STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("page.css",)}
 
 
-def write(run_dir: Path) -> Path:
-    """Write `run_dir`/report.html and return its path. `UserError`: `run_dir` is not a run, or a file of it
-    is malformed."""
+def write(run_dir: Path, refresh: int = 0) -> Path:
+    """Write `run_dir`/report.html and return its path. `refresh`: seconds after which a browser that shows it
+    loads it again (0: never). `UserError`: `run_dir` is not a run, or a file of it is malformed."""
     run = load(Path(run_dir))
     data = payload.of_run(run)
     said = [data["headline"], *data["sentences"], *(data["probes"]["sentences"] if data["probes"] else [])]
-    return write_page(Path(run_dir) / "report.html", render("run", run.name, data, said))
+    return write_page(Path(run_dir) / "report.html", render("run", run.name, data, said, refresh))
 
 
 def compare(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -119,10 +119,11 @@ def _safe_text(text: str) -> str:
     )
 
 
-def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str]) -> str:
+def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str], refresh: int = 0) -> str:
     """One HTML page that needs nothing else: styles, scripts and data are inside. `kind`: "run" or "arms";
     `sentences`: what a reader without JavaScript sees."""
     parts = {
+        "REFRESH": f'<meta http-equiv="refresh" content="{refresh}">' if refresh else "",
         "TITLE": html.escape(_safe_text(title)),
         "CSS": "\n".join(_asset(name) for name in STYLES[kind]),
         # for a reader without JavaScript

@@ -36,4 +36,4 @@ class TrackioRun:
     def close(self, status: str) -> None:
         """Send what is left; it knows no status."""
         with redirect_stdout(io.StringIO()):
-            self._run.finish()
+            trackio.finish()
