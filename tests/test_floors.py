@@ -26,6 +26,7 @@ FLOORS = {
     "exports": 10,
     "arms": 10,  # what is made of runs: looked at again, many at once
     "runs": 9,
+    "rewards": 8.5,  # what the reward functions of a user's own call: the client of the distillation
     "stages": 8,
     "estimate": 8,
     "measure": 7,
