@@ -1,0 +1,44 @@
+"""docs/text.md and docs/from-trl.md: their recipes and functions, as they stand there."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from forethought.recipe.check import check
+from forethought.recipe.convert import from_dict
+from forethought.recipe.speaking import roles_of
+from forethought.tasks.text.graders import GRADERS
+from forethought.tasks.text.options import NAMES
+from forethought.tasks.text.taskset import Text
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("page", ["text.md", "from-trl.md"])
+def test_the_recipe_of_the_page(page, tmp_path):
+    text = (DOCS / page).read_text()
+    [said] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    recipe = from_dict(tomllib.loads(said))
+    check(recipe)
+    assert roles_of(recipe) == ("act",) and len(said.splitlines()) <= 15
+    data = tmp_path / "data.jsonl"
+    rows = [{"question": f"{i} + 1 = ?", "prompt": f"{i}", "answer": i + 1} for i in range(4)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert Text((), **{**recipe.task.options, "train": str(data)}).pool(0, "train")
+
+
+def test_the_function_of_the_page():
+    [code] = re.findall(r"```python\n(.*?)```", (DOCS / "text.md").read_text(), re.DOTALL)
+    page: dict = {}
+    exec(compile(code, "docs/text.md", "exec"), page)
+    assert page["short"](completions=["", "x" * 400]) == [1.0, 0.0]
+
+
+def test_the_page_names_every_option_and_every_grader():
+    text = (DOCS / "text.md").read_text()
+    assert [name for name in (*NAMES, *GRADERS) if f"`{name}`" not in text] == []
