@@ -134,6 +134,7 @@ def _tokens(text: str) -> list[str]:
             at += len(name)
             continue
         match = _TOKEN.match(text, at)
+        assert match is not None  # any character is a token
         if match[5] or match[6]:
             raise UnreadableError(f"a sign, {match[0]!r}")
         if not match[0].isspace():

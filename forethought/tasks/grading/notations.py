@@ -55,7 +55,8 @@ def choice(text: str, inner: Inner) -> Value | None:
     if _VERDICT.fullmatch(text):
         return Value("words", spelled(text).casefold())
     if match := _CHOICE.fullmatch(text):
-        return Value("choice", None, match[match.lastindex], choice=match[match.lastindex])
+        said = match[match.lastindex or 0]
+        return Value("choice", None, said, choice=said)
     match = _CHOICE_OF.fullmatch(text)
     if match is None or match[3].count("(") != match[3].count(")") or _SAYS_NO_TEXT.match(match[3]):
         return None
@@ -128,8 +129,9 @@ def proportion(text: str, inner: Inner) -> Value | None:
     parts = _RATIO.split(text)
     if not 2 <= len(parts) <= 6:
         return None
-    numbers = [number(part.strip()) for part in parts]
-    if not all(numbers):
+    read = [number(part.strip()) for part in parts]
+    numbers = [n for n in read if n]  # 0 has no ratio
+    if len(numbers) != len(parts):
         return None
     return Value("ratio", tuple(n / numbers[0] for n in numbers))
 

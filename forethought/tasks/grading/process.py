@@ -64,6 +64,8 @@ class _Worker:
             encoding="utf-8",
             start_new_session=True,
         )
+        assert self._process.stdin is not None and self._process.stdout is not None  # pipes
+        self._asks, self._answers = self._process.stdin, self._process.stdout
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -83,8 +85,8 @@ class _Worker:
 
     def ask(self, pair: list[str], seconds: float) -> dict:
         try:
-            self._process.stdin.write(json.dumps(pair) + "\n")
-            self._process.stdin.flush()
+            self._asks.write(json.dumps(pair) + "\n")
+            self._asks.flush()
         except OSError as error:
             raise EOFError from error
         return json.loads(self._next(seconds))
@@ -93,12 +95,12 @@ class _Worker:
         self._process.kill()
         self._process.wait()
         try:
-            self._process.stdin.close()
+            self._asks.close()
         except OSError:  # what was not yet written
             pass
 
     def _listen(self) -> None:
-        with self._process.stdout as lines:
+        with self._answers as lines:
             for line in lines:
                 self._lines.put(line)
         self._lines.put("")

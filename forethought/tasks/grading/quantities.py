@@ -61,15 +61,15 @@ def quantity(text: str, inner: Inner) -> Value | None:
         money = {"usd": "$"}.get(money, money)
         text = match[1] + match[3].strip()
         if (found := number(text)) is not None:
-            return Value("scalar", algebra.number(found), unit=unit("", money))
+            return Value("scalar", algebra.number(found), unit=unit("", money) or ())
     raised = _RAISED.sub(lambda m: {"2": "²", "3": "³"}.get(m[1] or m[2], m[0]), text)
     for head, tail in _cuts(raised):
         tail = tail.replace("²", "^2").replace("³", "^3")
         value = _measured(head, tail, money)
         if value is not None:
             return value
-    if money and (found := parsed(text)) is not None:
-        return Value("scalar", found, unit=unit("", money))
+    if money and (amount := parsed(text)) is not None:
+        return Value("scalar", amount, unit=unit("", money) or ())
     return None
 
 
@@ -113,7 +113,7 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
                 lower[3:],
             )
             if not words:
-                return Value("scalar", value, unit=unit("", money) if money else ())
+                return Value("scalar", value, unit=(unit("", money) or ()) if money else ())
             tail = " ".join(words)
         while times < len(words) and (scale := SCALES.get(lower[times]) or PLURAL_SCALES.get(lower[times])):
             value = algebra.times(value, algebra.number(scale))
@@ -152,7 +152,7 @@ def _measured(head: str, tail: str, money: str) -> Value | None:
             return None
     if not rest:
         return (
-            Value("scalar", value, unit=unit("", money) if money else (), bound=bound)
+            Value("scalar", value, unit=(unit("", money) or ()) if money else (), bound=bound)
             if times or money
             else None
         )

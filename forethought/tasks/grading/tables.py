@@ -8,7 +8,7 @@ F = Fraction
 
 # --- units: name -> (dimension, how many of the dimension's own) ---
 
-_LENGTHS = {
+_LENGTHS: dict[str, int | Fraction] = {
     "m": 1,
     "km": 1000,
     "cm": F(1, 100),
@@ -23,7 +23,7 @@ _LENGTHS = {
     "hm": 100,
     "dam": 10,
 }
-_MASSES = {
+_MASSES: dict[str, int | Fraction] = {
     "g": 1,
     "kg": 1000,
     "mg": F(1, 1000),
@@ -32,8 +32,15 @@ _MASSES = {
     "lb": F(45359237, 10**5),
     "oz": F(45359237, 16 * 10**5),
 }
-_TIMES = {"s": 1, "ms": F(1, 1000), "min": 60, "h": 3600, "day": 86400, "week": 7 * 86400}
-_VOLUMES = {
+_TIMES: dict[str, int | Fraction] = {
+    "s": 1,
+    "ms": F(1, 1000),
+    "min": 60,
+    "h": 3600,
+    "day": 86400,
+    "week": 7 * 86400,
+}
+_VOLUMES: dict[str, int | Fraction] = {
     "L": F(1, 1000),
     "mL": F(1, 10**6),
     "cL": F(1, 10**5),

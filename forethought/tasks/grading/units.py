@@ -101,8 +101,8 @@ def unit(text: str, money: str = "", one: bool = False) -> Unit | None:
         if token in AFTER_A_UNIT and factors and at + 1 == len(tokens):
             break
         raised = _BEFORE.get(token.lower(), 0)
-        if raised and at + 1 < len(tokens) and _known(tokens[at + 1], True):
-            factors.append((_known(tokens[at + 1], True), turn * raised))
+        if raised and at + 1 < len(tokens) and (base := _known(tokens[at + 1], True)):
+            factors.append((base, turn * raised))
             at, turn = at + 2, 1
             continue
         composed = len(tokens) > 1 and any(t[0] in "/^" for t in tokens)
@@ -222,7 +222,8 @@ def _multiplied(factors: list[tuple[Unit, int]]) -> Unit | None:
     made = []
     for meanings in product(*(meanings for meanings, _ in factors)):
         powers: dict[str, int] = {}
-        factor, adjectives = Fraction(1), frozenset()
+        factor = Fraction(1)
+        adjectives: frozenset[str] = frozenset()
         for meaning, (_, sign) in zip(meanings, factors, strict=True):
             for name, by in meaning.dimensions:
                 powers[name] = powers.get(name, 0) + by * sign
