@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 LEAVE = 2.0  # seconds that what still runs has to end when the loop is stopped
+LAST = 12.0  # seconds that the last coroutine has: it may wait for processes to end
 
 
 class Bridge:
@@ -43,14 +44,14 @@ class Bridge:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
 
     def stop(self, last: Coroutine[Any, Any, Any] | None = None) -> None:
-        """Run `last`, cancel what still runs, and end the loop and its thread; LEAVE seconds each."""
+        """Run `last` (LAST seconds), cancel what still runs, and end the loop and its thread."""
         if self._loop is None or self._thread is None:
             if last is not None:
                 last.close()
             return
         with suppress(Exception):
             if last is not None:
-                self.run(last, LEAVE)
+                self.run(last, LAST)
         with suppress(Exception):
             self.run(_cancel_others(), LEAVE)
         self._loop.call_soon_threadsafe(self._loop.stop)

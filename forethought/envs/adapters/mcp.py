@@ -45,7 +45,7 @@ from forethought.interface.result import Parsed, Refusal
 WHERE = "task.environment"
 BEGIN = 30.0  # seconds that a server has to answer for the first time
 MOST_PAGES = 100  # of a list of tools
-LEAVE = 1.0  # seconds that a server has to end
+LEAVE = 5.0  # seconds that a server has to end; the library gives it 2 before it is killed
 
 
 class Mcp(Adapter):
@@ -144,8 +144,8 @@ class Mcp(Adapter):
 
     async def ended(self) -> None:
         """Every server that waits for an episode ends."""
-        while self._idle:
-            await self._idle.pop().end()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(server.end() for server in idle))
 
 
 class Server:
