@@ -179,7 +179,6 @@ CASES = {
         "environment",
         "Outcome.success a str, 'yes', not True or False",
     ),
-    "success is None": Case("step", giving(forged(success=None)), "environment", "Outcome.success None"),
     "success is a number": Case(
         "step", giving(forged(success=0.5)), "environment", "Outcome.success a float, 0.5"
     ),
