@@ -37,7 +37,7 @@ from forethought.engines.torch.models.fingerprint import fingerprint
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.model_notes import notes_of
 from forethought.engines.torch.models.render import Renderer
-from forethought.engines.torch.models.tokenizer import begin_of, decode
+from forethought.engines.torch.models.tokenizer import begin_of, decode, encode
 from forethought.engines.torch.policies.files import (
     check_tokenizer,
     read_policies,
@@ -101,7 +101,7 @@ class TorchEngine(Surgery):
         """Token ids of `text` without special tokens; short texts are remembered, since plans and actions
         recur."""
         if (ids := self._encoded.get(text)) is None:
-            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            ids = encode(self.tokenizer, text)
             if len(text) <= SHORT:  # plans and actions come again and again, whole contexts do not
                 if len(self._encoded) >= MOST_ENCODED:
                     self._encoded.clear()

@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import AutoTokenizer
 
 from forethought.engines.torch.models.loading import read_tokenizer
+from forethought.engines.torch.models.tokenizer import PROBES, decode, encode
 
 TEXT = "<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}"
 # cl100k's
@@ -115,3 +116,35 @@ def test_a_truncation_in_the_file_cuts_no_text(written, tmp_path):
     assert (
         tokenizer.encode(TEXT, add_special_tokens=False) == written.encode(TEXT, add_special_tokens=False).ids
     )
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_what_the_library_below_writes_and_reads_is_what_transformers_does(written, tmp_path, split):
+    tokenizer = read_tokenizer(folder_of(written, tmp_path, "llama", eos_token="<eos>"), False)
+    tokenizer.split_special_tokens = split
+    told = [*PROBES, TEXT, "", "a<eos> b</s>", " <pad>", "I 'm here ."]
+    wanted = [tuple(tokenizer.encode(text, add_special_tokens=False)) for text in told]
+    assert [encode(tokenizer, text) for text in told] == wanted
+    for ids in wanted:
+        assert decode(tokenizer, ids) == tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+    below = tokenizer.backend_tokenizer
+    below.enable_truncation(3)
+    assert [encode(tokenizer, text) for text in told] == wanted
+    below.encode_special_tokens = not split
+    assert [encode(tokenizer, text) for text in told] == wanted
+
+
+def test_a_tokenizer_with_a_way_of_its_own_is_asked(written, tmp_path):
+    tokenizer = read_tokenizer(folder_of(written, tmp_path, "llama", eos_token="<eos>"), False)
+
+    class Own(type(tokenizer)):
+        def encode(self, text, **_):
+            return [5]
+
+        def _decode(self, token_ids, **_):
+            return "mine"
+
+    tokenizer.__class__ = Own
+    assert encode(tokenizer, "a") == (5,) and decode(tokenizer, (6,)) == "mine"

@@ -27,6 +27,18 @@ def is_lora(layer: torch.nn.Module) -> bool:
     return peft is not None and isinstance(layer, peft.LoraLayer)
 
 
+def layers_of(base: torch.nn.Module) -> list[LoraLayer]:
+    """All that PEFT has wrapped, each once. Every call of the sampler asks, and `modules`, which also finds
+    names, takes longer than what follows."""
+    found: dict[torch.nn.Module, None] = {}
+    waiting = [base] if "peft.tuners.lora" in sys.modules else []
+    for one in waiting:
+        if is_lora(one):
+            found[one] = None
+        waiting += filter(None, one._modules.values())
+    return list(found)
+
+
 def clean(name: str) -> str:
     """The name a base weight has without PEFT around it."""
     return re.sub(r"(\.base_layer)+\.", ".", name)  # experts are wrapped once for each of their weights

@@ -59,17 +59,33 @@ def read_tokenizer(name: str, trust_remote_code: bool, rows: int = MOST_IDS) -> 
     return tokenizer
 
 
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Token ids of `text` without special tokens. See `decode`."""
+    if _is_plain(tokenizer, "encode", "_encode_plus"):
+        below = tokenizer.backend_tokenizer
+        cuts = below.truncation is not None or below.padding is not None
+        if not cuts and below.encode_special_tokens == tokenizer.split_special_tokens:
+            return tuple(below.encode(text, add_special_tokens=False).ids)
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """The text of `ids` with special tokens, exactly as the tokenizer joins them (no clean-up of spaces).
     Where a tokenizer has no way of its own, `transformers` asks the library below, and takes longer than
     it."""
-    kind = type(tokenizer)
-    if (
-        kind.decode is PreTrainedTokenizerBase.decode
-        and getattr(kind, "_decode", None) is PreTrainedTokenizerFast._decode
-    ):
+    if _is_plain(tokenizer, "decode", "_decode"):
         return tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _is_plain(tokenizer: PreTrainedTokenizerBase, outer: str, inner: str) -> bool:
+    """Whether a method, and the one that it calls, are those of `transformers` itself."""
+    kind, usual = type(tokenizer), PreTrainedTokenizerFast
+    return (
+        getattr(kind, outer) is getattr(PreTrainedTokenizerBase, outer)
+        and hasattr(usual, inner)
+        and getattr(kind, inner, None) is getattr(usual, inner)
+    )
 
 
 def begin_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -272,7 +272,7 @@ class Policies:
     # ---- helpers
 
     def _lora_layers(self) -> list[LoraLayer]:
-        return [m for m in self.base.modules() if lora.is_lora(m)]
+        return lora.layers_of(self.base)
 
     def _no_gradients(self) -> None:
         self.base.requires_grad_(False)
