@@ -8,13 +8,9 @@ from pathlib import Path
 
 from forethought import __version__
 from forethought.exports.numbers import Origin, data_of
+from forethought.recipe.speaking import roles_of
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as max_lora_rank
-SIDES = {
-    "plan": "its plans, run by an exact executor (plans in free text: accepted by the interface)",
-    "act": "its acts, under the oracle's plans",
-    "e2e": "both: its acts under its own plans",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +69,18 @@ def _header(folder: Folder) -> list[str]:
     ]
 
 
+def _sides(roles: tuple[str, ...]) -> dict[str, str]:
+    """Measure -> what it is of."""
+    under = {role: f"its turns, under the oracle's {' and '.join(roles[:i])}" for i, role in enumerate(roles)}
+    return {**under, roles[0]: "its turns, as its verifier judges them", "e2e": "all turns of an episode"}
+
+
 def _measured(origin: Origin) -> list[str]:
     found = origin.measured
     if found is None:
         return ["## Measured", "", "The run has measured nothing up to this step.", ""]
     task = origin.recipe.task
-    of = SIDES if {"plan", "act"} <= found.values.keys() else {"e2e": "all turns of an episode"}
+    of = _sides(roles_of(origin.recipe))
     rows = [
         f"| {name} | {value:.3f} | {low:.3f} to {high:.3f} | {n} | {of.get(name, 'this role alone')} |"
         for name, (value, low, high, n) in found.values.items()

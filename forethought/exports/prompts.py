@@ -12,7 +12,7 @@ from forethought.core.errors import UserError
 from forethought.core.types import Task
 from forethought.envs.guard import Fault
 from forethought.recipe.schema import Recipe, RoleSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.speaking import PLAN, roles_of
 from forethought.tasks import families
 from forethought.tasks.base import Oracle, Taskset, face
 
@@ -83,9 +83,9 @@ def _shown(taskset: Taskset, roles: tuple[str, ...]) -> dict[str, Shown]:
         task = taskset.family(random.Random(0), [min(taskset.levels)], "eval")[0]
         found = {roles[0]: _first(taskset, task, roles[0])}
         oracle: Any = face(taskset, Oracle)
-        if taskset.spaced and oracle is not None and roles == ("plan", "act"):
-            said = (found["plan"].plain, oracle.oracle_plan(task), taskset.opening("act"))
-            found["act"] = Shown(plain=" ".join(filter(None, said)), after="", messages=None)
+        if taskset.spaced and oracle is not None and len(roles) == 2 and roles[0] == PLAN:
+            said = (found[PLAN].plain, oracle.oracle_plan(task), taskset.opening(roles[1]))
+            found[roles[1]] = Shown(plain=" ".join(filter(None, said)), after="", messages=None)
         return found
     except (Fault, UserError, ValueError):  # no held-out task here
         return {}

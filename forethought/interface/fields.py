@@ -117,6 +117,7 @@ class Scan:
             self.refuse_here(END)
 
     def name_here(self) -> Text:
+        """The name that stands here, with its place. Refused where there is none."""
         at = self.position
         match = _NAME.match(self.text, self.at)
         if match is None:
@@ -125,6 +126,7 @@ class Scan:
         return Text(match[0], at)
 
     def text_here(self) -> Text:
+        """The text in double quotes that stands here, read as JSON reads it. Refused where there is none."""
         at = self.position
         match = _TEXT.match(self.text, self.at)
         if match is None:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from forethought.recipe.convert import FLAT, NAMED, fields_of, to_text
 from forethought.recipe.kinds import KINDS
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
+from forethought.recipe.speaking import roles_of
 
 CHOSEN = ("ROLE", "OPTION")  # in an address: a name that the recipe chooses
 
@@ -222,5 +223,5 @@ def example(key: Key) -> str:
         value = usual.get(key.type, "[1, 2]" if key.type.startswith("a list") else "NAME")
     else:
         value = key.default if isinstance(key.default, str) else to_text(key.default)
-    text = f"{key.where.replace('.N', '.0').replace('ROLE', 'act')}={value}"
+    text = f"{key.where.replace('.N', '.0').replace('ROLE', roles_of(Recipe())[-1])}={value}"
     return f"--set {shlex.quote(text)}"

@@ -21,9 +21,8 @@ from forethought.recipe.check_reinforce import CREDITS as CREDITS
 from forethought.recipe.check_roles import check_roles
 from forethought.recipe.layout import given, has_planner, trains_whole, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, within
-from forethought.recipe.roles import PLANLESS
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.speaking import PLAN, PLANLESS, roles_of
 
 TRACKERS = ("auto", "tensorboard", "wandb", "trackio", "mlflow")  # rows of runs.trackers
 MOST_THREADS = 1024  # beyond it a process only fails to start them
@@ -87,8 +86,8 @@ def _check_plans(recipe: Recipe) -> None:
     """These tasksets say whether a plan comes first, and so does the workflow."""
     if recipe.task.name not in PLANLESS:
         return
-    roles, name, plan = roles_of(recipe), recipe.workflow.name, recipe.task.options.get("plan", "none")
-    if (plan == "none") is ("plan" in roles):
+    roles, name, plan = roles_of(recipe), recipe.workflow.name, recipe.task.options.get(PLAN, "none")
+    if (plan == "none") is (PLAN in roles):
         other = 'workflow = "act_only"' if plan == "none" else 'workflow = "plan_then_act"'
         raise RecipeError(
             "task.plan",

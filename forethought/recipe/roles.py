@@ -11,9 +11,8 @@ from math import prod
 from typing import Any
 
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec, TreeSpec, WorkflowSpec
-from forethought.recipe.speaking import SPEAKING, is_workflow, roles_of, speaks
+from forethought.recipe.speaking import PLAN, PLANLESS, SPEAKING, is_workflow, roles_of, speaks
 
-PLANLESS = ("text", "environment")  # tasksets whose option `plan` says whether a plan comes first
 BRANCHES = 4  # what the role that speaks first is sampled, where a tree does not say
 
 
@@ -43,7 +42,7 @@ def trains_all(recipe: Recipe, stage: StageSpec) -> bool:
 def implied(tables: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the workflow that a task without plans asks for, where the recipe names none."""
     task = tables.get("task") if isinstance(tables, Mapping) else None
-    flat = isinstance(task, Mapping) and task.get("name") in PLANLESS and task.get("plan", "none") == "none"
+    flat = isinstance(task, Mapping) and task.get("name") in PLANLESS and task.get(PLAN, "none") == "none"
     return {**tables, "workflow": "act_only"} if flat and "workflow" not in tables else tables
 
 

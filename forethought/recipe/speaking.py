@@ -15,6 +15,8 @@ from forethought.core.named import find, is_known
 from forethought.recipe.schema import Recipe
 
 Run = TypeVar("Run", bound=Callable[..., Any])
+PLANLESS = ("text", "environment")  # tasksets whose option PLAN says whether a plan comes first
+PLAN = "plan"  # that option, and the role that it is about
 DECLARED = "speaks"  # attribute of a workflow's function
 
 

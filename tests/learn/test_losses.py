@@ -113,12 +113,10 @@ def test_a_stream_without_a_term_is_an_error_and_a_term_without_tokens_is_none()
 )
 def test_a_row_that_does_not_keep_its_word_is_refused(per_token, message, monkeypatch):
     monkeypatch.setitem(LOSSES, "mine", Loss(per_token=per_token))
-    row.cache_clear()
     segments = (Segment(parent=0, token_ids=(3, 3), stream="pg", weight=(1.0, 1.0)),)
     own, leaves = term("mine", 1.0), Numbers([-1.0, -2.0], [{0: 1.0}, {1: 1.0}])
     with pytest.raises(RecipeError) as caught:
         measure(own, Tokens(Batch(policy="p", segments=segments), (0,), own, leaves))
-    row.cache_clear()
     assert str(caught.value) == f"loss: mine {message}"
 
 

@@ -18,7 +18,7 @@ from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
 from forethought.engines.torch.loss.tokens import Tokens
-from forethought.learn.losses import LOSSES, row, term
+from forethought.learn.losses import LOSSES, term
 from forethought.learn.losses.row import Loss
 from forethought.learn.losses.terms import measure
 from forethought.recipe.schema import OptimSpec
@@ -96,7 +96,6 @@ def losses():
     LOSSES["crossing"] = Loss(per_token=crossing, needs={"advantage", "old", "sequences"})
     yield {"gspo": {"clip_low": 0.3, "clip_high": 0.4}, "crossing": {}}
     del LOSSES["crossing"]
-    row.cache_clear()
 
 
 def gradient(segments, objective, **engine) -> tuple[dict, dict]:
