@@ -128,6 +128,10 @@ def test_random_actions_are_shown_where_they_are_known(file):
     turns = taskset.demonstrate(first(taskset))
     assert {turn.text for turn in turns if turn.role == "act"} <= {"left", "right"} and turns[-1].role
     assert taskset.demonstrate(first(taskset)) == turns
+    # they know no more than chance, though the environment draws its door from the task's seed
+    tasks = [first(taskset, seed) for seed in range(200)]
+    right = sum(f"the {taskset.demonstrate(task)[0].text} door" in task.prompt for task in tasks)
+    assert 70 < right < 130
     assert not made(f"{file}:Door").all_demonstrable  # nobody knows what an action is
     assert not made(f"{file}:Waits", actions=["left"]).all_demonstrable
     assert not made(

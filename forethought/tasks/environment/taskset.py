@@ -233,7 +233,9 @@ class Environments(Taskset):
     def demonstrate(self, task: Task) -> list[Turn]:
         """An episode of random actions. They are not good, but they are actions: a model that has never seen
         the environment learns their form from a few of them, and reinforcement does the rest."""
-        rng, episode, turns = random.Random(task.state.seed), self.environment(task, False), []
+        # not the environment's own seed: one that draws its goal from it would be shown the right action
+        rng = random.Random(f"demonstration/{task.state.seed}")
+        episode, turns = self.environment(task, False), []
         try:
             episode.reset(task, task.state.seed)
             for _ in range(min(self.turns, SHOWN)):
