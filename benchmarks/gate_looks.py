@@ -80,14 +80,14 @@ def main() -> None:
     args = parser.parse_args()
     head = "".join(f" {rule} |" for rule in RULES)
     print(f"| tasks | looks | solved | rho | no harm:{head} harm:{head}")
-    print("|---|---|---|---|" + "---|" * (2 + 2 * len(RULES)))
+    print("|---|---|---|---|" + "---|" * (2 * len(RULES)))
     for case in CASES:
         cells = [
             "".join(f" {rate:.1%} |" for rate in rates(case, args.stages, args.seed, harm).values())
             for harm in (0.0, 0.06)
         ]
         n, looks, solved, rho = case
-        print(f"| {n} | {looks} | {solved} | {rho} | |{cells[0]} |{cells[1]}", flush=True)
+        print(f"| {n} | {looks} | {solved} | {rho} |{cells[0]}{cells[1]}", flush=True)
 
 
 if __name__ == "__main__":

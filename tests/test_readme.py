@@ -18,13 +18,14 @@ from forethought.recipe.speaking import roles_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = README + (ROOT / "docs/commands.md").read_text(encoding="utf-8")
 SMALL = ["eval.tasks=2", "engine.threads=1", "model.layers=2", "model.width=64", "model.mlp=64"]
 
 
 def commands() -> list[str]:
-    """Every `forethought ...` of the README's code, without its comment; alternatives and options in brackets
-    are taken in turn."""
-    code = re.findall(r"^```\n(.*?)^```", README, re.S | re.M) + re.findall(r"`(forethought [^`]+)`", README)
+    """Every `forethought ...` in the code of README and of the page of commands, without its comment; of
+    alternatives the first, and options in brackets as if they stood there."""
+    code = re.findall(r"^```\n(.*?)^```", PAGE, re.S | re.M) + re.findall(r"`(forethought [^`]+)`", PAGE)
     lines = [line.split("#")[0].strip() for block in code for line in block.splitlines()]
     found = {
         part.strip() for line in lines for part in line.split("&&") if part.strip().startswith("forethought ")
@@ -41,11 +42,12 @@ def test_the_first_screen_has_the_two_commands():
 
 @pytest.mark.parametrize("command", commands())
 def test_every_command_parses(command):
-    plain = re.sub(r"\[(RECIPE|NAME)\]", "desk", command)
+    plain = re.sub(r"(?<= )(\w+)(?:\\?\|\w+)+", r"\1", re.sub(r"\[(RECIPE|NAME)\]", "desk", command))
     words = [w for w in shlex.split(re.sub(r"[\[\]]", "", plain))[1:]]
     values = {
         "K=V": "seed=1",
         "N": "3",
+        "S": "2",
         "RUN": "runs/desk-1",
         "DIR": "runs/desk-1",
         "FILE": "problems.jsonl",
@@ -56,12 +58,15 @@ def test_every_command_parses(command):
     assert callable(args.do)
 
 
+def test_the_front_page_is_short():
+    assert README.count("\n") <= 120
+
+
 def test_every_script_and_page_it_names_exists():
     named = set(
         re.findall(r"(?:benchmarks|docs|examples|forethought|recipes)/[\w/.]+\.(?:py|md|toml)", README)
     )
     assert {
-        "benchmarks/steps.py",
         "benchmarks/recipes.py",
         "examples/one_file_grpo.py",
         "docs/design.md",
