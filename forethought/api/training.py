@@ -34,6 +34,7 @@ def train(
     gates: bool = True,
     callbacks: Sequence[AnyCallback] = (),
     resume: str | PathLike[str] | Located | None = None,
+    changed_code: bool = False,
     progress: bool = True,
     trust_code: bool = False,
     engine_of: EngineOf | None = None,
@@ -43,7 +44,8 @@ def train(
     `recipe`: the name of a shipped one, a TOML file, a run whose recipe is taken, the tables of a recipe as a
     dict, or a `Recipe`. `out`: its directory (None: runs/NAME-N). `overrides`: changes of single values.
     `model`: start from this model. `gates` False: without the recipe's gates. `resume`: continue this run
-    instead; then only `callbacks`, `progress` and `overrides` that do not touch what is done are taken.
+    instead; then only `callbacks`, `progress` and `overrides` that do not touch what is done are taken, and
+    `changed_code`: go on with code of the recipe's that has changed since the run began.
     `progress` False: nothing is printed. `trust_code`: run the code that somebody else's run names.
 
     A run that a callback stopped is returned, with `status` "interrupted". Raises what the command line says
@@ -61,14 +63,17 @@ def train(
                     f"resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
                 )
             where = path_of(resume)
-            return _go(where, None, written(overrides), callbacks, progress, engine_of)
+            changes = {"overrides": written(overrides), "changed_code": changed_code}
+            return _go(where, None, changes, callbacks, progress, engine_of)
+        if changed_code:
+            raise UserError("changed_code is for resume: a new run begins with the code as it is")
         found = recipe_of(recipe, overrides, model, seed, gates)
         where = free_directory(found.name) if out is None else Path(out)
         if not is_new(where):
             begun = (where / "recipe.json").is_file()
             way = f"continue that run with ft.train(resume={str(where)!r}), or choose" if begun else "choose"
             raise UserError(f"{where} is not empty; {way} another out")
-        return _go(where, found, [], callbacks, progress, engine_of)
+        return _go(where, found, {}, callbacks, progress, engine_of)
 
 
 def recipe_of(
@@ -104,7 +109,7 @@ def recipe_of(
 def _go(
     out: Path,
     recipe: Recipe | None,
-    changes: list[str],
+    changes: Mapping[str, Any],
     callbacks: Sequence[AnyCallback],
     progress: bool,
     engine_of: EngineOf | None,
@@ -123,7 +128,7 @@ def _go(
 def _watched(
     out: Path,
     recipe: Recipe | None,
-    changes: list[str],
+    changes: Mapping[str, Any],
     watching: Watching,
     observers: Sequence[Callable[[Event], None]],
     engine_of: EngineOf | None,
@@ -134,11 +139,11 @@ def _watched(
         for one in observers:
             one(event)
 
-    engine = {} if engine_of is None else {"engine_of": engine_of}
+    engine: dict[str, Any] = {} if engine_of is None else {"engine_of": engine_of}
 
     def work() -> Result:
         if recipe is None:
-            return run.resume(out, observe, wish=watching.wish, overrides=changes, **engine)
+            return run.resume(out, observe, wish=watching.wish, **changes, **engine)
         return run.train(recipe, out, observe, wish=watching.wish, **engine)
 
     status, values = "stopped", {}

@@ -139,6 +139,11 @@ def _add_train(verbs: Verbs) -> None:
         type=Path,
         help="continue the run in DIR from its newest checkpoint; --set changes what touches nothing done",
     )
+    verb.add_argument(
+        "--changed-code",
+        action="store_true",
+        help="for --resume: go on with code of the recipe's that has changed since the run began",
+    )
     verb.add_argument("--seed", metavar="N", type=int, help="the recipe's seed")
     verb.add_argument(
         "--dry-run",
@@ -246,6 +251,7 @@ def _train(args: argparse.Namespace) -> int:
 
     with display.choose(sys.stdout, args.plain) as observe:
         changes = {"overrides": args.overrides} if args.overrides else {}
+        changes |= {"changed_code": True} if args.changed_code else {}
         result = (
             run.resume(args.run_dir, observe, **changes)
             if args.resume
@@ -294,7 +300,9 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.resume:
         if not (args.resume / "recipe.json").is_file():
             raise UserError(f"--resume {args.resume}: no run there (a run directory has a recipe.json)")
-        return _recipe_of_run(args.resume)
+        return _recipe_of_run(args.resume, args.changed_code)
+    if args.changed_code:
+        raise UserError("--changed-code is for --resume: a new run begins with the code as it is")
     recipe = load(args.recipe or "desk", args.overrides)
     if args.model is not None:
         recipe = replace(recipe, model=replace(recipe.model, path=args.model))
@@ -319,14 +327,15 @@ def _checked(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def _recipe_of_run(run: Path) -> Recipe:
-    """What recipe.json of a run holds. A mistake in it is damage to the run: the message names the file."""
+def _recipe_of_run(run: Path, changed_code: bool) -> Recipe:
+    """What recipe.json of a run holds. A mistake in it is damage to the run: the message names the file. So
+    is code that has changed, unless `changed_code` accepts it."""
     from forethought.core.errors import RecipeError
     from forethought.recipe.load import load, read_tables
     from forethought.runs.rundata import refuse_strange_code
 
     try:
-        refuse_strange_code(run, read_tables(run / "recipe.json"))
+        refuse_strange_code(run, read_tables(run / "recipe.json"), changed_code)
         recipe = load(run, ())
     except RecipeError as error:
         raise UserError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -54,10 +54,15 @@ def remember(named: Mapping[str, str]) -> None:
             out.write("".join(lines))
 
 
-def need(named: Mapping[str, str], run: Path | str) -> None:
+def need(named: Mapping[str, str], run: Path | str, mended: Collection[str] = ()) -> None:
     """UserError, in a line that says what would run and how it is allowed, where the recipe of a run names
-    code that has not run here."""
+    code that has not run here. `mended`: addresses of code whose change the user has accepted; what ran here
+    under the same whole name before is allowed with it."""
     strange = {where: text for where, text in named.items() if _digest(text) not in _known()}
+    before = _texts()
+    own = {where: text for where, text in strange.items() if where in mended and text in before}
+    remember(own)
+    strange = {where: text for where, text in strange.items() if where not in own}
     if not strange:
         return
     if _TRUSTING.get():
@@ -65,7 +70,6 @@ def need(named: Mapping[str, str], run: Path | str) -> None:
         return
     shown = ", ".join(f"{text} ({where})" for where, text in list(strange.items())[:3])
     more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-    before = _texts()
     changed = [text for text in strange.values() if text in before]
     why = "has changed since it last ran here" if changed else "has not run here before"
     raise UserError(

@@ -38,7 +38,10 @@ def files(recipe: Recipe) -> dict[str, Path]:
 
     def note(where: str, path: str) -> str:
         if not path.startswith(HUB):
-            found[where] = Path(path).expanduser() if path.startswith("~") else Path(path)
+            file = Path(path).expanduser() if path.startswith("~") else Path(path)
+            if found.get(where, file) != file:  # rewards of one role in several files
+                found[f"{where}.{sum(key.startswith(where) for key in found) - 1}"] = found[where]
+            found[where] = file
         return path
 
     _changed(recipe, note)

@@ -23,6 +23,7 @@ from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import CHANGES, override, write_resolved
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.report.settings import MISSING, differences
+from forethought.runs import rundata
 from forethought.runs.progress import Progress
 from forethought.store import DECISIONS, RECIPE, Store
 from forethought.store.files import read_object
@@ -165,22 +166,24 @@ def sentences(change: Mapping[str, Any]) -> list[str]:
 
 
 def record(store: Store, recipe: Recipe, at: Progress) -> list[str]:
-    """A decision for every change that the log does not hold: a new one, or one that was made after the
-    checkpoint to which the log was cut back. Returns them in words."""
+    """A decision for every change of the recipe or its code that the log does not hold: a new one, or one
+    that was made after the checkpoint to which the log was cut back. Returns them in words."""
     path, known = store.out / DECISIONS, set()
     if path.is_file():
         rows, _ = parse_lines(path.read_bytes().splitlines(keepends=True), path, lambda row: "")
         known = {row.get("reason") for row in rows}
-    new = [(one, text) for one in of(store) for text in sentences(one) if text not in known]
-    for change, text in new:
+    told = [(one["step"], "change", text) for one in of(store) for text in sentences(one)]
+    told += [(step, "changed code", text) for step, text in rundata.accepted(store.out)]
+    new = [one for one in told if one[2] not in known]
+    for step, outcome, text in new:
         store.decide(
             Decision(
-                step=change["step"],
+                step=step,
                 stage=min(at.stage, len(recipe.stage) - 1),
                 kind="run",
                 name=recipe.name,
-                outcome="change",
+                outcome=outcome,
                 reason=text,
             )
         )
-    return [text for _, text in new]
+    return [text for _, _, text in new]

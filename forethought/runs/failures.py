@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from forethought.core.errors import FaultStop, quoted
+from forethought.core.errors import FaultStop
 from forethought.envs.guard import Guard
 from forethought.measure.evaluate import failures
-from forethought.recipe.schema import LimitSpec
+from forethought.recipe.schema import Recipe
+from forethought.runs import rundata
 from forethought.runs.progress import Progress
 from forethought.store import Store
 
@@ -23,8 +24,9 @@ class Failures:
     """Reads the guard of the run's task family. `decide(kind, name, outcome, reason, numbers)` records what a
     reader should know."""
 
-    def __init__(self, guard: Guard, limits: LimitSpec, store: Store, decide: Callable[..., None]):
-        self.guard, self.limits, self.store, self.decide = guard, limits, store, decide
+    def __init__(self, guard: Guard, recipe: Recipe, store: Store, decide: Callable[..., None]):
+        self.guard, self.limits, self.store, self.decide = guard, recipe.limits, store, decide
+        self.way_on = rundata.way_on(store.out, recipe)
         self.written = 0
         self.save: Callable[[], None] | None = None
         guard.watchdog.last_resort = self._end
@@ -83,8 +85,7 @@ class Failures:
         kept = "everything is saved" if p.step else "nothing was trained yet"
         return FaultStop(
             f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
-            f"{self.store.out / FILE}; {kept}. Mend it, then continue with: forethought train --resume "
-            f"{quoted(self.store.out)}"
+            f"{self.store.out / FILE}; {kept}. Mend it, then continue with: {self.way_on}"
         )
 
     def _tell(self, p: Progress) -> None:
@@ -110,7 +111,7 @@ class Failures:
             print(
                 "forethought: a call of the task family does not end, whatever it is told (see "
                 f"limits.step_seconds){'; everything is saved' if self.save else ''}; mend it, then continue "
-                f"with: forethought train --resume {quoted(self.store.out)}",
+                f"with: {self.way_on}",
                 file=sys.stderr,
                 flush=True,
             )

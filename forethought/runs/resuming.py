@@ -41,13 +41,13 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def recipe_of(store: Store) -> Recipe:
+def recipe_of(store: Store, changed_code: bool = False) -> Recipe:
     """What recipe.json says. UserError where it says nothing (the newest checkpoint knows what it was), and
-    for code that has changed, or to which nobody has consented."""
+    for code that has changed (unless `changed_code` accepts that), or to which nobody has consented."""
     try:
         said = read_object(store.out / RECIPE)
         tables = {key: value for key, value in said.items() if key != CHANGES}
-        rundata.refuse_strange_code(store.out, tables)
+        rundata.refuse_strange_code(store.out, tables, changed_code)
         return from_dict(tables)
     except (ValueError, RecipeError) as error:
         known = [store.folder(step) / STATE for step in store.steps()[-1:]]

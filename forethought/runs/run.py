@@ -273,10 +273,12 @@ def resume(
     engine_of: EngineOf = torch_engine,
     wish: Wish | None = None,
     overrides: Sequence[str] = (),
+    changed_code: bool = False,
 ) -> Result:
     """Continue a run from its newest checkpoint, cutting its logs back to it. What is damaged is refused
     before anything is loaded. `overrides`: changes of its recipe that touch nothing that is done (`changes`),
-    which it keeps.
+    which it keeps. `changed_code`: code of the recipe that is not what the run began with is accepted as it
+    is now.
 
     A finished run whose report is missing gets it; UserError for one that has all.
     """
@@ -284,8 +286,8 @@ def resume(
     with store.alone() as note:
         store.refuse_links()
         store.mend()
-        recipe = recipe_of(store)
-        rundata.refuse_changed(out, recipe)
+        recipe = recipe_of(store, changed_code)
+        rundata.refuse_changed(out, recipe, changed_code)
         found = find(store, recipe)
         recipe, rows = changes.changed(recipe, overrides, found.progress, out)
         if _is_finished(store, recipe, found.progress):
@@ -301,6 +303,8 @@ def resume(
             store.cut_back(found.state)
             ensure_records(store, found.state)
             progress = found.progress
+            if changed_code:
+                rundata.accept(store, recipe, progress.step)
             if rows:
                 changes.write(store, recipe, rows, progress.step)
                 consent.remember(code_in(to_dict(recipe)))

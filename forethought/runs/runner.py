@@ -69,7 +69,7 @@ class Runner:
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
         self.ledger.saved = self.wish.saved
-        self.failures = Failures(rollouts.guard, recipe.limits, store, self.ledger.decide)
+        self.failures = Failures(rollouts.guard, recipe, store, self.ledger.decide)
         self.judge = Judge(recipe, engine, store, self.ledger, self._measure)
 
     def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:

@@ -1,0 +1,119 @@
+"""Code of the user's that broke, was mended, and goes on: what is refused, accepted and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from conftest import desk_recipe, fake_desk, lines_of, nothing
+
+import forethought as ft
+from forethought.cli import main
+from forethought.core.errors import FaultStop, UserError
+from forethought.recipe.load import load
+from forethought.runs import run, rundata
+
+STAGE = {"kind": "reinforce", "batch": 2, "tree": {"plan": 2, "act": 2}, "until": {"steps": 4}}
+BROKEN = "def short(task, path):\n    raise KeyError('no such word')\n"
+MENDED = "def short(task, path):\n    return 1.0\n"
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch) -> tuple[Path, str]:
+    """A run that a reward function has stopped, and what it said."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "rewards.py").write_text(BROKEN)
+    (tmp_path / "other.py").write_text("def long(task, path): return 0.0\n")
+    reward = {f"{tmp_path}/rewards.py:short": 1.0, f"{tmp_path}/other.py:long": 1.0}
+    recipe = desk_recipe(
+        STAGE | {"reward": {"act": reward, "plan": {"outcome": 1.0}}},
+        layout="shared",
+        probes={"every": 0, "conflict_every": 0},
+        eval={"tasks": 2, "every": 0},
+        limits={"window": 2},
+    )
+    with pytest.raises(FaultStop) as error:
+        run.train(recipe, tmp_path / "run", nothing, fake_desk())
+    return tmp_path / "run", str(error.value)
+
+
+def test_the_advice_at_the_stop_is_the_command_that_goes_on(stopped, tmp_path):
+    out, said = stopped
+    assert said.endswith(f"Mend it, then continue with: forethought train --resume {out} --changed-code")
+    with pytest.raises(FaultStop):  # nothing was changed: the flag is no harm
+        run.resume(out, nothing, fake_desk(), changed_code=True)
+    assert rundata.accepted(out) == []
+    (tmp_path / "rewards.py").write_text(MENDED)
+    done = ft.train(resume=out, changed_code=True, progress=False, engine_of=fake_desk())
+    assert done.summary["status"] == "done"
+
+
+def test_changed_code_is_refused_with_the_way_on_and_accepted_by_it(stopped, tmp_path, capsys):
+    out, _ = stopped
+    (tmp_path / "rewards.py").write_text(MENDED)
+    assert main(["train", "--resume", str(out)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/rewards.py has changed since the run began" in line and "--changed-code" in line
+    with pytest.raises(UserError, match="changed_code=True"):
+        run.resume(out, nothing, fake_desk())
+    assert run.resume(out, nothing, fake_desk(), changed_code=True).status == "done"
+    [told] = [d for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "changed code"]
+    assert told["step"] == 2 and f"{tmp_path}/rewards.py" in told["reason"]
+    assert digest_of(BROKEN)[:16] in told["reason"] and digest_of(MENDED)[:16] in told["reason"]
+    data = json.loads((out / "data.json").read_text())
+    [entry] = [one for one in data.values() if "rewards.py" in one["file"]] if data.pop("digest") else []
+    assert entry["sha256"] == digest_of(MENDED) and entry["bytes"] == len(MENDED)
+    assert entry["before"] == [{"until": 2, "sha256": digest_of(BROKEN)}]
+    assert rundata.changed(out, load(out)) == []  # the new digest, and the record's own, hold
+
+
+def test_a_decision_that_a_later_cut_takes_away_is_written_again(stopped, tmp_path):
+    out, _ = stopped
+    (tmp_path / "rewards.py").write_text(BROKEN + "# another try\n")
+    with pytest.raises(FaultStop):
+        run.resume(out, nothing, fake_desk(), changed_code=True)
+    (tmp_path / "rewards.py").write_text(MENDED)
+    (tmp_path / "other.py").write_text("def long(task, path): return 0.5\n")
+    assert run.resume(out, nothing, fake_desk(), changed_code=True).status == "done"
+    told = [d for d in lines_of(out / "decisions.jsonl") if d["outcome"] == "changed code"]
+    assert [d["step"] for d in told] == [2, 4, 4]
+    assert len({d["reason"] for d in told}) == 3
+
+
+def test_code_that_is_gone_stays_refused(stopped, tmp_path):
+    out, _ = stopped
+    (tmp_path / "rewards.py").unlink()
+    with pytest.raises(UserError, match=r"rewards\.py: no such file.*Put the file back as it was, or start"):
+        run.resume(out, nothing, fake_desk(), changed_code=True)
+
+
+def test_data_are_no_code(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    tables = {"name": "math", "train": str(tmp_path / "rows.jsonl"), "eval": str(tmp_path / "rows.jsonl")}
+    recipe = desk_recipe(STAGE, task=tables)
+    rundata.record(recipe, tmp_path)
+    (tmp_path / "rows.jsonl").write_text("[]\n")
+    assert rundata.way_on(tmp_path, recipe) == f"forethought train --resume {tmp_path}"
+    with pytest.raises(UserError, match="Put the file back as it was, or start a new run"):
+        rundata.refuse_changed(tmp_path, recipe, changed_code=True)
+
+
+def test_code_that_never_ran_here_still_asks_for_consent(stopped, tmp_path, monkeypatch):
+    out, _ = stopped
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    (tmp_path / "rewards.py").write_text(MENDED)
+    with pytest.raises(UserError, match="has not run here before.*--trust-code"):
+        run.resume(out, nothing, fake_desk(), changed_code=True)
+
+
+def test_the_flag_is_for_a_resume(capsys):
+    assert main(["train", "desk", "--changed-code"]) == 2
+    assert "--changed-code is for --resume" in capsys.readouterr().err
+    with pytest.raises(UserError, match="changed_code is for resume"):
+        ft.train("desk", changed_code=True)
