@@ -44,8 +44,8 @@ class Words(Protocol):
         """Token ids of a piece of text, without special tokens. Pieces are encoded apart and joined as ids,
         never as text."""
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included."""
+    def decode(self, ids: Sequence[int], special: bool = True) -> str:
+        """The text of token ids; `special`: special tokens included."""
 
     def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
         """As `encode`, of free text: the name of a special token in it is text, unless it is one of `own`

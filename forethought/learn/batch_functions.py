@@ -114,10 +114,11 @@ def with_batch_parts(
     data: Data,
     roles: Sequence[str],
     state: TrainerState,
+    completion: Callable[[Node], str] = lambda node: node.text,
 ) -> tuple[list[Tree], dict[str, Metric]]:
-    """(the trees with the parts that the functions give, their metrics). A part stands at the role's last
-    turn on a branch. Metrics: `reward_std/ROLE.PART`, `reward_none/ROLE.PART` (the share without evidence,
-    where there is some) and `log/NAME` of `log_metric`.
+    """(the trees with the parts that the functions give, their metrics). `completion`: the text of a turn. A
+    part stands at the role's last turn on a branch. Metrics: `reward_std/ROLE.PART`, `reward_none/ROLE.PART`
+    (the share without evidence, where there is some) and `log/NAME` of `log_metric`.
 
     A function that raises, has no end within `limits.episode_seconds` or gives a list of another length makes
     every branch that it was asked about `failed` at the boundary reward; one value that is no finite number
@@ -129,7 +130,7 @@ def with_batch_parts(
         rows = _rows(trees, said, data, found) if asked else {}
         said = [one for one in said if one.tree in rows]
         if said and asked:
-            given = _arguments(said, rows, role, data, roles) | {"trainer_state": state}
+            given = _arguments(said, rows, role, data, roles, completion) | {"trainer_state": state}
             _ask(role, asked, said, given, guard, found)
     return [_with(i, tree, found) for i, tree in enumerate(trees)], merge(found.metrics)
 
@@ -165,7 +166,12 @@ def _rows(trees: Sequence[Tree], said: Sequence[Said], data: Data, found: Found)
 
 
 def _arguments(
-    said: Sequence[Said], rows: Mapping[int, Row], role: str, data: Data, roles: Sequence[str]
+    said: Sequence[Said],
+    rows: Mapping[int, Row],
+    role: str,
+    data: Data,
+    roles: Sequence[str],
+    completion: Callable[[Node], str],
 ) -> dict[str, Any]:
     names = dict.fromkeys(name for _, row in rows.values() for name in row if name not in DROPPED)
     columns = {name: [rows[one.tree][1].get(name) for one in said] for name in names}
@@ -179,7 +185,7 @@ def _arguments(
         | spoken
         | {
             "prompts": asked,
-            "completions": [_completion(s, role, p) for s, p in zip(said, asked, strict=True)],
+            "completions": [_completion(s, role, p, completion) for s, p in zip(said, asked, strict=True)],
             "completion_ids": [[id for n in s.turns for id in n.token_ids] for s in said],
         }
     )
@@ -189,13 +195,20 @@ def _last(path: Sequence[Node], role: str) -> str:
     return next((node.text for node in reversed(path) if node.role == role), "")
 
 
-def _completion(said: Said, role: str, prompt: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
+def _completion(
+    said: Said, role: str, prompt: str | list[dict[str, str]], completion: Callable[[Node], str]
+) -> str | list[dict[str, str]]:
     """What follows the prompt: text, or messages where the prompt is messages."""
     if isinstance(prompt, str):
-        return "\n".join(node.text for node in said.turns)
+        return "\n".join(map(completion, said.turns))
     first = said.path.index(said.turns[0])
     later = [node for node in said.path[first:] if node.role in (role, None)]
-    return [{"role": "user" if n.role is None else "assistant", "content": n.text} for n in later]
+    return [
+        {"role": "user", "content": n.text}
+        if n.role is None
+        else {"role": "assistant", "content": completion(n)}
+        for n in later
+    ]
 
 
 def _accepted(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def _with_functions(
     each = {part: f for part, f in functions.items() if part not in whole}
     state = TrainerState(global_step=k, max_steps=s.spec.until.steps)
     with guard.watch():
-        trees, told = with_batch_parts(trees, whole, weights, guard, taskset, s.roles, state)
+        trees, told = with_batch_parts(
+            trees, whole, weights, guard, taskset, s.roles, state, s.rollouts.words.completion
+        )
         trees = [with_parts(tree, each, weights, guard) for tree in trees] if each else trees
     return (trees if taskset.judges else [paid(tree, weights, s.roles[-1]) for tree in trees]), told

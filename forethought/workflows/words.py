@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from forethought.core.errors import UserError
-from forethought.core.types import Task, Undrawn
+from forethought.core.types import Node, Task, Undrawn
 from forethought.engines.base import Engine
 from forethought.envs.guard import Boundary
 from forethought.envs.guarded import Guarded
@@ -87,6 +87,11 @@ class Words:
             # the last token may go on behind the stop that it ends: `><` in `</plan><think>`
             return text[: at + len(stop)]
         return text
+
+    def completion(self, node: Node) -> str:
+        """The text of a sampled turn as TRL gives it to reward functions: white space kept, special tokens
+        left out; in words, as it stands in the tree."""
+        return node.text if self.spaced else self.engine.decode(node.token_ids, special=False)
 
     # ---- pieces
 

@@ -70,8 +70,8 @@ class FakeEngine(Surgery):
         self.check_words(text.split(), ())
         return tuple(self.ids[word] for word in text.split())
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Words joined by single spaces."""
+    def decode(self, ids: Sequence[int], special: bool = True) -> str:
+        """Words joined by single spaces; none of them is special."""
         return " ".join(self.words[i] for i in ids)
 
     def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:

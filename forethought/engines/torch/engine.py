@@ -108,10 +108,10 @@ class TorchEngine(Surgery):
                 self._encoded[text] = ids
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids` with special tokens, exactly as the tokenizer joins them (no clean-up of
-        spaces)."""
-        return decode(self.tokenizer, ids)
+    def decode(self, ids: Sequence[int], special: bool = True) -> str:
+        """The text of `ids` exactly as the tokenizer joins them (no clean-up of spaces); `special`: with
+        special tokens."""
+        return decode(self.tokenizer, ids, special)
 
     def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...]:
         """Token ids of `text`, in which only the names of `own` are special tokens (`models/render`)."""

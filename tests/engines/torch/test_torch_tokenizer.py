@@ -148,3 +148,13 @@ def test_a_tokenizer_with_a_way_of_its_own_is_asked(written, tmp_path):
 
     tokenizer.__class__ = Own
     assert encode(tokenizer, "a") == (5,) and decode(tokenizer, (6,)) == "mine"
+
+
+def test_without_special_tokens_the_text_is_what_trl_gives_to_reward_functions():
+    from torch_kit import bpe_of
+
+    tokenizer = bpe_of([TEXT])
+    ids = [*tokenizer("  a 7 ")["input_ids"], tokenizer.eos_token_id]
+    assert decode(tokenizer, ids, special=False) == "  a 7 "  # white space stays
+    assert decode(tokenizer, ids, special=False) == tokenizer.batch_decode([ids], skip_special_tokens=True)[0]
+    assert decode(tokenizer, ids) == "  a 7 <eos>"

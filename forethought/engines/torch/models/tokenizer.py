@@ -69,13 +69,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False))
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """The text of `ids` with special tokens, exactly as the tokenizer joins them (no clean-up of spaces).
-    Where a tokenizer has no way of its own, `transformers` asks the library below, and takes longer than
-    it."""
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], special: bool = True) -> str:
+    """The text of `ids`, with or without special tokens, exactly as the tokenizer joins them (no clean-up of
+    spaces). Where a tokenizer has no way of its own, `transformers` asks the library below, and takes longer
+    than it."""
     if _is_plain(tokenizer, "decode", "_decode"):
-        return tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
-    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=not special)
+    return tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
 
 
 def _is_plain(tokenizer: PreTrainedTokenizerBase, outer: str, inner: str) -> bool:
