@@ -17,6 +17,7 @@ from math import inf
 from time import monotonic
 from typing import Any
 
+from forethought.core.places import runs_at, waits_at
 from forethought.core.watchdog import TimeUp
 
 LEAVE = 0.2  # seconds that a call has to end when it is told to
@@ -28,6 +29,7 @@ class Call:
 
     __slots__ = (
         "args",
+        "at",
         "done",
         "due",
         "error",
@@ -51,6 +53,7 @@ class Call:
     ):
         self.place, self.name, self.function, self.args = place, name, function, args
         self.seconds = seconds
+        self.at = ""  # file:line where it stood when its time was up, of a call on a loop
         self.value: Any = None
         self.error: BaseException | None = None
         self.task: asyncio.Task[None] | None = None
@@ -163,6 +166,8 @@ class Loop:
             if self.stuck or call.heard:
                 return True
             call.told += 1
+            if call.told > 1:  # the loop does not hear: this is where it is blocked
+                call.at = runs_at(self._thread) or call.at
             if call.told > 2:
                 self._abandon()
                 return True
@@ -200,11 +205,12 @@ class Loop:
         with self._lock:
             now = monotonic()
             if now - told > LEAVE / 2 and not call.renewed:
-                call.renewed, call.told, call.due = True, 0, now + call.seconds
+                call.renewed, call.told, call.at, call.due = True, 0, "", now + call.seconds
                 return
             call.heard = True
             call.due = now + LEAVE
         if call.task is not None:
+            call.at = waits_at(call.task)
             call.task.cancel()
 
     def _abandon(self) -> None:

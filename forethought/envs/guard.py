@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from forethought.core.errors import UserError
+from forethought.core.places import raised_at, source_of
 from forethought.core.watchdog import TimeUp, Watchdog
 from forethought.envs.elsewhere import Call
 from forethought.envs.values import WrongType
@@ -73,12 +74,13 @@ class Guard:
         check: Callable[[Any], Any] | None = None,
         seconds: float | None = None,
         users: bool = True,
+        of: Callable[..., Any] | None = None,
     ) -> Any:
         """What `check` makes of `function(*args)`, in at most `seconds` (by default those of a step). Raises
         Fault.
 
         `users`: a UserError of a task family (a file that cannot be read, a plan that is missing) is for the
-        user as it stands.
+        user as it stands. `of`: whose value `function` looks at, where it is another's.
         """
         if self._late:
             self.ask(boundary, name)
@@ -95,7 +97,7 @@ class Guard:
         except BaseException as error:
             if _is_users(error) or (users and boundary == "task" and isinstance(error, UserError)):
                 raise
-            fault = self.broke(boundary, name, error, seconds)
+            fault = self.broke(boundary, name, error, seconds, of or function)
         raise fault  # out here, so that it does not keep the frames of what broke
 
     def ask(self, boundary: Boundary, name: str) -> None:
@@ -108,12 +110,22 @@ class Guard:
                 f"{name} of {self.who}",
             )
 
-    def broke(self, boundary: Boundary, name: str, error: BaseException, seconds: float) -> Fault:
-        """The fault of a call that raised, or (TimeUp) did not end."""
+    def broke(
+        self,
+        boundary: Boundary,
+        name: str,
+        error: BaseException,
+        seconds: float,
+        of: Callable[..., Any] | None = None,
+        place: str = "",
+    ) -> Fault:
+        """The fault of a call of `of` that raised, or (TimeUp) did not end; `place`: where it stood, if that
+        is known better than from what was raised."""
         if not isinstance(error, TimeUp):
-            return self.fault(boundary, name, error)
+            return self.fault(boundary, name, error, of=of)
         self._late[_counted(boundary, name)] += 1
-        return self.fault(boundary, name, error, str(error) or f"no end after {seconds:g} s")
+        said = str(error) or f"no end after {seconds:g} s"
+        return self.fault(boundary, name, error, said, of, place)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -138,14 +150,27 @@ class Guard:
         """Every kind of fault as a record, the first one first."""
         return [asdict(kind) for kind in self.kinds.values()]
 
-    def fault(self, boundary: Boundary, name: str, error: BaseException, message: str = "") -> Fault:
-        """The exception as a `Fault`, counted by kind and place. The first few kinds keep a traceback."""
+    def fault(
+        self,
+        boundary: Boundary,
+        name: str,
+        error: BaseException,
+        message: str = "",
+        of: Callable[..., Any] | None = None,
+        place: str = "",
+    ) -> Fault:
+        """The exception as a `Fault`, counted by kind and place. The first few kinds keep a traceback. `of`:
+        what was called."""
         if isinstance(error, Fault):  # inside another guarded call: known already
             return error
         kind = {TimeUp: "Timeout", WrongType: "TypeError"}.get(type(error), type(error).__name__)
-        called, message, place = f"{name} of {self.who}", message or _message(error), _place(error)
-        if isinstance(error, WrongType):  # of a value, which has no line
-            message, place = f"{called} {message}", ""
+        owner, written = source_of(of) if of is not None else ("", "")
+        called = name if boundary == "reward" and written and not owner else f"{name} of {owner or self.who}"
+        message, place = message or _message(error), place or raised_at(error.__traceback__, _OURS)
+        if isinstance(error, WrongType):  # of a value, which has no line: who gave it has
+            message, place = f"{called} {message}", written
+        elif isinstance(error, TimeUp):
+            place = place or written
         fault = Fault(boundary, kind, message, called, place)
         self.total += 1
         key = (boundary, kind, place or fault.reason)
@@ -171,17 +196,6 @@ def _message(error: BaseException) -> str:
         return f"its message cannot be read ({type(worse).__name__})"
     text = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST]).split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-
-
-def _place(error: BaseException) -> str:
-    """file:line of the innermost frame that is not this boundary."""
-    at, found = error.__traceback__, ""
-    while at is not None:
-        name = at.tb_frame.f_code.co_filename
-        if name not in _OURS:
-            found = f"{name}:{at.tb_lineno}"
-        at = at.tb_next
-    return found
 
 
 def _trace(error: BaseException) -> str:

@@ -304,8 +304,8 @@ class Episode:
             await self._pool.ask(call)
         self._left -= call.took
         if call.error is not None:
-            raise guard.broke("environment", name, call.error, seconds)
-        return guard.call("environment", name, check, (call.value,), seconds=0.0)
+            raise guard.broke("environment", name, call.error, seconds, call.function, call.at)
+        return guard.call("environment", name, check, (call.value,), seconds=0.0, of=call.function)
 
 
 def _is_async(environment: Environment) -> bool:

@@ -26,6 +26,11 @@ class WrongType(TypeError):
     """A value that the protocol does not have: the message says which one, and where."""
 
 
+def amount(n: int, what: str) -> str:
+    """1 number, 2 numbers."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def environment(value: Any) -> Environment:
     """With a `step`; a `reset` or `close` that is there can be called."""
     need(callable(getattr(value, "step", None)), value, "an environment with a step")

@@ -33,7 +33,7 @@ from forethought.core.metrics import Last, Mean, Metric, merge
 from forethought.core.types import NO_EVIDENCE, Node, Task, Tree
 from forethought.core.watchdog import TimeUp, next_of
 from forethought.envs.guard import Fault, Guard
-from forethought.envs.values import WrongType, need
+from forethought.envs.values import WrongType, amount, need
 from forethought.learn.rewards import Weights
 
 GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
@@ -245,7 +245,7 @@ def _ask(
 
     given = {**given, "log_metric": log_metric, "log_extra": log_extra}
     for part, values in _values(asked, given, len(said), guard).items():
-        _note(role, part, values, at, guard, found)
+        _note(role, part, asked[part], values, at, guard, found)
     found.metrics.append({f"log/{name}": Mean(sum(seen), len(seen)) for name, seen in logs.items()})
 
 
@@ -269,11 +269,11 @@ def _values(
     for part, value in _together(late, seconds).items():
         try:
             if isinstance(value, BaseException):
-                found[part] = guard.broke("reward", part, value, seconds)
+                found[part] = guard.broke("reward", part, value, seconds, asked[part])
             else:
                 found[part] = _list(n, value)
         except WrongType as error:
-            found[part] = guard.fault("reward", part, error)
+            found[part] = guard.fault("reward", part, error, of=asked[part])
     return {part: found[part] for part in asked}
 
 
@@ -327,13 +327,14 @@ def _list(n: int, value: Any) -> list[Any]:
     )
     values = list(value)
     if len(values) != n:
-        raise WrongType(f"gave {len(values)} numbers for {n} completions")
+        raise WrongType(f"gave {amount(len(values), 'number')} for {amount(n, 'completion')}")
     return values
 
 
 def _note(
     role: str,
     part: str,
+    function: Callable[..., Any],
     values: list[Any] | Fault,
     at: Sequence[tuple[int, int]],
     guard: Guard,
@@ -349,7 +350,7 @@ def _note(
         try:
             number = _number(value)
         except WrongType as error:
-            found.broken[place] = guard.fault("reward", part, error).reason
+            found.broken[place] = guard.fault("reward", part, error, of=function).reason
             continue
         numbers.append(number)
         found.parts.setdefault(place, {})[part] = number

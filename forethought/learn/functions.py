@@ -21,7 +21,8 @@ from typing import Any
 from forethought.core.errors import RecipeError
 from forethought.core.named import find
 from forethought.core.types import NO_EVIDENCE, Branch, Node, Task, Tree
-from forethought.envs.guard import Fault, Guard, WrongType
+from forethought.envs.guard import Fault, Guard
+from forethought.envs.values import WrongType, amount
 from forethought.learn.rewards import Weights
 
 Function = Callable[[Task, Sequence[Node]], Any]
@@ -79,7 +80,7 @@ def _with(node: Node, given: Mapping[str, float], broken: str | None) -> Node:
 def _numbers(turns: int, found: Any) -> tuple[float, ...]:
     values = tuple(found) if isinstance(found, (list, tuple)) else (found,)
     if isinstance(found, (list, tuple)) and len(values) != turns:
-        raise WrongType(f"gave {len(values)} numbers for {turns} turns")
+        raise WrongType(f"gave {amount(len(values), 'number')} for {amount(turns, 'turn')}")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise WrongType(f"must give a finite number, or one for each turn, gave {value!r:.60}")

@@ -311,7 +311,7 @@ def test_what_breaks_is_a_fault_and_the_environment_is_closed(pool, name, method
             first = answer(pool, episode.step("a"))
         fault = first
         assert isinstance(fault, Fault) and fault.boundary == "environment" and said in fault.reason, fault
-        assert f"in {method} of Made" in str(fault) or "TypeError" in fault.reason
+        assert f"in {method} of Broken" in str(fault) or "TypeError" in fault.reason
         limit(pool, 20.0)
         neighbour, _ = begun(pool, other)
         assert answer(pool, neighbour.step("b")).done  # nobody else noticed

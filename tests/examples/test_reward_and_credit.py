@@ -65,7 +65,7 @@ def test_a_branch_is_paid_by_one_number_and_its_turns_by_a_list():
         (lambda task, path: float("nan"), "gave nan"),
         (lambda task, path: "1", "gave '1'"),
         (lambda task, path: True, "gave True"),
-        (lambda task, path: [1.0, 2.0], "gave 2 numbers for 1 turns"),
+        (lambda task, path: [1.0, 2.0], "gave 2 numbers for 1 turn"),
         (lambda task, path: 1 / 0, "reward: ZeroDivisionError"),
     ],
 )

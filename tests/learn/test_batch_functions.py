@@ -168,7 +168,7 @@ def test_a_value_that_is_no_number_fails_its_own_branch(values, said):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ([1.0], "gave 1 numbers for 2 completions"),
+        ([1.0], "gave 1 number for 2 completions"),
         ("ab", "gave a str, 'ab', not a list with a number for each completion"),
         (None, "gave None, not a list"),
         (1.0, "gave a float, 1.0, not a list"),
