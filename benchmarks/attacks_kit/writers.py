@@ -79,6 +79,7 @@ def judge(verbs: tuple[str, str], ends: list[children.Ended], pids: list[int]) -
     before = (
         "nothing to resume",
         "is not a run",
+        "no run there",
         "not empty",
         "already holds",
         "without a recipe.json",
