@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from forethought.core.errors import FaultStop
+from forethought.core.errors import FaultStop, UserError
 from forethought.envs.guard import Guard
 from forethought.measure.evaluate import failures
 from forethought.recipe.schema import Recipe
@@ -56,6 +56,17 @@ class Failures:
             p.unmeasured = {name: value for name, value in measured.items() if not name.startswith("eval")}
         p.failures = []  # a resumed run begins to count anew
         return self._stop(p, why)
+
+    def of_code(self, p: Progress, error: UserError) -> FaultStop:
+        """The error that ends the run where code of the user's that trains (a credit row) broke, before any
+        weights have moved in this step. What is not saved yet is saved first."""
+        if self.save and p.step not in self.store.steps():
+            self.save()
+        self.decide("guard", "failures", "stop", str(error))
+        kept = "everything is saved" if p.step else "nothing was trained yet"
+        return FaultStop(
+            f"stopped at step {p.step}: {error}; {kept}. Mend it, then continue with: {self.way_on}"
+        )
 
     @contextmanager
     def saving(self, save: Callable[[], None]) -> Iterator[None]:

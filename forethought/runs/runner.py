@@ -14,6 +14,7 @@ from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
+from forethought.learn.credit.own import CreditFault
 from forethought.learn.losses.terms import LOSS
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
@@ -354,9 +355,12 @@ class Runner:
         p = self.progress
         try:
             with self.failures.saving(
-                self.ledger.save
-            ):  # a step calls the task family before it moves any weights
-                return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
+                lambda: self.ledger.save(interim=True)
+            ):  # a step calls the task family, and credit, before it moves any weights
+                try:
+                    return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
+                except CreditFault as e:
+                    raise self.failures.of_code(p, e) from e
         except RecipeError as e:
             if e.where != LOSS:
                 raise

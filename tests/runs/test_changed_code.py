@@ -117,3 +117,54 @@ def test_the_flag_is_for_a_resume(capsys):
     assert "--changed-code is for --resume" in capsys.readouterr().err
     with pytest.raises(UserError, match="changed_code is for resume"):
         ft.train("desk", changed_code=True)
+
+
+CREDIT = """
+def row(trees, spec, state):
+    state["calls"] = state.get("calls", 0) + 1
+    if state["calls"] == 3:
+        {does}
+    return [{{n.id: float(n.reward) for n in t.nodes if n.reward is not None and n.policy}} for t in trees]
+"""
+WRONG = {
+    "raise ValueError('no peers')": ("raised ValueError: no peers", 5),
+    "return [{1: float('nan')} for _ in trees]": ("must be a finite number, found nan", 2),
+    "return [{999: 1.0} for _ in trees]": ("no policy wrote such a node", 2),
+    "return []": ("must give one table for each of 2 trees", 2),
+}
+
+
+@pytest.mark.parametrize("does", WRONG)
+def test_a_credit_row_that_breaks_leaves_a_run_that_goes_on(does, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    said, line = WRONG[does]
+    file, out = tmp_path / "rows.py", tmp_path / "run"
+
+    def recipe_of(text: str):
+        file.write_text(text)
+        return desk_recipe(
+            STAGE | {"roles": ["act"], "credit": {"name": f"{file}:row"}, "skip_zero": False},
+            layout="shared",
+            probes={"every": 0, "conflict_every": 0},
+            eval={"tasks": 2, "every": 0},
+        )
+
+    with pytest.raises(FaultStop) as stopped:
+        run.train(recipe_of(CREDIT.format(does=does)), out, nothing, fake_desk())
+    text = str(stopped.value)
+    assert text.startswith("stopped at step 2: credit ") and said in text
+    assert f"({file}:{line})" in text
+    assert text.endswith(
+        f"; everything is saved. Mend it, then continue with: forethought train --resume {out} --changed-code"
+    )
+    assert (out / "checkpoints" / "step-000002").is_dir()
+    assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
+    mended = recipe_of(CREDIT.format(does="pass"))
+    assert run.resume(out, nothing, fake_desk(), changed_code=True).status == "done"
+    run.train(mended, tmp_path / "straight", nothing, fake_desk())  # the broken call has left nothing behind
+    state = "checkpoints/step-000004/state.json"
+    ended = [json.loads((one / state).read_text())["progress"] for one in (out, tmp_path / "straight")]
+    assert ended[0]["credit"] == ended[1]["credit"]
+    straight = lines_of(tmp_path / "straight" / "metrics.jsonl")
+    clock = lambda row: {k: v for k, v in row.items() if "second" not in k}  # noqa: E731
+    assert [clock(row) for row in lines_of(out / "metrics.jsonl")] == [clock(row) for row in straight]
