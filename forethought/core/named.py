@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-import traceback
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -25,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.core.places import place_of
 
 SAYS = "package.module:name or file.py:name"
 GROUPS = (
@@ -227,8 +227,6 @@ def _broke(origin: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}:{error.lineno}"
     else:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
-        place = f"{own[-1].filename}:{own[-1].lineno}" if own else origin
+        place = place_of(error) or origin
     message = " ".join(str(error).split())[:200]
     return f"importing {origin} raised {type(error).__name__}{f': {message}' if message else ''} ({place})"

@@ -3,9 +3,10 @@ this library."""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import linecache
 import os
+import re
 import sys
 import sysconfig
 import threading
@@ -13,11 +14,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _PYTHONS = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+_PLACE = "place"
 _INSTALLED = ("site-packages", "dist-packages")
+MOST_DECORATED = 100  # lines of decorators above a function
 DEEPEST = 200  # coroutines that wait for one another, and frames of a thread, that are looked at
 
 
@@ -28,15 +34,27 @@ def is_users(file: str) -> bool:
     return not file.startswith(_PYTHONS) or any(name in file for name in _INSTALLED)
 
 
-def raised_at(trace: TracebackType | None, without: Collection[str] = ()) -> str:
+def placed(error: Exception, place: str) -> Exception:
+    """The error, of which `place` (file:line) says more than where it was raised."""
+    vars(error)[_PLACE] = place
+    return error
+
+
+def place_of(error: BaseException) -> str:
+    """Where `placed` put it, or file:line of the user's innermost frame, or ""."""
+    said = vars(error).get(_PLACE)
+    return said if isinstance(said, str) and said else raised_at(error.__traceback__, None)
+
+
+def raised_at(trace: TracebackType | None, without: Collection[str] | None) -> str:
     """file:line of the user's innermost frame; of a traceback that has none, of the innermost one whose file
-    is not in `without`, or ""."""
+    is not in `without`, or "" (None: in any case)."""
     users = other = ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if is_users(file):
             users = f"{file}:{trace.tb_lineno}"
-        elif file not in without:
+        elif without is not None and file not in without:
             other = f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return users or other
@@ -73,6 +91,18 @@ def source_of(function: Callable[..., Any]) -> tuple[str, str]:
         return name if name.isprintable() else ascii(name), f"{code.co_filename}:{code.co_firstlineno}"
     except Exception:  # of an object that answers for itself
         return "", ""
+
+
+def defined_at(function: Callable[..., Any]) -> str:
+    """file:line of its `def`, below what decorates it; "" where it cannot be found."""
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        return ""
+    first = code.co_firstlineno
+    for line in range(first, first + MOST_DECORATED):
+        if re.match(rf"\s*(async\s+)?def\s+{code.co_name}\b", linecache.getline(code.co_filename, line)):
+            return f"{code.co_filename}:{line}"
+    return f"{code.co_filename}:{first}"
 
 
 def _innermost(places: Iterable[tuple[CodeType, int | None]]) -> str:

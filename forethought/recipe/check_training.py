@@ -10,12 +10,12 @@ from forethought.recipe.layout import BASE, OWN, has_planner, policy_of, weights
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import Recipe, TrainingSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.speaking import of_another_workflow, roles_of
 
 
 def check_training(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     """RecipeError for the first of these in the stage at address `where` that cannot work."""
-    _check_trained(where, stage, roles_of(recipe))
+    _check_trained(where, stage, recipe)
     _check_weights(where, stage, recipe)
     check_until(f"{where}.until", stage.until, recipe)
     _check_mix(where, stage, recipe)
@@ -25,12 +25,14 @@ def check_training(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
         check_gate(f"{where}.gates.{i}", gate, stage, recipe)
 
 
-def _check_trained(where: str, stage: TrainingSpec, roles: tuple[str, ...]) -> None:
+def _check_trained(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
+    roles = roles_of(recipe)
     if not stage.roles:
         raise RecipeError(f"{where}.roles", f"a stage trains at least one role (known: {', '.join(roles)})")
     for i, role in enumerate(stage.roles):
         if role not in roles:
-            raise RecipeError(f"{where}.roles.{i}", unknown("role", role, roles))
+            said = of_another_workflow(recipe, role) or unknown("role", role, roles)
+            raise RecipeError(f"{where}.roles.{i}", said)
         if role in stage.roles[:i]:
             raise RecipeError(f"{where}.roles.{i}", f"role {role!r} is listed twice")
 

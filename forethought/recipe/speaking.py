@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import find, is_known
+from forethought.core.places import defined_at, placed
 from forethought.recipe.schema import Recipe
 
 Run = TypeVar("Run", bound=Callable[..., Any])
@@ -66,19 +67,24 @@ def workflow(
     read as `t.options`. `each_turn`: who may speak before every answer of the environment, by default all.
     `demonstration`: (taskset, task) -> the turns that imitation shows, by default the turns of the taskset's
     demonstration in these roles and what is observed. `oracle`: (taskset, task, role) -> the oracle's texts,
-    by default those of `demonstration`. ValueError for a role that is not in `roles`.
+    by default those of `demonstration`. ValueError, with the name and the line of the function, for a role
+    that is not in `roles`, and for what is no role.
     """
-    roles = (roles,) if isinstance(roles, str) else tuple(roles)
-    speaks = Speaks(
-        roles=roles,
-        continues=dict(continues or {}),
-        options=dict(options or {}),
-        each_turn=roles if each_turn is None else tuple(each_turn),
-        demonstration=demonstration,
-        oracle=oracle,
-    )
 
     def declared(run: Run) -> Run:
+        try:
+            named = (roles,) if isinstance(roles, str) else tuple(roles)
+            speaks = Speaks(
+                roles=named,
+                continues=dict(continues or {}),
+                options=dict(options or {}),
+                each_turn=named if each_turn is None else tuple(each_turn),
+                demonstration=demonstration,
+                oracle=oracle,
+            )
+        except (ValueError, TypeError) as error:
+            name = getattr(run, "__name__", "workflow")
+            raise placed(ValueError(f"@workflow of {name}: {error}"), defined_at(run)) from None
         setattr(run, DECLARED, speaks)
         return run
 
@@ -124,6 +130,21 @@ def own(name: str, *, again: bool = False) -> Callable[..., Any]:
 def roles_of(recipe: Recipe) -> tuple[str, ...]:
     """The roles that speak in a run of `recipe`. RecipeError for a workflow that is not known."""
     return speaks(recipe.workflow.name).roles
+
+
+def of_another_workflow(recipe: Recipe, role: str) -> str:
+    """A sentence where the recipe trains `role` because it is written for other workflows: which ones, of
+    those that we ship and those of its `under`. "" where the role is none of theirs."""
+    trained = {one for stage in recipe.stage for one in stage.roles} - set(roles_of(recipe)) | {role}
+    fit = {name for name, said in SPEAKING.items() if trained <= set(said.roles)}
+    if not fit:
+        return ""
+    spec = recipe.workflow.name
+    known = ", ".join(sorted(fit | set(recipe.under) - {spec}))
+    return (
+        f'workflow "{spec}" speaks {", ".join(roles_of(recipe))}, and never {role!r}; this recipe runs under '
+        f"{known}. For {spec}, give its stages other roles (a table [under.{spec}] does)"
+    )
 
 
 def is_workflow(name: str) -> bool:

@@ -102,15 +102,17 @@ def test_what_is_no_workflow_is_said(flow, name, said):
     [
         ("raise RuntimeError('on import')", r"raised RuntimeError: on import \(.*flow\.py:1\)"),
         ("import no_such_thing", "raised ModuleNotFoundError"),
+        ("import json\njson.loads('{')", r"raised JSONDecodeError: .* \(\S*flow\.py:2\)$"),
         ("def f(:", "raised SyntaxError"),
         (
             "from forethought.workflows import workflow\n@workflow(roles=('a', 'a'))\nasync def think(): ...",
-            r"raised ValueError: a workflow speaks some roles, each once",
+            r"raised ValueError: @workflow of think: a workflow speaks some roles.* \(\S*flow\.py:3\)$",
         ),
         (
-            "from forethought.workflows import workflow\n@workflow(roles=('a',), continues={'b': 'a'})\n"
-            "async def think(): ...",
-            "raised ValueError: continues: unknown role 'b'",
+            "from forethought.workflows import workflow\n"
+            "@workflow(\n  roles=('a',),\n  continues={'b': 'a'},\n)\n"
+            "async def think(): ...\n@workflow(roles=('a',))\nasync def fine(): ...",
+            r"raised ValueError: @workflow of think: continues: unknown role 'b'.* \(\S*flow\.py:6\)$",
         ),
     ],
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from forethought.cli import main
 from forethought.core.errors import RecipeError
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict
+from forethought.recipe.load import load
 from forethought.recipe.schema import Recipe, WorkflowSpec
 from forethought.recipe.speaking import roles_of
 
@@ -48,3 +50,22 @@ def test_a_workflow_that_cannot_be_is_refused(workflow, message):
     with pytest.raises(RecipeError) as refused:
         check(from_dict(STAGES | {"workflow": workflow}))
     assert str(refused.value).startswith(message)
+
+
+def test_a_recipe_under_a_workflow_with_other_roles_says_which_ones_it_is_for():
+    assert main(["train", "blocksworld", "--set", "workflow=blink_think_link", "--dry-run"]) == 2
+    with pytest.raises(RecipeError) as refused:
+        check(load("blocksworld", ["workflow=blink_think_link"]))
+    said = str(refused.value)
+    assert said.startswith(
+        "stage.1.roles.0: workflow \"blink_think_link\" speaks blink, think, link, and never 'plan'; this "
+        "recipe runs under act_only, plan_steps, plan_then_act, react."
+    )
+    assert "did you mean" not in said
+    for name in ("act_only", "plan_steps", "plan_then_act", "react"):
+        check(load("blocksworld", [f"workflow={name}"]))  # as it says
+
+
+def test_a_role_of_no_workflow_is_still_guessed():
+    with pytest.raises(RecipeError, match="unknown role 'plann'; did you mean 'plan'"):
+        check(from_dict({"stage": [{"kind": "imitate", "roles": ["plann"]}]}))
