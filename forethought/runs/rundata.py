@@ -80,7 +80,7 @@ def accept(store: Store, recipe: Recipe, step: int) -> None:
         begun = _begun(store.out)
         for where in mended:
             then, now = begun[where], _facts(Path(files(recipe)[where]))
-            before = [*then.get("before", []), {"until": step, "sha256": then.get("sha256")}]
+            before = [*then.get("before", []), {"until": step, "sha256": str(then.get("sha256", ""))}]
             begun[where] = {"file": str(files(recipe)[where]), **now, "before": before}
         _write(store.out, begun)
 
@@ -111,7 +111,9 @@ def refuse_strange_code(run: Path, tables: Mapping[str, Any], changed_code: bool
     `changed_code` accepts that), or has never run here and nobody has consented to it. Loads none of it."""
     named = code_in(tables)
     files = files_in(named)
-    recorded = {entry["file"]: where for where, entry in _begun(run).items() if isinstance(entry, dict)}
+    recorded = {
+        str(entry.get("file")): where for where, entry in _begun(run).items() if isinstance(entry, dict)
+    }
     found = _changes(run, {recorded.get(str(path), where): path for where, path in files.items()})
     for one in found:
         if not (changed_code and one.there):
@@ -178,9 +180,25 @@ def _begun(run: Path) -> dict[str, Any]:
         return {}
     way = "it says which data the run began with; put it back, or start a new run"
     begun = read_object(run / NAME, way)
-    if begun.pop("digest", None) not in (None, digest_of(begun)):  # older runs wrote none
+    # older runs wrote no digest
+    if begun.pop("digest", None) not in (None, digest_of(begun)) or not all(map(_is_entry, begun.values())):
         raise UserError(f"{run / NAME} is not what was written; {way}")
     return begun
+
+
+def _is_entry(entry: Any) -> bool:
+    """What was accepted before is listed as `accept` writes it; the rest is compared as it is."""
+    if not isinstance(entry, dict) or "before" not in entry:
+        return True
+    texts, before = (entry.get("file"), entry.get("sha256")), entry["before"]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(before, list)
+        and all(
+            isinstance(one, dict) and isinstance(one.get("until"), int) and isinstance(one.get("sha256"), str)
+            for one in before
+        )
+    )
 
 
 def _entry(run: Path, where: str, path: Path, known: Any) -> dict[str, object]:

@@ -104,6 +104,17 @@ def test_data_are_no_code(tmp_path):
         rundata.refuse_changed(tmp_path, recipe, changed_code=True)
 
 
+@pytest.mark.parametrize("before", [5, [5], [{}], [{"until": "x", "sha256": "y"}], [{"until": 1}]])
+def test_a_record_that_no_run_wrote_is_refused(stopped, before):
+    out, _ = stopped
+    data = json.loads((out / "data.json").read_text())
+    del data["digest"]
+    next(iter(data.values()))["before"] = before
+    (out / "data.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match="data.json is not what was written"):
+        run.resume(out, nothing, fake_desk(), changed_code=True)
+
+
 def test_code_that_never_ran_here_still_asks_for_consent(stopped, tmp_path, monkeypatch):
     out, _ = stopped
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
