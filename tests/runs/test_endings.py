@@ -186,15 +186,18 @@ def test_a_closed_terminal_saves_and_leaves(tmp_path, no_report):
         if event.step == 6:
             os.kill(os.getpid(), signal.SIGHUP)
 
-    before = signal.getsignal(signal.SIGHUP)
-    with pytest.raises(Interrupted) as caught:
-        run.train(desk_recipe(IMITATE, PLAN, **QUIET), out, observe, fake_desk())
-    assert (
-        caught.value.exit_code == 129
-        and Store.open(out).latest()[1]["step"] == 6
-        and summary(out)["status"] == "interrupted"
-    )
-    assert signal.getsignal(signal.SIGHUP) is before
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
+    try:
+        with pytest.raises(Interrupted) as caught:
+            run.train(desk_recipe(IMITATE, PLAN, **QUIET), out, observe, fake_desk())
+        assert (
+            caught.value.exit_code == 129
+            and Store.open(out).latest()[1]["step"] == 6
+            and summary(out)["status"] == "interrupted"
+        )
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_under_nohup_a_run_outlives_its_terminal(tmp_path, no_report):
