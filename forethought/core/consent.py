@@ -68,6 +68,10 @@ def need(named: Mapping[str, str], run: Path | str, mended: Collection[str] = ()
     if _TRUSTING.get():
         remember(strange)
         return
+    for where, text in strange.items():
+        path = None if text.startswith(OF_MODEL) else file_of(text, Path.cwd())
+        if path is not None and not path.is_file():
+            raise UserError(f"{run} names code in {path} ({where}), and there is no such file; put it back")
     shown = ", ".join(f"{text} ({where})" for where, text in list(strange.items())[:3])
     more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
     changed = [text for text in strange.values() if text in before]

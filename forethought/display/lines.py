@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO
 
 from forethought.core.types import Event
@@ -30,8 +31,16 @@ class Lines(Observer):
             if self.told and now - self.told[0] < 5 and event.step - self.told[1] < 25:
                 return
             self.told = (now, event.step)
+        if event.kind == "eval" and event.stage_step == event.stage_steps and self._untold(event):
+            self._write(replace(event, kind="step"))  # the last step of a stage is told too
         if event.kind == "stage":
             self.told = None  # the first step of every stage is told: it shows that the stage works
+        self._write(event)
+
+    def _untold(self, event: Event) -> bool:
+        return "seconds/step" in event.values and (self.told is None or self.told[1] != event.step)
+
+    def _write(self, event: Event) -> None:
         self.stream.write(" ".join(line(event, self.seen).split()) + "\n")
         self.stream.flush()
 

@@ -95,6 +95,8 @@ def check_signature(
     where: str, text: str, function: Callable[..., Any], columns: Sequence[str], roles: Sequence[str]
 ) -> None:
     """RecipeError where the function asks for something that it cannot be given."""
+    if not inspect.signature(function).parameters:
+        raise RecipeError(where, f"{text} takes no arguments; write def f(completions, **kwargs)")
     known = [*GIVEN, *(f"{role}s" for role in roles[:-1])]
     known += [column for column in columns if column not in (*known, *DROPPED)]
     for name, parameter in inspect.signature(function).parameters.items():

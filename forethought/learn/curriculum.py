@@ -98,7 +98,8 @@ def _why(tree: Tree) -> str:
             return status
     if not won:
         return "unrewarded"
-    return "all_failed" if max(won, default=0.0) <= 0 else "all_solved" if min(won) > 0 else "no_spread"
+    # partial credit is no success
+    return "all_failed" if max(won) <= 0 else "all_solved" if min(won) >= 1 else "no_spread"
 
 
 def _successes(branches: Mapping[int, Branch]) -> list[float]:

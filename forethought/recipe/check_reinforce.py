@@ -142,6 +142,11 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
         for part in parts:
             if is_named(part):
                 _check_named(f"{here}.{role}", part, role, stage)
+            elif str(part).startswith("<"):  # a function itself, from Python
+                raise RecipeError(
+                    f"{here}.{role}",
+                    f'{part} cannot be kept in a run; write it in a file and name it: "rewards.py:NAME"',
+                )
             elif part not in known:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
     for part, text in stage.parts.items():

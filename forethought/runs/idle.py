@@ -44,12 +44,16 @@ def note(record: dict[str, Any], line: Mapping[str, float]) -> None:
 
 
 def _closer(reason: str, line: Mapping[str, float]) -> str:
-    """Groups in which all failed, where the first role was never accepted or always cut off."""
-    if reason == "all_failed":
+    """What is closer to the cause than how the episodes ended: a role that was always cut off or never
+    accepted, or rewards that were equal and not 0."""
+    if reason in ("all_failed", "all_solved", "no_spread"):
         for status in ("truncated", "refused"):  # what is cut off is refused too
             if any(line[name] == 1 for name in line if name.startswith(f"{status}/")):
                 return status
-    return reason
+    rewards = [value for name, value in line.items() if name.startswith("reward/") and "." not in name]
+    if reason in ("all_failed", "all_solved", "no_spread") and not rewards:
+        return "unrewarded"
+    return "no_spread" if reason == "all_failed" and any(value > 0 for value in rewards) else reason
 
 
 def early(record: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@ that its observers see."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -97,7 +98,7 @@ class Ledger:
 
     def leave(self, asked: int | str) -> None:
         """Interrupted, by the signal of this number, or Asked, for the reason given; the caller has saved."""
-        said = asked if isinstance(asked, str) else f"signal {asked}"
+        said = asked if isinstance(asked, str) else signal.Signals(asked).name
         self.decide("run", self.recipe.name, "interrupt", said)
         raise endings.left(self.store, self.progress.step, asked)
 

@@ -159,9 +159,10 @@ def test_a_tokenizer_that_transformers_would_open_as_another_one_is_said(tmp_pat
     model = base_model(tmp_path / "model", problems(tmp_path / "train.jsonl", 1), "qwen2")
     run = text_run(tmp_path / "run", {"path": model})
     found = export(run, to=tmp_path / "out", role="plan", merge=True)
-    assert any("AutoTokenizer, and so vLLM, makes another tokenizer" in note for note in found.notes)
+    strange = folders.strange_tokenizer(tmp_path / "out" / "plan")  # not with every version of transformers
+    assert strange == any("AutoTokenizer, and so vLLM, makes another" in note for note in found.notes)
     text = (tmp_path / "out" / "plan" / "README.md").read_text()
-    assert "PreTrainedTokenizerFast.from_pretrained" in text and "AutoTokenizer" not in text
+    assert ("PreTrainedTokenizerFast.from_pretrained" in text) == strange == ("AutoTokenizer" not in text)
     model, tokenizer = opened(tmp_path / "out" / "plan")[0], folders.tokenizer_of(tmp_path / "out" / "plan")
     read = prompts(run, tmp_path / "out" / "plan")
     assert [generated(model, tokenizer, text, budget(run, "plan")) for text in read] == greedy(run, "plan")

@@ -329,3 +329,8 @@ def test_functions_that_cannot_be_called_are_refused_before_anything_trains(tmp_
 def test_names_that_say_two_things_are_refused(reward, said):
     with pytest.raises(RecipeError, match=said):
         check(desk_recipe(stage(reward=reward)))
+
+
+def test_a_function_that_takes_nothing_is_refused_before_anything_trains():
+    with pytest.raises(RecipeError, match=r"takes no arguments; write def f\(completions"):
+        check_signature("stage.0.reward.act", "rewards.py:f", lambda: [1.0], (), ("act",))

@@ -112,3 +112,21 @@ def test_a_rate_that_is_a_slip_of_the_pen_is_told(tmp_path, capsys):
     assert [note for note in notes if note.startswith("stage.0.optim.lr = 1e+06 is far above what trains")]
     assert cli.main(["train", "desk", "--set", "stage.1.optim.lr=3", "--dry-run"]) == 0
     assert "stage.1.optim.lr = 3 is far above" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"reward/act": 0.0, "reward/act.outcome": 0.0}, "all_failed"),
+        (
+            {"reward/act": 0.5, "reward/act.const": 0.5},
+            "no_spread",
+        ),  # a constant reward, whatever the outcome
+        ({"reward/act": 0.0, "truncated/plan": 1.0, "truncated/act": 0.0}, "truncated"),
+        ({"reward_none/act.f": 1.0}, "unrewarded"),
+    ],
+)
+def test_the_cause_is_what_the_rewards_say(line, reason):
+    record = {"steps": 1, "tokens_trained": 0}
+    idle.note(record, {"tokens/trained": 0.0, "groups/zero": 1.0, "groups/all_failed": 4.0, **line})
+    assert record["left_out"] == {reason: 4}
