@@ -81,12 +81,6 @@ def _check_mix(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     """Which tasks a step draws."""
     levels = stage.levels or recipe.task.levels
     known_levels(f"{where}.levels", stage.levels, recipe.task.levels, "task.levels")
-    lacking = set(stage.easy_levels) - set(levels)
-    if levels and lacking and not stage.levels:
-        raise RecipeError(
-            "task.levels",
-            f"lacks level {min(lacking)}, which {where}.easy_levels draws; add it, or change those",
-        )
     known_levels(
         f"{where}.easy_levels",
         stage.easy_levels,

@@ -350,7 +350,7 @@ def test_an_override_that_fits_nowhere_names_what_exists(toml, override, message
             "stage.0.easy_first=0.5",
             "stage.0.easy_levels: easy_first = 0.5 needs the levels to draw from at first",
         ),
-        ("stage.0.easy_levels=[3]", "task.levels: lacks level 3, which stage.0.easy_levels draws"),
+        ("stage.0.easy_levels=[3]", "stage.0.easy_levels.0: level 3 is not one of task.levels: 1, 2"),
         # gates
         (
             "stage.1.gates.0.at_least=0.5",
