@@ -10,13 +10,13 @@ thing that is given to Python is one text token that a pattern has read whole, f
 from __future__ import annotations
 
 import ast
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from forethought.interface.fields import Scan
+from forethought.interface.jsons import number_of
 from forethought.interface.result import Parsed, Refusal, Refused, quoted_text
 
 MOST_CALLS, MOST_CHARACTERS, MOST_ITEMS = 16, 8192, 64
@@ -26,7 +26,6 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.])")
 _WORD = re.compile(r"(True|False|None)(?!\w)")
 _NAMED = re.compile(r"[A-Za-z_]\w*+(?=\s*+=(?!=))", re.ASCII)
 _WORDS = {"True": True, "False": False, "None": None}
-_LONGEST = 40  # characters of a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def _literal(scan: Scan, in_list: bool = False) -> Any:
         return _text(scan, match[0], at)
     if match := _NUMBER.match(scan.text, scan.at):
         scan.at = match.end()
-        return _number(scan, match[0], at)
+        return number_of(scan, match[0], at)
     if match := _WORD.match(scan.text, scan.at):
         scan.at = match.end()
         return _WORDS[match[0]]
@@ -126,12 +125,3 @@ def _text(scan: Scan, token: str, at: int) -> str:
     except UnicodeEncodeError:
         scan.refuse(at, f"{quoted_text(token)} holds half a character")
     return said
-
-
-def _number(scan: Scan, said: str, at: int) -> int | float:
-    if len(said) > _LONGEST:
-        scan.refuse(at, f"a number of {len(said)} characters, at most {_LONGEST} are read")
-    number = float(said) if set(said) & set(".eE") else int(said)
-    if not math.isfinite(number):
-        scan.refuse(at, f"{quoted_text(said)} is larger than any number")
-    return number

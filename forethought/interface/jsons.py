@@ -57,7 +57,7 @@ def _value(scan: Scan, deep: int) -> Value:
         return _object(scan, at, deep - 1) if here == "{" else _list(scan, at, deep - 1)
     if match := _NUMBER.match(scan.text, scan.at):
         scan.at = match.end()
-        return Value(_number(scan, match[0], at), at)
+        return Value(number_of(scan, match[0], at), at)
     if match := re.compile(r"[a-z]+").match(scan.text, scan.at):
         if match[0] in _WORDS:
             scan.at = match.end()
@@ -65,7 +65,8 @@ def _value(scan: Scan, deep: int) -> Value:
     scan.refuse_here("a JSON value")
 
 
-def _number(scan: Scan, said: str, at: int) -> int | float:
+def number_of(scan: Scan, said: str, at: int) -> int | float:
+    """The number that stands at `at`; refused where it is too long to read or larger than any number."""
     if len(said) > _LONGEST:
         scan.refuse(at, f"a number of {len(said)} characters, at most {_LONGEST} are read")
     number = float(said) if set(said) & set(".eE") else int(said)

@@ -3,12 +3,12 @@ chat template."""
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import pytest
 from conftest import lines_of, nothing
+from export_kit import problems
 from torch_kit import bpe_of, model_of, on_disk
 
 from forethought.learn.batches import demonstration_segments
@@ -19,24 +19,6 @@ CHAT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def problems(path: Path, seed: int, n: int = 12) -> str:
-    rng, lines = random.Random(seed), []
-    for i in range(n):
-        a, b = rng.randrange(100 * seed, 100 * seed + 99), rng.randrange(9)
-        lines.append(
-            {
-                "id": f"{seed}-{i}",
-                "problem": f"Ann has {a} apples and gets {b} more. How many?",
-                "answer": str(a + b),
-                "level": 1,
-                "plan": "1. Note what she has. 2. Add what she gets.",
-                "chain": f"She has {a} and gets {b}: {a} + {b} = {a + b}.",
-            }
-        )
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return str(path)
 
 
 @pytest.fixture(scope="module", params=["chat", "plain"])

@@ -27,13 +27,13 @@ WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 
 def copy_model(saved: Saved, to: Path) -> None:
     """A whole model of the checkpoint, file by file."""
-    assert saved.folder is not None
+    assert saved.folder is not None, f"policy {saved.policy!r} has no folder of its own in the checkpoint"
     shutil.copytree(saved.folder, to)
 
 
 def copy_adapter(saved: Saved, to: Path, base: str) -> None:
     """An adapter with the tokenizer of its base. `base`: what its base_model_name_or_path says."""
-    assert saved.folder is not None
+    assert saved.folder is not None, f"policy {saved.policy!r} has no folder of its own in the checkpoint"
     shutil.copytree(saved.folder, to)
     copy_tokenizer(saved, to)
     config = json.loads((to / ADAPTER).read_text(encoding="utf-8"))
