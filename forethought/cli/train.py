@@ -1,0 +1,205 @@
+"""`forethought train`: a new run, a run that goes on, or an estimate of one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forethought.cli.arguments import Verbs, add_set, add_trust, verb
+from forethought.core.errors import UserError, quoted
+
+if TYPE_CHECKING:
+    from forethought.recipe.schema import Recipe
+
+
+def add_train(verbs: Verbs) -> None:
+    """The verb and its options."""
+    own = verb(verbs, "train", _train, "train a recipe, stage by stage")
+    own.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        nargs="?",
+        help="a .toml file, a shipped recipe's name (default: desk), or a run",
+    )
+    add_set(own)
+    own.add_argument(
+        "--model",
+        metavar="PATH",
+        help="start from this model: a directory, or a name on the Hugging Face hub",
+    )
+    own.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="the run directory (default: runs/<recipe>-<n>, the first free n)",
+    )
+    own.add_argument(
+        "--resume",
+        metavar="DIR",
+        type=Path,
+        help="continue the run in DIR from its newest checkpoint; --set changes what touches nothing done",
+    )
+    own.add_argument(
+        "--changed-code",
+        action="store_true",
+        help="for --resume: go on with code of the recipe's that has changed since the run began",
+    )
+    own.add_argument("--seed", metavar="N", type=int, help="the recipe's seed")
+    own.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the whole recipe, then what would run and what it would take, and stop",
+    )
+    own.add_argument(
+        "--hardware",
+        metavar="NAME",
+        help="for --dry-run: h200, h100, a100, 4090 or cpu (default: this machine)",
+    )
+    own.add_argument(
+        "--assume",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="for --dry-run: change an assumption it prints",
+    )
+    own.add_argument("--plain", action="store_true", help="plain lines instead of the live display")
+    own.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
+    add_trust(own)
+
+
+def _train(args: argparse.Namespace) -> int:
+    recipe = _recipe_to_train(args)
+    if args.dry_run:
+        from forethought.display.show import outline
+        from forethought.recipe.convert import to_toml
+        from forethought.recipe.doubts import doubts
+
+        estimated = _estimate(recipe, args)  # its mistakes come before anything is printed
+        print(to_toml(recipe), "", outline(recipe), sep="\n")  # what a terminal shows is the end
+        print(*(f"# {line}" for line in estimated + doubts(recipe)), sep="\n")
+        return 0
+    if args.hardware or args.assume:
+        raise UserError(
+            "--hardware and --assume are for --dry-run, which tells what a run would take; a run "
+            "uses the machine it is on"
+        )
+    from forethought.store import free_directory, is_new
+
+    args.run_dir = args.resume or args.out or free_directory(recipe.name)
+    if not args.resume and args.run_dir.exists() and not args.run_dir.is_dir():
+        raise UserError(f"--out: {args.run_dir} is not a folder; give one that is new or empty")
+    if not args.resume and not is_new(args.run_dir):
+        begun = (args.run_dir / "recipe.json").is_file()
+        way = (
+            f"continue that run with --resume {quoted(args.run_dir)}, or choose another --out"
+            if begun
+            else "choose another --out"
+        )
+        raise UserError(f"{args.run_dir} is not empty; {way}")
+
+    from forethought import display
+
+    # which takes seconds, before there is a run to tell of
+    display.opening(sys.stdout, args.plain, f"{recipe.name}: loading PyTorch")
+    from forethought.runs import run
+
+    with display.choose(sys.stdout, args.plain) as observe:
+        changes = {"overrides": args.overrides} if args.overrides else {}
+        changes |= {"changed_code": True} if args.changed_code else {}
+        result = (
+            run.resume(args.run_dir, observe, **changes)
+            if args.resume
+            else run.train(recipe, args.run_dir, observe)
+        )
+    return result.exit_code
+
+
+def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
+    from forethought.core.errors import unknown
+    from forethought.estimate import HARDWARE, Assumptions, cpu, estimate, lines, this_machine
+
+    known = {**HARDWARE, "cpu": cpu()}
+    if args.hardware is not None and args.hardware.lower() not in known:
+        raise UserError(f"--hardware: {unknown('hardware', args.hardware, known)}")
+    hardware = (
+        known[args.hardware.lower()]
+        if args.hardware
+        else cpu()
+        if recipe.engine.device == "cpu"
+        else this_machine()
+    )
+    return lines(estimate(recipe, hardware, Assumptions.said(args.assume)))
+
+
+def _recipe_to_train(args: argparse.Namespace) -> Recipe:
+    """The recipe with the command line's changes, checked. A run to resume keeps the recipe it began with,
+    but for what `runs.changes` allows."""
+    from dataclasses import replace
+
+    from forethought.recipe.load import load
+
+    if args.resume:
+        named = {
+            "RECIPE": args.recipe,
+            "--model": args.model,
+            "--out": args.out,
+            "--seed": args.seed is not None,
+            "--no-gates": args.no_gates,
+        }
+        extra = [name for name, given in named.items() if given]
+        if extra:
+            raise UserError(
+                f"--resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
+            )
+    if args.resume:
+        if not (args.resume / "recipe.json").is_file():
+            raise UserError(f"--resume {args.resume}: no run there (a run directory has a recipe.json)")
+        return _recipe_of_run(args.resume, args.changed_code)
+    if args.changed_code:
+        raise UserError("--changed-code is for --resume: a new run begins with the code as it is")
+    recipe = load(args.recipe or "desk", args.overrides)
+    if args.model is not None:
+        recipe = replace(recipe, model=replace(recipe.model, path=args.model))
+        if args.trust_code:
+            recipe = replace(recipe, model=replace(recipe.model, trust_remote_code=True))
+    if args.seed is not None:
+        recipe = replace(recipe, seed=args.seed)
+    if args.no_gates:
+        stages = (replace(stage, gates=()) if stage.gates else stage for stage in recipe.stage)
+        recipe = replace(recipe, stage=tuple(stages))
+    return _checked(recipe)
+
+
+def _checked(recipe: Recipe) -> Recipe:
+    from forethought.recipe.check import check
+
+    check(recipe)
+    if any(stage.kind == "distill" for stage in recipe.stage):
+        from forethought.stages.distill.check import check_endpoints
+
+        check_endpoints(recipe)
+    return recipe
+
+
+def _recipe_of_run(run: Path, changed_code: bool) -> Recipe:
+    """What recipe.json of a run holds. A mistake in it is damage to the run: the message names the file. So
+    is code that has changed, unless `changed_code` accepts it."""
+    from forethought.core.errors import RecipeError
+    from forethought.recipe.load import load, read_tables
+    from forethought.runs.rundata import refuse_strange_code
+
+    try:
+        refuse_strange_code(run, read_tables(run / "recipe.json"), changed_code)
+        recipe = load(run, ())
+    except RecipeError as error:
+        raise UserError(
+            f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it "
+            f"was; state.json of every "
+            'checkpoint holds it under "recipe"'
+        ) from None
+    try:
+        return _checked(recipe)
+    except RecipeError as error:  # of a whole recipe: damage, or what this machine or version lacks
+        raise UserError(f"{run / 'recipe.json'}: {error}") from None
