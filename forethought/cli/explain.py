@@ -22,7 +22,10 @@ def add_explain(verbs: Verbs) -> None:
         verbs, "explain", _explain, "say what a key of a recipe means, its default and legal values"
     )
     parser.add_argument(
-        "key", metavar="KEY", nargs="?", help="such as stage.1.optim.lr, optim.lr or lr; without: the tables"
+        "key",
+        metavar="KEY",
+        nargs="?",
+        help="such as stage.1.optim.lr, optim.lr or lr, or a value such as text or gspo; without: the tables",
     )
     parser.add_argument(
         "--json-schema", action="store_true", help="print a JSON schema of recipes for editors"
@@ -46,13 +49,25 @@ def _explain(args: argparse.Namespace) -> int:
     if args.key is None:
         print(*(_line(key) for key in about.keys() if "." not in key.where), sep="\n")
         return 0
-    found = about.matching(args.key)
-    if not found:
+    found, named = about.matching(args.key), _named(args.key)
+    if not found and not named:
         hint = f"; did you mean {' or '.join(near)}?" if (near := about.nearest(args.key)) else ""
         raise UserError(f"unknown key {args.key!r}{hint}; forethought explain lists the tables")
     several = len(found) > MOST
-    print(*((_line(key) for key in found) if several else ("\n\n".join(map(_told, found)),)), sep="\n")
+    told = ["\n".join(map(_line, found))] if several else [*map(_told, found)]
+    print("\n\n".join([*told, *named]))
     return 0
+
+
+def _named(word: str) -> list[str]:
+    """What a word means as the value of a key, and the options that it has there."""
+    from forethought.recipe import about
+
+    texts = [f"{where} = {word!r}\n  {text}" for where, text in about.rows(word).items()]
+    options = [f"    {_line(key)}" for key in about.read_by(word)] if word else []
+    if options and not texts:
+        texts = [f"options of {about.read_by(word)[0].reader}"]
+    return ["\n".join([*texts, *options])] if texts else []
 
 
 def _told(key: Key) -> str:
@@ -60,15 +75,23 @@ def _told(key: Key) -> str:
 
     default = about.shown(key.default)
     lines = [key.where, f"  {key.type}" + (f"; default {default}" if default else "")]
+    if key.reader:
+        lines[1] += "; must be given" if key.needed else ""
+        lines.append(f"  an option of {key.reader}")
     if key.kinds:
         lines.append(f"  stages of kind {' and '.join(key.kinds)}")
     lines += textwrap.wrap(key.about, WIDTH - 2, initial_indent="  ", subsequent_indent="  ")
     if text := about.example(key):
         lines.append(f"  example: {text}")
-    inside = about.below(key)
-    return "\n".join([*lines, *(f"    {_line(one)}" for one in inside)])
+    words = {} if key.choices else about.NAMED_ROWS.get(key.where, {})  # choices stand in its type
+    rows = [f"    {_row(word, text)}" for word, text in words.items()]
+    return "\n".join([*lines, *rows, *(f"    {_line(one)}" for one in about.below(key))])
 
 
 def _line(key: Key) -> str:
-    width = max(WIDTH - max(len(key.where), 24), 40)
-    return f"{key.where:24} {textwrap.shorten(key.about, width, placeholder=' ...')}"
+    return _row(key.where, key.about)
+
+
+def _row(name: str, about: str) -> str:
+    width = max(WIDTH - max(len(name), 24), 40)
+    return f"{name:24} {textwrap.shorten(about, width, placeholder=' ...')}"

@@ -1,5 +1,6 @@
 """What a recipe can say, as data: every key with its type, default, choices and meaning, read from the
-records of `schema.py` and `kinds/`. The meaning is the text that stands under a field in the source."""
+records of `schema.py` and `kinds/`, and the options of shipped tasksets, losses and workflows. The meaning is
+the text that stands under a field in the source."""
 
 from __future__ import annotations
 
@@ -9,15 +10,20 @@ import difflib
 import inspect
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from forethought.learn.losses import LOSSES
 from forethought.recipe.convert import FLAT, NAMED, fields_of, to_text
 from forethought.recipe.kinds import KINDS
+from forethought.recipe.options import READERS
+from forethought.recipe.options.named import LOSSES as LOSS_ROWS
+from forethought.recipe.options.named import NAMED as NAMED_ROWS
+from forethought.recipe.options.named import OPTIONS
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.speaking import SPEAKING, roles_of
 
 CHOSEN = ("ROLE", "OPTION")  # in an address: a name that the recipe chooses
 
@@ -26,13 +32,15 @@ CHOSEN = ("ROLE", "OPTION")  # in an address: a name that the recipe chooses
 class Key:
     """One key. `where`: its address, with N for a number in a list and a word in capitals for a name that
     the recipe chooses ("stage.N.gates.N.metric", "roles.ROLE.budget"). `kinds`: of a stage, those that read
-    it."""
+    it; `reader`: of an option, who reads it ("the taskset text")."""
 
     where: str
     annotation: Any
     default: Any  # MISSING where there is none to write (a table, a list of tables)
     about: str
     kinds: tuple[str, ...] = ()
+    reader: str = ""
+    needed: bool = False  # an option that must be given
 
     @property
     def type(self) -> str:
@@ -83,14 +91,46 @@ def keys() -> tuple[Key, ...]:
     return tuple(_keys(Recipe, ""))
 
 
+@cache
+def options() -> tuple[Key, ...]:
+    """Every option of a shipped taskset, workflow or loss, once for each that reads it."""
+    found: list[Key] = []
+    for reader, kind in READERS.items():
+        found += (replace(key, reader=reader) for key in _keys(kind, "task"))
+    for name, speaks in SPEAKING.items():
+        found += _of_row(f"the workflow {name}", "workflow", speaks.options)
+    for name in LOSS_ROWS:
+        found += _of_row(f"the loss {name}", "stage.N.loss", LOSSES[name].options())
+    return tuple(found)
+
+
+def _of_row(reader: str, where: str, given: Mapping[str, Any]) -> Iterator[Key]:
+    for name, default in given.items():
+        about = OPTIONS.get(name, "")
+        yield Key(
+            where=f"{where}.{name}", annotation=type(default), default=default, about=about, reader=reader
+        )
+
+
+def rows(name: str) -> dict[str, str]:
+    """Key -> what the word `name` means as its value; {} for a word that none knows."""
+    return {where: words[name] for where, words in NAMED_ROWS.items() if name in words}
+
+
+def read_by(name: str) -> list[Key]:
+    """The options of the taskset, workflow, loss or adapter of that name."""
+    return [key for key in options() if key.reader.split()[-1].strip("`:") == name.strip(":")]
+
+
 def matching(asked: str) -> list[Key]:
     """The keys that `asked` means: an address as `--set` has it ("stage.1.optim.lr"), or the end of one
     ("optim.lr", "gates.max_drop", "lr"). Empty for what is none, and for a name that the recipe may choose
     but that is nearly a key ("tree.temprature")."""
     parts = [part for part in asked.strip().split(".") if part and part != "N" and not part.isdecimal()]
-    found = [key for key in keys() if _words(key) == parts]
+    known = (*keys(), *options())
+    found = [key for key in known if _words(key) == parts]
     if not found and parts:
-        found = [key for key in keys() if _words(key)[-len(parts) :] == parts]
+        found = [key for key in known if _words(key)[-len(parts) :] == parts]
     if found or len(parts) < 2:
         return found
     chosen = [key for key in keys() if _is_chosen(_words(key), parts)]
@@ -99,7 +139,8 @@ def matching(asked: str) -> list[Key]:
 
 def nearest(asked: str) -> list[str]:
     """Addresses of at most two keys whose address, or the end of it, is nearly what was asked."""
-    ends = {".".join(_words(key)[i:]): key.where for key in reversed(keys()) for i in range(len(_words(key)))}
+    known = (*options(), *reversed(keys()))  # a key of every recipe counts before an option
+    ends = {".".join(_words(key)[i:]): key.where for key in known for i in range(len(_words(key)))}
     words = [part for part in asked.split(".") if not part.isdecimal()]
     for text, cutoff in ((".".join(words), 0.8), (words[-1], 0.6)):
         if near := difflib.get_close_matches(text, ends, n=2, cutoff=cutoff):
@@ -112,16 +153,20 @@ def _words(key: Key) -> list[str]:
 
 
 def _is_chosen(where: list[str], parts: list[str]) -> bool:
-    """Whether the address is meant, in which a word in capitals stands for a name that the recipe chooses."""
-    return len(where) == len(parts) and all(
-        known == part or known in CHOSEN for known, part in zip(where, parts, strict=True)
+    """Whether the address, or the end of it, is meant, in which a word in capitals stands for a name that the
+    recipe chooses."""
+    end = where[-len(parts) :]
+    return len(end) == len(parts) and all(
+        known == part or (known in CHOSEN and i)
+        for i, (known, part) in enumerate(zip(end, parts, strict=True))
     )
 
 
 def _near(name: str, key: Key) -> bool:
     """Whether the name is nearly that of a key which stands beside this one."""
     above = key.where.rpartition(".")[0]
-    beside = [one.where.rpartition(".")[2] for one in keys() if one.where.rpartition(".")[0] == above]
+    known = (*keys(), *options())
+    beside = [one.where.rpartition(".")[2] for one in known if one.where.rpartition(".")[0] == above]
     return bool(difflib.get_close_matches(name, beside, n=1, cutoff=0.75))
 
 
@@ -144,7 +189,8 @@ def _keys(kind: type, where: str, kinds: tuple[str, ...] = ()) -> Iterator[Key]:
             annotation, default = (int, MISSING) if field.name == "counts" else (Any, MISSING)
             here = f"{where}.{'ROLE' if field.name == 'counts' else 'OPTION'}"
         text = said.get(field.name, "")
-        yield Key(where=here, annotation=annotation, default=default, about=text, kinds=kinds)
+        needed = field.default is MISSING and field.default_factory is MISSING
+        yield Key(where=here, annotation=annotation, default=default, about=text, kinds=kinds, needed=needed)
         yield from _below(annotation, here, kinds)
 
 

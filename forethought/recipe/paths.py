@@ -16,18 +16,11 @@ from typing import Any
 
 from forethought.core.named import find, is_known
 from forethought.recipe.code import is_file
+from forethought.recipe.options import PATHS
 from forethought.recipe.references import NAMED, named_task_option
 from forethought.recipe.schema import Change, ModelSpec, Recipe, StageSpec, TaskSpec, named_with
 
 HUB = "hub:"  # begins a source that is no file
-# of shipped tasksets: a path, a list, or a table with a source. One of your own says it (`Taskset.paths`)
-OPTIONS = {
-    "desk": (),
-    "math": ("train", "eval", "demos"),
-    "blocksworld": ("exclude",),
-    "environment": ("rows",),
-    "text": ("train", "eval", "shots"),
-}
 TEXTS = ("prompt", "system")  # options of any taskset that say something, and name no code
 
 
@@ -99,10 +92,11 @@ def _task(task: TaskSpec, change: Change) -> TaskSpec:
 
 
 def _paths_of(name: str) -> Sequence[str]:
-    """Options of a taskset that are paths. One that is not ours is loaded; what is none says `families`."""
-    if name in OPTIONS or not is_known("tasks", name):
-        return OPTIONS.get(name, ())
-    return tuple(getattr(find("tasks", name, {}, "task.name", "taskset", more=OPTIONS), "paths", ()))
+    """Options of a taskset that are paths: one of your own says it (`Taskset.paths`) and is loaded for it;
+    what is none says `families`."""
+    if name in PATHS or not is_known("tasks", name):
+        return PATHS.get(name, ())
+    return tuple(getattr(find("tasks", name, {}, "task.name", "taskset", more=PATHS), "paths", ()))
 
 
 def _option(where: str, value: Any, change: Change) -> Any:

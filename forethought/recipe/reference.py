@@ -5,20 +5,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from forethought.recipe.about import MISSING, Key, keys, shown, texts_of
+from forethought.recipe.about import MISSING, Key, keys, options, shown, texts_of
 from forethought.recipe.convert import FLAT, NAMED, fields_of
 from forethought.recipe.kinds import KINDS
-from forethought.recipe.schema import Recipe, StageSpec
+from forethought.recipe.options import TASKSETS
+from forethought.recipe.options.environments import ADAPTERS
+from forethought.recipe.options.named import NAMED as NAMED_ROWS
+from forethought.recipe.options.named import TRACKERS
+from forethought.recipe.schema import Recipe, StageSpec, TaskSpec
 
 PAGE, SCHEMA = "recipe-reference.md", "recipe.schema.json"
 _HEAD = """# Every key of a recipe
 
-This page is made from `forethought/recipe/schema.py` by `forethought explain --write docs`; do not edit it.
+This page is made from `forethought/recipe/` by `forethought explain --write docs`; do not edit it.
 
 A recipe is a TOML file. Tables may be written as `[optim]` headers or inline, stages as `[[stage]]`.
 Addresses are those of `--set`: `N` is a number from 0, `ROLE` a role of the workflow, `OPTION` a key that
@@ -42,7 +46,19 @@ def page() -> str:
     sections: dict[str, list[Key]] = {}
     for key in keys():
         sections.setdefault(_section(key), []).append(key)
-    return _HEAD + "".join(_table(name, inside) for name, inside in sections.items())
+        if key.where in ("task.OPTION", "workflow.OPTION", "stage.N.loss.OPTION"):
+            above = key.where.rpartition(".")[0]
+            for one in options():
+                if one.where.startswith(above):
+                    sections.setdefault(f"`{above}`: {one.reader}", []).append(one)
+    told = [_table(name, inside) for name, inside in sections.items()]
+    return _HEAD + "".join(told) + "".join(_words(where, words) for where, words in NAMED_ROWS.items())
+
+
+def _words(where: str, words: Mapping[str, str]) -> str:
+    """What the words are that a key can name."""
+    rows = [f"| `{word}` | {_cell(text)} |" for word, text in words.items()]
+    return "\n".join(["", f"## Values of `{where}`", "", "| value | |", "|---|---|", *rows, ""])
 
 
 def _section(key: Key) -> str:
@@ -57,11 +73,12 @@ def _section(key: Key) -> str:
 
 
 def _table(name: str, inside: list[Key]) -> str:
-    rows = [
-        f"| `{key.where}` | {_cell(key.type)} | {_code(shown(key.default))} | {_cell(key.about)} |"
-        for key in inside
-    ]
+    rows = [f"| `{key.where}` | {_cell(key.type)} | {_default(key)} | {_cell(key.about)} |" for key in inside]
     return "\n".join(["", f"## {name}", "", "| key | value | default | |", "|---|---|---|---|", *rows, ""])
+
+
+def _default(key: Key) -> str:
+    return "must be given" if key.needed else _code(shown(key.default))
 
 
 def _code(text: str) -> str:
@@ -88,6 +105,10 @@ def schema() -> dict[str, Any]:
     recipe["properties"]["stage"]["items"] = {
         "anyOf": [*stages, {"type": "object", "title": "a kind of your own", **own}]
     }
+    recipe["properties"]["task"] = {"description": texts_of(Recipe)["task"], "anyOf": [*_tasks()]}
+    recipe["properties"]["trackers"]["items"] = {
+        "anyOf": [{"enum": list(TRACKERS)}, {"type": "string"}],
+    }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A recipe of forethought",
@@ -100,6 +121,31 @@ def _stage(name: str, kind: type[StageSpec]) -> dict[str, Any]:
     found["properties"]["kind"] = {"const": name, "description": texts_of(StageSpec)["kind"]}
     required = {} if name == "imitate" else {"required": ["kind"]}  # the default may be left out
     return {"title": name, **found, **required}
+
+
+def _tasks() -> Iterator[dict[str, Any]]:
+    """The task table of each shipped taskset, and of one of your own."""
+    of_all = _object(TaskSpec)["properties"]
+    for name, kind in TASKSETS.items():
+        own = _object(kind)["properties"]
+        for adapter in ADAPTERS.values() if name == "environment" else ():
+            own = _object(adapter)["properties"] | own
+        asked = [field.name for field in dataclasses.fields(kind) if _needed(field)]
+        named = [] if name == TaskSpec().name else ["name"]  # the default may be left out
+        yield {
+            "title": name,
+            "type": "object",
+            "properties": {**of_all, "name": {**of_all["name"], "const": name}, **own},
+            "required": [*named, *asked],
+            "additionalProperties": False,
+        }
+    other = {"properties": of_all, "required": ["name"], "additionalProperties": True}
+    other["properties"] = {**of_all, "name": {"type": "string", "not": {"enum": list(TASKSETS)}}}
+    yield {"title": "a taskset of your own", "type": "object", **other}
+
+
+def _needed(field: dataclasses.Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _object(kind: type) -> dict[str, Any]:

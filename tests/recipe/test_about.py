@@ -41,6 +41,8 @@ def wrong(schema: dict[str, Any], value: Any, where: str = "") -> list[str]:
     if "anyOf" in schema:
         found = [wrong(one, value, where) for one in schema["anyOf"]]
         return [] if [] in found else [f"{where}: none of {len(found)}: {min(found, key=len)}"]
+    if value in schema.get("not", {}).get("enum", []):
+        return [f"{where}: {value!r} is another"]
     kind = schema.get("type")
     if kind and (not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean")):
         return [f"{where}: no {kind}"]
@@ -107,7 +109,8 @@ def test_a_kind_of_ones_own_fits_the_schema():
         ),
         ("stage.0.tree.plan", ["stage.N.tree.ROLE", "a whole number"]),
         ("roles.think.budget", ["roles.ROLE.budget"]),
-        ("task.slip", ["task.OPTION"]),
+        ("task.slip", ["the taskset desk", "the taskset blocksworld"]),
+        ("task.mine", ["task.OPTION"]),
         ("save", ["a table", "save.every", "save.trees"]),
         ("stage.0.loss_share", ["stages of kind imitate"]),
     ],

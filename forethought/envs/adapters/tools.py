@@ -27,11 +27,10 @@ from forethought.interface.gui import GuiGrammar, Op
 from forethought.interface.jsons import Value, read_value
 from forethought.interface.result import Parsed, Refusal, Refused
 from forethought.interface.schema import check, cover, fields
+from forethought.recipe.options.environments import IDS, WORDS
 
 FORMS = ("json", "tags")
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-IDS = ("target", "ref", "startTarget", "endTarget", "bid")
-WORDS = ("element", "startElement", "endElement")
 EMPTY: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 

@@ -18,6 +18,8 @@ from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.types import Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, accepted, verdict
+from forethought.recipe.options import names
+from forethought.recipe.options.words import Blocksworld as Table
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
 from forethought.tasks.blocksworld import words
@@ -36,20 +38,11 @@ from forethought.tasks.guided import Guided
 
 SPARE_MOVES = 2  # by which a plan may be longer than the best before its words run out
 TOP_DEFAULT_LEVEL = 16  # 18 and 20 exist over 6 blocks and must be asked for
-OPTIONS = ("blocks", "stepwise", "retry", "slip", "flip", "exclude")
+OPTIONS = names(Table)
 
 
 class Blocksworld(Guided):
-    """The task family. Options of the recipe's task table:
-
-    blocks   numbers of blocks to draw from, among 3, 4, 5, 6; default [4, 5]. PlanBench holds every class of
-             3 blocks, and those never train, so 3 adds no task; 6 costs 2 s when the family is built
-    stepwise one primitive per turn, and the towers as they stand are read after it
-    retry    with stepwise: after a primitive that is not legal the episode goes on; there are twice as many
-             turns
-    slip     probability that a legal put or stack has no effect, in [0, 1]; only where noise is on
-    flip     probability that success is reported the wrong way round, in [0, 1]; only where noise is on
-    exclude  a problem file (see `problems`) whose classes are left out too
+    """The taskset; its options are `recipe.options.words.Blocksworld`.
 
     `levels`: even numbers; empty: all up to 16 that both splits have. Held-out classes (PlanBench's and
     `exclude`'s) are in neither split; they are reached through `problems` only. Raises RecipeError for an

@@ -15,7 +15,7 @@ With `parents = 2` every widget lists two parents, and either opens it: several 
 through widgets that hang from `void`, which never opens, are dead ends. With `stepwise = true` the actor
 clicks one widget per turn and is told what the click opened; with `retry = true` too a click that fails
 changes nothing, and does not end the episode. `slip` makes clicks fail, `flip` makes the verifier lie; both
-only where noise is asked for. `plans` is the language of the plans (desk_plans.py),
+only where noise is asked for. `plans` is the language of the plans (plans.py),
 `tags = { plan = "steps", act = "do" }` gives other names to the tags."""
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.result import Refusal, accepted, verdict
 from forethought.interface.tags import Tags
+from forethought.recipe.options import defaults
+from forethought.recipe.options.words import Desk as Table
 from forethought.tasks.base import Split
 from forethought.tasks.desk.blink import Looks, mistake
 from forethought.tasks.desk.plans import PLANS, Plan, plans_of
@@ -42,18 +44,7 @@ NAMES = tuple("abcdefghijklmnopqrstuvwx")
 GRID = 10
 VALUES = tuple(f"v{i}" for i in range(8))
 ROOT, VOID = "desk", "void"
-OPTIONS = {
-    "widgets": 10,
-    "bushiness": 0.9,
-    "parents": 1,
-    "dead": 2,
-    "stepwise": False,
-    "retry": False,
-    "slip": 0.0,
-    "flip": 0.0,
-    "plans": "words",
-    "tags": {},
-}
+OPTIONS = defaults(Table)
 EVAL_SHARE = 32  # of 256 hash values of a screen: one screen in eight is held out
 
 
@@ -68,11 +59,8 @@ class Goal:
 
 
 class Desk(Guided):
-    """See the module. Options: `widgets` on a screen (the ones off the goal's path are distractors),
-    `bushiness` (probability that a widget hangs from another one rather than from the desk), `parents`,
-    `dead` (widgets hung from `void`, only with two parents), `stepwise`, `retry`, `slip`, `flip`
-    (probabilities), `plans` ("words", "path" or "json"), `tags` (names of the plan and act tags). Raises
-    RecipeError for an option or level it does not have."""
+    """See the module; the options are `recipe.options.words.Desk`. Raises RecipeError for an option or level
+    it does not have."""
 
     name = "desk"
     widgets: int  # the options, as `OPTIONS` has their defaults

@@ -59,22 +59,8 @@ class Setting:
 
 
 def environments(levels: Sequence[int] = (), **options: Any) -> Environments:
-    """The taskset of the environment that the options name. RecipeError for an option that it lacks or that
-    cannot be had. Options of the recipe's task table, beside those of the adapter:
-
-    environment  what to play: `gym:ID`, `verifiers:ID`, `openenv:URL`, `mcp:COMMAND or URL`,
-                 `trl:file.py:Class`, or a class of your own, `file.py:Class`
-    plan         "none" (default): no plans; "tags": plans are free text between tags, in a workflow that has
-                 the role; "steps": they are lists of steps on tools, which name things in words (`tools.py`)
-    prompt       stands before what the environment shows first (and instead of it where it shows nothing)
-    system       the system message, instead of the adapter's; "" leaves it out
-    turns        most turns of an episode; by default what the environment says itself, else 16
-    threshold    return from which an episode is a success; by default what the environment says, else 1
-    invalid      a turn that is no action "continues" (default: the model reads why, and the turn is used up)
-                 or "ends" the episode
-    budgets      most tokens of a plan and an act: { plan = 128, act = 16 }
-    observation  most tokens of one observation, where somebody knows
-    """
+    """The taskset of the environment that the options name (`recipe.options.environments`: `Environment`, and
+    those of the adapter). RecipeError for an option that it lacks or that cannot be had."""
     said = Options(options)
     reference = said.text("environment")
     if not reference:

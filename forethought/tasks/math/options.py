@@ -8,24 +8,14 @@ from dataclasses import dataclass
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.interface.tags import Tags
+from forethought.recipe.options import names
+from forethought.recipe.options.texts import Math as Table
 from forethought.tasks.math.demos import Demos, read_demos
 from forethought.tasks.math.grading import GRADERS, Grader
 from forethought.tasks.sections import tags_of
 from forethought.tasks.text.overlap import THRESHOLD
 
-NAMES = (
-    "train",
-    "eval",
-    "demos",
-    "fields",
-    "graded",
-    "grader",
-    "budgets",
-    "tags",
-    "system",
-    "overlap",
-    "repeats",
-)
+NAMES = names(Table)
 REPEATS = ("refuse", "drop")
 # tokens; together the 3.5k that PTA-GRPO (arXiv 2510.01833) gives Qwen2.5-7B
 BUDGETS = {"plan": 512, "act": 3072}

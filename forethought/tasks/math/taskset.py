@@ -27,23 +27,7 @@ from forethought.tasks.text.turns import Turns
 
 
 class Math(Problems):
-    """The task family. Options of the recipe's task table:
-
-    train    problems to train on: a JSONL or Parquet file or a split of the hub (see math_files.read)
-    eval     problems to measure on, one source or a list; none of them may be repeated by a training problem
-    demos    worked problems that distillation and imitation read, where they are others than `train` (see
-             math_demos)
-    fields   part of a problem -> its field in the files, where the name is not one of the usual ones
-    graded   true: levels as the files say them (MATH: 1 to 5; GSM8K: calculations in the solution; none said:
-             0); false: all 0
-    grader   "auto", "exact" or "math-verify" (see math_grading)
-    budgets  most tokens of a plan and an act; default { plan = 512, act = 3072 }. A plan of more words than
-             that is refused
-    tags     names of the tags, default { plan = "plan", think = "think" }
-    system   the system message; "" leaves it out
-    overlap  share of a test problem's 13-grams from which a training problem repeats it, default 0.8
-    repeats  "refuse" (default): a recipe with such problems does not start; "drop": they are left out, and
-             `notes` says how many
+    """The taskset; its options are `recipe.options.texts.Math`.
 
     `levels`: those of the files; empty: all that both splits have. Raises RecipeError for an option or level
     that cannot be had, a file that cannot be read, and training problems that repeat test problems (with

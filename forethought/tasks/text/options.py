@@ -8,30 +8,13 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.interface.tags import Tags
+from forethought.recipe.options import names
+from forethought.recipe.options.texts import Text as Table
 from forethought.tasks.sections import tags_of
 from forethought.tasks.text.graders import Grader, Own, grader_of
 from forethought.tasks.text.prompts import Template
 
-NAMES = (
-    "train",
-    "eval",
-    "most",
-    "prompt",
-    "messages",
-    "answer",
-    "solution",
-    "plan_column",
-    "level",
-    "grader",
-    "plan",
-    "tags",
-    "system",
-    "shots",
-    "chat",
-    "budgets",
-    "repeats",
-    "held_out",
-)
+NAMES = names(Table)
 PLANS = ("none", "tags")  # none: flat, the act alone (workflow act_only); tags: a plan between tags first
 BUDGETS = {"plan": 256, "act": 256}  # tokens; TRL's max_completion_length is 256
 SYSTEM = (

@@ -27,29 +27,7 @@ MOST_HELD_OUT = 500  # problems that are held out of `train` where there is no `
 
 
 class Text(Problems):
-    """The taskset. Options of the recipe's task table:
-
-    train     problems to train on: a JSONL, CSV or Parquet file, or a split of the hub (hub:NAME:SPLIT)
-    eval      problems to measure on, one source or a list; without it a share of `train` is held out
-    held_out  that share, default 0.1, at most 500 problems; drawn by what they say, the same each time
-    most      rows to read of each source, from its beginning; 0: all
-    prompt    template over the columns, such as "{question}"
-    messages  column with the messages of a conversation, in place of a prompt. Where neither is said, the
-              column `prompt` (a text or messages) or `messages` is taken
-    answer    column of the right answer; without it nothing but functions of your own says what is good
-    grader    exact (default where there is an answer), contains, number, regex, choice, math-verify, or
-              file.py:name (text/graders.py)
-    plan      "none" (default): no plan; "tags": a plan between tags comes first
-    tags      name of the tag, default { plan = "plan" }
-    plan_column, solution   columns of a plan and of a worked solution, which imitation shows and
-              distillation reads
-    system    the system message; by default none, and with plans one that asks for them
-    shots     worked examples that stand before each prompt: how many of `train`, or a file of them
-    chat      true: by the model's chat template where it has one; false: always as plain text
-    level     column of a level, a whole number; by default all problems have level 0
-    budgets   most tokens of a plan and an act, default { plan = 256, act = 256 }
-    repeats   "refuse" (default): a recipe whose training problems repeat test problems does not start;
-              "drop": they are left out
+    """The taskset; its options are `recipe.options.texts.Text`.
 
     Reward functions get every column under its name. Raises RecipeError for an option, a file or a row that
     cannot be had, with file and line."""
