@@ -84,8 +84,8 @@ def recipe_of(
     gates: bool = True,
 ) -> Recipe:
     """The recipe that `train` would run. RecipeError for the first value that does not fit."""
-    from forethought.recipe.check import check
     from forethought.recipe.load import load, of_tables, override
+    from forethought.tasks.families import check_recipe
 
     if isinstance(recipe, Recipe):
         found = override(recipe, written(overrides))
@@ -102,7 +102,7 @@ def recipe_of(
             replace(stage, gates=()) if isinstance(stage, TrainingSpec) else stage for stage in found.stage
         )
         found = replace(found, stage=tuple(stages))
-    check(found)
+    check_recipe(found)
     return found
 
 

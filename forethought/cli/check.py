@@ -40,7 +40,6 @@ def _check(args: argparse.Namespace) -> int:
 
 def _check_recipe(file: str, overrides: list[str]) -> int:
     from forethought.display.show import outline
-    from forethought.recipe.check import check
     from forethought.recipe.code import code_in
     from forethought.recipe.convert import to_dict
     from forethought.recipe.load import load
@@ -49,7 +48,7 @@ def _check_recipe(file: str, overrides: list[str]) -> int:
     from forethought.tasks import families
 
     recipe = load(file, overrides)
-    check(recipe)
+    families.check_recipe(recipe)
     if any(stage.kind == "distill" for stage in recipe.stage):
         from forethought.stages.distill.check import check_endpoints
 

@@ -50,7 +50,12 @@ def add_train(verbs: Verbs) -> None:
     own.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the whole recipe, then what would run and what it would take, and stop",
+        help="print what would run and what it would take, and stop",
+    )
+    own.add_argument(
+        "--print-recipe",
+        action="store_true",
+        help="print the whole recipe as TOML, and stop (with --dry-run, its summary follows as comments)",
     )
     own.add_argument(
         "--hardware",
@@ -71,15 +76,8 @@ def add_train(verbs: Verbs) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     recipe = _recipe_to_train(args)
-    if args.dry_run:
-        from forethought.display.show import outline
-        from forethought.recipe.convert import to_toml
-        from forethought.recipe.doubts import doubts
-
-        estimated = _estimate(recipe, args)  # its mistakes come before anything is printed
-        print(to_toml(recipe), "", outline(recipe), sep="\n")  # what a terminal shows is the end
-        print(*(f"# {line}" for line in estimated + doubts(recipe)), sep="\n")
-        return 0
+    if args.dry_run or args.print_recipe:
+        return _print_only(recipe, args)
     if args.hardware or args.assume:
         raise UserError(
             "--hardware and --assume are for --dry-run, which tells what a run would take; a run "
@@ -114,6 +112,21 @@ def _train(args: argparse.Namespace) -> int:
             else run.train(recipe, args.run_dir, observe)
         )
     return result.exit_code
+
+
+def _print_only(recipe: Recipe, args: argparse.Namespace) -> int:
+    from forethought.display.show import outline
+    from forethought.recipe.convert import to_toml
+    from forethought.recipe.doubts import doubts
+
+    told: list[str] = []
+    if args.dry_run:
+        estimated = _estimate(recipe, args)  # its mistakes come before anything is printed
+        told = [outline(recipe), *(f"# {line}" for line in estimated + doubts(recipe))]
+    if args.print_recipe:
+        told = [to_toml(recipe), *([""] if told else []), *told]  # what a terminal shows is the end
+    print(*told, sep="\n")
+    return 0
 
 
 def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
@@ -173,9 +186,9 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    from forethought.recipe.check import check
+    from forethought.tasks.families import check_recipe
 
-    check(recipe)
+    check_recipe(recipe)
     if any(stage.kind == "distill" for stage in recipe.stage):
         from forethought.stages.distill.check import check_endpoints
 

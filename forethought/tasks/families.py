@@ -8,7 +8,8 @@ from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import installed, is_known
 from forethought.envs.guard import Guard
 from forethought.envs.guarded import guarded
-from forethought.recipe.schema import LimitSpec, TaskSpec
+from forethought.recipe.check import check
+from forethought.recipe.schema import LimitSpec, Recipe, TaskSpec
 from forethought.tasks import own
 from forethought.tasks.base import Taskset
 
@@ -73,6 +74,28 @@ def build(spec: TaskSpec, *, to_measure: bool = False, limits: LimitSpec | None 
         given = own.arguments(spec.name, make, spec.levels, spec.options)
         made = own.checked(spec.name, call("task", "the constructor", make, (), given, seconds=0.0))
     return guarded(made, limits)
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """`recipe.check.check`. RecipeError as it raises it; but a level that the taskset has not is the fault of
+    task.levels, and not of the stage that draws others than those."""
+    try:
+        check(recipe)
+    except RecipeError as error:
+        if "levels" in error.where:
+            _need_levels(recipe.task)
+        raise
+
+
+def _need_levels(spec: TaskSpec) -> None:
+    """RecipeError where the taskset refuses its levels; whatever else is wrong with it, others say."""
+    try:
+        build(spec).close()
+    except RecipeError as error:
+        if error.where == "task.levels":
+            raise
+    except Exception:
+        pass
 
 
 def check_name(name: str) -> None:

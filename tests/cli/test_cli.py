@@ -175,9 +175,14 @@ def test_the_command_line_changes_the_recipe(run):
 
 
 def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
-    assert cli.main(["train", "--dry-run", "--set", "stage.1.until.steps=7"]) == 0
+    changed = ["--set", "stage.1.until.steps=7"]
+    assert cli.main(["train", "--dry-run", *changed]) == 0
+    shown = capsys.readouterr().out
+    assert cli.main(["train", "--print-recipe", *changed]) == 0
+    alone = capsys.readouterr().out
+    assert cli.main(["train", "--dry-run", "--print-recipe", *changed]) == 0
     out = capsys.readouterr().out
-    shown = out[out.index("\n# ") + 1 :]  # the recipe comes first: a terminal shows the end
+    assert out == f"{alone}\n{shown}"  # the summary comes last: a terminal shows the end
     assert shown.startswith(
         "# desk: stages 2, steps at most 307, layout adapters, seed 0\n"
         "# stage 1/2 imitate: trains plan and act (base), 300 steps of 128 tasks, levels 1 2 3 4 5\n"
@@ -185,6 +190,7 @@ def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
         "plan x 0 act, credit grpo\n"
         "#   gate: eval/act@5 max_drop 0.01, else roll_back\n"
     )
+    assert all(line.startswith("# ") for line in shown.splitlines())
     assert from_dict(tomllib.loads(out)) == load("desk", ["stage.1.until.steps=7"])
     assert run.calls == [] and list(Path().iterdir()) == []
 
@@ -628,3 +634,20 @@ def test_recipes_are_listed_and_printed(capsys):
     assert from_dict(tomllib.loads(capsys.readouterr().out)) == load("desk")
     assert cli.main(["recipes", "dsk"]) == 2
     assert capsys.readouterr().err.startswith("forethought: unknown recipe 'dsk'; did you mean 'desk'?")
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("task.levels=[9]", "task.levels: desk has levels 1 to 7 and needs a widget for each; found 9"),
+        ("task.levels=[6]", "stage.0.easy_levels.0: level 1 is not one of task.levels: 6"),
+        (
+            "stage.0.easy_levels=[7]",
+            "stage.0.easy_levels.0: level 7 is not one of task.levels: 1, 2, 3, 4, 5",
+        ),
+        ("stage.1.levels=[9]", "stage.1.levels.0: level 9 is not one of task.levels: 1, 2, 3, 4, 5"),
+    ],
+)
+def test_a_level_that_the_task_has_not_is_the_fault_of_who_names_it(said, line, capsys):
+    assert cli.main(["train", "--dry-run", "--set", said]) == 2
+    assert capsys.readouterr().err == f"forethought: {line}\n"

@@ -486,6 +486,7 @@ def test_the_dry_run_prints_it_as_comments_of_a_recipe(capsys):
                 "train",
                 "pta-grpo-math",
                 "--dry-run",
+                "--print-recipe",
                 "--hardware",
                 "H100",
                 "--assume",
