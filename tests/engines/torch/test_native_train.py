@@ -27,11 +27,7 @@ from forethought.engines.torch.forest.native.train import Attention, Gate, Norm,
 from forethought.engines.torch.forest.packing import pack
 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
-BF16 = bool(library() and library().ft_bf16())
-PRECISIONS = [
-    pytest.param(False, id="fp32"),
-    pytest.param(True, id="bf16", marks=pytest.mark.skipif(not BF16, reason="no bfloat16 here")),
-]
+PRECISIONS = [pytest.param(False, id="fp32"), pytest.param(True, id="bf16")]
 
 ONE = [Segment(parent=-1, token_ids=(1, 2, 3, 4, 5))]
 SINGLE = [Segment(parent=-1, token_ids=(1,))]
@@ -203,7 +199,6 @@ def test_sizes_that_fill_no_vector_and_biases(sizes, biases, bf16):
     Case(TREES, *sizes, biases=biases, bf16=bf16).check()
 
 
-@pytest.mark.skipif(not BF16, reason="this CPU does not multiply bfloat16")
 def test_bf16_rounds_the_factors_of_products():
     """It is not the same as float32, and what does not ask moves nothing here either."""
     y, y32 = (case.native(*leaves(case.given, torch.float32)) for case in (Case(bf16=True), Case()))

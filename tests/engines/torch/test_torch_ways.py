@@ -4,7 +4,6 @@ clocks, and what is kept."""
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -46,8 +45,7 @@ def cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def bf16_kernels(monkeypatch):
-    """A machine whose kernels have bf16, and a model that they compute."""
-    monkeypatch.setattr(native, "library", lambda: SimpleNamespace(ft_bf16=lambda: 1))
+    """A model that the kernels compute."""
     monkeypatch.setattr(ways, "in_c", lambda model: True)
 
 
@@ -66,12 +64,6 @@ def test_what_can_be_had_follows_from_the_recipe_and_the_machine(
     bf16_kernels, precision, layers, fast, found
 ):
     assert ways.ways(precision, layers, object(), fast) == found
-
-
-def test_kernels_without_bf16_leave_it_to_pytorch(monkeypatch, bf16_kernels):
-    monkeypatch.setattr(native, "library", lambda: SimpleNamespace(ft_bf16=lambda: 0))
-    assert ways.ways("auto", "auto", object(), True) == [C32, T32, T16]
-    assert ways.ways("bf16", "c", object(), True) == [T16]
 
 
 def test_a_model_that_the_kernels_do_not_compute_has_pytorchs_ways():

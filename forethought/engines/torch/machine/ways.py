@@ -58,8 +58,7 @@ def ways(precision: str, layers: str, model: torch.nn.Module, fast_bf16: bool) -
         Way(bf16, kernels)
         for kernels in (True, False)
         for bf16 in precisions
-        if layers in ("auto", "c" if kernels else "torch")
-        and (not kernels or (by_c and (not bf16 or native.library().ft_bf16())))
+        if layers in ("auto", "c" if kernels else "torch") and (not kernels or by_c)
     ]
     return found or [Way(bf16, False) for bf16 in precisions]
 

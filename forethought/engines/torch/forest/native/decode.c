@@ -11,7 +11,7 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int layers, hidden, heads, kv_heads, d, inner, vocabulary, bf16;
+    int layers, hidden, heads, kv_heads, d, inner, vocabulary, way; /* way: of products (`product.h`) */
     float eps, scale;
     const float *embed, *norm, *cos, *sin, *head_bias; /* cos, sin: [positions, d / 2] */
     const void *head;
@@ -22,16 +22,15 @@ typedef struct {
     int segment, keys, from, to, causal; /* tokens [from, to) of the call see the first `keys` keys, or causally the ones up to their own */
 } Item;
 
-static void product(const Model *M, int rows, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias,
-                    int add, float *work) {
-    if (M->bf16) product_bf16(rows, N, K, a, lda, b, c, ldc, bias, add, (uint32_t *)work);
-    else product_f32(rows, N, K, a, lda, b, c, ldc, bias, add);
+static void times(const Model *M, int rows, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias,
+                  int add, float *work) {
+    product(M->way, rows, N, K, a, lda, b, c, ldc, bias, add, work);
 }
 
 /* Floats of a product's work space. */
-static long product_work(const Model *M) {
+static long times_work(const Model *M) {
     int widest = M->hidden > M->inner ? M->hidden : M->inner, heads = M->heads * M->d;
-    return M->bf16 ? bf16_rows(widest > heads ? widest : heads) : 0;
+    return product_work(widest > heads ? widest : heads, M->way);
 }
 
 static void norm_row(int n, const float *x, const float *w, float eps, float *y) {
@@ -61,7 +60,7 @@ static void project(const Model *M, const Layer *L, int l, int from, int n, cons
                     const int32_t *at, float *const *base, const int32_t *cap, float *y, float *qkv, float *work) {
     int H = M->hidden, d = M->d, width = (M->heads + 2 * M->kv_heads) * d;
     for (int i = 0; i < n; i++) norm_row(H, x + (long)(from + i) * H, L->norm1, M->eps, y + (long)i * H);
-    product(M, n, width, H, y, H, L->qkv, qkv + (long)from * width, width, L->qkv_bias, 0, work);
+    times(M, n, width, H, y, H, L->qkv, qkv + (long)from * width, width, L->qkv_bias, 0, work);
     for (int i = from; i < from + n; i++) {
         float *row = qkv + (long)i * width;
         const float *cos = M->cos + (long)position[i] * (d / 2), *sin = M->sin + (long)position[i] * (d / 2);
@@ -105,14 +104,14 @@ static void attention(const Model *M, int l, int N, const float *qkv, const int3
 static void feed_forward(const Model *M, const Layer *L, int n, float *x, float *y, float *gate_up, float *work) {
     int H = M->hidden, F = M->inner;
     for (int i = 0; i < n; i++) norm_row(H, x + (long)i * H, L->norm2, M->eps, y + (long)i * H);
-    product(M, n, 2 * F, H, y, H, L->gate_up, gate_up, 2 * F, L->gate_up_bias, 0, work);
+    times(M, n, 2 * F, H, y, H, L->gate_up, gate_up, 2 * F, L->gate_up_bias, 0, work);
     for (int i = 0; i < n; i++) {
         float *g = gate_up + (long)i * 2 * F, *u = g + F;
         int j = 0;
         for (; j + W <= F; j += W) store(g + j, load(g + j) / (1.0f + vexp(-load(g + j))) * load(u + j));
         for (; j < F; j++) g[j] = g[j] / (1.0f + expf(-g[j])) * u[j];
     }
-    product(M, n, H, F, gate_up, 2 * F, L->down, x, H, L->down_bias, 1, work);
+    times(M, n, H, F, gate_up, 2 * F, L->down, x, H, L->down_bias, 1, work);
 }
 
 /* Rows `out` of x, width floats each, to its front: they ascend, so none is overwritten before it is read. */
@@ -123,7 +122,7 @@ static void to_front(int outs, const int32_t *out, int width, float *x) {
 /* Floats of work space for a call of N tokens. */
 long ft_work(const Model *M, int N) {
     long per_token = M->hidden + (long)(2 * M->heads + 2 * M->kv_heads) * M->d + 2 * M->heads;
-    return N * (per_token + 1) + BLOCK * ((long)M->hidden + 2 * M->inner) + product_work(M) + 64;
+    return N * (per_token + 1) + BLOCK * ((long)M->hidden + 2 * M->inner) + times_work(M) + 64;
 }
 
 /* logits[outs][vocabulary] after the tokens `out`, which ascend; keys and values of all tokens are kept in their segments. */
@@ -133,7 +132,7 @@ void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *positio
     int H = M->hidden, d = M->d, width = (M->heads + 2 * M->kv_heads) * d;
     float *x = work, *qkv = x + (long)N * H, *o = qkv + (long)N * width, *m = o + (long)N * M->heads * d, *s = m + (long)N * M->heads;
     float *y = s + (long)N * M->heads, *gate_up = y + (long)BLOCK * H, *spare = gate_up + 2L * BLOCK * M->inner;
-    uint8_t *asks = (uint8_t *)(spare + product_work(M));
+    uint8_t *asks = (uint8_t *)(spare + times_work(M));
     memset(asks, 0, N);
     for (int i = 0; i < outs; i++) asks[out[i]] = 1;
     for (int i = 0; i < N; i++) memcpy(x + (long)i * H, M->embed + (long)id[i] * H, sizeof(float) * H);
@@ -146,21 +145,16 @@ void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *positio
         if (last) to_front(outs, out, H, x), to_front(outs, out, M->heads * d, o);
         for (int from = 0; from < rows; from += BLOCK) {
             int n = rows - from < BLOCK ? rows - from : BLOCK;
-            product(M, n, H, M->heads * d, o + (long)from * M->heads * d, M->heads * d, L->o, x + (long)from * H, H, L->o_bias, 1, spare);
+            times(M, n, H, M->heads * d, o + (long)from * M->heads * d, M->heads * d, L->o, x + (long)from * H, H, L->o_bias, 1, spare);
             feed_forward(M, L, n, x + (long)from * H, y, gate_up, spare);
         }
     }
     for (int from = 0; from < outs; from += BLOCK) {
         int n = outs - from < BLOCK ? outs - from : BLOCK;
         for (int i = 0; i < n; i++) norm_row(H, x + (long)(from + i) * H, M->norm, M->eps, y + (long)i * H);
-        product(M, n, M->vocabulary, H, y, H, M->head, logits + (long)from * M->vocabulary, M->vocabulary, M->head_bias, 0, spare);
+        times(M, n, M->vocabulary, H, y, H, M->head, logits + (long)from * M->vocabulary, M->vocabulary, M->head_bias, 0, spare);
     }
 }
-
-int ft_width(void) { return W; }
-int ft_bf16(void) { return HAS_BF16; }
-long ft_packed_size(int N, int K, int bf16) { return packed_size(N, K, bf16); }
-void ft_pack_rows(int from, int n, int K, const float *w, float *packed, int bf16) { pack_rows(from, n, K, w, packed, bf16); }
 
 /* The next tokens ------------------------------------------------------------------------------------------------------------ */
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.autograd.function import FunctionCtx
 
-from forethought.engines.torch.forest.native.library import address, floats, library
+from forethought.engines.torch.forest.native.library import address, floats, library, way_of
 from forethought.engines.torch.forest.native.train import fits, hooked
 
 SMALL = 1 << 20  # numbers of a matrix whose whole gradient is formed for an adapter
@@ -38,7 +38,7 @@ class _Layer(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int)
-            for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "bf16", "threads")
+            for name in ("tokens", "hidden", "heads", "kv_heads", "d", "inner", "spans", "way", "threads")
         ),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
@@ -179,7 +179,7 @@ def _layers(
             shape.d,
             inner,
             len(spans_S3),
-            int(shape.bf16),
+            way_of(shape.bf16),
             shape.threads,
             shape.eps,
             shape.scale,

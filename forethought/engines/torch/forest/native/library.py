@@ -23,17 +23,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from forethought.engines.torch.forest.native import cache
+from forethought.engines.torch.forest.native import cache, instructions
 
 SOURCES = Path(__file__).parent
-NATIVE = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
-# not every clang on ARM takes -march
 # GCC would break chains of fused multiply-adds up for some processors, in one size of a tile and not in
 # another: a row's bits would then depend on how many rows are beside it.
 FUSED = ("-ffp-contract=fast", "--param=avoid-fma-max-bits=0")
 FLAGS = (
     "-O3",
-    NATIVE,
     "-std=gnu11",
     *FUSED,
     "-fno-math-errno",
@@ -43,7 +40,15 @@ FLAGS = (
     "-pthread",
 )
 # functions that return a long
-LONG = ("ft_work", "ft_packed_size", "ft_attend_work", "ft_layer_work", "ft_run_work")
+LONG = (
+    "ft_work",
+    "ft_packed_size",
+    "ft_product_work",
+    "ft_transposed_work",
+    "ft_attend_work",
+    "ft_layer_work",
+    "ft_run_work",
+)
 SECONDS = 120  # for the compiler
 
 
@@ -71,6 +76,11 @@ def build() -> str:
     return lib.digest if (lib := library()) else ""
 
 
+def way_of(bf16: bool) -> int:
+    """The number by which the kernels know the way of a product in this precision."""
+    return library().products.way if bf16 else instructions.FLOATS
+
+
 def address(array: torch.Tensor | np.ndarray | None) -> ctypes.c_void_p:
     """Of a contiguous tensor's or array's first number; None is a null pointer. It does not keep what it
     points to: somebody has to."""
@@ -87,18 +97,24 @@ def floats(*sizes: int) -> torch.Tensor:
 
 
 def _loaded() -> ctypes.CDLL:
-    if os.environ.get("FORETHOUGHT_KERNELS", "") == "0":
-        raise OSError("switched off by FORETHOUGHT_KERNELS=0")
+    if os.environ.get(instructions.VARIABLE, "") == "0":
+        raise OSError(f"switched off by {instructions.VARIABLE}=0")
+    name = instructions.asked()
+    build = instructions.build_for(name)
     if not (compiler := _compiler()):
         raise OSError("no C compiler (cc, gcc or clang) was found")
-    name = f"kernels-{_key(compiler)}.so"
-    target = cache.folder_of(name) / name
+    file = f"kernels-{_key(compiler, build)}.so"
+    target = cache.folder_of(file) / file
     if cache.whole(target):
         # whole, and not loaded here: a home that two systems share
         with contextlib.suppress(OSError, AttributeError):
-            return _opened(target)
-    _build(compiler, target)
-    return _opened(target)
+            return _opened(target, name)
+    _build(compiler, build, target)
+    return _opened(target, name)
+
+
+def _flags(build: str) -> tuple[str, ...]:
+    return (*FLAGS, *instructions.BUILDS[build])
 
 
 def _compiler() -> list[str]:
@@ -108,15 +124,17 @@ def _compiler() -> list[str]:
     )
 
 
-def _opened(path: Path) -> ctypes.CDLL:
+def _opened(path: Path, name: str) -> ctypes.CDLL:
+    """`products`: with which instructions it forms them, and in which way those in bf16."""
     lib = ctypes.CDLL(str(path))
     lib.digest = cache.digest(path)[:16]  # now: a cache may be swept while a run lasts
     for function in LONG:
         getattr(lib, function).restype = ctypes.c_long
+    lib.products = instructions.chosen(lib.ft_ways(), lib.ft_width(), name)
     return lib
 
 
-def _build(compiler: list[str], target: Path) -> None:
+def _build(compiler: list[str], build: str, target: Path) -> None:
     if sys.stderr.isatty():
         print(
             "forethought: compiling its kernels for this machine, once (about ten seconds)",
@@ -126,7 +144,7 @@ def _build(compiler: list[str], target: Path) -> None:
     # built beside and renamed: another process may be building too
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "kernels.so"
-        command = [*compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
+        command = [*compiler, *_flags(build), *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(made), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
         except subprocess.TimeoutExpired as e:
@@ -138,8 +156,9 @@ def _build(compiler: list[str], target: Path) -> None:
         cache.keep(made, target)
 
 
-def _key(compiler: list[str]) -> str:
-    digest = hashlib.sha256(" ".join([*compiler, *FLAGS, platform.machine(), processor()]).encode())
+def _key(compiler: list[str], build: str = "native") -> str:
+    said = [*compiler, *_flags(build), platform.machine(), processor()]
+    digest = hashlib.sha256(" ".join(said).encode())
     for path in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

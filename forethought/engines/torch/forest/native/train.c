@@ -6,7 +6,7 @@
 #include "product.h"
 
 typedef struct {
-    int tokens, hidden, heads, kv_heads, d, inner, spans, bf16, threads; /* bf16: products round their factors to bfloat16 */
+    int tokens, hidden, heads, kv_heads, d, inner, spans, way, threads; /* way: of products (`product.h`) */
     float eps, scale;
     const Span *span;
     int wanted; /* of the tokens, those whose output is read: all, or fewer in a last layer, where the others give keys and values alone */
@@ -42,18 +42,19 @@ static Forest forest_of(const Layer *L, const float *qkv) {
                     qkv, qkv + L->heads * L->d, qkv + (L->heads + L->kv_heads) * L->d, ld, ld, ld};
 }
 
-/* ---- work space: packed matrices, what a call shares, then one part a thread. The last floats of a part, as many as all widths times
-   BLOCK, hold what a product or a transposed one reads in bfloat16. */
+/* ---- work space: packed matrices, what a call shares, then one part a thread, whose last floats a product works in. */
 
 enum { SLICE = 64, PIECES = 4 }; /* rows of a weight's gradient that are one chunk; chunks that a matrix is packed in */
 
 static int least(int a, int b) { return a < b ? a : b; }
-static long widths_of(const Layer *L) { return width_of(L) + L->heads * L->d + L->hidden + L->inner; }
+static long larger_of(long a, long b) { return a > b ? a : b; }
 
 static long part_of(const Layer *L) {
     Forest f = forest_of(L, 0);
+    int widest = larger_of(larger_of(width_of(L), L->heads * L->d), larger_of(L->hidden, L->inner));
     long blocks = BLOCK * (3 * (long)L->hidden + 2 * L->inner + L->heads * L->d), attend = attend_work(&f);
-    return (blocks > attend ? blocks : attend) + BLOCK * widths_of(L) + 16 * NR;
+    return larger_of(blocks, attend) + 16 * NR +
+           larger_of(product_work(widest, L->way), transposed_work(SLICE, widest, BLOCK, L->way));
 }
 
 /* Rows whose parts of the gradients are formed together: one block where one thread does it all, so that it stays in the cache. */
@@ -66,14 +67,14 @@ static long shared_of(const Layer *L) {
 
 long ft_layer_work(const Layer *L) {
     long H = L->hidden, F = L->inner, A = (long)L->heads * L->d, K = width_of(L);
-    long packed = packed_size(K, H, 0) + packed_size(H, A, 0) + 2 * packed_size(F, H, 0) + packed_size(H, F, 0) + packed_size(H, K, 0) +
-                  packed_size(A, H, 0) + packed_size(F, H, 0) + 2 * packed_size(H, F, 0);
+    int way = L->way;
+    long packed = packed_size(K, H, way) + packed_size(H, A, way) + 2 * packed_size(F, H, way) + packed_size(H, F, way) +
+                  packed_size(H, K, way) + packed_size(A, H, way) + packed_size(F, H, way) + 2 * packed_size(H, F, way);
     return packed + K + H + 2 * NR + L->tokens * (A + K) + shared_of(L) + L->threads * part_of(L);
 }
 
 static void times(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, const float *bias, int add, float *work) {
-    if (L->bf16) product_bf16(M, N, K, a, K, (const uint32_t *)b, c, N, bias, add, (uint32_t *)work);
-    else product_f32(M, N, K, a, K, b, c, N, bias, add);
+    product(L->way, M, N, K, a, K, b, c, N, bias, add, work);
 }
 
 /* ---- packing */
@@ -86,7 +87,7 @@ typedef struct {
 
 typedef struct {
     Matrix matrix[7];
-    int n, bf16;
+    int n, way;
 } Packing;
 
 static void pack_piece(void *job, int chunk, int thread) {
@@ -94,8 +95,8 @@ static void pack_piece(void *job, int chunk, int thread) {
     const Matrix *m = p->matrix + chunk / PIECES;
     int step = (m->n + PIECES - 1) / PIECES, first = step * (chunk % PIECES), n = least(step, m->n - first);
     if (n <= 0) return;
-    if (m->right) pack_right(m->from + first, n, m->K, m->N, m->w + (long)first * m->N, m->packed, p->bf16);
-    else pack_rows(m->from + first, n, m->K, m->w + (long)first * m->K, m->packed, p->bf16);
+    if (m->right) pack_right(m->from + first, n, m->K, m->N, m->w + (long)first * m->N, m->packed, p->way);
+    else pack_rows(m->from + first, n, m->K, m->w + (long)first * m->K, m->packed, p->way);
 }
 
 /* n matrices above each other, as the left or the right factor; they are packed when `pack` is called. */
@@ -103,9 +104,9 @@ static float *to_pack(Packing *p, int right, int n, int width, const float *cons
     int total = 0, from = 0;
     for (int i = 0; i < n; i++) total += rows[i];
     float *packed = *work;
-    long size = right ? packed_size(width, total, p->bf16) : packed_size(total, width, p->bf16);
+    long size = right ? packed_size(width, total, p->way) : packed_size(total, width, p->way);
     *work += size;
-    if (right ? width % NR || total % 2 : total % NR || width % 2) memset(packed, 0, sizeof(float) * size);
+    if (right ? rests(width, total) : rests(total, width)) memset(packed, 0, sizeof(float) * size);
     for (int i = 0; i < n; from += rows[i++])
         p->matrix[p->n++] = right ? (Matrix){w[i], from, rows[i], total, width, 1, packed} : (Matrix){w[i], from, rows[i], width, 0, 0, packed};
     return packed;
@@ -188,7 +189,7 @@ static void forward_out(void *job, int chunk, int thread) {
 /* y [wanted, hidden] from x [tokens, hidden]. */
 void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float *work) {
     int H = L->hidden, F = L->inner, A = L->heads * L->d, kv = L->kv_heads * L->d;
-    Packing p = {.n = 0, .bf16 = L->bf16};
+    Packing p = {.n = 0, .way = L->way};
     Forward f = {.L = L, .x = x, .kept = kept, .y = y};
     f.qkv = to_pack(&p, 0, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
     f.o = to_pack(&p, 0, 1, A, &L->o, &H, &work), f.gate = to_pack(&p, 0, 1, H, &L->gate, &F, &work);
@@ -289,8 +290,7 @@ static int weight_slice(const Backward *b, int slice, int M, int N, const float 
     for (int from = 0; from < b->rows; from += BLOCK) {
         int some = least(SLICE, M - at), rows = rows_of(b->rows, from);
         const float *left = a + (long)from * M + at, *other = right + (long)from * N;
-        if (b->L->bf16) product_transposed_bf16(some, N, rows, left, M, other, N, c + (long)at * N, N, (uint32_t *)work);
-        else product_transposed(some, N, rows, left, M, other, N, c + (long)at * N, N);
+        product_transposed(b->L->way, some, N, rows, left, M, other, N, c + (long)at * N, N, work);
     }
     return n;
 }
@@ -333,7 +333,7 @@ static void sums_in(void *job, int chunk, int thread) {
 /* dx [tokens, hidden] from dy [wanted, hidden]; gradients of the weights are added up where they are wanted. */
 void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const float *dy, float *dx, const Gradients *g, float *work) {
     int H = L->hidden, F = L->inner, A = L->heads * L->d, K = width_of(L), kv = L->kv_heads * L->d, most = rows_at_once(L);
-    Packing p = {.n = 0, .bf16 = L->bf16};
+    Packing p = {.n = 0, .way = L->way};
     Backward b = {.L = L, .x = x, .dy = dy, .kept = kept, .g = g, .dx = dx};
     b.down = to_pack(&p, 1, 1, F, &L->down, &H, &work), b.gate = to_pack(&p, 1, 1, H, &L->gate, &F, &work);
     b.up = to_pack(&p, 1, 1, H, &L->up, &F, &work), b.o = to_pack(&p, 1, 1, A, &L->o, &H, &work);

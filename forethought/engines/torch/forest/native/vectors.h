@@ -4,7 +4,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#ifndef EMULATED
+#define EMULATED 0 /* 1: the widest vectors and all instructions of `bfloat16.h`, whatever the processor has */
+#endif
+
+#if defined(__AVX512F__) || EMULATED
 enum { W = 16, MR = 8, NV = 2 }; /* floats of a vector; rows and vectors of one tile of a product: MR * NV + NV + 1 registers */
 #elif defined(__AVX2__) && defined(__FMA__)
 enum { W = 8, MR = 6, NV = 2 };
@@ -63,7 +67,7 @@ INLINE vf vexp(vf x) {
 }
 
 /* Call `f(m, ...)` with m, the rows of a tile, as a constant: its accumulators then stay in registers. */
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || EMULATED
 #define TILE(m, f, ...) switch (m) { \
     case 1: f(1, __VA_ARGS__); break; case 2: f(2, __VA_ARGS__); break; case 3: f(3, __VA_ARGS__); break; \
     case 4: f(4, __VA_ARGS__); break; case 5: f(5, __VA_ARGS__); break; case 6: f(6, __VA_ARGS__); break; \

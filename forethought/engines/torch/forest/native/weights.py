@@ -10,7 +10,7 @@ import torch
 
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of, rotation
 from forethought.engines.torch.forest.lora import delta, is_lora
-from forethought.engines.torch.forest.native.library import address, floats, library, why_not
+from forethought.engines.torch.forest.native.library import address, floats, library, way_of, why_not
 from forethought.engines.torch.forest.native.train import hooked_below
 from forethought.engines.torch.forest.vocabulary import NEVER, empty_of
 
@@ -41,7 +41,7 @@ class _Model(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int)
-            for name in ("layers", "hidden", "heads", "kv_heads", "d", "inner", "vocabulary", "bf16")
+            for name in ("layers", "hidden", "heads", "kv_heads", "d", "inner", "vocabulary", "way")
         ),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
@@ -86,7 +86,7 @@ class Weights:
     def __init__(
         self, decoder: Decoder, model: torch.nn.Module, bf16: bool, angles: tuple[torch.Tensor, torch.Tensor]
     ):
-        self.lib, self.bf16 = library(), int(bf16 and library().ft_bf16())
+        self.lib, self.way = library(), way_of(bf16)
         self._held: list[torch.Tensor] = []  # what the pointers point to
         self._copies: list[Callable[[], None]] = []  # how each copied matrix and bias is brought up to date
         self.refreshes, self.bytes = True, 0  # bytes of the matrices, which every token reads
@@ -107,7 +107,7 @@ class Weights:
             decoder.d,
             config.intermediate_size,
             self.vocabulary,
-            self.bf16,
+            self.way,
             inner.norm.variance_epsilon,
             decoder.scale,
             self._float(inner.embed_tokens.weight),
@@ -171,12 +171,12 @@ class Weights:
         never win (`words.NEVER`)."""
         weights = [effective(linear) for linear in linears]
         rows, columns = sum(map(len, weights)), weights[0].shape[1]
-        packed = floats(self.lib.ft_packed_size(rows, columns, self.bf16)).zero_()
+        packed = floats(self.lib.ft_packed_size(rows, columns, self.way)).zero_()
         self.bytes += packed.nbytes
         first = 0
         for w, linear in zip(weights, linears, strict=True):
             self.refreshes &= w.data_ptr() == linear.weight.data_ptr()
-            self._copy(self.lib.ft_pack_rows, first, len(w), columns, address(w), address(packed), self.bf16)
+            self._copy(self.lib.ft_pack_rows, first, len(w), columns, address(w), address(packed), self.way)
             first += len(w)
         self._held.extend([packed, *weights])
         return address(packed), self._bias(linears, without)
