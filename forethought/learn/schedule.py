@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from forethought.recipe.schedules import factor
 from forethought.recipe.schema import OptimSpec, UntilSpec
 
 
 def lr_scale(optim: OptimSpec, step: int, steps: int) -> float:
-    """Factor on the rate for the update after `step` finished ones: linear warm-up, constant, linear decay at
-    the end."""
+    """Factor on the rate for the update after `step` finished ones: a straight warm-up, times what the
+    schedule makes of it (`recipe.schedules`)."""
     warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup else 1.0
-    cool = min(1.0, (steps - step) / (optim.decay * steps)) if optim.decay else 1.0
-    return warm * cool
+    return warm * factor(optim, step, steps)
 
 
 def reached(until: UntilSpec, evaluations: Sequence[Mapping[str, float]]) -> str:

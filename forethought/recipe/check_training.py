@@ -9,6 +9,7 @@ from forethought.recipe.check_loss import check_loss
 from forethought.recipe.layout import BASE, OWN, has_planner, policy_of, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, listed, one_per_level, within
 from forethought.recipe.roles import frozen_in
+from forethought.recipe.schedules import check_schedule
 from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.recipe.speaking import of_another_workflow, roles_of
 
@@ -122,3 +123,5 @@ def _check_optim(where: str, stage: TrainingSpec) -> None:
     above(f"{where}.optim.clip_norm", optim.clip_norm, 0)
     at_least(f"{where}.optim.warmup", optim.warmup, 0)
     within(f"{where}.optim.decay", optim.decay, 0, 1)
+    within(f"{where}.optim.least", optim.least, 0, 1)
+    check_schedule(f"{where}.optim", stage)

@@ -11,8 +11,8 @@ from forethought.core.consent import OF_MODEL
 from forethought.core.named import file_of, is_named, names_code
 
 _KEYS = re.compile(
-    r"workflow(\.name)?|task\.(name|environment|grader)(\..+)?|trackers(\..+)?|schedule"
-    r"|stage\.\d+\.(kind|loss(\.name)?|credit(\.name)?|schedule|parts\.[^.]+)"
+    r"workflow(\.name)?|task\.(name|environment|grader)(\..+)?|trackers(\..+)?"
+    r"|stage\.\d+\.(kind|loss(\.name)?|credit(\.name)?|optim\.schedule|parts\.[^.]+)"
 )
 """Addresses of values that name code where there is a colon in them. A value that names a file,
 `X.py:name`, is code wherever it stands, and so is a key of `stage.N.reward.ROLE`."""

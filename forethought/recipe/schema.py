@@ -93,8 +93,8 @@ class EvalSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimSpec:
-    """AdamW, or Muon on the hidden matrices with AdamW on the rest. Linear warm-up, then constant or linear
-    decay."""
+    """AdamW, or Muon on the hidden matrices with AdamW on the rest. The rate rises over the warm-up, then
+    follows the schedule."""
 
     name: Literal["adamw", "muon"] = "adamw"
     """`adamw`, or `muon` on the hidden matrices with AdamW on the rest."""
@@ -110,8 +110,14 @@ class OptimSpec:
     """Most norm of a gradient; a larger one is scaled down to it."""
     warmup: int = 5
     """Steps in which the rate rises linearly from zero."""
+    schedule: str = "wsd"
+    """How the rate moves after the warm-up: `constant`, `linear`, `cosine`, `wsd` (stays, and falls over
+    the last `decay` of the stage), one that an installed package declares, or your own function as
+    `schedules.py:name` (docs/schedules.md)."""
     decay: float = 0.0
-    """Share of the stage's steps, at its end, in which the rate falls linearly to zero."""
+    """Of `wsd`: share of the stage's steps, at its end, in which the rate falls linearly. 0: it stays."""
+    least: float = 0.0
+    """Share of the rate at which `linear`, `cosine` and `wsd` end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,9 +345,12 @@ class TrainingSpec(StageSpec):
         return 0.0
 
     def with_paths(self, where: str, change: Change) -> StageSpec:
-        """The stage with every path in it changed by `change`: here that of its loss."""
+        """The stage with every path in it changed by `change`: here those of its loss and its schedule."""
+        schedule = named_with(change, f"{where}.optim.schedule", self.optim.schedule)
         return replace(
-            self, loss=replace(self.loss, name=named_with(change, f"{where}.loss", self.loss.name))
+            self,
+            loss=replace(self.loss, name=named_with(change, f"{where}.loss", self.loss.name)),
+            optim=replace(self.optim, schedule=schedule),
         )
 
 

@@ -100,9 +100,7 @@ def _other_past(before: StageSpec, now: StageSpec, done: int) -> str:
         return ""
     scales = [[lr_scale(one.optim, step, one.steps) for step in range(done)] for one in (before, now)]
     if scales[0] != scales[1]:
-        return (
-            f"optim.decay follows the stage's length: of {now.steps} steps the first {done} have other rates"
-        )
+        return f"optim.schedule follows the stage's length: of {now.steps}, the first {done} have other rates"
     easy = [min(done, round(one.easy_first * one.steps)) for one in (before, now)]
     if easy[0] != easy[1]:
         return (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from forethought.core.metrics import Mean, Metric
-from forethought.core.types import Task
+from forethought.core.types import Segment, Task
 from forethought.learn.batches import demonstration_segments
 from forethought.stages.isolation.extras import extras
 from forethought.stages.outcome import Step
@@ -18,13 +19,23 @@ def step(s: Setting, k: int, conflict: bool) -> Step:
     gradients."""
     rng = s.rng(k)
     tasks = s.tasks(rng, s.spec.batch, k)
+    roles = _loss_roles(s, tasks, rng)
     failed: list[int] = []
-    segments = demonstration_segments(s.rollouts, tasks, _loss_roles(s, tasks, rng), failed=failed)
+    segments = demonstration_segments(s.rollouts, tasks, roles, failed=failed)
+    had = 0
+    while had < (had := _tokens(segments)) < s.spec.batch_tokens:  # ends where nothing more can be shown
+        more = s.tasks(rng, s.spec.batch, k)
+        tasks, roles, failed = tasks + more, roles + _loss_roles(s, more, rng), []
+        segments = demonstration_segments(s.rollouts, tasks, roles, failed=failed)
     counts: dict[str, Metric] = {"failed/task": Mean(len(failed), len(tasks))}
     if not segments:
         return Step(counts, failed=len(failed), tried=len(tasks))
     found = update(s, k, *extras(s, k, segments, imitation(s.spec, segments)), conflict)
     return Step(found | counts, failed=len(failed), tried=len(tasks))
+
+
+def _tokens(segments: Sequence[Segment]) -> int:
+    return sum(len(segment.token_ids) for segment in segments)
 
 
 def _loss_roles(s: Setting, tasks: list[Task], rng: random.Random) -> list[set[str]]:

@@ -252,7 +252,7 @@ def test_a_change_that_no_recipe_can_have_is_a_mistake_of_the_recipe(begun, chan
 
 def test_a_schedule_that_follows_the_length_is_refused_where_it_has_begun(tmp_path):
     falls = {"optim": {"lr": 0.5, "warmup": 0, "decay": 0.9}}
-    with pytest.raises(UserError, match="optim.decay follows the stage's length"):
+    with pytest.raises(UserError, match="optim.schedule follows the stage's length"):
         resume(stopped(tmp_path / "a", 3, recipe_of(first=falls)), "stage.0.until.steps=9")
     easy = {"easy_first": 0.5, "easy_levels": [1]}
     with pytest.raises(UserError, match="easy_first follows the stage's length"):

@@ -88,6 +88,21 @@ def test_imitation_takes_the_step_of_the_mean_over_its_tokens():
     assert stage.engine.versions == {"base": 1} and result.trees == ()
 
 
+def test_a_step_of_so_many_tokens_has_the_gradient_of_one_large_batch():
+    one = stage_of(Imitate(roles=BOTH, batch=1, levels=(1,), optim=SGD))
+    one.step(0)
+    each = sum(len(segment.token_ids) for segment in one.engine.learned[0][0].segments)
+    stage = stage_of(Imitate(roles=BOTH, batch=1, batch_tokens=2 * each + 1, levels=(1,), optim=SGD))
+    stage.step(0)
+    [(batch, objective)] = stage.engine.learned
+    tokens = 3 * (2 + 5)  # three demonstrations of one level, each as long as the other
+    assert len([s for s in batch.segments if s.parent == -1]) == 3
+    assert objective.denominators == {"sft": tokens}
+    for role in BOTH:
+        up = 3 / tokens
+        assert stage.engine.weights["base"][role] == pytest.approx([-up / 3, up * 2 / 3, -up / 3])
+
+
 def test_tasks_of_a_batch_come_in_families_on_one_screen():
     stage = stage_of(Imitate(roles=BOTH, batch=6, share=3, optim=SGD))
     stage.step(0)

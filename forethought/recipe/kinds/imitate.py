@@ -9,7 +9,7 @@ from forethought.core.errors import RecipeError, unknown
 from forethought.recipe.check_isolation import check_isolation
 from forethought.recipe.check_training import check_training
 from forethought.recipe.kinds.words import trains
-from forethought.recipe.ranges import one_per_level, within
+from forethought.recipe.ranges import at_least, one_per_level, within
 from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.recipe.work import Lengths, Work
 
@@ -20,6 +20,9 @@ class Imitate(TrainingSpec):
     loss_share: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Role -> for each level, the share of demonstrations in which that role's tokens carry loss.
     Absent: all."""
+    batch_tokens: int = 0
+    """Tokens of a step, prompts included: demonstrations are drawn `batch` at a time until there are so
+    many, and have the gradient of one large batch. 0: `batch` demonstrations, however long."""
 
     learns_from: ClassVar = "demonstrations"
     default_loss: ClassVar = "sft"
@@ -27,6 +30,7 @@ class Imitate(TrainingSpec):
     def check(self, where: str, recipe: Recipe) -> None:
         """RecipeError for what imitation cannot do in this recipe."""
         check_training(where, self, recipe)
+        at_least(f"{where}.batch_tokens", self.batch_tokens, 0)
         for role, shares in self.loss_share.items():
             here = f"{where}.loss_share.{role}"
             if role not in self.roles:
@@ -42,11 +46,10 @@ class Imitate(TrainingSpec):
 
     def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:
         """Steps, and tokens trained: expected, and at most. `used`: share of a budget that turns fill."""
-        return Work(
-            steps=self.steps,
-            trained=self.batch * (n.prompt + used * sum(n.said.values())),
-            trained_most=self.batch * n.path,
-        )
+        each = n.prompt + used * sum(n.said.values())
+        draws = max(1.0, self.batch_tokens / (self.batch * each))
+        most = max(self.batch * n.path, self.batch_tokens + self.batch * n.path if self.batch_tokens else 0)
+        return Work(steps=self.steps, trained=draws * self.batch * each, trained_most=most)
 
     def outline(self, recipe: Recipe) -> str:
         """One line for a dry run."""
