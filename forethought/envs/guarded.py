@@ -188,6 +188,7 @@ def _attributes(taskset: Any) -> None:
     need(
         isinstance(taskset.turns, int) and taskset.turns >= 1, taskset.turns, "a whole number from 1", "turns"
     )
+    need(isinstance(taskset.told, str), taskset.told, "text", "told")
     side, most = taskset.side, taskset.observation
     need(side in get_args(Side), side, " or ".join(get_args(Side)), "side")
     need(type(most) is int and most >= 0, most, "a whole number from 0", "observation")

@@ -32,7 +32,7 @@ def demonstration_segments(
                 failed.append(i)
             continue
         above = _context(segments, contexts, rollouts, task)
-        prompt = rollouts.words.prompt_ids(task) if task.context else rollouts.words.root_ids(task)
+        prompt = _own_prompt(rollouts, task)
         above = _add(segments, Segment(parent=above, token_ids=prompt))
         for turn, ids in shown[i]:
             trains = turn.role is not None and (roles is None or turn.role in roles)
@@ -58,7 +58,7 @@ def tree_segments(
         for node in tree.nodes:
             if node.parent is None:
                 above = _context(segments, contexts, rollouts, tree.task)
-                shared = len(segments[above].token_ids) if above >= 0 else 0
+                shared = sum(len(ids) for _, ids in rollouts.words.shared(tree.task)) if above >= 0 else 0
                 at[node.id] = _add(segments, Segment(parent=above, token_ids=node.token_ids[shared:]))
             elif not node.token_ids:
                 at[node.id] = at[node.parent]
@@ -115,14 +115,22 @@ def _context_only(s: Segment) -> Segment:
     return replace(s, stream=None, weight=(), advantage=(), old_logprobs=(), ref_logprobs=(), sequence=-1)
 
 
+def _own_prompt(rollouts: Rollouts, task: Task) -> tuple[int, ...]:
+    """What no other task shares of a prompt."""
+    words = rollouts.words
+    if task.context:
+        return words.prompt_ids(task)
+    return words.root_ids(task)[sum(len(ids) for _, ids in words.shared(task)) :]
+
+
 def _context(segments: list[Segment], contexts: dict[str, int], rollouts: Rollouts, task: Task) -> int:
-    if not task.context:
-        return -1
-    if task.context not in contexts:
-        contexts[task.context] = _add(
-            segments, Segment(parent=-1, token_ids=rollouts.words.begun(task.context))
-        )
-    return contexts[task.context]
+    """The segment under which the task's own prompt lies, -1 for none; what tasks share is there once."""
+    above = -1
+    for key, ids in rollouts.words.shared(task):
+        if key not in contexts:
+            contexts[key] = _add(segments, Segment(parent=above, token_ids=ids))
+        above = contexts[key]
+    return above
 
 
 def _add(segments: list[Segment], segment: Segment) -> int:

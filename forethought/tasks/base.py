@@ -67,6 +67,9 @@ class Taskset:
     turns: int = 1  # most acting turns of one episode (1: the whole execution in one turn)
     spaced: bool = True  # words with single spaces between them; False: free text
     observation: int = 0  # most words of one observation (free text: tokens); 0: as demonstrations show
+    # of a taskset in words: what a model that reads language is told before the task, as one message with it
+    # in the model's chat template; "": nothing, the model reads bare words
+    told: str = ""
     side: Side = "user"  # who gives observations in a conversation: the user, or a tool
     paths: Sequence[str] = ()  # of the task table: options that are files of data, relative to the recipe
     notes: Sequence[str] = ()  # what a run says at its start, such as what was left out

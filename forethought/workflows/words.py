@@ -15,6 +15,7 @@ from forethought.recipe.schema import RoleSpec
 from forethought.tasks.base import Asks, FreeText, Pool, face, needed
 from forethought.workflows.drawing import drawn
 
+HERE = "forethought"  # stands for the task where only what is written around it is looked for
 SHORT, KEPT = 2000, 4096  # characters of a piece whose tokens are kept; how many are
 
 
@@ -52,6 +53,7 @@ class Words:
         self._openings = {role: taskset.opening(role) for role in self.roles}
         marks = free.marks() if not self.spaced and (free := face(taskset, FreeText)) else ()
         self._own = frozenset([*marks, *self._openings.values(), *self._stops.values()])
+        self._front, self._back = self._around()
         # tokens of a word
         self.longest = max(len(self.piece(word)) for word in taskset.words(self.roles)) if self.spaced else 1
         self.budgets = {role: rows[role].budget or taskset.budget(role) * self.longest for role in self.roles}
@@ -124,10 +126,30 @@ class Words:
         return f"{text}\n{more}" if text and more else text + more
 
     def begun(self, text: str) -> tuple[int, ...]:
-        """Token ids of the first text of a path: the model's own beginning, where it has one, and the
-        text."""
+        """Token ids of the first text of a path: what comes before it in every path, and the text."""
         ids = self.engine.encode(text) if self.spaced else self.engine.plain(text, self._own)
-        return self.engine.begin + ids
+        return self._front + ids
+
+    def shared(self, task: Task) -> list[tuple[str, tuple[int, ...]]]:
+        """Pieces at the beginning of a prompt that other tasks have too, one after the other, as (what makes
+        two of them the same, token ids): what every task is told, and its context."""
+        told = [("", self._front)] if self._told else []
+        if not task.context:
+            return told
+        begin = () if self._told else self._front
+        return [*told, (task.context, begin + self.engine.encode(task.context))]
+
+    def _around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids before and after the task's own words in its first message: the chat template's, where
+        the model has one, and what the taskset tells a reader of language before a task."""
+        self._told = self.taskset.told if self.spaced else ""
+        if not self._told:
+            return self.engine.begin, ()
+        chat = self.engine.chat([{"role": "user", "content": f"{self._told}\n\n{HERE}"}])
+        if chat is None:
+            return self.engine.begin + self.engine.encode(f"{self._told}\n\n"), ()
+        front, _, back = self.engine.decode(chat).partition(HERE)
+        return self.engine.encode(front), self.engine.encode(back)
 
     def after(self, text: str, more: str) -> str:
         """Two texts in a row."""
@@ -165,11 +187,12 @@ class Words:
             return ()
         opening = self.opening(role or self.roles[0])
         if self.spaced:
-            return (
-                self.begun(task.context) + self.prompt_ids(task, role, first)
-                if task.context
-                else self.begun(self.after(self.after(task.prompt, first), opening))
-            )
+            if task.context:
+                return self.begun(task.context) + self.prompt_ids(task, role, first)
+            said = self.after(task.prompt, first)
+            if self._back:
+                return self.begun(said) + self._back + self.engine.encode(opening)
+            return self.begun(self.after(said, opening))
         messages = list(needed(self.taskset, Asks, "spaced = False").messages(task))
         if first and messages:
             messages[-1] = {**messages[-1], "content": self.observed(messages[-1]["content"], first)}
@@ -180,7 +203,10 @@ class Words:
 
     def prompt_ids(self, task: Task, role: str | None = None, first: str = "") -> tuple[int, ...]:
         """What follows the context of a task that has one."""
-        return self.piece(self.after(self.after(task.prompt, first), self.opening(role or self.roles[0])))
+        said, opening = self.after(task.prompt, first), self.opening(role or self.roles[0])
+        if self._back:
+            return self.piece(said) + self._back + self.engine.encode(opening)
+        return self.piece(self.after(said, opening))
 
     def root_text(self, task: Task, role: str | None = None, first: str = "") -> str:
         """The prompt to be read by people. Of free text, whose template is not shown, without the opening."""

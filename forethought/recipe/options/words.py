@@ -30,6 +30,9 @@ class Desk:
     """The language of the plans: words, a path with slashes, or JSON (docs/interface.md)."""
     tags: dict[str, str] = field(default_factory=dict)
     """Other names of the tags, such as `{ plan = "steps", act = "do" }`."""
+    told: bool = False
+    """A model that reads language is told the rules before each task, in one message with it by its chat
+    template, where it has one. Off: it reads bare words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +52,9 @@ class Blocksworld:
     """Probability that success is reported the wrong way round, where noise is on."""
     exclude: str | None = None
     """A file of problems (one `{"id", "pddl"}` a line) whose classes are left out of both splits too."""
+    wording: Literal["towers", "language", "mystery"] = "towers"
+    """How a problem is written: as towers, in sentences, or in the same sentences with every predicate and
+    action renamed (PlanBench's mystery domain). Step by step there are towers alone."""
+    told: bool = False
+    """A model that reads language is told the rules before each problem, in one message with it by its chat
+    template, where it has one. Off: it reads bare words."""

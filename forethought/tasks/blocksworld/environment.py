@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from forethought.core.errors import ForethoughtError
@@ -26,8 +26,9 @@ class Luck:
 class AtOnce(Environment):
     """One execution of acts; over after one step."""
 
-    def __init__(self, task: Task, luck: Luck):
-        self._task, self._luck = task, luck
+    def __init__(self, task: Task, luck: Luck, heard: Callable[[str], str] = str):
+        """`heard`: an action in the family's words (`wordings`)."""
+        self._task, self._luck, self._heard = task, luck, heard
         self._over = False
 
     def reset(self, task: Task, seed: int) -> None:
@@ -37,7 +38,7 @@ class AtOnce(Environment):
     def step(self, action: str) -> Outcome:
         """Execute a whole plan of primitives at once; the episode is over after it."""
         self._refuse_more()
-        parsed = words.act_grammar(self._task.state.names).parse(action)
+        parsed = words.act_grammar(self._task.state.names).parse(self._heard(action))
         if isinstance(parsed, Refusal):
             return self._end(False, str(parsed))
         trace = self._run(parsed.value)

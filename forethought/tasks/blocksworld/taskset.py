@@ -34,6 +34,7 @@ from forethought.tasks.blocksworld.files import (
 )
 from forethought.tasks.blocksworld.problem import Problem, class_hash, solve
 from forethought.tasks.blocksworld.strips import Step
+from forethought.tasks.blocksworld.wordings import WORDINGS, Wording
 from forethought.tasks.guided import Guided
 
 SPARE_MOVES = 2  # by which a plan may be longer than the best before its words run out
@@ -63,6 +64,8 @@ class Blocksworld(Guided):
             raise RecipeError(
                 "task.retry", "only an actor that acts step by step can try again: add stepwise = true"
             )
+        self.wording = _wording(options.get("wording", "towers"), self.stepwise)
+        self.told = self.wording.told if _flag("told", options) else ""
         self.slip = _probability("slip", options.get("slip", 0.0))
         self.flip = _probability("flip", options.get("flip", 0.0))
         self.excluded = held_out() | _excluded(options.get("exclude", ""))
@@ -76,7 +79,8 @@ class Blocksworld(Guided):
 
     def vocabulary(self) -> list[str]:
         """Every word that a task, plan, action or observation can contain."""
-        return words.vocabulary() + (words.SEEN if self.stepwise else [])
+        known = words.vocabulary() + (words.SEEN if self.stepwise else [])
+        return list(dict.fromkeys([*known, *self.wording.vocabulary(), *self.told.split()]))
 
     # --- tasks ---
 
@@ -100,7 +104,7 @@ class Blocksworld(Guided):
                 name = f"bw-{class_hash(problem)}-{rng.getrandbits(48):012x}"
                 goal_towers = problem.goal_towers()
                 rng.shuffle(goal_towers)
-                tasks[i] = _task(name, problem, levels[i], goal_towers)
+                tasks[i] = self._task(name, problem, levels[i], goal_towers)
             waiting = waiting[together:]
         return [tasks[i] for i in range(len(levels))]
 
@@ -118,7 +122,7 @@ class Blocksworld(Guided):
                 from_strips(record.problem, record.where), record.problem.objects, record.where
             )
             level = 2 * len(solve(problem.below, problem.goal))
-            tasks.append(_task(record.id, problem, level, problem.goal_towers()))
+            tasks.append(self._task(record.id, problem, level, problem.goal_towers()))
         return tasks
 
     def _pool(self, split: Split) -> list[pools.Pool]:
@@ -165,16 +169,16 @@ class Blocksworld(Guided):
     def oracle_plan(self, task: Task) -> str:
         """An optimal plan: shortest in primitives, its moves to the table merged into `clear` where they
         follow each other."""
-        return words.plan_grammar(task.state.names).render(_oracle(task.state))
+        return self.wording.said(words.plan_grammar(task.state.names).render(_oracle(task.state)))
 
     def demonstrate(self, task: Task) -> list[Turn]:
         """An optimal plan, and the acts that carry it out, step by step with what is seen after each."""
         plan, grammar = _oracle(task.state), words.act_grammar(task.state.names)
         acts = words.expand(task.state, plan).acts
-        said = words.plan_grammar(task.state.names).render(plan)
+        said = self.wording.said(words.plan_grammar(task.state.names).render(plan))
         turns = [Turn(role="plan", text=self.plan_of(task, said))]
         if not self.stepwise or not acts:
-            return [*turns, Turn(role="act", text=grammar.render(acts))]
+            return [*turns, Turn(role="act", text=self.wording.said(grammar.render(acts)))]
         for act, seen in zip(acts, words.seen_after(task.state, acts), strict=True):
             turns += [Turn(role="act", text=grammar.render((act,))), Turn(role=None, text=seen)]
         return turns[:-1]  # the goal holds: nothing is read any more
@@ -182,23 +186,27 @@ class Blocksworld(Guided):
     def steps(self, task: Task, plan: str) -> list[str]:
         """The subgoals of the plan; step by step, each as often as it takes primitives (one that cannot be
         carried out as often as a move)."""
-        subgoals = accepted(_parse_plan(task, plan)).value
+        subgoals = accepted(self._parse_plan(task, plan)).value
         times = [1] * len(subgoals)
         if self.stepwise:
             done = words.expand(task.state, subgoals).each
             times = [*done, *[2] * (len(subgoals) - len(done))]
-        found = [" ".join(step) for step, n in zip(subgoals, times, strict=True) for _ in range(n)]
+        found = [
+            self.wording.said(" ".join(step))
+            for step, n in zip(subgoals, times, strict=True)
+            for _ in range(n)
+        ]
         return found or [words.PLAN_END]
 
     # --- verdicts ---
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
         """Accepted or refused, by the plan's grammar alone."""
-        return verdict(_parse_plan(task, text))
+        return verdict(self._parse_plan(task, text))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
         """1 if the plan's subgoals can be carried out in order and reach the goal, else 0 with the reason."""
-        plan = _parse_plan(task, text)
+        plan = self._parse_plan(task, text)
         if isinstance(plan, Refusal):
             return verdict(plan)
         carried = words.expand(task.state, plan.value)
@@ -207,16 +215,17 @@ class Blocksworld(Guided):
 
     def spelled(self, task: Task, text: str) -> str:
         """An accepted plan as the oracle would write it."""
-        return words.plan_grammar(task.state.names).render(accepted(_parse_plan(task, text)).value)
+        said = words.plan_grammar(task.state.names).render(accepted(self._parse_plan(task, text)).value)
+        return self.wording.said(said)
 
     def meaning(self, task: Task, text: str) -> str:
         """The parsed plan as text: two spellings of one plan are equal."""
-        return str(_parse_plan(task, text))  # what was parsed: spacing and spelling are gone
+        return str(self._parse_plan(task, text))  # what was parsed: spacing and spelling are gone
 
     def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
         """The acts must be, word for word, the one legal execution of the plan; a plan without one is
         followed by nothing."""
-        subgoals = _parse_plan(task, plan)
+        subgoals = self._parse_plan(task, plan)
         if isinstance(subgoals, Refusal):
             return Verdict(score=0.0, reason=f"the plan: {subgoals}")
         carried = words.expand(task.state, subgoals.value)
@@ -229,7 +238,7 @@ class Blocksworld(Guided):
             )
         steps: list[Step] = []
         for act in acts:
-            parsed = words.act_grammar(task.state.names).parse(act)
+            parsed = words.act_grammar(task.state.names).parse(self.wording.heard(act))
             if isinstance(parsed, Refusal):
                 return verdict(parsed)
             steps += parsed.value
@@ -239,7 +248,7 @@ class Blocksworld(Guided):
     def judge_acts(self, task: Task, text: str) -> dict[str, bool]:
         """executable: a sentence of acts, each legal; goal: and the goal holds after them; optimal: and no
         shorter acts exist. Of several turns, one after the other."""
-        parsed = words.act_grammar(task.state.names).parse(_as_one(text))
+        parsed = words.act_grammar(task.state.names).parse(self.wording.heard(_as_one(text)))
         if isinstance(parsed, Refusal):
             return {"executable": False, "goal": False, "optimal": False}
         trace = words.run_acts(task.state, parsed.value)
@@ -254,24 +263,22 @@ class Blocksworld(Guided):
         luck = Luck(slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
         if self.stepwise:
             return Stepwise(task, luck, turns=self.turns, retry=self.retry)
-        return AtOnce(task, luck)
+        return AtOnce(task, luck, self.wording.heard)
+
+    def _task(self, name: str, problem: Problem, level: int, goal_towers: list[list[str]]) -> Task:
+        context, prompt = self.wording.context(problem), self.wording.prompt(goal_towers)
+        return Task(id=name, taskset=self.name, level=level, context=context, prompt=prompt, state=problem)
+
+    def _parse_plan(self, task: Task, text: str) -> Parsed | Refusal:
+        """An empty plan is one only where the goal holds already."""
+        return words.plan_grammar(task.state.names, min(task.level, 1)).parse(self.wording.heard(text))
 
 
 # --- pieces ---
 
 
-def _task(name: str, problem: Problem, level: int, goal_towers: list[list[str]]) -> Task:
-    context, prompt = words.context_text(problem), words.prompt_text(goal_towers)
-    return Task(id=name, taskset=Blocksworld.name, level=level, context=context, prompt=prompt, state=problem)
-
-
 def _oracle(problem: Problem) -> tuple[Step, ...]:
     return tuple(words.merge(problem, solve(problem.below, problem.goal)))
-
-
-def _parse_plan(task: Task, text: str) -> Parsed | Refusal:
-    """An empty plan is one only where the goal holds already."""
-    return words.plan_grammar(task.state.names, min(task.level, 1)).parse(text)
 
 
 def _as_one(text: str) -> str:
@@ -306,6 +313,17 @@ def _flag(key: str, options: Mapping[str, object]) -> bool:
     if not isinstance(value, bool):
         raise RecipeError(f"task.{key}", f"expected true or false, found {value!r}")
     return value
+
+
+def _wording(name: object, stepwise: bool) -> Wording:
+    if not isinstance(name, str) or name not in WORDINGS:
+        raise RecipeError("task.wording", unknown("wording", str(name), WORDINGS))
+    if stepwise and name != "towers":
+        raise RecipeError(
+            "task.wording",
+            f'{name!r} has no words for what is seen between acts; take "towers" with stepwise',
+        )
+    return WORDINGS[name]
 
 
 def _probability(key: str, value: object) -> float:

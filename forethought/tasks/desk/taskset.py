@@ -38,6 +38,7 @@ from forethought.recipe.options.words import Desk as Table
 from forethought.tasks.base import Split
 from forethought.tasks.desk.blink import Looks, mistake
 from forethought.tasks.desk.plans import PLANS, Plan, plans_of
+from forethought.tasks.desk.told import told
 from forethought.tasks.guided import Guided
 
 NAMES = tuple("abcdefghijklmnopqrstuvwx")
@@ -82,10 +83,12 @@ class Desk(Guided):
             value = options.get(key, default)
             if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
                 raise RecipeError(f"task.{key}", f"expected {type(default).__name__}, found {value!r}")
-            if key != "tags":
+            if key not in ("tags", "told"):
                 setattr(self, key, value)
         self._check_ranges()
         self.tags = _tags(options.get("tags", {}))
+        if options.get("told", False):
+            self.told = told(self.plans, self.parents, self.stepwise, ROOT, self.tags)
         deepest = 7 if not self.stepwise else 6
         self.levels = levels or (1, 2, 3, 4, 5)
         for level in self.levels:
@@ -131,7 +134,8 @@ class Desk(Guided):
         """Every word that a task, plan, action or observation can contain."""
         special = ["GOAL", self.tags.open("plan"), *self.stops.values(), "<obs>", "</obs>", ROOT, VOID]
         cells = [f"{axis}{i}" for axis in "xy" for i in range(GRID)]
-        return list(dict.fromkeys([*special, *NAMES, *cells, *VALUES, *self.language.words()]))
+        known = [*special, *NAMES, *cells, *VALUES, *self.language.words(), *self.told.split()]
+        return list(dict.fromkeys(known))
 
     # ---- generator
 
