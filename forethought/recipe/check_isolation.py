@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from forethought.core.errors import RecipeError
-from forethought.recipe.layout import policy_of, weights_of
+from forethought.recipe.layout import shares, starts_shared, weights_of
 from forethought.recipe.ranges import above, at_least, listed, within
 from forethought.recipe.roles import frozen_in, trains_all
 from forethought.recipe.schema import AdaptiveSpec, GateSpec, IsolationSpec, Recipe, TrainingSpec
@@ -23,7 +23,7 @@ def check_isolation(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
             f"{where}.isolation.{used[0]}",
             f"{listed(stage.roles)} trains weights of its own "
             f"here, so nothing else can "
-            'move; isolation is for weights that roles share (layout = "shared", or one policy)',
+            'move; isolation is for weights that roles share (layout = "shared" or "adapter", or one policy)',
         )
     for name in used:
         if name == "surgery" and others and not stage.isolation.replay:
@@ -43,12 +43,8 @@ def check_isolation(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
 
 def _shares(recipe: Recipe, stage: TrainingSpec, method: str) -> bool:
     """Whether what trains is spoken through by other roles too. Core isolation compares whole models."""
-    if weights_of(recipe, stage) == "base":
-        return True
-    named = [policy_of(recipe, role) for role in (*stage.roles, *frozen_in(recipe, stage))]
-    trained = [policy_of(recipe, role) for role in stage.roles]
-    shared = any(named.count(policy) > 1 for policy in trained)
-    return shared and method not in ("core", "transplant", "slerp")
+    whole = weights_of(recipe, stage) == "base"
+    return shares(recipe, stage) and (whole or method not in ("core", "transplant", "slerp"))
 
 
 def methods(isolation: IsolationSpec) -> list[str]:
@@ -111,11 +107,13 @@ def _check_adaptive(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
             raise RecipeError(f"{where}.{key}", f'is not read with to = "{adaptive.to}"; take it out')
     if adaptive.to == "off":
         return
-    if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
+    if not starts_shared(recipe, stage):
         raise RecipeError(
             f"{where}.to",
-            f'a stage that becomes isolated starts shared: layout = "shared", found "{recipe.layout}"',
+            'a stage that becomes isolated starts shared: layout = "shared" (or "adapter"), '
+            f'found "{recipe.layout}"',
         )
+    _check_own(f"{where}.to", adaptive.to, recipe)
     if not recipe.probes.every:
         raise RecipeError("probes.every", f"0 leaves nothing for {where} to read")
     if adaptive.min_cosine > -1 and not recipe.probes.conflict_every:
@@ -136,6 +134,11 @@ def _check_adaptive(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
             f"isolation.{methods(stage.isolation)[0]} belongs to shared "
             f"weights, which end at the switch; use one of the two",
         )
+
+
+def _check_own(where: str, to: str, recipe: Recipe) -> None:
+    if to == "model" and recipe.layout == "adapter":
+        raise RecipeError(where, 'layout "adapter" has adapters, no models; use "adapter"')
 
 
 def _read_by_a_gate(key: str, stage: TrainingSpec) -> bool:
@@ -171,13 +174,14 @@ def check_after(where: str, gate: GateSpec, stage: TrainingSpec, recipe: Recipe)
     if gate.then == "lower_rate" and gate.rate >= 1:
         raise RecipeError(f"{where}.rate", f"a factor below 1 lowers the rate, found {gate.rate}")
     if gate.then == "isolate":
-        if recipe.layout != "shared" or weights_of(recipe, stage) != "base":
+        if not starts_shared(recipe, stage):
             raise RecipeError(
                 f"{where}.then",
                 f"{listed(stage.roles)} trains weights of its own already "
                 f'(layout "{recipe.layout}"); '
-                '"isolate" is for layout = "shared"',
+                '"isolate" is for layout = "shared" or "adapter"',
             )
+        _check_own(f"{where}.isolate", gate.isolate, recipe)
         if getattr(stage.isolation, gate.isolate, 0):
             raise RecipeError(
                 f"{where}.isolate",

@@ -64,10 +64,11 @@ def _check_name(where: str, name: str, what: str) -> None:
 
 def _check_policy(where: str, policy: str, recipe: Recipe) -> None:
     _check_name(where, policy, "policy")
-    if recipe.layout == "shared":
+    if recipe.layout in ("shared", "adapter"):
+        has = "one base" if recipe.layout == "shared" else "one adapter for all roles"
         raise RecipeError(
             where,
-            f'layout "shared" has one base, so nobody would use policy {policy!r}; take it out, or use '
+            f'layout "{recipe.layout}" has {has}, so nobody would use policy {policy!r}; take it out, or use '
             'layout = "adapters" or "models"',
         )
     if has_planner(recipe):

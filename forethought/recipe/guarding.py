@@ -96,7 +96,8 @@ class AdaptiveSpec:
     """
 
     to: Literal["off", "adapter", "model", "replay", "keep_kl"] = "off"
-    """What a harmed role gets. `adapter`: the difference to the stage's start becomes an adapter;
+    """What a harmed role gets. `adapter`: the difference to the stage's start becomes an adapter (in layout
+    "adapter", where it is one already, each role goes on with one of its own);
     `model`: each role gets all weights for itself; `replay`, `keep_kl`: that method is switched on in
     the shared weights. `off`: nothing."""
     max_drop: float = 0.02

@@ -12,12 +12,14 @@ from forethought.recipe.speaking import roles_of
 Weights = Literal["base", "adapter", "model"]
 OWN: dict[str, tuple[Weights, ...]] = {
     "shared": (),
+    "adapter": ("adapter",),
     "adapters": ("adapter",),
     "mixed": ("adapter",),
     "models": ("model",),
 }
-"""Layout -> what a role can have for itself in it, beside the base that all have."""
+"""Layout -> what lies on or beside the base in it: in "adapter" one for all roles, else one for each."""
 BASE = "base"  # of a role: it speaks through the base itself
+ALL = "all"  # of a role: it speaks through the one adapter of layout "adapter"
 
 
 def policy_of(recipe: Recipe, role: str) -> str:
@@ -26,6 +28,8 @@ def policy_of(recipe: Recipe, role: str) -> str:
     row, roles = recipe.roles.get(role), roles_of(recipe)
     if row is not None and row.policy:
         return row.policy
+    if recipe.layout == "adapter":
+        return ALL
     return BASE if recipe.layout == "shared" or (recipe.layout == "mixed" and role == roles[-1]) else role
 
 
@@ -44,6 +48,21 @@ def weights_of(recipe: Recipe, stage: TrainingSpec) -> Weights:
     if recipe.layout == "shared" or on_base or (scratch and learns and trains_all(recipe, stage)):
         return "base"
     return "model" if recipe.layout == "models" else "adapter"
+
+
+def starts_shared(recipe: Recipe, stage: TrainingSpec) -> bool:
+    """Whether the stage trains the weights that the layout gives to all roles: what isolation can take
+    apart."""
+    own = weights_of(recipe, stage)
+    return (recipe.layout, own) in (("shared", "base"), ("adapter", "adapter"))
+
+
+def shares(recipe: Recipe, stage: TrainingSpec) -> bool:
+    """Whether what the stage trains is spoken through by several roles."""
+    if weights_of(recipe, stage) == "base":
+        return True
+    named = [policy_of(recipe, role) for role in roles_of(recipe)]
+    return any(named.count(policy_of(recipe, role)) > 1 for role in stage.roles)
 
 
 def has_planner(recipe: Recipe) -> bool:

@@ -398,10 +398,10 @@ class Recipe:
     """What the recipe shows, what it costs, the result it gave."""
     seed: int = 0
     """Seed of everything that is drawn."""
-    layout: Literal["shared", "adapters", "models", "mixed"] = "adapters"
-    """Who holds the weights of the roles that name no policy. `shared`: one base; `adapters`: a base
-    with an adapter per role; `models`: a model per role; `mixed`: a base that acts (the last role), with
-    an adapter for each role before it."""
+    layout: Literal["shared", "adapter", "adapters", "models", "mixed"] = "adapters"
+    """Who holds the weights of the roles that name no policy. `shared`: one base; `adapter`: a base with
+    one adapter for all roles; `adapters`: a base with an adapter per role; `models`: a model per role;
+    `mixed`: a base that acts (the last role), with an adapter for each role before it."""
     task: TaskSpec = field(default_factory=TaskSpec)
     """What is asked: a taskset and its options."""
     workflow: WorkflowSpec = field(default_factory=WorkflowSpec)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from forethought.core.errors import RecipeError
 from forethought.engines.base import Engine, Sampler, Surgery, Trainer, Words, lacks
-from forethought.recipe.layout import weights_of
+from forethought.recipe.layout import shares
 from forethought.recipe.schema import Recipe, TrainingSpec
 
 
@@ -31,5 +31,5 @@ def _needed(recipe: Recipe) -> Iterator[tuple[str, type]]:
             yield f"stage.{i}.isolation.surgery", Surgery
         if stage.isolation.core != "none":
             yield f"stage.{i}.isolation.core", Surgery
-        if recipe.probes.conflict_every and weights_of(recipe, stage) == "base":
+        if recipe.probes.conflict_every and shares(recipe, stage):
             yield "probes.conflict_every", Surgery  # of roles that share weights

@@ -105,6 +105,8 @@ def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, dec
                 "fork",
                 f"{role} speaks through a model of its own from here on, since an adapter lies on the base",
             )
+    if p.changed.get("weights") == "adapter":
+        _apart(engine, spec, p, decide)
     trained = sorted({p.policies[role] for role in spec.roles})
     p.references = {}
     for policy in trained if compares(recipe, spec) else ():
@@ -114,6 +116,24 @@ def take_up(engine: Engine, recipe: Recipe, spec: TrainingSpec, p: Progress, dec
         p.references[policy] = name
     for policy in trained:
         engine.prepare(policy, spec.optim)
+
+
+def _apart(engine: Engine, spec: TrainingSpec, p: Progress, decide: Decide) -> None:
+    """A gate has asked for an adapter of their own for the roles that train: where they share one with roles
+    that do not, theirs begins as what they shared."""
+    for policy in dict.fromkeys(p.policies[role] for role in spec.roles):
+        own = [role for role in spec.roles if p.policies[role] == policy]
+        if policy in p.adapters and len(own) < sum(named == policy for named in p.policies.values()):
+            name = fresh(p, own[0])
+            engine.fork(policy, name, "adapter")
+            p.adapters.append(name)
+            p.policies.update(dict.fromkeys(own, name))
+            if policy in p.found:
+                p.found[name] = p.found[policy]
+            speak = f"{own[0]} speaks" if len(own) == 1 else f"{' and '.join(own)} speak"
+            decide(
+                "layout", "fork", f"{speak} through an adapter of {'its' if len(own) == 1 else 'their'} own"
+            )
 
 
 def isolate(engine: Engine, stage: Setting, p: Progress, move: Move, optim: OptimSpec) -> str:

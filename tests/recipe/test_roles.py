@@ -9,7 +9,7 @@ from forethought.engines.base import BASE
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict
-from forethought.recipe.layout import planners, policy_of, weights_of
+from forethought.recipe.layout import ALL, planners, policy_of, weights_of
 from forethought.recipe.load import load, override
 from forethought.recipe.roles import counts_of, roles_in, sampled_in
 from forethought.recipe.schema import TreeSpec
@@ -189,6 +189,7 @@ def forked(recipe, *roles: str) -> tuple[dict[str, str], list[str]]:
     ("layout", "policies", "weights"),
     [
         ("shared", dict.fromkeys(ROLES, BASE), "base"),
+        ("adapter", dict.fromkeys(ROLES, ALL), "adapter"),
         ("adapters", {role: role for role in ROLES}, "adapter"),
         ("models", {role: role for role in ROLES}, "model"),
         ("mixed", {"blink": "blink", "think": "think", "link": BASE}, "base"),

@@ -107,6 +107,14 @@ def test_a_planner_of_its_own_leaves_the_base_alone(tmp_path, layout, kind):
     assert state(tmp_path / "own")["policies"] == {"plan": "plan", "act": "base"}
 
 
+def test_one_adapter_holds_both(tmp_path):
+    said = go(desk_recipe(IMITATE, PLAN, layout="adapter"), tmp_path / "run")
+    assert [d["reason"] for d in said if d["outcome"] == "fork"] == [
+        "plan and act speak through an adapter of their own from here on"
+    ]
+    assert state(tmp_path / "run")["policies"] == {"plan": "all", "act": "all"}
+
+
 def test_shared_weights_hold_both(tmp_path):
     assert not [d for d in go(shared(IMITATE, PLAN), tmp_path / "run") if d["outcome"] == "fork"]
     assert set(weights(tmp_path / "run")) == {"base"}
@@ -124,6 +132,8 @@ def test_shared_weights_hold_both(tmp_path):
             "stage.1.weights",
         ),
         ({"layout": "models"}, [IMITATE, PLAN, IMITATE], "stage.2.weights"),
+        ({"layout": "adapter"}, [IMITATE, PLAN | {"weights": "model"}], "stage.1.weights"),
+        ({"layout": "adapter", "roles": {"plan": {"policy": "mind"}}}, [IMITATE, PLAN], "roles.plan.policy"),
         ({"layout": "adapters", "planner": {"layers": 2}}, [IMITATE, PLAN], "planner"),
         ({"layout": "models", "planner": {"path": "somewhere"}}, [IMITATE, PLAN], "planner"),
         ({"layout": "models", "planner": {"width": 30, "heads": 4}}, [IMITATE, PLAN], "planner.width"),
@@ -170,6 +180,23 @@ def test_isolation_that_cannot_work_is_refused(change, where):
     assert e.value.where == where
 
 
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"adaptive": {"to": "model"}}, "stage.1.adaptive.to"),
+        ({"isolation": {"core": "core"}}, "stage.1.isolation.core"),
+        (
+            {"gates": [{"max_drop": 0.1, "on_fail": "roll_back", "then": "isolate", "isolate": "model"}]},
+            "stage.1.gates.0.isolate",
+        ),
+    ],
+)
+def test_what_needs_whole_weights_is_refused_where_roles_share_an_adapter(change, where):
+    with pytest.raises(RecipeError) as e:
+        check(desk_recipe(IMITATE, PLAN | change, layout="adapter"))
+    assert e.value.where == where
+
+
 def test_isolation_where_nothing_is_shared_is_refused():
     for change in ({"isolation": {"replay": 0.1}}, {"adaptive": {"to": "model"}}):
         with pytest.raises(RecipeError, match="shared"):
@@ -207,6 +234,26 @@ def test_when_acting_is_harmed_it_gets_its_start_back_and_planning_goes_on_by_it
     line = metrics(tmp_path / "run")[-1]
     assert line["eval/act"] == 1.0 and line["interference/act"] == 0.0
     assert weights(tmp_path / "run")["plan"] != weights(tmp_path / "run")["base"]
+
+
+def one_adapter(*stages):
+    return desk_recipe(*stages, layout="adapter", probes={"tasks": 4, "every": 1, "conflict_every": 2})
+
+
+def test_a_shared_adapter_becomes_two_when_acting_is_harmed(tmp_path):
+    said = go(one_adapter(learned(), PLAN | {"adaptive": {"to": "adapter"}}), tmp_path / "run", harmed_desk)
+    [move] = [d for d in said if d["name"] == "isolation"]
+    assert "plan goes on as it is; act has the weights of the stage's start" in move["reason"]
+    go(one_adapter(learned()), tmp_path / "before", harmed_desk)
+    assert state(tmp_path / "run")["policies"] == {"plan": "all", "act": "act"}
+    assert weights(tmp_path / "run")["act"] == weights(tmp_path / "before")["all"]
+    assert metrics(tmp_path / "run")[-1]["eval/act"] == 1.0
+
+
+@pytest.mark.parametrize("to", ["replay", "keep_kl"])
+def test_a_method_is_switched_on_in_a_shared_adapter(tmp_path, to):
+    said = go(one_adapter(learned(), PLAN | {"adaptive": {"to": to}}), tmp_path / "run", harmed_desk)
+    assert f"{to} of act is on" in next(d["reason"] for d in said if d["name"] == "isolation")
 
 
 def test_shared_without_it_loses_acting(tmp_path):
@@ -301,6 +348,17 @@ def test_retry_isolated_keeps_what_the_first_attempt_lost(tmp_path):
     assert "a model of its own" in next(d["reason"] for d in said if d["outcome"] == "retry")
     assert metrics(tmp_path / "run")[-1]["eval/act"] == 1.0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["stages"][1]["attempts"] == 2
+
+
+def test_retry_isolated_takes_a_shared_adapter_apart(tmp_path):
+    recipe = one_adapter(learned(), gated(then="isolate", isolate="adapter"))
+    said = go(recipe, tmp_path / "run", harmed_desk)
+    assert [d["reason"] for d in said if d["stage"] == 1 and d["outcome"] == "fork"] == [
+        "plan speaks through an adapter of its own"
+    ]
+    assert state(tmp_path / "run")["policies"] == {"plan": "plan", "act": "all"}
+    go(one_adapter(learned()), tmp_path / "before", harmed_desk)
+    assert weights(tmp_path / "run")["all"] == weights(tmp_path / "before")["all"]
 
 
 def test_retry_with_a_lower_rate_uses_up_its_retries_and_goes_on(tmp_path):

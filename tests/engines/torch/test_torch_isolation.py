@@ -224,12 +224,18 @@ def test_two_base_models_plan_and_act(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "folder"), [("adapters", "adapters"), ("mixed", "adapters"), ("models", "models")]
+    ("layout", "folder"),
+    [
+        ("adapter", "adapters/all"),
+        ("adapters", "adapters/plan"),
+        ("mixed", "adapters/plan"),
+        ("models", "models/plan"),
+    ],
 )
 def test_one_recipe_switches_between_layouts(tmp_path, begun, layout, folder):
     go(tmp_path / "run", PLAN, layout=layout)
     assert moved(base_of(begun), base_of(tmp_path / "run")) == 0
-    assert (Store.open(tmp_path / "run").latest()[0] / "engine" / folder / "plan").is_dir()
+    assert (Store.open(tmp_path / "run").latest()[0] / "engine" / folder).is_dir()
 
 
 def test_extending_a_run_gives_the_bits_of_the_straight_one(tmp_path, begun):
