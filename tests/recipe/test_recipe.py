@@ -186,7 +186,7 @@ def test_a_shipped_name_wins_over_a_directory_and_a_path_reaches_it(tmp_path, mo
         ("task = 3", "task: expected a table, found the whole number 3"),
         (
             'layout = "adaptors"',
-            "layout: unknown choice 'adaptors'; did you mean 'adapters'? (known: adapters, "
+            "layout: unknown choice 'adaptors'; did you mean 'adapters'? (known: adapter, adapters, "
             "mixed, models, shared)",
         ),
         ('model = { init = "big" }', "model.init: expected one of 'small', '', found the text 'big'"),

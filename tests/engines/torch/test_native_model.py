@@ -103,10 +103,9 @@ def test_a_models_gradients_are_the_plain_forwards(kind, fields, monkeypatch):
 
 
 @pytest.mark.parametrize("targets", [("q_proj",), ("v_proj", "down_proj"), ()], ids=["one", "two", "all"])
-@pytest.mark.parametrize("small", [1 << 20, 0], ids=["added in", "beside"])
+@pytest.mark.parametrize("small", [1 << 20, 0], ids=["by the whole", "alone"])
 def test_an_adapters_gradients_are_the_plain_forwards(targets, small, monkeypatch):
-    """Where a matrix is small its adapter is added in, else it stays beside it, and the layer runs by its
-    parts."""
+    """Where matrices are small, by the whole matrix's; else the kernel forms the adapter's alone."""
     monkeypatch.setattr(layer_module, "SMALL", small)
     engine, computed = engine_of(model_of("llama", head_dim=16), targets=targets), Computed(monkeypatch)
     engine.fork("base", "plan")
@@ -118,7 +117,7 @@ def test_an_adapters_gradients_are_the_plain_forwards(targets, small, monkeypatc
             gradients(model, parameters), plain_gradients(model, parameters), strict=True
         ):
             near(found, wanted, 2e-5)
-    assert (computed.whole, computed.apart) == ((2, 0) if small else (0, 2))
+    assert (computed.whole, computed.apart) == (2, 0)
 
 
 def test_the_small_models_layers_go_through_the_kernel(monkeypatch):

@@ -21,7 +21,7 @@ from torch_kit import forest
 from forethought.core.types import Segment
 from forethought.engines.torch.forest.native import layer as layer_module
 from forethought.engines.torch.forest.native import train as train_module
-from forethought.engines.torch.forest.native.layer import WEIGHTS, Layer, Shape
+from forethought.engines.torch.forest.native.layer import GIVEN, LOW, MATRICES, WEIGHTS, Layer, Shape
 from forethought.engines.torch.forest.native.library import library, why_not
 from forethought.engines.torch.forest.native.train import Attention, Gate, Norm, Rotate
 from forethought.engines.torch.forest.packing import pack
@@ -95,7 +95,10 @@ def attended(q, k, v, mask):
 
 
 def composed(x, cos, sin, mask, rows, shape: Shape, *weights):
-    w = SimpleNamespace(**dict(zip(WEIGHTS, weights, strict=True)))
+    w = SimpleNamespace(**dict(zip(GIVEN, weights, strict=True)))
+    for name in MATRICES:
+        if (A := getattr(w, f"{name}_A")) is not None:
+            setattr(w, name, getattr(w, name) + getattr(w, f"{name}_B") @ A)
     linear = torch.nn.functional.linear
     y = normed(x, w.norm1, shape.eps)
     q, k, v = (
@@ -123,6 +126,8 @@ class Case:
         biases="",
         rows: Sequence[int] | None = None,
         bf16: bool = False,
+        rank: int = 0,
+        adapted: Sequence[str] = MATRICES,
     ):
         packed = pack(segments)
         n, a, kv = len(packed.ids_N), heads * d, kv_heads * d
@@ -151,7 +156,12 @@ class Case:
             for i, (name, size) in enumerate(sizes.items())
         }
         weights |= {name: 1 + weights[name] for name in ("norm1", "norm2")}
-        self.given = [random(n, hidden), *(weights[name] if name in given else None for name in WEIGHTS)]
+        for name in adapted if rank else ():
+            out, into = sizes[name]
+            weights[f"{name}_A"] = random(rank, into, size=0.3 * into**-0.5)
+            weights[f"{name}_B"] = random(out, rank, seed=1, size=0.5 * rank**-0.5)
+        given += [name for name in LOW if name in weights]
+        self.given = [random(n, hidden), *(weights[name] if name in given else None for name in GIVEN)]
         self.dy = random(n if rows is None else len(rows), hidden, seed=7)
 
     def native(self, x, *weights) -> torch.Tensor:
@@ -204,7 +214,7 @@ def test_bf16_rounds_the_factors_of_products():
     y, y32 = (case.native(*leaves(case.given, torch.float32)) for case in (Case(bf16=True), Case()))
     assert 1e-4 < (y - y32).abs().max() < 2e-2 * y32.abs().max()
     Case(bf16=True, biases="qkvo", rows=[2, 3, 30]).check(
-        [name in ("x", "q", "o_bias", "gate") for name in ("x", *WEIGHTS)]
+        [name in ("x", "q", "o_bias", "gate") for name in ("x", *GIVEN)]
     )
 
 
@@ -223,7 +233,28 @@ def test_rows_beyond_one_block():
 
 @pytest.mark.parametrize("asking", [*WEIGHTS, "x", "", "norm1 gate", "q down v_bias"])
 def test_what_does_not_ask_gets_no_gradient(asking):
-    Case(biases="qkvo", rows=[2, 3, 30]).check([name in asking.split() for name in ("x", *WEIGHTS)])
+    Case(biases="qkvo", rows=[2, 3, 30]).check([name in asking.split() for name in ("x", *GIVEN)])
+
+
+@pytest.mark.parametrize("bf16", PRECISIONS)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("rank", [1, 6, 70])
+def test_an_adapters_gradients_alone(sizes, rank, bf16):
+    """As those of a matrix with the product of the factors in it; the matrix below asks for none."""
+    case = Case(TREES, *sizes, biases="qkvo", rank=rank, bf16=bf16)
+    case.check([name in ("x", *LOW) for name in ("x", *GIVEN)])
+    case.rows = [2, 3, 30]
+    case.dy = case.dy[:3]
+    case.check([name in ("x", *LOW) for name in ("x", *GIVEN)])
+    case.check()
+
+
+@pytest.mark.parametrize("adapted", [("q",), ("v", "down"), ("o", "up")], ids="-".join)
+def test_adapters_on_some_matrices(adapted):
+    case = Case(LONG, 32, 40, 2, 1, 16, "qkvo", rank=3, adapted=adapted)
+    case.check([name in LOW for name in ("x", *GIVEN)])
+    case.check([name == f"{adapted[0]}_A" for name in ("x", *GIVEN)])
+    case.check([name == f"{adapted[-1]}_B" for name in ("x", *GIVEN)])
 
 
 # Threads ----------------------------------------------------------------------------------------------------
@@ -241,8 +272,9 @@ def passed(case: Case) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("bf16", PRECISIONS)
 @pytest.mark.parametrize("rows", [None, list(range(1, 900, 2))], ids=["all", "some"])
-def test_no_bit_depends_on_the_number_of_threads(rows, bf16):
-    case = Case(WIDE, 80, 136, 6, 3, 16, "qkvo", rows, bf16)
+@pytest.mark.parametrize("rank", [0, 4])
+def test_no_bit_depends_on_the_number_of_threads(rows, bf16, rank):
+    case = Case(WIDE, 80, 136, 6, 3, 16, "qkvo", rows, bf16, rank)
     assert case.given[0].shape[0] > 900 and case.shape.threads == 1
     alone = passed(case)
     for threads in (2, 3, 7):
@@ -288,12 +320,13 @@ def test_gradients_of_two_passes_add_up_and_a_pass_repeats_to_the_bit():
     case = Case(biases="qkvo")
     args = leaves(case.given, torch.float32)
     y = case.native(*args)
-    first = torch.autograd.grad(y, args, case.dy, retain_graph=True)
-    again = torch.autograd.grad(y, args, case.dy)
+    given = [t for t in args if t is not None]
+    first = torch.autograd.grad(y, given, case.dy, retain_graph=True)
+    again = torch.autograd.grad(y, given, case.dy)
     assert all(map(torch.equal, first, again))
     for _ in range(2):
         case.native(*args).backward(case.dy)
-    assert all(torch.equal(t.grad, 2 * g) for t, g in zip(args, first, strict=True))
+    assert all(torch.equal(t.grad, 2 * g) for t, g in zip(given, first, strict=True))
 
 
 def test_checkpointing_around_a_layer():
@@ -319,9 +352,12 @@ def test_inputs_that_do_not_lie_in_order():
 @pytest.mark.parametrize("segments", FORESTS.values(), ids=FORESTS)
 @pytest.mark.parametrize("rows", [None, [0], []], ids=["all", "one", "none"])
 @pytest.mark.parametrize("bf16", PRECISIONS)
-def test_nothing_is_written_beyond_its_room_or_read_before_it_is_written(segments, rows, bf16, monkeypatch):
+@pytest.mark.parametrize("rank", [0, 5])
+def test_nothing_is_written_beyond_its_room_or_read_before_it_is_written(
+    segments, rows, bf16, rank, monkeypatch
+):
     """All room is NaN beforehand and has as much of it behind, which has to be there still."""
-    case, rooms = Case(segments, 33, 37, 2, 1, 32, "qkvo", rows, bf16), []
+    case, rooms = Case(segments, 33, 37, 2, 1, 32, "qkvo", rows, bf16, rank), []
 
     def guarded(*sizes: int) -> torch.Tensor:
         n = int(np.prod(sizes))

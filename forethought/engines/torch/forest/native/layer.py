@@ -1,8 +1,9 @@
 """A decoder's layer as one autograd function: every plain layer of a small model on a CPU goes through here.
 
-Between the kernel's products nothing is handed back to Python, norms and the gate are computed again in the
-backward pass instead of kept, and an adapter is added into its matrix, whose gradient autograd then carries
-on to the adapter's own two.
+Between the kernel's products nothing is handed back to Python, and norms and the gate are computed again in
+the backward pass instead of kept. An adapter is added into its matrix. In a small layer autograd carries the
+matrix's gradient on to the adapter's two; in a larger one the kernel forms those two alone, by narrow
+products.
 
 Axes: _N tokens of the packed row, _H hidden size, _d size of a head, _S segments.
 """
@@ -20,8 +21,11 @@ from torch.autograd.function import FunctionCtx
 from forethought.engines.torch.forest.native.library import address, floats, library, way_of
 from forethought.engines.torch.forest.native.train import fits, hooked
 
-SMALL = 1 << 20  # numbers of a matrix whose whole gradient is formed for an adapter
-WEIGHTS = ("norm1", "norm2", "q", "k", "v", "o", "gate", "up", "down", "q_bias", "k_bias", "v_bias", "o_bias")
+SMALL = 1 << 18  # numbers of a layer's largest matrix up to which the whole gradients are formed for adapters
+MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+WEIGHTS = ("norm1", "norm2", *MATRICES, "q_bias", "k_bias", "v_bias", "o_bias")
+LOW = tuple(f"{name}_{factor}" for name in MATRICES for factor in "AB")  # A [rank, in], B [out, rank], scaled
+GIVEN = (*WEIGHTS, *LOW)
 
 
 class Shape(NamedTuple):
@@ -45,6 +49,8 @@ class _Layer(ctypes.Structure):
         ("span", ctypes.c_void_p),
         ("wanted", ctypes.c_int),
         *((name, ctypes.c_void_p) for name in ("row", "asks", "cos", "sin", *WEIGHTS)),
+        ("rank", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in LOW),
     ]
 
 
@@ -55,35 +61,46 @@ class _Kept(ctypes.Structure):
 class _Gradients(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_void_p)
-        for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "o_bias", "gate", "up", "down")
+        for name in ("norm1", "norm2", "qkv", "qkv_bias", "o", "o_bias", "gate", "up", "down", *LOW)
     ]
 
 
 def weights_of(layer: torch.nn.Module, d: int) -> tuple[torch.Tensor | None, ...] | None:
-    """In the order of WEIGHTS; None where the kernel does not compute such a layer (norms of queries, biases
-    of the MLP, large adapters)."""
+    """In the order of GIVEN; None where the kernel does not compute such a layer (norms of queries, biases of
+    the MLP, adapters of another kind)."""
     attn, mlp = layer.self_attn, layer.mlp
     linears = (attn.q_proj, attn.k_proj, attn.v_proj, attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     biases = [linear.bias for linear in linears]
     given = [b is not None for b in biases]
     if hasattr(attn, "q_norm") or d % library().ft_width() or any(given[4:]) or len(set(given[:3])) > 1:
         return None
-    matrices = [_matrix(linear) for linear in linears]
-    weights = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight, *matrices, *biases[:4])
-    return weights if all(w is None or fits(w) for w in weights) and None not in matrices else None
+    found = [_matrix(linear) for linear in linears]
+    if None in found:
+        return None
+    if max(matrix.numel() for matrix, _ in found) > SMALL and _one_rank([low for _, low in found]):
+        matrices = [matrix for matrix, _ in found]
+        lows = [(low[0][0], low[0][1] * low[0][2]) if low else (None, None) for _, low in found]
+    else:
+        matrices = [_added(matrix, low) for matrix, low in found]
+        lows = [(None, None)] * len(found)
+    norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
+    weights = (*norms, *matrices, *biases[:4], *(factor for low in lows for factor in low))
+    return weights if all(w is None or fits(w) for w in weights) else None
 
 
-def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
-    """With its adapter added in: the whole gradient of a small matrix costs less than an adapter's narrow
-    products. None: it is no plain one."""
+Low = tuple[torch.Tensor, torch.Tensor, float]  # A, B and scale of an adapter: scale * B A is added
+
+
+def _matrix(linear: torch.nn.Module) -> tuple[torch.Tensor, list[Low]] | None:
+    """(the matrix, the adapters that lie on it). None: it is no plain one."""
     if hooked(linear):
         return None
     if type(linear) is torch.nn.Linear:
-        return linear.weight
+        return linear.weight, []
     names = getattr(linear, "lora_A", None)
-    if names is None or linear.base_layer.weight.numel() > SMALL:
+    if names is None:
         return None
-    weight = linear.base_layer.weight
+    lows = []
     for name in () if linear.disable_adapters else linear.active_adapters:
         if name in names:
             parts = (linear.base_layer, names[name], linear.lora_B[name])
@@ -93,15 +110,26 @@ def _matrix(linear: torch.nn.Module) -> torch.Tensor | None:
                 or any(map(hooked, parts))
             ):
                 return None
-            weight = weight + linear.scaling[name] * (linear.lora_B[name].weight @ names[name].weight)
+            lows.append((names[name].weight, linear.lora_B[name].weight, linear.scaling[name]))
+    return linear.base_layer.weight, lows
+
+
+def _one_rank(lows: list[list[Low]]) -> bool:
+    """Whether there are adapters, at most one on each matrix, and all of one rank."""
+    return {len(low) for low in lows} <= {0, 1} and len({len(low[0][0]) for low in lows if low}) == 1
+
+
+def _added(weight: torch.Tensor, lows: list[Low]) -> torch.Tensor:
+    for A, B, scale in lows:
+        weight = weight + scale * (B @ A)
     return weight
 
 
 class Layer(torch.autograd.Function):
     """x [N, H] -> [N, H], or [M, H] for the M tokens in `rows` (int32, ascending); cos, sin [N, d / 2]; spans
-    [S, 3]; then the weights in the order of WEIGHTS, a bias None where there is none; those of q, k and v are
-    there together. Those of several layers in a row make one function of them all; `rows` are the last
-    one's."""
+    [S, 3]; then the weights in the order of GIVEN, a bias or a factor None where there is none; the biases of
+    q, k and v are there together. Those of several layers in a row make one function of them all; `rows` are
+    the last one's."""
 
     @staticmethod
     def forward(
@@ -135,11 +163,11 @@ class Layer(torch.autograd.Function):
     def backward(ctx: FunctionCtx, dy: torch.Tensor):
         """Gradients of x and of every weight that asks for one, last layer first."""
         cos, sin, *saved = ctx.saved_tensors
-        n = len(saved) // (2 + len(WEIGHTS))
+        n = len(saved) // (2 + len(GIVEN))
         xs, rooms, weights = saved[:n], saved[n : 2 * n], saved[2 * n :]
         wanted, grads, work, dy = ctx.needs_input_grad[6:], [], None, dy.contiguous()
         for i, layer in reversed(list(enumerate(_layers(ctx, len(xs[0]), cos, sin, weights)))):
-            own = slice(i * len(WEIGHTS), (i + 1) * len(WEIGHTS))
+            own = slice(i * len(GIVEN), (i + 1) * len(GIVEN))
             into, found = _gradients(weights[own], wanted[own])
             work = _work(layer) if work is None else work
             dx = torch.empty_like(xs[i])
@@ -165,13 +193,15 @@ def _layers(
     weights: Sequence[torch.Tensor | None],
 ) -> Iterator[_Layer]:
     spans_S3, rows, shape = ctx.given
-    n = len(weights) // len(WEIGHTS)
+    n = len(weights) // len(GIVEN)
     for i in range(n):
-        own = weights[i * len(WEIGHTS) : (i + 1) * len(WEIGHTS)]
+        own = weights[i * len(GIVEN) : (i + 1) * len(GIVEN)]
         last = rows is not None and i == n - 1
         inner, hidden = own[WEIGHTS.index("gate")].shape
+        low = own[len(WEIGHTS) :]
+        whole = own[: len(WEIGHTS)] if all(x is None for x in low) else merged(own)
         asked = (len(rows), rows, ctx.asks) if last else (tokens, None, None)
-        yield _Layer(
+        layer = _Layer(
             tokens,
             hidden,
             shape.heads,
@@ -185,8 +215,24 @@ def _layers(
             shape.scale,
             address(spans_S3),
             asked[0],
-            *map(address, (*asked[1:], cos, sin, *own)),
+            *map(address, (*asked[1:], cos, sin, *whole)),
+            next((len(A) for A in low[::2] if A is not None), 0),
+            *map(address, low),
         )
+        layer.holds = whole  # what it points to
+        yield layer
+
+
+def merged(own: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """A layer's weights with its adapters added in, in float32 under any autocast: what samples was added up
+    so too."""
+    whole, first = list(own[: len(WEIGHTS)]), WEIGHTS.index("q")
+    with torch.autocast("cpu", enabled=False):
+        for i in range(len(MATRICES)):
+            A, B = own[len(WEIGHTS) + 2 * i :][:2]
+            if A is not None:
+                whole[first + i] = torch.addmm(whole[first + i], B, A)
+    return whole
 
 
 def _work(layer: _Layer) -> torch.Tensor:
@@ -198,13 +244,12 @@ def _gradients(
 ) -> tuple[_Gradients, list[torch.Tensor | None]]:
     """Where the kernel adds gradients up, and those of the weights in their order; None where none is
     wanted."""
-    by_name, asked = (
-        dict(zip(WEIGHTS, weights, strict=True)),
-        {name for name, need in zip(WEIGHTS, wanted, strict=True) if need},
-    )
+    by_name = dict(zip(GIVEN, weights, strict=True))
+    asked = {name for name, need in zip(GIVEN, wanted, strict=True) if need}
+    asked |= {LOW[i ^ 1] for i, name in enumerate(LOW) if name in asked}  # the kernel forms both or none
     grads = {
         name: torch.zeros_like(by_name[name])
-        for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down")
+        for name in ("norm1", "norm2", "o", "o_bias", "gate", "up", "down", *LOW)
         if name in asked
     }
     sizes = [len(by_name[name]) for name in "qkv"]
@@ -218,7 +263,7 @@ def _gradients(
     for joined, names in (("qkv", ("q", "k", "v")), ("qkv_bias", ("q_bias", "k_bias", "v_bias"))):
         if joined in grads:
             grads |= zip(names, grads[joined].split(sizes), strict=True)
-    return into, [grads[name] if name in asked else None for name in WEIGHTS]
+    return into, [grads[name] if name in asked else None for name in GIVEN]
 
 
 def _room(layer: _Layer, held: torch.Tensor | None = None) -> tuple[torch.Tensor, _Kept]:

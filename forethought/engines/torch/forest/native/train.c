@@ -5,6 +5,8 @@
 #include "pointwise.h"
 #include "product.h"
 
+enum { Q, K_, V, O, GATE, UP, DOWN, MATRICES };
+
 typedef struct {
     int tokens, hidden, heads, kv_heads, d, inner, spans, way, threads; /* way: of products (`product.h`) */
     float eps, scale;
@@ -15,6 +17,8 @@ typedef struct {
     const float *cos, *sin; /* [tokens, d / 2] */
     const float *norm1, *norm2, *q, *k, *v, *o, *gate, *up, *down; /* [out, in] */
     const float *q_bias, *k_bias, *v_bias, *o_bias; /* null where there is none */
+    int rank;
+    const float *low[MATRICES][2]; /* LoRA: A [rank, in] and B [out, rank], whose product the matrix has in it already; null: none */
 } Layer;
 
 typedef struct { /* what the backward pass reads, beside the layer's input */
@@ -24,9 +28,14 @@ typedef struct { /* what the backward pass reads, beside the layer's input */
 
 typedef struct { /* null: not wanted */
     float *norm1, *norm2, *qkv, *qkv_bias, *o, *o_bias, *gate, *up, *down;
+    float *low[MATRICES][2];
 } Gradients;
 
 static int width_of(const Layer *L) { return (L->heads + 2 * L->kv_heads) * L->d; }
+static int in_of(const Layer *L, int m) { return m == DOWN ? L->inner : m == O ? L->heads * L->d : L->hidden; }
+static int out_of(const Layer *L, int m) {
+    return m == Q ? L->heads * L->d : m == K_ || m == V ? L->kv_heads * L->d : m == GATE || m == UP ? L->inner : L->hidden;
+}
 static int rows_of(int rows, int from) { return rows - from < BLOCK ? rows - from : BLOCK; }
 
 /* Rows of the wanted tokens [from, from + n), width numbers each, beside each other: where they stand, or copied to `into`. */
@@ -51,7 +60,7 @@ static long larger_of(long a, long b) { return a > b ? a : b; }
 
 static long part_of(const Layer *L) {
     Forest f = forest_of(L, 0);
-    int widest = larger_of(larger_of(width_of(L), L->heads * L->d), larger_of(L->hidden, L->inner));
+    int widest = larger_of(larger_of(width_of(L), L->rank), larger_of(L->hidden, L->inner));
     long blocks = BLOCK * (3 * (long)L->hidden + 2 * L->inner + L->heads * L->d), attend = attend_work(&f);
     return larger_of(blocks, attend) + 16 * NR +
            larger_of(product_work(widest, L->way), transposed_work(SLICE, widest, BLOCK, L->way));
@@ -62,7 +71,15 @@ static int rows_at_once(const Layer *L) { return L->threads > 1 ? 8 * BLOCK : BL
 
 /* Floats that the backward pass shares, for the rows at once. */
 static long shared_of(const Layer *L) {
-    return rows_at_once(L) * (3 * (long)L->hidden + 3 * (long)L->inner + L->heads * L->d) + 8 * NR;
+    long low = 2 * MATRICES * ((long)L->rank * rows_at_once(L) + NR);
+    return rows_at_once(L) * (3 * (long)L->hidden + 3 * (long)L->inner + L->heads * L->d) + 8 * NR + low;
+}
+
+/* Floats of the adapters' own matrices, packed. */
+static long low_of(const Layer *L) {
+    long total = 0;
+    for (int m = 0; L->rank && m < MATRICES; m++) total += packed_size(L->rank, in_of(L, m), L->way) + packed_size(L->rank, out_of(L, m), L->way);
+    return total;
 }
 
 long ft_layer_work(const Layer *L) {
@@ -70,11 +87,16 @@ long ft_layer_work(const Layer *L) {
     int way = L->way;
     long packed = packed_size(K, H, way) + packed_size(H, A, way) + 2 * packed_size(F, H, way) + packed_size(H, F, way) +
                   packed_size(H, K, way) + packed_size(A, H, way) + packed_size(F, H, way) + 2 * packed_size(H, F, way);
-    return packed + K + H + 2 * NR + L->tokens * (A + K) + shared_of(L) + L->threads * part_of(L);
+    return packed + low_of(L) + K + H + 2 * NR + L->tokens * (A + K) + shared_of(L) + L->threads * part_of(L);
+}
+
+static void times_apart(const Layer *L, int M, int N, int K, const float *a, long lda, const float *b, float *c, const float *bias, int add,
+                        float *work) {
+    product(L->way, M, N, K, a, lda, b, c, N, bias, add, work);
 }
 
 static void times(const Layer *L, int M, int N, int K, const float *a, const float *b, float *c, const float *bias, int add, float *work) {
-    product(L->way, M, N, K, a, K, b, c, N, bias, add, work);
+    times_apart(L, M, N, K, a, K, b, c, bias, add, work);
 }
 
 /* ---- packing */
@@ -86,7 +108,7 @@ typedef struct {
 } Matrix;
 
 typedef struct {
-    Matrix matrix[7];
+    Matrix matrix[3 * MATRICES];
     int n, way;
 } Packing;
 
@@ -214,7 +236,29 @@ typedef struct {
     float *dx, *d_out, *d_qkv, *parts;
     int first, rows; /* at once */
     float *d_middle, *unit, *d_unit, *act, *d_gate, *d_up, *out; /* of those rows */
+    const float *low[MATRICES][2]; /* A and B, packed */
+    float *narrow[MATRICES][2]; /* of those rows, [rows, rank]: what goes in times A, and the gradient of what comes out times B */
 } Backward;
+
+/* Where the gradient of matrix m begins of all rows, how far its rows are apart, and what went into it of the rows at once. */
+static const float *grad_of(const Backward *b, int m, long *apart, const float **in) {
+    const Layer *L = b->L;
+    long A = (long)L->heads * L->d, kv = (long)L->kv_heads * L->d, K = width_of(L), from[] = {0, A, A + kv};
+    *in = m == DOWN ? b->act : m != O ? b->unit : L->row ? b->out : b->kept->out + b->first * A;
+    *apart = m <= V ? K : out_of(L, m);
+    return m <= V ? b->d_qkv + b->first * K + from[m] : m == O ? b->d_middle : m == GATE ? b->d_gate : m == UP ? b->d_up
+                                                                                                     : b->dy + (long)b->first * L->hidden;
+}
+
+/* An adapter's narrow factors of some rows. Nothing as wide as the matrix is formed for its gradients. */
+static void narrow_rows(const Backward *b, int m, int local, int n, float *work) {
+    const Layer *L = b->L;
+    if (!b->g->low[m][0]) return;
+    long apart, at = (long)local * L->rank;
+    const float *in, *grad = grad_of(b, m, &apart, &in);
+    times(L, n, L->rank, in_of(L, m), in + (long)local * in_of(L, m), b->low[m][0], b->narrow[m][0] + at, 0, 0, work);
+    times_apart(L, n, L->rank, out_of(L, m), grad + local * apart, apart, b->low[m][1], b->narrow[m][1] + at, 0, 0, work);
+}
 
 static void unit(int n, int H, const float *x, const float *r, const float *w, float *y) {
     for (int i = 0; i < n; i++)
@@ -245,13 +289,14 @@ static void backward_out(void *job, int chunk, int thread) {
     const float *top = b->dy + from * H, *middle = kept->middle + from * H, *g_in = kept->gate + from * F, *u_in = kept->up + from * F;
     memcpy(d_middle, top, sizeof(float) * n * H);
     times(L, n, F, H, top, b->down, d_act, 0, 0, work);
-    if (b->g->down) gate((long)n * F, g_in, u_in, b->act + (long)local * F);
+    if (b->g->down || b->g->low[DOWN][0]) gate((long)n * F, g_in, u_in, b->act + (long)local * F);
     gate_backward((long)n * F, g_in, u_in, d_act, d_gate, d_up);
-    if (b->g->gate || b->g->up) unit(n, H, middle, kept->r2 + from, L->norm2, b->unit + (long)local * H);
+    if (b->g->gate || b->g->up || b->g->low[GATE][0] || b->g->low[UP][0]) unit(n, H, middle, kept->r2 + from, L->norm2, b->unit + (long)local * H);
     times(L, n, H, F, d_gate, b->gate, d_unit, 0, 0, work);
     times(L, n, H, F, d_up, b->up, d_unit, 0, 1, work);
     through_norm(n, H, middle, L->norm2, kept->r2 + from, d_unit, d_middle, spare);
-    if (b->g->o && L->row) gathered(L, from, n, A, kept->out, b->out + (long)local * A);
+    if ((b->g->o || b->g->low[O][0]) && L->row) gathered(L, from, n, A, kept->out, b->out + (long)local * A);
+    for (int m = O; m <= DOWN; m++) narrow_rows(b, m, local, n, work);
     times(L, n, A, H, d_middle, b->o, some, 0, 0, work);
     for (int i = 0; i < n; i++) {
         long row = L->row ? L->row[from + i] : from + i;
@@ -278,19 +323,32 @@ static void backward_in(void *job, int chunk, int thread) {
     float *spare = b->parts + thread * part_of(L), *work = spare + (long)BLOCK * H, *d_unit = b->d_unit + (long)local * H;
     turn(L, L->heads, from, n, b->d_qkv, L->scale, -1);
     turn(L, L->kv_heads, from, n, b->d_qkv + A, 1, -1);
-    if (b->g->qkv) unit(n, H, b->x + at, b->kept->r1 + from, L->norm1, b->unit + (long)local * H);
+    if (b->g->qkv || b->g->low[Q][0] || b->g->low[K_][0] || b->g->low[V][0]) unit(n, H, b->x + at, b->kept->r1 + from, L->norm1, b->unit + (long)local * H);
+    for (int m = Q; m <= V; m++) narrow_rows(b, m, local, n, work);
     times(L, n, H, K, b->d_qkv + from * K, b->qkv, d_unit, 0, 0, work);
     through_norm(n, H, b->x + at, L->norm1, b->kept->r1 + from, d_unit, b->dx + at, spare);
 }
 
 /* Rows [slice * SLICE, ...) of c[M, N] += a^T b over the rows at once; null: not wanted. Returns how many slices c has. */
-static int weight_slice(const Backward *b, int slice, int M, int N, const float *a, const float *right, float *c, float *work) {
+static int weight_slice(const Backward *b, int slice, int M, int N, const float *a, long apart, const float *right, float *c, float *work) {
     int n = c ? (M + SLICE - 1) / SLICE : 0, at = slice * SLICE;
     if (slice < 0 || slice >= n) return n;
     for (int from = 0; from < b->rows; from += BLOCK) {
         int some = least(SLICE, M - at), rows = rows_of(b->rows, from);
-        const float *left = a + (long)from * M + at, *other = right + (long)from * N;
-        product_transposed(b->L->way, some, N, rows, left, M, other, N, c + (long)at * N, N, work);
+        const float *left = a + from * apart + at, *other = right + (long)from * N;
+        product_transposed(b->L->way, some, N, rows, left, apart, other, N, c + (long)at * N, N, work);
+    }
+    return n;
+}
+
+/* The slices of the adapters' gradients of matrices [first, last]. */
+static int low_slices(const Backward *b, int slice, int first, int last, float *work) {
+    int n = 0, r = b->L->rank;
+    for (int m = first; m <= last; m++) {
+        long apart;
+        const float *in, *grad = grad_of(b, m, &apart, &in);
+        n += weight_slice(b, slice - n, r, in_of(b->L, m), b->narrow[m][1], r, in, b->g->low[m][0], work);
+        n += weight_slice(b, slice - n, out_of(b->L, m), r, grad, apart, b->narrow[m][0], b->g->low[m][1], work);
     }
     return n;
 }
@@ -300,11 +358,11 @@ static int slices_out(const Backward *b, int slice, float *work) {
     const Layer *L = b->L;
     int H = L->hidden, F = L->inner, A = L->heads * L->d, n = 0;
     const float *out = L->row ? b->out : b->kept->out + (long)b->first * A;
-    n += weight_slice(b, slice - n, H, F, b->dy + (long)b->first * H, b->act, b->g->down, work);
-    n += weight_slice(b, slice - n, F, H, b->d_gate, b->unit, b->g->gate, work);
-    n += weight_slice(b, slice - n, F, H, b->d_up, b->unit, b->g->up, work);
-    n += weight_slice(b, slice - n, H, A, b->d_middle, out, b->g->o, work);
-    return n;
+    n += weight_slice(b, slice - n, H, F, b->dy + (long)b->first * H, H, b->act, b->g->down, work);
+    n += weight_slice(b, slice - n, F, H, b->d_gate, F, b->unit, b->g->gate, work);
+    n += weight_slice(b, slice - n, F, H, b->d_up, F, b->unit, b->g->up, work);
+    n += weight_slice(b, slice - n, H, A, b->d_middle, H, out, b->g->o, work);
+    return n + low_slices(b, slice - n, O, DOWN, work);
 }
 
 static void sums_out(void *job, int chunk, int thread) {
@@ -318,12 +376,17 @@ static void sums_out(void *job, int chunk, int thread) {
     }
 }
 
+static int slices_in(const Backward *b, int slice, float *work) {
+    int H = b->L->hidden, K = width_of(b->L), n = weight_slice(b, slice, K, H, b->d_qkv + (long)b->first * K, K, b->unit, b->g->qkv, work);
+    return n + low_slices(b, slice - n, Q, V, work);
+}
+
 static void sums_in(void *job, int chunk, int thread) {
     const Backward *b = job;
     const Layer *L = b->L;
     int H = L->hidden, K = width_of(L);
     const float *d = b->d_qkv + (long)b->first * K;
-    if (chunk) weight_slice(b, chunk - 1, K, H, d, b->unit, b->g->qkv, b->parts + thread * part_of(L));
+    if (chunk) slices_in(b, chunk - 1, b->parts + thread * part_of(L));
     else {
         if (b->g->norm1) norm_weight(b->rows, H, b->x + (long)b->first * H, b->kept->r1 + b->first, b->d_unit, b->g->norm1);
         if (b->g->qkv_bias) add_rows(b->rows, K, d, b->g->qkv_bias);
@@ -341,7 +404,15 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
     b.d_out = work, b.d_qkv = b.d_out + (long)L->tokens * A, work = b.d_qkv + (long)L->tokens * K;
     b.d_middle = work, b.unit = b.d_middle + (long)most * H, b.d_unit = b.unit + (long)most * H + NR; /* a product may read beyond */
     b.act = b.d_unit + (long)most * H, b.d_gate = b.act + (long)most * F + NR, b.d_up = b.d_gate + (long)most * F;
-    b.out = b.d_up + (long)most * F, b.parts = b.out + (long)most * A + NR;
+    b.out = b.d_up + (long)most * F, work = b.out + (long)most * A + NR;
+    for (int m = 0; m < MATRICES; m++) {
+        if (!g->low[m][0]) continue;
+        int out = out_of(L, m);
+        b.low[m][0] = to_pack(&p, 0, 1, in_of(L, m), &L->low[m][0], &L->rank, &work);
+        b.low[m][1] = to_pack(&p, 1, 1, L->rank, &L->low[m][1], &out, &work);
+        for (int i = 0; i < 2; i++, work += (long)most * L->rank + NR) b.narrow[m][i] = work;
+    }
+    b.parts = work;
     pack(L, &p);
     if (L->row) memset(dx, 0, sizeof(float) * L->tokens * H);
     for (b.first = 0; b.first < L->wanted; b.first += most) {
@@ -353,7 +424,7 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
     for (b.first = 0; b.first < L->tokens; b.first += most) {
         b.rows = least(most, L->tokens - b.first);
         in_parallel(L->threads, (b.rows + BLOCK - 1) / BLOCK, backward_in, &b);
-        in_parallel(L->threads, 1 + weight_slice(&b, -1, K, H, 0, 0, g->qkv, 0), sums_in, &b);
+        in_parallel(L->threads, 1 + slices_in(&b, -1, 0), sums_in, &b);
     }
 }
 
