@@ -7,8 +7,11 @@ Exit codes of the command line: 0 done, 2 the user's mistake (`UserError`), 3 a 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
+
+_MACHINES = re.compile("memory|CUDA|CUBLAS", re.IGNORECASE)
 
 
 class ForethoughtError(Exception):
@@ -30,10 +33,6 @@ class RecipeError(UserError):
         self.where, self.message = where, message
         super().__init__(f"{_cut(where)}: {message}" if where else message)
 
-    def under(self, above: str) -> RecipeError:
-        """The same error by the value's whole address, where its own begins below `above`."""
-        return RecipeError(f"{above}.{self.where}" if self.where else above, self.message)
-
 
 class GateStop(ForethoughtError):
     """A gate with `on_fail = "stop"` failed: the run ended as its recipe asked."""
@@ -44,6 +43,15 @@ class GateStop(ForethoughtError):
 class FaultStop(UserError):
     """Too much of what is not ours broke (environment, task family, grader, parser): the run has saved, and
     goes on when it is mended."""
+
+
+class CodeFault(UserError):
+    """Code of the user's that trains (a credit row, a loss, a kind of stage) raised, or gave what it must
+    not. `key`: the key of the stage that names it."""
+
+    def __init__(self, key: str, message: str):
+        self.key = key
+        super().__init__(message)
 
 
 class CheckpointError(UserError):
@@ -68,6 +76,13 @@ class Interrupted(ForethoughtError):
 
 class Asked(ForethoughtError):
     """Who watches the run asked it to stop: it has written a checkpoint and can be resumed."""
+
+
+def is_machines(error: BaseException) -> bool:
+    """Whether the machine or the engine raised it (memory, disk, GPU), and not the code that was called."""
+    if isinstance(error, RuntimeError):
+        return bool(_MACHINES.search(str(error)))
+    return isinstance(error, MemoryError | OSError)
 
 
 def quoted(path: object) -> str:

@@ -46,6 +46,14 @@ def place_of(error: BaseException) -> str:
     return said if isinstance(said, str) and said else raised_at(error.__traceback__, None)
 
 
+def said_of(name: str, error: BaseException) -> str:
+    """What code of the user's called `name` raised, in a clause with the line."""
+    said, place = " ".join(str(error).split()), raised_at(error.__traceback__, None)
+    return (
+        f"{name} raised {type(error).__name__}{f': {said}' if said else ''}{f' ({place})' if place else ''}"
+    )
+
+
 def raised_at(trace: TracebackType | None, without: Collection[str] | None) -> str:
     """file:line of the user's innermost frame; of a traceback that has none, of the innermost one whose file
     is not in `without`, or "" (None: in any case)."""

@@ -157,7 +157,7 @@ def _cost(
     recipe: Recipe, stage: StageSpec, shape: Shape, lengths: Lengths, hardware: Hardware, assume: Assumptions
 ) -> StageCost:
     n = stage.lengths(lengths)
-    work = stage.work(n, assume.used, recipe)
+    work = work_of(stage, recipe, lengths, assume)
     # a token sees its path so far: half of what is said, on average
     context = n.prompt + assume.used * sum(n.said.values()) / 2
     trained = 0.0

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass, fields
 
 from forethought.core.errors import UserError, unknown
+from forethought.recipe.kinds import mended_by_user
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import roles_of
 from forethought.recipe.work import Lengths, Work, wave_of
@@ -71,7 +72,9 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
 
 def work_of(stage: StageSpec, recipe: Recipe, lengths: Lengths, assume: Assumptions) -> Work:
     """Of one step; of one problem where the stage distils with a model at hand."""
-    return stage.work(stage.lengths(lengths), assume.used, recipe)
+    where = f"stage.{recipe.stage.index(stage)}" if stage in recipe.stage else "stage"
+    with mended_by_user(stage, where):
+        return stage.work(stage.lengths(lengths), assume.used, recipe)
 
 
 def evaluations(recipe: Recipe) -> int:

@@ -19,6 +19,7 @@ from forethought.recipe.check_gates import measurements as measurements
 from forethought.recipe.check_isolation import check_probes
 from forethought.recipe.check_reinforce import CREDITS as CREDITS
 from forethought.recipe.check_roles import check_roles
+from forethought.recipe.kinds import mended_by_user
 from forethought.recipe.layout import given, has_planner, trains_whole, weights_of
 from forethought.recipe.ranges import above, at_least, known_levels, within
 from forethought.recipe.schema import ModelSpec, Recipe, TrainingSpec
@@ -46,7 +47,8 @@ def check(recipe: Recipe) -> None:
     at_least("max_bad_updates", recipe.max_bad_updates, 1)
     check_surroundings(recipe)
     for i, stage in enumerate(recipe.stage):
-        stage.check(f"stage.{i}", recipe)
+        with mended_by_user(stage, f"stage.{i}"):
+            stage.check(f"stage.{i}", recipe)
     _check_order(recipe)
 
 

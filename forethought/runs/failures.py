@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from forethought.core.errors import FaultStop, UserError
+from forethought.core.errors import CodeFault, FaultStop
 from forethought.envs.guard import Guard
 from forethought.measure.evaluate import failures
 from forethought.recipe.schema import Recipe
@@ -57,15 +57,16 @@ class Failures:
         p.failures = []  # a resumed run begins to count anew
         return self._stop(p, why)
 
-    def of_code(self, p: Progress, error: UserError) -> FaultStop:
-        """The error that ends the run where code of the user's that trains (a credit row) broke, before any
-        weights have moved in this step. What is not saved yet is saved first."""
-        if self.save and p.step not in self.store.steps():
+    def of_code(self, p: Progress, error: CodeFault, moved: bool) -> FaultStop:
+        """The error that ends the run where code of the user's that trains broke. What is not saved yet is
+        saved first, unless weights have `moved` in the step: no checkpoint is of the middle of one."""
+        if self.save and not moved and p.step not in self.store.steps():
             self.save()
-        self.decide("guard", "failures", "stop", str(error))
-        kept = "everything is saved" if p.step else "nothing was trained yet"
+        said = f"stage.{p.stage}.{error.key}: {error}"
+        self.decide("guard", "failures", "stop", said)
+        kept = f"it goes on from step {max(self.store.steps())}" if moved else _kept(p)
         return FaultStop(
-            f"stopped at step {p.step}: {error}; {kept}. Mend it, then continue with: {self.way_on}"
+            f"stopped at step {p.step}: {said}; {kept}. Mend it, then continue with: {self.way_on}"
         )
 
     @contextmanager
@@ -93,10 +94,9 @@ class Failures:
     def _stop(self, p: Progress, why: str) -> FaultStop:
         worst = self.guard.worst()
         self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}")
-        kept = "everything is saved" if p.step else "nothing was trained yet"
         return FaultStop(
             f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
-            f"{self.store.out / FILE}; {kept}. Mend it, then continue with: {self.way_on}"
+            f"{self.store.out / FILE}; {_kept(p)}. Mend it, then continue with: {self.way_on}"
         )
 
     def _tell(self, p: Progress) -> None:
@@ -130,3 +130,7 @@ class Failures:
                 self.save()
         finally:
             os._exit(FaultStop.exit_code)
+
+
+def _kept(p: Progress) -> str:
+    return "everything is saved" if p.step else "nothing was trained yet"

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 from forethought import __version__
-from forethought.core.errors import Asked, Diverged, FaultStop, GateStop, Interrupted, RecipeError, UserError
+from forethought.core.errors import Asked, CodeFault, Diverged, FaultStop, GateStop, Interrupted, UserError
 from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
-from forethought.learn.credit.own import CreditFault
-from forethought.learn.losses.terms import LOSS
 from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
 from forethought.measure.probes.monitor import Monitor
@@ -351,20 +350,19 @@ class Runner:
                 self.ledger.log(self._measure(), "eval", spec)
 
     def _guarded_step(self, stage: Stage) -> Step:
-        """A step whose update was refused moves nothing; too many of them stop the run."""
+        """A step whose update was refused moves nothing; too many of them stop the run. So does code of the
+        user's that breaks in a step, which then has never been."""
         p = self.progress
+        versions, remembered = self.engine.policies(), deepcopy(p.credit)
         try:
             with self.failures.saving(
                 lambda: self.ledger.save(interim=True)
             ):  # a step calls the task family, and credit, before it moves any weights
                 try:
                     return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
-                except CreditFault as e:
-                    raise self.failures.of_code(p, e) from e
-        except RecipeError as e:
-            if e.where != LOSS:
-                raise
-            raise e.under(f"stage.{p.stage}") from e
+                except CodeFault as e:
+                    p.credit = remembered
+                    raise self.failures.of_code(p, e, moved=self.engine.policies() != versions) from e
         except UpdateRefused as e:
             p.bad_updates += 1
             self.ledger.decide(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from forethought.core.errors import CodeFault, ForethoughtError, is_machines
+from forethought.core.metrics import Metric
+from forethought.core.places import said_of, source_of
 from forethought.recipe.schema import StageSpec
 from forethought.stages import imitate, reinforce
 from forethought.stages.outcome import Step
@@ -28,5 +31,30 @@ class Stage(Setting):
     def step(self, k: int, conflict: bool = False) -> Step:
         """Step `k` of the stage (from 0); `conflict`: also measure the cosine between the roles' gradients.
         Raises UpdateRefused if a loss or a gradient is not finite: then no policy has moved in this
-        update."""
-        return step_of(self.spec)(self, k, conflict)
+        update. CodeFault where a kind of one's own raises, or gives no Step."""
+        step = step_of(self.spec)
+        return step(self, k, conflict) if self.spec.kind in STEPS else _guarded(step, self, k, conflict)
+
+
+def _guarded(own: TakeStep, stage: Stage, k: int, conflict: bool) -> Step:
+    name = stage.spec.kind
+    try:
+        found: object = own(stage, k, conflict)
+    except ForethoughtError:
+        raise
+    except Exception as error:
+        if is_machines(error):
+            raise
+        raise CodeFault("kind", said_of(f"step of {name}", error)) from error
+    _, line = source_of(own)
+    if not isinstance(found, Step):
+        raise CodeFault(
+            "kind", f"step of {name} must return a stages.outcome.Step, gave {found!r:.60} ({line})"
+        )
+    for key, value in found.metrics.items():
+        if not isinstance(value, Metric):
+            said = (
+                f"metric {key!r} of {name} must be one of core.metrics (Mean, Sum, ...), found {value!r:.60}"
+            )
+            raise CodeFault("kind", f"{said} ({line})")
+    return found

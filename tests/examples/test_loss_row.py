@@ -9,7 +9,7 @@ import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 from loss_cases import pg
 
-from forethought.core.errors import Diverged, RecipeError
+from forethought.core.errors import Diverged, FaultStop
 from forethought.core.types import Batch
 from forethought.engines.fake.numbers import Numbers
 from forethought.engines.fake.objectives import Tokens
@@ -72,9 +72,10 @@ def test_what_its_function_raises_is_the_users_to_mend(tmp_path):
     )
     stage = {"kind": "reinforce", "until": {"steps": 1}, "batch": 2, "loss": f"{file}:ROW"}
     recipe = desk_recipe(stage | {"tree": {"plan": 2, "act": 2}})
-    with pytest.raises(
-        RecipeError, match=r"^stage\.0\.loss: .*mine\.py:ROW raised KeyError: 'w' \(.*mine\.py:4\)"
-    ):
+    said = (
+        r"^stopped at step 0: stage\.0\.loss: .*mine\.py:ROW raised KeyError: 'w' \(.*mine\.py:4\); nothing"
+    )
+    with pytest.raises(FaultStop, match=said):
         run.train(recipe, tmp_path / "run", nothing, fake_desk())
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from loss_cases import CASES
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import CodeFault, RecipeError
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.fake.numbers import Numbers
@@ -106,18 +106,44 @@ def test_a_stream_without_a_term_is_an_error_and_a_term_without_tokens_is_none()
         (lambda t: (t.ref, {}), "reads t.ref; its row must say needs={'ref', ...}"),
         (lambda t: (t.mean(t.logp), {}), "reads t.mean; its row must say needs={'sequences', ...}"),
         (lambda t: t.logp, "must return (loss of each token, {name: number of each token})"),
-        (lambda t: (t.logp.sum(), {}), "gives the loss not once for each of 2 tokens"),
-        (lambda t: (1.0, {}), "gives the loss not once for each of 2 tokens"),
-        (lambda t: (t.logp, {"x": t.logp.max()}), "gives x not once for each of 2 tokens"),
+        (lambda t: (t.logp.sum(), {}), "must give the loss as one number for each of 2 tokens"),
+        (lambda t: (1.0, {}), "must give the loss as one number for each of 2 tokens"),
+        (lambda t: (t.logp, {"x": t.logp.max()}), "must give x as one number for each of 2 tokens"),
     ],
 )
 def test_a_row_that_does_not_keep_its_word_is_refused(per_token, message, monkeypatch):
     monkeypatch.setitem(LOSSES, "mine", Loss(per_token=per_token))
     segments = (Segment(parent=0, token_ids=(3, 3), stream="pg", weight=(1.0, 1.0)),)
     own, leaves = term("mine", 1.0), Numbers([-1.0, -2.0], [{0: 1.0}, {1: 1.0}])
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(CodeFault) as caught:
         measure(own, Tokens(Batch(policy="p", segments=segments), (0,), own, leaves))
-    assert str(caught.value) == f"loss: mine {message}"
+    assert (caught.value.key, str(caught.value)) == ("loss", f"mine {message}")
+
+
+def test_an_error_of_the_machine_in_a_row_is_not_the_rows(monkeypatch):
+    def short_of_memory(t):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setitem(LOSSES, "mine", Loss(per_token=short_of_memory))
+    segments = (Segment(parent=0, token_ids=(3,), stream="pg", weight=(1.0,)),)
+    own, leaves = term("mine", 1.0), Numbers([-1.0], [{0: 1.0}])
+    with pytest.raises(RuntimeError, match="CUDA"):
+        measure(own, Tokens(Batch(policy="p", segments=segments), (0,), own, leaves))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"needs": {"advantages", "old"}}, "unknown need 'advantages'; did you mean 'advantage'"),
+        ({"bounds": {"strong": (0, 1)}}, "unknown option 'strong'; did you mean 'strength'"),
+    ],
+)
+def test_a_row_that_says_what_there_is_not_is_refused_where_it_is_made(fields, message):
+    def mine(t, *, strength=1.0):
+        return t.logp * strength, {}
+
+    with pytest.raises(ValueError, match=f"Loss of mine: {message}"):
+        Loss(per_token=mine, **fields)
 
 
 def test_a_row_in_a_file(tmp_path):

@@ -11,7 +11,9 @@ from conftest import desk_recipe, fake_desk, lines_of, nothing
 
 import forethought as ft
 from forethought.cli import main
-from forethought.core.errors import FaultStop, UserError
+from forethought.core.errors import FaultStop, RecipeError, UserError
+from forethought.estimate.tokens import Assumptions, lengths_of, work_of
+from forethought.recipe.check import check
 from forethought.recipe.load import load
 from forethought.runs import run, rundata
 
@@ -163,7 +165,7 @@ def test_a_credit_row_that_breaks_leaves_a_run_that_goes_on(does, tmp_path, monk
     with pytest.raises(FaultStop) as stopped:
         run.train(recipe_of(CREDIT.format(does=does)), out, nothing, fake_desk())
     text = str(stopped.value)
-    assert text.startswith("stopped at step 2: credit ") and said in text
+    assert text.startswith(f"stopped at step 2: stage.0.credit: {file}:row") and said in text
     assert f"({file}:{line})" in text
     assert text.endswith(
         f"; everything is saved. Mend it, then continue with: forethought train --resume {out} --changed-code"
@@ -179,3 +181,126 @@ def test_a_credit_row_that_breaks_leaves_a_run_that_goes_on(does, tmp_path, monk
     straight = lines_of(tmp_path / "straight" / "metrics.jsonl")
     clock = lambda row: {k: v for k, v in row.items() if "second" not in k}  # noqa: E731
     assert [clock(row) for row in lines_of(out / "metrics.jsonl")] == [clock(row) for row in straight]
+
+
+LOSS = """
+from forethought.learn.losses.row import Loss
+
+calls = 0
+
+def mine(t):
+    global calls
+    calls += 1
+    if calls == {nth}:
+        {does}
+    return -(t.logp - t.old).exp() * t.advantage, {{}}
+
+MINE = Loss(per_token=mine, needs={{"advantage", "old"}})
+"""
+KIND = """
+from dataclasses import dataclass
+from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.stages import reinforce
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mine(Reinforce):
+    def step(self, stage, k, conflict):
+        if k == {nth} - 1:
+            {does}
+        return reinforce.step(stage, k, conflict)
+"""
+BREAKS = {
+    "loss": (
+        LOSS,
+        "loss",
+        "MINE",
+        "raise RuntimeError('no\\nsuch shape')",
+        "raised RuntimeError: no such shape",
+    ),
+    "kind": (KIND, "kind", "Mine", "raise StopIteration", "step of {name} raised StopIteration"),
+    "no step": (KIND, "kind", "Mine", "return None", "must return a stages.outcome.Step, gave None"),
+    "no metrics": (
+        KIND,
+        "kind",
+        "Mine",
+        "from forethought.stages.outcome import Step; return Step({{'x': 5.0}})",
+        "metric 'x' of {name} must be one of core.metrics (Mean, Sum, ...), found 5.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BREAKS)
+def test_a_loss_or_a_kind_that_breaks_leaves_a_run_that_goes_on(case, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    code, key, attribute, does, said = BREAKS[case]
+    file, out = tmp_path / "mine.py", tmp_path / "run"
+    name = f"{file}:{attribute}"
+
+    def recipe_of(does: str, nth: int):
+        file.write_text(code.format(does=does.replace("{{", "{").replace("}}", "}"), nth=nth))
+        reward = {"act": {"format": 1.0, "follows": 1.0}}
+        return desk_recipe(
+            STAGE | {"roles": ["act"], "reward": reward, "skip_zero": False, key: name},
+            layout="shared",
+            probes={"every": 0, "conflict_every": 0},
+            eval={"tasks": 2, "every": 0},
+        )
+
+    with pytest.raises(FaultStop) as stopped:
+        run.train(recipe_of(does, 3), out, nothing, fake_desk())
+    text = str(stopped.value)
+    assert text.startswith(f"stopped at step 2: stage.0.{key}: ") and said.format(name=name) in text
+    assert f"({file}:" in text and "\n" not in text
+    assert text.endswith(
+        f"; everything is saved. Mend it, then continue with: forethought train --resume {out} --changed-code"
+    )
+    recipe_of("pass", 3)
+    assert run.resume(out, nothing, fake_desk(), changed_code=True).status == "done"
+    assert len([row for row in lines_of(out / "metrics.jsonl") if "tokens/sampled" in row]) == 4
+
+
+def test_weights_that_moved_in_the_step_are_not_saved(tmp_path, monkeypatch):
+    """The second of two updates breaks: the step is not half done, it is done again."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file, out = tmp_path / "mine.py", tmp_path / "run"
+    stage = STAGE | {
+        "roles": ["plan"],
+        "reward": {"plan": {"valid": 1.0, "format": 1.0}},
+        "loss": f"{file}:MINE",
+        "updates": 2,
+        "skip_zero": False,
+    }
+    tables = {
+        "layout": "shared",
+        "probes": {"every": 0, "conflict_every": 0},
+        "eval": {"tasks": 2, "every": 0},
+    }
+    file.write_text(LOSS.format(does="raise ValueError('mine')", nth=4))
+    with pytest.raises(FaultStop, match="stopped at step 1: .*; it goes on from step 0. Mend it"):
+        run.train(desk_recipe(stage, **tables), out, nothing, fake_desk())
+    file.write_text(LOSS.format(does="pass", nth=4))
+    run.resume(out, nothing, fake_desk(), changed_code=True)
+    run.train(desk_recipe(stage, **tables), tmp_path / "straight", nothing, fake_desk())
+    clock = lambda row: {k: v for k, v in row.items() if "second" not in k}  # noqa: E731
+    both = [lines_of(one / "metrics.jsonl") for one in (out, tmp_path / "straight")]
+    assert [clock(row) for row in both[0]] == [clock(row) for row in both[1]]
+
+
+def test_a_kind_whose_check_or_work_raises_is_the_users_to_mend(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from forethought.recipe.kinds.reinforce import Reinforce\n"
+        "@dataclass(frozen=True, slots=True, kw_only=True)\nclass Checks(Reinforce):\n"
+        "    def check(self, where, recipe):\n        1 / 0\n"
+        "    def step(self, stage, k, conflict):\n        pass\n"
+        "@dataclass(frozen=True, slots=True, kw_only=True)\nclass Works(Reinforce):\n"
+        "    def work(self, n, used, recipe):\n        1 / 0\n"
+        "    def step(self, stage, k, conflict):\n        pass\n"
+    )
+    said = r"^stage\.0\.kind: .*:{} raised ZeroDivisionError: division by zero \(.*mine\.py:{}\)$"
+    with pytest.raises(RecipeError, match=said.format("Checks", 6)):
+        check(desk_recipe(STAGE | {"kind": f"{file}:Checks"}))
+    recipe = desk_recipe(STAGE | {"kind": f"{file}:Works"})
+    with pytest.raises(RecipeError, match=said.format("Works", 12)):
+        work_of(recipe.stage[0], recipe, lengths_of(recipe, Assumptions()), Assumptions())

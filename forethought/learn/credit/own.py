@@ -6,55 +6,37 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
-from forethought.core.errors import RecipeError, UserError
+from forethought.core.errors import CodeFault, RecipeError, UserError
 from forethought.core.named import find
-from forethought.core.places import raised_at, source_of
+from forethought.core.places import said_of, source_of
 from forethought.core.types import Advantages, Tree
 from forethought.recipe.schema import CreditSpec
 
 
-class CreditFault(UserError):
-    """A row of the user's raised, or gave what is no credit. Its state is what it was before the call."""
-
-
 def own_row(name: str) -> Callable[[Sequence[Tree], CreditSpec, dict], list[Advantages]]:
     """`function(trees, spec, state)` returns for each tree a table: node id -> one number for all of its
-    tokens, or one per token. Nodes that it leaves out have advantage 0. CreditFault names tree and node of a
+    tokens, or one per token. Nodes that it leaves out have advantage 0. CodeFault names tree and node of a
     malformed value, and the line of the function or of an exception."""
     function = own_function(name, "credit.name", ())
 
     def row(trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]) -> list[Advantages]:
-        before = deepcopy(state)
         try:
-            return _given(name, function, trees, spec, state)
-        except CreditFault:
-            state.clear()
-            state.update(before)
-            raise
+            found = function(trees, spec, state)
+        except (Exception, SystemExit) as error:
+            raise CodeFault("credit", said_of(name, error)) from error
+        try:
+            if not isinstance(found, Sequence) or len(found) != len(trees):
+                n = f"{len(found)} entries" if isinstance(found, Sequence) else f"{found!r:.60}"
+                raise UserError(f"{name} must give one table for each of {len(trees)} trees, gave {n}")
+            _saved(name, state)
+            return [_read(name, tree, table) for tree, table in zip(trees, found, strict=True)]
+        except UserError as error:
+            _, line = source_of(function)
+            raise CodeFault("credit", f"{error}{f' ({line})' if line else ''}") from None
 
     return row
-
-
-def _given(
-    name: str, function: Callable[..., Any], trees: Sequence[Tree], spec: CreditSpec, state: dict[str, Any]
-) -> list[Advantages]:
-    try:
-        found = function(trees, spec, state)
-    except (Exception, SystemExit) as error:
-        where = raised_at(error.__traceback__, (__file__,))
-        raise CreditFault(f"credit {name!r} raised {type(error).__name__}: {error} ({where})") from error
-    try:
-        if not isinstance(found, Sequence) or len(found) != len(trees):
-            n = f"{len(found)} entries" if isinstance(found, Sequence) else f"{found!r:.60}"
-            raise UserError(f"credit {name!r} must give one table for each of {len(trees)} trees, gave {n}")
-        _saved(name, state)
-        return [_read(name, tree, table) for tree, table in zip(trees, found, strict=True)]
-    except UserError as error:
-        _, line = source_of(function)
-        raise CreditFault(f"{error}{f' ({line})' if line else ''}") from None
 
 
 def own_function(name: str, where: str, shipped: Iterable[str], *, again: bool = False) -> Callable[..., Any]:
@@ -85,19 +67,17 @@ def _saved(name: str, state: dict[str, Any]) -> None:
         same, error = False, str(wrong)
     if not same:
         raise UserError(
-            f"credit {name!r}: keep in its state what JSON has (text, finite numbers, lists, tables): {error}"
+            f"{name}: keep in its state what JSON has (text, finite numbers, lists, tables): {error}"
         )
 
 
 def _read(name: str, tree: Tree, table: Any) -> Advantages:
     nodes = {n.id: n for n in tree.nodes if n.policy is not None}
     if not isinstance(table, Mapping):
-        raise UserError(
-            f"credit {name!r} must give a table of node ids for tree {tree.task.id}, gave {table!r:.60}"
-        )
+        raise UserError(f"{name} must give a table of node ids for tree {tree.task.id}, gave {table!r:.60}")
     advantages = {i: (0.0,) * len(n.token_ids) for i, n in nodes.items()}
     for i, said in table.items():
-        where = f"credit {name!r}, tree {tree.task.id}, node {i!r}"
+        where = f"{name}, tree {tree.task.id}, node {i!r}"
         if i not in nodes:
             raise UserError(f"{where}: no policy wrote such a node")
         wanted = len(nodes[i].token_ids)

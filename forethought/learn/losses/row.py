@@ -14,7 +14,9 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
+
+from forethought.core.errors import unknown
 
 Numbers = Any  # one number per token, [N]
 Need = Literal["advantage", "old", "ref", "sequences", "distributions"]
@@ -51,7 +53,8 @@ class Tokens(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
     """A row of `LOSSES`. The options are the function's keyword-only parameters; what it returns per token is
-    weighted, summed and divided by the engine."""
+    weighted, summed and divided by the engine. ValueError for a need that nobody knows, and for bounds of an
+    option that there is not."""
 
     per_token: PerToken
     needs: frozenset[Need] | set[Need] = frozenset()
@@ -60,6 +63,14 @@ class Loss:
     measures: tuple[str, ...] = ()  # what else the function measures, by name
     by_role: bool = False  # its mean is also a metric of each role
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # option -> (above, at most)
+
+    def __post_init__(self) -> None:
+        for what, names, known in (
+            ("need", self.needs, get_args(Need)),
+            ("option", self.bounds, self.options()),
+        ):
+            if strange := sorted(set(names) - set(known)):
+                raise ValueError(f"Loss of {self.per_token.__name__}: {unknown(what, strange[0], known)}")
 
     def options(self) -> dict[str, float]:
         """Name -> default."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 
-from forethought.core.errors import ForethoughtError, RecipeError
+from forethought.core.errors import CodeFault, ForethoughtError, is_machines
 from forethought.core.metrics import Max, Mean, Metric
+from forethought.core.places import said_of
 from forethought.core.types import Objective, Term
 from forethought.learn.losses import row
 from forethought.learn.losses.row import Loss, Numbers, Tokens
 
 NEEDS_OF = {"advantage": "advantage", "old": "old", "ref": "ref", "mean": "sequences", "kl": "distributions"}
 """Field of the tokens -> the need that a row declares for it."""
-LOSS = "loss"  # the address of what a row does wrong, in the stage that names it
 
 
 def measure(term: Term, t: Tokens) -> tuple[Numbers, dict[str, Metric]]:
@@ -46,30 +45,31 @@ class _Declared:
     def __getattr__(self, field: str) -> Numbers:
         need = NEEDS_OF.get(field)
         if need and need not in self._own.needs:
-            raise RecipeError(LOSS, f"{self._name} reads t.{field}; its row must say needs={{{need!r}, ...}}")
+            raise _fault(f"{self._name} reads t.{field}; its row must say needs={{{need!r}, ...}}")
         return getattr(self._t, field)
 
 
 def _of_each(term: Term, own: Loss, t: Tokens) -> tuple[Numbers, Mapping[str, Numbers]]:
-    """What the function of a row returns. RecipeError where it raises, or that is not one number per
-    token."""
+    """What the function of a row returns. CodeFault where it raises, or that is not one number per token."""
     try:
         given = own.per_token(_Declared(t, own, term.loss), **term.options)
-    except (ForethoughtError, MemoryError, RuntimeError):
-        raise  # ours, or the engine's: it mends itself where memory runs out
+    except ForethoughtError:
+        raise
     except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{term.loss} raised {type(error).__name__}: {error} ({line.filename}:{line.lineno})"
-        raise RecipeError(LOSS, said) from error
+        if is_machines(error):
+            raise  # the engine mends itself where memory runs out
+        raise _fault(said_of(term.loss, error)) from error
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
-        raise RecipeError(
-            LOSS, f"{term.loss} must return (loss of each token, {{name: number of each token}})"
-        )
+        raise _fault(f"{term.loss} must return (loss of each token, {{name: number of each token}})")
     size = len(t.logp)
     for what, x_N in {"the loss": given[0], **given[1]}.items():
         if not hasattr(x_N, "detach") or not getattr(x_N, "shape", (size,)) or len(x_N) != size:
-            raise RecipeError(LOSS, f"{term.loss} gives {what} not once for each of {size} tokens")
+            raise _fault(f"{term.loss} must give {what} as one number for each of {size} tokens")
     return given
+
+
+def _fault(said: str) -> CodeFault:
+    return CodeFault("loss", said)
 
 
 def needs(term: Term, what: str) -> bool:

@@ -7,12 +7,15 @@ recipe names it: `kind = "mine.py:BestOf"` (docs/stages.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from forethought.core.errors import RecipeError, unknown
+from forethought.core.errors import ForethoughtError, RecipeError, unknown
 from forethought.core.named import is_named, load_named
+from forethought.core.places import said_of
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.kinds.reinforce import Reinforce
@@ -39,6 +42,19 @@ def _own(name: str, where: str) -> type[StageSpec]:
     if not callable(getattr(found, "step", None)):
         raise RecipeError(where, f"{name} has no step; define step(self, stage, k, conflict) in it")
     return found
+
+
+@contextmanager
+def mended_by_user(stage: StageSpec, where: str) -> Iterator[None]:
+    """What the record of a kind of one's own raises inside is a RecipeError with its line."""
+    try:
+        yield
+    except ForethoughtError:
+        raise
+    except Exception as error:
+        if stage.kind in KINDS:
+            raise
+        raise RecipeError(f"{where}.kind", said_of(stage.kind, error)) from error
 
 
 def readers(key: str) -> list[str]:

@@ -13,7 +13,7 @@ from test_torch_training import close, packed
 from tolerance import rounding
 from torch_kit import SIZE, engine_of, plain_logp
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import CodeFault
 from forethought.core.metrics import reduce
 from forethought.core.types import Batch, Objective, Segment
 from forethought.engines.base import UpdateRefused
@@ -161,7 +161,7 @@ def test_a_tree_has_the_gradient_of_its_unrolled_paths(losses, name):
 
 def test_a_loss_that_is_one_number_is_refused(losses, monkeypatch):
     monkeypatch.setitem(LOSSES, "mine", Loss(per_token=lambda t: (t.logp.sum(), {})))
-    with pytest.raises(RecipeError, match="mine gives the loss not once for each of"):
+    with pytest.raises(CodeFault, match="mine must give the loss as one number for each of"):
         gradient(episodes(1), Objective((term("mine", 1.0),)))
 
 
