@@ -39,7 +39,7 @@ def add_export(verbs: Verbs) -> None:
         nargs="?",
         const="f16",
         choices=("f16", "f32"),
-        help="also a file for llama.cpp beside each, f16 or f32 (the extra gguf; implies --merge)",
+        help="also a file for llama.cpp beside each, f16 or f32 (implies --merge)",
     )
     parser.add_argument(
         "--to", metavar="DIR", type=Path, help="a folder that is new or empty (default: RUN/export/step-N)"

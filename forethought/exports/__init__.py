@@ -69,10 +69,6 @@ def export(
     }
     said = measured(found.run, found.step)
     origin = Origin(run=found.run, step=found.step, recipe=recipe, measured=said)
-    if gguf is not None:
-        from forethought.engines.torch.export.gguf import need_extra
-
-        need_extra()
     turns, notes = turns_of(recipe)
     beside, there = to.parent / f".{to.name}.{os.getpid()}.tmp", to.parent.exists()
     try:

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from forethought.core.errors import UserError
 from forethought.engines.saved import Saved
-from forethought.engines.torch.models.loading import bars_on_terminals_alone, sentence
+from forethought.engines.torch.models.loading import sentence
+from forethought.engines.torch.models.reading import bars_on_terminals_alone
 from forethought.engines.torch.models.tokenizer import PROBES, read_tokenizer
 from forethought.engines.torch.sampling.stops import Stops
 

@@ -1,7 +1,7 @@
-"""A model's folder as one GGUF file, which llama.cpp reads (the extra `gguf`, whose library writes the file).
+"""A model's folder as one GGUF file, which llama.cpp reads.
 
-Covered: the decoders that llama.cpp calls `llama` (Llama, Mistral, small models from scratch on free text),
-`qwen2` and `qwen3`, with a byte-level BPE tokenizer whose way to cut text into words llama.cpp knows. All
+Covered: the decoders of `engines/gguf_families` (Llama, Mistral, small models from scratch on free text,
+Qwen, and others), with a byte-level BPE tokenizer whose way to cut text into words llama.cpp knows. All
 else is refused by name: a file that loads and says something else is worse than none.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,86 +17,59 @@ import torch
 from safetensors import safe_open
 
 from forethought.core.errors import UserError
+from forethought.engines.gguf_families import FAMILIES, FREQUENCIES, WHOLE, Family, llama3_factors
 from forethought.engines.torch.export.folders import tokenizer_of
+from forethought.engines.torch.export.gguf_file import write_file
+from forethought.engines.torch.models.gguf import (
+    CONTROL,
+    DEFINED,
+    GPT2,
+    LLAMA3,
+    NORMAL,
+    QWEN,
+    UNUSED,
+    turned,
+)
+from forethought.engines.torch.models.tokenizer import begin_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Precision = Literal["f16", "f32"]
-ARCHITECTURES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "llama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-}
-# name in the files of transformers -> in GGUF; of a layer, "{i}" stands before both
-WHOLE = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
-LAYER = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-QWEN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
+FILE_TYPES = {"f32": 0, "f16": 1}  # llama.cpp's numbers
+ARCHITECTURES = {name: kind for kind, family in FAMILIES.items() for name in family.classes}
 
 
 def write_gguf(folder: Path, to: Path, precision: Precision, name: str) -> None:
-    """Write the whole model in `folder` to the file `to`. UserError where llama.cpp has no counterpart, and
-    where the extra is not installed."""
-    need_extra()
-    import gguf
-
+    """Write the whole model in `folder` to the file `to`. UserError where llama.cpp has no counterpart."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     architecture = check(config, folder)
     tokenizer = tokenizer_of(folder)
     words = vocabulary(tokenizer, config["vocab_size"], folder)
-    writer = gguf.GGUFWriter(to, architecture)
-    writer.add_name(name)
-    _numbers(writer, config)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32 if precision == "f32" else gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(cut_of(tokenizer, folder))
-    writer.add_token_list(words)
-    writer.add_token_types(_types(tokenizer, words))
-    writer.add_token_merges(_merges(tokenizer))
-    _ends(writer, folder, tokenizer)
+    fields: dict[str, Any] = {
+        "general.architecture": architecture,
+        "general.name": name,
+        "general.file_type": FILE_TYPES[precision],
+        **{f"{architecture}.{key}": value for key, value in _numbers(config, architecture).items()},
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": cut_of(tokenizer, folder),
+        "tokenizer.ggml.tokens": words,
+        "tokenizer.ggml.token_type": _types(tokenizer, words),
+        "tokenizer.ggml.merges": _merges(tokenizer),
+        **_ends(folder, tokenizer),
+    }
     if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(tokenizer.chat_template)
+        fields["tokenizer.chat_template"] = tokenizer.chat_template
+    write_file(to, fields, partial(_rounded, folder, config, architecture, precision))
+
+
+def _rounded(
+    folder: Path, config: Mapping[str, Any], architecture: str, precision: Precision
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """llama.cpp computes with norms and biases in float32."""
     for key, tensor in tensors(folder, config, architecture):
-        # llama.cpp computes with norms and biases in float32
         narrow = precision == "f16" and tensor.dim() > 1
-        writer.add_tensor(key, tensor.to(torch.float16 if narrow else torch.float32).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def need_extra() -> None:
-    """UserError where the extra is not installed."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise UserError('GGUF files need the extra `gguf`: pip install "forethought[gguf]"') from None
+        yield key, tensor.to(torch.float16 if narrow else torch.float32)
 
 
 def check(config: Mapping[str, Any], folder: Path) -> str:
@@ -109,33 +83,48 @@ def check(config: Mapping[str, Any], folder: Path) -> str:
         )
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
+    if kind not in ("default", "llama3") or (kind == "llama3" and ARCHITECTURES[named] != "llama"):
         raise UserError(
             f"--gguf: {folder.name} stretches its positions (rope_type {kind!r}), which is not converted"
         )
     if config.get("sliding_window") and config.get("use_sliding_window", named == "MistralForCausalLM"):
         raise UserError(f"--gguf: {folder.name} attends in sliding windows, which is not converted")
-    if config.get("hidden_act", "silu") != "silu":
-        raise UserError(f"--gguf: {folder.name} uses {config['hidden_act']}, llama.cpp's decoder silu")
+    family = FAMILIES[ARCHITECTURES[named]]
+    tied, wanted = bool(config.get("tie_word_embeddings")), family.activation
+    if family.tied not in (None, tied):
+        what = "one matrix" if tied else "two matrices"
+        raise UserError(
+            f"--gguf: embedding and head of {folder.name} are {what}, which llama.cpp's {family.kind} does "
+            "not load"
+        )
+    if (used := config.get("hidden_activation") or config.get("hidden_act", wanted)) != wanted:
+        raise UserError(f"--gguf: {folder.name} uses {used}, llama.cpp's decoder {wanted}")
     return ARCHITECTURES[named]
 
 
-def _numbers(writer: Any, config: Mapping[str, Any]) -> None:
+def _numbers(config: Mapping[str, Any], architecture: str) -> dict[str, int | float]:
     heads = config["num_attention_heads"]
     size = config.get("head_dim") or config["hidden_size"] // heads
     theta = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta", 10000.0))
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
-    writer.add_key_length(size)
-    writer.add_value_length(size)
-    writer.add_rope_dimension_count(size)
-    writer.add_rope_freq_base(float(theta))
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_vocab_size(config["vocab_size"])
+    more = FAMILIES[architecture].numbers
+    return {
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "block_count": config["num_hidden_layers"],
+        "feed_forward_length": config["intermediate_size"],
+        "attention.head_count": heads,
+        "attention.head_count_kv": config.get("num_key_value_heads") or heads,
+        "attention.key_length": size,
+        "attention.value_length": size,
+        "rope.dimension_count": size,
+        "rope.freq_base": float(theta),
+        "attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "vocab_size": config["vocab_size"],
+        **{
+            field: config.get(key) or 0 if key == "sliding_window" else float(config[key])
+            for key, field in more.items()
+        },
+    }
 
 
 # ---- the tokenizer
@@ -183,13 +172,11 @@ def cut_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
 
 
 def _types(tokenizer: PreTrainedTokenizerBase, words: list[str]) -> list[int]:
-    import gguf
-
-    kind, added = gguf.TokenType, tokenizer.added_tokens_decoder
+    added = tokenizer.added_tokens_decoder
     return [
-        (kind.CONTROL if added[i].special else kind.USER_DEFINED)
+        (CONTROL if added[i].special else DEFINED)
         if i in added
-        else (kind.UNUSED if word == f"[PAD{i}]" else kind.NORMAL)
+        else (UNUSED if word == f"[PAD{i}]" else NORMAL)
         for i, word in enumerate(words)
     ]
 
@@ -199,21 +186,21 @@ def _merges(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [pair if isinstance(pair, str) else " ".join(pair) for pair in said]
 
 
-def _ends(writer: Any, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def _ends(folder: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """The tokenizer's end of text, and what else ends a turn, of which llama.cpp knows two more."""
     path = folder / "generation_config.json"
     said = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
     ids = [i for i in (said if isinstance(said, list) else [said]) if isinstance(i, int)]
-    if tokenizer.eos_token_id is not None:
-        writer.add_eos_token_id(tokenizer.eos_token_id)
     more = [i for i in ids if i != tokenizer.eos_token_id]
-    for add, number in zip((writer.add_eot_token_id, writer.add_eom_token_id), more, strict=False):
-        add(number)
-    if tokenizer.pad_token_id is not None:
-        writer.add_pad_token_id(tokenizer.pad_token_id)
-    if tokenizer.bos_token_id is not None:
-        writer.add_bos_token_id(tokenizer.bos_token_id)
-    writer.add_add_bos_token(bool(getattr(tokenizer, "add_bos_token", False)))
+    found = {
+        "eos": tokenizer.eos_token_id,
+        **dict(zip(("eot", "eom"), more, strict=False)),
+        "padding": tokenizer.pad_token_id,
+        "bos": tokenizer.bos_token_id,
+    }
+    return {f"tokenizer.ggml.{name}_token_id": i for name, i in found.items() if i is not None} | {
+        "tokenizer.ggml.add_bos_token": begin_of(tokenizer) == (tokenizer.bos_token_id,)
+    }
 
 
 # ---- the weights
@@ -221,34 +208,34 @@ def _ends(writer: Any, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None
 
 def tensors(folder: Path, config: Mapping[str, Any], architecture: str) -> Iterator[tuple[str, torch.Tensor]]:
     """(name in GGUF, tensor) of every weight. UserError for a weight without a place there."""
-    heads, pairs = config["num_attention_heads"], architecture == "llama"
+    heads, family = config["num_attention_heads"], FAMILIES[architecture]
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (no mapping)
-                name, tensor = _placed(key, folder), file.get_tensor(key).float()
+                name, tensor = _placed(key, family, folder), file.get_tensor(key).float()
                 if name == "output.weight" and config.get("tie_word_embeddings"):
                     continue
                 if name.endswith("attn_output.bias") and not tensor.any():
                     continue  # of small models from scratch: zero, and never trained
-                if pairs and ("attn_q." in name or "attn_k." in name):
+                if family.turned and ("attn_q." in name or "attn_k." in name):
                     n = heads if "attn_q." in name else config.get("num_key_value_heads") or heads
-                    tensor = _rotated(tensor, n)
+                    tensor = turned(tensor, n)
+                if family.shifted and name.endswith("norm.weight"):
+                    tensor = tensor + 1
                 yield name, tensor.contiguous()
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type")) == "llama3":
+        size = config.get("head_dim") or config["hidden_size"] // heads
+        rope = {"rope_theta": config.get("rope_theta", 10000.0)} | rope
+        yield FREQUENCIES, torch.tensor(llama3_factors(rope, size))
 
 
-def _placed(key: str, folder: Path) -> str:
+def _placed(key: str, family: Family, folder: Path) -> str:
     if key in WHOLE:
         return WHOLE[key]
     start, _, rest = key.partition("model.layers.")
     number, _, inner = rest.partition(".")
     module, _, kind = inner.rpartition(".")
-    if start or not number.isdecimal() or module not in LAYER or kind not in ("weight", "bias"):
+    if start or not number.isdecimal() or module not in family.layer or kind not in ("weight", "bias"):
         raise UserError(f"--gguf: {folder.name} has a weight {key!r}, which has no place in the file")
-    return f"blk.{number}.{LAYER[module]}.{kind}"
-
-
-def _rotated(tensor: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of a query or key projection in the order of llama.cpp's `llama`, which rotates neighbours where
-    transformers rotates halves."""
-    size = tensor.shape[0] // heads // 2
-    return tensor.reshape(heads, 2, size, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)
+    return f"blk.{number}.{family.layer[module]}.{kind}"
