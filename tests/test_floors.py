@@ -67,7 +67,7 @@ TORCH_ROOMS = ("engines.torch",)
 NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
 # extras: one place of a room each
 ONE_PLACE = {
-    "gguf": {"engines.torch.export.gguf"},
+    "gguf": {"engines.torch.models.gguf"},
     "httpx": {"stages.distill.transport"},
     "httpcore": {"stages.distill.transport"},
     "datasets": {"stages.distill.parquet", "tasks.text.sources"},

@@ -19,7 +19,8 @@ from torch_kit import engine_of, model_of, on_disk
 from forethought.core.errors import UserError
 from forethought.core.types import Request
 from forethought.engines.torch.models.chat import ends_of, text_of
-from forethought.engines.torch.models.loading import from_path, read_tokenizer
+from forethought.engines.torch.models.loading import from_path
+from forethought.engines.torch.models.tokenizer import read_tokenizer
 from forethought.interface.result import Refusal
 from forethought.learn.batches import demonstration_segments
 from forethought.tasks.blocksworld import files as blocksworld_files

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forethought.core.errors import UserError
+from forethought.engines.gguf_families import config_of
+from forethought.engines.gguf_header import file_at, read_header
 from forethought.recipe.schema import ModelSpec
 
 
@@ -152,10 +154,12 @@ def shape_of(path: str) -> Shape:
     """Of a folder with a config.json, of a model that the hub's cache holds, or of one of KNOWN. UserError
     where none of them helps."""
     local = Path(path).expanduser()
+    if (shape := _of_gguf(path)) is not None:
+        return shape
     if (local / "config.json").is_file():
         return read_config(local / "config.json")
     if local.exists() or path.startswith((".", "/", "~")):
-        raise UserError(f"{path} is not a model: it has no config.json")
+        raise UserError(f"{path} is not a model: it has no config.json, and is no GGUF file")
     cached = sorted(_cache().glob(f"models--{path.replace('/', '--')}/snapshots/*/config.json"))
     if cached:
         return read_config(cached[-1])
@@ -166,6 +170,15 @@ def shape_of(path: str) -> Shape:
             "config.json into a folder and give that folder as --model for the dry run"
         )
     return KNOWN[name]
+
+
+def _of_gguf(path: str) -> Shape | None:
+    """Of a GGUF file, or a folder with one; None where there is none."""
+    try:
+        found = file_at(path)
+        return None if found is None else from_config(config_of(read_header(found)))
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as a model: {error}") from None
 
 
 def _cache() -> Path:

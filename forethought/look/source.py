@@ -11,6 +11,7 @@ from forethought.core import consent
 from forethought.core.errors import CheckpointError, UserError, unknown
 from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
+from forethought.engines.gguf_header import file_at
 from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner, planners
 from forethought.recipe.load import load as load_recipe
@@ -76,9 +77,10 @@ def find(
         return replace(_run(*at, task, overrides), path=path)
     if step is not None:
         raise UserError(f"{path} is not a run, so it has no checkpoint of step {step}")
-    if path.exists() and not (path / "config.json").is_file():
+    if path.exists() and not (path / "config.json").is_file() and not _is_gguf(path):
         raise UserError(
-            f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json)"
+            f"{path} is neither a run (it has no recipe.json) nor a model (it has no config.json, and is no "
+            "GGUF file)"
         )
     if task is None:
         what = "is a model" if path.exists() else "is not a run directory; for a model on the hub"
@@ -150,6 +152,13 @@ def _from_files(recipe: Recipe, engine: Path) -> Recipe:
         model=replace(recipe.model, path=str(base / BASE)),
         planner=replace(recipe.planner, path=str(engine / next(iter(planners(recipe).values())) / BASE)),
     )
+
+
+def _is_gguf(path: Path) -> bool:
+    try:
+        return file_at(str(path)) is not None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be opened as a model: {error}") from None
 
 
 def _with_task(recipe: Recipe, task: str) -> Recipe:

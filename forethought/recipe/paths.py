@@ -111,8 +111,8 @@ def _option(where: str, value: Any, change: Change) -> Any:
 
 
 def _models(recipe: Recipe, base: Path) -> Recipe:
-    def folder(path: str) -> str:
-        return _whole(path, base) if path and os.path.isdir(_whole(path, base)) else path
+    def folder(path: str) -> str:  # or a file: a GGUF is one
+        return _whole(path, base) if path and os.path.exists(_whole(path, base)) else path
 
     def model(spec: ModelSpec) -> ModelSpec:
         return replace(spec, path=folder(spec.path), adapter=folder(spec.adapter))

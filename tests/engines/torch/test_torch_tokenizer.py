@@ -9,8 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
-from forethought.engines.torch.models.loading import read_tokenizer
-from forethought.engines.torch.models.tokenizer import PROBES, decode, encode
+from forethought.engines.torch.models.tokenizer import PROBES, decode, encode, read_tokenizer
 
 TEXT = "<think>\nOkay, 650841823 and 2023 eggs.\n</think>\n\\boxed{13}"
 # cl100k's

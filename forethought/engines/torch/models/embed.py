@@ -14,7 +14,8 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from forethought.core.errors import UserError, unknown
-from forethought.engines.torch.models.loading import read_tokenizer, sentence
+from forethought.engines.torch.models.loading import sentence
+from forethought.engines.torch.models.tokenizer import read_tokenizer
 
 MOST_TOKENS = 64  # of a text; a gram of five words has some ten
 BATCH = 256  # texts

@@ -3,35 +3,22 @@ causal LM."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils import logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.core.errors import UserError
-from forethought.engines.torch.forest.attention import NAME
 from forethought.engines.torch.forest.vocabulary import check_ids
 from forethought.engines.torch.machine.memory import LESS, out_of_memory
-from forethought.engines.torch.models import folder, plausible
-from forethought.engines.torch.models.architecture import INSTEAD, check_config
+from forethought.engines.torch.models import plausible
 from forethought.engines.torch.models.begun import with_adapter
 from forethought.engines.torch.models.exact import check_model
-from forethought.engines.torch.models.fingerprint import config_digest
+from forethought.engines.torch.models.reading import find_gguf, read_folder, read_gguf
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
-from forethought.engines.torch.models.tokenizer import read_tokenizer
 from forethought.recipe.schema import ModelSpec
 
 Weights = Literal["auto", "fp32", "bf16"]
@@ -73,42 +60,20 @@ def from_path(
     with its tokenizer, or one that packed forests would compute wrongly.
 
     `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine
-    without a GPU. What the configuration and the headers of the files say is checked before a weight is read.
+    without a GPU.
     """
-    local = Path(path).expanduser()
-    if (local.exists() or path.startswith((".", "/", "~"))) and not (local / folder.CONFIG).is_file():
-        raise UserError(
-            f"{path} is not a model: it has no config.json; give a folder that `save_pretrained` "
-            f"wrote or a hub name"
-        )
-    name = str(local) if local.exists() else path
-    config = None
     try:
-        folder.check_kinds(name)
-        raw = folder.read_json(folder.find(name, folder.CONFIG) or Path(name, folder.CONFIG))
-        plausible.check_numbers(raw)
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-        check_config(config, path)
-        tokenizer = read_tokenizer(name, trust_remote_code, config.get_text_config().vocab_size)
-        tensors = folder.tensors_of(name)
-        if not trust_remote_code:
-            plausible.check_sizes(config, tensors)
-        with bars_on_terminals_alone():
-            model, found = AutoModelForCausalLM.from_pretrained(
-                name,
-                config=config,
-                attn_implementation=NAME,
-                dtype=DTYPES[weights],
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
+        if (file := find_gguf(path)) is not None:
+            read = read_gguf(file, path, DTYPES[weights])
+        else:
+            read = read_folder(path, trust_remote_code, DTYPES[weights])
     except UserError:
         raise
     # what stands in a folder is a stranger's, and transformers raises whatever that leads to
     except Exception as e:
-        raise _refusal(e, path, config) from e
-    _check_files(path, model, tokenizer, found)
+        raise _refusal(e, path) from e
+    model = read.model
+    _check_files(path, model, read.tokenizer, read.info)
     if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
     if adapter:
@@ -116,21 +81,10 @@ def from_path(
     _own(model)
     check_finite(model, path)
     check_model(model.eval(), path)
-    notes = _notes(path, found) + ((f"{path} begins with the adapter {adapter} added in",) if adapter else ())
-    return Loaded(model, tokenizer, name, config_digest(raw), notes, moved=bool(adapter))
-
-
-@contextmanager
-def bars_on_terminals_alone() -> Iterator[None]:
-    """A bar in a file or a pipe is a line that nobody asked for."""
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
+    notes = (*read.notes, *_notes(path, read.info))
+    if adapter:
+        notes += (f"{path} begins with the adapter {adapter} added in",)
+    return Loaded(model, read.tokenizer, read.name, read.digest, notes, moved=read.moved or bool(adapter))
 
 
 @torch.no_grad()
@@ -142,14 +96,9 @@ def _own(model: PreTrainedModel) -> None:
             tensor.data = tensor.data.clone()
 
 
-def _refusal(e: Exception, path: str, config: PretrainedConfig) -> UserError:
+def _refusal(e: Exception, path: str) -> UserError:
     if out_of_memory(e):
         return UserError(f"out of memory: the weights of {path} do not fit; {LESS}")
-    if isinstance(e, KeyError) and e.args == (NAME,):
-        return UserError(
-            f"{path} ({config.model_type}) has an attention that does not go through the attention interface "
-            f"of transformers, and so cannot take packed forests; {INSTEAD}"
-        )
     return UserError(f"{path} cannot be loaded as a causal language model: {sentence(e)}")
 
 
