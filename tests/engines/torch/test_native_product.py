@@ -27,7 +27,7 @@ from forethought.engines.torch.forest.native.library import library, why_not  # 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
 
 PRODUCT = module.SOURCES / "product.c"
-ROWS, COLUMNS, DEPTHS = (1, 2, 8, 17, 33, 97), (1, 16, 31, 70), (1, 2, 31, 33, 77)
+ROWS, COLUMNS, DEPTHS = (1, 2, 3, 8, 17, 33, 97), (1, 31, 70, 140), (1, 2, 31, 33, 77)
 FUSED = {"avx512", "avx2", "emulated"}  # of the builds below: those that round a multiply-add once
 CASES = [("here", FLOATS), ("here", ROUNDED), ("emulated", FLOATS), ("emulated", ROUNDED)]
 CASES += [("emulated", DOTS), ("emulated", TILES)]
@@ -153,9 +153,9 @@ def test_no_rows_are_a_product_too(builds, name, way):
 @pytest.mark.parametrize(("name", "way"), CASES, ids=IDS)
 @pytest.mark.parametrize("k", [33, 77])
 def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(builds, name, way, k):
-    a, w, bias, c = draw(1, 130, k), draw(2, 70, k), draw(3, 70), draw(4, 130, 70)
+    a, w, bias, c = draw(1, 130, k), draw(2, 140, k), draw(3, 140), draw(4, 130, 140)
     every = builds[name].product(way, a, w, bias, c)
-    for rows in ([0], [129], [5, 6], range(8), range(60, 69), range(17), range(33), range(97)):
+    for rows in ([0], [129], [5, 6], [1, 2, 3], range(8), range(60, 69), range(17), range(33), range(97)):
         rows = list(rows)
         alone = builds[name].product(way, a[rows], w, bias, c[rows])
         assert np.array_equal(alone, every[rows]), rows
@@ -220,8 +220,8 @@ def test_sums_are_formed_as_the_instruction_does(builds, name, way, k):
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
 def test_rounded_in_memory_is_float32_of_rounded_factors(builds, name):
     """Few rows read the pairs themselves, many a panel that was unpacked: the same bits."""
-    for m, k in itertools.product((1, 5, 8, 9, 40, 130), (1, 30, 77)):
-        a, w = draw(1, m, k), draw(2, 70, k)
+    for m, k in itertools.product((1, 2, 5, 14, 15, 40, 130), (1, 30, 77)):
+        a, w = draw(1, m, k), draw(2, 140, k)
         wanted = builds[name].product(FLOATS, as_bf16(a), as_bf16(w))
         assert np.array_equal(builds[name].product(ROUNDED, a, w), wanted), (m, k)
 
@@ -288,6 +288,14 @@ def test_without_permission_for_amx_the_next_one_is_taken_and_it_is_said(monkeyp
     assert instructions.chosen(ALL, 16) == ("avx512_bf16", DOTS, refused)
     assert instructions.chosen(ALL, 16, "amx") == ("avx512_bf16", DOTS, f"FORETHOUGHT_KERNELS=amx: {refused}")
     assert instructions.chosen(ALL, 16, "avx512").note == ""  # nobody asked for it
+
+
+def test_where_amx_is_the_next_one_is_its_rival(monkeypatch):
+    monkeypatch.setattr(instructions, "tiles_refused", lambda: "")
+    rivals = lambda ways, name="": instructions.rivals(instructions.chosen(ways, 16, name), ways)  # noqa: E731
+    assert rivals(ALL) == ("", "avx512_bf16") and rivals(NO_TILES) == rivals(PLAIN) == ("",)
+    monkeypatch.setenv("FORETHOUGHT_KERNELS", "amx")
+    assert rivals(ALL, "amx") == ("",)
 
 
 def test_the_system_is_asked_for_permission(monkeypatch):

@@ -2,62 +2,126 @@
 #include "product.h"
 #include "bfloat16.h"
 
-enum { STEP = 16 }; /* pairs of numbers along K that a tile takes at once: packed matrices are padded to it */
+enum {
+    STEP = 16,                 /* pairs of numbers along K that a tile of AMX takes at once: packed matrices are padded to it */
+    MOST = W == 16 ? 14 : MR,  /* rows of a tile in registers: MOST * NV sums, NV vectors of the right factor and one number of the left */
+    SIDE_BY_SIDE = 4,          /* most panels that few rows read at once: their sums alone would wait for each other */
+    AHEAD = 64                 /* rows of a panel that are fetched before they are read */
+};
+
+#if defined(__AVX512F__) || EMULATED
+#define ROWS(m, f, ...) switch (m) { \
+    case 1: f(1, __VA_ARGS__); break; case 2: f(2, __VA_ARGS__); break; case 3: f(3, __VA_ARGS__); break; \
+    case 4: f(4, __VA_ARGS__); break; case 5: f(5, __VA_ARGS__); break; case 6: f(6, __VA_ARGS__); break; \
+    case 7: f(7, __VA_ARGS__); break; case 8: f(8, __VA_ARGS__); break; case 9: f(9, __VA_ARGS__); break; \
+    case 10: f(10, __VA_ARGS__); break; case 11: f(11, __VA_ARGS__); break; case 12: f(12, __VA_ARGS__); break; \
+    case 13: f(13, __VA_ARGS__); break; default: f(14, __VA_ARGS__); }
+#else
+#define ROWS TILE
+#endif
 
 static int pairs_of(int K) { return (K + 2 * STEP - 1) / (2 * STEP) * STEP; }
 static int least(int a, int b) { return a < b ? a : b; }
 static float *aligned(float *p) { return (float *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
 
+/* Rows of the tile that begins at row i of M: all tiles are about as high. */
+static int height(int i, int M) {
+    int tiles = (M - i + MOST - 1) / MOST;
+    return (M - i + tiles - 1) / tiles;
+}
+
 /* ---- float32 */
 
-/* What rows of a tile hold goes to n <= NR columns of c. */
-INLINE void put(const int m, vf (*acc)[NV], float *c, long ldc, int n, int add) {
-    for (int i = 0; i < m; i++) {
-        if (n == NR)
-            for (int v = 0; v < NV; v++) store(c + i * ldc + v * W, acc[i][v] + (add ? load(c + i * ldc + v * W) : all(0)));
+typedef struct { /* where a tile's sums go: n <= NR columns of c for each panel */
+    float *c;
+    long ldc;
+    int n, add;
+    const float *bias;
+} Target;
+
+static Target beside(Target t, int columns) { return (Target){t.c + columns, t.ldc, t.n, t.add, t.bias ? t.bias + columns : 0}; }
+static Target below(Target t, int rows) { return (Target){t.c + rows * t.ldc, t.ldc, t.n, t.add, t.bias}; }
+
+INLINE void begin(const int m, const int panels, vf (*acc)[SIDE_BY_SIDE * NV], Target t) {
+    for (int i = 0; i < m; i++)
+        for (int v = 0; v < panels * NV; v++) acc[i][v] = t.bias ? load(t.bias + v * W) : (vf){0};
+}
+
+INLINE void put(const int m, const int panels, vf (*acc)[SIDE_BY_SIDE * NV], Target t) {
+    for (int i = 0; i < m; i++, t.c += t.ldc) {
+        if (panels > 1 || t.n == NR)
+            for (int v = 0; v < panels * NV; v++) store(t.c + v * W, acc[i][v] + (t.add ? load(t.c + v * W) : all(0)));
         else {
             float row[NR];
             for (int v = 0; v < NV; v++) store(row + v * W, acc[i][v]);
-            for (int j = 0; j < n; j++) c[i * ldc + j] = add ? c[i * ldc + j] + row[j] : row[j];
+            for (int j = 0; j < t.n; j++) t.c[j] = t.add ? t.c[j] + row[j] : row[j];
         }
     }
 }
 
-/* One tile of m rows and n <= NR columns. Rows of a are `a_row` apart, its columns `a_column`; rows of b are `ldb` apart. */
-INLINE void tile_f32(const int m, int K, const float *a, long a_row, long a_column, const float *b, long ldb, float *c, long ldc, int n,
-                     const float *bias, int add) {
-    vf acc[MR][NV];
-    for (int i = 0; i < m; i++)
-        for (int v = 0; v < NV; v++) acc[i][v] = bias ? load(bias + v * W) : (vf){0};
+/* m rows of a, `a_row` apart, their numbers `a_column`; rows of b are `ldb` apart, panels `panel`. `next`: what is to be in the cache
+   when this has been read, as much as this; null: nothing. */
+INLINE void tile_f32(const int m, const int panels, int K, const float *a, long a_row, long a_column, const float *b, long ldb, long panel,
+                     const float *next, Target t) {
+    vf acc[MOST][SIDE_BY_SIDE * NV];
+    begin(m, panels, acc, t);
     for (int k = 0; k < K; k++, b += ldb) {
-        vf right[NV];
-        for (int v = 0; v < NV; v++) right[v] = load(b + v * W);
-        for (int i = 0; i < m; i++)
-            for (int v = 0; v < NV; v++) acc[i][v] += a[i * a_row + k * a_column] * right[v];
+        vf right[SIDE_BY_SIDE * NV];
+        for (int v = 0; v < panels * NV; v++) {
+            const float *at = b + v / NV * panel + v % NV * W;
+            if (panel) __builtin_prefetch(at + AHEAD * ldb);
+            right[v] = load(at);
+        }
+        if (next)
+            for (int v = 0; v < NV; v++) __builtin_prefetch(next + k * NR + v * W, 0, 2);
+        for (int i = 0; i < m; i++) {
+            vf left = all(a[i * a_row + k * a_column]);
+            for (int v = 0; v < panels * NV; v++) acc[i][v] += left * right[v];
+        }
     }
-    put(m, acc, c, ldc, n, add);
+    put(m, panels, acc, t);
 }
 
-static void rows_f32(int M, int K, const float *a, long lda, const float *panel, float *c, long ldc, int n, const float *bias, int add) {
-    for (int i = 0; i < M; i += MR) {
-        int m = least(MR, M - i);
-        TILE(m, tile_f32, K, a + i * lda, lda, 1, panel, NR, c + i * ldc, ldc, n, bias, add)
+/* All rows with one panel. */
+static void rows_f32(int M, int K, const float *a, long lda, const float *panel, const float *next, Target t) {
+    for (int i = 0, m; i < M; i += m) {
+        m = height(i, M);
+        ROWS(m, tile_f32, 1, K, a + i * lda, lda, 1, panel, NR, (long)K * NR, i ? 0 : next, below(t, i))
     }
 }
 
-static void floats(int M, int N, int K, const float *a, long lda, const float *b, float *c, long ldc, const float *bias, int add) {
+/* Few rows: how many panels are read side by side. */
+static int abreast(int M) { return M == 1 ? 4 : M <= 3 ? 2 : 1; }
+
+INLINE void few_f32(const int m, const int panels, int K, const float *a, long lda, const float *b, Target t) {
+    tile_f32(m, panels, K, a, lda, 1, b, NR, (long)K * NR, 0, t);
+}
+
+static void floats(int M, int N, int K, const float *a, long lda, const float *b, Target t) {
+    long panel = (long)K * NR;
+    int j = 0, wide = abreast(M);
+    for (; wide > 1 && j + wide * NR <= N; j += wide * NR, b += wide * panel) {
+        Target to = beside(t, j);
+        if (M == 1) few_f32(1, 4, K, a, lda, b, to);
+        else if (M == 2) few_f32(2, 2, K, a, lda, b, to);
+        else few_f32(3, 2, K, a, lda, b, to);
+    }
     for (int from = 0; from < M; from += BLOCK) {
-        const float *panel = b;
-        for (int j = 0; j < N; j += NR, panel += (long)K * NR)
-            rows_f32(least(BLOCK, M - from), K, a + from * lda, lda, panel, c + from * ldc + j, ldc, least(NR, N - j), bias ? bias + j : 0, add);
+        const float *own = b;
+        for (int k = j; k < N; k += NR, own += panel) {
+            Target to = below(beside(t, k), from);
+            to.n = least(NR, N - k);
+            rows_f32(least(BLOCK, M - from), K, a + from * lda, lda, own, k + NR < N ? own + panel : 0, to);
+        }
     }
 }
 
-static void transposed_floats(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc) {
+static void transposed_floats(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t) {
     for (int j = 0; j < N; j += NR)
-        for (int i = 0; i < M; i += MR) {
-            int m = least(MR, M - i);
-            TILE(m, tile_f32, K, a + i, 1, lda, b + j, ldb, c + i * ldc + j, ldc, least(NR, N - j), 0, 1)
+        for (int i = 0, m; i < M; i += m) {
+            Target to = below(beside(t, j), i);
+            to.n = least(NR, N - j), m = height(i, M);
+            ROWS(m, tile_f32, 1, K, a + i, 1, lda, b + j, ldb, 0, 0, to)
         }
 }
 
@@ -79,55 +143,66 @@ static void round_row(int K, int pairs, const float *x, uint16_t *to, int way) {
     }
 }
 
-/* ROUNDED: a panel's pairs become floats, in the order of K: `panel` [pairs][NR], `to` [2 pairs][NR]. */
-static void unpack(int pairs, const uint32_t *panel, float *to) {
-    for (long k = 0; k < pairs; k++)
-        for (int v = 0; v < NV; v++) {
-            vu both = *(const vu *)(panel + k * NR + v * W);
-            store(to + 2 * k * NR + v * W, (vf)(both << 16));
-            store(to + (2 * k + 1) * NR + v * W, (vf)(both & 0xffff0000));
-        }
-}
-
 static void round_to_floats(int K, const float *x, float *to) {
     int k = 0;
     for (; k + W <= K; k += W) store(to + k, (vf)(__builtin_convertvector(rounded(load(x + k), ROUNDED), vu) << 16));
     for (; k < K; k++) to[k] = float_of(bf16_of(x[k]));
 }
 
-/* A tile that reads pairs: for so few rows that a panel of floats would be read once. */
-INLINE void tile_pairs(const int m, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, int n, const float *bias, int add) {
-    vf acc[MR][NV];
-    for (int i = 0; i < m; i++)
-        for (int v = 0; v < NV; v++) acc[i][v] = bias ? load(bias + v * W) : (vf){0};
-    for (int k = 0; k < K; k += 2, b += NR)
-        for (int second = 0; second < 2 && k + second < K; second++)
-            for (int v = 0; v < NV; v++) {
-                vu both = *(const vu *)(b + v * W);
-                vf right = second ? (vf)(both & 0xffff0000) : (vf)(both << 16);
-                for (int i = 0; i < m; i++) acc[i][v] += a[i * lda + k + second] * right;
+/* The same as `tile_f32` from pairs. `spread`: where the panel's floats are put for the rows that follow, or null. */
+INLINE void tile_pairs(const int m, const int panels, int K, const float *a, long lda, const uint32_t *b, long panel, const uint32_t *next,
+                       float *spread, Target t) {
+    vf acc[MOST][SIDE_BY_SIDE * NV];
+    begin(m, panels, acc, t);
+    for (int k = 0; k < K; k += 2, b += NR) {
+        vu both[SIDE_BY_SIDE * NV];
+        for (int v = 0; v < panels * NV; v++) {
+            const uint32_t *at = b + v / NV * panel + v % NV * W;
+            __builtin_prefetch(at + AHEAD * NR);
+            both[v] = *(const vu *)at;
+        }
+        if (next)
+            for (int v = 0; v < NV; v++) __builtin_prefetch(next + k / 2 * NR + v * W, 0, 2);
+        for (int second = 0; second < 2; second++) {
+            vf right[SIDE_BY_SIDE * NV];
+            for (int v = 0; v < panels * NV; v++) right[v] = second ? (vf)(both[v] & 0xffff0000) : (vf)(both[v] << 16);
+            if (spread)
+                for (int v = 0; v < NV; v++) store(spread + (k + second) * NR + v * W, right[v]);
+            for (int i = 0; i < m; i++) {
+                vf left = all(a[i * lda + k + second]);
+                for (int v = 0; v < panels * NV; v++) acc[i][v] += left * right[v];
             }
-    put(m, acc, c, ldc, n, add);
+        }
+    }
+    put(m, panels, acc, t);
 }
 
-static void rounded_floats(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
-                           float *work) {
-    int pairs = pairs_of(K);
-    float *rows = work, *right = rows + (long)least(BLOCK, M) * K;
+static void few_pairs(int m, int panels, int K, const float *a, long lda, const uint32_t *b, Target t) {
+    long panel = (long)pairs_of(K) * NR;
+    if (m == 1) tile_pairs(1, 4, K, a, lda, b, panel, 0, 0, t);
+    else if (m == 2) tile_pairs(2, 2, K, a, lda, b, panel, 0, 0, t);
+    else tile_pairs(3, 2, K, a, lda, b, panel, 0, 0, t);
+}
+
+/* Floats of a row that is rounded: an odd K is filled up by a zero. */
+static long even(int K) { return K + K % 2; }
+
+static void rounded_floats(int M, int N, int K, const float *a, long lda, const uint32_t *b, Target t, float *work) {
+    long panel = (long)pairs_of(K) * NR, ld = even(K);
+    float *rows = aligned(work), *right = aligned(rows + least(BLOCK, M) * ld);
     for (int from = 0; from < M; from += BLOCK) {
-        int some = least(BLOCK, M - from);
-        for (int i = 0; i < some; i++) round_to_floats(K, a + (from + i) * lda, rows + (long)i * K);
-        const uint32_t *panel = b;
-        for (int j = 0; j < N; j += NR, panel += (long)pairs * NR) {
-            float *to = c + from * ldc + j;
-            const float *own = bias ? bias + j : 0;
-            int n = least(NR, N - j);
-            if (some <= MR) {
-                TILE(some, tile_pairs, K, rows, K, panel, to, ldc, n, own, add)
-            } else {
-                unpack((K + 1) / 2, panel, right);
-                rows_f32(some, K, rows, K, right, to, ldc, n, own, add);
-            }
+        int some = least(BLOCK, M - from), j = 0, wide = abreast(M), first = height(0, some);
+        for (int i = 0; i < some; i++) {
+            round_to_floats(K, a + (from + i) * lda, rows + i * ld);
+            if (ld > K) rows[i * ld + K] = 0;
+        }
+        const uint32_t *own = b;
+        for (; wide > 1 && j + wide * NR <= N; j += wide * NR, own += wide * panel) few_pairs(M, wide, even(K), rows, ld, own, beside(t, j));
+        for (; j < N; j += NR, own += panel) {
+            Target to = below(beside(t, j), from);
+            to.n = least(NR, N - j);
+            ROWS(first, tile_pairs, 1, even(K), rows, ld, own, panel, j + NR < N && some > first ? own + panel : 0, some > first ? right : 0, to)
+            if (some > first) rows_f32(some - first, K, rows + first * ld, ld, right, 0, below(to, first));
         }
     }
 }
@@ -153,51 +228,69 @@ static void pair_rows(int n, int width, const float *x, long ld, uint32_t *pairs
 
 #if HAS_DOTS
 /* The same as `tile_f32` in pairs: strides count pairs. */
-INLINE void tile_dots(const int m, int pairs, const uint32_t *a, long a_row, long a_column, const uint32_t *b, long ldb, float *c, long ldc,
-                      int n, const float *bias, int add) {
-    vf acc[MR][NV];
-    for (int i = 0; i < m; i++)
-        for (int v = 0; v < NV; v++) acc[i][v] = bias ? load(bias + v * W) : (vf){0};
+INLINE void tile_dots(const int m, const int panels, int pairs, const uint32_t *a, long a_row, long a_column, const uint32_t *b, long ldb,
+                      long panel, const uint32_t *next, Target t) {
+    vf acc[MOST][SIDE_BY_SIDE * NV];
+    begin(m, panels, acc, t);
     for (int k = 0; k < pairs; k++, b += ldb) {
-        vu right[NV];
-        for (int v = 0; v < NV; v++) right[v] = *(const vu *)(b + v * W);
+        vu right[SIDE_BY_SIDE * NV];
+        for (int v = 0; v < panels * NV; v++) {
+            const uint32_t *at = b + v / NV * panel + v % NV * W;
+            if (panel) __builtin_prefetch(at + AHEAD * ldb);
+            right[v] = *(const vu *)at;
+        }
+        if (next)
+            for (int v = 0; v < NV; v++) __builtin_prefetch(next + k * NR + v * W, 0, 2);
         for (int i = 0; i < m; i++) {
             vu left = (vu){0} + a[i * a_row + k * a_column];
-            for (int v = 0; v < NV; v++) acc[i][v] = (vf)_mm512_dpbf16_ps((__m512)acc[i][v], (__m512bh)left, (__m512bh)right[v]);
+            for (int v = 0; v < panels * NV; v++)
+                acc[i][v] = (vf)_mm512_dpbf16_ps((__m512)acc[i][v], (__m512bh)left, (__m512bh)right[v]);
         }
     }
-    put(m, acc, c, ldc, n, add);
+    put(m, panels, acc, t);
 }
 
-static void dots(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
-                 uint32_t *rows) {
+static void few_dots(int m, int pairs, const uint32_t *rows, const uint32_t *b, long panel, Target t) {
+    if (m == 1) tile_dots(1, 4, pairs, rows, pairs, 1, b, NR, panel, 0, t);
+    else if (m == 2) tile_dots(2, 2, pairs, rows, pairs, 1, b, NR, panel, 0, t);
+    else tile_dots(3, 2, pairs, rows, pairs, 1, b, NR, panel, 0, t);
+}
+
+static void dots(int M, int N, int K, const float *a, long lda, const uint32_t *b, Target t, float *work) {
     int pairs = (K + 1) / 2;
+    long panel = (long)pairs_of(K) * NR;
+    uint32_t *rows = (uint32_t *)work;
     for (int from = 0; from < M; from += BLOCK) {
-        int some = least(BLOCK, M - from);
+        int some = least(BLOCK, M - from), j = 0, wide = abreast(M);
         for (int i = 0; i < some; i++) round_row(K, pairs, a + (from + i) * lda, (uint16_t *)(rows + (long)i * pairs), DOTS);
-        const uint32_t *panel = b;
-        for (int j = 0; j < N; j += NR, panel += (long)pairs_of(K) * NR)
-            for (int i = 0; i < some; i += MR) {
-                int m = least(MR, some - i), n = least(NR, N - j);
-                TILE(m, tile_dots, pairs, rows + (long)i * pairs, pairs, 1, panel, NR, c + (from + i) * ldc + j, ldc, n, bias ? bias + j : 0, add)
+        const uint32_t *own = b;
+        for (; wide > 1 && j + wide * NR <= N; j += wide * NR, own += wide * panel) few_dots(M, pairs, rows, own, panel, beside(t, j));
+        for (; j < N; j += NR, own += panel) {
+            Target to = below(beside(t, j), from);
+            to.n = least(NR, N - j);
+            for (int i = 0, m; i < some; i += m) {
+                m = height(i, some);
+                const uint32_t *next = i == 0 && some > m && j + NR < N ? own + panel : 0;
+                ROWS(m, tile_dots, 1, pairs, rows + (long)i * pairs, pairs, 1, own, NR, panel, next, below(to, i))
             }
+        }
     }
 }
 
-static void transposed_dots(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, uint32_t *work) {
-    uint32_t *left = work, *right = work + (long)((K + 1) / 2) * M;
+static void transposed_dots(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t, float *work) {
+    uint32_t *left = (uint32_t *)work, *right = left + (long)((K + 1) / 2) * M;
     pair_rows(K, M, a, lda, left, M, DOTS);
     pair_rows(K, N, b, ldb, right, N, DOTS);
     for (int j = 0; j < N; j += NR)
-        for (int i = 0; i < M; i += MR) {
-            int m = least(MR, M - i);
-            TILE(m, tile_dots, (K + 1) / 2, left + i, 1, M, right + j, N, c + i * ldc + j, ldc, least(NR, N - j), 0, 1)
+        for (int i = 0, m; i < M; i += m) {
+            Target to = below(beside(t, j), i);
+            to.n = least(NR, N - j), m = height(i, M);
+            ROWS(m, tile_dots, 1, (K + 1) / 2, left + i, 1, M, right + j, N, 0, 0, to)
         }
 }
 #else
-static void dots(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
-                 uint32_t *rows) {}
-static void transposed_dots(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, uint32_t *work) {}
+static void dots(int M, int N, int K, const float *a, long lda, const uint32_t *b, Target t, float *work) {}
+static void transposed_dots(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t, float *work) {}
 #endif
 
 enum { SIDE = 16, PAIR = 2 * SIDE }; /* rows of a tile; of two beside each other */
@@ -241,17 +334,15 @@ static void sums_of_tiles(int m, int pairs, const uint32_t *left, long lda, cons
     __asm__ volatile("" ::: "memory");
 }
 
-/* Rows of tiles go to n <= NR columns of c. */
-static void put_sums(int m, const float *sums, float *c, long ldc, int n, const float *bias, int add) {
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) {
-            float one = sums[i * NR + j] + (bias ? bias[j] : 0);
-            c[i * ldc + j] = add ? c[i * ldc + j] + one : one;
+static void put_sums(int m, const float *sums, Target t) {
+    for (int i = 0; i < m; i++, t.c += t.ldc)
+        for (int j = 0; j < t.n; j++) {
+            float one = sums[i * NR + j] + (t.bias ? t.bias[j] : 0);
+            t.c[j] = t.add ? t.c[j] + one : one;
         }
 }
 
-static void tiles_product(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
-                          float *work) {
+static void tiles_product(int M, int N, int K, const float *a, long lda, const uint32_t *b, Target t, float *work) {
     int pairs = pairs_of(K);
     float *sums = aligned(work);
     uint32_t *rows = (uint32_t *)(sums + PAIR * NR);
@@ -264,14 +355,16 @@ static void tiles_product(int M, int N, int K, const float *a, long lda, const u
         for (int j = 0; j < N; j += NR, panel += (long)pairs * NR)
             for (int i = 0; i < some; i += PAIR) {
                 int m = least(PAIR, some - i);
+                Target to = below(beside(t, j), from + i);
+                to.n = least(NR, N - j);
                 sums_of_tiles(m, pairs, rows + (long)i * pairs, pairs, panel, NR, sums);
-                put_sums(m, sums, c + (from + i) * ldc + j, ldc, least(NR, N - j), bias ? bias + j : 0, add);
+                put_sums(m, sums, to);
             }
     }
     _tile_release();
 }
 
-static void transposed_tiles(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work) {
+static void transposed_tiles(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t, float *work) {
     int pairs = pairs_of(K), wide = (N + NR - 1) / NR * NR, high = (M + SIDE - 1) / SIDE * SIDE;
     float *sums = aligned(work);
     uint32_t *right = (uint32_t *)(sums + PAIR * NR), *left = right + (long)pairs * wide, *across = left + (long)pairs * high;
@@ -285,26 +378,28 @@ static void transposed_tiles(int M, int N, int K, const float *a, long lda, cons
     for (int j = 0; j < N; j += NR)
         for (int i = 0; i < M; i += PAIR) {
             int m = least(PAIR, M - i);
+            Target to = below(beside(t, j), i);
+            to.n = least(NR, N - j);
             sums_of_tiles(m, pairs, left + (long)i * pairs, pairs, right + j, wide, sums);
-            put_sums(m, sums, c + i * ldc + j, ldc, least(NR, N - j), 0, 1);
+            put_sums(m, sums, to);
         }
     _tile_release();
 }
 #else
-static void tiles_product(int M, int N, int K, const float *a, long lda, const uint32_t *b, float *c, long ldc, const float *bias, int add,
-                          float *work) {}
-static void transposed_tiles(int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work) {}
+static void tiles_product(int M, int N, int K, const float *a, long lda, const uint32_t *b, Target t, float *work) {}
+static void transposed_tiles(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t, float *work) {}
 #endif
 
 /* ---- one interface */
 
 void product(int way, int M, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias, int add,
              float *work) {
+    Target t = {c, ldc, NR, add, bias};
     switch (way) {
-    case FLOATS: floats(M, N, K, a, lda, b, c, ldc, bias, add); break;
-    case ROUNDED: rounded_floats(M, N, K, a, lda, b, c, ldc, bias, add, work); break;
-    case DOTS: dots(M, N, K, a, lda, b, c, ldc, bias, add, (uint32_t *)work); break;
-    case TILES: tiles_product(M, N, K, a, lda, b, c, ldc, bias, add, work);
+    case FLOATS: floats(M, N, K, a, lda, b, t); break;
+    case ROUNDED: rounded_floats(M, N, K, a, lda, b, t, work); break;
+    case DOTS: dots(M, N, K, a, lda, b, t, work); break;
+    case TILES: tiles_product(M, N, K, a, lda, b, t, work);
     }
 }
 
@@ -312,23 +407,24 @@ long product_work(int K, int way) {
     long pairs = pairs_of(K);
     switch (way) {
     case FLOATS: return 0;
-    case ROUNDED: return (long)BLOCK * K + 2 * pairs * NR;
+    case ROUNDED: return BLOCK * even(K) + even(K) * NR + 32;
     case DOTS: return BLOCK * pairs;
     default: return BLOCK * pairs + PAIR * NR + 16;
     }
 }
 
 void product_transposed(int way, int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work) {
+    Target t = {c, ldc, NR, 1, 0};
     switch (way) {
-    case FLOATS: transposed_floats(M, N, K, a, lda, b, ldb, c, ldc); break;
+    case FLOATS: transposed_floats(M, N, K, a, lda, b, ldb, t); break;
     case ROUNDED: {
         float *left = work, *right = work + (long)K * M;
         for (int k = 0; k < K; k++) round_to_floats(M, a + k * lda, left + (long)k * M), round_to_floats(N, b + k * ldb, right + (long)k * N);
-        transposed_floats(M, N, K, left, M, right, N, c, ldc);
+        transposed_floats(M, N, K, left, M, right, N, t);
         break;
     }
-    case DOTS: transposed_dots(M, N, K, a, lda, b, ldb, c, ldc, (uint32_t *)work); break;
-    case TILES: transposed_tiles(M, N, K, a, lda, b, ldb, c, ldc, work);
+    case DOTS: transposed_dots(M, N, K, a, lda, b, ldb, t, work); break;
+    case TILES: transposed_tiles(M, N, K, a, lda, b, ldb, t, work);
     }
 }
 
