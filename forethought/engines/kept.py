@@ -22,6 +22,8 @@ COMPARED = {  # what of the record changes bits -> what it is called
     "precision": "precision",
     "threads": "threads",
     "layers": "layers computed by",
+    "sampling": "rows sampled by",
+    "products": "instructions of the products",
     "kernels": "kernels",
     "kernels/build": "build of the kernels",
     "torch": "torch",

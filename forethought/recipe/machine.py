@@ -59,6 +59,12 @@ class EngineSpec:
     layers: Literal["auto", "c", "torch"] = "auto"
     """What computes the layers of a training step on a CPU: the kernels in C, or PyTorch. `auto`: what
     is faster, timed when the run begins and kept by a resumed run."""
+    sampling: Literal["auto", "c", "torch"] = "auto"
+    """What samples rows on a CPU: the kernels in C, or PyTorch. `auto`: what is faster, timed when the run
+    begins and kept by a resumed run."""
+    products: Literal["auto", "amx", "avx512_bf16", "avx512", "avx2", "plain"] = "auto"
+    """Instructions of the products in C. `auto`: the widest that the processor has and the system allows,
+    kept by a resumed run."""
     weights: Literal["auto", "fp32", "bf16"] = "auto"
     """How the weights of a loaded model are kept. `auto`: fp32 where a stage trains whole models (a bf16
     number loses most of a small update), else as its files say (fp32 on a CPU)."""

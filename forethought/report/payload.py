@@ -33,6 +33,10 @@ MACHINE = {
     "threads/kernels": "threads of the kernels",
     "precision/why": "precision, why",
     "layers": "layers computed by",
+    "sampling": "rows sampled by",
+    "sampling/why": "rows sampled by, why",
+    "products": "instructions of products",
+    "products/why": "instructions of products, why",
     "pack_tokens": "tokens of a pack",
     "sample_rows": "rows sampled together",
 }  # of the facts of a run, those whose names say too little

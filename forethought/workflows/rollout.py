@@ -264,4 +264,9 @@ def _computes(facts: Mapping[str, object]) -> str:
         line += f", {facts['threads/kernels']} for the kernels"
     kernels, _, why = str(facts.get("kernels", "")).partition(": ")
     line += (f"; kernels: {kernels}" if kernels else "") + (f" ({why})" if why else "")
+    if facts.get("products") and kernels == "c":
+        why = facts.get("products/why")
+        line += f", products by {facts['products']}" + (f" ({why})" if why else "")
+    if facts.get("sampling/why"):
+        line += f"; rows by {facts['sampling']} ({facts['sampling/why']})"
     return line + (f"; {facts['precision']} ({facts['precision/why']})" if "precision/why" in facts else "")

@@ -53,6 +53,8 @@ def test_the_threads_beside_a_gpu_say_nothing_of_a_cpu_and_the_device_is_the_use
         ({"precision": "fp32"}, "precision: bf16 before, fp32 now"),
         ({"torch": "2.10"}, "torch: 2.9 before, 2.10 now"),
         ({"instructions": "AVX512"}, "instructions: AVX2 before, AVX512 now"),
+        ({"sampling": "torch"}, "rows sampled by: none before, torch now"),
+        ({"products": "avx2"}, "instructions of the products: none before, avx2 now"),
         ({"kernels/build": "2e"}, "build of the kernels: 1f before, 2e now"),
     ],
 )

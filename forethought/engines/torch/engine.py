@@ -55,6 +55,9 @@ from forethought.engines.torch.sampling.stops import Stops
 from forethought.learn.losses.terms import reads_sequences
 from forethought.recipe.schema import PACK_TOKENS, SAMPLE_ROWS, AdapterSpec, EngineSpec, OptimSpec
 
+# of an engine's facts: what was chosen on this machine and changes bits
+CHOSEN = ("device", "chip", "threads", "precision", "layers", "sampling", "products", "torch")
+
 SHORT, MOST_ENCODED = 200, 20_000  # characters of a text whose token ids are remembered; texts
 
 
@@ -218,6 +221,7 @@ class TorchEngine(Surgery):
         """`n` completions for each request, in order. Policies that can run together are sampled in one loop;
         a request without room in the context comes back `overlong`."""
         room = [room_of(r, self.context) for r in requests]
+        self.machine.settle()  # by what rows are sampled is looked at first
         results = [
             [] if most else [overlong(self.versions[r.policy])] * r.n
             for r, most in zip(requests, room, strict=True)
@@ -238,7 +242,7 @@ class TorchEngine(Surgery):
     @property
     def exact(self) -> bool:
         """The kernels are; PyTorch's products round as their shapes fall."""
-        return weights.describe_kernels(self.weights.base) == "c"
+        return self.machine.sampling and weights.describe_kernels(self.weights.base) == "c"
 
     def forget_paths(self) -> None:
         """Free the keys and values that were kept for the next turns of trajectories."""
@@ -451,7 +455,7 @@ class TorchEngine(Surgery):
         """What was chosen on this machine and changes bits: device, precision, code of the layers,
         kernels."""
         facts, by_c = self.facts(), self.machine.device.type == "cpu" and library.library()
-        return {key: facts[key] for key in ("device", "chip", "threads", "precision", "layers", "torch")} | {
+        return {key: facts[key] for key in CHOSEN} | {
             # of a model that they do not compute whole (`facts`) they still compute parts
             "kernels": "c" if by_c else f"torch: {library.why_not() or 'the model is on a GPU'}",
             "kernels/build": library.build() if by_c else "",

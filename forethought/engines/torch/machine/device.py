@@ -11,6 +11,7 @@ import torch
 
 from forethought.core import cores
 from forethought.core.errors import RecipeError
+from forethought.engines.torch.forest.native import library as native
 from forethought.engines.torch.forest.native.train import crew
 from forethought.engines.torch.machine import ways
 from forethought.engines.torch.machine.threads import MEASURED_FROM, choose
@@ -26,6 +27,9 @@ class Machine:
     kernels: int = 1  # threads of the kernels
     layers: bool = True  # the kernels compute the layers of a training step, where they can
     way: str = ""  # the reason for this precision and these layers
+    products: str = ""  # instructions of the kernels' products; empty: the widest
+    sampling: bool = True  # the kernels sample rows, where they can
+    sampling_why: str = ""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -39,18 +43,24 @@ class Machine:
 
     def autocast(self, keep: bool = True):
         """`keep`: hold the bf16 copy of each weight until the end of the context, instead of making it again
-        for every use. Threads are a process's: an engine that was made later may have set another number."""
-        if torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)
-        crew.threads, crew.layers = self.kernels, self.layers
+        for every use."""
+        self.settle()
         return (
             torch.autocast(self.device.type, torch.bfloat16, cache_enabled=keep)
             if self.bf16
             else contextlib.nullcontext()
         )
 
+    def settle(self) -> None:
+        """Set this process to what was chosen: an engine that was made later may have set it otherwise."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        crew.threads, crew.layers, crew.sampling = self.kernels, self.layers, self.sampling
+        native.take(self.products)
+
     def facts(self) -> dict[str, object]:
         """Device, threads, precision and versions, each choice with its reason."""
+        taken = native.library().products if self.device.type == "cpu" and native.library() else None
         chip = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
         return {
             "device": self.device.type,
@@ -62,6 +72,10 @@ class Machine:
             "precision": "bf16" if self.bf16 else "fp32",
             "precision/why": self.way,
             "layers": "c" if self.layers else "torch",
+            "sampling": "c" if self.sampling else "torch",
+            "sampling/why": self.sampling_why,
+            "products": taken.name if taken else "",
+            "products/why": taken.note if taken else "",
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
@@ -81,12 +95,16 @@ def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
         _keep_memory()
         kernels = cores.most_threads() if spec.kernel_threads == "auto" else spec.kernel_threads
         # at most: they are measured below
+        native.take(spec.products.replace("auto", ""))
         others = spec.asked or (1 if model.num_parameters() < MEASURED_FROM else cores.most_threads())
         way, why = ways.choose(
             ways.ways(spec.precision, spec.layers, model, _fast_bf16()), model, kernels, others
         )
+        products = way.products or spec.products.replace("auto", "")
+        native.take(products)
+        sampling, sampling_why = ways.choose_sampling(spec.sampling, way, model, kernels, others)
     else:
-        kernels = 1
+        kernels, products, sampling, sampling_why = 1, "", False, "a GPU computes"
         way, why = (
             ways.Way(spec.precision != "fp32", False),
             "a GPU computes" if spec.precision == "auto" else "given by the recipe",
@@ -99,7 +117,18 @@ def prepare(spec: EngineSpec, model: torch.nn.Module) -> Machine:
         torch.bfloat16 if way.bf16 else torch.float32,
     )
     torch.set_num_threads(threads.number)
-    return Machine(device, threads.number, way.bf16, threads.why, kernels, way.kernels, why)
+    return Machine(
+        device,
+        threads.number,
+        way.bf16,
+        threads.why,
+        kernels,
+        way.kernels,
+        why,
+        products,
+        sampling,
+        sampling_why,
+    )
 
 
 def cpu_name() -> str:

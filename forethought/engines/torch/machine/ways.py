@@ -1,42 +1,38 @@
-"""In which precision and by which code the layers of a model are computed on a CPU: timed on the machine, on
-a layer of the model itself.
+"""In which precision and by which code a model's layers are trained and its rows are sampled on a CPU: timed
+on the machine, on a layer of the model itself.
 
 What is faster depends on the processor and on the sizes. bf16 takes half the time where wide products meet
 hardware for them, and costs time where they are narrow; our kernels win where layers are small, PyTorch's
 library where it has instructions that they lack. A rule made on one machine was wrong on the next (one took
 bf16 for a small model, 1.5 times slower than fp32 there), so nothing is assumed.
 
-Both change the bits of a run. The answer is kept in the user's cache, under the processor, the versions and
-the layer's shape, so that two runs of one recipe on one machine are the same run; a resumed run keeps what it
-began with.
+All of it changes the bits of a run. The answer is kept for the machine (`measured.py`), so that two runs of
+one recipe on it are the same run; a resumed run keeps what it began with.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from forethought.core.types import Segment
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of, rotation
-from forethought.engines.torch.forest.native import cache
 from forethought.engines.torch.forest.native import library as native
 from forethought.engines.torch.forest.native.layer import Layer, Shape, weights_of
+from forethought.engines.torch.forest.native.packed import Packed
+from forethought.engines.torch.forest.native.weights import computes
 from forethought.engines.torch.forest.packing import pack
+from forethought.engines.torch.machine.measured import answer, least
 
 SAVES = 0.15  # of the time of the first way: what another must save
 # of a thread's work that each further thread adds: two threads of the kernels took 0.6 to 0.65 of the time of
 # one
 MORE = 0.6
-ROUNDS, SECONDS = 3, 0.25  # of timing: at least so many rounds, until so much time has passed
+SAVES_ROWS = 0.4  # of the time of the kernels' products: what PyTorch's must save to sample
+ROWS = (8, 64)  # that are sampled together
 OPERATIONS = 2e9  # of one training pass, about; a layer that is larger gets fewer tokens
 TOKENS = (32, 512)
 
@@ -45,9 +41,11 @@ TOKENS = (32, 512)
 class Way:
     bf16: bool
     kernels: bool  # the layers of a training step are computed in C, else by PyTorch
+    products: str = ""  # instructions of the kernels' products (`instructions.NAMES`); empty: the widest
 
     def __str__(self) -> str:
-        return f"{'c' if self.kernels else 'torch'} {'bf16' if self.bf16 else 'fp32'}"
+        name = f"{'c' if self.kernels else 'torch'} {'bf16' if self.bf16 else 'fp32'}"
+        return f"{name} {self.products}" if self.products else name
 
 
 def ways(precision: str, layers: str, model: torch.nn.Module, fast_bf16: bool) -> list[Way]:
@@ -55,10 +53,11 @@ def ways(precision: str, layers: str, model: torch.nn.Module, fast_bf16: bool) -
     by_c = in_c(model)
     precisions = [False] + [True] * fast_bf16 if precision == "auto" else [precision == "bf16"]
     found = [
-        Way(bf16, kernels)
+        Way(bf16, kernels, products)
         for kernels in (True, False)
         for bf16 in precisions
         if layers in ("auto", "c" if kernels else "torch") and (not kernels or by_c)
+        for products in (native.rivals() if kernels and bf16 else ("",))
     ]
     return found or [Way(bf16, False) for bf16 in precisions]
 
@@ -81,15 +80,18 @@ def choose(
         return candidates[0], "the only way here, or given"
     if (decoder := decoder_of(model)) is None:
         return candidates[0], "not timed: the model runs through its own modules"
-    took, when = _kept(_key(decoder, candidates), partial(timed, decoder, candidates))
+    names = [str(way) for way in candidates]
+    found = answer(["layers", _shapes(decoder)], names, partial(timed, decoder, candidates))
+    took = {way: found.took[str(way)] for way in candidates}
     said = ", ".join(f"{way} {1000 * took[way]:.1f} ms" for way in took)
     shared = f", shared by {kernels} threads in c and {others} in torch" if kernels != others else ""
-    return best(took, kernels, others), f"timed {when}: {said}{shared}; another must save {SAVES:.0%}"
+    why = f"timed {found.when}: {said}{shared}; another must save {SAVES:.0%}"
+    return best(took, kernels, others), "; ".join(filter(None, [why, found.said]))
 
 
 def best(took: Mapping[Way, float], kernels: int = 1, others: int = 1) -> Way:
     """Of one thread's seconds by way, the first choice first."""
-    seconds = {way: took[way] / (1 + MORE * ((kernels if way.kernels else others) - 1)) for way in took}
+    seconds = {way: took[way] / _shared(kernels if way.kernels else others) for way in took}
     chosen = next(iter(took))
     for way in took:
         if seconds[way] <= (1 - SAVES) * seconds[chosen]:
@@ -97,27 +99,9 @@ def best(took: Mapping[Way, float], kernels: int = 1, others: int = 1) -> Way:
     return chosen
 
 
-def timed(
-    decoder: Decoder, candidates: Sequence[Way], clock: Callable[[], float] = time.thread_time
-) -> dict[Way, float]:
-    """Seconds of one training pass of a layer, the least of some rounds that alternate between the ways. On
-    one thread, in its own processor time: what else the machine does is not in it."""
-    before, took = torch.get_num_threads(), dict.fromkeys(candidates, float("inf"))
-    torch.set_num_threads(1)
-    try:
-        work = {way: _work(decoder, way) for way in candidates}
-        for do in work.values():  # buffers are made, code is compiled
-            do()
-        began, rounds = time.perf_counter(), 0
-        while rounds < ROUNDS or time.perf_counter() - began < SECONDS:
-            for way, do in work.items():
-                start = clock()
-                do()
-                took[way] = min(took[way], clock() - start)
-            rounds += 1
-    finally:
-        torch.set_num_threads(before)
-    return took
+def timed(decoder: Decoder, candidates: Sequence[Way]) -> dict[str, float]:
+    """Seconds of one training pass of a layer by each way, by its name."""
+    return least({str(way): _work(decoder, way) for way in candidates})
 
 
 def _work(decoder: Decoder, way: Way) -> Callable[[], None]:
@@ -158,6 +142,7 @@ def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]
             return decoder.layer(layer, x, cos, sin, layout)
 
     def by_kernels() -> torch.Tensor:
+        native.take(way.products)
         half = decoder.d // 2
         shape = Shape(
             decoder.heads,
@@ -180,54 +165,57 @@ def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]
     return by_kernels if way.kernels else by_torch
 
 
-# ---- kept for the machine
+# ---- rows that are sampled
 
 
-def _key(decoder: Decoder, candidates: Sequence[Way]) -> str:
-    shapes = [(name, tuple(p.shape), str(p.dtype)) for name, p in decoder.inner.layers[0].named_parameters()]
-    said = [
-        native.processor(),
-        torch.__version__,
-        native.build(),
-        decoder.heads,
-        decoder.kv_heads,
-        shapes,
-        [str(w) for w in candidates],
-    ]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+def choose_sampling(
+    asked: str, way: Way, model: torch.nn.Module, kernels: int = 1, others: int = 1
+) -> tuple[bool, str]:
+    """Whether the kernels sample rows, else PyTorch does, and why: by the products of one layer, for few rows
+    and for many. What stands around the products is faster in C, so PyTorch's have to save more."""
+    if (decoder := decoder_of(model)) is None or not computes(decoder, model):
+        return False, "the kernels do not compute this model"
+    if asked != "auto":
+        return asked == "c", "given"
+    found = answer(
+        ["rows", _shapes(decoder), native.library().products.name, way.bf16],
+        ("c", "torch"),
+        partial(timed_rows, decoder, way.bf16),
+    )
+    c, by_torch = found.took["c"] / _shared(kernels), found.took["torch"] / _shared(others)
+    said = f"timed {found.when}: products c {1000 * c:.1f} ms, torch {1000 * by_torch:.1f} ms"
+    return by_torch > (1 - SAVES_ROWS) * c, "; ".join(filter(None, [said, found.said]))
 
 
-def _kept(key: str, measure: Callable[[], dict[Way, float]]) -> tuple[dict[Way, float], str]:
-    """What was measured under this key, now or earlier, and when. A file that cannot be read or written costs
-    the time of measuring anew."""
-    if key not in _known:
-        _known[key] = _read(key) or (measure(), time.strftime("%Y-%m-%d"))
-        _write(key, *_known[key])
-    return _known[key]
+def timed_rows(decoder: Decoder, bf16: bool) -> dict[str, float]:
+    """Seconds of one layer's products for rows that are sampled."""
+    layer = decoder.inner.layers[0]
+    matrices = [m.detach().float() for m in layer.parameters() if m.dim() == 2]
+    inputs = {
+        (r, w.shape[1]): torch.linspace(-1, 1, r * w.shape[1]).view(r, -1) for w in matrices for r in ROWS
+    }
+    packed = [Packed(w, bf16) for w in matrices]
+    kind = torch.bfloat16 if bf16 else torch.float32
+    plain, given = [w.to(kind) for w in matrices], {key: x.to(kind) for key, x in inputs.items()}
+
+    def by_kernels() -> None:
+        for w in packed:
+            for rows in ROWS:
+                w.times(inputs[rows, w.columns])
+
+    @torch.no_grad()
+    def by_torch() -> None:
+        for w in plain:
+            for rows in ROWS:
+                torch.nn.functional.linear(given[rows, w.shape[1]], w)
+
+    return least({"c": by_kernels, "torch": by_torch})
 
 
-_known: dict[str, tuple[dict[Way, float], str]] = {}
+def _shared(threads: int) -> float:
+    return 1 + MORE * (threads - 1)
 
 
-def _read(key: str) -> tuple[dict[Way, float], str] | None:
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        found = json.loads(_path(key).read_text(encoding="utf-8"))
-        took = {Way(bool(bf16), bool(kernels)): float(seconds) for bf16, kernels, seconds in found["took"]}
-        if took and all(0 < s < 1e9 for s in took.values()):
-            return took, str(found["when"])[:10]
-    return None
-
-
-def _write(key: str, took: Mapping[Way, float], when: str) -> None:
-    with contextlib.suppress(OSError):
-        path = _path(key)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(
-            json.dumps({"when": when, "took": [(w.bf16, w.kernels, s) for w, s in took.items()]}),
-            encoding="utf-8",
-        )
-        os.replace(beside, path)
-
-
-def _path(key: str) -> Path:
-    return cache.folder_of(f"ways-{key}.json") / f"ways-{key}.json"
+def _shapes(decoder: Decoder) -> list[object]:
+    named = decoder.inner.layers[0].named_parameters()
+    return [decoder.heads, decoder.kv_heads, [(name, tuple(p.shape), str(p.dtype)) for name, p in named]]

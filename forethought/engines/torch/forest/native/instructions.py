@@ -78,6 +78,11 @@ def chosen(ways: int, width: int, name: str = "") -> Chosen:
     return Chosen(taken, can[taken], refused if not name else "")
 
 
+def rivals(taken: Chosen, ways: int) -> tuple[str, ...]:
+    """Where AMX is there, AVX512-BF16 is too, and may be faster for narrow matrices. "" is what is taken."""
+    return ("", "avx512_bf16") if taken.way == TILES and not asked() and ways & 1 << DOTS else ("",)
+
+
 @functools.cache
 def tiles_refused() -> str:
     """Why the system does not let this process use AMX's tiles, or "". Linux has to be asked: their state is

@@ -63,6 +63,7 @@ def library() -> ctypes.CDLL | None:
 
 
 _reason: list[str] = []
+_taken: list[str] = [""]  # the instructions that this process was told to take
 
 
 def why_not() -> str:
@@ -74,6 +75,26 @@ def build() -> str:
     """The beginning of the compiled file's digest; empty where there are no kernels. Another compiler may
     round otherwise."""
     return lib.digest if (lib := library()) else ""
+
+
+def take(name: str) -> None:
+    """The kernels form products with these instructions from here on ("": the widest that there are).
+    FORETHOUGHT_KERNELS is stronger."""
+    if name == _taken[0]:
+        return
+    _taken[0] = name
+    lib = library() if library.cache_info().currsize else None
+    with contextlib.suppress(ValueError):  # `library` says it
+        if lib and lib.build == instructions.build_for(_name()):
+            lib.products = instructions.chosen(lib.ft_ways(), lib.ft_width(), _name())
+            return
+    library.cache_clear()
+
+
+def rivals() -> tuple[str, ...]:
+    """Names of instructions for products in bf16 among which only timing decides; one where one is asked
+    for."""
+    return instructions.rivals(library().products, library().ft_ways())
 
 
 def way_of(bf16: bool) -> int:
@@ -99,8 +120,7 @@ def floats(*sizes: int) -> torch.Tensor:
 def _loaded() -> ctypes.CDLL:
     if os.environ.get(instructions.VARIABLE, "") == "0":
         raise OSError(f"switched off by {instructions.VARIABLE}=0")
-    name = instructions.asked()
-    build = instructions.build_for(name)
+    build = instructions.build_for(_name())
     if not (compiler := _compiler()):
         raise OSError("no C compiler (cc, gcc or clang) was found")
     file = f"kernels-{_key(compiler, build)}.so"
@@ -108,9 +128,9 @@ def _loaded() -> ctypes.CDLL:
     if cache.whole(target):
         # whole, and not loaded here: a home that two systems share
         with contextlib.suppress(OSError, AttributeError):
-            return _opened(target, name)
+            return _opened(target, build)
     _build(compiler, build, target)
-    return _opened(target, name)
+    return _opened(target, build)
 
 
 def _flags(build: str) -> tuple[str, ...]:
@@ -124,13 +144,19 @@ def _compiler() -> list[str]:
     )
 
 
-def _opened(path: Path, name: str) -> ctypes.CDLL:
+def _name() -> str:
+    """Of the instructions that are asked for, "" where the machine decides."""
+    return instructions.asked() or _taken[0]
+
+
+def _opened(path: Path, build: str) -> ctypes.CDLL:
     """`products`: with which instructions it forms them, and in which way those in bf16."""
     lib = ctypes.CDLL(str(path))
     lib.digest = cache.digest(path)[:16]  # now: a cache may be swept while a run lasts
     for function in LONG:
         getattr(lib, function).restype = ctypes.c_long
-    lib.products = instructions.chosen(lib.ft_ways(), lib.ft_width(), name)
+    lib.build = build
+    lib.products = instructions.chosen(lib.ft_ways(), lib.ft_width(), _name())
     return lib
 
 

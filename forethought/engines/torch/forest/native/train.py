@@ -21,10 +21,10 @@ float_, long_ = ctypes.c_float, ctypes.c_long
 
 
 class _Crew:
-    """Of this process, as PyTorch's number of threads is: `machine.autocast` sets both. No bit depends on
-    `threads`; `layers`: whether the kernels compute whole layers."""
+    """Of this process, as PyTorch's number of threads is: `machine.settle` sets both. No bit depends on
+    `threads`; `layers`, `sampling`: whether the kernels compute the layers of a training step, and rows."""
 
-    threads, layers = 1, True
+    threads, layers, sampling = 1, True, True
 
 
 crew = _Crew()

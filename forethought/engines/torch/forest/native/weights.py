@@ -11,7 +11,7 @@ import torch
 from forethought.engines.torch.forest.decoder import Decoder, decoder_of, rotation
 from forethought.engines.torch.forest.lora import delta, is_lora
 from forethought.engines.torch.forest.native.library import address, floats, library, way_of, why_not
-from forethought.engines.torch.forest.native.train import hooked_below
+from forethought.engines.torch.forest.native.train import crew, hooked_below
 from forethought.engines.torch.forest.vocabulary import NEVER, empty_of
 
 Pointer = ctypes.c_void_p
@@ -51,8 +51,12 @@ class _Model(ctypes.Structure):
 
 
 def runs(decoder: Decoder | None, model: torch.nn.Module) -> bool:
-    """Whether the kernels compute this model: on a CPU, with heads of whole vectors and a plain linear
-    head."""
+    """Whether the kernels sample from this model here."""
+    return crew.sampling and computes(decoder, model)
+
+
+def computes(decoder: Decoder | None, model: torch.nn.Module) -> bool:
+    """Whether the kernels can: on a CPU, with heads of whole vectors and a plain linear head."""
     lib, head = library() if decoder else None, model.get_output_embeddings()
     return (
         lib is not None
@@ -73,7 +77,7 @@ def describe_kernels(model: torch.nn.Module) -> str:
         return f"torch: {reason}"
     return (
         "c"
-        if runs(decoder_of(model), model)
+        if computes(decoder_of(model), model)
         else (f"torch: the kernels do not compute this {type(model).__name__}")
     )
 
