@@ -11,6 +11,7 @@ import torch
 from tolerance import rounding
 
 from forethought.engines.torch.forest.native.library import library, why_not
+from forethought.engines.torch.forest.native.train import crew
 from forethought.engines.torch.sampling.choice import Choice
 
 BY = [
@@ -143,16 +144,57 @@ def test_logits_that_are_no_distribution_give_nan(kernels, vocabulary, fields, b
 
 @pytest.mark.parametrize("kernels", BY)
 def test_ties(kernels):
-    """The mode is the first of the likeliest; of equals a nucleus keeps as many as it needs, the kernel's the
-    first ones."""
+    """The mode is the first of the likeliest; of equals a nucleus keeps as many as it needs, the first
+    ones."""
     for vocabulary in (4, 200):
         flat = torch.zeros(1, vocabulary)
         half = vocabulary // 2
         assert choose(kernels, flat, temperature=0.0)[0] == [0]
         assert choose(kernels, flat, LARGEST)[0] == [vocabulary - 1]
         tokens, logp, drawn = choose(kernels, flat, LARGEST, top_p=0.5)
-        assert tokens == [half - 1] or not kernels
+        assert tokens == [half - 1]
         assert [logp[0], drawn[0]] == pytest.approx([-math.log(vocabulary), -math.log(half)], abs=1e-6)
+
+
+def nucleus(logits: list[float], temperature: float, top_p: float) -> set[int]:
+    """By the definition: sorted, the likeliest first and of equals the first, until they hold `top_p`."""
+    most = max(logits)
+    p = [math.exp((x - most) / temperature) for x in logits]
+    before, kept = 0.0, set()
+    for i in sorted(range(len(p)), key=lambda i: (-p[i], i)):
+        if before < top_p * sum(p):
+            kept.add(i)
+        before += p[i]
+    return kept
+
+
+@pytest.mark.parametrize("kernels", BY)
+@pytest.mark.parametrize("vocabulary", [1, 2, 15, 16, 33, 140])
+def test_a_nucleus_is_what_sorting_finds(kernels, vocabulary):
+    """Few different logits, so that most are equals; every token of the nucleus can be drawn, and no other.
+    Each probability is a whole number of halves of another: no sum is rounded."""
+    rng = np.random.default_rng(vocabulary)
+    for top_p, spread in ((0.1, 1), (0.5, 2), (0.9, 3), (0.999, 6), (0.6, 12)):
+        # powers of two in float32, as the kernel and PyTorch see them to within rounding
+        halvings = rng.integers(0, spread + 1, vocabulary)
+        logits = (-halvings * math.log(2)).tolist()
+        n = 4 * vocabulary << spread if spread < 5 else 40 * vocabulary
+        uniform = (np.arange(n) + 0.5) / n
+        wanted = nucleus([-h * math.log(2) for h in halvings.tolist()], 1.0, top_p)
+        drawn = set(choose(kernels, [logits], uniform, top_p=top_p, repeats=[n])[0])
+        assert drawn <= wanted
+        assert spread > 4 or drawn == wanted
+
+
+@pytest.mark.skipif(library() is None, reason=why_not())
+def test_threads_change_no_choice():
+    logits = 3 * torch.randn(9, 20_000, generator=torch.Generator().manual_seed(0))
+    uniform, top_p = np.linspace(0, LARGEST, 9), np.array([1.0, 0.9, 0.5] * 3, np.float32)
+    found = []
+    for crew.threads in (1, 2, 5):
+        found.append(choose(True, logits, uniform, 0.7, top_p))
+    crew.threads = 1
+    assert found[1:] == found[:1] * 2
 
 
 @pytest.mark.parametrize("kernels", BY)

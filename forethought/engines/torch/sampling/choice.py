@@ -7,6 +7,9 @@ import numpy as np
 import torch
 
 from forethought.engines.torch.forest.native.library import address, floats, library
+from forethought.engines.torch.forest.native.train import crew
+
+SHARED = 1 << 17  # numbers of logits that several threads look through together
 
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Tokens, their log-probs at temperature 1, and under the distribution that they were drawn from; [R]
@@ -53,11 +56,13 @@ class Choice:
             np.ascontiguousarray(x, dtype=kind)
             for x, kind in ((uniform_R, np.float64), (temperature_R, np.float32), (top_p_R, np.float32))
         )
-        work = floats(3 * vocabulary)
+        threads = crew.threads if rows * vocabulary >= SHARED else 1
+        work = floats(threads * self.lib.ft_choose_work(vocabulary))
         self.lib.ft_choose(
             rows,
             vocabulary,
             *map(address, (logits_RV, uniform, temperature, top_p, token, logp, drawn, work)),
+            threads,
         )
         return token, logp, drawn
 
@@ -98,10 +103,7 @@ def _drawn(
         else (logits_RV / torch.where(greedy_R, 1.0, temperature_R)[:, None]).softmax(-1)
     )
     if nucleus:
-        ordered, order = p_RV.sort(dim=-1, descending=True, stable=True)
-        # the first token always stays
-        cut = (ordered.cumsum(-1) - ordered >= top_p_R[:, None]) & (top_p_R[:, None] < 1)
-        p_RV = torch.zeros_like(p_RV).scatter(-1, order, ordered.masked_fill(cut, 0))
+        p_RV = _nucleus(p_RV, top_p_R.double()[:, None])
     cdf_RV = p_RV.double().cumsum(-1)
     target = (uniform_R[:, None] * cdf_RV[:, -1:]).contiguous()
     drawn_R = torch.searchsorted(cdf_RV, target, right=True)[:, 0].clamp(max=logits_RV.shape[-1] - 1)
@@ -109,3 +111,20 @@ def _drawn(
     gathered_R = p_RV.gather(-1, token_R[:, None])[:, 0] / cdf_RV[:, -1]
     logp_R = logp_RV.gather(-1, token_R[:, None])[:, 0]
     return token_R, logp_R, torch.where(greedy_R, 0.0, gathered_R.log().float())
+
+
+def _nucleus(p_RV: torch.Tensor, top_p_R1: torch.Tensor) -> torch.Tensor:
+    """Zero for all tokens but the fewest, likeliest first, that hold `top_p` of the sum; of equals the first
+    ones stay. Sorted are only so many as can be among them: those that are lighter than the mean of what may
+    be left out hold less than that together."""
+    total_R1 = p_RV.sum(-1, keepdim=True, dtype=torch.float64)
+    whole_R1 = top_p_R1 >= 1
+    rest_R1 = (1 - top_p_R1) * total_R1 / p_RV.shape[-1]
+    some = max(1, int(((p_RV > 0.5 * rest_R1) & ~whole_R1).sum(-1).max()))
+    p_RK = p_RV.topk(some).values
+    kept_RK = p_RK.double().cumsum(-1) - p_RK.double() < top_p_R1 * total_R1
+    lightest_R1 = p_RK.gather(-1, (kept_RK.sum(-1, keepdim=True) - 1).clamp(min=0))
+    equals_RV = p_RV == lightest_R1
+    needed_R1 = (kept_RK & (p_RK == lightest_R1)).sum(-1, keepdim=True)
+    kept_RV = (p_RV > lightest_R1) | (equals_RV & (equals_RV.cumsum(-1) <= needed_R1))
+    return torch.where(kept_RV | whole_R1, p_RV, 0.0)

@@ -2,8 +2,8 @@
    the choice of the next tokens. One call computes any tokens whose ancestors are kept already or come before them in the call: a whole
    forest of contexts, or one token for each row. */
 #include "attention.h"
+#include "choice.h"
 #include "product.h"
-#include <stdlib.h>
 
 typedef struct {
     const float *norm1, *norm2, *q_norm, *k_norm, *qkv_bias, *o_bias, *gate_up_bias, *down_bias; /* null where there is none */
@@ -158,95 +158,15 @@ void ft_forward(const Model *M, int N, const int32_t *id, const int32_t *positio
 
 /* The next tokens ------------------------------------------------------------------------------------------------------------ */
 
-typedef struct {
-    float weight;
-    int token;
-} Weighted;
-
-static int heavier(const void *a, const void *b) {
-    const Weighted *x = a, *y = b;
-    return x->weight != y->weight ? (x->weight < y->weight ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
-}
-
-/* Weights of all tokens but the fewest, heaviest first, that hold `top_p` of the sum become zero. */
-static void nucleus(int V, float *weight, float top_p, Weighted *order) {
-    double total = 0, before = 0;
-    for (int i = 0; i < V; i++) order[i] = (Weighted){weight[i], i}, total += weight[i];
-    qsort(order, V, sizeof(Weighted), heavier);
-    for (int i = 0; i < V; i++) {
-        if (i && before >= top_p * total) weight[order[i].token] = 0;
-        before += order[i].weight;
-    }
-}
-
-enum { SPAN = 128 }; /* weights whose sum is formed at once */
-
-static double sum_span(int V, const float *weight, int from) {
-    vf total = (vf){0};
-    double rest = 0;
-    int i = from, end = from + SPAN < V ? from + SPAN : V;
-    for (; i + W <= end; i += W) total += load(weight + i);
-    for (; i < end; i++) rest += weight[i];
-    return rest + sum_of(total);
-}
-
-static double exponentials(int V, const float *x, float most, float temperature, float *weight) {
-    double total = 0;
-    int j = 0;
-    for (; j + W <= V; j += W) store(weight + j, vexp((load(x + j) - most) / temperature));
-    for (; j < V; j++) weight[j] = expf((x[j] - most) / temperature);
-    for (int i = 0; i < V; i += SPAN) total += sum_span(V, weight, i);
-    return total;
-}
-
-/* The first token whose cumulative weight exceeds `target`; the last of any weight where rounding lets none exceed it. */
-static int drawn_token(int V, const float *weight, double target) {
-    double sum = 0;
-    int last = 0, i = 0;
-    for (; i + SPAN < V; i += SPAN) {
-        double span = sum_span(V, weight, i);
-        if (sum + span > target) break;
-        sum += span;
-    }
-    for (; i < V; i++) {
-        sum += weight[i];
-        if (weight[i] > 0) last = i;
-        if (sum > target && weight[i] > 0) return i;
-    }
-    return last;
-}
+long ft_choose_work(int V) { return choice_work(V); }
 
 /* token[R], its log-prob at temperature 1 and under the distribution that it was drawn from, by the row's own uniform number; the mode
    where the temperature is 0. Where a row's logits hold NaN or infinity, or nothing above minus infinity, its log-probs are NaN; minus
-   infinity beside others is a token that is never drawn. work: [3 V]. */
+   infinity beside others is a token that is never drawn. work: `ft_choose_work` for each thread. */
 void ft_choose(int R, int V, const float *logits, const double *uniform, const float *temperature, const float *top_p, int64_t *token,
-               float *logp, float *drawn_logp, float *work) {
-    for (int r = 0; r < R; r++, logits += V) {
-        int best = 0, bad = logits[0] != logits[0];
-        for (int i = 1; i < V; i++) {
-            bad |= logits[i] != logits[i];
-            if (logits[i] > logits[best]) best = i;
-        }
-        float most = logits[best];
-        if (bad || most - most != 0) { /* there is no distribution, and NaN cannot be sorted */
-            token[r] = best, logp[r] = drawn_logp[r] = NAN;
-            continue;
-        }
-        double total = exponentials(V, logits, most, 1.0f, work), drawn = 0;
-        int chosen = best;
-        if (temperature[r] > 0) {
-            drawn = temperature[r] == 1.0f ? total : exponentials(V, logits, most, temperature[r], work);
-            if (top_p[r] < 1.0f) {
-                nucleus(V, work, top_p[r], (Weighted *)(work + V));
-                drawn = 0;
-                for (int i = 0; i < V; i += SPAN) drawn += sum_span(V, work, i);
-            }
-            chosen = drawn_token(V, work, uniform[r] * drawn);
-        }
-        token[r] = chosen;
-        logp[r] = logits[chosen] - most - log(total);
-        drawn_logp[r] = temperature[r] > 0 ? log(work[chosen] / drawn) : 0;
-    }
+               float *logp, float *drawn_logp, float *work, int threads) {
+    Choices c = {R, V, logits, uniform, temperature, top_p, token, logp, drawn_logp, work};
+    in_parallel(threads, R, choose_row, &c);
 }
 
 /* Whole rows ------------------------------------------------------------------------------------------------------------------ */
@@ -287,7 +207,7 @@ static int shared_items(const Rows *R, int n, const int32_t *live, Item *item) {
 /* Most items of a call with these rows, and floats of its work space beside `ft_work`. */
 long ft_run_work(const Model *M, const Rows *R) {
     long items = R->path_from[R->rows] + R->rows;
-    return items * (sizeof(Item) / 4) + 10L * R->rows + (long)R->rows * M->vocabulary + 3L * M->vocabulary + 64;
+    return items * (sizeof(Item) / 4) + 10L * R->rows + (long)R->rows * M->vocabulary + choice_work(M->vocabulary) + 64;
 }
 
 /* Each row that is not done goes on by a token a step, until no more than `few` go on or `steps` have been made; returns the steps. */
@@ -314,7 +234,7 @@ int ft_run(const Model *M, const Rows *R, float *const *base, const int32_t *cap
             long row = R->row[live[i]], place = row * R->most + R->length[row];
             int64_t *token = R->token + place;
             ft_choose(1, M->vocabulary, logits + (long)i * M->vocabulary, R->uniform + place, R->temperature + row, R->top_p + row, token,
-                      R->logp + place, R->drawn_logp + place, own);
+                      R->logp + place, R->drawn_logp + place, own, 1);
             R->length[row]++;
             R->finished[row] = R->ends[R->kind[row] * R->vocabulary + *token];
             R->done[row] = R->finished[row] || R->length[row] == R->limit[row] || R->logp[place] != R->logp[place];

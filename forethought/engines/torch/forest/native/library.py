@@ -48,6 +48,7 @@ LONG = (
     "ft_attend_work",
     "ft_layer_work",
     "ft_run_work",
+    "ft_choose_work",
 )
 SECONDS = 120  # for the compiler
 
