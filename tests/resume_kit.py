@@ -110,7 +110,7 @@ def _timeless(value):
         return {
             k: _timeless(v)
             for k, v in value.items()
-            if not (k.startswith(("seconds", "tokens_per_second")) or k == "precision/why")
+            if not (k.startswith(("seconds", "tokens_per_second", "memory/")) or k == "precision/why")
         }
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 

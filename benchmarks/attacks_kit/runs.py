@@ -16,7 +16,7 @@ BESIDE = ("machine", "machines", "digest")
 
 
 def clock(name: str) -> bool:
-    return name.startswith(("seconds", "tokens_per_second"))
+    return name.startswith(("seconds", "tokens_per_second", "memory/"))
 
 
 def timeless(value: object, drop: tuple[str, ...] = ()) -> object:

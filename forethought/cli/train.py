@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forethought.cli.arguments import Verbs, add_set, add_trust, verb
 from forethought.core.errors import UserError, quoted
@@ -98,6 +98,7 @@ def _train(args: argparse.Namespace) -> int:
         raise UserError(f"{args.run_dir} is not empty; {way}")
 
     from forethought import display
+    from forethought.core import parts
 
     # which takes seconds, before there is a run to tell of
     display.opening(sys.stdout, args.plain, f"{recipe.name}: loading PyTorch")
@@ -111,7 +112,16 @@ def _train(args: argparse.Namespace) -> int:
             if args.resume
             else run.train(recipe, args.run_dir, observe)
         )
+    print(*parts.table(parts.totals(_metric_lines(args.run_dir))), sep="\n")
     return result.exit_code
+
+
+def _metric_lines(run: Path) -> list[dict[str, Any]]:
+    """Of a run that has just ended."""
+    import json
+
+    with open(run / "metrics.jsonl", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def _print_only(recipe: Recipe, args: argparse.Namespace) -> int:

@@ -64,6 +64,27 @@ def load(
     return override(of_tables(tables, path.parent if own else Path.cwd()), overrides, beside)
 
 
+def written_in(source: str | Path, overrides: Iterable[str] = ()) -> frozenset[str]:
+    """Addresses of the values that the user has written himself: those of `overrides`, and all of a recipe
+    that is no shipped one."""
+    path = _find(source)
+    tables = {} if path.parent == _shipped_folder() else read_tables(path)
+    return written_of(tables) | {text.partition("=")[0].strip() for text in overrides}
+
+
+def written_of(tables: Any, where: str = "") -> frozenset[str]:
+    """Addresses of the values in plain tables; an empty table is a value."""
+    inside = (
+        tables.items()
+        if isinstance(tables, Mapping)
+        else enumerate(tables)
+        if isinstance(tables, list)
+        else ()
+    )
+    found = frozenset().union(*(written_of(value, join(where, key)) for key, value in inside))
+    return found or frozenset([where] if where else [])
+
+
 def of_tables(tables: Mapping[str, Any], base: Path) -> Recipe:
     """The recipe that plain tables say, in whole paths: those in it are relative to the folder `base`.
     RecipeError as `load` raises it."""

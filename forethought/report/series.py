@@ -16,7 +16,15 @@ NO_SERIES = {"step", "stage", "stage_name", "kind", "stage_step", "seconds", "ro
 BESIDE = ("eval_low/", "eval_high/", "eval_n/", "interference_low/", "interference_high/")
 # ride on the series that they are bounds of
 # shown as tables, marks or sentences
-TOLD = ("eval_change", "eval_overlong/", "eval_failed/", "phase/", "seconds_probe/")
+TOLD = (
+    "eval_change",
+    "eval_overlong/",
+    "eval_failed/",
+    "phase/",
+    "seconds_probe/",
+    "seconds_part/",
+    "memory/",
+)
 
 
 def columns(run: Run) -> dict[str, Any]:

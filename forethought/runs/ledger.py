@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import Diverged
+from forethought.core.parts import Parts
 from forethought.core.types import Decision, DecisionKind, Event, EventKind
 from forethought.engines.base import Engine
 from forethought.measure.probes.monitor import Monitor
@@ -31,7 +32,16 @@ class Ledger:
     trackers: Trackers  # open while the run goes on
     saved: Callable[[Path], None]  # hears of every checkpoint
 
-    def __init__(self, recipe: Recipe, engine: Engine, store: Store, monitor: Monitor, observe: Observer):
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: Engine,
+        store: Store,
+        monitor: Monitor,
+        observe: Observer,
+        parts: Parts,
+    ):
+        self.parts = parts
         self.recipe, self.engine, self.store, self.monitor, self.observe = (
             recipe,
             engine,
@@ -59,6 +69,7 @@ class Ledger:
             "stage_step": p.stage_step,
             "seconds": round(p.seconds, 3),
         }
+        line |= self.parts.taken()
         self.store.log(p.step, at | line)
         self.trackers.write(p.step, line)
         self.emit(kind, values=line, stage_steps=spec.steps)
@@ -71,8 +82,11 @@ class Ledger:
             raise Diverged(f"NaN or inf in {bad}")
         p.seconds, p.probes = self.seconds(), self.monitor.state_dict()
         state = {"progress": asdict(p), "chosen": dict(self.engine.chosen()), "recipe": to_dict(self.recipe)}
-        folder = self.store.save(p.step, state, lambda folder: self.engine.save(folder / "engine"), interim)
-        self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
+        with self.parts.part("saving"):
+            folder = self.store.save(
+                p.step, state, lambda folder: self.engine.save(folder / "engine"), interim
+            )
+            self.store.prune(self.recipe.save.keep, [p.anchor] if not p.finished else [])
         self.saved(folder)
 
     def decide(

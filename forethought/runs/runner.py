@@ -67,7 +67,7 @@ class Runner:
         self.cold = None if rollouts.taskset.spaced else ColdStart()
         self.held_out = held_out(rollouts.taskset, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
-        self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe))
+        self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe), rollouts.parts)
         self.ledger.saved = self.wish.saved
         self.failures = Failures(rollouts.guard, recipe, store, self.ledger.decide)
         self.judge = Judge(recipe, engine, store, self.ledger, self._measure)
@@ -169,7 +169,8 @@ class Runner:
             p.step, p.stage_step = p.step + 1, p.stage_step + 1
             line = step_line(p.records[-1], result, time.perf_counter() - started)
             p.curriculum = stage.curriculum.state_dict()
-            line |= self._probe(stage, result, line)
+            with self.rollouts.parts.part("probes"):
+                line |= self._probe(stage, result, line)
             stage = self.stage  # built anew where a probe has changed who holds which weights
             last = p.stage_step == spec.steps
             measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
@@ -251,7 +252,8 @@ class Runner:
             p.records[-1]["tokens_trained"] += found.tokens
             line["tokens/trained"] = float(found.tokens)
             self.ledger.decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
-        line |= self.monitor.begin(p.step, p.policies, self._references())
+        with self.rollouts.parts.part("probes"):
+            line |= self.monitor.begin(p.step, p.policies, self._references())
         p.evaluations[0]["metrics"] = dict(line)
         p.begun, p.anchor, p.adaptive = True, p.step, {}
         p.curriculum = stage.curriculum.state_dict() if stage is not None else {}
@@ -408,13 +410,14 @@ class Runner:
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
         """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
         self.ledger.emit("busy", text=f"evaluating {len(self.held_out)} tasks")
-        found = evaluate(
-            self.rollouts,
-            self.held_out,
-            self.progress.policies,
-            noise=self.recipe.eval.noise,
-            seed=seed_of(self.recipe.eval.seed, "eval"),
-        )
+        with self.rollouts.parts.part("evaluation"):
+            found = evaluate(
+                self.rollouts,
+                self.held_out,
+                self.progress.policies,
+                noise=self.recipe.eval.noise,
+                seed=seed_of(self.recipe.eval.seed, "eval"),
+            )
         self.progress.evaluations.append(
             {
                 "metrics": {**(line or {}), **found.metrics},

@@ -22,6 +22,13 @@ def update(
 ) -> dict[str, Metric]:
     """One optimizer step of every trained policy; each sees its own roles' tokens as targets, the rest as
     context. `conflict`: also measure how far the roles' gradients pull apart in weights that they share."""
+    with s.rollouts.parts.part("training"):
+        return _updated(s, k, segments, objective, conflict)
+
+
+def _updated(
+    s: Setting, k: int, segments: list[Segment], objective: Objective, conflict: bool
+) -> dict[str, Metric]:
     scale = lr_scale(s.spec.optim, k, s.spec.until.steps)
     parts = []
     batches = [for_policy(segments, policy, s.policies) for policy in s.trained()]
@@ -61,7 +68,8 @@ def on_rollouts(
     loss reads them."""
     objective = objective_of(s.spec, "pg", _denominator(s, trees, advantages))
     if any(needs(one, "ref") for one in objective.terms):
-        segments = _with_references(s, segments)
+        with s.rollouts.parts.part("training"):
+            segments = _with_references(s, segments)
     return segments, objective
 
 

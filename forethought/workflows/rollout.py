@@ -9,6 +9,7 @@ from functools import reduce
 from itertools import groupby
 
 from forethought.core.errors import UserError
+from forethought.core.parts import Parts
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree, Turn, Undrawn
 from forethought.engines.base import Engine
@@ -44,6 +45,7 @@ class Rollouts:
         self.workflow = workflow_of(self.spec.name)
         self.roles = self.workflow.roles
         self.guard = self.taskset.guard
+        self.parts = Parts(getattr(engine, "peak", None))
         self.words = Words(engine, self.taskset, self.roles, self.workflow.each_turn, roles or {})
 
     def notes(self) -> list[str]:
@@ -210,7 +212,7 @@ class Rollouts:
             driver = Lockstep(self.engine.sample, pool, self.guard.watch, lost)
         for g in whole:
             g.driver = driver
-        with pool:
+        with self.parts.part("sampling"), pool:
             driver.run([self.workflow.run(t, t.task, t.counts) for t in trajectories])
         for number, g in enumerate(whole):
             if g.play.counts[self.roles[0]] and not any(node.role for node in g.nodes):

@@ -58,7 +58,7 @@ def at_once(workers: int) -> str:
 
 
 def numbers(out: Path) -> list[dict]:
-    clocks = ("seconds", "tokens_per_second")
+    clocks = ("seconds", "tokens_per_second", "memory/")
     return [
         {k: v for k, v in line.items() if not k.startswith(clocks)}
         for line in lines_of(out / "metrics.jsonl")

@@ -112,7 +112,7 @@ def metrics(out: Path) -> list[dict]:
 
 
 def _clock(name: str) -> bool:
-    return name.startswith("seconds") or name == "tokens_per_second"
+    return name.startswith(("seconds", "tokens_per_second", "memory/"))
 
 
 def decisions(out: Path, kind: str | None = None) -> list[dict]:
@@ -978,7 +978,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
             'task = { name = "desk", widget = 4 }\n' + STAGE,
             "task.widget: unknown option of desk 'widget'; did you mean 'widgets'? (known: bushiness, dead, "
             "flip, "
-            "parents, plans, retry, slip, stepwise, tags, widgets)",
+            "parents, plans, retry, slip, stepwise, tags, told, widgets)",
         ),
     ],
 )

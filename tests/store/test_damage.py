@@ -86,7 +86,7 @@ def copy(runs, monkeypatch):
 
 
 def _clock(name: str) -> bool:
-    return name.startswith("seconds") or name == "tokens_per_second"
+    return name.startswith(("seconds", "tokens_per_second", "memory/"))
 
 
 def ending(out: Path) -> dict:

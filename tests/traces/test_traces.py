@@ -546,7 +546,7 @@ STAGE = {
     "batch": 3,
     "tree": {"plan": 2, "act": 2},
 }
-CLOCKS = ("seconds", "tokens_per_second")
+CLOCKS = ("seconds", "tokens_per_second", "memory/")
 
 
 def trained(out, **save):

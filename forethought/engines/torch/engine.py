@@ -476,6 +476,10 @@ class TorchEngine(Surgery):
         """`tell` hears when packs or sampling batches are made smaller because memory ran out."""
         self.packs.tell = self.rows.tell = tell
 
+    def peak(self, forget: bool) -> int:
+        """Bytes of memory held at most since the peak was last forgotten (`core.parts`)."""
+        return memory.peak(self.machine.device, forget)
+
     def facts(self) -> Mapping[str, object]:
         """Model, machine and sizes, as the run's summary prints them."""
         facts = self.machine.facts() | {

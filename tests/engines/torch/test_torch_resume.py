@@ -108,7 +108,7 @@ def left(out: Path) -> dict:
     """Every tensor of the last checkpoint, bit for bit, and every number that was logged, without the
     clocks."""
     folder, state = Store.open(out).latest()
-    clock = lambda name: name.startswith(("seconds", "tokens_per_second"))  # noqa: E731  of a run, a step, a probe
+    clock = lambda name: name.startswith(("seconds", "tokens_per_second", "memory/"))  # noqa: E731  of a run, a step, a probe
     assert state["progress"]["finished"]
     return {
         "tensors": {

@@ -19,6 +19,7 @@ import torch
 from transformers import PretrainedConfig
 
 from forethought.core.errors import UserError
+from forethought.core.parts import process_peak
 from forethought.core.types import Request, Segment
 from forethought.engines.base import Tell
 from forethought.engines.torch.policies.optim import Optimizer
@@ -37,6 +38,16 @@ LESS = (
     "set engine.gradient_checkpointing=true, train adapters instead of whole models (layout=adapters), or "
     "take a smaller model"
 )
+
+
+def peak(device: torch.device, forget: bool) -> int:
+    """Bytes held at most since the peak was last forgotten: of the GPU that computes, else of the process."""
+    if device.type != "cuda":
+        return process_peak(forget)
+    if forget:
+        torch.cuda.reset_peak_memory_stats(device)
+        return 0
+    return torch.cuda.max_memory_allocated(device)
 
 
 def out_of_memory(error: BaseException) -> bool:
