@@ -5,8 +5,10 @@ functions, one model, as many steps, the same settings (docs/from-trl.md has bot
     python benchmarks/trl_same_run.py --model FOLDER --steps 10 --seeds 2 --most 32 --prompts 4
 
 Needs the extra `bench` (TRL). Each run is a process of its own; the two sides take turns. Printed: the mean
-reward over the steps in windows, with its spread over seeds; whether the sides differ at the end by more than
-seeds do; and how long their steps took. Times mean something on a machine that does nothing else.
+reward over the steps in windows, with its standard error over seeds; the difference with its 95 % interval;
+whether the sides differ over the whole run by more than seeds do; and how long their steps took. The windows
+of a seed move together, so six differences of one sign are no six findings: the whole run is one. Times mean
+something on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -148,7 +150,7 @@ def trl(args: argparse.Namespace, folder: Path) -> dict:
 
     from datasets import load_dataset
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOTrainer
 
     class Clock(TrainerCallback):
         seconds = begun = 0.0
@@ -163,35 +165,43 @@ def trl(args: argparse.Namespace, folder: Path) -> dict:
     trainer = GRPOTrainer(
         model=args.model,
         reward_funcs=list(functions_of(folder).values()),
-        args=GRPOConfig(
-            output_dir=str(folder / f"trl-{args.seed}"),
-            seed=args.seed,
-            max_steps=args.steps,
-            per_device_train_batch_size=args.prompts * args.group,
-            num_generations=args.group,
-            max_completion_length=args.most,
-            learning_rate=args.lr,
-            lr_scheduler_type="constant",
-            adam_beta2=0.95,
-            weight_decay=0.0,
-            max_grad_norm=1.0,
-            beta=0.0,
-            loss_type="dapo",
-            reward_weights=list(FUNCTIONS.values()),
-            model_init_kwargs={"dtype": "float32"},
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-        ),
+        args=trl_config(args, folder),
         train_dataset=load_dataset("json", data_files=str(folder / "data.jsonl"), split="train"),
         callbacks=[clock],
     )
     trainer.train()
     curve = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
     return {"curve": curve, "seconds": clock.seconds}
+
+
+def trl_config(args: argparse.Namespace, folder: Path, **more):
+    """Its settings."""
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=str(folder / f"trl-{args.seed}"),
+        seed=args.seed,
+        max_steps=args.steps,
+        per_device_train_batch_size=args.prompts * args.group,
+        num_generations=args.group,
+        max_completion_length=args.most,
+        learning_rate=args.lr,
+        lr_scheduler_type="constant",
+        adam_beta2=0.95,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        beta=0.0,
+        loss_type="dapo",
+        reward_weights=list(FUNCTIONS.values()),
+        model_init_kwargs={"dtype": "float32"},
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        **more,
+    )
 
 
 def ours(args: argparse.Namespace, folder: Path) -> dict:
@@ -240,29 +250,44 @@ def windows(curve: Sequence[float], n: int = WINDOWS) -> list[float]:
 
 
 def apart(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """(difference of two means over seeds, its standard error); ValueError for fewer than two seeds."""
+    """(difference of the means over seeds, half its 95 % interval by Welch's t); ValueError for fewer than
+    two seeds."""
+    from forethought.core.metrics import t_quantile
+
     if min(len(a), len(b)) < 2:
         raise ValueError("a difference over seeds needs two seeds of each")
-    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return statistics.fmean(b) - statistics.fmean(a), error
+    own = [(statistics.variance(x) / len(x), len(x) - 1) for x in (a, b)]
+    both = sum(error for error, _ in own)
+    freedom = both**2 / sum(error**2 / n for error, n in own) if both else 1
+    return statistics.fmean(b) - statistics.fmean(a), t_quantile(max(int(freedom), 1)) * math.sqrt(both)
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """Both curves in windows, their difference at the end, and the ratio of times."""
+    """Both curves in windows, their difference, and the ratio of times."""
     rows = {side: [windows(one["curve"]) for one in runs] for side, runs in found.items()}
     steps, seeds = len(found["trl"][0]["curve"]), len(found["trl"])
-    lines = [f"mean reward in {len(rows['trl'][0])} windows of {steps} steps, {seeds} seeds (mean +- sd)"]
+    lines = [
+        f"reward in {len(rows['trl'][0])} windows of {steps} steps, {seeds} seeds (mean +- standard error)"
+    ]
     for side in SIDES:
-        cells = [
-            f"{statistics.fmean(column):.3f} +- {statistics.stdev(column) if seeds > 1 else 0.0:.3f}"
-            for column in zip(*rows[side], strict=True)
+        errors = [
+            statistics.stdev(x) / math.sqrt(seeds) if seeds > 1 else 0.0
+            for x in zip(*rows[side], strict=True)
         ]
-        lines.append(f"{side:>5}  " + "  ".join(cells))
+        means = map(statistics.fmean, zip(*rows[side], strict=True))
+        cells = [f"{mean:6.3f} +- {error:.3f}" for mean, error in zip(means, errors, strict=True)]
+        lines.append(f"{side:>10}  " + "  ".join(cells))
     if seeds > 1:
-        gap, error = apart([row[-1] for row in rows["trl"]], [row[-1] for row in rows["ours"]])
-        verdict = "within" if abs(gap) <= 2 * error else "MORE than"
+        columns = [list(zip(*rows[side], strict=True)) for side in SIDES]
+        gaps = [apart(*both) for both in zip(*columns, strict=True)]
         lines.append(
-            f"last window: ours - trl = {gap:+.3f}, standard error {error:.3f}: {verdict} two of them"
+            "ours - trl  " + "  ".join(f"{gap:+.3f} +- {half:.3f}" for gap, half in gaps) + " (95 %)"
+        )
+        gap, half = apart(*([statistics.fmean(one["curve"]) for one in found[side]] for side in SIDES))
+        verdict = "within" if abs(gap) <= half else "OUTSIDE"
+        lines.append(
+            f"over the whole run: ours - trl = {gap:+.4f}, {verdict} the 95 % interval of no difference "
+            f"(+- {half:.4f})"
         )
     seconds = {side: statistics.median(one["seconds"] for one in found[side]) for side in SIDES}
     lines.append(

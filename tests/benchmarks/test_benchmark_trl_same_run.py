@@ -25,19 +25,22 @@ def test_windows_are_means_of_equal_pieces(bench):
 
 
 def test_a_difference_over_seeds_by_hand(bench):
-    """Means 2 and 5, variances 2 and 2 over 2 seeds each: the error is sqrt(2)."""
-    assert bench.apart([1, 3], [4, 6]) == (3, pytest.approx(2**0.5))
+    """Means 2 and 5, variances 2 and 2 over 2 seeds each: the error is sqrt(2), with 2 degrees of freedom."""
+    assert bench.apart([1, 3], [4, 6]) == (3, pytest.approx(4.303 * 2**0.5, rel=1e-3))
     with pytest.raises(ValueError, match="two seeds"):
         bench.apart([1], [2, 3])
 
 
-@pytest.mark.parametrize(("ours", "said"), [(0.5, "within two"), (0.9, "MORE than two")])
+@pytest.mark.parametrize(("ours", "said"), [(0.5, "within the"), (1.9, "OUTSIDE the")])
 def test_the_table_says_whether_the_sides_differ(bench, ours, said):
+    """The last of six windows by 0 or 1.4: a sixth of it over the whole run, as of the error of .0707."""
+
     def runs(end, seconds):
         return [{"curve": [0.1] * 5 + [end + d], "seconds": seconds} for d in (-0.05, 0.05)]
 
     text = bench.table({"trl": runs(0.5, 4.0), "ours": runs(ours, 2.0)})
     assert said in text and "ratio 2.00" in text
+    assert f"{ours - 0.5:+.3f} +- 0.304 (95 %)" in text
 
 
 def test_the_functions_are_those_of_the_file(bench, tmp_path):
