@@ -335,7 +335,7 @@ def test_the_command_line(desk, tmp_path, capsys):
     [
         ({"step": 5}, "has no checkpoint of step 5; it has those of 0, 6, 9"),
         ({"role": "acts"}, "--role: unknown role 'acts'; did you mean 'act'"),
-        ({"gguf": "f16"}, "is a list of words, and only byte-level BPE is converted|need the extra `gguf`"),
+        ({"gguf": "f16"}, "is a list of words, and only BPE is converted|need the extra `gguf`"),
     ],
 )
 def test_what_is_not_there_is_named_and_nothing_is_left(desk, tmp_path, settings, message):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from export_kit import PLANS, base_model, budget, greedy, problems, prompts, text_run
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch_kit import bpe_of, model_of, on_disk
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from forethought.core.errors import UserError
 from forethought.engines.gguf_families import FAMILIES, ends_of
@@ -146,6 +147,102 @@ def test_the_file_says_the_ends_of_a_turn(scratch, tmp_path):
     assert weights["blk.0.attn_q.weight"] == "F16" and weights["output_norm.weight"] == "F32"
 
 
+# Tokenizers of SentencePiece's kind -------------------------------------------------------------------------
+
+FIRST = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+STYLES = {  # how they rewrite text, and cut it: Llama 2, Mistral 0.3, Gemma
+    "llama": (
+        normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]),
+        None,
+    ),
+    "mistral": (None, FIRST),
+    "gemma": (normalizers.Replace(" ", "\u2581"), pre_tokenizers.Split(" ", "merged_with_previous")),
+}
+LINES = ["one two three 17 apples, and more apples for Ann.", "Ann has two apples; Bob had three more."] * 3
+
+
+def pieces_of(style: str, drop: int = 0) -> PreTrainedTokenizerFast:
+    """A tokenizer as transformers makes it of a tokenizer.model: a merge for each pair that makes a piece, by
+    the piece's rank. `drop`: so many of the last merges are missing."""
+    rewrite, cut = STYLES[style]
+    learned = Tokenizer(models.BPE())
+    learned.normalizer = normalizers.Replace(" ", "\u2581")
+    # as there, a piece may have a space at its start alone
+    learned.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    learned.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=90, show_progress=False))
+    made = [pair[0] + pair[1] for pair in json.loads(learned.to_str())["model"]["merges"]]
+    single = sorted({letter for word in learned.get_vocab() for letter in word})
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *single, *dict.fromkeys(made)]
+    known = {word: i for i, word in enumerate(words)}
+    merges = [(w[:i], w[i:]) for w in dict.fromkeys(made) for i in range(1, len(w))]
+    merges = [pair for pair in merges if pair[0] in known and pair[1] in known]
+    merges = merges[: len(merges) - drop]
+    inner = Tokenizer(models.BPE(known, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if rewrite is not None:
+        inner.normalizer = rewrite
+    if cut is not None:
+        inner.pre_tokenizer = cut
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    inner.decoder = decoders.Sequence(steps if style == "gemma" else [*steps, decoders.Strip(" ", 1, 0)])
+    inner.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A <s> $B", [("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_sentencepiece_cuts_text_as_ours(tmp_path, llama, style):
+    tokenizer = pieces_of(style)
+    kind, fields = ("gemma", {"head_dim": 8}) if style == "gemma" else ("llama", {})
+    model = model_of(kind, vocab_size=len(tokenizer), **fields)
+    folder = Path(on_disk(tmp_path / "model", model, tokenizer))
+    write_gguf(folder, tmp_path / "m.gguf", "f32", "m")
+    theirs = llama.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
+    for text in (
+        "Ann has two apples",
+        "three  more\n\napples; and\ta tab ",
+        "na\u00efve \u6771\u4eac \U0001f600 applesapples",
+        "<plan>1. Add. </plan> x</act>",
+        "two</s>",
+    ):
+        assert theirs.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(text), text
+    ids = tokenizer.encode("Ann has three apples for two")
+    assert len(ids) < 14  # pieces, not letters
+    with torch.no_grad():
+        wanted = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0]
+    found = logits(llama, tmp_path / "m.gguf", ids)
+    assert (found - wanted).abs().max() < 0.02 * wanted.abs().max()
+    assert theirs.detokenize(ids[1:]).decode().strip() == "Ann has three apples for two"
+
+
+def test_a_chat_of_mistral_has_no_space_after_a_special_token(tmp_path):
+    """`first`: the tokenizer puts one before a text's first word alone, and a chat begins with a token."""
+    tokenizer = pieces_of("mistral")
+    for chat, wanted in ((None, True), ("{{ bos_token }}{{ messages[0]['content'] }}", False)):
+        tokenizer.chat_template = chat
+        folder = Path(on_disk(tmp_path / "m", model_of(vocab_size=len(tokenizer)), tokenizer))
+        write_gguf(folder, tmp_path / "m.gguf", "f32", "m")
+        fields = read_header(tmp_path / "m.gguf").fields
+        assert fields["tokenizer.ggml.add_space_prefix"] is wanted
+        assert fields["tokenizer.ggml.add_bos_token"] is True
+
+
+def test_sentencepiece_that_llama_cpp_would_cut_otherwise_is_named(tmp_path):
+    def refused(tokenizer, why: str) -> None:
+        with pytest.raises(UserError, match=f"would cut text otherwise than the tokenizer of m: .*{why}"):
+            write_gguf(made(tmp_path / "m", tokenizer=tokenizer), tmp_path / "m.gguf", "f16", "m")
+
+    refused(pieces_of("llama", drop=1), "make a token, and no merge says so")
+    rewriting = pieces_of("gemma")
+    rewriting.backend_tokenizer.normalizer = normalizers.NFKC()
+    refused(rewriting, "how it rewrites and cuts text has no counterpart there .*NFKC")
+    inner = pieces_of("gemma").backend_tokenizer
+    said = json.loads(inner.to_str())
+    said["model"]["vocab"] = {w.replace("<0x41>", "<0x4>"): i for w, i in said["model"]["vocab"].items()}
+    short = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(said)), eos_token="</s>")
+    refused(short, "it has tokens for 255 of the 256 bytes")
+
+
 # What has no counterpart ------------------------------------------------------------------------------------
 
 
@@ -180,8 +277,6 @@ def test_what_llama_cpp_would_compute_otherwise_is_named(tmp_path, change, why):
 
 
 def test_a_tokenizer_that_cuts_otherwise_is_named(tmp_path):
-    from tokenizers import normalizers, pre_tokenizers
-
     odd = bpe_of(["one two three"], 300)
     odd.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -1,8 +1,9 @@
 """A model's folder as one GGUF file, which llama.cpp reads.
 
 Covered: the decoders of `engines/gguf_families` (Llama, Mistral, small models from scratch on free text,
-Qwen, and others), with a byte-level BPE tokenizer whose way to cut text into words llama.cpp knows. All
-else is refused by name: a file that loads and says something else is worse than none.
+Qwen, and others), with a byte-level BPE tokenizer whose way to cut text into words llama.cpp knows, or one of
+SentencePiece's kind (`pieces.py`). All else is refused by name: a file that loads and says something else is
+worse than none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from forethought.core.errors import UserError
 from forethought.engines.gguf_families import FAMILIES, FREQUENCIES, WHOLE, Family, llama3_factors
 from forethought.engines.torch.export.folders import tokenizer_of
 from forethought.engines.torch.export.gguf_file import write_file
+from forethought.engines.torch.export.pieces import pieces_of
 from forethought.engines.torch.models.gguf import (
     CONTROL,
     DEFINED,
@@ -45,17 +47,12 @@ def write_gguf(folder: Path, to: Path, precision: Precision, name: str) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     architecture = check(config, folder)
     tokenizer = tokenizer_of(folder)
-    words = vocabulary(tokenizer, config["vocab_size"], folder)
     fields: dict[str, Any] = {
         "general.architecture": architecture,
         "general.name": name,
         "general.file_type": FILE_TYPES[precision],
         **{f"{architecture}.{key}": value for key, value in _numbers(config, architecture).items()},
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": cut_of(tokenizer, folder),
-        "tokenizer.ggml.tokens": words,
-        "tokenizer.ggml.token_type": _types(tokenizer, words),
-        "tokenizer.ggml.merges": _merges(tokenizer),
+        **_words(tokenizer, config["vocab_size"], folder),
         **_ends(folder, tokenizer),
     }
     if isinstance(tokenizer.chat_template, str):
@@ -130,19 +127,29 @@ def _numbers(config: Mapping[str, Any], architecture: str) -> dict[str, int | fl
 # ---- the tokenizer
 
 
-def vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) -> list[str]:
-    """Token texts by id, with fillers for ids that no token has. UserError where it is no byte-level BPE."""
+def _words(tokenizer: PreTrainedTokenizerBase, rows: int, folder: Path) -> dict[str, Any]:
+    """Token texts by id, with fillers for ids that no token has, and how text is cut into them. UserError
+    where llama.cpp would cut it otherwise."""
+    known = {number: text for text, number in tokenizer.get_vocab().items()}
+    words = [known.get(i, f"[PAD{i}]") for i in range(rows)]
+    if pieces := pieces_of(tokenizer, words, folder):
+        return pieces
     said = json.loads(tokenizer.backend_tokenizer.to_str())
     levels = json.dumps([said.get("pre_tokenizer"), said.get("decoder")])
-    if said["model"].get("type") != "BPE" or "ByteLevel" not in levels or said["model"].get("byte_fallback"):
+    if said["model"].get("type") != "BPE" or "ByteLevel" not in levels:
         kind = said["model"].get("type")
         what = "a list of words" if kind == "WordLevel" else kind
         raise UserError(
-            f"--gguf: the tokenizer of {folder.name} is {what}, and only byte-level BPE is converted; models "
-            "from scratch on tasks of words have no counterpart in llama.cpp"
+            f"--gguf: the tokenizer of {folder.name} is {what}, and only BPE is converted; models from "
+            "scratch on tasks of words have no counterpart in llama.cpp"
         )
-    words = {number: text for text, number in tokenizer.get_vocab().items()}
-    return [words.get(i, f"[PAD{i}]") for i in range(rows)]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": cut_of(tokenizer, folder),
+        "tokenizer.ggml.tokens": words,
+        "tokenizer.ggml.token_type": _types(tokenizer, words),
+        "tokenizer.ggml.merges": _merges(tokenizer),
+    }
 
 
 def cut_of(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str:
