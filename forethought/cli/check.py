@@ -90,7 +90,13 @@ def _named(file: str) -> str:
         if isinstance(one, type) and issubclass(one, Taskset) and one.__module__ == module.__name__
     ]
     if len(own) != 1:
-        found = f"{len(own)} tasksets ({', '.join(own)})" if own else "no class that derives from Taskset"
+        if not own:
+            raise UserError(
+                f"{file} has no class that derives from Taskset. check tries tasksets and recipes; rewards, "
+                "environments, workflows and other code it loads with the recipe that names them: "
+                "forethought check RECIPE.toml"
+            )
+        found = f"{len(own)} tasksets ({', '.join(own)})"
         raise UserError(f"{file} has {found}; name the one to check: {file}:NAME")
     return f"{file}:{own[0]}"
 

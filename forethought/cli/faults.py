@@ -9,10 +9,9 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import IO
 
 from forethought.core.errors import ForethoughtError, quoted
-from forethought.core.printable import one_line, printable
+from forethought.core.printable import give_up, one_line, printable
 
 MOST_SHOWN = 20_000  # characters of one message; a traceback has some thousands
 _GONE = 141  # 128 + SIGPIPE: the reader of our output went away, as with `| head`
@@ -48,7 +47,7 @@ def explain(error: BaseException, run_dir: Path | None) -> int:
     ):
         error = error.__context__  # the terminal was closed: what was to be said there comes first
     if isinstance(error, BrokenPipeError):
-        _abandon(sys.stdout)
+        give_up(sys.stdout)
         return _GONE
     if isinstance(error, ForethoughtError):
         return _say(one_line(error), error.exit_code)
@@ -70,8 +69,8 @@ def _say(message: str, code: int) -> int:
             flush=True,
         )
     except OSError:  # the terminal was closed, and nobody reads what is left
-        _abandon(sys.stderr)
-        _abandon(sys.stdout)
+        give_up(sys.stderr)
+        give_up(sys.stdout)
     return code
 
 
@@ -115,11 +114,3 @@ def _about_fault(error: BaseException, run_dir: Path | None) -> str:
         except OSError:
             pass  # the disk may be what failed; the terminal still works
     return f"{details}{first}\nThis is a bug: please report it with the lines above"
-
-
-def _abandon(stream: IO[str]) -> None:
-    """Python flushes its streams once more at exit; give this one somewhere to go."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError):
-        pass  # it is not a real file (a test's)

@@ -50,7 +50,10 @@ def add_eval(verbs: Verbs) -> None:
         "--levels", metavar="L", type=numbers, help="such as 3,4,5 or 3-5 (default: the run's)"
     )
     parser.add_argument(
-        "--tasks", metavar="N", type=positive, help="tasks per level (default: the run's; of --problems: all)"
+        "--tasks",
+        metavar="N",
+        type=positive,
+        help="tasks of each level (default: the run's; of --problems: all)",
     )
     _add_problems(parser)
     parser.add_argument(
@@ -103,7 +106,9 @@ def add_swap(verbs: Verbs) -> None:
         "sources", metavar="SOURCE", type=Path, nargs="+", help=f"at least two; each {SOURCE}"
     )
     _add_task(parser)
-    parser.add_argument("--tasks", metavar="N", type=positive, help="tasks per level (default: each run's)")
+    parser.add_argument(
+        "--tasks", metavar="N", type=positive, help="tasks of each level (default: each run's)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
 

@@ -93,7 +93,7 @@ def _train(args: argparse.Namespace) -> int:
         way = (
             f"continue that run with --resume {quoted(args.run_dir)}, or choose another --out"
             if begun
-            else "choose another --out"
+            else "choose another --out, or clear it (it holds no run that could go on)"
         )
         raise UserError(f"{args.run_dir} is not empty; {way}")
 

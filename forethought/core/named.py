@@ -177,10 +177,22 @@ def _module(origin: str, where: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (origin == error.name or origin.startswith(error.name + ".")):
             message = f"no module {origin!r} can be imported here; install it, or name a file: file.py:name"
-            raise RecipeError(where, message) from None
+            raise RecipeError(where, message + _taken_for(origin, error.name)) from None
         raise RecipeError(where, _broke(origin, error)) from error
     except Exception as error:
         raise RecipeError(where, _broke(origin, error)) from error
+
+
+def _taken_for(origin: str, missing: str) -> str:
+    """Where a package of the name was found that is not the one meant: a folder here stands before what is
+    installed."""
+    above = missing.rpartition(".")[0]
+    found = sys.modules.get(above) if above else None
+    places = [str(place) for place in getattr(found, "__path__", ())]
+    if not places:
+        return ""
+    name = origin.split(".")[len(above.split("."))]
+    return f" ({above!r} is {places[0]}, which has no {name})"
 
 
 def module_of(path: Path, where: str) -> ModuleType:

@@ -83,6 +83,21 @@ def runs_at(thread: threading.Thread) -> str:
     return _innermost((frame.f_code, frame.f_lineno) for frame in reversed(frames))
 
 
+def described(value: object) -> str:
+    """What somebody named, for an error message: "the function sync", "the class Sums", "the module os", or
+    the value itself, shortened."""
+    name = getattr(value, "__name__", None)
+    for kind, word in (
+        (inspect.isclass, "class"),
+        (inspect.ismodule, "module"),
+        (inspect.iscoroutinefunction, "async function"),
+        (inspect.isroutine, "function"),
+    ):
+        if kind(value) and isinstance(name, str):
+            return f"the {word} {name}"
+    return f"{value!r:.60}"
+
+
 def source_of(function: Callable[..., Any]) -> tuple[str, str]:
     """(the class whose object the method is called on, or "", and file:line of the function); both "" where
     the code is not the user's, or cannot be found."""

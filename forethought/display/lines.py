@@ -19,14 +19,15 @@ class Lines(Observer):
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic):
         self.stream, self.clock = stream, clock
         self.seen = Seen()
+        self.heard = 0.0  # when it was last told what takes its time
         self.told: tuple[float, int] | None = None  # time and step of the last step line
 
     def see(self, event: Event) -> None:
         """Print the event, at most one step every 5 seconds or 25 steps so that logs stay short."""
         now = self.clock()
         self.seen.see(event, now)
-        if event.kind == "busy" and self.seen.took.get(event.text, LONG) < LONG:
-            return  # over in a moment, as it was the last time
+        if event.kind == "busy" and not self._is_news(event, now):
+            return
         if event.kind == "step":
             if self.told and now - self.told[0] < 5 and event.step - self.told[1] < 25:
                 return
@@ -36,6 +37,15 @@ class Lines(Observer):
         if event.kind == "stage":
             self.told = None  # the first step of every stage is told: it shows that the stage works
         self._write(event)
+
+    def _is_news(self, event: Event, now: float) -> bool:
+        """Not what is over in a moment, as it was the last time; how far it is, once in so many seconds."""
+        if event.values:
+            late = now - self.heard >= LONG
+            self.heard = now if late else self.heard
+            return late
+        self.heard = now
+        return self.seen.took.get(event.text, LONG) >= LONG
 
     def _untold(self, event: Event) -> bool:
         return "seconds/step" in event.values and (self.told is None or self.told[1] != event.step)
@@ -75,6 +85,8 @@ def line(event: Event, seen: Seen) -> str:
     if event.kind == "decision":
         # a name may be the outcome too: core
         return f"decision {event.outcome}: {event.text.removeprefix(f'{event.outcome}: ')}"
+    if event.kind == "busy" and event.values:
+        return seen.doing()
     if event.kind == "busy":
         last = seen.took.get(event.text)
         return event.text + (f" (the last time {clock_text(last)})" if last else "")

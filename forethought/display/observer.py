@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from forethought.core.printable import printable
+from forethought.core.printable import give_up, printable
 from forethought.core.types import Event
 
 
@@ -53,12 +53,11 @@ class Observer:
         if self.dead:
             return
         self.dead = True
+        said = f"the display stopped ({type(error).__name__}: {error})"
+        if isinstance(error, BrokenPipeError):  # as with `| head`
+            give_up(sys.stdout)
+            said = "nobody reads the output any more"
         try:
-            print(
-                printable(
-                    f"forethought: the display stopped ({type(error).__name__}: {error}); the run goes on"
-                ),
-                file=sys.stderr,
-            )
+            print(printable(f"forethought: {said}; the run goes on"), file=sys.stderr)
         except Exception:
             pass  # stderr is gone as well; the run still has its files

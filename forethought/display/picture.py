@@ -66,7 +66,7 @@ def summary(seen: Seen, now: float, signs: dict[str, str] = FANCY) -> list[Text]
         first, last = (evaluation(values, seen.roles)[0] for values in (stage.first, stage.last))
         pairs = [
             f"{name} {_number(first.get(name))} {signs['to']} {last[name]:.3f}"
-            for name in seen.factors()
+            for name in (*seen.factors(), *(name for name in last if name.startswith("reward/")))
             if name in last
         ]
         if pairs:
@@ -130,9 +130,9 @@ def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
         row = Text(f"  {name:11}", style="bold" if name in seen.factors() else "").append(
             f"{value:6.3f} ", style="not bold"
         )
-        row.append_text(
-            _bar(value, max(10, min(40, width - 52)), "green" if name in seen.factors() else "blue", signs)
-        )
+        if not name.startswith("reward/"):  # which has no ends
+            style = "green" if name in seen.factors() else "blue"
+            row.append_text(_bar(value, max(10, min(40, width - 52)), style, signs))
         rows.append(row.append_text(_change(value, first.get(name), signs)))
     rows[-1].append("  since the stage began", style="dim")
     return rows
@@ -141,6 +141,8 @@ def _factors(seen: Seen, width: int, signs: dict[str, str]) -> list[Text]:
 def _busy(seen: Seen, now: float) -> list[Text]:
     if seen.busy is None:
         return []
+    if said := seen.doing():
+        return [Text(f"  {said}", style="cyan")]
     what, since = seen.busy
     last = seen.took.get(what)
     of = f" of about {clock_text(last)}" if last else ""

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forethought.core.types import Event
+from forethought.display.pace import pace
 
+PAID = "eval_reward/"  # what a stage pays, where nothing else says what is good
 TOGETHER = "e2e"  # what an evaluation calls all roles together
 
 
@@ -14,10 +16,14 @@ def evaluation(
     values: Mapping[str, float], roles: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
     """(name -> value, name -> level -> value) from `eval/plan`, `eval/plan@3`; the `roles` first, then all
-    together, then the rest; levels in order."""
+    together, then the rest; levels in order. Where nothing judges there is `reward/ROLE`, of
+    `eval_reward/ROLE`."""
     overall: dict[str, float] = {}
     by_level: dict[str, dict[int, float]] = {}
     for key, value in values.items():
+        if key.startswith(PAID) and "." not in key:
+            overall[key.removeprefix("eval_")] = value
+            continue
         name, at, level = key.removeprefix("eval/").partition("@")
         if not key.startswith("eval/") or "/" in name:
             continue
@@ -62,6 +68,10 @@ def _family(values: Mapping[str, float], family: str) -> dict[str, float]:
     return {name: v for name, v in values.items() if name.split("/")[0] == family and "." not in name}
 
 
+def _evals(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name.startswith(("eval/", PAID))}
+
+
 @dataclass
 class StageSeen:
     text: str = ""
@@ -89,6 +99,9 @@ class Seen:
     notes: list[str] = field(default_factory=list)
     busy: tuple[str, float] | None = None  # what takes its time now, and since when
     took: dict[str, float] = field(default_factory=dict)  # seconds that it took the last time
+    # how far that is: when it was told, what was done and what there is to do; and the same at first
+    far: tuple[float, int, int] | None = None
+    first: tuple[float, int, int] | None = None
     # (time, step, values) of recent steps
     paces: list[tuple[float, int, dict[str, float]]] = field(default_factory=list)
 
@@ -97,10 +110,14 @@ class Seen:
         if self.began is None:
             self.began = now
         self.roles = event.roles or self.roles
+        if event.kind == "busy" and self.busy and self.busy[0] == event.text:
+            self.far = (now, int(event.values.get("done", 0)), int(event.values.get("of", 0)))
+            self.first = self.first if self.first and self.first[1] <= self.far[1] else self.far
+            return
         if self.busy and event.kind != "note":
             self.took[self.busy[0]], self.busy = now - self.busy[1], None
         if event.kind == "busy":
-            self.busy = (event.text, now)
+            self.busy, self.far, self.first = (event.text, now), None, None
             return
         if event.kind in ("start", "note", "end", "decision"):  # these may come without a position in the run
             self._hear(event)
@@ -111,10 +128,8 @@ class Seen:
         stage.done, stage.steps = event.stage_step, event.stage_steps or stage.steps
         if event.kind == "stage":
             if event.values:  # resumed
-                self.evals = {name: x for name, x in event.values.items() if name.startswith("eval/")}
-            start = {
-                n.replace("_start", "", 1): x for n, x in event.values.items() if n.startswith("eval_start/")
-            }
+                self.evals = _evals(event.values)
+            start = _evals({n.replace("_start", "", 1): x for n, x in event.values.items() if "_start" in n})
             stage.text, stage.first, stage.last = event.text, start or dict(self.evals), dict(self.evals)
             self.paces = []
             return
@@ -124,7 +139,7 @@ class Seen:
             self.values = values
             self.paces = [*self.paces[-49:], (now, event.step, values)]
         if event.kind == "eval":
-            self.evals = {name: value for name, value in event.values.items() if name.startswith("eval/")}
+            self.evals = _evals(event.values)
             stage.last = self.evals
             if event.stage_step == 0 or not stage.first:
                 stage.first = self.evals
@@ -163,6 +178,13 @@ class Seen:
             for n in ("trained", "sampled")
         }
         return [f"{n} {thousands(total / seconds)} tok/s" for n, total in totals.items() if total]
+
+    def doing(self) -> str:
+        """What takes its time now, with how far it is, how fast it goes and about how long it still takes."""
+        if self.busy is None or self.far is None or self.first is None:
+            return ""
+        (began, before, _), (now, done, of) = self.first, self.far
+        return f"{self.busy[0]}: {pace(done, of, 'turns', now - began, before)}"
 
     def left(self) -> float | None:
         """Seconds to go at the pace of this stage's last steps; None while there is no pace."""

@@ -51,7 +51,7 @@ def samples(rows: Iterable[Mapping[str, Any]], stream: IO[str]) -> None:
         for name in ("context", "prompt"):
             if row.get(name):
                 console.print(_line(name, row[name], "dim"))
-        for text in row["oracle"].values() or [None]:
+        for text in row["oracle"].values():
             console.print(_line("oracle", text, "dim"))
         for turn in row["turns"]:
             line = _line(turn["role"], turn["text"])

@@ -14,7 +14,7 @@ def evaluation_table(result: Mapping[str, Any]) -> str:
     """What `look.evaluate` found: the measures with their 95 % intervals, then by level and by file, then the
     rest in a line each."""
     rows = {name: entry for name, entry in result.items() if _is_measure(entry)}
-    blocks = [_measures("", rows)]
+    blocks = [_measures("", rows)] if rows else []
     for kind, title in GROUPS.items():
         groups = {name: entry[kind] for name, entry in rows.items() if kind in entry}
         names = list(dict.fromkeys(group for entry in groups.values() for group in entry))

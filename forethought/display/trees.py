@@ -59,6 +59,16 @@ def print_found(
         print(f"{passed:,} of {total:,} trees{f': {told}' if told else ''}{more}", file=stream)
 
 
+def _answers(nodes: Sequence[Mapping[str, Any]]) -> str:
+    """What came of a tree in which nobody executes a plan: the outcomes of its ends."""
+    above = {node.get("parent") for node in nodes}
+    parts = [node.get("reward_parts") or {} for node in nodes if node.get("id") not in above]
+    outcomes = [part["outcome"] for part in parts if "outcome" in part]
+    if not outcomes:
+        return "nothing was executed" if any(node.get("verdict") for node in nodes) else "nobody judged it"
+    return f"{len(outcomes)} answers, mean outcome {sum(outcomes) / len(outcomes):.2f}"
+
+
 class TreePrinter:
     """Writes judged trees (traces/judged.py) as text; colour only on a terminal. `full`: long texts whole,
     and the context too."""
@@ -78,7 +88,7 @@ class TreePrinter:
         done = [n["executions"] for n in tree["nodes"] if "executions" in n and not n["depth"]]
         hits, n = sum(row[0] for row in done), sum(row[1] for row in done)
         said = [
-            f"{hits} of {n} executions succeeded" if n else "nothing was executed",
+            f"{hits} of {n} executions succeeded" if n else _answers(tree["nodes"]),
             f"{tree['sampled']:,} tokens sampled",
         ]
         signs = [self.signs[sign][0] for sign in tree["signs"] if sign != "disagree"]

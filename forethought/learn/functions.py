@@ -20,6 +20,7 @@ from typing import Any
 
 from forethought.core.errors import RecipeError
 from forethought.core.named import find
+from forethought.core.places import described
 from forethought.core.types import NO_EVIDENCE, Branch, Node, Task, Tree
 from forethought.envs.guard import Fault, Guard
 from forethought.envs.values import WrongType, amount
@@ -34,7 +35,7 @@ def loaded(named: Mapping[str, str], where: str, *, again: bool = False) -> dict
     found = {part: find("rewards", text, {}, where, "reward", again=again) for part, text in named.items()}
     for part, function in found.items():
         if not callable(function):
-            raise RecipeError(where, f"{named[part]} is no function, but {function!r:.60}")
+            raise RecipeError(where, f"{named[part]} is no function, but {described(function)}")
     return found
 
 

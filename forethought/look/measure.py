@@ -24,6 +24,10 @@ from forethought.tasks import families
 from forethought.tasks.base import Comparable, JudgesActs, Origins, Taskset, face
 from forethought.workflows.rollout import Rollouts
 
+UNJUDGED = (
+    "the task has no grader, so nothing says whether an answer is right; what the run's rewards measured "
+    "stands in its metrics.jsonl as eval_reward/ROLE"
+)
 Values = dict[str, tuple[list[float], int]]
 """Name of a measure -> one value per problem, and how many samples stand behind each."""
 
@@ -104,6 +108,9 @@ def _evaluate(
     values = (_single if samples == 1 else _repeated)(records, rollouts.roles)
     if problems is not None and face(taskset, JudgesActs):
         values |= _judged(taskset, records, samples, rollouts.roles[-1])
+    if not taskset.judges:  # that nothing says what is right is no 0
+        kept = rollouts.roles[:-1]
+        values = {name: found for name, found in values.items() if name in kept}
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
     if (
         face(taskset, Origins)
@@ -138,7 +145,8 @@ def _evaluate(
         "top_p": tree.top_p,
         "seed": recipe.eval.seed,
     }
-    notes = [*source.notes, *_broken(rollouts)]
+    unjudged = [] if taskset.judges else [UNJUDGED]
+    notes = [*source.notes, *unjudged, *_broken(rollouts)]
     return found | ({"note": "; ".join(notes)} if notes else {}) | {"settings": settings}
 
 

@@ -77,7 +77,7 @@ def _sample_record(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
         "prompt": task.prompt,
         "oracle": {role: given.text for role in before if not (given := rollouts.oracle(task, role)).fault},
         "turns": [asdict(turn) for turn in said.turns],
-        "success": bool(said.success),
+        "success": bool(said.success) if rollouts.taskset.judges else None,
         "reason": said.reason,
         **({"status": "failed"} if said.failed else {}),
     }

@@ -15,7 +15,7 @@ Always greedy, always on the same held-out tasks, so that two evaluations can be
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from forethought.core.metrics import wilson
@@ -32,6 +32,10 @@ from forethought.workflows.rollout import Rollouts
 
 Played = Mapping[tuple[str, ...], Sequence[Tree]]
 """The roles that the oracle speaks -> one greedy tree for each task."""
+
+
+Pay = Callable[[Sequence[Tree]], Sequence[Tree]]
+"""Trees -> the same with the rewards that a stage pays."""
 
 
 def held_out(taskset: Taskset, spec: EvalSpec, levels: Sequence[int]) -> list[Task]:
@@ -55,6 +59,7 @@ def evaluate(
     *,
     noise: bool = False,
     seed: int = 0,
+    pay: Pay | None = None,
 ) -> Evaluation:
     """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
 
@@ -63,11 +68,15 @@ def evaluate(
     many. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
     not in its share, its score is None, and `eval_failed/NAME` counts it; one in which all failed has no
     value. Where outcomes are partial credit, `eval_score/NAME` is their mean.
+
+    `pay`: of a taskset that judges nothing, what the stage pays for the trees in which every role speaks:
+    `eval_reward/ROLE` and `eval_reward/ROLE.PART` are means over turns.
     """
     played = play(rollouts, tasks, policies, noise=noise, seed=seed)
     scores = score(rollouts.roles, played, judged=rollouts.taskset.judges)
     metrics = summary(scores) | overlong(rollouts.roles, played) | failed(scores)
     metrics |= mean_scores(rollouts.roles, played)
+    metrics |= mean_rewards(pay(played[()])) if pay else {}
     return Evaluation(metrics=metrics, scores=scores)
 
 
@@ -145,6 +154,17 @@ def mean_scores(roles: Sequence[str], played: Played) -> dict[str, float]:
             best = [max((n.reward_parts["outcome"] for n in some), default=0.0) for some in nodes]
             found[f"eval_score/{one.name}"] = sum(best) / len(best)
     return found
+
+
+def mean_rewards(trees: Sequence[Tree]) -> dict[str, float]:
+    """`eval_reward/ROLE`, the mean reward of the role's turns that have one, and `eval_reward/ROLE.PART`, the
+    mean of each part of it that has a value."""
+    found: dict[str, list[float]] = {}
+    for node in (n for tree in trees for n in tree.nodes if n.policy is not None and n.reward is not None):
+        found.setdefault(f"eval_reward/{node.role}", []).append(node.reward or 0.0)
+        for part, value in node.reward_parts.items():
+            found.setdefault(f"eval_reward/{node.role}.{part}", []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _judges(trees: Sequence[Tree], role: str) -> bool:

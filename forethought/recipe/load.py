@@ -38,6 +38,7 @@ from forethought.recipe.speaking import is_workflow
 CHANGES = "changes"  # in a run's recipe.json: what was changed when it was resumed (`runs/changes.py`)
 NO_MORE: Mapping[str, Any] = MappingProxyType({})
 _PACKAGE = Path(__file__).parents[1]
+MOST_NEAR = 5  # recipes of a folder that an error lists
 _MANY_DIGITS = re.compile(r"[0-9_]{1000}")
 
 
@@ -157,10 +158,12 @@ def _find(source: str | Path) -> Path:
         return names[str(source)]
     if os.path.isdir(path):
         if not (path / "recipe.json").is_file():
+            inside = sorted(path.glob("*.toml")) or sorted(path.glob("*/*.toml"))
+            listed = f"; recipes in it: {', '.join(map(str, inside[:MOST_NEAR]))}" if inside else ""
             raise RecipeError(
                 str(path),
                 "is a directory without a recipe.json, so it is not a run; give a run, a .toml file or a "
-                "name",
+                f"name{listed}",
             )
         return path / "recipe.json"
     if os.path.isfile(path):  # False, where Path would raise: a name that is too long, a NUL in it

@@ -51,8 +51,8 @@ def one_per_level(where: str, values: Sequence[float], levels: Sequence[int]) ->
         )
 
 
-def listed(words: Sequence[object]) -> str:
+def listed(words: Sequence[object], last: str = "and") -> str:
     """ "a", "a and b", "a, b and c"."""
-    return (
-        " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])
-    )
+    if len(words) == 1:
+        return str(words[0])
+    return f" {last} ".join([", ".join(map(str, words[:-1])), str(words[-1])])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import find, is_known
-from forethought.core.places import defined_at, placed
+from forethought.core.places import defined_at, described, placed
 from forethought.recipe.schema import Recipe
 
 Run = TypeVar("Run", bound=Callable[..., Any])
@@ -114,7 +114,7 @@ def own(name: str, *, again: bool = False) -> Callable[..., Any]:
     found = find("workflows", name, {}, "workflow", "workflow", again=again, more=SPEAKING)
     if not inspect.iscoroutinefunction(found):
         raise RecipeError(
-            "workflow", f"{name} is no workflow, but {found!r:.60}; write async def NAME(t, task, n)"
+            "workflow", f"{name} is no workflow, but {described(found)}; write async def NAME(t, task, n)"
         )
     try:
         inspect.signature(found).bind(None, None, None)

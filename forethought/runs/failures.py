@@ -63,11 +63,16 @@ class Failures:
         if self.save and not moved and p.step not in self.store.steps():
             self.save()
         said = f"stage.{p.stage}.{error.key}: {error}"
-        self.decide("guard", "failures", "stop", said)
+        self.decide("guard", "failures", "stop", said, told=False)
         kept = f"it goes on from step {max(self.store.steps())}" if moved else _kept(p)
         return FaultStop(
             f"stopped at step {p.step}: {said}; {kept}. Mend it, then continue with: {self.way_on}"
         )
+
+    def told(self) -> list[str]:
+        """A clause for the end of a run in which something broke and was left out."""
+        n = self.guard.total
+        return [f"{n:,} calls of foreign code broke and were left out ({FILE})"] if n else []
 
     @contextmanager
     def saving(self, save: Callable[[], None]) -> Iterator[None]:
@@ -92,10 +97,11 @@ class Failures:
         )
 
     def _stop(self, p: Progress, why: str) -> FaultStop:
-        worst = self.guard.worst()
-        self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}")
+        worst, times = self.guard.worst(), self.guard.total
+        self.decide("guard", "failures", "stop", f"{why}; the most frequent: {worst}", told=False)
+        often = "" if times == 1 else f" ({times:,} calls broke in all)"
         return FaultStop(
-            f"stopped at step {p.step}: {why}. The most frequent: {worst}. Tracebacks are in "
+            f"stopped at step {p.step}: {why}. The most frequent: {worst}{often}. Tracebacks are in "
             f"{self.store.out / FILE}; {_kept(p)}. Mend it, then continue with: {self.way_on}"
         )
 

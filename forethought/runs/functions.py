@@ -17,7 +17,7 @@ def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Seque
     be given, and where nothing says what is good."""
     at = {text: f"{where}.parts.{part}" for part, text in stage.parts.items()}
     for role, counted in stage.reward.items():
-        at = {key: f"{where}.reward.{role}.{key}" for key in counted} | at
+        at = {key: f"{where}.reward.{role}" for key in counted} | at  # the message names the file
     columns: list[str] | None = None
     for part, text in stage.functions.items():
         function = loaded({part: text}, at[text], again=True)[part]

@@ -61,6 +61,12 @@ def early(record: Mapping[str, Any]) -> bool:
     return record["steps"] == EARLY and bool(record.get("trained_nothing"))
 
 
+def broken(record: Mapping[str, Any]) -> bool:
+    """Whether it trained nothing because code broke."""
+    left_out = record.get("left_out", {})
+    return bool(left_out) and max(left_out, key=lambda name: left_out[name]) == "failed"
+
+
 def why(record: Mapping[str, Any], at: str) -> str:
     """What a stage has trained nothing for, in a sentence. `at`: its address in the recipe."""
     n, left_out = record["steps"], record.get("left_out", {})

@@ -96,8 +96,9 @@ class Ledger:
         outcome: str,
         reason: str,
         numbers: Mapping[str, float] | None = None,
+        told: bool = True,
     ) -> None:
-        """A decision on record, and told."""
+        """A decision on record, and told; `told` False: the run ends with it, and says it then."""
         decision = Decision(
             step=self.progress.step,
             stage=min(self.progress.stage, len(self.recipe.stage) - 1),
@@ -108,7 +109,9 @@ class Ledger:
             numbers=dict(numbers or {}),
         )
         self.store.decide(decision)
-        self.emit("decision", text=f"{name}: {reason}", outcome=outcome, about=kind)
+        said = reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
+        if told:
+            self.emit("decision", text=said, outcome=outcome, about=kind)
 
     def leave(self, asked: int | str) -> None:
         """Interrupted, by the signal of this number, or Asked, for the reason given; the caller has saved."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from forethought import __version__
 from forethought.core.errors import Asked, CodeFault, Diverged, FaultStop, GateStop, Interrupted, UserError
 from forethought.core.seeds import seed_of
+from forethought.core.waiting import hearing, now_and_then
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
@@ -34,6 +35,7 @@ from forethought.runs.stages import stage_of
 from forethought.runs.trackers import Trackers, makers
 from forethought.stages.distill.records import Provenance
 from forethought.stages.distill.stage import Load, Tools, account, guide
+from forethought.stages.groups import pay_of
 from forethought.stages.isolation.adaptive import Controller, Move, read_probe
 from forethought.stages.isolation.core import find_cores, fuse
 from forethought.stages.outcome import Step
@@ -70,6 +72,7 @@ class Runner:
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe), rollouts.parts)
         self.ledger.saved = self.wish.saved
         self.failures = Failures(rollouts.guard, recipe, store, self.ledger.decide)
+        self.paying: Stage | None = None  # whose rewards are measured where nothing else judges
         self.judge = Judge(recipe, engine, store, self.ledger, self._measure)
 
     def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
@@ -131,6 +134,7 @@ class Runner:
                     [
                         f"done in {progress.seconds:.0f} s",
                         *endings.idle_stages(progress),
+                        *self.failures.told(),
                         *([f"the report: {page}"] if page else []),
                     ]
                 ),
@@ -147,7 +151,7 @@ class Runner:
 
     def _attempt(self, spec: StageSpec) -> str:
         p, self.judge.rolled_back = self.progress, False
-        stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
+        self.paying = stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
         does = f"trains {', '.join(spec.roles)}" if stage is not None else "distils plans"
         known: dict[
             str, float
@@ -177,7 +181,9 @@ class Runner:
             if measured:
                 line |= self._measure(line)
             self.ledger.log(line, "eval" if measured else "step", spec)
-            if idle.early(p.records[-1]):
+            if idle.early(p.records[-1]) and not idle.broken(
+                p.records[-1]
+            ):  # what broke was told when it did
                 self._tell_idle(spec)
             due = bool(result.metrics) and p.step % self.recipe.save.every == 0
             if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
@@ -225,7 +231,7 @@ class Runner:
         """Measure the start (the last stage's end is the same model on the same tasks), and save it as the
         anchor."""
         p = self.progress
-        carried = p.evaluations[-1] if p.evaluations else None
+        carried = p.evaluations[-1] if p.evaluations and self._paid_alike(spec) else None
         p.evaluations = []
         if carried:
             line = evaluated(carried["metrics"])
@@ -261,6 +267,15 @@ class Runner:
         if stop := self.failures.after(p, measured=None if carried else line):
             raise stop
         self.ledger.save()
+
+    def _paid_alike(self, spec: StageSpec) -> bool:
+        """Whether the last evaluation, of the stage before or of an earlier attempt, measured what one of
+        this stage does: where only functions of the stage say what is good, these may be others."""
+        p = self.progress
+        if p.attempts or self.paying is None or pay_of(self.paying, 0) is None:
+            return True
+        before = self.recipe.stage[p.stage - 1]
+        return all(getattr(before, key, None) == getattr(spec, key) for key in ("reward", "parts"))
 
     def _measure_again(self, spec: TrainingSpec) -> str:
         """The evaluation that failed when the run stopped, and what gates make of it."""
@@ -392,9 +407,9 @@ class Runner:
         if why == AGAIN:
             return why
         handover.lay_down(self.engine, p)
-        if p.records[-1].get("trained_nothing") and not idle.early(
-            p.records[-1]
-        ):  # then it was told just now
+        record = p.records[-1]
+        told = idle.early(record) and not idle.broken(record)  # just now
+        if record.get("trained_nothing") and not told:
             self._tell_idle(spec)
         p.records[-1] |= {"ended": why}
         p.attempts, p.changed, p.adaptive = 0, {}, {}
@@ -409,14 +424,20 @@ class Runner:
 
     def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
         """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
-        self.ledger.emit("busy", text=f"evaluating {len(self.held_out)} tasks")
-        with self.rollouts.parts.part("evaluation"):
+        said = f"evaluating {len(self.held_out)} tasks"
+        self.ledger.emit("busy", text=said)
+
+        def hear(done: int, of: int) -> None:
+            self.ledger.emit("busy", text=said, values={"done": done, "of": of})
+
+        with self.rollouts.parts.part("evaluation"), hearing(now_and_then(hear)):
             found = evaluate(
                 self.rollouts,
                 self.held_out,
                 self.progress.policies,
                 noise=self.recipe.eval.noise,
                 seed=seed_of(self.recipe.eval.seed, "eval"),
+                pay=pay_of(self.paying, self.progress.stage_step) if self.paying else None,
             )
         self.progress.evaluations.append(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from forethought.core.metrics import Metric, Sum, merge
 from forethought.core.seeds import seed_of
@@ -40,13 +40,25 @@ def groups(s: Setting, k: int, tasks: Sequence[Task]) -> tuple[list[Tree], list[
 
 def grown(s: Setting, tasks: Sequence[Task], seed: int, k: int) -> tuple[list[Tree], dict[str, Metric]]:
     """(the trees of these tasks, rewarded as the stage's recipe says at step `k`; what its functions log)."""
+    trees = s.rollouts.grow(tasks, s.spec.tree, s.policies, seed)
+    return rewarded(s, trees, k)
+
+
+def rewarded(s: Setting, trees: Sequence[Tree], k: int) -> tuple[list[Tree], dict[str, Metric]]:
+    """(these trees with the rewards of the stage's recipe at step `k`; what its functions log)."""
     spec = s.spec
     whole = all(counts_of(spec.tree, s.roles).values())
     by_branch = spec.credit.name in BY_BRANCH
     weights = spec.weights_of_parts or default_weights(by_branch, list(sampled_in(spec.tree, s.roles)), whole)
-    trees = s.rollouts.grow(tasks, spec.tree, s.policies, seed)
     trees, told = _with_functions(s, trees, weights, k) if spec.functions else (trees, {})
     return [reward(tree, weights, spec.shaping, spec.functions) for tree in trees], told
+
+
+def pay_of(s: Setting, k: int) -> Callable[[Sequence[Tree]], list[Tree]] | None:
+    """What the stage pays at step `k`, where nothing but its functions says what is good; else None."""
+    if s.rollouts.taskset.judges or not getattr(s.spec, "functions", None):
+        return None
+    return lambda trees: rewarded(s, trees, k)[0]
 
 
 def _with_functions(

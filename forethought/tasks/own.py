@@ -12,6 +12,7 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import find
+from forethought.core.places import described
 from forethought.tasks.base import Taskset
 
 KINDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -22,7 +23,7 @@ def found(name: str, shipped: Mapping[str, Any]) -> Callable[..., Taskset]:
     make = find("tasks", name, shipped, "task.name", "taskset", again=True)
     is_taskset = issubclass(make, Taskset) if inspect.isclass(make) else callable(make)
     if not is_taskset:
-        what = "a class that does not derive from Taskset" if inspect.isclass(make) else f"{make!r:.60}"
+        what = "a class that does not derive from Taskset" if inspect.isclass(make) else f"{described(make)}"
         raise RecipeError(
             "task.name",
             f"{name} is no taskset, but {what}; name a class below forethought.tasks.base.Taskset, or a "

@@ -69,7 +69,7 @@ def test_a_judge_that_refuses_the_oracle_is_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("x = 1", "has no class that derives from Taskset; name the one to check"),
+        ("x = 1", "has no class that derives from Taskset. check tries tasksets and recipes"),
         (EXAMPLE + "\nclass Other(Sums): pass\n", "has 2 tasksets (Sums, Other)"),
         ("raise ValueError('no')", "raised ValueError: no"),
         (EXAMPLE.replace('name, levels, budgets = "sums"', 'name, levels, other = "sums"'), "has no budgets"),
@@ -109,3 +109,10 @@ def test_what_the_recipe_loads_is_said(tmp_path, capsys):
     assert f"loaded    task.name = {tmp_path}/t.py:Sums" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "t.py"), "--set", "seed=1"]) == 2
     assert main(["check", str(tmp_path / "absent.toml")]) == 2
+
+
+def test_a_file_of_rewards_is_pointed_to_the_recipe_that_names_it(tmp_path, capsys):
+    (tmp_path / "rewards.py").write_text("def short(completions, **kwargs):\n    return []\n")
+    assert main(["check", str(tmp_path / "rewards.py")]) == 2
+    said = capsys.readouterr().err
+    assert "no class that derives from Taskset" in said and "forethought check RECIPE.toml" in said

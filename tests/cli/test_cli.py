@@ -246,7 +246,8 @@ def test_train_never_writes_into_a_directory_that_holds_something(run, capsys):
         (Path(name) / holds).touch()
         assert cli.main(["train", "--out", name]) == 2
     assert capsys.readouterr().err == (
-        "forethought: full is not empty; choose another --out\n"
+        "forethought: full is not empty; choose another --out, or clear it "
+        "(it holds no run that could go on)\n"
         "forethought: begun is not empty; continue that run with --resume begun, or choose another --out\n"
     )
     assert run.calls == []
@@ -651,3 +652,15 @@ def test_recipes_are_listed_and_printed(capsys):
 def test_a_level_that_the_task_has_not_is_the_fault_of_who_names_it(said, line, capsys):
     assert cli.main(["train", "--dry-run", "--set", said]) == 2
     assert capsys.readouterr().err == f"forethought: {line}\n"
+
+
+def test_a_folder_that_is_no_run_lists_its_recipes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples" / "own").mkdir(parents=True)
+    (tmp_path / "examples" / "own" / "recipe.toml").write_text("")
+    assert cli.main(["train", "examples"]) == 2
+    assert capsys.readouterr().err.endswith("a name; recipes in it: examples/own/recipe.toml\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    assert cli.main(["train", "--out", "full"]) == 2
+    assert "it holds no run that could go on" in capsys.readouterr().err

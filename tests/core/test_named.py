@@ -92,3 +92,12 @@ def test_what_was_found_is_held_until_it_is_asked_for_again(tmp_path, monkeypatc
         RecipeError, match=r"^credit: unknown credit 'rwo'; did you mean 'row'\? \(known: more, row\)"
     ):
         find("credits", "rwo", {"row": 4}, "credit", "credit", more=["more"])
+
+
+def test_a_folder_that_python_takes_for_the_package_is_named(tmp_path, monkeypatch):
+    (tmp_path / "shadows").mkdir()
+    (tmp_path / "shadows" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RecipeError) as error:
+        load_named("shadows.rewards:short", tmp_path, "task.name")
+    assert f"('shadows' is {tmp_path / 'shadows'}, which has no rewards)" in str(error.value)

@@ -78,7 +78,7 @@ def test_a_run_that_names_code_is_known_from_anywhere(name, tmp_path, monkeypatc
     paths = {tuple(dict.fromkeys(n["role"] for n in tree["nodes"] if n["role"])) for tree in trees}
     assert ROLES[name] in paths or ROLES[name][:-1] in paths
     rows = samples.sample(source.find(out), n=1, engine_of=engine)
-    assert rows and main(["train", str(out), "--dry-run"]) == 0
+    assert rows and main(["train", str(out), "--print-recipe"]) == 0
     assert f"{tmp_path}/mine/{name}.py:" in capsys.readouterr().out
     other = shutil.copytree(out, tmp_path / "other")
     (tmp_path / "mine" / f"{name}.py").unlink()  # who reads the records needs no code

@@ -312,7 +312,7 @@ def test_a_function_that_breaks_ends_the_run_with_its_line(tmp_path, rewards):
     ],
 )
 def test_functions_that_cannot_be_called_are_refused_before_anything_trains(tmp_path, rewards, name, said):
-    with pytest.raises(RecipeError, match=rf"^stage\.0\.reward\.act\.\S*rewards\.py:{name}: .*{said}"):
+    with pytest.raises(RecipeError, match=rf"^stage\.0\.reward\.act: .*{said}"):
         trained(tmp_path, stage(reward={"act": {f"{rewards}:{name}": 1.0}}))
     assert not (tmp_path / "run").exists()
 

@@ -87,7 +87,7 @@ def test_a_workflow_in_a_file_says_its_roles_and_options(flow):
     [
         ("thinc", "has no thinc: unknown name 'thinc'; did you mean 'think'?"),
         ("three", "is no workflow, but 3; write async def"),
-        ("sync", "is no workflow, but <function sync"),
+        ("sync", "is no workflow, but the function sync; write async def"),
         ("bare", r"declares no roles; put @workflow\(roles="),
         ("narrow", r"takes \(t, task, n\), found narrow\(t\)"),
     ],

@@ -57,6 +57,17 @@ def made(tmp_path):
     return train
 
 
+def test_each_stage_measures_what_it_pays(made):
+    """The evaluation of the stage before is not taken for one of this stage where rewards are others."""
+    short = made.rewards("act", "short")
+    twice = {"act": {key: 2.0 for key in short["act"]}}
+    stages = [{"tree": {"act": 2}, "reward": pays, "until": {"steps": 1}} for pays in (short, twice)]
+    lines, _ = made({}, stages)
+    first, last = lines[1], lines[2]  # the end of one stage and the start of the next: the same model
+    assert last["eval_reward/act.short"] == first["eval_reward/act.short"] == first["eval_reward/act"]
+    assert last["eval_reward/act"] == 2 * first["eval_reward/act"]
+
+
 GRADED = {"answer": "answer", "grader": "number"}
 
 
@@ -71,6 +82,8 @@ def test_flat_grpo_with_a_function_of_ones_own(made):
 def test_without_a_grader_functions_alone_say_what_is_good(made):
     lines, _ = made({}, [{"tree": {"act": 4}, "reward": made.rewards("act", "short")}])
     assert lines[2]["reward/act.short"] > 0 and not any(name.startswith("eval/") for name in lines[0])
+    for line in (lines[0], lines[2]):  # evaluations say what the functions pay on held-out prompts
+        assert 0 < line["eval_reward/act.short"] == line["eval_reward/act"] <= 1
     with pytest.raises(
         RecipeError, match=r"^stage\.0\.reward: nothing says what is good: give the task a grader"
     ):

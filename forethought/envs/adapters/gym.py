@@ -24,6 +24,7 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.named import load_named
+from forethought.core.places import described
 from forethought.envs.adapters.base import Adapter, Answer, Shown
 from forethought.envs.adapters.options import Options
 from forethought.envs.adapters.packages import missing
@@ -190,7 +191,7 @@ def _class(rest: str) -> Callable[..., Any] | None:
         return None  # package.module:Name-v0 is gymnasium's own way to name one
     found = load_named(rest, Path.cwd(), WHERE)
     if not callable(found):
-        raise RecipeError(WHERE, f"{rest} is no class, but {found!r:.60}")
+        raise RecipeError(WHERE, f"{rest} is no class, but {described(found)}")
     return found
 
 

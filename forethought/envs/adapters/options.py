@@ -8,6 +8,7 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import load_named
+from forethought.core.places import described
 
 
 class Options:
@@ -70,7 +71,7 @@ class Options:
             return None
         found = load_named(text, Path.cwd(), self.address(name))
         if not callable(found):
-            self.refuse(name, f"{text} is no function, but {found!r:.60}")
+            self.refuse(name, f"{text} is no function, but {described(found)}")
         return found
 
     def address(self, name: str) -> str:

@@ -14,6 +14,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from forethought.core.errors import RecipeError
+from forethought.core.places import described
 from forethought.core.types import Outcome, Task
 from forethought.envs import values
 from forethought.envs.adapters.base import Adapter, Shown
@@ -29,7 +30,7 @@ class Own(Adapter):
 
     def __init__(self, reference: str, made: Any, options: Options):
         if not callable(made):
-            raise RecipeError(WHERE, f"{reference} is no class, but {made!r:.60}")
+            raise RecipeError(WHERE, f"{reference} is no class, but {described(made)}")
         if isinstance(made, type) and not callable(getattr(made, "step", None)):
             raise RecipeError(
                 WHERE, f"{reference} has no method step(action); docs/environments.md shows one"

@@ -25,6 +25,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.jsonl import parse_lines
 from forethought.core.named import load_named
+from forethought.core.places import described
 from forethought.envs.adapters.base import Adapter, Answer, Shown
 from forethought.envs.adapters.bridge import once
 from forethought.envs.adapters.options import Options
@@ -45,7 +46,7 @@ class Trl(Adapter):
     def __init__(self, rest: str, options: Options):
         self.made: Callable[..., Any] = load_named(rest, Path.cwd(), WHERE)
         if not isinstance(self.made, type):
-            raise RecipeError(WHERE, f"{rest} is no class, but {self.made!r:.60}")
+            raise RecipeError(WHERE, f"{rest} is no class, but {described(self.made)}")
         if not callable(getattr(self.made, "reset", None)):
             raise RecipeError(
                 WHERE, f"{rest} has no reset(**row), which TRL calls at the start of an episode"

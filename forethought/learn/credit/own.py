@@ -10,7 +10,7 @@ from typing import Any
 
 from forethought.core.errors import CodeFault, RecipeError, UserError
 from forethought.core.named import find
-from forethought.core.places import said_of, source_of
+from forethought.core.places import described, said_of, source_of
 from forethought.core.types import Advantages, Tree
 from forethought.recipe.schema import CreditSpec
 
@@ -44,7 +44,7 @@ def own_function(name: str, where: str, shipped: Iterable[str], *, again: bool =
     of (trees, spec, state). `again`: read it anew."""
     function = find("credits", name, {}, where, "credit", again=again, more=shipped)
     if not callable(function):
-        raise RecipeError(where, f"{name} is no function, but {function!r:.60}")
+        raise RecipeError(where, f"{name} is no function, but {described(function)}")
     try:
         inspect.signature(function).bind((), None, {})
     except TypeError:

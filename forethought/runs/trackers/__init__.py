@@ -17,8 +17,10 @@ from typing import Any, Protocol
 
 from forethought.core.errors import RecipeError
 from forethought.core.named import find
+from forethought.core.places import described
 from forethought.core.types import Tree
 from forethought.recipe.convert import to_dict
+from forethought.recipe.ranges import listed
 from forethought.recipe.schema import Recipe
 from forethought.runs.trackers.begun import Begun
 
@@ -92,8 +94,16 @@ def makers(names: Sequence[str]) -> dict[str, Make]:
         made = find("trackers", name, {n: row[0] for n, row in ROWS.items()}, where, "tracker", more=(AUTO,))
         if not callable(made):
             raise RecipeError(where, f"{name!r} is no function of a run's start (docs/trackers.md)")
+        if isinstance(made, type) and (missing := lacking(made)):
+            raise RecipeError(where, f"{name} has no {listed(missing, 'or')} (docs/trackers.md)")
         found[name] = made
     return found
+
+
+def lacking(tracker: object) -> list[str]:
+    """The methods of a tracker that it has not."""
+    names = ("numbers", "text", "close")
+    return [f"{name}()" for name in names if not callable(getattr(tracker, name, None))]
 
 
 def _installed(package: str) -> bool:
@@ -116,9 +126,12 @@ class Trackers:
         self._tell = tell
         begun = begun_of(self._recipe, self._out, step)
         for name, make in self._makers.items():
-            with_name = self._guarded(name, make, "__call__", begun)
-            if with_name is not None:
-                self._alive[name] = with_name
+            made = self._guarded(name, make, "__call__", begun)
+            if made is not None and (missing := lacking(made)):
+                said = f"{described(made)} has no {listed(missing, 'or')}"
+                tell(f"the tracker {name} cannot be used ({said}); the run goes on without it")
+            elif made is not None:
+                self._alive[name] = made
 
     def write(self, step: int, line: Mapping[str, object]) -> None:
         """The numbers of one line of metrics."""

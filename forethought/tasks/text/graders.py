@@ -24,6 +24,7 @@ from typing import Any
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.named import find, is_known
+from forethought.core.places import described
 from forethought.core.types import Outcome, Verdict
 from forethought.envs.values import WrongType
 from forethought.interface.result import Refusal, quoted_text
@@ -102,7 +103,7 @@ def grader_of(name: object) -> Grader | Own:
         raise RecipeError("task.grader", f"{unknown('grader', str(name), GRADERS)}, or file.py:name")
     function = find("graders", name, {}, "task.grader", "grader", again=True, more=GRADERS)
     if not callable(function):
-        raise RecipeError("task.grader", f"{name} is no function, but {function!r:.60}")
+        raise RecipeError("task.grader", f"{name} is no function, but {described(function)}")
     return Own(name, function)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from forethought.core.datafiles import NEEDS_DATA, rows
 from forethought.core.errors import UserError
+from forethought.core.hub import unreachable
 from forethought.interface.result import quoted_text
 
 HUB = "hub:"
@@ -59,6 +60,8 @@ def _hub(source: str) -> Iterator[tuple[str, Any]]:
         from datasets import load_dataset
     except ImportError:
         raise UserError(f"{source}: reading from the hub {NEEDS_DATA}") from None
+    if why := unreachable():
+        raise UserError(f"{source}: the hub cannot be asked for it: {why}; name a file, or connect")
     try:
         found = load_dataset(*[part for part in parts.group("name", "config") if part], split=parts["split"])
     # no network, no such set, no such split, a gated set: datasets has no common error

@@ -13,6 +13,8 @@ from typing import Any
 from safetensors import safe_open
 from transformers.utils import cached_file
 
+from forethought.engines.torch.models import hub
+
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.bin.index.json")
@@ -24,10 +26,11 @@ Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 def find(name: str, file: str) -> Path | None:
     """A file of a folder, or of a name on the hub (fetched where it is not at hand); None where there is
-    none."""
+    none. UserError where the hub cannot be asked."""
     local = Path(name)
     if local.is_dir():
         return local / file if (local / file).is_file() else None
+    hub.need(name, CONFIG)
     found = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
     return Path(found) if found else None
 

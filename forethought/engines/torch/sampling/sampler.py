@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from forethought.core import waiting as waiting_for
 from forethought.core.errors import Diverged
 from forethought.core.types import Completion, Request
 from forethought.engines.base import BASE
@@ -150,6 +151,8 @@ class Sampler:
                 live = np.concatenate([live, new])
             going = ~rows.done[live]
             if not going.all():
+                if waiting_for.heard():
+                    waiting_for.tell(int(rows.done.sum()), len(rows.done))
                 if hasattr(self.steps, "end"):
                     self.steps.end(rows, live)
                 self.steps.keep(going)
