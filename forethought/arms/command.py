@@ -14,10 +14,13 @@ from forethought.arms.jobs import Job, jobs_of
 from forethought.arms.pool import WRITER, Pool
 from forethought.arms.progress import Progress
 from forethought.arms.results import collect
-from forethought.arms.state import forget, refuse_changed, state_of
+from forethought.arms.state import forget, refuse_changed, refuse_changed_code, state_of
 from forethought.arms.tables import markdown
+from forethought.core import consent
 from forethought.core.cores import usable
 from forethought.core.errors import Interrupted, UserError, quoted, unknown
+from forethought.recipe.code import code_in
+from forethought.recipe.convert import to_dict
 from forethought.report import arms as page
 from forethought.report.words import count
 from forethought.store import Store
@@ -31,6 +34,7 @@ class Options:
     only: tuple[str, ...] = ()  # arms, as `arm` or `group/arm`; empty: all
     seeds: tuple[int, ...] = ()  # empty: all
     redo: tuple[str, ...] = ()  # arms whose runs are thrown away first
+    changed_code: bool = False  # runs that broke go on with code that was mended
     dry_run: bool = False
     page: bool = False  # only write the results of what is there
     engine: Mapping[str, Callable] = field(default_factory=dict)  # see `worker.work`
@@ -40,6 +44,8 @@ def arms(options: Options, stream: IO[str]) -> int:
     """Exit code: 0 every run is finished, 1 a run failed. UserError before anything runs; Interrupted when
     asked to stop."""
     declared, recipes = read(options.file)
+    for recipe in recipes.values():  # the file is the user's, and so is what it names: runs of it may be read
+        consent.remember(code_in(to_dict(recipe)))
     out = options.out or Path("arms") / declared.name
     jobs = jobs_of(recipes, out)
     runs = [job for job in jobs if not job.is_prefix]
@@ -55,6 +61,7 @@ def arms(options: Options, stream: IO[str]) -> int:
     if options.dry_run:
         print("\n".join(_plan(declared, todo, chosen, options.workers or usable())), file=stream)
         return 0
+    refuse_changed_code([job for job in todo if job.name not in redo], options.changed_code)
     with _alone(out):
         for job in todo:
             if job.name in redo:
@@ -72,7 +79,7 @@ def _work(
     fields = (
         {"options": options.engine, "preload": ("forethought.arms.worker", WRITER)} if options.engine else {}
     )
-    pool = Pool(workers=workers, tell=progress.tell, **fields)
+    pool = Pool(workers=workers, tell=progress.tell, changed_code=options.changed_code, **fields)
     try:
         outcomes = pool.run(todo)
     finally:
@@ -85,6 +92,8 @@ def _work(
         )
     if failed := sum(outcome.bad for outcome in outcomes.values()):
         print(f"{failed} of {count(len(todo), 'job')} failed; the same command tries them again", file=stream)
+        if any(outcome.status == "broken" for outcome in outcomes.values()):
+            print("those that broke have saved; mended code goes on with --changed-code", file=stream)
     print(path, file=stream)
     return 1 if failed else 0
 

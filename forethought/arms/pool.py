@@ -50,6 +50,7 @@ class Pool:
     tell: Tell
     options: Mapping[str, Callable] = field(default_factory=dict)
     preload: Sequence[str] = PRELOAD
+    changed_code: bool = False  # see `run.resume`
     caught: int = 0  # the signal that ended it early
     _waiting: list[Job] = field(default_factory=list)
     # by sentinel
@@ -124,7 +125,7 @@ class Pool:
         how: How = "resume" if state == "begun" else "extend" if extends else "train"
         job.out.with_name(f"{job.out.name}.outcome.json").unlink(missing_ok=True)
         process = context.Process(
-            target=work, args=(job, how, self.options), name=f"{job.name} seed {job.seed}"
+            target=work, args=(job, how, self.options, self.changed_code), name=f"{job.name} seed {job.seed}"
         )
         with _one_thread():  # the server starts with the first process and keeps its environment
             process.start()

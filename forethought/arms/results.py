@@ -95,7 +95,7 @@ def _arm(arm: Arm, jobs: Sequence[Job], metrics: Sequence[str], out: Path) -> di
         "stage": stage.title,
         "runs": runs,
         "finished": len(good),
-        "failed": sum(run["status"] in ("failed", "killed") for run in runs),
+        "failed": sum(run["status"] in ("failed", "broken", "killed") for run in runs),
         "costs": {key: interval([run[key] for run in good]) for key in costs},
         "curves": {m: curve([run["curve"][m] for run in good], possible(m)) for m in metrics},
     }
@@ -135,7 +135,7 @@ def _standing(job: Job) -> tuple[str, str]:
     if state == "changed":
         return "changed", "was trained with another recipe"
     last = read_outcome(job.out)
-    if last and last.status in ("failed", "killed"):
+    if last and last.bad:
         return last.status, last.reason
     return ("unfinished", "is not finished") if state == "begun" else ("missing", "was not run")
 

@@ -18,10 +18,11 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.recipe.convert import to_dict
 from forethought.recipe.load import load
 from forethought.report.settings import differences
+from forethought.runs import rundata
 from forethought.store import OWN, Store
 from forethought.store.locks import alone
 
-Status = Literal["done", "stopped", "interrupted", "failed", "killed"]
+Status = Literal["done", "stopped", "interrupted", "failed", "broken", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
 # what a run directory can hold
 OURS = {*OWN, "recipe.json.new", "tensorboard", "wandb", "report.html", "error.txt", "data.json"}
@@ -30,8 +31,8 @@ FINISHED = ("done", "stopped")  # stopped: by a gate, as the recipe asked
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a process left its run. killed: it ended without a word (a signal, no memory), so its run can be
-    resumed."""
+    """How a process left its run. killed: it ended without a word (a signal, no memory); broken: code of the
+    user's broke. Both runs can be resumed."""
 
     status: Status
     reason: str = ""
@@ -39,8 +40,8 @@ class Outcome:
 
     @property
     def bad(self) -> bool:
-        """Whether it counts as a failure ("failed" or "killed"); an interrupted or skipped job does not."""
-        return self.status in ("failed", "killed")
+        """Whether it counts as a failure; an interrupted or skipped job does not."""
+        return self.status in ("failed", "broken", "killed")
 
 
 def log_of(run: Path) -> Path:
@@ -71,7 +72,9 @@ def state_of(job: Job) -> State:
         return "failed" if last or job.out.exists() else "new"
     if recipe_differences(job):
         return "changed"
-    return "finished" if status_of(job.out, len(job.recipe.stage)) in FINISHED else "begun"
+    # a run that broke is stopped too, but not by a gate
+    ends = FINISHED if not last or last.status != "broken" else ("done",)
+    return "finished" if status_of(job.out, len(job.recipe.stage)) in ends else "begun"
 
 
 def status_of(run: Path, stages: int) -> str:
@@ -120,6 +123,18 @@ def refuse_changed(jobs: Iterable[Job], redo: Collection[str]) -> None:
                 f"{job.out} was trained with another recipe ({'; '.join(found[:4])}{more}); choose another "
                 f"--out, or train it again with --redo {job.name}"
             )
+
+
+def refuse_changed_code(todo: Iterable[Job], accepted: bool) -> None:
+    """UserError where a run is to go on, or shared stages are to be continued, with other files than they
+    were trained with; code of the user's may be `accepted` as it is now, where the run itself goes on."""
+    prefixes: set[Path] = set()
+    for job in todo:
+        if state_of(job) == "begun":
+            rundata.refuse_changed(job.out, load(job.out / "recipe.json"), accepted)
+        elif job.after is not None and job.after not in prefixes and (job.after / "recipe.json").is_file():
+            prefixes.add(job.after)
+            rundata.refuse_changed(job.after, load(job.after / "recipe.json"))
 
 
 def _inside(folder: Path) -> list[Path]:

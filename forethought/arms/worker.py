@@ -10,19 +10,20 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from forethought import display
 from forethought.arms.jobs import Job
-from forethought.arms.state import Outcome, log_of, write_outcome
-from forethought.core.errors import Busy, ForethoughtError, GateStop, Interrupted
+from forethought.arms.state import Outcome, Status, log_of, write_outcome
+from forethought.core.errors import Busy, FaultStop, ForethoughtError, GateStop, Interrupted
 from forethought.runs import run
 
 How = Literal["train", "extend", "resume"]
 
 
-def work(job: Job, how: How, options: Mapping[str, Callable]) -> None:
-    """What the process does. `options`: more keywords for the functions of `run` (a test's own engine)."""
+def work(job: Job, how: How, options: Mapping[str, Callable], changed_code: bool = False) -> None:
+    """What the process does. `options`: more keywords for the functions of `run` (a test's own engine).
+    `changed_code`: a run that is resumed accepts code that has changed."""
     _leave_the_terminal()
     _end_with_the_parent()
     began = time.monotonic()
@@ -36,13 +37,14 @@ def work(job: Job, how: How, options: Mapping[str, Callable]) -> None:
         for stream in (sys.stdout, sys.stderr):  # whatever a library prints belongs into the log as well
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
-        status, reason = attempt(job, how, display.plain(log), options)
+        more: dict[str, Any] = {"changed_code": True} if changed_code and how == "resume" else {}
+        status, reason = attempt(job, how, display.plain(log), {**options, **more})
         if reason:
             print(f"{status}: {reason}", file=log)
     write_outcome(job.out, Outcome(status=status, reason=reason, seconds=round(time.monotonic() - began, 1)))
 
 
-def attempt(job: Job, how: How, observe: Callable, options: Mapping[str, Callable]) -> tuple[str, str]:
+def attempt(job: Job, how: How, observe: Callable, options: Mapping[str, Any]) -> tuple[Status, str]:
     """(status, reason): whatever goes wrong in a run is told, never raised."""
     try:
         _do(job, how, observe, options)
@@ -52,6 +54,8 @@ def attempt(job: Job, how: How, observe: Callable, options: Mapping[str, Callabl
         return "interrupted", "saved"
     except Busy as error:
         return "killed", str(error)  # what is there is whole, and can be resumed
+    except FaultStop as error:
+        return "broken", " ".join(str(error).split())
     except ForethoughtError as error:
         return "failed", " ".join(str(error).split())
     except Exception as error:
@@ -60,7 +64,7 @@ def attempt(job: Job, how: How, observe: Callable, options: Mapping[str, Callabl
     return "done", ""
 
 
-def _do(job: Job, how: How, observe: Callable, options: Mapping[str, Callable]) -> None:
+def _do(job: Job, how: How, observe: Callable, options: Mapping[str, Any]) -> None:
     if how == "resume":
         run.resume(job.out, observe, **options)
     elif how == "extend":

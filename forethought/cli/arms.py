@@ -47,6 +47,11 @@ def add_arms(verbs: Verbs) -> None:
         default=(),
         help="delete the runs of these arms and train them again",
     )
+    own.add_argument(
+        "--changed-code",
+        action="store_true",
+        help="runs that broke go on with code of their recipes that has changed since they began",
+    )
     own.add_argument("--dry-run", action="store_true", help="list what would be trained, and stop")
     own.add_argument(
         "--page", action="store_true", help="only write the page and the tables of the existing runs"
@@ -65,6 +70,7 @@ def _arms(args: argparse.Namespace) -> int:
             only=args.only,
             seeds=args.seeds,
             redo=args.redo,
+            changed_code=args.changed_code,
             dry_run=args.dry_run,
             page=args.page,
         ),

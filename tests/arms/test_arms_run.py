@@ -370,3 +370,52 @@ def test_a_failure_is_a_line_with_its_reason(file, tmp_path):
         jobs[0], Outcome(status="failed", reason="no room", seconds=2.0), jobs[1:], 0.0
     )
     assert stream.getvalue() == "[1/4] desk/shared seed 0  2 s  FAILED  no room\n"
+
+
+ROW = """
+from forethought.learn.losses.row import Loss
+
+calls = 0
+
+def mine(t):
+    global calls
+    calls += 1
+    if calls == 2:
+        {does}
+    return -(t.logp - t.old).exp() * t.advantage, {{}}
+
+MINE = Loss(per_token=mine, needs={{"advantage", "old"}})
+"""
+
+
+def test_a_run_whose_code_broke_goes_on_with_the_mended_code(tmp_path):
+    own = 'set = ["stage.1.loss=mine.py:MINE", "stage.1.skip_zero=false"]'
+    file = write_files(tmp_path)
+    text = file.read_text().replace('set = ["layout=adapters", "stage.1.weights=adapter"]', own)
+    file.write_text(text.replace("seeds = [0, 1]", "seeds = [0]"))
+    (tmp_path / "mine.py").write_text(ROW.format(does="raise KeyError('w')"))
+    code, printed = go(tmp_path)
+    hurt = tmp_path / "out/desk/adapters/seed-0"
+    assert code == 1 and "BROKEN  stopped at step 3: stage.1.loss: " in printed
+    assert printed.splitlines()[-2] == "those that broke have saved; mended code goes on with --changed-code"
+    (tmp_path / "mine.py").write_text(ROW.format(does="pass"))
+    with pytest.raises(UserError, match=r"mine\.py has changed since the run began .* with --changed-code"):
+        go(tmp_path)
+    assert (hurt / "checkpoints/step-000003").is_dir()  # nothing was lost
+    code, printed = go(tmp_path, changed_code=True)
+    assert code == 0 and "desk/adapters seed 0" in printed
+    assert [d["step"] for d in lines_of(hurt / "decisions.jsonl") if d["outcome"] == "changed code"] == [3]
+
+
+def test_shared_stages_are_not_continued_with_other_code(tmp_path):
+    file = write_files(tmp_path)
+    file.write_text(file.read_text().replace("seeds = [0, 1]", "seeds = [0]"))
+    recipe = tmp_path / "made.toml"
+    recipe.write_text(recipe.read_text().replace("batch = 2\n", 'batch = 2\nloss = "mine.py:SFT"\n', 1))
+    row = "from forethought.learn.losses.row import Loss\n"
+    row += "SFT = Loss(per_token=lambda t: (-t.logp, {}), stream='sft')\n"
+    (tmp_path / "mine.py").write_text(row)
+    assert go(tmp_path, only=("shared",))[0] == 0
+    (tmp_path / "mine.py").write_text(row + "# other\n")
+    with pytest.raises(UserError, match=r"prefix/.* cannot go on: stage\.0\.loss: .*mine\.py has changed"):
+        go(tmp_path)
