@@ -32,6 +32,7 @@ def train(
     model: str | PathLike[str] | None = None,
     seed: int | None = None,
     gates: bool = True,
+    as_written: bool = False,
     callbacks: Sequence[AnyCallback] = (),
     resume: str | PathLike[str] | Located | None = None,
     changed_code: bool = False,
@@ -43,9 +44,10 @@ def train(
 
     `recipe`: the name of a shipped one, a TOML file, a run whose recipe is taken, the tables of a recipe as a
     dict, or a `Recipe`. `out`: its directory (None: runs/NAME-N). `overrides`: changes of single values.
-    `model`: start from this model. `gates` False: without the recipe's gates. `resume`: continue this run
-    instead; then only `callbacks`, `progress` and `overrides` that do not touch what is done are taken, and
-    `changed_code`: go on with code of the recipe's that has changed since the run began.
+    `model`: start from this model; where the recipe was written for one from scratch, rates and sizes become
+    those of a trained one, which `as_written` prevents. `gates` False: without the recipe's gates. `resume`:
+    continue this run instead; then only `callbacks`, `progress` and `overrides` that do not touch what is
+    done are taken, and `changed_code`: go on with code of the recipe's that has changed since the run began.
     `progress` False: nothing is printed. `trust_code`: run the code that somebody else's run names.
 
     A run that a callback stopped is returned, with `status` "interrupted". Raises what the command line says
@@ -67,13 +69,13 @@ def train(
             return _go(where, None, changes, callbacks, progress, engine_of)
         if changed_code:
             raise UserError("changed_code is for resume: a new run begins with the code as it is")
-        found = recipe_of(recipe, overrides, model, seed, gates)
+        found, told = fitted_of(recipe, overrides, model, seed, gates, as_written)
         where = free_directory(found.name) if out is None else Path(out)
         if not is_new(where):
             begun = (where / "recipe.json").is_file()
             way = f"continue that run with ft.train(resume={str(where)!r}), or choose" if begun else "choose"
             raise UserError(f"{where} is not empty; {way} another out")
-        return _go(where, found, {}, callbacks, progress, engine_of)
+        return _go(where, found, {"told": [told]} if told else {}, callbacks, progress, engine_of)
 
 
 def recipe_of(
@@ -84,17 +86,33 @@ def recipe_of(
     gates: bool = True,
 ) -> Recipe:
     """The recipe that `train` would run. RecipeError for the first value that does not fit."""
-    from forethought.recipe.load import load, of_tables, override
+    return fitted_of(recipe, overrides, model, seed, gates)[0]
+
+
+def fitted_of(
+    recipe: str | PathLike[str] | Mapping[str, Any] | Recipe,
+    overrides: Overrides = (),
+    model: str | PathLike[str] | None = None,
+    seed: int | None = None,
+    gates: bool = True,
+    as_written: bool = False,
+) -> tuple[Recipe, str]:
+    """(the recipe that `train` would run; what its model has changed in it, in a line, "" for nothing)."""
+    from forethought.estimate.for_model import for_model
+    from forethought.recipe.load import load, of_tables, override, written_in, written_of
     from forethought.tasks.families import check_recipe
 
-    if isinstance(recipe, Recipe):
-        found = override(recipe, written(overrides))
+    said = written(overrides)
+    own = frozenset(text.partition("=")[0].strip() for text in said)
+    if isinstance(recipe, Recipe):  # every value is his own
+        found, as_written = override(recipe, said), True
     elif isinstance(recipe, Mapping):
-        found = override(of_tables(recipe, Path.cwd()), written(overrides))
+        found, own = override(of_tables(recipe, Path.cwd()), said), own | written_of(recipe)
     else:
-        found = load(str(recipe), written(overrides))
+        found, own = load(str(recipe), said), written_in(str(recipe), said)
+    told = ""
     if model is not None:
-        found = replace(found, model=replace(found.model, path=str(model)))
+        found, told = for_model(found, str(model), ["model.path"] if as_written else own)
     if seed is not None:
         found = replace(found, seed=seed)
     if not gates:
@@ -103,7 +121,7 @@ def recipe_of(
         )
         found = replace(found, stage=tuple(stages))
     check_recipe(found)
-    return found
+    return found, told
 
 
 def _go(
@@ -144,7 +162,7 @@ def _watched(
     def work() -> Result:
         if recipe is None:
             return run.resume(out, observe, wish=watching.wish, **changes, **engine)
-        return run.train(recipe, out, observe, wish=watching.wish, **engine)
+        return run.train(recipe, out, observe, wish=watching.wish, **changes, **engine)
 
     status, values = "stopped", {}
     try:

@@ -71,13 +71,18 @@ def add_train(verbs: Verbs) -> None:
     )
     own.add_argument("--plain", action="store_true", help="plain lines instead of the live display")
     own.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
+    own.add_argument(
+        "--as-written",
+        action="store_true",
+        help="with --model: keep the rates and sizes of a recipe that was written for a model from scratch",
+    )
     add_trust(own)
 
 
 def _train(args: argparse.Namespace) -> int:
-    recipe = _recipe_to_train(args)
+    recipe, told = _recipe_to_train(args)
     if args.dry_run or args.print_recipe:
-        return _print_only(recipe, args)
+        return _print_only(recipe, told, args)
     if args.hardware or args.assume:
         raise UserError(
             "--hardware and --assume are for --dry-run, which tells what a run would take; a run "
@@ -110,9 +115,10 @@ def _train(args: argparse.Namespace) -> int:
         result = (
             run.resume(args.run_dir, observe, **changes)
             if args.resume
-            else run.train(recipe, args.run_dir, observe)
+            else run.train(recipe, args.run_dir, observe, **({"told": [told]} if told else {}))
         )
-    print(*parts.table(parts.totals(_metric_lines(args.run_dir))), sep="\n")
+    for line in parts.table(parts.totals(_metric_lines(args.run_dir))):
+        print(line)
     return result.exit_code
 
 
@@ -120,11 +126,13 @@ def _metric_lines(run: Path) -> list[dict[str, Any]]:
     """Of a run that has just ended."""
     import json
 
+    if not (run / "metrics.jsonl").is_file():
+        return []
     with open(run / "metrics.jsonl", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def _print_only(recipe: Recipe, args: argparse.Namespace) -> int:
+def _print_only(recipe: Recipe, note: str, args: argparse.Namespace) -> int:
     from forethought.display.show import outline
     from forethought.recipe.convert import to_toml
     from forethought.recipe.doubts import doubts
@@ -132,7 +140,10 @@ def _print_only(recipe: Recipe, args: argparse.Namespace) -> int:
     told: list[str] = []
     if args.dry_run:
         estimated = _estimate(recipe, args)  # its mistakes come before anything is printed
-        told = [outline(recipe), *(f"# {line}" for line in estimated + doubts(recipe))]
+        told = [
+            outline(recipe),
+            *(f"# {line}" for line in [*filter(None, [note]), *estimated, *doubts(recipe)]),
+        ]
     if args.print_recipe:
         told = [to_toml(recipe), *([""] if told else []), *told]  # what a terminal shows is the end
     print(*told, sep="\n")
@@ -156,12 +167,13 @@ def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
     return lines(estimate(recipe, hardware, Assumptions.said(args.assume)))
 
 
-def _recipe_to_train(args: argparse.Namespace) -> Recipe:
-    """The recipe with the command line's changes, checked. A run to resume keeps the recipe it began with,
-    but for what `runs.changes` allows."""
+def _recipe_to_train(args: argparse.Namespace) -> tuple[Recipe, str]:
+    """(the recipe with the command line's changes, checked; what its model has changed in it). A run to
+    resume keeps the recipe it began with, but for what `runs.changes` allows."""
     from dataclasses import replace
 
-    from forethought.recipe.load import load
+    from forethought.estimate.for_model import for_model
+    from forethought.recipe.load import load, written_in
 
     if args.resume:
         named = {
@@ -170,6 +182,7 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
             "--out": args.out,
             "--seed": args.seed is not None,
             "--no-gates": args.no_gates,
+            "--as-written": args.as_written,
         }
         extra = [name for name, given in named.items() if given]
         if extra:
@@ -179,12 +192,18 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.resume:
         if not (args.resume / "recipe.json").is_file():
             raise UserError(f"--resume {args.resume}: no run there (a run directory has a recipe.json)")
-        return _recipe_of_run(args.resume, args.changed_code)
+        return _recipe_of_run(args.resume, args.changed_code), ""
     if args.changed_code:
         raise UserError("--changed-code is for --resume: a new run begins with the code as it is")
-    recipe = load(args.recipe or "desk", args.overrides)
+    if args.as_written and args.model is None:
+        raise UserError(
+            "--as-written keeps what a recipe says where --model gives it another model: add --model"
+        )
+    source, told = args.recipe or "desk", ""
+    recipe = load(source, args.overrides)
     if args.model is not None:
-        recipe = replace(recipe, model=replace(recipe.model, path=args.model))
+        given = ["model.path"] if args.as_written else written_in(source, args.overrides)
+        recipe, told = for_model(recipe, args.model, given)
         if args.trust_code:
             recipe = replace(recipe, model=replace(recipe.model, trust_remote_code=True))
     if args.seed is not None:
@@ -192,7 +211,7 @@ def _recipe_to_train(args: argparse.Namespace) -> Recipe:
     if args.no_gates:
         stages = (replace(stage, gates=()) if stage.gates else stage for stage in recipe.stage)
         recipe = replace(recipe, stage=tuple(stages))
-    return _checked(recipe)
+    return _checked(recipe), told
 
 
 def _checked(recipe: Recipe) -> Recipe:

@@ -204,9 +204,10 @@ def train(
     observe: Observer,
     engine_of: EngineOf = torch_engine,
     wish: Wish | None = None,
+    told: Sequence[str] = (),
 ) -> Result:
     """Run a recipe into a new directory. Raises UserError, GateStop, Interrupted, or Asked where `wish` was
-    told to stop; what was saved stays."""
+    told to stop; what was saved stays. `told`: what the run says, and records, at its start."""
     recipe = anchored(recipe, Path.cwd())
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
@@ -217,7 +218,7 @@ def train(
             _write_start(store, recipe)
             beside = _beside(recipe, rollouts, engine_of)
             runner = Runner(recipe, engine, rollouts, store, observe, beside, wish)
-            notes = [*filter(None, [note]), *doubts(recipe), *rundata.unheld(recipe)]
+            notes = [*filter(None, [note, *told]), *doubts(recipe), *rundata.unheld(recipe)]
             return runner.go(Progress(policies=handover.first_policies(recipe)), "start", notes)
 
 

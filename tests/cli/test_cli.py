@@ -43,8 +43,9 @@ class FakeRun(types.ModuleType):
         super().__init__("forethought.runs.run")
         self.calls, self.does, self.answer = [], lambda out: None, None
 
-    def train(self, recipe, out, observe):
+    def train(self, recipe, out, observe, told=()):
         self.calls.append(("train", recipe, out))
+        self.told = told
         observe(Event(kind="start", text=str(out), steps=3, stages=1))
         out.mkdir(parents=True)
         self.does(out)
@@ -172,6 +173,8 @@ def test_the_command_line_changes_the_recipe(run):
         and recipe.model.path == 'odd "name'
     )
     assert [stage.gates for stage in recipe.stage] == [(), ()]
+    assert (recipe.layout, recipe.stage[0].optim.name) == ("adapter", "adamw")  # it is no model from scratch
+    assert "--as-written" in run.told[0]
 
 
 def test_a_dry_run_prints_a_recipe_that_trains_the_same(run, capsys):
