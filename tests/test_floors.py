@@ -68,6 +68,7 @@ NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
 # extras: one place of a room each
 ONE_PLACE = {
     "gguf": {"engines.torch.models.gguf"},
+    "bitsandbytes": {"engines.torch.models.four_bits"},
     "httpx": {"stages.distill.transport"},
     "httpcore": {"stages.distill.transport"},
     "datasets": {"stages.distill.parquet", "tasks.text.sources"},

@@ -12,6 +12,7 @@ from forethought.recipe.work import Lengths, Work
 
 CHUNK_LOGITS = 1 << 24  # most logits that the losses hold at once,
 GPU_CHUNKS = 4  # and as many times more on a GPU
+NF4 = 0.53  # bytes of a weight in four bits, its share of the scales among them
 MERGE_BELOW = 200_000_000  # parameters below which an adapter samples from a second copy of its base
 
 Parts = dict[str, float]
@@ -35,7 +36,7 @@ class Memory:
 class Numbers:
     """Bytes of one number: as it is stored, as it is computed with."""
 
-    stored: int
+    stored: float
     computed: int
 
 
@@ -45,7 +46,7 @@ def numbers_of(recipe: Recipe, hardware: Hardware) -> Numbers:
         recipe.engine.precision == "auto" and hardware.kind == "cuda"
     )
     if recipe.engine.weights != "auto":
-        stored = 4 if recipe.engine.weights == "fp32" else 2
+        stored = {"fp32": 4, "bf16": 2, "nf4": NF4}[recipe.engine.weights]
     else:
         stored = 4 if trains_whole(recipe) or hardware.kind == "cpu" else 2
     return Numbers(stored=stored, computed=2 if bf16 else 4)
@@ -157,7 +158,7 @@ def _training(
         trained = policies * shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
     tokens = micro_batch(recipe, lengths, work)
     layer = activations(shape, number)
-    between = shape.width * number.stored
+    between = shape.width * max(number.stored, 2)
     kept = shape.layers * between + layer if recipe.engine.gradient_checkpointing else shape.layers * layer
     # which query sees which key, in fp32 and as it is computed with
     blocks = tokens * lengths.path * (4 + number.computed)

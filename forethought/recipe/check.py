@@ -143,6 +143,8 @@ def _check_machine(recipe: Recipe) -> None:
             'weights; use "auto" (fp32, computed with in bf16), or train '
             'adapters (layout = "adapters")',
         )
+    if engine.weights == "nf4":
+        _check_four_bits(recipe)
     within("engine.threads", engine.asked, 0, MOST_THREADS)
     kernel_threads = 1 if engine.kernel_threads == "auto" else engine.kernel_threads
     within("engine.kernel_threads", kernel_threads, 1, MOST_THREADS)
@@ -151,6 +153,21 @@ def _check_machine(recipe: Recipe) -> None:
     at_least("engine.prefix_cache", 0 if engine.prefix_cache == "auto" else engine.prefix_cache, 0)
     at_least("adapter.rank", adapter.rank, 1)
     above("adapter.alpha", adapter.alpha, 0)
+
+
+def _check_four_bits(recipe: Recipe) -> None:
+    if not recipe.model.path:
+        raise RecipeError("engine.weights", "nf4 is for a loaded model: give model.path, or leave it out")
+    if trains_whole(recipe):
+        raise RecipeError(
+            "engine.weights",
+            "a base in four bits is frozen, and a stage trains whole models here; train adapters "
+            '(layout = "adapter", or one for each role: "adapters")',
+        )
+    if recipe.model.adapter:
+        raise RecipeError(
+            "engine.weights", "an adapter is not added to a base in four bits; merge it into a folder first"
+        )
 
 
 def _check_order(recipe: Recipe) -> None:

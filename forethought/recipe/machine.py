@@ -65,9 +65,10 @@ class EngineSpec:
     products: Literal["auto", "amx", "avx512_bf16", "avx512", "avx2", "plain"] = "auto"
     """Instructions of the products in C. `auto`: the widest that the processor has and the system allows,
     kept by a resumed run."""
-    weights: Literal["auto", "fp32", "bf16"] = "auto"
+    weights: Literal["auto", "fp32", "bf16", "nf4"] = "auto"
     """How the weights of a loaded model are kept. `auto`: fp32 where a stage trains whole models (a bf16
-    number loses most of a small update), else as its files say (fp32 on a CPU)."""
+    number loses most of a small update), else as its files say (fp32 on a CPU). `nf4`: four bits a number,
+    for adapters alone (QLoRA; docs/models.md)."""
     threads: int | Literal["auto"] = "auto"
     """Threads of PyTorch on the CPU. `auto` (or 0): one below 4M parameters; for a larger model what is
     fastest when the run begins. The number changes the last bits of sums."""

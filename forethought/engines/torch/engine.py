@@ -78,6 +78,7 @@ class TorchEngine(Surgery):
         mark(model, self.tokenizer)
         self.config = model.config.get_text_config()
         self.context = context_of(model.config)
+        self.parameters = model.num_parameters()  # of the base, before anything lies on it
         self.weights = Policies(model, adapter, spec.gradient_checkpointing)
         self.weights.base_moved = loaded.moved
         self.optimizers: dict[str, Optimizer] = {}
@@ -488,7 +489,7 @@ class TorchEngine(Surgery):
             "kernels": weights.describe_kernels(self.weights.base),
             "pack_tokens": self.packs.now,
             "sample_rows": self.rows.now,
-            "parameters": sum(p.numel() for p in self.weights.parameters(BASE).values()),
+            "parameters": self.parameters,
         }
         if facts["kernels"] != "c":
             del facts["threads/kernels"]  # PyTorch samples on the threads that it trains on

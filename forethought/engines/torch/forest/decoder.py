@@ -55,6 +55,7 @@ def _is_known(model: torch.nn.Module) -> bool:
         type(model).__name__ in KNOWN
         and type(model).__module__.startswith("transformers.models.")
         and getattr(config, "hidden_act", "") == "silu"
+        and not getattr(model, "is_loaded_in_4bit", False)  # packed weights are unpacked by their own modules
         and not getattr(config, "partial_rotary_factor", None)
         and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
     )

@@ -16,13 +16,14 @@ from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models import plausible
 from forethought.engines.torch.models.begun import with_adapter
 from forethought.engines.torch.models.exact import check_model
+from forethought.engines.torch.models.four_bits import pack
 from forethought.engines.torch.models.reading import find_gguf, read_folder, read_gguf
 from forethought.engines.torch.models.small import small_model, tokenizer_of
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
 from forethought.recipe.schema import ModelSpec
 
-Weights = Literal["auto", "fp32", "bf16"]
-DTYPES: dict[Weights, torch.dtype | str] = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
+Weights = Literal["auto", "fp32", "bf16", "nf4"]
+DTYPES: dict[Weights, torch.dtype | str] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,13 @@ def from_path(
     with its tokenizer, or one that packed forests would compute wrongly.
 
     `weights`: fp32 or bf16, whatever the files hold; auto: as they say, but fp32 for fp16 and on a machine
-    without a GPU.
+    without a GPU; nf4: the linear layers in four bits (`four_bits.py`).
     """
     try:
         if (file := find_gguf(path)) is not None:
-            read = read_gguf(file, path, DTYPES[weights])
+            read = read_gguf(file, path, DTYPES.get(weights, "auto"))
         else:
-            read = read_folder(path, trust_remote_code, DTYPES[weights])
+            read = read_folder(path, trust_remote_code, DTYPES.get(weights, "auto"))
     except UserError:
         raise
     # what stands in a folder is a stranger's, and transformers raises whatever that leads to
@@ -74,7 +75,12 @@ def from_path(
         raise _refusal(e, path) from e
     model = read.model
     _check_files(path, model, read.tokenizer, read.info)
-    if weights == "auto" and (model.dtype == torch.float16 or not torch.cuda.is_available()):
+    if weights == "nf4":
+        if read.moved:
+            raise UserError(f"{path}: engine.weights = nf4 packs a model of safetensors, not a GGUF file")
+        check_finite(model, path)
+        pack(model)
+    if weights in ("auto", "nf4") and (model.dtype == torch.float16 or not torch.cuda.is_available()):
         model = model.float()  # fp16 has no place in training; CPUs train in fp32 under autocast
     if adapter:
         model = with_adapter(model, adapter, path)

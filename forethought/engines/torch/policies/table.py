@@ -47,6 +47,7 @@ class Policies:
         self.active = BASE
         self._own: dict[str, dict[str, torch.nn.Parameter]] = {}  # until the set of policies changes
         self.size = sum(p.numel() for p in model.parameters())
+        self.packed = any(not p.is_floating_point() for p in model.parameters())  # four bits a number
         self.base_moved = False  # whether the base differs from what it was loaded from
         model.requires_grad_(False)
 
@@ -92,11 +93,14 @@ class Policies:
         if not torch.is_autocast_enabled(model.device.type):
             yield model
             return
-        model.requires_grad_(True)
+        own = [p for p in model.parameters() if p.is_floating_point()]  # packed ones have no gradient
+        for p in own:
+            p.requires_grad_(True)
         try:
             yield model
         finally:
-            model.requires_grad_(False)
+            for p in own:
+                p.requires_grad_(False)
 
     @torch.no_grad()
     def publish(self, name: str) -> None:
@@ -159,6 +163,11 @@ class Policies:
             raise ValueError(f"a policy cannot be forked as {kind!r}; known: {', '.join(get_args(Kind))}")
         self._own.clear()  # PEFT wraps modules, and a name may be another policy's now
         whole = self._is_whole(src)
+        if self.packed and whole and kind == "frozen":
+            kind = "adapter"  # one that adds nothing: the base is frozen itself
+            self.frozen.add(dst)
+        elif self.packed and kind == "model":
+            raise RecipeError("engine.weights", "no whole model is made of a base in four bits (nf4)")
         if kind == "model" or (kind == "frozen" and whole):
             self.copies[dst] = self.copy_of(src)
         elif whole and src != BASE:
