@@ -64,7 +64,7 @@ TORCH_FLOORS = {
 }
 TORCH = {"torch", "transformers", "peft", "safetensors.torch", "accelerate"}
 TORCH_ROOMS = ("engines.torch",)
-NOWHERE = {"trl", "vllm", "ray", "playwright", "pickle"}
+NOWHERE = {"trl", "vllm", "ray", "pickle"}
 # extras: one place of a room each
 ONE_PLACE = {
     "gguf": {"engines.torch.models.gguf"},
@@ -78,6 +78,7 @@ ONE_PLACE = {
     "trackio": {"runs.trackers.trackio_runs"},
     "mlflow": {"runs.trackers.mlflow_runs"},
     "gymnasium": {"envs.adapters.gym"},
+    "playwright": {"envs.web.browser"},
     "mcp": {"envs.adapters.mcp"},
     "openenv": {"envs.adapters.openenv"},
     "verifiers": {"envs.adapters.verifiers"},
