@@ -26,7 +26,7 @@ from forethought.engines.torch.forest.native.library import library, why_not  # 
 
 pytestmark = pytest.mark.skipif(library() is None, reason=why_not())
 
-PRODUCT = module.SOURCES / "product.c"
+PRODUCT = [module.SOURCES / name for name in ("product.c", "crew.c")]
 ROWS, COLUMNS, DEPTHS = (1, 2, 3, 8, 17, 33, 97), (1, 31, 70, 140), (1, 2, 31, 33, 77)
 FUSED = {"avx512", "avx2", "emulated"}  # of the builds below: those that round a multiply-add once
 CASES = [("here", FLOATS), ("here", ROUNDED), ("emulated", FLOATS), ("emulated", ROUNDED)]
@@ -51,18 +51,18 @@ class Build:
         self.lib.ft_pack_rows(0, n, k, at(w_NK), at(packed), way)
         return packed
 
-    def product(self, way, a_MK, w_NK, bias_N=None, c_MN=None) -> np.ndarray:
+    def product(self, way, a_MK, w_NK, bias_N=None, c_MN=None, threads=1) -> np.ndarray:
         """a w^T + bias (+ c), with a guard behind all that is written."""
         (m, k), n = a_MK.shape, len(w_NK)
         packed = self.packed(way, w_NK)
         out = np.full(m * n + 64, np.nan, dtype=np.float32)
         if c_MN is not None:
             out[: m * n] = c_MN.ravel()
-        work = np.full(self.lib.ft_product_work(k, way) + 64, np.nan, dtype=np.float32)
+        work = np.full(threads * self.lib.ft_product_work(k, way) + 64, np.nan, dtype=np.float32)
         bias = None if bias_N is None else np.concatenate([bias_N, np.zeros(64)]).astype(np.float32)
         a_MK = np.ascontiguousarray(a_MK, dtype=np.float32)
         given = at(bias), int(c_MN is not None), at(work)
-        self.lib.ft_product(way, m, n, k, at(a_MK), at(packed), at(out), *given)
+        self.lib.ft_product(threads, way, m, n, k, at(a_MK), at(packed), at(out), *given)
         assert np.isnan(out[m * n :]).all() and np.isnan(work[-64:]).all()
         return out[: m * n].reshape(m, n)
 
@@ -90,7 +90,7 @@ def builds(tmp_path_factory) -> dict[str, Build]:
     others["emulated"] = (instructions.NATIVE, "-DEMULATED=1")
     running = {
         name: subprocess.Popen(
-            [*module._compiler(), "-O2", *flags, *more, PRODUCT, "-o", folder / name, "-lm"]
+            [*module._compiler(), "-O2", *flags, *more, *PRODUCT, "-o", folder / name, "-lm"]
         )
         for name, more in others.items()
     }
@@ -159,6 +159,14 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(builds, name, way, k):
         rows = list(rows)
         alone = builds[name].product(way, a[rows], w, bias, c[rows])
         assert np.array_equal(alone, every[rows]), rows
+
+
+@pytest.mark.parametrize(("name", "way"), CASES, ids=IDS)
+def test_threads_share_the_columns_and_change_no_bit(builds, name, way):
+    for m, n in itertools.product((1, 5, 40), (31, 140, 700)):
+        a, w, bias, c = draw(1, m, 33), draw(2, n, 33), draw(3, n), draw(4, m, n)
+        one, *more = (builds[name].product(way, a, w, bias, c, threads) for threads in (1, 2, 3))
+        assert all(np.array_equal(other, one) for other in more), (m, n)
 
 
 # To the bit -------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /* The products of `product.h`, by every way that the compiler can build for this machine. */
 #include "product.h"
 #include "bfloat16.h"
+#include "crew.h"
 
 enum {
     STEP = 16,                 /* pairs of numbers along K that a tile of AMX takes at once: packed matrices are padded to it */
@@ -413,6 +414,30 @@ long product_work(int K, int way) {
     }
 }
 
+typedef struct {
+    int way, M, N, K, columns; /* columns of a chunk: whole panels */
+    const float *a, *bias;
+    const void *b;
+    long lda, ldc;
+    float *c, *work;
+    int add;
+} Shared;
+
+static void some_columns(void *job, int chunk, int thread) {
+    const Shared *s = job;
+    long from = (long)chunk * s->columns;
+    product(s->way, s->M, least(s->columns, s->N - from), s->K, s->a, s->lda, (const float *)s->b + packed_size(from, s->K, s->way), s->c + from,
+            s->ldc, s->bias ? s->bias + from : 0, s->add, s->work + thread * product_work(s->K, s->way));
+}
+
+void product_shared(int threads, int way, int M, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias,
+                    int add, float *work) {
+    int panels = (N + NR - 1) / NR, each = (panels + 2 * threads - 1) / (2 * threads); /* two chunks a thread: one may be held up */
+    int columns = (each + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE * SIDE_BY_SIDE * NR;
+    Shared s = {way, M, N, K, columns, a, bias, b, lda, ldc, c, work, add};
+    in_parallel(threads, (N + columns - 1) / columns, some_columns, &s);
+}
+
 void product_transposed(int way, int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work) {
     Target t = {c, ldc, NR, 1, 0};
     switch (way) {
@@ -444,15 +469,40 @@ long packed_size(int N, int K, int way) { return (N + NR - 1L) / NR * NR * (way 
 
 int rests(int N, int K) { return N % NR || K % (2 * STEP); }
 
-void pack_rows(int from, int n, int K, const float *w, float *packed, int way) {
+/* Squares of W rows and W numbers along K: what is read and what is written both stay in the cache's lines. */
+INLINE void pack_square(const int n, const int some, long K, const float *w, float *into) {
+    float square[W][W];
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < some; i++) square[i][j] = w[j * K + i];
+    for (int i = 0; i < some; i++) memcpy(into + i * NR, square[i], sizeof(float) * n);
+}
+
+INLINE void pack_square_of_pairs(const int n, const int some, long K, const float *w, uint32_t *into) {
+    uint32_t square[W / 2][W];
     for (int j = 0; j < n; j++) {
+        float row[W] = {0};
+        uint32_t pairs[W / 2];
+        memcpy(row, w + j * K, sizeof(float) * some);
+        vh both = rounded(load(row), ROUNDED);
+        memcpy(pairs, &both, sizeof pairs);
+        for (int i = 0; i < W / 2; i++) square[i][j] = pairs[i];
+    }
+    for (int i = 0; i < (some + 1) / 2; i++) memcpy(into + i * NR, square[i], sizeof(uint32_t) * n);
+}
+
+void pack_rows(int from, int n, int K, const float *w, float *packed, int way) {
+    for (int j = 0, some; j < n; j += some) {
         int row = from + j;
-        if (way) {
-            uint16_t *into = (uint16_t *)((uint32_t *)packed + (long)(row / NR) * NR * pairs_of(K) + row % NR);
-            for (int k = 0; k < K; k++) into[(long)(k / 2) * NR * 2 + k % 2] = bf16_of(w[(long)j * K + k]);
-        } else {
-            float *into = packed + (long)(row / NR) * NR * K + row % NR;
-            for (int k = 0; k < K; k++) into[(long)k * NR] = w[(long)j * K + k];
+        some = least(W - row % W, n - j);
+        float *into = packed + (long)(row / NR) * NR * (way ? pairs_of(K) : K) + row % NR;
+        for (int k = 0; k < K; k += W) {
+            const float *square = w + (long)j * K + k;
+            uint32_t *pairs = (uint32_t *)into + (long)k / 2 * NR;
+            int whole = some == W && k + W <= K;
+            if (way && whole) pack_square_of_pairs(W, W, K, square, pairs);
+            else if (way) pack_square_of_pairs(some, least(W, K - k), K, square, pairs);
+            else if (whole) pack_square(W, W, K, square, into + (long)k * NR);
+            else pack_square(some, least(W, K - k), K, square, into + (long)k * NR);
         }
     }
 }
@@ -476,8 +526,8 @@ int ft_width(void) { return W; }
 long ft_packed_size(int N, int K, int way) { return packed_size(N, K, way); }
 void ft_pack_rows(int from, int n, int K, const float *w, float *packed, int way) { pack_rows(from, n, K, w, packed, way); }
 long ft_product_work(int K, int way) { return product_work(K, way); }
-void ft_product(int way, int M, int N, int K, const float *a, const void *b, float *c, const float *bias, int add, float *work) {
-    product(way, M, N, K, a, K, b, c, N, bias, add, work);
+void ft_product(int threads, int way, int M, int N, int K, const float *a, const void *b, float *c, const float *bias, int add, float *work) {
+    product_shared(threads, way, M, N, K, a, K, b, c, N, bias, add, work);
 }
 long ft_transposed_work(int M, int N, int K, int way) { return transposed_work(M, N, K, way); }
 void ft_product_transposed(int way, int M, int N, int K, const float *a, const float *b, float *c, float *work) {

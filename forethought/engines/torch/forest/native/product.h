@@ -14,21 +14,26 @@ enum {
 };
 
 /* Floats that a packed [N, K] matrix takes; with `rests`, its last panel or its last numbers along K have to be zero beforehand. */
-long packed_size(int N, int K, int way);
-int rests(int N, int K);
+HIDDEN long packed_size(int N, int K, int way);
+HIDDEN int rests(int N, int K);
 
 /* Rows `from` to `from + n` of a packed matrix of K columns, from w[n, K]. Matrices of all ways but FLOATS are packed alike. */
-void pack_rows(int from, int n, int K, const float *w, float *packed, int way);
+HIDDEN void pack_rows(int from, int n, int K, const float *w, float *packed, int way);
 
 /* Rows `from` to `from + n` of a matrix [K, N] that is to be the right factor as it stands. */
-void pack_right(int from, int n, int K, int N, const float *w, float *packed, int way);
+HIDDEN void pack_right(int from, int n, int K, int N, const float *w, float *packed, int way);
 
 /* bias: padded to whole panels, or null. work: floats of `product_work`. */
-void product(int way, int M, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias, int add,
+HIDDEN void product(int way, int M, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias, int add,
              float *work);
-long product_work(int K, int way);
+HIDDEN long product_work(int K, int way);
+
+/* The same on several threads, each with columns of its own: where rows are few, each thread reads a part of B and no more. The same bits.
+   work: a `product_work` for each thread. */
+HIDDEN void product_shared(int threads, int way, int M, int N, int K, const float *a, long lda, const void *b, float *c, long ldc, const float *bias,
+                    int add, float *work);
 
 /* C[M, N] += A^T B for A [K, M] and B [K, N], neither packed: the gradient of a weight from those of what came out and what went in.
    Where N is no multiple of NR, b may be read up to NR columns further. work: floats of `transposed_work`. */
-void product_transposed(int way, int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work);
-long transposed_work(int M, int N, int K, int way);
+HIDDEN void product_transposed(int way, int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work);
+HIDDEN long transposed_work(int M, int N, int K, int way);

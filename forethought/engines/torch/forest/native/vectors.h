@@ -21,6 +21,7 @@ typedef float vf __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * W), aligned(4), may_alias));
 typedef uint32_t vu __attribute__((vector_size(4 * W), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
+#define HIDDEN __attribute__((visibility("hidden"))) /* of a function of several files here: no other library's takes its place */
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
 INLINE void store(float *p, vf x) { *(vf *)p = x; }
