@@ -106,12 +106,16 @@ static void _tile_dpbf16ps(int c, int a, int b) {
 #endif
 #endif
 
+/* The rounded number stands in the higher half of each. */
+INLINE vu high_half(vf x) {
+    vu bits = (vu)x;
+    return (vu)where(x != x, (vf)((vu){0} + 0x7fc00000), (vf)(bits + 0x7fff + ((bits >> 16) & 1)));
+}
+
 /* Rounded as the way's own instruction does it: that of AVX512-BF16 takes subnormal numbers for zero. */
 INLINE vh rounded(vf x, int way) {
 #if HAS_DOTS
     if (way != ROUNDED) return (vh)_mm512_cvtneps_pbh((__m512)x);
 #endif
-    vu bits = (vu)x;
-    vu up = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return __builtin_convertvector((vu)where(x != x, (vf)((vu){0} + 0x7fc0), (vf)up), vh);
+    return __builtin_convertvector(high_half(x) >> 16, vh);
 }

@@ -146,7 +146,7 @@ static void round_row(int K, int pairs, const float *x, uint16_t *to, int way) {
 
 static void round_to_floats(int K, const float *x, float *to) {
     int k = 0;
-    for (; k + W <= K; k += W) store(to + k, (vf)(__builtin_convertvector(rounded(load(x + k), ROUNDED), vu) << 16));
+    for (; k + W <= K; k += W) store(to + k, (vf)(high_half(load(x + k)) & 0xffff0000));
     for (; k < K; k++) to[k] = float_of(bf16_of(x[k]));
 }
 
