@@ -1,1 +1,1 @@
-"""Web pages in a real browser: what stands on a page as text, actions on it, and everything that can go wrong."""
+"""Web pages in a real browser: a page as text, actions on it, and all that can go wrong."""

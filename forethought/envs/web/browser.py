@@ -1,8 +1,8 @@
 """Chromium, driven by Playwright: pages that are handed out, given back, and replaced when they break.
 
 A page is used by one episode at a time and kept for the next one on the same address. What goes wrong has a
-name (`Lost.status`): the page `crashed`, an answer did not come (`hung`), the browser died (`lost`). That costs
-the episodes that used it and nothing else: a page is replaced, a dead browser is started again.
+name (`Lost.status`): the page `crashed`, an answer did not come (`hung`), the browser died (`lost`). That
+costs the episodes that used it and nothing else: a page is replaced, a dead browser is started again.
 
 This is the one module that imports Playwright (`pip install "forethought[web]"`).
 """
@@ -288,8 +288,8 @@ class Browser:
         path = program(self.path) or self._playwright.chromium.executable_path
         if not os.path.exists(path):
             raise UserError(
-                "no Chromium was found: install it from your system (package chromium), by `playwright install "
-                "chromium`, or name one with task.browser = PATH"
+                "no Chromium was found: install your system's package, or by `playwright install chromium`, "
+                "or name one with task.browser = PATH"
             )
         sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         try:

@@ -1,5 +1,5 @@
-"""The tasks of MiniWoB++ (arXiv 1802.08802), from the package `miniwob`: small pages that ask for something and
-say how it went.
+"""The tasks of MiniWoB++ (arXiv 1802.08802), from the package `miniwob`: small pages that ask for
+something and say how it went.
 
 `MINIWOB_56` is the list of 56 tasks of WebGUM (arXiv 2305.11854), which BrowserGym marks `webgum_subset`.
 Success is a raw reward of 1: what the page gives without its discount for time. There is no time limit unless
@@ -18,8 +18,8 @@ from forethought.envs.web.page import Site
 
 Limit = Literal["none", "original"]
 SKIP = ("reward-display", "sync-task-cover", "click-canvas", "query")
-"""What the package adds to each page: the score, the cover, the drawing of clicks, and the utterance, which the
-model is told anyway."""
+"""What the package adds to each page: the score, the cover, the drawing of clicks, and the utterance, which
+the model is told anyway."""
 
 MINIWOB_56 = tuple(
     "book-flight choose-date choose-date-easy choose-date-medium choose-list click-button "
@@ -80,8 +80,8 @@ def known() -> tuple[str, ...]:
 
 
 def chosen(tasks: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """The tasks that a recipe names: a list of `LISTS`, or names. RecipeError for one that does not exist, for
-    one that stands there twice, and for none."""
+    """The tasks that a recipe names: a list of `LISTS`, or names. RecipeError for one that does not exist,
+    for one that stands there twice, and for none."""
     if isinstance(tasks, str):
         if tasks not in LISTS:
             raise RecipeError("task.tasks", unknown("list of tasks", tasks, LISTS))

@@ -10,9 +10,8 @@ What becomes of an action is a status with a name:
     disabled    it takes no input
     refused     the field does not take this value, or the list has no such option
 
-Only the first changes the page. What costs the whole episode is raised as `browser.Lost`: crashed, hung, lost,
-dialogs, navigated,
-unreachable.
+Only the first changes the page. What costs the whole episode is raised as `browser.Lost`: crashed, hung,
+lost, dialogs, navigated, unreachable.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ class Pace:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """Where tasks are played. `address` of the page of a task. `begin`: a script that starts an episode, of
-    [seed]; "": the page is loaded and that is all. `look`: a script that gives a snapshot, of [seed, refs]."""
+    [seed]; "": the page is loaded, no more. `look`: a script that gives a snapshot, of [seed, refs]."""
 
     address: Callable[[str], str]
     begin: str = ""
@@ -122,7 +121,7 @@ class Episode:
         return self.snapshot
 
     async def act(self, action: Action) -> Done:
-        """Carry the action out, and look. ValueError for an op or a value of another kind than the op takes."""
+        """Carry the action out, and look. ValueError for an op or a value that no page takes."""
         check(action)
         status = await (self._mouse(action) if self.events == "mouse" else self._script(action))
         why = REASONS.get(status, "")

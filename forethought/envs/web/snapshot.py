@@ -7,7 +7,7 @@
     img "trash" [e41]
 
 The id stands behind the name and changes from one snapshot to the next; what can be read and not acted on has
-none. What Playwright's own accessible snapshot leaves out and these pages need (colours and shapes, icons that
+none. What Playwright's own accessible snapshot leaves out and these pages need (colours, shapes, icons that
 are known by their class, labels that only stand beside their field) is in it: `page.js` says how it is found.
 """
 

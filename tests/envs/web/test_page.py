@@ -19,7 +19,8 @@ pytestmark = needs_browser
 FORM = """<h2>Sign&#8203; in</h2><label for=u>Name:</label><input id=u>
 <label><input type=checkbox> Remember</label> <select id=c><option>red<option>light blue</select>
 <p>Some <b>bold</b> text</p><button onclick="document.title=u.value">Go</button><div hidden>nothing</div>
-<svg width=20 height=20><circle cx=5 cy=5 r=5 fill=red /></svg><span class=trash style="display:inline-block;width:9px;height:9px"></span>
+<svg width=20 height=20><circle cx=5 cy=5 r=5 fill=red /></svg>
+<span class=trash style="display:inline-block;width:9px;height:9px"></span>
 <iframe srcdoc="<button>Inside</button>"></iframe><input type=date id=d><input readonly placeholder=fixed>"""
 
 
@@ -77,9 +78,9 @@ def test_a_form_is_read_and_filled(tmp_path):
 
 
 MOUSE = """<style>@keyframes go {from {left: 0} to {left: 300px}}</style>
-<button id=a>Under</button><div style="position:fixed;left:0;top:0;width:90px;height:40px;background:red"></div>
+<button id=a>Under</button><div style="position:fixed;left:0;top:0;width:90px;height:40px"></div>
 <p style="margin-top:60px"><button id=b onclick="this.textContent='hit'">Free</button></p><input id=t>
-<button onclick="open('about:blank')">Opens</button>
+<button onclick="window.open('about:blank')">Opens</button>
 <button style="position:fixed;top:200px;animation:go 1s linear infinite">Runs</button>"""
 
 
