@@ -1,0 +1,1 @@
+"""`web`: tasks on pages in a browser."""
