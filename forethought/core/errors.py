@@ -46,8 +46,8 @@ class FaultStop(UserError):
 
 
 class CodeFault(UserError):
-    """Code of the user's that trains (a credit row, a loss, a kind of stage) raised, or gave what it must
-    not. `key`: the key of the stage that names it."""
+    """Code of the user's (a credit row, a loss, a kind of stage, a workflow) did what no count can stand for:
+    it ends the run. `key`: the key that names it, of the stage or of the recipe."""
 
     def __init__(self, key: str, message: str):
         self.key = key

@@ -47,18 +47,24 @@ class Watchdog:
         self._rings = 0.0  # when the timer goes off; 0: it is not set
         self._due = 0.0  # when the running call must end; 0: none runs
         self._told = 0  # how often the running call was told to end
+        self.turns = 0  # counted up by a driver before and after each turn of what it drives: odd within one
+        self._seen = 0  # `turns` when the timer went off last
+        self._turn = 0.0  # seconds of a turn without a call that may pass; 0: any
         self._worker: _Worker | None = None
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Calls inside share one timer. An alarm of somebody else is put off, and goes on afterwards."""
+    def watch(self, turn: float = 0.0) -> Iterator[None]:
+        """Calls inside share one timer. An alarm of somebody else is put off, and goes on afterwards. A turn
+        of a driver (`turns`) that is still the same after `turn` seconds is told to end, as a call is."""
         if self._watching or not _can_interrupt():
             yield
             return
         started, before = monotonic(), signal.signal(signal.SIGALRM, self._handler)
         left, every = signal.setitimer(signal.ITIMER_REAL, 0)
-        self._watching, self._rings, self._due = True, 0.0, 0.0
+        self._watching, self._rings, self._due, self._turn = True, 0.0, 0.0, turn
         try:
+            if turn:
+                self._set(turn)
             yield
         finally:
             self._watching, self._due = False, 0.0
@@ -103,10 +109,15 @@ class Watchdog:
 
     def _alarm(self, number: int, frame: object) -> None:
         self._rings, now = 0.0, monotonic()
-        if not self._due:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return  # between two calls; the next one sets the timer
-        if now < self._due:
+        if not self._due:  # between two calls; the next one sets the timer
+            if not self._turn:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                return
+            if not self.turns % 2 or self.turns != self._seen:
+                self._seen, self._told = self.turns, 0
+                self._set(self._turn)
+                return
+        elif now < self._due:
             self._set(self._due - now)
             return
         if self._told == PATIENCE:

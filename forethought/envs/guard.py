@@ -129,8 +129,8 @@ class Guard:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """For a batch of calls: they share one timer."""
-        with self.watchdog.watch():
+        """For a batch of calls, and for turns of a driver: they share one timer."""
+        with self.watchdog.watch(self.limits.step_seconds):
             yield
 
     def fresh(self) -> None:
@@ -165,7 +165,8 @@ class Guard:
             return error
         kind = {TimeUp: "Timeout", WrongType: "TypeError"}.get(type(error), type(error).__name__)
         owner, written = source_of(of) if of is not None else ("", "")
-        called = name if boundary == "reward" and written and not owner else f"{name} of {owner or self.who}"
+        own = boundary == "workflow" or (boundary == "reward" and written and not owner)
+        called = name if own else f"{name} of {owner or self.who}"
         message, place = message or _message(error), place or raised_at(error.__traceback__, _OURS)
         if isinstance(error, WrongType):  # of a value, which has no line: who gave it has
             message, place = f"{called} {message}", written

@@ -57,14 +57,15 @@ class Failures:
         p.failures = []  # a resumed run begins to count anew
         return self._stop(p, why)
 
-    def of_code(self, p: Progress, error: CodeFault, moved: bool) -> FaultStop:
-        """The error that ends the run where code of the user's that trains broke. What is not saved yet is
-        saved first, unless weights have `moved` in the step: no checkpoint is of the middle of one."""
-        if self.save and not moved and p.step not in self.store.steps():
+    def of_code(self, p: Progress, error: CodeFault, whole: bool) -> FaultStop:
+        """The error that ends the run where code of the user's broke. What is not saved yet is saved first,
+        where the run is `whole`: no checkpoint is of the middle of a step."""
+        if self.save and whole and p.step not in self.store.steps():
             self.save()
-        said = f"stage.{p.stage}.{error.key}: {error}"
+        said = f"{error.key if error.key == 'workflow' else f'stage.{p.stage}.{error.key}'}: {error}"
         self.decide("guard", "failures", "stop", said, told=False)
-        kept = f"it goes on from step {max(self.store.steps())}" if moved else _kept(p)
+        steps = self.store.steps()
+        kept = _kept(p) if not steps or p.step in steps else f"it goes on from step {max(steps)}"
         return FaultStop(
             f"stopped at step {p.step}: {said}; {kept}. Mend it, then continue with: {self.way_on}"
         )

@@ -11,8 +11,8 @@ from typing import Any
 
 EARLY = 3  # idle steps at a stage's start after which it is told
 TRY = {
-    "all_failed": "every rollout failed; easier levels ({at}.levels), imitation before it, or a reward that "
-    "tells failures apart ({at}.reward)",
+    "all_failed": "no rollout succeeded; easier levels ({at}.levels), imitation before it, or a reward that "
+    "tells their mistakes apart ({at}.reward)",
     "refused": "nothing was accepted by the interface; imitation before it, examples in the prompt, or a "
     "reward for the format ({at}.reward)",
     "truncated": "everything was cut off by its budget; a larger one (roles.ROLE.budget, {at}.tree.tokens)",

@@ -123,6 +123,10 @@ class Runner:
                 self.ledger.decide("guard", "finite", "stop", str(error))
                 self.ledger.close("stopped")
                 raise endings.diverged(self.store, self.recipe, progress, error) from error
+            except CodeFault as error:
+                stop = self.failures.of_code(progress, error, whole=False)
+                self.ledger.close("stopped")
+                raise stop from error
             except (GateStop, FaultStop, Fault, UserError):
                 self.ledger.close("stopped")
                 raise
@@ -379,7 +383,7 @@ class Runner:
                     return stage.step(p.stage_step, self.monitor.conflict_due(p.stage_step + 1))
                 except CodeFault as e:
                     p.credit = remembered
-                    raise self.failures.of_code(p, e, moved=self.engine.policies() != versions) from e
+                    raise self.failures.of_code(p, e, self.engine.policies() == versions) from e
         except UpdateRefused as e:
             p.bad_updates += 1
             self.ledger.decide(

@@ -52,6 +52,12 @@ async def together(*coroutines: Coroutine | Iterable[Coroutine]) -> list[Any]:
 class Foreign(ForethoughtError):
     """A workflow awaits what only the free mode has."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "awaits what only the free mode has; in a run a workflow awaits its trajectory (fork, generate, "
+            "step, begin, finish) and together(...)"
+        )
+
 
 class _Wait:
     """What a coroutine in lockstep yields: it goes on with what the driver sends."""
@@ -93,6 +99,7 @@ class Lockstep:
         self._ready: deque[tuple[_Fiber, Any, BaseException | None]] = deque()
         self._asked: list[tuple[Request, _Fiber]] = []
         self._alive: dict[int, _Fiber] = {}
+        self._watchdog = pool.guard.watchdog
 
     # ---- for trajectories
 
@@ -159,6 +166,7 @@ class Lockstep:
         self._ready.append((fiber, None, None))
 
     def _go_on(self, fiber: _Fiber, value: Any, error: BaseException | None) -> None:
+        self._watchdog.turns += 1
         try:
             wait = fiber.coroutine.throw(error) if error else fiber.coroutine.send(value)
         except StopIteration as end:
@@ -172,13 +180,16 @@ class Lockstep:
             self._end(fiber, None, mistake)
             return
         except BaseException as broken:
-            self._end(fiber, None, broken)
+            loopless = isinstance(broken, RuntimeError) and str(broken) == "no running event loop"
+            self._end(fiber, None, Foreign().with_traceback(broken.__traceback__) if loopless else broken)
             return
+        finally:
+            self._watchdog.turns += 1
         if not isinstance(wait, _Wait):
             if isinstance(wait, Call):
                 self._calling.append((wait, fiber))
                 return
-            self._ready.append((fiber, None, Foreign("awaits what only the free mode of the driver has")))
+            self._ready.append((fiber, None, Foreign()))
         elif wait.what == "ask":
             self._asked.append((wait.value, fiber))
         elif wait.what == "together":

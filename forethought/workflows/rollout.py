@@ -12,6 +12,7 @@ from forethought.core.errors import UserError
 from forethought.core.parts import Parts
 from forethought.core.seeds import seed_of
 from forethought.core.types import Task, Tree, Turn, Undrawn
+from forethought.core.watchdog import TimeUp
 from forethought.engines.base import Engine
 from forethought.envs.guard import Fault
 from forethought.envs.guarded import guarded
@@ -202,7 +203,10 @@ class Rollouts:
         trajectories = [Trajectory(g, 0) for g in whole]
 
         def lost(number: int, error: BaseException) -> None:
-            fault = self.guard.fault("workflow", self.workflow.name, error)
+            known = error.fault if isinstance(error, WorkflowError) else None
+            late = f"no end within {self.guard.limits.step_seconds:g} s between two awaits"
+            said = late if isinstance(error, TimeUp) else ""
+            fault = known or self.guard.fault("workflow", self.workflow.name, error, said)
             whole[number].lose(fault.reason)
 
         pool = self.taskset.episodes

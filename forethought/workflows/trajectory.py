@@ -21,10 +21,12 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from numbers import Real
+from threading import current_thread
 from types import TracebackType
 from typing import Any
 
-from forethought.core.errors import ForethoughtError, RecipeError, UserError, unknown
+from forethought.core.errors import CodeFault, ForethoughtError, UserError, unknown
+from forethought.core.places import runs_at
 from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome, Request, Task
 from forethought.envs.guard import Boundary, Fault
@@ -39,8 +41,13 @@ Counts = Mapping[str, int]
 """Role -> branches at a fork of that role."""
 
 
+MOST_BRANCHES = 100_000  # at one fork; a number that large comes from a mistake
+
+
 class WorkflowError(ForethoughtError):
-    """A workflow did what it must not: its branch has failed."""
+    """A workflow did what it must not: its branch has failed. `fault`: it was counted as."""
+
+    fault: Fault | None = None
 
 
 class Trajectory:
@@ -145,8 +152,9 @@ class Trajectory:
         for name, value in parts.items():
             # a plain float first: to ask whether another kind is a number takes longer than the rest
             if not ((type(value) is float or isinstance(value, Real)) and math.isfinite(value)):
-                error = WorkflowError(f"reward {name} must be a finite number, found {value!r:.60}")
-                self._fail(self.taskset.guard.fault("workflow", self._tree.play.workflow, error))
+                self._fail(
+                    self._fault(WorkflowError(f"reward {name} must be a finite number, found {value!r:.60}"))
+                )
                 return
         self._turn.reward_parts |= parts
 
@@ -174,9 +182,9 @@ class Trajectory:
 
     async def fork(self, role: str, n: int = 1) -> list[Trajectory]:
         """`n` branches from here, each begun by a turn of `role`. 0: none. WorkflowError where `n` is not a
-        whole number from 0."""
-        if type(n) is not int or n < 0:
-            raise WorkflowError(f"fork of {role} needs a number of branches from 0, found {n!r:.60}")
+        whole number from 0 to `MOST_BRANCHES`."""
+        if type(n) is not int or not 0 <= n <= MOST_BRANCHES:
+            raise WorkflowError(f"fork of {role} needs a number from 0 to {MOST_BRANCHES:,}, found {n!r:.60}")
         play, tree = self._tree.play, self._tree
         if not n:
             return []
@@ -224,18 +232,24 @@ class Trajectory:
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
         """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files,
         kept for the reader of the trace; no model here reads them yet."""
+        with _Guard(self, "workflow"):
+            if not isinstance(text, str):
+                raise WorkflowError(f"observe takes text, found {text!r:.60}")
+            self._read("workflow", self._tree.play.workflow, text, images)
+
+    def _read(self, boundary: Boundary, name: str, text: str, images: Sequence[bytes]) -> None:
+        """Stand after what is read. Raises Fault where the tokenizer cannot write what `name` gave."""
         tree, words, said, last = self._tree, self._tree.play.words, self._turn.token_ids, self._node
-        with _Guard(self, "environment"):
-            joins = not words.spaced and last is not self._turn and self._at not in tree.asked
-            text = words.observed(last.text, text) if joins else text
-            ids = words.known(text) or words.encoded(
-                "environment", "step", lambda text: words.observation(text, said), text
-            )
-            names = self.taskset.episodes.images.keep(images) if images else ()
-            if joins:
-                last.text, last.token_ids, last.images = text, ids, last.images + names
-            else:
-                self._stand(tree.read(self._at, last.branch, text, ids, names))
+        joins = not words.spaced and last is not self._turn and self._at not in tree.asked
+        text = words.observed(last.text, text) if joins else text
+        ids = words.known(text) or words.encoded(
+            boundary, name, lambda text: words.observation(text, said), text
+        )
+        names = self.taskset.episodes.images.keep(images) if images else ()
+        if joins:
+            last.text, last.token_ids, last.images = text, ids, last.images + names
+        else:
+            self._stand(tree.read(self._at, last.branch, text, ids, names))
 
     # ---- the environment
 
@@ -253,7 +267,7 @@ class Trajectory:
                 images = self.taskset.episodes.images
                 self._tree.show_first(seen.text, images.keep(seen.images) if seen.images else ())
             else:
-                self.observe(seen.text, seen.images)
+                self._read("environment", "reset", seen.text, seen.images)
 
     async def step(self) -> Outcome | None:
         """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is
@@ -280,7 +294,7 @@ class Trajectory:
             else:
                 if outcome.missed:
                     self.note(outcome.reason)
-                self.observe(outcome.observation or "", outcome.images)
+                self._read("environment", "step", outcome.observation or "", outcome.images)
         except BaseException as error:  # not by `_Guard`, whose making takes longer than what it does here
             if not self._broke("environment", error):
                 raise
@@ -324,19 +338,25 @@ class Trajectory:
             message = (
                 f"{play.workflow} speaks a role that this run lacks: {unknown('role', role, play.policies)}"
             )
-            await self._tree.driver.stop(RecipeError("workflow", message))
+            await self._tree.driver.stop(CodeFault("workflow", f"{message}{_here()}"))
         if self.ended:
             await self._misused(f"{role} was to speak on a branch that had ended ({self.status})")
 
     async def _misused(self, message: str) -> None:
-        play, error = self._tree.play, WorkflowError(message)
-        fault = self.taskset.guard.fault("workflow", play.workflow, error)
+        error = WorkflowError(message)
+        fault = self._fault(error)
         if self.status != "failed":  # else its first reason stands: what comes after follows from it
             self._fail(fault)
         self._tree.misuses += 1
         if self._tree.misuses > 1:  # it ignores the error: it is never resumed
             await self._tree.driver.never()
         raise error
+
+    def _fault(self, error: WorkflowError) -> Fault:
+        """The error, counted, at the line of the workflow that runs now."""
+        guard, workflow = self.taskset.guard, self._tree.play.workflow
+        error.fault = guard.fault("workflow", workflow, error, place=runs_at(current_thread()))
+        return error.fault
 
     def _limit(self, role: str) -> str:
         """Before a turn: which limit of a path is reached, or ""; else the opening of the turn is read."""
@@ -353,7 +373,7 @@ class Trajectory:
             if at != self._at:
                 self._stand(at)
             return ""
-        return self.taskset.guard.fault("workflow", play.workflow, error).reason
+        return self._fault(error).reason
 
     def _request(self, role: str, n: int) -> Request:
         play = self._tree.play
@@ -460,3 +480,9 @@ class _Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         return error is not None and self._t._broke(self._boundary, error)
+
+
+def _here() -> str:
+    """The line of the workflow that runs now, in brackets, or ""."""
+    place = runs_at(current_thread())
+    return f" ({place})" if place else ""

@@ -53,8 +53,8 @@ def test_all_failed(tmp_path):
     told = [d for d in decisions if d["outcome"] == "trained nothing"]
     assert [(d["step"], d["kind"], d["numbers"]["steps"]) for d in told] == [(3, "guard", 3), (5, "guard", 5)]
     assert told[0]["reason"] == (
-        "reinforce trained nothing in 3 steps: in all 6 groups every rollout failed (try: easier levels "
-        "(stage.0.levels), imitation before it, or a reward that tells failures apart (stage.0.reward))"
+        "reinforce trained nothing in 3 steps: in all 6 groups no rollout succeeded (try: easier levels "
+        "(stage.0.levels), imitation before it, or a reward that tells their mistakes apart (stage.0.reward))"
     )
     at = next(i for i, line in enumerate(lines) if line.startswith("decision trained nothing: gradient: "))
     assert not any(line.startswith("step 4/") for line in lines[:at])
@@ -63,7 +63,7 @@ def test_all_failed(tmp_path):
     page = payload.of_run(load.load(tmp_path / "run"))
     assert page["headline"].endswith("; stage 1 (reinforce) trained nothing.")
     assert (
-        "reinforce trained nothing in 5 steps: in all 10 groups every rollout failed" in page["sentences"][0]
+        "reinforce trained nothing in 5 steps: in all 10 groups no rollout succeeded" in page["sentences"][0]
     )
     assert "the gate on eval/plan was vacuous: it could not fail" in page["sentences"][0]
 

@@ -11,12 +11,13 @@ from dataclasses import replace
 import pytest
 from conftest import ACT, HAND, PLAN, Listening, desk_choices
 
-from forethought.core.errors import RecipeError
+from forethought.core import watchdog
+from forethought.core.errors import CodeFault
 from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome
 from forethought.envs.base import Environment
 from forethought.learn.batches import tree_segments
-from forethought.recipe.schema import TreeSpec, WorkflowSpec
+from forethought.recipe.schema import LimitSpec, TreeSpec, WorkflowSpec
 from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
@@ -139,7 +140,12 @@ def test_a_workflow_may_await_something_of_its_own_in_free_mode_alone(own):
     assert ends(tree) == [("plan", "finished", "")]
     [tree] = grown(rollouts_of("own", say=right))
     assert ends(tree) == [
-        ("plan", "failed", "workflow: Foreign: awaits what only the free mode of the driver has")
+        (
+            "plan",
+            "failed",
+            "workflow: Foreign: awaits what only the free mode has; in a run a workflow awaits its "
+            "trajectory (fork, generate, step, begin, finish) and together(...)",
+        )
     ]
 
 
@@ -194,13 +200,24 @@ async def fewer_than_none(t, task, n):
     await t.fork("plan", -1)
 
 
+async def too_many(t, task, n):
+    await t.fork("plan", 10**7)
+
+
+async def observes_a_number(t, task, n):
+    [plan] = await t.fork("plan", 1)
+    plan.observe(5)
+
+
 async def says_nothing(t, task, n):
     t.fork("plan", 2).close()  # not awaited
 
 
 WRONG = "workflow: WorkflowError: "
-HALF = WRONG + "fork of plan needs a number of branches from 0, found 2.5"
-NEGATIVE = WRONG + "fork of plan needs a number of branches from 0, found -1"
+HALF = WRONG + "fork of plan needs a number from 0 to 100,000, found 2.5"
+NEGATIVE = WRONG + "fork of plan needs a number from 0 to 100,000, found -1"
+MANY = WRONG + "fork of plan needs a number from 0 to 100,000, found 10000000"
+NUMBER = WRONG + "observe takes text, found 5"
 LATE = WRONG + "act was to speak on a branch that had ended (refused)"
 SILENT = WRONG + "no role has spoken: is each fork and generate awaited?"
 LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
@@ -217,6 +234,8 @@ LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
         (never_ends, [("act", "failed", LONG)]),
         (half_a_branch, [("plan", "failed", HALF)]),
         (fewer_than_none, [("plan", "failed", NEGATIVE)]),
+        (too_many, [("plan", "failed", MANY)]),
+        (observes_a_number, [("plan", "failed", NUMBER)]),
         (says_nothing, [("plan", "failed", SILENT)]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -315,7 +334,8 @@ def test_a_role_that_the_run_lacks_is_the_users_mistake(own):
     own(judges)
     for free in (False, True):
         with pytest.raises(
-            RecipeError, match="workflow: own speaks a role that this run lacks: unknown role 'judge'"
+            CodeFault,
+            match=r"own speaks a role that this run lacks: unknown role 'judge'.*test_drive\.py:\d+\)",
         ):
             grown(rollouts_of("own", say=right, free=free))
 
@@ -413,3 +433,40 @@ def test_a_beginning_that_breaks_fails_the_tree(own, method):
     rollouts.taskset.environment = lambda task, noise: Breaks()
     [tree] = grown(rollouts)
     assert ends(tree) == [("plan", "failed", "environment: ValueError: boom")] and rollouts.guard.total == 1
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_workflow_that_does_not_wait_again_is_ended(own, swallows, monkeypatch):
+    """Once, where it lets the end through; of one that does not, each time that it is told."""
+    monkeypatch.setattr(watchdog, "AGAIN", 0.02)
+    told = []
+
+    async def spins(t, task, n):
+        await t.fork("plan", 1)
+        while task.id == "broken" and len(told) < 2:
+            try:
+                while True:
+                    pass
+            except BaseException as error:
+                told.append(type(error).__name__)
+                if not swallows:
+                    raise
+
+    own(spins)
+    rollouts = rollouts_of("own", say=right)
+    rollouts.guard.limits = LimitSpec(step_seconds=0.02)
+    good, bad = grown(rollouts, tasks=[HAND, replace(HAND, id="broken")])
+    assert ends(good) == [("plan", "finished", "")]
+    assert told == ["TimeUp"] * (2 if swallows else 1)
+    if not swallows:
+        assert ends(bad) == [("plan", "failed", "workflow: Timeout: no end within 0.02 s between two awaits")]
+        [fault] = rollouts.guard.records()
+        assert "test_drive.py:" in fault["place"]
+
+
+def test_what_a_workflow_does_wrong_is_counted_once_with_its_line(own):
+    own(goes_on)
+    rollouts = rollouts_of("own", say=right)
+    grown(rollouts)
+    [fault] = rollouts.guard.records()
+    assert fault["count"] == 1 and "test_drive.py:" in fault["place"] and "(in own, " in fault["first"]

@@ -14,6 +14,7 @@ from torch_kit import same, snapshot
 from transformers import AutoTokenizer
 
 from forethought.core.errors import CheckpointError, RecipeError, UserError
+from forethought.engines.torch.models.chat import special_of
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small_text import tokenizer_of_texts
 from forethought.learn.batches import demonstration_segments
@@ -226,3 +227,11 @@ def test_a_planner_of_its_own_has_the_same_words(recipe):
     assert {"base", "plan"} <= set(engine.policies())
     with pytest.raises(UserError, match="different tokenizers"):
         run.build(replace(recipe, layout="models", planner=replace(planner, vocabulary=300)))
+
+
+def test_a_mark_of_one_byte_is_no_special_token():
+    """An observation that holds the action "1" would else be refused: it could not be told from the action."""
+    tokenizer = tokenizer_of_texts(["abab"], 300, ["1", "<plan>"])
+    assert tokenizer.convert_tokens_to_ids("1") not in special_of(tokenizer)
+    assert tokenizer.convert_tokens_to_ids("<plan>") in special_of(tokenizer)
+    assert tokenizer.decode(tokenizer.encode("word 1")) == "word 1"

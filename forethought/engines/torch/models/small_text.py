@@ -37,8 +37,9 @@ def tokenizer_of_texts(texts: Sequence[str], size: int, marks: Sequence[str]) ->
     """At most `size` tokens: the special ones, `marks`, the 256 bytes (so every text can be written), then
     the merges that BPE finds in `texts`, fewer where those hold no more. RecipeError where `size` leaves no
     room for merges; UserError for a text that holds half of a character, which has no bytes."""
-    special = list(dict.fromkeys([PAD, EOS, *ROLES, *marks]))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
+    # a mark of one byte has a token, and could not be told from the same letter in other text if it had two
+    special = list(dict.fromkeys([PAD, EOS, *ROLES, *(mark for mark in marks if mark not in alphabet)]))
     if size <= len(special) + len(alphabet):
         raise RecipeError(
             "model.vocabulary",
