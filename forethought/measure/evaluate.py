@@ -60,6 +60,7 @@ def evaluate(
     noise: bool = False,
     seed: int = 0,
     pay: Pay | None = None,
+    give_up: int = 0,
 ) -> Evaluation:
     """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
 
@@ -71,13 +72,57 @@ def evaluate(
 
     `pay`: of a taskset that judges nothing, what the stage pays for the trees in which every role speaks:
     `eval_reward/ROLE` and `eval_reward/ROLE.PART` are means over turns.
+
+    `give_up`: so many tasks, spread over the levels, are played first. Where every first turn of theirs was
+    cut off the evaluation ends: the numbers are of these tasks, the others have the score None, and
+    `eval_unplayed` counts them.
     """
-    played = play(rollouts, tasks, policies, noise=noise, seed=seed)
+    first, rest = parts_of(len(tasks), give_up)
+    played = play(rollouts, tasks, policies, noise=noise, seed=seed, places=first)
+    cut = bool(rest) and all_cut(rollouts.roles[0], played[()])
+    if rest and not cut:
+        more = play(rollouts, tasks, policies, noise=noise, seed=seed, places=rest)
+        played = {told: _in_order(trees, more[told], first, rest) for told, trees in played.items()}
     scores = score(rollouts.roles, played, judged=rollouts.taskset.judges)
     metrics = summary(scores) | overlong(rollouts.roles, played) | failed(scores)
     metrics |= mean_scores(rollouts.roles, played)
     metrics |= mean_rewards(pay(played[()])) if pay else {}
-    return Evaluation(metrics=metrics, scores=scores)
+    if not cut:
+        return Evaluation(metrics=metrics, scores=scores)
+    return Evaluation(
+        metrics=metrics | {"eval_unplayed": float(len(rest))}, scores=_padded(scores, tasks, first)
+    )
+
+
+def parts_of(n: int, first: int) -> tuple[list[int], list[int]]:
+    """(places of `first` of `n` tasks, evenly spread; those of the rest); all and none where there are no
+    more, or where `first` is 0."""
+    if not 0 < first < n:
+        return list(range(n)), []
+    chosen = {i * n // first for i in range(first)}
+    return sorted(chosen), [i for i in range(n) if i not in chosen]
+
+
+def all_cut(role: str, trees: Sequence[Tree]) -> bool:
+    """Whether every turn of the role ran to the end of its budget."""
+    turns = [n for tree in trees for n in tree.nodes if n.role == role and n.policy is not None]
+    return bool(turns) and all(n.status == "truncated" for n in turns)
+
+
+def _in_order(a: Sequence[Tree], b: Sequence[Tree], first: Sequence[int], rest: Sequence[int]) -> list[Tree]:
+    """Both parts in the order of the tasks."""
+    return [tree for _, tree in sorted(zip([*first, *rest], [*a, *b], strict=True), key=lambda pair: pair[0])]
+
+
+def _padded(scores: Scores, tasks: Sequence[Task], first: Sequence[int]) -> dict[str, list[float | None]]:
+    """A score for every task, None for those that were not played; by level as in a whole evaluation."""
+    found: dict[str, list[float | None]] = {}
+    for name in (name for name in scores if "@" not in name):
+        given = dict(zip(first, scores[name], strict=True))
+        found[name] = [given.get(i) for i in range(len(tasks))]
+        for i, task in enumerate(tasks):
+            found.setdefault(f"{name}@{task.level}", []).append(given.get(i))
+    return found
 
 
 def play(
@@ -87,19 +132,23 @@ def play(
     *,
     noise: bool = False,
     seed: int = 0,
+    places: Sequence[int] | None = None,
 ) -> dict[tuple[str, ...], list[Tree]]:
     """The trees from which the measurements are read: one for each choice of roles that the oracle speaks, if
-    the taskset has an oracle. Roles after those are spoken by their policies."""
+    the taskset has an oracle. Roles after those are spoken by their policies. `places`: of the tasks that
+    are played (None: all)."""
     roles = rollouts.roles
     known = rollouts.taskset.has_plans and rollouts.is_told(tasks)
     tree = once(roles, temperature=0.0)
-    trees = rollouts.grow(tasks, tree, policies, seed, noise=noise, with_oracle=known and len(roles) > 1)
+    some = tasks if places is None else [tasks[i] for i in places]
+    oracle = known and len(roles) > 1
+    trees = rollouts.grow(some, tree, policies, seed, noise=noise, with_oracle=oracle, places=places)
     if not known or len(roles) == 1:
         return {(): trees}
     played = {(): [_under(tree, 0) for tree in trees], roles[:1]: [_under(tree, 1) for tree in trees]}
     for n in range(2, len(roles)):
         told = once(roles, temperature=0.0, oracle=roles[:n])
-        played[roles[:n]] = rollouts.grow(tasks, told, policies, seed, noise=noise)
+        played[roles[:n]] = rollouts.grow(some, told, policies, seed, noise=noise, places=places)
     return played
 
 

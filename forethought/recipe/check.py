@@ -72,6 +72,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     known_levels("eval.levels", evaluation.levels, task.levels, "task.levels")
     at_least("eval.tasks", evaluation.tasks, 1)
     at_least("eval.every", evaluation.every, 0)
+    at_least("eval.give_up", evaluation.give_up, 0)
     check_probes(recipe)
     at_least("save.every", save.every, 1)
     at_least("save.keep", save.keep, 1)

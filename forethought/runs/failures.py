@@ -44,6 +44,8 @@ class Failures:
         self.guard.fresh()
         if not why and measured is not None:
             lost, tasks = failures(p.evaluations[-1]["scores"])
+            unplayed = int(measured.get("eval_unplayed", 0))  # they have no score, and did not fail
+            lost, tasks = lost - unplayed, tasks - unplayed
             if lost > self.limits.max_failed * tasks:
                 why = (
                     f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = "

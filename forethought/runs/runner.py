@@ -22,7 +22,7 @@ from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.kinds.distill import Distill
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
-from forethought.runs import endings, handover, idle
+from forethought.runs import cold, endings, handover, idle
 from forethought.runs.cold import ColdStart
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
@@ -66,7 +66,7 @@ class Runner:
         self.wish = wish or Wish()
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
         levels = recipe.eval.levels or rollouts.taskset.levels
-        self.cold = None if rollouts.taskset.spaced else ColdStart()
+        self.cold = ColdStart() if recipe.model.path or not rollouts.taskset.spaced else None
         self.held_out = held_out(rollouts.taskset, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe), rollouts.parts)
@@ -442,7 +442,12 @@ class Runner:
                 noise=self.recipe.eval.noise,
                 seed=seed_of(self.recipe.eval.seed, "eval"),
                 pay=pay_of(self.paying, self.progress.stage_step) if self.paying else None,
+                give_up=self.recipe.eval.give_up if self.recipe.model.path else 0,
             )
+        if unplayed := found.metrics.get("eval_unplayed"):
+            role = self.rollouts.roles[0]
+            said = cold.unplayed(role, self.rollouts.words.budgets[role], len(self.held_out), int(unplayed))
+            self.ledger.decide("guard", "evaluation", "stopped early", said, {"unplayed": unplayed})
         self.progress.evaluations.append(
             {
                 "metrics": {**(line or {}), **found.metrics},

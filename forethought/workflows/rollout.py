@@ -140,6 +140,7 @@ class Rollouts:
         noise: bool = True,
         with_oracle: bool = False,
         first: int = 0,
+        places: Sequence[int] | None = None,
     ) -> list[Tree]:
         """One tree per task, with as many turns of each role at one place as `tree` says; `tree.oracle` are
         the roles that the oracle speaks.
@@ -147,10 +148,12 @@ class Rollouts:
         `policies` maps each role to the policy that speaks for it. The same seed gives the same trees.
         `with_oracle`: what the oracle says in the first role stands beside what the policy says, as the last
         branch, and is continued with them, so that a prompt is computed once for both. `first`: the place of
-        the first task in a longer list, which then grows part by part as it would at once.
+        the first task in a longer list, which then grows part by part as it would at once; `places`: of each
+        task.
         """
         play = self._play(tree, policies, noise, with_oracle)
-        return self._grown([Growing(play, t, seed_of(seed, i)) for i, t in enumerate(tasks, start=first)])
+        at = range(first, first + len(tasks)) if places is None else places
+        return self._grown([Growing(play, t, seed_of(seed, i)) for i, t in zip(at, tasks, strict=True)])
 
     def execute(
         self,

@@ -103,7 +103,7 @@ def test_with_plans_a_model_that_never_ends_one_is_told_three_ways(made, tmp_pat
     lines, notes = made(task, [stage | {"reward": reward}], model={"path": path})
     assert lines[1]["refused/plan"] == 1.0
     [told] = [note for note in notes if "can train" in note]
-    assert told.startswith("none of the first 128 turns of plan is accepted (such as ")
+    assert told.startswith("each of the first 128 turns of plan was cut off at its budget")
     assert all(way in told for way in ("task.shots", "a reward for parts of the form", "imitation"))
 
 
