@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("FORETHOUGHT_CALIBRATE", "0")  # estimates time no machine in tests
 if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of theirs would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

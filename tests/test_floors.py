@@ -54,6 +54,7 @@ ONE_ROOM = {"tasks.guided": "tasks.base"}
 # The folders of the embedded engine, in the same way
 TORCH_FLOORS = {
     "engine": 5,
+    "calibrate": 6,
     "export": 5,
     "models": 4,
     "sampling": 3,

@@ -11,6 +11,7 @@ from forethought.cli.arguments import Verbs, add_set, add_trust, verb
 from forethought.core.errors import UserError, quoted
 
 if TYPE_CHECKING:
+    from forethought.estimate.account import Account
     from forethought.recipe.schema import Recipe
 
 
@@ -69,6 +70,11 @@ def add_train(verbs: Verbs) -> None:
         default=[],
         help="for --dry-run: change an assumption it prints",
     )
+    own.add_argument(
+        "--json",
+        action="store_true",
+        help="for --dry-run: print one JSON object with seconds and bytes by part",
+    )
     own.add_argument("--plain", action="store_true", help="plain lines instead of the live display")
     own.add_argument("--no-gates", action="store_true", help="train without the recipe's gates")
     own.add_argument(
@@ -83,9 +89,9 @@ def _train(args: argparse.Namespace) -> int:
     recipe, told = _recipe_to_train(args)
     if args.dry_run or args.print_recipe:
         return _print_only(recipe, told, args)
-    if args.hardware or args.assume:
+    if args.hardware or args.assume or args.json:
         raise UserError(
-            "--hardware and --assume are for --dry-run, which tells what a run would take; a run "
+            "--hardware, --assume and --json are for --dry-run, which tells what a run would take; a run "
             "uses the machine it is on"
         )
     from forethought.store import free_directory, is_new
@@ -139,7 +145,15 @@ def _print_only(recipe: Recipe, note: str, args: argparse.Namespace) -> int:
 
     told: list[str] = []
     if args.dry_run:
-        estimated = _estimate(recipe, args)  # its mistakes come before anything is printed
+        from forethought.estimate import as_json, lines
+
+        account = _estimate(recipe, args)  # its mistakes come before anything is printed
+        if args.json:
+            import json
+
+            print(json.dumps(as_json(account) | ({"changed": note} if note else {})))
+            return 0
+        estimated = lines(account)
         told = [
             outline(recipe),
             *(f"# {line}" for line in [*filter(None, [note]), *estimated, *doubts(recipe)]),
@@ -150,9 +164,9 @@ def _print_only(recipe: Recipe, note: str, args: argparse.Namespace) -> int:
     return 0
 
 
-def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
+def _estimate(recipe: Recipe, args: argparse.Namespace) -> Account:
     from forethought.core.errors import unknown
-    from forethought.estimate import HARDWARE, Assumptions, cpu, estimate, lines, this_machine
+    from forethought.estimate import HARDWARE, Assumptions, cpu, estimate, this_machine
 
     known = {**HARDWARE, "cpu": cpu()}
     if args.hardware is not None and args.hardware.lower() not in known:
@@ -164,7 +178,7 @@ def _estimate(recipe: Recipe, args: argparse.Namespace) -> list[str]:
         if recipe.engine.device == "cpu"
         else this_machine()
     )
-    return lines(estimate(recipe, hardware, Assumptions.said(args.assume)))
+    return estimate(recipe, hardware, Assumptions.said(args.assume), timing=True)
 
 
 def _recipe_to_train(args: argparse.Namespace) -> tuple[Recipe, str]:

@@ -16,5 +16,6 @@ from forethought.estimate.account import estimate as estimate
 from forethought.estimate.hardware import HARDWARE as HARDWARE
 from forethought.estimate.hardware import cpu as cpu
 from forethought.estimate.hardware import this_machine as this_machine
+from forethought.estimate.show import as_json as as_json
 from forethought.estimate.show import lines as lines
 from forethought.estimate.tokens import Assumptions as Assumptions

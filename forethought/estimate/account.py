@@ -10,6 +10,8 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.estimate.hardware import Hardware
 from forethought.estimate.memory import Memory, Numbers, chunk_logits, memory_of, micro_batch, numbers_of
 from forethought.estimate.shapes import Shape, from_scratch, shape_of
+from forethought.estimate.speed import Speed, speed_of
+from forethought.estimate.timed import Timed, timed
 from forethought.estimate.tokens import (
     Assumptions,
     evaluation_work,
@@ -57,11 +59,44 @@ class Account:
     evaluations: StageCost | None = None
     number: Numbers | None = None
     remedies: tuple[Remedy, ...] = ()
+    speed: Speed | None = None  # what this machine was timed at; None: `hardware` has its peak numbers
+    timed: Timed | None = None
+
+    @property
+    def held(self) -> float:
+        """Bytes that a process holds beside the model and its work, where that was measured."""
+        return self.speed.held if self.speed else 0.0
 
     @property
     def peak(self) -> float:
         """Bytes: the largest peak of any stage whose memory is known, else 0."""
-        return max((s.memory.peak for s in self.stages if s.memory), default=0.0)
+        return self.held + max((s.memory.peak for s in self.stages if s.memory), default=0.0)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By part; {} where the hardware's numbers are not known."""
+        if self.timed:
+            return self.timed.parts
+        if not self.hardware.flops or self.evaluations is None:
+            return {}
+        return {
+            "sampling": sum(stage.sampling or 0.0 for stage in self.stages),
+            "training": sum(stage.training or 0.0 for stage in self.stages),
+            "evaluation": self.evaluations.sampling or 0.0,
+        }
+
+    @property
+    def bytes(self) -> dict[str, float]:
+        """By part, at the highest of any stage; {} where nothing trains or the shape is not known."""
+        memories = [stage.memory for stage in self.stages if stage.memory]
+        if not memories:
+            return {}
+        stays = [self.held + sum(memory.stays.values()) for memory in memories]
+        pairs = list(zip(stays, memories, strict=True))
+        return {
+            "sampling": max(stay + sum(memory.sampling.values()) for stay, memory in pairs),
+            "training": max(stay + sum(memory.training.values()) for stay, memory in pairs),
+        }
 
     @property
     def room(self) -> float:
@@ -69,8 +104,12 @@ class Account:
         return self.assume.free * self.hardware.memory
 
 
-def estimate(recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptions()) -> Account:
-    """RecipeError where the task cannot be built; a model whose shape is not known leaves tokens alone."""
+def estimate(
+    recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptions(), timing: bool = False
+) -> Account:
+    """RecipeError where the task cannot be built; a model whose shape is not known leaves tokens alone.
+    `timing`: where `hardware` is this machine, its speed at this model is timed (once), and seconds follow
+    from that."""
     lengths = lengths_of(recipe, assume)
     try:
         shape = _shape(recipe, lengths)
@@ -100,6 +139,8 @@ def estimate(recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptio
         number=number,
         evaluations=_evaluations(recipe, shape, lengths, hardware, assume),
     )
+    if timing and (speed := speed_of(shape, recipe, hardware)):
+        account = replace(account, speed=speed, timed=timed(recipe, shape, speed, assume))
     if not hardware.memory or account.peak <= account.room:
         return account
     return replace(account, remedies=tuple(_remedies(recipe, shape, lengths, hardware, assume)))
@@ -196,13 +237,12 @@ def _sampling_seconds(
         together = min(sequences, max(1, rows // wave.group) * wave.group)
         # rows that are done leave
         cache = together * assume.used * (wave.above + wave.budget / 2) * shape.kv_bytes(number.computed)
-        least = assume.layer_ms / 1000 * shape.layers if hardware.kind == "cuda" else 0.0
-        total += (
-            sequences
-            / together
-            * wave.budget
-            * max((weights + cache) / (hardware.bandwidth * assume.read), least)
-        )
+        launches, beside = 0.0, 0.0
+        if hardware.kind == "cuda":
+            launches, beside = assume.layer_ms / 1000 * shape.layers, assume.step_ms / 1000
+        products = together * 2.0 * shape.multiplied / (hardware.flops * assume.mfu)
+        read = (weights + cache) / (hardware.bandwidth * assume.read)
+        total += sequences / together * wave.budget * (max(read, products, launches) + beside)
     return total
 
 

@@ -18,6 +18,7 @@ class Hardware:
     flops: float  # a second, bf16 (a CPU: fp32)
     bandwidth: float  # bytes per second
     kind: str = "cuda"
+    here: bool = False  # it is the machine that estimates, which can be timed
 
 
 HARDWARE = {  # memory: what the driver leaves of the nominal size
@@ -53,5 +54,6 @@ def cpu(proc: Path = Path("/proc")) -> Hardware:
         memory=int(total[1]) * 1024 if total else 0,
         flops=cores * CORE_FLOPS,
         bandwidth=CPU_BANDWIDTH,
+        here=True,
         kind="cpu",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from forethought.estimate.account import Account, StageCost
 from forethought.recipe.layout import weights_of
@@ -22,10 +23,44 @@ def lines(account: Account) -> list[str]:
     said = [f"estimate for {hardware.name}, {size}"]
     said += _model(account)
     for stage in account.stages:
-        said += _stage(stage)
+        said += _stage(stage) if account.timed is None else _stage(replace_times(account, stage))
     if account.shape is None:
         return [*said, *_assumed(account)]
-    return [*said, *_whole(account), *_memory(account), *_assumed(account)]
+    return [*said, *_whole(account), *_parts_of(account), *_memory(account), *_assumed(account)]
+
+
+def as_json(account: Account) -> dict[str, object]:
+    """One object: seconds and bytes by part; `timed`: whether this machine's speed was measured. Where the
+    model's shape is not known there are no seconds, and `why` says what to do."""
+    return {
+        "recipe": account.recipe.name,
+        "model": account.recipe.model.path or "from scratch",
+        "hardware": account.hardware.name,
+        "timed": account.timed is not None,
+        "parameters": account.shape.parameters if account.shape else None,
+        "seconds": {**account.seconds, "total": sum(account.seconds.values())} if account.seconds else {},
+        "bytes": {**account.bytes, "peak": account.peak} if account.bytes else {},
+        "stages": [
+            {"name": stage.name, "steps": stage.work.steps, "sampling": sampling, "training": training}
+            for stage, (sampling, training) in zip(account.stages, _of_stages(account), strict=True)
+        ],
+        **({"why": account.why} if account.why else {}),
+    }
+
+
+def _of_stages(account: Account) -> list[tuple[float | None, float | None]]:
+    if account.timed:
+        return list(account.timed.stages)
+    return [(stage.sampling, stage.training) for stage in account.stages]
+
+
+def _parts_of(account: Account) -> list[str]:
+    """The seconds by part, where this machine was timed."""
+    if account.timed is None:
+        return []
+    parts = account.timed.parts.items()
+    said = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts if seconds >= 0.5)
+    return [f"by the speed that was timed here: {duration(account.timed.whole)} ({said})"]
 
 
 def _model(account: Account) -> list[str]:
@@ -72,6 +107,12 @@ def _stage(stage: StageCost) -> list[str]:
     return [text + ", ".join(parts), f"  in all {', '.join(in_all)}{_costs(stage)}"]
 
 
+def replace_times(account: Account, stage: StageCost) -> StageCost:
+    """The stage with the seconds that were timed."""
+    sampling, training = account.timed.stages[account.stages.index(stage)] if account.timed else (None, None)
+    return replace(stage, sampling=sampling, training=training)
+
+
 def _costs(stage: StageCost) -> str:
     if not stage.flops:
         return ""
@@ -92,6 +133,11 @@ def _whole(account: Account) -> list[str]:
     flops = sum(s.flops for s in every)
     if not account.hardware.flops:
         return [measured, f"the whole: {flops:.2g} FLOPs"]
+    if account.timed:
+        return [
+            f"evaluations: {work.steps}, {account.timed.evaluation:.0f} s",
+            f"the whole: {flops:.2g} FLOPs",
+        ]
     seconds = sum((s.sampling or 0) + (s.training or 0) for s in every)
     return [measured, f"the whole: {flops:.2g} FLOPs, about {duration(seconds)} on {account.hardware.name}"]
 
@@ -140,10 +186,17 @@ def _assumed(account: Account) -> list[str]:
     if account.shape is None:
         return text
     cuda = (
-        f"; a layer of a step takes at least {a.layer_ms:g} ms (layer_ms)"
+        f"; a captured step takes {a.layer_ms:g} ms a layer (layer_ms) and {a.step_ms:g} more (step_ms)"
         if account.hardware.kind == "cuda"
         else ""
     )
+    if account.timed:
+        return [
+            *text,
+            "  this machine was timed at layers of this model (FORETHOUGHT_CALIBRATE=0: its peak numbers "
+            "instead);",
+            f"  the first evaluation goes to the end of its budgets; {a.free:g} of the memory can be filled",
+        ]
     return [
         *text,
         f"  training reaches {a.mfu:g} of the peak's operations (mfu), decoding {a.read:g} of the "

@@ -26,8 +26,11 @@ class Assumptions:
     # model FLOP utilisation of training: operations counted here per second / the hardware's peak
     mfu: float = 0.35
     read: float = 0.6  # share of the memory bandwidth that decoding reaches
-    # milliseconds that one layer of one decoding step costs at least on a GPU (PyTorch starting its kernels)
-    layer_ms: float = 1.0
+    # milliseconds that one layer of one decoding step costs at least on a GPU: the step is a captured graph,
+    # whose kernels (about 12 a layer) begin 1.5 microseconds after each other
+    layer_ms: float = 0.02
+    # milliseconds of a step beside its layers: the choice of the tokens, and starting the graph
+    step_ms: float = 0.3
     free: float = 0.92  # share of the memory that can be filled before fragmentation ends it
 
     @classmethod

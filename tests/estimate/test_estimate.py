@@ -23,7 +23,7 @@ from forethought.recipe.load import load
 
 TINY = Shape(layers=2, width=8, heads=2, kv_heads=1, head=4, mlp=16, vocabulary=100, tied=True)
 BOX = Hardware(name="box", memory=1e9, flops=1e12, bandwidth=1e11)
-EXACT = Assumptions(prompt=10, used=0.5, mfu=0.5, read=0.5, layer_ms=1.0)
+EXACT = Assumptions(prompt=10, used=0.5, mfu=0.5, read=0.5, layer_ms=1.0, step_ms=0.5)
 
 # Shapes -----------------------------------------------------------------------------------------------------
 
@@ -398,14 +398,14 @@ def test_memory_with_adapters_references_and_checkpointing_by_hand(tiny):
 
 def test_time_by_hand(tiny):
     """Training: operations over half of the peak. Decoding: 20 steps for one wave of 8 plans, 40 for each of
-    4 waves of 6 acts, five times, 2 ms each, because starting 2 layers takes longer than reading so small a
-    model; reading the contexts comes on top."""
+    4 waves of 6 acts, five times, 2.5 ms each, because starting 2 layers and a step takes longer than reading
+    so small a model; reading the contexts comes on top."""
     cost = estimate(recipe_of(tiny), BOX, EXACT).stages[0]
     context = 10 + 0.5 * 60 / 2
     trained = training_flops(recipe_of(tiny), recipe_of(tiny).stage[0], TINY, 580, context, head_again=False)
     assert cost.training == pytest.approx(5 * trained / 5e11)
     read = 5 * forward_flops(TINY, 120, 10) / 5e11
-    assert cost.sampling == pytest.approx(5 * (20 + 4 * 40) * 0.002 + read)
+    assert cost.sampling == pytest.approx(5 * (20 + 4 * 40) * 0.0025 + read)
     # 1,992 weights of 2 bytes at 0.5 MB a second: 8 ms
     slow = estimate(recipe_of(tiny), replace(BOX, bandwidth=1e6), EXACT).stages[0]
     assert slow.sampling > 5 * 180 * 0.008
@@ -522,7 +522,7 @@ def test_what_the_dry_run_cannot_read(said, message, capsys):
 
 def test_a_run_takes_no_hardware(capsys):
     assert cli.main(["train", "desk", "--hardware", "h100"]) == 2
-    assert "--hardware and --assume are for --dry-run" in capsys.readouterr().err
+    assert "--hardware, --assume and --json are for --dry-run" in capsys.readouterr().err
 
 
 def test_numbers_for_people():

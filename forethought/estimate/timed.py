@@ -1,0 +1,180 @@
+"""The seconds of a run by part, from what this machine takes for a token (`speed`) and from how long prompts
+and turns are (`lengths`). The parts are those that a run measures (`core.parts`).
+
+A wave of rows decodes for as many steps as its longest row has tokens, and each row takes its own. The first
+evaluation finds a model that has not learned to end its turns: its rows go to the end of their budgets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forethought.estimate.lengths import Seen, seen
+from forethought.estimate.shapes import Shape
+from forethought.estimate.speed import Speed
+from forethought.estimate.tokens import Assumptions, evaluations
+from forethought.recipe.kinds.imitate import Imitate
+from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.layout import compares, policy_of, weights_of
+from forethought.recipe.roles import counts_of
+from forethought.recipe.schema import Recipe, TrainingSpec
+from forethought.recipe.speaking import roles_of
+
+TURN = 0.5e-3  # seconds of a turn beside its tokens: its tree, its text, its environment
+WRITE = 3e8  # bytes of a checkpoint a second, digests among them
+SAVED = 0.15  # seconds of a checkpoint beside them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """Seconds by part, and of each stage its sampling and training."""
+
+    sampling: float
+    training: float
+    evaluation: float
+    probes: float
+    saving: float
+    other: float
+    stages: tuple[tuple[float, float], ...]
+
+    @property
+    def whole(self) -> float:
+        """Of the run."""
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """By name."""
+        names = ("sampling", "training", "evaluation", "probes", "saving", "other")
+        return {name: getattr(self, name) for name in names}
+
+
+def timed(recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions) -> Timed:
+    """Of a whole run."""
+    stages, turns = [], 0.0
+    for stage in recipe.stage:
+        if not isinstance(stage, TrainingSpec):
+            stages.append((0.0, 0.0))
+            continue
+        length = seen(recipe, assume.used, stage.levels)
+        sampled, rows = _sampled(recipe, stage, length, speed)
+        turns += stage.steps * (rows or stage.batch * len(length.said))
+        stages.append((stage.steps * sampled, stage.steps * _trained(recipe, stage, shape, length, speed)))
+    length = seen(recipe, assume.used, recipe.eval.levels)
+    many = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
+    first, later = (_evaluation(recipe, length, many, speed, full) for full in (True, False))
+    return Timed(
+        sampling=sum(one for one, _ in stages),
+        training=sum(two for _, two in stages),
+        evaluation=first + (evaluations(recipe) - 1) * later,
+        probes=_probes(recipe, length, speed),
+        saving=_saves(recipe) * (SAVED + _saved_bytes(recipe, shape) / WRITE),
+        other=TURN * turns,
+        stages=tuple(stages),
+    )
+
+
+def _wave(rows: float, said: float, longest: float, speed: Speed, most: int) -> float:
+    """Seconds in which so many rows decode."""
+    together = max(1.0, rows / most)  # more rows than are decoded together come one after the other
+    return together * longest * speed.step + rows * said * speed.row
+
+
+def _sampled(recipe: Recipe, stage: TrainingSpec, n: Seen, speed: Speed) -> tuple[float, float]:
+    """(seconds of one step's rollouts, their turns)."""
+    if not isinstance(stage, Reinforce):
+        return 0.0, 0.0
+    seconds, turns, rows, above = 0.0, 0.0, float(stage.batch), 0.0
+    policy = ""
+    for role, count in counts_of(stage.tree, list(n.said)).items():
+        if not count:
+            break
+        given = role in stage.tree.oracle
+        before, rows = rows, rows * (1 if given else count)
+        if not given:
+            if policy_of(recipe, role) != policy:  # another policy reads all that is above
+                policy = policy_of(recipe, role)
+                seconds += speed.read * (n.told + stage.batch * (n.context + n.prompt) + above)
+            most = float(stage.tree.tokens.get(role) or n.budget[role])
+            said = min(n.said[role], most)
+            seconds += _wave(rows, said, min(n.longest[role], most), speed, recipe.engine.rows)
+            turns += rows
+        above += (before if given else rows) * n.said[role]
+    return seconds, turns
+
+
+def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: Speed) -> float:
+    """Seconds of one step's updates: every policy that trains reads all that it is to learn from."""
+    adapter = weights_of(recipe, stage) == "adapter"
+    policies = (
+        len({policy_of(recipe, role) for role in stage.roles}) if weights_of(recipe, stage) != "base" else 1
+    )
+    size = shape.adapter(recipe.adapter.rank, recipe.adapter.targets) if adapter else shape.parameters
+    each = speed.learn_adapter if adapter else speed.learn_base
+    tokens = n.told + stage.batch * (n.prompt + n.context / stage.share)
+    if isinstance(stage, Reinforce):
+        rows = float(stage.batch)
+        for role, count in counts_of(stage.tree, list(n.said)).items():
+            if not count:
+                break
+            rows *= 1 if role in stage.tree.oracle else count
+            tokens += rows * n.said[role]
+        policies, updates = len({policy_of(recipe, role) for role in stage.roles}), stage.updates
+        extra = speed.forward * tokens if stage.ref_kl else 0.0
+        return policies * updates * (each * tokens + size * speed.update) + extra
+    tokens += stage.batch * sum(n.said.values())
+    if isinstance(stage, Imitate) and stage.batch_tokens:
+        draws = max(1.0, -(-stage.batch_tokens // max(1.0, tokens)))
+        tokens = draws * tokens
+    return policies * (each * tokens + size * speed.update)
+
+
+def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, full: bool) -> float:
+    """Seconds of one: each role by its own policy under its own turns, and where the oracle speaks, each but
+    the first under the oracle's too. `full`: turns go to the end of their budgets."""
+    seconds, above, policy = 0.0, 0.0, ""
+    for i, role in enumerate(roles_of(recipe)):
+        times = 2 if i and n.drawn else 1
+        said, longest = (n.budget[role],) * 2 if full else (n.said[role], n.longest[role])
+        if i and full:  # what is cut off is refused: the role speaks under the oracle's turns alone
+            times = 1 if n.drawn else 0
+        if not times:
+            break
+        if policy_of(recipe, role) != policy or not i:
+            policy = policy_of(recipe, role)
+            seconds += speed.read * (n.told + tasks * (n.context + n.prompt + above))
+        rows = float(tasks * times)
+        seconds += _wave(rows, said, longest, speed, recipe.engine.rows) + TURN * rows
+        above += times * n.said[role]
+    return seconds
+
+
+def _probes(recipe: Recipe, n: Seen, speed: Speed) -> float:
+    """Seconds of all: held-out demonstrations are looked at by each policy and its frozen copies, and where
+    it is asked for, gradients of the roles are compared."""
+    probes = recipe.probes
+    if not probes.every:
+        return 0.0
+    times = 0.0
+    for stage in recipe.stage:
+        if isinstance(stage, TrainingSpec):
+            copies = 1 + (1 if compares(recipe, stage) else 0) + bool(probes.kl_base)
+            times += (1 + stage.steps // probes.every) * copies
+    levels = max(1, len(recipe.eval.levels or recipe.task.levels))
+    tokens = probes.tasks * levels * (n.context + n.prompt + sum(n.said.values()))
+    policies = len({policy_of(recipe, role) for role in roles_of(recipe)})
+    return times * policies * tokens * speed.forward
+
+
+def _saves(recipe: Recipe) -> int:
+    training = [stage for stage in recipe.stage if isinstance(stage, TrainingSpec)]
+    return 1 + len(training) + sum(stage.steps // recipe.save.every for stage in training)
+
+
+def _saved_bytes(recipe: Recipe, shape: Shape) -> float:
+    """Of a checkpoint: what moves, with its two moments."""
+    adapter = shape.adapter(recipe.adapter.rank, recipe.adapter.targets)
+    own = {weights_of(recipe, stage) for stage in recipe.stage if isinstance(stage, TrainingSpec)}
+    scratch = 0 if recipe.model.path else 4.0 * shape.parameters
+    whole = 12.0 * shape.parameters if own - {"adapter"} else scratch
+    return whole + (12.0 * adapter if "adapter" in own else 0.0)

@@ -1,0 +1,182 @@
+"""Seconds by part from the speed of a machine, by hand; where speeds come from and are kept; one object of
+JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, replace
+
+import pytest
+
+from forethought import cli
+from forethought.estimate import Assumptions, as_json, cpu, estimate
+from forethought.estimate.lengths import Seen, seen
+from forethought.estimate.shapes import Shape
+from forethought.estimate.speed import SWITCH, Speed, machine, speed_of
+from forethought.estimate.timed import SAVED, TURN, WRITE, timed
+from forethought.recipe.convert import from_dict
+from forethought.recipe.load import load
+
+TINY = Shape(layers=2, width=8, heads=2, kv_heads=1, head=4, mlp=16, vocabulary=100, tied=True)
+SPEED = Speed(
+    step=1.0, row=0.1, read=0.01, learn_base=0.5, learn_adapter=0.25, forward=0.1, update=1e-3, held=5e8
+)
+# level 1 on two widgets: a screen of 2 x 4 words, `GOAL x v0`, a plan of 2 words, an act of 5
+TASK = {"name": "desk", "levels": [1], "widgets": 2}
+IMITATE = {"kind": "imitate", "weights": "base", "until": {"steps": 3}, "batch": 4, "share": 2}
+PLAN = {
+    "kind": "reinforce",
+    "roles": ["plan"],
+    "until": {"steps": 5},
+    "batch": 2,
+    "tree": {"plan": 3, "act": 0},
+}
+
+
+def recipe_of(*stages, **tables):
+    quiet = {"probes": {"every": 0}, "eval": {"tasks": 6, "every": 0}, "engine": {"sample_rows": 100}}
+    return from_dict({"task": TASK, "stage": list(stages)} | quiet | tables)
+
+
+def test_lengths_are_those_of_demonstrations():
+    found = seen(recipe_of(IMITATE), 0.4)
+    assert found == Seen(
+        told=0.0,
+        context=8.0,
+        prompt=3.0,
+        said={"plan": 2.0, "act": 5.0},
+        longest={"plan": 2.0, "act": 5.0},
+        budget={"plan": 3.0, "act": 6.0},
+        drawn=True,
+    )
+
+
+def test_imitation_by_hand():
+    """4 prompts of 3 tokens, 2 screens of 8, 4 x 7 tokens said: 56; every parameter is updated."""
+    found = timed(recipe_of(IMITATE), TINY, SPEED, Assumptions())
+    assert found.training == pytest.approx(3 * (56 * 0.5 + TINY.parameters * 1e-3))
+    assert (found.sampling, found.probes) == (0, 0)
+    assert found.other == pytest.approx(3 * 4 * 2 * TURN)
+    assert found.saving == pytest.approx(2 * (SAVED + 12 * TINY.parameters / WRITE))
+    tokens = recipe_of(IMITATE | {"batch_tokens": 100})
+    assert timed(tokens, TINY, SPEED, Assumptions()).training == pytest.approx(
+        3 * (2 * 56 * 0.5 + TINY.parameters * 1e-3)
+    )
+
+
+def test_reinforcement_by_hand():
+    """2 prompts of 11 are read; 6 plans of 2 tokens in two steps of decoding; the adapter reads prompts and
+    plans."""
+    found = timed(recipe_of(PLAN), TINY, SPEED, Assumptions())
+    assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 1.0 + 6 * 2 * 0.1))
+    size = TINY.adapter(16)
+    assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + size * 1e-3))
+    assert found.other == pytest.approx(5 * 6 * TURN)
+
+
+def test_an_evaluation_by_hand():
+    """At first 6 plans of 3 tokens and 6 acts of 6 under the oracle's plans; at the end plans of 2, and acts
+    of 5 under both, each adapter reading the prompts for itself."""
+    found = timed(recipe_of(PLAN), TINY, SPEED, Assumptions())
+    first = 6 * 11 * 0.01 + 3 + 6 * 3 * 0.1 + 6 * TURN + 6 * (11 + 2) * 0.01 + 6 + 6 * 6 * 0.1 + 6 * TURN
+    later = 6 * 11 * 0.01 + 2 + 6 * 2 * 0.1 + 6 * TURN + 6 * (11 + 2) * 0.01 + 5 + 12 * 5 * 0.1 + 12 * TURN
+    assert found.evaluation == pytest.approx(first + later)
+
+
+def test_rows_beyond_those_decoded_together_come_one_after_the_other():
+    few = recipe_of(PLAN, engine={"sample_rows": 3})
+    found = timed(few, TINY, SPEED, Assumptions())
+    assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 2 * 1.0 + 6 * 2 * 0.1))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(SWITCH, "1")
+    return tmp_path / "forethought"
+
+
+def test_a_speed_is_timed_once_and_kept_for_the_machine(here, monkeypatch):
+    asked = []
+
+    def run(question):
+        asked.append(question)
+        return asdict(SPEED)
+
+    recipe = recipe_of(PLAN)
+    assert speed_of(TINY, recipe, cpu(), run) == SPEED == speed_of(TINY, recipe, cpu(), run)
+    assert len(asked) == 1 and asked[0]["shape"]["width"] == 8
+    assert speed_of(replace(TINY, layers=3), recipe, cpu(), run) == SPEED
+    assert len(asked) == 2
+    monkeypatch.setattr("forethought.estimate.speed.machine", lambda: [*machine(), "another"])
+    assert speed_of(TINY, recipe, cpu(), run) == SPEED
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', '{"step": "x"}', "not JSON"])
+def test_a_damaged_speed_is_timed_again(here, text):
+    recipe = recipe_of(PLAN)
+    assert speed_of(TINY, recipe, cpu(), lambda _: asdict(SPEED)) == SPEED
+    [path] = here.glob("speed-*.json")
+    path.write_text(text)
+    again = replace(SPEED, step=2.0)
+    assert speed_of(TINY, recipe, cpu(), lambda _: asdict(again)) == again
+
+
+def test_where_nothing_can_be_timed_there_is_no_speed(here, monkeypatch):
+    def breaks(question):
+        raise subprocess.CalledProcessError(1, "python")
+
+    recipe, run = recipe_of(PLAN), lambda _: asdict(SPEED)
+    assert speed_of(TINY, recipe, cpu(), breaks) is None
+    assert speed_of(TINY, recipe, replace(cpu(), here=False), run) is None  # another machine is meant
+    assert speed_of(TINY, recipe, replace(cpu(), memory=1e4), run) is None  # its head would not fit
+    assert speed_of(TINY, recipe, cpu(), lambda _: asdict(SPEED) | {"row": float("nan")}) is None
+    monkeypatch.setenv(SWITCH, "0")
+    assert speed_of(TINY, recipe, cpu(), run) is None
+
+
+def test_one_object_of_json_has_seconds_and_bytes_by_part(capsys):
+    assert cli.main(["train", "desk", "--dry-run", "--json", "--hardware", "h100"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recipe"] == "desk" and found["timed"] is False
+    assert found["seconds"]["total"] == pytest.approx(
+        sum(found["seconds"][name] for name in ("sampling", "training", "evaluation"))
+    )
+    assert 0 < found["bytes"]["training"] <= found["bytes"]["peak"]
+    assert [stage["name"] for stage in found["stages"]] == ["imitate", "reinforce"]
+
+
+def test_what_was_timed_stands_in_the_object_and_in_the_lines(monkeypatch):
+    monkeypatch.setattr("forethought.estimate.account.speed_of", lambda *_: SPEED)
+    account = estimate(load("desk"), cpu(), timing=True)
+    found = as_json(account)
+    assert found["timed"] is True
+    assert set(found["seconds"]) == {
+        "sampling",
+        "training",
+        "evaluation",
+        "probes",
+        "saving",
+        "other",
+        "total",
+    }
+    assert found["bytes"]["peak"] > 5e8
+    from forethought.estimate import lines
+
+    said = "\n".join(lines(account))
+    assert "by the speed that was timed here" in said and SWITCH in said
+
+
+def test_a_small_model_on_a_large_gpu_samples_in_minutes_not_days():
+    """A captured graph starts 30 layers in 0.6 ms; a millisecond for each of them was days of sampling."""
+    from forethought.estimate import HARDWARE
+
+    shape = {"layers": 30, "width": 576, "heads": 9, "mlp": 1536}
+    recipe = from_dict(
+        {"model": shape, "task": {"name": "desk"}, "stage": [PLAN | {"until": {"steps": 1000}}]}
+    )
+    account = estimate(recipe, HARDWARE["h200"], Assumptions(used=1.0))
+    steps = 1000 * account.lengths.said["plan"]
+    assert account.stages[0].sampling / steps < 1.5e-3
