@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,8 @@ def _estimate(recipe: Recipe, args: argparse.Namespace) -> Account:
         if recipe.engine.device == "cpu"
         else this_machine()
     )
-    return estimate(recipe, hardware, Assumptions.said(args.assume), timing=True)
+    tell = partial(print, file=sys.stderr, flush=True)
+    return estimate(recipe, hardware, Assumptions.said(args.assume), timing=True, tell=tell)
 
 
 def _recipe_to_train(args: argparse.Namespace) -> tuple[Recipe, str]:

@@ -105,11 +105,15 @@ class Account:
 
 
 def estimate(
-    recipe: Recipe, hardware: Hardware, assume: Assumptions = Assumptions(), timing: bool = False
+    recipe: Recipe,
+    hardware: Hardware,
+    assume: Assumptions = Assumptions(),
+    timing: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Account:
     """RecipeError where the task cannot be built; a model whose shape is not known leaves tokens alone.
     `timing`: where `hardware` is this machine, its speed at this model is timed (once), and seconds follow
-    from that."""
+    from that; `tell` hears where that takes a while."""
     lengths = lengths_of(recipe, assume)
     try:
         shape = _shape(recipe, lengths)
@@ -139,7 +143,7 @@ def estimate(
         number=number,
         evaluations=_evaluations(recipe, shape, lengths, hardware, assume),
     )
-    if timing and (speed := speed_of(shape, recipe, hardware)):
+    if timing and (speed := speed_of(shape, recipe, hardware, tell=tell)):
         account = replace(account, speed=speed, timed=timed(recipe, shape, speed, assume))
     if not hardware.memory or account.peak <= account.room:
         return account

@@ -48,9 +48,16 @@ class Speed:
 Run = Callable[[Mapping[str, Any]], Mapping[str, float]]
 
 
-def speed_of(shape: Shape, recipe: Recipe, hardware: Hardware, run: Run | None = None) -> Speed | None:
+def speed_of(
+    shape: Shape,
+    recipe: Recipe,
+    hardware: Hardware,
+    run: Run | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Speed | None:
     """This machine's, from the cache or timed now; None where it cannot be had: another machine is meant, it
-    is turned off, the model is too large to be built, or timing fails. `run` times it (for tests)."""
+    is turned off, the model is too large to be built, or timing fails. `run` times it (for tests); `tell`
+    hears that it takes a while."""
     large = 4.0 * shape.vocabulary * shape.width * (1 if shape.tied else 2) > HEAD_SHARE * hardware.memory
     if not hardware.here or large or os.environ.get(SWITCH) == "0":
         return None
@@ -58,6 +65,7 @@ def speed_of(shape: Shape, recipe: Recipe, hardware: Hardware, run: Run | None =
     path = _folder() / f"speed-{_digest([asked, machine()])}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return _read(json.loads(path.read_text(encoding="utf-8")))
+    tell(f"timing this machine at layers of this model, once ({SWITCH}=0: not at all)")
     try:
         found = _read((run or _timed)(asked))
     except (OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError):

@@ -274,7 +274,7 @@ def _computes(facts: Mapping[str, object]) -> str:
     kernels, _, why = str(facts.get("kernels", "")).partition(": ")
     line += (f"; kernels: {kernels}" if kernels else "") + (f" ({why})" if why else "")
     if facts.get("products") and kernels == "c":
-        why = facts.get("products/why")
+        why = str(facts.get("products/why") or "")
         line += f", products by {facts['products']}" + (f" ({why})" if why else "")
     if facts.get("sampling/why"):
         line += f"; rows by {facts['sampling']} ({facts['sampling/why']})"

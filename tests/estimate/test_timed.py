@@ -149,7 +149,7 @@ def test_one_object_of_json_has_seconds_and_bytes_by_part(capsys):
 
 
 def test_what_was_timed_stands_in_the_object_and_in_the_lines(monkeypatch):
-    monkeypatch.setattr("forethought.estimate.account.speed_of", lambda *_: SPEED)
+    monkeypatch.setattr("forethought.estimate.account.speed_of", lambda *_, **__: SPEED)
     account = estimate(load("desk"), cpu(), timing=True)
     found = as_json(account)
     assert found["timed"] is True

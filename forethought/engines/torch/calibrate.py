@@ -27,7 +27,7 @@ DEPTHS = (2, 6)  # layers that are timed; of a model with fewer, one and all
 ROWS = (4, 32)  # sequences that are sampled together
 NEW = (1, 17)  # tokens of each
 PROMPT, PATHS = 64, 4  # tokens of a prompt; paths of a training step
-TIMES = 3  # the least of so many
+TIMES = 2  # the least of so many
 
 
 def speeds(shape: Mapping[str, Any], engine: EngineSpec, adapter: AdapterSpec) -> dict[str, float]:
