@@ -20,10 +20,15 @@ def test_the_page_on_python_runs(tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
     said = capsys.readouterr().out
-    assert len(blocks) == 9 and said.startswith("start runs/first: stages 2, steps 14\n")
+    assert len(blocks) == 10 and said.startswith("start runs/first: stages 2, steps 14\n")
     assert "stage.0.batch: must be at least 1, found 0" in said
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["plan"]
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"first", "tables-1", "tables-2"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "first",
+        "rewarded-1",
+        "tables-1",
+        "tables-2",
+    }
 
 
 def test_the_commands_of_the_page_on_export(tmp_path, monkeypatch, capsys):

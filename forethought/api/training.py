@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forethought.api.callbacks import AnyCallback, CallbackError, Watching
+from forethought.api.functions import hold, with_names
 from forethought.api.given import Located, Overrides, beside_a_loop, path_of, written
 from forethought.api.opened import Run
 from forethought.core.consent import trusting
@@ -38,6 +39,7 @@ def train(
     changed_code: bool = False,
     progress: bool = True,
     trust_code: bool = False,
+    functions: Sequence[Callable[..., Any]] = (),
     engine_of: EngineOf | None = None,
 ) -> Run:
     """Train a recipe, stage by stage, and return the run.
@@ -48,6 +50,8 @@ def train(
     those of a trained one, which `as_written` prevents. `gates` False: without the recipe's gates. `resume`:
     continue this run instead; then only `callbacks`, `progress` and `overrides` that do not touch what is
     done are taken, and `changed_code`: go on with code of the recipe's that has changed since the run began.
+    In tables a function or class may stand where a recipe names one (`functions.py`); `functions`, for
+    `resume`: those that the run was given so and that no file holds.
     `progress` False: nothing is printed. `trust_code`: run the code that somebody else's run names.
 
     A run that a callback stopped is returned, with `status` "interrupted". Raises what the command line says
@@ -65,6 +69,7 @@ def train(
                     f"resume continues a run with the recipe it began with, so it takes no {', '.join(extra)}"
                 )
             where = path_of(resume)
+            hold(functions)
             changes = {"overrides": written(overrides), "changed_code": changed_code}
             return _go(where, None, changes, callbacks, progress, engine_of)
         if changed_code:
@@ -107,7 +112,8 @@ def fitted_of(
     if isinstance(recipe, Recipe):  # every value is his own
         found, as_written = override(recipe, said), True
     elif isinstance(recipe, Mapping):
-        found, own = override(of_tables(recipe, Path.cwd()), said), own | written_of(recipe)
+        tables = with_names(recipe)
+        found, own = override(of_tables(tables, Path.cwd()), said), own | written_of(tables)
     else:
         found, own = load(str(recipe), said), written_in(str(recipe), said)
     told = ""

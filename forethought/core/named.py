@@ -40,7 +40,15 @@ GROUPS = (
 )
 """Entry-point groups: `forethought.tasks` and so on."""
 
+HERE = "in_this_process"  # the module of what was given to this process and no other can find
 _HELD: dict[tuple[str, str], Any] = {}  # (group, whole name) -> what was found
+
+
+def hold_here(name: str, value: Any) -> None:
+    """From now on `in_this_process:name` means `value`, in this process."""
+    setattr(sys.modules.setdefault(HERE, ModuleType(HERE)), name, value)
+    for key in [key for key in _HELD if key[1] == f"{HERE}:{name}"]:
+        del _HELD[key]
 
 
 def is_named(text: str) -> bool:
@@ -88,6 +96,12 @@ def load_named(text: str, base: Path, where: str) -> Any:
     attribute, and where importing it raises: then with the file and line.
     """
     origin, name = split(text, where)
+    if origin == HERE and not hasattr(sys.modules.get(HERE), name):
+        raise RecipeError(
+            where,
+            f"{name} was given to the Python process that began the run, and no file holds it: go on from "
+            f"Python, ft.train(resume=RUN, functions=[{name}])",
+        )
     path = file_of(text, base)
     module = _module(origin, where) if path is None else _file(path, where)
     found: Any = module

@@ -18,11 +18,13 @@ from typing import Any
 from forethought.core import consent
 from forethought.core.datafiles import read_object
 from forethought.core.errors import UserError, quoted
+from forethought.core.named import HERE
 from forethought.core.textfile import open_bytes
 from forethought.grams.kept import FOLDER
 from forethought.recipe.code import code_in, files_in
 from forethought.recipe.convert import to_dict
 from forethought.recipe.paths import files, splits
+from forethought.recipe.ranges import listed
 from forethought.recipe.schema import Recipe
 from forethought.store import Store
 from forethought.store.files import digest_of
@@ -50,6 +52,18 @@ def unwatched(run: Path, recipe: Recipe) -> list[str]:
 
 def unheld(recipe: Recipe) -> list[str]:
     """A sentence where the recipe reads what no digest can hold to what it was."""
+    code = code_in(to_dict(recipe)).values()
+    here = [text.partition(":")[2] for text in code if text.startswith(f"{HERE}:")]
+    said = (
+        f"{listed(here)} {'is' if len(here) == 1 else 'are'} known to this Python process alone: another one "
+        f"goes on with this run only from Python, ft.train(resume=RUN, functions=[{', '.join(here)}])"
+        if here
+        else ""
+    )
+    return [*filter(None, [said]), *_of_hub(recipe)]
+
+
+def _of_hub(recipe: Recipe) -> list[str]:
     if not (found := splits(recipe)):
         return []
     where, split = next(iter(found.items()))
