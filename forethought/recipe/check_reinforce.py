@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 from forethought.core.errors import RecipeError, unknown
 from forethought.core.named import installed, is_known, is_named, split
@@ -33,6 +33,7 @@ class Sampling(Protocol):
     tree: TreeSpec
     reward: dict[str, dict[str, float]]
     parts: dict[str, str]
+    judges: dict[str, dict[str, Any]]
     shaping: ShapingSpec
     credit: CreditSpec
     ref_kl: float
@@ -139,6 +140,7 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
                 f"{here}.{role}", f"role {role!r} is not sampled ({why}), so it earns no reward"
             )
         known = (*((*ACTS, *OF_ENVIRONMENTS) if role == roles[-1] else PREPARES), *stage.parts)
+        known = (*known, *stage.judges)
         for part in parts:
             if is_named(part):
                 _check_named(f"{here}.{role}", part, role, stage)
@@ -149,6 +151,13 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
                 )
             elif part not in known:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
+    for name in stage.judges:
+        if name in (*PREPARES, *ACTS, *OF_ENVIRONMENTS, *stage.parts, "success", "timed_out"):
+            raise RecipeError(
+                f"{where}.judges.{name}", f"{name} is a part already; give the judge another name"
+            )
+        if not any(name in parts for parts in stage.reward.values()):
+            raise RecipeError(f"{where}.judges.{name}", "no role is paid for it; give it a weight in reward")
     for part, text in stage.parts.items():
         if not is_known("rewards", text):
             there = f" (installed: {listed(tuple(installed('rewards')))})" if installed("rewards") else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ SYSTEM = (
     "You judge the answer of another model. Think briefly if you must, and end with one line that holds one "
     "number from {low:g} to {high:g} and nothing else: {high:g} is best."
 )
+SETTINGS = (
+    *("endpoint", "model", "prompt", "scale", "system", "cache"),
+    *(field.name for field in fields(EndpointSpec) if field.name not in ("base_url", "model")),
+)
+"""What a judge can be told in a recipe."""
 NEVER = 10**9  # items in a row without an answer after which the client would give up
 _FIELD = re.compile(r"\{(\w+)\}")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")

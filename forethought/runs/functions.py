@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forethought.core.errors import RecipeError
+from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.named import hold_here
 from forethought.learn.batch_functions import check_signature, is_batch_function
 from forethought.learn.functions import loaded
-from forethought.recipe.kinds.reinforce import Reinforce
+from forethought.recipe.kinds.reinforce import Reinforce, judge_name
 from forethought.recipe.measurements import END_TO_END
+from forethought.rewards import SETTINGS, Judge
 from forethought.tasks.base import Pool, Taskset, face
 
 
@@ -16,6 +18,7 @@ def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Seque
     """RecipeError for code that is not there or is no function, for a function that asks for what it cannot
     be given, and where nothing says what is good."""
     at = {text: f"{where}.parts.{part}" for part, text in stage.parts.items()}
+    at |= hold_judges(stage, where)
     for role, counted in stage.reward.items():
         at = {key: f"{where}.reward.{role}" for key in counted} | at  # the message names the file
     columns: list[str] | None = None
@@ -36,6 +39,29 @@ def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Seque
             "nothing says what is good: give the task a grader (task.grader, with task.answer), or name a "
             f'function of your own: reward = {{ {roles[-1]} = {{ "rewards.py:FUNCTION" = 1.0 }} }}',
         )
+
+
+def hold_judges(stage: Reinforce, where: str) -> dict[str, str]:
+    """Makes the judges that the stage says, so that they are found by name; name of each -> its address.
+    RecipeError for a setting that it lacks or that cannot work, and for a key that is not in the
+    environment."""
+    at = {}
+    for name, table in stage.judges.items():
+        here, text = f"{where}.judges.{name}", judge_name(name, table)
+        for key in table:
+            if key not in SETTINGS:
+                raise RecipeError(f"{here}.{key}", unknown("setting of a judge", key, SETTINGS))
+        for key in ("endpoint", "model"):
+            if not isinstance(table.get(key), str):
+                raise RecipeError(
+                    f"{here}.{key}", "missing; a judge needs an endpoint and a model, two texts"
+                )
+        try:
+            hold_here(text.partition(":")[2], Judge(**table))
+        except (UserError, TypeError, ValueError) as error:
+            raise RecipeError(here, str(error)) from None
+        at[text] = here
+    return at
 
 
 def _columns(taskset: Taskset) -> list[str]:

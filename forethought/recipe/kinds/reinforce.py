@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from forethought.core.named import is_named
+from forethought.core.named import HERE, is_named
 from forethought.recipe.check_isolation import check_isolation
 from forethought.recipe.check_reinforce import check_reinforce, part_of
 from forethought.recipe.check_training import check_training
@@ -38,6 +40,9 @@ class Reinforce(TrainingSpec):
     parts: dict[str, str] = field(default_factory=dict)
     """The same by a name of your choice, for `reward` to weigh: name -> `file.py:function`,
     `package.module:function`, or what an installed package declares."""
+    judges: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Models behind an endpoint that judge, each a part of the reward by the name it has here: name ->
+    `{ endpoint = URL, model = NAME, prompt = TEXT, ... }` (docs/rewards.md)."""
     shaping: ShapingSpec = field(default_factory=ShapingSpec)
     """What the reward parts `analytic` and `length` need."""
     credit: CreditSpec = field(default_factory=CreditSpec)
@@ -68,9 +73,10 @@ class Reinforce(TrainingSpec):
 
     @property
     def functions(self) -> dict[str, str]:
-        """Part -> the code that gives it, of `parts` and of `reward`."""
+        """Part -> the code that gives it, of `parts`, of `judges` and of `reward`."""
         named = (key for counted in self.reward.values() for key in counted if is_named(key))
-        return self.parts | {part_of(key): key for key in named}
+        judges = {name: judge_name(name, table) for name, table in self.judges.items()}
+        return self.parts | judges | {part_of(key): key for key in named}
 
     @property
     def grams(self) -> str:
@@ -136,6 +142,12 @@ class Reinforce(TrainingSpec):
         }
         stage = replace(self, credit=credit, parts=parts, reward=reward)
         return TrainingSpec.with_paths(stage, where, change)
+
+
+def judge_name(name: str, table: Mapping[str, Any]) -> str:
+    """By which code finds the judge that this table says, once a run has made it (`runs.functions`)."""
+    said = json.dumps([name, table], sort_keys=True)
+    return f"{HERE}:judge_{hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
 def _tree(tree: TreeSpec, roles: Sequence[str]) -> str:
