@@ -58,7 +58,7 @@ def _check_recipe(file: str, overrides: list[str]) -> int:
         check_with(recipe, taskset)
         print(printable(outline(recipe), keep="\n"))
         for where, text in code_in(to_dict(recipe)).items():
-            print(printable(f"loaded    {where} = {text}"))
+            print(printable(f"loaded    {where.removesuffix(f'.{text}')}: {text}"))
         _check_others(recipe, file)
         return _told(taskset, f"recipe {recipe.name}")
 

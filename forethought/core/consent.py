@@ -72,7 +72,8 @@ def need(named: Mapping[str, str], run: Path | str, mended: Collection[str] = ()
         path = None if text.startswith(OF_MODEL) else file_of(text, Path.cwd())
         if path is not None and not path.is_file():
             raise UserError(f"{run} names code in {path} ({where}), and there is no such file; put it back")
-    shown = ", ".join(f"{text} ({where})" for where, text in list(strange.items())[:3])
+    first = list(strange.items())[:3]  # an address that ends with the code would say it twice
+    shown = ", ".join(f"{text} ({where.removesuffix(f'.{text}')})" for where, text in first)
     more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
     changed = [text for text in strange.values() if text in before]
     why = "has changed since it last ran here" if changed else "has not run here before"

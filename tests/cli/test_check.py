@@ -106,7 +106,7 @@ def test_what_the_recipe_loads_is_said(tmp_path, capsys):
     (tmp_path / "t.py").write_text(EXAMPLE)
     (tmp_path / "r.toml").write_text('task = { name = "t.py:Sums", base = 4 }\n[[stage]]\n')
     assert main(["check", str(tmp_path / "r.toml"), "--set", "task.base=5"]) == 0
-    assert f"loaded    task.name = {tmp_path}/t.py:Sums" in capsys.readouterr().out
+    assert f"loaded    task.name: {tmp_path}/t.py:Sums" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "t.py"), "--set", "seed=1"]) == 2
     assert main(["check", str(tmp_path / "absent.toml")]) == 2
 
