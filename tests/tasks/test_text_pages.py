@@ -39,6 +39,31 @@ def test_the_function_of_the_page():
     assert page["short"](completions=["", "x" * 400]) == [1.0, 0.0]
 
 
+def test_the_page_of_a_minute_runs_as_it_stands(tmp_path, monkeypatch):
+    """All of its files, with fewer steps."""
+    pytest.importorskip("torch")
+    from forethought.cli import main
+    from forethought.recipe.load import load
+    from forethought.runs import run
+
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "minute.md").read_text()
+    for code in re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", page, re.DOTALL):
+        Path(code[0]).write_text(code[1])
+    exec(compile(Path("make.py").read_text(), "make.py", "exec"), {})
+    assert main(["check", "small.toml"]) == 0
+    few = [
+        "stage.0.until.steps=2",
+        "stage.1.until.steps=1",
+        "stage.1.batch=4",
+        "eval.tasks=4",
+        "eval.every=0",
+    ]
+    run.train(load("small.toml", few), Path("run"), lambda event: None)
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert "eval/e2e" in rows[-1] and 0 <= rows[-1]["reward/act.brief"] <= 1
+
+
 def test_the_page_names_every_option_and_every_grader():
     text = (DOCS / "text.md").read_text()
     assert [name for name in (*NAMES, *GRADERS) if f"`{name}`" not in text] == []
