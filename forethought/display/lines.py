@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import IO
 
@@ -71,11 +71,7 @@ def line(event: Event, seen: Seen) -> str:
     if event.kind == "eval":
         overall, by_level = evaluation(event.values, seen.roles)
         cells = [f"{name} {value:.3f}" for name, value in overall.items()]
-        for name, levels in by_level.items():
-            cells.append(
-                f"{name}@{','.join(map(str, levels))} "
-                + " ".join(f"{value:.2f}" for value in levels.values())
-            )
+        cells += _levels(by_level)
         cells += [
             f"{name.removeprefix('eval_')} {n:.0f}"
             for name, n in event.values.items()
@@ -91,3 +87,15 @@ def line(event: Event, seen: Seen) -> str:
         last = seen.took.get(event.text)
         return event.text + (f" (the last time {clock_text(last)})" if last else "")
     return f"{event.kind}: {event.text}"
+
+
+def _levels(by_level: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """ "levels 1,2: plan 0.94 0.70 act 1.00 0.98": levels once for all that were measured on them; nothing
+    where there is one level alone."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, levels in by_level.items():
+        values = " ".join(f"{value:.2f}" for value in levels.values())
+        groups.setdefault(tuple(levels), []).append(f"{name} {values}")
+    if len({level for levels in groups for level in levels}) < 2:
+        return []
+    return [f"levels {','.join(map(str, levels))}: {' '.join(said)}" for levels, said in groups.items()]

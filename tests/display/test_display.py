@@ -100,10 +100,11 @@ def test_plain_lines_tell_the_story():
         "eval step 0 plan 0.000 act 0.000 e2e 0.000",
         "step 50/100 stage 1/2 50/50 loss 0.5",
         "stage 2/2 reinforce plan: steps 50",
-        "eval step 50 plan 0.500 act 1.000 e2e 0.500 plan@3,10 0.75 0.25 act@3 1.00",
+        "eval step 50 plan 0.500 act 1.000 e2e 0.500 levels 3,10: plan 0.75 0.25 levels 3: act 1.00",
         "step 51/100 stage 2/2 1/50 loss 0.25 reward/plan 0.5 entropy/plan 0.125",
         f"step 76/100 stage 2/2 26/50 loss 0.25 reward/plan 0.5 entropy/plan 0.125 {rates}",
-        "eval step 90 plan 0.750 act 0.938 e2e 0.500 goal 0.125 plan@3,10 0.75 0.50 act@3 1.00",
+        "eval step 90 plan 0.750 act 0.938 e2e 0.500 goal 0.125 levels 3,10: plan 0.75 0.50 "
+        "levels 3: act 1.00",
         "decision roll_back: eval/act fell by 0.062",
         "note: one two",
         "end: done",
@@ -627,3 +628,12 @@ def test_what_nothing_judges_shows_its_rewards():
         "waiting" in r for r in rows
     )
     assert any("reward/act 0.831 -> 0.831" in row.plain for row in summary(seen, 1.0, ASCII))
+
+
+def test_levels_are_said_once_and_not_at_all_where_there_is_one():
+    both = {f"eval/{name}@{level}": 0.5 for name in ("plan", "act") for level in (1, 2)}
+    event = Event(kind="eval", step=1, stages=1, stage_steps=4, values=both, roles=("plan", "act"))
+    assert line(event, seen_of([event])) == "eval step 1 levels 1,2: plan 0.50 0.50 act 0.50 0.50"
+    flat = {"eval/e2e": 0.5, "eval/e2e@0": 0.5}
+    event = Event(kind="eval", step=1, stages=1, stage_steps=4, values=flat, roles=("act",))
+    assert line(event, seen_of([event])) == "eval step 1 e2e 0.500"
