@@ -123,7 +123,7 @@ def test_plans_of_an_endpoint_are_imitated_on_prompts_of_ones_own(tmp_path, endp
         "answer": "answer",
         "grader": "number",
         "solution": "solution",
-        "budgets": {"plan": 24, "act": 24},
+        "budgets": {"plan": 64, "act": 64},
     }
     distill = {"summariser": "endpoint", "problems": 6}
     distill["endpoint"] = {"base_url": address, "model": "m", "key_env": "", "first_pause": 0.0}
@@ -140,6 +140,6 @@ def test_plans_of_an_endpoint_are_imitated_on_prompts_of_ones_own(tmp_path, endp
     }
     run.train(from_dict(tables), tmp_path / "run", nothing)
     assert len(asked) == 6
-    [file] = (tmp_path / "run" / "guided").rglob("*.jsonl")
+    [file] = (tmp_path / "run" / "guided").rglob("guided.jsonl")
     assert {row["plan"] for row in lines_of(file)} == {"First take the larger number, then add."}
     assert lines_of(tmp_path / "run" / "metrics.jsonl")[-1]["loss/sft"] > 0
