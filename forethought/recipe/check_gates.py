@@ -14,6 +14,8 @@ EVALS = (OVERALL, "executable", "goal")
 METRIC_FAMILIES = (
     "eval",
     "eval_failed",
+    "eval_reward",
+    "eval_score",
     "entropy",
     "reward",
     "reward_std",

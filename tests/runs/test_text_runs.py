@@ -68,6 +68,13 @@ def test_each_stage_measures_what_it_pays(made):
     assert last["eval_reward/act"] == 2 * first["eval_reward/act"]
 
 
+def test_a_stage_may_end_by_what_its_functions_pay(made):
+    until = {"steps": 3, "metric": "eval_reward/act.short", "at_least": 0.0}
+    stage = {"tree": {"act": 2}, "reward": made.rewards("act", "short"), "until": until}
+    lines, _ = made({}, [stage], eval={"tasks": 2, "every": 1})
+    assert lines[-1]["step"] == 1
+
+
 GRADED = {"answer": "answer", "grader": "number"}
 
 
