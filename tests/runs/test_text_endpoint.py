@@ -15,6 +15,7 @@ from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import load, write_resolved
 from forethought.runs import run
 
+PLAN = "<plan> First take the larger number, then add. </plan>"
 STAGE = {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plan": 2, "act": 2}}
 
 
@@ -28,7 +29,7 @@ def endpoint():
             said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append(said)
             text = said["messages"][-1]["content"]
-            answer = str(len(text) % 11) if "How good" in text else "First take the larger number, then add."
+            answer = str(len(text) % 11) if "How good" in text else PLAN
             choice = {"message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
             usage = {"prompt_tokens": 5, "completion_tokens": 2}
             body = json.dumps({"choices": [choice], "usage": usage}).encode()
