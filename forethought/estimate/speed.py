@@ -42,6 +42,8 @@ class Speed:
     learn_adapter: float
     forward: float  # of a token that is only looked at
     update: float  # of a parameter that the optimizer moves
+    publish: float  # of an adapter that has moved, until it can sample,
+    fresh: float  # and what its first call takes more
     held: float  # bytes that the process holds beside the model
 
 

@@ -95,6 +95,7 @@ def _sampled(recipe: Recipe, stage: TrainingSpec, n: Seen, speed: Speed) -> tupl
             if policy_of(recipe, role) != policy:  # another policy reads all that is above
                 policy = policy_of(recipe, role)
                 seconds += speed.read * (n.told + stage.batch * (n.context + n.prompt) + above)
+                seconds += speed.fresh if role in stage.roles else 0.0
             most = float(stage.tree.tokens.get(role) or n.budget[role])
             said = min(n.said[role], most)
             seconds += _wave(rows, said, min(n.longest[role], most), speed, recipe.engine.rows)
@@ -121,12 +122,12 @@ def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: 
             tokens += rows * n.said[role]
         policies, updates = len({policy_of(recipe, role) for role in stage.roles}), stage.updates
         extra = speed.forward * tokens if stage.ref_kl else 0.0
-        return policies * updates * (each * tokens + size * speed.update) + extra
+        return policies * updates * (each * tokens + size * speed.update + speed.publish) + extra
     tokens += stage.batch * sum(n.said.values())
     if isinstance(stage, Imitate) and stage.batch_tokens:
         draws = max(1.0, -(-stage.batch_tokens // max(1.0, tokens)))
         tokens = draws * tokens
-    return policies * (each * tokens + size * speed.update)
+    return policies * (each * tokens + size * speed.update + speed.publish)
 
 
 def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, full: bool) -> float:
@@ -142,7 +143,7 @@ def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, full: bool) -
             break
         if policy_of(recipe, role) != policy or not i:
             policy = policy_of(recipe, role)
-            seconds += speed.read * (n.told + tasks * (n.context + n.prompt + above))
+            seconds += speed.read * (n.told + tasks * (n.context + n.prompt + above)) + speed.fresh
         rows = float(tasks * times)
         seconds += _wave(rows, said, longest, speed, recipe.engine.rows) + TURN * rows
         above += times * n.said[role]

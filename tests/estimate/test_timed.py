@@ -20,7 +20,16 @@ from forethought.recipe.load import load
 
 TINY = Shape(layers=2, width=8, heads=2, kv_heads=1, head=4, mlp=16, vocabulary=100, tied=True)
 SPEED = Speed(
-    step=1.0, row=0.1, read=0.01, learn_base=0.5, learn_adapter=0.25, forward=0.1, update=1e-3, held=5e8
+    step=1.0,
+    row=0.1,
+    read=0.01,
+    learn_base=0.5,
+    learn_adapter=0.25,
+    forward=0.1,
+    update=1e-3,
+    held=5e8,
+    publish=0.7,
+    fresh=0.3,
 )
 # level 1 on two widgets: a screen of 2 x 4 words, `GOAL x v0`, a plan of 2 words, an act of 5
 TASK = {"name": "desk", "levels": [1], "widgets": 2}
@@ -55,13 +64,13 @@ def test_lengths_are_those_of_demonstrations():
 def test_imitation_by_hand():
     """4 prompts of 3 tokens, 2 screens of 8, 4 x 7 tokens said: 56; every parameter is updated."""
     found = timed(recipe_of(IMITATE), TINY, SPEED, Assumptions())
-    assert found.training == pytest.approx(3 * (56 * 0.5 + TINY.parameters * 1e-3))
+    assert found.training == pytest.approx(3 * (56 * 0.5 + TINY.parameters * 1e-3 + 0.7))
     assert (found.sampling, found.probes) == (0, 0)
     assert found.other == pytest.approx(3 * 4 * 2 * TURN)
     assert found.saving == pytest.approx(2 * (SAVED + 12 * TINY.parameters / WRITE))
     tokens = recipe_of(IMITATE | {"batch_tokens": 100})
     assert timed(tokens, TINY, SPEED, Assumptions()).training == pytest.approx(
-        3 * (2 * 56 * 0.5 + TINY.parameters * 1e-3)
+        3 * (2 * 56 * 0.5 + TINY.parameters * 1e-3 + 0.7)
     )
 
 
@@ -69,9 +78,9 @@ def test_reinforcement_by_hand():
     """2 prompts of 11 are read; 6 plans of 2 tokens in two steps of decoding; the adapter reads prompts and
     plans."""
     found = timed(recipe_of(PLAN), TINY, SPEED, Assumptions())
-    assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 1.0 + 6 * 2 * 0.1))
+    assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 1.0 + 6 * 2 * 0.1 + 0.3))
     size = TINY.adapter(16)
-    assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + size * 1e-3))
+    assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + size * 1e-3 + 0.7))
     assert found.other == pytest.approx(5 * 6 * TURN)
 
 
@@ -81,13 +90,13 @@ def test_an_evaluation_by_hand():
     found = timed(recipe_of(PLAN), TINY, SPEED, Assumptions())
     first = 6 * 11 * 0.01 + 3 + 6 * 3 * 0.1 + 6 * TURN + 6 * (11 + 2) * 0.01 + 6 + 6 * 6 * 0.1 + 6 * TURN
     later = 6 * 11 * 0.01 + 2 + 6 * 2 * 0.1 + 6 * TURN + 6 * (11 + 2) * 0.01 + 5 + 12 * 5 * 0.1 + 12 * TURN
-    assert found.evaluation == pytest.approx(first + later)
+    assert found.evaluation == pytest.approx(first + later + 4 * 0.3)
 
 
 def test_rows_beyond_those_decoded_together_come_one_after_the_other():
     few = recipe_of(PLAN, engine={"sample_rows": 3})
     found = timed(few, TINY, SPEED, Assumptions())
-    assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 2 * 1.0 + 6 * 2 * 0.1))
+    assert found.sampling == pytest.approx(5 * (2 * 11 * 0.01 + 2 * 2 * 1.0 + 6 * 2 * 0.1 + 0.3))
 
 
 @pytest.fixture

@@ -106,9 +106,28 @@ def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
             engine.optim_step(policy)
             found["update"] = (time.perf_counter() - began) / size
             engine.release(policy)
+    found |= _turned_over(engine, lambda: engine.forward_backward(batch, goal))
     batch = Batch(policy=BASE, segments=tuple(paths))
     found["forward"] = _least(lambda: engine.inspect(batch)) / tokens
     return found
+
+
+def _turned_over(engine: TorchEngine, learn: Callable[[], object]) -> dict[str, float]:
+    """What it costs to sample from an adapter that has moved, beside the tokens: `publish` adds it into the
+    weights that sample, and the first call (`fresh`) makes of them what the products read."""
+    asked = [replace(request, policy="one") for request in _requests(1, 1)]
+    engine.publish("one")
+    engine.sample(asked)  # copies are made
+    learn()
+    engine.optim_step("one")
+    began = time.perf_counter()
+    engine.publish("one")
+    publish = time.perf_counter() - began
+    began = time.perf_counter()
+    engine.sample(asked)
+    cold = time.perf_counter() - began
+    warm = _least(lambda: engine.sample(asked))
+    return {"publish": publish, "fresh": max(0.0, cold - warm)}
 
 
 def _sampling(engine: TorchEngine) -> dict[str, float]:
