@@ -18,7 +18,7 @@ from forethought.core.types import Completion
 from forethought.engines.fake.engine import FakeEngine
 from forethought.learn.batches import demonstration_segments
 from forethought.recipe.kinds.distill import DistillSpec
-from forethought.recipe.schema import ModelSpec
+from forethought.recipe.schema import ModelSpec, WorkflowSpec
 from forethought.runs import run
 from forethought.stages.distill import files, rules
 from forethought.stages.distill.pipeline import distill
@@ -302,6 +302,17 @@ def test_a_stage_that_kept_nothing_is_tried_again(tmp_path):
     # what is there is not made again
     assert guide(DistillSpec(problems=3, solver="policy"), tools, tmp_path).kept == 3
     assert (tmp_path / "guided.jsonl").read_bytes() == before
+
+
+def test_where_no_plan_is_spoken_the_solutions_are_shown_alone(tmp_path):
+    """The baseline of a recipe that distils: the same problems and steps, under a workflow without plans."""
+    desk = Desk((1, 2, 3), widgets=4)
+    engine = FakeEngine(desk.vocabulary(), desk.stops)
+    rollouts = Rollouts(engine, desk, WorkflowSpec(name="act_only"))
+    tools = Tools(rollouts=rollouts, policies={"act": "base"}, model="")
+    assert guide(DistillSpec(problems=3), tools, tmp_path).kept == 3
+    [task] = rollouts.demonstrable(random.Random(0), [1])
+    assert {turn.role for turn, _ in rollouts.turns(task)} == {"act"}
 
 
 def test_a_stopped_run_draws_the_same_tasks_and_reads_its_plans_again(tmp_path):

@@ -173,7 +173,9 @@ def _interface(rollouts: Rollouts) -> Callable[[Item, str], str]:
         except UserError as error:
             return str(error)
         tokens = len(rollouts.words.root_ids(task_of(item))) + sum(
-            len(rollouts.words.turn(turn.role, turn.text)) for turn in turns
+            len(rollouts.words.turn(turn.role, turn.text))
+            for turn in turns
+            if turn.role is None or turn.role in rollouts.roles  # one that acts alone is shown no plan
         )
         most = rollouts.engine.context
         return (
