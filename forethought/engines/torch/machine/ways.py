@@ -33,6 +33,7 @@ SAVES = 0.15  # of the time of the first way: what another must save
 MORE = 0.6
 SAVES_ROWS = 0.4  # of the time of the kernels' products: what PyTorch's must save to sample
 ROWS = (8, 64)  # that are sampled together
+MOST_NUMBERS = 1 << 24  # of a matrix that is timed for them
 OPERATIONS = 2e9  # of one training pass, about; a layer that is larger gets fewer tokens
 TOKENS = (32, 512)
 
@@ -190,7 +191,11 @@ def choose_sampling(
 def timed_rows(decoder: Decoder, bf16: bool) -> dict[str, float]:
     """Seconds of one layer's products for rows that are sampled."""
     layer = decoder.inner.layers[0]
-    matrices = [m.detach().float() for m in layer.parameters() if m.dim() == 2]
+    # one of each shape, and of a large one some rows
+    shapes = {
+        m.shape: m.detach()[: max(1, MOST_NUMBERS // m.shape[1])] for m in layer.parameters() if m.dim() == 2
+    }
+    matrices = [m.float() for m in shapes.values()]
     inputs = {
         (r, w.shape[1]): torch.linspace(-1, 1, r * w.shape[1]).view(r, -1) for w in matrices for r in ROWS
     }
