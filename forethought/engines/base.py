@@ -52,11 +52,12 @@ class Words(Protocol):
         (the taskset's words). `turn`: the model's own words, in which only what ends its turn is text."""
 
     def chat(
-        self, messages: Sequence[Mapping[str, str]], own: Collection[str] = ()
+        self, messages: Sequence[Mapping[str, str]], own: Collection[str] = (), opens: str = ""
     ) -> tuple[int, ...] | None:
         """Token ids of a conversation ({"role", "content"}) up to where the assistant speaks, by the
         tokenizer's chat template; None where it has none. The name of a special token in a content is text,
-        unless it is one of `own`."""
+        unless it is one of `own`. `opens`: what the turn begins with, so that a mark of thinking stands there
+        once where the template writes it too."""
 
     def observation(
         self, text: str | None, said: Sequence[int], side: Side = "user"

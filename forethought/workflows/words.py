@@ -196,7 +196,7 @@ class Words:
         messages = list(needed(self.taskset, Asks, "spaced = False").messages(task))
         if first and messages:
             messages[-1] = {**messages[-1], "content": self.observed(messages[-1]["content"], first)}
-        told = self.engine.chat(messages, self._own) if messages else None
+        told = self.engine.chat(messages, self._own, opening.strip()) if messages else None
         if told:
             return told + self.engine.encode(opening)
         return self.begun(self.observed(task.prompt, first) + opening)

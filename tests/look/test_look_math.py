@@ -53,7 +53,7 @@ class Characters:
     def plain(self, text, own=(), turn=False):
         return self.encode(text)
 
-    def chat(self, messages, own=()):
+    def chat(self, messages, own=(), opens=""):
         return None
 
     def forget_paths(self):

@@ -78,7 +78,7 @@ class FakeEngine(Surgery):
         """As `encode`: the fake has no special tokens."""
         return self.encode(text)
 
-    def chat(self, messages: Sequence[Mapping[str, str]], own: Collection[str] = ()) -> None:
+    def chat(self, messages: Sequence[Mapping[str, str]], own: Collection[str] = (), opens: str = "") -> None:
         """None: the fake has no chat template."""
         return None
 

@@ -123,15 +123,15 @@ class TorchEngine(Surgery):
         return self.encode(text) if ids is None else ids
 
     def chat(
-        self, messages: Sequence[Mapping[str, str]], own: Collection[str] = ()
+        self, messages: Sequence[Mapping[str, str]], own: Collection[str] = (), opens: str = ""
     ) -> tuple[int, ...] | None:
         """Token ids of a conversation up to the assistant's turn; None for a tokenizer without chat
         template."""
         if not self.tokenizer.chat_template:
             return None
-        ids = self.renderer.chat(messages, own)
+        ids = self.renderer.chat(messages, own, opens)
         # the template writes the special tokens, as text
-        return self.encode(text_of(self.tokenizer, messages, self.source)) if ids is None else ids
+        return self.encode(text_of(self.tokenizer, messages, self.source, opens)) if ids is None else ids
 
     def observation(
         self, text: str | None, said: Sequence[int], side: Side = "user"

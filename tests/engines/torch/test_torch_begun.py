@@ -11,7 +11,7 @@ import torch
 from conftest import nothing
 from export_kit import base_model, budget, generated, greedy, problems, prompts, text_run
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch_kit import model_of
+from torch_kit import model_of, on_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import forethought as ft
@@ -60,6 +60,37 @@ def test_it_is_what_peft_makes_of_the_two(made):
     assert torch.allclose(found, wanted, atol=1e-4) and not torch.allclose(found, bare, atol=1e-2)
     assert loaded.moved and loaded.notes == (f"{base} begins with the adapter {adapter} added in",)
     assert not any("lora" in name for name, _ in loaded.model.named_parameters())
+
+
+VARIANTS = {
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "rank and alpha patterns": {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {"q_proj": 1}},
+    "a head that was saved whole": {"modules_to_save": ["lm_head"]},
+    "biases of its layers": {"bias": "lora_only"},
+    "biases of all layers": {"bias": "all"},
+    "an embedding": {"target_modules": ["embed_tokens", "v_proj"]},
+    "all linear layers": {"target_modules": "all-linear"},
+    "one layer": {"layers_to_transform": [1]},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_lora_is_what_peft_makes_of_it(name, tmp_path):
+    base = on_disk(tmp_path / "base", model_of("llama", attention_bias=True))
+    fields = {"r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"]} | VARIANTS[name]
+    wrapped = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**fields))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in (p for p in wrapped.parameters() if p.requires_grad):
+            p.add_(0.3 * torch.randn(p.shape, generator=generator))
+    wrapped.save_pretrained(tmp_path / "theirs")
+    loaded, ids = from_path(base, adapter=str(tmp_path / "theirs")), torch.tensor([[5, 9, 30, 17, 4]])
+    with torch.no_grad():
+        loaded.model.set_attn_implementation("eager")
+        found, wanted = loaded.model(ids).logits, wrapped.eval()(ids).logits
+        bare = AutoModelForCausalLM.from_pretrained(base)(ids).logits
+    assert torch.allclose(found, wanted, atol=1e-4) and not torch.allclose(found, bare, atol=1e-2)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ tokenizer knows to the end that its template writes; what a template loses is re
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -20,6 +21,7 @@ from forethought.learn.batches import demonstration_segments
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import AdapterSpec, EngineSpec
 from forethought.tasks import families
+from forethought.tasks.base import Pool, needed
 from forethought.workflows.rollout import Rollouts
 
 MESSAGES = [
@@ -145,6 +147,49 @@ def test_the_plan_is_opened_outside_of_thinking(opened, read):
     tokenizer = tokenizer_of(opening(opened))
     assert text_of(tokenizer, MESSAGES, "here").endswith(f"<|im_start|>assistant\n{read}")
     assert bool(opens_thinking(tokenizer)) == (opened != read)
+
+
+@pytest.mark.parametrize(
+    ("opened", "opens", "read"),
+    [
+        ("<think>\n", "<think>", ""),
+        ("<think>", "<think>", ""),
+        ("<think>\n\n</think>\n\n", "<think>", "<think>\n\n</think>\n\n"),  # told not to think: once more
+        ("", "<think>", ""),
+        ("<think>\n", "<plan>", "<think>\n\n</think>\n\n"),
+        ("<seed:think>\n", "<think>", "<seed:think>\n\n</seed:think>\n\n"),
+        ("<think>\nOkay,", "<think>", "<think>\nOkay,\n\n</think>\n\n"),
+    ],
+)
+def test_a_turn_that_opens_thinking_itself_finds_it_once(opened, opens, read):
+    """A plan whose tag is the mark of thinking is the model's own thinking."""
+    tokenizer = tokenizer_of(opening(opened))
+    assert text_of(tokenizer, MESSAGES, "here", opens).endswith(f"<|im_start|>assistant\n{read}")
+
+
+def test_the_plan_of_a_thinking_model_is_its_thinking(tmp_path):
+    """DeepSeek-R1's way: the template ends with <think>, and the plan's turn begins inside of it."""
+    tokenizer = tokenizer_of(opening("<think>\n"))
+    model = model_of(vocab_size=len(tokenizer), max_position_embeddings=512)
+    path = on_disk(tmp_path / "m", model, tokenizer)
+    for file in ("train", "test"):
+        row = {"id": file, "problem": f"What is 2 and {len(file)}?", "answer": "7", "level": 1}
+        (tmp_path / f"{file}.jsonl").write_text(json.dumps(row) + "\n")
+    for tag, read in (("think", "<think>"), ("plan", "<think>\n\n</think>\n\n<plan>")):
+        task = {
+            "name": "math",
+            "train": str(tmp_path / "train.jsonl"),
+            "eval": [str(tmp_path / "test.jsonl")],
+            "tags": {"plan": tag, "think": "work"},
+            "system": "",
+        }
+        taskset = families.build(from_dict({"task": task}).task)
+        engine = TorchEngine(from_path(path), EngineSpec(device="cpu", threads=1), AdapterSpec())
+        words = Rollouts(engine, taskset).words
+        (one,) = needed(taskset, Pool, "problems").pool(1, "train")
+        said = engine.decode(words.root_ids(one))
+        assert said.endswith(f"What is 2 and 5?<|im_end|>\n<|im_start|>assistant\n{read}")
+        assert words.stops("plan") == (f"</{tag}>",)
 
 
 def test_thinking_that_the_user_talks_of_is_none():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from torch_kit import (
     plain_logp,
     stir,
 )
+from transformers import CONFIG_MAPPING
 
 from forethought.core.errors import UserError
 from forethought.core.types import Batch, Objective, Request, Segment
@@ -112,11 +114,30 @@ FAMILIES: dict[str, tuple[str, dict, int]] = {
     ),
     "gpt2": ("gpt2", {}, 96),
 }
+# looked at once each, in log-probs alone
+FURTHER: dict[str, tuple[str, dict, int]] = {
+    "granite": ("granite", {}, 96),
+    "granite-moe": ("granitemoe", {"num_local_experts": 4, "num_experts_per_tok": 2}, 96),
+    "olmo": ("olmo", {"clip_qkv": 2.0}, 96),
+    "olmo3": ("olmo3", {"sliding_window": 48}, 48),
+    "cohere2": ("cohere2", {"sliding_window": 48, "head_dim": 16}, 48),
+    "starcoder2": ("starcoder2", {"sliding_window": None}, 96),
+    "stablelm": ("stablelm", {"use_qkv_bias": True}, 96),
+    "glm4": ("glm4", {"head_dim": 16}, 96),
+    "ministral": ("ministral", {"sliding_window": 48, "head_dim": 16}, 48),
+    "seed-oss": ("seed_oss", {"head_dim": 16}, 96),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 16}, 96),
+    "arcee": ("arcee", {}, 96),
+    "helium": ("helium", {"head_dim": 8}, 96),
+    "nemotron": ("nemotron", {}, 96),
+    "ernie4.5": ("ernie4_5", {"head_dim": 16}, 96),
+    "apertus": ("apertus", {}, 96),
+}
 
 
 def drawn(family: str):
     """A model of the family with no weight at zero or one."""
-    kind, fields, _ = FAMILIES[family]
+    kind, fields, _ = (FAMILIES | FURTHER)[family]
     model = model_of(kind, seed=1, vocab_size=VOCABULARY, initializer_range=0.15, **fields)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -128,16 +149,19 @@ def drawn(family: str):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def loaded(request, tmp_path_factory) -> tuple[str, TorchEngine]:
-    """(family, an engine on the model as loaded from its files, whose policy "plan" is an adapter with
-    weights)"""
+    return request.param, engine_on(request.param, tmp_path_factory.mktemp("model"))
+
+
+def engine_on(family: str, folder: Path) -> TorchEngine:
+    """On the model as loaded from its files; its policy "plan" is an adapter with weights."""
     words = [f"w{i}" for i in range(VOCABULARY - 3)]
-    source = from_path(on_disk(tmp_path_factory.mktemp("model"), drawn(request.param), tokenizer_of(words)))
+    source = from_path(on_disk(folder, drawn(family), tokenizer_of(words)))
     engine = TorchEngine(
         source, EngineSpec(device="cpu", precision="fp32", threads=1), AdapterSpec(rank=2, alpha=4.0)
     )
     engine.fork("base", "plan")
     stir(engine, "plan")
-    return request.param, engine
+    return engine
 
 
 def tree() -> list[Segment]:
@@ -159,7 +183,21 @@ POLICIES = pytest.mark.parametrize("policy", ["base", "plan"])
 
 @POLICIES
 def test_log_probs_of_a_forest_are_those_of_each_path(loaded, policy):
-    _, engine = loaded
+    check_log_probs(loaded[1], policy)
+
+
+@pytest.mark.parametrize("family", FURTHER)
+def test_log_probs_of_further_families_too(family, tmp_path):
+    """Loading compares sampling and an adapter with the model's plain forward as well."""
+    if FURTHER[family][0] not in CONFIG_MAPPING:
+        pytest.skip(f"this version of transformers has no {FURTHER[family][0]}")
+    engine = engine_on(family, tmp_path)
+    assert engine.context == FURTHER[family][2]
+    for policy in ("base", "plan"):
+        check_log_probs(engine, policy)
+
+
+def check_log_probs(engine: TorchEngine, policy: str) -> None:
     segments = tree()
     found = {name: engine.logprobs(Batch(policy=name, segments=tuple(segments))) for name in ("base", "plan")}
     # the adapter acts

@@ -285,6 +285,15 @@ def test_sentencepiece_is_read_from_scores(tmp_path):
         assert found == read.encode(text, add_special_tokens=False), text
 
 
+def test_what_was_written_in_pieces_is_read_in_pieces(tmp_path):
+    tokenizer, _ = pieces()
+    folder = Path(on_disk(tmp_path / "model", model_of(vocab_size=len(tokenizer)), tokenizer))
+    read = from_path(str(gguf_of(folder, tmp_path / "m.gguf"))).tokenizer
+    for text in [*PROBES, *TEXTS, "a</s>b"]:
+        wanted = tokenizer.encode(text, add_special_tokens=False)
+        assert read.encode(text, add_special_tokens=False) == wanted, text
+
+
 def test_every_end_of_a_turn_is_read(tmp_path):
     tokenizer = bpe_of(TEXTS, 300, ["<pad>", "<eos>", "<|im_end|>", "<|eom|>"])
     folder = folder_of(tmp_path / "model", tokenizer=tokenizer)

@@ -40,9 +40,11 @@ class Endless(UserError):
     """A template that does not end, which is looked for before anything else it does."""
 
 
-def text_of(tokenizer: PreTrainedTokenizerBase, messages: Messages, source: str) -> str:
-    """The conversation up to where the assistant speaks, outside of any thinking. UserError where the
-    template refuses it, fails on it, or loses a message; contents are tried as text, then as parts."""
+def text_of(tokenizer: PreTrainedTokenizerBase, messages: Messages, source: str, opens: str = "") -> str:
+    """The conversation up to where the assistant speaks, outside of any thinking. `opens`: what the turn
+    begins with; where that is the mark with which the template itself begins thinking, it stands there once.
+    UserError where the template refuses it, fails on it, or loses a message; contents are tried as text, then
+    as parts."""
     error: Exception | None = None
     missing: Mapping[str, str] | None = None
     for form in FORMS:
@@ -54,7 +56,7 @@ def text_of(tokenizer: PreTrainedTokenizerBase, messages: Messages, source: str)
             error = error or e
             continue
         if (found := lost(text, messages)) is None:
-            return outside(text, text.rpartition(messages[-1]["content"].strip())[2])
+            return outside(text, text.rpartition(messages[-1]["content"].strip())[2], opens)
         missing = missing or found
     raise UserError(f"the chat template of {source or 'the model'} {refusal(error, missing)}")
 
@@ -144,12 +146,14 @@ def refusal(error: Exception | None, lost: Mapping[str, str] | None, hint: str =
     )
 
 
-def outside(text: str, tail: str) -> str:
+def outside(text: str, tail: str, opens: str = "") -> str:
     """The text, with thinking that the template has begun in its `tail` ended again: as models write it that
-    are told not to think."""
+    are told not to think. Without its beginning where the turn `opens` with the same mark."""
     found = _open(tail)
     if not found:
         return text
+    if found.group() == opens and not tail[found.end() :].strip():
+        return text[: len(text) - len(tail) + found.start()]
     close = f"</{found[1]}>" if found[1] else f"[/{found[2]}]"
     return f"{text.rstrip()}\n\n{close}\n\n"
 

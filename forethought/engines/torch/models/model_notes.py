@@ -26,7 +26,8 @@ def notes_of(
     if mark := opens_thinking(tokenizer):
         yield (
             f"the chat template of {source} begins the assistant's turn with {mark}; the thinking is ended "
-            "again before the plan is opened, which stands outside of it"
+            "again before a turn that opens another tag, and stays open for one that opens this one "
+            "(task.tags)"
         )
     if named := tied_targets(model, adapter):
         yield (

@@ -89,15 +89,16 @@ class Renderer:
         self._ends = Names(tokenizer.convert_ids_to_tokens(i) for i in ends & self.special)
         self._frames: dict[Side | None, Frame] = {}
 
-    def chat(self, messages: Messages, own: Collection[str] = ()) -> tuple[int, ...] | None:
-        """A conversation up to the assistant's turn; None where no message holds the name of a special token
-        other than those of `own`, so that the text is to be encoded as it stands."""
+    def chat(self, messages: Messages, own: Collection[str] = (), opens: str = "") -> tuple[int, ...] | None:
+        """A conversation up to the assistant's turn, which `opens` (`chat.text_of`); None where no message
+        holds the name of a special token other than those of `own`, so that the text is to be encoded as it
+        stands."""
         names = self._all.but(own)
         if not any(names.found_in(m["content"]) for m in messages):
             return None
         cut = _unused("".join(m["content"] for m in messages))
         apart = [{**m, "content": names.apart(m["content"], cut)} for m in messages]
-        return self._ids(text_of(self.tokenizer, apart, self.source), cut)
+        return self._ids(text_of(self.tokenizer, apart, self.source, opens), cut)
 
     def plain(self, text: str, own: Collection[str] = (), turn: bool = False) -> tuple[int, ...] | None:
         """A text that stands by itself, in the same way. `turn`: the model's own, in which only what ends a
