@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SOURCE = (
     "a run directory, a checkpoint in one (RUN/checkpoints/step-400), or a model: a folder with config.json, "
-    "or a name on the Hugging Face hub (with --task)"
+    "a GGUF file, or a name on the Hugging Face hub (with --task)"
 )
 
 

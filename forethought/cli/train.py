@@ -29,7 +29,7 @@ def add_train(verbs: Verbs) -> None:
     own.add_argument(
         "--model",
         metavar="PATH",
-        help="start from this model: a directory, or a name on the Hugging Face hub",
+        help="start from this model: a directory, a GGUF file, or a name on the Hugging Face hub",
     )
     own.add_argument(
         "--out",

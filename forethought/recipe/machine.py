@@ -11,13 +11,14 @@ PACK_TOKENS, SAMPLE_ROWS = 8192, 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """`init = "small"`: a small decoder from scratch in the given size. `path`: any Hugging Face causal LM on
-    disk or by hub name."""
+    """`init = "small"`: a small decoder from scratch in the given size. `path`: any causal LM on disk
+    or by hub name."""
 
     init: Literal["small", ""] = "small"
     """`small`: a small decoder from scratch in the size given here. Empty: only `path` counts."""
     path: str = ""
-    """A Hugging Face causal language model: a folder, or a name on the hub. It wins over `init`."""
+    """A causal language model: a folder of Hugging Face's, a GGUF file, or a name on the hub. It wins over
+    `init`."""
     adapter: str = ""
     """A PEFT adapter on `path` (a folder, or a name on the hub) that is added into its weights before the run
     begins; one that was trained on another base is refused. Checkpoints then hold the base."""
