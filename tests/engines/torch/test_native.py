@@ -257,16 +257,21 @@ def crowd(steps: NativeSteps) -> list[torch.Tensor]:
 
 def many(steps: NativeSteps) -> list[torch.Tensor]:
     """More tokens and more rows than a panel of weights is read for at once (96)."""
-    return [logits for _, logits in Played(steps).enter([words(9, 130), A], [60, 70]).step().heard]
+    contexts = [words(9, 430), A]  # and of one call more than two threads' blocks hold
+    return [logits for _, logits in Played(steps).enter(contexts, [60, 70]).step().heard]
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("shape", LIKELY.values(), ids=LIKELY)
-def test_threads_change_no_bit(shape, bf16):
+def test_threads_change_no_bit(shape, bf16, monkeypatch):
+    """Whether each has rows of its own or columns of every product; of many rows, blocks."""
     model = made(shape)
-    one = crowd(steps_of(model, 1, bf16))
-    for threads in (2, 3):
-        assert all(map(torch.equal, crowd(steps_of(model, threads, bf16)), one))
+    one, more = (case(steps_of(model, 1, bf16)) for case in (crowd, many))
+    for together in (1 << 60, 0):
+        monkeypatch.setattr(module, "TOGETHER", together)
+        for threads in (2, 3):
+            assert all(map(torch.equal, crowd(steps_of(model, threads, bf16)), one))
+        assert all(map(torch.equal, many(steps_of(model, 2, bf16)), more))
 
 
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
@@ -321,15 +326,16 @@ def test_nothing_is_written_beyond_its_room_or_read_before_it_is_written(shape, 
     assert len(rooms) > 10 and all(room[n:].isnan().all() for n, room in rooms)
 
 
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("n", [20, 120, 127, 128, 300])
-def test_a_row_alone_says_what_would_be_read(n):
+def test_a_row_alone_says_what_would_be_read(n, bf16):
     """It stands behind its context, in one segment: the same sums, bit for bit."""
     model, context, said = made(SHAPES["biases"]), words(1, n), words(2, 20)
-    steps = steps_of(model)
+    steps = steps_of(model, bf16=bf16)
     steps.enter([context, context[:9]], [1, 2], [len(said) + 1] * 2)
     for k, token in enumerate(said, start=1):
         found = steps.step(np.array([token, 3, 4]))[0]
-        assert torch.equal(found, steps_of(model).enter([context + said[:k]], [1], [1])[0])
+        assert torch.equal(found, steps_of(model, bf16=bf16).enter([context + said[:k]], [1], [1])[0])
 
 
 def test_what_would_be_read_or_written_elsewhere_is_refused():
@@ -406,6 +412,32 @@ def test_the_loop_in_one_call_draws_what_single_steps_draw(threads):
     assert {out.status for outs in whole for out in outs} == {"finished", "truncated"}
 
 
+def test_keys_and_values_in_bf16_take_half_the_room_and_are_rounded_once():
+    """Of a token: each number to the nearest with 8 bits, in pairs of a key's numbers and of two tokens'
+    values."""
+    model, context = made(SHAPES["qwen3"]), words(1, 7)
+    held = []
+    for bf16 in (False, True):
+        steps = steps_of(model, bf16=bf16)
+        steps.enter([context], [1], [2])
+        tree = steps.tree
+        held.append(tree.held(int(steps.tail[0])).reshape(tree.heads, 2, -1))
+        assert tree.floats_of(100) == tree.floats_of(1) * -(-100 // tree.lanes)
+    exact, half = held
+    assert half.size * 2 == exact.size
+    keys = half[0, 0].view(np.uint16).reshape(-1, tree.d // 2, tree.lanes, 2)
+    values = half[0, 1].view(np.uint16).reshape(-1, tree.d, 2)
+    for t in range(len(context)):
+        panel, lane = divmod(t, tree.lanes)
+        for found, wanted in (
+            (keys[panel, :, lane].ravel(), exact[0, 0].reshape(-1, tree.d, tree.lanes)[panel, :, lane]),
+            (values[t // 2, :, t % 2], exact[0, 1].reshape(-1, tree.d)[t]),
+        ):
+            found = (found.astype(np.uint32) << 16).view(np.float32)
+            # products in bf16 come before: the layer's own are those of rounded factors
+            assert np.abs(found - wanted).max() < 2e-2 * np.abs(wanted).max()
+
+
 # The tree, by hand ------------------------------------------------------------------------------------------
 
 
@@ -426,6 +458,23 @@ def test_find_and_grow_by_hand():
     ]
     assert tree.find((1, 2, 3, 4, 5, 6, 7)) == [(0, 5), (c, 1)] and tree.find((1, 2, 3, 4, 9)) == [(0, 4)]
     assert tree.floats == 80 + 3 * 40
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_first_tokens_of_a_segment_are_copied_by_hand(half):
+    """Two heads of size 2, panels of 4 tokens. In halves a float holds two numbers: of a key, or of two
+    tokens' values."""
+    tree = Tree(heads=2, d=2, lanes=4, half=half)
+    source, target = tree.rows(1, 8), tree.rows(1, 12)
+    tree.held(source)[:] = np.arange(tree.floats_of(8))
+    tree.held(target)[:] = -1
+    tree.copy(tree.held(source), target, 5)
+    found = tree.held(target).reshape(2, 2, -1)
+    wanted = tree.held(source).reshape(2, 2, -1)
+    keys, values = (8, 6) if half else (16, 10)  # two panels of keys; five tokens' values, three pairs
+    for h in range(2):
+        assert found[h, 0].tolist() == wanted[h, 0, :keys].tolist() + [-1] * (found.shape[2] - keys)
+        assert found[h, 1].tolist() == wanted[h, 1, :values].tolist() + [-1] * (found.shape[2] - values)
 
 
 def test_segments_are_forgotten_when_nobody_uses_them():

@@ -1,7 +1,7 @@
 /* Attention over segments of keys: a query reads its ancestors' segments one after another and, causally, its own. Softmax over several
    segments is kept as a running maximum, sum and weighted sum (arXiv 2205.14135), so no segment is copied for the queries below it. */
 #pragma once
-#include "vectors.h"
+#include "bfloat16.h"
 
 enum { CHUNK = 128, PART = 16, ABREAST = 4 }; /* keys whose scores are held; keys of one sum; most sums beside each other */
 
@@ -17,48 +17,75 @@ INLINE vi lanes(void) {
     return x;
 }
 
+/* Numbers in bfloat16 lie in pairs of those that are summed one after the other (`half`): of a key's numbers, of a number of two values.
+   The one in the lower half comes first; sums are in float32 and in the same order either way. */
+INLINE vf first_of(const float *pairs) { return (vf)(*(const vu *)pairs << 16); }
+INLINE vf second_of(const float *pairs) { return (vf)(*(const vu *)pairs & 0xffff0000); }
+
 /* Scores of m queries against `n` panels at once: few queries alone would wait for each sum's last addition. */
-INLINE void scores_panels(const int m, const int n, int d, const float *const *q, const int *limit, const float *panels, int first,
-                          float (*scores)[CHUNK], int at) {
+INLINE void scores_panels(const int half, const int m, const int n, int d, const float *const *q, const int *limit, const float *panels,
+                          int first, float (*scores)[CHUNK], int at) {
     const vi lane = lanes();
     vf acc[MR][ABREAST];
     for (int i = 0; i < m; i++)
         for (int p = 0; p < n; p++) acc[i][p] = (vf){0};
-    for (int j = 0; j < d; j++)
-        for (int p = 0; p < n; p++) {
-            vf k = load(panels + ((long)p * d + j) * W);
-            for (int i = 0; i < m; i++) acc[i][p] += q[i][j] * k;
-        }
+    if (half)
+        for (int j = 0; j < d; j += 2)
+            for (int p = 0; p < n; p++) {
+                const float *pairs = panels + ((long)p * d + j) * (W / 2);
+                vf one = first_of(pairs), two = second_of(pairs);
+                for (int i = 0; i < m; i++) acc[i][p] += q[i][j] * one;
+                for (int i = 0; i < m; i++) acc[i][p] += q[i][j + 1] * two;
+            }
+    else
+        for (int j = 0; j < d; j++)
+            for (int p = 0; p < n; p++) {
+                vf k = load(panels + ((long)p * d + j) * W);
+                for (int i = 0; i < m; i++) acc[i][p] += q[i][j] * k;
+            }
     for (int i = 0; i < m; i++)
         for (int p = 0; p < n; p++)
             store(scores[i] + at + p * W, where(lane + (first + at + p * W) < limit[i], acc[i][p], all(-1e30f)));
 }
 
+enum { FEW = W == 16 ? 4 : 2 }; /* queries that leave registers for two panels or parts */
+
 /* scores[m][CHUNK] of queries against `keys` keys that stand in panels [W keys][d][W]; -1e30 where a query does not see a key. */
-INLINE void scores_tile(const int m, int d, const float *const *q, const int *limit, const float *panels, int first, int keys,
+INLINE void scores_tile(const int m, const int half, int d, const float *const *q, const int *limit, const float *panels, int first, int keys,
                         float (*scores)[CHUNK]) {
-    int at = 0;
+    int at = 0, floats = half ? d / 2 : d; /* of a key */
     if (m == 1)
-        for (; at + 4 * W <= keys; at += 4 * W) scores_panels(m, 4, d, q, limit, panels + (long)at * d, first, scores, at);
-    if (m <= 2)
-        for (; at + 2 * W <= keys; at += 2 * W) scores_panels(m, 2, d, q, limit, panels + (long)at * d, first, scores, at);
-    for (; at < keys; at += W) scores_panels(m, 1, d, q, limit, panels + (long)at * d, first, scores, at);
+        for (; at + 4 * W <= keys; at += 4 * W) scores_panels(half, m, 4, d, q, limit, panels + (long)at * floats, first, scores, at);
+    if (m <= FEW)
+        for (; at + 2 * W <= keys; at += 2 * W) scores_panels(half, m, 2, d, q, limit, panels + (long)at * floats, first, scores, at);
+    for (; at < keys; at += W) scores_panels(half, m, 1, d, q, limit, panels + (long)at * floats, first, scores, at);
 }
 
 /* out[i] += the sums over keys of weight[i][key] * rows[key], one for each of `parts` parts of `keys` keys, in their order. The parts are
    summed beside each other, but what comes out does not depend on how many of them are. */
-INLINE void weighted_parts(const int m, const int n, const int parts, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
-                           float *const *out, int at) {
+INLINE void weighted_parts(const int half, const int m, const int n, const int parts, const float (*weight)[CHUNK], const float *rows, long ld,
+                           int keys, float *const *out, int at) {
     vf acc[ABREAST][MR][NV];
     for (int p = 0; p < parts; p++)
         for (int i = 0; i < m; i++)
             for (int v = 0; v < n; v++) acc[p][i][v] = (vf){0};
-    for (int key = 0; key < keys; key++)
-        for (int p = 0; p < parts; p++)
-            for (int v = 0; v < n; v++) {
-                vf row = load(rows + (p * PART + key) * ld + at + v * W);
-                for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key] * row;
-            }
+    if (half)
+        for (int key = 0; key < keys; key += 2)
+            for (int p = 0; p < parts; p++)
+                for (int v = 0; v < n; v++) {
+                    const float *pairs = rows + (p * PART + key) / 2 * ld + at + v * W;
+                    vf one = first_of(pairs), two = second_of(pairs);
+                    for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key] * one;
+                    if (key + 1 == keys) continue; /* there may be anything where no value was written */
+                    for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key + 1] * two;
+                }
+    else
+        for (int key = 0; key < keys; key++)
+            for (int p = 0; p < parts; p++)
+                for (int v = 0; v < n; v++) {
+                    vf row = load(rows + (p * PART + key) * ld + at + v * W);
+                    for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key] * row;
+                }
     for (int i = 0; i < m; i++)
         for (int v = 0; v < n; v++) {
             vf sum = load(out[i] + at + v * W);
@@ -67,28 +94,29 @@ INLINE void weighted_parts(const int m, const int n, const int parts, const floa
         }
 }
 
-INLINE void weighted_slice(const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
+INLINE void weighted_slice(const int half, const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
                            float *const *out, int at) {
-    int from = 0;
+    int from = 0, lines = half ? 2 : 1; /* keys of a row of `rows` */
     if (m == 1)
         for (; from + 4 * PART <= keys; from += 4 * PART)
-            weighted_parts(m, n, 4, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, PART, out, at);
-    if (m <= 2)
+            weighted_parts(half, m, n, 4, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, ld, PART, out, at);
+    if (m <= FEW)
         for (; from + 2 * PART <= keys; from += 2 * PART)
-            weighted_parts(m, n, 2, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, PART, out, at);
+            weighted_parts(half, m, n, 2, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, ld, PART, out, at);
     for (; from < keys; from += PART) {
         int some = keys - from < PART ? keys - from : PART;
-        weighted_parts(m, n, 1, (const float (*)[CHUNK])(weight[0] + from), rows + from * ld, ld, some, out, at);
+        weighted_parts(half, m, n, 1, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, ld, some, out, at);
     }
 }
 
-INLINE void weighted_tile(const int m, int d, const float (*weight)[CHUNK], const float *rows, long ld, int keys, float *const *out) {
+INLINE void weighted_tile(const int m, const int half, int d, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
+                          float *const *out) {
     int at = 0;
-    for (; at + NR <= d; at += NR) weighted_slice(m, NV, weight, rows, ld, keys, out, at);
-    for (; at < d; at += W) weighted_slice(m, 1, weight, rows, ld, keys, out, at);
+    for (; at + NR <= d; at += NR) weighted_slice(half, m, NV, weight, rows, ld, keys, out, at);
+    for (; at < d; at += W) weighted_slice(half, m, 1, weight, rows, ld, keys, out, at);
 }
 
-INLINE void attend_tile(const int m, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
+INLINE void attend_tile(const int m, const int half, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
     float scores[MR][CHUNK] __attribute__((aligned(64)));
     const float *q[MR];
     float *o[MR];
@@ -100,7 +128,7 @@ INLINE void attend_tile(const int m, int d, Query *queries, const float *panels,
     keys = most < keys ? most : keys;
     for (int first = 0; first < keys; first += CHUNK) {
         int n = keys - first < CHUNK ? keys - first : CHUNK;
-        scores_tile(m, d, q, limit, panels + (long)first * d, first, n, scores);
+        scores_tile(m, half, d, q, limit, panels + (long)first * (half ? d / 2 : d), first, n, scores);
         for (int i = 0; i < m; i++) {
             vf most_v = all(-1e30f), total = (vf){0};
             for (int p = 0; p < n; p += W) most_v = larger(most_v, load(scores[i] + p));
@@ -117,14 +145,23 @@ INLINE void attend_tile(const int m, int d, Query *queries, const float *panels,
             if (fade != 1.0f)
                 for (int j = 0; j < d; j += W) store(o[i] + j, load(o[i] + j) * fade);
         }
-        weighted_tile(m, d, (const float (*)[CHUNK])scores, values + first * ld, ld, n, o);
+        weighted_tile(m, half, d, (const float (*)[CHUNK])scores, values + (half ? first / 2 : first) * ld, ld, n, o);
     }
 }
 
+/* Rows of `values` are `ld` apart. */
 static void attend(int n, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
     for (int i = 0; i < n; i += MR) {
         int m = n - i < MR ? n - i : MR;
-        TILE(m, attend_tile, d, queries + i, panels, values, ld, keys)
+        TILE(m, attend_tile, 0, d, queries + i, panels, values, ld, keys)
+    }
+}
+
+/* The same with keys and values in bfloat16: panels [d / 2][W] of pairs of a key's numbers, rows [d] of pairs of two keys' values. */
+static void attend_half(int n, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
+    for (int i = 0; i < n; i += MR) {
+        int m = n - i < MR ? n - i : MR;
+        TILE(m, attend_tile, 1, d, queries + i, panels, values, ld, keys)
     }
 }
 

@@ -93,8 +93,8 @@ static int between(int n, const float *x, float from, float below, float *into) 
     return kept;
 }
 
-typedef float half __attribute__((vector_size(2 * W), aligned(4), may_alias));
-typedef int32_t half_mask __attribute__((vector_size(2 * W)));
+typedef float narrow __attribute__((vector_size(2 * W), aligned(4), may_alias));
+typedef int32_t narrow_mask __attribute__((vector_size(2 * W)));
 typedef double doubles __attribute__((vector_size(4 * W)));
 
 /* The sum of those of n numbers that are `from` or more. */
@@ -104,8 +104,8 @@ static double mass(int n, const float *x, float from) {
     int i = 0;
     for (; i + 2 * W <= n; i += 2 * W)
         for (int k = 0; k < 4; k++) {
-            half some = *(const half *)(x + i + k * (W / 2));
-            total[k] += __builtin_convertvector((half)((half_mask)some & (some >= from)), doubles);
+            narrow some = *(const narrow *)(x + i + k * (W / 2));
+            total[k] += __builtin_convertvector((narrow)((narrow_mask)some & (some >= from)), doubles);
         }
     for (; i < n; i++) rest += x[i] >= from ? x[i] : 0;
     for (int k = 0; k < 4; k++)

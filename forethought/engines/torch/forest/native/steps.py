@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from forethought.engines.torch.forest.native.instructions import FLOATS
 from forethought.engines.torch.forest.native.library import address, floats
 from forethought.engines.torch.forest.native.tree import Path, Tree
 from forethought.engines.torch.forest.native.weights import Weights
@@ -22,6 +23,9 @@ ITEM = ("segment", "keys", "from", "to", "causal")  # of attention: which tokens
 PREFILL_TOKENS = 4096  # of contexts computed in one call
 # bytes of keys and values that rows read again and again; what is more comes from memory, half as fast
 CACHE = 16 << 20
+# bytes of weights that threads read together, each its columns, for all rows; smaller ones each reads whole,
+# for rows of its own, and waits for nobody
+TOGETHER = 32 << 20
 
 
 class Rows(Protocol):
@@ -78,10 +82,14 @@ class NativeSteps:
     advances = True
 
     def __init__(self, weights: Weights, threads: int = 1, kept: PolicyPaths | None = None):
-        self.weights, self.threads, self.kept = weights, threads, kept
-        self.tree = Tree(weights.layers * weights.kv_heads, weights.d, weights.lib.ft_width())
+        self.weights, self.kept = weights, kept
+        together = weights.bytes >= TOGETHER
+        self.parts, self.threads = (1, threads) if together else (threads, 1)  # of the rows; of each part
+        self.tree = Tree(
+            weights.layers * weights.kv_heads, weights.d, weights.lib.ft_width(), half=weights.way != FLOATS
+        )
         # the kernels do not hold Python's lock
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.pool = ThreadPoolExecutor(self.parts) if self.parts > 1 else None
         self.paths: list[Path] = []  # of each row: its context, without a segment that is its own
         # of each row: what is kept of its context, where what it says stands in the same segment
         self.said: list[_Recalled | None] = []
@@ -158,7 +166,7 @@ class NativeSteps:
         """Tokens for all rows, until no more than `few` of them go on: the whole loop in one call. `live`:
         each row's line in `rows`."""
         self._check_room(self.first + rows.most[live] - 1)
-        bounds = np.linspace(0, len(live), min(self.threads, len(live)) + 1).astype(int)
+        bounds = np.linspace(0, len(live), min(self.parts, len(live)) + 1).astype(int)
         parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
         def run(part: slice) -> None:
@@ -220,7 +228,8 @@ class NativeSteps:
                 ),
             ),
         )
-        work, more = self.weights.work(len(live)), floats(lib.ft_run_work(model, ctypes.byref(own)))
+        work = self.weights.work(len(live), self.threads)
+        more = floats(lib.ft_run_work(model, ctypes.byref(own), self.threads))
         lib.ft_run(
             model,
             ctypes.byref(own),
@@ -230,6 +239,7 @@ class NativeSteps:
             -1,
             address(work),
             address(more),
+            self.threads,
         )
 
     def end(self, rows: Rows, live: np.ndarray) -> None:
@@ -329,13 +339,13 @@ class NativeSteps:
     def _compute(self, jobs: Sequence[_Job], logits: torch.Tensor) -> None:
         """In waves: threads do not see each other's keys before the wave has ended."""
         while jobs:
-            segments = {job.segment for job in jobs} if self.threads > 1 else set()
+            segments = {job.segment for job in jobs} if self.parts > 1 else set()
             later = [job for job in jobs if any(s in segments for s, _ in job.above)]
             waiting = {id(job) for job in later}
             wave = [job for job in jobs if id(job) not in waiting]
             parts = (
-                _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.threads))
-                if self.threads > 1
+                _chunks(wave, -(-sum(len(job.tokens) for job in wave) // self.parts))
+                if self.parts > 1
                 else [wave]
             )
             calls = [_call(part, self.weights.vocabulary) for part in parts]
@@ -357,7 +367,7 @@ class NativeSteps:
 
     def _split(self) -> list[tuple[slice, np.ndarray]]:
         """(rows of each thread, the items of their contexts)."""
-        bounds = np.linspace(0, len(self.tail), min(self.threads, len(self.tail)) + 1).astype(int)
+        bounds = np.linspace(0, len(self.tail), min(self.parts, len(self.tail)) + 1).astype(int)
         return [(slice(a, b), _shared(self.paths[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)]
 
     def _run(self, calls: list[tuple]) -> None:
@@ -377,7 +387,8 @@ class NativeSteps:
         outs: np.ndarray,
         logits: torch.Tensor,
     ) -> None:
-        tree, model, work = self.tree, ctypes.byref(self.weights.model), self.weights.work(len(ids))
+        tree, model = self.tree, ctypes.byref(self.weights.model)
+        work = self.weights.work(len(ids), self.threads)
         items, segments, at = (
             np.ascontiguousarray(items),
             np.ascontiguousarray(segments),
@@ -392,6 +403,7 @@ class NativeSteps:
             address(items),
             len(outs),
             *map(address, (outs, logits, work)),
+            self.threads,
         )
 
 

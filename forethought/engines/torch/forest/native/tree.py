@@ -17,10 +17,11 @@ Path = list[tuple[int, int]]
 
 class Tree:
     """A token has keys and values of size `d` for each of `heads` over all layers; room is made in whole
-    vectors of `lanes` tokens."""
+    vectors of `lanes` tokens. `half`: in bfloat16, two numbers in the place of a float."""
 
-    def __init__(self, heads: int, d: int, lanes: int):
-        self.heads, self.d, self.lanes, self.width = heads, d, lanes, 2 * heads * d
+    def __init__(self, heads: int, d: int, lanes: int, half: bool = False):
+        self.heads, self.d, self.lanes, self.half = heads, d, lanes, half
+        self.width = heads * d * (1 if half else 2)  # floats of a token
         self.base = np.zeros(64, dtype=np.uint64)  # address of each segment's floats
         self.room = np.zeros(64, dtype=np.int32)
         self.floats = 0  # held now
@@ -57,9 +58,10 @@ class Tree:
     def copy(self, held: np.ndarray, segment: int, n: int) -> None:
         """The first n tokens of what another segment held."""
         source, target = (x.reshape(self.heads, 2, -1) for x in (held, self.held(segment)))
-        panels = -(-n // self.lanes) * self.lanes
-        target[:, 0, : panels * self.d] = source[:, 0, : panels * self.d]
-        target[:, 1, : n * self.d] = source[:, 1, : n * self.d]
+        panels, pairs = -(-n // self.lanes) * self.lanes, -(-n // 2)
+        keys, values = (panels // 2, pairs) if self.half else (panels, n)
+        target[:, 0, : keys * self.d] = source[:, 0, : keys * self.d]
+        target[:, 1, : values * self.d] = source[:, 1, : values * self.d]
 
     def move(self, segment: int, held: np.ndarray) -> None:
         """From here on the segment stands in `held` (`floats_of` its tokens, or more), which is the caller's

@@ -127,9 +127,9 @@ class Weights:
         self.positions = len(angles[0])
         self.model.cos, self.model.sin = map(self._float, angles)
 
-    def work(self, tokens: int) -> torch.Tensor:
+    def work(self, tokens: int, threads: int = 1) -> torch.Tensor:
         """Scratch memory that the kernels need for `tokens` rows at once."""
-        return floats(self.lib.ft_work(ctypes.byref(self.model), tokens))
+        return floats(self.lib.ft_work(ctypes.byref(self.model), tokens, threads))
 
     def _layer(self, layer: torch.nn.Module) -> _Layer:
         attn, mlp = layer.self_attn, layer.mlp
