@@ -32,6 +32,7 @@ class Size:
     mlp: int
     vocabulary: int
     context: int = 2048
+    tied: bool = False  # the head is the embedding
 
     @property
     def head(self) -> int:
@@ -58,8 +59,9 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """Embedding and head apart, and the norms."""
-        return self.inside + 2 * self.vocabulary * self.width + (2 * self.layers + 1) * self.width
+        """Embedding and head, which may be one, and the norms."""
+        words = (1 if self.tied else 2) * self.vocabulary * self.width
+        return self.inside + words + (2 * self.layers + 1) * self.width
 
 
 SIZES = {
@@ -68,8 +70,9 @@ SIZES = {
     "5M": Size(5, 256, 8, 8, 768, 1000),
     "25M": Size(6, 512, 8, 8, 1536, 4000),
     "100M": Size(12, 768, 12, 12, 2048, 8000),
-    # The shapes of Qwen2.5, for a GPU.
-    "0.5B": Size(24, 896, 14, 2, 4864, 151936),
+    "135M": Size(30, 576, 9, 3, 1536, 49152, tied=True),  # the shape of SmolLM2-135M
+    # The shapes of Qwen2.5.
+    "0.5B": Size(24, 896, 14, 2, 4864, 151936, tied=True),
     "1.5B": Size(28, 1536, 12, 2, 8960, 151936),
     "7B": Size(28, 3584, 28, 4, 18944, 152064),
 }
@@ -95,7 +98,7 @@ def model_of(size: Size, **config):
             pad_token_id=0,
             eos_token_id=EOS,
             bos_token_id=None,
-            tie_word_embeddings=False,
+            tie_word_embeddings=size.tied,
         ),
         **config,
     )
@@ -103,7 +106,9 @@ def model_of(size: Size, **config):
         model.model.embed_tokens.weight[:, 0] = 0.5
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
-        model.lm_head.weight[:, 0] = model.lm_head.weight[EOS] = 0
+        if not size.tied:  # else the constant adds the same to all logits, and nobody reads the end token
+            model.lm_head.weight[:, 0] = 0
+        model.lm_head.weight[EOS] = 0
         model.lm_head.weight[EOS, 0] = -100
     return model.eval()
 

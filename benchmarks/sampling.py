@@ -2,7 +2,11 @@
 lengths.
 
     python benchmarks/sampling.py [--rows flat,tree,unrolled,episode] [--sizes 1M,25M] [--precision fp32,bf16]
-    [--repeats 7] [--json FILE]
+    [--repeats 7] [--warm 2] [--json FILE]
+
+135M and 0.5B have the shapes of SmolLM2-135M and Qwen2.5-0.5B: `--sizes 135M --rows flat,tree --precision
+bf16 --threads 2 --repeats 3 --warm 1` takes some minutes. In the JSON, `rows[].ratio` says by peer how many
+times as long as ours it takes.
 
 Each side runs in its own process and samples when told to; they take turns, so that whatever else the machine
 does hits all alike. Everybody samples at temperature 1 from the whole vocabulary and gives the log-probs of
@@ -63,7 +67,6 @@ from bench_worker import Line, Near, Worker, worker
 
 ROWS = {"flat": Shape(64, 32, 1, 64), "tree": Shape(4, 256, 4, 32, 3, 32)}
 QUICK = {"flat": Shape(3, 5, 1, 4), "tree": Shape(2, 9, 4, 3, 3, 3)}
-WARM = 2  # rounds left out
 LOOKED_AT = 2  # completions of a round whose log-probs are checked
 PEERS = ("generate", "ctranslate2", "vllm")
 
@@ -321,14 +324,14 @@ def take_turns(
     """(seconds by side and clock, the last round's facts by side)."""
     took = {side: {"wall": [], "cpu": []} for side in workers}
     last: dict[str, dict] = {}
-    for k in range(WARM + args.repeats):
+    for k in range(args.warm + args.repeats):
         for side, one in workers.items():
             fact = one.ask(shape=vars_of(shape), seed=k, all=everything)
             if scorer:
                 fact["gap"] = scorer.ask(rows=fact["rows"])["gap"]
             check(side, shape, fact, precision)
             last[side] = fact
-            if k >= WARM:
+            if k >= args.warm:
                 for clock, times in took[side].items():
                     times.append(fact[clock])
         if everything:
@@ -433,6 +436,7 @@ def main() -> int:
     options(parser, repeats=7, sizes=("1M", "25M"))
     parser.add_argument("--rows", default="flat,tree,unrolled,episode", help="of %(default)s")
     parser.add_argument("--peers", default=",".join(PEERS), help="beside ours (%(default)s)")
+    parser.add_argument("--warm", type=int, default=2, help="rounds left out (%(default)s)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -453,7 +457,7 @@ def main() -> int:
     result = {
         "machine": machine(args, [p for p in peers if p != "generate"]),
         "quick": args.quick,
-        "peers": [],
+        "rows": [],
         "own": [],
         "kept": [],
         "notes": notes,
@@ -471,10 +475,8 @@ def main() -> int:
                 model = Path(folder) / size
                 started(("write",), size, "fp32", model, args, notes)["write"].close()
                 for precision in precisions:
-                    result["peers"] += against_peers(
-                        size, precision, rows_of_peers, peers, model, args, notes
-                    )
-            print_peers(result["peers"], ["ours", *peers])
+                    result["rows"] += against_peers(size, precision, rows_of_peers, peers, model, args, notes)
+            print_peers(result["rows"], ["ours", *peers])
     if "unrolled" in rows:
         result["own"] = [
             against_ourselves(size, precision, args) for size in sizes for precision in precisions

@@ -67,7 +67,7 @@ def test_quick(tmp_path, monkeypatch, capsys):
         == 0
     )
     result, said = json.loads(file.read_text()), capsys.readouterr().out
-    flat, tree = result["peers"]
+    flat, tree = result["rows"]
     assert (flat["row"], flat["sampled"]) == ("flat", 3 * 4) and (tree["row"], tree["sampled"]) == (
         "tree",
         2 * 4 * (3 + 3 * 3),
@@ -133,7 +133,7 @@ def test_ctranslate2_gives_the_mean_log_prob_of_what_it_says(tmp_path, monkeypat
         )
         == 0
     )
-    assert [row["gap"]["ctranslate2"] < 1e-3 for row in json.loads(file.read_text())["peers"]] == [True, True]
+    assert [row["gap"]["ctranslate2"] < 1e-3 for row in json.loads(file.read_text())["rows"]] == [True, True]
 
 
 @pytest.mark.parametrize(
