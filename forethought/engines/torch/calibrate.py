@@ -27,6 +27,7 @@ DEPTHS = (2, 6)  # layers that are timed; of a model with fewer, one and all
 ROWS = (4, 32)  # sequences that are sampled together
 NEW = (1, 17)  # tokens of each
 PROMPT, PATHS = 64, 4  # tokens of a prompt; paths of a training step
+WORDS = 16  # token ids that are used: every model has so many
 TIMES = 2  # the least of so many
 
 
@@ -81,10 +82,10 @@ def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
         segment
         for i in range(PATHS)
         for segment in (
-            Segment(parent=-1, token_ids=tuple(3 + (7 * i + j) % 50 for j in range(PROMPT))),
+            Segment(parent=-1, token_ids=tuple(3 + (7 * i + j) % WORDS for j in range(PROMPT))),
             Segment(
                 parent=2 * i,
-                token_ids=tuple(3 + (5 * i + j) % 50 for j in range(PROMPT)),
+                token_ids=tuple(3 + (5 * i + j) % WORDS for j in range(PROMPT)),
                 role="act",
                 stream="sft",
                 weight=(1.0,) * PROMPT,
@@ -146,7 +147,7 @@ def _sampling(engine: TorchEngine) -> dict[str, float]:
 def _requests(rows: int, new: int) -> list[Request]:
     return [
         Request(
-            context=tuple(3 + (11 * i + j) % 61 for j in range(PROMPT)),
+            context=tuple(3 + (11 * i + j) % WORDS for j in range(PROMPT)),
             policy=BASE,
             n=1,
             max_tokens=new,
