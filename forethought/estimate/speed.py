@@ -70,7 +70,9 @@ def speed_of(
     tell(f"timing this machine at layers of this model, once ({SWITCH}=0: not at all)")
     try:
         found = _read((run or _timed)(asked))
-    except (OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError):
+    except (OSError, ValueError, TypeError, KeyError, subprocess.SubprocessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1:] or ["no reason"]
+        tell(f"it could not be timed ({said[0]}); the estimate stands on its peak numbers")
         return None
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

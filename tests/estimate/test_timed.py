@@ -138,7 +138,9 @@ def test_where_nothing_can_be_timed_there_is_no_speed(here, monkeypatch):
         raise subprocess.CalledProcessError(1, "python")
 
     recipe, run = recipe_of(PLAN), lambda _: asdict(SPEED)
-    assert speed_of(TINY, recipe, cpu(), breaks) is None
+    told: list[str] = []
+    assert speed_of(TINY, recipe, cpu(), breaks, told.append) is None
+    assert told[0].startswith("timing this machine") and told[1].startswith("it could not be timed (")
     assert speed_of(TINY, recipe, replace(cpu(), here=False), run) is None  # another machine is meant
     assert speed_of(TINY, recipe, replace(cpu(), memory=1e4), run) is None  # its head would not fit
     assert speed_of(TINY, recipe, cpu(), lambda _: asdict(SPEED) | {"row": float("nan")}) is None
