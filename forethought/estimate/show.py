@@ -195,8 +195,8 @@ def _assumed(account: Account) -> list[str]:
             *text,
             "  this machine was timed at layers of this model (FORETHOUGHT_CALIBRATE=0: its peak numbers "
             "instead);",
-            f"  the first evaluation goes to the end of its budgets; every group has a gradient; {a.free:g} of the "
-            "memory can be filled",
+            "  the first evaluation goes to the end of its budgets; every group has a gradient; "
+            f"{a.free:g} of the memory can be filled",
         ]
     return [
         *text,
