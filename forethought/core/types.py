@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from forethought.core.branches import branch_of
+from forethought.core.records import quick
 
 Status = Literal["given", "finished", "truncated", "refused", "failed", "overlong"]
 """given: prompt, observation or demonstration; finished: ended with its stop; truncated: ran out of budget;
@@ -56,6 +57,7 @@ class Turn:
     text: str
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The judgement of a verifier: 1.0 is success; `reason` says why not."""
@@ -65,6 +67,7 @@ class Verdict:
     timed_out: bool = False  # the verifier gave up; the score is 0
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What the environment answers to one turn of acting."""
@@ -85,6 +88,7 @@ class Outcome:
         return not self.done and bool(self.reason)
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One stretch of tokens in a tree: a prompt, a plan, an action, an observation. Ids, never positions."""
@@ -181,6 +185,7 @@ Advantages = Mapping[int, tuple[float, ...]]
 """Node id -> one advantage per token of that node."""
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Ask a policy for `n` continuations of `context` (token ids of the whole path)."""
@@ -195,6 +200,7 @@ class Request:
     seed: int = 0  # the same seed gives the same tokens whatever else is in the batch
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     token_ids: tuple[int, ...]
@@ -205,6 +211,7 @@ class Completion:
     drawn_logprobs: tuple[float, ...] = ()
 
 
+@quick
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """A node on its way into an update. Token t of a segment is predicted from everything before it on its

@@ -28,6 +28,7 @@ from typing import Any
 PATIENCE = 5
 AGAIN = 1.0  # seconds between two times that a call is told to end
 LOOK = 0.002  # most seconds between two looks at answers
+_ALARM = int(getattr(signal, "SIGALRM", 0))  # there is none on Windows, where nothing asks for it
 LEAVE = 0.2  # seconds that a call on a thread of its own has to end when it is told to
 
 
@@ -96,7 +97,7 @@ class Watchdog:
             raise
         finally:
             self._due, self._told = outer, 0
-            if getsignal(signal.SIGALRM) != self._handler:  # the call has used the alarm for itself
+            if getsignal(_ALARM) != self._handler:  # the call has used the alarm for itself
                 signal.signal(signal.SIGALRM, self._handler)
                 self._rings = 0.0
 

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import coroutine as by_generator
 from typing import Any
 
 from forethought.core.errors import ForethoughtError, UserError
@@ -71,6 +72,12 @@ class _Wait:
         return (yield self)
 
 
+@by_generator
+def _sampled(request: Request) -> Generator[Request, list[Completion], list[Completion]]:
+    """What a coroutine in lockstep yields most often is the request itself."""
+    return (yield request)
+
+
 class _Fiber:
     """A coroutine at work. `group`: those that run together with it."""
 
@@ -105,7 +112,7 @@ class Lockstep:
 
     def ask(self, request: Request) -> Awaitable[list[Completion]]:
         """Wait for `n` completions. They come when every workflow waits."""
-        return _Wait("ask", request)
+        return _sampled(request)
 
     def together(self, coroutines: Sequence[Coroutine]) -> Awaitable[list[Any]]:
         """Wait for several coroutines; results in their order."""
@@ -185,13 +192,12 @@ class Lockstep:
             return
         finally:
             self._watchdog.turns += 1
-        if not isinstance(wait, _Wait):
-            if isinstance(wait, Call):
-                self._calling.append((wait, fiber))
-                return
+        if isinstance(wait, Request):
+            self._asked.append((wait, fiber))
+        elif isinstance(wait, Call):
+            self._calling.append((wait, fiber))
+        elif not isinstance(wait, _Wait):
             self._ready.append((fiber, None, Foreign()))
-        elif wait.what == "ask":
-            self._asked.append((wait.value, fiber))
         elif wait.what == "together":
             group = _Group(fiber, len(wait.value))
             for i, coroutine in enumerate(wait.value):
