@@ -3,8 +3,7 @@ again goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +23,7 @@ from forethought.recipe.convert import to_dict
 from forethought.report import arms as page
 from forethought.report.words import count
 from forethought.store import Store
+from forethought.store.locks import writing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,8 @@ def arms(options: Options, stream: IO[str]) -> int:
         print("\n".join(_plan(declared, todo, chosen, options.workers or usable())), file=stream)
         return 0
     refuse_changed_code([job for job in todo if job.name not in redo], options.changed_code)
-    with _alone(out):
+    _folder(out)
+    with writing(out, "is in use by {}: another `forethought arms` works in it; choose another --out"):
         for job in todo:
             if job.name in redo:
                 forget(job)
@@ -175,10 +176,7 @@ def _at_once(workers: int) -> str:
 def _write(declared: Declared, runs: Sequence[Job], out: Path, stream: IO[str]) -> Path:
     """arms.json, arms.md and arms.html in `out`; the verdicts also on the stream. Returns the page."""
     results = collect(declared, runs, out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {out}: {error.strerror}") from error
+    _folder(out)
     Store(out).write_json("arms.json", results)
     beside = out / ".arms.md.tmp"
     beside.write_text(markdown(results), encoding="utf-8")
@@ -198,25 +196,8 @@ def _verdicts(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """UserError where another process works in `out`: both would write the same runs. The lock goes with the
-    process."""
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
+def _folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / ".lock", "w", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write into {out}: {error.strerror}; choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"another `forethought arms` works in {out}; wait for it, or choose another --out"
-            ) from None
-        yield
+        raise UserError(f"cannot make the folder {out}: {error.strerror}; choose another --out") from error

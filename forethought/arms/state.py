@@ -20,7 +20,7 @@ from forethought.recipe.load import load
 from forethought.report.settings import differences
 from forethought.runs import rundata
 from forethought.store import OWN, Store
-from forethought.store.locks import alone
+from forethought.store.locks import writing
 
 Status = Literal["done", "stopped", "interrupted", "failed", "broken", "killed"]
 State = Literal["new", "finished", "begun", "failed", "changed"]
@@ -145,7 +145,7 @@ def forget(job: Job) -> None:
     """Remove what a job left: its run directory and the word about it (its log is written anew). UserError
     while somebody writes there."""
     if job.out.is_dir():
-        with alone(job.out):
+        with writing(job.out):
             shutil.rmtree(job.out, ignore_errors=True)
     job.out.with_name(f"{job.out.name}.outcome.json").unlink(missing_ok=True)
 

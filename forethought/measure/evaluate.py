@@ -138,7 +138,7 @@ def play(
     the taskset has an oracle. Roles after those are spoken by their policies. `places`: of the tasks that
     are played (None: all)."""
     roles = rollouts.roles
-    known = rollouts.taskset.has_plans and rollouts.is_told(tasks)
+    known = rollouts.taskset.has_plans and rollouts.knows_first_role(tasks)
     tree = once(roles, temperature=0.0)
     some = tasks if places is None else [tasks[i] for i in places]
     oracle = known and len(roles) > 1

@@ -215,7 +215,7 @@ def train(
     engine, rollouts = build(recipe, engine_of)
     with closing(rollouts.taskset):
         store = Store.create(out)
-        with store.alone() as note:
+        with store.writing() as note:
             Store.create(out)  # again: another process may have begun here meanwhile
             _write_start(store, recipe)
             beside = _beside(recipe, rollouts, engine_of)
@@ -253,7 +253,7 @@ def extend(
         if (why := unlike(before, recipe)) or not _is_finished(source, before, find(source, before).progress):
             raise UserError(f"{begun} cannot be extended: {why or 'it is not finished'}")
         store = Store.create(out)
-        with store.alone():
+        with store.writing():
             for name in (*LOGS, SUMMARY):
                 if (begun / name).exists():
                     shutil.copy(begun / name, out / name)
@@ -286,7 +286,7 @@ def resume(
     A finished run whose report is missing gets it; UserError for one that has all.
     """
     store = Store.open(out)
-    with store.alone() as note:
+    with store.writing() as note:
         store.refuse_links()
         store.mend()
         recipe = recipe_of(store, changed_code)

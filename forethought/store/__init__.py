@@ -81,9 +81,9 @@ class Store:
             raise UserError(f"{out} is not a run: it has no {RECIPE}")
         return cls(out)
 
-    def alone(self) -> AbstractContextManager[str]:
-        """Hold the directory for writing, as `locks.alone` does."""
-        return locks.alone(self.out)
+    def writing(self) -> AbstractContextManager[str]:
+        """Hold the directory for writing, as `locks.writing` does."""
+        return locks.writing(self.out)
 
     def refuse_links(self) -> None:
         """UserError where a place that the run cuts and deletes in is a symbolic link (what lies behind it is

@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def alone(
+def writing(
     folder: Path, busy: str = "is being written by {}; wait for it to end, or stop it"
 ) -> Iterator[str]:
     """Hold the folder for writing. Yields "", or a sentence where the file system has no locks. `busy`: what

@@ -237,7 +237,7 @@ class Rollouts:
             for _ in range((1 if role in play.oracles else play.counts[role]) + play.with_oracle):
                 g.empty(0, role, g.broken, play.policies[role])
 
-    def is_told(self, tasks: Sequence[Task]) -> bool:
+    def knows_first_role(self, tasks: Sequence[Task]) -> bool:
         """Whether the oracle speaks the workflow's first role, by the first of these tasks that could be
         drawn: the taskset's demonstration may not know the roles of a workflow of one's own."""
         known = [task for task in tasks if not isinstance(task.state, Undrawn)]
