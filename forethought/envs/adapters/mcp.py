@@ -32,15 +32,13 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.envs.adapters.base import Adapter, Answer, Shown
+from forethought.envs.adapters.base import Answer, Shown
 from forethought.envs.adapters.bridge import once
 from forethought.envs.adapters.options import Options
 from forethought.envs.adapters.packages import missing
-from forethought.envs.adapters.tools import Tool, ToolGrammar, finish
+from forethought.envs.adapters.tools import OfTools, Tool
 from forethought.envs.values import MOST_IMAGES, kind_of
 from forethought.interface.calls import Call
-from forethought.interface.gui import GuiGrammar
-from forethought.interface.result import Parsed, Refusal
 
 WHERE = "task.environment"
 BEGIN = 30.0  # seconds that a server has to answer for the first time
@@ -48,7 +46,7 @@ MOST_PAGES = 100  # of a list of tools
 LEAVE = 5.0  # seconds that a server has to end; the library gives it 2 before it is killed
 
 
-class Mcp(Adapter):
+class Mcp(OfTools):
     """An adapter of one server."""
 
     waits = True
@@ -59,7 +57,6 @@ class Mcp(Adapter):
         self.name = "mcp"
         self.reset_tool, self.score_tool = options.text("reset"), options.text("score")
         self.after, self.judges = options.text("after"), bool(self.score_tool)
-        self._finish = options.text("finish", "finish")
         self._idle: list[Server] = []
         self.tools = once(self._first())
         self._digest = _digest(self.tools)
@@ -69,7 +66,7 @@ class Mcp(Adapter):
             if name and name not in known:
                 options.refuse(option, unknown("tool of this server", name, known))
         shown = [tool for tool in self.tools if tool.name not in parts.values()]
-        self.grammar = ToolGrammar(shown, options, [finish(self._finish)], WHERE)
+        self.speak(shown, options, WHERE)
         self._reset_takes = (
             set(known[self.reset_tool].schema.get("properties", {})) if self.reset_tool else ()
         )
@@ -91,26 +88,6 @@ class Mcp(Adapter):
     def session(self) -> McpSession:
         """An episode on a server of its own, or on one that another episode has given back."""
         return McpSession(self)
-
-    def instruction(self) -> str:
-        """The tools."""
-        return self.grammar.instruction()
-
-    def read(self, text: str) -> Parsed | Refusal:
-        """One call of a tool."""
-        return self.grammar.read(text)
-
-    def marks(self) -> list[str]:
-        """The pieces of calls."""
-        return self.grammar.marks()
-
-    def plans(self) -> GuiGrammar:
-        """Steps that are calls of the tools, with words for ids."""
-        return self.grammar.plan_grammar()
-
-    def ends(self, call: Call) -> bool:
-        """Whether a call ends the episode."""
-        return call.name == self._finish
 
     def told(self, seed: int, level: int) -> dict[str, int]:
         """Arguments of the tool that resets."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.envs.adapters.base import Adapter
 from forethought.envs.adapters.options import Options
 from forethought.interface.actions import ToolCall
 from forethought.interface.calls import Call
@@ -160,3 +161,34 @@ def _seam(options: Options) -> Seam:
     found = Seam(ids=table.names("ids", IDS), words=table.names("words", WORDS))
     table.need_known()
     return found
+
+
+class OfTools(Adapter):
+    """An adapter whose acts are calls of tools, one of which ends the episode."""
+
+    grammar: ToolGrammar
+
+    def speak(self, tools: Sequence[Tool], options: Options, where: str) -> None:
+        """These tools, and the one that ends an episode, by the name that the options give it."""
+        self._finish = options.text("finish", "finish")
+        self.grammar = ToolGrammar(tools, options, [finish(self._finish)], where)
+
+    def instruction(self) -> str:
+        """The tools."""
+        return self.grammar.instruction()
+
+    def read(self, text: str) -> Parsed | Refusal:
+        """One call of a tool."""
+        return self.grammar.read(text)
+
+    def marks(self) -> list[str]:
+        """The pieces of calls."""
+        return self.grammar.marks()
+
+    def plans(self) -> GuiGrammar:
+        """Steps that are calls of the tools, with words for ids."""
+        return self.grammar.plan_grammar()
+
+    def ends(self, call: Call) -> bool:
+        """Whether a call ends the episode."""
+        return call.name == self._finish

@@ -26,21 +26,19 @@ from forethought.core.errors import RecipeError, UserError
 from forethought.core.jsonl import parse_lines
 from forethought.core.named import load_named
 from forethought.core.places import described
-from forethought.envs.adapters.base import Adapter, Answer, Shown
+from forethought.envs.adapters.base import Answer, Shown
 from forethought.envs.adapters.bridge import once
 from forethought.envs.adapters.options import Options
-from forethought.envs.adapters.tools import Tool, ToolGrammar, finish
+from forethought.envs.adapters.tools import OfTools, Tool
 from forethought.envs.values import need
 from forethought.interface.calls import Call
-from forethought.interface.gui import GuiGrammar
-from forethought.interface.result import Parsed, Refusal
 
 WHERE = "task.environment"
 NO_TOOLS = ("reset", "get_reward", "close")
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
-class Trl(Adapter):
+class Trl(OfTools):
     """An adapter of one class."""
 
     def __init__(self, rest: str, options: Options):
@@ -55,28 +53,11 @@ class Trl(Adapter):
         self.judges = callable(getattr(self.made, "get_reward", None))
         self.rows = _rows(options)
         self.given = len(self.rows) if self.rows else None
-        self._finish = options.text("finish", "finish")
-        self.grammar = ToolGrammar(_tools(self.made, rest), options, [finish(self._finish)], WHERE)
+        self.speak(_tools(self.made, rest), options, WHERE)
 
     def session(self) -> TrlSession:
         """A fresh object of the class. TRL itself keeps and reuses them."""
         return TrlSession(self)
-
-    def instruction(self) -> str:
-        """The tools."""
-        return self.grammar.instruction()
-
-    def read(self, text: str) -> Parsed | Refusal:
-        """One call of a tool."""
-        return self.grammar.read(text)
-
-    def marks(self) -> list[str]:
-        """The pieces of calls."""
-        return self.grammar.marks()
-
-    def plans(self) -> GuiGrammar:
-        """Steps that are calls of the tools, with words for ids."""
-        return self.grammar.plan_grammar()
 
     def row(self, seed: int, level: int) -> dict[str, Any]:
         """What `reset` gets: the row of a task; without rows the seed and the level, where it takes them."""
@@ -86,10 +67,6 @@ class Trl(Adapter):
         any_name = any(p.kind is p.VAR_KEYWORD for p in takes)
         names = {p.name for p in takes}
         return {k: v for k, v in (("seed", seed), ("level", level)) if any_name or k in names}
-
-    def ends(self, call: Call) -> bool:
-        """Whether a call ends the episode."""
-        return call.name == self._finish
 
 
 class TrlSession:
