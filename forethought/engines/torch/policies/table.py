@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, get_args
 
@@ -93,14 +93,9 @@ class Policies:
         if not torch.is_autocast_enabled(model.device.type):
             yield model
             return
-        own = [p for p in model.parameters() if p.is_floating_point()]  # packed ones have no gradient
-        for p in own:
-            p.requires_grad_(True)
-        try:
+        # packed ones have no gradient
+        with _with_gradients([p for p in model.parameters() if p.is_floating_point()]):
             yield model
-        finally:
-            for p in own:
-                p.requires_grad_(False)
 
     @torch.no_grad()
     def publish(self, name: str) -> None:
@@ -145,14 +140,8 @@ class Policies:
         if name in self.frozen:
             raise ValueError(f"policy {name!r} is frozen; it cannot train")
         model = self.model(name)
-        own = self.parameters(name).values()
-        for p in own:
-            p.requires_grad_(True)
-        try:
+        with _with_gradients(self.parameters(name).values()):
             yield model
-        finally:
-            for p in own:
-                p.requires_grad_(False)
 
     def fork(self, src: str, dst: str, kind: Kind) -> None:
         """See `engines.base.Engine`. RecipeError where an adapter's targets are not in the model, or cannot
@@ -338,3 +327,14 @@ def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Every weight of a model without its adapters, by its plain name; tied ones under each of their
     names."""
     return {lora.clean(k): p for k, p in model.named_parameters(remove_duplicate=False) if "lora_" not in k}
+
+
+@contextmanager
+def _with_gradients(parameters: Collection[torch.Tensor]) -> Iterator[None]:
+    for p in parameters:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
