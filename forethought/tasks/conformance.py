@@ -11,8 +11,9 @@ from itertools import pairwise
 from forethought.core.errors import UserError
 from forethought.core.types import Outcome, Task, Turn, Undrawn
 from forethought.envs.pool import play
-from forethought.tasks.base import FreeText, Oracle, Pool, Split, Taskset, face
+from forethought.tasks.base import Asks, Demonstrates, FreeText, Oracle, Pool, Split, Taskset, face, needed
 
+CHECK = "this check"
 DRAWN = 40  # tasks of a level and split that are looked at
 PLAYED = 8  # of them, how many are played
 NONSENSE = ("", "x", "nonsense that no grammar knows")
@@ -79,12 +80,11 @@ def _draw(taskset: Taskset, drawn: dict[tuple[int, Split], list[Task]]) -> str:
     splits: tuple[Split, ...] = ("train", "eval")
     for level in taskset.levels:
         for split in splits:
-            pool = (
-                taskset.pool(level, split)[:DRAWN] if face(taskset, Pool) else _family(taskset, level, split)
-            )
+            given = face(taskset, Pool)
+            pool = given.pool(level, split)[:DRAWN] if given else _family(taskset, level, split)
             if strange := [task for task in pool if task.level != level]:
                 return f"asked for level {level}, it gave task {strange[0].id!r} of level {strange[0].level}"
-            if not pool and not face(taskset, Pool):
+            if not pool and not given:
                 return f"no task of level {level} ({split})"
             drawn[level, split] = [task for task in pool if not isinstance(task.state, Undrawn)]
     return "" if any(drawn.values()) else "no task could be drawn"
@@ -95,10 +95,8 @@ def _family(taskset: Taskset, level: int, split: Split) -> list[Task]:
 
 
 def _deterministic(taskset: Taskset) -> str:
-    if face(taskset, Pool):
-        ids = [
-            [task.id for task in taskset.pool(level, "train")] for _ in range(2) for level in taskset.levels
-        ]
+    if given := face(taskset, Pool):
+        ids = [[task.id for task in given.pool(level, "train")] for _ in range(2) for level in taskset.levels]
         half = len(ids) // 2
         return "" if ids[:half] == ids[half:] else "the pool gave other tasks when it was asked again"
     for level in taskset.levels:
@@ -162,9 +160,9 @@ def _words(taskset: Taskset, tasks: Sequence[Task]) -> str:
 def _texts(taskset: Taskset, tasks: Sequence[Task]) -> Iterator[tuple[str, str]]:
     for task in tasks:
         yield f"{task.context} {task.prompt}", f"the prompt {task.prompt!r:.60}"
-        if face(taskset, Oracle) and taskset.has_plan(task):
-            yield taskset.oracle_plan(task), f"the oracle's plan of {task.prompt!r:.60}"
-            for turn in taskset.demonstrate(task):
+        if (oracle := face(taskset, Oracle)) and taskset.has_plan(task):
+            yield oracle.oracle_plan(task), f"the oracle's plan of {task.prompt!r:.60}"
+            for turn in needed(taskset, Demonstrates, CHECK).demonstrate(task):
                 yield turn.text, f"the demonstration of {task.prompt!r:.60}"
 
 
@@ -174,7 +172,7 @@ def _roles(taskset: Taskset) -> list[str]:
 
 def _messages(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in tasks[:PLAYED]:
-        said = taskset.messages(task)
+        said = needed(taskset, Asks, CHECK).messages(task)
         good = isinstance(said, list) and said and all({"role", "content"} <= set(one) for one in said)
         if not good:
             return f"of {task.prompt!r:.60}: {said!r:.80}, not [{{'role': ..., 'content': ...}}]"
@@ -197,7 +195,7 @@ def _plans(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in tasks:
         if not taskset.has_plan(task):
             continue
-        plan = taskset.oracle_plan(task)
+        plan = needed(taskset, Oracle, CHECK).oracle_plan(task)
         for name, verdict in (
             ("parse", taskset.parse_plan(task, plan)),
             ("judge", taskset.judge_plan(task, plan)),
@@ -212,13 +210,14 @@ def _plans(taskset: Taskset, tasks: Sequence[Task]) -> str:
 
 def _turns(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in (task for task in tasks if taskset.has_plan(task)):
-        turns = taskset.demonstrate(task)
+        turns = needed(taskset, Demonstrates, CHECK).demonstrate(task)
         for turn, after in pairwise([*turns, None]):
             wrong = _turn(taskset, turn, after)
             if wrong:
                 return f"of {task.prompt!r:.60}: {wrong}"
-        if turns[0].role and turns[0].role != turns[-1].role and turns[0].text != taskset.oracle_plan(task):
-            return f"of {task.prompt!r:.60}: the first turn is not the oracle's plan"
+        if turns[0].role and turns[0].role != turns[-1].role:
+            if turns[0].text != needed(taskset, Oracle, CHECK).oracle_plan(task):
+                return f"of {task.prompt!r:.60}: the first turn is not the oracle's plan"
     return ""
 
 
@@ -238,7 +237,7 @@ def _turn(taskset: Taskset, turn: Turn | None, after: Turn | None) -> str:
 
 def _plays(taskset: Taskset, tasks: Sequence[Task]) -> str:
     for task in (task for task in tasks if taskset.has_plan(task)):
-        turns = taskset.demonstrate(task)
+        turns = needed(taskset, Demonstrates, CHECK).demonstrate(task)
         acting = turns[-1].role
         acts = [turn.text for turn in turns if turn.role == acting]
         if len(acts) > taskset.turns:

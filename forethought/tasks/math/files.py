@@ -213,7 +213,8 @@ def _written(value: int | float | Decimal, name: str, where: str) -> str:
         if isinstance(value, Decimal)
         else Decimal(value.said if isinstance(value, Exact) else repr(value))
     )
-    if exact.adjusted() > MOST_DIGITS or exact.as_tuple().exponent < -MOST_DIGITS:
+    exponent = exact.as_tuple().exponent
+    if exact.adjusted() > MOST_DIGITS or (isinstance(exponent, int) and exponent < -MOST_DIGITS):
         raise UserError(
             f"{where}: the {name} is a number of more than {MOST_DIGITS} digits; write it as text"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.interface.tags import Tags
@@ -69,7 +70,7 @@ def read_options(table: Mapping[str, object], needs: Sequence[str] = ("train", "
     )
 
 
-def _typed(key: str, value: object, kind: type, expected: str):
+def _typed(key: str, value: object, kind: type | tuple[type, ...], expected: str) -> Any:
     if not isinstance(value, kind) or value == "":
         raise RecipeError(
             f"task.{key}", f"{'missing' if value is None else repr(value)}; expected {expected}"
@@ -77,7 +78,7 @@ def _typed(key: str, value: object, kind: type, expected: str):
     return value
 
 
-def _table(key: str, value: object) -> dict[str, object]:
+def _table(key: str, value: object) -> dict[str, Any]:
     return dict(_typed(key, value, Mapping, "a table"))
 
 
@@ -90,9 +91,9 @@ def _fields(value: object) -> dict[str, str]:
 def _sources(value: object) -> list[str]:
     listed = [value] if isinstance(value, str) else value
     expected = "a file or a split of the hub, or a list of them"
-    if not _typed("eval", listed, (list, tuple), expected):
+    if not (sources := _typed("eval", listed, (list, tuple), expected)):
         raise RecipeError("task.eval", f"an empty list; expected {expected}")
-    return [_typed("eval", source, str, expected) for source in listed]
+    return [_typed("eval", source, str, expected) for source in sources]
 
 
 def _tags(value: object) -> Tags:

@@ -41,7 +41,7 @@ class Math(Problems):
     `marks`."""
 
     name = "math"
-    needs = ("train", "eval")  # options that cannot be left out
+    needs: tuple[str, ...] = ("train", "eval")  # options that cannot be left out
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
         said = read_options(options, self.needs)

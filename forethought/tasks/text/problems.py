@@ -18,7 +18,7 @@ from forethought.core.errors import ForethoughtError, RecipeError, UserError
 from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, verdict
-from forethought.tasks.base import Split, Taskset, Worked
+from forethought.tasks.base import Demonstrates, Split, Taskset, Worked, needed
 from forethought.tasks.text.overlap import Overlap
 from forethought.tasks.text.sources import HUB
 from forethought.tasks.text.turns import Turns
@@ -177,7 +177,7 @@ class Problems(Taskset):
     def with_plan(self, task: Task, plan: str, chain: str) -> list[Turn]:
         """The demonstration of a problem with this plan and chain. UserError where the interface refuses
         either."""
-        return self.demonstrate(guided(task, plan, chain))
+        return needed(self, Demonstrates, "a guided problem").demonstrate(guided(task, plan, chain))
 
     def guide(self, plans: Mapping[str, tuple[str, str]]) -> None:
         """Task id -> (plan, chain): from now on imitation shows these problems. UserError where a level has
@@ -190,7 +190,7 @@ class Problems(Taskset):
             )
 
     @property
-    def all_demonstrable(self) -> bool:
+    def all_demonstrable(self) -> bool:  # type: ignore[override]  # nobody sets it here
         """Whether every problem that `demonstrable` can draw has a plan and a chain."""
         drawn = [self._shown.get(level, []) for level in self.levels]
         return all(tasks and all(task.state.plan and task.state.chain for task in tasks) for tasks in drawn)

@@ -62,6 +62,7 @@ def _record(row: Any, where: str, number: int, said: Options) -> Record:
 def _asked(row: Mapping[str, Any], where: str, said: Options) -> tuple[str, Messages]:
     """What is asked, as text and as messages. Where the recipe says neither template nor messages, the column
     `prompt` (as TRL has it) or `messages`."""
+    messages: Messages
     if said.prompt is not None:
         problem, messages = said.prompt.fill(row, where), ()
     else:

@@ -206,7 +206,7 @@ class Text(Problems):
         return [*plan, Turn(role="act", text=f"\n{act}" if self.plans else act)]
 
     @property
-    def all_demonstrable(self) -> bool:
+    def all_demonstrable(self) -> bool:  # type: ignore[override]  # nobody sets it here
         """Whether every problem that can be drawn has what imitation shows."""
         drawn = [self._shown.get(level, []) for level in self.levels]
         good = [_act_of(t.state) and (t.state.plan or not self.plans) for tasks in drawn for t in tasks]
