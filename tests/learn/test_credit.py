@@ -64,6 +64,21 @@ def test_grpo_is_the_number_everyone_prints():
     ) == (1.41, -0.71, 1.41, 0.0, -0.71)
 
 
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline"])
+def test_a_turn_of_which_nobody_had_anything_to_say_is_no_zero(name):
+    """Reward functions that give None for all say nothing (as in TRL): the others are compared without it."""
+    prompt = Node(id=0, parent=None, role=None, text="GOAL", token_ids=(9,))
+    flat = [node(i + 1, 0, "act", 2, reward=r) for i, r in enumerate((1.0, 0.0, None))]
+    alone, among = Tree(task=TASK, nodes=(prompt, *flat[:2])), Tree(task=TASK, nodes=(prompt, *flat))
+    spec = CreditSpec(name=name)
+    expected = assign(alone, spec, BOTH)
+    assert expected[1][0] > 0 > expected[2][0]
+    assert assign(among, spec, BOTH) == expected | {3: (0.0, 0.0)}
+    one = Tree(task=TASK, nodes=(prompt, flat[0], flat[2]))
+    if name != "reinforce_pp":  # which has no peers
+        assert assign(one, spec, BOTH) == {1: (0.0, 0.0), 3: (0.0, 0.0)}
+
+
 def test_every_token_of_a_node_gets_the_nodes_advantage():
     given = assign(
         reward(tree_of([[1, 0]], plan_tokens=4, act_tokens=2), OUTCOME), CreditSpec(name="dr_grpo"), BOTH

@@ -67,16 +67,21 @@ class Responses:
 
 def responses(tree: Tree) -> Responses:
     """Every path from leaf to root, with its summed reward. Nodes that are no evidence (failed, overlong) are
-    left out."""
+    left out, and so is a path without any reward that ends with a turn as others are paid for: its functions
+    had nothing to say of it (TRL's None), which is no 0. One that ended before such a turn is a 0."""
     by_id = {n.id: n for n in tree.nodes}
-    leaves = [n.id for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]
+    paid = {n.role for n in tree.nodes if n.reward is not None}
+    leaves: list[int] = []
     paths: list[list[int]] = []
-    for leaf in leaves:
+    for leaf in [n.id for n in tree.leaves() if n.role is not None and n.status not in NO_EVIDENCE]:
         path: list[int] = []
         at: int | None = leaf
         while at is not None:
             path.append(at)
             at = by_id[at].parent
+        if by_id[leaf].role in paid and all(by_id[i].reward is None for i in path):
+            continue
+        leaves.append(leaf)
         paths.append(path)
     rewards = [sum(by_id[i].reward or 0.0 for i in path) for path in paths]
     return Responses(paths, rewards, _stand_for(tree, leaves))
