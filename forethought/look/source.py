@@ -12,7 +12,6 @@ from forethought.core.errors import CheckpointError, UserError, unknown
 from forethought.engines import kept
 from forethought.engines.base import BASE, Engine
 from forethought.engines.gguf_header import file_at
-from forethought.estimate.room import check_room
 from forethought.recipe.check import check_surroundings
 from forethought.recipe.layout import has_planner, planners
 from forethought.recipe.load import load as load_recipe
@@ -44,7 +43,10 @@ class Source:
 
     def open(self, taskset: Taskset, engine_of: EngineOf = torch_engine) -> Engine:
         """The weights, ready to sample."""
-        check_room(self.recipe, trains=False)
+        if self.recipe.model.path:
+            from forethought.estimate.room import check_room
+
+            check_room(self.recipe, trains=False)
         engine = engine_of(self.recipe, taskset)
         if self.checkpoint is not None:
             engine.load(self.checkpoint)

@@ -18,7 +18,6 @@ from forethought.core.types import Decision, Event
 from forethought.engines import kept
 from forethought.engines.base import Engine
 from forethought.envs.guard import Fault
-from forethought.estimate.room import check_room
 from forethought.grams.kept import FOLDER as GRAMS
 from forethought.grams.kept import check_lists, keep_lists
 from forethought.learn.credit.own import own_function
@@ -122,7 +121,10 @@ def check_with(recipe: Recipe, taskset: Taskset) -> None:
 
 def _built(recipe: Recipe, taskset: Taskset, engine_of: EngineOf) -> tuple[Engine, Rollouts]:
     check_with(recipe, taskset)
-    check_room(recipe)
+    if recipe.model.path:  # what a run from scratch does not wait for
+        from forethought.estimate.room import check_room
+
+        check_room(recipe)
     engine = engine_of(recipe, taskset)
     check_faces(recipe, engine)
     rollouts = rollouts_of(engine, taskset, recipe)
