@@ -14,7 +14,7 @@ from forethought.engines.base import Engine
 from forethought.recipe.schema import OptimSpec, Recipe, TrainingSpec
 from forethought.runs import handover
 from forethought.runs.progress import Progress
-from forethought.store import Store
+from forethought.store import METRICS, Store
 
 # by which a machine is another one
 BITS = ("device", "chip", "threads", "precision", "kernels", "layers", "torch", "forethought")
@@ -29,6 +29,8 @@ def close(store: Store, summary: Mapping[str, object], tell: Tell) -> Path | Non
         store.write_summary(summary)
     except OSError as error:
         tell(f"summary.json could not be written: {error}")
+    if not (store.out / METRICS).exists():
+        return None  # it ended before anything was measured
     try:
         return report.write(store.out)
     except Exception as error:

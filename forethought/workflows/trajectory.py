@@ -232,9 +232,10 @@ class Trajectory:
     def observe(self, text: str, images: Sequence[bytes] = ()) -> None:
         """What the roles read next; in free text, two in a row are one message. `images`: PNG or JPEG files,
         kept for the reader of the trace; no model here reads them yet."""
+        if not isinstance(text, str):
+            self._fail(self._fault(WorkflowError(f"observe takes text, found {text!r:.60}")))
+            return
         with _Guard(self, "workflow"):
-            if not isinstance(text, str):
-                raise WorkflowError(f"observe takes text, found {text!r:.60}")
             self._read("workflow", self._tree.play.workflow, text, images)
 
     def _read(self, boundary: Boundary, name: str, text: str, images: Sequence[bytes]) -> None:

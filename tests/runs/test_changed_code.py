@@ -307,3 +307,21 @@ def test_a_kind_whose_check_or_work_raises_is_the_users_to_mend(tmp_path):
     recipe = desk_recipe(STAGE | {"kind": f"{file}:Works"})
     with pytest.raises(RecipeError, match=said.format("Works", 12)):
         work_of(recipe.stage[0], recipe, lengths_of(recipe, Assumptions()), Assumptions())
+
+
+def test_a_role_that_the_run_lacks_ends_it_with_the_command_that_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file, out, told = tmp_path / "flow.py", tmp_path / "run", []
+    code = (
+        "from forethought.workflows import workflow\n"
+        "@workflow(roles=('plan', 'act'))\nasync def mine(t, task, n):\n"
+        "    for plan in await t.fork('plan', n['plan']):\n        await plan.generate('{}')\n"
+    )
+    file.write_text(code.format("critic"))
+    recipe = desk_recipe(STAGE, workflow=f"{file}:mine", layout="shared", eval={"tasks": 2, "every": 0})
+    with pytest.raises(FaultStop) as stopped:
+        run.train(recipe, out, lambda event: told.append(event.text), fake_desk())
+    said = "mine speaks a role that this run lacks: unknown role 'critic' (known: act, plan)"
+    assert f"stopped at step 0: workflow: {file}:{said} ({file}:5); nothing was trained" in str(stopped.value)
+    assert str(stopped.value).endswith(f"--resume {out} --changed-code")
+    assert not [text for text in told if "report.html" in text]  # there is nothing to report yet
