@@ -129,7 +129,6 @@ FURTHER: dict[str, tuple[str, dict, int]] = {
     "hunyuan": ("hunyuan_v1_dense", {"head_dim": 16}, 96),
     "arcee": ("arcee", {}, 96),
     "helium": ("helium", {"head_dim": 8}, 96),
-    "nemotron": ("nemotron", {}, 96),
     "ernie4.5": ("ernie4_5", {"head_dim": 16}, 96),
     "apertus": ("apertus", {}, 96),
 }
