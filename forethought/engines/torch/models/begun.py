@@ -17,6 +17,7 @@ from forethought.core.errors import UserError
 from forethought.engines.torch.models import folder
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BIASES = (0, 21)  # version of PEFT that was seen to load the biases of LoRA layers; 0.18 does not
 PIECE = 1 << 20  # bytes at both ends of a file of weights that are compared
 
 
@@ -37,9 +38,15 @@ def with_adapter(model: PreTrainedModel, adapter: str, base: str) -> PreTrainedM
         raise UserError(f"model.adapter: {adapter} cannot be read: {str(error).splitlines()[0]}") from error
     if why := other_base(str(said.get("base_model_name_or_path") or ""), base):
         raise UserError(f"model.adapter: {adapter} {why}")
+    import peft
     from peft import PeftModel
 
     try:
+        version = tuple(int(part) for part in peft.__version__.split(".")[:2])
+        if said.get("bias") == "lora_only" and version < BIASES:
+            raise ValueError(
+                f'PEFT {peft.__version__} loses its biases (bias = "lora_only"); 0.21 adds them in'
+            )
         lost = [key for key in load_file(weights) if not _has_place(key, model)]
         if lost:
             raise ValueError(f"{lost[0]} has no place in {base}")
