@@ -3,6 +3,11 @@ lengths, optimizer.
 
     python benchmarks/steps.py [--rows small,wide,long] [--repeats 9] [--precision fp32] [--threads 1] [--json
     FILE]
+    python benchmarks/steps.py --rows llm,llm_long,llm_lora,llm_sft --precision bf16 --threads 2 --no-cold
+
+The rows `llm...` have the shape of SmolLM2-135M (embedding and head apart, so that the end token can be
+forbidden by weights): `llm_long` with prompts of 512, `llm_lora` with one LoRA of rank 16 on all matrices of
+the layers, `llm_sft` imitation with that LoRA (`steps_sft.py`).
 
 Each side runs in its own process and does one step when told to; the two take turns, so that whatever else
 the machine does hits both alike. A step is everything between two updates: encode the prompts, sample,
@@ -17,6 +22,7 @@ Logging, saving, evaluation and progress bars are off on both.
   from the same function.
 - Both processes get the memory settings that forethought makes for itself (glibc keeps large blocks), TRL's
   through the environment.
+- The most memory that a side has held (resident) is written down for each.
 - Warm-up steps are left out of the medians. The time from the start of a process to the end of its first step
   (Python and imports, load the model, one step) is measured apart, in fresh processes.
 - Checked, and the run fails where one does not hold: on every step as many tokens are sampled and trained as
@@ -34,21 +40,29 @@ import json
 import math
 import os
 import random
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import steps_sft
 from bench_worker import Process
 
+LLM = dict(layers=30, width=576, heads=9, kv_heads=3, mlp=1536, vocabulary=49152, repeats=3)
 ROWS = {  # layers, width, heads, prompts x group, prompt tokens, new tokens
     "small": dict(layers=2, width=64, heads=4, prompts=4, group=4, prompt=64, new=16),
     "wide": dict(layers=4, width=128, heads=4, prompts=8, group=8, prompt=64, new=32),
     "long": dict(layers=4, width=128, heads=4, prompts=8, group=8, prompt=256, new=32),
+    "llm": LLM | dict(prompts=4, group=8, prompt=128, new=64),
+    "llm_long": LLM | dict(prompts=2, group=8, prompt=512, new=64),
+    "llm_lora": LLM | dict(prompts=4, group=8, prompt=128, new=64, rank=16),
+    "llm_sft": LLM | dict(prompts=8, group=1, prompt=170, new=120, rank=16, system=60, imitate=True),
 }
-VOCABULARY = ["<pad>", "<unk>", "<eos>"] + [f"w{i}" for i in range(3, 128)]
+USUAL = ("small", "wide", "long")
 EOS = 2
+ALPHA = 32.0  # of LoRA, on both sides
 LR, BETAS, DECAY, CLIP, EPS = 1e-4, (0.9, 0.95), 0.01, 1.0, 1e-4
 WARM = 2  # steps left out
 GAP = {"fp32": 1e-4, "bf16": 0.2}  # most difference in nats between sampler and trainer
@@ -60,28 +74,33 @@ def share_odd(ids) -> float:
     return sum((i & 1) + i / 1024 for i in ids) / len(ids)
 
 
+def words_of(row: dict) -> list[str]:
+    return ["<pad>", "<unk>", "<eos>", *(f"w{i}" for i in range(3, row.get("vocabulary", 128)))]
+
+
 def prompts_of(row: dict, steps: int) -> list[str]:
-    rng = random.Random(0)
-    return [" ".join(rng.choices(VOCABULARY[3:], k=row["prompt"])) for _ in range(row["prompts"] * steps)]
+    rng, words = random.Random(0), words_of(row)[3:]
+    return [" ".join(rng.choices(words, k=row["prompt"])) for _ in range(row["prompts"] * steps)]
 
 
 def write_model(row: dict, folder: Path) -> None:
     """A Llama with random weights and a word tokenizer, as `from_pretrained` reads them. One hidden dimension
     is a positive constant that no layer writes to, and the head's row of the end token reads it alone, with a
-    large negative weight."""
+    large negative weight (a row that imitates says the end token, and has it like any other)."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
+    words = words_of(row)
     config = LlamaConfig(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(words),
         hidden_size=row["width"],
-        intermediate_size=2 * row["width"],
+        intermediate_size=row.get("mlp", 2 * row["width"]),
         num_hidden_layers=row["layers"],
         num_attention_heads=row["heads"],
-        num_key_value_heads=row["heads"],
-        max_position_embeddings=512,
+        num_key_value_heads=row.get("kv_heads", row["heads"]),
+        max_position_embeddings=1024 if "vocabulary" in row else 512,
         pad_token_id=0,
         eos_token_id=EOS,
         bos_token_id=None,
@@ -93,9 +112,9 @@ def write_model(row: dict, folder: Path) -> None:
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
         model.lm_head.weight[:, 0] = model.lm_head.weight[EOS] = 0
-        model.lm_head.weight[EOS, 0] = -100
+        model.lm_head.weight[EOS, 0] = 0 if row.get("imitate") else -100
     model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -124,10 +143,13 @@ class Line:
 
     def done(self, **facts) -> None:
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        print(json.dumps({"wall": wall, "cpu": cpu, **facts}), file=self.out, flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak, **facts}), file=self.out, flush=True)
 
 
 def ours(args, row: dict, line: Line) -> None:
+    if row.get("imitate"):
+        return steps_sft.ours(args, row, line, words_of(row))
     from forethought.core.metrics import reduce
     from forethought.core.types import Task, Verdict
     from forethought.engines.torch.engine import TorchEngine
@@ -146,7 +168,8 @@ def ours(args, row: dict, line: Line) -> None:
     from forethought.tasks.base import Taskset
     from forethought.workflows.rollout import Rollouts
 
-    index = {word: i for i, word in enumerate(VOCABULARY)}
+    words = words_of(row)
+    index = {word: i for i, word in enumerate(words)}
 
     class Parity(Taskset):
         """Plans alone, of a fixed length: the prompts in order, rewarded by the share of odd token ids."""
@@ -158,7 +181,7 @@ def ours(args, row: dict, line: Line) -> None:
             self.prompts = iter(enumerate(prompts))
 
         def vocabulary(self):
-            return VOCABULARY[3:]
+            return words[3:]
 
         def family(self, rng, levels, split):
             return [
@@ -175,8 +198,12 @@ def ours(args, row: dict, line: Line) -> None:
     engine = TorchEngine(
         from_path(args.model),
         EngineSpec(device="cpu", precision=args.precision, threads=args.threads, kernel_threads=args.threads),
-        AdapterSpec(),
+        AdapterSpec(rank=row.get("rank", 16), alpha=ALPHA),
     )
+    policy = "base"
+    if "rank" in row:
+        policy = "all"
+        engine.fork("base", policy, "adapter")
     spec = Reinforce(
         roles=("plan",),
         until=UntilSpec(steps=args.steps),
@@ -190,11 +217,11 @@ def ours(args, row: dict, line: Line) -> None:
         engine,
         Rollouts(engine, Parity(prompts_of(row, args.steps))),
         spec,
-        {"plan": "base"},
+        {"plan": policy},
         LevelSampler([1]),
         seed=1,
     )
-    engine.prepare("base", spec.optim)
+    engine.prepare(policy, spec.optim)
     for k in range(args.steps):
         line.wait()
         m = reduce(stage.step(k).metrics)
@@ -208,7 +235,9 @@ def ours(args, row: dict, line: Line) -> None:
 
 
 def trl(args, row: dict, line: Line) -> None:
-    """The one place that imports TRL."""
+    """Here and in `steps_sft.py` TRL is imported."""
+    if row.get("imitate"):
+        return steps_sft.trl(args, row, line, words_of(row))
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -280,8 +309,16 @@ def trl(args, row: dict, line: Line) -> None:
         train_dataset=Dataset.from_dict({"prompt": prompts_of(row, args.steps)}),
         processing_class=AutoTokenizer.from_pretrained(args.model),
         callbacks=[TakeTurns()],
+        peft_config=lora(row["rank"]) if "rank" in row else None,
     )
     trainer.train()
+
+
+def lora(rank: int):
+    """As ours: every matrix of the layers."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 # The one that tells them when -------------------------------------------------------------------------------
@@ -323,6 +360,10 @@ class Worker(Process):
 
 
 def check(side: str, row: dict, fact: dict, precision: str) -> None:
+    if row.get("imitate"):
+        if not math.isfinite(fact["loss"]):
+            sys.exit(f"the comparison does not hold: {side} loss is {fact['loss']}")
+        return
     tokens = row["prompts"] * row["group"] * row["new"]
     wrong = [
         f"{what} {fact[what]} tokens of {tokens}" for what in ("sampled", "trained") if fact[what] != tokens
@@ -339,10 +380,11 @@ def measure(name: str, args, folder: Path) -> dict:
     row = ROWS[name]
     model = folder / name
     write_model(row, model)
-    workers = {side: Worker(side, name, model, args, WARM + args.repeats) for side in SIDES}
+    repeats = min(args.repeats, row.get("repeats", args.repeats))
+    workers = {side: Worker(side, name, model, args, WARM + repeats) for side in SIDES}
     took: dict[str, dict[str, list[float]]] = {side: {"wall": [], "cpu": []} for side in SIDES}
     facts = {side: w.first for side, w in workers.items()}
-    for k in range(1, WARM + args.repeats):
+    for k in range(1, WARM + repeats):
         for side, worker in workers.items():
             facts[side] = worker.step()
             check(side, row, facts[side], args.precision)
@@ -351,13 +393,14 @@ def measure(name: str, args, folder: Path) -> dict:
                 took[side]["cpu"].append(facts[side]["cpu"])
     for worker in workers.values():
         worker.close()
-    if abs(facts["ours"]["entropy"] / facts["trl"]["entropy"] - 1) > 0.01:
+    same = "loss" if row.get("imitate") else "entropy"
+    if abs(facts["ours"][same] / facts["trl"][same] - 1) > 0.01:
         sys.exit(
-            f"the comparison does not hold: entropy {facts['ours']['entropy']} here, "
-            f"{facts['trl']['entropy']} there"
+            f"the comparison does not hold: {same} {facts['ours'][same]} here, {facts['trl'][same]} there"
         )
     medians = {side: {clock: statistics.median(v) for clock, v in t.items()} for side, t in took.items()}
     ratio = {clock: medians["trl"][clock] / medians["ours"][clock] for clock in ("wall", "cpu")}
+    ratio["peak"] = facts["trl"]["peak"] / facts["ours"]["peak"]
     return {
         "row": name,
         **row,
@@ -404,7 +447,7 @@ def machine(args) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--rows", default=",".join(USUAL), help=f"of {', '.join(ROWS)}")
     parser.add_argument("--repeats", type=int, default=9, help="measured steps of each side")
     parser.add_argument("--precision", choices=tuple(GAP), default="fp32")
     parser.add_argument("--threads", type=int, default=1)
@@ -437,9 +480,9 @@ def main() -> int:
     )
     print(
         "| row | layers x width | prompts x group | prompt + new | TRL ms | ours ms | ratio | TRL cpu ms | "
-        "ours cpu ms | ratio | load |"
+        "ours cpu ms | ratio | TRL GB | ours GB | load |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             r = measure(name, args, Path(folder))
@@ -452,7 +495,8 @@ def main() -> int:
                 f"+ {r['new']} "
                 f"| {ms['trl', 'wall']:.0f} | {ms['ours', 'wall']:.0f} | {r['ratio']['wall']:.1f} "
                 f"| {ms['trl', 'cpu']:.0f} | {ms['ours', 'cpu']:.0f} | {r['ratio']['cpu']:.1f} | "
-                f"{r['load']:.1f} |",
+                + "".join(f"{r['last_step'][side]['peak'] / 1e9:.1f} | " for side in ("trl", "ours"))
+                + f"{r['load']:.1f} |",
                 flush=True,
             )
         if not args.no_cold:
@@ -461,13 +505,14 @@ def main() -> int:
                 f"\ncold start to the end of the first step (row small): TRL {c['median']['trl']:.1f} s, "
                 f"ours {c['median']['ours']:.1f} s"
             )
-    last = {side: result["rows"][-1]["last_step"][side] for side in SIDES}
-    print(
-        f"checked on every step: {last['ours']['trained']:.0f} tokens sampled and trained on both sides; "
-        f"ours: sampler and trainer "
-        f"differ by at most {last['ours']['gap']:.1e} nats; entropy {last['ours']['entropy']:.3f} and "
-        f"{last['trl']['entropy']:.3f}"
-    )
+    for r in result["rows"]:
+        if not r.get("imitate"):
+            ours_, theirs = (r["last_step"][side] for side in SIDES)
+            print(
+                f"checked on every step of {r['row']}: {ours_['trained']:.0f} tokens sampled and trained on "
+                f"both sides; ours: sampler and trainer differ by at most {ours_['gap']:.1e} nats; entropy "
+                f"{ours_['entropy']:.3f} and {theirs['entropy']:.3f}"
+            )
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))
     return 0
