@@ -53,7 +53,13 @@ static Forest forest_of(const Layer *L, const float *qkv) {
 
 /* ---- work space: packed matrices, what a call shares, then one part a thread, whose last floats a product works in. */
 
-enum { SLICE = 64, PIECES = 4 }; /* rows of a weight's gradient that are one chunk; chunks that a matrix is packed in */
+enum { PIECES = 4, WIDE = 512 }; /* chunks that a matrix is packed in; numbers of a row from which the cache is minded */
+
+/* Rows of a weight's gradient that are one chunk. */
+static int slice_of(const Layer *L) { return L->inner < 2 * WIDE ? 64 : 192; }
+
+/* How far rows of `width` numbers stand apart. Where it is an odd number of the cache's lines, rows share none of its sets. */
+static int apart_of(int width) { return width < WIDE ? width : ((width + 15) / 16 | 1) * 16; }
 
 static int least(int a, int b) { return a < b ? a : b; }
 static long larger_of(long a, long b) { return a > b ? a : b; }
@@ -63,7 +69,7 @@ static long part_of(const Layer *L) {
     int widest = larger_of(larger_of(width_of(L), L->rank), larger_of(L->hidden, L->inner));
     long blocks = BLOCK * (3 * (long)L->hidden + 2 * L->inner + L->heads * L->d), attend = attend_work(&f);
     return larger_of(blocks, attend) + 16 * NR +
-           larger_of(product_work(widest, L->way), transposed_work(SLICE, widest, BLOCK, L->way));
+           larger_of(product_work(widest, L->way), transposed_work(slice_of(L), widest, BLOCK, L->way));
 }
 
 /* Rows whose parts of the gradients are formed together: one block where one thread does it all, so that it stays in the cache. */
@@ -72,7 +78,7 @@ static int rows_at_once(const Layer *L) { return L->threads > 1 ? 8 * BLOCK : BL
 /* Floats that the backward pass shares, for the rows at once. */
 static long shared_of(const Layer *L) {
     long low = 2 * MATRICES * ((long)L->rank * rows_at_once(L) + NR);
-    return rows_at_once(L) * (3 * (long)L->hidden + 3 * (long)L->inner + L->heads * L->d) + 8 * NR + low;
+    return rows_at_once(L) * (2L * L->hidden + apart_of(L->hidden) + 3L * apart_of(L->inner) + L->heads * L->d) + 8 * NR + low;
 }
 
 /* Floats of the adapters' own matrices, packed. */
@@ -240,29 +246,57 @@ typedef struct {
     float *narrow[MATRICES][2]; /* of those rows, [rows, rank]: what goes in times A, and the gradient of what comes out times B */
 } Backward;
 
-/* Where the gradient of matrix m begins of all rows, how far its rows are apart, and what went into it of the rows at once. */
-static const float *grad_of(const Backward *b, int m, long *apart, const float **in) {
+static void act_rows(const Backward *b, int n, const float *gates, const float *up, float *act) {
+    int F = b->L->inner, apart = apart_of(F);
+    if (apart == F) gate((long)n * F, gates, up, act);
+    else
+        for (int i = 0; i < n; i++) gate(F, gates + (long)i * F, up + (long)i * F, act + (long)i * apart);
+}
+
+static void gate_rows(const Backward *b, int n, const float *gates, const float *up, const float *grad, float *d_gate, float *d_up) {
+    int F = b->L->inner, apart = apart_of(F);
+    if (apart == F) gate_backward((long)n * F, gates, up, grad, d_gate, d_up);
+    else
+        for (int i = 0; i < n; i++) {
+            long at = (long)i * F, to = (long)i * apart;
+            gate_backward(F, gates + at, up + at, grad + at, d_gate + to, d_up + to);
+        }
+}
+
+typedef struct {
+    const float *at;
+    long apart;
+} Rows; /* of a matrix, and how far they stand apart */
+
+/* The gradient of what came out of matrix m, and in `in` what went into it, of the rows at once. */
+static Rows grad_of(const Backward *b, int m, Rows *in) {
     const Layer *L = b->L;
-    long A = (long)L->heads * L->d, kv = (long)L->kv_heads * L->d, K = width_of(L), from[] = {0, A, A + kv};
-    *in = m == DOWN ? b->act : m != O ? b->unit : L->row ? b->out : b->kept->out + b->first * A;
-    *apart = m <= V ? K : out_of(L, m);
-    return m <= V ? b->d_qkv + b->first * K + from[m] : m == O ? b->d_middle : m == GATE ? b->d_gate : m == UP ? b->d_up
-                                                                                                     : b->dy + (long)b->first * L->hidden;
+    long A = (long)L->heads * L->d, kv = (long)L->kv_heads * L->d, K = width_of(L), H = L->hidden, F = apart_of(L->inner);
+    *in = m == DOWN ? (Rows){b->act, F} : m != O ? (Rows){b->unit, apart_of(H)} : (Rows){L->row ? b->out : b->kept->out + b->first * A, A};
+    switch (m) {
+    case Q: return (Rows){b->d_qkv + b->first * K, K};
+    case K_: return (Rows){b->d_qkv + b->first * K + A, K};
+    case V: return (Rows){b->d_qkv + b->first * K + A + kv, K};
+    case O: return (Rows){b->d_middle, H};
+    case GATE: return (Rows){b->d_gate, F};
+    case UP: return (Rows){b->d_up, F};
+    default: return (Rows){b->dy + b->first * H, H};
+    }
 }
 
 /* An adapter's narrow factors of some rows. Nothing as wide as the matrix is formed for its gradients. */
 static void narrow_rows(const Backward *b, int m, int local, int n, float *work) {
     const Layer *L = b->L;
     if (!b->g->low[m][0]) return;
-    long apart, at = (long)local * L->rank;
-    const float *in, *grad = grad_of(b, m, &apart, &in);
-    times(L, n, L->rank, in_of(L, m), in + (long)local * in_of(L, m), b->low[m][0], b->narrow[m][0] + at, 0, 0, work);
-    times_apart(L, n, L->rank, out_of(L, m), grad + local * apart, apart, b->low[m][1], b->narrow[m][1] + at, 0, 0, work);
+    long at = (long)local * L->rank;
+    Rows in, grad = grad_of(b, m, &in);
+    times_apart(L, n, L->rank, in_of(L, m), in.at + local * in.apart, in.apart, b->low[m][0], b->narrow[m][0] + at, 0, 0, work);
+    times_apart(L, n, L->rank, out_of(L, m), grad.at + local * grad.apart, grad.apart, b->low[m][1], b->narrow[m][1] + at, 0, 0, work);
 }
 
 static void unit(int n, int H, const float *x, const float *r, const float *w, float *y) {
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < H; j++) y[(long)i * H + j] = x[(long)i * H + j] * r[i] * w[j];
+        for (int j = 0; j < H; j++) y[(long)i * apart_of(H) + j] = x[(long)i * H + j] * r[i] * w[j];
 }
 
 static void add_rows(int n, int width, const float *x, float *into) {
@@ -285,15 +319,16 @@ static void backward_out(void *job, int chunk, int thread) {
     float *spare = b->parts + thread * part_of(L), *d_act = spare + (long)BLOCK * H, *some = d_act + (long)BLOCK * F;
     float *work = some + (long)BLOCK * A;
     float *d_middle = b->d_middle + (long)local * H, *d_unit = b->d_unit + (long)local * H;
-    float *d_gate = b->d_gate + (long)local * F, *d_up = b->d_up + (long)local * F;
+    int wide = apart_of(F);
+    float *d_gate = b->d_gate + (long)local * wide, *d_up = b->d_up + (long)local * wide;
     const float *top = b->dy + from * H, *middle = kept->middle + from * H, *g_in = kept->gate + from * F, *u_in = kept->up + from * F;
     memcpy(d_middle, top, sizeof(float) * n * H);
     times(L, n, F, H, top, b->down, d_act, 0, 0, work);
-    if (b->g->down || b->g->low[DOWN][0]) gate((long)n * F, g_in, u_in, b->act + (long)local * F);
-    gate_backward((long)n * F, g_in, u_in, d_act, d_gate, d_up);
-    if (b->g->gate || b->g->up || b->g->low[GATE][0] || b->g->low[UP][0]) unit(n, H, middle, kept->r2 + from, L->norm2, b->unit + (long)local * H);
-    times(L, n, H, F, d_gate, b->gate, d_unit, 0, 0, work);
-    times(L, n, H, F, d_up, b->up, d_unit, 0, 1, work);
+    if (b->g->down || b->g->low[DOWN][0]) act_rows(b, n, g_in, u_in, b->act + (long)local * wide);
+    gate_rows(b, n, g_in, u_in, d_act, d_gate, d_up);
+    if (b->g->gate || b->g->up || b->g->low[GATE][0] || b->g->low[UP][0]) unit(n, H, middle, kept->r2 + from, L->norm2, b->unit + (long)local * apart_of(H));
+    times_apart(L, n, H, F, d_gate, wide, b->gate, d_unit, 0, 0, work);
+    times_apart(L, n, H, F, d_up, wide, b->up, d_unit, 0, 1, work);
     through_norm(n, H, middle, L->norm2, kept->r2 + from, d_unit, d_middle, spare);
     if ((b->g->o || b->g->low[O][0]) && L->row) gathered(L, from, n, A, kept->out, b->out + (long)local * A);
     for (int m = O; m <= DOWN; m++) narrow_rows(b, m, local, n, work);
@@ -323,46 +358,37 @@ static void backward_in(void *job, int chunk, int thread) {
     float *spare = b->parts + thread * part_of(L), *work = spare + (long)BLOCK * H, *d_unit = b->d_unit + (long)local * H;
     turn(L, L->heads, from, n, b->d_qkv, L->scale, -1);
     turn(L, L->kv_heads, from, n, b->d_qkv + A, 1, -1);
-    if (b->g->qkv || b->g->low[Q][0] || b->g->low[K_][0] || b->g->low[V][0]) unit(n, H, b->x + at, b->kept->r1 + from, L->norm1, b->unit + (long)local * H);
+    if (b->g->qkv || b->g->low[Q][0] || b->g->low[K_][0] || b->g->low[V][0]) unit(n, H, b->x + at, b->kept->r1 + from, L->norm1, b->unit + (long)local * apart_of(H));
     for (int m = Q; m <= V; m++) narrow_rows(b, m, local, n, work);
     times(L, n, H, K, b->d_qkv + from * K, b->qkv, d_unit, 0, 0, work);
     through_norm(n, H, b->x + at, L->norm1, b->kept->r1 + from, d_unit, b->dx + at, spare);
 }
 
-/* Rows [slice * SLICE, ...) of c[M, N] += a^T b over the rows at once; null: not wanted. Returns how many slices c has. */
-static int weight_slice(const Backward *b, int slice, int M, int N, const float *a, long apart, const float *right, float *c, float *work) {
-    int n = c ? (M + SLICE - 1) / SLICE : 0, at = slice * SLICE;
+/* A slice of c[M, N] += a^T right over the rows at once; null: not wanted. Returns how many slices c has. */
+static int weight_slice(const Backward *b, int slice, int M, int N, Rows a, Rows right, float *c, float *work) {
+    int high = slice_of(b->L), n = c ? (M + high - 1) / high : 0, at = slice * high;
     if (slice < 0 || slice >= n) return n;
-    for (int from = 0; from < b->rows; from += BLOCK) {
-        int some = least(SLICE, M - at), rows = rows_of(b->rows, from);
-        const float *left = a + from * apart + at, *other = right + (long)from * N;
-        product_transposed(b->L->way, some, N, rows, left, apart, other, N, c + (long)at * N, N, work);
-    }
+    for (int from = 0; from < b->rows; from += BLOCK)
+        product_transposed(b->L->way, least(high, M - at), N, rows_of(b->rows, from), a.at + from * a.apart + at, a.apart,
+                           right.at + from * right.apart, right.apart, c + (long)at * N, N, work);
     return n;
 }
 
-/* The slices of the adapters' gradients of matrices [first, last]. */
-static int low_slices(const Backward *b, int slice, int first, int last, float *work) {
+/* The slices of the gradients of matrices [first, last]: of the matrix (null: not wanted), then of an adapter on it. */
+static int slices_of(const Backward *b, int slice, int first, int last, float *const *whole, float *work) {
     int n = 0, r = b->L->rank;
     for (int m = first; m <= last; m++) {
-        long apart;
-        const float *in, *grad = grad_of(b, m, &apart, &in);
-        n += weight_slice(b, slice - n, r, in_of(b->L, m), b->narrow[m][1], r, in, b->g->low[m][0], work);
-        n += weight_slice(b, slice - n, out_of(b->L, m), r, grad, apart, b->narrow[m][0], b->g->low[m][1], work);
+        Rows in, grad = grad_of(b, m, &in), into = {b->narrow[m][0], r}, back = {b->narrow[m][1], r};
+        n += weight_slice(b, slice - n, out_of(b->L, m), in_of(b->L, m), grad, in, whole[m - first], work);
+        n += weight_slice(b, slice - n, r, in_of(b->L, m), back, in, b->g->low[m][0], work);
+        n += weight_slice(b, slice - n, out_of(b->L, m), r, grad, into, b->g->low[m][1], work);
     }
     return n;
 }
 
 /* Chunk 0 is the norm's weight and the biases. `slice` counts down through the matrices; asked for none, it says how many there are. */
 static int slices_out(const Backward *b, int slice, float *work) {
-    const Layer *L = b->L;
-    int H = L->hidden, F = L->inner, A = L->heads * L->d, n = 0;
-    const float *out = L->row ? b->out : b->kept->out + (long)b->first * A;
-    n += weight_slice(b, slice - n, H, F, b->dy + (long)b->first * H, H, b->act, b->g->down, work);
-    n += weight_slice(b, slice - n, F, H, b->d_gate, F, b->unit, b->g->gate, work);
-    n += weight_slice(b, slice - n, F, H, b->d_up, F, b->unit, b->g->up, work);
-    n += weight_slice(b, slice - n, H, A, b->d_middle, H, out, b->g->o, work);
-    return n + low_slices(b, slice - n, O, DOWN, work);
+    return slices_of(b, slice, O, DOWN, (float *const[]){b->g->o, b->g->gate, b->g->up, b->g->down}, work);
 }
 
 static void sums_out(void *job, int chunk, int thread) {
@@ -377,8 +403,9 @@ static void sums_out(void *job, int chunk, int thread) {
 }
 
 static int slices_in(const Backward *b, int slice, float *work) {
-    int H = b->L->hidden, K = width_of(b->L), n = weight_slice(b, slice, K, H, b->d_qkv + (long)b->first * K, K, b->unit, b->g->qkv, work);
-    return n + low_slices(b, slice - n, Q, V, work);
+    int H = b->L->hidden, A = out_of(b->L, Q), kv = out_of(b->L, V);
+    float *d = b->g->qkv;
+    return slices_of(b, slice, Q, V, (float *const[]){d, d ? d + (long)A * H : 0, d ? d + (long)(A + kv) * H : 0}, work);
 }
 
 static void sums_in(void *job, int chunk, int thread) {
@@ -402,9 +429,9 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
     b.up = to_pack(&p, 1, 1, H, &L->up, &F, &work), b.o = to_pack(&p, 1, 1, A, &L->o, &H, &work);
     b.qkv = to_pack(&p, 1, 3, H, (const float *[]){L->q, L->k, L->v}, (int[]){A, kv, kv}, &work);
     b.d_out = work, b.d_qkv = b.d_out + (long)L->tokens * A, work = b.d_qkv + (long)L->tokens * K;
-    b.d_middle = work, b.unit = b.d_middle + (long)most * H, b.d_unit = b.unit + (long)most * H + NR; /* a product may read beyond */
-    b.act = b.d_unit + (long)most * H, b.d_gate = b.act + (long)most * F + NR, b.d_up = b.d_gate + (long)most * F;
-    b.out = b.d_up + (long)most * F, work = b.out + (long)most * A + NR;
+    b.d_middle = work, b.unit = b.d_middle + (long)most * H, b.d_unit = b.unit + (long)most * apart_of(H) + NR; /* a product may read beyond */
+    long wide = (long)most * apart_of(F);
+    b.act = b.d_unit + (long)most * H, b.d_gate = b.act + wide + NR, b.d_up = b.d_gate + wide, b.out = b.d_up + wide, work = b.out + (long)most * A + NR;
     for (int m = 0; m < MATRICES; m++) {
         if (!g->low[m][0]) continue;
         int out = out_of(L, m);
