@@ -329,6 +329,20 @@ def test_gradients_of_two_passes_add_up_and_a_pass_repeats_to_the_bit():
     assert all(torch.equal(t.grad, 2 * g) for t, g in zip(given, first, strict=True))
 
 
+@pytest.mark.parametrize("rows", [None, [2, 3, 30]], ids=["all", "some"])
+def test_what_is_computed_again_gives_the_same_bits(rows):
+    """Of two layers in a row, whose room is shared."""
+    case = Case(biases="qkvo", rows=rows, rank=3)
+
+    def run(again: bool) -> list[torch.Tensor]:
+        x, *weights = leaves(case.given, torch.float32)
+        case.shape = case.shape._replace(again=again)
+        y = case.native(x, *weights, *weights)
+        return [y, *torch.autograd.grad(y, [t for t in (x, *weights) if t is not None], case.dy)]
+
+    assert all(map(torch.equal, run(True), run(False)))
+
+
 def test_checkpointing_around_a_layer():
     case = Case(biases="qkv")
     args = [[t for t in leaves(case.given, torch.float32)] for _ in range(2)]

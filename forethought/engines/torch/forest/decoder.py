@@ -94,8 +94,9 @@ class Decoder:
         `recompute` a layer keeps its input alone and computes the rest again in the backward pass."""
         inner = self.inner
         x_NH = inner.embed_tokens(ids_N)
-        if not recompute and native.crew.layers and native.fits(x_NH):
-            if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M)) is not None:
+        if native.crew.layers and native.fits(x_NH):
+            again = recompute or not torch.is_grad_enabled()  # without a backward pass it costs nothing
+            if (out := self._by_kernels(inner, x_NH, positions_N, layout, places_M, again)) is not None:
                 return out
         cos, sin = rotation(inner, x_NH, positions_N)
         for layer in inner.layers:
@@ -112,6 +113,7 @@ class Decoder:
         positions_N: torch.Tensor,
         layout: Layout,
         places_M: torch.Tensor | None,
+        again: bool,
     ) -> torch.Tensor | None:
         """All layers as one function, the last one for the places alone; None where the kernels do not
         compute such layers."""
@@ -131,6 +133,7 @@ class Decoder:
             self.scale,
             bf16,
             native.crew.threads,
+            again,
         )
         x_NH = Layer.apply(
             x_NH,

@@ -11,7 +11,7 @@ Axes: _N tokens of the packed row, _H hidden size, _d size of a head, _S segment
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ class Shape(NamedTuple):
     scale: float
     bf16: bool = False  # products round their factors to bfloat16, as autocast does
     threads: int = 1  # no bit depends on it
+    again: bool = False  # a layer's input alone is kept, and the rest computed again in the backward pass
 
 
 class _Layer(ctypes.Structure):
@@ -148,30 +149,38 @@ class Layer(torch.autograd.Function):
         ctx.asks = None if rows is None else np.bincount(rows, minlength=len(x)).astype(np.uint8)
         ctx.given = spans_S3, rows, shape
         xs, rooms, work = [x.contiguous()], [], None
-        for layer in _layers(ctx, len(x), cos, sin, weights):
-            rooms.append(_room(layer))
-            held, kept = rooms[-1]
+        for i in range(len(weights) // len(GIVEN)):
+            layer = _layer(ctx, i, len(x), cos, sin, weights)
+            held, kept = _room(layer, rooms[0] if rooms and shape.again else None)
+            rooms = [held] if shape.again else [*rooms, held]
             work = _work(layer) if work is None else work
             xs.append(x.new_empty(layer.wanted, x.shape[1]))
             library().ft_layer(
                 ctypes.byref(layer), address(xs[-2]), ctypes.byref(kept), address(xs[-1]), address(work)
             )
-        ctx.save_for_backward(cos, sin, *xs[:-1], *(held for held, _ in rooms), *weights)
+        ctx.save_for_backward(cos, sin, *xs[:-1], *([] if shape.again else rooms), *weights)
         return xs[-1]
 
     @staticmethod
     def backward(ctx: FunctionCtx, dy: torch.Tensor):
         """Gradients of x and of every weight that asks for one, last layer first."""
         cos, sin, *saved = ctx.saved_tensors
-        n = len(saved) // (2 + len(GIVEN))
-        xs, rooms, weights = saved[:n], saved[n : 2 * n], saved[2 * n :]
+        again = ctx.given[2].again
+        n = len(saved) // ((1 if again else 2) + len(GIVEN))
+        xs, rooms, weights = saved[:n], saved[n : -n * len(GIVEN)], saved[-n * len(GIVEN) :]
         wanted, grads, work, dy = ctx.needs_input_grad[6:], [], None, dy.contiguous()
-        for i, layer in reversed(list(enumerate(_layers(ctx, len(xs[0]), cos, sin, weights)))):
+        for i in reversed(range(n)):
+            layer = _layer(ctx, i, len(xs[0]), cos, sin, weights)
             own = slice(i * len(GIVEN), (i + 1) * len(GIVEN))
             into, found = _gradients(weights[own], wanted[own])
             work = _work(layer) if work is None else work
             dx = torch.empty_like(xs[i])
-            kept = _room(layer, rooms[i])[1]
+            held, kept = _room(layer, None if again else rooms[i])
+            if again:  # into `held`
+                y = dy.new_empty(layer.wanted, dx.shape[1])
+                library().ft_layer(
+                    ctypes.byref(layer), address(xs[i]), ctypes.byref(kept), address(y), address(work)
+                )
             library().ft_layer_backward(
                 ctypes.byref(layer),
                 address(xs[i]),
@@ -185,42 +194,42 @@ class Layer(torch.autograd.Function):
         return dy, None, None, None, None, None, *grads
 
 
-def _layers(
+def _layer(
     ctx: FunctionCtx,
+    i: int,
     tokens: int,
     cos: torch.Tensor,
     sin: torch.Tensor,
     weights: Sequence[torch.Tensor | None],
-) -> Iterator[_Layer]:
+) -> _Layer:
+    """Layer `i`; it holds what its adapters make of its matrices, so one is made when its turn comes."""
     spans_S3, rows, shape = ctx.given
-    n = len(weights) // len(GIVEN)
-    for i in range(n):
-        own = weights[i * len(GIVEN) : (i + 1) * len(GIVEN)]
-        last = rows is not None and i == n - 1
-        inner, hidden = own[WEIGHTS.index("gate")].shape
-        low = own[len(WEIGHTS) :]
-        whole = own[: len(WEIGHTS)] if all(x is None for x in low) else merged(own)
-        asked = (len(rows), rows, ctx.asks) if last else (tokens, None, None)
-        layer = _Layer(
-            tokens,
-            hidden,
-            shape.heads,
-            shape.kv_heads,
-            shape.d,
-            inner,
-            len(spans_S3),
-            way_of(shape.bf16),
-            shape.threads,
-            shape.eps,
-            shape.scale,
-            address(spans_S3),
-            asked[0],
-            *map(address, (*asked[1:], cos, sin, *whole)),
-            next((len(A) for A in low[::2] if A is not None), 0),
-            *map(address, low),
-        )
-        layer.holds = whole  # what it points to
-        yield layer
+    own = weights[i * len(GIVEN) : (i + 1) * len(GIVEN)]
+    last = rows is not None and (i + 1) * len(GIVEN) == len(weights)
+    inner, hidden = own[WEIGHTS.index("gate")].shape
+    low = own[len(WEIGHTS) :]
+    whole = own[: len(WEIGHTS)] if all(x is None for x in low) else merged(own)
+    asked = (len(rows), rows, ctx.asks) if last else (tokens, None, None)
+    layer = _Layer(
+        tokens,
+        hidden,
+        shape.heads,
+        shape.kv_heads,
+        shape.d,
+        inner,
+        len(spans_S3),
+        way_of(shape.bf16),
+        shape.threads,
+        shape.eps,
+        shape.scale,
+        address(spans_S3),
+        asked[0],
+        *map(address, (*asked[1:], cos, sin, *whole)),
+        next((len(A) for A in low[::2] if A is not None), 0),
+        *map(address, low),
+    )
+    layer.holds = whole
+    return layer
 
 
 def merged(own: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
