@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="", help="a folder; by default a tiny model is made")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--prompts", type=int, default=4, help="of a step")
     parser.add_argument("--group", type=int, default=8, help="completions of a prompt")
     parser.add_argument("--most", type=int, default=16, help="tokens of a completion")
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), args)
         found: dict[str, list[dict]] = {side: [] for side in SIDES}
-        for seed in range(args.seeds):
+        for seed in range(args.first, args.first + args.seeds):
             for side in SIDES:
                 found[side].append(once(args, Path(folder), side, seed))
                 print(f"{side} seed {seed}: {found[side][-1]['seconds']:.1f} s of steps", file=sys.stderr)
