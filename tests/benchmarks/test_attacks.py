@@ -513,12 +513,12 @@ def test_the_subjects_cover_every_layout_precision_and_kind_of_stage():
 @pytest.mark.parametrize(
     ("name", "scale"),
     [
-        ("kills", 0.004),
-        ("damage", 0.008),
-        ("fuzz", 0.002),
+        ("kills", 0.002),
+        ("damage", 0.004),
+        ("fuzz", 0.001),
         ("models", 0.03),
-        ("environments", 0.02),
-        ("limits", 0.1),
+        ("environments", 0.01),
+        ("limits", 0.05),
         ("writers", 0.05),
         ("texts", 0.02),
     ],

@@ -45,7 +45,9 @@ def test_resumed_between_two_updates(layout, precision, kernels, tmp_path, monke
     """In the reinforce stage: the first resume samples from weights that have moved."""
     lively(monkeypatch)
     chosen = LAYOUTS[layout]
-    chosen = replace(chosen, engine=replace(chosen.engine, precision=precision))
+    chosen = replace(
+        chosen, engine=replace(chosen.engine, precision=precision), save=replace(chosen.save, every=4)
+    )
     wanted, (moment, *_) = straight(chosen, tmp_path, saved(4))
     assert goes_on(moment, wanted)
     facts = json.loads((moment.folder / "summary.json").read_text())["machine"]
