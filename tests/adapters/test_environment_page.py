@@ -22,6 +22,7 @@ from forethought.runs.run import train
 
 PAGE = EXAMPLES.parent / "docs" / "external-environments.md"
 FOLDERS = ("gymnasium", "trl_environment", "mcp", "openenv", "verifiers")
+NODE = ("playwright",)  # needs a browser: tests/adapters/test_playwright.py
 NEEDS = {
     "gymnasium": "gymnasium",
     "mcp": "mcp.server.mcpserver",
@@ -66,7 +67,7 @@ def test_the_recipes_of_the_page_are_recipes():
         assert recipe.workflow.name == "act_only"
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, *NODE])
 def test_the_lines_of_an_example_are_counted(folder):
     def lines(path: Path) -> int:
         text = path.read_text(encoding="utf-8")

@@ -8,9 +8,15 @@ Its tools are the act grammar (`tools.py`). A server knows no tasks and no rewar
 of its tools play these parts; they are hidden from the model:
 
     reset       called first, with the task's seed and level where it takes them; its text is the observation
-    score       called last; its text is the number that the episode earned
+    score       called last; its text, or the first line of it that is a number, is what the episode earned
     finish      name of the tool that ends an episode ("finish"); it exists here alone
-    after       called after each action, for what the model sees next (a snapshot of a page)
+    after       called after the reset and each action, for what the model sees next (a snapshot of a page)
+
+A tool that is not made for its part takes it with arguments, in whose texts {seed} and {level} are the
+task's; it is still the model's, too, unless `hide` has it:
+
+    reset = { tool = "browser_navigate", arguments = { url = "http://127.0.0.1:8000/?seed={seed}" } }
+    score = { tool = "browser_evaluate", arguments = { function = "() => window.score" } }
 
 With `reset`, a server is used again for the next episode; without, each episode has a fresh one.
 
@@ -55,18 +61,27 @@ class Mcp(OfTools):
         self.address = rest
         self.where_from = _parameters(rest)
         self.name = "mcp"
-        self.reset_tool, self.score_tool = options.text("reset"), options.text("score")
+        self.reset_tool, self._to_reset = options.call("reset")
+        self.score_tool, self._to_score = options.call("score")
         self.after, self.judges = options.text("after"), bool(self.score_tool)
         self._idle: list[Server] = []
         self.tools = once(self._first())
         self._digest = _digest(self.tools)
         known = {tool.name: tool for tool in self.tools}
-        parts = {"reset": self.reset_tool, "score": self.score_tool, "after": self.after}
-        for option, name in parts.items():
+        parts = {
+            "reset": (self.reset_tool, self._to_reset),
+            "score": (self.score_tool, self._to_score),
+            "after": (self.after, {}),
+        }
+        for option, (name, given) in parts.items():
             if name and name not in known:
                 options.refuse(option, unknown("tool of this server", name, known))
-        shown = [tool for tool in self.tools if tool.name not in parts.values()]
-        self.speak(shown, options, WHERE)
+            takes = known[name].schema.get("properties", {}) if name else {}
+            for key in given:
+                if key not in takes:
+                    options.refuse(f"{option}.arguments", unknown(f"argument of {name}", key, takes))
+        own = [name for name, given in parts.values() if not given]
+        self.speak([tool for tool in self.tools if tool.name not in own], options, WHERE)
         self._reset_takes = (
             set(known[self.reset_tool].schema.get("properties", {})) if self.reset_tool else ()
         )
@@ -89,9 +104,14 @@ class Mcp(OfTools):
         """An episode on a server of its own, or on one that another episode has given back."""
         return McpSession(self)
 
-    def told(self, seed: int, level: int) -> dict[str, int]:
+    def to_reset(self, seed: int, level: int) -> dict[str, Any]:
         """Arguments of the tool that resets."""
-        return {k: v for k, v in (("seed", seed), ("level", level)) if k in self._reset_takes}
+        told = {k: v for k, v in (("seed", seed), ("level", level)) if k in self._reset_takes}
+        return told | _filled(self._to_reset, seed, level)
+
+    def to_score(self, seed: int, level: int) -> dict[str, Any]:
+        """Arguments of the tool that scores."""
+        return _filled(self._to_score, seed, level)
 
     async def take(self) -> Server:
         """A server that runs, and has the tools with which the run began."""
@@ -232,16 +252,18 @@ class McpSession:
     def __init__(self, adapter: Mcp):
         self._adapter = adapter
         self._server: Server | None = None
+        self._seed = self._level = 0
 
     async def reset(self, seed: int, level: int) -> Shown:
         """Take a server, and call the tool that resets."""
-        self._server = await self._adapter.take()
+        self._server, self._seed, self._level = await self._adapter.take(), seed, level
         if not self._adapter.reset_tool:
             return Shown()
-        asked = self._adapter.told(seed, level)
+        asked = self._adapter.to_reset(seed, level)
         answer = _answer(await self._server.call(self._adapter.reset_tool, asked))
         if answer.reason:
             raise ConnectionError(f"{self._adapter.reset_tool} failed: {answer.reason}")
+        answer = await self._and_after(answer)
         return Shown(text=answer.text, images=answer.images)
 
     async def step(self, call: Call) -> Answer:
@@ -250,23 +272,27 @@ class McpSession:
             return Answer(text=str(call.named.get("answer", "")), terminated=True, parts=_parts())
         assert self._server is not None
         answer = _answer(await self._server.call(call.name, call.named))
-        if self._adapter.after and not answer.reason:
-            more = _answer(await self._server.call(self._adapter.after, {}))
-            text = "\n".join(part for part in (answer.text, more.text) if part)
-            return Answer(text=text, images=(*answer.images, *more.images)[:MOST_IMAGES], parts=answer.parts)
-        return answer
+        return answer if answer.reason else await self._and_after(answer)
+
+    async def _and_after(self, answer: Answer) -> Answer:
+        assert self._server is not None
+        if not self._adapter.after:
+            return answer
+        more = _answer(await self._server.call(self._adapter.after, {}))
+        text = "\n".join(part for part in (answer.text, more.text) if part)
+        return Answer(text=text, images=(*answer.images, *more.images)[:MOST_IMAGES], parts=answer.parts)
 
     async def score(self) -> float | None:
         """What the tool that scores says; None where there is none."""
         if not self._adapter.score_tool:
             return None
         assert self._server is not None
-        said = _answer(await self._server.call(self._adapter.score_tool, {}))
-        try:
-            return float(said.text)
-        except ValueError:
-            message = f"{self._adapter.score_tool} gave {said.text[:60]!r}, not a number"
-            raise ConnectionError(message) from None
+        asked = self._adapter.to_score(self._seed, self._level)
+        said = _answer(await self._server.call(self._adapter.score_tool, asked))
+        for line in (said.text, *said.text.splitlines()):
+            with suppress(ValueError):
+                return float(line)
+        raise ConnectionError(f"{self._adapter.score_tool} gave {said.text[:60]!r}, not a number")
 
     async def close(self) -> None:
         """Give the server back, or end it."""
@@ -326,6 +352,12 @@ def _either(value: Any, *names: str) -> Any:
 def _tool(tool: Any) -> Tool:
     schema = _either(tool, "input_schema", "inputSchema")
     return Tool(name=tool.name, description=tool.description or "", schema=dict(schema or {}))
+
+
+def _filled(given: Mapping[str, Any], seed: int, level: int) -> dict[str, Any]:
+    """Arguments whose texts say the task's numbers."""
+    fill = lambda text: text.replace("{seed}", str(seed)).replace("{level}", str(level))  # noqa: E731
+    return {key: fill(value) if isinstance(value, str) else value for key, value in given.items()}
 
 
 def _digest(tools: list[Tool]) -> str:

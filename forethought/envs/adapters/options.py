@@ -64,6 +64,19 @@ class Options:
             self.refuse(name, f"expected a table, found {value!r:.80}")
         return dict(value)
 
+    def call(self, name: str) -> tuple[str, dict[str, Any]]:
+        """A tool and the arguments that it is always called with: its name, or { tool = ..., arguments = ...
+        }; ("", {}) where the key is absent."""
+        value = self._get(name, "")
+        if not isinstance(value, Mapping):
+            return self.text(name), {}
+        inner = Options(value, self.address(name))
+        tool, arguments = inner.text("tool"), inner.mapping("arguments")
+        if not tool:
+            inner.refuse("tool", "names no tool")
+        inner.need_known()
+        return tool, arguments
+
     def function(self, name: str) -> Callable[..., Any] | None:
         """What `file.py:name` or `package.module:name` names; None where the key is absent."""
         text = self.text(name)

@@ -95,14 +95,15 @@ class Trl(Tools):
 
 @dataclass(frozen=True, kw_only=True)
 class Mcp(Tools):
-    reset: str | None = None
-    """The tool that begins an episode; it gets `seed` and `level` if it takes them. Absent: each episode
-    starts a server."""
-    score: str | None = None
-    """The tool that is called last; its text is the number that the episode earned. Absent: nobody judges
-    the episode."""
+    reset: str | dict[str, Any] | None = None
+    """The tool that begins an episode; it gets `seed` and `level` if it takes them. With other arguments:
+    `{ tool = ..., arguments = { ... } }`, in whose texts {seed} and {level} stand for the task's. Absent:
+    each episode starts a server."""
+    score: str | dict[str, Any] | None = None
+    """The tool that is called last, as `reset` is; its text, or the first line of it that is a number, is
+    what the episode earned. Absent: nobody judges the episode."""
     after: str | None = None
-    """The tool that is called after each action, for what the model sees next."""
+    """The tool that is called after the reset and after each action, for what the model sees next."""
 
 
 @dataclass(frozen=True, kw_only=True)
