@@ -84,7 +84,7 @@ def asked(path):
     return found
 
 
-METHODS = ("text", "flag", "whole", "number", "chosen", "names", "mapping", "function")
+METHODS = ("text", "flag", "whole", "number", "chosen", "names", "mapping", "function", "call")
 TELLER, TOOLS = "envs/adapters/tell.py", "envs/adapters/tools.py"
 READ = [
     (environments.Environment, "tasks/environment/taskset.py", ()),

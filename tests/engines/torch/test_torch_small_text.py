@@ -230,7 +230,7 @@ def test_a_planner_of_its_own_has_the_same_words(recipe):
 
 
 def test_a_mark_of_one_byte_is_no_special_token():
-    """An observation that holds the action "1" would else be refused: it could not be told from the action."""
+    """An observation with the action "1" would else be refused: it could not be told from the action."""
     tokenizer = tokenizer_of_texts(["abab"], 300, ["1", "<plan>"])
     assert tokenizer.convert_tokens_to_ids("1") not in special_of(tokenizer)
     assert tokenizer.convert_tokens_to_ids("<plan>") in special_of(tokenizer)
