@@ -50,12 +50,19 @@ def _text(levels: Sequence[int], **options) -> Taskset:
     return Text(tuple(levels), **options)
 
 
+def _web(levels: Sequence[int], **options) -> Taskset:
+    from forethought.tasks.web.taskset import Web
+
+    return Web(tuple(levels), **options)
+
+
 TASKSETS = {
     "desk": _desk,
     "blocksworld": _blocksworld,
     "math": _math,
     "text": _text,
     "environment": _environment,
+    "web": _web,
 }
 TO_MEASURE = TASKSETS | {"math": _math_to_measure}
 

@@ -79,5 +79,7 @@ def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
 def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
     """The oracle's texts for `role`, turn by turn."""
     if role == "plan":
-        return [needed(taskset, Oracle, "plan_then_act").oracle_plan(task)]
+        first = needed(taskset, Oracle, "plan_then_act").oracle_plan(task)
+        later = [turn.text for turn in demonstration(taskset, task) if turn.role == role][1:]
+        return [first, *later]
     return [turn.text for turn in demonstration(taskset, task) if turn.role == role]

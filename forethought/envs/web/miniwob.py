@@ -53,6 +53,7 @@ LISTS = {"web-12": WEB_12, "miniwob-56": MINIWOB_56}
 BEGIN = """([seed]) => {
   if (core.ownTime === undefined) core.ownTime = core.EPISODE_MAX_TIME;
   core.EPISODE_MAX_TIME = LIMIT;
+  if (document.activeElement) document.activeElement.blur(); // a used page begins as a fresh one
   core.endEpisode(0);
   Math.seedrandom(String(seed));
   core.startEpisodeReal();
@@ -111,4 +112,5 @@ def site(limit: Limit = "none") -> Site:
         address=address,
         begin=BEGIN.replace("LIMIT", "core.ownTime" if limit == "original" else "1e8"),
         look=LOOK,
+        over="() => [WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL]",
     )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from forethought.envs.web.browser import LEFT, Browser, Lost, Page
@@ -76,6 +76,7 @@ class Site:
     address: Callable[[str], str]
     begin: str = ""
     look: str = "([seed, refs]) => forethought.snapshot(seed, refs)"
+    over: str = "() => [false, 0]"  # a script that says whether the episode is over, and its raw reward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,19 +115,30 @@ class Episode:
         await self._call("([gap, most]) => forethought.rest(gap, most)", self._waits())
         self._looks += 1
         found = await self._call(self.site.look, [(self._seed * 1009 + self._looks) % 2**31, self.refs])
-        if self._at.left:
-            self._at.status = "navigated"
-            raise Lost("navigated", LEFT)
+        self._stay()
         self.snapshot = read(found)
         return self.snapshot
 
-    async def act(self, action: Action) -> Done:
-        """Carry the action out, and look. ValueError for an op or a value that no page takes."""
+    async def act(self, action: Action, look: bool = True) -> Done:
+        """Carry the action out, and look (`look` false: ids stay as they are). ValueError for an op or a
+        value that no page takes."""
         check(action)
         status = await (self._mouse(action) if self.events == "mouse" else self._script(action))
         why = REASONS.get(status, "")
         status = "refused" if status in REFUSED else status or "done"
-        return Done(status=status, snapshot=await self.look(), reason=why)
+        return Done(status=status, snapshot=await (self.look() if look else self._over()), reason=why)
+
+    async def _over(self) -> Snapshot:
+        """The last snapshot, whose ids still hold, and whether the episode is over."""
+        await self._call("([gap, most]) => forethought.rest(gap, most)", self._waits())
+        done, raw = await self._call(self.site.over)
+        self._stay()
+        return replace(self.snapshot, done=bool(done), raw=float(raw))
+
+    def _stay(self) -> None:
+        if self._at.left:
+            self._at.status = "navigated"
+            raise Lost("navigated", LEFT)
 
     async def picture(self) -> bytes:
         """The page as a PNG."""

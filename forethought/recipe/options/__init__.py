@@ -11,13 +11,22 @@ from typing import Any
 
 from forethought.recipe.options.environments import ADAPTERS, Environment
 from forethought.recipe.options.texts import Math, Text
+from forethought.recipe.options.web import Web
 from forethought.recipe.options.words import Blocksworld, Desk
 
 TASKSETS: Mapping[str, type] = MappingProxyType(
-    {"desk": Desk, "blocksworld": Blocksworld, "math": Math, "text": Text, "environment": Environment}
+    {
+        "desk": Desk,
+        "blocksworld": Blocksworld,
+        "math": Math,
+        "text": Text,
+        "environment": Environment,
+        "web": Web,
+    }
 )
 PATHS = {
     "desk": (),
+    "web": (),
     "math": ("train", "eval", "demos"),
     "blocksworld": ("exclude",),
     "environment": ("rows",),

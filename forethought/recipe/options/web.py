@@ -1,0 +1,24 @@
+"""Options of the shipped taskset `web`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Web:
+    tasks: str | tuple[str, ...] = "web-12"
+    """Tasks of MiniWoB++: a list (`web-12`) or names. Each must have demonstrations in the file."""
+    pages: Literal["auto", "recorded", "eval", "live"] = "auto"
+    """Where acts are carried out. `recorded`: nowhere, an act is right where it is the oracle's on that page.
+    `eval`: evaluation is judged by the page in Chromium, training by recordings. `live`: both in Chromium.
+    `auto`: `eval` where a Chromium is found, else `recorded`."""
+    browser: str = ""
+    """The path of a Chromium. Absent: the system's, else Playwright's own."""
+    events: Literal["js", "mouse"] = "js"
+    """`js` dispatches events on the element itself; `mouse` moves a pointer and types on a keyboard."""
+    limit: Literal["none", "original"] = "none"
+    """The time limit of an episode: none, or the page's own."""
+    attempts: int = 6
+    """Most pages of an episode: a plan and its acts are one attempt."""

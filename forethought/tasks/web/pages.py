@@ -1,0 +1,114 @@
+"""The environments of `web`: the page in Chromium, and its recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forethought.core.types import Outcome, Task
+from forethought.envs.adapters.bridge import Bridge
+from forethought.envs.base import Environment, Observation
+from forethought.envs.web import miniwob
+from forethought.envs.web.browser import Browser
+from forethought.envs.web.page import Episode
+from forethought.interface.actions import Action
+from forethought.interface.elements import Line
+from forethought.interface.result import Refusal
+from forethought.tasks.web.demonstrations import value_of
+from forethought.tasks.web.words import Act, Full
+
+AGAIN = "the page asks for more"  # which is no mistake: the next plan is for the new page
+
+
+class Recorded(Environment):
+    """A recorded episode: acts are right where they are the oracle's on that page, and lead to the next one.
+    Nothing is carried out, so another way to the same end counts as wrong."""
+
+    def __init__(self, state: Any, stop: str):
+        self.state, self.stop, self.at = state, stop, 0
+
+    def reset(self, task: Task, seed: int) -> None:
+        """The first page is the task's prompt."""
+        self.speech, _ = self.state.begin()
+
+    def step(self, action: str) -> Outcome:
+        """The acts of one page."""
+        page = self.state.shown.pages[self.at]
+        read = self.speech.read_acts(action, self.stop)
+        if isinstance(read, Refusal):
+            return Outcome(done=True, reason=str(read))
+        wanted = [(s.op, ref, s.value) for s, ref in zip(page.steps, page.refs, strict=False)]
+        for number, (want, act) in enumerate(zip(wanted, read.value, strict=False), 1):
+            if want != (act.op, act.ref, act.value):
+                return Outcome(
+                    done=True, reason=f"act {number}: {act.op} on another element or with another value"
+                )
+        if len(read.value) < len(wanted):
+            return Outcome(done=True, reason=f"{len(read.value)} acts where {len(wanted)} are needed")
+        self.at += 1
+        if self.at == len(self.state.shown.pages):
+            return Outcome(done=True, success=True)
+        seen = self.speech.page(self.state.shown.pages[self.at].lines)
+        return Outcome(done=False, observation=seen, reason=AGAIN)
+
+
+class Live(Environment):
+    """The page itself: it is played from the beginning with the seed of the task, and judges. After the acts
+    of a plan, or one that could not be carried out, the page is shown as it is, for the next plan."""
+
+    def __init__(
+        self, state: Any, attempts: int, stop: str, events: str, limit: str, bridge: Bridge, browser: Browser
+    ):
+        self.state, self.attempts, self.stop, self.bridge = state, attempts, stop, bridge
+        self.episode = Episode(browser, miniwob.site(limit), events)  # type: ignore[arg-type]
+        self.taken = 0
+
+    async def reset(self, task: Task, seed: int) -> Observation:  # type: ignore[override]
+        """The first page must be the one that was recorded: the prompt was made of it."""
+        shown = self.state.shown
+        seen = await self.bridge.there(self.episode.reset(shown.task, shown.seed))
+        self.speech, _ = self.state.begin()
+        recorded = [(x.role, x.name, x.state) for x in shown.pages[0].lines]
+        if [(x.role, x.name, x.state) for x in seen.lines] != recorded:
+            raise RuntimeError(f"{shown.task}, seed {shown.seed}: the page is not the one that was recorded")
+        self.lines: tuple[Line, ...] = seen.lines
+        # ids stand for lines, in order: those of the recording are those of the page
+        self.ref = {own.ref: x.ref for own, x in zip(shown.pages[0].lines, seen.lines, strict=True)}
+        return Observation()
+
+    async def step(self, action: str) -> Outcome:  # type: ignore[override]
+        """Carry the acts out, one after the other, until the page says that it is over."""
+        self.taken += 1
+        read = self.speech.read_acts(action, self.stop)
+        if isinstance(read, Refusal):
+            return await self._next(str(read))
+        for number, act in enumerate(read.value, 1):
+            done = await self.bridge.there(self.episode.act(self._action(act), look=False))
+            if done.status != "done":
+                return await self._next(f"act {number}: {done.status}, {done.reason}")
+            if done.snapshot.done:
+                return self._over(done.snapshot.raw)
+        return await self._next(AGAIN)
+
+    async def close(self) -> None:  # type: ignore[override]
+        """Give the page back."""
+        await self.bridge.there(self.episode.close())
+
+    def _action(self, act: Act) -> Action:
+        ref = self.ref.get(act.ref, "")
+        line = next((x for x in self.lines if ref and x.ref == ref), None)
+        return Action(op=act.op, id=ref, value=value_of(act, line, self.lines))
+
+    async def _next(self, reason: str) -> Outcome:
+        if self.taken >= self.attempts:
+            return Outcome(done=True, reason=f"no end within {self.attempts} attempts; at last: {reason}")
+        seen = await self.bridge.there(self.episode.look())
+        if seen.done:
+            return self._over(seen.raw)
+        self.lines, self.ref = seen.lines, {x.ref: x.ref for x in seen.lines if x.ref}
+        try:
+            return Outcome(done=False, observation=self.speech.page(seen.lines), reason=reason)
+        except Full as full:
+            return Outcome(done=True, reason=f"the page cannot be said: {full}")
+
+    def _over(self, raw: float) -> Outcome:
+        return Outcome(done=True, success=raw >= 1, reason="" if raw >= 1 else f"the page says {raw:g}")

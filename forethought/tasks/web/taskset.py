@@ -1,0 +1,273 @@
+"""`web`: tasks on pages (MiniWoB++, arXiv 1802.08802). A planner says what in words, a grounder finds it.
+
+    prompt   :text Username :textbox Username e7 ... :button Login e31 @ask Enter the username w12 and ...
+    plan     type :textbox Username @= w12 @; click :button Login </plan>          no ids
+    act      type e7 @= w12 @; click e31 </act>                                    exact
+    then     the page as it is now, if the episode is not over, and the next plan
+
+Tasks and demonstrations come from a file of episodes that the oracles played in Chromium: training needs no
+browser. Evaluation plays the same episodes again in Chromium and lets the page judge, where there is one
+(`task.pages`); without one an act counts as right where it is the oracle's on the recorded page. Level =
+steps of the oracle's path. A task's prompt is drawn anew each time (slots and ids, `words.py`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from forethought.core.errors import RecipeError, unknown
+from forethought.core.types import Task, Turn, Verdict
+from forethought.envs.adapters.bridge import Bridge
+from forethought.envs.base import Environment
+from forethought.envs.web import miniwob
+from forethought.envs.web.browser import Browser, program
+from forethought.interface.elements import ground
+from forethought.interface.result import Parsed, Refusal, verdict
+from forethought.recipe.options import defaults
+from forethought.recipe.options.web import Web as Options
+from forethought.tasks.base import Split, Taskset
+from forethought.tasks.web import words
+from forethought.tasks.web.demonstrations import Shown, read
+from forethought.tasks.web.pages import Live, Recorded
+from forethought.tasks.web.words import ASK, Act, Speech
+
+FILE = "demonstrations.jsonl.gz"
+FIRST = 100_000  # seeds from here on train, those below evaluate
+DRAWS = 10_000  # prompts that one episode can be drawn as
+ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
+STOPS = {"plan": "</plan>", "act": "</act>"}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The `state` of a task: the episode, and the seed of its words."""
+
+    shown: Shown
+    words: str
+
+    def begin(self) -> tuple[Speech, str]:
+        """The speech after the first page and the question, and the prompt."""
+        speech = Speech(self.words)
+        page = speech.page(self.shown.pages[0].lines)
+        return speech, f"{page} {ASK} {speech.said(self.shown.utterance)}"
+
+
+def length(shown: Shown) -> int:
+    """Steps of the oracle's path."""
+    return sum(len(page.refs) for page in shown.pages)
+
+
+@lru_cache(4)
+def episodes(path: Path) -> tuple[Shown, ...]:
+    """All of a file."""
+    return tuple(read(path))
+
+
+class Web(Taskset):
+    """See the module; `recipe.options.web` says what the options are."""
+
+    name = "web"
+    drawn = True
+    stops, opens = STOPS, {"plan": "<plan>"}
+
+    def __init__(self, levels: Sequence[int] = (), **options: Any):
+        known = defaults(Options)
+        for key in options:
+            if key not in known:
+                raise RecipeError(f"task.{key}", unknown("option of web", key, known))
+        said = known | options
+        self.tasks = miniwob.chosen(said["tasks"])
+        self.events, self.limit, self.attempts = said["events"], said["limit"], said["attempts"]
+        for key, some in (
+            ("pages", ("auto", "recorded", "eval", "live")),
+            ("events", ("js", "mouse")),
+            ("limit", ("none", "original")),
+        ):
+            if said[key] not in some:
+                raise RecipeError(f"task.{key}", unknown("choice", str(said[key]), some))
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise RecipeError("task.attempts", f"at least 1 is needed, found {self.attempts!r}")
+        self.pages, self.notes = _where(said["pages"], said["browser"])
+        self._path = said["browser"]
+        found = [
+            one
+            for one in episodes(Path(str(files("forethought.tasks.web"))) / FILE)
+            if one.task in self.tasks
+        ]
+        if missing := set(self.tasks) - {one.task for one in found}:
+            raise RecipeError("task.tasks", f"{min(missing)} has no demonstrations in the file that ships")
+        held_out = Counter(length(one) for one in found if one.seed < FIRST)
+        top = max((n for n, count in held_out.items() if count >= ENOUGH), default=max(held_out))
+        self._found: dict[tuple[int, Split], list[Shown]] = {}
+        for one in found:
+            split: Split = "train" if one.seed >= FIRST else "eval"
+            self._found.setdefault((min(length(one), top), split), []).append(one)
+        trains, held = ({level for level, of in self._found if of == split} for split in ("train", "eval"))
+        self.levels = tuple(sorted(trains & held))  # what cannot be measured is not trained
+        super().__init__(levels)
+        self.turns = self.attempts
+        self.budgets = _budgets(found)
+        self._bridge, self._browser = Bridge(), None
+
+    def vocabulary(self) -> list[str]:
+        """Pieces, slots, ids, roles, operations."""
+        return [*words.vocabulary(), *self.opens.values(), *self.stops.values()]
+
+    def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
+        """One episode per entry of `levels`, in words drawn anew."""
+        tasks = []
+        for level in levels:
+            there = self._found.get((level, split))
+            if level not in self.levels or not there:
+                raise RecipeError("task.levels", f"web has no episode of level {level} for {split}")
+            shown = rng.choice(there)
+            state = Drawn(shown, f"{shown.task}/{shown.seed}/{rng.randrange(DRAWS)}")
+            prompt = state.begin()[1]
+            tasks.append(
+                Task(id=state.words, taskset=self.name, level=level, context="", prompt=prompt, state=state)
+            )
+        return tasks
+
+    def origin(self, task: Task) -> str:
+        """The name of the page."""
+        return task.state.shown.task
+
+    # ---- oracle
+
+    def oracle_plan(self, task: Task) -> str:
+        """The plan of the first page."""
+        return task.state.begin()[0].plan(task.state.shown.pages[0].steps, self.stops["plan"])
+
+    def demonstrate(self, task: Task) -> list[Turn]:
+        """Of each page: the plan, the acts, and the page that comes next."""
+        speech = task.state.begin()[0]
+        turns: list[Turn] = []
+        for i, page in enumerate(task.state.shown.pages):
+            if i:
+                turns.append(Turn(role=None, text=speech.page(page.lines)))
+            turns.append(Turn(role="plan", text=speech.plan(page.steps, self.stops["plan"])))
+            turns.append(Turn(role="act", text=speech.act(acts_of(page), self.stops["act"])))
+        return turns
+
+    # ---- verdicts
+
+    def parse_plan(self, task: Task, text: str) -> Verdict:
+        """A plan in the words of this page."""
+        return verdict(task.state.begin()[0].read_plan(text, self.stops["plan"]))
+
+    def judge_plan(self, task: Task, text: str) -> Verdict:
+        """The plan, carried out by the exact grounder on the first page, does what the oracle's does. What
+        comes on later pages is planned there."""
+        read = task.state.begin()[0].read_plan(text, self.stops["plan"])
+        if isinstance(read, Refusal):
+            return verdict(read)
+        page = task.state.shown.pages[0]
+        found = grounded(read.value, page.lines)
+        if isinstance(found, str):
+            return Verdict(score=0.0, reason=found)
+        return compared(found, acts_of(page))
+
+    def meaning(self, task: Task, text: str) -> str:
+        """Its steps."""
+        read = task.state.begin()[0].read_plan(text, self.stops["plan"])
+        return str(read.value) if isinstance(read, Parsed) else " ".join(text.split())
+
+    def follows(self, task: Task, plan: str, acts: list[str]) -> Verdict:
+        """1 where the acts of the first page are what the exact grounder makes of the plan."""
+        speech = task.state.begin()[0]
+        read, done = speech.read_plan(plan, self.stops["plan"]), speech.read_acts(acts[0], self.stops["act"])
+        for one in (read, done):
+            if isinstance(one, Refusal):
+                return verdict(one)
+        found = grounded(read.value, task.state.shown.pages[0].lines)  # type: ignore[union-attr]
+        return Verdict(score=0.0, reason=found) if isinstance(found, str) else compared(done.value, found)  # type: ignore[union-attr]
+
+    def environment(self, task: Task, noise: bool) -> Environment:
+        """The page in Chromium, or its recording."""
+        evaluates = task.state.shown.seed < FIRST
+        if self.pages == "live" or (self.pages == "eval" and evaluates):
+            return Live(
+                task.state,
+                self.attempts,
+                self.stops["act"],
+                self.events,
+                self.limit,
+                self._bridge,
+                self.shared,
+            )
+        return Recorded(task.state, self.stops["act"])
+
+    @cached_property
+    def shared(self) -> Browser:
+        """The browser of all episodes, which starts with the first page."""
+        self._browser = Browser(self._path, skip=miniwob.SKIP)
+        return self._browser
+
+    def close(self) -> None:
+        """The browser."""
+        self._bridge.stop(self._browser.close() if self._browser is not None else None)
+
+
+def acts_of(page: Any) -> tuple[Act, ...]:
+    """The oracle's acts on a page."""
+    return tuple(Act(s.op, ref, s.value) for s, ref in zip(page.steps, page.refs, strict=False))
+
+
+def grounded(steps: Any, lines: Any) -> tuple[Act, ...] | str:
+    """The acts that the exact grounder makes of a plan on this page, or why it cannot."""
+    found = []
+    for number, step in enumerate(steps, 1):
+        at = ground(step.target, lines) if step.target else None
+        if isinstance(at, Refusal):
+            return f"step {number}: {at.reason}"
+        found.append(Act(step.op, at.value.ref if at else "", step.value))
+    return tuple(found)
+
+
+def compared(acts: Sequence[Act], wanted: Sequence[Act]) -> Verdict:
+    """1 where these are the wanted acts, else 0 with the first that is not. Acts that come after the end of
+    the episode are never carried out."""
+    for number, want in enumerate(wanted, 1):
+        if number > len(acts):
+            return Verdict(score=0.0, reason=f"{len(acts)} acts where {len(wanted)} are needed")
+        if acts[number - 1] != want:
+            return Verdict(score=0.0, reason=f"act {number}: found {acts[number - 1]}, needed {want}")
+    return Verdict(score=1.0)
+
+
+def _where(pages: str, path: str) -> tuple[str, list[str]]:
+    """Where acts are carried out, and a note where that is not what one would expect."""
+    if pages == "recorded":
+        return pages, ["pages are recorded: an act is right where it is the oracle's"]
+    lacks = [name for name in ("playwright", "miniwob") if find_spec(name) is None]
+    if pages != "auto":
+        if lacks:
+            raise RecipeError("task.pages", f'{pages!r} needs {lacks[0]}: pip install "forethought[web]"')
+        return pages, []
+    if not lacks and program(path):
+        return "eval", []
+    why = f"{lacks[0]} is not installed" if lacks else "no Chromium was found"
+    return "recorded", [
+        f"pages are recorded ({why}): an act is right where it is the oracle's. For pages that judge "
+        'for themselves: pip install "forethought[web]", and a Chromium'
+    ]
+
+
+def _budgets(found: Sequence[Shown]) -> dict[str, int]:
+    """Words of the longest plan and the longest acts, and a step more."""
+    speech, plan, act = Speech(0), 0, 0
+    for one in found:
+        speech = Speech(0)
+        for page in one.pages:
+            speech.page(page.lines)
+            plan = max(plan, len(speech.plan(page.steps, STOPS["plan"]).split()))
+            act = max(act, len(speech.act(acts_of(page), STOPS["act"]).split()))
+    return {"plan": plan + 6, "act": act + 4}

@@ -1,0 +1,284 @@
+"""Pages, plans and acts in the words of a closed vocabulary, for models that are trained from scratch.
+
+    page   :textbox Username e7 +@= w12 :button Login e31        role, name, id, states
+    ask    @ask Enter the username w12 and press login
+    plan   type :textbox Username @= w12 @; click :button Login </plan>
+    act    type e7 @= w12 @; click e31 </act>
+
+A piece that stands without a space behind the one before it begins with `+`, so that any text can be put
+together again. Pieces that the vocabulary does not know become slots (`w12`), drawn anew for each prompt; the
+same piece is the same slot wherever it stands. So a password is one word, copying it is exact, and nothing
+can be learned by heart. Ids (`e31`) are drawn per page in the same way. `Speech` holds what was drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from forethought.interface.elements import Element, Line, parse, render
+from forethought.interface.gui import Step
+from forethought.interface.result import Parsed, Refusal, quoted_text
+
+OPS = ("click", "hover", "type", "select", "press")
+VALUED = ("type", "select", "press")
+SLOTS, REFS, PLACES = 160, 120, 40
+AFTER, IS, NEXT, ASK, DONE = "@after", "@=", "@;", "@ask", "@done"
+_PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
+_ID = re.compile(r"e([1-9]\d*)")
+
+
+@cache
+def known() -> frozenset[str]:
+    """The pieces of the vocabulary: those that many demonstrations of a task share."""
+    return frozenset(_file()["pieces"])
+
+
+@cache
+def roles() -> tuple[str, ...]:
+    """The roles of elements, in a fixed order."""
+    return tuple(_file()["roles"])
+
+
+def _file() -> dict[str, list[str]]:
+    return json.loads(files("forethought.tasks.web").joinpath("words.json").read_text("utf-8"))
+
+
+def vocabulary() -> list[str]:
+    """Every word that a page, a plan or an act can hold."""
+    pieces = [*sorted(known()), *(f"w{i}" for i in range(1, SLOTS + 1))]
+    return [
+        *(AFTER, IS, NEXT, ASK, DONE),
+        *OPS,
+        *(f":{role}" for role in roles()),
+        *(f"#{i}" for i in range(1, PLACES + 1)),
+        *(f"e{i}" for i in range(1, REFS + 1)),
+        *pieces,
+        *(f"+{piece}" for piece in pieces),
+    ]
+
+
+def pieces(text: str) -> list[tuple[str, bool]]:
+    """(piece, whether it stands without a space behind the one before it) of a text in which white space is
+    single spaces."""
+    found, end = [], 0
+    for match in _PIECE.finditer(text):
+        found.append((match[0], match.start() == end and bool(found)))
+        end = match.end()
+    return found
+
+
+def joined(parts: Iterable[tuple[str, bool]]) -> str:
+    """The text of pieces."""
+    return "".join(piece if glued or i == 0 else f" {piece}" for i, (piece, glued) in enumerate(parts))
+
+
+class Full(Exception):
+    """A page has more unknown pieces or elements than there are slots or ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One act: an operation on an id of the page, which the model reads as `e31`."""
+
+    op: str
+    ref: str
+    value: str | None = None
+
+
+class Speech:
+    """The words of one episode. `seed` draws slots and, per page, ids."""
+
+    def __init__(self, seed: int | str):
+        self._seed = seed
+        free = [f"w{i}" for i in range(1, SLOTS + 1)]
+        random.Random(f"{seed}/slots").shuffle(free)
+        self._free = free
+        self._slot: dict[str, str] = {}
+        self._piece: dict[str, str] = {}
+        self._refs: dict[str, str] = {}  # of the page -> as the model reads it
+        self._own: dict[str, str] = {}  # and back
+        self._pages = 0
+
+    # ---- text
+
+    def said(self, text: str) -> str:
+        """A text in words. `Full` where there are more unknown pieces than slots."""
+        return " ".join(("+" if glued else "") + self._word(piece) for piece, glued in pieces(text))
+
+    def _word(self, piece: str) -> str:
+        if piece in known():
+            return piece
+        if piece not in self._slot:
+            if not self._free:
+                raise Full(f"more than {SLOTS} words that are not in the vocabulary")
+            slot = self._free.pop()
+            self._slot[piece], self._piece[slot] = slot, piece
+        return self._slot[piece]
+
+    def meant(self, words: Sequence[str]) -> str | None:
+        """The text of words; None where one is no piece and no slot of this episode."""
+        found = []
+        for word in words:
+            glued, bare = word.startswith("+"), word.removeprefix("+")
+            piece = self._piece.get(bare, bare if bare in known() else None)
+            if piece is None:
+                return None
+            found.append((piece, glued))
+        return joined(found)
+
+    # ---- pages
+
+    def page(self, lines: Sequence[Line]) -> str:
+        """A page in words, a line after the other; its ids replace those of the page before."""
+        self._pages += 1
+        numbers = random.Random(f"{self._seed}/{self._pages}").sample(range(1, REFS + 1), REFS)
+        acting = [line.ref for line in lines if line.ref]
+        if len(acting) > REFS:
+            raise Full(f"more than {REFS} elements")
+        self._refs = {ref: f"e{n}" for ref, n in zip(acting, numbers, strict=False)}
+        self._own = {said: ref for ref, said in self._refs.items()}
+        return " ".join(word for line in lines for word in self._line(line))
+
+    def _line(self, line: Line) -> list[str]:
+        name = [self.said(line.name)] if line.name else []
+        ref = [self._refs[line.ref]] if line.ref else []
+        return [f":{line.role}", *name, *ref, *(word for one in line.state if (word := self._state(one)))]
+
+    def _state(self, state: str) -> str:
+        value = state.removeprefix("= ")
+        return self.said(state) if value == state else f"{IS} {self.said(value)}".strip()
+
+    # ---- plans
+
+    def plan(self, steps: Sequence[Step], stop: str) -> str:
+        """A plan in words, its stop at the end."""
+        return " ".join([f" {NEXT} ".join(map(self._step, steps)), stop])
+
+    def _step(self, step: Step) -> str:
+        words = [step.op]
+        if step.target is not None:
+            found = parse(step.target)
+            if isinstance(found, Refusal):
+                raise ValueError(str(found))
+            words += self._element(found.value)
+        if step.value is not None:
+            words += [IS, self.said(step.value)] if step.value else [IS]
+        return " ".join(words)
+
+    def _element(self, element: Element) -> list[str]:
+        words = [f":{element.role}"]
+        if element.name:
+            words.append(self.said(element.name))
+        if element.after is not None:
+            words += [AFTER, self.said(element.after)]
+        if element.place is not None:
+            words.append(f"#{element.place}")
+        return words
+
+    def read_plan(self, text: str, stop: str) -> Parsed | Refusal:
+        """The steps of a plan, with targets as `interface.elements` writes them."""
+        return self._read(text, stop, self._read_step)
+
+    def _read_step(self, words: list[str], at: int) -> Step | Refusal:
+        read = self._valued(words, at)
+        if isinstance(read, Refusal):
+            return read
+        op, rest, value = read
+        if not rest:
+            return Step(op=op, value=value) if op == "press" else _refusal(at, f"{op} says no element")
+        target = self._target(rest, at + 1)
+        return target if isinstance(target, Refusal) else Step(op=op, target=target, value=value)
+
+    def _target(self, words: list[str], at: int) -> str | Refusal:
+        role, place = words[0].removeprefix(":"), None
+        if role not in roles() or words[0][0] != ":":
+            return _refusal(at, f"found {quoted_text(words[0])}, expected the role of an element")
+        rest = words[1:]
+        if rest and re.fullmatch(r"#[1-9]\d*", rest[-1]):
+            place, rest = int(rest[-1][1:]), rest[:-1]
+        cut = rest.index(AFTER) if AFTER in rest else len(rest)
+        name, after = self.meant(rest[:cut]), self.meant(rest[cut + 1 :])
+        if name is None or after is None:
+            return _refusal(at + 1, "the element is named by a word that the page does not have")
+        element = Element(role=role, name=name or None, after=after if AFTER in rest else None, place=place)
+        try:
+            return render(element)
+        except ValueError as error:
+            return _refusal(at, str(error))
+
+    # ---- acts
+
+    def act(self, acts: Sequence[Act], stop: str) -> str:
+        """Acts in words."""
+        return " ".join([f" {NEXT} ".join(map(self._act, acts)), stop])
+
+    def _act(self, act: Act) -> str:
+        words = [act.op, *([self._refs[act.ref]] if act.ref else [])]
+        if act.value is not None:
+            words += [IS, self.said(act.value)] if act.value else [IS]
+        return " ".join(words)
+
+    def read_acts(self, text: str, stop: str) -> Parsed | Refusal:
+        """The acts of a turn, with ids as the page has them."""
+        return self._read(text, stop, self._read_act)
+
+    def _read_act(self, words: list[str], at: int) -> Act | Refusal:
+        read = self._valued(words, at)
+        if isinstance(read, Refusal):
+            return read
+        op, rest, value = read
+        if not rest and op == "press":
+            return Act(op, "", value)
+        if len(rest) != 1 or rest[0] not in self._own:
+            return _refusal(at + 1, f"found {quoted_text(' '.join(rest))}, expected an id of the page")
+        return Act(op, self._own[rest[0]], value)
+
+    def _valued(self, words: list[str], at: int) -> tuple[str, list[str], str | None] | Refusal:
+        """The operation, what it is carried out on, and its value."""
+        op, rest = words[0], words[1:]
+        if op not in OPS:
+            return _refusal(at, f"found {quoted_text(op)}, expected one of {', '.join(OPS)}")
+        value: str | None = None
+        if IS in rest:
+            cut = rest.index(IS)
+            value, rest = self.meant(rest[cut + 1 :]), rest[:cut]
+            if value is None:
+                return _refusal(at + cut + 2, "the value names a word that the page does not have")
+        if (value is None) == (op in VALUED):
+            return _refusal(at, f"{op} takes {'a' if op in VALUED else 'no'} value")
+        return op, rest, value
+
+    def _read(self, text: str, stop: str, one: object) -> Parsed | Refusal:
+        words = text.split()
+        if not words or words[-1] != stop:
+            return _refusal(len(words) + 1, f"the turn does not end with {stop}")
+        found, at = [], 1
+        for group in _groups(words[:-1]):
+            if not group:
+                return _refusal(at, "a step is empty")
+            read = one(group, at)  # type: ignore[operator]
+            if isinstance(read, Refusal):
+                return read
+            found.append(read)
+            at += len(group) + 1
+        return Parsed(tuple(found))
+
+
+def _groups(words: list[str]) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    for word in words:
+        if word == NEXT:
+            groups.append([])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def _refusal(at: int, reason: str) -> Refusal:
+    return Refusal(position=at, reason=reason, unit="word")

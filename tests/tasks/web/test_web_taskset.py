@@ -1,0 +1,132 @@
+"""The taskset `web` on the episodes that ship: what it promises, what recordings accept, and bad options."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from importlib.util import find_spec
+
+import pytest
+
+from forethought.core.errors import RecipeError
+from forethought.core.types import Turn
+from forethought.envs.pool import play
+from forethought.envs.web.browser import PROGRAMS
+from forethought.tasks.conformance import conformance
+from forethought.tasks.web.taskset import FIRST, Web
+
+SMALL = ("click-button", "login-user", "click-tab-2")
+
+
+@pytest.fixture(scope="module")
+def web():
+    return Web(tasks=SMALL, pages="recorded")
+
+
+def draw(web, task, split="eval"):
+    rng = random.Random(0)
+    while True:
+        for level in web.levels:
+            [found] = web.family(rng, [level], split)
+            if web.origin(found) == task:
+                return found
+
+
+def test_it_keeps_what_a_taskset_promises(web):
+    assert [finding for finding in conformance(web) if finding.wrong] == []
+
+
+def test_splits_are_seeds_and_prompts_are_drawn_anew(web):
+    drawn = [web.family(random.Random(i), [1], split)[0] for i in range(20) for split in ("train", "eval")]
+    assert all((task.state.shown.seed >= FIRST) == (i % 2 == 0) for i, task in enumerate(drawn))
+    one = draw(web, "login-user")
+    assert len({Web(tasks=SMALL, pages="recorded").oracle_plan(one), web.oracle_plan(one)}) == 1
+    assert "e" in one.prompt and one.prompt.count("@ask") == 1
+
+
+def test_acts_that_are_not_the_oracles_end_the_episode(web):
+    task = draw(web, "login-user")
+    plan, act = web.demonstrate(task)
+    assert (plan.role, act.role) == ("plan", "act")
+    [_, good] = play(web.environment(task, False), task, [act.text])
+    assert good.done and good.success
+    first, *rest = act.text.split(" @; ")
+    for wrong, said in (
+        (" @; ".join([rest[-1].removesuffix(" </act>"), *rest]), "act 1: click on another element"),
+        (first + " </act>", "1 acts where 3 are needed"),
+        ("click e1", "does not end with </act>"),
+    ):
+        [_, bad] = play(web.environment(task, False), task, [wrong])
+        assert bad.done and not bad.success and said in bad.reason
+
+
+def test_a_longer_path_goes_on_with_the_next_page(web):
+    task = next(
+        t
+        for i in range(200)
+        if len((t := web.family(random.Random(i), [2], "train")[0]).state.shown.pages) > 1
+    )
+    turns = web.demonstrate(task)
+    assert [turn.role for turn in turns[:4]] == ["plan", "act", None, "plan"]
+    acts = [turn.text for turn in turns if turn.role == "act"]
+    _, *seen = play(web.environment(task, False), task, acts)
+    assert [outcome.done for outcome in seen] == [False] * (len(acts) - 1) + [True] and seen[-1].success
+    assert turns[2] == Turn(role=None, text=seen[0].observation) and seen[0].missed
+
+
+def test_plans_are_judged_by_what_they_do(web):
+    task = draw(web, "login-user")
+    plan = web.oracle_plan(task)
+    assert web.judge_plan(task, plan).score == 1
+    assert web.follows(task, plan, [web.demonstrate(task)[1].text]).score == 1
+    other = plan.replace(":button Login", ":button #1")
+    assert other != plan and web.judge_plan(task, other).score == 1  # other words, the same element
+    assert web.meaning(task, other) != web.meaning(task, plan)
+    swapped = " @; ".join([*reversed(plan.removesuffix(" </plan>").split(" @; "))]) + " </plan>"
+    assert "act 1" in web.judge_plan(task, swapped).reason
+    nothing = web.judge_plan(task, "click :link </plan>")
+    assert nothing.score == 0 and "no such element" in nothing.reason
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"task": ["click-button"]}, "task.task: unknown option of web"),
+        ({"tasks": "web-13"}, "unknown list of tasks 'web-13'"),
+        ({"tasks": ["click-buton"]}, "unknown task of MiniWoB++ 'click-buton'"),
+        ({"tasks": ["click-button", "click-button"]}, "named twice"),
+        ({"tasks": []}, "names no task"),
+        ({"tasks": ["tic-tac-toe"]}, "tic-tac-toe has no demonstrations"),
+        ({"pages": "some"}, "task.pages: unknown choice 'some'"),
+        ({"events": "touch"}, "task.events"),
+        ({"limit": "short"}, "task.limit"),
+        ({"attempts": 0}, "task.attempts"),
+        ({"levels": [99]}, "web has no level 99"),
+    ],
+)
+def test_a_bad_option_is_named(options, said):
+    with pytest.raises(RecipeError, match=said.replace("+", r"\+")):
+        Web(**{"pages": "recorded", **options})
+
+
+@pytest.mark.skipif(
+    find_spec("playwright") is None or not any(map(shutil.which, PROGRAMS)), reason="needs a Chromium"
+)
+def test_the_page_itself_judges_what_the_oracle_does():
+    web = Web(tasks=SMALL, pages="eval")
+    try:
+        for name in SMALL:
+            task = draw(web, name)
+            acts = [turn.text for turn in web.demonstrate(task) if turn.role == "act"]
+            _, *seen = play(web.environment(task, False), task, acts)
+            assert seen[-1].done and seen[-1].success, (name, seen[-1].reason)
+        task = draw(web, "login-user")
+        first = web.demonstrate(task)[1].text.split(" @; ")[0] + " </act>"
+        _, *seen = play(web.environment(task, False), task, [first, "click e999 </act>"])
+        assert [x.done for x in seen] == [False, False] and ":button Login" in seen[0].observation
+        assert seen[0].reason == "the page asks for more" and "expected an id" in seen[1].reason
+        assert not web.environment(draw(web, "login-user", "train"), False).step.__qualname__.startswith(
+            "Live"
+        )
+    finally:
+        web.close()

@@ -1,0 +1,118 @@
+"""Pages, plans and acts in a closed vocabulary, and back: nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from forethought.interface.elements import Line, describe
+from forethought.interface.gui import Step
+from forethought.interface.result import Parsed, Refusal
+from forethought.tasks.web import words
+from forethought.tasks.web.words import Act, Full, Speech, joined, pieces, vocabulary
+
+PAGES = json.loads(Path(__file__).with_name("first_pages.json").read_text("utf-8"))
+LOGIN = (
+    Line(ref="a", role="textbox", name="Username", state=("= bob-7", "focused")),
+    Line(ref="b", role="password", name="Password"),
+    Line(ref="", role="option", name="red"),
+    Line(ref="c", role="button", name="Login"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(words, "known", lambda: frozenset(["Username", "Password", "Login", "-", "after"]))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "Sign in, now!", "x@y.com", "it's 5:30 PM", '"quoted" (so)', "日本 é_ü"]
+)
+def test_a_text_is_pieces_and_back(text):
+    assert joined(pieces(text)) == text
+    speech = Speech(0)
+    assert speech.meant(speech.said(text).split()) == text
+
+
+def test_rare_words_are_slots_drawn_anew_and_the_same_throughout_an_episode():
+    one, other = Speech(1), Speech(2)
+    page = one.page(LOGIN).split()
+    slots = [word for word in page if word.removeprefix("+").startswith("w")]
+    assert page[:2] == [":textbox", "Username"] and len(slots) == 4
+    assert one.said("bob") in slots and one.said("bob") != other.said("bob")
+    again = one.page(LOGIN).split()
+    assert again != page and one.said("bob") in again
+    assert set(page) <= {*vocabulary(), "Username", "Password", "Login", "-"}
+
+
+def test_a_plan_and_its_acts_are_written_and_read():
+    speech = Speech(3)
+    speech.page(LOGIN)
+    steps = (
+        Step(op="type", target='textbox "Username"', value="bob-7"),
+        Step(op="click", target='button "Login" after "Password" #1'),
+        Step(op="press", value="-"),
+    )
+    text = speech.plan(steps, "</plan>")
+    assert speech.read_plan(text, "</plan>") == Parsed(steps)
+    acts = (Act("type", "a", "bob-7"), Act("select", "b", ""), Act("click", "c"))
+    assert speech.read_acts(speech.act(acts, "</act>"), "</act>") == Parsed(acts)
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "said"),
+    [
+        ("", 1, "does not end with"),
+        ("click :button", 3, "does not end with"),
+        ("</plan>", 1, "a step is empty"),
+        ("drag :button </plan>", 1, "expected one of click"),
+        ("click </plan>", 1, "says no element"),
+        ("click button </plan>", 2, "the role of an element"),
+        ("click :widget </plan>", 2, "the role of an element"),
+        ("click :button w1 </plan>", 3, "a word that the page does not have"),
+        ("click :button Login @= Login </plan>", 1, "takes no value"),
+        ("type :textbox </plan>", 1, "takes a value"),
+        ("type :textbox @= nowhere </plan>", 4, "a word that the page does not have"),
+        ("click :button @; @; click :button </plan>", 4, "a step is empty"),
+    ],
+)
+def test_what_no_plan_says_is_refused_at_its_word(text, position, said):
+    refusal = Speech(0).read_plan(text, "</plan>")
+    assert isinstance(refusal, Refusal) and refusal.position == position and said in refusal.reason
+
+
+def test_acts_name_ids_of_this_page_alone():
+    speech = Speech(0)
+    speech.page(LOGIN)
+    old = speech.act([Act("click", "c")], "</act>")
+    for text in ("click e1 e2 </act>", "click Login </act>", "click </act>"):
+        assert "expected an id of the page" in str(speech.read_acts(text, "</act>"))
+    speech.page(LOGIN[:1])
+    assert isinstance(speech.read_acts(old, "</act>"), Refusal) or speech.read_acts(old, "</act>") != Parsed(
+        (Act("click", "c"),)
+    )
+
+
+def test_more_than_there_are_words_for_is_said():
+    with pytest.raises(Full, match="more than 160 words"):
+        Speech(0).said(" ".join(f"x{i}" for i in range(161)))
+    with pytest.raises(Full, match="more than 120 elements"):
+        Speech(0).page([Line(ref=f"r{i}", role="button") for i in range(121)])
+
+
+def test_every_page_that_was_seen_can_be_said_and_every_element_of_it():
+    rng = random.Random(0)
+    for task, page in PAGES.items():
+        lines = [Line(ref=r, role=role, name=name, state=tuple(s)) for r, role, name, *s in page["lines"]]
+        speech = Speech(task)
+        try:
+            speech.said(page["utterance"])
+            speech.page(lines)
+        except Full:
+            continue
+        for line in rng.sample([x for x in lines if x.ref], min(5, len([x for x in lines if x.ref]))):
+            steps = (Step(op="click", target=describe(line, lines)),)
+            assert speech.read_plan(speech.plan(steps, "</plan>"), "</plan>") == Parsed(steps), task
