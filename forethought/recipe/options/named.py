@@ -11,6 +11,7 @@ TASKSETS = {
     "math": "Math problems from your files: a plan, thinking, the answer in a box.",
     "text": "Prompts from your file, with any columns.",
     "environment": "Episodes of an environment: Gymnasium, TRL, MCP, OpenEnv, verifiers or your own.",
+    "web": "Pages in a browser: the plan says what to do in words, acts are done by ids.",
 }
 WORKFLOWS = {
     "plan_then_act": "A plan, then the acts that follow it.",
