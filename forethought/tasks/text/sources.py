@@ -8,6 +8,7 @@ rows_of("hub:openai/gsm8k:main:test")    hub:NAME[:CONFIG]:SPLIT, needs datasets
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -56,15 +57,16 @@ def _hub(source: str) -> Iterator[tuple[str, Any]]:
             f"{source!r}: a problem set of the hub is written {HUB}NAME[:CONFIG]:SPLIT, such as "
             f"{HUB}openai/gsm8k:main:test"
         )
+    if why := unreachable():  # what was fetched before is still found; read when datasets is imported
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         from datasets import load_dataset
     except ImportError:
         raise UserError(f"{source}: reading from the hub {NEEDS_DATA}") from None
-    if why := unreachable():
-        raise UserError(f"{source}: the hub cannot be asked for it: {why}; name a file, or connect")
     try:
         found = load_dataset(*[part for part in parts.group("name", "config") if part], split=parts["split"])
     # no network, no such set, no such split, a gated set: datasets has no common error
     except Exception as error:
-        raise UserError(f"{source}: {type(error).__name__}: {quoted_text(str(error), 200)}") from error
+        said = f"{source}: {type(error).__name__}: {quoted_text(str(error), 200)}"
+        raise UserError(f"{said}; {why}: name a file, or connect" if why else said) from error
     yield from ((f"{source}:{number}", row) for number, row in enumerate(found, 1))
