@@ -223,6 +223,7 @@ def test_without_the_extra_the_message_names_it(tmp_path, monkeypatch):
 
 
 def test_the_hub_through_datasets(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # which reading would set where there is no network
     asked = []
 
     def load_dataset(name, *config, split):
