@@ -282,7 +282,7 @@ NO_TILES, PLAIN = ALL & ~(1 << TILES), 1 << FLOATS | 1 << ROUNDED
         (PLAIN, 16, "", ("avx512", ROUNDED, "")),
         (PLAIN, 8, "", ("avx2", ROUNDED, "")),
         (PLAIN, 4, "", ("plain", ROUNDED, "")),
-        (PLAIN, 16, "amx", ("avx512", ROUNDED, "FORETHOUGHT_KERNELS=amx: this machine does not have them")),
+        (PLAIN, 16, "amx", ("avx512", ROUNDED, "not amx: this machine does not have it")),
     ],
 )
 def test_the_widest_is_taken_that_is_there_and_asked_for(monkeypatch, ways, width, name, chosen):
@@ -294,16 +294,15 @@ def test_without_permission_for_amx_the_next_one_is_taken_and_it_is_said(monkeyp
     refused = "the system gives no permission for AMX (Operation not permitted)"
     monkeypatch.setattr(instructions, "tiles_refused", lambda: refused)
     assert instructions.chosen(ALL, 16) == ("avx512_bf16", DOTS, refused)
-    assert instructions.chosen(ALL, 16, "amx") == ("avx512_bf16", DOTS, f"FORETHOUGHT_KERNELS=amx: {refused}")
+    assert instructions.chosen(ALL, 16, "amx") == ("avx512_bf16", DOTS, f"not amx: {refused}")
     assert instructions.chosen(ALL, 16, "avx512").note == ""  # nobody asked for it
 
 
 def test_where_amx_is_the_next_one_is_its_rival(monkeypatch):
     monkeypatch.setattr(instructions, "tiles_refused", lambda: "")
     rivals = lambda ways, name="": instructions.rivals(instructions.chosen(ways, 16, name), ways)  # noqa: E731
-    assert rivals(ALL) == ("", "avx512_bf16") and rivals(NO_TILES) == rivals(PLAIN) == ("",)
-    monkeypatch.setenv("FORETHOUGHT_KERNELS", "amx")
-    assert rivals(ALL, "amx") == ("",)
+    assert rivals(ALL) == ("amx", "avx512_bf16") and rivals(NO_TILES) == rivals(PLAIN) == ("",)
+    assert rivals(ALL, "avx512") == ("",)
 
 
 def test_the_system_is_asked_for_permission(monkeypatch):

@@ -168,7 +168,10 @@ def test_a_choice_of_another_machine_is_left_aside_and_that_is_said(cache, monke
     layers_take(monkeypatch, c=0.001, torch=0.004)
     way, why = ways.choose([C32, T32], model)
     assert way == C32 and len(asked) == 1
-    assert why.endswith(f"; a choice that another machine measured is left aside ({moved} differ)")
+    said = f"; a choice that another machine measured is left aside (other {moved})"
+    assert why.endswith(
+        said if moved in ("processor", "cores") else "must save 15%"
+    )  # an update is no machine
     assert len(list(cache.glob("ways-*.json"))) == 2  # the other machine's stays
     measured._known.clear()
     assert ways.choose([C32, T32], model) == (
@@ -258,6 +261,7 @@ def test_other_instructions_are_taken_by_the_recipe_and_the_variable_is_stronger
     narrow = instructions.NARROWER[native.library().ft_width()]
     native.take(narrow)
     assert native.library().products == (narrow, instructions.ROUNDED, "")
+    assert native.rivals() == ("",)  # what is asked for is had
     native.take("")
     assert native.library().products == widest
     monkeypatch.setenv("FORETHOUGHT_KERNELS", narrow)
@@ -269,14 +273,22 @@ def test_other_instructions_are_taken_by_the_recipe_and_the_variable_is_stronger
     monkeypatch.delenv("FORETHOUGHT_KERNELS")
 
 
+@pytest.mark.skipif(native.library() is None, reason=native.why_not())
+def test_a_layer_is_timed_with_the_instructions_that_are_asked_for(monkeypatch):
+    narrow = instructions.NARROWER[native.library().ft_width()]
+    native.take(narrow)
+    model = torch_kit.model_of("llama", **LLAMA)
+    ways.timed(decoder_of(model), [C16, T16])
+    assert native.library().products.name == narrow == native._name()
+
+
 def test_amx_and_what_stands_below_it_are_timed_against_each_other(monkeypatch, bf16_kernels):
     """Narrow matrices fill no tiles."""
-    monkeypatch.setattr(native, "rivals", lambda: ("", "avx512_bf16"))
-    below = Way(True, True, "avx512_bf16")
-    assert (
-        ways.ways("bf16", "auto", object(), True) == [C16, below, T16] and str(below) == "c bf16 avx512_bf16"
-    )
-    assert ways.best({C16: 1.0, below: 0.7, T16: 0.9}) == below
+    monkeypatch.setattr(native, "rivals", lambda: ("amx", "avx512_bf16"))
+    tiles, below = Way(True, True, "amx"), Way(True, True, "avx512_bf16")
+    assert ways.ways("bf16", "auto", object(), True) == [tiles, below, T16]
+    assert str(below) == "c bf16 avx512_bf16"
+    assert ways.best({tiles: 1.0, below: 0.7, T16: 0.9}) == below
 
 
 @pytest.mark.skipif(native.library() is None, reason=native.why_not())

@@ -88,12 +88,13 @@ def _digest(of: object) -> str:
 
 
 def _elsewhere(asked: str, here: Mapping[str, object]) -> str:
-    """Whether somebody has measured the same on another machine, in words."""
+    """Whether the same was measured on another machine, in words. Other versions on this one are not told:
+    every update is one."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         for path in sorted(_path("any").parent.glob(f"ways-{asked}-*.json")):
             machine = json.loads(path.read_text(encoding="utf-8"))["machine"]
-            differs = [name for name in here if machine.get(name) != here[name]]
-            return f"a choice that another machine measured is left aside ({', '.join(differs)} differ)"
+            if differs := [name for name in ("processor", "cores") if machine.get(name) != here[name]]:
+                return f"a choice that another machine measured is left aside (other {' and '.join(differs)})"
     return ""
 
 

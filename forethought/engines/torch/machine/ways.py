@@ -145,7 +145,8 @@ def _pass(decoder: Decoder, way: Way, tokens: int) -> Callable[[], torch.Tensor]
             return decoder.layer(layer, x, cos, sin, layout)
 
     def by_kernels() -> torch.Tensor:
-        native.take(way.products)
+        if way.products:
+            native.take(way.products)
         half = decoder.d // 2
         shape = Shape(
             decoder.heads,

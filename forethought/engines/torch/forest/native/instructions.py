@@ -55,9 +55,7 @@ def build_for(name: str) -> str:
     if name not in ("avx2", "plain"):
         return "native"
     if not X86:
-        raise ValueError(
-            f"{VARIABLE}={name}: these are instructions of x86-64, and this is {platform.machine()}"
-        )
+        raise ValueError(f"{name}: these are instructions of x86-64, and this is {platform.machine()}")
     return name
 
 
@@ -73,14 +71,14 @@ def chosen(ways: int, width: int, name: str = "") -> Chosen:
         can = {"amx": TILES} | can
     taken = name if name in can else next(iter(can))
     if name and name != taken:
-        why = refused if name == "amx" and refused else "this machine does not have them"
-        return Chosen(taken, can[taken], f"{VARIABLE}={name}: {why}")
+        why = refused if name == "amx" and refused else "this machine does not have it"
+        return Chosen(taken, can[taken], f"not {name}: {why}")
     return Chosen(taken, can[taken], refused if not name else "")
 
 
 def rivals(taken: Chosen, ways: int) -> tuple[str, ...]:
-    """Where AMX is there, AVX512-BF16 is too, and may be faster for narrow matrices. "" is what is taken."""
-    return ("", "avx512_bf16") if taken.way == TILES and not asked() and ways & 1 << DOTS else ("",)
+    """Where AMX is taken, AVX512-BF16 may be faster for narrow matrices. "": what is taken."""
+    return ("amx", "avx512_bf16") if taken.way == TILES and ways & 1 << DOTS else ("",)
 
 
 @functools.cache

@@ -95,7 +95,7 @@ def take(name: str) -> None:
 def rivals() -> tuple[str, ...]:
     """Names of instructions for products in bf16 among which only timing decides; one where one is asked
     for."""
-    return instructions.rivals(library().products, library().ft_ways())
+    return ("",) if _name() else instructions.rivals(library().products, library().ft_ways())
 
 
 def way_of(bf16: bool) -> int:
