@@ -7,7 +7,7 @@ from typing import Any
 
 WIDTH = 100
 BESIDE = ("references", "leaks")  # measures of plans in free text, each a table of its own
-GROUPS = {"by_level": "by level", "by_file": "by file"}
+GROUPS = {"by_level": "by level", "by_file": "by file", "by_task": "by task"}
 
 
 def evaluation_table(result: Mapping[str, Any]) -> str:

@@ -49,8 +49,8 @@ def evaluate(
     `tree`: greedy, or several `samples` of each problem (of the role that speaks first) with a temperature
     and top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and
     "maj@K" (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
-    (`metrics.share_interval`); "by_file" is there where the problems come from several. Of other roles it has
-    theirs: the first one's own turn, each later one under the oracle's turns before it (where all tasks have
+    (`metrics.share_interval`); "by_file" is there where there are several, "by_task" of a taskset with kinds
+    of task. Of other roles it has theirs: the first one's own turn, each later one under the oracle's turns before it (where all tasks have
     an oracle's plan), and all together. With `problems` of a family that judges acts apart also "executable",
     "goal" and "optimal" (the goal in the fewest steps).
 
@@ -112,11 +112,10 @@ def _evaluate(
         kept = rollouts.roles[:-1]
         values = {name: found for name, found in values.items() if name in kept}
     groups = {"by_level": _groups(records, lambda record: record.task.level)}
-    if (
-        face(taskset, Origins)
-        and len(files := _groups(records, lambda record: taskset.origin(record.task))) > 1
-    ):
-        groups["by_file"] = files
+    if face(taskset, Origins):
+        kinds = _groups(records, lambda record: taskset.origin(record.task))
+        if len(kinds) > 1 or taskset.origins != "file":
+            groups[f"by_{taskset.origins}"] = kinds
     found: dict = {
         name: _entry(per_problem, samples, groups)
         for name, (per_problem, samples) in values.items()

@@ -79,6 +79,7 @@ class Taskset:
     judges: bool = (
         True  # the environment says whether an episode succeeded; else rewards are the recipe's own
     )
+    origins: str = "file"  # what `origin` tells apart, of an `Origins`: measured "by_file", "by_task"
     executes_plans: bool = True  # a verdict on a plan is one on what it leads to, and not on its form alone
 
     def __init_subclass__(cls, **named: Any) -> None:
@@ -248,10 +249,10 @@ class JudgesActs(Protocol):
 
 
 class Origins(Protocol):
-    """Whose tasks come from several files, which are measured apart."""
+    """Whose tasks come from several files, or are several kinds of task, which are measured apart."""
 
     def origin(self, task: Task) -> str:
-        """The file that a task is from."""
+        """The file that a task is from, or its kind."""
 
 
 class Comparable(Protocol):

@@ -77,6 +77,7 @@ class Web(Taskset):
     name = "web"
     drawn = True
     stops, opens = STOPS, {"plan": "<plan>"}
+    origins = "task"
 
     def __init__(self, levels: Sequence[int] = (), **options: Any):
         known = defaults(Options)
