@@ -50,8 +50,9 @@ def evaluate(
     and top_p; then "avg@K", "pass@1", "pass@2", "pass@4", ..., "pass@K" (unbiased, arXiv 2107.03374) and
     "maj@K" (arXiv 2203.11171) stand in place of "e2e". Intervals are 95 % over problems
     (`metrics.share_interval`); "by_file" is there where there are several, "by_task" of a taskset with kinds
-    of task. Of other roles it has theirs: the first one's own turn, each later one under the oracle's turns before it (where all tasks have
-    an oracle's plan), and all together. With `problems` of a family that judges acts apart also "executable",
+    of task. Of other roles it has theirs: the first one's own turn, each later one under the oracle's turns
+    before it (where all tasks have an oracle's plan), and all together. With `problems` of a family that
+    judges acts apart also "executable",
     "goal" and "optimal" (the goal in the fewest steps).
 
     Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong"

@@ -80,6 +80,7 @@ def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
     """The oracle's texts for `role`, turn by turn."""
     if role == "plan":
         first = needed(taskset, Oracle, "plan_then_act").oracle_plan(task)
-        later = [turn.text for turn in demonstration(taskset, task) if turn.role == role][1:]
-        return [first, *later]
+        if taskset.turns == 1:  # no second plan can come
+            return [first]
+        return [first, *[turn.text for turn in demonstration(taskset, task) if turn.role == role][1:]]
     return [turn.text for turn in demonstration(taskset, task) if turn.role == role]
