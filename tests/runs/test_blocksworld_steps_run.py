@@ -12,7 +12,7 @@ from forethought.recipe.speaking import SPEAKING
 from forethought.runs import run
 from forethought.tasks.blocksworld import words
 from forethought.tasks.blocksworld.problem import FREE, Problem
-from forethought.tasks.blocksworld.taskset import Blocksworld, _task
+from forethought.tasks.blocksworld.taskset import Blocksworld
 
 WORKFLOWS = ["plan_then_act", "act_only", "react", "plan_steps", "replan"]
 
@@ -31,7 +31,7 @@ def task_in(text: str):
             for under, name in zip(chain, chain[1:], strict=False):
                 found[names.index(name)] = names.index(under)
     problem = Problem(names=names, below=tuple(below), goal=tuple(goal))
-    return _task("told", problem, 2, problem.goal_towers())
+    return Blocksworld(stepwise=True)._task("told", problem, 2, problem.goal_towers())
 
 
 def choices(text: str, role: str) -> list[str]:

@@ -56,6 +56,7 @@ def judged(tmp_path, address, **more):
 
 
 def test_a_judge_is_a_row_of_the_recipe(tmp_path, endpoint):
+    pytest.importorskip("httpx", reason="the extra `distill` is not installed")
     address, asked = endpoint
     recipe = from_dict(judged(tmp_path, address))
     run.train(recipe, tmp_path / "run", nothing, fake_desk())
@@ -108,6 +109,7 @@ def test_a_judge_is_paid_for_by_its_own_name(tmp_path, stage, said):
 
 
 def test_plans_of_an_endpoint_are_imitated_on_prompts_of_ones_own(tmp_path, endpoint):
+    pytest.importorskip("httpx", reason="the extra `distill` is not installed")
     address, asked = endpoint
     rows = [
         {

@@ -15,12 +15,12 @@ from forethought.recipe.speaking import SPEAKING
 from forethought.tasks.blocksworld import words
 from forethought.tasks.blocksworld.environment import Luck, Stepwise
 from forethought.tasks.blocksworld.problem import FREE, Problem
-from forethought.tasks.blocksworld.taskset import Blocksworld, _task
+from forethought.tasks.blocksworld.taskset import Blocksworld
 from forethought.workflows.rollout import Rollouts
 
 # towers a b | c from the bottom; goal: a on c, so b goes first
 PROBLEM = Problem(names=("a", "b", "c"), below=(FREE, 0, FREE), goal=(2, FREE, FREE))
-TASK = _task("hand", PROBLEM, 4, PROBLEM.goal_towers())
+TASK = Blocksworld(stepwise=True)._task("hand", PROBLEM, 4, PROBLEM.goal_towers())
 PLAN = "clear a on a c </plan>"
 ACTS = ["unstack b a </act>", "put b </act>", "pick a </act>", "stack a c </act>"]
 SEEN = [
@@ -123,7 +123,7 @@ def test_a_subgoal_is_read_before_each_of_its_acts(steps):
 
 def test_a_goal_that_holds_already_takes_one_turn_that_says_nothing(steps):
     done = Problem(names=("a", "b"), below=(FREE, 0), goal=(FREE, 0))
-    task = _task("done", done, 0, done.goal_towers())
+    task = Blocksworld(stepwise=True)._task("done", done, 0, done.goal_towers())
     assert [turn.text for turn in steps.demonstrate(task)] == ["</plan>", "</act>"]
     found = Stepwise(task, Luck(), turns=4, retry=False)
     assert found.step("</act>") == Outcome(done=True, success=True)

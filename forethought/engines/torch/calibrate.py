@@ -86,7 +86,7 @@ def _timed(engine: TorchEngine, size: int) -> dict[str, float]:
             Segment(
                 parent=2 * i,
                 token_ids=tuple(3 + (5 * i + j) % WORDS for j in range(PROMPT)),
-                role="act",
+                role="timed",
                 stream="sft",
                 weight=(1.0,) * PROMPT,
             ),

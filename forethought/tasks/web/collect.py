@@ -71,6 +71,7 @@ async def collect(tasks: Iterable[str], train: int, held: int, seconds: float) -
 
 
 def main() -> None:
+    """The command line: plays, writes the file, and counts the words."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tasks", default="web-12")
     parser.add_argument("--episodes", type=int, default=300, help="of each task, to train on")

@@ -47,6 +47,8 @@ def test_the_first_page(task):
 
 @pytest.mark.parametrize("task", sorted(PAGES))
 def test_an_oracle_that_sees_nothing_knows_no_step(task):
+    if task in READ_THE_PACKAGE and find_spec("miniwob") is None:
+        pytest.skip("reads a table of the package miniwob")
     assert steps(task, View(utterance="", lines=())) == []
 
 
