@@ -249,6 +249,7 @@ def grown(recipe, **engine):
                     plan,
                     id=10 * plan.id + k,
                     parent=plan.id,
+                    branch=10 * plan.id + k,  # each its own, as a fork begins them
                     role="act",
                     token_ids=out.token_ids,
                     logprobs=out.logprobs,
@@ -257,6 +258,7 @@ def grown(recipe, **engine):
                 for k, out in enumerate(outs)
             ]
         trees.append(reward(replace(tree, nodes=(tree.nodes[0], *plans, *acts)), {"act": {"outcome": 1.0}}))
+    assert all([n.reward for n in tree.nodes if n.role == "act"] == [0, 1, 0, 1] for tree in trees)
     advantages = [assign(tree, CreditSpec(), ("plan", "act"), 0, None) for tree in trees]
     segments = tuple(tree_segments(rollouts, trees, advantages, "tokens"))
     return (
