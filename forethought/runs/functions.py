@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.named import hold_here
@@ -43,8 +44,8 @@ def check_functions(stage: Reinforce, where: str, taskset: Taskset, roles: Seque
 
 def hold_judges(stage: Reinforce, where: str) -> dict[str, str]:
     """Makes the judges that the stage says, so that they are found by name; name of each -> its address.
-    RecipeError for a setting that it lacks or that cannot work, and for a key that is not in the
-    environment."""
+    RecipeError for a setting that it lacks or that cannot work, for a key that is not in the environment, and
+    where httpx is not installed."""
     at = {}
     for name, table in stage.judges.items():
         here, text = f"{where}.judges.{name}", judge_name(name, table)
@@ -60,6 +61,10 @@ def hold_judges(stage: Reinforce, where: str) -> dict[str, str]:
             hold_here(text.partition(":")[2], Judge(**table))
         except (UserError, TypeError, ValueError) as error:
             raise RecipeError(here, str(error)) from None
+        if find_spec("httpx") is None:
+            raise RecipeError(
+                here, "a judge behind an endpoint needs httpx: pip install 'forethought[distill]'"
+            )
         at[text] = here
     return at
 

@@ -13,7 +13,7 @@ from conftest import desk_recipe, fake_desk, lines_of, nothing
 from forethought.core.errors import RecipeError
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import load, write_resolved
-from forethought.runs import run
+from forethought.runs import functions, run
 
 PLAN = "<plan> First take the larger number, then add. </plan>"
 STAGE = {"kind": "reinforce", "until": {"steps": 2}, "batch": 2, "tree": {"plan": 2, "act": 2}}
@@ -146,3 +146,13 @@ def test_plans_of_an_endpoint_are_imitated_on_prompts_of_ones_own(tmp_path, endp
     [file] = (tmp_path / "run" / "guided").rglob("guided.jsonl")
     assert {row["plan"] for row in lines_of(file)} == {"First take the larger number, then add."}
     assert lines_of(tmp_path / "run" / "metrics.jsonl")[-1]["loss/sft"] > 0
+
+
+def test_a_judge_without_httpx_is_refused_before_anything_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(functions, "find_spec", lambda name: None)
+    with pytest.raises(
+        RecipeError, match=r"judges.good: a judge behind an endpoint needs httpx: pip install"
+    ):
+        run.train(
+            from_dict(judged(tmp_path, "http://127.0.0.1:9/v1")), tmp_path / "run", nothing, fake_desk()
+        )
