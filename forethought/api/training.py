@@ -105,6 +105,7 @@ def fitted_of(
     """(the recipe that `train` would run; what its model has changed in it, in a line, "" for nothing)."""
     from forethought.estimate.for_model import for_model
     from forethought.recipe.load import load, of_tables, override, written_in, written_of
+    from forethought.recipe.roles import names_workflow
     from forethought.tasks.families import check_recipe
 
     said = written(overrides)
@@ -113,7 +114,8 @@ def fitted_of(
         found, as_written = override(recipe, said), True
     elif isinstance(recipe, Mapping):
         tables = with_names(recipe)
-        found, own = override(of_tables(tables, Path.cwd()), said), own | written_of(tables)
+        own |= written_of(tables)
+        found = override(of_tables(tables, Path.cwd()), said, chosen=names_workflow(tables))
     else:
         found, own = load(str(recipe), said), written_in(str(recipe), said)
     told = ""

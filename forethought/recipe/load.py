@@ -31,7 +31,7 @@ from forethought.recipe.convert import (
     unknown_key,
 )
 from forethought.recipe.paths import anchored
-from forethought.recipe.roles import trains_all
+from forethought.recipe.roles import names_workflow, trains_all
 from forethought.recipe.schema import Recipe, StageSpec
 from forethought.recipe.speaking import is_workflow
 
@@ -62,7 +62,8 @@ def load(
         consent.need(code.code_in(tables, trains), path.parent)
     elif isinstance(tables, dict):
         tables = {"name": path.stem} | tables  # a recipe without a name has that of its file
-    return override(of_tables(tables, path.parent if own else Path.cwd()), overrides, beside)
+    found = of_tables(tables, path.parent if own else Path.cwd())
+    return override(found, overrides, beside, chosen=names_workflow(tables))
 
 
 def written_in(source: str | Path, overrides: Iterable[str] = ()) -> frozenset[str]:
@@ -92,9 +93,12 @@ def of_tables(tables: Mapping[str, Any], base: Path) -> Recipe:
     return anchored(from_dict(code.anchored(tables, base)), base)
 
 
-def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = None) -> Recipe:
+def override(
+    recipe: Recipe, overrides: Iterable[str], beside: Path | None = None, *, chosen: bool = True
+) -> Recipe:
     """The recipe with changes such as "stage.0.until.steps=50" applied in order, their paths relative to
-    `beside`. RecipeError as `load` raises it."""
+    `beside`. `chosen` False: nobody has named its workflow, so what is changed may ask for another one.
+    RecipeError as `load` raises it."""
     overrides = list(overrides)
     if not overrides:
         return recipe
@@ -104,6 +108,8 @@ def override(recipe: Recipe, overrides: Iterable[str], beside: Path | None = Non
         # of another workflow, too
         if is_workflow(recipe.workflow.name) and stage.roles and trains_all(recipe, stage):
             said["roles"] = []
+    if not chosen:
+        data["workflow"] = {k: v for k, v in data["workflow"].items() if k != "name"}
     for text in overrides:
         _override(data, text)
     return of_tables(data, beside or Path.cwd())

@@ -39,11 +39,19 @@ def trains_all(recipe: Recipe, stage: StageSpec) -> bool:
     return not frozen_in(recipe, stage)
 
 
+def names_workflow(tables: Mapping[str, Any]) -> bool:
+    """Whether a recipe that was read as plain tables says which workflow it has."""
+    said = tables.get("workflow", {}) if isinstance(tables, Mapping) else {}
+    return not isinstance(said, Mapping) or "name" in said
+
+
 def implied(tables: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the workflow that a task without plans asks for, where the recipe names none."""
     task = tables.get("task") if isinstance(tables, Mapping) else None
     flat = isinstance(task, Mapping) and task.get("name") in PLANLESS and task.get(PLAN, "none") == "none"
-    return {**tables, "workflow": "act_only"} if flat and "workflow" not in tables else tables
+    if not flat or names_workflow(tables):
+        return tables
+    return {**tables, "workflow": {**tables.get("workflow", {}), "name": "act_only"}}
 
 
 def resolved(recipe: Recipe) -> Recipe:

@@ -295,3 +295,43 @@ def test_both_spellings_at_once_and_wrong_types_are_refused(stage, said):
     with pytest.raises(RecipeError) as caught:
         from_dict({"stage": [stage]})
     assert str(caught.value).startswith(said)
+
+
+PLANS = """
+task = {{ name = "text", train = "data.jsonl", plan = "{plan}" }}
+{workflow}
+[[stage]]
+kind = "reinforce"
+tree = {{ {tree} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("plan", "tree", "sets", "roles"),
+    [
+        ("none", "act = 4", ['task.plan="tags"', "stage.0.tree={ plan = 2, act = 2 }"], ("plan", "act")),
+        ("tags", "plan = 4, act = 2", ['task.plan="none"', "stage.0.tree={ act = 2 }"], ("act",)),
+        ("none", "act = 4", ['task.plan="tags"', "workflow.max_turns=9"], ("plan", "act")),
+        ("tags", "act = 4", ['task.plan="none"', "workflow.max_turns=9"], ("act",)),
+        ("none", "act = 4", ['task.plan="tags"', "workflow=plan_steps"], ("plan", "act")),
+    ],
+)
+def test_a_set_of_the_plan_gives_what_the_file_gives(plan, tree, sets, roles, tmp_path):
+    for workflow in ("", "workflow = { max_tokens = 5000 }"):
+        file = tmp_path / "mine.toml"
+        file.write_text(PLANS.format(plan=plan, tree=tree, workflow=workflow))
+        recipe = load(file, sets)
+        check(recipe)
+        assert roles_of(recipe) == roles and recipe.stage[0].roles == roles
+        if "workflow=plan_steps" not in sets:  # which is the whole table
+            assert recipe.workflow.max_tokens == (5000 if workflow else 0)
+
+
+def test_a_workflow_that_is_named_stays_where_the_plan_is_set(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(PLANS.format(plan="none", tree="act = 4", workflow='workflow = "act_only"'))
+    with pytest.raises(RecipeError, match=r"^task\.plan: .* act_only speaks act; set workflow ="):
+        check(load(file, ['task.plan="tags"']))
+    file.write_text(PLANS.format(plan="none", tree="act = 4", workflow=""))
+    with pytest.raises(RecipeError, match=r"^task\.plan: .* act_only speaks act; set workflow ="):
+        check(load(file, ['task.plan="tags"', "workflow=act_only"]))
