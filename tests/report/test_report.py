@@ -952,6 +952,22 @@ def test_the_scripts_parse(run_dir, tmp_path):
         subprocess.run(["node", "--check", str(script)], check=True, timeout=60)
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run JavaScript")
+def test_the_main_chart_of_one_role_is_called_e2e_alone():
+    assets = Path(report.__file__).parent / "assets"
+    [line] = re.findall(r"^const listed = .*$", (assets / "dom.js").read_text(encoding="utf-8"), re.MULTILINE)
+    cases = '[[], ["e2e"], ["act", "e2e"], ["plan", "act", "e2e"]]'
+    said = subprocess.run(
+        ["node", "-e", f"{line}; console.log(JSON.stringify({cases}.map(listed)))"],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert json.loads(said) == ["", "e2e", "act and e2e", "plan, act and e2e"]
+    assert "title: `${listed(SIDES)}$" in (assets / "charts.js").read_text(encoding="utf-8")
+
+
 def test_the_report_needs_no_torch_and_no_numpy(run_dir):
     code = (
         "import sys; from pathlib import Path; from forethought import report; "

@@ -290,7 +290,7 @@ function factoredCharts(run, board) {
     view.level === "each"
       ? null
       : frame(run, {
-          title: `${SIDES.slice(0, -1).join(", ")} and e2e${view.level === "all" ? "" : ` at level ${view.level}`}`,
+          title: `${listed(SIDES)}${view.level === "all" ? "" : ` at level ${view.level}`}`,
           note: "share of held-out tasks solved; the ribbon is the 95 % interval",
           lines: SIDES.map((side) => makeLine(run, "eval/" + atLevel(side), side, ROLE_COLOURS[side])).filter(Boolean),
           marks: marksOf(run),

@@ -170,6 +170,8 @@ function section(id, title, lead, ...children) {
 
 const scroll = (table) => el("div.scroll", { tabindex: "0" }, table);
 
+const listed = (words) => [words.slice(0, -1).join(", "), ...words.slice(-1)].filter(Boolean).join(" and ");
+
 // Roles and e2e stand out in a sentence, each in its colour; a stage that has the name of a role does not.
 const SAID = new RegExp(`(?<=^|[\\s,;:])(${[...ROLES, "e2e"].join("|")})(?=:| (?:rose|fell|stayed|showed|was|at) )`);
 function sentence(text) {
