@@ -12,6 +12,7 @@ from tolerance import rounding
 
 from forethought.engines.torch.forest.native.library import library, why_not
 from forethought.engines.torch.forest.native.train import crew
+from forethought.engines.torch.sampling import choice
 from forethought.engines.torch.sampling.choice import Choice
 
 BY = [
@@ -168,11 +169,14 @@ def nucleus(logits: list[float], temperature: float, top_p: float) -> set[int]:
     return kept
 
 
-@pytest.mark.parametrize("kernels", BY)
+@pytest.mark.parametrize("kernels", [*BY, pytest.param(None, id="device")])
 @pytest.mark.parametrize("vocabulary", [1, 2, 15, 16, 33, 140])
-def test_a_nucleus_is_what_sorting_finds(kernels, vocabulary):
+def test_a_nucleus_is_what_sorting_finds(kernels, vocabulary, monkeypatch):
     """Few different logits, so that most are equals; every token of the nucleus can be drawn, and no other.
-    Each probability is a whole number of halves of another: no sum is rounded."""
+    Each probability is a whole number of halves of another: no sum is rounded. `kernels` None: by PyTorch as
+    on a device, where nothing is looked at on the way."""
+    if kernels is None:
+        monkeypatch.setattr(choice, "at_hand", lambda x: False)
     rng = np.random.default_rng(vocabulary)
     for top_p, spread in ((0.1, 1), (0.5, 2), (0.9, 3), (0.999, 6), (0.6, 12)):
         # powers of two in float32, as the kernel and PyTorch see them to within rounding

@@ -254,7 +254,10 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.0, 1.0), (0.5, 0.6), (None, None)])
-def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_the_way(temperature, top_p):
+def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_the_way(
+    temperature, top_p, monkeypatch
+):
+    """As on a device; where the logits are at hand, looking at them on the way changes no choice."""
     rng = np.random.default_rng(0)
     logits, uniform = torch.from_numpy(rng.normal(0, 3, (40, 50)).astype(np.float32)), rng.random(40)
     heat = (
@@ -269,8 +272,12 @@ def test_drawing_by_pytorch_is_drawing_by_the_kernel_and_reads_nothing_back_on_t
     )
     repeats = np.array([1, 3, 0, 2] * 10)
     more = np.repeat(np.arange(40), repeats)
+    looking = choice.Choice(kernels=False)(logits, repeats, uniform[more], heat[more], share[more])
+    monkeypatch.setattr(choice, "at_hand", lambda x: False)
     with Waits() as waits:
         found = choice.Choice(kernels=False)(logits, repeats, uniform[more], heat[more], share[more])
+    for one, other in zip(found, looking, strict=True):
+        np.testing.assert_array_equal(one, other)
     assert not waits.seen.keys() & {"_local_scalar_dense", "nonzero", "repeat_interleave"}
     assert [x.dtype for x in found] == [np.int64, np.float32, np.float32]
     logp = logits[more].log_softmax(-1).numpy()[np.arange(len(more)), found[0]]

@@ -113,15 +113,22 @@ def _drawn(
     return token_R, logp_R, torch.where(greedy_R, 0.0, gathered_R.log().float())
 
 
+def at_hand(x: torch.Tensor) -> bool:
+    """Whether the host can look at numbers without waiting for a device."""
+    return x.device.type == "cpu"
+
+
 def _nucleus(p_RV: torch.Tensor, top_p_R1: torch.Tensor) -> torch.Tensor:
     """Zero for all tokens but the fewest, likeliest first, that hold `top_p` of the sum; of equals the first
-    ones stay. Sorted are only so many as can be among them: those that are lighter than the mean of what may
-    be left out hold less than that together."""
+    ones stay. Where the host may look, only so many are sorted as can be among them: those that are lighter
+    than the mean of what may be left out hold less than that together."""
     total_R1 = p_RV.sum(-1, keepdim=True, dtype=torch.float64)
     whole_R1 = top_p_R1 >= 1
-    rest_R1 = (1 - top_p_R1) * total_R1 / p_RV.shape[-1]
-    some = max(1, int(((p_RV > 0.5 * rest_R1) & ~whole_R1).sum(-1).max()))
-    p_RK = p_RV.topk(some).values
+    if at_hand(p_RV):
+        rest_R1 = (1 - top_p_R1) * total_R1 / p_RV.shape[-1]
+        p_RK = p_RV.topk(max(1, int(((p_RV > 0.5 * rest_R1) & ~whole_R1).sum(-1).max()))).values
+    else:
+        p_RK = p_RV.sort(-1, descending=True).values
     kept_RK = p_RK.double().cumsum(-1) - p_RK.double() < top_p_R1 * total_R1
     lightest_R1 = p_RK.gather(-1, (kept_RK.sum(-1, keepdim=True) - 1).clamp(min=0))
     equals_RV = p_RV == lightest_R1
