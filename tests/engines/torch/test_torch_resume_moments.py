@@ -139,11 +139,12 @@ ALONE = """
 import sys
 import pytest
 from resume_kit import lively
-from conftest import nothing
+from conftest import nothing, time_nothing
 from pathlib import Path
 from forethought.runs import run
 from forethought.recipe.load import load
 lively(pytest.MonkeyPatch())
+time_nothing(pytest.MonkeyPatch())
 recipe, straight, killed = map(Path, sys.argv[1:])
 run.resume(killed, nothing)
 run.train(load(recipe), straight, nothing)
@@ -194,11 +195,16 @@ def test_resumed_without_the_kernels_it_goes_on_and_says_that_its_bits_are_other
         monkeypatch.delenv("FORETHOUGHT_KERNELS")
         library.cache_clear()
     [said] = [d for d in lines_of(tmp_path / "killed" / "decisions.jsonl") if d["outcome"] == "elsewhere"]
-    assert said["step"] == 8 and said["reason"].startswith(
-        "from step 8 on this run is not, bit for bit, the "
-        "one that was never stopped: "
-        "kernels: c before, torch: switched off by "
-        "FORETHOUGHT_KERNELS=0 now"
+    began = Store.open(moment.folder).latest()[1]["chosen"]
+    moved = (
+        "layers computed by: c before, torch now",
+        "rows sampled by: c before, torch now",
+        f"instructions of the products: {began['products']} before, none now",
+        "kernels: c before, torch: switched off by FORETHOUGHT_KERNELS=0 now",
+        f"build of the kernels: {began['kernels/build']} before, none now",
+    )
+    assert said["step"] == 8 and said["reason"] == (
+        f"from step 8 on this run is not, bit for bit, the one that was never stopped: {'; '.join(moved)}"
     )
     assert said["reason"] in notes
 
