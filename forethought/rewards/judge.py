@@ -40,7 +40,8 @@ class Judge:
     paid for once. `settings`: those of `EndpointSpec` (key_env, per_minute, concurrency, retries, time_limit,
     price_in, price_out, most_cost, ...). Metrics, where they can be logged: judge/requests, judge/tokens,
     judge/cost, judge/failed. UserError for a setting or a key that cannot work; what an answer is like, and
-    an endpoint that does not answer, is no error. `post` is for tests."""
+    an endpoint that does not answer, is no error: `silence` then says so, and of the `asked` completions all
+    have `failed`. `post` is for tests."""
 
     def __init__(
         self,
@@ -65,7 +66,10 @@ class Judge:
         for name, value in (("{low:g}", self.low), ("{high:g}", self.high)):
             system = system.replace(name, f"{value:g}")
         said = Prompt(system, "{question}{chain}")  # the whole text is ours; the client fills in two parts
-        self._client = Endpoint(spec, said, judge=lambda item, result: "", post=post, sleep=sleep)
+        self.asked = self.failed = 0
+        self._client = Endpoint(
+            spec, said, judge=lambda item, result: "", post=post, sleep=sleep, hang_up=True
+        )
 
     def __call__(
         self,
@@ -86,10 +90,21 @@ class Judge:
         finally:
             cached.close()
         scores = [self._score(result) for result in results]
+        sent = [r for r in results if isinstance(r, Failure) or not r.cached]
+        if sent:
+            self.asked = len(sent)
+            self.failed = sum(isinstance(result, Failure) for result in sent)
         if log_metric is not None:
             for name, value in _counts(results, scores).items():
                 log_metric(f"judge/{name}", value)
         return scores
+
+    @property
+    def silence(self) -> str:
+        """What to say of an endpoint that answered nothing when it was last asked; "" of another."""
+        if not self._client.dead or self.failed < self.asked:
+            return ""
+        return f"the judge at {self._client.spec.url} did not answer: {self._client.dead}"
 
     def _asked(self, i: int, prompt: Any, completion: Any, lists: dict[str, list[Any]]) -> str:
         said = {name: values[i] for name, values in lists.items() if i < len(values)}

@@ -46,11 +46,14 @@ def note(record: dict[str, Any], line: Mapping[str, float]) -> None:
 def _closer(reason: str, line: Mapping[str, float]) -> str:
     """What is closer to the cause than how the episodes ended: a role that was always cut off or never
     accepted, or rewards that were equal and not 0."""
+    rewards = [value for name, value in line.items() if name.startswith("reward/") and "." not in name]
+    none = any(line[name] == 1 for name in line if name.startswith("reward_none/"))
+    if reason in ("all_failed", "all_solved", "no_spread") and none and not rewards:
+        return "unrewarded"
     if reason in ("all_failed", "all_solved", "no_spread"):
         for status in ("truncated", "refused"):  # what is cut off is refused too
             if any(line[name] == 1 for name in line if name.startswith(f"{status}/")):
                 return status
-    rewards = [value for name, value in line.items() if name.startswith("reward/") and "." not in name]
     if reason in ("all_failed", "all_solved", "no_spread") and not rewards:
         return "unrewarded"
     return "no_spread" if reason == "all_failed" and any(value > 0 for value in rewards) else reason
@@ -76,5 +79,8 @@ def why(record: Mapping[str, Any], at: str) -> str:
     total = sum(left_out.values())
     reason = max(left_out, key=lambda name: left_out[name])
     means, _, attempt = TRY.get(reason, f"{reason}; ").format(at=at).partition("; ")
+    if reason == "unrewarded" and record.get("silence"):
+        means = f"no turn had a reward: {record['silence']}"
+        attempt = f"start the judge, or mend its endpoint ({at}.judges, or the file that makes it)"
     groups = f"all {total}" if left_out[reason] == total else f"{left_out[reason]} of {total}"
     return f"{said}: in {groups} groups {means}{f' (try: {attempt})' if attempt else ''}"

@@ -31,6 +31,7 @@ from forethought.runs.judging import AGAIN, Judge
 from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
 from forethought.runs.ledger import Ledger
 from forethought.runs.progress import Progress
+from forethought.runs.silence import Silence
 from forethought.runs.stages import stage_of
 from forethought.runs.trackers import Trackers, makers
 from forethought.stages.distill.records import Provenance
@@ -72,6 +73,7 @@ class Runner:
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe), rollouts.parts)
         self.ledger.saved = self.wish.saved
         self.failures = Failures(rollouts.guard, recipe, store, self.ledger.decide)
+        self.silence = Silence(self.ledger.decide)
         self.paying: Stage | None = None  # whose rewards are measured where nothing else judges
         self.judge = Judge(recipe, engine, store, self.ledger, self._measure)
 
@@ -185,6 +187,7 @@ class Runner:
             if measured:
                 line |= self._measure(line)
             self.ledger.log(line, "eval" if measured else "step", spec)
+            self.silence.hear(p.records[-1], getattr(spec, "functions", {}))
             if idle.early(p.records[-1]) and not idle.broken(
                 p.records[-1]
             ):  # what broke was told when it did

@@ -95,3 +95,23 @@ def test_settings_that_cannot_work(tmp_path, monkeypatch):
             judge(tmp_path, str, **fields)
     with pytest.raises(UserError, match="NO_SUCH_KEY is not set"):
         Judge("http://there/v1", "m", key_env="NO_SUCH_KEY")
+
+
+def test_a_silent_endpoint_is_soon_given_up_and_tried_again_at_the_next_call(tmp_path):
+    gone, slept = Unanswered("unreachable", "ConnectError: refused"), []
+    ask, post = judge(tmp_path, lambda text: gone, retries=3, concurrency=1)
+    ask._client._sleep = slept.append
+    rows = {"prompts": ["p"] * 5, "completions": list("abcde"), "tone": ["kind"] * 5}
+    assert ask(**rows) == [None] * 5
+    # the first completion with all its retries, the second once: it could have been the first one's fault
+    assert len(post.asked) == 4 + 1 and len(slept) == 3
+    assert ask.silence == (
+        "the judge at http://there/v1/chat/completions did not answer: ConnectError: refused"
+    )
+    assert (ask.asked, ask.failed) == (5, 5)
+    assert ask(**rows) == [None] * 5 and len(post.asked) == 5 + 3  # one retry from now on
+    post.answers = lambda text: "5"
+    assert ask(**rows) == [0.5] * 5 and ask.silence == ""
+    post.answers = lambda text: gone if "/ f" in text else "5"  # one of several is no silence
+    rows["completions"] = list("fghij")
+    assert ask(**rows) == [None] + [0.5] * 4 and ask.silence == ""

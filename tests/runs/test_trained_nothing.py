@@ -10,9 +10,12 @@ import pytest
 from conftest import REFUSED, RIGHT, WRONG, desk_choices, desk_recipe, fake_desk, lines_of
 
 from forethought import cli
+from forethought.core import named
 from forethought.display.lines import Lines
 from forethought.report import load, payload
+from forethought.rewards import Judge
 from forethought.runs import idle, run
+from forethought.stages.distill.transport import Unanswered
 
 PLAN = {
     "kind": "reinforce",
@@ -130,3 +133,33 @@ def test_the_cause_is_what_the_rewards_say(line, reason):
     record = {"steps": 1, "tokens_trained": 0}
     idle.note(record, {"tokens/trained": 0.0, "groups/zero": 1.0, "groups/all_failed": 4.0, **line})
     assert record["left_out"] == {reason: 4}
+
+
+def test_a_judge_that_does_not_answer_is_told_and_is_the_cause(tmp_path):
+    judge = Judge(
+        "http://there/v1",
+        "m",
+        key_env="",
+        cache=tmp_path / "c.jsonl",
+        retries=1,
+        post=lambda body: (_ for _ in ()).throw(Unanswered("unreachable", "ConnectError: refused")),
+        sleep=lambda s: None,
+    )
+    named.hold_here("polite", judge)
+    text = "in_this_process:polite"
+    stage = PLAN | {"gates": [], "reward": {"plan": {text: 1.0}}, "until": {"steps": 2}}
+    lines, summary, decisions = trained(tmp_path / "run", RIGHT, stage)
+    said = "the judge at http://there/v1/chat/completions did not answer: ConnectError: refused"
+    [told] = [d for d in decisions if d["outcome"] == "no answer"]
+    assert (told["step"], told["numbers"]) == (1, {"asked": 6, "failed": 6})
+    assert told["reason"].startswith(f"{said}; all 6 completions that it was asked about have no reward")
+    assert summary["stages"][0]["left_out"] == {"unrewarded": 4}
+    assert any(f"in all 4 groups no turn had a reward: {said} (try: start the judge" in x for x in lines)
+
+
+@pytest.mark.parametrize("truncated", [0.0, 1.0])
+def test_rewards_that_are_all_none_are_the_cause_even_of_what_was_cut_off(truncated):
+    record = {"steps": 1, "tokens_trained": 0}
+    line = {"groups/zero": 1.0, "groups/all_failed": 4.0, "reward_none/act.f": 1.0}
+    idle.note(record, {"tokens/trained": 0.0, "truncated/act": truncated, **line})
+    assert record["left_out"] == {"unrewarded": 4}

@@ -25,12 +25,17 @@ from forethought.stages.distill.transport import HttpPost, Post
 Judge = Callable[[Item, Summary | Failure], str | Drop]
 """An item and its result -> its plan, or why there is none to train on. Called from the thread that called
 `summarise`."""
+_SILENT = ("unreachable", "timeout", "server")  # troubles of a server that is not there, or is broken
 
 
 class Endpoint:
     """A `Summariser`. `judge` says which answers are of use, so that a run of useless ones ends at `give_up`;
     by default the filter with its usual bounds. `post` and `sleep` are for tests; by default httpx, and a
     sleep that an interrupt cuts short.
+
+    `hang_up`: where nothing has been answered and one item has used up its retries, another one is asked
+    once; if that fails too, no more are, and `dead` says what the trouble was. The next call then tries
+    again, with one retry for its first item, until something is answered.
 
     Ctrl-C, or a failure that concerns every item, lets the requests under way finish (each within its time
     limit), hands their results to `done`, so that a cache keeps what was paid, and begins no other. A second
@@ -47,8 +52,10 @@ class Endpoint:
         judge: Judge | None = None,
         post: Post | None = None,
         sleep: Callable[[float], object] | None = None,
+        hang_up: bool = False,
     ):
         self.spec, self._prompt = spec, prompt
+        self._hang_up, self._answered, self._lost, self.dead = hang_up, False, 0, ""
         self.model, self.prompt = spec.model, prompt.template
         self.settings: Mapping[str, object] = {
             "base_url": spec.base_url,
@@ -61,7 +68,7 @@ class Endpoint:
         self._judge = judge or _usual
         self._stop = threading.Event()
         self._sleep = sleep or self._stop.wait
-        self._lock = threading.Lock()
+        self._lock, self._retries, self._items = threading.Lock(), spec.retries, 0
         self._spent = 0.0
         self._useless: list[Drop] = []  # of the items in a row that gave no plan
 
@@ -83,6 +90,9 @@ class Endpoint:
             return []
         self._stop.clear()
         self._useless.clear()
+        self._items = len(items)
+        self._answered, self._lost, before, self.dead = False, 0, self.dead, ""
+        self._retries = min(1, self.spec.retries) if before else self.spec.retries
         post = self._given or HttpPost(self.spec.url, self._key, self.spec.time_limit, self.spec.concurrency)
         pace = Pace(self.spec.per_minute, self._sleep)
         try:
@@ -156,6 +166,14 @@ class Endpoint:
             "mend the settings, or raise give_up, and start again"
         )
 
+    def _lose(self, trouble: Trouble) -> None:
+        """An item has had all its attempts, and no item an answer: that may be the item. Two in a row are the
+        endpoint."""
+        if self._hang_up and not self._answered and trouble.kind in _SILENT:
+            self._lost += 1
+            if self._lost == min(2, self._items):
+                self.dead = trouble.detail
+
     def _watched(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:
         """All attempts for one item, and a stop to all threads when one of them shows that no item will be
         answered."""
@@ -168,9 +186,12 @@ class Endpoint:
     def _one(self, post: Post, pace: Pace, item: Item) -> Summary | Failure:
         spec, usage = self.spec, Usage()
         trouble = Trouble(kind="stopped", detail="the run was stopped before this item was asked for")
-        for attempt in range(spec.retries + 1):
+        for attempt in range(self._retries + 1):
             pace.wait()
             if self._stop.is_set():
+                break
+            if self.dead:
+                trouble = Trouble(kind="unasked", detail=self.dead)
                 break
             if spec.most_cost and self._spent >= spec.most_cost:
                 return Failure(
@@ -179,11 +200,13 @@ class Endpoint:
             usage += Usage(requests=1)
             outcome = self._ask.attempt(post, item)
             if not isinstance(outcome, Trouble):
+                self._answered, self._lost = True, 0
                 with self._lock:
                     self._spent += outcome.usage.cost
                 return replace(outcome, usage=outcome.usage + usage)
             trouble = outcome
-            if attempt == spec.retries or trouble.told > spec.most_pause:
+            if attempt == self._retries or trouble.told > spec.most_pause or self._lost:
+                self._lose(trouble)
                 break
             pace.hold(trouble.told)
             self._sleep(
