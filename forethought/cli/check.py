@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from forethought.core.printable import printable
 if TYPE_CHECKING:
     from forethought.recipe.schema import Recipe
     from forethought.tasks.base import Taskset
+    from forethought.tasks.conformance import Finding
 
 
 def add_check(verbs: Verbs) -> None:
@@ -45,6 +47,7 @@ def _check_recipe(file: str, overrides: list[str]) -> int:
     from forethought.recipe.load import load
     from forethought.runs.run import check_with
     from forethought.runs.trackers import makers
+    from forethought.runs.tried import tried
     from forethought.tasks import families
 
     recipe = load(file, overrides)
@@ -60,7 +63,7 @@ def _check_recipe(file: str, overrides: list[str]) -> int:
         for where, text in code_in(to_dict(recipe)).items():
             print(printable(f"loaded    {where.removesuffix(f'.{text}')}: {text}"))
         _check_others(recipe, file)
-        return _told(taskset, f"recipe {recipe.name}")
+        return _told(taskset, f"recipe {recipe.name}", tried(recipe, taskset))
 
 
 def _check_others(recipe: Recipe, file: str) -> None:
@@ -109,10 +112,11 @@ def _check_taskset(name: str) -> int:
         return _told(taskset, f"taskset {name}")
 
 
-def _told(taskset: Taskset, what: str) -> int:
+def _told(taskset: Taskset, what: str, more: Sequence[Finding] = ()) -> int:
+    """What the taskset keeps of its promises, and what was found beside it."""
     from forethought.tasks.conformance import conformance
 
-    found = conformance(taskset)
+    found = [*conformance(taskset), *more]
     for one in found:
         print(
             printable(f"{'wrong' if one.wrong else 'ok':9} {one.what}{f': {one.wrong}' if one.wrong else ''}")
