@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from forethought.recipe.schema import StageSpec
+
 EARLY = 3  # idle steps at a stage's start after which it is told
 TRY = {
     "all_failed": "no rollout succeeded; easier levels ({at}.levels), imitation before it, or a reward that "
@@ -19,16 +21,24 @@ TRY = {
     "all_solved": "every rollout succeeded; harder levels ({at}.levels), or fewer steps ({at}.until)",
     "no_spread": "rewards were equal within each group; a higher {at}.tree.temperature, more rollouts a task "
     "({at}.tree), or a reward that tells them apart ({at}.reward)",
-    "unrewarded": "no turn had a reward; the reward functions gave None for all, or {at}.reward names parts "
-    "that nothing gives",
+    "unrewarded": "no turn had a reward: the reward functions gave None for all, or {at}.reward names parts "
+    "that nothing gives; a function that gives numbers, or a part that there is ({at}.reward)",
     "overlong": "the model's context had no room; shorter prompts, smaller budgets, or a longer context",
     "failed": "what judges or answers the rollouts broke; faults.json says where",
 }
 """Reason of a group -> what it means, and what to try; `{at}` is the address of the stage."""
+LEVELS = ("easier levels ({at}.levels), ", "harder levels ({at}.levels), or ")  # of them
 
 
-def note(record: dict[str, Any], line: Mapping[str, float]) -> None:
-    """Count a step, given its line of metrics, in its stage's record."""
+def pays_success(spec: StageSpec) -> bool:
+    """Whether anything but functions of its own says what a stage pays for."""
+    weights, functions = getattr(spec, "weights_of_parts", {}), getattr(spec, "functions", {})
+    return not weights or any(part not in functions for counted in weights.values() for part in counted)
+
+
+def note(record: dict[str, Any], line: Mapping[str, float], success: bool = True) -> None:
+    """Count a step, given its line of metrics, in its stage's record. `success`: whether the stage's reward
+    pays for it, and not by its functions alone."""
     norms = [value for name, value in line.items() if name.startswith("grad_norm/")]
     idle = not line.get("tokens/trained") or (bool(norms) and not any(norms))
     record["idle_steps"] = record.get("idle_steps", 0) + idle
@@ -39,24 +49,33 @@ def note(record: dict[str, Any], line: Mapping[str, float]) -> None:
     for name, n in line.items():
         reason = name.removeprefix("groups/")
         if name.startswith("groups/") and reason not in ("zero", "resampled") and n:
-            reason = _closer(reason, line)
+            reason = _closer(reason, line, success)
             left_out[reason] = left_out.get(reason, 0) + int(n)
 
 
-def _closer(reason: str, line: Mapping[str, float]) -> str:
-    """What is closer to the cause than how the episodes ended: a role that was always cut off or never
-    accepted, or rewards that were equal and not 0."""
+def _closer(reason: str, line: Mapping[str, float], success: bool) -> str:
+    """What is closer to the cause than how the episodes ended: rewards that are None, a role that was always
+    cut off or never accepted, or rewards that were equal though no success is what they pay for."""
+    if reason not in ("all_failed", "all_solved", "no_spread", "unrewarded"):
+        return reason
     rewards = [value for name, value in line.items() if name.startswith("reward/") and "." not in name]
-    none = any(line[name] == 1 for name in line if name.startswith("reward_none/"))
-    if reason in ("all_failed", "all_solved", "no_spread") and none and not rewards:
+    if not rewards and any(line[name] == 1 for name in line if name.startswith("reward_none/")):
         return "unrewarded"
-    if reason in ("all_failed", "all_solved", "no_spread"):
-        for status in ("truncated", "refused"):  # what is cut off is refused too
-            if any(line[name] == 1 for name in line if name.startswith(f"{status}/")):
-                return status
-    if reason in ("all_failed", "all_solved", "no_spread") and not rewards:
+    for status in ("truncated", "refused"):  # what is cut off is refused too, where something is to follow it
+        roles = [name.partition("/")[2] for name in line if name.startswith(f"{status}/")]
+        if any(line[f"{status}/{r}"] == 1 and not _graded(r, line, success) for r in roles):
+            return status
+    if not rewards:
         return "unrewarded"
-    return "no_spread" if reason == "all_failed" and any(value > 0 for value in rewards) else reason
+    paid = any(value > 0 for value in rewards) or not success
+    return "no_spread" if reason == "all_failed" and paid else reason
+
+
+def _graded(role: str, line: Mapping[str, float], success: bool) -> bool:
+    """Whether the role's turns were judged by what they say, though each was cut off or refused."""
+    if any(line.get(name, 0.0) > 0 for name in (f"reward/{role}", f"reward/{role}.answered")):
+        return True
+    return not success and f"refused/{role}" not in line and f"reward/{role}" in line
 
 
 def early(record: Mapping[str, Any]) -> bool:
@@ -70,8 +89,9 @@ def broken(record: Mapping[str, Any]) -> bool:
     return bool(left_out) and max(left_out, key=lambda name: left_out[name]) == "failed"
 
 
-def why(record: Mapping[str, Any], at: str) -> str:
-    """What a stage has trained nothing for, in a sentence. `at`: its address in the recipe."""
+def why(record: Mapping[str, Any], at: str, levels: int = 2) -> str:
+    """What a stage has trained nothing for, in a sentence. `at`: its address in the recipe; `levels`: how
+    many the tasks have, for where there is only one no other can be tried."""
     n, left_out = record["steps"], record.get("left_out", {})
     said = f"trained nothing in {n} step{'s' if n > 1 else ''}"
     if not left_out:
@@ -79,6 +99,9 @@ def why(record: Mapping[str, Any], at: str) -> str:
     total = sum(left_out.values())
     reason = max(left_out, key=lambda name: left_out[name])
     means, _, attempt = TRY.get(reason, f"{reason}; ").format(at=at).partition("; ")
+    if levels < 2:
+        for advice in LEVELS:
+            attempt = attempt.replace(advice.format(at=at), "")
     if reason == "unrewarded" and record.get("silence"):
         means = f"no turn had a reward: {record['silence']}"
         attempt = f"start the judge, or mend its endpoint ({at}.judges, or the file that makes it)"

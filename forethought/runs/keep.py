@@ -44,15 +44,15 @@ def keep_trees(
     return due
 
 
-def step_line(record: dict, step: Step, seconds: float) -> dict[str, float]:
-    """The numbers of a step that took so long; the stage's `record` counts it."""
+def step_line(record: dict, step: Step, seconds: float, success: bool = True) -> dict[str, float]:
+    """The numbers of a step that took so long; the stage's `record` counts it. `success`: see `idle.note`."""
     line = reduce(step.metrics)
     tokens = line.get("tokens/sampled", 0) + line.get("tokens/forward", 0)
     record["steps"] += 1
     record["seconds"] += seconds
     record["tokens_sampled"] += int(line.get("tokens/sampled", 0))
     record["tokens_trained"] += int(line.get("tokens/trained", 0))
-    idle.note(record, line)
+    idle.note(record, line, success)
     return line | {"seconds/step": seconds, "tokens_per_second": tokens / seconds if seconds else 0.0}
 
 

@@ -177,7 +177,7 @@ class Runner:
             started = time.perf_counter()
             result = self._guarded_step(stage)
             p.step, p.stage_step = p.step + 1, p.stage_step + 1
-            line = step_line(p.records[-1], result, time.perf_counter() - started)
+            line = step_line(p.records[-1], result, time.perf_counter() - started, idle.pays_success(spec))
             p.curriculum = stage.curriculum.state_dict()
             with self.rollouts.parts.part("probes"):
                 line |= self._probe(stage, result, line)
@@ -424,8 +424,8 @@ class Runner:
         return why
 
     def _tell_idle(self, spec: StageSpec) -> None:
-        record = self.progress.records[-1]
-        said = f"{spec.title} {idle.why(record, f'stage.{self.progress.stage}')}"
+        record, levels = self.progress.records[-1], len(self.rollouts.taskset.levels)
+        said = f"{spec.title} {idle.why(record, f'stage.{self.progress.stage}', levels)}"
         numbers = {"steps": record["steps"], **record.get("left_out", {})}
         self.ledger.decide("guard", "gradient", "trained nothing", said, numbers)
 

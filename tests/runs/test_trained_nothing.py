@@ -163,3 +163,70 @@ def test_rewards_that_are_all_none_are_the_cause_even_of_what_was_cut_off(trunca
     line = {"groups/zero": 1.0, "groups/all_failed": 4.0, "reward_none/act.f": 1.0}
     idle.note(record, {"tokens/trained": 0.0, "truncated/act": truncated, **line})
     assert record["left_out"] == {"unrewarded": 4}
+
+
+@pytest.mark.parametrize(
+    ("line", "success", "reason"),
+    [
+        # the last role's turns are graded as far as they go, where nothing is to follow them
+        ({"truncated/act": 1.0, "reward/act": 1.0}, False, "no_spread"),
+        ({"truncated/act": 1.0, "reward/act": 0.0}, False, "no_spread"),
+        ({"truncated/act": 1.0, "reward/act": 0.0, "reward/act.answered": 0.3}, True, "all_failed"),
+        ({"truncated/act": 1.0, "reward/act": 0.0, "reward/act.answered": 0.0}, True, "truncated"),
+        # a plan that is cut off is refused
+        ({"truncated/plan": 1.0, "refused/plan": 1.0, "reward/plan": 0.0}, True, "truncated"),
+        ({"truncated/plan": 1.0, "refused/plan": 1.0, "reward/plan": 0.0}, False, "truncated"),
+        ({"truncated/plan": 0.5, "refused/plan": 1.0, "reward/plan": 0.0}, True, "refused"),
+    ],
+)
+def test_a_cut_is_the_cause_only_of_what_is_refused_for_it(line, success, reason):
+    record = {"steps": 1, "tokens_trained": 0}
+    idle.note(record, {"tokens/trained": 0.0, "groups/zero": 1.0, "groups/all_failed": 4.0, **line}, success)
+    assert record["left_out"] == {reason: 4}
+
+
+def test_a_stage_whose_functions_are_equal_is_told_so_with_levels_only_where_there_are_several():
+    record = {"steps": 2, "trained_nothing": True, "left_out": {"all_failed": 4}}
+    assert "(try: easier levels (stage.0.levels), imitation before it" in idle.why(record, "stage.0", 3)
+    assert "no rollout succeeded (try: imitation before it, or a reward" in idle.why(record, "stage.0", 1)
+    record["left_out"] = {"all_solved": 4}
+    assert idle.why(record, "stage.0", 1).endswith("succeeded (try: fewer steps (stage.0.until))")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("[1.0] * len(completions)", "in all 8 groups rewards were equal within each group (try: a higher"),
+        ("[0.0] * len(completions)", "in all 8 groups rewards were equal within each group (try: a higher"),
+        ("[None] * len(completions)", "in all 8 groups no turn had a reward: the reward functions gave None"),
+    ],
+)
+def test_functions_that_say_one_thing_are_the_cause_whatever_was_cut_off(tmp_path, monkeypatch, body, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.py").write_text(f"def f(completions, **k): return {body}\n")
+    rows = [json.dumps({"question": f"{n} + 1", "answer": str(n + 1)}) for n in range(40)]
+    (tmp_path / "data.jsonl").write_text("\n".join(rows))
+    (tmp_path / "y.toml").write_text(RECIPE)
+    assert cli.main(["train", "y.toml", "--out", "run"]) == 0
+    [told] = [d for d in lines_of(Path("run/decisions.jsonl")) if d["outcome"] == "trained nothing"]
+    assert words in told["reason"]
+
+
+RECIPE = """
+model = { layers = 2, width = 32, mlp = 64, vocabulary = 300 }
+eval = { tasks = 2 }
+[task]
+name = "text"
+train = "data.jsonl"
+prompt = "{question}"
+answer = "answer"
+plan = "none"
+grader = "number"
+budgets = { act = 12 }
+[[stage]]
+kind = "reinforce"
+batch = 4
+tree = { acts = 4 }
+reward = { act = { "r.py:f" = 1.0 } }
+until = { steps = 2 }
+"""
