@@ -13,6 +13,11 @@ from forethought.core.errors import UserError
 if TYPE_CHECKING:
     from forethought.recipe.about import Key
 
+KINDS = {
+    "imitate": "Learns what the task demonstrates, token by token (docs/stages.md).",
+    "reinforce": "Samples a tree of turns, rewards it and learns from the rewards (docs/stages.md).",
+    "distill": "Worked solutions become plans; nothing trains (docs/stages.md).",
+}
 WIDTH, MOST = 100, 12  # columns; keys of one name that are told in full
 
 
@@ -25,7 +30,7 @@ def add_explain(verbs: Verbs) -> None:
         "key",
         metavar="KEY",
         nargs="?",
-        help="such as stage.1.optim.lr, optim.lr or lr, or a value such as text or gspo; without: the tables",
+        help="such as stage.1.optim.lr or lr, or a value such as reinforce, text or gspo; without: the tables",
     )
     parser.add_argument(
         "--json-schema", action="store_true", help="print a JSON schema of recipes for editors"
@@ -49,7 +54,7 @@ def _explain(args: argparse.Namespace) -> int:
     if args.key is None:
         print(*(_line(key) for key in about.keys() if "." not in key.where), sep="\n")
         return 0
-    found, named = about.matching(args.key), _named(args.key)
+    found, named = about.matching(args.key), [*_kind(args.key), *_named(args.key)]
     if not found and not named:
         hint = f"; did you mean {' or '.join(near)}?" if (near := about.nearest(args.key)) else ""
         raise UserError(f"unknown key {args.key!r}{hint}; forethought explain lists the tables")
@@ -57,6 +62,14 @@ def _explain(args: argparse.Namespace) -> int:
     told = ["\n".join(map(_line, found))] if several else [*map(_told, found)]
     print("\n\n".join([*told, *named]))
     return 0
+
+
+def _kind(word: str) -> list[str]:
+    """What a stage of that kind does, and its keys."""
+    from forethought.recipe import about
+
+    rows = [f"    {_line(key)}" for key in about.of_kind(word)]
+    return ["\n".join([f'stage.N.kind = "{word}"', f"  {KINDS[word]}", *rows])] if rows else []
 
 
 def _named(word: str) -> list[str]:

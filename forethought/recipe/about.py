@@ -25,6 +25,7 @@ from forethought.recipe.options.named import OPTIONS
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import SPEAKING, roles_of
 
+STAGE = "stage.N"
 CHOSEN = ("ROLE", "OPTION")  # in an address: a name that the recipe chooses
 
 
@@ -120,6 +121,17 @@ def rows(name: str) -> dict[str, str]:
 def read_by(name: str) -> list[Key]:
     """The options of the taskset, workflow, loss or adapter of that name."""
     return [key for key in options() if key.reader.split()[-1].strip("`:") == name.strip(":")]
+
+
+def of_kind(name: str) -> list[Key]:
+    """The keys of a stage of the shipped kind `name`, those below its tables left out: its own first. Empty
+    for what is no kind."""
+    if name not in KINDS:
+        return []
+    depth = len(f"{STAGE}.".split("."))
+    inside = [key for key in keys() if key.where.startswith(f"{STAGE}.") and key.where.count(".") < depth]
+    read = [key for key in inside if not key.kinds or name in key.kinds]
+    return sorted(read, key=lambda key: len(key.kinds) or len(KINDS) + 1)
 
 
 def matching(asked: str) -> list[Key]:

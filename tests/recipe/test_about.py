@@ -113,12 +113,28 @@ def test_a_kind_of_ones_own_fits_the_schema():
         ("task.mine", ["task.OPTION"]),
         ("save", ["a table", "save.every", "save.trees"]),
         ("stage.0.loss_share", ["stages of kind imitate"]),
+        ("reinforce", ['stage.N.kind = "reinforce"\n', "\n    stage.N.tree ", "\n    stage.N.optim "]),
+        ("imitate", ['stage.N.kind = "imitate"\n', "\n    stage.N.loss_share ", "\n    stage.N.until "]),
+        ("distill", ['stage.N.kind = "distill"\n', "\n    stage.N.distill ", "stage.N.distill.problems"]),
     ],
 )
 def test_a_key_is_explained(asked, said, capsys):
     assert main(["explain", asked]) == 0
     out = capsys.readouterr().out
     assert all(text in out for text in said), out
+
+
+def test_a_kind_of_stage_lists_its_own_keys_first_and_no_other_kinds(capsys):
+    from forethought.cli.explain import KINDS as SAID
+    from forethought.recipe.kinds import KINDS
+
+    assert SAID.keys() == KINDS.keys()
+    for kind, own, others in (("reinforce", "tree", "loss_share"), ("imitate", "loss_share", "tree")):
+        main(["explain", kind])
+        _, _, first, *rest = capsys.readouterr().out.splitlines()
+        assert first.split()[0] == f"stage.N.{own}"
+        assert not any(line.split()[0] == f"stage.N.{others}" for line in rest)
+        assert all(line.split()[0].count(".") == 2 for line in rest)
 
 
 def test_every_example_can_be_set(tmp_path):
