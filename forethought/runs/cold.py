@@ -1,5 +1,5 @@
-"""A cold start: a model that does not know the form of a turn writes nothing that can be read, and nothing
-trains. Said once, with what helps."""
+"""A cold start: a model that does not know the form of a turn writes hardly anything that can be read, and
+hardly anything trains. Said once, with what helps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from forethought.core.types import NO_EVIDENCE, Node, Tree
 from forethought.interface.result import quoted_text
 
-ENOUGH = 100  # turns after which a run without a readable one says so
+ENOUGH = 100  # turns after which a run in which hardly one can be read says so
+NEARLY = 0.9  # the share of turns that cannot be read from which on it does
 HOW = (
     "Three ways to show a model the form: worked examples in the prompt (task.shots = 3), a reward for parts "
     "of the form (a function of your own), or a short stage of imitation before this one (kind = "
@@ -17,10 +18,10 @@ HOW = (
 
 
 class ColdStart:
-    """Counts the first turns of a run until one can be read, or enough could not."""
+    """Counts the first turns of a run, and those of them that can be read, until there are enough."""
 
     def __init__(self) -> None:
-        self.seen, self.cut, self.over, self._first = 0, 0, False, ""
+        self.seen, self.read, self.cut, self.over, self._first = 0, 0, 0, False, ""
 
     def hear(self, trees: Sequence[Tree], roles: Sequence[str]) -> str:
         """What to say after a step, or "": at most once."""
@@ -30,16 +31,21 @@ class ColdStart:
         for node in (n for tree in trees for n in tree.nodes):
             if node.role != role or node.policy is None or node.status in NO_EVIDENCE:
                 continue
-            if node.reward_parts.get(part, 0.0) > 0 or (part not in node.reward_parts and part == "answered"):
-                self.over = True  # one can be read; or nothing here says so
+            if part not in node.reward_parts and part == "answered":
+                self.over = True  # nothing here says so
                 return ""
             self.seen += 1
+            if node.reward_parts.get(part, 0.0) > 0:
+                self.read += 1
+                continue
             self.cut += node.status == "truncated"
             self._first = self._first or _shown(node)
         if self.seen < ENOUGH:
             return ""
         self.over = True
-        return _advice(self.seen, role, part, self._first, self.cut == self.seen)
+        if self.seen - self.read < NEARLY * self.seen:
+            return ""
+        return _advice(self.seen, self.read, role, part, self._first, self.cut == self.seen - self.read)
 
 
 def _shown(node: Node) -> str:
@@ -55,11 +61,16 @@ def unplayed(role: str, budget: int, tasks: int, left: int) -> str:
     )
 
 
-def _advice(seen: int, role: str, part: str, first: str, cut: bool) -> str:
+def _advice(seen: int, read: int, role: str, part: str, first: str, cut: bool) -> str:
+    form, few = part == "format", f"{read} of the first {seen} turns of {role}"
+    so = f"so {'hardly anything' if read else 'nothing'} can train. {HOW}"
     if cut:
-        return (
-            f"each of the first {seen} turns of {role} was cut off at its budget before it ended (such as "
-            f"{first}), so nothing can train. {HOW}"
-        )
-    what = "is accepted" if part == "format" else "holds an answer that the grader can read"
-    return f"none of the first {seen} turns of {role} {what} (such as {first}), so nothing can train. {HOW}"
+        each = f"{seen - read} of" if read else "each of"
+        was = "were cut off at their budget before they" if read else "was cut off at its budget before it"
+        what = f"{each} the first {seen} turns of {role} {was} ended"
+        return f"{what} (such as {first}), {so}"
+    if read:
+        what = f"only {few} {'keep to the form' if form else 'hold an answer that the grader can read'}"
+        return f"{what}, the others do not (such as {first}), {so}"
+    what = "is accepted" if form else "holds an answer that the grader can read"
+    return f"none of the first {seen} turns of {role} {what} (such as {first}), {so}"

@@ -3,6 +3,8 @@ once."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from conftest import Listening, desk_choices
 
@@ -94,6 +96,9 @@ def test_a_hundred_plans_without_an_end_are_told_as_such():
         )
         for i in range(1, ENOUGH + 1)
     ]
+    few = [replace(node, reward_parts={"format": 1.0}, status="finished") for node in nodes[1:6]]
+    said = ColdStart().hear([Tree(task=task, nodes=(nodes[0], *few, *nodes[6:]))], ("plan", "act"))
+    assert said.startswith(f"{ENOUGH - 5} of the first {ENOUGH} turns of plan were cut off at their budget")
     said = ColdStart().hear([Tree(task=task, nodes=tuple(nodes))], ("plan", "act"))
     assert said.startswith(f"each of the first {ENOUGH} turns of plan was cut off at its budget")
     assert "worked examples in the prompt" in said

@@ -169,7 +169,7 @@ def tree(*parts: dict) -> Tree:
     return Tree(task=task, nodes=tuple(nodes))
 
 
-def test_a_cold_start_is_said_once_and_only_where_nothing_can_be_read():
+def test_a_cold_start_is_said_once_and_only_where_hardly_anything_can_be_read():
     cold, unread = ColdStart(), {"answered": 0.0}
     assert cold.hear([tree(*[unread] * (ENOUGH - 1))], ("act",)) == ""
     said = cold.hear([tree(unread)], ("act",))
@@ -178,5 +178,12 @@ def test_a_cold_start_is_said_once_and_only_where_nothing_can_be_read():
     )
     assert "'words': no answer was found in it" in said
     assert cold.hear([tree(*[unread] * 200)], ("act",)) == ""
-    for parts in ([{"answered": 1.0}], [{"outcome": 0.0}]):
-        assert ColdStart().hear([tree(*[unread] * 3, *parts, *[unread] * ENOUGH)], ("act",)) == ""
+    nearly = tree(*[{"answered": 1.0}] * 10, *[unread] * 90)
+    said = ColdStart().hear([nearly], ("act",))
+    assert said.startswith("only 10 of the first 100 turns of act hold an answer that the grader can read")
+    assert (
+        "the others do not (such as 'words': no answer was found in it), so hardly anything can train."
+        in said
+    )
+    for parts in ([{"answered": 1.0}] * 12, [{"outcome": 0.0}]):
+        assert ColdStart().hear([tree(*[unread] * 3, *parts, *[unread] * (ENOUGH - 3))], ("act",)) == ""
