@@ -30,7 +30,7 @@ def add_explain(verbs: Verbs) -> None:
         "key",
         metavar="KEY",
         nargs="?",
-        help="such as stage.1.optim.lr or lr, or a value such as reinforce, text or gspo; without: the tables",
+        help="such as stage.1.optim.lr or lr, or a value such as reinforce or gspo; without: the tables",
     )
     parser.add_argument(
         "--json-schema", action="store_true", help="print a JSON schema of recipes for editors"

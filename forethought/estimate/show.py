@@ -60,7 +60,8 @@ def _parts_of(account: Account) -> list[str]:
         return []
     parts = account.timed.parts.items()
     said = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts if seconds >= 0.5)
-    return [f"by the speed that was timed here: {duration(account.timed.whole)} ({said})"]
+    whole = duration(account.timed.whole) if account.timed.whole >= 0.5 else "less than a second"
+    return [f"by the speed that was timed here: {whole}{f' ({said})' if said else ''}"]
 
 
 def _model(account: Account) -> list[str]:

@@ -180,6 +180,17 @@ def test_what_was_timed_stands_in_the_object_and_in_the_lines(monkeypatch):
     assert "by the speed that was timed here" in said and SWITCH in said
 
 
+def test_a_run_of_no_time_has_no_empty_brackets(monkeypatch):
+    from forethought.estimate import lines
+
+    monkeypatch.setattr("forethought.estimate.account.speed_of", lambda *_, **__: SPEED)
+    account = estimate(load("desk"), cpu(), timing=True)
+    nothing = dict.fromkeys(("sampling", "training", "evaluation", "probes", "saving", "other"), 0.0)
+    for seconds, said in ((0.0, "less than a second"), (0.3, "less than a second"), (7.0, "7 s (other 7 s)")):
+        told = lines(replace(account, timed=replace(account.timed, **nothing | {"other": seconds})))
+        assert f"by the speed that was timed here: {said}" in told
+
+
 def test_a_small_model_on_a_large_gpu_samples_in_minutes_not_days():
     """A captured graph starts 30 layers in 0.6 ms; a millisecond for each of them was days of sampling."""
     from forethought.estimate import HARDWARE
