@@ -9,7 +9,7 @@ from typing import Any
 from forethought.learn.functions import loaded
 from forethought.rewards import Judge
 
-Decide = Callable[[str, str, str, str, Mapping[str, float]], None]
+Decide = Callable[..., None]  # (kind, name, outcome, reason, numbers)
 
 
 class Silence:
