@@ -149,6 +149,10 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
                     f"{here}.{role}",
                     f'{part} cannot be kept in a run; write it in a file and name it: "rewards.py:NAME"',
                 )
+            elif str(part).endswith(".py"):
+                raise RecipeError(
+                    f"{here}.{role}", f'{part!r} is a file; name the function in it: "{part}:NAME"'
+                )
             elif part not in known:
                 raise RecipeError(f"{here}.{role}.{part}", unknown(f"part of the {role} reward", part, known))
     for name in stage.judges:
@@ -161,7 +165,8 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
     for part, text in stage.parts.items():
         if not is_known("rewards", text):
             there = f" (installed: {listed(tuple(installed('rewards')))})" if installed("rewards") else ""
-            raise RecipeError(f"{where}.parts.{part}", f"{text!r} names no code; write file.py:name{there}")
+            way = f"write {_as_code(text)}{there}"
+            raise RecipeError(f"{where}.parts.{part}", f"{text!r} names no code; {way}")
         if not any(part in parts for parts in stage.reward.values()):
             raise RecipeError(f"{where}.parts.{part}", "no role is paid for it; give it a weight in reward")
     if stage.reward and not any(weight for parts in stage.reward.values() for weight in parts.values()):
@@ -181,6 +186,10 @@ def _check_reward(where: str, stage: Sampling, roles: Roles) -> None:
 def part_of(key: str) -> str:
     """The part of the reward that a key means: itself, or the name of the function that it names."""
     return key.rpartition(":")[2].rpartition(".")[2] if is_named(key) else key
+
+
+def _as_code(text: str) -> str:
+    return f"{text}:NAME" if text.endswith(".py") else "file.py:name"
 
 
 def _check_named(where: str, key: str, role: str, stage: Sampling) -> None:

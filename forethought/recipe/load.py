@@ -235,6 +235,13 @@ def _override(data: dict[str, Any], text: str) -> None:
     address, raw = earlier.setting(address, raw)
     node, kind, where = data, Recipe, ""
     *above, last = address.split(".")
+    first = address.split(".")[0]
+    if first not in fields_of(Recipe) and kinds.readers(first):
+        raise RecipeError(
+            address,
+            f"unknown key {first!r}, which is a stage's: --set stage.N.{address}={raw}, where N counts "
+            "the stages from 0",
+        )
     for key in above:
         key, child = _child(kind, node, key, where)
         # only where the recipe chooses the names: reward.plan, task.option

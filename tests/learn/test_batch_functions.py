@@ -323,6 +323,10 @@ def test_functions_that_cannot_be_called_are_refused_before_anything_trains(tmp_
         ({"act": {"a.py:f": 1.0, "b.py:f": 1.0}}, "its part is called 'f', and so is"),
         ({"act": {"a.py:outcome": 1.0}}, "'outcome', and so is a part that exists"),
         ({"act": {"a.py:1": 1.0}}, "names no code"),
+        (
+            {"act": {"a.py": 1.0}},
+            r"""^stage\.0\.reward\.act: 'a\.py' is a file; name the function in it: "a\.py:NAME"$""",
+        ),
         ({"act": {"short": 1.0}}, "unknown part of the act reward 'short'"),
     ],
 )

@@ -278,6 +278,12 @@ def test_overrides_reach_written_values_defaults_and_names_that_a_recipe_chooses
         ),
         ("stage.1.tre.plans=5", "stage.1.tre: unknown key 'tre'; did you mean 'tree'?"),
         ("stage.0.until.step=5", "stage.0.until.step: unknown key 'step'; did you mean 'steps'?"),
+        (
+            "optim.lr=0.1",
+            "optim.lr: unknown key 'optim', which is a stage's: --set stage.N.optim.lr=0.1, where N counts",
+        ),
+        ("batch=8", "batch: unknown key 'batch', which is a stage's: --set stage.N.batch=8, where N counts"),
+        ("optm.lr=0.1", "optm: unknown key 'optm'"),
         ("seed.x=5", "seed.x: nothing lies under seed, which is the whole number 7"),
         ("task.slip.x=5", "task.slip.x: nothing lies under task.slip, which is the number 0.15"),
         ("seed=x", "seed: expected a whole number, found the text 'x'"),
