@@ -104,6 +104,20 @@ def test_examples_stand_before_the_prompt_and_are_not_trained_on(data, tmp_path)
     assert some(made(data, shots=file))[0].prompt.startswith("7 + 7?\n14\n\n")
 
 
+def test_acting_is_measured_where_every_problem_that_is_measured_has_a_plan(tmp_path):
+    """As docs/text.md says; without, there is nothing right to act under."""
+    rows = [row | {"plan": "Add."} for row in ROWS]
+    train = jsonl(tmp_path / "train.jsonl", ROWS)
+    for name, told, known in (
+        ("all", rows, True),
+        ("some", [*rows[:-1], ROWS[-1]], False),
+        ("none", ROWS, False),
+    ):
+        other = [row | {"question": f"Say: {row['question']}"} for row in told]
+        text = made(train, eval=jsonl(tmp_path / f"{name}.jsonl", other), plan="tags")
+        assert text.has_plans is known, name
+
+
 def test_a_plan_between_tags_comes_first(tmp_path):
     rows = [
         row | {"plan": "Add the two numbers.", "solution": f"The sum is {row['answer']}."} for row in ROWS
