@@ -20,5 +20,5 @@ class Web:
     """`js` dispatches events on the element itself; `mouse` moves a pointer and types on a keyboard."""
     limit: Literal["none", "original"] = "none"
     """The time limit of an episode: none, or the page's own."""
-    attempts: int = 6
+    attempts: int = 4
     """Most pages of an episode: a plan and its acts are one attempt."""
