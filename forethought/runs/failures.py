@@ -32,15 +32,22 @@ class Failures:
         guard.watchdog.last_resort = self._end
 
     def after(
-        self, p: Progress, failed: int = 0, tried: int = 0, measured: dict[str, float] | None = None
+        self,
+        p: Progress,
+        failed: int = 0,
+        tried: int = 0,
+        measured: dict[str, float] | None = None,
+        last: bool = False,
     ) -> FaultStop | None:
         """After a step, in which `failed` of `tried` trajectories failed: the error that ends the run, or
         None. `measured`: the line of a step that was evaluated; where it ends the run, the evaluation is
-        taken back, and made again on resume."""
+        taken back, and made again on resume. `last`: of the stage; one that is shorter than the window, and
+        in which everything failed, is taken back as a whole, and begun anew on resume."""
         self._tell(p)
         if tried:
             p.failures = [*p.failures, [failed, tried]][-self.limits.window :]
         why = self.guard.gone() or self._share(p)
+        nothing = "" if why or not last else self._nothing(p)
         self.guard.fresh()
         if not why and measured is not None:
             lost, tasks = failures(p.evaluations[-1]["scores"])
@@ -51,10 +58,14 @@ class Failures:
                     f"{lost} of {tasks} tasks of the evaluation failed (limits.max_failed = "
                     f"{self.limits.max_failed:g})"
                 )
+        why = nothing or why
         if not why:
             return None
         if measured is not None:
             p.evaluations.pop()
+        if nothing:
+            p.stage_step = 0
+        elif measured is not None:
             p.unmeasured = {name: value for name, value in measured.items() if not name.startswith("eval")}
         p.failures = []  # a resumed run begins to count anew
         return self._stop(p, why)
@@ -97,6 +108,19 @@ class Failures:
         return (
             f"{lost} of {tried} trajectories of the last {f'{n} steps' if n > 1 else 'step'} failed "
             f"(limits.max_failed = {self.limits.max_failed:g} of {self.limits.window} steps)"
+        )
+
+    def _nothing(self, p: Progress) -> str:
+        """Why a stage that is over has come to nothing: each trajectory of each of its steps has failed. A
+        longer one has ended at its window."""
+        steps = p.failures[-p.stage_step :]
+        if self.limits.max_failed == 1 or len(steps) < p.stage_step or any(f < t for f, t in steps):
+            return ""
+        n, tried = len(steps), sum(t for _, t in steps)
+        return (
+            f"all {tried} trajectories of stage {p.stage + 1} ({n} step{'s' if n > 1 else ''}) failed, so it "
+            f"trained nothing, and begins anew when the run goes on (limits.max_failed = "
+            f"{self.limits.max_failed:g})"
         )
 
     def _stop(self, p: Progress, why: str) -> FaultStop:

@@ -193,7 +193,7 @@ class Runner:
             ):  # what broke was told when it did
                 self._tell_idle(spec)
             due = bool(result.metrics) and p.step % self.recipe.save.every == 0
-            if stop := self.failures.after(p, result.failed, result.tried, line if measured else None):
+            if stop := self.failures.after(p, result.failed, result.tried, line if measured else None, last):
                 keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
                 self.ledger.save(interim=not due)
                 raise stop

@@ -341,6 +341,47 @@ def test_a_run_stops_with_a_checkpoint_and_goes_on_when_the_environment_is_mende
     ) == 1
 
 
+def test_a_stage_shorter_than_the_window_in_which_everything_failed_stops_and_begins_anew(
+    tmp_path, monkeypatch
+):
+    server = Server(when=lambda noise: noise)
+    server.down = True
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
+    short = REINFORCE | {"until": {"steps": 2}}
+    out, recipe = tmp_path / "run", recipe_of(short, IMITATE, eval={"tasks": 2, "every": 0})
+    with pytest.raises(FaultStop) as stopped:
+        run.train(recipe, out, nothing, engine_of=fake_desk())
+    assert (
+        "stopped at step 2: all 16 trajectories of stage 1 (2 steps) failed, so it trained nothing, and "
+        "begins anew when the run goes on (limits.max_failed = 0.5). The most frequent: environment: "
+        "ConnectionRefusedError: no server"
+    ) in str(stopped.value)
+    assert json.loads((out / "summary.json").read_text())["status"] == "stopped"
+    with pytest.raises(FaultStop, match="stopped at step 4: all 16 trajectories of stage 1"):
+        run.resume(out, nothing, engine_of=fake_desk())
+    server.down = False
+    assert run.resume(out, nothing, engine_of=fake_desk()).status == "done"
+    told = [(x["step"], x["stage"]) for x in lines_of(out / "metrics.jsonl") if x.get("stage_step") == 2]
+    assert told[:3] == [(2, 0), (4, 0), (6, 0)]
+    trained = json.loads((out / "summary.json").read_text())["stages"][0]
+    assert trained["trained_nothing"] is False and trained["tokens_trained"] > 0
+
+
+def test_a_short_stage_in_which_one_trajectory_lived_goes_on(tmp_path, monkeypatch):
+    server = Server(when=lambda noise: noise)
+    server.down = True
+    monkeypatch.setitem(families.TASKSETS, "desk", server.family)
+    stage = REINFORCE | {"until": {"steps": 2}}
+    for name, limits, goes in (("one", {}, True), ("all", {"max_failed": 1.0}, False)):
+        server.down = True
+
+        def observe(event, goes=goes):
+            server.down = server.down and not (goes and event.kind == "step")
+
+        recipe = recipe_of(stage, eval={"tasks": 2, "every": 0}, limits=limits)
+        assert run.train(recipe, tmp_path / name, observe, engine_of=fake_desk()).status == "done"
+
+
 def test_one_bad_step_in_a_window_does_not_stop_a_run(tmp_path, monkeypatch):
     server = Server(when=lambda noise: noise)
     monkeypatch.setitem(families.TASKSETS, "desk", server.family)
