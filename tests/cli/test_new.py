@@ -47,6 +47,15 @@ def test_what_is_written_is_fine_and_trains(kind, tmp_path, monkeypatch, capsys)
         assert 0 <= steps[0]["reward/act.my_thing"] <= 1
 
 
+@pytest.mark.slow
+def test_the_environment_is_learned_as_the_docs_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "environment", "mine"]) == 0
+    run.train(load("mine.toml"), tmp_path / "run", nothing)
+    found = [line["eval/e2e"] for line in lines_of(tmp_path / "run" / "metrics.jsonl") if "eval/e2e" in line]
+    assert found[0] == 0 and found[-1] == 1
+
+
 def test_nothing_is_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text("keep")
