@@ -23,6 +23,12 @@ def steps():
     return script("steps")
 
 
+def test_a_reward_is_a_score_however_many_words_there_are(steps):
+    for row in steps.ROWS.values():
+        assert 0.5 < steps.share_odd(range(3, len(steps.words_of(row)))) < 0.6
+    assert steps.share_odd([3, 4, 49_151]) < 1
+
+
 def test_without_trl_it_says_what_to_install():
     if importlib.util.find_spec("trl"):
         pytest.skip("TRL is installed here")
