@@ -11,9 +11,9 @@ the layers, `llm_sft` imitation with that LoRA (`steps_sft.py`).
 
 Each side runs in its own process and does one step when told to; the two take turns, so that whatever else
 the machine does hits both alike. The rows `llm...` run one side after the other: TRL holds up to 17 GB,
-and both together do not fit a machine of 24 GB. A step is everything between two updates: encode the prompts, sample,
-decode, reward, advantages, loss, backward, clip, AdamW, and the metrics that each side always computes.
-Logging, saving, evaluation and progress bars are off on both.
+and both together do not fit a machine of 24 GB. A step is everything between two updates: encode the prompts,
+sample, decode, reward, advantages, loss, backward, clip, AdamW, and the metrics that each side always
+computes. Logging, saving, evaluation and progress bars are off on both.
 
 - Ours is `Stage.step`, the library's own step, with a one-role taskset (`Parity`). TRL's is what
   `GRPOTrainer.train()` does from the end of one step to the end of the next, read by a callback; its batch is
