@@ -2,7 +2,8 @@
 and turns are (`lengths`). The parts are those that a run measures (`core.parts`).
 
 A wave of rows decodes for as many steps as its longest row has tokens, and each row takes its own. The first
-evaluation finds a model that has not learned to end its turns: its rows go to the end of their budgets.
+evaluation finds a model that has not learned to end its turns: its rows go to the end of their budgets, and
+where the model was trained before, the evaluation ends after the first `eval.give_up` of them.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def timed(recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions) -> Ti
         stages.append((stage.steps * sampled, stage.steps * _trained(recipe, stage, shape, length, speed)))
     length = seen(recipe, assume.used, recipe.eval.levels)
     many = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
-    first, later = (_evaluation(recipe, length, many, speed, full) for full in (True, False))
+    first = _evaluation(recipe, length, _before_giving_up(recipe, many), speed, full=True)
+    later = _evaluation(recipe, length, many, speed, full=False)
     return Timed(
         sampling=sum(one for one, _ in stages),
         training=sum(two for _, two in stages),
@@ -72,6 +74,11 @@ def timed(recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions) -> Ti
         other=TURN * turns,
         stages=tuple(stages),
     )
+
+
+def _before_giving_up(recipe: Recipe, tasks: int) -> int:
+    """Tasks after which the first evaluation of a model that was trained before ends."""
+    return min(tasks, recipe.eval.give_up or tasks) if recipe.model.path else tasks
 
 
 def _wave(rows: float, said: float, longest: float, speed: Speed, most: int) -> float:
@@ -107,27 +114,47 @@ def _sampled(recipe: Recipe, stage: TrainingSpec, n: Seen, speed: Speed) -> tupl
 def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: Speed) -> float:
     """Seconds of one step's updates: every policy that trains reads all that it is to learn from."""
     adapter = weights_of(recipe, stage) == "adapter"
-    policies = (
-        len({policy_of(recipe, role) for role in stage.roles}) if weights_of(recipe, stage) != "base" else 1
-    )
     size = shape.adapter(recipe.adapter.rank, recipe.adapter.targets) if adapter else shape.parameters
     each = speed.learn_adapter if adapter else speed.learn_base
+    update = size * speed.update + speed.publish
+    if isinstance(stage, Imitate):
+        return sum(each * tokens + update for tokens in _shown(recipe, stage, n))
+    policies = len({policy_of(recipe, role) for role in stage.roles})
     tokens = n.told + stage.batch * (n.prompt + n.context / stage.share)
-    if isinstance(stage, Reinforce):
-        rows = float(stage.batch)
-        for role, count in counts_of(stage.tree, list(n.said)).items():
-            if not count:
-                break
-            rows *= 1 if role in stage.tree.oracle else count
-            tokens += rows * n.said[role]
-        policies, updates = len({policy_of(recipe, role) for role in stage.roles}), stage.updates
-        extra = speed.forward * tokens if stage.ref_kl else 0.0
-        return policies * updates * (each * tokens + size * speed.update + speed.publish) + extra
-    tokens += stage.batch * sum(n.said.values())
-    if isinstance(stage, Imitate) and stage.batch_tokens:
-        draws = max(1.0, -(-stage.batch_tokens // max(1.0, tokens)))
-        tokens = draws * tokens
-    return policies * (each * tokens + size * speed.update + speed.publish)
+    if not isinstance(stage, Reinforce):
+        return policies * (each * (tokens + stage.batch * sum(n.said.values())) + update)
+    rows = float(stage.batch)
+    for role, count in counts_of(stage.tree, list(n.said)).items():
+        if not count:
+            break
+        rows *= 1 if role in stage.tree.oracle else count
+        tokens += rows * n.said[role]
+    extra = speed.forward * tokens if stage.ref_kl else 0.0
+    return policies * stage.updates * (each * tokens + update) + extra
+
+
+def _shown(recipe: Recipe, stage: Imitate, n: Seen) -> list[float]:
+    """Tokens of one step that each policy reads: a demonstration up to the last turn in which it learns
+    something, what demonstrations share once."""
+    draws = 1.0
+    if stage.batch_tokens:
+        drawn = stage.batch * (n.prompt + n.context / stage.share + sum(n.said.values()))
+        draws = max(1.0, -(-(stage.batch_tokens - n.told) // max(1.0, drawn)))
+    owners = {role: policy_of(recipe, role) for role in stage.roles}
+    if weights_of(recipe, stage) == "base":
+        owners = dict.fromkeys(owners, "")
+    found = []
+    for policy in dict.fromkeys(owners.values()):
+        path, read, none = 0.0, 0.0, 1.0  # tokens so far; expected; share that teaches it nothing so far
+        for role, said in n.said.items():
+            path += said
+            if owners.get(role) == policy:
+                row = stage.loss_share.get(role)
+                share = sum(row) / len(row) if row else 1.0
+                read, none = share * path + (1 - share) * read, none * (1 - share)
+        contexts = n.context / stage.share * (1 - none**stage.share)
+        found.append(n.told + draws * stage.batch * ((1 - none) * n.prompt + contexts + read))
+    return found
 
 
 def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, full: bool) -> float:

@@ -74,6 +74,30 @@ def test_imitation_by_hand():
     )
 
 
+def test_each_policy_reads_a_demonstration_up_to_what_it_learns_last():
+    """`plan` learns from a quarter of 4: prompts of 3, plans of 2, and a screen of 8 where one of its 2 tasks
+    is among them; `act` reads all 56 tokens. With one adapter for both all are read once."""
+    stage = IMITATE | {"weights": "adapter", "loss_share": {"plan": [0.25]}}
+    own = TINY.adapter(16) * 1e-3 + 0.7
+    plan = 4 * 0.25 * (3 + 2) + 2 * 8 * (1 - 0.75**2)
+    found = timed(recipe_of(stage, layout="adapters"), TINY, SPEED, Assumptions())
+    assert found.training == pytest.approx(3 * ((plan + 56) * 0.25 + 2 * own))
+    found = timed(recipe_of(stage, layout="adapter"), TINY, SPEED, Assumptions())
+    assert found.training == pytest.approx(3 * (56 * 0.25 + own))
+
+
+def test_the_first_evaluation_of_a_trained_model_ends_where_it_gives_up():
+    """4 of 6 tasks are not played: prompts of 11 words and the plan of 2 unread, budgets of 3 and 6 unsaid; a
+    word is 1.6 tokens."""
+    given = {"model": {"path": "somewhere"}, "eval": {"tasks": 6, "every": 0}}
+    tables = [given | {"eval": given["eval"] | {"give_up": n}} for n in (0, 2)]
+    whole, ended = (
+        timed(recipe_of(PLAN, **table), TINY, SPEED, Assumptions()).evaluation for table in tables
+    )
+    each = 1.6 * (0.01 * (11 + 13) + 0.1 * (3 + 6)) + 2 * TURN
+    assert whole - ended == pytest.approx(4 * each)
+
+
 def test_reinforcement_by_hand():
     """2 prompts of 11 are read; 6 plans of 2 tokens in two steps of decoding; the adapter reads prompts and
     plans."""
