@@ -32,8 +32,8 @@ from forethought.engines.torch.machine import device as machine
 from forethought.engines.torch.machine import memory
 from forethought.engines.torch.models.architecture import check_attention, context_of, describe_context
 from forethought.engines.torch.models.chat import ends_of, text_of
+from forethought.engines.torch.models.checked import once
 from forethought.engines.torch.models.exact import check_adapter
-from forethought.engines.torch.models.fingerprint import fingerprint
 from forethought.engines.torch.models.loading import Loaded
 from forethought.engines.torch.models.model_notes import notes_of
 from forethought.engines.torch.models.render import Renderer
@@ -89,8 +89,7 @@ class TorchEngine(Surgery):
         self.end, self.ends = ends_of(self.tokenizer, model)
         self.begin = begin_of(self.tokenizer) if self.source else ()
         self.renderer = Renderer(self.tokenizer, self.end, self.ends, self.source)
-        # a small model's weights are all saved
-        self.fingerprint = fingerprint(model, loaded.config) if self.source else None
+        self.fingerprint = loaded.fingerprint  # None: a small model's weights are all saved
         self.notes = [*loaded.notes, *notes_of(model, self.tokenizer, self.source, adapter)]
         self.packs = memory.Size("engine.pack_tokens", spec.pack_tokens, PACK_TOKENS)
         self.rows = memory.Size("engine.sample_rows", spec.sample_rows, SAMPLE_ROWS)
@@ -169,12 +168,19 @@ class TorchEngine(Surgery):
         with memory.needed(f"policy {dst!r}"):
             self.weights.fork(src, dst, kind)
         if self.source and self.weights.adapters == [dst]:  # the first one on a model that is not ours
-            check_adapter(self.weights, dst, self.source)
+            self._check_adapter(dst)
         self.versions[dst] = 0
         # an adapter's fits no whole model
         if kind == "model" and src in self.optimizers and src not in self.weights.adapters:
             self.prepare(dst, self.optimizers[src].spec)
             self.optimizers[dst].load(self.optimizers[src].state())
+
+    def _check_adapter(self, name: str) -> None:
+        look = partial(check_adapter, self.weights, name, self.source)
+        if self.weights.base_moved or not self.fingerprint:  # weights that no digest tells
+            return look()
+        asked = [asdict(self.fingerprint), str(self.weights.base.dtype), asdict(self.weights.spec)]
+        return once(self.weights.base, asked, look)
 
     def assign(self, dst: str, src: str) -> None:
         """The weights of `dst` become those of `src`, bit for bit; what samples changes with the next

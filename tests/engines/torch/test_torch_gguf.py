@@ -316,7 +316,7 @@ def test_rows_beyond_the_words_are_no_tokens(tmp_path):
 def test_a_folder_with_one_file_is_that_file(file, tmp_path):
     shutil.copy(file, tmp_path / "only.gguf")
     (tmp_path / "README.md").write_text("a model")
-    assert from_path(str(tmp_path)).config == digest(file)
+    assert from_path(str(tmp_path)).fingerprint.config == digest(file)
     assert shape_of(str(tmp_path)).layers == 2
     shutil.copy(file, tmp_path / "other.gguf")
     assert "holds 2 GGUF files (only.gguf, other.gguf); name the one to begin with" in refusal(tmp_path)
@@ -341,7 +341,7 @@ def test_a_file_on_the_hub(file, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     loaded = from_path("some/theirs/m.gguf")
-    assert loaded.source == "some/theirs/m.gguf" and loaded.config == digest(file)
+    assert loaded.source == "some/theirs/m.gguf" and loaded.fingerprint.config == digest(file)
     with pytest.raises(UserError, match="some/theirs/no.gguf cannot be loaded as a causal language model"):
         from_path("some/theirs/no.gguf")
 

@@ -4,7 +4,8 @@ causal LM."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -15,7 +16,9 @@ from forethought.engines.torch.forest.vocabulary import check_ids
 from forethought.engines.torch.machine.memory import LESS, out_of_memory
 from forethought.engines.torch.models import plausible
 from forethought.engines.torch.models.begun import with_adapter
+from forethought.engines.torch.models.checked import once
 from forethought.engines.torch.models.exact import check_model
+from forethought.engines.torch.models.fingerprint import Fingerprint, fingerprint
 from forethought.engines.torch.models.four_bits import pack
 from forethought.engines.torch.models.reading import find_gguf, read_folder, read_gguf
 from forethought.engines.torch.models.small import small_model, tokenizer_of
@@ -31,8 +34,7 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str  # path or hub name; "" for a model from scratch
-    # digest of the configuration in its file, which says with the weights which model this is
-    config: str = ""
+    fingerprint: Fingerprint | None = None  # which model this is; None for one from scratch
     notes: tuple[str, ...] = ()  # what a run says of it at its start
     moved: bool = False  # whether its weights are other than `source` holds
 
@@ -86,11 +88,12 @@ def from_path(
         model = with_adapter(model, adapter, path)
     _own(model)
     check_finite(model, path)
-    check_model(model.eval(), path)
+    found = fingerprint(model, read.digest)
+    once(model, [asdict(found), str(model.dtype)], partial(check_model, model.eval(), path))
     notes = (*read.notes, *_notes(path, read.info))
     if adapter:
         notes += (f"{path} begins with the adapter {adapter} added in",)
-    return Loaded(model, read.tokenizer, read.name, read.digest, notes, moved=read.moved or bool(adapter))
+    return Loaded(model, read.tokenizer, read.name, found, notes, moved=read.moved or bool(adapter))
 
 
 @torch.no_grad()
