@@ -3,7 +3,7 @@ trained before (`forethought train desk --model PATH`).
 
 A model from scratch learns everything from the stage: whole weights, high rates, Muon, hundreds of large
 steps, many evaluations that cost nothing beside them, prompts of bare words. A language model brings what
-it can do and has to keep it: LoRA, rates of 1e-4, a warm-up and a fall, steps of some thousand tokens,
+it can do and has to keep it: LoRA, rates of 1e-4, a warm-up and a fall, steps of a thousand tokens,
 prompts by its chat template. All of that stands here, in `instead`, and nowhere else.
 
 Keys that the user has written, in a recipe of his own or with --set, stay as he has them. A recipe that names
@@ -28,7 +28,7 @@ LEAST = 0.1  # of the rate, at a stage's end
 WARM = 0.05  # of the stage's steps
 STEPS = {"demonstrations": 100, "trees": 50}  # at most: a model that can read needs fewer
 BATCH = 8  # demonstrations drawn at a time, and tasks of which trees are grown
-TOKENS = 4096  # of a step of imitation
+TOKENS = 1024  # of a step of imitation: `desk-llm` learns from fewer
 PROBES = 25  # steps between probes, which cost a forward pass of the whole model
 
 

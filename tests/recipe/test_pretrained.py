@@ -46,7 +46,7 @@ def test_the_changes_by_hand():
     imitate, reinforce = recipe.stage
     assert (recipe.layout, recipe.task.options["told"], recipe.probes.every) == ("adapters", True, 25)
     assert (imitate.optim.lr, imitate.optim.warmup, imitate.until.steps) == (2e-4, 5, 100)
-    assert (imitate.batch, imitate.share, imitate.batch_tokens) == (8, 8, 4096)
+    assert (imitate.batch, imitate.share, imitate.batch_tokens) == (8, 8, 1024)
     assert (reinforce.optim.lr, reinforce.optim.warmup, reinforce.until.steps) == (1e-4, 2, 50)
     assert (imitate.weights, reinforce.weights) == ("auto", "auto")
     assert imitate.loss_share == load("desk").stage[0].loss_share  # what the recipe is about stays
