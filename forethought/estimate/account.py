@@ -69,7 +69,8 @@ class Account:
 
     @property
     def peak(self) -> float:
-        """Bytes: the largest peak of any stage whose memory is known, else 0."""
+        """Bytes: the largest peak of any stage whose memory is known, else 0, where turns fill their
+        budgets: it has to fit."""
         return self.held + max((s.memory.peak for s in self.stages if s.memory), default=0.0)
 
     @property
@@ -87,15 +88,21 @@ class Account:
 
     @property
     def bytes(self) -> dict[str, float]:
-        """By part, at the highest of any stage; {} where nothing trains or the shape is not known."""
-        memories = [stage.memory for stage in self.stages if stage.memory]
+        """By part, and the peak, at the highest of any stage: where this machine was timed with turns as long
+        as demonstrations, else with turns that fill their budgets. {} where nothing trains or the shape is
+        not known."""
+        known = self.timed.memories if self.timed else [one.memory for one in self.stages]
+        memories = [memory for memory in known if memory]
         if not memories:
             return {}
-        stays = [self.held + sum(memory.stays.values()) for memory in memories]
-        pairs = list(zip(stays, memories, strict=True))
         return {
-            "sampling": max(stay + sum(memory.sampling.values()) for stay, memory in pairs),
-            "training": max(stay + sum(memory.training.values()) for stay, memory in pairs),
+            "sampling": max(
+                sum(memory.stays.values()) + sum(memory.sampling.values()) for memory in memories
+            ),
+            "training": max(
+                sum(memory.stays.values()) + sum(memory.training.values()) for memory in memories
+            ),
+            "peak": max(memory.peak for memory in memories),
         }
 
     @property
@@ -144,7 +151,7 @@ def estimate(
         evaluations=_evaluations(recipe, shape, lengths, hardware, assume),
     )
     if timing and (speed := speed_of(shape, recipe, hardware, tell=tell)):
-        account = replace(account, speed=speed, timed=timed(recipe, shape, speed, assume))
+        account = replace(account, speed=speed, timed=timed(recipe, shape, speed, assume, hardware))
     if not hardware.memory or account.peak <= account.room:
         return account
     return replace(account, remedies=tuple(_remedies(recipe, shape, lengths, hardware, assume)))

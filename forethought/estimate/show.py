@@ -39,7 +39,7 @@ def as_json(account: Account) -> dict[str, object]:
         "timed": account.timed is not None,
         "parameters": account.shape.parameters if account.shape else None,
         "seconds": {**account.seconds, "total": sum(account.seconds.values())} if account.seconds else {},
-        "bytes": {**account.bytes, "peak": account.peak} if account.bytes else {},
+        "bytes": account.bytes,
         "stages": [
             {"name": stage.name, "steps": stage.work.steps, "sampling": sampling, "training": training}
             for stage, (sampling, training) in zip(account.stages, _of_stages(account), strict=True)
@@ -150,6 +150,9 @@ def _memory(account: Account) -> list[str]:
     top = max(training, key=lambda s: s.memory.peak)
     memory = top.memory
     text = [f"memory at its highest, in {top.name}: {memory.peak / GB:.1f} GB"]
+    if account.timed:
+        text[0] += f" where turns fill their budgets, {account.bytes['peak'] / GB:.1f} GB where they are as"
+        text[0] += " long as demonstrations"
     text += [
         f"  {name}: {_parts(parts)}"
         for name, parts in (

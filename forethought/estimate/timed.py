@@ -1,5 +1,5 @@
-"""The seconds of a run by part, from what this machine takes for a token (`speed`) and from how long prompts
-and turns are (`lengths`). The parts are those that a run measures (`core.parts`).
+"""Seconds and memory of a run by part, from what this machine takes for a token (`speed`) and from how long
+prompts and turns are (`lengths`). The parts are those that a run measures (`core.parts`).
 
 A wave of rows decodes for as many steps as its longest row has tokens, and each row takes its own. The first
 evaluation finds a model that has not learned to end its turns: its rows go to the end of their budgets, and
@@ -8,9 +8,12 @@ where the model was trained before, the evaluation ends after the first `eval.gi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
+from forethought.estimate.hardware import Hardware, cpu
 from forethought.estimate.lengths import Seen, seen
+from forethought.estimate.memory import Memory, memory_of, numbers_of
 from forethought.estimate.shapes import Shape
 from forethought.estimate.speed import Speed
 from forethought.estimate.tokens import Assumptions, evaluations
@@ -20,6 +23,7 @@ from forethought.recipe.layout import compares, policy_of, weights_of
 from forethought.recipe.roles import counts_of
 from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.recipe.speaking import roles_of
+from forethought.recipe.work import Lengths
 
 TURN = 0.5e-3  # seconds of a turn beside its tokens: its tree, its text, its environment
 WRITE = 3e8  # bytes of a checkpoint a second, digests among them
@@ -37,6 +41,7 @@ class Timed:
     saving: float
     other: float
     stages: tuple[tuple[float, float], ...]
+    memories: tuple[Memory, ...]  # of the stages that train
 
     @property
     def whole(self) -> float:
@@ -50,9 +55,11 @@ class Timed:
         return {name: getattr(self, name) for name in names}
 
 
-def timed(recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions) -> Timed:
-    """Of a whole run."""
-    stages, turns = [], 0.0
+def timed(
+    recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions, hardware: Hardware | None = None
+) -> Timed:
+    """Of a whole run, on `hardware` (this machine's CPU)."""
+    stages, memories, turns = [], [], 0.0
     for stage in recipe.stage:
         if not isinstance(stage, TrainingSpec):
             stages.append((0.0, 0.0))
@@ -61,6 +68,7 @@ def timed(recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions) -> Ti
         sampled, rows = _sampled(recipe, stage, length, speed)
         turns += stage.steps * (rows or stage.batch * len(length.said))
         stages.append((stage.steps * sampled, stage.steps * _trained(recipe, stage, shape, length, speed)))
+        memories.append(expected(recipe, stage, shape, length, hardware or cpu(), speed.held))
     length = seen(recipe, assume.used, recipe.eval.levels)
     many = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
     first = _evaluation(recipe, length, _before_giving_up(recipe, many), speed, full=True)
@@ -73,6 +81,7 @@ def timed(recipe: Recipe, shape: Shape, speed: Speed, assume: Assumptions) -> Ti
         saving=_saves(recipe) * (SAVED + _saved_bytes(recipe, shape) / WRITE),
         other=TURN * turns,
         stages=tuple(stages),
+        memories=tuple(memories),
     )
 
 
@@ -116,26 +125,30 @@ def _trained(recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, speed: 
     adapter = weights_of(recipe, stage) == "adapter"
     size = shape.adapter(recipe.adapter.rank, recipe.adapter.targets) if adapter else shape.parameters
     each = speed.learn_adapter if adapter else speed.learn_base
-    update = size * speed.update + speed.publish
+    read = learned(recipe, stage, n)
+    updates = stage.updates if isinstance(stage, Reinforce) else 1
+    extra = speed.forward * read[0] if isinstance(stage, Reinforce) and stage.ref_kl else 0.0
+    return updates * sum(each * tokens + size * speed.update + speed.publish for tokens in read) + extra
+
+
+def learned(recipe: Recipe, stage: TrainingSpec, n: Seen) -> list[float]:
+    """Tokens of one step that each policy reads to learn from them."""
     if isinstance(stage, Imitate):
-        return sum(each * tokens + update for tokens in _shown(recipe, stage, n))
-    policies = len({policy_of(recipe, role) for role in stage.roles})
-    tokens = n.told + stage.batch * (n.prompt + n.context / stage.share)
-    if not isinstance(stage, Reinforce):
-        return policies * (each * (tokens + stage.batch * sum(n.said.values())) + update)
-    rows = float(stage.batch)
-    for role, count in counts_of(stage.tree, list(n.said)).items():
-        if not count:
-            break
-        rows *= 1 if role in stage.tree.oracle else count
-        tokens += rows * n.said[role]
-    extra = speed.forward * tokens if stage.ref_kl else 0.0
-    return policies * stage.updates * (each * tokens + update) + extra
+        return _shown(recipe, stage, n)
+    tokens, rows = n.told + stage.batch * (n.prompt + n.context / stage.share), float(stage.batch)
+    if isinstance(stage, Reinforce):
+        for role, count in counts_of(stage.tree, list(n.said)).items():
+            if not count:
+                break
+            rows *= 1 if role in stage.tree.oracle else count
+            tokens += rows * n.said[role]
+    else:
+        tokens += rows * sum(n.said.values())
+    return [tokens] * len({policy_of(recipe, role) for role in stage.roles})
 
 
 def _shown(recipe: Recipe, stage: Imitate, n: Seen) -> list[float]:
-    """Tokens of one step that each policy reads: a demonstration up to the last turn in which it learns
-    something, what demonstrations share once."""
+    """Of demonstrations: each up to the last turn in which a policy learns, what they share once."""
     draws = 1.0
     if stage.batch_tokens:
         drawn = stage.batch * (n.prompt + n.context / stage.share + sum(n.said.values()))
@@ -155,6 +168,25 @@ def _shown(recipe: Recipe, stage: Imitate, n: Seen) -> list[float]:
         contexts = n.context / stage.share * (1 - none**stage.share)
         found.append(n.told + draws * stage.batch * ((1 - none) * n.prompt + contexts + read))
     return found
+
+
+def expected(
+    recipe: Recipe, stage: TrainingSpec, shape: Shape, n: Seen, hardware: Hardware, held: float
+) -> Memory:
+    """What lies in memory where turns are as long as demonstrations (`memory_of` with budgets is the bound).
+    `held`: beside the model and its work. On a CPU every policy that samples has its weights once more, as
+    the kernels read them."""
+    lengths = Lengths(
+        prompt=ceil(n.whole), said={role: ceil(most) for role, most in n.longest.items()}, vocabulary=1
+    )
+    work = replace(stage.work(lengths, 1.0, recipe), trained_most=max(learned(recipe, stage, n)))
+    memory = memory_of(recipe, stage, shape, lengths, work, hardware)
+    stays = memory.stays | {"the process": held}
+    if hardware.kind == "cpu" and recipe.engine.weights != "nf4":
+        policies = len({policy_of(recipe, role) for role in roles_of(recipe)})
+        read = numbers_of(recipe, hardware).computed * shape.parameters
+        stays["weights as the kernels read them"] = float(policies * read)
+    return replace(memory, stays=stays)
 
 
 def _evaluation(recipe: Recipe, n: Seen, tasks: int, speed: Speed, full: bool) -> float:

@@ -12,6 +12,7 @@ import pytest
 from forethought import cli
 from forethought.estimate import Assumptions, as_json, cpu, estimate
 from forethought.estimate.lengths import Seen, seen
+from forethought.estimate.memory import Numbers, activations
 from forethought.estimate.shapes import Shape
 from forethought.estimate.speed import SWITCH, Speed, machine, speed_of
 from forethought.estimate.timed import SAVED, TURN, WRITE, timed
@@ -106,6 +107,21 @@ def test_reinforcement_by_hand():
     size = TINY.adapter(16)
     assert found.training == pytest.approx(5 * ((2 * 11 - 8 - 8 + 16 + 12) * 0.25 + size * 1e-3 + 0.7))
     assert found.other == pytest.approx(5 * 6 * TURN)
+
+
+def test_memory_is_that_of_turns_as_long_as_demonstrations():
+    """The policy that reads most reads 56 tokens; two policies sample, each from a copy with its
+    adapter added in that lies in memory once more as the kernels read it. With full budgets it is more."""
+    recipe = recipe_of(IMITATE | {"weights": "adapter"}, layout="adapters")
+    (memory,) = timed(recipe, TINY, SPEED, Assumptions(), cpu()).memories
+    n = TINY.parameters
+    assert memory.stays["weights as the kernels read them"] == 2 * 4 * n
+    assert memory.stays["copies that sample, adapter added in"] == 2 * 4 * n
+    assert memory.stays["the process"] == 5e8
+    kept = memory.training["activations of a micro-batch"]
+    assert kept == 56 * TINY.layers * activations(TINY, Numbers(stored=4, computed=4))
+    bound = estimate(recipe, cpu()).stages[0].memory
+    assert kept < bound.training["activations of a micro-batch"]
 
 
 def test_an_evaluation_by_hand():
