@@ -52,12 +52,12 @@ def _shown(node: Node) -> str:
     return f"{quoted_text(node.text, 60)}: {node.reason or node.status}"
 
 
-def unplayed(role: str, budget: int, tasks: int, left: int) -> str:
-    """What is said of an evaluation that ended early."""
-    played = tasks - left
+def unplayed(role: str, budget: int, tasks: int, left: int, shown: bool = False) -> str:
+    """What is said of an evaluation that ended early. `shown`: the stage that goes on from here imitates."""
+    played, how = tasks - left, "The demonstrations of this stage show the model the form" if shown else HOW
     return (
         f"each of the first {played} tasks had its {role} cut off after {budget} tokens, before it ended, so "
-        f"the other {left} were not played; the numbers are of those {played} (eval.give_up). {HOW}"
+        f"the other {left} were not played; the numbers are of those {played} (eval.give_up). {how}"
     )
 
 

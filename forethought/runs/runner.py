@@ -20,6 +20,7 @@ from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
 from forethought.measure.gates import Evaluation
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.kinds.distill import Distill
+from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.runs import cold, endings, handover, idle
@@ -448,8 +449,10 @@ class Runner:
                 give_up=self.recipe.eval.give_up if self.recipe.model.path else 0,
             )
         if unplayed := found.metrics.get("eval_unplayed"):
-            role = self.rollouts.roles[0]
-            said = cold.unplayed(role, self.rollouts.words.budgets[role], len(self.held_out), int(unplayed))
+            role, n = self.rollouts.roles[0], len(self.held_out)
+            ahead = self.recipe.stage[self.progress.stage :][:1]
+            shown = not self.progress.stage_step and any(isinstance(stage, Imitate) for stage in ahead)
+            said = cold.unplayed(role, self.rollouts.words.budgets[role], n, int(unplayed), shown)
             self.ledger.decide("guard", "evaluation", "stopped early", said, {"unplayed": unplayed})
         self.progress.evaluations.append(
             {

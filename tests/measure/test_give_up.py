@@ -78,6 +78,8 @@ def test_what_is_said_of_it():
     said = unplayed("plan", 512, 40, 8)
     assert said.startswith("each of the first 32 tasks had its plan cut off after 512 tokens")
     assert "the other 8 were not played" in said and "imitation before this one" in said
+    said = unplayed("plan", 512, 40, 8, shown=True)
+    assert said.endswith("The demonstrations of this stage show the model the form")
 
 
 def test_a_hundred_plans_without_an_end_are_told_as_such():
