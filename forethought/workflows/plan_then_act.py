@@ -36,10 +36,11 @@ def judge(plan: Trajectory, task: Task) -> None:
 
 
 async def _executions(plan: Trajectory, task: Task, n: Counts) -> None:
-    await together(_execute(act, task, plan.text) for act in await plan.fork("act", n["act"]))
+    await together(execute(act, task, plan.text) for act in await plan.fork("act", n["act"]))
 
 
-async def _execute(act: Trajectory, task: Task, plan: str) -> None:
+async def execute(act: Trajectory, task: Task, plan: str) -> None:
+    """The turns of an execution of `plan`, to the end of its episode."""
     failed, again, most = 0, False, act.options.get("replan_after", 0)
     while not act.ended:
         outcome = await act.step()

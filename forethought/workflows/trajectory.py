@@ -270,15 +270,16 @@ class Trajectory:
             else:
                 self._read("environment", "reset", seen.text, seen.images)
 
-    async def step(self) -> Outcome | None:
-        """The environment's answer to the turn just said, whose reward gets the answer's parts. While it is
-        not done, its observation is what the roles read next. Done at the latest after the taskset's `turns`.
-        None where something broke: then the branch has ended."""
+    async def step(self, act: str | None = None) -> Outcome | None:
+        """The environment's answer to the turn just said, or to `act` in its place; the turn's reward gets
+        the answer's parts. While it is not done, its observation is what the roles read next. Done at the
+        latest after the taskset's `turns`. None where something broke: then the branch has ended."""
         if self._turn.status in ENDS or (self._episode is not None and self._episode.over):
             await self._misused("the environment was to go on after its end")
         outcome = None
         try:
-            episode, text = self._episode or await self._opened(), self._turn.text
+            episode = self._episode or await self._opened()
+            text = self._turn.text if act is None else act
             if episode.here:
                 outcome = episode.step_here(text)
             else:
@@ -301,6 +302,22 @@ class Trajectory:
                 raise
         return None if self._turn.status in ENDS else outcome
 
+    async def consult(self, act: str) -> Outcome | None:
+        """The environment's answer to an act that no role has said, in an episode of its own that ends with
+        it: several at once by `together`. Nothing of it is read. None where something broke: then the branch
+        has ended."""
+        episode = self._made()
+        try:
+            await self._tree.driver.call(episode.reset())
+            outcome: Outcome = await self._tree.driver.call(episode.step(act))
+            if not episode.over:
+                await self._tree.driver.call(episode.close())
+            return outcome
+        except BaseException as error:
+            if not self._broke("environment", error):
+                raise
+            return None
+
     async def finish(self, reason: str) -> None:
         """The episode ends here, whatever the environment would have said next. The branch fails where its
         `close` breaks."""
@@ -312,10 +329,13 @@ class Trajectory:
             with _Guard(self, "environment"):
                 await self._tree.driver.call(self._episode.close())
 
-    def _new(self) -> Episode:
+    def _made(self) -> Episode:
         play, task = self._tree.play, self.task
         make = partial(play.taskset.environment, task, play.noise)
-        self._episode = play.taskset.episodes.episode(make, task, self._seed())
+        return play.taskset.episodes.episode(make, task, self._seed())
+
+    def _new(self) -> Episode:
+        self._episode = self._made()
         return self._episode
 
     async def _opened(self) -> Episode:
