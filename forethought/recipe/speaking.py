@@ -31,6 +31,8 @@ class Speaks:
     # branch of its own. What lies on one branch is compared together with its peers
     options: Mapping[str, int | float | bool | str] = field(default_factory=dict)  # name -> default
     each_turn: tuple[str, ...] = ()  # who may speak before every answer of the environment; (): the last role
+    # role -> the option that says how often it speaks at most on one path, whatever the environment answers
+    at_most: Mapping[str, str] = field(default_factory=dict)
     demonstration: Callable[..., Any] | None = None  # (taskset, task) -> turns that imitation shows
     oracle: Callable[..., Any] | None = (
         None  # (taskset, task, role) -> what the oracle says in a role, in order
@@ -45,9 +47,18 @@ class Speaks:
         for name, table in (
             ("continues", {*self.continues, *self.continues.values()}),
             ("each_turn", self.each_turn),
+            ("at_most", self.at_most),
         ):
             if strange := [role for role in table if role not in roles]:
                 raise ValueError(f"{name}: {unknown('role', strange[0], roles)}")
+        if strange := [option for option in self.at_most.values() if option not in self.options]:
+            raise ValueError(f"at_most: {unknown('option', strange[0], self.options)}")
+
+    def often(self, options: Mapping[str, Any], turns: int) -> dict[str, int]:
+        """Role -> how often it speaks at most on one path of an episode with so many answers."""
+        each, said = self.each_turn or self.roles[-1:], {**self.options, **options}
+        limits = {role: max(1, int(said[option])) for role, option in self.at_most.items()}
+        return {role: limits.get(role, turns if role in each else 1) for role in self.roles}
 
 
 def workflow(
@@ -56,6 +67,7 @@ def workflow(
     continues: Mapping[str, str] | None = None,
     options: Mapping[str, int | float | bool | str] | None = None,
     each_turn: tuple[str, ...] | None = None,
+    at_most: Mapping[str, str] | None = None,
     demonstration: Callable[..., Any] | None = None,
     oracle: Callable[..., Any] | None = None,
 ) -> Callable[[Run], Run]:
@@ -65,6 +77,7 @@ def workflow(
     `roles`: in their order; the last one acts. `continues`: role -> the role on whose branch it speaks
     (`generate`) where one of it is sampled; the others begin their own (`fork`). `options`: name -> default,
     read as `t.options`. `each_turn`: who may speak before every answer of the environment, by default all.
+    `at_most`: role -> the option that says how often it speaks at most on one path, instead.
     `demonstration`: (taskset, task) -> the turns that imitation shows, by default the turns of the taskset's
     demonstration in these roles and what is observed. `oracle`: (taskset, task, role) -> the oracle's texts,
     by default those of `demonstration`. ValueError, with the name and the line of the function, for a role
@@ -79,6 +92,7 @@ def workflow(
                 continues=dict(continues or {}),
                 options=dict(options or {}),
                 each_turn=named if each_turn is None else tuple(each_turn),
+                at_most=dict(at_most or {}),
                 demonstration=demonstration,
                 oracle=oracle,
             )

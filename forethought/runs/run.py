@@ -190,7 +190,7 @@ def _text_context(taskset: Taskset, recipe: Recipe) -> int:
 def _longest_turns(taskset: Taskset, recipe: Recipe) -> int:
     workflow = workflow_of(recipe.workflow.name)
     budgets = {role: taskset.budget(role) for role in workflow.roles}
-    return longest_turns(budgets, taskset.turns, workflow.each_turn or workflow.roles[-1:])
+    return longest_turns(budgets, workflow.speaks.often(recipe.workflow.options, taskset.turns))
 
 
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:

@@ -47,7 +47,8 @@ class Rollouts:
         self.roles = self.workflow.roles
         self.guard = self.taskset.guard
         self.parts = Parts(getattr(engine, "peak", None))
-        self.words = Words(engine, self.taskset, self.roles, self.workflow.each_turn, roles or {})
+        often = self.workflow.speaks.often(self.spec.options, self.taskset.turns)
+        self.words = Words(engine, self.taskset, self.roles, often, roles or {})
 
     def notes(self) -> list[str]:
         """What a run says at its start: on how many threads it computes and why, and by what; what the

@@ -19,19 +19,19 @@ HERE = "forethought"  # stands for the task where only what is written around it
 SHORT, KEPT = 2000, 4096  # characters of a piece whose tokens are kept; how many are
 
 
-def longest_turns(budgets: Mapping[str, int], turns: int, each_turn: Sequence[str]) -> int:
+def longest_turns(budgets: Mapping[str, int], often: Mapping[str, int]) -> int:
     """Most tokens (or words) of all turns on one path, by the budgets of a turn of each role."""
-    return sum(most * (turns if role in each_turn else 1) for role, most in budgets.items())
+    return sum(most * often[role] for role, most in budgets.items())
 
 
 class Words:
     """What one engine makes of the texts of one taskset.
 
-    `roles`: those of the workflow; the first one speaks under the prompt. `each_turn`: those that may speak
-    before every answer of the environment, by default the last one; the others speak once. `own`: what the
-    recipe says of roles, instead of the taskset. `budgets`: role ->
-    most tokens of a turn, from the taskset's budget in words (words of a subword tokenizer are several
-    tokens); where the taskset is free text (`spaced` False) it says tokens itself.
+    `roles`: those of the workflow; the first one speaks under the prompt. `often`: how often each speaks at
+    most on one path, by default the last one before every answer of the environment and the others once.
+    `own`: what the recipe says of roles, instead of the taskset. `budgets`: role -> most tokens of a turn,
+    from the taskset's budget in words (words of a subword tokenizer are several tokens); where the taskset is
+    free text (`spaced` False) it says tokens itself.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Words:
         engine: Engine,
         taskset: Guarded,
         roles: Sequence[str],
-        each_turn: Sequence[str] = (),
+        often: Mapping[str, int] | None = None,
         own: Mapping[str, RoleSpec] | None = None,
     ):
         self.engine, self.taskset, self.roles = engine, taskset, tuple(roles)
-        self.each_turn = tuple(each_turn) or self.roles[-1:]
+        self.often = often or {role: taskset.turns if role == roles[-1] else 1 for role in roles}
         self.spaced = taskset.spaced
         self._written: set[str] = set()  # words that the tokenizer is known to write
         self._pieces: dict[str, tuple[int, ...]] = {}  # what siblings read they read in the same words
@@ -219,7 +219,7 @@ class Words:
     @property
     def longest_turns(self) -> int:
         """Most tokens that the roles may take on one path."""
-        return longest_turns(self.budgets, self.taskset.turns, self.each_turn)
+        return longest_turns(self.budgets, self.often)
 
     def most_read(self, shown: Sequence[Sequence[tuple[str | None, int]]]) -> int:
         """Most tokens that are read between the turns of one path. What is read before the last role speaks

@@ -10,7 +10,7 @@ from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.load import load
 from forethought.recipe.schema import Recipe, WorkflowSpec
-from forethought.recipe.speaking import roles_of
+from forethought.recipe.speaking import Speaks, roles_of
 
 STAGES = {"stage": [{"kind": "imitate"}]}
 
@@ -69,3 +69,13 @@ def test_a_recipe_under_a_workflow_with_other_roles_says_which_ones_it_is_for():
 def test_a_role_of_no_workflow_is_still_guessed():
     with pytest.raises(RecipeError, match="unknown role 'plann'; did you mean 'plan'"):
         check(from_dict({"stage": [{"kind": "imitate", "roles": ["plann"]}]}))
+
+
+def test_how_often_a_role_speaks_at_most_on_one_path():
+    both = Speaks(roles=("plan", "act"), options={"rounds": 3}, at_most={"plan": "rounds"})
+    assert both.often({}, 5) == {"plan": 3, "act": 5} and both.often({"rounds": 0}, 5)["plan"] == 1
+    assert Speaks(roles=("think", "act"), each_turn=("think", "act")).often({}, 4) == {"think": 4, "act": 4}
+    with pytest.raises(ValueError, match="at_most: .*'round'"):
+        Speaks(roles=("plan",), options={"rounds": 3}, at_most={"plan": "round"})
+    with pytest.raises(ValueError, match="at_most: .*'act'"):
+        Speaks(roles=("plan",), options={"rounds": 3}, at_most={"act": "rounds"})
