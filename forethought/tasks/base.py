@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Side, Task, Turn, Verdict
 from forethought.envs.base import Environment
+from forethought.interface.uses import Use
 
 Split = Literal["train", "eval"]
 Face = TypeVar("Face")
@@ -221,6 +222,43 @@ class Looking(Protocol):
 
     def judge_look(self, task: Task, text: str) -> Verdict:
         """Score 1.0 when what is named is what matters, and nothing else."""
+
+
+class Tooled(Protocol):
+    """Whose plans are uses of tools, which the environment answers one by one. The workflows rewoo and
+    abstraction need it."""
+
+    def uses(self, task: Task, plan: str) -> list[Use]:
+        """What an accepted plan asks for; the names that a use needs are those of uses before it."""
+
+    def call(self, use: Use, values: Mapping[str, str]) -> str:
+        """The act that asks the environment for it. `values`: what the names stand for that it needs. A use
+        that the environment refuses (an outcome with a reason) has no value."""
+
+    def answer(self, value: str) -> str:
+        """The act that answers the task with a value, or with `none`."""
+
+
+class Answers(Protocol):
+    """Who knows what its tools answer. The demonstrations of rewoo and abstraction need it."""
+
+    def answers(self, task: Task, plan: str) -> Mapping[str, str]:
+        """Name -> value, of the uses of an accepted plan that have one."""
+
+    def repaired(self, task: Task) -> str:
+        """The plan that goes around what the tools refuse of the oracle's, stop word included; "" where they
+        refuse nothing."""
+
+
+class Critic(Protocol):
+    """Who says what is wrong with a plan. The workflow modulo needs it."""
+
+    def critique(self, task: Task, plan: str) -> str:
+        """The first mistake of a plan, in words that the model can read; "" where it has none."""
+
+    def mistaken(self, task: Task) -> str:
+        """A wrong plan that a demonstration begins with, stop word included, so that the answer to its
+        mistake is learned; "" for a task that is shown without one."""
 
 
 class Pool(Protocol):

@@ -56,6 +56,12 @@ def _web(levels: Sequence[int], **options) -> Taskset:
     return Web(tuple(levels), **options)
 
 
+def _tools(levels: Sequence[int], **options) -> Taskset:
+    from forethought.tasks.tools.taskset import Tools
+
+    return Tools(tuple(levels), **options)
+
+
 TASKSETS = {
     "desk": _desk,
     "blocksworld": _blocksworld,
@@ -63,6 +69,7 @@ TASKSETS = {
     "text": _text,
     "environment": _environment,
     "web": _web,
+    "tools": _tools,
 }
 TO_MEASURE = TASKSETS | {"math": _math_to_measure}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from forethought.recipe.options.environments import ADAPTERS, Environment
 from forethought.recipe.options.texts import Math, Text
+from forethought.recipe.options.tools import Tools
 from forethought.recipe.options.web import Web
 from forethought.recipe.options.words import Blocksworld, Desk
 
@@ -22,11 +23,13 @@ TASKSETS: Mapping[str, type] = MappingProxyType(
         "text": Text,
         "environment": Environment,
         "web": Web,
+        "tools": Tools,
     }
 )
 PATHS = {
     "desk": (),
     "web": (),
+    "tools": (),
     "math": ("train", "eval", "demos"),
     "blocksworld": ("exclude",),
     "environment": ("rows",),

@@ -12,6 +12,7 @@ TASKSETS = {
     "text": "Prompts from your file, with any columns.",
     "environment": "Episodes of an environment: Gymnasium, TRL, MCP, OpenEnv, verifiers or your own.",
     "web": "Pages in a browser: the plan says what to do in words, acts are done by ids.",
+    "tools": "How many has who: plans ask two registers and a calculator. Drawn without end.",
 }
 WORKFLOWS = {
     "plan_then_act": "A plan, then the acts that follow it.",
@@ -19,6 +20,9 @@ WORKFLOWS = {
     "react": "A thought before every act (ReAct, arXiv 2210.03629).",
     "plan_steps": "A plan, then one act for each of its steps, which the actor reads before it.",
     "blink_think_link": "A look names what matters, a thought plans, the link acts (arXiv 2509.15566).",
+    "rewoo": "A plan of all uses of tools with `#E1` for results, then a solution (ReWOO, arXiv 2305.18323).",
+    "abstraction": "A chain with `y1` for results, which tools fill in (CoA, arXiv 2401.17464).",
+    "modulo": "A validator's first mistake goes back to the planner (LLM-Modulo, arXiv 2402.01817).",
 }
 GRADERS = {
     "exact": "The whole answer is the right one, white space around it aside.",
@@ -68,6 +72,7 @@ OPTIONS = {
     "clip_low": "The ratio of new to old probability is kept from 1 - clip_low on.",
     "clip_high": "The ratio of new to old probability is kept up to 1 + clip_high.",
     "replan_after": "A plan is written anew after this many failed steps under it. 0: never.",
+    "rounds": "Plans that are written at most, each after what was wrong with the one before it.",
 }
 """What the options of losses and workflows mean; their defaults stand in the rows."""
 NAMED: Mapping[str, Mapping[str, str]] = {

@@ -50,6 +50,9 @@ class Blocksworld:
     with `eval.noise`."""
     flip: float = 0.0
     """Probability that success is reported the wrong way round, where noise is on."""
+    critic: bool = False
+    """The words in which the first mistake of a plan goes back to the planner; the workflow `modulo` needs
+    them."""
     exclude: str | None = None
     """A file of problems (one `{"id", "pddl"}` a line) whose classes are left out of both splits too."""
     wording: Literal["towers", "language", "mystery"] = "towers"

@@ -1,0 +1,1 @@
+"""`tools`: how many has who, worked out with look-ups and a calculator."""
