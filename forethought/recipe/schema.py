@@ -61,8 +61,9 @@ class WorkflowSpec:
     are options of the workflow (`recipe/speaking.py`)."""
 
     name: str = "plan_then_act"
-    """Who speaks when: `plan_then_act`, `act_only`, `react`, `plan_steps`, `blink_think_link`, one that
-    an installed package declares, or your own coroutine as `flow.py:name`."""
+    """Who speaks when: `plan_then_act`, `act_only`, `react`, `plan_steps`, `blink_think_link`,
+    `rewoo`, `abstraction`, `modulo`, one that an installed package declares, or your own coroutine as
+    `flow.py:name`."""
     max_turns: int = 256
     """Most turns of one path through a tree. A path that reaches it fails at the boundary `workflow`."""
     max_tokens: int = 0

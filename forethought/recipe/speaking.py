@@ -33,6 +33,7 @@ class Speaks:
     each_turn: tuple[str, ...] = ()  # who may speak before every answer of the environment; (): the last role
     # role -> the option that says how often it speaks at most on one path, whatever the environment answers
     at_most: Mapping[str, str] = field(default_factory=dict)
+    asks: str = ""  # the face of `tasks.base` without which a taskset cannot be played
     demonstration: Callable[..., Any] | None = None  # (taskset, task) -> turns that imitation shows
     oracle: Callable[..., Any] | None = (
         None  # (taskset, task, role) -> what the oracle says in a role, in order
@@ -111,7 +112,12 @@ SPEAKING: dict[str, Speaks] = {
     "act_only": Speaks(roles=("act",)),
     "react": Speaks(roles=("think", "act"), continues={"act": "think"}, each_turn=("think", "act")),
     "plan_steps": Speaks(roles=("plan", "act")),
-    "blink_think_link": Speaks(roles=("blink", "think", "link")),
+    "blink_think_link": Speaks(roles=("blink", "think", "link"), asks="Looking"),
+    "rewoo": Speaks(roles=("plan", "conclude"), asks="Tooled"),
+    # chains that are written before the last one counts, each after what a tool has refused of the one before
+    "abstraction": Speaks(roles=("plan",), options={"rounds": 2}, at_most={"plan": "rounds"}, asks="Tooled"),
+    # plans that are proposed before the planner gives up
+    "modulo": Speaks(roles=("plan", "act"), options={"rounds": 3}, at_most={"plan": "rounds"}, asks="Critic"),
 }
 """The shipped workflows, whose code is in `workflows.table`; `workflows.table.register` adds one of your own
 in this process. A workflow that a recipe names as code declares the same by `@workflow`."""
@@ -150,7 +156,7 @@ def of_another_workflow(recipe: Recipe, role: str) -> str:
     """A sentence where the recipe trains `role` because it is written for other workflows: which ones, of
     those that we ship and those of its `under`. "" where the role is none of theirs."""
     trained = {one for stage in recipe.stage for one in stage.roles} - set(roles_of(recipe)) | {role}
-    fit = {name for name, said in SPEAKING.items() if trained <= set(said.roles)}
+    fit = {name for name, said in SPEAKING.items() if trained <= set(said.roles) and not said.asks}
     if not fit:
         return ""
     spec = recipe.workflow.name

@@ -9,7 +9,16 @@ from typing import Any
 from forethought.core.types import Task, Turn
 from forethought.recipe.speaking import DECLARED, SPEAKING, Speaks, own, workflow
 from forethought.tasks.base import Demonstrates, Taskset, needed
-from forethought.workflows import act_only, blink_think_link, plan_steps, plan_then_act, react
+from forethought.workflows import (
+    abstraction,
+    act_only,
+    blink_think_link,
+    modulo,
+    plan_steps,
+    plan_then_act,
+    react,
+    rewoo,
+)
 from forethought.workflows.trajectory import Counts, Trajectory
 
 Run = Callable[[Trajectory, Task, Counts], Coroutine[Any, Any, None]]
@@ -88,6 +97,9 @@ WORKFLOWS: dict[str, Workflow] = {
         ("act_only", act_only.act_only, act_only.demonstration, None),
         ("react", react.react, react.demonstration, None),
         ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.demonstration, None),
+        ("rewoo", rewoo.rewoo, rewoo.demonstration, None),
+        ("abstraction", abstraction.abstraction, abstraction.demonstration, None),
+        ("modulo", modulo.modulo, modulo.demonstration, modulo.oracle),
         ("plan_steps", plan_steps.plan_steps, plan_steps.demonstration, plan_steps.oracle),
     )
 }

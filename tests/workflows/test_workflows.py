@@ -74,7 +74,7 @@ def test_what_each_workflow_shows_of_a_task():
     desk = Desk((1, 2, 3), widgets=4, stepwise=True)
     shown = {
         name: [(turn.role, turn.text) for turn in WORKFLOWS[name].demonstration(desk, HAND)]
-        for name in WORKFLOWS
+        for name in ("act_only", "plan_then_act", "react", "plan_steps")
     }
     acts = ["e x8 y9 </act>", "s x5 y7 </act>", "c x3 y4 v3 </act>"]
     seen = ["<obs> s x5 y7 </obs>", "<obs> c x3 y4 </obs>"]

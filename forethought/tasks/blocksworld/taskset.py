@@ -22,7 +22,7 @@ from forethought.recipe.options import names
 from forethought.recipe.options.words import Blocksworld as Table
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
-from forethought.tasks.blocksworld import words
+from forethought.tasks.blocksworld import critic, words
 from forethought.tasks.blocksworld.environment import AtOnce, Luck, Stepwise
 from forethought.tasks.blocksworld.files import (
     classes_in,
@@ -68,6 +68,7 @@ class Blocksworld(Guided):
         self.told = self.wording.told if _flag("told", options) else ""
         self.slip = _probability("slip", options.get("slip", 0.0))
         self.flip = _probability("flip", options.get("flip", 0.0))
+        self.critic = _flag("critic", options)
         self.excluded = held_out() | _excluded(options.get("exclude", ""))
         self._pools: dict[Split, list[pools.Pool]] = {}
         self.levels = self._checked_levels(levels)
@@ -79,7 +80,7 @@ class Blocksworld(Guided):
 
     def vocabulary(self) -> list[str]:
         """Every word that a task, plan, action or observation can contain."""
-        known = words.vocabulary() + (words.SEEN if self.stepwise else [])
+        known = words.vocabulary() + (words.SEEN if self.stepwise else []) + critic.WORDS * self.critic
         return list(dict.fromkeys([*known, *self.wording.vocabulary(), *self.told.split()]))
 
     # --- tasks ---
@@ -212,6 +213,23 @@ class Blocksworld(Guided):
         carried = words.expand(task.state, plan.value)
         reason = carried.reason or words.unmet(task.state, carried.under)
         return Verdict(score=0.0 if reason else 1.0, reason=reason)
+
+    def critique(self, task: Task, plan: str) -> str:
+        """The first mistake of a plan, in words (`critic`)."""
+        self._need_critic()
+        return self.wording.said(critic.first_mistake(task.state, self._parse_plan(task, plan)))
+
+    def mistaken(self, task: Task) -> str:
+        """For one task in two, the same ones each time: the oracle's plan with something changed."""
+        self._need_critic()
+        rng = random.Random(f"mistaken/{task.id}")
+        plan = critic.wrong_plan(task.state, _oracle(task.state), rng) if rng.random() < 0.5 else []
+        return self.wording.said(words.plan_grammar(task.state.names).render(tuple(plan))) if plan else ""
+
+    def _need_critic(self) -> None:
+        if not self.critic:
+            message = "what is wrong with a plan has words of its own; add critic = true to the task"
+            raise RecipeError("task.critic", message)
 
     def spelled(self, task: Task, text: str) -> str:
         """An accepted plan as the oracle would write it."""
