@@ -22,6 +22,7 @@ from forethought.core.metrics import wilson
 from forethought.core.paired import paired_difference
 from forethought.core.scores import success_of
 from forethought.core.types import NO_EVIDENCE, Task, Tree
+from forethought.measure.costs import costs, rounds
 from forethought.measure.gates import Evaluation
 from forethought.recipe.measurements import END_TO_END, measurements
 from forethought.recipe.roles import once
@@ -68,7 +69,8 @@ def evaluate(
     tasks left the model no room in its context, which counts as not solved, `eval_overlong/NAME` says how
     many. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
     not in its share, its score is None, and `eval_failed/NAME` counts it; one in which all failed has no
-    value. Where outcomes are partial credit, `eval_score/NAME` is their mean.
+    value. Where outcomes are partial credit, `eval_score/NAME` is their mean. What the episodes cost stands
+    in `eval_calls/e2e` and its like (`measure.costs`).
 
     `pay`: of a taskset that judges nothing, what the stage pays for the trees in which every role speaks:
     `eval_reward/ROLE` and `eval_reward/ROLE.PART` are means over turns.
@@ -86,6 +88,7 @@ def evaluate(
     scores = score(rollouts.roles, played, judged=rollouts.taskset.judges)
     metrics = summary(scores) | overlong(rollouts.roles, played) | failed(scores)
     metrics |= mean_scores(rollouts.roles, played)
+    metrics |= costs(played[()], rollouts.roles[-1]) | rounds(played[()], rollouts.roles[0])
     metrics |= mean_rewards(pay(played[()])) if pay else {}
     if not cut:
         return Evaluation(metrics=metrics, scores=scores)
@@ -281,11 +284,12 @@ def success(tree: Tree) -> float | None:
 
 
 def valid(tree: Tree, role: str) -> float | None:
-    """The executor's verdict on the first branch of a role: 0 if it was refused, cut off or never spoken,
-    None if it broke."""
-    turn = next((n for n in tree.nodes if n.role == role and n.policy is not None), None)
-    if turn is None:
+    """The executor's verdict on a role, the last one where it judged several of its turns: 0 if it was
+    refused, cut off or never spoken, None if it broke."""
+    turns = [n for n in tree.nodes if n.role == role and n.policy is not None]
+    if not turns:
         return None if any(n.status == "failed" for n in tree.nodes) else 0.0
+    turn = next((n for n in reversed(turns) if "valid" in n.reward_parts), turns[0])
     return None if turn.status == "failed" else turn.reward_parts.get("valid", 0.0)
 
 

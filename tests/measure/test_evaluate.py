@@ -78,7 +78,8 @@ def test_a_share_comes_with_its_interval_and_count_by_level():
         assert (found[f"eval_low/{key}"], found[f"eval_high/{key}"]) == wilson(wins, n) and found[
             f"eval_n/{key}"
         ] == n
-    assert len(found) == 3 * 3 * 4  # sides, levels and all of them, four numbers each
+    # sides, levels and all of them, four numbers each; and what it cost
+    assert len(found) == 3 * 3 * 4 + 5
 
 
 def test_each_side_speaks_through_its_own_policy_and_greedily():
