@@ -7,7 +7,7 @@ from forethought.core.types import Outcome, Task, Turn
 from forethought.tasks.base import Demonstrates, Taskset, needed
 from forethought.workflows.acting import pay
 from forethought.workflows.plan_then_act import judge, oracle
-from forethought.workflows.steps import acts_of, steps_of
+from forethought.workflows.steps import acts_of, steps_of, steps_of_acts
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
 __all__ = ["oracle", "plan_steps", "demonstration"]
@@ -25,7 +25,7 @@ async def _executions(plan: Trajectory, task: Task, n: int) -> None:
     if not n:
         return
     with plan.guard("parse"):
-        at_once = 1 if plan.taskset.turns == 1 else 0  # an environment with one turn takes all steps in it
+        at_once = plan.taskset.turns == 1  # an environment with one turn takes all steps in it
         first, *rest = steps_of(plan.taskset, task, plan.text, at_once)
         plan.observe(first)
     if not plan.ended:
@@ -58,6 +58,6 @@ def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     demonstrated = needed(taskset, Demonstrates, "plan_steps").demonstrate(task)
     plan, acts = demonstrated[0], acts_of(demonstrated)
     turns = [plan]
-    for step, act in zip(steps_of(taskset, task, plan.text, len(acts)), acts, strict=True):
+    for step, act in zip(steps_of_acts(taskset, task, plan.text, acts), acts, strict=True):
         turns += [Turn(role=None, text=step), *act]
     return turns

@@ -9,7 +9,7 @@ from __future__ import annotations
 from forethought.core.types import Task, Turn
 from forethought.tasks.base import Oracle, Taskset, needed
 from forethought.workflows.acting import pay
-from forethought.workflows.steps import acts_of, steps_of
+from forethought.workflows.steps import acts_of, steps_of_acts
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
 
@@ -50,7 +50,7 @@ def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
     """Before each act the plan's next step, as a thought."""
     knows = needed(taskset, Oracle, "react")
     acts = acts_of(knows.demonstrate(task))
-    steps = steps_of(taskset, task, knows.oracle_plan(task), len(acts))
+    steps = steps_of_acts(taskset, task, knows.oracle_plan(task), acts)
     turns: list[Turn] = []
     for step, act in zip(steps, acts, strict=True):
         turns += [Turn(role="think", text=f"{step} {taskset.stop('think')}"), *act]

@@ -21,16 +21,22 @@ def acts_of(turns: Sequence[Turn]) -> list[list[Turn]]:
     return acts
 
 
-def steps_of(taskset: Taskset, task: Task, plan: str, n: int = 0) -> list[str]:
-    """The steps of a plan in words, first one first. `n`: as many as there are acts; one act takes all."""
+def steps_of(taskset: Taskset, task: Task, plan: str, at_once: bool = False) -> list[str]:
+    """The steps of a plan in words, first one first; `at_once`: as one, for an act that takes all."""
     stepped = face(taskset, Stepped)
     if not stepped:
         raise UserError(f"{taskset.name} cannot take a plan apart into steps (tasks.base.Stepped)")
     steps = stepped.steps(task, plan)
-    if n == 1:
-        return [" ".join(steps)]
-    if n and len(steps) != n:
+    return [" ".join(steps)] if at_once else steps
+
+
+def steps_of_acts(taskset: Taskset, task: Task, plan: str, acts: Sequence[Sequence[Turn]]) -> list[str]:
+    """The step of each act of a demonstration. Where acts are more than steps, one that is said again, word
+    for word, is of the same step: the first one has failed."""
+    steps, said = steps_of(taskset, task, plan, len(acts) == 1), [act[0].text for act in acts]
+    again = [i > 0 and len(acts) > len(steps) and text == said[i - 1] for i, text in enumerate(said)]
+    if len(steps) != len(acts) - sum(again):
         raise UserError(
-            f"{taskset.name} shows {n} acts for a plan of {len(steps)} steps; they must be as many"
+            f"{taskset.name} shows {len(acts)} acts for a plan of {len(steps)} steps; they must be as many"
         )
-    return steps
+    return [steps[i - sum(again[: i + 1])] for i in range(len(acts))]

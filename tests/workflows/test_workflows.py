@@ -4,6 +4,7 @@ both are the same tokens."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from conftest import HAND, PLAN, Listening
@@ -173,3 +174,24 @@ def test_an_environment_that_breaks_when_its_turns_are_over_fails_the_branch(nam
 def test_trying_again_needs_steps():
     with pytest.raises(RecipeError, match="task.retry: only an actor that acts step by step can try again"):
         Desk((1,), retry=True)
+
+
+def test_clicks_that_slip_are_shown_where_they_can_be_repeated():
+    """The first and the last click of three; a thought is thought again with its act."""
+    desk = Desk((1, 2, 3), widgets=4, stepwise=True, retry=True, slip=0.5)
+    task = replace(HAND, state=replace(HAND.state, slips=frozenset({0, 2})))
+    shown = [(turn.role, turn.text) for turn in WORKFLOWS["react"].demonstration(desk, task)]
+    assert shown == [
+        ("think", "e </think>"), ("act", "e x8 y9 </act>"), (None, "<obs> </obs>"),
+        ("think", "e </think>"), ("act", "e x8 y9 </act>"), (None, "<obs> s x5 y7 </obs>"),
+        ("think", "s </think>"), ("act", "s x5 y7 </act>"), (None, "<obs> c x3 y4 </obs>"),
+        ("think", "c v3 </think>"), ("act", "c x3 y4 v3 </act>"), (None, "<obs> </obs>"),
+        ("think", "c v3 </think>"), ("act", "c x3 y4 v3 </act>"),
+    ]  # fmt: skip
+    rng = random.Random(0)
+    slips = [task.state.slips for task in desk.demonstrable(rng, [3] * 200)]
+    assert 0.4 < sum(map(len, slips)) / 600 < 0.6
+    # nobody else's tasks slip by themselves: not those of evaluations, nor where nothing can be repeated
+    assert not any(task.state.slips for task in desk.family(rng, [3] * 20, "train"))
+    calm = Desk((1, 2, 3), widgets=4, stepwise=True, slip=0.5)
+    assert not any(task.state.slips for task in calm.demonstrable(rng, [3] * 20))

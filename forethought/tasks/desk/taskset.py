@@ -24,7 +24,7 @@ import hashlib
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -43,6 +43,7 @@ from forethought.tasks.guided import Guided
 
 NAMES = tuple("abcdefghijklmnopqrstuvwx")
 GRID = 10
+SLIPPED = "<obs> </obs>"  # what a click shows that has opened nothing
 VALUES = tuple(f"v{i}" for i in range(8))
 ROOT, VOID = "desk", "void"
 OPTIONS = defaults(Table)
@@ -57,6 +58,7 @@ class Goal:
     cells: Mapping[str, tuple[str, str]]
     goal: str
     value: str
+    slips: frozenset[int] = frozenset()  # clicks of the way there that a demonstration shows to slip once
 
 
 class Desk(Guided):
@@ -235,10 +237,23 @@ class Desk(Guided):
         turns = [Turn(role="plan", text=self.plan_of(task, self.oracle_plan(task)))]
         acts = self._expand(task.state, shortest_path(task.state.parents, task.state.goal), task.state.value)
         for i, act in enumerate(acts):
+            if i in task.state.slips:
+                turns += [Turn(role="act", text=act), Turn(role=None, text=SLIPPED)]
             turns.append(Turn(role="act", text=act))
             if i + 1 < len(acts):
                 turns.append(Turn(role=None, text=observe(task.state, act.split()[0])))
         return turns
+
+    def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
+        """Training tasks. Where clicks slip and can be repeated, that is shown as often as it happens."""
+        tasks = super().demonstrable(rng, levels)
+        if not (self.slip and self.retry):
+            return tasks
+        slips = [frozenset(i for i in range(task.level) if rng.random() < self.slip) for task in tasks]
+        return [
+            replace(task, state=replace(task.state, slips=some))
+            for task, some in zip(tasks, slips, strict=True)
+        ]
 
     def _expand(self, state: Goal, path: tuple[str, ...], value: str) -> list[str]:
         """The exact acting of a plan: clicks from the top of the path down to the goal, then the value."""
@@ -369,7 +384,7 @@ class DeskEnvironment(Environment):
             last = self.by_cell.get((words[1], words[2]))
             reason = self._click(last, words[1], words[2])
             if reason and self.retry and self.taken < self.turns:
-                return Outcome(done=False, observation="<obs> </obs>", reason=reason)
+                return Outcome(done=False, observation=SLIPPED, reason=reason)
             if reason:
                 return self._end(False, reason)
             words = words[3:]
