@@ -72,6 +72,13 @@ def add_eval(verbs: Verbs) -> None:
     parser.add_argument(
         "--top-p", metavar="P", type=top_p, help=f"default: 1; with --samples {SAMPLED['top_p']}"
     )
+    parser.add_argument(
+        "--latency",
+        metavar="N",
+        type=from_zero,
+        default=0,
+        help="also play N tasks one by one, and say how long an episode takes (default: none)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -157,6 +164,7 @@ def _eval(args: argparse.Namespace) -> int:
                     levels=args.levels,
                     tree=tree,
                     samples=args.samples,
+                    alone=args.latency,
                     tell=_teller("tasks" if len(steps) == 1 else f"tasks at step {step}"),
                 )
             )

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 from forethought.core.errors import UserError
 from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
@@ -16,7 +18,7 @@ from forethought.look.chosen import oracle_plans, to_measure
 from forethought.look.quality import leaks, references
 from forethought.look.records import Record, Response, Said, Tell, play
 from forethought.look.source import Source
-from forethought.recipe.roles import counts_of
+from forethought.recipe.roles import counts_of, once
 from forethought.recipe.schema import Recipe, TreeSpec
 from forethought.recipe.speaking import roles_of
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
@@ -40,6 +42,7 @@ def evaluate(
     levels: Sequence[int] | None = None,
     tree: TreeSpec = TreeSpec(temperature=0.0),
     samples: int | None = None,
+    alone: int = 0,
     engine_of: EngineOf = torch_engine,
     tell: Tell = lambda done, n: None,
 ) -> dict:
@@ -55,12 +58,13 @@ def evaluate(
     judges acts apart also "executable",
     "goal" and "optimal" (the goal in the fewest steps).
 
-    Beside the measures: "tokens" (means), "truncated", "refused" and, where there are some, "overlong"
-    (shares; these are not solved), "failed" (a number: responses that the family, its environment, grader or
-    parser broke over; they are in no measure, a problem without any other response is in none either),
-    "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's data have
-    changed, and "settings". UserError for tasks that are not there, and where none fits the model's context
-    (of drawn families: where one does not).
+    Beside the measures: "cost" (means over responses, `measure.costs.Cost`), "latency" where so many tasks
+    are played `alone` (`latency`), "tokens" (means), "truncated", "refused" and, where there are some,
+    "overlong" (shares; these are not solved), "failed" (a number: responses that the family, its environment,
+    grader or parser broke over; they are in no measure, a problem without any other response is in none
+    either), "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's
+    data have changed, and "settings". UserError for tasks that are not there, and where none fits the model's
+    context (of drawn families: where one does not).
     """
     tree = of_samples(source.recipe, tree, samples)
     if (samples := samples_of(source, tree)) > 1 and tree.temperature == 0:
@@ -69,7 +73,7 @@ def evaluate(
         )
     recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
-        return _evaluate(source, taskset, problems, tasks, levels, tree, engine_of, tell)
+        return _evaluate(source, taskset, problems, tasks, levels, tree, alone, engine_of, tell)
 
 
 def _evaluate(
@@ -79,6 +83,7 @@ def _evaluate(
     tasks: int | None,
     levels: Sequence[int] | None,
     tree: TreeSpec,
+    alone: int,
     engine_of: EngineOf,
     tell: Tell,
 ) -> dict:
@@ -127,6 +132,9 @@ def _evaluate(
         "truncated": _truncated(said, rollouts.roles),
         "refused": avg_at_k([r.refused for r in said]),
     }
+    found["cost"] = _cost(said)
+    if alone:
+        found["latency"] = latency(rollouts, chosen[:alone], source.policies, recipe)
     if any(r.overlong for r in said):
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
     if failed := sum(
@@ -148,6 +156,26 @@ def _evaluate(
     unjudged = [] if taskset.judges else [UNJUDGED]
     notes = [*source.notes, *unjudged, *_broken(rollouts)]
     return found | ({"note": "; ".join(notes)} if notes else {}) | {"settings": settings}
+
+
+def latency(
+    rollouts: Rollouts, tasks: Sequence[Task], policies: Mapping[str, str], recipe: Recipe
+) -> dict[str, float]:
+    """{"seconds": the median time of an episode that is played with no other beside it, greedily, "tasks": of
+    how many}. The machine's speed is in it: compare what was measured in turns on one machine."""
+    seed, tree = seed_of(recipe.eval.seed, "eval"), once(rollouts.roles, temperature=0.0)
+    seconds = []
+    for place, task in enumerate(tasks):
+        began = perf_counter()
+        rollouts.grow([task], tree, policies, seed, noise=recipe.eval.noise, first=place)
+        seconds.append(perf_counter() - began)
+    return {"seconds": median(seconds), "tasks": float(len(seconds))}
+
+
+def _cost(said: Sequence[Response]) -> dict[str, float]:
+    """Means over the responses."""
+    known = [asdict(r.cost) for r in said if r.cost]
+    return {name: avg_at_k([float(one[name]) for one in known]) for name in (known[0] if known else ())}
 
 
 def _broken(rollouts: Rollouts) -> list[str]:

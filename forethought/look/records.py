@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from forethought.core.scores import success_of
 from forethought.core.types import Node, Status, Task, Tree
 from forethought.envs.guard import Fault
+from forethought.measure.costs import Cost, cost
 from forethought.measure.evaluate import success, valid
 from forethought.recipe.roles import counts_of, once
 from forethought.recipe.schema import TreeSpec
@@ -41,6 +42,7 @@ class Response:
     reason: str
     vote: str | None  # what it votes for when samples vote; None: for nothing
     failed: bool = False  # the family, its environment, grader or parser broke: it is in no measure
+    cost: Cost | None = None
 
     @property
     def refused(self) -> bool:
@@ -150,6 +152,7 @@ def response(taskset: Taskset, tree: Tree, first: Node, acts_as: str) -> Respons
         vote=vote,
         reason=broken if broken is not None else acted[-1].reason if acted else _why_not(turns[-1]),
         failed=broken is not None,
+        cost=cost(_branch(tree, first), acts_as),
     )
 
 

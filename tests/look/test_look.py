@@ -67,6 +67,16 @@ def test_a_run_is_measured_as_it_measured_itself(trained):
     assert found["plan"]["value"] == 1.0 and found["settings"]["temperature"] == 0.0
 
 
+def test_what_an_episode_costs_and_how_long_one_takes_alone(trained):
+    """A plan and an act, one answer; levels 1 and 2 on screens of 4 widgets, whose plan has 2 or 3 words."""
+    found = evaluate(find(trained), engine_of=fake_desk(), alone=3)
+    cost = found["cost"]
+    assert (cost["calls"], cost["tools"], cost["serial"]) == (2.0, 1.0, 3.0)
+    assert cost["said"] == found["tokens"]["plan"] + found["tokens"]["act"] < cost["read"]
+    assert found["latency"]["tasks"] == 3.0 and found["latency"]["seconds"] > 0
+    assert "latency" not in evaluate(find(trained), engine_of=fake_desk())
+
+
 def test_a_checkpoint_that_is_a_link_is_passed_over_and_said(trained, tmp_path):
     newest = trained / "checkpoints" / "step-000004"
     assert "note" not in evaluate(find(trained), engine_of=fake_desk())
