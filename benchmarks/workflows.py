@@ -1,0 +1,166 @@
+"""Ways of speaking between plan and act, side by side: success, tokens, serial steps and seconds of an
+episode, where the world is as expected and where it is not.
+
+    python benchmarks/workflows.py desk  [--out DIR] [--seeds 1]     react, plan_then_act; clicks that slip
+    python benchmarks/workflows.py tools [--out DIR] [--seeds 1]     rewoo, abstraction, react, plan_then_act;
+                                                                     numbers that stand elsewhere
+    python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
+
+The first two train a model from scratch for each workflow, by imitation alone, the same number of steps on
+the same tasks; DIR keeps the runs, and what is there is not trained again. What goes wrong in the world does
+so in training too, and both worlds are measured. Seconds: the median of episodes that are played alone, the
+workflows one after the other; on a machine with other work, compare the tokens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import forethought as ft
+from forethought.core.metrics import mean_interval, share_interval
+
+TRAIN = {
+    "kind": "imitate",
+    "weights": "base",
+    "batch": 64,
+    "easy_first": 0.4,
+    "easy_levels": [1, 2],
+    "optim": {"name": "muon", "lr": 2e-3, "muon_lr": 0.01, "warmup": 20, "decay": 0.4},
+}
+SLIPPERY = {"name": "desk", "levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2}
+MOVED = {"name": "tools", "levels": [1, 2, 3], "book": 0.3}
+TABLES: dict[str, dict[str, Any]] = {
+    "desk": {
+        "steps": 400,
+        "workflows": {"react": SLIPPERY, "plan_then_act": SLIPPERY},
+        "worlds": {"as expected": ["task.slip=0"], "clicks slip": ["eval.noise=true"]},
+    },
+    "tools": {
+        "steps": 600,
+        "workflows": {
+            "react": MOVED,
+            "plan_then_act": MOVED,
+            "rewoo": MOVED,
+            "abstraction": MOVED | {"plans": "chain"},
+        },
+        "worlds": {"as expected": ["task.book=0"], "numbers elsewhere": []},
+    },
+}
+COSTS = ("read", "said", "calls", "tools", "serial")
+
+
+def recipe(table: str, workflow: str, steps: int) -> dict[str, Any]:
+    """One stage of imitation of all roles."""
+    return {
+        "name": f"{table}-{workflow}",
+        "workflow": workflow,
+        "layout": "shared",
+        "task": TABLES[table]["workflows"][workflow],
+        "eval": {"every": 0, "tasks": 100},
+        "probes": {"every": 0},
+        "stage": [TRAIN | {"until": {"steps": steps}}],
+    }
+
+
+def measured(table: str, out: Path, seed: int, steps: int, alone: int) -> dict[tuple[str, str], dict]:
+    """(world, workflow) -> what `forethought eval --json --latency` says."""
+    found = {}
+    runs = {name: out / f"{table}-{name}-{seed}" for name in TABLES[table]["workflows"]}
+    for name, run in runs.items():
+        if not (run / "checkpoints").is_dir():
+            ft.train(recipe(table, name, steps), out=run, seed=seed, progress=False)
+    for world, overrides in TABLES[table]["worlds"].items():
+        for name, run in runs.items():
+            found[world, name] = evaluated(run, overrides, alone)
+    return found
+
+
+def evaluated(run: Path, overrides: list[str], alone: int) -> dict:
+    """The numbers of one run in one world."""
+    from forethought import look
+
+    return look.evaluate(look.find(run, None, overrides), alone=alone)
+
+
+def compare(table: str, out: Path, seeds: int, steps: int, alone: int) -> None:
+    """Print a row for each world and workflow: means over seeds."""
+    rows = [measured(table, out, seed, steps or TABLES[table]["steps"], alone) for seed in range(seeds)]
+    print(f"\n{'':19}{'':15}{'e2e':>7} {'95 %':^15}" + "".join(f"{name:>8}" for name in COSTS) + f"{'ms':>8}")
+    for world, name in rows[0]:
+        some = [row[world, name] for row in rows]
+        if seeds == 1:
+            share, low, high = (some[0]["e2e"][key] for key in ("value", "low", "high"))
+        else:
+            share, low, high = mean_interval([one["e2e"]["value"] for one in some])
+        costs = [sum(one["cost"][key] for one in some) / len(some) for key in COSTS]
+        ms = 1000 * min(one["latency"]["seconds"] for one in some)
+        interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        print(
+            f"{world:19}{name:15}{share:7.3f} {interval:^15}"
+            + "".join(f"{c:8.1f}" for c in costs)
+            + f"{ms:8.1f}"
+        )
+    print(json.dumps({f"{w}/{n}": [row[w, n] for row in rows] for w, n in rows[0]}))
+
+
+def feedback(run: Path, rounds: int, temperature: float) -> None:
+    """Success by round of proposals, each after the first mistake of the one before it, against as many
+    proposals without: what a validator alone brings. Both at one temperature, on the same tasks."""
+    from forethought import look
+    from forethought.measure.evaluate import held_out
+    from forethought.recipe.schema import TreeSpec, WorkflowSpec
+    from forethought.runs.run import torch_engine
+    from forethought.tasks import families
+    from forethought.workflows.rollout import Rollouts
+
+    source = look.find(run)
+    spec = source.recipe
+    with closing(families.build(spec.task, limits=spec.limits)) as taskset:
+        engine = source.open(taskset, torch_engine)
+        tasks = held_out(taskset, spec.eval, taskset.levels)
+        shares = {}
+        for name, workflow, counts in (
+            ("first mistake", WorkflowSpec(name="modulo", options={"rounds": rounds}), {"plan": 1, "act": 0}),
+            ("asked again", WorkflowSpec(name="plan_then_act"), {"plan": rounds, "act": 0}),
+        ):
+            tree = TreeSpec(counts=counts, temperature=temperature)
+            trees = Rollouts(engine, taskset, workflow).grow(tasks, tree, source.policies, 1, noise=False)
+            shares[name] = [
+                [n.reward_parts.get("valid", 0.0) for n in grown.nodes if n.role == "plan"] for grown in trees
+            ]
+    print(
+        f"{len(tasks)} tasks, temperature {temperature}\n{'valid within':15}"
+        + "".join(f"{k:>22}" for k in range(1, rounds + 1))
+    )
+    for name, found in shares.items():
+        cells = []
+        for k in range(1, rounds + 1):
+            mean, low, high = share_interval([max(some[:k], default=0.0) for some in found])
+            cells.append(f"{mean:8.3f} [{low:.3f}, {high:.3f}]")
+        print(f"{name:15}" + "".join(cells))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=[*TABLES, "modulo"])
+    parser.add_argument("run", nargs="?", type=Path, help="a run of blocksworld under modulo")
+    parser.add_argument("--out", type=Path, default=Path("runs/workflows"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=0, help="of imitation (default: the table's)")
+    parser.add_argument("--alone", type=int, default=24, help="episodes that are timed")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    given = parser.parse_args(argv)
+    random.seed(0)
+    if given.what == "modulo":
+        feedback(given.run, given.rounds, given.temperature)
+    else:
+        compare(given.what, given.out, given.seeds, given.steps, given.alone)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The recipes of benchmarks/workflows.py can be trained, and its worlds be measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from forethought.recipe.convert import from_dict
+from forethought.recipe.load import override
+from forethought.tasks import families
+from forethought.workflows.table import workflow_of
+
+_spec = importlib.util.spec_from_file_location(
+    "workflows", Path(__file__).parents[2] / "benchmarks" / "workflows.py"
+)
+workflows = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(workflows)
+ROWS = [(table, name) for table, rows in workflows.TABLES.items() for name in rows["workflows"]]
+
+
+@pytest.mark.parametrize(("table", "name"), ROWS)
+def test_a_recipe_of_the_tables_stands_and_its_worlds_differ(table, name):
+    recipe = from_dict(workflows.recipe(table, name, 3))
+    families.check_recipe(recipe)
+    worlds = [override(recipe, sets) for sets in workflows.TABLES[table]["worlds"].values()]
+    assert len(worlds) == 2 and worlds[0] != worlds[1]
+    for world in worlds:
+        with closing(families.build(world.task)) as taskset:
+            [task] = taskset.demonstrable(random.Random(0), [3])
+            assert workflow_of(name).demonstration(taskset, task)
