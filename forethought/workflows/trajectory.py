@@ -304,9 +304,9 @@ class Trajectory:
 
     async def consult(self, act: str) -> Outcome | None:
         """The environment's answer to an act that no role has said, in an episode of its own that ends with
-        it: several at once by `together`. Nothing of it is read. None where something broke: then the branch
-        has ended."""
-        episode = self._made()
+        it: several at once by `together`. Nothing of it is read. Its luck is that of the branch and the act.
+        None where something broke: then the branch has ended."""
+        episode = self._made(seed_of(self._seed(), "consult", act))
         try:
             await self._tree.driver.call(episode.reset())
             outcome: Outcome = await self._tree.driver.call(episode.step(act))
@@ -329,13 +329,13 @@ class Trajectory:
             with _Guard(self, "environment"):
                 await self._tree.driver.call(self._episode.close())
 
-    def _made(self) -> Episode:
+    def _made(self, seed: int) -> Episode:
         play, task = self._tree.play, self.task
         make = partial(play.taskset.environment, task, play.noise)
-        return play.taskset.episodes.episode(make, task, self._seed())
+        return play.taskset.episodes.episode(make, task, seed)
 
     def _new(self) -> Episode:
-        self._episode = self._made()
+        self._episode = self._made(self._seed())
         return self._episode
 
     async def _opened(self) -> Episode:

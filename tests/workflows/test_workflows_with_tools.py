@@ -262,3 +262,25 @@ def test_a_solver_is_shown_that_there_is_no_answer():
     """ReWOO cannot go around what its plan did not know."""
     shown = [turn.text for turn in WORKFLOWS["rewoo"].demonstration(Tools((1,), book=0.5), MOVED)]
     assert shown == [REWOO, "#E1 = none #E2 = 4 #E3 = none", "none </conclude>"]
+
+
+def test_the_luck_of_a_tool_is_that_of_the_branch_and_the_act():
+    seeds: dict[str, list[int]] = {}
+
+    class Lucky(Environment):
+        def reset(self, task, seed):
+            self.seed = seed
+
+        def step(self, action):
+            seeds.setdefault(action, []).append(self.seed)
+            return Outcome(done=False, observation="4")
+
+    tools = Tools((1,), plans="chain")
+    tools.environment = lambda task, noise: Lucky()
+    chains = [CHAIN, CHAIN.replace("[ y2 + y1 = y3 ]", "[ y2 + 1 = y3 ]")]
+    for _ in range(2):
+        grown("abstraction", tools, lambda policy, text, i, seed: chains[i], plan=2)
+    looks = seeds["Look [ a ] </act>"], seeds["Look [ b ] </act>"]
+    for found in looks:  # two branches, each of them twice the same
+        assert len(set(found)) == 2 and found[:2] == found[2:]
+    assert not set(looks[0]) & set(looks[1])
