@@ -4,12 +4,15 @@ episode, where the world is as expected and where it is not.
     python benchmarks/workflows.py desk  [--out DIR] [--seeds 1]     react, plan_then_act; clicks that slip
     python benchmarks/workflows.py tools [--out DIR] [--seeds 1]     rewoo, abstraction, react, plan_then_act;
                                                                      numbers that stand elsewhere
+    python benchmarks/workflows.py digits [--out DIR] [--seeds 1]    chains that tools fill in, and chains
+                                                                     whose numbers the model works out
     python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
 
-The first two train a model from scratch for each workflow, by imitation alone, the same number of steps on
+The first three train a model from scratch for each workflow, by imitation alone, the same number of steps on
 the same tasks; DIR keeps the runs, and what is there is not trained again. What goes wrong in the world does
-so in training too, and both worlds are measured. Seconds: the median of episodes that are played alone, the
-workflows one after the other; on a machine with other work, compare the tokens."""
+so in training too, and both worlds are measured; of `digits`, numbers of two digits alone are trained.
+Seconds: the median of episodes that are played alone, the workflows one after the other; on a machine with
+other work, compare the tokens."""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ TRAIN = {
 }
 SLIPPERY = {"name": "desk", "levels": [1, 2, 3], "stepwise": True, "retry": True, "slip": 0.2}
 MOVED = {"name": "tools", "levels": [1, 2, 3], "book": 0.3}
+GIVEN = {"name": "tools", "levels": [1, 2, 3], "numbers": "given"}
 TABLES: dict[str, dict[str, Any]] = {
     "desk": {
         "steps": 400,
@@ -49,6 +53,14 @@ TABLES: dict[str, dict[str, Any]] = {
         },
         "worlds": {"as expected": ["task.book=0"], "numbers elsewhere": []},
     },
+}
+TABLES["digits"] = {
+    "steps": 600,
+    "workflows": {
+        "abstraction": GIVEN | {"plans": "chain"},
+        "act_only": GIVEN | {"plans": "worked"},
+    },
+    "worlds": {f"{n} digits": [f"task.digits={n}"] for n in (1, 2, 3, 4)},
 }
 COSTS = ("read", "said", "calls", "tools", "serial")
 

@@ -50,6 +50,17 @@ def test_the_plan_is_worked_out_from_the_goal_and_carried_out_in_reverse():
     assert told == "d b c [ 8 * 3 = y1 ] b [ 4 7 + 1 2 = y2 ] d [ y2 + y1 = y3 ] </plan>"
 
 
+def test_a_worked_chain_has_its_results_in_it():
+    tools, task = Tools((3,), plans="worked", numbers="given"), hand(given=True)
+    [turn] = tools.demonstrate(task)
+    assert turn.text == "d b c [ 8 * 3 = 2 4 ] b [ 4 7 + 1 2 = 5 9 ] d [ 5 9 + 2 4 = 8 3 ] </act>"
+    for act, success in ((turn.text, True), (turn.text.replace("8 3", "8 4"), False), ("d </act>", False)):
+        outcome = tools.environment(task, False).step(act)
+        assert (outcome.done, outcome.success) == (True, success)
+    with pytest.raises(RecipeError, match='task.plans: .*add numbers = "given"'):
+        Tools((3,), plans="worked")
+
+
 def test_a_demonstration_is_the_plan_one_by_one():
     tools = Tools((3,))
     assert [turn.text for turn in tools.demonstrate(hand())][1:] == [

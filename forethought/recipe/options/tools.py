@@ -8,8 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    plans: Literal["rewoo", "chain"] = "rewoo"
-    """The language of the plans: ReWOO's `Plan: ... #E1 = Tool[...]`, or abstract chains `[1 + 2 = y1]`."""
+    plans: Literal["rewoo", "chain", "worked"] = "rewoo"
+    """The language of the plans: ReWOO's `Plan: ... #E1 = Tool[...]`, or abstract chains `[1 + 2 = y1]`.
+    `worked`: no plan and no tool, but one act with all results in it, `[1 + 2 = 3]`, which the model must
+    work out itself; the control of chains, for the workflow act_only and given numbers."""
     numbers: Literal["looked_up", "given"] = "looked_up"
     """Whether the numbers of people are behind the tool `Look`, or stand in the text."""
     digits: int = 2

@@ -8,6 +8,7 @@
     act      Look [ a ] </act>                                   the same one by one, with an answer to each
     obs      4 7
     act      Finish [ 1 7 7 ] </act>
+    act      c b [ 4 7 + 1 2 = 5 9 ] c [ 5 9 * 3 = 1 7 7 ] </act>    plans = "worked", and told that a has 4 7
     conclude 1 7 7 </conclude>                                      who has read a plan and its evidence
 
 Level = calculations. A plan has an exact executor, the tools themselves. With `book` some numbers stand in a
@@ -66,6 +67,7 @@ class Tools(Taskset):
                 raise RecipeError(f"task.{key}", f"expected {type(default).__name__}, found {value!r}")
             setattr(self, key, value)
         self._check_ranges()
+        self.has_plans = self.plans != "worked"
         self.levels = tuple(levels) or (1, 2, 3, 4)
         if strange := [level for level in self.levels if not 1 <= level <= DEEPEST]:
             raise RecipeError("task.levels", f"tools has levels 1 to {DEEPEST}, found {strange[0]}")
@@ -82,12 +84,16 @@ class Tools(Taskset):
             "think": people + 2,
         }
         self.turns = uses + people + 1
+        if self.plans == "worked":
+            self.budgets["act"], self.turns = self.budgets["plan"] + uses * LONGEST, 1
         self.observation = LONGEST
 
     def _check_ranges(self) -> None:
-        for key, known in (("plans", ("rewoo", "chain")), ("numbers", ("looked_up", "given"))):
+        for key, known in (("plans", ("rewoo", "chain", "worked")), ("numbers", ("looked_up", "given"))):
             if getattr(self, key) not in known:
                 raise RecipeError(f"task.{key}", unknown(f"value of {key}", getattr(self, key), known))
+        if self.plans == "worked" and self.numbers != "given":
+            raise RecipeError("task.plans", 'worked chains ask nobody; add numbers = "given"')
         for key, least, most in (("digits", 1, 4), ("spare", 0, 4), ("together", 0, 1), ("book", 0, 1)):
             if not least <= getattr(self, key) <= most:
                 raise RecipeError(
@@ -182,7 +188,7 @@ class Tools(Taskset):
 
     @property
     def _names(self) -> re.Pattern[str]:
-        return chains.NAME if self.plans == "chain" else rewoo.NAME
+        return rewoo.NAME if self.plans == "rewoo" else chains.NAME
 
     def render(self, uses: Sequence[Use]) -> str:
         """These uses as a plan, stop word included."""
@@ -219,7 +225,7 @@ class Tools(Taskset):
 
     def _oracle(self, problem: Problem, known: frozenset[str]) -> list[Use]:
         order = problem.order()
-        mark = "y" if self.plans == "chain" else "#E"
+        mark = "#E" if self.plans == "rewoo" else "y"
         found: dict[str, Use] = {}
         for number, name in enumerate(reversed(order), 1):
             if has := problem.rules.get(name):
@@ -235,12 +241,22 @@ class Tools(Taskset):
         return list(found.values())
 
     def demonstrate(self, task: Task) -> list[Turn]:
-        """The plan, and its uses one by one: what is not in the first register is asked of the second."""
+        """The plan, and its uses one by one: what is not in the first register is asked of the second; of
+        worked chains, the one act."""
+        if self.plans == "worked":
+            return [Turn(role="act", text=self._worked(task))]
         turns = [Turn(role="plan", text=self.oracle_plan(task))]
         for act, answer in self._carried_out(task, self.uses(task, turns[0].text)):
             turns.append(Turn(role="act", text=act))
             turns += [] if answer is None else [Turn(role=None, text=answer)]
         return turns
+
+    def _worked(self, task: Task) -> str:
+        """The chain with its results in the place of placeholders."""
+        uses = self._oracle(task.state, frozenset())
+        values = self._values(task.state, uses)[0]
+        worked = [replace(use, given=use.filled(self._names, values), name=values[use.name]) for use in uses]
+        return f"{chains.render(worked, CALC, True)} {self.stops['act']}"
 
     def _carried_out(self, task: Task, uses: Sequence[Use]) -> list[tuple[str, str | None]]:
         """(act, what is answered) of a plan, the last one without an answer."""
@@ -275,15 +291,16 @@ class Tools(Taskset):
 
     def environment(self, task: Task, noise: bool) -> Counter:
         """The tools."""
-        return Counter(task.state, self.stops)
+        return Counter(task.state, self.stops, self.plans == "worked")
 
 
 class Counter(Environment):
     """Who answers: a use of a tool goes on, `Finish [ ... ]` and a solver's answer end the episode, and so
     does what is neither."""
 
-    def __init__(self, problem: Problem, stops: Mapping[str, str]):
-        self.problem, self.stops = problem, stops
+    def __init__(self, problem: Problem, stops: Mapping[str, str], worked: bool = False):
+        """`worked`: an act is a chain, and what its last step says is the answer."""
+        self.problem, self.stops, self.worked = problem, stops, worked
 
     def step(self, action: str) -> Outcome:
         """One use, or the answer."""
@@ -292,6 +309,9 @@ class Counter(Environment):
             return self._answered(said.removesuffix(self.stops["conclude"]))
         if not said.endswith(self.stops["act"]):
             return _over(f"the turn does not end with {self.stops['act']}")
+        if self.worked:
+            last = said.removesuffix(self.stops["act"]).rpartition("=")[2].strip()
+            return self._answered(last.removesuffix("]"))
         if (call := _CALL.match(said.removesuffix(self.stops["act"]))) is None:
             return _over(f"{quoted_text(said)} is no use of a tool such as Look [ a ]")
         if call[1] == FINISH:
