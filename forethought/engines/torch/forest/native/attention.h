@@ -22,9 +22,10 @@ INLINE vi lanes(void) {
 INLINE vf first_of(const float *pairs) { return (vf)(*(const vu *)pairs << 16); }
 INLINE vf second_of(const float *pairs) { return (vf)(*(const vu *)pairs & 0xffff0000); }
 
-/* Scores of m queries against `n` panels at once: few queries alone would wait for each sum's last addition. */
-INLINE void scores_panels(const int half, const int m, const int n, int d, const float *const *q, const int *limit, const float *panels,
-                          int first, float (*scores)[CHUNK], int at) {
+/* Scores of m queries against `n` panels at once: few queries alone would wait for each sum's last addition. `ahead`: what is read after
+   the panels, and lies at `next` as they do, is fetched meanwhile; what the processor fetches by itself ends with a page of 4 KB. */
+INLINE void scores_panels(const int half, const int ahead, const int m, const int n, int d, const float *const *q, const int *limit,
+                          const float *panels, const float *next, int first, float (*scores)[CHUNK], int at) {
     const vi lane = lanes();
     vf acc[MR][ABREAST];
     for (int i = 0; i < m; i++)
@@ -33,6 +34,7 @@ INLINE void scores_panels(const int half, const int m, const int n, int d, const
         for (int j = 0; j < d; j += 2)
             for (int p = 0; p < n; p++) {
                 const float *pairs = panels + ((long)p * d + j) * (W / 2);
+                if (ahead) __builtin_prefetch(next + ((long)p * d + j) * (W / 2));
                 vf one = first_of(pairs), two = second_of(pairs);
                 for (int i = 0; i < m; i++) acc[i][p] += q[i][j] * one;
                 for (int i = 0; i < m; i++) acc[i][p] += q[i][j + 1] * two;
@@ -41,6 +43,7 @@ INLINE void scores_panels(const int half, const int m, const int n, int d, const
         for (int j = 0; j < d; j++)
             for (int p = 0; p < n; p++) {
                 vf k = load(panels + ((long)p * d + j) * W);
+                if (ahead) __builtin_prefetch(next + ((long)p * d + j) * W);
                 for (int i = 0; i < m; i++) acc[i][p] += q[i][j] * k;
             }
     for (int i = 0; i < m; i++)
@@ -51,20 +54,23 @@ INLINE void scores_panels(const int half, const int m, const int n, int d, const
 enum { FEW = W == 16 ? 4 : 2 }; /* queries that leave registers for two panels or parts */
 
 /* scores[m][CHUNK] of queries against `keys` keys that stand in panels [W keys][d][W]; -1e30 where a query does not see a key. */
-INLINE void scores_tile(const int m, const int half, int d, const float *const *q, const int *limit, const float *panels, int first, int keys,
-                        float (*scores)[CHUNK]) {
-    int at = 0, floats = half ? d / 2 : d; /* of a key */
+INLINE void scores_tile(const int m, const int half, const int ahead, int d, const float *const *q, const int *limit, const float *panels,
+                        const float *next, int first, int keys, float (*scores)[CHUNK]) {
+    int at = 0;
+    long floats = half ? d / 2 : d; /* of a key */
+#define PANELS(n) scores_panels(half, ahead, m, n, d, q, limit, panels + at * floats, next + at * floats, first, scores, at)
     if (m == 1)
-        for (; at + 4 * W <= keys; at += 4 * W) scores_panels(half, m, 4, d, q, limit, panels + (long)at * floats, first, scores, at);
+        for (; at + 4 * W <= keys; at += 4 * W) PANELS(4);
     if (m <= FEW)
-        for (; at + 2 * W <= keys; at += 2 * W) scores_panels(half, m, 2, d, q, limit, panels + (long)at * floats, first, scores, at);
-    for (; at < keys; at += W) scores_panels(half, m, 1, d, q, limit, panels + (long)at * floats, first, scores, at);
+        for (; at + 2 * W <= keys; at += 2 * W) PANELS(2);
+    for (; at < keys; at += W) PANELS(1);
+#undef PANELS
 }
 
 /* out[i] += the sums over keys of weight[i][key] * rows[key], one for each of `parts` parts of `keys` keys, in their order. The parts are
    summed beside each other, but what comes out does not depend on how many of them are. */
-INLINE void weighted_parts(const int half, const int m, const int n, const int parts, const float (*weight)[CHUNK], const float *rows, long ld,
-                           int keys, float *const *out, int at) {
+INLINE void weighted_parts(const int half, const int ahead, const int m, const int n, const int parts, const float (*weight)[CHUNK],
+                           const float *rows, const float *next, long ld, int keys, float *const *out, int at) {
     vf acc[ABREAST][MR][NV];
     for (int p = 0; p < parts; p++)
         for (int i = 0; i < m; i++)
@@ -74,6 +80,7 @@ INLINE void weighted_parts(const int half, const int m, const int n, const int p
             for (int p = 0; p < parts; p++)
                 for (int v = 0; v < n; v++) {
                     const float *pairs = rows + (p * PART + key) / 2 * ld + at + v * W;
+                    if (ahead) __builtin_prefetch(next + (p * PART + key) / 2 * ld + at + v * W);
                     vf one = first_of(pairs), two = second_of(pairs);
                     for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key] * one;
                     if (key + 1 == keys) continue; /* there may be anything where no value was written */
@@ -84,6 +91,7 @@ INLINE void weighted_parts(const int half, const int m, const int n, const int p
             for (int p = 0; p < parts; p++)
                 for (int v = 0; v < n; v++) {
                     vf row = load(rows + (p * PART + key) * ld + at + v * W);
+                    if (ahead) __builtin_prefetch(next + (p * PART + key) * ld + at + v * W);
                     for (int i = 0; i < m; i++) acc[p][i][v] += weight[i][p * PART + key] * row;
                 }
     for (int i = 0; i < m; i++)
@@ -94,29 +102,30 @@ INLINE void weighted_parts(const int half, const int m, const int n, const int p
         }
 }
 
-INLINE void weighted_slice(const int half, const int m, const int n, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
-                           float *const *out, int at) {
+INLINE void weighted_slice(const int half, const int ahead, const int m, const int n, const float (*weight)[CHUNK], const float *rows,
+                           const float *next, long ld, int keys, float *const *out, int at) {
     int from = 0, lines = half ? 2 : 1; /* keys of a row of `rows` */
+#define PARTS(parts, keys) \
+    weighted_parts(half, ahead, m, n, parts, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, next + from / lines * ld, \
+                   ld, keys, out, at)
     if (m == 1)
-        for (; from + 4 * PART <= keys; from += 4 * PART)
-            weighted_parts(half, m, n, 4, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, ld, PART, out, at);
+        for (; from + 4 * PART <= keys; from += 4 * PART) PARTS(4, PART);
     if (m <= FEW)
-        for (; from + 2 * PART <= keys; from += 2 * PART)
-            weighted_parts(half, m, n, 2, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, ld, PART, out, at);
-    for (; from < keys; from += PART) {
-        int some = keys - from < PART ? keys - from : PART;
-        weighted_parts(half, m, n, 1, (const float (*)[CHUNK])(weight[0] + from), rows + from / lines * ld, ld, some, out, at);
-    }
+        for (; from + 2 * PART <= keys; from += 2 * PART) PARTS(2, PART);
+    for (; from < keys; from += PART) PARTS(1, keys - from < PART ? keys - from : PART);
+#undef PARTS
 }
 
-INLINE void weighted_tile(const int m, const int half, int d, const float (*weight)[CHUNK], const float *rows, long ld, int keys,
-                          float *const *out) {
+INLINE void weighted_tile(const int m, const int half, const int ahead, int d, const float (*weight)[CHUNK], const float *rows,
+                          const float *next, long ld, int keys, float *const *out) {
     int at = 0;
-    for (; at + NR <= d; at += NR) weighted_slice(half, m, NV, weight, rows, ld, keys, out, at);
-    for (; at < d; at += W) weighted_slice(half, m, 1, weight, rows, ld, keys, out, at);
+    for (; at + NR <= d; at += NR) weighted_slice(half, ahead, m, NV, weight, rows, next, ld, keys, out, at);
+    for (; at < d; at += W) weighted_slice(half, ahead, m, 1, weight, rows, next, ld, keys, out, at);
 }
 
-INLINE void attend_tile(const int m, const int half, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
+/* `ahead`: what comes next is fetched while something is read, of the last chunk's the keys at `after` (null: nothing is to come). */
+INLINE void attend_tile(const int m, const int half, const int ahead, int d, Query *queries, const float *panels, const float *values, long ld,
+                        int keys, const float *after) {
     float scores[MR][CHUNK] __attribute__((aligned(64)));
     const float *q[MR];
     float *o[MR];
@@ -128,7 +137,8 @@ INLINE void attend_tile(const int m, const int half, int d, Query *queries, cons
     keys = most < keys ? most : keys;
     for (int first = 0; first < keys; first += CHUNK) {
         int n = keys - first < CHUNK ? keys - first : CHUNK;
-        scores_tile(m, half, d, q, limit, panels + (long)first * (half ? d / 2 : d), first, n, scores);
+        const float *k = panels + (long)first * (half ? d / 2 : d), *v = values + (half ? first / 2 : first) * ld;
+        scores_tile(m, half, ahead, d, q, limit, k, v, first, n, scores);
         for (int i = 0; i < m; i++) {
             vf most_v = all(-1e30f), total = (vf){0};
             for (int p = 0; p < n; p += W) most_v = larger(most_v, load(scores[i] + p));
@@ -145,7 +155,8 @@ INLINE void attend_tile(const int m, const int half, int d, Query *queries, cons
             if (fade != 1.0f)
                 for (int j = 0; j < d; j += W) store(o[i] + j, load(o[i] + j) * fade);
         }
-        weighted_tile(m, half, d, (const float (*)[CHUNK])scores, values + (half ? first / 2 : first) * ld, ld, n, o);
+        const float *next = first + CHUNK < keys ? k + (long)CHUNK * (half ? d / 2 : d) : after ? after : v;
+        weighted_tile(m, half, ahead, d, (const float (*)[CHUNK])scores, v, next, ld, n, o);
     }
 }
 
@@ -153,16 +164,18 @@ INLINE void attend_tile(const int m, const int half, int d, Query *queries, cons
 static void attend(int n, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
     for (int i = 0; i < n; i += MR) {
         int m = n - i < MR ? n - i : MR;
-        TILE(m, attend_tile, 0, d, queries + i, panels, values, ld, keys)
+        TILE(m, attend_tile, 0, 0, d, queries + i, panels, values, ld, keys, 0)
     }
 }
 
+/* Of at most MR queries to keys and values that come from far away. `after`: the keys that are read next. */
+static void attend_floats(int m, int d, Query *queries, const float *panels, const float *values, int keys, const float *after) {
+    TILE(m, attend_tile, 0, m <= FEW, d, queries, panels, values, d, keys, after)
+}
+
 /* The same with keys and values in bfloat16: panels [d / 2][W] of pairs of a key's numbers, rows [d] of pairs of two keys' values. */
-static void attend_half(int n, int d, Query *queries, const float *panels, const float *values, long ld, int keys) {
-    for (int i = 0; i < n; i += MR) {
-        int m = n - i < MR ? n - i : MR;
-        TILE(m, attend_tile, 1, d, queries + i, panels, values, ld, keys)
-    }
+static void attend_half(int m, int d, Query *queries, const float *panels, const float *values, int keys, const float *after) {
+    TILE(m, attend_tile, 1, m <= FEW, d, queries, panels, values, d, keys, after)
 }
 
 /* Keys of one segment, rows `ld` apart, into panels; the last panel's rest is zero. */

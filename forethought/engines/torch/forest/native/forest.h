@@ -95,8 +95,8 @@ static void backward_block(Block *b, int d, const float *k_panels, const float *
         int keys = b->most - first < CHUNK ? b->most - first : CHUNK;
         for (int i = 0; i < b->n; i += MR) {
             int m = b->n - i < MR ? b->n - i : MR;
-            TILE(m, scores_tile, 0, d, b->q + i, b->limit + i, k_panels + (long)first * d, first, keys, p + i)
-            TILE(m, scores_tile, 0, d, b->grad + i, every, v_panels + (long)first * d, first, keys, ds + i)
+            TILE(m, scores_tile, 0, 0, d, b->q + i, b->limit + i, k_panels + (long)first * d, 0, first, keys, p + i)
+            TILE(m, scores_tile, 0, 0, d, b->grad + i, every, v_panels + (long)first * d, 0, first, keys, ds + i)
         }
         for (int i = 0; i < b->n; i++)
             for (int j = 0; j < keys; j += W) {
@@ -106,7 +106,7 @@ static void backward_block(Block *b, int d, const float *k_panels, const float *
             }
         for (int i = 0; i < b->n; i += MR) {
             int m = b->n - i < MR ? b->n - i : MR;
-            TILE(m, weighted_tile, 0, d, (const float (*)[CHUNK])(ds + i), k + first * k_ld, k_ld, keys, b->dq + i)
+            TILE(m, weighted_tile, 0, 0, d, (const float (*)[CHUNK])(ds + i), k + first * k_ld, 0, k_ld, keys, b->dq + i)
         }
         transposed(keys, d, b->n, (const float (*)[CHUNK])ds, b->q, dk + first * k_ld, k_ld);
         transposed(keys, d, b->n, (const float (*)[CHUNK])p, b->grad, dv + first * v_ld, v_ld);

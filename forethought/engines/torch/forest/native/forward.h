@@ -155,11 +155,17 @@ static void gate_rows(const Call *c, int n, float *gate_up) {
 
 /* ---- attention */
 
+/* Where the keys begin that are read after those of head k of an item: of its next head or of the next item's head g; null behind all. */
+static const float *keys_after(const Call *c, const Item *t, int k, int g, int to) {
+    if (k + 1 == to && ++t == c->item + c->items) return 0;
+    return keys_of(c->M, c->base[t->segment], c->cap[t->segment], c->l, k + 1 < to ? k + 1 : g);
+}
+
 /* Of heads of keys [g, to) for tokens [from, end). */
 static void attend_part(const Call *c, int from, int end, int g, int to) {
     const Model *M = c->M;
     int d = M->d, heads = M->heads, group = heads / M->kv_heads, width = width_of(M), half = half_of(M);
-    void (*look)(int, int, Query *, const float *, const float *, long, int) = half ? attend_half : attend;
+    void (*look)(int, int, Query *, const float *, const float *, int, const float *) = half ? attend_half : attend_floats;
     for (int i = from; i < end; i++)
         for (long row = (long)i * heads + g * group; row < (long)i * heads + to * group; row++) {
             memset(c->o + row * d, 0, sizeof(float) * d);
@@ -170,15 +176,16 @@ static void attend_part(const Call *c, int from, int end, int g, int to) {
         for (int k = g; k < to && first < last; k++) { /* in the order in which they lie in memory */
             int room = c->cap[t->segment], filled = 0;
             const float *panels = keys_of(M, c->base[t->segment], room, c->l, k), *values = panels + (long)room * d / (half ? 2 : 1);
+            const float *after = keys_after(c, t, k, g, to);
             Query tile[MR];
             for (int i = first; i < last; i++)
                 for (int h = k * group; h < (k + 1) * group && (!c->asks || c->asks[i]); h++) {
                     long row = (long)i * heads + h;
                     tile[filled++] = (Query){c->qkv + (long)i * width + h * d, c->o + row * d, c->m + row, c->s + row,
                                              t->causal ? c->at[i] + 1 : t->keys};
-                    if (filled == MR) look(filled, d, tile, panels, values, d, t->keys), filled = 0;
+                    if (filled == MR) look(filled, d, tile, panels, values, t->keys, after), filled = 0;
                 }
-            if (filled) look(filled, d, tile, panels, values, d, t->keys);
+            if (filled) look(filled, d, tile, panels, values, t->keys, after);
         }
     }
     for (int i = from; i < end; i++)
