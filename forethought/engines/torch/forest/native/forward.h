@@ -39,6 +39,8 @@ enum { ROWS = 16, PORTIONS = 2 }; /* rows of a chunk of what is done row by row;
 
 static int half_of(const Model *M) { return M->way != FLOATS; } /* keys and values are kept in bfloat16 */
 static int width_of(const Model *M) { return (M->heads + 2 * M->kv_heads) * M->d; }
+/* Floats of a row of gate_up: an odd number of cache lines, else a tile's rows lie in few sets of the cache. */
+static int gated_of(const Model *M) { return ((2 * M->inner + 15) / 16 | 1) * 16; }
 static int chunks_of(int n, int size) { return (n + size - 1) / size; }
 static int fewer(int a, int b) { return a < b ? a : b; }
 
@@ -57,7 +59,7 @@ typedef struct {
     const Call *c;
     int rows, N, K, step, add;
     const float *a;
-    long lda;
+    long lda, ldc;
     const void *b;
     float *out;
     const float *bias;
@@ -66,14 +68,15 @@ typedef struct {
 static void columns(void *job, int chunk, int thread) {
     const Columns *p = job;
     int way = p->c->M->way, j = chunk * p->step;
-    product(way, p->rows, fewer(p->step, p->N - j), p->K, p->a, p->lda, (const float *)p->b + packed_size(j, p->K, way), p->out + j, p->N,
+    product(way, p->rows, fewer(p->step, p->N - j), p->K, p->a, p->lda, (const float *)p->b + packed_size(j, p->K, way), p->out + j, p->ldc,
             p->bias ? p->bias + j : 0, p->add, p->c->spare + thread * p->c->spare_of);
 }
 
 /* out[rows, N] = a[rows, K] times a packed matrix, in which panels of columns follow each other. */
-static void times(const Call *c, int rows, int N, int K, const float *a, long lda, const void *b, float *out, const float *bias, int add) {
+static void times(const Call *c, int rows, int N, int K, const float *a, long lda, const void *b, float *out, long ldc, const float *bias,
+                  int add) {
     int step = NR * chunks_of(chunks_of(N, NR), c->threads == 1 ? 1 : PORTIONS * c->threads);
-    Columns p = {c, rows, N, K, step, add, a, lda, b, out, bias};
+    Columns p = {c, rows, N, K, step, add, a, lda, ldc, b, out, bias};
     in_parallel(c->threads, chunks_of(N, step), columns, &p);
 }
 
@@ -146,7 +149,7 @@ static void turn_rows(const Call *c, int from, int n) {
 static void gate_rows(const Call *c, int n, float *gate_up) {
     int F = c->M->inner;
     for (int i = 0; i < n; i++) {
-        float *g = gate_up + (long)i * 2 * F, *u = g + F;
+        float *g = gate_up + (long)i * gated_of(c->M), *u = g + F;
         int j = 0;
         for (; j + W <= F; j += W) store(g + j, load(g + j) / (1.0f + vexp(-load(g + j))) * load(u + j));
         for (; j < F; j++) g[j] = g[j] / (1.0f + expf(-g[j])) * u[j];
@@ -225,14 +228,14 @@ static void feed_block(void *job, int block, int thread) {
     const Call *c = job;
     const Model *M = c->M;
     const Layer *L = c->L;
-    int from = block * BLOCK, n = fewer(BLOCK, c->rows - from), H = M->hidden, F = M->inner, A = M->heads * M->d;
-    float *y = own(c, c->y, H, thread), *gate_up = own(c, c->gate_up, 2 * F, thread), *spare = c->spare + thread * c->spare_of;
+    int from = block * BLOCK, n = fewer(BLOCK, c->rows - from), H = M->hidden, F = M->inner, A = M->heads * M->d, gated = gated_of(M);
+    float *y = own(c, c->y, H, thread), *gate_up = own(c, c->gate_up, gated, thread), *spare = c->spare + thread * c->spare_of;
     float *x = c->x + (long)from * H;
     product(M->way, n, H, A, c->o + (long)from * A, A, L->o, x, H, L->o_bias, 1, spare);
     norm_rows(c, L->norm2, from, n, y);
-    product(M->way, n, 2 * F, H, y, H, L->gate_up, gate_up, 2 * F, L->gate_up_bias, 0, spare);
+    product(M->way, n, 2 * F, H, y, H, L->gate_up, gate_up, gated, L->gate_up_bias, 0, spare);
     gate_rows(c, n, gate_up);
-    product(M->way, n, H, F, gate_up, 2 * F, L->down, x, H, L->down_bias, 1, spare);
+    product(M->way, n, H, F, gate_up, gated, L->down, x, H, L->down_bias, 1, spare);
 }
 
 /* ---- a layer, by columns */
@@ -257,24 +260,24 @@ static void turn_some(void *job, int chunk, int thread) {
 static void gate_some(void *job, int chunk, int thread) {
     const Call *c = job;
     int from = chunk * ROWS;
-    gate_rows(c, fewer(ROWS, c->rows - from), c->gate_up + (long)from * 2 * c->M->inner);
+    gate_rows(c, fewer(ROWS, c->rows - from), c->gate_up + (long)from * gated_of(c->M));
 }
 
 static void project_columns(Call *c) {
     int H = c->M->hidden;
     in_parallel(c->threads, chunks_of(c->N, ROWS), norm1_some, c);
-    times(c, c->N, width_of(c->M), H, c->y, H, c->L->qkv, c->qkv, c->L->qkv_bias, 0);
+    times(c, c->N, width_of(c->M), H, c->y, H, c->L->qkv, c->qkv, width_of(c->M), c->L->qkv_bias, 0);
     in_parallel(c->threads, chunks_of(c->N, ROWS), turn_some, c);
 }
 
 static void feed_columns(Call *c) {
     const Layer *L = c->L;
-    int H = c->M->hidden, F = c->M->inner, A = c->M->heads * c->M->d, some = chunks_of(c->rows, ROWS);
-    times(c, c->rows, H, A, c->o, A, L->o, c->x, L->o_bias, 1);
+    int H = c->M->hidden, F = c->M->inner, A = c->M->heads * c->M->d, gated = gated_of(c->M), some = chunks_of(c->rows, ROWS);
+    times(c, c->rows, H, A, c->o, A, L->o, c->x, H, L->o_bias, 1);
     in_parallel(c->threads, some, norm2_some, c);
-    times(c, c->rows, 2 * F, H, c->y, H, L->gate_up, c->gate_up, L->gate_up_bias, 0);
+    times(c, c->rows, 2 * F, H, c->y, H, L->gate_up, c->gate_up, gated, L->gate_up_bias, 0);
     in_parallel(c->threads, some, gate_some, c);
-    times(c, c->rows, H, F, c->gate_up, 2 * F, L->down, c->x, L->down_bias, 1);
+    times(c, c->rows, H, F, c->gate_up, gated, L->down, c->x, H, L->down_bias, 1);
 }
 
 /* ---- the whole */
@@ -287,7 +290,7 @@ static void to_front(int outs, const int32_t *out, int width, float *x) {
 /* Floats of work space for a call of N tokens. */
 static long forward_work(const Model *M, int N, int threads) {
     long per_token = M->hidden + (long)(2 * M->heads + 2 * M->kv_heads) * M->d + 2 * M->heads;
-    return N * (per_token + 1) + rows_at_once(threads) * ((long)M->hidden + 2 * M->inner) + threads * spare_of(M) + 64;
+    return N * (per_token + 1) + rows_at_once(threads) * ((long)M->hidden + gated_of(M)) + threads * spare_of(M) + 64;
 }
 
 /* logits[outs][vocabulary] after the tokens `out`. */
@@ -297,7 +300,7 @@ static void head(const Call *c, float *logits) {
     for (int from = 0; from < c->outs; from += most) {
         int n = fewer(most, c->outs - from);
         norm_rows(c, M->norm, from, n, c->y);
-        times(c, n, M->vocabulary, H, c->y, H, M->head, logits + (long)from * M->vocabulary, M->head_bias, 0);
+        times(c, n, M->vocabulary, H, c->y, H, M->head, logits + (long)from * M->vocabulary, M->vocabulary, M->head_bias, 0);
     }
 }
 
@@ -306,7 +309,7 @@ static void forward(Call *c, float *logits, float *work) {
     int N = c->N, H = M->hidden, A = M->heads * M->d, by_blocks = c->threads == 1 || N >= rows_at_once(c->threads);
     c->x = work, c->qkv = c->x + (long)N * H, c->o = c->qkv + (long)N * width_of(M), c->m = c->o + (long)N * A;
     c->s = c->m + (long)N * M->heads, c->y = c->s + (long)N * M->heads, c->gate_up = c->y + (long)rows_at_once(c->threads) * H;
-    c->spare = c->gate_up + 2L * rows_at_once(c->threads) * M->inner, c->spare_of = spare_of(M);
+    c->spare = c->gate_up + (long)rows_at_once(c->threads) * gated_of(M), c->spare_of = spare_of(M);
     uint8_t *asks = (uint8_t *)(c->spare + c->threads * c->spare_of);
     memset(asks, 0, N);
     for (int i = 0; i < c->outs; i++) asks[c->out[i]] = 1;
