@@ -61,9 +61,9 @@ INLINE void put(const int m, const int panels, vf (*acc)[SIDE_BY_SIDE * NV], Tar
 }
 
 /* m rows of a, `a_row` apart, their numbers `a_column`; rows of b are `ldb` apart, panels `panel`. `next`: what is to be in the cache
-   when this has been read, as much as this; null: nothing. */
+   when this has been read, `fetch` floats for each k, at most NR; null: nothing. */
 INLINE void tile_f32(const int m, const int panels, int K, const float *a, long a_row, long a_column, const float *b, long ldb, long panel,
-                     const float *next, Target t) {
+                     const float *next, int fetch, Target t) {
     vf acc[MOST][SIDE_BY_SIDE * NV];
     begin(m, panels, acc, t);
     for (int k = 0; k < K; k++, b += ldb) {
@@ -73,8 +73,10 @@ INLINE void tile_f32(const int m, const int panels, int K, const float *a, long 
             if (panel) __builtin_prefetch(at + AHEAD * ldb);
             right[v] = load(at);
         }
-        if (next)
-            for (int v = 0; v < NV; v++) __builtin_prefetch(next + k * NR + v * W, 0, 2);
+        if (next) {
+            __builtin_prefetch(next + (long)k * fetch, 0, 2);
+            if (fetch > W) __builtin_prefetch(next + (long)k * fetch + W, 0, 2);
+        }
         for (int i = 0; i < m; i++) {
             vf left = all(a[i * a_row + k * a_column]);
             for (int v = 0; v < panels * NV; v++) acc[i][v] += left * right[v];
@@ -83,11 +85,13 @@ INLINE void tile_f32(const int m, const int panels, int K, const float *a, long 
     put(m, panels, acc, t);
 }
 
-/* All rows with one panel. */
-static void rows_f32(int M, int K, const float *a, long lda, const float *panel, const float *next, Target t) {
-    for (int i = 0, m; i < M; i += m) {
+/* All rows with one panel. `next`: `floats` that are read after it, fetched evenly over its tiles (null: nothing). */
+static void rows_f32(int M, int K, const float *a, long lda, const float *panel, const float *next, long floats, Target t) {
+    int tiles = (M + MOST - 1) / MOST, parts = tiles < 4 ? tiles < 2 ? 1 : 2 : 4, fetch = floats / ((long)K * parts);
+    for (int i = 0, m, n = 0; i < M; i += m, n++) {
         m = height(i, M);
-        ROWS(m, tile_f32, 1, K, a + i * lda, lda, 1, panel, NR, (long)K * NR, i ? 0 : next, below(t, i))
+        ROWS(m, tile_f32, 1, K, a + i * lda, lda, 1, panel, NR, (long)K * NR, n < parts ? next : 0, fetch, below(t, i))
+        if (next) next += (long)K * fetch;
     }
 }
 
@@ -95,7 +99,7 @@ static void rows_f32(int M, int K, const float *a, long lda, const float *panel,
 static int abreast(int M) { return M == 1 ? 4 : M <= 3 ? 2 : 1; }
 
 INLINE void few_f32(const int m, const int panels, int K, const float *a, long lda, const float *b, Target t) {
-    tile_f32(m, panels, K, a, lda, 1, b, NR, (long)K * NR, 0, t);
+    tile_f32(m, panels, K, a, lda, 1, b, NR, (long)K * NR, 0, 0, t);
 }
 
 static void floats(int M, int N, int K, const float *a, long lda, const float *b, Target t) {
@@ -112,7 +116,7 @@ static void floats(int M, int N, int K, const float *a, long lda, const float *b
         for (int k = j; k < N; k += NR, own += panel) {
             Target to = below(beside(t, k), from);
             to.n = least(NR, N - k);
-            rows_f32(least(BLOCK, M - from), K, a + from * lda, lda, own, k + NR < N ? own + panel : 0, to);
+            rows_f32(least(BLOCK, M - from), K, a + from * lda, lda, own, k + NR < N ? own + panel : 0, panel, to);
         }
     }
 }
@@ -122,7 +126,7 @@ static void transposed_floats(int M, int N, int K, const float *a, long lda, con
         for (int i = 0, m; i < M; i += m) {
             Target to = below(beside(t, j), i);
             to.n = least(NR, N - j), m = height(i, M);
-            ROWS(m, tile_f32, 1, K, a + i, 1, lda, b + j, ldb, 0, 0, to)
+            ROWS(m, tile_f32, 1, K, a + i, 1, lda, b + j, ldb, 0, 0, 0, to)
         }
 }
 
@@ -151,8 +155,7 @@ static void round_to_floats(int K, const float *x, float *to) {
 }
 
 /* The same as `tile_f32` from pairs. `spread`: where the panel's floats are put for the rows that follow, or null. */
-INLINE void tile_pairs(const int m, const int panels, int K, const float *a, long lda, const uint32_t *b, long panel, const uint32_t *next,
-                       float *spread, Target t) {
+INLINE void tile_pairs(const int m, const int panels, int K, const float *a, long lda, const uint32_t *b, long panel, float *spread, Target t) {
     vf acc[MOST][SIDE_BY_SIDE * NV];
     begin(m, panels, acc, t);
     for (int k = 0; k < K; k += 2, b += NR) {
@@ -162,8 +165,6 @@ INLINE void tile_pairs(const int m, const int panels, int K, const float *a, lon
             __builtin_prefetch(at + AHEAD * NR);
             both[v] = *(const vu *)at;
         }
-        if (next)
-            for (int v = 0; v < NV; v++) __builtin_prefetch(next + k / 2 * NR + v * W, 0, 2);
         for (int second = 0; second < 2; second++) {
             vf right[SIDE_BY_SIDE * NV];
             for (int v = 0; v < panels * NV; v++) right[v] = second ? (vf)(both[v] & 0xffff0000) : (vf)(both[v] << 16);
@@ -180,9 +181,9 @@ INLINE void tile_pairs(const int m, const int panels, int K, const float *a, lon
 
 static void few_pairs(int m, int panels, int K, const float *a, long lda, const uint32_t *b, Target t) {
     long panel = (long)pairs_of(K) * NR;
-    if (m == 1) tile_pairs(1, 4, K, a, lda, b, panel, 0, 0, t);
-    else if (m == 2) tile_pairs(2, 2, K, a, lda, b, panel, 0, 0, t);
-    else tile_pairs(3, 2, K, a, lda, b, panel, 0, 0, t);
+    if (m == 1) tile_pairs(1, 4, K, a, lda, b, panel, 0, t);
+    else if (m == 2) tile_pairs(2, 2, K, a, lda, b, panel, 0, t);
+    else tile_pairs(3, 2, K, a, lda, b, panel, 0, t);
 }
 
 /* Floats of a row that is rounded: an odd K is filled up by a zero. */
@@ -202,8 +203,11 @@ static void rounded_floats(int M, int N, int K, const float *a, long lda, const 
         for (; j < N; j += NR, own += panel) {
             Target to = below(beside(t, j), from);
             to.n = least(NR, N - j);
-            ROWS(first, tile_pairs, 1, even(K), rows, ld, own, panel, j + NR < N && some > first ? own + panel : 0, some > first ? right : 0, to)
-            if (some > first) rows_f32(some - first, K, rows + first * ld, ld, right, 0, below(to, first));
+            ROWS(first, tile_pairs, 1, even(K), rows, ld, own, panel, some > first ? right : 0, to)
+            if (some > first) {
+                const float *next = j + NR < N ? (const float *)(own + panel) : 0;
+                rows_f32(some - first, K, rows + first * ld, ld, right, next, panel, below(to, first));
+            }
         }
     }
 }
