@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import platform
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +18,9 @@ from forethought.engines.torch.forest.native.train import crew
 from forethought.engines.torch.machine import ways
 from forethought.engines.torch.machine.threads import MEASURED_FROM, choose
 from forethought.recipe.schema import EngineSpec
+
+HEAP = (1 << 30) - (1 << 20)  # bytes of memory that is asked to have large pages; more would be given back
+LARGE_PAGE, MADV_HUGEPAGE = 2 << 20, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +159,19 @@ def _fast_bf16() -> bool:
     return "AVX512" in capability and ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
+@functools.cache
 def _keep_memory() -> None:
     """Let glibc keep large blocks instead of giving each tensor's pages back: fresh pages cost more than the
-    arithmetic here."""
+    arithmetic here. And let Linux back what it takes next with large pages, which it does only where it is
+    asked to ("madvise"): what is read from beyond the caches comes about a third faster."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+        libc.malloc.restype = ctypes.c_void_p
+        if sys.platform == "linux" and (block := libc.malloc(ctypes.c_size_t(HEAP))):
+            first = -(-block // LARGE_PAGE) * LARGE_PAGE
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(HEAP - LARGE_PAGE), MADV_HUGEPAGE)
+            libc.free(ctypes.c_void_p(block))  # it stays with malloc, untouched, and so does what was asked
     except (OSError, AttributeError):
         return  # not glibc: nothing to set, nothing lost but speed
