@@ -106,10 +106,12 @@ def _closed(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """How pages are shown. `width`, `height` in CSS pixels. `offline`: nothing but files is loaded."""
+    """How pages are shown. `width`, `height` in CSS pixels. `scale`: pixels of a picture for each of these.
+    `offline`: nothing but files is loaded."""
 
     width: int = 400
     height: int = 300
+    scale: float = 1.0
     offline: bool = True
     shown: bool = False  # in a visible window
 
@@ -171,6 +173,11 @@ class Browser:
     def pages(self) -> int:
         """Pages that are open, handed out or waiting."""
         return len(self._free) + len(self._used)
+
+    @property
+    def pages_of_browser(self) -> int:
+        """The same, as the browser counts them."""
+        return 0 if self._context is None else len(self._context.pages)
 
     # ---- pages
 
@@ -298,6 +305,7 @@ class Browser:
             )
             self._context = await self._browser.new_context(
                 viewport={"width": self.window.width, "height": self.window.height},
+                device_scale_factor=self.window.scale,
                 offline=self.window.offline,
                 accept_downloads=False,
             )

@@ -248,9 +248,21 @@
   const MOST = 2000; // lines of a snapshot; what follows is cut, and `cut` says so
   let skipped = new Set();
 
+  // Where the document of an element begins in the window: that of a frame is inside of others.
+  function origin(e) {
+    const at = { x: 0, y: 0 };
+    for (let inner = e.ownerDocument.defaultView; inner && inner !== window; inner = inner.parent) {
+      const frame = inner.frameElement, b = frame.getBoundingClientRect();
+      at.x += b.left + frame.clientLeft;
+      at.y += b.top + frame.clientTop;
+    }
+    return at;
+  }
+
   function box(e) {
-    const b = e ? e.getBoundingClientRect() : null;
-    return b ? [b.left, b.top, b.width, b.height].map(Math.round) : [];
+    if (!e) return [];
+    const b = e.getBoundingClientRect(), from = origin(e);
+    return [b.left + from.x, b.top + from.y, b.width, b.height].map(Math.round);
   }
 
   function snapshot(seed, refs) {
@@ -300,10 +312,11 @@
     if (!e) return { status: "stale" };
     if (scroll) e.scrollIntoView({ block: "center", inline: "nearest" });
     const b = e.getClientRects()[0] || e.getBoundingClientRect();
-    const at = { x: b.left + b.width / 2, y: b.top + b.height / 2, box: box(e) };
+    const x = b.left + b.width / 2, y = b.top + b.height / 2, from = origin(e);
+    const at = { x: x + from.x, y: y + from.y, box: box(e) };
     if (e.disabled) return { ...at, status: "disabled" };
     if (!visible(e) || !(b.width > 0 && b.height > 0)) return { ...at, status: "hidden" };
-    const top = (e.getRootNode().elementFromPoint || document.elementFromPoint).call(e.getRootNode(), at.x, at.y);
+    const top = (e.getRootNode().elementFromPoint || document.elementFromPoint).call(e.getRootNode(), x, y);
     const hit = top && (top === e || e.contains(top) || top.contains(e) || (top.closest("label") || {}).control === e);
     return { ...at, status: hit ? "" : "covered" };
   }

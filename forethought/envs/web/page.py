@@ -140,9 +140,16 @@ class Episode:
             self._at.status = "navigated"
             raise Lost("navigated", LEFT)
 
-    async def picture(self) -> bytes:
-        """The page as a PNG."""
-        return await self._at.within(self._at.page.screenshot(), self.pace.answer)
+    async def picture(self, room: tuple[int, int] | None = None) -> tuple[bytes, int, int]:
+        """A PNG of what the window shows, with its width and height in CSS pixels. `room`: no more than so
+        many from the left and from the top."""
+        window = self.browser.window
+        width, height = (
+            min(a, b) for a, b in zip(room or (10**6,) * 2, (window.width, window.height), strict=True)
+        )
+        clip = {"x": 0, "y": 0, "width": width, "height": height}
+        taken = await self._at.within(self._at.page.screenshot(clip=clip), self.pace.answer)
+        return taken, width, height
 
     async def close(self) -> None:
         """Give the page back."""

@@ -71,7 +71,12 @@ def test_a_form_is_read_and_filled(tmp_path):
             assert (await one.act(wrong)).status == "refused"
         fixed = Action(op="type", id=ref(one.snapshot, 'textbox "fixed"'), value="x")
         assert (await one.act(fixed)).status == "disabled"
-        assert (await one.picture()).startswith(b"\x89PNG")
+        taken, width, height = await one.picture((120, 10**6))
+        assert taken.startswith(b"\x89PNG") and (width, height) == (120, browser.window.height)
+        framed = ground('button "Inside"', one.snapshot.lines).value.box
+        assert (
+            framed[0] > ground('img "trash"', one.snapshot.lines).value.box[0]
+        )  # of the window, not the frame
         await one.close()
 
     play(pages(tmp_path, form=FORM), plan)
@@ -81,6 +86,7 @@ MOUSE = """<style>@keyframes go {from {left: 0} to {left: 300px}}</style>
 <button id=a>Under</button><div style="position:fixed;left:0;top:0;width:90px;height:40px"></div>
 <p style="margin-top:60px"><button id=b onclick="this.textContent='hit'">Free</button></p><input id=t>
 <button onclick="window.open('about:blank')">Opens</button>
+<iframe srcdoc="<button onclick='this.textContent = 9'>Framed</button>" height=40></iframe>
 <button style="position:fixed;top:200px;animation:go 1s linear infinite">Runs</button>"""
 
 
@@ -93,6 +99,7 @@ def test_a_mouse_hits_only_what_can_be_hit(tmp_path):
             ("click", 'button "Runs"', None, "moving"),
             ("click", 'button "Free"', None, "done"),
             ("click", 'button "Opens"', None, "done"),
+            ("click", 'button "Framed"', None, "done"),
             ("type", "textbox", "aé日", "done"),
             ("press", "", "Backspace", "done"),
         ):
@@ -100,6 +107,7 @@ def test_a_mouse_hits_only_what_can_be_hit(tmp_path):
             done = await one.act(Action(op=op, id=at, value=value))
             assert done.status == status, words
         assert ground('button "hit"', one.snapshot.lines).value
+        assert ground('button "9"', one.snapshot.lines).value
         assert ground("textbox", one.snapshot.lines).value.state[0] == "= aé"
         await one.close()
         assert browser.counts["popups"] == 1
