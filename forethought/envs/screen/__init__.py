@@ -1,0 +1,1 @@
+"""What a screen shows to somebody who has no document: boxes with labels, patches, and rows with ids."""
