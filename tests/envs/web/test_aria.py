@@ -1,0 +1,64 @@
+"""Playwright's accessible tree as lines: a golden tree, quotes, unicode, frames, and rows that are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from forethought.envs.web.aria import lines, tree
+from forethought.envs.web.snapshot import line_text
+
+TREE = """\
+- generic [active] [ref=e1]:
+  - heading "Sign in" [level=2] [ref=e2]
+  - generic [ref=e3]:
+    - text: Username
+    - textbox [ref=e4]: "bo: \\"x\\"\\n\\xe9"
+  - paragraph [ref=e5]: Your password
+  - textbox [active] [ref=e6]:
+    - /placeholder: Password
+  - checkbox "T3" [checked] [ref=e7]
+  - text: T3
+  - radio [ref=e8]
+  - text: other
+  - combobox "Colour" [ref=e9]:
+    - option "red" [selected]
+    - option "light blue"
+  - 'button "Save: it''s \\"日本\\"" [disabled] [ref=e10]'
+  - link "Home" [ref=e11] [cursor=pointer]:
+    - /url: "#"
+  - tablist [ref=e12]:
+    - tab "One" [selected] [ref=e13]
+  - iframe [ref=e14]:
+    - button "Inside" [ref=f1e2]
+  - generic [ref=e15] [cursor=pointer]: Tulsa
+  - img [ref=e16]
+"""
+
+
+def test_a_tree_is_read_as_lines():
+    assert [line_text(line) for line in lines(TREE)] == [
+        'heading "Sign in" [e2]',
+        'text "Username" [e3]',
+        'textbox "Username" [e4] = bo: "x" é',
+        'text "Your password" [e5]',
+        'textbox "Password" [e6] focused',
+        'checkbox "T3" [e7] checked',
+        'radio "other" [e8]',
+        'text "other" [e1]',
+        'select "Colour" [e9] = red',
+        "option red",
+        "option light blue",
+        'button "Save: it\'s \\"日本\\"" [e10] disabled',
+        'link "Home" [e11]',
+        'tab "One" [e13] open',
+        'button "Inside" [f1e2]',
+        'text "Tulsa" [e15]',
+        "img [e16]",
+    ]
+
+
+def test_what_is_no_row_is_refused_with_its_number():
+    assert tree("") == []
+    for wrong in ("- generic\nbutton", "- generic [ref=e1]:\n  - 'button", '- button "x" y'):
+        with pytest.raises(ValueError, match=r"row [123] of the accessible tree cannot be read"):
+            tree(wrong)
