@@ -11,6 +11,7 @@ from statistics import median
 from time import perf_counter
 
 from forethought.core.errors import UserError
+from forethought.core.grounding import grounding
 from forethought.core.metrics import avg_at_k, maj_at_k, pass_at_k, share_interval
 from forethought.core.seeds import seed_of
 from forethought.core.types import NO_EVIDENCE, Task, Undrawn
@@ -59,7 +60,8 @@ def evaluate(
     "goal" and "optimal" (the goal in the fewest steps).
 
     Beside the measures: "cost" (means over responses, `measure.costs.Cost`), "latency" where so many tasks
-    are played `alone` (`latency`), "tokens" (means), "truncated", "refused" and, where there are some,
+    are played `alone` (`latency`), "grounding" (of the last role's steps under the oracle's turns, where they
+    can be watched: `core.grounding`), "tokens" (means), "truncated", "refused" and, where there are some,
     "overlong" (shares; these are not solved), "failed" (a number: responses that the family, its environment,
     grader or parser broke over; they are in no measure, a problem without any other response is in none
     either), "leaks" and "references" where plans are free text (see `look.quality`), "note" where the run's
@@ -137,6 +139,8 @@ def _evaluate(
         found["latency"] = latency(rollouts, chosen[:alone], source.policies, recipe)
     if any(r.overlong for r in said):
         found["overlong"] = avg_at_k([float(r.overlong) for r in said])
+    if steps := grounding([pair for record in records for pair in record.steps]):
+        found["grounding"] = steps
     if failed := sum(
         len(r.responses) - len(r.judged()) + list(r.alone.values()).count(None) for r in records
     ):

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from forethought.core.films import Film
+from forethought.core.grounding import Pair
 from forethought.core.scores import success_of
 from forethought.core.types import Node, Status, Task, Tree
 from forethought.envs.guard import Fault
@@ -13,7 +15,7 @@ from forethought.measure.costs import Cost, cost
 from forethought.measure.evaluate import success, valid
 from forethought.recipe.roles import counts_of, once
 from forethought.recipe.schema import TreeSpec
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Taskset, Watched, face
 from forethought.workflows.rollout import Rollouts
 
 Tell = Callable[[int, int], None]
@@ -71,11 +73,14 @@ class Response:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """All responses to a task. `alone`: role -> its score where the oracle speaks the roles before it (None:
-    something failed); empty where that was not tried."""
+    something failed); empty where that was not tried. Where the taskset can be watched: `steps` of the last
+    role under the oracle's turns, and a `film` of the first response."""
 
     task: Task
     responses: tuple[Response, ...]
     alone: Mapping[str, float | None]
+    steps: tuple[Pair, ...] = ()
+    film: Film | None = None
 
     def judged(self) -> list[Response]:
         """Without those that failed."""
@@ -101,6 +106,8 @@ def play(
     """
     roles = rollouts.roles
     oracle = oracle and len(roles) > 1
+    if watched := face(rollouts.taskset, Watched):
+        watched.watch(tasks)
     size = max(1, rows // next(iter(counts_of(tree, roles).values())))
     for start in range(0, len(tasks), size):
         part = tasks[start : start + size]
@@ -119,12 +126,15 @@ def play(
         for i, whole in enumerate(trees):
             own = whole.children(0)
             alone: dict[str, float | None] = {}
+            steps: list[Pair] = []
             if oracle:
                 given = _branch(whole, own.pop())  # the oracle's is the last one
                 under = {roles[1]: given, **{role: found[i] for role, found in told.items()}}
                 alone = {role: _score(tree, role, roles[-1]) for role, tree in under.items()}
+                steps = watched.groundings(under[roles[-1]]) if watched else []
             responses = tuple(response(rollouts.taskset, whole, first, roles[-1]) for first in own)
-            yield Record(task=whole.task, responses=responses, alone=alone)
+            film = watched.film(_branch(whole, own[0])) if watched and own else None
+            yield Record(task=whole.task, responses=responses, alone=alone, steps=tuple(steps), film=film)
         tell(start + len(part), len(tasks))
 
 

@@ -18,6 +18,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from forethought.core.films import Film
+from forethought.core.grounding import grounding
 from forethought.core.metrics import wilson
 from forethought.core.paired import paired_difference
 from forethought.core.scores import success_of
@@ -27,7 +29,7 @@ from forethought.measure.gates import Evaluation
 from forethought.recipe.measurements import END_TO_END, measurements
 from forethought.recipe.roles import once
 from forethought.recipe.schema import EvalSpec
-from forethought.tasks.base import Pool, Taskset, face
+from forethought.tasks.base import Pool, Taskset, Watched, face
 from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
@@ -67,7 +69,8 @@ def evaluate(
 
     Metrics: `eval/NAME`, `eval/NAME@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where
     tasks left the model no room in its context, which counts as not solved, `eval_overlong/NAME` says how
-    many. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
+    many; where steps can be watched, `eval_grounding/METRIC` (`core.grounding`) of acting under the oracle's
+    plan. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
     not in its share, its score is None, and `eval_failed/NAME` counts it; one in which all failed has no
     value. Where outcomes are partial credit, `eval_score/NAME` is their mean. What the episodes cost stands
     in `eval_calls/e2e` and its like (`measure.costs`).
@@ -80,6 +83,8 @@ def evaluate(
     `eval_unplayed` counts them.
     """
     first, rest = parts_of(len(tasks), give_up)
+    if watched := face(rollouts.taskset, Watched):
+        watched.watch(tasks)
     played = play(rollouts, tasks, policies, noise=noise, seed=seed, places=first)
     cut = bool(rest) and all_cut(rollouts.roles[0], played[()])
     if rest and not cut:
@@ -90,10 +95,18 @@ def evaluate(
     metrics |= mean_scores(rollouts.roles, played)
     metrics |= costs(played[()], rollouts.roles[-1]) | rounds(played[()], rollouts.roles[0])
     metrics |= mean_rewards(pay(played[()])) if pay else {}
+    films: tuple[Film, ...] = ()
+    if watched:
+        metrics |= {
+            f"eval_grounding/{name}": x for name, x in grounded(watched, rollouts.roles, played).items()
+        }
+        films = tuple(film for tree in played[()] if (film := watched.film(tree)))
     if not cut:
-        return Evaluation(metrics=metrics, scores=scores)
+        return Evaluation(metrics=metrics, scores=scores, films=films)
     return Evaluation(
-        metrics=metrics | {"eval_unplayed": float(len(rest))}, scores=_padded(scores, tasks, first)
+        metrics=metrics | {"eval_unplayed": float(len(rest))},
+        scores=_padded(scores, tasks, first),
+        films=films,
     )
 
 
@@ -234,6 +247,12 @@ def overlong(roles: Sequence[str], played: Played) -> dict[str, float]:
         count = sum(_no_room(tree, speaks) for tree in played.get(one.under, ()))
         found |= {f"eval_overlong/{one.name}": float(count)} if count else {}
     return found
+
+
+def grounded(watched: Watched, roles: Sequence[str], played: Played) -> dict[str, float]:
+    """The metrics of grounding (`core.grounding`) of the last role, where the oracle speaks all others."""
+    trees = played.get(tuple(roles[:-1]), ())
+    return grounding([pair for tree in trees for pair in watched.groundings(tree)])
 
 
 def evaluated(metrics: Mapping[str, float]) -> dict[str, float]:

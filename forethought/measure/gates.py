@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from forethought.core.films import Film
 from forethought.core.paired import paired
 from forethought.measure.looks import bounds, cannot_fail, share
 from forethought.recipe.schema import GateSpec
@@ -22,6 +23,7 @@ class Evaluation:
     metrics: Mapping[str, float]
     # "eval/act" and "eval/act@5" -> one score per task, None where it failed
     scores: Mapping[str, Sequence[float | None]]
+    films: Sequence[Film] = ()  # to look at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

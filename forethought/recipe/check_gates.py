@@ -14,6 +14,7 @@ EVALS = (OVERALL, "executable", "goal")
 METRIC_FAMILIES = (
     "eval",
     "eval_failed",
+    "eval_grounding",
     "eval_reward",
     "eval_score",
     "entropy",

@@ -15,7 +15,9 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
 from forethought.core.errors import RecipeError, UserError
-from forethought.core.types import Side, Task, Turn, Verdict
+from forethought.core.films import Film
+from forethought.core.grounding import Pair
+from forethought.core.types import Side, Task, Tree, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.uses import Use
 
@@ -291,6 +293,19 @@ class Origins(Protocol):
 
     def origin(self, task: Task) -> str:
         """The file that a task is from, or its kind."""
+
+
+class Watched(Protocol):
+    """Whose episodes can be watched, step by step."""
+
+    def watch(self, tasks: Sequence[Task]) -> None:
+        """From now on keep what happens on these tasks, and forget what was kept."""
+
+    def groundings(self, tree: Tree) -> list[Pair]:
+        """(what was done, what was meant) of each step that was watched of the tree's one trajectory."""
+
+    def film(self, tree: Tree) -> Film | None:
+        """The tree's one trajectory in pictures, where there are some."""
 
 
 class Comparable(Protocol):

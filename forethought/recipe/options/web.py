@@ -22,3 +22,6 @@ class Web:
     """The time limit of an episode: none, or the page's own."""
     attempts: int = 4
     """Most pages of an episode: a plan and its acts are one attempt."""
+    pictures: int = 0
+    """Episodes of each evaluation of which every page is photographed in Chromium, for the report and
+    `sample --watch`. 0: none, and nothing is slower for it."""

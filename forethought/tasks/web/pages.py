@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from forethought.core.types import Outcome, Task
@@ -14,17 +16,19 @@ from forethought.interface.actions import Action
 from forethought.interface.elements import Line
 from forethought.interface.result import Refusal
 from forethought.tasks.web.demonstrations import value_of
+from forethought.tasks.web.watching import Reel
 from forethought.tasks.web.words import Act, Full
 
 AGAIN = "the page asks for more"  # which is no mistake: the next plan is for the new page
+AREA, MARGIN = (160, 210), 4  # of a page of MiniWoB++, in CSS pixels
 
 
 class Recorded(Environment):
     """A recorded episode: acts are right where they are the oracle's on that page, and lead to the next one.
     Nothing is carried out, so another way to the same end counts as wrong."""
 
-    def __init__(self, state: Any, stop: str):
-        self.state, self.stop, self.at = state, stop, 0
+    def __init__(self, state: Any, stop: str, reel: Reel | None = None):
+        self.state, self.stop, self.at, self.reel = state, stop, 0, reel or Reel()
 
     def reset(self, task: Task, seed: int) -> None:
         """The first page is the task's prompt."""
@@ -33,10 +37,11 @@ class Recorded(Environment):
     def step(self, action: str) -> Outcome:
         """The acts of one page."""
         page = self.state.shown.pages[self.at]
+        wanted = [(s.op, ref, s.value) for s, ref in zip(page.steps, page.refs, strict=False)]
+        self.reel.shot(page.lines, action).needed = len(wanted)
         read = self.speech.read_acts(action, self.stop)
         if isinstance(read, Refusal):
             return Outcome(done=True, reason=str(read))
-        wanted = [(s.op, ref, s.value) for s, ref in zip(page.steps, page.refs, strict=False)]
         for number, (want, act) in enumerate(zip(wanted, read.value, strict=False), 1):
             if want != (act.op, act.ref, act.value):
                 return Outcome(
@@ -56,9 +61,18 @@ class Live(Environment):
     of a plan, or one that could not be carried out, the page is shown as it is, for the next plan."""
 
     def __init__(
-        self, state: Any, attempts: int, stop: str, events: str, limit: str, bridge: Bridge, browser: Browser
+        self,
+        state: Any,
+        attempts: int,
+        stop: str,
+        events: str,
+        limit: str,
+        bridge: Bridge,
+        browser: Browser,
+        reel: Reel | None = None,
     ):
         self.state, self.attempts, self.stop, self.bridge = state, attempts, stop, bridge
+        self.reel = reel or Reel()
         self.episode = Episode(browser, miniwob.site(limit), events)  # type: ignore[arg-type]
         self.taken = 0
 
@@ -70,22 +84,30 @@ class Live(Environment):
         recorded = [(x.role, x.name, x.state) for x in shown.pages[0].lines]
         if [(x.role, x.name, x.state) for x in seen.lines] != recorded:
             raise RuntimeError(f"{shown.task}, seed {shown.seed}: the page is not the one that was recorded")
-        self.lines: tuple[Line, ...] = seen.lines
         # ids stand for lines, in order: those of the recording are those of the page
         self.ref = {own.ref: x.ref for own, x in zip(shown.pages[0].lines, seen.lines, strict=True)}
+        self.lines: tuple[Line, ...] = tuple(
+            replace(x, ref=own.ref) for own, x in zip(shown.pages[0].lines, seen.lines, strict=True)
+        )
         return Observation()
 
     async def step(self, action: str) -> Outcome:  # type: ignore[override]
         """Carry the acts out, one after the other, until the page says that it is over."""
         self.taken += 1
+        shot = self.reel.shot(self.lines, action)
+        if self.reel.pictures:
+            taken = await self.bridge.there(self.episode.picture(room(self.lines)))
+            shot.picture, shot.width, shot.height = taken
         read = self.speech.read_acts(action, self.stop)
         if isinstance(read, Refusal):
             return await self._next(str(read))
         for number, act in enumerate(read.value, 1):
             done = await self.bridge.there(self.episode.act(self._action(act), look=False))
+            shot.became.append((done.status, done.reason))
             if done.status != "done":
                 return await self._next(f"act {number}: {done.status}, {done.reason}")
             if done.snapshot.done:
+                shot.needed = number
                 return self._over(done.snapshot.raw)
         return await self._next(AGAIN)
 
@@ -94,9 +116,8 @@ class Live(Environment):
         await self.bridge.there(self.episode.close())
 
     def _action(self, act: Act) -> Action:
-        ref = self.ref.get(act.ref, "")
-        line = next((x for x in self.lines if ref and x.ref == ref), None)
-        return Action(op=act.op, id=ref, value=value_of(act, line, self.lines))
+        line = next((x for x in self.lines if act.ref and x.ref == act.ref), None)
+        return Action(op=act.op, id=self.ref.get(act.ref, ""), value=value_of(act, line, self.lines))
 
     async def _next(self, reason: str) -> Outcome:
         if self.taken >= self.attempts:
@@ -112,3 +133,11 @@ class Live(Environment):
 
     def _over(self, raw: float) -> Outcome:
         return Outcome(done=True, success=raw >= 1, reason="" if raw >= 1 else f"the page says {raw:g}")
+
+
+def room(lines: Iterable[Line]) -> tuple[int, int]:
+    """Width and height of what holds all lines, at least the task's own area."""
+    boxes = [line.box for line in lines if len(line.box) == 4]
+    right = max((x + width for x, _, width, _ in boxes), default=0)
+    bottom = max((y + height for _, y, _, height in boxes), default=0)
+    return max(right + MARGIN, AREA[0]), max(bottom + MARGIN, AREA[1])

@@ -24,11 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import RecipeError, unknown
-from forethought.core.types import Task, Turn, Verdict
+from forethought.core.films import Film
+from forethought.core.grounding import Pair
+from forethought.core.scores import success_of
+from forethought.core.types import Task, Tree, Turn, Verdict
 from forethought.envs.adapters.bridge import Bridge
 from forethought.envs.base import Environment
 from forethought.envs.web import miniwob
-from forethought.envs.web.browser import Browser, program
+from forethought.envs.web.browser import Browser, Window, program
 from forethought.interface.elements import ground
 from forethought.interface.result import Parsed, Refusal, verdict
 from forethought.recipe.options import defaults
@@ -37,12 +40,14 @@ from forethought.tasks.base import Split, Taskset
 from forethought.tasks.web import words
 from forethought.tasks.web.demonstrations import Shown, read
 from forethought.tasks.web.pages import Live, Recorded
+from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of
 from forethought.tasks.web.words import ASK, Act, Speech
 
 FILE = "demonstrations.jsonl.gz"
 FIRST = 100_000  # seeds from here on train, those below evaluate
 DRAWS = 10_000  # prompts that one episode can be drawn as
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
+SHARP = 2.0  # pixels of a picture for each pixel of the page
 STOPS = {"plan": "</plan>", "act": "</act>"}
 
 
@@ -94,10 +99,14 @@ class Web(Taskset):
         ):
             if said[key] not in some:
                 raise RecipeError(f"task.{key}", unknown("choice", str(said[key]), some))
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise RecipeError("task.attempts", f"at least 1 is needed, found {self.attempts!r}")
+        self.pictures: int = said["pictures"]
+        for key, least in (("attempts", 1), ("pictures", 0)):
+            if type(said[key]) is not int or said[key] < least:
+                raise RecipeError(f"task.{key}", f"at least {least} is needed, found {said[key]!r}")
         self.pages, self.notes = _where(said["pages"], said["browser"])
         self._path = said["browser"]
+        self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
+        self._filmed: set[str] = set()
         found = [
             one
             for one in episodes(Path(str(files("forethought.tasks.web"))) / FILE)
@@ -194,6 +203,10 @@ class Web(Taskset):
     def environment(self, task: Task, noise: bool) -> Environment:
         """The page in Chromium, or its recording."""
         evaluates = task.state.shown.seed < FIRST
+        reel = None
+        if task.id in self._reels:
+            reel = Reel(task.id in self._filmed)
+            self._reels[task.id].append(reel)
         if self.pages == "live" or (self.pages == "eval" and evaluates):
             return Live(
                 task.state,
@@ -203,14 +216,52 @@ class Web(Taskset):
                 self.limit,
                 self._bridge,
                 self.shared,
+                reel,
             )
-        return Recorded(task.state, self.stops["act"])
+        return Recorded(task.state, self.stops["act"], reel)
 
     @cached_property
     def shared(self) -> Browser:
         """The browser of all episodes, which starts with the first page."""
-        self._browser = Browser(self._path, skip=miniwob.SKIP)
+        window = Window(scale=SHARP if self.pictures else 1.0)
+        self._browser = Browser(self._path, window, skip=miniwob.SKIP)
         return self._browser
+
+    # ---- what was watched
+
+    def watch(self, tasks: Sequence[Task]) -> None:
+        """Keep what happens on these tasks; pictures of `pictures` of them, each another page while there are
+        some."""
+        self._reels = {task.id: [] for task in tasks}
+        first = {self.origin(task): task.id for task in reversed(tasks)}
+        inside = set(first.values())
+        order = [*dict.fromkeys(t.id for t in tasks if t.id in inside), *(t.id for t in tasks)]
+        self._filmed = set(list(dict.fromkeys(order))[: self.pictures])
+
+    def groundings(self, tree: Tree) -> list[Pair]:
+        """(what was done, what the words mean) of the steps of the tree's one trajectory."""
+        return pairs(self._attempts(tree))
+
+    def film(self, tree: Tree) -> Film | None:
+        """The tree's one trajectory in pictures, where it was photographed."""
+        if tree.task.id not in self._filmed:
+            return None
+        said = [node for node in tree.nodes if node.role is not None]
+        success = any(success_of(node.reward_parts) == 1 for node in said)
+        plan = next((node for node in said if node.role == "plan"), None)
+        wrong = "" if plan is None or plan.reward_parts.get("valid", 1) else plan.reason
+        return film(tree.task, self._attempts(tree), success, said[-1].reason if said else "", wrong)
+
+    def _attempts(self, tree: Tree) -> list[Attempt]:
+        plans, acts, plan = [], [], ""
+        for node in tree.nodes:
+            if node.role == "plan":
+                plan = node.text
+            elif node.role == "act" and node.status != "overlong":
+                plans.append(plan)
+                acts.append(node.text)
+        reel = reel_of(self._reels.get(tree.task.id, ()), acts)
+        return attempts(tree.task.state, reel, plans, self.stops) if reel else []
 
     def close(self) -> None:
         """The browser."""
