@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import UserError
+from forethought.core.films import Film
 from forethought.core.printable import BIDI
 from forethought.report import payload, words
+from forethought.report.films import of_films
 from forethought.report.load import load
 from forethought.store.locks import abandoned, mark_in_use
 
@@ -38,8 +40,10 @@ SCRIPTS = {
         "tree_view.js",
         "tree_controls.js",
         "trees.js",
+        "films.js",
         "run.js",
     ),
+    "watch": ("dom.js", "films.js", "watch.js"),
     "compare": (
         "dom.js",
         "save.js",
@@ -52,7 +56,12 @@ SCRIPTS = {
     ),
 }
 _UNSEEN = re.compile(rf"[\0-\x08\x0b-\x1f\x7f-\x9f{BIDI}]")
-STYLES = {"arms": ("page.css",), "run": ("page.css", "trees.css"), "compare": ("page.css",)}
+STYLES = {
+    "arms": ("page.css",),
+    "run": ("page.css", "trees.css", "films.css"),
+    "watch": ("page.css", "films.css"),
+    "compare": ("page.css",),
+}
 
 
 def write(run_dir: Path, refresh: int = 0) -> Path:
@@ -78,6 +87,13 @@ def compare(run_dirs: Sequence[Path], out: Path) -> Path:
     data = payload.of_runs([load(path) for path in paths])
     title = words.join([run["label"] for run in data["runs"]], " against ")
     return write_page(Path(out), render("compare", title, data, data["sentences"]))
+
+
+def watch(films: Sequence[Film], title: str, out: Path) -> Path:
+    """Write the page that shows films to `out` and return its path."""
+    said = [f"{film.name}: {film.asked} {'Success.' if film.success else film.reason}" for film in films]
+    data = {"films": of_films(films), "roles": ["plan", "act"]}
+    return write_page(Path(out), render("watch", title, data, said))
 
 
 def sweep(run_dir: Path) -> None:
@@ -120,7 +136,7 @@ def _safe_text(text: str) -> str:
 
 
 def render(kind: str, title: str, data: Mapping[str, Any], sentences: Sequence[str], refresh: int = 0) -> str:
-    """One HTML page that needs nothing else: styles, scripts and data are inside. `kind`: "run" or "arms";
+    """One HTML page that needs nothing else: styles, scripts and data are inside. `kind`: of `SCRIPTS`;
     `sentences`: what a reader without JavaScript sees."""
     parts = {
         "REFRESH": f'<meta http-equiv="refresh" content="{refresh}">' if refresh else "",

@@ -22,6 +22,7 @@ from forethought.report.effects import (
     lost_lines,
     measured_names,
 )
+from forethought.report.films import load_films
 from forethought.report.load import Run
 from forethought.report.series import clocks, columns, short
 from forethought.report.settings import changed, differences
@@ -46,6 +47,7 @@ def of_run(run: Run) -> dict[str, Any]:
     """Everything report.html shows. `UserError` where a file of trees is malformed."""
     notes: list[str] = []
     trees = load_trees(run.path, notes)
+    films = load_films(run.path, notes)
     base = _base(run)
     start, end = first_and_last(run)
     notes += words.no_room(run.lines) + words.broke(run.lines)
@@ -59,6 +61,7 @@ def of_run(run: Run) -> dict[str, Any]:
         "sentences": [words.stage_sentence(effect, run.decisions) for effect in stages],
         "big": {side: _move(side, start, end) for side in measured_names(run)},
         "trees": trees | {"signs": [[sign, *said] for sign, said in signs_of(base["roles"]).items()]},
+        "films": films,
         "recipe": run.recipe,
         "changed": changed(run.recipe),
     }

@@ -3,7 +3,6 @@ training and every sign."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from forethought.core.errors import UserError
+from forethought.report import images
 from forethought.store import Store
-from forethought.store.files import digest
 from forethought.traces.files import read_trees, saved_steps
 from forethought.traces.judged import DISAGREEMENTS, MEASURES, SIGNS, judge
 
 MOST_TREES = 400
 MOST_CHARACTERS = 6_000_000  # of the page's JSON
-MOST_IMAGES = 4_000_000  # bytes of the images on the page
 MOST_NAMED = 5  # damaged files that are named one by one
 NODE = 300  # characters of a node's JSON beside its text
 
@@ -65,28 +63,14 @@ def load_trees(
     ]
     return {
         "items": items,
-        "images": _images(run_dir, items),
+        "images": images.of_run(
+            run_dir, (name for tree in items for node in tree["nodes"] for name in node.get("images", ()))
+        ),
         "left_out": len(rows) - len(items),
         "counts": Counter(sign for row in rows for sign in row.signs),
         "disagreements": DISAGREEMENTS,
         "measures": MEASURES,
     }
-
-
-def _images(run_dir: Path, items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A file whose digest is not its name was not written by the run, and is left out."""
-    found: dict[str, str] = {}
-    room = MOST_IMAGES
-    for name in (name for tree in items for node in tree["nodes"] for name in node.get("images", ())):
-        path = run_dir / "images" / name
-        if name in found or not path.is_file() or (room := room - path.stat().st_size) < 0:
-            continue
-        stem, _, kind = name.partition(".")
-        data = path.read_bytes()
-        if digest(path) == stem:
-            media = "jpeg" if kind == "jpg" else kind
-            found[name] = f"data:image/{media};base64,{b64encode(data).decode()}"
-    return found
 
 
 def _strange(run_dir: Path, notes: list[str]) -> set[Path]:

@@ -23,7 +23,7 @@ from forethought.report.settings import differences
 from forethought.runs import changes, handover, rundata
 from forethought.runs.keep import strange_guided
 from forethought.runs.progress import Progress
-from forethought.store import FILES, METRICS, RECIPE, START, Store, verify
+from forethought.store import FILES, METRICS, RECIPE, SHOWN, START, Store, verify
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object
 
@@ -113,13 +113,13 @@ def _unreadable(store: Store, step: int) -> str:
 
 
 def _damage(store: Store, step: int) -> str:
-    """What the run has lost of its records as a readable checkpoint knows them, or "". Trees and images are
-    none of this: nothing trains on them."""
+    """What the run has lost of its records as a readable checkpoint knows them, or "". What is only shown is
+    none of this: nothing trains on it."""
     state = _state(store, step)
     for name, wrong in store.damaged_logs(state).items():
         return f"{store.out / name} is damaged: it {wrong} when step {step} was saved"
     for name, wrong in store.damaged_files(state).items():
-        if not name.startswith(("trees/", "images/")):
+        if not name.startswith(SHOWN):
             return f"{store.out / name} is damaged: it {wrong}"
     return ""
 

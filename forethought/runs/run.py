@@ -259,7 +259,7 @@ def extend(
             for name in (*LOGS, SUMMARY):
                 if (begun / name).exists():
                     shutil.copy(begun / name, out / name)
-            for name in ("checkpoints", "trees", "images", "guided", GRAMS):
+            for name in ("checkpoints", "trees", "films", "images", "guided", GRAMS):
                 if (begun / name).exists():
                     shutil.copytree(begun / name, out / name)
             _write_start(store, recipe)

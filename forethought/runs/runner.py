@@ -448,6 +448,8 @@ class Runner:
                 pay=pay_of(self.paying, self.progress.stage_step) if self.paying else None,
                 give_up=self.recipe.eval.give_up if self.recipe.model.path else 0,
             )
+        if found.films:
+            self.store.save_films(self.progress.step, self.progress.stage, found.films)
         if unplayed := found.metrics.get("eval_unplayed"):
             role, n = self.rollouts.roles[0], len(self.held_out)
             ahead = self.recipe.stage[self.progress.stage :][:1]

@@ -4,8 +4,8 @@ every record can be checked.
     .lock                who writes (`locks`)
     run.json             the digest of recipe.json, written with it
     metrics.jsonl, decisions.jsonl      a line per step, a line per decision (`logs`)
-    files.jsonl          size and digest of every file that is written once: trees and the images that they
-                         show, guided data, lists of grams
+    files.jsonl          size and digest of every file that is written once: trees, films of evaluations and
+                         the images that both show, guided data, lists of grams
     checkpoints/step-N   `checkpoints`; each knows the length and the digest of every log at its moment
     summary.json         how the run stands; holds its own digest
 
@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from forethought.core.errors import CheckpointError, UserError, quoted
-from forethought.core.jsonl import sayable
+from forethought.core.films import Film
+from forethought.core.jsonl import dumps, sayable
 from forethought.core.types import Advantages, Decision, Task, Tree
 from forethought.store import checkpoints, locks
 from forethought.store.checkpoints import verify
@@ -36,12 +37,14 @@ __all__ = ["Store", "free_directory", "is_new", "run_at", "verify"]
 
 METRICS, DECISIONS, FILES = LOGS = ("metrics.jsonl", "decisions.jsonl", "files.jsonl")
 RECIPE, START, SUMMARY = "recipe.json", "run.json", "summary.json"
-OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "images", "guided", "grams")
+OWN = (*LOGS, RECIPE, START, SUMMARY, "checkpoints", "trees", "films", "images", "guided", "grams")
 # what a run writes into, cuts or deletes
 # of OWN and beside it: the rest are files
-FOLDERS = ("checkpoints", "trees", "images", "guided", "grams", "tensorboard")
+FOLDERS = ("checkpoints", "trees", "films", "images", "guided", "grams", "tensorboard")
+SHOWN = ("trees/", "films/", "images/")  # what is only looked at: nothing trains on it
 MOST_STEPS = 20  # that an error lists
 IMAGE = re.compile(r"[0-9a-f]{32}\.(png|jpg)")  # the name of an image
+FILM = re.compile(r"step-\d{6,}\.json")  # the name of the films of an evaluation
 BEGUN = {locks.NAME, f"{RECIPE}.new", f".{START}.tmp"}  # what a start that was killed can leave
 
 
@@ -156,8 +159,20 @@ class Store:
         self._recorded.discard(f"trees/{path.name}")
         self.record(path)
 
+    def save_films(self, step: int, stage: int, films: Sequence[Film]) -> None:
+        """One file for the evaluation after this step, and its pictures."""
+        for film in films:
+            self.save_images(film.pictures)
+        folder = self.out / "films"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"step-{step:06d}.json"
+        told = {"step": step, "stage": stage, "films": [film.told() for film in films]}
+        write_whole(path, dumps(told).encode())
+        self._recorded.discard(f"films/{path.name}")
+        self.record(path)
+
     def save_images(self, images: Mapping[str, bytes]) -> None:
-        """Name -> bytes, before the trees that show them. One that is there already is not written again."""
+        """Name -> bytes, before what shows them. One that is there already is not written again."""
         for name, data in images.items():
             path = self.out / "images" / name
             if not path.exists():
@@ -343,10 +358,11 @@ class Store:
             if (step := _step_of(path)) is not None and step > state["step"]:
                 path.unlink()
         known = self.recorded()
-        for path in (self.out / "images").glob("*"):
-            if IMAGE.fullmatch(path.name) and f"images/{path.name}" not in known:
-                path.unlink()
-        for pattern in (".*.tmp", f"{RECIPE}.new", "trees/.*.tmp", "images/.*.tmp"):
+        for folder, name in (("images", IMAGE), ("films", FILM)):
+            for path in (self.out / folder).glob("*"):
+                if name.fullmatch(path.name) and f"{folder}/{path.name}" not in known:
+                    path.unlink()
+        for pattern in (".*.tmp", f"{RECIPE}.new", "trees/.*.tmp", "films/.*.tmp", "images/.*.tmp"):
             for path in self.out.glob(pattern):
                 remove(path)
         checkpoints.sweep(self.checkpoints)

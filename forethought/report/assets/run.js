@@ -11,6 +11,7 @@
     ...(Object.keys(run.series).some(isMetric) ? [["metrics", "Metrics"]] : []),
     ["stages", "Stages"],
     ["decisions", "Decisions"],
+    ...(run.films.items.length ? [["films", "Episodes"]] : []),
     ["trees", "Trees"],
     ["recipe", "Recipe"],
     ["cost", "Cost"],
@@ -60,6 +61,7 @@
       effectTable(run),
     ),
     section("decisions", "Decisions", "What gates, schedules and guards decided, and why.", decisionTable([run])),
+    run.films.items.length ? section("films", "Episodes", FILMS_LEAD, filmBrowser(run.films)) : "",
     section(
       "trees",
       "Trees",

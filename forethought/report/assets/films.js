@@ -1,0 +1,82 @@
+// Episodes: a picture of each page as it was before anything was done, with the planner's words and the grounder's choice drawn on it.
+
+const FILMS_LEAD =
+  "Each page before the attempt on it. Dashed: the element that the planner's words mean. Solid: the one that the grounder chose.";
+const WENT_WRONG = { plan: "wrong plan", element: "wrong element", page: "page refused" };
+const OUT = 3; // pixels that the box of the plan lies outside of the element's
+const EDGE = 11; // pixels beside a picture, for the numbers of steps at its edges
+const SIZE = 1.5; // of a picture
+
+function filmBrowser({ items, images }) {
+  const steps = [...new Set(items.map((film) => film.step))];
+  const list = el("div.films");
+  const draw = (step) => list.replaceChildren(...items.filter((film) => film.step === step).map((film) => filmView(film, images)));
+  draw(steps[0]);
+  const bar = steps.length > 1 ? choice("evaluation at step", steps.map((step) => [step, whole(step)]), steps[0], draw) : "";
+  return [bar ? el("div.controls", {}, bar) : "", list];
+}
+
+function filmView(film, images) {
+  const verdict = film.success ? pill("success", "good", "✓") : pill(WENT_WRONG[film.wrong] || "failed", "bad", "✗");
+  return el(
+    "article.film",
+    { style: { "--n": film.frames.length, "--shown": `${Math.max(...film.frames.map(shownWidth))}px` } },
+    el("header", {}, el("h3", {}, film.name), verdict),
+    el("p.asked", {}, film.asked),
+    film.reason ? el("p.why", {}, film.reason) : null,
+    el("div.frames", {}, film.frames.map((frame, i) => frameView(frame, i, film.frames.length, images))),
+  );
+}
+
+const shownWidth = (frame) => (frame.width + 2 * EDGE) * SIZE;
+
+function frameView(frame, i, n, images) {
+  const { width, height } = frame;
+  const shown = svg(
+    "svg",
+    { class: "screen", viewBox: `${-EDGE} 0 ${width + 2 * EDGE} ${height}`, role: "img", "aria-label": `page ${i + 1}` },
+    svg("image", { href: images[frame.image] || "", width, height }),
+    marks(frame.plan, "plan", OUT),
+    marks(frame.act, "act", 0),
+  );
+  return el(
+    "figure.frame",
+    { style: { "--shown": `${shownWidth(frame)}px` } },
+    el("figcaption", {}, n > 1 ? el("b", {}, `page ${i + 1}`) : null, frame.wrong ? pill(WENT_WRONG[frame.wrong], "bad", "✗") : null),
+    shown,
+    said(frame.plan, "plan"),
+    said(frame.act, "act"),
+    frame.reason ? el("p.why", {}, frame.reason) : null,
+  );
+}
+
+// The boxes of one role's steps. Steps on one element share a box, and their numbers stand side by side.
+function marks(steps, role, out) {
+  const boxes = new Map();
+  steps.forEach((step, i) => {
+    if (!step.box) return;
+    const key = step.box.join();
+    const one = boxes.get(key) || { box: step.box, numbers: [], good: true };
+    one.numbers.push(i + 1);
+    one.good = one.good && step.good;
+    boxes.set(key, one);
+  });
+  return [...boxes.values()].map(({ box: [x, y, w, h], numbers, good }) => {
+    const label = numbers.join(" "), wide = 5 + 5.2 * label.length;
+    const at = { x: role === "plan" ? x - out - wide : x + w + out, y: y + h / 2 - 4.5, width: wide, height: 9, rx: 2 };
+    return svg(
+      "g",
+      { class: `step ${role}${good ? "" : " bad"}` },
+      svg("rect", { class: "box", x: x - out, y: y - out, width: w + 2 * out, height: h + 2 * out, rx: 2 }),
+      svg("rect", { class: "tab", ...at }),
+      svg("text", { x: at.x + wide / 2, y: at.y + 7, "text-anchor": "middle" }, label),
+    );
+  });
+}
+
+function said(steps, role) {
+  const rows = steps.map((step) =>
+    el(step.good ? "li" : "li.bad", {}, el("code", {}, step.said), step.note ? el("span.why", {}, " " + step.note) : null),
+  );
+  return el("div.said", { style: { "--c": ROLE_COLOURS[role] } }, el("b.side", {}, role), rows.length ? el("ol", {}, rows) : el("p.why", {}, "nothing that can be read"));
+}
