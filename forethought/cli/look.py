@@ -29,6 +29,7 @@ from forethought.recipe.sampling import SAMPLED, measured_with
 
 if TYPE_CHECKING:
     from forethought.look import Source
+    from forethought.recipe.schema import TreeSpec
 
 SOURCE = (
     "a run directory, a checkpoint in one (RUN/checkpoints/step-400), or a model: a folder with config.json, "
@@ -98,7 +99,17 @@ def add_sample(verbs: Verbs) -> None:
     )
     parser.add_argument("--top-p", metavar="P", type=top_p, default=1.0, help="default: %(default)s")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per task instead of text")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print one JSON object per task instead of text")
+    how.add_argument(
+        "--watch",
+        metavar="FILE",
+        nargs="?",
+        type=Path,
+        const=Path("watch.html"),
+        help="play web pages in Chromium, and show what was planned and done on them: a page, or a picture "
+        "where FILE ends with .png (default: watch.html)",
+    )
 
 
 def add_swap(verbs: Verbs) -> None:
@@ -184,6 +195,8 @@ def _sample(args: argparse.Namespace) -> int:
     from forethought.recipe.schema import TreeSpec
 
     tree = TreeSpec(temperature=args.temperature, top_p=args.top_p)
+    if args.watch is not None:
+        return _watch(args, tree)
     with redirect_stdout(sys.stderr):
         source = look.find(args.source, args.task, args.overrides, args.step)
         _tell_notes(source)
@@ -203,6 +216,36 @@ def _sample(args: argparse.Namespace) -> int:
         from forethought.display.show import samples
 
         samples(rows, sys.stdout)
+    return 0
+
+
+def _watch(args: argparse.Namespace, tree: TreeSpec) -> int:
+    from forethought import look
+    from forethought.core.errors import UserError
+    from forethought.report import page
+
+    out = args.watch
+    if out.suffix not in (".html", ".png"):
+        raise UserError(f"--watch: {out} ends with neither .html nor .png")
+    if args.problems is not None:
+        raise UserError("--watch plays tasks of the taskset's own, and no --problems")
+    with redirect_stdout(sys.stderr):
+        source = look.find(args.source, args.task, args.overrides, args.step)
+        _tell_notes(source)
+        films = look.watch(
+            source, n=args.n, level=args.level, tree=tree, seed=args.seed, tell=_teller("tasks")
+        )
+    title = f"{source.recipe.name}, {'1 episode' if len(films) == 1 else f'{len(films)} episodes'}"
+    written = page.watch(films, title, out.with_suffix(".html"))
+    if out.suffix == ".png":
+        from forethought.envs.web.still import still
+
+        still(written, out, source.recipe.task.options.get("browser", ""))
+        written.unlink()
+    for film in films:
+        ended = "success" if film.success else f"wrong {film.wrong}" if film.wrong else "failed"
+        print(printable(f"{ended:14} {film.name}  {film.reason}".rstrip()))
+    print(f"written: {out}")
     return 0
 
 

@@ -3,6 +3,7 @@ read, planners and actors exchanged."""
 
 from forethought.look.measure import evaluate as evaluate
 from forethought.look.samples import sample as sample
+from forethought.look.samples import watch as watch
 from forethought.look.source import Source as Source
 from forethought.look.source import find as find
 from forethought.look.source import find_all as find_all

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from forethought.core.errors import UserError
+from forethought.core.films import Film
 from forethought.core.seeds import seed_of
+from forethought.core.types import Task
 from forethought.look.chosen import oracle_plans, to_show
 from forethought.look.measure import of_samples
 from forethought.look.records import Record, Tell, play
 from forethought.look.source import Source
+from forethought.recipe.load import override
+from forethought.recipe.options import TASKSETS, names
 from forethought.recipe.schema import TreeSpec
 from forethought.runs.run import EngineOf, rollouts_of, torch_engine
 from forethought.tasks import families
-from forethought.tasks.base import Taskset
+from forethought.tasks.base import Taskset, Watched, needed
 from forethought.workflows.rollout import Rollouts
 
 
@@ -32,39 +38,63 @@ def sample(
     """`n` held-out tasks, or problems of a file, each with the model's turns, those of the oracle before the
     last role where there are some, and the verdicts. `tree`: temperature and top_p. UserError as `evaluate`
     raises it."""
-    recipe, tree = source.recipe, of_samples(source.recipe, tree, 1)
+    recipe = source.recipe
     with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
-        return _sample(source, taskset, n, level, tree, seed, problems, engine_of, tell)
+        chosen = to_show(taskset, n, level, seed, problems)
+        rollouts, records = _played(source, taskset, chosen, tree, seed, engine_of, tell)
+        oracle = oracle_plans(rollouts, chosen)
+        return [_sample_record(rollouts, record, oracle) for record in records]
 
 
-def _sample(
+def watch(
+    source: Source,
+    *,
+    n: int,
+    level: int | None = None,
+    tree: TreeSpec = TreeSpec(),
+    seed: int = 0,
+    engine_of: EngineOf = torch_engine,
+    tell: Tell = lambda done, n: None,
+) -> list[Film]:
+    """The tasks that `sample` plays, in pictures. UserError where the taskset has none to show."""
+    recipe, name = source.recipe, source.recipe.task.name
+    if name in TASKSETS and {"pictures", "pages"} <= set(names(TASKSETS[name])):
+        pages = "live" if recipe.task.options.get("pages") == "live" else "eval"
+        recipe = override(recipe, [f"task.pictures={n}", f"task.pages={pages}"])
+        source = replace(source, recipe=recipe)
+    with closing(families.build(recipe.task, to_measure=True, limits=recipe.limits)) as taskset:
+        needed(taskset, Watched, "--watch")
+        chosen = to_show(taskset, n, level, seed)
+        _, records = _played(source, taskset, chosen, tree, seed, engine_of, tell)
+        films = [record.film for record in records if record.film]
+    if not films:
+        raise UserError("nothing can be shown: no plan was accepted, and so no page was opened")
+    return films
+
+
+def _played(
     source: Source,
     taskset: Taskset,
-    n: int,
-    level: int | None,
+    chosen: list[Task],
     tree: TreeSpec,
     seed: int,
-    problems: Path | None,
     engine_of: EngineOf,
     tell: Tell,
-) -> list[dict]:
+) -> tuple[Rollouts, Iterator[Record]]:
     recipe = source.recipe
-    chosen = to_show(taskset, n, level, seed, problems)
     rollouts = rollouts_of(source.open(taskset, engine_of), taskset, recipe)
     rollouts.check_room(chosen)
-    oracle = oracle_plans(rollouts, chosen)
-    records = play(
+    return rollouts, play(
         rollouts,
         chosen,
         source.policies,
-        tree,
+        of_samples(recipe, tree, 1),
         seed=seed_of(seed, "trees"),
         noise=recipe.eval.noise,
         oracle=False,
         rows=recipe.engine.rows,
         tell=tell,
     )
-    return [_sample_record(rollouts, record, oracle) for record in records]
 
 
 def _sample_record(rollouts: Rollouts, record: Record, oracle: bool) -> dict:
