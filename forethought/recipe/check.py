@@ -81,6 +81,7 @@ def _check_task_and_eval(recipe: Recipe) -> None:
     at_least("limits.step_seconds", recipe.limits.step_seconds, 0)
     at_least("limits.episode_seconds", recipe.limits.episode_seconds, 0)
     at_least("limits.at_once", recipe.limits.at_once, 1)
+    at_least("limits.open_episodes", recipe.limits.open_episodes, 0)
     within("limits.max_failed", recipe.limits.max_failed, 0, 1)
     at_least("limits.window", recipe.limits.window, 1)
 

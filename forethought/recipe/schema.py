@@ -385,6 +385,9 @@ class LimitSpec:
     """For the reset and all steps of one episode together. 0: no limit."""
     at_once: int = 16
     """Calls of environments that run at the same time: `async def` ones, and with `threads` all."""
+    open_episodes: int = 0
+    """Episodes that are open at the same time; more tasks than that are played in parts. 0: as many as the
+    taskset can hold (24 web pages), and all where it says nothing."""
     threads: bool = False
     """Gives each environment a thread of its own. Without, it runs on the main thread."""
     max_failed: float = 0.5

@@ -73,6 +73,7 @@ class Taskset:
     # of a taskset in words: what a model that reads language is told before the task, as one message with it
     # in the model's chat template; "": nothing, the model reads bare words
     told: str = ""
+    open_episodes: int = 0  # most that are open at the same time (limits.open_episodes); 0: all
     side: Side = "user"  # who gives observations in a conversation: the user, or a tool
     paths: Sequence[str] = ()  # of the task table: options that are files of data, relative to the recipe
     notes: Sequence[str] = ()  # what a run says at its start, such as what was left out

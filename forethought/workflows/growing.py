@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from forethought.core.types import NO_EVIDENCE, Completion, Node, Status, Task, Tree, Undrawn
@@ -45,6 +46,12 @@ class Play:
     oracle: Callable[[Task, str, int], Given]  # (task, role, number of the turn) -> what the oracle says
     oracles: frozenset[str] = frozenset()  # roles that the oracle speaks, and no policy
     with_oracle: bool = False  # the oracle's first turn is the last branch under the prompt
+
+    @property
+    def leaves(self) -> int:
+        """Episodes of one tree, where every turn is accepted and every role is asked once."""
+        first, *rest = (1 if role in self.oracles else max(1, n) for role, n in self.counts.items())
+        return (first + self.with_oracle) * prod(rest)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -204,6 +204,14 @@ class Rollouts:
         for g in growing:
             if g.broken:
                 self._fail_all(g)
+        most = self.guard.limits.open_episodes or self.taskset.open_episodes
+        step = max(1, most // whole[0].play.leaves if most and whole else len(whole))
+        for start in range(0, len(whole), step):
+            self._drive(whole[start : start + step])
+        return [g.tree() for g in growing]
+
+    def _drive(self, whole: list[Growing]) -> None:
+        """These trees, to their ends."""
         trajectories = [Trajectory(g, 0) for g in whole]
 
         def lost(number: int, error: BaseException) -> None:
@@ -226,7 +234,6 @@ class Rollouts:
             if g.play.counts[self.roles[0]] and not any(node.role for node in g.nodes):
                 lost(number, WorkflowError("no role has spoken: is each fork and generate awaited?"))
         self.engine.forget_paths()
-        return [g.tree() for g in growing]
 
     def _fail_all(self, g: Growing) -> None:
         """Every branch that was to stand under the prompt has failed with the task."""

@@ -11,7 +11,8 @@ from forethought.core.errors import UserError
 from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome
 from forethought.envs.base import Environment
-from forethought.recipe.schema import TreeSpec
+from forethought.envs.guarded import guarded
+from forethought.recipe.schema import LimitSpec, TreeSpec
 from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
@@ -389,3 +390,31 @@ def test_pieces_are_joined_as_ids():
     assert rollouts.words.root_ids(HAND) == engine.encode(HAND.context) + engine.encode(
         f"{HAND.prompt} <plan>"
     )
+
+
+# episodes open at the same time -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "parts"), [(0, [5]), (8, [2, 2, 1]), (9, [2, 2, 1]), (3, [1] * 5), (100, [5])]
+)
+def test_episodes_open_at_the_same_time_have_a_limit_and_trees_do_not_change(limit, parts, monkeypatch):
+    spec = TreeSpec(counts={"plan": 2, "act": 2})  # four episodes a tree
+    free, bound = scripted(say(PLAN, PLAN)), scripted(say(PLAN, PLAN))
+    bound.taskset.open_episodes = limit
+    drive, driven = bound._drive, []
+    monkeypatch.setattr(bound, "_drive", lambda some: (driven.append(len(some)), drive(some)))
+    trees = [rows(tree) for tree in bound.grow([HAND] * 5, spec, SAME, seed=1)]
+    assert driven == parts
+    assert trees == [rows(tree) for tree in free.grow([HAND] * 5, spec, SAME, seed=1)]
+
+
+def test_the_recipe_s_limit_of_open_episodes_is_the_one_that_counts():
+    desk = Desk((1, 2, 3), widgets=4)
+    desk.open_episodes = 100
+    engine = Listening(desk.vocabulary(), desk.stops, script=say(PLAN, PLAN))
+    bound = Rollouts(engine, guarded(desk, LimitSpec(open_episodes=1)))
+    driven = []
+    bound._drive = driven.append
+    bound.grow([HAND] * 3, TreeSpec(counts={"plan": 1, "act": 1}), SAME, seed=1)
+    assert list(map(len, driven)) == [1, 1, 1]

@@ -46,6 +46,7 @@ from forethought.tasks.web.words import ASK, Act, Speech
 FILE = "demonstrations.jsonl.gz"
 FIRST = 100_000  # seeds from here on train, those below evaluate
 DRAWS = 10_000  # prompts that one episode can be drawn as
+OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
 SHARP = 2.0  # pixels of a picture for each pixel of the page
 STOPS = {"plan": "</plan>", "act": "</act>"}
@@ -107,6 +108,7 @@ class Web(Taskset):
         self._path = said["browser"]
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
         self._filmed: set[str] = set()
+        self.open_episodes = 0 if self.pages == "recorded" else OPEN
         found = [
             one
             for one in episodes(Path(str(files("forethought.tasks.web"))) / FILE)
