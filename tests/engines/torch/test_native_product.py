@@ -137,7 +137,8 @@ def test_a_product_is_that_of_the_rounded_factors(builds, name, way):
 
 @pytest.mark.parametrize(("name", "way"), CASES, ids=IDS)
 def test_a_transposed_product_is_added(builds, name, way):
-    for m, n, k in itertools.product((1, 16, 33, 64), (1, 31, 70), (1, 2, 31, 96)):
+    several = itertools.product((1, 16, 33, 64), (1, 31, 70), (1, 2, 31, 96))
+    for m, n, k in (*several, (33, 530, 201)):  # of the last one the factors are laid out first
         a, b, c = draw(1, k, m), draw(2, k, n), draw(3, m, n)
         left, right = (a, b) if way == FLOATS else (as_bf16(a), as_bf16(b))
         wanted = c + left.T.astype(np.float64) @ right.astype(np.float64)

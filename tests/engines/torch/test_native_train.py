@@ -283,6 +283,16 @@ def test_no_bit_depends_on_the_number_of_threads(rows, bf16, rank):
             assert all(map(torch.equal, passed(case), alone))
 
 
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_wide_layer(rank):
+    """Gradients that do not stay in the cache are sums of more rows, whose factors are laid out first."""
+    case = Case(WIDE, 544, 1040, 4, 2, 16, rank=rank)
+    case.check([name in ("x", *LOW) if rank else True for name in ("x", *GIVEN)])
+    alone = passed(case)
+    case.shape = case.shape._replace(threads=2)
+    assert all(map(torch.equal, passed(case), alone))
+
+
 def test_layers_asked_for_at_once_do_not_disturb_each_other():
     """The crew works for one of them; the other does its work alone."""
     cases = [Case(WIDE, biases="qkvo"), Case(LONG, 32, 40, 2, 1, 16)]

@@ -121,14 +121,45 @@ static void floats(int M, int N, int K, const float *a, long lda, const float *b
     }
 }
 
-static void transposed_floats(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t) {
-    for (int j = 0; j < N; j += NR)
+/* NR columns of b, rows beside each other; the next ones are fetched meanwhile. */
+static void lay_strip(int n, int K, const float *b, long ldb, float *strip) {
+    for (int k = 0; k < K; k++, b += ldb, strip += NR) {
+        for (int v = 0; v < NV; v++) __builtin_prefetch(b + NR + v * W, 0, 2);
+        if (n < NR) memcpy(strip, b, sizeof(float) * n);
+        else
+            for (int v = 0; v < NV; v++) store(strip + v * W, load(b + v * W));
+    }
+}
+
+/* The columns of a tile, rows beside each other. A vector takes more than a tile has; the next row is written over it. */
+static void lay_tile(int m, int K, const float *a, long lda, float *rows) {
+    for (int k = 0; k < K; k++, a += lda, rows += m)
+        if (m <= W && k + 1 < K) store(rows, load(a));
+        else memcpy(rows, a, sizeof(float) * m);
+}
+
+/* Factors that stand far apart in memory are first laid out as the tiles read them; `work` null: they are read where they stand. */
+static void transposed_floats(int M, int N, int K, const float *a, long lda, const float *b, long ldb, Target t, float *work) {
+    float *strip = work ? aligned(work) : 0, *rows = strip + (long)K * NR;
+    for (int i = 0, m; work && i < M; i += m) m = height(i, M), lay_tile(m, K, a + i, lda, rows + (long)i * K);
+    for (int j = 0; j < N; j += NR) {
+        int n = least(NR, N - j);
+        if (work) lay_strip(n, K, b + j, ldb, strip);
         for (int i = 0, m; i < M; i += m) {
             Target to = below(beside(t, j), i);
-            to.n = least(NR, N - j), m = height(i, M);
-            ROWS(m, tile_f32, 1, K, a + i, 1, lda, b + j, ldb, 0, 0, 0, to)
+            to.n = n, m = height(i, M);
+            for (int row = 0; work && row < m; row++)
+                for (int v = 0; v < NV; v++) __builtin_prefetch(to.c + row * to.ldc + v * W, 1);
+            const float *left = work ? rows + (long)i * K : a + i, *right = work ? strip : b + j;
+            ROWS(m, tile_f32, 1, K, left, 1, work ? m : lda, right, work ? NR : ldb, 0, 0, 0, to)
         }
+    }
 }
+
+enum { APART = 512 }; /* numbers of a row from which tiles of a transposed product meet other pages at each step */
+
+/* Floats that the two factors take when they are laid out. */
+static long laid_out(int M, int N, int K) { return N < APART || K < 2 * BLOCK ? 0 : (long)K * (M + NR) + 2 * NR; }
 
 /* ---- bfloat16 */
 
@@ -445,11 +476,11 @@ void product_shared(int threads, int way, int M, int N, int K, const float *a, l
 void product_transposed(int way, int M, int N, int K, const float *a, long lda, const float *b, long ldb, float *c, long ldc, float *work) {
     Target t = {c, ldc, NR, 1, 0};
     switch (way) {
-    case FLOATS: transposed_floats(M, N, K, a, lda, b, ldb, t); break;
+    case FLOATS: transposed_floats(M, N, K, a, lda, b, ldb, t, laid_out(M, N, K) ? work : 0); break;
     case ROUNDED: {
         float *left = work, *right = work + (long)K * M;
         for (int k = 0; k < K; k++) round_to_floats(M, a + k * lda, left + (long)k * M), round_to_floats(N, b + k * ldb, right + (long)k * N);
-        transposed_floats(M, N, K, left, M, right, N, t);
+        transposed_floats(M, N, K, left, M, right, N, t, laid_out(M, N, K) ? right + (long)K * N : 0);
         break;
     }
     case DOTS: transposed_dots(M, N, K, a, lda, b, ldb, t, work); break;
@@ -460,8 +491,8 @@ void product_transposed(int way, int M, int N, int K, const float *a, long lda, 
 long transposed_work(int M, int N, int K, int way) {
     long pairs = pairs_of(K);
     switch (way) {
-    case FLOATS: return 0;
-    case ROUNDED: return (long)K * (M + N) + NR;
+    case FLOATS: return laid_out(M, N, K);
+    case ROUNDED: return (long)K * (M + N) + NR + laid_out(M, N, K);
     case DOTS: return pairs * (M + N) + NR;
     default: return pairs * (N + NR + 2L * M + SIDE) + PAIR * NR + 16;
     }

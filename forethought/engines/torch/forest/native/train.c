@@ -55,8 +55,12 @@ static Forest forest_of(const Layer *L, const float *qkv) {
 
 enum { PIECES = 4, WIDE = 512 }; /* chunks that a matrix is packed in; numbers of a row from which the cache is minded */
 
-/* Rows of a weight's gradient that are one chunk. */
-static int slice_of(const Layer *L) { return L->inner < 2 * WIDE ? 64 : 192; }
+static int is_wide(const Layer *L) { return L->inner >= 2 * WIDE; }
+
+/* Rows of a weight's gradient that are one chunk, and tokens that are summed before they are added to it: a wide gradient does not stay in
+   the cache from one sum to the next. */
+static int slice_of(const Layer *L) { return is_wide(L) ? 192 : 64; }
+static int summed(const Layer *L) { return is_wide(L) ? 4 * BLOCK : BLOCK; }
 
 /* How far rows of `width` numbers stand apart. Where it is an odd number of the cache's lines, rows share none of its sets. */
 static int apart_of(int width) { return width < WIDE ? width : ((width + 15) / 16 | 1) * 16; }
@@ -67,13 +71,13 @@ static long larger_of(long a, long b) { return a > b ? a : b; }
 static long part_of(const Layer *L) {
     Forest f = forest_of(L, 0);
     int widest = larger_of(larger_of(width_of(L), L->rank), larger_of(L->hidden, L->inner));
-    long blocks = BLOCK * (3 * (long)L->hidden + 2 * L->inner + L->heads * L->d), attend = attend_work(&f);
+    long blocks = BLOCK * (3 * (long)L->hidden + 2 * L->inner + L->heads * L->d), attend = attend_part(&f);
     return larger_of(blocks, attend) + 16 * NR +
-           larger_of(product_work(widest, L->way), transposed_work(slice_of(L), widest, BLOCK, L->way));
+           larger_of(product_work(widest, L->way), transposed_work(larger_of(slice_of(L), L->rank), widest, summed(L), L->way));
 }
 
-/* Rows whose parts of the gradients are formed together: one block where one thread does it all, so that it stays in the cache. */
-static int rows_at_once(const Layer *L) { return L->threads > 1 ? 8 * BLOCK : BLOCK; }
+/* Rows whose parts of the gradients are formed together: one sum where one thread does it all, so that it stays in the cache. */
+static int rows_at_once(const Layer *L) { return L->threads > 1 ? 8 * BLOCK : summed(L); }
 
 /* Floats that the backward pass shares, for the rows at once. */
 static long shared_of(const Layer *L) {
@@ -81,19 +85,21 @@ static long shared_of(const Layer *L) {
     return rows_at_once(L) * (2L * L->hidden + apart_of(L->hidden) + 3L * apart_of(L->inner) + L->heads * L->d) + 8 * NR + low;
 }
 
-/* Floats of the adapters' own matrices, packed. */
+/* Floats of the adapters' own matrices, packed, and of the gradients of one of them. */
 static long low_of(const Layer *L) {
     long total = 0;
-    for (int m = 0; L->rank && m < MATRICES; m++) total += packed_size(L->rank, in_of(L, m), L->way) + packed_size(L->rank, out_of(L, m), L->way);
+    for (int m = 0; L->rank && m < MATRICES; m++)
+        total += packed_size(L->rank, in_of(L, m), L->way) + packed_size(L->rank, out_of(L, m), L->way) + (long)L->rank * out_of(L, m);
     return total;
 }
 
 long ft_layer_work(const Layer *L) {
+    Forest f = forest_of(L, 0);
     long H = L->hidden, F = L->inner, A = (long)L->heads * L->d, K = width_of(L);
     int way = L->way;
     long packed = packed_size(K, H, way) + packed_size(H, A, way) + 2 * packed_size(F, H, way) + packed_size(H, F, way) +
                   packed_size(H, K, way) + packed_size(A, H, way) + packed_size(F, H, way) + 2 * packed_size(H, F, way);
-    return packed + low_of(L) + K + H + 2 * NR + L->tokens * (A + K) + shared_of(L) + L->threads * part_of(L);
+    return packed + low_of(L) + K + H + 2 * NR + L->tokens * (A + K) + attend_shared(&f) + shared_of(L) + L->threads * part_of(L);
 }
 
 static void times_apart(const Layer *L, int M, int N, int K, const float *a, long lda, const float *b, float *c, const float *bias, int add,
@@ -159,6 +165,34 @@ static void turn(const Layer *L, int heads, int from, int n, float *x, float sca
     }
 }
 
+/* ---- attention, depth by depth */
+
+typedef struct {
+    Forest forest;
+    float *of_rows; /* a number of each token's heads, which its spans share */
+    int *order, *begins, depths, now;
+} Depths;
+
+static Depths depths_of(const Layer *L, const float *qkv, float **work) {
+    Depths d = {.forest = forest_of(L, qkv), .of_rows = *work, .order = (int *)(*work + (long)L->tokens * L->heads)};
+    d.begins = d.order + L->spans + 1;
+    d.depths = by_depth(&d.forest, d.order, d.begins, d.begins + L->spans + 1);
+    *work += attend_shared(&d.forest);
+    return d;
+}
+
+/* The span of a chunk, and the head in `g`. */
+static const Span *span_of(const Depths *d, int chunk, int *g) {
+    *g = chunk % d->forest.kv_heads;
+    return d->forest.span + d->order[d->begins[d->now] + chunk / d->forest.kv_heads];
+}
+
+/* Every span of every head, those of one depth beside each other. */
+static void by_spans(int threads, Depths *d, Chunk run, void *job) {
+    for (d->now = 0; d->now < d->depths; d->now++)
+        in_parallel(threads, (d->begins[d->now + 1] - d->begins[d->now]) * d->forest.kv_heads, run, job);
+}
+
 /* ---- forward */
 
 typedef struct {
@@ -166,6 +200,7 @@ typedef struct {
     const float *x, *qkv, *o, *gate, *up, *down, *bias, *o_bias;
     const Kept *kept;
     float *y, *parts;
+    Depths depths;
 } Forward;
 
 static float *padded(int n, const float *const *from, const int *sizes, float **work) {
@@ -186,13 +221,20 @@ static void forward_in(void *job, int chunk, int thread) {
     times(L, n, K, H, block, F->qkv, F->kept->qkv + (long)from * K, F->bias, 0, work);
     turn(L, L->heads, from, n, F->kept->qkv, L->scale, 1);
     turn(L, L->kv_heads, from, n, F->kept->qkv + A, 1, 1);
+    attend_begin(&F->depths.forest, from, from + n, F->kept->out, F->kept->lse, F->depths.of_rows);
 }
 
 static void forward_attention(void *job, int chunk, int thread) {
     const Forward *F = job;
-    Forest f = forest_of(F->L, F->kept->qkv);
-    f.from = chunk, f.to = chunk + 1;
-    attend_forest(&f, F->kept->out, F->kept->lse, F->parts + thread * part_of(F->L));
+    int g;
+    const Span *span = span_of(&F->depths, chunk, &g);
+    attend_span(&F->depths.forest, span, g, F->kept->out, F->kept->lse, F->depths.of_rows, F->parts + thread * part_of(F->L));
+}
+
+static void forward_attended(void *job, int chunk, int thread) {
+    const Forward *F = job;
+    int from = chunk * BLOCK;
+    attend_end(&F->depths.forest, from, from + rows_of(F->L->tokens, from), F->kept->out, F->kept->lse, F->depths.of_rows);
 }
 
 /* What stands behind attention, for one block of the wanted tokens. */
@@ -224,10 +266,12 @@ void ft_layer(const Layer *L, const float *x, const Kept *kept, float *y, float 
     f.up = to_pack(&p, 0, 1, H, &L->up, &F, &work), f.down = to_pack(&p, 0, 1, F, &L->down, &H, &work);
     if (L->q_bias) f.bias = padded(3, (const float *[]){L->q_bias, L->k_bias, L->v_bias}, (int[]){A, kv, kv}, &work);
     if (L->o_bias) f.o_bias = padded(1, &L->o_bias, &H, &work);
+    f.depths = depths_of(L, kept->qkv, &work);
     f.parts = work;
     pack(L, &p);
     in_parallel(L->threads, (L->tokens + BLOCK - 1) / BLOCK, forward_in, &f);
-    in_parallel(L->threads, L->kv_heads, forward_attention, &f);
+    by_spans(L->threads, &f.depths, forward_attention, &f);
+    in_parallel(L->threads, (L->tokens + BLOCK - 1) / BLOCK, forward_attended, &f);
     in_parallel(L->threads, (L->wanted + BLOCK - 1) / BLOCK, forward_out, &f);
 }
 
@@ -244,6 +288,8 @@ typedef struct {
     float *d_middle, *unit, *d_unit, *act, *d_gate, *d_up, *out; /* of those rows */
     const float *low[MATRICES][2]; /* A and B, packed */
     float *narrow[MATRICES][2]; /* of those rows, [rows, rank]: what goes in times A, and the gradient of what comes out times B */
+    float *across[MATRICES]; /* gradients of B, [rank, out]: vectors are filled so, however small the rank is */
+    Depths depths;
 } Backward;
 
 static void act_rows(const Backward *b, int n, const float *gates, const float *up, float *act) {
@@ -340,14 +386,21 @@ static void backward_out(void *job, int chunk, int thread) {
     }
 }
 
+static void backward_attended(void *job, int chunk, int thread) {
+    const Backward *b = job;
+    const Layer *L = b->L;
+    int A = L->heads * L->d, from = chunk * BLOCK, to = from + rows_of(L->tokens, from);
+    float *d_v = b->d_qkv + A + L->kv_heads * L->d;
+    attend_backward_begin(&b->depths.forest, from, to, b->kept->out, b->d_out, b->d_qkv, b->d_qkv + A, d_v, b->depths.of_rows);
+}
+
 static void backward_attention(void *job, int chunk, int thread) {
     const Backward *b = job;
     const Layer *L = b->L;
-    int A = L->heads * L->d;
-    Forest f = forest_of(L, b->kept->qkv);
-    f.from = chunk, f.to = chunk + 1;
-    attend_forest_backward(&f, b->kept->out, b->kept->lse, b->d_out, b->d_qkv, b->d_qkv + A, b->d_qkv + A + L->kv_heads * L->d,
-                           b->parts + thread * part_of(L));
+    int A = L->heads * L->d, g;
+    const Span *span = span_of(&b->depths, chunk, &g);
+    attend_backward_span(&b->depths.forest, span, g, b->kept->lse, b->d_out, b->depths.of_rows, b->d_qkv, b->d_qkv + A,
+                         b->d_qkv + A + L->kv_heads * L->d, b->parts + thread * part_of(L));
 }
 
 static void backward_in(void *job, int chunk, int thread) {
@@ -366,22 +419,32 @@ static void backward_in(void *job, int chunk, int thread) {
 
 /* A slice of c[M, N] += a^T right over the rows at once; null: not wanted. Returns how many slices c has. */
 static int weight_slice(const Backward *b, int slice, int M, int N, Rows a, Rows right, float *c, float *work) {
-    int high = slice_of(b->L), n = c ? (M + high - 1) / high : 0, at = slice * high;
+    int high = slice_of(b->L), n = c ? (M + high - 1) / high : 0, at = slice * high, sum = summed(b->L);
     if (slice < 0 || slice >= n) return n;
-    for (int from = 0; from < b->rows; from += BLOCK)
-        product_transposed(b->L->way, least(high, M - at), N, rows_of(b->rows, from), a.at + from * a.apart + at, a.apart,
+    for (int from = 0; from < b->rows; from += sum)
+        product_transposed(b->L->way, least(high, M - at), N, least(sum, b->rows - from), a.at + from * a.apart + at, a.apart,
                            right.at + from * right.apart, right.apart, c + (long)at * N, N, work);
+    return n;
+}
+
+/* The same by columns of c[rank, N]. */
+static int low_slice(const Backward *b, int slice, int N, const float *narrow, Rows right, float *c, float *work) {
+    int r = b->L->rank, n = c ? (N + WIDE - 1) / WIDE : 0, at = slice * WIDE, sum = summed(b->L);
+    if (slice < 0 || slice >= n) return n;
+    for (int from = 0; from < b->rows; from += sum)
+        product_transposed(b->L->way, r, least(WIDE, N - at), least(sum, b->rows - from), narrow + (long)from * r, r,
+                           right.at + from * right.apart + at, right.apart, c + at, N, work);
     return n;
 }
 
 /* The slices of the gradients of matrices [first, last]: of the matrix (null: not wanted), then of an adapter on it. */
 static int slices_of(const Backward *b, int slice, int first, int last, float *const *whole, float *work) {
-    int n = 0, r = b->L->rank;
+    int n = 0;
     for (int m = first; m <= last; m++) {
-        Rows in, grad = grad_of(b, m, &in), into = {b->narrow[m][0], r}, back = {b->narrow[m][1], r};
+        Rows in, grad = grad_of(b, m, &in);
         n += weight_slice(b, slice - n, out_of(b->L, m), in_of(b->L, m), grad, in, whole[m - first], work);
-        n += weight_slice(b, slice - n, r, in_of(b->L, m), back, in, b->g->low[m][0], work);
-        n += weight_slice(b, slice - n, out_of(b->L, m), r, grad, into, b->g->low[m][1], work);
+        n += low_slice(b, slice - n, in_of(b->L, m), b->narrow[m][1], in, b->g->low[m][0], work);
+        n += low_slice(b, slice - n, out_of(b->L, m), b->narrow[m][0], grad, b->across[m], work);
     }
     return n;
 }
@@ -438,7 +501,9 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         b.low[m][0] = to_pack(&p, 0, 1, in_of(L, m), &L->low[m][0], &L->rank, &work);
         b.low[m][1] = to_pack(&p, 1, 1, L->rank, &L->low[m][1], &out, &work);
         for (int i = 0; i < 2; i++, work += (long)most * L->rank + NR) b.narrow[m][i] = work;
+        b.across[m] = memset(work, 0, sizeof(float) * L->rank * out), work += (long)L->rank * out;
     }
+    b.depths = depths_of(L, kept->qkv, &work);
     b.parts = work;
     pack(L, &p);
     if (L->row) memset(dx, 0, sizeof(float) * L->tokens * H);
@@ -447,12 +512,16 @@ void ft_layer_backward(const Layer *L, const float *x, const Kept *kept, const f
         in_parallel(L->threads, (b.rows + BLOCK - 1) / BLOCK, backward_out, &b);
         in_parallel(L->threads, 1 + slices_out(&b, -1, 0), sums_out, &b);
     }
-    in_parallel(L->threads, L->kv_heads, backward_attention, &b);
+    in_parallel(L->threads, (L->tokens + BLOCK - 1) / BLOCK, backward_attended, &b);
+    by_spans(L->threads, &b.depths, backward_attention, &b);
     for (b.first = 0; b.first < L->tokens; b.first += most) {
         b.rows = least(most, L->tokens - b.first);
         in_parallel(L->threads, (b.rows + BLOCK - 1) / BLOCK, backward_in, &b);
         in_parallel(L->threads, 1 + slices_in(&b, -1, 0), sums_in, &b);
     }
+    for (int m = 0; m < MATRICES; m++)
+        for (int i = 0, out = out_of(L, m); g->low[m][1] && i < out; i++)
+            for (int j = 0; j < L->rank; j++) g->low[m][1][(long)i * L->rank + j] += b.across[m][(long)j * out + i];
 }
 
 /* The parts alone */
