@@ -15,12 +15,14 @@ from torch_kit import SIZE, engine_of, forest, model_of, stir
 
 from forethought.core.types import Batch
 from forethought.engines.torch.forest.heads import logits_of
+from forethought.engines.torch.forest.native.library import library, why_not
 from forethought.engines.torch.loss import distributions, objectives
 from forethought.recipe.schema import OptimSpec
 
 allocated = script("memory").allocated  # most bytes that PyTorch gives out while something runs
 WIDTH = 32  # of the models of torch_kit
-PATHS = {"one chunk": 1 << 24, "several": 5 * SIZE, "token by token": 1}  # CHUNK_FLOATS
+# CHUNK_FLOATS. Of a few chunks, and a head that trains, the logits are kept
+PATHS = {"one chunk": 1 << 24, "a few": 5 * SIZE, "many": 2 * SIZE, "token by token": 1}
 HEADS = {
     "plain": ("llama", {}, "base"),
     "tied": ("llama", {"tie_word_embeddings": True}, "base"),
@@ -156,14 +158,38 @@ def test_kl_and_its_gradients_are_those_of_whole_distributions(kind, floats, mon
     torch.testing.assert_close(found[0][:, 3], slope * gradient, rtol=1e-6, atol=1e-7)
 
 
-def test_large_logits_lose_nothing():
+@pytest.mark.parametrize("large", [1, 1 << 13], ids=["kernel", "torch"])
+def test_large_logits_lose_nothing(large, monkeypatch):
     """A thousand added to every logit, and a certain token: p and the entropy do not move; the rest is 1000
     nats away."""
+    monkeypatch.setattr(distributions, "LARGE", large)
     logits = torch.tensor([[1000.0, 1000.0 + math.log(3)], [-1000.0, -1000.0], [0.0, 1000.0]])
     logp, entropy = objectives.logprobs_of(lambda x: x, logits, torch.tensor([0, 1, 0]), 2)
     # float32 holds ln 3 + 1000 to 3e-5
     assert logp.tolist() == pytest.approx([-math.log(4), -math.log(2), -1000.0], abs=1e-4)
     assert entropy.tolist() == pytest.approx([math.log(4) - 0.75 * math.log(3), math.log(2), 0.0], abs=1e-4)
+
+
+@pytest.mark.skipif(library() is None, reason=why_not())
+@pytest.mark.parametrize("words", [7, 128, 1001])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_of_a_large_vocabulary_the_kernel_says_what_pytorch_says(words, kind, monkeypatch):
+    """Widths that fill no vector, one sum and several; a word that nobody says, and a row that is not a
+    number."""
+    generator = torch.Generator().manual_seed(2)
+    logits = (4 * torch.randn(6, words, generator=generator)).to(kind)
+    logits[1, 3], logits[4, 2] = -1e30, float("nan")
+    ids = torch.randint(0, words, (6,), generator=generator)
+    wanted = distributions.logp_of(logits, ids, descent=True)
+    monkeypatch.setattr(distributions, "LARGE", 1)
+    monkeypatch.setattr(distributions, "_logp", None)  # not asked
+    close = dict(rtol=1e-5, atol=rounding([8.0]), equal_nan=True)
+    for found, expected in zip(distributions.logp_of(logits, ids, descent=True), wanted, strict=True):
+        torch.testing.assert_close(found, expected, **close)
+        assert found[4].isnan().all() and not found[[0, 1, 2, 3, 5]].isnan().any()
+    assert wanted[2][1, 3] == 0 and distributions.logp_of(logits, ids)[2] is None
+    with pytest.raises(IndexError, match=f"token {words} of {words}"):
+        distributions.logp_of(logits, torch.full((6,), words))
 
 
 @pytest.mark.parametrize("rows", [1, 4, 23])
@@ -221,7 +247,7 @@ def test_a_second_backward_pass_is_refused_or_right(kind, floats, monkeypatch):
     hidden, ids, _ = inputs(torch.float32)
     logp, _ = objectives.logprobs_of(head, hidden, ids, SIZE)
     (first,) = torch.autograd.grad(logp.sum(), hidden, retain_graph=True)
-    if kind == "plain" and floats < 1 << 24:
+    if kind == "plain" and floats <= 2 * SIZE:
         torch.testing.assert_close(torch.autograd.grad(logp.sum(), hidden)[0], first)
     else:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -272,13 +298,10 @@ def test_gradients_set_aside_and_combined_do_not_depend_on_the_chunk(policy, tar
     [
         ("plain", 1 << 24, 1),
         ("frozen", 1 << 24, 1),
-        (
-            "plain",
-            5 * SIZE,
-            1 + 5 + 5,
-        ),  # one token asks whether the head trains; the chunks of 23 tokens, twice
-        ("adapter", 5 * SIZE, 1 + 5 + 5),
-        ("frozen", 5 * SIZE, 1 + 5),  # no logit is computed again
+        ("plain", 5 * SIZE, 1 + 5),  # one token asks whether the head trains; the chunks of 23 tokens
+        ("plain", 2 * SIZE, 1 + 12 + 12),  # each twice
+        ("adapter", 2 * SIZE, 1 + 12 + 12),
+        ("frozen", 2 * SIZE, 1 + 12),  # no logit is computed again
     ],
 )
 def test_how_often_the_head_is_computed(kind, floats, calls, monkeypatch):
@@ -300,13 +323,14 @@ def test_how_often_the_head_is_computed(kind, floats, calls, monkeypatch):
     [
         (False, 1 << 24, [23 * SIZE]),  # p - onehot, in float32
         (True, 1 << 24, [23 * SIZE]),
-        (False, 5 * SIZE, []),
+        (False, 5 * SIZE, [5 * SIZE] * 4 + [3 * SIZE]),
+        (False, 2 * SIZE, []),
         (True, 5 * SIZE, []),
     ],
 )
 def test_what_is_kept_for_the_backward_pass(frozen, floats, kept, monkeypatch):
-    """Of the size of the logits: one tensor in one chunk, none in several. Where the head is frozen, a
-    direction a token beside it."""
+    """Of the size of the logits: one tensor a chunk where there are few, none where there are many. Where the
+    head is frozen, a direction a token beside it."""
     monkeypatch.setattr(objectives, "CHUNK_FLOATS", floats)
     head = torch.nn.Linear(WIDTH - 1, SIZE, bias=False).requires_grad_(not frozen)
     hidden, ids, _ = inputs(torch.float32)

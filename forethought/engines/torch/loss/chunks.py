@@ -15,6 +15,12 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
+KEPT = (
+    4  # logits beside each weight of the head that are kept: what its gradient and its moments take, and one
+)
+MOST_KEPT = 8  # chunks
+
+
 def by_chunks(
     measure: Callable, head: Head, rows: int, hidden_NH: torch.Tensor, beside_N: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
@@ -26,8 +32,9 @@ def by_chunks(
     memory of what was kept for it.
 
     Up to `rows` tokens are one chunk, of which a number a logit is kept for the backward pass, which has but
-    to multiply it. More than one chunk leaves no logits behind. Where the head trains, its gradient needs
-    those of every token again, and they are computed again. Where it does not, only the hidden states want a
+    to multiply it. So it is for a few chunks more where a head trains that is large beside them, since its
+    gradient needs the logits of every token again. Else more than one chunk leaves no logits behind: where
+    the head trains, they are computed again. Where it does not, only the hidden states want a
     gradient; a token's is a direction, [H] numbers that are known as soon as its logits are, times what comes
     from the loss: the directions are kept, and no logit is computed twice.
     """
@@ -35,6 +42,12 @@ def by_chunks(
         return _chunk(measure, head, hidden_NH, beside_N)
     if torch.is_grad_enabled():
         if weights := _leaves(head(hidden_NH[:1].detach())):
+            if len(hidden_NH) <= min(KEPT * hidden_NH.shape[1], MOST_KEPT * rows):
+                parts = [
+                    _chunk(measure, head, hidden_NH[i : i + rows], beside_N[i : i + rows])
+                    for i in range(0, len(hidden_NH), rows)
+                ]
+                return tuple(map(torch.cat, zip(*parts, strict=True)))
             return _Again.apply(measure, head, rows, hidden_NH, beside_N, *weights)
         if hidden_NH.requires_grad:
             value_N, direction_NH, *others = _in_turn(

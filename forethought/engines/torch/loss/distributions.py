@@ -3,7 +3,8 @@ tensors without gradients.
 
 Rows are taken a block at a time: beside the logits, and the descent where one is asked for, nothing of their
 size is held, and on a CPU a block stays in the cache from its first pass to its last. Numbers in float32, or
-in float64 where the logits are.
+in float64 where the logits are. Of a large vocabulary a block is few rows, and calls would cost as much as
+arithmetic: there the kernels take the rows one by one.
 
 Axes: _N tokens, _V vocabulary, _B tokens of a block.
 """
@@ -14,9 +15,13 @@ from collections.abc import Callable
 
 import torch
 
+from forethought.engines.torch.forest.native import train as native
+from forethought.engines.torch.forest.native.library import address, library
+
 CPU_BLOCK = 1 << 18  # logits: 1 MB in float32, what a core's own cache holds
 GPU_BLOCK = 1 << 24  # launches cost more than memory there (not measured)
 HALVES = (torch.bfloat16, torch.float16)
+LARGE = 1 << 13  # words of a vocabulary that the kernels read
 
 
 def logp_of(
@@ -25,6 +30,8 @@ def logp_of(
     """(log p of each id [N], entropy of each row [N], with `descent` -d(log p)/d(logits) = p - onehot [N, V],
     else None), in nats."""
     descent_NV = _like(logits_NV) if descent else None
+    if logits_NV.shape[-1] >= LARGE and native.fits(raised_NV := _raised(logits_NV)):
+        return *_by_kernel(raised_NV.contiguous(), ids_N.contiguous(), descent_NV), descent_NV
     logp_N, entropy_N = _by_block(_logp, logits_NV, ids_N, descent_NV)
     return logp_N, entropy_N, descent_NV
 
@@ -52,6 +59,19 @@ def _logp(
     if descent_BV is not None:
         descent_BV.scatter_(-1, ids_B1, logp_B1.expm1())  # p - 1
     return logp_B1[:, 0], entropy_B1[:, 0]
+
+
+def _by_kernel(
+    logits_NV: torch.Tensor, ids_N: torch.Tensor, descent_NV: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same; exponentials are added up in float32, and those sums in float64. IndexError for an id that is
+    none."""
+    if len(ids_N) and not 0 <= int(ids_N.amin()) <= int(ids_N.amax()) < logits_NV.shape[1]:
+        raise IndexError(f"token {int(ids_N.amax())} of {logits_NV.shape[1]}")
+    found_2N = torch.empty(2, len(logits_NV))
+    given = (logits_NV, ids_N, *found_2N, descent_NV)
+    library().ft_say(native.crew.threads, *logits_NV.shape, *map(address, given))
+    return tuple(found_2N)
 
 
 def _kl(
