@@ -35,6 +35,9 @@ def tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_a_copy_merged_at_the_first_sampling_is_the_one_merged_by_publish():
     """The finding: a resumed run has published nothing yet and merges inside the autocast of its sampling."""
     made = engine()
+    assert not made.weights.merged, "who only trains has no copy of all weights"
+    drawn(made, "plan")
+    made.publish("plan")
     published, said = tensors(made.weights.merged["plan"]), drawn(made, "plan")
     made.weights.merged.clear()
     assert drawn(made, "plan") == said

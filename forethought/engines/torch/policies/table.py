@@ -77,6 +77,7 @@ class Policies:
         if not self._merges(name):
             return self.model(name)
         if name not in self.merged:
+            self.merged[name] = self.copy_of(BASE)
             self.publish(name)
         return self.merged[name]
 
@@ -100,14 +101,11 @@ class Policies:
     @torch.no_grad()
     def publish(self, name: str) -> None:
         """Bring the merged copy of an adapter up to date: W + scale * B A, computed anew from the base each
-        time."""
+        time. Who never samples has none."""
         if name == BASE:
             self.merged.clear()  # they stand on a base that has moved
-        if not self._merges(name):
-            return
-        if name not in self.merged:
-            self.merged[name] = self.copy_of(BASE)
-        lora.add(self.merged[name], self.base, name)
+        if name in self.merged:
+            lora.add(self.merged[name], self.base, name)
 
     def _merges(self, name: str) -> bool:
         """Plain linear layers only. Embeddings and heads may be tied: adding to one would add to both."""
