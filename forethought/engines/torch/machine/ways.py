@@ -36,7 +36,7 @@ ROWS = (8, 64)  # that are sampled together
 MOST_NUMBERS = 1 << 24  # of a matrix that is timed for them
 # of one training pass, about; a layer that is larger gets fewer tokens. What is done once a pass, such as
 # packing matrices, has to be small beside it, as it is in a run
-OPERATIONS = 6e9
+OPERATIONS = 2e10
 TOKENS = (32, 512)
 
 
