@@ -425,7 +425,7 @@ FOLDERS: dict[str, tuple[Attack, str]] = {
     "end of text as a number": (edit("tokenizer_config.json", eos_token=5), "."),
     "end of text that is no word": (
         edit("tokenizer_config.json", eos_token="<nowhere>"),
-        "has 33 tokens, its model embeds 32",
+        r"has 33 tokens, its model embeds 32 \('<nowhere>' has the id 32\)",
     ),
     "template as a number": (edit("tokenizer_config.json", chat_template=5), "*"),
     "template that loads": (

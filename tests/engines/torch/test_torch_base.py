@@ -187,3 +187,13 @@ def test_ids_without_a_token_are_said(tmp_path):
     on_disk(tmp_path, model_of(vocab_size=48))
     (note,) = engine_at(tmp_path).notes
     assert f"16 of the 48 ids of {tmp_path} have no token" in note
+
+
+def test_an_end_token_that_the_model_lacks_is_said_and_left_aside(tmp_path):
+    model = model_of()
+    model.generation_config.eos_token_id = [1, 99999]
+    on_disk(tmp_path, model)
+    engine = engine_at(tmp_path)
+    [note] = [note for note in engine.notes if "end token" in note]
+    assert f"generation_config.json of {tmp_path} names the end token 99999, which is no id of" in note
+    assert engine.ends == {1}

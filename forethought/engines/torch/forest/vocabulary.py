@@ -18,14 +18,16 @@ ATTRIBUTE = "ids_without_token"
 
 def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> str:
     """Why these tokens are not those of a model that embeds so many; "" where they are."""
-    ids = tokenizer.get_vocab().values()
-    if max(len(tokenizer), max(ids, default=-1) + 1) > rows:
-        return (
-            f"has {len(tokenizer)} tokens, its model embeds {rows}"
-            if len(tokenizer) > rows
-            else (f"has a token with the id {max(ids)}, its model embeds {rows}")
-        )
-    return ""
+    known = tokenizer.get_vocab()
+    last = max(known, key=known.__getitem__, default="")
+    if max(len(tokenizer), known.get(last, -1) + 1) <= rows:
+        return ""
+    named = f"{last[:40]!r} has the id {known.get(last, -1)}"
+    return (
+        f"has {len(tokenizer)} tokens, its model embeds {rows} ({named})"
+        if len(tokenizer) > rows
+        else f"has a token with the id {known[last]}, its model embeds {rows} ({last[:40]!r})"
+    )
 
 
 def mark(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

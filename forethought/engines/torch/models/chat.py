@@ -84,12 +84,19 @@ def ends_of(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> tuple
     in their generation config (Llama 3.2: <|eot_id|>, <|eom_id|> and <|end_of_text|>). What the template
     writes behind an answer is what the model has learned to say.
     """
-    told = model.generation_config.eos_token_id if model.generation_config else None
-    rows = model.get_input_embeddings().weight.shape[0]
-    every = {i for i in (told if isinstance(told, list) else [told]) if isinstance(i, int) and 0 <= i < rows}
+    known, _ = told_ends(model)
     turn = _end_of_turn(tokenizer)
     end = tokenizer.eos_token_id if turn is None else turn
-    return end, frozenset(every | {end, tokenizer.eos_token_id})
+    return end, frozenset({*known, end, tokenizer.eos_token_id})
+
+
+def told_ends(model: PreTrainedModel) -> tuple[list[int], list[object]]:
+    """(the end tokens of the generation config that the model embeds, those that it does not)"""
+    told = model.generation_config.eos_token_id if model.generation_config else None
+    rows = model.get_input_embeddings().weight.shape[0]
+    every = [i for i in (told if isinstance(told, list) else [told]) if i is not None]
+    known = [i for i in every if isinstance(i, int) and 0 <= i < rows]
+    return known, [i for i in every if i not in known]
 
 
 def rendered(

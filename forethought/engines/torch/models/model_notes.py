@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from forethought.engines.torch.forest.vocabulary import empty_of
-from forethought.engines.torch.models.chat import opens_thinking
+from forethought.engines.torch.models.chat import opens_thinking, told_ends
 from forethought.recipe.schema import AdapterSpec
 
 
@@ -22,6 +22,11 @@ def notes_of(
         yield (
             f"{len(empty):,} of the {model.config.get_text_config().vocab_size:,} ids of {source} have no "
             "token; they are neither sampled nor given a probability"
+        )
+    if lacking := told_ends(model)[1]:
+        yield (
+            f"generation_config.json of {source} names the end token {repr(lacking[0])[:40]}, which is no "
+            f"id of the {model.get_input_embeddings().weight.shape[0]:,} that it embeds; it is left aside"
         )
     if mark := opens_thinking(tokenizer):
         yield (
