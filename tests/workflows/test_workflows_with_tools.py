@@ -24,8 +24,11 @@ PROBLEM = Problem(
     goal="c", value=9, rules={"c": Has(rule="plus", who="a", other="b")}, numbers={"a": 4, "b": 5}
 )
 HAND = Task(id="hand", taskset="tools", level=1, context="c has a plus b ;", prompt="ASK c", state=PROBLEM)
-REWOO = "Plan : c a b #E1 = Look [ b ] Plan : a #E2 = Look [ a ] Plan : c #E3 = Calc [ #E2 + #E1 ] </plan>"
-CHAIN = "c a b [ b -Look-> y1 ] a [ a -Look-> y2 ] c [ y2 + y1 = y3 ] </plan>"
+REWOO = (
+    "Plan : c a b #E1 = Look [ b ] Plan : a #E2 = Look [ a ] "
+    "Plan : c has a plus b #E3 = Calc [ #E2 + #E1 ] </plan>"
+)
+CHAIN = "c a b [ b -Look-> y1 ] a [ a -Look-> y2 ] c has a plus b [ y2 + y1 = y3 ] </plan>"
 MOVED = Task(
     id="moved", taskset="tools", level=1, context="c has a plus b ;", prompt="ASK c",
     state=Problem(goal="c", value=9, rules=PROBLEM.rules, numbers=PROBLEM.numbers, book=frozenset("b")),

@@ -67,7 +67,7 @@ def spelled(number: int) -> str:
 
 def sentence(name: str, has: Has) -> str:
     """The rule of a person in words."""
-    return f"{name} has {has.who} {has.rule} {has.other or spelled(has.by)} ;"
+    return f"{name} has {has.who} {has.rule} {has.other or spelled(has.by)}"
 
 
 def drawn(
@@ -83,7 +83,7 @@ def drawn(
     for _ in range(spare):
         _rule(rng, digits, rng.choice(list(values)), next(names), rules, values)
     numbers = {name: value for name, value in values.items() if name not in rules}
-    said = [sentence(name, has) for name, has in rules.items()]
+    said = [f"{sentence(name, has)} ;" for name, has in rules.items()]
     if given:
         said += [f"{name} has {spelled(value)} ;" for name, value in numbers.items()]
     rng.shuffle(said)

@@ -2,13 +2,14 @@
 
     context  b has a plus 1 2 ; c has b times 3 ;                rules, shuffled
     prompt   ASK c
-    plan     Plan : c b a #E1 = Look [ a ] Plan : b #E2 = Calc [ #E1 + 1 2 ]
-             Plan : c #E3 = Calc [ #E2 * 3 ] </plan>             ReWOO's; says first who matters
-    plan     c b a [ a -Look-> y1 ] b [ y1 + 1 2 = y2 ] c [ y2 * 3 = y3 ] </plan>      plans = "chain"
+    plan     Plan : c b a #E1 = Look [ a ]                       ReWOO's; who matters, then the rules
+             Plan : b has a plus 1 2 #E2 = Calc [ #E1 + 1 2 ]
+             Plan : c has b times 3 #E3 = Calc [ #E2 * 3 ] </plan>
+    plan     c b a [ a -Look-> y1 ] b has a plus 1 2 [ y1 + 1 2 = y2 ] ... </plan>     plans = "chain"
     act      Look [ a ] </act>                                   the same one by one, with an answer to each
     obs      4 7
     act      Finish [ 1 7 7 ] </act>
-    act      c b [ 4 7 + 1 2 = 5 9 ] c [ 5 9 * 3 = 1 7 7 ] </act>    plans = "worked", and told that a has 4 7
+    act      c b b has a plus 1 2 [ 4 7 + 1 2 = 5 9 ] ... </act>     plans = "worked", numbers = "given"
     conclude 1 7 7 </conclude>                                      who has read a plan and its evidence
 
 Level = calculations. A plan has an exact executor, the tools themselves. With `book` some numbers stand in a
@@ -34,7 +35,7 @@ from forethought.recipe.options import defaults
 from forethought.recipe.options.tools import Tools as Table
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.tools.calculator import Wrong, calculate
-from forethought.tasks.tools.problem import NAMES, SIGNS, Problem, drawn, spelled
+from forethought.tasks.tools.problem import NAMES, SIGNS, Problem, drawn, sentence, spelled
 
 LOOK, BOOK, CALC, FINISH, NONE = "Look", "Book", "Calc", "Finish", "none"
 TOOLS = (LOOK, BOOK, CALC)
@@ -78,10 +79,10 @@ class Tools(Taskset):
         uses = people if self.numbers == "looked_up" else deepest
         self.most = 2 * uses  # uses of one plan: twice what is needed is long-winded, not refused
         self.budgets = {
-            "plan": people + uses * (10 + 2 * LONGEST) + 1,
+            "plan": people + uses * (16 + 3 * LONGEST) + 1,
             "act": 5 + 2 * LONGEST,
             "conclude": LONGEST + 1,
-            "think": people + 2,
+            "think": people + 6 + LONGEST,
         }
         self.turns = uses + people + 1
         if self.plans == "worked":
@@ -236,8 +237,8 @@ class Tools(Taskset):
                 tool, given = CALC, f"{first} {SIGNS[has.rule]} {second}"
             else:
                 tool, given = (BOOK if name in known else LOOK), name
-            says = " ".join(order) if number == 1 else name
-            found[name] = Use(name=f"{mark}{number}", tool=tool, given=given, says=says)
+            says = [*(order if number == 1 else ()), *([sentence(name, has)] if has else [])]
+            found[name] = Use(name=f"{mark}{number}", tool=tool, given=given, says=" ".join(says or [name]))
         return list(found.values())
 
     def demonstrate(self, task: Task) -> list[Turn]:
