@@ -166,7 +166,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--alone", type=int, default=24, help="episodes that are timed")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--only", metavar="NAME,...", help="of the workflows of the table")
     given = parser.parse_args(argv)
+    if given.only:
+        rows = TABLES[given.what]["workflows"]
+        TABLES[given.what]["workflows"] = {name: rows[name] for name in given.only.split(",")}
     random.seed(0)
     if given.what == "modulo":
         feedback(given.run, given.rounds, given.temperature)
