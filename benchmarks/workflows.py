@@ -6,6 +6,8 @@ episode, where the world is as expected and where it is not.
                                                                      numbers that stand elsewhere
     python benchmarks/workflows.py digits [--out DIR] [--seeds 1]    chains that tools fill in, and chains
                                                                      whose numbers the model works out
+    python benchmarks/workflows.py costs                             tokens and serial steps of right episodes
+                                                                     by level, without a model
     python benchmarks/workflows.py modulo RUN [--rounds 4]           feedback, or asking as often without it
 
 The first three train a model from scratch for each workflow, by imitation alone, the same number of steps on
@@ -119,6 +121,39 @@ def compare(table: str, out: Path, seeds: int, steps: int, alone: int) -> None:
     print(json.dumps({f"{w}/{n}": [row[w, n] for row in rows] for w, n in rows[0]}))
 
 
+def costs(levels: tuple[int, ...] = (1, 2, 4, 8), n: int = 100) -> None:
+    """What an episode costs in which everybody says what the oracle says, on `tools`: means over tasks, the
+    same for each workflow."""
+    from dataclasses import fields
+
+    from forethought.engines.fake.engine import FakeEngine
+    from forethought.measure.costs import Cost, cost
+    from forethought.recipe.roles import once
+    from forethought.recipe.schema import TaskSpec, WorkflowSpec
+    from forethought.tasks import families
+    from forethought.workflows.rollout import Rollouts
+    from forethought.workflows.table import workflow_of
+
+    print(f"{'level':6}{'':15}" + "".join(f"{name:>8}" for name in COSTS))
+    for level in levels:
+        for name, options in TABLES["tools"]["workflows"].items():
+            plans = {"plans": options.get("plans", "rewoo")}
+            spec = TaskSpec(name="tools", levels=(level,), options=plans)
+            roles, found = workflow_of(name).roles, []
+            with closing(families.build(spec)) as taskset:
+                stops = {role: taskset.stop(role) for role in roles}
+                engine = FakeEngine(taskset.words(roles), stops, context=1 << 20)
+                rollouts = Rollouts(engine, taskset, WorkflowSpec(name=name))
+                for task in taskset.family(random.Random(level), [level] * n, "eval"):
+                    said = iter([turn.text for turn, _ in rollouts.turns(task) if turn.role])
+                    engine.script = lambda policy, text, i, seed, said=said: next(said)
+                    policies = dict.fromkeys(roles, "base")
+                    [tree] = rollouts.grow([task], once(roles, temperature=0.0), policies, 0)
+                    found.append(cost(tree, roles[-1]))
+            means = {f.name: sum(getattr(one, f.name) for one in found) / n for f in fields(Cost)}
+            print(f"{level:<6}{name:15}" + "".join(f"{means[key]:8.1f}" for key in COSTS))
+
+
 def feedback(run: Path, rounds: int, temperature: float) -> None:
     """Success by round of proposals, each after the first mistake of the one before it, against as many
     proposals without: what a validator alone brings. Both at one temperature, on the same tasks."""
@@ -158,7 +193,7 @@ def feedback(run: Path, rounds: int, temperature: float) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", choices=[*TABLES, "modulo"])
+    parser.add_argument("what", choices=[*TABLES, "costs", "modulo"])
     parser.add_argument("run", nargs="?", type=Path, help="a run of blocksworld under modulo")
     parser.add_argument("--out", type=Path, default=Path("runs/workflows"))
     parser.add_argument("--seeds", type=int, default=1)
@@ -172,7 +207,9 @@ def main(argv: list[str] | None = None) -> None:
         rows = TABLES[given.what]["workflows"]
         TABLES[given.what]["workflows"] = {name: rows[name] for name in given.only.split(",")}
     random.seed(0)
-    if given.what == "modulo":
+    if given.what == "costs":
+        costs()
+    elif given.what == "modulo":
         feedback(given.run, given.rounds, given.temperature)
     else:
         compare(given.what, given.out, given.seeds, given.steps, given.alone)
