@@ -25,7 +25,8 @@ def engine(recipe, taskset):
 @pytest.mark.parametrize(
     ("recipe", "workflow"),
     [(r, w) for r in ("desk", "blocksworld") for w in ("react", "plan_steps", "act_only")]
-    + [("desk", "blink_think_link")],
+    + [("desk", "blink_think_link"), ("blocksworld", "modulo")]
+    + [("tools", w) for w in ("abstraction", "react", "plan_then_act")],
 )
 def test_the_shipped_recipes_run_under_every_workflow_by_a_key(recipe, workflow, tmp_path):
     load(recipe, [f"workflow={workflow}"])  # as it stands
