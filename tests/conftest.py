@@ -19,7 +19,8 @@ from forethought.engines.fake.engine import FakeEngine  # noqa: E402
 from forethought.envs.base import Environment
 from forethought.recipe.convert import from_dict
 from forethought.recipe.schema import Recipe
-from forethought.tasks.desk.taskset import Desk, Goal
+from forethought.tasks.desk.screens import Goal
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
 
 

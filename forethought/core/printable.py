@@ -25,6 +25,11 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
+def cut(text: str, most: int = 60) -> str:
+    """At most `most` characters of a text, with dots where it was longer."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def give_up(stream: IO[str]) -> None:
     """Nobody reads it any more. Python flushes its streams once more at exit; this one gets somewhere to
     go."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, fields
 
 from forethought.core.errors import UserError, unknown
 from forethought.recipe.kinds import mended_by_user
+from forethought.recipe.options import defaults
+from forethought.recipe.options.texts import Math
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
 from forethought.recipe.speaking import roles_of
 from forethought.recipe.work import Lengths, Work, wave_of
 from forethought.tasks import families
-from forethought.tasks.math.options import BUDGETS
 
 WORD = 3  # tokens of a subword tokenizer for one word of a compact taskset
 
@@ -58,7 +59,7 @@ def lengths_of(recipe: Recipe, assume: Assumptions) -> Lengths:
     roles = roles_of(recipe)
     own = {role: row.budget for role, row in recipe.roles.items() if row.budget}
     if recipe.task.name == "math":
-        budgets = BUDGETS | dict(recipe.task.options.get("budgets", {})) | own
+        budgets = defaults(Math)["budgets"] | dict(recipe.task.options.get("budgets", {})) | own
         return Lengths(prompt=assume.prompt, said={role: budgets.get(role, 0) for role in roles})
     taskset, each = families.build(recipe.task, limits=recipe.limits), WORD if recipe.model.path else 1
     drawn = taskset.family(random.Random(0), [max(taskset.levels)] * 8, "train")

@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from forethought.core.errors import RecipeError, unknown
+from forethought.core.printable import cut
 from forethought.recipe import earlier, kinds
 from forethought.recipe.bounds import bounded
 from forethought.recipe.roles import implied, resolved
@@ -29,7 +30,19 @@ OPEN = {
 }
 NAMED = (WorkflowSpec, LossSpec)  # whose name alone says the rest
 FLAT = {**dict.fromkeys(OPEN, "options"), TreeSpec: "counts"}  # record -> its table that is written flat
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+    dict: "a table",
+}
+_SHAPES: dict[Any, Any] = {
+    float: (int, float),
+    tuple: (list, tuple),
+    dict: Mapping,
+}  # kind -> what may be one
 
 
 def from_dict(data: Mapping[str, Any]) -> Recipe:
@@ -52,7 +65,7 @@ def join(where: str, key: object) -> str:
 
 def describe(value: Any) -> str:
     """What was found, for an error message: its kind and, shortened, itself."""
-    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    shown = cut(repr(value))
     for kind, word in (
         (NoneType, "nothing"),
         (bool, "the truth value"),
@@ -171,14 +184,21 @@ def _choice(choices: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _either(args: tuple[Any, ...], value: Any, where: str) -> Any:
-    """`X | None`, or a number or a word: `int | Literal["auto"]`."""
+    """`X | None`, a number or a word (`int | Literal["auto"]`), or several shapes (`str | tuple[str]`)."""
     if value is None and NoneType in args:
         return None
     word = next((kind for kind in args if get_origin(kind) is Literal), None)
-    kind = next(kind for kind in args if kind is not NoneType and kind is not word)
-    if word and value not in get_args(word) and not isinstance(value, int | float):
-        _need(False, f"{_WORDS[kind]} or {' or '.join(map(repr, get_args(word)))}", value, where)
-    return value if word and isinstance(value, str) else to_record(kind, value, where)
+    kinds = [kind for kind in args if kind is not NoneType and kind is not word]
+    if word:
+        if value not in get_args(word) and not isinstance(value, int | float):
+            _need(False, f"{_WORDS[kinds[0]]} or {' or '.join(map(repr, get_args(word)))}", value, where)
+        return value if isinstance(value, str) else to_record(kinds[0], value, where)
+    if len(kinds) == 1:
+        return to_record(kinds[0], value, where)
+    shapes = [get_origin(kind) or kind for kind in kinds]
+    fits = [isinstance(value, _SHAPES.get(shape, shape)) for shape in shapes]
+    _need(any(fits), " or ".join(_WORDS[shape] for shape in shapes), value, where)
+    return to_record(kinds[fits.index(True)], value, where)
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:

@@ -250,16 +250,16 @@ def test_other_tags_are_other_words_and_nothing_else(plans):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plans": "yaml"}, "task.plans: unknown language of plans 'yaml' (known: json, path, words)"),
-        ({"plans": 1}, "task.plans: expected str, found 1"),
-        ({"tags": "steps"}, "task.tags: expected dict, found 'steps'"),
-        ({"tags": {"pan": "steps"}}, "task.tags.pan: unknown tag of desk 'pan'; did you mean 'plan'?"),
+        ({"plans": "yaml"}, "task.plans: unknown choice 'yaml' (known: json, path, words)"),
+        ({"plans": 1}, "task.plans: expected one of 'words', 'path', 'json', found the whole number 1"),
+        ({"tags": "steps"}, "task.tags: expected a table, found the text 'steps'"),
+        ({"tags": {"pan": "steps"}}, "task.tags.pan: unknown tag 'pan'; did you mean 'plan'?"),
         (
             {"tags": {"plan": "my plan"}},
             "task.tags: the tag of plan is a name of letters, digits, _ and -, such "
             "as 'plan'; found 'my plan'",
         ),
-        ({"tags": {"plan": 3}}, "task.tags: the tag of plan is a name"),
+        ({"tags": {"plan": 3}}, "task.tags.plan: expected text, found the whole number 3"),
         ({"tags": {"plan": "act"}}, "task.tags: two sections share a tag"),
         (
             {"tags": {"act": "obs"}},

@@ -332,20 +332,20 @@ def test_excluded_classes_are_in_no_split(tmp_path):
 
 
 BAD_OPTIONS = [
-    ({"bloks": [4]}, "task.bloks: unknown option of task blocksworld 'bloks'; did you mean 'blocks'?"),
-    ({"blocks": [2]}, "task.blocks: [2] is not a list of block numbers among [3, 4, 5, 6]"),
+    ({"bloks": [4]}, "task.bloks: unknown option of blocksworld 'bloks'; did you mean 'blocks'?"),
+    ({"blocks": [2]}, "task.blocks: [2] is not a list of numbers among [3, 4, 5, 6]"),
     ({"blocks": []}, "task.blocks: [] is not"),
-    ({"blocks": 4}, "task.blocks: 4 is not"),
-    ({"blocks": [True]}, "task.blocks: [True] is not"),
+    ({"blocks": 4}, "task.blocks: expected a list, found the whole number 4"),
+    ({"blocks": [True]}, "task.blocks.0: expected a whole number, found the truth value true"),
     ({"blocks": [3]}, "task.blocks: no class over [3] blocks is left for training; add 4, 5 or 6"),
     ({"levels": (3,)}, "task.levels: 3 is not an even number from 2 to 16"),
     ({"levels": (18,)}, "task.levels: 18 is not an even number from 2 to 16 (blocks = [4, 5])"),
     ({"levels": (14,), "blocks": [4]}, "task.levels: 14 is not an even number from 2 to 12"),
     ({"levels": ("4",)}, "task.levels: '4' is not"),
-    ({"slip": 1.5}, "task.slip: 1.5 is not a probability; write a number from 0 to 1"),
-    ({"flip": "no"}, "task.flip: 'no' is not a probability"),
-    ({"slip": float("nan")}, "task.slip: nan is not a probability"),
-    ({"exclude": 3}, "task.exclude: 3 is not the path of a problem file"),
+    ({"slip": 1.5}, "task.slip: must be between 0 and 1, found 1.5"),
+    ({"flip": "no"}, "task.flip: expected a number, found the text 'no'"),
+    ({"slip": float("nan")}, "task.slip: expected a finite number, found nan"),
+    ({"exclude": 3}, "task.exclude: expected text, found the whole number 3"),
     ({"exclude": "/no/such.jsonl"}, "task.exclude: /no/such.jsonl: no such file"),
 ]
 

@@ -153,8 +153,8 @@ def test_nothing_seen_is_longer_than_is_said(steps):
     ("options", "message"),
     [
         ({"retry": True}, "task.retry: only an actor that acts step by step can try again"),
-        ({"stepwise": 1}, "task.stepwise: expected true or false, found 1"),
-        ({"stepwise": True, "retry": "yes"}, "task.retry: expected true or false, found 'yes'"),
+        ({"stepwise": 1}, "task.stepwise: expected true or false, found the whole number 1"),
+        ({"stepwise": True, "retry": "yes"}, "task.retry: expected true or false, found the text 'yes'"),
     ],
 )
 def test_bad_options(options, message):

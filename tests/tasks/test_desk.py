@@ -12,7 +12,8 @@ from conftest import opened
 from forethought.core.errors import RecipeError
 from forethought.core.types import Task
 from forethought.recipe.schema import TaskSpec
-from forethought.tasks.desk.taskset import ROOT, VOID, Desk, Goal, depths
+from forethought.tasks.desk.screens import ROOT, VOID, Goal, depths
+from forethought.tasks.desk.taskset import Desk
 from forethought.tasks.families import build
 
 KINDS = {
@@ -425,14 +426,14 @@ def test_noise_comes_from_the_episodes_own_generator():
         ((1,), {"widget": 4}, "task.widget: unknown option of desk 'widget'; did you mean 'widgets'?"),
         ((1,), {"widgets": 25}, "task.widgets: 2 to 24 widgets have names, found 25"),
         ((1,), {"widgets": 1}, "task.widgets: 2 to 24 widgets have names, found 1"),
-        ((1,), {"widgets": "ten"}, "task.widgets: expected int, found 'ten'"),
-        ((1,), {"widgets": True}, "task.widgets: expected int, found True"),
-        ((1,), {"stepwise": 1}, "task.stepwise: expected bool, found 1"),
+        ((1,), {"widgets": "ten"}, "task.widgets: expected a whole number, found the text 'ten'"),
+        ((1,), {"widgets": True}, "task.widgets: expected a whole number, found the truth value true"),
+        ((1,), {"stepwise": 1}, "task.stepwise: expected true or false, found the whole number 1"),
         ((1,), {"parents": 3}, "task.parents: a widget lists 1 or 2 parents, found 3"),
         ((1,), {"parents": 2, "dead": 10}, "task.dead: 0 to 9 widgets can hang from void, found 10"),
-        ((1,), {"slip": 1.5}, "task.slip: a probability from 0 to 1 is needed, found 1.5"),
-        ((1,), {"flip": -0.1}, "task.flip: a probability from 0 to 1 is needed, found -0.1"),
-        ((1,), {"bushiness": float("nan")}, "task.bushiness: a probability from 0 to 1 is needed, found nan"),
+        ((1,), {"slip": 1.5}, "task.slip: must be between 0 and 1, found 1.5"),
+        ((1,), {"flip": -0.1}, "task.flip: must be between 0 and 1, found -0.1"),
+        ((1,), {"bushiness": float("nan")}, "task.bushiness: expected a finite number, found nan"),
     ],
 )
 def test_a_bad_option_is_named(levels, options, message):

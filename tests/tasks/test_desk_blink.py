@@ -7,7 +7,8 @@ import pytest
 from forethought.core.types import Task
 from forethought.interface.result import Refusal
 from forethought.tasks.desk.blink import mistake
-from forethought.tasks.desk.taskset import Desk, Goal
+from forethought.tasks.desk.screens import Goal
+from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.blink_think_link import demonstration
 
 TAGS = {"plan": "think", "act": "link"}

@@ -123,27 +123,31 @@ def test_through_a_recipes_table(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train": None}, "task.train: missing; expected a file or a split of the hub"),
-        ({"train": 3}, "task.train: 3; expected a file or a split of the hub"),
+        ({"train": None}, "task.train: missing; math needs it"),
+        ({"train": 3}, "task.train: expected text, found the whole number 3"),
+        ({"train": ""}, "task.train: ''; expected a file or a split of the hub"),
         ({"train": "no.jsonl"}, "task.train: no.jsonl: no such file"),
         ({"eval": ()}, "task.eval: an empty list"),
         ({"eval": None}, "task.eval: missing"),
-        ({"eval": ("a.jsonl", 3)}, "task.eval: 3; expected"),
+        ({"eval": ("a.jsonl", 3)}, "task.eval.1: expected text, found the whole number 3"),
         ({"eval": "no.jsonl"}, "task.eval: no.jsonl: no such file"),
-        ({"grader": "exat"}, "task.grader: unknown grader 'exat'; did you mean 'exact'?"),
-        ({"grader": 3}, "task.grader: unknown grader '3'"),
-        ({"graded": "no"}, "task.graded: 'no'; expected true or false"),
-        ({"fields": "problem"}, "task.fields: 'problem'; expected a table"),
-        ({"fields": {"problem": 3}}, "task.fields.problem: 3; expected the name of a field"),
+        ({"grader": "exat"}, "task.grader: unknown choice 'exat'; did you mean 'exact'?"),
+        (
+            {"grader": 3},
+            "task.grader: expected one of 'auto', 'exact', 'math-verify', found the whole number 3",
+        ),
+        ({"graded": "no"}, "task.graded: expected true or false, found the text 'no'"),
+        ({"fields": "problem"}, "task.fields: expected a table, found the text 'problem'"),
+        ({"fields": {"problem": 3}}, "task.fields.problem: expected text, found the whole number 3"),
         ({"fields": {"problem": "tsk"}}, "task.train: "),
-        ({"budgets": {"plan": 1}}, "task.budgets.plan: 1 is not a number of tokens, at least 2"),
+        ({"budgets": {"plan": 1}}, "task.budgets.plan: must be at least 2, found 1"),
         ({"budgets": {"think": 9}}, "task.budgets.think: unknown role 'think'"),
-        ({"tags": {"act": "do"}}, "task.tags.act: unknown tag of task math 'act'"),
+        ({"tags": {"act": "do"}}, "task.tags.act: unknown tag 'act'"),
         ({"tags": {"plan": "think"}}, "task.tags: two sections share a tag"),
-        ({"system": 3}, "task.system: 3 is not a text"),
+        ({"system": 3}, "task.system: expected text, found the whole number 3"),
         ({"overlap": 0}, "task.overlap: 0 is not a share above 0 and at most 1"),
-        ({"overlap": True}, "task.overlap: True is not a share"),
-        ({"trian": "x"}, "task.trian: unknown option of task math 'trian'; did you mean 'train'?"),
+        ({"overlap": True}, "task.overlap: expected a number, found the truth value true"),
+        ({"trian": "x"}, "task.trian: unknown option of math 'trian'; did you mean 'train'?"),
     ],
 )
 def test_options_that_cannot_be_had(made, options, message):
@@ -398,16 +402,22 @@ def test_a_public_set_is_cut_to_what_can_be_shown(made, tmp_path):
 @pytest.mark.parametrize(
     ("demos", "message"),
     [
-        (7, "task.demos: 7; expected a file"),
+        (7, "task.demos: expected text or a table, found the whole number 7"),
         ("", "task.demos: ''; expected a file"),
         ({}, "task.demos.source: missing"),
         (
             {"source": "a.jsonl", "mots": 1},
-            "task.demos.mots: unknown setting of demos 'mots'; did you mean 'most'",
+            "task.demos.mots: unknown option of demos 'mots'; did you mean 'most'",
         ),
-        ({"source": "a.jsonl", "most": -1}, "task.demos.most: -1 is not a number of at least 0"),
-        ({"source": "a.jsonl", "longest": True}, "task.demos.longest: True is not a number"),
-        ({"source": "a.jsonl", "skip": "yes"}, "task.demos.skip: 'yes'; expected true or false"),
+        ({"source": "a.jsonl", "most": -1}, "task.demos.most: must be at least 0, found -1"),
+        (
+            {"source": "a.jsonl", "longest": True},
+            "task.demos.longest: expected a whole number, found the truth value true",
+        ),
+        (
+            {"source": "a.jsonl", "skip": "yes"},
+            "task.demos.skip: expected true or false, found the text 'yes'",
+        ),
         ({"source": "nowhere.jsonl"}, "task.demos: nowhere.jsonl: no such file"),
     ],
 )
@@ -425,7 +435,7 @@ def test_training_problems_that_repeat_test_problems_can_be_left_out(made, tmp_p
     assert taskset.notes == ["2 training problems repeat a test problem and are left out"]
     with pytest.raises(RecipeError, match="shown/5 repeats"):
         made(demos=write(tmp_path / "shown.jsonl", [*SHOWN, repeated]))
-    with pytest.raises(RecipeError, match="task.repeats: unknown way to treat repeated problems 'keep'"):
+    with pytest.raises(RecipeError, match="task.repeats: unknown choice 'keep'"):
         made(repeats="keep")
     with pytest.raises(RecipeError, match="task.train: every training problem repeats a test problem"):
         made(training=[repeated], repeats="drop")

@@ -230,7 +230,7 @@ def test_a_grader_of_ones_own_gives_partial_credit(data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"promt": "{q}"}, r"task\.promt: unknown option of task text 'promt'.*did you mean 'prompt'"),
+        ({"promt": "{q}"}, r"task\.promt: unknown option of text 'promt'.*did you mean 'prompt'"),
         (
             {"prompt": "{queston}"},
             r"task\.train: .*data\.jsonl:1: unknown column 'queston'.*did you mean 'question'",
@@ -239,27 +239,27 @@ def test_a_grader_of_ones_own_gives_partial_credit(data, tmp_path):
         ({"prompt": "{question} }"}, r"task\.prompt: .*Single '}'.*written twice"),
         ({"prompt": "{}"}, r"task\.prompt: .*the name of a column, found ''"),
         ({"prompt": "{question!r}"}, r"task\.prompt: .*the name of a column"),
-        ({"prompt": ""}, r"task\.prompt: '' is not a text"),
+        ({"prompt": ""}, r"task\.prompt: is empty"),
         ({"answer": "gold"}, r"unknown column 'gold'"),
         ({"answer": ""}, r"task\.grader: 'number' compares with an answer"),
         (
             {"grader": "nunber"},
             r"task\.grader: unknown grader 'nunber'.*did you mean 'number'.*or file\.py:name",
         ),
-        ({"plan": "yes"}, r"task\.plan: unknown way to plan 'yes'"),
+        ({"plan": "yes"}, r"task\.plan: unknown choice 'yes'"),
         ({"messages": "source"}, r"task\.messages: .*not both"),
         ({"shots": 99}, r"task\.shots: 99 examples of 20 problems leave none"),
-        ({"shots": -1}, r"task\.shots: -1"),
+        ({"shots": -1}, r"task\.shots: must be at least 0, found -1"),
         ({"shots": 1, "plan": "tags"}, r"task\.shots: .*an example needs a plan"),
         ({"held_out": 1}, r"task\.held_out: 1 is not a share"),
-        ({"budgets": {"act": 0}}, r"task\.budgets\.act: 0"),
+        ({"budgets": {"act": 0}}, r"task\.budgets\.act: must be at least 1, found 0"),
         ({"budgets": {"acts": 8}}, r"task\.budgets\.acts: unknown role"),
         ({"tags": {"think": "t"}}, r"task\.tags\.think: unknown tag"),
-        ({"chat": "no"}, r"task\.chat: 'no'; expected true or false"),
+        ({"chat": "no"}, r"task\.chat: expected true or false, found the text 'no'"),
         ({"level": "source"}, r"data\.jsonl:1: column 'source' is a level"),
         ({"train": ""}, r"task\.train: ''; expected a file"),
-        ({"eval": 3}, r"task\.eval: 3; expected a file"),
-        ({"most": "all"}, r"task\.most: 'all'"),
+        ({"eval": 3}, r"task\.eval: expected text or a list, found the whole number 3"),
+        ({"most": "all"}, r"task\.most: expected a whole number, found the text 'all'"),
     ],
 )
 def test_options_that_cannot_be_had(data, options, said):

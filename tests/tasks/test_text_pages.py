@@ -11,9 +11,10 @@ import pytest
 
 from forethought.recipe.check import check
 from forethought.recipe.convert import from_dict
+from forethought.recipe.options import names
+from forethought.recipe.options.texts import Text as Table
 from forethought.recipe.speaking import roles_of
 from forethought.tasks.text.graders import GRADERS
-from forethought.tasks.text.options import NAMES
 from forethought.tasks.text.taskset import Text
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -66,4 +67,4 @@ def test_the_page_of_a_minute_runs_as_it_stands(tmp_path, monkeypatch):
 
 def test_the_page_names_every_option_and_every_grader():
     text = (DOCS / "text.md").read_text()
-    assert [name for name in (*NAMES, *GRADERS) if f"`{name}`" not in text] == []
+    assert [name for name in (*names(Table), *GRADERS) if f"`{name}`" not in text] == []

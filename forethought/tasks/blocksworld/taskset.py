@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface.result import Parsed, Refusal, accepted, verdict
-from forethought.recipe.options import names
+from forethought.recipe.options.reading import read
 from forethought.recipe.options.words import Blocksworld as Table
+from forethought.recipe.ranges import within
 from forethought.tasks.base import Split
 from forethought.tasks.blocksworld import classes as pools
 from forethought.tasks.blocksworld import critic, words
@@ -34,12 +35,11 @@ from forethought.tasks.blocksworld.files import (
 )
 from forethought.tasks.blocksworld.problem import Problem, class_hash, solve
 from forethought.tasks.blocksworld.strips import Step
-from forethought.tasks.blocksworld.wordings import WORDINGS, Wording
+from forethought.tasks.blocksworld.wordings import WORDINGS
 from forethought.tasks.guided import Guided
 
 SPARE_MOVES = 2  # by which a plan may be longer than the best before its words run out
 TOP_DEFAULT_LEVEL = 16  # 18 and 20 exist over 6 blocks and must be asked for
-OPTIONS = names(Table)
 
 
 class Blocksworld(Guided):
@@ -55,21 +55,28 @@ class Blocksworld(Guided):
     opens = {"plan": words.PLAN}
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
-        for key in options:
-            if key not in OPTIONS:
-                raise RecipeError(f"task.{key}", unknown("option of task blocksworld", key, OPTIONS))
-        self.blocks = _block_numbers(options.get("blocks", (4, 5)))
-        self.stepwise, self.retry = _flag("stepwise", options), _flag("retry", options)
+        said = read(Table, options)
+        if not said.blocks or not set(said.blocks) <= set(pools.BLOCKS):
+            raise RecipeError(
+                "task.blocks", f"{list(said.blocks)} is not a list of numbers among {list(pools.BLOCKS)}"
+            )
+        self.blocks = tuple(sorted(set(said.blocks)))
+        self.stepwise, self.retry, self.slip, self.flip = said.stepwise, said.retry, said.slip, said.flip
         if self.retry and not self.stepwise:
             raise RecipeError(
                 "task.retry", "only an actor that acts step by step can try again: add stepwise = true"
             )
-        self.wording = _wording(options.get("wording", "towers"), self.stepwise)
-        self.told = self.wording.told if _flag("told", options) else ""
-        self.slip = _probability("slip", options.get("slip", 0.0))
-        self.flip = _probability("flip", options.get("flip", 0.0))
-        self.critic = _flag("critic", options)
-        self.excluded = held_out() | _excluded(options.get("exclude", ""))
+        if self.stepwise and said.wording != "towers":
+            raise RecipeError(
+                "task.wording",
+                f'{said.wording!r} has no words for what is seen between acts; take "towers" with stepwise',
+            )
+        self.wording = WORDINGS[said.wording]
+        self.told = self.wording.told if said.told else ""
+        within("task.slip", self.slip, 0, 1)
+        within("task.flip", self.flip, 0, 1)
+        self.critic = said.critic
+        self.excluded = held_out() | _excluded(said.exclude)
         self._pools: dict[Split, list[pools.Pool]] = {}
         self.levels = self._checked_levels(levels)
         # two moves to spare: one is at most 3 words of a plan (on x y) and 6 of acts (unstack x y stack x z)
@@ -316,46 +323,7 @@ def _difference(expected: Sequence[Step], found: Sequence[Step]) -> str:
     return f"the plan asks for {len(expected)} steps, found {len(found)}"
 
 
-def _block_numbers(value: object) -> tuple[int, ...]:
-    numbers = list(value) if isinstance(value, list | tuple) else []
-    if not numbers or not all(type(n) is int and n in pools.BLOCKS for n in numbers):
-        raise RecipeError(
-            "task.blocks",
-            f"{value!r} is not a list of block numbers among {list(pools.BLOCKS)}, such as [4, 5]",
-        )
-    return tuple(sorted(set(numbers)))
-
-
-def _flag(key: str, options: Mapping[str, object]) -> bool:
-    value = options.get(key, False)
-    if not isinstance(value, bool):
-        raise RecipeError(f"task.{key}", f"expected true or false, found {value!r}")
-    return value
-
-
-def _wording(name: object, stepwise: bool) -> Wording:
-    if not isinstance(name, str) or name not in WORDINGS:
-        raise RecipeError("task.wording", unknown("wording", str(name), WORDINGS))
-    if stepwise and name != "towers":
-        raise RecipeError(
-            "task.wording",
-            f'{name!r} has no words for what is seen between acts; take "towers" with stepwise',
-        )
-    return WORDINGS[name]
-
-
-def _probability(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise RecipeError(f"task.{key}", f"{value!r} is not a probability; write a number from 0 to 1")
-    return float(value)
-
-
-def _excluded(path: object) -> frozenset[str]:
-    if not isinstance(path, str):
-        raise RecipeError(
-            "task.exclude",
-            f'{path!r} is not the path of a problem file; write a text such as "problems.jsonl"',
-        )
+def _excluded(path: str | None) -> frozenset[str]:
     try:
         return frozenset(classes_in([path])) if path else frozenset()
     except UserError as error:

@@ -162,13 +162,10 @@ class JsonPlans:
         return list(dict.fromkeys(word for plan in plans for word in plan.split()))
 
 
-PLANS = ("words", "path", "json")
-
-
 def plans_of(
     kind: str, names: tuple[str, ...], root: str, values: tuple[str, ...], tags: Tags, most: int
 ) -> WordPlans | JsonPlans:
-    """The language of that name, one of PLANS, for paths of at most `most` widgets."""
+    """The language of that name, for paths of at most `most` widgets."""
     if kind == "json":
         return JsonPlans(names, root, values, tags, most)
     return (PathPlans if kind == "path" else WordPlans)(names, tags, most)

@@ -22,43 +22,40 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
-from forethought.core.errors import RecipeError, UserError, unknown
-from forethought.core.types import Outcome, Task, Turn, Verdict
-from forethought.envs.base import Environment
+from forethought.core.errors import RecipeError
+from forethought.core.types import Task, Turn, Verdict
 from forethought.interface.result import Refusal, accepted, verdict
 from forethought.interface.tags import Tags
-from forethought.recipe.options import defaults
+from forethought.recipe.options import names
+from forethought.recipe.options.reading import read
 from forethought.recipe.options.words import Desk as Table
+from forethought.recipe.ranges import within
 from forethought.tasks.base import Split
 from forethought.tasks.desk.blink import Looks, mistake
-from forethought.tasks.desk.plans import PLANS, Plan, plans_of
+from forethought.tasks.desk.environment import DeskEnvironment
+from forethought.tasks.desk.plans import Plan, plans_of
+from forethought.tasks.desk.screens import (
+    GRID,
+    NAMES,
+    ROOT,
+    SLIPPED,
+    VOID,
+    Goal,
+    Screens,
+    depths,
+    observe,
+    shortest_path,
+)
 from forethought.tasks.desk.told import told
 from forethought.tasks.guided import Guided
+from forethought.tasks.sections import named
 
-NAMES = tuple("abcdefghijklmnopqrstuvwx")
-GRID = 10
-SLIPPED = "<obs> </obs>"  # what a click shows that has opened nothing
 VALUES = tuple(f"v{i}" for i in range(8))
-ROOT, VOID = "desk", "void"
-OPTIONS = defaults(Table)
 EVAL_SHARE = 32  # of 256 hash values of a screen: one screen in eight is held out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """What the verifier knows: every widget's listed parents and cell, the goal and its value."""
-
-    parents: Mapping[str, tuple[str, ...]]
-    cells: Mapping[str, tuple[str, str]]
-    goal: str
-    value: str
-    slips: frozenset[int] = frozenset()  # clicks of the way there that a demonstration shows to slip once
 
 
 class Desk(Guided):
@@ -66,7 +63,7 @@ class Desk(Guided):
     it does not have."""
 
     name = "desk"
-    widgets: int  # the options, as `OPTIONS` has their defaults
+    widgets: int  # the options
     bushiness: float
     parents: int
     dead: int
@@ -78,18 +75,13 @@ class Desk(Guided):
     tags: Tags
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
-        for key in options:
-            if key not in OPTIONS:
-                raise RecipeError(f"task.{key}", unknown("option of desk", key, OPTIONS))
-        for key, default in OPTIONS.items():
-            value = options.get(key, default)
-            if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
-                raise RecipeError(f"task.{key}", f"expected {type(default).__name__}, found {value!r}")
+        said = read(Table, options)
+        for key in names(Table):
             if key not in ("tags", "told"):
-                setattr(self, key, value)
+                setattr(self, key, getattr(said, key))
         self._check_ranges()
-        self.tags = _tags(options.get("tags", {}))
-        if options.get("told", False):
+        self.tags = _tags(said.tags)
+        if said.told:
             self.told = told(self.plans, self.parents, self.stepwise, ROOT, self.tags)
         deepest = 7 if not self.stepwise else 6
         self.levels = levels or (1, 2, 3, 4, 5)
@@ -100,6 +92,13 @@ class Desk(Guided):
                     f"desk has levels 1 to {deepest} and needs a widget for each; found {level}",
                 )
         self.depth = max(self.levels)
+        self.screens = Screens(
+            widgets=self.widgets,
+            bushiness=self.bushiness,
+            parents=self.parents,
+            dead=self.dead,
+            depth=self.depth,
+        )
         self.stops = {role: self.tags.close(role) for role in ("plan", "act")}
         self.opens = {"plan": self.tags.open("plan")}
         longest = self.depth if self.parents == 1 else self.widgets
@@ -121,16 +120,11 @@ class Desk(Guided):
                 "task.dead", f"0 to {self.widgets - 1} widgets can hang from void, found {self.dead}"
             )
         for key in ("bushiness", "slip", "flip"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise RecipeError(
-                    f"task.{key}", f"a probability from 0 to 1 is needed, found {getattr(self, key)}"
-                )
+            within(f"task.{key}", getattr(self, key), 0, 1)
         if self.retry and not self.stepwise:
             raise RecipeError(
                 "task.retry", "only an actor that acts step by step can try again: add stepwise = true"
             )
-        if self.plans not in PLANS:
-            raise RecipeError("task.plans", unknown("language of plans", self.plans, PLANS))
 
     def vocabulary(self) -> list[str]:
         """Every word that a task, plan, action or observation can contain."""
@@ -147,7 +141,7 @@ class Desk(Guided):
             if level not in self.levels:
                 raise RecipeError("levels", f"desk was set up for levels {list(self.levels)}, found {level}")
         while True:  # the split is a property of the screen: seeds cannot mix them
-            parents, cells, context = self._screen(rng)
+            parents, cells, context = self.screens.draw(rng)
             digest = hashlib.blake2b(context.encode(), digest_size=8).digest()
             if (digest[0] < EVAL_SHARE) == (split == "eval"):
                 break
@@ -168,63 +162,6 @@ class Desk(Guided):
                 )
             )
         return tasks
-
-    def _screen(
-        self, rng: random.Random
-    ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, str]], str]:
-        names = rng.sample(NAMES, self.widgets)
-        dead = names[self.widgets - self.dead :] if self.parents == 2 else []
-        live = names[: self.widgets - len(dead)]
-        first: dict[str, str] = {}
-        depth: dict[str, int] = {}
-        for i, name in enumerate(live):  # a chain to the deepest level first, the rest hang anywhere
-            open_to = [m for m in live[:i] if depth[m] < self.depth]
-            if i < self.depth:
-                parent = live[i - 1] if i else ROOT
-            else:
-                parent = rng.choice(open_to) if open_to and rng.random() < self.bushiness else ROOT
-            first[name], depth[name] = parent, 1 + depth.get(parent, 0)
-        for i, name in enumerate(dead):
-            first[name] = rng.choice([VOID, *dead[:i]])
-        parents: dict[str, tuple[str, ...]] = (
-            {n: (first[n],) for n in names}
-            if self.parents == 1
-            else self._second(rng, live, dead, first, depth)
-        )
-        cells = {
-            n: (f"x{c // GRID}", f"y{c % GRID}")
-            for n, c in zip(names, rng.sample(range(GRID * GRID), len(names)), strict=True)
-        }
-        order = rng.sample(names, len(names))
-        context = " ".join(" ".join((n, *parents[n], *cells[n])) for n in order)
-        return parents, cells, context
-
-    def _second(
-        self,
-        rng: random.Random,
-        live: Sequence[str],
-        dead: Sequence[str],
-        first: Mapping[str, str],
-        depth: Mapping[str, int],
-    ) -> dict[str, tuple[str, ...]]:
-        """A second parent each: another live widget at the same depth as the first (another way) or a dead
-        one (a dead end).
-
-        Same depth keeps the level of every goal what the chain made it.
-        """
-        parents = {}
-        for name in [*live, *dead]:
-            same = (
-                [m for m in live if m not in (first[name], name) and depth[m] == depth[name] - 1]
-                if name in depth
-                else []
-            )
-            ends = [m for m in dead if m not in (first[name], name)] or [VOID]
-            if name in dead:
-                ends = [VOID]
-            other = rng.choice(same) if same and rng.random() < 0.5 else rng.choice(ends)
-            parents[name] = tuple(rng.sample([first[name], other], 2))
-        return parents
 
     # ---- oracle
 
@@ -351,111 +288,7 @@ class Desk(Guided):
         )
 
 
-class DeskEnvironment(Environment):
-    """The simulator: a click must hit a widget with an open parent; the first that does not ends the episode.
-
-    The widget's name in an act is a comment for the reader of traces: only coordinates count.
-    """
-
-    def __init__(
-        self, state: Goal, stepwise: bool, retry: bool, turns: int, stop: str, slip: float, flip: float
-    ):
-        self.state, self.stepwise, self.retry, self.turns, self.stop = state, stepwise, retry, turns, stop
-        self.slip, self.flip = slip, flip
-        self.open = {ROOT}
-        self.by_cell = {cell: name for name, cell in state.cells.items()}
-        self.taken = 0
-
-    def reset(self, task: Task, seed: int) -> None:
-        """Seed the noise; there is no first observation."""
-        if self.slip or self.flip:  # else nothing is drawn, and a generator takes longer than a step
-            self.rng = random.Random(seed)
-
-    def step(self, action: str) -> Outcome:
-        """Make the clicks in `action` in order; a wrong one ends the episode unless the taskset lets it
-        retry."""
-        self.taken += 1
-        words = action.split()
-        if not words or words[-1] != self.stop:
-            return self._end(False, f"the acting does not end with {self.stop}")
-        words = words[:-1]
-        last = None
-        while len(words) >= 3:
-            last = self.by_cell.get((words[1], words[2]))
-            reason = self._click(last, words[1], words[2])
-            if reason and self.retry and self.taken < self.turns:
-                return Outcome(done=False, observation=SLIPPED, reason=reason)
-            if reason:
-                return self._end(False, reason)
-            words = words[3:]
-        if self.stepwise and not words and last is not None and self.taken < self.turns:
-            return Outcome(done=False, observation=observe(self.state, last))
-        if last != self.state.goal:
-            clicked = f"the last click was on {last}" if last else "nothing was clicked"
-            return self._end(False, f"{clicked}, the goal is {self.state.goal}")
-        if words != [self.state.value]:
-            return self._end(
-                False, f"the value set was {' '.join(words)!r}, the goal's is {self.state.value!r}"
-            )
-        return self._end(True, "")
-
-    def _click(self, name: str | None, x: str, y: str) -> str:
-        if name is None:
-            return f"nothing is at {x} {y}"
-        if not self.open.intersection(self.state.parents[name]):
-            return f"{name} was clicked before {' or '.join(self.state.parents[name])} was open"
-        if self.slip and self.rng.random() < self.slip:
-            return f"the click on {name} slipped"
-        self.open.add(name)
-        return ""
-
-    def _end(self, success: bool, reason: str) -> Outcome:
-        if self.flip and self.rng.random() < self.flip:
-            return Outcome(done=True, success=not success, reason=f"flipped verdict ({reason or 'success'})")
-        return Outcome(done=True, success=success, reason=reason)
-
-
-def _tags(names: Any) -> Tags:
-    for key in names:
-        if key not in ("plan", "act"):
-            raise RecipeError(f"task.tags.{key}", unknown("tag of desk", key, ("plan", "act")))
-    if "obs" in names.values():
+def _tags(said: Mapping[str, str]) -> Tags:
+    if "obs" in said.values():
         raise RecipeError("task.tags", "'obs' is the tag of observations; give plan and act other names")
-    try:
-        return Tags({"plan": "plan", "act": "act", **names})
-    except UserError as error:
-        raise RecipeError("task.tags", str(error)) from None
-
-
-def observe(state: Goal, opened: str) -> str:
-    """What a click shows: the widgets that list the opened one as a parent, with their cells."""
-    shown = [" ".join((n, *state.cells[n])) for n, ps in state.parents.items() if opened in ps]
-    return " ".join(["<obs>", *shown, "</obs>"])
-
-
-def depths(parents: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """Clicks needed to reach each widget from the desk; widgets that cannot be reached are absent."""
-    below: dict[str, list[str]] = {}
-    for name, listed in parents.items():
-        for parent in listed:
-            below.setdefault(parent, []).append(name)
-    depth, queue = {ROOT: 0}, deque([ROOT])
-    while queue:
-        at = queue.popleft()
-        for name in below.get(at, ()):
-            if name not in depth:
-                depth[name] = depth[at] + 1
-                queue.append(name)
-    del depth[ROOT]
-    return depth
-
-
-def shortest_path(parents: Mapping[str, tuple[str, ...]], goal: str) -> tuple[str, ...]:
-    """From the goal up to a top-level widget, through the parents nearest to the desk (ties: the first
-    listed)."""
-    depth, path = depths(parents) | {ROOT: 0}, [goal]
-    while True:
-        parent = min((p for p in parents[path[-1]] if p in depth), key=lambda p: depth[p])
-        if parent == ROOT:
-            return tuple(path)
-        path.append(parent)
+    return named(said, ("plan", "act"), lambda **names: Tags({"plan": "plan", "act": "act", **names}))

@@ -26,9 +26,8 @@ def told(plans: str, parents: int, stepwise: bool, root: str, tags: Tags) -> str
         "value. "
     )
     return (
-        f"A screen shows widgets. Each is listed with its name, {listed}, and its place as x and y. "
-        f"A widget that hangs from {root} can be clicked at once, any other only after {opened}. "
-        "GOAL names the widget to reach and the value to set. "
-        f"First write the plan: {PLANS[plans].format(root=root)}. End it with {tags.close('plan')}. "
-        f"{act}End with {tags.close('act')}."
+        f"A screen shows widgets. Each is listed with its name, {listed}, and its place as x and y. A widget "
+        f"that hangs from {root} can be clicked at once, any other only after {opened}. GOAL names the "
+        f"widget to reach and the value to set. First write the plan: {PLANS[plans].format(root=root)}. End "
+        f"it with {tags.close('plan')}. {act}End with {tags.close('act')}."
     )

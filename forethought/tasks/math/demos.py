@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from forethought.core.errors import RecipeError, UserError, unknown
+from forethought.core.errors import UserError
+from forethought.recipe.options.reading import read as read_table
+from forethought.recipe.ranges import at_least
 from forethought.tasks.math.files import Record, read
-
-KEYS = ("source", "fields", "only", "skip", "longest", "most")
+from forethought.tasks.text.options import need_sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,8 @@ class Demos:
     `most`: problems to take, in order, 0: all."""
 
     source: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-    only: Mapping[str, object] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+    only: dict[str, Any] = field(default_factory=dict)
     skip: bool = False
     longest: int = 0
     most: int = 0
@@ -58,31 +60,16 @@ class Demos:
         )
 
 
-def read_demos(value: object, fields: Mapping[str, str]) -> Demos | None:
+def read_demos(value: str | Mapping[str, Any] | None, fields: dict[str, str]) -> Demos | None:
     """The task option `demos`: None where it is absent, a source (with the task's own `fields`), or a table.
     RecipeError with the address of what cannot be had."""
     if value is None:
         return None
-    if isinstance(value, str) and value:
-        return Demos(source=value, fields=fields)
-    if not isinstance(value, Mapping):
-        raise RecipeError(
-            "task.demos", f"{value!r}; expected a file, a split of the hub, or a table with a source"
-        )
-    for key in value:
-        if key not in KEYS:
-            raise RecipeError(f"task.demos.{key}", unknown("setting of demos", key, KEYS))
-    for key, kind, expected in (
-        ("source", str, "a file or a split of the hub"),
-        ("fields", Mapping, "a table of names"),
-        ("only", Mapping, "a table of values"),
-        ("skip", bool, "true or false"),
-    ):
-        if key in value and (not isinstance(value[key], kind) or value[key] == ""):
-            raise RecipeError(f"task.demos.{key}", f"{value[key]!r}; expected {expected}")
-    if "source" not in value:
-        raise RecipeError("task.demos.source", "missing; expected a file or a split of the hub")
-    for key in ("longest", "most"):
-        if type(value.get(key, 0)) is not int or value.get(key, 0) < 0:
-            raise RecipeError(f"task.demos.{key}", f"{value[key]!r} is not a number of at least 0")
-    return Demos(**value)
+    if isinstance(value, Mapping):
+        said = read_table(Demos, value, "task.demos")
+    else:
+        said = Demos(source=value, fields=fields)
+    need_sources(demos=[said.source])
+    at_least("task.demos.longest", said.longest, 0)
+    at_least("task.demos.most", said.most, 0)
+    return said

@@ -23,7 +23,7 @@ class MeasuredMath(Math):
     executes_plans = False  # a verdict on a plan is one on its form
 
     def _checked_levels(self, levels: Sequence[int]) -> tuple[int, ...]:
-        if self._options.train and self._options.eval:
+        if self._options.table.train and self._options.eval:
             return super()._checked_levels(levels)
         found = sorted(self._pools["eval"])
         if self._options.eval and (missing := sorted(set(levels) - set(found))):

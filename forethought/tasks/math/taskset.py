@@ -52,10 +52,10 @@ class Math(Problems):
         self._read = Turns(said.tags, said.budgets["plan"])
         self._options = said
         self.notes = []
-        self._train = self._tasks("train", [said.train] if said.train else [])
+        self._train = self._tasks("train", [said.table.train] if said.table.train else [])
         self._demos = self._of_demos(said.demos) if said.demos else self._train
         evaluated = self._tasks("eval", said.eval)
-        if said.repeats == "drop":
+        if said.table.repeats == "drop":
             self._drop_repeats(evaluated)
         self._need_apart(evaluated, "task.eval")
         self._sort(evaluated, levels)
@@ -92,14 +92,14 @@ class Math(Problems):
         return self._named(demos.source, records)
 
     def _records(self, source: str) -> list[Record]:
-        return read(source, self._options.fields)
+        return read(source, self._options.table.fields)
 
     def _task(self, name: str, record: Record) -> Task:
         said = [self.system, record.problem] if self.system else [record.problem]
         return Task(
             id=name,
             taskset=self.name,
-            level=record.level if self._options.graded else 0,
+            level=record.level if self._options.table.graded else 0,
             context="",
             prompt="\n\n".join(said) + "\n\n",
             state=record,
@@ -107,7 +107,7 @@ class Math(Problems):
 
     def _repeats(self, tested: Sequence[Task]) -> list[Overlap]:
         trained = {t.id: t.state.problem for t in (*self._train, *self._demos)}
-        return overlap(trained, {t.id: t.state.problem for t in tested}, self._options.overlap)
+        return overlap(trained, {t.id: t.state.problem for t in tested}, self._options.table.overlap)
 
     # --- demonstrations ---
 

@@ -92,15 +92,15 @@ class Own:
         return ""
 
 
-def grader_of(name: object) -> Grader | Own:
+def grader_of(name: str) -> Grader | Own:
     """RecipeError at task.grader for one that does not exist or cannot be had."""
-    if isinstance(name, str) and name in GRADERS:
+    if name in GRADERS:
         try:
             return GRADERS[name]()
         except UserError as error:
             raise RecipeError("task.grader", str(error)) from None
-    if not isinstance(name, str) or not is_known("graders", name, GRADERS):
-        raise RecipeError("task.grader", f"{unknown('grader', str(name), GRADERS)}, or file.py:name")
+    if not is_known("graders", name, GRADERS):
+        raise RecipeError("task.grader", f"{unknown('grader', name, GRADERS)}, or file.py:name")
     function = find("graders", name, {}, "task.grader", "grader", again=True, more=GRADERS)
     if not callable(function):
         raise RecipeError("task.grader", f"{name} is no function, but {described(function)}")

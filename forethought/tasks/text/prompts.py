@@ -24,6 +24,8 @@ class Template:
     @classmethod
     def read(cls, text: str, where: str) -> Template:
         """RecipeError for a brace that stands alone, and for anything but a column's name between braces."""
+        if not text:
+            raise RecipeError(where, "is empty; write a column in braces, such as {question}")
         try:
             found = [
                 (said, name, spec, conversion) for said, name, spec, conversion in Formatter().parse(text)

@@ -34,7 +34,8 @@ class Record:
 def records_of(source: str, said: Options) -> list[Record]:
     """The problems of a source, in order. UserError with file and line for a row that is none."""
     found = [
-        _record(row, where, number, said) for number, (where, row) in enumerate(rows_of(source, said.most), 1)
+        _record(row, where, number, said)
+        for number, (where, row) in enumerate(rows_of(source, said.table.most), 1)
     ]
     if not found:
         raise UserError(f"{source}: no rows in it")
@@ -52,9 +53,9 @@ def _record(row: Any, where: str, number: int, said: Options) -> Record:
         messages=messages,
         answer=answer,
         columns=row,
-        solution=_optional(row, said.solution, where),
+        solution=_optional(row, said.table.solution or "", where),
         plan=_optional(row, said.plan_column, where),
-        level=_level(row, where, said.level),
+        level=_level(row, where, said.table.level or ""),
         where=where,
     )
 
@@ -66,14 +67,14 @@ def _asked(row: Mapping[str, Any], where: str, said: Options) -> tuple[str, Mess
     if said.prompt is not None:
         problem, messages = said.prompt.fill(row, where), ()
     else:
-        name = said.messages or next((name for name in ("prompt", "messages") if name in row), "")
+        name = said.table.messages or next((name for name in ("prompt", "messages") if name in row), "")
         if not name:
             raise UserError(
                 f'{where}: what is the prompt? Say task.prompt = "{{COLUMN}}" or task.messages = "COLUMN"; '
                 f"its columns are {', '.join(map(str, row)) or 'none'}"
             )
         value = value_of(row, name, where)
-        if isinstance(value, str) and not said.messages:
+        if isinstance(value, str) and not said.table.messages:
             problem, messages = text_of(value, name, where), ()
         else:
             messages = messages_of(value, name, where)
@@ -84,12 +85,12 @@ def _asked(row: Mapping[str, Any], where: str, said: Options) -> tuple[str, Mess
 
 
 def _answer(row: Mapping[str, Any], where: str, said: Options) -> str:
-    if not said.answer:
+    if not said.table.answer:
         return ""
-    value = value_of(row, said.answer, where)
+    value = value_of(row, said.table.answer, where)
     if value is None:
-        raise UserError(f"{where}: column {said.answer!r} holds no answer (null); leave the row out")
-    answer = _digits(text_of(value, said.answer, where))
+        raise UserError(f"{where}: column {said.table.answer!r} holds no answer (null); leave the row out")
+    answer = _digits(text_of(value, said.table.answer, where))
     if said.grader is not None and (why := said.grader.why_not(answer)):
         raise UserError(f"{where}: no answer can match {answer!r:.60}: {why}; mend it, or leave the row out")
     return answer

@@ -36,7 +36,7 @@ class Text(Problems):
 
     def __init__(self, levels: tuple[int, ...] = (), **options: object):
         said = self._options = read_options(options)
-        self.plans = said.plan != "none"
+        self.plans = said.table.plan != "none"
         self.notes = []
         self.judges = said.grader is not None
         self.executes_plans = False
@@ -45,12 +45,12 @@ class Text(Problems):
         self.budgets = dict(said.budgets) if self.plans else {"act": said.budgets["act"]}
         self._read = Turns(said.tags, said.budgets["plan"])
         self._examples: list[Record] = []
-        self._train = self._tasks("train", [said.train])
+        self._train = self._tasks("train", [said.table.train])
         self._examples = self._shots()
         self._train = [replace(task, prompt=self._prompt(task.state)) for task in self._train]
         evaluated = self._tasks("eval", said.eval) if said.eval else self._held_out()
         self._demos = self._train
-        if said.repeats == "drop":
+        if said.table.repeats == "drop":
             self._drop_repeats(evaluated)
         self._need_apart(evaluated, "task.eval")
         self._note_twins()
@@ -77,11 +77,11 @@ class Text(Problems):
         """A share of the training problems, drawn by what they say: equal prompts stay together."""
         keys = {task.id: seed_of("held out", task.state.problem) for task in self._train}
         order = sorted(set(keys.values()))
-        n = min(max(round(self._options.held_out * len(order)), 1), MOST_HELD_OUT)
+        n = min(max(round(self._options.table.held_out * len(order)), 1), MOST_HELD_OUT)
         if n >= len(order):
             raise RecipeError(
                 "task.train",
-                f"{self._options.train} has {len(order)} different prompts, too few to "
+                f"{self._options.table.train} has {len(order)} different prompts, too few to "
                 'hold some out for evaluation; give more, or name a file: eval = "FILE"',
             )
         kept = set(order[:n])
@@ -89,13 +89,13 @@ class Text(Problems):
         self._train = [task for task in self._train if keys[task.id] not in kept]
         self.notes.append(
             f"no task.eval: {len(held)} of the {len(held) + len(self._train)} problems of "
-            f"{self._options.train} are held out for evaluation"
+            f"{self._options.table.train} are held out for evaluation"
         )
         return held
 
     def _shots(self) -> list[Record]:
         """The worked examples; those taken from `train` are no longer trained on."""
-        shots = self._options.shots
+        shots = self._options.table.shots
         if isinstance(shots, str):
             try:
                 records = list(self._records(shots))
@@ -149,7 +149,7 @@ class Text(Problems):
 
     def messages(self, task: Task) -> list[dict[str, str]]:
         """What the model is told before its turn; [] where the recipe asks for plain text."""
-        if not self._options.chat:
+        if not self._options.table.chat:
             return []
         said = [{"role": "system", "content": self._options.system}] if self._options.system else []
         own = list(_conversation(task.state))

@@ -25,21 +25,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from forethought.core.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError
 from forethought.core.types import Outcome, Task, Turn, Verdict
 from forethought.envs.base import Environment
 from forethought.interface import chains, rewoo
 from forethought.interface.result import END, Parsed, Refusal, accepted, quoted_text, verdict
 from forethought.interface.uses import Use
-from forethought.recipe.options import defaults
+from forethought.recipe.options import names
+from forethought.recipe.options.reading import read
 from forethought.recipe.options.tools import Tools as Table
+from forethought.recipe.ranges import within
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.tools.calculator import Wrong, calculate
 from forethought.tasks.tools.problem import NAMES, SIGNS, Problem, drawn, sentence, spelled
 
 LOOK, BOOK, CALC, FINISH, NONE = "Look", "Book", "Calc", "Finish", "none"
 TOOLS = (LOOK, BOOK, CALC)
-OPTIONS = defaults(Table)
 DEEPEST = 8
 EVAL_SHARE = 32  # of 256 hash values of a problem: one in eight is held out
 LONGEST = 7  # digits of a value, at most
@@ -59,14 +60,9 @@ class Tools(Taskset):
     book: float
 
     def __init__(self, levels: Sequence[int] = (), **options: object):
-        for key in options:
-            if key not in OPTIONS:
-                raise RecipeError(f"task.{key}", unknown("option of tools", key, OPTIONS))
-        for key, default in OPTIONS.items():
-            value = options.get(key, default)
-            if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
-                raise RecipeError(f"task.{key}", f"expected {type(default).__name__}, found {value!r}")
-            setattr(self, key, value)
+        said = read(Table, options)
+        for key in names(Table):
+            setattr(self, key, getattr(said, key))
         self._check_ranges()
         self.has_plans = self.plans != "worked"
         self.levels = tuple(levels) or (1, 2, 3, 4)
@@ -90,16 +86,10 @@ class Tools(Taskset):
         self.observation = LONGEST
 
     def _check_ranges(self) -> None:
-        for key, known in (("plans", ("rewoo", "chain", "worked")), ("numbers", ("looked_up", "given"))):
-            if getattr(self, key) not in known:
-                raise RecipeError(f"task.{key}", unknown(f"value of {key}", getattr(self, key), known))
         if self.plans == "worked" and self.numbers != "given":
             raise RecipeError("task.plans", 'worked chains ask nobody; add numbers = "given"')
         for key, least, most in (("digits", 1, 4), ("spare", 0, 4), ("together", 0, 1), ("book", 0, 1)):
-            if not least <= getattr(self, key) <= most:
-                raise RecipeError(
-                    f"task.{key}", f"must be from {least} to {most}, found {getattr(self, key)}"
-                )
+            within(f"task.{key}", getattr(self, key), least, most)
 
     def vocabulary(self) -> list[str]:
         """Every word that a task, plan, action or observation can contain."""

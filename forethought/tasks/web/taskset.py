@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from forethought.core.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
 from forethought.core.scores import success_of
@@ -34,8 +34,9 @@ from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser, Window, program
 from forethought.interface.elements import ground
 from forethought.interface.result import Parsed, Refusal, verdict
-from forethought.recipe.options import defaults
+from forethought.recipe.options.reading import read as read_options
 from forethought.recipe.options.web import Web as Options
+from forethought.recipe.ranges import at_least
 from forethought.tasks.base import Split, Taskset
 from forethought.tasks.web import words
 from forethought.tasks.web.demonstrations import Shown, read
@@ -86,26 +87,14 @@ class Web(Taskset):
     origins = "task"
 
     def __init__(self, levels: Sequence[int] = (), **options: Any):
-        known = defaults(Options)
-        for key in options:
-            if key not in known:
-                raise RecipeError(f"task.{key}", unknown("option of web", key, known))
-        said = known | options
-        self.tasks = miniwob.chosen(said["tasks"])
-        self.events, self.limit, self.attempts = said["events"], said["limit"], said["attempts"]
-        for key, some in (
-            ("pages", ("auto", "recorded", "eval", "live")),
-            ("events", ("js", "mouse")),
-            ("limit", ("none", "original")),
-        ):
-            if said[key] not in some:
-                raise RecipeError(f"task.{key}", unknown("choice", str(said[key]), some))
-        self.pictures: int = said["pictures"]
-        for key, least in (("attempts", 1), ("pictures", 0)):
-            if type(said[key]) is not int or said[key] < least:
-                raise RecipeError(f"task.{key}", f"at least {least} is needed, found {said[key]!r}")
-        self.pages, self.notes = _where(said["pages"], said["browser"])
-        self._path = said["browser"]
+        said = read_options(Options, options)
+        at_least("task.attempts", said.attempts, 1)
+        at_least("task.pictures", said.pictures, 0)
+        self.tasks = miniwob.chosen(said.tasks)
+        self.events, self.limit, self.attempts = said.events, said.limit, said.attempts
+        self.pictures = said.pictures
+        self.pages, self.notes = _where(said.pages, said.browser)
+        self._path = said.browser
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
         self._filmed: set[str] = set()
         self.open_episodes = 0 if self.pages == "recorded" else OPEN
