@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from forethought.core.types import Task, Turn
 from forethought.tasks.base import Answers, Oracle, Taskset, needed
-from forethought.workflows.acting import answer
-from forethought.workflows.plan_then_act import judge
+from forethought.workflows.acting import answer, judge_plan
 from forethought.workflows.tooling import NONE, carried, read, said, tooled
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -22,7 +21,7 @@ async def abstraction(t: Trajectory, task: Task, n: Counts) -> None:
 async def _filled_in(chain: Trajectory, task: Task) -> None:
     rounds = max(1, chain.options["rounds"])
     for written in range(1, rounds + 1):
-        judge(chain, task)
+        judge_plan(chain, task)
         if not chain.accepted:
             return
         uses = read(chain, task)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from forethought.core.types import Task, Turn
-from forethought.tasks.base import Demonstrates, Taskset, needed
+from forethought.core.types import Task
 from forethought.workflows.acting import pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -22,12 +21,3 @@ async def _execute(act: Trajectory) -> None:
             pay(act, outcome)
             return
         await act.generate("act")
-
-
-def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
-    """The acts and observations of a demonstration, without its plan."""
-    return [
-        turn
-        for turn in needed(taskset, Demonstrates, "act_only").demonstrate(task)
-        if turn.role in ("act", None)
-    ]

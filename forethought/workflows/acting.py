@@ -1,9 +1,30 @@
-"""What the shipped workflows have in common: turns of acting until the environment is done."""
+"""What the shipped workflows have in common: what comes before acting is judged, and acting is paid for when
+the environment is done."""
 
 from __future__ import annotations
 
-from forethought.core.types import Outcome
+from collections.abc import Callable
+
+from forethought.core.types import Outcome, Task, Verdict
 from forethought.workflows.trajectory import Trajectory
+
+Reads = Callable[[Task, str], Verdict]
+"""A parser or a judge of the taskset."""
+
+
+def judge(turn: Trajectory, task: Task, parse: Reads, judge: Reads) -> None:
+    """What the interface refuses is kept with its reason, and is never executed; the rest earns what the
+    exact judge says. A turn that was given is not judged."""
+    if turn.ended or turn.status == "given":
+        return
+    with turn.guard("reward"):
+        parsed = parse(task, turn.text)
+        valid = judge(task, turn.text) if parsed.score else parsed
+        turn.reward(format=parsed.score, valid=valid.score)
+        if parsed.score:
+            turn.note(parsed.reason or valid.reason)
+        else:
+            turn.refuse(parsed.reason)
 
 
 async def answer(t: Trajectory, act: str | None = None) -> None:
@@ -18,6 +39,11 @@ async def answer(t: Trajectory, act: str | None = None) -> None:
         if t.ended:
             return
     pay(t, outcome)
+
+
+def judge_plan(plan: Trajectory, task: Task) -> None:
+    """A plan, by the taskset's parser and its executor of plans."""
+    judge(plan, task, plan.taskset.parse_plan, plan.taskset.judge_plan)
 
 
 def pay(t: Trajectory, outcome: Outcome, **parts: float) -> None:

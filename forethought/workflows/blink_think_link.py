@@ -7,15 +7,11 @@ taskset judges looks (`Looking`) and plans, its environment the link.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from forethought.core.errors import RecipeError
-from forethought.core.types import Task, Turn, Verdict
+from forethought.core.types import Task, Turn
 from forethought.tasks.base import Demonstrates, Looking, Taskset, face, needed
-from forethought.workflows.acting import pay
+from forethought.workflows.acting import judge, judge_plan, pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
-
-Reads = Callable[[Task, str], Verdict]
 
 
 async def blink_think_link(t: Trajectory, task: Task, n: Counts) -> None:
@@ -27,25 +23,10 @@ async def blink_think_link(t: Trajectory, task: Task, n: Counts) -> None:
     await together(_thoughts(look, task, n) for look in looks if look.accepted)
 
 
-def judge(turn: Trajectory, task: Task, parse: Reads, judge: Reads) -> None:
-    """What the interface refuses ends there; the rest earns what the exact judge says. The oracle's is not
-    judged."""
-    if turn.ended or turn.status == "given":
-        return
-    with turn.guard("reward"):
-        parsed = parse(task, turn.text)
-        valid = judge(task, turn.text) if parsed.score else parsed
-        turn.reward(format=parsed.score, valid=valid.score)
-        if parsed.score:
-            turn.note(valid.reason)
-        else:
-            turn.refuse(parsed.reason)
-
-
 async def _thoughts(look: Trajectory, task: Task, n: Counts) -> None:
     thoughts = await look.fork("think", n["think"])
     for thought in thoughts:
-        judge(thought, task, thought.taskset.parse_plan, thought.taskset.judge_plan)
+        judge_plan(thought, task)
     await together(_links(thought, task, n["link"]) for thought in thoughts if thought.accepted)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from forethought.core.types import Outcome, Task, Turn
 from forethought.tasks.base import Demonstrates, Taskset, needed
-from forethought.workflows.acting import pay
-from forethought.workflows.plan_then_act import judge, oracle
+from forethought.workflows.acting import judge_plan, pay
+from forethought.workflows.plan_then_act import oracle
 from forethought.workflows.steps import acts_of, steps_of, steps_of_acts
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -17,7 +17,7 @@ async def plan_steps(t: Trajectory, task: Task, n: Counts) -> None:
     """`n["plan"]` plans; under each accepted one `n["act"]` executions that see one plan step per turn."""
     plans = await t.fork("plan", n["plan"])
     for plan in plans:
-        judge(plan, task)
+        judge_plan(plan, task)
     await together(_executions(plan, task, n["act"]) for plan in plans if plan.accepted)
 
 

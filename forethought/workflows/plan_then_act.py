@@ -6,9 +6,9 @@ failed steps, on the same branch.
 
 from __future__ import annotations
 
-from forethought.core.types import Task, Turn
+from forethought.core.types import Task
 from forethought.tasks.base import Demonstrates, Oracle, Taskset, needed
-from forethought.workflows.acting import pay
+from forethought.workflows.acting import judge_plan, pay
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
 
@@ -16,23 +16,8 @@ async def plan_then_act(t: Trajectory, task: Task, n: Counts) -> None:
     """`n["plan"]` plans; under each accepted one `n["act"]` executions."""
     plans = await t.fork("plan", n["plan"])
     for plan in plans:
-        judge(plan, task)
+        judge_plan(plan, task)
     await together(_executions(plan, task, n) for plan in plans if plan.accepted)
-
-
-def judge(plan: Trajectory, task: Task) -> None:
-    """What the interface refuses is kept with its reason, and is never executed. A plan that was given is not
-    judged."""
-    if plan.ended or plan.status == "given":
-        return
-    with plan.guard("reward"):
-        parsed = plan.taskset.parse_plan(task, plan.text)
-        valid = plan.taskset.judge_plan(task, plan.text) if parsed.score else parsed
-        plan.reward(format=parsed.score, valid=valid.score)
-        if parsed.score:
-            plan.note(parsed.reason or valid.reason)
-        else:
-            plan.refuse(parsed.reason)
 
 
 async def _executions(plan: Trajectory, task: Task, n: Counts) -> None:
@@ -72,16 +57,15 @@ def _parse(plan: Trajectory, task: Task) -> None:
             plan.refuse(parsed.reason)
 
 
-def demonstration(taskset: Taskset, task: Task) -> list[Turn]:
-    """The whole demonstration: plan, acts and observations."""
-    return needed(taskset, Demonstrates, "plan_then_act").demonstrate(task)
-
-
 def oracle(taskset: Taskset, task: Task, role: str) -> list[str]:
     """The oracle's texts for `role`, turn by turn."""
     if role == "plan":
         first = needed(taskset, Oracle, "plan_then_act").oracle_plan(task)
-        if taskset.turns == 1:  # no second plan can come
-            return [first]
-        return [first, *[turn.text for turn in demonstration(taskset, task) if turn.role == role][1:]]
-    return [turn.text for turn in demonstration(taskset, task) if turn.role == role]
+        # no second plan can come where there is one turn
+        return [first] if taskset.turns == 1 else [first, *_shown(taskset, task, role)[1:]]
+    return _shown(taskset, task, role)
+
+
+def _shown(taskset: Taskset, task: Task, role: str) -> list[str]:
+    turns = needed(taskset, Demonstrates, "plan_then_act").demonstrate(task)
+    return [turn.text for turn in turns if turn.role == role]

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from forethought.core.types import Task, Turn
 from forethought.tasks.base import Answers, Oracle, Taskset, needed
-from forethought.workflows.acting import answer
-from forethought.workflows.plan_then_act import judge
+from forethought.workflows.acting import answer, judge_plan
 from forethought.workflows.tooling import NONE, carried, read, said, tooled
 from forethought.workflows.trajectory import Counts, Trajectory, together
 
@@ -20,7 +19,7 @@ async def rewoo(t: Trajectory, task: Task, n: Counts) -> None:
     """`n["plan"]` plans; under each accepted one, after its tools, `n["conclude"]` solutions."""
     plans = await t.fork("plan", n["plan"])
     for plan in plans:
-        judge(plan, task)
+        judge_plan(plan, task)
     if n["conclude"]:
         await together(_worked(plan, task, n["conclude"]) for plan in plans if plan.accepted)
 

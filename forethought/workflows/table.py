@@ -74,14 +74,25 @@ def workflow_of(name: str) -> Workflow:
 
 
 def _own(name: str, run: Run) -> Workflow:
-    said: Speaks = getattr(run, DECLARED)
+    return _made(name, run, getattr(run, DECLARED))
+
+
+def _made(
+    name: str,
+    run: Run,
+    said: Speaks,
+    demonstration: Demonstration | None = None,
+    oracle: Oracle | None = None,
+) -> Workflow:
+    """A workflow that says nothing else of a demonstration shows the turns of its own roles, and its oracle
+    says those of the demonstration."""
 
     def demonstrated(taskset: Taskset, task: Task) -> list[Turn]:
         turns = needed(taskset, Demonstrates, name).demonstrate(task)
         return [turn for turn in turns if turn.role is None or turn.role in said.roles]
 
-    demonstration = said.demonstration or demonstrated
-    return Workflow(name, run, demonstration, said.oracle or _said_in(demonstration), said)
+    shown = demonstration or said.demonstration or demonstrated
+    return Workflow(name, run, shown, oracle or said.oracle or _said_in(shown), said)
 
 
 def _said_in(demonstration: Demonstration) -> Oracle:
@@ -91,14 +102,14 @@ def _said_in(demonstration: Demonstration) -> Oracle:
 
 
 WORKFLOWS: dict[str, Workflow] = {
-    name: Workflow(name, run, demonstration, oracle or _said_in(demonstration), SPEAKING[name])
-    for name, run, demonstration, oracle in (
-        ("plan_then_act", plan_then_act.plan_then_act, plan_then_act.demonstration, plan_then_act.oracle),
-        ("act_only", act_only.act_only, act_only.demonstration, None),
-        ("react", react.react, react.demonstration, None),
-        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.demonstration, None),
-        ("rewoo", rewoo.rewoo, rewoo.demonstration, None),
-        ("abstraction", abstraction.abstraction, abstraction.demonstration, None),
+    name: _made(name, run, SPEAKING[name], *more)
+    for name, run, *more in (
+        ("plan_then_act", plan_then_act.plan_then_act, None, plan_then_act.oracle),
+        ("act_only", act_only.act_only),
+        ("react", react.react, react.demonstration),
+        ("blink_think_link", blink_think_link.blink_think_link, blink_think_link.demonstration),
+        ("rewoo", rewoo.rewoo, rewoo.demonstration),
+        ("abstraction", abstraction.abstraction, abstraction.demonstration),
         ("modulo", modulo.modulo, modulo.demonstration, modulo.oracle),
         ("plan_steps", plan_steps.plan_steps, plan_steps.demonstration, plan_steps.oracle),
     )
