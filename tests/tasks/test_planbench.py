@@ -9,13 +9,23 @@ import pytest
 from forethought.tasks.blocksworld import words
 from forethought.tasks.blocksworld.classes import classes
 from forethought.tasks.blocksworld.files import HELD_OUT, held_out, records
-from forethought.tasks.blocksworld.pddl import read_domain
-from forethought.tasks.blocksworld.strips import ground, validate
+from forethought.tasks.blocksworld.pddl import parse_domain
+from forethought.tasks.blocksworld.strips import execute, ground
 from forethought.tasks.blocksworld.taskset import Blocksworld, class_hash, main
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "planbench"
+PDDL_NAMES = {"pick": "pick-up", "put": "put-down", "unstack": "unstack", "stack": "stack"}
 BASIC, BASIC_3 = DATA / "blocksworld_basic.jsonl", DATA / "blocksworld_basic_3.jsonl"
 needs_data = pytest.mark.skipif(not BASIC.exists(), reason=f"PlanBench's problems are not at {DATA}")
+
+
+def planbenchs():
+    return parse_domain((DATA / "blocksworld_domain.pddl").read_text(encoding="utf-8"))
+
+
+def pddl_steps(steps):
+    """Acts under the action names of PlanBench's domain."""
+    return [(PDDL_NAMES[step[0]], *step[1:]) for step in steps]
 
 
 @needs_data
@@ -27,7 +37,7 @@ def test_levels_of_the_501():
 @needs_data
 @pytest.mark.parametrize("path", [BASIC, BASIC_3])
 def test_every_oracle_plan_solves_its_problem_under_planbenchs_own_domain(path):
-    taskset, pddl = Blocksworld(), read_domain(DATA / "blocksworld_domain.pddl")
+    taskset, pddl = Blocksworld(), planbenchs()
     for task, record in zip(taskset.problems(path), records(path), strict=True):
         plan, act = taskset.demonstrate(task)
         assert (
@@ -36,17 +46,18 @@ def test_every_oracle_plan_solves_its_problem_under_planbenchs_own_domain(path):
             == 1.0
         )
         assert taskset.judge_acts(task, act.text) == {"executable": True, "goal": True, "optimal": True}
-        steps = words.pddl_steps(words.act_grammar(task.state.names).parse(act.text).value)
+        steps = pddl_steps(words.act_grammar(task.state.names).parse(act.text).value)
         assert len(steps) == task.level
-        assert validate(pddl, record.problem, steps).goal  # objects are letters already, so names carry over
-        assert not validate(pddl, record.problem, steps[:-1]).goal
+        start, goal = frozenset(record.problem.init), record.problem.goal
+        assert execute(pddl, start, steps, goal).goal  # objects are letters already, so names carry over
+        assert not execute(pddl, start, steps[:-1], goal).goal
 
 
 @needs_data
 def test_the_familys_domain_is_planbenchs_action_by_action():
-    theirs = read_domain(DATA / "blocksworld_domain.pddl")
+    theirs = planbenchs()
     for step in (("pick", "a"), ("put", "a"), ("unstack", "a", "b"), ("stack", "a", "b")):
-        ours, other = ground(words.domain(), step), ground(theirs, words.pddl_steps([step])[0])
+        ours, other = ground(words.domain(), step), ground(theirs, pddl_steps([step])[0])
         for part in ("needs", "adds", "deletes"):
             assert set(getattr(ours, part)) == set(getattr(other, part)), (step, part)
 

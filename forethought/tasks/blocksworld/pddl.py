@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from forethought.core.errors import UserError, unknown
-from forethought.core.textfile import read_text
 from forethought.tasks.blocksworld.strips import Action, Fact, Step, StripsDomain, StripsProblem
 
 BEYOND = (
@@ -44,17 +42,6 @@ class Expr:
     def head(self) -> str:
         """First word of a list, "" for an empty one or for a list of lists."""
         return self.items[0].word if self.items else ""
-
-
-def read_domain(path: str | Path) -> StripsDomain:
-    """The domain in a file. Raises UserError naming file, line and fault."""
-    return parse_domain(read_text(path), str(path))
-
-
-def load_problem(path: str | Path, domain: StripsDomain | None = None) -> StripsProblem:
-    """The problem in a file, checked against `domain` when one is given. Raises UserError naming file, line
-    and fault."""
-    return read_problem(read_text(path), domain, str(path))
 
 
 def parse_domain(text: str, source: str = "domain") -> StripsDomain:

@@ -117,21 +117,6 @@ def execute(
     return Trace(executable=True, goal=missing is None, steps=len(steps), state=state, reason=reason)
 
 
-def validate(domain: StripsDomain, problem: StripsProblem, steps: Sequence[Step]) -> Trace:
-    """Whether a plan solves a problem, as VAL would say it; a step that names an object the problem lacks is
-    illegal."""
-    known = set(problem.objects)
-    for done, step in enumerate(steps):
-        stranger = next((word for word in step[1:] if word not in known), None)
-        if stranger is not None:
-            before = execute(domain, frozenset(problem.init), steps[:done])
-            if not before.executable:
-                return before
-            reason = f"step {done + 1}: {unknown('object', stranger, problem.objects)}"
-            return Trace(executable=False, goal=False, steps=done, state=before.state, reason=reason)
-    return execute(domain, frozenset(problem.init), steps, problem.goal)
-
-
 def _show(fact: Fact) -> str:
     return f"({' '.join(fact)})"
 

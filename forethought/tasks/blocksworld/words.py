@@ -29,8 +29,6 @@ INIT, GOAL, PLAN, PLAN_END, ACT_END, TOWER = "<init>", "<goal>", "<plan>", "</pl
 SEEN = ["<obs>", "</obs>", "hold"]
 SUBGOALS = {"clear": 1, "on": 2}  # verb -> number of blocks
 PRIMITIVES = {"pick": 1, "put": 1, "unstack": 2, "stack": 2}
-# in PlanBench's domain file
-PDDL_NAMES = {"pick": "pick-up", "put": "put-down", "unstack": "unstack", "stack": "stack"}
 
 # The four-operator domain of the International Planning Competition, with this family's words.
 DOMAIN_PDDL = """
@@ -71,11 +69,6 @@ def context_text(problem: Problem) -> str:
 def prompt_text(goal_towers: Iterable[Iterable[str]]) -> str:
     """The towers that are wanted."""
     return GOAL + "".join(f" {TOWER} {' '.join(tower)}" for tower in goal_towers)
-
-
-def pddl_steps(steps: Iterable[Step]) -> list[Step]:
-    """Acts under the action names of PlanBench's domain file, for a validator outside."""
-    return [(PDDL_NAMES[step[0]], *step[1:]) for step in steps]
 
 
 # --- the grammars ---

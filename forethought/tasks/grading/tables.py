@@ -306,12 +306,6 @@ PARTS = {
     "thousandth": 1000,
     "thousandths": 1000,
 }
-ORDINALS = {
-    w: n
-    for n, w in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), 1
-    )
-}
 
 # --- the calendar ---
 

@@ -11,7 +11,7 @@ from torch_kit import WORDS, forest, model_of, on_disk, plain_logp, same, snapsh
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.types import Batch, Objective, Request
 from forethought.engines.torch.engine import TorchEngine
-from forethought.engines.torch.models.four_bits import in_four_bits
+from forethought.engines.torch.models.four_bits import MARK
 from forethought.engines.torch.models.loading import from_path
 from forethought.engines.torch.models.small import tokenizer_of
 from forethought.learn.losses import term
@@ -40,7 +40,7 @@ def engine_at(path: str) -> TorchEngine:
 def test_forests_are_the_plain_forward_of_the_packed_model(bits, path):
     engine = engine_at(path)
     base = engine.weights.base
-    assert in_four_bits(base) and engine.parameters == from_path(path).model.num_parameters()
+    assert getattr(base, MARK) and engine.parameters == from_path(path).model.num_parameters()
     q = base.model.layers[0].self_attn.q_proj
     assert type(q) is bits.nn.Linear4bit and q.weight.numel() == q.in_features * q.out_features // 2
     assert type(base.lm_head) is torch.nn.Linear

@@ -16,11 +16,6 @@ from forethought.core.errors import UserError
 MARK = "is_loaded_in_4bit"  # where transformers and PEFT look
 
 
-def in_four_bits(model: torch.nn.Module) -> bool:
-    """Whether this model's linear layers are packed."""
-    return bool(getattr(model, MARK, False))
-
-
 def pack(model: PreTrainedModel) -> None:
     """Every linear layer but the head becomes one of four bits, one at a time. UserError where the extra is
     not installed."""
