@@ -21,6 +21,22 @@ ROOT = Path(__file__).resolve().parents[1]
 STEP = ("stages/reinforce.py", "stages/step.py", "stage.py")  # the first that there is
 ROLE_WORDS = ("plan", "act")
 SPEAKS = ("tasks/", "recipe/speaking.py", "workflows/")  # where role names are data
+# what the redraw of workflows, roles and branches touched: part -> where it was, where it is
+REDRAWN = {
+    "a step": (
+        ("stage.py", "batches.py", "schedule.py", "curriculum.py"),
+        ("stages/", "learn/batches.py", "learn/schedule.py", "learn/curriculum.py"),
+    ),
+    "rollouts and workflows": (("rollout.py", "growing.py"), ("workflows/",)),
+    "rewards and credit": (
+        ("rewards.py", "credit/"),
+        ("learn/rewards.py", "learn/peers.py", "learn/credit/"),
+    ),
+    "evaluation and gates": (("evaluate.py", "gates.py"), ("measure/",)),
+    "saved trees": (("traces/",), ("traces/",)),
+    "faces of an engine": (("engines/base.py", "engines/joined.py", "engines/fake"),) * 2,
+}
+APART = ("stages/distill/", "stages/isolation/", "measure/probes/")  # in those folders, and no part of it
 
 
 def sources(revision: str) -> dict[str, str]:
@@ -63,6 +79,29 @@ def nouns(text: str) -> int:
     return len(found)
 
 
+def statements(tree: ast.AST) -> int:
+    """Statements without docstrings: the size of code, however its lines are broken."""
+    bare = (n for n in ast.walk(tree) if isinstance(n, ast.stmt) and not _is_text(n))
+    return sum(1 for _ in bare)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def redrawn(trees: dict[str, ast.Module]) -> dict[str, int]:
+    """Part -> its statements, under the names of whichever layout a revision has."""
+    new = any(name.startswith("workflows/") for name in trees)
+    return {
+        f"... {part}": sum(
+            statements(tree)
+            for name, tree in trees.items()
+            if name.startswith(places[new]) and not name.startswith(APART)
+        )
+        for part, places in REDRAWN.items()
+    }
+
+
 def measure(revision: str) -> dict[str, object]:
     files = sources(revision)
     trees = {name: ast.parse(text) for name, text in files.items()}
@@ -88,6 +127,8 @@ def measure(revision: str) -> dict[str, object]:
     return {
         "modules": len(files),
         "lines": len(lines),
+        "statements": sum(map(statements, trees.values())),
+        **redrawn(trees),
         "lines of the longest module": max(text.count("\n") for text in files.values()),
         "loose modules at the top": sum("/" not in name for name in files),
         "line width, median": statistics.median(widths),

@@ -59,6 +59,17 @@ def test_public_functions_docstrings_and_types_are_counted(shape, monkeypatch):
     assert found["parameters without type"] == 3  # a and c of bare, x of _private; self needs none
 
 
+def test_statements_are_counted_without_docstrings_and_by_part(shape, monkeypatch):
+    files = {"workflows/x.py": MODULE, "stages/isolation/y.py": MODULE, "rollout.py": MODULE}
+    monkeypatch.setattr(shape, "sources", lambda revision: files)
+    found = shape.measure("")
+    assert found["statements"] == 3 * 19  # 2 + 2 + 7 + 2 of the functions, 3 of each class
+    assert (found["... rollouts and workflows"], found["... a step"]) == (19, 0)
+    monkeypatch.setattr(shape, "sources", lambda revision: {"rollout.py": MODULE, "stage.py": MODULE})
+    found = shape.measure("")  # a revision from before there were workflows
+    assert (found["... rollouts and workflows"], found["... a step"]) == (19, 19)
+
+
 def test_the_package_says_what_its_functions_give(shape):
     found = shape.measure("")
     assert found["public functions without docstring"] < 60
