@@ -80,7 +80,7 @@ def train(
             begun = (where / "recipe.json").is_file()
             way = f"continue that run with ft.train(resume={str(where)!r}), or choose" if begun else "choose"
             raise UserError(f"{where} is not empty; {way} another out")
-        return _go(where, found, {"told": [told]} if told else {}, callbacks, progress, engine_of)
+        return _go(where, found, {"notes": [told]} if told else {}, callbacks, progress, engine_of)
 
 
 def recipe_of(

@@ -216,7 +216,7 @@ class Engine(Words, Sampler, Trainer, Protocol):
     notes: list[str]  # what a run says of the model at its start
 
     def chosen(self) -> Mapping[str, object]:
-        """What it has chosen by itself, or found on its machine, and what changes bits (`engines.kept`);
+        """What it has chosen by itself, or found on its machine, and what changes bits (`engines.chosen`);
         saved with a checkpoint. Under the name of a key of the recipe's engine table stands what "auto"
         became."""
 

@@ -22,7 +22,7 @@ class Images:
     def __init__(self) -> None:
         self.by_name: dict[str, bytes] = {}
         self.seen = 0  # so far, in all steps
-        self.told = False  # that the model reads text alone
+        self.announced = False  # that the model reads text alone
 
     def keep(self, images: Iterable[bytes]) -> tuple[str, ...]:
         """Their names, for `Node.images`. Each begins as a PNG or JPEG file does."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from forethought.core import consent
 from forethought.core.errors import CheckpointError, UserError, unknown
-from forethought.engines import kept
+from forethought.engines import chosen as choices
 from forethought.engines.base import BASE, Engine
 from forethought.engines.gguf_header import file_at
 from forethought.recipe.check import check_surroundings
@@ -127,7 +127,7 @@ def _run(path: Path, step: int | None, task: str | None, overrides: Sequence[str
     over = store.passed_over()
     engine = folder / "engine"
     # measured as it was trained
-    recipe = replace(recipe, engine=kept.pinned(recipe.engine, state.get("chosen") or {}))
+    recipe = replace(recipe, engine=choices.pinned(recipe.engine, state.get("chosen") or {}))
     try:
         policies = Progress.read(state["progress"]).policies
     except ValueError as error:

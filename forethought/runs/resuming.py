@@ -14,6 +14,7 @@ from pathlib import Path
 
 from forethought.core import consent
 from forethought.core.errors import CheckpointError, RecipeError, UserError, quoted
+from forethought.core.printable import cut
 from forethought.recipe.code import code_in
 from forethought.recipe.convert import from_dict, to_dict
 from forethought.recipe.layout import weights_of
@@ -21,8 +22,8 @@ from forethought.recipe.load import CHANGES
 from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.report.settings import differences
 from forethought.runs import changes, handover, rundata
-from forethought.runs.keep import strange_guided
 from forethought.runs.progress import Progress
+from forethought.runs.recording import strange_guided
 from forethought.store import FILES, METRICS, RECIPE, SHOWN, START, Store, verify
 from forethought.store.checkpoints import STATE
 from forethought.store.files import read_object
@@ -31,9 +32,9 @@ NOTHING = {"logs": {}, "step": -1}  # the state of a run without a checkpoint
 
 
 @dataclass(slots=True)
-class Found:
-    """`folder` None: there is no checkpoint, the run begins. `notes`: what is damaged, and does not matter to
-    the training."""
+class Left:
+    """What a run has left. `folder` None: there is no checkpoint, the run begins. `notes`: what is damaged,
+    and does not matter to the training."""
 
     folder: Path | None
     state: Mapping
@@ -56,7 +57,7 @@ def recipe_of(store: Store, changed_code: bool = False) -> Recipe:
         raise UserError(f"{store.out / RECIPE} {what}: put it back as it was{where}") from None
 
 
-def find(store: Store, recipe: Recipe) -> Found:
+def find(store: Store, recipe: Recipe) -> Left:
     """The newest checkpoint of a run, and that all belongs together. Changes nothing. UserError or
     CheckpointError for what does not."""
     steps = store.steps()
@@ -82,12 +83,12 @@ def find(store: Store, recipe: Recipe) -> Found:
     if problem := _damage(store, step):
         raise CheckpointError(f"{problem}; {store.way_back(step, good)}")
     state = _state(store, step)
-    return Found(
+    return Left(
         folder=folder, state=state, progress=Progress.read(state["progress"]), notes=_notes(store, state)
     )
 
 
-def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
+def _from_the_beginning(store: Store, recipe: Recipe) -> Left:
     if store.begun_with() and not store.has_its_recipe():
         raise UserError(f"{_edited(store, '')}. Nothing was trained yet")
     for name, wrong in store.damaged_files(None).items():
@@ -100,7 +101,7 @@ def _from_the_beginning(store: Store, recipe: Recipe) -> Found:
             f"{store.checkpoints} holds no checkpoint, and {METRICS} goes to step {last}: put the "
             f"checkpoints back, or start a new run: forethought train {quoted(store.out)} --out NEW"
         )
-    return Found(folder=None, state=NOTHING, progress=Progress(policies=handover.first_policies(recipe)))
+    return Left(folder=None, state=NOTHING, progress=Progress(policies=handover.first_policies(recipe)))
 
 
 def _unreadable(store: Store, step: int) -> str:
@@ -146,7 +147,7 @@ def _foreign(store: Store, step: int, recipe: Recipe) -> str:
         return ""  # where run.json does not fit, recipe.json was changed by hand: `extend` writes both
     rows = differences([to_dict(before), to_dict(recipe)])
     told = [
-        f"{row['key']}: {_short(row['values'][0])} there, {_short(row['values'][1])} in {RECIPE}"
+        f"{row['key']}: {cut(repr(row['values'][0]))} there, {cut(repr(row['values'][1]))} in {RECIPE}"
         for row in rows[:4]
     ]
     return "; ".join(told) + (f"; and {len(rows) - 4} more" if len(rows) > 4 else "")
@@ -200,11 +201,6 @@ def _notes(store: Store, state: Mapping) -> list[str]:
     if over := store.passed_over():
         notes.append(over)
     return notes
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def ensure_records(store: Store, state: Mapping) -> None:

@@ -15,11 +15,11 @@ from forethought.core import consent
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.seeds import seed_of
 from forethought.core.types import Decision, Event
-from forethought.engines import kept
+from forethought.engines import chosen as choices
 from forethought.engines.base import Engine
 from forethought.envs.guard import Fault
-from forethought.grams.kept import FOLDER as GRAMS
-from forethought.grams.kept import check_lists, keep_lists
+from forethought.grams.lists import FOLDER as GRAMS
+from forethought.grams.lists import check_lists, copy_lists
 from forethought.learn.credit.own import own_function
 from forethought.measure.evaluate import evaluated
 from forethought.recipe.check import check
@@ -196,7 +196,7 @@ def _longest_turns(taskset: Taskset, recipe: Recipe) -> int:
 def _beside(recipe: Recipe, rollouts: Rollouts, engine_of: EngineOf) -> Load:
     """What a distillation takes to put another model to work; nothing of it trains. It computes as the run
     does."""
-    engine = kept.pinned(recipe.engine, rollouts.engine.chosen())
+    engine = choices.pinned(recipe.engine, rollouts.engine.chosen())
     return lambda model: engine_of(
         replace(recipe, model=model, planner=ModelSpec(init=""), stage=(), engine=engine), rollouts.taskset
     )
@@ -208,10 +208,10 @@ def train(
     observe: Observer,
     engine_of: EngineOf = torch_engine,
     wish: Wish | None = None,
-    told: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Result:
     """Run a recipe into a new directory. Raises UserError, GateStop, Interrupted, or Asked where `wish` was
-    told to stop; what was saved stays. `told`: what the run says, and records, at its start."""
+    told to stop; what was saved stays. `notes`: what the run says, and records, at its start."""
     recipe = anchored(recipe, Path.cwd())
     check_lists(recipe)
     engine, rollouts = build(recipe, engine_of)
@@ -222,8 +222,8 @@ def train(
             _write_start(store, recipe)
             beside = _beside(recipe, rollouts, engine_of)
             runner = Runner(recipe, engine, rollouts, store, observe, beside, wish)
-            notes = [*filter(None, [note, *told]), *doubts(recipe), *rundata.unheld(recipe)]
-            return runner.go(Progress(policies=handover.first_policies(recipe)), "start", notes)
+            said = [*filter(None, [note, *notes]), *doubts(recipe), *rundata.unheld(recipe)]
+            return runner.go(Progress(policies=handover.first_policies(recipe)), "start", said)
 
 
 def _write_start(store: Store, recipe: Recipe) -> None:
@@ -232,7 +232,7 @@ def _write_start(store: Store, recipe: Recipe) -> None:
     write_resolved(recipe, store.out / RECIPE)
     consent.remember(code_in(to_dict(recipe)))
     store.write_start()
-    keep_lists(recipe, store.out)
+    copy_lists(recipe, store.out)
     rundata.record(recipe, store.out)
 
 
@@ -303,7 +303,9 @@ def resume(
         # Sums depend on threads, precision and kernels in their last bits: a resumed run keeps those that the
         # run began with.
         chosen = found.state.get("chosen") if found.folder else {}
-        engine, rollouts = build(replace(recipe, engine=kept.pinned(recipe.engine, chosen or {})), engine_of)
+        engine, rollouts = build(
+            replace(recipe, engine=choices.pinned(recipe.engine, chosen or {})), engine_of
+        )
         with closing(rollouts.taskset):
             store.cut_back(found.state)
             ensure_records(store, found.state)
@@ -320,11 +322,11 @@ def resume(
                 engine.load(found.folder / "engine")
                 progress = replace(progress, finished=False)
             else:
-                keep_lists(recipe, out)  # a start may have been killed before it had them all
+                copy_lists(recipe, out)  # a start may have been killed before it had them all
                 rundata.record(recipe, out)
             beside = _beside(recipe, rollouts, engine_of)
             runner = Runner(recipe, engine, rollouts, store, observe, beside, wish)
-            if found.folder and (moved := kept.differences(chosen, engine.chosen())):
+            if found.folder and (moved := choices.differences(chosen, engine.chosen())):
                 _elsewhere(store, recipe, progress, moved, observe)
             return runner.go(progress, "resume" if found.folder else "start", notes)
 

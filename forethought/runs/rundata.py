@@ -20,7 +20,7 @@ from forethought.core.datafiles import read_object
 from forethought.core.errors import UserError, quoted
 from forethought.core.named import HERE
 from forethought.core.textfile import open_bytes
-from forethought.grams.kept import FOLDER
+from forethought.grams.lists import FOLDER
 from forethought.recipe.code import code_in, files_in
 from forethought.recipe.convert import to_dict
 from forethought.recipe.paths import files, splits

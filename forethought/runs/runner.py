@@ -11,34 +11,31 @@ from pathlib import Path
 
 from forethought import __version__
 from forethought.core.errors import Asked, CodeFault, Diverged, FaultStop, GateStop, Interrupted, UserError
-from forethought.core.seeds import seed_of
-from forethought.core.waiting import hearing, now_and_then
 from forethought.engines.base import Engine, UpdateRefused
 from forethought.envs.guard import Fault
 from forethought.envs.images import UNREAD
-from forethought.measure.evaluate import changes, evaluate, evaluated, held_out
-from forethought.measure.gates import Evaluation
+from forethought.measure.evaluate import evaluated
 from forethought.measure.probes.monitor import Monitor
 from forethought.recipe.kinds.distill import Distill
-from forethought.recipe.kinds.imitate import Imitate
 from forethought.recipe.roles import frozen_in
 from forethought.recipe.schema import Recipe, StageSpec, TrainingSpec
-from forethought.runs import cold, endings, handover, idle
+from forethought.runs import endings, handover, idle
 from forethought.runs.cold import ColdStart
 from forethought.runs.endings import Observer
 from forethought.runs.failures import Failures
 from forethought.runs.interrupts import Interrupts, Wish
 from forethought.runs.judging import AGAIN, Judge
-from forethought.runs.keep import keep_guided, keep_trees, record_lists, step_line
 from forethought.runs.ledger import Ledger
+from forethought.runs.measuring import Measuring
+from forethought.runs.probing import Probing
 from forethought.runs.progress import Progress
+from forethought.runs.recording import record_guided, record_lists, save_trees_of, step_line
 from forethought.runs.silence import Silence
 from forethought.runs.stages import stage_of
 from forethought.runs.trackers import Trackers, makers
 from forethought.stages.distill.records import Provenance
 from forethought.stages.distill.stage import Load, Tools, account, guide
 from forethought.stages.groups import pay_of
-from forethought.stages.isolation.adaptive import Controller, Move, read_probe
 from forethought.stages.isolation.core import find_cores, fuse
 from forethought.stages.outcome import Step
 from forethought.stages.step import Stage
@@ -69,56 +66,29 @@ class Runner:
         self.recipe, self.engine, self.rollouts, self.store, self.load = recipe, engine, rollouts, store, load
         levels = recipe.eval.levels or rollouts.taskset.levels
         self.cold = ColdStart() if recipe.model.path or not rollouts.taskset.spaced else None
-        self.held_out = held_out(rollouts.taskset, recipe.eval, levels)
         self.monitor = Monitor(rollouts, recipe.probes, levels, recipe.eval.seed)
         self.ledger = Ledger(recipe, engine, store, self.monitor, endings.outliving(observe), rollouts.parts)
         self.ledger.saved = self.wish.saved
         self.failures = Failures(rollouts.guard, recipe, store, self.ledger.decide)
         self.silence = Silence(self.ledger.decide)
-        self.paying: Stage | None = None  # whose rewards are measured where nothing else judges
-        self.judge = Judge(recipe, engine, store, self.ledger, self._measure)
+        self.measuring = Measuring(recipe, rollouts, self.ledger, levels)
+        self.probing = Probing(recipe, engine, self.ledger, self.monitor, self.measuring.measure)
+        self.judge = Judge(recipe, engine, store, self.ledger, self.measuring.measure)
 
     def go(self, progress: Progress, how: str, notes: Sequence[str] = ()) -> Result:
         """`notes`: what was found where the run was left; each is told, and is a decision on record."""
         self.progress = progress
-        self.values = evaluated(progress.evaluations[-1]["metrics"]) if progress.evaluations else {}
         self.ledger.begin(progress)
+        self.measuring.begin()
         if progress.probes:
             self.monitor.load_state_dict(progress.probes)
         with (
             Trackers(makers(self.recipe.trackers), self.store.out, self.recipe) as self.ledger.trackers,
             Interrupts() as self.interrupts,
         ):
-            self.ledger.emit("start", text=str(self.store.out))
-            self.ledger.trackers.open(progress.step, lambda text: self.ledger.emit("note", text=text))
-            for note in self.rollouts.notes():
-                self.ledger.emit("note", text=note)
-            self.engine.listen(
-                lambda outcome, reason, numbers: self.ledger.decide(
-                    "guard", "memory", outcome, reason, numbers
-                )
-            )
-            self.ledger.decide(
-                "run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}"
-            )
-            endings.keep_machine(progress, endings.facts_of(self.engine))
-            for note in notes:
-                self.ledger.decide("run", self.recipe.name, "note", note)
-                self.ledger.emit("note", text=note)
-            record_lists(self.store)
-            self.store.write_summary(self.ledger.summary("running"))
+            self._told(how, notes)
             try:
-                for i, spec in enumerate(self.recipe.stage[: progress.stage]):
-                    if isinstance(spec, Distill):  # what an earlier stage distilled is part of the task
-                        self._guided(i)
-                while progress.stage < len(self.recipe.stage):
-                    self._stage(self.recipe.stage[progress.stage])
-                    progress.stage, progress.stage_step, progress.begun = progress.stage + 1, 0, False
-                    progress.curriculum, progress.credit = {}, {}
-                    if progress.stage < len(self.recipe.stage):
-                        continue
-                    progress.finished = True
-                    self.ledger.save()
+                self._stages()
             except (Interrupted, Asked):
                 self.ledger.close("interrupted")
                 raise
@@ -135,19 +105,44 @@ class Runner:
                 raise
             self.ledger.decide("run", self.recipe.name, "end", f"{progress.step} steps")
             page = self.ledger.close("done")
-            self.ledger.emit(
-                "end",
-                text="; ".join(
-                    [
-                        f"done in {progress.seconds:.0f} s",
-                        *endings.idle_stages(progress),
-                        *self.failures.told(),
-                        *([f"the report: {page}"] if page else []),
-                    ]
-                ),
-                values=self.values,
-            )
-        return Result(out=self.store.out, status="done", values=self.values, exit_code=0)
+            said = [
+                f"done in {progress.seconds:.0f} s",
+                *endings.idle_stages(progress),
+                *self.failures.told(),
+                *([f"the report: {page}"] if page else []),
+            ]
+            self.ledger.emit("end", text="; ".join(said), values=self.measuring.values)
+        return Result(out=self.store.out, status="done", values=self.measuring.values, exit_code=0)
+
+    def _told(self, how: str, notes: Sequence[str]) -> None:
+        """What a run says, and writes, before its first stage."""
+        note, ledger = lambda text: self.ledger.emit("note", text=text), self.ledger
+        ledger.emit("start", text=str(self.store.out))
+        ledger.trackers.open(self.progress.step, note)
+        for text in self.rollouts.notes():
+            note(text)
+        self.engine.listen(lambda *said: ledger.decide("guard", "memory", *said))
+        ledger.decide("run", self.recipe.name, how, f"forethought {__version__}, seed {self.recipe.seed}")
+        endings.keep_machine(self.progress, endings.facts_of(self.engine))
+        for text in notes:
+            ledger.decide("run", self.recipe.name, "note", text)
+            note(text)
+        record_lists(self.store)
+        self.store.write_summary(ledger.summary("running"))
+
+    def _stages(self) -> None:
+        """Every stage that is left, one after the other."""
+        p, stages = self.progress, self.recipe.stage
+        for i, spec in enumerate(stages[: p.stage]):
+            if isinstance(spec, Distill):  # what an earlier stage distilled is part of the task
+                self._guided(i)
+        while p.stage < len(stages):
+            self._stage(stages[p.stage])
+            p.stage, p.stage_step, p.begun = p.stage + 1, 0, False
+            p.curriculum, p.credit = {}, {}
+            if p.stage == len(stages):
+                p.finished = True
+                self.ledger.save()
 
     # ---- one stage
 
@@ -158,66 +153,78 @@ class Runner:
 
     def _attempt(self, spec: StageSpec) -> str:
         p, self.judge.rolled_back = self.progress, False
-        self.paying = stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
+        self.measuring.paying = stage = self._prepare(spec) if isinstance(spec, TrainingSpec) else None
         does = f"trains {', '.join(spec.roles)}" if stage is not None else "distils plans"
-        known: dict[
-            str, float
-        ] = {}  # of a stage that is resumed: the evaluation at its start, and the newest
-        if p.begun and p.evaluations:
+        known: dict[str, float] = {}
+        if p.begun and p.evaluations:  # it is resumed: the evaluation at its start, and the newest
             first = evaluated(p.evaluations[0]["metrics"])
-            known = self.values | {name.replace("eval", "eval_start", 1): x for name, x in first.items()}
+            begun = {name.replace("eval", "eval_start", 1): x for name, x in first.items()}
+            known = self.measuring.values | begun
         self.ledger.emit("stage", text=f"{spec.title}: {does}", stage_steps=spec.steps, values=known)
         if not p.begun:
             self._begin(spec, stage)
         if stage is None or not isinstance(spec, TrainingSpec):
             return self._end(spec, self._distill())
-        self.stage = stage
         if p.unmeasured is not None and (ending := self._measure_again(spec)):
             return self._end(spec, ending)
         while p.stage_step < spec.steps:
-            started = time.perf_counter()
-            result = self._guarded_step(stage)
-            p.step, p.stage_step = p.step + 1, p.stage_step + 1
-            line = step_line(p.records[-1], result, time.perf_counter() - started, idle.pays_success(spec))
-            p.curriculum = stage.curriculum.state_dict()
-            with self.rollouts.parts.part("probes"):
-                line |= self._probe(stage, result, line)
-            stage = self.stage  # built anew where a probe has changed who holds which weights
-            last = p.stage_step == spec.steps
-            measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
-            if measured:
-                line |= self._measure(line)
-            self.ledger.log(line, "eval" if measured else "step", spec)
-            self.silence.hear(p.records[-1], getattr(spec, "functions", {}))
-            if idle.early(p.records[-1]) and not idle.broken(
-                p.records[-1]
-            ):  # what broke was told when it did
-                self._tell_idle(spec)
-            due = bool(result.metrics) and p.step % self.recipe.save.every == 0
-            if stop := self.failures.after(p, result.failed, result.tried, line if measured else None, last):
-                keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last=True)
-                self.ledger.save(interim=not due)
-                raise stop
-            if measured:
-                self._read_evaluation(stage)
-                stage = self.stage
-            if keep_trees(self.store, self.recipe.save, p, result, self.rollouts, last):
-                self.ledger.trackers.sample(p.step, result.trees)
-            if self.cold and (said := self.cold.hear(result.trees, stage.roles)):
-                self.ledger.emit("note", text=said)
-            if (images := self.rollouts.taskset.episodes.images).seen and not images.told:
-                images.told = True
-                self.ledger.emit("note", text=UNREAD)
-            if measured and (ending := self.judge.evaluation(spec)):
+            stage, ending = self._step(spec, stage)
+            if ending:
                 return self._end(spec, ending)
-            # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
-            # that a refused update has just called in question push no earlier ones out.
-            asked = self.interrupts.caught or self.wish.why  # read once: the run saves before it leaves
-            if not last and (asked or due):
-                self.ledger.save(interim=not due)
-            if not last and asked:
-                self.ledger.leave(asked)
         return self._end(spec, f"its {spec.steps} steps are done")
+
+    def _step(self, spec: TrainingSpec, stage: Stage) -> tuple[Stage, str]:
+        """One step with all that follows from it: (the stage as it is after it, why it ends now or "")."""
+        p, started = self.progress, time.perf_counter()
+        result = self._guarded_step(stage)
+        p.step, p.stage_step = p.step + 1, p.stage_step + 1
+        line = step_line(p.records[-1], result, time.perf_counter() - started, idle.pays_success(spec))
+        p.curriculum = stage.curriculum.state_dict()
+        with self.rollouts.parts.part("probes"):
+            line |= self.probing.probe(stage, result, line)
+        stage = self._as_it_is(stage)
+        last = p.stage_step == spec.steps
+        measured = last or bool(self.recipe.eval.every and p.stage_step % self.recipe.eval.every == 0)
+        if measured:
+            line |= self.measuring.measure(line)
+        self.ledger.log(line, "eval" if measured else "step", spec)
+        due = bool(result.metrics) and p.step % self.recipe.save.every == 0
+        self._tell_trouble(spec)
+        if stop := self.failures.after(p, result.failed, result.tried, line if measured else None, last):
+            save_trees_of(self.store, self.recipe.save, p, result, self.rollouts, last=True)
+            self.ledger.save(interim=not due)
+            raise stop
+        if measured:
+            self.probing.evaluation(stage)
+            stage = self._as_it_is(stage)
+        if save_trees_of(self.store, self.recipe.save, p, result, self.rollouts, last):
+            self.ledger.trackers.sample(p.step, result.trees)
+        self._tell_seen(result, stage)
+        if measured and (ending := self.judge.evaluation(spec)):
+            return stage, ending
+        # The stage's last step is saved with the start of the next stage, or as the finished run. Weights
+        # that a refused update has just called in question push no earlier ones out.
+        asked = self.interrupts.caught or self.wish.why  # read once: the run saves before it leaves
+        if not last and (asked or due):
+            self.ledger.save(interim=not due)
+        if not last and asked:
+            self.ledger.leave(asked)
+        return stage, ""
+
+    def _tell_trouble(self, spec: TrainingSpec) -> None:
+        """Judges that answer nothing, and a stage that has trained nothing so far."""
+        record = self.progress.records[-1]
+        self.silence.hear(record, getattr(spec, "functions", {}))
+        if idle.early(record) and not idle.broken(record):  # what broke was told when it did
+            self._tell_idle(spec)
+
+    def _tell_seen(self, result: Step, stage: Stage) -> None:
+        """What a step's rollouts show for the first time: turns that cannot be read, images."""
+        if self.cold and (said := self.cold.hear(result.trees, stage.roles)):
+            self.ledger.emit("note", text=said)
+        if (images := self.rollouts.taskset.episodes.images).seen and not images.announced:
+            images.announced = True
+            self.ledger.emit("note", text=UNREAD)
 
     def _prepare(self, spec: TrainingSpec) -> Stage:
         """Policies for the stage's roles, fresh optimizers at its start (a resumed stage has loaded its
@@ -227,12 +234,14 @@ class Runner:
             handover.take_up(
                 self.engine, self.recipe, spec, p, lambda *said: self.ledger.decide("schedule", *said)
             )
-        self.controller = Controller(spec.adaptive)
-        if p.begun and p.adaptive:
-            self.controller.load_state_dict(p.adaptive)
-        return self._stage_now()
+        self.probing.begin(spec)
+        return stage_of(self.recipe, p, self.engine, self.rollouts, self.store.out)
 
-    def _stage_now(self) -> Stage:
+    def _as_it_is(self, stage: Stage) -> Stage:
+        """The stage, built anew where a probe or an evaluation has changed who holds which weights."""
+        if not self.probing.moved:
+            return stage
+        self.probing.moved = False
         return stage_of(self.recipe, self.progress, self.engine, self.rollouts, self.store.out)
 
     def _begin(self, spec: StageSpec, stage: Stage | None) -> None:
@@ -245,7 +254,7 @@ class Runner:
             line = evaluated(carried["metrics"])
             p.evaluations.append({"metrics": line, "scores": carried["scores"]})
         else:
-            line = self._measure()
+            line = self.measuring.measure()
         if not p.attempts:
             p.records.append(
                 {
@@ -267,7 +276,7 @@ class Runner:
             line["tokens/trained"] = float(found.tokens)
             self.ledger.decide("schedule", "core", spec.isolation.core, found.reason, found.numbers)
         with self.rollouts.parts.part("probes"):
-            line |= self.monitor.begin(p.step, p.policies, self._references())
+            line |= self.monitor.begin(p.step, p.policies, self.probing.references())
         p.evaluations[0]["metrics"] = dict(line)
         p.begun, p.anchor, p.adaptive = True, p.step, {}
         p.curriculum = stage.curriculum.state_dict() if stage is not None else {}
@@ -280,7 +289,7 @@ class Runner:
         """Whether the last evaluation, of the stage before or of an earlier attempt, measured what one of
         this stage does: where only functions of the stage say what is good, these may be others."""
         p = self.progress
-        if p.attempts or self.paying is None or pay_of(self.paying, 0) is None:
+        if p.attempts or (paying := self.measuring.paying) is None or pay_of(paying, 0) is None:
             return True
         before = self.recipe.stage[p.stage - 1]
         return all(getattr(before, key, None) == getattr(spec, key) for key in ("reward", "parts"))
@@ -289,7 +298,7 @@ class Runner:
         """The evaluation that failed when the run stopped, and what gates make of it."""
         p, line = self.progress, self.progress.unmeasured
         p.step += 1
-        self.ledger.log(self._measure(line), "eval", spec)
+        self.ledger.log(self.measuring.measure(line), "eval", spec)
         p.unmeasured = None
         if stop := self.failures.after(p, measured=line):
             self.ledger.save()
@@ -316,63 +325,8 @@ class Runner:
             spec = self.recipe.stage[i]
             assert isinstance(spec, Distill)
             found = guide(spec.distill, tools, folder, lambda text: self.ledger.emit("note", text=text))
-        keep_guided(self.store, folder)
+        record_guided(self.store, folder)
         return found
-
-    # ---- probes and what follows from them
-
-    def _references(self) -> dict[str, dict[str, str]]:
-        p, probes = self.progress, self.recipe.probes
-        return {
-            **({"start": p.references} if probes.kl_start else {}),
-            **({"base": p.found} if p.found else {}),
-        }
-
-    def _probe(self, stage: Stage, result: Step, line: dict[str, float]) -> dict[str, float]:
-        """The probes that are due; where isolation is adaptive, it reads them and may change who holds which
-        weights."""
-        p, monitor = self.progress, self.monitor
-        monitor.seconds += line.get("seconds_probe/conflict", 0.0)
-        found, spent = (
-            monitor.after(p.step, p.stage_step, result.trees, p.policies, self._references(), line),
-            monitor.seconds,
-        )
-        if "conflict/all" in line:
-            self.controller.hear(line["conflict/all"])
-        if stage.spec.adaptive.to != "off" and monitor.due(p.stage_step):
-            apart = self.controller.apart
-            if move := read_probe(self.controller, stage, monitor):
-                self._follow(stage, move, bool(apart))
-        p.adaptive = self.controller.state_dict()
-        found |= {"seconds_probe/asked": monitor.seconds - spent} if monitor.seconds > spent else {}
-        return found | {"seconds_probe/share": monitor.seconds / max(self.ledger.seconds(), 1e-9)}
-
-    def _follow(self, stage: Stage, move: Move, apart: bool = False) -> None:
-        """Do what the controller decided, and record why; `apart`: whether a role was isolated before."""
-        p = self.progress
-        if move.outcome == "isolate":
-            done = f"; {handover.isolate(self.engine, stage, p, move, stage.spec.optim)}"
-        else:
-            done = f"; {handover.rejoin(stage, p, move.role)}" if apart else ""
-        self.stage = self._stage_now()
-        self.ledger.decide("schedule", "isolation", move.outcome, move.reason + done, move.numbers)
-        p.adaptive = self.controller.state_dict()
-
-    def _read_evaluation(self, stage: Stage) -> None:
-        """An evaluation sees what the probe's few tasks may miss: the controller reads it too. What it leads
-        to is measured again."""
-        p, spec, controller = self.progress, stage.spec, self.controller
-        roles = [r for r in stage.sharing() if f"eval/{r}" in p.evaluations[-1]["scores"]]
-        if spec.adaptive.to == "off" or controller.apart or not roles:
-            return
-        start, now = (
-            {r: e["scores"][f"eval/{r}"] for r in roles} for e in (p.evaluations[0], p.evaluations[-1])
-        )
-        if move := controller.read(roles, start, now, training=not stage.others()):
-            self._follow(stage, move)
-            if move.outcome == "isolate":
-                p.step += 1
-                self.ledger.log(self._measure(), "eval", spec)
 
     def _guarded_step(self, stage: Stage) -> Step:
         """A step whose update was refused moves nothing; too many of them stop the run. So does code of the
@@ -410,7 +364,7 @@ class Runner:
         ):
             self.ledger.decide("schedule", "core", "fuse", done)
             p.step += 1
-            self.ledger.log(self._measure(), "eval", spec)
+            self.ledger.log(self.measuring.measure(), "eval", spec)
             why = self.judge.gates(spec) or why
         if why == AGAIN:
             return why
@@ -429,39 +383,3 @@ class Runner:
         said = f"{spec.title} {idle.why(record, f'stage.{self.progress.stage}', levels)}"
         numbers = {"steps": record["steps"], **record.get("left_out", {})}
         self.ledger.decide("guard", "gradient", "trained nothing", said, numbers)
-
-    def _measure(self, line: dict[str, float] | None = None) -> dict[str, float]:
-        """Evaluate; gates and `until` read the result together with the step's own numbers (`line`)."""
-        said = f"evaluating {len(self.held_out)} tasks"
-        self.ledger.emit("busy", text=said)
-
-        def hear(done: int, of: int) -> None:
-            self.ledger.emit("busy", text=said, values={"done": done, "of": of})
-
-        with self.rollouts.parts.part("evaluation"), hearing(now_and_then(hear)):
-            found = evaluate(
-                self.rollouts,
-                self.held_out,
-                self.progress.policies,
-                noise=self.recipe.eval.noise,
-                seed=seed_of(self.recipe.eval.seed, "eval"),
-                pay=pay_of(self.paying, self.progress.stage_step) if self.paying else None,
-                give_up=self.recipe.eval.give_up if self.recipe.model.path else 0,
-            )
-        if found.films:
-            self.store.save_films(self.progress.step, self.progress.stage, found.films)
-        if unplayed := found.metrics.get("eval_unplayed"):
-            role, n = self.rollouts.roles[0], len(self.held_out)
-            ahead = self.recipe.stage[self.progress.stage :][:1]
-            shown = not self.progress.stage_step and any(isinstance(stage, Imitate) for stage in ahead)
-            said = cold.unplayed(role, self.rollouts.words.budgets[role], n, int(unplayed), shown)
-            self.ledger.decide("guard", "evaluation", "stopped early", said, {"unplayed": unplayed})
-        self.progress.evaluations.append(
-            {
-                "metrics": {**(line or {}), **found.metrics},
-                "scores": {k: list(v) for k, v in found.scores.items()},
-            }
-        )
-        self.values = dict(found.metrics)
-        start = Evaluation(**self.progress.evaluations[0])
-        return dict(found.metrics) | (changes(start, found) if len(self.progress.evaluations) > 1 else {})

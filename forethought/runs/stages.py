@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forethought.core.seeds import seed_of
 from forethought.engines.base import Engine
-from forethought.grams.kept import planning_of
+from forethought.grams.lists import planning_of
 from forethought.learn.curriculum import LevelSampler
 from forethought.recipe.schema import Recipe, TrainingSpec
 from forethought.runs import handover

@@ -43,9 +43,9 @@ class FakeRun(types.ModuleType):
         super().__init__("forethought.runs.run")
         self.calls, self.does, self.answer = [], lambda out: None, None
 
-    def train(self, recipe, out, observe, told=()):
+    def train(self, recipe, out, observe, notes=()):
         self.calls.append(("train", recipe, out))
-        self.told = told
+        self.told = notes
         observe(Event(kind="start", text=str(out), steps=3, stages=1))
         out.mkdir(parents=True)
         self.does(out)

@@ -11,7 +11,7 @@ from conftest import desk_recipe, fake_desk, lines_of, nothing, tree_of
 
 from forethought.core.errors import RecipeError, UserError
 from forethought.core.metrics import reduce
-from forethought.grams.kept import check_lists, keep_lists, planning_of
+from forethought.grams.lists import check_lists, copy_lists, planning_of
 from forethought.grams.sources import solutions
 from forethought.learn.credit import class_metrics, preparing_mask
 from forethought.measure.probes.monitor import Monitor
@@ -145,7 +145,7 @@ def test_a_run_keeps_its_list_and_goes_on_with_it_whatever_becomes_of_the_file(t
     assert len(planning_of(tmp_path / "longer", 0, recipe.stage[0].grams, str).matcher.grams) == 26
     assert planning_of(tmp_path / "longer", 1, longer.stage[1].grams, str) is None
     grams.write_text("zz\n")
-    keep_lists(recipe, tmp_path / "longer")
+    copy_lists(recipe, tmp_path / "longer")
     assert (tmp_path / "longer" / "grams" / "stage-0.txt").read_text().startswith("a\nb\n")
 
 

@@ -22,7 +22,7 @@ def check_lists(recipe: Recipe, begun: Path | None = None) -> None:
             _read(Path(stage.grams).expanduser(), i)
 
 
-def keep_lists(recipe: Recipe, out: Path) -> None:
+def copy_lists(recipe: Recipe, out: Path) -> None:
     """Copy every stage's list into the run `out`, where there is none yet: who resumes it goes on with the
     same one, whatever has become of the file."""
     for i, stage in enumerate(recipe.stage):

@@ -9,7 +9,7 @@ import shutil
 import pytest
 from conftest import desk_recipe, fake_desk, lines_of, nothing
 
-from forethought.engines import kept
+from forethought.engines import chosen as choices
 from forethought.engines.fake.engine import FakeEngine
 from forethought.recipe.load import write_resolved
 from forethought.recipe.schema import EngineSpec
@@ -30,15 +30,16 @@ HERE = {
 
 
 def test_what_a_recipe_leaves_open_becomes_what_it_was():
-    assert kept.pinned(EngineSpec(), HERE) == EngineSpec(precision="bf16", threads=2)
-    assert kept.pinned(EngineSpec(threads=0), HERE) == EngineSpec(precision="bf16", threads=2)  # 0 is auto
+    assert choices.pinned(EngineSpec(), HERE) == EngineSpec(precision="bf16", threads=2)
+    assert choices.pinned(EngineSpec(threads=0), HERE) == EngineSpec(precision="bf16", threads=2)  # 0 is auto
     named = EngineSpec(precision="fp32", threads=1)
-    assert kept.pinned(named, HERE) == named
-    assert kept.pinned(EngineSpec(), {}) == EngineSpec()
+    assert choices.pinned(named, HERE) == named
+    assert choices.pinned(EngineSpec(), {}) == EngineSpec()
 
 
 def test_the_threads_beside_a_gpu_say_nothing_of_a_cpu_and_the_device_is_the_users():
-    assert kept.pinned(EngineSpec(), HERE | {"device": "cuda", "threads": 8}) == EngineSpec(precision="bf16")
+    gpu = HERE | {"device": "cuda", "threads": 8}
+    assert choices.pinned(EngineSpec(), gpu) == EngineSpec(precision="bf16")
 
 
 @pytest.mark.parametrize(
@@ -59,14 +60,14 @@ def test_the_threads_beside_a_gpu_say_nothing_of_a_cpu_and_the_device_is_the_use
     ],
 )
 def test_what_changes_bits_is_named(change, said):
-    assert kept.differences(HERE, HERE) == []
-    assert kept.differences(HERE, HERE | change) == [said]
+    assert choices.differences(HERE, HERE) == []
+    assert choices.differences(HERE, HERE | change) == [said]
 
 
 def test_a_reason_in_other_words_is_no_difference_and_a_missing_record_is_one():
-    assert kept.differences({"kernels": "torch: no C compiler"}, {"kernels": "torch: switched off"}) == []
-    assert kept.differences(None, HERE) == ["the checkpoint does not say on what it was computed"]
-    assert kept.differences({k: v for k, v in HERE.items() if k != "torch"}, HERE) == [
+    assert choices.differences({"kernels": "torch: no C compiler"}, {"kernels": "torch: switched off"}) == []
+    assert choices.differences(None, HERE) == ["the checkpoint does not say on what it was computed"]
+    assert choices.differences({k: v for k, v in HERE.items() if k != "torch"}, HERE) == [
         "torch: none before, 2.9 now"
     ]
 

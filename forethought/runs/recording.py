@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forethought.core.metrics import reduce
-from forethought.grams.kept import FOLDER as GRAMS
+from forethought.grams.lists import FOLDER as GRAMS
 from forethought.recipe.schema import SaveSpec
 from forethought.runs import idle
 from forethought.runs.progress import Progress
@@ -14,7 +14,7 @@ from forethought.store import Store
 from forethought.workflows.rollout import Rollouts
 
 
-def keep_trees(
+def save_trees_of(
     store: Store, save: SaveSpec, at: Progress, step: Step, rollouts: Rollouts, last: bool
 ) -> bool:
     """Save the step's first `save.trees` trees (0: all) where it is one of every `save.trees_every`, or the
@@ -60,7 +60,7 @@ GUIDED = ("guided.jsonl", "guided.parquet", "provenance.json")  # what a distill
 CACHE = "cache.jsonl"  # grows, and only the distillation itself reads it: it is on no record
 
 
-def keep_guided(store: Store, folder: Path) -> None:
+def record_guided(store: Store, folder: Path) -> None:
     """What was distilled is on record."""
     for name in GUIDED:
         if (folder / name).is_file():
