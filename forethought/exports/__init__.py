@@ -18,7 +18,7 @@ from forethought.core.errors import UserError, quoted, unknown
 from forethought.engines.base import BASE
 from forethought.engines.saved import Saved, saved
 from forethought.exports.card import Folder, card
-from forethought.exports.found import find
+from forethought.exports.checkpoint import find
 from forethought.exports.numbers import Origin, measured
 from forethought.exports.prompts import Turns, turns_of
 from forethought.recipe.layout import planners
@@ -59,7 +59,7 @@ def export(
     recipe, policies = found.recipe, found.policies
     if role is not None and role not in policies:
         raise UserError(f"--role: {unknown('role', role, policies)}")
-    to = (to or found.run / "export" / found.checkpoint.name).absolute()
+    to = (to or found.run / "export" / found.folder.name).absolute()
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         kind = "is not empty" if to.is_dir() else "is a file"
         raise UserError(f"--to: {to} {kind}; give a folder that is new or empty")
@@ -76,16 +76,16 @@ def export(
         beside.mkdir(parents=True)
         writing = Writing(beside, to, origin, turns, merge, gguf, tell)
         folders = writing.all(
-            {saved(found.checkpoint / "engine", policy): roles for policy, roles in groups.items()}
+            {saved(found.folder / "engine", policy): roles for policy, roles in groups.items()}
         )
         os.replace(beside, to)
     except BaseException as error:
         remove(beside)
         if not there and to.parent.is_dir() and not any(to.parent.iterdir()):
             to.parent.rmdir()
-        if isinstance(error, FileNotFoundError) and not found.checkpoint.is_dir():
+        if isinstance(error, FileNotFoundError) and not found.folder.is_dir():
             raise UserError(
-                f"{found.checkpoint} has gone while it was copied: the run goes on, and keeps the newest "
+                f"{found.folder} has gone while it was copied: the run goes on, and keeps the newest "
                 f"{recipe.save.keep} (save.keep); export it again"
             ) from error
         raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from forethought.core.errors import UserError, unknown
 from forethought.engines.saved import saved
-from forethought.exports.found import find
+from forethought.exports.checkpoint import find
 
 if TYPE_CHECKING:
     from forethought.engines.torch.export.folders import Opened
@@ -21,5 +21,5 @@ def open_role(run: Path, role: str, step: int | None = None, merge: bool = False
         raise UserError(unknown("role", role, found.policies))
     from forethought.engines.torch.export.folders import opened
 
-    one = saved(found.checkpoint / "engine", found.policies[role])
+    one = saved(found.folder / "engine", found.policies[role])
     return opened(one, merge, found.recipe.model.trust_remote_code)

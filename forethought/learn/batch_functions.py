@@ -73,7 +73,7 @@ class Said:
 
 
 @dataclass(slots=True)
-class Found:
+class Gathered:
     """What the functions gave: (tree, node) -> part -> value; why a branch's last turn is lost; metrics."""
 
     parts: dict[tuple[int, int], dict[str, float]] = field(default_factory=dict)
@@ -125,7 +125,7 @@ def with_batch_parts(
     A function that raises, has no end within `limits.episode_seconds` or gives a list of another length makes
     every branch that it was asked about `failed` at the boundary reward; one value that is no finite number
     fails its own branch."""
-    found = Found()
+    found = Gathered()
     for role, counted in weights.items():
         said = _said(trees, role)
         asked = {part: functions[part] for part in counted if part in functions}
@@ -154,7 +154,7 @@ Row = tuple[str | list[dict[str, str]], Mapping[str, Any]]
 """A task's prompt and its columns."""
 
 
-def _rows(trees: Sequence[Tree], said: Sequence[Said], data: Data, found: Found) -> dict[int, Row]:
+def _rows(trees: Sequence[Tree], said: Sequence[Said], data: Data, found: Gathered) -> dict[int, Row]:
     """Tree -> its row. What was said about a task whose row the taskset cannot give has failed."""
     rows: dict[int, Row] = {}
     for one in said:
@@ -229,7 +229,7 @@ def _ask(
     said: Sequence[Said],
     given: Mapping[str, Any],
     guard: Guard,
-    found: Found,
+    found: Gathered,
 ) -> None:
     at = [(one.tree, one.turns[-1].id) for one in said]
     logs: dict[str, list[float]] = {}
@@ -340,7 +340,7 @@ def _note(
     values: list[Any] | Fault,
     at: Sequence[tuple[int, int]],
     guard: Guard,
-    found: Found,
+    found: Gathered,
 ) -> None:
     if isinstance(values, Fault):
         found.broken |= dict.fromkeys(at, values.reason)
@@ -377,7 +377,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def _with(i: int, tree: Tree, found: Found) -> Tree:
+def _with(i: int, tree: Tree, found: Gathered) -> Tree:
     nodes = []
     for node in tree.nodes:
         place = (i, node.id)

@@ -13,7 +13,7 @@ from forethought.core.paired import paired_difference
 from forethought.core.types import Node, Task, Tree
 from forethought.engines.base import BASE
 from forethought.engines.fake.engine import FakeEngine
-from forethought.measure.probes.held_out import Found, HeldOut, since
+from forethought.measure.probes.held_out import HeldOut, Probed, since
 from forethought.measure.probes.monitor import Monitor
 from forethought.measure.probes.phases import Phases, slope
 from forethought.measure.probes.plans import entropy, format_share, meaning_entropy
@@ -199,8 +199,8 @@ def test_held_out_demonstrations_are_the_same_every_time_and_of_the_evaluation_s
 
 
 def test_changes_since_the_start_are_paired():
-    start = Found({"probe/ppl_plan": 4.0, "probe/entropy_plan": 0.5}, {"plan": [0.0, 0.0, 1.0, 1.0]})
-    now = Found({"probe/ppl_plan": 2.0, "probe/entropy_plan": 0.25}, {"plan": [1.0, 0.0, 1.0, 1.0]})
+    start = Probed({"probe/ppl_plan": 4.0, "probe/entropy_plan": 0.5}, {"plan": [0.0, 0.0, 1.0, 1.0]})
+    now = Probed({"probe/ppl_plan": 2.0, "probe/entropy_plan": 0.25}, {"plan": [1.0, 0.0, 1.0, 1.0]})
     found = since(start, now)
     change, low, high = paired_difference([0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0])
     assert (found["interference/plan"], found["interference_low/plan"], found["interference_high/plan"]) == (

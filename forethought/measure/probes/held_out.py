@@ -22,7 +22,7 @@ from forethought.workflows.rollout import Rollouts
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Probed:
     """`metrics`: probe/NAME_ROLE. `scores`: role -> per task 1.0 where greedy would write the demonstration,
     None if there is none."""
 
@@ -55,7 +55,7 @@ class HeldOut:
 
     def measure(
         self, policies: Mapping[str, str], references: Mapping[str, Mapping[str, str]] | None = None
-    ) -> Found:
+    ) -> Probed:
         """`references`: name (start, base) -> policy -> the frozen copy that KL(policy || copy) is taken
         to."""
         references = references or {}
@@ -86,7 +86,7 @@ class HeldOut:
                 kl = [s.kl[names[i][name]] for i, s in own if name in names[i]]
                 if kl:
                     metrics[f"probe/kl_{name}_{role}"] = sum(map(sum, kl)) / sum(map(len, kl))
-        return Found(metrics, scores)
+        return Probed(metrics, scores)
 
     def _inspect(
         self, policy: str, policies: Mapping[str, str], against: Sequence[str]
@@ -103,7 +103,7 @@ class HeldOut:
         return self.seen[policy][2]
 
 
-def since(start: Found, now: Found) -> dict[str, float]:
+def since(start: Probed, now: Probed) -> dict[str, float]:
     """Against the stage's start, on the same tasks: `interference/ROLE` is the change of success (negative:
     harm) with its paired interval; `probe_rel/ppl_ROLE` and `probe_rel/entropy_ROLE` are ratios (relative
     perplexity as in arXiv 2509.03646)."""

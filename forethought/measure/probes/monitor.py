@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from forethought.core.types import Tree
-from forethought.measure.probes.held_out import Found, HeldOut, since
+from forethought.measure.probes.held_out import HeldOut, Probed, since
 from forethought.measure.probes.phases import Phases
 from forethought.measure.probes.plans import format_share, meaning_entropy
 from forethought.recipe.schema import ProbeSpec
@@ -29,8 +29,8 @@ class Monitor:
         self.held_out = held_out if held_out and held_out.there else None
         self.formats = {name: re.compile(pattern) for name, pattern in spec.formats.items()}
         self.phases = Phases(spec.phase_window)
-        self.start: Found | None = None
-        self.now: Found | None = None
+        self.start: Probed | None = None
+        self.now: Probed | None = None
         self.seconds = 0.0  # of the whole run
 
     def begin(self, step: int, policies: Mapping[str, str], references: References) -> dict[str, float]:
@@ -67,7 +67,7 @@ class Monitor:
             line |= self._held_out(step, policies, references)
         return line
 
-    def ask(self, policies: Mapping[str, str]) -> Found:
+    def ask(self, policies: Mapping[str, str]) -> Probed:
         """The held-out probe under another assignment of roles to policies; nothing is remembered. Only where
         there is one (`due`)."""
         assert self.held_out is not None
@@ -117,5 +117,5 @@ class Monitor:
     def load_state_dict(self, state: Mapping) -> None:
         """Take up the state that `state_dict` gave."""
         self.phases.load_state_dict(state["phases"])
-        self.start, self.now = (None if state[k] is None else Found(*state[k]) for k in ("start", "now"))
+        self.start, self.now = (None if state[k] is None else Probed(*state[k]) for k in ("start", "now"))
         self.seconds = state["seconds"]

@@ -42,7 +42,7 @@ class Own:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Observations:
     template: str | None = None
     """How an observation is told, such as `"cart {observation[0]:+.1f}"`. Absent: by its space."""
     observe: str | None = None
@@ -52,7 +52,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gym(Told):
+class Gym(Observations):
     make: dict[str, Any] = field(default_factory=dict)
     """Arguments of `gymnasium.make`, by name."""
     level: str | None = None
@@ -107,7 +107,7 @@ class Mcp(Tools):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenEnv(Told, Tools):
+class OpenEnv(Observations, Tools):
     level: str | None = None
     """The argument of the server's reset that gets the task's level. Absent: it is not told."""
     field: str | None = None

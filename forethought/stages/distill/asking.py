@@ -29,7 +29,7 @@ class Trouble:
 
     kind: str
     detail: str
-    told: float = 0.0
+    wait: float = 0.0
 
 
 class Asker:
@@ -58,14 +58,14 @@ class Asker:
             return self._read(item, reply)
         said = f"status {reply.status}: {self.safe(reply.body)}"
         if reply.status in _AGAIN:
-            told = retry_after(reply.headers)
+            wait = retry_after(reply.headers)
             asks = (
-                f" (asks to wait {told:.0f} s, most_pause is {self.spec.most_pause:g} s)"
-                if told > self.spec.most_pause
+                f" (asks to wait {wait:.0f} s, most_pause is {self.spec.most_pause:g} s)"
+                if wait > self.spec.most_pause
                 else ""
             )
             return Trouble(
-                kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, told=told
+                kind="rate_limit" if reply.status == 429 else "server", detail=said + asks, wait=wait
             )
         if reply.status in _THIS_ITEM:
             return Failure(id=item.id, kind="refused", detail=said)

@@ -205,12 +205,12 @@ class Endpoint:
                     self._spent += outcome.usage.cost
                 return replace(outcome, usage=outcome.usage + usage)
             trouble = outcome
-            if attempt == self._retries or trouble.told > spec.most_pause or self._lost:
+            if attempt == self._retries or trouble.wait > spec.most_pause or self._lost:
                 self._lose(trouble)
                 break
-            pace.hold(trouble.told)
+            pace.hold(trouble.wait)
             self._sleep(
-                max(trouble.told, backoff(attempt, spec.first_pause, spec.most_pause, seed_of(item.id)))
+                max(trouble.wait, backoff(attempt, spec.first_pause, spec.most_pause, seed_of(item.id)))
             )
         return Failure(id=item.id, kind=trouble.kind, detail=trouble.detail, usage=usage)
 

@@ -14,15 +14,15 @@ from forethought.store import RECIPE, Store, run_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Checkpoint:
     run: Path
     step: int
     recipe: Recipe
-    checkpoint: Path
+    folder: Path
     policies: Mapping[str, str]  # role -> who speaks for it
 
 
-def find(source: Path, step: int | None = None) -> Found:
+def find(source: Path, step: int | None = None) -> Checkpoint:
     """The newest checkpoint of the run at `source`, or that of `step`; a checkpoint's folder is its run at
     its step. UserError where there is no run or no such step, CheckpointError for a damaged one."""
     at = run_at(source, step)
@@ -40,4 +40,4 @@ def find(source: Path, step: int | None = None) -> Found:
         policies = Progress.read(state["progress"]).policies
     except ValueError as error:
         raise CheckpointError(f"checkpoint {checkpoint} is damaged (state.json {error})") from error
-    return Found(run=run, step=state["step"], recipe=recipe, checkpoint=checkpoint, policies=policies)
+    return Checkpoint(run=run, step=state["step"], recipe=recipe, folder=checkpoint, policies=policies)
