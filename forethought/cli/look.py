@@ -118,7 +118,7 @@ def add_swap(verbs: Verbs) -> None:
         verbs,
         "swap",
         _swap,
-        "the roles before the last of every run or model with the last of every other, on the tasks of each",
+        "measure the planner of every run or model with the actor of every other, on the tasks of each",
     )
     parser.add_argument(
         "sources", metavar="SOURCE", type=Path, nargs="+", help=f"at least two; each {SOURCE}"

@@ -39,7 +39,7 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
     name that no Python file can have, and where one of the files is there: nothing is written then."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(
-            f"{name!r} names a Python file and what is in it: use a word such as my_{kind}, in small letters"
+            f"{name!r} names a Python file and what is in it: use a lower-case word such as my_{kind}"
         )
     templates = [
         one

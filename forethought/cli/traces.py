@@ -19,7 +19,7 @@ def add_traces(verbs: Verbs) -> None:
         verbs,
         "traces",
         _traces,
-        "find saved trees again: every turn, with verdict, reward and credit",
+        "find saved trees: every turn, with verdict, reward and credit",
     )
     parser.add_argument(
         "dir",
@@ -38,7 +38,7 @@ def add_traces(verbs: Verbs) -> None:
     for sign, about in (
         ("refused", "a turn was refused"),
         ("truncated", "a turn ran out of its tokens"),
-        ("disagree", "a turn (a plan) and what came of it tell different stories"),
+        ("disagree", "a plan was right and its executions failed, or the reverse"),
     ):
         parser.add_argument(
             f"--{sign}",
@@ -61,7 +61,7 @@ def add_traces(verbs: Verbs) -> None:
         "--plan-quality",
         metavar="A-B",
         type=shares,
-        help="only with a turn that is executed (a plan) of this quality, such as 0.2-0.8",
+        help="only with a plan of this quality, such as 0.2-0.8",
     )
     parser.add_argument(
         "--measure",

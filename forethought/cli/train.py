@@ -41,7 +41,8 @@ def add_train(verbs: Verbs) -> None:
         "--resume",
         metavar="DIR",
         type=Path,
-        help="continue the run in DIR from its newest checkpoint; --set changes what touches nothing done",
+        help="continue the run in DIR from its newest checkpoint; --set may change what no finished step "
+        "depends on",
     )
     own.add_argument(
         "--changed-code",
@@ -122,7 +123,7 @@ def _train(args: argparse.Namespace) -> int:
         result = (
             run.resume(args.run_dir, observe, **changes)
             if args.resume
-            else run.train(recipe, args.run_dir, observe, **({"told": [told]} if told else {}))
+            else run.train(recipe, args.run_dir, observe, **({"notes": [told]} if told else {}))
         )
     for line in parts.table(parts.totals(_metric_lines(args.run_dir))):
         print(line)
@@ -253,9 +254,8 @@ def _recipe_of_run(run: Path, changed_code: bool) -> Recipe:
         recipe = load(run, ())
     except RecipeError as error:
         raise UserError(
-            f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it "
-            f"was; state.json of every "
-            'checkpoint holds it under "recipe"'
+            f"{run / 'recipe.json'} does not hold the run's recipe ({error}): put it back as it was; "
+            'state.json of every checkpoint holds it under "recipe"'
         ) from None
     try:
         return _checked(recipe)

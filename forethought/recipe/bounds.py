@@ -25,7 +25,7 @@ def bounded(data: Mapping[str, Any], where: str = "") -> None:
         if len(path) > MOST_DEPTH:
             raise RecipeError(
                 _address(path[:3]),
-                f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few",
+                f"tables and lists are nested more than {MOST_DEPTH} deep; a recipe needs a few levels",
             )
         if isinstance(value, Mapping):
             todo += [

@@ -140,10 +140,8 @@ def _check_machine(recipe: Recipe) -> None:
     if engine.weights == "bf16" and trains_whole(recipe):
         raise RecipeError(
             "engine.weights",
-            "a stage trains whole models here, and most updates of a small "
-            "learning rate are lost in bf16 "
-            'weights; use "auto" (fp32, computed with in bf16), or train '
-            'adapters (layout = "adapters")',
+            "a stage trains whole models here, and most updates of a small learning rate are lost in bf16 "
+            'weights; use "auto" (fp32, computed with in bf16), or train adapters (layout = "adapters")',
         )
     if engine.weights == "nf4":
         _check_four_bits(recipe)
@@ -184,6 +182,5 @@ def _check_order(recipe: Recipe) -> None:
             raise RecipeError(
                 f"stage.{i}.weights",
                 f"stage.{own} has given a role weights of its own from this base, and training the base now "
-                f"would move it under them; "
-                'train the base first, or use "auto"',
+                'would move it under them; train the base first, or use "auto"',
             )

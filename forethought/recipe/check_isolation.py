@@ -21,17 +21,15 @@ def check_isolation(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     if used and not _shares(recipe, stage, used[0]):
         raise RecipeError(
             f"{where}.isolation.{used[0]}",
-            f"{listed(stage.roles)} trains weights of its own "
-            f"here, so nothing else can "
-            'move; isolation is for weights that roles share (layout = "shared" or "adapter", or one policy)',
+            f"{listed(stage.roles)} trains weights of its own here, so nothing else can move; isolation is "
+            'for weights that roles share (layout = "shared" or "adapter", or one policy)',
         )
     for name in used:
         if name == "surgery" and others and not stage.isolation.replay:
             raise RecipeError(
                 f"{where}.isolation.surgery",
-                f"{listed(others)} has no objective in this "
-                f"stage to be reconciled with; "
-                "give it one with isolation.replay, or train all roles",
+                f"{listed(others)} has no objective in this stage to be reconciled with; give it one with "
+                "isolation.replay, or train all roles",
             )
         if name != "surgery" and not others:
             raise RecipeError(
@@ -162,7 +160,7 @@ def check_after(where: str, gate: GateSpec, stage: TrainingSpec, recipe: Recipe)
         if gate.on_fail != "roll_back":
             raise RecipeError(
                 f"{where}.{key}",
-                f'follows a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"',
+                f'is read after a roll back, and on_fail is "{gate.on_fail}"; set on_fail = "roll_back"',
             )
         if key not in read:
             why = (
@@ -177,8 +175,7 @@ def check_after(where: str, gate: GateSpec, stage: TrainingSpec, recipe: Recipe)
         if not starts_shared(recipe, stage):
             raise RecipeError(
                 f"{where}.then",
-                f"{listed(stage.roles)} trains weights of its own already "
-                f'(layout "{recipe.layout}"); '
+                f'{listed(stage.roles)} trains weights of its own already (layout "{recipe.layout}"); '
                 '"isolate" is for layout = "shared" or "adapter"',
             )
         _check_own(f"{where}.isolate", gate.isolate, recipe)

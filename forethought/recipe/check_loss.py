@@ -17,8 +17,7 @@ def check_loss(where: str, stage: TrainingSpec) -> None:
         raise RecipeError(
             here,
             f'"{name}" compares a policy with a reference over the whole vocabulary and learns nothing by '
-            f"itself; "
-            "isolation.keep_kl says where it runs",
+            "itself; isolation.keep_kl says where it runs",
         )
     credited = "advantage" in row(stage.default_loss).needs
     if needs and not credited:

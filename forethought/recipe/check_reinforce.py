@@ -77,8 +77,7 @@ def _check_oracle(where: str, tree: TreeSpec, stage: Sampling, roles: Roles) -> 
         raise RecipeError(
             where,
             f"the oracle speaks before the policies: it takes the first of {listed(roles)}, and not the "
-            f"last; "
-            f"found {listed(tree.oracle)}",
+            f"last; found {listed(tree.oracle)}",
         )
 
 
@@ -204,7 +203,7 @@ def _check_named(where: str, key: str, role: str, stage: Sampling) -> None:
         raise RecipeError(
             f"{where}.{key}",
             f"its part is called {part!r}, and so is {others[0]}; give it another name: "
-            f'parts = {{ mine = "{key}" }}, and weigh mine',
+            f'parts = {{ mine = "{key}" }}, and a weight for mine in reward',
         )
 
 
@@ -265,8 +264,7 @@ def _check_credit(where: str, credit: CreditSpec, stage: Sampling, roles: Roles)
         raise RecipeError(
             f"{where}.mask",
             f'"{credit.mask}" means the roles before the last, and {roles[0]} is the only one; give a list '
-            f"of "
-            'phrases (grams), or set mask = "entropy"',
+            'of phrases (grams), or set mask = "entropy"',
         )
     if credit.grams and credit.alpha and credit.mask == CreditSpec().mask:
         raise RecipeError(

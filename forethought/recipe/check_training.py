@@ -59,17 +59,15 @@ def _check_weights(where: str, stage: TrainingSpec, recipe: Recipe) -> None:
     if own and weights_of(recipe, stage) == "base" and frozen:
         acts = (
             f' (in layout "mixed" the base speaks as {roles_of(recipe)[-1]}, and only the roles before it '
-            f"have "
-            "weights of their own)"
+            "have weights of their own)"
             if recipe.layout == "mixed"
             else ""
         )
         raise RecipeError(
             f"{where}.weights",
             f"the base lies under the weights of every role, so training it for {listed(stage.roles)} would "
-            f"move the frozen "
-            f"{listed(frozen)}{acts}; train all roles on the base, or use the role's own weights "
-            '(where sharing is the point: layout = "shared")',
+            f"move the frozen {listed(frozen)}{acts}; train all roles on the base, or use the role's own "
+            'weights (where sharing is the point: layout = "shared")',
         )
 
 

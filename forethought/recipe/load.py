@@ -213,7 +213,7 @@ def read_tables(path: Path) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise RecipeError(
-            str(path), f"tables and lists lie more than {MOST_DEPTH} deep in it; a recipe needs a few"
+            str(path), f"tables and lists are nested more than {MOST_DEPTH} deep; a recipe needs a few levels"
         ) from None
     if not isinstance(data, dict):
         raise RecipeError(str(path), f"expected a table, found {describe(data)}")

@@ -72,4 +72,6 @@ def test_nothing_is_replaced(tmp_path, monkeypatch, capsys):
 def test_a_name_that_no_python_file_can_have_is_refused(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "reward", name]) == 2
-    assert "use a word such as my_reward" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert "use a lower-case word such as my_reward" in capsys.readouterr().err and not list(
+        tmp_path.iterdir()
+    )

@@ -59,13 +59,16 @@ def refusal(*args) -> str:
         ),
         (
             "task = { x = " + "[" * 5000 + "]" * 5000 + " }",
-            f"tables and lists lie more than {MOST_DEPTH} deep",
+            f"tables and lists are nested more than {MOST_DEPTH} deep",
         ),
         (
             "task = { x = " + "[" * 100 + "]" * 100 + " }",
-            f"task.x.0: tables and lists lie more than {MOST_DEPTH} deep",
+            f"task.x.0: tables and lists are nested more than {MOST_DEPTH} deep",
         ),
-        ("task.a" + ".a" * 3000 + " = 1", f"task.a.a: tables and lists lie more than {MOST_DEPTH} deep"),
+        (
+            "task.a" + ".a" * 3000 + " = 1",
+            f"task.a.a: tables and lists are nested more than {MOST_DEPTH} deep",
+        ),
         (STAGE * 20_000, "stage: 20000 stages; a recipe has at most 1000"),
         ("a" * 3_000_000 + " = 1", "unknown key 'aaa"),
         ("probes = { formats = { a = '" + "(" * 5000 + "' } }\n" + STAGE, "probes.formats.a: '((("),
@@ -80,7 +83,7 @@ def test_a_recipe_without_bounds_is_refused(put, text, says):
     ("text", "says"),
     [
         ('{"seed": ' + "9" * 5000 + "}", "recipe.json:1: a whole number of thousands of digits"),
-        ("[" * 100_000, "deep in it"),
+        ("[" * 100_000, "nested more than"),
         ('{"name": "\\ud800", "stage": [{}]}', "name: '\\ud800' holds half of a character"),
         ('{"about": "\\ud800", "stage": [{}]}', "about: '\\ud800' holds half of a character"),
         ('{"task": {"\\ud800": 1}, "stage": [{}]}', "holds half of a character"),
@@ -100,7 +103,7 @@ def test_so_is_the_recipe_of_a_run(put, text, says):
             "task.x=" + "[" * 5000,
             "task.x: a whole number of thousands of digits, or a value nested without end",
         ),
-        ("task" + ".x" * 2000 + "=1", f"task.x.x: tables and lists lie more than {MOST_DEPTH} deep"),
+        ("task" + ".x" * 2000 + "=1", f"task.x.x: tables and lists are nested more than {MOST_DEPTH} deep"),
         # a byte on the command line that is not UTF-8
         ("about=\udcff", "about: '\\udcff' holds half of a character"),
     ],

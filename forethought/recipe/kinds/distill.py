@@ -60,9 +60,8 @@ class Distill(StageSpec):
         if self.distill.solver == "policy" and len(roles) != 2:
             raise RecipeError(
                 f"{where}.distill.solver",
-                f'"policy" acts in the last role under a plan that the first one says, and '
-                f"{recipe.workflow.name} "
-                f'speaks {listed(roles)}; take "exact" or "none"',
+                '"policy" acts in the last role under a plan that the first one says, and '
+                f'{recipe.workflow.name} speaks {listed(roles)}; take "exact" or "none"',
             )
 
     def work(self, n: Lengths, used: float, recipe: Recipe) -> Work:

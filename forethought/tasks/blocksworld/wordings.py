@@ -23,21 +23,17 @@ TOWERS = (
     "to the top one. <goal> names chains of blocks, each of which must stand on the one before it. "
 )
 PLAIN = (
-    "There are blocks on a table, and a hand that holds one block at a time. These actions exist. "
-    "pick x : takes x from the table; the hand must be empty, x on the table, and nothing on x. "
-    "put x : sets x , which the hand holds, on the table. "
-    "unstack x y : takes x from y; the hand must be empty, x on y, and nothing on x. "
-    "stack x y : sets x , which the hand holds, on y; nothing may stand on y. "
+    "There are blocks on a table, and a hand that holds one block at a time. These actions exist. pick x : "
+    "takes x from the table; the hand must be empty, x on the table, and nothing on x. put x : sets x , "
+    "which the hand holds, on the table. unstack x y : takes x from y; the hand must be empty, x on y, and "
+    "nothing on x. stack x y : sets x , which the hand holds, on y; nothing may stand on y. "
 )
 RENAMED = (
-    "There are objects, and these actions exist. "
-    "attack x : needs province x, planet x and harmony; then pain x, and no longer province x, planet x or "
-    "harmony. "
-    "succumb x : needs pain x; then province x, planet x and harmony, and no longer pain x. "
-    "feast x y : needs province x, x craves y and harmony; then pain x and province y, and no longer "
-    "province x, x craves y or harmony. "
-    "overcome x y : needs pain x and province y; then x craves y, province x and harmony, and no longer pain "
-    "x or province y. "
+    "There are objects, and these actions exist. attack x : needs province x, planet x and harmony; then "
+    "pain x, and no longer province x, planet x or harmony. succumb x : needs pain x; then province x, "
+    "planet x and harmony, and no longer pain x. feast x y : needs province x, x craves y and harmony; then "
+    "pain x and province y, and no longer province x, x craves y or harmony. overcome x y : needs pain x and "
+    "province y; then x craves y, province x and harmony, and no longer pain x or province y. "
 )
 ACTING = (
     "First write the plan: a list of subgoals, each {clear} y (all that is above y goes to the table) or "

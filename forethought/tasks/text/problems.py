@@ -95,9 +95,8 @@ class Problems(Taskset):
                 if task.id in tasks:
                     raise RecipeError(
                         f"task.{option}",
-                        f"{task.state.where} and "
-                        f"{tasks[task.id].state.where} have one id, {task.id!r}; "
-                        f"give their files or folders different names",
+                        f"{task.state.where} and {tasks[task.id].state.where} have one id, {task.id!r}; give "
+                        "their files or folders different names",
                     )
                 tasks[task.id] = task
         return list(tasks.values())
@@ -132,9 +131,8 @@ class Problems(Taskset):
             raise RecipeError(
                 where,
                 f"{len(pairs)} times a training problem repeats a test problem: "
-                f"{'; '.join(map(str, pairs[:SHOWN]))}{more}. Take the training "
-                f"problems out of the file, "
-                'or leave them out with task.repeats = "drop"',
+                f"{'; '.join(map(str, pairs[:SHOWN]))}{more}. Take the training problems out of the file, or "
+                'leave them out with task.repeats = "drop"',
             )
 
     def _checked_levels(self, levels: Sequence[int]) -> tuple[int, ...]:
@@ -143,9 +141,8 @@ class Problems(Taskset):
             if not train & evaluated:
                 raise RecipeError(
                     "task.levels",
-                    f"train has the levels {sorted(train)}, eval "
-                    f"{sorted(evaluated)}, and none is in both; "
-                    f"graded = false takes all problems alike",
+                    f"train has the levels {sorted(train)}, eval {sorted(evaluated)}, and none is in both; "
+                    "graded = false takes all problems alike",
                 )
             return tuple(sorted(train & evaluated))
         for split, found in (("train", train), ("eval", evaluated)):

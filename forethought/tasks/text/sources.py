@@ -44,9 +44,8 @@ def _need_size(source: str) -> None:
         return  # `rows` says what is wrong with it
     if size > MOST_BYTES:
         raise UserError(
-            f"{source}: {size / (1 << 30):.1f} GiB, and every row stays in memory; read its first rows "
-            f"alone with task.most = 100000, or split the file (most that is read whole: "
-            f"{MOST_BYTES >> 30} GiB)"
+            f"{source}: {size / (1 << 30):.1f} GiB, and every row stays in memory; read its first rows alone "
+            f"with task.most = 100000, or split the file (most that is read whole: {MOST_BYTES >> 30} GiB)"
         )
 
 

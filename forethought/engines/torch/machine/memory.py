@@ -182,8 +182,7 @@ class Size:
             undo()
             raise UserError(
                 f"out of memory: {self.name} = {begun} does not fit here, {fits} does; set "
-                f'{self.name}={fits}, or "auto", '
-                "which finds what fits by itself"
+                f'{self.name}={fits}, or "auto", which finds what fits by itself'
             )
         self.most, self.shrunk = fits, True
         self.tell(
