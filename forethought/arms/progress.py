@@ -12,6 +12,7 @@ from forethought.arms.declare import Declared
 from forethought.arms.jobs import Job
 from forethought.arms.state import Outcome, log_of
 from forethought.core.jsonl import number
+from forethought.display.pace import clock_text
 
 
 class Progress:
@@ -83,6 +84,4 @@ def clock(seconds: float) -> str:
     """Seconds as "41 s", "3:20" or "1:02:05"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return clock_text(round(seconds))

@@ -15,6 +15,7 @@ from typing import Literal
 
 from forethought.arms.jobs import Job
 from forethought.core.errors import RecipeError, UserError
+from forethought.core.printable import cut
 from forethought.recipe.convert import to_dict
 from forethought.recipe.load import load
 from forethought.report.settings import differences
@@ -151,5 +152,4 @@ def forget(job: Job) -> None:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return cut(json.dumps(value, ensure_ascii=False, default=str))

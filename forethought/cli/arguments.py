@@ -7,9 +7,10 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-from forethought.core.errors import unknown
+from forethought.core.errors import UserError, unknown
 from forethought.core.printable import printable
 
 MOST_NUMBERS = 10_000  # in a list such as 3-5
@@ -57,6 +58,12 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run code that a run or a model brings along and that has not run here before",
     )
+
+
+def need_run(path: Path) -> None:
+    """UserError where there is no run."""
+    if not (path / "recipe.json").is_file():
+        raise UserError(f"{path}: no run here (a run directory has a recipe.json)")
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from forethought.cli.arguments import Verbs, verb
+from forethought.cli.arguments import Verbs, need_run, verb
 from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
@@ -35,7 +35,7 @@ def add_recipes(verbs: Verbs) -> None:
 def _report(args: argparse.Namespace) -> int:
     from forethought import report
 
-    _need_runs([args.dir])
+    need_run(args.dir)
     _print_path(report.write(args.dir))
     return 0
 
@@ -45,7 +45,8 @@ def _compare(args: argparse.Namespace) -> int:
 
     if len(args.dirs) < 2:
         raise UserError("compare needs at least two run directories")
-    _need_runs(args.dirs)
+    for path in args.dirs:
+        need_run(path)
     _print_path(report.compare(args.dirs, args.out))
     return 0
 
@@ -54,12 +55,6 @@ def _print_path(path: Path) -> None:
     """As it is for a pipe, which takes it as a name; a terminal is shown it without what its name could do
     there."""
     print(printable(path) if sys.stdout.isatty() else path)
-
-
-def _need_runs(dirs: list[Path]) -> None:
-    for path in dirs:
-        if not (path / "recipe.json").is_file():
-            raise UserError(f"{path}: no run here (a run directory has a recipe.json)")
 
 
 def _recipes(args: argparse.Namespace) -> int:

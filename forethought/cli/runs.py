@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from forethought.cli.arguments import Verbs, positive, verb
+from forethought.cli.arguments import Verbs, need_run, positive, verb
 from forethought.core.errors import UserError
 from forethought.core.printable import printable
 
@@ -43,8 +43,7 @@ def add_runs(verbs: Verbs) -> None:
 def _watch(args: argparse.Namespace) -> int:
     from forethought import report
 
-    if not (args.dir / "recipe.json").is_file():
-        raise UserError(f"{args.dir}: no run here (a run directory has a recipe.json)")
+    need_run(args.dir)
     page, seen = args.dir / "report.html", None
     print(
         printable(f"open {page.resolve().as_uri()} in a browser; Ctrl-C ends the watch, not the run"),

@@ -204,3 +204,10 @@ def _inside(field: str, key: object) -> str:
 
 def _no_number(said: str) -> None:
     raise ValueError(f"{said} is not JSON; write null where there is no number")
+
+
+def need_new(first: dict[str, str], id: str, where: str) -> None:
+    """Remember where an id was first seen. UserError for one that was seen before, with both places."""
+    if id in first:
+        raise UserError(f"{where}: the id {id!r} was seen at {first[id]}; give each its own")
+    first[id] = where

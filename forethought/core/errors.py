@@ -11,6 +11,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
+from forethought.core.printable import cut
+
 _MACHINES = re.compile("memory|CUDA|CUBLAS", re.IGNORECASE)
 
 
@@ -31,7 +33,7 @@ class RecipeError(UserError):
 
     def __init__(self, where: str, message: str):
         self.where, self.message = where, message
-        super().__init__(f"{_cut(where)}: {message}" if where else message)
+        super().__init__(f"{cut(where, MOST_NAMED)}: {message}" if where else message)
 
 
 class GateStop(ForethoughtError):
@@ -98,12 +100,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(said[:MOST_LISTED], known, n=1, cutoff=0.5) if len(known) <= 500 else ()
     hint = f"; did you mean {near[0]!r}?" if near else ""
     more = f" and {len(known) - MOST_LISTED} more" if len(known) > MOST_LISTED else ""
-    listed = ", ".join(_cut(k) for k in known[:MOST_LISTED]) or "none"
-    return f"unknown {kind} {_cut(said)!r}{hint} (known: {listed}{more})"
+    listed = ", ".join(cut(k, MOST_NAMED) for k in known[:MOST_LISTED]) or "none"
+    return f"unknown {kind} {cut(said, MOST_NAMED)!r}{hint} (known: {listed}{more})"
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= 2 * MOST_LISTED else name[: 2 * MOST_LISTED - 3] + "..."
-
-
-MOST_LISTED = 60  # names that an error lists
+MOST_LISTED, MOST_NAMED = 60, 120  # names that an error lists; characters of one

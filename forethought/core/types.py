@@ -6,7 +6,7 @@ Task -> Tree of Nodes -> rewarded Tree -> advantages by node -> Batch of Segment
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from forethought.core.branches import branch_of
@@ -19,9 +19,10 @@ at which boundary (environment, task, reward, parse; `forethought.envs.guard`); 
 it left no room for a token in the model's context. The last two are never counted as reward 0."""
 
 Side = Literal["user", "tool"]
+"""Who gives observations in a conversation by a chat template."""
+
 DecisionKind = Literal["gate", "schedule", "guard", "run"]
 EventKind = Literal["start", "stage", "busy", "step", "eval", "decision", "note", "end"]
-"""Who gives observations in a conversation by a chat template."""
 
 NO_EVIDENCE: frozenset[Status] = frozenset({"failed", "overlong"})
 """What says nothing about the policy: it is not rewarded, trains nothing, and is counted by its own name."""
@@ -162,6 +163,15 @@ class Tree:
         """Nodes without children: where trajectories end."""
         parents = {n.parent for n in self.nodes}
         return [n for n in self.nodes if n.id not in parents]
+
+    def below(self, first: Node) -> Tree:
+        """The tree with the prompt and, of all that is below it, what lies under `first`, which is one of its
+        children."""
+        kept = {first.id}
+        for node in self.nodes:  # parents precede children
+            if node.parent in kept:
+                kept.add(node.id)
+        return replace(self, nodes=tuple(n for n in self.nodes if n.parent is None or n.id in kept))
 
     def branches(self) -> dict[int, Branch]:
         """Every branch by its id, those above before those below (`branch_of` says how nodes that name none

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from forethought.core.metrics import Mean, Metric
 
 SMALL_SINE = 1e-3  # of an angle: below it an arc is a straight line
 
 Gram = Sequence[Sequence[float]]  # gram[i][j] = g_i . g_j
+Gradient = TypeVar("Gradient")
 
 
 def cosine(dot: float, square_a: float, square_b: float) -> float | None:
@@ -50,6 +52,39 @@ def pcgrad(gram: Gram, seed: int) -> tuple[list[float], int]:
                 projections += 1
         total = [t + c for t, c in zip(total, own, strict=True)]
     return total, projections
+
+
+def need_free(aside: Mapping[str, Gradient], policy: str, name: str) -> None:
+    """ValueError where a gradient of that name is set aside already: one of the two would be lost."""
+    if name in aside:
+        raise ValueError(
+            f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first"
+        )
+
+
+def taken(aside: Mapping[str, Gradient], policy: str, names: Sequence[str]) -> list[Gradient]:
+    """The gradients of these names. ValueError for one that was not set aside."""
+    if lost := [name for name in names if name not in aside]:
+        raise ValueError(
+            f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(aside)}"
+        )
+    return [aside[name] for name in names]
+
+
+def combination(
+    names: Sequence[str], method: str, gram_of: Callable[[], Gram], seed: int
+) -> tuple[list[float], dict[str, Metric]]:
+    """(the factors with which gradients are added up, metrics of PCGrad). ValueError for a name that is there
+    twice, and for an unknown method."""
+    if len(set(names)) != len(names):
+        raise ValueError(f"combine needs different names of gradients, not {list(names)}")
+    if method not in ("sum", "pcgrad"):
+        raise ValueError(f"no way {method!r} to combine gradients; there are sum and pcgrad")
+    if method == "sum":
+        return [1.0] * len(names), {}
+    gram = gram_of()
+    factors, projections = pcgrad(gram, seed)
+    return factors, report(gram, projections)
 
 
 def report(gram: Gram, projections: int) -> dict[str, Metric]:

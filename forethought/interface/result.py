@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from forethought.core.printable import cut
 from forethought.core.types import Verdict
 
 END = "the end of the text"
@@ -52,7 +53,7 @@ def verdict(answer: Parsed | Refusal) -> Verdict:
 
 def quoted_text(text: str, most: int = 40) -> str:
     """A piece of model output for a message: quoted, escaped, and never long."""
-    return repr(text if len(text) <= most else text[: most - 3] + "...")
+    return repr(cut(text, most))
 
 
 def alternatives(names: list[str], last: str = "or") -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.core.grounding import grounding
@@ -113,38 +114,12 @@ def _evaluate(
             f"frequent: {rollouts.guard.worst()}"
         )
     samples = samples_of(source, tree)
-    values = (_single if samples == 1 else _repeated)(records, rollouts.roles)
-    if problems is not None and face(taskset, JudgesActs):
-        values |= _judged(taskset, records, samples, rollouts.roles[-1])
-    if not taskset.judges:  # that nothing says what is right is no 0
-        kept = rollouts.roles[:-1]
-        values = {name: found for name, found in values.items() if name in kept}
-    groups = {"by_level": _groups(records, lambda record: record.task.level)}
-    if face(taskset, Origins):
-        kinds = _groups(records, lambda record: taskset.origin(record.task))
-        if len(kinds) > 1 or taskset.origins != "file":
-            groups[f"by_{taskset.origins}"] = kinds
-    found: dict = {
-        name: _entry(per_problem, samples, groups)
-        for name, (per_problem, samples) in values.items()
-        if any(value is not None for value in per_problem)
-    }
-    found |= {
-        "tokens": _tokens(said, rollouts.roles),
-        "truncated": _truncated(said, rollouts.roles),
-        "refused": avg_at_k([r.refused for r in said]),
-    }
-    found["cost"] = _cost(said)
+    found = _measures(taskset, records, samples, rollouts.roles, problems is not None)
+    found |= _beside(records, said, rollouts.roles)
     if alone:
         found["latency"] = latency(rollouts, chosen[:alone], source.policies, recipe)
-    if any(r.overlong for r in said):
-        found["overlong"] = avg_at_k([float(r.overlong) for r in said])
     if steps := grounding([pair for record in records for pair in record.steps]):
         found["grounding"] = steps
-    if failed := sum(
-        len(r.responses) - len(r.judged()) + list(r.alone.values()).count(None) for r in records
-    ):
-        found["failed"] = failed
     if face(taskset, Comparable) and len(rollouts.roles) > 1:
         known = [record for record in records if not isinstance(record.task.state, Undrawn)]
         found |= leaks(taskset, known) | references(taskset, known)
@@ -180,6 +155,41 @@ def _cost(said: Sequence[Response]) -> dict[str, float]:
     """Means over the responses."""
     known = [asdict(r.cost) for r in said if r.cost]
     return {name: avg_at_k([float(one[name]) for one in known]) for name in (known[0] if known else ())}
+
+
+def _measures(
+    taskset: Taskset, records: Sequence[Record], samples: int, roles: Sequence[str], of_file: bool
+) -> dict[str, Any]:
+    """Each measure with its interval, and by group."""
+    values = (_single if samples == 1 else _repeated)(records, roles)
+    if of_file and face(taskset, JudgesActs):
+        values |= _judged(taskset, records, samples, roles[-1])
+    if not taskset.judges:  # that nothing says what is right is no 0
+        values = {name: found for name, found in values.items() if name in roles[:-1]}
+    groups = {"by_level": _groups(records, lambda record: record.task.level)}
+    if face(taskset, Origins):
+        kinds = _groups(records, lambda record: taskset.origin(record.task))
+        if len(kinds) > 1 or taskset.origins != "file":
+            groups[f"by_{taskset.origins}"] = kinds
+    return {
+        name: _entry(per_problem, behind, groups)
+        for name, (per_problem, behind) in values.items()
+        if any(value is not None for value in per_problem)
+    }
+
+
+def _beside(records: Sequence[Record], said: Sequence[Response], roles: Sequence[str]) -> dict[str, Any]:
+    """What is said beside the measures: lengths, and what was cut off, refused, without room, or failed."""
+    found: dict[str, Any] = {
+        "tokens": _of_roles(said, roles, lambda turns: sum(turn.tokens for turn in turns)),
+        "truncated": _of_roles(said, roles, lambda turns: any(t.status == "truncated" for t in turns)),
+        "refused": avg_at_k([r.refused for r in said]),
+        "cost": _cost(said),
+    }
+    if any(r.overlong for r in said):
+        found["overlong"] = avg_at_k([float(r.overlong) for r in said])
+    failed = sum(len(r.responses) - len(r.judged()) + list(r.alone.values()).count(None) for r in records)
+    return found | ({"failed": failed} if failed else {})
 
 
 def _broken(rollouts: Rollouts) -> list[str]:
@@ -297,18 +307,10 @@ def _entry(
     }
 
 
-def _tokens(said: Sequence[Response], roles: Sequence[str]) -> dict[str, float | None]:
-    """Role -> mean tokens of all its turns in a response in which it spoke."""
-    return _of_roles(said, roles, lambda turns: sum(turn.tokens for turn in turns))
-
-
-def _truncated(said: Sequence[Response], roles: Sequence[str]) -> dict[str, float | None]:
-    return _of_roles(said, roles, lambda turns: any(turn.status == "truncated" for turn in turns))
-
-
 def _of_roles(
     said: Sequence[Response], roles: Sequence[str], value: Callable[[Sequence[Said]], float]
 ) -> dict[str, float | None]:
+    """Role -> the mean of `value` of all its turns in a response in which it spoke."""
     spoken = {role: [turns for r in said if (turns := r.of(role)) or role == roles[0]] for role in roles}
     return {
         role: avg_at_k([float(value(t)) for t in turns]) if turns else None for role, turns in spoken.items()

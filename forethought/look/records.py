@@ -4,7 +4,7 @@ of many problems fit."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from forethought.core.films import Film
 from forethought.core.grounding import Pair
@@ -128,12 +128,12 @@ def play(
             alone: dict[str, float | None] = {}
             steps: list[Pair] = []
             if oracle:
-                given = _branch(whole, own.pop())  # the oracle's is the last one
+                given = whole.below(own.pop())  # the oracle's is the last one
                 under = {roles[1]: given, **{role: found[i] for role, found in told.items()}}
                 alone = {role: _score(tree, role, roles[-1]) for role, tree in under.items()}
                 steps = watched.groundings(under[roles[-1]]) if watched else []
             responses = tuple(response(rollouts.taskset, whole, first, roles[-1]) for first in own)
-            film = watched.film(_branch(whole, own[0])) if watched and own else None
+            film = watched.film(whole.below(own[0])) if watched and own else None
             yield Record(task=whole.task, responses=responses, alone=alone, steps=tuple(steps), film=film)
         tell(start + len(part), len(tasks))
 
@@ -144,7 +144,8 @@ def _score(tree: Tree, role: str, last: str) -> float | None:
 
 def response(taskset: Taskset, tree: Tree, first: Node, acts_as: str) -> Response:
     """What was said on one first branch of a tree, with one turn at every place."""
-    nodes = [node for node in _branch(tree, first).nodes if node.role is not None]
+    branch = tree.below(first)
+    nodes = [node for node in branch.nodes if node.role is not None]
     turns = tuple(map(_said, nodes))
     acted = [node for node in nodes if node.role == acts_as]
     broken = next((node.reason for node in nodes if node.status == "failed"), None)
@@ -162,7 +163,7 @@ def response(taskset: Taskset, tree: Tree, first: Node, acts_as: str) -> Respons
         vote=vote,
         reason=broken if broken is not None else acted[-1].reason if acted else _why_not(turns[-1]),
         failed=broken is not None,
-        cost=cost(_branch(tree, first), acts_as),
+        cost=cost(branch, acts_as),
     )
 
 
@@ -180,12 +181,3 @@ def _said(node: Node) -> Said:
 def _why_not(last: Said) -> str:
     stopped = {"truncated": "ran out of its tokens", "overlong": "had no room"}
     return f"the {last.role} {stopped.get(last.status, 'was refused')}, nothing was executed"
-
-
-def _branch(tree: Tree, first: Node) -> Tree:
-    """The tree with one of its first branches alone."""
-    inside = {first.id}
-    for node in tree.nodes:  # parents precede children
-        if node.parent in inside:
-            inside.add(node.id)
-    return replace(tree, nodes=tuple(n for n in tree.nodes if n.parent is None or n.id in inside))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from forethought.core.films import Film
 from forethought.core.grounding import grounding
@@ -172,13 +171,7 @@ def _under(tree: Tree, i: int) -> Tree:
     """The tree with only one of its two first branches: the policy's own, or the oracle's. A workflow that
     broke before it forked has neither and counts as failed in both."""
     first = tree.children(0)
-    if len(first) != 2:
-        return tree
-    kept = {0, first[i].id}
-    for node in tree.nodes:  # parents precede children
-        if node.parent in kept and node.parent != 0:
-            kept.add(node.id)
-    return replace(tree, nodes=tuple(n for n in tree.nodes if n.id in kept))
+    return tree.below(first[i]) if len(first) == 2 else tree
 
 
 Scores = Mapping[str, Sequence[float | None]]

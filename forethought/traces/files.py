@@ -12,6 +12,7 @@ from typing import Any
 
 from forethought.core.errors import UserError
 from forethought.core.jsonl import number, parse_lines
+from forethought.core.printable import cut
 from forethought.store import IMAGE
 
 
@@ -57,7 +58,7 @@ def _wrong(row: dict[str, Any]) -> str:
     """What a line has that no run writes, or "". On the way numbers that JSON does not have become numbers
     again."""
     if not _count(row.get("step")):
-        return f"'step' must be a whole number, not {_short(row.get('step'))}"
+        return f"'step' must be a whole number, not {cut(repr(row.get('step')))}"
     if wrong := _mistyped(row, OF_TREE):
         return wrong
     nodes = row.get("nodes")
@@ -80,7 +81,7 @@ def _wrong_node(node: dict[str, Any], seen: Container[int]) -> str:
     if node["id"] in seen:
         return f"{name} is there twice"
     if parent is not None and not (_count(parent) and parent in seen):
-        return f"{name} comes before its parent {_short(parent)}"
+        return f"{name} comes before its parent {cut(repr(parent))}"
     if wrong := _mistyped(node, OF_NODE):
         return f"{name}: {wrong}"
     branch = node.get("branch")
@@ -92,7 +93,7 @@ def _wrong_node(node: dict[str, Any], seen: Container[int]) -> str:
     for key in parts:
         parts[key] = number(parts[key])
         if not _number(parts[key]):
-            return f"'reward_parts' of {name}: {key[:40]!r} must be a number, not {_short(parts[key])}"
+            return f"'reward_parts' of {name}: {key[:40]!r} must be a number, not {cut(repr(parts[key]))}"
     return ""
 
 
@@ -103,7 +104,7 @@ def _mistyped(said: dict[str, Any], kinds: Mapping[str, str]) -> str:
         if kind == "a number":
             said[key] = number(said[key])
         if not FITS[kind](said[key]):
-            return f"{key!r} must be {kind}, not {_short(said[key])}"
+            return f"{key!r} must be {kind}, not {cut(repr(said[key]))}"
     return ""
 
 
@@ -115,11 +116,6 @@ def _number(value: Any) -> bool:
     return isinstance(value, float) or (
         isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 FITS: Mapping[str, Callable[[Any], bool]] = {

@@ -50,8 +50,8 @@ ROWS = {  # reader -> (what it finds, a row for each id)
 }
 READERS = {name: read for name, (read, _) in ROWS.items()} | {
     "grams": lambda path: [g.text for g in listing.read(path).grams],
-    "domain": pddl.read_domain,
-    "problem": pddl.load_problem,
+    "domain": lambda path: pddl.parse_domain(textfile.read_text(path), str(path)),
+    "problem": lambda path: pddl.read_problem(textfile.read_text(path), None, str(path)),
 }
 
 
@@ -389,10 +389,6 @@ def test_large_pddl_is_read_in_one_pass(tmp_path):
     )
     assert len(pddl.parse_domain(domain).actions["a"].parameters) == n
     assert "'?x5' is not a new parameter" in refusal(pddl.parse_domain, domain.replace(f"?x{n - 1})", "?x5)"))
-
-
-def test_pddl_with_a_byte_order_mark(tmp_path):
-    assert pddl.load_problem(put(tmp_path, b"\xef\xbb\xbf" + PDDL.encode(), "p.pddl")).objects == ("a", "b")
 
 
 # Anything at all --------------------------------------------------------------------------------------------

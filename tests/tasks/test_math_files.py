@@ -166,7 +166,7 @@ def test_one_id_twice_names_both_lines(tmp_path):
     path = write(tmp_path / "a.jsonl", GOOD | {"id": "x"}, GOOD | {"id": "y"}, GOOD | {"id": "x"})
     with pytest.raises(UserError) as error:
         read(path)
-    assert str(error.value) == f"{path}:3: the id 'x' was seen at {path}:1; give each problem its own"
+    assert str(error.value) == f"{path}:3: the id 'x' was seen at {path}:1; give each its own"
 
 
 def test_bytes_that_are_no_utf8(tmp_path):

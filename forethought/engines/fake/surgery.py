@@ -8,7 +8,7 @@ from forethought.core.metrics import Metric
 from forethought.engines import vectors
 from forethought.engines.fake import rows as fake_rows
 from forethought.engines.fake.policies import Policies
-from forethought.engines.fake.rows import Region, Rows
+from forethought.engines.fake.rows import Region
 
 
 class Surgery(Policies):
@@ -17,15 +17,12 @@ class Surgery(Policies):
     def set_aside(self, policy: str, name: str) -> None:
         """Put the gradient aside under `name`. ValueError for a taken name."""
         mine = self.aside.setdefault(policy, {})
-        if name in mine:
-            raise ValueError(
-                f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first"
-            )
+        vectors.need_free(mine, policy, name)
         mine[name], self.gradients[policy] = self.gradients.get(policy, {}), {}
 
     def conflict(self, policy: str, a: str, b: str, part: bool = False) -> dict[str, float]:
         """Logits are all there is: the only group is the head."""
-        g, h = self._set_aside(policy, (a, b))
+        g, h = vectors.taken(self.aside.get(policy, {}), policy, (a, b))
         three = (fake_rows.dot(g, h), fake_rows.dot(g, g), fake_rows.dot(h, h))
         found = vectors.cosine(*(vectors.rest(*three) if part else three))
         return {} if found is None else {"all": found, "head": found}
@@ -35,27 +32,12 @@ class Surgery(Policies):
     ) -> dict[str, Metric]:
         """Sum the named gradients, or project them first ("pcgrad"). ValueError for an unknown name or
         method."""
-        if len(set(names)) != len(names):
-            raise ValueError(f"combine needs different names of gradients, not {list(names)}")
-        if method not in ("sum", "pcgrad"):
-            raise ValueError(f"no way {method!r} to combine gradients; there are sum and pcgrad")
-        parts = self._set_aside(policy, names)
-        factors, metrics = [1.0] * len(parts), {}
-        if method == "pcgrad":
-            gram = [[fake_rows.dot(g, h) for h in parts] for g in parts]
-            factors, projections = vectors.pcgrad(gram, seed)
-            metrics = vectors.report(gram, projections)
+        parts = vectors.taken(self.aside.get(policy, {}), policy, names)
+        gram = lambda: [[fake_rows.dot(g, h) for h in parts] for g in parts]
+        factors, metrics = vectors.combination(names, method, gram, seed)
         self.gradients[policy] = fake_rows.weighted_sum(parts, factors)
         self.aside.pop(policy, None)
         return metrics
-
-    def _set_aside(self, policy: str, names: Sequence[str]) -> list[Rows]:
-        mine = self.aside.get(policy, {})
-        if lost := [name for name in names if name not in mine]:
-            raise ValueError(
-                f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}"
-            )
-        return [mine[name] for name in names]
 
     # ---- regions
 

@@ -22,7 +22,13 @@ def grpo(
     update on the same rollouts on, or where sampler and trainer differ. A ratio that is large with A < 0 is
     not bounded. `clip/share`: the weighted share of tokens where the clip holds.
     """
-    ratio_N = (t.logp - t.old).exp()
+    return clipped((t.logp - t.old).exp(), t, clip_low, clip_high)
+
+
+def clipped(
+    ratio_N: Numbers, t: Tokens, clip_low: float, clip_high: float
+) -> tuple[Numbers, Mapping[str, Numbers]]:
+    """-min(r A, clip(r) A) of each token for a given ratio r, and whether the clip holds there."""
     plain_N = ratio_N * t.advantage
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * t.advantage
     return -plain_N.minimum(clipped_N), {"clip/share": clipped_N < plain_N}

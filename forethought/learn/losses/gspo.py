@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from forethought.learn.losses.clipped import clipped
 from forethought.learn.losses.row import Numbers, Tokens
 
 
@@ -27,6 +28,4 @@ def gspo(
     one token it is `grpo`. `clip/share`: weighted by tokens; TRL counts sequences.
     """
     ratio_N = (t.mean(t.logp - t.old).detach() + (t.logp - t.logp.detach())).exp()
-    plain_N = ratio_N * t.advantage
-    clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * t.advantage
-    return -plain_N.minimum(clipped_N), {"clip/share": clipped_N < plain_N}
+    return clipped(ratio_N, t, clip_low, clip_high)

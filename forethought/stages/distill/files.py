@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from forethought.core.datafiles import half, json_rows, read_object
+from forethought.core.datafiles import half, json_rows, need_new, read_object
 from forethought.core.errors import UserError
 from forethought.stages.distill import parquet
 from forethought.stages.distill.records import Drop, Guided, Provenance, Usage
@@ -89,11 +89,7 @@ def read_jsonl(path: Path) -> list[Guided]:
     first: dict[str, str] = {}
     for where, said in json_rows(path):
         record = _record(said, where)
-        if record.id in first:
-            raise UserError(
-                f"{where}: the id {record.id!r} was seen at {first[record.id]}; give each its own"
-            )
-        first[record.id] = where
+        need_new(first, record.id, where)
         records.append(record)
     return records
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from forethought.core.datafiles import json_rows
+from forethought.core.datafiles import json_rows, need_new
 from forethought.core.errors import UserError, unknown
 from forethought.core.textfile import read_text
 from forethought.tasks.blocksworld.pddl import read_problem
@@ -46,12 +46,7 @@ def records(path: str | Path) -> Iterator[Record]:
         for key in ("id", "pddl"):
             if not isinstance(record.get(key), str) or not record[key].strip():
                 raise UserError(f'{where}: expected {{"id": TEXT, "pddl": TEXT}}, and {key!r} is not a text')
-        if record["id"] in first:
-            raise UserError(
-                f"{where}: the id {record['id']!r} was seen at {first[record['id']]}; give each "
-                f"problem its own"
-            )
-        first[record["id"]] = where
+        need_new(first, record["id"], where)
         where = f"{where}: problem {record['id']!r}"
         yield Record(
             id=record["id"], where=where, problem=read_problem(record["pddl"], source=f"{where}: pddl")

@@ -22,7 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from forethought.core.datafiles import Exact, field, half
+from forethought.core.datafiles import Exact, field, half, need_new
 from forethought.core.errors import UserError, unknown
 from forethought.interface.result import Refusal, quoted_text
 from forethought.tasks.math.grading import why_unmatchable
@@ -101,11 +101,7 @@ def read(
                 raise
             skipped.append(str(error))
             continue
-        if record.id in first:
-            raise UserError(
-                f"{where}: the id {record.id!r} was seen at {first[record.id]}; give each problem its own"
-            )
-        first[record.id] = where
+        need_new(first, record.id, where)
         records.append(record)
     if not records:
         kind = f"{f' with {only}' if only else ''}{f' that can be read ({skipped[0]})' if skipped else ''}"

@@ -20,12 +20,12 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from forethought.core.errors import ForethoughtError, UserError
 from forethought.core.types import Verdict
-from forethought.interface.result import Refusal
+from forethought.interface.result import Refusal, quoted_text
 from forethought.tasks.grading import values
 from forethought.tasks.grading.expressions import latex
 from forethought.tasks.grading.process import Workers
@@ -36,6 +36,7 @@ WORKER = Path(__file__).with_name("worker.py")
 SECONDS = 5.0  # most time for one comparison
 BYTES = 4 << 30  # most memory of the worker
 CACHED = 1 << 16  # pairs
+_short = partial(quoted_text, most=60)
 
 
 class GraderError(ForethoughtError):
@@ -46,12 +47,7 @@ class GraderError(ForethoughtError):
 def exact(gold: str, answer: str) -> Verdict:
     """1 if both read as the same value (`tasks.grading`), else 0. GraderError where the grader itself
     breaks."""
-    try:
-        same = values.same(gold, answer)
-    except Exception as error:
-        raise GraderError(
-            f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}"
-        ) from error
+    same = _same(gold, answer)
     return Verdict(score=1.0) if same else Verdict(score=0.0, reason=_expected(gold, answer))
 
 
@@ -88,14 +84,7 @@ class MathVerify:
                 said.append(reason)
             return same
 
-        try:
-            same = values.same(gold, answer, ask)
-        except GraderError:
-            raise
-        except Exception as error:
-            raise GraderError(
-                f"the grader broke at {_short(answer)} (gold {_short(gold)}): {type(error).__name__}: {error}"
-            ) from error
+        same = _same(gold, answer, ask)
         if same:
             return Verdict(score=1.0)
         if len(answer) > values.LONGEST:
@@ -188,9 +177,16 @@ GRADERS: dict[str, Callable[[], Grader]] = {
 }
 
 
+def _same(gold: str, answer: str, *ask: Callable[[str, str], bool]) -> bool:
+    """Whether both read as the same value. GraderError where the grader itself breaks."""
+    try:
+        return values.same(gold, answer, *ask)
+    except GraderError:
+        raise
+    except Exception as error:
+        said = f"{_short(answer)} (gold {_short(gold)})"
+        raise GraderError(f"the grader broke at {said}: {type(error).__name__}: {error}") from error
+
+
 def _expected(gold: str, answer: str) -> str:
     return f"expected {_short(gold)}, found {_short(answer)}"
-
-
-def _short(answer: str) -> str:
-    return repr(answer if len(answer) <= 60 else answer[:57] + "...")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from forethought.core.printable import cut
 from forethought.engines.torch.models.folder import Tensors
 
 # what is counted -> (its keys in the configurations of transformers, the most that any model has, and room)
@@ -148,12 +149,8 @@ def _entries(table: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[s
 
 
 def _short(value: object) -> str:
-    text = (
-        repr(value)
-        if not isinstance(value, int) or isinstance(value, bool) or abs(value) < 10**30
-        else "a number of more than 30 digits"
-    )
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    many = isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30
+    return "a number of more than 30 digits" if many else cut(repr(value))
 
 
 def check_sizes(config: PretrainedConfig, tensors: Tensors) -> None:

@@ -28,10 +28,7 @@ class Gradients:
     def set_aside(self, policy: str, name: str) -> None:
         """ValueError if `name` is taken: one of the two would be lost."""
         mine = self.aside.setdefault(policy, {})
-        if name in mine:
-            raise ValueError(
-                f"a gradient {name!r} of policy {policy!r} is set aside already; combine or forget it first"
-            )
+        vectors.need_free(mine, policy, name)
         own = self.weights.parameters(policy)
         mine[name] = {k: p.grad for k, p in own.items() if p.grad is not None}
         for p in own.values():
@@ -61,22 +58,16 @@ class Gradients:
 
     def conflict(self, policy: str, a: str, b: str, part: bool) -> dict[str, float]:
         """See `Engine.conflict`; "all" too is left out where a gradient is zero."""
-        return cosines(*self._take(policy, (a, b)), layers=self.layers, part=part)
+        return cosines(
+            *vectors.taken(self.aside.get(policy, {}), policy, (a, b)), layers=self.layers, part=part
+        )
 
     @torch.no_grad()
     def combine(self, policy: str, names: Sequence[str], method: str, seed: int) -> dict[str, Metric]:
         """See `Engine.combine`; the sum of no gradients is none. Metrics (PCGrad only): see
         `vectors.report`."""
-        if len(set(names)) != len(names):
-            raise ValueError(f"combine needs different names of gradients, not {list(names)}")
-        if method not in ("sum", "pcgrad"):
-            raise ValueError(f"no way {method!r} to combine gradients; there are sum and pcgrad")
-        parts = self._take(policy, names)
-        factors, metrics = [1.0] * len(parts), {}
-        if method == "pcgrad":
-            gram = gram_of(parts)
-            factors, projections = vectors.pcgrad(gram, seed)
-            metrics = vectors.report(gram, projections)
+        parts = vectors.taken(self.aside.get(policy, {}), policy, names)
+        factors, metrics = vectors.combination(names, method, lambda: gram_of(parts), seed)
         for key, p in self.weights.parameters(policy).items():
             p.grad = _weighted(
                 [(part[key], w) for part, w in zip(parts, factors, strict=True) if key in part]
@@ -95,14 +86,6 @@ class Gradients:
         self.aside.clear()
         for name in self.weights.names():
             self.forget(name)
-
-    def _take(self, policy: str, names: Sequence[str]) -> list[Gradient]:
-        mine = self.aside.get(policy, {})
-        if lost := [name for name in names if name not in mine]:
-            raise ValueError(
-                f"no gradient {lost[0]!r} of policy {policy!r} was set aside; there are {sorted(mine)}"
-            )
-        return [mine[name] for name in names]
 
 
 def layer_group(name: str, layers: int) -> str:
