@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forethought.core.errors import RecipeError, unknown
+from forethought.core.errors import RecipeError, UserError, unknown
 from forethought.core.named import installed, is_known
 from forethought.envs.guard import Guard
 from forethought.envs.guarded import guarded
@@ -102,14 +102,12 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _need_levels(spec: TaskSpec) -> None:
-    """RecipeError where the taskset refuses its levels; whatever else is wrong with it, others say."""
+    """RecipeError where the taskset refuses its levels; what else the user has to mend in it, others say."""
     try:
         build(spec).close()
-    except RecipeError as error:
-        if error.where == "task.levels":
+    except UserError as error:
+        if isinstance(error, RecipeError) and error.where == "task.levels":
             raise
-    except Exception:
-        pass
 
 
 def check_name(name: str) -> None:

@@ -7,7 +7,6 @@ into pieces), silently.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,13 +119,14 @@ def _written(path: Path, rows: int) -> Tokenizer:
 
 def _take_special(tokenizer: PreTrainedTokenizerFast, name: str) -> None:
     """Special tokens that only the class of the kind knows, where they are tokens of this one."""
-    # a class that cannot be built tells nothing; the check for an end of text follows
-    with contextlib.suppress(Exception):
+    try:
         usual = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        known = tokenizer.get_vocab()
-        for key in SPECIAL:
-            if getattr(tokenizer, key) is None and getattr(usual, key) in known:
-                setattr(tokenizer, key, getattr(usual, key))
+    except Exception:  # a class that cannot be built tells nothing; the check for an end of text follows
+        return
+    known = tokenizer.get_vocab()
+    for key in SPECIAL:
+        if getattr(tokenizer, key) is None and getattr(usual, key, None) in known:
+            setattr(tokenizer, key, getattr(usual, key))
 
 
 def _check(tokenizer: PreTrainedTokenizerFast, written: Tokenizer, said: dict[str, Any]) -> None:
