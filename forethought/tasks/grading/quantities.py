@@ -93,73 +93,70 @@ def _cuts(text: str) -> list[tuple[str, str]]:
     return [(head.strip(), tail.strip()) for head, tail in cuts if tail.strip()]
 
 
+Measure = tuple[Ratio, int, list[str], str]
+"""A value, how many words after it belong to it (a scale, a part), the words behind those, and all behind the
+number as it was written."""
+
+
 def _measured(head: str, tail: str, money: str) -> Value | None:
     if tail[:1] == "°" and _ANGLE_OF.search(head):
         return None  # the degrees of \\sin 30° are its angle's
     words = re.sub(r"[⟦⟧]| (?=[-])|(?<=[a-z])-(?=[a-z])", " ", tail).split()
     if not words:
         return None
-    lower = [word.lower().rstrip(",") for word in words]
-    if head:
-        value, bound = _magnitude(head), False
-        if value is None:
-            return None
-        times = 0
-        # 3 and a half
-        if lower[0] == "and" and len(lower) >= 3 and lower[1] in ("a", "one") and lower[2] in PARTS:
-            value, words, lower = (
-                algebra.plus(value, algebra.number(Fraction(1, PARTS[lower[2]]))),
-                words[3:],
-                lower[3:],
-            )
-            if not words:
-                return Value("scalar", value, unit=(unit("", money) or ()) if money else ())
-            tail = " ".join(words)
-        while times < len(words) and (scale := SCALES.get(lower[times]) or PLURAL_SCALES.get(lower[times])):
-            value = algebra.times(value, algebra.number(scale))
-            times += 1
-            if times > 2:
-                return None
-        if (
-            not times
-            and lower[0] in PARTS
-            and lower[0] != "half"
-            and lower[0] != "halves"
-            or not times
-            and lower == ["halves"]
-        ):
-            n = algebra.value(value)
-            if n is None or n.denominator != 1 or (abs(n) != 1) != lower[0].endswith("s"):
-                return None
-            value, times = algebra.times(value, algebra.inverse(algebra.number(PARTS[lower[0]]))), 1
-        rest = words[times:]
-        if times and rest[:1] == ["of"]:
-            return None
-    else:
-        found = in_words([*lower])
-        minus = lower[0] in ("minus", "negative")
-        if minus:
-            found = in_words(lower[1:])
-        if found is None:
-            return None
-        value, rest, bound = (
-            algebra.number(-found[0] if minus else found[0]),
-            words[found[1] + minus :],
-            False,
-        )
-        times = 1
-        if rest and rest[0].lower() == "point":
-            return None
+    found = _after_digits(head, words, tail) if head else _spelled_out(words, tail)
+    if found is None:
+        return None
+    value, times, rest, tail = found
     if not rest:
-        return (
-            Value("scalar", value, unit=(unit("", money) or ()) if money else (), bound=bound)
-            if times or money
-            else None
-        )
+        return Value("scalar", value, unit=(unit("", money) or ()) if money else ())
     marked = "⟦" in tail
     said = tail if head and not times else ("⟦" + " ".join(rest) + "⟧" if marked else " ".join(rest))
     counted = unit(said, money, algebra.value(value) in (1, -1))
     return Value("scalar", value, unit=counted) if counted else None
+
+
+def _after_digits(head: str, words: list[str], tail: str) -> Measure | None:
+    """`3 and a half`, `3 million`, `3 fifths`, and what stands behind."""
+    value = _magnitude(head)
+    if value is None:
+        return None
+    lower = _lowered(words)
+    if lower[0] == "and" and len(lower) >= 3 and lower[1] in ("a", "one") and lower[2] in PARTS:
+        value = algebra.plus(value, algebra.number(Fraction(1, PARTS[lower[2]])))
+        words, lower = words[3:], lower[3:]
+        tail = " ".join(words)
+        if not words:
+            return value, 0, [], tail
+    times = 0
+    while times < len(words) and (scale := SCALES.get(lower[times]) or PLURAL_SCALES.get(lower[times])):
+        value = algebra.times(value, algebra.number(scale))
+        times += 1
+        if times > 2:
+            return None
+    part = lower == ["halves"] or (lower[0] in PARTS and lower[0] not in ("half", "halves"))
+    if not times and part:
+        n = algebra.value(value)
+        if n is None or n.denominator != 1 or (abs(n) != 1) != lower[0].endswith("s"):
+            return None
+        value, times = algebra.times(value, algebra.inverse(algebra.number(PARTS[lower[0]]))), 1
+    rest = words[times:]
+    return None if times and rest[:1] == ["of"] else (value, times, rest, tail)
+
+
+def _spelled_out(words: list[str], tail: str) -> Measure | None:
+    """`two dozen`, `minus three`, and what stands behind."""
+    lower = _lowered(words)
+    minus = lower[0] in ("minus", "negative")
+    found = in_words(lower[1:] if minus else [*lower])
+    if found is None:
+        return None
+    value, rest = algebra.number(-found[0] if minus else found[0]), words[found[1] + minus :]
+    return None if rest and rest[0].lower() == "point" else (value, 1, rest, tail)
+
+
+def _lowered(words: list[str]) -> list[str]:
+    return [word.lower().rstrip(",") for word in words]
 
 
 def _magnitude(head: str) -> Ratio | None:
