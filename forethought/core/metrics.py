@@ -127,10 +127,8 @@ def share_interval(values: Sequence[float], samples: int = 1) -> tuple[float, fl
     return mean, *wilson(mean * size, size)
 
 
-def mean_interval(
-    values: Sequence[float], confidence: float = 0.95
-) -> tuple[float, float | None, float | None]:
-    """Mean of independent values (one per seed), with Student's t interval: (mean, low, high).
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean of independent values (one per seed), with Student's t interval of 95 %: (mean, low, high).
 
     One value gives (value, None, None): how seeds scatter is then unknown. None at all is a ValueError.
     """
@@ -141,7 +139,7 @@ def mean_interval(
     if n == 1:
         return mean, None, None
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-    half = t_quantile(n - 1, confidence) * math.sqrt(variance / n)
+    half = t_quantile(n - 1, 0.95) * math.sqrt(variance / n)
     return mean, mean - half, mean + half
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,8 +21,8 @@ class Terminal(Observer):
     picture.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, period: float = 0.5):
-        self.console, self.clock, self.period = console, clock, period
+    def __init__(self, console: Console, period: float = 0.5):
+        self.console, self.clock, self.period = console, time.monotonic, period
         self.signs = ASCII if console.options.ascii_only else FANCY
         self.seen = Seen()
         # Held while folding and while building rows, never while writing: rich takes its own locks there.

@@ -98,9 +98,9 @@ class GuiGrammar:
         part of a longer one."""
         return self._parse(text, start, JSON_KEYS, None)
 
-    def parse_calls(self, text: str, start: int = 1, form: Calls = AUTOGLM) -> Parsed | Refusal:
+    def parse_calls(self, text: str, form: Calls = AUTOGLM) -> Parsed | Refusal:
         """The same steps from calls."""
-        return self._parse(text, start, form.keys(), form.function)
+        return self._parse(text, 1, form.keys(), form.function)
 
     def render(self, steps: Sequence[Step]) -> str:
         """JSON that `parse` reads back to these steps. ValueError for steps that it would refuse or read

@@ -13,13 +13,13 @@ MOST_DEPTH = 50  # tables and lists inside each other
 WHOLE = 1 << 63  # TOML promises whole numbers of 64 bits, and no engine counts further
 
 
-def bounded(data: Mapping[str, Any], where: str = "") -> None:
+def bounded(data: Mapping[str, Any]) -> None:
     """RecipeError, with the address, for more stages, deeper nesting and larger whole numbers than these, and
     for a text that no file can hold (half of a character)."""
     stages = data.get("stage") if isinstance(data, Mapping) else None
     if isinstance(stages, (list, tuple)) and len(stages) > MOST_STAGES:
         raise RecipeError("stage", f"{len(stages)} stages; a recipe has at most {MOST_STAGES}")
-    todo: list[tuple[tuple[Any, ...], Any]] = [((where,) if where else (), data)]
+    todo: list[tuple[tuple[Any, ...], Any]] = [((), data)]
     while todo:
         path, value = todo.pop()
         if len(path) > MOST_DEPTH:

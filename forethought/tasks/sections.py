@@ -22,6 +22,9 @@ def tags_of(
     return Tags({section: names.get(section, section) for section in order}, required=required, strict=strict)
 
 
+TAGS = tags_of()  # those of a recipe that names none
+
+
 def named(said: Mapping[str, str], known: Sequence[str], make: Callable[..., Tags] = tags_of) -> Tags:
     """The tags with the names that a recipe gives some of them. RecipeError at task.tags for a section that
     is not `known`, and for a name that cannot be had."""

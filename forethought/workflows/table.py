@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,22 +48,12 @@ class Workflow:
         return self.speaks.each_turn
 
 
-def register(
-    name: str,
-    run: Run,
-    roles: tuple[str, ...] = (),
-    demonstration: Demonstration | None = None,
-    oracle: Oracle | None = None,
-    options: Mapping[str, int] | None = None,
-    continues: Mapping[str, str] | None = None,
-) -> Workflow:
+def register(name: str, run: Run, roles: tuple[str, ...] = ()) -> Workflow:
     """A workflow of your own, which recipes of this process can name from now on: `run` was declared by
-    `@workflow`, or `roles` and the rest declare it here. No other process knows the name; a recipe that names
-    the code itself ("flow.py:think_twice") is known everywhere."""
+    `@workflow`, or `roles` declare it here. No other process knows the name; a recipe that names the code
+    itself ("flow.py:think_twice") is known everywhere."""
     if roles:
-        workflow(
-            roles=roles, continues=continues, options=options, demonstration=demonstration, oracle=oracle
-        )(run)
+        workflow(roles=roles)(run)
     WORKFLOWS[name], SPEAKING[name] = _own(name, run), getattr(run, DECLARED)
     return WORKFLOWS[name]
 

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from forethought.core.errors import UserError
-from forethought.interface.tags import Tags
 from forethought.stages.distill.records import Item
-from forethought.tasks.sections import PLAN, tags_of
+from forethought.tasks.sections import PLAN, TAGS
 
 SYSTEM = (
     "You are given a problem and a solution that was worked out in full. Write down the plan that this "
@@ -59,9 +58,9 @@ class Prompt:
         return f"{self.system}\n\n{self.text(item)}\n\n".lstrip()
 
 
-def with_examples(prompt: Prompt, examples: Sequence[tuple[Item, str]], tags: Tags = tags_of()) -> Prompt:
+def with_examples(prompt: Prompt, examples: Sequence[tuple[Item, str]]) -> Prompt:
     """The prompt after worked examples, for a task family whose plans have a language of their own."""
-    shown = [f"{prompt.text(item)}\n{tags.open(PLAN)}{plan}{tags.close(PLAN)}" for item, plan in examples]
+    shown = [f"{prompt.text(item)}\n{TAGS.open(PLAN)}{plan}{TAGS.close(PLAN)}" for item, plan in examples]
     rule = "The plan is written as in these examples, in the same words and in no other form."
     return replace(prompt, system="\n\n".join([prompt.system, rule, *shown]).strip())
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from forethought.core.errors import UserError
-from forethought.interface.tags import Tags
 from forethought.stages.distill.leaks import calculation
 from forethought.stages.distill.numbers import NUMBER, WORDS, number_of, values_in, words_value
 from forethought.stages.distill.records import Done, Failure, Item, Summary, Usage, nothing
 from forethought.tasks.base import Oracle, Taskset, needed
-from forethought.tasks.sections import PLAN, tags_of
+from forethought.tasks.sections import PLAN, TAGS
 
 BLANK = "?"
 """Stands in a step where its result stood: what the step has to find."""
@@ -39,8 +38,8 @@ class Rules:
 
     prompt = ""
 
-    def __init__(self, name: str, model: str, plan: Callable[[Item], str | None], tags: Tags = tags_of()):
-        self.name, self.model, self.plan, self.tags = name, model, plan, tags
+    def __init__(self, name: str, model: str, plan: Callable[[Item], str | None]):
+        self.name, self.model, self.plan = name, model, plan
         self.settings: Mapping[str, object] = {}
 
     def estimate(self, items: Sequence[Item]) -> Usage:
@@ -60,7 +59,7 @@ class Rules:
             return Failure(
                 id=item.id, kind="no_plan", detail=f"{self.model} found no step in the chain of {item.id!r}"
             )
-        return Summary(id=item.id, text=f"{self.tags.open(PLAN)}{plan}{self.tags.close(PLAN)}")
+        return Summary(id=item.id, text=f"{TAGS.open(PLAN)}{plan}{TAGS.close(PLAN)}")
 
 
 def gsm8k() -> Rules:

@@ -139,7 +139,7 @@ _PLACEHOLDER = re.compile(
 )
 
 
-def why_unmatchable(gold: str, grade: Grader = exact) -> str:
+def why_unmatchable(gold: str) -> str:
     """Why no answer in a box can equal this gold answer, "" where one can."""
     if not gold.strip():
         return "it is empty"
@@ -154,7 +154,7 @@ def why_unmatchable(gold: str, grade: Grader = exact) -> str:
         return "it stands for an answer that is not there"
     if not values.read(gold).text:
         return "it says nothing but signs and spaces"
-    if grade(gold, written.value).score != 1.0:
+    if exact(gold, written.value).score != 1.0:
         return f"in a box it reads {_short(written.value)}, which is not equal to it"
     return ""
 
