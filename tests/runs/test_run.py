@@ -928,7 +928,7 @@ def refused(tmp_path, monkeypatch, capsys, text: str, *argv: str) -> str:
         (
             'task = { name = "dsk" }\n' + STAGE,
             "task.name: unknown task 'dsk'; did you mean 'desk'? "
-            "(known: blocksworld, desk, environment, math, text, web)",
+            "(known: blocksworld, desk, environment, math, text, tools, web)",
         ),
         (
             'name = "empty"\n',
