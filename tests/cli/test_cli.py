@@ -438,6 +438,7 @@ def test_eval_json_is_one_object_and_nothing_else(run, capsys):
                 "levels": (3, 4, 5, 9),
                 "tree": TreeSpec(temperature=0.0),
                 "samples": 1,
+                "alone": 0,
             },
         ),
     ]
