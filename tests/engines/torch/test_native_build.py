@@ -315,3 +315,20 @@ def test_code_is_not_loaded_from_a_folder_that_others_can_write_to(fresh, monkey
     (fresh / "forethought-12345").mkdir(mode=0o700)
     library.cache_clear()
     assert library() is None and "belongs to somebody else" in why_not()
+
+
+def test_large_rooms_ask_for_large_pages(monkeypatch):
+    """Whole pages inside the room alone: what lies beside it is somebody else's. Where nobody can be asked,
+    nothing is."""
+    asked = []
+    monkeypatch.setattr(module, "_madvise", lambda: lambda *given: asked.append(given))
+    room, page = module.floats(3 << 20), module.LARGE_PAGE
+    ((first, size, advice),) = ((a.value, b.value, c) for a, b, c in asked)
+    assert first % page == size % page == 0 and advice == 14
+    assert room.data_ptr() <= first and first + size <= room.data_ptr() + room.nbytes
+    assert size > room.nbytes - 2 * page
+    module.floats(1 << 18)
+    module.large_pages(4096, page)
+    assert len(asked) == 1
+    monkeypatch.setattr(module, "_madvise", lambda: None)
+    assert module.floats(3 << 20).shape == (3 << 20,)

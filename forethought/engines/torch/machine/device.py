@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import functools
 import platform
-import sys
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,6 @@ from forethought.engines.torch.machine.threads import MEASURED_FROM, choose
 from forethought.recipe.schema import EngineSpec
 
 HEAP = (1 << 30) - (1 << 20)  # bytes of memory that is asked to have large pages; more would be given back
-LARGE_PAGE, MADV_HUGEPAGE = 2 << 20, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,16 +160,14 @@ def _fast_bf16() -> bool:
 @functools.cache
 def _keep_memory() -> None:
     """Let glibc keep large blocks instead of giving each tensor's pages back: fresh pages cost more than the
-    arithmetic here. And let Linux back what it takes next with large pages, which it does only where it is
-    asked to ("madvise"): what is read from beyond the caches comes about a third faster."""
+    arithmetic here. And let Linux back what it takes next with large pages."""
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
         libc.malloc.restype = ctypes.c_void_p
-        if sys.platform == "linux" and (block := libc.malloc(ctypes.c_size_t(HEAP))):
-            first = -(-block // LARGE_PAGE) * LARGE_PAGE
-            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(HEAP - LARGE_PAGE), MADV_HUGEPAGE)
+        if block := libc.malloc(ctypes.c_size_t(HEAP)):
+            native.large_pages(block, HEAP)
             libc.free(ctypes.c_void_p(block))  # it stays with malloc, untouched, and so does what was asked
     except (OSError, AttributeError):
         return  # not glibc: nothing to set, nothing lost but speed

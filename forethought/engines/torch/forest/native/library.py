@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ LONG = (
     "ft_choose_work",
 )
 SECONDS = 120  # for the compiler
+LARGE_PAGE, MADV_HUGEPAGE = 2 << 20, 14  # bytes; Linux's number of the wish for such pages
 
 
 @functools.cache
@@ -115,7 +117,27 @@ def address(array: torch.Tensor | np.ndarray | None) -> ctypes.c_void_p:
 
 def floats(*sizes: int) -> torch.Tensor:
     """Room that is not filled: float32 in the CPU's memory, whatever PyTorch's defaults are."""
-    return torch.empty(sizes, dtype=torch.float32, device="cpu")
+    room = torch.empty(sizes, dtype=torch.float32, device="cpu")
+    if room.nbytes >= 2 * LARGE_PAGE:
+        large_pages(room.data_ptr(), room.nbytes)
+    return room
+
+
+def large_pages(begin: int, size: int) -> None:
+    """Ask Linux to back these bytes with large pages where it has not backed them yet, which it does only
+    where it is asked to ("madvise"): a first touch costs less, and what is read from beyond the caches comes
+    about a third faster. Elsewhere nothing is asked."""
+    first, end = -(-begin // LARGE_PAGE) * LARGE_PAGE, (begin + size) // LARGE_PAGE * LARGE_PAGE
+    if end > first and (madvise := _madvise()):
+        madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_HUGEPAGE)
+
+
+@functools.cache
+def _madvise() -> Callable | None:
+    try:
+        return ctypes.CDLL(None).madvise if sys.platform == "linux" else None
+    except (OSError, AttributeError):
+        return None
 
 
 def _loaded() -> ctypes.CDLL:
