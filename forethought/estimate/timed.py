@@ -71,8 +71,10 @@ def timed(
         memories.append(expected(recipe, stage, shape, length, hardware or cpu(), speed.held))
     length = seen(recipe, assume.used, recipe.eval.levels)
     many = max(1, len(recipe.eval.levels or recipe.task.levels)) * recipe.eval.tasks
-    first = _evaluation(recipe, length, _before_giving_up(recipe, many), speed, full=True)
-    later = _evaluation(recipe, length, many, speed, full=False)
+    played = _before_giving_up(recipe, many)
+    first = _evaluation(recipe, length, played, speed, full=True)
+    parts = filter(None, (played, many - played))  # which are played one after the other
+    later = sum(_evaluation(recipe, length, tasks, speed, full=False) for tasks in parts)
     return Timed(
         sampling=sum(one for one, _ in stages),
         training=sum(two for _, two in stages),
