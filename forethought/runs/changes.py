@@ -36,6 +36,7 @@ FREE = (
     "trackers",
 )  # nothing that is done depends on them
 OF_BEGUN = ("until.", "gates")  # keys of a stage that goes on, which are read at its next evaluations
+OF_STEPS = (*OF_BEGUN, "tree.", "reward.", "batch", "share")  # which only steps read: free until one is done
 NEVER = ("kind", "credit.grams", "distill")  # of a stage that has not begun: what was prepared at the start
 WHY = {
     "seed": "everything that was drawn came from it",
@@ -86,7 +87,7 @@ def _refused(key: str, recipe: Recipe, new: Recipe, at: Progress) -> str:
         return f"stage {n} has ended"
     if n > at.stage or not at.begun:
         return "the run has prepared it at its start" if inner.startswith(NEVER) else ""
-    if not inner.startswith(OF_BEGUN):
+    if not inner.startswith(OF_BEGUN if at.stage_step else OF_STEPS):
         return f"stage {n} has begun with it (step {at.stage_step} of {recipe.stage[n].steps})"
     return _other_past(recipe.stage[n], new.stage[n], at.stage_step) if inner == "until.steps" else ""
 

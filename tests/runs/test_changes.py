@@ -279,6 +279,18 @@ def test_what_a_stage_reads_later_can_be_changed(begun, tmp_path):
     assert (recipe.stage[1].batch, recipe.stage[1].gates[0].max_drop) == (4, 0.5)
 
 
+def test_what_only_steps_read_can_be_changed_until_one_is_done(tmp_path):
+    """The second stage has been prepared and measured, and has made no step."""
+    out = tmp_path / "run"
+    with pytest.raises(Killed):
+        run.train(recipe_of(), out, lambda event: kill(event) if event.step == 7 else None, fake_desk())
+    assert Store(out).state(6)[1]["progress"]["begun"]
+    with pytest.raises(UserError, match=r"stage 1 has begun with it \(step 0 of 4\)"):
+        resume(out, "stage.1.optim.lr=0.1")
+    assert resume(out, "stage.1.tree.plan=3", "stage.1.batch=4", "stage.1.until.steps=2").status == "done"
+    assert load(out).stage[1].tree.counts["plan"] == 3 and lines_of(out / "metrics.jsonl")[-1]["step"] == 8
+
+
 def test_nothing_is_changed_by_the_value_that_is_there(begun, tmp_path):
     shutil.copytree(begun, tmp_path / "run")
     resume(tmp_path / "run", "stage.0.batch=4", "seed=0")
