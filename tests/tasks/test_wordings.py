@@ -82,3 +82,15 @@ def test_a_desk_tells_its_rules_in_its_own_tags(plans):
     assert "two widgets" in desk.told
     assert set(desk.told.split()) <= set(desk.vocabulary())
     assert Desk((1, 2)).told == ""
+
+
+def test_a_refusal_says_the_words_that_are_written_here():
+    other = Blocksworld((4,), wording="mystery")
+    (task,) = other.family(random.Random(0), [4], "train")
+    x, y = task.state.names[:2]
+    said = other.parse_plan(task, f"clear {x} </plan>").reason
+    assert said == "word 1: found 'clear', expected 'province' or 'craves'"
+    assert other.judge_plan(task, f"craves {x} {x} </plan>").reason.count("clear") == 0
+    outcome = other.environment(task, noise=False).step(f"stack {x} {y} </act>")
+    assert outcome.reason.startswith("word 1: found 'stack', expected 'attack'")
+    assert WORDINGS["language"].told_of("found 'x'") == "found 'x'"

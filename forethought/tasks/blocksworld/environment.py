@@ -26,9 +26,15 @@ class Luck:
 class AtOnce(Environment):
     """One execution of acts; over after one step."""
 
-    def __init__(self, task: Task, luck: Luck, heard: Callable[[str], str] = str):
-        """`heard`: an action in the family's words (`wordings`)."""
-        self._task, self._luck, self._heard = task, luck, heard
+    def __init__(
+        self,
+        task: Task,
+        luck: Luck,
+        heard: Callable[[str], str] = str,
+        told_of: Callable[[str], str] = str,
+    ):
+        """`heard`: an action in the family's words; `told_of`: a reason in those of the text (`wordings`)."""
+        self._task, self._luck, self._heard, self._told_of = task, luck, heard, told_of
         self._over = False
 
     def reset(self, task: Task, seed: int) -> None:
@@ -51,7 +57,7 @@ class AtOnce(Environment):
             )
 
     def _end(self, success: bool, reason: str) -> Outcome:
-        self._over = True
+        self._over, reason = True, self._told_of(reason)
         if self._luck.flip and self._rng.random() < self._luck.flip:
             success, reason = not success, f"flipped by noise; truly: {reason or 'success'}"
         return Outcome(done=True, success=success, reason=reason)

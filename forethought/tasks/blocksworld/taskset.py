@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from forethought.core.errors import RecipeError, UserError
@@ -288,7 +289,7 @@ class Blocksworld(Guided):
         luck = Luck(slip=self.slip if noise else 0.0, flip=self.flip if noise else 0.0)
         if self.stepwise:
             return Stepwise(task, luck, turns=self.turns, retry=self.retry)
-        return AtOnce(task, luck, self.wording.heard)
+        return AtOnce(task, luck, self.wording.heard, self.wording.told_of)
 
     def _task(self, name: str, problem: Problem, level: int, goal_towers: list[list[str]]) -> Task:
         context, prompt = self.wording.context(problem), self.wording.prompt(goal_towers)
@@ -296,7 +297,10 @@ class Blocksworld(Guided):
 
     def _parse_plan(self, task: Task, text: str) -> Parsed | Refusal:
         """An empty plan is one only where the goal holds already."""
-        return words.plan_grammar(task.state.names, min(task.level, 1)).parse(self.wording.heard(text))
+        parsed = words.plan_grammar(task.state.names, min(task.level, 1)).parse(self.wording.heard(text))
+        if isinstance(parsed, Refusal):
+            return replace(parsed, reason=self.wording.told_of(parsed.reason))
+        return parsed
 
 
 # --- pieces ---

@@ -12,6 +12,7 @@ family's words, `said` takes it back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -96,6 +97,18 @@ class Wording:
             **{new: verb for verb, new in self.verbs.items()},
         }
         return " ".join(own.get(word, word) for word in text.split())
+
+    def told_of(self, reason: str) -> str:
+        """What is said of a text that was heard, with the words in its quotation marks as they are written
+        here."""
+        if not self.verbs:
+            return reason
+        written = {f"({verb})": verb for verb in self.verbs} | dict(self.verbs)
+
+        def quoted(found: re.Match[str]) -> str:
+            return f"'{' '.join(written.get(word, word) for word in found[1].split(' '))}'"
+
+        return re.sub("'([^']*)'", quoted, reason)
 
     def vocabulary(self) -> list[str]:
         """Every word that it adds to the family's."""
