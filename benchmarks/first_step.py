@@ -32,10 +32,13 @@ def now():
     return time.time() - float(os.environ["BEGAN"]), time.process_time()
 marks = {"python": now()}
 from pathlib import Path
+from forethought.estimate.for_model import for_model
 from forethought.recipe.load import load
 from forethought.tasks.families import check_recipe
 source, model, out = sys.argv[1:]
-recipe = load(source, [f"model.path={model}"] if model else [])
+recipe = load(source, [])
+if model:  # as --model has it: rates and sizes of a trained model
+    recipe, _ = for_model(recipe, model, ())
 check_recipe(recipe)
 marks["command"] = now()
 from forethought.runs import run
