@@ -7,7 +7,7 @@ from pathlib import Path
 
 from forethought.envs.web.browser import Browser, Window
 
-WIDTH = 1000  # CSS pixels
+WIDTH = 1080  # CSS pixels
 SECONDS = 30.0
 
 

@@ -2,6 +2,6 @@
 
 document.getElementById("page").append(
   el("header.top", {}, el("div.title", {}, el("h1", {}, DATA.title)), el("p.about", {}, FILMS_LEAD)),
-  ...filmBrowser(DATA.films),
+  ...filmBrowser(DATA.films).filter(Boolean),
   el("footer", {}, "Written by forethought sample --watch."),
 );
