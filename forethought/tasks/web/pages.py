@@ -20,7 +20,7 @@ from forethought.tasks.web.watching import Reel
 from forethought.tasks.web.words import Act, Full
 
 AGAIN = "the page asks for more"  # which is no mistake: the next plan is for the new page
-AREA, MARGIN = (160, 210), 4  # of a page of MiniWoB++, in CSS pixels
+AREA, MARGIN = (160, 100), 4  # CSS pixels: what a page of MiniWoB++ has at least, and what is left beside it
 
 
 class Recorded(Environment):
@@ -136,7 +136,7 @@ class Live(Environment):
 
 
 def room(lines: Iterable[Line]) -> tuple[int, int]:
-    """Width and height of what holds all lines, at least the task's own area."""
+    """Width and height of what holds all lines, at least `AREA`."""
     boxes = [line.box for line in lines if len(line.box) == 4]
     right = max((x + width for x, _, width, _ in boxes), default=0)
     bottom = max((y + height for _, y, _, height in boxes), default=0)

@@ -223,6 +223,7 @@ class Web(Taskset):
     def watch(self, tasks: Sequence[Task]) -> None:
         """Keep what happens on these tasks; pictures of `pictures` of them, each another page while there are
         some."""
+        tasks = [task for task in tasks if isinstance(task.state, Drawn)]  # the others could not be drawn
         self._reels = {task.id: [] for task in tasks}
         first = {self.origin(task): task.id for task in reversed(tasks)}
         inside = set(first.values())

@@ -220,6 +220,8 @@ def fault(attempt: Attempt) -> tuple[Wrong, str]:
     became = attempt.shot.became
     if isinstance(attempt.plan, str):
         return "plan", attempt.plan
+    if attempt.meant and isinstance(attempt.meant[0], str):
+        return "plan", f"step 1: {attempt.meant[0]}"
     if isinstance(attempt.acts, str):
         return "element", attempt.acts
     tried = max(len(became), 1)

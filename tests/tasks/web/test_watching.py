@@ -4,11 +4,12 @@ wrong."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from forethought.core.grounding import Did, Wanted, grounding
-from forethought.core.types import Node, Tree
+from forethought.core.types import Node, Tree, Undrawn
 from forethought.envs.images import name_of
 from forethought.envs.pool import play
 from forethought.interface.elements import Line
@@ -56,7 +57,7 @@ def test_steps_of_an_episode_are_compared_with_what_its_plan_means(web):
     assert grounding(web.groundings(tree(task, plan, other)))["element_accuracy"] == pytest.approx(2 / 3)
     assert web.groundings(tree(task, plan, "click e1 </act>")) == []  # that was not played
     assert web.film(tree(task, plan, act)) is None  # a recording has no pictures
-    web.watch([])
+    web.watch([replace(task, state=Undrawn("no page"))])  # nothing to watch, and nothing breaks
     play(web.environment(task, False), task, [act])
     assert web.groundings(tree(task, plan, act)) == []  # nobody watched
 
@@ -87,6 +88,7 @@ def attempt(acts, became, meant=(YES,), plan=PLAN, needed=None):
         (attempt((), []), "element", "step 1 was not done"),
         (attempt((YES, NO), [DONE, DONE]), "element", "2 acts where 1 were planned"),
         (attempt("word 2: found 'e9'", []), "element", "word 2: found 'e9'"),
+        (attempt("word 2: found 'e9'", [], meant=("no such element",)), "plan", "step 1: no such element"),
         (attempt((YES,), [DONE], meant=("no such element",)), "plan", "step 1: no such element"),
         (attempt((YES,), [DONE], meant=(), plan="word 1: found 'x'"), "plan", "word 1: found 'x'"),
     ],
