@@ -111,6 +111,8 @@ def _walk(nodes: Sequence[Node], ref: str) -> Iterator[Line]:
     """`ref`: of the element around them, on which their text can be acted on."""
     for i, node in enumerate(nodes):
         own = node.marks.get("ref", "") or ref
+        if "aria-hidden" in node.marks:
+            continue  # shown in the tree all the same
         if node.role == "text":
             beside = [x for x in nodes[max(i - 1, 0) : i + 2] if x.role in TICKED]
             if not any(_same(x.name, node.text) for x in beside):

@@ -32,6 +32,8 @@ TREE = """\
     - button "Inside" [ref=f1e2]
   - generic [ref=e15] [cursor=pointer]: Tulsa
   - img [ref=e16]
+  - generic [aria-hidden] [ref=e17]:
+    - text: nobody is told
 """
 
 
