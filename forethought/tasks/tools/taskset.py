@@ -14,8 +14,8 @@
 
 Level = calculations. A plan has an exact executor, the tools themselves. With `book` some numbers stand in a
 second register, which nobody can know before the first one has answered `none`: plans written ahead fail,
-who reads what comes back does not. Words are single digits and letters, so that a model from scratch learns
-them in a minute."""
+who reads what comes back does not. Words are single digits and letters, which a model from scratch can
+copy."""
 
 from __future__ import annotations
 
