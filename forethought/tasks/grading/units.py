@@ -70,7 +70,7 @@ def unit(text: str, money: str = "", one: bool = False) -> Unit | None:
     if len(tokens) > 3 * MOST_WORDS:
         return None
     factors: list[tuple[Unit, int]] = [(tuple(Meaning(*m) for m in UNITS[money]), 1)] if money else []
-    at, turn = 0, 1
+    at = 0
     if (
         money
         and tokens
@@ -78,59 +78,91 @@ def unit(text: str, money: str = "", one: bool = False) -> Unit | None:
         and agree(factors[0][0], tuple(Meaning(*m) for m in UNITS[tokens[0]]))
     ):
         at = 1  # $18 dollars
-    while at < len(tokens):
-        token = tokens[at]
-        if token in ("/", "per", "a", "an", "each", "every") and factors and turn == 1:
-            if at + 1 == len(tokens):
-                if token != "each":
-                    return None
-                break
-            turn, at = -1, at + 1
-            continue
-        if token in _BEHIND and factors or token[0] == "^" and factors:
-            made, sign = factors[-1]
-            by = _BEHIND.get(token) or int(re.sub(r"[^\d-]", "", token))
-            if abs(sign) != 1 or at == 0 or made[0].adjectives:
+    return _Factors(tokens, factors, at, marked, one).read()
+
+
+class _Factors:
+    """Units that are multiplied and divided, read from left to right: `factors` so far, where the reader
+    stands, and `turn`, -1 where the next one divides. Each way to read on says True where it did, False where
+    the words are no unit, None where it is not the way."""
+
+    def __init__(self, tokens: list[str], factors: list[tuple[Unit, int]], at: int, marked: bool, one: bool):
+        self.tokens, self.factors, self.at, self.marked, self.one = tokens, factors, at, marked, one
+        self.turn = 1
+
+    def read(self) -> Unit | None:
+        ways = (self._divides, self._power, self._passes, self._of_power, self._named, self._counted)
+        while self.at < len(self.tokens):
+            token, last = self.tokens[self.at], self.at + 1 == len(self.tokens)
+            if not next(said for way in ways if (said := way(token, last)) is not None):
                 return None
-            factors[-1] = (made, sign * by)
-            at += 1
-            continue
-        if token == "*" and factors and at + 1 < len(tokens):
-            at += 1
-            continue
-        if token in AFTER_A_UNIT and factors and at + 1 == len(tokens):
-            break
+        return _multiplied(self.factors) if self.factors and self.turn == 1 else None
+
+    def _take(self, made: Unit, power: int, at: int) -> bool:
+        self.factors.append((made, self.turn * power))
+        self.at, self.turn = at, 1
+        return True
+
+    def _divides(self, token: str, last: bool) -> bool | None:
+        if token not in ("/", "per", "a", "an", "each", "every") or not self.factors or self.turn != 1:
+            return None
+        self.at += 1
+        if last:
+            return token == "each"
+        self.turn = -1
+        return True
+
+    def _power(self, token: str, last: bool) -> bool | None:
+        """`^2`, `squared`, of the unit before it."""
+        if not self.factors or not (token in _BEHIND or token[0] == "^"):
+            return None
+        made, sign = self.factors[-1]
+        if abs(sign) != 1 or self.at == 0 or made[0].adjectives:
+            return False
+        by = _BEHIND.get(token) or int(re.sub(r"[^\d-]", "", token))
+        self.factors[-1] = (made, sign * by)
+        self.at += 1
+        return True
+
+    def _passes(self, token: str, last: bool) -> bool | None:
+        """A sign of multiplication, and words that may end a unit."""
+        if not self.factors or not (token in AFTER_A_UNIT if last else token == "*"):
+            return None
+        self.at += 1
+        return True
+
+    def _of_power(self, token: str, last: bool) -> bool | None:
+        """`square metres`."""
         raised = _BEFORE.get(token.lower(), 0)
-        if raised and at + 1 < len(tokens) and (base := _known(tokens[at + 1], True)):
-            factors.append((base, turn * raised))
-            at, turn = at + 2, 1
-            continue
+        base = _known(self.tokens[self.at + 1], True) if raised and not last else None
+        return self._take(base, raised, self.at + 2) if base else None
+
+    def _named(self, token: str, last: bool) -> bool | None:
+        """A unit of the table, alone or at the beginning of a phrase: `cup cakes`, `hour hands`."""
+        tokens, at = self.tokens, self.at
         composed = len(tokens) > 1 and any(t[0] in "/^" for t in tokens)
-        if found := _known(token, marked or composed and "/" in tokens):
-            if at + 1 < len(tokens) and _WORD.fullmatch(tokens[at + 1]) and not _goes_on(tokens, at + 1):
-                phrase = _counted(tokens[at:], one)  # `cup cakes`, `hour hands`
-                if phrase is None:
-                    return None
-                factors.append((phrase, turn))
-                at, turn = len(tokens), 1
-                continue
-            factors.append((found, turn))
-            at, turn = at + 1, 1
-            continue
-        end = next(
-            (i for i in range(at, len(tokens)) if tokens[i] in ("/", "per", "each") or tokens[i][0] == "^"),
-            len(tokens),
+        found = _known(token, self.marked or composed and "/" in tokens)
+        if not found:
+            return None
+        if last or not _WORD.fullmatch(tokens[at + 1]) or _goes_on(tokens, at + 1):
+            return self._take(found, 1, at + 1)
+        phrase = _counted(tokens[at:], self.one)
+        return phrase is not None and self._take(phrase, 1, len(tokens))
+
+    def _counted(self, token: str, last: bool) -> bool:
+        """Things that are counted."""
+        ends = (
+            i
+            for i in range(self.at, len(self.tokens))
+            if self.tokens[i] in ("/", "per", "each") or self.tokens[i][0] == "^"
         )
-        words = tokens[at:end]
-        if turn == -1:
+        end = next(ends, len(self.tokens))
+        words = self.tokens[self.at : end]
+        if self.turn == -1:
             phrase = _thing(words[0]) if len(words) == 1 else None
         else:
-            phrase = _counted(words, one)
-        if phrase is None:
-            return None
-        factors.append((phrase, turn))
-        at, turn = end, 1
-    return _multiplied(factors) if factors and turn == 1 else None
+            phrase = _counted(words, self.one)
+        return phrase is not None and self._take(phrase, 1, end)
 
 
 def agree(a: Unit, b: Unit) -> Fraction | None:
