@@ -154,7 +154,7 @@ def check_adapter(weights: Policies, adapter: str, path: str) -> None:
     finally:
         for key, p in weights.parameters(adapter).items():
             p.copy_(own[key])
-        weights.publish(adapter)
+        weights.merged.pop(adapter, None)  # who trains first has the room of a copy of all weights
     if not changed or not kept:
         what = "does not change what it computes" if not changed else "changes what it computes without it"
         raise UserError(
