@@ -51,7 +51,8 @@ INLINE void scores_panels(const int half, const int ahead, const int m, const in
             store(scores[i] + at + p * W, where(lane + (first + at + p * W) < limit[i], acc[i][p], all(-1e30f)));
 }
 
-enum { FEW = W == 16 ? 4 : 2 }; /* queries that leave registers for two panels or parts */
+/* Queries that leave registers for two panels, and for two parts of a weighted sum. */
+enum { PAIRED = W == 16 ? MR : 2, FEW = W == 16 ? 4 : 2 };
 
 /* scores[m][CHUNK] of queries against `keys` keys that stand in panels [W keys][d][W]; -1e30 where a query does not see a key. */
 INLINE void scores_tile(const int m, const int half, const int ahead, int d, const float *const *q, const int *limit, const float *panels,
@@ -61,7 +62,7 @@ INLINE void scores_tile(const int m, const int half, const int ahead, int d, con
 #define PANELS(n) scores_panels(half, ahead, m, n, d, q, limit, panels + at * floats, next + at * floats, first, scores, at)
     if (m == 1)
         for (; at + 4 * W <= keys; at += 4 * W) PANELS(4);
-    if (m <= FEW)
+    if (m <= PAIRED)
         for (; at + 2 * W <= keys; at += 2 * W) PANELS(2);
     for (; at < keys; at += W) PANELS(1);
 #undef PANELS
