@@ -22,18 +22,22 @@ from forethought.core.grounding import grounding
 from forethought.core.metrics import wilson
 from forethought.core.paired import paired_difference
 from forethought.core.scores import success_of
-from forethought.core.types import NO_EVIDENCE, Task, Tree
+from forethought.core.types import NO_EVIDENCE, Task, Tree, Undrawn
 from forethought.measure.costs import costs, rounds
 from forethought.measure.gates import Evaluation
 from forethought.recipe.measurements import END_TO_END, measurements
 from forethought.recipe.roles import once
 from forethought.recipe.schema import EvalSpec
-from forethought.tasks.base import Pool, Taskset, Watched, face
+from forethought.tasks.base import Origins, Pool, Taskset, Watched, face
 from forethought.workflows.drawing import drawn
 from forethought.workflows.rollout import Rollouts
 
 Played = Mapping[tuple[str, ...], Sequence[Tree]]
 """The roles that the oracle speaks -> one greedy tree for each task."""
+
+
+Groups = Callable[[Task], tuple[str, ...]]
+"""Task -> the groups that are measured apart and that it is in."""
 
 
 Pay = Callable[[Sequence[Tree]], Sequence[Tree]]
@@ -66,13 +70,14 @@ def evaluate(
 ) -> Evaluation:
     """Scores of every task and their means, by level and over all, with 95 % Wilson intervals.
 
-    Metrics: `eval/NAME`, `eval/NAME@LEVEL`, and `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where
-    tasks left the model no room in its context, which counts as not solved, `eval_overlong/NAME` says how
-    many; where steps can be watched, `eval_grounding/METRIC` (`core.grounding`) of acting under the oracle's
-    plan. A task that failed in a measurement (the environment, the family, a grader or the parser broke) is
-    not in its share, its score is None, and `eval_failed/NAME` counts it; one in which all failed has no
-    value. Where outcomes are partial credit, `eval_score/NAME` is their mean. What the episodes cost stands
-    in `eval_calls/e2e` and its like (`measure.costs`).
+    Metrics: `eval/NAME`, `eval/NAME@LEVEL`, of a taskset with kinds of task also `eval/NAME@KIND`, and
+    `eval_low/...`, `eval_high/...`, `eval_n/...` for each; where tasks left the model no room in its context,
+    which counts as not solved, `eval_overlong/NAME` says how many; where steps can be watched,
+    `eval_grounding/METRIC` (`core.grounding`) of acting under the oracle's plan. A task that failed in a
+    measurement (the environment, the family, a grader or the parser broke) is not in its share, its score is
+    None, and `eval_failed/NAME` counts it; one in which all failed has no value. Where outcomes are partial
+    credit, `eval_score/NAME` is their mean. What the episodes cost stands in `eval_calls/e2e` and its like
+    (`measure.costs`).
 
     `pay`: of a taskset that judges nothing, what the stage pays for the trees in which every role speaks:
     `eval_reward/ROLE` and `eval_reward/ROLE.PART` are means over turns.
@@ -89,7 +94,8 @@ def evaluate(
     if rest and not cut:
         more = play(rollouts, tasks, policies, noise=noise, seed=seed, places=rest)
         played = {told: _in_order(trees, more[told], first, rest) for told, trees in played.items()}
-    scores = score(rollouts.roles, played, judged=rollouts.taskset.judges)
+    groups = groups_of(rollouts.taskset)
+    scores = score(rollouts.roles, played, judged=rollouts.taskset.judges, groups=groups)
     metrics = summary(scores) | overlong(rollouts.roles, played) | failed(scores)
     metrics |= mean_scores(rollouts.roles, played)
     metrics |= costs(played[()], rollouts.roles[-1]) | rounds(played[()], rollouts.roles[0])
@@ -104,9 +110,21 @@ def evaluate(
         return Evaluation(metrics=metrics, scores=scores, films=films)
     return Evaluation(
         metrics=metrics | {"eval_unplayed": float(len(rest))},
-        scores=_padded(scores, tasks, first),
+        scores=_padded(scores, tasks, first, groups),
         films=films,
     )
+
+
+def groups_of(taskset: Taskset) -> Groups:
+    """Task -> what follows the @ of its metrics: its level, and its kind where the taskset has kinds."""
+    kinds = face(taskset, Origins)
+    if kinds is None or taskset.origins == "file":
+        return _level
+    return lambda task: _level(task) + (() if isinstance(task.state, Undrawn) else (kinds.origin(task),))
+
+
+def _level(task: Task) -> tuple[str, ...]:
+    return (str(task.level),)
 
 
 def parts_of(n: int, first: int) -> tuple[list[int], list[int]]:
@@ -129,14 +147,17 @@ def _in_order(a: Sequence[Tree], b: Sequence[Tree], first: Sequence[int], rest: 
     return [tree for _, tree in sorted(zip([*first, *rest], [*a, *b], strict=True), key=lambda pair: pair[0])]
 
 
-def _padded(scores: Scores, tasks: Sequence[Task], first: Sequence[int]) -> dict[str, list[float | None]]:
-    """A score for every task, None for those that were not played; by level as in a whole evaluation."""
+def _padded(
+    scores: Scores, tasks: Sequence[Task], first: Sequence[int], groups: Groups
+) -> dict[str, list[float | None]]:
+    """A score for every task, None for those that were not played; by group as in a whole evaluation."""
     found: dict[str, list[float | None]] = {}
     for name in (name for name in scores if "@" not in name):
         given = dict(zip(first, scores[name], strict=True))
         found[name] = [given.get(i) for i in range(len(tasks))]
         for i, task in enumerate(tasks):
-            found.setdefault(f"{name}@{task.level}", []).append(given.get(i))
+            for group in groups(task):
+                found.setdefault(f"{name}@{group}", []).append(given.get(i))
     return found
 
 
@@ -175,11 +196,13 @@ def _under(tree: Tree, i: int) -> Tree:
 
 
 Scores = Mapping[str, Sequence[float | None]]
-"""`eval/NAME` and `eval/NAME@LEVEL` -> one score per task, in the order of the tasks; None where it
+"""`eval/NAME` and `eval/NAME@GROUP` -> one score per task, in the order of the tasks; None where it
 failed."""
 
 
-def score(roles: Sequence[str], played: Played, judged: bool = True) -> dict[str, list[float | None]]:
+def score(
+    roles: Sequence[str], played: Played, judged: bool = True, groups: Groups = _level
+) -> dict[str, list[float | None]]:
     """Scores of every task, for the measurements of `roles` whose trees are there and which something
     judges. `judged`: the environment says whether an episode succeeded (`Taskset.judges`)."""
     scores: dict[str, list[float | None]] = {}
@@ -196,7 +219,8 @@ def score(roles: Sequence[str], played: Played, judged: bool = True) -> dict[str
         for tree in trees:
             value = success(tree) if last else valid(tree, one.judged)
             scores[f"eval/{one.name}"].append(value)
-            scores.setdefault(f"eval/{one.name}@{tree.task.level}", []).append(value)
+            for group in groups(tree.task):
+                scores.setdefault(f"eval/{one.name}@{group}", []).append(value)
     return scores
 
 

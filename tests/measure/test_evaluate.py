@@ -82,6 +82,17 @@ def test_a_share_comes_with_its_interval_and_count_by_level():
     assert len(found) == 3 * 3 * 4 + 5
 
 
+def test_kinds_of_task_are_measured_apart_and_files_are_not(monkeypatch):
+    monkeypatch.setattr(Desk, "origin", lambda self, task: f"deep-{task.level}", raising=False)
+    rollouts = rollouts_of(RIGHT, WRONG)
+    assert "eval/plan@deep-1" not in evaluate(rollouts, tasks_of(rollouts), ONE).metrics
+    monkeypatch.setattr(Desk, "origins", "task")
+    found = evaluate(rollouts, tasks_of(rollouts), ONE)
+    for key in ("eval/plan", "eval_low/act", "eval_n/e2e"):
+        assert found.metrics[f"{key}@deep-2"] == found.metrics[f"{key}@2"]
+    assert found.scores["eval/plan@deep-1"] == [1.0] * 5
+
+
 def test_each_side_speaks_through_its_own_policy_and_greedily():
     rollouts = rollouts_of()
     engine = rollouts.engine
