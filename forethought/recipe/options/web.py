@@ -25,3 +25,10 @@ class Web:
     pictures: int = 0
     """Episodes of each evaluation of which every page is photographed in Chromium, for the report and
     `sample --watch`. 0: none, and nothing is slower for it."""
+    splits: Literal["seed", "layout", "task"] = "seed"
+    """What is held out: `seed`, other seeds of the same tasks; `layout`, structures of first pages that no
+    training episode has; `task`, whole tasks."""
+    held_out: tuple[str, ...] = ("click-link", "click-option", "enter-password")
+    """Of `splits = "task"`: the tasks that are measured and never trained."""
+    demonstrations: int = 0
+    """Most episodes of each task and level that imitation is shown. 0: all."""

@@ -2,8 +2,9 @@
 
     python -m forethought.tasks.web.collect --tasks web-12 --episodes 300 --held 25 [--out FOLDER]
 
-A piece is a word of the vocabulary where it stands in at least 8 % of the episodes of one of the tasks: what
-is the same from episode to episode is a word, what differs is a slot.
+A piece is a word of the vocabulary where a model must know it, in at least 8 % of the episodes of one of the
+tasks: it is asked and neither planned nor on the page (`click on the`), planned and not asked (`Submit`), or
+a state (`checked`). All else is copied, and is a slot.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from pathlib import Path
 from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser, summed
 from forethought.envs.web.page import Episode
+from forethought.interface.elements import parse
+from forethought.interface.result import Parsed
 from forethought.tasks.web.demonstrations import Shown, play, read, write
-from forethought.tasks.web.taskset import FIRST
-from forethought.tasks.web.words import pieces
+from forethought.tasks.web.splits import FIRST
+from forethought.tasks.web.words import MARKS, pieces
 
 SHARE = 0.08
 HERE = Path(__file__).parent
@@ -31,23 +34,33 @@ ROLES = (
 ).split()
 
 
-def texts(one: Shown) -> Iterable[str]:
-    """Every text of an episode."""
-    yield one.utterance
-    for page in one.pages:
-        for line in page.lines:
-            yield line.name
-            yield from (state.removeprefix("= ") for state in line.state)
-        yield from (step.value or "" for step in page.steps)
+def must_be_known(one: Shown) -> set[str]:
+    """The pieces of an episode that cannot be copied, or that say in what form the question is."""
+    asked = _in(one.utterance)
+    steps = [step for page in one.pages for step in page.steps]
+    planned = {p for step in steps for p in _in(" ".join(_named(step.target))) | _in(step.value or "")}
+    lines = [line for page in one.pages for line in page.lines]
+    shown = {p for line in lines for p in _in(line.name)}
+    states = {p for line in lines for state in line.state if state[:2] != "= " for p in _in(state)}
+    return (asked - planned - shown) | (planned - asked) | states
+
+
+def _in(text: str) -> set[str]:
+    return {piece for piece, _ in pieces(text) if piece not in MARKS}
+
+
+def _named(target: str | None) -> list[str]:
+    found = parse(target) if target else None
+    return [found.value.name or "", found.value.after or ""] if isinstance(found, Parsed) else []
 
 
 def shared(episodes: Iterable[Shown], share: float = SHARE) -> list[str]:
-    """The pieces that at least this share of some task's episodes holds."""
+    """The pieces that must be known in at least this share of some task's episodes."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     total: Counter[str] = Counter()
     for one in episodes:
         total[one.task] += 1
-        seen[one.task].update({piece for text in texts(one) for piece, _ in pieces(text)})
+        seen[one.task].update(must_be_known(one))
     return sorted({p for task, found in seen.items() for p, n in found.items() if n >= share * total[task]})
 
 

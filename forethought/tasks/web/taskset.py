@@ -1,14 +1,14 @@
 """`web`: tasks on pages (MiniWoB++, arXiv 1802.08802). A planner says what in words, a grounder finds it.
 
-    prompt   :text Username :textbox Username e7 ... :button Login e31 @ask Enter the username w12 and ...
-    plan     type :textbox Username @= w12 @; click :button Login </plan>          no ids
-    act      type e7 @= w12 @; click e31 </act>                                    exact
+    prompt   :text Username :textbox Username e7 ... :button Login e31 @ask Enter the username "+ w12 +" ...
+    plan     type :textbox Username @= w12 @; click :button Login </plan>                      no ids
+    act      type :textbox Username e7 @= w12 @; click :button Login e31 </act>                exact
     then     the page as it is now, if the episode is not over, and the next plan
 
 Tasks and demonstrations come from a file of episodes that the oracles played in Chromium: training needs no
 browser. Evaluation plays the same episodes again in Chromium and lets the page judge, where there is one
 (`task.pages`); without one an act counts as right where it is the oracle's on the recorded page. Level =
-steps of the oracle's path. A task's prompt is drawn anew each time (slots and ids, `words.py`).
+steps of the oracle's path. A training prompt is drawn anew each time (slots and ids, `words.py`).
 """
 
 from __future__ import annotations
@@ -41,28 +41,30 @@ from forethought.tasks.base import Split, Taskset
 from forethought.tasks.web import words
 from forethought.tasks.web.demonstrations import Shown, read
 from forethought.tasks.web.pages import Live, Recorded
+from forethought.tasks.web.splits import divided
 from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of
 from forethought.tasks.web.words import ASK, Act, Speech
 
 FILE = "demonstrations.jsonl.gz"
-FIRST = 100_000  # seeds from here on train, those below evaluate
 DRAWS = 10_000  # prompts that one episode can be drawn as
 OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
 SHARP = 2.0  # pixels of a picture for each pixel of the page
+LONGEST = 100  # plans that are counted out, of those that look longest
 STOPS = {"plan": "</plan>", "act": "</act>"}
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The `state` of a task: the episode, and the seed of its words."""
+    """The `state` of a task: the episode, its split, and the seed of its words."""
 
     shown: Shown
+    split: Split
     words: str
 
-    def begin(self) -> tuple[Speech, str]:
-        """The speech after the first page and the question, and the prompt."""
-        speech = Speech(self.words)
+    def begin(self, loose: bool = False) -> tuple[Speech, str]:
+        """The speech after the first page and the question, and the prompt. `loose`: as `Speech` has it."""
+        speech = Speech(self.words, loose)
         page = speech.page(self.shown.pages[0].lines)
         return speech, f"{page} {ASK} {speech.said(self.shown.utterance)}"
 
@@ -90,6 +92,7 @@ class Web(Taskset):
         said = read_options(Options, options)
         at_least("task.attempts", said.attempts, 1)
         at_least("task.pictures", said.pictures, 0)
+        at_least("task.demonstrations", said.demonstrations, 0)
         self.tasks = miniwob.chosen(said.tasks)
         self.events, self.limit, self.attempts = said.events, said.limit, said.attempts
         self.pictures = said.pictures
@@ -105,14 +108,19 @@ class Web(Taskset):
         ]
         if missing := set(self.tasks) - {one.task for one in found}:
             raise RecipeError("task.tasks", f"{min(missing)} has no demonstrations in the file that ships")
-        held_out = Counter(length(one) for one in found if one.seed < FIRST)
-        top = max((n for n, count in held_out.items() if count >= ENOUGH), default=max(held_out))
-        self._found: dict[tuple[int, Split], list[Shown]] = {}
-        for one in found:
-            split: Split = "train" if one.seed >= FIRST else "eval"
-            self._found.setdefault((min(length(one), top), split), []).append(one)
+        used, notes = divided(found, said.splits, said.held_out)
+        self.notes += notes
+        self._most = said.demonstrations
+        held_out = Counter(length(one) for one, split in used if split == "eval")
+        top = max((n for n, count in held_out.items() if count >= ENOUGH), default=max(held_out, default=1))
+        self._found: dict[tuple[int, Split], dict[str, list[Shown]]] = {}
+        for one, split in used:
+            level = min(length(one), top)
+            self._found.setdefault((level, split), {}).setdefault(one.task, []).append(one)
         trains, held = ({level for level, of in self._found if of == split} for split in ("train", "eval"))
         self.levels = tuple(sorted(trains & held))  # what cannot be measured is not trained
+        if not self.levels:
+            raise RecipeError("task.splits", f"{said.splits!r} leaves nothing to train on and to measure")
         super().__init__(levels)
         self.turns = self.attempts
         self.budgets = _budgets(found)
@@ -123,19 +131,35 @@ class Web(Taskset):
         return [*words.vocabulary(), *self.opens.values(), *self.stops.values()]
 
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
-        """One episode per entry of `levels`, in words drawn anew."""
-        tasks = []
-        for level in levels:
-            there = self._found.get((level, split))
-            if level not in self.levels or not there:
-                raise RecipeError("task.levels", f"web has no episode of level {level} for {split}")
-            shown = rng.choice(there)
-            state = Drawn(shown, f"{shown.task}/{shown.seed}/{rng.randrange(DRAWS)}")
-            prompt = state.begin()[1]
-            tasks.append(
-                Task(id=state.words, taskset=self.name, level=level, context="", prompt=prompt, state=state)
-            )
-        return tasks
+        """One episode per entry of `levels`, of each of its tasks as often, in words drawn anew."""
+        return [self._one(rng, level, split) for level in levels]
+
+    def demonstrable(self, rng: random.Random, levels: list[int]) -> list[Task]:
+        """As `family`, of the first `demonstrations` episodes of each task and level."""
+        return [self._one(rng, level, "train", self._most) for level in levels]
+
+    def _one(self, rng: random.Random, level: int, split: Split, most: int = 0) -> Task:
+        there = self._found.get((level, split))
+        if level not in self.levels or not there:
+            raise RecipeError("task.levels", f"web has no episode of level {level} for {split}")
+        some = there[rng.choice(list(there))]
+        return self._task(rng.choice(some[:most] if most else some), level, split, rng.randrange(DRAWS))
+
+    def pool(self, level: int, split: Split) -> list[Task]:
+        """Each episode of a level once."""
+        there = self._found.get((level, split), {})
+        return [self._task(one, level, split) for some in there.values() for one in some]
+
+    def longest(self, n: int) -> list[Task]:
+        """Those with the most to read on all their pages."""
+        every = [(one, *key) for key, there in self._found.items() for some in there.values() for one in some]
+        every.sort(key=lambda x: -sum(len(line.name) + 8 for page in x[0].pages for line in page.lines))
+        return [self._task(*one) for one in every[:n]]
+
+    def _task(self, shown: Shown, level: int, split: Split, draw: int = 0) -> Task:
+        state = Drawn(shown, split, f"{shown.task}/{shown.seed}/{draw}")
+        prompt = state.begin()[1]
+        return Task(id=state.words, taskset=self.name, level=level, context="", prompt=prompt, state=state)
 
     def origin(self, task: Task) -> str:
         """The name of the page."""
@@ -161,8 +185,9 @@ class Web(Taskset):
     # ---- verdicts
 
     def parse_plan(self, task: Task, text: str) -> Verdict:
-        """A plan in the words of this page."""
-        return verdict(task.state.begin()[0].read_plan(text, self.stops["plan"]))
+        """A plan that the grammar reads. Whether its words are those of the page that it was made for is seen
+        when it is carried out: a later plan of an episode is for a later page."""
+        return verdict(task.state.begin(loose=True)[0].read_plan(text, self.stops["plan"]))
 
     def judge_plan(self, task: Task, text: str) -> Verdict:
         """The plan, carried out by the exact grounder on the first page, does what the oracle's does. What
@@ -193,12 +218,11 @@ class Web(Taskset):
 
     def environment(self, task: Task, noise: bool) -> Environment:
         """The page in Chromium, or its recording."""
-        evaluates = task.state.shown.seed < FIRST
         reel = None
         if task.id in self._reels:
             reel = Reel(task.id in self._filmed)
             self._reels[task.id].append(reel)
-        if self.pages == "live" or (self.pages == "eval" and evaluates):
+        if self.pages == "live" or (self.pages == "eval" and task.state.split == "eval"):
             return Live(
                 task.state,
                 self.attempts,
@@ -262,7 +286,7 @@ class Web(Taskset):
 
 def acts_of(page: Any) -> tuple[Act, ...]:
     """The oracle's acts on a page."""
-    return tuple(Act(s.op, ref, s.value) for s, ref in zip(page.steps, page.refs, strict=False))
+    return tuple(Act(s.op, ref, s.value, s.target) for s, ref in zip(page.steps, page.refs, strict=False))
 
 
 def grounded(steps: Any, lines: Any) -> tuple[Act, ...] | str:
@@ -307,11 +331,18 @@ def _where(pages: str, path: str) -> tuple[str, list[str]]:
 
 def _budgets(found: Sequence[Shown]) -> dict[str, int]:
     """Words of the longest plan and the longest acts, and a step more."""
-    speech, plan, act = Speech(0), 0, 0
-    for one in found:
+    plan, act = 0, 0
+    for one in sorted(found, key=_planned)[-LONGEST:]:
         speech = Speech(0)
         for page in one.pages:
             speech.page(page.lines)
             plan = max(plan, len(speech.plan(page.steps, STOPS["plan"]).split()))
             act = max(act, len(speech.act(acts_of(page), STOPS["act"]).split()))
-    return {"plan": plan + 6, "act": act + 4}
+    return {"plan": plan + 6, "act": act + 8}
+
+
+def _planned(one: Shown) -> int:
+    """About how many words the longest plan of an episode has."""
+    return max(
+        sum(2 + len(words.pieces(f"{s.target} {s.value or ''}")) for s in page.steps) for page in one.pages
+    )

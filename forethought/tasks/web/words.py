@@ -1,14 +1,18 @@
 """Pages, plans and acts in the words of a closed vocabulary, for models that are trained from scratch.
 
-    page   :textbox Username e7 +@= w12 :button Login e31        role, name, id, states
-    ask    @ask Enter the username w12 and press login
+    page   :textbox Username e7 @= w12 :button Login e31        role, name, id, states
+    ask    @ask Enter the username "+ w12 +" and press login +.
     plan   type :textbox Username @= w12 @; click :button Login </plan>
-    act    type e7 @= w12 @; click e31 </act>
+    act    type :textbox Username e7 @= w12 @; click :button Login e31 </act>
 
-A piece that stands without a space behind the one before it begins with `+`, so that any text can be put
-together again. Pieces that the vocabulary does not know become slots (`w12`), drawn anew for each prompt; the
-same piece is the same slot wherever it stands. So a password is one word, copying it is exact, and nothing
-can be learned by heart. Ids (`e31`) are drawn per page in the same way. `Speech` holds what was drawn.
+An act says the element as the plan does and then its id, as the tool calls of Playwright-MCP do: each word is
+the one that follows the same words elsewhere, in the plan or on the page. The id decides.
+
+Pieces that the vocabulary does not know become slots (`w12`), drawn anew for each prompt; the same piece is
+the same slot wherever it stands. So a password is one word, copying it is exact, and nothing can be learned
+by heart. Ids (`e31`) are drawn per page in the same way. `Speech` holds what was drawn. Where no space stands
+between two pieces a mark of punctuation says so (`"+ w12 +.`), so that a word is the same word in quotes, at
+the end of a sentence, and alone.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import string
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
@@ -28,9 +33,10 @@ from forethought.interface.result import Parsed, Refusal, quoted_text
 OPS = ("click", "hover", "type", "select", "press")
 VALUED = ("type", "select", "press")
 SLOTS, REFS, PLACES = 160, 120, 40
-AFTER, IS, NEXT, ASK, DONE = "@after", "@=", "@;", "@ask", "@done"
+AFTER, IS, NEXT, ASK, DONE, GLUE = "@after", "@=", "@;", "@ask", "@done", "@glue"
+MARKS = "".join(mark for mark in string.punctuation if mark != "+")  # "+" says where no space stands
+_SLOT = re.compile(r"w[1-9]\d*")
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
-_ID = re.compile(r"e([1-9]\d*)")
 
 
 @cache
@@ -49,17 +55,28 @@ def _file() -> dict[str, list[str]]:
     return json.loads(files("forethought.tasks.web").joinpath("words.json").read_text("utf-8"))
 
 
+@cache
+def marks() -> dict[str, tuple[str, bool, bool]]:
+    """Word -> (mark of punctuation, no space before it, no space behind it)."""
+    return {
+        "+" * before + mark + "+" * behind: (mark, before, behind)
+        for mark in MARKS
+        for before in (False, True)
+        for behind in (False, True)
+    }
+
+
 def vocabulary() -> list[str]:
     """Every word that a page, a plan or an act can hold."""
-    pieces = [*sorted(known()), *(f"w{i}" for i in range(1, SLOTS + 1))]
     return [
-        *(AFTER, IS, NEXT, ASK, DONE),
+        *(AFTER, IS, NEXT, ASK, DONE, GLUE),
         *OPS,
         *(f":{role}" for role in roles()),
         *(f"#{i}" for i in range(1, PLACES + 1)),
         *(f"e{i}" for i in range(1, REFS + 1)),
-        *pieces,
-        *(f"+{piece}" for piece in pieces),
+        *marks(),
+        *sorted(known()),
+        *(f"w{i}" for i in range(1, SLOTS + 1)),
     ]
 
 
@@ -84,18 +101,21 @@ class Full(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One act: an operation on an id of the page, which the model reads as `e31`."""
+    """One act: an operation on an id of the page, which the model reads as `e31`. `target`: the element in
+    words, which the id stands for."""
 
     op: str
     ref: str
     value: str | None = None
+    target: str | None = field(default=None, compare=False)
 
 
 class Speech:
-    """The words of one episode. `seed` draws slots and, per page, ids."""
+    """The words of one episode. `seed` draws slots and, per page, ids. `loose`: a slot that was not drawn is
+    read as a word too, since it may be of a page that is not here."""
 
-    def __init__(self, seed: int | str):
-        self._seed = seed
+    def __init__(self, seed: int | str, loose: bool = False):
+        self._seed, self._loose = seed, loose
         free = [f"w{i}" for i in range(1, SLOTS + 1)]
         random.Random(f"{seed}/slots").shuffle(free)
         self._free = free
@@ -109,7 +129,16 @@ class Speech:
 
     def said(self, text: str) -> str:
         """A text in words. `Full` where there are more unknown pieces than slots."""
-        return " ".join(("+" if glued else "") + self._word(piece) for piece, glued in pieces(text))
+        parts, words = pieces(text), []
+        for i, (piece, glued) in enumerate(parts):
+            if piece in MARKS:
+                # a mark takes the space to its left away itself; to its right only where a word stands
+                behind = i + 1 < len(parts) and parts[i + 1][1] and parts[i + 1][0] not in MARKS
+                words.append("+" * glued + piece + "+" * behind)
+            else:
+                words += [GLUE] if glued and parts[i - 1][0] not in MARKS else []
+                words.append(self._word(piece))
+        return " ".join(words)
 
     def _word(self, piece: str) -> str:
         if piece in known():
@@ -123,14 +152,24 @@ class Speech:
 
     def meant(self, words: Sequence[str]) -> str | None:
         """The text of words; None where one is no piece and no slot of this episode."""
-        found = []
+        found, glue = [], False
         for word in words:
-            glued, bare = word.startswith("+"), word.removeprefix("+")
-            piece = self._piece.get(bare, bare if bare in known() else None)
-            if piece is None:
+            if word == GLUE:
+                glue = True
+                continue
+            read = marks().get(word) or self._read_word(word)
+            if read is None:
                 return None
-            found.append((piece, glued))
+            piece, before, behind = read
+            found.append((piece, glue or before))
+            glue = behind
         return joined(found)
+
+    def _read_word(self, word: str) -> tuple[str, bool, bool] | None:
+        piece = self._piece.get(word)
+        if piece is None and (word in known() or (self._loose and _SLOT.fullmatch(word))):
+            piece = word
+        return None if piece is None else (piece, False, False)
 
     # ---- pages
 
@@ -161,17 +200,18 @@ class Speech:
         return " ".join([f" {NEXT} ".join(map(self._step, steps)), stop])
 
     def _step(self, step: Step) -> str:
-        words = [step.op]
-        if step.target is not None:
-            found = parse(step.target)
-            if isinstance(found, Refusal):
-                raise ValueError(str(found))
-            words += self._element(found.value)
-        if step.value is not None:
-            words += [IS, self.said(step.value)] if step.value else [IS]
-        return " ".join(words)
+        return " ".join([step.op, *self._element(step.target), *self._value(step.value)])
 
-    def _element(self, element: Element) -> list[str]:
+    def _value(self, value: str | None) -> list[str]:
+        return [] if value is None else [IS, self.said(value)] if value else [IS]
+
+    def _element(self, target: str | None) -> list[str]:
+        if target is None:
+            return []
+        found = parse(target)
+        if isinstance(found, Refusal):
+            raise ValueError(str(found))
+        element: Element = found.value
         words = [f":{element.role}"]
         if element.name:
             words.append(self.said(element.name))
@@ -219,10 +259,8 @@ class Speech:
         return " ".join([f" {NEXT} ".join(map(self._act, acts)), stop])
 
     def _act(self, act: Act) -> str:
-        words = [act.op, *([self._refs[act.ref]] if act.ref else [])]
-        if act.value is not None:
-            words += [IS, self.said(act.value)] if act.value else [IS]
-        return " ".join(words)
+        ref = [self._refs[act.ref]] if act.ref else []
+        return " ".join([act.op, *self._element(act.target), *ref, *self._value(act.value)])
 
     def read_acts(self, text: str, stop: str) -> Parsed | Refusal:
         """The acts of a turn, with ids as the page has them."""
@@ -235,9 +273,11 @@ class Speech:
         op, rest, value = read
         if not rest and op == "press":
             return Act(op, "", value)
-        if len(rest) != 1 or rest[0] not in self._own:
-            return _refusal(at + 1, f"found {quoted_text(' '.join(rest))}, expected an id of the page")
-        return Act(op, self._own[rest[0]], value)
+        if not rest or rest[-1] not in self._own:
+            said = quoted_text(rest[-1] if rest else "")
+            return _refusal(at + max(len(rest), 1), f"found {said}, expected an id of the page")
+        target = self._target(rest[:-1], at + 1) if rest[1:] else None
+        return target if isinstance(target, Refusal) else Act(op, self._own[rest[-1]], value, target)
 
     def _valued(self, words: list[str], at: int) -> tuple[str, list[str], str | None] | Refusal:
         """The operation, what it is carried out on, and its value."""

@@ -13,7 +13,8 @@ from forethought.core.types import Turn
 from forethought.envs.pool import play
 from forethought.envs.web.browser import PROGRAMS
 from forethought.tasks.conformance import conformance
-from forethought.tasks.web.taskset import FIRST, Web
+from forethought.tasks.web.splits import FIRST, layout
+from forethought.tasks.web.taskset import Web
 
 SMALL = ("click-button", "login-user", "click-tab-2")
 
@@ -42,6 +43,39 @@ def test_splits_are_seeds_and_prompts_are_drawn_anew(web):
     one = draw(web, "login-user")
     assert len({Web(tasks=SMALL, pages="recorded").oracle_plan(one), web.oracle_plan(one)}) == 1
     assert "e" in one.prompt and one.prompt.count("@ask") == 1
+
+
+def shown(web, split):
+    return [task.state.shown for level in web.levels for task in web.pool(level, split)]
+
+
+def test_layouts_are_held_out_whole():
+    web = Web(tasks=("click-button", "login-user"), pages="recorded", splits="layout")
+    train, held = ({(x.task, layout(x)) for x in shown(web, split)} for split in ("train", "eval"))
+    assert held and not train & held and {task for task, _ in held} == {"click-button"}
+    assert web.notes[-1] == "of one layout, so they train and are not measured: login-user"
+
+
+def test_tasks_are_held_out_whole():
+    web = Web(tasks=SMALL, pages="recorded", splits="task", held_out=("click-button",))
+    assert {x.task for x in shown(web, "eval")} == {"click-button"}
+    assert {x.task for x in shown(web, "train")} == {"login-user", "click-tab-2"}
+
+
+def test_an_evaluation_takes_each_episode_once_and_imitation_the_first_few():
+    web = Web(tasks=SMALL, pages="recorded", demonstrations=2)
+    ids = [task.id for level in web.levels for task in web.pool(level, "eval")]
+    assert len(set(ids)) == len(ids) == len(shown(web, "eval"))
+    rng = random.Random(0)
+    drawn = [web.demonstrable(rng, [1])[0].state.shown for _ in range(50)]
+    assert len({(x.task, x.seed) for x in drawn}) == 4  # two of click-button, two of click-tab-2
+    assert len({web.family(rng, [1], "train")[0].state.shown.seed for _ in range(50)}) > 20
+
+
+def test_a_plan_of_a_later_page_is_read_with_its_words(web):
+    task = draw(web, "click-tab-2")
+    said = web.oracle_plan(task).replace("</plan>", "@; click :link w7 </plan>")
+    assert web.parse_plan(task, said).score == 1 and web.judge_plan(task, said).score <= 1
 
 
 def test_acts_that_are_not_the_oracles_end_the_episode(web):
@@ -102,11 +136,16 @@ def test_plans_are_judged_by_what_they_do(web):
         ({"limit": "short"}, "task.limit"),
         ({"attempts": 0}, "task.attempts"),
         ({"levels": [99]}, "web has no level 99"),
+        ({"splits": "page"}, "task.splits: unknown choice 'page'"),
+        ({"splits": "task", "held_out": ("click-tab",)}, "held_out: unknown task of this run 'click-tab'"),
+        ({"splits": "task", "held_out": ()}, "some tasks are held out, and others train"),
+        ({"splits": "layout", "tasks": ("login-user",)}, "leaves nothing to train on and to measure"),
+        ({"demonstrations": -1}, "task.demonstrations"),
     ],
 )
 def test_a_bad_option_is_named(options, said):
     with pytest.raises(RecipeError, match=said.replace("+", r"\+")):
-        Web(**{"pages": "recorded", **options})
+        Web(**{"pages": "recorded", "tasks": SMALL, **options})
 
 
 @pytest.mark.skipif(
