@@ -30,6 +30,9 @@ class ModelSpec:
     """Attention heads of a model from scratch."""
     mlp: int = 256
     """Width of the feed-forward layers of a model from scratch."""
+    copies: bool = False
+    """A model from scratch begins with heads that say again what follows the same word elsewhere. For tasks
+    whose answers stand in their prompts, in words that mean nothing by themselves."""
     vocabulary: int = 2048
     """Tokens of a model from scratch on a task in free text: a byte-level BPE, trained on the training
     problems."""

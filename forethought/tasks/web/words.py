@@ -2,11 +2,12 @@
 
     page   :textbox Username e7 @= w12 :button Login e31        role, name, id, states
     ask    @ask Enter the username "+ w12 +" and press login +.
-    plan   type :textbox Username @= w12 @; click :button Login </plan>
-    act    type :textbox Username e7 @= w12 @; click :button Login e31 </act>
+    plan   type w12 :textbox Username @; click :button Login @; </plan>
+    act    type w12 :textbox Username e7 click :button Login e31 </act>
 
-An act says the element as the plan does and then its id, as the tool calls of Playwright-MCP do: each word is
-the one that follows the same words elsewhere, in the plan or on the page. The id decides.
+Acts are the steps of the plan with the id in place of the mark that ends a step: they say the element in
+words and then its id, as the tool calls of Playwright-MCP do. So each word is the one that follows the same
+words elsewhere, in the plan or on the page. The id decides.
 
 Pieces that the vocabulary does not know become slots (`w12`), drawn anew for each prompt; the same piece is
 the same slot wherever it stands. So a password is one word, copying it is exact, and nothing can be learned
@@ -21,10 +22,11 @@ import json
 import random
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from forethought.interface.elements import Element, Line, parse, render
 from forethought.interface.gui import Step
@@ -108,6 +110,10 @@ class Act:
     ref: str
     value: str | None = None
     target: str | None = field(default=None, compare=False)
+
+
+Made = Callable[[str, str | None, str | None, str], Any]
+"""(operation, value, target, what ends it) -> a step or an act, or why it is none."""
 
 
 class Speech:
@@ -197,13 +203,11 @@ class Speech:
 
     def plan(self, steps: Sequence[Step], stop: str) -> str:
         """A plan in words, its stop at the end."""
-        return " ".join([f" {NEXT} ".join(map(self._step, steps)), stop])
+        return " ".join([*(self._step(step.op, step.value, step.target, NEXT) for step in steps), stop])
 
-    def _step(self, step: Step) -> str:
-        return " ".join([step.op, *self._element(step.target), *self._value(step.value)])
-
-    def _value(self, value: str | None) -> list[str]:
-        return [] if value is None else [IS, self.said(value)] if value else [IS]
+    def _step(self, op: str, value: str | None, target: str | None, end: str) -> str:
+        said = [self.said(value)] if value else []
+        return " ".join([op, *said, *self._element(target), end])
 
     def _element(self, target: str | None) -> list[str]:
         if target is None:
@@ -223,23 +227,15 @@ class Speech:
 
     def read_plan(self, text: str, stop: str) -> Parsed | Refusal:
         """The steps of a plan, with targets as `interface.elements` writes them."""
-        return self._read(text, stop, self._read_step)
 
-    def _read_step(self, words: list[str], at: int) -> Step | Refusal:
-        read = self._valued(words, at)
-        if isinstance(read, Refusal):
-            return read
-        op, rest, value = read
-        if not rest:
-            return Step(op=op, value=value) if op == "press" else _refusal(at, f"{op} says no element")
-        target = self._target(rest, at + 1)
-        return target if isinstance(target, Refusal) else Step(op=op, target=target, value=value)
+        def made(op: str, value: str | None, target: str | None, end: str) -> Step:
+            return Step(op=op, target=target, value=value)
+
+        return self._read(text, stop, frozenset([NEXT]), made)
 
     def _target(self, words: list[str], at: int) -> str | Refusal:
-        role, place = words[0].removeprefix(":"), None
-        if role not in roles() or words[0][0] != ":":
-            return _refusal(at, f"found {quoted_text(words[0])}, expected the role of an element")
-        rest = words[1:]
+        """The element of words that begin with a role."""
+        role, place, rest = words[0][1:], None, words[1:]
         if rest and re.fullmatch(r"#[1-9]\d*", rest[-1]):
             place, rest = int(rest[-1][1:]), rest[:-1]
         cut = rest.index(AFTER) if AFTER in rest else len(rest)
@@ -256,68 +252,63 @@ class Speech:
 
     def act(self, acts: Sequence[Act], stop: str) -> str:
         """Acts in words."""
-        return " ".join([f" {NEXT} ".join(map(self._act, acts)), stop])
-
-    def _act(self, act: Act) -> str:
-        ref = [self._refs[act.ref]] if act.ref else []
-        return " ".join([act.op, *self._element(act.target), *ref, *self._value(act.value)])
+        ends = [self._refs[act.ref] if act.ref else NEXT for act in acts]
+        said = [self._step(a.op, a.value, a.target, end) for a, end in zip(acts, ends, strict=True)]
+        return " ".join([*said, stop])
 
     def read_acts(self, text: str, stop: str) -> Parsed | Refusal:
         """The acts of a turn, with ids as the page has them."""
-        return self._read(text, stop, self._read_act)
 
-    def _read_act(self, words: list[str], at: int) -> Act | Refusal:
-        read = self._valued(words, at)
-        if isinstance(read, Refusal):
-            return read
-        op, rest, value = read
-        if not rest and op == "press":
-            return Act(op, "", value)
-        if not rest or rest[-1] not in self._own:
-            said = quoted_text(rest[-1] if rest else "")
-            return _refusal(at + max(len(rest), 1), f"found {said}, expected an id of the page")
-        target = self._target(rest[:-1], at + 1) if rest[1:] else None
-        return target if isinstance(target, Refusal) else Act(op, self._own[rest[-1]], value, target)
+        def made(op: str, value: str | None, target: str | None, end: str) -> Act | str:
+            if (end == NEXT) != (target is None):
+                return "an act on an element ends with an id of the page, and any other with @;"
+            return Act(op, self._own.get(end, ""), value, target)
 
-    def _valued(self, words: list[str], at: int) -> tuple[str, list[str], str | None] | Refusal:
-        """The operation, what it is carried out on, and its value."""
-        op, rest = words[0], words[1:]
-        if op not in OPS:
-            return _refusal(at, f"found {quoted_text(op)}, expected one of {', '.join(OPS)}")
-        value: str | None = None
-        if IS in rest:
-            cut = rest.index(IS)
-            value, rest = self.meant(rest[cut + 1 :]), rest[:cut]
-            if value is None:
-                return _refusal(at + cut + 2, "the value names a word that the page does not have")
-        if (value is None) == (op in VALUED):
-            return _refusal(at, f"{op} takes {'a' if op in VALUED else 'no'} value")
-        return op, rest, value
+        return self._read(text, stop, frozenset([NEXT, *self._own]), made)
 
-    def _read(self, text: str, stop: str, one: object) -> Parsed | Refusal:
+    # ---- reading
+
+    def _read(self, text: str, stop: str, ends: frozenset[str], made: Made) -> Parsed | Refusal:
         words = text.split()
         if not words or words[-1] != stop:
             return _refusal(len(words) + 1, f"the turn does not end with {stop}")
-        found, at = [], 1
-        for group in _groups(words[:-1]):
-            if not group:
-                return _refusal(at, "a step is empty")
-            read = one(group, at)  # type: ignore[operator]
-            if isinstance(read, Refusal):
-                return read
-            found.append(read)
-            at += len(group) + 1
+        found: list[Step | Act] = []
+        group: list[str] = []
+        for at, word in enumerate(words[:-1], 1):
+            if word not in ends:
+                group.append(word)
+                continue
+            start = at - len(group)
+            read = self._parts(group, start)
+            one = read if isinstance(read, Refusal) else made(*read, word)
+            if isinstance(one, str):
+                return _refusal(at, one)
+            if isinstance(one, Refusal):
+                return one
+            found.append(one)
+            group = []
+        if group or not found:
+            missing = "an id of the page" if ends != {NEXT} else NEXT
+            return _refusal(len(words), f"a step ends with {missing}")
         return Parsed(tuple(found))
 
-
-def _groups(words: list[str]) -> list[list[str]]:
-    groups: list[list[str]] = [[]]
-    for word in words:
-        if word == NEXT:
-            groups.append([])
-        else:
-            groups[-1].append(word)
-    return groups
+    def _parts(self, words: list[str], at: int) -> tuple[str, str | None, str | None] | Refusal:
+        """The operation, its value and what it is carried out on."""
+        if not words:
+            return _refusal(at, "a step is empty")
+        op, rest = words[0], words[1:]
+        if op not in OPS:
+            return _refusal(at, f"found {quoted_text(op)}, expected one of {', '.join(OPS)}")
+        cut = next((i for i, word in enumerate(rest) if word[0] == ":" and word[1:] in roles()), len(rest))
+        value = self.meant(rest[:cut])
+        if value is None:
+            return _refusal(at + 1, "neither a role nor a text in words that the page has")
+        if op not in VALUED and value:
+            return _refusal(at + 1, f"{op} takes no value; the role of an element comes next")
+        if cut == len(rest):
+            return (op, value, None) if op == "press" else _refusal(at, f"{op} says no element")
+        target = self._target(rest[cut:], at + 1 + cut)
+        return target if isinstance(target, Refusal) else (op, value if op in VALUED else None, target)
 
 
 def _refusal(at: int, reason: str) -> Refusal:

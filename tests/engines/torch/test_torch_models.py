@@ -299,6 +299,21 @@ def test_going_on_with_models_after_a_load_is_going_on(kind, optimizer, tied, tm
     assert same(snapshot(other, "plan"), snapshot(again, "plan"))
 
 
+def test_a_small_model_that_copies_begins_by_saying_what_followed_the_word_before():
+    ids = torch.randperm(512, generator=torch.Generator().manual_seed(0))[None, :60]
+    ids = torch.cat([ids, ids[:, 10:30]], 1)  # each of the last words stood there before
+
+    def rank(copies: bool) -> float:
+        model = small_model(ModelSpec(copies=copies), 512, 128, 0)
+        model.config._attn_implementation = "eager"
+        with torch.no_grad():
+            logits = model(ids).logits[0, 60:79]
+        right = ids[0, 61:]
+        return (logits > logits.gather(1, right[:, None])).sum(1).float().mean().item()
+
+    assert rank(True) < 160 < 200 < rank(False)  # of 512, by chance 256
+
+
 def test_a_copy_of_the_small_model_trains_what_the_small_model_trains():
     """The small model's output bias is a buffer, zero for ever; in a copy it must not become a parameter."""
     engine = engine_of(small_model(ModelSpec(layers=2, width=32, heads=4, mlp=32), 32, 64, 0))

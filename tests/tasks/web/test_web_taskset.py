@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from importlib.util import find_spec
 
@@ -74,7 +75,7 @@ def test_an_evaluation_takes_each_episode_once_and_imitation_the_first_few():
 
 def test_a_plan_of_a_later_page_is_read_with_its_words(web):
     task = draw(web, "click-tab-2")
-    said = web.oracle_plan(task).replace("</plan>", "@; click :link w7 </plan>")
+    said = web.oracle_plan(task).replace("</plan>", "click :link w7 @; </plan>")
     assert web.parse_plan(task, said).score == 1 and web.judge_plan(task, said).score <= 1
 
 
@@ -84,10 +85,11 @@ def test_acts_that_are_not_the_oracles_end_the_episode(web):
     assert (plan.role, act.role) == ("plan", "act")
     [_, good] = play(web.environment(task, False), task, [act.text])
     assert good.done and good.success
-    first, *rest = act.text.split(" @; ")
+    *acts, last = re.split(r"(?<= e\d\d\d) |(?<= e\d\d) |(?<= e\d) ", act.text)
+    assert len(acts) == 3 and last == "</act>"
     for wrong, said in (
-        (" @; ".join([rest[-1].removesuffix(" </act>"), *rest]), "act 1: click on another element"),
-        (first + " </act>", "1 acts where 3 are needed"),
+        (f"{acts[2]} {acts[1]} {acts[0]} </act>", "act 1: click on another element"),
+        (f"{acts[0]} </act>", "1 acts where 3 are needed"),
         ("click e1", "does not end with </act>"),
     ):
         [_, bad] = play(web.environment(task, False), task, [wrong])
@@ -116,9 +118,10 @@ def test_plans_are_judged_by_what_they_do(web):
     other = plan.replace(":button Login", ":button #1")
     assert other != plan and web.judge_plan(task, other).score == 1  # other words, the same element
     assert web.meaning(task, other) != web.meaning(task, plan)
-    swapped = " @; ".join([*reversed(plan.removesuffix(" </plan>").split(" @; "))]) + " </plan>"
+    steps = plan.removesuffix(" @; </plan>").split(" @; ")
+    swapped = " @; ".join([*reversed(steps), "</plan>"])
     assert "act 1" in web.judge_plan(task, swapped).reason
-    nothing = web.judge_plan(task, "click :link </plan>")
+    nothing = web.judge_plan(task, "click :link @; </plan>")
     assert nothing.score == 0 and "no such element" in nothing.reason
 
 
@@ -160,10 +163,10 @@ def test_the_page_itself_judges_what_the_oracle_does():
             _, *seen = play(web.environment(task, False), task, acts)
             assert seen[-1].done and seen[-1].success, (name, seen[-1].reason)
         task = draw(web, "login-user")
-        first = web.demonstrate(task)[1].text.split(" @; ")[0] + " </act>"
-        _, *seen = play(web.environment(task, False), task, [first, "click e999 </act>"])
+        first = " ".join(re.match(r".*? e\d+ ", web.demonstrate(task)[1].text)[0].split()) + " </act>"
+        _, *seen = play(web.environment(task, False), task, [first, "click :button e999 </act>"])
         assert [x.done for x in seen] == [False, False] and ":button Login" in seen[0].observation
-        assert seen[0].reason == "the page asks for more" and "expected an id" in seen[1].reason
+        assert seen[0].reason == "the page asks for more" and "an id of the page" in seen[1].reason
         assert not web.environment(draw(web, "login-user", "train"), False).step.__qualname__.startswith(
             "Live"
         )

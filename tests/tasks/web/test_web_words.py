@@ -79,14 +79,15 @@ def test_an_act_says_its_element_and_then_its_id():
     [read] = speech.read_acts(f"click :button Login {ref} </act>", "</act>").value
     assert read == act and read.target == act.target
     assert speech.read_acts(f"click :textbox #2 {ref} </act>", "</act>").value == (act,)  # the id decides
-    assert "role of an element" in str(speech.read_acts(f"click Login {ref} </act>", "</act>"))
+    for wrong in (f"press Login {ref} </act>", "click :button Login @; </act>"):
+        assert "ends with an id of the page" in str(speech.read_acts(wrong, "</act>"))
 
 
 def test_a_plan_for_a_page_that_is_not_here_can_be_read_loosely():
-    said = "click :link w7 +. </plan>"
+    said = "click :link w7 +. @; </plan>"
     assert isinstance(Speech(0).read_plan(said, "</plan>"), Refusal)
     assert isinstance(Speech(0, loose=True).read_plan(said, "</plan>"), Parsed)
-    assert isinstance(Speech(0, loose=True).read_plan("click :link seven </plan>", "</plan>"), Refusal)
+    assert isinstance(Speech(0, loose=True).read_plan("click :link seven @; </plan>", "</plan>"), Refusal)
 
 
 def test_a_plan_and_its_acts_are_written_and_read():
@@ -99,7 +100,12 @@ def test_a_plan_and_its_acts_are_written_and_read():
     )
     text = speech.plan(steps, "</plan>")
     assert speech.read_plan(text, "</plan>") == Parsed(steps)
-    acts = (Act("type", "a", "bob-7"), Act("select", "b", ""), Act("click", "c"))
+    acts = (
+        Act("type", "a", "bob-7", "textbox"),
+        Act("select", "b", "", "password"),
+        Act("click", "c", None, 'button "Login"'),
+        Act("press", "", "-"),
+    )
     assert speech.read_acts(speech.act(acts, "</act>"), "</act>") == Parsed(acts)
 
 
@@ -108,16 +114,18 @@ def test_a_plan_and_its_acts_are_written_and_read():
     [
         ("", 1, "does not end with"),
         ("click :button", 3, "does not end with"),
-        ("</plan>", 1, "a step is empty"),
-        ("drag :button </plan>", 1, "expected one of click"),
-        ("click </plan>", 1, "says no element"),
-        ("click button </plan>", 2, "the role of an element"),
-        ("click :widget </plan>", 2, "the role of an element"),
-        ("click :button w1 </plan>", 3, "a word that the page does not have"),
-        ("click :button Login @= Login </plan>", 1, "takes no value"),
-        ("type :textbox </plan>", 1, "takes a value"),
-        ("type :textbox @= nowhere </plan>", 4, "a word that the page does not have"),
-        ("click :button @; @; click :button </plan>", 4, "a step is empty"),
+        ("</plan>", 1, "a step ends with @;"),
+        ("click :button </plan>", 3, "a step ends with @;"),
+        ("drag :button @; </plan>", 1, "expected one of click"),
+        ("click @; </plan>", 1, "says no element"),
+        ("click button @; </plan>", 2, "neither a role nor a text"),
+        ("click Login @; </plan>", 2, "takes no value"),
+        ("click :widget @; </plan>", 2, "neither a role nor a text"),
+        ("click :button w1 @; </plan>", 3, "a word that the page does not have"),
+        ("click Login :button Login @; </plan>", 2, "takes no value"),
+        ("type nowhere :textbox @; </plan>", 2, "neither a role nor a text"),
+        ("type Login @; </plan>", 1, "says no element"),
+        ("click :button @; @; click :button @; </plan>", 4, "a step is empty"),
     ],
 )
 def test_what_no_plan_says_is_refused_at_its_word(text, position, said):
@@ -128,12 +136,12 @@ def test_what_no_plan_says_is_refused_at_its_word(text, position, said):
 def test_acts_name_ids_of_this_page_alone():
     speech = Speech(0)
     speech.page(LOGIN)
-    old = speech.act([Act("click", "c")], "</act>")
-    for text in ("click e1 e300 </act>", "click Login </act>", "click </act>"):
-        assert "expected an id of the page" in str(speech.read_acts(text, "</act>"))
+    old = speech.act([Act("click", "c", None, "button")], "</act>")
+    for text in ("click :button e300 </act>", "click :button Login </act>", "</act>"):
+        assert "ends with an id of the page" in str(speech.read_acts(text, "</act>"))
     speech.page(LOGIN[:1])
     assert isinstance(speech.read_acts(old, "</act>"), Refusal) or speech.read_acts(old, "</act>") != Parsed(
-        (Act("click", "c"),)
+        (Act("click", "c", None, "button"),)
     )
 
 

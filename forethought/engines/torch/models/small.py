@@ -12,6 +12,9 @@ architecture forbids to begin with it:
   each;
 - in later layers, heads 1 to 3 begin with query = the current token's content and key = the content that was
   moved 1, 2 or 3 tokens (the same random subspaces), and with values of a useful size.
+With `copies` the first matching head of each later layer also begins by writing what it finds as the word
+that comes next: its output undoes its values, and the model's head begins as the embedding. Without it each
+word has to be learned by itself before it can be copied.
 All weights train. Architecture, file and code stay those of `transformers`: the saved model opens anywhere.
 In the spirit of mimetic initialisation (arXiv 2305.09828). `docs/log.md` has what was measured.
 """
@@ -33,9 +36,16 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 SHIFTS = (1, 2, 3)
 # of the shift heads: logit advantage of the right distance over its neighbour is about 0.67 times this
 SHARPNESS = 20.0
+SLOW = 0.02  # radians a token
 EMBEDDING_STD = 0.5
 MATCH = 1.0  # scale of the matching heads' queries and keys
 VALUE = 0.8  # scale of the matching heads' values and outputs
+# of `copies`: MATCH instead; the model's head and what is moved, as shares of what they are without it
+COPY_MATCH, COPY_HEAD, COPY_MOVED = 2.0, 0.18, 0.6
+
+
+Subspaces = tuple[torch.Tensor, torch.Tensor]
+"""(what a shift head reads, what it writes), [head width, width] each."""
 
 
 def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
@@ -85,7 +95,9 @@ def small_model(spec: ModelSpec, vocabulary: int, context: int, seed: int) -> Ll
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Qwen2ForCausalLM(config)
-            _begin_with_lookup(model, config)
+            reads = _begin_with_lookup(model, config)
+            if spec.copies:
+                _begin_with_copies(model, config, reads)
     finally:
         torch.set_num_threads(threads)
     return _as_llama(model)
@@ -121,12 +133,13 @@ def _as_llama(model: Qwen2ForCausalLM) -> LlamaForCausalLM:
 
 
 @torch.no_grad()
-def _begin_with_lookup(model: Qwen2ForCausalLM, config: Qwen2Config) -> None:
+def _begin_with_lookup(model: Qwen2ForCausalLM, config: Qwen2Config) -> list[Subspaces]:
+    """Begin with the look-up; the subspace that each shift reads, and the one that it writes."""
     d = config.hidden_size // config.num_attention_heads
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD)
-    frequency = config.rope_parameters["rope_theta"] ** (-torch.arange(0, d, 2).float() / d)
+    frequency = _frequency(config, d)
     # slow rotations cannot tell neighbours apart
-    size = math.sqrt(SHARPNESS * math.sqrt(d)) * (frequency > 0.02)
+    size = math.sqrt(SHARPNESS * math.sqrt(d)) * (frequency > SLOW)
     orthogonal = lambda: torch.nn.init.orthogonal_(torch.empty(d, config.hidden_size))  # noqa: E731
     first = model.model.layers[0].self_attn
     reads, writes = [], []
@@ -151,3 +164,27 @@ def _begin_with_lookup(model: Qwen2ForCausalLM, config: Qwen2Config) -> None:
                 attention.k_proj.weight[rows] = MATCH * writes[head]
             attention.v_proj.weight[rows] = VALUE * orthogonal()
             attention.o_proj.weight[:, rows] = VALUE * orthogonal().T
+    return list(zip(reads, writes, strict=True))
+
+
+@torch.no_grad()
+def _begin_with_copies(model: Qwen2ForCausalLM, config: Qwen2Config, shifts: list[Subspaces]) -> None:
+    """The heads that match the word before: each layer's copies another part of the embedding's space."""
+    width, d = config.hidden_size, config.hidden_size // config.num_attention_heads
+    model.lm_head.weight.copy_(COPY_HEAD * model.model.embed_tokens.weight)
+    moved = model.model.layers[0].self_attn.o_proj.weight[:, : len(shifts) * d]
+    moved *= COPY_MOVED  # a token's own content must stand out from what was moved to it
+    basis = torch.nn.init.orthogonal_(torch.empty(width, width))
+    # what turns fast under rotary embeddings matches at some distances only
+    slow = (_frequency(config, d) <= SLOW).repeat(2)[:, None]
+    read, write = (COPY_MATCH * slow * part for part in shifts[0])
+    for i, layer in enumerate(model.model.layers[1:]):
+        attention, start = layer.self_attn, i * d % width
+        part = basis[start : start + d]
+        attention.q_proj.weight[:d], attention.k_proj.weight[:d] = read, write
+        attention.v_proj.weight[:d], attention.o_proj.weight[:, :d] = part, part.T
+
+
+def _frequency(config: Qwen2Config, d: int) -> torch.Tensor:
+    """Radians a token of each pair of a head's dimensions."""
+    return config.rope_parameters["rope_theta"] ** (-torch.arange(0, d, 2).float() / d)
