@@ -311,7 +311,7 @@ def test_a_small_model_that_copies_begins_by_saying_what_followed_the_word_befor
         right = ids[0, 61:]
         return (logits > logits.gather(1, right[:, None])).sum(1).float().mean().item()
 
-    assert rank(True) < 160 < 200 < rank(False)  # of 512, by chance 256
+    assert rank(True) < 0.7 * rank(False)  # of 512 words; by chance 256
 
 
 def test_a_copy_of_the_small_model_trains_what_the_small_model_trains():

@@ -4,6 +4,7 @@ wrong."""
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,8 +41,8 @@ def tree(task, plan, act, **parts):
 def test_steps_of_an_episode_are_compared_with_what_its_plan_means(web):
     [task] = web.family(random.Random(0), [3], "eval")
     plan, act = (turn.text for turn in web.demonstrate(task))
-    name, password, _ = act.split(" @; ")
-    other = " @; ".join([name, password, name.replace("type", "click").split(" @=")[0] + " </act>"])
+    name, password, _ = re.findall(r"\w+ .*? e\d+", act)
+    other = " ".join([name, password, re.sub(r"type .* :", "click :", name), "</act>"])
     web.watch([task])
     for said in (act, other):
         play(web.environment(task, False), task, [said])
@@ -55,7 +56,7 @@ def test_steps_of_an_episode_are_compared_with_what_its_plan_means(web):
         "operation": 1,
     }
     assert grounding(web.groundings(tree(task, plan, other)))["element_accuracy"] == pytest.approx(2 / 3)
-    assert web.groundings(tree(task, plan, "click e1 </act>")) == []  # that was not played
+    assert web.groundings(tree(task, plan, "click :button e1 </act>")) == []  # that was not played
     assert web.film(tree(task, plan, act)) is None  # a recording has no pictures
     web.watch([replace(task, state=Undrawn("no page"))])  # nothing to watch, and nothing breaks
     play(web.environment(task, False), task, [act])
