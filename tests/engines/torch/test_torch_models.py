@@ -300,18 +300,17 @@ def test_going_on_with_models_after_a_load_is_going_on(kind, optimizer, tied, tm
 
 
 def test_a_small_model_that_copies_begins_by_saying_what_followed_the_word_before():
-    ids = torch.randperm(512, generator=torch.Generator().manual_seed(0))[None, :60]
-    ids = torch.cat([ids, ids[:, 10:30]], 1)  # each of the last words stood there before
+    draws = [torch.randperm(512, generator=torch.Generator().manual_seed(i))[:60] for i in range(8)]
+    ids = torch.stack([torch.cat([one, one[10:30]]) for one in draws])  # each of the last words stood before
 
     def rank(copies: bool) -> float:
         model = small_model(ModelSpec(copies=copies), 512, 128, 0)
         model.config._attn_implementation = "eager"
         with torch.no_grad():
-            logits = model(ids).logits[0, 60:79]
-        right = ids[0, 61:]
-        return (logits > logits.gather(1, right[:, None])).sum(1).float().mean().item()
+            logits = model(ids).logits[:, 60:79]
+        return (logits > logits.gather(2, ids[:, 61:, None])).sum(2).float().mean().item()
 
-    assert rank(True) < 0.7 * rank(False)  # of 512 words; by chance 256
+    assert rank(True) < 0.75 * rank(False)  # of 512 words; by chance 256
 
 
 def test_a_copy_of_the_small_model_trains_what_the_small_model_trains():
