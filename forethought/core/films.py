@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Wrong = Literal["", "plan", "element", "page"]
+Wrong = Literal["", "words", "element", "page"]
 """What an attempt failed at: its words mean nothing on the page or lead elsewhere; the words were good and
 another element was chosen; the choice was good and the page refused it. "" where nothing is known to be
 wrong."""
@@ -35,8 +35,8 @@ class Frame:
     image: str
     width: int
     height: int
-    plan: tuple[Mark, ...] = ()
-    act: tuple[Mark, ...] = ()
+    planned: tuple[Mark, ...] = ()
+    chosen: tuple[Mark, ...] = ()
     wrong: Wrong = ""
     reason: str = ""
 

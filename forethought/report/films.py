@@ -71,7 +71,8 @@ def _is_frame(frame: Any) -> bool:
         and frame.get("wrong") in get_args(Wrong)
         and isinstance(frame.get("reason"), str)
         and all(
-            isinstance(frame.get(role), list) and all(map(_is_mark, frame[role])) for role in ("plan", "act")
+            isinstance(frame.get(which), list) and all(map(_is_mark, frame[which]))
+            for which in ("planned", "chosen")
         )
     )
 

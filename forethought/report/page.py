@@ -92,7 +92,7 @@ def compare(run_dirs: Sequence[Path], out: Path) -> Path:
 def watch(films: Sequence[Film], title: str, out: Path) -> Path:
     """Write the page that shows films to `out` and return its path."""
     said = [f"{film.name}: {film.asked} {'Success.' if film.success else film.reason}" for film in films]
-    data = {"films": of_films(films), "roles": ["plan", "act"]}
+    data = {"films": of_films(films), "roles": []}
     return write_page(Path(out), render("watch", title, data, said))
 
 

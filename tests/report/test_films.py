@@ -15,7 +15,7 @@ MARK = Mark(said='click button "</script>"', box=(1, 2, 3, 4))
 
 
 def film(data=PNG, **changed):
-    frame = Frame(image=name_of(data), width=160, height=210, plan=(MARK,), act=(MARK,))
+    frame = Frame(image=name_of(data), width=160, height=210, planned=(MARK,), chosen=(MARK,))
     said = {"task": "t", "name": "click-test, seed 1", "asked": "Click.", "success": True, **changed}
     return Film(frames=(frame,), pictures={frame.image: data}, **said)
 
@@ -50,7 +50,7 @@ def test_what_is_not_as_the_run_wrote_it_is_left_out(tmp_path):
     for number, wrong in enumerate(([], {"step": 1, "films": [{}]}, {"step": 1, "films": "x"}), 30):
         store.out.joinpath("films", f"step-{number:06d}.json").write_text(json.dumps(wrong))
     frame = told["films"][0]["frames"][0]
-    for number, change in enumerate(({"width": 0}, {"wrong": "?"}, {"plan": [{}]}, {"act": 1}), 40):
+    for number, change in enumerate(({"width": 0}, {"wrong": "?"}, {"planned": [{}]}, {"chosen": 1}), 40):
         one = told["films"][0] | {"frames": [frame | change]}
         text = json.dumps({"step": number, "films": [one]})
         store.out.joinpath("films", f"step-{number:06d}.json").write_text(text)

@@ -2,7 +2,7 @@
 
 const FILMS_LEAD =
   "Each page before the attempt on it. Dashed: the element that the planner's words mean. Solid: the one that the grounder chose.";
-const WENT_WRONG = { plan: "wrong plan", element: "wrong element", page: "page refused" };
+const WENT_WRONG = { words: "wrong plan", element: "wrong element", page: "page refused" };
 const OUT = 3; // pixels that the box of the plan lies outside of the element's
 const EDGE = 11; // pixels beside a picture, for the numbers of steps at its edges
 const SIZE = 1.5; // of a picture
@@ -36,22 +36,22 @@ function frameView(frame, i, n, images) {
     "svg",
     { class: "screen", viewBox: `${-EDGE} 0 ${width + 2 * EDGE} ${height}`, role: "img", "aria-label": `page ${i + 1}` },
     svg("image", { href: images[frame.image] || "", width, height }),
-    marks(frame.plan, "plan", OUT),
-    marks(frame.act, "act", 0),
+    marks(frame.planned, "planned", OUT),
+    marks(frame.chosen, "chosen", 0),
   );
   return el(
     "figure.frame",
     { style: { "--shown": `${shownWidth(frame)}px` } },
     el("figcaption", {}, n > 1 ? el("b", {}, `page ${i + 1}`) : null, frame.wrong ? pill(WENT_WRONG[frame.wrong], "bad", "✗") : null),
     shown,
-    said(frame.plan, "plan"),
-    said(frame.act, "act"),
+    said(frame.planned, "planned"),
+    said(frame.chosen, "chosen"),
     frame.reason ? el("p.why", {}, frame.reason) : null,
   );
 }
 
 // The boxes of one role's steps. Steps on one element share a box, and their numbers stand side by side.
-function marks(steps, role, out) {
+function marks(steps, which, out) {
   const boxes = new Map();
   steps.forEach((step, i) => {
     if (!step.box) return;
@@ -63,10 +63,10 @@ function marks(steps, role, out) {
   });
   return [...boxes.values()].map(({ box: [x, y, w, h], numbers, good }) => {
     const label = numbers.join(" "), wide = 5 + 5.2 * label.length;
-    const at = { x: role === "plan" ? x - out - wide : x + w + out, y: y + h / 2 - 4.5, width: wide, height: 9, rx: 2 };
+    const at = { x: which === "planned" ? x - out - wide : x + w + out, y: y + h / 2 - 4.5, width: wide, height: 9, rx: 2 };
     return svg(
       "g",
-      { class: `step ${role}${good ? "" : " bad"}` },
+      { class: `step ${which}${good ? "" : " bad"}` },
       svg("rect", { class: "box", x: x - out, y: y - out, width: w + 2 * out, height: h + 2 * out, rx: 2 }),
       svg("rect", { class: "tab", ...at }),
       svg("text", { x: at.x + wide / 2, y: at.y + 7, "text-anchor": "middle" }, label),
@@ -74,9 +74,9 @@ function marks(steps, role, out) {
   });
 }
 
-function said(steps, role) {
+function said(steps, which) {
   const rows = steps.map((step) =>
     el(step.good ? "li" : "li.bad", {}, el("code", {}, step.said), step.note ? el("span.why", {}, " " + step.note) : null),
   );
-  return el("div.said", { style: { "--c": ROLE_COLOURS[role] } }, el("b.side", {}, role), rows.length ? el("ol", {}, rows) : el("p.why", {}, "nothing that can be read"));
+  return el("div.said", { style: { "--c": which === "planned" ? "var(--plan)" : "var(--act)" } }, el("b.side", {}, which), rows.length ? el("ol", {}, rows) : el("p.why", {}, "nothing that can be read"));
 }

@@ -147,7 +147,7 @@ def film(task: Any, found: Sequence[Attempt], success: bool, reason: str, wrong_
     if not success and not any(frame.wrong for frame in frames):
         # everything was done as it was planned
         last = 0 if wrong_plan else len(frames) - 1
-        frames[last] = replace(frames[last], wrong="plan", reason=wrong_plan or reason)
+        frames[last] = replace(frames[last], wrong="words", reason=wrong_plan or reason)
     first = next((frame for frame in frames if frame.wrong), None)
     shown = task.state.shown
     return Film(
@@ -165,9 +165,9 @@ def film(task: Any, found: Sequence[Attempt], success: bool, reason: str, wrong_
 def _frame(attempt: Attempt) -> Frame:
     shot = attempt.shot
     wrong, reason = fault(attempt)
-    plan: tuple[Mark, ...] = ()
+    planned: tuple[Mark, ...] = ()
     if not isinstance(attempt.plan, str):
-        plan = tuple(
+        planned = tuple(
             Mark(
                 said=step_text(step.op, step.target or "", step.value),
                 box=None if isinstance(meant, str) else _box(meant.ref, shot.lines),
@@ -181,8 +181,8 @@ def _frame(attempt: Attempt) -> Frame:
         image=name_of(shot.picture),
         width=shot.width,
         height=shot.height,
-        plan=plan,
-        act=tuple(_act(attempt, i, act) for i, act in enumerate(acts)),
+        planned=planned,
+        chosen=tuple(_act(attempt, i, act) for i, act in enumerate(acts)),
         wrong=wrong,
         reason=reason,
     )
@@ -219,15 +219,15 @@ def fault(attempt: Attempt) -> tuple[Wrong, str]:
     """What this attempt failed at, as far as it can be seen from itself."""
     became = attempt.shot.became
     if isinstance(attempt.plan, str):
-        return "plan", attempt.plan
+        return "words", attempt.plan
     if attempt.meant and isinstance(attempt.meant[0], str):
-        return "plan", f"step 1: {attempt.meant[0]}"
+        return "words", f"step 1: {attempt.meant[0]}"
     if isinstance(attempt.acts, str):
         return "element", attempt.acts
     tried = max(len(became), 1)
     for i, meant in enumerate(attempt.meant[:tried]):
         if isinstance(meant, str):
-            return "plan", f"step {i + 1}: {meant}"
+            return "words", f"step {i + 1}: {meant}"
         if i >= len(attempt.acts):
             return "element", f"step {i + 1} was not done"
         if attempt.acts[i] != meant:

@@ -89,9 +89,9 @@ def attempt(acts, became, meant=(YES,), plan=PLAN, needed=None):
         (attempt((), []), "element", "step 1 was not done"),
         (attempt((YES, NO), [DONE, DONE]), "element", "2 acts where 1 were planned"),
         (attempt("word 2: found 'e9'", []), "element", "word 2: found 'e9'"),
-        (attempt("word 2: found 'e9'", [], meant=("no such element",)), "plan", "step 1: no such element"),
-        (attempt((YES,), [DONE], meant=("no such element",)), "plan", "step 1: no such element"),
-        (attempt((YES,), [DONE], meant=(), plan="word 1: found 'x'"), "plan", "word 1: found 'x'"),
+        (attempt("word 2: found 'e9'", [], meant=("no such element",)), "words", "step 1: no such element"),
+        (attempt((YES,), [DONE], meant=("no such element",)), "words", "step 1: no such element"),
+        (attempt((YES,), [DONE], meant=(), plan="word 1: found 'x'"), "words", "word 1: found 'x'"),
     ],
 )
 def test_an_attempt_goes_wrong_in_one_of_three_ways(one, wrong, reason):
@@ -115,15 +115,15 @@ def test_a_film_says_where_it_went_wrong(web):
     assert good.success and good.wrong == good.reason == "" and good.asked == task.state.shown.utterance
     [frame] = good.frames
     assert good.pictures == {frame.image: PNG} and frame.image == name_of(PNG)
-    assert frame.plan[0].said == 'click button "Yes"' and frame.act[0].box == (0, 0, 40, 20)
+    assert frame.planned[0].said == 'click button "Yes"' and frame.chosen[0].box == (0, 0, 40, 20)
     assert "pictures" not in good.told() and good.told()["frames"][0]["width"] == 90
     bad = film(task, [attempt((NO,), [DONE])], False, "the page says -1", "")
-    assert (bad.wrong, bad.frames[0].act[0].good, bad.frames[0].act[0].note) == (
+    assert (bad.wrong, bad.frames[0].chosen[0].good, bad.frames[0].chosen[0].note) == (
         "element",
         False,
         "another than was meant",
     )
     # done as planned, and not what was asked: the plan is wrong
     led = film(task, [attempt((YES,), [DONE])], False, "the page says -1", "")
-    assert led.wrong == "plan" and led.frames[0].reason == "the page says -1"
+    assert led.wrong == "words" and led.frames[0].reason == "the page says -1"
     assert film(task, [], False, "", "") is None
