@@ -82,11 +82,12 @@ class Outcome:
     parts: Mapping[str, float] = field(default_factory=dict)  # rewards of this turn by name, finite numbers
     reason: str = ""
     timed_out: bool = False  # the verifier gave up on the turn: no success, and counted
+    replan: bool = False  # the step did what it should, and what is seen now needs a plan of its own
 
     @property
     def missed(self) -> bool:
         """The step failed and the environment goes on: `reason` says what went wrong."""
-        return not self.done and bool(self.reason)
+        return not self.done and bool(self.reason) and not self.replan
 
 
 @quick

@@ -65,8 +65,8 @@ def outcome(value: Any) -> Outcome:
     """The value as an `Outcome`, every field checked; `parts` become finite floats."""
     if not isinstance(value, Outcome):
         need(False, value, "an Outcome")
-    if not type(value.done) is type(value.success) is type(value.timed_out) is bool:
-        for name in ("done", "success", "timed_out"):
+    if not type(value.done) is type(value.success) is type(value.timed_out) is type(value.replan) is bool:
+        for name in ("done", "success", "timed_out", "replan"):
             flag = getattr(value, name)
             none = name == "success" and flag is None
             need(none or type(flag) is bool, flag, "True or False", f"Outcome.{name}")

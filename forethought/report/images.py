@@ -17,10 +17,11 @@ def uri(name: str, data: bytes) -> str:
     return f"data:image/{'jpeg' if kind == 'jpg' else kind};base64,{b64encode(data).decode()}"
 
 
-def of_run(run_dir: Path, names: Iterable[str], room: int = MOST) -> dict[str, str]:
-    """Name -> URI, while there is room. A file whose digest is not its name was not written by the run, and
+def of_run(run_dir: Path, names: Iterable[str], room: int | None = None) -> dict[str, str]:
+    """Name -> URI, while there is room (None: what a page has). A file whose digest is not its name was not written by the run, and
     is left out."""
     found: dict[str, str] = {}
+    room = MOST if room is None else room
     for name in names:
         path = run_dir / "images" / name
         if name in found or not path.is_file() or (room := room - path.stat().st_size) < 0:

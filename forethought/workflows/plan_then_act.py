@@ -1,7 +1,7 @@
 """Plan, then act: n plans of a task, and n executions of each that the interface accepts.
 
 `replan_after`: where the environment goes on after a step that failed, a plan is written anew after as many
-failed steps, on the same branch.
+failed steps, on the same branch; and after a step with which the environment asks for one (`Outcome.replan`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def execute(act: Trajectory, task: Task, plan: str) -> None:
                 pay(act, outcome, **parts)
             return
         failed += outcome.missed
-        if most and failed >= most:
+        if most and (outcome.replan or failed >= most):
             failed, again = 0, True
             await act.generate("plan")
             _parse(act, task)

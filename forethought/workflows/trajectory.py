@@ -294,7 +294,7 @@ class Trajectory:
                     await self._close()
                 outcome = outcome if outcome.done else replace(outcome, done=True)
             else:
-                if outcome.missed:
+                if outcome.reason:
                     self.note(outcome.reason)
                 self._read("environment", "step", outcome.observation or "", outcome.images)
         except BaseException as error:  # not by `_Guard`, whose making takes longer than what it does here

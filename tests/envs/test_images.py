@@ -126,7 +126,7 @@ def test_the_report_holds_them_while_there_is_room_and_leaves_out_what_is_not_th
     names = sorted(path.name for path in (out / "images").iterdir())
     found = load_trees(out, [])["images"]
     assert sorted(found) == names and found[names[0]].startswith("data:image/png;base64,")
-    monkeypatch.setattr("forethought.report.trees.MOST_IMAGES", 60)
+    monkeypatch.setattr("forethought.report.images.MOST", 60)
     assert 0 < len(load_trees(out, [])["images"]) < len(names)
     monkeypatch.undo()
     page = (out / "report.html").read_text("utf-8")

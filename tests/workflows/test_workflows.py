@@ -128,6 +128,30 @@ def test_a_plan_is_written_anew_after_steps_that_failed():
     assert {n.branch for n in tree.nodes[2:]} == {2}
 
 
+def test_a_plan_is_written_anew_where_the_environment_asks_for_one_and_no_step_has_failed():
+    class Pages(Environment):
+        """Two pages, each with a plan of its own."""
+
+        def reset(self, task, seed):
+            self.page = 0
+
+        def step(self, action):
+            self.page += 1
+            over = self.page == 2
+            return Outcome(
+                done=over, success=over, observation="<obs> </obs>", reason="more", replan=not over
+            )
+
+    desk = Desk((1, 2, 3), widgets=4, stepwise=True, retry=True)
+    desk.environment = lambda task, noise: Pages()
+    script = lambda policy, text, i, seed: PLAN if text.endswith("<plan>") else "c x3 y4 </act>"
+    for after, roles in ((3, ["plan", "act", "plan", "act"]), (0, ["plan", "act", "act"])):
+        rollouts = rollouts_on(desk, "plan_then_act", script, replan_after=after)
+        [tree] = rollouts.grow([HAND], TreeSpec(counts={"plan": 1, "act": 1}), policies("plan_then_act"), 1)
+        assert [n.role for n in tree.nodes if n.role] == roles
+        assert tree.nodes[2].reason == "more" and tree.nodes[-1].reward_parts["outcome"] == 1.0
+
+
 def test_a_new_plan_that_is_refused_ends_the_branch():
     desk = Desk((1, 2, 3), widgets=4, stepwise=True, retry=True)
     plans = iter([PLAN, "GOAL </plan>"])

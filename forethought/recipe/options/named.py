@@ -71,7 +71,7 @@ PARTS = {
 OPTIONS = {
     "clip_low": "The ratio of new to old probability is kept from 1 - clip_low on.",
     "clip_high": "The ratio of new to old probability is kept up to 1 + clip_high.",
-    "replan_after": "A plan is written anew after this many failed steps under it. 0: never.",
+    "replan_after": "A plan is written anew after so many failed steps, and where it is asked for. 0: never.",
     "rounds": "Plans that are written at most, each after what was wrong with the one before it.",
 }
 """What the options of losses and workflows mean; their defaults stand in the rows."""

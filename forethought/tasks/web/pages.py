@@ -53,7 +53,7 @@ class Recorded(Environment):
         if self.at == len(self.state.shown.pages):
             return Outcome(done=True, success=True)
         seen = self.speech.page(self.state.shown.pages[self.at].lines)
-        return Outcome(done=False, observation=seen, reason=AGAIN)
+        return Outcome(done=False, observation=seen, reason=AGAIN, replan=True)
 
 
 class Live(Environment):
@@ -109,7 +109,7 @@ class Live(Environment):
             if done.snapshot.done:
                 shot.needed = number
                 return self._over(done.snapshot.raw)
-        return await self._next(AGAIN)
+        return await self._next(AGAIN, replan=True)
 
     async def close(self) -> None:  # type: ignore[override]
         """Give the page back."""
@@ -119,7 +119,7 @@ class Live(Environment):
         line = next((x for x in self.lines if act.ref and x.ref == act.ref), None)
         return Action(op=act.op, id=self.ref.get(act.ref, ""), value=value_of(act, line, self.lines))
 
-    async def _next(self, reason: str) -> Outcome:
+    async def _next(self, reason: str, replan: bool = False) -> Outcome:
         if self.taken >= self.attempts:
             return Outcome(done=True, reason=f"no end within {self.attempts} attempts; at last: {reason}")
         seen = await self.bridge.there(self.episode.look())
@@ -127,7 +127,7 @@ class Live(Environment):
             return self._over(seen.raw)
         self.lines, self.ref = seen.lines, {x.ref: x.ref for x in seen.lines if x.ref}
         try:
-            return Outcome(done=False, observation=self.speech.page(seen.lines), reason=reason)
+            return Outcome(done=False, observation=self.speech.page(seen.lines), reason=reason, replan=replan)
         except Full as full:
             return Outcome(done=True, reason=f"the page cannot be said: {full}")
 

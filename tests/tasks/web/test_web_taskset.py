@@ -8,14 +8,17 @@ import shutil
 from importlib.util import find_spec
 
 import pytest
+from conftest import Listening
 
 from forethought.core.errors import RecipeError
 from forethought.core.types import Turn
 from forethought.envs.pool import play
 from forethought.envs.web.browser import PROGRAMS
+from forethought.recipe.schema import TreeSpec, WorkflowSpec
 from forethought.tasks.conformance import conformance
 from forethought.tasks.web.splits import FIRST, layout
 from forethought.tasks.web.taskset import Web
+from forethought.workflows.rollout import Rollouts
 
 SMALL = ("click-button", "login-user", "click-tab-2")
 
@@ -107,7 +110,7 @@ def test_a_longer_path_goes_on_with_the_next_page(web):
     acts = [turn.text for turn in turns if turn.role == "act"]
     _, *seen = play(web.environment(task, False), task, acts)
     assert [outcome.done for outcome in seen] == [False] * (len(acts) - 1) + [True] and seen[-1].success
-    assert turns[2] == Turn(role=None, text=seen[0].observation) and seen[0].missed
+    assert turns[2] == Turn(role=None, text=seen[0].observation) and seen[0].replan
 
 
 def test_plans_are_judged_by_what_they_do(web):
@@ -123,6 +126,20 @@ def test_plans_are_judged_by_what_they_do(web):
     assert "act 1" in web.judge_plan(task, swapped).reason
     nothing = web.judge_plan(task, "click :link @; </plan>")
     assert nothing.score == 0 and "no such element" in nothing.reason
+
+
+def test_the_oracle_s_next_plan_is_for_the_page_that_an_act_has_led_to(web):
+    """A page that asks for more is no failed step: under the oracle's plans perfect acting succeeds."""
+    task = next(task for task in web.pool(max(web.levels), "eval") if len(task.state.shown.pages) == 3)
+    acts = [turn.text for turn in web.demonstrate(task) if turn.role == "act"]
+    script = lambda policy, text, i, seed: acts[text.count("</act>")]
+    engine = Listening(web.vocabulary(), web.stops, script=script)
+    rollouts = Rollouts(engine, web, WorkflowSpec(name="plan_then_act", options={"replan_after": 1}))
+    spec = TreeSpec(counts={"plan": 1, "act": 1}, oracle=("plan",))
+    [tree] = rollouts.grow([task], spec, {"plan": "base", "act": "base"}, seed=1)
+    plans = [node.text for node in tree.nodes if node.role == "plan"]
+    assert plans == [turn.text for turn in web.demonstrate(task) if turn.role == "plan"]
+    assert tree.nodes[-1].reward_parts["outcome"] == 1.0
 
 
 @pytest.mark.parametrize(
