@@ -90,7 +90,7 @@ class EvalSpec:
     """Keeps the taskset's noise (such as slips) in evaluations. Off: the policy alone is measured."""
     seed: int = 99
     """Seed of the held-out tasks."""
-    give_up: int = 32
+    give_up: int = 16
     """Of a model that was trained before: tasks, spread over the levels, after which an evaluation ends if
     every first turn of theirs was cut off at its budget. It says so. 0: never."""
 

@@ -18,8 +18,8 @@ def uri(name: str, data: bytes) -> str:
 
 
 def of_run(run_dir: Path, names: Iterable[str], room: int | None = None) -> dict[str, str]:
-    """Name -> URI, while there is room (None: what a page has). A file whose digest is not its name was not written by the run, and
-    is left out."""
+    """Name -> URI, while there is room (None: what a page has). A file whose digest is not its name was not
+    written by the run, and is left out."""
     found: dict[str, str] = {}
     room = MOST if room is None else room
     for name in names:
