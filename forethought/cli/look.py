@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from forethought.cli.arguments import (
@@ -236,14 +237,17 @@ def _watch(args: argparse.Namespace, tree: TreeSpec) -> int:
             source, n=args.n, level=args.level, tree=tree, seed=args.seed, tell=_teller("tasks")
         )
     title = f"{source.recipe.name}, {'1 episode' if len(films) == 1 else f'{len(films)} episodes'}"
-    written = page.watch(films, title, out.with_suffix(".html"))
-    if out.suffix == ".png":
+    if out.suffix == ".html":
+        page.watch(films, title, out)
+    else:
         from forethought.envs.web.still import still
 
-        still(written, out, source.recipe.task.options.get("browser", ""))
-        written.unlink()
+        with TemporaryDirectory() as folder:
+            written = page.watch(films, title, Path(folder) / "page.html")
+            still(written, out, source.recipe.task.options.get("browser", ""))
+    wrong = {"words": "wrong plan", "element": "wrong element", "page": "page refused", "": "failed"}
     for film in films:
-        ended = "success" if film.success else f"wrong {film.wrong}" if film.wrong else "failed"
+        ended = "success" if film.success else wrong[film.wrong]
         print(printable(f"{ended:14} {film.name}  {film.reason}".rstrip()))
     print(f"written: {out}")
     return 0

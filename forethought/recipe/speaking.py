@@ -87,6 +87,9 @@ def workflow(
 
     def declared(run: Run) -> Run:
         try:
+            for said, what in ((demonstration, "demonstration"), (oracle, "oracle")):
+                if said is not None and not callable(said):
+                    raise TypeError(f"{what} is a function, found {said!r:.40}")
             named = (roles,) if isinstance(roles, str) else tuple(roles)
             speaks = Speaks(
                 roles=named,

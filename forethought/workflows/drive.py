@@ -31,6 +31,7 @@ Lost = Callable[[int, BaseException], None]
 """(number of the workflow, what it raised)"""
 
 LOOK = 0.002  # seconds between two looks at the pool of episodes, in free mode
+GROUPS = 10_000  # most times that one coroutine waits for others in lockstep
 LEFT: list[Any] = []  # coroutines that ignore their end: Python would close them again, and wait
 DRIVER: ContextVar[Any] = ContextVar("driver of the workflows")
 
@@ -60,6 +61,10 @@ class Foreign(ForethoughtError):
         )
 
 
+class NoEnd(ForethoughtError):
+    """A coroutine goes on for ever and asks for nothing."""
+
+
 class _Wait:
     """What a coroutine in lockstep yields: it goes on with what the driver sends."""
 
@@ -81,10 +86,11 @@ def _sampled(request: Request) -> Generator[Request, list[Completion], list[Comp
 class _Fiber:
     """A coroutine at work. `group`: those that run together with it."""
 
-    __slots__ = ("coroutine", "group", "number")
+    __slots__ = ("coroutine", "group", "number", "groups")
 
     def __init__(self, coroutine: Coroutine, group: _Group | None, number: int):
         self.coroutine, self.group, self.number = coroutine, group, number
+        self.groups = 0  # that it has waited for
 
 
 class _Group:
@@ -199,6 +205,11 @@ class Lockstep:
         elif not isinstance(wait, _Wait):
             self._ready.append((fiber, None, Foreign()))
         elif wait.what == "together":
+            fiber.groups += 1
+            if fiber.groups > GROUPS:
+                self._end(fiber, None, NoEnd(f"waited {GROUPS:,} times for other coroutines"))
+                LEFT.append(fiber.coroutine)
+                return
             group = _Group(fiber, len(wait.value))
             for i, coroutine in enumerate(wait.value):
                 self._begin(coroutine, group, i)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from forethought.core.types import Task, Turn
+from forethought.envs.guarded import guarded
+from forethought.envs.values import need
 from forethought.recipe.speaking import DECLARED, SPEAKING, Speaks, own, workflow
 from forethought.tasks.base import Demonstrates, Taskset, needed
 from forethought.workflows import (
@@ -64,7 +66,36 @@ def workflow_of(name: str) -> Workflow:
 
 
 def _own(name: str, run: Run) -> Workflow:
-    return _made(name, run, getattr(run, DECLARED))
+    """With what it says of demonstrations behind the boundary: it is foreign code."""
+    said: Speaks = getattr(run, DECLARED)
+    shown, told = (
+        _guarded(name, function, check) if function else None
+        for function, check in ((said.demonstration, _turns), (said.oracle, _texts))
+    )
+    return _made(name, run, said, shown, told)
+
+
+def _guarded(name: str, function: Callable[..., Any], check: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Raises Fault where the function breaks, or gives something else."""
+
+    def call(taskset: Taskset, *args: Any) -> Any:
+        return guarded(taskset).guard.call("workflow", name, function, (taskset, *args), None, check)
+
+    return call
+
+
+def _turns(value: Any) -> list[Turn]:
+    need(isinstance(value, list | tuple), value, "a list of turns")
+    for i, turn in enumerate(value):
+        need(isinstance(turn, Turn), turn, "a Turn", f"turn {i}")
+    return list(value)
+
+
+def _texts(value: Any) -> list[str]:
+    need(isinstance(value, list | tuple), value, "a list of texts")
+    for one in value:
+        need(isinstance(one, str), one, "a text", "a turn of the oracle")
+    return list(value)
 
 
 def _made(

@@ -68,6 +68,7 @@ class Trajectory:
         "_branches",
         "_asks",
         "_forks",
+        "_begun",
         "_turns",
         "_sampled",
         "_then",
@@ -83,7 +84,7 @@ class Trajectory:
         self._tree, self._at, self.address = tree, at, address
         self._node = self._turn = tree.nodes[at]  # where it stands; the turn just said, before observations
         self._before = before  # tokens above `_at`
-        self._branches = self._asks = self._forks = 0  # branches, requests and forks so far
+        self._branches = self._asks = self._forks = self._begun = 0  # branches, requests, forks, resets
         self._turns = self._sampled = 0  # turns and sampled tokens of the whole path
         self._then: Given | None = None  # a given turn that comes next, instead of a sampled one
         self._episode: Episode | None = None  # in the environment of this branch
@@ -259,6 +260,9 @@ class Trajectory:
         stands at the end of the prompt (of its last message), for all branches, whose own episodes are reset
         with the same seed. A branch that does not call this has its episode reset at its first step, and
         reads nothing of it."""
+        self._begun += 1
+        if self._begun > self._tree.play.max_turns:
+            await self._misused(f"the environment was to begin {self._begun:,} times")
         with _Guard(self, "environment"):
             self._luck = self._seed()
             seen = await self._tree.driver.call(self._new().reset())
@@ -306,6 +310,9 @@ class Trajectory:
         """The environment's answer to an act that no role has said, in an episode of its own that ends with
         it: several at once by `together`. Nothing of it is read. Its luck is that of the branch and the act.
         None where something broke: then the branch has ended."""
+        if not isinstance(act, str):
+            self._fail(self._fault(WorkflowError(f"consult takes text, found {act!r:.60}")))
+            return None
         episode = self._made(seed_of(self._seed(), "consult", act))
         try:
             await self._tree.driver.call(episode.reset())

@@ -16,12 +16,13 @@ from forethought.core.errors import CodeFault
 from forethought.core.seeds import seed_of
 from forethought.core.types import Outcome
 from forethought.envs.base import Environment
+from forethought.envs.guard import Fault
 from forethought.learn.batches import tree_segments
 from forethought.recipe.schema import LimitSpec, TreeSpec, WorkflowSpec
-from forethought.recipe.speaking import SPEAKING
+from forethought.recipe.speaking import SPEAKING, workflow
 from forethought.tasks.desk.taskset import Desk
 from forethought.workflows.rollout import Rollouts
-from forethought.workflows.table import WORKFLOWS, register
+from forethought.workflows.table import WORKFLOWS, _own, register
 from forethought.workflows.trajectory import together
 
 SAME = {"plan": "base", "act": "base"}
@@ -213,7 +214,20 @@ async def says_nothing(t, task, n):
     t.fork("plan", 2).close()  # not awaited
 
 
+async def begins_for_ever(t, task, n):
+    [plan] = await t.fork("plan", 1)
+    while True:
+        await plan.begin()
+
+
+async def consults_nothing(t, task, n):
+    [plan] = await t.fork("plan", 1)
+    await plan.consult(None)
+
+
 WRONG = "workflow: WorkflowError: "
+AGAIN = WRONG + "the environment was to begin 4 times"
+NO_TEXT = WRONG + "consult takes text, found None"
 HALF = WRONG + "fork of plan needs a number from 0 to 100,000, found 2.5"
 NEGATIVE = WRONG + "fork of plan needs a number from 0 to 100,000, found -1"
 MANY = WRONG + "fork of plan needs a number from 0 to 100,000, found 10000000"
@@ -237,6 +251,8 @@ LONG = WRONG + "no end within 3 turns of a path (workflow.max_turns)"
         (too_many, [("plan", "failed", MANY)]),
         (observes_a_number, [("plan", "failed", NUMBER)]),
         (says_nothing, [("plan", "failed", SILENT)]),
+        (begins_for_ever, [("plan", "failed", AGAIN)]),
+        (consults_nothing, [("plan", "failed", NO_TEXT)]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -315,6 +331,47 @@ def test_forks_without_end_have_a_limit(own, free):
         ("plan", "failed")
     ]
     assert ends(tree)[-1][2] == LONG
+
+
+def test_waiting_for_coroutines_has_a_limit(own, monkeypatch):
+    monkeypatch.setattr("forethought.workflows.drive.GROUPS", 50)
+
+    async def nothing():
+        pass
+
+    async def waits_for_ever(t, task, n):
+        await t.fork("plan", 1)
+        while True:
+            await together(nothing())
+
+    own(waits_for_ever)
+    [tree] = grown(rollouts_of("own", say=right))
+    assert ends(tree) == [("plan", "failed", "workflow: NoEnd: waited 50 times for other coroutines")]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda taskset, task: None, "gave None, not a list of turns"),
+        (lambda taskset, task: ["x"], "not a Turn"),
+        (lambda taskset, task: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_demonstration_of_ones_own_that_breaks_is_a_fault_of_the_workflow(given, said):
+    @workflow(roles=("plan", "act"), demonstration=given)
+    async def shows(t, task, n):
+        pass
+
+    rollouts = rollouts_of()
+    with pytest.raises(Fault, match=said) as broken:
+        _own("shows", shows).demonstration(rollouts.taskset, HAND)
+    assert broken.value.boundary == "workflow"
+
+
+@pytest.mark.parametrize("what", ["demonstration", "oracle"])
+def test_a_demonstration_that_is_no_function_is_refused_where_it_is_declared(what):
+    with pytest.raises(ValueError, match=f"{what} is a function, found 3"):
+        workflow(roles=("plan", "act"), **{what: 3})(begins_for_ever)
 
 
 def test_sampled_tokens_have_a_limit(own):

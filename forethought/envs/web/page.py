@@ -241,12 +241,17 @@ class Episode:
         return [1000 * self.pace.gap, 1000 * self.pace.most]
 
 
+def is_key(value: str | None) -> bool:
+    """Whether a page takes it as a key."""
+    return value in KEYS or (isinstance(value, str) and len(value) == 1)
+
+
 def check(action: Action) -> None:
     """ValueError for an action that no page takes."""
     if action.op not in OPS:
         raise ValueError(f"{action.op!r} is none of {', '.join(OPS)}")
     if action.op == "press":
-        if action.value not in KEYS and not (isinstance(action.value, str) and len(action.value) == 1):
+        if not is_key(action.value):
             raise ValueError(f"{action.value!r} is no key; give one character or one of {', '.join(KEYS)}")
         return
     if not action.id:

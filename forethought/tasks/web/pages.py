@@ -11,7 +11,7 @@ from forethought.envs.adapters.bridge import Bridge
 from forethought.envs.base import Environment, Observation
 from forethought.envs.web import miniwob
 from forethought.envs.web.browser import Browser
-from forethought.envs.web.page import Episode
+from forethought.envs.web.page import Episode, is_key
 from forethought.interface.actions import Action
 from forethought.interface.elements import Line
 from forethought.interface.result import Refusal
@@ -102,6 +102,9 @@ class Live(Environment):
         if isinstance(read, Refusal):
             return await self._next(str(read))
         for number, act in enumerate(read.value, 1):
+            if act.op == "press" and not is_key(act.value):
+                shot.became.append(("refused", "no such key"))
+                return await self._next(f"act {number}: refused, no such key: {act.value!r:.40}")
             done = await self.bridge.there(self.episode.act(self._action(act), look=False))
             shot.became.append((done.status, done.reason))
             if done.status != "done":
