@@ -83,14 +83,18 @@ def test_without_solutions_no_tool_is_asked():
 
 
 class Slow(Environment):
-    """Counts how many of its steps are under way at the same time."""
+    """Counts how many of its steps are under way at the same time. The first waits for another, for a
+    while."""
 
     under_way, most = 0, 0
 
     async def step(self, action):
         Slow.under_way += 1
         Slow.most = max(Slow.most, Slow.under_way)
-        await asyncio.sleep(0.002)
+        for _ in range(500):
+            if Slow.most > 1:
+                break
+            await asyncio.sleep(0.01)
         Slow.under_way -= 1
         return Tools((1,)).environment(HAND, False).step(action)
 
