@@ -84,6 +84,7 @@ def test_a_comparison_that_does_not_hold_stops(change, sentence):
         memory.check({"plain": fact, "ours": fact | change}, "here", "fp32")
 
 
+@pytest.mark.slow
 def test_quick(tmp_path, monkeypatch, capsys):
     file = tmp_path / "out.json"
     assert run(memory, monkeypatch, "--quick", "--json", str(file)) == 0

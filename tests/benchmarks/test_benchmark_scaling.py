@@ -85,6 +85,7 @@ def test_quick(tmp_path, monkeypatch, capsys):
     assert "slope over plans a prompt" in said and "the numbers mean nothing" in said
 
 
+@pytest.mark.slow
 def test_memory_in_fresh_processes(tmp_path, monkeypatch, capsys):
     """Two layers, width 32: 48 hidden, 2 of 4 heads have keys. What stays is four float32 a parameter."""
     file = tmp_path / "out.json"
