@@ -25,7 +25,9 @@ def cut(picture: NDArray[np.uint8], side: int = SIDE) -> NDArray[np.float32]:
     whole = np.pad(picture, ((0, more[0]), (0, more[1]), (0, 0)), mode="edge")
     rows, columns, channels = whole.shape[0] // side, whole.shape[1] // side, whole.shape[2]
     patches = whole.reshape(rows, side, columns, side, channels).swapaxes(1, 2)
-    return patches.reshape(rows, columns, -1).astype(np.float32) / 255
+    found = patches.reshape(rows, columns, -1).astype(np.float32)
+    found /= 255
+    return found
 
 
 def components(patches: NDArray[np.float32], alike: float = ALIKE) -> NDArray[np.int64]:
