@@ -146,7 +146,8 @@ class TorchEngine(Surgery):
             raise UserError(
                 f"the tokenizer of {self.source or 'the small model'} cannot write {len(lost)} {what} of the "
                 f"task: {', '.join(lost[:12])}{', ...' if len(lost) > 12 else ''}; use a model whose "
-                "tokenizer covers them, or leave out --model to train a small one"
+                "tokenizer covers them, or leave out --model to train a small one; train a run anew whose "
+                "task has other words by now"
             )
 
     def _writes(self, word: str) -> bool:
