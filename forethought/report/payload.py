@@ -51,6 +51,8 @@ def of_run(run: Run) -> dict[str, Any]:
     base = _base(run)
     start, end = first_and_last(run)
     notes += words.no_room(run.lines) + words.broke(run.lines)
+    if not films["items"]:
+        notes += words.no_picture(run.recipe, run.lines)
     bad = [f"{words.count(n, 'value')} of {name}" for name, n in base["not_finite"].items()]
     if bad:
         notes.append(f"Not finite, and so not drawn: {words.join(bad)}.")

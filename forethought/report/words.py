@@ -215,6 +215,18 @@ def no_room(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return told
 
 
+def no_picture(recipe: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One sentence where the recipe asks for pictures of evaluations and there are none."""
+    task = recipe.get("task", {})
+    if not task.get("pictures") or not any("eval/e2e" in line for line in lines):
+        return []
+    if task.get("pages") == "recorded":
+        return ["No page was photographed: pages are recorded (task.pages), and a recording has no picture."]
+    return [
+        "No page was photographed: where no plan can be read no page is opened, and recordings have none."
+    ]
+
+
 def broke(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """One sentence each for held-out tasks and for training rollouts that failed; none if there are none."""
     newest = next((line for line in reversed(lines) if any(key.startswith("eval") for key in line)), {})

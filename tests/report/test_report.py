@@ -911,6 +911,17 @@ def test_compare_lays_runs_side_by_side(run_dir, tmp_path):
     assert not re.search(r"https?://", path.read_text(encoding="utf-8"))
 
 
+def test_pictures_that_were_asked_for_and_not_taken_are_said():
+    lines = [{"eval/e2e": 0.0}]
+    said = words.no_picture({"task": {"name": "web", "pictures": 2}}, lines)
+    assert len(said) == 1 and "no plan can be read" in said[0]
+    assert (
+        "recorded (task.pages)" in words.no_picture({"task": {"pictures": 2, "pages": "recorded"}}, lines)[0]
+    )
+    for task, seen in (({"pictures": 0}, lines), ({}, lines), ({"pictures": 2}, [{"loss": 1.0}])):
+        assert words.no_picture({"task": task}, seen) == []
+
+
 @pytest.mark.parametrize("out", [".", "deep", "/"])
 def test_a_page_is_not_written_over_a_folder(run_dir, tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
