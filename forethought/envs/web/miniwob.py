@@ -83,13 +83,13 @@ def known() -> tuple[str, ...]:
 def chosen(tasks: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
     """The tasks that a recipe names: a list of `LISTS`, or names. RecipeError for one that does not exist,
     for one that stands there twice, and for none."""
+    names = known() if find_spec("miniwob") else MINIWOB_56
     if isinstance(tasks, str):
-        if tasks not in LISTS:
-            raise RecipeError("task.tasks", unknown("list of tasks", tasks, LISTS))
-        return LISTS[tasks]
+        if tasks not in LISTS and tasks not in names:
+            raise RecipeError("task.tasks", unknown("list or task", tasks, [*LISTS, *names]))
+        return LISTS.get(tasks, (tasks,))
     if not tasks:
         raise RecipeError("task.tasks", "names no task")
-    names = known() if find_spec("miniwob") else MINIWOB_56
     for at, task in enumerate(tasks):
         if task not in names:
             raise RecipeError("task.tasks", unknown("task of MiniWoB++", str(task), names))
