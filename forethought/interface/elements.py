@@ -125,10 +125,10 @@ def ground(text: str, lines: Sequence[Line]) -> Parsed | Refusal:
     return Parsed(found)
 
 
-def describe(line: Line, lines: Sequence[Line]) -> str:
+def describe(line: Line, lines: Sequence[Line], anchors: bool = True) -> str:
     """The words that mean this line of the snapshot: its role with its name; where others share both, the
-    nearest line above that has a name of its own, else its number. ValueError for a line without an id, or
-    of another snapshot."""
+    nearest line above that has a name of its own, else its number. `anchors` false: its number at once.
+    ValueError for a line without an id, or of another snapshot."""
     seen = [one for one in lines if one.ref]
     if not line.ref or line not in seen:
         raise ValueError(f"{line} is no line of this snapshot that can be acted on")
@@ -137,7 +137,7 @@ def describe(line: Line, lines: Sequence[Line]) -> str:
     if len(same) == 1:
         return render(Element(role=line.role, name=name))
     names = [one.name for one in seen]
-    for above in reversed(seen[: seen.index(line)]):
+    for above in reversed(seen[: seen.index(line)] if anchors else []):
         if above.role == line.role and name in (None, above.name):
             break  # below any anchor further up it is not the first
         if above.name and names.count(above.name) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from forethought.tasks.web.watching import Reel
 from forethought.tasks.web.words import Act, Full
 
 AGAIN = "the page asks for more"  # which is no mistake: the next plan is for the new page
+_PLACE = re.compile(r"-?\d+,-?\d+")  # a state of what is drawn: its centre
 AREA, MARGIN = (160, 100), 4  # CSS pixels: what a page of MiniWoB++ has at least, and what is left beside it
 
 
@@ -52,7 +54,7 @@ class Recorded(Environment):
         self.at += 1
         if self.at == len(self.state.shown.pages):
             return Outcome(done=True, success=True)
-        seen = self.speech.page(self.state.shown.pages[self.at].lines)
+        seen = self.speech.next_page(self.state.shown.pages[self.at].lines)
         return Outcome(done=False, observation=seen, reason=AGAIN, replan=True)
 
 
@@ -81,8 +83,7 @@ class Live(Environment):
         shown = self.state.shown
         seen = await self.bridge.there(self.episode.reset(shown.task, shown.seed))
         self.speech, _ = self.state.begin()
-        recorded = [(x.role, x.name, x.state) for x in shown.pages[0].lines]
-        if [(x.role, x.name, x.state) for x in seen.lines] != recorded:
+        if list(map(what, seen.lines)) != list(map(what, shown.pages[0].lines)):
             raise RuntimeError(f"{shown.task}, seed {shown.seed}: the page is not the one that was recorded")
         # ids stand for lines, in order: those of the recording are those of the page
         self.ref = {own.ref: x.ref for own, x in zip(shown.pages[0].lines, seen.lines, strict=True)}
@@ -130,12 +131,20 @@ class Live(Environment):
             return self._over(seen.raw)
         self.lines, self.ref = seen.lines, {x.ref: x.ref for x in seen.lines if x.ref}
         try:
-            return Outcome(done=False, observation=self.speech.page(seen.lines), reason=reason, replan=replan)
+            return Outcome(
+                done=False, observation=self.speech.next_page(seen.lines), reason=reason, replan=replan
+            )
         except Full as full:
             return Outcome(done=True, reason=f"the page cannot be said: {full}")
 
     def _over(self, raw: float) -> Outcome:
         return Outcome(done=True, success=raw >= 1, reason="" if raw >= 1 else f"the page says {raw:g}")
+
+
+def what(line: Line) -> tuple[str, str, tuple[str, ...]]:
+    """What a line is. A drawing that moves is another one at each look, so its states do not count."""
+    drawn = any(_PLACE.fullmatch(state) for state in line.state)
+    return line.role, line.name, () if drawn else line.state
 
 
 def room(lines: Iterable[Line]) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from zlib import crc32
 from forethought.core.errors import RecipeError, unknown
 from forethought.tasks.base import Split
 from forethought.tasks.web.demonstrations import Shown
-from forethought.tasks.web.words import known, pieces
+from forethought.tasks.web.words import Vocabulary, pieces
 
 Kind = Literal["seed", "layout", "task"]
 FIRST = 100_000  # seeds from here on train, those below are measured
@@ -23,7 +23,7 @@ SHARE = 5  # of so many layouts of a task one is held out, and at least one
 
 
 def divided(
-    found: Iterable[Shown], kind: Kind, held_out: Sequence[str]
+    found: Iterable[Shown], kind: Kind, held_out: Sequence[str], vocabulary: Vocabulary
 ) -> tuple[list[tuple[Shown, Split]], list[str]]:
     """(the episodes that are used, each with its split; what a run says of it). RecipeError for tasks to hold
     out that are not there, or are all."""
@@ -32,15 +32,16 @@ def divided(
         return [(one, _by_seed(one)) for one in every], []
     if kind == "task":
         return _by_task(every, held_out)
-    return _by_layout(every)
+    return _by_layout(every, vocabulary)
 
 
-def layout(shown: Shown) -> str:
+def layout(shown: Shown, vocabulary: Vocabulary) -> str:
     """The structure of the first page."""
-    return " ".join(
-        f"{line.role}:{line.name if line.name and all(p in known() for p, _ in pieces(line.name)) else ''}"
-        for line in shown.pages[0].lines
-    )
+
+    def known(name: str) -> str:
+        return name if all(p in vocabulary.pieces for p, _ in pieces(name)) else ""
+
+    return " ".join(f"{line.role}:{known(line.name)}" for line in shown.pages[0].lines)
 
 
 def _by_seed(one: Shown) -> Split:
@@ -62,10 +63,10 @@ def _by_task(every: list[Shown], held_out: Sequence[str]) -> tuple[list[tuple[Sh
     return used, [f"never trained, and alone measured: {', '.join(held_out)}"]
 
 
-def _by_layout(every: list[Shown]) -> tuple[list[tuple[Shown, Split]], list[str]]:
+def _by_layout(every: list[Shown], vocabulary: Vocabulary) -> tuple[list[tuple[Shown, Split]], list[str]]:
     known_of: dict[str, set[str]] = {}
     for one in every:
-        known_of.setdefault(one.task, set()).add(layout(one))
+        known_of.setdefault(one.task, set()).add(layout(one, vocabulary))
     held = {
         (task, name)
         for task, names in known_of.items()
@@ -76,4 +77,4 @@ def _by_layout(every: list[Shown]) -> tuple[list[tuple[Shown, Split]], list[str]
     }
     single = sorted(task for task, names in known_of.items() if len(names) == 1)
     notes = [f"of one layout, so they train and are not measured: {', '.join(single)}"] if single else []
-    return [(one, "eval" if (one.task, layout(one)) in held else "train") for one in every], notes
+    return [(one, "eval" if (one.task, layout(one, vocabulary)) in held else "train") for one in every], notes

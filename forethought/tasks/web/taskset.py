@@ -43,9 +43,12 @@ from forethought.tasks.web.demonstrations import Shown, read
 from forethought.tasks.web.pages import Live, Recorded
 from forethought.tasks.web.splits import divided
 from forethought.tasks.web.watching import Attempt, Reel, attempts, film, pairs, reel_of
-from forethought.tasks.web.words import ASK, Act, Speech
+from forethought.tasks.web.words import Act, Speech, Vocabulary
 
-FILE = "demonstrations.jsonl.gz"
+SHIPPED = {  # list of tasks -> its demonstrations, its vocabulary
+    "web-12": ("demonstrations.jsonl.gz", "words.json"),
+}
+LARGEST = [*SHIPPED][-1]
 DRAWS = 10_000  # prompts that one episode can be drawn as
 OPEN = 24  # pages that Chromium holds at the same time: each is a process of about 140 MB
 ENOUGH = 10  # episodes to evaluate on that a level needs; paths longer than the longest such have its level
@@ -56,17 +59,18 @@ STOPS = {"plan": "</plan>", "act": "</act>"}
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The `state` of a task: the episode, its split, and the seed of its words."""
+    """The `state` of a task: the episode, its split, the seed of its words, and their vocabulary."""
 
     shown: Shown
     split: Split
     words: str
+    vocabulary: Vocabulary | None = None
 
     def begin(self, loose: bool = False) -> tuple[Speech, str]:
         """The speech after the first page and the question, and the prompt. `loose`: as `Speech` has it."""
-        speech = Speech(self.words, loose)
+        speech = Speech(self.words, loose, self.vocabulary)
         page = speech.page(self.shown.pages[0].lines)
-        return speech, f"{page} {ASK} {speech.said(self.shown.utterance)}"
+        return speech, f"{page} {speech.question(self.shown.utterance)}"
 
 
 def length(shown: Shown) -> int:
@@ -101,14 +105,15 @@ class Web(Taskset):
         self._reels: dict[str, list[Reel]] = {}  # of the tasks that are watched
         self._filmed: set[str] = set()
         self.open_episodes = 0 if self.pages == "recorded" else OPEN
-        found = [
-            one
-            for one in episodes(Path(str(files("forethought.tasks.web"))) / FILE)
-            if one.task in self.tasks
-        ]
+        file, self._words = self._shipped()
+        found = [one for one in episodes(file) if one.task in self.tasks]
         if missing := set(self.tasks) - {one.task for one in found}:
             raise RecipeError("task.tasks", f"{min(missing)} has no demonstrations in the file that ships")
-        used, notes = divided(found, said.splits, said.held_out)
+        if said.splits != "task" and "held_out" in options:
+            raise RecipeError(
+                "task.held_out", f'holds tasks out where task.splits = "task", found {said.splits!r}'
+            )
+        used, notes = divided(found, said.splits, said.held_out, self._words)
         self.notes += notes
         self._most = said.demonstrations
         held_out = Counter(length(one) for one, split in used if split == "eval")
@@ -123,12 +128,18 @@ class Web(Taskset):
             raise RecipeError("task.splits", f"{said.splits!r} leaves nothing to train on and to measure")
         super().__init__(levels)
         self.turns = self.attempts
-        self.budgets = _budgets(found)
+        self.budgets = _budgets(found, self._words)
         self._bridge, self._browser = Bridge(), None
+
+    def _shipped(self) -> tuple[Path, Vocabulary]:
+        """The file of the smallest list that has all tasks, and its vocabulary."""
+        name = next((name for name in SHIPPED if set(self.tasks) <= set(miniwob.LISTS[name])), LARGEST)
+        file, vocabulary = SHIPPED[name]
+        return Path(str(files("forethought.tasks.web"))) / file, words.shipped(vocabulary)
 
     def vocabulary(self) -> list[str]:
         """Pieces, slots, ids, roles, operations."""
-        return [*words.vocabulary(), *self.opens.values(), *self.stops.values()]
+        return [*self._words.words(), *self.opens.values(), *self.stops.values()]
 
     def family(self, rng: random.Random, levels: list[int], split: Split) -> list[Task]:
         """One episode per entry of `levels`, of each of its tasks as often, in words drawn anew."""
@@ -157,7 +168,7 @@ class Web(Taskset):
         return [self._task(*one) for one in every[:n]]
 
     def _task(self, shown: Shown, level: int, split: Split, draw: int = 0) -> Task:
-        state = Drawn(shown, split, f"{shown.task}/{shown.seed}/{draw}")
+        state = Drawn(shown, split, f"{shown.task}/{shown.seed}/{draw}", self._words)
         prompt = state.begin()[1]
         return Task(id=state.words, taskset=self.name, level=level, context="", prompt=prompt, state=state)
 
@@ -177,7 +188,7 @@ class Web(Taskset):
         turns: list[Turn] = []
         for i, page in enumerate(task.state.shown.pages):
             if i:
-                turns.append(Turn(role=None, text=speech.page(page.lines)))
+                turns.append(Turn(role=None, text=speech.next_page(page.lines)))
             turns.append(Turn(role="plan", text=speech.plan(page.steps, self.stops["plan"])))
             turns.append(Turn(role="act", text=speech.act(acts_of(page), self.stops["act"])))
         return turns
@@ -329,11 +340,11 @@ def _where(pages: str, path: str) -> tuple[str, list[str]]:
     ]
 
 
-def _budgets(found: Sequence[Shown]) -> dict[str, int]:
+def _budgets(found: Sequence[Shown], vocabulary: Vocabulary) -> dict[str, int]:
     """Words of the longest plan and the longest acts, and a step more."""
     plan, act = 0, 0
     for one in sorted(found, key=_planned)[-LONGEST:]:
-        speech = Speech(0)
+        speech = Speech(0, vocabulary=vocabulary)
         for page in one.pages:
             speech.page(page.lines)
             plan = max(plan, len(speech.plan(page.steps, STOPS["plan"]).split()))

@@ -77,7 +77,7 @@ def attempts(state: Any, reel: Reel, plans: Sequence[str], stops: Mapping[str, s
     for number, (shot, planned) in enumerate(zip(reel.shots, plans, strict=True)):
         if number:
             try:
-                speech.page(shot.lines)
+                speech.next_page(shot.lines)
             except Full:
                 break
         plan = _read(speech.read_plan, planned, stops["plan"])

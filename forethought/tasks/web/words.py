@@ -14,6 +14,10 @@ the same slot wherever it stands. So a password is one word, copying it is exact
 by heart. Ids (`e31`) are drawn per page in the same way. `Speech` holds what was drawn. Where no space stands
 between two pieces a mark of punctuation says so (`"+ w12 +.`), so that a word is the same word in quotes, at
 the end of a sentence, and alone.
+
+A vocabulary that numbers (`Vocabulary.numbered`) is for longer pages. Lines that the same words mean say
+which of them they are, as the words of a step do (`:img trash #3 e17`), so that an element is found by its
+own line alone; colours in hex and places in pixels are not said; each new page ends with the question again.
 """
 
 from __future__ import annotations
@@ -22,9 +26,10 @@ import json
 import random
 import re
 import string
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -38,23 +43,39 @@ SLOTS, REFS, PLACES = 160, 120, 40
 AFTER, IS, NEXT, ASK, DONE, GLUE = "@after", "@=", "@;", "@ask", "@done", "@glue"
 MARKS = "".join(mark for mark in string.punctuation if mark != "+")  # "+" says where no space stands
 _SLOT = re.compile(r"w[1-9]\d*")
+DRAWN = re.compile(r"#[0-9a-f]{6}|-?\d+,-?\d+")  # a colour, a place
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 
 
-@cache
-def known() -> frozenset[str]:
-    """The pieces of the vocabulary: those that many demonstrations of a task share."""
-    return frozenset(_file()["pieces"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """`pieces`: those that many demonstrations of a task share. `roles` of elements, in a fixed order.
+    `slots`: for so many other pieces of an episode. `numbered`: see the module."""
+
+    pieces: frozenset[str]
+    roles: tuple[str, ...]
+    slots: int = SLOTS
+    numbered: bool = False
+
+    def words(self) -> list[str]:
+        """Every word that a page, a plan or an act can hold."""
+        return [
+            *(AFTER, IS, NEXT, ASK, DONE, GLUE),
+            *OPS,
+            *(f":{role}" for role in self.roles),
+            *(f"#{i}" for i in range(1, PLACES + 1)),
+            *(f"e{i}" for i in range(1, REFS + 1)),
+            *marks(),
+            *sorted(self.pieces),
+            *(f"w{i}" for i in range(1, self.slots + 1)),
+        ]
 
 
 @cache
-def roles() -> tuple[str, ...]:
-    """The roles of elements, in a fixed order."""
-    return tuple(_file()["roles"])
-
-
-def _file() -> dict[str, list[str]]:
-    return json.loads(files("forethought.tasks.web").joinpath("words.json").read_text("utf-8"))
+def shipped(name: str = "words.json") -> Vocabulary:
+    """A vocabulary that lies beside this module."""
+    told = json.loads(files("forethought.tasks.web").joinpath(name).read_text("utf-8"))
+    return Vocabulary(**told | {"pieces": frozenset(told["pieces"]), "roles": tuple(told["roles"])})
 
 
 @cache
@@ -68,20 +89,6 @@ def marks() -> dict[str, tuple[str, bool, bool]]:
     }
 
 
-def vocabulary() -> list[str]:
-    """Every word that a page, a plan or an act can hold."""
-    return [
-        *(AFTER, IS, NEXT, ASK, DONE, GLUE),
-        *OPS,
-        *(f":{role}" for role in roles()),
-        *(f"#{i}" for i in range(1, PLACES + 1)),
-        *(f"e{i}" for i in range(1, REFS + 1)),
-        *marks(),
-        *sorted(known()),
-        *(f"w{i}" for i in range(1, SLOTS + 1)),
-    ]
-
-
 def pieces(text: str) -> list[tuple[str, bool]]:
     """(piece, whether it stands without a space behind the one before it) of a text in which white space is
     single spaces."""
@@ -92,9 +99,40 @@ def pieces(text: str) -> list[tuple[str, bool]]:
     return found
 
 
+@lru_cache(2**16)
+def spelled(text: str) -> tuple[tuple[str, bool], ...]:
+    """(word, False), or (a piece that has yet to become a word, True), of a text."""
+    parts, words = pieces(text), []
+    for i, (piece, glued) in enumerate(parts):
+        if piece in MARKS:
+            # a mark takes the space to its left away itself; to its right only where a word stands
+            behind = i + 1 < len(parts) and parts[i + 1][1] and parts[i + 1][0] not in MARKS
+            words.append(("+" * glued + piece + "+" * behind, False))
+        else:
+            words += [(GLUE, False)] if glued and parts[i - 1][0] not in MARKS else []
+            words.append((piece, True))
+    return tuple(words)
+
+
 def joined(parts: Iterable[tuple[str, bool]]) -> str:
     """The text of pieces."""
     return "".join(piece if glued or i == 0 else f" {piece}" for i, (piece, glued) in enumerate(parts))
+
+
+def numbers_of(lines: Sequence[Line]) -> dict[str, int]:
+    """Id -> which of the lines that its role and name mean a line is, from 1; 0 where it is the only one. A
+    role without a name means all lines of the role."""
+    seen = [line for line in lines if line.ref]
+    keys = [(line.role, line.name) for line in seen]
+    total = Counter([*keys, *((line.role, "") for line in seen if line.name)])
+    passed: Counter[tuple[str, str]] = Counter()
+    found = {}
+    for line, key in zip(seen, keys, strict=True):
+        passed[key] += 1
+        if line.name:
+            passed[line.role, ""] += 1
+        found[line.ref] = passed[key] if total[key] > 1 else 0
+    return found
 
 
 class Full(Exception):
@@ -120,9 +158,9 @@ class Speech:
     """The words of one episode. `seed` draws slots and, per page, ids. `loose`: a slot that was not drawn is
     read as a word too, since it may be of a page that is not here."""
 
-    def __init__(self, seed: int | str, loose: bool = False):
-        self._seed, self._loose = seed, loose
-        free = [f"w{i}" for i in range(1, SLOTS + 1)]
+    def __init__(self, seed: int | str, loose: bool = False, vocabulary: Vocabulary | None = None):
+        self._seed, self._loose, self._vocabulary = seed, loose, vocabulary or shipped()
+        free = [f"w{i}" for i in range(1, self._vocabulary.slots + 1)]
         random.Random(f"{seed}/slots").shuffle(free)
         self._free = free
         self._slot: dict[str, str] = {}
@@ -130,28 +168,25 @@ class Speech:
         self._refs: dict[str, str] = {}  # of the page -> as the model reads it
         self._own: dict[str, str] = {}  # and back
         self._pages = 0
+        self._asked = ""
 
     # ---- text
 
+    def question(self, text: str) -> str:
+        """What is asked, behind the first page."""
+        self._asked = self.said(text)
+        return f"{ASK} {self._asked}"
+
     def said(self, text: str) -> str:
         """A text in words. `Full` where there are more unknown pieces than slots."""
-        parts, words = pieces(text), []
-        for i, (piece, glued) in enumerate(parts):
-            if piece in MARKS:
-                # a mark takes the space to its left away itself; to its right only where a word stands
-                behind = i + 1 < len(parts) and parts[i + 1][1] and parts[i + 1][0] not in MARKS
-                words.append("+" * glued + piece + "+" * behind)
-            else:
-                words += [GLUE] if glued and parts[i - 1][0] not in MARKS else []
-                words.append(self._word(piece))
-        return " ".join(words)
+        return " ".join(self._word(word) if is_piece else word for word, is_piece in spelled(text))
 
     def _word(self, piece: str) -> str:
-        if piece in known():
+        if piece in self._vocabulary.pieces:
             return piece
         if piece not in self._slot:
             if not self._free:
-                raise Full(f"more than {SLOTS} words that are not in the vocabulary")
+                raise Full(f"more than {self._vocabulary.slots} words that are not in the vocabulary")
             slot = self._free.pop()
             self._slot[piece], self._piece[slot] = slot, piece
         return self._slot[piece]
@@ -173,7 +208,7 @@ class Speech:
 
     def _read_word(self, word: str) -> tuple[str, bool, bool] | None:
         piece = self._piece.get(word)
-        if piece is None and (word in known() or (self._loose and _SLOT.fullmatch(word))):
+        if piece is None and (word in self._vocabulary.pieces or (self._loose and _SLOT.fullmatch(word))):
             piece = word
         return None if piece is None else (piece, False, False)
 
@@ -188,14 +223,27 @@ class Speech:
             raise Full(f"more than {REFS} elements")
         self._refs = {ref: f"e{n}" for ref, n in zip(acting, numbers, strict=False)}
         self._own = {said: ref for ref, said in self._refs.items()}
-        return " ".join(word for line in lines for word in self._line(line))
+        places = numbers_of(lines) if self._vocabulary.numbered else {}
+        return " ".join(word for line in lines for word in self._line(line, places.get(line.ref, 0)))
 
-    def _line(self, line: Line) -> list[str]:
+    def next_page(self, lines: Sequence[Line]) -> str:
+        """A page that comes after the first one."""
+        page = self.page(lines)
+        return f"{page} {ASK} {self._asked}" if self._vocabulary.numbered else page
+
+    def _line(self, line: Line, place: int) -> list[str]:
         name = [self.said(line.name)] if line.name else []
+        number = [f"#{place}"] if 0 < place <= PLACES else []
         ref = [self._refs[line.ref]] if line.ref else []
-        return [f":{line.role}", *name, *ref, *(word for one in line.state if (word := self._state(one)))]
+        states = (word for one in line.state if (word := self._state(one)))
+        return [f":{line.role}", *name, *number, *ref, *states]
 
     def _state(self, state: str) -> str:
+        if self._vocabulary.numbered:
+            if DRAWN.fullmatch(state):
+                return ""
+            if state in self._vocabulary.pieces:  # a class is one word
+                return state
         value = state.removeprefix("= ")
         return self.said(state) if value == state else f"{IS} {self.said(value)}".strip()
 
@@ -299,7 +347,10 @@ class Speech:
         op, rest = words[0], words[1:]
         if op not in OPS:
             return _refusal(at, f"found {quoted_text(op)}, expected one of {', '.join(OPS)}")
-        cut = next((i for i, word in enumerate(rest) if word[0] == ":" and word[1:] in roles()), len(rest))
+        cut = next(
+            (i for i, word in enumerate(rest) if word[0] == ":" and word[1:] in self._vocabulary.roles),
+            len(rest),
+        )
         value = self.meant(rest[:cut])
         if value is None:
             return _refusal(at + 1, "neither a role nor a text in words that the page has")

@@ -18,6 +18,7 @@ from forethought.recipe.schema import TreeSpec, WorkflowSpec
 from forethought.tasks.conformance import conformance
 from forethought.tasks.web.splits import FIRST, layout
 from forethought.tasks.web.taskset import Web
+from forethought.tasks.web.words import shipped
 from forethought.workflows.rollout import Rollouts
 
 SMALL = ("click-button", "login-user", "click-tab-2")
@@ -55,7 +56,7 @@ def shown(web, split):
 
 def test_layouts_are_held_out_whole():
     web = Web(tasks=("click-button", "login-user"), pages="recorded", splits="layout")
-    train, held = ({(x.task, layout(x)) for x in shown(web, split)} for split in ("train", "eval"))
+    train, held = ({(x.task, layout(x, shipped())) for x in shown(web, split)} for split in ("train", "eval"))
     assert held and not train & held and {task for task, _ in held} == {"click-button"}
     assert web.notes[-1] == "of one layout, so they train and are not measured: login-user"
 
@@ -146,11 +147,11 @@ def test_the_oracle_s_next_plan_is_for_the_page_that_an_act_has_led_to(web):
     ("options", "said"),
     [
         ({"task": ["click-button"]}, "task.task: unknown option of web"),
-        ({"tasks": "web-13"}, "unknown list of tasks 'web-13'"),
+        ({"tasks": "web-13"}, "unknown list or task 'web-13'; did you mean 'web-12'"),
         ({"tasks": ["click-buton"]}, "unknown task of MiniWoB++ 'click-buton'"),
         ({"tasks": ["click-button", "click-button"]}, "named twice"),
         ({"tasks": []}, "names no task"),
-        ({"tasks": ["tic-tac-toe"]}, "tic-tac-toe has no demonstrations"),
+        ({"tasks": ["ascending-numbers"]}, "ascending-numbers"),
         ({"pages": "some"}, "task.pages: unknown choice 'some'"),
         ({"events": "touch"}, "task.events"),
         ({"limit": "short"}, "task.limit"),
@@ -159,6 +160,7 @@ def test_the_oracle_s_next_plan_is_for_the_page_that_an_act_has_led_to(web):
         ({"splits": "page"}, "task.splits"),
         ({"splits": "task", "held_out": ("click-tab",)}, "held_out: unknown task of this run 'click-tab'"),
         ({"splits": "task", "held_out": ()}, "some tasks are held out, and others train"),
+        ({"held_out": ("click-button",)}, "holds tasks out where task.splits = .task., found 'seed'"),
         ({"splits": "layout", "tasks": ("login-user",)}, "leaves nothing to train on and to measure"),
         ({"demonstrations": -1}, "task.demonstrations"),
     ],

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from forethought.interface.elements import Line, describe
+from forethought.interface.elements import Line, describe, ground
 from forethought.interface.gui import Step
 from forethought.interface.result import Parsed, Refusal
 from forethought.tasks.web import words
-from forethought.tasks.web.words import Act, Full, Speech, joined, pieces, vocabulary
+from forethought.tasks.web.words import Act, Full, Speech, joined, numbers_of, pieces
 
 PAGES = json.loads(Path(__file__).with_name("first_pages.json").read_text("utf-8"))
+SMALL = replace(
+    words.shipped(), pieces=frozenset(["Username", "Password", "Login", "after"])
+)  # a vocabulary of a few pieces
 LOGIN = (
     Line(ref="a", role="textbox", name="Username", state=("= bob-7", "focused")),
     Line(ref="b", role="password", name="Password"),
@@ -25,7 +30,7 @@ LOGIN = (
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(words, "known", lambda: frozenset(["Username", "Password", "Login", "after"]))
+    monkeypatch.setattr(words, "shipped", lambda: SMALL)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_rare_words_are_slots_drawn_anew_and_the_same_throughout_an_episode():
     assert one.said("bob") in slots and one.said("bob") != other.said("bob")
     again = one.page(LOGIN).split()
     assert again != page and one.said("bob") in again
-    assert set(page) <= {*vocabulary(), "Username", "Password", "Login", "-"}
+    assert set(page) <= {*SMALL.words()}
 
 
 def test_a_word_is_the_same_word_in_quotes_and_at_the_end():
@@ -165,3 +170,46 @@ def test_every_page_that_was_seen_can_be_said_and_every_element_of_it():
         for line in rng.sample([x for x in lines if x.ref], min(5, len([x for x in lines if x.ref]))):
             steps = (Step(op="click", target=describe(line, lines)),)
             assert speech.read_plan(speech.plan(steps, "</plan>"), "</plan>") == Parsed(steps), task
+
+
+ICONS = (
+    Line(ref="a", role="text", name="Kylie", state=(".sender",)),
+    Line(ref="b", role="img", name="trash"),
+    Line(ref="c", role="img", name="star", state=("#ff0000", "on")),
+    Line(ref="d", role="text", name="Ann"),
+    Line(ref="e", role="img", name="trash"),
+    Line(ref="f", role="circle", state=("blue", "8x8", "19,-9")),
+    Line(ref="g", role="circle"),
+)
+
+
+def test_a_vocabulary_that_numbers_says_which_and_leaves_out_what_no_step_says():
+    assert numbers_of(ICONS) == {"a": 0, "b": 1, "c": 0, "d": 0, "e": 2, "f": 1, "g": 2}
+    numbered = replace(
+        SMALL, numbered=True, pieces=frozenset(["trash", "star", "on", "blue", "8x8", ".sender"])
+    )
+    speech = Speech(0, vocabulary=numbered)
+    said = re.sub(r"\b[we]\d+", "?", speech.page(ICONS)).split(" :")
+    assert said == [
+        ":text ? ? .sender",
+        "img trash #1 ?",
+        "img star ? on",
+        "text ? ?",
+        "img trash #2 ?",
+        "circle #1 ? blue 8x8",
+        "circle #2 ?",
+    ]
+    for number, line in enumerate(ICONS):
+        words = describe(line, ICONS, anchors=False)
+        assert ground(words, ICONS) == Parsed(ICONS[number])
+        step, ref = speech.plan([Step(op="click", target=words)], "").split(" @; ")[0], line.ref
+        act = speech.act([Act("click", ref, None, words)], "")
+        assert act.rsplit(" ", 2)[0] == step and step.removeprefix("click ") in speech.page(ICONS)
+
+
+def test_a_later_page_ends_with_the_question_where_elements_are_numbered():
+    for numbered in (False, True):
+        speech = Speech(0, vocabulary=replace(SMALL, numbered=numbered))
+        page, asked = speech.page(LOGIN), speech.question("Login, after")
+        assert asked == "@ask Login +, after" and "@ask" not in page
+        assert speech.next_page(LOGIN).endswith(asked) == numbered
